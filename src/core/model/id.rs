@@ -1,0 +1,114 @@
+//! Who wrote: device ids and the streams of a device's log.
+
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// A device's identity: the first 16 bytes of SHA-256("packmule/1 device" ‖ public key).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct DeviceId(pub [u8; 16]);
+
+impl DeviceId {
+    /// The id that belongs to an ed25519 public key.
+    pub fn of_key(public_key: &[u8; 32]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"packmule/1 device");
+        hash.update(public_key);
+        let digest = hash.finalize();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        Self(id)
+    }
+
+    /// The first 4 bytes: enough to tell the devices of a fleet apart on a screen.
+    pub fn short(&self) -> u32 {
+        u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceId({self})")
+    }
+}
+
+/// The text is not 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ParseIdError;
+
+impl fmt::Display for ParseIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a device id is 32 hexadecimal digits")
+    }
+}
+
+impl FromStr for DeviceId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let digits = text.as_bytes();
+        if digits.len() != 32 {
+            return Err(ParseIdError);
+        }
+        let mut id = [0; 16];
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            let nibble = |d: u8| (d as char).to_digit(16).ok_or(ParseIdError);
+            *byte = (nibble(pair[0])? * 16 + nibble(pair[1])?) as u8;
+        }
+        Ok(Self(id))
+    }
+}
+
+/// One of the two logs of a device, each with its own sequence numbers and hash chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Stream {
+    /// Rows of shared tables: every device receives it.
+    Shared,
+    /// Rows of per-device tables: only bases receive it.
+    Own,
+}
+
+impl Stream {
+    /// Both, in the order of their numbers on the wire.
+    pub const ALL: [Stream; 2] = [Stream::Shared, Stream::Own];
+
+    /// The number on the wire: 0 shared, 1 own.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The stream with this number, if there is one.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Stream::Shared),
+            1 => Some(Stream::Own),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn id_text_round_trips() {
+        let id = DeviceId::of_key(&[7; 32]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("xyz".parse::<DeviceId>(), Err(ParseIdError));
+        assert_eq!("é".repeat(16).parse::<DeviceId>(), Err(ParseIdError));
+    }
+}

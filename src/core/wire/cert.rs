@@ -1,0 +1,163 @@
+//! Certificates: who a device is, and which fleet vouches for it. See `FORMAT.md`, "Certificate".
+
+use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
+use serde::{Deserialize, Serialize};
+
+use super::{DecodeError, FORMAT_VERSION, NoRoom, SignatureError, put, take, take_bytes};
+use crate::model::DeviceId;
+
+/// The longest encoded certificate, in bytes; a name has at most 64.
+pub const CERT_MAX: usize = 1 + 32 + 2 + 64 + 1 + 64 + 1 + 32 + 64;
+
+const NAME_MAX: usize = 64;
+
+/// A fleet's word for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct FleetSignature {
+    /// The fleet's public key.
+    pub fleet: [u8; 32],
+    /// The fleet's signature over the device's description.
+    pub signature: [u8; 64],
+}
+
+/// Says which name and role go with a public key; signed by the device itself, and by its fleet if
+/// it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Certificate<'a> {
+    /// The device's ed25519 public key.
+    pub public_key: [u8; 32],
+    /// The name that people gave it: at most 64 bytes.
+    pub name: &'a str,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    /// The device's own signature.
+    pub signature: [u8; 64],
+    /// The fleet's, if it belongs to one.
+    pub fleet: Option<FleetSignature>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Body<'a> {
+    version: u8,
+    public_key: [u8; 32],
+    name: &'a str,
+    base: bool,
+}
+
+const SIGNED_MAX: usize = 22 + CERT_MAX;
+
+impl<'a> Certificate<'a> {
+    /// Makes a device's own certificate.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the name is longer than 64 bytes.
+    pub fn new(key: &SecretKey, name: &'a str, base: bool) -> Result<Self, NoRoom> {
+        let mut certificate =
+            Self { public_key: *key.public_key(), name, base, signature: [0; 64], fleet: None };
+        certificate.signature =
+            certificate.signed(b"packmule/1 device cert", |m| *key.sign(m, None::<Noise>))?;
+        Ok(certificate)
+    }
+
+    /// The same, vouched for by a fleet.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the name is longer than 64 bytes.
+    pub fn vouched(mut self, fleet: &SecretKey) -> Result<Self, NoRoom> {
+        let signature = self.signed(b"packmule/1 fleet  cert", |m| *fleet.sign(m, None::<Noise>))?;
+        self.fleet = Some(FleetSignature { fleet: *fleet.public_key(), signature });
+        Ok(self)
+    }
+
+    fn signed<R>(&self, domain: &[u8; 22], with: impl FnOnce(&[u8]) -> R) -> Result<R, NoRoom> {
+        let mut message = [0; SIGNED_MAX];
+        message[..22].copy_from_slice(domain);
+        let len = 22 + self.body(&mut message[22..])?;
+        Ok(with(&message[..len]))
+    }
+
+    fn body(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
+        if self.name.len() > NAME_MAX {
+            return Err(NoRoom);
+        }
+        let Self { public_key, name, base, .. } = *self;
+        put(buf, &Body { version: FORMAT_VERSION, public_key, name, base })
+    }
+
+    /// The device's id.
+    pub fn device(&self) -> DeviceId {
+        DeviceId::of_key(&self.public_key)
+    }
+
+    /// Encodes it; returns the length, at most [`CERT_MAX`].
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub fn encode(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
+        let mut len = self.body(buf)?;
+        let mut add = |part: &[u8]| {
+            let end = len + part.len();
+            buf.get_mut(len..end).ok_or(NoRoom)?.copy_from_slice(part);
+            len = end;
+            Ok(())
+        };
+        add(&self.signature)?;
+        add(&[u8::from(self.fleet.is_some())])?;
+        if let Some(fleet) = &self.fleet {
+            add(&fleet.fleet)?;
+            add(&fleet.signature)?;
+        }
+        Ok(len)
+    }
+
+    /// Decodes it and checks both signatures. Whether the fleet is one of ours is for the caller.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not a certificate, or a signature in it does not match.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut rest = bytes;
+        let body: Body<'a> = take(&mut rest)?;
+        if body.version != FORMAT_VERSION {
+            return Err(DecodeError::Version(body.version.into()));
+        }
+        if body.name.is_empty() || body.name.len() > NAME_MAX || body.name.chars().any(char::is_control) {
+            return Err(DecodeError::Malformed("a certificate with an impossible name"));
+        }
+        let mut signature = [0; 64];
+        signature.copy_from_slice(take_bytes(&mut rest, 64)?);
+        let fleet = match take::<u8>(&mut rest)? {
+            0 => None,
+            1 => {
+                let mut fleet = FleetSignature { fleet: [0; 32], signature: [0; 64] };
+                fleet.fleet.copy_from_slice(take_bytes(&mut rest, 32)?);
+                fleet.signature.copy_from_slice(take_bytes(&mut rest, 64)?);
+                Some(fleet)
+            }
+            _ => return Err(DecodeError::Malformed("a certificate of an unknown kind")),
+        };
+        if !rest.is_empty() {
+            return Err(DecodeError::Malformed("bytes after the end of a certificate"));
+        }
+        let certificate =
+            Self { public_key: body.public_key, name: body.name, base: body.base, signature, fleet };
+        certificate
+            .check()
+            .map_err(|_| DecodeError::Malformed("a certificate whose signature does not match"))?;
+        Ok(certificate)
+    }
+
+    fn check(&self) -> Result<(), SignatureError> {
+        let verify = |domain: &[u8; 22], key: &[u8; 32], signature: &[u8; 64]| {
+            self.signed(domain, |m| PublicKey::new(*key).verify(m, &Signature::new(*signature)))
+                .map_err(|_| SignatureError)?
+                .map_err(|_| SignatureError)
+        };
+        verify(b"packmule/1 device cert", &self.public_key, &self.signature)?;
+        if let Some(fleet) = &self.fleet {
+            verify(b"packmule/1 fleet  cert", &fleet.fleet, &fleet.signature)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! The hash chain over an author's frames, and the signatures that close groups.
+//! See `FORMAT.md`, "Checkpoint".
+
+use core::fmt;
+
+use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
+use sha2::{Digest, Sha256};
+
+use super::{DecodeError, FORMAT_VERSION, NoRoom, take_bytes};
+use crate::model::{DeviceId, Stream};
+
+/// The hash chain of one stream of one author, up to some frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Chain(pub [u8; 32]);
+
+impl Chain {
+    /// The chain before the first frame.
+    pub fn start(public_key: &[u8; 32], stream: Stream) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"packmule/1 chain");
+        hash.update(public_key);
+        hash.update([stream.number()]);
+        Self(hash.finalize().into())
+    }
+
+    /// The chain after one more frame.
+    #[must_use]
+    pub fn extend(&self, frame: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        hash.update((frame.len() as u32).to_le_bytes());
+        hash.update(frame);
+        Self(hash.finalize().into())
+    }
+}
+
+/// The signature is not the author's over these frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SignatureError;
+
+impl fmt::Display for SignatureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the author's signature does not match the content")
+    }
+}
+
+impl core::error::Error for SignatureError {}
+
+/// Closes a group of frames: which they are, the chain before them, and the author's signature
+/// over the chain after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Checkpoint {
+    /// Who wrote the frames.
+    pub author: DeviceId,
+    /// The stream that they belong to.
+    pub stream: Stream,
+    /// The sequence number of the group's first frame.
+    pub first: u64,
+    /// The sequence number of its last.
+    pub last: u64,
+    /// The chain before the first.
+    pub prev: Chain,
+    /// ed25519, 64 bytes.
+    pub signature: [u8; 64],
+}
+
+/// The encoded length of a checkpoint, in bytes.
+pub const CHECKPOINT_LEN: usize = 1 + 1 + 16 + 8 + 8 + 32 + 64;
+
+const SIGNED_LEN: usize = 21 + 16 + 1 + 8 + 8 + 32 + 32;
+
+impl Checkpoint {
+    fn message(&self, end: &Chain) -> [u8; SIGNED_LEN] {
+        let mut message = [0; SIGNED_LEN];
+        let mut at = 0;
+        for part in [
+            &b"packmule/1 checkpoint"[..],
+            &self.author.0,
+            &[self.stream.number()],
+            &self.first.to_le_bytes(),
+            &self.last.to_le_bytes(),
+            &self.prev.0,
+            &end.0,
+        ] {
+            message[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        message
+    }
+
+    /// Signs a group whose chain goes from `prev` to `end`.
+    pub fn sign(
+        key: &SecretKey,
+        author: DeviceId,
+        stream: Stream,
+        first: u64,
+        last: u64,
+        prev: Chain,
+        end: &Chain,
+    ) -> Self {
+        let mut checkpoint = Self { author, stream, first, last, prev, signature: [0; 64] };
+        // Without noise the signature is deterministic, as RFC 8032 has it.
+        checkpoint.signature = *key.sign(checkpoint.message(end), None::<Noise>);
+        checkpoint
+    }
+
+    /// Checks the signature, given the chain after the group's frames.
+    ///
+    /// # Errors
+    /// [`SignatureError`] if the author did not sign this.
+    pub fn verify(&self, public_key: &[u8; 32], end: &Chain) -> Result<(), SignatureError> {
+        PublicKey::new(*public_key)
+            .verify(self.message(end), &Signature::new(self.signature))
+            .map_err(|_| SignatureError)
+    }
+
+    /// Encodes it; returns [`CHECKPOINT_LEN`].
+    ///
+    /// # Errors
+    /// [`NoRoom`] if `buf` is shorter than that.
+    pub fn encode(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
+        let buf = buf.get_mut(..CHECKPOINT_LEN).ok_or(NoRoom)?;
+        let mut at = 0;
+        for part in [
+            &[FORMAT_VERSION, self.stream.number()][..],
+            &self.author.0,
+            &self.first.to_le_bytes(),
+            &self.last.to_le_bytes(),
+            &self.prev.0,
+            &self.signature,
+        ] {
+            buf[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        Ok(at)
+    }
+
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not a checkpoint of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        fn array<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], DecodeError> {
+            let mut array = [0; N];
+            array.copy_from_slice(take_bytes(input, N)?);
+            Ok(array)
+        }
+        let mut rest = bytes;
+        let [version, stream] = array(&mut rest)?;
+        if version != FORMAT_VERSION {
+            return Err(DecodeError::Version(version.into()));
+        }
+        let stream =
+            Stream::from_number(stream).ok_or(DecodeError::Malformed("a stream of an unknown kind"))?;
+        let checkpoint = Self {
+            author: DeviceId(array(&mut rest)?),
+            stream,
+            first: u64::from_le_bytes(array(&mut rest)?),
+            last: u64::from_le_bytes(array(&mut rest)?),
+            prev: Chain(array(&mut rest)?),
+            signature: array(&mut rest)?,
+        };
+        // SQLite's integers end at i64::MAX; no log gets there.
+        if !rest.is_empty()
+            || checkpoint.first == 0
+            || checkpoint.first > checkpoint.last
+            || checkpoint.last > i64::MAX as u64
+        {
+            return Err(DecodeError::Malformed("a checkpoint of impossible extent"));
+        }
+        Ok(checkpoint)
+    }
+}

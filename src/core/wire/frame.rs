@@ -1,0 +1,365 @@
+//! The unit of the log: a head, blocks, a CRC. See `FORMAT.md`, "Frame".
+
+use serde::{Deserialize, Serialize};
+
+use super::rows::{OpHead, write_op};
+use super::{Bytes, DecodeError, DefId, NoRoom, crc32, put, take, take_bytes};
+use crate::model::{DeviceId, Value, WallMs};
+
+/// The format version that this build writes, and the only one that it reads.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// The largest frame, in bytes, CRC included.
+pub const FRAME_MAX: usize = 65_536;
+
+const CRC_LEN: usize = 4;
+
+/// What a frame says of itself, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct FrameFlags(pub u8);
+
+impl FrameFlags {
+    /// The first frame of a group: a [`GroupHead`] follows the head.
+    pub const FIRST: Self = Self(1);
+    /// The author wrote these rows without regard to what it had seen of others: they dominate
+    /// nobody else's versions. Rows that were there before `track` are such.
+    pub const BLIND: Self = Self(2);
+    /// The rows settle conflicts that a person or the application's resolver decided.
+    pub const RESOLUTION: Self = Self(4);
+
+    const KNOWN: u8 = 7;
+
+    /// Whether every bit of `other` is set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The bits of both.
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// The head of every frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct FrameHead {
+    /// [`FORMAT_VERSION`].
+    pub version: u8,
+    /// See [`FrameFlags`].
+    pub flags: FrameFlags,
+    /// How the blocks are coded: 0 as they are; the others are kept for compression.
+    pub codec: u8,
+    /// The place in the author's stream, from 1, without gaps.
+    pub seq: u64,
+}
+
+/// What the first frame of a group says of the whole group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct GroupHead {
+    /// One more than the highest stamp that the author had seen.
+    pub lamport: u64,
+    /// When the author sealed, by its own clock.
+    pub wall: WallMs,
+    /// The last sequence number of the same seal in the author's *other* stream; 0 if the seal has
+    /// nothing there. A base applies both or none.
+    pub pair: u64,
+    /// How many context entries follow.
+    pub contexts: u32,
+}
+
+/// Writes one frame into a buffer.
+pub struct FrameWriter<'b> {
+    buf: &'b mut [u8],
+    len: usize,
+    rows: Option<DefId>,
+    empty: bool,
+}
+
+const BLOCK_DEF: u8 = 1;
+const BLOCK_ROWS: u8 = 2;
+const BLOCK_PIECE: u8 = 3;
+
+impl<'b> FrameWriter<'b> {
+    /// Begins a frame; `group` makes it the first of its group, with what changed in the context.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the head does not fit into `buf`, of which [`FRAME_MAX`] bytes are used at most.
+    pub fn new<'c>(
+        buf: &'b mut [u8],
+        flags: FrameFlags,
+        seq: u64,
+        group: Option<(GroupHead, &mut dyn Iterator<Item = (DeviceId, u64)>)>,
+    ) -> Result<Self, NoRoom>
+    where
+        'b: 'c,
+    {
+        let usable = buf.len().min(FRAME_MAX).checked_sub(CRC_LEN + 1).ok_or(NoRoom)?;
+        let flags = if group.is_some() { flags.with(FrameFlags::FIRST) } else { flags };
+        let mut len = put(&mut buf[..usable], &FrameHead { version: FORMAT_VERSION, flags, codec: 0, seq })?;
+        if let Some((head, context)) = group {
+            len += put(&mut buf[len..usable], &head)?;
+            for entry in context {
+                len += put(&mut buf[len..usable], &entry)?;
+            }
+        }
+        Ok(Self { buf, len, rows: None, empty: true })
+    }
+
+    /// Whether no block has been written yet.
+    pub fn is_empty(&self) -> bool {
+        self.empty
+    }
+
+    /// Bytes that are still free for blocks, their own heads included.
+    pub fn room(&self) -> usize {
+        self.usable() - self.len
+    }
+
+    /// Room for the CRC and for the end of an open block of rows is never given away.
+    fn usable(&self) -> usize {
+        self.buf.len().min(FRAME_MAX) - CRC_LEN - 1
+    }
+
+    fn close_rows(&mut self) {
+        if self.rows.take().is_some() {
+            self.buf[self.len] = 0;
+            self.len += 1;
+        }
+    }
+
+    /// Adds a table definition, as a [`super::DefWriter`] made it.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing was written.
+    pub fn def(&mut self, def: &[u8]) -> Result<(), NoRoom> {
+        self.block(BLOCK_DEF, 0, def)
+    }
+
+    /// Adds as much of `bytes` as fits, as a piece of the large value `number`; returns how much.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if not even one byte fits.
+    pub fn piece(&mut self, number: u32, bytes: &[u8]) -> Result<usize, NoRoom> {
+        // 1 kind, up to 5 number, up to 3 length, 1 end of an open block of rows.
+        let fits = self.room().saturating_sub(10).min(bytes.len());
+        if fits == 0 {
+            return Err(NoRoom);
+        }
+        self.block(BLOCK_PIECE, number, &bytes[..fits])?;
+        Ok(fits)
+    }
+
+    fn block(&mut self, kind: u8, number: u32, bytes: &[u8]) -> Result<(), NoRoom> {
+        if self.room() < bytes.len() + 10 {
+            return Err(NoRoom);
+        }
+        self.close_rows();
+        let usable = self.usable();
+        self.buf[self.len] = kind;
+        self.len += 1;
+        if kind == BLOCK_PIECE {
+            self.len += put(&mut self.buf[self.len..usable], &number)?;
+        }
+        self.len += put(&mut self.buf[self.len..usable], &Bytes(bytes))?;
+        self.empty = false;
+        Ok(())
+    }
+
+    /// Adds an op on a row of the table definition `def`; returns its offset in the frame.
+    ///
+    /// `values` are those that the op's kind and mask call for: see [`super::Op`].
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing was written.
+    pub fn op<'v>(
+        &mut self,
+        def: DefId,
+        head: &OpHead<'_>,
+        values: impl Iterator<Item = Value<'v>>,
+    ) -> Result<u32, NoRoom> {
+        let usable = self.usable();
+        let mut at = self.len;
+        let same = self.rows == Some(def);
+        if !same {
+            // Whether this one fits decides; the old block's end has its byte in any case.
+            at += usize::from(self.rows.is_some());
+            let head_len = 1 + def.0.len();
+            let room = self.buf.get_mut(at..usable).ok_or(NoRoom)?;
+            if room.len() < head_len {
+                return Err(NoRoom);
+            }
+            room[0] = BLOCK_ROWS;
+            room[1..head_len].copy_from_slice(&def.0);
+            at += head_len;
+        }
+        let written = write_op(self.buf.get_mut(at..usable).ok_or(NoRoom)?, head, values)?;
+        if !same {
+            if self.rows.is_some() {
+                self.buf[self.len] = 0;
+            }
+            self.rows = Some(def);
+        }
+        self.len = at + written;
+        self.empty = false;
+        Ok(at as u32)
+    }
+
+    /// Closes the frame with its CRC and returns it.
+    pub fn finish(mut self) -> &'b [u8] {
+        self.close_rows();
+        let crc = crc32(&self.buf[..self.len]).to_le_bytes();
+        self.buf[self.len..self.len + CRC_LEN].copy_from_slice(&crc);
+        let Self { buf, len, .. } = self;
+        &buf[..len + CRC_LEN]
+    }
+}
+
+/// A frame whose CRC and head have been checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// The head.
+    pub head: FrameHead,
+    /// Present in the first frame of a group.
+    pub group: Option<GroupHead>,
+    bytes: &'a [u8],
+    contexts: &'a [u8],
+    blocks: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Checks the CRC and reads the head.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are not a whole, undamaged frame of [`FORMAT_VERSION`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > FRAME_MAX {
+            return Err(DecodeError::Malformed("a frame of more than 65,536 bytes"));
+        }
+        let (body, crc) = bytes.split_last_chunk::<CRC_LEN>().ok_or(DecodeError::Short)?;
+        if crc32(body) != u32::from_le_bytes(*crc) {
+            return Err(DecodeError::Crc);
+        }
+        let mut rest = body;
+        let head: FrameHead = take(&mut rest)?;
+        if head.version != FORMAT_VERSION {
+            return Err(DecodeError::Version(head.version.into()));
+        }
+        if head.flags.0 & !FrameFlags::KNOWN != 0 || head.codec != 0 {
+            return Err(DecodeError::Malformed("a frame flag or codec of a newer Packmule"));
+        }
+        if head.seq == 0 {
+            return Err(DecodeError::Malformed("a frame numbered 0"));
+        }
+        let mut group = None;
+        let mut contexts: &[u8] = &[];
+        if head.flags.has(FrameFlags::FIRST) {
+            let of_group: GroupHead = take(&mut rest)?;
+            let start = rest;
+            for _ in 0..of_group.contexts {
+                let _: (DeviceId, u64) = take(&mut rest)?;
+            }
+            contexts = &start[..start.len() - rest.len()];
+            group = Some(of_group);
+        }
+        Ok(Self { head, group, bytes, contexts, blocks: rest })
+    }
+
+    /// What changed in the author's context since its last group of the same stream.
+    pub fn context(&self) -> Context<'a> {
+        Context { rest: self.contexts }
+    }
+
+    /// The blocks, in order.
+    pub fn blocks(&self) -> Blocks<'a> {
+        Blocks { rest: self.blocks, end: self.bytes.len() - CRC_LEN }
+    }
+
+    /// The bytes from an offset that [`FrameWriter::op`] or [`super::Op`] told, up to the CRC.
+    pub fn at(&self, offset: u32) -> Option<&'a [u8]> {
+        self.bytes.get(offset as usize..self.bytes.len() - CRC_LEN)
+    }
+}
+
+/// Iterates over the context entries of a group.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    rest: &'a [u8],
+}
+
+impl Iterator for Context<'_> {
+    type Item = (DeviceId, u64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // `Frame::parse` has decoded all of it once.
+        take(&mut self.rest).ok()
+    }
+}
+
+/// A large value's part in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// The number of the value in its group.
+    pub number: u32,
+    /// The next bytes of the value.
+    pub bytes: &'a [u8],
+}
+
+/// One block of a frame.
+#[derive(Clone, Copy, Debug)]
+pub enum Block<'a> {
+    /// A table definition: see [`super::DefReader`].
+    Def(&'a [u8]),
+    /// Ops on the rows of one table.
+    Rows {
+        /// The definition that says which columns there are.
+        def: DefId,
+        /// The ops: see [`super::Ops`].
+        body: &'a [u8],
+        /// Where the ops begin in the frame.
+        offset: u32,
+    },
+    /// A part of a large value.
+    Piece(Piece<'a>),
+}
+
+/// Walks the blocks of a frame; a block of rows must be walked to its end before the next.
+#[derive(Clone, Debug)]
+pub struct Blocks<'a> {
+    rest: &'a [u8],
+    end: usize,
+}
+
+impl<'a> Blocks<'a> {
+    /// The next block.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the block is cut short or of an unknown kind.
+    pub fn next_block(&mut self) -> Result<Option<Block<'a>>, DecodeError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        match take::<u8>(&mut self.rest)? {
+            BLOCK_DEF => Ok(Some(Block::Def(take(&mut self.rest)?))),
+            BLOCK_PIECE => {
+                let number = take(&mut self.rest)?;
+                Ok(Some(Block::Piece(Piece { number, bytes: take(&mut self.rest)? })))
+            }
+            BLOCK_ROWS => {
+                let def = take_bytes(&mut self.rest, 8)?;
+                let mut id = [0; 8];
+                id.copy_from_slice(def);
+                let offset = (self.end - self.rest.len()) as u32;
+                Ok(Some(Block::Rows { def: DefId(id), body: self.rest, offset }))
+            }
+            _ => Err(DecodeError::Malformed("a block of an unknown kind")),
+        }
+    }
+
+    /// Goes on after a block of rows, of which `rest` is what [`super::Ops::rest`] left.
+    pub fn resume(&mut self, rest: &'a [u8]) {
+        self.rest = rest;
+    }
+}

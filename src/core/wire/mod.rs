@@ -1,0 +1,64 @@
+//! The format of the log and of every carrier. `FORMAT.md`, beside this file, is it byte by byte.
+//!
+//! Imports [`crate::model`]. Encoders write into the caller's buffer, decoders borrow from the
+//! input; nothing here allocates, and no length field of the input is trusted before it is checked
+//! against the input's own length.
+
+mod cert;
+mod checkpoint;
+mod crc32;
+mod def;
+mod error;
+mod frame;
+mod record;
+mod rows;
+
+pub use cert::{CERT_MAX, Certificate, FleetSignature};
+pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, SignatureError};
+pub use crc32::crc32;
+pub use def::{
+    Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,
+    TableHead,
+};
+pub use error::{DecodeError, NoRoom};
+pub use frame::{
+    Block, Context, FORMAT_VERSION, FRAME_MAX, Frame, FrameFlags, FrameHead, FrameWriter, GroupHead, Piece,
+};
+pub use record::{
+    Footer, Header, HeaderReader, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, VectorEntry,
+    write_record,
+};
+pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};
+
+use serde::{Deserialize, Serialize};
+
+/// Takes one postcard-encoded item off the front of `input`.
+pub fn take<'a, T: Deserialize<'a>>(input: &mut &'a [u8]) -> Result<T, DecodeError> {
+    let (item, rest) = postcard::take_from_bytes(input).map_err(|error| match error {
+        postcard::Error::DeserializeUnexpectedEnd => DecodeError::Short,
+        _ => DecodeError::Malformed("a field out of its range"),
+    })?;
+    *input = rest;
+    Ok(item)
+}
+
+/// Takes `len` bytes off the front of `input`.
+pub fn take_bytes<'a>(input: &mut &'a [u8], len: usize) -> Result<&'a [u8], DecodeError> {
+    let (bytes, rest) = input.split_at_checked(len).ok_or(DecodeError::Short)?;
+    *input = rest;
+    Ok(bytes)
+}
+
+/// Writes one postcard-encoded item at the front of `buf`; returns its length.
+pub fn put<T: Serialize + ?Sized>(buf: &mut [u8], item: &T) -> Result<usize, NoRoom> {
+    postcard::to_slice(item, buf).map(|written| written.len()).map_err(|_| NoRoom)
+}
+
+/// A run of bytes with its length before it; the counterpart of `take::<&[u8]>`.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}

@@ -1,0 +1,263 @@
+//! Records: how frames and what goes with them stand in a bundle or on a link.
+//! See `FORMAT.md`, "Records" and "Bundle".
+
+use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{DecodeError, FORMAT_VERSION, FRAME_MAX, NoRoom, SignatureError, crc32, put, take, take_bytes};
+use crate::model::{DeviceId, Stream, WallMs};
+
+/// The first 8 bytes of every file of ours; as in PNG, they show a text-mode transfer at once.
+pub const MAGIC: [u8; 8] = *b"\x89PKM\r\n\x1a\n";
+
+/// The length of a record's head, in bytes.
+pub const RECORD_HEAD_LEN: usize = 8;
+
+/// The longest body of a record, in bytes.
+const BODY_MAX: usize = 1 << 20;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum RecordKind {
+    /// [`Header`], once, first.
+    Header,
+    /// A [`super::Certificate`].
+    Certificate,
+    /// A [`Section`]: whose frames follow.
+    Section,
+    /// A frame.
+    Frame,
+    /// A [`super::Checkpoint`].
+    Checkpoint,
+    /// A [`Footer`], once, last.
+    Footer,
+}
+
+impl RecordKind {
+    fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Header,
+            2 => Self::Certificate,
+            3 => Self::Section,
+            4 => Self::Frame,
+            5 => Self::Checkpoint,
+            6 => Self::Footer,
+            _ => return None,
+        })
+    }
+
+    const fn number(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
+/// The head of a record: what follows, how long it is, and a check of just that, so that a torn
+/// length sends nobody astray.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RecordHead {
+    /// What the body is.
+    pub kind: RecordKind,
+    /// The body's length in bytes, its CRC included.
+    pub len: u32,
+}
+
+impl RecordHead {
+    /// Reads a head.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is damaged, of an unknown kind, or too long for its kind.
+    pub fn parse(bytes: &[u8; RECORD_HEAD_LEN]) -> Result<Self, DecodeError> {
+        let [kind, l0, l1, l2, crc @ ..] = *bytes;
+        if crc32(&bytes[..4]) != u32::from_le_bytes(crc) {
+            return Err(DecodeError::Crc);
+        }
+        let kind =
+            RecordKind::from_number(kind).ok_or(DecodeError::Malformed("a record of an unknown kind"))?;
+        let len = u32::from_le_bytes([l0, l1, l2, 0]);
+        let max = if kind == RecordKind::Frame { FRAME_MAX } else { BODY_MAX };
+        if len as usize > max || len < 4 {
+            return Err(DecodeError::Malformed("a record of impossible length"));
+        }
+        Ok(Self { kind, len })
+    }
+
+    /// The bytes of the head.
+    pub fn to_bytes(self) -> [u8; RECORD_HEAD_LEN] {
+        let [l0, l1, l2, _] = self.len.to_le_bytes();
+        let mut bytes = [self.kind.number(), l0, l1, l2, 0, 0, 0, 0];
+        let crc = crc32(&bytes[..4]).to_le_bytes();
+        bytes[4..].copy_from_slice(&crc);
+        bytes
+    }
+
+    /// Checks a body against its CRC and returns it without. A frame keeps its CRC: it is its own.
+    ///
+    /// # Errors
+    /// [`DecodeError::Crc`] if it is damaged.
+    pub fn check<'a>(&self, body: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+        if self.kind == RecordKind::Frame {
+            return Ok(body);
+        }
+        let (body, crc) = body.split_last_chunk::<4>().ok_or(DecodeError::Short)?;
+        if crc32(body) != u32::from_le_bytes(*crc) {
+            return Err(DecodeError::Crc);
+        }
+        Ok(body)
+    }
+}
+
+/// Writes a record: head, body and, unless it is a frame, which ends with its own, CRC. Returns the
+/// length.
+///
+/// # Errors
+/// [`NoRoom`] if it does not fit into `buf`, or no record can be so long.
+pub fn write_record(buf: &mut [u8], kind: RecordKind, body: &[u8]) -> Result<usize, NoRoom> {
+    let crc = if kind == RecordKind::Frame { None } else { Some(crc32(body).to_le_bytes()) };
+    let len = body.len() + crc.map_or(0, |crc| crc.len());
+    if len > BODY_MAX {
+        return Err(NoRoom);
+    }
+    let whole = buf.get_mut(..RECORD_HEAD_LEN + len).ok_or(NoRoom)?;
+    whole[..RECORD_HEAD_LEN].copy_from_slice(&RecordHead { kind, len: len as u32 }.to_bytes());
+    whole[RECORD_HEAD_LEN..RECORD_HEAD_LEN + body.len()].copy_from_slice(body);
+    if let Some(crc) = crc {
+        whole[RECORD_HEAD_LEN + body.len()..].copy_from_slice(&crc);
+    }
+    Ok(whole.len())
+}
+
+/// Whose frames follow, from which one on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Section {
+    /// The author.
+    pub author: DeviceId,
+    /// The stream.
+    pub stream: Stream,
+}
+
+/// An entry of a header's version vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct VectorEntry {
+    /// The author.
+    pub author: DeviceId,
+    /// The stream.
+    pub stream: Stream,
+    /// The sender has all up to here.
+    pub seq: u64,
+}
+
+/// Who sends, when, to whom, and what it has; signed by the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Header {
+    /// The format version.
+    pub version: u16,
+    /// Who sends.
+    pub sender: DeviceId,
+    /// For whom, if it was made for one device.
+    pub receiver: Option<DeviceId>,
+    /// When, by the sender's clock.
+    pub wall: WallMs,
+    /// How many [`VectorEntry`]s follow.
+    pub entries: u32,
+}
+
+const HEADER_DOMAIN: &[u8; 17] = b"packmule/1 header";
+
+impl Header {
+    /// Encodes a header with its vector and the sender's signature; returns the length.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub fn encode(
+        &self,
+        buf: &mut [u8],
+        vector: impl Iterator<Item = VectorEntry>,
+        key: &SecretKey,
+    ) -> Result<usize, NoRoom> {
+        let mut len = put(buf, self)?;
+        for entry in vector {
+            len += put(&mut buf[len..], &entry)?;
+        }
+        let digest = header_digest(&buf[..len]);
+        let signature = key.sign(digest, None::<Noise>);
+        buf.get_mut(len..len + 64).ok_or(NoRoom)?.copy_from_slice(&*signature);
+        Ok(len + 64)
+    }
+}
+
+fn header_digest(encoded: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(HEADER_DOMAIN);
+    hash.update(encoded);
+    hash.finalize().into()
+}
+
+/// A header as it was received.
+#[derive(Clone, Copy, Debug)]
+pub struct HeaderReader<'a> {
+    /// The fixed part.
+    pub header: Header,
+    encoded: &'a [u8],
+    entries: &'a [u8],
+    signature: [u8; 64],
+}
+
+impl<'a> HeaderReader<'a> {
+    /// Reads a header; the signature is not checked yet.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not one of this version.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut rest = bytes;
+        let version: u16 = take(&mut rest)?;
+        if version != FORMAT_VERSION.into() {
+            return Err(DecodeError::Version(version));
+        }
+        rest = bytes;
+        let header: Header = take(&mut rest)?;
+        let entries = rest;
+        for _ in 0..header.entries {
+            let _: VectorEntry = take(&mut rest)?;
+        }
+        let entries = &entries[..entries.len() - rest.len()];
+        let encoded = &bytes[..bytes.len() - rest.len()];
+        let mut signature = [0; 64];
+        signature.copy_from_slice(take_bytes(&mut rest, 64)?);
+        if !rest.is_empty() {
+            return Err(DecodeError::Malformed("bytes after the end of its header"));
+        }
+        Ok(Self { header, encoded, entries, signature })
+    }
+
+    /// What the sender has.
+    pub fn vector(&self) -> impl Iterator<Item = VectorEntry> + 'a {
+        let mut rest = self.entries;
+        core::iter::from_fn(move || take(&mut rest).ok())
+    }
+
+    /// Checks the sender's signature.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn verify(&self, public_key: &[u8; 32]) -> Result<(), SignatureError> {
+        PublicKey::new(*public_key)
+            .verify(header_digest(self.encoded), &Signature::new(self.signature))
+            .map_err(|_| SignatureError)
+    }
+}
+
+/// The end of a bundle; one without it does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Footer {
+    /// How many frames there were.
+    pub frames: u64,
+    /// SHA-256 of all bytes before this record, the magic number included.
+    pub sha256: [u8; 32],
+}

@@ -1,0 +1,214 @@
+//! The row form of ops. See `FORMAT.md`, "Rows".
+
+use super::{DecodeError, NoRoom, put, take};
+use crate::model::{Value, WallMs};
+
+/// What happened to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum OpKind {
+    /// The author made the row.
+    Insert,
+    /// The author changed the row.
+    Update,
+    /// The author deleted the row.
+    Delete,
+}
+
+const KIND_MASK: u8 = 3;
+const HAS_CLAIM: u8 = 4;
+const HAS_COLUMNS: u8 = 8;
+const HAS_WALL: u8 = 16;
+const HAS_IMAGE: u8 = 32;
+
+/// An op without its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpHead<'a> {
+    /// Insert, update or delete.
+    pub kind: OpKind,
+    /// The stamp of the write that gave the row its unique values, where it is not this one:
+    /// 0 says that it is older than the author remembers.
+    pub claim: Option<u64>,
+    /// A bit for each column of the definition, lowest first: the columns whose values follow.
+    /// `None` stands for all. Key columns always follow.
+    pub columns: Option<&'a [u8]>,
+    /// When the row was written, where it is not the time of the seal.
+    pub wall: Option<WallMs>,
+    /// A delete that carries the row's last values.
+    pub image: bool,
+}
+
+impl OpHead<'_> {
+    /// An op with nothing special.
+    pub const fn plain(kind: OpKind) -> Self {
+        Self { kind, claim: None, columns: None, wall: None, image: false }
+    }
+}
+
+pub(super) fn write_op<'v>(
+    buf: &mut [u8],
+    head: &OpHead<'_>,
+    values: impl Iterator<Item = Value<'v>>,
+) -> Result<usize, NoRoom> {
+    let mut byte = match head.kind {
+        OpKind::Insert => 1,
+        OpKind::Update => 2,
+        OpKind::Delete => 3,
+    };
+    byte |= if head.claim.is_some() { HAS_CLAIM } else { 0 };
+    byte |= if head.columns.is_some() { HAS_COLUMNS } else { 0 };
+    byte |= if head.wall.is_some() { HAS_WALL } else { 0 };
+    byte |= if head.image { HAS_IMAGE } else { 0 };
+    let mut len = put(buf, &byte)?;
+    if let Some(claim) = head.claim {
+        len += put(&mut buf[len..], &claim)?;
+    }
+    if let Some(columns) = head.columns {
+        let end = len + columns.len();
+        buf.get_mut(len..end).ok_or(NoRoom)?.copy_from_slice(columns);
+        len = end;
+    }
+    if let Some(wall) = head.wall {
+        len += put(&mut buf[len..], &wall)?;
+    }
+    for value in values {
+        len += put(&mut buf[len..], &value)?;
+    }
+    Ok(len)
+}
+
+/// What a definition says of the rows' shape: which columns are keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<'s> {
+    /// One flag a column, in the order of the definition: whether it is part of the primary key.
+    pub keys: &'s [bool],
+}
+
+impl Shape<'_> {
+    /// How many bytes a column mask takes.
+    pub fn mask_len(&self) -> usize {
+        self.keys.len().div_ceil(8)
+    }
+}
+
+/// Whether the op carries a value for the column `at`.
+fn carries(head: &OpHead<'_>, shape: &Shape<'_>, at: usize) -> bool {
+    if shape.keys[at] {
+        return true;
+    }
+    if head.kind == OpKind::Delete && !head.image {
+        return false;
+    }
+    head.columns.is_none_or(|mask| mask.get(at / 8).is_some_and(|bits| bits >> (at % 8) & 1 == 1))
+}
+
+/// An op of a frame.
+///
+/// Carries the values of the key columns, and, unless it is a delete without an image, those of the
+/// columns in the mask; all in the order of the definition.
+#[derive(Clone, Copy, Debug)]
+pub struct Op<'a> {
+    /// The op without its values.
+    pub head: OpHead<'a>,
+    /// Where the op begins in the frame.
+    pub offset: u32,
+    body: &'a [u8],
+}
+
+impl<'a> Op<'a> {
+    /// Reads the op at the front of `input`, for instance what [`super::Frame::at`] gave.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not an op.
+    pub fn parse(input: &mut &'a [u8], shape: &Shape<'_>, offset: u32) -> Result<Option<Self>, DecodeError> {
+        let byte: u8 = take(input)?;
+        let kind = match byte & KIND_MASK {
+            0 if byte == 0 => return Ok(None),
+            1 => OpKind::Insert,
+            2 => OpKind::Update,
+            3 => OpKind::Delete,
+            _ => return Err(DecodeError::Malformed("an op of an unknown kind")),
+        };
+        if byte & !(KIND_MASK | HAS_CLAIM | HAS_COLUMNS | HAS_WALL | HAS_IMAGE) != 0 {
+            return Err(DecodeError::Malformed("an op flag of a newer Packmule"));
+        }
+        let claim = if byte & HAS_CLAIM != 0 { Some(take(input)?) } else { None };
+        let columns =
+            if byte & HAS_COLUMNS != 0 { Some(super::take_bytes(input, shape.mask_len())?) } else { None };
+        let wall = if byte & HAS_WALL != 0 { Some(take(input)?) } else { None };
+        let head = OpHead { kind, claim, columns, wall, image: byte & HAS_IMAGE != 0 };
+        let body = *input;
+        for at in 0..shape.keys.len() {
+            if carries(&head, shape, at) {
+                let _: Value<'_> = take(input)?;
+            }
+        }
+        Ok(Some(Self { head, offset, body: &body[..body.len() - input.len()] }))
+    }
+
+    /// The values that it carries, with the numbers of their columns.
+    pub fn values<'s>(&self, shape: Shape<'s>) -> Values<'a, 's> {
+        Values { head: self.head, shape, rest: self.body, at: 0 }
+    }
+}
+
+/// Iterates over an op's values: `(column, value)`.
+#[derive(Clone, Debug)]
+pub struct Values<'a, 's> {
+    head: OpHead<'a>,
+    shape: Shape<'s>,
+    rest: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Values<'a, '_> {
+    type Item = (usize, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.at < self.shape.keys.len() {
+            let at = self.at;
+            self.at += 1;
+            if carries(&self.head, &self.shape, at) {
+                // `Op::parse` has decoded all of it once.
+                return take(&mut self.rest).ok().map(|value| (at, value));
+            }
+        }
+        None
+    }
+}
+
+/// Walks the ops of a block of rows.
+#[derive(Clone, Debug)]
+pub struct Ops<'a, 's> {
+    shape: Shape<'s>,
+    rest: &'a [u8],
+    start: usize,
+    offset: u32,
+    ended: bool,
+}
+
+impl<'a, 's> Ops<'a, 's> {
+    /// The ops of the block with this body, offset and shape.
+    pub fn new(body: &'a [u8], offset: u32, shape: Shape<'s>) -> Self {
+        Self { shape, rest: body, start: body.len(), offset, ended: false }
+    }
+
+    /// The next op; `None` at the end of the block.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not an op.
+    pub fn next_op(&mut self) -> Result<Option<Op<'a>>, DecodeError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let offset = self.offset + (self.start - self.rest.len()) as u32;
+        let op = Op::parse(&mut self.rest, &self.shape, offset)?;
+        self.ended = op.is_none();
+        Ok(op)
+    }
+
+    /// What follows the block, once [`Ops::next_op`] has said `None`: for `Blocks::resume`.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rows::{OpHead, write_op};
-use super::{Bytes, DecodeError, DefId, NoRoom, crc32, put, take, take_bytes};
+use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, take, take_bytes, take_count};
 use crate::model::{DeviceId, Value, WallMs};
 
 /// The format version that this build writes, and the only one that it reads.
@@ -70,7 +70,20 @@ pub struct GroupHead {
     pub contexts: u32,
 }
 
-/// Writes one frame into a buffer.
+/// What [`FrameWriter`] writes as a [`GroupHead`] and the context after it.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupStart<'c> {
+    /// See [`GroupHead::lamport`].
+    pub lamport: u64,
+    /// See [`GroupHead::wall`].
+    pub wall: WallMs,
+    /// See [`GroupHead::pair`].
+    pub pair: u64,
+    /// What changed in the author's context since its last group of the same stream.
+    pub context: &'c [(DeviceId, u64)],
+}
+
+/// Writes frames into a buffer, one after the other.
 pub struct FrameWriter<'b> {
     buf: &'b mut [u8],
     len: usize,
@@ -82,30 +95,55 @@ const BLOCK_DEF: u8 = 1;
 const BLOCK_ROWS: u8 = 2;
 const BLOCK_PIECE: u8 = 3;
 
+/// Without the frame's bytes, which would not fit into a log.
+#[cfg(feature = "defmt")]
+impl defmt::Format for FrameWriter<'_> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "FrameWriter {{ len: {=usize}, rows: {} }}", self.len, self.rows);
+    }
+}
+
 impl<'b> FrameWriter<'b> {
-    /// Begins a frame; `group` makes it the first of its group, with what changed in the context.
+    /// Begins a frame in `buf`, of which [`FRAME_MAX`] bytes are used at most.
     ///
     /// # Errors
-    /// [`NoRoom`] if the head does not fit into `buf`, of which [`FRAME_MAX`] bytes are used at most.
-    pub fn new<'c>(
+    /// [`NoRoom`] if the head does not fit.
+    pub fn new(
         buf: &'b mut [u8],
         flags: FrameFlags,
         seq: u64,
-        group: Option<(GroupHead, &mut dyn Iterator<Item = (DeviceId, u64)>)>,
-    ) -> Result<Self, NoRoom>
-    where
-        'b: 'c,
-    {
-        let usable = buf.len().min(FRAME_MAX).checked_sub(CRC_LEN + 1).ok_or(NoRoom)?;
-        let flags = if group.is_some() { flags.with(FrameFlags::FIRST) } else { flags };
-        let mut len = put(&mut buf[..usable], &FrameHead { version: FORMAT_VERSION, flags, codec: 0, seq })?;
-        if let Some((head, context)) = group {
-            len += put(&mut buf[len..usable], &head)?;
+        group: Option<GroupStart<'_>>,
+    ) -> Result<Self, NoRoom> {
+        let mut writer = Self { buf, len: 0, rows: None, empty: true };
+        writer.begin(flags, seq, group)?;
+        Ok(writer)
+    }
+
+    /// Begins another frame in the same buffer.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the head does not fit.
+    pub fn begin(
+        &mut self,
+        flags: FrameFlags,
+        seq: u64,
+        group: Option<GroupStart<'_>>,
+    ) -> Result<(), NoRoom> {
+        let usable = self.buf.len().min(FRAME_MAX).checked_sub(CRC_LEN + 1).ok_or(NoRoom)?;
+        // The bit and the group head go together, whatever the caller's flags say.
+        let rest = FrameFlags(flags.0 & !FrameFlags::FIRST.0);
+        let flags = if group.is_some() { rest.with(FrameFlags::FIRST) } else { rest };
+        let mut len =
+            put(&mut self.buf[..usable], &FrameHead { version: FORMAT_VERSION, flags, codec: 0, seq })?;
+        if let Some(GroupStart { lamport, wall, pair, context }) = group {
+            let head = GroupHead { lamport, wall, pair, contexts: context.len() as u32 };
+            len += put(&mut self.buf[len..usable], &head)?;
             for entry in context {
-                len += put(&mut buf[len..usable], &entry)?;
+                len += put(&mut self.buf[len..usable], entry)?;
             }
         }
-        Ok(Self { buf, len, rows: None, empty: true })
+        (self.len, self.rows, self.empty) = (len, None, true);
+        Ok(())
     }
 
     /// Whether no block has been written yet.
@@ -207,18 +245,18 @@ impl<'b> FrameWriter<'b> {
         Ok(at as u32)
     }
 
-    /// Closes the frame with its CRC and returns it.
-    pub fn finish(mut self) -> &'b [u8] {
+    /// Closes the frame with its CRC and returns it; the next use is [`FrameWriter::begin`].
+    pub fn finish(&mut self) -> &[u8] {
         self.close_rows();
         let crc = crc32(&self.buf[..self.len]).to_le_bytes();
         self.buf[self.len..self.len + CRC_LEN].copy_from_slice(&crc);
-        let Self { buf, len, .. } = self;
-        &buf[..len + CRC_LEN]
+        &self.buf[..self.len + CRC_LEN]
     }
 }
 
 /// A frame whose CRC and head have been checked.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Frame<'a> {
     /// The head.
     pub head: FrameHead,
@@ -243,23 +281,25 @@ impl<'a> Frame<'a> {
             return Err(DecodeError::Crc);
         }
         let mut rest = body;
+        check_version(rest)?;
         let head: FrameHead = take(&mut rest)?;
-        if head.version != FORMAT_VERSION {
-            return Err(DecodeError::Version(head.version.into()));
-        }
         if head.flags.0 & !FrameFlags::KNOWN != 0 || head.codec != 0 {
             return Err(DecodeError::Malformed("a frame flag or codec of a newer Packmule"));
         }
-        if head.seq == 0 {
-            return Err(DecodeError::Malformed("a frame numbered 0"));
+        if head.seq == 0 || head.seq > COUNT_MAX {
+            return Err(DecodeError::Malformed("a frame of impossible number"));
         }
         let mut group = None;
         let mut contexts: &[u8] = &[];
         if head.flags.has(FrameFlags::FIRST) {
             let of_group: GroupHead = take(&mut rest)?;
+            if of_group.lamport > COUNT_MAX || of_group.pair > COUNT_MAX {
+                return Err(DecodeError::Malformed("a count out of its range"));
+            }
             let start = rest;
             for _ in 0..of_group.contexts {
-                let _: (DeviceId, u64) = take(&mut rest)?;
+                let _: DeviceId = take(&mut rest)?;
+                take_count(&mut rest)?;
             }
             contexts = &start[..start.len() - rest.len()];
             group = Some(of_group);
@@ -285,6 +325,7 @@ impl<'a> Frame<'a> {
 
 /// Iterates over the context entries of a group.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Context<'a> {
     rest: &'a [u8],
 }
@@ -300,6 +341,7 @@ impl Iterator for Context<'_> {
 
 /// A large value's part in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Piece<'a> {
     /// The number of the value in its group.
     pub number: u32,
@@ -309,6 +351,7 @@ pub struct Piece<'a> {
 
 /// One block of a frame.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Block<'a> {
     /// A table definition: see [`super::DefReader`].
     Def(&'a [u8]),
@@ -327,6 +370,7 @@ pub enum Block<'a> {
 
 /// Walks the blocks of a frame; a block of rows must be walked to its end before the next.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Blocks<'a> {
     rest: &'a [u8],
     end: usize,

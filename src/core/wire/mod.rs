@@ -22,7 +22,8 @@ pub use def::{
 };
 pub use error::{DecodeError, NoRoom};
 pub use frame::{
-    Block, Context, FORMAT_VERSION, FRAME_MAX, Frame, FrameFlags, FrameHead, FrameWriter, GroupHead, Piece,
+    Block, Blocks, Context, FORMAT_VERSION, FRAME_MAX, Frame, FrameFlags, FrameHead, FrameWriter, GroupHead,
+    GroupStart, Piece,
 };
 pub use record::{
     Footer, Header, HeaderReader, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, VectorEntry,

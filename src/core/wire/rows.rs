@@ -1,6 +1,6 @@
 //! The row form of ops. See `FORMAT.md`, "Rows".
 
-use super::{DecodeError, NoRoom, put, take};
+use super::{DecodeError, NoRoom, put, take, take_bytes, take_count};
 use crate::model::{Value, WallMs};
 
 /// What happened to a row.
@@ -23,6 +23,7 @@ const HAS_IMAGE: u8 = 32;
 
 /// An op without its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct OpHead<'a> {
     /// Insert, update or delete.
     pub kind: OpKind,
@@ -79,6 +80,7 @@ pub(super) fn write_op<'v>(
 
 /// What a definition says of the rows' shape: which columns are keys.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Shape<'s> {
     /// One flag a column, in the order of the definition: whether it is part of the primary key.
     pub keys: &'s [bool],
@@ -88,6 +90,17 @@ impl Shape<'_> {
     /// How many bytes a column mask takes.
     pub fn mask_len(&self) -> usize {
         self.keys.len().div_ceil(8)
+    }
+
+    /// A column mask; a bit for a column that the definition does not have is refused.
+    fn take_mask<'a>(&self, input: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
+        let mask = take_bytes(input, self.mask_len())?;
+        match (mask.last(), self.keys.len() % 8) {
+            (Some(last), used @ 1..) if last >> used != 0 => {
+                Err(DecodeError::Malformed("a column mask with a column that the table does not have"))
+            }
+            _ => Ok(mask),
+        }
     }
 }
 
@@ -107,6 +120,7 @@ fn carries(head: &OpHead<'_>, shape: &Shape<'_>, at: usize) -> bool {
 /// Carries the values of the key columns, and, unless it is a delete without an image, those of the
 /// columns in the mask; all in the order of the definition.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Op<'a> {
     /// The op without its values.
     pub head: OpHead<'a>,
@@ -132,11 +146,14 @@ impl<'a> Op<'a> {
         if byte & !(KIND_MASK | HAS_CLAIM | HAS_COLUMNS | HAS_WALL | HAS_IMAGE) != 0 {
             return Err(DecodeError::Malformed("an op flag of a newer Packmule"));
         }
-        let claim = if byte & HAS_CLAIM != 0 { Some(take(input)?) } else { None };
-        let columns =
-            if byte & HAS_COLUMNS != 0 { Some(super::take_bytes(input, shape.mask_len())?) } else { None };
+        let image = byte & HAS_IMAGE != 0;
+        if image && kind != OpKind::Delete {
+            return Err(DecodeError::Malformed("a last image on an op that is no delete"));
+        }
+        let claim = if byte & HAS_CLAIM != 0 { Some(take_count(input)?) } else { None };
+        let columns = if byte & HAS_COLUMNS != 0 { Some(shape.take_mask(input)?) } else { None };
         let wall = if byte & HAS_WALL != 0 { Some(take(input)?) } else { None };
-        let head = OpHead { kind, claim, columns, wall, image: byte & HAS_IMAGE != 0 };
+        let head = OpHead { kind, claim, columns, wall, image };
         let body = *input;
         for at in 0..shape.keys.len() {
             if carries(&head, shape, at) {
@@ -154,6 +171,7 @@ impl<'a> Op<'a> {
 
 /// Iterates over an op's values: `(column, value)`.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Values<'a, 's> {
     head: OpHead<'a>,
     shape: Shape<'s>,
@@ -179,6 +197,7 @@ impl<'a> Iterator for Values<'a, '_> {
 
 /// Walks the ops of a block of rows.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Ops<'a, 's> {
     shape: Shape<'s>,
     rest: &'a [u8],

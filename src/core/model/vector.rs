@@ -13,6 +13,7 @@ pub struct Full;
 ///
 /// A device that is not in it counts as seen up to 0, that is, not at all. Costs 24 bytes a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct VersionVector<const N: usize> {
     entries: Vec<(DeviceId, u64), N>,
 }

@@ -3,13 +3,17 @@
 use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, FORMAT_VERSION, NoRoom, SignatureError, put, take, take_bytes};
+use super::{DecodeError, FORMAT_VERSION, NoRoom, SignatureError, check_version, put, take, take_bytes};
 use crate::model::DeviceId;
 
 /// The longest encoded certificate, in bytes; a name has at most 64.
 pub const CERT_MAX: usize = 1 + 32 + 2 + 64 + 1 + 64 + 1 + 32 + 64;
 
 const NAME_MAX: usize = 64;
+
+fn name_is_possible(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_MAX && !name.chars().any(char::is_control)
+}
 
 /// A fleet's word for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +56,8 @@ impl<'a> Certificate<'a> {
     /// Makes a device's own certificate.
     ///
     /// # Errors
-    /// [`NoRoom`] if the name is longer than 64 bytes.
+    /// [`NoRoom`] if the name is empty, longer than 64 bytes or has a control character in it:
+    /// nobody would read the certificate.
     pub fn new(key: &SecretKey, name: &'a str, base: bool) -> Result<Self, NoRoom> {
         let mut certificate =
             Self { public_key: *key.public_key(), name, base, signature: [0; 64], fleet: None };
@@ -64,7 +69,7 @@ impl<'a> Certificate<'a> {
     /// The same, vouched for by a fleet.
     ///
     /// # Errors
-    /// [`NoRoom`] if the name is longer than 64 bytes.
+    /// [`NoRoom`] as for [`Certificate::new`].
     pub fn vouched(mut self, fleet: &SecretKey) -> Result<Self, NoRoom> {
         let signature = self.signed(b"packmule/1 fleet  cert", |m| *fleet.sign(m, None::<Noise>))?;
         self.fleet = Some(FleetSignature { fleet: *fleet.public_key(), signature });
@@ -79,7 +84,7 @@ impl<'a> Certificate<'a> {
     }
 
     fn body(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
-        if self.name.len() > NAME_MAX {
+        if !name_is_possible(self.name) {
             return Err(NoRoom);
         }
         let Self { public_key, name, base, .. } = *self;
@@ -118,11 +123,9 @@ impl<'a> Certificate<'a> {
     /// [`DecodeError`] if it is not a certificate, or a signature in it does not match.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut rest = bytes;
+        check_version(rest)?;
         let body: Body<'a> = take(&mut rest)?;
-        if body.version != FORMAT_VERSION {
-            return Err(DecodeError::Version(body.version.into()));
-        }
-        if body.name.is_empty() || body.name.len() > NAME_MAX || body.name.chars().any(char::is_control) {
+        if !name_is_possible(body.name) {
             return Err(DecodeError::Malformed("a certificate with an impossible name"));
         }
         let mut signature = [0; 64];

@@ -6,7 +6,7 @@ use core::fmt;
 use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
 use sha2::{Digest, Sha256};
 
-use super::{DecodeError, FORMAT_VERSION, NoRoom, take_bytes};
+use super::{COUNT_MAX, DecodeError, FORMAT_VERSION, NoRoom, check_version, take_bytes};
 use crate::model::{DeviceId, Stream};
 
 /// The hash chain of one stream of one author, up to some frame.
@@ -149,10 +149,8 @@ impl Checkpoint {
             Ok(array)
         }
         let mut rest = bytes;
-        let [version, stream] = array(&mut rest)?;
-        if version != FORMAT_VERSION {
-            return Err(DecodeError::Version(version.into()));
-        }
+        check_version(rest)?;
+        let [_, stream] = array(&mut rest)?;
         let stream =
             Stream::from_number(stream).ok_or(DecodeError::Malformed("a stream of an unknown kind"))?;
         let checkpoint = Self {
@@ -163,11 +161,10 @@ impl Checkpoint {
             prev: Chain(array(&mut rest)?),
             signature: array(&mut rest)?,
         };
-        // SQLite's integers end at i64::MAX; no log gets there.
         if !rest.is_empty()
             || checkpoint.first == 0
             || checkpoint.first > checkpoint.last
-            || checkpoint.last > i64::MAX as u64
+            || checkpoint.last > COUNT_MAX
         {
             return Err(DecodeError::Malformed("a checkpoint of impossible extent"));
         }

@@ -169,6 +169,14 @@ pub struct DefWriter<'b> {
     len: usize,
 }
 
+/// Without the bytes, which would not fit into a log.
+#[cfg(feature = "defmt")]
+impl defmt::Format for DefWriter<'_> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "DefWriter {{ len: {=usize} }}", self.len);
+    }
+}
+
 impl<'b> DefWriter<'b> {
     /// Begins with the head.
     ///
@@ -199,6 +207,7 @@ impl<'b> DefWriter<'b> {
 
 /// Reads a definition: the head, then items in the order that the head announces.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct DefReader<'a> {
     /// The head.
     pub head: TableHead<'a>,

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::rows::{OpHead, write_op};
-use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, take, take_bytes, take_count};
+use super::{
+    Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, take, take_bytes, take_count,
+};
 use crate::model::{DeviceId, Value, WallMs};
 
 /// The format version that this build writes, and the only one that it reads.
@@ -72,6 +74,7 @@ pub struct GroupHead {
 
 /// What [`FrameWriter`] writes as a [`GroupHead`] and the context after it.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct GroupStart<'c> {
     /// See [`GroupHead::lamport`].
     pub lamport: u64,

@@ -43,6 +43,27 @@ pub fn take<'a, T: Deserialize<'a>>(input: &mut &'a [u8]) -> Result<T, DecodeErr
     Ok(item)
 }
 
+/// The greatest sequence number or stamp: SQLite's integers end there; no log gets there.
+const COUNT_MAX: u64 = i64::MAX as u64;
+
+/// Takes a sequence number or a stamp.
+fn take_count(input: &mut &[u8]) -> Result<u64, DecodeError> {
+    let count = take(input)?;
+    if count > COUNT_MAX {
+        return Err(DecodeError::Malformed("a count out of its range"));
+    }
+    Ok(count)
+}
+
+/// Looks at the version byte before anything else is read: a newer format may differ in all the rest.
+fn check_version(bytes: &[u8]) -> Result<(), DecodeError> {
+    match bytes.first() {
+        None => Err(DecodeError::Short),
+        Some(&FORMAT_VERSION) => Ok(()),
+        Some(&other) => Err(DecodeError::Version(other.into())),
+    }
+}
+
 /// Takes `len` bytes off the front of `input`.
 pub fn take_bytes<'a>(input: &mut &'a [u8], len: usize) -> Result<&'a [u8], DecodeError> {
     let (bytes, rest) = input.split_at_checked(len).ok_or(DecodeError::Short)?;

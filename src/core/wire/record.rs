@@ -5,7 +5,9 @@ use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{DecodeError, FORMAT_VERSION, FRAME_MAX, NoRoom, SignatureError, crc32, put, take, take_bytes};
+use super::{
+    COUNT_MAX, DecodeError, FORMAT_VERSION, FRAME_MAX, NoRoom, SignatureError, crc32, put, take, take_bytes,
+};
 use crate::model::{DeviceId, Stream, WallMs};
 
 /// The first 8 bytes of every file of ours; as in PNG, they show a text-mode transfer at once.
@@ -51,6 +53,11 @@ impl RecordKind {
     const fn number(self) -> u8 {
         self as u8 + 1
     }
+
+    /// The longest body, its CRC included.
+    const fn max(self) -> usize {
+        if matches!(self, Self::Frame) { FRAME_MAX } else { BODY_MAX }
+    }
 }
 
 /// The head of a record: what follows, how long it is, and a check of just that, so that a torn
@@ -77,8 +84,7 @@ impl RecordHead {
         let kind =
             RecordKind::from_number(kind).ok_or(DecodeError::Malformed("a record of an unknown kind"))?;
         let len = u32::from_le_bytes([l0, l1, l2, 0]);
-        let max = if kind == RecordKind::Frame { FRAME_MAX } else { BODY_MAX };
-        if len as usize > max || len < 4 {
+        if len as usize > kind.max() || len < 4 {
             return Err(DecodeError::Malformed("a record of impossible length"));
         }
         Ok(Self { kind, len })
@@ -117,7 +123,7 @@ impl RecordHead {
 pub fn write_record(buf: &mut [u8], kind: RecordKind, body: &[u8]) -> Result<usize, NoRoom> {
     let crc = if kind == RecordKind::Frame { None } else { Some(crc32(body).to_le_bytes()) };
     let len = body.len() + crc.map_or(0, |crc| crc.len());
-    if len > BODY_MAX {
+    if len > kind.max() {
         return Err(NoRoom);
     }
     let whole = buf.get_mut(..RECORD_HEAD_LEN + len).ok_or(NoRoom)?;
@@ -129,7 +135,7 @@ pub fn write_record(buf: &mut [u8], kind: RecordKind, body: &[u8]) -> Result<usi
     Ok(whole.len())
 }
 
-/// Whose frames follow, from which one on.
+/// Whose frames follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Section {
@@ -200,6 +206,7 @@ fn header_digest(encoded: &[u8]) -> [u8; 32] {
 
 /// A header as it was received.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct HeaderReader<'a> {
     /// The fixed part.
     pub header: Header,
@@ -223,7 +230,10 @@ impl<'a> HeaderReader<'a> {
         let header: Header = take(&mut rest)?;
         let entries = rest;
         for _ in 0..header.entries {
-            let _: VectorEntry = take(&mut rest)?;
+            let entry: VectorEntry = take(&mut rest)?;
+            if entry.seq > COUNT_MAX {
+                return Err(DecodeError::Malformed("a count out of its range"));
+            }
         }
         let entries = &entries[..entries.len() - rest.len()];
         let encoded = &bytes[..bytes.len() - rest.len()];

@@ -5,12 +5,17 @@
 //! | [`model`] | ids, version vectors, values | nothing |
 //! | [`wire`] | frames, checkpoints, certificates, records; `wire/FORMAT.md` is the format byte by byte | `model` |
 //! | [`merge`] | two versions and what their authors had seen → dominated, concurrent, winner | `model` |
+//! | [`link`] | the serial link: a stream of bytes over a bad line, as a state machine | nothing |
 #![no_std]
 #![deny(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
+// The link's simulation serves unit tests here and the long ones under `tests/link/`, by one name.
+#[cfg(test)]
+extern crate self as packmule_core;
 
+pub mod link;
 pub mod merge;
 pub mod model;
 pub mod wire;

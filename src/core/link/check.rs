@@ -1,0 +1,126 @@
+//! The check sum of a packet, and the key that ties it to one connection.
+//!
+//! CRC_32_AUTOSAR (polynomial 0xf4acfb13) finds any 5 flipped bits in a packet of up to 4,092 bytes.
+//! In an open connection it is xored with a key made of both ends' nonces, one for each direction: a
+//! packet of an earlier connection, or one that a loop or a login shell sends back to us, fails
+//! the check like a damaged one. A hello has key 0.
+
+use crc::{CRC_32_AUTOSAR, Crc};
+
+use super::fec;
+use super::packet::CRC_LEN;
+
+pub(super) static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_AUTOSAR);
+
+/// One-to-one, so that nonces that differ give keys that differ.
+const fn scramble(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x85eb_ca6b);
+    x ^= x >> 13;
+    x = x.wrapping_mul(0xc2b2_ae35);
+    x ^ x >> 16
+}
+
+/// The key for packets from the end with nonce `from` to the end with nonce `to`.
+pub(super) const fn key(from: u32, to: u32) -> u32 {
+    let key = scramble(from) ^ scramble(to.wrapping_add(0x9e37_79b9)).rotate_left(7);
+    // 0 is the hello's.
+    if key == 0 { 1 } else { key }
+}
+
+/// What the check of a packet found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Checked {
+    /// Its length without CRC and parity.
+    pub(super) len: usize,
+    /// Its CRC has key 0.
+    pub(super) hello: bool,
+    pub(super) level: u8,
+    pub(super) mended: usize,
+}
+
+/// Finds under which level of error correction the CRC of `packet` is right, mending it with `level`
+/// if it is under none. `key` is that of the open connection, if there is one.
+pub(super) fn check(packet: &mut [u8], key: Option<u32>, level: u8) -> Option<Checked> {
+    if let Some(found) = matching(packet, key) {
+        return Some(found);
+    }
+    let (len, mended) = fec::mend(level, packet)?;
+    let end = len.checked_sub(CRC_LEN)?;
+    let (body, sum) = packet.get(..len)?.split_at_checked(end)?;
+    let hello = verdict(CRC.checksum(body), sum, key)?;
+    Some(Checked { len: end, hello, level, mended })
+}
+
+fn matching(packet: &[u8], key: Option<u32>) -> Option<Checked> {
+    let mut digest = CRC.digest();
+    let mut done = 0;
+    // The stronger the level, the shorter what it covers: one pass over the packet.
+    for level in (0..=fec::LEVEL_MAX).rev() {
+        let end = fec::without(level, packet.len()).and_then(|len| len.checked_sub(CRC_LEN));
+        let Some(end) = end.filter(|end| *end > 0) else { continue };
+        digest.update(packet.get(done..end).unwrap_or_default());
+        done = end;
+        let sum = packet.get(end..end + CRC_LEN).unwrap_or_default();
+        if let Some(hello) = verdict(digest.clone().finalize(), sum, key) {
+            return Some(Checked { len: end, hello, level, mended: 0 });
+        }
+    }
+    None
+}
+
+/// Whether the sum fits as a hello's (`true`) or the connection's (`false`).
+fn verdict(crc: u32, stored: &[u8], key: Option<u32>) -> Option<bool> {
+    let stored = u32::from_le_bytes(stored.try_into().ok()?);
+    if crc == stored {
+        Some(true)
+    } else if key.is_some_and(|key| crc ^ key == stored) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn sealed(level: u8, key: u32, body: &[u8]) -> Vec<u8> {
+        let mut all = body.to_vec();
+        all.extend((CRC.checksum(body) ^ key).to_le_bytes());
+        let mut encoder = fec::Encoder::new(level, all.len());
+        all.iter().for_each(|b| encoder.push(*b));
+        let parity: Vec<u8> = encoder.parity().collect();
+        all.extend(parity);
+        all
+    }
+
+    #[test]
+    fn every_level_and_key_is_told_apart() {
+        let body: Vec<u8> = (0..700u32).map(|i| (i * 7) as u8).collect();
+        for level in 0..=fec::LEVEL_MAX {
+            for len in [2usize, 13, 243, 249, 254, 700] {
+                let mut packet = sealed(level, 77, &body[..len]);
+                let found = check(&mut packet, Some(77), 0).unwrap();
+                assert_eq!(found, Checked { len, hello: false, level, mended: 0 });
+                assert_eq!(check(&mut packet, Some(78), level), None, "another connection's");
+                assert_eq!(check(&mut packet, None, level), None);
+                packet[1] ^= 4;
+                let mended = check(&mut packet, Some(77), level);
+                assert_eq!(mended.map(|c| c.mended), if level == 0 { None } else { Some(1) });
+            }
+        }
+        assert!(check(&mut sealed(0, 0, &body[..26]), Some(9), 0).unwrap().hello);
+        for len in 0..20 {
+            assert_eq!(check(&mut body[..len].to_vec(), Some(5), 2), None);
+        }
+    }
+
+    #[test]
+    fn keys_have_a_direction() {
+        assert_ne!(key(1, 2), key(2, 1));
+        assert_ne!(key(1, 2), key(1, 3));
+        assert_ne!(key(1, 2), 0);
+    }
+}

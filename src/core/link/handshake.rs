@@ -1,0 +1,262 @@
+//! How the states are entered and left: hello, restart of either end, silence.
+//!
+//! Each end has a nonce that tells this connection from its earlier ones. A hello carries its sender's
+//! nonce and echoes the one last heard. Streams begin anew only for a nonce that is new *and* echoes
+//! ours: a stray hello from the past is answered, and nothing else. Hellos are repeated until a packet
+//! with the connection's key shows that the peer is open too.
+
+use super::Link;
+use super::check;
+use super::config::{Config, Event, Peer, VERSION};
+use super::packet::Hello;
+use super::state::{Input, State, Tell, next};
+
+/// Nonces of past peers that are not believed again.
+const PAST: usize = 4;
+
+pub(super) struct Handshake {
+    pub(super) state: State,
+    nonce: u32,
+    pub(super) peer: Option<Peer>,
+    past: [u32; PAST],
+    past_at: usize,
+    /// A packet with the connection's key has come.
+    confirmed: bool,
+    /// An answer is due; it echoes this nonce.
+    answer: Option<u32>,
+    /// When the next hello is due by itself, and the wait after it.
+    call_at: u64,
+    call_wait: u32,
+    /// When something valid was last heard.
+    pub(super) heard: u64,
+    silent: bool,
+    pub(super) end_told: bool,
+    restarted: bool,
+    connected: bool,
+    incompatible: Option<(u8, u8)>,
+    incompatible_nonce: u32,
+    silence: bool,
+    resumed: bool,
+    closed: bool,
+}
+
+impl Handshake {
+    pub(super) const fn new(nonce: u32) -> Self {
+        Self {
+            state: State::Calling,
+            nonce: if nonce == 0 { 1 } else { nonce },
+            peer: None,
+            past: [0; PAST],
+            past_at: 0,
+            confirmed: false,
+            answer: None,
+            call_at: 0,
+            call_wait: 0,
+            heard: 0,
+            silent: false,
+            end_told: false,
+            restarted: false,
+            connected: false,
+            incompatible: None,
+            incompatible_nonce: 0,
+            silence: false,
+            resumed: false,
+            closed: false,
+        }
+    }
+
+    pub(super) fn restart(&mut self, nonce: u32) {
+        let (past, past_at, heard) = (self.past, self.past_at, self.heard);
+        *self = Self { past, past_at, heard, ..Self::new(nonce) };
+    }
+
+    /// Events in the order in which they matter.
+    pub(super) fn event(&mut self) -> Option<Event> {
+        let take = |flag: &mut bool| core::mem::take(flag);
+        if take(&mut self.restarted) {
+            return Some(Event::PeerRestarted);
+        }
+        if let Some((lowest, highest)) = self.incompatible.take() {
+            return Some(Event::Incompatible { lowest, highest });
+        }
+        for (flag, event) in [
+            (&mut self.connected, Event::Connected),
+            (&mut self.silence, Event::Silent),
+            (&mut self.resumed, Event::Resumed),
+            (&mut self.closed, Event::Closed),
+        ] {
+            if take(flag) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// The caller has not yet heard that the streams began again.
+    pub(super) const fn barred(&self) -> bool {
+        self.restarted
+    }
+
+    pub(super) fn tell_closed(&mut self) {
+        self.closed = true;
+    }
+
+    /// The next hello is due now, if any is to come.
+    pub(super) fn call_now(&mut self) {
+        self.call_at = 0;
+        self.call_wait = 0;
+    }
+
+    pub(super) fn key_in(&self) -> Option<u32> {
+        self.peer.as_ref().map(|peer| check::key(peer.nonce, self.nonce))
+    }
+
+    pub(super) fn key_out(&self) -> u32 {
+        self.peer.as_ref().map_or(0, |peer| check::key(self.nonce, peer.nonce))
+    }
+
+    /// When a hello is due.
+    pub(super) fn hello_at(&self) -> Option<u64> {
+        if self.answer.is_some() {
+            return Some(0);
+        }
+        let calls = match self.state {
+            State::Calling | State::Answering => true,
+            State::Open | State::Finishing => !self.confirmed || self.silent,
+            State::Closed => false,
+        };
+        calls.then_some(self.call_at)
+    }
+
+    /// The hello to send now.
+    pub(super) fn hello(&mut self, now: u64, config: &Config, receive: u32, payload: u16) -> Hello {
+        let wait =
+            self.call_wait.saturating_mul(2).clamp(config.hello_us, config.hello_max_us.max(config.hello_us));
+        self.call_wait = wait;
+        self.call_at = now + u64::from(wait);
+        let echo = self.answer.take().or(self.peer.as_ref().map(|p| p.nonce)).unwrap_or(0);
+        Hello {
+            lowest: VERSION,
+            highest: VERSION,
+            open: !matches!(self.state, State::Calling | State::Answering),
+            mends: config.mend,
+            nonce: self.nonce,
+            echo,
+            receive,
+            payload,
+            baud: config.baud_max,
+        }
+    }
+}
+
+impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
+    Link<TX, RX, PACKET, FLIGHT>
+{
+    pub(super) fn take_hello(&mut self, now: u64, hello: &Hello) {
+        let hand = &mut self.hand;
+        // Our own, sent back by a loop or an echoing terminal, or one that can never be an end.
+        if hello.nonce == hand.nonce || hello.nonce == 0 || hand.past.contains(&hello.nonce) {
+            return;
+        }
+        let version = hello.highest.min(VERSION);
+        if version < hello.lowest.max(VERSION) {
+            if hand.incompatible_nonce != hello.nonce {
+                hand.incompatible_nonce = hello.nonce;
+                hand.incompatible = Some((hello.lowest, hello.highest));
+            }
+            return;
+        }
+        let echoes = hello.echo == hand.nonce;
+        let input = match (hand.peer.as_ref().is_some_and(|p| p.nonce == hello.nonce), echoes) {
+            (false, false) => Input::HelloNew,
+            (false, true) => Input::HelloNewEcho,
+            (true, false) => Input::HelloKnown,
+            (true, true) => Input::HelloKnownEcho,
+        };
+        let Some((to, acts)) = next(hand.state, input) else { return };
+        hand.state = to;
+        // Two open ends would answer each other for ever.
+        let settled =
+            hello.open && matches!(input, Input::HelloKnown | Input::HelloKnownEcho) && acts.tell.is_none();
+        if acts.answer && !settled {
+            hand.answer = Some(hello.nonce);
+        }
+        if acts.adopt {
+            if let Some(old) = &hand.peer {
+                hand.past[hand.past_at % PAST] = old.nonce;
+                hand.past_at = (hand.past_at + 1) % PAST;
+            }
+            hand.peer = Some(Peer {
+                version,
+                nonce: hello.nonce,
+                receive: hello.receive,
+                payload: hello.payload,
+                mends: hello.mends,
+                baud_max: hello.baud,
+            });
+            hand.confirmed = false;
+            hand.end_told = false;
+            hand.call_now();
+        }
+        if acts.reset {
+            self.hand.restarted = true;
+            self.reset_streams();
+        }
+        if acts.adopt {
+            self.sender.grant(hello.receive);
+        }
+        self.tell(now, acts.tell);
+        self.mark_heard(now);
+    }
+
+    /// A packet of the connection has come.
+    pub(super) fn take_sign(&mut self, now: u64) {
+        self.hand.confirmed = true;
+        if let Some((to, acts)) = next(self.hand.state, Input::Packet) {
+            self.hand.state = to;
+            self.tell(now, acts.tell);
+        }
+        self.mark_heard(now);
+        let done = self.sender.finished() && self.receiver.ended();
+        if let Some((to, acts)) = next(self.hand.state, Input::AllDone).filter(|_| done) {
+            self.hand.state = to;
+            self.tell(now, acts.tell);
+        }
+    }
+
+    fn tell(&mut self, now: u64, what: Option<Tell>) {
+        match what {
+            Some(Tell::Connected | Tell::Restarted) => {
+                self.hand.connected = true;
+                self.asked = now;
+            }
+            Some(Tell::Closed) => self.hand.closed = true,
+            None => {}
+        }
+    }
+
+    fn mark_heard(&mut self, now: u64) {
+        self.hand.heard = now;
+        if self.hand.silent {
+            self.hand.silent = false;
+            self.hand.resumed = !self.hand.silence;
+            self.hand.silence = false;
+        }
+    }
+
+    /// When the peer's silence becomes an event.
+    pub(super) fn silence_at(&self) -> Option<u64> {
+        let listens = matches!(self.hand.state, State::Open | State::Finishing) && !self.hand.silent;
+        listens.then_some(self.hand.heard + u64::from(self.config.silent_us))
+    }
+
+    /// Notices silence.
+    pub(super) fn watch(&mut self, now: u64) {
+        if self.silence_at().is_some_and(|at| at <= now) {
+            self.hand.silent = true;
+            self.hand.silence = !self.hand.resumed;
+            self.hand.resumed = false;
+            self.hand.call_now();
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The serial link: a reliable, ordered, flow-controlled stream of bytes in both directions over a
+//! line that flips, drops, repeats and inserts bytes, is cut, or whose other end begins anew.
+//!
+//! A state machine: bytes in ([`Link::receive_bytes`]), bytes out ([`Link::transmit`]), a clock given
+//! in microseconds. No input or output of its own, no heap, no clock, no randomness; the same code
+//! runs on a board, at the base and on a microcontroller.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | this one | [`Link`]: the caller's side; what is sent when |
+//! | `handshake.rs` | hello, restart, silence: how the states are entered and left |
+//! | `state.rs` | [`State`]: states × events, as one function; `STATES.md` is the table |
+//! | `sender.rs`, `receiver.rs` | the two halves of the stream: repeats, gaps, credits, acknowledgements |
+//! | `adapt.rs` | packet length and error correction by the measured loss; `GOODPUT.md` is what it carries |
+//! | `packet.rs`, `check.rs`, `fec.rs`, `cobs.rs` | the bytes: fields, check sum, error correction, framing |
+//! | `config.rs` | [`Config`], limits, [`Event`], [`Stats`] |
+//! | `pump.rs` | [`Pump`]: a UART through `embedded-io` |
+//!
+//! Imports from the crate: nothing. From outside: `crc`, and `embedded-io` in `pump.rs` alone.
+//!
+//! # Driving it
+//! One contract: after each call that gives the link something (`receive_bytes`, `send`, `recv`,
+//! `finish`, time), call `transmit` until it gives 0, writing out each packet; then take the events; then
+//! sleep until [`Link::deadline`] or until bytes arrive. Time never runs backwards.
+//!
+//! # Promises
+//! What `recv` gives is exactly what the peer's `send` took, in order, each byte once, between one
+//! [`Event::Connected`] and the next [`Event::PeerRestarted`] or [`Link::restart`]. An undetected
+//! error needs a damage that CRC-32 misses (none of up to 5 bits in a packet; 1 in 2³² of others) and
+//! is left to the signatures of the frames above.
+//!
+//! # Memory
+//! `size_of::<Link<TX, RX, PACKET, FLIGHT>>()` is about `TX + RX + PACKET + 24 × FLIGHT + 450` bytes; no
+//! call needs more than 1 KiB of stack besides the caller's buffers. `TX`: bytes taken by `send` and not
+//! yet acknowledged. `RX`: bytes that the peer may send ahead of `recv`; for a full line it is to hold
+//! what the line carries in twice the time there and back. `PACKET`: the longest packet received; it
+//! decides the payload that the peer may use. `FLIGHT`: packets under way, and gaps in what was received.
+//!
+//! | | TX | RX | PACKET | FLIGHT |
+//! |---|---|---|---|---|
+//! | [`BoardLink`], 71 KiB | 32,768 | 32,768 | 1,200 | 256 |
+//! | [`LeafLink`], 1.8 KiB | 512 | 256 | 192 | 12 |
+
+mod adapt;
+mod check;
+mod cobs;
+mod config;
+mod fec;
+mod handshake;
+mod packet;
+mod pump;
+mod receiver;
+mod sender;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use adapt::Adapt;
+use cobs::{Stuffer, Unstuffed, Unstuffer, wire_len};
+pub use config::{Config, Event, PAYLOAD_MAX, PAYLOAD_MIN, Peer, Stats, VERSION, WIRE_MAX, WIRE_MIN};
+use handshake::Handshake;
+use packet::{CRC_LEN, Front, Hello, OVERHEAD_USUAL};
+pub use pump::Pump;
+use receiver::{Receiver, Taken};
+use sender::{Piece, Sender};
+pub use state::State;
+use state::{Input, Tell};
+
+/// A link for a board or the base.
+pub type BoardLink = Link<32768, 32768, 1200, 256>;
+/// A link for a microcontroller: it grants two packets at a time.
+pub type LeafLink = Link<512, 256, 192, 12>;
+
+/// Numbers unacknowledged from which packets go wide.
+const WIDE_FROM: u32 = 1024;
+/// A line that was idle for so long gets a delimiter before a packet: noise may lie at the receiver.
+const IDLE_US: u64 = 2_000;
+/// Loss after silence of so long tells of a cut, not of the usual noise.
+const OUTAGE_US: u64 = 150_000;
+/// A packet takes at most this time on the line, so that what is urgent need not wait for it.
+const PACKET_US: u64 = 100_000;
+
+/// One end of a serial link. See the module's page.
+pub struct Link<const TX: usize, const RX: usize, const PACKET: usize = 1200, const FLIGHT: usize = 256> {
+    config: Config,
+    hand: Handshake,
+    sender: Sender<TX, FLIGHT>,
+    receiver: Receiver<RX, FLIGHT>,
+    input: Unstuffer<PACKET>,
+    adapt: Adapt,
+    stats: Stats,
+    /// When the line will have carried everything handed out.
+    line_free: u64,
+    /// When the last packet that asks for an answer will have left.
+    asked: u64,
+    /// The level of error correction of the last valid packet.
+    level_in: u8,
+    /// The peer's count of mended bytes.
+    mended_told: u8,
+    #[cfg(test)]
+    ignore_crc: bool,
+}
+
+/// What to send next.
+enum Next {
+    Hello,
+    Data(Piece),
+    Ack,
+    Probe,
+}
+
+impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
+    Link<TX, RX, PACKET, FLIGHT>
+{
+    const SIZES: () = {
+        assert!(TX >= 64 && TX <= 1 << 24, "TX: 64 bytes to 16 MiB");
+        assert!(RX >= 64 && RX <= 1 << 24, "RX: 64 bytes to 16 MiB");
+        assert!(PACKET >= 128 && PACKET <= 255 * fec::BLOCKS_MAX, "PACKET: 128 to 1,275 bytes");
+        assert!(FLIGHT >= 2 && FLIGHT < WIDE_FROM as usize, "FLIGHT: 2 to 1,023 packets");
+    };
+
+    /// A link that begins to call when it is first driven.
+    pub const fn new(config: Config) -> Self {
+        let () = Self::SIZES;
+        Self {
+            hand: Handshake::new(config.nonce),
+            config,
+            sender: Sender::new(),
+            receiver: Receiver::new(),
+            input: Unstuffer::new(),
+            adapt: Adapt::new(),
+            stats: Stats {
+                packets_sent: 0,
+                bytes_sent: 0,
+                repeats_sent: 0,
+                probes_sent: 0,
+                packets_received: 0,
+                packets_refused: 0,
+                duplicates: 0,
+                mended: 0,
+                lost: 0,
+            },
+            line_free: 0,
+            asked: 0,
+            level_in: 0,
+            mended_told: 0,
+            #[cfg(test)]
+            ignore_crc: false,
+        }
+    }
+
+    // ---- the caller's side -------------------------------------------------------------------
+
+    /// Takes bytes to send: as many as fit, also before a connection. Gives how many.
+    pub fn send(&mut self, bytes: &[u8]) -> usize {
+        if self.hand.barred() || matches!(self.hand.state, State::Finishing | State::Closed) {
+            return 0;
+        }
+        self.sender.write(bytes)
+    }
+
+    /// How many bytes [`Link::send`] would take.
+    pub const fn send_space(&self) -> usize {
+        self.sender.free()
+    }
+
+    /// Gives received bytes, as many as are here and fit. Gives how many.
+    pub fn recv(&mut self, out: &mut [u8]) -> usize {
+        if self.hand.barred() {
+            return 0;
+        }
+        self.receiver.read(out, config::payload_for(PACKET))
+    }
+
+    /// How many bytes [`Link::recv`] would give.
+    pub fn recv_ready(&self) -> usize {
+        if self.hand.barred() { 0 } else { self.receiver.ready() }
+    }
+
+    /// The next thing that happened. Call it until `None`.
+    pub fn event(&mut self) -> Option<Event> {
+        if let Some(event) = self.hand.event() {
+            return Some(event);
+        }
+        if self.receiver.ended() && self.receiver.ready() == 0 && !self.hand.end_told {
+            self.hand.end_told = true;
+            return Some(Event::PeerFinished);
+        }
+        None
+    }
+
+    /// The peer has acknowledged every byte that `send` took (that it is in its memory: whether it is
+    /// durable, only the layer above can say).
+    pub fn all_acknowledged(&self) -> bool {
+        self.sender.done()
+    }
+
+    /// Nothing more will be sent: what was taken still goes out, then the end. The other direction
+    /// stays open until the peer finishes. [`Event::Closed`] tells that both are through. Before a
+    /// connection it closes at once and what was taken is dropped.
+    pub fn finish(&mut self) {
+        if let Some((to, acts)) = state::next(self.hand.state, Input::Finish) {
+            self.hand.state = to;
+            match acts.tell {
+                Some(Tell::Closed) => self.hand.tell_closed(),
+                _ => self.sender.finish(),
+            }
+        }
+    }
+
+    /// Begins anew, in any state, dropping everything. The nonce must differ from all before.
+    pub fn restart(&mut self, nonce: u32) {
+        let Some((to, acts)) = state::next(self.hand.state, Input::Restart) else { return };
+        self.config.nonce = nonce;
+        self.hand.restart(nonce);
+        self.hand.state = to;
+        if acts.reset {
+            self.reset_streams();
+        }
+    }
+
+    /// Where the connection stands.
+    pub const fn state(&self) -> State {
+        self.hand.state
+    }
+
+    /// What the peer said of itself, once it was heard.
+    pub const fn peer(&self) -> Option<&Peer> {
+        self.hand.peer.as_ref()
+    }
+
+    /// Counters since the link was made.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The payload and the error correction (bytes mended in each 255) that the line gets now.
+    pub fn strength(&self) -> (u16, u8) {
+        (self.adapt.payload, fec::STRENGTH.get(usize::from(self.adapt.level)).copied().unwrap_or(0))
+    }
+
+    /// The port now runs at `baud` bits a second.
+    pub const fn set_baud(&mut self, baud: u32) {
+        self.config.baud = baud;
+    }
+
+    /// The line is back after it was closed: what was handed out and not carried is gone. Probes at once.
+    pub fn line_changed(&mut self, now: u64) {
+        self.input.reset();
+        self.line_free = now;
+        self.asked = 0;
+        self.hand.call_now();
+    }
+
+    // ---- from the line -----------------------------------------------------------------------
+
+    /// Takes bytes from the line, any number in any pieces.
+    pub fn receive_bytes(&mut self, now: u64, bytes: &[u8]) {
+        for byte in bytes {
+            match self.input.push(*byte) {
+                Unstuffed::More => {}
+                Unstuffed::Packet => {
+                    self.take_packet(now);
+                    self.input.reset();
+                }
+                Unstuffed::Oversize => {
+                    self.stats.packets_refused = self.stats.packets_refused.wrapping_add(1);
+                    self.input.reset();
+                }
+            }
+        }
+    }
+
+    fn take_packet(&mut self, now: u64) {
+        let key = self.hand.key_in();
+        let silent = now.saturating_sub(self.hand.heard) > OUTAGE_US.max(4 * self.air_us(PACKET));
+        let raw = self.input.packet();
+        let checked = check::check(raw, key, self.level_in);
+        #[cfg(test)]
+        let checked = checked.or(if self.ignore_crc && key.is_some() && raw.len() > CRC_LEN {
+            Some(check::Checked { len: raw.len() - CRC_LEN, hello: false, level: 0, mended: 0 })
+        } else {
+            None
+        });
+        let Some(checked) = checked else {
+            self.stats.packets_refused = self.stats.packets_refused.wrapping_add(1);
+            return;
+        };
+        let body = raw.get(..checked.len).unwrap_or_default();
+        self.stats.packets_received = self.stats.packets_received.wrapping_add(1);
+        if checked.hello {
+            if let Some(hello) = Hello::parse(body) {
+                self.take_hello(now, &hello);
+            }
+            return;
+        }
+        let Some(packet) = packet::parse(body) else { return };
+        self.level_in = checked.level;
+        self.stats.mended = self.stats.mended.wrapping_add(checked.mended as u32);
+        self.receiver.mended = self.receiver.mended.wrapping_add(checked.mended as u8);
+        self.receiver.wide = packet.wide;
+        let late = now + u64::from(self.config.ack_delay_us);
+        let taken = packet.data.map(|data| {
+            let number = packet.number.expand(self.receiver.highest.wrapping_add(1));
+            self.receiver.take(number, data, late)
+        });
+        if taken == Some(Taken::Repeated) {
+            self.stats.duplicates = self.stats.duplicates.wrapping_add(1);
+        }
+        let acked = packet.ack.map(|ack| {
+            let acked = self.sender.acknowledge(
+                ack.highest.expand(self.sender.number.wrapping_sub(1)),
+                ack.whole.expand(self.sender.fresh()),
+                ack.space,
+                ack.map,
+            );
+            (acked, ack.mended)
+        });
+        if let Some((acked, mended)) = acked {
+            self.learn(acked, mended, silent);
+        }
+        self.take_sign(now);
+    }
+
+    fn learn(&mut self, acked: sender::Acked, mended: u8, silent: bool) {
+        let count = mended.wrapping_sub(self.mended_told);
+        self.mended_told = mended;
+        self.stats.lost = self.stats.lost.wrapping_add(acked.packets_lost);
+        let limits = (self.config.payload_min, self.payload_most());
+        if silent && acked.packets_lost > 0 {
+            return self.adapt.outage(limits, self.may_mend());
+        }
+        let heads = OVERHEAD_USUAL * (acked.packets_arrived + acked.packets_lost);
+        // A lost packet was hit somewhere: half of it on average went by before.
+        let bytes = acked.bytes_arrived + acked.bytes_lost / 2 + heads;
+        if acked.news || count > 0 {
+            self.adapt.learn(bytes, acked.packets_lost, u32::from(count), limits, self.may_mend());
+        }
+    }
+
+    // ---- to the line -------------------------------------------------------------------------
+
+    /// Hands out the next packet, if one is due: whole, into the front of `out` (with less room than
+    /// [`WIRE_MAX`] packets are shorter, with less than [`WIRE_MIN`] there are none). Gives its length on the line, or
+    /// 0 when nothing is to be sent before [`Link::deadline`]. Hand in what was received before asking.
+    pub fn transmit(&mut self, now: u64, out: &mut [u8]) -> usize {
+        self.watch(now);
+        if out.len() < WIRE_MIN {
+            return 0;
+        }
+        let Some((next, _)) = self.next(out.len(), Some(now)) else { return 0 };
+        let lead = now >= self.line_free + IDLE_US;
+        let sent = match &next {
+            Next::Hello => self.put_hello(now, out, lead),
+            Next::Data(piece) => self.put_data(now, piece, out, lead),
+            Next::Ack => {
+                let ack = self.receiver.ack();
+                let front = Front::new(self.wide(), self.sender.number, Some(&ack), None);
+                self.put(out, lead, front.bytes(), (&[], &[]), self.hand.key_out())
+            }
+            Next::Probe => {
+                let ack = self.ack_due(now).then(|| self.receiver.ack());
+                let front = Front::new(
+                    self.wide(),
+                    self.sender.number,
+                    ack.as_ref(),
+                    Some((self.sender.fresh(), false)),
+                );
+                self.stats.probes_sent = self.stats.probes_sent.wrapping_add(1);
+                let sent = self.put(out, lead, front.bytes(), (&[], &[]), self.hand.key_out());
+                self.sender.probed();
+                sent
+            }
+        };
+        self.line_free = self.line_free.max(now) + self.air_us(sent);
+        if matches!(next, Next::Data(_) | Next::Probe) {
+            self.asked = self.line_free;
+        }
+        self.stats.packets_sent = self.stats.packets_sent.wrapping_add(1);
+        self.stats.bytes_sent = self.stats.bytes_sent.wrapping_add(sent as u32);
+        sent
+    }
+
+    /// When the link is to be driven at the latest if no bytes arrive: microseconds on the caller's
+    /// clock, perhaps in the past. `None`: nothing will happen by itself.
+    pub fn deadline(&self) -> Option<u64> {
+        let send = self.next(WIRE_MAX, None).map(|(_, at)| at);
+        [send, self.silence_at()].into_iter().flatten().min()
+    }
+
+    /// With `now`: the most urgent thing that is due. Without: what is due first, and when.
+    fn next(&self, room: usize, now: Option<u64>) -> Option<(Next, u64)> {
+        let pace = self.line_free.saturating_sub(u64::from(self.config.queue_us));
+        let open = matches!(self.hand.state, State::Open | State::Finishing);
+        let mut first: Option<(Next, u64)> = None;
+        let mut offer = |next: Next, at: u64| {
+            let at = at.max(pace);
+            let due = now.is_none_or(|now| at <= now);
+            if due && first.as_ref().is_none_or(|f| now.is_none() && at < f.1) {
+                first = Some((next, at));
+            }
+        };
+        if let Some(at) = self.hand.hello_at() {
+            offer(Next::Hello, at);
+        }
+        let piece = if open { self.sender.next_piece(self.payload_in(room)) } else { None };
+        if let Some(piece) = piece {
+            offer(Next::Data(piece), 0);
+        }
+        if let Some(at) = self.receiver.ack_at {
+            offer(Next::Ack, at);
+        }
+        if open {
+            let wait =
+                if self.sender.waits() { self.probe_us() } else { u64::from(self.config.keep_alive_us) };
+            offer(Next::Probe, self.asked + wait);
+        }
+        first
+    }
+
+    fn put_hello(&mut self, now: u64, out: &mut [u8], lead: bool) -> usize {
+        let hello = self.hand.hello(now, &self.config, RX as u32, config::payload_for(PACKET));
+        self.put(out, lead, &hello.bytes(), (&[], &[]), 0)
+    }
+
+    fn put_data(&mut self, now: u64, piece: &Piece, out: &mut [u8], lead: bool) -> usize {
+        let ack = self.ack_due(now).then(|| self.receiver.ack());
+        if piece.repeats() {
+            self.stats.repeats_sent = self.stats.repeats_sent.wrapping_add(1);
+        }
+        let front =
+            Front::new(self.wide(), self.sender.number, ack.as_ref(), Some((piece.offset, piece.finish)));
+        let sent = self.put(out, lead, front.bytes(), self.sender.bytes(piece), self.hand.key_out());
+        if sent > 0 {
+            self.sender.sent(piece);
+        }
+        sent
+    }
+
+    /// Writes a packet. 0 if it does not fit, which the payload rules out.
+    fn put(&self, out: &mut [u8], lead: bool, front: &[u8], (head, tail): (&[u8], &[u8]), key: u32) -> usize {
+        let mut digest = check::CRC.digest();
+        let len = front.len() + head.len() + tail.len() + CRC_LEN;
+        let mut level = if key == 0 { 0 } else { self.adapt.level };
+        if wire_len(len + fec::added(level, len)) > out.len() {
+            level = 0;
+        }
+        let mut parity = fec::Encoder::new(level, len);
+        let mut stuffer = Stuffer::new(out, lead);
+        for part in [front, head, tail] {
+            digest.update(part);
+            for byte in part {
+                stuffer.push(*byte);
+                parity.push(*byte);
+            }
+        }
+        for byte in (digest.finalize() ^ key).to_le_bytes() {
+            stuffer.push(byte);
+            parity.push(byte);
+        }
+        parity.parity().for_each(|byte| stuffer.push(byte));
+        stuffer.finish().unwrap_or(0)
+    }
+
+    // ---- small questions ---------------------------------------------------------------------
+
+    fn reset_streams(&mut self) {
+        self.sender.reset();
+        self.receiver.reset();
+        self.level_in = 0;
+        self.mended_told = 0;
+    }
+
+    fn ack_due(&self, now: u64) -> bool {
+        self.receiver.ack_at.is_some_and(|at| at <= now)
+    }
+
+    fn wide(&self) -> bool {
+        let peer = self.hand.peer.as_ref().map_or(0, |p| p.receive);
+        peer.max(RX as u32) > config::NARROW_MAX || self.receiver.wide || self.sender.unacked() >= WIDE_FROM
+    }
+
+    fn may_mend(&self) -> bool {
+        self.config.mend && self.hand.peer.as_ref().is_some_and(|p| p.mends)
+    }
+
+    /// The time that `bytes` take on the line.
+    fn air_us(&self, bytes: usize) -> u64 {
+        bytes as u64 * u64::from(self.config.byte_bits) * 1_000_000 / u64::from(self.config.baud.max(1))
+    }
+
+    fn probe_us(&self) -> u64 {
+        u64::from(self.config.probe_us).max(8 * self.air_us(16))
+    }
+
+    /// The longest payload that the peer, the line's rate and the settings allow.
+    fn payload_most(&self) -> u16 {
+        let byte_ns = u64::from(self.config.byte_bits) * 1_000_000_000 / u64::from(self.config.baud.max(1));
+        let quick =
+            (PACKET_US * 1000 / byte_ns.max(1)).clamp(u64::from(PAYLOAD_MIN), u64::from(PAYLOAD_MAX)) as u16;
+        let peer = self.hand.peer.as_ref().map_or(PAYLOAD_MIN, |p| p.payload);
+        quick.min(self.config.payload_max).min(peer).max(1)
+    }
+
+    fn payload_in(&self, room: usize) -> usize {
+        let most = usize::from(self.adapt.payload.min(self.payload_most()).max(1));
+        if room >= WIRE_MAX {
+            return most;
+        }
+        // Without error correction, if it must be.
+        let fits = room.saturating_sub(packet::OVERHEAD_MAX + 3 + room / 254 + 1);
+        most.min(fits).max(1)
+    }
+}

@@ -110,7 +110,8 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         if ahead <= 0 && (behind == 0 || behind > 128 || self.seen >> (behind - 1) & 1 != 0) {
             return Taken::Repeated;
         }
-        let taken = self.store(data);
+        let probe = data.bytes.is_empty() && !data.finish;
+        let taken = if probe { Taken::New } else { self.store(data) };
         if taken == Taken::Refused {
             return taken;
         }
@@ -126,7 +127,6 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
             self.seen |= 1 << (behind - 1);
         }
         self.unacked += 1;
-        let probe = data.bytes.is_empty();
         let room = self.limit_told.wrapping_sub(self.whole) as i32;
         if ahead != 1 || probe || self.unacked >= ACK_EVERY || room < RX as i32 / 2 {
             self.ack_at = Some(0);
@@ -150,10 +150,7 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
             return Taken::Refused;
         }
         if !before(self.whole, beyond) {
-            return if data.bytes.is_empty() && !data.finish { Taken::New } else { Taken::Repeated };
-        }
-        if from == beyond {
-            return Taken::New;
+            return Taken::Repeated;
         }
         let had = self.whole;
         if !self.insert(from, beyond) {

@@ -24,14 +24,31 @@ impl Chain {
         Self(hash.finalize().into())
     }
 
-    /// The chain after one more frame.
+    /// The chain after a group whose frames have this digest.
     #[must_use]
-    pub fn extend(&self, frame: &[u8]) -> Self {
+    pub fn after(&self, group: &[u8; 32]) -> Self {
         let mut hash = Sha256::new();
         hash.update(self.0);
-        hash.update((frame.len() as u32).to_le_bytes());
-        hash.update(frame);
+        hash.update(group);
         Self(hash.finalize().into())
+    }
+}
+
+/// The digest over the frames of one group. It does not need the chain before them, which a
+/// reader of a stream learns only from the checkpoint after them.
+#[derive(Clone, Default)]
+pub struct GroupDigest(Sha256);
+
+impl GroupDigest {
+    /// Adds the next frame, its CRC included.
+    pub fn add(&mut self, frame: &[u8]) {
+        self.0.update((frame.len() as u32).to_le_bytes());
+        self.0.update(frame);
+    }
+
+    /// The digest.
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
     }
 }
 

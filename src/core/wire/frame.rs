@@ -65,7 +65,7 @@ pub struct GroupHead {
     pub lamport: u64,
     /// When the author sealed, by its own clock.
     pub wall: WallMs,
-    /// The last sequence number of the same seal in the author's *other* stream; 0 if the seal has
+    /// The first sequence number of the same seal in the author's *other* stream; 0 if the seal has
     /// nothing there. A base applies both or none.
     pub pair: u64,
     /// How many context entries follow.

@@ -14,7 +14,7 @@ mod record;
 mod rows;
 
 pub use cert::{CERT_MAX, Certificate, FleetSignature};
-pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, SignatureError};
+pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
 pub use crc32::crc32;
 pub use def::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,

@@ -210,6 +210,7 @@ fn header_digest(encoded: &[u8]) -> [u8; 32] {
 pub struct HeaderReader<'a> {
     /// The fixed part.
     pub header: Header,
+    bytes: &'a [u8],
     encoded: &'a [u8],
     entries: &'a [u8],
     signature: [u8; 64],
@@ -242,7 +243,12 @@ impl<'a> HeaderReader<'a> {
         if !rest.is_empty() {
             return Err(DecodeError::Malformed("bytes after the end of its header"));
         }
-        Ok(Self { header, encoded, entries, signature })
+        Ok(Self { header, bytes, encoded, entries, signature })
+    }
+
+    /// All of it, as [`HeaderReader::parse`] takes it.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// What the sender has.

@@ -1,0 +1,373 @@
+//! Applying a group: its ops against the versions that are known of their rows.
+//!
+//! Groups come here in causal order, so that a new op is never dominated by one that is here
+//! already. What may contest a row is put off to `settle`, at the end of the group.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use packmule_core::merge::{Version, dominates};
+use packmule_core::model::{Big, DeviceId, Stream, Value, WallMs};
+use packmule_core::wire::{Block, DefId, FrameFlags, Op, OpKind, Ops, Shape};
+use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
+
+use super::Engine;
+use super::catalog::{OpDef, State, Table};
+use super::error::{Error, Result};
+use super::log::{bad, parse};
+use super::value::{Bind, quote};
+
+/// A version of a row that no other dominates: a row of `_pm_head`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub dev: i64,
+    pub author: DeviceId,
+    pub seq: u64,
+    pub place: u32,
+    pub claim: u64,
+    pub wall: WallMs,
+    pub kind: OpKind,
+}
+
+impl Head {
+    pub(crate) fn version(&self) -> Version {
+        Version { author: self.author, seq: self.seq, wall: self.wall, delete: self.kind == OpKind::Delete }
+    }
+}
+
+pub(crate) fn kind_number(kind: OpKind) -> i64 {
+    match kind {
+        OpKind::Insert => 1,
+        OpKind::Update => 2,
+        OpKind::Delete => 3,
+    }
+}
+
+pub(crate) fn kind_from(number: i64) -> Result<OpKind> {
+    match number {
+        1 => Ok(OpKind::Insert),
+        2 => Ok(OpKind::Update),
+        3 => Ok(OpKind::Delete),
+        _ => Err(Error::damaged("`_pm_head` has a row of an unknown kind")),
+    }
+}
+
+/// What the author of an op had seen.
+pub(crate) enum Seen<'c> {
+    /// All that is here: the op is our own.
+    All,
+    /// Up to these, by device number.
+    Context(&'c HashMap<i64, u64>),
+    /// Nothing that counts.
+    Blind,
+}
+
+impl Seen<'_> {
+    fn of(&self, dev: i64) -> u64 {
+        match self {
+            Seen::All => u64::MAX,
+            Seen::Context(context) => context.get(&dev).copied().unwrap_or(0),
+            Seen::Blind => 0,
+        }
+    }
+}
+
+/// How many ops and rows an import touched.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub ops: u64,
+    pub waiting: u64,
+}
+
+/// How ops of one definition are written into their table here.
+pub(crate) struct Writer {
+    table: Arc<Table>,
+    /// For each column of the definition, its number here.
+    columns: Vec<Option<usize>>,
+    upsert: String,
+    delete: String,
+}
+
+impl Writer {
+    /// `replace` makes it remove rows that clash by a UNIQUE.
+    pub(crate) fn new(table: Arc<Table>, def: &OpDef, replace: bool) -> Self {
+        let columns: Vec<Option<usize>> = def.def.columns.iter().map(|c| table.def.column(&c.name)).collect();
+        let present: Vec<usize> = columns.iter().copied().flatten().collect();
+        Self { upsert: table.upsert_sql(&present, replace), delete: table.delete_sql(), columns, table }
+    }
+}
+
+impl Engine {
+    /// The versions of a row that are known, in the order of device numbers.
+    pub(crate) fn heads(&self, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT dev, seq, place, claim, wall, kind, (SELECT id FROM _pm_device WHERE n = dev)
+             FROM _pm_head WHERE tid = ?1 AND key = ?2",
+        )?;
+        let mut rows = statement.query((tid, key))?;
+        let mut heads = Vec::new();
+        while let Some(row) = rows.next()? {
+            heads.push(Head {
+                dev: row.get(0)?,
+                seq: row.get(1)?,
+                place: row.get(2)?,
+                claim: row.get(3)?,
+                wall: row.get(4)?,
+                kind: kind_from(row.get(5)?)?,
+                author: DeviceId(row.get(6)?),
+            });
+        }
+        Ok(heads)
+    }
+
+    /// Notes a new version of a row and forgets those that it dominates. Whether it is the only one
+    /// then; if not, the row is put off to `settle`.
+    pub(crate) fn register(&self, tid: i64, key: &[u8], new: &Head, seen: &Seen<'_>) -> Result<bool> {
+        let old = self.heads(tid, key)?;
+        let mut left = 0;
+        for head in &old {
+            if head.dev == new.dev {
+                continue; // Overwritten below.
+            }
+            let blind = matches!(seen, Seen::Blind);
+            if dominates(new.author, blind, &head.version(), seen.of(head.dev)) {
+                self.db
+                    .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3")?
+                    .execute((tid, key, head.dev))?;
+            } else {
+                left += 1;
+            }
+        }
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute((tid, key, new.dev, new.seq, new.place, new.claim, new.wall, kind_number(new.kind)))?;
+        if left > 0 {
+            self.put_off(tid, key)?;
+        } else if old.len() > 1 {
+            self.db
+                .prepare_cached("DELETE FROM _pm_conflict WHERE tid = ?1 AND key = ?2")?
+                .execute((tid, key))?;
+        }
+        Ok(left == 0)
+    }
+
+    /// Applies a group that is in the log and whose time has come.
+    pub(crate) fn apply_group(&self, dev: i64, stream: Stream, first: u64, last: u64) -> Result<Counts> {
+        let author = self.device_id(dev)?;
+        let mut context: HashMap<i64, u64> = self.context_of(dev, stream)?.into_iter().collect();
+        let mut counts = Counts::default();
+        let mut lamport = 0;
+        let mut wall = 0;
+        let mut writers: HashMap<DefId, Writer> = HashMap::new();
+        for seq in first..=last {
+            let body = self.frame_here(dev, stream, seq)?;
+            let frame = parse(&body)?;
+            if let Some(group) = frame.group {
+                (lamport, wall) = (group.lamport, group.wall);
+                for (id, seen) in frame.context() {
+                    let other = self.device_number_or_new(id)?;
+                    context.insert(other, seen);
+                    self.set_context(dev, stream, other, seen)?;
+                }
+            }
+            let seen =
+                if frame.head.flags.has(FrameFlags::BLIND) { Seen::Blind } else { Seen::Context(&context) };
+            let mut blocks = frame.blocks();
+            while let Some(block) = blocks.next_block().map_err(bad)? {
+                match block {
+                    Block::Def(body) => {
+                        self.take_in_def(dev, stream, body)?;
+                        writers.clear();
+                    }
+                    Block::Piece(_) => {}
+                    Block::Rows { def: id, body, offset } => {
+                        let def = self.op_def(id)?;
+                        let writer = match writers.entry(id) {
+                            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+                            std::collections::hash_map::Entry::Vacant(new) => {
+                                new.insert(Writer::new(self.table(def.tid)?, &def, false))
+                            }
+                        };
+                        let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
+                        while let Some(op) = ops.next_op().map_err(bad)? {
+                            let place = Place { dev, author, stream, seq, lamport, wall };
+                            self.apply_op(writer, &def, &op, &place, &seen, &mut counts)?;
+                        }
+                        blocks.resume(ops.rest());
+                    }
+                }
+            }
+        }
+        self.settle()?;
+        Ok(counts)
+    }
+
+    fn apply_op(
+        &self,
+        writer: &Writer,
+        def: &OpDef,
+        op: &Op<'_>,
+        place: &Place,
+        seen: &Seen<'_>,
+        counts: &mut Counts,
+    ) -> Result<()> {
+        counts.ops += 1;
+        let table = &writer.table;
+        if place.stream == Stream::Own {
+            if table.state == State::Gathered {
+                self.write_row(writer, def, op, place)?;
+            } else {
+                counts.waiting += 1;
+            }
+            return Ok(());
+        }
+        let key = def.key_of(op.values(Shape { keys: &def.key_flags }))?;
+        let new = Head {
+            dev: place.dev,
+            author: place.author,
+            seq: place.seq,
+            place: op.offset,
+            claim: op.head.claim.unwrap_or(place.lamport),
+            wall: op.head.wall.unwrap_or(place.wall),
+            kind: op.head.kind,
+        };
+        let sole = self.register(table.tid, &key, &new, seen)?;
+        if !table.shows_shared() {
+            counts.waiting += 1;
+            return Ok(());
+        }
+        self.before_change(table, &key)?;
+        if sole {
+            match self.write_row(writer, def, op, place) {
+                Ok(()) => self.after_shown(table, &key)?,
+                Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                    self.put_off(table.tid, &key)?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a table's row what an op says: written, or deleted.
+    pub(crate) fn write_row(&self, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Place) -> Result<()> {
+        let shape = Shape { keys: &def.key_flags };
+        let table = &writer.table;
+        let label = if table.state == State::Gathered { Some(self.device_label(place.dev)?) } else { None };
+        let label = label.iter().map(|l| Value::Text(l.as_bytes()));
+        let values: Vec<(usize, Value<'_>)> = op.values(shape).collect();
+        let keys = || {
+            def.keys
+                .iter()
+                .filter_map(|(at, _)| values.iter().find(|(column, _)| column == at).map(|(_, value)| *value))
+        };
+        if op.head.kind == OpKind::Delete {
+            let key: Vec<Bind<'_>> = label.chain(keys()).map(Bind).collect();
+            self.db.prepare_cached(&writer.delete)?.execute(params_from_iter(key))?;
+            return Ok(());
+        }
+        // Text in pieces must be put together; a BLOB is written into its place bit by bit.
+        let mut texts: Vec<Vec<u8>> = Vec::new();
+        let mut blobs: Vec<(usize, Big)> = Vec::new();
+        for (at, value) in &values {
+            if let (Value::Big(big), Some(column)) = (value, writer.columns[*at]) {
+                if big.text || table.def.without_rowid || self.is_indexed(table, column)? {
+                    let mut whole = Vec::new();
+                    self.pieces((place.dev, place.stream, place.seq), big, |bytes| {
+                        whole.extend_from_slice(bytes);
+                        Ok(())
+                    })?;
+                    texts.push(whole);
+                } else {
+                    // All pieces must be there before room is made for them.
+                    self.pieces((place.dev, place.stream, place.seq), big, |_| Ok(()))?;
+                    if big.len > i32::MAX as u64 {
+                        return Err(Error::damaged("a BLOB of more than 2 GiB"));
+                    }
+                    blobs.push((column, *big));
+                }
+            }
+        }
+        let mut texts_left = texts.iter();
+        let mut bound: Vec<Bind<'_>> = label.clone().map(Bind).collect();
+        for (at, value) in &values {
+            let Some(column) = writer.columns[*at] else { continue };
+            bound.push(Bind(match value {
+                Value::Big(_) if blobs.iter().any(|(c, _)| *c == column) => *value,
+                Value::Big(big) => {
+                    let whole = texts_left.next().map(Vec::as_slice).unwrap_or_default();
+                    if big.text { Value::Text(whole) } else { Value::Blob(whole) }
+                }
+                value => *value,
+            }));
+        }
+        self.db.prepare_cached(&writer.upsert)?.execute(params_from_iter(bound))?;
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let key: Vec<Bind<'_>> = label.chain(keys()).map(Bind).collect();
+        let rowid: i64 = self
+            .db
+            .prepare_cached(&table.select_sql(table.def.rowid_name()))?
+            .query_row(params_from_iter(key), |row| row.get(0))?;
+        for (column, big) in blobs {
+            let name = table.def.columns[column].name.as_str();
+            let mut blob = self.db.blob_open(MAIN_DB, table.def.name.as_str(), name, rowid, false)?;
+            let mut at = 0;
+            self.pieces((place.dev, place.stream, place.seq), &big, |bytes| {
+                blob.write_at(bytes, at)?;
+                at += bytes.len();
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether incremental writing is refused for a column.
+    fn is_indexed(&self, table: &Table, column: usize) -> Result<bool> {
+        let name = &table.def.columns[column].name;
+        let found: Option<i64> = super::value::maybe(
+            &self.db,
+            "SELECT 1 FROM pragma_index_list(?1) l, pragma_index_info(l.name) i WHERE i.name = ?2 OR i.name IS NULL LIMIT 1",
+            (&table.def.name, name),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// Deletes a row by its canonical key, which SQLite takes for the stored one's equal.
+    pub(crate) fn delete_row(&self, table: &Table, key: &[u8]) -> Result<()> {
+        let values = super::value::read_key(key)?;
+        self.db
+            .prepare_cached(&table.delete_sql())?
+            .execute(params_from_iter(values.iter().map(|value| Bind(value.borrow()))))?;
+        Ok(())
+    }
+}
+
+/// Where an op stands.
+pub(crate) struct Place {
+    pub dev: i64,
+    pub author: DeviceId,
+    pub stream: Stream,
+    pub seq: u64,
+    pub lamport: u64,
+    pub wall: WallMs,
+}
+
+impl super::def::TableDef {
+    /// A name for the rowid that no column has taken.
+    pub(crate) fn rowid_name(&self) -> &'static str {
+        ["rowid", "_rowid_", "oid"].into_iter().find(|name| self.column(name).is_none()).unwrap_or("rowid")
+    }
+
+    /// The columns of the key, quoted.
+    pub(crate) fn key_list(&self, before: &str) -> String {
+        self.keys()
+            .map(|at| format!("{before}{}", quote(&self.columns[at].name)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}

@@ -1,0 +1,312 @@
+//! Capture: plain SQL triggers that note *which* rows of a tracked table change.
+//!
+//! Each tracked table has a list, `_pm_dirty_N`, of the keys of rows that were written since the
+//! last seal, with what was done (`note`). The list is only appended to; the seal makes it unique.
+//! Triggers and lists use nothing that an application's SQLite might not have.
+
+use packmule_core::wire::Collation;
+use rusqlite::Connection;
+
+use super::Engine;
+use super::catalog::Table;
+use super::def::TableDef;
+use super::error::{Error, Result};
+use super::value::{Affinity, quote};
+
+/// What the second column of the list says, in rising order of what it makes of the row.
+pub(crate) mod note {
+    /// The row was inserted, or got this key.
+    pub const INSERT: i64 = 1;
+    /// It was updated; no column that a unique index covers changed.
+    pub const UPDATE: i64 = 2;
+    /// It was updated in such a column.
+    pub const UPDATE_UNIQUE: i64 = 4;
+    /// It was deleted, or lost this key.
+    pub const DELETE: i64 = 8;
+    /// A REPLACE may have removed it, for which no delete trigger runs. If it is still there,
+    /// nothing happened.
+    pub const MAYBE_GONE: i64 = 16;
+    /// A resolution: an op is to be made whatever the row is like.
+    pub const RESOLVED: i64 = 32;
+}
+
+/// The names of the triggers of a table.
+fn trigger_names(tid: i64) -> [String; 5] {
+    ["insert", "update", "delete", "replace", "displace"].map(|what| format!("_pm_{what}_{tid}"))
+}
+
+impl Engine {
+    /// Makes the list and the triggers of a table, anew if they are there.
+    pub(crate) fn install_capture(&self, table: &Table) -> Result<()> {
+        self.remove_triggers(table.tid)?;
+        let def = &table.def;
+        let keys: Vec<String> = def
+            .keys()
+            .enumerate()
+            .map(|(n, at)| {
+                let collation = match def.columns[at].collation {
+                    Collation::Binary => "",
+                    Collation::NoCase => " COLLATE NOCASE",
+                    Collation::RTrim => " COLLATE RTRIM",
+                };
+                format!("k{}{collation}", n + 1)
+            })
+            .collect();
+        let list = table.dirty();
+        self.db.execute_batch(&format!(
+            "CREATE TABLE IF NOT EXISTS {list} ({}, note INTEGER NOT NULL)",
+            keys.join(", ")
+        ))?;
+        if def.append {
+            return Ok(());
+        }
+        self.db.execute_batch(&triggers(&self.db, table.tid, &list, def)?)?;
+        Ok(())
+    }
+
+    /// Removes triggers and list.
+    pub(crate) fn remove_capture(&self, table: &Table) -> Result<()> {
+        self.remove_triggers(table.tid)?;
+        self.db.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.dirty()))?;
+        Ok(())
+    }
+
+    fn remove_triggers(&self, tid: i64) -> Result<()> {
+        for name in trigger_names(tid) {
+            self.db.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether all triggers that the table must have are there: dropping a table takes them along.
+    pub(crate) fn capture_intact(&self, table: &Table) -> Result<bool> {
+        if table.def.append {
+            return Ok(true);
+        }
+        let mut statement = self.db.prepare_cached(
+            "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE",
+        )?;
+        for name in &trigger_names(table.tid)[..3] {
+            if statement.query_row((name, &table.def.name), |row| row.get::<_, i64>(0))? != 1 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a column's value is not exactly the same, also where SQLite's `=` says that it is.
+fn changed(name: &str, decl_type: &str) -> String {
+    let c = quote(name);
+    let mut sql = format!("OLD.{c} IS NOT NEW.{c} COLLATE BINARY");
+    // Only a column without affinity holds 1 and 1.0, or 0.0 and -0.0, as different values; the
+    // latter two SQL cannot tell apart, so that a zero counts as changed.
+    if Affinity::of(decl_type) == Affinity::Blob {
+        sql = format!(
+            "({sql} OR typeof(OLD.{c}) <> typeof(NEW.{c}) OR (typeof(NEW.{c}) = 'real' AND NEW.{c} = 0.0))"
+        );
+    }
+    sql
+}
+
+fn triggers(db: &Connection, tid: i64, list: &str, def: &TableDef) -> Result<String> {
+    let [insert, update, delete, replace, displace] = trigger_names(tid);
+    let table = quote(&def.name);
+    let side = |side: &str| {
+        let names = def.keys().map(|at| format!("{side}{}", quote(&def.columns[at].name)));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let any = |columns: &mut dyn Iterator<Item = usize>| {
+        let parts: Vec<_> =
+            columns.map(|at| changed(&def.columns[at].name, &def.columns[at].decl_type)).collect();
+        if parts.is_empty() { "0".to_owned() } else { parts.join(" OR ") }
+    };
+    let key_changed = any(&mut def.keys());
+    let uniques = unique_indexes(db, def)?;
+    let claims = if uniques.iter().any(|u| u.whole_row) {
+        any(&mut (0..def.columns.len()))
+    } else {
+        any(&mut (0..def.columns.len()).filter(|at| uniques.iter().any(|u| u.columns.contains(at))))
+    };
+    let (new_keys, old_keys) = (side("NEW."), side("OLD."));
+    let mut sql = format!(
+        "CREATE TRIGGER {insert} AFTER INSERT ON {table} BEGIN
+           INSERT INTO {list} VALUES ({new_keys}, {INSERT});
+         END;
+         CREATE TRIGGER {update} AFTER UPDATE ON {table} WHEN {any} BEGIN
+           INSERT INTO {list} VALUES ({new_keys}, CASE WHEN {key_changed} THEN {INSERT} WHEN {claims} THEN {UPDATE_UNIQUE} ELSE {UPDATE} END);
+           INSERT INTO {list} SELECT {old_keys}, {DELETE} WHERE {key_changed};
+         END;
+         CREATE TRIGGER {delete} AFTER DELETE ON {table} BEGIN
+           INSERT INTO {list} VALUES ({old_keys}, {DELETE});
+         END;",
+        any = any(&mut (0..def.columns.len())),
+        INSERT = note::INSERT,
+        UPDATE = note::UPDATE,
+        UPDATE_UNIQUE = note::UPDATE_UNIQUE,
+        DELETE = note::DELETE,
+    );
+    let mut displaced: Vec<String> = uniques.iter().map(|u| u.same.clone()).collect();
+    if !def.without_rowid && !def.integer_key() {
+        // INSERT OR REPLACE with a rowid of its own removes the row that has it.
+        displaced.push(format!("{table}.rowid = NEW.rowid"));
+    }
+    if !displaced.is_empty() {
+        let notes = displaced.iter().fold(String::new(), |sql, same| {
+            sql + &format!(
+                " INSERT INTO {list} SELECT {}, {} FROM {table} WHERE {same};",
+                side(&format!("{table}.")),
+                note::MAYBE_GONE
+            )
+        });
+        sql += &format!(
+            "CREATE TRIGGER {replace} BEFORE INSERT ON {table} BEGIN{notes} END;
+             CREATE TRIGGER {displace} BEFORE UPDATE ON {table} WHEN {claims} BEGIN{notes} END;"
+        );
+    }
+    Ok(sql)
+}
+
+/// A unique index other than the primary key's.
+struct UniqueIndex {
+    columns: Vec<usize>,
+    /// It is over expressions or partial: any column may count.
+    whole_row: bool,
+    /// Finds the rows of the table that have the same value in it as the row NEW. A partial index
+    /// may have fewer: too many are harmless.
+    same: String,
+}
+
+fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
+    let mut statement = db.prepare_cached(
+        "SELECT l.name, l.partial, s.sql FROM pragma_index_list(?1) l
+         LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = l.name
+         WHERE l.\"unique\" AND l.origin <> 'pk' ORDER BY l.name",
+    )?;
+    let indexes = statement
+        .query_map([&def.name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<Vec<(String, bool, Option<String>)>>>()?;
+    let mut terms =
+        db.prepare_cached("SELECT seqno, name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
+    let mut found = Vec::new();
+    for (name, partial, sql) in indexes {
+        let mut index = UniqueIndex { columns: Vec::new(), whole_row: partial, same: String::new() };
+        let expressions = sql.as_deref().map(index_terms).unwrap_or_default();
+        let mut rows = terms.query([&name])?;
+        let mut parts = Vec::new();
+        while let Some(row) = rows.next()? {
+            let column: Option<String> = row.get(1)?;
+            let collation: Option<String> = row.get(2)?;
+            let collation = quote(collation.as_deref().unwrap_or("BINARY"));
+            match column {
+                Some(column) => {
+                    let c = quote(&column);
+                    parts.push(format!("{}.{c} = NEW.{c} COLLATE {collation}", quote(&def.name)));
+                    index.columns.extend(def.column(&column));
+                    // A generated column changes with any other.
+                    index.whole_row |= def.column(&column).is_none();
+                }
+                None => {
+                    let at: usize = row.get(0)?;
+                    let expression = expressions.get(at).ok_or_else(|| {
+                        Error::cannot_track(&def.name, format!("its index `{name}` could not be understood"))
+                    })?;
+                    let news: Vec<_> =
+                        def.columns.iter().map(|c| format!("NEW.{0} AS {0}", quote(&c.name))).collect();
+                    parts.push(format!(
+                        "({expression}) = (SELECT {expression} FROM (SELECT {})) COLLATE {collation}",
+                        news.join(", ")
+                    ));
+                    index.whole_row = true;
+                }
+            }
+        }
+        index.same = parts.join(" AND ");
+        found.push(index);
+    }
+    Ok(found)
+}
+
+/// The terms of a CREATE INDEX statement, without ASC, DESC and COLLATE at their ends.
+fn index_terms(sql: &str) -> Vec<String> {
+    let bytes = sql.as_bytes();
+    let mut terms = Vec::new();
+    let (mut depth, mut start, mut at) = (0, 0, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ (b'\'' | b'"' | b'`') => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != quote {
+                    at += 1;
+                }
+            }
+            b'[' => {
+                while at < bytes.len() && bytes[at] != b']' {
+                    at += 1;
+                }
+            }
+            b'-' if bytes.get(at + 1) == Some(&b'-') => {
+                while at < bytes.len() && bytes[at] != b'\n' {
+                    at += 1;
+                }
+            }
+            b'/' if bytes.get(at + 1) == Some(&b'*') => {
+                at += 2;
+                while at + 1 < bytes.len() && &bytes[at..at + 2] != b"*/" {
+                    at += 1;
+                }
+                at += 1;
+            }
+            b'(' => {
+                depth += 1;
+                if depth == 1 {
+                    start = at + 1;
+                }
+            }
+            b',' if depth == 1 => {
+                terms.push(term(&sql[start..at]));
+                start = at + 1;
+            }
+            b')' => {
+                depth -= 1;
+                if depth == 0 {
+                    terms.push(term(&sql[start..at]));
+                    return terms; // What follows is a partial index's WHERE.
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    terms
+}
+
+fn term(text: &str) -> String {
+    let text = text.trim();
+    let lower = text.to_ascii_lowercase();
+    let end =
+        [" asc", " desc"].iter().find(|e| lower.ends_with(**e)).map_or(text.len(), |e| text.len() - e.len());
+    text[..end].trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_of_an_index() {
+        for (sql, terms) in [
+            ("CREATE UNIQUE INDEX i ON t (a, b)", &["a", "b"][..]),
+            (
+                "CREATE UNIQUE INDEX i ON \"t(x\" (lower(a), b COLLATE NOCASE DESC) WHERE (c, 1) > 2",
+                &["lower(a)", "b COLLATE NOCASE"],
+            ),
+            (
+                "CREATE UNIQUE INDEX i ON t(coalesce(a, ',)('), /* , */ [x,y] asc)",
+                &["coalesce(a, ',)(')", "/* , */ [x,y]"],
+            ),
+        ] {
+            assert_eq!(index_terms(sql), terms, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! What concurrent writes left open: listed the same on every device.
+
+use packmule_core::merge::precedence;
+use packmule_core::model::{DeviceId, Stream, Value, WallMs};
+use packmule_core::wire::{OpKind, Shape};
+use rusqlite::params_from_iter;
+use sha2::{Digest, Sha256};
+
+use super::apply::Head;
+use super::catalog::Table;
+use super::devices::label;
+use super::error::Result;
+use super::settle::winning;
+use super::value::{Bind, from_sql, push_key, quote, read_key};
+use super::{Engine, OwnedValue};
+
+/// Why a row is in conflict.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConflictKind {
+    /// Devices inserted different rows under one key.
+    InsertInsert,
+    /// Devices changed the row differently.
+    UpdateUpdate,
+    /// One device deleted the row, another changed it.
+    UpdateDelete,
+    /// The row claims a UNIQUE value that another has: these columns.
+    Unique(Vec<String>),
+    /// The row breaks another constraint of the table here: what SQLite says.
+    Check(String),
+    /// The row refers by these columns to a row that is not there.
+    ForeignKey(Vec<String>, String),
+}
+
+impl ConflictKind {
+    /// The kind in a word, as in `conflicts --json`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::InsertInsert => "insert/insert",
+            Self::UpdateUpdate => "update/update",
+            Self::UpdateDelete => "update/delete",
+            Self::Unique(_) => "unique",
+            Self::Check(_) => "check",
+            Self::ForeignKey(..) => "foreign-key",
+        }
+    }
+}
+
+/// One of the versions of a conflict.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConflictVersion {
+    /// Who wrote it; `None` if that is older than what is remembered.
+    pub device: Option<DeviceId>,
+    /// The device's name.
+    pub name: Option<String>,
+    /// When, by its author's clock.
+    pub at: Option<WallMs>,
+    /// What its author did.
+    pub op: &'static str,
+    /// Its row is in the table.
+    pub shown: bool,
+    /// The row's values by column; of a delete, none.
+    pub values: Vec<(String, OwnedValue)>,
+}
+
+/// An open conflict.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conflict {
+    /// Names it, and its versions: the same on every device, another one when a version is added.
+    pub id: String,
+    /// The table.
+    pub table: String,
+    /// The row's key, by column.
+    pub key: Vec<(String, OwnedValue)>,
+    /// Why.
+    pub kind: ConflictKind,
+    /// The versions, the shown one first. Of a `unique` conflict, the row that is kept out and the
+    /// row that has the value.
+    pub versions: Vec<ConflictVersion>,
+}
+
+/// A conflict with what is needed to resolve it.
+pub(crate) struct Open {
+    pub conflict: Conflict,
+    pub tid: i64,
+    pub key: Vec<u8>,
+    /// The row's versions, as in the log.
+    pub heads: Vec<Head>,
+    /// Of a `unique` conflict: the key of the row that has the value.
+    pub holder: Option<Vec<u8>>,
+}
+
+impl Engine {
+    /// Every open conflict with every version.
+    ///
+    /// # Errors
+    /// [`super::Error::Sqlite`].
+    pub fn conflicts(&self) -> Result<Vec<Conflict>> {
+        self.reading(|e| Ok(e.open_list()?.into_iter().map(|open| open.conflict).collect()))
+    }
+
+    /// How many rows are in conflict.
+    pub(crate) fn open_conflicts(&self) -> Result<u64> {
+        let mut n: u64 = self
+            .db
+            .prepare_cached("SELECT (SELECT count(*) FROM _pm_conflict) + (SELECT count(*) FROM _pm_parked)")?
+            .query_row([], |row| row.get(0))?;
+        for (tid, key) in self.pairs("SELECT tid, key FROM _pm_dangling")? {
+            n += u64::from(self.dangles(&*self.table(tid)?, &key)?.is_some());
+        }
+        Ok(n)
+    }
+
+    fn pairs(&self, sql: &str) -> Result<Vec<(i64, Vec<u8>)>> {
+        let mut statement = self.db.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(crate) fn open_list(&self) -> Result<Vec<Open>> {
+        let mut all = Vec::new();
+        for (tid, key) in self.pairs("SELECT tid, key FROM _pm_conflict")? {
+            all.push(self.contested(tid, key)?);
+        }
+        for (tid, key) in self.pairs("SELECT tid, key FROM _pm_parked")? {
+            all.push(self.parked(tid, key)?);
+        }
+        for (tid, key) in self.pairs("SELECT tid, key FROM _pm_dangling")? {
+            let table = self.table(tid)?;
+            if let Some(foreign) = self.dangles(&table, &key)? {
+                all.push(self.dangling(&table, key, foreign)?);
+            }
+        }
+        all.sort_by(|a, b| {
+            let order =
+                |o: &Open| (o.conflict.table.to_ascii_lowercase(), o.key.clone(), o.conflict.kind.clone());
+            order(a).cmp(&order(b))
+        });
+        Ok(all)
+    }
+
+    fn contested(&self, tid: i64, key: Vec<u8>) -> Result<Open> {
+        let table = self.table(tid)?;
+        let mut heads = self.heads(tid, &key)?;
+        heads.sort_by(|a, b| precedence(&b.version(), &a.version()));
+        let kind = if heads.iter().any(|h| h.kind == OpKind::Delete) {
+            ConflictKind::UpdateDelete
+        } else if heads.iter().all(|h| h.kind == OpKind::Insert) {
+            ConflictKind::InsertInsert
+        } else {
+            ConflictKind::UpdateUpdate
+        };
+        let mut contents: Vec<Vec<u8>> = Vec::new();
+        let mut versions = Vec::new();
+        for (n, head) in heads.iter().enumerate() {
+            let content = self.content(tid, head)?;
+            if !contents.contains(&content) {
+                contents.push(content);
+                versions.push(self.version(head, n == 0)?);
+            }
+        }
+        let parked: Option<i64> = super::value::maybe(
+            &self.db,
+            "SELECT 1 FROM _pm_parked WHERE tid = ?1 AND key = ?2",
+            (tid, &key),
+        )?;
+        if parked.is_some() {
+            versions.iter_mut().for_each(|v| v.shown = false);
+        }
+        self.make(&table, key, kind, versions, contents, heads, None)
+    }
+
+    fn parked(&self, tid: i64, key: Vec<u8>) -> Result<Open> {
+        let table = self.table(tid)?;
+        let heads = self.heads(tid, &key)?;
+        let mut contents = Vec::new();
+        let mut versions = Vec::new();
+        let mut kind = None;
+        let mut holder = None;
+        if let Some(head) = winning(&heads) {
+            contents.push(self.content(tid, &head)?);
+            let version = self.version(&head, false)?;
+            if let Some((columns, found)) = self.holder(&table, &version)? {
+                kind = Some(ConflictKind::Unique(columns));
+                let row = self.shown_version(&table, &found)?;
+                contents.push(content_of(&row));
+                versions.push(version);
+                versions.push(row);
+                holder = Some(found);
+            } else {
+                versions.push(version);
+            }
+        }
+        let kind = match kind {
+            Some(kind) => kind,
+            None => {
+                let reason: Option<String> = super::value::maybe(
+                    &self.db,
+                    "SELECT reason FROM _pm_parked WHERE tid = ?1 AND key = ?2",
+                    (tid, &key),
+                )?;
+                ConflictKind::Check(reason.unwrap_or_default())
+            }
+        };
+        self.make(&table, key, kind, versions, contents, heads, holder)
+    }
+
+    /// The first UNIQUE of the definition by which a version clashes with a shown row, and that row.
+    fn holder(&self, table: &Table, version: &ConflictVersion) -> Result<Option<(Vec<String>, Vec<u8>)>> {
+        for unique in &table.def.uniques {
+            let names: Vec<&String> =
+                unique.iter().map(|at| &table.def.columns[usize::from(*at)].name).collect();
+            let values: Option<Vec<&OwnedValue>> = names
+                .iter()
+                .map(|name| version.values.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v))
+                .collect();
+            let Some(values) = values else { continue };
+            let same: Vec<String> =
+                names.iter().enumerate().map(|(n, name)| format!("{} = ?{}", quote(name), n + 1)).collect();
+            let sql = format!(
+                "SELECT {} FROM {} WHERE {}",
+                table.def.key_list(""),
+                table.sql_name,
+                same.join(" AND ")
+            );
+            let mut statement = self.db.prepare_cached(&sql)?;
+            let mut rows = statement.query(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
+            if let Some(row) = rows.next()? {
+                let n = table.def.keys().count();
+                let values =
+                    (0..n).map(|at| row.get_ref(at).map(from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
+                let key = table.key_of(values.into_iter())?;
+                return Ok(Some((names.into_iter().cloned().collect(), key)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn dangling(&self, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
+        let heads = self.heads(table.tid, &key)?;
+        let row = self.shown_version(table, &key)?;
+        let foreign = &table.def.foreign_keys[foreign];
+        let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();
+        let kind = ConflictKind::ForeignKey(columns, foreign.parent.clone());
+        let contents = vec![content_of(&row)];
+        self.make(table, key, kind, vec![row], contents, heads, None)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn make(
+        &self,
+        table: &Table,
+        key: Vec<u8>,
+        kind: ConflictKind,
+        versions: Vec<ConflictVersion>,
+        mut contents: Vec<Vec<u8>>,
+        heads: Vec<Head>,
+        holder: Option<Vec<u8>>,
+    ) -> Result<Open> {
+        contents.sort();
+        let mut hash = Sha256::new();
+        hash.update(b"packmule/1 conflict");
+        let name = table.def.name.to_ascii_lowercase();
+        for part in [kind.word().as_bytes(), name.as_bytes(), &key]
+            .into_iter()
+            .chain(contents.iter().map(Vec::as_slice))
+        {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let id = hash.finalize()[..5].iter().map(|b| format!("{b:02x}")).collect();
+        let names = table.def.keys().map(|at| table.def.columns[at].name.clone());
+        let conflict = Conflict {
+            id,
+            table: table.def.name.clone(),
+            key: names.zip(read_key(&key)?).collect(),
+            kind,
+            versions,
+        };
+        Ok(Open { conflict, tid: table.tid, key, heads, holder })
+    }
+
+    /// A version as it is in the log, with its large values put together.
+    pub(crate) fn version(&self, head: &Head, shown: bool) -> Result<ConflictVersion> {
+        let values = self.op_at(head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+            let mut values = Vec::new();
+            for (at, value) in op.values(Shape { keys: &def.key_flags }) {
+                if head.kind == OpKind::Delete {
+                    break;
+                }
+                let value = match value {
+                    Value::Big(big) => {
+                        let mut whole = Vec::new();
+                        self.pieces((head.dev, Stream::Shared, head.seq), &big, |bytes| {
+                            whole.extend_from_slice(bytes);
+                            Ok(())
+                        })?;
+                        if big.text { OwnedValue::Text(whole) } else { OwnedValue::Blob(whole) }
+                    }
+                    value => OwnedValue::of(value)?,
+                };
+                values.push((def.def.columns[at].name.clone(), value));
+            }
+            Ok(values)
+        })?;
+        let name: Option<String> =
+            super::value::maybe(&self.db, "SELECT name FROM _pm_device WHERE n = ?1", [head.dev])?.flatten();
+        Ok(ConflictVersion {
+            device: Some(head.author),
+            name,
+            at: Some(head.wall),
+            op: match head.kind {
+                OpKind::Insert => "insert",
+                OpKind::Update => "update",
+                OpKind::Delete => "delete",
+            },
+            shown,
+            values,
+        })
+    }
+
+    /// A row as the table shows it.
+    fn shown_version(&self, table: &Table, key: &[u8]) -> Result<ConflictVersion> {
+        let heads = self.heads(table.tid, key)?;
+        let head = winning(&heads);
+        let key = read_key(key)?;
+        let mut statement = self.db.prepare_cached(&table.select_sql(&table.column_list()))?;
+        let mut rows = statement.query(params_from_iter(key.iter().map(|v| Bind(v.borrow()))))?;
+        let mut values = Vec::new();
+        if let Some(row) = rows.next()? {
+            for (at, column) in table.def.columns.iter().enumerate() {
+                values.push((column.name.clone(), OwnedValue::of(from_sql(row.get_ref(at)?))?));
+            }
+        }
+        let (device, name, at) = match head {
+            Some(head) => {
+                let version = self.version(&head, true)?;
+                (version.device, version.name, version.at)
+            }
+            None => (None, None, None),
+        };
+        let op = head.map_or("row", |h| if h.kind == OpKind::Insert { "insert" } else { "update" });
+        Ok(ConflictVersion { device, name, at, op, shown: true, values })
+    }
+
+    /// Name and short id of a version's author.
+    pub(crate) fn author_label(version: &ConflictVersion) -> String {
+        version.device.map_or_else(|| "(older than the log)".into(), |id| label(id, version.name.as_deref()))
+    }
+}
+
+impl ConflictVersion {
+    /// Name and short id of its author, for people.
+    pub fn author(&self) -> String {
+        Engine::author_label(self)
+    }
+}
+
+fn content_of(version: &ConflictVersion) -> Vec<u8> {
+    let mut values: Vec<_> = version.values.iter().collect();
+    values.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+    let mut content = Vec::new();
+    for (name, value) in values {
+        content.extend_from_slice(name.to_ascii_lowercase().as_bytes());
+        content.push(0);
+        // Never fails: an owned value is never in pieces.
+        let _ = push_key(&mut content, value.borrow(), packmule_core::wire::Collation::Binary);
+    }
+    content
+}

@@ -1,0 +1,305 @@
+//! Who we are, whom we trust, and what they are known to have.
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Certificate, Chain};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::error::{Error, Result, Stranger};
+use super::{Engine, Identity, store};
+
+/// Trust, as `_pm_device.trust` has it; 0 is a device that was only heard of.
+pub(crate) mod trust {
+    pub const SINGLY: i64 = 1;
+    pub const BY_FLEET: i64 = 2;
+    pub const REVOKED: i64 = 3;
+}
+
+/// What is known of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Its id, which is its fingerprint.
+    pub id: DeviceId,
+    /// Its name, once a certificate came.
+    pub name: Option<String>,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    /// It is this database.
+    pub this: bool,
+    /// Why its frames are taken in: "this device", "singly", "by the fleet", or "no", "revoked".
+    pub trust: &'static str,
+    /// How many frames of its shared stream are applied here.
+    pub shared: u64,
+    /// How many frames of its own stream are applied here.
+    pub own: u64,
+    /// When it was last heard of, by our clock.
+    pub heard: Option<i64>,
+    /// How many of our frames it has acknowledged, of both streams.
+    pub acknowledged: u64,
+}
+
+pub(crate) fn identity(db: &Connection) -> Result<(i64, Identity)> {
+    let me: i64 =
+        store::get(db, "me")?.ok_or_else(|| Error::damaged("`_pm_meta` does not say who we are"))?;
+    let (id, name, base) =
+        db.query_row("SELECT id, name, base FROM _pm_device WHERE n = ?1", [me], |row| {
+            Ok((row.get::<_, [u8; 16]>(0)?, row.get(1)?, row.get(2)?))
+        })?;
+    let fleet = store::get::<[u8; 32]>(db, "fleet")?;
+    Ok((me, Identity { id: DeviceId(id), name, base, fleet }))
+}
+
+pub(crate) fn insert_self(db: &Connection, certificate: &Certificate<'_>, encoded: &[u8]) -> Result<()> {
+    db.execute(
+        "INSERT INTO _pm_device (id, public_key, name, base, certificate, trust) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        (
+            certificate.device().0,
+            certificate.public_key,
+            certificate.name,
+            certificate.base,
+            encoded,
+            if certificate.fleet.is_some() { trust::BY_FLEET } else { trust::SINGLY },
+        ),
+    )?;
+    store::set(db, "me", db.last_insert_rowid())?;
+    store::set(db, "lamport", 0)?;
+    if let Some(fleet) = certificate.fleet {
+        store::set(db, "fleet", fleet.fleet)?;
+    }
+    Ok(())
+}
+
+/// What a row's author is called in a gathered table's first column: name and half of the short id,
+/// so that two boards that nobody named are still told apart.
+pub(crate) fn label(id: DeviceId, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("{name}-{:08x}", id.short()),
+        None => id.to_string(),
+    }
+}
+
+/// Where a stream stands here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamPosition {
+    pub seq: u64,
+    pub chain: Chain,
+}
+
+impl Engine {
+    /// The number of a device that is known, if only by hearsay.
+    pub(crate) fn device_number(&self, id: DeviceId) -> Result<Option<i64>> {
+        super::value::maybe(&self.db, "SELECT n FROM _pm_device WHERE id = ?1", [id.0])
+    }
+
+    /// The number of a device; it becomes known if it was not.
+    pub(crate) fn device_number_or_new(&self, id: DeviceId) -> Result<i64> {
+        if let Some(n) = self.device_number(id)? {
+            return Ok(n);
+        }
+        self.db.prepare_cached("INSERT INTO _pm_device (id) VALUES (?1)")?.execute([id.0])?;
+        Ok(self.db.last_insert_rowid())
+    }
+
+    /// The id of a device by its number.
+    pub(crate) fn device_id(&self, n: i64) -> Result<DeviceId> {
+        let id = self
+            .db
+            .prepare_cached("SELECT id FROM _pm_device WHERE n = ?1")?
+            .query_row([n], |row| row.get(0))?;
+        Ok(DeviceId(id))
+    }
+
+    /// Name and short id of a device, for people and for gathered tables.
+    pub(crate) fn device_label(&self, n: i64) -> Result<String> {
+        let (id, name) = self
+            .db
+            .prepare_cached("SELECT id, name FROM _pm_device WHERE n = ?1")?
+            .query_row([n], |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?)))?;
+        Ok(label(DeviceId(id), name.as_deref()))
+    }
+
+    /// The public key of a device whose frames are taken in.
+    pub(crate) fn trusted_key(&self, id: DeviceId) -> Result<Option<[u8; 32]>> {
+        super::value::maybe(
+            &self.db,
+            "SELECT public_key FROM _pm_device WHERE id = ?1 AND trust IN (1, 2) AND public_key IS NOT NULL",
+            [id.0],
+        )
+    }
+
+    /// Whether a certificate would be trusted: `Err` says why not.
+    pub(crate) fn judge(&self, certificate: &Certificate<'_>) -> Result<std::result::Result<i64, Stranger>> {
+        let id = certificate.device();
+        let known: Option<i64> =
+            super::value::maybe(&self.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
+        let stranger = |revoked| Stranger { id, name: Some(certificate.name.into()), revoked };
+        Ok(match known {
+            Some(trust::REVOKED) => Err(stranger(true)),
+            Some(trust @ (trust::SINGLY | trust::BY_FLEET)) => Ok(trust),
+            _ => match (certificate.fleet, self.identity.fleet) {
+                (Some(theirs), Some(ours)) if theirs.fleet == ours => Ok(trust::BY_FLEET),
+                _ => Err(stranger(false)),
+            },
+        })
+    }
+
+    /// Keeps a certificate that was judged trustworthy.
+    pub(crate) fn learn(&self, certificate: &Certificate<'_>, encoded: &[u8], trust: i64) -> Result<i64> {
+        let n = self.device_number_or_new(certificate.device())?;
+        if n != self.me {
+            self.db
+                .prepare_cached(
+                    "UPDATE _pm_device SET public_key = ?2, name = ?3, base = ?4, certificate = ?5, trust = ?6 WHERE n = ?1",
+                )?
+                .execute((n, certificate.public_key, certificate.name, certificate.base, encoded, trust))?;
+        }
+        Ok(n)
+    }
+
+    /// Up to where a stream is applied here.
+    pub(crate) fn position(&self, dev: i64, stream: Stream) -> Result<StreamPosition> {
+        let found = self
+            .db
+            .prepare_cached("SELECT seq, chain FROM _pm_stream WHERE dev = ?1 AND stream = ?2")?
+            .query_row((dev, stream.number()), |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(match found {
+            Some((seq, chain)) => StreamPosition { seq, chain: Chain(chain) },
+            None => {
+                let key: Option<[u8; 32]> =
+                    super::value::maybe(&self.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?
+                        .flatten();
+                // Without a key nothing of it can have been verified; the chain is not looked at.
+                StreamPosition { seq: 0, chain: Chain::start(&key.unwrap_or_default(), stream) }
+            }
+        })
+    }
+
+    pub(crate) fn set_position(&self, dev: i64, stream: Stream, position: StreamPosition) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO _pm_stream (dev, stream, seq, chain) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (dev, stream) DO UPDATE SET seq = excluded.seq, chain = excluded.chain",
+            )?
+            .execute((dev, stream.number(), position.seq, position.chain.0))?;
+        Ok(())
+    }
+
+    /// What an author had seen at its last applied group: device numbers and sequence numbers.
+    pub(crate) fn context_of(&self, dev: i64, stream: Stream) -> Result<Vec<(i64, u64)>> {
+        let mut statement =
+            self.db.prepare_cached("SELECT other, seq FROM _pm_context WHERE dev = ?1 AND stream = ?2")?;
+        let rows = statement.query_map((dev, stream.number()), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    pub(crate) fn set_context(&self, dev: i64, stream: Stream, other: i64, seq: u64) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO _pm_context (dev, stream, other, seq) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (dev, stream, other) DO UPDATE SET seq = max(seq, excluded.seq)",
+            )?
+            .execute((dev, stream.number(), other, seq))?;
+        Ok(())
+    }
+
+    /// Finds a device by its name, or by enough of its id, of which a label's end is the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if none or several are meant.
+    pub fn find_device(&self, given: &str) -> Result<DeviceId> {
+        let mut statement = self.db.prepare_cached("SELECT n, id, name FROM _pm_device ORDER BY n")?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?, row.get::<_, Option<String>>(2)?))
+        })?;
+        let all = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        let lower = given.to_ascii_lowercase();
+        let mut found: Vec<_> = all
+            .iter()
+            .filter(|(_, id, name)| {
+                name.as_deref() == Some(given) || label(DeviceId(*id), name.as_deref()) == given
+            })
+            .collect();
+        if found.is_empty() && lower.len() >= 2 {
+            found = all.iter().filter(|(_, id, _)| DeviceId(*id).to_string().starts_with(&lower)).collect();
+        }
+        match found[..] {
+            [(_, id, _)] => Ok(DeviceId(*id)),
+            _ => Err(Error::Device {
+                given: given.into(),
+                candidates: found
+                    .iter()
+                    .map(|(_, id, name)| {
+                        let id = DeviceId(*id);
+                        name.as_ref().map_or(id.to_string(), |name| format!("{name} ({id})"))
+                    })
+                    .collect(),
+            }),
+        }
+    }
+
+    /// Trusts one device by its fingerprint, which is its id; its frames are taken in from then on.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn trust(&mut self, id: DeviceId) -> Result<()> {
+        self.transaction(|e| {
+            let n = e.device_number_or_new(id)?;
+            if n != e.me {
+                e.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, trust::SINGLY))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes in no more frames of a device; what it wrote before stays.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the device is this one, [`Error::Sqlite`].
+    pub fn revoke(&mut self, id: DeviceId) -> Result<()> {
+        self.transaction(|e| {
+            let n = e.device_number_or_new(id)?;
+            if n == e.me {
+                return Err(Error::Usage("a device cannot revoke itself".into()));
+            }
+            e.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, trust::REVOKED))?;
+            Ok(())
+        })
+    }
+
+    /// All devices that are known, this one first.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
+        self.reading(|e| {
+            let mut statement = e.db.prepare_cached(
+                "SELECT n, id, name, base, trust, heard,
+                    (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = 0),
+                    (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = 1),
+                    (SELECT sum(seq) FROM _pm_ack a WHERE a.peer = d.n AND a.dev = ?1)
+                 FROM _pm_device d ORDER BY n <> ?1, name, id",
+            )?;
+            let rows = statement.query_map([e.me], |row| {
+                let this = row.get::<_, i64>(0)? == e.me;
+                Ok(DeviceInfo {
+                    id: DeviceId(row.get(1)?),
+                    name: row.get(2)?,
+                    base: row.get(3)?,
+                    this,
+                    trust: match row.get::<_, i64>(4)? {
+                        _ if this => "this device",
+                        trust::SINGLY => "singly",
+                        trust::BY_FLEET => "by the fleet",
+                        trust::REVOKED => "revoked",
+                        _ => "no",
+                    },
+                    heard: row.get(5)?,
+                    shared: row.get::<_, Option<u64>>(6)?.unwrap_or(0),
+                    own: row.get::<_, Option<u64>>(7)?.unwrap_or(0),
+                    acknowledged: row.get::<_, Option<u64>>(8)?.unwrap_or(0),
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+}

@@ -1,0 +1,238 @@
+//! The log as a stream of records, for a peer, from what that peer is known to have.
+
+use std::io::Write;
+
+use ed25519_compact::SecretKey;
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Footer, Header, MAGIC, RecordKind, Section, VectorEntry, put, write_record};
+use sha2::{Digest, Sha256};
+
+use super::Engine;
+use super::error::{Error, Result};
+
+/// For whom a bundle is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// Anyone: everything that is in the log.
+    Anyone,
+    /// One device: what it lacks, as last heard of.
+    Device(DeviceId),
+}
+
+/// What went into a bundle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExportReport {
+    /// Frames.
+    pub frames: u64,
+    /// Groups, each closed by a checkpoint.
+    pub groups: u64,
+    /// Bytes of the bundle.
+    pub bytes: u64,
+    /// Rows written here that could not be sealed, since the secret key or the right to write is missing.
+    pub unsealed: u64,
+}
+
+/// Writes records and keeps count.
+struct RecordWriter<'w> {
+    to: &'w mut dyn Write,
+    hash: Sha256,
+    buf: Vec<u8>,
+    bytes: u64,
+    frames: u64,
+}
+
+impl RecordWriter<'_> {
+    fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.to.write_all(bytes).map_err(Error::Stream)
+    }
+
+    fn record(&mut self, kind: RecordKind, body: &[u8]) -> Result<()> {
+        self.buf.resize(body.len() + 16, 0);
+        let len = write_record(&mut self.buf, kind, body)
+            .map_err(|_| Error::damaged("a record that is too long"))?;
+        let buf = std::mem::take(&mut self.buf);
+        let written = self.raw(&buf[..len]);
+        self.buf = buf;
+        written
+    }
+}
+
+impl Engine {
+    /// Seals, then writes a bundle: the frames that the recipient lacks.
+    ///
+    /// A lost bundle is no lost data: what a peer has is known only from itself.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::Stream`], and whatever sealing meets.
+    pub fn export(&mut self, to: &mut dyn Write, recipient: Recipient) -> Result<ExportReport> {
+        self.signing_key()?;
+        self.seal()?;
+        self.reading(|e| e.write_bundle(to, recipient, e.signing_key()?, e.identity.id, true))
+    }
+
+    /// What is sealed, for the device with this key, which carries it to itself. For a database that
+    /// cannot be written to, or whose secret key is elsewhere.
+    pub(crate) fn export_for_courier(
+        &self,
+        to: &mut dyn Write,
+        courier: (&SecretKey, DeviceId),
+        have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
+    ) -> Result<ExportReport> {
+        self.reading(|e| {
+            let mut report = e.write_groups(to, courier.0, courier.1, None, false, have)?;
+            for table in e.tables() {
+                report.unsealed += e.unsealed(&table, 1_000_000)?;
+            }
+            Ok(report)
+        })
+    }
+
+    fn write_bundle(
+        &self,
+        to: &mut dyn Write,
+        recipient: Recipient,
+        key: &SecretKey,
+        sender: DeviceId,
+        with_vector: bool,
+    ) -> Result<ExportReport> {
+        let (receiver, peer) = match recipient {
+            Recipient::Anyone => (None, None),
+            Recipient::Device(id) => (Some(id), self.device_number(id)?),
+        };
+        let have = |id: DeviceId, stream: Stream| -> Result<u64> {
+            let (Some(peer), Some(dev)) = (peer, self.device_number(id)?) else { return Ok(0) };
+            if stream == Stream::Own && !self.takes_own(peer)? {
+                return Ok(u64::MAX);
+            }
+            let seq: Option<u64> = super::value::maybe(
+                &self.db,
+                "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3",
+                (peer, dev, stream.number()),
+            )?;
+            Ok(seq.unwrap_or(0))
+        };
+        self.write_groups(to, key, sender, receiver, with_vector, &have)
+    }
+
+    /// Whether a peer gathers rows of per-device tables. One of which no certificate came may.
+    fn takes_own(&self, peer: i64) -> Result<bool> {
+        let takes: Option<bool> = super::value::maybe(
+            &self.db,
+            "SELECT base OR name IS NULL FROM _pm_device WHERE n = ?1",
+            [peer],
+        )?;
+        Ok(takes.unwrap_or(true))
+    }
+
+    fn write_groups(
+        &self,
+        to: &mut dyn Write,
+        key: &SecretKey,
+        sender: DeviceId,
+        receiver: Option<DeviceId>,
+        with_vector: bool,
+        have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
+    ) -> Result<ExportReport> {
+        let mut out = RecordWriter { to, hash: Sha256::new(), buf: Vec::new(), bytes: 0, frames: 0 };
+        out.raw(&MAGIC)?;
+        let vector = if with_vector { self.vector()? } else { Vec::new() };
+        let header = Header {
+            version: packmule_core::wire::FORMAT_VERSION.into(),
+            sender,
+            receiver,
+            wall: self.now(),
+            entries: vector.len() as u32,
+        };
+        let mut buf = vec![0; 256 + vector.len() * 32];
+        let len = header
+            .encode(&mut buf, vector.into_iter(), key)
+            .map_err(|_| Error::damaged("a header without room"))?;
+        out.record(RecordKind::Header, &buf[..len])?;
+        let wanted = self.wanted(have)?;
+        self.write_certificates(&mut out, &wanted)?;
+        let mut report = ExportReport::default();
+        let mut groups = self.db.prepare_cached(
+            "SELECT g.dev, g.stream, g.first, g.last, g.checkpoint, d.id FROM _pm_group g JOIN _pm_device d ON d.n = g.dev
+             WHERE g.applied ORDER BY g.lamport, d.id, g.stream, g.last",
+        )?;
+        let mut rows = groups.query([])?;
+        let mut section = None;
+        while let Some(row) = rows.next()? {
+            let (dev, stream): (i64, u8) = (row.get(0)?, row.get(1)?);
+            let (first, last): (u64, u64) = (row.get(2)?, row.get(3)?);
+            let from = wanted.iter().find(|w| (w.dev, w.stream.number()) == (dev, stream));
+            let Some(from) = from.filter(|w| last > w.have) else { continue };
+            let this = Section { author: DeviceId(row.get(5)?), stream: from.stream };
+            if section != Some(this) {
+                let mut buf = [0; 32];
+                let len = put(&mut buf, &this).map_err(|_| Error::damaged("a section without room"))?;
+                out.record(RecordKind::Section, &buf[..len])?;
+                section = Some(this);
+            }
+            for seq in first..=last {
+                out.record(RecordKind::Frame, &self.frame_here(dev, from.stream, seq)?)?;
+                out.frames += 1;
+            }
+            let checkpoint: Vec<u8> = row.get(4)?;
+            out.record(RecordKind::Checkpoint, &checkpoint)?;
+            report.groups += 1;
+        }
+        let footer = Footer { frames: out.frames, sha256: out.hash.clone().finalize().into() };
+        let mut buf = [0; 64];
+        let len = put(&mut buf, &footer).map_err(|_| Error::damaged("a footer without room"))?;
+        out.record(RecordKind::Footer, &buf[..len])?;
+        out.to.flush().map_err(Error::Stream)?;
+        report.frames = out.frames;
+        report.bytes = out.bytes;
+        Ok(report)
+    }
+
+    /// The streams of which the recipient may lack something.
+    fn wanted(&self, have: &dyn Fn(DeviceId, Stream) -> Result<u64>) -> Result<Vec<Wanted>> {
+        let mut wanted = Vec::new();
+        for entry in self.vector()? {
+            let have = have(entry.author, entry.stream)?;
+            if let Some(dev) = self.device_number(entry.author)?.filter(|_| have < entry.seq) {
+                wanted.push(Wanted { dev, stream: entry.stream, have });
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn write_certificates(&self, out: &mut RecordWriter<'_>, wanted: &[Wanted]) -> Result<()> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT n, certificate FROM _pm_device WHERE certificate IS NOT NULL ORDER BY id",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let n: i64 = row.get(0)?;
+            if n == self.me || wanted.iter().any(|w| w.dev == n) {
+                out.record(RecordKind::Certificate, &row.get::<_, Vec<u8>>(1)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is applied here, in the order of devices.
+    pub(crate) fn vector(&self) -> Result<Vec<VectorEntry>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT d.id, s.stream, s.seq FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev ORDER BY d.id, s.stream",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut vector = Vec::new();
+        while let Some(row) = rows.next()? {
+            let stream = Stream::from_number(row.get(1)?)
+                .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
+            vector.push(VectorEntry { author: DeviceId(row.get(0)?), stream, seq: row.get(2)? });
+        }
+        Ok(vector)
+    }
+}
+
+struct Wanted {
+    dev: i64,
+    stream: Stream,
+    have: u64,
+}

@@ -1,0 +1,518 @@
+//! Import: verify → store → order → apply → commit, window by window.
+//!
+//! A bundle is read twice: once to verify all of it, so that a damaged one changes nothing; once to
+//! take it in. Frames go to the log first. A group is applied when everything that its author had
+//! seen is applied; until then it waits in the log.
+
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Checkpoint, VectorEntry};
+
+use super::bundle::{BundleReader, Item};
+use super::devices::StreamPosition;
+use super::error::{BundleProblem, Error, Result, Stranger};
+use super::seal::SealOptions;
+use super::{Engine, Options, store};
+
+/// How far an import has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Bytes of the bundle that are done with.
+    pub done: u64,
+    /// Bytes of the bundle in all.
+    pub total: u64,
+    /// They are being verified; nothing is taken in yet.
+    pub verifying: bool,
+}
+
+/// What a group of frames waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Whose group waits.
+    pub author: String,
+    /// Its frames.
+    pub frames: (u64, u64),
+    /// Whose frames are missing.
+    pub missing: String,
+    /// Up to which one they are needed.
+    pub up_to: u64,
+}
+
+/// What an import did.
+#[derive(Clone, Debug, Default)]
+pub struct ImportReport {
+    /// Frames that are new here.
+    pub frames: u64,
+    /// Frames that were here already.
+    pub known: u64,
+    /// Frames of per-device tables of others, which only bases take.
+    pub passed_over: u64,
+    /// Rows applied.
+    pub ops: u64,
+    /// Rows among them that wait in the log, for a table or column that is not here.
+    pub ops_waiting: u64,
+    /// Conflicts that are open now and were not before.
+    pub conflicts_opened: u64,
+    /// Groups that wait for others.
+    pub waits: Vec<Wait>,
+    /// Rows of a database file that could not be sealed there.
+    pub unsealed: u64,
+}
+
+impl Engine {
+    /// Takes in a bundle.
+    ///
+    /// Importing it again, whole or in part, changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] if it is damaged, [`Error::Strangers`] if it has frames of devices that are not
+    /// trusted, [`Error::Twin`] if a device in it has two histories; nothing is changed then.
+    pub fn import<R: Read + Seek>(
+        &mut self,
+        bundle: &mut R,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<ImportReport> {
+        let total = bundle.seek(SeekFrom::End(0)).map_err(Error::Stream)?;
+        bundle.rewind().map_err(Error::Stream)?;
+        let verified = self.reading(|e| {
+            e.verify_bundle(BufReader::new(&mut *bundle), &mut |done| {
+                progress(Progress { done, total, verifying: true })
+            })
+        })?;
+        bundle.rewind().map_err(Error::Stream)?;
+        let mut report = ImportReport::default();
+        let mut reader = BundleReader::new(BufReader::new(&mut *bundle));
+        let mut more = true;
+        while more {
+            more = self.transaction(|e| e.take_in_window(&mut reader, &verified, &mut report))?;
+            progress(Progress { done: reader.offset(), total, verifying: false });
+        }
+        report.waits = self.waits()?;
+        Ok(report)
+    }
+
+    /// Takes in what another device's database file has, and seals it there first if its key lies
+    /// beside it.
+    ///
+    /// # Errors
+    /// As [`Engine::import`]; [`Error::NotADevice`] if it is none.
+    pub fn import_database(
+        &mut self,
+        path: &std::path::Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<ImportReport> {
+        let quick = || Options { busy_ms: self.options.busy_ms, ..Options::default() };
+        let mut source = match Engine::open_with(path, quick()) {
+            Ok(source) => source,
+            Err(Error::Sqlite(_)) => Engine::open_read_only(path, quick())?,
+            Err(e) => return Err(e),
+        };
+        if source.identity.id == self.identity.id {
+            return Err(Error::Usage(format!("{} is this device itself, or a copy of it", path.display())));
+        }
+        let sealed = if source.can_sign() { source.seal().map(|_| ()) } else { Ok(()) };
+        match sealed {
+            Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => {}
+            sealed => sealed?,
+        }
+        // Through a file, since a bundle is verified before it is taken in; its name is gone at once.
+        let mut spool = tempfile::tempfile_in(self.path.parent().unwrap_or(std::path::Path::new(".")))
+            .map_err(Error::io("make a temporary file beside", &self.path))?;
+        let key = self.signing_key()?;
+        let have = |id: DeviceId, stream: Stream| -> Result<u64> {
+            match self.device_number(id)? {
+                Some(dev) => Ok(self.position(dev, stream)?.seq),
+                None => Ok(0),
+            }
+        };
+        let exported = source.export_for_courier(
+            &mut std::io::BufWriter::new(&mut spool),
+            (key, self.identity.id),
+            &have,
+        )?;
+        drop(source);
+        let mut report = self.import(&mut spool, progress)?;
+        report.unsealed = exported.unsealed;
+        Ok(report)
+    }
+
+    /// Reads all of a bundle and refuses what must be refused.
+    fn verify_bundle(&self, input: impl Read, progress: &mut dyn FnMut(u64)) -> Result<Verified> {
+        let mut reader = BundleReader::new(input);
+        let mut verified = Verified::default();
+        let mut header_check = None;
+        let mut strangers: Vec<Stranger> = Vec::new();
+        let mut keys: Vec<(DeviceId, [u8; 32])> = Vec::new();
+        let mut reported = 0;
+        loop {
+            let at = reader.offset();
+            if at - reported > 1 << 20 {
+                progress(at);
+                reported = at;
+            }
+            match reader.next_item()? {
+                Item::Header(header) => {
+                    verified.sender = Some(header.header.sender);
+                    verified.vector = header.vector().collect();
+                    // The signature can be checked only when the sender's certificate is there.
+                    header_check = Some(HeaderCheck::of(&header));
+                }
+                Item::Certificate(certificate, _) => match self.judge(&certificate)? {
+                    Ok(_) => keys.push((certificate.device(), certificate.public_key)),
+                    Err(stranger) => strangers.push(stranger),
+                },
+                Item::Frame(section, ..) => {
+                    let id = section.author;
+                    if strangers.iter().all(|s| s.id != id) && self.key_for(&keys, id)?.is_none() {
+                        strangers.push(Stranger { id, name: None, revoked: false });
+                    }
+                }
+                Item::Checkpoint(checkpoint, _, end) => {
+                    let Some(key) = self.key_for(&keys, checkpoint.author)? else { continue };
+                    if checkpoint.verify(&key, &end).is_err() {
+                        let who = self.name_of(checkpoint.author)?;
+                        return Err(Error::bundle(at, BundleProblem::Signature(who)));
+                    }
+                    self.refuse_twin(&checkpoint)?;
+                }
+                Item::End => break,
+            }
+        }
+        if !strangers.is_empty() {
+            return Err(Error::Strangers(strangers));
+        }
+        if let (Some(check), Some(sender)) = (header_check, verified.sender) {
+            match self.key_for(&keys, sender)? {
+                Some(key) if check.verify(&key) => {}
+                Some(_) => {
+                    return Err(Error::bundle(0, BundleProblem::Signature(self.name_of(sender)?)));
+                }
+                None => {
+                    return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
+                }
+            }
+        }
+        Ok(verified)
+    }
+
+    fn key_for(&self, keys: &[(DeviceId, [u8; 32])], id: DeviceId) -> Result<Option<[u8; 32]>> {
+        match keys.iter().find(|(known, _)| *known == id) {
+            Some((_, key)) => Ok(Some(*key)),
+            None => self.trusted_key(id),
+        }
+    }
+
+    fn name_of(&self, id: DeviceId) -> Result<String> {
+        match self.device_number(id)? {
+            Some(n) => self.device_label(n),
+            None => Ok(id.to_string()),
+        }
+    }
+
+    /// Refuses a group that contradicts what is here of the same author.
+    fn refuse_twin(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let Some(dev) = self.device_number(checkpoint.author)? else { return Ok(()) };
+        let stream = checkpoint.stream.number();
+        let position = self.position(dev, checkpoint.stream)?;
+        let fits = if checkpoint.first == position.seq + 1 {
+            checkpoint.prev == position.chain
+        } else if checkpoint.last <= position.seq {
+            let here: Option<Vec<u8>> = super::value::maybe(
+                &self.db,
+                "SELECT checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3",
+                (dev, stream, checkpoint.last),
+            )?;
+            here.is_none_or(|here| Checkpoint::decode(&here).is_ok_and(|here| here == *checkpoint))
+        } else {
+            checkpoint.first > position.seq
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::Twin { device: self.name_of(checkpoint.author)?, seq: checkpoint.first })
+        }
+    }
+
+    /// Takes in as many groups as make a window; whether there is more.
+    fn take_in_window(
+        &self,
+        reader: &mut BundleReader<impl Read>,
+        verified: &Verified,
+        report: &mut ImportReport,
+    ) -> Result<bool> {
+        self.begin_settling()?;
+        // What was written here before this moment did not take the others into account.
+        self.seal_here(SealOptions::default())?;
+        let conflicts_before = self.open_conflicts()?;
+        let start = reader.offset();
+        let mut pending: Vec<(i64, u64)> = Vec::new();
+        let mut group = None;
+        let more = loop {
+            match reader.next_item()? {
+                Item::Header(_) => {}
+                Item::Certificate(certificate, bytes) => {
+                    if let Ok(trust) = self.judge(&certificate)? {
+                        self.learn(&certificate, bytes, trust)?;
+                    }
+                }
+                Item::Frame(section, frame, body) => {
+                    let dev = self.device_number_or_new(section.author)?;
+                    let stream = section.stream.number();
+                    if let Some(head) = frame.group {
+                        let have = self.position(dev, section.stream)?.seq;
+                        let ours = section.stream == Stream::Shared || self.identity.base || dev == self.me;
+                        group = Some((head, frame.head.seq > have && ours));
+                        report.passed_over += u64::from(!ours);
+                    }
+                    if matches!(group, Some((_, true))) {
+                        let new = self
+                            .db
+                            .prepare_cached(
+                                "INSERT OR IGNORE INTO _pm_frame (dev, stream, seq, body) VALUES (?1, ?2, ?3, ?4)",
+                            )?
+                            .execute((dev, stream, frame.head.seq, body))?;
+                        report.frames += new as u64;
+                        report.known += u64::from(new == 0);
+                    } else {
+                        report.known += 1;
+                    }
+                }
+                Item::Checkpoint(checkpoint, bytes, end) => {
+                    let Some((head, true)) = group.take() else { continue };
+                    let dev = self.device_number_or_new(checkpoint.author)?;
+                    let key = self.trusted_key(checkpoint.author)?;
+                    if key.is_none_or(|key| checkpoint.verify(&key, &end).is_err()) {
+                        let who = self.name_of(checkpoint.author)?;
+                        return Err(Error::bundle(start, BundleProblem::Signature(who)));
+                    }
+                    self.db
+                        .prepare_cached(
+                            "INSERT OR IGNORE INTO _pm_group
+                               (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
+                             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9)",
+                        )?
+                        .execute((
+                            dev,
+                            checkpoint.stream.number(),
+                            checkpoint.last,
+                            checkpoint.first,
+                            head.lamport,
+                            head.wall,
+                            head.pair,
+                            bytes,
+                            end.0,
+                        ))?;
+                    pending.push((dev, checkpoint.last));
+                    self.apply_ready(dev, report)?;
+                    if reader.offset() - start > self.options.window_bytes as u64 {
+                        break true;
+                    }
+                }
+                Item::End => break false,
+            }
+        };
+        if !pending.is_empty() {
+            self.apply_waiting(report)?;
+        }
+        if !more {
+            self.note_acknowledged(verified)?;
+        }
+        report.conflicts_opened += self.open_conflicts()?.saturating_sub(conflicts_before);
+        Ok(more)
+    }
+
+    /// Applies groups of one author as long as the next one is ready.
+    fn apply_ready(&self, dev: i64, report: &mut ImportReport) -> Result<bool> {
+        let mut any = false;
+        while self.apply_next(dev, Stream::Shared, report)? || self.apply_next(dev, Stream::Own, report)? {
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Applies all waiting groups whose time has come.
+    fn apply_waiting(&self, report: &mut ImportReport) -> Result<()> {
+        loop {
+            let mut statement = self.db.prepare_cached(
+                "SELECT DISTINCT dev FROM _pm_group INDEXED BY _pm_group_waiting WHERE NOT applied",
+            )?;
+            let devs = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+            let mut any = false;
+            for dev in devs {
+                any |= self.apply_ready(dev, report)?;
+            }
+            if !any {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Applies the next group of a stream, with the group of the same seal in the other stream, if
+    /// all that they need is here.
+    fn apply_next(&self, dev: i64, stream: Stream, report: &mut ImportReport) -> Result<bool> {
+        let Some(next) = self.next_group(dev, stream)? else { return Ok(false) };
+        let mut groups = vec![next];
+        if next.pair != 0 && (self.identity.base || dev == self.me) {
+            let other = if stream == Stream::Shared { Stream::Own } else { Stream::Shared };
+            match self.next_group(dev, other)? {
+                // Both or neither; which of them is asked about does not matter.
+                Some(pair) if pair.first == next.pair => groups.push(pair),
+                _ if self.position(dev, other)?.seq >= next.pair => {}
+                _ => return Ok(false),
+            }
+        }
+        groups.sort_by_key(|g| g.stream.number());
+        for group in &groups {
+            let within = groups.len() == 2;
+            if self.lacks(dev, group, within)?.is_some() {
+                return Ok(false);
+            }
+        }
+        for group in groups {
+            let counts = self.apply_group(dev, group.stream, group.first, group.last)?;
+            report.ops += counts.ops;
+            report.ops_waiting += counts.waiting;
+            self.db
+                .prepare_cached(
+                    "UPDATE _pm_group SET applied = 1 WHERE dev = ?1 AND stream = ?2 AND last = ?3",
+                )?
+                .execute((dev, group.stream.number(), group.last))?;
+            self.set_position(dev, group.stream, StreamPosition { seq: group.last, chain: group.chain })?;
+            let lamport = store::get::<u64>(&self.db, "lamport")?.unwrap_or(0);
+            store::set(&self.db, "lamport", lamport.max(group.lamport))?;
+        }
+        Ok(true)
+    }
+
+    /// The group that continues a stream, if it is in the log.
+    fn next_group(&self, dev: i64, stream: Stream) -> Result<Option<Next>> {
+        use rusqlite::OptionalExtension;
+        let position = self.position(dev, stream)?;
+        let found = self
+            .db
+            .prepare_cached(
+                "SELECT last, pair, lamport, chain, checkpoint FROM _pm_group INDEXED BY _pm_group_waiting
+                 WHERE dev = ?1 AND stream = ?2 AND first = ?3 AND NOT applied",
+            )?
+            .query_row((dev, stream.number(), position.seq + 1), |row| {
+                Ok((
+                    Next {
+                        stream,
+                        first: position.seq + 1,
+                        last: row.get(0)?,
+                        pair: row.get(1)?,
+                        lamport: row.get(2)?,
+                        chain: packmule_core::wire::Chain(row.get(3)?),
+                    },
+                    row.get::<_, Vec<u8>>(4)?,
+                ))
+            })
+            .optional()?;
+        let Some((next, checkpoint)) = found else { return Ok(None) };
+        let checkpoint = Checkpoint::decode(&checkpoint).map_err(super::log::bad)?;
+        if checkpoint.prev != position.chain {
+            // It waited past a gap; what filled the gap is another history.
+            return Err(Error::Twin { device: self.device_label(dev)?, seq: next.first });
+        }
+        Ok(Some(next))
+    }
+
+    /// Whose frames a group needs that are not applied here, and up to which.
+    fn lacks(&self, dev: i64, group: &Next, with_pair: bool) -> Result<Option<(DeviceId, u64)>> {
+        let body = self.frame_here(dev, group.stream, group.first)?;
+        let frame = super::log::parse(&body)?;
+        for (id, seq) in frame.context() {
+            let other = self.device_number(id)?;
+            if other == Some(dev) && with_pair {
+                continue; // The shared stream's part of the same seal comes first.
+            }
+            let have = match other {
+                Some(other) => self.position(other, Stream::Shared)?.seq,
+                None => 0,
+            };
+            if have < seq {
+                return Ok(Some((id, seq)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the sender of a bundle has, and that we heard of it.
+    fn note_acknowledged(&self, verified: &Verified) -> Result<()> {
+        let Some(sender) = verified.sender.filter(|id| *id != self.identity.id) else { return Ok(()) };
+        let peer = self.device_number_or_new(sender)?;
+        for entry in &verified.vector {
+            let dev = self.device_number_or_new(entry.author)?;
+            self.db
+                .prepare_cached(
+                    "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
+                )?
+                .execute((peer, dev, entry.stream.number(), entry.seq))?;
+        }
+        self.db
+            .prepare_cached("UPDATE _pm_device SET heard = ?2 WHERE n = ?1")?
+            .execute((peer, self.now()))?;
+        Ok(())
+    }
+
+    /// What waits in the log, and for what.
+    pub(crate) fn waits(&self) -> Result<Vec<Wait>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT dev, stream, min(first), max(last) FROM _pm_group INDEXED BY _pm_group_waiting
+             WHERE NOT applied GROUP BY dev, stream",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut waits = Vec::new();
+        while let Some(row) = rows.next()? {
+            let dev: i64 = row.get(0)?;
+            let stream = Stream::from_number(row.get(1)?)
+                .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
+            let author = self.device_label(dev)?;
+            let frames = (row.get(2)?, row.get(3)?);
+            let (missing, up_to) = match self.next_group(dev, stream)? {
+                None => (author.clone(), frames.0 - 1),
+                Some(next) => match self.lacks(dev, &next, false)? {
+                    Some((id, seq)) => (self.name_of(id)?, seq),
+                    None => (format!("{author} (the other part of the same seal)"), next.pair),
+                },
+            };
+            waits.push(Wait { author, frames, missing, up_to });
+        }
+        Ok(waits)
+    }
+}
+
+/// A group that continues its stream.
+#[derive(Clone, Copy)]
+struct Next {
+    stream: Stream,
+    first: u64,
+    last: u64,
+    pair: u64,
+    lamport: u64,
+    chain: packmule_core::wire::Chain,
+}
+
+/// What the first reading of a bundle found.
+#[derive(Default)]
+struct Verified {
+    sender: Option<DeviceId>,
+    vector: Vec<VectorEntry>,
+}
+
+/// A header, kept until its signer's key is known.
+struct HeaderCheck {
+    bytes: Vec<u8>,
+}
+
+impl HeaderCheck {
+    fn of(header: &packmule_core::wire::HeaderReader<'_>) -> Self {
+        Self { bytes: header.bytes().to_vec() }
+    }
+
+    fn verify(&self, key: &[u8; 32]) -> bool {
+        packmule_core::wire::HeaderReader::parse(&self.bytes).is_ok_and(|header| header.verify(key).is_ok())
+    }
+}

@@ -1,0 +1,280 @@
+//! Closing a conflict: a write like any other, whose context covers all versions that it settles.
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::{FrameFlags, OpKind};
+use rusqlite::params_from_iter;
+
+use super::capture::note;
+use super::catalog::Table;
+use super::conflicts::{ConflictKind, Open};
+use super::error::{Error, Result};
+use super::seal::SealOptions;
+use super::settle::winning;
+use super::value::{Affinity, Bind, quote, read_key};
+use super::{Engine, OwnedValue};
+
+/// How a conflict is closed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resolution {
+    /// The version of this device is the row. Of two rows that claim one value, the other is deleted.
+    Take(DeviceId),
+    /// The row, with these columns changed.
+    Set(Vec<(String, OwnedValue)>),
+    /// The row is deleted.
+    Delete,
+    /// The shown version stays; each other one becomes a row of its own under a new key.
+    KeepBoth,
+}
+
+impl Engine {
+    /// Closes the conflict with this id, of which a beginning that is its alone will do.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchConflict`], [`Error::CannotResolve`] with the reason, [`Error::KeyMissing`].
+    pub fn resolve(&mut self, id: &str, resolution: &Resolution) -> Result<()> {
+        self.transaction(|e| {
+            e.begin_settling()?;
+            e.seal_here(SealOptions::default())?;
+            let mut open = e.open_list()?;
+            let n = open.len();
+            open.retain(|o| o.conflict.id.starts_with(id) && id.len() >= 4);
+            let [conflict] = &open[..] else {
+                return Err(Error::NoSuchConflict { id: id.into(), open: n });
+            };
+            let table = e.table(conflict.tid)?;
+            e.close(&table, conflict, resolution).map_err(|error| match error {
+                Error::Sqlite(e)
+                    if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) =>
+                {
+                    Error::CannotResolve { reason: format!("{e}; choose other values with --set") }
+                }
+                error => error,
+            })?;
+            e.seal_here(SealOptions { flags: FrameFlags::RESOLUTION, take_in: None })?;
+            Ok(())
+        })
+    }
+
+    fn close(&self, table: &std::sync::Arc<Table>, open: &Open, resolution: &Resolution) -> Result<()> {
+        let cannot = |reason: &str| Err(Error::CannotResolve { reason: reason.into() });
+        match (&open.conflict.kind, resolution) {
+            (_, Resolution::Delete) => {
+                self.delete_row(table, &open.key)?;
+                self.note_resolved(table, &open.key)
+            }
+            (ConflictKind::ForeignKey(..), Resolution::Set(values)) => self.set(table, open, values),
+            (ConflictKind::ForeignKey(_, parent), _) => cannot(&format!(
+                "the row refers to a row of `{parent}` that is not there: insert that row, or --set the column, or --delete this row"
+            )),
+            (ConflictKind::Unique(_), Resolution::Take(device)) => self.take_claim(table, open, *device),
+            (ConflictKind::Unique(_) | ConflictKind::Check(_), Resolution::KeepBoth) => cannot(
+                "both rows can be kept only with different values: use --set COLUMN=VALUE for the row that is kept out",
+            ),
+            (ConflictKind::Check(_), Resolution::Take(_)) => {
+                cannot("the row breaks a constraint of the table here: use --set COLUMN=VALUE, or --delete")
+            }
+            (_, Resolution::Set(values)) => self.set(table, open, values),
+            (_, Resolution::Take(device)) => {
+                let head =
+                    open.heads.iter().find(|h| h.author == *device).ok_or_else(|| Error::CannotResolve {
+                        reason: format!("no version is of that device; take one of: {}", authors(open)),
+                    })?;
+                self.show(table, head, false)?;
+                self.note_resolved(table, &open.key)
+            }
+            (_, Resolution::KeepBoth) => self.keep_both(table, open),
+        }
+    }
+
+    /// Of two rows that claim one value, one is kept.
+    fn take_claim(&self, table: &std::sync::Arc<Table>, open: &Open, device: DeviceId) -> Result<()> {
+        let [parked, holder] = &open.conflict.versions[..] else {
+            return Err(Error::damaged("a unique conflict without two rows"));
+        };
+        if parked.device == holder.device {
+            return Err(Error::CannotResolve {
+                reason: "both rows are of that device: use --set COLUMN=VALUE for the row that is kept out, or --delete it".into(),
+            });
+        }
+        if parked.device == Some(device) {
+            if let (Some(holder), Some(head)) = (&open.holder, winning(&open.heads)) {
+                self.delete_row(table, holder)?;
+                self.note_resolved(table, holder)?;
+                self.show(table, &head, false)?;
+            }
+        } else if holder.device != Some(device) {
+            return Err(Error::CannotResolve {
+                reason: format!("no version is of that device; take one of: {}", authors(open)),
+            });
+        }
+        self.note_resolved(table, &open.key)
+    }
+
+    fn set(&self, table: &std::sync::Arc<Table>, open: &Open, values: &[(String, OwnedValue)]) -> Result<()> {
+        let mut columns = Vec::new();
+        for (name, value) in values {
+            let at = table.def.column(name).ok_or_else(|| Error::CannotResolve {
+                reason: format!(
+                    "`{}` has no column `{name}`; it has: {}",
+                    table.def.name,
+                    table.def.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
+                ),
+            })?;
+            if table.def.columns[at].key > 0 {
+                return Err(Error::CannotResolve {
+                    reason: format!(
+                        "`{name}` is part of the key: another key is another row; --keep-both makes one"
+                    ),
+                });
+            }
+            columns.push((at, value));
+        }
+        // Of a row that is not in its table, the version that would be: with its changes made
+        // before it is written, since without them it may not be.
+        let head = winning(&open.heads).filter(|h| h.kind != OpKind::Delete);
+        let update: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(n, (at, _))| format!("{} = ?{}", quote(&table.def.columns[*at].name), n + 1))
+            .collect();
+        let key = read_key(&open.key)?;
+        let matches: Vec<String> = table
+            .def
+            .keys()
+            .enumerate()
+            .map(|(n, at)| format!("{} = ?{}", quote(&table.def.columns[at].name), n + 1 + columns.len()))
+            .collect();
+        let params =
+            columns.iter().map(|(_, v)| (*v).borrow()).chain(key.iter().map(OwnedValue::borrow)).map(Bind);
+        let changed = self.db.execute(
+            &format!("UPDATE {} SET {} WHERE {}", table.sql_name, update.join(", "), matches.join(" AND ")),
+            params_from_iter(params),
+        )?;
+        if changed == 0 {
+            let Some(head) = head else {
+                return Err(Error::CannotResolve { reason: "all versions delete the row".into() });
+            };
+            self.insert_version(table, &head, &columns)?;
+        }
+        self.note_resolved(table, &open.key)
+    }
+
+    /// Inserts a version with some columns changed; returns the values of its key.
+    fn insert_version(
+        &self,
+        table: &Table,
+        head: &super::apply::Head,
+        changes: &[(usize, &OwnedValue)],
+    ) -> Result<Vec<OwnedValue>> {
+        let version = self.version(head, false)?;
+        let mut row: Vec<(usize, OwnedValue)> = Vec::new();
+        for (name, value) in version.values {
+            if let Some(at) = table.def.column(&name) {
+                row.push((at, value));
+            }
+        }
+        for (at, value) in changes {
+            row.retain(|(column, _)| column != at);
+            row.push((*at, (*value).clone()));
+        }
+        let names: Vec<String> = row.iter().map(|(at, _)| quote(&table.def.columns[*at].name)).collect();
+        let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
+        self.db.execute(
+            &format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, names.join(", "), marks.join(", ")),
+            params_from_iter(row.iter().map(|(_, v)| Bind(v.borrow()))),
+        )?;
+        let key = table
+            .def
+            .keys()
+            .map(|at| row.iter().find(|(c, _)| *c == at).map_or(OwnedValue::Null, |(_, v)| v.clone()));
+        Ok(key.collect())
+    }
+
+    /// Every version that is not shown becomes a row under a key of its own.
+    fn keep_both(&self, table: &Table, open: &Open) -> Result<()> {
+        let shown = winning(&open.heads).ok_or_else(|| Error::damaged("a conflict without versions"))?;
+        let shown_content = self.content(table.tid, &shown)?;
+        let mut seen = vec![shown_content];
+        for head in open.heads.iter().filter(|h| h.kind != OpKind::Delete) {
+            let content = self.content(table.tid, head)?;
+            if seen.contains(&content) {
+                continue;
+            }
+            seen.push(content);
+            let (at, value) = self.new_key(table, head)?;
+            let key = self.insert_version(table, head, &[(at, &value)])?;
+            self.note(table, &key, note::INSERT)?;
+        }
+        if seen.len() == 1 {
+            return Err(Error::CannotResolve {
+                reason: "the other version deletes the row: --take one of them, or --delete".into(),
+            });
+        }
+        self.note_resolved(table, &open.key)
+    }
+
+    /// A key that no row has: the next number, or the text with the author's name after it.
+    fn new_key(&self, table: &Table, head: &super::apply::Head) -> Result<(usize, OwnedValue)> {
+        let last = table.def.keys().last().ok_or_else(|| Error::damaged("a table without a key"))?;
+        let column = &table.def.columns[last];
+        let c = quote(&column.name);
+        if matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Numeric | Affinity::Real) {
+            let next: Option<i64> = self.db.query_row(
+                &format!("SELECT CAST(coalesce(max({c}), 0) AS INTEGER) FROM {}", table.sql_name),
+                [],
+                |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
+            )?;
+            return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| Error::CannotResolve {
+                reason: "no key is left after the greatest; insert the row by hand".into(),
+            });
+        }
+        let version = self.version(head, false)?;
+        let old = version
+            .values
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(&column.name))
+            .map(|(_, v)| v.clone());
+        for n in 1..1000 {
+            let suffix = if n == 1 { String::new() } else { format!("-{n}") };
+            let tail = format!("-{}{suffix}", version.name.as_deref().unwrap_or("other"));
+            let value = match &old {
+                Some(OwnedValue::Text(text)) => OwnedValue::Text([text, tail.as_bytes()].concat()),
+                Some(OwnedValue::Blob(blob)) => OwnedValue::Blob([blob, tail.as_bytes()].concat()),
+                _ => {
+                    return Err(Error::CannotResolve {
+                        reason: format!(
+                            "no new key can be made for `{}`: --take one version and insert the other by hand",
+                            column.name
+                        ),
+                    });
+                }
+            };
+            let taken: Option<i64> = super::value::maybe(
+                &self.db,
+                &format!("SELECT 1 FROM {} WHERE {c} = ?1 LIMIT 1", table.sql_name),
+                [Bind(value.borrow())],
+            )?;
+            if taken.is_none() {
+                return Ok((last, value));
+            }
+        }
+        Err(Error::CannotResolve { reason: "no free key was found; insert the row by hand".into() })
+    }
+
+    fn note_resolved(&self, table: &Table, key: &[u8]) -> Result<()> {
+        self.note(table, &read_key(key)?, note::RESOLVED)
+    }
+
+    fn note(&self, table: &Table, key: &[OwnedValue], what: i64) -> Result<()> {
+        let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
+        self.db.execute(
+            &format!("INSERT INTO {} VALUES ({}, {what})", table.dirty(), marks.join(", ")),
+            params_from_iter(key.iter().map(|v| Bind(v.borrow()))),
+        )?;
+        Ok(())
+    }
+}
+
+fn authors(open: &Open) -> String {
+    open.conflict.versions.iter().map(|v| v.author()).collect::<Vec<_>>().join(", ")
+}

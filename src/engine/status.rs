@@ -1,0 +1,88 @@
+//! What there is to know at a glance.
+
+use packmule_core::wire::Mode;
+
+use super::catalog::State;
+use super::error::Result;
+use super::import::Wait;
+use super::{Engine, Identity};
+
+/// How a table stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableStatus {
+    /// Its name.
+    pub name: String,
+    /// "shared", "per-device", "gathered", "waiting" or "not tracked any more".
+    pub how: &'static str,
+    /// Writes since the last seal; counted up to 1,000,000.
+    pub unsealed: u64,
+    /// Why its rows wait.
+    pub note: Option<String>,
+}
+
+/// How a device stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Who it is.
+    pub identity: Identity,
+    /// The secret key is there.
+    pub can_sign: bool,
+    /// The tables that are known.
+    pub tables: Vec<TableStatus>,
+    /// How many conflicts are open.
+    pub conflicts: u64,
+    /// What waits in the log for others.
+    pub waits: Vec<Wait>,
+    /// Frames in the log, and their bytes.
+    pub log_frames: u64,
+    /// Bytes of the frames in the log.
+    pub log_bytes: u64,
+    /// What people should know.
+    pub notices: Vec<String>,
+}
+
+impl Engine {
+    /// How this device stands.
+    ///
+    /// # Errors
+    /// [`super::Error::Sqlite`].
+    pub fn status(&self) -> Result<Status> {
+        self.reading(|e| {
+            let mut tables = Vec::new();
+            for table in e.tables() {
+                let how = match (table.state, table.def.mode) {
+                    (State::Tracked, Mode::Shared) => "shared",
+                    (State::Tracked, Mode::PerDevice) => "per-device",
+                    (State::Gathered, _) => "gathered",
+                    (State::Known, _) => "waiting",
+                    (State::Untracked, _) => "not tracked any more",
+                };
+                let unsealed = e.unsealed(&table, 1_000_000)?;
+                tables.push(TableStatus {
+                    name: table.def.name.clone(),
+                    how,
+                    unsealed,
+                    note: table.note.clone(),
+                });
+            }
+            let (log_frames, log_bytes) = e.db.query_row(
+                "SELECT count(*), coalesce(sum(length(body)), 0) FROM _pm_frame",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            let mut statement =
+                e.db.prepare_cached("SELECT what FROM _pm_notice ORDER BY wall DESC, what")?;
+            let notices = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            Ok(Status {
+                identity: e.identity.clone(),
+                can_sign: e.can_sign(),
+                tables,
+                conflicts: e.open_conflicts()?,
+                waits: e.waits()?,
+                log_frames,
+                log_bytes,
+                notices,
+            })
+        })
+    }
+}

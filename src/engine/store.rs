@@ -1,0 +1,96 @@
+//! The `_pm_` tables: their layout, and the small things that are kept in them.
+//!
+//! None of them uses what SQLite 3.34 does not have: applications write to the same database, with
+//! whatever library they have.
+
+use rusqlite::{Connection, ToSql};
+
+use super::error::{Error, Result};
+use super::value::maybe;
+
+/// The version of the layout.
+const LAYOUT: i64 = 1;
+
+/// `dev` is a device's number in `_pm_device`, of this database alone; `stream` is 0 shared, 1 own.
+const TABLES: &str = "
+    CREATE TABLE _pm_meta (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+    -- trust: 0 only heard of, 1 trusted singly, 2 vouched for by our fleet, 3 revoked.
+    CREATE TABLE _pm_device (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, public_key BLOB, name TEXT,
+        base INTEGER NOT NULL DEFAULT 0, certificate BLOB, trust INTEGER NOT NULL DEFAULT 0, heard INTEGER);
+    -- Up to where each stream has been applied, and its hash chain there.
+    CREATE TABLE _pm_stream (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, chain BLOB NOT NULL,
+        PRIMARY KEY (dev, stream)) WITHOUT ROWID;
+    CREATE TABLE _pm_frame (dev INTEGER, stream INTEGER, seq INTEGER, body BLOB NOT NULL,
+        PRIMARY KEY (dev, stream, seq));
+    -- applied: 0 while it waits for what its author had seen. chain: after its last frame.
+    CREATE TABLE _pm_group (dev INTEGER, stream INTEGER, last INTEGER, first INTEGER NOT NULL, lamport INTEGER NOT NULL,
+        wall INTEGER NOT NULL, pair INTEGER NOT NULL, applied INTEGER NOT NULL, checkpoint BLOB NOT NULL,
+        chain BLOB NOT NULL,
+        PRIMARY KEY (dev, stream, last)) WITHOUT ROWID;
+    CREATE INDEX _pm_group_order ON _pm_group (lamport);
+    CREATE INDEX _pm_group_waiting ON _pm_group (dev, stream, first) WHERE NOT applied;
+    -- What an author had seen at its last applied group.
+    CREATE TABLE _pm_context (dev INTEGER, stream INTEGER, other INTEGER, seq INTEGER NOT NULL,
+        PRIMARY KEY (dev, stream, other)) WITHOUT ROWID;
+    -- What a peer has, as last heard of.
+    CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
+        PRIMARY KEY (peer, dev, stream)) WITHOUT ROWID;
+    CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
+    -- state: 0 known from others only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here.
+    CREATE TABLE _pm_table (tid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, def BLOB NOT NULL,
+        state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT);
+    -- The versions of recently written rows that no other version dominates, and where they are in the log.
+    -- kind: 1 insert, 2 update, 3 delete.
+    CREATE TABLE _pm_head (tid INTEGER, key BLOB, dev INTEGER, seq INTEGER NOT NULL, place INTEGER NOT NULL,
+        claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, key, dev)) WITHOUT ROWID;
+    -- Rows with versions of different content.
+    CREATE TABLE _pm_conflict (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- Rows whose winner a constraint keeps out of its table; the blocker is the row that keeps it out.
+    CREATE TABLE _pm_parked (tid INTEGER, key BLOB, reason TEXT NOT NULL, blocker BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE INDEX _pm_parked_blocker ON _pm_parked (tid, blocker);
+    -- Rows that may refer to a row that is not there; whether they still do is looked up.
+    CREATE TABLE _pm_dangling (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- What people should know: shown by status.
+    CREATE TABLE _pm_notice (what TEXT PRIMARY KEY, wall INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+/// Makes the `_pm_` tables.
+pub(crate) fn create(db: &Connection) -> Result<()> {
+    db.execute_batch(TABLES)?;
+    set(db, "layout", LAYOUT)
+}
+
+/// Whether the database has them; refuses those of a newer version.
+pub(crate) fn present(db: &Connection) -> Result<bool> {
+    let found: Option<i64> =
+        maybe(db, "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_pm_meta'", [])?;
+    if found.is_none() {
+        return Ok(false);
+    }
+    match get::<i64>(db, "layout")? {
+        Some(LAYOUT) => Ok(true),
+        Some(version) => Err(Error::NewerDatabase { version }),
+        None => Err(Error::damaged("`_pm_meta` has no layout version")),
+    }
+}
+
+/// A value of `_pm_meta`.
+pub(crate) fn get<T: rusqlite::types::FromSql>(db: &Connection, k: &str) -> Result<Option<T>> {
+    maybe(db, "SELECT v FROM _pm_meta WHERE k = ?1", [k])
+}
+
+/// Sets a value of `_pm_meta`.
+pub(crate) fn set(db: &Connection, k: &str, v: impl ToSql) -> Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO _pm_meta (k, v) VALUES (?1, ?2)")?.execute((k, v))?;
+    Ok(())
+}
+
+/// Tells people something that lasts, once.
+pub(crate) fn notice(db: &Connection, what: &str, wall: i64) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO _pm_notice (what, wall, count) VALUES (?1, ?2, 1)
+         ON CONFLICT (what) DO UPDATE SET wall = excluded.wall, count = count + 1",
+    )?
+    .execute((what, wall))?;
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! Tables taken in and let go.
+
+use packmule_core::model::Stream;
+use packmule_core::wire::{ColumnMerge, FrameFlags, Merge, Mode, Policy};
+
+use super::Engine;
+use super::apply::Counts;
+use super::catalog::{State, Table};
+use super::def::TableDef;
+use super::error::{Error, Result};
+use super::seal::SealOptions;
+
+/// How a table is to be tracked.
+#[derive(Clone, Debug)]
+pub struct TrackOptions {
+    /// Who may write its rows.
+    pub mode: Mode,
+    /// Rows are only ever added, with an AUTOINCREMENT key: capture costs nothing.
+    pub append: bool,
+    /// How fine concurrent writes are told apart.
+    pub merge: Merge,
+    /// What is done about them.
+    pub policy: Policy,
+    /// What is done about those to single columns.
+    pub columns: Vec<(String, ColumnMerge)>,
+}
+
+impl Default for TrackOptions {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Shared,
+            append: false,
+            merge: Merge::Row,
+            policy: Policy::Manual,
+            columns: Vec::new(),
+        }
+    }
+}
+
+/// What tracking a table did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrackReport {
+    /// It was tracked in this way already, and nothing was done.
+    pub already: bool,
+    /// Rows that were in the table and were taken in.
+    pub rows: u64,
+    /// What people should know about this table.
+    pub advice: Vec<String>,
+}
+
+impl Engine {
+    /// Tracks a table: takes in the rows that it has, and captures what is written from now on.
+    ///
+    /// # Errors
+    /// [`Error::CannotTrack`] with the reason, [`Error::KeyMissing`], [`Error::Sqlite`].
+    pub fn track(&mut self, table: &str, options: &TrackOptions) -> Result<TrackReport> {
+        self.transaction(|e| {
+            e.begin_settling()?;
+            e.seal_here(SealOptions::default())?;
+            e.track_here(table, options)
+        })
+    }
+
+    fn track_here(&self, name: &str, options: &TrackOptions) -> Result<TrackReport> {
+        if let Some(report) = self.track_gathered(name, options)? {
+            return Ok(report);
+        }
+        let def = self.wanted_def(name, options)?;
+        let known = self.table_named(&def.name);
+        if let Some(known) = &known {
+            if known.state == State::Gathered {
+                return Err(Error::cannot_track(&def.name, "rows of other devices are gathered in it"));
+            }
+            let same = |a: &TableDef, b: &TableDef| {
+                (a.mode, a.merge, a.policy, a.append) == (b.mode, b.merge, b.policy, b.append)
+                    && a.columns
+                        .iter()
+                        .all(|c| b.column(&c.name).is_none_or(|at| b.columns[at].merge == c.merge))
+            };
+            if !same(&known.def, &def) {
+                return Err(Error::cannot_track(&def.name, explain_difference(known, &def)));
+            }
+            if known.state == State::Tracked {
+                return Ok(TrackReport { already: true, ..TrackReport::default() });
+            }
+            let keys =
+                |d: &TableDef| d.keys().map(|at| d.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
+            if keys(&known.def) != keys(&def) {
+                return Err(Error::cannot_track(
+                    &def.name,
+                    "other devices have a table of this name with another primary key",
+                ));
+            }
+        }
+        let (id, body) = def.encode()?;
+        let tid = self.keep_def(&def, id, &body)?;
+        self.db.execute(
+            "UPDATE _pm_table SET def = ?2, state = 1, announced = 0, appended = 0, note = NULL WHERE tid = ?1",
+            (tid, id.0),
+        )?;
+        self.reload_catalog()?;
+        let table = self.table(tid)?;
+        self.install_capture(&table)?;
+        self.remember_schema()?;
+        // Versions that others wrote before: settled together with our own rows.
+        self.db.execute("INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT tid, key, NULL FROM _pm_head WHERE tid = ?1", [tid])?;
+        // The rows are older than what we know of others, but did not take it into account.
+        let sealed = self.seal_here(SealOptions { flags: FrameFlags::BLIND, take_in: Some(&def.name) })?;
+        Ok(TrackReport { already: false, rows: sealed.ops, advice: advice(&def) })
+    }
+
+    fn wanted_def(&self, name: &str, options: &TrackOptions) -> Result<TableDef> {
+        let mut def = TableDef::read(&self.db, name)?;
+        def.mode = options.mode;
+        def.append = options.append;
+        def.merge = options.merge;
+        def.policy = options.policy;
+        if options.append && !(def.autoincrement && def.integer_key()) {
+            return Err(Error::cannot_track(
+                &def.name,
+                "an append table needs an INTEGER PRIMARY KEY AUTOINCREMENT, by which new rows are found; track it without --append",
+            ));
+        }
+        for (column, merge) in &options.columns {
+            let at = def
+                .column(column)
+                .ok_or_else(|| Error::cannot_track(name, format!("it has no column `{column}`")))?;
+            if def.columns[at].key > 0 {
+                return Err(Error::cannot_track(
+                    name,
+                    format!("column `{column}` is part of its primary key"),
+                ));
+            }
+            def.columns[at].merge = *merge;
+        }
+        Ok(def)
+    }
+
+    /// At a base, per-device rows of others that wait because a table was in their way.
+    fn track_gathered(&self, name: &str, options: &TrackOptions) -> Result<Option<TrackReport>> {
+        let waiting = self.table_named(name).filter(|t| {
+            t.state == State::Known
+                && t.def.mode == Mode::PerDevice
+                && options.mode == Mode::PerDevice
+                && self.identity.base
+        });
+        let Some(table) = waiting else { return Ok(None) };
+        let there: Option<i64> = super::value::maybe(
+            &self.db,
+            "SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE",
+            [&table.def.name],
+        )?;
+        if there.is_some() {
+            return Err(Error::cannot_track(
+                name,
+                "other devices' rows of this name are to be gathered here, and a table of this name is in their way; rename it first",
+            ));
+        }
+        self.gather(table.tid, &table.def)?;
+        let mut groups = self.db.prepare(
+            "SELECT dev, first, last FROM _pm_group WHERE stream = 1 AND applied AND dev <> ?1 ORDER BY lamport, dev, last",
+        )?;
+        let mut rows = groups.query([self.me])?;
+        let mut counts = Counts::default();
+        while let Some(row) = rows.next()? {
+            counts.ops += self.apply_group(row.get(0)?, Stream::Own, row.get(1)?, row.get(2)?)?.ops;
+        }
+        Ok(Some(TrackReport { already: false, rows: counts.ops, advice: Vec::new() }))
+    }
+
+    /// Lets a table go: its rows stay, here and elsewhere; what is written from now on stays here.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::Sqlite`].
+    pub fn untrack(&mut self, table: &str) -> Result<()> {
+        self.transaction(|e| {
+            let table = e.tracked_table(table)?;
+            e.begin_settling()?;
+            e.seal_here(SealOptions::default())?;
+            if table.state == State::Tracked {
+                e.remove_capture(&table)?;
+            }
+            for event in ["INSERT", "UPDATE", "DELETE"] {
+                e.db.execute_batch(&format!("DROP TRIGGER IF EXISTS _pm_guard_{event}_{}", table.tid))?;
+            }
+            e.db.execute(
+                "UPDATE _pm_table SET state = 3, note = 'no longer tracked here' WHERE tid = ?1",
+                [table.tid],
+            )?;
+            e.db.execute("DELETE FROM _pm_parked WHERE tid = ?1", [table.tid])?;
+            e.db.execute("DELETE FROM _pm_dangling WHERE tid = ?1", [table.tid])?;
+            e.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
+            e.remember_schema()?;
+            e.reload_catalog()
+        })
+    }
+}
+
+fn explain_difference(known: &Table, wanted: &TableDef) -> String {
+    let who =
+        if known.state == State::Tracked { "it is tracked here already" } else { "other devices track it" };
+    let show = |d: &TableDef| {
+        let mode = match d.mode {
+            Mode::Shared => "shared",
+            Mode::PerDevice => "per-device",
+        };
+        let merge = match d.merge {
+            Merge::Row => "row",
+            Merge::Cell => "cell",
+        };
+        let policy = match d.policy {
+            Policy::Manual => "manual".to_owned(),
+            Policy::Lww => "lww".to_owned(),
+            Policy::Prefer(device) => format!("prefer-device={device}"),
+        };
+        format!("--mode {mode}{} --merge {merge} --policy {policy}", if d.append { " --append" } else { "" })
+    };
+    format!(
+        "{who} with {}; use that, or untrack it everywhere first (asked for: {})",
+        show(&known.def),
+        show(wanted)
+    )
+}
+
+fn advice(def: &TableDef) -> Vec<String> {
+    let mut advice = Vec::new();
+    if def.mode == Mode::Shared && def.integer_key() {
+        advice.push(format!(
+            "`{0}` is shared and has a plain INTEGER PRIMARY KEY: two devices that insert at the same time will take the \
+             same numbers, and each pair is a conflict. If each device owns its rows, track it with --mode per-device; \
+             otherwise give it a key that devices cannot share, such as a text or hex(randomblob(16))",
+            def.name
+        ));
+    }
+    advice
+}

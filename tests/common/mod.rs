@@ -1,0 +1,205 @@
+//! What the tests share: a fleet in a temporary folder, applications that know nothing of
+//! Packmule, and bundles carried between them.
+#![allow(dead_code)] // Each test uses a part of it.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use packmule::{Engine, FleetKey, ImportReport, InitOptions, Mode, Options, Recipient, TrackOptions};
+use rusqlite::Connection;
+
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub fleet: FleetKey,
+    /// What every device takes for the time, in milliseconds since 1970.
+    pub clock: Arc<AtomicI64>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fleet = FleetKey::create(&dir.path().join("fleet.key")).unwrap();
+        Self { dir, fleet, clock: Arc::new(AtomicI64::new(1_700_000_000_000)) }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.db"))
+    }
+
+    pub fn options(&self) -> Options {
+        let clock = self.clock.clone();
+        Options { clock: Box::new(move || clock.load(Ordering::Relaxed)), busy_ms: 200, ..Options::default() }
+    }
+
+    pub fn board(&self, name: &str) -> Engine {
+        self.device(name, false)
+    }
+
+    pub fn base(&self, name: &str) -> Engine {
+        self.device(name, true)
+    }
+
+    fn device(&self, name: &str, base: bool) -> Engine {
+        let init = InitOptions { name, base, fleet: Some(&self.fleet) };
+        Engine::init_with(&self.path(name), &init, self.options()).unwrap()
+    }
+
+    /// A board whose tables are made by this SQL, and tracked as shared.
+    pub fn board_with(&self, name: &str, sql: &str, tables: &[&str]) -> Engine {
+        let mut engine = self.board(name);
+        app(&engine).execute_batch(sql).unwrap();
+        tables.iter().for_each(|table| {
+            engine.track(table, &TrackOptions::default()).unwrap();
+        });
+        engine
+    }
+
+    pub fn tick(&self, ms: i64) {
+        self.clock.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+/// An application's connection: SQLite's own defaults, nothing of Packmule.
+pub fn app(engine: &Engine) -> Connection {
+    open(engine.path())
+}
+
+pub fn open(path: &Path) -> Connection {
+    let db = Connection::open(path).unwrap();
+    db.busy_timeout(std::time::Duration::from_millis(200)).unwrap();
+    db
+}
+
+pub fn sql(engine: &Engine, sql: &str) {
+    app(engine).execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+}
+
+pub fn per_device() -> TrackOptions {
+    TrackOptions { mode: Mode::PerDevice, ..TrackOptions::default() }
+}
+
+pub fn append() -> TrackOptions {
+    TrackOptions { append: true, ..per_device() }
+}
+
+/// A bundle for one device, from what it is known to have.
+pub fn bundle(from: &mut Engine, to: &Engine) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    from.export(&mut bytes, Recipient::Device(to.identity().id)).unwrap();
+    bytes
+}
+
+/// A bundle of all that is in the log.
+pub fn whole_bundle(from: &mut Engine) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    from.export(&mut bytes, Recipient::Anyone).unwrap();
+    bytes
+}
+
+pub fn import(to: &mut Engine, bytes: &[u8]) -> ImportReport {
+    try_import(to, bytes).unwrap()
+}
+
+pub fn try_import(to: &mut Engine, bytes: &[u8]) -> packmule::Result<ImportReport> {
+    to.import(&mut Cursor::new(bytes), &mut |_| ())
+}
+
+pub fn carry(from: &mut Engine, to: &mut Engine) -> ImportReport {
+    let bytes = bundle(from, to);
+    import(to, &bytes)
+}
+
+/// Carries until everybody has everything.
+pub fn carry_all(devices: &mut [&mut Engine]) {
+    for _ in 0..2 {
+        for from in 0..devices.len() {
+            for to in 0..devices.len() {
+                if from != to {
+                    let id = devices[to].identity().id;
+                    let mut bytes = Vec::new();
+                    devices[from].export(&mut bytes, Recipient::Device(id)).unwrap();
+                    import(devices[to], &bytes);
+                }
+            }
+        }
+    }
+}
+
+/// All rows of a query, each value exactly, in SQLite's own literals.
+pub fn rows(engine: &Engine, query: &str) -> Vec<String> {
+    dump(&app(engine), query)
+}
+
+pub fn dump(db: &Connection, query: &str) -> Vec<String> {
+    use rusqlite::types::ValueRef;
+    let mut statement = db.prepare(query).unwrap();
+    let n = statement.column_count();
+    let mut rows = statement.query([]).unwrap();
+    let mut all = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        let values: Vec<String> = (0..n)
+            .map(|at| match row.get_ref(at).unwrap() {
+                ValueRef::Null => "NULL".into(),
+                ValueRef::Integer(i) => i.to_string(),
+                ValueRef::Real(r) => format!("{r:?}r"),
+                ValueRef::Text(t) => match std::str::from_utf8(t) {
+                    Ok(text) => format!("{text:?}"),
+                    Err(_) => format!("text {t:02x?}"),
+                },
+                ValueRef::Blob(b) => format!("{b:02x?}"),
+            })
+            .collect();
+        all.push(values.join("|"));
+    }
+    all
+}
+
+/// Everything in a database, `_pm_` tables included, to see that nothing changed.
+pub fn everything(path: &Path) -> Vec<String> {
+    let db = open(path);
+    let names = dump(&db, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name");
+    let mut all = dump(&db, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2");
+    for name in names {
+        let name = name.trim_matches('"').to_owned();
+        all.push(format!("== {name}"));
+        all.extend(dump(&db, &format!("SELECT * FROM \"{name}\" ORDER BY 1, 2")).into_iter());
+    }
+    all
+}
+
+pub fn digests_equal(devices: &[&Engine]) {
+    let digests: Vec<String> = devices.iter().map(|d| d.digest(false).unwrap()).collect();
+    if !digests.windows(2).all(|pair| pair[0] == pair[1]) {
+        let conflicts: Vec<_> = devices.iter().map(|d| d.conflicts().unwrap()).collect();
+        panic!("digests differ: {digests:?}\n{conflicts:#?}");
+    }
+}
+
+/// A small random number generator (SplitMix64, Steele, Lea and Flood 2014), so that a seed
+/// replays on every machine.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len() as u64) as usize]
+    }
+}

@@ -60,7 +60,7 @@ fn any(seed: u64) -> World {
     let mut world = World::new(seed, [a, b], makes, totals, |c: &mut Config| c.mend = mend);
     for end in &mut world.ends {
         if rng.chance(0.4) {
-            end.appetite = Some((1 + rng.below(700) as usize, 1 + rng.below(30_000)));
+            end.appetite = Some((20 + rng.below(700) as usize, 1 + rng.below(30_000)));
         }
     }
     world

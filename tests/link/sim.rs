@@ -499,7 +499,7 @@ impl World {
                 end.got,
                 end.total,
                 end.machine.stats(),
-                end.events,
+                &end.events[end.events.len().saturating_sub(12)..],
                 end.wrong
             ));
         }

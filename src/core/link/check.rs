@@ -13,7 +13,7 @@ use super::packet::CRC_LEN;
 pub(super) static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_AUTOSAR);
 
 /// One-to-one, so that nonces that differ give keys that differ.
-const fn scramble(mut x: u32) -> u32 {
+pub(super) const fn scramble(mut x: u32) -> u32 {
     x ^= x >> 16;
     x = x.wrapping_mul(0x85eb_ca6b);
     x ^= x >> 13;

@@ -13,6 +13,8 @@ use super::state::{Input, State, Tell, next};
 
 /// Nonces of past peers that are not believed again.
 const PAST: usize = 4;
+/// An adopted peer that sends no packet for so long may be a stray hello's.
+const DOUBT_US: u64 = 2_000_000;
 
 pub(super) struct Handshake {
     pub(super) state: State,
@@ -22,6 +24,8 @@ pub(super) struct Handshake {
     past_at: usize,
     /// A packet with the connection's key has come.
     confirmed: bool,
+    /// When the peer was adopted.
+    adopted: u64,
     /// An answer is due; it echoes this nonce.
     answer: Option<u32>,
     /// When the next hello is due by itself, and the wait after it.
@@ -49,6 +53,7 @@ impl Handshake {
             past: [0; PAST],
             past_at: 0,
             confirmed: false,
+            adopted: 0,
             answer: None,
             call_at: 0,
             call_wait: 0,
@@ -66,8 +71,8 @@ impl Handshake {
     }
 
     pub(super) fn restart(&mut self, nonce: u32) {
-        let (past, past_at, heard) = (self.past, self.past_at, self.heard);
-        *self = Self { past, past_at, heard, ..Self::new(nonce) };
+        // Hellos from the past cannot echo the new nonce: no need to remember them.
+        *self = Self { heard: self.heard, ..Self::new(nonce) };
     }
 
     /// Events in the order in which they matter.
@@ -155,7 +160,16 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     pub(super) fn take_hello(&mut self, now: u64, hello: &Hello) {
         let hand = &mut self.hand;
         // Our own, sent back by a loop or an echoing terminal, or one that can never be an end.
-        if hello.nonce == hand.nonce || hello.nonce == 0 || hand.past.contains(&hello.nonce) {
+        if hello.nonce == hand.nonce || hello.nonce == 0 {
+            return;
+        }
+        let echoes = hello.echo == hand.nonce;
+        if hand.past.contains(&hello.nonce) {
+            if echoes && !hand.confirmed && now > hand.adopted + DOUBT_US {
+                // It lives, and the peer that we took instead does not: a stray hello misled us. Its
+                // key has been used, so this end begins anew as well.
+                self.start_over();
+            }
             return;
         }
         let version = hello.highest.min(VERSION);
@@ -166,7 +180,6 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             }
             return;
         }
-        let echoes = hello.echo == hand.nonce;
         let input = match (hand.peer.as_ref().is_some_and(|p| p.nonce == hello.nonce), echoes) {
             (false, false) => Input::HelloNew,
             (false, true) => Input::HelloNewEcho,
@@ -176,13 +189,12 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         let Some((to, acts)) = next(hand.state, input) else { return };
         hand.state = to;
         // Two open ends would answer each other for ever.
-        let settled =
-            hello.open && matches!(input, Input::HelloKnown | Input::HelloKnownEcho) && acts.tell.is_none();
+        let settled = hello.open && input == Input::HelloKnownEcho && acts.tell.is_none();
         if acts.answer && !settled {
             hand.answer = Some(hello.nonce);
         }
         if acts.adopt {
-            if let Some(old) = &hand.peer {
+            if let Some(old) = hand.peer.as_ref().filter(|_| acts.reset) {
                 hand.past[hand.past_at % PAST] = old.nonce;
                 hand.past_at = (hand.past_at + 1) % PAST;
             }
@@ -195,6 +207,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 baud_max: hello.baud,
             });
             hand.confirmed = false;
+            hand.adopted = now;
             hand.end_told = false;
             hand.call_now();
         }
@@ -207,6 +220,12 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         }
         self.tell(now, acts.tell);
         self.mark_heard(now);
+    }
+
+    /// As [`Link::restart`], by itself: the caller hears of it like of a restart of the peer.
+    fn start_over(&mut self) {
+        self.restart(check::scramble(self.hand.nonce.wrapping_add(1)));
+        self.hand.restarted = true;
     }
 
     /// A packet of the connection has come.

@@ -120,7 +120,7 @@ fn cost(level: u8, hit: u64, gone: u64, least: u64, most: u64) -> (u64, u16) {
         let mean = hit * (len as u64 + added) / blocks;
         let mut tail = ONE;
         for i in 1..=u64::from(fec::STRENGTH[usize::from(level)]) + 1 {
-            tail = (tail * mean.min(16 * ONE) / ONE / i).min(16 * ONE);
+            tail = (tail * mean.min(4 * ONE) / ONE / i).min(4 * ONE);
         }
         cost += (tail * blocks).min(ONE);
     }

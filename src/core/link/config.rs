@@ -44,7 +44,8 @@ pub struct Config {
     /// The longest an acknowledgement waits for company.
     pub ack_delay_us: u32,
     /// A probe follows when something is unacknowledged and nothing was sent for so long (or 8
-    /// times what a probe takes on the line, if that is more).
+    /// times what a probe takes on the line, if that is more; [`Config::hello_max_us`] once nothing
+    /// was heard for 30 s).
     pub probe_us: u32,
     /// Between hellos at first; each wait is twice the one before.
     pub hello_us: u32,
@@ -110,6 +111,7 @@ pub struct Peer {
 pub enum Event {
     /// The peer began anew: bytes not yet received or acknowledged are gone, both streams begin
     /// again. Until this event is taken `send` and `recv` move nothing, so old and new never mix.
+    /// (Also told when a stray hello from the past had misled this end, and it began anew itself.)
     PeerRestarted,
     /// Both ends know of each other; the streams are open.
     Connected,

@@ -30,7 +30,7 @@
 //! is left to the signatures of the frames above.
 //!
 //! # Memory
-//! `size_of::<Link<TX, RX, PACKET, FLIGHT>>()` is about `TX + RX + PACKET + 24 × FLIGHT + 450` bytes; no
+//! `size_of::<Link<TX, RX, PACKET, FLIGHT>>()` is at most `TX + RX + PACKET + 20 × FLIGHT + 640` bytes; no
 //! call needs more than 1 KiB of stack besides the caller's buffers. `TX`: bytes taken by `send` and not
 //! yet acknowledged. `RX`: bytes that the peer may send ahead of `recv`; for a full line it is to hold
 //! what the line carries in twice the time there and back. `PACKET`: the longest packet received; it
@@ -77,6 +77,8 @@ const WIDE_FROM: u32 = 1024;
 const IDLE_US: u64 = 2_000;
 /// Loss after silence of so long tells of a cut, not of the usual noise.
 const OUTAGE_US: u64 = 150_000;
+/// Who was not heard for so long is probed as seldom as called.
+const LONG_US: u64 = 30_000_000;
 /// A packet takes at most this time on the line, so that what is urgent need not wait for it.
 const PACKET_US: u64 = 100_000;
 
@@ -490,7 +492,9 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     }
 
     fn probe_us(&self) -> u64 {
-        u64::from(self.config.probe_us).max(8 * self.air_us(16))
+        let gone = self.asked.saturating_sub(self.hand.heard) > LONG_US;
+        let wait = if gone { self.config.hello_max_us } else { self.config.probe_us };
+        u64::from(wait).max(8 * self.air_us(16))
     }
 
     /// The longest payload that the peer, the line's rate and the settings allow.

@@ -67,3 +67,70 @@ impl Pump {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, LeafLink, State};
+    use super::*;
+    use std::collections::VecDeque;
+    use std::vec::Vec;
+
+    /// A UART that takes a few bytes at a time.
+    #[derive(Default)]
+    struct Port {
+        input: VecDeque<u8>,
+        output: Vec<u8>,
+    }
+
+    impl embedded_io::ErrorType for Port {
+        type Error = core::convert::Infallible;
+    }
+    impl Read for Port {
+        fn read(&mut self, buf: &mut [u8]) -> Result<usize, Self::Error> {
+            let count = buf.len().min(self.input.len());
+            buf.iter_mut().zip(self.input.drain(..count)).for_each(|(slot, byte)| *slot = byte);
+            Ok(count)
+        }
+    }
+    impl ReadReady for Port {
+        fn read_ready(&mut self) -> Result<bool, Self::Error> {
+            Ok(!self.input.is_empty())
+        }
+    }
+    impl Write for Port {
+        fn write(&mut self, buf: &[u8]) -> Result<usize, Self::Error> {
+            let count = buf.len().min(7);
+            self.output.extend(&buf[..count]);
+            Ok(count)
+        }
+        fn flush(&mut self) -> Result<(), Self::Error> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn two_uarts_carry_a_stream() {
+        let mut links = [1, 2].map(|nonce| LeafLink::new(Config::new(115_200, nonce)));
+        let mut pumps = [Pump::new(), Pump::new()];
+        let mut ports = [Port::default(), Port::default()];
+        let text: Vec<u8> = (0..5_000u32).map(|i| (i * 31 / 7) as u8).collect();
+        let mut got: Vec<u8> = Vec::new();
+        let (mut sent, mut now) = (0, 0);
+        while got.len() < text.len() {
+            assert!(now < 20_000_000, "{} bytes", got.len());
+            sent += links[0].send(&text[sent..]);
+            let mut next = now + 10_000;
+            for i in 0..2 {
+                next = next.min(pumps[i].drive(&mut links[i], &mut ports[i], now).unwrap().unwrap_or(next));
+                let bytes = core::mem::take(&mut ports[i].output);
+                ports[1 - i].input.extend(bytes);
+            }
+            let mut out = [0; 100];
+            let count = links[1].recv(&mut out);
+            got.extend(&out[..count]);
+            now = next.max(now + 100);
+        }
+        assert_eq!(got, text);
+        assert_eq!(links[0].state(), State::Open);
+    }
+}

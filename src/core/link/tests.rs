@@ -65,3 +65,149 @@ fn a_loop_is_not_a_peer() {
     }
     assert_eq!(link.event(), None);
 }
+
+type Small = Link<4096, 4096, 1200, 64>;
+
+fn small(nonce: u32) -> Small {
+    Small::new(Config::new(921_600, nonce))
+}
+
+/// Passes packets between two ends on a perfect line for `ms`.
+fn talk(now: &mut u64, ms: u64, a: &mut Small, b: &mut Small) {
+    let mut out = [0; WIRE_MAX];
+    for _ in 0..ms {
+        *now += 1_000;
+        let count = a.transmit(*now, &mut out);
+        b.receive_bytes(*now, &out[..count]);
+        let count = b.transmit(*now, &mut out);
+        a.receive_bytes(*now, &out[..count]);
+    }
+}
+
+fn events(link: &mut Small) -> std::vec::Vec<Event> {
+    core::iter::from_fn(|| link.event()).collect()
+}
+
+fn pair() -> (u64, Small, Small) {
+    let (mut now, mut a, mut b) = (0, small(10), small(20));
+    talk(&mut now, 100, &mut a, &mut b);
+    assert_eq!(events(&mut a), [Event::Connected]);
+    assert_eq!(events(&mut b), [Event::Connected]);
+    (now, a, b)
+}
+
+#[test]
+fn a_restarted_peer_is_told_and_nothing_old_is_delivered() {
+    let (mut now, mut a, mut b) = pair();
+    assert_eq!(a.send(b"old"), 3);
+    assert_eq!(b.send(b"old"), 3);
+    talk(&mut now, 50, &mut a, &mut b);
+    assert_eq!(a.recv_ready(), 3);
+    let mut b = small(21);
+    assert_eq!(b.send(b"new"), 3, "also before a connection");
+    talk(&mut now, 300, &mut a, &mut b);
+    let mut out = [0; 8];
+    assert_eq!(
+        (a.recv(&mut out), a.send(b"x"), a.recv_ready()),
+        (0, 0, 0),
+        "barred until the event is taken"
+    );
+    assert_eq!(events(&mut a), [Event::PeerRestarted, Event::Connected]);
+    assert_eq!((a.recv(&mut out), &out[..3]), (3, &b"new"[..]));
+    assert_eq!(events(&mut b), [Event::Connected]);
+    let told = a.peer().map(|p| (p.version, p.nonce, p.receive, p.payload));
+    assert_eq!(told, Some((VERSION, 21, 4096, 1024)));
+}
+
+#[test]
+fn the_caller_begins_anew() {
+    let (mut now, mut a, mut b) = pair();
+    a.finish();
+    b.finish();
+    talk(&mut now, 200, &mut a, &mut b);
+    assert_eq!(events(&mut a), [Event::Closed, Event::PeerFinished]);
+    assert_eq!((a.state(), b.state(), a.all_acknowledged()), (State::Closed, State::Closed, true));
+    assert_eq!(a.send(b"late"), 0);
+    a.restart(11);
+    talk(&mut now, 200, &mut a, &mut b);
+    assert_eq!((a.state(), b.state()), (State::Calling, State::Closed), "only its caller wakes a closed end");
+    b.restart(22);
+    talk(&mut now, 600, &mut a, &mut b);
+    assert_eq!((a.state(), b.state()), (State::Open, State::Open));
+    assert_eq!(events(&mut a), [Event::Connected]);
+}
+
+#[test]
+fn finish_before_a_connection_closes() {
+    let mut a = small(10);
+    a.finish();
+    assert_eq!(events(&mut a), [Event::Closed]);
+    assert_eq!((a.state(), a.deadline()), (State::Closed, None));
+}
+
+#[test]
+fn silence_is_told_once_and_its_end_too() {
+    let (mut now, mut a, mut b) = pair();
+    a.send(b"lost at first");
+    // What `a` says reaches nobody.
+    let mut out = [0; WIRE_MAX];
+    let mut packets = 0;
+    for _ in 0..10_000 {
+        now += 1_000;
+        packets += u32::from(a.transmit(now, &mut out) > 0);
+    }
+    assert_eq!(events(&mut a), [Event::Silent]);
+    assert!((195..260).contains(&packets), "a probe every 50 ms, and hellos: {packets}");
+    talk(&mut now, 100, &mut a, &mut b);
+    assert_eq!(events(&mut a), [Event::Resumed]);
+    assert_eq!(b.recv_ready(), 13);
+    assert!(a.all_acknowledged());
+}
+
+#[test]
+fn a_peer_of_another_version_is_named_once() {
+    let mut a = small(10);
+    let hello = Hello {
+        lowest: 2,
+        highest: 3,
+        open: false,
+        mends: true,
+        nonce: 77,
+        echo: 0,
+        receive: 4096,
+        payload: 1024,
+        baud: 9600,
+    };
+    let mut out = [0; WIRE_MAX];
+    let count = a.put(&mut out, true, &hello.bytes(), (&[], &[]), 0);
+    a.receive_bytes(5, &out[..count]);
+    a.receive_bytes(9, &out[..count]);
+    assert_eq!(events(&mut a), [Event::Incompatible { lowest: 2, highest: 3 }]);
+    assert_eq!(a.state(), State::Calling);
+}
+
+#[test]
+fn a_deadline_is_kept_and_never_spins() {
+    let (mut now, mut a, _) = pair();
+    a.send(&[7; 4096]);
+    let mut out = [0; WIRE_MAX];
+    let mut woken = 0;
+    let until = now + 2_000_000;
+    while now < until {
+        while a.transmit(now, &mut out) > 0 {}
+        let at = a.deadline().unwrap();
+        assert!(at > now, "nothing was due at {now}, and the deadline is {at}");
+        now = at;
+        woken += 1;
+    }
+    assert!(woken < 80, "{woken}");
+}
+
+#[test]
+fn the_memory_is_as_the_page_says() {
+    let board = size_of::<BoardLink>();
+    let leaf = size_of::<LeafLink>();
+    println!("{board} and {leaf} bytes");
+    assert!(board <= 2 * 32768 + 1200 + 20 * 256 + 640 && board < 71 * 1024 + 512, "{board}");
+    assert!(leaf <= 512 + 256 + 192 + 20 * 12 + 640 && leaf < 1_850, "{leaf}");
+}

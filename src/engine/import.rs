@@ -174,7 +174,7 @@ impl Engine {
                         let who = self.name_of(checkpoint.author)?;
                         return Err(Error::bundle(at, BundleProblem::Signature(who)));
                     }
-                    self.refuse_twin(&checkpoint)?;
+                    self.refuse_twin(&checkpoint, &key)?;
                 }
                 Item::End => break,
             }
@@ -211,11 +211,13 @@ impl Engine {
     }
 
     /// Refuses a group that contradicts what is here of the same author.
-    fn refuse_twin(&self, checkpoint: &Checkpoint) -> Result<()> {
+    fn refuse_twin(&self, checkpoint: &Checkpoint, key: &[u8; 32]) -> Result<()> {
         let Some(dev) = self.device_number(checkpoint.author)? else { return Ok(()) };
         let stream = checkpoint.stream.number();
         let position = self.position(dev, checkpoint.stream)?;
-        let fits = if checkpoint.first == position.seq + 1 {
+        let fits = if checkpoint.first == 1 && position.seq == 0 {
+            checkpoint.prev == packmule_core::wire::Chain::start(key, checkpoint.stream)
+        } else if checkpoint.first == position.seq + 1 {
             checkpoint.prev == position.chain
         } else if checkpoint.last <= position.seq {
             let here: Option<Vec<u8>> = super::value::maybe(

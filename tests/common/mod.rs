@@ -19,7 +19,13 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        // In memory where there is such a folder: what is tested here is not the disk.
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() {
+            tempfile::tempdir_in(memory).unwrap()
+        } else {
+            tempfile::tempdir().unwrap()
+        };
         let fleet = FleetKey::create(&dir.path().join("fleet.key")).unwrap();
         Self { dir, fleet, clock: Arc::new(AtomicI64::new(1_700_000_000_000)) }
     }

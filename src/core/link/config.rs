@@ -97,6 +97,8 @@ pub struct Peer {
     pub nonce: u32,
     /// Its receive buffer, bytes.
     pub receive: u32,
+    /// Its send buffer, bytes: what it can have under way before it is acknowledged.
+    pub send: u32,
     /// Bytes of the stream that it takes in one packet.
     pub payload: u16,
     /// It understands error correction.

@@ -134,7 +134,13 @@ impl Handshake {
     }
 
     /// The hello to send now.
-    pub(super) fn hello(&mut self, now: u64, config: &Config, receive: u32, payload: u16) -> Hello {
+    pub(super) fn hello(
+        &mut self,
+        now: u64,
+        config: &Config,
+        (send, receive): (u32, u32),
+        payload: u16,
+    ) -> Hello {
         let wait =
             self.call_wait.saturating_mul(2).clamp(config.hello_us, config.hello_max_us.max(config.hello_us));
         self.call_wait = wait;
@@ -150,6 +156,7 @@ impl Handshake {
             receive,
             payload,
             baud: config.baud_max,
+            send,
         }
     }
 }
@@ -202,6 +209,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 version,
                 nonce: hello.nonce,
                 receive: hello.receive,
+                send: hello.send,
                 payload: hello.payload,
                 mends: hello.mends,
                 baud_max: hello.baud,
@@ -217,6 +225,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         }
         if acts.adopt {
             self.sender.grant(hello.receive);
+            self.receiver.peer_send = hello.send;
         }
         self.tell(now, acts.tell);
         self.mark_heard(now);

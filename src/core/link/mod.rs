@@ -421,7 +421,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     }
 
     fn put_hello(&mut self, now: u64, out: &mut [u8], lead: bool) -> usize {
-        let hello = self.hand.hello(now, &self.config, RX as u32, config::payload_for(PACKET));
+        let hello = self.hand.hello(now, &self.config, (TX as u32, RX as u32), config::payload_for(PACKET));
         self.put(out, lead, &hello.bytes(), (&[], &[]), 0)
     }
 
@@ -502,8 +502,11 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         let byte_ns = u64::from(self.config.byte_bits) * 1_000_000_000 / u64::from(self.config.baud.max(1));
         let quick =
             (PACKET_US * 1000 / byte_ns.max(1)).clamp(u64::from(PAYLOAD_MIN), u64::from(PAYLOAD_MAX)) as u16;
-        let peer = self.hand.peer.as_ref().map_or(PAYLOAD_MIN, |p| p.payload);
-        quick.min(self.config.payload_max).min(peer).max(1)
+        let (takes, receive) = self.hand.peer.as_ref().map_or((PAYLOAD_MIN, 0), |p| (p.payload, p.receive));
+        // Several packets to a buffer, so that one is under way while another is acknowledged.
+        let several =
+            (TX as u32 / 4).min(receive / 2).clamp(u32::from(PAYLOAD_MIN), u32::from(PAYLOAD_MAX)) as u16;
+        quick.min(several).min(self.config.payload_max).min(takes).max(1)
     }
 
     fn payload_in(&self, room: usize) -> usize {

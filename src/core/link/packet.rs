@@ -16,7 +16,7 @@
 //! data    narrow: offset:2, bytes to the end · wide: offset:4, bytes to the end
 //!           no bytes and no finish: a probe. A finish takes one place in the stream after the bytes.
 //! hello   0x80 "PML" lowest version:1 highest version:1 flags:1 0:1 nonce:4 echo:4 receive:4
-//!         payload:2 baud:4, and what later versions add (at most 32 bytes)
+//!         payload:2 baud:4 send:4, and what later versions add (at most 48 bytes)
 //!           flags    1 the sender has heard an echo of its nonce · 2 mends (error correction)
 //! ```
 //!
@@ -36,8 +36,8 @@ pub(super) const OVERHEAD_MAX: usize = 5 + 14 + MAP_MAX + 4 + CRC_LEN;
 /// Head, offset, CRC, one stuffing byte, one delimiter: what a plain data packet costs.
 pub(super) const OVERHEAD_USUAL: u32 = 2 + 2 + 4 + 2;
 const MAGIC: [u8; 4] = *b"\x80PML";
-const HELLO_LEN: usize = 26;
-const HELLO_LEN_MAX: usize = 32;
+const HELLO_LEN: usize = 30;
+const HELLO_LEN_MAX: usize = 48;
 
 /// A number of which some low bits are known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -232,13 +232,14 @@ pub(super) struct Hello {
     pub(super) receive: u32,
     pub(super) payload: u16,
     pub(super) baud: u32,
+    pub(super) send: u32,
 }
 
 impl Hello {
     pub(super) fn bytes(&self) -> [u8; HELLO_LEN] {
         let mut all = [0; HELLO_LEN];
         let flags = u8::from(self.open) | u8::from(self.mends) << 1;
-        let parts: [&[u8]; 7] = [
+        let parts: [&[u8]; 8] = [
             &MAGIC,
             &[self.lowest, self.highest, flags, 0],
             &self.nonce.to_le_bytes(),
@@ -246,6 +247,7 @@ impl Hello {
             &self.receive.to_le_bytes(),
             &self.payload.to_le_bytes(),
             &self.baud.to_le_bytes(),
+            &self.send.to_le_bytes(),
         ];
         for (slot, byte) in all.iter_mut().zip(parts.into_iter().flatten()) {
             *slot = *byte;
@@ -260,7 +262,7 @@ impl Hello {
         }
         let (lowest, highest, flags, _) = (fields.u8()?, fields.u8()?, fields.u8()?, fields.u8()?);
         let (nonce, echo, receive) = (fields.u32()?, fields.u32()?, fields.u32()?);
-        let (payload, baud) = (fields.u16()?, fields.u32()?);
+        let (payload, baud, send) = (fields.u16()?, fields.u32()?, fields.u32()?);
         Some(Self {
             lowest,
             highest,
@@ -271,6 +273,7 @@ impl Hello {
             receive,
             payload,
             baud,
+            send,
         })
     }
 }
@@ -308,10 +311,14 @@ mod tests {
             receive: 5,
             payload: 6,
             baud: 7,
+            send: 8,
         };
         assert_eq!(
             hello.bytes(),
-            [0x80, b'P', b'M', b'L', 1, 2, 3, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 7, 0, 0, 0]
+            [
+                0x80, b'P', b'M', b'L', 1, 2, 3, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 7, 0, 0, 0, 8,
+                0, 0, 0
+            ]
         );
         assert_eq!(Hello::parse(&hello.bytes()), Some(hello));
     }

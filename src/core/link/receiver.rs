@@ -40,6 +40,9 @@ pub(super) struct Receiver<const RX: usize, const FLIGHT: usize> {
     /// When an acknowledgement is due. 0: now.
     pub(super) ack_at: Option<u64>,
     unacked: u32,
+    unacked_bytes: u32,
+    /// The peer's send buffer: it waits for acknowledgements when that is full.
+    pub(super) peer_send: u32,
     /// The highest number at each of the last acknowledgements, the oldest last.
     told: [u32; 3],
     /// The credit as last told.
@@ -62,6 +65,8 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
             mended: 0,
             ack_at: None,
             unacked: 0,
+            unacked_bytes: 0,
+            peer_send: u32::MAX,
             told: [FIRST.wrapping_sub(1); 3],
             limit_told: FIRST.wrapping_add(RX as u32),
         }
@@ -79,6 +84,7 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         self.mended = 0;
         self.ack_at = None;
         self.unacked = 0;
+        self.unacked_bytes = 0;
         self.told = [FIRST.wrapping_sub(1); 3];
         self.limit_told = FIRST.wrapping_add(RX as u32);
     }
@@ -127,8 +133,14 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
             self.seen |= 1 << (behind - 1);
         }
         self.unacked += 1;
+        self.unacked_bytes += data.bytes.len() as u32;
         let room = self.limit_told.wrapping_sub(self.whole) as i32;
-        if ahead != 1 || probe || self.unacked >= ACK_EVERY || room < RX as i32 / 2 {
+        if ahead != 1
+            || probe
+            || self.unacked >= ACK_EVERY
+            || room <= RX as i32 / 2
+            || self.unacked_bytes >= self.peer_send / 4
+        {
             self.ack_at = Some(0);
         }
         taken
@@ -238,6 +250,7 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         self.limit_told = self.limit();
         self.ack_at = None;
         self.unacked = 0;
+        self.unacked_bytes = 0;
         AckOut {
             highest: self.highest,
             whole: self.whole,

@@ -78,6 +78,27 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether the triggers are not as they must be any more: the unique indexes are others, for one.
+    pub(crate) fn capture_outdated(&self, table: &Table) -> Result<bool> {
+        if table.def.append {
+            return Ok(false);
+        }
+        let wanted = triggers(&self.db, table.tid, &table.dirty(), &table.def)?;
+        let mut statement =
+            self.db.prepare_cached("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1")?;
+        let mut found = 0;
+        for name in trigger_names(table.tid) {
+            let mut rows = statement.query([name])?;
+            if let Some(row) = rows.next()? {
+                if !wanted.contains(&row.get::<_, String>(0)?) {
+                    return Ok(true);
+                }
+                found += 1;
+            }
+        }
+        Ok(found != wanted.matches("CREATE TRIGGER _pm_").count())
+    }
+
     /// Whether all triggers that the table must have are there: dropping a table takes them along.
     pub(crate) fn capture_intact(&self, table: &Table) -> Result<bool> {
         if table.def.append {
@@ -147,9 +168,11 @@ fn triggers(db: &Connection, tid: i64, list: &str, def: &TableDef) -> Result<Str
         DELETE = note::DELETE,
     );
     let mut displaced: Vec<String> = uniques.iter().map(|u| u.same.clone()).collect();
-    if !def.without_rowid && !def.integer_key() {
-        // INSERT OR REPLACE with a rowid of its own removes the row that has it.
-        displaced.push(format!("{table}.rowid = NEW.rowid"));
+    let mut claims_place = claims.clone();
+    if let Some(rowid) = free_rowid(db, def)? {
+        // A REPLACE that sets the rowid removes the row that has it.
+        displaced.push(format!("{table}.{rowid} = NEW.{rowid}"));
+        claims_place += &format!(" OR OLD.{rowid} <> NEW.{rowid}");
     }
     if !displaced.is_empty() {
         let notes = displaced.iter().fold(String::new(), |sql, same| {
@@ -161,10 +184,20 @@ fn triggers(db: &Connection, tid: i64, list: &str, def: &TableDef) -> Result<Str
         });
         sql += &format!(
             "CREATE TRIGGER {replace} BEFORE INSERT ON {table} BEGIN{notes} END;
-             CREATE TRIGGER {displace} BEFORE UPDATE ON {table} WHEN {claims} BEGIN{notes} END;"
+             CREATE TRIGGER {displace} BEFORE UPDATE ON {table} WHEN {claims_place} BEGIN{notes} END;"
         );
     }
     Ok(sql)
+}
+
+/// The name of the rowid, if there is one that is not the key itself and that SQL can set.
+fn free_rowid(db: &Connection, def: &TableDef) -> Result<Option<&'static str>> {
+    let name = ["rowid", "_rowid_", "oid"].into_iter().find(|name| def.column(name).is_none());
+    // INTEGER PRIMARY KEY DESC has an index, and is no alias of the rowid.
+    let indexed = "SELECT count(*) FROM pragma_index_list(?1) WHERE origin = 'pk'";
+    let is_key = def.integer_key()
+        && db.prepare_cached(indexed)?.query_row([&def.name], |row| row.get::<_, i64>(0))? == 0;
+    Ok(name.filter(|_| !def.without_rowid && !is_key))
 }
 
 /// A unique index other than the primary key's.

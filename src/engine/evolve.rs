@@ -2,13 +2,14 @@
 
 use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, Mode};
+use rusqlite::params_from_iter;
 
 use super::Engine;
 use super::capture::note;
 use super::catalog::{State, Table};
 use super::def::{ColumnDef, Default, TableDef, literal};
 use super::error::{Error, Result};
-use super::value::quote;
+use super::value::{Bind, maybe, quote, read_key};
 use super::{OwnedValue, store};
 
 impl Engine {
@@ -100,8 +101,14 @@ impl Engine {
             self.adopt_def(table.tid, &def)?;
             self.reload_catalog()?;
         }
-        if changed || !intact {
-            self.install_capture(&*self.table(table.tid)?)?;
+        let table = &*self.table(table.tid)?;
+        let outdated = self.capture_outdated(table)?;
+        if outdated || !intact {
+            self.install_capture(table)?;
+        }
+        if outdated && intact {
+            // A unique index that the triggers did not know may have made a REPLACE remove rows.
+            self.note_missing(table)?;
         }
         if !intact {
             // The table was made anew. What was deleted meanwhile nobody noted.
@@ -138,6 +145,33 @@ impl Engine {
             ),
             [],
         )?;
+        Ok(())
+    }
+
+    /// Notes rows that should be there by what is remembered of them, and are not.
+    fn note_missing(&self, table: &Table) -> Result<()> {
+        if !table.shows_shared() {
+            return Ok(());
+        }
+        let mut statement = self.db.prepare_cached(
+            "SELECT key FROM _pm_head h WHERE tid = ?1 AND kind <> 3
+             AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)",
+        )?;
+        let mut rows = statement.query([table.tid])?;
+        while let Some(row) = rows.next()? {
+            let key = read_key(&row.get::<_, Vec<u8>>(0)?)?;
+            let binds = || params_from_iter(key.iter().map(|v| Bind(v.borrow())));
+            if maybe::<i64>(&self.db, &table.select_sql("1"), binds())?.is_none() {
+                let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
+                let sql = format!(
+                    "INSERT INTO {} VALUES ({}, {})",
+                    table.dirty(),
+                    marks.join(", "),
+                    note::MAYBE_GONE
+                );
+                self.db.prepare_cached(&sql)?.execute(binds())?;
+            }
+        }
         Ok(())
     }
 

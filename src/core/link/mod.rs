@@ -14,6 +14,7 @@
 //! | `adapt.rs` | packet length and error correction by the measured loss; `GOODPUT.md` is what it carries |
 //! | `packet.rs`, `check.rs`, `fec.rs`, `cobs.rs` | the bytes: fields, check sum, error correction, framing |
 //! | `config.rs` | [`Config`], limits, [`Event`], [`Stats`] |
+//! | `show.rs` | how a link looks in a log (`Debug`, `defmt`) |
 //! | `pump.rs` | [`Pump`]: a UART through `embedded-io` |
 //!
 //! Imports from the crate: nothing. From outside: `crc`, and `embedded-io` in `pump.rs` alone.
@@ -51,6 +52,7 @@ mod packet;
 mod pump;
 mod receiver;
 mod sender;
+mod show;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,11 @@ impl Pump {
         Self { out: [0; WIRE_MAX], from: 0, to: 0 }
     }
 
+    /// Bytes that the link handed out and the port has not taken.
+    pub const fn waiting(&self) -> usize {
+        self.to - self.from
+    }
+
     /// Moves what has arrived into the link and what is due out of it. Gives when to come back at
     /// the latest ([`Link::deadline`]); come earlier when bytes arrive or after `send` and `recv`.
     ///

@@ -1,0 +1,181 @@
+//! Conflicts: conflicts, resolve.
+
+use std::path::Path;
+
+use packmule::{Conflict, ConflictKind, ConflictVersion, OwnedValue, Resolution};
+use serde_json::{Value, json};
+
+use super::{of_db, open};
+use crate::Context;
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::output::{Out, columns, say};
+use crate::show::{count, iso, number, quoted, shell_word, shown, time};
+use crate::value::{json_row, read, show};
+
+/// `packmule conflicts`.
+pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0);
+    let open = open(context)?.conflicts().map_err(of_db(path))?;
+    let out = &mut *context.out;
+    out.document(json!({ "conflicts": open.iter().map(conflict_json).collect::<Vec<_>>() }));
+    match open.len() {
+        0 => say!(out, "{}: no conflict is open", shown(path)),
+        n => say!(out, "{}: {} open", shown(path), count(n as u64, "conflict")),
+    }
+    for conflict in &open {
+        tell(path, conflict, out);
+    }
+    Ok(())
+}
+
+fn conflict_json(conflict: &Conflict) -> Value {
+    let mut document = json!({
+        "id": conflict.id,
+        "table": conflict.table,
+        "key": json_row(&conflict.key),
+        "kind": conflict.kind.word(),
+        "versions": conflict.versions.iter().map(|version| json!({
+            "device": version.device.map(|id| id.to_string()),
+            "name": version.name,
+            "at": version.at.map(iso),
+            "op": version.op,
+            "shown": version.shown,
+            "values": json_row(&version.values),
+        })).collect::<Vec<_>>(),
+    });
+    match &conflict.kind {
+        ConflictKind::Unique(columns) => document["columns"] = json!(columns),
+        ConflictKind::ForeignKey(columns, parent) => {
+            document["columns"] = json!(columns);
+            document["parent"] = json!(parent);
+        }
+        ConflictKind::Check(reason) => document["reason"] = json!(reason),
+        _ => {}
+    }
+    document
+}
+
+/// A conflict for people: its versions, what differs between them, and how it is closed.
+fn tell(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
+    let key: Vec<String> =
+        conflict.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
+    say!(out);
+    say!(out, "{}  {}: {}", conflict.id, conflict.table, key.join(", "));
+    say!(out, "  {}", why(&conflict.kind));
+    for version in &conflict.versions {
+        let at = version.at.map_or_else(String::new, |at| format!(", {}", time(at)));
+        let shown = if version.shown { "  <- the table shows this one" } else { "" };
+        say!(out, "  {} by {}{at}{shown}", version.op, version.author());
+        let rows: Vec<Vec<String>> = version
+            .values
+            .iter()
+            .filter(|(name, _)| !conflict.key.iter().any(|(key, _)| key == name))
+            .map(|(name, value)| {
+                let mark = if differs(&conflict.versions, name, value) { "*" } else { " " };
+                vec![format!("    {mark} {name}"), format!("= {}", show(value))]
+            })
+            .collect();
+        columns(&rows).iter().for_each(|line| say!(out, "{line}"));
+    }
+    say!(out, "  to close it:");
+    let resolve = format!("packmule resolve {} {}", quoted(path), conflict.id);
+    let take = !matches!(conflict.kind, ConflictKind::ForeignKey(..) | ConflictKind::Check(_));
+    for version in conflict.versions.iter().filter(|_| take) {
+        let Some(id) = version.device else { continue };
+        let one_of_a_name = |v: &&ConflictVersion| v.name == version.name && v.device != Some(id);
+        let who = match &version.name {
+            Some(name) if !conflict.versions.iter().any(|v| one_of_a_name(&v)) => name.clone(),
+            _ => version.author(),
+        };
+        say!(out, "    {resolve} --take {}", shell_word(&who));
+    }
+    say!(out, "    {resolve} --set {}", example_set(conflict));
+    say!(out, "    {resolve} --delete");
+    if matches!(conflict.kind, ConflictKind::InsertInsert | ConflictKind::UpdateUpdate) {
+        say!(out, "    {resolve} --keep-both");
+    }
+}
+
+fn differs(versions: &[ConflictVersion], name: &str, value: &OwnedValue) -> bool {
+    versions
+        .iter()
+        .filter(|v| !v.values.is_empty())
+        .any(|v| v.values.iter().find(|(n, _)| n == name).is_none_or(|(_, other)| other != value))
+}
+
+fn example_set(conflict: &Conflict) -> String {
+    let values = conflict.versions.iter().flat_map(|v| &v.values);
+    let open: Vec<&str> = values
+        .filter(|(name, value)| {
+            !conflict.key.iter().any(|(key, _)| key == name) && differs(&conflict.versions, name, value)
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let column = match &conflict.kind {
+        ConflictKind::Unique(columns) | ConflictKind::ForeignKey(columns, _) => {
+            columns.first().map(String::as_str)
+        }
+        _ => open.first().copied(),
+    };
+    format!("{}=VALUE", shell_word(column.unwrap_or("COLUMN")))
+}
+
+fn why(kind: &ConflictKind) -> String {
+    match kind {
+        ConflictKind::InsertInsert => "insert/insert: devices made different rows under one key".into(),
+        ConflictKind::UpdateUpdate => {
+            "update/update: devices changed the row differently, none having seen the other's".into()
+        }
+        ConflictKind::UpdateDelete => "update/delete: one device deleted the row, another changed it".into(),
+        ConflictKind::Unique(columns) => {
+            format!("unique: another row has the same {}, so this one is kept out", columns.join(", "))
+        }
+        ConflictKind::Check(reason) => {
+            format!("check: the row is kept out, since it breaks a constraint here: {reason}")
+        }
+        ConflictKind::ForeignKey(columns, parent) => {
+            format!("foreign-key: {} refers to a row of `{parent}` that is not there", columns.join(", "))
+        }
+    }
+}
+
+/// `packmule resolve`.
+pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let args = &context.args;
+    let path = args.path(0);
+    let given = ["take", "set", "delete", "keep-both"].into_iter().filter(|flag| args.has(flag)).count();
+    if given != 1 {
+        return Err(args.wrong("say how: one of --take DEVICE, --set COL=VALUE, --delete, --keep-both"));
+    }
+    let set = wanted_values(args)?;
+    let id = args.text(1)?;
+    let mut engine = open(context)?;
+    let resolution = match args.flag("take")? {
+        Some(device) => Resolution::Take(engine.find_device(device).map_err(of_db(path))?),
+        None if args.has("delete") => Resolution::Delete,
+        None if args.has("keep-both") => Resolution::KeepBoth,
+        None => Resolution::Set(set),
+    };
+    engine.resolve(id, &resolution).map_err(of_db(path))?;
+    let left = engine.status().map_err(of_db(path))?.conflicts;
+    let out = &mut *context.out;
+    out.document(json!({ "resolved": id, "conflicts_open": left }));
+    say!(out, "{id} is closed; the next bundles carry this to the other devices");
+    match left {
+        0 => say!(out, "no conflict is open any more"),
+        1 => say!(out, "1 conflict is still open"),
+        n => say!(out, "{} conflicts are still open", number(n)),
+    }
+    Ok(())
+}
+
+fn wanted_values(args: &Args) -> Result<Vec<(String, OwnedValue)>, Failure> {
+    args.all("set")?
+        .into_iter()
+        .map(|given| match given.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), read(value))),
+            _ => Err(args.wrong(format!("--set is COL=VALUE, not `{given}`"))),
+        })
+        .collect()
+}

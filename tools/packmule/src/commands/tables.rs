@@ -1,0 +1,132 @@
+//! Tables: track, untrack, seal.
+
+use packmule::{ColumnMerge, Engine, Merge, Mode, Policy, TrackOptions};
+use serde_json::json;
+
+use super::{of_db, open};
+use crate::Context;
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::output::say;
+use crate::show::{count, quoted, shown};
+
+/// `packmule track`.
+pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0);
+    check_columns(&context.args)?;
+    let mut engine = open(context)?;
+    let options = wanted(&context.args, &engine)?;
+    let mut told = Vec::new();
+    let mut done: Vec<&str> = Vec::new();
+    for table in context.args.texts(1)? {
+        let report = engine.track(table, &options).map_err(|e| {
+            let failure = of_db(path)(e);
+            if done.is_empty() {
+                failure
+            } else {
+                failure.after(&format!("(tracked before it: {})", done.join(", ")))
+            }
+        })?;
+        done.push(table);
+        told.push(json!({ "table": table, "already": report.already, "rows": report.rows, "advice": report.advice }));
+        let out = &mut *context.out;
+        if report.already {
+            say!(out, "{table}: tracked in this way already");
+        } else {
+            say!(out, "{table}: tracked, {} taken in", count(report.rows, "row"));
+        }
+        for advice in &report.advice {
+            say!(out, "  note: {advice}");
+        }
+    }
+    context.out.document(json!({ "tables": told }));
+    Ok(())
+}
+
+fn column_merge(word: &str) -> Option<ColumnMerge> {
+    Some(match word {
+        "counter" => ColumnMerge::Counter,
+        "max" => ColumnMerge::Max,
+        "min" => ColumnMerge::Min,
+        "lww" => ColumnMerge::Lww,
+        _ => return None,
+    })
+}
+
+/// Wrong usage is found before the database is looked at.
+fn check_columns(args: &Args) -> Result<Vec<(String, ColumnMerge)>, Failure> {
+    args.all("column")?
+        .into_iter()
+        .map(|given| {
+            let parts = given.rsplit_once('=').filter(|(name, _)| !name.is_empty());
+            let column = parts.and_then(|(name, how)| Some((name.to_owned(), column_merge(how)?)));
+            column.ok_or_else(|| args.wrong(format!("--column is NAME=counter|max|min|lww, not `{given}`")))
+        })
+        .collect()
+}
+
+fn wanted(args: &Args, engine: &Engine) -> Result<TrackOptions, Failure> {
+    let policy = match args.flag("policy")? {
+        None | Some("manual") => Policy::Manual,
+        Some("lww") => Policy::Lww,
+        Some(other) => {
+            let device = other.strip_prefix("prefer-device=").unwrap_or_default();
+            Policy::Prefer(engine.find_device(device).map_err(of_db(args.path(0)))?)
+        }
+    };
+    Ok(TrackOptions {
+        mode: if args.flag("mode")? == Some("per-device") { Mode::PerDevice } else { Mode::Shared },
+        append: args.has("append"),
+        merge: if args.flag("merge")? == Some("cell") { Merge::Cell } else { Merge::Row },
+        policy,
+        columns: check_columns(args)?,
+    })
+}
+
+/// `packmule untrack`.
+pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0);
+    let mut engine = open(context)?;
+    let tables = context.args.texts(1)?;
+    // All of them or none: what is not tracked is found before anything is done.
+    let known = engine.status().map_err(of_db(path))?.tables;
+    for table in &tables {
+        if !known.iter().any(|t| t.name.eq_ignore_ascii_case(table) && t.how != "not tracked any more") {
+            let tracked =
+                known.iter().filter(|t| t.how != "not tracked any more").map(|t| t.name.clone()).collect();
+            return Err(of_db(path)(packmule::Error::UnknownTable { table: (*table).to_owned(), tracked }));
+        }
+    }
+    for table in &tables {
+        engine.untrack(table).map_err(of_db(path))?;
+        say!(context.out, "{table}: not tracked any more; its rows stay");
+    }
+    context.out.document(json!({ "untracked": tables }));
+    Ok(())
+}
+
+/// `packmule seal`.
+pub fn seal(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0);
+    let mut engine = open(context)?;
+    let report = engine.seal().map_err(of_db(path))?;
+    let out = &mut *context.out;
+    out.document(json!({ "frames": report.frames, "ops": report.ops }));
+    if report.frames > 0 {
+        say!(
+            out,
+            "{}: {} sealed in {}",
+            shown(path),
+            count(report.ops, "row"),
+            count(report.frames, "frame")
+        );
+        return Ok(());
+    }
+    say!(out, "{}: nothing was written since the last seal", shown(path));
+    let tracked =
+        engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.how != "not tracked any more");
+    if !tracked {
+        say!(out, "no table is tracked yet: `packmule track {} TABLE`", quoted(path));
+    }
+    Ok(())
+}

@@ -55,11 +55,11 @@ impl Failure {
         Self::Refused { file: Some(shown(file)), message, strangers }
     }
 
-    /// The same, with something said before the reason.
-    pub fn after(self, before: &str) -> Self {
+    /// The same, with more said after it.
+    pub fn and(self, more: &str) -> Self {
         match self {
             Self::Refused { file, message, strangers } => {
-                Self::Refused { file, message: format!("{message}\n{before}"), strangers }
+                Self::Refused { file, message: message + more, strangers }
             }
             other => other,
         }

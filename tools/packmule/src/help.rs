@@ -11,7 +11,27 @@ pub fn usage(command: &Command) -> String {
         parts.push(command.operands.into());
     }
     parts.extend(command.flags.iter().map(|flag| format!("[{}]", flag_form(flag))));
-    parts.join(" ")
+    wrap(&parts, 13)
+}
+
+/// Words in lines of 80 letters, those after the first set in.
+fn wrap(words: &[String], indent: usize) -> String {
+    let mut text = String::new();
+    let mut width = 0;
+    for word in words {
+        let len = word.chars().count();
+        if width > 0 && width + 1 + len > 80 {
+            text.push('\n');
+            text.extend(std::iter::repeat_n(' ', indent));
+            width = indent;
+        } else if width > 0 {
+            text.push(' ');
+            width += 1;
+        }
+        text.push_str(word);
+        width += len;
+    }
+    text
 }
 
 fn flag_form(flag: &Flag) -> String {
@@ -30,7 +50,8 @@ fn flag_lines<'a>(flags: impl Iterator<Item = &'a Flag>) -> String {
 
 /// Help for one command.
 pub fn of(command: &Command) -> String {
-    let mut text = format!("{}\n\nusage: {}\n\n{}\n", command.summary, usage(command), command.about.trim());
+    let about: Vec<String> = command.about.split_whitespace().map(str::to_owned).collect();
+    let mut text = format!("{}\n\nusage: {}\n\n{}\n", command.summary, usage(command), wrap(&about, 0));
     if !command.flags.is_empty() {
         text.push_str(&format!("\nflags:\n{}\n", flag_lines(command.flags.iter())));
     }

@@ -56,7 +56,7 @@ impl<'a> Intake<'a> {
                     return failure;
                 }
                 let before = count(self.taken.len() as u64, "file");
-                failure.after(&format!("({before} before it had been taken in, which stays)"))
+                failure.and(&format!("\n({before} before it had been taken in, which stays)"))
             })?;
         }
         Ok(())

@@ -27,7 +27,7 @@ pub fn export(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let peer = args.flag("for")?;
     let recipient = match peer {
-        Some(device) => Recipient::Device(engine.find_device(device).map_err(of_db(path))?),
+        Some(device) => Recipient::Device(engine.find_device(device).map_err(|e| unheard(path, e))?),
         None => Recipient::Anyone,
     };
     if recipient == Recipient::Device(engine.identity().id) {
@@ -63,6 +63,13 @@ pub fn export(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// A device that was never heard of can still be sent everything.
+fn unheard(db: &Path, error: packmule::Error) -> Failure {
+    let none = matches!(&error, packmule::Error::Device { candidates, .. } if candidates.is_empty());
+    let failure = of_db(db)(error);
+    if none { failure.and("; without --for the bundle has all there is, for any device") } else { failure }
 }
 
 fn write(

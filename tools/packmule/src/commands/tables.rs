@@ -24,7 +24,7 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             if done.is_empty() {
                 failure
             } else {
-                failure.after(&format!("(tracked before it: {})", done.join(", ")))
+                failure.and(&format!("\n(tracked before it: {})", done.join(", ")))
             }
         })?;
         done.push(table);

@@ -1,0 +1,77 @@
+//! Bundles taken apart and put together again, as another program might, or an attacker.
+#![allow(dead_code)] // Each test uses a part of it.
+
+use packmule::core::model::{DeviceId, Stream};
+use packmule::core::wire::{
+    Checkpoint, Footer, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, put, take, write_record,
+};
+use sha2::{Digest, Sha256};
+
+pub type Record = (RecordKind, Vec<u8>);
+
+/// The records, each without the check sum that its record adds.
+pub fn records(bytes: &[u8]) -> Vec<Record> {
+    let mut rest = &bytes[MAGIC.len()..];
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let head = RecordHead::parse(rest[..RECORD_HEAD_LEN].try_into().unwrap()).unwrap();
+        let end = RECORD_HEAD_LEN + head.len as usize;
+        all.push((head.kind, head.check(&rest[RECORD_HEAD_LEN..end]).unwrap().to_vec()));
+        rest = &rest[end..];
+    }
+    all
+}
+
+/// A bundle of these records, with every check sum and the footer made anew.
+pub fn join(records: &[Record]) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    let mut frames = 0;
+    for (kind, body) in records.iter().filter(|(kind, _)| *kind != RecordKind::Footer) {
+        frames += u64::from(*kind == RecordKind::Frame);
+        add(&mut out, *kind, body);
+    }
+    let mut body = [0; 64];
+    let len = put(&mut body, &Footer { frames, sha256: Sha256::digest(&out).into() }).unwrap();
+    add(&mut out, RecordKind::Footer, &body[..len]);
+    out
+}
+
+fn add(out: &mut Vec<u8>, kind: RecordKind, body: &[u8]) {
+    let mut buf = vec![0; body.len() + 64];
+    let len = write_record(&mut buf, kind, body).unwrap();
+    out.extend_from_slice(&buf[..len]);
+}
+
+/// One group of a bundle, as a bundle of its own with the same header and certificates.
+pub struct Group {
+    pub author: DeviceId,
+    pub stream: Stream,
+    pub first: u64,
+    pub bytes: Vec<u8>,
+}
+
+pub fn split(bytes: &[u8]) -> Vec<Group> {
+    let mut before = Vec::new();
+    let mut section = None;
+    let mut frames = Vec::new();
+    let mut groups = Vec::new();
+    for (kind, body) in records(bytes) {
+        match kind {
+            RecordKind::Header | RecordKind::Certificate => before.push((kind, body)),
+            RecordKind::Section => section = Some(body),
+            RecordKind::Frame => frames.push((kind, body)),
+            RecordKind::Checkpoint => {
+                let checkpoint = Checkpoint::decode(&body).unwrap();
+                let of = section.clone().unwrap();
+                let Section { author, stream } = take(&mut &of[..]).unwrap();
+                let mut all = before.clone();
+                all.push((RecordKind::Section, of));
+                all.append(&mut frames);
+                all.push((kind, body));
+                groups.push(Group { author, stream, first: checkpoint.first, bytes: join(&all) });
+            }
+            RecordKind::Footer => {}
+        }
+    }
+    groups
+}

@@ -1,0 +1,133 @@
+//! Promise 6: the same frames travel in any way, and the carrier is never trusted.
+
+mod bundles;
+mod common;
+use common::*;
+use packmule::{Engine, Recipient};
+
+fn board(world: &World) -> Engine {
+    let mut a = world.board_with(
+        "a",
+        "CREATE TABLE t (k TEXT PRIMARY KEY, v); CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v);
+         INSERT INTO t VALUES ('x', 1)",
+        &["t"],
+    );
+    a.track("log", &append()).unwrap();
+    sql(
+        &a,
+        "INSERT INTO t VALUES ('big', zeroblob(70000)); INSERT INTO log (v) VALUES ('one'), ('two'); UPDATE t SET v = 2 WHERE k = 'x'",
+    );
+    a
+}
+
+fn content(base: &Engine) -> (String, Vec<String>, Vec<String>) {
+    (
+        base.digest(true).unwrap(),
+        rows(base, "SELECT * FROM log ORDER BY 1, 2"),
+        rows(
+            base,
+            "SELECT d.id, f.stream, f.seq, f.body FROM _pm_frame f JOIN _pm_device d ON d.n = f.dev ORDER BY 1, 2, 3",
+        ),
+    )
+}
+
+#[test]
+fn the_same_content_comes_by_every_way() {
+    let world = World::new();
+    let mut a = board(&world);
+    let bytes = whole_bundle(&mut a);
+    let mut reached = Vec::new();
+
+    let mut by_bytes = world.base("by bytes");
+    import(&mut by_bytes, &bytes);
+    reached.push(by_bytes);
+
+    let mut by_file = world.base("by file");
+    let path = world.dir.path().join("a.pm");
+    let mut file = std::fs::File::create(&path).unwrap();
+    a.export(&mut file, Recipient::Device(by_file.identity().id)).unwrap();
+    drop(file);
+    by_file.import(&mut std::fs::File::open(&path).unwrap(), &mut |_| ()).unwrap();
+    reached.push(by_file);
+
+    let mut by_database = world.base("by database");
+    let report = by_database.import_database(a.path(), &mut |_| ()).unwrap();
+    assert_eq!(report.unsealed, 0);
+    reached.push(by_database);
+
+    // Through another base, which had it from a bundle, and through one more.
+    let mut courier = world.base("courier");
+    import(&mut courier, &bytes);
+    let mut second = world.base("second");
+    carry(&mut courier, &mut second);
+    let mut by_third = world.base("by third");
+    carry(&mut second, &mut by_third);
+    reached.push(by_third);
+
+    let mut by_database_of_another = world.base("by database of another");
+    by_database_of_another.import_database(second.path(), &mut |_| ()).unwrap();
+    reached.push(by_database_of_another);
+
+    let mut by_pieces = world.base("by pieces");
+    for group in bundles::split(&bytes).iter().rev() {
+        import(&mut by_pieces, &group.bytes);
+    }
+    reached.push(by_pieces);
+
+    let expected = content(&reached[0]);
+    assert_eq!(expected.1.len(), 2);
+    for base in &reached {
+        assert!(content(base) == expected, "{}", base.identity().name);
+        assert_eq!(base.verify().unwrap().problems, [""; 0]);
+        assert_eq!(base.digest(false).unwrap(), a.digest(false).unwrap());
+    }
+}
+
+/// A board passes on the shared frames of others; the rows of their own never went to it.
+#[test]
+fn a_board_carries_the_shared_rows_of_another_board() {
+    let world = World::new();
+    let mut a = board(&world);
+    let mut b = world.board("b");
+    let mut base = world.base("base");
+    carry(&mut b, &mut a); // A hears that B is a board.
+    carry(&mut a, &mut b);
+    assert_eq!(rows(&b, "SELECT name FROM sqlite_schema WHERE name = 'log'").len(), 0);
+    digests_equal(&[&a, &b]);
+    // A wrote both kinds in one transaction, which a base takes whole: it waits for the other half.
+    let report = carry(&mut b, &mut base);
+    assert_eq!(rows(&base, "SELECT * FROM t"), ["\"x\"|1"], "what was before it is there");
+    assert_eq!(report.waits.len(), 1);
+    assert!(report.waits[0].missing.contains("the other part"), "{report:?}");
+    sql(&b, "INSERT INTO t VALUES ('of b', 1)");
+    assert_eq!(carry(&mut b, &mut base).waits.len(), 2, "B had seen it");
+    // The rest comes from A itself, later.
+    assert_eq!(carry(&mut a, &mut base).waits, []);
+    carry(&mut base, &mut a);
+    digests_equal(&[&a, &b, &base]);
+    assert_eq!(rows(&base, "SELECT count(*) FROM log"), ["2"]);
+    assert_eq!(base.verify().unwrap().problems, [""; 0]);
+}
+
+/// A database file: its unsealed rows are sealed if its key lies beside it, else counted.
+#[test]
+fn a_database_file_without_its_key_brings_what_is_sealed() {
+    let world = World::new();
+    let mut a = board(&world);
+    a.seal().unwrap();
+    sql(&a, "INSERT INTO t VALUES ('unsealed', 1), ('too', 2); INSERT INTO log (v) VALUES ('unsealed')");
+    let path = a.path().to_owned();
+    drop(a);
+    open(&path).execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let elsewhere = world.dir.path().join("card");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let copy = elsewhere.join("a.db");
+    std::fs::copy(&path, &copy).unwrap();
+    let mut base = world.base("base");
+    let report = base.import_database(&copy, &mut |_| ()).unwrap();
+    assert_eq!(report.unsealed, 3);
+    assert_eq!(rows(&base, "SELECT count(*) FROM t"), ["2"]);
+    let report = base.import_database(&path, &mut |_| ()).unwrap();
+    assert_eq!((report.unsealed, report.ops), (0, 3));
+    assert_eq!(rows(&base, "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM log)"), ["4|3"]);
+}

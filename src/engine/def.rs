@@ -418,7 +418,8 @@ impl TableDef {
         if !integer_key {
             parts.push(format!("PRIMARY KEY ({})", list(&mut self.keys())));
         }
-        for unique in &self.uniques {
+        // Its owner keeps a row unique; here rows come one by one, and two may change places.
+        for unique in self.uniques.iter().filter(|_| !gathered) {
             parts.push(format!("UNIQUE ({})", list(&mut unique.iter().map(|at| *at as usize))));
         }
         for key in self.foreign_keys.iter().filter(|_| !gathered) {
@@ -466,6 +467,13 @@ impl TableDef {
             Default::Timestamp => sql.push_str(" DEFAULT CURRENT_TIMESTAMP"),
         }
         sql
+    }
+
+    /// Why a base could not gather the table's rows.
+    pub(crate) fn ungatherable(&self) -> Option<&'static str> {
+        (self.mode == Mode::PerDevice && self.column(DEVICE_COLUMN).is_some()).then_some(
+            "it has a column `device`, which is what a base puts before the rows of each device; rename it",
+        )
     }
 
     /// The device that a `prefer-device` policy names.

@@ -98,6 +98,9 @@ impl Engine {
                 .collect();
             def.uniques.sort();
             def.foreign_keys.clone_from(&now.foreign_keys);
+            if let Some(reason) = def.ungatherable() {
+                return Err(Error::SchemaChanged { table: name.clone(), reason: reason.into() });
+            }
             self.adopt_def(table.tid, &def)?;
             self.reload_catalog()?;
         }
@@ -209,6 +212,8 @@ impl Engine {
                     } else {
                         "a table of this name is here and not tracked; track it to take them in"
                     };
+                    self.set_note(tid, reason)
+                } else if let Some(reason) = def.ungatherable() {
                     self.set_note(tid, reason)
                 } else if gathers {
                     self.gather(tid, &def)

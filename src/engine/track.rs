@@ -4,7 +4,6 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{ColumnMerge, FrameFlags, Merge, Mode, Policy};
 
 use super::Engine;
-use super::apply::Counts;
 use super::catalog::{State, Table};
 use super::def::TableDef;
 use super::error::{Error, Result};
@@ -121,6 +120,9 @@ impl Engine {
                 "an append table needs an INTEGER PRIMARY KEY AUTOINCREMENT, by which new rows are found; track it without --append",
             ));
         }
+        if let Some(reason) = def.ungatherable() {
+            return Err(Error::cannot_track(&def.name, reason));
+        }
         for (column, merge) in &options.columns {
             let at = def
                 .column(column)
@@ -156,16 +158,20 @@ impl Engine {
                 "other devices' rows of this name are to be gathered here, and a table of this name is in their way; rename it first",
             ));
         }
+        if let Some(reason) = table.def.ungatherable() {
+            return Err(Error::cannot_track(name, reason));
+        }
         self.gather(table.tid, &table.def)?;
         let mut groups = self.db.prepare(
             "SELECT dev, first, last FROM _pm_group WHERE stream = 1 AND applied AND dev <> ?1 ORDER BY lamport, dev, last",
         )?;
         let mut rows = groups.query([self.me])?;
-        let mut counts = Counts::default();
         while let Some(row) = rows.next()? {
-            counts.ops += self.apply_group(row.get(0)?, Stream::Own, row.get(1)?, row.get(2)?)?.ops;
+            self.apply_group(row.get(0)?, Stream::Own, row.get(1)?, row.get(2)?)?;
         }
-        Ok(Some(TrackReport { already: false, rows: counts.ops, advice: Vec::new() }))
+        let count = format!("SELECT count(*) FROM main.{}", super::value::quote(&table.def.name));
+        let rows = self.db.query_row(&count, [], |row| row.get(0))?;
+        Ok(Some(TrackReport { already: false, rows, advice: Vec::new() }))
     }
 
     /// Lets a table go: its rows stay, here and elsewhere; what is written from now on stays here.

@@ -1,6 +1,5 @@
 //! Table definitions: read from the database, carried as data, made into tables again.
 
-use packmule_core::model::DeviceId;
 use packmule_core::wire::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default as WireDefault, ForeignKey, Merge,
     Mode, Policy, TableHead,
@@ -474,14 +473,6 @@ impl TableDef {
         (self.mode == Mode::PerDevice && self.column(DEVICE_COLUMN).is_some()).then_some(
             "it has a column `device`, which is what a base puts before the rows of each device; rename it",
         )
-    }
-
-    /// The device that a `prefer-device` policy names.
-    pub(crate) fn preferred(&self) -> Option<DeviceId> {
-        match self.policy {
-            Policy::Prefer(device) => Some(device),
-            _ => None,
-        }
     }
 }
 

@@ -286,10 +286,10 @@ impl Engine {
             if table.def.mode == Mode::Shared { table.key_of(keys.iter().copied())? } else { Vec::new() };
         let mut firsts = Vec::new();
         if reader.guarded && row.get::<_, bool>(n)? {
-            for at in 0..n {
+            for (at, value) in values.iter_mut().enumerate() {
                 if reader.is_large(at, &keys)? {
                     let (big, first) = self.write_large(reader, group, at, &keys)?;
-                    values[at] = Value::Big(big);
+                    *value = Value::Big(big);
                     firsts.push((at, first));
                 }
             }

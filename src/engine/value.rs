@@ -100,14 +100,8 @@ pub(crate) fn push_key(out: &mut Vec<u8>, value: Value<'_>, collation: Collation
         Value::Real(RealBits(bits)) => {
             let real = f64::from_bits(bits);
             // The bounds of i64 are not both exact in f64: 2^63 is, and is out of range.
-            if real.fract() == 0.0
-                && real >= -9_223_372_036_854_775_808.0
-                && real < 9_223_372_036_854_775_808.0
-            {
-                Value::Int(real as i64)
-            } else {
-                value
-            }
+            let range = -9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0;
+            if real.fract() == 0.0 && range.contains(&real) { Value::Int(real as i64) } else { value }
         }
         Value::Text(text) if collation == Collation::NoCase => {
             folded = text.to_ascii_lowercase();

@@ -135,14 +135,13 @@ impl<'a> Intake<'a> {
 
     /// A bundle is read twice, so standard input goes to a file first.
     fn take_standard_input(&mut self) -> Result<(), Failure> {
-        let name = Path::new("-");
+        let name = Path::new("standard input");
         let folder = self.engine.path().parent().unwrap_or(Path::new("."));
         let mut spool = tempfile::tempfile_in(folder)
             .map_err(|e| Failure::io(self.db, "make a temporary file beside it", &e))?;
         std::io::copy(&mut std::io::stdin().lock(), &mut spool)
             .map_err(|e| Failure::io(self.db, "keep standard input in a temporary file beside it", &e))?;
-        let report =
-            self.bundle(name, &mut spool).map_err(|e| self.failure(Path::new("standard input"), e))?;
+        let report = self.bundle(name, &mut spool).map_err(|e| self.failure(name, e))?;
         self.add(name, report);
         Ok(())
     }

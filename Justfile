@@ -1,0 +1,24 @@
+# The few commands that people type. `just` alone lists them.
+
+_:
+    @just --list --unsorted
+
+# The main job, on this machine's own sensors.
+demo *ARGS:
+    cargo run --release -p packmule-cli -- demo {{ARGS}}
+
+# All tests.
+test:
+    cargo test --workspace
+
+# What CI does: tests, lints, and the builds for all targets.
+ci:
+    .ci/run
+
+# Formats the code.
+fmt:
+    cargo fmt --all
+
+# Builds the program for a board of boards/.
+build BOARD:
+    cargo build --release -p packmule-cli --target "$(sed -n 's/^target = "\(.*\)"/\1/p' boards/{{BOARD}}/board.toml)"

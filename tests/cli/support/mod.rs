@@ -1,0 +1,206 @@
+//! Runs the program as a person or a script does, and writes to databases as any application does.
+#![allow(dead_code)] // Not every test uses all of it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use rusqlite::Connection;
+use rusqlite::types::Value as Sql;
+use serde_json::Value;
+
+/// The program that is tested.
+pub const PACKMULE: &str = env!("CARGO_BIN_EXE_packmule");
+
+/// A directory with databases in it.
+pub struct Desk {
+    dir: tempfile::TempDir,
+}
+
+impl Desk {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// With a fleet key, a base, and boards with a `settings` and a `readings` table, tracked.
+    pub fn fleet(boards: &[&str]) -> Self {
+        let desk = Self::new();
+        desk.run("fleet new fleet.key").ok();
+        desk.run("init base.db --name base --fleet fleet.key --base").ok();
+        for board in boards {
+            desk.run(&format!("init {board}.db --name {board} --fleet fleet.key")).ok();
+            desk.sql(
+                &format!("{board}.db"),
+                "CREATE TABLE settings (key TEXT PRIMARY KEY, value, note TEXT);
+                 CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, value REAL);",
+            );
+            desk.run(&format!("track {board}.db settings")).ok();
+            desk.run(&format!("track {board}.db readings --mode per-device --append")).ok();
+        }
+        desk
+    }
+
+    /// With one open conflict at the base and on both boards; its id.
+    pub fn conflict() -> (Self, String) {
+        let desk = Self::fleet(&["north", "east"]);
+        desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 60, 'factory')");
+        desk.carry("north", "base");
+        desk.carry("base", "east");
+        desk.sql("north.db", "UPDATE settings SET value = 30");
+        desk.sql("east.db", "UPDATE settings SET value = 10");
+        desk.carry("north", "base");
+        desk.carry("east", "base");
+        let id =
+            desk.run("conflicts base.db --json").json()["conflicts"][0]["id"].as_str().unwrap().to_owned();
+        (desk, id)
+    }
+
+    /// A bundle from one to the other.
+    pub fn carry(&self, from: &str, to: &str) {
+        self.run(&format!("export {from}.db {from}-to-{to}.pmb")).ok();
+        self.run(&format!("import {to}.db {from}-to-{to}.pmb")).ok();
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs `packmule` in it, with words set apart by spaces.
+    pub fn run(&self, line: &str) -> Ran {
+        self.run_words(&line.split(' ').collect::<Vec<_>>())
+    }
+
+    /// Runs `packmule` in it.
+    pub fn run_words(&self, words: &[impl AsRef<OsStr>]) -> Ran {
+        let mut command = self.command(words);
+        Ran::of(command.stdin(Stdio::null()).output().unwrap(), words)
+    }
+
+    /// The command, not run yet.
+    pub fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(PACKMULE);
+        command.current_dir(self.dir.path()).args(words);
+        command
+    }
+
+    /// Runs SQL as an application does.
+    pub fn sql(&self, database: &str, sql: &str) {
+        Connection::open(self.path(database)).unwrap().execute_batch(sql).unwrap();
+    }
+
+    /// The rows of a query.
+    pub fn rows(&self, database: &str, sql: &str) -> Vec<Vec<Sql>> {
+        rows(&Connection::open(self.path(database)).unwrap(), sql)
+    }
+
+    /// The first value of a query.
+    pub fn value(&self, database: &str, sql: &str) -> Sql {
+        self.rows(database, sql)[0][0].clone()
+    }
+
+    /// All that is in a database, Packmule's own tables too.
+    pub fn dump(&self, database: &str) -> Vec<Vec<Vec<Sql>>> {
+        let db = Connection::open(self.path(database)).unwrap();
+        let mut all = vec![rows(&db, "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name")];
+        for table in rows(&db, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name") {
+            let Sql::Text(name) = &table[0] else { panic!("{table:?}") };
+            let mut of_table = rows(&db, &format!("SELECT * FROM \"{name}\""));
+            of_table.sort_by_key(|row| format!("{row:?}"));
+            all.push(of_table);
+        }
+        all
+    }
+
+    /// The names of all files in it.
+    pub fn files(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"))
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn rows(db: &Connection, sql: &str) -> Vec<Vec<Sql>> {
+    let mut statement = db.prepare(sql).unwrap();
+    let columns = statement.column_count();
+    let rows = statement.query_map([], |row| (0..columns).map(|at| row.get(at)).collect());
+    rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+}
+
+/// What a run of the program printed, and how it ended.
+pub struct Ran {
+    /// The exit status.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+    line: String,
+}
+
+impl Ran {
+    /// Of a run.
+    pub fn of(output: Output, words: &[impl AsRef<OsStr>]) -> Self {
+        let words: Vec<_> = words.iter().map(|word| word.as_ref().to_string_lossy().into_owned()).collect();
+        Self {
+            status: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+            line: words.join(" "),
+        }
+    }
+
+    fn ended(&self, status: i32) {
+        assert_eq!(self.status, Some(status), "packmule {}\n{}{}", self.line, self.out, self.err);
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+    }
+
+    /// It was done, without a word on standard error; what it printed.
+    pub fn ok(self) -> String {
+        self.ended(0);
+        assert_eq!(self.err, "", "packmule {}", self.line);
+        self.out
+    }
+
+    /// It was done; its document.
+    pub fn json(self) -> Value {
+        self.ended(0);
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|e| panic!("packmule {}: {e}\n{}", self.line, self.out))
+    }
+
+    /// It was refused: status 1, and a reason on standard error that names the file.
+    pub fn refused(self, file: &str) -> String {
+        self.ended(1);
+        let named = self.err.starts_with(&format!("packmule: {file}: "));
+        assert!(named, "packmule {}: should begin with the file {file}: {}", self.line, self.err);
+        // What the reason says to run can be run: no placeholder is left in it.
+        assert!(!self.err.contains(" DB"), "{}", self.err);
+        self.err
+    }
+
+    /// It was wrong usage: status 2, and the usage line.
+    pub fn usage(self) -> String {
+        self.ended(2);
+        assert!(self.err.contains("\nusage: packmule "), "packmule {}: {}", self.line, self.err);
+        assert_eq!(self.out, "", "packmule {}", self.line);
+        self.err
+    }
+}
+
+/// Checks that text has each of these, in this order.
+#[track_caller]
+pub fn has(text: &str, wanted: &[&str]) {
+    let mut rest = text;
+    for part in wanted {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => panic!("`{part}` is not there, or not in its place:\n{text}"),
+        }
+    }
+}

@@ -70,12 +70,12 @@ impl TableDef {
         use rusqlite::OptionalExtension;
         let found = db
             .query_row(
-                "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
+                "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
                 [table],
-                |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?)),
+                |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?)),
             )
             .optional()?;
-        let Some((name, kind, without_rowid)) = found else {
+        let Some((name, kind, without_rowid, strict)) = found else {
             return Err(Error::cannot_track(table, "there is no such table in this database"));
         };
         let refuse = |reason: &str| Err(Error::cannot_track(&name, reason));
@@ -98,7 +98,7 @@ impl TableDef {
             uniques: Vec::new(),
             foreign_keys: Vec::new(),
         };
-        def.read_columns(db)?;
+        def.read_columns(db, strict)?;
         if def.columns.len() > COLUMNS_MAX {
             return Err(Error::cannot_track(&def.name, format!("it has more than {COLUMNS_MAX} columns")));
         }
@@ -108,12 +108,19 @@ impl TableDef {
                 "it has no primary key, so that its rows cannot be told apart; make a new table with one, and copy the rows",
             ));
         }
+        if !def.without_rowid && ["rowid", "_rowid_", "oid"].iter().all(|name| def.column(name).is_some()) {
+            return Err(Error::cannot_track(
+                &def.name,
+                "its columns have taken every name of the rowid, by which large values are read; rename one of \
+                 `rowid`, `_rowid_` and `oid`",
+            ));
+        }
         def.read_uniques(db)?;
         def.read_foreign_keys(db)?;
         Ok(def)
     }
 
-    fn read_columns(&mut self, db: &Connection) -> Result<()> {
+    fn read_columns(&mut self, db: &Connection, strict: bool) -> Result<()> {
         let mut statement =
             db.prepare("SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1)")?;
         let mut rows = statement.query([&self.name])?;
@@ -140,11 +147,16 @@ impl TableDef {
                 }
             };
             self.autoincrement |= autoincrement;
+            let mut decl_type: String = row.get(1)?;
+            if strict && decl_type.eq_ignore_ascii_case("ANY") {
+                // Takes values as they are, which elsewhere only a column without a type does.
+                decl_type.clear();
+            }
             let default: Option<String> = row.get(3)?;
             self.columns.push(ColumnDef {
                 default: read_default(db, default.as_deref())?,
                 name,
-                decl_type: row.get(1)?,
+                decl_type,
                 collation,
                 not_null: row.get(2)?,
                 key: row.get(4)?,

@@ -1,4 +1,5 @@
 //! Capture: whatever an application writes, with SQLite alone, is in the next seal, exactly.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod common;
 mod pair;
@@ -483,6 +484,7 @@ fn tables_that_cannot_be_tracked_are_refused_by_name_with_the_reason() {
         ("CREATE TABLE t (a, b)", "T", "no primary key"),
         ("CREATE TABLE t (a PRIMARY KEY, b); CREATE VIEW w AS SELECT * FROM t", "w", "view"),
         ("SELECT 1", "nowhere", "no such table"),
+        ("CREATE TABLE t (k TEXT PRIMARY KEY, rowid, oid, _ROWID_)", "t", "every name of the rowid"),
         ("SELECT 1", "_pm_meta", "belongs to Packmule"),
         ("SELECT 1", "sqlite_schema", "SQLite"),
         ("CREATE TABLE t (a INTEGER PRIMARY KEY AUTOINCREMENT, b)", "sqlite_sequence", "SQLite"),
@@ -628,4 +630,95 @@ fn a_write_in_the_middle_is_not_sealed_by_half() {
     assert!(matches!(pair.a.seal(), Err(Error::Sqlite(_))), "the database is locked");
     pair.app.execute_batch("UPDATE t SET v = 60 WHERE k = 'b'; COMMIT").unwrap();
     assert_eq!(pair.sealed("after"), 2);
+}
+
+/// A STRICT table's ANY keeps what it is given; elsewhere a column called ANY would not.
+#[test]
+fn strict_tables_of_a_newer_sqlite() {
+    let mut pair = Pair::new(
+        "CREATE TABLE t (k TEXT PRIMARY KEY, x ANY, i INT, r REAL, s TEXT, b BLOB) STRICT; INSERT INTO t (k, x) VALUES ('a', '1')",
+        &["t"],
+    );
+    assert_eq!(rows(&pair.b, "SELECT x FROM t"), ["\"1\""]);
+    for value in ["1", "1.0", "'1.0'", "x'31'", "-0.0", "0.0", "NULL"] {
+        assert_eq!(pair.write(&format!("UPDATE t SET x = {value}, r = NULL WHERE k = 'a'")), 1, "{value}");
+    }
+    pair.write("ALTER TABLE t ADD COLUMN later ANY; UPDATE t SET later = '007'");
+    pair.write("INSERT INTO t VALUES ('b', '2', 2, 2, '2', x'02', 2.0)");
+    sql(&pair.b, "UPDATE t SET x = '3', later = '4.50' WHERE k = 'b'");
+    carry(&mut pair.b, &mut pair.a);
+    assert_eq!(rows(&pair.a, "SELECT x, later FROM t WHERE k = 'b'"), ["\"3\"|\"4.50\""]);
+    digests_equal(&[&pair.a, &pair.b]);
+}
+
+/// A service and a person's command, each with the database open.
+#[test]
+fn two_engines_on_one_database_take_turns() {
+    let mut pair = plain();
+    let mut other = packmule::Engine::open_with(pair.a.path(), pair.world.options()).unwrap();
+    for n in 0..5 {
+        sql(&pair.a, &format!("INSERT INTO t (k) VALUES ('n{n}')"));
+        assert_eq!(other.seal().unwrap().ops, 1);
+        sql(&pair.a, &format!("CREATE TABLE t{n} (k TEXT PRIMARY KEY); INSERT INTO t{n} VALUES ('x')"));
+        assert_eq!(pair.a.track(&format!("t{n}"), &TrackOptions::default()).unwrap().rows, 1);
+        sql(
+            &pair.a,
+            &format!("ALTER TABLE t ADD COLUMN c{n}; UPDATE t SET c{n} = 1; INSERT INTO t{n} VALUES ('y')"),
+        );
+        other.seal().unwrap();
+        carry(&mut pair.b, &mut other);
+        pair.sealed("by the other one");
+        assert_eq!(rows(&pair.b, &format!("SELECT count(*) FROM t{n}")), ["2"]);
+    }
+    assert_eq!(other.digest(false).unwrap(), pair.b.digest(false).unwrap());
+}
+
+/// The application changes the journal mode, vacuums, and analyzes, as people do.
+#[test]
+fn housekeeping_of_the_application_is_harmless() {
+    let mut pair = Pair::new(
+        "CREATE TABLE t (k TEXT PRIMARY KEY, u UNIQUE, v); INSERT INTO t VALUES ('a', 1, 1), ('b', 2, 2)",
+        &["t"],
+    );
+    for what in [
+        "VACUUM",
+        "ANALYZE",
+        "REINDEX",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "CREATE INDEX i ON t (v)",
+        "CREATE VIEW w AS SELECT * FROM t",
+        "DROP INDEX i",
+    ] {
+        pair.app.execute_batch(&format!("DELETE FROM t WHERE k = 'a'; {what}; INSERT OR REPLACE INTO t VALUES ('a', 2, '{what}'), ('b', 1, 1)")).unwrap();
+        assert!(pair.sealed(what) <= 2, "{what}");
+    }
+}
+
+/// A savepoint, a trigger that raises and a statement that fails half-way leave exactly what stays.
+#[test]
+fn statements_that_fail_half_way() {
+    let mut pair = Pair::new(
+        "CREATE TABLE t (k TEXT PRIMARY KEY, v CHECK (v < 10));
+         CREATE TRIGGER no BEFORE UPDATE ON t WHEN NEW.v = 5 BEGIN SELECT RAISE(ABORT, 'no'); END;
+         CREATE TRIGGER fail AFTER INSERT ON t WHEN NEW.v = 6 BEGIN SELECT RAISE(FAIL, 'stop here'); END;
+         CREATE TRIGGER skip BEFORE DELETE ON t WHEN OLD.k = 'a' BEGIN SELECT RAISE(IGNORE); END;
+         INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3)",
+        &["t"],
+    );
+    assert!(pair.app.execute_batch("UPDATE t SET v = v + 8").is_err());
+    assert_eq!(pair.sealed("a check"), 0);
+    assert!(pair.app.execute_batch("UPDATE OR FAIL t SET v = v + 8").is_err());
+    assert_eq!(pair.sealed("what was done before the failure stays"), 1);
+    assert!(pair.app.execute_batch("UPDATE t SET v = 5").is_err());
+    assert_eq!(pair.sealed("a trigger that aborts"), 0);
+    assert!(pair.app.execute_batch("INSERT INTO t VALUES ('x', 1), ('y', 6), ('z', 1)").is_err());
+    assert_eq!(pair.sealed("a trigger that fails"), 2);
+    assert_eq!(pair.write("DELETE FROM t"), 4, "and one that is ignored");
+    assert!(
+        pair.app
+            .execute_batch("BEGIN; INSERT INTO t VALUES ('p', 1); INSERT OR ROLLBACK INTO t VALUES ('q', 99)")
+            .is_err()
+    );
+    assert_eq!(pair.sealed("a rollback by a clause"), 0);
+    assert_eq!(rows(&pair.b, "SELECT k FROM t"), ["\"a\""]);
 }

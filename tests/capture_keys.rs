@@ -1,4 +1,5 @@
 //! Every form of key: rows are found by it, moved to another one, and met by others' rows.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod common;
 mod pair;

@@ -1,4 +1,5 @@
 //! Every value that SQLite can hold arrives as it is.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod common;
 mod pair;

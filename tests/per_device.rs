@@ -1,4 +1,5 @@
 //! Tables of which each device owns its rows, and a base gathers them all.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod bundles;
 mod common;

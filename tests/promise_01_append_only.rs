@@ -1,4 +1,5 @@
 //! Promise 1: a sealed frame is never changed; resolving a conflict adds a frame.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod common;
 use common::*;

@@ -1,4 +1,5 @@
 //! Promise 2: a frame is applied only after every frame that its author had seen.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod bundles;
 mod common;

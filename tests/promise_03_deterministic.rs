@@ -1,4 +1,5 @@
 //! Promise 3: the same frames make the same content, in whatever order, grouping and number they come.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod bundles;
 mod common;

@@ -1,4 +1,5 @@
 //! Promise 5: importing a bundle N times, whole or in part, equals importing it once.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod bundles;
 mod common;

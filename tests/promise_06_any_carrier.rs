@@ -1,4 +1,5 @@
 //! Promise 6: the same frames travel in any way, and the carrier is never trusted.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod bundles;
 mod common;

@@ -1,4 +1,5 @@
 //! Promise 7: a device's transactions arrive whole.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod bundles;
 mod common;

@@ -1,4 +1,5 @@
 //! Promise 10: applications write with whatever SQLite they have; they load and call nothing of ours.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod common;
 use std::io::Write;

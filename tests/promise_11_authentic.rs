@@ -1,4 +1,5 @@
 //! Promise 11: every frame is its author's, or it is refused before anything is applied.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod bundles;
 mod common;

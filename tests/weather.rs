@@ -1,4 +1,5 @@
 //! The main job on real input: three stations of `weather.csv`, written by Python, merged at a base.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod common;
 use std::io::Write;

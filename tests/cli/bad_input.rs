@@ -1,5 +1,7 @@
 //! Bad input: a clear error, exit status 1, and nothing changed.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

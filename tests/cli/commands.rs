@@ -1,5 +1,7 @@
 //! Every command on a good day: what it does, what it prints, and its JSON document.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::io::{Read, Write};

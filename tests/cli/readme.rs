@@ -1,5 +1,7 @@
 //! Runs every shell block of the README, so that what it promises can be typed.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::path::Path;

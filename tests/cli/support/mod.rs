@@ -1,5 +1,5 @@
 //! Runs the program as a person or a script does, and writes to databases as any application does.
-#![allow(dead_code)] // Not every test uses all of it.
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)] // Tests; and not every one uses all of it.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -200,12 +200,9 @@ fn read_flag(
         }
     }
     flags.push((flag.name, value));
-    while flag.many {
-        let is_more =
-            |arg: &OsStr| arg.to_str().is_some_and(|arg| !arg.starts_with('-') && arg.contains('='));
-        let Some(more) = parser.try_raw_args().and_then(|mut raw| raw.next_if(is_more)) else { break };
-        flags.push((flag.name, more));
-    }
+    let is_more = |arg: &OsStr| arg.to_str().is_some_and(|arg| !arg.starts_with('-') && arg.contains('='));
+    let more = || flag.many.then(|| parser.try_raw_args()?.next_if(is_more)).flatten();
+    flags.extend(std::iter::from_fn(more).map(|value| (flag.name, value)));
     Ok(())
 }
 

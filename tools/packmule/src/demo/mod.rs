@@ -163,12 +163,12 @@ impl Trip<'_, '_> {
 
     fn first_trip(&mut self) -> Result<(), Failure> {
         self.heading("A card goes from board to board to the base, and back");
-        self.to_base(Show::All)?;
-        self.from_base(Show::All)
+        self.carry_to_base(Show::All)?;
+        self.carry_back(Show::All)
     }
 
     /// The boards' bundles to the base.
-    fn to_base(&mut self, show: Show) -> Result<(), Failure> {
+    fn carry_to_base(&mut self, show: Show) -> Result<(), Failure> {
         std::fs::create_dir_all(self.directory.join("card"))
             .map_err(|e| Failure::io(&self.directory, "make a directory in it", &e))?;
         for board in BOARDS {
@@ -182,7 +182,7 @@ impl Trip<'_, '_> {
     }
 
     /// The base's bundles to the boards.
-    fn from_base(&mut self, show: Show) -> Result<(), Failure> {
+    fn carry_back(&mut self, show: Show) -> Result<(), Failure> {
         for board in BOARDS {
             self.packmule(&format!("export base.db card/for-{board}.pmb --for {board}"), show)?;
         }
@@ -202,7 +202,7 @@ impl Trip<'_, '_> {
             self.app(board)?.run(&sql)?;
             self.sqlite(board, &sql);
         }
-        self.to_base(Show::All)?;
+        self.carry_to_base(Show::All)?;
         self.heading("The base shows both; nothing was lost, and every device would show the same");
         self.packmule("conflicts base.db", Show::All)?;
         let listed = self.quietly("conflicts base.db --json")?;
@@ -218,7 +218,7 @@ impl Trip<'_, '_> {
     fn settle(&mut self, conflict: &str) -> Result<(), Failure> {
         self.heading("Somebody at the base decides, and the card goes round once more");
         self.packmule(&format!("resolve base.db {conflict} --take {}", BOARDS[0]), Show::All)?;
-        self.from_base(Show::First)
+        self.carry_back(Show::First)
     }
 
     fn compare(&mut self) -> Result<Value, Failure> {

@@ -480,6 +480,24 @@ impl TableDef {
         sql
     }
 
+    /// A column of both that would make other values of the same ones: its name, and how each has it.
+    pub(crate) fn different_column(&self, other: &Self) -> Option<String> {
+        self.columns.iter().find_map(|a| {
+            let b = &other.columns[other.column(&a.name)?];
+            let kind = |c: &ColumnDef| (Affinity::of(&c.decl_type), c.collation);
+            let show = |c: &ColumnDef| {
+                let decl_type = if c.decl_type.is_empty() { "no type" } else { &c.decl_type };
+                match c.collation {
+                    Collation::Binary => decl_type.to_owned(),
+                    Collation::NoCase => format!("{decl_type} COLLATE NOCASE"),
+                    Collation::RTrim => format!("{decl_type} COLLATE RTRIM"),
+                }
+            };
+            (kind(a) != kind(b))
+                .then(|| format!("column `{}` is {} here and {} there", a.name, show(a), show(b)))
+        })
+    }
+
     /// Why a base could not gather the table's rows.
     pub(crate) fn ungatherable(&self) -> Option<&'static str> {
         (self.mode == Mode::PerDevice && self.column(DEVICE_COLUMN).is_some()).then_some(

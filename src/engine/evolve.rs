@@ -269,6 +269,14 @@ impl Engine {
             );
             return store::notice(&self.db, &what, self.now());
         }
+        if let Some(different) = def.different_column(theirs) {
+            let what = format!(
+                "table `{}` is defined differently on {}: {different}; rows that are equal there may not be equal here",
+                def.name,
+                self.device_label(dev)?
+            );
+            store::notice(&self.db, &what, self.now())?;
+        }
         let added: Vec<_> =
             theirs.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
         if added.is_empty() {

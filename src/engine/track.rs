@@ -82,6 +82,14 @@ impl Engine {
             if known.state == State::Tracked {
                 return Ok(TrackReport { already: true, ..TrackReport::default() });
             }
+            if let Some(different) = def.different_column(&known.def) {
+                return Err(Error::cannot_track(
+                    &def.name,
+                    format!(
+                        "other devices track it with another definition: {different}; make them the same first"
+                    ),
+                ));
+            }
             let keys =
                 |d: &TableDef| d.keys().map(|at| d.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
             if keys(&known.def) != keys(&def) {

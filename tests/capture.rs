@@ -722,3 +722,29 @@ fn statements_that_fail_half_way() {
     assert_eq!(pair.sealed("a rollback by a clause"), 0);
     assert_eq!(rows(&pair.b, "SELECT k FROM t"), ["\"a\""]);
 }
+
+/// The same table with other types would make other values: it is refused, or at least said.
+#[test]
+fn a_table_that_others_define_differently_is_not_silent() {
+    for (here, says) in [("v INTEGER", "`v`"), ("v TEXT COLLATE NOCASE", "NOCASE"), ("v", "no type")] {
+        let world = World::new();
+        let mut a = world.board_with(
+            "a",
+            "CREATE TABLE t (k TEXT PRIMARY KEY, v TEXT); INSERT INTO t VALUES ('x', '007')",
+            &["t"],
+        );
+        let mut b = world.board("b");
+        let mut c = world.board_with("c", &format!("CREATE TABLE t (k TEXT PRIMARY KEY, {here})"), &["t"]);
+        sql(&b, &format!("CREATE TABLE t (k TEXT PRIMARY KEY, {here})"));
+        carry(&mut a, &mut b);
+        match b.track("t", &TrackOptions::default()) {
+            Err(Error::CannotTrack { table, reason }) => {
+                assert!(table == "t" && reason.contains(says), "{reason}")
+            }
+            other => panic!("{here}: {other:?}"),
+        }
+        carry(&mut a, &mut c);
+        let notices = c.status().unwrap().notices;
+        assert!(notices.iter().any(|n| n.contains("defined differently") && n.contains(says)), "{notices:?}");
+    }
+}

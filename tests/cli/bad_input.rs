@@ -154,6 +154,34 @@ fn a_locked_database() {
 }
 
 #[test]
+fn a_boards_database_that_is_locked_or_damaged() {
+    let (desk, _) = desk_with_a_bundle();
+    desk.sql("north.db", "INSERT INTO settings VALUES ('late', 1, NULL)");
+    let before = desk.dump("base.db");
+    let writer = Connection::open(desk.path("north.db")).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO settings VALUES ('half', 1, NULL)").unwrap();
+    has(&desk.run("merge base.db north.db --wait 0.1").refused("north.db"), &["locked", "try again"]);
+    assert_eq!(desk.dump("base.db"), before);
+    // In a directory it is stepped over.
+    let merged = desk.run("merge base.db . --wait 0.1 --json").json();
+    has(&merged["stepped_over"].to_string(), &["./north.db", "locked"]);
+    writer.execute_batch("ROLLBACK").unwrap();
+    // The base is locked: that is no fault of the source.
+    let writer = Connection::open(desk.path("base.db")).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    has(&desk.run("merge base.db north.db --wait 0.1").refused("base.db"), &["locked"]);
+    writer.execute_batch("ROLLBACK").unwrap();
+
+    desk.sql("plain.db", "CREATE TABLE t (a)");
+    has(&desk.run("merge base.db plain.db").refused("plain.db"), &["packmule init plain.db"]);
+    let mut bytes = std::fs::read(desk.path("plain.db")).unwrap();
+    bytes[100..].fill(0xa5);
+    std::fs::write(desk.path("plain.db"), bytes).unwrap();
+    has(&desk.run("merge base.db plain.db").refused("plain.db"), &["damaged"]);
+    has(&desk.run("merge base.db base.db").refused("base.db"), &["this device itself"]);
+}
+
+#[test]
 fn unknown_tables_devices_and_conflicts() {
     let (desk, id) = Desk::conflict();
     let before = desk.dump("base.db");

@@ -100,8 +100,21 @@ impl<'a> Intake<'a> {
 
     /// An error of the database, or of the file.
     fn failure(&self, path: &Path, error: Error) -> Failure {
-        let file = if about_database(&error) { self.db } else { path };
-        Failure::engine(file, if matches!(error, Error::NotADevice) { path } else { self.db }, error)
+        if !about_database(&error) || self.about_source(path, &error) {
+            // What there is to run on a source is about the source.
+            let source = !matches!(error, Error::Strangers(_));
+            return Failure::engine(path, if source { path } else { self.db }, error);
+        }
+        Failure::engine(self.db, self.db, error)
+    }
+
+    /// Whether SQLite refused a board's database file, and not the one that takes in: the error itself does not say.
+    fn about_source(&self, path: &Path, error: &Error) -> bool {
+        let ours_can_be_written =
+            || self.engine.connection().is_ok_and(|db| db.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok());
+        matches!(error, Error::Sqlite(_))
+            && sources::kind(path).is_ok_and(|kind| kind == Kind::Database)
+            && ours_can_be_written()
     }
 
     fn take_directory(&mut self, directory: &Path) -> Result<(), Failure> {
@@ -159,12 +172,15 @@ impl<'a> Intake<'a> {
     fn add_or_step_over(&mut self, path: PathBuf, taken: Result<ImportReport, Error>) -> Result<(), Failure> {
         match taken {
             Ok(report) => self.add(&path, report),
-            Err(e) if about_database(&e) => return Err(Failure::engine(self.db, self.db, e)),
+            Err(e) if about_database(&e) && !self.about_source(&path, &e) => {
+                return Err(Failure::engine(self.db, self.db, e));
+            }
             Err(Error::NotADevice) => {
                 self.stepped_over.push((path, "is a database, but no device of Packmule".into()));
             }
             Err(e) => {
-                let reason = engine_text(&path, self.db, &e);
+                let source = matches!(e, Error::Sqlite(_));
+                let reason = engine_text(&path, if source { &path } else { self.db }, &e);
                 self.stepped_over.push((path, reason));
             }
         }

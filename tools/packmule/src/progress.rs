@@ -11,6 +11,7 @@ pub struct Meter {
     watched: bool,
     started: Instant,
     phase: Instant,
+    heard: Instant,
     drawn: Option<Instant>,
     verifying: bool,
 }
@@ -20,17 +21,23 @@ impl Meter {
     pub fn new(name: String) -> Self {
         let now = Instant::now();
         let watched = io::stderr().is_terminal();
-        Self { name, watched, started: now, phase: now, drawn: None, verifying: true }
+        Self { name, watched, started: now, phase: now, heard: now, drawn: None, verifying: true }
     }
 
     /// Takes note of how far it is.
     pub fn show(&mut self, at: packmule::Progress) {
         if at.verifying != self.verifying {
-            (self.verifying, self.phase) = (at.verifying, Instant::now());
+            // The first that is heard of a phase comes some way into it.
+            (self.verifying, self.phase) = (at.verifying, self.heard);
         }
+        self.heard = Instant::now();
         let recently = self.drawn.is_some_and(|drawn| drawn.elapsed() < Duration::from_millis(200));
         // What is done in a moment needs no meter.
-        if !self.watched || recently || self.started.elapsed() < Duration::from_millis(700) {
+        if !self.watched
+            || recently
+            || at.done == at.total
+            || self.started.elapsed() < Duration::from_millis(700)
+        {
             return;
         }
         self.drawn = Some(Instant::now());

@@ -16,7 +16,9 @@ use crate::value::{json_row, read, show};
 /// `packmule conflicts`.
 pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
-    let open = open(context)?.conflicts().map_err(of_db(path))?;
+    let engine = open(context)?;
+    let open = engine.conflicts().map_err(of_db(path))?;
+    let unsealed = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.unsealed > 0);
     let out = &mut *context.out;
     out.document(json!({ "conflicts": open.iter().map(conflict_json).collect::<Vec<_>>() }));
     match open.len() {
@@ -25,6 +27,14 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     for conflict in &open {
         tell(path, conflict, out);
+    }
+    if unsealed {
+        say!(out);
+        say!(
+            out,
+            "what was written here since the last seal is not taken into account: `packmule seal {}`",
+            quoted(path)
+        );
     }
     Ok(())
 }
@@ -63,6 +73,7 @@ fn tell(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     say!(out);
     say!(out, "{}  {}: {}", conflict.id, conflict.table, key.join(", "));
     say!(out, "  {}", why(&conflict.kind));
+    let unique = matches!(conflict.kind, ConflictKind::Unique(_));
     for version in &conflict.versions {
         let at = version.at.map_or_else(String::new, |at| format!(", {}", time(at)));
         let shown = if version.shown { "  <- the table shows this one" } else { "" };
@@ -70,7 +81,8 @@ fn tell(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
         let rows: Vec<Vec<String>> = version
             .values
             .iter()
-            .filter(|(name, _)| !conflict.key.iter().any(|(key, _)| key == name))
+            // The two rows of a unique conflict have different keys.
+            .filter(|(name, _)| unique || !conflict.key.iter().any(|(key, _)| key == name))
             .map(|(name, value)| {
                 let mark = if differs(&conflict.versions, name, value) { "*" } else { " " };
                 vec![format!("    {mark} {name}"), format!("= {}", show(value))]

@@ -28,9 +28,15 @@ pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     };
     let name = args.flag("name")?.map_or_else(host_name, str::to_owned);
     let asked = InitOptions { name: &name, base: args.has("base"), fleet: fleet.as_ref() };
-    let engine = Engine::init_with(path, &asked, options(context)?).map_err(of_db(path))?;
-    let identity = engine.identity();
     let key = format!("{}.pmkey", shown(path));
+    let engine = Engine::init_with(path, &asked, options(context)?).map_err(|e| match e {
+        packmule::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => Failure::of(
+            path,
+            format!("{key} is there already, the secret key of another database of this name: move it away first"),
+        ),
+        e => of_db(path)(e),
+    })?;
+    let identity = engine.identity();
     let out = &mut *context.out;
     out.document(json!({
         "database": json_path(path),

@@ -60,7 +60,9 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         0 => say!(out, "  conflicts    none"),
         n => say!(out, "  conflicts    {} open: `packmule conflicts {}`", number(n), quoted(path)),
     }
-    if status.tables.is_empty() {
+    if status.tables.is_empty() && identity.base {
+        say!(out, "  tables       none yet: they come with the boards' bundles");
+    } else if status.tables.is_empty() {
         say!(out, "  tables       none is tracked: `packmule track {} TABLE`", quoted(path));
     } else {
         say!(out, "  tables");
@@ -196,8 +198,7 @@ fn group_json(group: &HistoryEntry) -> Value {
 }
 
 fn group_line(group: &HistoryEntry) -> String {
-    let (first, last) = group.frames;
-    let frames = if first == last { format!("frame {first}") } else { format!("frames {first} to {last}") };
+    let frames = range(group.frames.0, group.frames.1);
     let mut line = format!("{}  {}  {}, {}", time(group.wall), group.label, frames, count(group.ops, "row"));
     if group.stream == Stream::Own {
         line.push_str(", per-device");
@@ -362,10 +363,9 @@ pub fn inspect(context: &mut Context<'_, '_>) -> Result<(), Failure> {
                 format!("    {}", time(g.wall)),
                 name(g.author),
                 format!(
-                    "{} {}–{}",
+                    "{} {}",
                     if g.stream == Stream::Own { "per-device" } else { "shared" },
-                    g.first,
-                    g.last
+                    range(g.first, g.last)
                 ),
                 size(g.bytes),
                 signed.into(),
@@ -375,6 +375,10 @@ pub fn inspect(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         .collect();
     columns(&rows).iter().for_each(|line| say!(out, "{line}"));
     Ok(())
+}
+
+fn range(first: u64, last: u64) -> String {
+    if first == last { format!("frame {first}") } else { format!("frames {first} to {last}") }
 }
 
 fn bundle_json(info: &BundleInfo) -> Value {

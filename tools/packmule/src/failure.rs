@@ -43,6 +43,11 @@ impl Failure {
         Self::Refused { file: Some(shown(file)), message: message.into(), strangers: Vec::new() }
     }
 
+    /// Something that is about no file.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self::Refused { file: None, message: message.into(), strangers: Vec::new() }
+    }
+
     /// The system refused something to do with a file.
     pub fn io(file: &Path, doing: &str, e: &io::Error) -> Self {
         Self::of(file, format!("could not {doing}: {}", io_text(e)))

@@ -23,7 +23,8 @@ pub fn json_row(values: &[(String, OwnedValue)]) -> Value {
     Value::Object(values.iter().map(|(name, value)| (name.clone(), json_of(value))).collect::<Map<_, _>>())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Two digits a byte.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

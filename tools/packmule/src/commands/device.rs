@@ -13,10 +13,7 @@ use crate::Context;
 use crate::failure::Failure;
 use crate::output::{columns, say};
 use crate::show::{iso, number, quoted, shown, time};
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
+use crate::value::hex;
 
 /// `packmule init`.
 pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::output::{columns, say};
 use crate::show::{clock_wrong, count, iso, now, number, quoted, shown, size, time};
 use crate::sources::{self, Kind};
-use crate::value::{json_row, read, show};
+use crate::value::{hex, json_row, read, show};
 
 /// `packmule status`.
 pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -22,7 +22,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let engine = open(context)?;
     let status = engine.status().map_err(of_db(path))?;
     let identity = &status.identity;
-    let fleet = identity.fleet.map(|key| key.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    let fleet = identity.fleet.map(|key| hex(&key));
     let now = now();
     let out = &mut *context.out;
     out.document(json!({

@@ -21,7 +21,7 @@ pub struct App {
 
 /// The application's own failures are SQLite's.
 pub fn failed(e: &rusqlite::Error) -> Failure {
-    Failure::Told(format!("the demo's application: {e}"))
+    Failure::plain(format!("the demo's application: {e}"))
 }
 
 impl App {

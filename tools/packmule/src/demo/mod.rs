@@ -154,7 +154,7 @@ impl Trip<'_, '_> {
             counts.push(rows);
         }
         if counts.contains(&0) {
-            return Err(Failure::Told(
+            return Err(Failure::plain(
                 "the demo found no sensor: neither /proc nor /sys could be read".into(),
             ));
         }
@@ -209,7 +209,7 @@ impl Trip<'_, '_> {
         let listed: Value = serde_json::from_slice(&listed).unwrap_or_default();
         match listed["conflicts"][0]["id"].as_str() {
             Some(id) if listed["conflicts"].as_array().is_some_and(|all| all.len() == 1) => Ok(id.to_owned()),
-            _ => Err(Failure::Told(
+            _ => Err(Failure::plain(
                 "the demo should have met one conflict, and did not: please report this".into(),
             )),
         }
@@ -231,7 +231,7 @@ impl Trip<'_, '_> {
             digests.insert((*board).to_owned(), json!(digest));
         }
         if digests.values().any(|digest| *digest != digests["base"]) {
-            return Err(Failure::Told("the digests differ, and must not: please report this".into()));
+            return Err(Failure::plain("the digests differ, and must not: please report this".into()));
         }
         Ok(Value::Object(digests))
     }
@@ -247,7 +247,7 @@ impl Trip<'_, '_> {
             let here =
                 rows.iter().find(|row| row[0].starts_with(&format!("{board}-"))).map(|row| row[1].clone());
             if here.as_deref() != Some(&count.to_string()) {
-                return Err(Failure::Told(format!(
+                return Err(Failure::plain(format!(
                     "{board} wrote {} readings, and the base has {}: please report this",
                     number(count.unsigned_abs()),
                     here.unwrap_or_else(|| "none".into())
@@ -301,7 +301,7 @@ impl Trip<'_, '_> {
         let result = crate::run(&words, &mut out);
         let finished = out.finish();
         result.map_err(|failure| {
-            Failure::Told(format!("`packmule {}`: {}", shell_line(line), failure.message()))
+            Failure::plain(format!("`packmule {}`: {}", shell_line(line), failure.message()))
         })?;
         finished.map_err(|e| Failure::io(&self.directory, "run the demo in it", &e))?;
         Ok(printed)

@@ -154,9 +154,7 @@ impl Trip<'_, '_> {
             counts.push(rows);
         }
         if counts.contains(&0) {
-            return Err(Failure::plain(
-                "the demo found no sensor: neither /proc nor /sys could be read".into(),
-            ));
+            return Err(Failure::plain("the demo found no sensor: neither /proc nor /sys could be read"));
         }
         Ok(counts)
     }
@@ -209,9 +207,9 @@ impl Trip<'_, '_> {
         let listed: Value = serde_json::from_slice(&listed).unwrap_or_default();
         match listed["conflicts"][0]["id"].as_str() {
             Some(id) if listed["conflicts"].as_array().is_some_and(|all| all.len() == 1) => Ok(id.to_owned()),
-            _ => Err(Failure::plain(
-                "the demo should have met one conflict, and did not: please report this".into(),
-            )),
+            _ => {
+                Err(Failure::plain("the demo should have met one conflict, and did not: please report this"))
+            }
         }
     }
 
@@ -231,7 +229,7 @@ impl Trip<'_, '_> {
             digests.insert((*board).to_owned(), json!(digest));
         }
         if digests.values().any(|digest| *digest != digests["base"]) {
-            return Err(Failure::plain("the digests differ, and must not: please report this".into()));
+            return Err(Failure::plain("the digests differ, and must not: please report this"));
         }
         Ok(Value::Object(digests))
     }

@@ -35,7 +35,11 @@ fn both_versions_are_listed_and_the_same_one_is_shown_everywhere() {
     carry(&mut b, &mut a);
     digests_equal(&[&a, &b]);
     for device in [&a, &b] {
-        assert_eq!(rows(device, "SELECT value FROM settings WHERE name = 'rate'"), ["\"30\""], "the later one is shown");
+        assert_eq!(
+            rows(device, "SELECT value FROM settings WHERE name = 'rate'"),
+            ["\"30\""],
+            "the later one is shown"
+        );
         let conflicts = device.conflicts().unwrap();
         assert_eq!(conflicts, a.conflicts().unwrap());
         assert_eq!(conflicts.len(), 1);
@@ -51,7 +55,10 @@ fn both_versions_are_listed_and_the_same_one_is_shown_everywhere() {
 fn every_way_to_resolve_settles_it_everywhere() {
     for (n, (resolution, expected)) in [
         (None, vec!["\"rate\"|\"20\"", "\"unit\"|\"C\""]),
-        (Some(Resolution::Set(vec![("value".into(), text("25"))])), vec!["\"rate\"|\"25\"", "\"unit\"|\"C\""]),
+        (
+            Some(Resolution::Set(vec![("value".into(), text("25"))])),
+            vec!["\"rate\"|\"25\"", "\"unit\"|\"C\""],
+        ),
         (Some(Resolution::Delete), vec!["\"unit\"|\"C\""]),
         (Some(Resolution::KeepBoth), vec!["\"rate\"|\"30\"", "\"rate-a\"|\"20\"", "\"unit\"|\"C\""]),
     ]

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`model`] | ids, version vectors, values | nothing |
 //! | [`wire`] | frames, checkpoints, certificates, records; `wire/FORMAT.md` is the format byte by byte | `model` |
-//! | [`merge`] | two versions and what their authors had seen → dominated, concurrent, winner | `model` |
+//! | [`merge`] | two versions and what their authors had seen → dominated, concurrent, winner | `model`, `wire` |
 //! | [`link`] | the serial link: a stream of bytes over a bad line, as a state machine | nothing |
 #![no_std]
 #![deny(unsafe_code)]

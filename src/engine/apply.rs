@@ -13,12 +13,13 @@ use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
 
 use super::Engine;
 use super::catalog::{OpDef, State, Table};
+use super::columns::Columns;
 use super::error::{Error, Result};
 use super::log::{bad, parse};
 use super::value::{Bind, quote};
 
 /// A version of a row that no other dominates: a row of `_pm_head`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub dev: i64,
     pub author: DeviceId,
@@ -27,9 +28,21 @@ pub(crate) struct Head {
     pub claim: u64,
     pub wall: WallMs,
     pub kind: OpKind,
+    /// The columns of which no later version is known; `None` if it wrote the whole row and no
+    /// column of it was overwritten.
+    pub columns: Option<Columns>,
 }
 
 impl Head {
+    /// The columns that it speaks for, of a table with `n`; a delete speaks for none.
+    pub(crate) fn live(&self, n: usize) -> Columns {
+        match (&self.columns, self.kind) {
+            (_, OpKind::Delete) => Columns::default(),
+            (Some(columns), _) => columns.clone(),
+            (None, _) => Columns::all(n),
+        }
+    }
+
     pub(crate) fn version(&self) -> Version {
         Version { author: self.author, seq: self.seq, wall: self.wall, delete: self.kind == OpKind::Delete }
     }
@@ -63,7 +76,7 @@ pub(crate) enum Seen<'c> {
 }
 
 impl Seen<'_> {
-    fn of(&self, dev: i64) -> u64 {
+    pub(crate) fn of(&self, dev: i64) -> u64 {
         match self {
             Seen::All => u64::MAX,
             Seen::Context(context) => context.get(&dev).copied().unwrap_or(0),
@@ -84,16 +97,28 @@ pub(crate) struct Writer {
     table: Arc<Table>,
     /// For each column of the definition, its number here.
     columns: Vec<Option<usize>>,
+    /// For an op that carries the whole row.
     upsert: String,
     delete: String,
+    /// The definition has all the columns of the table here.
+    whole: bool,
 }
 
 impl Writer {
-    /// `replace` makes it remove rows that clash by a UNIQUE.
-    pub(crate) fn new(table: Arc<Table>, def: &OpDef, replace: bool) -> Self {
+    pub(crate) fn new(table: Arc<Table>, def: &OpDef) -> Self {
         let columns: Vec<Option<usize>> = def.def.columns.iter().map(|c| table.def.column(&c.name)).collect();
         let present: Vec<usize> = columns.iter().copied().flatten().collect();
-        Self { upsert: table.upsert_sql(&present, replace), delete: table.delete_sql(), columns, table }
+        let whole = present.len() == table.def.columns.len();
+        Self { upsert: table.upsert_sql(&present), delete: table.delete_sql(), columns, whole, table }
+    }
+
+    /// The columns here that an op writes; `None` if it is all of them.
+    fn carried(&self, def: &OpDef, op: &Op<'_>) -> Option<Columns> {
+        if op.head.kind == OpKind::Delete || (self.whole && op.head.columns.is_none()) {
+            return None;
+        }
+        let shape = Shape { keys: &def.key_flags };
+        Some(op.values(shape).filter_map(|(at, _)| self.columns[at]).collect())
     }
 }
 
@@ -101,7 +126,7 @@ impl Engine {
     /// The versions of a row that are known, in the order of device numbers.
     pub(crate) fn heads(&self, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
         let mut statement = self.db.prepare_cached(
-            "SELECT dev, seq, place, claim, wall, kind, (SELECT id FROM _pm_device WHERE n = dev)
+            "SELECT dev, seq, place, claim, wall, kind, (SELECT id FROM _pm_device WHERE n = dev), columns
              FROM _pm_head WHERE tid = ?1 AND key = ?2",
         )?;
         let mut rows = statement.query((tid, key))?;
@@ -115,43 +140,78 @@ impl Engine {
                 wall: row.get(4)?,
                 kind: kind_from(row.get(5)?)?,
                 author: DeviceId(row.get(6)?),
+                columns: row.get_ref(7)?.as_blob_or_null().ok().flatten().map(Columns::of_bytes),
             });
         }
         Ok(heads)
     }
 
-    /// Notes a new version of a row and forgets those that it dominates. Whether it is the only one
-    /// then; if not, the row is put off to `settle`.
-    pub(crate) fn register(&self, tid: i64, key: &[u8], new: &Head, seen: &Seen<'_>) -> Result<bool> {
+    /// Notes a new version of a row, and what it leaves of those that it dominates. Whether it can
+    /// be written as it is; if not, the row is put off to `settle`.
+    pub(crate) fn register(&self, table: &Table, key: &[u8], new: &Head, seen: &Seen<'_>) -> Result<bool> {
+        let (tid, n) = (table.tid, table.def.columns.len());
         let old = self.heads(tid, key)?;
-        let mut left = 0;
+        let mine = new.live(n);
+        let blind = matches!(seen, Seen::Blind);
+        let mut left = Vec::new();
         for head in &old {
-            if head.dev == new.dev {
-                continue; // Overwritten below.
+            if !dominates(new.author, blind, &head.version(), seen.of(head.dev)) {
+                left.push((head.kind, head.live(n)));
+                continue;
             }
-            let blind = matches!(seen, Seen::Blind);
-            if dominates(new.author, blind, &head.version(), seen.of(head.dev)) {
+            let rest = match new.columns {
+                Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
+                _ => Columns::default(),
+            };
+            let place = (tid, key, head.dev, head.seq);
+            if rest.is_empty() {
                 self.db
-                    .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3")?
-                    .execute((tid, key, head.dev))?;
+                    .prepare_cached(
+                        "DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
+                    )?
+                    .execute(place)?;
             } else {
-                left += 1;
+                self.db
+                    .prepare_cached(
+                        "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
+                    )?
+                    .execute((tid, key, head.dev, head.seq, rest.as_bytes()))?;
+                left.push((head.kind, rest));
             }
         }
         self.db
             .prepare_cached(
-                "INSERT OR REPLACE INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?
-            .execute((tid, key, new.dev, new.seq, new.place, new.claim, new.wall, kind_number(new.kind)))?;
-        if left > 0 {
+            .execute((
+                tid,
+                key,
+                new.dev,
+                new.seq,
+                new.place,
+                new.claim,
+                new.wall,
+                kind_number(new.kind),
+                new.columns.as_ref().map(Columns::as_bytes),
+            ))?;
+        let apart = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
+        let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(apart));
+        if !alone || (old.len() > 1 && !left.is_empty()) || self.is_parked(tid, key)? {
             self.put_off(tid, key)?;
-        } else if old.len() > 1 {
+            return Ok(false);
+        }
+        if old.len() > 1 {
             self.db
                 .prepare_cached("DELETE FROM _pm_conflict WHERE tid = ?1 AND key = ?2")?
                 .execute((tid, key))?;
         }
-        Ok(left == 0)
+        Ok(true)
+    }
+
+    pub(crate) fn is_parked(&self, tid: i64, key: &[u8]) -> Result<bool> {
+        let sql = "SELECT 1 FROM _pm_parked WHERE tid = ?1 AND key = ?2";
+        Ok(super::value::maybe::<i64>(&self.db, sql, (tid, key))?.is_some())
     }
 
     /// Applies a group that is in the log and whose time has come.
@@ -188,7 +248,7 @@ impl Engine {
                         let writer = match writers.entry(id) {
                             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
                             std::collections::hash_map::Entry::Vacant(new) => {
-                                new.insert(Writer::new(self.table(def.tid)?, &def, false))
+                                new.insert(Writer::new(self.table(def.tid)?, &def))
                             }
                         };
                         let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
@@ -233,27 +293,32 @@ impl Engine {
             claim: op.head.claim.unwrap_or(place.lamport),
             wall: op.head.wall.unwrap_or(place.wall),
             kind: op.head.kind,
+            columns: writer.carried(def, op),
         };
-        let sole = self.register(table.tid, &key, &new, seen)?;
+        let writable = self.register(table, &key, &new, seen)?;
         if !table.shows_shared() {
             counts.waiting += 1;
             return Ok(());
         }
         self.before_change(table, &key)?;
-        if sole {
-            match self.write_row(writer, def, op, place) {
-                Ok(()) => self.after_shown(table, &key)?,
-                Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                    self.put_off(table.tid, &key)?;
-                }
-                Err(e) => return Err(e),
-            }
+        self.count(table, &key, def, op, &new, seen, false)?;
+        if !writable {
+            return Ok(());
         }
-        Ok(())
+        match self.write_row(writer, def, op, place) {
+            Ok(true) => self.after_shown(table, &key),
+            // The row to be changed is not in its table.
+            Ok(false) => self.put_off(table.tid, &key),
+            Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                self.put_off(table.tid, &key)
+            }
+            Err(e) => Err(e),
+        }
     }
 
-    /// Makes a table's row what an op says: written, or deleted.
-    pub(crate) fn write_row(&self, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Place) -> Result<()> {
+    /// Makes a table's row what an op says: written, or deleted. Counters are not touched by updates.
+    /// Whether there was a row to be updated, where only a part of it is.
+    pub(crate) fn write_row(&self, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Place) -> Result<bool> {
         let shape = Shape { keys: &def.key_flags };
         let table = &writer.table;
         let label = if table.state == State::Gathered { Some(self.device_label(place.dev)?) } else { None };
@@ -267,13 +332,19 @@ impl Engine {
         if op.head.kind == OpKind::Delete {
             let key: Vec<Bind<'_>> = label.chain(keys()).map(Bind).collect();
             self.db.prepare_cached(&writer.delete)?.execute(params_from_iter(key))?;
-            return Ok(());
+            return Ok(true);
         }
+        let partial =
+            op.head.columns.is_some() || (op.head.kind == OpKind::Update && !table.counters.is_empty());
+        let writes = |at: usize| {
+            writer.columns[at]
+                .is_some_and(|c| !partial || (def.def.columns[at].key == 0 && !table.counters.contains(&c)))
+        };
         // Text in pieces must be put together; a BLOB is written into its place bit by bit.
         let mut texts: Vec<Vec<u8>> = Vec::new();
         let mut blobs: Vec<(usize, Big)> = Vec::new();
         for (at, value) in &values {
-            if let (Value::Big(big), Some(column)) = (value, writer.columns[*at]) {
+            if let (Value::Big(big), Some(column), true) = (value, writer.columns[*at], writes(*at)) {
                 if big.text || table.def.without_rowid || self.is_indexed(table, column)? {
                     let mut whole = Vec::new();
                     self.pieces((place.dev, place.stream, place.seq), big, |bytes| {
@@ -292,9 +363,11 @@ impl Engine {
             }
         }
         let mut texts_left = texts.iter();
-        let mut bound: Vec<Bind<'_>> = label.clone().map(Bind).collect();
+        let mut bound: Vec<Bind<'_>> = if partial { Vec::new() } else { label.clone().map(Bind).collect() };
+        let mut written = Vec::new();
         for (at, value) in &values {
-            let Some(column) = writer.columns[*at] else { continue };
+            let Some(column) = writer.columns[*at].filter(|_| writes(*at)) else { continue };
+            written.push(column);
             bound.push(Bind(match value {
                 Value::Big(_) if blobs.iter().any(|(c, _)| *c == column) => *value,
                 Value::Big(big) => {
@@ -304,9 +377,18 @@ impl Engine {
                 value => *value,
             }));
         }
-        self.db.prepare_cached(&writer.upsert)?.execute(params_from_iter(bound))?;
+        if partial {
+            bound.extend(label.clone().chain(keys()).map(Bind));
+            let changed =
+                self.db.prepare_cached(&table.update_sql(&written))?.execute(params_from_iter(bound))?;
+            if changed == 0 {
+                return Ok(false);
+            }
+        } else {
+            self.db.prepare_cached(&writer.upsert)?.execute(params_from_iter(bound))?;
+        }
         if blobs.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let key: Vec<Bind<'_>> = label.chain(keys()).map(Bind).collect();
         let rowid: i64 = self
@@ -323,7 +405,7 @@ impl Engine {
                 Ok(())
             })?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether incremental writing is refused for a column.

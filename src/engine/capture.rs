@@ -4,12 +4,12 @@
 //! last seal, with what was done (`note`). The list is only appended to; the seal makes it unique.
 //! Triggers and lists use nothing that an application's SQLite might not have.
 
-use packmule_core::wire::Collation;
 use rusqlite::Connection;
 
 use super::Engine;
 use super::catalog::Table;
 use super::def::TableDef;
+use super::dirty::{Event, extra_values};
 use super::error::{Error, Result};
 use super::value::{Affinity, quote};
 
@@ -40,23 +40,8 @@ impl Engine {
     pub(crate) fn install_capture(&self, table: &Table) -> Result<()> {
         self.remove_triggers(table.tid)?;
         let def = &table.def;
-        let keys: Vec<String> = def
-            .keys()
-            .enumerate()
-            .map(|(n, at)| {
-                let collation = match def.columns[at].collation {
-                    Collation::Binary => "",
-                    Collation::NoCase => " COLLATE NOCASE",
-                    Collation::RTrim => " COLLATE RTRIM",
-                };
-                format!("k{}{collation}", n + 1)
-            })
-            .collect();
         let list = table.dirty();
-        self.db.execute_batch(&format!(
-            "CREATE TABLE IF NOT EXISTS {list} ({}, note INTEGER NOT NULL)",
-            keys.join(", ")
-        ))?;
+        self.make_lists(table)?;
         if def.append {
             return Ok(());
         }
@@ -149,19 +134,24 @@ fn triggers(db: &Connection, tid: i64, list: &str, def: &TableDef) -> Result<Str
     } else {
         any(&mut (0..def.columns.len()).filter(|at| uniques.iter().any(|u| u.columns.contains(at))))
     };
+    let extra =
+        |event| extra_values(def, &event, &|at| changed(&def.columns[at].name, &def.columns[at].decl_type));
     let (new_keys, old_keys) = (side("NEW."), side("OLD."));
     let mut sql = format!(
         "CREATE TRIGGER {insert} AFTER INSERT ON {table} BEGIN
-           INSERT INTO {list} VALUES ({new_keys}, {INSERT});
+           INSERT INTO {list} VALUES ({new_keys}, {INSERT}{inserted});
          END;
          CREATE TRIGGER {update} AFTER UPDATE ON {table} WHEN {any} BEGIN
-           INSERT INTO {list} VALUES ({new_keys}, CASE WHEN {key_changed} THEN {INSERT} WHEN {claims} THEN {UPDATE_UNIQUE} ELSE {UPDATE} END);
-           INSERT INTO {list} SELECT {old_keys}, {DELETE} WHERE {key_changed};
+           INSERT INTO {list} VALUES ({new_keys}, CASE WHEN {key_changed} THEN {INSERT} WHEN {claims} THEN {UPDATE_UNIQUE} ELSE {UPDATE} END{updated});
+           INSERT INTO {list} SELECT {old_keys}, {DELETE}{gone} WHERE {key_changed};
          END;
          CREATE TRIGGER {delete} AFTER DELETE ON {table} BEGIN
-           INSERT INTO {list} VALUES ({old_keys}, {DELETE});
+           INSERT INTO {list} VALUES ({old_keys}, {DELETE}{gone});
          END;",
         any = any(&mut (0..def.columns.len())),
+        inserted = extra(Event::Insert),
+        updated = extra(Event::Update),
+        gone = extra(Event::Gone("OLD".into())),
         INSERT = note::INSERT,
         UPDATE = note::UPDATE,
         UPDATE_UNIQUE = note::UPDATE_UNIQUE,
@@ -177,9 +167,10 @@ fn triggers(db: &Connection, tid: i64, list: &str, def: &TableDef) -> Result<Str
     if !displaced.is_empty() {
         let notes = displaced.iter().fold(String::new(), |sql, same| {
             sql + &format!(
-                " INSERT INTO {list} SELECT {}, {} FROM {table} WHERE {same};",
+                " INSERT INTO {list} SELECT {}, {}{} FROM {table} WHERE {same};",
                 side(&format!("{table}.")),
-                note::MAYBE_GONE
+                note::MAYBE_GONE,
+                extra(Event::Gone(table.clone()))
             )
         });
         sql += &format!(

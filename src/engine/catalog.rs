@@ -53,12 +53,12 @@ pub(crate) struct Table {
     pub note: Option<String>,
     /// Quoted, with the schema.
     pub sql_name: String,
-    /// `k1 = ?1 AND k2 = ?2 …`, in the order of the key.
-    key_match: String,
     /// Whether a foreign key of a tracked table, maybe its own, refers to it.
     pub is_parent: bool,
     /// Whether it has a unique index besides that of its key.
     pub unique: bool,
+    /// The columns whose concurrent additions add up.
+    pub counters: Vec<usize>,
 }
 
 impl Table {
@@ -72,14 +72,20 @@ impl Table {
         format!("_pm_dirty_{}", self.tid)
     }
 
+    /// The columns of that list that every note has.
+    pub(crate) fn note_columns(&self) -> String {
+        let keys = (1..=self.def.keys().count()).map(|n| format!("k{n}"));
+        keys.chain(["note".into()]).collect::<Vec<_>>().join(", ")
+    }
+
     /// `SELECT` of the columns by a key.
     pub(crate) fn select_sql(&self, columns: &str) -> String {
-        format!("SELECT {columns} FROM {} WHERE {}", self.sql_name, self.key_match)
+        format!("SELECT {columns} FROM {} WHERE {}", self.sql_name, self.key_match_from(0))
     }
 
     /// `DELETE` by a key.
     pub(crate) fn delete_sql(&self) -> String {
-        format!("DELETE FROM {} WHERE {}", self.sql_name, self.key_match)
+        format!("DELETE FROM {} WHERE {}", self.sql_name, self.key_match_from(0))
     }
 
     /// The names of all columns, quoted.
@@ -87,9 +93,8 @@ impl Table {
         self.def.columns.iter().map(|c| quote(&c.name)).collect::<Vec<_>>().join(", ")
     }
 
-    /// `INSERT` of these columns that overwrites the row with the same key; with `replace`, also
-    /// every row that clashes with it.
-    pub(crate) fn upsert_sql(&self, columns: &[usize], replace: bool) -> String {
+    /// `INSERT` of these columns that overwrites the row with the same key.
+    pub(crate) fn upsert_sql(&self, columns: &[usize]) -> String {
         let names: Vec<String> = columns.iter().map(|at| quote(&self.def.columns[*at].name)).collect();
         let sets: Vec<String> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
         let gathered = self.state == State::Gathered;
@@ -99,20 +104,53 @@ impl Table {
         };
         let marks: Vec<String> =
             (1..=columns.len() + usize::from(gathered)).map(|n| format!("?{n}")).collect();
-        let insert = format!(
-            "INTO {} ({}) VALUES ({})",
+        format!(
+            "INSERT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}",
             self.sql_name,
             with_device(&mut names.iter().cloned()),
             marks.join(", "),
-        );
-        if replace {
-            return format!("INSERT OR REPLACE {insert}");
-        }
-        format!(
-            "INSERT {insert} ON CONFLICT ({}) DO UPDATE SET {}",
             with_device(&mut self.def.keys().map(|at| quote(&self.def.columns[at].name))),
             sets.join(", "),
         )
+    }
+
+    /// `UPDATE` of these columns, whose values come first, by a key. Without columns, of nothing:
+    /// it tells whether there is a row.
+    pub(crate) fn update_sql(&self, columns: &[usize]) -> String {
+        let mut sets: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(n, at)| format!("{} = ?{}", quote(&self.def.columns[*at].name), n + 1))
+            .collect();
+        if sets.is_empty() {
+            let key = self.def.keys().next().map(|at| quote(&self.def.columns[at].name)).unwrap_or_default();
+            sets.push(format!("{key} = {key}"));
+        }
+        format!(
+            "UPDATE {} SET {} WHERE {}",
+            self.sql_name,
+            sets.join(", "),
+            self.key_match_from(columns.len())
+        )
+    }
+
+    /// The condition on the key, whose values come after `n` others.
+    pub(crate) fn key_match_from(&self, n: usize) -> String {
+        let gathered = (self.state == State::Gathered).then(|| quote(DEVICE_COLUMN));
+        let keys = self.def.keys().map(|at| quote(&self.def.columns[at].name));
+        let parts =
+            gathered.into_iter().chain(keys).enumerate().map(|(at, c)| format!("{c} = ?{}", at + 1 + n));
+        parts.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// The table of rows that are kept out of this one.
+    pub(crate) fn limbo(&self) -> String {
+        format!("_pm_limbo_{}", self.tid)
+    }
+
+    /// Whether deletes must carry the row's last values: an update of a part of it may bring it back.
+    pub(crate) fn needs_image(&self) -> bool {
+        self.def.needs_image()
     }
 
     /// The canonical key of a row's key values, which come in the order of the key.
@@ -170,14 +208,6 @@ impl Engine {
             let body: Vec<u8> = row.get(6)?;
             let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
             let state = State::from_number(row.get(1)?)?;
-            let shift = usize::from(state == State::Gathered);
-            let mut key_match: Vec<String> =
-                (shift > 0).then(|| format!("{} = ?1", quote(DEVICE_COLUMN))).into_iter().collect();
-            key_match.extend(
-                def.keys()
-                    .enumerate()
-                    .map(|(n, at)| format!("{} = ?{}", quote(&def.columns[at].name), n + 1 + shift)),
-            );
             let unique = state == State::Tracked
                 && self
                     .db
@@ -188,13 +218,13 @@ impl Engine {
             tables.push(Table {
                 tid: row.get(0)?,
                 unique,
+                counters: def.counters(),
                 state,
                 appended: row.get(2)?,
                 announced: row.get(3)?,
                 note: row.get(4)?,
                 def_id: DefId(row.get(5)?),
                 sql_name: format!("main.{}", quote(&def.name)),
-                key_match: key_match.join(" AND "),
                 def,
                 is_parent: false,
             });

@@ -1,8 +1,7 @@
 //! What concurrent writes left open: listed the same on every device.
 
-use packmule_core::merge::precedence;
-use packmule_core::model::{DeviceId, Stream, Value, WallMs};
-use packmule_core::wire::{OpKind, Shape};
+use packmule_core::model::{DeviceId, WallMs};
+use packmule_core::wire::{ColumnMerge, Merge, OpKind};
 use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
@@ -10,8 +9,8 @@ use super::apply::Head;
 use super::catalog::Table;
 use super::devices::label;
 use super::error::Result;
-use super::settle::winning;
 use super::value::{Bind, from_sql, push_key, quote, read_key};
+use super::versions::winning;
 use super::{Engine, OwnedValue};
 
 /// Why a row is in conflict.
@@ -140,56 +139,71 @@ impl Engine {
 
     fn contested(&self, tid: i64, key: Vec<u8>) -> Result<Open> {
         let table = self.table(tid)?;
-        let mut heads = self.heads(tid, &key)?;
-        heads.sort_by(|a, b| precedence(&b.version(), &a.version()));
-        let kind = if heads.iter().any(|h| h.kind == OpKind::Delete) {
+        let n = table.def.columns.len();
+        let heads = self.heads(tid, &key)?;
+        let judgement = self.judge_versions(&table, &heads)?;
+        let parked = self.is_parked(tid, &key)?;
+        let mut contents: Vec<Vec<u8>> = Vec::new();
+        let mut versions = Vec::new();
+        let mut taking_part: Vec<&Head> = Vec::new();
+        let deletes = heads.iter().any(|h| h.kind == OpKind::Delete);
+        for head in judgement.order.iter().map(|at| &heads[*at]) {
+            let live = head.live(n);
+            let disputes = judgement.disputed.iter().any(|column| live.contains(*column));
+            if head.kind != OpKind::Delete && !disputes && !deletes {
+                continue;
+            }
+            let mut content = vec![u8::from(head.kind == OpKind::Delete)];
+            if head.kind != OpKind::Delete {
+                for (column, value) in self.content(&table, head)? {
+                    // Of columns with a rule of their own, or that others do not dispute, nothing counts.
+                    let by_cell = table.def.merge == Merge::Cell && !deletes;
+                    let counts = if by_cell {
+                        judgement.disputed.contains(&column)
+                    } else {
+                        table.def.columns[column].merge == ColumnMerge::Table
+                    };
+                    if counts && live.contains(column) {
+                        content.extend_from_slice(
+                            table.def.columns[column].name.to_ascii_lowercase().as_bytes(),
+                        );
+                        content.push(0);
+                        content.extend_from_slice(&value);
+                    }
+                }
+            }
+            taking_part.push(head);
+            if !contents.contains(&content) {
+                contents.push(content);
+                versions.push(self.version(&table, head, versions.is_empty() && !parked)?);
+            }
+        }
+        let kind = if deletes {
             ConflictKind::UpdateDelete
-        } else if heads.iter().all(|h| h.kind == OpKind::Insert) {
+        } else if taking_part.iter().all(|h| h.kind == OpKind::Insert) {
             ConflictKind::InsertInsert
         } else {
             ConflictKind::UpdateUpdate
         };
-        let mut contents: Vec<Vec<u8>> = Vec::new();
-        let mut versions = Vec::new();
-        for (n, head) in heads.iter().enumerate() {
-            let content = self.content(tid, head)?;
-            if !contents.contains(&content) {
-                contents.push(content);
-                versions.push(self.version(head, n == 0)?);
-            }
-        }
-        let parked: Option<i64> = super::value::maybe(
-            &self.db,
-            "SELECT 1 FROM _pm_parked WHERE tid = ?1 AND key = ?2",
-            (tid, &key),
-        )?;
-        if parked.is_some() {
-            versions.iter_mut().for_each(|v| v.shown = false);
-        }
         self.make(&table, key, kind, versions, contents, heads, None)
     }
 
     fn parked(&self, tid: i64, key: Vec<u8>) -> Result<Open> {
         let table = self.table(tid)?;
         let heads = self.heads(tid, &key)?;
-        let mut contents = Vec::new();
         let mut versions = Vec::new();
         let mut kind = None;
         let mut holder = None;
-        if let Some(head) = winning(&heads) {
-            contents.push(self.content(tid, &head)?);
-            let version = self.version(&head, false)?;
-            if let Some((columns, found)) = self.holder(&table, &version)? {
-                kind = Some(ConflictKind::Unique(columns));
-                let row = self.shown_version(&table, &found)?;
-                contents.push(content_of(&row));
-                versions.push(version);
-                versions.push(row);
-                holder = Some(found);
-            } else {
-                versions.push(version);
-            }
+        let version = self.row_version(&table, &key, false)?;
+        let mut contents = vec![content_of(&version)];
+        if let Some((columns, found)) = self.holder(&table, &version)? {
+            kind = Some(ConflictKind::Unique(columns));
+            let row = self.row_version(&table, &found, true)?;
+            contents.push(content_of(&row));
+            versions.push(row);
+            holder = Some(found);
         }
+        versions.insert(0, version);
         let kind = match kind {
             Some(kind) => kind,
             None => {
@@ -237,7 +251,7 @@ impl Engine {
 
     fn dangling(&self, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
         let heads = self.heads(table.tid, &key)?;
-        let row = self.shown_version(table, &key)?;
+        let row = self.row_version(table, &key, true)?;
         let foreign = &table.def.foreign_keys[foreign];
         let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();
         let kind = ConflictKind::ForeignKey(columns, foreign.parent.clone());
@@ -279,51 +293,45 @@ impl Engine {
         Ok(Open { conflict, tid: table.tid, key, heads, holder })
     }
 
-    /// A version as it is in the log, with its large values put together.
-    pub(crate) fn version(&self, head: &Head, shown: bool) -> Result<ConflictVersion> {
-        let values = self.op_at(head.dev, Stream::Shared, head.seq, head.place, |def, op| {
-            let mut values = Vec::new();
-            for (at, value) in op.values(Shape { keys: &def.key_flags }) {
-                if head.kind == OpKind::Delete {
-                    break;
+    /// A version as it is in the log, with its large values put together. Of a part of a row, the
+    /// key and that part.
+    pub(crate) fn version(&self, table: &Table, head: &Head, shown: bool) -> Result<ConflictVersion> {
+        let mut values = Vec::new();
+        if head.kind != OpKind::Delete {
+            for (column, value) in self.values(table, head)? {
+                // An update of a counter says what was added, which is no version of it.
+                let rule = table.def.columns[column].merge;
+                if rule != ColumnMerge::Counter || head.kind == OpKind::Insert {
+                    values.push((table.def.columns[column].name.clone(), value));
                 }
-                let value = match value {
-                    Value::Big(big) => {
-                        let mut whole = Vec::new();
-                        self.pieces((head.dev, Stream::Shared, head.seq), &big, |bytes| {
-                            whole.extend_from_slice(bytes);
-                            Ok(())
-                        })?;
-                        if big.text { OwnedValue::Text(whole) } else { OwnedValue::Blob(whole) }
-                    }
-                    value => OwnedValue::of(value)?,
-                };
-                values.push((def.def.columns[at].name.clone(), value));
             }
-            Ok(values)
-        })?;
-        let name: Option<String> =
-            super::value::maybe(&self.db, "SELECT name FROM _pm_device WHERE n = ?1", [head.dev])?.flatten();
+        }
         Ok(ConflictVersion {
             device: Some(head.author),
-            name,
+            name: self.name_of_number(head.dev)?,
             at: Some(head.wall),
-            op: match head.kind {
-                OpKind::Insert => "insert",
-                OpKind::Update => "update",
-                OpKind::Delete => "delete",
-            },
+            op: word(head.kind),
             shown,
             values,
         })
     }
 
-    /// A row as the table shows it.
-    fn shown_version(&self, table: &Table, key: &[u8]) -> Result<ConflictVersion> {
+    fn name_of_number(&self, dev: i64) -> Result<Option<String>> {
+        Ok(super::value::maybe(&self.db, "SELECT name FROM _pm_device WHERE n = ?1", [dev])?.flatten())
+    }
+
+    /// A row as its table shows it, or as it is in limbo.
+    fn row_version(&self, table: &Table, key: &[u8], shown: bool) -> Result<ConflictVersion> {
         let heads = self.heads(table.tid, key)?;
-        let head = winning(&heads);
+        let head = winning(table, &heads);
         let key = read_key(key)?;
-        let mut statement = self.db.prepare_cached(&table.select_sql(&table.column_list()))?;
+        let columns = table.column_list();
+        let sql = if shown {
+            table.select_sql(&columns)
+        } else {
+            format!("SELECT {columns} FROM {} WHERE {}", table.limbo(), table.key_match_from(0))
+        };
+        let mut statement = self.db.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(key.iter().map(|v| Bind(v.borrow()))))?;
         let mut values = Vec::new();
         if let Some(row) = rows.next()? {
@@ -331,15 +339,18 @@ impl Engine {
                 values.push((column.name.clone(), OwnedValue::of(from_sql(row.get_ref(at)?))?));
             }
         }
-        let (device, name, at) = match head {
-            Some(head) => {
-                let version = self.version(&head, true)?;
-                (version.device, version.name, version.at)
-            }
-            None => (None, None, None),
+        let name = match head {
+            Some(head) => self.name_of_number(head.dev)?,
+            None => None,
         };
-        let op = head.map_or("row", |h| if h.kind == OpKind::Insert { "insert" } else { "update" });
-        Ok(ConflictVersion { device, name, at, op, shown: true, values })
+        Ok(ConflictVersion {
+            device: head.map(|h| h.author),
+            name,
+            at: head.map(|h| h.wall),
+            op: head.map_or("row", |h| word(h.kind)),
+            shown,
+            values,
+        })
     }
 
     /// Name and short id of a version's author.
@@ -352,6 +363,14 @@ impl ConflictVersion {
     /// Name and short id of its author, for people.
     pub fn author(&self) -> String {
         Engine::author_label(self)
+    }
+}
+
+fn word(kind: OpKind) -> &'static str {
+    match kind {
+        OpKind::Insert => "insert",
+        OpKind::Update => "update",
+        OpKind::Delete => "delete",
     }
 }
 

@@ -504,6 +504,22 @@ impl TableDef {
             "it has a column `device`, which is what a base puts before the rows of each device; rename it",
         )
     }
+
+    /// The columns whose concurrent additions add up.
+    pub(crate) fn counters(&self) -> Vec<usize> {
+        (0..self.columns.len()).filter(|at| self.columns[*at].merge == ColumnMerge::Counter).collect()
+    }
+
+    /// Whether deletes must carry the row's last values.
+    pub(crate) fn needs_image(&self) -> bool {
+        self.mode == Mode::Shared && (self.merge == Merge::Cell || !self.counters().is_empty())
+    }
+
+    /// Whether the time of each write counts, and not only that of its seal.
+    pub(crate) fn timed(&self) -> bool {
+        self.mode == Mode::Shared
+            && (self.policy == Policy::Lww || self.columns.iter().any(|c| c.merge == ColumnMerge::Lww))
+    }
 }
 
 /// The first column of a gathered table.

@@ -7,7 +7,9 @@ use rusqlite::params_from_iter;
 use super::Engine;
 use super::capture::note;
 use super::catalog::{State, Table};
+use super::columns::Columns;
 use super::def::{ColumnDef, Default, TableDef, literal};
+use super::dirty::mask_values;
 use super::error::{Error, Result};
 use super::value::{Bind, maybe, quote, read_key};
 use super::{OwnedValue, store};
@@ -119,7 +121,7 @@ impl Engine {
                 "table `{name}` was made anew here: all its rows were taken in again; rows deleted at that moment stay on other devices"
             );
             store::notice(&self.db, &what, self.now())?;
-            self.note_rows(table, &def, "1")?;
+            self.note_rows(table, &Columns::all(def.columns.len()), "1")?;
         } else if !table.def.append {
             // Triggers did not know these columns: a row that differs from the default was written to.
             for column in &added {
@@ -130,19 +132,24 @@ impl Engine {
                 };
                 let differs =
                     format!("typeof({c}) <> typeof({default}) OR {c} IS NOT {default} COLLATE BINARY");
-                self.note_rows(table, &def, &differs)?;
+                let at = def.column(&column.name).into_iter().collect();
+                self.note_rows(table, &at, &differs)?;
             }
         }
         Ok(())
     }
 
-    /// Notes rows as updated.
-    fn note_rows(&self, table: &Table, def: &TableDef, condition: &str) -> Result<()> {
+    /// Notes rows as updated in these columns.
+    fn note_rows(&self, table: &Table, columns: &Columns, condition: &str) -> Result<()> {
+        let masks = mask_values(&table.def, columns);
+        let names: String = (0..masks.len()).map(|n| format!(", m{n}")).collect();
+        let values: String = masks.iter().map(|m| format!(", {m}")).collect();
         self.db.execute(
             &format!(
-                "INSERT INTO {} SELECT {}, {} FROM {} WHERE {condition}",
+                "INSERT INTO {} ({}{names}) SELECT {}, {}{values} FROM {} WHERE {condition}",
                 table.dirty(),
-                def.key_list(""),
+                table.note_columns(),
+                table.def.key_list(""),
                 note::UPDATE_UNIQUE,
                 table.sql_name
             ),
@@ -167,8 +174,9 @@ impl Engine {
             if maybe::<i64>(&self.db, &table.select_sql("1"), binds())?.is_none() {
                 let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
                 let sql = format!(
-                    "INSERT INTO {} VALUES ({}, {})",
+                    "INSERT INTO {} ({}) VALUES ({}, {})",
                     table.dirty(),
+                    table.note_columns(),
                     marks.join(", "),
                     note::MAYBE_GONE
                 );

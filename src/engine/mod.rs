@@ -8,10 +8,13 @@
 //! | `keys`, `devices` | who we are, whom we trust, what they have |
 //! | `def`, `value` | table definitions and values, between SQLite and the wire |
 //! | `catalog` | the tables and definitions that are known |
-//! | `capture`, `track`, `evolve` | triggers that note which rows change; tables taken in; tables changed |
-//! | `log`, `seal` | groups of frames written; rows read into them |
+//! | `capture`, `dirty` | triggers that note which rows change; the lists that they append to |
+//! | `track`, `evolve` | tables taken in and let go; tables changed |
+//! | `log`, `seal`, `rows` | groups of frames written; rows read into them |
 //! | `export`, `bundle` | the log as a stream of records; such a stream verified |
-//! | `import`, `apply`, `settle` | frames stored, ordered, applied; constraints settled |
+//! | `import`, `apply` | frames stored, ordered, applied |
+//! | `versions`, `columns`, `counters` | what the versions of a row make of it |
+//! | `settle` | constraints settled |
 //! | `conflicts`, `resolve` | what concurrent writes left open, and how it is closed |
 //! | `digest`, `status`, `history`, `verify` | what there is to know |
 
@@ -19,10 +22,13 @@ mod apply;
 mod bundle;
 mod capture;
 mod catalog;
+mod columns;
 mod conflicts;
+mod counters;
 mod def;
 mod devices;
 mod digest;
+mod dirty;
 mod error;
 mod evolve;
 mod export;
@@ -31,6 +37,7 @@ mod import;
 mod keys;
 mod log;
 mod resolve;
+mod rows;
 mod seal;
 mod settle;
 mod status;
@@ -38,6 +45,7 @@ mod store;
 mod track;
 mod value;
 mod verify;
+mod versions;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -356,6 +364,8 @@ fn open_connection(path: &Path, flags: OpenFlags, options: &Options) -> Result<C
          PRAGMA trusted_schema = OFF; PRAGMA cache_size = -{}",
         options.cache_kib
     ))?;
+    counters::register_functions(&db)?;
+    dirty::register_functions(&db)?;
     // The first read of the file: says whether it is a database at all.
     db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(db)

@@ -9,8 +9,8 @@ use super::catalog::Table;
 use super::conflicts::{ConflictKind, Open};
 use super::error::{Error, Result};
 use super::seal::SealOptions;
-use super::settle::winning;
 use super::value::{Affinity, Bind, quote, read_key};
+use super::versions::winning;
 use super::{Engine, OwnedValue};
 
 /// How a conflict is closed.
@@ -55,6 +55,25 @@ impl Engine {
         })
     }
 
+    /// Lets the application decide: `decide` sees each open conflict with all its versions, and its
+    /// decision travels as a resolution. `None` leaves a conflict open. Returns how many were closed.
+    ///
+    /// # Errors
+    /// As [`Engine::resolve`]; conflicts that were closed before stay closed.
+    pub fn resolve_with(
+        &mut self,
+        decide: &mut dyn FnMut(&super::Conflict) -> Option<Resolution>,
+    ) -> Result<u64> {
+        let mut closed = 0;
+        for conflict in self.conflicts()? {
+            if let Some(resolution) = decide(&conflict) {
+                self.resolve(&conflict.id, &resolution)?;
+                closed += 1;
+            }
+        }
+        Ok(closed)
+    }
+
     fn close(&self, table: &std::sync::Arc<Table>, open: &Open, resolution: &Resolution) -> Result<()> {
         let cannot = |reason: &str| Err(Error::CannotResolve { reason: reason.into() });
         match (&open.conflict.kind, resolution) {
@@ -79,7 +98,7 @@ impl Engine {
                     open.heads.iter().find(|h| h.author == *device).ok_or_else(|| Error::CannotResolve {
                         reason: format!("no version is of that device; take one of: {}", authors(open)),
                     })?;
-                self.show(table, head, false)?;
+                self.take_version(table, open, head)?;
                 self.note_resolved(table, &open.key)
             }
             (_, Resolution::KeepBoth) => self.keep_both(table, open),
@@ -97,10 +116,10 @@ impl Engine {
             });
         }
         if parked.device == Some(device) {
-            if let (Some(holder), Some(head)) = (&open.holder, winning(&open.heads)) {
+            if let Some(holder) = &open.holder {
                 self.delete_row(table, holder)?;
                 self.note_resolved(table, holder)?;
-                self.show(table, &head, false)?;
+                self.out_of_limbo(table, &open.key, false)?;
             }
         } else if holder.device != Some(device) {
             return Err(Error::CannotResolve {
@@ -129,34 +148,45 @@ impl Engine {
             }
             columns.push((at, value));
         }
-        // Of a row that is not in its table, the version that would be: with its changes made
-        // before it is written, since without them it may not be.
-        let head = winning(&open.heads).filter(|h| h.kind != OpKind::Delete);
-        let update: Vec<String> = columns
-            .iter()
-            .enumerate()
-            .map(|(n, (at, _))| format!("{} = ?{}", quote(&table.def.columns[*at].name), n + 1))
-            .collect();
-        let key = read_key(&open.key)?;
-        let matches: Vec<String> = table
-            .def
-            .keys()
-            .enumerate()
-            .map(|(n, at)| format!("{} = ?{}", quote(&table.def.columns[at].name), n + 1 + columns.len()))
-            .collect();
-        let params =
-            columns.iter().map(|(_, v)| (*v).borrow()).chain(key.iter().map(OwnedValue::borrow)).map(Bind);
-        let changed = self.db.execute(
-            &format!("UPDATE {} SET {} WHERE {}", table.sql_name, update.join(", "), matches.join(" AND ")),
-            params_from_iter(params),
-        )?;
-        if changed == 0 {
-            let Some(head) = head else {
-                return Err(Error::CannotResolve { reason: "all versions delete the row".into() });
-            };
-            self.insert_version(table, &head, &columns)?;
-        }
+        self.write_columns(table, open, &columns)?;
         self.note_resolved(table, &open.key)
+    }
+
+    /// Changes columns of the row where it is; one that is not in its table goes there changed,
+    /// since unchanged it may not.
+    fn write_columns(&self, table: &Table, open: &Open, columns: &[(usize, &OwnedValue)]) -> Result<()> {
+        let key = read_key(&open.key)?;
+        let numbers: Vec<usize> = columns.iter().map(|(at, _)| *at).collect();
+        let params = columns.iter().map(|(_, v)| *v).chain(&key).map(|v| Bind(v.borrow()));
+        if self.db.execute(&table.update_sql(&numbers), params_from_iter(params))? > 0 {
+            return Ok(());
+        }
+        if self.is_parked(table.tid, &open.key)? {
+            let changes: Vec<_> = columns.iter().map(|(at, v)| (*at, (*v).clone())).collect();
+            self.make_limbo_row(table, &open.key, &changes)?;
+            return self.out_of_limbo(table, &open.key, false);
+        }
+        match open.heads.iter().find(|h| h.kind != OpKind::Delete) {
+            Some(head) => self.insert_version(table, head, columns).map(|_| ()),
+            None => Err(Error::CannotResolve { reason: "all versions delete the row".into() }),
+        }
+    }
+
+    /// Makes the row what one version says; of a part of a row, just that part.
+    fn take_version(&self, table: &Table, open: &Open, head: &super::apply::Head) -> Result<()> {
+        if head.kind == OpKind::Delete {
+            return self.delete_row(table, &open.key);
+        }
+        let live = head.live(table.def.columns.len());
+        let values = self.values(table, head)?;
+        let columns: Vec<(usize, &OwnedValue)> = values
+            .iter()
+            .filter(|(at, _)| {
+                live.contains(*at) && table.def.columns[*at].key == 0 && !table.counters.contains(at)
+            })
+            .map(|(at, value)| (*at, value))
+            .collect();
+        self.write_columns(table, open, &columns)
     }
 
     /// Inserts a version with some columns changed; returns the values of its key.
@@ -166,13 +196,7 @@ impl Engine {
         head: &super::apply::Head,
         changes: &[(usize, &OwnedValue)],
     ) -> Result<Vec<OwnedValue>> {
-        let version = self.version(head, false)?;
-        let mut row: Vec<(usize, OwnedValue)> = Vec::new();
-        for (name, value) in version.values {
-            if let Some(at) = table.def.column(&name) {
-                row.push((at, value));
-            }
-        }
+        let mut row = self.values(table, head)?;
         for (at, value) in changes {
             row.retain(|(column, _)| column != at);
             row.push((*at, (*value).clone()));
@@ -192,11 +216,12 @@ impl Engine {
 
     /// Every version that is not shown becomes a row under a key of its own.
     fn keep_both(&self, table: &Table, open: &Open) -> Result<()> {
-        let shown = winning(&open.heads).ok_or_else(|| Error::damaged("a conflict without versions"))?;
-        let shown_content = self.content(table.tid, &shown)?;
+        let shown =
+            winning(table, &open.heads).ok_or_else(|| Error::damaged("a conflict without versions"))?;
+        let shown_content = self.content(table, shown)?;
         let mut seen = vec![shown_content];
         for head in open.heads.iter().filter(|h| h.kind != OpKind::Delete) {
-            let content = self.content(table.tid, head)?;
+            let content = self.content(table, head)?;
             if seen.contains(&content) {
                 continue;
             }
@@ -228,7 +253,7 @@ impl Engine {
                 reason: "no key is left after the greatest; insert the row by hand".into(),
             });
         }
-        let version = self.version(head, false)?;
+        let version = self.version(table, head, false)?;
         let old = version
             .values
             .iter()
@@ -268,7 +293,12 @@ impl Engine {
     fn note(&self, table: &Table, key: &[OwnedValue], what: i64) -> Result<()> {
         let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
         self.db.execute(
-            &format!("INSERT INTO {} VALUES ({}, {what})", table.dirty(), marks.join(", ")),
+            &format!(
+                "INSERT INTO {} ({}) VALUES ({}, {what})",
+                table.dirty(),
+                table.note_columns(),
+                marks.join(", ")
+            ),
             params_from_iter(key.iter().map(|v| Bind(v.borrow()))),
         )?;
         Ok(())

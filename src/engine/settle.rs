@@ -8,16 +8,16 @@
 
 use std::cmp::Ordering;
 
-use packmule_core::merge::{claim_order, winner};
-use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{OpKind, Shape};
+use packmule_core::merge::claim_order;
+use packmule_core::wire::OpKind;
 use rusqlite::{ErrorCode, OptionalExtension, params_from_iter};
 
-use super::Engine;
-use super::apply::{Head, Place, Writer};
+use super::apply::Head;
 use super::catalog::{State, Table};
+use super::def::ForeignKeyDef;
 use super::error::{Error, Result};
-use super::value::{Bind, from_sql, quote, read_key};
+use super::value::{Bind, from_sql, push_key, quote, read_key};
+use super::{Engine, OwnedValue};
 
 /// `claim` is NULL until the row has been looked at.
 const PUT_OFF: &str = "
@@ -113,95 +113,50 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a row out of its table, and finds out when its winner claimed its place.
+    /// Takes a row out of its table into limbo, makes it there what its versions say, and finds out
+    /// when it claimed its place.
     fn clear_for_settling(&self, tid: i64, key: &[u8]) -> Result<()> {
         let table = self.table(tid)?;
-        let heads = self.heads(tid, key)?;
-        if heads.is_empty() || !table.shows_shared() {
-            // Its version is older than what is remembered, and so undisputed; or it is not shown here.
+        if !table.shows_shared() {
             return self.no_longer_put_off(tid, key);
         }
-        let distinct = self.distinct(tid, &heads)?;
-        let sql = if distinct > 1 {
+        let heads = self.heads(tid, key)?;
+        let judgement = self.judge_versions(&table, &heads)?;
+        let sql = if judgement.open {
             "INSERT OR IGNORE INTO _pm_conflict (tid, key) VALUES (?1, ?2)"
         } else {
             "DELETE FROM _pm_conflict WHERE tid = ?1 AND key = ?2"
         };
         self.db.prepare_cached(sql)?.execute((tid, key))?;
         self.before_change(&table, key)?;
-        self.delete_row(&table, key)?;
+        self.into_limbo(&table, key)?;
         self.db.prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?.execute((tid, key))?;
-        match winning(&heads) {
-            Some(head) if head.kind != OpKind::Delete => {
-                self.db
-                    .prepare_cached("UPDATE temp._pm_put_off SET claim = ?3 WHERE tid = ?1 AND key = ?2")?
-                    .execute((tid, key, head.claim))?;
-                Ok(())
-            }
-            _ => self.no_longer_put_off(tid, key),
+        if !heads.is_empty() && !judgement.present {
+            self.delete_from(&table.limbo(), &table, key)?;
+            return self.no_longer_put_off(tid, key);
         }
+        self.compose(&table, key, &heads, &judgement)?;
+        self.db
+            .prepare_cached("UPDATE temp._pm_put_off SET claim = ?3 WHERE tid = ?1 AND key = ?2")?
+            .execute((tid, key, claim_of(&heads).unwrap_or(0)))?;
+        Ok(())
     }
 
-    /// How many different contents the versions have.
-    fn distinct(&self, tid: i64, heads: &[Head]) -> Result<usize> {
-        let mut contents: Vec<Vec<u8>> = Vec::new();
-        for head in heads {
-            let content = self.content(tid, head)?;
-            if !contents.contains(&content) {
-                contents.push(content);
-            }
-        }
-        Ok(contents.len())
-    }
-
-    /// A version's content in a form that is equal exactly for equal content: its columns by name.
-    pub(crate) fn content(&self, _tid: i64, head: &Head) -> Result<Vec<u8>> {
-        self.op_at(head.dev, Stream::Shared, head.seq, head.place, |def, op| {
-            if op.head.kind == OpKind::Delete {
-                return Ok(Vec::new());
-            }
-            let mut values: Vec<_> = op.values(Shape { keys: &def.key_flags }).collect();
-            values.sort_by_key(|(at, _)| def.def.columns[*at].name.to_ascii_lowercase());
-            let mut content = Vec::new();
-            let mut buf = Vec::new();
-            for (at, value) in values {
-                let value = match value {
-                    // Where the pieces are does not count.
-                    Value::Big(big) => Value::Big(packmule_core::model::Big { number: 0, back: 0, ..big }),
-                    value => value,
-                };
-                content.extend_from_slice(def.def.columns[at].name.to_ascii_lowercase().as_bytes());
-                content.push(0);
-                let len = match value {
-                    Value::Text(b) | Value::Blob(b) => b.len(),
-                    _ => 0,
-                };
-                buf.resize(len + 80, 0);
-                let len = packmule_core::wire::put(&mut buf, &value)
-                    .map_err(|_| Error::damaged("a value without room"))?;
-                content.extend_from_slice(&buf[..len]);
-            }
-            Ok(content)
-        })
-    }
-
-    /// Puts a row that is not in its table into its place, if no earlier claim keeps it out.
+    /// Puts a row that is in limbo into its table, if no earlier claim keeps it out.
     fn place(&self, tid: i64, key: &[u8], evictions: &mut Vec<i64>) -> Result<()> {
         let table = self.table(tid)?;
-        let heads = self.heads(tid, key)?;
-        let Some(head) = winning(&heads) else { return Ok(()) };
-        let refused = match self.show(&table, &head, false) {
+        let claim = claim_of(&self.heads(tid, key)?);
+        let refused = match self.out_of_limbo(&table, key, false) {
             Ok(()) => return self.after_shown(&table, key),
             Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => e,
             Err(e) => return Err(e),
         };
+        use rusqlite::ffi::{
+            SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE,
+        };
         let unique = matches!(
             refused.sqlite_error().map(|e| e.extended_code),
-            Some(
-                rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE
-                    | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY
-                    | rusqlite::ffi::SQLITE_CONSTRAINT_ROWID
-            )
+            Some(SQLITE_CONSTRAINT_UNIQUE | SQLITE_CONSTRAINT_PRIMARYKEY | SQLITE_CONSTRAINT_ROWID)
         );
         let reason = refused.to_string();
         if !unique {
@@ -212,14 +167,17 @@ impl Engine {
             evictions.push(tid);
         }
         self.db.execute_batch(&format!("DELETE FROM temp._pm_evicted_{tid}; SAVEPOINT _pm_evict"))?;
-        let written = self.show(&table, &head, true);
+        let written = self.out_of_limbo(&table, key, true);
         let evicted = written.and_then(|()| self.evicted(&table, key));
         let blocker = match &evicted {
             Err(_) => None,
             Ok(evicted) => {
-                let earlier = |row: &&(Option<u64>, Vec<u8>)| {
-                    row.0
-                        .is_none_or(|claim| claim_order((claim, &row.1), (head.claim, key)) == Ordering::Less)
+                // A row of which no version is remembered is older than all that are.
+                let earlier = |row: &&(Option<u64>, Vec<u8>)| match (row.0, claim) {
+                    (None, Some(_)) => true,
+                    (other, own) => {
+                        claim_order((other.unwrap_or(0), &row.1), (own.unwrap_or(0), key)) == Ordering::Less
+                    }
                 };
                 evicted.iter().filter(earlier).min().map(|row| row.1.clone())
             }
@@ -250,41 +208,31 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes a version into the table; with `replace`, removes rows that clash with it.
-    pub(crate) fn show(&self, table: &std::sync::Arc<Table>, head: &Head, replace: bool) -> Result<()> {
-        self.op_at(head.dev, Stream::Shared, head.seq, head.place, |def, op| {
-            let writer = Writer::new(table.clone(), def, replace);
-            let place = Place {
-                dev: head.dev,
-                author: head.author,
-                stream: Stream::Shared,
-                seq: head.seq,
-                lamport: head.claim,
-                wall: head.wall,
-            };
-            self.write_row(&writer, def, op, &place)
-        })
-    }
-
-    /// A TEMP trigger, which runs although triggers are off, says which rows a REPLACE removes: so
-    /// SQLite itself decides what clashes, also by indexes that are partial or over expressions.
+    /// A TEMP trigger, which runs although triggers are off, says which rows a REPLACE removes and
+    /// keeps them in limbo: so SQLite itself decides what clashes, also by indexes that are partial
+    /// or over expressions.
     fn watch_evictions(&self, table: &Table) -> Result<()> {
         let tid = table.tid;
         let names: Vec<String> = (1..=table.def.keys().count()).map(|n| format!("k{n}")).collect();
+        let old: Vec<String> = table.def.columns.iter().map(|c| format!("OLD.{}", quote(&c.name))).collect();
         self.db.execute_batch(&format!(
             "CREATE TEMP TABLE _pm_evicted_{tid} ({names});
              CREATE TEMP TRIGGER _pm_evict_{tid} BEFORE DELETE ON main.{table} BEGIN
-               INSERT INTO _pm_evicted_{tid} VALUES ({old});
+               INSERT INTO _pm_evicted_{tid} VALUES ({keys});
+               INSERT OR REPLACE INTO {limbo} ({columns}) VALUES ({old});
              END",
             names = names.join(", "),
             table = quote(&table.def.name),
-            old = table.def.key_list("OLD."),
+            keys = table.def.key_list("OLD."),
+            limbo = table.limbo(),
+            columns = table.column_list(),
+            old = old.join(", "),
         ))?;
         Ok(())
     }
 
     /// Claims and keys of the rows that a REPLACE removed, without the row itself. A row of which no
-    /// version is remembered, and which therefore is older than all that are, has no claim.
+    /// version is remembered has no claim.
     fn evicted(&self, table: &Table, own: &[u8]) -> Result<Vec<(Option<u64>, Vec<u8>)>> {
         let mut statement =
             self.db.prepare_cached(&format!("SELECT * FROM temp._pm_evicted_{}", table.tid))?;
@@ -296,8 +244,7 @@ impl Engine {
                 (0..n).map(|at| row.get_ref(at).map(from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
             let key = table.key_of(values.into_iter())?;
             if key != own {
-                let claim = winning(&self.heads(table.tid, &key)?).map(|head| head.claim);
-                found.push((claim, key));
+                found.push((claim_of(&self.heads(table.tid, &key)?), key));
             }
         }
         Ok(found)
@@ -320,7 +267,7 @@ impl Engine {
                 if let Some(row) = rows.next()? {
                     let mut value = Vec::new();
                     for at in 0..columns.len() {
-                        super::value::push_key(
+                        push_key(
                             &mut value,
                             from_sql(row.get_ref(at)?),
                             packmule_core::wire::Collation::Binary,
@@ -420,8 +367,73 @@ impl Engine {
     }
 }
 
-/// The version that is shown.
-pub(crate) fn winning(heads: &[Head]) -> Option<Head> {
-    let versions: Vec<_> = heads.iter().map(Head::version).collect();
-    winner(&versions).map(|at| heads[at])
+impl Engine {
+    /// The children of a row that is gone already: only its key is known.
+    pub(crate) fn note_deleted(&self, parent: &Table, key: &[u8]) -> Result<()> {
+        let values = super::value::read_key(key)?;
+        for child in self.tables().iter().filter(|t| t.shows_shared()) {
+            for (n, foreign) in child.def.foreign_keys.iter().enumerate() {
+                if !foreign.parent.eq_ignore_ascii_case(&parent.def.name) {
+                    continue;
+                }
+                let at_key = |there: &str| {
+                    parent.def.keys().position(|at| parent.def.columns[at].name.eq_ignore_ascii_case(there))
+                };
+                let found: Option<Vec<&OwnedValue>> = foreign
+                    .columns
+                    .iter()
+                    .map(|(_, there)| at_key(there).and_then(|at| values.get(at)))
+                    .collect();
+                match found {
+                    Some(found) => {
+                        let mut value = Vec::new();
+                        for v in found {
+                            push_key(&mut value, v.borrow(), packmule_core::wire::Collation::Binary)?;
+                        }
+                        self.db
+                            .prepare_cached("INSERT OR IGNORE INTO temp._pm_left (tid, foreign_key, value) VALUES (?1, ?2, ?3)")?
+                            .execute((child.tid, n as i64, value))?;
+                    }
+                    None => self.note_all_children(child, foreign)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// By which values a row was referred to that is gone is not known if it was not by its key:
+    /// then all references of that kind that lead nowhere are looked for.
+    fn note_all_children(&self, child: &Table, foreign: &ForeignKeyDef) -> Result<()> {
+        let same: Vec<String> = foreign
+            .columns
+            .iter()
+            .map(|(here, there)| format!("p.{} = c.{}", quote(there), quote(here)))
+            .collect();
+        let set: Vec<String> =
+            foreign.columns.iter().map(|(here, _)| format!("c.{} IS NOT NULL", quote(here))).collect();
+        let mut statement = self.db.prepare_cached(&format!(
+            "SELECT {} FROM {} c WHERE {} AND NOT EXISTS (SELECT 1 FROM main.{} p WHERE {})",
+            child.def.key_list("c."),
+            child.sql_name,
+            set.join(" AND "),
+            quote(&foreign.parent),
+            same.join(" AND ")
+        ))?;
+        let mut rows = statement.query([])?;
+        let n = child.def.keys().count();
+        while let Some(row) = rows.next()? {
+            let values =
+                (0..n).map(|at| row.get_ref(at).map(from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
+            let key = child.key_of(values.into_iter())?;
+            self.db
+                .prepare_cached("INSERT OR IGNORE INTO temp._pm_to_check (tid, key) VALUES (?1, ?2)")?
+                .execute((child.tid, key))?;
+        }
+        Ok(())
+    }
+}
+
+/// When a row claimed its unique values: the last of its versions that did; `None` if none is remembered.
+pub(crate) fn claim_of(heads: &[Head]) -> Option<u64> {
+    heads.iter().filter(|h| h.kind != OpKind::Delete).map(|h| h.claim).max()
 }

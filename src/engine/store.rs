@@ -41,8 +41,12 @@ const TABLES: &str = "
         state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT);
     -- The versions of recently written rows that no other version dominates, and where they are in the log.
     -- kind: 1 insert, 2 update, 3 delete.
-    CREATE TABLE _pm_head (tid INTEGER, key BLOB, dev INTEGER, seq INTEGER NOT NULL, place INTEGER NOT NULL,
-        claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, key, dev)) WITHOUT ROWID;
+    -- columns: those that the version still speaks for, if not all.
+    CREATE TABLE _pm_head (tid INTEGER, key BLOB, dev INTEGER, seq INTEGER, place INTEGER NOT NULL, claim INTEGER NOT NULL,
+        wall INTEGER NOT NULL, kind INTEGER NOT NULL, columns BLOB, PRIMARY KEY (tid, key, dev, seq)) WITHOUT ROWID;
+    -- Recent writes to counters: what was added, or (absolute) what an insert or delete left there.
+    CREATE TABLE _pm_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER, absolute INTEGER NOT NULL,
+        value INTEGER NOT NULL, PRIMARY KEY (tid, key, col, absolute, dev, seq)) WITHOUT ROWID;
     -- Rows with versions of different content.
     CREATE TABLE _pm_conflict (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows whose winner a constraint keeps out of its table; the blocker is the row that keeps it out.

@@ -201,7 +201,6 @@ impl Engine {
                 "UPDATE _pm_table SET state = 3, note = 'no longer tracked here' WHERE tid = ?1",
                 [table.tid],
             )?;
-            e.db.execute("DELETE FROM _pm_parked WHERE tid = ?1", [table.tid])?;
             e.db.execute("DELETE FROM _pm_dangling WHERE tid = ?1", [table.tid])?;
             e.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
             e.remember_schema()?;

@@ -1,10 +1,12 @@
 //! Who wins: pure functions of versions and of what their authors had seen.
 //!
-//! Imports [`crate::model`]. Nothing here knows how a version got here, or when.
+//! Imports [`crate::model`] and the policies of [`crate::wire`]. Nothing here knows how a version
+//! got here, or when.
 
 use core::cmp::Ordering;
 
-use crate::model::{DeviceId, WallMs};
+use crate::model::{DeviceId, Value, WallMs};
+use crate::wire::{ColumnMerge, Policy};
 
 /// What the decision needs to know of a version of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +32,100 @@ pub fn dominates(new_author: DeviceId, blind: bool, old: &Version, seen: u64) ->
 
 /// Orders concurrent versions; the greatest is shown.
 ///
-/// An update wins over a delete, then the later wall time, then the greater author id. Total over
-/// the versions of one row, of which an author has at most one that is not dominated.
-pub fn precedence(a: &Version, b: &Version) -> Ordering {
-    (!a.delete, a.wall, a.author, a.seq).cmp(&(!b.delete, b.wall, b.author, b.seq))
+/// | policy | order |
+/// |---|---|
+/// | `manual` | an update over a delete, then the later wall time, then the greater author |
+/// | `lww` | the later wall time, then as `manual` |
+/// | `prefer-device` | that device's over all others, then as `manual` |
+pub fn precedence(policy: Policy, a: &Version, b: &Version) -> Ordering {
+    let manual = |v: &Version| (!v.delete, v.wall, v.author, v.seq);
+    match policy {
+        Policy::Manual => manual(a).cmp(&manual(b)),
+        Policy::Lww => (a.wall, manual(a)).cmp(&(b.wall, manual(b))),
+        Policy::Prefer(device) => (a.author == device, manual(a)).cmp(&(b.author == device, manual(b))),
+    }
 }
 
 /// The place of the winner among concurrent versions; `None` if there are none.
-pub fn winner<'v>(versions: impl IntoIterator<Item = &'v Version>) -> Option<usize> {
-    versions.into_iter().enumerate().max_by(|a, b| precedence(a.1, b.1)).map(|(at, _)| at)
+pub fn winner<'v>(policy: Policy, versions: impl IntoIterator<Item = &'v Version>) -> Option<usize> {
+    versions.into_iter().enumerate().max_by(|a, b| precedence(policy, a.1, b.1)).map(|(at, _)| at)
+}
+
+/// Whether a policy decides among concurrent versions by itself, so that there is no conflict.
+pub fn decides<'v>(policy: Policy, versions: impl IntoIterator<Item = &'v Version>) -> bool {
+    match policy {
+        Policy::Manual => false,
+        Policy::Lww => true,
+        Policy::Prefer(device) => versions.into_iter().any(|v| v.author == device),
+    }
+}
+
+/// The place of the winner among concurrent values of one column that has a rule of its own.
+///
+/// `max` and `min` order as SQLite does: NULL, then numbers, then text, then blobs; equal values are
+/// the same to them. `lww` takes the later wall time. Counters have no winner: they add up.
+pub fn column_winner<'v>(
+    rule: ColumnMerge,
+    policy: Policy,
+    values: impl IntoIterator<Item = (&'v Version, Value<'v>)>,
+) -> Option<usize> {
+    let order = |a: &(&Version, Value<'_>), b: &(&Version, Value<'_>)| match rule {
+        ColumnMerge::Max => value_order(&a.1, &b.1).then_with(|| precedence(policy, a.0, b.0)),
+        ColumnMerge::Min => value_order(&b.1, &a.1).then_with(|| precedence(policy, a.0, b.0)),
+        ColumnMerge::Lww => precedence(Policy::Lww, a.0, b.0),
+        ColumnMerge::Table | ColumnMerge::Counter => precedence(policy, a.0, b.0),
+    };
+    values.into_iter().enumerate().max_by(|a, b| order(&a.1, &b.1)).map(|(at, _)| at)
+}
+
+/// SQLite's order of values, with the binary collation; by bits where SQLite sees no difference.
+pub fn value_order(a: &Value<'_>, b: &Value<'_>) -> Ordering {
+    fn class(value: &Value<'_>) -> u8 {
+        match value {
+            Value::Null => 0,
+            Value::Int(_) | Value::Real(_) => 1,
+            Value::Text(_) => 2,
+            Value::Blob(_) => 3,
+            Value::Big(big) => 3 - u8::from(big.text),
+        }
+    }
+    let by_class = class(a).cmp(&class(b));
+    let within = match (a, b) {
+        (Value::Int(a), Value::Int(b)) => a.cmp(b),
+        (Value::Real(a), Value::Real(b)) => f64::from_bits(a.0).total_cmp(&f64::from_bits(b.0)),
+        (Value::Int(a), Value::Real(b)) => int_real_order(*a, f64::from_bits(b.0)),
+        (Value::Real(a), Value::Int(b)) => int_real_order(*b, f64::from_bits(a.0)).reverse(),
+        (Value::Text(a), Value::Text(b)) | (Value::Blob(a), Value::Blob(b)) => a.cmp(b),
+        // What is in pieces is greater than what is not, and then by length and digest.
+        (Value::Big(a), Value::Big(b)) => (a.len, a.sha256).cmp(&(b.len, b.sha256)),
+        (Value::Big(_), _) => Ordering::Greater,
+        (_, Value::Big(_)) => Ordering::Less,
+        _ => Ordering::Equal,
+    };
+    by_class.then(within)
+}
+
+fn int_real_order(int: i64, real: f64) -> Ordering {
+    // 2^63, exactly; every smaller real's whole part fits.
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    if real >= LIMIT {
+        return Ordering::Less;
+    }
+    if real < -LIMIT {
+        return Ordering::Greater;
+    }
+    let whole = real as i64;
+    int.cmp(&whole).then_with(|| {
+        let rest = real - whole as f64;
+        if rest > 0.0 {
+            Ordering::Less
+        } else if rest < 0.0 {
+            Ordering::Greater
+        } else {
+            // The same number: an INTEGER before a REAL, so that the order is total.
+            Ordering::Less
+        }
+    })
 }
 
 /// What decides which of two rows keeps a UNIQUE value: the stamp of the write that claimed it,
@@ -75,21 +162,81 @@ mod tests {
     }
 
     #[test]
-    fn update_then_time_then_author() {
-        for (a, b, a_wins) in [
-            (version(A, 1, false), version(B, 9, true), true),
-            (version(A, 1, false), version(B, 9, false), false),
-            (version(A, 9, false), version(B, 1, false), true),
-            (version(A, 1, true), version(B, 9, true), false),
-            (version(A, 5, false), version(B, 5, false), false),
+    fn who_wins_under_which_policy() {
+        const M: Policy = Policy::Manual;
+        const L: Policy = Policy::Lww;
+        const PA: Policy = Policy::Prefer(A);
+        for (policy, a, b, a_wins) in [
+            (M, version(A, 1, false), version(B, 9, true), true),
+            (M, version(A, 1, false), version(B, 9, false), false),
+            (M, version(A, 9, false), version(B, 1, false), true),
+            (M, version(A, 1, true), version(B, 9, true), false),
+            (M, version(A, 5, false), version(B, 5, false), false),
+            (L, version(A, 1, false), version(B, 9, true), false),
+            (L, version(A, 9, true), version(B, 1, false), true),
+            (L, version(A, 5, true), version(B, 5, false), false),
+            (PA, version(A, 1, true), version(B, 9, false), true),
+            (Policy::Prefer(DeviceId([9; 16])), version(A, 1, false), version(B, 9, false), false),
         ] {
-            assert_eq!(winner([&a, &b]), Some(usize::from(!a_wins)));
+            assert_eq!(winner(policy, [&a, &b]), Some(usize::from(!a_wins)), "{policy:?}");
             assert_eq!(
-                winner([&b, &a]),
+                winner(policy, [&b, &a]),
                 Some(usize::from(a_wins)),
                 "the order of arrival counts for nothing"
             );
         }
-        assert_eq!(winner([]), None);
+        assert_eq!(winner(M, []), None);
+        assert!(!decides(M, [&version(A, 1, false)]) && decides(L, []));
+        assert!(decides(PA, [&version(A, 1, false)]) && !decides(PA, [&version(B, 1, false)]));
+    }
+
+    #[test]
+    fn columns_with_a_rule_of_their_own() {
+        let (a, b) = (version(A, 9, false), version(B, 1, false));
+        for (rule, x, y, a_wins) in [
+            (ColumnMerge::Max, Value::Int(3), Value::Int(2), true),
+            (ColumnMerge::Min, Value::Int(3), Value::Int(2), false),
+            (ColumnMerge::Max, Value::Null, Value::Int(-1), false),
+            (ColumnMerge::Max, Value::Int(2), Value::real(2.5), false),
+            (ColumnMerge::Min, Value::Text(b"a"), Value::Blob(b""), true),
+            (ColumnMerge::Lww, Value::Int(0), Value::Int(9), true),
+            (ColumnMerge::Max, Value::Int(1), Value::Int(1), true),
+        ] {
+            assert_eq!(
+                column_winner(rule, Policy::Manual, [(&a, x), (&b, y)]),
+                Some(usize::from(!a_wins)),
+                "{rule:?}"
+            );
+            assert_eq!(
+                column_winner(rule, Policy::Manual, [(&b, y), (&a, x)]),
+                Some(usize::from(a_wins)),
+                "{rule:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_order_of_values_is_total() {
+        let values = [
+            Value::Null,
+            Value::real(f64::NEG_INFINITY),
+            Value::Int(i64::MIN),
+            Value::Int(-1),
+            Value::real(-0.5),
+            Value::real(-0.0),
+            Value::Int(1),
+            Value::real(1.0),
+            Value::real(1.5),
+            Value::Int(i64::MAX),
+            Value::real(9_223_372_036_854_775_808.0),
+            Value::Text(b""),
+            Value::Text(b"a"),
+            Value::Blob(b""),
+        ];
+        for (i, a) in values.iter().enumerate() {
+            for (j, b) in values.iter().enumerate() {
+                assert_eq!(value_order(a, b), i.cmp(&j), "{a:?} {b:?}");
+            }
+        }
     }
 }

@@ -68,7 +68,7 @@ fn all_rows(db: &Connection) -> Vec<BTreeMap<String, Row>> {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let world = World::new();
+        let world = World::seeded(seed);
         let mut random = Random(seed);
         let n = 2 + random.below(3) as usize;
         let devices = (0..n)

@@ -24,6 +24,7 @@ impl FleetKey {
             path,
             FLEET_LINE,
             "whoever has this file can add devices to the fleet: keep it off the boards",
+            system_random,
         )
         .map(Self)
     }
@@ -49,21 +50,31 @@ pub(crate) fn device_key_path(database: &Path) -> PathBuf {
     name.into()
 }
 
-pub(crate) fn new_device_key(path: &Path) -> Result<SecretKey> {
-    new_key(path, DEVICE_LINE, "whoever has this file can write as this device: keep it beside its database")
+/// The system's random number source.
+pub(crate) fn system_random(seed: &mut [u8; 32]) -> std::io::Result<()> {
+    getrandom::fill(seed).map_err(|e| std::io::Error::other(e.to_string()))
+}
+
+pub(crate) fn new_device_key(
+    path: &Path,
+    random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+) -> Result<SecretKey> {
+    let hint = "whoever has this file can write as this device: keep it beside its database";
+    new_key(path, DEVICE_LINE, hint, random)
 }
 
 pub(crate) fn read_device_key(path: &Path) -> Result<SecretKey> {
     read_key(path, DEVICE_LINE)
 }
 
-fn new_key(path: &Path, line: &str, hint: &str) -> Result<SecretKey> {
+fn new_key(
+    path: &Path,
+    line: &str,
+    hint: &str,
+    random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+) -> Result<SecretKey> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|e| Error::Io {
-        doing: "get random numbers for",
-        path: path.into(),
-        source: std::io::Error::other(e.to_string()),
-    })?;
+    random(&mut seed).map_err(Error::io("get random numbers for", path))?;
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

@@ -86,6 +86,8 @@ pub struct Options {
     pub window_bytes: usize,
     /// The wall clock.
     pub clock: Box<dyn Fn() -> WallMs + Send>,
+    /// Where the seed of a new secret key comes from: must not be guessable.
+    pub random: fn(&mut [u8; 32]) -> std::io::Result<()>,
 }
 
 impl Default for Options {
@@ -95,6 +97,7 @@ impl Default for Options {
             cache_kib: 4_096,
             frame_bytes: 16_384,
             window_bytes: 1 << 20,
+            random: keys::system_random,
             clock: Box::new(|| {
                 let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
                 since.map_or_else(
@@ -176,7 +179,7 @@ impl Engine {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
             &options,
         )?;
-        let made = Self::make_device(&db, path, init);
+        let made = Self::make_device(&db, path, init, options.random);
         if made.is_err() {
             roll_back(&db);
             if fresh {
@@ -188,7 +191,12 @@ impl Engine {
         Self::open_with(path, options)
     }
 
-    fn make_device(db: &Connection, path: &Path, init: &InitOptions<'_>) -> Result<()> {
+    fn make_device(
+        db: &Connection,
+        path: &Path,
+        init: &InitOptions<'_>,
+        random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+    ) -> Result<()> {
         if store::present(db)? {
             let identity = devices::identity(db)?.1;
             return Err(Error::AlreadyADevice { device: identity.id, name: identity.name });
@@ -198,7 +206,7 @@ impl Engine {
         store::create(db)?;
         let database = std::fs::canonicalize(path).map_err(Error::io("find", path))?;
         let key_path = keys::device_key_path(&database);
-        let key = keys::new_device_key(&key_path)?;
+        let key = keys::new_device_key(&key_path, random)?;
         let write = || -> Result<()> {
             let too_long = |_| Error::Usage("the name is too long".into());
             let mut certificate = Certificate::new(&key, init.name, init.base).map_err(too_long)?;

@@ -119,7 +119,7 @@ impl Engine {
             if let Some(holder) = &open.holder {
                 self.delete_row(table, holder)?;
                 self.note_resolved(table, holder)?;
-                self.out_of_limbo(table, &open.key, false)?;
+                self.move_from_limbo(table, &open.key, false)?;
             }
         } else if holder.device != Some(device) {
             return Err(Error::CannotResolve {
@@ -164,7 +164,7 @@ impl Engine {
         if self.is_parked(table.tid, &open.key)? {
             let changes: Vec<_> = columns.iter().map(|(at, v)| (*at, (*v).clone())).collect();
             self.make_limbo_row(table, &open.key, &changes)?;
-            return self.out_of_limbo(table, &open.key, false);
+            return self.move_from_limbo(table, &open.key, false);
         }
         match open.heads.iter().find(|h| h.kind != OpKind::Delete) {
             Some(head) => self.insert_version(table, head, columns).map(|_| ()),

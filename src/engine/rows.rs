@@ -59,11 +59,11 @@ impl Engine {
         }
         let mut firsts = Vec::new();
         if reader.guarded && row.get::<_, bool>(n)? {
-            for at in 0..n {
+            for (at, value) in values.iter_mut().enumerate() {
                 let carried = change.columns.as_ref().is_none_or(|columns| columns.contains(at));
                 if carried && reader.is_large(at, &keys)? {
                     let (big, first) = self.write_large(reader, group, at, &keys)?;
-                    values[at] = Value::Big(big);
+                    *value = Value::Big(big);
                     firsts.push((at, first));
                 }
             }

@@ -219,7 +219,7 @@ impl Engine {
                     let as_insert = notes & note::INSERT != 0 && (!known || table.needs_image());
                     change.kind = if as_insert { OpKind::Insert } else { OpKind::Update };
                     if table.unique && notes & !(note::UPDATE | note::MAYBE_GONE) == 0 {
-                        change.claim = Some(claim_of(&heads).unwrap_or(0));
+                        change.claim = Some(claim_of(table, &heads).unwrap_or(0));
                     }
                     if masks > 0 && !anew {
                         let bits =

@@ -9,7 +9,7 @@
 use std::cmp::Ordering;
 
 use packmule_core::merge::claim_order;
-use packmule_core::wire::OpKind;
+use packmule_core::wire::{Merge, OpKind};
 use rusqlite::{ErrorCode, OptionalExtension, params_from_iter};
 
 use super::apply::Head;
@@ -17,6 +17,7 @@ use super::catalog::{State, Table};
 use super::def::ForeignKeyDef;
 use super::error::{Error, Result};
 use super::value::{Bind, from_sql, push_key, quote, read_key};
+use super::versions::winning;
 use super::{Engine, OwnedValue};
 
 /// `claim` is NULL until the row has been looked at.
@@ -129,7 +130,7 @@ impl Engine {
         };
         self.db.prepare_cached(sql)?.execute((tid, key))?;
         self.before_change(&table, key)?;
-        self.into_limbo(&table, key)?;
+        self.move_to_limbo(&table, key)?;
         self.db.prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?.execute((tid, key))?;
         if !heads.is_empty() && !judgement.present {
             self.delete_from(&table.limbo(), &table, key)?;
@@ -138,15 +139,15 @@ impl Engine {
         self.compose(&table, key, &heads, &judgement)?;
         self.db
             .prepare_cached("UPDATE temp._pm_put_off SET claim = ?3 WHERE tid = ?1 AND key = ?2")?
-            .execute((tid, key, claim_of(&heads).unwrap_or(0)))?;
+            .execute((tid, key, claim_of(&table, &heads).unwrap_or(0)))?;
         Ok(())
     }
 
     /// Puts a row that is in limbo into its table, if no earlier claim keeps it out.
     fn place(&self, tid: i64, key: &[u8], evictions: &mut Vec<i64>) -> Result<()> {
         let table = self.table(tid)?;
-        let claim = claim_of(&self.heads(tid, key)?);
-        let refused = match self.out_of_limbo(&table, key, false) {
+        let claim = claim_of(&table, &self.heads(tid, key)?);
+        let refused = match self.move_from_limbo(&table, key, false) {
             Ok(()) => return self.after_shown(&table, key),
             Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => e,
             Err(e) => return Err(e),
@@ -167,7 +168,7 @@ impl Engine {
             evictions.push(tid);
         }
         self.db.execute_batch(&format!("DELETE FROM temp._pm_evicted_{tid}; SAVEPOINT _pm_evict"))?;
-        let written = self.out_of_limbo(&table, key, true);
+        let written = self.move_from_limbo(&table, key, true);
         let evicted = written.and_then(|()| self.evicted(&table, key));
         let blocker = match &evicted {
             Err(_) => None,
@@ -244,7 +245,7 @@ impl Engine {
                 (0..n).map(|at| row.get_ref(at).map(from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
             let key = table.key_of(values.into_iter())?;
             if key != own {
-                found.push((claim_of(&self.heads(table.tid, &key)?), key));
+                found.push((claim_of(table, &self.heads(table.tid, &key)?), key));
             }
         }
         Ok(found)
@@ -433,7 +434,11 @@ impl Engine {
     }
 }
 
-/// When a row claimed its unique values: the last of its versions that did; `None` if none is remembered.
-pub(crate) fn claim_of(heads: &[Head]) -> Option<u64> {
-    heads.iter().filter(|h| h.kind != OpKind::Delete).map(|h| h.claim).max()
+/// When a row claimed its unique values: when its shown version did, or by cell the last of those
+/// that are shown; `None` if none is remembered.
+pub(crate) fn claim_of(table: &Table, heads: &[Head]) -> Option<u64> {
+    match table.def.merge {
+        Merge::Row => winning(table, heads).filter(|h| h.kind != OpKind::Delete).map(|h| h.claim),
+        Merge::Cell => heads.iter().filter(|h| h.kind != OpKind::Delete).map(|h| h.claim).max(),
+    }
 }

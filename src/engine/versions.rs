@@ -126,7 +126,7 @@ impl Engine {
     }
 
     /// Moves a row from its table to limbo; one that is there already stays.
-    pub(crate) fn into_limbo(&self, table: &Table, key: &[u8]) -> Result<()> {
+    pub(crate) fn move_to_limbo(&self, table: &Table, key: &[u8]) -> Result<()> {
         let values = read_key(key)?;
         let columns = table.column_list();
         let sql =
@@ -136,7 +136,7 @@ impl Engine {
     }
 
     /// Moves a row from limbo to its table; with `replace`, removes rows that clash with it.
-    pub(crate) fn out_of_limbo(&self, table: &Table, key: &[u8], replace: bool) -> Result<()> {
+    pub(crate) fn move_from_limbo(&self, table: &Table, key: &[u8], replace: bool) -> Result<()> {
         let values = read_key(key)?;
         let columns = table.column_list();
         let sql = format!(

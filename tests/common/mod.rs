@@ -10,6 +10,18 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use packmule::{Engine, FleetKey, ImportReport, InitOptions, Mode, Options, Recipient, TrackOptions};
 use rusqlite::Connection;
 
+thread_local! {
+    /// Counts the keys of a world, so that the same schedule has the same device ids every time.
+    static KEYS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+fn next_key(seed: &mut [u8; 32]) -> std::io::Result<()> {
+    let n = KEYS.with(|keys| keys.replace(keys.get() + 1));
+    seed[..8].copy_from_slice(&n.to_le_bytes());
+    seed[31] = 1; // All zeros are no seed.
+    Ok(())
+}
+
 pub struct World {
     pub dir: tempfile::TempDir,
     pub fleet: FleetKey,
@@ -19,6 +31,12 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::seeded(0)
+    }
+
+    /// A world whose devices have ids by this seed.
+    pub fn seeded(seed: u64) -> Self {
+        KEYS.with(|keys| keys.set(seed << 8));
         // In memory where there is such a folder: what is tested here is not the disk.
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() {
@@ -36,7 +54,12 @@ impl World {
 
     pub fn options(&self) -> Options {
         let clock = self.clock.clone();
-        Options { clock: Box::new(move || clock.load(Ordering::Relaxed)), busy_ms: 200, ..Options::default() }
+        Options {
+            clock: Box::new(move || clock.load(Ordering::Relaxed)),
+            busy_ms: 200,
+            random: next_key,
+            ..Options::default()
+        }
     }
 
     pub fn board(&self, name: &str) -> Engine {
@@ -170,7 +193,7 @@ pub fn everything(path: &Path) -> Vec<String> {
     for name in names {
         let name = name.trim_matches('"').to_owned();
         all.push(format!("== {name}"));
-        all.extend(dump(&db, &format!("SELECT * FROM \"{name}\" ORDER BY 1, 2")).into_iter());
+        all.extend(dump(&db, &format!("SELECT * FROM \"{name}\" ORDER BY 1, 2")));
     }
     all
 }

@@ -1,5 +1,6 @@
 //! Merge by cell and the policies: what concurrent writes come to, in every order of arrival.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 use common::*;
 use packmule::{ColumnMerge, ConflictKind, Engine, Merge, OwnedValue, Policy, Resolution, TrackOptions};

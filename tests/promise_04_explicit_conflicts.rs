@@ -1,5 +1,6 @@
 //! Promise 4: no concurrent write is lost silently.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 use common::*;
 use packmule::{ConflictKind, OwnedValue, Resolution};

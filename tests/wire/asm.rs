@@ -173,13 +173,15 @@ pub fn chain_start(key: &KeyPair, stream: u8) -> [u8; 32] {
     sha(&[b"packmule/1 chain", &*key.pk, &[stream]])
 }
 
-pub fn chain_extend(chain: [u8; 32], frame: &[u8]) -> [u8; 32] {
-    sha(&[&chain, &(frame.len() as u32).to_le_bytes(), frame])
+pub fn chain_after(chain: [u8; 32], frames: &[&[u8]]) -> [u8; 32] {
+    let lengths: Vec<[u8; 4]> = frames.iter().map(|frame| (frame.len() as u32).to_le_bytes()).collect();
+    let parts: Vec<&[u8]> = lengths.iter().zip(frames).flat_map(|(len, frame)| [&len[..], frame]).collect();
+    sha(&[&chain, &sha(&parts)])
 }
 
 pub fn checkpoint(key: &KeyPair, stream: u8, first: u64, frames: &[&[u8]], prev: [u8; 32]) -> Asm {
     let last = first + frames.len() as u64 - 1;
-    let end = frames.iter().fold(prev, |chain, frame| chain_extend(chain, frame));
+    let end = chain_after(prev, frames);
     let mut message = b"packmule/1 checkpoint".to_vec();
     message.extend(id(key));
     message.push(stream);

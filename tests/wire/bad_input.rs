@@ -15,7 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use asm::{Asm, frame_head, group_head, vector};
 use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, Column, DecodeError, DefReader, FRAME_MAX, Footer, ForeignKey,
-    Frame, HeaderReader, MAGIC, Op, Ops, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, Shape, take,
+    Frame, GroupDigest, HeaderReader, MAGIC, Op, Ops, RECORD_HEAD_LEN, RecordHead, RecordKind, Section,
+    Shape, take,
 };
 
 const FRAMES: [&str; 6] =
@@ -177,7 +178,11 @@ fn a_frame_that_is_too_long_is_refused() {
 fn good_checkpoint(bytes: &[u8]) -> bool {
     let key = asm::key(1);
     let start = Chain::start(&key.pk, packmule_core::model::Stream::Own);
-    let end = FRAMES[..1].iter().chain(&FRAMES[2..4]).fold(start, |chain, name| chain.extend(&vector(name)));
+    let end = [&FRAMES[..1], &FRAMES[2..4]].iter().fold(start, |chain, group| {
+        let mut digest = GroupDigest::default();
+        group.iter().for_each(|name| digest.add(&vector(name)));
+        chain.after(&digest.finish())
+    });
     Checkpoint::decode(bytes).is_ok_and(|checkpoint| checkpoint.verify(&key.pk, &end).is_ok())
 }
 

@@ -11,9 +11,9 @@ use asm::{Asm, frame_head, group_head};
 use packmule_core::model::{Big, DeviceId, RealBits, Stream, Value};
 use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, Collation, Column, ColumnMerge, DefId, DefReader, DefWriter,
-    Default, FRAME_MAX, Footer, ForeignKey, Frame, FrameFlags, FrameWriter, GroupStart, Header, HeaderReader,
-    MAGIC, Merge, Mode, Op, OpHead, OpKind, Ops, Policy, RecordHead, RecordKind, Section, Shape, TableHead,
-    VectorEntry, crc32, put, take, write_record,
+    Default, FRAME_MAX, Footer, ForeignKey, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Header,
+    HeaderReader, MAGIC, Merge, Mode, Op, OpHead, OpKind, Ops, Policy, RecordHead, RecordKind, Section,
+    Shape, TableHead, VectorEntry, crc32, put, take, write_record,
 };
 
 const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
@@ -484,7 +484,7 @@ fn checkpoint_over_two_frames() {
     let key = asm::key(1);
     let frames = [&asm::vector("frame-values")[..], &asm::vector("frame-ops")];
     let start = asm::chain_start(&key, 1);
-    let prev = asm::chain_extend(start, &asm::vector("frame-first"));
+    let prev = asm::chain_after(start, &[&asm::vector("frame-first")]);
     let a = asm::checkpoint(&key, 1, 2, &frames, prev);
     a.matches_file(
         "checkpoint",
@@ -493,8 +493,13 @@ fn checkpoint_over_two_frames() {
 
     let chain = Chain::start(&key.pk, Stream::Own);
     assert_eq!(chain.0, start);
-    let before = chain.extend(&asm::vector("frame-first"));
-    let end = frames.iter().fold(before, |chain, frame| chain.extend(frame));
+    let digest = |frames: &[&[u8]]| {
+        let mut digest = GroupDigest::default();
+        frames.iter().for_each(|frame| digest.add(frame));
+        digest.finish()
+    };
+    let before = chain.after(&digest(&[&asm::vector("frame-first")]));
+    let end = before.after(&digest(&frames));
     let author = DeviceId::of_key(&key.pk);
     let made = Checkpoint::sign(&key.sk, author, Stream::Own, 2, 3, before, &end);
     let mut buf = [0; 130];
@@ -695,7 +700,9 @@ fn a_whole_bundle() {
             }
             RecordKind::Frame => {
                 assert_eq!(Frame::parse(body).unwrap().head.seq, 1);
-                chain = chain.map(|chain| chain.extend(body));
+                let mut digest = GroupDigest::default();
+                digest.add(body);
+                chain = chain.map(|chain| chain.after(&digest.finish()));
             }
             RecordKind::Checkpoint => {
                 let checkpoint = Checkpoint::decode(body).unwrap();

@@ -119,7 +119,7 @@ impl<R: Read> BundleReader<R> {
             self.offset += (RECORD_HEAD_LEN + self.body.len()) as u64;
             let expected = match self.state {
                 Expect::Header => record.kind == RecordKind::Header,
-                Expect::Records => record.kind != RecordKind::Header,
+                Expect::Records => !matches!(record.kind, RecordKind::Header | RecordKind::Message),
                 _ => false,
             };
             if !expected {
@@ -184,7 +184,7 @@ impl<R: Read> BundleReader<R> {
                     self.state = Expect::Nothing;
                     Ok(Item::End)
                 }
-                RecordKind::Section => Err(refuse("a section")),
+                RecordKind::Section | RecordKind::Message => Err(refuse("a record where none can be")),
             };
         }
     }

@@ -13,7 +13,7 @@ use super::bundle::{BundleReader, Item};
 use super::devices::StreamPosition;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::seal::SealOptions;
-use super::{Engine, Options, store};
+use super::{Engine, Options, log, store};
 
 /// How far an import has come.
 #[derive(Clone, Copy, Debug)]
@@ -203,7 +203,7 @@ impl Engine {
         }
     }
 
-    fn name_of(&self, id: DeviceId) -> Result<String> {
+    pub(crate) fn name_of(&self, id: DeviceId) -> Result<String> {
         match self.device_number(id)? {
             Some(n) => self.device_label(n),
             None => Ok(id.to_string()),
@@ -211,7 +211,7 @@ impl Engine {
     }
 
     /// Refuses a group that contradicts what is here of the same author.
-    fn refuse_twin(&self, checkpoint: &Checkpoint, key: &[u8; 32]) -> Result<()> {
+    pub(crate) fn refuse_twin(&self, checkpoint: &Checkpoint, key: &[u8; 32]) -> Result<()> {
         let Some(dev) = self.device_number(checkpoint.author)? else { return Ok(()) };
         let stream = checkpoint.stream.number();
         let position = self.position(dev, checkpoint.stream)?;
@@ -260,7 +260,6 @@ impl Engine {
                 }
                 Item::Frame(section, frame, body) => {
                     let dev = self.device_number_or_new(section.author)?;
-                    let stream = section.stream.number();
                     if let Some(head) = frame.group {
                         let have = self.position(dev, section.stream)?.seq;
                         let ours = section.stream == Stream::Shared || self.identity.base || dev == self.me;
@@ -268,14 +267,9 @@ impl Engine {
                         report.passed_over += u64::from(!ours);
                     }
                     if matches!(group, Some((_, true))) {
-                        let new = self
-                            .db
-                            .prepare_cached(
-                                "INSERT OR IGNORE INTO _pm_frame (dev, stream, seq, body) VALUES (?1, ?2, ?3, ?4)",
-                            )?
-                            .execute((dev, stream, frame.head.seq, body))?;
-                        report.frames += new as u64;
-                        report.known += u64::from(new == 0);
+                        let new = log::put_frame(&self.db, dev, section.stream, frame.head.seq, body)?;
+                        report.frames += u64::from(new);
+                        report.known += u64::from(!new);
                     } else {
                         report.known += 1;
                     }
@@ -288,23 +282,7 @@ impl Engine {
                         let who = self.name_of(checkpoint.author)?;
                         return Err(Error::bundle(start, BundleProblem::Signature(who)));
                     }
-                    self.db
-                        .prepare_cached(
-                            "INSERT OR IGNORE INTO _pm_group
-                               (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
-                             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9)",
-                        )?
-                        .execute((
-                            dev,
-                            checkpoint.stream.number(),
-                            checkpoint.last,
-                            checkpoint.first,
-                            head.lamport,
-                            head.wall,
-                            head.pair,
-                            bytes,
-                            end.0,
-                        ))?;
+                    log::put_group(&self.db, dev, &checkpoint, bytes, &head, &end)?;
                     pending.push((dev, checkpoint.last));
                     self.apply_ready(dev, report)?;
                     if reader.offset() - start > self.options.window_bytes as u64 {
@@ -317,8 +295,8 @@ impl Engine {
         if !pending.is_empty() {
             self.apply_waiting(report)?;
         }
-        if !more {
-            self.note_acknowledged(verified)?;
+        if let (false, Some(sender)) = (more, verified.sender) {
+            self.note_acknowledged(sender, &verified.vector)?;
         }
         report.conflicts_opened += self.open_conflicts()?.saturating_sub(conflicts_before);
         Ok(more)
@@ -334,7 +312,7 @@ impl Engine {
     }
 
     /// Applies all waiting groups whose time has come.
-    fn apply_waiting(&self, report: &mut ImportReport) -> Result<()> {
+    pub(crate) fn apply_waiting(&self, report: &mut ImportReport) -> Result<()> {
         loop {
             let mut statement = self.db.prepare_cached(
                 "SELECT DISTINCT dev FROM _pm_group INDEXED BY _pm_group_waiting WHERE NOT applied",
@@ -440,11 +418,13 @@ impl Engine {
         Ok(None)
     }
 
-    /// What the sender of a bundle has, and that we heard of it.
-    fn note_acknowledged(&self, verified: &Verified) -> Result<()> {
-        let Some(sender) = verified.sender.filter(|id| *id != self.identity.id) else { return Ok(()) };
+    /// What the sender of a bundle, or the peer of a session, has, and that we heard of it.
+    pub(crate) fn note_acknowledged(&self, sender: DeviceId, vector: &[VectorEntry]) -> Result<()> {
+        if sender == self.identity.id {
+            return Ok(());
+        }
         let peer = self.device_number_or_new(sender)?;
-        for entry in &verified.vector {
+        for entry in vector {
             let dev = self.device_number_or_new(entry.author)?;
             self.db
                 .prepare_cached(

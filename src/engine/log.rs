@@ -3,8 +3,8 @@
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
-    Block, CHECKPOINT_LEN, Checkpoint, DefId, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart,
-    NoRoom, Op, OpHead, Ops, Shape,
+    Block, CHECKPOINT_LEN, Chain, Checkpoint, DefId, Frame, FrameFlags, FrameWriter, GroupDigest, GroupHead,
+    GroupStart, NoRoom, Op, OpHead, Ops, Shape,
 };
 use rusqlite::{Connection, OptionalExtension};
 
@@ -43,9 +43,9 @@ impl<'e> GroupWriter<'e> {
     fn flush(&mut self) -> Result<()> {
         let frame = self.writer.finish();
         self.digest.add(frame);
-        self.db
-            .prepare_cached("INSERT INTO _pm_frame (dev, stream, seq, body) VALUES (?1, ?2, ?3, ?4)")?
-            .execute((self.dev, self.stream.number(), self.seq, frame))?;
+        if !put_frame(self.db, self.dev, self.stream, self.seq, frame)? {
+            return Err(Error::damaged("the log has a frame of this device that it did not write"));
+        }
         self.frames += 1;
         Ok(())
     }
@@ -288,6 +288,47 @@ impl Engine {
             of.ok_or_else(|| Error::damaged("a version that is not where the log should have it"))?;
         f(&def, &op)
     }
+}
+
+/// Puts a frame into the log; whether it was not there. One that no group covers, left by a session
+/// that broke off, gives way: whether it is its author's was never verified.
+pub(crate) fn put_frame(db: &Connection, dev: i64, stream: Stream, seq: u64, body: &[u8]) -> Result<bool> {
+    let changed = db
+        .prepare_cached(
+            "INSERT INTO _pm_frame (dev, stream, seq, body) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (dev, stream, seq) DO UPDATE SET body = excluded.body WHERE NOT EXISTS
+               (SELECT 1 FROM _pm_group g WHERE g.dev = ?1 AND g.stream = ?2 AND g.last >= ?3 AND g.first <= ?3)",
+        )?
+        .execute((dev, stream.number(), seq, body))?;
+    Ok(changed > 0)
+}
+
+/// Puts a verified group of which all frames are there into the log, not yet applied.
+pub(crate) fn put_group(
+    db: &Connection,
+    dev: i64,
+    checkpoint: &Checkpoint,
+    bytes: &[u8],
+    head: &GroupHead,
+    end: &Chain,
+) -> Result<()> {
+    db.prepare_cached(
+        "INSERT OR IGNORE INTO _pm_group
+           (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9)",
+    )?
+    .execute((
+        dev,
+        checkpoint.stream.number(),
+        checkpoint.last,
+        checkpoint.first,
+        head.lamport,
+        head.wall,
+        head.pair,
+        bytes,
+        end.0,
+    ))?;
+    Ok(())
 }
 
 /// A frame that was verified when it came.

@@ -15,6 +15,7 @@
 //! | `import`, `apply` | frames stored, ordered, applied |
 //! | `versions`, `columns`, `counters` | what the versions of a row make of it |
 //! | `settle` | constraints settled |
+//! | `session` | what two ends that talk need of each other's log |
 //! | `conflicts`, `resolve` | what concurrent writes left open, and how it is closed |
 //! | `digest`, `status`, `history`, `verify` | what there is to know |
 
@@ -39,6 +40,7 @@ mod log;
 mod resolve;
 mod rows;
 mod seal;
+mod session;
 mod settle;
 mod status;
 mod store;
@@ -67,6 +69,8 @@ pub use keys::FleetKey;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
 pub use resolve::Resolution;
 pub use seal::SealReport;
+pub use session::Peer;
+pub(crate) use session::{GroupOut, Staged, Told};
 pub use status::{Status, TableStatus};
 pub use track::{TrackOptions, TrackReport};
 pub use value::OwnedValue;

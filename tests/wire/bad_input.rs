@@ -293,6 +293,7 @@ fn walk_bundle(bytes: &[u8]) -> Result<bool, DecodeError> {
                 }
                 return Ok(true);
             }
+            RecordKind::Message => return Err(DecodeError::Malformed("a message, which no bundle has")),
         }
         rest = after;
     }

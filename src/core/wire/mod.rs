@@ -12,6 +12,7 @@ mod error;
 mod frame;
 mod record;
 mod rows;
+mod session;
 
 pub use cert::{CERT_MAX, Certificate, FleetSignature};
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
@@ -30,6 +31,7 @@ pub use record::{
     write_record,
 };
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};
+pub use session::{Message, Refusal, SESSION_VERSION};
 
 use serde::{Deserialize, Serialize};
 

@@ -35,6 +35,8 @@ pub enum RecordKind {
     Checkpoint,
     /// A [`Footer`], once, last.
     Footer,
+    /// A [`super::Message`]; in a session, never in a bundle.
+    Message,
 }
 
 impl RecordKind {
@@ -46,6 +48,7 @@ impl RecordKind {
             4 => Self::Frame,
             5 => Self::Checkpoint,
             6 => Self::Footer,
+            7 => Self::Message,
             _ => return None,
         })
     }

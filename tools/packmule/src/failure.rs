@@ -156,7 +156,7 @@ pub fn io_text(e: &io::Error) -> String {
 }
 
 /// `packmule init DB` and the like, with the database that it is about.
-fn with_database(text: &str, db: &str) -> String {
+pub fn with_database(text: &str, db: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(" DB") {

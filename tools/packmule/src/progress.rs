@@ -1,4 +1,4 @@
-//! How far a long import is, for whoever watches.
+//! How far a long import or exchange is, for whoever watches.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -62,5 +62,72 @@ impl Drop for Meter {
         if self.drawn.is_some() {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
+    }
+}
+
+/// The same for an exchange: a bar, the rate and the time that is left.
+pub struct Bar {
+    name: String,
+    watched: bool,
+    drawn: Option<Instant>,
+    /// The rate of the last seconds, and where and when it was last looked at.
+    rate: f64,
+    looked: Option<(Instant, u64)>,
+}
+
+/// The bar's width, in letters.
+const WIDTH: u64 = 20;
+
+impl Bar {
+    /// A bar for the line with this name.
+    pub fn new(name: String) -> Self {
+        Self { name, watched: io::stderr().is_terminal(), drawn: None, rate: 0.0, looked: None }
+    }
+
+    /// Says something that lasts until the next thing.
+    pub fn say(&mut self, what: &str) {
+        if self.watched {
+            self.drawn = Some(Instant::now());
+            let _ = write!(io::stderr(), "\r\x1b[K{}: {what}", self.name);
+        }
+    }
+
+    /// Draws it, a few times a second.
+    pub fn draw(&mut self, done: u64, total: u64, more: &str) {
+        let now = Instant::now();
+        let (looked, before) = *self.looked.get_or_insert((now, done));
+        let seconds = now.duration_since(looked).as_secs_f64();
+        if !self.watched || seconds < 0.25 {
+            return;
+        }
+        let rate = done.saturating_sub(before) as f64 / seconds;
+        self.rate = if self.rate == 0.0 { rate } else { 0.8 * self.rate + 0.2 * rate };
+        self.looked = Some((now, done));
+        self.drawn = Some(now);
+        let full = (done * WIDTH).checked_div(total).unwrap_or(0).min(WIDTH) as usize;
+        let percent = (done * 100).checked_div(total).unwrap_or(0).min(100);
+        let left = total.saturating_sub(done) as f64 / self.rate.max(1.0);
+        let _ = write!(
+            io::stderr(),
+            "\r\x1b[K{}: [{}{}] {percent} %  {more}, {}/s, {} left",
+            self.name,
+            "#".repeat(full),
+            "-".repeat(WIDTH as usize - full),
+            size(self.rate as u64),
+            span(left as u64)
+        );
+    }
+
+    /// Takes it off the screen.
+    pub fn clear(&mut self) {
+        if self.drawn.take().is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.clear();
     }
 }

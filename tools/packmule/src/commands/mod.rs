@@ -5,6 +5,7 @@ mod device;
 mod look;
 mod receive;
 mod send;
+mod serial;
 mod tables;
 
 use std::path::Path;
@@ -226,6 +227,47 @@ pub const COMMANDS: &[Command] = &[
             "packmule merge base.db north.pmb /media/card",
         ],
         run: receive::merge,
+    },
+    Command {
+        name: "sync",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[
+            flag("serial", Some("FILE"), "the serial port, for instance /dev/ttyUSB0"),
+            flag("baud", Some("N"), "bits a second, the same at both ends (115200)"),
+            flag("flow", Some("none|hardware"), "flow control; hardware needs the RTS and CTS wires (none)"),
+            flag("patience", Some("SECONDS"), "how long to wait for the other end; 0 is for ever (60)"),
+        ],
+        group: CARRY,
+        summary: "exchange with the device at the other end of a serial line, until both have everything",
+        about: "At the other end runs `packmule serve`, or `packmule sync` too. Both ways at once; each group of frames is verified and \
+                committed, and then acknowledged. Whatever breaks it off (a pulled cable, a power cut), run it again: it goes on where it was. \
+                Both ends must trust each other, as devices of one fleet do.",
+        examples: &[
+            "packmule sync north.db --serial /dev/ttyUSB0",
+            "packmule sync north.db --serial /dev/serial0 --baud 921600 --flow hardware",
+        ],
+        run: serial::sync,
+    },
+    Command {
+        name: "serve",
+        operands: "DB",
+        count: (1, ANY),
+        flags: &[
+            flag("serial", Some("FILE..."), "the serial ports; one or several"),
+            flag("baud", Some("N"), "bits a second, the same at both ends (115200)"),
+            flag("flow", Some("none|hardware"), "flow control; hardware needs the RTS and CTS wires (none)"),
+        ],
+        group: CARRY,
+        summary: "wait for devices on serial lines and exchange with each, until stopped",
+        about: "Goes on by itself: a port that vanishes is opened again when it is back, a device that comes again is served again, and \
+                what is written here or comes by one line is sent on the others within a second or so. Prints a line for each change. Ends in good order on SIGTERM \
+                and Ctrl-C, with exit status 0. With --json, each line is a document.",
+        examples: &[
+            "packmule serve base.db --serial /dev/ttyUSB0 /dev/ttyUSB1",
+            "packmule serve base.db --serial /dev/ttyAMA0 --baud 921600",
+        ],
+        run: serial::serve,
     },
     Command {
         name: "conflicts",

@@ -1,0 +1,523 @@
+//! A session over a serial line.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | this one | [`sync`], [`serve`]: a session on a line, from its first byte to its last |
+//! | `pump` | the thread that moves bytes between port and link, and opens the port again |
+//! | `port`, `quick` | the port: for us alone, raw, left as it was found; low latency |
+
+mod port;
+mod pump;
+mod quick;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use packmule_core::link::{Event, State};
+use packmule_core::model::DeviceId;
+
+use super::session::{self, Progress, Session};
+use crate::Engine;
+use pump::{Inner, Line, News};
+
+/// Flow control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// None: three wires.
+    None,
+    /// RTS and CTS.
+    Hardware,
+}
+
+/// A line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The port's file.
+    pub path: PathBuf,
+    /// Bits a second.
+    pub baud: u32,
+    /// Flow control.
+    pub flow: Flow,
+    /// [`sync`] gives up when the other end was not heard for so long; `None`: never.
+    pub patience: Option<Duration>,
+}
+
+/// Why a line came to its end.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The port cannot be used.
+    Port(io::Error),
+    /// The session came to its end.
+    Session(session::Error),
+    /// Nobody answered for so long.
+    Nobody(Duration),
+    /// The other end answered, and then not for so long.
+    Silent(Duration),
+    /// The other end speaks no version of the link that this one speaks.
+    Incompatible,
+    /// The other end ended before all was done.
+    Ended,
+    /// [`Stop::stop`] was called.
+    Stopped,
+}
+
+impl From<session::Error> for Error {
+    fn from(error: session::Error) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl From<crate::Error> for Error {
+    fn from(error: crate::Error) -> Self {
+        Self::Session(error.into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(e) if e.kind() == io::ErrorKind::NotFound => {
+                f.write_str("there is no such port: is the cable or the adaptor plugged in?")
+            }
+            Self::Port(e) if e.kind() == io::ErrorKind::PermissionDenied => f.write_str(
+                "you may not use this port: become a member of its group (`sudo usermod -aG dialout $USER`, then log in again)",
+            ),
+            Self::Port(e) if e.kind() == io::ErrorKind::ResourceBusy => f.write_str(
+                "another program has the port open (a terminal program, a login on it: `systemctl stop serial-getty@…`)",
+            ),
+            Self::Port(e) => write!(f, "the port cannot be used: {e}"),
+            Self::Session(e) => e.fmt(f),
+            Self::Nobody(time) => write!(
+                f,
+                "nobody answered within {} s: is `packmule serve` or `packmule sync` running at the other end, with the same \
+                 --baud, and are the wires crossed?",
+                time.as_secs()
+            ),
+            Self::Silent(time) => write!(
+                f,
+                "the other end was not heard for {} s; what came is kept, and what is missing comes when it is run again",
+                time.as_secs()
+            ),
+            Self::Incompatible => f.write_str("the other end speaks another version of the line's protocol: update Packmule"),
+            Self::Ended => f.write_str(
+                "the other end stopped before all was done; what came is kept, and what is missing comes when it is run again",
+            ),
+            Self::Stopped => f.write_str("stopped; what came is kept, and what is missing comes when it is run again"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What happened, for whoever watches.
+#[derive(Debug)]
+pub enum Status<'a> {
+    /// The port is open; the other end is called.
+    Open,
+    /// The port is not there, or cannot be used; it is tried again.
+    Away(&'a io::Error),
+    /// The other end has proved who it is.
+    Met {
+        /// Its id.
+        id: DeviceId,
+        /// Its name.
+        name: &'a str,
+    },
+    /// How far it is; comes often.
+    Moving(&'a Progress),
+    /// Each end has all that the other has.
+    InStep(&'a Progress),
+    /// The other end is not heard.
+    Silent,
+    /// It is heard again.
+    Heard,
+    /// The session ended in good order.
+    Ended,
+    /// The session failed; with [`serve`], another begins soon.
+    Failed(&'a Error),
+}
+
+/// Ends [`sync`] and [`serve`] from another thread.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<(AtomicBool, Mutex<Vec<Arc<Line>>>)>);
+
+impl Stop {
+    /// Ends them in good order, soon.
+    pub fn stop(&self) {
+        self.0.0.store(true, Ordering::SeqCst);
+        for line in self.lines().iter() {
+            line.wake();
+        }
+    }
+
+    /// Whether it was called.
+    pub fn stopped(&self) -> bool {
+        self.0.0.load(Ordering::SeqCst)
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Line>>> {
+        self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Exchanges with whoever is at the other end until each has all that the other has.
+///
+/// # Errors
+/// [`Error`]. What came until then is kept.
+pub fn sync(
+    engine: &mut Engine,
+    options: &Options,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Status<'_>),
+) -> Result<Progress, Error> {
+    on_line(options, stop, |line| {
+        let mut end = End::new(engine, options, line, stop, tell, false);
+        end.run()?;
+        Ok(end.progress)
+    })
+}
+
+/// Waits for peers and exchanges with each, for ever: until [`Stop::stop`].
+///
+/// # Errors
+/// Only what keeps it from beginning.
+pub fn serve(
+    engine: &mut Engine,
+    options: &Options,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Status<'_>),
+) -> Result<(), Error> {
+    on_line(options, stop, |line| {
+        let mut end = End::new(engine, options, line, stop, tell, true);
+        while !stop.stopped() {
+            match end.run() {
+                Ok(()) => (end.tell)(Status::Ended),
+                Err(Error::Stopped) => break,
+                Err(e) => {
+                    (end.tell)(Status::Failed(&e));
+                    end.pause(AFTER_FAILURE);
+                }
+            }
+            end.again()?;
+        }
+        Ok(())
+    })
+}
+
+/// After a failed session, so that a stranger's calls do not fill a log.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// How long an end waits for the other to hear its last words.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Random bytes.
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+    Ok(bytes)
+}
+
+/// Runs `work` while a thread serves the line.
+fn on_line<R>(
+    options: &Options,
+    stop: &Stop,
+    work: impl FnOnce(&Arc<Line>) -> Result<R, Error>,
+) -> Result<R, Error> {
+    let (line, ear) = Line::new(options).map_err(Error::Port)?;
+    stop.lines().push(line.clone());
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| line.pump(options, ear));
+        let result = work(&line);
+        line.stop();
+        result
+    });
+    stop.lines().retain(|other| !Arc::ptr_eq(other, &line));
+    result
+}
+
+/// One end of a line: the thread with the database.
+struct End<'a> {
+    engine: &'a mut Engine,
+    options: &'a Options,
+    line: &'a Arc<Line>,
+    stop: &'a Stop,
+    tell: &'a mut dyn FnMut(Status<'_>),
+    goes_on: bool,
+    session: Option<Session>,
+    progress: Progress,
+    begun: Instant,
+    /// Since when the other end is not heard.
+    silent: Option<Instant>,
+    opened: bool,
+    met: bool,
+    was_in_step: bool,
+    leaving: Option<Instant>,
+}
+
+impl<'a> End<'a> {
+    fn new(
+        engine: &'a mut Engine,
+        options: &'a Options,
+        line: &'a Arc<Line>,
+        stop: &'a Stop,
+        tell: &'a mut dyn FnMut(Status<'_>),
+        goes_on: bool,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            engine,
+            options,
+            line,
+            stop,
+            tell,
+            goes_on,
+            session: None,
+            progress: Progress::default(),
+            begun: now,
+            silent: Some(now),
+            opened: false,
+            met: false,
+            was_in_step: false,
+            leaving: None,
+        }
+    }
+
+    fn next_news(&self) -> Option<News> {
+        let mut inner = self.line.lock();
+        inner.has_news();
+        inner.news.pop_front()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+
+    /// One connection, until it has come to its end.
+    fn run(&mut self) -> Result<(), Error> {
+        let result = self.connection();
+        if let Err(e) = &result {
+            self.part(e);
+        }
+        result
+    }
+
+    fn connection(&mut self) -> Result<(), Error> {
+        loop {
+            if let Some(news) = self.next_news() {
+                if self.take_news(news)? {
+                    return Ok(());
+                }
+                continue;
+            }
+            if self.stop.stopped() {
+                return Err(Error::Stopped);
+            }
+            let moved = self.move_bytes()?;
+            if self.leaving.is_some_and(|since| since.elapsed() > FAREWELL) {
+                return Ok(());
+            }
+            if let (Some(patience), Some(silent)) = (self.options.patience, self.silent)
+                && !self.goes_on
+                && silent.elapsed() >= patience
+            {
+                return Err(if self.met { Error::Silent(patience) } else { Error::Nobody(patience) });
+            }
+            if !moved {
+                self.wait();
+            }
+        }
+    }
+
+    /// Something happened on the line; whether that ends the connection.
+    fn take_news(&mut self, news: News) -> Result<bool, Error> {
+        match news {
+            News::Opened => {
+                self.opened = true;
+                (self.tell)(Status::Open);
+            }
+            News::Closed(e) => {
+                if !self.opened && !self.goes_on {
+                    return Err(Error::Port(e));
+                }
+                self.silent.get_or_insert_with(Instant::now);
+                (self.tell)(Status::Away(&e));
+            }
+            News::Link(Event::Connected) => {
+                self.silent = None;
+                let now = self.now_ms();
+                let nonce = random().map_err(Error::Port)?;
+                self.session = Some(Session::new(self.engine, nonce, now)?);
+                self.was_in_step = false;
+            }
+            News::Link(Event::PeerRestarted) => {
+                if self.leaving.is_some() {
+                    return Ok(true);
+                }
+                self.silent = Some(Instant::now());
+                self.salvage();
+            }
+            News::Link(Event::Incompatible { .. }) => return Err(Error::Incompatible),
+            News::Link(Event::Silent) => {
+                self.silent = Some(Instant::now());
+                (self.tell)(Status::Silent);
+            }
+            News::Link(Event::Resumed) => {
+                self.silent = None;
+                (self.tell)(Status::Heard);
+            }
+            News::Link(Event::PeerFinished) => {
+                let in_order = self.session.as_ref().is_some_and(Session::peer_done);
+                if self.leaving.is_none() && !in_order {
+                    // It had no time for a word.
+                    self.salvage();
+                    return Err(Error::Ended);
+                }
+            }
+            News::Link(Event::Closed) => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    /// Moves bytes between link and session; whether any moved.
+    fn move_bytes(&mut self) -> Result<bool, Error> {
+        let now = self.now_ms();
+        let Some(session) = &mut self.session else { return Ok(false) };
+        let mut moved = false;
+        let mut bytes = [0; 8192];
+        let mut inner = self.line.lock();
+        let count = if inner.has_news() { 0 } else { inner.link.recv(&mut bytes) };
+        drop(inner);
+        if count > 0 {
+            moved = true;
+            session.receive(self.engine, now, bytes.get(..count).unwrap_or_default())?;
+        }
+        session.tick(self.engine, now)?;
+        loop {
+            let out = session.output(self.engine)?;
+            if out.is_empty() {
+                break;
+            }
+            let mut inner = self.line.lock();
+            let taken = if inner.has_news() { 0 } else { inner.link.send(out) };
+            drop(inner);
+            if taken == 0 {
+                break;
+            }
+            session.sent(taken);
+            moved = true;
+        }
+        if let (Some(peer), false) = (session.peer(), self.met) {
+            self.met = true;
+            (self.tell)(Status::Met { id: peer.id, name: &peer.name });
+        }
+        if moved {
+            (self.tell)(Status::Moving(session.progress()));
+        }
+        let in_step = session.in_step();
+        if in_step && !self.was_in_step {
+            (self.tell)(Status::InStep(session.progress()));
+        }
+        self.was_in_step = in_step;
+        let over = if self.goes_on { session.peer_done() } else { in_step || session.peer_done() };
+        if over && self.leaving.is_none() && !session.done() {
+            let whole = in_step || self.goes_on;
+            session.finish(self.engine)?;
+            moved = true;
+            if !whole {
+                return Err(Error::Ended);
+            }
+        }
+        if session.done() && self.leaving.is_none() {
+            self.leaving = Some(Instant::now());
+            self.progress = session.progress().clone();
+            self.line.lock().link.finish();
+            moved = true;
+        }
+        if moved {
+            self.line.ring();
+        }
+        Ok(moved)
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self) {
+        let session = self.session.as_ref();
+        let due = session.map_or(1_000, |s| s.deadline().saturating_sub(self.now_ms()).clamp(1, 1_000));
+        let talks = session.is_some_and(|s| !s.last_words().is_empty());
+        let mut inner = self.line.lock();
+        let busy = |inner: &mut Inner| {
+            inner.has_news()
+                || session.is_some() && inner.link.recv_ready() > 0
+                || talks && inner.link.send_space() > 0
+        };
+        if !busy(&mut inner) && !self.stop.stopped() {
+            drop(self.line.wait(inner, Duration::from_millis(due)));
+        }
+    }
+
+    /// Keeps what came of a session that broke off.
+    fn salvage(&mut self) {
+        if let Some(mut session) = self.session.take() {
+            // What cannot be kept comes again.
+            let _ = session.finish(self.engine);
+            self.progress = session.progress().clone();
+        }
+    }
+
+    /// Tells the other end that, and why, there will be no more, as long as it listens.
+    fn part(&mut self, why: &Error) {
+        let Some(mut session) = self.session.take() else { return };
+        if !matches!(why, Error::Session(_)) {
+            let _ = session.finish(self.engine);
+        }
+        self.progress = session.progress().clone();
+        if self.leaving.is_some() {
+            return;
+        }
+        let until = Instant::now() + FAREWELL;
+        while Instant::now() < until {
+            let mut inner = self.line.lock();
+            if session.last_words().is_empty() {
+                inner.link.finish();
+                if inner.link.all_acknowledged() || inner.link.state() == State::Closed {
+                    break;
+                }
+            } else {
+                let taken = inner.link.send(session.last_words());
+                session.sent(taken);
+            }
+            // The other end may be in the middle of a sentence, and must not be stuck in it.
+            while inner.link.recv(&mut [0; 1024]) > 0 {}
+            self.line.ring();
+            drop(self.line.wait(inner, Duration::from_millis(20)));
+        }
+    }
+
+    /// Lets some time pass, with an ear on the line.
+    fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.stop.stopped() {
+            let inner = self.line.lock();
+            drop(self.line.wait(inner, until.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    /// Begins to call anew.
+    fn again(&mut self) -> Result<(), Error> {
+        self.salvage();
+        let nonce = u32::from_le_bytes(random().map_err(Error::Port)?);
+        let mut inner = self.line.lock();
+        // What the old connection had still to tell is of no interest; what the port tells is.
+        inner.has_news();
+        inner.news.retain(|news| !matches!(news, News::Link(_)));
+        inner.link.restart(nonce);
+        drop(inner);
+        self.line.ring();
+        (self.leaving, self.met, self.was_in_step, self.silent) = (None, false, false, Some(Instant::now()));
+        Ok(())
+    }
+}

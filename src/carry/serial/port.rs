@@ -1,0 +1,107 @@
+//! A serial port: opened for us alone, raw, as quick as its driver can; left as it was found.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use serialport::{ClearBuffer, DataBits, FlowControl, Parity, SerialPort, StopBits, TTYPort};
+
+use super::Flow;
+
+/// How long what is still in the port's queue may take when it is closed.
+const DRAIN: Duration = Duration::from_millis(300);
+
+/// An open port.
+pub(super) struct Port {
+    /// For reading and writing, which never wait.
+    io: File,
+    /// Holds the port for us alone, and sets it.
+    tty: TTYPort,
+    before: Termios,
+}
+
+impl Port {
+    /// Opens a port at a rate, 8N1.
+    pub(super) fn open(path: &Path, baud: u32, flow: Flow) -> io::Result<Self> {
+        let flags = OFlags::NOCTTY | OFlags::NONBLOCK;
+        let io = OpenOptions::new().read(true).write(true).custom_flags(flags.bits() as i32).open(path)?;
+        if !isatty(&io) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a serial port"));
+        }
+        // As it was before anything is changed, to be put back.
+        let before = tcgetattr(&io)?;
+        let flow = match flow {
+            Flow::None => FlowControl::None,
+            Flow::Hardware => FlowControl::Hardware,
+        };
+        let builder = serialport::new(path.to_string_lossy(), baud)
+            .data_bits(DataBits::Eight)
+            .parity(Parity::None)
+            .stop_bits(StopBits::One)
+            .flow_control(flow)
+            .exclusive(true);
+        let opened = TTYPort::open(&builder);
+        let tty = match opened {
+            Ok(tty) => tty,
+            Err(e) => {
+                let _ = tcsetattr(&io, OptionalActions::Now, &before);
+                return Err(reason(&e));
+            }
+        };
+        // What came before, at whatever rate, is noise.
+        let _ = tty.clear(ClearBuffer::Input);
+        super::quick::make_quick(&io);
+        Ok(Self { io, tty, before })
+    }
+
+    /// Reads what is there; `None` if nothing is.
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.io.read(buf) {
+            Ok(0) => Err(io::Error::new(io::ErrorKind::NotConnected, "it was hung up")),
+            Ok(n) => Ok(Some(n)),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes what fits now.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.io.write(bytes) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+            written => written,
+        }
+    }
+}
+
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        // Another rate or a cleared queue would spoil the last bytes.
+        let until = Instant::now() + DRAIN;
+        while self.tty.bytes_to_write().is_ok_and(|n| n > 0) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = tcsetattr(&self.io, OptionalActions::Now, &self.before);
+    }
+}
+
+/// The system's reason, as the crate has it.
+fn reason(e: &serialport::Error) -> io::Error {
+    match e.kind() {
+        serialport::ErrorKind::Io(kind) => io::Error::new(kind, e.description.clone()),
+        serialport::ErrorKind::NoDevice => {
+            io::Error::new(io::ErrorKind::ResourceBusy, "another program has it open")
+        }
+        _ => io::Error::new(io::ErrorKind::InvalidInput, e.description.clone()),
+    }
+}

@@ -1,0 +1,773 @@
+//! Two ends that talk, over any stream of bytes that is reliable and ordered: who they are, what each
+//! has, then the frames that the other lacks, both ways at once, each group acknowledged when it is
+//! committed.
+//!
+//! A state machine: bytes in ([`Session::receive`]), bytes out ([`Session::output`]), a clock given in
+//! milliseconds. It owns no stream, no thread, no clock and no database; the engine is handed in.
+//!
+//! # Driving it
+//! After each call that gives the session something, write out what [`Session::output`] gives, as long as it
+//! gives something and the stream takes it; call [`Session::tick`] at [`Session::deadline`] at the latest.
+//! Any error ends the session: write out what `output` still has (the peer is told why), and begin a
+//! new one. Nothing that was acknowledged is lost by it.
+//!
+//! # What is durable when
+//! Frames go to the log in transactions of at least [`STAGE_BYTES`], or once a second; a group is applied
+//! only when its author's signature was verified over what is in the log. After a break, a power cut too, the peer sends
+//! what is not in the log: at most what came since the last such transaction, and the frame that was on its way.
+//!
+//! # Memory
+//! One frame that is being sent, and [`STAGE_BYTES`] and one frame of what came; and 40 bytes for each stream of
+//! the fleet.
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::{
+    Checkpoint, FORMAT_VERSION, FRAME_MAX, Frame, Message, RECORD_HEAD_LEN, RecordHead, RecordKind, Refusal,
+    SESSION_VERSION, Section, VectorEntry, put, take, write_record,
+};
+
+use crate::{Engine, Error as EngineError, GroupOut, ImportReport, Peer, Staged, Stranger, Told};
+
+/// From so many bytes on, what came is written to the database.
+pub const STAGE_BYTES: usize = 16_384;
+/// Or once it is so old.
+const STAGE_MS: u64 = 1_000;
+/// How often it is looked whether something was written here.
+const LOOK_MS: u64 = 1_000;
+/// Until a peer has proved who it is, no record of it is longer.
+const RECORD_BEFORE_PROOF: usize = 1_024;
+
+/// Why a session came to its end.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database refused; the peer was told that something failed.
+    Engine(EngineError),
+    /// The peer is not trusted here.
+    Stranger(Stranger),
+    /// The peer went no further.
+    Refused {
+        /// Who, once it had said its name.
+        by: Option<(DeviceId, String)>,
+        /// Why.
+        why: Refusal,
+        /// Whom it is about.
+        about: DeviceId,
+        /// It is about us.
+        us: bool,
+    },
+    /// Both ends are the same device.
+    Itself,
+    /// The ends have no version in common.
+    Version {
+        /// The peer's highest.
+        theirs: u8,
+    },
+    /// The peer did not prove that it is who it says.
+    Proof,
+    /// The peer sent what makes no sense.
+    Protocol(&'static str),
+}
+
+impl From<EngineError> for Error {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Engine(EngineError::Strangers(strangers)) => match &strangers[..] {
+                [one] => write!(
+                    f,
+                    "the other end has frames of a device that is not trusted here: {}\ncompare the fingerprint with what \
+                     `packmule status` shows on that device, then run:\n  packmule trust DB {}",
+                    named(one),
+                    one.id
+                ),
+                _ => write!(f, "{}", EngineError::Strangers(strangers.clone())),
+            },
+            Self::Engine(EngineError::Bundle { cause, .. }) => {
+                write!(
+                    f,
+                    "what came over the line is wrong: {}",
+                    cause.to_string().replace("bundle", "stream")
+                )
+            }
+            Self::Engine(e) => e.fmt(f),
+            Self::Stranger(s) if s.revoked => {
+                write!(f, "the other end is a device whose certificate was revoked here: {}", named(s))
+            }
+            Self::Stranger(s) => write!(
+                f,
+                "the other end is not trusted here: {}\ncompare the fingerprint with what `packmule status` shows on that \
+                 device, then run:\n  packmule trust DB {}",
+                named(s),
+                s.id
+            ),
+            Self::Refused { by, why, about, us } => {
+                let by = by
+                    .as_ref()
+                    .map_or("the other end".into(), |(id, name)| format!("{name} (fingerprint {id})"));
+                match (why, us) {
+                    (Refusal::Stranger, true) => {
+                        write!(f, "{by} does not trust this device; there, run:\n  packmule trust DB {about}")
+                    }
+                    (Refusal::Revoked, true) => {
+                        write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
+                    }
+                    (Refusal::Stranger | Refusal::Revoked, false) => write!(
+                        f,
+                        "{by} does not trust a device of which frames are here; there, run:\n  packmule trust DB {about}"
+                    ),
+                    (Refusal::Itself, _) => Self::Itself.fmt(f),
+                    (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),
+                    (Refusal::Twin, _) => write!(
+                        f,
+                        "{by} has another history of the device {about}: a database or SD card was copied, or set back"
+                    ),
+                    (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
+                    (Refusal::Failed, _) => {
+                        write!(f, "something failed at the other end: {by} tells there what")
+                    }
+                }
+            }
+            Self::Itself => {
+                f.write_str("both ends are the same device, or one is a copy of the other: nothing was done")
+            }
+            Self::Version { theirs } => {
+                write!(
+                    f,
+                    "the other end speaks version {theirs} of the session, which is not known here: update Packmule"
+                )
+            }
+            Self::Proof => f.write_str("the other end could not prove that it is who it says it is"),
+            Self::Protocol(what) => write!(f, "the other end sent what makes no sense ({what})"),
+        }
+    }
+}
+
+fn named(s: &Stranger) -> String {
+    format!("{}, fingerprint {}", s.name.as_deref().unwrap_or("(no certificate)"), s.id)
+}
+
+impl std::error::Error for Error {}
+
+/// How far a session has come.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Frames and bytes of frames that were sent.
+    pub sent: (u64, u64),
+    /// How much is to be sent, as far as is known.
+    pub to_send: (u64, u64),
+    /// Frames and bytes of frames that came.
+    pub received: (u64, u64),
+    /// How much is to come, as far as the peer has told.
+    pub to_receive: (u64, u64),
+    /// What was made of what came.
+    pub taken: ImportReport,
+    /// Frames that the peer has acknowledged in all, of this device's own.
+    pub acknowledged: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Our hello is out; the peer's has not come.
+    Hello,
+    /// The peer's hello has come, its proof has not.
+    Proof,
+    /// Both ends know each other.
+    Open,
+    /// No more.
+    Over,
+}
+
+/// A group that is being sent.
+struct Sending {
+    group: GroupOut,
+    next: u64,
+}
+
+/// One end of a session.
+pub struct Session {
+    nonce: [u8; 32],
+    phase: Phase,
+    peer: Option<Peer>,
+    proved: bool,
+    peer_nonce: [u8; 32],
+    // In.
+    head: Vec<u8>,
+    record: Option<RecordHead>,
+    body: Vec<u8>,
+    section: Option<Section>,
+    next_in: Option<u64>,
+    staged: Vec<Staged>,
+    staged_bytes: usize,
+    staged_since: Option<u64>,
+    /// The peer's idle that is to be settled, and whether it was.
+    peer_idle: u32,
+    settled_out: u32,
+    peer_bye: bool,
+    // Out.
+    out: Vec<u8>,
+    out_at: usize,
+    peer_header: bool,
+    /// What the peer has, was sent, or was told to have; in the order of authors and streams.
+    told: Vec<Told>,
+    introduced: Vec<DeviceId>,
+    section_out: Option<Section>,
+    sending: Option<Sending>,
+    idle: u32,
+    idle_current: bool,
+    settled_in: u32,
+    bye: bool,
+    /// The vector that the peer knows of us.
+    vector: Vec<VectorEntry>,
+    acks: Vec<VectorEntry>,
+    version: i64,
+    looked: u64,
+    more_out: bool,
+    progress: Progress,
+}
+
+impl Session {
+    /// Begins: seals what was written here, and says hello. The nonce must be random.
+    ///
+    /// # Errors
+    /// Whatever sealing meets.
+    pub fn new(engine: &mut Engine, nonce: [u8; 32], now_ms: u64) -> Result<Self, Error> {
+        engine.seal()?;
+        let certificate = engine.own_certificate()?;
+        let mut session = Self {
+            nonce,
+            phase: Phase::Hello,
+            peer: None,
+            proved: false,
+            peer_nonce: [0; 32],
+            head: Vec::new(),
+            record: None,
+            body: Vec::new(),
+            section: None,
+            next_in: None,
+            staged: Vec::new(),
+            staged_bytes: 0,
+            staged_since: None,
+            peer_idle: 0,
+            settled_out: 0,
+            peer_bye: false,
+            out: Vec::new(),
+            out_at: 0,
+            peer_header: false,
+            told: Vec::new(),
+            introduced: Vec::new(),
+            section_out: None,
+            sending: None,
+            idle: 0,
+            idle_current: false,
+            settled_in: 0,
+            bye: false,
+            vector: Vec::new(),
+            acks: Vec::new(),
+            version: engine.data_version()?,
+            looked: now_ms,
+            more_out: true,
+            progress: Progress::default(),
+        };
+        session.say(&Message::Hello {
+            session: (SESSION_VERSION, SESSION_VERSION),
+            format: (FORMAT_VERSION, FORMAT_VERSION),
+            nonce,
+            certificate: &certificate,
+        })?;
+        Ok(session)
+    }
+
+    // ---- what the driver asks ----------------------------------------------------------------
+
+    /// The peer, once it has proved who it is.
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref().filter(|_| self.proved)
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Each end has all that the other has, durably.
+    pub fn in_step(&self) -> bool {
+        self.phase == Phase::Open
+            && self.idle_current
+            && !self.more_out
+            && self.idle == self.settled_in
+            && self.peer_idle > 0
+            && self.settled_out == self.peer_idle
+            && self.staged.is_empty()
+            && self.sending.is_none()
+    }
+
+    /// The peer will send nothing more.
+    pub fn peer_done(&self) -> bool {
+        self.peer_bye
+    }
+
+    /// Everything that this end wanted to say has been handed out, after [`Session::finish`].
+    pub fn done(&self) -> bool {
+        self.bye && self.out_at == self.out.len()
+    }
+
+    /// Sends nothing more, be it in the middle of a group; writes to the database what came.
+    ///
+    /// # Errors
+    /// As [`Session::tick`].
+    pub fn finish(&mut self, engine: &mut Engine) -> Result<(), Error> {
+        self.flush(engine)?;
+        self.note_acks(engine)?;
+        if !self.bye {
+            self.bye = true;
+            self.sending = None;
+            if self.phase == Phase::Open {
+                self.say(&Message::Bye)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When [`Session::tick`] is to be called at the latest.
+    pub fn deadline(&self) -> u64 {
+        let look = self.looked + LOOK_MS;
+        self.staged_since.map_or(look, |since| look.min(since + STAGE_MS))
+    }
+
+    /// Lets time pass: writes to the database what came a while ago, looks whether something was written
+    /// here and seals it.
+    ///
+    /// # Errors
+    /// What the database refuses.
+    pub fn tick(&mut self, engine: &mut Engine, now_ms: u64) -> Result<(), Error> {
+        if self.staged_since.is_some_and(|since| now_ms >= since + STAGE_MS) {
+            self.flush(engine).map_err(|e| self.fail(e))?;
+        }
+        if now_ms >= self.looked + LOOK_MS {
+            self.looked = now_ms;
+            self.note_acks(engine)?;
+            let version = engine.data_version()?;
+            if version != self.version && self.phase == Phase::Open && !self.bye {
+                engine.seal().map_err(|e| self.fail(e.into()))?;
+                self.version = engine.data_version()?;
+                self.more_out = true;
+                self.tell_vector(engine)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that are to go out next, at most a frame with its head; none if there is nothing to say now. Say with
+    /// [`Session::sent`] how many the stream took.
+    ///
+    /// # Errors
+    /// What the database refuses.
+    pub fn output(&mut self, engine: &mut Engine) -> Result<&[u8], Error> {
+        if self.out_at == self.out.len() {
+            self.out.clear();
+            self.out_at = 0;
+            if let Err(e) = self.produce(engine) {
+                return Err(self.fail(e));
+            }
+        }
+        Ok(self.out.get(self.out_at..).unwrap_or_default())
+    }
+
+    /// The stream took so many bytes of the output.
+    pub fn sent(&mut self, bytes: usize) {
+        self.out_at = (self.out_at + bytes).min(self.out.len());
+    }
+
+    /// What is still to go out after an error, so that the peer hears why.
+    pub fn last_words(&self) -> &[u8] {
+        self.out.get(self.out_at..).unwrap_or_default()
+    }
+
+    // ---- in ----------------------------------------------------------------------------------
+
+    /// Takes bytes of the stream.
+    ///
+    /// # Errors
+    /// [`Error`]; the session is over then.
+    pub fn receive(&mut self, engine: &mut Engine, now_ms: u64, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() && self.phase != Phase::Over {
+            if let Err(e) = self.receive_some(engine, now_ms, &mut bytes) {
+                return Err(self.fail(e));
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_some(&mut self, engine: &mut Engine, now_ms: u64, bytes: &mut &[u8]) -> Result<(), Error> {
+        let Some(record) = self.record else {
+            fill(&mut self.head, RECORD_HEAD_LEN, bytes);
+            if let Ok(head) = <&[u8; RECORD_HEAD_LEN]>::try_from(&self.head[..]) {
+                let record =
+                    RecordHead::parse(head).map_err(|_| Error::Protocol("no record where one should be"))?;
+                if self.phase != Phase::Open
+                    && (record.kind != RecordKind::Message || record.len as usize > RECORD_BEFORE_PROOF)
+                {
+                    return Err(Error::Protocol("a record before its proof"));
+                }
+                self.record = Some(record);
+                self.head.clear();
+            }
+            return Ok(());
+        };
+        fill(&mut self.body, record.len as usize, bytes);
+        if self.body.len() < record.len as usize {
+            return Ok(());
+        }
+        let body = std::mem::take(&mut self.body);
+        self.record = None;
+        let checked = record.check(&body).map_err(|_| Error::Protocol("a damaged record"))?;
+        self.take_record(engine, now_ms, record.kind, checked)?;
+        if body.len() <= FRAME_MAX && self.body.capacity() == 0 {
+            self.body = body;
+            self.body.clear();
+        }
+        Ok(())
+    }
+
+    fn take_record(
+        &mut self,
+        engine: &mut Engine,
+        now_ms: u64,
+        kind: RecordKind,
+        body: &[u8],
+    ) -> Result<(), Error> {
+        match kind {
+            RecordKind::Message => {
+                let message = Message::decode(body).map_err(|_| Error::Protocol("an unknown message"))?;
+                self.take_message(engine, &message)
+            }
+            RecordKind::Header => self.take_header(engine, body),
+            RecordKind::Certificate => {
+                self.stage(engine, now_ms, Staged::Certificate(body.into()), body.len())
+            }
+            RecordKind::Section => {
+                let mut rest = body;
+                self.section = Some(take(&mut rest).map_err(|_| Error::Protocol("a section"))?);
+                self.next_in = None;
+                Ok(())
+            }
+            RecordKind::Frame => {
+                let section = self.section.ok_or(Error::Protocol("a frame of nobody"))?;
+                let frame = Frame::parse(body).map_err(|_| Error::Protocol("a damaged frame"))?;
+                let seq = frame.head.seq;
+                if self.next_in.is_some_and(|next| next != seq) {
+                    return Err(Error::Protocol("frames out of their order"));
+                }
+                self.next_in = Some(seq + 1);
+                self.progress.received.0 += 1;
+                self.progress.received.1 += body.len() as u64;
+                self.stage(engine, now_ms, Staged::Frame(section, seq, body.into()), body.len())
+            }
+            RecordKind::Checkpoint => {
+                let section = self.section.ok_or(Error::Protocol("a checkpoint of nobody"))?;
+                let checkpoint = Checkpoint::decode(body).map_err(|_| Error::Protocol("a checkpoint"))?;
+                let fits = (checkpoint.author, checkpoint.stream) == (section.author, section.stream)
+                    && self.next_in.is_none_or(|next| next == checkpoint.last + 1);
+                if !fits {
+                    return Err(Error::Protocol("a checkpoint that does not fit its frames"));
+                }
+                self.next_in = None;
+                self.stage(engine, now_ms, Staged::Checkpoint(body.into()), body.len())
+            }
+            RecordKind::Footer => Err(Error::Protocol("a footer")),
+        }
+    }
+
+    fn stage(&mut self, engine: &mut Engine, now_ms: u64, item: Staged, len: usize) -> Result<(), Error> {
+        self.staged.push(item);
+        self.staged_bytes += len;
+        self.staged_since.get_or_insert(now_ms);
+        if self.staged_bytes >= STAGE_BYTES { self.flush(engine) } else { Ok(()) }
+    }
+
+    /// Writes to the database what came, and acknowledges what was committed.
+    fn flush(&mut self, engine: &mut Engine) -> Result<(), Error> {
+        if !self.staged.is_empty() {
+            let staged = std::mem::take(&mut self.staged);
+            self.staged_bytes = 0;
+            self.staged_since = None;
+            engine.take_staged(&staged, &mut self.progress.taken)?;
+            if staged.iter().any(|item| matches!(item, Staged::Checkpoint(_))) {
+                self.more_out = true;
+                self.tell_vector(engine)?;
+            }
+        }
+        if self.settled_out < self.peer_idle {
+            self.settled_out = self.peer_idle;
+            self.say(&Message::Settled(self.peer_idle))?;
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self, engine: &mut Engine, message: &Message<'_>) -> Result<(), Error> {
+        match (self.phase, message) {
+            (_, Message::Refused { why, device }) => Err(Error::Refused {
+                by: self.peer.as_ref().map(|peer| (peer.id, peer.name.clone())),
+                why: *why,
+                about: *device,
+                us: *device == engine.identity().id,
+            }),
+            (Phase::Hello, Message::Hello { session, format, nonce, certificate }) => {
+                if !(session.0..=session.1).contains(&SESSION_VERSION) {
+                    return Err(Error::Version { theirs: session.1 });
+                }
+                if !(format.0..=format.1).contains(&FORMAT_VERSION) {
+                    return Err(Error::Version { theirs: format.1 });
+                }
+                let peer = engine.judge_peer(certificate)?.map_err(Error::Stranger)?;
+                if peer.id == engine.identity().id {
+                    return Err(Error::Itself);
+                }
+                let proof = engine.prove(&self.nonce, (peer.id, nonce))?;
+                self.peer = Some(peer);
+                self.peer_nonce = *nonce;
+                self.phase = Phase::Proof;
+                self.say(&Message::Proof(&proof))
+            }
+            (Phase::Proof, Message::Proof(signature)) => {
+                let peer = self.peer.as_ref().ok_or(Error::Proof)?;
+                let us = (engine.identity().id, &self.nonce);
+                Message::check_proof(signature, &peer.public_key, (peer.id, &self.peer_nonce), us)
+                    .map_err(|_| Error::Proof)?;
+                engine.meet(peer)?;
+                self.introduced.push(peer.id);
+                self.proved = true;
+                self.phase = Phase::Open;
+                for here in engine.beyond_vector()? {
+                    let Told { author, stream, groups, frames } = here;
+                    self.say(&Message::Here { author, stream, groups, frames })?;
+                }
+                self.tell_vector(engine)
+            }
+            (Phase::Open, Message::Here { author, stream, groups, frames }) if !self.peer_header => {
+                let told = Told { author: *author, stream: *stream, groups: *groups, frames: *frames };
+                self.raise(told);
+                Ok(())
+            }
+            (Phase::Open, Message::Plan { frames, bytes }) => {
+                let come = self.progress.received;
+                self.progress.to_receive = (come.0.saturating_add(*frames), come.1.saturating_add(*bytes));
+                Ok(())
+            }
+            (Phase::Open, Message::Idle(count)) => {
+                self.peer_idle = *count;
+                self.flush(engine)
+            }
+            (Phase::Open, Message::Settled(count)) => {
+                if *count > self.idle {
+                    return Err(Error::Protocol("an answer that nobody asked for"));
+                }
+                self.settled_in = *count;
+                self.note_acks(engine)
+            }
+            (Phase::Open, Message::Bye) => {
+                self.peer_bye = true;
+                self.flush(engine)?;
+                self.note_acks(engine)
+            }
+            _ => Err(Error::Protocol("a message out of its turn")),
+        }
+    }
+
+    fn take_header(&mut self, engine: &mut Engine, body: &[u8]) -> Result<(), Error> {
+        let peer = self.peer.as_ref().ok_or(Error::Proof)?;
+        let entries = engine.read_header(peer, body)?;
+        let me = engine.identity().id;
+        for entry in entries {
+            self.raise(Told {
+                author: entry.author,
+                stream: entry.stream,
+                groups: entry.seq,
+                frames: entry.seq,
+            });
+            if entry.author == me {
+                let slot =
+                    self.acks.iter().filter(|a| a.author == me && a.stream != entry.stream).map(|a| a.seq);
+                self.progress.acknowledged =
+                    self.progress.acknowledged.max(entry.seq + slot.max().unwrap_or(0));
+            }
+            match self.acks.iter_mut().find(|a| (a.author, a.stream) == (entry.author, entry.stream)) {
+                Some(ack) => ack.seq = ack.seq.max(entry.seq),
+                None => self.acks.push(entry),
+            }
+        }
+        if !self.peer_header {
+            self.peer_header = true;
+            self.more_out = true;
+            let plan = engine.plan_out(self.peer.as_ref().ok_or(Error::Proof)?, &self.told)?;
+            self.progress.to_send = plan;
+            self.say(&Message::Plan { frames: plan.0, bytes: plan.1 })?;
+        }
+        Ok(())
+    }
+
+    /// Notes durably what the peer has acknowledged.
+    fn note_acks(&mut self, engine: &mut Engine) -> Result<(), Error> {
+        if let (Some(peer), false) = (&self.peer, self.acks.is_empty()) {
+            engine.note_vector(peer.id, &self.acks)?;
+            self.acks.clear();
+        }
+        Ok(())
+    }
+
+    fn raise(&mut self, new: Told) {
+        let at = self
+            .told
+            .binary_search_by_key(&(new.author, new.stream.number()), |t| (t.author, t.stream.number()));
+        match at {
+            Ok(at) => {
+                if let Some(told) = self.told.get_mut(at) {
+                    told.groups = told.groups.max(new.groups);
+                    told.frames = told.frames.max(new.frames).max(told.groups);
+                }
+            }
+            Err(at) => self.told.insert(at, new),
+        }
+    }
+
+    // ---- out ---------------------------------------------------------------------------------
+
+    /// Puts the next thing to say into `out`, if there is any.
+    fn produce(&mut self, engine: &mut Engine) -> Result<(), Error> {
+        if self.phase != Phase::Open || !self.peer_header {
+            return Ok(());
+        }
+        if self.sending.is_none() {
+            if self.bye || !self.more_out {
+                return Ok(());
+            }
+            let peer = self.peer.as_ref().ok_or(Error::Proof)?;
+            let Some(group) = engine.next_group_out(peer, &self.told)? else {
+                self.more_out = false;
+                if self.idle_current {
+                    return Ok(());
+                }
+                self.idle += 1;
+                self.idle_current = true;
+                return self.say(&Message::Idle(self.idle));
+            };
+            self.idle_current = false;
+            self.begin_group(engine, group)?;
+        }
+        let Some(sending) = &mut self.sending else { return Ok(()) };
+        if sending.next > sending.group.last {
+            let group = sending.group;
+            self.sending = None;
+            let Section { author, stream } = group.section;
+            self.raise(Told { author, stream, groups: group.last, frames: group.last });
+            let checkpoint = engine.checkpoint_out(&group)?;
+            return self.put(RecordKind::Checkpoint, &checkpoint);
+        }
+        let frame = engine.frame_out(&sending.group, sending.next)?;
+        sending.next += 1;
+        self.progress.sent.0 += 1;
+        self.progress.sent.1 += frame.len() as u64;
+        self.progress.to_send.0 = self.progress.to_send.0.max(self.progress.sent.0);
+        self.progress.to_send.1 = self.progress.to_send.1.max(self.progress.sent.1);
+        self.put(RecordKind::Frame, &frame)
+    }
+
+    fn begin_group(&mut self, engine: &mut Engine, group: GroupOut) -> Result<(), Error> {
+        let Section { author, stream } = group.section;
+        if !self.introduced.contains(&author) && author != engine.identity().id {
+            if let Some(certificate) = engine.author_certificate(group.dev)? {
+                self.put(RecordKind::Certificate, &certificate)?;
+            }
+            self.introduced.push(author);
+        }
+        let known = self.told.iter().find(|t| (t.author, t.stream) == (author, stream));
+        let have = known.map_or(0, |t| t.frames);
+        let next = (have + 1).clamp(group.first, group.last + 1);
+        if self.section_out != Some(group.section) || next > group.first {
+            let mut buf = [0; 32];
+            let len = put(&mut buf, &group.section).map_err(|_| Error::Protocol("a section"))?;
+            self.put(RecordKind::Section, buf.get(..len).unwrap_or_default())?;
+            self.section_out = Some(group.section);
+        }
+        self.sending = Some(Sending { group, next });
+        Ok(())
+    }
+
+    /// Tells the peer what changed in what is applied here.
+    fn tell_vector(&mut self, engine: &mut Engine) -> Result<(), Error> {
+        let Some(peer) = self.peer.as_ref().map(|p| p.id) else { return Ok(()) };
+        let vector = engine.session_vector()?;
+        let me = engine.identity().id;
+        let first = self.vector.is_empty();
+        let changed: Vec<VectorEntry> = vector
+            .iter()
+            .filter(|entry| entry.author == me || !self.vector.contains(entry))
+            .copied()
+            .collect();
+        if first || changed.iter().any(|entry| !self.vector.contains(entry)) {
+            let header = engine.session_header(peer, &changed)?;
+            self.put(RecordKind::Header, &header)?;
+            self.vector = vector;
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, message: &Message<'_>) -> Result<(), Error> {
+        let mut buf = [0; RECORD_BEFORE_PROOF];
+        let len = message.encode(&mut buf).map_err(|_| Error::Protocol("a message without room"))?;
+        self.put(RecordKind::Message, buf.get(..len).unwrap_or_default())
+    }
+
+    fn put(&mut self, kind: RecordKind, body: &[u8]) -> Result<(), Error> {
+        let at = self.out.len();
+        self.out.resize(at + RECORD_HEAD_LEN + body.len() + 4, 0);
+        let len = write_record(&mut self.out[at..], kind, body)
+            .map_err(|_| EngineError::Usage("a record is too long to be sent".into()))?;
+        self.out.truncate(at + len);
+        Ok(())
+    }
+
+    /// Ends the session, and tells the peer why.
+    fn fail(&mut self, error: Error) -> Error {
+        if self.phase == Phase::Over {
+            return error;
+        }
+        self.phase = Phase::Over;
+        let about = self.peer.as_ref().map_or(DeviceId([0; 16]), |peer| peer.id);
+        let said = match &error {
+            Error::Refused { .. } => None,
+            Error::Stranger(s) => Some((if s.revoked { Refusal::Revoked } else { Refusal::Stranger }, s.id)),
+            Error::Engine(EngineError::Strangers(all)) => {
+                all.first().map(|s| (if s.revoked { Refusal::Revoked } else { Refusal::Stranger }, s.id))
+            }
+            Error::Itself => Some((Refusal::Itself, about)),
+            Error::Version { .. } => Some((Refusal::Version, about)),
+            Error::Engine(EngineError::Twin { .. }) => {
+                Some((Refusal::Twin, self.section.map_or(about, |s| s.author)))
+            }
+            Error::Engine(EngineError::Bundle { .. }) | Error::Proof | Error::Protocol(_) => {
+                Some((Refusal::Damaged, about))
+            }
+            Error::Engine(_) => Some((Refusal::Failed, about)),
+        };
+        if let Some((why, device)) = said {
+            // Errors of it say nothing that the first does not.
+            let _ = self.say(&Message::Refused { why, device });
+        }
+        error
+    }
+}
+
+/// Moves bytes until `to` has `len`.
+fn fill(to: &mut Vec<u8>, len: usize, from: &mut &[u8]) {
+    let some = from.len().min(len.saturating_sub(to.len()));
+    let (taken, rest) = from.split_at(some);
+    to.extend_from_slice(taken);
+    *from = rest;
+}

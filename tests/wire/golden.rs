@@ -603,7 +603,7 @@ fn record_heads() {
         "record-heads",
         "Heads of every kind with the shortest and the longest frame's length; the longest of all.",
     );
-    for (kind, len) in [(1, 3), (4, 65_537), (1, (1 << 20) + 1), (0, 4), (7, 4), (255, 4)] {
+    for (kind, len) in [(1, 3), (4, 65_537), (1, (1 << 20) + 1), (0, 4), (8, 4), (255, 4)] {
         let head = asm::record_head(kind, len).bytes;
         assert!(RecordHead::parse(head[..].try_into().unwrap()).is_err(), "{kind} {len}");
     }
@@ -712,6 +712,7 @@ fn a_whole_bundle() {
                 let footer: Footer = take(&mut &*body).unwrap();
                 assert_eq!(footer, Footer { frames: 3, sha256: asm::sha(&[&whole.bytes[..before]]) });
             }
+            RecordKind::Message => panic!("a message in a bundle"),
         }
     }
     assert_eq!((seen.len(), rest.len()), (13, 0));

@@ -1,5 +1,6 @@
 //! The log as a stream of records, for a peer, from what that peer is known to have.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use ed25519_compact::SecretKey;
@@ -31,6 +32,42 @@ pub struct ExportReport {
     /// Rows written here that could not be sealed, since the secret key or the right to write is missing.
     pub unsealed: u64,
 }
+
+/// Up to where streams are there, of a device or in files.
+pub type Positions = BTreeMap<(DeviceId, Stream), u64>;
+
+/// What a bundle is to have, for a carrier with limits of its own. Groups go in oldest first and whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The device that it is for; `None` is anyone.
+    pub receiver: Option<DeviceId>,
+    /// What needs not go in; a stream that is not named is wanted from its beginning.
+    pub have: &'a Positions,
+    /// No group is begun after so many bytes, unless it is the first.
+    pub enough_bytes: u64,
+    /// The bundle gets no longer than this, its footer included.
+    pub most_bytes: u64,
+}
+
+/// What went into a part.
+#[derive(Clone, Debug, Default)]
+pub struct PartReport {
+    /// Frames.
+    pub frames: u64,
+    /// Groups, each closed by a checkpoint.
+    pub groups: u64,
+    /// Bytes, the footer included.
+    pub bytes: u64,
+    /// The last record. It is for the caller to write, once all before it is durable.
+    pub footer: Vec<u8>,
+    /// Up to where each stream that is in it goes.
+    pub reached: Positions,
+    /// The length of the first group that did not go in, if one did not.
+    pub next_bytes: Option<u64>,
+}
+
+/// The length of the footer's record, and room for its numbers to grow.
+const FOOTER_ROOM: u64 = 80;
 
 /// Writes records and keeps count.
 struct RecordWriter<'w> {
@@ -126,6 +163,19 @@ impl Engine {
         Ok(takes.unwrap_or(true))
     }
 
+    /// Writes what of the log is not in `part.have`, up to a limit, without sealing first. The footer is
+    /// left to the caller, so that what is before it can be made durable first.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::Stream`], [`Error::Sqlite`].
+    pub fn export_part(&self, to: &mut dyn Write, part: &Part<'_>) -> Result<PartReport> {
+        self.reading(|e| {
+            let have = |id, stream| Ok(part.have.get(&(id, stream)).copied().unwrap_or(0));
+            let (key, sender) = (e.signing_key()?, e.identity.id);
+            e.write_part(to, (key, sender), part.receiver, true, &have, (part.enough_bytes, part.most_bytes))
+        })
+    }
+
     fn write_groups(
         &self,
         to: &mut dyn Write,
@@ -135,24 +185,26 @@ impl Engine {
         with_vector: bool,
         have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
     ) -> Result<ExportReport> {
+        let all = (u64::MAX, u64::MAX);
+        let part = self.write_part(to, (key, sender), receiver, with_vector, have, all)?;
+        to.write_all(&part.footer).and_then(|()| to.flush()).map_err(Error::Stream)?;
+        Ok(ExportReport { frames: part.frames, groups: part.groups, bytes: part.bytes, unsealed: 0 })
+    }
+
+    fn write_part(
+        &self,
+        to: &mut dyn Write,
+        (key, sender): (&SecretKey, DeviceId),
+        receiver: Option<DeviceId>,
+        with_vector: bool,
+        have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
+        (enough_bytes, most_bytes): (u64, u64),
+    ) -> Result<PartReport> {
         let mut out = RecordWriter { to, hash: Sha256::new(), buf: Vec::new(), bytes: 0, frames: 0 };
-        out.raw(&MAGIC)?;
-        let vector = if with_vector { self.vector()? } else { Vec::new() };
-        let header = Header {
-            version: packmule_core::wire::FORMAT_VERSION.into(),
-            sender,
-            receiver,
-            wall: self.now(),
-            entries: vector.len() as u32,
-        };
-        let mut buf = vec![0; 256 + vector.len() * 32];
-        let len = header
-            .encode(&mut buf, vector.into_iter(), key)
-            .map_err(|_| Error::damaged("a header without room"))?;
-        out.record(RecordKind::Header, &buf[..len])?;
+        self.write_header(&mut out, key, sender, receiver, with_vector)?;
         let wanted = self.wanted(have)?;
         self.write_certificates(&mut out, &wanted)?;
-        let mut report = ExportReport::default();
+        let mut report = PartReport::default();
         let mut groups = self.db.prepare_cached(
             "SELECT g.dev, g.stream, g.first, g.last, g.checkpoint, d.id FROM _pm_group g JOIN _pm_device d ON d.n = g.dev
              WHERE g.applied ORDER BY g.lamport, d.id, g.stream, g.last",
@@ -164,6 +216,14 @@ impl Engine {
             let (first, last): (u64, u64) = (row.get(2)?, row.get(3)?);
             let from = wanted.iter().find(|w| (w.dev, w.stream.number()) == (dev, stream));
             let Some(from) = from.filter(|w| last > w.have) else { continue };
+            if most_bytes < u64::MAX {
+                let bytes = self.group_bytes(dev, from.stream, first, last)?;
+                let enough = report.groups > 0 && out.bytes >= enough_bytes;
+                if enough || out.bytes + bytes + FOOTER_ROOM > most_bytes {
+                    report.next_bytes = Some(bytes);
+                    break;
+                }
+            }
             let this = Section { author: DeviceId(row.get(5)?), stream: from.stream };
             if section != Some(this) {
                 let mut buf = [0; 32];
@@ -178,15 +238,53 @@ impl Engine {
             let checkpoint: Vec<u8> = row.get(4)?;
             out.record(RecordKind::Checkpoint, &checkpoint)?;
             report.groups += 1;
+            report.reached.insert((this.author, this.stream), last);
         }
-        let footer = Footer { frames: out.frames, sha256: out.hash.clone().finalize().into() };
-        let mut buf = [0; 64];
-        let len = put(&mut buf, &footer).map_err(|_| Error::damaged("a footer without room"))?;
-        out.record(RecordKind::Footer, &buf[..len])?;
-        out.to.flush().map_err(Error::Stream)?;
+        let footer = Footer { frames: out.frames, sha256: out.hash.finalize().into() };
+        let (mut buf, mut record) = ([0; 64], [0; FOOTER_ROOM as usize]);
+        let len = put(&mut buf, &footer)
+            .and_then(|len| write_record(&mut record, RecordKind::Footer, &buf[..len]))
+            .map_err(|_| Error::damaged("a footer without room"))?;
+        report.footer = record[..len].to_vec();
         report.frames = out.frames;
-        report.bytes = out.bytes;
+        report.bytes = out.bytes + len as u64;
         Ok(report)
+    }
+
+    fn write_header(
+        &self,
+        out: &mut RecordWriter<'_>,
+        key: &SecretKey,
+        sender: DeviceId,
+        receiver: Option<DeviceId>,
+        with_vector: bool,
+    ) -> Result<()> {
+        out.raw(&MAGIC)?;
+        let vector = if with_vector { self.vector()? } else { Vec::new() };
+        let header = Header {
+            version: packmule_core::wire::FORMAT_VERSION.into(),
+            sender,
+            receiver,
+            wall: self.now(),
+            entries: vector.len() as u32,
+        };
+        let mut buf = vec![0; 256 + vector.len() * 32];
+        let len = header
+            .encode(&mut buf, vector.into_iter(), key)
+            .map_err(|_| Error::damaged("a header without room"))?;
+        out.record(RecordKind::Header, &buf[..len])
+    }
+
+    /// How many bytes a group has in a bundle, at most.
+    fn group_bytes(&self, dev: i64, stream: Stream, first: u64, last: u64) -> Result<u64> {
+        let bytes: u64 = self
+            .db
+            .prepare_cached(
+                "SELECT coalesce(sum(length(body) + 8), 0) FROM _pm_frame
+                 WHERE dev = ?1 AND stream = ?2 AND seq BETWEEN ?3 AND ?4",
+            )?
+            .query_row((dev, stream.number(), first, last), |row| row.get(0))?;
+        Ok(bytes + 512) // Section and checkpoint, with their heads.
     }
 
     /// The streams of which the recipient may lack something.

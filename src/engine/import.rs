@@ -479,22 +479,22 @@ struct Next {
 
 /// What the first reading of a bundle found.
 #[derive(Default)]
-struct Verified {
-    sender: Option<DeviceId>,
-    vector: Vec<VectorEntry>,
+pub(crate) struct Verified {
+    pub sender: Option<DeviceId>,
+    pub vector: Vec<VectorEntry>,
 }
 
 /// A header, kept until its signer's key is known.
-struct HeaderCheck {
+pub(crate) struct HeaderCheck {
     bytes: Vec<u8>,
 }
 
 impl HeaderCheck {
-    fn of(header: &packmule_core::wire::HeaderReader<'_>) -> Self {
+    pub(crate) fn of(header: &packmule_core::wire::HeaderReader<'_>) -> Self {
         Self { bytes: header.bytes().to_vec() }
     }
 
-    fn verify(&self, key: &[u8; 32]) -> bool {
+    pub(crate) fn verify(&self, key: &[u8; 32]) -> bool {
         packmule_core::wire::HeaderReader::parse(&self.bytes).is_ok_and(|header| header.verify(key).is_ok())
     }
 }

@@ -12,6 +12,7 @@
 //! | `track`, `evolve` | tables taken in and let go; tables changed |
 //! | `log`, `seal`, `rows` | groups of frames written; rows read into them |
 //! | `export`, `bundle` | the log as a stream of records; such a stream verified |
+//! | `survey` | what a carrier needs to know: what a bundle has, what peers have, what could be given |
 //! | `import`, `apply` | frames stored, ordered, applied |
 //! | `versions`, `columns`, `counters` | what the versions of a row make of it |
 //! | `settle` | constraints settled |
@@ -44,6 +45,7 @@ mod session;
 mod settle;
 mod status;
 mod store;
+mod survey;
 mod track;
 mod value;
 mod verify;
@@ -62,7 +64,7 @@ pub use bundle::{BundleInfo, GroupInfo, inspect};
 pub use conflicts::{Conflict, ConflictKind, ConflictVersion};
 pub use devices::DeviceInfo;
 pub use error::{BundleProblem, Error, Result, Stranger};
-pub use export::{ExportReport, Recipient};
+pub use export::{ExportReport, Part, PartReport, Positions, Recipient};
 pub use history::{HistoryEntry, HistoryOp};
 pub use import::{ImportReport, Progress, Wait};
 pub use keys::FleetKey;
@@ -72,6 +74,7 @@ pub use seal::SealReport;
 pub use session::Peer;
 pub(crate) use session::{GroupOut, Staged, Told};
 pub use status::{Status, TableStatus};
+pub use survey::{Span, Survey, Trusted};
 pub use track::{TrackOptions, TrackReport};
 pub use value::OwnedValue;
 pub use verify::VerifyReport;

@@ -331,7 +331,8 @@ fn about_database(error: &Error) -> bool {
     )
 }
 
-fn report_json(report: &ImportReport) -> Value {
+/// A report as JSON.
+pub fn report_json(report: &ImportReport) -> Value {
     json!({
         "frames": report.frames,
         "known": report.known,
@@ -349,7 +350,8 @@ fn report_json(report: &ImportReport) -> Value {
     })
 }
 
-fn summary(report: &ImportReport) -> String {
+/// A report in a line.
+pub fn summary(report: &ImportReport) -> String {
     let mut parts = Vec::new();
     if report.frames > 0 {
         parts.push(count(report.frames, "new frame"));

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod device;
+mod exchange;
 mod look;
 mod receive;
 mod send;
@@ -268,6 +269,19 @@ pub const COMMANDS: &[Command] = &[
             "packmule serve base.db --serial /dev/ttyAMA0 --baud 921600",
         ],
         run: serial::serve,
+    },
+    Command {
+        name: "exchange",
+        operands: "DB DIRECTORY",
+        count: (2, 2),
+        flags: &[],
+        group: CARRY,
+        summary: "both ways with a mounted card or stick",
+        about: "Takes in what others left on the card for this device, and leaves what they lack, in the folder PACKMULE. Many devices can \
+                share a card, of any file system. A card that is pulled out at any moment costs nothing but this exchange; bundles of \
+                this device that have been acknowledged are removed, those of others never. On a full card the oldest frames come first.",
+        examples: &["packmule exchange north.db /media/card"],
+        run: exchange::exchange,
     },
     Command {
         name: "conflicts",

@@ -1,0 +1,566 @@
+//! The card: both ways with a directory that somebody carries.
+//!
+//! Bundles lie in the folder `PACKMULE`, under 8.3 names, and each is written once: body, sync, footer, sync,
+//! sync of the folder. So a file that has its footer is whole, and what has no valid footer does not
+//! exist. Nothing is overwritten, and nothing that another device wrote is removed. Bundles that people
+//! put beside that folder (`*.pmb`) are taken in, and left alone.
+//!
+//! An exchange, in this order:
+//!
+//! 1. Every bundle is read to its end. One that is for this device or for anyone, and has something
+//!    new, is taken in; of the others the header is heard: it says what its sender has. What is torn,
+//!    foreign or of another version is named and stepped over.
+//! 2. What was written here is sealed.
+//! 3. Bundles of ours are removed: those that were torn when a card was pulled out, and those that
+//!    their receivers have acknowledged.
+//! 4. What the others lack is left, unless it lies there already. A device that alone lacks something gets
+//!    a bundle of its own. What several lack lies there once, for anyone. As long as nobody was heard of who
+//!    gathers, everything is for anyone: the card may be on its way to a base that is not known yet.
+//! 5. Every bundle tells in its header what we have. If none of ours does that yet, one without frames is left,
+//!    and takes the place of an older such one.
+//!
+//! What is not left, for want of room or because the card was pulled out, is left the next time: what a
+//! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
+//! nothing else, so a card may be copied, come late, or come twice.
+
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use packmule_core::model::{DeviceId, Stream};
+
+use super::volume::{Sink, Volume};
+use crate::engine::{
+    BundleProblem, Engine, Error, ImportReport, Part, PartReport, Positions, Progress, Result, Span, Survey,
+    Trusted,
+};
+
+/// The folder on the card.
+pub const FOLDER: &str = "PACKMULE";
+
+/// How large files get.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A file is closed, and the next one begun, after so many bytes.
+    pub enough_bytes: u64,
+    /// No file is longer than this.
+    pub most_bytes: u64,
+}
+
+impl Default for Limits {
+    /// Files of about 1 GiB, and never more than FAT32 takes.
+    fn default() -> Self {
+        Self { enough_bytes: 1 << 30, most_bytes: (4 << 30) - 1 }
+    }
+}
+
+/// What an exchange did.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    /// Bundles that were taken in.
+    pub taken: Vec<(PathBuf, ImportReport)>,
+    /// Bundles of others with nothing for us; what their senders have is known now.
+    pub heard: Vec<PathBuf>,
+    /// Files that were stepped over, and why.
+    pub stepped_over: Vec<(PathBuf, Skipped)>,
+    /// Bundles that were left.
+    pub left: Vec<Left>,
+    /// Bundles of ours that lie there still, from earlier.
+    pub waiting: Vec<PathBuf>,
+    /// Bundles of ours that were removed.
+    pub removed: Vec<(PathBuf, Removed)>,
+    /// Why not all could be left that others lack.
+    pub not_left: Option<NotLeft>,
+}
+
+/// Why a file was stepped over.
+#[derive(Debug)]
+pub enum Skipped {
+    /// It is no bundle by its name or its first bytes.
+    Foreign,
+    /// As a bundle, it is not in order, or not to be taken in.
+    Refused(Error),
+}
+
+/// A bundle that was left.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// The file.
+    pub file: PathBuf,
+    /// For whom; `None` is anyone.
+    pub receiver: Option<DeviceId>,
+    /// Frames in it. One without frames only tells what we have.
+    pub frames: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// Why a bundle of ours was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// All who are to have it have it.
+    Acknowledged,
+    /// It was not written to its end.
+    Torn,
+    /// A later one tells more.
+    Superseded,
+    /// It was for a device that is not trusted any more.
+    Revoked,
+}
+
+/// Why not all could be left.
+#[derive(Debug)]
+pub enum NotLeft {
+    /// The card cannot be written to.
+    ReadOnly,
+    /// The card is full; the oldest frames came first. What was to come next has so many bytes.
+    Full {
+        /// The length of the group that had no room.
+        next_bytes: Option<u64>,
+    },
+    /// A single group is longer than a file can be.
+    TooLong {
+        /// Its length.
+        next_bytes: u64,
+    },
+}
+
+/// A bundle of ours that lies on the card, whole.
+struct Ours {
+    path: PathBuf,
+    receiver: Option<DeviceId>,
+    vector: Positions,
+    spans: Vec<Span>,
+}
+
+/// Exchanges with a card, and tells what it did in `report`, also when it fails.
+///
+/// # Errors
+/// Those of the engine about the database, and [`Error::Io`] if the card fails in another way than by
+/// being full or read-only; what was taken in before stays.
+pub fn exchange(
+    engine: &mut Engine,
+    card: &mut dyn Volume,
+    limits: &Limits,
+    watch: &mut dyn FnMut(&Path, Progress),
+    report: &mut Exchange,
+) -> Result<()> {
+    let mut visit = Visit { engine, card, limits, report, folder: None, ours: Vec::new(), torn: Vec::new() };
+    visit.take_in(watch)?;
+    visit.engine.seal()?;
+    visit.tidy()?;
+    visit.leave()?;
+    visit.report.waiting = visit.ours.iter().map(|ours| ours.path.clone()).collect();
+    Ok(())
+}
+
+struct Visit<'a> {
+    engine: &'a mut Engine,
+    card: &'a mut dyn Volume,
+    limits: &'a Limits,
+    report: &'a mut Exchange,
+    /// Our folder, by the name that it has on the card, if it is there.
+    folder: Option<PathBuf>,
+    ours: Vec<Ours>,
+    torn: Vec<PathBuf>,
+}
+
+/// A file could not be written.
+enum Failed {
+    /// The card or the file was full after so many bytes.
+    Full {
+        written: u64,
+    },
+    /// Not even the first group has room, which has so many bytes.
+    NoGroup {
+        next_bytes: u64,
+    },
+    ReadOnly,
+    Other(Error),
+}
+
+impl Visit<'_> {
+    fn take_in(&mut self, watch: &mut dyn FnMut(&Path, Progress)) -> Result<()> {
+        let io = |path: &Path| Error::io("read the card's folder", path.to_path_buf());
+        let mut paths = Vec::new();
+        for entry in self.card.list(Path::new("")).map_err(io(Path::new(".")))? {
+            let name = entry.name.to_string_lossy().to_ascii_uppercase();
+            if entry.folder && name == FOLDER {
+                self.folder = Some(entry.name);
+            } else if !entry.folder && name.ends_with(".PMB") && !name.starts_with('.') {
+                paths.push(entry.name);
+            }
+        }
+        if let Some(folder) = &self.folder {
+            for entry in self.card.list(folder).map_err(io(folder))? {
+                let path = folder.join(&entry.name);
+                if entry.folder || !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("PMB")) {
+                    self.report.stepped_over.push((path, Skipped::Foreign));
+                } else {
+                    paths.push(path);
+                }
+            }
+        }
+        paths.sort();
+        for path in paths {
+            if let Err(e) = self.take_in_one(&path, watch) {
+                if !about_file(&e) {
+                    return Err(e);
+                }
+                self.report.stepped_over.push((path, Skipped::Refused(e)));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in_one(&mut self, path: &Path, watch: &mut dyn FnMut(&Path, Progress)) -> Result<()> {
+        let mut file = self.card.open(path).map_err(Error::Stream)?;
+        let survey = self.engine.survey(BufReader::new(&mut file));
+        let in_folder = self.folder.as_deref().is_some_and(|folder| path.parent() == Some(folder));
+        if let Some(problem) = survey.problem {
+            if survey.ours && in_folder && torn(&problem) {
+                self.torn.push(path.into());
+                return Ok(());
+            }
+            return Err(problem);
+        }
+        let have = self.engine.positions()?;
+        let (me, base) = (self.engine.identity().id, self.engine.identity().base);
+        let new = |s: &Span| {
+            let takes = s.stream == Stream::Shared || base || s.author == me;
+            takes && s.last > have.get(&(s.author, s.stream)).copied().unwrap_or(0)
+        };
+        let for_us = survey.receiver.is_none_or(|receiver| receiver == me) || survey.ours;
+        // Frames of ours that we do not have: the database was set back to an earlier state.
+        if for_us && survey.spans.iter().any(new) {
+            let taken = self.engine.import(&mut file, &mut |at| watch(path, at))?;
+            self.report.taken.push((path.into(), taken));
+        } else if !survey.ours {
+            io::Seek::rewind(&mut file).map_err(Error::Stream)?;
+            self.engine.hear(BufReader::new(&mut file))?;
+            self.report.heard.push(path.into());
+        }
+        if survey.ours && in_folder {
+            let Survey { receiver, vector, spans, .. } = survey;
+            self.ours.push(Ours { path: path.into(), receiver, vector, spans });
+        }
+        Ok(())
+    }
+
+    /// Removes bundles of ours that nobody needs.
+    fn tidy(&mut self) -> Result<()> {
+        let mut remove: Vec<_> =
+            std::mem::take(&mut self.torn).into_iter().map(|p| (p, Removed::Torn)).collect();
+        let peers: Vec<Trusted> = self.engine.peers()?;
+        let gathered = self.is_gathered(&peers);
+        let mut keep = Vec::new();
+        for ours in std::mem::take(&mut self.ours) {
+            let why = match ours.receiver {
+                _ if ours.spans.is_empty() => None,
+                Some(receiver) => match peers.iter().find(|peer| peer.id == receiver) {
+                    None => Some(Removed::Revoked),
+                    Some(peer) => self.has(peer, &ours.spans)?.then_some(Removed::Acknowledged),
+                },
+                None => {
+                    let mut all = gathered;
+                    for peer in peers.iter().filter(|peer| peer.heard) {
+                        all = all && self.has(peer, &ours.spans)?;
+                    }
+                    all.then_some(Removed::Acknowledged)
+                }
+            };
+            match why {
+                Some(why) => remove.push((ours.path, why)),
+                None => keep.push(ours),
+            }
+        }
+        self.ours = keep;
+        self.remove(remove)
+    }
+
+    /// Whether somebody was heard of who may need something, and somebody gathers per-device rows.
+    fn is_gathered(&self, peers: &[Trusted]) -> bool {
+        let mut heard = peers.iter().filter(|peer| peer.heard).peekable();
+        heard.peek().is_some() && (self.engine.identity().base || heard.any(|peer| peer.base))
+    }
+
+    fn has(&self, peer: &Trusted, spans: &[Span]) -> Result<bool> {
+        let has = self.engine.acknowledged_by(peer.id)?;
+        Ok(spans
+            .iter()
+            .filter(|s| s.stream == Stream::Shared || peer.takes_own)
+            .all(|s| s.author == peer.id || has.get(&(s.author, s.stream)).is_some_and(|has| *has >= s.last)))
+    }
+
+    fn remove(&mut self, files: Vec<(PathBuf, Removed)>) -> Result<()> {
+        let Some(folder) = self.folder.clone().filter(|_| !files.is_empty()) else { return Ok(()) };
+        for (path, why) in files {
+            match self.card.remove(&path) {
+                Ok(()) => self.report.removed.push((path, why)),
+                Err(e) if read_only(&e) => {
+                    self.report.not_left = Some(NotLeft::ReadOnly);
+                    return Ok(());
+                }
+                Err(e) => return Err(Error::io("remove a bundle that is not needed any more", path)(e)),
+            }
+        }
+        self.card.sync_folder(&folder).map_err(Error::io("sync the card's folder", folder.clone()))
+    }
+
+    /// Leaves what others lack, and tells them what we have.
+    fn leave(&mut self) -> Result<()> {
+        if matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
+            return Ok(());
+        }
+        let told_before = self.is_told()?;
+        let mut told = told_before;
+        if let Some((receiver, have)) = self.lacking()? {
+            told |= self.leave_parts(receiver, have)?;
+        }
+        if !told && !matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
+            let all = self.engine.positions()?;
+            told = self.leave_part(None, &all)?.is_some();
+        }
+        if told && !told_before {
+            let old: Vec<_> = self.ours.extract_if(.., |ours| ours.spans.is_empty()).collect();
+            self.remove(old.into_iter().map(|ours| (ours.path, Removed::Superseded)).collect())?;
+        }
+        Ok(())
+    }
+
+    /// Whether a bundle of ours tells what we have now.
+    fn is_told(&self) -> Result<bool> {
+        let now = self.engine.positions()?;
+        Ok(self.ours.iter().any(|ours| ours.vector == now))
+    }
+
+    /// Who lacks something that does not lie here yet: for whom a bundle is to be, and what needs not go in.
+    fn lacking(&self) -> Result<Option<(Option<DeviceId>, Positions)>> {
+        let log = self.engine.log_spans()?;
+        let peers = self.engine.peers()?;
+        if !self.is_gathered(&peers) {
+            let have = self.with_ours(&log, Positions::new(), None);
+            return Ok(lacks(&log, &have, true).then_some((None, have)));
+        }
+        let mut found: Option<(Option<DeviceId>, Positions)> = None;
+        for peer in peers.into_iter().filter(|peer| peer.heard) {
+            let has = self.engine.acknowledged_by(peer.id)?;
+            let mut have = self.with_ours(&log, has, Some(peer.id));
+            if !lacks(&log, &have, peer.takes_own) {
+                continue;
+            }
+            if !peer.takes_own {
+                let own = log.iter().filter(|s| s.stream == Stream::Own);
+                have.extend(own.map(|s| ((s.author, s.stream), u64::MAX)));
+            }
+            found = Some(match found {
+                None => (Some(peer.id), have),
+                // What several lack lies there once: from what the least informed of them has.
+                Some((_, mut least)) => {
+                    for (of, seq) in &mut least {
+                        *seq = (*seq).min(have.get(of).copied().unwrap_or(0));
+                    }
+                    (None, least)
+                }
+            });
+        }
+        Ok(found)
+    }
+
+    /// What a device has once it has taken in the bundles of ours that lie here, of what the log has.
+    fn with_ours(&self, log: &[Span], has: Positions, receiver: Option<DeviceId>) -> Positions {
+        let mut have = Positions::new();
+        for stream in log {
+            let of = (stream.author, stream.stream);
+            // What is not in the log any more is not a matter of bundles.
+            let mut seq = has.get(&of).copied().unwrap_or(0).max(stream.first - 1);
+            let mut spans: Vec<&Span> = self
+                .ours
+                .iter()
+                .filter(|ours| ours.receiver.is_none() || ours.receiver == receiver)
+                .flat_map(|ours| &ours.spans)
+                .filter(|span| (span.author, span.stream) == of)
+                .collect();
+            spans.sort_by_key(|span| span.first);
+            for span in spans {
+                if span.first <= seq + 1 {
+                    seq = seq.max(span.last);
+                }
+            }
+            have.insert(of, seq);
+        }
+        have
+    }
+
+    /// Leaves as many files as it takes; whether there is one.
+    fn leave_parts(&mut self, receiver: Option<DeviceId>, mut have: Positions) -> Result<bool> {
+        let mut any = false;
+        while let Some(part) = self.leave_part(receiver, &have)? {
+            any = true;
+            if part.next_bytes.is_none() {
+                break;
+            }
+            have.extend(part.reached);
+        }
+        Ok(any)
+    }
+
+    /// Leaves one file, with as much as there is room for; `None` if it could not be left.
+    fn leave_part(&mut self, receiver: Option<DeviceId>, have: &Positions) -> Result<Option<PartReport>> {
+        let mut room = self.card.room().unwrap_or(u64::MAX);
+        // What is said to be free may not be; each time less is tried.
+        for _ in 0..8 {
+            let most_bytes = room.min(self.limits.most_bytes);
+            let part = Part { receiver, have, enough_bytes: self.limits.enough_bytes, most_bytes };
+            match self.write(&part) {
+                Ok((file, written)) => {
+                    let (frames, bytes) = (written.frames, written.bytes);
+                    self.report.left.push(Left { file, receiver, frames, bytes });
+                    return Ok(Some(written));
+                }
+                Err(Failed::NoGroup { next_bytes }) => {
+                    let too_long = room > self.limits.most_bytes;
+                    self.report.not_left = Some(if too_long {
+                        NotLeft::TooLong { next_bytes }
+                    } else {
+                        NotLeft::Full { next_bytes: Some(next_bytes) }
+                    });
+                    return Ok(None);
+                }
+                Err(Failed::Full { written }) => room = most_bytes.min(written) / 4 * 3,
+                Err(Failed::ReadOnly) => {
+                    self.report.not_left = Some(NotLeft::ReadOnly);
+                    return Ok(None);
+                }
+                Err(Failed::Other(e)) => return Err(e),
+            }
+        }
+        self.report.not_left = Some(NotLeft::Full { next_bytes: None });
+        Ok(None)
+    }
+
+    /// Writes a file; it is there whole, or not at all, unless the card goes away.
+    fn write(&mut self, part: &Part<'_>) -> std::result::Result<(PathBuf, PartReport), Failed> {
+        let folder = self.make_folder()?;
+        let (path, sink) = self.create(&folder)?;
+        let mut out = BufWriter::with_capacity(1 << 16, Counted { sink, bytes: 0 });
+        let written = self.engine.export_part(&mut out, part).and_then(|report| {
+            if report.groups == 0 && report.next_bytes.is_some() {
+                return Ok(report);
+            }
+            out.flush()
+                .and_then(|()| out.get_mut().sink.sync())
+                .and_then(|()| out.get_mut().sink.write_all(&report.footer))
+                .and_then(|()| out.get_mut().sink.sync())
+                .map_err(Error::Stream)?;
+            Ok(report)
+        });
+        // Without flushing: what could not be written would be tried again.
+        let bytes = out.into_parts().0.bytes;
+        let failed = match written {
+            Ok(PartReport { groups: 0, next_bytes: Some(next_bytes), .. }) => Failed::NoGroup { next_bytes },
+            Ok(report) => match self.card.sync_folder(&folder) {
+                Ok(()) => return Ok((path, report)),
+                Err(e) => failed(e, "sync the card's folder", &folder),
+            },
+            Err(Error::Stream(e)) if full(&e) => Failed::Full { written: bytes },
+            Err(Error::Stream(e)) => failed(e, "write to the card the file", &path),
+            Err(e) => Failed::Other(e),
+        };
+        // It is torn, and not there to anyone. If it cannot be removed now, it is the next time.
+        let _ = self.card.remove(&path).and_then(|()| self.card.sync_folder(&folder));
+        Err(failed)
+    }
+
+    fn make_folder(&mut self) -> std::result::Result<PathBuf, Failed> {
+        if let Some(folder) = &self.folder {
+            return Ok(folder.clone());
+        }
+        let folder = PathBuf::from(FOLDER);
+        match self.card.create_folder(&folder) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed(e, "make on the card the folder", &folder)),
+        }
+        self.folder = Some(folder.clone());
+        Ok(folder)
+    }
+
+    /// A new file: four digits of our id, and four that count.
+    fn create(&mut self, folder: &Path) -> std::result::Result<(PathBuf, Box<dyn Sink>), Failed> {
+        let prefix = self.engine.identity().id.short() >> 16;
+        let listed = self.card.list(folder).map_err(|e| failed(e, "read the card's folder", folder))?;
+        let last = listed
+            .iter()
+            .filter_map(|entry| u32::from_str_radix(entry.name.file_stem()?.to_str()?, 16).ok())
+            .filter(|number| number >> 16 == prefix)
+            .max();
+        let next = last.map_or(0, |last| last + 1);
+        for n in 0..=0xffff_u32 {
+            let number = prefix << 16 | (next + n) & 0xffff;
+            let path = folder.join(format!("{number:08X}.PMB"));
+            match self.card.create_new(&path) {
+                Ok(sink) => return Ok((path, sink)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed(e, "make on the card the file", &path)),
+            }
+        }
+        Err(Failed::Full { written: 0 })
+    }
+}
+
+/// Counts what was written.
+struct Counted {
+    sink: Box<dyn Sink>,
+    bytes: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.sink.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+fn lacks(log: &[Span], have: &Positions, own: bool) -> bool {
+    log.iter()
+        .filter(|s| s.stream == Stream::Shared || own)
+        .any(|s| have.get(&(s.author, s.stream)).is_none_or(|have| *have < s.last))
+}
+
+fn failed(e: io::Error, doing: &'static str, path: &Path) -> Failed {
+    match e {
+        e if read_only(&e) => Failed::ReadOnly,
+        e if full(&e) => Failed::Full { written: 0 },
+        e => Failed::Other(Error::io(doing, path)(e)),
+    }
+}
+
+fn read_only(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
+fn full(e: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Whether a bundle of ours that has this problem was not written to its end, or was damaged since: in either
+/// case nobody can take it in.
+fn torn(problem: &Error) -> bool {
+    use packmule_core::wire::DecodeError::Version;
+    match problem {
+        Error::Bundle { cause: BundleProblem::Decode(Version(_)), .. } => false,
+        Error::Bundle { .. } => true,
+        _ => false,
+    }
+}
+
+/// Whether an error is about a file on the card, and not about the database.
+fn about_file(error: &Error) -> bool {
+    matches!(error, Error::Bundle { .. } | Error::Stream(_) | Error::Strangers(_) | Error::Twin { .. })
+}

@@ -1,0 +1,206 @@
+//! What a carrier needs to know to choose: what a bundle has, what peers have, what could be given.
+
+use std::io::Read;
+
+use packmule_core::model::{DeviceId, Stream};
+
+use super::Engine;
+use super::bundle::{BundleReader, Item};
+use super::devices::trust;
+use super::error::{BundleProblem, Error, Result, Stranger};
+use super::export::Positions;
+use super::import::{HeaderCheck, Verified};
+
+/// Frames of one stream, all from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Who wrote them.
+    pub author: DeviceId,
+    /// In which of its streams.
+    pub stream: Stream,
+    /// The first.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+}
+
+/// What a bundle has, so far as it could be read.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Who made it, if its header could be read.
+    pub sender: Option<DeviceId>,
+    /// For whom, if for one device.
+    pub receiver: Option<DeviceId>,
+    /// This device made it: its signature is under the header.
+    pub ours: bool,
+    /// What the sender had when it made it.
+    pub vector: Positions,
+    /// The frames in it.
+    pub spans: Vec<Span>,
+    /// Why it is not whole; signatures of frames are not looked at.
+    pub problem: Option<Error>,
+}
+
+/// A trusted device other than this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trusted {
+    /// Its id.
+    pub id: DeviceId,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    /// A bundle of its own making has been here, or it was met on a link.
+    pub heard: bool,
+    /// It takes per-device rows of others, as far as is known.
+    pub takes_own: bool,
+}
+
+impl Engine {
+    /// Reads a bundle to its end and tells what it has. Holds one record in memory, and a few numbers
+    /// a stream.
+    pub fn survey(&self, input: impl Read) -> Survey {
+        let mut survey = Survey::default();
+        survey.problem = self.survey_into(input, &mut survey).err();
+        survey
+    }
+
+    fn survey_into(&self, input: impl Read, survey: &mut Survey) -> Result<()> {
+        let mut reader = BundleReader::new(input);
+        loop {
+            match reader.next_item()? {
+                Item::Header(header) => {
+                    let sender = header.header.sender;
+                    survey.sender = Some(sender);
+                    survey.receiver = header.header.receiver;
+                    survey.vector = header.vector().map(|e| ((e.author, e.stream), e.seq)).collect();
+                    survey.ours = sender == self.identity.id
+                        && self.trusted_key(sender)?.is_some_and(|key| header.verify(&key).is_ok());
+                }
+                Item::Certificate(..) | Item::Frame(..) => {}
+                Item::Checkpoint(checkpoint, ..) => {
+                    let (author, stream) = (checkpoint.author, checkpoint.stream);
+                    let (first, last) = (checkpoint.first, checkpoint.last);
+                    let goes_on = |s: &&mut Span| (s.author, s.stream, s.last + 1) == (author, stream, first);
+                    match survey.spans.iter_mut().find(goes_on) {
+                        Some(span) => span.last = last,
+                        None => survey.spans.push(Span { author, stream, first, last }),
+                    }
+                }
+                Item::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes note of what a bundle's sender has, and of its frames nothing: for a bundle that is for
+    /// another device, or has nothing new. That it is whole is for the caller to know.
+    ///
+    /// # Errors
+    /// [`Error::Strangers`] if the sender is not trusted, [`Error::Bundle`] if the header is not its own.
+    pub fn hear(&mut self, input: impl Read) -> Result<()> {
+        let mut reader = BundleReader::new(input);
+        self.transaction(|e| {
+            let (mut verified, mut check) = (Verified::default(), None);
+            loop {
+                match reader.next_item()? {
+                    Item::Header(header) => {
+                        verified.sender = Some(header.header.sender);
+                        verified.vector = header.vector().collect();
+                        check = Some(HeaderCheck::of(&header));
+                    }
+                    Item::Certificate(certificate, bytes)
+                        if Some(certificate.device()) == verified.sender =>
+                    {
+                        let trust =
+                            e.judge(&certificate)?.map_err(|stranger| Error::Strangers(vec![stranger]))?;
+                        e.learn(&certificate, bytes, trust)?;
+                    }
+                    Item::Certificate(..) => {}
+                    Item::Frame(..) | Item::Checkpoint(..) | Item::End => break,
+                }
+            }
+            let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(()) };
+            let Some(key) = e.trusted_key(sender)? else {
+                return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
+            };
+            if !check.verify(&key) {
+                return Err(Error::bundle(0, BundleProblem::Signature(e.name_of(sender)?)));
+            }
+            e.note_acknowledged(sender, &verified.vector)
+        })
+    }
+
+    /// The trusted devices other than this one: bases first, then by id.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn peers(&self) -> Result<Vec<Trusted>> {
+        self.reading(|e| {
+            let mut statement = e.db.prepare_cached(
+                "SELECT id, base, heard IS NOT NULL, base OR name IS NULL FROM _pm_device
+                 WHERE n <> ?1 AND trust IN (?2, ?3) ORDER BY base DESC, id",
+            )?;
+            let rows = statement.query_map((e.me, trust::SINGLY, trust::BY_FLEET), |row| {
+                Ok(Trusted {
+                    id: DeviceId(row.get(0)?),
+                    base: row.get(1)?,
+                    heard: row.get(2)?,
+                    takes_own: row.get(3)?,
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// What a device has, as last heard of: from itself, or from what its frames say it had seen.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn acknowledged_by(&self, peer: DeviceId) -> Result<Positions> {
+        self.reading(|e| {
+            let Some(peer) = e.device_number(peer)? else { return Ok(Positions::new()) };
+            let mut statement = e.db.prepare_cached(
+                "SELECT d.id, stream, max(seq) FROM (
+                   SELECT dev, stream, seq FROM _pm_ack WHERE peer = ?1
+                   UNION ALL SELECT other, 0, seq FROM _pm_context WHERE dev = ?1)
+                 JOIN _pm_device d ON d.n = dev GROUP BY d.id, stream",
+            )?;
+            let mut rows = statement.query([peer])?;
+            let mut has = Positions::new();
+            while let Some(row) = rows.next()? {
+                let stream = Stream::from_number(row.get(1)?)
+                    .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
+                has.insert((DeviceId(row.get(0)?), stream), row.get(2)?);
+            }
+            Ok(has)
+        })
+    }
+
+    /// What is applied here.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn positions(&self) -> Result<Positions> {
+        self.reading(|e| Ok(e.vector()?.into_iter().map(|v| ((v.author, v.stream), v.seq)).collect()))
+    }
+
+    /// What the log could give: of each stream, what is applied here and still in the log.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn log_spans(&self) -> Result<Vec<Span>> {
+        self.reading(|e| {
+            let mut spans = Vec::new();
+            for entry in e.vector()? {
+                let Some(dev) = e.device_number(entry.author)? else { continue };
+                let first: Option<u64> = super::value::maybe(
+                    &e.db,
+                    "SELECT first FROM _pm_group WHERE dev = ?1 AND stream = ?2 ORDER BY last LIMIT 1",
+                    (dev, entry.stream.number()),
+                )?;
+                if let Some(first) = first.filter(|first| *first <= entry.seq) {
+                    spans.push(Span { author: entry.author, stream: entry.stream, first, last: entry.seq });
+                }
+            }
+            Ok(spans)
+        })
+    }
+}

@@ -23,6 +23,7 @@
 //! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
 //! nothing else, so a card may be copied, come late, or come twice.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -217,7 +218,9 @@ impl Visit<'_> {
         let survey = self.engine.survey(BufReader::new(&mut file));
         let in_folder = self.folder.as_deref().is_some_and(|folder| path.parent() == Some(folder));
         if let Some(problem) = survey.problem {
-            if survey.ours && in_folder && torn(&problem) {
+            // One that has not even a header is known by its name; to anybody it is nothing.
+            let ours = survey.ours || survey.sender.is_none() && self.is_our_name(path);
+            if ours && in_folder && torn(&problem) {
                 self.torn.push(path.into());
                 return Ok(());
             }
@@ -485,19 +488,24 @@ impl Visit<'_> {
         Ok(folder)
     }
 
-    /// A new file: four digits of our id, and four that count.
+    /// What the number that is a file's name begins with, in its upper 20 bits: the device's id does too.
+    fn prefix(&self) -> u32 {
+        self.engine.identity().id.short() & !0xfff
+    }
+
+    fn is_our_name(&self, path: &Path) -> bool {
+        number(path).is_some_and(|number| number & !0xfff == self.prefix())
+    }
+
+    /// A new file: five digits of our id, and three that count.
     fn create(&mut self, folder: &Path) -> std::result::Result<(PathBuf, Box<dyn Sink>), Failed> {
-        let prefix = self.engine.identity().id.short() >> 16;
+        let prefix = self.prefix();
         let listed = self.card.list(folder).map_err(|e| failed(e, "read the card's folder", folder))?;
-        let last = listed
-            .iter()
-            .filter_map(|entry| u32::from_str_radix(entry.name.file_stem()?.to_str()?, 16).ok())
-            .filter(|number| number >> 16 == prefix)
-            .max();
-        let next = last.map_or(0, |last| last + 1);
-        for n in 0..=0xffff_u32 {
-            let number = prefix << 16 | (next + n) & 0xffff;
-            let path = folder.join(format!("{number:08X}.PMB"));
+        let taken: BTreeSet<u32> =
+            listed.iter().filter_map(|entry| number(&entry.name)).filter(|n| n & !0xfff == prefix).collect();
+        let next = taken.last().map_or(0, |last| last + 1);
+        for n in (0..=0xfff).map(|n| prefix | (next + n) & 0xfff).filter(|n| !taken.contains(n)) {
+            let path = folder.join(format!("{n:08X}.PMB"));
             match self.card.create_new(&path) {
                 Ok(sink) => return Ok((path, sink)),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -506,6 +514,12 @@ impl Visit<'_> {
         }
         Err(Failed::Full { written: 0 })
     }
+}
+
+/// The number that is a file's name, if it is one of ours or of others.
+fn number(path: &Path) -> Option<u32> {
+    let name = path.file_stem()?.to_str()?;
+    u32::from_str_radix(name, 16).ok().filter(|_| name.len() == 8)
 }
 
 /// Counts what was written.

@@ -77,6 +77,12 @@ impl Engine {
                 }
                 Item::Certificate(..) | Item::Frame(..) => {}
                 Item::Checkpoint(checkpoint, ..) => {
+                    // Under our name, and not our history: it is not ours to say what it is worth.
+                    if checkpoint.author == self.identity.id
+                        && let Some(key) = self.trusted_key(checkpoint.author)?
+                    {
+                        self.refuse_twin(&checkpoint, &key)?;
+                    }
                     let (author, stream) = (checkpoint.author, checkpoint.stream);
                     let (first, last) = (checkpoint.first, checkpoint.last);
                     let goes_on = |s: &&mut Span| (s.author, s.stream, s.last + 1) == (author, stream, first);

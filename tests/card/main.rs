@@ -1,5 +1,6 @@
 //! The card: exchanges by way of a directory, on a card in memory that forgets what was not synced, and on
 //! real file systems.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 #[path = "../common/mod.rs"]
 mod common;

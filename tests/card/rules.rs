@@ -1,6 +1,6 @@
 //! Full, read-only, shared, copied: what an exchange does with cards as they are.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use packmule::carry::card::{Exchange, Limits, NotLeft, Removed, Skipped};
 
@@ -52,7 +52,7 @@ fn what_is_acknowledged_is_removed_and_nothing_else() {
     let left = fleet.exchange("north", &mut card).left[0].file.clone();
     let again = fleet.exchange("north", &mut card);
     assert!(again.left.is_empty() && again.removed.is_empty(), "it lies there already: {again:?}");
-    assert_eq!(again.waiting, [left.clone()]);
+    assert_eq!(again.waiting, std::slice::from_ref(&left));
     fleet.exchange("east", &mut card);
     assert!(fleet.exchange("north", &mut card).removed.is_empty(), "no base has it yet");
     fleet.exchange("base", &mut card);
@@ -204,7 +204,7 @@ fn what_is_not_in_order_is_named_and_stepped_over() {
     let mut card = Card::new(Wrong::Nothing);
     let whole = whole_bundle(fleet.get("north"));
     let stranger = {
-        let world = World::new();
+        let world = World::seeded(1);
         let mut other = world.board_with("other", "CREATE TABLE t (k INTEGER PRIMARY KEY)", &["t"]);
         whole_bundle(&mut other)
     };
@@ -237,7 +237,7 @@ fn what_is_not_in_order_is_named_and_stepped_over() {
     card.put("good.pmb", &whole);
     let report = fleet.exchange("base", &mut card);
     for (path, _, reason) in bad {
-        let found = report.stepped_over.iter().find(|s| s.0 == PathBuf::from(path));
+        let found = report.stepped_over.iter().find(|s| s.0.as_path() == Path::new(path));
         match found.unwrap_or_else(|| panic!("{path}: {report:?}")) {
             (_, Skipped::Foreign) => assert_eq!(reason, ""),
             (_, Skipped::Refused(e)) => assert!(e.to_string().contains(reason), "{path}: {e}"),
@@ -268,4 +268,31 @@ fn a_revoked_device_gets_nothing() {
     let report = fleet.exchange("base", &mut card);
     assert!(report.removed.contains(&(left[0].file.clone(), Removed::Revoked)), "{report:?}");
     assert!(report.left.iter().all(|left| left.receiver != Some(north)), "{report:?}");
+}
+
+/// A card image was cloned: what its second history left under the same name is named, and kept.
+#[test]
+fn what_a_twin_left_is_not_removed() {
+    let mut fleet = Fleet::new();
+    let mut card = Card::new(Wrong::Nothing);
+    for name in ["north", "base", "north"] {
+        fleet.exchange(name, &mut card);
+    }
+    let twin = fleet.world.dir.path().join("twin.db");
+    fleet.get("north").seal().unwrap();
+    sql(fleet.get("north"), &format!("VACUUM INTO '{}'", twin.display()));
+    let key = |name: &std::path::Path| format!("{}.pmkey", name.display());
+    std::fs::copy(key(fleet.get("north").path()), key(&twin)).unwrap();
+    let mut twin = packmule::Engine::open_with(&twin, fleet.world.options()).unwrap();
+    sql(&twin, "UPDATE settings SET value = 'twin' WHERE key = 'all'");
+    let left = exchange_with(&mut twin, &mut card, &Limits::default()).left[0].file.clone();
+    sql(fleet.get("north"), "UPDATE settings SET value = 'first' WHERE key = 'all'");
+    fleet.get("north").seal().unwrap();
+    for _ in 0..3 {
+        let report = fleet.exchange("north", &mut card);
+        let named = report.stepped_over.iter().find(|s| s.0 == left);
+        assert!(matches!(named, Some((_, Skipped::Refused(packmule::Error::Twin { .. })))), "{report:?}");
+        fleet.exchange("base", &mut card);
+    }
+    assert!(card.files().contains_key(&left));
 }

@@ -1,0 +1,132 @@
+//! The program `packmule-bench`: what capture, seals, bundles and imports cost, beside plain SQLite.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `writes` | writing, sealing, exporting and importing, by how a table is tracked |
+//! | `growth` | one row written many times; more and more rows |
+//! | `stock` | a small import into a large database |
+//! | `world` | databases, devices and rows |
+//! | `time`, `machine`, `report` | a stopwatch; what it ran on; tables and JSON |
+
+mod growth;
+mod machine;
+mod report;
+mod stock;
+mod time;
+mod world;
+mod writes;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use world::{Outcome, World};
+
+const HELP: &str = "\
+Measures what Packmule costs, beside plain SQLite in the same run.
+
+  packmule-bench [--rows N] [--large N] [--repeats N] [--synchronous full|normal|off]
+                 [--only writes|growth|stock]... [--dir DIRECTORY] [--json]
+
+  --rows N         rows inserted in the comparison of writes          (100000)
+  --large N        rows of the largest database; two smaller ones too (1000000)
+  --repeats N      how often each is measured; medians are shown      (5)
+  --synchronous S  of the application's connections; the engine's own
+                   is always FULL                                     (full)
+  --dir DIRECTORY  where the databases go: on a real disk, since waiting
+                   for it is part of the cost (a new folder in $TMPDIR or /tmp)
+  --json           JSON instead of tables
+
+Example: packmule-bench > tools/bench/RESULTS.md
+";
+
+/// What to measure.
+struct Plan {
+    rows: u64,
+    large: u64,
+    repeats: usize,
+    synchronous: String,
+    only: Vec<String>,
+    dir: PathBuf,
+    json: bool,
+}
+
+fn parse() -> Outcome<Option<Plan>> {
+    use lexopt::prelude::*;
+    let mut plan = Plan {
+        rows: 100_000,
+        large: 1_000_000,
+        repeats: 5,
+        synchronous: "full".into(),
+        only: Vec::new(),
+        dir: std::env::temp_dir(),
+        json: false,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("rows") => plan.rows = parser.value()?.parse()?,
+            Long("large") => plan.large = parser.value()?.parse()?,
+            Long("repeats") => plan.repeats = parser.value()?.parse()?,
+            Long("synchronous") => plan.synchronous = parser.value()?.string()?,
+            Long("only") => plan.only.push(parser.value()?.string()?),
+            Long("dir") => plan.dir = parser.value()?.into(),
+            Long("json") => plan.json = true,
+            Short('h') | Long("help") => return Ok(None),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if !["full", "normal", "off"].contains(&plan.synchronous.as_str()) {
+        return Err("--synchronous is full, normal or off".into());
+    }
+    if let Some(unknown) = plan.only.iter().find(|o| !["writes", "growth", "stock"].contains(&o.as_str())) {
+        return Err(format!("--only {unknown}: there are writes, growth and stock").into());
+    }
+    if plan.rows < 1_000 || plan.large < 1_000 || plan.repeats == 0 {
+        return Err("at least 1,000 rows, and one repeat".into());
+    }
+    Ok(Some(plan))
+}
+
+fn run(plan: &Plan) -> Outcome {
+    let dir = tempfile::Builder::new().prefix("packmule-bench-").tempdir_in(&plan.dir)?;
+    if machine::file_system(dir.path()).as_deref() == Some("tmpfs") {
+        eprintln!("warning: {} is memory, not a disk: say --dir", plan.dir.display());
+    }
+    let machine = machine::describe(dir.path());
+    let world = World::new(dir.path(), &plan.synchronous)?;
+    let wants = |part: &str| plan.only.is_empty() || plan.only.iter().any(|o| o == part);
+    let mut sections = Vec::new();
+    if wants("writes") {
+        sections.extend(writes::measure(&world, plan.rows, plan.repeats, &plan.synchronous)?);
+    }
+    if wants("growth") {
+        sections.extend(growth::measure(&world, plan.large, plan.repeats)?);
+    }
+    if wants("stock") {
+        sections.extend(stock::measure(&world, plan.large, plan.repeats)?);
+    }
+    let text = if plan.json { report::json } else { report::markdown };
+    print!("{}", text(&machine, &sections));
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let plan = match parse() {
+        Ok(Some(plan)) => plan,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(e) => {
+            eprintln!("packmule-bench: {e}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&plan) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("packmule-bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! A small import into a large database: it may cost what comes in, not what is there.
+
+use std::path::PathBuf;
+
+use packmule::Engine;
+use rusqlite::Connection;
+
+use crate::report::{Cell, Section, cpu, wall};
+use crate::time::{Sample, timed};
+use crate::world::{Key, Outcome, World, create, insert, scramble, shared, update};
+
+const OPS: u64 = 100;
+
+/// Two boards that have the same rows, each knowing that the other has them, and a plain database.
+struct Stock {
+    rows: u64,
+    board: Engine,
+    application: Connection,
+    other: Engine,
+    plain: Connection,
+    imports: Vec<Sample>,
+    updates: Vec<Sample>,
+}
+
+impl Stock {
+    fn new(world: &World, rows: u64) -> Outcome<Self> {
+        eprintln!("stock: {rows} rows");
+        let mut board = world.device("board", false)?;
+        let application = world.open(board.path())?;
+        create(&application, Key::Integer)?;
+        board.track("readings", &shared())?;
+        let mut other = world.device("other", false)?;
+        create(&world.open(other.path())?, Key::Integer)?;
+        other.track("readings", &shared())?;
+        insert(&application, Key::Integer, 1..=rows)?;
+        let plain = world.open(&world.path("plain"))?;
+        create(&plain, Key::Integer)?;
+        insert(&plain, Key::Integer, 1..=rows)?;
+        world.carry(&mut board, &mut other)?;
+        world.carry(&mut other, &mut board)?;
+        world.carry(&mut board, &mut other)?;
+        Ok(Self { rows, board, application, other, plain, imports: Vec::new(), updates: Vec::new() })
+    }
+
+    /// Updates of rows anywhere in the table, carried to the other board.
+    fn round(&mut self, world: &World, round: u64) -> Outcome {
+        let rows = self.rows;
+        let numbers = move || (0..OPS).map(move |n| 1 + scramble(round * OPS + n) % rows);
+        update(&self.application, Key::Integer, numbers(), round)?;
+        let bundle: PathBuf = world.path("bundle");
+        world.export(&mut self.board, Some(&self.other), &bundle)?;
+        let (sample, report) = timed(|| world.import(&mut self.other, &bundle));
+        report?;
+        self.imports.push(sample);
+        world.carry(&mut self.other, &mut self.board)?;
+        let (sample, done) = timed(|| update(&self.plain, Key::Integer, numbers(), round));
+        self.updates.push(sample);
+        done
+    }
+
+    /// How many bytes of the file are in `_pm_` tables, and how many there are.
+    fn share(&self, world: &World) -> Outcome<(u64, u64)> {
+        let db = world.open(self.other.path())?;
+        Ok(db.query_row(
+            "SELECT coalesce(sum(pgsize) FILTER (WHERE name LIKE '\\_pm\\_%' ESCAPE '\\' OR name LIKE 'sqlite\\_autoindex\\__pm\\_%' ESCAPE '\\'), 0), sum(pgsize)
+             FROM dbstat WHERE aggregate = 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?)
+    }
+}
+
+/// Measures a database of 1,000 rows against a large one, in turns.
+pub fn measure(world: &World, large: u64, repeats: usize) -> Outcome<Vec<Section>> {
+    let mut stocks = [Stock::new(world, 1_000)?, Stock::new(world, large)?];
+    for round in 0..repeats.max(3) as u64 * 3 {
+        for stock in &mut stocks {
+            stock.round(world, round)?;
+        }
+    }
+    let mut section = Section {
+        title: "A small import",
+        about: format!(
+            "{OPS} updates of rows anywhere in the table, imported into a board that has all rows already, and as plain SQL in one \
+             transaction; against the same with 1,000 rows. Then what `_pm_` tables take of the importing board's file."
+        ),
+        heads: vec![
+            "",
+            "rows",
+            "ms, wall",
+            "ratio, wall",
+            "ms, cpu",
+            "ratio, cpu",
+            "_pm_ MB",
+            "file MB",
+            "_pm_ %",
+        ],
+        lines: Vec::new(),
+    };
+    let [small, _] = &stocks;
+    for stock in &stocks {
+        for (name, samples, first) in
+            [("import", &stock.imports, &small.imports), ("plain updates", &stock.updates, &small.updates)]
+        {
+            let mut cells = vec![
+                Cell::Number(stock.rows as f64, 0),
+                Cell::Number(wall(samples) * 1e3, 2),
+                Cell::Ratio(wall(samples) / wall(first)),
+                Cell::Number(cpu(samples) * 1e3, 2),
+                Cell::Ratio(cpu(samples) / cpu(first)),
+            ];
+            if name == "import" {
+                let (ours, all) = stock.share(world)?;
+                cells.push(Cell::Number(ours as f64 / 1e6, 2));
+                cells.push(Cell::Number(all as f64 / 1e6, 2));
+                cells.push(Cell::Number(100.0 * ours as f64 / all as f64, 2));
+            } else {
+                cells.extend([Cell::None; 3]);
+            }
+            section.line(name, cells);
+        }
+    }
+    Ok(vec![section])
+}

@@ -73,7 +73,7 @@ impl Stock {
 /// Measures a database of 1,000 rows against a large one, in turns.
 pub fn measure(world: &World, large: u64, repeats: usize) -> Outcome<Vec<Section>> {
     let mut stocks = [Stock::new(world, 1_000)?, Stock::new(world, large)?];
-    for round in 0..repeats.max(3) as u64 * 3 {
+    for round in 1..=repeats.max(3) as u64 * 3 {
         for stock in &mut stocks {
             stock.round(world, round)?;
         }

@@ -254,7 +254,8 @@ struct End<'a> {
     silent: Option<Instant>,
     opened: bool,
     met: bool,
-    was_in_step: bool,
+    /// What had been sent and received when it was last told that both are in step.
+    in_step_at: Option<(u64, u64)>,
     leaving: Option<Instant>,
 }
 
@@ -281,7 +282,7 @@ impl<'a> End<'a> {
             silent: Some(now),
             opened: false,
             met: false,
-            was_in_step: false,
+            in_step_at: None,
             leaving: None,
         }
     }
@@ -351,7 +352,7 @@ impl<'a> End<'a> {
                 let now = self.now_ms();
                 let nonce = random().map_err(Error::Port)?;
                 self.session = Some(Session::new(self.engine, nonce, now)?);
-                self.was_in_step = false;
+                self.in_step_at = None;
             }
             News::Link(Event::PeerRestarted) => {
                 if self.leaving.is_some() {
@@ -418,10 +419,11 @@ impl<'a> End<'a> {
             (self.tell)(Status::Moving(session.progress()));
         }
         let in_step = session.in_step();
-        if in_step && !self.was_in_step {
+        let so_far = (session.progress().sent.0, session.progress().received.0);
+        if in_step && self.in_step_at != Some(so_far) {
+            self.in_step_at = Some(so_far);
             (self.tell)(Status::InStep(session.progress()));
         }
-        self.was_in_step = in_step;
         let over = if self.goes_on { session.peer_done() } else { in_step || session.peer_done() };
         if over && self.leaving.is_none() && !session.done() {
             let whole = in_step || self.goes_on;
@@ -517,7 +519,7 @@ impl<'a> End<'a> {
         inner.link.restart(nonce);
         drop(inner);
         self.line.ring();
-        (self.leaving, self.met, self.was_in_step, self.silent) = (None, false, false, Some(Instant::now()));
+        (self.leaving, self.met, self.in_step_at, self.silent) = (None, false, None, Some(Instant::now()));
         Ok(())
     }
 }

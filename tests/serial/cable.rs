@@ -1,0 +1,177 @@
+//! A cable between two pseudo-terminals, carried by a thread of the test: it can stop after so many
+//! bytes, go on, and vanish as an adaptor that is pulled does.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Termios, tcgetattr};
+
+/// What a test can ask of a cable.
+enum Ask {
+    /// After so many bytes from the first end, hold everything and say so.
+    HoldAfter(usize),
+    /// Carry on.
+    GoOn,
+    /// Both ttys vanish, and others come under the same names; on its way is lost.
+    Replug,
+}
+
+/// One end: the terminal that the program opens, by a name that stays.
+struct End {
+    master: OwnedFd,
+    /// Keeps the terminal there while nobody has it open.
+    slave: std::fs::File,
+}
+
+impl End {
+    fn new(link: &Path) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let slave = std::fs::OpenOptions::new().read(true).write(true).open(&name).unwrap();
+        rustix::io::ioctl_fionbio(&master, true).unwrap();
+        let _ = std::fs::remove_file(link);
+        symlink(name, link).unwrap();
+        Self { master, slave }
+    }
+}
+
+/// The cable.
+pub struct Cable {
+    /// The names of both ends.
+    pub ends: [PathBuf; 2],
+    ask: Sender<Ask>,
+    held: Receiver<()>,
+    bell: UnixStream,
+    thread: Option<JoinHandle<()>>,
+    /// The terminals' settings before anybody opened them.
+    pub before: Termios,
+}
+
+impl Cable {
+    /// Between two new terminals with these names.
+    pub fn new(a: PathBuf, b: PathBuf) -> Self {
+        let links = [a, b];
+        let ends = [End::new(&links[0]), End::new(&links[1])];
+        let before = tcgetattr(&ends[0].slave).unwrap();
+        let (ask, asked) = channel();
+        let (tell, held) = channel();
+        let (bell, ear) = UnixStream::pair().unwrap();
+        let names = links.clone();
+        let thread = std::thread::spawn(move || carry(ends, &names, &asked, &tell, ear));
+        Self { ends: links, ask, held, bell, thread: Some(thread), before }
+    }
+
+    fn ask(&self, what: Ask) {
+        self.ask.send(what).unwrap();
+        (&self.bell).write_all(&[1]).unwrap();
+    }
+
+    /// Holds everything once so many bytes have gone from the first end, counted from now.
+    pub fn hold_after(&self, bytes: usize) {
+        self.ask(Ask::HoldAfter(bytes));
+    }
+
+    /// Waits until it holds.
+    pub fn is_held(&self) {
+        self.held.recv_timeout(Duration::from_secs(60)).expect("the cable should have carried that much");
+    }
+
+    /// Carries on.
+    pub fn go_on(&self) {
+        self.ask(Ask::GoOn);
+    }
+
+    /// Pulls it and plugs it in again.
+    pub fn replug(&self) {
+        self.ask(Ask::Replug);
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        let _ = self.bell.shutdown(std::net::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn carry(
+    mut ends: [End; 2],
+    links: &[PathBuf; 2],
+    asked: &Receiver<Ask>,
+    held: &Sender<()>,
+    mut ear: UnixStream,
+) {
+    let mut left: Option<usize> = None;
+    let mut holds = false;
+    let mut pending: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
+    loop {
+        {
+            let mut fds = vec![PollFd::new(&ear, PollFlags::IN)];
+            if !holds {
+                for at in 0..2 {
+                    let mut flags = PollFlags::empty();
+                    if pending[at].is_empty() {
+                        flags |= PollFlags::IN;
+                    }
+                    if !pending[1 - at].is_empty() {
+                        flags |= PollFlags::OUT;
+                    }
+                    fds.push(PollFd::from_borrowed_fd(ends[at].master.as_fd(), flags));
+                }
+            }
+            poll(&mut fds, None).unwrap();
+            let rung = !fds[0].revents().is_empty();
+            drop(fds);
+            if rung {
+                let mut one = [0];
+                if ear.read(&mut one).unwrap_or(0) == 0 {
+                    return;
+                }
+                match asked.recv() {
+                    Ok(Ask::HoldAfter(bytes)) => left = Some(bytes),
+                    Ok(Ask::GoOn) => (left, holds) = (None, false),
+                    Ok(Ask::Replug) => {
+                        drop(ends);
+                        ends = [End::new(&links[0]), End::new(&links[1])];
+                        pending = [Vec::new(), Vec::new()];
+                        (left, holds) = (None, false);
+                    }
+                    Err(_) => return,
+                }
+                continue;
+            }
+        }
+        for at in 0..2 {
+            if pending[at].is_empty() {
+                let mut buf = [0; 512];
+                if let Ok(n) = rustix::io::read(&ends[at].master, &mut buf) {
+                    pending[at].extend_from_slice(&buf[..n]);
+                    if at == 0
+                        && let Some(room) = &mut left
+                    {
+                        *room = room.saturating_sub(n);
+                        if *room == 0 {
+                            holds = true;
+                            held.send(()).unwrap();
+                        }
+                    }
+                }
+            }
+            if let Ok(n) = rustix::io::write(&ends[1 - at].master, &pending[at]) {
+                pending[at].drain(..n);
+            }
+        }
+    }
+}

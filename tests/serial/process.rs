@@ -1,0 +1,230 @@
+//! The program over pseudo-terminals that the test carries: nothing sleeps; a limit of time only ends a
+//! test that hangs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cable;
+#[path = "../cli/support/mod.rs"]
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use cable::Cable;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::tcgetattr;
+use serde_json::Value;
+use support::{Desk, Ran, has};
+
+const BAUD: &str = "4000000";
+
+fn cable(desk: &Desk, name: &str) -> Cable {
+    Cable::new(desk.path(format!("{name}-a")), desk.path(format!("{name}-b")))
+}
+
+fn on_line(desk: &Desk, command: &str, db: &str, ports: &[&Path]) -> Command {
+    let mut words = vec![command, db, "--baud", BAUD, "--json", "--serial"];
+    words.extend(ports.iter().map(|port| port.to_str().unwrap()));
+    let mut command = desk.command(&words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn sync(desk: &Desk, db: &str, port: &Path) -> Child {
+    on_line(desk, "sync", db, &[port]).spawn().unwrap()
+}
+
+fn ended(child: Child) -> Ran {
+    Ran::of(child.wait_with_output().unwrap(), &["sync"])
+}
+
+/// A running `serve`, whose lines are read as they come.
+struct Serve {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Serve {
+    fn new(desk: &Desk, db: &str, ports: &[&Path]) -> Self {
+        let mut child = on_line(desk, "serve", db, ports).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut this = Self { child, lines };
+        for _ in ports {
+            this.until("open");
+        }
+        this
+    }
+
+    /// Waits for an event.
+    fn until(&mut self, event: &str) -> Value {
+        for line in &mut self.lines {
+            let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            if line["event"] == event {
+                return line;
+            }
+        }
+        panic!("`serve` ended before: {event}");
+    }
+
+    /// Ends it by a signal; its status.
+    fn end(mut self, signal: Signal) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+fn fill(desk: &Desk, board: &str, rows: u32, blob: u32) {
+    desk.sql(
+        &format!("{board}.db"),
+        &format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+             INSERT INTO settings SELECT '{board}' || i, i, randomblob({blob}) FROM n;
+             INSERT INTO readings (value) VALUES (1.5), (2.5);"
+        ),
+    );
+}
+
+fn digest(desk: &Desk, name: &str) -> String {
+    desk.run(&format!("verify {name}.db")).ok();
+    desk.run(&format!("digest {name}.db")).ok()
+}
+
+#[test]
+fn two_that_sync_are_in_step_and_leave_the_terminals_as_they_were() {
+    let desk = Desk::fleet(&["north", "east"]);
+    fill(&desk, "north", 50, 1_000);
+    fill(&desk, "east", 40, 1_000);
+    // A value of many frames.
+    desk.sql("east.db", "INSERT INTO settings VALUES ('large', randomblob(300000), NULL)");
+    let cable = cable(&desk, "wire");
+    let north = sync(&desk, "north.db", &cable.ends[0]);
+    let east = sync(&desk, "east.db", &cable.ends[1]);
+    let (north, east) = (ended(north).json(), ended(east).json());
+    assert_eq!(north["frames_sent"], east["frames_received"]);
+    assert_eq!(north["frames_received"], east["frames_sent"]);
+    assert!(north["peer"].as_str().unwrap().starts_with("east-"));
+    assert_eq!(digest(&desk, "north"), digest(&desk, "east"));
+    for end in &cable.ends {
+        let after = tcgetattr(std::fs::File::open(end).unwrap()).unwrap();
+        assert_eq!(format!("{after:?}"), format!("{:?}", cable.before), "echo and line editing are back");
+    }
+}
+
+#[test]
+fn a_killed_end_goes_on_where_it_was() {
+    let desk = Desk::fleet(&["north"]);
+    fill(&desk, "north", 300, 1_000);
+    let cable = cable(&desk, "wire");
+    let mut serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    // The sender is killed, then the receiver, each in the middle.
+    cable.hold_after(120_000);
+    let mut north = sync(&desk, "north.db", &cable.ends[0]);
+    cable.is_held();
+    north.kill().unwrap();
+    north.wait().unwrap();
+    cable.go_on();
+    cable.hold_after(80_000);
+    let north = sync(&desk, "north.db", &cable.ends[0]);
+    cable.is_held();
+    serve.child.kill().unwrap();
+    serve.child.wait().unwrap();
+    cable.go_on();
+    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    let told = ended(north).json();
+    let total = desk.run("status north.db --json").json();
+    let frames = total["log"]["frames"].as_u64().or(total["log_frames"].as_u64());
+    // What the first two tries had brought was not sent again.
+    if let (Some(frames), Some(sent)) = (frames, told["frames_sent"].as_u64()) {
+        assert!(sent < frames, "{sent} of {frames}");
+    }
+    assert_eq!(serve.end(Signal::TERM), Some(0));
+    assert_eq!(digest(&desk, "north"), digest(&desk, "base"));
+}
+
+#[test]
+fn a_terminal_that_vanishes_is_opened_again() {
+    let desk = Desk::fleet(&["north"]);
+    fill(&desk, "north", 200, 1_000);
+    let cable = cable(&desk, "wire");
+    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    cable.hold_after(100_000);
+    let north = sync(&desk, "north.db", &cable.ends[0]);
+    cable.is_held();
+    cable.replug();
+    let told = ended(north).json();
+    assert!(told["frames_sent"].as_u64().unwrap() > 10);
+    assert_eq!(digest(&desk, "north"), digest(&desk, "base"));
+    assert_eq!(serve.end(Signal::INT), Some(0));
+}
+
+#[test]
+fn two_lines_at_once_and_one_hears_from_the_other() {
+    let desk = Desk::fleet(&["north", "east"]);
+    fill(&desk, "north", 60, 500);
+    let cables = [cable(&desk, "one"), cable(&desk, "two")];
+    let mut base = Serve::new(&desk, "base.db", &[&cables[0].ends[1], &cables[1].ends[1]]);
+    // East waits on its line; what north brings by the other comes to it by itself.
+    let mut east = Serve::new(&desk, "east.db", &[&cables[1].ends[0]]);
+    base.until("met");
+    east.until("in step");
+    ended(sync(&desk, "north.db", &cables[0].ends[0])).json();
+    while digest(&desk, "east") != digest(&desk, "north") {
+        east.until("in step");
+    }
+    assert_eq!(east.end(Signal::TERM), Some(0));
+    assert_eq!(base.end(Signal::TERM), Some(0));
+}
+
+#[test]
+fn sigterm_in_the_middle_ends_it_in_good_order() {
+    let desk = Desk::fleet(&["north"]);
+    fill(&desk, "north", 300, 1_000);
+    let cable = cable(&desk, "wire");
+    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    cable.hold_after(100_000);
+    let north = sync(&desk, "north.db", &cable.ends[0]);
+    cable.is_held();
+    assert_eq!(serve.end(Signal::TERM), Some(0));
+    kill_process(Pid::from_child(&north), Signal::TERM).unwrap();
+    let refused = ended(north);
+    assert_eq!(refused.status, Some(1), "{}", refused.err);
+    cable.go_on();
+    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    ended(sync(&desk, "north.db", &cable.ends[0])).json();
+    assert_eq!(serve.end(Signal::TERM), Some(0));
+    assert_eq!(digest(&desk, "north"), digest(&desk, "base"));
+}
+
+#[test]
+fn strangers_part_and_each_names_the_other() {
+    let desk = Desk::new();
+    for name in ["a", "b"] {
+        desk.run(&format!("init {name}.db --name {name}")).ok();
+    }
+    let id = |name: &str| desk.run(&format!("status {name}.db --json")).json()["fingerprint"].clone();
+    let cable = cable(&desk, "wire");
+    let (a, b) = (sync(&desk, "a.db", &cable.ends[0]), sync(&desk, "b.db", &cable.ends[1]));
+    for (ran, other, db) in [(ended(a), "b", "a.db"), (ended(b), "a", "b.db")] {
+        assert_eq!(ran.status, Some(1));
+        let id = id(other);
+        has(&ran.err, &["not trusted here", other, &format!("packmule trust {db} {}", id.as_str().unwrap())]);
+        let document: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(document["strangers"][0]["fingerprint"], id);
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_words() {
+    let desk = Desk::fleet(&["north"]);
+    has(&desk.run("sync north.db").usage(), &["--serial is missing"]);
+    has(&desk.run("sync north.db --serial x --baud fast").usage(), &["--baud is a number"]);
+    has(&desk.run("serve north.db --serial x x").usage(), &["given twice"]);
+    has(&desk.run("sync north.db --serial nowhere").refused("nowhere"), &["there is no such port"]);
+    has(&desk.run("sync north.db --serial north.db").refused("north.db"), &["not a serial port"]);
+    // Nobody at the other end.
+    let cable = cable(&desk, "wire");
+    let port = cable.ends[0].to_str().unwrap();
+    let alone = desk.run(&format!("sync north.db --patience 0.2 --serial {port}"));
+    has(&alone.refused(port), &["nobody answered"]);
+}

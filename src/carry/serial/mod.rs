@@ -480,7 +480,9 @@ impl<'a> End<'a> {
         if self.leaving.is_some() {
             return;
         }
-        let until = Instant::now() + FAREWELL;
+        // Who has not said its name has nothing to lose; a stranger is to hear why it is refused.
+        let listens = session.peer().is_some() || matches!(why, Error::Session(_));
+        let until = Instant::now() + if listens { FAREWELL } else { FAREWELL / 10 };
         while Instant::now() < until {
             let mut inner = self.line.lock();
             if session.last_words().is_empty() {

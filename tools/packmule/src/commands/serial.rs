@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 
 use super::{label, of_db, open, options as engine_options};
 use crate::Context;
-use crate::failure::{Failure, engine_text};
+use crate::failure::{Failure, engine_text, io_text};
 use crate::output::say;
 use crate::progress::Bar;
 use crate::show::{count, now, quoted, shown, size, time};
@@ -42,7 +42,7 @@ pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut peer: Option<(String, String)> = None;
     let result = serial::sync(&mut engine, &options, &stop, &mut |status| match status {
         Status::Open => bar.say(&format!("waiting for the other end at {} baud", options.baud)),
-        Status::Away(e) => bar.say(&format!("the port is gone ({e}); waiting for it")),
+        Status::Away(e) => bar.say(&format!("the port is gone ({}); waiting for it", io_text(e))),
         Status::Met { id, name } => {
             let called = label(id, Some(name));
             bar.say(&format!("connected to {called}"));
@@ -167,9 +167,11 @@ impl Served<'_> {
         let peer = self.peer.clone().unwrap_or_else(|| "the other end".into());
         match status {
             Status::Open => self.change("open", "waiting for a device".into(), Value::Null),
-            Status::Away(e) => {
-                self.change("away", format!("the port is not there ({e}); waiting for it"), Value::Null)
-            }
+            Status::Away(e) => self.change(
+                "away",
+                format!("the port is not there ({}); waiting for it", io_text(e)),
+                Value::Null,
+            ),
             Status::Met { id, name } => {
                 let called = label(*id, Some(name));
                 self.peer = Some(called.clone());

@@ -480,7 +480,9 @@ impl Session {
                 self.next_in = None;
                 self.stage(engine, now_ms, Staged::Checkpoint(body.into()), body.len())
             }
-            RecordKind::Footer => Err(Error::Protocol("a footer")),
+            RecordKind::Footer | RecordKind::State | RecordKind::Part | RecordKind::Seal => {
+                Err(Error::Protocol("a record that only files have"))
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Head {
     /// The columns of which no later version is known; `None` if it wrote the whole row and no
     /// column of it was overwritten.
     pub columns: Option<Columns>,
+    /// Of a version that is older than what is remembered: its values.
+    pub image: Option<Vec<u8>>,
 }
 
 impl Head {
@@ -141,7 +143,12 @@ impl Engine {
                 kind: kind_from(row.get(5)?)?,
                 author: DeviceId(row.get(6)?),
                 columns: row.get_ref(7)?.as_blob_or_null().ok().flatten().map(Columns::of_bytes),
+                image: None,
             });
+        }
+        if let Some(old) = heads.first_mut().filter(|head| head.dev == 0) {
+            let sql = "SELECT body FROM _pm_image WHERE tid = ?1 AND key = ?2";
+            old.image = super::value::maybe(&self.db, sql, (tid, key))?;
         }
         Ok(heads)
     }
@@ -243,6 +250,7 @@ impl Engine {
                         writers.clear();
                     }
                     Block::Piece(_) => {}
+                    Block::Retire(device) => self.note_retired(device)?,
                     Block::Rows { def: id, body, offset } => {
                         let def = self.op_def(id)?;
                         let writer = match writers.entry(id) {
@@ -260,6 +268,9 @@ impl Engine {
                     }
                 }
             }
+        }
+        if counts.ops > 0 && stream == Stream::Shared {
+            super::store::set(&self.db, "unanswered", true)?;
         }
         self.settle()?;
         Ok(counts)
@@ -294,7 +305,11 @@ impl Engine {
             wall: op.head.wall.unwrap_or(place.wall),
             kind: op.head.kind,
             columns: writer.carried(def, op),
+            image: None,
         };
+        if matches!(seen, Seen::Blind) && table.shows_shared() {
+            self.remember_if_contested(table, &key, def, op)?;
+        }
         let writable = self.register(table, &key, &new, seen)?;
         if !table.shows_shared() {
             counts.waiting += 1;

@@ -51,6 +51,12 @@ pub(crate) enum Item<'a> {
     /// signature is for the caller to check.
     Checkpoint(Checkpoint, &'a [u8], Chain),
     End,
+    /// Of a snapshot: a row of what its maker has.
+    State(&'a [u8]),
+    /// Of a snapshot: a part of a large value of the next row.
+    Part(&'a [u8]),
+    /// The end of a snapshot: its maker's signature, and what it is over.
+    Seal([u8; 64], [u8; 32]),
 }
 
 impl<R: Read> BundleReader<R> {
@@ -184,6 +190,18 @@ impl<R: Read> BundleReader<R> {
                     self.state = Expect::Nothing;
                     Ok(Item::End)
                 }
+                RecordKind::State => Ok(Item::State(body)),
+                RecordKind::Part => Ok(Item::Part(body)),
+                RecordKind::Seal => {
+                    let signature =
+                        <[u8; 64]>::try_from(body).map_err(|_| refuse("a seal of another length"))?;
+                    let mut more = [0];
+                    if self.group.is_some() || self.input.read(&mut more).map_err(Error::Stream)? != 0 {
+                        return Err(refuse("bytes after its end"));
+                    }
+                    self.state = Expect::Nothing;
+                    Ok(Item::Seal(signature, before.finalize().into()))
+                }
                 RecordKind::Section | RecordKind::Message => Err(refuse("a record where none can be")),
             };
         }
@@ -205,6 +223,8 @@ pub struct BundleInfo {
     pub devices: Vec<(DeviceId, String, bool, bool)>,
     /// The groups of frames.
     pub groups: Vec<GroupInfo>,
+    /// Of a snapshot: rows of what its maker had.
+    pub state_rows: u64,
     /// Bytes in all.
     pub bytes: u64,
 }
@@ -287,7 +307,9 @@ pub fn inspect(input: impl Read) -> Result<BundleInfo> {
                     info.groups.push(group);
                 }
             }
-            Item::End => {
+            Item::State(_) => info.state_rows += 1,
+            Item::Part(_) => {}
+            Item::End | Item::Seal(..) => {
                 info.bytes = reader.offset();
                 return Ok(info);
             }

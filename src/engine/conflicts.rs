@@ -307,10 +307,10 @@ impl Engine {
             }
         }
         Ok(ConflictVersion {
-            device: Some(head.author),
+            device: Some(head.author).filter(|_| head.dev != 0),
             name: self.name_of_number(head.dev)?,
-            at: Some(head.wall),
-            op: word(head.kind),
+            at: Some(head.wall).filter(|_| head.dev != 0),
+            op: if head.dev == 0 { "row" } else { word(head.kind) },
             shown,
             values,
         })

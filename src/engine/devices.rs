@@ -31,6 +31,8 @@ pub struct DeviceInfo {
     pub shared: u64,
     /// How many frames of its own stream are applied here.
     pub own: u64,
+    /// It will not come back: the log does not wait for it.
+    pub retired: bool,
     /// When it was last heard of, by our clock.
     pub heard: Option<i64>,
     /// How many of our frames it has acknowledged, of both streams.
@@ -61,6 +63,8 @@ pub(crate) fn insert_self(db: &Connection, certificate: &Certificate<'_>, encode
         ),
     )?;
     store::set(db, "me", db.last_insert_rowid())?;
+    // Who wrote what is older than what is remembered.
+    db.execute("INSERT OR IGNORE INTO _pm_device (n, id) VALUES (0, zeroblob(16))", [])?;
     store::set(db, "lamport", 0)?;
     if let Some(fleet) = certificate.fleet {
         store::set(db, "fleet", fleet.fleet)?;
@@ -207,7 +211,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Device`] if none or several are meant.
     pub fn find_device(&self, given: &str) -> Result<DeviceId> {
-        let mut statement = self.db.prepare_cached("SELECT n, id, name FROM _pm_device ORDER BY n")?;
+        let mut statement =
+            self.db.prepare_cached("SELECT n, id, name FROM _pm_device WHERE n > 0 ORDER BY n")?;
         let rows = statement.query_map([], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?, row.get::<_, Option<String>>(2)?))
         })?;
@@ -273,11 +278,11 @@ impl Engine {
     pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
         self.reading(|e| {
             let mut statement = e.db.prepare_cached(
-                "SELECT n, id, name, base, trust, heard,
+                "SELECT n, id, name, base, trust, heard, retired,
                     (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = 0),
                     (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = 1),
                     (SELECT sum(seq) FROM _pm_ack a WHERE a.peer = d.n AND a.dev = ?1)
-                 FROM _pm_device d ORDER BY n <> ?1, name, id",
+                 FROM _pm_device d WHERE n > 0 ORDER BY n <> ?1, name, id",
             )?;
             let rows = statement.query_map([e.me], |row| {
                 let this = row.get::<_, i64>(0)? == e.me;
@@ -294,9 +299,10 @@ impl Engine {
                         _ => "no",
                     },
                     heard: row.get(5)?,
-                    shared: row.get::<_, Option<u64>>(6)?.unwrap_or(0),
-                    own: row.get::<_, Option<u64>>(7)?.unwrap_or(0),
-                    acknowledged: row.get::<_, Option<u64>>(8)?.unwrap_or(0),
+                    retired: row.get(6)?,
+                    shared: row.get::<_, Option<u64>>(7)?.unwrap_or(0),
+                    own: row.get::<_, Option<u64>>(8)?.unwrap_or(0),
+                    acknowledged: row.get::<_, Option<u64>>(9)?.unwrap_or(0),
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

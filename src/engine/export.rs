@@ -29,6 +29,8 @@ pub struct ExportReport {
     pub groups: u64,
     /// Bytes of the bundle.
     pub bytes: u64,
+    /// The recipient lacks frames that are folded away here: it needs a snapshot.
+    pub needs_snapshot: bool,
     /// Rows written here that could not be sealed, since the secret key or the right to write is missing.
     pub unsealed: u64,
 }
@@ -64,28 +66,38 @@ pub struct PartReport {
     pub reached: Positions,
     /// The length of the first group that did not go in, if one did not.
     pub next_bytes: Option<u64>,
+    /// The recipient lacks frames that are folded away here: it needs a snapshot.
+    pub needs_snapshot: bool,
 }
 
 /// The length of the footer's record, and room for its numbers to grow.
 const FOOTER_ROOM: u64 = 80;
 
 /// Writes records and keeps count.
-struct RecordWriter<'w> {
+pub(crate) struct RecordWriter<'w> {
     to: &'w mut dyn Write,
-    hash: Sha256,
+    pub hash: Sha256,
     buf: Vec<u8>,
-    bytes: u64,
-    frames: u64,
+    pub bytes: u64,
+    pub frames: u64,
 }
 
-impl RecordWriter<'_> {
+impl<'w> RecordWriter<'w> {
+    pub(crate) fn new(to: &'w mut dyn Write) -> Self {
+        Self { to, hash: Sha256::new(), buf: Vec::new(), bytes: 0, frames: 0 }
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.to.flush().map_err(Error::Stream)
+    }
+
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         self.to.write_all(bytes).map_err(Error::Stream)
     }
 
-    fn record(&mut self, kind: RecordKind, body: &[u8]) -> Result<()> {
+    pub(crate) fn record(&mut self, kind: RecordKind, body: &[u8]) -> Result<()> {
         self.buf.resize(body.len() + 16, 0);
         let len = write_record(&mut self.buf, kind, body)
             .map_err(|_| Error::damaged("a record that is too long"))?;
@@ -188,7 +200,13 @@ impl Engine {
         let all = (u64::MAX, u64::MAX);
         let part = self.write_part(to, (key, sender), receiver, with_vector, have, all)?;
         to.write_all(&part.footer).and_then(|()| to.flush()).map_err(Error::Stream)?;
-        Ok(ExportReport { frames: part.frames, groups: part.groups, bytes: part.bytes, unsealed: 0 })
+        Ok(ExportReport {
+            frames: part.frames,
+            groups: part.groups,
+            bytes: part.bytes,
+            needs_snapshot: part.needs_snapshot,
+            unsealed: 0,
+        })
     }
 
     fn write_part(
@@ -200,10 +218,32 @@ impl Engine {
         have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
         (enough_bytes, most_bytes): (u64, u64),
     ) -> Result<PartReport> {
-        let mut out = RecordWriter { to, hash: Sha256::new(), buf: Vec::new(), bytes: 0, frames: 0 };
+        let mut out = RecordWriter::new(to);
         self.write_header(&mut out, key, sender, receiver, with_vector)?;
         let wanted = self.wanted(have)?;
-        self.write_certificates(&mut out, &wanted)?;
+        self.write_certificates(&mut out, &|n| wanted.iter().any(|w| w.dev == n))?;
+        let mut report = self.write_log(&mut out, &wanted, (enough_bytes, most_bytes))?;
+        for w in &wanted {
+            report.needs_snapshot |= self.is_behind(w.dev, w.stream, w.have)?;
+        }
+        let footer = Footer { frames: out.frames, sha256: out.hash.finalize().into() };
+        let (mut buf, mut record) = ([0; 64], [0; FOOTER_ROOM as usize]);
+        let len = put(&mut buf, &footer)
+            .and_then(|len| write_record(&mut record, RecordKind::Footer, &buf[..len]))
+            .map_err(|_| Error::damaged("a footer without room"))?;
+        report.footer = record[..len].to_vec();
+        report.frames = out.frames;
+        report.bytes = out.bytes + len as u64;
+        Ok(report)
+    }
+
+    /// Writes the groups that are wanted, in causal order, as many as the limits allow.
+    pub(crate) fn write_log(
+        &self,
+        out: &mut RecordWriter<'_>,
+        wanted: &[Wanted],
+        (enough_bytes, most_bytes): (u64, u64),
+    ) -> Result<PartReport> {
         let mut report = PartReport::default();
         let mut groups = self.db.prepare_cached(
             "SELECT g.dev, g.stream, g.first, g.last, g.checkpoint, d.id FROM _pm_group g JOIN _pm_device d ON d.n = g.dev
@@ -240,18 +280,10 @@ impl Engine {
             report.groups += 1;
             report.reached.insert((this.author, this.stream), last);
         }
-        let footer = Footer { frames: out.frames, sha256: out.hash.finalize().into() };
-        let (mut buf, mut record) = ([0; 64], [0; FOOTER_ROOM as usize]);
-        let len = put(&mut buf, &footer)
-            .and_then(|len| write_record(&mut record, RecordKind::Footer, &buf[..len]))
-            .map_err(|_| Error::damaged("a footer without room"))?;
-        report.footer = record[..len].to_vec();
-        report.frames = out.frames;
-        report.bytes = out.bytes + len as u64;
         Ok(report)
     }
 
-    fn write_header(
+    pub(crate) fn write_header(
         &self,
         out: &mut RecordWriter<'_>,
         key: &SecretKey,
@@ -288,7 +320,7 @@ impl Engine {
     }
 
     /// The streams of which the recipient may lack something.
-    fn wanted(&self, have: &dyn Fn(DeviceId, Stream) -> Result<u64>) -> Result<Vec<Wanted>> {
+    pub(crate) fn wanted(&self, have: &dyn Fn(DeviceId, Stream) -> Result<u64>) -> Result<Vec<Wanted>> {
         let mut wanted = Vec::new();
         for entry in self.vector()? {
             let have = have(entry.author, entry.stream)?;
@@ -299,14 +331,18 @@ impl Engine {
         Ok(wanted)
     }
 
-    fn write_certificates(&self, out: &mut RecordWriter<'_>, wanted: &[Wanted]) -> Result<()> {
+    pub(crate) fn write_certificates(
+        &self,
+        out: &mut RecordWriter<'_>,
+        of: &dyn Fn(i64) -> bool,
+    ) -> Result<()> {
         let mut statement = self.db.prepare_cached(
             "SELECT n, certificate FROM _pm_device WHERE certificate IS NOT NULL ORDER BY id",
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let n: i64 = row.get(0)?;
-            if n == self.me || wanted.iter().any(|w| w.dev == n) {
+            if n == self.me || of(n) {
                 out.record(RecordKind::Certificate, &row.get::<_, Vec<u8>>(1)?)?;
             }
         }
@@ -329,8 +365,8 @@ impl Engine {
     }
 }
 
-struct Wanted {
-    dev: i64,
-    stream: Stream,
-    have: u64,
+pub(crate) struct Wanted {
+    pub dev: i64,
+    pub stream: Stream,
+    pub have: u64,
 }

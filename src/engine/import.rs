@@ -177,6 +177,11 @@ impl Engine {
                     self.refuse_twin(&checkpoint, &key)?;
                 }
                 Item::End => break,
+                Item::State(_) | Item::Part(_) | Item::Seal(..) => {
+                    return Err(Error::Usage(
+                        "this is a snapshot, not a bundle: `packmule join` starts from it".into(),
+                    ));
+                }
             }
         }
         if !strangers.is_empty() {
@@ -289,7 +294,7 @@ impl Engine {
                         break true;
                     }
                 }
-                Item::End => break false,
+                Item::End | Item::State(_) | Item::Part(_) | Item::Seal(..) => break false,
             }
         };
         if !pending.is_empty() {
@@ -399,9 +404,12 @@ impl Engine {
     }
 
     /// Whose frames a group needs that are not applied here, and up to which.
-    fn lacks(&self, dev: i64, group: &Next, with_pair: bool) -> Result<Option<(DeviceId, u64)>> {
+    fn lacks(&self, dev: i64, group: &Next, with_pair: bool) -> Result<Option<Lack>> {
         let body = self.frame_here(dev, group.stream, group.first)?;
         let frame = super::log::parse(&body)?;
+        if group.stream == Stream::Shared && self.is_stale(dev, &frame.context().collect::<Vec<_>>())? {
+            return Ok(Some(Lack::Snapshot));
+        }
         for (id, seq) in frame.context() {
             let other = self.device_number(id)?;
             if other == Some(dev) && with_pair {
@@ -412,7 +420,7 @@ impl Engine {
                 None => 0,
             };
             if have < seq {
-                return Ok(Some((id, seq)));
+                return Ok(Some(Lack::Frames(id, seq)));
             }
         }
         Ok(None)
@@ -456,7 +464,8 @@ impl Engine {
             let (missing, up_to) = match self.next_group(dev, stream)? {
                 None => (author.clone(), frames.0 - 1),
                 Some(next) => match self.lacks(dev, &next, false)? {
-                    Some((id, seq)) => (self.name_of(id)?, seq),
+                    Some(Lack::Snapshot) => (format!("a snapshot on {author}: run `packmule join` there"), 0),
+                    Some(Lack::Frames(id, seq)) => (self.name_of(id)?, seq),
                     None => (format!("{author} (the other part of the same seal)"), next.pair),
                 },
             };
@@ -464,6 +473,14 @@ impl Engine {
         }
         Ok(waits)
     }
+}
+
+/// What a group needs that is not here.
+enum Lack {
+    /// Frames of a device, up to this one.
+    Frames(DeviceId, u64),
+    /// Its author had not seen what is folded away here: only a snapshot brings it in.
+    Snapshot,
 }
 
 /// A group that continues its stream.

@@ -50,6 +50,23 @@ pub(crate) fn device_key_path(database: &Path) -> PathBuf {
     name.into()
 }
 
+/// Where a new identity's key waits for the commit that makes it the device's.
+pub(crate) fn new_key_path(key: &Path) -> PathBuf {
+    let mut name = key.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// Gives a new identity's key its name; the old key stays, beside it.
+pub(crate) fn adopt_new_key(key: &Path) -> Result<()> {
+    if key.exists() {
+        let mut old = key.as_os_str().to_owned();
+        old.push(".old");
+        std::fs::rename(key, &old).map_err(Error::io("put aside the key file", key))?;
+    }
+    std::fs::rename(new_key_path(key), key).map_err(Error::io("rename the key file", key))
+}
+
 /// The system's random number source.
 pub(crate) fn system_random(seed: &mut [u8; 32]) -> std::io::Result<()> {
     getrandom::fill(seed).map_err(|e| std::io::Error::other(e.to_string()))

@@ -77,6 +77,10 @@ impl<'e> GroupWriter<'e> {
         fits.ok_or_else(|| Error::cannot_track(table, "its definition is too large for a frame"))
     }
 
+    pub(crate) fn retire(&mut self, device: DeviceId) -> Result<()> {
+        self.fit(|w| w.retire(device))?.ok_or_else(|| Error::damaged("a frame without room"))
+    }
+
     /// Writes an op; `None` if its values must be made smaller first. Returns frame and offset.
     ///
     /// `firsts` has, for each value in pieces, its place among the values and its first piece's frame.

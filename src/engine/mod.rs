@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `store` | the `_pm_` tables |
 //! | `keys`, `devices` | who we are, whom we trust, what they have |
-//! | `def`, `value` | table definitions and values, between SQLite and the wire |
+//! | `def`, `ddl`, `value` | table definitions and values, between SQLite and the wire |
 //! | `catalog` | the tables and definitions that are known |
 //! | `capture`, `dirty` | triggers that note which rows change; the lists that they append to |
 //! | `track`, `evolve` | tables taken in and let go; tables changed |
@@ -17,6 +17,7 @@
 //! | `versions`, `columns`, `counters` | what the versions of a row make of it |
 //! | `settle` | constraints settled |
 //! | `session` | what two ends that talk need of each other's log |
+//! | `compact`, `snapshot`, `join`, `load` | what all have is folded away; newcomers start from what is left |
 //! | `conflicts`, `resolve` | what concurrent writes left open, and how it is closed |
 //! | `digest`, `status`, `history`, `verify` | what there is to know |
 
@@ -25,8 +26,10 @@ mod bundle;
 mod capture;
 mod catalog;
 mod columns;
+mod compact;
 mod conflicts;
 mod counters;
+mod ddl;
 mod def;
 mod devices;
 mod digest;
@@ -36,13 +39,16 @@ mod evolve;
 mod export;
 mod history;
 mod import;
+mod join;
 mod keys;
+mod load;
 mod log;
 mod resolve;
 mod rows;
 mod seal;
 mod session;
 mod settle;
+mod snapshot;
 mod status;
 mod store;
 mod survey;
@@ -61,18 +67,21 @@ use packmule_core::wire::{CERT_MAX, Certificate};
 use rusqlite::{Connection, OpenFlags};
 
 pub use bundle::{BundleInfo, GroupInfo, inspect};
+pub use compact::CompactReport;
 pub use conflicts::{Conflict, ConflictKind, ConflictVersion};
 pub use devices::DeviceInfo;
 pub use error::{BundleProblem, Error, Result, Stranger};
 pub use export::{ExportReport, Part, PartReport, Positions, Recipient};
 pub use history::{HistoryEntry, HistoryOp};
 pub use import::{ImportReport, Progress, Wait};
+pub use join::{JoinOptions, JoinReport};
 pub use keys::FleetKey;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
 pub use resolve::Resolution;
 pub use seal::SealReport;
 pub use session::Peer;
 pub(crate) use session::{GroupOut, Staged, Told};
+pub use snapshot::SnapshotReport;
 pub use status::{Status, TableStatus};
 pub use survey::{Span, Survey, Trusted};
 pub use track::{TrackOptions, TrackReport};
@@ -271,6 +280,13 @@ impl Engine {
         }
         let (me, identity) = devices::identity(&db)?;
         let key_path = keys::device_key_path(&path);
+        // A power cut between a new identity's commit and its key file's name.
+        let new_key = keys::new_key_path(&key_path);
+        if new_key.exists()
+            && keys::read_device_key(&new_key).is_ok_and(|k| DeviceId::of_key(&k.public_key()) == identity.id)
+        {
+            keys::adopt_new_key(&key_path)?;
+        }
         let key = if key_path.exists() { Some(keys::read_device_key(&key_path)?) } else { None };
         if key.as_ref().is_some_and(|key| DeviceId::of_key(&key.public_key()) != identity.id) {
             return Err(Error::KeyMissing { path: key_path, reason: "is the key of another device".into() });

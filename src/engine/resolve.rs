@@ -50,7 +50,7 @@ impl Engine {
                 }
                 error => error,
             })?;
-            e.seal_here(SealOptions { flags: FrameFlags::RESOLUTION, take_in: None })?;
+            e.seal_here(SealOptions { flags: FrameFlags::RESOLUTION, ..SealOptions::default() })?;
             Ok(())
         })
     }
@@ -228,7 +228,7 @@ impl Engine {
             seen.push(content);
             let (at, value) = self.new_key(table, head)?;
             let key = self.insert_version(table, head, &[(at, &value)])?;
-            self.note(table, &key, note::INSERT)?;
+            self.note_key(table, &key, note::INSERT)?;
         }
         if seen.len() == 1 {
             return Err(Error::CannotResolve {
@@ -287,10 +287,10 @@ impl Engine {
     }
 
     fn note_resolved(&self, table: &Table, key: &[u8]) -> Result<()> {
-        self.note(table, &read_key(key)?, note::RESOLVED)
+        self.note_key(table, &read_key(key)?, note::RESOLVED)
     }
 
-    fn note(&self, table: &Table, key: &[OwnedValue], what: i64) -> Result<()> {
+    pub(crate) fn note_key(&self, table: &Table, key: &[OwnedValue], what: i64) -> Result<()> {
         let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
         self.db.execute(
             &format!(

@@ -192,6 +192,7 @@ impl Engine {
             wall: head.wall.unwrap_or(group.wall),
             kind: head.kind,
             columns: change.columns.as_ref().map(|_| carried.iter().copied().collect()),
+            image: None,
         };
         self.before_change(table, &key)?;
         if head.kind == OpKind::Delete && table.is_parent {

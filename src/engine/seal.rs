@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use packmule_core::model::Stream;
+use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{FrameFlags, Mode, OpKind};
 use rusqlite::params_from_iter;
 
@@ -36,6 +36,10 @@ pub(crate) struct SealOptions<'a> {
     pub flags: FrameFlags,
     /// Take in all rows of this table.
     pub take_in: Option<&'a str>,
+    /// Make a group even if nothing was written: it tells what this device has seen.
+    pub answer: bool,
+    /// Say that this device will not come back.
+    pub retire: Option<DeviceId>,
 }
 
 impl Engine {
@@ -60,6 +64,7 @@ impl Engine {
                 streams[usize::from(stream_of(&table).number())] = true;
             }
         }
+        streams[0] |= options.answer || options.retire.is_some();
         let mut report = SealReport::default();
         if streams == [false; 2] {
             return Ok(report);
@@ -76,6 +81,12 @@ impl Engine {
             let pair = if streams[1 - at] { firsts[1 - at] } else { 0 };
             let mut buf = vec![0; self.options.frame_bytes];
             let mut group = self.begin_group(stream, options.flags, lamport, pair, &mut buf)?;
+            if stream == Stream::Shared {
+                if let Some(device) = options.retire {
+                    group.retire(device)?;
+                }
+                store::set(&self.db, "unanswered", false)?;
+            }
             for table in self.tables().iter().filter(|t| t.state == State::Tracked && stream_of(t) == stream)
             {
                 self.seal_table(table, &mut group, options)?;

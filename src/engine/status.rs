@@ -37,6 +37,8 @@ pub struct Status {
     pub log_frames: u64,
     /// Bytes of the frames in the log.
     pub log_bytes: u64,
+    /// The device that holds back the most frames from being folded away, and how many.
+    pub held_back_by: Option<(String, u64)>,
     /// What people should know.
     pub notices: Vec<String>,
 }
@@ -81,6 +83,7 @@ impl Engine {
                 waits: e.waits()?,
                 log_frames,
                 log_bytes,
+                held_back_by: e.held_back_by()?,
                 notices,
             })
         })

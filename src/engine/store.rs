@@ -16,7 +16,8 @@ const TABLES: &str = "
     CREATE TABLE _pm_meta (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
     -- trust: 0 only heard of, 1 trusted singly, 2 vouched for by our fleet, 3 revoked.
     CREATE TABLE _pm_device (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, public_key BLOB, name TEXT,
-        base INTEGER NOT NULL DEFAULT 0, certificate BLOB, trust INTEGER NOT NULL DEFAULT 0, heard INTEGER);
+        base INTEGER NOT NULL DEFAULT 0, certificate BLOB, trust INTEGER NOT NULL DEFAULT 0, heard INTEGER,
+        retired INTEGER NOT NULL DEFAULT 0);
     -- Up to where each stream has been applied, and its hash chain there.
     CREATE TABLE _pm_stream (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, chain BLOB NOT NULL,
         PRIMARY KEY (dev, stream)) WITHOUT ROWID;
@@ -35,6 +36,10 @@ const TABLES: &str = "
     -- What a peer has, as last heard of.
     CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY (peer, dev, stream)) WITHOUT ROWID;
+    -- Up to where each stream is folded away.
+    CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
+    -- Of rows with a version of device 0, which is older than what is remembered: its values.
+    CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
     -- state: 0 known from others only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here.
     CREATE TABLE _pm_table (tid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, def BLOB NOT NULL,

@@ -91,6 +91,9 @@ impl Engine {
                         None => survey.spans.push(Span { author, stream, first, last }),
                     }
                 }
+                Item::State(_) | Item::Part(_) | Item::Seal(..) => {
+                    return Err(Error::Usage("it is a snapshot, which `packmule join` starts from".into()));
+                }
                 Item::End => return Ok(()),
             }
         }
@@ -120,7 +123,7 @@ impl Engine {
                         e.learn(&certificate, bytes, trust)?;
                     }
                     Item::Certificate(..) => {}
-                    Item::Frame(..) | Item::Checkpoint(..) | Item::End => break,
+                    _ => break,
                 }
             }
             let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(()) };

@@ -112,7 +112,11 @@ impl Engine {
         // Versions that others wrote before: settled together with our own rows.
         self.db.execute("INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT tid, key, NULL FROM _pm_head WHERE tid = ?1", [tid])?;
         // The rows are older than what we know of others, but did not take it into account.
-        let sealed = self.seal_here(SealOptions { flags: FrameFlags::BLIND, take_in: Some(&def.name) })?;
+        let sealed = self.seal_here(SealOptions {
+            flags: FrameFlags::BLIND,
+            take_in: Some(&def.name),
+            ..SealOptions::default()
+        })?;
         Ok(TrackReport { already: false, rows: sealed.ops, advice: advice(&def) })
     }
 

@@ -9,15 +9,17 @@ use std::collections::BTreeSet;
 
 use packmule_core::merge::{Version, column_winner, decides, precedence, winner};
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{ColumnMerge, Merge, OpKind, Shape};
+use packmule_core::wire::{ColumnMerge, Merge, Op, OpKind, Shape};
 use rusqlite::params_from_iter;
+use sha2::{Digest, Sha256};
 
 use super::apply::Head;
-use super::catalog::Table;
+use super::catalog::{OpDef, Table};
 use super::columns::Columns;
-use super::def::{Default, literal};
+use super::ddl::literal;
+use super::def::Default;
 use super::error::{Error, Result};
-use super::value::{Bind, quote, read_key};
+use super::value::{Bind, from_sql, quote, read_key};
 use super::{Engine, OwnedValue};
 
 /// A version's values as they are compared: by column here, in a form that is equal exactly for
@@ -86,6 +88,11 @@ impl Engine {
 
     /// A version's values, by column here. Of a delete, its image, if it has one.
     pub(crate) fn content(&self, table: &Table, head: &Head) -> Result<Content> {
+        if head.dev == 0 {
+            let values = self.values(table, head)?;
+            let encoded = values.iter().map(|(column, value)| Ok((*column, encode(&value.borrow())?)));
+            return encoded.collect();
+        }
         self.op_at(head.dev, Stream::Shared, head.seq, head.place, |def, op| {
             let mut content = Vec::new();
             for (at, value) in op.values(Shape { keys: &def.key_flags }) {
@@ -104,6 +111,9 @@ impl Engine {
 
     /// A version's values with those in pieces put together, by column here.
     pub(crate) fn values(&self, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
+        if head.dev == 0 {
+            return read_image(table, head.image.as_deref().unwrap_or_default());
+        }
         self.op_at(head.dev, Stream::Shared, head.seq, head.place, |def, op| {
             let mut values = Vec::new();
             for (at, value) in op.values(Shape { keys: &def.key_flags }) {
@@ -123,6 +133,69 @@ impl Engine {
             }
             Ok(values)
         })
+    }
+
+    /// A row as its table shows it.
+    pub(crate) fn shown_row(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
+        let keys = read_key(key)?;
+        let mut statement = self.db.prepare_cached(&table.select_sql(&table.column_list()))?;
+        let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(from_sql(row.get_ref(at)?)));
+        values.collect::<Result<_>>().map(Some)
+    }
+
+    /// Makes what the table shows a version, older than what is remembered, so that one that did
+    /// not take it into account can be in conflict with it.
+    pub(crate) fn remember_shown(&self, table: &Table, key: &[u8]) -> Result<()> {
+        if !self.heads(table.tid, key)?.is_empty() {
+            return Ok(());
+        }
+        let Some(row) = self.shown_row(table, key)? else { return Ok(()) };
+        let mut body = Vec::new();
+        for (column, value) in table.def.columns.iter().zip(&row) {
+            body.extend(encode(&Value::Text(column.name.as_bytes()))?);
+            body.extend(encode(&value.borrow())?);
+        }
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO _pm_image (tid, key, body) VALUES (?1, ?2, ?3)")?
+            .execute((table.tid, key, body))?;
+        self.db
+            .prepare_cached(
+                "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind) VALUES (?1, ?2, 0, 0, 0, 0, ?3, 1)",
+            )?
+            .execute((table.tid, key, i64::MIN))?;
+        Ok(())
+    }
+
+    /// [`Engine::remember_shown`], unless a blind op says the same as the table.
+    pub(crate) fn remember_if_contested(
+        &self,
+        table: &Table,
+        key: &[u8],
+        def: &OpDef,
+        op: &Op<'_>,
+    ) -> Result<()> {
+        if !self.heads(table.tid, key)?.is_empty() {
+            return Ok(());
+        }
+        let Some(row) = self.shown_row(table, key)? else { return Ok(()) };
+        let mut differs = op.head.kind == OpKind::Delete;
+        for (at, value) in op.values(Shape { keys: &def.key_flags }) {
+            let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
+            differs |= match value {
+                Value::Big(big) => {
+                    let (text, bytes) = match &row[column] {
+                        OwnedValue::Text(bytes) => (true, &bytes[..]),
+                        OwnedValue::Blob(bytes) => (false, &bytes[..]),
+                        _ => (!big.text, &[][..]),
+                    };
+                    text != big.text || <[u8; 32]>::from(Sha256::digest(bytes)) != big.sha256
+                }
+                value => value != row[column].borrow(),
+            };
+        }
+        if differs { self.remember_shown(table, key) } else { Ok(()) }
     }
 
     /// Moves a row from its table to limbo; one that is there already stays.
@@ -264,6 +337,23 @@ impl Engine {
         self.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
         Ok(())
     }
+}
+
+/// The values of an image: names and values in turn.
+fn read_image(table: &Table, mut body: &[u8]) -> Result<Vec<(usize, OwnedValue)>> {
+    let bad = |e| Error::damaged(format!("`_pm_image`: {e}"));
+    let mut values = Vec::new();
+    while !body.is_empty() {
+        let name: Value<'_> = packmule_core::wire::take(&mut body).map_err(bad)?;
+        let value: Value<'_> = packmule_core::wire::take(&mut body).map_err(bad)?;
+        if let Value::Text(name) = name
+            && let Some(column) = table.def.column(&String::from_utf8_lossy(name))
+        {
+            values.push((column, OwnedValue::of(value)?));
+        }
+    }
+    values.sort_by_key(|(column, _)| *column);
+    Ok(values)
 }
 
 /// The version that is shown where the policy is the table's.

@@ -70,7 +70,11 @@ pub fn split(bytes: &[u8]) -> Vec<Group> {
                 all.push((kind, body));
                 groups.push(Group { author, stream, first: checkpoint.first, bytes: join(&all) });
             }
-            RecordKind::Footer | RecordKind::Message => {}
+            RecordKind::Footer
+            | RecordKind::Message
+            | RecordKind::State
+            | RecordKind::Part
+            | RecordKind::Seal => {}
         }
     }
     groups

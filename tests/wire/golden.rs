@@ -455,8 +455,9 @@ fn pieces() {
     for (number, bytes) in PIECES {
         a.u8("block: piece", 3).uint("number", number.into()).run("bytes", bytes);
     }
+    a.u8("block: retire", 5).raw("device", &[9; 16]);
     a.crc();
-    a.matches_file("frame-piece", "Pieces of large values, after a block of rows.");
+    a.matches_file("frame-piece", "Pieces of large values after a block of rows, then a device retired.");
 
     let mut buf = [0; 256];
     let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 5, None).unwrap();
@@ -464,6 +465,7 @@ fn pieces() {
     for (number, bytes) in PIECES {
         assert_eq!(writer.piece(number, bytes), Ok(bytes.len()));
     }
+    writer.retire(DeviceId([9; 16])).unwrap();
     assert_eq!(writer.finish(), a.bytes);
 
     let frame = Frame::parse(&a.bytes).unwrap();
@@ -476,6 +478,7 @@ fn pieces() {
         let Some(Block::Piece(piece)) = blocks.next_block().unwrap() else { panic!("no piece") };
         assert_eq!((piece.number, piece.bytes), (number, bytes));
     }
+    assert!(matches!(blocks.next_block(), Ok(Some(Block::Retire(DeviceId([9, ..]))))));
     assert!(blocks.next_block().unwrap().is_none());
 }
 
@@ -580,13 +583,16 @@ fn headers() {
 
 #[test]
 fn record_heads() {
-    const KINDS: [RecordKind; 6] = [
+    const KINDS: [RecordKind; 9] = [
         RecordKind::Header,
         RecordKind::Certificate,
         RecordKind::Section,
         RecordKind::Frame,
         RecordKind::Checkpoint,
         RecordKind::Footer,
+        RecordKind::State,
+        RecordKind::Part,
+        RecordKind::Seal,
     ];
     let mut a = Asm::new();
     for (i, kind) in KINDS.into_iter().enumerate() {
@@ -603,7 +609,7 @@ fn record_heads() {
         "record-heads",
         "Heads of every kind with the shortest and the longest frame's length; the longest of all.",
     );
-    for (kind, len) in [(1, 3), (4, 65_537), (1, (1 << 20) + 1), (0, 4), (8, 4), (255, 4)] {
+    for (kind, len) in [(1, 3), (4, 65_537), (1, (1 << 20) + 1), (0, 4), (11, 4), (255, 4)] {
         let head = asm::record_head(kind, len).bytes;
         assert!(RecordHead::parse(head[..].try_into().unwrap()).is_err(), "{kind} {len}");
     }
@@ -698,6 +704,7 @@ fn a_whole_bundle() {
                 section = Some(key);
                 chain = Some(Chain::start(&key, of.stream));
             }
+            RecordKind::State | RecordKind::Part | RecordKind::Seal => panic!("a bundle is no snapshot"),
             RecordKind::Frame => {
                 assert_eq!(Frame::parse(body).unwrap().head.seq, 1);
                 let mut digest = GroupDigest::default();

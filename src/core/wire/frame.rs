@@ -97,6 +97,8 @@ pub struct FrameWriter<'b> {
 const BLOCK_DEF: u8 = 1;
 const BLOCK_ROWS: u8 = 2;
 const BLOCK_PIECE: u8 = 3;
+// 4 is kept for values by column.
+const BLOCK_RETIRE: u8 = 5;
 
 /// Without the frame's bytes, which would not fit into a log.
 #[cfg(feature = "defmt")]
@@ -177,6 +179,23 @@ impl<'b> FrameWriter<'b> {
     /// [`NoRoom`]; nothing was written.
     pub fn def(&mut self, def: &[u8]) -> Result<(), NoRoom> {
         self.block(BLOCK_DEF, 0, def)
+    }
+
+    /// Says that a device will not come back, so that the log need not wait for it.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing was written.
+    pub fn retire(&mut self, device: DeviceId) -> Result<(), NoRoom> {
+        if self.room() < 18 {
+            return Err(NoRoom);
+        }
+        self.close_rows();
+        let usable = self.usable();
+        self.buf[self.len] = BLOCK_RETIRE;
+        self.len += 1;
+        self.len += put(&mut self.buf[self.len..usable], &device)?;
+        self.empty = false;
+        Ok(())
     }
 
     /// Adds as much of `bytes` as fits, as a piece of the large value `number`; returns how much.
@@ -369,6 +388,8 @@ pub enum Block<'a> {
     },
     /// A part of a large value.
     Piece(Piece<'a>),
+    /// A device that will not come back.
+    Retire(DeviceId),
 }
 
 /// Walks the blocks of a frame; a block of rows must be walked to its end before the next.
@@ -394,6 +415,7 @@ impl<'a> Blocks<'a> {
                 let number = take(&mut self.rest)?;
                 Ok(Some(Block::Piece(Piece { number, bytes: take(&mut self.rest)? })))
             }
+            BLOCK_RETIRE => Ok(Some(Block::Retire(take(&mut self.rest)?))),
             BLOCK_ROWS => {
                 let def = take_bytes(&mut self.rest, 8)?;
                 let mut id = [0; 8];

@@ -37,6 +37,12 @@ pub enum RecordKind {
     Footer,
     /// A [`super::Message`]; in a session, never in a bundle.
     Message,
+    /// A row of what a snapshot's maker has: see `FORMAT.md`, "Snapshot".
+    State,
+    /// A part of a large value of the next [`RecordKind::State`].
+    Part,
+    /// The end of a snapshot, with its maker's signature.
+    Seal,
 }
 
 impl RecordKind {
@@ -49,6 +55,9 @@ impl RecordKind {
             5 => Self::Checkpoint,
             6 => Self::Footer,
             7 => Self::Message,
+            8 => Self::State,
+            9 => Self::Part,
+            10 => Self::Seal,
             _ => return None,
         })
     }

@@ -1,0 +1,172 @@
+//! Table definitions made into SQL. What comes from outside is quoted, or left out.
+
+use packmule_core::wire::Collation;
+
+use super::OwnedValue;
+use super::def::{ACTIONS, ColumnDef, DEVICE_COLUMN, Default, TableDef};
+use super::value::{Affinity, quote};
+
+impl TableDef {
+    /// `CREATE TABLE` for this definition; at a base, per-device rows stand under `device`.
+    pub(crate) fn create_sql(&self, gathered: bool) -> String {
+        let mut parts = Vec::new();
+        let integer_key = self.integer_key() && !gathered;
+        if gathered {
+            parts.push(format!("{} TEXT NOT NULL", quote(DEVICE_COLUMN)));
+        }
+        for c in &self.columns {
+            let mut part = self.column_sql(c);
+            if integer_key && c.key > 0 {
+                part.push_str(if self.autoincrement { " PRIMARY KEY AUTOINCREMENT" } else { " PRIMARY KEY" });
+            }
+            parts.push(part);
+        }
+        let list = |columns: &mut dyn Iterator<Item = usize>| {
+            let device = gathered.then(|| quote(DEVICE_COLUMN));
+            let columns = columns.map(|at| quote(&self.columns[at].name));
+            device.into_iter().chain(columns).collect::<Vec<_>>().join(", ")
+        };
+        if !integer_key {
+            parts.push(format!("PRIMARY KEY ({})", list(&mut self.keys())));
+        }
+        // Its owner keeps a row unique; here rows come one by one, and two may change places.
+        for unique in self.uniques.iter().filter(|_| !gathered) {
+            parts.push(format!("UNIQUE ({})", list(&mut unique.iter().map(|at| *at as usize))));
+        }
+        for key in self.foreign_keys.iter().filter(|_| !gathered) {
+            let side = |there: bool| {
+                let names = key.columns.iter().map(|c| quote(if there { &c.1 } else { &c.0 }));
+                names.collect::<Vec<_>>().join(", ")
+            };
+            parts.push(format!(
+                "FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} ON UPDATE {}",
+                side(false),
+                quote(&key.parent),
+                side(true),
+                ACTIONS[usize::from(key.on_delete)],
+                ACTIONS[usize::from(key.on_update)],
+            ));
+        }
+        let tail = if self.without_rowid && !gathered { " WITHOUT ROWID" } else { "" };
+        format!("CREATE TABLE {} ({}){tail}", quote(&self.name), parts.join(", "))
+    }
+
+    /// A column's part of `CREATE TABLE` or `ADD COLUMN`.
+    pub(crate) fn column_sql(&self, c: &ColumnDef) -> String {
+        let mut sql = quote(&c.name);
+        let decl_type = safe_type(&c.decl_type);
+        if !decl_type.is_empty() {
+            sql.push(' ');
+            sql.push_str(&decl_type);
+        }
+        if c.not_null {
+            sql.push_str(" NOT NULL");
+        }
+        match c.collation {
+            Collation::Binary => {}
+            Collation::NoCase => sql.push_str(" COLLATE NOCASE"),
+            Collation::RTrim => sql.push_str(" COLLATE RTRIM"),
+        }
+        match &c.default {
+            Default::None | Default::Expression => {}
+            Default::Literal(value) => {
+                sql.push_str(" DEFAULT ");
+                sql.push_str(&literal(value));
+            }
+            Default::Time => sql.push_str(" DEFAULT CURRENT_TIME"),
+            Default::Date => sql.push_str(" DEFAULT CURRENT_DATE"),
+            Default::Timestamp => sql.push_str(" DEFAULT CURRENT_TIMESTAMP"),
+        }
+        sql
+    }
+}
+
+/// A literal of a value.
+pub(crate) fn literal(value: &OwnedValue) -> String {
+    match value {
+        OwnedValue::Null => "NULL".into(),
+        OwnedValue::Int(i) if *i < 0 => format!("({i})"),
+        OwnedValue::Int(i) => format!("{i}"),
+        OwnedValue::Real(r) if r.is_infinite() => (if *r > 0.0 { "9e999" } else { "(-9e999)" }).into(),
+        OwnedValue::Real(r) => format!("({r:?})"),
+        OwnedValue::Text(t) => match std::str::from_utf8(t) {
+            Ok(text) if !text.contains('\0') => format!("'{}'", text.replace('\'', "''")),
+            _ => format!("(CAST({} AS TEXT))", hex_literal(t)),
+        },
+        OwnedValue::Blob(b) => hex_literal(b),
+    }
+}
+
+fn hex_literal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::from("x'"), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    }) + "'"
+}
+
+/// A declared type is copied into SQL only if it is plainly one; otherwise its affinity stands for it.
+fn safe_type(decl_type: &str) -> String {
+    const WORDS: [&str; 15] = [
+        "PRIMARY",
+        "UNIQUE",
+        "NOT",
+        "NULL",
+        "CHECK",
+        "DEFAULT",
+        "COLLATE",
+        "REFERENCES",
+        "GENERATED",
+        "ALWAYS",
+        "AS",
+        "CONSTRAINT",
+        "ON",
+        "DEFERRABLE",
+        "KEY",
+    ];
+    let (words, args) = decl_type.split_once('(').map_or((decl_type, None), |(w, a)| (w, Some(a)));
+    let plain = words.split_ascii_whitespace().all(|w| {
+        w.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && w.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !WORDS.contains(&w.to_ascii_uppercase().as_str())
+    });
+    let args_plain = args.is_none_or(|a| {
+        a.strip_suffix(')').is_some_and(|a| {
+            a.split(',').count() <= 2
+                && a.split(',').all(|n| !n.trim().is_empty() && n.trim().bytes().all(|b| b.is_ascii_digit()))
+        })
+    });
+    if plain && args_plain && (args.is_none() || !words.trim().is_empty()) {
+        return decl_type.to_owned();
+    }
+    (match Affinity::of(decl_type) {
+        Affinity::Integer => "INT",
+        Affinity::Text => "TEXT",
+        Affinity::Blob => "BLOB",
+        Affinity::Real => "REAL",
+        Affinity::Numeric => "NUMERIC",
+    })
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_from_outside_cannot_add_sql() {
+        for (given, made) in [
+            ("INTEGER", "INTEGER"),
+            ("varchar(20)", "varchar(20)"),
+            ("DECIMAL(10, 2)", "DECIMAL(10, 2)"),
+            ("unsigned big int", "unsigned big int"),
+            ("", ""),
+            ("INT PRIMARY KEY", "INT"),
+            ("TEXT) ; DROP TABLE x; --", "TEXT"),
+            ("TEXT DEFAULT (load_extension('x'))", "TEXT"),
+            ("\"x\"", "NUMERIC"),
+        ] {
+            assert_eq!(safe_type(given), made, "{given}");
+        }
+    }
+}

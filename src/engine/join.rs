@@ -1,0 +1,460 @@
+//! Starting from a snapshot: a new device, or one whose place in the log is gone.
+//!
+//! What a device had written itself and the snapshot's maker has not heard of is kept: it is told
+//! anew, under a new identity, as written without regard to what the snapshot has. Where both have
+//! a row and differ, that is a conflict.
+
+use std::io::{BufReader, Read, Seek};
+use std::path::Path;
+
+use ed25519_compact::{PublicKey, Signature};
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{CERT_MAX, Certificate, FrameFlags, Mode, VectorEntry};
+use rusqlite::params_from_iter;
+
+use super::bundle::{BundleReader, Item};
+use super::capture::note;
+use super::catalog::{State, Table};
+use super::def::TableDef;
+use super::error::{BundleProblem, Error, Result, Stranger};
+use super::load::Loader;
+use super::seal::SealOptions;
+use super::snapshot::SEAL_DOMAIN;
+use super::value::{Bind, read_key};
+use super::{Engine, FleetKey, InitOptions, Options, OwnedValue, keys};
+
+/// How a device starts from a snapshot.
+#[derive(Clone, Copy, Default)]
+pub struct JoinOptions<'a> {
+    /// Its name; a device that was one before keeps its own.
+    pub name: Option<&'a str>,
+    /// The fleet that vouches for its identity.
+    pub fleet: Option<&'a FleetKey>,
+}
+
+/// What a start from a snapshot did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JoinReport {
+    /// Who made the snapshot.
+    pub maker: Option<DeviceId>,
+    /// Its name.
+    pub maker_name: String,
+    /// Rows taken in.
+    pub rows: u64,
+    /// Frames in flight taken in.
+    pub frames: u64,
+    /// Rows that this database had and nobody had heard of: told anew.
+    pub kept: u64,
+    /// The device has a new identity.
+    pub new_identity: bool,
+}
+
+/// A snapshot that was verified.
+struct Verified {
+    maker: DeviceId,
+    maker_name: String,
+    certificate: Vec<u8>,
+    fleet: Option<[u8; 32]>,
+    vector: Vec<VectorEntry>,
+}
+
+/// A certificate of a snapshot, as long as it is being verified.
+struct Known {
+    id: DeviceId,
+    name: String,
+    key: [u8; 32],
+    fleet: Option<[u8; 32]>,
+    bytes: Vec<u8>,
+}
+
+/// A per-device table, to be tracked again.
+struct OwnTable {
+    def: TableDef,
+    appended: i64,
+    dirty: Vec<(Vec<u8>, i64)>,
+}
+
+impl Engine {
+    /// Makes a database a device that starts from a snapshot; creates the file if need be.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] if the snapshot is damaged, [`Error::Strangers`] if its maker is not of the given
+    /// fleet and not trusted, and those of [`Engine::init`]. The tables are as they were then.
+    pub fn join<R: Read + Seek>(
+        path: &Path,
+        snapshot: &mut R,
+        join: &JoinOptions<'_>,
+        options: Options,
+    ) -> Result<(Self, JoinReport)> {
+        let verified = verify(&mut *snapshot)?;
+        let is_device = path.exists() && {
+            let db = super::open_connection(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE, &options)?;
+            super::store::present(&db)?
+        };
+        // A device that is nobody's yet takes the snapshot's maker on its owner's word, unless a
+        // fleet is named.
+        if let Some(fleet) = join.fleet
+            && verified.fleet != Some(fleet.public_key())
+        {
+            let name = Some(verified.maker_name);
+            return Err(Error::Strangers(vec![Stranger { id: verified.maker, name, revoked: false }]));
+        }
+        let mut engine = if is_device {
+            Self::open_with(path, options)?
+        } else {
+            let name = join.name.unwrap_or("device");
+            Self::init_with(path, &InitOptions { name, base: false, fleet: join.fleet }, options)?
+        };
+        if is_device {
+            let judged = engine.reading(|e| {
+                e.judge(&Certificate::decode(&verified.certificate).map_err(super::log::bad)?)
+            })?;
+            if let Err(stranger) = judged {
+                return Err(Error::Strangers(vec![stranger]));
+            }
+        }
+        let report = engine.rebase(snapshot, &verified, join)?;
+        let path = engine.path.clone();
+        let options = std::mem::take(&mut engine.options);
+        drop(engine);
+        Ok((Self::open_with(&path, options)?, report))
+    }
+
+    /// Starts anew from a snapshot, in one transaction.
+    fn rebase<R: Read + Seek>(
+        &mut self,
+        snapshot: &mut R,
+        verified: &Verified,
+        join: &JoinOptions<'_>,
+    ) -> Result<JoinReport> {
+        snapshot.rewind().map_err(Error::Stream)?;
+        let mut new_key = None;
+        self.db.execute_batch("BEGIN IMMEDIATE")?;
+        let result = self.rebase_here(snapshot, verified, join, &mut new_key).and_then(|report| {
+            self.db.execute_batch("COMMIT")?;
+            Ok(report)
+        });
+        if result.is_err() {
+            self.poisoned = !super::roll_back(&self.db);
+            self.catalog.borrow_mut().forget();
+        }
+        let report = result?;
+        if new_key.is_some() {
+            keys::adopt_new_key(&keys::device_key_path(&self.path))?;
+        }
+        Ok(report)
+    }
+
+    fn rebase_here<R: Read + Seek>(
+        &mut self,
+        snapshot: &mut R,
+        verified: &Verified,
+        join: &JoinOptions<'_>,
+        new_key: &mut Option<ed25519_compact::SecretKey>,
+    ) -> Result<JoinReport> {
+        let mut report = JoinReport {
+            maker: Some(verified.maker),
+            maker_name: verified.maker_name.clone(),
+            ..JoinReport::default()
+        };
+        self.load_catalog()?;
+        self.begin_settling()?;
+        self.notice_schema_changes()?;
+        self.db.execute_batch(
+            "CREATE TEMP TABLE _pm_mine (name TEXT, key BLOB, present INTEGER, PRIMARY KEY (name, key)) WITHOUT ROWID",
+        )?;
+        let own = self.collect_mine(verified)?;
+        let had_log = Stream::ALL
+            .iter()
+            .try_fold(false, |any, s| Ok::<_, Error>(any | (self.position(self.me, *s)?.seq > 0)))?;
+        self.wipe()?;
+        if had_log {
+            *new_key = Some(self.new_identity(join)?);
+            self.key.clone_from(new_key);
+            report.new_identity = true;
+        }
+        let mut loader = Loader { engine: self, parts: 0, maker_defs: Vec::new(), report: &mut report };
+        loader.load(BundleReader::new(BufReader::new(snapshot)))?;
+        for own in own {
+            self.track_own_again(&own)?;
+        }
+        self.reload_catalog()?;
+        report.kept = self.tell_mine()?;
+        self.remember_schema()?;
+        self.db.execute_batch("DROP TABLE temp._pm_mine")?;
+        Ok(report)
+    }
+
+    /// Notes the rows that the snapshot's maker has not heard of, and copies them aside.
+    fn collect_mine(&self, verified: &Verified) -> Result<Vec<OwnTable>> {
+        let heard = |stream: Stream| {
+            let mine = |e: &&VectorEntry| (e.author, e.stream) == (self.identity.id, stream);
+            verified.vector.iter().find(mine).map_or(0, |e| e.seq)
+        };
+        let mut own = Vec::new();
+        for table in self.tables().iter().filter(|t| t.state == State::Tracked) {
+            let stream = super::seal::stream_of(table);
+            let mut unheard: Vec<Vec<u8>> = Vec::new();
+            for seq in heard(stream) + 1..=self.position(self.me, stream)?.seq {
+                self.keys_in_frame(table.tid, stream, seq, &mut unheard)?;
+            }
+            let n = table.def.keys().count();
+            let names: Vec<String> = (1..=n).map(|n| format!("k{n}")).collect();
+            let mut dirty =
+                self.db.prepare(&format!("SELECT DISTINCT {} FROM {}", names.join(", "), table.dirty()))?;
+            let mut rows = dirty.query([])?;
+            while let Some(row) = rows.next()? {
+                let values = (0..n)
+                    .map(|at| row.get_ref(at).map(super::value::from_sql))
+                    .collect::<rusqlite::Result<Vec<_>>>()?;
+                unheard.push(table.key_of(values.into_iter())?);
+            }
+            drop(rows);
+            unheard.sort();
+            unheard.dedup();
+            if table.def.mode == Mode::PerDevice {
+                own.push(self.own_table(table, unheard)?);
+                continue;
+            }
+            for key in unheard {
+                self.copy_mine(&table.def, table, &key)?;
+            }
+        }
+        Ok(own)
+    }
+
+    fn own_table(&self, table: &Table, unheard: Vec<Vec<u8>>) -> Result<OwnTable> {
+        let mut appended = table.appended;
+        let mut dirty = Vec::new();
+        for key in unheard {
+            if table.def.append {
+                if let Some(OwnedValue::Int(id)) = read_key(&key)?.first() {
+                    appended = appended.min(id - 1);
+                }
+            } else {
+                dirty.push((key, note::INSERT | note::DELETE));
+            }
+        }
+        Ok(OwnTable { def: table.def.clone(), appended, dirty })
+    }
+
+    fn keys_in_frame(&self, tid: i64, stream: Stream, seq: u64, keys: &mut Vec<Vec<u8>>) -> Result<()> {
+        use packmule_core::wire::{Block, Ops, Shape};
+        let body = self.frame_here(self.me, stream, seq)?;
+        let frame = super::log::parse(&body)?;
+        let mut blocks = frame.blocks();
+        while let Some(block) = blocks.next_block().map_err(super::log::bad)? {
+            let Block::Rows { def, body, offset } = block else { continue };
+            let def = self.op_def(def)?;
+            let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
+            while let Some(op) = ops.next_op().map_err(super::log::bad)? {
+                if def.tid == tid {
+                    keys.push(def.key_of(op.values(Shape { keys: &def.key_flags }))?);
+                }
+            }
+            blocks.resume(ops.rest());
+        }
+        Ok(())
+    }
+
+    pub(super) fn copy_mine(&self, def: &TableDef, table: &Table, key: &[u8]) -> Result<()> {
+        let copy = mine_table(&def.name);
+        self.db.execute_batch(&format!(
+            "CREATE TEMP TABLE IF NOT EXISTS {copy} AS SELECT * FROM {} WHERE 0",
+            table.sql_name
+        ))?;
+        let keys = read_key(key)?;
+        let present = self
+            .db
+            .prepare_cached(&format!("INSERT INTO {copy} {}", table.select_sql("*")))?
+            .execute(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
+        // One that a constraint keeps out is not in its table, and not deleted either.
+        if present == 0 && self.is_parked(table.tid, key)? {
+            return Ok(());
+        }
+        self.db
+            .prepare_cached("INSERT OR IGNORE INTO temp._pm_mine (name, key, present) VALUES (?1, ?2, ?3)")?
+            .execute((def.name.to_ascii_lowercase(), key, present > 0))?;
+        Ok(())
+    }
+
+    /// Forgets the log and all that was known by it.
+    fn wipe(&self) -> Result<()> {
+        for table in self.tables() {
+            if matches!(table.state, State::Tracked | State::Untracked) {
+                self.remove_capture(&table)?;
+            }
+            self.db.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.limbo()))?;
+            if table.shows_shared() {
+                self.db.execute_batch(&format!("DELETE FROM {}", table.sql_name))?;
+            }
+        }
+        for name in [
+            "stream", "frame", "group", "context", "ack", "floor", "def", "table", "head", "image",
+            "conflict", "parked", "dangling", "count",
+        ] {
+            self.db.execute_batch(&format!("DELETE FROM _pm_{name}"))?;
+        }
+        self.reload_catalog()
+    }
+
+    /// Becomes another device; the old one is retired.
+    fn new_identity(&mut self, join: &JoinOptions<'_>) -> Result<ed25519_compact::SecretKey> {
+        let path = keys::new_key_path(&keys::device_key_path(&self.path));
+        let _ = std::fs::remove_file(&path); // Of an attempt that was cut short.
+        let key = keys::new_device_key(&path, self.options.random)?;
+        let name = join.name.unwrap_or(&self.identity.name).to_owned();
+        let too_long = |_| Error::Usage("the name is too long".into());
+        let mut certificate = Certificate::new(&key, &name, self.identity.base).map_err(too_long)?;
+        if let Some(fleet) = join.fleet {
+            certificate = certificate.vouched(&fleet.0).map_err(too_long)?;
+        }
+        let mut buf = [0; CERT_MAX];
+        let len = certificate.encode(&mut buf).map_err(too_long)?;
+        self.note_retired(self.identity.id)?;
+        let lamport = super::store::get::<u64>(&self.db, "lamport")?;
+        super::devices::insert_self(&self.db, &certificate, &buf[..len])?;
+        super::store::set(&self.db, "lamport", lamport.unwrap_or(0))?;
+        (self.me, self.identity) = super::devices::identity(&self.db)?;
+        Ok(key)
+    }
+
+    fn track_own_again(&self, own: &OwnTable) -> Result<()> {
+        let (id, body) = own.def.encode()?;
+        let tid = self.keep_def(&own.def, id, &body)?;
+        self.db.execute(
+            "UPDATE _pm_table SET def = ?2, state = 1, announced = 0, appended = ?3, note = NULL WHERE tid = ?1",
+            (tid, id.0, own.appended),
+        )?;
+        self.reload_catalog()?;
+        let table = self.table(tid)?;
+        self.install_capture(&table)?;
+        for (key, what) in &own.dirty {
+            self.note_key(&table, &read_key(key)?, *what)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows that were copied aside where they differ, and seals them.
+    fn tell_mine(&self) -> Result<u64> {
+        let mut statement = self.db.prepare("SELECT name, key, present FROM temp._pm_mine")?;
+        let mine = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<rusqlite::Result<Vec<(String, Vec<u8>, bool)>>>()?;
+        let mut kept = 0;
+        for (name, key, present) in mine {
+            let Some(table) = self.table_named(&name).filter(|t| t.shows_shared()) else { continue };
+            let copy = mine_table(&name);
+            let shown = self.shown_row(&table, &key)?;
+            let keys = read_key(&key)?;
+            let row = if present {
+                let columns = table.column_list();
+                let sql = format!("SELECT {columns} FROM temp.{copy} WHERE {}", table.key_match_from(0));
+                let mut select = self.db.prepare(&sql)?;
+                let mut rows = select.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
+                match rows.next()? {
+                    Some(row) => {
+                        let values = (0..table.def.columns.len())
+                            .map(|at| OwnedValue::of(super::value::from_sql(row.get_ref(at)?)));
+                        Some(values.collect::<Result<Vec<_>>>()?)
+                    }
+                    None => continue,
+                }
+            } else {
+                None
+            };
+            if row == shown {
+                continue;
+            }
+            kept += 1;
+            self.remember_shown(&table, &key)?;
+            self.delete_row(&table, &key)?;
+            if let Some(row) = &row {
+                let columns: Vec<usize> = (0..table.def.columns.len()).collect();
+                let written = self
+                    .db
+                    .prepare_cached(&table.upsert_sql(&columns))?
+                    .execute(params_from_iter(row.iter().map(|v| Bind(v.borrow()))));
+                if let Err(e) = written {
+                    // A constraint that the snapshot's rows fill: it goes to limbo and is settled there.
+                    if e.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
+                        return Err(e.into());
+                    }
+                    return Err(Error::Row {
+                        table: table.def.name.clone(),
+                        reason: format!(
+                            "the row {} of this database and a row of the snapshot clash ({e}): change it here, then join",
+                            keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                        ),
+                    });
+                }
+            }
+            self.note_key(&table, &keys, if row.is_some() { note::INSERT } else { note::DELETE })?;
+        }
+        self.seal_here(SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() })?;
+        Ok(kept)
+    }
+}
+
+fn mine_table(name: &str) -> String {
+    super::value::quote(&format!("_pm_mine_{}", name.to_ascii_lowercase()))
+}
+
+/// Reads all of a snapshot and checks every signature in it.
+fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
+    snapshot.rewind().map_err(Error::Stream)?;
+    let mut reader = BundleReader::new(BufReader::new(snapshot));
+    let mut certificates: Vec<Known> = Vec::new();
+    let mut maker = None;
+    let mut vector = Vec::new();
+    loop {
+        let at = reader.offset();
+        match reader.next_item()? {
+            Item::Header(header) => {
+                maker = Some(header.header.sender);
+                vector = header.vector().collect();
+            }
+            Item::Certificate(c, bytes) => certificates.push(Known {
+                id: c.device(),
+                name: c.name.into(),
+                key: c.public_key,
+                fleet: c.fleet.map(|f| f.fleet),
+                bytes: bytes.to_vec(),
+            }),
+            Item::Checkpoint(checkpoint, _, end) => {
+                let known = certificates.iter().find(|c| c.id == checkpoint.author);
+                let good = known.is_some_and(|c| checkpoint.verify(&c.key, &end).is_ok());
+                if !good {
+                    return Err(Error::bundle(at, BundleProblem::Signature(checkpoint.author.to_string())));
+                }
+            }
+            Item::Seal(signature, digest) => {
+                let Some(maker) = maker.and_then(|id| certificates.into_iter().find(|c| c.id == id)) else {
+                    return Err(Error::bundle(
+                        at,
+                        BundleProblem::Structure("its maker's certificate is not in it"),
+                    ));
+                };
+                let good = PublicKey::new(maker.key)
+                    .verify([SEAL_DOMAIN, &digest].concat(), &Signature::new(signature))
+                    .is_ok();
+                if !good {
+                    return Err(Error::bundle(at, BundleProblem::Signature(maker.name)));
+                }
+                return Ok(Verified {
+                    maker: maker.id,
+                    maker_name: maker.name,
+                    certificate: maker.bytes,
+                    fleet: maker.fleet,
+                    vector,
+                });
+            }
+            Item::End => {
+                return Err(Error::Usage(
+                    "this is a bundle, not a snapshot: `packmule import` takes it in".into(),
+                ));
+            }
+            Item::Frame(..) | Item::State(_) | Item::Part(_) => {}
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! A snapshot's records, put into the database that starts from it.
+
+use std::io::Read;
+
+use packmule_core::model::{DeviceId, Value};
+use packmule_core::wire::{DefId, take};
+use rusqlite::params_from_iter;
+
+use super::bundle::{BundleReader, Item};
+use super::catalog::Table;
+use super::columns::Columns;
+use super::def::TableDef;
+use super::devices::trust;
+use super::error::{BundleProblem, Error, Result, Stranger};
+use super::join::JoinReport;
+use super::value::Bind;
+use super::{Engine, OwnedValue};
+
+/// Puts a snapshot's records into the database.
+pub(super) struct Loader<'e, 'r> {
+    pub engine: &'e Engine,
+    pub parts: i64,
+    /// The maker's definitions, by table: its columns have its numbers.
+    pub maker_defs: Vec<TableDef>,
+    pub report: &'r mut JoinReport,
+}
+
+impl Loader<'_, '_> {
+    pub(super) fn load(&mut self, mut reader: BundleReader<impl Read>) -> Result<()> {
+        let e = self.engine;
+        e.db.execute_batch("CREATE TEMP TABLE _pm_part (n INTEGER PRIMARY KEY, body BLOB)")?;
+        let mut first = None;
+        loop {
+            match reader.next_item()? {
+                Item::Header(_) => {}
+                Item::Certificate(certificate, bytes) => {
+                    // The maker vouches for those whose fleet is another, or none.
+                    let trust = match e.judge(&certificate)? {
+                        Ok(trust) => trust,
+                        Err(Stranger { revoked: true, .. }) => continue,
+                        Err(_) => trust::SINGLY,
+                    };
+                    e.learn(&certificate, bytes, trust)?;
+                }
+                Item::State(body) => self.state(body)?,
+                Item::Part(body) => {
+                    self.parts += 1;
+                    e.db.prepare_cached("INSERT INTO temp._pm_part (n, body) VALUES (?1, ?2)")?
+                        .execute((self.parts, body))?;
+                }
+                Item::Frame(section, frame, body) => {
+                    first = frame.group.or(first);
+                    let dev = e.device_number_or_new(section.author)?;
+                    e.db.prepare_cached(
+                        "INSERT INTO _pm_frame (dev, stream, seq, body) VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute((dev, section.stream.number(), frame.head.seq, body))?;
+                    self.report.frames += 1;
+                }
+                Item::Checkpoint(checkpoint, bytes, end) => {
+                    let Some(head) = first.take() else { continue };
+                    let dev = e.device_number_or_new(checkpoint.author)?;
+                    e.db.prepare_cached(
+                        "INSERT INTO _pm_group (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9)",
+                    )?
+                    .execute((
+                        dev,
+                        checkpoint.stream.number(),
+                        checkpoint.last,
+                        checkpoint.first,
+                        head.lamport,
+                        head.wall,
+                        head.pair,
+                        bytes,
+                        end.0,
+                    ))?;
+                }
+                Item::End | Item::Seal(..) => break,
+            }
+        }
+        e.db.execute_batch("DROP TABLE temp._pm_part")?;
+        Ok(())
+    }
+
+    fn state(&mut self, mut body: &[u8]) -> Result<()> {
+        let e = self.engine;
+        let bad = |error| Error::bundle(0, BundleProblem::Decode(error));
+        let kind: &str = take(&mut body).map_err(bad)?;
+        let mut values: Vec<Value<'_>> = Vec::new();
+        while !body.is_empty() {
+            values.push(take(&mut body).map_err(bad)?);
+        }
+        let wrong = || Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"));
+        let int = |at: usize| match values.get(at) {
+            Some(Value::Int(i)) => Ok(*i),
+            _ => Err(wrong()),
+        };
+        let blob = |at: usize| match values.get(at) {
+            Some(Value::Blob(b)) => Ok(*b),
+            _ => Err(wrong()),
+        };
+        let text = |at: usize| match values.get(at) {
+            Some(Value::Text(t)) => std::str::from_utf8(t).map_err(|_| wrong()),
+            _ => Err(wrong()),
+        };
+        let device = |at: usize| -> Result<i64> {
+            e.device_number_or_new(DeviceId(blob(at)?.try_into().map_err(|_| wrong())?))
+        };
+        let tid = |at: usize| -> Result<i64> { e.table_named(text(at)?).map(|t| t.tid).ok_or_else(wrong) };
+        let rest = |from: usize| values.get(from..).unwrap_or_default().iter().map(|v| Bind(*v));
+        match kind {
+            "lamport" => {
+                let ours = super::store::get::<i64>(&e.db, "lamport")?.unwrap_or(0);
+                super::store::set(&e.db, "lamport", ours.max(int(0)?))?;
+            }
+            "stream" => {
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_stream (dev, stream, seq, chain) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute((device(0)?, int(1)?, int(2)?, blob(3)?))?;
+            }
+            "context" => {
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_context (dev, stream, other, seq) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute((device(0)?, int(1)?, device(2)?, int(3)?))?;
+            }
+            "floor" => {
+                e.db.prepare_cached("INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)")?
+                    .execute((device(0)?, int(1)?, int(2)?))?;
+            }
+            "retired" => e.note_retired(DeviceId(blob(0)?.try_into().map_err(|_| wrong())?))?,
+            "def" => {
+                let def = TableDef::decode(blob(0)?).map_err(bad)?;
+                e.keep_def(&def, DefId::of(blob(0)?), blob(0)?)?;
+            }
+            "table" => self.table(tid(0)?, blob(1)?, int(2)? == 1)?,
+            "row" | "limbo" => {
+                let table = e.table(tid(0)?)?;
+                self.row(&table, kind == "limbo", &values[1..])?;
+            }
+            "head" => {
+                let columns = match values.get(8) {
+                    Some(Value::Blob(mask)) => Some(self.columns_here(tid(0)?, &Columns::of_bytes(mask))?),
+                    _ => None,
+                };
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                )?
+                .execute((
+                    tid(0)?,
+                    blob(1)?,
+                    device(2)?,
+                    int(3)?,
+                    int(4)?,
+                    int(5)?,
+                    int(6)?,
+                    int(7)?,
+                    columns.as_ref().map(Columns::as_bytes),
+                ))?;
+            }
+            "count" => {
+                let mut one = Columns::default();
+                one.insert(usize::try_from(int(2)?).ok().filter(|c| *c < 4096).ok_or_else(wrong)?);
+                let here = self.columns_here(tid(0)?, &one)?;
+                let table = e.table(tid(0)?)?;
+                let column = (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)?;
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )?
+                .execute((tid(0)?, blob(1)?, column as i64, device(3)?, int(4)?, int(5)?, int(6)?))?;
+            }
+            "conflict" | "dangling" | "image" | "parked" => {
+                let marks: Vec<String> = (2..=values.len()).map(|n| format!("?{n}")).collect();
+                let sql = format!("INSERT INTO _pm_{kind} VALUES (?1, {})", marks.join(", "));
+                let tid = tid(0)?;
+                let params = std::iter::once(Bind(Value::Int(tid))).chain(rest(1));
+                e.db.prepare_cached(&sql)?.execute(params_from_iter(params))?;
+            }
+            _ => return Err(wrong()),
+        }
+        Ok(())
+    }
+
+    /// Makes a table of the snapshot a table here.
+    fn table(&mut self, tid: i64, def_id: &[u8], shown: bool) -> Result<()> {
+        let e = self.engine;
+        let theirs = e.op_def(DefId(def_id.try_into().map_err(|_| {
+            Error::bundle(0, BundleProblem::Structure("a definition's id of another length"))
+        })?))?;
+        self.maker_defs.retain(|d| !d.name.eq_ignore_ascii_case(&theirs.def.name));
+        self.maker_defs.push(theirs.def.clone());
+        e.db.execute("UPDATE _pm_table SET def = ?2, announced = 1 WHERE tid = ?1", (tid, def_id))?;
+        e.reload_catalog()?;
+        if !shown {
+            return Ok(());
+        }
+        let there: Option<i64> = super::value::maybe(
+            &e.db,
+            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE",
+            [&theirs.def.name],
+        )?;
+        if there.is_none() {
+            e.db.execute_batch(&theirs.def.create_sql(false))?;
+        } else {
+            self.take_over(tid, &theirs.def)?;
+        }
+        e.db.execute("UPDATE _pm_table SET state = 1 WHERE tid = ?1", [tid])?;
+        e.reload_catalog()?;
+        e.install_capture(&*e.table(tid)?)
+    }
+
+    /// A table of this name is here: its rows are ours, to be told after the snapshot's.
+    fn take_over(&self, tid: i64, theirs: &TableDef) -> Result<()> {
+        let e = self.engine;
+        let ours = TableDef::read(&e.db, &theirs.name)?;
+        let keys =
+            |d: &TableDef| d.keys().map(|at| d.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
+        if keys(&ours) != keys(theirs) {
+            return Err(Error::cannot_track(
+                &theirs.name,
+                "the snapshot has a table of this name with another primary key",
+            ));
+        }
+        let mut def = theirs.clone();
+        def.columns.extend(ours.columns.iter().filter(|c| theirs.column(&c.name).is_none()).cloned());
+        for column in theirs.columns.iter().filter(|c| ours.column(&c.name).is_none()) {
+            e.db.execute_batch(&format!(
+                "ALTER TABLE main.{} ADD COLUMN {}",
+                super::value::quote(&theirs.name),
+                def.column_sql(column)
+            ))?;
+        }
+        e.adopt_def(tid, &def)?;
+        e.reload_catalog()?;
+        let table = e.table(tid)?;
+        // Those of a table that was tracked are copied aside already, and it is empty.
+        let mut rows = e.db.prepare(&format!("SELECT {} FROM {}", def.key_list(""), table.sql_name))?;
+        let n = def.keys().count();
+        let mut found = rows.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = found.next()? {
+            let values = (0..n)
+                .map(|at| row.get_ref(at).map(super::value::from_sql))
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            all.push(table.key_of(values.into_iter())?);
+        }
+        drop(found);
+        for key in all {
+            e.copy_mine(&def, &table, &key)?;
+        }
+        e.db.execute_batch(&format!("DELETE FROM {}", table.sql_name))?;
+        Ok(())
+    }
+
+    /// The maker's columns, by their numbers here.
+    fn columns_here(&self, tid: i64, theirs: &Columns) -> Result<Columns> {
+        let table = self.engine.table(tid)?;
+        let maker = self.maker_defs.iter().find(|d| d.name.eq_ignore_ascii_case(&table.def.name));
+        let maker =
+            maker.ok_or_else(|| Error::bundle(0, BundleProblem::Structure("a row of an unknown table")))?;
+        let here = |(at, c): (usize, &super::def::ColumnDef)| {
+            table.def.column(&c.name).filter(|_| theirs.contains(at))
+        };
+        Ok(maker.columns.iter().enumerate().filter_map(here).collect())
+    }
+
+    /// Writes a row; large values come from the parts before it.
+    fn row(&mut self, table: &Table, limbo: bool, values: &[Value<'_>]) -> Result<()> {
+        let e = self.engine;
+        let wrong = || Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"));
+        let maker = self
+            .maker_defs
+            .iter()
+            .find(|d| d.name.eq_ignore_ascii_case(&table.def.name))
+            .ok_or_else(wrong)?;
+        if values.len() != maker.columns.len() {
+            return Err(wrong());
+        }
+        let columns: Option<Vec<usize>> = maker.columns.iter().map(|c| table.def.column(&c.name)).collect();
+        let columns = columns.ok_or_else(wrong)?;
+        let names: Vec<String> =
+            columns.iter().map(|at| super::value::quote(&table.def.columns[*at].name)).collect();
+        let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
+        let name = if limbo { table.limbo() } else { table.sql_name.clone() };
+        // A large value is put together in memory: whoever reads the row needs it there as well.
+        let mut owned = Vec::with_capacity(values.len());
+        for value in values {
+            owned.push(match value {
+                Value::Big(big) => {
+                    let mut whole: Vec<u8> = Vec::new();
+                    while (whole.len() as u64) < big.len {
+                        let sql = "DELETE FROM temp._pm_part WHERE n = (SELECT min(n) FROM temp._pm_part) RETURNING body";
+                        let part: Vec<u8> = super::value::maybe(&e.db, sql, [])?.ok_or_else(wrong)?;
+                        whole.extend(part);
+                    }
+                    if big.text { OwnedValue::Text(whole) } else { OwnedValue::Blob(whole) }
+                }
+                value => OwnedValue::of(*value)?,
+            });
+        }
+        let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));
+        e.db.prepare_cached(&sql)?.execute(params_from_iter(owned.iter().map(|v| Bind(v.borrow()))))?;
+        self.report.rows += u64::from(!limbo);
+        Ok(())
+    }
+}

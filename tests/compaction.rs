@@ -1,0 +1,214 @@
+//! Compaction, retirement, snapshots and what starts from them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+use std::io::Cursor;
+
+use common::*;
+use packmule::{ConflictKind, Engine, JoinOptions};
+
+const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, u TEXT UNIQUE)";
+
+fn join(world: &World, name: &str, snapshot: &[u8]) -> (Engine, packmule::JoinReport) {
+    let options = JoinOptions { name: Some(name), fleet: Some(&world.fleet) };
+    Engine::join(&world.path(name), &mut Cursor::new(snapshot), &options, world.options()).unwrap()
+}
+
+fn snapshot(of: &mut Engine) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    of.snapshot(&mut bytes).unwrap();
+    bytes
+}
+
+fn counted(engine: &Engine, table: &str) -> String {
+    rows(engine, &format!("SELECT count(*) FROM {table}")).remove(0)
+}
+
+/// Three devices in step, with some rows.
+fn three() -> (World, Engine, Engine, Engine) {
+    let world = World::new();
+    let mut a = world.board_with("a", NOTES, &["notes"]);
+    let mut b = world.board("b");
+    let mut c = world.board("c");
+    for n in 0..20 {
+        sql(&a, &format!("INSERT INTO notes VALUES ('n{n}', 'first', 'u{n}')"));
+    }
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    (world, a, b, c)
+}
+
+/// Everybody compacts, hears what the others have seen, and compacts again.
+fn compact_all(devices: &mut [&mut Engine]) {
+    for _ in 0..2 {
+        for device in devices.iter_mut() {
+            device.compact().unwrap();
+        }
+        carry_all(devices);
+    }
+}
+
+#[test]
+fn what_all_have_is_folded_and_the_digest_stays() {
+    let (_world, mut a, mut b, mut c) = three();
+    let digest = a.digest(false).unwrap();
+    assert_ne!(counted(&b, "_pm_head"), "0");
+    compact_all(&mut [&mut a, &mut b, &mut c]);
+    for device in [&mut a, &mut b, &mut c] {
+        device.compact().unwrap();
+        assert_eq!(device.digest(false).unwrap(), digest);
+        assert_eq!(counted(device, "_pm_head"), "0");
+        assert_eq!(rows(device, "SELECT count(*) FROM _pm_frame WHERE length(body) > 400"), ["0"]);
+        assert!(device.verify().unwrap().problems.is_empty());
+    }
+    // Life goes on.
+    sql(&a, "UPDATE notes SET body = 'second' WHERE id = 'n1'");
+    sql(&b, "UPDATE notes SET body = 'other' WHERE id = 'n1'");
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    digests_equal(&[&a, &b, &c]);
+    assert_eq!(c.conflicts().unwrap().len(), 1);
+}
+
+#[test]
+fn a_conflict_outlives_compaction() {
+    let (_world, mut a, mut b, mut c) = three();
+    sql(&a, "UPDATE notes SET body = 'second' WHERE id = 'n1'");
+    sql(&b, "UPDATE notes SET body = 'other' WHERE id = 'n1'");
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    let before = c.conflicts().unwrap();
+    compact_all(&mut [&mut a, &mut b, &mut c]);
+    c.compact().unwrap();
+    assert_eq!(c.conflicts().unwrap(), before);
+    c.resolve(&before[0].id, &packmule::Resolution::Take(a.identity().id)).unwrap();
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    digests_equal(&[&a, &b, &c]);
+    assert_eq!(rows(&a, "SELECT body FROM notes WHERE id = 'n1'"), ["\"second\""]);
+    compact_all(&mut [&mut a, &mut b, &mut c]);
+    c.compact().unwrap();
+    assert_eq!(counted(&c, "_pm_head"), "0");
+}
+
+#[test]
+fn a_silent_device_holds_the_log_back_until_it_is_retired() {
+    let (_world, mut a, mut b, mut c) = three();
+    sql(&a, "UPDATE notes SET body = 'second'");
+    carry_all(&mut [&mut a, &mut b]);
+    for device in [&mut a, &mut b] {
+        device.compact().unwrap();
+    }
+    carry_all(&mut [&mut a, &mut b]);
+    let report = a.compact().unwrap();
+    assert!(report.held_back_by.clone().unwrap().0.starts_with("c-"), "{report:?}");
+    assert_ne!(counted(&a, "_pm_head"), "0");
+    let c_id = c.identity().id;
+    a.retire(c_id).unwrap();
+    carry_all(&mut [&mut a, &mut b]);
+    for device in [&mut a, &mut b] {
+        let report = device.compact().unwrap();
+        assert_eq!(counted(device, "_pm_head"), "0", "{report:?}");
+    }
+    assert!(b.devices().unwrap().iter().any(|d| d.id == c_id && d.retired), "it travels");
+
+    // The retired device comes back with a write of its own: it is told to join, and loses nothing.
+    sql(&c, "UPDATE notes SET body = 'of c' WHERE id = 'n2'; INSERT INTO notes VALUES ('new', 'of c', NULL)");
+    let bytes = whole_bundle(&mut c);
+    let report = import(&mut a, &bytes);
+    assert!(report.waits[0].missing.contains("packmule join"), "{report:?}");
+    let bytes = snapshot(&mut a);
+    let world = _world;
+    drop(c);
+    let (mut c, report) = join(&world, "c", &bytes);
+    assert!(report.new_identity && report.kept == 2, "{report:?}");
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    digests_equal(&[&a, &b, &c]);
+    assert_eq!(rows(&b, "SELECT body FROM notes WHERE id = 'new'"), ["\"of c\""]);
+    let conflicts = b.conflicts().unwrap();
+    assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+    assert_eq!(conflicts[0].kind, ConflictKind::UpdateUpdate);
+    assert_eq!(conflicts[0].versions.len(), 2);
+    assert_eq!(conflicts, a.conflicts().unwrap());
+    assert_eq!(conflicts, c.conflicts().unwrap());
+}
+
+#[test]
+fn a_new_device_starts_from_a_snapshot_and_takes_part_in_conflicts() {
+    let (world, mut a, mut b, mut c) = three();
+    compact_all(&mut [&mut a, &mut b, &mut c]);
+    sql(&b, "UPDATE notes SET body = 'in flight' WHERE id = 'n3'");
+    carry(&mut b, &mut a);
+    a.compact().unwrap();
+    let bytes = snapshot(&mut a);
+    let (mut d, report) = join(&world, "d", &bytes);
+    assert_eq!((report.rows, report.kept, report.new_identity), (20, 0, false));
+    digests_equal(&[&a, &d]);
+    // An edit that is concurrent to one that was in flight, and one that is not.
+    sql(&c, "UPDATE notes SET body = 'of c' WHERE id = 'n3'");
+    sql(&d, "UPDATE notes SET body = 'of d' WHERE id = 'n4'");
+    carry_all(&mut [&mut a, &mut b, &mut c, &mut d]);
+    digests_equal(&[&a, &b, &c, &d]);
+    assert_eq!(d.conflicts().unwrap().len(), 1);
+    assert_eq!(rows(&b, "SELECT body FROM notes WHERE id = 'n4'"), ["\"of d\""]);
+    assert!(d.verify().unwrap().problems.is_empty());
+}
+
+#[test]
+fn a_database_with_rows_of_its_own_joins_and_loses_none() {
+    let (world, mut a, mut b, mut c) = three();
+    compact_all(&mut [&mut a, &mut b, &mut c]);
+    let bytes = snapshot(&mut a);
+    open(&world.path("d"))
+        .execute_batch(&format!("{NOTES}; INSERT INTO notes VALUES ('n5', 'mine', 'u5'), ('mine', 'mine', NULL), ('n6', 'first', 'u6')"))
+        .unwrap();
+    let (mut d, report) = join(&world, "d", &bytes);
+    assert_eq!(report.kept, 2, "equal rows are no news");
+    carry_all(&mut [&mut a, &mut b, &mut c, &mut d]);
+    digests_equal(&[&a, &b, &c, &d]);
+    assert_eq!(a.conflicts().unwrap().len(), 1);
+    assert_eq!(rows(&a, "SELECT count(*) FROM notes"), ["21"]);
+}
+
+#[test]
+fn a_snapshot_is_signed_and_whole() {
+    let (world, mut a, ..) = three();
+    sql(&a, "INSERT INTO notes VALUES ('big', replace(hex(zeroblob(100000)), '0', 'x'), NULL)");
+    let bytes = snapshot(&mut a);
+    let options = JoinOptions { name: Some("d"), fleet: Some(&world.fleet) };
+    for at in (0..bytes.len()).step_by(997) {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1;
+        let joined = Engine::join(&world.path("bad"), &mut Cursor::new(&bad), &options, world.options());
+        assert!(joined.is_err(), "a flip at {at}");
+        let joined =
+            Engine::join(&world.path("bad"), &mut Cursor::new(&bytes[..at]), &options, world.options());
+        assert!(joined.is_err(), "cut at {at}");
+    }
+    assert!(!world.path("bad").exists());
+    let (d, _) = join(&world, "d", &bytes);
+    digests_equal(&[&a, &d]);
+    assert!(try_import(&mut a, &bytes).is_err(), "a snapshot is no bundle");
+    let other = World::seeded(9);
+    let stranger = JoinOptions { name: Some("e"), fleet: Some(&other.fleet) };
+    let refused = Engine::join(&world.path("e"), &mut Cursor::new(&bytes), &stranger, world.options());
+    assert!(matches!(refused, Err(packmule::Error::Strangers(_))));
+    assert!(!world.path("e").exists());
+}
+
+#[test]
+fn per_device_rows_are_folded_once_every_base_has_them() {
+    let world = World::new();
+    let mut base = world.base("base");
+    let mut a = world.board("a");
+    sql(&a, "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v REAL)");
+    a.track("readings", &append()).unwrap();
+    sql(&a, "INSERT INTO readings (v) VALUES (1.5), (2.5)");
+    a.compact().unwrap();
+    assert_ne!(rows(&a, "SELECT count(*) FROM _pm_frame WHERE stream = 1"), ["0"], "no base has them");
+    carry_all(&mut [&mut a, &mut base]);
+    a.compact().unwrap();
+    base.compact().unwrap();
+    for device in [&a, &base] {
+        assert_eq!(rows(device, "SELECT count(*) FROM _pm_frame WHERE stream = 1"), ["0"]);
+    }
+    sql(&a, "INSERT INTO readings (v) VALUES (3.5)");
+    carry_all(&mut [&mut a, &mut base]);
+    assert_eq!(rows(&base, "SELECT v FROM readings ORDER BY id"), ["1.5r", "2.5r", "3.5r"]);
+}

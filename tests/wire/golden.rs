@@ -583,13 +583,14 @@ fn headers() {
 
 #[test]
 fn record_heads() {
-    const KINDS: [RecordKind; 9] = [
+    const KINDS: [RecordKind; 10] = [
         RecordKind::Header,
         RecordKind::Certificate,
         RecordKind::Section,
         RecordKind::Frame,
         RecordKind::Checkpoint,
         RecordKind::Footer,
+        RecordKind::Message,
         RecordKind::State,
         RecordKind::Part,
         RecordKind::Seal,

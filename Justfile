@@ -21,4 +21,8 @@ fmt:
 
 # Builds the program for a board of boards/.
 build BOARD:
-    cargo build --release -p packmule-cli --target "$(sed -n 's/^target = "\(.*\)"/\1/p' boards/{{BOARD}}/board.toml)"
+    tools/cross {{BOARD}}
+
+# Makes a Debian package for a board, in target/.
+deb BOARD:
+    tools/deb {{BOARD}} "${CARGO_TARGET_DIR:-target}"

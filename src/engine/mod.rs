@@ -100,6 +100,8 @@ pub struct Options {
     pub frame_bytes: usize,
     /// How many bytes of frames are applied in one transaction; a group is never split.
     pub window_bytes: usize,
+    /// The page size of databases that are made: a power of two, 512 to 65,536.
+    pub page_bytes: u32,
     /// The wall clock.
     pub clock: Box<dyn Fn() -> WallMs + Send>,
     /// Where the seed of a new secret key comes from: must not be guessable.
@@ -113,6 +115,7 @@ impl Default for Options {
             cache_kib: 4_096,
             frame_bytes: 16_384,
             window_bytes: 1 << 20,
+            page_bytes: 4_096,
             random: keys::system_random,
             clock: Box::new(|| {
                 let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -195,6 +198,9 @@ impl Engine {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
             &options,
         )?;
+        if fresh {
+            db.execute_batch(&format!("PRAGMA page_size = {}", options.page_bytes))?;
+        }
         let made = Self::make_device(&db, path, init, options.random);
         if made.is_err() {
             roll_back(&db);

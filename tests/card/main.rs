@@ -4,10 +4,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod disks;
 mod memory;
 mod pulled_out;
 mod rules;
-mod vfat;
 
 use packmule::Engine;
 use packmule::carry::card::{self, Exchange, Limits};

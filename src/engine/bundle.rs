@@ -309,7 +309,16 @@ pub fn inspect(input: impl Read) -> Result<BundleInfo> {
             }
             Item::State(_) => info.state_rows += 1,
             Item::Part(_) => {}
-            Item::End | Item::Seal(..) => {
+            Item::Seal(signature, digest) => {
+                let key = info.sender.and_then(|maker| keys.get(&maker));
+                let good = key.is_some_and(|key| super::snapshot::is_sealed_by(key, &signature, &digest));
+                if !good {
+                    return Err(Error::bundle(at, BundleProblem::Signature("its maker".into())));
+                }
+                info.bytes = reader.offset();
+                return Ok(info);
+            }
+            Item::End => {
                 info.bytes = reader.offset();
                 return Ok(info);
             }

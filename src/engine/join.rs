@@ -7,7 +7,6 @@
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
-use ed25519_compact::{PublicKey, Signature};
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{CERT_MAX, Certificate, FrameFlags, Mode, VectorEntry};
 use rusqlite::params_from_iter;
@@ -19,7 +18,6 @@ use super::def::TableDef;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::load::Loader;
 use super::seal::SealOptions;
-use super::snapshot::SEAL_DOMAIN;
 use super::value::{Bind, read_key};
 use super::{Engine, FleetKey, InitOptions, Options, OwnedValue, keys};
 
@@ -435,9 +433,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
                         BundleProblem::Structure("its maker's certificate is not in it"),
                     ));
                 };
-                let good = PublicKey::new(maker.key)
-                    .verify([SEAL_DOMAIN, &digest].concat(), &Signature::new(signature))
-                    .is_ok();
+                let good = super::snapshot::is_sealed_by(&maker.key, &signature, &digest);
                 if !good {
                     return Err(Error::bundle(at, BundleProblem::Signature(maker.name)));
                 }

@@ -6,7 +6,7 @@
 
 use std::io::Write;
 
-use ed25519_compact::Noise;
+use ed25519_compact::{Noise, PublicKey, Signature};
 use packmule_core::model::{Big, Stream, Value};
 use packmule_core::wire::{Mode, RecordKind, put};
 use rusqlite::types::ValueRef;
@@ -20,7 +20,12 @@ use super::export::{RecordWriter, Wanted};
 use super::value::{Bind, from_sql, quote};
 
 /// What the maker signs begins with this.
-pub(super) const SEAL_DOMAIN: &[u8] = b"packmule/1 snapshot";
+const SEAL_DOMAIN: &[u8] = b"packmule/1 snapshot";
+
+/// Whether a snapshot with this digest carries the signature of this key.
+pub(super) fn is_sealed_by(key: &[u8; 32], signature: &[u8; 64], digest: &[u8; 32]) -> bool {
+    PublicKey::new(*key).verify([SEAL_DOMAIN, digest].concat(), &Signature::new(*signature)).is_ok()
+}
 
 /// A part of a large value has at most so many bytes.
 pub(super) const PART_BYTES: usize = 32_768;

@@ -71,7 +71,7 @@ fn not_a_fleet_key(file: &Path, error: packmule::Error) -> Failure {
 }
 
 /// What this machine is called.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     let name = ["/proc/sys/kernel/hostname", "/etc/hostname"]
         .iter()
         .find_map(|file| std::fs::read_to_string(file).ok())

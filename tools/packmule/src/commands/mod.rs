@@ -1,6 +1,7 @@
 //! The table of commands: help, usage lines and parsing are made from it.
 
 mod board;
+mod compaction;
 mod conflicts;
 mod device;
 mod exchange;
@@ -190,6 +191,58 @@ pub const COMMANDS: &[Command] = &[
                 this is needed only to mark a point, for instance after each hour.",
         examples: &["packmule seal north.db"],
         run: tables::seal,
+    },
+    Command {
+        name: "compact",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[],
+        group: TABLES,
+        summary: "fold away what every device has",
+        about: "What every device that is not retired is known to have leaves the log; tables, open conflicts and digest stay as they \
+                are. Tells in the log what this device has seen, so that others can compact too: run it now and then on each.",
+        examples: &["packmule compact base.db"],
+        run: compaction::compact,
+    },
+    Command {
+        name: "snapshot",
+        operands: "DB FILE",
+        count: (2, 2),
+        flags: &[],
+        group: CARRY,
+        summary: "write what a new device starts from",
+        about: "A signed file with the rows of the shared tables and the frames that are still in flight. A device that is new, or \
+                whose place in the log was compacted away, starts from it with `packmule join`.",
+        examples: &["packmule snapshot base.db start.pms"],
+        run: compaction::snapshot,
+    },
+    Command {
+        name: "join",
+        operands: "DB FILE",
+        count: (2, 2),
+        flags: &[
+            flag("name", Some("NAME"), "what people call the device (the host's name)"),
+            flag("fleet", Some("FILE"), "the fleet key that vouches for it"),
+        ],
+        group: CARRY,
+        summary: "start from a snapshot",
+        about: "Makes the database a device that has what the snapshot has (and the file, if need be). Rows that it had itself and that \
+                nobody had heard of are kept: where the snapshot has other ones, that is a conflict. A device that had sealed frames \
+                before gets a new identity.",
+        examples: &["packmule join south.db start.pms --name south --fleet fleet.key"],
+        run: compaction::join,
+    },
+    Command {
+        name: "retire",
+        operands: "DB DEVICE",
+        count: (2, 2),
+        flags: &[],
+        group: DEVICES,
+        summary: "let the log wait for a device no longer",
+        about: "For a device that will not come back: until it is retired, whatever it is not known to have stays in every log. It \
+                travels to all devices. Should the device come back, it starts from a snapshot.",
+        examples: &["packmule retire base.db south"],
+        run: compaction::retire,
     },
     Command {
         name: "export",

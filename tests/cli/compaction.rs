@@ -1,0 +1,28 @@
+//! compact, snapshot, join and retire, from the command line.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "support/mod.rs"]
+mod support;
+use support::Desk;
+
+#[test]
+fn a_newcomer_starts_from_what_was_compacted() {
+    let desk = Desk::new();
+    desk.run("fleet new f.key").ok();
+    desk.run("init a.db --name a --fleet f.key").ok();
+    desk.sql("a.db", "CREATE TABLE n (id TEXT PRIMARY KEY, v); INSERT INTO n VALUES (1, 2), (3, 4)");
+    desk.run("track a.db n").ok();
+    let folded = desk.run("compact a.db --json").json();
+    assert_eq!(folded["frames_left"], 0);
+    assert_eq!(desk.run("snapshot a.db s.pms --json").json()["rows"], 2);
+    let joined = desk.run("join b.db s.pms --name b --fleet f.key --json").json();
+    assert_eq!((joined["rows"].as_u64(), joined["new_identity"].as_bool()), (Some(2), Some(false)));
+    assert_eq!(
+        desk.run("digest a.db --json").json()["digest"],
+        desk.run("digest b.db --json").json()["digest"]
+    );
+    desk.run("verify s.pms").ok();
+    desk.run("export b.db b.pmb").ok();
+    desk.run("import a.db b.pmb").ok();
+    desk.run("retire a.db b").ok();
+}

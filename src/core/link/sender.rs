@@ -207,7 +207,8 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
 
     /// The bytes of a piece, as they lie in the ring.
     pub(super) fn bytes(&self, piece: &Piece) -> (&[u8], &[u8]) {
-        let at = (self.start + piece.offset.wrapping_sub(self.whole) as usize) % TX;
+        // Reduced first: after a peer's wrong acknowledgement it may be near 2^32, where `usize` may end.
+        let at = (self.start + piece.offset.wrapping_sub(self.whole) as usize % TX) % TX;
         let first = piece.bytes.min(TX - at);
         let head = self.ring.get(at..at + first).unwrap_or_default();
         (head, self.ring.get(..piece.bytes - first).unwrap_or_default())

@@ -14,6 +14,10 @@ pub const FORMAT_VERSION: u8 = 1;
 /// The largest frame, in bytes, CRC included.
 pub const FRAME_MAX: usize = 65_536;
 
+/// The highest stamp that a group can have. Nobody counts so far; a device that claims to have is
+/// refused, before it can use up the numbers of all who hear of it.
+pub const LAMPORT_MAX: u64 = 1 << 62;
+
 const CRC_LEN: usize = 4;
 
 /// What a frame says of itself, as bits.
@@ -315,7 +319,7 @@ impl<'a> Frame<'a> {
         let mut contexts: &[u8] = &[];
         if head.flags.has(FrameFlags::FIRST) {
             let of_group: GroupHead = take(&mut rest)?;
-            if of_group.lamport > COUNT_MAX || of_group.pair > COUNT_MAX {
+            if of_group.lamport > LAMPORT_MAX || of_group.pair > COUNT_MAX {
                 return Err(DecodeError::Malformed("a count out of its range"));
             }
             let start = rest;

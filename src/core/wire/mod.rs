@@ -24,7 +24,7 @@ pub use def::{
 pub use error::{DecodeError, NoRoom};
 pub use frame::{
     Block, Blocks, Context, FORMAT_VERSION, FRAME_MAX, Frame, FrameFlags, FrameHead, FrameWriter, GroupHead,
-    GroupStart, Piece,
+    GroupStart, LAMPORT_MAX, Piece,
 };
 pub use record::{
     Footer, Header, HeaderReader, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, VectorEntry,

@@ -1,4 +1,59 @@
-//! Packmule keeps SQLite databases in step without a network.
+//! Packmule keeps SQLite databases in step where there is no network: on boards that reach each other by
+//! a file that somebody carries or by a serial cable, and at a base station that merges what they bring.
+//!
+//! Applications write to their tables with whatever SQLite library they have. Plain triggers note which
+//! rows changed; [`Engine::seal`] turns them into signed frames, [`Engine::export`] writes the frames that
+//! a peer lacks to any stream, and [`Engine::import`] verifies them, applies them in causal order and
+//! keeps every concurrent write: what cannot be merged by a rule is listed by [`Engine::conflicts`], with
+//! all its versions, until [`Engine::resolve`] closes it. Every device then has the same tables.
+//!
+//! ```
+//! use std::io::Cursor;
+//! use packmule::{Engine, FleetKey, InitOptions, Recipient, Resolution, TrackOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! // The devices of a fleet trust each other.
+//! let fleet = FleetKey::create(&dir.path().join("fleet.key"))?;
+//! let device = |name: &str, base| {
+//!     let options = InitOptions { name, base, fleet: Some(&fleet) };
+//!     Engine::init(&dir.path().join(format!("{name}.db")), &options)
+//! };
+//! let (mut north, mut base) = (device("north", false)?, device("base", true)?);
+//!
+//! // An ordinary connection: the application need know nothing of Packmule.
+//! north.connection()?.execute_batch(
+//!     "CREATE TABLE settings (key TEXT PRIMARY KEY, value);
+//!      INSERT INTO settings VALUES ('interval', 60)",
+//! )?;
+//! north.track("settings", &TrackOptions::default())?;
+//!
+//! // What is written to the bundle seals first; a file, a cable or a Vec carries it.
+//! fn carry(from: &mut Engine, to: &mut Engine) -> packmule::Result<u64> {
+//!     let mut bundle = Vec::new();
+//!     from.export(&mut bundle, Recipient::Device(to.identity().id))?;
+//!     Ok(to.import(&mut Cursor::new(bundle), &mut |_| ())?.conflicts_opened)
+//! }
+//! carry(&mut north, &mut base)?;
+//!
+//! // Both write to one row before they meet again: one is shown, both are kept.
+//! north.connection()?.execute("UPDATE settings SET value = 30", [])?;
+//! base.connection()?.execute("UPDATE settings SET value = 10", [])?;
+//! assert_eq!(carry(&mut north, &mut base)?, 1);
+//! let open = base.conflicts()?;
+//! assert_eq!(open[0].versions.len(), 2);
+//! base.resolve(&open[0].id, &Resolution::Take(north.identity().id))?;
+//! carry(&mut base, &mut north)?;
+//!
+//! let value: i64 = base.connection()?.query_row("SELECT value FROM settings", [], |row| row.get(0))?;
+//! assert_eq!(value, 30);
+//! assert_eq!(base.digest(false)?, north.digest(false)?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The frames, the serial link and all else that a microcontroller shares with a board is in [`core`],
+//! a crate of its own without `std` and without allocation.
 pub use packmule_core as core;
 
 pub mod carry;

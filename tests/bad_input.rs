@@ -7,6 +7,14 @@ use common::*;
 use packmule::core::wire::{DecodeError, RecordKind};
 use packmule::{BundleProblem, Engine, Error, FleetKey, InitOptions, Recipient, TrackOptions, inspect};
 
+/// What is wrong with a database that was to be taken in.
+fn of_source(error: Error) -> Error {
+    match error {
+        Error::Source { error, .. } => *error,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn pair() -> (World, Engine, Engine, Vec<u8>) {
     let world = World::new();
     let mut a = world.board_with("a", "CREATE TABLE t (k TEXT PRIMARY KEY, v)", &["t"]);
@@ -115,7 +123,7 @@ fn a_file_that_is_no_database_or_no_device() {
     assert!(Engine::open(&text).err().as_ref().is_some_and(is_none));
     let init = InitOptions { name: "x", base: false, fleet: None };
     assert!(Engine::init(&text, &init).err().as_ref().is_some_and(is_none));
-    assert!(b.import_database(&text, &mut |_| ()).err().as_ref().is_some_and(is_none));
+    assert!(b.import_database(&text, &mut |_| ()).map_err(of_source).err().as_ref().is_some_and(is_none));
     assert!(std::fs::read(&text).unwrap().starts_with(b"this is not"));
     assert!(!world.dir.path().join("text.pmkey").exists());
 
@@ -123,7 +131,7 @@ fn a_file_that_is_no_database_or_no_device() {
     open(&plain).execute_batch("CREATE TABLE t (a, b)").unwrap();
     let before = everything(&plain);
     assert!(matches!(Engine::open(&plain), Err(Error::NotADevice)));
-    assert!(matches!(b.import_database(&plain, &mut |_| ()), Err(Error::NotADevice)));
+    assert!(matches!(b.import_database(&plain, &mut |_| ()).map_err(of_source), Err(Error::NotADevice)));
     assert_eq!(everything(&plain), before);
     let nothing = world.dir.path().join("nothing.db");
     assert!(matches!(Engine::open(&nothing), Err(Error::Io { .. })));
@@ -184,7 +192,7 @@ fn a_locked_database() {
     busy(b.track("t", &TrackOptions::default()).err());
     busy(b.untrack("t").err());
     busy(b.trust(a.identity().id).err());
-    busy(a.import_database(b.path(), &mut |_| ()).err());
+    busy(a.import_database(b.path(), &mut |_| ()).map_err(of_source).err());
     assert!(b.digest(false).is_ok() && b.conflicts().is_ok() && b.status().is_ok(), "reading goes on");
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(everything(b.path()), before);
@@ -267,7 +275,8 @@ fn a_database_of_a_newer_version() {
     drop(a);
     let before = everything(&path);
     assert!(matches!(Engine::open(&path), Err(Error::NewerDatabase { version: 99 })));
-    assert!(matches!(b.import_database(&path, &mut |_| ()), Err(Error::NewerDatabase { .. })));
+    let newer = b.import_database(&path, &mut |_| ()).map_err(of_source);
+    assert!(matches!(newer, Err(Error::NewerDatabase { .. })));
     assert_eq!(everything(&path), before);
 }
 

@@ -284,3 +284,57 @@ fn a_column_that_is_called_device_is_refused() {
     sql(&a, "ALTER TABLE other RENAME COLUMN device TO machine");
     a.seal().unwrap();
 }
+
+/// A table in which rows were gathered is let go, and gathers again: what came meanwhile is there, and
+/// what stands in other tables is not touched.
+#[test]
+fn a_gathered_table_is_untracked_and_tracked_again() {
+    let world = World::new();
+    let mut a = board(&world, "a");
+    let mut base = world.base("base");
+    sql(
+        &a,
+        "INSERT INTO reading (sensor, v) VALUES ('t', 1); INSERT INTO state VALUES ('s', 1, 1), ('gone', 1, 2)",
+    );
+    carry(&mut a, &mut base);
+    base.untrack("state").unwrap();
+    sql(&base, "UPDATE state SET v = 'not guarded'");
+    sql(
+        &a,
+        "UPDATE state SET v = 2 WHERE k = 's'; DELETE FROM state WHERE k = 'gone'; ALTER TABLE state ADD COLUMN more;
+         INSERT INTO state VALUES ('new', 3, 3, 'm'); INSERT INTO reading (sensor, v) VALUES ('t', 2)",
+    );
+    assert_eq!(carry(&mut a, &mut base).ops_waiting, 3);
+    assert_eq!(rows(&base, "SELECT DISTINCT v FROM state"), ["\"not guarded\""]);
+    // Of the other tables nothing is applied again: rows of `reading` that are gone stay so.
+    let raw = open(base.path());
+    raw.execute_batch("DROP TRIGGER _pm_guard_DELETE_2").ok();
+    let names = dump(
+        &raw,
+        "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'reading' AND name LIKE '%DELETE%'",
+    );
+    for name in names {
+        raw.execute_batch(&format!("DROP TRIGGER {name}")).unwrap();
+    }
+    raw.execute_batch("DELETE FROM reading WHERE v = 1").unwrap();
+    let report = base.track("state", &per_device()).unwrap();
+    assert_eq!((report.already, report.rows), (false, 2));
+    assert_eq!(
+        gathered(&base, &a, "state", "v, k, u, more"),
+        rows(&a, "SELECT v, k, u, more FROM state ORDER BY k")
+    );
+    assert_eq!(rows(&base, "SELECT v FROM reading"), ["2.0r"]);
+    assert!(app(&base).execute_batch("UPDATE state SET v = 0").is_err(), "guarded again");
+    sql(&a, "DELETE FROM state WHERE k = 's'");
+    carry(&mut a, &mut base);
+    assert_eq!(
+        gathered(&base, &a, "state", "v, k, u, more"),
+        rows(&a, "SELECT v, k, u, more FROM state ORDER BY k")
+    );
+    let status = base.status().unwrap();
+    assert!(status.tables.iter().all(|t| t.how != "not tracked any more" && t.note.is_none()), "{status:?}");
+    // Dropped meanwhile, it is made anew.
+    base.untrack("state").unwrap();
+    sql(&base, "DROP TABLE state");
+    assert_eq!(base.track("state", &per_device()).unwrap().rows, 1);
+}

@@ -20,13 +20,18 @@
 //! One frame that is being sent, and [`STAGE_BYTES`] and one frame of what came; and 40 bytes for each stream of
 //! the fleet.
 
+mod error;
+mod outgoing;
+
+pub use error::Error;
+
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{
-    Checkpoint, FORMAT_VERSION, FRAME_MAX, Frame, Message, RECORD_HEAD_LEN, RecordHead, RecordKind, Refusal,
-    SESSION_VERSION, Section, VectorEntry, put, take, write_record,
+    Checkpoint, FORMAT_VERSION, FRAME_MAX, Frame, Message, RECORD_HEAD_LEN, RecordHead, RecordKind,
+    SESSION_VERSION, Section, VectorEntry, take,
 };
 
-use crate::{Engine, Error as EngineError, GroupOut, ImportReport, Peer, Staged, Stranger, Told};
+use crate::{Engine, GroupOut, ImportReport, Peer, Staged, Told};
 
 /// From so many bytes on, what came is written to the database.
 pub const STAGE_BYTES: usize = 16_384;
@@ -36,123 +41,6 @@ const STAGE_MS: u64 = 1_000;
 const LOOK_MS: u64 = 1_000;
 /// Until a peer has proved who it is, no record of it is longer.
 const RECORD_BEFORE_PROOF: usize = 1_024;
-
-/// Why a session came to its end.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// The database refused; the peer was told that something failed.
-    Engine(EngineError),
-    /// The peer is not trusted here.
-    Stranger(Stranger),
-    /// The peer went no further.
-    Refused {
-        /// Who, once it had said its name.
-        by: Option<(DeviceId, String)>,
-        /// Why.
-        why: Refusal,
-        /// Whom it is about.
-        about: DeviceId,
-        /// It is about us.
-        us: bool,
-    },
-    /// Both ends are the same device.
-    Itself,
-    /// The ends have no version in common.
-    Version {
-        /// The peer's highest.
-        theirs: u8,
-    },
-    /// The peer did not prove that it is who it says.
-    Proof,
-    /// The peer sent what makes no sense.
-    Protocol(&'static str),
-}
-
-impl From<EngineError> for Error {
-    fn from(error: EngineError) -> Self {
-        Self::Engine(error)
-    }
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Engine(EngineError::Strangers(strangers)) => match &strangers[..] {
-                [one] => write!(
-                    f,
-                    "the other end has frames of a device that is not trusted here: {}\ncompare the fingerprint with what \
-                     `packmule status` shows on that device, then run:\n  packmule trust DB {}",
-                    named(one),
-                    one.id
-                ),
-                _ => write!(f, "{}", EngineError::Strangers(strangers.clone())),
-            },
-            Self::Engine(EngineError::Bundle { cause, .. }) => {
-                write!(
-                    f,
-                    "what came over the line is wrong: {}",
-                    cause.to_string().replace("bundle", "stream")
-                )
-            }
-            Self::Engine(e) => e.fmt(f),
-            Self::Stranger(s) if s.revoked => {
-                write!(f, "the other end is a device whose certificate was revoked here: {}", named(s))
-            }
-            Self::Stranger(s) => write!(
-                f,
-                "the other end is not trusted here: {}\ncompare the fingerprint with what `packmule status` shows on that \
-                 device, then run:\n  packmule trust DB {}",
-                named(s),
-                s.id
-            ),
-            Self::Refused { by, why, about, us } => {
-                let by = by
-                    .as_ref()
-                    .map_or("the other end".into(), |(id, name)| format!("{name} (fingerprint {id})"));
-                match (why, us) {
-                    (Refusal::Stranger, true) => {
-                        write!(f, "{by} does not trust this device; there, run:\n  packmule trust DB {about}")
-                    }
-                    (Refusal::Revoked, true) => {
-                        write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
-                    }
-                    (Refusal::Stranger | Refusal::Revoked, false) => write!(
-                        f,
-                        "{by} does not trust a device of which frames are here; there, run:\n  packmule trust DB {about}"
-                    ),
-                    (Refusal::Itself, _) => Self::Itself.fmt(f),
-                    (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),
-                    (Refusal::Twin, _) => write!(
-                        f,
-                        "{by} has another history of the device {about}: a database or SD card was copied, or set back"
-                    ),
-                    (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
-                    (Refusal::Failed, _) => {
-                        write!(f, "something failed at the other end: {by} tells there what")
-                    }
-                }
-            }
-            Self::Itself => {
-                f.write_str("both ends are the same device, or one is a copy of the other: nothing was done")
-            }
-            Self::Version { theirs } => {
-                write!(
-                    f,
-                    "the other end speaks version {theirs} of the session, which is not known here: update Packmule"
-                )
-            }
-            Self::Proof => f.write_str("the other end could not prove that it is who it says it is"),
-            Self::Protocol(what) => write!(f, "the other end sent what makes no sense ({what})"),
-        }
-    }
-}
-
-fn named(s: &Stranger) -> String {
-    format!("{}, fingerprint {}", s.name.as_deref().unwrap_or("(no certificate)"), s.id)
-}
-
-impl std::error::Error for Error {}
 
 /// How far a session has come.
 #[derive(Clone, Debug, Default)]
@@ -636,133 +524,6 @@ impl Session {
             }
             Err(at) => self.told.insert(at, new),
         }
-    }
-
-    // ---- out ---------------------------------------------------------------------------------
-
-    /// Puts the next thing to say into `out`, if there is any.
-    fn produce(&mut self, engine: &mut Engine) -> Result<(), Error> {
-        if self.phase != Phase::Open || !self.peer_header {
-            return Ok(());
-        }
-        if self.sending.is_none() {
-            if self.bye || !self.more_out {
-                return Ok(());
-            }
-            let peer = self.peer.as_ref().ok_or(Error::Proof)?;
-            let Some(group) = engine.next_group_out(peer, &self.told)? else {
-                self.more_out = false;
-                if self.idle_current {
-                    return Ok(());
-                }
-                self.idle += 1;
-                self.idle_current = true;
-                return self.say(&Message::Idle(self.idle));
-            };
-            self.idle_current = false;
-            self.begin_group(engine, group)?;
-        }
-        let Some(sending) = &mut self.sending else { return Ok(()) };
-        if sending.next > sending.group.last {
-            let group = sending.group;
-            self.sending = None;
-            let Section { author, stream } = group.section;
-            self.raise(Told { author, stream, groups: group.last, frames: group.last });
-            let checkpoint = engine.checkpoint_out(&group)?;
-            return self.put(RecordKind::Checkpoint, &checkpoint);
-        }
-        let frame = engine.frame_out(&sending.group, sending.next)?;
-        sending.next += 1;
-        self.progress.sent.0 += 1;
-        self.progress.sent.1 += frame.len() as u64;
-        self.progress.to_send.0 = self.progress.to_send.0.max(self.progress.sent.0);
-        self.progress.to_send.1 = self.progress.to_send.1.max(self.progress.sent.1);
-        self.put(RecordKind::Frame, &frame)
-    }
-
-    fn begin_group(&mut self, engine: &mut Engine, group: GroupOut) -> Result<(), Error> {
-        let Section { author, stream } = group.section;
-        if !self.introduced.contains(&author) && author != engine.identity().id {
-            if let Some(certificate) = engine.author_certificate(group.dev)? {
-                self.put(RecordKind::Certificate, &certificate)?;
-            }
-            self.introduced.push(author);
-        }
-        let known = self.told.iter().find(|t| (t.author, t.stream) == (author, stream));
-        let have = known.map_or(0, |t| t.frames);
-        let next = (have + 1).clamp(group.first, group.last + 1);
-        if self.section_out != Some(group.section) || next > group.first {
-            let mut buf = [0; 32];
-            let len = put(&mut buf, &group.section).map_err(|_| Error::Protocol("a section"))?;
-            self.put(RecordKind::Section, buf.get(..len).unwrap_or_default())?;
-            self.section_out = Some(group.section);
-        }
-        self.sending = Some(Sending { group, next });
-        Ok(())
-    }
-
-    /// Tells the peer what changed in what is applied here.
-    fn tell_vector(&mut self, engine: &mut Engine) -> Result<(), Error> {
-        let Some(peer) = self.peer.as_ref().map(|p| p.id) else { return Ok(()) };
-        let vector = engine.session_vector()?;
-        let me = engine.identity().id;
-        let first = self.vector.is_empty();
-        let changed: Vec<VectorEntry> = vector
-            .iter()
-            .filter(|entry| entry.author == me || !self.vector.contains(entry))
-            .copied()
-            .collect();
-        if first || changed.iter().any(|entry| !self.vector.contains(entry)) {
-            let header = engine.session_header(peer, &changed)?;
-            self.put(RecordKind::Header, &header)?;
-            self.vector = vector;
-        }
-        Ok(())
-    }
-
-    fn say(&mut self, message: &Message<'_>) -> Result<(), Error> {
-        let mut buf = [0; RECORD_BEFORE_PROOF];
-        let len = message.encode(&mut buf).map_err(|_| Error::Protocol("a message without room"))?;
-        self.put(RecordKind::Message, buf.get(..len).unwrap_or_default())
-    }
-
-    fn put(&mut self, kind: RecordKind, body: &[u8]) -> Result<(), Error> {
-        let at = self.out.len();
-        self.out.resize(at + RECORD_HEAD_LEN + body.len() + 4, 0);
-        let len = write_record(&mut self.out[at..], kind, body)
-            .map_err(|_| EngineError::Usage("a record is too long to be sent".into()))?;
-        self.out.truncate(at + len);
-        Ok(())
-    }
-
-    /// Ends the session, and tells the peer why.
-    fn fail(&mut self, error: Error) -> Error {
-        if self.phase == Phase::Over {
-            return error;
-        }
-        self.phase = Phase::Over;
-        let about = self.peer.as_ref().map_or(DeviceId([0; 16]), |peer| peer.id);
-        let said = match &error {
-            Error::Refused { .. } => None,
-            Error::Stranger(s) => Some((if s.revoked { Refusal::Revoked } else { Refusal::Stranger }, s.id)),
-            Error::Engine(EngineError::Strangers(all)) => {
-                all.first().map(|s| (if s.revoked { Refusal::Revoked } else { Refusal::Stranger }, s.id))
-            }
-            Error::Itself => Some((Refusal::Itself, about)),
-            Error::Version { .. } => Some((Refusal::Version, about)),
-            Error::Engine(EngineError::Twin { .. }) => {
-                Some((Refusal::Twin, self.section.map_or(about, |s| s.author)))
-            }
-            Error::Engine(EngineError::Bundle { .. }) | Error::Proof | Error::Protocol(_) => {
-                Some((Refusal::Damaged, about))
-            }
-            Error::Engine(_) => Some((Refusal::Failed, about)),
-        };
-        if let Some((why, device)) = said {
-            // Errors of it say nothing that the first does not.
-            let _ = self.say(&Message::Refused { why, device });
-        }
-        error
     }
 }
 

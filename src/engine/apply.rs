@@ -4,6 +4,7 @@
 //! already. What may contest a row is put off to `settle`, at the end of the group.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use packmule_core::merge::{Version, dominates};
@@ -254,10 +255,8 @@ impl Engine {
                     Block::Rows { def: id, body, offset } => {
                         let def = self.op_def(id)?;
                         let writer = match writers.entry(id) {
-                            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-                            std::collections::hash_map::Entry::Vacant(new) => {
-                                new.insert(Writer::new(self.table(def.tid)?, &def))
-                            }
+                            Entry::Occupied(known) => known.into_mut(),
+                            Entry::Vacant(new) => new.insert(Writer::new(self.table(def.tid)?, &def)),
                         };
                         let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
                         while let Some(op) = ops.next_op().map_err(bad)? {
@@ -274,6 +273,52 @@ impl Engine {
         }
         self.settle()?;
         Ok(counts)
+    }
+
+    /// Writes what the log has for one gathered table, and nothing else of it.
+    pub(crate) fn replay_gathered(&self, tid: i64) -> Result<()> {
+        let name = self.table(tid)?.def.name.clone();
+        let mut groups = self.db.prepare(
+            "SELECT dev, first, last FROM _pm_group WHERE stream = 1 AND applied AND dev <> ?1 ORDER BY dev, last",
+        )?;
+        let mut rows = groups.query([self.me])?;
+        while let Some(row) = rows.next()? {
+            let (dev, first, last): (i64, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (author, stream) = (self.device_id(dev)?, Stream::Own);
+            let mut writers: HashMap<DefId, Writer> = HashMap::new();
+            for seq in first..=last {
+                let body = self.frame_here(dev, stream, seq)?;
+                let frame = parse(&body)?;
+                let mut blocks = frame.blocks();
+                while let Some(block) = blocks.next_block().map_err(bad)? {
+                    match block {
+                        Block::Def(body) => {
+                            let def = super::def::TableDef::decode(body).map_err(bad)?;
+                            if def.name.eq_ignore_ascii_case(&name) {
+                                self.take_in_def(dev, stream, body)?;
+                                writers.clear();
+                            }
+                        }
+                        Block::Piece(_) | Block::Retire(_) => {}
+                        Block::Rows { def: id, body, offset } => {
+                            let def = self.op_def(id)?;
+                            if let (true, Entry::Vacant(new)) = (def.tid == tid, writers.entry(id)) {
+                                new.insert(Writer::new(self.table(tid)?, &def));
+                            }
+                            let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
+                            while let Some(op) = ops.next_op().map_err(bad)? {
+                                if let Some(writer) = writers.get(&id) {
+                                    let place = Place { dev, author, stream, seq, lamport: 0, wall: 0 };
+                                    self.write_row(writer, &def, &op, &place)?;
+                                }
+                            }
+                            blocks.resume(ops.rest());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn apply_op(

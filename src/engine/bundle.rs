@@ -208,6 +208,22 @@ impl<R: Read> BundleReader<R> {
     }
 }
 
+/// A header, kept until its signer's key is known.
+pub(crate) struct HeaderCheck {
+    pub sender: DeviceId,
+    bytes: Vec<u8>,
+}
+
+impl HeaderCheck {
+    pub(crate) fn of(header: &HeaderReader<'_>) -> Self {
+        Self { sender: header.header.sender, bytes: header.bytes().to_vec() }
+    }
+
+    pub(crate) fn verify(&self, key: &[u8; 32]) -> bool {
+        HeaderReader::parse(&self.bytes).is_ok_and(|header| header.verify(key).is_ok())
+    }
+}
+
 /// What a bundle says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct BundleInfo {
@@ -219,6 +235,8 @@ pub struct BundleInfo {
     pub wall: WallMs,
     /// What the sender had when it made it.
     pub vector: Vec<VectorEntry>,
+    /// The header's signature is that of the sender's certificate in the bundle; `None` if it has none.
+    pub signed: Option<bool>,
     /// The devices whose certificates are in it: id, name, base, vouched for by a fleet.
     pub devices: Vec<(DeviceId, String, bool, bool)>,
     /// The groups of frames.
@@ -261,6 +279,7 @@ pub fn inspect(input: impl Read) -> Result<BundleInfo> {
     let mut info = BundleInfo::default();
     let mut keys = std::collections::HashMap::new();
     let mut open: Option<GroupInfo> = None;
+    let mut check = None;
     loop {
         let at = reader.offset();
         match reader.next_item()? {
@@ -268,6 +287,7 @@ pub fn inspect(input: impl Read) -> Result<BundleInfo> {
                 let Header { sender, receiver, wall, .. } = header.header;
                 (info.sender, info.receiver, info.wall) = (Some(sender), receiver, wall);
                 info.vector = header.vector().collect();
+                check = Some(HeaderCheck::of(&header));
             }
             Item::Certificate(certificate, _) => {
                 let id = certificate.device();
@@ -320,6 +340,7 @@ pub fn inspect(input: impl Read) -> Result<BundleInfo> {
             }
             Item::End => {
                 info.bytes = reader.offset();
+                info.signed = check.and_then(|check| Some(check.verify(keys.get(&check.sender)?)));
                 return Ok(info);
             }
         }

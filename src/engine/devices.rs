@@ -4,7 +4,8 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Certificate, Chain};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::error::{Error, Result, Stranger};
+use super::bundle::{BundleReader, HeaderCheck, Item};
+use super::error::{BundleProblem, Error, Result, Stranger};
 use super::{Engine, Identity, store};
 
 /// Trust, as `_pm_device.trust` has it; 0 is a device that was only heard of.
@@ -72,9 +73,9 @@ pub(crate) fn insert_self(db: &Connection, certificate: &Certificate<'_>, encode
     Ok(())
 }
 
-/// What a row's author is called in a gathered table's first column: name and half of the short id,
-/// so that two boards that nobody named are still told apart.
-pub(crate) fn label(id: DeviceId, name: Option<&str>) -> String {
+/// What a device is called by people and in a gathered table's first column: its name and half of the
+/// short id, so that two boards that nobody named are still told apart.
+pub fn label(id: DeviceId, name: Option<&str>) -> String {
     match name {
         Some(name) => format!("{name}-{:08x}", id.short()),
         None => id.to_string(),
@@ -146,10 +147,18 @@ impl Engine {
         })
     }
 
-    /// Keeps a certificate that was judged trustworthy.
+    /// Keeps a certificate that was judged trustworthy. One that a fleet vouches for is not replaced by
+    /// one without a fleet: whoever carries it could have taken that part away.
     pub(crate) fn learn(&self, certificate: &Certificate<'_>, encoded: &[u8], trust: i64) -> Result<i64> {
         let n = self.device_number_or_new(certificate.device())?;
-        if n != self.me {
+        let old: Option<Vec<u8>> =
+            super::value::maybe(&self.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
+        let rank = |c: &Certificate<'_>| {
+            c.fleet.map_or(0, |f| if Some(f.fleet) == self.identity.fleet { 2 } else { 1 })
+        };
+        let weaker =
+            old.is_some_and(|old| Certificate::decode(&old).is_ok_and(|old| rank(certificate) < rank(&old)));
+        if n != self.me && !weaker {
             self.db
                 .prepare_cached(
                     "UPDATE _pm_device SET public_key = ?2, name = ?3, base = ?4, certificate = ?5, trust = ?6 WHERE n = ?1",
@@ -254,6 +263,52 @@ impl Engine {
             }
             Ok(())
         })
+    }
+
+    /// Trusts the device that made a bundle, whose header and certificate are signed by the same key;
+    /// keeps the certificate.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] if the bundle is damaged, or not made by whom it says; [`Error::Strangers`] if
+    /// its sender's certificate is not in it; [`Error::Usage`] if that is this device itself.
+    pub fn trust_sender<R: std::io::Read>(&mut self, bundle: &mut R) -> Result<DeviceInfo> {
+        let mut reader = BundleReader::new(std::io::BufReader::new(bundle));
+        let mut header = None;
+        let mut found: Option<Vec<u8>> = None;
+        loop {
+            match reader.next_item()? {
+                Item::Header(reader) => header = Some(HeaderCheck::of(&reader)),
+                Item::Certificate(certificate, bytes)
+                    if header.as_ref().is_some_and(|h| h.sender == certificate.device()) =>
+                {
+                    found = Some(bytes.to_vec());
+                }
+                Item::End => break,
+                _ => {}
+            }
+        }
+        let header = header.ok_or_else(|| Error::bundle(0, BundleProblem::Structure("no header")))?;
+        let id = header.sender;
+        let bytes =
+            found.ok_or_else(|| Error::Strangers(vec![Stranger { id, name: None, revoked: false }]))?;
+        let certificate = Certificate::decode(&bytes).map_err(|e| Error::bundle(0, e))?;
+        if !header.verify(&certificate.public_key) {
+            let who = label(id, Some(certificate.name));
+            return Err(Error::bundle(0, BundleProblem::Signature(who)));
+        }
+        if id == self.identity.id {
+            return Err(Error::Usage("that is this device itself, which needs no trust".into()));
+        }
+        self.transaction(|e| {
+            let trust = e.judge(&certificate)?.unwrap_or(trust::SINGLY);
+            e.learn(&certificate, &bytes, trust)?;
+            // A certificate that was there and stays can be of a device that was not trusted.
+            let n = e.device_number_or_new(id)?;
+            e.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, trust))?;
+            Ok(())
+        })?;
+        let known = self.devices()?.into_iter().find(|device| device.id == id);
+        known.ok_or_else(|| Error::damaged("a device that was just written is not there"))
     }
 
     /// Takes in no more frames of a device; what it wrote before stays.

@@ -112,6 +112,18 @@ pub enum Error {
     Usage(String),
     /// The `_pm_` tables contradict themselves: somebody wrote to them, or the disk did.
     Damaged(String),
+    /// Another device's database file, which was to be taken in, is the one that failed.
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: Box<Error>,
+    },
+    /// A database that cannot be written to has writes in its -wal file, which cannot be read there.
+    WalUnread {
+        /// The -wal file.
+        path: PathBuf,
+    },
     /// An earlier failure could not be rolled back; this handle is not used any more.
     Poisoned,
 }
@@ -166,6 +178,13 @@ impl fmt::Display for BundleProblem {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Whether SQLite would have to write where it cannot, as it has to even for reading in WAL mode:
+    /// then [`Engine::open_read_only`](super::Engine::open_read_only) may still read.
+    pub fn needs_to_write(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
+        matches!(self, Self::Sqlite(e) if matches!(e.sqlite_error_code(), Some(CannotOpen | ReadOnly)))
+    }
+
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { doing, path, source }
@@ -278,6 +297,13 @@ impl fmt::Display for Error {
                 f,
                 "Packmule's own tables in the database are damaged ({what}): run `packmule verify DB`, and keep a copy"
             ),
+            Self::Source { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::WalUnread { path } => write!(
+                f,
+                "the last writes are still in {}, and can be read only where the disk may be written to: \
+                 mount it so, or copy the database with that file to another disk",
+                path.display()
+            ),
             Self::Poisoned => f.write_str("an earlier failure could not be undone in this handle: open the database again"),
         }
     }
@@ -288,6 +314,7 @@ impl std::error::Error for Error {
         match self {
             Self::Sqlite(e) => Some(e),
             Self::Io { source, .. } | Self::Stream(source) => Some(source),
+            Self::Source { error, .. } => Some(error.as_ref()),
             _ => None,
         }
     }

@@ -225,7 +225,8 @@ impl Engine {
                 } else if let Some(reason) = def.ungatherable() {
                     self.set_note(tid, reason)
                 } else if gathers {
-                    self.gather(tid, &def)
+                    self.make_gathering(&def)?;
+                    self.gather(tid, &def.name)
                 } else if stream == Stream::Shared && def.mode == Mode::Shared {
                     self.db.execute_batch(&def.create_sql(false))?;
                     self.db.execute("UPDATE _pm_table SET state = 1, announced = 1 WHERE tid = ?1", [tid])?;
@@ -244,9 +245,13 @@ impl Engine {
     }
 
     /// Makes the table in which a base gathers rows.
-    pub(crate) fn gather(&self, tid: i64, def: &TableDef) -> Result<()> {
-        self.db.execute_batch(&def.create_sql(true))?;
-        let name = quote(&def.name);
+    pub(crate) fn make_gathering(&self, def: &TableDef) -> Result<()> {
+        Ok(self.db.execute_batch(&def.create_sql(true))?)
+    }
+
+    /// Has rows gathered in a table that is there for it.
+    pub(crate) fn gather(&self, tid: i64, name: &str) -> Result<()> {
+        let name = quote(name);
         for (event, row) in [("INSERT", "NEW"), ("UPDATE", "OLD"), ("DELETE", "OLD")] {
             // Rows of others are theirs; a mistake at the base must not look as if it had worked.
             self.db.execute_batch(&format!(
@@ -255,7 +260,8 @@ impl Engine {
                  END"
             ))?;
         }
-        self.db.execute("UPDATE _pm_table SET state = 2, announced = 1 WHERE tid = ?1", [tid])?;
+        self.db
+            .execute("UPDATE _pm_table SET state = 2, announced = 1, note = NULL WHERE tid = ?1", [tid])?;
         self.reload_catalog()?;
         self.remember_schema()
     }

@@ -4,12 +4,13 @@
 //! take it in. Frames go to the log first. A group is applied when everything that its author had
 //! seen is applied; until then it waits in the log.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::collections::HashMap;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, VectorEntry};
 
-use super::bundle::{BundleReader, Item};
+use super::bundle::{BundleReader, HeaderCheck, Item};
 use super::devices::StreamPosition;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::seal::SealOptions;
@@ -85,52 +86,62 @@ impl Engine {
         let mut reader = BundleReader::new(BufReader::new(&mut *bundle));
         let mut more = true;
         while more {
-            more = self.transaction(|e| e.take_in_window(&mut reader, &verified, &mut report))?;
-            progress(Progress { done: reader.offset(), total, verifying: false });
+            let mut tell = |done| progress(Progress { done, total, verifying: false });
+            more = self.transaction(|e| e.take_in_window(&mut reader, &verified, &mut report, &mut tell))?;
+            tell(reader.offset());
         }
         report.waits = self.waits()?;
         Ok(report)
+    }
+
+    /// The first half of an import alone: refuses what [`Engine::import`] would refuse, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Engine::import`].
+    pub fn check<R: Read + Seek>(&self, bundle: &mut R) -> Result<()> {
+        bundle.rewind().map_err(Error::Stream)?;
+        self.reading(|e| e.verify_bundle(BufReader::new(&mut *bundle), &mut |_| ()))?;
+        bundle.rewind().map_err(Error::Stream)
     }
 
     /// Takes in what another device's database file has, and seals it there first if its key lies
     /// beside it.
     ///
     /// # Errors
-    /// As [`Engine::import`]; [`Error::NotADevice`] if it is none.
+    /// As [`Engine::import`]; [`Error::Source`] if the file cannot be read, is no device, or cannot be
+    /// sealed for another reason than that it must not be written to.
     pub fn import_database(
         &mut self,
         path: &std::path::Path,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImportReport> {
         let quick = || Options { busy_ms: self.options.busy_ms, ..Options::default() };
+        let of_source = |error| Error::Source { path: path.into(), error: Box::new(error) };
         let mut source = match Engine::open_with(path, quick()) {
-            Ok(source) => source,
-            Err(Error::Sqlite(_)) => Engine::open_read_only(path, quick())?,
-            Err(e) => return Err(e),
-        };
+            Err(Error::Sqlite(_)) => Engine::open_read_only(path, quick()),
+            source => source,
+        }
+        .map_err(of_source)?;
         if source.identity.id == self.identity.id {
             return Err(Error::Usage(format!("{} is this device itself, or a copy of it", path.display())));
         }
-        let sealed = if source.can_sign() { source.seal().map(|_| ()) } else { Ok(()) };
-        match sealed {
-            Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => {}
-            sealed => sealed?,
+        let behind = self.refuse_other_history(&source)?;
+        if source.can_sign() && !behind {
+            match source.seal() {
+                Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => {}
+                sealed => sealed.map(|_| ()).map_err(of_source)?,
+            }
         }
         // Through a file, since a bundle is verified before it is taken in; its name is gone at once.
         let mut spool = tempfile::tempfile_in(self.path.parent().unwrap_or(std::path::Path::new(".")))
             .map_err(Error::io("make a temporary file beside", &self.path))?;
         let key = self.signing_key()?;
-        let have = |id: DeviceId, stream: Stream| -> Result<u64> {
-            match self.device_number(id)? {
-                Some(dev) => Ok(self.position(dev, stream)?.seq),
-                None => Ok(0),
-            }
-        };
-        let exported = source.export_for_courier(
-            &mut std::io::BufWriter::new(&mut spool),
-            (key, self.identity.id),
-            &have,
-        )?;
+        let here: HashMap<_, _> =
+            self.vector()?.into_iter().map(|entry| ((entry.author, entry.stream), entry.seq)).collect();
+        let have = |id, stream| Ok(here.get(&(id, stream)).copied().unwrap_or(0));
+        let exported = source
+            .export_for_courier(&mut BufWriter::new(&mut spool), (key, self.identity.id), &have)
+            .map_err(of_source)?;
         drop(source);
         let mut report = self.import(&mut spool, progress)?;
         report.unsealed = exported.unsealed;
@@ -174,7 +185,7 @@ impl Engine {
                         let who = self.name_of(checkpoint.author)?;
                         return Err(Error::bundle(at, BundleProblem::Signature(who)));
                     }
-                    self.refuse_twin(&checkpoint, &key)?;
+                    self.refuse_twin(&checkpoint, Some(&end), &key)?;
                 }
                 Item::End => break,
                 Item::State(_) | Item::Part(_) | Item::Seal(..) => {
@@ -215,47 +226,28 @@ impl Engine {
         }
     }
 
-    /// Refuses a group that contradicts what is here of the same author.
-    pub(crate) fn refuse_twin(&self, checkpoint: &Checkpoint, key: &[u8; 32]) -> Result<()> {
-        let Some(dev) = self.device_number(checkpoint.author)? else { return Ok(()) };
-        let stream = checkpoint.stream.number();
-        let position = self.position(dev, checkpoint.stream)?;
-        let fits = if checkpoint.first == 1 && position.seq == 0 {
-            checkpoint.prev == packmule_core::wire::Chain::start(key, checkpoint.stream)
-        } else if checkpoint.first == position.seq + 1 {
-            checkpoint.prev == position.chain
-        } else if checkpoint.last <= position.seq {
-            let here: Option<Vec<u8>> = super::value::maybe(
-                &self.db,
-                "SELECT checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3",
-                (dev, stream, checkpoint.last),
-            )?;
-            here.is_none_or(|here| Checkpoint::decode(&here).is_ok_and(|here| here == *checkpoint))
-        } else {
-            checkpoint.first > position.seq
-        };
-        if fits {
-            Ok(())
-        } else {
-            Err(Error::Twin { device: self.name_of(checkpoint.author)?, seq: checkpoint.first })
-        }
-    }
-
     /// Takes in as many groups as make a window; whether there is more.
     fn take_in_window(
         &self,
         reader: &mut BundleReader<impl Read>,
         verified: &Verified,
         report: &mut ImportReport,
+        tell: &mut dyn FnMut(u64),
     ) -> Result<bool> {
         self.begin_settling()?;
         // What was written here before this moment did not take the others into account.
         self.seal_here(SealOptions::default())?;
         let conflicts_before = self.open_conflicts()?;
         let start = reader.offset();
+        let mut told = start;
         let mut pending: Vec<(i64, u64)> = Vec::new();
         let mut group = None;
         let more = loop {
+            // Also within a group, which can be as large as it likes.
+            if reader.offset() - told >= 1 << 20 {
+                told = reader.offset();
+                tell(told);
+            }
             match reader.next_item()? {
                 Item::Header(_) => {}
                 Item::Certificate(certificate, bytes) => {
@@ -499,19 +491,4 @@ struct Next {
 pub(crate) struct Verified {
     pub sender: Option<DeviceId>,
     pub vector: Vec<VectorEntry>,
-}
-
-/// A header, kept until its signer's key is known.
-pub(crate) struct HeaderCheck {
-    bytes: Vec<u8>,
-}
-
-impl HeaderCheck {
-    pub(crate) fn of(header: &packmule_core::wire::HeaderReader<'_>) -> Self {
-        Self { bytes: header.bytes().to_vec() }
-    }
-
-    pub(crate) fn verify(&self, key: &[u8; 32]) -> bool {
-        packmule_core::wire::HeaderReader::parse(&self.bytes).is_ok_and(|header| header.verify(key).is_ok())
-    }
 }

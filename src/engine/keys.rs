@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use ed25519_compact::{KeyPair, SecretKey, Seed};
+use packmule_core::model::DeviceId;
 
 use super::error::{Error, Result};
 
@@ -64,7 +65,29 @@ pub(crate) fn adopt_new_key(key: &Path) -> Result<()> {
         old.push(".old");
         std::fs::rename(key, &old).map_err(Error::io("put aside the key file", key))?;
     }
-    std::fs::rename(new_key_path(key), key).map_err(Error::io("rename the key file", key))
+    std::fs::rename(new_key_path(key), key).map_err(Error::io("rename the key file", key))?;
+    sync_folder(key)
+}
+
+/// Where the key of the device `id` in this database is. A new identity's key gets its name now, if a
+/// power cut came between its commit and that; where nothing can be written, it is used as it is.
+pub(crate) fn find_device_key(database: &Path, id: DeviceId) -> Result<PathBuf> {
+    let path = device_key_path(database);
+    let new = new_key_path(&path);
+    let ours = || read_device_key(&new).is_ok_and(|key| DeviceId::of_key(&key.public_key()) == id);
+    if new.exists() && ours() && adopt_new_key(&path).is_err() && new.exists() {
+        return Ok(new);
+    }
+    Ok(path)
+}
+
+fn sync_folder(of: &Path) -> Result<()> {
+    if let Some(folder) = of.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::File::open(folder)
+            .and_then(|f| f.sync_all())
+            .map_err(Error::io("sync the folder", folder))?;
+    }
+    Ok(())
 }
 
 /// The system's random number source.
@@ -102,11 +125,7 @@ fn new_key(
         .and_then(|()| file.sync_all())
         .map_err(Error::io("write the key file", path))?;
     // The name too must survive a power cut: without the key the database can sign nothing.
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::File::open(folder)
-            .and_then(|f| f.sync_all())
-            .map_err(Error::io("sync the folder", folder))?;
-    }
+    sync_folder(path)?;
     Ok(KeyPair::from_seed(Seed::new(seed)).sk)
 }
 

@@ -14,6 +14,7 @@
 //! | `export`, `bundle` | the log as a stream of records; such a stream verified |
 //! | `survey` | what a carrier needs to know: what a bundle has, what peers have, what could be given |
 //! | `import`, `apply` | frames stored, ordered, applied |
+//! | `twin` | two histories under one identity |
 //! | `versions`, `columns`, `counters` | what the versions of a row make of it |
 //! | `settle` | constraints settled |
 //! | `session` | what two ends that talk need of each other's log |
@@ -53,6 +54,7 @@ mod status;
 mod store;
 mod survey;
 mod track;
+mod twin;
 mod value;
 mod verify;
 mod versions;
@@ -69,7 +71,7 @@ use rusqlite::{Connection, OpenFlags};
 pub use bundle::{BundleInfo, GroupInfo, inspect};
 pub use compact::CompactReport;
 pub use conflicts::{Conflict, ConflictKind, ConflictVersion};
-pub use devices::DeviceInfo;
+pub use devices::{DeviceInfo, label};
 pub use error::{BundleProblem, Error, Result, Stranger};
 pub use export::{ExportReport, Part, PartReport, Positions, Recipient};
 pub use history::{HistoryEntry, HistoryOp};
@@ -227,8 +229,21 @@ impl Engine {
         db.execute_batch("BEGIN IMMEDIATE")?;
         store::create(db)?;
         let database = std::fs::canonicalize(path).map_err(Error::io("find", path))?;
+        // Only what is in the database makes it a device: until then the key has another name, and
+        // one that a power cut left behind is nobody's.
         let key_path = keys::device_key_path(&database);
-        let key = keys::new_device_key(&key_path, random)?;
+        if key_path.exists() {
+            let there = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+            return Err(Error::io("make the key file", key_path)(there));
+        }
+        let new_key_path = keys::new_key_path(&key_path);
+        match std::fs::remove_file(&new_key_path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove what is left of an earlier `init`,", new_key_path)(e));
+            }
+            _ => {}
+        }
+        let key = keys::new_device_key(&new_key_path, random)?;
         let write = || -> Result<()> {
             let too_long = |_| Error::Usage("the name is too long".into());
             let mut certificate = Certificate::new(&key, init.name, init.base).map_err(too_long)?;
@@ -243,7 +258,7 @@ impl Engine {
         };
         let written = write();
         if written.is_err() {
-            let _ = std::fs::remove_file(&key_path);
+            let _ = std::fs::remove_file(&new_key_path);
         }
         written
     }
@@ -269,8 +284,11 @@ impl Engine {
 
     /// [`Engine::open_with`] for reading alone, for instance from a card that is mounted read-only.
     ///
+    /// Where nothing can be written at all, the database is taken to change under nobody's hands.
+    ///
     /// # Errors
-    /// As [`Engine::open_with`].
+    /// As [`Engine::open_with`]; [`Error::WalUnread`] where nothing can be written, and the last writes
+    /// have not come from the -wal file into the database.
     pub fn open_read_only(path: &Path, options: Options) -> Result<Self> {
         Self::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_ONLY)
     }
@@ -280,19 +298,17 @@ impl Engine {
             return Err(Error::Usage("a frame has 1,024 to 65,536 bytes".into()));
         }
         let path = std::fs::canonicalize(path).map_err(Error::io("open", path))?;
-        let db = open_connection(&path, flags, &options)?;
+        let read_only = flags == OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let db = match open_connection(&path, flags, &options) {
+            // In WAL mode, even reading makes a file beside the database.
+            Err(e) if read_only && e.needs_to_write() => open_unchanging(&path, &options)?,
+            db => db?,
+        };
         if !store::present(&db)? {
             return Err(Error::NotADevice);
         }
         let (me, identity) = devices::identity(&db)?;
-        let key_path = keys::device_key_path(&path);
-        // A power cut between a new identity's commit and its key file's name.
-        let new_key = keys::new_key_path(&key_path);
-        if new_key.exists()
-            && keys::read_device_key(&new_key).is_ok_and(|k| DeviceId::of_key(&k.public_key()) == identity.id)
-        {
-            keys::adopt_new_key(&key_path)?;
-        }
+        let key_path = keys::find_device_key(&path, identity.id)?;
         let key = if key_path.exists() { Some(keys::read_device_key(&key_path)?) } else { None };
         if key.as_ref().is_some_and(|key| DeviceId::of_key(&key.public_key()) != identity.id) {
             return Err(Error::KeyMissing { path: key_path, reason: "is the key of another device".into() });
@@ -385,6 +401,27 @@ fn roll_back(db: &Connection) -> bool {
         let _ = db.execute_batch("ROLLBACK");
     }
     db.is_autocommit()
+}
+
+/// Opens a database that nobody can write to, without the files that SQLite would make beside it.
+fn open_unchanging(path: &Path, options: &Options) -> Result<Connection> {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    if std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+        return Err(Error::WalUnread { path: wal.into() });
+    }
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte))
+            }
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    open_connection(Path::new(&uri), flags, options)
 }
 
 fn open_connection(path: &Path, flags: OpenFlags, options: &Options) -> Result<Connection> {

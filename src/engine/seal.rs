@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{FrameFlags, Mode, OpKind};
+use packmule_core::wire::{FrameFlags, LAMPORT_MAX, Mode, OpKind};
 use rusqlite::params_from_iter;
 
 use super::apply::Seen;
@@ -46,8 +46,8 @@ impl Engine {
     /// Turns what applications wrote since the last seal into frames: one atomic group.
     ///
     /// # Errors
-    /// [`Error::KeyMissing`] without the secret key, [`Error::SchemaChanged`] if a tracked table was
-    /// changed in a way that does not travel, [`Error::Sqlite`].
+    /// [`super::Error::KeyMissing`] without the secret key, [`super::Error::SchemaChanged`] if a tracked
+    /// table was changed in a way that does not travel, [`super::Error::Sqlite`].
     pub fn seal(&mut self) -> Result<SealReport> {
         self.transaction(|e| {
             e.begin_settling()?;
@@ -69,7 +69,7 @@ impl Engine {
         if streams == [false; 2] {
             return Ok(report);
         }
-        let lamport = store::get::<u64>(&self.db, "lamport")?.unwrap_or(0) + 1;
+        let lamport = (store::get::<u64>(&self.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
         store::set(&self.db, "lamport", lamport)?;
         let firsts: Vec<u64> =
             Stream::ALL.iter().map(|s| Ok(self.position(self.me, *s)?.seq + 1)).collect::<Result<_>>()?;

@@ -323,7 +323,7 @@ impl Engine {
             return Err(Error::Strangers(vec![stranger]));
         };
         if checkpoint.last <= self.position(dev, stream)?.seq {
-            return self.refuse_twin(&checkpoint, &key);
+            return self.refuse_twin(&checkpoint, None, &key);
         }
         let mut digest = GroupDigest::default();
         let mut head = None;
@@ -343,7 +343,7 @@ impl Engine {
         if checkpoint.verify(&key, &end).is_err() {
             return Err(Error::bundle(0, BundleProblem::Signature(self.name_of(checkpoint.author)?)));
         }
-        self.refuse_twin(&checkpoint, &key)?;
+        self.refuse_twin(&checkpoint, Some(&end), &key)?;
         log::put_group(&self.db, dev, &checkpoint, bytes, &head, &end)
     }
 

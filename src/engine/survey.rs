@@ -5,11 +5,11 @@ use std::io::Read;
 use packmule_core::model::{DeviceId, Stream};
 
 use super::Engine;
-use super::bundle::{BundleReader, Item};
+use super::bundle::{BundleReader, HeaderCheck, Item};
 use super::devices::trust;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::export::Positions;
-use super::import::{HeaderCheck, Verified};
+use super::import::Verified;
 
 /// Frames of one stream, all from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +76,12 @@ impl Engine {
                         && self.trusted_key(sender)?.is_some_and(|key| header.verify(&key).is_ok());
                 }
                 Item::Certificate(..) | Item::Frame(..) => {}
-                Item::Checkpoint(checkpoint, ..) => {
+                Item::Checkpoint(checkpoint, _, end) => {
                     // Under our name, and not our history: it is not ours to say what it is worth.
                     if checkpoint.author == self.identity.id
                         && let Some(key) = self.trusted_key(checkpoint.author)?
                     {
-                        self.refuse_twin(&checkpoint, &key)?;
+                        self.refuse_twin(&checkpoint, Some(&end), &key)?;
                     }
                     let (author, stream) = (checkpoint.author, checkpoint.stream);
                     let (first, last) = (checkpoint.first, checkpoint.last);

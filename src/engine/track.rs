@@ -1,6 +1,5 @@
 //! Tables taken in and let go.
 
-use packmule_core::model::Stream;
 use packmule_core::wire::{ColumnMerge, FrameFlags, Merge, Mode, Policy};
 
 use super::Engine;
@@ -53,10 +52,18 @@ impl Engine {
     /// # Errors
     /// [`Error::CannotTrack`] with the reason, [`Error::KeyMissing`], [`Error::Sqlite`].
     pub fn track(&mut self, table: &str, options: &TrackOptions) -> Result<TrackReport> {
+        Ok(self.track_all(&[table], options)?.pop().unwrap_or_default())
+    }
+
+    /// Tracks several tables in the same way: all of them, or none. The reports are in their order.
+    ///
+    /// # Errors
+    /// As [`Engine::track`], for the first that cannot be tracked.
+    pub fn track_all(&mut self, tables: &[&str], options: &TrackOptions) -> Result<Vec<TrackReport>> {
         self.transaction(|e| {
             e.begin_settling()?;
             e.seal_here(SealOptions::default())?;
-            e.track_here(table, options)
+            tables.iter().map(|table| e.track_here(table, options)).collect()
         })
     }
 
@@ -150,10 +157,11 @@ impl Engine {
         Ok(def)
     }
 
-    /// At a base, per-device rows of others that wait because a table was in their way.
+    /// At a base, per-device rows of others that wait, because a table was in their way or because the
+    /// table in which they were gathered was untracked.
     fn track_gathered(&self, name: &str, options: &TrackOptions) -> Result<Option<TrackReport>> {
         let waiting = self.table_named(name).filter(|t| {
-            t.state == State::Known
+            matches!(t.state, State::Known | State::Untracked)
                 && t.def.mode == Mode::PerDevice
                 && options.mode == Mode::PerDevice
                 && self.identity.base
@@ -164,7 +172,11 @@ impl Engine {
             "SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE",
             [&table.def.name],
         )?;
-        if there.is_some() {
+        let gathered = there.is_some() && table.state == State::Untracked && self.is_gathering(&table.def)?;
+        if there.is_some() && !gathered {
+            if table.state == State::Untracked {
+                return Ok(None); // It was this device's own.
+            }
             return Err(Error::cannot_track(
                 name,
                 "other devices' rows of this name are to be gathered here, and a table of this name is in their way; rename it first",
@@ -173,17 +185,25 @@ impl Engine {
         if let Some(reason) = table.def.ungatherable() {
             return Err(Error::cannot_track(name, reason));
         }
-        self.gather(table.tid, &table.def)?;
-        let mut groups = self.db.prepare(
-            "SELECT dev, first, last FROM _pm_group WHERE stream = 1 AND applied AND dev <> ?1 ORDER BY lamport, dev, last",
-        )?;
-        let mut rows = groups.query([self.me])?;
-        while let Some(row) = rows.next()? {
-            self.apply_group(row.get(0)?, Stream::Own, row.get(1)?, row.get(2)?)?;
+        if !gathered {
+            self.make_gathering(&table.def)?;
         }
+        self.gather(table.tid, &table.def.name)?;
+        self.replay_gathered(table.tid)?;
         let count = format!("SELECT count(*) FROM main.{}", super::value::quote(&table.def.name));
         let rows = self.db.query_row(&count, [], |row| row.get(0))?;
         Ok(Some(TrackReport { already: false, rows, advice: Vec::new() }))
+    }
+
+    /// Whether a table that is here is one in which rows like these were gathered.
+    fn is_gathering(&self, def: &TableDef) -> Result<bool> {
+        let here = TableDef::read(&self.db, &def.name)?;
+        let lower = |d: &TableDef, at: usize| d.columns[at].name.to_ascii_lowercase();
+        let device = here.column(super::def::DEVICE_COLUMN);
+        let keys = |d: &TableDef| d.keys().map(|at| lower(d, at)).collect::<Vec<_>>();
+        Ok(device.is_some_and(|at| here.columns[at].key == 1)
+            && keys(&here).get(1..) == Some(&keys(def)[..])
+            && (0..def.columns.len()).all(|at| here.column(&def.columns[at].name).is_some()))
     }
 
     /// Lets a table go: its rows stay, here and elsewhere; what is written from now on stays here.
@@ -191,25 +211,36 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownTable`], [`Error::Sqlite`].
     pub fn untrack(&mut self, table: &str) -> Result<()> {
+        self.untrack_all(&[table])
+    }
+
+    /// Lets several tables go: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Engine::untrack`], for the first that is not tracked.
+    pub fn untrack_all(&mut self, tables: &[&str]) -> Result<()> {
         self.transaction(|e| {
-            let table = e.tracked_table(table)?;
             e.begin_settling()?;
             e.seal_here(SealOptions::default())?;
-            if table.state == State::Tracked {
-                e.remove_capture(&table)?;
-            }
-            for event in ["INSERT", "UPDATE", "DELETE"] {
-                e.db.execute_batch(&format!("DROP TRIGGER IF EXISTS _pm_guard_{event}_{}", table.tid))?;
-            }
-            e.db.execute(
-                "UPDATE _pm_table SET state = 3, note = 'no longer tracked here' WHERE tid = ?1",
-                [table.tid],
-            )?;
-            e.db.execute("DELETE FROM _pm_dangling WHERE tid = ?1", [table.tid])?;
-            e.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
-            e.remember_schema()?;
-            e.reload_catalog()
+            tables.iter().try_for_each(|table| e.untrack_here(&*e.tracked_table(table)?))
         })
+    }
+
+    fn untrack_here(&self, table: &Table) -> Result<()> {
+        if table.state == State::Tracked {
+            self.remove_capture(table)?;
+        }
+        for event in ["INSERT", "UPDATE", "DELETE"] {
+            self.db.execute_batch(&format!("DROP TRIGGER IF EXISTS _pm_guard_{event}_{}", table.tid))?;
+        }
+        self.db.execute(
+            "UPDATE _pm_table SET state = 3, note = 'no longer tracked here' WHERE tid = ?1",
+            [table.tid],
+        )?;
+        self.db.execute("DELETE FROM _pm_dangling WHERE tid = ?1", [table.tid])?;
+        self.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
+        self.remember_schema()?;
+        self.reload_catalog()
     }
 }
 

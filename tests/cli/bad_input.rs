@@ -104,6 +104,43 @@ fn one_bad_file_of_several_that_were_named() {
     let before = desk.dump("base.db");
     desk.run("import base.db good.pmb bad.pmb").refused("bad.pmb");
     assert_eq!(desk.dump("base.db"), before, "the good one before it is not taken in either");
+    // Nor before a stranger's.
+    desk.run("init stranger.db --name stranger").ok();
+    desk.sql("stranger.db", "CREATE TABLE settings (key TEXT PRIMARY KEY, value, note TEXT)");
+    desk.run("track stranger.db settings").ok();
+    desk.run("export stranger.db stranger.pmb").ok();
+    desk.run("import base.db good.pmb stranger.pmb").refused("stranger.pmb");
+    assert_eq!(desk.dump("base.db"), before);
+    // By its bundle it is trusted, with its name; and then both are taken in.
+    has(&desk.run("trust base.db stranger.pmb").ok(), &["trusted now: stranger"]);
+    has(&desk.run("devices base.db").ok(), &["stranger-", "singly"]);
+    desk.run("import base.db good.pmb stranger.pmb").ok();
+}
+
+#[test]
+fn several_tables_of_which_one_cannot_be_tracked() {
+    let desk = Desk::new();
+    desk.run("init a.db --name a").ok();
+    desk.sql("a.db", "CREATE TABLE t (k TEXT PRIMARY KEY); CREATE TABLE none (v)");
+    let before = desk.dump("a.db");
+    has(&desk.run("track a.db t none").refused("a.db"), &["`none`", "no primary key"]);
+    assert_eq!(desk.dump("a.db"), before);
+}
+
+/// A board's SD card was copied, and both boards went on.
+#[test]
+fn a_cloned_database() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "PRAGMA wal_checkpoint(TRUNCATE)");
+    std::fs::copy(desk.path("north.db"), desk.path("clone.db")).unwrap();
+    std::fs::copy(desk.path("north.db.pmkey"), desk.path("clone.db.pmkey")).unwrap();
+    for file in ["north.db", "clone.db"] {
+        desk.sql(file, &format!("INSERT INTO settings VALUES ('{file}', 1, NULL)"));
+    }
+    desk.run("merge base.db north.db").ok();
+    let before = (desk.dump("base.db"), desk.dump("clone.db"));
+    has(&desk.run("merge base.db clone.db").refused("clone.db"), &["north-", "two histories"]);
+    assert_eq!((desk.dump("base.db"), desk.dump("clone.db")), before);
 }
 
 #[test]
@@ -270,7 +307,40 @@ fn a_read_only_database() {
         let reason = run(line).unwrap().refused("base.db");
         assert!(reason.contains("read-only") || reason.contains("cannot be opened"), "{line}: {reason}");
     }
+    // What only reads needs no disk that can be written to; and a board's card can be mounted so.
+    for line in [
+        "status base.db",
+        "digest base.db",
+        "verify base.db",
+        "devices base.db",
+        "log base.db",
+        "conflicts base.db",
+    ] {
+        run(line).unwrap().ok();
+    }
+    let other = Desk::new();
+    std::fs::set_permissions(other.path(""), PermissionsExt::from_mode(0o777)).unwrap();
+    let base = other.path("base.db");
+    let base = base.display();
+    let merge = || run(&format!("merge {base} north.db --json")).unwrap();
+    run(&format!("init {base} --base --name base")).unwrap().ok();
+    for name in ["north", "base"] {
+        let id = run(&format!("status {name}.db --json")).unwrap().json()["fingerprint"].clone();
+        run(&format!("trust {base} {}", id.as_str().unwrap())).unwrap().ok();
+    }
+    assert!(merge().json()["ops"].as_u64().unwrap() >= 3);
+    assert!(merge().json()["frames"] == 0);
+    // But not the writes that are still beside the database.
+    mode("", 0o755);
+    std::fs::write(desk.path("north.db-wal"), "not read here").unwrap();
+    mode("north.db-wal", 0o000);
+    mode("", 0o555);
+    for ran in [run("status north.db").unwrap(), merge()] {
+        let file = if ran.err.contains("standard") { "" } else { "north.db" };
+        has(&ran.refused(file), &["north.db-wal", "copy the database with that file"]);
+    }
     mode("", 0o755);
     mode("base.db", 0o644);
+    std::fs::remove_file(desk.path("north.db-wal")).unwrap();
     assert_eq!(desk.dump("base.db"), before);
 }

@@ -132,6 +132,7 @@ pub fn engine_text(file: &Path, db: &Path, error: &Error) -> String {
             format!("could not {doing} {}: {}", shown(path), io_text(source))
         }
         Error::Stream(source) => format!("could not read or write the bundle: {}", io_text(source)),
+        Error::Source { error, .. } => return engine_text(file, db, error),
         error => error.to_string(),
     };
     with_database(&text, &quoted(db))

@@ -69,9 +69,7 @@ impl<'a> Intake<'a> {
         }
         match self.named_kind(path)? {
             Kind::Database => Ok(()),
-            _ => packmule::inspect(std::io::BufReader::new(open(path)?))
-                .map(|_| ())
-                .map_err(|e| Failure::engine(path, self.db, e)),
+            _ => self.engine.check(&mut open(path)?).map_err(|e| self.failure(path, e)),
         }
     }
 
@@ -100,21 +98,12 @@ impl<'a> Intake<'a> {
 
     /// An error of the database, or of the file.
     fn failure(&self, path: &Path, error: Error) -> Failure {
-        if !about_database(&error) || self.about_source(path, &error) {
+        match error {
             // What there is to run on a source is about the source.
-            let source = !matches!(error, Error::Strangers(_));
-            return Failure::engine(path, if source { path } else { self.db }, error);
+            Error::Source { error, .. } => Failure::engine(path, path, *error),
+            error if about_database(&error) => Failure::engine(self.db, self.db, error),
+            error => Failure::engine(path, self.db, error),
         }
-        Failure::engine(self.db, self.db, error)
-    }
-
-    /// Whether SQLite refused a board's database file, and not the one that takes in: the error itself does not say.
-    fn about_source(&self, path: &Path, error: &Error) -> bool {
-        let ours_can_be_written =
-            || self.engine.connection().is_ok_and(|db| db.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok());
-        matches!(error, Error::Sqlite(_))
-            && sources::kind(path).is_ok_and(|kind| kind == Kind::Database)
-            && ours_can_be_written()
     }
 
     fn take_directory(&mut self, directory: &Path) -> Result<(), Failure> {
@@ -172,15 +161,18 @@ impl<'a> Intake<'a> {
     fn add_or_step_over(&mut self, path: PathBuf, taken: Result<ImportReport, Error>) -> Result<(), Failure> {
         match taken {
             Ok(report) => self.add(&path, report),
-            Err(e) if about_database(&e) && !self.about_source(&path, &e) => {
+            Err(e) if about_database(&e) => {
                 return Err(Failure::engine(self.db, self.db, e));
             }
-            Err(Error::NotADevice) => {
+            Err(Error::Source { error, .. }) if matches!(*error, Error::NotADevice) => {
                 self.stepped_over.push((path, "is a database, but no device of Packmule".into()));
             }
+            Err(Error::Source { error, .. }) => {
+                let reason = engine_text(&path, &path, &error);
+                self.stepped_over.push((path, reason));
+            }
             Err(e) => {
-                let source = matches!(e, Error::Sqlite(_));
-                let reason = engine_text(&path, if source { &path } else { self.db }, &e);
+                let reason = engine_text(&path, self.db, &e);
                 self.stepped_over.push((path, reason));
             }
         }
@@ -325,8 +317,7 @@ fn about_database(error: &Error) -> bool {
             | Error::Stream(_)
             | Error::Strangers(_)
             | Error::Twin { .. }
-            | Error::NotADevice
-            | Error::NewerDatabase { .. }
+            | Error::Source { .. }
             | Error::Usage(_)
     )
 }

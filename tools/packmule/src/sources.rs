@@ -92,7 +92,7 @@ fn look(entries: std::fs::ReadDir, depth: usize, found: &mut Found) {
 
 /// Whether a file belongs to a database beside it.
 fn companion(path: &Path, name: &str) -> bool {
-    ["-wal", "-shm", "-journal", ".pmkey"].iter().any(|end| {
+    ["-wal", "-shm", "-journal", ".pmkey", ".pmkey.new", ".pmkey.old"].iter().any(|end| {
         name.ends_with(end) && path.to_str().is_some_and(|p| Path::new(&p[..p.len() - end.len()]).is_file())
     })
 }

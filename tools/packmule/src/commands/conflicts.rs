@@ -5,7 +5,7 @@ use std::path::Path;
 use packmule::{Conflict, ConflictKind, ConflictVersion, OwnedValue, Resolution};
 use serde_json::{Value, json};
 
-use super::{of_db, open};
+use super::{of_db, open, open_to_read};
 use crate::Context;
 use crate::args::Args;
 use crate::failure::Failure;
@@ -16,7 +16,7 @@ use crate::value::{json_row, read, show};
 /// `packmule conflicts`.
 pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
-    let engine = open(context)?;
+    let engine = open_to_read(context)?;
     let open = engine.conflicts().map_err(of_db(path))?;
     let unsealed = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.unsealed > 0);
     let out = &mut *context.out;

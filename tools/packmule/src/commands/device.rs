@@ -5,10 +5,10 @@ use std::io::BufReader;
 use std::path::Path;
 
 use packmule::core::model::DeviceId;
-use packmule::{Engine, FleetKey, InitOptions};
+use packmule::{Engine, FleetKey, InitOptions, label};
 use serde_json::json;
 
-use super::{json_path, label, of_db, open, options};
+use super::{json_path, of_db, open, open_to_read, options};
 use crate::Context;
 use crate::failure::Failure;
 use crate::output::{columns, say};
@@ -112,9 +112,11 @@ pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let mut name = None;
     let mut others = Vec::new();
+    let mut by_bundle = false;
     let id = match fingerprint(&given.to_string_lossy()) {
         Some(id) => id,
         None if given.is_file() => {
+            by_bundle = true;
             let file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
             let info = packmule::inspect(BufReader::new(file)).map_err(|e| Failure::engine(given, path, e))?;
             let sender = info.sender.ok_or_else(|| Failure::of(given, "does not say who made it"))?;
@@ -141,7 +143,10 @@ pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return Err(Failure::of(given, "that is this device itself, which needs no trust"));
     }
     let already = before.is_some_and(|d| matches!(d.trust, "singly" | "by the fleet"));
-    if !already {
+    if by_bundle {
+        let mut file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
+        engine.trust_sender(&mut file).map_err(|e| Failure::engine(given, path, e))?;
+    } else if !already {
         engine.trust(id).map_err(of_db(path))?;
     }
     others.retain(|(id, _)| !known.iter().any(|d| d.id == *id && d.trust != "no" && d.trust != "revoked"));
@@ -195,7 +200,7 @@ pub fn revoke(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 /// `packmule devices`.
 pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
-    let devices = open(context)?.devices().map_err(of_db(path))?;
+    let devices = open_to_read(context)?.devices().map_err(of_db(path))?;
     let out = &mut *context.out;
     out.document(json!({ "devices": devices.iter().map(|d| json!({
         "fingerprint": d.id.to_string(),

@@ -7,10 +7,10 @@ use std::path::Path;
 use packmule::carry::card::{self, Exchange, Limits, NotLeft, Removed, Skipped};
 use packmule::carry::volume::Directory;
 use packmule::core::model::DeviceId;
-use packmule::{Engine, Error};
+use packmule::{Engine, Error, label};
 use serde_json::{Value, json};
 
-use super::{label, of_db, open};
+use super::{of_db, open};
 use crate::Context;
 use crate::failure::{Failure, engine_text};
 use crate::intake::{report_json, summary};

@@ -5,10 +5,10 @@ use std::io::BufReader;
 use std::path::Path;
 
 use packmule::core::model::{DeviceId, Stream};
-use packmule::{BundleInfo, HistoryEntry, OwnedValue};
+use packmule::{BundleInfo, HistoryEntry, OwnedValue, label};
 use serde_json::{Value, json};
 
-use super::{json_path, label, of_db, open};
+use super::{json_path, of_db, open_to_read};
 use crate::Context;
 use crate::failure::Failure;
 use crate::output::{columns, say};
@@ -19,7 +19,7 @@ use crate::value::{hex, json_row, read, show};
 /// `packmule status`.
 pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
-    let engine = open(context)?;
+    let engine = open_to_read(context)?;
     let status = engine.status().map_err(of_db(path))?;
     let identity = &status.identity;
     let fleet = identity.fleet.map(|key| hex(&key));
@@ -106,7 +106,7 @@ const ROWS_SHOWN: usize = 200;
 /// `packmule log`.
 pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
-    let engine = open(context)?;
+    let engine = open_to_read(context)?;
     let table = if context.args.len() > 1 { Some(context.args.text(1)?) } else { None };
     let typed = context.args.texts(2)?;
     let mut key: Vec<OwnedValue> = typed.iter().map(|word| read(word)).collect();
@@ -215,7 +215,7 @@ fn group_line(group: &HistoryEntry) -> String {
 /// `packmule digest`.
 pub fn digest(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
-    let digest = open(context)?.digest(context.args.has("gathered")).map_err(of_db(path))?;
+    let digest = open_to_read(context)?.digest(context.args.has("gathered")).map_err(of_db(path))?;
     context.out.document(json!({ "digest": digest }));
     say!(context.out, "{digest}");
     Ok(())
@@ -234,7 +234,7 @@ pub fn verify(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 }
 
 fn verify_database(context: &mut Context<'_, '_>, path: &Path) -> Result<(), Failure> {
-    let report = open(context)?.verify().map_err(of_db(path))?;
+    let report = open_to_read(context)?.verify().map_err(of_db(path))?;
     let checked = format!("{} in {}", count(report.frames, "frame"), count(report.groups, "group"));
     let counts = json!({ "frames": report.frames, "groups": report.groups });
     finish(context, path, "database", &checked, counts, report.problems)
@@ -254,6 +254,9 @@ fn verify_bundle(context: &mut Context<'_, '_>, path: &Path) -> Result<(), Failu
             )),
             None => unsigned += 1,
         }
+    }
+    if info.signed == Some(false) {
+        problems.insert(0, "its header: the signature does not match".into());
     }
     let frames: u64 = info.groups.iter().map(|g| g.last - g.first + 1).sum();
     let mut checked = format!("{} in {}", count(frames, "frame"), count(info.groups.len() as u64, "group"));
@@ -326,6 +329,12 @@ pub fn inspect(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     say!(out, "  for          {}", info.receiver.map_or_else(|| "anyone".into(), name));
     say!(out, "  made         {}", time(info.wall));
+    let signed = match info.signed {
+        Some(true) => "by its sender",
+        Some(false) => "WRONG SIGNATURE",
+        None => "not checked: the sender's certificate is not in it",
+    };
+    say!(out, "  signed       {signed}");
     say!(out, "  certificates");
     let rows: Vec<Vec<String>> = info
         .devices
@@ -386,6 +395,7 @@ fn bundle_json(info: &BundleInfo) -> Value {
         "sender": info.sender.map(|id| id.to_string()),
         "receiver": info.receiver.map(|id| id.to_string()),
         "made": iso(info.wall),
+        "signed": info.signed,
         "bytes": info.bytes,
         "certificates": info.devices.iter().map(|(id, name, base, fleet)| json!({
             "fingerprint": id.to_string(), "name": name, "base": base, "fleet": fleet,

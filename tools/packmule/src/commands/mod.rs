@@ -489,6 +489,22 @@ fn options(context: &Context<'_, '_>) -> Result<packmule::Options, Failure> {
 
 /// Opens the database that is the first operand.
 fn open(context: &Context<'_, '_>) -> Result<Engine, Failure> {
+    open_as(context, Engine::open_with)
+}
+
+/// The same for a command that only reads: also from a disk that cannot be written to.
+fn open_to_read(context: &Context<'_, '_>) -> Result<Engine, Failure> {
+    let again = options(context)?;
+    open_as(context, |path, options| match Engine::open_with(path, options) {
+        Err(e) if e.needs_to_write() => Engine::open_read_only(path, again),
+        opened => opened,
+    })
+}
+
+fn open_as(
+    context: &Context<'_, '_>,
+    open: impl FnOnce(&Path, packmule::Options) -> packmule::Result<Engine>,
+) -> Result<Engine, Failure> {
     let path = context.args.path(0);
     let init = format!("packmule init {}", quoted(path));
     if path.is_dir() {
@@ -504,18 +520,12 @@ fn open(context: &Context<'_, '_>) -> Result<Engine, Failure> {
         }
         Ok(_) => {}
     }
-    let opened = Engine::open_with(path, options(context)?);
-    opened.map_err(|e| Failure::engine(path, path, e))
+    open(path, options(context)?).map_err(|e| Failure::engine(path, path, e))
 }
 
 /// The engine's error about the database that is the first operand.
 fn of_db(path: &Path) -> impl Fn(Error) -> Failure + use<'_> {
     move |error| Failure::engine(path, path, error)
-}
-
-/// A device as people call it: its name, and the beginning of its id, which tells two of a name apart.
-fn label(id: packmule::core::model::DeviceId, name: Option<&str>) -> String {
-    name.map_or_else(|| id.to_string(), |name| format!("{name}-{:08x}", id.short()))
 }
 
 /// What a path is called in JSON.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use packmule::carry::serial::{self, Error as LineError, Flow, Options, Status, Stop};
 use packmule::carry::session::{Error as SessionError, Progress};
-use packmule::{Engine, Error};
+use packmule::{Engine, Error, label};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{label, of_db, open, options as engine_options};
+use super::{of_db, open, options as engine_options};
 use crate::Context;
 use crate::failure::{Failure, engine_text, io_text};
 use crate::output::say;

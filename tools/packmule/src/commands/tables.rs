@@ -17,17 +17,9 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let options = wanted(&context.args, &engine)?;
     let mut told = Vec::new();
-    let mut done: Vec<&str> = Vec::new();
-    for table in context.args.texts(1)? {
-        let report = engine.track(table, &options).map_err(|e| {
-            let failure = of_db(path)(e);
-            if done.is_empty() {
-                failure
-            } else {
-                failure.and(&format!("\n(tracked before it: {})", done.join(", ")))
-            }
-        })?;
-        done.push(table);
+    let tables = context.args.texts(1)?;
+    let reports = engine.track_all(&tables, &options).map_err(of_db(path))?;
+    for (table, report) in tables.into_iter().zip(reports) {
         told.push(json!({ "table": table, "already": report.already, "rows": report.rows, "advice": report.advice }));
         let out = &mut *context.out;
         if report.already {
@@ -88,17 +80,8 @@ pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let mut engine = open(context)?;
     let tables = context.args.texts(1)?;
-    // All of them or none: what is not tracked is found before anything is done.
-    let known = engine.status().map_err(of_db(path))?.tables;
+    engine.untrack_all(&tables).map_err(of_db(path))?;
     for table in &tables {
-        if !known.iter().any(|t| t.name.eq_ignore_ascii_case(table) && t.how != "not tracked any more") {
-            let tracked =
-                known.iter().filter(|t| t.how != "not tracked any more").map(|t| t.name.clone()).collect();
-            return Err(of_db(path)(packmule::Error::UnknownTable { table: (*table).to_owned(), tracked }));
-        }
-    }
-    for table in &tables {
-        engine.untrack(table).map_err(of_db(path))?;
         say!(context.out, "{table}: not tracked any more; its rows stay");
     }
     context.out.document(json!({ "untracked": tables }));

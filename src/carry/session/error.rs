@@ -1,0 +1,123 @@
+//! Why a session ends, in words that say what to do next.
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::Refusal;
+
+use crate::{Error as EngineError, Stranger};
+
+/// Why a session came to its end.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database refused; the peer was told that something failed.
+    Engine(EngineError),
+    /// The peer is not trusted here.
+    Stranger(Stranger),
+    /// The peer went no further.
+    Refused {
+        /// Who, once it had said its name.
+        by: Option<(DeviceId, String)>,
+        /// Why.
+        why: Refusal,
+        /// Whom it is about.
+        about: DeviceId,
+        /// It is about us.
+        us: bool,
+    },
+    /// Both ends are the same device.
+    Itself,
+    /// The ends have no version in common.
+    Version {
+        /// The peer's highest.
+        theirs: u8,
+    },
+    /// The peer did not prove that it is who it says.
+    Proof,
+    /// The peer sent what makes no sense.
+    Protocol(&'static str),
+}
+
+impl From<EngineError> for Error {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Engine(EngineError::Strangers(strangers)) => match &strangers[..] {
+                [one] => write!(
+                    f,
+                    "the other end has frames of a device that is not trusted here: {}\ncompare the fingerprint with what \
+                     `packmule status` shows on that device, then run:\n  packmule trust DB {}",
+                    named(one),
+                    one.id
+                ),
+                _ => write!(f, "{}", EngineError::Strangers(strangers.clone())),
+            },
+            Self::Engine(EngineError::Bundle { cause, .. }) => {
+                write!(
+                    f,
+                    "what came over the line is wrong: {}",
+                    cause.to_string().replace("bundle", "stream")
+                )
+            }
+            Self::Engine(e) => e.fmt(f),
+            Self::Stranger(s) if s.revoked => {
+                write!(f, "the other end is a device whose certificate was revoked here: {}", named(s))
+            }
+            Self::Stranger(s) => write!(
+                f,
+                "the other end is not trusted here: {}\ncompare the fingerprint with what `packmule status` shows on that \
+                 device, then run:\n  packmule trust DB {}",
+                named(s),
+                s.id
+            ),
+            Self::Refused { by, why, about, us } => {
+                let by = by
+                    .as_ref()
+                    .map_or("the other end".into(), |(id, name)| format!("{name} (fingerprint {id})"));
+                match (why, us) {
+                    (Refusal::Stranger, true) => {
+                        write!(f, "{by} does not trust this device; there, run:\n  packmule trust DB {about}")
+                    }
+                    (Refusal::Revoked, true) => {
+                        write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
+                    }
+                    (Refusal::Stranger | Refusal::Revoked, false) => write!(
+                        f,
+                        "{by} does not trust a device of which frames are here; there, run:\n  packmule trust DB {about}"
+                    ),
+                    (Refusal::Itself, _) => Self::Itself.fmt(f),
+                    (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),
+                    (Refusal::Twin, _) => write!(
+                        f,
+                        "{by} has another history of the device {about}: a database or SD card was copied, or set back"
+                    ),
+                    (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
+                    (Refusal::Failed, _) => {
+                        write!(f, "something failed at the other end: {by} tells there what")
+                    }
+                }
+            }
+            Self::Itself => {
+                f.write_str("both ends are the same device, or one is a copy of the other: nothing was done")
+            }
+            Self::Version { theirs } => {
+                write!(
+                    f,
+                    "the other end speaks version {theirs} of the session, which is not known here: update Packmule"
+                )
+            }
+            Self::Proof => f.write_str("the other end could not prove that it is who it says it is"),
+            Self::Protocol(what) => write!(f, "the other end sent what makes no sense ({what})"),
+        }
+    }
+}
+
+fn named(s: &Stranger) -> String {
+    format!("{}, fingerprint {}", s.name.as_deref().unwrap_or("(no certificate)"), s.id)
+}
+
+impl std::error::Error for Error {}

@@ -391,7 +391,9 @@ impl Engine {
         };
         if op.head.kind == OpKind::Delete {
             let key: Vec<Bind<'_>> = label.chain(keys()).map(Bind).collect();
-            self.db.prepare_cached(&writer.delete)?.execute(params_from_iter(key))?;
+            self.firing(table, || {
+                Ok(self.db.prepare_cached(&writer.delete)?.execute(params_from_iter(&key))?)
+            })?;
             return Ok(true);
         }
         let partial =
@@ -400,12 +402,16 @@ impl Engine {
             writer.columns[at]
                 .is_some_and(|c| !partial || (def.def.columns[at].key == 0 && !table.counters.contains(&c)))
         };
-        // Text in pieces must be put together; a BLOB is written into its place bit by bit.
+        // Text in pieces must be put together, and what a trigger reads; a BLOB is written into its
+        // place bit by bit.
+        let local = self.has_local_triggers(table)?;
         let mut texts: Vec<Vec<u8>> = Vec::new();
         let mut blobs: Vec<(usize, Big)> = Vec::new();
         for (at, value) in &values {
             if let (Value::Big(big), Some(column), true) = (value, writer.columns[*at], writes(*at)) {
-                if big.text || table.def.without_rowid || self.is_indexed(table, column)? {
+                let whole =
+                    big.text || table.def.without_rowid || (local && self.triggers_read(table, column));
+                if whole || self.is_indexed(table, column)? {
                     let mut whole = Vec::new();
                     self.pieces((place.dev, place.stream, place.seq), big, |bytes| {
                         whole.extend_from_slice(bytes);
@@ -437,7 +443,14 @@ impl Engine {
                 value => *value,
             }));
         }
-        if partial {
+        if local {
+            let key: Vec<Bind<'_>> = label.clone().chain(keys()).map(Bind).collect();
+            let values = if partial { &bound[..] } else { &bound[bound.len() - written.len()..] };
+            let insert = if partial { None } else { Some(table.insert_sql(&written)) };
+            if !self.write_difference(table, &key, &written, values, insert.as_deref())? {
+                return Ok(false);
+            }
+        } else if partial {
             bound.extend(label.clone().chain(keys()).map(Bind));
             let changed =
                 self.db.prepare_cached(&table.update_sql(&written))?.execute(params_from_iter(bound))?;
@@ -482,10 +495,12 @@ impl Engine {
     /// Deletes a row by its canonical key, which SQLite takes for the stored one's equal.
     pub(crate) fn delete_row(&self, table: &Table, key: &[u8]) -> Result<()> {
         let values = super::value::read_key(key)?;
-        self.db
-            .prepare_cached(&table.delete_sql())?
-            .execute(params_from_iter(values.iter().map(|value| Bind(value.borrow()))))?;
-        Ok(())
+        let sql = table.delete_sql();
+        self.firing(table, || {
+            let values = values.iter().map(|value| Bind(value.borrow()));
+            self.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+            Ok(())
+        })
     }
 }
 

@@ -93,23 +93,33 @@ impl Table {
         self.def.columns.iter().map(|c| quote(&c.name)).collect::<Vec<_>>().join(", ")
     }
 
+    /// Names of columns, quoted, after that of the device where rows are gathered.
+    fn with_device(&self, columns: impl Iterator<Item = usize>) -> String {
+        let device = (self.state == State::Gathered).then(|| quote(DEVICE_COLUMN));
+        let names = columns.map(|at| quote(&self.def.columns[at].name));
+        device.into_iter().chain(names).collect::<Vec<_>>().join(", ")
+    }
+
+    /// `INSERT` of these columns.
+    pub(crate) fn insert_sql(&self, columns: &[usize]) -> String {
+        let n = columns.len() + usize::from(self.state == State::Gathered);
+        let marks: Vec<String> = (1..=n).map(|n| format!("?{n}")).collect();
+        format!(
+            "INSERT INTO {} ({}) VALUES ({})",
+            self.sql_name,
+            self.with_device(columns.iter().copied()),
+            marks.join(", ")
+        )
+    }
+
     /// `INSERT` of these columns that overwrites the row with the same key.
     pub(crate) fn upsert_sql(&self, columns: &[usize]) -> String {
-        let names: Vec<String> = columns.iter().map(|at| quote(&self.def.columns[*at].name)).collect();
-        let sets: Vec<String> = names.iter().map(|name| format!("{name} = excluded.{name}")).collect();
-        let gathered = self.state == State::Gathered;
-        let device = gathered.then(|| quote(DEVICE_COLUMN));
-        let with_device = |names: &mut dyn Iterator<Item = String>| {
-            device.clone().into_iter().chain(names).collect::<Vec<_>>().join(", ")
-        };
-        let marks: Vec<String> =
-            (1..=columns.len() + usize::from(gathered)).map(|n| format!("?{n}")).collect();
+        let names = columns.iter().map(|at| quote(&self.def.columns[*at].name));
+        let sets: Vec<String> = names.map(|name| format!("{name} = excluded.{name}")).collect();
         format!(
-            "INSERT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}",
-            self.sql_name,
-            with_device(&mut names.iter().cloned()),
-            marks.join(", "),
-            with_device(&mut self.def.keys().map(|at| quote(&self.def.columns[at].name))),
+            "{} ON CONFLICT ({}) DO UPDATE SET {}",
+            self.insert_sql(columns),
+            self.with_device(self.def.keys()),
             sets.join(", "),
         )
     }
@@ -246,6 +256,7 @@ impl Engine {
 
     /// After a change to `_pm_table` of our own.
     pub(crate) fn reload_catalog(&self) -> Result<()> {
+        self.doubt_triggers();
         self.catalog.borrow_mut().forget();
         self.load_catalog()
     }

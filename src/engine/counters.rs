@@ -135,7 +135,10 @@ impl Engine {
             let sql = format!("UPDATE {name} SET {c} = _pm_add({c}, ?1) WHERE {}", table.key_match_from(1));
             let added = OwnedValue::Int(value);
             let params = std::iter::once(&added).chain(&keys).map(|v| Bind(v.borrow()));
-            if self.db.prepare_cached(&sql)?.execute(params_from_iter(params))? > 0 {
+            let changed = self.firing(table, || {
+                Ok(self.db.prepare_cached(&sql)?.execute(params_from_iter(params.clone()))?)
+            })?;
+            if changed > 0 {
                 break;
             }
         }

@@ -19,6 +19,7 @@
 //! | `settle` | constraints settled |
 //! | `session` | what two ends that talk need of each other's log |
 //! | `compact`, `snapshot`, `join`, `load` | what all have is folded away; newcomers start from what is left |
+//! | `triggers` | the application's triggers, for rows of others |
 //! | `conflicts`, `resolve` | what concurrent writes left open, and how it is closed |
 //! | `digest`, `status`, `history`, `verify` | what there is to know |
 
@@ -54,6 +55,7 @@ mod status;
 mod store;
 mod survey;
 mod track;
+mod triggers;
 mod twin;
 mod value;
 mod verify;
@@ -169,6 +171,8 @@ pub struct Engine {
     me: i64,
     options: Options,
     catalog: RefCell<Catalog>,
+    triggers: RefCell<triggers::Triggers>,
+    probe: std::sync::Arc<triggers::Probe>,
     poisoned: bool,
 }
 
@@ -299,11 +303,12 @@ impl Engine {
         }
         let path = std::fs::canonicalize(path).map_err(Error::io("open", path))?;
         let read_only = flags == OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let db = match open_connection(&path, flags, &options) {
+        let mut db = match open_connection(&path, flags, &options) {
             // In WAL mode, even reading makes a file beside the database.
             Err(e) if read_only && e.needs_to_write() => open_unchanging(&path, &options)?,
             db => db?,
         };
+        let probe = triggers::Probe::of(&mut db)?;
         if !store::present(&db)? {
             return Err(Error::NotADevice);
         }
@@ -315,7 +320,20 @@ impl Engine {
         }
         let catalog = RefCell::new(Catalog::default());
         let application = std::cell::OnceCell::new();
-        let engine = Self { db, application, path, key, identity, me, options, catalog, poisoned: false };
+        let triggers = RefCell::default();
+        let engine = Self {
+            db,
+            application,
+            path,
+            key,
+            identity,
+            me,
+            options,
+            catalog,
+            triggers,
+            probe,
+            poisoned: false,
+        };
         engine.load_catalog()?;
         Ok(engine)
     }
@@ -367,12 +385,13 @@ impl Engine {
         }
         self.db.execute_batch("BEGIN IMMEDIATE")?;
         let result = self.load_catalog().and_then(|()| work(self)).and_then(|result| {
+            self.remove_local_triggers()?;
             self.db.execute_batch("COMMIT")?;
             Ok(result)
         });
         if result.is_err() {
             // A rollback can fail, for instance when memory is short: look whether it did.
-            self.poisoned = !roll_back(&self.db);
+            self.poisoned = !roll_back(&self.db) || !self.forget_local_triggers();
             self.catalog.borrow_mut().forget();
         }
         result

@@ -158,7 +158,10 @@ impl Engine {
         let key = read_key(&open.key)?;
         let numbers: Vec<usize> = columns.iter().map(|(at, _)| *at).collect();
         let params = columns.iter().map(|(_, v)| *v).chain(&key).map(|v| Bind(v.borrow()));
-        if self.db.execute(&table.update_sql(&numbers), params_from_iter(params))? > 0 {
+        let sql = table.update_sql(&numbers);
+        let changed =
+            self.firing(table, || Ok(self.db.execute(&sql, params_from_iter(params.clone()))?))?;
+        if changed > 0 {
             return Ok(());
         }
         if self.is_parked(table.tid, &open.key)? {
@@ -203,10 +206,12 @@ impl Engine {
         }
         let names: Vec<String> = row.iter().map(|(at, _)| quote(&table.def.columns[*at].name)).collect();
         let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
-        self.db.execute(
-            &format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, names.join(", "), marks.join(", ")),
-            params_from_iter(row.iter().map(|(_, v)| Bind(v.borrow()))),
-        )?;
+        let sql =
+            format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, names.join(", "), marks.join(", "));
+        self.firing(table, || {
+            let values = row.iter().map(|(_, v)| Bind(v.borrow()));
+            Ok(self.db.execute(&sql, params_from_iter(values))?)
+        })?;
         let key = table
             .def
             .keys()

@@ -168,8 +168,9 @@ impl Engine {
             evictions.push(tid);
         }
         self.db.execute_batch(&format!("DELETE FROM temp._pm_evicted_{tid}; SAVEPOINT _pm_evict"))?;
-        let written = self.move_from_limbo(&table, key, true);
-        let evicted = written.and_then(|()| self.evicted(&table, key));
+        let replace = || self.move_from_limbo(&table, key, true).and_then(|()| self.evicted(&table, key));
+        let local = self.has_local_triggers(&table)?;
+        let evicted = if local { self.trying(&table, replace) } else { replace() };
         let blocker = match &evicted {
             Err(_) => None,
             Ok(evicted) => {
@@ -186,7 +187,14 @@ impl Engine {
         if evicted.is_ok() && blocker.is_none() {
             self.db.execute_batch("RELEASE _pm_evict")?;
             for (_, other) in evicted? {
+                if local {
+                    // It was only tried. The application's triggers see what comes of it.
+                    self.move_to_limbo(&table, &other)?;
+                }
                 self.put_off(tid, &other)?;
+            }
+            if local {
+                self.move_from_limbo(&table, key, false)?;
             }
             return self.after_shown(&table, key);
         }

@@ -219,7 +219,10 @@ impl Engine {
             table.limbo(),
             table.key_match_from(0)
         );
-        self.db.prepare_cached(&sql)?.execute(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
+        self.firing(table, || {
+            let values = values.iter().map(|v| Bind(v.borrow()));
+            Ok(self.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
+        })?;
         self.delete_from(&table.limbo(), table, key)
     }
 

@@ -446,8 +446,8 @@ impl Engine {
                 None => None,
                 Some(row) => {
                     let mut differing = Vec::new();
-                    for at in 0..columns.len() {
-                        if from_sql(row.get_ref(at)?) != values[at].0 {
+                    for (at, value) in values.iter().enumerate() {
+                        if from_sql(row.get_ref(at)?) != value.0 {
                             differing.push(at);
                         }
                     }

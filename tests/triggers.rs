@@ -461,3 +461,44 @@ fn keys_and_counters_that_change() {
     assert_eq!(notices(&b), [""; 0]);
     nothing_leaked(&mut b);
 }
+
+#[test]
+fn starting_from_a_snapshot() {
+    let schema = format!(
+        "{DOCS};
+         CREATE TABLE own (n INTEGER PRIMARY KEY, what TEXT);
+         CREATE TABLE log (k TEXT PRIMARY KEY DEFAULT (hex(randomblob(8))), what TEXT);
+         CREATE TRIGGER o AFTER INSERT ON docs BEGIN INSERT INTO own (what) VALUES (new.title); END;
+         CREATE TRIGGER l AFTER INSERT ON docs BEGIN INSERT INTO log (what) VALUES (new.title); END;
+         CREATE TRIGGER x AFTER DELETE ON docs BEGIN INSERT INTO log (what) VALUES (old.title); END;"
+    );
+    let world = World::new();
+    let mut a = world.board_with("a", &schema, &["docs", "log"]);
+    let mut b = world.board_with("b", &schema, &["docs", "log"]);
+    b.track("own", &per_device()).unwrap();
+    sql(&b, EXTERNAL);
+    sql(&a, "INSERT INTO docs VALUES (1, 'red', 'one', 'x'), (2, 'green', 'two', 'y')");
+    sql(&b, "INSERT INTO docs VALUES (3, 'blue', 'three', 'z')");
+    // Of a table that was not tracked the rows are taken in as well.
+    let plain = world.path("plain");
+    open(&plain)
+        .execute_batch(&format!("{schema} {EXTERNAL} INSERT INTO docs VALUES (4, 'red', 'three', 'p')"))
+        .unwrap();
+    let mut snapshot = Vec::new();
+    a.snapshot(&mut snapshot).unwrap();
+    let path = b.path().to_owned();
+    drop(b);
+    for (path, expected, logged) in [(path, 3, 1), (plain, 3, 1)] {
+        let join = packmule::JoinOptions { name: Some("b"), fleet: Some(&world.fleet) };
+        let mut read = std::io::Cursor::new(&snapshot);
+        let (mut b, _) = Engine::join(&path, &mut read, &join, world.options()).unwrap();
+        assert_eq!(rows(&b, "SELECT count(*) FROM docs"), [expected.to_string()]);
+        index_is_right(&b, true);
+        // Its own logged row, and those of the snapshot: none that a trigger wrote just now.
+        assert_eq!(rows(&b, "SELECT count(*) FROM log"), [(2 + logged).to_string()]);
+        carry_all(&mut [&mut a, &mut b]);
+        digests_equal(&[&a, &b]);
+        assert_eq!(notices(&b), [""; 0]);
+        nothing_leaked(&mut b);
+    }
+}

@@ -129,11 +129,13 @@ impl Engine {
         let mut new_key = None;
         self.db.execute_batch("BEGIN IMMEDIATE")?;
         let result = self.rebase_here(snapshot, verified, join, &mut new_key).and_then(|report| {
+            self.remove_local_triggers()?;
             self.db.execute_batch("COMMIT")?;
             Ok(report)
         });
+        self.hold_for_triggers(&[]);
         if result.is_err() {
-            self.poisoned = !super::roll_back(&self.db);
+            self.poisoned = !super::roll_back(&self.db) || !self.forget_local_triggers();
             self.catalog.borrow_mut().forget();
         }
         let report = result?;
@@ -162,6 +164,8 @@ impl Engine {
             "CREATE TEMP TABLE _pm_mine (name TEXT, key BLOB, present INTEGER, PRIMARY KEY (name, key)) WITHOUT ROWID",
         )?;
         let own = self.collect_mine(verified)?;
+        // Until they are tracked again, no trigger may write to those that were.
+        self.hold_for_triggers(&self.tables());
         let had_log = Stream::ALL
             .iter()
             .try_fold(false, |any, s| Ok::<_, Error>(any | (self.position(self.me, *s)?.seq > 0)))?;
@@ -276,6 +280,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Deletes all rows of a synced table.
+    pub(super) fn empty(&self, table: &Table) -> Result<()> {
+        let sql = format!("DELETE FROM {}", table.sql_name);
+        self.firing(table, || Ok(self.db.execute_batch(&sql)?))
+    }
+
     /// Forgets the log and all that was known by it.
     fn wipe(&self) -> Result<()> {
         for table in self.tables() {
@@ -284,7 +294,7 @@ impl Engine {
             }
             self.db.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.limbo()))?;
             if table.shows_shared() {
-                self.db.execute_batch(&format!("DELETE FROM {}", table.sql_name))?;
+                self.empty(&table)?;
             }
         }
         for name in [
@@ -369,12 +379,14 @@ impl Engine {
             self.delete_row(&table, &key)?;
             if let Some(row) = &row {
                 let columns: Vec<usize> = (0..table.def.columns.len()).collect();
-                let written = self
-                    .db
-                    .prepare_cached(&table.upsert_sql(&columns))?
-                    .execute(params_from_iter(row.iter().map(|v| Bind(v.borrow()))));
+                let sql = table.upsert_sql(&columns);
+                let written = self.firing(&table, || {
+                    let values = row.iter().map(|v| Bind(v.borrow()));
+                    Ok(self.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
+                });
                 if let Err(e) = written {
                     // A constraint that the snapshot's rows fill: it goes to limbo and is settled there.
+                    let Error::Sqlite(e) = e else { return Err(e) };
                     if e.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
                         return Err(e.into());
                     }

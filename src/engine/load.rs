@@ -209,7 +209,9 @@ impl Loader<'_, '_> {
         }
         e.db.execute("UPDATE _pm_table SET state = 1 WHERE tid = ?1", [tid])?;
         e.reload_catalog()?;
-        e.install_capture(&*e.table(tid)?)
+        let table = e.table(tid)?;
+        e.install_capture(&table)?;
+        if there.is_some() { e.empty(&table) } else { Ok(()) }
     }
 
     /// A table of this name is here: its rows are ours, to be told after the snapshot's.
@@ -251,7 +253,6 @@ impl Loader<'_, '_> {
         for key in all {
             e.copy_mine(&def, &table, &key)?;
         }
-        e.db.execute_batch(&format!("DELETE FROM {}", table.sql_name))?;
         Ok(())
     }
 
@@ -302,7 +303,15 @@ impl Loader<'_, '_> {
             });
         }
         let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));
-        e.db.prepare_cached(&sql)?.execute(params_from_iter(owned.iter().map(|v| Bind(v.borrow()))))?;
+        let write = || {
+            let values = owned.iter().map(|v| Bind(v.borrow()));
+            Ok(e.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
+        };
+        if limbo {
+            write()?
+        } else {
+            e.firing(table, write)?
+        };
         self.report.rows += u64::from(!limbo);
         Ok(())
     }

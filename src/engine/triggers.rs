@@ -9,7 +9,7 @@
 //! | a trigger that | is |
 //! |---|---|
 //! | writes untracked tables only, virtual ones too | copied, and then those of the tables that it writes |
-//! | writes a tracked table | left out: its effect comes from where it was written |
+//! | writes a table that is tracked, here or by others | left out: its effect comes from where it was written |
 //! | writes nothing, but may refuse | left out: the row's author accepted it |
 //! | cannot be prepared here: a function of the application's, a view, a table that is gone | left out, with a notice |
 //! | uses what a database must not be trusted with (`trusted_schema`) | left out, with a notice |
@@ -122,6 +122,8 @@ pub(crate) struct Triggers {
     /// They were looked for in this transaction, and are in place.
     ready: bool,
     installed: bool,
+    /// Tables that count as tracked for now.
+    held: Vec<String>,
 }
 
 /// What is to be done about a trigger.
@@ -156,6 +158,13 @@ impl Engine {
     /// What is known of tables changed: the triggers are looked for again before the next row.
     pub(crate) fn doubt_triggers(&self) {
         self.triggers.borrow_mut().ready = false;
+    }
+
+    /// These tables count as tracked until others are named.
+    pub(crate) fn hold_for_triggers(&self, tables: &[Arc<Table>]) {
+        let mut triggers = self.triggers.borrow_mut();
+        triggers.held = tables.iter().map(|t| t.def.name.to_ascii_lowercase()).collect();
+        (triggers.ready, triggers.found_for) = (false, None);
     }
 
     /// Before a commit: our copies go.
@@ -278,8 +287,9 @@ impl Engine {
             }
         }
         let tracked = |name: &String| {
-            let state = self.table_named(name).map(|t| t.state);
-            matches!(state, Some(State::Tracked | State::Gathered)) || name.starts_with("_pm_")
+            // One that others track may be tracked here in a moment.
+            let known = self.table_named(name).is_some_and(|t| t.state != State::Untracked);
+            known || name.starts_with("_pm_") || self.triggers.borrow().held.contains(name)
         };
         if writes.iter().any(tracked) {
             return Ok(Verdict::LeaveOut);

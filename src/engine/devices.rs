@@ -38,6 +38,9 @@ pub struct DeviceInfo {
     pub heard: Option<i64>,
     /// How many of our frames it has acknowledged, of both streams.
     pub acknowledged: u64,
+    /// How far its clock is off, in milliseconds, if its last writes here show that it is by more than
+    /// a day; ahead counts up.
+    pub clock: Option<i64>,
 }
 
 pub(crate) fn identity(db: &Connection) -> Result<(i64, Identity)> {
@@ -332,6 +335,7 @@ impl Engine {
     /// [`Error::Sqlite`].
     pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
         self.reading(|e| {
+            let clocks = e.clocks()?;
             let mut statement = e.db.prepare_cached(
                 "SELECT n, id, name, base, trust, heard, retired,
                     (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = 0),
@@ -340,7 +344,8 @@ impl Engine {
                  FROM _pm_device d WHERE n > 0 ORDER BY n <> ?1, name, id",
             )?;
             let rows = statement.query_map([e.me], |row| {
-                let this = row.get::<_, i64>(0)? == e.me;
+                let n: i64 = row.get(0)?;
+                let this = n == e.me;
                 Ok(DeviceInfo {
                     id: DeviceId(row.get(1)?),
                     name: row.get(2)?,
@@ -358,6 +363,7 @@ impl Engine {
                     shared: row.get::<_, Option<u64>>(7)?.unwrap_or(0),
                     own: row.get::<_, Option<u64>>(8)?.unwrap_or(0),
                     acknowledged: row.get::<_, Option<u64>>(9)?.unwrap_or(0),
+                    clock: if this { clocks.ours } else { clocks.others.get(&n).copied() },
                 })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

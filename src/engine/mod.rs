@@ -21,12 +21,14 @@
 //! | `compact`, `snapshot`, `join`, `load` | what all have is folded away; newcomers start from what is left |
 //! | `triggers` | the application's triggers, for rows of others |
 //! | `conflicts`, `resolve` | what concurrent writes left open, and how it is closed |
+//! | `clocks` | clocks that are far off |
 //! | `digest`, `status`, `history`, `verify` | what there is to know |
 
 mod apply;
 mod bundle;
 mod capture;
 mod catalog;
+mod clocks;
 mod columns;
 mod compact;
 mod conflicts;
@@ -71,6 +73,7 @@ use packmule_core::wire::{CERT_MAX, Certificate};
 use rusqlite::{Connection, OpenFlags};
 
 pub use bundle::{BundleInfo, GroupInfo, inspect};
+pub use clocks::clock_words;
 pub use compact::CompactReport;
 pub use conflicts::{Conflict, ConflictKind, ConflictVersion};
 pub use devices::{DeviceInfo, label};

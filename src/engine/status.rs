@@ -39,6 +39,8 @@ pub struct Status {
     pub log_bytes: u64,
     /// The device that holds back the most frames from being folded away, and how many.
     pub held_back_by: Option<(String, u64)>,
+    /// How far our own clock is off, in milliseconds, if anything shows that it is; ahead counts up.
+    pub clock: Option<i64>,
     /// What people should know.
     pub notices: Vec<String>,
 }
@@ -74,7 +76,11 @@ impl Engine {
             )?;
             let mut statement =
                 e.db.prepare_cached("SELECT what FROM _pm_notice ORDER BY wall DESC, what")?;
-            let notices = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            let told =
+                statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+            let clocks = e.clocks()?;
+            let mut notices = e.clock_notices(&clocks)?;
+            notices.extend(told);
             Ok(Status {
                 identity: e.identity.clone(),
                 can_sign: e.can_sign(),
@@ -84,6 +90,7 @@ impl Engine {
                 log_frames,
                 log_bytes,
                 held_back_by: e.held_back_by()?,
+                clock: clocks.ours,
                 notices,
             })
         })

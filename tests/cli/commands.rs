@@ -424,3 +424,23 @@ fn a_reader_that_goes_away_is_no_panic() {
     assert_eq!(failed.status.code(), Some(1));
     has(&String::from_utf8_lossy(&failed.stderr), &["packmule: standard output: no space left"]);
 }
+
+#[test]
+fn a_clock_that_is_far_off_is_named() {
+    let desk = Desk::fleet(&["north"]);
+    desk.carry("north", "base");
+    assert_eq!(desk.run("status base.db --json").json()["clock_off_ms"], Value::Null);
+    has(&desk.run("devices base.db").ok(), &["CLOCK"]);
+    desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 60, NULL)");
+    let clock = || -> i64 { 4_086_000_000_000 };
+    let options = packmule::Options { clock: Box::new(clock), ..packmule::Options::default() };
+    packmule::Engine::open_with(&desk.path("north.db"), options).unwrap().seal().unwrap();
+    desk.carry("north", "base");
+    let devices = desk.run("devices base.db --json").json();
+    assert_eq!(devices["devices"][0]["clock_off_ms"], Value::Null);
+    assert!(devices["devices"][1]["clock_off_ms"].as_i64().unwrap() > 365 * 86_400_000, "{devices}");
+    has(&desk.run("devices base.db").ok(), &["years ahead"]);
+    has(&desk.run("status base.db").ok(), &["the clock of north-", "years ahead, or the one here is behind"]);
+    let status = desk.run("status base.db --json").json();
+    assert!(status["notices"][0].as_str().unwrap().contains("the clock of north-"), "{status}");
+}

@@ -213,8 +213,9 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         "frames_per_device": d.own,
         "has_of_ours": d.acknowledged,
         "heard": d.heard.map(iso),
+        "clock_off_ms": d.clock,
     })).collect::<Vec<_>>() }));
-    let head = ["DEVICE", "TRUST", "FRAMES HERE", "HAS OF OURS", "HEARD"];
+    let head = ["DEVICE", "TRUST", "FRAMES HERE", "HAS OF OURS", "HEARD", "CLOCK"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for d in &devices {
         let base = if d.base { " (base)" } else { "" };
@@ -228,6 +229,7 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
                 Some(at) => time(at),
                 None => "never".into(),
             },
+            d.clock.map_or_else(|| "-".into(), packmule::clock_words),
         ]);
     }
     for line in columns(&rows) {

@@ -41,7 +41,8 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         })).collect::<Vec<_>>(),
         "log": { "frames": status.log_frames, "bytes": status.log_bytes },
         "clock": iso(now),
-        "clock_wrong": clock_wrong(now),
+        "clock_wrong": clock_wrong(now) || status.clock.is_some(),
+        "clock_off_ms": status.clock,
         "notices": status.notices,
     }));
     say!(out, "{} is the {} `{}`", shown(path), if identity.base { "base" } else { "device" }, identity.name);

@@ -121,7 +121,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[],
         group: DEVICES,
         summary: "every device that is known, and what it is known to have",
-        about: "FRAMES HERE are the frames of that device that are applied here, of shared and of per-device tables. HAS OF OURS is \
+        about: "FRAMES HERE are the frames of that device that are applied here, of shared and of per-device tables. CLOCK says how far its clock is off, if what it wrote shows that. HAS OF OURS is \
                 how many of our frames it has told us it has. HEARD is when, by this machine's clock.",
         examples: &["packmule devices base.db"],
         run: device::devices,

@@ -394,6 +394,22 @@ fn rows_that_a_base_gathers() {
     carry(&mut a, &mut base);
     assert_eq!(rows(&base, "SELECT value FROM latest"), ["2.5r"]);
     assert_eq!(rows(&base, "SELECT count(*) FROM readings"), ["2"]);
+    // Gathered again, with a trigger that fails for every row.
+    base.untrack("readings").unwrap();
+    sql(&a, "INSERT INTO readings (value) VALUES (3.5)");
+    carry(&mut a, &mut base);
+    sql(&a, "INSERT INTO readings (value) VALUES (4.5)");
+    carry(&mut a, &mut base);
+    sql(
+        &base,
+        "DELETE FROM readings;
+         CREATE TRIGGER fails AFTER INSERT ON readings BEGIN
+           DELETE FROM latest; SELECT RAISE(ABORT, 'not today'); END",
+    );
+    base.track("readings", &append()).unwrap();
+    assert_eq!(rows(&base, "SELECT value FROM readings ORDER BY id"), ["1.5r", "2.5r", "3.5r", "4.5r"]);
+    assert_eq!(rows(&base, "SELECT value FROM latest"), ["4.5r"]);
+    assert_eq!(notices(&base).iter().filter(|n| n.contains("`fails`")).count(), 1);
 }
 
 #[test]

@@ -281,9 +281,11 @@ impl Engine {
         let mut groups = self.db.prepare(
             "SELECT dev, first, last FROM _pm_group WHERE stream = 1 AND applied AND dev <> ?1 ORDER BY dev, last",
         )?;
-        let mut rows = groups.query([self.me])?;
-        while let Some(row) = rows.next()? {
-            let (dev, first, last): (i64, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        // A trigger that fails is undone with a rollback, which no open statement survives.
+        let groups = groups
+            .query_map([self.me], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<rusqlite::Result<Vec<(i64, u64, u64)>>>()?;
+        for (dev, first, last) in groups {
             let (author, stream) = (self.device_id(dev)?, Stream::Own);
             let mut writers: HashMap<DefId, Writer> = HashMap::new();
             for seq in first..=last {

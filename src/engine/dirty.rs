@@ -16,7 +16,8 @@ use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 use super::Engine;
 use super::catalog::Table;
 use super::columns::Columns;
-use super::def::TableDef;
+use super::ddl::literal;
+use super::def::{Default, TableDef};
 use super::error::Result;
 use super::value::quote;
 
@@ -123,9 +124,14 @@ impl Engine {
         columns.extend(extra_columns(def));
         self.make_list(&table.dirty(), &columns)?;
         if def.mode == Mode::Shared {
-            // Without types, so that every value stays what it is.
+            // Without types, so that every value stays what it is. Rows that are there already when a
+            // column is added have its default.
+            let default = |at: usize| match &def.columns[at].default {
+                Default::Literal(value) => format!(" DEFAULT {}", literal(value)),
+                _ => String::new(),
+            };
             let columns: Vec<String> = (0..def.columns.len())
-                .map(|at| format!("{}{}", quote(&def.columns[at].name), collated(at)))
+                .map(|at| format!("{}{}{}", quote(&def.columns[at].name), collated(at), default(at)))
                 .collect();
             self.make_list(&table.limbo(), &columns)?;
             let limbo = table.limbo();
@@ -147,14 +153,30 @@ impl Engine {
         let mut known =
             self.db.prepare_cached("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")?;
         for column in columns {
-            let bare =
-                column.split(" COLLATE ").next().unwrap_or(column).trim_end_matches(" INTEGER NOT NULL");
-            let bare = bare.trim_matches('"').replace("\"\"", "\"");
-            if !known.exists((name, bare))? {
+            let bare = bare_name(column);
+            if !known.exists((name, &bare))? {
                 self.db.execute_batch(&format!("ALTER TABLE {name} ADD COLUMN {column}"))?;
             }
         }
         Ok(())
+    }
+}
+
+/// The name of a column that is defined so.
+fn bare_name(column: &str) -> String {
+    match column.strip_prefix('"') {
+        Some(quoted) => {
+            let mut name = String::new();
+            let mut chars = quoted.chars().peekable();
+            while let Some(c) = chars.next() {
+                if c == '"' && chars.next_if_eq(&'"').is_none() {
+                    break;
+                }
+                name.push(c);
+            }
+            name
+        }
+        None => column.split(' ').next().unwrap_or(column).into(),
     }
 }
 

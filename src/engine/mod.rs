@@ -113,6 +113,9 @@ pub struct Options {
     pub clock: Box<dyn Fn() -> WallMs + Send>,
     /// Where the seed of a new secret key comes from: must not be guessable.
     pub random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+    /// For the tests of the tests: the winner depends on the order of arrival, which is wrong.
+    #[doc(hidden)]
+    pub broken_winner: bool,
 }
 
 impl Default for Options {
@@ -124,6 +127,7 @@ impl Default for Options {
             window_bytes: 1 << 20,
             page_bytes: 4_096,
             random: keys::system_random,
+            broken_winner: false,
             clock: Box::new(|| {
                 let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
                 since.map_or_else(

@@ -2,15 +2,14 @@
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{FrameFlags, OpKind};
-use rusqlite::params_from_iter;
+use rusqlite::{OptionalExtension, params_from_iter};
 
 use super::capture::note;
 use super::catalog::Table;
 use super::conflicts::{ConflictKind, Open};
 use super::error::{Error, Result};
 use super::seal::SealOptions;
-use super::value::{Affinity, Bind, quote, read_key};
-use super::versions::winning;
+use super::value::{Affinity, Bind, from_sql, quote, read_key};
 use super::{Engine, OwnedValue};
 
 /// How a conflict is closed.
@@ -77,10 +76,7 @@ impl Engine {
     fn close(&self, table: &std::sync::Arc<Table>, open: &Open, resolution: &Resolution) -> Result<()> {
         let cannot = |reason: &str| Err(Error::CannotResolve { reason: reason.into() });
         match (&open.conflict.kind, resolution) {
-            (_, Resolution::Delete) => {
-                self.delete_row(table, &open.key)?;
-                self.note_resolved(table, &open.key)
-            }
+            (_, Resolution::Delete) => self.delete_resolved(table, &open.key),
             (ConflictKind::ForeignKey(..), Resolution::Set(values)) => self.set(table, open, values),
             (ConflictKind::ForeignKey(_, parent), _) => cannot(&format!(
                 "the row refers to a row of `{parent}` that is not there: insert that row, or --set the column, or --delete this row"
@@ -94,12 +90,15 @@ impl Engine {
             }
             (_, Resolution::Set(values)) => self.set(table, open, values),
             (_, Resolution::Take(device)) => {
-                let head =
-                    open.heads.iter().find(|h| h.author == *device).ok_or_else(|| Error::CannotResolve {
+                // By cell, several writes of a device may each speak for a part.
+                let mut heads: Vec<_> = open.heads.iter().filter(|h| h.author == *device).collect();
+                heads.sort_by_key(|h| h.seq);
+                if heads.is_empty() {
+                    return Err(Error::CannotResolve {
                         reason: format!("no version is of that device; take one of: {}", authors(open)),
-                    })?;
-                self.take_version(table, open, head)?;
-                self.note_resolved(table, &open.key)
+                    });
+                }
+                self.take_versions(table, open, &heads)
             }
             (_, Resolution::KeepBoth) => self.keep_both(table, open),
         }
@@ -117,16 +116,17 @@ impl Engine {
         }
         if parked.device == Some(device) {
             if let Some(holder) = &open.holder {
-                self.delete_row(table, holder)?;
-                self.note_resolved(table, holder)?;
+                self.delete_resolved(table, holder)?;
                 self.move_from_limbo(table, &open.key, false)?;
             }
-        } else if holder.device != Some(device) {
+            return self.note_resolved(table, &open.key);
+        }
+        if holder.device != Some(device) {
             return Err(Error::CannotResolve {
                 reason: format!("no version is of that device; take one of: {}", authors(open)),
             });
         }
-        self.note_resolved(table, &open.key)
+        self.delete_resolved(table, &open.key)
     }
 
     fn set(&self, table: &std::sync::Arc<Table>, open: &Open, values: &[(String, OwnedValue)]) -> Result<()> {
@@ -146,10 +146,75 @@ impl Engine {
                     ),
                 });
             }
+            if table.counters.contains(&at) {
+                self.note_set_counter(table, open, at, value)?;
+            }
             columns.push((at, value));
         }
         self.write_columns(table, open, &columns)?;
         self.note_resolved(table, &open.key)
+    }
+
+    /// Where a row is: in its table, or in limbo.
+    fn place_of(&self, table: &Table, key: &[u8]) -> Result<String> {
+        Ok(if self.is_parked(table.tid, key)? { table.limbo() } else { table.sql_name.clone() })
+    }
+
+    /// A counter that is set travels as what that adds.
+    fn note_set_counter(&self, table: &Table, open: &Open, at: usize, value: &OwnedValue) -> Result<()> {
+        let name = &table.def.columns[at].name;
+        let OwnedValue::Int(to) = value else {
+            return Err(Error::CannotResolve {
+                reason: format!("`{name}` is a counter: it takes an integer"),
+            });
+        };
+        let key = read_key(&open.key)?;
+        let c = quote(name);
+        let sql = format!(
+            "SELECT CASE typeof({c}) WHEN 'integer' THEN {c} ELSE 0 END FROM {} WHERE {}",
+            self.place_of(table, &open.key)?,
+            table.key_match_from(0)
+        );
+        let binds = || key.iter().map(|v| Bind(v.borrow()));
+        let old: Option<i64> = super::value::maybe(&self.db, &sql, params_from_iter(binds()))?;
+        let added = OwnedValue::Int(to.wrapping_sub(old.unwrap_or(0)));
+        let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
+        self.db.execute(
+            &format!(
+                "INSERT INTO {} ({}, c{at}) VALUES ({}, {}, ?{})",
+                table.dirty(),
+                table.note_columns(),
+                marks.join(", "),
+                note::RESOLVED,
+                key.len() + 1
+            ),
+            params_from_iter(binds().chain(std::iter::once(Bind(added.borrow())))),
+        )?;
+        Ok(())
+    }
+
+    /// Deletes a row where it is; where deletes carry it, what it was goes along.
+    fn delete_resolved(&self, table: &Table, key: &[u8]) -> Result<()> {
+        if table.needs_image() {
+            let images: Vec<String> = (0..table.def.columns.len()).map(|at| format!("i{at}")).collect();
+            let values = read_key(key)?;
+            self.db.execute(
+                &format!(
+                    "INSERT INTO {} ({}, {}) SELECT {}, {}, {} FROM {} WHERE {}",
+                    table.dirty(),
+                    table.note_columns(),
+                    images.join(", "),
+                    table.def.key_list(""),
+                    note::DELETE,
+                    table.column_list(),
+                    self.place_of(table, key)?,
+                    table.key_match_from(0)
+                ),
+                params_from_iter(values.iter().map(|v| Bind(v.borrow()))),
+            )?;
+        }
+        self.delete_row(table, key)?;
+        self.note_resolved(table, key)
     }
 
     /// Changes columns of the row where it is; one that is not in its table goes there changed,
@@ -170,35 +235,45 @@ impl Engine {
             return self.move_from_limbo(table, &open.key, false);
         }
         match open.heads.iter().find(|h| h.kind != OpKind::Delete) {
-            Some(head) => self.insert_version(table, head, columns).map(|_| ()),
+            Some(head) => self.insert_version(table, head, columns),
             None => Err(Error::CannotResolve { reason: "all versions delete the row".into() }),
         }
     }
 
-    /// Makes the row what one version says; of a part of a row, just that part.
-    fn take_version(&self, table: &Table, open: &Open, head: &super::apply::Head) -> Result<()> {
-        if head.kind == OpKind::Delete {
-            return self.delete_row(table, &open.key);
+    /// Makes the row what a device's versions say; of parts of a row, just those parts.
+    fn take_versions(&self, table: &Table, open: &Open, heads: &[&super::apply::Head]) -> Result<()> {
+        if heads.iter().any(|h| h.kind == OpKind::Delete) {
+            return self.delete_resolved(table, &open.key);
         }
-        let live = head.live(table.def.columns.len());
-        let values = self.values(table, head)?;
-        let columns: Vec<(usize, &OwnedValue)> = values
-            .iter()
-            .filter(|(at, _)| {
-                live.contains(*at) && table.def.columns[*at].key == 0 && !table.counters.contains(at)
-            })
-            .map(|(at, value)| (*at, value))
-            .collect();
-        self.write_columns(table, open, &columns)
+        let mut columns: Vec<(usize, OwnedValue)> = Vec::new();
+        for head in heads {
+            for (at, value) in self.own_values(table, head)? {
+                columns.retain(|(column, _)| *column != at);
+                columns.push((at, value));
+            }
+        }
+        let columns: Vec<_> = columns.iter().map(|(at, value)| (*at, value)).collect();
+        self.write_columns(table, open, &columns)?;
+        self.note_resolved(table, &open.key)
     }
 
-    /// Inserts a version with some columns changed; returns the values of its key.
+    /// What a version itself says of a row: not its key, nor counters, nor what later ones wrote over.
+    fn own_values(&self, table: &Table, head: &super::apply::Head) -> Result<Vec<(usize, OwnedValue)>> {
+        let live = head.live(table.def.columns.len());
+        let mut values = self.values(table, head)?;
+        values.retain(|(at, _)| {
+            live.contains(*at) && table.def.columns[*at].key == 0 && !table.counters.contains(at)
+        });
+        Ok(values)
+    }
+
+    /// Inserts a version with some columns changed.
     fn insert_version(
         &self,
         table: &Table,
         head: &super::apply::Head,
         changes: &[(usize, &OwnedValue)],
-    ) -> Result<Vec<OwnedValue>> {
+    ) -> Result<()> {
         let mut row = self.values(table, head)?;
         for (at, value) in changes {
             row.retain(|(column, _)| column != at);
@@ -212,30 +287,64 @@ impl Engine {
             let values = row.iter().map(|(_, v)| Bind(v.borrow()));
             Ok(self.db.execute(&sql, params_from_iter(values))?)
         })?;
-        let key = table
-            .def
-            .keys()
-            .map(|at| row.iter().find(|(c, _)| *c == at).map_or(OwnedValue::Null, |(_, v)| v.clone()));
-        Ok(key.collect())
+        Ok(())
     }
 
-    /// Every version that is not shown becomes a row under a key of its own.
+    /// The row stays as it is shown. Of each other version, the row as that one would have it
+    /// becomes a row under a key of its own.
     fn keep_both(&self, table: &Table, open: &Open) -> Result<()> {
-        let shown =
-            winning(table, &open.heads).ok_or_else(|| Error::damaged("a conflict without versions"))?;
-        let shown_content = self.content(table, shown)?;
-        let mut seen = vec![shown_content];
-        for head in open.heads.iter().filter(|h| h.kind != OpKind::Delete) {
-            let content = self.content(table, head)?;
-            if seen.contains(&content) {
+        if self.is_parked(table.tid, &open.key)? {
+            return Err(Error::CannotResolve {
+                reason:
+                    "the row is kept out by a constraint: resolve that conflict first, or --set COLUMN=VALUE"
+                        .into(),
+            });
+        }
+        let key = read_key(&open.key)?;
+        let shown: Vec<OwnedValue> = self
+            .db
+            .prepare_cached(&table.select_sql(&table.column_list()))?
+            .query_row(params_from_iter(key.iter().map(|v| Bind(v.borrow()))), |row| {
+                (0..table.def.columns.len())
+                    .map(|at| Ok(OwnedValue::of(from_sql(row.get_ref(at)?))))
+                    .collect()
+            })
+            .optional()?
+            .map_or_else(|| Ok(Vec::new()), |values: Vec<Result<OwnedValue>>| values.into_iter().collect())?;
+        if shown.is_empty() {
+            return Err(Error::CannotResolve { reason: "the row is not shown: --take one version".into() });
+        }
+        let mut known = vec![shown.clone()];
+        for at in self.judge_versions(table, &open.heads)?.order {
+            let head = &open.heads[at];
+            if head.kind == OpKind::Delete {
                 continue;
             }
-            seen.push(content);
-            let (at, value) = self.new_key(table, head)?;
-            let key = self.insert_version(table, head, &[(at, &value)])?;
+            let mut row = shown.clone();
+            for (column, value) in self.own_values(table, head)? {
+                row[column] = value;
+            }
+            if known.contains(&row) {
+                continue;
+            }
+            known.push(row.clone());
+            let (column, value) = self.new_key(table, head)?;
+            row[column] = value;
+            let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
+            let sql = format!(
+                "INSERT INTO {} ({}) VALUES ({})",
+                table.sql_name,
+                table.column_list(),
+                marks.join(", ")
+            );
+            self.firing(table, || {
+                let values = row.iter().map(|v| Bind(v.borrow()));
+                Ok(self.db.execute(&sql, params_from_iter(values))?)
+            })?;
+            let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
             self.note_key(table, &key, note::INSERT)?;
         }
-        if seen.len() == 1 {
+        if known.len() == 1 {
             return Err(Error::CannotResolve {
                 reason: "the other version deletes the row: --take one of them, or --delete".into(),
             });
@@ -250,7 +359,11 @@ impl Engine {
         let c = quote(&column.name);
         if matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Numeric | Affinity::Real) {
             let next: Option<i64> = self.db.query_row(
-                &format!("SELECT CAST(coalesce(max({c}), 0) AS INTEGER) FROM {}", table.sql_name),
+                &format!(
+                    "SELECT CAST(coalesce(max({c}), 0) AS INTEGER) FROM (SELECT {c} FROM {} UNION ALL SELECT {c} FROM {})",
+                    table.sql_name,
+                    table.limbo()
+                ),
                 [],
                 |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
             )?;
@@ -281,7 +394,11 @@ impl Engine {
             };
             let taken: Option<i64> = super::value::maybe(
                 &self.db,
-                &format!("SELECT 1 FROM {} WHERE {c} = ?1 LIMIT 1", table.sql_name),
+                &format!(
+                    "SELECT 1 FROM {} WHERE {c} = ?1 UNION ALL SELECT 1 FROM {} WHERE {c} = ?1 LIMIT 1",
+                    table.sql_name,
+                    table.limbo()
+                ),
                 [Bind(value.borrow())],
             )?;
             if taken.is_none() {

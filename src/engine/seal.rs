@@ -232,7 +232,9 @@ impl Engine {
                     if table.unique && notes & !(note::UPDATE | note::MAYBE_GONE) == 0 {
                         change.claim = Some(claim_of(table, &heads).unwrap_or(0));
                     }
-                    if masks > 0 && !anew {
+                    // Whoever changes a row that another has deleted brings it back whole.
+                    let restored = heads.iter().any(|h| h.kind == OpKind::Delete);
+                    if masks > 0 && !anew && !restored {
                         let bits =
                             (0..masks).map(|m| row.get(n + 2 + m)).collect::<rusqlite::Result<Vec<i64>>>()?;
                         change.columns = Some(mask_columns(&bits));

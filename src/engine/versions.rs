@@ -45,7 +45,9 @@ impl Engine {
         let policy = table.def.policy;
         let versions: Vec<Version> = heads.iter().map(Head::version).collect();
         let mut order: Vec<usize> = (0..heads.len()).collect();
-        order.sort_by(|a, b| precedence(policy, &versions[*b], &versions[*a]));
+        if !self.options.broken_winner {
+            order.sort_by(|a, b| precedence(policy, &versions[*b], &versions[*a]));
+        }
         let whole =
             |h: &Head| h.kind == OpKind::Delete || table.def.merge == Merge::Cell || self.is_whole(table, h);
         // What is left of an overwritten row speaks for columns that the later one did not know.

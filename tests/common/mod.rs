@@ -53,7 +53,12 @@ impl World {
     }
 
     pub fn options(&self) -> Options {
-        let clock = self.clock.clone();
+        Self::options_by(&self.clock)
+    }
+
+    /// Options of a device with a clock of its own.
+    pub fn options_by(clock: &Arc<AtomicI64>) -> Options {
+        let clock = clock.clone();
         Options {
             clock: Box::new(move || clock.load(Ordering::Relaxed)),
             busy_ms: 200,

@@ -1,17 +1,97 @@
 //! A naive model of what the engine must do: every version that was ever sealed is kept, and the
 //! state is computed from all of them anew. It shares no code with the engine.
+//!
+//! Values are SQLite's literals as `common::dump` writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A row: its values as literals, in the order of the columns.
-pub type Row = Vec<String>;
+/// A row: its values by column.
+pub type Row = BTreeMap<String, String>;
+/// A table's number and a row's canonical key.
+pub type Place = (usize, String);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    Manual,
+    Lww,
+    /// Device 0 is preferred.
+    Prefer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    Table,
+    Counter,
+    Max,
+    Min,
+    Lww,
+}
+
+/// A UNIQUE: the value that a row claims, if it claims any.
+pub type Unique = fn(&Row) -> Option<String>;
+
+/// A table of the model.
+pub struct Table {
+    pub name: &'static str,
+    /// How it is made, its indexes too.
+    pub sql: &'static str,
+    pub keys: &'static [&'static str],
+    pub nocase: &'static [&'static str],
+    /// The other columns, and what may be written into them.
+    pub columns: &'static [(&'static str, &'static [&'static str])],
+    /// A column that may be added: its name, type and default, and what may be written into it.
+    pub added: Option<(&'static str, &'static str, &'static str, &'static [&'static str])>,
+    pub cell: bool,
+    pub policy: Policy,
+    pub rules: &'static [(&'static str, Rule)],
+    pub uniques: &'static [Unique],
+    /// The columns that the uniques are over; without any, all.
+    pub unique_columns: &'static [&'static str],
+    pub check: fn(&Row) -> bool,
+    /// A column that refers to the key of another table.
+    pub foreign: Option<(&'static str, &'static str)>,
+}
+
+impl Table {
+    pub fn key(&self, row: &Row) -> String {
+        let part = |at: &&str| {
+            if self.nocase.contains(at) { row[*at].to_ascii_lowercase() } else { row[*at].clone() }
+        };
+        self.keys.iter().map(part).collect::<Vec<_>>().join("|")
+    }
+
+    pub fn rule(&self, column: &str) -> Rule {
+        self.rules.iter().find(|(c, _)| *c == column).map_or(Rule::Table, |(_, rule)| *rule)
+    }
+
+    pub fn counters(&self) -> Vec<&'static str> {
+        self.rules.iter().filter(|(_, rule)| *rule == Rule::Counter).map(|(c, _)| *c).collect()
+    }
+
+    /// Whether deletes carry the row's last values.
+    pub fn images(&self) -> bool {
+        self.cell || !self.counters().is_empty()
+    }
+
+    /// Whether the time of each write counts.
+    pub fn timed(&self) -> bool {
+        self.policy == Policy::Lww || self.rules.iter().any(|(_, rule)| *rule == Rule::Lww)
+    }
+}
 
 /// What one seal did to one row.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// `None` is a delete.
+    /// What it carries; `None` is a delete.
     pub row: Option<Row>,
+    /// What a deleted row was, where that counts.
+    pub image: Option<Row>,
+    /// It says what the row is, counters too; otherwise what was done to it.
+    pub insert: bool,
+    /// What was added to counters.
+    pub added: BTreeMap<String, i64>,
     pub claim: u64,
+    pub wall: Option<i64>,
 }
 
 /// One sealed group.
@@ -24,106 +104,295 @@ pub struct Group {
     pub seen: Vec<usize>,
     pub lamport: u64,
     pub wall: i64,
-    /// By table and canonical key.
-    pub writes: BTreeMap<(usize, String), Write>,
+    pub writes: BTreeMap<Place, Write>,
 }
 
-#[derive(Clone, Debug)]
-pub struct Version<'g> {
-    pub group: &'g Group,
-    pub write: &'g Write,
-}
-
-/// A table of the model: which columns each UNIQUE covers.
-pub struct Table {
-    pub name: &'static str,
-    pub columns: &'static [&'static str],
-    pub keys: &'static [usize],
-    pub nocase: &'static [usize],
-    pub uniques: &'static [&'static [usize]],
-}
-
-impl Table {
-    pub fn key(&self, row: &Row) -> String {
-        let part = |at: &usize| {
-            if self.nocase.contains(at) { row[*at].to_ascii_lowercase() } else { row[*at].clone() }
-        };
-        self.keys.iter().map(part).collect::<Vec<_>>().join("|")
-    }
-}
-
-/// The versions of each row that no other dominates, of the groups that `includes` lets through.
-pub fn heads<'g>(
-    groups: &'g [Group],
-    includes: impl Fn(&Group) -> bool,
-) -> BTreeMap<(usize, String), Vec<Version<'g>>> {
-    let mut all: BTreeMap<(usize, String), Vec<Version<'g>>> = BTreeMap::new();
-    for group in groups.iter().filter(|g| includes(g)) {
-        for (place, write) in &group.writes {
-            all.entry(place.clone()).or_default().push(Version { group, write });
+impl Group {
+    fn has_seen(&self, other: &Group) -> bool {
+        if self.device == other.device {
+            self.number > other.number
+        } else {
+            self.seen[other.device] > other.number
         }
     }
-    for versions in all.values_mut() {
-        let candidates = versions.clone();
-        versions.retain(|old| {
-            !candidates.iter().any(|new| {
-                (new.group.device == old.group.device && new.group.number > old.group.number)
-                    || (new.group.device != old.group.device
-                        && new.group.seen[old.group.device] > old.group.number)
-            })
-        });
+}
+
+/// A version that still speaks for some columns, or deletes.
+#[derive(Clone, Debug)]
+pub struct Head<'g> {
+    pub group: &'g Group,
+    pub write: &'g Write,
+    pub live: BTreeSet<String>,
+}
+
+impl Head<'_> {
+    fn delete(&self) -> bool {
+        self.write.row.is_none()
+    }
+
+    fn wall(&self) -> i64 {
+        self.write.wall.unwrap_or(self.group.wall)
+    }
+}
+
+/// All that was written to each row, of the groups that are included.
+fn history<'g>(groups: &[&'g Group]) -> BTreeMap<Place, Vec<(&'g Group, &'g Write)>> {
+    let mut all: BTreeMap<Place, Vec<_>> = BTreeMap::new();
+    for group in groups {
+        for (place, write) in &group.writes {
+            all.entry(place.clone()).or_default().push((*group, write));
+        }
     }
     all
 }
 
-/// The version that is shown. `ids` orders devices as their ids do.
-pub fn winner<'v, 'g>(versions: &'v [Version<'g>], ids: &[String]) -> &'v Version<'g> {
-    versions
+/// What is left of each version when those that had seen it are taken into account.
+fn left<'g>(versions: &[(&'g Group, &'g Write)]) -> Vec<Head<'g>> {
+    let mut heads = Vec::new();
+    for (group, write) in versions {
+        let mut live: BTreeSet<String> =
+            write.row.as_ref().map(|row| row.keys().cloned().collect()).unwrap_or_default();
+        let mut gone = false;
+        for (later, by) in versions.iter().filter(|(later, _)| later.has_seen(group)) {
+            let _ = later;
+            match &by.row {
+                None => gone = true,
+                Some(row) => live.retain(|column| !row.contains_key(column)),
+            }
+            gone |= live.is_empty();
+        }
+        if !gone {
+            heads.push(Head { group, write, live });
+        }
+    }
+    heads
+}
+
+pub fn heads<'g>(groups: &[&'g Group]) -> BTreeMap<Place, Vec<Head<'g>>> {
+    history(groups).into_iter().map(|(place, versions)| (place, left(&versions))).collect()
+}
+
+/// Orders versions; the greatest is shown.
+fn rank<'i>(policy: Policy, head: &Head<'_>, ids: &'i [String]) -> (i64, bool, i64, &'i String, usize) {
+    let first = match policy {
+        Policy::Manual => 0,
+        Policy::Lww => head.wall(),
+        Policy::Prefer => i64::from(head.group.device == 0),
+    };
+    (first, !head.delete(), head.wall(), &ids[head.group.device], head.group.number)
+}
+
+/// The versions, the winner first.
+pub fn ordered<'h, 'g>(table: &Table, heads: &'h [Head<'g>], ids: &[String]) -> Vec<&'h Head<'g>> {
+    let mut order: Vec<_> = heads.iter().collect();
+    order.sort_by(|a, b| rank(table.policy, b, ids).cmp(&rank(table.policy, a, ids)));
+    order
+}
+
+fn decides(table: &Table, heads: &[Head<'_>]) -> bool {
+    match table.policy {
+        Policy::Manual => false,
+        Policy::Lww => true,
+        Policy::Prefer => heads.iter().any(|h| h.group.device == 0),
+    }
+}
+
+/// When the row claimed its unique values.
+pub fn claim(table: &Table, heads: &[Head<'_>], ids: &[String]) -> u64 {
+    if table.cell {
+        heads.iter().filter(|h| !h.delete()).map(|h| h.write.claim).max().unwrap_or(0)
+    } else {
+        ordered(table, heads, ids).first().filter(|h| !h.delete()).map_or(0, |h| h.write.claim)
+    }
+}
+
+/// Whether versions that count speak for the row as a whole.
+fn decisive<'h, 'g>(table: &Table, order: &[&'h Head<'g>]) -> Vec<&'h Head<'g>> {
+    let whole = |h: &Head<'_>| h.delete() || table.cell || table.keys.iter().all(|key| h.live.contains(*key));
+    order.iter().copied().filter(|h| whole(h)).collect()
+}
+
+fn number(value: &str) -> i64 {
+    value.parse().unwrap_or(0)
+}
+
+/// A counter: the greatest of the absolute values that no later one had seen, and all additions
+/// that none had seen.
+fn counter(versions: &[(&Group, &Write)], column: &str) -> Option<i64> {
+    let absolute = |write: &Write| match (&write.row, &write.image) {
+        (Some(row), _) if write.insert => row.get(column).map(|v| number(v)),
+        (None, Some(image)) => image.get(column).map(|v| number(v)),
+        _ => None,
+    };
+    let absolutes: Vec<_> =
+        versions.iter().filter_map(|(group, write)| Some((*group, absolute(write)?))).collect();
+    let last = |group: &Group| !absolutes.iter().any(|(later, _)| later.has_seen(group));
+    let most = absolutes.iter().filter(|(group, _)| last(group)).map(|(_, v)| *v).max()?;
+    let sum: i64 = versions
         .iter()
-        .max_by_key(|v| (v.write.row.is_some(), v.group.wall, &ids[v.group.device]))
-        .expect("a row has a version")
+        .filter(|(group, _)| last(group))
+        .filter_map(|(_, write)| write.added.get(column))
+        .sum();
+    Some(most + sum)
+}
+
+/// NULL before numbers.
+fn order_of(value: &str) -> Option<i64> {
+    value.parse().ok()
+}
+
+/// The row that the versions come to, if it is there at all.
+fn compose(
+    table: &Table,
+    versions: &[(&Group, &Write)],
+    heads: &[Head<'_>],
+    ids: &[String],
+    columns: &BTreeMap<String, String>,
+) -> Option<Row> {
+    let order = ordered(table, heads, ids);
+    let decisive = decisive(table, &order);
+    if decisive.first().map_or(heads.is_empty(), |h| h.delete()) {
+        return None;
+    }
+    let writers: Vec<&Head<'_>> = order.iter().copied().filter(|h| !h.delete()).collect();
+    let image = order.iter().find(|h| h.delete()).and_then(|h| h.write.image.as_ref());
+    let first = writers.first()?;
+    let mut row = Row::new();
+    for (column, default) in columns {
+        let value_in = |h: &Head<'_>| h.write.row.as_ref().and_then(|row| row.get(column)).cloned();
+        let rule = table.rule(column);
+        let value = if table.keys.contains(&column.as_str()) {
+            value_in(first)
+        } else if rule == Rule::Counter {
+            counter(versions, column).map(|n| n.to_string())
+        } else {
+            let mut speaking: Vec<&Head<'_>> =
+                writers.iter().copied().filter(|h| h.live.contains(column)).collect();
+            // Best first; the order of precedence decides among equals.
+            match rule {
+                Rule::Max => {
+                    speaking.sort_by_key(|h| std::cmp::Reverse(value_in(h).and_then(|v| order_of(&v))));
+                }
+                Rule::Min => speaking.sort_by_key(|h| value_in(h).and_then(|v| order_of(&v))),
+                Rule::Lww => {
+                    speaking.sort_by(|a, b| rank(Policy::Lww, b, ids).cmp(&rank(Policy::Lww, a, ids)))
+                }
+                Rule::Table | Rule::Counter => {}
+            }
+            speaking.first().and_then(|h| value_in(h))
+        };
+        let value = value.or_else(|| image.and_then(|image| image.get(column).cloned()));
+        row.insert(column.clone(), value.unwrap_or_else(|| default.clone()));
+    }
+    Some(row)
+}
+
+/// How many different versions an open conflict lists; `None` if there is nothing to decide.
+fn contested(table: &Table, heads: &[Head<'_>], ids: &[String]) -> Option<usize> {
+    if heads.len() < 2 || decides(table, heads) {
+        return None;
+    }
+    let order = ordered(table, heads, ids);
+    let decisive = decisive(table, &order);
+    let deletes = decisive.iter().any(|h| h.delete());
+    let writes: Vec<_> = decisive.iter().filter(|h| !h.delete()).collect();
+    let mut values: BTreeMap<&str, BTreeSet<&String>> = BTreeMap::new();
+    for head in &writes {
+        for (column, value) in head.write.row.iter().flatten() {
+            if head.live.contains(column) && table.rule(column) == Rule::Table {
+                values.entry(column).or_default().insert(value);
+            }
+        }
+    }
+    let disputed: BTreeSet<&str> =
+        values.into_iter().filter(|(_, values)| values.len() > 1).map(|(column, _)| column).collect();
+    if !(deletes && !writes.is_empty()) && disputed.is_empty() {
+        return None;
+    }
+    let mut contents = BTreeSet::new();
+    for head in order {
+        if !head.delete() && !deletes && !head.live.iter().any(|c| disputed.contains(c.as_str())) {
+            continue;
+        }
+        let counts = |column: &str| {
+            head.live.contains(column)
+                && if table.cell && !deletes {
+                    disputed.contains(column)
+                } else {
+                    table.rule(column) == Rule::Table
+                }
+        };
+        let content: Option<Vec<(&String, &String)>> =
+            head.write.row.as_ref().map(|row| row.iter().filter(|(c, _)| counts(c)).collect());
+        contents.insert(content);
+    }
+    Some(contents.len())
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// By table, the rows that are shown.
-    pub shown: BTreeMap<usize, BTreeSet<Row>>,
-    /// Rows with versions of different content, and how many contents.
-    pub contested: BTreeMap<(usize, String), usize>,
-    /// Rows that are kept out by a UNIQUE.
-    pub parked: BTreeSet<(usize, String)>,
+    /// The rows that are shown.
+    pub shown: BTreeMap<Place, Row>,
+    /// Rows that someone must decide about, and how many versions are listed.
+    pub contested: BTreeMap<Place, usize>,
+    /// Rows that are kept out by a constraint.
+    pub parked: BTreeMap<Place, Row>,
+    /// Rows that refer to one that is not shown.
+    pub dangling: BTreeSet<Place>,
 }
 
-/// What every replica that has all groups must show.
-pub fn state(tables: &[Table], groups: &[Group], ids: &[String]) -> State {
+impl State {
+    /// A row that is there, shown or not.
+    pub fn row(&self, place: &Place) -> Option<&Row> {
+        self.shown.get(place).or_else(|| self.parked.get(place))
+    }
+}
+
+/// What every replica that has these groups must show.
+pub fn state(tables: &[&Table], groups: &[&Group], ids: &[String]) -> State {
     let mut state = State::default();
-    let mut claims: Vec<(u64, String, usize, Row)> = Vec::new();
-    for ((table, key), versions) in &heads(groups, |_| true) {
-        let contents: BTreeSet<_> = versions.iter().map(|v| &v.write.row).collect();
-        if contents.len() > 1 {
-            state.contested.insert((*table, key.clone()), contents.len());
+    let mut claims: Vec<(u64, Place, Row)> = Vec::new();
+    for (place, versions) in history(groups) {
+        let table = tables[place.0];
+        let heads = left(&versions);
+        if let Some(n) = contested(table, &heads, ids) {
+            state.contested.insert(place.clone(), n);
         }
-        let version = winner(versions, ids);
-        if let Some(row) = &version.write.row {
-            claims.push((version.write.claim, key.clone(), *table, row.clone()));
+        let mut columns = BTreeMap::new();
+        for column in table.keys.iter().chain(table.columns.iter().map(|(c, _)| c)) {
+            columns.insert(column.to_string(), "NULL".to_owned());
+        }
+        if let Some((name, _, default, _)) = table.added {
+            columns.insert(name.into(), default.into());
+        }
+        if let Some(row) = compose(table, &versions, &heads, ids, &columns) {
+            claims.push((claim(table, &heads, ids), place, row));
         }
     }
     // Ties are broken by the key's bytes on the wire, of which the model knows only the order of
     // lengths: the tests keep keys such that both orders agree.
-    claims.sort_by_key(|(claim, key, ..)| (*claim, key_order(key)));
-    for (_, key, table, row) in claims {
-        let clashes = |unique: &[usize]| {
-            let value = |row: &Row| unique.iter().map(|at| row[*at].clone()).collect::<Vec<_>>();
-            !value(&row).contains(&"NULL".to_owned())
-                && state
-                    .shown
-                    .get(&table)
-                    .is_some_and(|rows| rows.iter().any(|other| value(other) == value(&row)))
-        };
-        if tables[table].uniques.iter().any(|unique| clashes(unique)) {
-            state.parked.insert((table, key));
+    claims.sort_by_key(|(claim, place, _)| (*claim, key_order(&place.1), place.0));
+    let mut taken: BTreeSet<(usize, usize, String)> = BTreeSet::new();
+    for (_, place, row) in claims {
+        let table = tables[place.0];
+        let values: Vec<_> = table
+            .uniques
+            .iter()
+            .enumerate()
+            .filter_map(|(n, unique)| Some((place.0, n, unique(&row)?)))
+            .collect();
+        if !(table.check)(&row) || values.iter().any(|value| taken.contains(value)) {
+            state.parked.insert(place, row);
         } else {
-            state.shown.entry(table).or_default().insert(row);
+            taken.extend(values);
+            state.shown.insert(place, row);
+        }
+    }
+    for (place, row) in &state.shown {
+        let Some((column, parent)) = tables[place.0].foreign else { continue };
+        let Some(parent) = tables.iter().position(|t| t.name == parent) else { continue };
+        if row[column] != "NULL" && !state.shown.contains_key(&(parent, row[column].clone())) {
+            state.dangling.insert(place.clone());
         }
     }
     state

@@ -1,0 +1,641 @@
+//! Runs a schedule on engines and on the model side by side.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use packmule::{
+    ColumnMerge, Conflict, ConflictKind, Engine, InitOptions, Merge, Policy, Resolution, TrackOptions,
+};
+use rusqlite::Connection;
+
+use super::tables::TABLES;
+use super::{How, Schedule, Step, render, show, value};
+use crate::common::*;
+use crate::model::{self, Group, Place, Row, Rule, State, Table, Write};
+
+/// What statements did to a row since its device's last seal.
+#[derive(Clone, Debug, Default)]
+struct Touch {
+    /// It got its unique values anew.
+    claimed: bool,
+    /// It got its key anew.
+    inserted: bool,
+    columns: BTreeSet<String>,
+    added: BTreeMap<String, i64>,
+    wall: Option<i64>,
+    image: Option<Row>,
+}
+
+struct Device {
+    engine: Engine,
+    app: Connection,
+    clock: Arc<AtomicI64>,
+    touched: BTreeMap<Place, Touch>,
+    /// The last frame of each of its groups.
+    ends: Vec<u64>,
+    lamport: u64,
+}
+
+/// How many rows were contested, parked and dangling, and conflicts resolved.
+pub type Counts = [usize; 4];
+
+pub struct Run {
+    world: World,
+    tables: Vec<&'static Table>,
+    devices: Vec<Device>,
+    ids: Vec<String>,
+    groups: Vec<Group>,
+    bundles: Vec<Vec<u8>>,
+    resolved: usize,
+    broken: bool,
+    pub trace: Vec<String>,
+}
+
+fn table_rows(db: &Connection, table: &Table) -> BTreeMap<String, Row> {
+    let names = dump(db, &format!("SELECT name FROM pragma_table_info('{}')", table.name));
+    let names: Vec<&str> = names.iter().map(|n| n.trim_matches('"')).collect();
+    let rows = dump(db, &format!("SELECT {} FROM {}", names.join(", "), table.name));
+    rows.into_iter()
+        .map(|line| {
+            let row: Row =
+                names.iter().map(|n| n.to_string()).zip(line.split('|').map(str::to_owned)).collect();
+            (table.key(&row), row)
+        })
+        .collect()
+}
+
+fn number(value: Option<&String>) -> i64 {
+    value.and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+fn options(table: &Table, first: packmule::Policy) -> TrackOptions {
+    let rule = |rule: Rule| match rule {
+        Rule::Table => ColumnMerge::Table,
+        Rule::Counter => ColumnMerge::Counter,
+        Rule::Max => ColumnMerge::Max,
+        Rule::Min => ColumnMerge::Min,
+        Rule::Lww => ColumnMerge::Lww,
+    };
+    TrackOptions {
+        merge: if table.cell { Merge::Cell } else { Merge::Row },
+        policy: match table.policy {
+            model::Policy::Manual => Policy::Manual,
+            model::Policy::Lww => Policy::Lww,
+            model::Policy::Prefer => first,
+        },
+        columns: table.rules.iter().map(|(c, r)| (c.to_string(), rule(*r))).collect(),
+        ..TrackOptions::default()
+    }
+}
+
+impl Run {
+    pub fn new(schedule: &Schedule, broken: bool) -> Self {
+        let world = World::seeded(schedule.seed);
+        let tables: Vec<&'static Table> = schedule.tables.iter().map(|at| &TABLES[*at].0).collect();
+        let mut first = None;
+        let mut devices = Vec::new();
+        for n in 0..schedule.devices {
+            // Boards wake in 1970 and in 2099; two may have the same time.
+            let start = [1_700_000_000_000, 1_700_000_000_000, 0, 4_070_908_800_000][n];
+            let clock = Arc::new(AtomicI64::new(start));
+            let name = format!("d{n}");
+            let init = InitOptions { name: &name, base: false, fleet: Some(&world.fleet) };
+            let options_here = packmule::Options { broken_winner: broken, ..World::options_by(&clock) };
+            let mut engine = Engine::init_with(&world.path(&name), &init, options_here).unwrap();
+            let app = app(&engine);
+            app.pragma_update(None, "synchronous", "OFF").unwrap();
+            app.pragma_update(None, "foreign_keys", schedule.seed % 2).unwrap();
+            let prefer = *first.get_or_insert(Policy::Prefer(engine.identity().id));
+            for table in &tables {
+                app.execute_batch(table.sql).unwrap();
+                engine.track(table.name, &options(table, prefer)).unwrap();
+            }
+            devices.push(Device {
+                engine,
+                app,
+                clock,
+                touched: BTreeMap::new(),
+                ends: Vec::new(),
+                lamport: 0,
+            });
+        }
+        let ids = devices.iter().map(|d| d.engine.identity().id.to_string()).collect();
+        let mut run = Self {
+            world,
+            tables,
+            devices,
+            ids,
+            groups: Vec::new(),
+            bundles: Vec::new(),
+            resolved: 0,
+            broken,
+            trace: Vec::new(),
+        };
+        for d in 0..run.devices.len() {
+            // The group of each table's definition: the model numbers it like any other.
+            for frame in 1..=run.tables.len() as u64 {
+                run.note_group(d, frame, BTreeMap::new());
+            }
+        }
+        run
+    }
+
+    fn path(&self, d: usize) -> PathBuf {
+        self.world.path(&format!("d{d}"))
+    }
+
+    fn now(&self, d: usize) -> i64 {
+        self.devices[d].clock.load(Ordering::Relaxed)
+    }
+
+    /// How many groups of each device a device has applied, by what its engine says.
+    fn seen(&self, d: usize) -> Vec<usize> {
+        let known = self.devices[d].engine.devices().unwrap();
+        self.devices
+            .iter()
+            .map(|other| {
+                let id = other.engine.identity().id;
+                let frames = known.iter().find(|k| k.id == id).map_or(0, |k| k.shared);
+                other.ends.iter().filter(|end| **end <= frames).count()
+            })
+            .collect()
+    }
+
+    fn groups_at(&self, d: usize) -> Vec<&Group> {
+        let seen = self.seen(d);
+        self.groups.iter().filter(|g| seen[g.device] > g.number).collect()
+    }
+
+    fn state_at(&self, d: usize) -> State {
+        model::state(&self.tables, &self.groups_at(d), &self.ids)
+    }
+
+    fn note_group(&mut self, d: usize, end: u64, mut writes: BTreeMap<Place, Write>) {
+        let mut seen = self.seen(d);
+        seen[d] = 0;
+        let highest = self.groups.iter().filter(|g| seen[g.device] > g.number).map(|g| g.lamport).max();
+        let lamport = highest.unwrap_or(0).max(self.devices[d].lamport) + 1;
+        for write in writes.values_mut().filter(|w| w.claim == u64::MAX) {
+            write.claim = lamport;
+        }
+        let wall = self.now(d);
+        let device = &mut self.devices[d];
+        device.lamport = lamport;
+        let number = device.ends.len();
+        device.ends.push(end);
+        self.groups.push(Group { device: d, number, seen, lamport, wall, writes });
+    }
+
+    /// Runs a statement on a device, and notes which rows it touched.
+    fn write(&mut self, d: usize, t: usize, sql: &str, forced: Option<&Vec<String>>, moves: bool) {
+        let table = self.tables[t];
+        let now = self.now(d);
+        let device = &mut self.devices[d];
+        let before = table_rows(&device.app, table);
+        let list = format!("_pm_dirty_{}", t + 1);
+        let done = device.app.execute_batch(&format!(
+            "BEGIN; {sql};
+             {} COMMIT",
+            if table.timed() {
+                // The machine's clock is the device's.
+                format!("UPDATE {list} SET wall = {now} WHERE rowid > {};", {
+                    let last = dump(&device.app, &format!("SELECT coalesce(max(rowid), 0) FROM {list}"));
+                    last[0].clone()
+                })
+            } else {
+                String::new()
+            }
+        ));
+        self.trace.push(format!("d{d}: {sql}{}", if done.is_err() { "  -- refused" } else { "" }));
+        if done.is_err() {
+            let _ = device.app.execute_batch("ROLLBACK");
+            return;
+        }
+        let after = table_rows(&device.app, table);
+        let gone = before.keys().any(|k| !after.contains_key(k));
+        let forced = forced.filter(|_| !moves || gone).map(|key| {
+            let row: Row =
+                table.keys.iter().map(|c| c.to_string()).zip(key.iter().map(|v| render(v))).collect();
+            table.key(&row)
+        });
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        for k in keys {
+            let (old, new) = (before.get(k), after.get(k));
+            let forced = forced.as_ref() == Some(k) && new.is_some();
+            if old == new && !forced {
+                continue;
+            }
+            let touch = device.touched.entry((t, k.clone())).or_default();
+            if table.timed() {
+                touch.wall = touch.wall.max(Some(now));
+            }
+            let Some(new) = new else {
+                touch.claimed = true;
+                touch.image = old.cloned();
+                continue;
+            };
+            let same_key = |old: &&Row| table.keys.iter().all(|c| old[*c] == new[*c]);
+            let Some(old) = old.filter(same_key).filter(|_| !forced) else {
+                touch.claimed = true;
+                touch.inserted = true;
+                continue;
+            };
+            for (column, value) in new.iter().filter(|(c, v)| old.get(*c) != Some(*v)) {
+                touch.columns.insert(column.clone());
+                touch.claimed |=
+                    table.unique_columns.is_empty() || table.unique_columns.contains(&column.as_str());
+                if table.rule(column) == Rule::Counter {
+                    *touch.added.entry(column.clone()).or_default() +=
+                        number(Some(value)) - number(old.get(column));
+                }
+            }
+        }
+    }
+
+    fn seal(&mut self, d: usize) {
+        self.seal_with(d, BTreeMap::new());
+    }
+
+    fn seal_with(&mut self, d: usize, also: BTreeMap<Place, Touch>) {
+        let mut touched = std::mem::take(&mut self.devices[d].touched);
+        touched.extend(also);
+        let groups = self.groups_at(d);
+        let known = model::heads(&groups);
+        let mut writes = BTreeMap::new();
+        for (place, touch) in touched {
+            let table = self.tables[place.0];
+            let row = table_rows(&self.devices[d].app, table).get(&place.1).cloned();
+            let heads = known.get(&place).map(Vec::as_slice).unwrap_or_default();
+            if row.is_none() && model::state(&self.tables, &groups, &self.ids).parked.contains_key(&place) {
+                continue;
+            }
+            let claim = if touch.claimed || table.uniques.is_empty() {
+                u64::MAX
+            } else {
+                model::claim(table, heads, &self.ids)
+            };
+            // Whoever changes a row that another had deleted makes it anew.
+            let partial = table.cell && !touch.inserted && heads.iter().all(|h| h.write.row.is_some());
+            let carried = row.clone().map(|mut row| {
+                row.retain(|c, _| !partial || touch.columns.contains(c) || table.keys.contains(&c.as_str()));
+                row
+            });
+            let insert = carried.is_some() && touch.inserted;
+            let added = if insert || carried.is_none() { BTreeMap::new() } else { touch.added };
+            let image = touch.image.filter(|_| table.images());
+            writes.insert(place, Write { row: carried, image, insert, added, claim, wall: touch.wall });
+        }
+        self.devices[d].engine.seal().unwrap();
+        self.sealed(d, writes, false);
+        self.trace.push(format!("d{d}: sealed, group {}", self.devices[d].ends.len()));
+    }
+
+    fn sealed(&mut self, d: usize, writes: BTreeMap<Place, Write>, must: bool) {
+        let devices = self.devices[d].engine.devices().unwrap();
+        let end = devices.iter().find(|device| device.this).unwrap().shared;
+        if end > *self.devices[d].ends.last().unwrap() {
+            self.note_group(d, end, writes);
+        } else {
+            assert!(writes.is_empty() && !must, "the model has writes that the seal has not: {writes:?}");
+        }
+    }
+
+    fn export(&mut self, d: usize, to: usize, all: bool) {
+        self.seal(d);
+        let others: Vec<usize> = (0..self.devices.len()).filter(|o| *o != d).collect();
+        let to = others[to % others.len()];
+        let bytes = if all {
+            whole_bundle(&mut self.devices[d].engine)
+        } else {
+            let id = self.devices[to].engine.identity().id;
+            let mut bytes = Vec::new();
+            self.devices[d].engine.export(&mut bytes, packmule::Recipient::Device(id)).unwrap();
+            bytes
+        };
+        self.trace.push(format!("d{d}: bundle {} for d{to}", self.bundles.len()));
+        self.bundles.push(bytes);
+    }
+
+    fn import(&mut self, d: usize, bundle: usize) {
+        if self.bundles.is_empty() {
+            return;
+        }
+        let bundle = bundle % self.bundles.len();
+        self.seal(d);
+        let report = import(&mut self.devices[d].engine, &self.bundles[bundle].clone());
+        self.trace.push(format!(
+            "d{d}: took in bundle {bundle}: {} frames, {} waits",
+            report.frames,
+            report.waits.len()
+        ));
+        let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
+        self.devices[d].lamport = self.devices[d].lamport.max(lamport);
+        let state = self.state_at(d);
+        self.check_shown(d, &state);
+    }
+
+    fn resolve(&mut self, d: usize, step: &Step) {
+        let Step::Resolve { pick, how, version, column, value: at, .. } = step else { return };
+        self.seal(d);
+        let conflicts = self.devices[d].engine.conflicts().unwrap();
+        if conflicts.is_empty() {
+            return;
+        }
+        let conflict = &conflicts[pick % conflicts.len()];
+        let place = self.place(conflict);
+        let table = self.tables[place.0];
+        let chosen = &conflict.versions[version % conflict.versions.len()];
+        let (name, pool) = table.columns[column % table.columns.len()];
+        let literal = pool[at % pool.len()];
+        let resolution = match how {
+            How::Take => match chosen.device {
+                Some(device) => Resolution::Take(device),
+                None => return,
+            },
+            How::Set => Resolution::Set(vec![(name.into(), value(literal))]),
+            How::Delete => Resolution::Delete,
+            How::KeepBoth => Resolution::KeepBoth,
+        };
+        let state = self.state_at(d);
+        let groups = self.groups_at(d);
+        let known = model::heads(&groups);
+        let heads = known.get(&place).map(Vec::as_slice).unwrap_or_default();
+        let mut base = state.row(&place).cloned().unwrap();
+        if let Some((added, ..)) = table.added
+            && !has_column(&self.devices[d].app, table, added)
+        {
+            base.remove(added);
+        }
+        let mut rows: Vec<(Place, Option<Row>, bool)> = Vec::new();
+        let set = |heads: &[&model::Head<'_>]| {
+            let mut row = base.clone();
+            for head in heads {
+                for (c, v) in head.write.row.iter().flatten() {
+                    let own = !table.keys.contains(&c.as_str()) && table.rule(c) != Rule::Counter;
+                    if own && head.live.contains(c) {
+                        row.insert(c.clone(), v.clone());
+                    }
+                }
+            }
+            row
+        };
+        match (&conflict.kind, how) {
+            (_, How::Delete) => rows.push((place.clone(), None, false)),
+            (_, How::Set) => {
+                let mut row = base.clone();
+                row.insert(name.into(), if literal == "-0.0" { "0.0r".into() } else { render(literal) });
+                rows.push((place.clone(), Some(row), false));
+            }
+            (ConflictKind::Unique(_), How::Take) => {
+                let holder = (place.0, self.key(table, &conflict.versions[1].values));
+                if chosen.device == conflict.versions[0].device {
+                    rows.push((holder, None, false));
+                    rows.push((place.clone(), Some(base.clone()), false));
+                } else {
+                    rows.push((place.clone(), None, false));
+                }
+            }
+            (_, How::Take) => {
+                let own: Vec<_> = heads
+                    .iter()
+                    .filter(|h| {
+                        Some(self.ids[h.group.device].as_str())
+                            == chosen.device.map(|d| d.to_string()).as_deref()
+                    })
+                    .collect();
+                let delete = own.iter().any(|h| h.write.row.is_none());
+                rows.push((place.clone(), if delete { None } else { Some(set(&own)) }, false));
+            }
+            (_, How::KeepBoth) => {
+                rows.push((place.clone(), Some(base.clone()), false));
+                let mut different = vec![base.clone()];
+                for head in
+                    model::ordered(table, heads, &self.ids).into_iter().filter(|h| h.write.row.is_some())
+                {
+                    let row = set(&[head]);
+                    if !different.contains(&row) {
+                        different.push(row.clone());
+                        rows.push((place.clone(), Some(row), true));
+                    }
+                }
+            }
+        }
+        let id = conflict.id.clone();
+        let before = table_rows(&self.devices[d].app, table);
+        let done = self.devices[d].engine.resolve(&id, &resolution);
+        self.trace.push(format!("d{d}: {} of {place:?}: {resolution:?}: {done:?}", conflict.kind.word()));
+        if let Err(e) = done {
+            assert!(matches!(e, packmule::Error::CannotResolve { .. }), "{e:?}");
+            return;
+        }
+        let after = table_rows(&self.devices[d].app, table);
+        // Which keys the new rows got is the engine's choice; they are in the order of the versions.
+        let fresh: Vec<&String> = after
+            .keys()
+            .filter(|k| !before.contains_key(*k) && !state.parked.contains_key(&(place.0, (*k).clone())))
+            .collect();
+        let mut fresh = fresh.into_iter().filter(|_| *how == How::KeepBoth);
+        let mut writes = BTreeMap::new();
+        let old_of = |place: &Place| state.row(place).cloned();
+        for (mut place, mut row, new) in rows {
+            if new {
+                // A row that is kept out again at once is not among those shown.
+                let Some(key) = fresh.next() else { panic!("a version became no row") };
+                place.1.clone_from(key);
+                if let Some(row) = &mut row {
+                    for c in table.keys {
+                        row.insert(c.to_string(), after[key][*c].clone());
+                    }
+                }
+            }
+            let image = if row.is_none() && table.images() { old_of(&place) } else { None };
+            let mut added = BTreeMap::new();
+            if let (Some(row), Some(old), false) = (&row, old_of(&place), new) {
+                for c in table.counters() {
+                    added.insert(c.to_owned(), number(row.get(c)) - number(old.get(c)));
+                }
+            }
+            writes.insert(place, Write { row, image, insert: new, added, claim: u64::MAX, wall: None });
+        }
+        self.resolved += 1;
+        self.sealed(d, writes, true);
+        let state = self.state_at(d);
+        self.check_shown(d, &state);
+    }
+
+    fn add_column(&mut self, d: usize, t: usize, fill: bool, command: bool) {
+        let table = self.tables[t];
+        let Some((name, declared, _, pool)) = table.added else { return };
+        self.seal(d);
+        let have = has_column(&self.devices[d].app, table, name);
+        if have {
+            return;
+        }
+        let _ = command;
+        self.devices[d]
+            .app
+            .execute_batch(&format!("ALTER TABLE {} ADD COLUMN {name} {declared}", table.name))
+            .unwrap();
+        self.trace.push(format!("d{d}: ALTER TABLE {} ADD COLUMN {name} {declared}", table.name));
+        if fill {
+            // Its triggers do not know the column yet: the seal finds what differs from the default.
+            let sql = format!("UPDATE {} SET {name} = {}", table.name, pool[0]);
+            let touched = self.devices[d].touched.clone();
+            self.write(d, t, &sql, None, false);
+            // Nobody noted when.
+            let device = &mut self.devices[d];
+            for (place, touch) in &mut device.touched {
+                if !touched.contains_key(place) {
+                    touch.wall = None;
+                    touch.claimed = true;
+                }
+            }
+        }
+        self.seal(d);
+    }
+
+    pub fn step(&mut self, step: &Step) {
+        match step {
+            Step::Write { d, t, sql, forced, moves } => self.write(*d, *t, sql, forced.as_ref(), *moves),
+            Step::Seal { d } => self.seal(*d),
+            Step::Export { d, to, all } => self.export(*d, *to, *all),
+            Step::Import { d, bundle } => self.import(*d, *bundle),
+            Step::Resolve { d, .. } => self.resolve(*d, step),
+            Step::Reopen { d } => {
+                let options = packmule::Options {
+                    broken_winner: self.broken,
+                    ..World::options_by(&self.devices[*d].clock)
+                };
+                self.devices[*d].engine = Engine::open_with(&self.path(*d), options).unwrap();
+                self.trace.push(format!("d{d}: opened again"));
+            }
+            Step::Clock { d, ms } => {
+                self.devices[*d].clock.fetch_add(*ms, Ordering::Relaxed);
+                self.trace.push(format!("d{d}: clock {ms:+}"));
+            }
+            Step::AddColumn { d, t, fill, command } => self.add_column(*d, *t, *fill, *command),
+        }
+    }
+
+    pub fn finish(&mut self) {
+        let n = self.devices.len();
+        for d in 0..n {
+            self.seal(d);
+        }
+        let mut all: Vec<&mut Engine> = self.devices.iter_mut().map(|d| &mut d.engine).collect();
+        carry_all(&mut all);
+    }
+
+    fn key(&self, table: &Table, values: &[(String, packmule::OwnedValue)]) -> String {
+        let row: Row = values.iter().map(|(c, v)| (c.clone(), show(v))).collect();
+        table.key(&row)
+    }
+
+    fn place(&self, conflict: &Conflict) -> Place {
+        let t = self.tables.iter().position(|t| t.name == conflict.table).unwrap();
+        (t, self.key(self.tables[t], &conflict.key))
+    }
+
+    /// A device's tables are as the model says of what it has.
+    fn check_shown(&self, d: usize, state: &State) {
+        for (t, table) in self.tables.iter().enumerate() {
+            let shown = table_rows(&self.devices[d].app, table);
+            let added = table.added.map(|a| a.0);
+            let knows = added.is_some_and(|c| has_column(&self.devices[d].app, table, c));
+            let expected: BTreeMap<String, Row> = state
+                .shown
+                .iter()
+                .filter(|(place, _)| place.0 == t)
+                .map(|(place, row)| {
+                    let mut row = row.clone();
+                    row.retain(|c, _| knows || added != Some(c.as_str()));
+                    (place.1.clone(), row)
+                })
+                .collect();
+            assert_eq!(shown, expected, "shown (left) and expected, {} on d{d}", table.name);
+        }
+    }
+
+    pub fn check(&self) -> Counts {
+        let state = model::state(&self.tables, &self.groups.iter().collect::<Vec<_>>(), &self.ids);
+        let digest = self.devices[0].engine.digest(false).unwrap();
+        let first = self.devices[0].engine.conflicts().unwrap();
+        for (n, device) in self.devices.iter().enumerate() {
+            self.check_shown(n, &state);
+            let conflicts = device.engine.conflicts().unwrap();
+            let (mut contested, mut parked, mut dangling) =
+                (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+            for conflict in &conflicts {
+                let place = self.place(conflict);
+                match conflict.kind {
+                    ConflictKind::Unique(_) | ConflictKind::Check(_) => {
+                        parked.insert(place);
+                    }
+                    ConflictKind::ForeignKey(..) => {
+                        dangling.insert(place);
+                    }
+                    _ => {
+                        contested.insert(place, conflict.versions.len());
+                    }
+                }
+            }
+            assert_eq!(contested, state.contested, "contested on d{n}");
+            assert_eq!(parked, state.parked.keys().cloned().collect(), "parked on d{n}");
+            assert_eq!(dangling, state.dangling, "dangling on d{n}");
+            assert_eq!(conflicts, first, "conflicts on d{n}");
+            assert_eq!(device.engine.digest(false).unwrap(), digest, "digest of d{n}");
+            assert!(device.engine.verify().unwrap().problems.is_empty());
+        }
+        [state.contested.len(), state.parked.len(), state.dangling.len(), self.resolved]
+    }
+}
+
+fn has_column(db: &Connection, table: &Table, column: &str) -> bool {
+    let sql = format!("SELECT 1 FROM pragma_table_info('{}') WHERE name = '{column}'", table.name);
+    !dump(db, &sql).is_empty()
+}
+
+/// Runs a schedule; the counts of [`Run::check`], or the trace and what went wrong.
+pub fn run(schedule: &Schedule, broken: bool) -> Result<Counts, (Vec<String>, String)> {
+    let mut run = Run::new(schedule, broken);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        for step in &schedule.steps {
+            run.step(step);
+        }
+        run.finish();
+        run.check()
+    }));
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
+        (run.trace, text.unwrap_or_default())
+    })
+}
+
+/// The shortest schedule that still fails: a prefix of it, then without each step that is not needed.
+pub fn shrink(schedule: &Schedule, broken: bool) -> Schedule {
+    let mut least = schedule.clone();
+    let fails = |steps: &[Step]| {
+        let steps = steps.to_vec();
+        run(&Schedule { steps, ..schedule.clone() }, broken).is_err()
+    };
+    for n in 0..least.steps.len() {
+        if fails(&least.steps[..n]) {
+            least.steps.truncate(n);
+            break;
+        }
+    }
+    let mut at = 0;
+    while at < least.steps.len() {
+        let mut fewer = least.steps.clone();
+        fewer.remove(at);
+        if fails(&fewer) {
+            least.steps = fewer;
+        } else {
+            at += 1;
+        }
+    }
+    least
+}

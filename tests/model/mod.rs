@@ -306,7 +306,7 @@ fn contested(table: &Table, heads: &[Head<'_>], ids: &[String]) -> Option<usize>
     }
     let disputed: BTreeSet<&str> =
         values.into_iter().filter(|(_, values)| values.len() > 1).map(|(column, _)| column).collect();
-    if !(deletes && !writes.is_empty()) && disputed.is_empty() {
+    if (!deletes || writes.is_empty()) && disputed.is_empty() {
         return None;
     }
     let mut contents = BTreeSet::new();

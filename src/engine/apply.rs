@@ -105,14 +105,16 @@ pub(crate) struct Writer {
     delete: String,
     /// The definition has all the columns of the table here.
     whole: bool,
+    /// What the author is called in a gathered table's first column.
+    label: Option<String>,
 }
 
 impl Writer {
-    pub(crate) fn new(table: Arc<Table>, def: &OpDef) -> Self {
+    pub(crate) fn new(table: Arc<Table>, def: &OpDef, label: Option<String>) -> Self {
         let columns: Vec<Option<usize>> = def.def.columns.iter().map(|c| table.def.column(&c.name)).collect();
         let present: Vec<usize> = columns.iter().copied().flatten().collect();
         let whole = present.len() == table.def.columns.len();
-        Self { upsert: table.upsert_sql(&present), delete: table.delete_sql(), columns, whole, table }
+        Self { upsert: table.upsert_sql(&present), delete: table.delete_sql(), columns, whole, label, table }
     }
 
     /// The columns here that an op writes; `None` if it is all of them.
@@ -156,13 +158,20 @@ impl Engine {
 
     /// Notes a new version of a row, and what it leaves of those that it dominates. Whether it can
     /// be written as it is; if not, the row is put off to `settle`.
-    pub(crate) fn register(&self, table: &Table, key: &[u8], new: &Head, seen: &Seen<'_>) -> Result<bool> {
+    /// `old` are the versions that are known.
+    pub(crate) fn register(
+        &self,
+        table: &Table,
+        key: &[u8],
+        new: &Head,
+        old: &[Head],
+        seen: &Seen<'_>,
+    ) -> Result<bool> {
         let (tid, n) = (table.tid, table.def.columns.len());
-        let old = self.heads(tid, key)?;
         let mine = new.live(n);
         let blind = matches!(seen, Seen::Blind);
         let mut left = Vec::new();
-        for head in &old {
+        for head in old {
             if !dominates(new.author, blind, &head.version(), seen.of(head.dev)) {
                 left.push((head.kind, head.live(n)));
                 continue;
@@ -218,6 +227,9 @@ impl Engine {
     }
 
     pub(crate) fn is_parked(&self, tid: i64, key: &[u8]) -> Result<bool> {
+        if !self.parked.get() {
+            return Ok(false);
+        }
         let sql = "SELECT 1 FROM _pm_parked WHERE tid = ?1 AND key = ?2";
         Ok(super::value::maybe::<i64>(&self.db, sql, (tid, key))?.is_some())
     }
@@ -256,7 +268,7 @@ impl Engine {
                         let def = self.op_def(id)?;
                         let writer = match writers.entry(id) {
                             Entry::Occupied(known) => known.into_mut(),
-                            Entry::Vacant(new) => new.insert(Writer::new(self.table(def.tid)?, &def)),
+                            Entry::Vacant(new) => new.insert(self.writer(def.tid, &def, dev)?),
                         };
                         let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
                         while let Some(op) = ops.next_op().map_err(bad)? {
@@ -273,6 +285,14 @@ impl Engine {
         }
         self.settle()?;
         Ok(counts)
+    }
+
+    /// For ops of a device.
+    fn writer(&self, tid: i64, def: &OpDef, dev: i64) -> Result<Writer> {
+        let table = self.table(tid)?;
+        let gathered = table.state == State::Gathered;
+        let label = gathered.then(|| self.device_label(dev)).transpose()?;
+        Ok(Writer::new(table, def, label))
     }
 
     /// Writes what the log has for one gathered table, and nothing else of it.
@@ -305,7 +325,7 @@ impl Engine {
                         Block::Rows { def: id, body, offset } => {
                             let def = self.op_def(id)?;
                             if let (true, Entry::Vacant(new)) = (def.tid == tid, writers.entry(id)) {
-                                new.insert(Writer::new(self.table(tid)?, &def));
+                                new.insert(self.writer(tid, &def, dev)?);
                             }
                             let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
                             while let Some(op) = ops.next_op().map_err(bad)? {
@@ -357,7 +377,7 @@ impl Engine {
         if matches!(seen, Seen::Blind) && table.shows_shared() {
             self.remember_if_contested(table, &key, def, op)?;
         }
-        let writable = self.register(table, &key, &new, seen)?;
+        let writable = self.register(table, &key, &new, &self.heads(table.tid, &key)?, seen)?;
         if !table.shows_shared() {
             counts.waiting += 1;
             return Ok(());
@@ -383,8 +403,7 @@ impl Engine {
     pub(crate) fn write_row(&self, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Place) -> Result<bool> {
         let shape = Shape { keys: &def.key_flags };
         let table = &writer.table;
-        let label = if table.state == State::Gathered { Some(self.device_label(place.dev)?) } else { None };
-        let label = label.iter().map(|l| Value::Text(l.as_bytes()));
+        let label = writer.label.iter().map(|l| Value::Text(l.as_bytes()));
         let values: Vec<(usize, Value<'_>)> = op.values(shape).collect();
         let keys = || {
             def.keys

@@ -177,6 +177,7 @@ impl Engine {
         }
         let mut loader = Loader { engine: self, parts: 0, maker_defs: Vec::new(), report: &mut report };
         loader.load(BundleReader::new(BufReader::new(snapshot)))?;
+        self.parked.set(true); // What the maker had parked came along.
         for own in own {
             self.track_own_again(&own)?;
         }

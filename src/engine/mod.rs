@@ -180,6 +180,8 @@ pub struct Engine {
     catalog: RefCell<Catalog>,
     triggers: RefCell<triggers::Triggers>,
     probe: std::sync::Arc<triggers::Probe>,
+    /// Whether `_pm_parked` may have rows: mostly it has none, and need not be asked for each op.
+    parked: std::cell::Cell<bool>,
     poisoned: bool,
 }
 
@@ -339,6 +341,7 @@ impl Engine {
             catalog,
             triggers,
             probe,
+            parked: true.into(),
             poisoned: false,
         };
         engine.load_catalog()?;
@@ -391,6 +394,7 @@ impl Engine {
             return Err(Error::Poisoned);
         }
         self.db.execute_batch("BEGIN IMMEDIATE")?;
+        self.parked.set(true);
         let result = self.load_catalog().and_then(|()| work(self)).and_then(|result| {
             self.remove_local_triggers()?;
             self.db.execute_batch("COMMIT")?;

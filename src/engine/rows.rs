@@ -1,5 +1,6 @@
 //! Rows read from their table and written into frames: one at a time, large values in pieces.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use packmule_core::model::{Big, Value, WallMs};
@@ -28,11 +29,13 @@ pub(crate) struct Change {
     pub wall: Option<WallMs>,
     /// What was added to counters, by column.
     pub added: Vec<(usize, i64)>,
+    /// The versions of the row that are known, if they were looked up.
+    pub heads: Option<Vec<Head>>,
 }
 
 impl Default for Change {
     fn default() -> Self {
-        Self { kind: OpKind::Insert, claim: None, columns: None, wall: None, added: Vec::new() }
+        Self { kind: OpKind::Insert, claim: None, columns: None, wall: None, added: Vec::new(), heads: None }
     }
 }
 
@@ -198,7 +201,11 @@ impl Engine {
         if head.kind == OpKind::Delete && table.is_parent {
             self.note_deleted(table, &key)?;
         }
-        self.register(table, &key, &new, seen)?;
+        let old = match &change.heads {
+            Some(heads) => Cow::Borrowed(heads.as_slice()),
+            None => self.heads(table.tid, &key)?.into(),
+        };
+        self.register(table, &key, &new, &old, seen)?;
         if !table.counters.is_empty() {
             let numbers =
                 |at: &usize| Some((*at, OwnedValue::of(values[carried.iter().position(|c| c == at)?]).ok()?));

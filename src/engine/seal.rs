@@ -244,12 +244,14 @@ impl Engine {
                             change.added.push((at, row.get(n + 2 + masks + c)?));
                         }
                     }
+                    change.heads = Some(heads);
                     self.seal_row(reader, group, present, &change, &seen())?;
                 }
                 None => {
                     change.kind = OpKind::Delete;
                     // What came and went unseen while the row itself was parked is not its end.
                     if notes & note::RESOLVED != 0 || !self.is_parked(table.tid, &key)? {
+                        change.heads = Some(heads);
                         self.seal_delete(reader, group, &values, &change, &seen())?;
                     }
                 }

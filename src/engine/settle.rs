@@ -36,6 +36,8 @@ impl Engine {
         self.db.execute_batch(
             "DELETE FROM temp._pm_put_off; DELETE FROM temp._pm_to_check; DELETE FROM temp._pm_left",
         )?;
+        let parked = self.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM _pm_parked)")?;
+        self.parked.set({ parked }.query_row([], |row| row.get(0))?);
         Ok(())
     }
 
@@ -51,7 +53,7 @@ impl Engine {
 
     /// A row is about to change: those that it keeps out may come in, and it may leave others dangling.
     pub(crate) fn before_change(&self, table: &Table, key: &[u8]) -> Result<()> {
-        if table.unique {
+        if table.unique && self.parked.get() {
             self.db
                 .prepare_cached(
                     "INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim)
@@ -67,9 +69,11 @@ impl Engine {
 
     /// A row is shown as it should be.
     pub(crate) fn after_shown(&self, table: &Table, key: &[u8]) -> Result<()> {
-        self.db
-            .prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?
-            .execute((table.tid, key))?;
+        if self.parked.get() {
+            self.db
+                .prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?
+                .execute((table.tid, key))?;
+        }
         if !table.def.foreign_keys.is_empty() {
             self.db
                 .prepare_cached("INSERT OR IGNORE INTO temp._pm_to_check (tid, key) VALUES (?1, ?2)")?
@@ -209,6 +213,7 @@ impl Engine {
     }
 
     fn park(&self, tid: i64, key: &[u8], reason: &str, blocker: Option<&[u8]>) -> Result<()> {
+        self.parked.set(true);
         self.db
             .prepare_cached(
                 "INSERT OR REPLACE INTO _pm_parked (tid, key, reason, blocker) VALUES (?1, ?2, ?3, ?4)",
@@ -334,7 +339,9 @@ impl Engine {
             }
         }
         drop(rows);
-        self.db.execute_batch("DELETE FROM temp._pm_to_check; DELETE FROM temp._pm_left")?;
+        for sql in ["DELETE FROM temp._pm_to_check", "DELETE FROM temp._pm_left"] {
+            self.db.prepare_cached(sql)?.execute([])?;
+        }
         Ok(())
     }
 

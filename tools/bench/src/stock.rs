@@ -11,7 +11,7 @@ use crate::world::{Key, Outcome, World, create, insert, scramble, shared, update
 
 const OPS: u64 = 100;
 
-/// Two boards that have the same rows, each knowing that the other has them, and a plain database.
+/// Two boards that have the same rows, stable and compacted, and a plain database.
 struct Stock {
     rows: u64,
     board: Engine,
@@ -20,6 +20,10 @@ struct Stock {
     plain: Connection,
     imports: Vec<Sample>,
     updates: Vec<Sample>,
+    /// The first folds away all rows.
+    folds: Vec<Sample>,
+    /// Bytes in `_pm_` tables after that, and in all.
+    compacted: (u64, u64),
 }
 
 impl Stock {
@@ -36,10 +40,40 @@ impl Stock {
         let plain = world.open(&world.path("plain"))?;
         create(&plain, Key::Integer)?;
         insert(&plain, Key::Integer, 1..=rows)?;
-        world.carry(&mut board, &mut other)?;
-        world.carry(&mut other, &mut board)?;
-        world.carry(&mut board, &mut other)?;
-        Ok(Self { rows, board, application, other, plain, imports: Vec::new(), updates: Vec::new() })
+        let mut stock = Self {
+            rows,
+            board,
+            application,
+            other,
+            plain,
+            imports: Vec::new(),
+            updates: Vec::new(),
+            folds: Vec::new(),
+            compacted: (0, 0),
+        };
+        stock.exchange(world)?;
+        stock.compact()?;
+        // What it takes for each to know that the other knows it too.
+        stock.exchange(world)?;
+        stock.exchange(world)?;
+        stock.compact()?;
+        stock.compacted = stock.share(world)?;
+        Ok(stock)
+    }
+
+    fn exchange(&mut self, world: &World) -> Outcome {
+        world.carry(&mut self.board, &mut self.other)?;
+        world.carry(&mut self.other, &mut self.board)?;
+        Ok(())
+    }
+
+    fn compact(&mut self) -> Outcome {
+        self.board.compact()?;
+        let (sample, report) = timed(|| self.other.compact());
+        let report = report?;
+        eprintln!("stock: folded {} frames, {} left", report.frames, report.frames_left);
+        self.folds.push(sample);
+        Ok(())
     }
 
     /// Updates of rows anywhere in the table, carried to the other board.
@@ -81,8 +115,9 @@ pub fn measure(world: &World, large: u64, repeats: usize) -> Outcome<Vec<Section
     let mut section = Section {
         title: "A small import",
         about: format!(
-            "{OPS} updates of rows anywhere in the table, imported into a board that has all rows already, and as plain SQL in one \
-             transaction; against the same with 1,000 rows. Then what `_pm_` tables take of the importing board's file."
+            "{OPS} updates of rows anywhere in the table, imported into a board that has all rows already, synced, stable and compacted; \
+             and as plain SQL in one transaction; each against the same with 1,000 rows. Then the compaction of all rows before, \
+             and after it what `_pm_` tables take of the importing board's file."
         ),
         heads: vec![
             "",
@@ -99,9 +134,11 @@ pub fn measure(world: &World, large: u64, repeats: usize) -> Outcome<Vec<Section
     };
     let [small, _] = &stocks;
     for stock in &stocks {
-        for (name, samples, first) in
-            [("import", &stock.imports, &small.imports), ("plain updates", &stock.updates, &small.updates)]
-        {
+        for (name, samples, first) in [
+            ("import", &stock.imports[..], &small.imports[..]),
+            ("plain updates", &stock.updates, &small.updates),
+            ("compaction", &stock.folds[..1], &small.folds[..1]),
+        ] {
             let mut cells = vec![
                 Cell::Number(stock.rows as f64, 0),
                 Cell::Number(wall(samples) * 1e3, 2),
@@ -109,8 +146,8 @@ pub fn measure(world: &World, large: u64, repeats: usize) -> Outcome<Vec<Section
                 Cell::Number(cpu(samples) * 1e3, 2),
                 Cell::Ratio(cpu(samples) / cpu(first)),
             ];
-            if name == "import" {
-                let (ours, all) = stock.share(world)?;
+            if name == "compaction" {
+                let (ours, all) = stock.compacted;
                 cells.push(Cell::Number(ours as f64 / 1e6, 2));
                 cells.push(Cell::Number(all as f64 / 1e6, 2));
                 cells.push(Cell::Number(100.0 * ours as f64 / all as f64, 2));

@@ -63,6 +63,9 @@ mod value;
 mod verify;
 mod versions;
 
+#[doc = include_str!("CONFLICTS.md")]
+pub mod kinds_of_conflict {}
+
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -379,6 +379,12 @@ impl Engine {
         }
         let writable = self.register(table, &key, &new, &self.heads(table.tid, &key)?, seen)?;
         if !table.shows_shared() {
+            self.count(table, &key, def, op, &new, seen, true)?;
+            if table.state == State::Held {
+                self.db
+                    .prepare_cached("INSERT OR IGNORE INTO _pm_held (tid, key) VALUES (?1, ?2)")?
+                    .execute((table.tid, &key))?;
+            }
             counts.waiting += 1;
             return Ok(());
         }

@@ -23,6 +23,9 @@ pub(crate) enum State {
     Gathered,
     /// No longer tracked: its ops wait again.
     Untracked,
+    /// Tracked, and changed here in a way that does not travel: it waits, in both directions, until
+    /// it is put back.
+    Held,
 }
 
 impl State {
@@ -32,6 +35,7 @@ impl State {
             1 => Self::Tracked,
             2 => Self::Gathered,
             3 => Self::Untracked,
+            4 => Self::Held,
             _ => return Err(Error::damaged("`_pm_table` has a row of an unknown state")),
         })
     }
@@ -282,13 +286,13 @@ impl Engine {
     /// The table of this name, tracked or gathered here.
     pub(crate) fn tracked_table(&self, name: &str) -> Result<Arc<Table>> {
         match self.table_named(name) {
-            Some(table) if matches!(table.state, State::Tracked | State::Gathered) => Ok(table),
+            Some(table) if matches!(table.state, State::Tracked | State::Gathered | State::Held) => Ok(table),
             _ => Err(Error::UnknownTable {
                 table: name.into(),
                 tracked: self
                     .tables()
                     .iter()
-                    .filter(|t| matches!(t.state, State::Tracked | State::Gathered))
+                    .filter(|t| matches!(t.state, State::Tracked | State::Gathered | State::Held))
                     .map(|t| t.def.name.clone())
                     .collect(),
             }),

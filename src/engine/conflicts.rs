@@ -101,7 +101,10 @@ impl Engine {
     pub(crate) fn open_conflicts(&self) -> Result<u64> {
         let mut n: u64 = self
             .db
-            .prepare_cached("SELECT (SELECT count(*) FROM _pm_conflict) + (SELECT count(*) FROM _pm_parked)")?
+            .prepare_cached(
+                "SELECT (SELECT count(*) FROM _pm_conflict c JOIN _pm_table t USING (tid) WHERE t.state = 1)
+                      + (SELECT count(*) FROM _pm_parked p JOIN _pm_table t USING (tid) WHERE t.state = 1)",
+            )?
             .query_row([], |row| row.get(0))?;
         for (tid, key) in self.pairs("SELECT tid, key FROM _pm_dangling")? {
             n += u64::from(self.dangles(&*self.table(tid)?, &key)?.is_some());
@@ -117,10 +120,15 @@ impl Engine {
 
     pub(crate) fn open_list(&self) -> Result<Vec<Open>> {
         let mut all = Vec::new();
-        for (tid, key) in self.pairs("SELECT tid, key FROM _pm_conflict")? {
+        // What is held shows nothing, and cannot be decided about.
+        for (tid, key) in
+            self.pairs("SELECT tid, key FROM _pm_conflict JOIN _pm_table USING (tid) WHERE state = 1")?
+        {
             all.push(self.contested(tid, key)?);
         }
-        for (tid, key) in self.pairs("SELECT tid, key FROM _pm_parked")? {
+        for (tid, key) in
+            self.pairs("SELECT tid, key FROM _pm_parked JOIN _pm_table USING (tid) WHERE state = 1")?
+        {
             all.push(self.parked(tid, key)?);
         }
         for (tid, key) in self.pairs("SELECT tid, key FROM _pm_dangling")? {

@@ -106,7 +106,7 @@ fn hex_literal(bytes: &[u8]) -> String {
 }
 
 /// A declared type is copied into SQL only if it is plainly one; otherwise its affinity stands for it.
-fn safe_type(decl_type: &str) -> String {
+pub(crate) fn safe_type(decl_type: &str) -> String {
     const WORDS: [&str; 15] = [
         "PRIMARY",
         "UNIQUE",

@@ -40,14 +40,15 @@ pub(crate) struct SealOptions<'a> {
     pub answer: bool,
     /// Say that this device will not come back.
     pub retire: Option<DeviceId>,
+    /// Seal this table alone.
+    pub only: Option<i64>,
 }
 
 impl Engine {
     /// Turns what applications wrote since the last seal into frames: one atomic group.
     ///
     /// # Errors
-    /// [`super::Error::KeyMissing`] without the secret key, [`super::Error::SchemaChanged`] if a tracked
-    /// table was changed in a way that does not travel, [`super::Error::Sqlite`].
+    /// [`super::Error::KeyMissing`] without the secret key, [`super::Error::Sqlite`].
     pub fn seal(&mut self) -> Result<SealReport> {
         self.transaction(|e| {
             e.begin_settling()?;
@@ -57,7 +58,46 @@ impl Engine {
 
     /// Seals within the open transaction.
     pub(crate) fn seal_here(&self, options: SealOptions<'_>) -> Result<SealReport> {
-        self.notice_schema_changes()?;
+        let mut report = SealReport::default();
+        for tid in self.notice_schema_changes()? {
+            let released = self.release(tid)?;
+            report.frames += released.frames;
+            report.ops += released.ops;
+        }
+        let sealed = self.seal_groups(options)?;
+        report.frames += sealed.frames;
+        report.ops += sealed.ops;
+        Ok(report)
+    }
+
+    /// A table that was held is as it was: what was written meanwhile, here and elsewhere, comes together.
+    fn release(&self, tid: i64) -> Result<SealReport> {
+        let before = self.table(tid)?;
+        self.unite_all(tid, &before.def)?;
+        let table = self.table(tid)?;
+        let held = self
+            .db
+            .prepare("SELECT key FROM _pm_held WHERE tid = ?1")?
+            .query_map([tid], |row| row.get::<_, Vec<u8>>(0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut blind = false;
+        let keys = (1..=table.def.keys().count()).map(|n| format!("k{n} = ?{n}")).collect::<Vec<_>>();
+        let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), keys.join(" AND "));
+        for key in &held {
+            self.put_off(tid, key)?;
+            let values = super::value::read_key(key)?;
+            let binds = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
+            blind |= super::value::maybe::<i64>(&self.db, &sql, binds)?.is_some();
+        }
+        // Who wrote to a row here did not see what others wrote to it meanwhile.
+        let flags = if blind { FrameFlags::BLIND } else { FrameFlags::default() };
+        let report = self.seal_groups(SealOptions { flags, only: Some(tid), ..SealOptions::default() })?;
+        self.settle()?;
+        self.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [tid])?;
+        Ok(report)
+    }
+
+    fn seal_groups(&self, options: SealOptions<'_>) -> Result<SealReport> {
         let mut streams = [false; 2];
         for table in self.tables() {
             if self.has_something(&table, options)? {
@@ -87,8 +127,12 @@ impl Engine {
                 }
                 store::set(&self.db, "unanswered", false)?;
             }
-            for table in self.tables().iter().filter(|t| t.state == State::Tracked && stream_of(t) == stream)
-            {
+            let here = |t: &&Arc<Table>| {
+                t.state == State::Tracked
+                    && stream_of(t) == stream
+                    && options.only.is_none_or(|tid| tid == t.tid)
+            };
+            for table in self.tables().iter().filter(here) {
                 self.seal_table(table, &mut group, options)?;
             }
             report.frames += group.frames + 1;
@@ -102,7 +146,7 @@ impl Engine {
     }
 
     fn has_something(&self, table: &Table, options: SealOptions<'_>) -> Result<bool> {
-        if table.state != State::Tracked {
+        if table.state != State::Tracked || options.only.is_some_and(|tid| tid != table.tid) {
             return Ok(false);
         }
         if !table.announced || options.take_in == Some(table.def.name.as_str()) {
@@ -113,14 +157,14 @@ impl Engine {
 
     /// How many notes of writes there are, and rows of an append table; each counted up to `most`.
     pub(crate) fn unsealed(&self, table: &Table, most: u32) -> Result<u64> {
-        if table.state != State::Tracked {
+        if !matches!(table.state, State::Tracked | State::Held) {
             return Ok(0);
         }
         let mut n: u64 = self
             .db
             .prepare_cached(&format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT ?1)", table.dirty()))?
             .query_row([most], |row| row.get(0))?;
-        if table.def.append {
+        if table.def.append && table.state == State::Tracked {
             let id = table.def.key_list("");
             n += self
                 .db

@@ -348,6 +348,9 @@ impl Engine {
     /// The number of the first foreign key by which a row refers to one that is not there.
     pub(crate) fn dangles(&self, table: &Table, key: &[u8]) -> Result<Option<usize>> {
         let values = read_key(key)?;
+        if !table.shows_shared() {
+            return Ok(None);
+        }
         for (n, foreign) in table.def.foreign_keys.iter().enumerate() {
             let known = self.table_named(&foreign.parent);
             if !known.is_some_and(|parent| parent.state == State::Tracked) {

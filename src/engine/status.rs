@@ -12,7 +12,7 @@ use super::{Engine, Identity};
 pub struct TableStatus {
     /// Its name.
     pub name: String,
-    /// "shared", "per-device", "gathered", "waiting" or "not tracked any more".
+    /// "shared", "per-device", "gathered", "waiting", "held" or "not tracked any more".
     pub how: &'static str,
     /// Writes since the last seal; counted up to 1,000,000.
     pub unsealed: u64,
@@ -60,6 +60,7 @@ impl Engine {
                     (State::Gathered, _) => "gathered",
                     (State::Known, _) => "waiting",
                     (State::Untracked, _) => "not tracked any more",
+                    (State::Held, _) => "held",
                 };
                 let unsealed = e.unsealed(&table, 1_000_000)?;
                 tables.push(TableStatus {

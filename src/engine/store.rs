@@ -41,7 +41,8 @@ const TABLES: &str = "
     -- Of rows with a version of device 0, which is older than what is remembered: its values.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
-    -- state: 0 known from others only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here.
+    -- state: 0 known from others only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
+    -- 4 held: it was changed here in a way that does not travel.
     CREATE TABLE _pm_table (tid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, def BLOB NOT NULL,
         state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT);
     -- The versions of recently written rows that no other version dominates, and where they are in the log.
@@ -59,6 +60,8 @@ const TABLES: &str = "
     CREATE INDEX _pm_parked_blocker ON _pm_parked (tid, blocker);
     -- Rows that may refer to a row that is not there; whether they still do is looked up.
     CREATE TABLE _pm_dangling (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- Rows of tables that are held of which others' versions came meanwhile.
+    CREATE TABLE _pm_held (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- What people should know: shown by status.
     CREATE TABLE _pm_notice (what TEXT PRIMARY KEY, wall INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
 ";

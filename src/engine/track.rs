@@ -86,6 +86,10 @@ impl Engine {
             if !same(&known.def, &def) {
                 return Err(Error::cannot_track(&def.name, explain_difference(known, &def)));
             }
+            if known.state == State::Held {
+                let why = known.note.as_deref().unwrap_or("it was changed here");
+                return Err(Error::cannot_track(&def.name, format!("it is tracked, and held: {why}")));
+            }
             if known.state == State::Tracked {
                 return Ok(TrackReport { already: true, ..TrackReport::default() });
             }
@@ -116,6 +120,9 @@ impl Engine {
         let table = self.table(tid)?;
         self.install_capture(&table)?;
         self.remember_schema()?;
+        // What others have told of the table and this one lacks.
+        let before = known.as_ref().map_or(&def, |known| &known.def);
+        self.unite_all(tid, before)?;
         // Versions that others wrote before: settled together with our own rows.
         self.db.execute("INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT tid, key, NULL FROM _pm_head WHERE tid = ?1", [tid])?;
         // The rows are older than what we know of others, but did not take it into account.
@@ -227,7 +234,7 @@ impl Engine {
     }
 
     fn untrack_here(&self, table: &Table) -> Result<()> {
-        if table.state == State::Tracked {
+        if matches!(table.state, State::Tracked | State::Held) {
             self.remove_capture(table)?;
         }
         for event in ["INSERT", "UPDATE", "DELETE"] {
@@ -239,6 +246,7 @@ impl Engine {
         )?;
         self.db.execute("DELETE FROM _pm_dangling WHERE tid = ?1", [table.tid])?;
         self.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
+        self.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [table.tid])?;
         self.remember_schema()?;
         self.reload_catalog()
     }

@@ -255,12 +255,7 @@ impl Run {
     }
 
     fn seal(&mut self, d: usize) {
-        self.seal_with(d, BTreeMap::new());
-    }
-
-    fn seal_with(&mut self, d: usize, also: BTreeMap<Place, Touch>) {
-        let mut touched = std::mem::take(&mut self.devices[d].touched);
-        touched.extend(also);
+        let touched = std::mem::take(&mut self.devices[d].touched);
         let groups = self.groups_at(d);
         let known = model::heads(&groups);
         let mut writes = BTreeMap::new();
@@ -431,18 +426,24 @@ impl Run {
             return;
         }
         let after = table_rows(&self.devices[d].app, table);
-        // Which keys the new rows got is the engine's choice; they are in the order of the versions.
+        // Which keys the new rows got is the engine's choice.
         let fresh: Vec<&String> = after
             .keys()
             .filter(|k| !before.contains_key(*k) && !state.parked.contains_key(&(place.0, (*k).clone())))
             .collect();
-        let mut fresh = fresh.into_iter().filter(|_| *how == How::KeepBoth);
+        let mut fresh: Vec<&String> = if *how == How::KeepBoth { fresh } else { Vec::new() };
         let mut writes = BTreeMap::new();
         let old_of = |place: &Place| state.row(place).cloned();
         for (mut place, mut row, new) in rows {
             if new {
-                // A row that is kept out again at once is not among those shown.
-                let Some(key) = fresh.next() else { panic!("a version became no row") };
+                let rest = |row: &Row| {
+                    let mut row = row.clone();
+                    row.retain(|c, _| !table.keys.contains(&c.as_str()));
+                    row
+                };
+                let found =
+                    fresh.iter().position(|k| row.as_ref().is_some_and(|row| rest(row) == rest(&after[*k])));
+                let Some(key) = found.map(|at| fresh.remove(at)) else { panic!("a version became no row") };
                 place.1.clone_from(key);
                 if let Some(row) = &mut row {
                     for c in table.keys {
@@ -473,21 +474,25 @@ impl Run {
         if have {
             return;
         }
-        let _ = command;
-        self.devices[d]
-            .app
-            .execute_batch(&format!("ALTER TABLE {} ADD COLUMN {name} {declared}", table.name))
-            .unwrap();
+        if command {
+            let kind = declared.split(' ').next().unwrap();
+            let default = declared.split_once(" DEFAULT ").map(|(_, literal)| value(literal));
+            self.devices[d].engine.add_column(table.name, name, kind, default.as_ref()).unwrap();
+            self.sealed(d, BTreeMap::new(), false);
+        } else {
+            let sql = format!("ALTER TABLE {} ADD COLUMN {name} {declared}", table.name);
+            self.devices[d].app.execute_batch(&sql).unwrap();
+        }
         self.trace.push(format!("d{d}: ALTER TABLE {} ADD COLUMN {name} {declared}", table.name));
         if fill {
-            // Its triggers do not know the column yet: the seal finds what differs from the default.
+            // Its triggers may not know the column yet: the seal finds what differs from the default.
             let sql = format!("UPDATE {} SET {name} = {}", table.name, pool[0]);
             let touched = self.devices[d].touched.clone();
             self.write(d, t, &sql, None, false);
             // Nobody noted when.
             let device = &mut self.devices[d];
             for (place, touch) in &mut device.touched {
-                if !touched.contains_key(place) {
+                if !command && !touched.contains_key(place) {
                     touch.wall = None;
                     touch.claimed = true;
                 }

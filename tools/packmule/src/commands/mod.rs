@@ -181,6 +181,23 @@ pub const COMMANDS: &[Command] = &[
         run: tables::untrack,
     },
     Command {
+        name: "schema add-column",
+        operands: "DB TABLE NAME TYPE",
+        count: (4, 4),
+        flags: &[flag(
+            "default",
+            Some("VALUE"),
+            "what rows have that are there already: 5, 1.5, text, NULL, x'00ff'",
+        )],
+        group: TABLES,
+        summary: "add a column to a table, here and wherever it is tracked",
+        about: "The column travels like rows do: each device adds it when it hears of it, and rows that name it wait until \
+                then. An application's own ALTER TABLE ... ADD COLUMN does the same. Adding a column that is there with the \
+                same type does nothing.",
+        examples: &["packmule schema add-column north.db settings unit TEXT --default C"],
+        run: tables::add_column,
+    },
+    Command {
         name: "seal",
         operands: "DB",
         count: (1, 1),

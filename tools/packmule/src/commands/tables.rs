@@ -88,6 +88,20 @@ pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// `packmule schema add-column`.
+pub fn add_column(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0);
+    let mut engine = open(context)?;
+    let default = context.args.flag("default")?.map(crate::value::read);
+    let [table, name, decl_type] = context.args.texts(1)?[..] else {
+        return Err(context.args.wrong("give a table, a column's name and its type".to_owned()));
+    };
+    engine.add_column(table, name, decl_type, default.as_ref()).map_err(of_db(path))?;
+    say!(context.out, "{table}: has the column {name}");
+    context.out.document(json!({ "table": table, "column": name, "type": decl_type }));
+    Ok(())
+}
+
 /// `packmule seal`.
 pub fn seal(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);

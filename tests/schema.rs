@@ -1,0 +1,210 @@
+//! Tables that change: by applications, by the command, and by what others tell.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+use common::*;
+use packmule::{ColumnMerge, ConflictKind, Engine, Merge, OwnedValue, Resolution, TrackOptions};
+
+const T: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v, w)";
+
+fn two(sql_text: &str, options: &TrackOptions) -> (World, Engine, Engine) {
+    let world = World::new();
+    let mut a = world.board("a");
+    sql(&a, sql_text);
+    a.track("t", options).unwrap();
+    let mut b = world.board("b");
+    carry(&mut a, &mut b);
+    (world, a, b)
+}
+
+fn plain() -> (World, Engine, Engine) {
+    let made = two(&format!("{T}; INSERT INTO t VALUES ('a', 1, 1), ('b', 2, 2)"), &TrackOptions::default());
+    sql(&made.1, "CREATE TABLE other (k TEXT PRIMARY KEY, v)");
+    made
+}
+
+fn held(engine: &Engine) -> Option<String> {
+    let tables = engine.status().unwrap().tables;
+    tables.into_iter().find(|t| t.how == "held").map(|t| t.note.unwrap())
+}
+
+#[test]
+fn a_column_is_added_everywhere() {
+    let (_world, mut a, mut b) = plain();
+    a.add_column("t", "unit", "TEXT", Some(&OwnedValue::Text(b"C".to_vec()))).unwrap();
+    a.add_column("t", "unit", "TEXT", Some(&OwnedValue::Text(b"C".to_vec()))).unwrap();
+    assert!(a.add_column("t", "unit", "INT", None).is_err());
+    assert!(a.add_column("t", "x", "TEXT); DROP TABLE t; --", None).is_err());
+    // In the old definition, at the same time.
+    sql(&b, "INSERT INTO t VALUES ('c', 3, 3); UPDATE t SET v = 9 WHERE k = 'a'");
+    sql(&a, "UPDATE t SET unit = 'F' WHERE k = 'b'");
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(
+        rows(&b, "SELECT k, v, unit FROM t ORDER BY k"),
+        ["\"a\"|9|\"C\"", "\"b\"|2|\"F\"", "\"c\"|3|\"C\""]
+    );
+}
+
+#[test]
+fn the_same_column_added_on_both_is_one_column() {
+    let (_world, mut a, mut b) = plain();
+    sql(&a, "ALTER TABLE t ADD COLUMN x INT; UPDATE t SET x = 1 WHERE k = 'a'");
+    sql(&b, "ALTER TABLE t ADD COLUMN x INT; UPDATE t SET x = 2 WHERE k = 'b'");
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&a, "SELECT k, x FROM t ORDER BY k"), ["\"a\"|1", "\"b\"|2"]);
+}
+
+#[test]
+fn a_changed_table_is_held_alone_and_comes_back_without_loss() {
+    for (change, back, says) in [
+        ("ALTER TABLE t RENAME COLUMN v TO value", "ALTER TABLE t RENAME COLUMN value TO v", "`v`"),
+        ("ALTER TABLE t RENAME TO t2", "ALTER TABLE t2 RENAME TO t", "`t2`"),
+    ] {
+        let (world, mut a, mut b) = plain();
+        a.track("other", &TrackOptions::default()).unwrap();
+        carry(&mut a, &mut b);
+        sql(&a, change);
+        let name = if says == "`t2`" { "t2" } else { "t" };
+        sql(
+            &a,
+            &format!(
+                "UPDATE {name} SET w = 10 WHERE k = 'a'; INSERT INTO {name} VALUES ('new', 1, 1); INSERT INTO other VALUES ('o', 1)"
+            ),
+        );
+        world.tick(1000);
+        sql(&b, "UPDATE t SET v = 20 WHERE k IN ('a', 'b'); INSERT INTO other VALUES ('p', 2)");
+        carry_all(&mut [&mut a, &mut b]);
+        assert!(held(&a).is_some_and(|note| note.contains(says)), "{change}");
+        assert_eq!(
+            rows(&a, "SELECT k FROM other ORDER BY k"),
+            ["\"o\"", "\"p\""],
+            "{change}: the rest goes on"
+        );
+        assert_eq!(rows(&b, "SELECT k FROM other ORDER BY k"), ["\"o\"", "\"p\""]);
+        assert_eq!(rows(&b, "SELECT count(*) FROM t"), ["2"], "what was captured waits");
+        assert!(a.conflicts().unwrap().is_empty());
+        sql(&a, back);
+        carry_all(&mut [&mut a, &mut b]);
+        assert!(held(&a).is_none());
+        digests_equal(&[&a, &b]);
+        assert_eq!(rows(&a, "SELECT v FROM t WHERE k = 'b'"), ["20"]);
+        assert_eq!(rows(&b, "SELECT v FROM t WHERE k = 'new'"), ["1"]);
+        let conflicts = a.conflicts().unwrap();
+        assert_eq!(conflicts.len(), 1, "neither had seen the other's write of `a`: {conflicts:?}");
+        assert_eq!(conflicts[0].kind, ConflictKind::UpdateUpdate);
+    }
+}
+
+#[test]
+fn a_unique_made_on_one_device_holds_on_all() {
+    let (_world, mut a, mut b) = plain();
+    sql(&b, "INSERT INTO t VALUES ('c', 1, 3)");
+    carry(&mut b, &mut a);
+    sql(&a, "DELETE FROM t WHERE k = 'c'");
+    sql(&a, "CREATE UNIQUE INDEX tv ON t (v)");
+    sql(&b, "INSERT INTO t VALUES ('d', 2, 4)");
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&b, "SELECT k FROM t ORDER BY k"), ["\"a\"", "\"b\""]);
+    assert_eq!(b.conflicts().unwrap()[0].kind, ConflictKind::Unique(vec!["v".into()]));
+    assert!(
+        rusqlite::Connection::open(b.path())
+            .unwrap()
+            .execute("INSERT INTO t VALUES ('z', 1, 1)", [])
+            .is_err()
+    );
+    sql(&a, "DROP INDEX tv");
+    a.seal().unwrap();
+    assert!(a.status().unwrap().notices.iter().any(|n| n.contains("lost its UNIQUE")));
+}
+
+#[test]
+fn a_table_tracked_without_a_column_that_others_have_gets_it() {
+    let (world, mut a, _b) = plain();
+    let mut c = world.board("c");
+    sql(&c, "CREATE TABLE t (k TEXT PRIMARY KEY, v)");
+    carry(&mut a, &mut c);
+    c.track("t", &TrackOptions::default()).unwrap();
+    carry_all(&mut [&mut a, &mut c]);
+    assert_eq!(rows(&c, "SELECT * FROM t ORDER BY k"), rows(&a, "SELECT * FROM t ORDER BY k"));
+    digests_equal(&[&a, &c]);
+    assert_eq!(rows(&c, "SELECT k, w FROM t ORDER BY k"), ["\"a\"|1", "\"b\"|2"]);
+}
+
+#[test]
+fn a_column_that_comes_while_a_table_is_held_is_added_when_it_is_released() {
+    let (_world, mut a, mut b) = plain();
+    sql(&a, "ALTER TABLE t RENAME COLUMN v TO value");
+    sql(&b, "ALTER TABLE t ADD COLUMN x DEFAULT 5; UPDATE t SET x = 6 WHERE k = 'a'");
+    carry_all(&mut [&mut a, &mut b]);
+    sql(&a, "ALTER TABLE t RENAME COLUMN value TO v");
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&a, "SELECT k, x FROM t ORDER BY k"), ["\"a\"|6", "\"b\"|5"]);
+}
+
+/// It had NULL when it came back.
+#[test]
+fn a_row_that_is_kept_out_gets_the_default_of_a_new_column() {
+    let (_world, mut a, mut b) =
+        two("CREATE TABLE t (k TEXT PRIMARY KEY, u UNIQUE)", &TrackOptions::default());
+    sql(&a, "INSERT INTO t VALUES ('a', 1)");
+    sql(&b, "INSERT INTO t VALUES ('b', 1)");
+    carry_all(&mut [&mut a, &mut b]);
+    sql(&a, "ALTER TABLE t ADD COLUMN x DEFAULT 7; DELETE FROM t WHERE u = 1");
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&b, "SELECT u, x FROM t"), ["1|7"]);
+}
+
+fn counted() -> TrackOptions {
+    let columns = vec![("v".to_owned(), ColumnMerge::Counter)];
+    TrackOptions { merge: Merge::Cell, columns, ..TrackOptions::default() }
+}
+
+/// The others saw nothing of it.
+#[test]
+fn a_counter_that_a_resolution_sets_travels() {
+    let (_world, mut a, mut b) = two(&format!("{T}; INSERT INTO t VALUES ('a', 1, 1)"), &counted());
+    sql(&a, "UPDATE t SET w = 2");
+    sql(&b, "UPDATE t SET w = 3");
+    carry_all(&mut [&mut a, &mut b]);
+    let id = a.conflicts().unwrap()[0].id.clone();
+    a.resolve(&id, &Resolution::Set(vec![("v".into(), OwnedValue::Int(5))])).unwrap();
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&b, "SELECT v FROM t"), ["5"]);
+}
+
+/// What an update had added became the value of the new row.
+#[test]
+fn keeping_both_keeps_counters_and_cells() {
+    let (_world, mut a, mut b) = two(&format!("{T}; INSERT INTO t VALUES ('a', 10, 1)"), &counted());
+    sql(&a, "UPDATE t SET w = 2, v = v + 1");
+    sql(&b, "UPDATE t SET w = 3");
+    carry_all(&mut [&mut a, &mut b]);
+    let id = a.conflicts().unwrap()[0].id.clone();
+    a.resolve(&id, &Resolution::KeepBoth).unwrap();
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&b, "SELECT v, w FROM t ORDER BY w"), ["11|2", "11|3"]);
+}
+
+/// A concurrent update brought it back without its other columns.
+#[test]
+fn a_row_that_a_resolution_deletes_can_come_back_whole() {
+    let (world, mut a, mut b) = two(&format!("{T}; INSERT INTO t VALUES ('a', 10, 1)"), &counted());
+    let mut c = world.board("c");
+    carry(&mut a, &mut c);
+    sql(&a, "UPDATE t SET w = 2");
+    sql(&b, "UPDATE t SET w = 3");
+    carry_all(&mut [&mut a, &mut b]);
+    let id = a.conflicts().unwrap()[0].id.clone();
+    a.resolve(&id, &Resolution::Delete).unwrap();
+    sql(&c, "UPDATE t SET v = v + 1");
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    digests_equal(&[&a, &b, &c]);
+    assert_eq!(rows(&c, "SELECT v, w IN (2, 3) FROM t"), ["11|1"]);
+}

@@ -38,7 +38,7 @@ fn all_schedules_converge_to_the_model() {
         Some(seed) => vec![seed],
         None => {
             let first = number("PACKMULE_FIRST").unwrap_or(0);
-            (first..first + number("PACKMULE_SCHEDULES").unwrap_or(2_000)).collect()
+            (first..first + number("PACKMULE_SCHEDULES").unwrap_or(800)).collect()
         }
     };
     // Two cores: each takes every other schedule.
@@ -71,7 +71,7 @@ fn all_schedules_converge_to_the_model() {
     }
     println!("{} schedules; rows contested, parked, dangling; conflicts resolved: {totals:?}", seeds.len());
     // A run in which nothing clashed would show nothing.
-    assert!(seeds.len() < 1_000 || totals.iter().all(|n| n.load(Ordering::Relaxed) > 0));
+    assert!(seeds.len() < 500 || totals.iter().all(|n| n.load(Ordering::Relaxed) > 0));
 }
 
 #[test]

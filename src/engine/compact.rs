@@ -86,7 +86,7 @@ impl Engine {
         )?;
         // Rows of per-device tables that wait for their table are in no index: their frames stay.
         let waiting: bool = self.db.query_row(
-            "SELECT EXISTS (SELECT 1 FROM _pm_table WHERE state IN (0, 3))",
+            "SELECT EXISTS (SELECT 1 FROM _pm_table WHERE state IN (0, 3, 4))",
             [],
             |row| row.get(0),
         )?;

@@ -309,12 +309,7 @@ impl Engine {
     pub(crate) fn adopt_def(&self, tid: i64, def: &TableDef) -> Result<()> {
         let old = self.table(tid)?.def.columns.len();
         if def.columns.len() > old {
-            // What wrote the whole row, as it was, says nothing of what is new.
-            self.db
-                .prepare_cached(
-                    "UPDATE _pm_head SET columns = ?2 WHERE tid = ?1 AND columns IS NULL AND kind <> 3",
-                )?
-                .execute((tid, Columns::all(old).as_bytes()))?;
+            self.make_columns_plain(tid, old)?;
         }
         let (id, body) = def.encode()?;
         let told: Option<i64> = super::value::maybe(&self.db, "SELECT 1 FROM _pm_def WHERE id = ?1", [id.0])?;

@@ -75,6 +75,10 @@ pub struct Faults {
     pub stall_us: u64,
     /// From, to: what is on the line then is gone.
     pub cuts: Vec<(u64, u64)>,
+    /// From a moment on, the highest rate that the cable carries: beyond it, every bit is as good as thrown.
+    pub carries: Vec<(u64, u32)>,
+    /// Above this rate, bits flip with this chance besides.
+    pub edge: (u32, f64),
 }
 
 impl Faults {
@@ -90,6 +94,8 @@ impl Faults {
             stall: 0.0,
             stall_us: 0,
             cuts: Vec::new(),
+            carries: Vec::new(),
+            edge: (u32::MAX, 0.0),
         }
     }
 }
@@ -103,7 +109,12 @@ struct Line {
     next_flip: u64,
     dropping: u64,
     past: VecDeque<u8>,
-    flying: VecDeque<(u64, Vec<u8>)>,
+    /// When they arrive, the bytes, and the rate at which they were sent.
+    flying: VecDeque<(u64, Vec<u8>, u32)>,
+    /// What the sender's port is set to.
+    rate: u32,
+    /// What the line does to bytes because of their rate, apart from the other faults.
+    noise: Rng,
     queue_worst_us: f64,
 }
 
@@ -114,6 +125,8 @@ impl Line {
         let mut rng = Rng::new(seed);
         let next_flip = rng.gap(faults.flip);
         Self {
+            rate: faults.baud,
+            noise: Rng::new(seed + 1_000_000),
             faults,
             rng,
             free_us: 0.0,
@@ -127,7 +140,7 @@ impl Line {
     }
 
     fn write(&mut self, now: u64, bytes: &[u8]) {
-        let byte_us = 10.0 * 1e6 / f64::from(self.faults.baud);
+        let byte_us = 10.0 * 1e6 / f64::from(self.rate);
         self.queue_worst_us = self.queue_worst_us.max(self.free_us - now as f64);
         for chunk in bytes.chunks(CHUNK) {
             let from = self.free_us.max(now as f64);
@@ -139,9 +152,30 @@ impl Line {
             }
             if !cut {
                 let due = self.free_us.max(self.held_us) as u64 + self.faults.latency_us;
-                self.flying.push_back((due, bytes));
+                let bytes = self.spoil(self.free_us as u64, bytes);
+                self.flying.push_back((due, bytes, self.rate));
             }
         }
+    }
+
+    /// What the rate does to bytes on the cable.
+    fn spoil(&mut self, at: u64, mut bytes: Vec<u8>) -> Vec<u8> {
+        let most = self.faults.carries.iter().rev().find(|(from, _)| *from <= at).map_or(u32::MAX, |c| c.1);
+        if self.rate > most {
+            return self.garbage(bytes.len());
+        }
+        let (above, chance) = self.faults.edge;
+        if self.rate > above {
+            for byte in &mut bytes {
+                (0..8).for_each(|bit| *byte ^= u8::from(self.noise.chance(chance)) << bit);
+            }
+        }
+        bytes
+    }
+
+    /// What a receiver makes of bytes at a rate that is not its own.
+    fn garbage(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| if self.noise.chance(0.1) { 0 } else { self.noise.next() as u8 }).collect()
     }
 
     fn impair(&mut self, chunk: &[u8]) -> Vec<u8> {
@@ -195,6 +229,9 @@ pub trait Machine {
     fn state(&self) -> State;
     fn stats(&self) -> Stats;
     fn strength(&self) -> (u16, u8);
+    fn baud(&self) -> u32;
+    fn baud_wanted(&self) -> Option<u32>;
+    fn set_baud(&mut self, now: u64, baud: u32);
 }
 
 impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize> Machine
@@ -236,6 +273,15 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     fn strength(&self) -> (u16, u8) {
         self.strength()
     }
+    fn baud(&self) -> u32 {
+        self.baud()
+    }
+    fn baud_wanted(&self) -> Option<u32> {
+        self.baud_wanted()
+    }
+    fn set_baud(&mut self, now: u64, baud: u32) {
+        self.set_baud(now, baud);
+    }
 }
 
 /// Makes an end: the harness needs it again when an end begins anew.
@@ -250,6 +296,16 @@ fn text(id: u64, at: u64) -> u8 {
     x ^= x >> 32;
     x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
     (x >> 40) as u8
+}
+
+/// What a port does when it is set to another rate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    Good,
+    /// It refuses rates above this one.
+    Refuses(u32),
+    /// It says that it did.
+    Lies,
 }
 
 /// One end and its application, which sends `total` bytes and checks what comes.
@@ -270,6 +326,12 @@ pub struct End {
     pub appetite: Option<(usize, u64)>,
     next_meal: u64,
     finished: bool,
+    /// Its port is opened anew.
+    reborn: bool,
+    /// What its port was set to, and when.
+    pub rates: Vec<(u64, u32)>,
+    /// What its port does when it is set.
+    pub port: Port,
     /// Finish once everything is sent.
     pub finishes: bool,
     pub wrong: Option<String>,
@@ -292,6 +354,9 @@ impl End {
             appetite: None,
             next_meal: 0,
             finished: false,
+            reborn: false,
+            rates: Vec::new(),
+            port: Port::Good,
             finishes: true,
             wrong: None,
         }
@@ -305,6 +370,7 @@ impl End {
     pub fn reset(&mut self) {
         self.config.nonce = self.config.nonce.wrapping_add(2);
         self.machine = (self.make)(self.config);
+        self.reborn = true;
         self.begin();
     }
 
@@ -426,24 +492,48 @@ impl World {
         self.lines.iter_mut().for_each(|line| line.flying.clear());
     }
 
+    /// Sets an end's port, as the link asks.
+    fn set_port(&mut self, who: usize) -> bool {
+        let end = &mut self.ends[who];
+        let line = &mut self.lines[who];
+        if core::mem::take(&mut end.reborn) {
+            line.rate = line.faults.baud;
+        }
+        let Some(wanted) = end.machine.baud_wanted() else { return false };
+        if line.free_us > self.now as f64 {
+            end.wrong = Some(format!("asked at {} for {wanted}, with bytes in the queue", self.now));
+        }
+        let set = match end.port {
+            Port::Refuses(above) if wanted > above => line.rate,
+            _ => wanted,
+        };
+        if end.port != Port::Lies {
+            line.rate = set;
+        }
+        end.rates.push((self.now, set));
+        end.machine.set_baud(self.now, set);
+        true
+    }
+
     /// The longest queue before the line so far.
     pub fn queue_worst_us(&self) -> f64 {
         self.lines[0].queue_worst_us.max(self.lines[1].queue_worst_us)
     }
 
     fn drive(&mut self, who: usize) {
-        let end = &mut self.ends[who];
-        end.work(self.now);
+        self.set_port(who);
+        self.ends[who].work(self.now);
         let mut out = [0; WIRE_MAX];
         loop {
-            let count = end.machine.transmit(self.now, &mut out);
-            if count == 0 {
+            let count = self.ends[who].machine.transmit(self.now, &mut out);
+            if count > 0 {
+                self.lines[who].write(self.now, &out[..count]);
+            } else if !self.set_port(who) {
                 break;
             }
-            self.lines[who].write(self.now, &out[..count]);
         }
         // What was sent may have told something (silence).
-        end.work(self.now);
+        self.ends[who].work(self.now);
     }
 
     /// Goes on until `done`, or until `until`; `false` then, or when a byte was wrong.
@@ -468,7 +558,13 @@ impl World {
             for who in 0..2 {
                 let mut due = self.ends[who].wakes(0).is_some_and(|at| at <= self.now);
                 while self.lines[1 - who].flying.front().is_some_and(|f| f.0 <= self.now) {
-                    if let Some((_, bytes)) = self.lines[1 - who].flying.pop_front() {
+                    if let Some((_, mut bytes, rate)) = self.lines[1 - who].flying.pop_front() {
+                        // Some tests give the two directions rates of their own from the beginning.
+                        let [from, to] = [&self.lines[1 - who], &self.lines[who]];
+                        let raised = rate != from.faults.baud || to.rate != to.faults.baud;
+                        if raised && rate != to.rate {
+                            bytes = self.lines[1 - who].garbage(bytes.len());
+                        }
                         self.ends[who].machine.receive_bytes(self.now, &bytes);
                         due = true;
                     }

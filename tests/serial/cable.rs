@@ -1,5 +1,6 @@
 //! A cable between two pseudo-terminals, carried by a thread of the test: it can stop after so many
-//! bytes, go on, and vanish as an adaptor that is pulled does.
+//! bytes, go on, and vanish as an adaptor that is pulled does. What is sent at one rate is noise to an end at
+//! another, and above what the cable carries.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +23,8 @@ enum Ask {
     GoOn,
     /// Both ttys vanish, and others come under the same names; on its way is lost.
     Replug,
+    /// The rates that the terminals are set to.
+    Rates(Sender<[u32; 2]>),
 }
 
 /// One end: the terminal that the program opens, by a name that stays.
@@ -58,8 +61,8 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// Between two new terminals with these names.
-    pub fn new(a: PathBuf, b: PathBuf) -> Self {
+    /// Between two new terminals with these names, for rates up to `most`.
+    pub fn new(a: PathBuf, b: PathBuf, most: u32) -> Self {
         let links = [a, b];
         let ends = [End::new(&links[0]), End::new(&links[1])];
         let before = tcgetattr(&ends[0].slave).unwrap();
@@ -67,7 +70,7 @@ impl Cable {
         let (tell, held) = channel();
         let (bell, ear) = UnixStream::pair().unwrap();
         let names = links.clone();
-        let thread = std::thread::spawn(move || carry(ends, &names, &asked, &tell, ear));
+        let thread = std::thread::spawn(move || carry(ends, &names, most, &asked, &tell, ear));
         Self { ends: links, ask, held, bell, thread: Some(thread), before }
     }
 
@@ -91,6 +94,13 @@ impl Cable {
         self.ask(Ask::GoOn);
     }
 
+    /// The rates that the terminals are set to.
+    pub fn rates(&self) -> [u32; 2] {
+        let (tell, told) = channel();
+        self.ask(Ask::Rates(tell));
+        told.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
     /// Pulls it and plugs it in again.
     pub fn replug(&self) {
         self.ask(Ask::Replug);
@@ -106,15 +116,22 @@ impl Drop for Cable {
     }
 }
 
+fn rates(ends: &[End; 2]) -> [u32; 2] {
+    [0, 1].map(|at| tcgetattr(&ends[at].slave).unwrap().output_speed())
+}
+
 fn carry(
     mut ends: [End; 2],
     links: &[PathBuf; 2],
+    most: u32,
     asked: &Receiver<Ask>,
     held: &Sender<()>,
     mut ear: UnixStream,
 ) {
     let mut left: Option<usize> = None;
     let mut holds = false;
+    let before = rates(&ends)[0];
+    let mut last = [before; 2];
     let mut pending: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
     loop {
         {
@@ -148,6 +165,7 @@ fn carry(
                         pending = [Vec::new(), Vec::new()];
                         (left, holds) = (None, false);
                     }
+                    Ok(Ask::Rates(tell)) => tell.send(rates(&ends)).unwrap(),
                     Err(_) => return,
                 }
                 continue;
@@ -157,6 +175,14 @@ fn carry(
             if pending[at].is_empty() {
                 let mut buf = [0; 512];
                 if let Ok(n) = rustix::io::read(&ends[at].master, &mut buf) {
+                    for (last, now) in last.iter_mut().zip(rates(&ends)) {
+                        // Who has left put the terminal back; what it said before that may still be here.
+                        *last = if now == before { *last } else { now };
+                    }
+                    if last[0] != last[1] || last[0] > most {
+                        // What another rate makes of it: nothing that could be a packet.
+                        buf[..n].iter_mut().for_each(|byte| *byte = byte.rotate_left(3) ^ 0x5a);
+                    }
                     pending[at].extend_from_slice(&buf[..n]);
                     if at == 0
                         && let Some(room) = &mut left

@@ -20,11 +20,22 @@ use support::{Desk, Ran, has};
 const BAUD: &str = "4000000";
 
 fn cable(desk: &Desk, name: &str) -> Cable {
-    Cable::new(desk.path(format!("{name}-a")), desk.path(format!("{name}-b")))
+    cable_for(desk, name, u32::MAX)
+}
+
+/// A cable that carries rates up to `most`.
+fn cable_for(desk: &Desk, name: &str, most: u32) -> Cable {
+    Cable::new(desk.path(format!("{name}-a")), desk.path(format!("{name}-b")), most)
 }
 
 fn on_line(desk: &Desk, command: &str, db: &str, ports: &[&Path]) -> Command {
-    let mut words = vec![command, db, "--baud", BAUD, "--json", "--serial"];
+    at_rate(desk, command, db, ports, &["--baud", BAUD])
+}
+
+fn at_rate(desk: &Desk, command: &str, db: &str, ports: &[&Path], rate: &[&str]) -> Command {
+    let mut words = vec![command, db, "--json"];
+    words.extend(rate);
+    words.push("--serial");
     words.extend(ports.iter().map(|port| port.to_str().unwrap()));
     let mut command = desk.command(&words);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -108,6 +119,36 @@ fn two_that_sync_are_in_step_and_leave_the_terminals_as_they_were() {
     for end in &cable.ends {
         let after = tcgetattr(std::fs::File::open(end).unwrap()).unwrap();
         assert_eq!(format!("{after:?}"), format!("{:?}", cable.before), "echo and line editing are back");
+    }
+}
+
+#[test]
+fn the_rate_goes_up_to_what_both_ends_and_the_cable_carry() {
+    for (most, rates, carries, rate, held) in [
+        (["921600", "3000000"], [921_600; 2], u32::MAX, 921_600, 100_000),
+        // Control: an end that stays where it began.
+        (["921600", "115200"], [115_200; 2], u32::MAX, 115_200, 15_000),
+        (["921600", "921600"], [460_800; 2], 500_000, 460_800, 100_000),
+    ] {
+        let desk = Desk::fleet(&["north", "east"]);
+        fill(&desk, "north", held as u32 / 800, 1_000);
+        let cable = cable_for(&desk, "wire", carries);
+        let end = |at: usize, db: &str| {
+            let rate = ["--baud", "115200", "--baud-max", most[at]];
+            at_rate(&desk, "sync", db, &[&cable.ends[at]], &rate).spawn().unwrap()
+        };
+        cable.hold_after(held);
+        let (north, east) = (end(0, "north.db"), end(1, "east.db"));
+        cable.is_held();
+        assert_eq!(cable.rates(), rates);
+        cable.go_on();
+        for ran in [ended(north), ended(east)] {
+            let out = ran.json();
+            assert_eq!(out["baud"], rate, "{out}");
+        }
+        assert_eq!(digest(&desk, "north"), digest(&desk, "east"));
+        let after = tcgetattr(std::fs::File::open(&cable.ends[0]).unwrap()).unwrap();
+        assert_eq!(format!("{after:?}"), format!("{:?}", cable.before));
     }
 }
 
@@ -219,6 +260,8 @@ fn what_cannot_be_is_refused_in_words() {
     let desk = Desk::fleet(&["north"]);
     has(&desk.run("sync north.db").usage(), &["--serial is missing"]);
     has(&desk.run("sync north.db --serial x --baud fast").usage(), &["--baud is a number"]);
+    let backwards = desk.run("sync north.db --serial x --baud 9600 --baud-max 4800");
+    has(&backwards.usage(), &["--baud-max is 4800, which is below the 9600"]);
     has(&desk.run("serve north.db --serial x x").usage(), &["given twice"]);
     has(&desk.run("sync north.db --serial nowhere").refused("nowhere"), &["there is no such port"]);
     has(&desk.run("sync north.db --serial north.db").refused("north.db"), &["not a serial port"]);

@@ -67,9 +67,11 @@ class Cable:
 def sync(program, folder, baud, boards, base="base", **faults):
     """Each board in turn with the base's `serve`; seconds for each, or None."""
     cable = Cable(folder, baud, **faults)
+    # The cable carries one rate, whatever the ttys are set to.
+    rate = ["--baud", str(baud), "--baud-max", str(baud)]
     log = open(f"{folder}/serve.log", "w")
     serve = subprocess.Popen(
-        [program, "serve", f"{folder}/{base}.db", "--serial", cable.b, "--baud", str(baud)], stdout=log, stderr=log
+        [program, "serve", f"{folder}/{base}.db", "--serial", cable.b, *rate], stdout=log, stderr=log
     )
     time.sleep(0.5)
     seconds = []
@@ -77,7 +79,7 @@ def sync(program, folder, baud, boards, base="base", **faults):
         begun = time.monotonic()
         try:
             done = subprocess.run(
-                [program, "sync", f"{folder}/{board}.db", "--serial", cable.a, "--baud", str(baud), "--json"],
+                [program, "sync", f"{folder}/{board}.db", "--serial", cable.a, *rate, "--json"],
                 capture_output=True, text=True, timeout=LIMIT,
             )
             ok = done.returncode == 0

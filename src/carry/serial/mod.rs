@@ -38,8 +38,10 @@ pub enum Flow {
 pub struct Options {
     /// The port's file.
     pub path: PathBuf,
-    /// Bits a second.
+    /// Bits a second: the rate at which the line begins, the same at both ends.
     pub baud: u32,
+    /// The highest rate that this end goes up to if the other does too; at most `baud`: it stays there.
+    pub baud_max: u32,
     /// Flow control.
     pub flow: Flow,
     /// [`sync`] gives up when the other end was not heard for so long; `None`: never.
@@ -128,6 +130,8 @@ pub enum Status<'a> {
         /// Its name.
         name: &'a str,
     },
+    /// The line runs at this rate now, bits a second: raised, or back at the first.
+    Baud(u32),
     /// How far it is; comes often.
     Moving(&'a Progress),
     /// Each end has all that the other has.
@@ -213,6 +217,8 @@ pub fn serve(
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// How long an end waits for the other to hear its last words.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// And how long the last acknowledgements may take to get out.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Random bytes.
 fn random<const N: usize>() -> io::Result<[u8; N]> {
@@ -370,6 +376,7 @@ impl<'a> End<'a> {
                 self.silent = None;
                 (self.tell)(Status::Heard);
             }
+            News::Link(Event::Baud(baud)) => (self.tell)(Status::Baud(baud)),
             News::Link(Event::PeerFinished) => {
                 let in_order = self.session.as_ref().is_some_and(Session::peer_done);
                 if self.leaving.is_none() && !in_order {
@@ -378,7 +385,10 @@ impl<'a> End<'a> {
                     return Err(Error::Ended);
                 }
             }
-            News::Link(Event::Closed) => return Ok(true),
+            News::Link(Event::Closed) => {
+                self.say_last_words();
+                return Ok(true);
+            }
         }
         Ok(false)
     }
@@ -458,6 +468,16 @@ impl<'a> End<'a> {
         };
         if !busy(&mut inner) && !self.stop.stopped() {
             drop(self.line.wait(inner, Duration::from_millis(due)));
+        }
+    }
+
+    /// Lets the link say what the other end waits for, before it is closed or begins anew.
+    fn say_last_words(&self) {
+        let until = Instant::now() + LAST_WORDS;
+        let mut inner = self.line.lock();
+        while inner.link.has_last_words() && Instant::now() < until {
+            self.line.ring();
+            inner = self.line.wait(inner, LAST_WORDS / 50);
         }
     }
 

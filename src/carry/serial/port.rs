@@ -13,7 +13,7 @@ use serialport::{ClearBuffer, DataBits, FlowControl, Parity, SerialPort, StopBit
 
 use super::Flow;
 
-/// How long what is still in the port's queue may take when it is closed.
+/// How long what is still in the port's queue may take when it is closed or set to another rate.
 const DRAIN: Duration = Duration::from_millis(300);
 
 /// An open port.
@@ -23,6 +23,7 @@ pub(super) struct Port {
     /// Holds the port for us alone, and sets it.
     tty: TTYPort,
     before: Termios,
+    baud: u32,
 }
 
 impl Port {
@@ -56,7 +57,26 @@ impl Port {
         // What came before, at whatever rate, is noise.
         let _ = tty.clear(ClearBuffer::Input);
         super::quick::make_quick(&io);
-        Ok(Self { io, tty, before })
+        Ok(Self { io, tty, before, baud })
+    }
+
+    /// Sets another rate, once what was written has left; one that the driver refuses changes nothing. What came and
+    /// was not read is noise then. Gives the rate that the port has.
+    pub(super) fn set_baud(&mut self, baud: u32) -> u32 {
+        self.drain();
+        if self.tty.set_baud_rate(baud).is_ok() {
+            self.baud = baud;
+        }
+        let _ = self.tty.clear(ClearBuffer::Input);
+        self.baud
+    }
+
+    /// Waits until what was written has left the port, or for so long as that may take.
+    fn drain(&self) {
+        let until = Instant::now() + DRAIN;
+        while self.tty.bytes_to_write().is_ok_and(|n| n > 0) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Reads what is there; `None` if nothing is.
@@ -87,10 +107,7 @@ impl AsFd for Port {
 impl Drop for Port {
     fn drop(&mut self) {
         // Another rate or a cleared queue would spoil the last bytes.
-        let until = Instant::now() + DRAIN;
-        while self.tty.bytes_to_write().is_ok_and(|n| n > 0) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.drain();
         let _ = tcsetattr(&self.io, OptionalActions::Now, &self.before);
     }
 }

@@ -64,7 +64,8 @@ impl Line {
         let (bell, ear) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         ear.set_nonblocking(true)?;
-        let config = Config::new(options.baud, u32::from_le_bytes(random()?));
+        let mut config = Config::new(options.baud, u32::from_le_bytes(random()?));
+        config.baud_max = options.baud_max.max(options.baud);
         let inner = Inner {
             link: Box::new(BoardLink::new(config)),
             news: VecDeque::new(),
@@ -110,7 +111,7 @@ impl Line {
         while !self.lock().stop {
             let open = match port.take() {
                 Some(open) => open,
-                None => match Port::open(&options.path, options.baud, options.flow) {
+                None => match self.open(options) {
                     Ok(open) => {
                         complaint = None;
                         (out.from, out.to) = (0, 0);
@@ -143,6 +144,12 @@ impl Line {
         }
     }
 
+    /// Opens the port at the rate that the link has.
+    fn open(&self, options: &Options) -> io::Result<Port> {
+        let baud = self.lock().link.baud();
+        Port::open(&options.path, baud, options.flow)
+    }
+
     /// Moves what is due, then waits for more.
     fn drive(&self, mut port: Port, out: &mut Outgoing, ear: &mut UnixStream) -> io::Result<Port> {
         let mut bytes = [0; 4096];
@@ -153,12 +160,18 @@ impl Line {
             inner.link.receive_bytes(now, bytes.get(..count).unwrap_or_default());
         }
         let mut inner = self.lock();
-        let now = inner.now();
+        let mut now = inner.now();
         let deadline = loop {
             if out.from == out.to {
                 (out.from, out.to) = (0, inner.link.transmit(now, &mut out.bytes));
                 if out.to == 0 {
-                    break inner.link.deadline();
+                    let Some(baud) = inner.link.baud_wanted() else { break inner.link.deadline() };
+                    drop(inner);
+                    let baud = port.set_baud(baud);
+                    inner = self.lock();
+                    now = inner.now();
+                    inner.link.set_baud(now, baud);
+                    continue;
                 }
             }
             let taken = port.write(out.bytes.get(out.from..out.to).unwrap_or_default())?;

@@ -29,6 +29,8 @@ pub(super) struct Adapt {
     /// The share of plain losses that correction would mend, in 256ths.
     mendable: u64,
     plain_bytes: u64,
+    /// The share of the line that is lost by the estimate, in parts of `ONE`.
+    lost_share: u64,
     pub(super) payload: u16,
     pub(super) level: u8,
 }
@@ -42,6 +44,7 @@ impl Adapt {
             plain_lost: 0,
             mendable: 256,
             plain_bytes: 0,
+            lost_share: 0,
             payload: 512,
             level: 0,
         }
@@ -100,7 +103,12 @@ impl Adapt {
                 best = (cost, payload, level);
             }
         }
-        (self.payload, self.level) = (best.1, best.2);
+        (self.lost_share, self.payload, self.level) = best;
+    }
+
+    /// What share of the line's rate arrives as bytes of the stream, by the estimate: in thousandths.
+    pub(super) fn share(&self) -> u32 {
+        (ONE.saturating_sub(self.lost_share) / (ONE / 1000)) as u32
     }
 }
 

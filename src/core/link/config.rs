@@ -32,7 +32,7 @@ pub(super) const fn payload_for(packet: usize) -> u16 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Config {
-    /// The line's rate in bits a second, as the port is set. The pacing counts on it.
+    /// The line's rate in bits a second, as the port is set when the link begins. The pacing counts on it.
     pub baud: u32,
     /// Bits on the line for one byte: 10 for 8N1.
     pub byte_bits: u8,
@@ -61,7 +61,8 @@ pub struct Config {
     pub payload_min: u16,
     /// Error correction inside packets may be used in both directions, as the measured loss asks for it.
     pub mend: bool,
-    /// The highest rate this end's port can be set to, told to the peer. The link itself changes no rate.
+    /// The highest rate this end's port may be set to, told to the peer. If it is above [`Config::baud`] at both
+    /// ends, the link asks for higher rates with [`Link::baud_wanted`](super::Link::baud_wanted).
     pub baud_max: u32,
 }
 
@@ -103,6 +104,8 @@ pub struct Peer {
     pub payload: u16,
     /// It understands error correction.
     pub mends: bool,
+    /// Its rate can change.
+    pub changes_baud: bool,
     /// The highest rate of its port, bits a second.
     pub baud_max: u32,
 }
@@ -128,6 +131,9 @@ pub enum Event {
     Silent,
     /// Heard again after `Silent`.
     Resumed,
+    /// The line runs at another rate now, bits a second: both ends hear each other at a higher one, or the
+    /// higher one was lost and the line is back at [`Config::baud`].
+    Baud(u32),
     /// The peer has finished, and all its bytes have been received with `recv`.
     PeerFinished,
     /// Both ends have finished and all is acknowledged, or `finish` came before a connection.

@@ -15,6 +15,8 @@ use super::state::{Input, State, Tell, next};
 const PAST: usize = 4;
 /// An adopted peer that sends no packet for so long may be a stray hello's.
 const DOUBT_US: u64 = 2_000_000;
+/// How often the last acknowledgement is said again.
+const FAREWELLS: u8 = 2;
 
 pub(super) struct Handshake {
     pub(super) state: State,
@@ -120,6 +122,11 @@ impl Handshake {
         self.peer.as_ref().map_or(0, |peer| check::key(self.nonce, peer.nonce))
     }
 
+    /// Of two ends one leads.
+    pub(super) fn leads(&self) -> bool {
+        self.peer.as_ref().is_some_and(|peer| self.nonce > peer.nonce)
+    }
+
     /// When a hello is due.
     pub(super) fn hello_at(&self) -> Option<u64> {
         if self.answer.is_some() {
@@ -151,6 +158,7 @@ impl Handshake {
             highest: VERSION,
             open: !matches!(self.state, State::Calling | State::Answering),
             mends: config.mend,
+            changes_baud: config.baud_max > config.baud,
             nonce: self.nonce,
             echo,
             receive,
@@ -212,6 +220,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 send: hello.send,
                 payload: hello.payload,
                 mends: hello.mends,
+                changes_baud: hello.changes_baud,
                 baud_max: hello.baud,
             });
             hand.confirmed = false;
@@ -248,6 +257,9 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         let done = self.sender.finished() && self.receiver.ended();
         if let Some((to, acts)) = next(self.hand.state, Input::AllDone).filter(|_| done) {
             self.hand.state = to;
+            // The caller may leave now: what the other end waits for goes at once, and more than once.
+            self.receiver.ack_at = Some(0);
+            self.farewells = FAREWELLS;
             self.tell(now, acts.tell);
         }
     }
@@ -265,6 +277,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
 
     fn mark_heard(&mut self, now: u64) {
         self.hand.heard = now;
+        self.rate_heard(now);
         if self.hand.silent {
             self.hand.silent = false;
             self.hand.resumed = !self.hand.silence;

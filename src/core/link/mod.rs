@@ -11,6 +11,7 @@
 //! | `handshake.rs` | hello, restart, silence: how the states are entered and left |
 //! | `state.rs` | [`State`]: states × events, as one function; `STATES.md` is the table |
 //! | `sender.rs`, `receiver.rs` | the two halves of the stream: repeats, gaps, credits, acknowledgements |
+//! | `rate.rs` | the line's rate: proposed, tried, lost; `RATES.md` is the table |
 //! | `adapt.rs` | packet length and error correction by the measured loss; `GOODPUT.md` is what it carries |
 //! | `packet.rs`, `check.rs`, `fec.rs`, `cobs.rs` | the bytes: fields, check sum, error correction, framing |
 //! | `config.rs` | [`Config`], limits, [`Event`], [`Stats`] |
@@ -22,7 +23,9 @@
 //! # Driving it
 //! One contract: after each call that gives the link something (`receive_bytes`, `send`, `recv`,
 //! `finish`, time), call `transmit` until it gives 0, writing out each packet; then take the events; then
-//! sleep until [`Link::deadline`] or until bytes arrive. Time never runs backwards.
+//! sleep until [`Link::deadline`] or until bytes arrive. Time never runs backwards. Where
+//! [`Config::baud_max`] is above [`Config::baud`]: after `transmit` gave 0, set the port as
+//! [`Link::baud_wanted`] says.
 //!
 //! # Promises
 //! What `recv` gives is exactly what the peer's `send` took, in order, each byte once, between one
@@ -50,6 +53,7 @@ mod fec;
 mod handshake;
 mod packet;
 mod pump;
+mod rate;
 mod receiver;
 mod sender;
 mod show;
@@ -63,6 +67,7 @@ pub use config::{Config, Event, PAYLOAD_MAX, PAYLOAD_MIN, Peer, Stats, VERSION, 
 use handshake::Handshake;
 use packet::{CRC_LEN, Front, Hello, OVERHEAD_USUAL};
 pub use pump::Pump;
+use rate::Rate;
 use receiver::{Receiver, Taken};
 use sender::{Piece, Sender};
 pub use state::State;
@@ -92,6 +97,7 @@ pub struct Link<const TX: usize, const RX: usize, const PACKET: usize = 1200, co
     receiver: Receiver<RX, FLIGHT>,
     input: Unstuffer<PACKET>,
     adapt: Adapt,
+    rate: Rate,
     stats: Stats,
     /// When the line will have carried everything handed out.
     line_free: u64,
@@ -101,6 +107,8 @@ pub struct Link<const TX: usize, const RX: usize, const PACKET: usize = 1200, co
     level_in: u8,
     /// The peer's count of mended bytes.
     mended_told: u8,
+    /// How often the last acknowledgement is still to be repeated.
+    farewells: u8,
     #[cfg(test)]
     ignore_crc: bool,
 }
@@ -108,6 +116,7 @@ pub struct Link<const TX: usize, const RX: usize, const PACKET: usize = 1200, co
 /// What to send next.
 enum Next {
     Hello,
+    Rate,
     Data(Piece),
     Ack,
     Probe,
@@ -128,6 +137,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         let () = Self::SIZES;
         Self {
             hand: Handshake::new(config.nonce),
+            rate: Rate::new(config.baud),
             config,
             sender: Sender::new(),
             receiver: Receiver::new(),
@@ -148,6 +158,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             asked: 0,
             level_in: 0,
             mended_told: 0,
+            farewells: 0,
             #[cfg(test)]
             ignore_crc: false,
         }
@@ -185,6 +196,9 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     pub fn event(&mut self) -> Option<Event> {
         if let Some(event) = self.hand.event() {
             return Some(event);
+        }
+        if let Some(baud) = self.rate.news() {
+            return Some(Event::Baud(baud));
         }
         if self.receiver.ended() && self.receiver.ready() == 0 && !self.hand.end_told {
             self.hand.end_told = true;
@@ -243,12 +257,8 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         (self.adapt.payload, fec::STRENGTH.get(usize::from(self.adapt.level)).copied().unwrap_or(0))
     }
 
-    /// The port now runs at `baud` bits a second.
-    pub const fn set_baud(&mut self, baud: u32) {
-        self.config.baud = baud;
-    }
-
-    /// The line is back after it was closed: what was handed out and not carried is gone. Probes at once.
+    /// The line is back after it was closed, at the rate [`Link::baud`]: what was handed out and not carried is
+    /// gone. Probes at once.
     pub fn line_changed(&mut self, now: u64) {
         self.input.reset();
         self.line_free = now;
@@ -298,6 +308,10 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             }
             return;
         }
+        if let Some((step, baud)) = packet::parse_rate(body) {
+            self.take_sign(now);
+            return self.take_word(now, step, baud);
+        }
         let Some(packet) = packet::parse(body) else { return };
         self.level_in = checked.level;
         self.stats.mended = self.stats.mended.wrapping_add(checked.mended as u32);
@@ -323,6 +337,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         if let Some((acked, mended)) = acked {
             self.learn(acked, mended, silent);
         }
+        self.rate_packet(now);
         self.take_sign(now);
     }
 
@@ -349,6 +364,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     /// 0 when nothing is to be sent before [`Link::deadline`]. Hand in what was received before asking.
     pub fn transmit(&mut self, now: u64, out: &mut [u8]) -> usize {
         self.watch(now);
+        self.watch_rate(now);
         if out.len() < WIRE_MIN {
             return 0;
         }
@@ -356,9 +372,14 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         let lead = now >= self.line_free + IDLE_US;
         let sent = match &next {
             Next::Hello => self.put_hello(now, out, lead),
+            Next::Rate => self.put_word(now, out, lead),
             Next::Data(piece) => self.put_data(now, piece, out, lead),
             Next::Ack => {
                 let ack = self.receiver.ack();
+                if self.farewells > 0 {
+                    self.farewells -= 1;
+                    self.receiver.ack_at = Some(0);
+                }
                 let front = Front::new(self.wide(), self.sender.number, Some(&ack), None);
                 self.put(out, lead, front.bytes(), (&[], &[]), self.hand.key_out())
             }
@@ -385,15 +406,23 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         sent
     }
 
+    /// After [`Event::Closed`]: there is still something to send, without which the other end would wait.
+    pub fn has_last_words(&self) -> bool {
+        self.next(WIRE_MAX, None).is_some()
+    }
+
     /// When the link is to be driven at the latest if no bytes arrive: microseconds on the caller's
     /// clock, perhaps in the past. `None`: nothing will happen by itself.
     pub fn deadline(&self) -> Option<u64> {
         let send = self.next(WIRE_MAX, None).map(|(_, at)| at);
-        [send, self.silence_at()].into_iter().flatten().min()
+        [send, self.silence_at(), self.rate_at()].into_iter().flatten().min()
     }
 
     /// With `now`: the most urgent thing that is due. Without: what is due first, and when.
     fn next(&self, room: usize, now: Option<u64>) -> Option<(Next, u64)> {
+        if self.baud_wanted().is_some() {
+            return None;
+        }
         let pace = self.line_free.saturating_sub(u64::from(self.config.queue_us));
         let open = matches!(self.hand.state, State::Open | State::Finishing);
         let mut first: Option<(Next, u64)> = None;
@@ -404,6 +433,12 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 first = Some((next, at));
             }
         };
+        if let Some(at) = self.rate.word_at() {
+            offer(Next::Rate, at);
+        }
+        if !self.rate.flows() {
+            return first;
+        }
         if let Some(at) = self.hand.hello_at() {
             offer(Next::Hello, at);
         }
@@ -415,8 +450,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             offer(Next::Ack, at);
         }
         if open {
-            let wait =
-                if self.sender.waits() { self.probe_us() } else { u64::from(self.config.keep_alive_us) };
+            let wait = if self.sender.waits() { self.probe_us() } else { self.keep_alive_us() };
             offer(Next::Probe, self.asked + wait);
         }
         first
@@ -471,7 +505,9 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     fn reset_streams(&mut self) {
         self.sender.reset();
         self.receiver.reset();
+        self.restart_rate();
         self.level_in = 0;
+        self.farewells = 0;
         self.mended_told = 0;
     }
 
@@ -490,7 +526,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
 
     /// The time that `bytes` take on the line.
     fn air_us(&self, bytes: usize) -> u64 {
-        bytes as u64 * u64::from(self.config.byte_bits) * 1_000_000 / u64::from(self.config.baud.max(1))
+        bytes as u64 * u64::from(self.config.byte_bits) * 1_000_000 / u64::from(self.rate.at.max(1))
     }
 
     fn probe_us(&self) -> u64 {
@@ -501,7 +537,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
 
     /// The longest payload that the peer, the line's rate and the settings allow.
     fn payload_most(&self) -> u16 {
-        let byte_ns = u64::from(self.config.byte_bits) * 1_000_000_000 / u64::from(self.config.baud.max(1));
+        let byte_ns = u64::from(self.config.byte_bits) * 1_000_000_000 / u64::from(self.rate.at.max(1));
         let quick =
             (PACKET_US * 1000 / byte_ns.max(1)).clamp(u64::from(PAYLOAD_MIN), u64::from(PAYLOAD_MAX)) as u16;
         let (takes, receive) = self.hand.peer.as_ref().map_or((PAYLOAD_MIN, 0), |p| (p.payload, p.receive));

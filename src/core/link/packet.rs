@@ -18,6 +18,9 @@
 //! hello   0x80 "PML" lowest version:1 highest version:1 flags:1 0:1 nonce:4 echo:4 receive:4
 //!         payload:2 baud:4 send:4, and what later versions add (at most 48 bytes)
 //!           flags    1 the sender has heard an echo of its nonce · 2 mends (error correction)
+//!                    4 changes its rate
+//! rate    0x10 step:1 baud:4                    with the connection's key; only to who changes its rate
+//!           step     1 propose · 2 agree (0: to none) · 3 commit · 4 try · 5 heard · 6 leave
 //! ```
 //!
 //! A narrow number holds the low bits; the receiver takes the full one that is nearest to what it
@@ -35,6 +38,7 @@ pub(super) const MAP_MAX: usize = 15;
 pub(super) const OVERHEAD_MAX: usize = 5 + 14 + MAP_MAX + 4 + CRC_LEN;
 /// Head, offset, CRC, one stuffing byte, one delimiter: what a plain data packet costs.
 pub(super) const OVERHEAD_USUAL: u32 = 2 + 2 + 4 + 2;
+const RATE: u8 = 0x10;
 const MAGIC: [u8; 4] = *b"\x80PML";
 const HELLO_LEN: usize = 30;
 const HELLO_LEN_MAX: usize = 48;
@@ -100,6 +104,41 @@ impl<'a> Fields<'a> {
     fn u32(&mut self) -> Option<u32> {
         Some(u32::from_le_bytes(self.bytes(4)?.try_into().ok()?))
     }
+}
+
+/// What ends say about the rate of the line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Let us try this rate.
+    Propose = 1,
+    /// Yes; or to no rate but this lower one, or to none.
+    Agree = 2,
+    /// Now.
+    Commit = 3,
+    /// I am here, at this rate.
+    Try = 4,
+    /// I heard you at this rate.
+    Heard = 5,
+    /// It carries too little.
+    Leave = 6,
+}
+
+/// The packet that says so, without its CRC.
+pub(super) fn rate_bytes(step: Step, baud: u32) -> [u8; 6] {
+    let [a, b, c, d] = baud.to_le_bytes();
+    [RATE, step as u8, a, b, c, d]
+}
+
+/// Parses a packet about the rate; `None` if it is another packet.
+pub(super) fn parse_rate(bytes: &[u8]) -> Option<(Step, u32)> {
+    let mut fields = Fields(bytes);
+    if fields.u8()? != RATE {
+        return None;
+    }
+    let number = fields.u8()?;
+    let steps = [Step::Propose, Step::Agree, Step::Commit, Step::Try, Step::Heard, Step::Leave];
+    let step = steps.into_iter().find(|step| *step as u8 == number)?;
+    Some((step, fields.u32()?))
 }
 
 /// Parses a packet whose CRC was right (the CRC is no longer part of `bytes`).
@@ -227,6 +266,7 @@ pub(super) struct Hello {
     pub(super) highest: u8,
     pub(super) open: bool,
     pub(super) mends: bool,
+    pub(super) changes_baud: bool,
     pub(super) nonce: u32,
     pub(super) echo: u32,
     pub(super) receive: u32,
@@ -238,7 +278,7 @@ pub(super) struct Hello {
 impl Hello {
     pub(super) fn bytes(&self) -> [u8; HELLO_LEN] {
         let mut all = [0; HELLO_LEN];
-        let flags = u8::from(self.open) | u8::from(self.mends) << 1;
+        let flags = u8::from(self.open) | u8::from(self.mends) << 1 | u8::from(self.changes_baud) << 2;
         let parts: [&[u8]; 8] = [
             &MAGIC,
             &[self.lowest, self.highest, flags, 0],
@@ -268,6 +308,7 @@ impl Hello {
             highest,
             open: flags & 1 != 0,
             mends: flags & 2 != 0,
+            changes_baud: flags & 4 != 0,
             nonce,
             echo,
             receive,
@@ -306,6 +347,7 @@ mod tests {
             highest: 2,
             open: true,
             mends: true,
+            changes_baud: true,
             nonce: 3,
             echo: 4,
             receive: 5,
@@ -316,11 +358,14 @@ mod tests {
         assert_eq!(
             hello.bytes(),
             [
-                0x80, b'P', b'M', b'L', 1, 2, 3, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 7, 0, 0, 0, 8,
+                0x80, b'P', b'M', b'L', 1, 2, 7, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 7, 0, 0, 0, 8,
                 0, 0, 0
             ]
         );
         assert_eq!(Hello::parse(&hello.bytes()), Some(hello));
+        assert_eq!(rate_bytes(Step::Commit, 921_600), [0x10, 3, 0, 0x10, 0x0e, 0]);
+        assert_eq!(parse_rate(&rate_bytes(Step::Leave, 9)), Some((Step::Leave, 9)));
+        assert_eq!(parse(&rate_bytes(Step::Try, 9)), None, "an end that does not know it ignores it");
     }
 
     #[test]
@@ -364,6 +409,7 @@ mod tests {
                 let mut bytes = [0xffu8; 40];
                 bytes[0] = first;
                 let _ = parse(&bytes[..len]);
+                let _ = parse_rate(&bytes[..len]);
                 let _ = Hello::parse(&bytes[..len]);
             }
         }

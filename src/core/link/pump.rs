@@ -35,7 +35,8 @@ impl Pump {
     ///
     /// `Write::write` may wait until the port takes at least one byte; between any two writes
     /// everything that has arrived is read. `Write::flush` is not called: it would wait for the
-    /// line. `now` is in microseconds.
+    /// line. `now` is in microseconds. Where [`Config::baud_max`](super::Config::baud_max) is above the first rate,
+    /// see to [`Link::baud_wanted`] after each call.
     ///
     /// # Errors
     /// The port's own. The link has lost nothing: call [`Link::line_changed`] once the port is back.

@@ -7,7 +7,7 @@ mod sim;
 use super::*;
 use sim::{Faults, World, make};
 use std::boxed::Box;
-use std::println;
+use std::{println, vec};
 
 fn world(seed: u64, faults: Faults, totals: [u64; 2]) -> World {
     World::new(
@@ -52,6 +52,26 @@ fn the_harness_notices_when_the_crc_is_ignored() {
     };
     assert!(run(false));
     assert!(!run(true), "damaged bytes were delivered and nobody noticed");
+}
+
+/// The control of the tests of `tests/link/rates.rs`: an end that never comes back from a lost rate.
+#[test]
+fn the_harness_notices_when_a_lost_rate_is_not_left() {
+    let run = |stubborn: bool| {
+        let broken: sim::Make = Box::new(move |config| {
+            let mut link = Link::<4096, 4096, 1200, 64>::new(config);
+            link.rate.stubborn = stubborn;
+            Box::new(link)
+        });
+        let mut faults = Faults::clean(115_200, 1_000);
+        faults.carries = vec![(0, 200_000)];
+        let makes = [make::<4096, 4096, 1200, 64>(), broken];
+        let mut world =
+            World::new(3, [faults.clone(), faults], makes, [60_000, 10], |c| c.baud_max = 921_600);
+        world.run(120_000_000, |w| w.over())
+    };
+    assert!(run(false));
+    assert!(!run(true), "two ends at two rates heard each other");
 }
 
 #[test]
@@ -137,6 +157,37 @@ fn the_caller_begins_anew() {
     assert_eq!(events(&mut a), [Event::Connected]);
 }
 
+/// Whoever is closed first may leave: what it says before that closes the other end, also when some of it is lost.
+#[test]
+fn the_first_to_close_leaves_nobody_waiting() {
+    for lost in 0..4 {
+        let (mut now, mut a, mut b) = pair();
+        a.finish();
+        b.finish();
+        let mut out = [0; WIRE_MAX];
+        while a.state() != State::Closed {
+            now += 1_000;
+            let count = b.transmit(now, &mut out);
+            a.receive_bytes(now, &out[..count]);
+            if a.state() != State::Closed {
+                let count = a.transmit(now, &mut out);
+                b.receive_bytes(now, &out[..count]);
+            }
+        }
+        assert_eq!(b.state(), State::Finishing);
+        let mut said = 0;
+        while a.has_last_words() {
+            let count = a.transmit(now, &mut out);
+            assert!(count > 0, "they are due at once");
+            if said >= lost {
+                b.receive_bytes(now, &out[..count]);
+            }
+            said += 1;
+        }
+        assert_eq!((said, b.state() == State::Closed), (3, lost < 3));
+    }
+}
+
 #[test]
 fn finish_before_a_connection_closes() {
     let mut a = small(10);
@@ -172,6 +223,7 @@ fn a_peer_of_another_version_is_named_once() {
         highest: 3,
         open: false,
         mends: true,
+        changes_baud: false,
         nonce: 77,
         echo: 0,
         receive: 4096,

@@ -311,7 +311,8 @@ pub const COMMANDS: &[Command] = &[
         count: (1, 1),
         flags: &[
             flag("serial", Some("FILE"), "the serial port, for instance /dev/ttyUSB0"),
-            flag("baud", Some("N"), "bits a second, the same at both ends (115200)"),
+            flag("baud", Some("N"), "bits a second at the beginning, the same at both ends (115200)"),
+            flag("baud-max", Some("N"), "the highest rate to go up to; as --baud: stay there (the board's)"),
             flag("flow", Some("none|hardware"), "flow control; hardware needs the RTS and CTS wires (none)"),
             flag("patience", Some("SECONDS"), "how long to wait for the other end; 0 is for ever (60)"),
         ],
@@ -319,7 +320,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "exchange with the device at the other end of a serial line, until both have everything",
         about: "At the other end runs `packmule serve`, or `packmule sync` too. Both ways at once; each group of frames is verified and \
                 committed, and then acknowledged. Whatever breaks it off (a pulled cable, a power cut), run it again: it goes on where it was. \
-                Both ends must trust each other, as devices of one fleet do.",
+                Both ends must trust each other, as devices of one fleet do. The line begins at --baud and goes up to the highest rate that both \
+                ends allow and the cable carries; where a higher rate is lost it comes back within some two seconds.",
         examples: &[
             "packmule sync north.db --serial /dev/ttyUSB0",
             "packmule sync north.db --serial /dev/serial0 --baud 921600 --flow hardware",
@@ -332,13 +334,15 @@ pub const COMMANDS: &[Command] = &[
         count: (1, ANY),
         flags: &[
             flag("serial", Some("FILE..."), "the serial ports; one or several"),
-            flag("baud", Some("N"), "bits a second, the same at both ends (115200)"),
+            flag("baud", Some("N"), "bits a second at the beginning, the same at both ends (115200)"),
+            flag("baud-max", Some("N"), "the highest rate to go up to; as --baud: stay there (the board's)"),
             flag("flow", Some("none|hardware"), "flow control; hardware needs the RTS and CTS wires (none)"),
         ],
         group: CARRY,
         summary: "wait for devices on serial lines and exchange with each, until stopped",
         about: "Goes on by itself: a port that vanishes is opened again when it is back, a device that comes again is served again, and \
-                what is written here or comes by one line is sent on the others within a second or so. Prints a line for each change. Ends in good order on SIGTERM \
+                what is written here or comes by one line is sent on the others within a second or so. Each line goes up from --baud as with `sync`. \
+                Prints a line for each change. Ends in good order on SIGTERM \
                 and Ctrl-C, with exit status 0. With --json, each line is a document.",
         examples: &[
             "packmule serve base.db --serial /dev/ttyUSB0 /dev/ttyUSB1",

@@ -17,7 +17,7 @@ use crate::Context;
 use crate::failure::{Failure, engine_text, io_text};
 use crate::output::say;
 use crate::progress::Bar;
-use crate::show::{count, now, quoted, shown, size, time};
+use crate::show::{count, now, number, quoted, shown, size, time};
 
 /// `packmule sync`.
 pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -40,13 +40,20 @@ pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut bar = Bar::new(shown(port));
     let mut peer: Option<(String, String)> = None;
+    let mut baud = options.baud;
     let result = serial::sync(&mut engine, &options, &stop, &mut |status| match status {
-        Status::Open => bar.say(&format!("waiting for the other end at {} baud", options.baud)),
+        Status::Open => {
+            bar.say(&format!("waiting for the other end at {} baud", number(options.baud.into())))
+        }
         Status::Away(e) => bar.say(&format!("the port is gone ({}); waiting for it", io_text(e))),
         Status::Met { id, name } => {
             let called = label(id, Some(name));
             bar.say(&format!("connected to {called}"));
             peer = Some((called, id.to_string()));
+        }
+        Status::Baud(rate) => {
+            baud = rate;
+            bar.say(&format!("the line runs at {} baud now", number(rate.into())));
         }
         Status::Silent => bar.say("the other end is not heard; waiting"),
         Status::Heard => bar.say("the other end is heard again"),
@@ -61,7 +68,7 @@ pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let out = &mut *context.out;
     let mut document = json!({
         "serial": shown(port),
-        "baud": options.baud,
+        "baud": baud,
         "peer": name,
         "fingerprint": id,
         "seconds": (seconds * 1000.0).round() / 1000.0,
@@ -104,7 +111,13 @@ pub fn serve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let (tell, told) = channel::<Change>();
     if !out.json {
         for (options, _) in &lines {
-            say!(out, "{}  {}: open it at {} baud", time(now()), shown(&options.path), options.baud);
+            say!(
+                out,
+                "{}  {}: open it at {} baud",
+                time(now()),
+                shown(&options.path),
+                number(options.baud.into())
+            );
         }
         out.flush();
     }
@@ -184,6 +197,11 @@ impl Served<'_> {
                 let what = format!("in step with {peer}: {}", summary(&news));
                 self.change("in step", what, counts(&news));
             }
+            Status::Baud(rate) => self.change(
+                "baud",
+                format!("the line runs at {} baud now", number((*rate).into())),
+                json!({ "baud": rate }),
+            ),
             Status::Silent => self.change("silent", format!("{peer} is not heard"), Value::Null),
             Status::Heard => self.change("heard", format!("{peer} is heard again"), Value::Null),
             Status::Ended => {
@@ -207,18 +225,25 @@ impl Served<'_> {
 
 fn line_options(context: &Context<'_, '_>, port: &Path) -> Result<Options, Failure> {
     let args = &context.args;
-    let baud = match args.flag("baud")? {
-        None => 115_200,
-        Some(text) => text
-            .replace(['_', ','], "")
-            .parse()
-            .ok()
-            .filter(|baud| (300..=20_000_000).contains(baud))
-            .ok_or_else(|| args.wrong(format!("--baud is a number from 300 to 20000000, not `{text}`")))?,
+    let rate = |name: &'static str| -> Result<Option<u32>, Failure> {
+        let Some(text) = args.flag(name)? else { return Ok(None) };
+        let rate = text.replace(['_', ','], "").parse().ok().filter(|rate| (300..=20_000_000).contains(rate));
+        let wrong = || args.wrong(format!("--{name} is a number from 300 to 20000000, not `{text}`"));
+        rate.ok_or_else(wrong).map(Some)
+    };
+    let board = super::board::profile(context)?;
+    let baud = rate("baud")?.unwrap_or(board.baud);
+    let baud_max = match rate("baud-max")? {
+        Some(most) if most < baud => {
+            return Err(args
+                .wrong(format!("--baud-max is {most}, which is below the {baud} at which the line begins")));
+        }
+        Some(most) => most,
+        None => board.baud_max.max(baud),
     };
     let flow = if args.flag("flow")? == Some("hardware") { Flow::Hardware } else { Flow::None };
     engine_options(context)?;
-    Ok(Options { path: port.into(), baud, flow, patience: None })
+    Ok(Options { path: port.into(), baud, baud_max, flow, patience: None })
 }
 
 /// A signal ends the exchange in good order; a second one ends the program.

@@ -739,7 +739,9 @@ fn a_table_that_others_define_differently_is_not_silent() {
             other => panic!("{here}: {other:?}"),
         }
         carry(&mut a, &mut c);
-        let notices = c.status().unwrap().notices;
-        assert!(notices.iter().any(|n| n.contains("defined differently") && n.contains(says)), "{notices:?}");
+        let conflicts = c.conflicts().unwrap();
+        assert_eq!(conflicts.len(), 1);
+        let said: String = conflicts[0].versions.iter().map(|v| format!("`v` {} ", v.values[0].1)).collect();
+        assert!(conflicts[0].kind.word() == "schema" && said.contains(says), "{said}");
     }
 }

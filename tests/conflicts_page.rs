@@ -208,6 +208,21 @@ fn cases() -> Vec<Case> {
             ..Case::default()
         },
         Case {
+            title: "Both add a column, of different types",
+            about: "The column waits: what others write into it stays in the log, and the rest of the table goes on. So it is \
+                    with another collation or default. Once one is taken, or one application renames its own away, the \
+                    column is the same everywhere, and what waited is in it. (Of two policies or rules of columns that \
+                    devices `track` a table with, the earliest holds everywhere, and `status` says so; `track` with \
+                    other options changes it on all.)",
+            writes: [
+                "ALTER TABLE sensors ADD COLUMN x TEXT; UPDATE sensors SET x = '07'",
+                "ALTER TABLE sensors ADD COLUMN x INTEGER; INSERT INTO sensors VALUES ('s2', 'roof', 'C', 8)",
+            ],
+            then: vec![("b", Then::Resolve("--take a", take_a))],
+            local: true,
+            ..Case::default()
+        },
+        Case {
             title: "The last writer wins",
             about: "By the time of each write, not of its seal; of concurrent writes alone.",
             how: "--policy lww",
@@ -307,6 +322,7 @@ fn listed(conflicts: &[Conflict]) -> String {
             ConflictKind::Unique(columns) => format!(" ({})", columns.join(", ")),
             ConflictKind::Check(reason) => format!(" ({reason})"),
             ConflictKind::ForeignKey(columns, parent) => format!(" ({} → `{parent}`)", columns.join(", ")),
+            ConflictKind::Schema(column) => format!(" ({column})"),
             _ => String::new(),
         };
         let key: Vec<String> = conflict.key.iter().map(|(name, v)| format!("{name} = {v}")).collect();
@@ -372,7 +388,7 @@ fn run(case: &Case) -> String {
     if !case.how.is_empty() {
         line("tracked with", format!("`{}`", case.how));
     }
-    if case.local {
+    if case.local && !case.schema[1].is_empty() {
         line("the table of `a`", format!("`{}`", case.schema[0]));
         line("that of `b`", format!("`{}`", case.schema[1]));
     } else if case.schema[0] != SENSORS {

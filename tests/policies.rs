@@ -242,7 +242,7 @@ fn a_policy_is_part_of_the_definition_and_travels() {
     digests_equal(&[&a, &b]);
     assert_eq!(rows(&b, "SELECT n FROM sensors"), ["12"]);
     let other = b.track("sensors", &options(Merge::Row, Policy::Manual, &[]));
-    assert!(matches!(other, Err(packmule::Error::CannotTrack { .. })), "{other:?}");
+    assert!(matches!(other, Err(packmule::Error::CannotTrack { .. })), "a counter stays one: {other:?}");
 }
 
 #[test]

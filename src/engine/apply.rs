@@ -15,6 +15,7 @@ use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
 use super::Engine;
 use super::catalog::{OpDef, State, Table};
 use super::columns::Columns;
+use super::declare::Stamp;
 use super::error::{Error, Result};
 use super::log::{bad, parse};
 use super::value::{Bind, quote};
@@ -112,8 +113,9 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(table: Arc<Table>, def: &OpDef, label: Option<String>) -> Self {
         let columns: Vec<Option<usize>> = def.def.columns.iter().map(|c| table.def.column(&c.name)).collect();
-        let present: Vec<usize> = columns.iter().copied().flatten().collect();
+        let mut present: Vec<usize> = columns.iter().copied().flatten().collect();
         let whole = present.len() == table.def.columns.len();
+        present.retain(|at| !table.leaves(*at));
         Self { upsert: table.upsert_sql(&present), delete: table.delete_sql(), columns, whole, label, table }
     }
 
@@ -259,7 +261,10 @@ impl Engine {
             while let Some(block) = blocks.next_block().map_err(bad)? {
                 match block {
                     Block::Def(body) => {
-                        self.take_in_def(dev, stream, body)?;
+                        let decides = frame.head.flags.has(FrameFlags::RESOLUTION);
+                        let seen = Seen::Context(&context);
+                        let stamp = Stamp { dev, seq, lamport, seen: &seen, decides };
+                        self.take_in_def(stream, body, &stamp)?;
                         writers.clear();
                     }
                     Block::Piece(_) => {}
@@ -317,7 +322,9 @@ impl Engine {
                         Block::Def(body) => {
                             let def = super::def::TableDef::decode(body).map_err(bad)?;
                             if def.name.eq_ignore_ascii_case(&name) {
-                                self.take_in_def(dev, stream, body)?;
+                                let stamp =
+                                    Stamp { dev, seq, lamport: 0, seen: &Seen::Blind, decides: false };
+                                self.take_in_def(stream, body, &stamp)?;
                                 writers.clear();
                             }
                         }
@@ -427,6 +434,7 @@ impl Engine {
             op.head.columns.is_some() || (op.head.kind == OpKind::Update && !table.counters.is_empty());
         let writes = |at: usize| {
             writer.columns[at]
+                .filter(|c| !table.leaves(*c))
                 .is_some_and(|c| !partial || (def.def.columns[at].key == 0 && !table.counters.contains(&c)))
         };
         // Text in pieces must be put together, and what a trigger reads; a BLOB is written into its

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::Engine;
 use super::catalog::Table;
 use super::def::TableDef;
-use super::dirty::{Event, extra_values};
+use super::dirty::{Event, extra_columns, extra_values};
 use super::error::{Error, Result};
 use super::value::{Affinity, quote};
 
@@ -40,12 +40,11 @@ impl Engine {
     pub(crate) fn install_capture(&self, table: &Table) -> Result<()> {
         self.remove_triggers(table.tid)?;
         let def = &table.def;
-        let list = table.dirty();
         self.make_lists(table)?;
         if def.append {
             return Ok(());
         }
-        self.db.execute_batch(&triggers(&self.db, table.tid, &list, def)?)?;
+        self.db.execute_batch(&triggers(&self.db, table)?)?;
         Ok(())
     }
 
@@ -56,7 +55,7 @@ impl Engine {
         Ok(())
     }
 
-    fn remove_triggers(&self, tid: i64) -> Result<()> {
+    pub(crate) fn remove_triggers(&self, tid: i64) -> Result<()> {
         for name in trigger_names(tid) {
             self.db.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}"))?;
         }
@@ -68,7 +67,7 @@ impl Engine {
         if table.def.append {
             return Ok(false);
         }
-        let wanted = triggers(&self.db, table.tid, &table.dirty(), &table.def)?;
+        let wanted = triggers(&self.db, table)?;
         let mut statement =
             self.db.prepare_cached("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1")?;
         let mut found = 0;
@@ -115,7 +114,12 @@ fn changed(name: &str, decl_type: &str) -> String {
     sql
 }
 
-fn triggers(db: &Connection, tid: i64, list: &str, def: &TableDef) -> Result<String> {
+fn triggers(db: &Connection, table: &Table) -> Result<String> {
+    let (tid, def) = (table.tid, &table.def);
+    let source = table;
+    // By name: columns were added to the list as they were needed, and more may be there than are now.
+    let names: Vec<String> = std::iter::once(table.note_columns()).chain(extra_columns(table)).collect();
+    let list = format!("{} ({})", table.dirty(), names.join(", "));
     let [insert, update, delete, replace, displace] = trigger_names(tid);
     let table = quote(&def.name);
     let side = |side: &str| {
@@ -134,8 +138,9 @@ fn triggers(db: &Connection, tid: i64, list: &str, def: &TableDef) -> Result<Str
     } else {
         any(&mut (0..def.columns.len()).filter(|at| uniques.iter().any(|u| u.columns.contains(at))))
     };
-    let extra =
-        |event| extra_values(def, &event, &|at| changed(&def.columns[at].name, &def.columns[at].decl_type));
+    let extra = |event| {
+        extra_values(source, &event, &|at| changed(&def.columns[at].name, &def.columns[at].decl_type))
+    };
     let (new_keys, old_keys) = (side("NEW."), side("OLD."));
     let mut sql = format!(
         "CREATE TRIGGER {insert} AFTER INSERT ON {table} BEGIN

@@ -7,6 +7,7 @@ use packmule_core::wire::{Collation, DefId, Mode};
 use rusqlite::OptionalExtension;
 
 use super::Engine;
+use super::columns::Columns;
 use super::def::{DEVICE_COLUMN, TableDef};
 use super::error::{Error, Result};
 use super::value::{push_key, quote};
@@ -63,6 +64,8 @@ pub(crate) struct Table {
     pub unique: bool,
     /// The columns whose concurrent additions add up.
     pub counters: Vec<usize>,
+    /// The columns that devices declared differently: nothing of others is written into them.
+    pub waiting: Columns,
 }
 
 impl Table {
@@ -157,6 +160,11 @@ impl Table {
         parts.collect::<Vec<_>>().join(" AND ")
     }
 
+    /// Whether a column is left as it is. One that must have a value gets it, as good as may be.
+    pub(crate) fn leaves(&self, at: usize) -> bool {
+        self.waiting.contains(at) && self.def.columns[at].is_optional()
+    }
+
     /// The table of rows that are kept out of this one.
     pub(crate) fn limbo(&self) -> String {
         format!("_pm_limbo_{}", self.tid)
@@ -233,6 +241,7 @@ impl Engine {
                 tid: row.get(0)?,
                 unique,
                 counters: def.counters(),
+                waiting: Columns::default(),
                 state,
                 appended: row.get(2)?,
                 announced: row.get(3)?,
@@ -249,6 +258,7 @@ impl Engine {
             .flat_map(|t| t.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()))
             .collect();
         for mut table in tables {
+            table.waiting = self.waiting_columns(table.tid, &table.def)?;
             let name = table.def.name.to_ascii_lowercase();
             table.is_parent = parents.contains(&name);
             catalog.names.insert(name, table.tid);

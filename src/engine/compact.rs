@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use packmule_core::model::{DeviceId, Stream};
 
 use super::Engine;
+use super::declare::WAITING_TABLES;
 use super::error::{Error, Result};
 use super::seal::SealOptions;
 
@@ -72,11 +73,14 @@ impl Engine {
                     .execute((dev, stream.number(), stable))?;
             }
         }
-        report.versions = self.db.execute(&format!("DELETE {FORGET}"), [])? as u64;
+        report.versions =
+            self.db.execute(&format!("DELETE {FORGET} AND h.tid NOT IN ({WAITING_TABLES})"), [])? as u64;
         self.db.execute(
-            "DELETE FROM _pm_count AS h WHERE NOT EXISTS (
+            &format!(
+                "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({WAITING_TABLES}) AND NOT EXISTS (
                 SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = 0
-                WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))",
+                WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))"
+            ),
             [],
         )?;
         self.db.execute(

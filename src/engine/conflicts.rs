@@ -28,6 +28,8 @@ pub enum ConflictKind {
     Check(String),
     /// The row refers by these columns to a row that is not there.
     ForeignKey(Vec<String>, String),
+    /// Devices declared this column differently, in type, collation or default: it waits.
+    Schema(String),
 }
 
 impl ConflictKind {
@@ -40,6 +42,7 @@ impl ConflictKind {
             Self::Unique(_) => "unique",
             Self::Check(_) => "check",
             Self::ForeignKey(..) => "foreign-key",
+            Self::Schema(_) => "schema",
         }
     }
 }
@@ -68,7 +71,7 @@ pub struct Conflict {
     pub id: String,
     /// The table.
     pub table: String,
-    /// The row's key, by column.
+    /// The row's key, by column; none of a `schema` conflict, which is about no row.
     pub key: Vec<(String, OwnedValue)>,
     /// Why.
     pub kind: ConflictKind,
@@ -109,6 +112,9 @@ impl Engine {
         for (tid, key) in self.pairs("SELECT tid, key FROM _pm_dangling")? {
             n += u64::from(self.dangles(&*self.table(tid)?, &key)?.is_some());
         }
+        for table in self.tables().iter().filter(|t| t.shows_shared()) {
+            n += (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)).count() as u64;
+        }
         Ok(n)
     }
 
@@ -135,6 +141,11 @@ impl Engine {
             let table = self.table(tid)?;
             if let Some(foreign) = self.dangles(&table, &key)? {
                 all.push(self.dangling(&table, key, foreign)?);
+            }
+        }
+        for table in self.tables().iter().filter(|t| t.shows_shared()) {
+            for at in (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)) {
+                all.push(self.schema_conflict(table, &table.def.columns[at].name)?);
             }
         }
         all.sort_by(|a, b| {
@@ -267,6 +278,25 @@ impl Engine {
         self.make(table, key, kind, vec![row], contents, heads, None)
     }
 
+    /// A column that waits, with what it was declared to be and by whom first.
+    fn schema_conflict(&self, table: &Table, column: &str) -> Result<Open> {
+        let column = column.to_ascii_lowercase();
+        let mut contents = vec![column.clone().into_bytes()];
+        let mut versions = Vec::new();
+        for (declared, definition) in self.declared_columns(table.tid, &column)? {
+            versions.push(ConflictVersion {
+                device: Some(declared.author),
+                name: self.name_of_number(declared.dev)?,
+                at: None,
+                op: "column",
+                shown: false,
+                values: vec![(column.clone(), OwnedValue::Text(definition.show().into_bytes()))],
+            });
+            contents.push(declared.value);
+        }
+        self.make(table, Vec::new(), ConflictKind::Schema(column), versions, contents, Vec::new(), None)
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn make(
         &self,
@@ -344,6 +374,9 @@ impl Engine {
         let mut values = Vec::new();
         if let Some(row) = rows.next()? {
             for (at, column) in table.def.columns.iter().enumerate() {
+                if table.waiting.contains(at) {
+                    continue; // What is in it is this device's own.
+                }
                 values.push((column.name.clone(), OwnedValue::of(from_sql(row.get_ref(at)?))?));
             }
         }

@@ -6,7 +6,7 @@
 //! table shows plus what comes in. Sums wrap at 64 bits, so that they do not depend on the order.
 
 use packmule_core::merge::{Version, dominates};
-use packmule_core::wire::{Op, OpKind, Shape};
+use packmule_core::wire::{ColumnMerge, Op, OpKind, Shape};
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, params_from_iter};
 
@@ -51,27 +51,45 @@ impl Engine {
         }
         let mut values = Vec::new();
         for (at, value) in op.values(Shape { keys: &def.key_flags }) {
-            if let Some(column) = table.def.column(&def.def.columns[at].name) {
-                values.push((column, OwnedValue::of(value).unwrap_or(OwnedValue::Null)));
+            let theirs = &def.def.columns[at];
+            if let Some(column) = table.def.column(&theirs.name).filter(|c| table.counters.contains(c)) {
+                // For an author to whom it was no counter, an update says what it is.
+                let absolute = new.kind != OpKind::Update || theirs.merge != ColumnMerge::Counter;
+                values.push((column, OwnedValue::of(value).unwrap_or(OwnedValue::Null), absolute));
             }
         }
         self.count_values(table, key, &values, new, seen, ours)
     }
 
-    /// [`Engine::count`] of values by column.
+    /// A version from before the column was a counter said what it is.
+    pub(crate) fn count_as_is(
+        &self,
+        table: &Table,
+        key: &[u8],
+        column: usize,
+        head: &Head,
+        value: &OwnedValue,
+    ) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6)",
+            )?
+            .execute((table.tid, key, column as i64, head.dev, head.seq, number(value)))?;
+        Ok(())
+    }
+
+    /// [`Engine::count`] of values by column, each with whether it says what the counter is.
     pub(crate) fn count_values(
         &self,
         table: &Table,
         key: &[u8],
-        values: &[(usize, OwnedValue)],
+        values: &[(usize, OwnedValue, bool)],
         new: &Head,
         seen: &Seen<'_>,
         ours: bool,
     ) -> Result<()> {
-        for column in table.counters.iter().copied() {
-            let value = values.iter().find(|(at, _)| *at == column).map(|(_, v)| number(v));
-            let absolute = new.kind != OpKind::Update;
-            let Some(value) = value else { continue };
+        for (column, value, absolute) in values {
+            let (column, value, absolute) = (*column, number(value), *absolute);
             let others = if absolute {
                 self.forget_counted(table.tid, key, column, new, seen)?
             } else {
@@ -82,7 +100,7 @@ impl Engine {
                     "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 )?
                 .execute((table.tid, key, column as i64, new.dev, new.seq, absolute, value))?;
-            if others {
+            if others || (absolute && new.kind == OpKind::Update) {
                 self.put_off(table.tid, key)?;
             } else if !absolute && !ours && value != 0 {
                 self.add(table, key, column, value)?;

@@ -51,6 +51,29 @@ impl TableDef {
         format!("CREATE TABLE {} ({}){tail}", quote(&self.name), parts.join(", "))
     }
 
+    /// A column's part of `ADD COLUMN`, where SQLite takes no NOT NULL without a default, and no default
+    /// that is not constant.
+    pub(crate) fn addable_sql(&self, c: &ColumnDef) -> String {
+        let literal = matches!(c.default, Default::Literal(_));
+        let default = if literal { c.default.clone() } else { Default::None };
+        self.column_sql(&ColumnDef { not_null: c.not_null && literal, default, ..c.clone() })
+    }
+
+    /// A column of limbo: without a type, so that every value stays what it is. Rows that are there
+    /// already when a column is added have its default.
+    pub(crate) fn limbo_sql(&self, c: &ColumnDef) -> String {
+        let collated = match c.collation {
+            Collation::Binary => "",
+            Collation::NoCase => " COLLATE NOCASE",
+            Collation::RTrim => " COLLATE RTRIM",
+        };
+        let default = match &c.default {
+            Default::Literal(value) => format!(" DEFAULT {}", literal(value)),
+            _ => String::new(),
+        };
+        format!("{}{collated}{default}", quote(&c.name))
+    }
+
     /// A column's part of `CREATE TABLE` or `ADD COLUMN`.
     pub(crate) fn column_sql(&self, c: &ColumnDef) -> String {
         let mut sql = quote(&c.name);

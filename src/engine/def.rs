@@ -411,17 +411,9 @@ impl TableDef {
     pub(crate) fn different_column(&self, other: &Self) -> Option<String> {
         self.columns.iter().find_map(|a| {
             let b = &other.columns[other.column(&a.name)?];
-            let kind = |c: &ColumnDef| (Affinity::of(&c.decl_type), c.collation);
-            let show = |c: &ColumnDef| {
-                let decl_type = if c.decl_type.is_empty() { "no type" } else { &c.decl_type };
-                match c.collation {
-                    Collation::Binary => decl_type.to_owned(),
-                    Collation::NoCase => format!("{decl_type} COLLATE NOCASE"),
-                    Collation::RTrim => format!("{decl_type} COLLATE RTRIM"),
-                }
-            };
+            let kind = |c: &ColumnDef| (c.affinity(), c.collation, c.constant());
             (kind(a) != kind(b))
-                .then(|| format!("column `{}` is {} here and {} there", a.name, show(a), show(b)))
+                .then(|| format!("column `{}` is {} here and {} there", a.name, a.show(), b.show()))
         })
     }
 
@@ -446,6 +438,39 @@ impl TableDef {
     pub(crate) fn timed(&self) -> bool {
         self.mode == Mode::Shared
             && (self.policy == Policy::Lww || self.columns.iter().any(|c| c.merge == ColumnMerge::Lww))
+    }
+}
+
+impl ColumnDef {
+    pub(crate) fn affinity(&self) -> Affinity {
+        Affinity::of(&self.decl_type)
+    }
+
+    /// The default that rows have which were there before the column.
+    pub(crate) fn constant(&self) -> OwnedValue {
+        match &self.default {
+            Default::Literal(value) => value.clone(),
+            _ => OwnedValue::Null,
+        }
+    }
+
+    /// Whether a row can be inserted without it.
+    pub(crate) fn is_optional(&self) -> bool {
+        !self.not_null || matches!(self.default, Default::Literal(_))
+    }
+
+    /// Its type, collation and default, for people.
+    pub(crate) fn show(&self) -> String {
+        let mut text = if self.decl_type.is_empty() { "no type" } else { &self.decl_type }.to_owned();
+        text.push_str(match self.collation {
+            Collation::Binary => "",
+            Collation::NoCase => " COLLATE NOCASE",
+            Collation::RTrim => " COLLATE RTRIM",
+        });
+        if let Default::Literal(value) = &self.default {
+            text.push_str(&format!(" DEFAULT {}", super::ddl::literal(value)));
+        }
+        text
     }
 }
 

@@ -37,7 +37,9 @@ impl Engine {
 
     fn hash_table(&self, table: &Table, hash: &mut Sha256) -> Result<()> {
         // Columns in the order of their names: devices may have added them in different orders.
-        let mut names: Vec<String> = table.def.columns.iter().map(|c| c.name.to_ascii_lowercase()).collect();
+        // What is in one that waits is each device's own.
+        let here = table.def.columns.iter().enumerate().filter(|(at, _)| !table.waiting.contains(*at));
+        let mut names: Vec<String> = here.map(|(_, c)| c.name.to_ascii_lowercase()).collect();
         names.sort();
         if table.state == State::Gathered {
             names.insert(0, super::def::DEVICE_COLUMN.into());

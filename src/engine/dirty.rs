@@ -5,7 +5,7 @@
 //! | `k1`… | every table | the row's key |
 //! | `note` | every table | what was done: `capture::note` |
 //! | `wall` | tables where the time of a write counts | when, in milliseconds since 1970 |
-//! | `m0`… | tables that merge by cell | which columns an update changed, 60 bits each |
+//! | `m0`… | tables that merge by cell, or with a column that waits | which columns an update changed, 60 bits each |
 //! | `cN` | tables with counters | what an update added to the counter column N |
 //! | `iN` | tables whose deletes carry an image | column N of a row that is deleted |
 
@@ -16,8 +16,6 @@ use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 use super::Engine;
 use super::catalog::Table;
 use super::columns::Columns;
-use super::ddl::literal;
-use super::def::{Default, TableDef};
 use super::error::Result;
 use super::value::quote;
 
@@ -25,18 +23,20 @@ use super::value::quote;
 const MASK_BITS: usize = 60;
 
 /// How many integers the mask of a table has.
-pub(crate) fn masks(def: &TableDef) -> usize {
-    let by_cell = def.mode == Mode::Shared && def.merge == Merge::Cell;
-    if by_cell { def.columns.len().div_ceil(MASK_BITS) } else { 0 }
+pub(crate) fn masks(table: &Table) -> usize {
+    let def = &table.def;
+    let by_column = def.mode == Mode::Shared && (def.merge == Merge::Cell || !table.waiting.is_empty());
+    if by_column { def.columns.len().div_ceil(MASK_BITS) } else { 0 }
 }
 
 /// The names of the list's columns after `note`.
-pub(crate) fn extra_columns(def: &TableDef) -> Vec<String> {
+pub(crate) fn extra_columns(table: &Table) -> Vec<String> {
+    let def = &table.def;
     let mut names = Vec::new();
     if def.timed() {
         names.push("wall".into());
     }
-    names.extend((0..masks(def)).map(|n| format!("m{n}")));
+    names.extend((0..masks(table)).map(|n| format!("m{n}")));
     names.extend(def.counters().iter().map(|at| format!("c{at}")));
     if def.needs_image() {
         names.extend((0..def.columns.len()).map(|at| format!("i{at}")));
@@ -54,13 +54,14 @@ pub(crate) enum Event {
 
 /// The values of the extra columns, each after a comma. `changed` is the condition by which a
 /// column counts as changed.
-pub(crate) fn extra_values(def: &TableDef, event: &Event, changed: &dyn Fn(usize) -> String) -> String {
+pub(crate) fn extra_values(table: &Table, event: &Event, changed: &dyn Fn(usize) -> String) -> String {
+    let def = &table.def;
     let mut values = Vec::new();
     if def.timed() {
         // SQLite 3.34 has no unixepoch(); a Julian day has 86,400,000 milliseconds.
         values.push("CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)".to_owned());
     }
-    for n in 0..masks(def) {
+    for n in 0..masks(table) {
         let columns = (n * MASK_BITS)..def.columns.len().min((n + 1) * MASK_BITS);
         values.push(match event {
             Event::Update => {
@@ -92,8 +93,8 @@ pub(crate) fn extra_values(def: &TableDef, event: &Event, changed: &dyn Fn(usize
 }
 
 /// The bits of a set of columns, as the list has them.
-pub(crate) fn mask_values(def: &TableDef, columns: &Columns) -> Vec<i64> {
-    (0..masks(def))
+pub(crate) fn mask_values(table: &Table, columns: &Columns) -> Vec<i64> {
+    (0..masks(table))
         .map(|n| {
             (0..MASK_BITS).filter(|bit| columns.contains(n * MASK_BITS + bit)).fold(0, |m, bit| m | 1 << bit)
         })
@@ -121,18 +122,10 @@ impl Engine {
         let keys = def.keys().enumerate().map(|(n, at)| format!("k{}{}", n + 1, collated(at)));
         let mut columns: Vec<String> = keys.collect();
         columns.push("note INTEGER NOT NULL".into());
-        columns.extend(extra_columns(def));
+        columns.extend(extra_columns(table));
         self.make_list(&table.dirty(), &columns)?;
         if def.mode == Mode::Shared {
-            // Without types, so that every value stays what it is. Rows that are there already when a
-            // column is added have its default.
-            let default = |at: usize| match &def.columns[at].default {
-                Default::Literal(value) => format!(" DEFAULT {}", literal(value)),
-                _ => String::new(),
-            };
-            let columns: Vec<String> = (0..def.columns.len())
-                .map(|at| format!("{}{}{}", quote(&def.columns[at].name), collated(at), default(at)))
-                .collect();
+            let columns: Vec<String> = def.columns.iter().map(|c| def.limbo_sql(c)).collect();
             self.make_list(&table.limbo(), &columns)?;
             let limbo = table.limbo();
             self.db.execute_batch(&format!(

@@ -1,7 +1,7 @@
 //! Tables that change: by the application here, and by definitions that come from others.
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{Collation, ColumnMerge, DefId, Mode, OpKind, Shape};
+use packmule_core::wire::{Collation, ColumnMerge, DefId, Mode};
 use rusqlite::params_from_iter;
 
 use super::Engine;
@@ -9,12 +9,24 @@ use super::capture::note;
 use super::catalog::{State, Table};
 use super::columns::Columns;
 use super::ddl::{literal, safe_type};
+use super::declare::Stamp;
 use super::def::{ColumnDef, Default, TableDef};
 use super::dirty::mask_values;
 use super::error::{Error, Result};
 use super::seal::SealOptions;
 use super::value::{Bind, maybe, quote, read_key};
 use super::{OwnedValue, store};
+
+/// What the application did to tracked tables that is to be sealed by itself.
+#[derive(std::default::Default)]
+pub(crate) struct Noticed {
+    /// Tables that were held and are as they were again.
+    pub released: Vec<i64>,
+    /// Columns that waited, of tables by number, and what they are to be.
+    pub decided: Vec<(i64, ColumnDef)>,
+    /// Columns that were made here, of tables by number: what belongs into them is in the log.
+    pub made: Vec<(i64, String)>,
+}
 
 impl Engine {
     /// Adds a column to a table here; others that track it add it when they hear of it. A column that
@@ -79,61 +91,114 @@ impl Engine {
         Ok(self.db.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?)
     }
 
-    /// Notices what the application did to tracked tables since the last seal. Returns those that
-    /// were held and are as they were again.
-    pub(crate) fn notice_schema_changes(&self) -> Result<Vec<i64>> {
-        let mut released = Vec::new();
+    /// Notices what the application did to tracked tables since the last seal.
+    pub(crate) fn notice_schema_changes(&self) -> Result<Noticed> {
+        let mut noticed = Noticed::default();
         if store::get::<i64>(&self.db, "schema")? == Some(self.schema_version()?) {
-            return Ok(released);
+            return Ok(noticed);
         }
         for table in self.tables() {
             if !matches!(table.state, State::Tracked | State::Held) {
                 continue;
             }
-            match self.notice_changes_of(&table)? {
+            match self.notice_changes_of(&table, &mut noticed)? {
                 Some(reason) => {
                     self.db.execute(
                         "UPDATE _pm_table SET state = 4, note = ?2 WHERE tid = ?1",
                         (table.tid, reason),
                     )?;
                 }
-                None if table.state == State::Held => released.push(table.tid),
+                None if table.state == State::Held => noticed.released.push(table.tid),
                 None => {}
             }
         }
         self.remember_schema()?;
         self.reload_catalog()?;
-        released.retain(|tid| self.table(*tid).is_ok_and(|table| table.state == State::Tracked));
-        Ok(released)
+        noticed.released.retain(|tid| self.table(*tid).is_ok_and(|table| table.state == State::Tracked));
+        Ok(noticed)
+    }
+
+    /// A table that is shared here is per-device elsewhere, or the other way round.
+    fn tell_of_modes(&self, dev: i64, table: &Table, theirs: &TableDef) -> Result<()> {
+        let word = |def: &TableDef| if def.mode == Mode::Shared { "shared" } else { "per-device" };
+        let what = format!(
+            "table `{}` is {} here and {} on {}: neither gets the other's rows; untrack it on one of them, and track it \
+             as the other one does",
+            theirs.name,
+            word(&table.def),
+            word(theirs),
+            self.device_label(dev)?
+        );
+        store::notice(&self.db, &what, self.now())
     }
 
     /// Why a table must be held: it was changed in a way that other devices cannot follow.
-    fn why_held(&self, table: &Table, now: &TableDef) -> Option<String> {
+    fn why_held(&self, table: &Table, now: &TableDef) -> Result<Option<String>> {
         let def = &table.def;
         let back = "until then its rows wait, here and from other devices, and nothing is lost; or run \
                     `packmule untrack` and `packmule track` to begin anew";
-        for column in &def.columns {
-            match now.column(&column.name).map(|at| &now.columns[at]) {
-                None => {
-                    return Some(format!(
-                        "its column `{0}` is gone or has another name, which other devices cannot follow; rename \
-                         it back, or add `{0}` again: {back}",
-                        column.name
-                    ));
-                }
-                Some(now) if now.key != column.key => {
-                    return Some(format!("its primary key is another one now; put the old one back: {back}"));
-                }
-                Some(_) => {}
+        for (at, column) in def.columns.iter().enumerate() {
+            let Some(now) = now.column(&column.name).map(|at| &now.columns[at]) else {
+                return Ok(Some(format!(
+                    "its column `{0}` is gone or has another name, which other devices cannot follow; rename \
+                     it back, or add `{0}` again: {back}",
+                    column.name
+                )));
+            };
+            if now.key != column.key {
+                return Ok(Some(format!("its primary key is another one now; put the old one back: {back}")));
+            }
+            let declared = self.declared_columns(table.tid, &column.name)?;
+            let column = if let [(_, decided)] = &declared[..] { decided } else { column };
+            if (now.affinity(), now.collation) != (column.affinity(), column.collation)
+                && !table.waiting.contains(at)
+            {
+                return Ok(Some(format!(
+                    "its column `{}` is {} here, and {} on other devices; make it so here too: {back}",
+                    column.name,
+                    now.show(),
+                    column.show()
+                )));
             }
         }
         let mut grown = def.clone();
         grown.columns.extend(now.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned());
-        grown.ungatherable().map(|reason| format!("{reason}: {back}"))
+        Ok(grown.ungatherable().map(|reason| format!("{reason}: {back}")))
+    }
+
+    /// Columns that are not what they were: those that wait and were changed here, which decides, and
+    /// those that were decided on elsewhere, without a word of ours. One that is gone makes way.
+    fn changed_kinds(&self, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, bool)>> {
+        let mut changed = Vec::new();
+        for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
+            let waits = table.waiting.contains(at);
+            let kind = old.kind()?;
+            let declared = self.declared_columns(table.tid, &old.name)?;
+            if let Some(at) = now.column(&old.name) {
+                let here = &now.columns[at];
+                let decided = declared
+                    .iter()
+                    .any(|(_, c)| (c.affinity(), c.collation) == (here.affinity(), here.collation) && !waits);
+                if (waits || decided) && here.kind()? != kind {
+                    changed.push((here.clone(), waits));
+                }
+                continue;
+            }
+            for (_, column) in declared {
+                if column.kind()? != kind {
+                    let added = now.addable_sql(&column);
+                    self.db.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {added}", table.sql_name))?;
+                    now.columns.push(ColumnDef { key: 0, ..column.clone() });
+                    changed.push((column, waits));
+                    break;
+                }
+            }
+        }
+        Ok(changed)
     }
 
     /// Takes in what the application did to a table; or why it must be held.
-    fn notice_changes_of(&self, table: &Table) -> Result<Option<String>> {
+    fn notice_changes_of(&self, table: &Table, noticed: &mut Noticed) -> Result<Option<String>> {
         let name = &table.def.name;
         let there: Option<i64> = super::value::maybe(
             &self.db,
@@ -166,12 +231,13 @@ impl Engine {
             return Ok(None);
         }
         // What cannot be read any more, since it has no primary key for one, is held too.
-        let now = match TableDef::read(&self.db, name) {
+        let mut now = match TableDef::read(&self.db, name) {
             Ok(now) => now,
             Err(Error::CannotTrack { reason, .. }) => return Ok(Some(reason)),
             Err(e) => return Err(e),
         };
-        if let Some(reason) = self.why_held(table, &now) {
+        let kinds = self.changed_kinds(table, &mut now)?;
+        if let Some(reason) = self.why_held(table, &now)? {
             return Ok(Some(reason));
         }
         if table.state == State::Held {
@@ -181,12 +247,26 @@ impl Engine {
         let table = &*self.table(table.tid)?;
         let mut def = table.def.clone();
         self.notice_dropped_uniques(&def, &now)?;
-        let added: Vec<ColumnDef> =
+        let mut added: Vec<ColumnDef> =
             now.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
-        let changed = !added.is_empty() || now.uniques != def.uniques || now.foreign_keys != def.foreign_keys;
+        let changed = !added.is_empty()
+            || !kinds.is_empty()
+            || now.uniques != def.uniques
+            || now.foreign_keys != def.foreign_keys;
         let intact = self.capture_intact(table)?;
         if changed {
             def.columns.extend(added.iter().cloned());
+            for (column, decides) in kinds {
+                if let Some(at) = def.column(&column.name) {
+                    def.columns[at] = ColumnDef { key: 0, merge: def.columns[at].merge, ..column.clone() };
+                }
+                if decides {
+                    noticed.decided.push((table.tid, column.clone()));
+                    added.push(column);
+                } else {
+                    noticed.made.push((table.tid, column.name));
+                }
+            }
             // Numbers of columns are as in the definition, which keeps the order in which they came.
             def.uniques = now
                 .uniques
@@ -223,10 +303,7 @@ impl Engine {
             // Triggers did not know these columns: a row that differs from the default was written to.
             for column in &added {
                 let c = quote(&column.name);
-                let default = match &column.default {
-                    Default::Literal(value) => literal(value),
-                    _ => literal(&OwnedValue::Null),
-                };
+                let default = literal(&column.constant());
                 let differs =
                     format!("typeof({c}) <> typeof({default}) OR {c} IS NOT {default} COLLATE BINARY");
                 let at = def.column(&column.name).into_iter().collect();
@@ -260,9 +337,10 @@ impl Engine {
 
     /// Notes rows as updated in these columns.
     fn note_rows(&self, table: &Table, columns: &Columns, condition: &str) -> Result<()> {
-        let masks = mask_values(&table.def, columns);
-        let names: String = (0..masks.len()).map(|n| format!(", m{n}")).collect();
-        let values: String = masks.iter().map(|m| format!(", {m}")).collect();
+        let masks = mask_values(table, columns);
+        let counters = table.counters.iter().map(|at| (format!(", c{at}"), ", 0".to_owned()));
+        let masks = masks.iter().enumerate().map(|(n, mask)| (format!(", m{n}"), format!(", {mask}")));
+        let (names, values): (String, String) = masks.chain(counters).unzip();
         self.db.execute(
             &format!(
                 "INSERT INTO {} ({}{names}) SELECT {}, {}{values} FROM {} WHERE {condition}",
@@ -323,7 +401,7 @@ impl Engine {
     }
 
     /// Says of versions that wrote the whole row which columns that was: they say nothing of what is new.
-    fn make_columns_plain(&self, tid: i64, n: usize) -> Result<()> {
+    pub(crate) fn make_columns_plain(&self, tid: i64, n: usize) -> Result<()> {
         self.db
             .prepare_cached(
                 "UPDATE _pm_head SET columns = ?2 WHERE tid = ?1 AND columns IS NULL AND kind <> 3",
@@ -333,11 +411,20 @@ impl Engine {
     }
 
     /// Takes in a definition from the log of another device.
-    pub(crate) fn take_in_def(&self, dev: i64, stream: Stream, body: &[u8]) -> Result<()> {
+    pub(crate) fn take_in_def(&self, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
         let def = TableDef::decode(body).map_err(super::log::bad)?;
         let id = DefId::of(body);
         let new = self.table_named(&def.name).is_none();
         let tid = self.keep_def(&def, id, body)?;
+        let waited = self.table(tid)?.waiting.clone();
+        let declared =
+            stream == Stream::Shared && def.declares() && self.note_declared(tid, &def, id, stamp)?;
+        self.make_or_unite(stream, stamp.dev, tid, &def, new)?;
+        if declared { self.settle_declared(tid, &waited) } else { Ok(()) }
+    }
+
+    /// Makes the table of a definition, or unites it with the one that is here.
+    fn make_or_unite(&self, stream: Stream, dev: i64, tid: i64, def: &TableDef, new: bool) -> Result<()> {
         let table = self.table(tid)?;
         let gathers = stream == Stream::Own && def.mode == Mode::PerDevice && self.identity.base;
         match table.state {
@@ -357,7 +444,7 @@ impl Engine {
                 } else if let Some(reason) = def.ungatherable() {
                     self.set_note(tid, reason)
                 } else if gathers {
-                    self.make_gathering(&def)?;
+                    self.make_gathering(def)?;
                     self.gather(tid, &def.name)
                 } else if stream == Stream::Shared && def.mode == Mode::Shared {
                     self.db.execute_batch(&def.create_sql(false))?;
@@ -369,7 +456,8 @@ impl Engine {
                     Ok(())
                 }
             }
-            State::Tracked | State::Gathered if table.def.mode == def.mode => self.unite(dev, tid, &def),
+            State::Tracked | State::Gathered if table.def.mode == def.mode => self.unite(dev, tid, def),
+            State::Tracked => self.tell_of_modes(dev, &table, def),
             _ => Ok(()),
         }
     }
@@ -399,170 +487,5 @@ impl Engine {
     fn set_note(&self, tid: i64, reason: &str) -> Result<()> {
         self.db.execute("UPDATE _pm_table SET note = ?2 WHERE tid = ?1", (tid, reason))?;
         self.reload_catalog()
-    }
-
-    /// The definitions of a table that are known, without its own.
-    pub(crate) fn other_defs(&self, tid: i64) -> Result<Vec<Vec<u8>>> {
-        let mut statement = self.db.prepare(
-            "SELECT body FROM _pm_def WHERE tid = ?1 AND id <> (SELECT def FROM _pm_table WHERE tid = ?1) ORDER BY id",
-        )?;
-        let bodies = statement.query_map([tid], |row| row.get(0))?;
-        Ok(bodies.collect::<rusqlite::Result<_>>()?)
-    }
-
-    /// Takes in what others told of a table while it was not shown here. `before` is the definition by
-    /// which versions were noted until now.
-    pub(crate) fn unite_all(&self, tid: i64, before: &TableDef) -> Result<()> {
-        let entry = self.table(tid)?;
-        self.make_columns_plain(tid, before.columns.len())?;
-        for body in self.other_defs(tid)? {
-            let def = TableDef::decode(&body).map_err(super::log::bad)?;
-            if def.mode == before.mode {
-                self.unite(self.me, tid, &def)?;
-            }
-        }
-        let table = self.table(tid)?;
-        let names = |def: &TableDef| def.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
-        if names(&table.def) == names(before) && names(&entry.def) == names(before) {
-            return Ok(());
-        }
-        let keys = self
-            .db
-            .prepare("SELECT DISTINCT key FROM _pm_head WHERE tid = ?1")?
-            .query_map([tid], |row| row.get::<_, Vec<u8>>(0))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        for key in keys {
-            for head in self.heads(tid, &key)?.iter().filter(|h| h.kind != OpKind::Delete) {
-                let live = head.live(before.columns.len());
-                // What it carries, without what was written over.
-                let columns: Columns =
-                    self.op_at(head.dev, Stream::Shared, head.seq, head.place, |def, op| {
-                        let names = op.values(Shape { keys: &def.key_flags });
-                        Ok(names
-                            .map(|(at, _)| def.def.columns[at].name.as_str())
-                            .filter(|name| before.column(name).is_none_or(|at| live.contains(at)))
-                            .filter_map(|name| table.def.column(name))
-                            .collect())
-                    })?;
-                self.db
-                    .prepare_cached(
-                        "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
-                    )?
-                    .execute((tid, &key, head.dev, head.seq, columns.as_bytes()))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds the columns and the UNIQUEs that a definition has and the table here has not.
-    pub(crate) fn unite(&self, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
-        let table = &*self.table(tid)?;
-        let mut def = table.def.clone();
-        let ours: Vec<_> = def.keys().map(|at| def.columns[at].name.to_ascii_lowercase()).collect();
-        let keys: Vec<_> = theirs.keys().map(|at| theirs.columns[at].name.to_ascii_lowercase()).collect();
-        if ours != keys {
-            let who = self.device_label(dev)?;
-            let what = format!(
-                "table `{}` has another primary key on {who}: its rows cannot be matched with those here",
-                def.name
-            );
-            return store::notice(&self.db, &what, self.now());
-        }
-        if let Some(different) = def.different_column(theirs) {
-            let what = format!(
-                "table `{}` is defined differently on {}: {different}; rows that are equal there may not be equal here",
-                def.name,
-                self.device_label(dev)?
-            );
-            store::notice(&self.db, &what, self.now())?;
-        }
-        let added: Vec<_> =
-            theirs.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
-        for mut column in added {
-            // SQLite adds no NOT NULL column without a default, and no default that is not constant.
-            let constant = matches!(column.default, Default::None | Default::Literal(_));
-            let required = column.not_null && !matches!(column.default, Default::Literal(_));
-            let mut made = column.clone();
-            made.not_null &= !required;
-            if !constant {
-                made.default = Default::None;
-            }
-            self.db.execute_batch(&format!(
-                "ALTER TABLE {} ADD COLUMN {}",
-                table.sql_name,
-                def.column_sql(&made)
-            ))?;
-            column.key = 0;
-            def.columns.push(column);
-        }
-        let grown = def.columns.len() > table.def.columns.len();
-        let mut uniques = Vec::new();
-        for unique in theirs.uniques.iter().filter(|_| table.shows_shared()) {
-            let names = unique.iter().map(|at| &theirs.columns[usize::from(*at)].name);
-            let here: Option<Vec<u16>> = names.map(|name| def.column(name).map(|at| at as u16)).collect();
-            if let Some(here) = here.filter(|here| !def.uniques.contains(here)) {
-                def.uniques.push(here.clone());
-                uniques.push(here);
-            }
-        }
-        if !grown && uniques.is_empty() {
-            return Ok(());
-        }
-        def.uniques.sort();
-        self.adopt_def(table.tid, &def)?;
-        self.reload_catalog()?;
-        if table.state == State::Tracked {
-            let table = self.table(tid)?;
-            // Limbo needs the columns before rows are moved there, the triggers the indexes.
-            self.make_lists(&table)?;
-            for unique in &uniques {
-                self.make_unique(&table, unique)?;
-            }
-            self.reload_catalog()?;
-            self.install_capture(&*self.table(tid)?)?;
-        }
-        self.remember_schema()
-    }
-
-    /// Makes a UNIQUE that others have. Rows that clash go out of the way, to be settled with the group.
-    fn make_unique(&self, table: &Table, unique: &[u16]) -> Result<()> {
-        let names: Vec<String> =
-            unique.iter().map(|at| quote(&table.def.columns[usize::from(*at)].name)).collect();
-        let same: Vec<String> = names.iter().map(|c| format!("a.{c} = b.{c}")).collect();
-        let n = table.def.keys().count();
-        let set: Vec<String> = names.iter().map(|c| format!("{c} IS NOT NULL")).collect();
-        let sql = format!(
-            "WITH clash AS (SELECT {0} FROM {1} WHERE {2} GROUP BY {0} HAVING count(*) > 1)
-             SELECT {3} FROM clash b JOIN {1} a ON {4}",
-            names.join(", "),
-            table.sql_name,
-            set.join(" AND "),
-            table.def.key_list("a."),
-            same.join(" AND ")
-        );
-        let mut keys = Vec::new();
-        {
-            let mut statement = self.db.prepare(&sql)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let values = (0..n)
-                    .map(|at| row.get_ref(at).map(super::value::from_sql))
-                    .collect::<rusqlite::Result<Vec<_>>>()?;
-                keys.push(table.key_of(values.into_iter())?);
-            }
-        }
-        for key in keys {
-            self.before_change(table, &key)?;
-            self.move_to_limbo(table, &key)?;
-            self.put_off(table.tid, &key)?;
-        }
-        let numbers: Vec<String> = unique.iter().map(u16::to_string).collect();
-        self.db.execute_batch(&format!(
-            "CREATE UNIQUE INDEX IF NOT EXISTS {} ON {} ({})",
-            quote(&format!("_pm_unique_{}_{}", table.tid, numbers.join("_"))),
-            quote(&table.def.name),
-            names.join(", ")
-        ))?;
-        Ok(())
     }
 }

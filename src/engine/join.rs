@@ -300,7 +300,7 @@ impl Engine {
         }
         for name in [
             "stream", "frame", "group", "context", "ack", "floor", "def", "table", "head", "image",
-            "conflict", "parked", "dangling", "count",
+            "conflict", "parked", "dangling", "count", "held", "declared",
         ] {
             self.db.execute_batch(&format!("DELETE FROM _pm_{name}"))?;
         }

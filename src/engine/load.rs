@@ -161,6 +161,23 @@ impl Loader<'_, '_> {
                     columns.as_ref().map(Columns::as_bytes),
                 ))?;
             }
+            "declared" => {
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                )?
+                .execute((
+                    tid(0)?,
+                    int(1)?,
+                    text(2)?,
+                    device(3)?,
+                    int(4)?,
+                    int(5)?,
+                    blob(6)?,
+                    int(7)?,
+                    blob(8)?,
+                ))?;
+            }
             "count" => {
                 let mut one = Columns::default();
                 one.insert(usize::try_from(int(2)?).ok().filter(|c| *c < 4096).ok_or_else(wrong)?);

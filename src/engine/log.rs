@@ -72,9 +72,11 @@ impl<'e> GroupWriter<'e> {
         Ok(write(&mut self.writer).ok())
     }
 
-    pub(crate) fn def(&mut self, table: &str, body: &[u8]) -> Result<()> {
+    /// Writes a definition; returns its frame.
+    pub(crate) fn def(&mut self, table: &str, body: &[u8]) -> Result<u64> {
         let fits = self.fit(|w| w.def(body))?;
-        fits.ok_or_else(|| Error::cannot_track(table, "its definition is too large for a frame"))
+        fits.ok_or_else(|| Error::cannot_track(table, "its definition is too large for a frame"))?;
+        Ok(self.seq)
     }
 
     pub(crate) fn retire(&mut self, device: DeviceId) -> Result<()> {

@@ -9,7 +9,8 @@
 //! | `def`, `ddl`, `value` | table definitions and values, between SQLite and the wire |
 //! | `catalog` | the tables and definitions that are known |
 //! | `capture`, `dirty` | triggers that note which rows change; the lists that they append to |
-//! | `track`, `evolve` | tables taken in and let go; tables changed |
+//! | `track`, `evolve`, `unite` | tables taken in and let go; tables changed, here and by others |
+//! | `declare` | what devices declare of a table, and what comes of it where they differ |
 //! | `log`, `seal`, `rows` | groups of frames written; rows read into them |
 //! | `export`, `bundle` | the log as a stream of records; such a stream verified |
 //! | `survey` | what a carrier needs to know: what a bundle has, what peers have, what could be given |
@@ -34,6 +35,7 @@ mod compact;
 mod conflicts;
 mod counters;
 mod ddl;
+mod declare;
 mod def;
 mod devices;
 mod digest;
@@ -59,6 +61,7 @@ mod survey;
 mod track;
 mod triggers;
 mod twin;
+mod unite;
 mod value;
 mod verify;
 mod versions;

@@ -41,6 +41,11 @@ impl Engine {
                 return Err(Error::NoSuchConflict { id: id.into(), open: n });
             };
             let table = e.table(conflict.tid)?;
+            if let ConflictKind::Schema(column) = &conflict.conflict.kind {
+                e.close_schema(&table, conflict, column, resolution)?;
+                e.seal_here(SealOptions::default())?;
+                return Ok(());
+            }
             e.close(&table, conflict, resolution).map_err(|error| match error {
                 Error::Sqlite(e)
                     if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) =>
@@ -104,6 +109,25 @@ impl Engine {
         }
     }
 
+    /// Of several types that devices gave a column, one holds.
+    fn close_schema(&self, table: &Table, open: &Open, column: &str, resolution: &Resolution) -> Result<()> {
+        let Resolution::Take(device) = resolution else {
+            return Err(Error::CannotResolve {
+                reason: format!(
+                    "`{column}` of table `{}` was declared differently: --take DEVICE makes it as that one declared it, everywhere",
+                    table.def.name
+                ),
+            });
+        };
+        let declared = self.declared_columns(table.tid, column)?;
+        match declared.iter().find(|(declared, _)| declared.author == *device) {
+            Some((_, column)) => self.decide_column(table.tid, column),
+            None => Err(Error::CannotResolve {
+                reason: format!("no version is of that device; take one of: {}", authors(open)),
+            }),
+        }
+    }
+
     /// Of two rows that claim one value, one is kept.
     fn take_claim(&self, table: &std::sync::Arc<Table>, open: &Open, device: DeviceId) -> Result<()> {
         let [parked, holder] = &open.conflict.versions[..] else {
@@ -143,6 +167,13 @@ impl Engine {
                 return Err(Error::CannotResolve {
                     reason: format!(
                         "`{name}` is part of the key: another key is another row; --keep-both makes one"
+                    ),
+                });
+            }
+            if table.waiting.contains(at) {
+                return Err(Error::CannotResolve {
+                    reason: format!(
+                        "`{name}` waits, since devices declared it differently: close that conflict first"
                     ),
                 });
             }
@@ -262,7 +293,10 @@ impl Engine {
         let live = head.live(table.def.columns.len());
         let mut values = self.values(table, head)?;
         values.retain(|(at, _)| {
-            live.contains(*at) && table.def.columns[*at].key == 0 && !table.counters.contains(at)
+            live.contains(*at)
+                && table.def.columns[*at].key == 0
+                && !table.counters.contains(at)
+                && !table.waiting.contains(*at)
         });
         Ok(values)
     }

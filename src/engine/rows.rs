@@ -207,8 +207,11 @@ impl Engine {
         };
         self.register(table, &key, &new, &old, seen)?;
         if !table.counters.is_empty() {
-            let numbers =
-                |at: &usize| Some((*at, OwnedValue::of(values[carried.iter().position(|c| c == at)?]).ok()?));
+            let absolute = new.kind != OpKind::Update;
+            let numbers = |at: &usize| {
+                let value = OwnedValue::of(values[carried.iter().position(|c| c == at)?]).ok()?;
+                Some((*at, value, absolute))
+            };
             let counted: Vec<_> = table.counters.iter().filter_map(numbers).collect();
             self.count_values(table, &key, &counted, &new, seen, true)?;
         }

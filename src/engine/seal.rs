@@ -6,12 +6,15 @@
 use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{FrameFlags, LAMPORT_MAX, Mode, OpKind};
+use packmule_core::wire::{FrameFlags, LAMPORT_MAX, Merge, Mode, OpKind};
 use rusqlite::params_from_iter;
 
 use super::apply::Seen;
 use super::capture::note;
 use super::catalog::{State, Table};
+use super::columns::Columns;
+use super::declare::Stamp;
+use super::def::TableDef;
 use super::dirty::{mask_columns, masks};
 use super::error::Result;
 use super::log::GroupWriter;
@@ -42,6 +45,10 @@ pub(crate) struct SealOptions<'a> {
     pub retire: Option<DeviceId>,
     /// Seal this table alone.
     pub only: Option<i64>,
+    /// Columns that were made by us, and are not filled yet.
+    pub made: &'a [&'a str],
+    /// Declare this of a table, and seal nothing else.
+    pub declare: Option<&'a TableDef>,
 }
 
 impl Engine {
@@ -59,19 +66,24 @@ impl Engine {
     /// Seals within the open transaction.
     pub(crate) fn seal_here(&self, options: SealOptions<'_>) -> Result<SealReport> {
         let mut report = SealReport::default();
-        for tid in self.notice_schema_changes()? {
-            let released = self.release(tid)?;
+        let noticed = self.notice_schema_changes()?;
+        for tid in noticed.released {
+            let made = noticed.made.iter().filter(|(of, _)| *of == tid).map(|(_, name)| name.as_str());
+            let released = self.release(tid, &made.collect::<Vec<_>>())?;
             report.frames += released.frames;
             report.ops += released.ops;
         }
         let sealed = self.seal_groups(options)?;
         report.frames += sealed.frames;
         report.ops += sealed.ops;
+        for (tid, column) in noticed.decided {
+            self.decide_column(tid, &column)?;
+        }
         Ok(report)
     }
 
     /// A table that was held is as it was: what was written meanwhile, here and elsewhere, comes together.
-    fn release(&self, tid: i64) -> Result<SealReport> {
+    fn release(&self, tid: i64, made: &[&str]) -> Result<SealReport> {
         let before = self.table(tid)?;
         self.unite_all(tid, &before.def)?;
         let table = self.table(tid)?;
@@ -80,31 +92,32 @@ impl Engine {
             .prepare("SELECT key FROM _pm_held WHERE tid = ?1")?
             .query_map([tid], |row| row.get::<_, Vec<u8>>(0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
+        self.put_off_all(tid)?;
         let mut blind = false;
         let keys = (1..=table.def.keys().count()).map(|n| format!("k{n} = ?{n}")).collect::<Vec<_>>();
         let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), keys.join(" AND "));
         for key in &held {
-            self.put_off(tid, key)?;
             let values = super::value::read_key(key)?;
             let binds = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
             blind |= super::value::maybe::<i64>(&self.db, &sql, binds)?.is_some();
         }
         // Who wrote to a row here did not see what others wrote to it meanwhile.
         let flags = if blind { FrameFlags::BLIND } else { FrameFlags::default() };
-        let report = self.seal_groups(SealOptions { flags, only: Some(tid), ..SealOptions::default() })?;
+        let report =
+            self.seal_groups(SealOptions { flags, only: Some(tid), made, ..SealOptions::default() })?;
         self.settle()?;
         self.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [tid])?;
         Ok(report)
     }
 
-    fn seal_groups(&self, options: SealOptions<'_>) -> Result<SealReport> {
+    pub(crate) fn seal_groups(&self, options: SealOptions<'_>) -> Result<SealReport> {
         let mut streams = [false; 2];
-        for table in self.tables() {
-            if self.has_something(&table, options)? {
-                streams[usize::from(stream_of(&table).number())] = true;
+        for table in self.tables().iter().filter(|_| options.declare.is_none()) {
+            if self.has_something(table, options)? {
+                streams[usize::from(stream_of(table).number())] = true;
             }
         }
-        streams[0] |= options.answer || options.retire.is_some();
+        streams[0] |= options.answer || options.retire.is_some() || options.declare.is_some();
         let mut report = SealReport::default();
         if streams == [false; 2] {
             return Ok(report);
@@ -125,10 +138,14 @@ impl Engine {
                 if let Some(device) = options.retire {
                     group.retire(device)?;
                 }
+                if let Some(def) = options.declare {
+                    self.seal_def(def, &mut group, options)?;
+                }
                 store::set(&self.db, "unanswered", false)?;
             }
             let here = |t: &&Arc<Table>| {
                 t.state == State::Tracked
+                    && options.declare.is_none()
                     && stream_of(t) == stream
                     && options.only.is_none_or(|tid| tid == t.tid)
             };
@@ -184,8 +201,7 @@ impl Engine {
         options: SealOptions<'_>,
     ) -> Result<()> {
         if !table.announced {
-            let (_, body) = table.def.encode()?;
-            group.def(&table.def.name, &body)?;
+            self.seal_def(&table.def, group, options)?;
             self.db.execute("UPDATE _pm_table SET announced = 1 WHERE tid = ?1", [table.tid])?;
         }
         let reader = RowReader::new(self, table);
@@ -195,6 +211,17 @@ impl Engine {
             self.seal_appended(&reader, group)?;
         }
         self.seal_dirty(&reader, group, options)
+    }
+
+    fn seal_def(&self, def: &TableDef, group: &mut GroupWriter<'_>, options: SealOptions<'_>) -> Result<()> {
+        let (id, body) = def.encode()?;
+        let seq = group.def(&def.name, &body)?;
+        if let Some(table) = self.table_named(&def.name).filter(|_| def.declares()) {
+            let decides = options.declare.is_some();
+            let stamp = Stamp { dev: self.me, seq, lamport: group.lamport, seen: &Seen::All, decides };
+            self.note_declared(table.tid, def, id, &stamp)?;
+        }
+        Ok(())
     }
 
     /// All rows, in the order of their keys.
@@ -243,11 +270,18 @@ impl Engine {
         let n = def.keys().count();
         let keys: Vec<String> = (1..=n).map(|n| format!("k{n}")).collect();
         let keys = keys.join(", ");
-        let masks = masks(def);
+        let (masks, counters) = (masks(table), def.counters());
+        let mut left = table.waiting.clone();
+        options.made.iter().filter_map(|name| def.column(name)).for_each(|at| left.insert(at));
         let mut columns = vec![keys.clone(), "_pm_or(note)".into()];
         columns.push(if def.timed() { "max(wall)" } else { "NULL" }.into());
         columns.extend((0..masks).map(|m| format!("_pm_or(m{m})")));
-        columns.extend(def.counters().iter().map(|at| format!("_pm_sum(c{at})")));
+        columns.extend(counters.iter().map(|at| format!("_pm_sum(c{at})")));
+        // Of writes that were noted before the table merged as it does now, nobody knows this.
+        let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("c{at}")));
+        let lacking: Vec<String> = lacking.map(|name| format!("{name} IS NULL")).collect();
+        let lacking = if lacking.is_empty() { "0".into() } else { lacking.join(" OR ") };
+        columns.push(format!("max(note IN (2, 4) AND ({lacking}))"));
         let sql = format!("SELECT {} FROM {} GROUP BY {keys}", columns.join(", "), table.dirty());
         let mut statement = self.db.prepare_cached(&sql)?;
         let mut dirty = statement.query([])?;
@@ -268,24 +302,31 @@ impl Engine {
             let mut change = Change { wall: row.get(n + 1)?, ..Change::default() };
             match present {
                 Some(present) => {
-                    let anew = notes & (note::INSERT | note::RESOLVED) != 0;
+                    let lacking: bool = row.get(n + 2 + masks + counters.len())?;
+                    let anew = lacking || notes & (note::INSERT | note::RESOLVED) != 0;
                     // An insert of a row that is known is told as its update, where the whole row
                     // travels in either; a counter's or a cell's update is something else.
-                    let as_insert = notes & note::INSERT != 0 && (!known || table.needs_image());
+                    let as_insert = lacking || notes & note::INSERT != 0 && (!known || table.needs_image());
                     change.kind = if as_insert { OpKind::Insert } else { OpKind::Update };
                     if table.unique && notes & !(note::UPDATE | note::MAYBE_GONE) == 0 {
                         change.claim = Some(claim_of(table, &heads).unwrap_or(0));
                     }
                     // Whoever changes a row that another has deleted brings it back whole.
                     let restored = heads.iter().any(|h| h.kind == OpKind::Delete);
-                    if masks > 0 && !anew && !restored {
-                        let bits =
-                            (0..masks).map(|m| row.get(n + 2 + m)).collect::<rusqlite::Result<Vec<i64>>>()?;
-                        change.columns = Some(mask_columns(&bits));
+                    let bits =
+                        (0..masks).map(|m| row.get(n + 2 + m)).collect::<rusqlite::Result<Vec<i64>>>()?;
+                    let written = mask_columns(&bits);
+                    if def.merge == Merge::Cell && masks > 0 && !anew && !restored {
+                        change.columns = Some(written.clone());
+                    }
+                    if !left.is_empty() && (!lacking || masks == 0) && notes & note::INSERT == 0 {
+                        // What waits in the log for such a column must not be written over.
+                        let all = change.columns.unwrap_or_else(|| Columns::all(def.columns.len()));
+                        change.columns = Some(all.minus(&left.clone().minus(&written)));
                     }
                     if change.kind == OpKind::Update {
-                        for (c, at) in def.counters().into_iter().enumerate() {
-                            change.added.push((at, row.get(n + 2 + masks + c)?));
+                        for (c, at) in counters.iter().enumerate() {
+                            change.added.push((*at, row.get(n + 2 + masks + c)?));
                         }
                     }
                     change.heads = Some(heads);

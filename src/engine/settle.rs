@@ -51,6 +51,16 @@ impl Engine {
         Ok(())
     }
 
+    /// Puts off all rows of a table of which versions are remembered: they are judged anew.
+    pub(crate) fn put_off_all(&self, tid: i64) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT DISTINCT tid, key, NULL FROM _pm_head WHERE tid = ?1",
+            )?
+            .execute([tid])?;
+        Ok(())
+    }
+
     /// A row is about to change: those that it keeps out may come in, and it may leave others dangling.
     pub(crate) fn before_change(&self, table: &Table, key: &[u8]) -> Result<()> {
         if table.unique && self.parked.get() {

@@ -31,7 +31,7 @@ pub(super) fn is_sealed_by(key: &[u8; 32], signature: &[u8; 64], digest: &[u8; 3
 pub(super) const PART_BYTES: usize = 32_768;
 
 /// Rows of `_pm_` tables that travel, with devices by their ids and tables by their names.
-const STATE: [(&str, &str); 11] = [
+const STATE: [(&str, &str); 12] = [
     ("lamport", "SELECT v FROM _pm_meta WHERE k = 'lamport'"),
     ("stream", "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev WHERE s.stream = 0"),
     (
@@ -41,6 +41,8 @@ const STATE: [(&str, &str); 11] = [
     ),
     ("floor", "SELECT d.id, f.stream, f.seq FROM _pm_floor f JOIN _pm_device d ON d.n = f.dev WHERE f.stream = 0"),
     ("retired", "SELECT id FROM _pm_device WHERE retired"),
+    ("declared", "SELECT t.name, p.what, p.name, d.id, p.seq, p.lamport, p.value, p.past, p.def
+                  FROM _pm_declared p JOIN _pm_table t ON t.tid = p.tid JOIN _pm_device d ON d.n = p.dev"),
     ("head", "SELECT t.name, h.key, d.id, h.seq, h.place, h.claim, h.wall, h.kind, h.columns
               FROM _pm_head h JOIN _pm_table t ON t.tid = h.tid JOIN _pm_device d ON d.n = h.dev"),
     ("conflict", "SELECT t.name, c.key FROM _pm_conflict c JOIN _pm_table t ON t.tid = c.tid"),

@@ -83,6 +83,13 @@ impl Engine {
                         .iter()
                         .all(|c| b.column(&c.name).is_none_or(|at| b.columns[at].merge == c.merge))
             };
+            let way = |d: &TableDef| (d.mode, d.append);
+            let redeclares = known.state == State::Tracked && def.declares() && way(&known.def) == way(&def);
+            if !same(&known.def, &def) && redeclares {
+                self.redeclare(known, &def)?;
+                self.seal_here(SealOptions::default())?;
+                return Ok(TrackReport::default());
+            }
             if !same(&known.def, &def) {
                 return Err(Error::cannot_track(&def.name, explain_difference(known, &def)));
             }
@@ -124,7 +131,7 @@ impl Engine {
         let before = known.as_ref().map_or(&def, |known| &known.def);
         self.unite_all(tid, before)?;
         // Versions that others wrote before: settled together with our own rows.
-        self.db.execute("INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT tid, key, NULL FROM _pm_head WHERE tid = ?1", [tid])?;
+        self.put_off_all(tid)?;
         // The rows are older than what we know of others, but did not take it into account.
         let sealed = self.seal_here(SealOptions {
             flags: FrameFlags::BLIND,
@@ -260,19 +267,11 @@ fn explain_difference(known: &Table, wanted: &TableDef) -> String {
             Mode::Shared => "shared",
             Mode::PerDevice => "per-device",
         };
-        let merge = match d.merge {
-            Merge::Row => "row",
-            Merge::Cell => "cell",
-        };
-        let policy = match d.policy {
-            Policy::Manual => "manual".to_owned(),
-            Policy::Lww => "lww".to_owned(),
-            Policy::Prefer(device) => format!("prefer-device={device}"),
-        };
-        format!("--mode {mode}{} --merge {merge} --policy {policy}", if d.append { " --append" } else { "" })
+        format!("--mode {mode}{} {}", if d.append { " --append" } else { "" }, d.how_it_merges())
     };
     format!(
-        "{who} with {}; use that, or untrack it everywhere first (asked for: {})",
+        "{who} with {}; use that (asked for: {}). A shared table that is tracked can be tracked again with another merge, policy \
+         or rules of columns, which then hold on all devices",
         show(&known.def),
         show(wanted)
     )

@@ -155,7 +155,9 @@ impl Engine {
         }
         let Some(row) = self.shown_row(table, key)? else { return Ok(()) };
         let mut body = Vec::new();
-        for (column, value) in table.def.columns.iter().zip(&row) {
+        let told =
+            table.def.columns.iter().zip(&row).enumerate().filter(|(at, _)| !table.waiting.contains(*at));
+        for (_, (column, value)) in told {
             body.extend(encode(&Value::Text(column.name.as_bytes()))?);
             body.extend(encode(&value.borrow())?);
         }
@@ -185,6 +187,9 @@ impl Engine {
         let mut differs = op.head.kind == OpKind::Delete;
         for (at, value) in op.values(Shape { keys: &def.key_flags }) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
+            if table.waiting.contains(column) {
+                continue;
+            }
             differs |= match value {
                 Value::Big(big) => {
                     let (text, bytes) = match &row[column] {
@@ -263,8 +268,8 @@ impl Engine {
                 changes.extend(value_of(first, column).map(|v| (column, v.clone())));
                 continue;
             }
-            if definition.merge == ColumnMerge::Counter {
-                continue; // Added up elsewhere.
+            if definition.merge == ColumnMerge::Counter || table.leaves(column) {
+                continue; // Added up elsewhere; or it waits.
             }
             let speaking: Vec<usize> = writers
                 .iter()

@@ -61,6 +61,7 @@ fn conflict_json(conflict: &Conflict) -> Value {
             document["parent"] = json!(parent);
         }
         ConflictKind::Check(reason) => document["reason"] = json!(reason),
+        ConflictKind::Schema(column) => document["columns"] = json!([column]),
         _ => {}
     }
     document
@@ -68,8 +69,10 @@ fn conflict_json(conflict: &Conflict) -> Value {
 
 /// A conflict for people: its versions, what differs between them, and how it is closed.
 fn tell(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
-    let key: Vec<String> =
-        conflict.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
+    let key: Vec<String> = match &conflict.kind {
+        ConflictKind::Schema(column) => vec![format!("column {column}")],
+        _ => conflict.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect(),
+    };
     say!(out);
     say!(out, "{}  {}: {}", conflict.id, conflict.table, key.join(", "));
     say!(out, "  {}", why(&conflict.kind));
@@ -101,6 +104,9 @@ fn tell(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
             _ => version.author(),
         };
         say!(out, "    {resolve} --take {}", shell_word(&who));
+    }
+    if matches!(conflict.kind, ConflictKind::Schema(_)) {
+        return;
     }
     say!(out, "    {resolve} --set {}", example_set(conflict));
     say!(out, "    {resolve} --delete");
@@ -139,6 +145,9 @@ fn why(kind: &ConflictKind) -> String {
         ConflictKind::UpdateUpdate => {
             "update/update: devices changed the row differently, none having seen the other's".into()
         }
+        ConflictKind::Schema(column) => format!(
+            "schema: devices declared {column} differently: it waits, and so does what they write into it, until one is taken"
+        ),
         ConflictKind::UpdateDelete => "update/delete: one device deleted the row, another changed it".into(),
         ConflictKind::Unique(columns) => {
             format!("unique: another row has the same {}, so this one is kept out", columns.join(", "))

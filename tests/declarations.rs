@@ -1,0 +1,347 @@
+//! Devices that declare one table differently: a column of another type, another policy.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+use common::*;
+use packmule::{ColumnMerge, ConflictKind, Engine, Merge, OwnedValue, Policy, Resolution, TrackOptions};
+
+const T: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v); INSERT INTO t VALUES ('a', 1), ('b', 2)";
+
+fn three(merge: Merge) -> (World, [Engine; 3]) {
+    let world = World::new();
+    let mut a = world.board("a");
+    sql(&a, T);
+    a.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
+    let mut b = world.board("b");
+    let mut c = world.board("c");
+    carry(&mut a, &mut b);
+    carry(&mut a, &mut c);
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    (world, [a, b, c])
+}
+
+fn all(devices: &mut [Engine; 3]) {
+    let [a, b, c] = devices;
+    carry_all(&mut [a, b, c]);
+    digests_equal(&[a, b, c]);
+    assert_eq!(a.conflicts().unwrap(), b.conflicts().unwrap());
+    assert_eq!(a.conflicts().unwrap(), c.conflicts().unwrap());
+    for device in [a, b, c] {
+        assert_eq!(device.verify().unwrap().problems, [""; 0]);
+    }
+}
+
+fn schema_conflict(engine: &Engine) -> packmule::Conflict {
+    let mut found: Vec<_> = engine.conflicts().unwrap();
+    found.retain(|c| matches!(c.kind, ConflictKind::Schema(_)));
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+fn kind_of(engine: &Engine, column: &str) -> String {
+    rows(engine, &format!("SELECT type FROM pragma_table_info('t') WHERE name = '{column}'")).remove(0)
+}
+
+/// `a` adds a TEXT, `b` an INTEGER; `c` hears of one of them first.
+fn disputed(merge: Merge, first: usize) -> (World, [Engine; 3]) {
+    let (world, mut d) = three(merge);
+    sql(&d[0], "ALTER TABLE t ADD COLUMN x TEXT; UPDATE t SET x = '05' WHERE k = 'a'");
+    world.tick(1000);
+    sql(&d[1], "ALTER TABLE t ADD COLUMN x INTEGER; UPDATE t SET x = 7, v = 20 WHERE k = 'b'");
+    let [a, b, c] = &mut d;
+    let order: [&mut Engine; 2] = if first == 0 { [a, b] } else { [b, a] };
+    for from in order {
+        carry(from, c);
+    }
+    (world, d)
+}
+
+#[test]
+fn a_column_of_two_types_waits_and_the_table_goes_on() {
+    for merge in [Merge::Row, Merge::Cell] {
+        for first in [0, 1] {
+            let (world, mut d) = disputed(merge, first);
+            all(&mut d);
+            for device in &d {
+                let conflict = schema_conflict(device);
+                assert_eq!(conflict.kind, ConflictKind::Schema("x".into()));
+                let said: Vec<_> = conflict
+                    .versions
+                    .iter()
+                    .map(|v| (v.name.as_deref().unwrap(), v.values[0].1.to_string()))
+                    .collect();
+                assert_eq!(said.len(), 2);
+                assert!(
+                    said.contains(&("a", "'TEXT'".into())) || said.contains(&("a", "TEXT".into())),
+                    "{said:?}"
+                );
+                assert_eq!(rows(device, "SELECT k, v FROM t ORDER BY k"), ["\"a\"|1", "\"b\"|20"]);
+                assert_eq!(device.status().unwrap().conflicts, 1);
+            }
+            assert_eq!(
+                [kind_of(&d[0], "x"), kind_of(&d[1], "x")],
+                ["\"TEXT\"", "\"INTEGER\""],
+                "each application keeps its own"
+            );
+            assert_eq!(rows(&d[0], "SELECT x FROM t WHERE k = 'a'"), ["\"05\""]);
+            assert_eq!(rows(&d[1], "SELECT x FROM t WHERE k = 'a'"), ["NULL"], "it waits");
+            // The rest of these rows goes on, for as long as it takes, and takes nothing from what waits.
+            for round in 0..3 {
+                world.tick(1000);
+                sql(&d[2], &format!("UPDATE t SET v = {round} WHERE k = 'a'"));
+                sql(&d[0], &format!("INSERT INTO t VALUES ('n{round}', 0, 'n')"));
+                all(&mut d);
+                for device in &mut d {
+                    device.compact().unwrap();
+                }
+                all(&mut d);
+            }
+            assert_eq!(rows(&d[1], "SELECT v FROM t WHERE k = 'a'"), ["2"]);
+            // One is decided for, by whomever: what waited is there.
+            let taken = d[first].identity().id;
+            let id = schema_conflict(&d[2]).id;
+            assert!(d[2].resolve(&id, &Resolution::Delete).is_err());
+            d[2].resolve(&id, &Resolution::Take(taken)).unwrap();
+            all(&mut d);
+            let (a, b) = if first == 0 { ("\"05\"", "\"7\"") } else { ("5", "7") };
+            for device in &d {
+                assert!(device.conflicts().unwrap().is_empty());
+                assert_eq!(kind_of(device, "x"), ["\"TEXT\"", "\"INTEGER\""][first]);
+                assert_eq!(
+                    rows(device, "SELECT x FROM t ORDER BY k"),
+                    [a, b, "\"n\"", "\"n\"", "\"n\""],
+                    "{merge:?} {first}"
+                );
+            }
+            // And it is a column like any other from then on.
+            sql(&d[1], "UPDATE t SET x = 9 WHERE k = 'b'");
+            all(&mut d);
+            assert_eq!(rows(&d[0], "SELECT CAST(x AS INT) FROM t WHERE k = 'b'"), ["9"]);
+            for device in &mut d {
+                device.compact().unwrap();
+            }
+            all(&mut d);
+        }
+    }
+}
+
+#[test]
+fn an_application_that_renames_its_column_away_makes_room_for_the_other() {
+    for again in ["", "; ALTER TABLE t ADD COLUMN x TEXT; UPDATE t SET x = x_old WHERE k = 'b'"] {
+        let (_world, mut d) = disputed(Merge::Row, 1);
+        all(&mut d);
+        sql(&d[1], &format!("ALTER TABLE t RENAME COLUMN x TO x_old{again}"));
+        all(&mut d);
+        for device in &d {
+            assert!(device.conflicts().unwrap().is_empty());
+            assert_eq!(kind_of(device, "x"), "\"TEXT\"");
+            assert_eq!(rows(device, "SELECT x, x_old FROM t ORDER BY k"), ["\"05\"|NULL", "\"7\"|7"]);
+        }
+    }
+}
+
+#[test]
+fn two_decisions_at_once_are_a_conflict_again() {
+    let (_world, mut d) = disputed(Merge::Row, 0);
+    all(&mut d);
+    let id = schema_conflict(&d[0]).id;
+    let [a, b] = [d[0].identity().id, d[1].identity().id];
+    d[0].resolve(&id, &Resolution::Take(a)).unwrap();
+    d[1].resolve(&id, &Resolution::Take(b)).unwrap();
+    all(&mut d);
+    let conflict = schema_conflict(&d[2]);
+    d[2].resolve(&conflict.id, &Resolution::Take(b)).unwrap();
+    all(&mut d);
+    assert!(d[0].conflicts().unwrap().is_empty());
+    assert_eq!(rows(&d[0], "SELECT x FROM t ORDER BY k"), ["5", "7"]);
+}
+
+#[test]
+fn another_default_is_another_column_and_not_null_is_ones_own() {
+    let (_world, mut d) = three(Merge::Row);
+    sql(&d[0], "ALTER TABLE t ADD COLUMN x TEXT DEFAULT 'p'; ALTER TABLE t ADD COLUMN y TEXT DEFAULT 'q'");
+    sql(
+        &d[1],
+        "ALTER TABLE t ADD COLUMN x TEXT DEFAULT 'r'; ALTER TABLE t ADD COLUMN y TEXT NOT NULL DEFAULT 'q'",
+    );
+    sql(&d[1], "INSERT INTO t (k, v) VALUES ('c', 3)");
+    all(&mut d);
+    let conflict = schema_conflict(&d[2]);
+    assert_eq!(conflict.kind, ConflictKind::Schema("x".into()));
+    let a = d[0].identity().id;
+    d[2].resolve(&conflict.id, &Resolution::Take(a)).unwrap();
+    all(&mut d);
+    assert!(d[1].conflicts().unwrap().is_empty());
+    assert_eq!(
+        rows(&d[1], "SELECT k, x, y FROM t ORDER BY k"),
+        ["\"a\"|\"p\"|\"q\"", "\"b\"|\"p\"|\"q\"", "\"c\"|\"r\"|\"q\""]
+    );
+}
+
+#[test]
+fn a_decided_column_that_cannot_be_changed_here_holds_the_table_until_it_is() {
+    let (_world, mut d) = disputed(Merge::Row, 0);
+    all(&mut d);
+    sql(&d[0], "CREATE VIEW seen AS SELECT x FROM t");
+    let id = schema_conflict(&d[2]).id;
+    let b = d[1].identity().id;
+    d[2].resolve(&id, &Resolution::Take(b)).unwrap();
+    let [a, b, c] = &mut d;
+    carry_all(&mut [a, b, c]);
+    let table = |e: &Engine| e.status().unwrap().tables.into_iter().find(|t| t.name == "t").unwrap();
+    assert_eq!(table(a).how, "held");
+    assert!(
+        table(a).note.unwrap().contains("`x` is TEXT here, and INTEGER on other devices"),
+        "{:?}",
+        table(a)
+    );
+    sql(b, "UPDATE t SET v = 50 WHERE k = 'a'");
+    carry_all(&mut [a, b, c]);
+    sql(a, "ALTER TABLE t RENAME COLUMN x TO x_old");
+    carry_all(&mut [a, b, c]);
+    assert_eq!(table(a).how, "shared");
+    assert_eq!(rows(b, "SELECT k, x FROM t ORDER BY k"), ["\"a\"|5", "\"b\"|7"]);
+}
+
+#[test]
+fn a_type_that_is_changed_by_one_device_alone_holds_its_table() {
+    let (_world, mut d) = three(Merge::Row);
+    let anew = |kind: &str| {
+        format!(
+            "BEGIN; CREATE TABLE t2 (k TEXT PRIMARY KEY, v {kind}); INSERT INTO t2 SELECT * FROM t; DROP TABLE t;
+             ALTER TABLE t2 RENAME TO t; COMMIT"
+        )
+    };
+    sql(&d[1], &anew("TEXT"));
+    d[1].seal().unwrap();
+    let table = d[1].status().unwrap().tables.remove(0);
+    assert_eq!(table.how, "held");
+    assert!(table.note.unwrap().contains("its column `v` is TEXT here, and no type on other devices"));
+    sql(&d[1], &anew(""));
+    all(&mut d);
+    assert_eq!(d[1].status().unwrap().tables.remove(0).how, "shared");
+}
+
+#[test]
+fn a_newcomer_learns_what_waits() {
+    let (world, mut d) = disputed(Merge::Row, 0);
+    all(&mut d);
+    let mut bytes = Vec::new();
+    d[1].snapshot(&mut bytes).unwrap();
+    let options = packmule::JoinOptions { name: Some("n"), fleet: Some(&world.fleet) };
+    let (mut n, _) =
+        Engine::join(&world.path("n"), &mut std::io::Cursor::new(&bytes), &options, world.options()).unwrap();
+    let mut f = world.board("f");
+    let [a, b, c] = &mut d;
+    carry_all(&mut [a, b, c, &mut n, &mut f]);
+    digests_equal(&[a, b, c, &n, &f]);
+    let id = schema_conflict(&n).id;
+    n.resolve(&id, &Resolution::Take(a.identity().id)).unwrap();
+    carry_all(&mut [a, b, c, &mut n, &mut f]);
+    digests_equal(&[a, b, c, &n, &f]);
+    for device in [a, b, c, &mut n, &mut f] {
+        assert_eq!(rows(device, "SELECT x FROM t ORDER BY k"), ["\"05\"", "\"7\""]);
+    }
+}
+
+fn way(merge: Merge, policy: Policy, columns: &[(&str, ColumnMerge)]) -> TrackOptions {
+    let columns = columns.iter().map(|(name, rule)| (name.to_string(), *rule)).collect();
+    TrackOptions { merge, policy, columns, ..TrackOptions::default() }
+}
+
+const N: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v, n INTEGER)";
+
+/// Two boards that track the same table in two ways before they meet; a third hears of `first` first.
+fn differing(ways: [TrackOptions; 2], first: usize) -> (World, [Engine; 3]) {
+    let world = World::new();
+    let mut a = world.board("a");
+    let mut b = world.board("b");
+    let mut c = world.board("c");
+    sql(&a, &format!("{N}; INSERT INTO t VALUES ('x', 1, 10), ('y', 1, 10)"));
+    sql(&b, &format!("{N}; INSERT INTO t VALUES ('x', 1, 10), ('z', 1, 10)"));
+    a.track("t", &ways[0]).unwrap();
+    b.track("t", &ways[1]).unwrap();
+    // Writes of both before they have heard of each other.
+    sql(&a, "UPDATE t SET n = n + 1, v = 'a' WHERE k = 'x'");
+    sql(&b, "UPDATE t SET n = n + 2 WHERE k = 'x'; DELETE FROM t WHERE k = 'z'");
+    let order: [&mut Engine; 2] = if first == 0 { [&mut a, &mut b] } else { [&mut b, &mut a] };
+    for from in order {
+        carry(from, &mut c);
+    }
+    (world, [a, b, c])
+}
+
+#[test]
+fn of_two_policies_the_earliest_holds_everywhere() {
+    let ways = [
+        way(Merge::Row, Policy::Manual, &[]),
+        way(Merge::Cell, Policy::Manual, &[]),
+        way(Merge::Row, Policy::Lww, &[]),
+        way(Merge::Cell, Policy::Lww, &[("n", ColumnMerge::Max)]),
+        way(Merge::Row, Policy::Manual, &[("n", ColumnMerge::Counter)]),
+        way(Merge::Cell, Policy::Manual, &[("n", ColumnMerge::Counter)]),
+    ];
+    for (one, two) in (0..ways.len()).flat_map(|one| (0..ways.len()).map(move |two| (one, two))) {
+        for first in [(one + two) % 2] {
+            let (world, mut d) = differing([ways[one].clone(), ways[two].clone()], first);
+            all(&mut d);
+            if one != two {
+                for device in &d {
+                    let notices = device.status().unwrap().notices;
+                    let both = |n: &&String| {
+                        let on = |d: &Engine| format!("on {}-", d.identity().name);
+                        n.contains(&on(&d[0])) && n.contains(&on(&d[1]))
+                    };
+                    assert!(notices.iter().any(|n| both(&n)), "{one} {two}: {notices:?}");
+                }
+            }
+            for round in 0..2 {
+                world.tick(1000);
+                sql(&d[0], "UPDATE t SET v = 'p', n = n + 1 WHERE k = 'x'; DELETE FROM t WHERE k = 'y'");
+                world.tick(1000);
+                sql(&d[1], "UPDATE t SET v = 'q' WHERE k = 'x'; UPDATE t SET n = n + 5 WHERE k = 'y'");
+                world.tick(1000);
+                sql(
+                    &d[2],
+                    &format!(
+                        "UPDATE t SET n = n + 10 WHERE k = 'x'; INSERT INTO t VALUES ('w{round}', 1, 1)"
+                    ),
+                );
+                for device in &mut d {
+                    device.seal().unwrap();
+                }
+                all(&mut d);
+                for device in &mut d {
+                    device.compact().unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_is_declared_again_holds_from_then_on() {
+    for first in [0, 1] {
+        let (world, mut d) =
+            differing([way(Merge::Row, Policy::Manual, &[]), way(Merge::Cell, Policy::Lww, &[])], first);
+        all(&mut d);
+        d[2].track("t", &way(Merge::Cell, Policy::Manual, &[("n", ColumnMerge::Counter)])).unwrap();
+        sql(&d[0], "UPDATE t SET n = 100 WHERE k = 'y'");
+        all(&mut d);
+        sql(&d[0], "UPDATE t SET n = n + 1 WHERE k = 'y'");
+        sql(&d[1], "UPDATE t SET n = n + 2, v = 'b' WHERE k = 'y'");
+        world.tick(1000);
+        all(&mut d);
+        assert_eq!(rows(&d[2], "SELECT v, n FROM t WHERE k = 'y'"), ["\"b\"|103"]);
+        // Back again, while another one adds a column that knows only of the old way.
+        d[0].track("t", &way(Merge::Row, Policy::Lww, &[("n", ColumnMerge::Counter)])).unwrap();
+        d[1].add_column("t", "z", "TEXT", Some(&OwnedValue::Text(b"old".to_vec()))).unwrap();
+        all(&mut d);
+        for device in &mut d {
+            let again = way(Merge::Row, Policy::Lww, &[("n", ColumnMerge::Counter)]);
+            assert!(device.track("t", &again).unwrap().already);
+        }
+        let refused = d[1].track("t", &way(Merge::Row, Policy::Lww, &[]));
+        assert!(refused.is_err_and(|e| e.to_string().contains("`n` is a counter")));
+    }
+}

@@ -166,6 +166,81 @@ fn a_database_with_rows_of_its_own_joins_and_loses_none() {
     assert_eq!(rows(&a, "SELECT count(*) FROM notes"), ["21"]);
 }
 
+/// It was refused.
+#[test]
+fn a_row_of_ones_own_that_a_unique_value_of_the_snapshot_keeps_out_is_a_conflict() {
+    // The table is made by the newcomer itself, with the UNIQUE and without it.
+    for made in [NOTES, "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, u TEXT)"] {
+        let (world, mut a, mut b, mut c) = three();
+        compact_all(&mut [&mut a, &mut b, &mut c]);
+        let bytes = snapshot(&mut a);
+        let double = if made == NOTES { "" } else { ", ('twice', 'mine', 'own')" };
+        open(&world.path("d"))
+            .execute_batch(&format!(
+                "{made}; INSERT INTO notes VALUES ('p', 'mine', 'u5'), ('q', 'mine', 'own'), ('r', 'mine', 'u6'){double}"
+            ))
+            .unwrap();
+        let (mut d, report) = join(&world, "d", &bytes);
+        let twice = usize::from(!double.is_empty());
+        assert_eq!(report.kept, 3 + twice as u64);
+        carry_all(&mut [&mut a, &mut b, &mut c, &mut d]);
+        digests_equal(&[&a, &b, &c, &d]);
+        let conflicts = b.conflicts().unwrap();
+        assert_eq!(conflicts.len(), 2 + twice, "{conflicts:?}");
+        assert!(conflicts.iter().all(|c| c.kind == ConflictKind::Unique(vec!["u".into()])));
+        assert_eq!(
+            rows(&a, "SELECT id FROM notes WHERE u IN ('u5', 'u6') ORDER BY id"),
+            ["\"n5\"", "\"n6\""]
+        );
+        // It comes back when its value is free.
+        sql(&c, "UPDATE notes SET u = NULL WHERE id = 'n5'");
+        carry_all(&mut [&mut a, &mut b, &mut c, &mut d]);
+        digests_equal(&[&a, &b, &c, &d]);
+        assert_eq!(rows(&d, "SELECT body FROM notes WHERE u = 'u5'"), ["\"mine\""]);
+        assert!(d.verify().unwrap().problems.is_empty());
+    }
+}
+
+#[test]
+fn a_column_of_another_type_is_named_before_a_join() {
+    let (world, mut a, ..) = three();
+    let bytes = snapshot(&mut a);
+    open(&world.path("d"))
+        .execute_batch("CREATE TABLE notes (id TEXT PRIMARY KEY, body INTEGER, u TEXT); INSERT INTO notes VALUES ('p', 1, 'u')")
+        .unwrap();
+    let options = JoinOptions { name: Some("d"), fleet: Some(&world.fleet) };
+    let refused = Engine::join(&world.path("d"), &mut Cursor::new(&bytes), &options, world.options());
+    assert!(refused.is_err_and(|e| e.to_string().contains("`body` is INTEGER here and TEXT there")));
+}
+
+#[test]
+fn large_values_of_a_snapshot() {
+    let world = World::new();
+    let mut a = world.board("a");
+    sql(
+        &a,
+        "CREATE TABLE files (id INTEGER PRIMARY KEY, one BLOB, two TEXT, three BLOB, four);
+         CREATE TABLE keyed (id TEXT PRIMARY KEY, one BLOB) WITHOUT ROWID;
+         CREATE TABLE byhash (id INTEGER PRIMARY KEY, one BLOB UNIQUE)",
+    );
+    for table in ["files", "keyed", "byhash"] {
+        a.track(table, &Default::default()).unwrap();
+    }
+    sql(
+        &a,
+        "INSERT INTO files VALUES (1, randomblob(100000), hex(randomblob(40000)), randomblob(32768), randomblob(65536)),
+           (2, randomblob(32769), 'short', NULL, hex(randomblob(50000))), (3, x'', '', randomblob(500000), 7);
+         INSERT INTO keyed VALUES ('a', randomblob(90000)); INSERT INTO byhash VALUES (1, randomblob(90000))",
+    );
+    let bytes = snapshot(&mut a);
+    let (b, _) = join(&world, "b", &bytes);
+    digests_equal(&[&a, &b]);
+    for table in ["files", "keyed", "byhash"] {
+        let all = format!("SELECT * FROM {table} ORDER BY 1");
+        assert_eq!(rows(&a, &all), rows(&b, &all));
+    }
+}
+
 #[test]
 fn a_snapshot_is_signed_and_whole() {
     let (world, mut a, ..) = three();

@@ -517,7 +517,7 @@ impl Engine {
     }
 
     /// Whether incremental writing is refused for a column.
-    fn is_indexed(&self, table: &Table, column: usize) -> Result<bool> {
+    pub(crate) fn is_indexed(&self, table: &Table, column: usize) -> Result<bool> {
         let name = &table.def.columns[column].name;
         let found: Option<i64> = super::value::maybe(
             &self.db,

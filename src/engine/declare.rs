@@ -250,7 +250,14 @@ impl Engine {
         self.remove_triggers(table.tid)?;
         self.db.execute_batch("SAVEPOINT _pm_retype")?;
         for column in columns.iter().map(|at| &def.columns[*at]) {
-            if let Err(e) = self.replace_column(table, def, column) {
+            let limbo = format!(
+                "ALTER TABLE {0} DROP COLUMN {1}; ALTER TABLE {0} ADD COLUMN {2};",
+                table.limbo(),
+                quote(&column.name),
+                def.limbo_sql(column)
+            );
+            let replaced = self.replace_column(&def.name, def, column);
+            if let Err(e) = replaced.and_then(|()| Ok(self.db.execute_batch(&limbo)?)) {
                 let Error::Sqlite(e) = e else { return Err(e) };
                 if !matches!(
                     e.sqlite_error_code(),
@@ -272,8 +279,8 @@ impl Engine {
         Ok(Ok(()))
     }
 
-    fn replace_column(&self, table: &Table, def: &TableDef, column: &ColumnDef) -> Result<()> {
-        let name = &table.def.name;
+    /// Takes a column out of a table, and adds one of this name as it is in a definition.
+    pub(crate) fn replace_column(&self, name: &str, def: &TableDef, column: &ColumnDef) -> Result<()> {
         // An index over it would be in the way: it is made anew.
         let indexes = self
             .db
@@ -289,14 +296,9 @@ impl Engine {
         }
         let c = quote(&column.name);
         self.db.execute_batch(&format!(
-            "ALTER TABLE {0} DROP COLUMN {c}; ALTER TABLE {0} ADD COLUMN {1};",
-            table.sql_name,
+            "ALTER TABLE main.{0} DROP COLUMN {c}; ALTER TABLE main.{0} ADD COLUMN {1};",
+            quote(name),
             def.addable_sql(column)
-        ))?;
-        let limbo = table.limbo();
-        self.db.execute_batch(&format!(
-            "ALTER TABLE {limbo} DROP COLUMN {c}; ALTER TABLE {limbo} ADD COLUMN {};",
-            def.limbo_sql(column)
         ))?;
         for (_, sql) in &indexes {
             self.db.execute_batch(sql)?;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{CERT_MAX, Certificate, FrameFlags, Mode, VectorEntry};
-use rusqlite::params_from_iter;
+use rusqlite::{ErrorCode, params_from_iter};
 
 use super::bundle::{BundleReader, Item};
 use super::capture::note;
@@ -350,7 +350,7 @@ impl Engine {
         let mine = statement
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect::<rusqlite::Result<Vec<(String, Vec<u8>, bool)>>>()?;
-        let mut kept = 0;
+        let (mut kept, mut clashing) = (0, Vec::new());
         for (name, key, present) in mine {
             let Some(table) = self.table_named(&name).filter(|t| t.shows_shared()) else { continue };
             let copy = mine_table(&name);
@@ -385,24 +385,35 @@ impl Engine {
                     let values = row.iter().map(|v| Bind(v.borrow()));
                     Ok(self.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
                 });
-                if let Err(e) = written {
-                    // A constraint that the snapshot's rows fill: it goes to limbo and is settled there.
-                    let Error::Sqlite(e) = e else { return Err(e) };
-                    if e.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
-                        return Err(e.into());
+                match written {
+                    Err(Error::Sqlite(e))
+                        if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) =>
+                    {
+                        clashing.push((table, key, row.clone()));
+                        continue;
                     }
-                    return Err(Error::Row {
-                        table: table.def.name.clone(),
-                        reason: format!(
-                            "the row {} of this database and a row of the snapshot clash ({e}): change it here, then join",
-                            keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                        ),
-                    });
-                }
+                    written => written?,
+                };
             }
             self.note_key(&table, &keys, if row.is_some() { note::INSERT } else { note::DELETE })?;
         }
-        self.seal_here(SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() })?;
+        let blind = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
+        self.seal_here(blind)?;
+        // A row of the snapshot has a value that one of ours claims: ours is told, and then it is
+        // settled which of them is kept out.
+        for (table, key, row) in clashing {
+            let columns: Vec<usize> = (0..table.def.columns.len()).collect();
+            let sql = table.insert_sql(&columns).replacen("INSERT", "INSERT OR REPLACE", 1);
+            self.replacing(&table, &key, || {
+                self.firing(&table, || {
+                    let values = row.iter().map(|v| Bind(v.borrow()));
+                    self.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+                    Ok(())
+                })
+            })?;
+            self.note_key(&table, &read_key(&key)?, note::INSERT)?;
+            self.seal_here(blind)?;
+        }
         Ok(kept)
     }
 }

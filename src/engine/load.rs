@@ -4,7 +4,7 @@ use std::io::Read;
 
 use packmule_core::model::{DeviceId, Value};
 use packmule_core::wire::{DefId, take};
-use rusqlite::params_from_iter;
+use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
 
 use super::bundle::{BundleReader, Item};
 use super::catalog::Table;
@@ -13,6 +13,7 @@ use super::def::TableDef;
 use super::devices::trust;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::join::JoinReport;
+use super::snapshot::PART_BYTES;
 use super::value::Bind;
 use super::{Engine, OwnedValue};
 
@@ -227,8 +228,22 @@ impl Loader<'_, '_> {
         e.db.execute("UPDATE _pm_table SET state = 1 WHERE tid = ?1", [tid])?;
         e.reload_catalog()?;
         let table = e.table(tid)?;
-        e.install_capture(&table)?;
-        if there.is_some() { e.empty(&table) } else { Ok(()) }
+        if there.is_some() {
+            e.empty(&table)?;
+            // Of a table that was here, SQLite's own indexes say what is unique.
+            let here = TableDef::read(&e.db, &theirs.def.name)?;
+            let names = |d: &TableDef, unique: &[u16]| -> Vec<String> {
+                unique.iter().map(|at| d.columns[usize::from(*at)].name.to_ascii_lowercase()).collect()
+            };
+            for unique in &table.def.uniques {
+                let wanted = names(&table.def, unique);
+                if !here.uniques.iter().any(|u| names(&here, u) == wanted) {
+                    e.make_unique(&table, unique)?;
+                }
+            }
+            e.reload_catalog()?;
+        }
+        e.install_capture(&*e.table(tid)?)
     }
 
     /// A table of this name is here: its rows are ours, to be told after the snapshot's.
@@ -242,6 +257,25 @@ impl Loader<'_, '_> {
                 &theirs.name,
                 "the snapshot has a table of this name with another primary key",
             ));
+        }
+        if let Some(different) = ours.different_column(theirs) {
+            let any = format!("SELECT EXISTS (SELECT 1 FROM main.{})", super::value::quote(&theirs.name));
+            if e.db.query_row(&any, [], |row| row.get(0))? {
+                return Err(Error::cannot_track(
+                    &theirs.name,
+                    format!(
+                        "{different}, in the snapshot; make them the same, or rename the table here, then join"
+                    ),
+                ));
+            }
+            // It was tracked: its rows are copied aside, and go into what it is in the snapshot.
+            for column in theirs.columns.iter().filter(|c| c.key == 0) {
+                if let Some(at) = ours.column(&column.name)
+                    && ours.columns[at].kind()? != column.kind()?
+                {
+                    e.replace_column(&theirs.name, theirs, column)?;
+                }
+            }
         }
         let mut def = theirs.clone();
         def.columns.extend(ours.columns.iter().filter(|c| theirs.column(&c.name).is_none()).cloned());
@@ -285,6 +319,13 @@ impl Loader<'_, '_> {
         Ok(maker.columns.iter().enumerate().filter_map(here).collect())
     }
 
+    /// A part of a large value.
+    fn part(&self, n: i64) -> Result<Vec<u8>> {
+        super::value::maybe(&self.engine.db, "SELECT body FROM temp._pm_part WHERE n = ?1", [n])?.ok_or_else(
+            || Error::bundle(0, BundleProblem::Structure("a large value of a snapshot is not whole")),
+        )
+    }
+
     /// Writes a row; large values come from the parts before it.
     fn row(&mut self, table: &Table, limbo: bool, values: &[Value<'_>]) -> Result<()> {
         let e = self.engine;
@@ -303,32 +344,78 @@ impl Loader<'_, '_> {
             columns.iter().map(|at| super::value::quote(&table.def.columns[*at].name)).collect();
         let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
         let name = if limbo { table.limbo() } else { table.sql_name.clone() };
-        // A large value is put together in memory: whoever reads the row needs it there as well.
-        let mut owned = Vec::with_capacity(values.len());
-        for value in values {
-            owned.push(match value {
-                Value::Big(big) => {
-                    let mut whole: Vec<u8> = Vec::new();
-                    while (whole.len() as u64) < big.len {
-                        let sql = "DELETE FROM temp._pm_part WHERE n = (SELECT min(n) FROM temp._pm_part) RETURNING body";
-                        let part: Vec<u8> = super::value::maybe(&e.db, sql, [])?.ok_or_else(wrong)?;
-                        whole.extend(part);
-                    }
-                    if big.text { OwnedValue::Text(whole) } else { OwnedValue::Blob(whole) }
-                }
-                value => OwnedValue::of(*value)?,
-            });
+        // A large BLOB is written into its place part by part; text and what is indexed or read by a
+        // trigger SQLite must have whole.
+        let local = !limbo && e.has_local_triggers(table)?;
+        let mut part: i64 =
+            super::value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let (mut whole, mut streamed) = (Vec::with_capacity(values.len()), Vec::new());
+        for (value, column) in values.iter().zip(&columns) {
+            let Value::Big(big) = value else {
+                whole.push(Some(OwnedValue::of(*value)?));
+                continue;
+            };
+            let first = part;
+            part += i64::try_from(big.len.div_ceil(PART_BYTES as u64)).map_err(|_| wrong())?;
+            let needed = big.text
+                || (table.def.without_rowid && !limbo)
+                || (local && e.triggers_read(table, *column))
+                || (!limbo && e.is_indexed(table, *column)?);
+            if !needed && i32::try_from(big.len).is_ok() {
+                streamed.push((*column, first..part, big));
+                whole.push(None);
+                continue;
+            }
+            let mut bytes: Vec<u8> = Vec::new();
+            for n in first..part {
+                bytes.extend(self.part(n)?);
+            }
+            if bytes.len() as u64 != big.len {
+                return Err(wrong());
+            }
+            whole.push(Some(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) }));
         }
         let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));
         let write = || {
-            let values = owned.iter().map(|v| Bind(v.borrow()));
+            let values = whole
+                .iter()
+                .zip(values)
+                .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)));
             Ok(e.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
         };
-        if limbo {
-            write()?
-        } else {
-            e.firing(table, write)?
+        let written = if limbo { write() } else { e.firing(table, write) };
+        match written {
+            Err(Error::Sqlite(error))
+                if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) =>
+            {
+                return Err(Error::Row {
+                    table: table.def.name.clone(),
+                    reason: format!(
+                        "a row of the snapshot breaks a constraint that this database alone has ({error}): take it away, \
+                         join, and make it again"
+                    ),
+                });
+            }
+            written => written?,
         };
+        let rowid = if streamed.is_empty() { 0 } else { e.db.last_insert_rowid() };
+        let place = if limbo { table.limbo() } else { table.def.name.clone() };
+        for (column, parts, big) in streamed {
+            let name = table.def.columns[column].name.as_str();
+            let mut blob = e.db.blob_open(MAIN_DB, place.as_str(), name, rowid, false)?;
+            let mut at = 0;
+            for n in parts {
+                let bytes = self.part(n)?;
+                blob.write_at(&bytes, at)?;
+                at += bytes.len();
+            }
+            if at as u64 != big.len {
+                return Err(wrong());
+            }
+        }
+        if part > 0 {
+            e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([part])?;
+        }
         self.report.rows += u64::from(!limbo);
         Ok(())
     }

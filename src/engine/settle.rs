@@ -255,6 +255,23 @@ impl Engine {
         Ok(())
     }
 
+    /// Writes a row by a REPLACE, and puts off the rows that it removes.
+    pub(crate) fn replacing(
+        &self,
+        table: &Table,
+        key: &[u8],
+        write: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        self.watch_evictions(table)?;
+        write()?;
+        let evicted = self.evicted(table, key)?;
+        self.db.execute_batch(&format!(
+            "DROP TRIGGER temp._pm_evict_{0}; DROP TABLE temp._pm_evicted_{0}",
+            table.tid
+        ))?;
+        evicted.iter().try_for_each(|(_, other)| self.put_off(table.tid, other))
+    }
+
     /// Claims and keys of the rows that a REPLACE removed, without the row itself. A row of which no
     /// version is remembered has no claim.
     fn evicted(&self, table: &Table, own: &[u8]) -> Result<Vec<(Option<u64>, Vec<u8>)>> {

@@ -130,7 +130,7 @@ impl Engine {
     }
 
     /// Makes a UNIQUE that others have. Rows that clash go out of the way, to be settled with the group.
-    fn make_unique(&self, table: &Table, unique: &[u16]) -> Result<()> {
+    pub(crate) fn make_unique(&self, table: &Table, unique: &[u16]) -> Result<()> {
         let names: Vec<String> =
             unique.iter().map(|at| quote(&table.def.columns[usize::from(*at)].name)).collect();
         let same: Vec<String> = names.iter().map(|c| format!("a.{c} = b.{c}")).collect();

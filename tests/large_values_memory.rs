@@ -26,6 +26,19 @@ fn memory_does_not_follow_the_size_of_a_value() {
     println!("SQLite's memory: {start} before, {highest} at its highest");
     assert_eq!(rows(&b, "SELECT length(v) FROM t"), ["40000000"]);
     assert!(highest - start < 4 << 20, "{start} → {highest}");
+
+    // So it is where a newcomer starts from a snapshot.
+    a.compact().unwrap();
+    peak(true);
+    let start = peak(false).0;
+    a.snapshot(&mut std::fs::File::create(&path).unwrap()).unwrap();
+    let join = packmule::JoinOptions { name: Some("c"), fleet: Some(&world.fleet) };
+    let mut file = std::fs::File::open(&path).unwrap();
+    let (c, _) = Engine::join(&world.path("c"), &mut file, &join, options(&world)).unwrap();
+    let (_, highest) = peak(false);
+    println!("from a snapshot: {start} before, {highest} at its highest");
+    assert_eq!(rows(&c, "SELECT length(v) FROM t"), ["40000000"]);
+    assert!(highest - start < 4 << 20, "{start} → {highest}");
 }
 
 /// What SQLite has allocated, and the most that it had since the last reset.

@@ -31,7 +31,7 @@ use packmule_core::wire::{
     SESSION_VERSION, Section, VectorEntry, take,
 };
 
-use crate::{Engine, GroupOut, ImportReport, Peer, Staged, Told};
+use crate::{Engine, GroupOut, ImportReport, Peer, Staged, Told, label};
 
 /// From so many bytes on, what came is written to the database.
 pub const STAGE_BYTES: usize = 16_384;
@@ -417,6 +417,9 @@ impl Session {
                 }
                 let peer = engine.judge_peer(certificate)?.map_err(Error::Stranger)?;
                 if peer.id == engine.identity().id {
+                    if *nonce != self.nonce {
+                        engine.note_copy()?; // No echo of our own words.
+                    }
                     return Err(Error::Itself);
                 }
                 let proof = engine.prove(&self.nonce, (peer.id, nonce))?;
@@ -472,8 +475,14 @@ impl Session {
 
     fn take_header(&mut self, engine: &mut Engine, body: &[u8]) -> Result<(), Error> {
         let peer = self.peer.as_ref().ok_or(Error::Proof)?;
-        let entries = engine.read_header(peer, body)?;
+        let mut entries = engine.read_header(peer, body)?;
         let me = engine.identity().id;
+        if engine.hear_of_self(peer, &mut entries)? {
+            return Err(Error::Anew {
+                was: me,
+                now: label(engine.identity().id, Some(&engine.identity().name)),
+            });
+        }
         for entry in entries {
             self.raise(Told {
                 author: entry.author,

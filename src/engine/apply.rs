@@ -289,6 +289,9 @@ impl Engine {
             super::store::set(&self.db, "unanswered", true)?;
         }
         self.settle()?;
+        if dev == self.me {
+            self.reload_catalog()?; // Up to where append tables are sealed.
+        }
         Ok(counts)
     }
 
@@ -364,6 +367,8 @@ impl Engine {
         if place.stream == Stream::Own {
             if table.state == State::Gathered {
                 self.write_row(writer, def, op, place)?;
+            } else if place.dev == self.me && table.state == State::Tracked {
+                self.take_back(writer, def, op, place)?;
             } else {
                 counts.waiting += 1;
             }
@@ -409,6 +414,21 @@ impl Engine {
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// Writes a row of a per-device table of ours, which was set back.
+    fn take_back(&self, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Place) -> Result<()> {
+        self.write_row(writer, def, op, place)?;
+        if !writer.table.def.append {
+            return Ok(());
+        }
+        let mut values = op.values(Shape { keys: &def.key_flags });
+        if let Some(Value::Int(id)) = values.find(|(at, _)| def.def.columns[*at].key > 0).map(|(_, v)| v) {
+            self.db
+                .prepare_cached("UPDATE _pm_table SET appended = max(appended, ?2) WHERE tid = ?1")?
+                .execute((writer.table.tid, id))?;
+        }
+        Ok(())
     }
 
     /// Makes a table's row what an op says: written, or deleted. Counters are not touched by updates.

@@ -286,7 +286,12 @@ pub fn inspect(input: impl Read) -> Result<BundleInfo> {
             Item::Header(header) => {
                 let Header { sender, receiver, wall, .. } = header.header;
                 (info.sender, info.receiver, info.wall) = (Some(sender), receiver, wall);
-                info.vector = header.vector().collect();
+                // Of the receiver's own streams earlier places come before.
+                for entry in header.vector() {
+                    info.vector
+                        .retain(|e: &VectorEntry| (e.author, e.stream) != (entry.author, entry.stream));
+                    info.vector.push(entry);
+                }
                 check = Some(HeaderCheck::of(&header));
             }
             Item::Certificate(certificate, _) => {

@@ -167,7 +167,8 @@ impl Engine {
         let said = if whole { ack(dev, stream)? } else { 0 };
         let seen: Option<u64> = super::value::maybe(
             &self.db,
-            "SELECT seq FROM _pm_context WHERE dev = ?1 AND stream = 0 AND other = ?2 AND ?3 = 0",
+            "SELECT seq FROM _pm_context JOIN _pm_device ON n = ?1 AND NOT set_back
+             WHERE dev = ?1 AND stream = 0 AND other = ?2 AND ?3 = 0",
             (peer, dev, stream.number()),
         )?;
         Ok(said.max(seen.unwrap_or(0)))

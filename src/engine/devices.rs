@@ -145,6 +145,18 @@ impl Engine {
             Some(trust @ (trust::SINGLY | trust::BY_FLEET)) => Ok(trust),
             _ => match (certificate.fleet, self.identity.fleet) {
                 (Some(theirs), Some(ours)) if theirs.fleet == ours => Ok(trust::BY_FLEET),
+                (Some(voucher), _) => {
+                    // A second history of a device has the word of the first identity's key.
+                    let trust: Option<i64> = super::value::maybe(
+                        &self.db,
+                        "SELECT trust FROM _pm_device WHERE public_key = ?1",
+                        [voucher.fleet],
+                    )?;
+                    match trust {
+                        Some(trust @ (trust::SINGLY | trust::BY_FLEET)) => Ok(trust),
+                        other => Err(stranger(other == Some(trust::REVOKED))),
+                    }
+                }
                 _ => Err(stranger(false)),
             },
         })
@@ -314,7 +326,7 @@ impl Engine {
         known.ok_or_else(|| Error::damaged("a device that was just written is not there"))
     }
 
-    /// Takes in no more frames of a device; what it wrote before stays.
+    /// Takes in no more frames of a device, nor of those that it vouches for; what they wrote before stays.
     ///
     /// # Errors
     /// [`Error::Usage`] if the device is this one, [`Error::Sqlite`].
@@ -324,9 +336,33 @@ impl Engine {
             if n == e.me {
                 return Err(Error::Usage("a device cannot revoke itself".into()));
             }
-            e.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, trust::REVOKED))?;
+            let mut revoked = vec![n];
+            while let Some(n) = revoked.pop() {
+                e.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, trust::REVOKED))?;
+                revoked.extend(e.vouched_for_by(n)?);
+            }
             Ok(())
         })
+    }
+
+    /// The trusted devices whose certificates have the word of this device's key, and nobody else's.
+    fn vouched_for_by(&self, n: i64) -> Result<Vec<i64>> {
+        let key: Option<[u8; 32]> =
+            super::value::maybe(&self.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [n])?.flatten();
+        let Some(key) = key else { return Ok(Vec::new()) };
+        let mut statement = self.db.prepare(
+            "SELECT n, certificate FROM _pm_device WHERE certificate IS NOT NULL AND trust IN (1, 2) AND n <> ?1",
+        )?;
+        let mut rows = statement.query([self.me])?;
+        let mut vouched = Vec::new();
+        while let Some(row) = rows.next()? {
+            let certificate: Vec<u8> = row.get(1)?;
+            let voucher = Certificate::decode(&certificate).ok().and_then(|c| c.fleet);
+            if voucher.is_some_and(|voucher| voucher.fleet == key) {
+                vouched.push(row.get(0)?);
+            }
+        }
+        Ok(vouched)
     }
 
     /// All devices that are known, this one first.

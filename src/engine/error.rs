@@ -82,6 +82,15 @@ pub enum Error {
         /// The first sequence number at which they differ, or before.
         seq: u64,
     },
+    /// This device is a second history of one identity, and others built on what it wrote.
+    Forked {
+        /// This device.
+        device: String,
+        /// One of those.
+        other: String,
+    },
+    /// This device was set back, and would begin a second history.
+    SetBack,
     /// A row cannot be carried.
     Row {
         /// The table.
@@ -278,6 +287,16 @@ impl fmt::Display for Error {
                 f,
                 "{device} has two histories from frame {seq} on: its database or SD card was copied, or set back to a \
                  backup, and both went on writing; nothing of the second history was taken in"
+            ),
+            Self::Forked { device, other } => write!(
+                f,
+                "this database is a second history of {device}: a copy, or set back to a backup; and {other} has built on it, \
+                 so that it cannot just go on under a new identity: make a snapshot where the first history is \
+                 (`packmule snapshot DB FILE`) and run `packmule join` with it here and on {other}; what only they wrote is kept"
+            ),
+            Self::SetBack => f.write_str(
+                "this database was set back: others have frames of this device that are not here; it takes them back \
+                 with the next `sync`, `exchange` or `import` from a device that has them: do that first",
             ),
             Self::Row { table, reason } => write!(f, "a row of `{table}` cannot be carried: {reason}"),
             Self::Device { given, candidates } if candidates.is_empty() => {

@@ -446,7 +446,9 @@ impl Engine {
                 } else if gathers {
                     self.make_gathering(def)?;
                     self.gather(tid, &def.name)
-                } else if stream == Stream::Shared && def.mode == Mode::Shared {
+                } else if (stream == Stream::Shared && def.mode == Mode::Shared)
+                    || (stream == Stream::Own && def.mode == Mode::PerDevice && dev == self.me)
+                {
                     self.db.execute_batch(&def.create_sql(false))?;
                     self.db.execute("UPDATE _pm_table SET state = 1, announced = 1 WHERE tid = ?1", [tid])?;
                     self.reload_catalog()?;

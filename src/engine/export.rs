@@ -1,11 +1,13 @@
 //! The log as a stream of records, for a peer, from what that peer is known to have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Footer, Header, MAGIC, RecordKind, Section, VectorEntry, put, write_record};
+use packmule_core::wire::{
+    Certificate, Chain, Footer, Header, MAGIC, RecordKind, Section, VectorEntry, put, write_record,
+};
 use sha2::{Digest, Sha256};
 
 use super::Engine;
@@ -152,7 +154,7 @@ impl Engine {
         };
         let have = |id: DeviceId, stream: Stream| -> Result<u64> {
             let (Some(peer), Some(dev)) = (peer, self.device_number(id)?) else { return Ok(0) };
-            if stream == Stream::Own && !self.takes_own(peer)? {
+            if stream == Stream::Own && dev != peer && !self.takes_own(peer)? {
                 return Ok(u64::MAX);
             }
             let seq: Option<u64> = super::value::maybe(
@@ -160,7 +162,8 @@ impl Engine {
                 "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3",
                 (peer, dev, stream.number()),
             )?;
-            Ok(seq.unwrap_or(0))
+            // What a device wrote itself it has, unless it says that it was set back.
+            Ok(seq.unwrap_or(if dev == peer { u64::MAX } else { 0 }))
         };
         self.write_groups(to, key, sender, receiver, with_vector, &have)
     }
@@ -292,7 +295,8 @@ impl Engine {
         with_vector: bool,
     ) -> Result<()> {
         out.raw(&MAGIC)?;
-        let vector = if with_vector { self.vector()? } else { Vec::new() };
+        let mut vector = if with_vector { self.places_of(receiver)? } else { Vec::new() };
+        vector.extend(if with_vector { self.vector()? } else { Vec::new() });
         let header = Header {
             version: packmule_core::wire::FORMAT_VERSION.into(),
             sender,
@@ -300,7 +304,7 @@ impl Engine {
             wall: self.now(),
             entries: vector.len() as u32,
         };
-        let mut buf = vec![0; 256 + vector.len() * 32];
+        let mut buf = vec![0; 256 + vector.len() * 36];
         let len = header
             .encode(&mut buf, vector.into_iter(), key)
             .map_err(|_| Error::damaged("a header without room"))?;
@@ -336,30 +340,53 @@ impl Engine {
         out: &mut RecordWriter<'_>,
         of: &dyn Fn(i64) -> bool,
     ) -> Result<()> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT n, certificate FROM _pm_device WHERE certificate IS NOT NULL ORDER BY id",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let n: i64 = row.get(0)?;
-            if n == self.me || of(n) {
-                out.record(RecordKind::Certificate, &row.get::<_, Vec<u8>>(1)?)?;
+        let mut written = BTreeSet::new();
+        let devices: Vec<i64> = self
+            .db
+            .prepare_cached("SELECT n FROM _pm_device WHERE certificate IS NOT NULL ORDER BY id")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for n in devices.into_iter().filter(|n| *n == self.me || of(*n)) {
+            for (n, certificate) in self.certificates_for(n)? {
+                if written.insert(n) {
+                    out.record(RecordKind::Certificate, &certificate)?;
+                }
             }
         }
         Ok(())
     }
 
+    /// The certificate of a device, and before it those of the devices that vouch for it.
+    pub(crate) fn certificates_for(&self, n: i64) -> Result<Vec<(i64, Vec<u8>)>> {
+        let mut chain: Vec<(i64, Vec<u8>)> = Vec::new();
+        let mut next = Some(n);
+        while let Some(n) = next.take().filter(|n| chain.iter().all(|(known, _)| known != n)) {
+            let found: Option<Vec<u8>> =
+                super::value::maybe(&self.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?
+                    .flatten();
+            let Some(bytes) = found else { break };
+            if let Some(voucher) = Certificate::decode(&bytes).ok().and_then(|c| c.fleet) {
+                let sql = "SELECT n FROM _pm_device WHERE public_key = ?1";
+                next = super::value::maybe(&self.db, sql, [voucher.fleet])?;
+            }
+            chain.push((n, bytes));
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+
     /// What is applied here, in the order of devices.
     pub(crate) fn vector(&self) -> Result<Vec<VectorEntry>> {
         let mut statement = self.db.prepare_cached(
-            "SELECT d.id, s.stream, s.seq FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev ORDER BY d.id, s.stream",
+            "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev ORDER BY d.id, s.stream",
         )?;
         let mut rows = statement.query([])?;
         let mut vector = Vec::new();
         while let Some(row) = rows.next()? {
             let stream = Stream::from_number(row.get(1)?)
                 .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
-            vector.push(VectorEntry { author: DeviceId(row.get(0)?), stream, seq: row.get(2)? });
+            let tag = Chain(row.get(3)?).tag();
+            vector.push(VectorEntry { author: DeviceId(row.get(0)?), stream, seq: row.get(2)?, tag });
         }
         Ok(vector)
     }

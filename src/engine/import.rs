@@ -15,6 +15,7 @@ use super::bundle::{BundleReader, HeaderCheck, Item};
 use super::devices::StreamPosition;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::seal::SealOptions;
+use super::twin::Mirror;
 use super::{Engine, Options, log, store};
 
 /// How far an import has come.
@@ -60,6 +61,9 @@ pub struct ImportReport {
     pub waits: Vec<Wait>,
     /// Rows of a database file that could not be sealed there.
     pub unsealed: u64,
+    /// This device, or the one whose database was taken in, turned out to be a second history of another, and
+    /// is called this now.
+    pub new_identity: Option<String>,
 }
 
 impl Engine {
@@ -81,7 +85,11 @@ impl Engine {
             e.verify_bundle(BufReader::new(&mut *bundle), &mut |done| {
                 progress(Progress { done, total, verifying: true })
             })
-        })?;
+        });
+        self.name_twin(&verified)?;
+        let verified = verified?;
+        let was = self.identity.id;
+        self.face(&verified.mirror)?;
         bundle.rewind().map_err(Error::Stream)?;
         let mut report = ImportReport::default();
         let mut reader = BundleReader::new(BufReader::new(&mut *bundle));
@@ -92,6 +100,7 @@ impl Engine {
             tell(reader.offset());
         }
         report.waits = self.waits()?;
+        report.new_identity = self.called_anew(was);
         Ok(report)
     }
 
@@ -126,8 +135,13 @@ impl Engine {
         if source.identity.id == self.identity.id {
             return Err(Error::Usage(format!("{} is this device itself, or a copy of it", path.display())));
         }
-        let behind = self.refuse_other_history(&source)?;
-        if source.can_sign() && !behind {
+        let mirror = self.refuse_other_history(&source);
+        self.name_twin(&mirror)?;
+        let (mirror, was) = (mirror?, source.identity.id);
+        if source.can_sign() && !source.db.is_readonly(rusqlite::MAIN_DB)? {
+            source.face(&mirror).map_err(of_source)?;
+        }
+        if source.can_sign() {
             match source.seal() {
                 Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => {}
                 sealed => sealed.map(|_| ()).map_err(of_source)?,
@@ -143,9 +157,11 @@ impl Engine {
         let exported = source
             .export_for_courier(&mut BufWriter::new(&mut spool), (key, self.identity.id), &have)
             .map_err(of_source)?;
+        let new_identity = source.called_anew(was);
         drop(source);
         let mut report = self.import(&mut spool, progress)?;
         report.unsealed = exported.unsealed;
+        report.new_identity = new_identity;
         Ok(report)
     }
 
@@ -167,15 +183,27 @@ impl Engine {
                 Item::Header(header) => {
                     verified.sender = Some(header.header.sender);
                     verified.vector = header.vector().collect();
+                    verified.wall = header.header.wall;
                     // The signature can be checked only when the sender's certificate is there.
                     header_check = Some(HeaderCheck::of(&header));
                 }
                 Item::Certificate(certificate, _) => match self.judge(&certificate)? {
                     Ok(_) => keys.push((certificate.device(), certificate.public_key)),
-                    Err(stranger) => strangers.push(stranger),
+                    Err(stranger) => {
+                        // Its voucher can be as new here as it is itself.
+                        let vouched =
+                            certificate.fleet.is_some_and(|v| keys.iter().any(|(_, key)| *key == v.fleet));
+                        if vouched && !stranger.revoked {
+                            keys.push((certificate.device(), certificate.public_key));
+                        } else {
+                            strangers.push(stranger);
+                        }
+                    }
                 },
-                Item::Frame(section, ..) => {
+                Item::Frame(section, frame, _) => {
                     let id = section.author;
+                    let seen = frame.context().filter(|(id, _)| *id == self.identity.id);
+                    seen.for_each(|(_, seq)| verified.mirror.has(Stream::Shared, seq));
                     if strangers.iter().all(|s| s.id != id) && self.key_for(&keys, id)?.is_none() {
                         strangers.push(Stranger { id, name: None, revoked: false });
                     }
@@ -189,7 +217,13 @@ impl Engine {
                     if verified.signed.len() < SIGNED_MAX {
                         verified.signed.insert(signed(bytes, &end));
                     }
-                    self.refuse_twin(&checkpoint, Some(&end), &key)?;
+                    if checkpoint.author == self.identity.id {
+                        let fit = self.fit(&checkpoint, Some(&end), &key)?;
+                        let position = self.position(self.me, checkpoint.stream)?.seq;
+                        verified.mirror.see(&checkpoint, fit, position);
+                    } else {
+                        self.refuse_twin(&checkpoint, Some(&end), &key)?;
+                    }
                 }
                 Item::End => break,
                 Item::State(_) | Item::Part(_) | Item::Seal(..) => {
@@ -201,6 +235,16 @@ impl Engine {
         }
         if !strangers.is_empty() {
             return Err(Error::Strangers(strangers));
+        }
+        if let Some(sender) = verified.sender {
+            let Verified { vector, mirror, .. } = &mut verified;
+            let before = vector.len();
+            self.compare_vector(sender, vector, mirror)?;
+            // A copy of this device, or a device that has another history of itself than is here: only
+            // who hears of it from a third knows which of them is the second.
+            if vector.len() < before || (sender == self.identity.id && mirror.is_apart()) {
+                return Err(Error::Twin { device: self.name_of(sender)?, seq: 1 });
+            }
         }
         if let (Some(check), Some(sender)) = (header_check, verified.sender) {
             match self.key_for(&keys, sender)? {
@@ -298,7 +342,8 @@ impl Engine {
             self.apply_waiting(report)?;
         }
         if let (false, Some(sender)) = (more, verified.sender) {
-            self.note_acknowledged(sender, &verified.vector)?;
+            let made = Some(verified.wall);
+            self.note_acknowledged(sender, &verified.vector, made)?;
         }
         report.conflicts_opened += self.open_conflicts()?.saturating_sub(conflicts_before);
         Ok(more)
@@ -423,12 +468,19 @@ impl Engine {
         Ok(None)
     }
 
-    /// What the sender of a bundle, or the peer of a session, has, and that we heard of it.
-    pub(crate) fn note_acknowledged(&self, sender: DeviceId, vector: &[VectorEntry]) -> Result<()> {
+    /// What the sender of a bundle, or the peer of a session, has, and that we heard of it. The wall time at
+    /// which it said so tells an old bundle from one of a device that was set back; in a session, it is now.
+    pub(crate) fn note_acknowledged(
+        &self,
+        sender: DeviceId,
+        vector: &[VectorEntry],
+        made: Option<i64>,
+    ) -> Result<()> {
         if sender == self.identity.id {
             return Ok(());
         }
         let peer = self.device_number_or_new(sender)?;
+        self.note_set_back(sender, vector, made)?;
         for entry in vector {
             let dev = self.device_number_or_new(entry.author)?;
             self.db
@@ -496,6 +548,10 @@ struct Next {
 pub(crate) struct Verified {
     pub sender: Option<DeviceId>,
     pub vector: Vec<VectorEntry>,
+    /// When the sender made it, by its clock.
+    pub wall: i64,
+    /// What it tells of this device's own log.
+    pub mirror: Mirror,
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
     /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
     signed: HashSet<[u8; 32]>,

@@ -190,16 +190,18 @@ impl Engine {
 
     /// Notes the rows that the snapshot's maker has not heard of, and copies them aside.
     fn collect_mine(&self, verified: &Verified) -> Result<Vec<OwnTable>> {
-        let heard = |stream: Stream| {
-            let mine = |e: &&VectorEntry| (e.author, e.stream) == (self.identity.id, stream);
-            verified.vector.iter().find(mine).map_or(0, |e| e.seq)
-        };
+        let (heard, others) = self.what_the_maker_has(&verified.vector)?;
         let mut own = Vec::new();
         for table in self.tables().iter().filter(|t| t.state == State::Tracked) {
             let stream = super::seal::stream_of(table);
             let mut unheard: Vec<Vec<u8>> = Vec::new();
-            for seq in heard(stream) + 1..=self.position(self.me, stream)?.seq {
-                self.keys_in_frame(table.tid, stream, seq, &mut unheard)?;
+            for seq in heard[usize::from(stream.number())] + 1..=self.position(self.me, stream)?.seq {
+                self.keys_in_frame(table.tid, (self.me, stream), seq, &mut unheard)?;
+            }
+            for (dev, first, last) in others.iter().filter(|_| stream == Stream::Shared) {
+                for seq in *first..=*last {
+                    self.keys_in_frame(table.tid, (*dev, stream), seq, &mut unheard)?;
+                }
             }
             let n = table.def.keys().count();
             let names: Vec<String> = (1..=n).map(|n| format!("k{n}")).collect();
@@ -226,6 +228,37 @@ impl Engine {
         Ok(own)
     }
 
+    /// Up to where the snapshot's maker has what this device wrote, by stream; and the groups of other devices
+    /// of which it has another history: nobody but this device may have them.
+    #[allow(clippy::type_complexity)]
+    fn what_the_maker_has(&self, vector: &[VectorEntry]) -> Result<([u64; 2], Vec<(i64, u64, u64)>)> {
+        let mut heard = [0; 2];
+        let mut others = Vec::new();
+        for entry in vector {
+            let Some(dev) = self.device_number(entry.author)? else { continue };
+            let position = self.position(dev, entry.stream)?.seq;
+            let same = self.chain_at(dev, entry.stream, entry.seq)?.map(|chain| chain.tag() == entry.tag);
+            if dev == self.me {
+                heard[usize::from(entry.stream.number())] = match same {
+                    Some(true) => entry.seq,
+                    Some(false) => self.certain(entry.stream, 0, entry.seq.saturating_sub(1))?,
+                    // It has more than is here, or what is folded away, which everybody has.
+                    None => self.certain(entry.stream, 0, entry.seq)?,
+                };
+            } else if same == Some(false) || (same.is_none() && entry.seq <= position) {
+                let mut groups = self.db.prepare_cached(
+                    "SELECT first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied ORDER BY last",
+                )?;
+                let groups = groups
+                    .query_map((dev, entry.stream.number()), |row| Ok((dev, row.get(0)?, row.get(1)?)))?;
+                if entry.stream == Stream::Shared && !self.is_behind(dev, entry.stream, entry.seq)? {
+                    others.extend(groups.collect::<rusqlite::Result<Vec<_>>>()?);
+                }
+            }
+        }
+        Ok((heard, others))
+    }
+
     fn own_table(&self, table: &Table, unheard: Vec<Vec<u8>>) -> Result<OwnTable> {
         let mut appended = table.appended;
         let mut dirty = Vec::new();
@@ -241,9 +274,15 @@ impl Engine {
         Ok(OwnTable { def: table.def.clone(), appended, dirty })
     }
 
-    fn keys_in_frame(&self, tid: i64, stream: Stream, seq: u64, keys: &mut Vec<Vec<u8>>) -> Result<()> {
+    fn keys_in_frame(
+        &self,
+        tid: i64,
+        (dev, stream): (i64, Stream),
+        seq: u64,
+        keys: &mut Vec<Vec<u8>>,
+    ) -> Result<()> {
         use packmule_core::wire::{Block, Ops, Shape};
-        let body = self.frame_here(self.me, stream, seq)?;
+        let body = self.frame_here(dev, stream, seq)?;
         let frame = super::log::parse(&body)?;
         let mut blocks = frame.blocks();
         while let Some(block) = blocks.next_block().map_err(super::log::bad)? {
@@ -304,6 +343,7 @@ impl Engine {
         ] {
             self.db.execute_batch(&format!("DELETE FROM _pm_{name}"))?;
         }
+        self.forget_mirror()?;
         self.reload_catalog()
     }
 

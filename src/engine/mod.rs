@@ -15,7 +15,7 @@
 //! | `export`, `bundle` | the log as a stream of records; such a stream verified |
 //! | `survey` | what a carrier needs to know: what a bundle has, what peers have, what could be given |
 //! | `import`, `apply` | frames stored, ordered, applied |
-//! | `twin` | two histories under one identity |
+//! | `twin`, `fork` | two histories under one identity, found; the second goes on under a new one |
 //! | `versions`, `columns`, `counters` | what the versions of a row make of it |
 //! | `settle` | constraints settled |
 //! | `session` | what two ends that talk need of each other's log |
@@ -43,6 +43,7 @@ mod dirty;
 mod error;
 mod evolve;
 mod export;
+mod fork;
 mod history;
 mod import;
 mod join;
@@ -74,7 +75,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ed25519_compact::SecretKey;
-use packmule_core::model::{DeviceId, WallMs};
+use packmule_core::model::{DeviceId, Stream, WallMs};
 use packmule_core::wire::{CERT_MAX, Certificate};
 use rusqlite::{Connection, OpenFlags};
 
@@ -401,6 +402,13 @@ impl Engine {
         }
         self.db.execute_batch("BEGIN IMMEDIATE")?;
         self.parked.set(true);
+        if self.is_set_back()? && self.load_catalog().and_then(|()| self.must_fork())? {
+            roll_back(&self.db);
+            let certain = |stream| self.certain(stream, 0, u64::MAX);
+            let common = [certain(Stream::Shared)?, certain(Stream::Own)?];
+            self.go_on_anew(common)?;
+            self.db.execute_batch("BEGIN IMMEDIATE")?;
+        }
         let result = self.load_catalog().and_then(|()| work(self)).and_then(|result| {
             self.remove_local_triggers()?;
             self.db.execute_batch("COMMIT")?;

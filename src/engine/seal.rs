@@ -16,7 +16,7 @@ use super::columns::Columns;
 use super::declare::Stamp;
 use super::def::TableDef;
 use super::dirty::{mask_columns, masks};
-use super::error::Result;
+use super::error::{Error, Result};
 use super::log::GroupWriter;
 use super::rows::{Change, RowReader};
 use super::settle::claim_of;
@@ -121,6 +121,10 @@ impl Engine {
         let mut report = SealReport::default();
         if streams == [false; 2] {
             return Ok(report);
+        }
+        if self.is_set_back()? {
+            let nothing_but_answer = options.answer && options.retire.is_none();
+            return if nothing_but_answer { Ok(report) } else { Err(Error::SetBack) };
         }
         let lamport = (store::get::<u64>(&self.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
         store::set(&self.db, "lamport", lamport)?;

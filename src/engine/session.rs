@@ -14,7 +14,8 @@ use rusqlite::OptionalExtension;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::import::ImportReport;
 use super::seal::SealOptions;
-use super::{Engine, log};
+use super::twin::Mirror;
+use super::{Engine, log, store};
 
 /// The other end of a session, once its certificate was judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +69,12 @@ impl Engine {
         Ok(found.flatten())
     }
 
-    /// The certificate of an author.
-    pub(crate) fn author_certificate(&self, dev: i64) -> Result<Option<Vec<u8>>> {
-        self.reading(|e| e.certificate_of(dev))
+    /// The certificate of an author, and before it those of the devices that vouch for it.
+    pub(crate) fn author_certificates(&self, dev: i64) -> Result<Vec<(DeviceId, Vec<u8>)>> {
+        self.reading(|e| {
+            let chain = e.certificates_for(dev)?;
+            chain.into_iter().map(|(n, bytes)| Ok((e.device_id(n)?, bytes))).collect()
+        })
     }
 
     /// Whom a certificate names; an error if it is damaged, a stranger if it is not trusted.
@@ -107,6 +111,11 @@ impl Engine {
         self.reading(Self::vector)
     }
 
+    /// Places in the log of the peer itself, for it to compare.
+    pub(crate) fn session_places(&self, peer: DeviceId) -> Result<Vec<VectorEntry>> {
+        self.reading(|e| e.places_of(Some(peer)))
+    }
+
     /// A signed header with these entries.
     pub(crate) fn session_header(&self, to: DeviceId, entries: &[VectorEntry]) -> Result<Vec<u8>> {
         let header = Header {
@@ -116,7 +125,7 @@ impl Engine {
             wall: self.now(),
             entries: entries.len() as u32,
         };
-        let mut buf = vec![0; 256 + entries.len() * 32];
+        let mut buf = vec![0; 256 + entries.len() * 36];
         let len = header
             .encode(&mut buf, entries.iter().copied(), self.signing_key()?)
             .map_err(|_| Error::damaged("a header without room"))?;
@@ -247,6 +256,7 @@ impl Engine {
     pub(crate) fn take_staged(&mut self, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
         let before = report.clone();
         let taken = self.transaction(|e| e.stage(staged, report));
+        self.name_twin(&taken)?;
         if taken.is_err() {
             *report = before;
         }
@@ -260,6 +270,23 @@ impl Engine {
             }
         }
         taken
+    }
+
+    /// Notes for people that there is a copy of this device.
+    pub(crate) fn note_copy(&mut self) -> Result<()> {
+        self.transaction(|e| {
+            let what = "a copy of this device was at the other end of a line: whichever of the two meets another device \
+                        second goes on under a new identity";
+            store::notice(&e.db, what, e.now())
+        })
+    }
+
+    /// Notes durably if two histories of a device were found.
+    pub(crate) fn name_twin<R>(&mut self, found: &Result<R>) -> Result<()> {
+        match found {
+            Err(Error::Twin { device, seq }) => self.transaction(|e| e.note_twin(device, *seq)),
+            _ => Ok(()),
+        }
     }
 
     fn stage(&self, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
@@ -363,7 +390,20 @@ impl Engine {
 
     /// Notes what a peer has. The header is the peer's own, and signed.
     pub(crate) fn note_vector(&mut self, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
-        self.transaction(|e| e.note_acknowledged(peer, entries))
+        self.transaction(|e| e.note_acknowledged(peer, entries, None))
+    }
+
+    /// Compares a peer's vector with what is here, and draws the consequences of what it tells of this device
+    /// itself. Whether that goes on under a new identity.
+    ///
+    /// # Errors
+    /// [`Error::Twin`] if the peer has another history of a third device than is here.
+    pub(crate) fn hear_of_self(&mut self, peer: &Peer, entries: &mut Vec<VectorEntry>) -> Result<bool> {
+        let mut mirror = Mirror::default();
+        let compared = self.transaction(|e| e.compare_vector(peer.id, entries, &mut mirror));
+        self.name_twin(&compared)?;
+        compared?;
+        self.face(&mirror)
     }
 
     /// Reads a peer's signed header.

@@ -77,8 +77,9 @@ impl Engine {
                 }
                 Item::Certificate(..) | Item::Frame(..) => {}
                 Item::Checkpoint(checkpoint, _, end) => {
-                    // Under our name, and not our history: it is not ours to say what it is worth.
+                    // A copy of this device made it: it is not ours to say what it is worth.
                     if checkpoint.author == self.identity.id
+                        && survey.sender == Some(self.identity.id)
                         && let Some(key) = self.trusted_key(checkpoint.author)?
                     {
                         self.refuse_twin(&checkpoint, Some(&end), &key)?;
@@ -113,6 +114,7 @@ impl Engine {
                     Item::Header(header) => {
                         verified.sender = Some(header.header.sender);
                         verified.vector = header.vector().collect();
+                        verified.wall = header.header.wall;
                         check = Some(HeaderCheck::of(&header));
                     }
                     Item::Certificate(certificate, bytes)
@@ -133,7 +135,8 @@ impl Engine {
             if !check.verify(&key) {
                 return Err(Error::bundle(0, BundleProblem::Signature(e.name_of(sender)?)));
             }
-            e.note_acknowledged(sender, &verified.vector)
+            e.compare_vector(sender, &mut verified.vector, &mut verified.mirror)?;
+            e.note_acknowledged(sender, &verified.vector, Some(verified.wall))
         })
     }
 
@@ -169,7 +172,8 @@ impl Engine {
             let mut statement = e.db.prepare_cached(
                 "SELECT d.id, stream, max(seq) FROM (
                    SELECT dev, stream, seq FROM _pm_ack WHERE peer = ?1
-                   UNION ALL SELECT other, 0, seq FROM _pm_context WHERE dev = ?1)
+                   UNION ALL SELECT other, 0, seq FROM _pm_context JOIN _pm_device ON n = ?1 AND NOT set_back
+                   WHERE dev = ?1)
                  JOIN _pm_device d ON d.n = dev GROUP BY d.id, stream",
             )?;
             let mut rows = statement.query([peer])?;

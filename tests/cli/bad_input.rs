@@ -138,9 +138,13 @@ fn a_cloned_database() {
         desk.sql(file, &format!("INSERT INTO settings VALUES ('{file}', 1, NULL)"));
     }
     desk.run("merge base.db north.db").ok();
-    let before = (desk.dump("base.db"), desk.dump("clone.db"));
+    desk.run("seal clone.db").ok();
+    std::fs::rename(desk.path("clone.db.pmkey"), desk.path("key")).unwrap();
     has(&desk.run("merge base.db clone.db").refused("clone.db"), &["north-", "two histories"]);
-    assert_eq!((desk.dump("base.db"), desk.dump("clone.db")), before);
+    std::fs::rename(desk.path("key"), desk.path("clone.db.pmkey")).unwrap();
+    has(&desk.run("merge base.db clone.db").ok(), &["it was a second history", "goes on as north-"]);
+    has(&desk.run("status clone.db").ok(), &["second history of north-", "packmule retire clone.db "]);
+    has(&desk.run("status base.db").ok(), &["north-", "two histories"]);
 }
 
 #[test]

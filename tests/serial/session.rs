@@ -313,3 +313,83 @@ fn an_unfinished_group_does_not_hinder_a_bundle() {
     digests_equal(&[&a, &b]);
     assert!(b.verify().unwrap().problems.is_empty());
 }
+
+/// A copy of a database, with its key.
+fn copy(of: &Engine, world: &World, name: &str) -> Engine {
+    let to = world.path(name);
+    sql(of, &format!("VACUUM INTO '{}'", to.display()));
+    let key = |db: &std::path::Path| db.with_extension("db.pmkey");
+    std::fs::copy(key(of.path()), key(&to)).unwrap();
+    common::open(&to).execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    Engine::open_with(&to, world.options()).unwrap()
+}
+
+/// A board, the base that it met, and a copy of the board.
+fn copied(world: &World) -> (Engine, Engine, Engine) {
+    let (mut a, mut base) = (board(world, "a"), world.base("base"));
+    fill(&a, "common", 5, 10);
+    exchange(&mut a, &mut base, 4_096);
+    let copy = copy(&a, world, "copy");
+    (a, base, copy)
+}
+
+#[test]
+fn a_device_that_was_set_back_takes_its_frames_in_again() {
+    let world = World::new();
+    let (mut a, mut base, mut old) = copied(&world);
+    fill(&a, "lost", 20, 10);
+    sql(&a, "INSERT INTO readings (v) VALUES (1), (2)");
+    exchange(&mut a, &mut base, 4_096);
+    drop(a);
+    let (one, two) = exchange(&mut old, &mut base, 4_096);
+    assert!(one.error.is_none() && two.error.is_none(), "{:?} {:?}", one.error, two.error);
+    digests_equal(&[&old, &base]);
+    assert_eq!(rows(&old, "SELECT count(*) FROM readings"), ["2"]);
+    sql(&old, "INSERT INTO readings (v) VALUES (3)");
+    exchange(&mut old, &mut base, 4_096);
+    assert_eq!(rows(&base, "SELECT count(*), count(DISTINCT device) FROM readings"), ["3|1"]);
+}
+
+#[test]
+fn a_second_history_goes_on_under_a_new_identity_in_the_next_session() {
+    let world = World::new();
+    let (mut a, mut base, mut twin) = copied(&world);
+    for (engine, name) in [(&mut a, "a"), (&mut twin, "twin")] {
+        for n in 0..3 {
+            fill(engine, &format!("{name}{n}"), 2, 10);
+            sql(engine, "INSERT INTO readings (v) VALUES (1)");
+            engine.seal().unwrap();
+        }
+    }
+    let was = a.identity().id;
+    exchange(&mut a, &mut base, 4_096);
+    let (one, two) = exchange(&mut twin, &mut base, 4_096);
+    assert!(
+        matches!(&one.error, Some(e @ Error::Anew { was: id, .. }) if *id == was && e.is_anew()),
+        "{:?}",
+        one.error
+    );
+    assert!(two.error.is_some_and(|e| e.is_anew()));
+    assert_ne!(twin.identity().id, was);
+    let (one, two) = exchange(&mut twin, &mut base, 4_096);
+    assert!(one.error.is_none() && two.error.is_none(), "{:?} {:?}", one.error, two.error);
+    exchange(&mut a, &mut base, 4_096);
+    digests_equal(&[&a, &twin, &base]);
+    assert_eq!(rows(&base, "SELECT count(*) FROM t"), ["17"]);
+    assert_eq!(rows(&base, "SELECT count(*), count(DISTINCT device) FROM readings"), ["6|2"]);
+    assert!(base.status().unwrap().notices.iter().any(|n| n.contains("two histories")));
+    assert!(twin.status().unwrap().notices.iter().any(|n| n.contains("second history")));
+    assert!(base.conflicts().unwrap().is_empty() && twin.verify().unwrap().problems.is_empty());
+}
+
+#[test]
+fn two_copies_at_one_line_are_named_and_change_nothing_else() {
+    let world = World::new();
+    let (mut a, _base, mut twin) = copied(&world);
+    let (one, two) = exchange(&mut a, &mut twin, 4_096);
+    assert!(matches!(one.error, Some(Error::Itself)) && two.error.is_some());
+    for engine in [&a, &twin] {
+        assert!(engine.status().unwrap().notices.iter().any(|n| n.contains("copy of this device")));
+    }
+    assert_eq!(a.identity(), twin.identity());
+}

@@ -210,7 +210,7 @@ pub fn certificate(key: &KeyPair, name: &str, base: bool, fleet: Option<&KeyPair
     a
 }
 
-/// `vector` has (author, stream, seq).
+/// `vector` has (author, stream, seq); the tags are the first bytes of the authors.
 pub fn header(key: &KeyPair, to: Option<[u8; 16]>, wall: i64, vector: &[([u8; 16], u8, u64)]) -> Asm {
     let mut a = Asm::new();
     a.uint("version", 1).raw("sender", &id(key));
@@ -220,7 +220,7 @@ pub fn header(key: &KeyPair, to: Option<[u8; 16]>, wall: i64, vector: &[([u8; 16
     };
     a.int("wall", wall).uint("entries", vector.len() as u64);
     for (author, stream, seq) in vector {
-        a.raw("author", author).u8("stream", *stream).uint("seq", *seq);
+        a.raw("author", author).u8("stream", *stream).uint("seq", *seq).raw("tag", &author[..4]);
     }
     let digest = sha(&[b"packmule/1 header", &a.bytes]);
     a.raw("signature", &sign(&key.sk, &digest));

@@ -556,6 +556,7 @@ fn check_header(name: &str, title: &str, to: Option<[u8; 16]>, vector: &[([u8; 1
             author: DeviceId(*author),
             stream: Stream::from_number(*stream).unwrap(),
             seq: *seq,
+            tag: [author[0]; 4],
         })
         .collect();
     let header = Header {

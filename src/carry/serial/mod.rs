@@ -181,8 +181,16 @@ pub fn sync(
 ) -> Result<Progress, Error> {
     on_line(options, stop, |line| {
         let mut end = End::new(engine, options, line, stop, tell, false);
-        end.run()?;
-        Ok(end.progress)
+        loop {
+            match end.run() {
+                Ok(()) => return Ok(end.progress),
+                Err(Error::Session(e)) if e.is_anew() => {
+                    (end.tell)(Status::Failed(&Error::Session(e)));
+                    end.again()?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
     })
 }
 
@@ -204,7 +212,9 @@ pub fn serve(
                 Err(Error::Stopped) => break,
                 Err(e) => {
                     (end.tell)(Status::Failed(&e));
-                    end.pause(AFTER_FAILURE);
+                    if !matches!(&e, Error::Session(e) if e.is_anew()) {
+                        end.pause(AFTER_FAILURE);
+                    }
                 }
             }
             end.again()?;

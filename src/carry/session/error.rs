@@ -26,6 +26,13 @@ pub enum Error {
     },
     /// Both ends are the same device.
     Itself,
+    /// This device was a second history of another, and has taken a new identity: begin a new session.
+    Anew {
+        /// Who it was.
+        was: DeviceId,
+        /// What it is called now.
+        now: String,
+    },
     /// The ends have no version in common.
     Version {
         /// The peer's highest.
@@ -35,6 +42,13 @@ pub enum Error {
     Proof,
     /// The peer sent what makes no sense.
     Protocol(&'static str),
+}
+
+impl Error {
+    /// Whether one of the ends has taken a new identity, so that a new session gets further.
+    pub fn is_anew(&self) -> bool {
+        matches!(self, Self::Anew { .. } | Self::Refused { why: Refusal::Anew, .. })
+    }
 }
 
 impl From<EngineError> for Error {
@@ -95,12 +109,21 @@ impl std::fmt::Display for Error {
                         f,
                         "{by} has another history of the device {about}: a database or SD card was copied, or set back"
                     ),
+                    (Refusal::Anew, _) => write!(
+                        f,
+                        "{by} was a second history of the device {about}, a copy or set back, and goes on under a new identity"
+                    ),
                     (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
                     (Refusal::Failed, _) => {
                         write!(f, "something failed at the other end: {by} tells there what")
                     }
                 }
             }
+            Self::Anew { was, now } => write!(
+                f,
+                "this database was a second history of the device {was}, a copy or set back: it goes on as {now}, with all \
+                 that it wrote"
+            ),
             Self::Itself => {
                 f.write_str("both ends are the same device, or one is a copy of the other: nothing was done")
             }

@@ -1,9 +1,7 @@
 //! What one end says: messages, the frames that the other lacks, and why it stops.
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{
-    Message, RECORD_HEAD_LEN, RecordKind, Refusal, Section, VectorEntry, put, write_record,
-};
+use packmule_core::wire::{Message, RECORD_HEAD_LEN, RecordKind, Refusal, Section, put, write_record};
 
 use super::{Error, Phase, RECORD_BEFORE_PROOF, Sending, Session};
 use crate::{Engine, Error as EngineError, GroupOut, Told};
@@ -52,8 +50,11 @@ impl Session {
     pub(super) fn begin_group(&mut self, engine: &mut Engine, group: GroupOut) -> Result<(), Error> {
         let Section { author, stream } = group.section;
         if !self.introduced.contains(&author) && author != engine.identity().id {
-            if let Some(certificate) = engine.author_certificate(group.dev)? {
-                self.put(RecordKind::Certificate, &certificate)?;
+            for (id, certificate) in engine.author_certificates(group.dev)? {
+                if !self.introduced.contains(&id) {
+                    self.put(RecordKind::Certificate, &certificate)?;
+                    self.introduced.push(id);
+                }
             }
             self.introduced.push(author);
         }
@@ -76,11 +77,9 @@ impl Session {
         let vector = engine.session_vector()?;
         let me = engine.identity().id;
         let first = self.vector.is_empty();
-        let changed: Vec<VectorEntry> = vector
-            .iter()
-            .filter(|entry| entry.author == me || !self.vector.contains(entry))
-            .copied()
-            .collect();
+        let mut changed = if first { engine.session_places(peer)? } else { Vec::new() };
+        let news = vector.iter().filter(|entry| entry.author == me || !self.vector.contains(entry));
+        changed.extend(news.copied());
         if first || changed.iter().any(|entry| !self.vector.contains(entry)) {
             let header = engine.session_header(peer, &changed)?;
             self.put(RecordKind::Header, &header)?;
@@ -118,6 +117,7 @@ impl Session {
                 all.first().map(|s| (if s.revoked { Refusal::Revoked } else { Refusal::Stranger }, s.id))
             }
             Error::Itself => Some((Refusal::Itself, about)),
+            Error::Anew { was, .. } => Some((Refusal::Anew, *was)),
             Error::Version { .. } => Some((Refusal::Version, about)),
             Error::Engine(EngineError::Twin { .. }) => {
                 Some((Refusal::Twin, self.section.map_or(about, |s| s.author)))

@@ -338,6 +338,26 @@ impl<'a> Frame<'a> {
         Context { rest: self.contexts }
     }
 
+    /// Writes the same blocks under another head, which is no longer: another place in another stream.
+    /// Returns the length, and by how many bytes every offset in it is less.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if `buf` is too short, or the head longer.
+    pub fn moved(
+        &self,
+        buf: &mut [u8],
+        seq: u64,
+        group: Option<GroupStart<'_>>,
+    ) -> Result<(usize, u32), NoRoom> {
+        let mut writer = FrameWriter::new(buf, self.head.flags, seq, group)?;
+        let old = self.bytes.len() - CRC_LEN - self.blocks.len();
+        let less = old.checked_sub(writer.len).ok_or(NoRoom)? as u32;
+        let end = writer.len + self.blocks.len();
+        writer.buf.get_mut(writer.len..end).ok_or(NoRoom)?.copy_from_slice(self.blocks);
+        writer.len = end;
+        Ok((writer.finish().len(), less))
+    }
+
     /// The blocks, in order.
     pub fn blocks(&self) -> Blocks<'a> {
         Blocks { rest: self.blocks, end: self.bytes.len() - CRC_LEN }

@@ -167,6 +167,8 @@ pub struct VectorEntry {
     pub stream: Stream,
     /// The sender has all up to here.
     pub seq: u64,
+    /// [`super::Chain::tag`] there: another tag at the same place is another history.
+    pub tag: [u8; 4],
 }
 
 /// Who sends, when, to whom, and what it has; signed by the sender.

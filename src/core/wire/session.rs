@@ -27,6 +27,8 @@ pub enum Refusal {
     Damaged,
     /// Something failed at this end: its disk, its database.
     Failed,
+    /// It was a second history of a device, and goes on under a new identity in a new session.
+    Anew,
 }
 
 /// One message.

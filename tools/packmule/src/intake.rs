@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use packmule::{Engine, Error, ImportReport};
+use packmule::{Engine, Error, ImportReport, label};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, engine_text, io_text};
@@ -203,8 +203,17 @@ impl<'a> Intake<'a> {
     }
 
     fn tell_people(&self, open: u64, out: &mut Out<'_>) {
+        let own = label(self.engine.identity().id, Some(&self.engine.identity().name));
         for (path, report) in &self.taken {
             say!(out, "{}: {}", shown(path), summary(report));
+            if let Some(name) = &report.new_identity {
+                say!(
+                    out,
+                    "  {} was a second history of a device, a copy or set back: it goes on as {name}, with all that it wrote; \
+                     `packmule status` tells more",
+                    if *name == own { "this database" } else { "it" }
+                );
+            }
             if report.unsealed > 0 {
                 say!(
                     out,
@@ -332,6 +341,7 @@ pub fn report_json(report: &ImportReport) -> Value {
         "ops_waiting": report.ops_waiting,
         "conflicts_opened": report.conflicts_opened,
         "unsealed": report.unsealed,
+        "new_identity": report.new_identity,
         "waits": report.waits.iter().map(|wait| json!({
             "author": wait.author,
             "frames": [wait.frames.0, wait.frames.1],

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{json_path, of_db, open_to_read};
 use crate::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_database};
 use crate::output::{columns, say};
 use crate::show::{clock_wrong, count, iso, now, number, quoted, shown, size, time};
 use crate::sources::{self, Kind};
@@ -96,7 +96,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         );
     }
     for notice in &status.notices {
-        say!(out, "  notice       {notice}");
+        say!(out, "  notice       {}", with_database(notice, &quoted(path)));
     }
     Ok(())
 }

@@ -58,6 +58,7 @@ pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Status::Silent => bar.say("the other end is not heard; waiting"),
         Status::Heard => bar.say("the other end is heard again"),
         Status::Moving(progress) => bar.show(progress),
+        Status::Failed(e) => bar.say(&format!("{e}; beginning again")),
         _ => {}
     });
     bar.clear();

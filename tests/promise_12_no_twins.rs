@@ -1,0 +1,405 @@
+//! Promise 12: one identity with two histories is found, named, and neither history is lost.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+use std::path::{Path, PathBuf};
+
+use common::*;
+use packmule::{Engine, Error, JoinOptions, TrackOptions};
+
+const SQL: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v);
+                   CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
+
+fn key_of(db: &Path) -> PathBuf {
+    let mut name = db.as_os_str().to_owned();
+    name.push(".pmkey");
+    name.into()
+}
+
+/// A copy of a device, as of an SD card's image; its key too.
+fn copy(of: &Engine, world: &World, name: &str) -> PathBuf {
+    let to = world.path(name);
+    let _ = std::fs::remove_file(&to);
+    sql(of, &format!("VACUUM INTO '{}'", to.display()));
+    std::fs::copy(key_of(of.path()), key_of(&to)).unwrap();
+    open(&to).execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    to
+}
+
+fn device(world: &World, path: &Path) -> Engine {
+    Engine::open_with(path, world.options()).unwrap()
+}
+
+/// A board with two tables, and a base that has met it.
+fn met(world: &World) -> (Engine, Engine) {
+    let mut a = world.board("a");
+    sql(&a, SQL);
+    a.track("t", &TrackOptions::default()).unwrap();
+    a.track("log", &append()).unwrap();
+    sql(&a, "INSERT INTO t VALUES ('both', 0); INSERT INTO log (v) VALUES (0)");
+    let mut base = world.base("base");
+    carry(&mut a, &mut base);
+    carry(&mut base, &mut a);
+    (a, base)
+}
+
+fn write(engine: &mut Engine, what: &str, times: u32) {
+    for n in 0..times {
+        sql(
+            engine,
+            &format!(
+                "INSERT INTO t VALUES ('{what}{n}', '{what}'); UPDATE t SET v = '{what}{n}' WHERE k = 'both'; \
+                 INSERT INTO log (v) VALUES ('{what}{n}')"
+            ),
+        );
+        engine.seal().unwrap();
+    }
+}
+
+fn logged(base: &Engine) -> Vec<String> {
+    rows(base, "SELECT v FROM log ORDER BY v")
+}
+
+fn named(engine: &Engine, word: &str) -> bool {
+    engine.status().unwrap().notices.iter().any(|notice| notice.contains(word))
+}
+
+fn rounds(devices: &mut [&mut Engine]) {
+    carry_all(devices);
+    carry_all(devices);
+}
+
+#[test]
+fn a_board_that_was_set_back_takes_its_own_frames_in_again() {
+    for whole in [false, true] {
+        let world = World::new();
+        let (mut a, mut base) = met(&world);
+        let backup = copy(&a, &world, "backup");
+        write(&mut a, "lost", 3);
+        carry(&mut a, &mut base);
+        let before = (a.identity().clone(), a.digest(false).unwrap());
+        drop(a);
+        let mut a = device(&world, &backup);
+        world.tick(1000);
+        if !whole {
+            // What it says of itself makes the base send what it lacks.
+            carry(&mut a, &mut base);
+            let bytes = bundle(&mut base, &a);
+            import(&mut a, &bytes);
+        } else {
+            import(&mut a, &whole_bundle(&mut base));
+        }
+        assert_eq!(a.identity(), &before.0, "it goes on as who it was");
+        assert_eq!(a.digest(false).unwrap(), before.1);
+        assert_eq!(logged(&a), ["0", "\"lost0\"", "\"lost1\"", "\"lost2\""]);
+        write(&mut a, "new", 2);
+        rounds(&mut [&mut a, &mut base]);
+        digests_equal(&[&a, &base]);
+        assert_eq!(logged(&base), ["0", "\"lost0\"", "\"lost1\"", "\"lost2\"", "\"new0\"", "\"new1\""]);
+        assert_eq!(rows(&base, "SELECT count(DISTINCT device) FROM log"), ["1"]);
+        assert!(a.conflicts().unwrap().is_empty() && a.verify().unwrap().problems.is_empty());
+    }
+}
+
+/// It had written before it heard of what it lost.
+#[test]
+fn a_board_that_was_set_back_and_wrote_goes_on_as_another() {
+    for sealed in [false, true] {
+        for whole in [false, true] {
+            let world = World::new();
+            let (mut a, mut base) = met(&world);
+            let backup = copy(&a, &world, "backup");
+            write(&mut a, "first", 2);
+            carry(&mut a, &mut base);
+            let id = a.identity().id;
+            drop(a);
+            let mut a = device(&world, &backup);
+            world.tick(1000);
+            if sealed {
+                write(&mut a, "second", 1);
+            } else {
+                sql(&a, "INSERT INTO t VALUES ('second', 1); UPDATE t SET v = 'second' WHERE k = 'both'");
+                sql(&a, "INSERT INTO log (v) VALUES ('second0')");
+            }
+            let bytes = if whole { whole_bundle(&mut base) } else { bundle(&mut base, &a) };
+            import(&mut a, &bytes);
+            a.seal().unwrap();
+            assert_ne!(a.identity().id, id, "sealed {sealed} whole {whole}");
+            assert!(named(&a, "second history"), "{:?}", a.status().unwrap().notices);
+            rounds(&mut [&mut a, &mut base]);
+            digests_equal(&[&a, &base]);
+            assert_eq!(logged(&base), ["0", "\"first0\"", "\"first1\"", "\"second0\""]);
+            assert_eq!(rows(&a, "SELECT count(*) FROM t"), ["4"]);
+            let conflicts = base.conflicts().unwrap();
+            assert_eq!(conflicts.len(), 1, "both wrote to one row: {conflicts:?}");
+            assert_eq!(conflicts[0].versions.len(), 2);
+            for engine in [&a, &base] {
+                assert_eq!(engine.verify().unwrap().problems, Vec::<String>::new());
+            }
+            write(&mut a, "later", 2);
+            rounds(&mut [&mut a, &mut base]);
+            digests_equal(&[&a, &base]);
+        }
+    }
+}
+
+#[test]
+fn two_boards_from_one_image_both_keep_what_they_wrote() {
+    for (of_a, of_b) in [(1, 1), (3, 1), (1, 3), (2, 2)] {
+        for unmet in [false, true] {
+            let world = World::new();
+            let (mut a, mut base) = met(&world);
+            if unmet {
+                write(&mut a, "common", 2); // Nobody knows of it yet.
+            }
+            let image = copy(&a, &world, "image");
+            let mut b = device(&world, &image);
+            write(&mut a, "a", of_a);
+            world.tick(1000);
+            write(&mut b, "b", of_b);
+            let same = a.identity().id;
+            assert_eq!(b.identity().id, same);
+            carry(&mut a, &mut base);
+            let bytes = whole_bundle(&mut b);
+            assert!(matches!(try_import(&mut base, &bytes), Err(Error::Twin { .. })));
+            assert!(named(&base, "two histories"), "{:?}", base.status().unwrap().notices);
+            let bytes = whole_bundle(&mut base);
+            import(&mut b, &bytes);
+            import(&mut a, &bytes);
+            assert_eq!(a.identity().id, same, "the first goes on");
+            assert_ne!(b.identity().id, same);
+            assert!(named(&b, "second history"));
+            rounds(&mut [&mut a, &mut b, &mut base]);
+            digests_equal(&[&a, &b, &base]);
+            let mut expected = vec!["0".to_owned()];
+            expected.extend((0..of_a).map(|n| format!("\"a{n}\"")));
+            expected.extend((0..of_b).map(|n| format!("\"b{n}\"")));
+            if unmet {
+                expected.extend(["\"common0\"".into(), "\"common1\"".into()]);
+            }
+            assert_eq!(logged(&base), expected, "each row once");
+            let all = 1 + of_a + of_b + if unmet { 2 } else { 0 };
+            assert_eq!(rows(&base, "SELECT count(*) FROM t"), [all.to_string()]);
+            assert_eq!(base.conflicts().unwrap().len(), 1);
+            for engine in [&a, &b, &base] {
+                assert_eq!(engine.verify().unwrap().problems, Vec::<String>::new());
+            }
+            // Both go on, as two devices.
+            write(&mut a, "more a", 1);
+            write(&mut b, "more b", 1);
+            rounds(&mut [&mut a, &mut b, &mut base]);
+            digests_equal(&[&a, &b, &base]);
+        }
+    }
+}
+
+/// By a bundle that has none of its own frames: what the vector says is enough.
+#[test]
+fn a_vector_shows_a_second_history() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let image = copy(&a, &world, "image");
+    let mut b = device(&world, &image);
+    write(&mut a, "a", 2);
+    write(&mut b, "b", 2);
+    carry(&mut a, &mut base);
+    let same = a.identity().id;
+    let bytes = bundle(&mut base, &b);
+    let report = import(&mut b, &bytes);
+    assert_ne!(b.identity().id, same, "{report:?}");
+    rounds(&mut [&mut a, &mut b, &mut base]);
+    digests_equal(&[&a, &b, &base]);
+    assert_eq!(logged(&base), ["0", "\"a0\"", "\"a1\"", "\"b0\"", "\"b1\""]);
+}
+
+/// Also where the groups of the second history span frames, both streams, large values, and had conflicts.
+#[test]
+fn large_groups_and_conflicts_move_with_their_writer() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let mut c = world.board("c");
+    carry(&mut base, &mut c);
+    let image = copy(&a, &world, "image");
+    let mut b = device(&world, &image);
+    sql(&c, "UPDATE t SET v = 'c' WHERE k = 'both'");
+    carry(&mut c, &mut base);
+    carry(&mut base, &mut b);
+    sql(&b, "UPDATE t SET v = 'b' WHERE k = 'both'; INSERT INTO t VALUES ('big', randomblob(200000))");
+    sql(&b, "INSERT INTO log (v) VALUES (randomblob(100000)), ('b')");
+    b.seal().unwrap();
+    sql(&b, "INSERT INTO t SELECT 'n' || value, randomblob(500) FROM json_each('[1,2,3,4,5,6,7,8,9]')");
+    b.seal().unwrap();
+    write(&mut a, "a", 1);
+    carry(&mut a, &mut base);
+    let big = rows(&b, "SELECT hex(v) FROM t WHERE k = 'big'");
+    import(&mut b, &whole_bundle(&mut base));
+    rounds(&mut [&mut a, &mut b, &mut c, &mut base]);
+    digests_equal(&[&a, &b, &c, &base]);
+    assert_eq!(rows(&c, "SELECT hex(v) FROM t WHERE k = 'big'"), big);
+    assert_eq!(rows(&base, "SELECT count(*) FROM log"), ["4"]);
+    let conflicts = base.conflicts().unwrap();
+    assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+    assert_eq!(conflicts[0].versions.len(), 2, "what it had seen it still has seen: {conflicts:?}");
+    for engine in [&a, &b, &c, &base] {
+        assert_eq!(engine.verify().unwrap().problems, Vec::<String>::new());
+    }
+}
+
+/// Who trusts the fleet trusts the first identity, and by its word the second; revoking ends both.
+#[test]
+fn the_new_identity_is_trusted_by_the_word_of_the_old_one() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let image = copy(&a, &world, "image");
+    let mut b = device(&world, &image);
+    write(&mut a, "a", 1);
+    write(&mut b, "b", 1);
+    carry(&mut a, &mut base);
+    import(&mut b, &whole_bundle(&mut base));
+    // One that has met neither.
+    let mut new = world.board("new");
+    import(&mut new, &whole_bundle(&mut b));
+    assert_eq!(rows(&new, "SELECT count(*) FROM t"), ["3"]);
+    let trusted =
+        |engine: &Engine, id| engine.devices().unwrap().into_iter().find(|d| d.id == id).unwrap().trust;
+    assert_eq!(trusted(&new, b.identity().id), "by the fleet");
+    new.revoke(a.identity().id).unwrap();
+    assert_eq!(trusted(&new, b.identity().id), "revoked");
+    sql(&b, "INSERT INTO t VALUES ('more', 1)");
+    let bytes = whole_bundle(&mut b);
+    assert!(matches!(try_import(&mut new, &bytes), Err(Error::Strangers(_))));
+    // A stranger's word is worth nothing.
+    let elsewhere = World::seeded(99);
+    let mut other = elsewhere.base("other");
+    assert!(matches!(try_import(&mut other, &bytes), Err(Error::Strangers(_))));
+}
+
+#[test]
+fn copies_that_meet_each_other_are_named_and_decide_nothing() {
+    let world = World::new();
+    let (mut a, _base) = met(&world);
+    let image = copy(&a, &world, "image");
+    let mut b = device(&world, &image);
+    write(&mut a, "a", 1);
+    write(&mut b, "b", 1);
+    let same = a.identity().id;
+    let bytes = whole_bundle(&mut b);
+    assert!(matches!(try_import(&mut a, &bytes), Err(Error::Twin { .. })));
+    assert_eq!(a.identity().id, same);
+    assert!(named(&a, "two histories"));
+}
+
+/// A third device that took in the second history says so, and starts anew from the first.
+#[test]
+fn a_device_that_has_the_second_history_is_told_by_name() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let mut c = world.board("c");
+    carry(&mut base, &mut c);
+    let image = copy(&a, &world, "image");
+    let mut b = device(&world, &image);
+    write(&mut a, "a", 2);
+    write(&mut b, "b", 2);
+    carry(&mut a, &mut base);
+    carry(&mut b, &mut c);
+    sql(&c, "INSERT INTO t VALUES ('c', 1)");
+    let bytes = whole_bundle(&mut c);
+    match try_import(&mut base, &bytes) {
+        Err(Error::Twin { device, .. }) => assert!(device.starts_with("a-"), "{device}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(rows(&base, "SELECT count(*) FROM t WHERE k = 'c'"), ["0"]);
+    // The second history itself has built nothing on what others wrote, and goes on; the third joins.
+    import(&mut b, &whole_bundle(&mut base));
+    carry(&mut b, &mut base);
+    let mut snapshot = std::io::Cursor::new(Vec::new());
+    base.snapshot(&mut snapshot).unwrap();
+    let path = c.path().to_owned();
+    drop(c);
+    let join = JoinOptions { name: None, fleet: Some(&world.fleet) };
+    let (mut c, report) = Engine::join(&path, &mut snapshot, &join, world.options()).unwrap();
+    assert!(report.new_identity && report.kept > 0, "{report:?}");
+    rounds(&mut [&mut a, &mut b, &mut c, &mut base]);
+    digests_equal(&[&a, &b, &c, &base]);
+    assert_eq!(rows(&base, "SELECT k FROM t WHERE k IN ('a1', 'b1', 'c') ORDER BY k").len(), 3);
+    assert_eq!(base.conflicts().unwrap().len(), 1, "{:?}", base.conflicts().unwrap());
+}
+
+/// A device on whose second history others have built starts anew from the first; nothing is lost either.
+#[test]
+fn a_second_history_that_others_built_on_joins() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let mut c = world.board("c");
+    carry(&mut base, &mut c);
+    let image = copy(&a, &world, "image");
+    let mut b = device(&world, &image);
+    write(&mut a, "a", 2);
+    write(&mut b, "b", 2);
+    carry(&mut a, &mut base);
+    carry(&mut b, &mut c);
+    sql(&c, "UPDATE t SET v = 'c' WHERE k = 'b0'");
+    carry(&mut c, &mut b);
+    let bytes = whole_bundle(&mut base);
+    match try_import(&mut b, &bytes) {
+        Err(e @ Error::Forked { .. }) => assert!(e.to_string().contains("packmule join"), "{e}"),
+        other => panic!("{other:?}"),
+    }
+    let mut devices = Vec::new();
+    for engine in [b, c] {
+        let mut snapshot = std::io::Cursor::new(Vec::new());
+        base.snapshot(&mut snapshot).unwrap();
+        let path = engine.path().to_owned();
+        drop(engine);
+        let join = JoinOptions { name: None, fleet: Some(&world.fleet) };
+        let (mut engine, report) = Engine::join(&path, &mut snapshot, &join, world.options()).unwrap();
+        assert!(report.new_identity && report.kept > 0, "{report:?}");
+        carry(&mut engine, &mut base);
+        devices.push(engine);
+    }
+    let [b, c] = &mut devices[..] else { panic!() };
+    rounds(&mut [&mut a, b, c, &mut base]);
+    digests_equal(&[&a, b, c, &base]);
+    assert_eq!(
+        rows(&base, "SELECT v FROM t WHERE k IN ('a0', 'b0', 'b1') ORDER BY k"),
+        ["\"a\"", "\"c\"", "\"b\""]
+    );
+    assert_eq!(logged(&base), ["0", "\"a0\"", "\"a1\"", "\"b0\"", "\"b1\""]);
+}
+
+/// The base's memory card too can be restored.
+#[test]
+fn a_base_that_was_set_back() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let backup = copy(&base, &world, "backup");
+    sql(&base, "INSERT INTO t VALUES ('base', 1)");
+    write(&mut a, "a", 3);
+    carry(&mut a, &mut base);
+    carry(&mut base, &mut a);
+    let before = base.identity().clone();
+    let digest = base.digest(true).unwrap();
+    drop(base);
+    world.tick(1000);
+    let mut base = device(&world, &backup);
+    rounds(&mut [&mut base, &mut a]);
+    assert_eq!(base.identity(), &before);
+    assert_eq!(base.digest(true).unwrap(), digest, "{:?}", base.status().unwrap());
+}
+
+/// Control: a device that never hears of the first history is not touched by any of this.
+#[test]
+fn who_hears_nothing_of_another_history_keeps_its_identity() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let same = a.identity().id;
+    for n in 0..3 {
+        write(&mut a, &format!("w{n}-"), 2);
+        rounds(&mut [&mut a, &mut base]);
+        // Old bundles, and its own, say nothing new.
+        let own = whole_bundle(&mut a);
+        import(&mut a, &own);
+    }
+    assert_eq!(a.identity().id, same);
+    assert!(a.status().unwrap().notices.is_empty() && base.status().unwrap().notices.is_empty());
+}

@@ -3,7 +3,8 @@
 //! CRC_32_AUTOSAR (polynomial 0xf4acfb13) finds any 5 flipped bits in a packet of up to 4,092 bytes.
 //! In an open connection it is xored with a key made of both ends' nonces, one for each direction: a
 //! packet of an earlier connection, or one that a loop or a login shell sends back to us, fails
-//! the check like a damaged one. A hello has key 0.
+//! the check like a damaged one. A hello has key 0. The key from nonce `a` to nonce `b` is
+//! `mix(a) xor rotate_left(mix(b + 0x9e3779b9), 7)`, and 1 for 0; `mix` is [`scramble`].
 
 use crc::{CRC_32_AUTOSAR, Crc};
 

@@ -1,0 +1,135 @@
+//! Golden vectors of the session's messages (records of kind 7), made and compared as those of `golden.rs`: laid
+//! out by hand from `FORMAT.md`, pinned in `tests/vectors`, written and read by the crate.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod asm;
+
+use asm::Asm;
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Message, RecordHead, RecordKind, Refusal, SESSION_VERSION, write_record};
+
+/// The crate writes exactly `by_hand`, a body, and reads `message` from it; both also in a record.
+fn agree(file: &str, title: &str, messages: &[(Asm, Message<'_>)]) {
+    let mut whole = Asm::new();
+    for (by_hand, message) in messages {
+        let mut buf = [0; 1024];
+        let len = message.encode(&mut buf).unwrap();
+        assert_eq!(buf[..len], by_hand.bytes, "{message:?}");
+        assert_eq!(Message::decode(&by_hand.bytes).unwrap(), *message);
+        let record = asm::record(7, by_hand);
+        let mut in_record = [0; 1100];
+        let written = write_record(&mut in_record, RecordKind::Message, &buf[..len]).unwrap();
+        assert_eq!(in_record[..written], record.bytes, "{message:?}");
+        let head = RecordHead::parse(record.bytes[..8].try_into().unwrap()).unwrap();
+        assert_eq!(head.kind, RecordKind::Message);
+        assert_eq!(head.check(&record.bytes[8..]).unwrap(), by_hand.bytes);
+        whole.all(&record);
+        // Nothing is missing at the end, and nothing may follow.
+        assert!(Message::decode(&by_hand.bytes[..by_hand.bytes.len() - 1]).is_err(), "{message:?}");
+        let longer = [&by_hand.bytes[..], &[0]].concat();
+        assert!(Message::decode(&longer).is_err(), "{message:?}");
+    }
+    whole.matches_file(file, title);
+}
+
+#[test]
+fn hello_and_proof() {
+    let (board, base) = (asm::key(1), asm::key(2));
+    let (nonce, other) = ([0x11; 32], [0x22; 32]);
+    let certificate = asm::certificate(&board, "board", false, Some(&asm::key(3)));
+    let mut hello = Asm::new();
+    hello.u8("message: hello", 0);
+    hello.u8("session: lowest", 1).u8("highest", 1).u8("format: lowest", 1).u8("highest", 1);
+    hello.raw("nonce", &nonce).run("certificate", &certificate.bytes);
+
+    let signed = [&b"packmule/1 session"[..], &asm::id(&board), &asm::id(&base), &nonce, &other].concat();
+    let signature = asm::sign(&board.sk, &signed);
+    let mut proof = Asm::new();
+    proof.u8("message: proof", 1).run("signature", &signature);
+
+    let (me, peer) = (DeviceId(asm::id(&board)), DeviceId(asm::id(&base)));
+    assert_eq!(Message::prove(&board.sk, (me, &nonce), (peer, &other)), signature);
+    assert!(Message::check_proof(&signature, &board.pk, (me, &nonce), (peer, &other)).is_ok());
+    // Neither another session's, nor the other end's own words sent back.
+    for (first, second) in [((me, &other), (peer, &nonce)), ((peer, &other), (me, &nonce))] {
+        assert!(Message::check_proof(&signature, &board.pk, first, second).is_err());
+    }
+    agree(
+        "session-hello",
+        "The first two messages of a session, as records: a board's hello and its proof to a base; seeds 01, 02, fleet 03.",
+        &[
+            (
+                hello,
+                Message::Hello {
+                    session: (SESSION_VERSION, SESSION_VERSION),
+                    format: (1, 1),
+                    nonce,
+                    certificate: &certificate.bytes,
+                },
+            ),
+            (proof, Message::Proof(&signature)),
+        ],
+    );
+}
+
+#[test]
+fn every_other_message() {
+    let author = DeviceId([0xaa; 16]);
+    let mut all = Vec::new();
+    for (stream, number, groups, frames) in
+        [(Stream::Shared, 0, 0, 127), (Stream::Own, 1, 128, i64::MAX as u64)]
+    {
+        let mut here = Asm::new();
+        here.u8("message: here", 2).raw("author", &author.0).u8("stream", number);
+        here.uint("groups", groups).uint("frames", frames);
+        all.push((here, Message::Here { author, stream, groups, frames }));
+    }
+    for (frames, bytes) in [(0, 0), (300, u64::MAX)] {
+        let mut plan = Asm::new();
+        plan.u8("message: plan", 3).uint("frames", frames).uint("bytes", bytes);
+        all.push((plan, Message::Plan { frames, bytes }));
+    }
+    for number in [1, 128, u32::MAX] {
+        let (mut idle, mut settled) = (Asm::new(), Asm::new());
+        idle.u8("message: idle", 4).uint("number", number.into());
+        settled.u8("message: settled", 5).uint("number", number.into());
+        all.extend([(idle, Message::Idle(number)), (settled, Message::Settled(number))]);
+    }
+    let reasons = [
+        Refusal::Stranger,
+        Refusal::Revoked,
+        Refusal::Itself,
+        Refusal::Version,
+        Refusal::Twin,
+        Refusal::Damaged,
+        Refusal::Failed,
+    ];
+    for (number, why) in reasons.into_iter().enumerate() {
+        let mut refused = Asm::new();
+        refused.u8("message: refused", 6).u8(&format!("why: {why:?}"), number as u8);
+        refused.raw("device", &author.0);
+        all.push((refused, Message::Refused { why, device: author }));
+    }
+    let mut bye = Asm::new();
+    bye.u8("message: bye", 7);
+    all.push((bye, Message::Bye));
+    agree("session-messages", "Every message of a session but the first two, as records.", &all);
+}
+
+#[test]
+fn what_is_no_message_is_refused() {
+    for kind in 8..128u8 {
+        assert!(Message::decode(&[kind, 0, 0, 0]).is_err(), "{kind}");
+    }
+    assert!(
+        Message::decode(&[6, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(),
+        "an eighth reason"
+    );
+    // Counts end at 2^63 - 1, as sequence numbers do.
+    for past in [0, 1] {
+        let mut here = Asm::new();
+        here.u8("", 2).raw("", &[0xaa; 16]).u8("", 0).uint("", 0).uint("", i64::MAX as u64 + past);
+        assert_eq!(Message::decode(&here.bytes).is_ok(), past == 0);
+    }
+}

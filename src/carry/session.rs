@@ -7,14 +7,17 @@
 //!
 //! # Driving it
 //! After each call that gives the session something, write out what [`Session::output`] gives, as long as it
-//! gives something and the stream takes it; call [`Session::tick`] at [`Session::deadline`] at the latest.
+//! gives something and the stream takes it; call [`Session::caught_up`] when the stream has nothing more for the
+//! moment, and [`Session::tick`] at [`Session::deadline`] at the latest.
 //! Any error ends the session: write out what `output` still has (the peer is told why), and begin a
 //! new one. Nothing that was acknowledged is lost by it.
 //!
 //! # What is durable when
-//! Frames go to the log in transactions of at least [`STAGE_BYTES`], or once a second; a group is applied
-//! only when its author's signature was verified over what is in the log. After a break, a power cut too, the peer sends
-//! what is not in the log: at most what came since the last such transaction, and the frame that was on its way.
+//! Frames go to the log as they come: at once when the stream has nothing more for the moment and they are
+//! [`SOON_BYTES`] or more, smaller ones 0.2 s later at the latest; where the stream is ahead of the database, in
+//! transactions of [`STAGE_BYTES`]. A group is applied only when its author's signature was verified over what is in
+//! the log. After a break, a power cut too, the peer sends what is not in the log: the frame that was on its
+//! way, and of whole frames less than [`SOON_BYTES`], or what came while the last transaction was being written.
 //!
 //! # Memory
 //! One frame that is being sent, and [`STAGE_BYTES`] and one frame of what came; and 40 bytes for each stream of
@@ -33,10 +36,13 @@ use packmule_core::wire::{
 
 use crate::{Engine, GroupOut, ImportReport, Peer, Staged, Told, label};
 
-/// From so many bytes on, what came is written to the database.
+/// From so many bytes on, what came is written to the database, also while more is there to be taken.
 pub const STAGE_BYTES: usize = 16_384;
+/// From so many bytes on it is written as soon as nothing more is there. A transaction for every small frame would
+/// wear an SD card for nothing.
+pub const SOON_BYTES: usize = 4_096;
 /// Or once it is so old.
-const STAGE_MS: u64 = 1_000;
+const STAGE_MS: u64 = 200;
 /// How often it is looked whether something was written here.
 const LOOK_MS: u64 = 1_000;
 /// Until a peer has proved who it is, no record of it is longer.
@@ -290,6 +296,17 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// All that has come so far was given to [`Session::receive`]: a good moment to make it durable.
+    ///
+    /// # Errors
+    /// As [`Session::receive`].
+    pub fn caught_up(&mut self, engine: &mut Engine) -> Result<(), Error> {
+        if self.staged_bytes < SOON_BYTES || self.phase == Phase::Over {
+            return Ok(());
+        }
+        self.flush(engine).map_err(|e| self.fail(e))
     }
 
     fn receive_some(&mut self, engine: &mut Engine, now_ms: u64, bytes: &mut &[u8]) -> Result<(), Error> {

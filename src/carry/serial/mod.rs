@@ -411,10 +411,14 @@ impl<'a> End<'a> {
         let mut bytes = [0; 8192];
         let mut inner = self.line.lock();
         let count = if inner.has_news() { 0 } else { inner.link.recv(&mut bytes) };
+        let more = inner.link.recv_ready() > 0;
         drop(inner);
         if count > 0 {
             moved = true;
             session.receive(self.engine, now, bytes.get(..count).unwrap_or_default())?;
+            if !more {
+                session.caught_up(self.engine)?;
+            }
         }
         session.tick(self.engine, now)?;
         loop {

@@ -23,6 +23,8 @@ pub(super) struct Port {
     /// Holds the port for us alone, and sets it.
     tty: TTYPort,
     before: Termios,
+    /// The driver's low latency was switched on, and was off before.
+    made_quick: bool,
     baud: u32,
 }
 
@@ -56,8 +58,8 @@ impl Port {
         };
         // What came before, at whatever rate, is noise.
         let _ = tty.clear(ClearBuffer::Input);
-        super::quick::make_quick(&io);
-        Ok(Self { io, tty, before, baud })
+        let made_quick = super::quick::set_quick(&io, true);
+        Ok(Self { io, tty, before, made_quick, baud })
     }
 
     /// Sets another rate, once what was written has left; one that the driver refuses changes nothing. What came and
@@ -108,6 +110,9 @@ impl Drop for Port {
     fn drop(&mut self) {
         // Another rate or a cleared queue would spoil the last bytes.
         self.drain();
+        if self.made_quick {
+            super::quick::set_quick(&self.io, false);
+        }
         let _ = tcsetattr(&self.io, OptionalActions::Now, &self.before);
     }
 }

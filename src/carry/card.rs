@@ -71,6 +71,8 @@ pub struct Exchange {
     pub removed: Vec<(PathBuf, Removed)>,
     /// Why not all could be left that others lack.
     pub not_left: Option<NotLeft>,
+    /// Devices that lack frames which are folded away here: they can go on from a snapshot alone.
+    pub behind: Vec<DeviceId>,
 }
 
 /// Why a file was stepped over.
@@ -313,6 +315,11 @@ impl Visit<'_> {
     fn leave(&mut self) -> Result<()> {
         if matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
             return Ok(());
+        }
+        for peer in self.engine.peers()?.into_iter().filter(|peer| peer.heard) {
+            if self.engine.needs_snapshot(&peer)? {
+                self.report.behind.push(peer.id);
+            }
         }
         let told_before = self.is_told()?;
         let mut told = told_before;

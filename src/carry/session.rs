@@ -28,6 +28,8 @@ mod outgoing;
 
 pub use error::Error;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{
     Checkpoint, FORMAT_VERSION, FRAME_MAX, Frame, Message, RECORD_HEAD_LEN, RecordHead, RecordKind,
@@ -63,6 +65,10 @@ pub struct Progress {
     pub taken: ImportReport,
     /// Frames that the peer has acknowledged in all, of this device's own.
     pub acknowledged: u64,
+    /// The peer lacks frames that are folded away here: it can go on from a snapshot alone, with `packmule join`.
+    pub peer_needs_snapshot: bool,
+    /// The same of this device, as the peer says.
+    pub needs_snapshot: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +115,9 @@ pub struct Session {
     peer_header: bool,
     /// What the peer has, was sent, or was told to have; in the order of authors and streams.
     told: Vec<Told>,
-    introduced: Vec<DeviceId>,
+    introduced: BTreeSet<DeviceId>,
+    /// The next group of each stream that has one for the peer, in the causal order; `None` until it is looked up.
+    heads: Option<BTreeMap<(u64, DeviceId, u8, u64), GroupOut>>,
     section_out: Option<Section>,
     sending: Option<Sending>,
     idle: u32,
@@ -118,7 +126,10 @@ pub struct Session {
     bye: bool,
     /// The vector that the peer knows of us.
     vector: Vec<VectorEntry>,
-    acks: Vec<VectorEntry>,
+    /// What it says that it has, not noted yet.
+    acks: BTreeMap<(DeviceId, u8), VectorEntry>,
+    /// Up to where it has our streams.
+    own_acked: [u64; 2],
     version: i64,
     looked: u64,
     more_out: bool,
@@ -154,7 +165,8 @@ impl Session {
             out_at: 0,
             peer_header: false,
             told: Vec::new(),
-            introduced: Vec::new(),
+            introduced: BTreeSet::new(),
+            heads: None,
             section_out: None,
             sending: None,
             idle: 0,
@@ -162,7 +174,8 @@ impl Session {
             settled_in: 0,
             bye: false,
             vector: Vec::new(),
-            acks: Vec::new(),
+            acks: BTreeMap::new(),
+            own_acked: [0; 2],
             version: engine.data_version()?,
             looked: now_ms,
             more_out: true,
@@ -451,7 +464,7 @@ impl Session {
                 Message::check_proof(signature, &peer.public_key, (peer.id, &self.peer_nonce), us)
                     .map_err(|_| Error::Proof)?;
                 engine.meet(peer)?;
-                self.introduced.push(peer.id);
+                self.introduced.insert(peer.id);
                 self.proved = true;
                 self.phase = Phase::Open;
                 for here in engine.beyond_vector()? {
@@ -481,6 +494,10 @@ impl Session {
                 self.settled_in = *count;
                 self.note_acks(engine)
             }
+            (Phase::Open, Message::Behind) => {
+                self.progress.needs_snapshot = true;
+                Ok(())
+            }
             (Phase::Open, Message::Bye) => {
                 self.peer_bye = true;
                 self.flush(engine)?;
@@ -507,17 +524,17 @@ impl Session {
                 groups: entry.seq,
                 frames: entry.seq,
             });
-            if entry.author == me {
-                let slot =
-                    self.acks.iter().filter(|a| a.author == me && a.stream != entry.stream).map(|a| a.seq);
-                self.progress.acknowledged =
-                    self.progress.acknowledged.max(entry.seq + slot.max().unwrap_or(0));
+            if let Some(own) =
+                self.own_acked.get_mut(usize::from(entry.stream.number())).filter(|_| entry.author == me)
+            {
+                *own = entry.seq.max(*own);
             }
-            match self.acks.iter_mut().find(|a| (a.author, a.stream) == (entry.author, entry.stream)) {
-                Some(ack) => ack.seq = ack.seq.max(entry.seq),
-                None => self.acks.push(entry),
+            let ack = self.acks.entry((entry.author, entry.stream.number())).or_insert(entry);
+            if entry.seq > ack.seq {
+                *ack = entry;
             }
         }
+        self.progress.acknowledged = self.own_acked.iter().sum();
         if !self.peer_header {
             self.peer_header = true;
             self.more_out = true;
@@ -531,8 +548,8 @@ impl Session {
     /// Notes durably what the peer has acknowledged.
     fn note_acks(&mut self, engine: &mut Engine) -> Result<(), Error> {
         if let (Some(peer), false) = (&self.peer, self.acks.is_empty()) {
-            engine.note_vector(peer.id, &self.acks)?;
-            self.acks.clear();
+            let entries: Vec<VectorEntry> = std::mem::take(&mut self.acks).into_values().collect();
+            engine.note_vector(peer.id, &entries)?;
         }
         Ok(())
     }

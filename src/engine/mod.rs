@@ -94,7 +94,7 @@ pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
 pub use resolve::Resolution;
 pub use seal::SealReport;
 pub use session::Peer;
-pub(crate) use session::{GroupOut, Staged, Told};
+pub(crate) use session::{GroupOut, Staged, StreamOut, Told, told_of};
 pub use snapshot::SnapshotReport;
 pub use status::{Status, TableStatus};
 pub use survey::{Span, Survey, Trusted};

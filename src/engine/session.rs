@@ -35,8 +35,27 @@ pub struct Peer {
 pub(crate) struct GroupOut {
     pub dev: i64,
     pub section: Section,
+    pub lamport: u64,
     pub first: u64,
     pub last: u64,
+}
+
+impl GroupOut {
+    /// Its place in the causal order.
+    pub(crate) fn place(&self) -> (u64, DeviceId, u8, u64) {
+        (self.lamport, self.section.author, self.section.stream.number(), self.last)
+    }
+}
+
+/// What goes to a peer next of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StreamOut {
+    /// It has all that is here, or does not take the stream.
+    Nothing,
+    /// This group.
+    Group(GroupOut),
+    /// What it lacks is folded away here: only a snapshot brings it on.
+    Folded,
 }
 
 /// Up to where a peer has a stream, and what it has of the group after that.
@@ -172,36 +191,53 @@ impl Engine {
         })
     }
 
-    /// The next group for a peer that has this much, in causal order.
-    ///
-    /// `told` is in the order of authors and streams.
-    pub(crate) fn next_group_out(&self, peer: &Peer, told: &[Told]) -> Result<Option<GroupOut>> {
+    /// What goes to a peer next of each stream of which it lacks something. `told` is in the order of authors and streams.
+    pub(crate) fn streams_out(&self, peer: &Peer, told: &[Told]) -> Result<Vec<StreamOut>> {
         self.reading(|e| {
-            let mut best: Option<((u64, DeviceId, u8, u64), GroupOut)> = None;
+            let mut all = Vec::new();
             for entry in e.vector()? {
-                let stream = entry.stream.number();
-                let known = told.binary_search_by_key(&(entry.author, stream), |t| (t.author, t.stream.number()));
-                let have = known.ok().and_then(|at| told.get(at)).map_or(0, |t| t.groups);
-                if have >= entry.seq || !wants(peer, entry.author, entry.stream) {
-                    continue;
-                }
-                let Some(dev) = e.device_number(entry.author)? else { continue };
-                let found = e
-                    .db
-                    .prepare_cached(
-                        "SELECT lamport, first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last > ?3 AND applied
-                         ORDER BY last LIMIT 1",
-                    )?
-                    .query_row((dev, stream, have), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                    .optional()?;
-                let Some((lamport, first, last)) = found else { continue };
-                let place = (lamport, entry.author, stream, last);
-                if best.as_ref().is_none_or(|(other, _)| place < *other) {
-                    let section = Section { author: entry.author, stream: entry.stream };
-                    best = Some((place, GroupOut { dev, section, first, last }));
+                let have = told_of(told, entry.author, entry.stream).map_or(0, |t| t.groups);
+                match e.next_of(peer, entry.author, entry.stream, have)? {
+                    StreamOut::Nothing => {}
+                    next => all.push(next),
                 }
             }
-            Ok(best.map(|(_, group)| group))
+            Ok(all)
+        })
+    }
+
+    /// What goes to a peer next of a stream that it has up to `have`.
+    pub(crate) fn stream_out(&self, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
+        self.reading(|e| e.next_of(peer, section.author, section.stream, have))
+    }
+
+    fn next_of(&self, peer: &Peer, author: DeviceId, stream: Stream, have: u64) -> Result<StreamOut> {
+        if !wants(peer, author, stream) {
+            return Ok(StreamOut::Nothing);
+        }
+        let Some(dev) = self.device_number(author)? else { return Ok(StreamOut::Nothing) };
+        self.next_in_log(Section { author, stream }, dev, have)
+    }
+
+    /// What follows `have` of a stream.
+    pub(crate) fn next_in_log(&self, section: Section, dev: i64, have: u64) -> Result<StreamOut> {
+        let stream = section.stream;
+        if have >= self.position(dev, stream)?.seq {
+            return Ok(StreamOut::Nothing);
+        }
+        let found = self
+            .db
+            .prepare_cached(
+                "SELECT lamport, first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last > ?3 AND applied
+                 ORDER BY last LIMIT 1",
+            )?
+            .query_row((dev, stream.number(), have), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        Ok(match found {
+            Some((lamport, first, last)) if first <= have + 1 => {
+                StreamOut::Group(GroupOut { dev, section, lamport, first, last })
+            }
+            _ => StreamOut::Folded,
         })
     }
 
@@ -211,9 +247,8 @@ impl Engine {
             let mut plan = (0, 0);
             for entry in e.vector()? {
                 let stream = entry.stream.number();
-                let known =
-                    told.binary_search_by_key(&(entry.author, stream), |t| (t.author, t.stream.number()));
-                let have = known.ok().and_then(|at| told.get(at)).map_or(0, |t| t.frames.max(t.groups));
+                let known = told_of(told, entry.author, entry.stream);
+                let have = known.map_or(0, |t| t.frames.max(t.groups));
                 if have >= entry.seq || !wants(peer, entry.author, entry.stream) {
                     continue;
                 }
@@ -314,6 +349,7 @@ impl Engine {
         }
         if groups {
             self.apply_waiting(report)?;
+            report.waits = self.waits()?;
             report.conflicts_opened += self.open_conflicts()?.saturating_sub(conflicts_before);
         }
         Ok(())
@@ -419,6 +455,12 @@ impl Engine {
     pub(crate) fn data_version(&self) -> Result<i64> {
         Ok(self.db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
     }
+}
+
+/// What is known of a stream, in a list in the order of authors and streams.
+pub(crate) fn told_of(told: &[Told], author: DeviceId, stream: Stream) -> Option<&Told> {
+    let at = told.binary_search_by_key(&(author, stream.number()), |t| (t.author, t.stream.number()));
+    at.ok().and_then(|at| told.get(at))
 }
 
 /// Whether a stream goes to a peer: the second only to who gathers it, and back to its author.

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Section, VectorEntry};
 
 use super::Engine;
 use super::bundle::{BundleReader, HeaderCheck, Item};
@@ -10,6 +11,7 @@ use super::devices::trust;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::export::Positions;
 use super::import::Verified;
+use super::session::StreamOut;
 
 /// Frames of one stream, all from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +142,7 @@ impl Engine {
         })
     }
 
-    /// The trusted devices other than this one: bases first, then by id.
+    /// The trusted devices other than this one that were not retired: bases first, then by id.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -148,7 +150,7 @@ impl Engine {
         self.reading(|e| {
             let mut statement = e.db.prepare_cached(
                 "SELECT id, base, heard IS NOT NULL, base OR name IS NULL FROM _pm_device
-                 WHERE n <> ?1 AND trust IN (?2, ?3) ORDER BY base DESC, id",
+                 WHERE n <> ?1 AND trust IN (?2, ?3) AND NOT retired ORDER BY base DESC, id",
             )?;
             let rows = statement.query_map((e.me, trust::SINGLY, trust::BY_FLEET), |row| {
                 Ok(Trusted {
@@ -184,6 +186,25 @@ impl Engine {
                 has.insert((DeviceId(row.get(0)?), stream), row.get(2)?);
             }
             Ok(has)
+        })
+    }
+
+    /// Whether a device lacks frames that are folded away here, as last heard of: it can go on from a snapshot alone.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn needs_snapshot(&self, peer: &Trusted) -> Result<bool> {
+        let has = self.acknowledged_by(peer.id)?;
+        self.reading(|e| {
+            for VectorEntry { author, stream, .. } in e.vector()? {
+                let goes = author != peer.id && (stream == Stream::Shared || peer.takes_own);
+                let Some(dev) = e.device_number(author)?.filter(|_| goes) else { continue };
+                let have = has.get(&(author, stream)).copied().unwrap_or(0);
+                if matches!(e.next_in_log(Section { author, stream }, dev, have)?, StreamOut::Folded) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         })
     }
 

@@ -3,7 +3,7 @@
 
 #[path = "support/mod.rs"]
 mod support;
-use support::Desk;
+use support::{Desk, has};
 
 #[test]
 fn a_newcomer_starts_from_what_was_compacted() {
@@ -25,4 +25,36 @@ fn a_newcomer_starts_from_what_was_compacted() {
     desk.run("export b.db b.pmb").ok();
     desk.run("import a.db b.pmb").ok();
     desk.run("retire a.db b").ok();
+}
+
+/// A newcomer that did not start from a snapshot is named by whoever has compacted, and told what to do.
+#[test]
+fn who_lacks_what_was_compacted_is_named_by_exchange() {
+    let desk = Desk::new();
+    desk.run("fleet new f.key").ok();
+    for name in ["a", "b"] {
+        desk.run(&format!("init {name}.db --name {name} --fleet f.key")).ok();
+    }
+    desk.sql("a.db", "CREATE TABLE n (id TEXT PRIMARY KEY, v); INSERT INTO n VALUES (1, 2), (3, 4)");
+    desk.run("track a.db n").ok();
+    desk.run("compact a.db").ok();
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.run("exchange b.db card").ok();
+    has(
+        &desk.run("exchange a.db card").ok(),
+        &[
+            "b-",
+            "lacks frames that are compacted away here",
+            "`packmule snapshot a.db FILE`",
+            "`packmule join`",
+        ],
+    );
+    let told = desk.run("exchange a.db card --json").json();
+    assert_eq!(told["need_snapshot"].as_array().unwrap().len(), 1);
+    // Control: what was not compacted comes as frames.
+    desk.run("init c.db --name c --fleet f.key").ok();
+    desk.sql("c.db", "CREATE TABLE m (id TEXT PRIMARY KEY, v); INSERT INTO m VALUES (1, 2)");
+    desk.run("track c.db m").ok();
+    let told = desk.run("exchange c.db card --json").json();
+    assert_eq!(told["need_snapshot"].as_array().unwrap().len(), 0);
 }

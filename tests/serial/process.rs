@@ -215,6 +215,22 @@ fn two_lines_at_once_and_one_hears_from_the_other() {
     assert_eq!(base.end(Signal::TERM), Some(0));
 }
 
+/// Who lacks what was compacted away is told so at both ends, and the exchange comes to its end.
+#[test]
+fn a_newcomer_without_a_snapshot_is_told_to_join() {
+    let desk = Desk::fleet(&["north"]);
+    fill(&desk, "north", 20, 100);
+    desk.run("compact north.db").ok();
+    desk.run("init new.db --name new --fleet fleet.key").ok();
+    let cable = cable(&desk, "wire");
+    let north = sync(&desk, "north.db", &cable.ends[0]);
+    let new = sync(&desk, "new.db", &cable.ends[1]);
+    let (north, new) = (ended(north).json(), ended(new).json());
+    let flags = |out: &Value| (out["needs_snapshot"].clone(), out["peer_needs_snapshot"].clone());
+    assert_eq!(flags(&north), (false.into(), true.into()));
+    assert_eq!(flags(&new), (true.into(), false.into()));
+}
+
 #[test]
 fn sigterm_in_the_middle_ends_it_in_good_order() {
     let desk = Desk::fleet(&["north"]);

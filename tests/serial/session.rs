@@ -429,3 +429,43 @@ fn two_copies_at_one_line_are_named_and_change_nothing_else() {
     }
     assert_eq!(a.identity(), twin.identity());
 }
+
+/// A device that was retired comes back, and what it lacks is folded away: both ends say so, the rest travels, and
+/// nothing of it comes again and again.
+#[test]
+fn a_device_whose_place_in_the_log_is_gone_is_named_and_served_what_there_is() {
+    let world = World::new();
+    let (mut a, mut b, mut c) = (board(&world, "a"), board(&world, "b"), world.base("c"));
+    fill(&a, "a", 20, 50);
+    for _ in 0..2 {
+        exchange(&mut a, &mut b, 500);
+        exchange(&mut a, &mut c, 500);
+    }
+    sql(&a, "UPDATE t SET v = 2");
+    exchange(&mut a, &mut b, 500);
+    a.retire(c.identity().id).unwrap();
+    for _ in 0..3 {
+        exchange(&mut a, &mut b, 500);
+        assert!(a.compact().unwrap().held_back_by.is_none_or(|(name, _)| !name.starts_with("c-")));
+        b.compact().unwrap();
+    }
+    // What it needs is gone; of `a`'s own rows nothing is.
+    sql(&a, "INSERT INTO readings (v) VALUES (1), (2)");
+    sql(&c, "INSERT INTO t VALUES ('of c', 1)");
+    let (one, two) = exchange(&mut a, &mut c, 500);
+    assert!(one.error.is_none() && two.error.is_none(), "{:?} {:?}", one.error, two.error);
+    let (at_a, at_c) = (one.session.progress(), two.session.progress());
+    assert!(at_a.peer_needs_snapshot && !at_a.needs_snapshot, "{at_a:?}");
+    assert!(at_c.needs_snapshot && !at_c.peer_needs_snapshot, "{at_c:?}");
+    assert!(at_c.received.0 > 0, "the rows of its own stream");
+    let waits = &at_a.taken.waits;
+    assert!(waits[0].author.starts_with("c-") && waits[0].missing.contains("packmule join"), "{waits:?}");
+    assert_eq!(rows(&a, "SELECT count(*) FROM t WHERE id = 'of c'"), ["0"]);
+    // The next time there is nothing new, and it is said again.
+    let (one, two) = exchange(&mut a, &mut c, 500);
+    assert_eq!((one.session.progress().sent.0, two.session.progress().sent.0), (0, 0));
+    assert!(one.session.progress().peer_needs_snapshot && two.session.progress().needs_snapshot);
+    // Control: one that is not behind is not told so.
+    let (one, two) = exchange(&mut a, &mut b, 500);
+    assert!(!one.session.progress().peer_needs_snapshot && !two.session.progress().needs_snapshot);
+}

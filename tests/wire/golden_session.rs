@@ -104,6 +104,7 @@ fn every_other_message() {
         Refusal::Twin,
         Refusal::Damaged,
         Refusal::Failed,
+        Refusal::Anew,
     ];
     for (number, why) in reasons.into_iter().enumerate() {
         let mut refused = Asm::new();
@@ -111,20 +112,22 @@ fn every_other_message() {
         refused.raw("device", &author.0);
         all.push((refused, Message::Refused { why, device: author }));
     }
-    let mut bye = Asm::new();
-    bye.u8("message: bye", 7);
-    all.push((bye, Message::Bye));
+    for (what, number, message) in [("bye", 7, Message::Bye), ("behind", 8, Message::Behind)] {
+        let mut alone = Asm::new();
+        alone.u8(&format!("message: {what}"), number);
+        all.push((alone, message));
+    }
     agree("session-messages", "Every message of a session but the first two, as records.", &all);
 }
 
 #[test]
 fn what_is_no_message_is_refused() {
-    for kind in 8..128u8 {
+    for kind in 9..128u8 {
         assert!(Message::decode(&[kind, 0, 0, 0]).is_err(), "{kind}");
     }
     assert!(
-        Message::decode(&[6, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(),
-        "an eighth reason"
+        Message::decode(&[6, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(),
+        "a ninth reason"
     );
     // Counts end at 2^63 - 1, as sequence numbers do.
     for past in [0, 1] {

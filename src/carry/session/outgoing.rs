@@ -1,10 +1,14 @@
 //! What one end says: messages, the frames that the other lacks, and why it stops.
 
+use std::collections::BTreeMap;
+
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{Message, RECORD_HEAD_LEN, RecordKind, Refusal, Section, put, write_record};
+use packmule_core::wire::{
+    Message, RECORD_HEAD_LEN, RecordKind, Refusal, Section, VectorEntry, put, write_record,
+};
 
 use super::{Error, Phase, RECORD_BEFORE_PROOF, Sending, Session};
-use crate::{Engine, Error as EngineError, GroupOut, Told};
+use crate::{Engine, Error as EngineError, GroupOut, StreamOut, Told, told_of};
 
 impl Session {
     /// Puts the next thing to say into `out`, if there is any.
@@ -16,8 +20,7 @@ impl Session {
             if self.bye || !self.more_out {
                 return Ok(());
             }
-            let peer = self.peer.as_ref().ok_or(Error::Proof)?;
-            let Some(group) = engine.next_group_out(peer, &self.told)? else {
+            let Some(group) = self.next_group(engine)? else {
                 self.more_out = false;
                 if self.idle_current {
                     return Ok(());
@@ -35,6 +38,7 @@ impl Session {
             self.sending = None;
             let Section { author, stream } = group.section;
             self.raise(Told { author, stream, groups: group.last, frames: group.last });
+            self.offer(engine, group.section)?;
             let checkpoint = engine.checkpoint_out(&group)?;
             return self.put(RecordKind::Checkpoint, &checkpoint);
         }
@@ -47,19 +51,70 @@ impl Session {
         self.put(RecordKind::Frame, &frame)
     }
 
+    /// The next group for the peer. It costs as little with many devices as with few: the next of each stream is
+    /// looked up once, and again only where something changed.
+    fn next_group(&mut self, engine: &Engine) -> Result<Option<GroupOut>, Error> {
+        if self.heads.is_none() {
+            self.heads = Some(BTreeMap::new());
+            let peer = self.peer.as_ref().ok_or(Error::Proof)?;
+            for next in engine.streams_out(peer, &self.told)? {
+                self.keep(next)?;
+            }
+        }
+        while let Some((place, group)) = self.heads.as_mut().and_then(BTreeMap::pop_first) {
+            // It may have come to the peer, or was folded away, since it was looked up.
+            match self.next_of(engine, group.section)? {
+                StreamOut::Group(group) if group.place() == place => return Ok(Some(group)),
+                next => self.keep(next)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_of(&self, engine: &Engine, section: Section) -> Result<StreamOut, Error> {
+        let have = told_of(&self.told, section.author, section.stream).map_or(0, |told| told.groups);
+        Ok(engine.stream_out(self.peer.as_ref().ok_or(Error::Proof)?, section, have)?)
+    }
+
+    /// Looks up what goes to the peer next of a stream, if anything has been looked up yet.
+    fn offer(&mut self, engine: &Engine, section: Section) -> Result<(), Error> {
+        if self.heads.is_none() {
+            return Ok(());
+        }
+        let next = self.next_of(engine, section)?;
+        self.keep(next)
+    }
+
+    fn keep(&mut self, next: StreamOut) -> Result<(), Error> {
+        match next {
+            StreamOut::Nothing => Ok(()),
+            StreamOut::Group(group) => {
+                if let Some(heads) = &mut self.heads {
+                    heads.insert(group.place(), group);
+                }
+                Ok(())
+            }
+            // Everything else still goes to it.
+            StreamOut::Folded if self.progress.peer_needs_snapshot => Ok(()),
+            StreamOut::Folded => {
+                self.progress.peer_needs_snapshot = true;
+                self.say(&Message::Behind)
+            }
+        }
+    }
+
     pub(super) fn begin_group(&mut self, engine: &mut Engine, group: GroupOut) -> Result<(), Error> {
         let Section { author, stream } = group.section;
         if !self.introduced.contains(&author) && author != engine.identity().id {
             for (id, certificate) in engine.author_certificates(group.dev)? {
                 if !self.introduced.contains(&id) {
                     self.put(RecordKind::Certificate, &certificate)?;
-                    self.introduced.push(id);
+                    self.introduced.insert(id);
                 }
             }
-            self.introduced.push(author);
+            self.introduced.insert(author);
         }
-        let known = self.told.iter().find(|t| (t.author, t.stream) == (author, stream));
-        let have = known.map_or(0, |t| t.frames);
+        let have = told_of(&self.told, author, stream).map_or(0, |told| told.frames);
         let next = (have + 1).clamp(group.first, group.last + 1);
         if self.section_out != Some(group.section) || next > group.first {
             let mut buf = [0; 32];
@@ -77,13 +132,21 @@ impl Session {
         let vector = engine.session_vector()?;
         let me = engine.identity().id;
         let first = self.vector.is_empty();
-        let mut changed = if first { engine.session_places(peer)? } else { Vec::new() };
-        let news = vector.iter().filter(|entry| entry.author == me || !self.vector.contains(entry));
-        changed.extend(news.copied());
-        if first || changed.iter().any(|entry| !self.vector.contains(entry)) {
-            let header = engine.session_header(peer, &changed)?;
+        let place = |entry: &VectorEntry| (entry.author, entry.stream.number());
+        let is_new = |entry: &&VectorEntry| {
+            let known = self.vector.binary_search_by_key(&place(entry), place);
+            known.ok().and_then(|at| self.vector.get(at)).is_none_or(|known| known != *entry)
+        };
+        let changed: Vec<VectorEntry> = vector.iter().filter(is_new).copied().collect();
+        if first || !changed.is_empty() {
+            let mut told = if first { engine.session_places(peer)? } else { Vec::new() };
+            told.extend(vector.iter().filter(|entry| entry.author == me || is_new(entry)).copied());
+            let header = engine.session_header(peer, &told)?;
             self.put(RecordKind::Header, &header)?;
             self.vector = vector;
+            for VectorEntry { author, stream, .. } in changed {
+                self.offer(engine, Section { author, stream })?;
+            }
         }
         Ok(())
     }

@@ -79,6 +79,8 @@ pub enum Message<'a> {
     },
     /// It will send nothing more in this session.
     Bye,
+    /// The peer lacks frames that are folded away here: it can go on from a snapshot alone.
+    Behind,
 }
 
 const PROOF_LEN: usize = 18 + 2 * 16 + 2 * 32;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::failure::{Failure, engine_text, io_text};
 use crate::output::{Out, say};
 use crate::progress::Meter;
-use crate::show::{count, number, quoted, shown};
+use crate::show::{count, number, quoted, shown, waiting};
 use crate::sources::{self, Kind};
 
 /// What is taken in, into which database.
@@ -248,15 +248,7 @@ impl<'a> Intake<'a> {
             );
         }
         for wait in &self.total.waits {
-            say!(
-                out,
-                "frames {} to {} of {} wait for frames of {} up to {}: they are applied when those come",
-                wait.frames.0,
-                wait.frames.1,
-                wait.author,
-                wait.missing,
-                wait.up_to
-            );
+            say!(out, "{}", waiting(wait));
         }
         if self.total.ops_waiting > 0 {
             say!(

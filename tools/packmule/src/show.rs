@@ -106,6 +106,27 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// What a group of frames waits for, in a sentence.
+pub fn waiting(wait: &packmule::Wait) -> String {
+    let (first, last) = wait.frames;
+    match wait.up_to {
+        // No frames bring it on.
+        0 => format!("frames {first} to {last} of {} wait for {}", wait.author, wait.missing),
+        up_to => format!(
+            "frames {first} to {last} of {} wait for frames of {} up to {up_to}: they are applied when those come",
+            wait.author, wait.missing
+        ),
+    }
+}
+
+/// What is to be done for a device that lacks what is compacted away here.
+pub fn behind(whom: &str, db: &Path) -> String {
+    format!(
+        "{whom} lacks frames that are compacted away here: run `packmule snapshot {} FILE` here, and `packmule join` with it there",
+        quoted(db)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

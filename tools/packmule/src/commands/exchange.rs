@@ -16,7 +16,7 @@ use crate::failure::{Failure, engine_text};
 use crate::intake::{report_json, summary};
 use crate::output::{Out, say};
 use crate::progress::Meter;
-use crate::show::{count, number, quoted, shown, size};
+use crate::show::{behind, count, number, quoted, shown, size, waiting};
 
 /// `packmule exchange`.
 pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -137,15 +137,10 @@ impl<'a> Told<'a> {
         }
         let waits = self.report.taken.last().map(|(_, report)| &report.waits[..]).unwrap_or_default();
         for wait in waits {
-            say!(
-                out,
-                "frames {} to {} of {} wait for frames of {} up to {}: they are applied when those come",
-                wait.frames.0,
-                wait.frames.1,
-                wait.author,
-                wait.missing,
-                wait.up_to
-            );
+            say!(out, "{}", waiting(wait));
+        }
+        for id in &self.report.behind {
+            say!(out, "{}", behind(&self.name(Some(*id)), self.db));
         }
         if self.open > 0 {
             let these = if self.open == 1 { "conflict is open" } else { "conflicts are open" };
@@ -181,6 +176,7 @@ impl<'a> Told<'a> {
                 "file": shown(file), "reason": removed(*why),
             })).collect::<Vec<_>>(),
             "not_left": self.report.not_left.as_ref().map(not_left),
+            "need_snapshot": self.report.behind.iter().map(DeviceId::to_string).collect::<Vec<_>>(),
             "conflicts_open": self.open,
         });
         if let Some(failure) = failure {

@@ -12,7 +12,7 @@ use super::{json_path, of_db, open_to_read};
 use crate::Context;
 use crate::failure::{Failure, with_database};
 use crate::output::{columns, say};
-use crate::show::{clock_wrong, count, iso, now, number, quoted, shown, size, time};
+use crate::show::{clock_wrong, count, iso, now, number, quoted, shown, size, time, waiting};
 use crate::sources::{self, Kind};
 use crate::value::{hex, json_row, read, show};
 
@@ -85,15 +85,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         columns(&rows).iter().for_each(|line| say!(out, "{line}"));
     }
     for wait in &status.waits {
-        say!(
-            out,
-            "  waiting      frames {} to {} of {}, for frames of {} up to {}",
-            wait.frames.0,
-            wait.frames.1,
-            wait.author,
-            wait.missing,
-            wait.up_to
-        );
+        say!(out, "  waiting      {}", waiting(wait));
     }
     for notice in &status.notices {
         say!(out, "  notice       {}", with_database(notice, &quoted(path)));

@@ -10,7 +10,7 @@ use super::{json_path, of_db, open};
 use crate::Context;
 use crate::failure::Failure;
 use crate::output::say;
-use crate::show::{count, quoted, shown, size};
+use crate::show::{behind, count, shown, size};
 use crate::target::Target;
 
 /// `packmule export`.
@@ -58,11 +58,7 @@ pub fn export(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "it replaces an older bundle of this device");
     }
     if report.needs_snapshot && peer.is_some() {
-        say!(
-            out,
-            "{whom} lacks frames that are compacted away here: `packmule snapshot {} FILE`, and `packmule join` there",
-            quoted(path)
-        );
+        say!(out, "{}", behind(&whom, path));
     }
     if report.frames == 0 && peer.is_some() {
         say!(

@@ -17,7 +17,7 @@ use crate::Context;
 use crate::failure::{Failure, engine_text, io_text};
 use crate::output::say;
 use crate::progress::Bar;
-use crate::show::{count, now, number, quoted, shown, size, time};
+use crate::show::{behind, count, now, number, quoted, shown, size, time, waiting};
 
 /// `packmule sync`.
 pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -80,6 +80,15 @@ pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     out.document(document);
     say!(out, "in step with {}: {}", name.as_deref().unwrap_or("nobody"), summary(&done));
+    if done.peer_needs_snapshot {
+        say!(out, "{}", behind(name.as_deref().unwrap_or("the other end"), db));
+    }
+    if done.needs_snapshot {
+        say!(out, "{}", needs_snapshot(name.as_deref().unwrap_or("the other end"), db));
+    }
+    for wait in &done.taken.waits {
+        say!(out, "{}", waiting(wait));
+    }
     if open_conflicts > 0 {
         let these = if open_conflicts == 1 { "conflict is open" } else { "conflicts are open" };
         say!(out, "{open_conflicts} {these}: `packmule conflicts {}` lists every version", quoted(db));
@@ -195,8 +204,15 @@ impl Served<'_> {
             Status::InStep(progress) => {
                 let news = since(&self.before, progress);
                 self.before = (*progress).clone();
-                let what = format!("in step with {peer}: {}", summary(&news));
-                self.change("in step", what, counts(&news));
+                let mut what = vec![format!("in step with {peer}: {}", summary(&news))];
+                if progress.peer_needs_snapshot {
+                    what.push(behind(&peer, self.db));
+                }
+                if progress.needs_snapshot {
+                    what.push(needs_snapshot(&peer, self.db));
+                }
+                what.extend(progress.taken.waits.iter().map(waiting));
+                self.change("in step", what.join("\n"), counts(&news));
             }
             Status::Baud(rate) => self.change(
                 "baud",
@@ -314,6 +330,15 @@ fn summary(done: &Progress) -> String {
     if parts.is_empty() { "nothing new on either side".into() } else { parts.join("; ") }
 }
 
+/// What is to be done here, where the other end says that this device lacks what is compacted away there.
+fn needs_snapshot(peer: &str, db: &Path) -> String {
+    format!(
+        "this device lacks frames that are compacted away on {peer}: run `packmule snapshot` there, and \
+         `packmule join {} FILE` with it here",
+        quoted(db)
+    )
+}
+
 fn counts(done: &Progress) -> Value {
     json!({
         "frames_sent": done.sent.0,
@@ -323,6 +348,9 @@ fn counts(done: &Progress) -> Value {
         "ops": done.taken.ops,
         "ops_waiting": done.taken.ops_waiting,
         "conflicts_opened": done.taken.conflicts_opened,
+        "needs_snapshot": done.needs_snapshot,
+        "peer_needs_snapshot": done.peer_needs_snapshot,
+        "waits": done.taken.waits.iter().map(waiting).collect::<Vec<_>>(),
     })
 }
 

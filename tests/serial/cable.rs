@@ -23,19 +23,30 @@ enum Ask {
     GoOn,
     /// Both ttys vanish, and others come under the same names; on its way is lost.
     Replug,
-    /// The rates that the terminals are set to.
-    Rates(Sender<[u32; 2]>),
+    /// How the terminals are set.
+    Settings(Sender<[Termios; 2]>),
 }
 
 /// One end: the terminal that the program opens, by a name that stays.
-struct End {
+pub struct End {
     master: OwnedFd,
     /// Keeps the terminal there while nobody has it open.
-    slave: std::fs::File,
+    pub slave: std::fs::File,
 }
 
 impl End {
-    fn new(link: &Path) -> Self {
+    /// What was written to the terminal and not yet read.
+    pub fn said(&self) -> String {
+        let mut all = Vec::new();
+        let mut buf = [0; 4096];
+        while let Ok(n @ 1..) = rustix::io::read(&self.master, &mut buf) {
+            all.extend_from_slice(&buf[..n]);
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    /// A new terminal with this name.
+    pub fn new(link: &Path) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -94,10 +105,10 @@ impl Cable {
         self.ask(Ask::GoOn);
     }
 
-    /// The rates that the terminals are set to.
-    pub fn rates(&self) -> [u32; 2] {
+    /// How the terminals are set.
+    pub fn settings(&self) -> [Termios; 2] {
         let (tell, told) = channel();
-        self.ask(Ask::Rates(tell));
+        self.ask(Ask::Settings(tell));
         told.recv_timeout(Duration::from_secs(60)).unwrap()
     }
 
@@ -116,8 +127,12 @@ impl Drop for Cable {
     }
 }
 
+fn settings(ends: &[End; 2]) -> [Termios; 2] {
+    [0, 1].map(|at| tcgetattr(&ends[at].slave).unwrap())
+}
+
 fn rates(ends: &[End; 2]) -> [u32; 2] {
-    [0, 1].map(|at| tcgetattr(&ends[at].slave).unwrap().output_speed())
+    settings(ends).map(|set| set.output_speed())
 }
 
 fn carry(
@@ -165,7 +180,7 @@ fn carry(
                         pending = [Vec::new(), Vec::new()];
                         (left, holds) = (None, false);
                     }
-                    Ok(Ask::Rates(tell)) => tell.send(rates(&ends)).unwrap(),
+                    Ok(Ask::Settings(tell)) => tell.send(settings(&ends)).unwrap(),
                     Err(_) => return,
                 }
                 continue;

@@ -57,10 +57,14 @@ struct Serve {
 }
 
 impl Serve {
-    fn new(desk: &Desk, db: &str, ports: &[&Path]) -> Self {
+    fn start(desk: &Desk, db: &str, ports: &[&Path]) -> Self {
         let mut child = on_line(desk, "serve", db, ports).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut this = Self { child, lines };
+        Self { child, lines }
+    }
+
+    fn new(desk: &Desk, db: &str, ports: &[&Path]) -> Self {
+        let mut this = Self::start(desk, db, ports);
         for _ in ports {
             this.until("open");
         }
@@ -140,7 +144,7 @@ fn the_rate_goes_up_to_what_both_ends_and_the_cable_carry() {
         cable.hold_after(held);
         let (north, east) = (end(0, "north.db"), end(1, "east.db"));
         cable.is_held();
-        assert_eq!(cable.rates(), rates);
+        assert_eq!(cable.settings().map(|set| set.output_speed()), rates);
         cable.go_on();
         for ran in [ended(north), ended(east)] {
             let out = ran.json();
@@ -150,6 +154,76 @@ fn the_rate_goes_up_to_what_both_ends_and_the_cable_carry() {
         let after = tcgetattr(std::fs::File::open(&cable.ends[0]).unwrap()).unwrap();
         assert_eq!(format!("{after:?}"), format!("{:?}", cable.before));
     }
+}
+
+/// Whatever a login shell had set: no echo, no line editing, and the flow control that was asked for; for us alone.
+#[test]
+fn the_port_is_raw_and_for_one_program_alone() {
+    use rustix::termios::{ControlModes, InputModes, LocalModes, OutputModes};
+    let desk = Desk::fleet(&["north", "east"]);
+    fill(&desk, "north", 100, 1_000);
+    let cable = cable(&desk, "wire");
+    assert!(cable.before.local_modes.contains(LocalModes::ECHO | LocalModes::ICANON), "as a shell has it");
+    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    cable.hold_after(50_000);
+    let rate = ["--baud", BAUD, "--flow", "hardware"];
+    let north = at_rate(&desk, "sync", "north.db", &[&cable.ends[0]], &rate).spawn().unwrap();
+    cable.is_held();
+    let port = cable.ends[0].to_str().unwrap();
+    let second = desk.run(&format!("sync east.db --serial {port}"));
+    has(&second.refused(port), &["another program has the port open"]);
+    let [with_flow, without] = cable.settings();
+    for set in [&with_flow, &without] {
+        let cooked = LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
+        assert!(!set.local_modes.intersects(cooked), "{set:?}");
+        let changed =
+            InputModes::ICRNL | InputModes::INLCR | InputModes::IXON | InputModes::IXOFF | InputModes::ISTRIP;
+        assert!(
+            !set.input_modes.intersects(changed) && !set.output_modes.contains(OutputModes::OPOST),
+            "{set:?}"
+        );
+    }
+    assert!(with_flow.control_modes.contains(ControlModes::CRTSCTS));
+    assert!(!without.control_modes.contains(ControlModes::CRTSCTS));
+    cable.go_on();
+    ended(north).json();
+    assert_eq!(serve.end(Signal::TERM), Some(0));
+}
+
+/// `serve` is started before the adaptor is plugged in.
+#[test]
+fn a_port_that_is_not_there_yet_is_waited_for() {
+    let desk = Desk::fleet(&["north"]);
+    let (here, there) = (desk.path("wire-a"), desk.path("wire-b"));
+    let mut serve = Serve::start(&desk, "base.db", &[&there]);
+    let away = serve.until("away");
+    assert!(away["text"].as_str().unwrap().contains("waiting for it"), "{away}");
+    let cable = Cable::new(here, there, u32::MAX);
+    serve.until("open");
+    ended(sync(&desk, "north.db", &cable.ends[0])).json();
+    assert_eq!(serve.end(Signal::TERM), Some(0));
+}
+
+/// What a person sees meanwhile: a bar, how much has gone each way, the rate, and the time that is left.
+#[test]
+fn progress_is_drawn_on_a_terminal() {
+    let desk = Desk::fleet(&["north"]);
+    fill(&desk, "north", 600, 1_000);
+    let cable = cable(&desk, "wire");
+    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    let screen = cable::End::new(&desk.path("screen"));
+    let line = ["sync", "north.db", "--baud", BAUD, "--serial"];
+    let mut command = desk.command(&line);
+    command.arg(&cable.ends[0]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let child = command.stderr(screen.slave.try_clone().unwrap()).spawn().unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success());
+    let drawn = screen.said();
+    let bar = drawn.split('\r').find(|line| line.contains("#-")).unwrap_or_else(|| panic!("{drawn:?}"));
+    has(bar, &["[#", "-] ", " %", " out, ", "/s, ", " left"]);
+    assert!(drawn.ends_with("\r\u{1b}[K"), "the line is left empty: {drawn:?}");
+    has(&String::from_utf8_lossy(&out.stdout), &["in step with base-", ": sent ", "frames"]);
+    assert_eq!(serve.end(Signal::TERM), Some(0));
 }
 
 #[test]

@@ -55,10 +55,14 @@ const RECORD_BEFORE_PROOF: usize = 1_024;
 pub struct Progress {
     /// Frames and bytes of frames that were sent.
     pub sent: (u64, u64),
+    /// Bytes of these, and of what goes with them, that have not arrived yet.
+    pub under_way: u64,
     /// How much is to be sent, as far as is known.
     pub to_send: (u64, u64),
     /// Frames and bytes of frames that came.
     pub received: (u64, u64),
+    /// Bytes that are here of the frame that is coming.
+    pub coming: u64,
     /// How much is to come, as far as the peer has told.
     pub to_receive: (u64, u64),
     /// What was made of what came.
@@ -291,6 +295,11 @@ impl Session {
         self.out_at = (self.out_at + bytes).min(self.out.len());
     }
 
+    /// The stream has taken so many bytes that have not arrived yet: for whoever watches.
+    pub fn under_way(&mut self, bytes: usize) {
+        self.progress.under_way = (bytes + self.last_words().len()) as u64;
+    }
+
     /// What is still to go out after an error, so that the peer hears why.
     pub fn last_words(&self) -> &[u8] {
         self.out.get(self.out_at..).unwrap_or_default()
@@ -340,8 +349,11 @@ impl Session {
         };
         fill(&mut self.body, record.len as usize, bytes);
         if self.body.len() < record.len as usize {
+            let is_frame = record.kind == RecordKind::Frame;
+            self.progress.coming = if is_frame { self.body.len() as u64 } else { 0 };
             return Ok(());
         }
+        self.progress.coming = 0;
         let body = std::mem::take(&mut self.body);
         self.record = None;
         let checked = record.check(&body).map_err(|_| Error::Protocol("a damaged record"))?;

@@ -225,6 +225,8 @@ pub fn serve(
 
 /// After a failed session, so that a stranger's calls do not fill a log.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// How often it is told how far it is, also where nothing moved but what is under way.
+const TELL: Duration = Duration::from_millis(250);
 /// How long an end waits for the other to hear its last words.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// And how long the last acknowledgements may take to get out.
@@ -273,6 +275,8 @@ struct End<'a> {
     /// What had been sent and received when it was last told that both are in step.
     in_step_at: Option<(u64, u64)>,
     leaving: Option<Instant>,
+    /// When it was last told how far it is.
+    told: Instant,
 }
 
 impl<'a> End<'a> {
@@ -300,6 +304,7 @@ impl<'a> End<'a> {
             met: false,
             in_step_at: None,
             leaving: None,
+            told: now,
         }
     }
 
@@ -439,7 +444,10 @@ impl<'a> End<'a> {
             self.met = true;
             (self.tell)(Status::Met { id: peer.id, name: &peer.name });
         }
-        if moved {
+        let under_way = self.line.lock().link.unacknowledged();
+        session.under_way(under_way);
+        if self.silent.is_none() && (moved || self.told.elapsed() >= TELL) {
+            self.told = Instant::now();
             (self.tell)(Status::Moving(session.progress()));
         }
         let in_step = session.in_step();
@@ -472,7 +480,8 @@ impl<'a> End<'a> {
     /// Waits until there is something to do.
     fn wait(&self) {
         let session = self.session.as_ref();
-        let due = session.map_or(1_000, |s| s.deadline().saturating_sub(self.now_ms()).clamp(1, 1_000));
+        let due = session
+            .map_or(1_000, |s| s.deadline().saturating_sub(self.now_ms()).clamp(1, TELL.as_millis() as u64));
         let talks = session.is_some_and(|s| !s.last_words().is_empty());
         let mut inner = self.line.lock();
         let busy = |inner: &mut Inner| {

@@ -179,6 +179,11 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         self.sender.free()
     }
 
+    /// Bytes that [`Link::send`] took and the peer has not acknowledged.
+    pub const fn unacknowledged(&self) -> usize {
+        self.sender.held()
+    }
+
     /// Gives received bytes, as many as are here and fit. Gives how many.
     pub fn recv(&mut self, out: &mut [u8]) -> usize {
         if self.hand.barred() {

@@ -114,6 +114,11 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
         self.limit = self.whole.wrapping_add(credit.min(i32::MAX as u32));
     }
 
+    /// Bytes that were taken and are not acknowledged.
+    pub(super) const fn held(&self) -> usize {
+        self.held
+    }
+
     pub(super) const fn free(&self) -> usize {
         if self.finish { 0 } else { TX - self.held }
     }

@@ -92,8 +92,8 @@ impl Bar {
         }
     }
 
-    /// Draws it, a few times a second.
-    pub fn draw(&mut self, done: u64, total: u64, more: &str) {
+    /// Draws it, a few times a second. Where all is done, `last` says what it waits for.
+    pub fn draw(&mut self, done: u64, total: u64, more: &str, last: &str) {
         let now = Instant::now();
         let (looked, before) = *self.looked.get_or_insert((now, done));
         let seconds = now.duration_since(looked).as_secs_f64();
@@ -107,15 +107,15 @@ impl Bar {
         let full = (done * WIDTH).checked_div(total).unwrap_or(0).min(WIDTH) as usize;
         let percent = (done * 100).checked_div(total).unwrap_or(0).min(100);
         let left = total.saturating_sub(done) as f64 / self.rate.max(1.0);
-        let _ = write!(
-            io::stderr(),
-            "\r\x1b[K{}: [{}{}] {percent} %  {more}, {}/s, {} left",
-            self.name,
-            "#".repeat(full),
-            "-".repeat(WIDTH as usize - full),
-            size(self.rate as u64),
-            span(left as u64)
-        );
+        let how = if done >= total {
+            last.to_owned()
+        } else {
+            format!("{}/s, {} left", size(self.rate as u64), span(left.ceil() as u64))
+        };
+        let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH as usize - full));
+        // In one piece: a line that comes in pieces flickers.
+        let line = format!("\r\x1b[K{}: [{bar}] {percent} %  {more}, {how}", self.name);
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 
     /// Takes it off the screen.

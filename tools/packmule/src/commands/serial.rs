@@ -17,7 +17,7 @@ use crate::Context;
 use crate::failure::{Failure, engine_text, io_text};
 use crate::output::say;
 use crate::progress::Bar;
-use crate::show::{behind, count, now, number, quoted, shown, size, time, waiting};
+use crate::show::{behind, count, now, number, quoted, shown, size, span, time, waiting};
 
 /// `packmule sync`.
 pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -79,7 +79,14 @@ pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         all.extend(counts);
     }
     out.document(document);
-    say!(out, "in step with {}: {}", name.as_deref().unwrap_or("nobody"), summary(&done));
+    say!(
+        out,
+        "in step with {}: {} in {} at {} baud",
+        name.as_deref().unwrap_or("nobody"),
+        summary(&done),
+        span(seconds.ceil() as u64),
+        number(baud.into())
+    );
     if done.peer_needs_snapshot {
         say!(out, "{}", behind(name.as_deref().unwrap_or("the other end"), db));
     }
@@ -121,13 +128,13 @@ pub fn serve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let (tell, told) = channel::<Change>();
     if !out.json {
         for (options, _) in &lines {
-            say!(
-                out,
-                "{}  {}: open it at {} baud",
-                time(now()),
-                shown(&options.path),
-                number(options.baud.into())
-            );
+            let baud = |rate: u32| number(rate.into());
+            let up = if options.baud_max > options.baud {
+                format!(", up to {}", baud(options.baud_max))
+            } else {
+                String::new()
+            };
+            say!(out, "{}  {}: at {} baud{up}", time(now()), shown(&options.path), baud(options.baud));
         }
         out.flush();
     }
@@ -135,8 +142,8 @@ pub fn serve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         for (options, mut engine) in lines {
             let (tell, stop) = (tell.clone(), stop.clone());
             scope.spawn(move || {
-                let mut line =
-                    Served { db, port: shown(&options.path), tell, peer: None, before: Progress::default() };
+                let (port, first) = (shown(&options.path), options.baud);
+                let mut line = Served { db, port, tell, first, peer: None, before: Progress::default() };
                 let result = serial::serve(&mut engine, &options, &stop, &mut |status| line.note(&status));
                 if let Err(e) = result {
                     line.change("failed", failure_text(db, &e), Value::Null);
@@ -180,6 +187,8 @@ struct Served<'a> {
     db: &'a Path,
     port: String,
     tell: Sender<Change>,
+    /// The rate at which the line begins.
+    first: u32,
     peer: Option<String>,
     /// What had been told of the session.
     before: Progress,
@@ -214,6 +223,8 @@ impl Served<'_> {
                 what.extend(progress.taken.waits.iter().map(waiting));
                 self.change("in step", what.join("\n"), counts(&news));
             }
+            // Back at the first rate because the device has gone: no news.
+            Status::Baud(rate) if *rate == self.first && self.peer.is_none() => {}
             Status::Baud(rate) => self.change(
                 "baud",
                 format!("the line runs at {} baud now", number((*rate).into())),
@@ -357,9 +368,16 @@ fn counts(done: &Progress) -> Value {
 impl Bar {
     /// Draws how far a session is: what is to be sent and what is to come.
     fn show(&mut self, progress: &Progress) {
-        let done = progress.sent.1 + progress.received.1;
-        let total = progress.to_send.1.max(progress.sent.1) + progress.to_receive.1.max(progress.received.1);
-        let ways = format!("{} out, {} in", size(progress.sent.1), size(progress.received.1));
-        self.draw(done, total, &ways);
+        let out = progress.sent.1.saturating_sub(progress.under_way);
+        let come = progress.received.1 + progress.coming;
+        let total = progress.to_send.1.max(progress.sent.1) + progress.to_receive.1.max(come);
+        let ways: Vec<String> = [(out, "out"), (come, "in")]
+            .into_iter()
+            .filter(|(bytes, _)| *bytes > 0)
+            .map(|(bytes, way)| format!("{} {way}", size(bytes)))
+            .collect();
+        if !ways.is_empty() {
+            self.draw(out + come, total, &ways.join(", "), "waiting until both have written it down");
+        }
     }
 }

@@ -192,6 +192,7 @@ fn long_logs_are_split_at_groups() {
     assert_eq!(taken.taken.len(), report.left.len());
     assert!(taken.taken.iter().all(|t| t.1.waits.is_empty()), "{taken:?}");
     assert_eq!(rows(fleet.get("base"), "SELECT count(*) FROM settings"), ["22"]);
+    assert!(Limits::default().most_bytes < 1 << 32, "what FAT32 takes");
     // A group that no file can hold is named.
     sql(fleet.get("north"), "INSERT INTO settings VALUES ('long', hex(zeroblob(9000)))");
     let report = exchange_with(fleet.get("north"), &mut card, &limits);
@@ -209,23 +210,24 @@ fn what_is_not_in_order_is_named_and_stepped_over() {
         whole_bundle(&mut other)
     };
     // The header's version is the first byte of its body; the head has 8 bytes, the magic 8.
-    let newer = {
+    let of_format = |version: u8| {
         use packmule::core::wire::{RecordHead, crc32};
         let mut bytes = whole.clone();
         let len = RecordHead::parse(bytes[8..16].try_into().unwrap()).unwrap().len as usize;
-        bytes[16] = 2;
+        bytes[16] = version;
         let crc = crc32(&bytes[16..16 + len - 4]).to_le_bytes();
         bytes[16 + len - 4..16 + len].copy_from_slice(&crc);
         bytes
     };
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
-    let bad: [(&str, &[u8], &str); 8] = [
+    let bad: [(&str, &[u8], &str); 9] = [
         ("PACKMULE/00000001.PMB", b"", "empty"),
         ("PACKMULE/00000002.PMB", b"something else", "not a Packmule bundle"),
         ("PACKMULE/00000003.PMB", &whole[..whole.len() - 1], "cut short"),
         ("PACKMULE/00000004.PMB", &flipped, "damaged"),
-        ("PACKMULE/00000005.PMB", &newer, "update Packmule"),
+        ("PACKMULE/00000005.PMB", &of_format(2), "update Packmule"),
+        ("PACKMULE/00000007.PMB", &of_format(0), "older than format 1"),
         ("PACKMULE/00000006.PMB", &stranger, "not trusted"),
         ("PACKMULE/NOTES.TXT", b"milk", ""),
         ("hand.pmb", &whole[..100], "cut short"),

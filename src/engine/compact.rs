@@ -133,7 +133,7 @@ impl Engine {
         )?)
     }
 
-    fn known_authors(&self) -> Result<Vec<i64>> {
+    pub(crate) fn known_authors(&self) -> Result<Vec<i64>> {
         let mut statement = self.db.prepare_cached("SELECT DISTINCT dev FROM _pm_stream")?;
         Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
     }
@@ -258,6 +258,12 @@ impl Engine {
             e.seal_here(SealOptions { retire: Some(id), ..SealOptions::default() })?;
             e.note_retired(id)
         })
+    }
+
+    pub(crate) fn is_retired(&self, dev: i64) -> Result<bool> {
+        let retired: Option<bool> =
+            super::value::maybe(&self.db, "SELECT retired FROM _pm_device WHERE n = ?1", [dev])?;
+        Ok(retired.unwrap_or(false))
     }
 
     pub(crate) fn note_retired(&self, id: DeviceId) -> Result<()> {

@@ -222,7 +222,8 @@ impl Engine {
         (enough_bytes, most_bytes): (u64, u64),
     ) -> Result<PartReport> {
         let mut out = RecordWriter::new(to);
-        self.write_header(&mut out, key, sender, receiver, with_vector)?;
+        let places = if with_vector { self.places_of(receiver)? } else { Vec::new() };
+        self.write_header(&mut out, key, sender, receiver, with_vector, places)?;
         let wanted = self.wanted(have)?;
         self.write_certificates(&mut out, &|n| wanted.iter().any(|w| w.dev == n))?;
         let mut report = self.write_log(&mut out, &wanted, (enough_bytes, most_bytes))?;
@@ -293,10 +294,12 @@ impl Engine {
         sender: DeviceId,
         receiver: Option<DeviceId>,
         with_vector: bool,
+        mut places: Vec<VectorEntry>,
     ) -> Result<()> {
         out.raw(&MAGIC)?;
-        let mut vector = if with_vector { self.places_of(receiver)? } else { Vec::new() };
-        vector.extend(if with_vector { self.vector()? } else { Vec::new() });
+        let told = if with_vector { self.vector()? } else { Vec::new() };
+        places.retain(|place| !told.contains(place));
+        let vector = [places, told].concat();
         let header = Header {
             version: packmule_core::wire::FORMAT_VERSION.into(),
             sender,

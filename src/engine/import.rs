@@ -386,6 +386,8 @@ impl Engine {
                 // Both or neither; which of them is asked about does not matter.
                 Some(pair) if pair.first == next.pair => groups.push(pair),
                 _ if self.position(dev, other)?.seq >= next.pair => {}
+                // From a device that will not come back, the other part may never come.
+                _ if self.is_retired(dev)? => {}
                 _ => return Ok(false),
             }
         }
@@ -408,6 +410,9 @@ impl Engine {
             self.set_position(dev, group.stream, StreamPosition { seq: group.last, chain: group.chain })?;
             let lamport = store::get::<u64>(&self.db, "lamport")?.unwrap_or(0);
             store::set(&self.db, "lamport", lamport.max(group.lamport))?;
+            if dev == self.me {
+                self.note_same(group.stream, group.last)?; // Others had it.
+            }
         }
         Ok(true)
     }

@@ -4,6 +4,7 @@
 //! anew, under a new identity, as written without regard to what the snapshot has. Where both have
 //! a row and differ, that is a conflict.
 
+use std::collections::HashMap;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
@@ -63,6 +64,27 @@ struct Known {
     key: [u8; 32],
     fleet: Option<[u8; 32]>,
     bytes: Vec<u8>,
+}
+
+/// What a snapshot's maker has of what is here.
+#[derive(Default)]
+struct Heard {
+    /// Up to where it, or any base, has what this device wrote, by stream.
+    own: [u64; 2],
+    /// Another goes on as who this device is.
+    another: bool,
+    /// It has another history of a third device than is here.
+    another_of_others: bool,
+    /// If so, the groups of others that it has not: nobody but this device may have them.
+    others: Vec<Group>,
+}
+
+/// A group of the log.
+struct Group {
+    dev: i64,
+    stream: u8,
+    first: u64,
+    last: u64,
 }
 
 /// A per-device table, to be tracked again.
@@ -163,14 +185,20 @@ impl Engine {
         self.db.execute_batch(
             "CREATE TEMP TABLE _pm_mine (name TEXT, key BLOB, present INTEGER, PRIMARY KEY (name, key)) WITHOUT ROWID",
         )?;
-        let own = self.collect_mine(verified)?;
+        let there = self.what_the_maker_has(&verified.vector)?;
+        let own = self.collect_mine(&there)?;
         // Until they are tracked again, no trigger may write to those that were.
         self.hold_for_triggers(&self.tables());
         let had_log = Stream::ALL
             .iter()
             .try_fold(false, |any, s| Ok::<_, Error>(any | (self.position(self.me, *s)?.seq > 0)))?;
         self.wipe()?;
+        // Where another goes on as who this was, that one will write more.
+        let old = (had_log && !there.another).then_some(self.identity.id);
         if had_log {
+            if let Some(old) = old {
+                self.note_retired(old)?;
+            }
             *new_key = Some(self.new_identity(join)?);
             self.key.clone_from(new_key);
             report.new_identity = true;
@@ -182,25 +210,24 @@ impl Engine {
             self.track_own_again(&own)?;
         }
         self.reload_catalog()?;
-        report.kept = self.tell_mine()?;
+        report.kept = self.tell_mine(old)?;
         self.remember_schema()?;
         self.db.execute_batch("DROP TABLE temp._pm_mine")?;
         Ok(report)
     }
 
     /// Notes the rows that the snapshot's maker has not heard of, and copies them aside.
-    fn collect_mine(&self, verified: &Verified) -> Result<Vec<OwnTable>> {
-        let (heard, others) = self.what_the_maker_has(&verified.vector)?;
+    fn collect_mine(&self, there: &Heard) -> Result<Vec<OwnTable>> {
         let mut own = Vec::new();
         for table in self.tables().iter().filter(|t| t.state == State::Tracked) {
             let stream = super::seal::stream_of(table);
             let mut unheard: Vec<Vec<u8>> = Vec::new();
-            for seq in heard[usize::from(stream.number())] + 1..=self.position(self.me, stream)?.seq {
+            for seq in there.own[usize::from(stream.number())] + 1..=self.position(self.me, stream)?.seq {
                 self.keys_in_frame(table.tid, (self.me, stream), seq, &mut unheard)?;
             }
-            for (dev, first, last) in others.iter().filter(|_| stream == Stream::Shared) {
-                for seq in *first..=*last {
-                    self.keys_in_frame(table.tid, (*dev, stream), seq, &mut unheard)?;
+            for group in there.others.iter().filter(|group| group.stream == stream.number()) {
+                for seq in group.first..=group.last {
+                    self.keys_in_frame(table.tid, (group.dev, stream), seq, &mut unheard)?;
                 }
             }
             let n = table.def.keys().count();
@@ -228,35 +255,60 @@ impl Engine {
         Ok(own)
     }
 
-    /// Up to where the snapshot's maker has what this device wrote, by stream; and the groups of other devices
-    /// of which it has another history: nobody but this device may have them.
-    #[allow(clippy::type_complexity)]
-    fn what_the_maker_has(&self, vector: &[VectorEntry]) -> Result<([u64; 2], Vec<(i64, u64, u64)>)> {
-        let mut heard = [0; 2];
-        let mut others = Vec::new();
+    /// What the snapshot's maker has of what is here.
+    fn what_the_maker_has(&self, vector: &[VectorEntry]) -> Result<Heard> {
+        let mut heard = Heard::default();
+        let mut others = HashMap::new();
+        let (mut same_here, mut bound) = ([0; 2], [u64::MAX; 2]);
         for entry in vector {
             let Some(dev) = self.device_number(entry.author)? else { continue };
             let position = self.position(dev, entry.stream)?.seq;
             let same = self.chain_at(dev, entry.stream, entry.seq)?.map(|chain| chain.tag() == entry.tag);
             if dev == self.me {
-                heard[usize::from(entry.stream.number())] = match same {
-                    Some(true) => entry.seq,
-                    Some(false) => self.certain(entry.stream, 0, entry.seq.saturating_sub(1))?,
-                    // It has more than is here, or what is folded away, which everybody has.
-                    None => self.certain(entry.stream, 0, entry.seq)?,
-                };
-            } else if same == Some(false) || (same.is_none() && entry.seq <= position) {
-                let mut groups = self.db.prepare_cached(
-                    "SELECT first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied ORDER BY last",
-                )?;
-                let groups = groups
-                    .query_map((dev, entry.stream.number()), |row| Ok((dev, row.get(0)?, row.get(1)?)))?;
-                if entry.stream == Stream::Shared && !self.is_behind(dev, entry.stream, entry.seq)? {
-                    others.extend(groups.collect::<rusqlite::Result<Vec<_>>>()?);
+                let at = usize::from(entry.stream.number());
+                match same {
+                    Some(true) => same_here[at] = same_here[at].max(entry.seq),
+                    Some(false) => bound[at] = bound[at].min(entry.seq.saturating_sub(1)),
+                    None => {} // It has more than is here, or what is folded away, which everybody has.
+                }
+                heard.another |= same == Some(false) || entry.seq > position;
+            } else {
+                let other = same == Some(false) || (same.is_none() && entry.seq <= position);
+                heard.another_of_others |= other && !self.is_behind(dev, entry.stream, entry.seq)?;
+                if same == Some(true) {
+                    let there = others.entry((dev, entry.stream.number())).or_insert(0);
+                    *there = entry.seq.max(*there);
                 }
             }
         }
-        Ok((heard, others))
+        if heard.another || heard.another_of_others {
+            // What was built on the other history is of no use to anybody who has the first. Per-device rows
+            // of others are a board's own, from when it was that other.
+            let mut groups = self.db.prepare_cached(
+                "SELECT dev, stream, first, last FROM _pm_group WHERE dev <> ?1 AND (stream = 0 OR NOT ?2) AND applied
+                 ORDER BY dev, stream, last",
+            )?;
+            let groups = groups
+                .query_map((self.me, self.identity.base), |row| {
+                    Ok(Group { dev: row.get(0)?, stream: row.get(1)?, first: row.get(2)?, last: row.get(3)? })
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let unheard = |g: &Group| others.get(&(g.dev, g.stream)).is_none_or(|seq| g.first > *seq);
+            heard.others = groups.into_iter().filter(unheard).collect();
+        }
+        heard.own = if heard.another {
+            self.certain(same_here, bound, false)?
+        } else {
+            // Of per-device rows boards have none, but some base may have.
+            let at_bases: Option<u64> = self.db.query_row(
+                "SELECT max(seq) FROM _pm_ack JOIN _pm_device ON n = peer AND base WHERE dev = ?1 AND stream = 1",
+                [self.me],
+                |row| row.get(0),
+            )?;
+            let folded = self.certain([0; 2], [0; 2], false)?;
+            [same_here[0].max(folded[0]), same_here[1].max(folded[1]).max(at_bases.unwrap_or(0))]
+        };
+        Ok(heard)
     }
 
     fn own_table(&self, table: &Table, unheard: Vec<Vec<u8>>) -> Result<OwnTable> {
@@ -360,7 +412,6 @@ impl Engine {
         }
         let mut buf = [0; CERT_MAX];
         let len = certificate.encode(&mut buf).map_err(too_long)?;
-        self.note_retired(self.identity.id)?;
         let lamport = super::store::get::<u64>(&self.db, "lamport")?;
         super::devices::insert_self(&self.db, &certificate, &buf[..len])?;
         super::store::set(&self.db, "lamport", lamport.unwrap_or(0))?;
@@ -384,8 +435,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes the rows that were copied aside where they differ, and seals them.
-    fn tell_mine(&self) -> Result<u64> {
+    /// Writes the rows that were copied aside where they differ, and seals them; says that the old identity
+    /// will write nothing more.
+    fn tell_mine(&self, old: Option<DeviceId>) -> Result<u64> {
         let mut statement = self.db.prepare("SELECT name, key, present FROM temp._pm_mine")?;
         let mine = statement
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
@@ -438,7 +490,7 @@ impl Engine {
             self.note_key(&table, &keys, if row.is_some() { note::INSERT } else { note::DELETE })?;
         }
         let blind = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
-        self.seal_here(blind)?;
+        self.seal_here(SealOptions { retire: old, ..blind })?;
         // A row of the snapshot has a value that one of ours claims: ours is told, and then it is
         // settled which of them is kept out.
         for (table, key, row) in clashing {

@@ -75,7 +75,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ed25519_compact::SecretKey;
-use packmule_core::model::{DeviceId, Stream, WallMs};
+use packmule_core::model::{DeviceId, WallMs};
 use packmule_core::wire::{CERT_MAX, Certificate};
 use rusqlite::{Connection, OpenFlags};
 
@@ -404,8 +404,7 @@ impl Engine {
         self.parked.set(true);
         if self.is_set_back()? && self.load_catalog().and_then(|()| self.must_fork())? {
             roll_back(&self.db);
-            let certain = |stream| self.certain(stream, 0, u64::MAX);
-            let common = [certain(Stream::Shared)?, certain(Stream::Own)?];
+            let common = self.certain([0; 2], [u64::MAX; 2], true)?;
             self.go_on_anew(common)?;
             self.db.execute_batch("BEGIN IMMEDIATE")?;
         }

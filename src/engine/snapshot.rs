@@ -81,7 +81,7 @@ impl Engine {
         let key = self.signing_key()?;
         let mut out = RecordWriter::new(to);
         let mut report = SnapshotReport::default();
-        self.write_header(&mut out, key, self.identity.id, None, true)?;
+        self.write_header(&mut out, key, self.identity.id, None, true, self.places()?)?;
         self.write_certificates(&mut out, &|_| true)?;
         let mut defs = self.db.prepare("SELECT d.id, d.body FROM _pm_def d ORDER BY d.tid, d.id")?;
         let mut rows = defs.query([])?;

@@ -17,6 +17,8 @@ use super::{Engine, store};
 
 /// So many of the last groups of a device are told to it one by one.
 const EACH: u64 = 16;
+/// So many places are enough for one snapshot: they are in memory at once.
+const PLACES_MAX: usize = 8_192;
 
 /// What is known of a stream at one place in it.
 enum Past {
@@ -198,15 +200,34 @@ impl Engine {
     }
 
     /// Places in the log of a device itself, for it to compare: were it set back, or a second history, it
-    /// learns from them where, also from a carrier that brings none of its frames. The last groups each,
-    /// then at distances that double.
+    /// learns from them where, also from a carrier that brings none of its frames.
     pub(crate) fn places_of(&self, device: Option<DeviceId>) -> Result<Vec<VectorEntry>> {
         let mut places = Vec::new();
-        let Some(author) = device.filter(|id| *id != self.identity.id) else { return Ok(places) };
-        let Some(dev) = self.device_number(author)? else { return Ok(places) };
+        let device = device.filter(|id| *id != self.identity.id);
+        if let Some(dev) = device.map(|id| self.device_number(id)).transpose()?.flatten() {
+            self.add_places(dev, &mut places)?;
+        }
+        Ok(places)
+    }
+
+    /// The same of all devices, for who joins: what it has of another history it tells anew.
+    pub(crate) fn places(&self) -> Result<Vec<VectorEntry>> {
+        let mut places = Vec::new();
+        for dev in self.known_authors()? {
+            if places.len() < PLACES_MAX {
+                self.add_places(dev, &mut places)?;
+            }
+        }
+        Ok(places)
+    }
+
+    /// The last groups of a device each, also such as wait here, then at distances that double.
+    fn add_places(&self, dev: i64, places: &mut Vec<VectorEntry>) -> Result<()> {
+        let author = self.device_id(dev)?;
+        let before = places.len();
         for stream in Stream::ALL {
             let mut groups = self.db.prepare_cached(
-                "SELECT last, chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied ORDER BY last DESC LIMIT -1 OFFSET 1",
+                "SELECT last, chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 ORDER BY last DESC",
             )?;
             let mut rows = groups.query((dev, stream.number()))?;
             let (mut at, mut next) = (0u64, 0u64);
@@ -219,8 +240,8 @@ impl Engine {
                 at += 1;
             }
         }
-        places.reverse();
-        Ok(places)
+        places[before..].reverse();
+        Ok(())
     }
 
     /// Notes for people that a device has two histories, if something can be written now.
@@ -283,13 +304,15 @@ impl Engine {
     pub(crate) fn face(&mut self, mirror: &Mirror) -> Result<bool> {
         let mut news = false;
         let mut unknown = false;
+        let bound = mirror.apart.map(|apart| apart.unwrap_or(u64::MAX));
+        // What a vector shows counts more than what was heard: who confirmed it can have the second history.
+        let shown = mirror.is_apart() && mirror.same != [0; 2];
+        let certain = self.certain(mirror.same, bound, !shown)?;
         let mut common = [0; 2];
         for stream in Stream::ALL {
             let at = Mirror::at(stream);
-            let same = self.told_same(stream)?;
-            news |= mirror.same[at] > same || mirror.more[at] > self.told_more(stream)?;
-            let bound = mirror.apart[at].unwrap_or(u64::MAX);
-            common[at] = mirror.parts[at].unwrap_or(self.certain(stream, mirror.same[at], bound)?);
+            news |= mirror.same[at] > self.told_same(stream)? || mirror.more[at] > self.told_more(stream)?;
+            common[at] = mirror.parts[at].unwrap_or(certain[at]);
             let position = self.position(self.me, stream)?.seq;
             // Others have more, and whether this device's last frames are among it nothing tells.
             unknown |= mirror.more[at] > position && common[at] < position;
@@ -308,22 +331,66 @@ impl Engine {
     fn note_mirror(&self, mirror: &Mirror) -> Result<()> {
         for stream in Stream::ALL {
             let at = Mirror::at(stream);
-            let (same, more) = keys(stream);
-            store::set(&self.db, same, self.told_same(stream)?.max(mirror.same[at]))?;
+            self.note_same(stream, mirror.same[at])?;
+            let more = keys(stream).1;
             store::set(&self.db, more, self.told_more(stream)?.max(mirror.more[at]))?;
         }
         Ok(())
     }
 
-    /// Up to where our own stream is certainly no second history: what somebody was seen to have the same
-    /// of, and what is folded away, which is what everybody had.
-    pub(crate) fn certain(&self, stream: Stream, same: u64, bound: u64) -> Result<u64> {
-        let floor: Option<u64> = super::value::maybe(
-            &self.db,
-            "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = ?2",
-            (self.me, stream.number()),
+    /// Up to where our own streams are certainly no second history, by stream: what somebody was seen to have
+    /// the same of, with `told` also earlier, and what is folded away, which is what everybody had; and whatever
+    /// was sealed before that.
+    pub(crate) fn certain(&self, same: [u64; 2], bound: [u64; 2], told: bool) -> Result<[u64; 2]> {
+        let mut certain = [0; 2];
+        // What was sealed after the histories parted is not common, in whichever stream.
+        let parted: Option<u64> = self.db.query_row(
+            "SELECT min(lamport) FROM _pm_group WHERE dev = ?1 AND applied
+               AND ((stream = 0 AND last > ?2) OR (stream = 1 AND last > ?3))",
+            (self.me, bound[0].min(i64::MAX as u64), bound[1].min(i64::MAX as u64)),
+            |row| row.get(0),
         )?;
-        Ok(self.told_same(stream)?.max(same).min(bound).max(floor.unwrap_or(0)))
+        let mut bound = bound;
+        for stream in Stream::ALL {
+            let at = Mirror::at(stream);
+            let first: Option<u64> = self.db.query_row(
+                "SELECT min(first) FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied AND lamport >= ?3",
+                (self.me, stream.number(), parted),
+                |row| row.get(0),
+            )?;
+            bound[at] = first.map_or(bound[at], |first| bound[at].min(first - 1));
+        }
+        for stream in Stream::ALL {
+            let at = Mirror::at(stream);
+            let floor: Option<u64> = super::value::maybe(
+                &self.db,
+                "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = ?2",
+                (self.me, stream.number()),
+            )?;
+            let told = if told { self.told_same(stream)? } else { 0 };
+            certain[at] = told.max(same[at]).min(bound[at]).max(floor.unwrap_or(0));
+        }
+        let sealed: Option<u64> = self.db.query_row(
+            "SELECT max(lamport) FROM _pm_group WHERE dev = ?1 AND applied
+               AND ((stream = 0 AND last <= ?2) OR (stream = 1 AND last <= ?3))",
+            (self.me, certain[0].min(i64::MAX as u64), certain[1].min(i64::MAX as u64)),
+            |row| row.get(0),
+        )?;
+        for stream in Stream::ALL {
+            let at = Mirror::at(stream);
+            let before: Option<u64> = self.db.query_row(
+                "SELECT max(last) FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied AND lamport <= ?3",
+                (self.me, stream.number(), sealed),
+                |row| row.get(0),
+            )?;
+            certain[at] = certain[at].max(before.unwrap_or(0).min(bound[at]));
+        }
+        Ok(certain)
+    }
+
+    /// Somebody has the same of our own stream, up to here.
+    pub(crate) fn note_same(&self, stream: Stream, seq: u64) -> Result<()> {
+        store::set(&self.db, keys(stream).0, self.told_same(stream)?.max(seq))
     }
 
     /// Up to where somebody is known to have had the same of our own stream.

@@ -140,6 +140,7 @@ impl Session {
         let changed: Vec<VectorEntry> = vector.iter().filter(is_new).copied().collect();
         if first || !changed.is_empty() {
             let mut told = if first { engine.session_places(peer)? } else { Vec::new() };
+            told.retain(|place| !vector.contains(place));
             told.extend(vector.iter().filter(|entry| entry.author == me || is_new(entry)).copied());
             let header = engine.session_header(peer, &told)?;
             self.put(RecordKind::Header, &header)?;

@@ -359,3 +359,35 @@ fn what_cannot_be_is_refused_in_words() {
     let alone = desk.run(&format!("sync north.db --patience 0.2 --serial {port}"));
     has(&alone.refused(port), &["nobody answered"]);
 }
+
+/// The second of two boards from one card's image goes on under a new identity, by itself.
+#[test]
+fn a_copied_card_is_found_and_both_boards_are_in_step() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "PRAGMA wal_checkpoint(TRUNCATE)");
+    for end in ["", ".pmkey"] {
+        std::fs::copy(desk.path(format!("north.db{end}")), desk.path(format!("twin.db{end}"))).unwrap();
+    }
+    let cable = cable(&desk, "wire");
+    let mut serve = Serve::new(&desk, "base.db", &[&cable.ends[0]]);
+    for board in ["north", "twin"] {
+        desk.sql(
+            &format!("{board}.db"),
+            &format!(
+                "INSERT INTO settings VALUES ('{board}', 1, NULL); INSERT INTO readings (value) VALUES (1.5)"
+            ),
+        );
+        desk.run(&format!("seal {board}.db")).ok();
+        ended(sync(&desk, &format!("{board}.db"), &cable.ends[1])).ok();
+        serve.until("in step");
+    }
+    assert_eq!(serve.end(Signal::TERM), Some(0));
+    has(&desk.run("status twin.db").ok(), &["the device `north-", "second history of north-"]);
+    has(&desk.run("status base.db").ok(), &["north-", "two histories"]);
+    let count = |text: &str| desk.value("base.db", text);
+    assert_eq!(
+        count("SELECT count(*) FROM settings WHERE key IN ('north', 'twin')"),
+        rusqlite::types::Value::Integer(2)
+    );
+    assert_eq!(count("SELECT count(DISTINCT device) FROM readings"), rusqlite::types::Value::Integer(2));
+}

@@ -166,6 +166,55 @@ fn a_database_with_rows_of_its_own_joins_and_loses_none() {
     assert_eq!(rows(&a, "SELECT count(*) FROM notes"), ["21"]);
 }
 
+/// What some have folded away and others not must count the same for rows that a newcomer brings
+/// along: the conflicts had other kinds and ids, and by cell some were not seen.
+#[test]
+fn rows_that_a_newcomer_brings_along_meet_the_same_versions_everywhere() {
+    for cell in [false, true] {
+        let world = World::new();
+        let mut a = world.board("a");
+        sql(&a, "CREATE TABLE t (k TEXT PRIMARY KEY, v, w, n INTEGER)");
+        let options = packmule::TrackOptions {
+            merge: if cell { packmule::Merge::Cell } else { packmule::Merge::Row },
+            columns: vec![("n".into(), packmule::ColumnMerge::Counter)],
+            ..Default::default()
+        };
+        a.track("t", &options).unwrap();
+        sql(&a, "INSERT INTO t VALUES ('x', 1, 1, 10), ('y', 1, 1, 10), ('z', 1, 1, 10), ('gone', 1, 1, 1)");
+        let (mut b, mut c) = (world.board("b"), world.board("c"));
+        carry_all(&mut [&mut a, &mut b, &mut c]);
+        sql(&a, "UPDATE t SET v = 2, n = n + 1 WHERE k <> 'z'; DELETE FROM t WHERE k = 'gone'");
+        carry_all(&mut [&mut a, &mut b, &mut c]);
+        a.compact().unwrap();
+        assert_eq!(counted(&a, "_pm_head"), "0");
+        assert_ne!(counted(&c, "_pm_head"), "0");
+        let mut d = world.board("d");
+        sql(
+            &d,
+            "CREATE TABLE t (k TEXT PRIMARY KEY, v, w, n INTEGER);
+             INSERT INTO t VALUES ('x', 2, 'd', 11), ('y', 2, 1, 30), ('z', 1, 1, 10), ('gone', 1, 1, 1), ('d', 1, 1, 1)",
+        );
+        // One write that the newcomer has not heard of.
+        let known = whole_bundle(&mut c);
+        sql(&b, "UPDATE t SET w = 'b', n = n + 5 WHERE k = 'y'");
+        b.seal().unwrap();
+        import(&mut d, &known);
+        d.track("t", &options).unwrap();
+        carry_all(&mut [&mut a, &mut b, &mut c, &mut d]);
+        digests_equal(&[&a, &b, &c, &d]);
+        for device in [&a, &b, &d] {
+            assert_eq!(device.conflicts().unwrap(), c.conflicts().unwrap(), "{cell}");
+            assert!(device.verify().unwrap().problems.is_empty());
+        }
+        let keys: Vec<_> = c.conflicts().unwrap().iter().map(|c| c.key[0].1.to_string()).collect();
+        assert!(keys.iter().any(|k| k.contains('x')), "{keys:?}");
+        sql(&c, "UPDATE t SET v = 9, n = n + 1");
+        carry_all(&mut [&mut a, &mut b, &mut c, &mut d]);
+        digests_equal(&[&a, &b, &c, &d]);
+        assert!(a.conflicts().unwrap().is_empty() || cell);
+    }
+}
+
 /// It was refused.
 #[test]
 fn a_row_of_ones_own_that_a_unique_value_of_the_snapshot_keeps_out_is_a_conflict() {

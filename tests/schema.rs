@@ -145,6 +145,111 @@ fn a_column_that_comes_while_a_table_is_held_is_added_when_it_is_released() {
     assert_eq!(rows(&a, "SELECT k, x FROM t ORDER BY k"), ["\"a\"|6", "\"b\"|5"]);
 }
 
+/// Old and new schema in the field at once, in both directions, for as long as it takes: `a` never
+/// gets to see what the others have until the end, `c` hears of columns late.
+#[test]
+fn old_and_new_schema_side_by_side() {
+    for cell in [false, true] {
+        let merge = if cell { Merge::Cell } else { Merge::Row };
+        let options = TrackOptions { merge, ..TrackOptions::default() };
+        let (world, mut a, mut b) =
+            two(&format!("{T}; INSERT INTO t VALUES ('a', 1, 1), ('b', 2, 2)"), &options);
+        let mut c = world.board("c");
+        carry(&mut a, &mut c);
+        for round in 0..5 {
+            world.tick(1000);
+            sql(
+                &b,
+                &format!(
+                    "ALTER TABLE t ADD COLUMN n{round} DEFAULT {round}; UPDATE t SET n{round} = 'b' WHERE k = 'a'"
+                ),
+            );
+            sql(
+                &a,
+                &format!(
+                    "UPDATE t SET w = 'w{round}' WHERE k = 'b'; INSERT INTO t VALUES ('a{round}', 0, 0)"
+                ),
+            );
+            sql(
+                &c,
+                &format!(
+                    "INSERT INTO t (k, v) VALUES ('c{round}', 0); UPDATE t SET v = 'c{round}' WHERE k = 'c0'"
+                ),
+            );
+            carry(&mut a, &mut b); // Old to new.
+            carry(&mut a, &mut c);
+            if round % 2 == 1 {
+                carry(&mut b, &mut c); // New to old.
+            }
+            assert!(b.conflicts().unwrap().is_empty() && b.status().unwrap().waits.is_empty());
+        }
+        carry_all(&mut [&mut a, &mut b, &mut c]);
+        digests_equal(&[&a, &b, &c]);
+        assert!(a.conflicts().unwrap().is_empty());
+        for device in [&a, &b, &c] {
+            assert_eq!(
+                rows(device, "SELECT k, v, w, n0, n4 FROM t WHERE k IN ('a', 'b', 'a4', 'c0') ORDER BY k"),
+                ["\"a\"|1|1|\"b\"|\"b\"", "\"a4\"|0|0|0|4", "\"b\"|2|\"w4\"|0|4", "\"c0\"|\"c4\"|NULL|0|4"]
+            );
+        }
+    }
+}
+
+#[test]
+fn ops_of_a_table_that_is_not_here_wait_and_are_applied_when_it_comes() {
+    let (_world, mut a, mut b) = plain();
+    b.untrack("t").unwrap();
+    for round in 0..3 {
+        sql(
+            &a,
+            &format!(
+                "UPDATE t SET v = {round}; INSERT INTO t VALUES ('n{round}', 0, 0); DELETE FROM t WHERE k = 'b'"
+            ),
+        );
+        sql(&a, &format!("INSERT OR REPLACE INTO other VALUES ('o', {round})"));
+        a.seal().unwrap();
+    }
+    a.track("other", &TrackOptions::default()).unwrap();
+    let report = carry(&mut a, &mut b);
+    assert!(report.ops_waiting > 0 && report.waits.is_empty(), "{report:?}");
+    assert_eq!(rows(&b, "SELECT v FROM other"), ["2"], "the rest is not held up");
+    assert_eq!(rows(&b, "SELECT count(*) FROM t"), ["2"]);
+    for device in [&mut a, &mut b] {
+        device.compact().unwrap();
+    }
+    carry_all(&mut [&mut a, &mut b]);
+    b.track("t", &TrackOptions::default()).unwrap();
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&b, "SELECT count(*) FROM t WHERE k LIKE 'n%'"), ["3"]);
+}
+
+/// SQLite does not drop a column that our triggers read; after `untrack` it does.
+#[test]
+fn a_column_is_dropped_only_where_nothing_is_lost() {
+    let (_world, mut a, mut b) = plain();
+    sql(&a, "UPDATE t SET v = 5 WHERE k = 'a'");
+    let refused = app(&a).execute_batch("ALTER TABLE t DROP COLUMN v");
+    assert!(refused.is_err_and(|e| e.to_string().contains("_pm_")));
+    carry(&mut a, &mut b);
+    assert_eq!(rows(&b, "SELECT v FROM t WHERE k = 'a'"), ["5"], "what was captured is not lost");
+    // In a table made anew it is gone: that is held, in words.
+    sql(
+        &a,
+        "BEGIN; CREATE TABLE t2 (k TEXT PRIMARY KEY, w); INSERT INTO t2 SELECT k, w FROM t; DROP TABLE t;
+         ALTER TABLE t2 RENAME TO t; UPDATE t SET w = 8 WHERE k = 'b'; COMMIT",
+    );
+    carry(&mut a, &mut b);
+    assert!(held(&a).is_some_and(|note| note.contains("`v` is gone") && note.contains("untrack")));
+    assert_eq!(rows(&b, "SELECT v FROM t WHERE k = 'a'"), ["5"]);
+    // Begun anew: the column comes back with what the others have in it.
+    a.untrack("t").unwrap();
+    a.track("t", &TrackOptions::default()).unwrap();
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&b, "SELECT v FROM t WHERE k = 'a'"), ["5"]);
+}
+
 /// It had NULL when it came back.
 #[test]
 fn a_row_that_is_kept_out_gets_the_default_of_a_new_column() {

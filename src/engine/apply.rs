@@ -75,6 +75,8 @@ pub(crate) enum Seen<'c> {
     All,
     /// Up to these, by device number.
     Context(&'c HashMap<i64, u64>),
+    /// Up to these, and all of this author's own: what the author of a blind op had heard.
+    Heard(i64, &'c HashMap<i64, u64>),
     /// Nothing that counts.
     Blind,
 }
@@ -84,6 +86,8 @@ impl Seen<'_> {
         match self {
             Seen::All => u64::MAX,
             Seen::Context(context) => context.get(&dev).copied().unwrap_or(0),
+            Seen::Heard(author, _) if *author == dev => u64::MAX,
+            Seen::Heard(_, context) => context.get(&dev).copied().unwrap_or(0),
             Seen::Blind => 0,
         }
     }
@@ -278,7 +282,7 @@ impl Engine {
                         let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
                         while let Some(op) = ops.next_op().map_err(bad)? {
                             let place = Place { dev, author, stream, seq, lamport, wall };
-                            self.apply_op(writer, &def, &op, &place, &seen, &mut counts)?;
+                            self.apply_op(writer, &def, &op, &place, (&seen, &context), &mut counts)?;
                         }
                         blocks.resume(ops.rest());
                     }
@@ -359,7 +363,7 @@ impl Engine {
         def: &OpDef,
         op: &Op<'_>,
         place: &Place,
-        seen: &Seen<'_>,
+        (seen, context): (&Seen<'_>, &HashMap<i64, u64>),
         counts: &mut Counts,
     ) -> Result<()> {
         counts.ops += 1;
@@ -387,7 +391,7 @@ impl Engine {
             image: None,
         };
         if matches!(seen, Seen::Blind) && table.shows_shared() {
-            self.remember_if_contested(table, &key, def, op)?;
+            self.meet_blind_op(table, &key, &Seen::Heard(place.dev, context), def, op)?;
         }
         let writable = self.register(table, &key, &new, &self.heads(table.tid, &key)?, seen)?;
         if !table.shows_shared() {

@@ -174,6 +174,8 @@ impl Engine {
             }
             let mut content = vec![u8::from(head.kind == OpKind::Delete)];
             if head.kind != OpKind::Delete {
+                // By name: the columns of devices may stand in different orders.
+                let mut values: Vec<(String, Vec<u8>)> = Vec::new();
                 for (column, value) in self.content(&table, head)? {
                     // Of columns with a rule of their own, or that others do not dispute, nothing counts.
                     let by_cell = table.def.merge == Merge::Cell && !deletes;
@@ -183,12 +185,14 @@ impl Engine {
                         table.def.columns[column].merge == ColumnMerge::Table
                     };
                     if counts && live.contains(column) {
-                        content.extend_from_slice(
-                            table.def.columns[column].name.to_ascii_lowercase().as_bytes(),
-                        );
-                        content.push(0);
-                        content.extend_from_slice(&value);
+                        values.push((table.def.columns[column].name.to_ascii_lowercase(), value));
                     }
+                }
+                values.sort();
+                for (name, value) in values {
+                    content.extend_from_slice(name.as_bytes());
+                    content.push(0);
+                    content.extend_from_slice(&value);
                 }
             }
             taking_part.push(head);

@@ -308,12 +308,7 @@ impl Engine {
 
     /// A column became a counter: the versions that are remembered said what it was.
     fn count_anew(&self, table: &Table, column: usize) -> Result<()> {
-        let keys = self
-            .db
-            .prepare("SELECT DISTINCT key FROM _pm_head WHERE tid = ?1")?
-            .query_map([table.tid], |row| row.get::<_, Vec<u8>>(0))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        for key in keys {
+        for key in self.remembered_keys(table.tid)? {
             for head in self.heads(table.tid, &key)? {
                 let speaks =
                     head.kind == OpKind::Delete || head.live(table.def.columns.len()).contains(column);

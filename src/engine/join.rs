@@ -12,6 +12,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{CERT_MAX, Certificate, FrameFlags, Mode, VectorEntry};
 use rusqlite::{ErrorCode, params_from_iter};
 
+use super::apply::Seen;
 use super::bundle::{BundleReader, Item};
 use super::capture::note;
 use super::catalog::{State, Table};
@@ -468,7 +469,7 @@ impl Engine {
                 continue;
             }
             kept += 1;
-            self.remember_shown(&table, &key)?;
+            self.gather_heard(&table, &key, &Seen::All, shown)?;
             self.delete_row(&table, &key)?;
             if let Some(row) = &row {
                 let columns: Vec<usize> = (0..table.def.columns.len()).collect();

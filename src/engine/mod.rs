@@ -16,7 +16,7 @@
 //! | `survey` | what a carrier needs to know: what a bundle has, what peers have, what could be given |
 //! | `import`, `apply` | frames stored, ordered, applied |
 //! | `twin`, `fork` | two histories under one identity, found; the second goes on under a new one |
-//! | `versions`, `columns`, `counters` | what the versions of a row make of it |
+//! | `versions`, `columns`, `counters`, `blind` | what the versions of a row make of it |
 //! | `settle` | constraints settled |
 //! | `session` | what two ends that talk need of each other's log |
 //! | `compact`, `snapshot`, `join`, `load` | what all have is folded away; newcomers start from what is left |
@@ -26,6 +26,7 @@
 //! | `digest`, `status`, `history`, `verify` | what there is to know |
 
 mod apply;
+mod blind;
 mod bundle;
 mod capture;
 mod catalog;

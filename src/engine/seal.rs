@@ -45,6 +45,8 @@ pub(crate) struct SealOptions<'a> {
     pub retire: Option<DeviceId>,
     /// Seal this table alone.
     pub only: Option<i64>,
+    /// Leave the notes of these rows for later; in order.
+    pub without: &'a [Vec<u8>],
     /// Columns that were made by us, and are not filled yet.
     pub made: &'a [&'a str],
     /// Declare this of a table, and seal nothing else.
@@ -89,22 +91,29 @@ impl Engine {
         let table = self.table(tid)?;
         let held = self
             .db
-            .prepare("SELECT key FROM _pm_held WHERE tid = ?1")?
+            .prepare("SELECT key FROM _pm_held WHERE tid = ?1 ORDER BY key")?
             .query_map([tid], |row| row.get::<_, Vec<u8>>(0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        self.put_off_all(tid)?;
-        let mut blind = false;
         let keys = (1..=table.def.keys().count()).map(|n| format!("k{n} = ?{n}")).collect::<Vec<_>>();
         let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), keys.join(" AND "));
-        for key in &held {
-            let values = super::value::read_key(key)?;
+        let mut both = Vec::new();
+        for key in held {
+            let values = super::value::read_key(&key)?;
             let binds = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
-            blind |= super::value::maybe::<i64>(&self.db, &sql, binds)?.is_some();
+            if super::value::maybe::<i64>(&self.db, &sql, binds)?.is_some() {
+                both.push(key);
+            }
         }
-        // Who wrote to a row here did not see what others wrote to it meanwhile.
-        let flags = if blind { FrameFlags::BLIND } else { FrameFlags::default() };
-        let report =
-            self.seal_groups(SealOptions { flags, only: Some(tid), made, ..SealOptions::default() })?;
+        let options = SealOptions { only: Some(tid), made, ..SealOptions::default() };
+        let mut report = self.seal_groups(SealOptions { without: &both, ..options })?;
+        if !both.is_empty() {
+            // Who wrote to these rows here did not see what others wrote to them meanwhile.
+            self.gather_unshown(&*self.table(tid)?, &both)?;
+            let blind = self.seal_groups(SealOptions { flags: FrameFlags::BLIND, ..options })?;
+            report.frames += blind.frames;
+            report.ops += blind.ops;
+        }
+        self.put_off_all(tid)?;
         self.settle()?;
         self.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [tid])?;
         Ok(report)
@@ -162,7 +171,9 @@ impl Engine {
             self.set_position(self.me, stream, position)?;
         }
         self.reload_catalog()?;
-        self.settle()?;
+        if options.without.is_empty() {
+            self.settle()?; // What is left must be told before its row is put together anew.
+        }
         Ok(report)
     }
 
@@ -210,7 +221,7 @@ impl Engine {
         }
         let reader = RowReader::new(self, table);
         if options.take_in == Some(table.def.name.as_str()) {
-            self.seal_all(&reader, group)?;
+            self.seal_all(&reader, group, options)?;
         } else if table.def.append {
             self.seal_appended(&reader, group)?;
         }
@@ -229,15 +240,23 @@ impl Engine {
     }
 
     /// All rows, in the order of their keys.
-    fn seal_all(&self, reader: &RowReader<'_>, group: &mut GroupWriter<'_>) -> Result<()> {
+    fn seal_all(
+        &self,
+        reader: &RowReader<'_>,
+        group: &mut GroupWriter<'_>,
+        options: SealOptions<'_>,
+    ) -> Result<()> {
         let table = reader.table;
+        let made: Columns = options.made.iter().filter_map(|name| table.def.column(name)).collect();
+        let columns = Columns::all(table.def.columns.len()).minus(&made);
+        let change = Change { columns: Some(columns).filter(|_| !made.is_empty()), ..Change::default() };
         let sql =
             format!("SELECT {} FROM {} ORDER BY {}", reader.columns, table.sql_name, table.def.key_list(""));
         let mut statement = self.db.prepare(&sql)?;
         let mut rows = statement.query([])?;
         let mut last = 0;
         while let Some(row) = rows.next()? {
-            self.seal_row(reader, group, row, &Change::default(), &Seen::Blind)?;
+            self.seal_row(reader, group, row, &change, &Seen::Blind)?;
             if table.def.append {
                 last = reader.integer_key(row)?;
             }
@@ -301,6 +320,9 @@ impl Engine {
                 continue;
             }
             let key = table.key_of(values.iter().copied())?;
+            if options.without.binary_search(&key).is_ok() {
+                continue;
+            }
             let heads = if def.mode == Mode::Shared { self.heads(table.tid, &key)? } else { Vec::new() };
             let known = winning(table, &heads).is_some_and(|h| h.kind != OpKind::Delete);
             let mut change = Change { wall: row.get(n + 1)?, ..Change::default() };
@@ -347,7 +369,9 @@ impl Engine {
             }
         }
         drop(dirty);
-        self.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
+        if options.without.is_empty() {
+            self.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
+        }
         Ok(())
     }
 }

@@ -131,11 +131,24 @@ impl Engine {
         let before = known.as_ref().map_or(&def, |known| &known.def);
         self.unite_all(tid, before)?;
         // Versions that others wrote before: settled together with our own rows.
+        let table = self.table(tid)?;
+        // Ours say nothing of columns that it lacked.
+        let made: Vec<&str> = table
+            .def
+            .columns
+            .iter()
+            .map(|c| c.name.as_str())
+            .filter(|name| def.column(name).is_none())
+            .collect();
+        let mut both = self.remembered_keys(tid)?;
+        both.retain(|key| self.shown_row(&table, key).is_ok_and(|row| row.is_some()));
+        self.gather_unshown(&table, &both)?;
         self.put_off_all(tid)?;
         // The rows are older than what we know of others, but did not take it into account.
         let sealed = self.seal_here(SealOptions {
             flags: FrameFlags::BLIND,
             take_in: Some(&def.name),
+            made: &made,
             ..SealOptions::default()
         })?;
         Ok(TrackReport { already: false, rows: sealed.ops, advice: advice(&def) })

@@ -36,12 +36,7 @@ impl Engine {
         if names(&table.def) == names(before) && names(&entry.def) == names(before) {
             return Ok(());
         }
-        let keys = self
-            .db
-            .prepare("SELECT DISTINCT key FROM _pm_head WHERE tid = ?1")?
-            .query_map([tid], |row| row.get::<_, Vec<u8>>(0))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        for key in keys {
+        for key in self.remembered_keys(tid)? {
             for head in self.heads(tid, &key)?.iter().filter(|h| h.kind != OpKind::Delete) {
                 let live = head.live(before.columns.len());
                 // What it carries, without what was written over.

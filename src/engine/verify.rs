@@ -107,7 +107,8 @@ impl Engine {
     }
 
     fn verify_heads(&self, report: &mut VerifyReport) -> Result<()> {
-        let mut statement = self.db.prepare("SELECT tid, key, dev, seq, place FROM _pm_head")?;
+        let mut statement =
+            self.db.prepare("SELECT tid, key, dev, seq, place FROM _pm_head WHERE dev <> 0")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (tid, key): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);

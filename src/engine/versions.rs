@@ -9,12 +9,11 @@ use std::collections::BTreeSet;
 
 use packmule_core::merge::{Version, column_winner, decides, precedence, winner};
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{ColumnMerge, Merge, Op, OpKind, Shape};
+use packmule_core::wire::{ColumnMerge, Merge, OpKind, Shape};
 use rusqlite::params_from_iter;
-use sha2::{Digest, Sha256};
 
 use super::apply::Head;
-use super::catalog::{OpDef, Table};
+use super::catalog::Table;
 use super::columns::Columns;
 use super::ddl::literal;
 use super::def::Default;
@@ -145,64 +144,6 @@ impl Engine {
         let Some(row) = rows.next()? else { return Ok(None) };
         let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(from_sql(row.get_ref(at)?)));
         values.collect::<Result<_>>().map(Some)
-    }
-
-    /// Makes what the table shows a version, older than what is remembered, so that one that did
-    /// not take it into account can be in conflict with it.
-    pub(crate) fn remember_shown(&self, table: &Table, key: &[u8]) -> Result<()> {
-        if !self.heads(table.tid, key)?.is_empty() {
-            return Ok(());
-        }
-        let Some(row) = self.shown_row(table, key)? else { return Ok(()) };
-        let mut body = Vec::new();
-        let told =
-            table.def.columns.iter().zip(&row).enumerate().filter(|(at, _)| !table.waiting.contains(*at));
-        for (_, (column, value)) in told {
-            body.extend(encode(&Value::Text(column.name.as_bytes()))?);
-            body.extend(encode(&value.borrow())?);
-        }
-        self.db
-            .prepare_cached("INSERT OR REPLACE INTO _pm_image (tid, key, body) VALUES (?1, ?2, ?3)")?
-            .execute((table.tid, key, body))?;
-        self.db
-            .prepare_cached(
-                "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind) VALUES (?1, ?2, 0, 0, 0, 0, ?3, 1)",
-            )?
-            .execute((table.tid, key, i64::MIN))?;
-        Ok(())
-    }
-
-    /// [`Engine::remember_shown`], unless a blind op says the same as the table.
-    pub(crate) fn remember_if_contested(
-        &self,
-        table: &Table,
-        key: &[u8],
-        def: &OpDef,
-        op: &Op<'_>,
-    ) -> Result<()> {
-        if !self.heads(table.tid, key)?.is_empty() {
-            return Ok(());
-        }
-        let Some(row) = self.shown_row(table, key)? else { return Ok(()) };
-        let mut differs = op.head.kind == OpKind::Delete;
-        for (at, value) in op.values(Shape { keys: &def.key_flags }) {
-            let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
-            if table.waiting.contains(column) {
-                continue;
-            }
-            differs |= match value {
-                Value::Big(big) => {
-                    let (text, bytes) = match &row[column] {
-                        OwnedValue::Text(bytes) => (true, &bytes[..]),
-                        OwnedValue::Blob(bytes) => (false, &bytes[..]),
-                        _ => (!big.text, &[][..]),
-                    };
-                    text != big.text || <[u8; 32]>::from(Sha256::digest(bytes)) != big.sha256
-                }
-                value => value != row[column].borrow(),
-            };
-        }
-        if differs { self.remember_shown(table, key) } else { Ok(()) }
     }
 
     /// Moves a row from its table to limbo; one that is there already stays.

@@ -87,6 +87,23 @@ fn a_conflict_outlives_compaction() {
     assert_eq!(counted(&c, "_pm_head"), "0");
 }
 
+/// The row that has the value was listed without its author by who had folded it away.
+#[test]
+fn who_has_a_value_that_another_row_claims_is_listed_after_compaction() {
+    let (_world, mut a, mut b, mut c) = three();
+    sql(&a, "INSERT INTO notes VALUES ('p', 'of a', 'same')");
+    sql(&b, "INSERT INTO notes VALUES ('q', 'of b', 'same')");
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    c.compact().unwrap();
+    assert_eq!(a.conflicts().unwrap(), c.conflicts().unwrap());
+    let conflict = c.conflicts().unwrap().remove(0);
+    assert_eq!(conflict.versions[1].name.as_deref(), Some("a"));
+    c.resolve(&conflict.id, &packmule::Resolution::Take(a.identity().id)).unwrap();
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    digests_equal(&[&a, &b, &c]);
+    assert!(a.conflicts().unwrap().is_empty());
+}
+
 #[test]
 fn a_silent_device_holds_the_log_back_until_it_is_retired() {
     let (_world, mut a, mut b, mut c) = three();

@@ -43,7 +43,7 @@ fn all_schedules_converge_to_the_model() {
     };
     // Two cores: each takes every other schedule.
     let failed = Mutex::new(Vec::new());
-    let totals: [AtomicUsize; 4] = Default::default();
+    let totals: [AtomicUsize; 8] = Default::default();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -69,7 +69,10 @@ fn all_schedules_converge_to_the_model() {
         let (trace, text) = run(&least, false).unwrap_err();
         panic!("failed: {failed:?}; the first, shrunk:\nPACKMULE_SEED={seed}\n{}\n{text}", trace.join("\n"));
     }
-    println!("{} schedules; rows contested, parked, dangling; conflicts resolved: {totals:?}", seeds.len());
+    println!(
+        "{} schedules; rows contested, parked, dangling; conflicts resolved; versions folded, devices joined, UNIQUEs made, devices retired: {totals:?}",
+        seeds.len()
+    );
     // A run in which nothing clashed would show nothing.
     assert!(seeds.len() < 500 || totals.iter().all(|n| n.load(Ordering::Relaxed) > 0));
 }

@@ -272,7 +272,7 @@ impl Engine {
                         writers.clear();
                     }
                     Block::Piece(_) => {}
-                    Block::Retire(device) => self.note_retired(device)?,
+                    Block::Retire(device) => self.note_retired(device, Some((dev, seq)))?,
                     Block::Rows { def: id, body, offset } => {
                         let def = self.op_def(id)?;
                         let writer = match writers.entry(id) {

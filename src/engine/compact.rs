@@ -37,6 +37,7 @@ const FORGET: &str = "
     WHERE EXISTS (SELECT 1 FROM _pm_table t WHERE t.tid = h.tid AND t.state = 1)
       AND NOT EXISTS (SELECT 1 FROM _pm_conflict c WHERE c.tid = h.tid AND c.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
+      AND NOT EXISTS (SELECT 1 FROM temp._pm_open o WHERE o.tid = h.tid AND o.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM _pm_head o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = 0
                       WHERE o.tid = h.tid AND o.key = h.key AND o.dev <> 0 AND o.seq > coalesce(f.seq, 0))";
 
@@ -71,6 +72,18 @@ impl Engine {
                          ON CONFLICT (dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
                     )?
                     .execute((dev, stream.number(), stable))?;
+            }
+        }
+        // Who wrote the rows of a conflict is listed as long as it is open, also of the one that is shown.
+        self.db.execute_batch(
+            "CREATE TEMP TABLE IF NOT EXISTS _pm_open (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+             DELETE FROM temp._pm_open",
+        )?;
+        for open in self.open_list()? {
+            for key in [Some(&open.key), open.holder.as_ref()].into_iter().flatten() {
+                self.db
+                    .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?
+                    .execute((open.tid, key))?;
             }
         }
         report.versions =
@@ -141,11 +154,55 @@ impl Engine {
     /// The other devices that the log waits for; bases alone, of streams that only they take.
     fn waited_for(&self, stream: Stream) -> Result<Vec<i64>> {
         let mut statement = self.db.prepare_cached(
-            "SELECT n FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (1, 2) AND public_key IS NOT NULL AND NOT retired
+            "SELECT n, retired FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (1, 2) AND public_key IS NOT NULL
              AND (base OR ?2 = 0)",
         )?;
-        let rows = statement.query_map((self.me, stream.number()), |row| row.get(0))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let rows = statement
+            .query_map((self.me, stream.number()), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<Vec<(i64, bool)>>>()?;
+        let mut waited_for = Vec::new();
+        for (dev, retired) in rows {
+            if !retired || !self.is_gone(dev)? {
+                waited_for.push(dev);
+            }
+        }
+        Ok(waited_for)
+    }
+
+    /// Whether a device that is retired need not be waited for any more: all others know that it is, and
+    /// what they have of it is here too.
+    fn is_gone(&self, dev: i64) -> Result<bool> {
+        let (by, seq): (Option<i64>, Option<u64>) = self
+            .db
+            .prepare_cached("SELECT retired_by, retired_seq FROM _pm_device WHERE n = ?1")?
+            .query_row([dev], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (Some(by), Some(seq)) = (by, seq) else { return Ok(true) };
+        let have = self.position(dev, Stream::Shared)?.seq;
+        for peer in self.active_peers()? {
+            let knows = self.acknowledged(peer, by, Stream::Shared)? >= seq;
+            if !knows || self.said(peer, dev, Stream::Shared)? > have {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The other devices that are trusted and not retired.
+    fn active_peers(&self) -> Result<Vec<i64>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT n FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (1, 2) AND public_key IS NOT NULL AND NOT retired",
+        )?;
+        Ok(statement.query_map([self.me], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Up to where a peer said that it has a stream.
+    fn said(&self, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
+        let seq: Option<u64> = super::value::maybe(
+            &self.db,
+            "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3",
+            (peer, dev, stream.number()),
+        )?;
+        Ok(seq.unwrap_or(0))
     }
 
     /// Up to where a peer is known to have a stream.
@@ -153,18 +210,10 @@ impl Engine {
         if peer == dev {
             return Ok(self.position(dev, stream)?.seq);
         }
-        let ack = |of: i64, stream: Stream| -> Result<u64> {
-            let seq: Option<u64> = super::value::maybe(
-                &self.db,
-                "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3",
-                (peer, of, stream.number()),
-            )?;
-            Ok(seq.unwrap_or(0))
-        };
         // What a peer said counts only once all that it had sealed before is here: that may be
         // concurrent with what it acknowledged.
-        let whole = self.position(peer, Stream::Shared)?.seq >= ack(peer, Stream::Shared)?;
-        let said = if whole { ack(dev, stream)? } else { 0 };
+        let whole = self.position(peer, Stream::Shared)?.seq >= self.said(peer, peer, Stream::Shared)?;
+        let said = if whole { self.said(peer, dev, stream)? } else { 0 };
         let seen: Option<u64> = super::value::maybe(
             &self.db,
             "SELECT seq FROM _pm_context JOIN _pm_device ON n = ?1 AND NOT set_back
@@ -243,7 +292,9 @@ impl Engine {
         Ok(have < floor.unwrap_or(0))
     }
 
-    /// Says that a device will not come back: the log waits for it no longer. It travels.
+    /// Says that a device will not come back: the log waits for it no longer, once all others know.
+    /// It travels. Take in its last bundle first: what others fold away without it, it cannot be
+    /// merged with any more. Should it come back, it joins anew.
     ///
     /// # Errors
     /// [`Error::Usage`] for this device, [`Error::KeyMissing`], [`Error::Sqlite`].
@@ -256,7 +307,7 @@ impl Engine {
             e.begin_settling()?;
             e.seal_here(SealOptions::default())?;
             e.seal_here(SealOptions { retire: Some(id), ..SealOptions::default() })?;
-            e.note_retired(id)
+            Ok(())
         })
     }
 
@@ -266,9 +317,16 @@ impl Engine {
         Ok(retired.unwrap_or(false))
     }
 
-    pub(crate) fn note_retired(&self, id: DeviceId) -> Result<()> {
+    /// Notes that a device is retired, and where in the log that was said.
+    pub(crate) fn note_retired(&self, id: DeviceId, said: Option<(i64, u64)>) -> Result<()> {
         let dev = self.device_number_or_new(id)?;
-        self.db.prepare_cached("UPDATE _pm_device SET retired = 1 WHERE n = ?1")?.execute([dev])?;
+        let (by, seq) = said.unzip();
+        self.db
+            .prepare_cached(
+                "UPDATE _pm_device SET retired = 1, retired_by = coalesce(retired_by, ?2),
+                   retired_seq = coalesce(retired_seq, ?3) WHERE n = ?1",
+            )?
+            .execute((dev, by, seq))?;
         Ok(())
     }
 }

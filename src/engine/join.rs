@@ -198,7 +198,7 @@ impl Engine {
         let old = (had_log && !there.another).then_some(self.identity.id);
         if had_log {
             if let Some(old) = old {
-                self.note_retired(old)?;
+                self.note_retired(old, None)?;
             }
             *new_key = Some(self.new_identity(join)?);
             self.key.clone_from(new_key);

@@ -131,7 +131,13 @@ impl Loader<'_, '_> {
                 e.db.prepare_cached("INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)")?
                     .execute((device(0)?, int(1)?, int(2)?))?;
             }
-            "retired" => e.note_retired(DeviceId(blob(0)?.try_into().map_err(|_| wrong())?))?,
+            "retired" => {
+                let said = match values.get(1) {
+                    Some(Value::Blob(_)) => Some((device(1)?, u64::try_from(int(2)?).map_err(|_| wrong())?)),
+                    _ => None,
+                };
+                e.note_retired(DeviceId(blob(0)?.try_into().map_err(|_| wrong())?), said)?;
+            }
             "def" => {
                 let def = TableDef::decode(blob(0)?).map_err(bad)?;
                 e.keep_def(&def, DefId::of(blob(0)?), blob(0)?)?;

@@ -169,6 +169,9 @@ impl Engine {
             report.ops += group.ops;
             let position = group.finish()?;
             self.set_position(self.me, stream, position)?;
+            if let (Stream::Shared, Some(device)) = (stream, options.retire) {
+                self.note_retired(device, Some((self.me, position.seq)))?;
+            }
         }
         self.reload_catalog()?;
         if options.without.is_empty() {

@@ -47,6 +47,8 @@ pub struct Table {
     pub uniques: &'static [Unique],
     /// The columns that the uniques are over; without any, all.
     pub unique_columns: &'static [&'static str],
+    /// A UNIQUE that may be made later: the column, and what a row claims by it.
+    pub later: Option<(&'static str, Unique)>,
     pub check: fn(&Row) -> bool,
     /// A column that refers to the key of another table.
     pub foreign: Option<(&'static str, &'static str)>,
@@ -105,6 +107,8 @@ pub struct Group {
     pub lamport: u64,
     pub wall: i64,
     pub writes: BTreeMap<Place, Write>,
+    /// The tables of which it tells that they have their later UNIQUE.
+    pub uniques: BTreeSet<usize>,
 }
 
 impl Group {
@@ -112,7 +116,8 @@ impl Group {
         if self.device == other.device {
             self.number > other.number
         } else {
-            self.seen[other.device] > other.number
+            // Of one that joined later, nothing.
+            self.seen.get(other.device).is_some_and(|seen| *seen > other.number)
         }
     }
 }
@@ -375,12 +380,10 @@ pub fn state(tables: &[&Table], groups: &[&Group], ids: &[String]) -> State {
     let mut taken: BTreeSet<(usize, usize, String)> = BTreeSet::new();
     for (_, place, row) in claims {
         let table = tables[place.0];
-        let values: Vec<_> = table
-            .uniques
-            .iter()
-            .enumerate()
-            .filter_map(|(n, unique)| Some((place.0, n, unique(&row)?)))
-            .collect();
+        let later = table.later.filter(|_| groups.iter().any(|g| g.uniques.contains(&place.0)));
+        let uniques = table.uniques.iter().copied().chain(later.map(|(_, unique)| unique));
+        let values: Vec<_> =
+            uniques.enumerate().filter_map(|(n, unique)| Some((place.0, n, unique(&row)?))).collect();
         if !(table.check)(&row) || values.iter().any(|value| taken.contains(value)) {
             state.parked.insert(place, row);
         } else {

@@ -62,6 +62,25 @@ pub enum Step {
         fill: bool,
         command: bool,
     },
+    /// An application makes a UNIQUE of a table that had none.
+    MakeUnique {
+        d: usize,
+        t: usize,
+    },
+    /// All get all that there is.
+    Meet,
+    Compact {
+        d: usize,
+    },
+    /// Another one is lost, and this device says so.
+    Retire {
+        d: usize,
+        who: usize,
+    },
+    /// A newcomer starts from a snapshot of this device, and makes itself known.
+    Join {
+        d: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -88,16 +107,24 @@ impl Schedule {
         }
         tables.sort_unstable();
         tables.dedup();
-        let steps = (0..12 + random.below(60)).map(|_| step(&mut random, devices, &tables)).collect();
+        let mut steps = Vec::new();
+        if random.chance(40) {
+            // All hear of all, so that they may compact.
+            steps.push(Step::Meet);
+        }
+        steps.extend((0..12 + random.below(60)).map(|_| step(&mut random, &tables)));
         Self { seed, devices, tables, steps }
     }
 }
 
-fn step(random: &mut Random, devices: usize, tables: &[usize]) -> Step {
-    let d = random.below(devices as u64) as usize;
+fn step(random: &mut Random, tables: &[usize]) -> Step {
+    // A number that is a device's as long as there is any, also of those that join later.
+    let d = random.below(60) as usize;
     let number = |random: &mut Random| random.below(1000) as usize;
     match random.below(100) {
-        0..=48 => write(random, d, tables),
+        0..=42 => write(random, d, tables),
+        43..=44 => Step::Meet,
+        45..=48 => Step::Compact { d },
         49..=51 => Step::Seal { d },
         52..=62 => Step::Export { d, to: number(random), all: random.chance(50) },
         63..=82 => Step::Import { d, bundle: number(random) },
@@ -110,7 +137,12 @@ fn step(random: &mut Random, devices: usize, tables: &[usize]) -> Step {
             value: number(random),
         },
         92 => Step::Reopen { d },
-        93..=96 => Step::Clock {
+        93 => Step::MakeUnique { d, t: random.below(tables.len() as u64) as usize },
+        94 => match random.below(3) {
+            0 => Step::Retire { d, who: number(random) },
+            _ => Step::Join { d },
+        },
+        95..=96 => Step::Clock {
             d,
             ms: *random.pick(&[1, 1000, 60_000, -60_000, -3_600_000, 2_000_000_000_000, -1_800_000_000_000]),
         },

@@ -38,8 +38,9 @@ struct Device {
     lamport: u64,
 }
 
-/// How many rows were contested, parked and dangling, and conflicts resolved.
-pub type Counts = [usize; 4];
+/// How many rows were contested, parked and dangling, conflicts resolved, versions folded away,
+/// devices joined, UNIQUEs made and devices retired.
+pub type Counts = [usize; 8];
 
 pub struct Run {
     world: World,
@@ -49,6 +50,11 @@ pub struct Run {
     groups: Vec<Group>,
     bundles: Vec<Vec<u8>>,
     resolved: usize,
+    folded: usize,
+    joined: usize,
+    uniques: usize,
+    /// The devices that are lost.
+    retired: BTreeSet<usize>,
     broken: bool,
     pub trace: Vec<String>,
 }
@@ -130,6 +136,10 @@ impl Run {
             groups: Vec::new(),
             bundles: Vec::new(),
             resolved: 0,
+            folded: 0,
+            joined: 0,
+            uniques: 0,
+            retired: BTreeSet::new(),
             broken,
             trace: Vec::new(),
         };
@@ -185,13 +195,16 @@ impl Run {
         device.lamport = lamport;
         let number = device.ends.len();
         device.ends.push(end);
-        self.groups.push(Group { device: d, number, seen, lamport, wall, writes });
+        self.groups.push(Group { device: d, number, seen, lamport, wall, writes, uniques: BTreeSet::new() });
     }
 
     /// Runs a statement on a device, and notes which rows it touched.
     fn write(&mut self, d: usize, t: usize, sql: &str, forced: Option<&Vec<String>>, moves: bool) {
         let table = self.tables[t];
         let now = self.now(d);
+        let later = table.later.filter(|_| self.has_unique(d, t));
+        let unique_columns: Vec<&str> =
+            table.unique_columns.iter().copied().chain(later.map(|(column, _)| column)).collect();
         let device = &mut self.devices[d];
         let before = table_rows(&device.app, table);
         let list = format!("_pm_dirty_{}", t + 1);
@@ -244,8 +257,7 @@ impl Run {
             };
             for (column, value) in new.iter().filter(|(c, v)| old.get(*c) != Some(*v)) {
                 touch.columns.insert(column.clone());
-                touch.claimed |=
-                    table.unique_columns.is_empty() || table.unique_columns.contains(&column.as_str());
+                touch.claimed |= unique_columns.is_empty() || unique_columns.contains(&column.as_str());
                 if table.rule(column) == Rule::Counter {
                     *touch.added.entry(column.clone()).or_default() +=
                         number(Some(value)) - number(old.get(column));
@@ -266,11 +278,9 @@ impl Run {
             if row.is_none() && model::state(&self.tables, &groups, &self.ids).parked.contains_key(&place) {
                 continue;
             }
-            let claim = if touch.claimed || table.uniques.is_empty() {
-                u64::MAX
-            } else {
-                model::claim(table, heads, &self.ids)
-            };
+            let unique = !table.uniques.is_empty() || self.has_unique(d, place.0);
+            let claim =
+                if touch.claimed || !unique { u64::MAX } else { model::claim(table, heads, &self.ids) };
             // Whoever changes a row that another had deleted makes it anew.
             let partial = table.cell && !touch.inserted && heads.iter().all(|h| h.write.row.is_some());
             let carried = row.clone().map(|mut row| {
@@ -290,7 +300,7 @@ impl Run {
     fn sealed(&mut self, d: usize, writes: BTreeMap<Place, Write>, must: bool) {
         let devices = self.devices[d].engine.devices().unwrap();
         let end = devices.iter().find(|device| device.this).unwrap().shared;
-        if end > *self.devices[d].ends.last().unwrap() {
+        if end > self.devices[d].ends.last().copied().unwrap_or(0) {
             self.note_group(d, end, writes);
         } else {
             assert!(writes.is_empty() && !must, "the model has writes that the seal has not: {writes:?}");
@@ -299,7 +309,8 @@ impl Run {
 
     fn export(&mut self, d: usize, to: usize, all: bool) {
         self.seal(d);
-        let others: Vec<usize> = (0..self.devices.len()).filter(|o| *o != d).collect();
+        let mut others = self.active();
+        others.retain(|o| *o != d);
         let to = others[to % others.len()];
         let bytes = if all {
             whole_bundle(&mut self.devices[d].engine)
@@ -366,14 +377,132 @@ impl Run {
         self.seal(d);
     }
 
+    /// Whether a device has a table's later UNIQUE.
+    fn has_unique(&self, d: usize, t: usize) -> bool {
+        self.groups_at(d).iter().any(|g| g.uniques.contains(&t))
+    }
+
+    fn make_unique(&mut self, d: usize, t: usize) {
+        let table = self.tables[t];
+        let Some((column, _)) = table.later else { return };
+        self.seal(d);
+        if self.has_unique(d, t) {
+            return;
+        }
+        let sql = format!("CREATE UNIQUE INDEX {0}_later ON {0} ({column})", table.name);
+        let made = self.devices[d].app.execute_batch(&sql);
+        self.trace.push(format!("d{d}: {sql}{}", if made.is_err() { "  -- refused" } else { "" }));
+        if made.is_ok() {
+            self.uniques += 1;
+            let n = self.groups.len();
+            self.seal(d);
+            // Another device may have told just that before, which is here as well.
+            for group in &mut self.groups[n..] {
+                group.uniques.insert(t);
+            }
+            let state = self.state_at(d);
+            self.check_shown(d, &state);
+        }
+    }
+
+    /// Whether a device knows all others: it would fold away what the others lack.
+    fn knows_all(&self, d: usize) -> bool {
+        let known = self.devices[d].engine.devices().unwrap();
+        self.active().into_iter().all(|other| {
+            let id = self.devices[other].engine.identity().id;
+            known.iter().any(|k| k.id == id && k.name.is_some())
+        })
+    }
+
+    fn compact(&mut self, d: usize) {
+        self.seal(d);
+        if !self.knows_all(d) {
+            return;
+        }
+        let before = self.devices[d].engine.digest(false).unwrap();
+        let report = self.devices[d].engine.compact().unwrap();
+        self.folded += report.versions as usize;
+        self.trace
+            .push(format!("d{d}: compacted, {} frames and {} versions", report.frames, report.versions));
+        assert_eq!(self.devices[d].engine.digest(false).unwrap(), before, "the digest of d{d}");
+        self.sealed(d, BTreeMap::new(), false);
+    }
+
+    fn active(&self) -> Vec<usize> {
+        (0..self.devices.len()).filter(|d| !self.retired.contains(d)).collect()
+    }
+
+    fn retire(&mut self, d: usize, who: usize) {
+        let mut others = self.active();
+        others.retain(|o| *o != d);
+        if others.len() < 2 {
+            return;
+        }
+        let who = others[who % others.len()];
+        // Its last bundle has come to all.
+        self.meet();
+        let id = self.devices[who].engine.identity().id;
+        self.devices[d].engine.retire(id).unwrap();
+        self.trace.push(format!("d{d}: d{who} is lost"));
+        self.sealed(d, BTreeMap::new(), true);
+        self.retired.insert(who);
+    }
+
+    fn join(&mut self, d: usize) {
+        // Nobody may fold away what the newcomer lacks.
+        let all_known = self.active().into_iter().all(|d| self.knows_all(d));
+        if self.devices.len() > 4 || !all_known {
+            return;
+        }
+        self.seal(d);
+        let mut bytes = Vec::new();
+        self.devices[d].engine.snapshot(&mut bytes).unwrap();
+        let n = self.devices.len();
+        let clock = Arc::new(AtomicI64::new(self.now(d)));
+        let name = format!("d{n}");
+        // Its application has made the tables: what does not travel, a CHECK for one, is in them.
+        let made = open(&self.path(n));
+        self.tables.iter().for_each(|table| made.execute_batch(table.sql).unwrap());
+        drop(made);
+        let join = packmule::JoinOptions { name: Some(&name), fleet: Some(&self.world.fleet) };
+        let options = packmule::Options { broken_winner: self.broken, ..World::options_by(&clock) };
+        let (engine, _) =
+            Engine::join(&self.path(n), &mut std::io::Cursor::new(&bytes), &join, options).unwrap();
+        assert_eq!(
+            engine.digest(false).unwrap(),
+            self.devices[d].engine.digest(false).unwrap(),
+            "the digest of d{n}, which starts from d{d}"
+        );
+        self.trace.push(format!("d{n}: starts from d{d}"));
+        self.joined += 1;
+        let app = app(&engine);
+        app.pragma_update(None, "synchronous", "OFF").unwrap();
+        self.ids.push(engine.identity().id.to_string());
+        let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
+        self.devices.push(Device { engine, app, clock, touched: BTreeMap::new(), ends: Vec::new(), lamport });
+        for to in self.active().into_iter().filter(|to| *to != n) {
+            // Who does not know of it might fold away what it lacks.
+            self.seal(to);
+            let id = self.devices[to].engine.identity().id;
+            let mut bytes = Vec::new();
+            self.devices[n].engine.export(&mut bytes, packmule::Recipient::Device(id)).unwrap();
+            self.bundles.push(bytes);
+            self.import(to, self.bundles.len() - 1);
+        }
+    }
+
     pub fn step(&mut self, step: &Step) {
+        // Of as many devices as there are now.
+        let active = self.active();
+        let of = |d: &usize| active[*d % active.len()];
         match step {
-            Step::Write { d, t, sql, forced, moves } => self.write(*d, *t, sql, forced.as_ref(), *moves),
-            Step::Seal { d } => self.seal(*d),
-            Step::Export { d, to, all } => self.export(*d, *to, *all),
-            Step::Import { d, bundle } => self.import(*d, *bundle),
-            Step::Resolve { d, .. } => self.resolve(*d, step),
+            Step::Write { d, t, sql, forced, moves } => self.write(of(d), *t, sql, forced.as_ref(), *moves),
+            Step::Seal { d } => self.seal(of(d)),
+            Step::Export { d, to, all } => self.export(of(d), *to, *all),
+            Step::Import { d, bundle } => self.import(of(d), *bundle),
+            Step::Resolve { d, .. } => self.resolve(of(d), step),
             Step::Reopen { d } => {
+                let d = &of(d);
                 let options = packmule::Options {
                     broken_winner: self.broken,
                     ..World::options_by(&self.devices[*d].clock)
@@ -382,20 +511,36 @@ impl Run {
                 self.trace.push(format!("d{d}: opened again"));
             }
             Step::Clock { d, ms } => {
+                let d = &of(d);
                 self.devices[*d].clock.fetch_add(*ms, Ordering::Relaxed);
                 self.trace.push(format!("d{d}: clock {ms:+}"));
             }
-            Step::AddColumn { d, t, fill, command } => self.add_column(*d, *t, *fill, *command),
+            Step::AddColumn { d, t, fill, command } => self.add_column(of(d), *t, *fill, *command),
+            Step::MakeUnique { d, t } => self.make_unique(of(d), *t),
+            Step::Meet => self.meet(),
+            Step::Compact { d } => self.compact(of(d)),
+            Step::Join { d } => self.join(of(d)),
+            Step::Retire { d, who } => self.retire(of(d), *who),
         }
     }
 
-    pub fn finish(&mut self) {
-        let n = self.devices.len();
-        for d in 0..n {
-            self.seal(d);
+    fn meet(&mut self) {
+        let active = self.active();
+        for d in &active {
+            self.seal(*d);
         }
-        let mut all: Vec<&mut Engine> = self.devices.iter_mut().map(|d| &mut d.engine).collect();
+        let here = self.devices.iter_mut().enumerate().filter(|(d, _)| active.contains(d));
+        let mut all: Vec<&mut Engine> = here.map(|(_, device)| &mut device.engine).collect();
         carry_all(&mut all);
+        for d in active {
+            let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
+            self.devices[d].lamport = self.devices[d].lamport.max(lamport);
+        }
+        self.trace.push("all get all".into());
+    }
+
+    pub fn finish(&mut self) {
+        self.meet();
     }
 
     fn key(&self, table: &Table, values: &[(String, packmule::OwnedValue)]) -> String {
@@ -429,10 +574,18 @@ impl Run {
     }
 
     pub fn check(&self) -> Counts {
-        let state = model::state(&self.tables, &self.groups.iter().collect::<Vec<_>>(), &self.ids);
-        let digest = self.devices[0].engine.digest(false).unwrap();
-        let first = self.devices[0].engine.conflicts().unwrap();
-        for (n, device) in self.devices.iter().enumerate() {
+        // What a lost device had not sent is lost with it.
+        let active = self.active();
+        let sent = self.seen(active[0]);
+        let state = self.state_at(active[0]);
+        let digest = self.devices[active[0]].engine.digest(false).unwrap();
+        let first = self.devices[active[0]].engine.conflicts().unwrap();
+        for (n, device) in active.iter().map(|n| (*n, &self.devices[*n])) {
+            assert_eq!(self.seen(n), sent, "the groups that d{n} has");
+            assert!(
+                active.iter().all(|d| sent[*d] == self.devices[*d].ends.len()),
+                "all of theirs: {sent:?}"
+            );
             self.check_shown(n, &state);
             let conflicts = device.engine.conflicts().unwrap();
             let (mut contested, mut parked, mut dangling) =
@@ -458,7 +611,9 @@ impl Run {
             assert_eq!(device.engine.digest(false).unwrap(), digest, "digest of d{n}");
             assert!(device.engine.verify().unwrap().problems.is_empty());
         }
-        [state.contested.len(), state.parked.len(), state.dangling.len(), self.resolved]
+        let rows = [state.contested.len(), state.parked.len(), state.dangling.len()];
+        let done = [self.resolved, self.folded, self.joined, self.uniques, self.retired.len()];
+        [rows[0], rows[1], rows[2], done[0], done[1], done[2], done[3], done[4]]
     }
 }
 

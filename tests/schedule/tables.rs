@@ -18,6 +18,7 @@ const PLAIN: Table = Table {
     rules: &[],
     uniques: &[],
     unique_columns: &[],
+    later: None,
     check: |_| true,
     foreign: None,
 };
@@ -33,6 +34,7 @@ pub static TABLES: [(Table, &[&[&str]]); 9] = [
             name: "notes",
             sql: "CREATE TABLE notes (id TEXT PRIMARY KEY, a, b REAL)",
             columns: &[("a", ANY), ("b", &["0.5", "-0.0", "2.0", "NULL"])],
+            later: Some(("a", |row| Some(value(row, "a")?.trim_end_matches(".0r").to_owned()))),
             added: Some(("z", "TEXT DEFAULT 'old'", "\"old\"", &["'x'", "'y'", "NULL"])),
             ..PLAIN
         },
@@ -132,6 +134,7 @@ pub static TABLES: [(Table, &[&[&str]]); 9] = [
             name: "latest",
             sql: "CREATE TABLE latest (id TEXT PRIMARY KEY, a, b INT)",
             columns: &[("a", ANY), ("b", SMALL)],
+            later: Some(("b", |row| value(row, "b"))),
             cell: true,
             policy: Policy::Lww,
             ..PLAIN

@@ -444,3 +444,24 @@ fn a_clock_that_is_far_off_is_named() {
     let status = desk.run("status base.db --json").json();
     assert!(status["notices"][0].as_str().unwrap().contains("the clock of north-"), "{status}");
 }
+
+#[test]
+fn a_column_is_added_here_and_where_the_table_is_tracked() {
+    let desk = Desk::fleet(&["north"]);
+    has(
+        &desk.run("schema north.db add-column settings unit TEXT --default C").ok(),
+        &["settings: has the column unit"],
+    );
+    let again = desk.run("schema north.db add-column settings unit TEXT --default C --json").json();
+    assert_eq!(again, json!({ "table": "settings", "column": "unit", "type": "TEXT" }));
+    desk.sql("north.db", "INSERT INTO settings (key, value) VALUES ('a', 1)");
+    desk.carry("north", "base");
+    assert_eq!(desk.value("base.db", "SELECT unit FROM settings WHERE key = 'a'"), Sql::Text("C".into()));
+    has(
+        &desk.run("schema north.db add-column settings unit INT").refused("north.db"),
+        &["`unit`", "already"],
+    );
+    has(&desk.run("schema north.db add-column nothing unit INT").refused("north.db"), &["`nothing`"]);
+    has(&desk.run("schema north.db drop-column settings unit INT").usage(), &["add-column"]);
+    has(&desk.run("schema north.db add-column settings").usage(), &["schema DB add-column"]);
+}

@@ -181,9 +181,9 @@ pub const COMMANDS: &[Command] = &[
         run: tables::untrack,
     },
     Command {
-        name: "schema add-column",
-        operands: "DB TABLE NAME TYPE",
-        count: (4, 4),
+        name: "schema",
+        operands: "DB add-column TABLE NAME TYPE",
+        count: (5, 5),
         flags: &[flag(
             "default",
             Some("VALUE"),
@@ -194,7 +194,7 @@ pub const COMMANDS: &[Command] = &[
         about: "The column travels like rows do: each device adds it when it hears of it, and rows that name it wait until \
                 then. An application's own ALTER TABLE ... ADD COLUMN does the same. Adding a column that is there with the \
                 same type does nothing.",
-        examples: &["packmule schema add-column north.db settings unit TEXT --default C"],
+        examples: &["packmule schema north.db add-column settings unit TEXT --default C"],
         run: tables::add_column,
     },
     Command {

@@ -88,14 +88,16 @@ pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `packmule schema add-column`.
+/// `packmule schema`.
 pub fn add_column(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
-    let mut engine = open(context)?;
     let default = context.args.flag("default")?.map(crate::value::read);
-    let [table, name, decl_type] = context.args.texts(1)?[..] else {
-        return Err(context.args.wrong("give a table, a column's name and its type".to_owned()));
+    let ["add-column", table, name, decl_type] = context.args.texts(1)?[..] else {
+        return Err(context
+            .args
+            .wrong("after the database comes `add-column`, then a table, a column's name and its type"));
     };
+    let mut engine = open(context)?;
     engine.add_column(table, name, decl_type, default.as_ref()).map_err(of_db(path))?;
     say!(context.out, "{table}: has the column {name}");
     context.out.document(json!({ "table": table, "column": name, "type": decl_type }));

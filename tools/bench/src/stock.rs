@@ -18,8 +18,9 @@ struct Stock {
     application: Connection,
     other: Engine,
     plain: Connection,
-    imports: Vec<Sample>,
-    updates: Vec<Sample>,
+    /// Of new rows, imported and as plain SQL; then of updates.
+    imports: [Vec<Sample>; 2],
+    plains: [Vec<Sample>; 2],
     /// The first folds away all rows.
     folds: Vec<Sample>,
     /// Bytes in `_pm_` tables after that, and in all.
@@ -46,8 +47,8 @@ impl Stock {
             application,
             other,
             plain,
-            imports: Vec::new(),
-            updates: Vec::new(),
+            imports: [Vec::new(), Vec::new()],
+            plains: [Vec::new(), Vec::new()],
             folds: Vec::new(),
             compacted: (0, 0),
         };
@@ -76,20 +77,29 @@ impl Stock {
         Ok(())
     }
 
-    /// Updates of rows anywhere in the table, carried to the other board.
+    /// New rows, and then updates of rows anywhere in the table, each carried to the other board.
     fn round(&mut self, world: &World, round: u64) -> Outcome {
         let rows = self.rows;
+        let first = rows + (round - 1) * OPS;
+        let new = first + 1..=first + OPS;
         let numbers = move || (0..OPS).map(move |n| 1 + scramble(round * OPS + n) % rows);
-        update(&self.application, Key::Integer, numbers(), round)?;
-        let bundle: PathBuf = world.path("bundle");
-        world.export(&mut self.board, Some(&self.other), &bundle)?;
-        let (sample, report) = timed(|| world.import(&mut self.other, &bundle));
-        report?;
-        self.imports.push(sample);
-        world.carry(&mut self.other, &mut self.board)?;
-        let (sample, done) = timed(|| update(&self.plain, Key::Integer, numbers(), round));
-        self.updates.push(sample);
-        done
+        for what in 0..2 {
+            let write = |db: &Connection| match what {
+                0 => insert(db, Key::Integer, new.clone()),
+                _ => update(db, Key::Integer, numbers(), round),
+            };
+            write(&self.application)?;
+            let bundle: PathBuf = world.path("bundle");
+            world.export(&mut self.board, Some(&self.other), &bundle)?;
+            let (sample, report) = timed(|| world.import(&mut self.other, &bundle));
+            report?;
+            self.imports[what].push(sample);
+            world.carry(&mut self.other, &mut self.board)?;
+            let (sample, done) = timed(|| write(&self.plain));
+            self.plains[what].push(sample);
+            done?;
+        }
+        Ok(())
     }
 
     /// How many bytes of the file are in `_pm_` tables, and how many there are.
@@ -115,7 +125,7 @@ pub fn measure(world: &World, large: u64, repeats: usize) -> Outcome<Vec<Section
     let mut section = Section {
         title: "A small import",
         about: format!(
-            "{OPS} updates of rows anywhere in the table, imported into a board that has all rows already, synced, stable and compacted; \
+            "{OPS} new rows, and {OPS} updates of rows anywhere in the table, imported into a board that has all rows already, synced, stable and compacted; \
              and as plain SQL in one transaction; each against the same with 1,000 rows. Then the compaction of all rows before, \
              and after it what `_pm_` tables take of the importing board's file."
         ),
@@ -135,8 +145,10 @@ pub fn measure(world: &World, large: u64, repeats: usize) -> Outcome<Vec<Section
     let [small, _] = &stocks;
     for stock in &stocks {
         for (name, samples, first) in [
-            ("import", &stock.imports[..], &small.imports[..]),
-            ("plain updates", &stock.updates, &small.updates),
+            ("import of inserts", &stock.imports[0][..], &small.imports[0][..]),
+            ("import of updates", &stock.imports[1], &small.imports[1]),
+            ("plain inserts", &stock.plains[0], &small.plains[0]),
+            ("plain updates", &stock.plains[1], &small.plains[1]),
             ("compaction", &stock.folds[..1], &small.folds[..1]),
         ] {
             let mut cells = vec![

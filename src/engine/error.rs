@@ -286,7 +286,9 @@ impl fmt::Display for Error {
             Self::Twin { device, seq } => write!(
                 f,
                 "{device} has two histories from frame {seq} on: its database or SD card was copied, or set back to a \
-                 backup, and both went on writing; nothing of the second history was taken in"
+                 backup, and both went on writing; nothing of the second history was taken in. Bring a bundle from here to the \
+                 second one, or sync with it: it goes on under a new identity, with all that it wrote. Other devices that took \
+                 in the second history start anew from a snapshot (`packmule join`)"
             ),
             Self::Forked { device, other } => write!(
                 f,

@@ -238,12 +238,12 @@ impl Engine {
         }
         if let Some(sender) = verified.sender {
             let Verified { vector, mirror, .. } = &mut verified;
-            let before = vector.len();
-            self.compare_vector(sender, vector, mirror)?;
+            let apart = self.compare_vector(sender, vector, mirror)?;
             // A copy of this device, or a device that has another history of itself than is here: only
             // who hears of it from a third knows which of them is the second.
-            if vector.len() < before || (sender == self.identity.id && mirror.is_apart()) {
-                return Err(Error::Twin { device: self.name_of(sender)?, seq: 1 });
+            let copy = mirror.apart_from().filter(|_| sender == self.identity.id);
+            if let Some(seq) = apart.or(copy) {
+                return Err(Error::Twin { device: self.name_of(sender)?, seq });
             }
         }
         if let (Some(check), Some(sender)) = (header_check, verified.sender) {

@@ -260,13 +260,14 @@ impl Engine {
     fn what_the_maker_has(&self, vector: &[VectorEntry]) -> Result<Heard> {
         let mut heard = Heard::default();
         let mut others = HashMap::new();
-        let (mut same_here, mut bound) = ([0; 2], [u64::MAX; 2]);
+        let (mut come, mut same_here, mut bound) = ([0; 2], [0; 2], [u64::MAX; 2]);
         for entry in vector {
             let Some(dev) = self.device_number(entry.author)? else { continue };
             let position = self.position(dev, entry.stream)?.seq;
             let same = self.chain_at(dev, entry.stream, entry.seq)?.map(|chain| chain.tag() == entry.tag);
             if dev == self.me {
                 let at = usize::from(entry.stream.number());
+                come[at] = come[at].max(entry.seq);
                 match same {
                     Some(true) => same_here[at] = same_here[at].max(entry.seq),
                     Some(false) => bound[at] = bound[at].min(entry.seq.saturating_sub(1)),
@@ -298,7 +299,9 @@ impl Engine {
             heard.others = groups.into_iter().filter(unheard).collect();
         }
         heard.own = if heard.another {
-            self.certain(same_here, bound, false)?
+            // What is common need not have come there: the other stream takes another way.
+            let common = self.certain(same_here, bound, false)?;
+            [common[0].min(come[0]), common[1].min(come[1])]
         } else {
             // Of per-device rows boards have none, but some base may have.
             let at_bases: Option<u64> = self.db.query_row(

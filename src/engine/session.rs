@@ -436,7 +436,10 @@ impl Engine {
     /// [`Error::Twin`] if the peer has another history of a third device than is here.
     pub(crate) fn hear_of_self(&mut self, peer: &Peer, entries: &mut Vec<VectorEntry>) -> Result<bool> {
         let mut mirror = Mirror::default();
-        let compared = self.transaction(|e| e.compare_vector(peer.id, entries, &mut mirror));
+        let compared = self.transaction(|e| match e.compare_vector(peer.id, entries, &mut mirror)? {
+            Some(seq) => e.note_twin(&e.name_of(peer.id)?, seq),
+            None => Ok(()),
+        });
         self.name_twin(&compared)?;
         compared?;
         self.face(&mirror)

@@ -12,6 +12,7 @@ use super::error::{BundleProblem, Error, Result, Stranger};
 use super::export::Positions;
 use super::import::Verified;
 use super::session::StreamOut;
+use super::twin::Mirror;
 
 /// Frames of one stream, all from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +110,7 @@ impl Engine {
     /// [`Error::Strangers`] if the sender is not trusted, [`Error::Bundle`] if the header is not its own.
     pub fn hear(&mut self, input: impl Read) -> Result<()> {
         let mut reader = BundleReader::new(input);
-        self.transaction(|e| {
+        let mirror = self.transaction(|e| {
             let (mut verified, mut check) = (Verified::default(), None);
             loop {
                 match reader.next_item()? {
@@ -130,16 +131,22 @@ impl Engine {
                     _ => break,
                 }
             }
-            let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(()) };
+            let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(verified.mirror) };
             let Some(key) = e.trusted_key(sender)? else {
                 return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
             };
             if !check.verify(&key) {
                 return Err(Error::bundle(0, BundleProblem::Signature(e.name_of(sender)?)));
             }
-            e.compare_vector(sender, &mut verified.vector, &mut verified.mirror)?;
-            e.note_acknowledged(sender, &verified.vector, Some(verified.wall))
-        })
+            let apart = e.compare_vector(sender, &mut verified.vector, &mut verified.mirror)?;
+            if let Some(seq) = apart {
+                e.note_twin(&e.name_of(sender)?, seq)?;
+            }
+            e.note_acknowledged(sender, &verified.vector, Some(verified.wall))?;
+            // A copy of this device decides nothing.
+            Ok(if sender == e.identity.id { Mirror::default() } else { verified.mirror })
+        })?;
+        self.face(&mirror).map(|_| ())
     }
 
     /// The trusted devices other than this one that were not retired: bases first, then by id.

@@ -84,7 +84,12 @@ impl Mirror {
 
     /// Whether they have another history.
     pub(crate) fn is_apart(&self) -> bool {
-        self.apart.iter().any(Option::is_some)
+        self.apart_from().is_some()
+    }
+
+    /// From which frame on, or before it.
+    pub(crate) fn apart_from(&self) -> Option<u64> {
+        self.apart.iter().flatten().min().map(|before| before + 1)
     }
 }
 
@@ -152,7 +157,7 @@ impl Engine {
     }
 
     /// Compares a version vector with what is here. What it says of this device goes to the mirror; what it
-    /// says of its sender is left out if it is another history than is here.
+    /// says of its sender is left out if it is another history than is here; where that parts is returned.
     ///
     /// # Errors
     /// [`Error::Twin`] if it has another history of a third device than is here.
@@ -161,7 +166,7 @@ impl Engine {
         sender: DeviceId,
         vector: &mut Vec<VectorEntry>,
         mirror: &mut Mirror,
-    ) -> Result<()> {
+    ) -> Result<Option<u64>> {
         let mut apart = None;
         for entry in vector.iter() {
             let Some(dev) = self.device_number(entry.author)? else { continue };
@@ -186,17 +191,18 @@ impl Engine {
                 Some(upper) if ours => {
                     mirror.apart[at] = Some(mirror.apart[at].map_or(upper, |other| other.min(upper)));
                 }
-                Some(_) if entry.author == sender => apart = Some(*entry),
+                Some(upper) if entry.author == sender => {
+                    apart = Some(apart.map_or(upper + 1, |other: u64| other.min(upper + 1)));
+                }
                 Some(upper) => {
                     return Err(Error::Twin { device: self.name_of(entry.author)?, seq: upper + 1 });
                 }
             }
         }
-        if let Some(entry) = apart {
-            self.note_twin(&self.name_of(sender)?, entry.seq)?;
+        if apart.is_some() {
             vector.retain(|e| e.author != sender);
         }
-        Ok(())
+        Ok(apart)
     }
 
     /// Places in the log of a device itself, for it to compare: were it set back, or a second history, it

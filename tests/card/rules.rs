@@ -272,6 +272,46 @@ fn a_revoked_device_gets_nothing() {
     assert!(report.left.iter().all(|left| left.receiver != Some(north)), "{report:?}");
 }
 
+/// Two boards from one image and the base share a card: the second goes on under a new identity.
+#[test]
+fn a_twin_goes_on_as_another() {
+    let mut fleet = Fleet::new();
+    let mut card = Card::new(Wrong::Nothing);
+    for name in ["north", "base", "north"] {
+        fleet.exchange(name, &mut card);
+    }
+    let was = fleet.get("north").identity().id;
+    let mut twin = twin_of(&mut fleet);
+    sql(&twin, "INSERT INTO settings VALUES ('twin', 1); INSERT INTO readings (value) VALUES (0.25)");
+    sql(fleet.get("north"), "INSERT INTO settings VALUES ('first', 1)");
+    for _ in 0..4 {
+        fleet.world.tick(1_000);
+        fleet.exchange("north", &mut card);
+        fleet.exchange("base", &mut card);
+        exchange_with(&mut twin, &mut card, &Limits::default());
+    }
+    assert_eq!(fleet.get("north").identity().id, was);
+    assert_ne!(twin.identity().id, was);
+    let count = |engine: &packmule::Engine, what: &str| rows(engine, &format!("SELECT count(*) FROM {what}"));
+    let both = "settings WHERE key IN ('twin', 'first')";
+    for name in ["north", "base"] {
+        assert_eq!(count(fleet.get(name), both), ["2"]);
+    }
+    assert_eq!(count(&twin, both), ["2"]);
+    assert_eq!(count(fleet.get("base"), "readings WHERE value = 0.25"), ["1"]);
+}
+
+/// A copy of north, as of its card's image.
+fn twin_of(fleet: &mut Fleet) -> packmule::Engine {
+    let twin = fleet.world.dir.path().join("twin.db");
+    fleet.get("north").seal().unwrap();
+    sql(fleet.get("north"), &format!("VACUUM INTO '{}'", twin.display()));
+    let key = |name: &std::path::Path| format!("{}.pmkey", name.display());
+    std::fs::copy(key(fleet.get("north").path()), key(&twin)).unwrap();
+    open(&twin).execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    packmule::Engine::open_with(&twin, fleet.world.options()).unwrap()
+}
+
 /// A card image was cloned: what its second history left under the same name is named, and kept.
 #[test]
 fn what_a_twin_left_is_not_removed() {
@@ -280,12 +320,7 @@ fn what_a_twin_left_is_not_removed() {
     for name in ["north", "base", "north"] {
         fleet.exchange(name, &mut card);
     }
-    let twin = fleet.world.dir.path().join("twin.db");
-    fleet.get("north").seal().unwrap();
-    sql(fleet.get("north"), &format!("VACUUM INTO '{}'", twin.display()));
-    let key = |name: &std::path::Path| format!("{}.pmkey", name.display());
-    std::fs::copy(key(fleet.get("north").path()), key(&twin)).unwrap();
-    let mut twin = packmule::Engine::open_with(&twin, fleet.world.options()).unwrap();
+    let mut twin = twin_of(&mut fleet);
     sql(&twin, "UPDATE settings SET value = 'twin' WHERE key = 'all'");
     let left = exchange_with(&mut twin, &mut card, &Limits::default()).left[0].file.clone();
     sql(fleet.get("north"), "UPDATE settings SET value = 'first' WHERE key = 'all'");
@@ -294,7 +329,6 @@ fn what_a_twin_left_is_not_removed() {
         let report = fleet.exchange("north", &mut card);
         let named = report.stepped_over.iter().find(|s| s.0 == left);
         assert!(matches!(named, Some((_, Skipped::Refused(packmule::Error::Twin { .. })))), "{report:?}");
-        fleet.exchange("base", &mut card);
     }
     assert!(card.files().contains_key(&left));
 }

@@ -345,3 +345,24 @@ fn a_policy_that_is_declared_again_holds_from_then_on() {
         assert!(refused.is_err_and(|e| e.to_string().contains("`n` is a counter")));
     }
 }
+
+/// A row of the one overwrote rows of the other.
+#[test]
+fn tables_with_different_primary_keys_leave_each_other_alone() {
+    let world = World::new();
+    let mut a = world.board_with("a", "CREATE TABLE t (k TEXT PRIMARY KEY, id)", &["t"]);
+    let mut b = world.board_with("b", "CREATE TABLE t (k, id TEXT PRIMARY KEY)", &["t"]);
+    sql(&a, "INSERT INTO t VALUES ('x', 'of a')");
+    sql(&b, "INSERT INTO t VALUES ('x', 'of b'), ('x', 'of a')");
+    for _ in 0..2 {
+        carry_all(&mut [&mut a, &mut b]);
+        assert_eq!(rows(&a, "SELECT id FROM t"), ["\"of a\""]);
+        assert_eq!(rows(&b, "SELECT id FROM t ORDER BY 1"), ["\"of a\"", "\"of b\""]);
+    }
+    for engine in [&a, &b] {
+        let notices = engine.status().unwrap().notices;
+        assert!(notices.iter().any(|n| n.contains("another primary key on")), "{notices:?}");
+        assert!(engine.conflicts().unwrap().is_empty());
+        assert!(engine.verify().unwrap().problems.is_empty());
+    }
+}

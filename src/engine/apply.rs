@@ -112,6 +112,8 @@ pub(crate) struct Writer {
     whole: bool,
     /// What the author is called in a gathered table's first column.
     label: Option<String>,
+    /// The definition has the primary key of the table here.
+    same_key: bool,
 }
 
 impl Writer {
@@ -120,7 +122,9 @@ impl Writer {
         let mut present: Vec<usize> = columns.iter().copied().flatten().collect();
         let whole = present.len() == table.def.columns.len();
         present.retain(|at| !table.leaves(*at));
-        Self { upsert: table.upsert_sql(&present), delete: table.delete_sql(), columns, whole, label, table }
+        let (upsert, delete) = (table.upsert_sql(&present), table.delete_sql());
+        let same_key = table.def.has_key_of(&def.def);
+        Self { upsert, delete, columns, whole, label, same_key, table }
     }
 
     /// The columns here that an op writes; `None` if it is all of them.
@@ -376,6 +380,10 @@ impl Engine {
             } else {
                 counts.waiting += 1;
             }
+            return Ok(());
+        }
+        if !writer.same_key {
+            counts.waiting += 1; // Which row here it would be nobody can say.
             return Ok(());
         }
         let key = def.key_of(op.values(Shape { keys: &def.key_flags }))?;

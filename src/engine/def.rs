@@ -417,6 +417,13 @@ impl TableDef {
         })
     }
 
+    /// Whether another definition has the same columns as its primary key, in the same order.
+    pub(crate) fn has_key_of(&self, other: &Self) -> bool {
+        let names =
+            |def: &Self| def.keys().map(|at| def.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
+        names(self) == names(other)
+    }
+
     /// Why a base could not gather the table's rows.
     pub(crate) fn ungatherable(&self) -> Option<&'static str> {
         (self.mode == Mode::PerDevice && self.column(DEVICE_COLUMN).is_some()).then_some(

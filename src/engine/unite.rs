@@ -63,12 +63,12 @@ impl Engine {
     pub(crate) fn unite(&self, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
         let table = &*self.table(tid)?;
         let mut def = table.def.clone();
-        let ours: Vec<_> = def.keys().map(|at| def.columns[at].name.to_ascii_lowercase()).collect();
-        let keys: Vec<_> = theirs.keys().map(|at| theirs.columns[at].name.to_ascii_lowercase()).collect();
-        if ours != keys {
+        if !def.has_key_of(theirs) {
             let who = self.device_label(dev)?;
             let what = format!(
-                "table `{}` has another primary key on {who}: its rows cannot be matched with those here",
+                "table `{0}` has another primary key on {who}: its rows cannot be matched with those here, and stay in the \
+                 log; call the table otherwise on one of the two, or make it anew with the same key (`packmule untrack`, then \
+                 `packmule track`)",
                 def.name
             );
             return store::notice(&self.db, &what, self.now());

@@ -284,3 +284,38 @@ fn keys_that_are_made_again() {
         assert_eq!(d[2].conflicts().unwrap()[0].kind, ConflictKind::UpdateDelete);
     }
 }
+
+/// What referred to it was found on devices that took both rows in at once, and not on those that had
+/// shown the one that gave way.
+#[test]
+fn a_row_that_gives_way_leaves_dangling_what_refers_to_it() {
+    let world = World::new();
+    let t = "CREATE TABLE notes (id TEXT PRIMARY KEY, a, b REAL); CREATE TABLE parts (id BLOB PRIMARY KEY, note TEXT REFERENCES notes (id), lo INT, hi INT)";
+    let mut devices: Vec<_> =
+        ["d0", "d1", "d2", "d3"].iter().map(|n| world.board_with(n, t, &["notes", "parts"])).collect();
+    let [d0, d1, d2, d3] = &mut devices[..] else { panic!() };
+    carry_all(&mut [d0, d1, d2, d3]);
+    sql(d3, "INSERT INTO notes (id, a, b) VALUES ('k1', 1, 0.5)");
+    carry_all(&mut [d0, d1, d2, d3]);
+    sql(d3, "CREATE UNIQUE INDEX notes_later ON notes (a)");
+    d3.seal().unwrap();
+    // So that its claim on the value is the later one.
+    for n in 0..3 {
+        sql(d2, &format!("INSERT INTO parts VALUES (x'1{n}', NULL, 1, 1)"));
+        d2.seal().unwrap();
+    }
+    sql(d2, "ALTER TABLE notes ADD COLUMN z TEXT DEFAULT 'old'; UPDATE notes SET z = 'x'");
+    d2.seal().unwrap();
+    let b0 = bundle(d3, d1);
+    sql(
+        d2,
+        "INSERT INTO parts (id, note, lo, hi) VALUES (x'02', 'k1', 1, 2) ON CONFLICT (id) DO UPDATE SET note = excluded.note",
+    );
+    d2.seal().unwrap();
+    sql(d1, "INSERT INTO notes (id, a, b) VALUES ('k3', 1.0, 0.5)");
+    d1.seal().unwrap();
+    import(d2, &b0);
+    carry_all(&mut [d0, d1, d2, d3]);
+    digests_equal(&[d0, d1, d2, d3]);
+    assert!(d2.conflicts().unwrap().iter().any(|c| matches!(c.kind, ConflictKind::ForeignKey(..))));
+}

@@ -313,3 +313,35 @@ fn a_row_that_a_resolution_deletes_can_come_back_whole() {
     digests_equal(&[&a, &b, &c]);
     assert_eq!(rows(&c, "SELECT v, w IN (2, 3) FROM t"), ["11|1"]);
 }
+
+/// Beside the version of it that is remembered, a deletion had won; the new UNIQUE took it for a row that a
+/// REPLACE had removed, and deleted the row that another device made anew.
+#[test]
+fn a_unique_made_later_deletes_no_row_that_is_gone_by_a_policy() {
+    let lww = TrackOptions { policy: packmule::Policy::Lww, ..TrackOptions::default() };
+    let world = World::new();
+    let mut a = world.board("a");
+    sql(&a, T);
+    a.track("t", &lww).unwrap();
+    let mut b = world.board("b");
+    carry(&mut a, &mut b);
+    // By its clock, what it seals is later than all else.
+    let late = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(4_000_000_000_000));
+    let path = b.path().to_owned();
+    drop(b);
+    let mut b = Engine::open_with(&path, World::options_by(&late)).unwrap();
+    sql(&a, "INSERT INTO t VALUES ('x', 1, 1)");
+    carry_all(&mut [&mut a, &mut b]);
+    sql(&a, "UPDATE t SET v = 2");
+    let written = std::time::Instant::now();
+    while written.elapsed().as_millis() < 3 {} // The triggers look at SQLite's own clock.
+    sql(&b, "DELETE FROM t");
+    carry_all(&mut [&mut a, &mut b]);
+    assert_eq!(rows(&a, "SELECT count(*) FROM t"), ["0"], "the last writer wins");
+    sql(&a, "INSERT INTO t VALUES ('x', 3, 3)");
+    sql(&b, "CREATE UNIQUE INDEX later ON t (w)");
+    b.seal().unwrap();
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&a, "SELECT v FROM t"), ["3"]);
+}

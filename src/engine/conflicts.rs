@@ -50,7 +50,9 @@ impl ConflictKind {
 /// One of the versions of a conflict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConflictVersion {
-    /// Who wrote it; `None` if that is older than what is remembered.
+    /// Who wrote it; `None` if that is older than what is remembered. Of a row that nobody contests, and that
+    /// is listed since it has a UNIQUE value or refers to a row that is gone, one device can remember it still
+    /// and another not.
     pub device: Option<DeviceId>,
     /// The device's name.
     pub name: Option<String>,

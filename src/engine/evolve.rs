@@ -366,9 +366,12 @@ impl Engine {
         )?;
         let mut rows = statement.query([table.tid])?;
         while let Some(row) = rows.next()? {
-            let key = read_key(&row.get::<_, Vec<u8>>(0)?)?;
+            let bytes: Vec<u8> = row.get(0)?;
+            let key = read_key(&bytes)?;
             let binds = || params_from_iter(key.iter().map(|v| Bind(v.borrow())));
-            if maybe::<i64>(&self.db, &table.select_sql("1"), binds())?.is_none() {
+            let gone = maybe::<i64>(&self.db, &table.select_sql("1"), binds())?.is_none();
+            // Beside a version that is remembered, a deletion can be the winner.
+            if gone && self.judge_versions(table, &self.heads(table.tid, &bytes)?)?.present {
                 let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
                 let sql = format!(
                     "INSERT INTO {} ({}) VALUES ({}, {})",

@@ -205,6 +205,9 @@ impl Engine {
                     // It was only tried. The application's triggers see what comes of it.
                     self.move_to_limbo(&table, &other)?;
                 }
+                if table.is_parent {
+                    self.note_deleted(&table, &other)?; // It has left already.
+                }
                 self.put_off(tid, &other)?;
             }
             if local {

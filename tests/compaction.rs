@@ -353,3 +353,18 @@ fn per_device_rows_are_folded_once_every_base_has_them() {
     carry_all(&mut [&mut a, &mut base]);
     assert_eq!(rows(&base, "SELECT v FROM readings ORDER BY id"), ["1.5r", "2.5r", "3.5r"]);
 }
+
+/// It was all folded away, and a join took it for what everybody had.
+#[test]
+fn a_device_that_has_met_nobody_folds_nothing() {
+    let world = World::new();
+    let mut a = world.board_with("a", "CREATE TABLE t (k TEXT PRIMARY KEY, v)", &["t"]);
+    sql(&a, "INSERT INTO t VALUES ('a', 1)");
+    let before = a.compact().unwrap();
+    assert_eq!(before.frames, 0, "{before:?}");
+    let mut b = world.board_with("b", "CREATE TABLE t (k TEXT PRIMARY KEY, v)", &["t"]);
+    sql(&b, "INSERT INTO t VALUES ('b', 1)");
+    carry_all(&mut [&mut a, &mut b]);
+    assert_eq!(rows(&b, "SELECT k FROM t ORDER BY k"), ["\"a\"", "\"b\""]);
+    digests_equal(&[&a, &b]);
+}

@@ -205,6 +205,12 @@ impl Engine {
         Ok(seq.unwrap_or(0))
     }
 
+    /// Whether this device has met no other yet, not even one that was retired.
+    fn knows_nobody(&self) -> Result<bool> {
+        let sql = "SELECT 1 FROM _pm_device WHERE n <> ?1 AND n > 0 AND public_key IS NOT NULL LIMIT 1";
+        Ok(super::value::maybe::<i64>(&self.db, sql, [self.me])?.is_none())
+    }
+
     /// Up to where a peer is known to have a stream.
     fn acknowledged(&self, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
         if peer == dev {
@@ -226,9 +232,8 @@ impl Engine {
     /// Up to where a stream is stable.
     fn stable(&self, dev: i64, stream: Stream) -> Result<u64> {
         let peers = self.waited_for(stream)?;
-        let gathered = peers.is_empty() && stream == Stream::Own && !self.identity.base;
-        if gathered {
-            return Ok(0); // No base has taken it, since none is known.
+        if peers.is_empty() && (self.knows_nobody()? || (stream == Stream::Own && !self.identity.base)) {
+            return Ok(0); // Nobody has taken it, since nobody is known who would.
         }
         let mut stable = self.position(dev, stream)?.seq;
         for peer in peers {

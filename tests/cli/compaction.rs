@@ -12,8 +12,10 @@ fn a_newcomer_starts_from_what_was_compacted() {
     desk.run("init a.db --name a --fleet f.key").ok();
     desk.sql("a.db", "CREATE TABLE n (id TEXT PRIMARY KEY, v); INSERT INTO n VALUES (1, 2), (3, 4)");
     desk.run("track a.db n").ok();
-    let folded = desk.run("compact a.db --json").json();
-    assert_eq!(folded["frames_left"], 0);
+    // Nobody has it, so nothing is folded.
+    has(&desk.run("compact a.db").ok(), &["folded 0 frames", "no other device is known yet"]);
+    desk.compact_alone("a", "f.key");
+    assert_eq!(desk.run("compact a.db --json").json()["frames_left"], 0);
     assert_eq!(desk.run("snapshot a.db s.pms --json").json()["rows"], 2);
     let joined = desk.run("join b.db s.pms --name b --fleet f.key --json").json();
     assert_eq!((joined["rows"].as_u64(), joined["new_identity"].as_bool()), (Some(2), Some(false)));
@@ -37,7 +39,7 @@ fn who_lacks_what_was_compacted_is_named_by_exchange() {
     }
     desk.sql("a.db", "CREATE TABLE n (id TEXT PRIMARY KEY, v); INSERT INTO n VALUES (1, 2), (3, 4)");
     desk.run("track a.db n").ok();
-    desk.run("compact a.db").ok();
+    desk.compact_alone("a", "f.key");
     std::fs::create_dir(desk.path("card")).unwrap();
     desk.run("exchange b.db card").ok();
     has(

@@ -294,7 +294,7 @@ fn two_lines_at_once_and_one_hears_from_the_other() {
 fn a_newcomer_without_a_snapshot_is_told_to_join() {
     let desk = Desk::fleet(&["north"]);
     fill(&desk, "north", 20, 100);
-    desk.run("compact north.db").ok();
+    desk.compact_alone("north", "fleet.key");
     desk.run("init new.db --name new --fleet fleet.key").ok();
     let cable = cable(&desk, "wire");
     let north = sync(&desk, "north.db", &cable.ends[0]);

@@ -62,6 +62,15 @@ impl Desk {
         self.run(&format!("import {to}.db {from}-to-{to}.pmb")).ok();
     }
 
+    /// Lets a device fold all that it has: the only other one that it knows was retired.
+    pub fn compact_alone(&self, name: &str, fleet: &str) {
+        let others = ["init", "gone.db", "--name", "gone", "--fleet", fleet];
+        self.run_words(&others).ok();
+        self.carry("gone", name);
+        self.run(&format!("retire {name}.db gone")).ok();
+        self.run(&format!("compact {name}.db")).ok();
+    }
+
     /// A path in it.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)

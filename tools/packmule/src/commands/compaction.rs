@@ -16,7 +16,9 @@ use crate::target::Target;
 /// `packmule compact`.
 pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0).to_owned();
-    let report = open(context)?.compact().map_err(of_db(&path))?;
+    let mut engine = open(context)?;
+    let report = engine.compact().map_err(of_db(&path))?;
+    let alone = engine.devices().map_err(of_db(&path))?.len() == 1;
     let held = report.held_back_by.as_ref();
     let out = &mut *context.out;
     out.document(json!({
@@ -33,6 +35,9 @@ pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         size(report.bytes),
         count(report.frames_left, "frame")
     );
+    if alone && report.frames_left > 0 {
+        say!(out, "no other device is known yet: nothing is folded before another one has it");
+    }
     if let Some((device, frames)) = held {
         say!(
             out,

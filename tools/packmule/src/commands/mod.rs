@@ -217,7 +217,7 @@ pub const COMMANDS: &[Command] = &[
         group: TABLES,
         summary: "fold away what every device has",
         about: "What every device that is not retired is known to have leaves the log; tables, open conflicts and digest stay as they \
-                are. Tells in the log what this device has seen, so that others can compact too: run it now and then on each.",
+                are. Before another device is known nothing does. Tells in the log what this device has seen, so that others can compact too: run it now and then on each.",
         examples: &["packmule compact base.db"],
         run: compaction::compact,
     },

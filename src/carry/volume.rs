@@ -91,8 +91,15 @@ const SPARE: u64 = 256 << 10;
 /// A directory of a mounted file system. No two exchanges of one directory run at once.
 pub struct Directory {
     path: PathBuf,
-    /// Its lock goes with it.
-    _handle: File,
+    /// Holds the lock.
+    handle: File,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Not with the file alone: a program that is just being started by another thread has it open too.
+        let _ = self.handle.unlock();
+    }
 }
 
 impl Directory {
@@ -108,7 +115,7 @@ impl Directory {
         match handle.try_lock() {
             Err(std::fs::TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
             // A file system without locks: names that are made exclusively keep two apart there too.
-            _ => Ok(Self { path: path.into(), _handle: handle }),
+            _ => Ok(Self { path: path.into(), handle }),
         }
     }
 }

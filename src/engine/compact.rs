@@ -289,12 +289,17 @@ impl Engine {
 
     /// Whether a peer that has a stream up to `have` lacks frames that are folded away here.
     pub(crate) fn is_behind(&self, dev: i64, stream: Stream, have: u64) -> Result<bool> {
+        Ok(have < self.floor(dev, stream)?)
+    }
+
+    /// Up to where a stream is folded away.
+    pub(crate) fn floor(&self, dev: i64, stream: Stream) -> Result<u64> {
         let floor: Option<u64> = super::value::maybe(
             &self.db,
             "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = ?2",
             (dev, stream.number()),
         )?;
-        Ok(have < floor.unwrap_or(0))
+        Ok(floor.unwrap_or(0))
     }
 
     /// Says that a device will not come back: the log waits for it no longer, once all others know.

@@ -1,12 +1,13 @@
 //! Who we are, whom we trust, and what they are known to have.
 
+use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Certificate, Chain};
+use packmule_core::wire::{CERT_MAX, Certificate, Chain};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::bundle::{BundleReader, HeaderCheck, Item};
 use super::error::{BundleProblem, Error, Result, Stranger};
-use super::{Engine, Identity, store};
+use super::{Engine, Identity, keys, store};
 
 /// Trust, as `_pm_device.trust` has it; 0 is a device that was only heard of.
 pub(crate) mod trust {
@@ -54,24 +55,39 @@ pub(crate) fn identity(db: &Connection) -> Result<(i64, Identity)> {
     Ok((me, Identity { id: DeviceId(id), name, base, fleet }))
 }
 
-pub(crate) fn insert_self(db: &Connection, certificate: &Certificate<'_>, encoded: &[u8]) -> Result<()> {
+/// Makes the device with this key the one that the database is, with the voucher's word for it. `fleet` is the
+/// one that it belongs to from now on; without one that stays as it was, as does the stamp.
+pub(crate) fn become_device(
+    db: &Connection,
+    key: &SecretKey,
+    (name, base): (&str, bool),
+    voucher: Option<&SecretKey>,
+    fleet: Option<[u8; 32]>,
+) -> Result<()> {
+    let too_long = |_| Error::Usage("the name is too long".into());
+    let mut certificate = Certificate::new(key, name, base).map_err(too_long)?;
+    if let Some(voucher) = voucher {
+        certificate = certificate.vouched(voucher).map_err(too_long)?;
+    }
+    let mut buf = [0; CERT_MAX];
+    let len = certificate.encode(&mut buf).map_err(too_long)?;
     db.execute(
         "INSERT INTO _pm_device (id, public_key, name, base, certificate, trust) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         (
             certificate.device().0,
             certificate.public_key,
-            certificate.name,
-            certificate.base,
-            encoded,
-            if certificate.fleet.is_some() { trust::BY_FLEET } else { trust::SINGLY },
+            name,
+            base,
+            &buf[..len],
+            if voucher.is_some() { trust::BY_FLEET } else { trust::SINGLY },
         ),
     )?;
     store::set(db, "me", db.last_insert_rowid())?;
     // Who wrote what is older than what is remembered.
     db.execute("INSERT OR IGNORE INTO _pm_device (n, id) VALUES (0, zeroblob(16))", [])?;
-    store::set(db, "lamport", 0)?;
-    if let Some(fleet) = certificate.fleet {
-        store::set(db, "fleet", fleet.fleet)?;
+    db.execute("INSERT OR IGNORE INTO _pm_meta (k, v) VALUES ('lamport', 0)", [])?;
+    if let Some(fleet) = fleet {
+        store::set(db, "fleet", fleet)?;
     }
     Ok(())
 }
@@ -93,6 +109,23 @@ pub(crate) struct StreamPosition {
 }
 
 impl Engine {
+    /// Takes a new identity, whose key waits in a file of its own for the commit; the old one is a device like
+    /// others from then on.
+    pub(crate) fn take_identity(
+        &mut self,
+        name: impl FnOnce(DeviceId) -> String,
+        voucher: Option<&SecretKey>,
+        fleet: Option<[u8; 32]>,
+    ) -> Result<SecretKey> {
+        let path = keys::new_key_path(&keys::device_key_path(&self.path));
+        let _ = std::fs::remove_file(&path); // Of an attempt that was cut short.
+        let key = keys::new_device_key(&path, self.options.random)?;
+        let name = name(DeviceId::of_key(&key.public_key()));
+        become_device(&self.db, &key, (&name, self.identity.base), voucher, fleet)?;
+        (self.me, self.identity) = identity(&self.db)?;
+        Ok(key)
+    }
+
     /// The number of a device that is known, if only by hearsay.
     pub(crate) fn device_number(&self, id: DeviceId) -> Result<Option<i64>> {
         super::value::maybe(&self.db, "SELECT n FROM _pm_device WHERE id = ?1", [id.0])

@@ -12,16 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{
-    CERT_MAX, CHECKPOINT_LEN, Certificate, Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter,
-    GroupDigest, GroupStart,
-};
+use packmule_core::wire::{Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart};
 
 use super::catalog::State;
 use super::devices::{StreamPosition, label};
 use super::error::{Error, Result};
-use super::log::{parse, put_frame};
-use super::{Engine, devices, keys, store};
+use super::log::{parse, put_frame, put_own_group};
+use super::{Engine, keys, store};
 
 /// A group of ours that is told anew.
 struct Old {
@@ -82,14 +79,9 @@ impl Engine {
         }
         let before = (self.key.clone(), self.me, self.identity.clone());
         self.db.execute_batch("BEGIN IMMEDIATE")?;
-        let result = self.go_on_anew_here(common).and_then(|()| {
-            self.remove_local_triggers()?;
-            self.db.execute_batch("COMMIT")?;
-            Ok(())
-        });
+        let result = self.go_on_anew_here(common);
+        let result = self.end_transaction(result);
         if result.is_err() {
-            self.poisoned = !super::roll_back(&self.db) || !self.forget_local_triggers();
-            self.catalog.borrow_mut().forget();
             (self.key, self.me, self.identity) = before;
             return result;
         }
@@ -230,12 +222,8 @@ impl Engine {
                 }
                 // It was told in what is folded away, which everybody has: that nobody writes
                 // beside what is folded away is all that counts.
-                let floor: Option<u64> = super::value::maybe(
-                    &self.db,
-                    "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = 0",
-                    [other],
-                )?;
-                if let Some(floor) = floor.filter(|floor| *floor > 0) {
+                let floor = self.floor(other, Stream::Shared)?;
+                if floor > 0 {
                     told[at].insert(other, floor.min(seq));
                 }
             }
@@ -253,33 +241,13 @@ impl Engine {
 
     /// Takes another identity; the old one is a device like others from then on.
     fn become_another(&mut self) -> Result<SecretKey> {
-        let path = keys::new_key_path(&keys::device_key_path(&self.path));
-        let _ = std::fs::remove_file(&path); // Of an attempt that was cut short.
-        let key = keys::new_device_key(&path, self.options.random)?;
-        let id = DeviceId::of_key(&key.public_key());
         let mut name = self.identity.name.clone();
         while name.len() > 59 {
             name.pop();
         }
-        name.push_str(&format!("-{:04x}", id.short() >> 16));
-        let impossible = |_| Error::damaged("a name that no certificate can have");
-        let certificate = Certificate::new(&key, &name, self.identity.base).map_err(impossible)?;
-        let certificate = certificate.vouched(self.signing_key()?).map_err(impossible)?;
-        let mut buf = [0; CERT_MAX];
-        let len = certificate.encode(&mut buf).map_err(impossible)?;
-        let lamport = store::get::<u64>(&self.db, "lamport")?.unwrap_or(0);
-        let fleet = self.identity.fleet;
-        devices::insert_self(&self.db, &certificate, &buf[..len])?;
-        store::set(&self.db, "lamport", lamport)?;
-        // Whom it trusts is as before.
-        match fleet {
-            Some(fleet) => store::set(&self.db, "fleet", fleet)?,
-            None => {
-                self.db.execute("DELETE FROM _pm_meta WHERE k = 'fleet'", [])?;
-            }
-        }
-        (self.me, self.identity) = devices::identity(&self.db)?;
-        Ok(key)
+        let name = |id: DeviceId| format!("{name}-{:04x}", id.short() >> 16);
+        let voucher = self.signing_key()?.clone();
+        self.take_identity(name, Some(&voucher), None)
     }
 
     /// Tells what a stream has after the common part anew; returns how many frames.
@@ -360,7 +328,7 @@ impl Engine {
         buf: &mut [u8],
         position: &mut StreamPosition,
     ) -> Result<()> {
-        let other = if stream == Stream::Shared { Stream::Own } else { Stream::Shared };
+        let other = stream.other();
         let mut digest = GroupDigest::default();
         let mut pair = 0;
         for seq in group.first..=group.last {
@@ -406,14 +374,7 @@ impl Engine {
     ) -> Result<()> {
         let chain = position.chain.after(&digest.finish());
         let checkpoint = Checkpoint::sign(of.key, of.new.1, stream, first, last, position.chain, &chain);
-        let mut bytes = [0; CHECKPOINT_LEN];
-        checkpoint.encode(&mut bytes).map_err(|_| Error::damaged("a checkpoint without room"))?;
-        self.db
-            .prepare_cached(
-                "INSERT INTO _pm_group (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9)",
-            )?
-            .execute((of.new.0, stream.number(), last, first, like.lamport, like.wall, pair, &bytes[..], chain.0))?;
+        put_own_group(&self.db, of.new.0, &checkpoint, (like.lamport, like.wall, pair), &chain)?;
         *position = StreamPosition { seq: last, chain };
         Ok(())
     }

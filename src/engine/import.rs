@@ -328,7 +328,8 @@ impl Engine {
                         let who = self.name_of(checkpoint.author)?;
                         return Err(Error::bundle(start, BundleProblem::Signature(who)));
                     }
-                    log::put_group(&self.db, dev, &checkpoint, bytes, &head, &end)?;
+                    let of_head = (head.lamport, head.wall, head.pair);
+                    log::put_group(&self.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
                     pending.push((dev, checkpoint.last));
                     self.apply_ready(dev, report)?;
                     if reader.offset() - start > self.options.window_bytes as u64 {
@@ -381,7 +382,7 @@ impl Engine {
         let Some(next) = self.next_group(dev, stream)? else { return Ok(false) };
         let mut groups = vec![next];
         if next.pair != 0 && (self.identity.base || dev == self.me) {
-            let other = if stream == Stream::Shared { Stream::Own } else { Stream::Shared };
+            let other = stream.other();
             match self.next_group(dev, other)? {
                 // Both or neither; which of them is asked about does not matter.
                 Some(pair) if pair.first == next.pair => groups.push(pair),
@@ -474,6 +475,7 @@ impl Engine {
     }
 
     /// What the sender of a bundle, or the peer of a session, has, and that we heard of it. The wall time at
+    /// The vector was compared with what is here. The wall time at
     /// which it said so tells an old bundle from one of a device that was set back; in a session, it is now.
     pub(crate) fn note_acknowledged(
         &self,
@@ -494,6 +496,9 @@ impl Engine {
                      ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
                 )?
                 .execute((peer, dev, entry.stream.number(), entry.seq))?;
+            if dev == self.me && entry.seq <= self.position(dev, entry.stream)?.seq {
+                self.note_same(entry.stream, entry.seq)?;
+            }
         }
         self.db
             .prepare_cached("UPDATE _pm_device SET heard = ?2 WHERE n = ?1")?

@@ -9,7 +9,7 @@ use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{CERT_MAX, Certificate, FrameFlags, Mode, VectorEntry};
+use packmule_core::wire::{Certificate, FrameFlags, Mode, VectorEntry};
 use rusqlite::{ErrorCode, params_from_iter};
 
 use super::apply::Seen;
@@ -151,16 +151,9 @@ impl Engine {
         snapshot.rewind().map_err(Error::Stream)?;
         let mut new_key = None;
         self.db.execute_batch("BEGIN IMMEDIATE")?;
-        let result = self.rebase_here(snapshot, verified, join, &mut new_key).and_then(|report| {
-            self.remove_local_triggers()?;
-            self.db.execute_batch("COMMIT")?;
-            Ok(report)
-        });
+        let result = self.rebase_here(snapshot, verified, join, &mut new_key);
+        let result = self.end_transaction(result);
         self.hold_for_triggers(&[]);
-        if result.is_err() {
-            self.poisoned = !super::roll_back(&self.db) || !self.forget_local_triggers();
-            self.catalog.borrow_mut().forget();
-        }
         let report = result?;
         if new_key.is_some() {
             keys::adopt_new_key(&keys::device_key_path(&self.path))?;
@@ -405,22 +398,9 @@ impl Engine {
 
     /// Becomes another device; the old one is retired.
     fn new_identity(&mut self, join: &JoinOptions<'_>) -> Result<ed25519_compact::SecretKey> {
-        let path = keys::new_key_path(&keys::device_key_path(&self.path));
-        let _ = std::fs::remove_file(&path); // Of an attempt that was cut short.
-        let key = keys::new_device_key(&path, self.options.random)?;
         let name = join.name.unwrap_or(&self.identity.name).to_owned();
-        let too_long = |_| Error::Usage("the name is too long".into());
-        let mut certificate = Certificate::new(&key, &name, self.identity.base).map_err(too_long)?;
-        if let Some(fleet) = join.fleet {
-            certificate = certificate.vouched(&fleet.0).map_err(too_long)?;
-        }
-        let mut buf = [0; CERT_MAX];
-        let len = certificate.encode(&mut buf).map_err(too_long)?;
-        let lamport = super::store::get::<u64>(&self.db, "lamport")?;
-        super::devices::insert_self(&self.db, &certificate, &buf[..len])?;
-        super::store::set(&self.db, "lamport", lamport.unwrap_or(0))?;
-        (self.me, self.identity) = super::devices::identity(&self.db)?;
-        Ok(key)
+        let (voucher, fleet) = (join.fleet.map(|f| &f.0), join.fleet.map(FleetKey::public_key));
+        self.take_identity(|_| name, voucher, fleet)
     }
 
     fn track_own_again(&self, own: &OwnTable) -> Result<()> {

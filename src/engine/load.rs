@@ -61,21 +61,8 @@ impl Loader<'_, '_> {
                 Item::Checkpoint(checkpoint, bytes, end) => {
                     let Some(head) = first.take() else { continue };
                     let dev = e.device_number_or_new(checkpoint.author)?;
-                    e.db.prepare_cached(
-                        "INSERT INTO _pm_group (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9)",
-                    )?
-                    .execute((
-                        dev,
-                        checkpoint.stream.number(),
-                        checkpoint.last,
-                        checkpoint.first,
-                        head.lamport,
-                        head.wall,
-                        head.pair,
-                        bytes,
-                        end.0,
-                    ))?;
+                    let of_head = (head.lamport, head.wall, head.pair);
+                    super::log::put_group(&e.db, dev, (&checkpoint, bytes), of_head, &end, true)?;
                 }
                 Item::End | Item::Seal(..) => break,
             }

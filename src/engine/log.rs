@@ -3,8 +3,8 @@
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
-    Block, CHECKPOINT_LEN, Chain, Checkpoint, DefId, Frame, FrameFlags, FrameWriter, GroupDigest, GroupHead,
-    GroupStart, NoRoom, Op, OpHead, Ops, Shape,
+    Block, CHECKPOINT_LEN, Chain, Checkpoint, DefId, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart,
+    NoRoom, Op, OpHead, Ops, Shape,
 };
 use rusqlite::{Connection, OptionalExtension};
 
@@ -127,24 +127,7 @@ impl<'e> GroupWriter<'e> {
         let chain = self.start.chain.after(&std::mem::take(&mut self.digest).finish());
         let checkpoint =
             Checkpoint::sign(self.key, self.author, self.stream, first, self.seq, self.start.chain, &chain);
-        let mut bytes = [0; CHECKPOINT_LEN];
-        checkpoint.encode(&mut bytes).map_err(|_| Error::damaged("a checkpoint without room"))?;
-        self.db
-            .prepare_cached(
-                "INSERT INTO _pm_group (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1, ?8, ?9)",
-            )?
-            .execute((
-                self.dev,
-                self.stream.number(),
-                self.seq,
-                first,
-                self.lamport,
-                self.wall,
-                self.pair,
-                &bytes[..],
-                chain.0,
-            ))?;
+        put_own_group(self.db, self.dev, &checkpoint, (self.lamport, self.wall, self.pair), &chain)?;
         Ok(StreamPosition { seq: self.seq, chain })
     }
 }
@@ -309,28 +292,43 @@ pub(crate) fn put_frame(db: &Connection, dev: i64, stream: Stream, seq: u64, bod
     Ok(changed > 0)
 }
 
-/// Puts a verified group of which all frames are there into the log, not yet applied.
-pub(crate) fn put_group(
+/// Puts a group that this device has signed into the log.
+pub(crate) fn put_own_group(
     db: &Connection,
     dev: i64,
     checkpoint: &Checkpoint,
-    bytes: &[u8],
-    head: &GroupHead,
+    of_head: (u64, WallMs, u64),
     end: &Chain,
 ) -> Result<()> {
-    db.prepare_cached(
-        "INSERT OR IGNORE INTO _pm_group
-           (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9)",
-    )?
+    let mut bytes = [0; CHECKPOINT_LEN];
+    checkpoint.encode(&mut bytes).map_err(|_| Error::damaged("a checkpoint without room"))?;
+    put_group(db, dev, (checkpoint, &bytes), of_head, end, true)
+}
+
+/// Puts a verified group of which all frames are there into the log. One that is not applied yet may be there.
+/// Of its head come the stamp, the wall time and the pair.
+pub(crate) fn put_group(
+    db: &Connection,
+    dev: i64,
+    (checkpoint, bytes): (&Checkpoint, &[u8]),
+    (lamport, wall, pair): (u64, WallMs, u64),
+    end: &Chain,
+    applied: bool,
+) -> Result<()> {
+    let known = if applied { "" } else { "OR IGNORE" };
+    db.prepare_cached(&format!(
+        "INSERT {known} INTO _pm_group (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+    ))?
     .execute((
         dev,
         checkpoint.stream.number(),
         checkpoint.last,
         checkpoint.first,
-        head.lamport,
-        head.wall,
-        head.pair,
+        lamport,
+        wall,
+        pair,
+        applied,
         bytes,
         end.0,
     ))?;

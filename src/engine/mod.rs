@@ -77,7 +77,6 @@ use std::time::Duration;
 
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, WallMs};
-use packmule_core::wire::{CERT_MAX, Certificate};
 use rusqlite::{Connection, OpenFlags};
 
 pub use bundle::{BundleInfo, GroupInfo, inspect};
@@ -266,14 +265,8 @@ impl Engine {
         }
         let key = keys::new_device_key(&new_key_path, random)?;
         let write = || -> Result<()> {
-            let too_long = |_| Error::Usage("the name is too long".into());
-            let mut certificate = Certificate::new(&key, init.name, init.base).map_err(too_long)?;
-            if let Some(fleet) = init.fleet {
-                certificate = certificate.vouched(&fleet.0).map_err(too_long)?;
-            }
-            let mut buf = [0; CERT_MAX];
-            let len = certificate.encode(&mut buf).map_err(too_long)?;
-            devices::insert_self(db, &certificate, &buf[..len])?;
+            let (voucher, fleet) = (init.fleet.map(|f| &f.0), init.fleet.map(FleetKey::public_key));
+            devices::become_device(db, &key, (init.name, init.base), voucher, fleet)?;
             db.execute_batch("COMMIT")?;
             Ok(())
         };
@@ -409,7 +402,13 @@ impl Engine {
             self.go_on_anew(common)?;
             self.db.execute_batch("BEGIN IMMEDIATE")?;
         }
-        let result = self.load_catalog().and_then(|()| work(self)).and_then(|result| {
+        let result = self.load_catalog().and_then(|()| work(self));
+        self.end_transaction(result)
+    }
+
+    /// Commits what went well, and rolls back what did not.
+    fn end_transaction<R>(&mut self, result: Result<R>) -> Result<R> {
+        let result = result.and_then(|result| {
             self.remove_local_triggers()?;
             self.db.execute_batch("COMMIT")?;
             Ok(result)

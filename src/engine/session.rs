@@ -407,7 +407,8 @@ impl Engine {
             return Err(Error::bundle(0, BundleProblem::Signature(self.name_of(checkpoint.author)?)));
         }
         self.refuse_twin(&checkpoint, Some(&end), &key)?;
-        log::put_group(&self.db, dev, &checkpoint, bytes, &head, &end)
+        let of_head = (head.lamport, head.wall, head.pair);
+        log::put_group(&self.db, dev, (&checkpoint, bytes), of_head, &end, false)
     }
 
     /// Forgets the frames of a stream that no group covers.
@@ -436,12 +437,11 @@ impl Engine {
     /// [`Error::Twin`] if the peer has another history of a third device than is here.
     pub(crate) fn hear_of_self(&mut self, peer: &Peer, entries: &mut Vec<VectorEntry>) -> Result<bool> {
         let mut mirror = Mirror::default();
-        let compared = self.transaction(|e| match e.compare_vector(peer.id, entries, &mut mirror)? {
-            Some(seq) => e.note_twin(&e.name_of(peer.id)?, seq),
-            None => Ok(()),
-        });
+        let compared = self.reading(|e| e.compare_vector(peer.id, entries, &mut mirror));
         self.name_twin(&compared)?;
-        compared?;
+        if let Some(seq) = compared? {
+            self.transaction(|e| e.note_twin(&e.name_of(peer.id)?, seq))?;
+        }
         self.face(&mirror)
     }
 

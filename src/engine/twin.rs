@@ -308,18 +308,21 @@ impl Engine {
     /// # Errors
     /// Those of going on under a new identity: [`Error::KeyMissing`], [`Error::Io`], [`Error::Forked`].
     pub(crate) fn face(&mut self, mirror: &Mirror) -> Result<bool> {
-        let mut news = false;
-        let mut unknown = false;
+        let mut positions = [0; 2];
+        for stream in Stream::ALL {
+            positions[Mirror::at(stream)] = self.position(self.me, stream)?.seq;
+        }
+        let more = mirror.more.iter().zip(positions).any(|(more, position)| *more > position);
+        if !more && !mirror.is_apart() {
+            return Ok(false);
+        }
         let bound = mirror.apart.map(|apart| apart.unwrap_or(u64::MAX));
         // What a vector shows counts more than what was heard: who confirmed it can have the second history.
         let shown = mirror.is_apart() && mirror.same != [0; 2];
-        let certain = self.certain(mirror.same, bound, !shown)?;
-        let mut common = [0; 2];
-        for stream in Stream::ALL {
-            let at = Mirror::at(stream);
-            news |= mirror.same[at] > self.told_same(stream)? || mirror.more[at] > self.told_more(stream)?;
-            common[at] = mirror.parts[at].unwrap_or(certain[at]);
-            let position = self.position(self.me, stream)?.seq;
+        let mut common = self.certain(mirror.same, bound, !shown)?;
+        let mut unknown = false;
+        for (at, position) in positions.into_iter().enumerate() {
+            common[at] = mirror.parts[at].unwrap_or(common[at]);
             // Others have more, and whether this device's last frames are among it nothing tells.
             unknown |= mirror.more[at] > position && common[at] < position;
         }
@@ -327,10 +330,8 @@ impl Engine {
             self.go_on_anew(common)?;
             return Ok(true);
         }
-        if news {
-            let mirror = *mirror;
-            self.transaction(|e| e.note_mirror(&mirror))?;
-        }
+        let mirror = *mirror;
+        self.transaction(|e| e.note_mirror(&mirror))?;
         Ok(false)
     }
 
@@ -368,13 +369,8 @@ impl Engine {
         }
         for stream in Stream::ALL {
             let at = Mirror::at(stream);
-            let floor: Option<u64> = super::value::maybe(
-                &self.db,
-                "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = ?2",
-                (self.me, stream.number()),
-            )?;
             let told = if told { self.told_same(stream)? } else { 0 };
-            certain[at] = told.max(same[at]).min(bound[at]).max(floor.unwrap_or(0));
+            certain[at] = told.max(same[at]).min(bound[at]).max(self.floor(self.me, stream)?);
         }
         let sealed: Option<u64> = self.db.query_row(
             "SELECT max(lamport) FROM _pm_group WHERE dev = ?1 AND applied
@@ -419,7 +415,8 @@ impl Engine {
     /// be a second history.
     pub(crate) fn is_set_back(&self) -> Result<bool> {
         for stream in Stream::ALL {
-            if self.told_more(stream)? > self.position(self.me, stream)?.seq {
+            let more = self.told_more(stream)?;
+            if more > 0 && more > self.position(self.me, stream)?.seq {
                 return Ok(true);
             }
         }

@@ -88,6 +88,14 @@ impl Stream {
         self as u8
     }
 
+    /// The author's other stream.
+    pub const fn other(self) -> Self {
+        match self {
+            Stream::Shared => Stream::Own,
+            Stream::Own => Stream::Shared,
+        }
+    }
+
     /// The stream with this number, if there is one.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {

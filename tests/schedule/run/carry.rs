@@ -1,0 +1,141 @@
+//! How frames get about, and which devices there are: bundles, compaction, lost devices and new ones.
+
+use super::*;
+
+impl Run {
+    pub(super) fn export(&mut self, d: usize, to: usize, all: bool) {
+        self.seal(d);
+        let mut others = self.active();
+        others.retain(|o| *o != d);
+        let to = others[to % others.len()];
+        let bytes = if all {
+            whole_bundle(&mut self.devices[d].engine)
+        } else {
+            let id = self.devices[to].engine.identity().id;
+            let mut bytes = Vec::new();
+            self.devices[d].engine.export(&mut bytes, packmule::Recipient::Device(id)).unwrap();
+            bytes
+        };
+        self.trace.push(format!("d{d}: bundle {} for d{to}", self.bundles.len()));
+        self.bundles.push(bytes);
+    }
+
+    pub(super) fn import(&mut self, d: usize, bundle: usize) {
+        if self.bundles.is_empty() {
+            return;
+        }
+        let bundle = bundle % self.bundles.len();
+        self.seal(d);
+        let report = import(&mut self.devices[d].engine, &self.bundles[bundle].clone());
+        self.trace.push(format!(
+            "d{d}: took in bundle {bundle}: {} frames, {} waits",
+            report.frames,
+            report.waits.len()
+        ));
+        let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
+        self.devices[d].lamport = self.devices[d].lamport.max(lamport);
+        let state = self.state_at(d);
+        self.check_shown(d, &state);
+    }
+
+    pub(super) fn meet(&mut self) {
+        let active = self.active();
+        for d in &active {
+            self.seal(*d);
+        }
+        let here = self.devices.iter_mut().enumerate().filter(|(d, _)| active.contains(d));
+        let mut all: Vec<&mut Engine> = here.map(|(_, device)| &mut device.engine).collect();
+        carry_all(&mut all);
+        for d in active {
+            let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
+            self.devices[d].lamport = self.devices[d].lamport.max(lamport);
+        }
+        self.trace.push("all get all".into());
+    }
+
+    /// Whether a device knows all others: it would fold away what the others lack.
+    pub(super) fn knows_all(&self, d: usize) -> bool {
+        let known = self.devices[d].engine.devices().unwrap();
+        self.active().into_iter().all(|other| {
+            let id = self.devices[other].engine.identity().id;
+            known.iter().any(|k| k.id == id && k.name.is_some())
+        })
+    }
+
+    pub(super) fn compact(&mut self, d: usize) {
+        self.seal(d);
+        if !self.knows_all(d) {
+            return;
+        }
+        let before = self.devices[d].engine.digest(false).unwrap();
+        let report = self.devices[d].engine.compact().unwrap();
+        self.folded += report.versions as usize;
+        self.trace
+            .push(format!("d{d}: compacted, {} frames and {} versions", report.frames, report.versions));
+        assert_eq!(self.devices[d].engine.digest(false).unwrap(), before, "the digest of d{d}");
+        self.sealed(d, BTreeMap::new(), false);
+    }
+
+    pub(super) fn active(&self) -> Vec<usize> {
+        (0..self.devices.len()).filter(|d| !self.retired.contains(d)).collect()
+    }
+
+    pub(super) fn retire(&mut self, d: usize, who: usize) {
+        let mut others = self.active();
+        others.retain(|o| *o != d);
+        if others.len() < 2 {
+            return;
+        }
+        let who = others[who % others.len()];
+        // Its last bundle has come to all.
+        self.meet();
+        let id = self.devices[who].engine.identity().id;
+        self.devices[d].engine.retire(id).unwrap();
+        self.trace.push(format!("d{d}: d{who} is lost"));
+        self.sealed(d, BTreeMap::new(), true);
+        self.retired.insert(who);
+    }
+
+    pub(super) fn join(&mut self, d: usize) {
+        // Nobody may fold away what the newcomer lacks.
+        let all_known = self.active().into_iter().all(|d| self.knows_all(d));
+        if self.devices.len() > 4 || !all_known {
+            return;
+        }
+        self.seal(d);
+        let mut bytes = Vec::new();
+        self.devices[d].engine.snapshot(&mut bytes).unwrap();
+        let n = self.devices.len();
+        let clock = Arc::new(AtomicI64::new(self.now(d)));
+        let name = format!("d{n}");
+        // Its application has made the tables: what does not travel, a CHECK for one, is in them.
+        let made = open(&self.path(n));
+        self.tables.iter().for_each(|table| made.execute_batch(table.sql).unwrap());
+        drop(made);
+        let join = packmule::JoinOptions { name: Some(&name), fleet: Some(&self.world.fleet) };
+        let options = packmule::Options { broken_winner: self.broken, ..World::options_by(&clock) };
+        let (engine, _) =
+            Engine::join(&self.path(n), &mut std::io::Cursor::new(&bytes), &join, options).unwrap();
+        assert_eq!(
+            engine.digest(false).unwrap(),
+            self.devices[d].engine.digest(false).unwrap(),
+            "the digest of d{n}, which starts from d{d}"
+        );
+        self.trace.push(format!("d{n}: starts from d{d}"));
+        self.joined += 1;
+        let app = app(&engine);
+        app.pragma_update(None, "synchronous", "OFF").unwrap();
+        self.ids.push(engine.identity().id.to_string());
+        let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
+        self.devices.push(Device { engine, app, clock, touched: BTreeMap::new(), ends: Vec::new(), lamport });
+        for to in self.active().into_iter().filter(|to| *to != n) {
+            // Who does not know of it might fold away what it lacks.
+            self.seal(to);
+            let id = self.devices[to].engine.identity().id;
+            let mut bytes = Vec::new();
+            self.devices[n].engine.export(&mut bytes, packmule::Recipient::Device(id)).unwrap();
+            self.bundles.push(bytes);
+            self.import(to, self.bundles.len() - 1);
+        }
+    }
+}

@@ -74,13 +74,17 @@ impl Engine {
                     .execute((dev, stream.number(), stable))?;
             }
         }
-        // Who wrote the rows of a conflict is listed as long as it is open, also of the one that is shown.
+        // Who wrote the rows of a conflict is listed as long as it is open, also of the one that is shown;
+        // and should a row come in that is kept out, it must be known who claimed a value first.
         self.db.execute_batch(
             "CREATE TEMP TABLE IF NOT EXISTS _pm_open (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
              DELETE FROM temp._pm_open",
         )?;
         for open in self.open_list()? {
-            for key in [Some(&open.key), open.holder.as_ref()].into_iter().flatten() {
+            let table = self.table(open.tid)?;
+            let kept_out = self.is_parked(open.tid, &open.key)?;
+            let clashes = if kept_out { self.clashes(&table, &open.key)? } else { Vec::new() };
+            for key in [open.key].into_iter().chain(open.holder).chain(clashes) {
                 self.db
                     .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?
                     .execute((open.tid, key))?;

@@ -364,10 +364,31 @@ impl Engine {
         Ok(super::value::maybe(&self.db, "SELECT name FROM _pm_device WHERE n = ?1", [dev])?.flatten())
     }
 
+    /// Who wrote a row: the author of its winner, or by cell of the last write to it. Not of any of those
+    /// that are left of it in part: another device may have folded them away.
+    fn writer_of<'h>(&self, table: &Table, heads: &'h [Head]) -> Result<Option<&'h Head>> {
+        if table.def.merge == Merge::Row {
+            return Ok(winning(table, heads.iter().filter(|h| self.is_whole(table, h))));
+        }
+        let mut last: Option<(u64, &Head)> = None;
+        for head in heads.iter().filter(|h| h.kind != OpKind::Delete) {
+            let lamport: Option<u64> = super::value::maybe(
+                &self.db,
+                "SELECT lamport FROM _pm_group WHERE dev = ?1 AND stream = 0 AND last >= ?2 ORDER BY last LIMIT 1",
+                (head.dev, head.seq),
+            )?;
+            let lamport = lamport.unwrap_or(0);
+            if last.is_none_or(|(other, of)| (lamport, head.author) > (other, of.author)) {
+                last = Some((lamport, head));
+            }
+        }
+        Ok(last.map(|(_, head)| head))
+    }
+
     /// A row as its table shows it, or as it is in limbo.
     fn row_version(&self, table: &Table, key: &[u8], shown: bool) -> Result<ConflictVersion> {
         let heads = self.heads(table.tid, key)?;
-        let head = winning(table, &heads);
+        let head = self.writer_of(table, &heads)?;
         let key = read_key(key)?;
         let columns = table.column_list();
         let sql = if shown {

@@ -9,6 +9,10 @@
 //! | the policy and merge, a column's rule | the earliest, by stamp and author; a notice names all. A column that anybody made a counter is one |
 //! | a column's type, collation and default | none: the column waits. What is written into it stays in the log, and its table goes on without it, until one of them is decided for |
 //!
+//! A UNIQUE holds everywhere from then on, whoever made it. Of the rows that are older than it, some
+//! databases remember when they claimed their values and others have folded that away: in those that
+//! its author had seen, all claims count as equally old.
+//!
 //! NOT NULL and CHECK are each database's own: a row that breaks them is kept out where they are.
 
 use std::collections::BTreeSet;
@@ -34,6 +38,8 @@ mod what {
     pub const COLUMN: i64 = 1;
     /// What is done about concurrent writes to a column.
     pub const RULE: i64 = 2;
+    /// A UNIQUE, by its columns.
+    pub const UNIQUE: i64 = 3;
 }
 
 /// Tables with a column that waits.
@@ -96,8 +102,32 @@ impl Engine {
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
                 )?
                 .execute((tid, what, &name, stamp.dev, stamp.seq, stamp.lamport, value, id.0))?;
+            if what == what::UNIQUE {
+                self.level_claims(tid, stamp)?;
+            }
         }
         Ok(any)
+    }
+
+    /// The rows that the author of a UNIQUE had seen have claimed their values before it, all alike.
+    fn level_claims(&self, tid: i64, stamp: &Stamp<'_>) -> Result<()> {
+        let authors = self
+            .db
+            .prepare_cached("SELECT DISTINCT dev FROM _pm_head WHERE tid = ?1 AND claim > 0")?
+            .query_map([tid], |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        for dev in authors {
+            let seen = if dev == stamp.dev { stamp.seq } else { stamp.seen.of(dev) };
+            self.db
+                .prepare_cached("UPDATE _pm_head SET claim = 0 WHERE tid = ?1 AND dev = ?2 AND seq <= ?3")?
+                .execute((tid, dev, i64::try_from(seen).unwrap_or(i64::MAX)))?;
+        }
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT tid, key, NULL FROM _pm_parked WHERE tid = ?1",
+            )?
+            .execute([tid])?;
+        Ok(())
     }
 
     /// The declarations that are left, the earliest first, each value once.
@@ -387,6 +417,11 @@ fn items(def: &TableDef) -> Result<Vec<(i64, String, Vec<u8>)>> {
         let name = column.name.to_ascii_lowercase();
         items.push((what::COLUMN, name.clone(), column.kind()?));
         items.push((what::RULE, name, rule_value(column.merge)));
+    }
+    for unique in &def.uniques {
+        let names: Vec<String> =
+            unique.iter().map(|at| quote(&def.columns[usize::from(*at)].name.to_ascii_lowercase())).collect();
+        items.push((what::UNIQUE, names.join(", "), Vec::new()));
     }
     Ok(items)
 }

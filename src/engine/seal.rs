@@ -338,7 +338,7 @@ impl Engine {
                     let as_insert = lacking || notes & note::INSERT != 0 && (!known || table.needs_image());
                     change.kind = if as_insert { OpKind::Insert } else { OpKind::Update };
                     if table.unique && notes & !(note::UPDATE | note::MAYBE_GONE) == 0 {
-                        change.claim = Some(claim_of(table, &heads).unwrap_or(0));
+                        change.claim = Some(claim_of(table, &heads));
                     }
                     // Whoever changes a row that another has deleted brings it back whole.
                     let restored = heads.iter().any(|h| h.kind == OpKind::Delete);

@@ -153,7 +153,7 @@ impl Engine {
         self.compose(&table, key, &heads, &judgement)?;
         self.db
             .prepare_cached("UPDATE temp._pm_put_off SET claim = ?3 WHERE tid = ?1 AND key = ?2")?
-            .execute((tid, key, claim_of(&table, &heads).unwrap_or(0)))?;
+            .execute((tid, key, claim_of(&table, &heads)))?;
         Ok(())
     }
 
@@ -188,13 +188,8 @@ impl Engine {
         let blocker = match &evicted {
             Err(_) => None,
             Ok(evicted) => {
-                // A row of which no version is remembered is older than all that are.
-                let earlier = |row: &&(Option<u64>, Vec<u8>)| match (row.0, claim) {
-                    (None, Some(_)) => true,
-                    (other, own) => {
-                        claim_order((other.unwrap_or(0), &row.1), (own.unwrap_or(0), key)) == Ordering::Less
-                    }
-                };
+                let earlier =
+                    |row: &&(u64, Vec<u8>)| claim_order((row.0, &row.1), (claim, key)) == Ordering::Less;
                 evicted.iter().filter(earlier).min().map(|row| row.1.clone())
             }
         };
@@ -275,9 +270,29 @@ impl Engine {
         evicted.iter().try_for_each(|(_, other)| self.put_off(table.tid, other))
     }
 
-    /// Claims and keys of the rows that a REPLACE removed, without the row itself. A row of which no
-    /// version is remembered has no claim.
-    fn evicted(&self, table: &Table, own: &[u8]) -> Result<Vec<(Option<u64>, Vec<u8>)>> {
+    /// The rows that a row which is kept out would take the place of, by any UNIQUE at all.
+    pub(crate) fn clashes(&self, table: &Table, key: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let local = self.has_local_triggers(table)?;
+        // It may be kept out by a CHECK as well.
+        self.db.execute_batch("SAVEPOINT _pm_clashes; PRAGMA ignore_check_constraints = ON")?;
+        let replace = || self.move_from_limbo(table, key, true).and_then(|()| self.evicted(table, key));
+        let tried = self.watch_evictions(table);
+        let tried = tried.and_then(|()| if local { self.trying(table, replace) } else { replace() });
+        self.db.execute_batch(
+            "PRAGMA ignore_check_constraints = OFF; ROLLBACK TO _pm_clashes; RELEASE _pm_clashes",
+        )?;
+        match tried {
+            Ok(rows) => Ok(rows.into_iter().map(|(_, key)| key).collect()),
+            // A NOT NULL of this database alone: it would not come in with these values.
+            Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                Ok(Vec::new())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Claims and keys of the rows that a REPLACE removed, without the row itself.
+    fn evicted(&self, table: &Table, own: &[u8]) -> Result<Vec<(u64, Vec<u8>)>> {
         let mut statement =
             self.db.prepare_cached(&format!("SELECT * FROM temp._pm_evicted_{}", table.tid))?;
         let mut rows = statement.query([])?;
@@ -483,10 +498,11 @@ impl Engine {
 }
 
 /// When a row claimed its unique values: when its shown version did, or by cell the last of those
-/// that are shown; `None` if none is remembered.
-pub(crate) fn claim_of(table: &Table, heads: &[Head]) -> Option<u64> {
-    match table.def.merge {
+/// that are shown; 0, before all others, if none is remembered.
+pub(crate) fn claim_of(table: &Table, heads: &[Head]) -> u64 {
+    let claim = match table.def.merge {
         Merge::Row => winning(table, heads).filter(|h| h.kind != OpKind::Delete).map(|h| h.claim),
         Merge::Cell => heads.iter().filter(|h| h.kind != OpKind::Delete).map(|h| h.claim).max(),
-    }
+    };
+    claim.unwrap_or(0)
 }

@@ -80,7 +80,7 @@ impl Engine {
     }
 
     /// Whether a version still speaks for every column that its author wrote.
-    fn is_whole(&self, table: &Table, head: &Head) -> bool {
+    pub(crate) fn is_whole(&self, table: &Table, head: &Head) -> bool {
         let Some(live) = &head.columns else { return true };
         // A row that its author wrote in an older definition speaks for all of its columns, of
         // which the key is one; of an overwritten one only columns outside the key can be left.
@@ -308,9 +308,9 @@ fn read_image(table: &Table, mut body: &[u8]) -> Result<Vec<(usize, OwnedValue)>
 }
 
 /// The version that is shown where the policy is the table's.
-pub(crate) fn winning<'h>(table: &Table, heads: &'h [Head]) -> Option<&'h Head> {
-    let versions: Vec<_> = heads.iter().map(Head::version).collect();
-    winner(table.def.policy, &versions).map(|at| &heads[at])
+pub(crate) fn winning<'h>(table: &Table, heads: impl IntoIterator<Item = &'h Head>) -> Option<&'h Head> {
+    let (heads, versions): (Vec<_>, Vec<_>) = heads.into_iter().map(|h| (h, h.version())).unzip();
+    winner(table.def.policy, &versions).map(|at| heads[at])
 }
 
 /// A value in the form that it is compared in.

@@ -94,6 +94,9 @@ pub struct Write {
     pub added: BTreeMap<String, i64>,
     pub claim: u64,
     pub wall: Option<i64>,
+    /// What the row was to an author that had folded away that it was deleted, and so told only what
+    /// it changed.
+    pub base: Option<Row>,
 }
 
 /// One sealed group.
@@ -128,6 +131,8 @@ pub struct Head<'g> {
     pub group: &'g Group,
     pub write: &'g Write,
     pub live: BTreeSet<String>,
+    /// When it claimed its values: 0 if the author of a later UNIQUE had seen it.
+    pub claim: u64,
 }
 
 impl Head<'_> {
@@ -152,7 +157,7 @@ fn history<'g>(groups: &[&'g Group]) -> BTreeMap<Place, Vec<(&'g Group, &'g Writ
 }
 
 /// What is left of each version when those that had seen it are taken into account.
-fn left<'g>(versions: &[(&'g Group, &'g Write)]) -> Vec<Head<'g>> {
+fn left<'g>(t: usize, versions: &[(&'g Group, &'g Write)], groups: &[&'g Group]) -> Vec<Head<'g>> {
     let mut heads = Vec::new();
     for (group, write) in versions {
         let mut live: BTreeSet<String> =
@@ -167,14 +172,19 @@ fn left<'g>(versions: &[(&'g Group, &'g Write)]) -> Vec<Head<'g>> {
             gone |= live.is_empty();
         }
         if !gone {
-            heads.push(Head { group, write, live });
+            let old = groups.iter().any(|g| g.uniques.contains(&t) && g.has_seen(group));
+            heads.push(Head { group, write, live, claim: if old { 0 } else { write.claim } });
         }
     }
     heads
 }
 
 pub fn heads<'g>(groups: &[&'g Group]) -> BTreeMap<Place, Vec<Head<'g>>> {
-    history(groups).into_iter().map(|(place, versions)| (place, left(&versions))).collect()
+    let left = |(place, versions): (Place, Vec<_>)| {
+        let heads = left(place.0, &versions, groups);
+        (place, heads)
+    };
+    history(groups).into_iter().map(left).collect()
 }
 
 /// Orders versions; the greatest is shown.
@@ -205,9 +215,9 @@ fn decides(table: &Table, heads: &[Head<'_>]) -> bool {
 /// When the row claimed its unique values.
 pub fn claim(table: &Table, heads: &[Head<'_>], ids: &[String]) -> u64 {
     if table.cell {
-        heads.iter().filter(|h| !h.delete()).map(|h| h.write.claim).max().unwrap_or(0)
+        heads.iter().filter(|h| !h.delete()).map(|h| h.claim).max().unwrap_or(0)
     } else {
-        ordered(table, heads, ids).first().filter(|h| !h.delete()).map_or(0, |h| h.write.claim)
+        ordered(table, heads, ids).first().filter(|h| !h.delete()).map_or(0, |h| h.claim)
     }
 }
 
@@ -261,6 +271,9 @@ fn compose(
     }
     let writers: Vec<&Head<'_>> = order.iter().copied().filter(|h| !h.delete()).collect();
     let image = order.iter().find(|h| h.delete()).and_then(|h| h.write.image.as_ref());
+    let based =
+        versions.iter().filter(|(_, write)| write.base.is_some()).max_by_key(|(group, _)| group.lamport);
+    let base = image.or(based.and_then(|(_, write)| write.base.as_ref()));
     let first = writers.first()?;
     let mut row = Row::new();
     for (column, default) in columns {
@@ -286,7 +299,7 @@ fn compose(
             }
             speaking.first().and_then(|h| value_in(h))
         };
-        let value = value.or_else(|| image.and_then(|image| image.get(column).cloned()));
+        let value = value.or_else(|| base.and_then(|base| base.get(column).cloned()));
         row.insert(column.clone(), value.unwrap_or_else(|| default.clone()));
     }
     Some(row)
@@ -359,7 +372,7 @@ pub fn state(tables: &[&Table], groups: &[&Group], ids: &[String]) -> State {
     let mut claims: Vec<(u64, Place, Row)> = Vec::new();
     for (place, versions) in history(groups) {
         let table = tables[place.0];
-        let heads = left(&versions);
+        let heads = left(place.0, &versions, groups);
         if let Some(n) = contested(table, &heads, ids) {
             state.contested.insert(place.clone(), n);
         }

@@ -4,20 +4,30 @@ use super::*;
 
 impl Run {
     pub(super) fn export(&mut self, d: usize, to: usize, all: bool) {
-        self.seal(d);
         let mut others = self.active();
         others.retain(|o| *o != d);
         let to = others[to % others.len()];
-        let bytes = if all {
-            whole_bundle(&mut self.devices[d].engine)
-        } else {
-            let id = self.devices[to].engine.identity().id;
-            let mut bytes = Vec::new();
-            self.devices[d].engine.export(&mut bytes, packmule::Recipient::Device(id)).unwrap();
-            bytes
-        };
+        let bytes = self.bundle(d, Some(to).filter(|_| !all));
         self.trace.push(format!("d{d}: bundle {} for d{to}", self.bundles.len()));
         self.bundles.push(bytes);
+    }
+
+    /// For a device, or of all that there is.
+    fn bundle(&mut self, d: usize, to: Option<usize>) -> Vec<u8> {
+        self.seal(d);
+        let to = to.map(|to| self.devices[to].engine.identity().id);
+        let mut bytes = Vec::new();
+        let recipient = to.map_or(packmule::Recipient::Anyone, packmule::Recipient::Device);
+        self.devices[d].engine.export(&mut bytes, recipient).unwrap();
+        bytes
+    }
+
+    fn take_in(&mut self, d: usize, bytes: &[u8]) -> packmule::ImportReport {
+        self.seal(d);
+        let report = import(&mut self.devices[d].engine, bytes);
+        let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
+        self.devices[d].lamport = self.devices[d].lamport.max(lamport);
+        report
     }
 
     pub(super) fn import(&mut self, d: usize, bundle: usize) {
@@ -25,32 +35,27 @@ impl Run {
             return;
         }
         let bundle = bundle % self.bundles.len();
-        self.seal(d);
-        let report = import(&mut self.devices[d].engine, &self.bundles[bundle].clone());
+        let report = self.take_in(d, &self.bundles[bundle].clone());
         self.trace.push(format!(
             "d{d}: took in bundle {bundle}: {} frames, {} waits",
             report.frames,
             report.waits.len()
         ));
-        let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
-        self.devices[d].lamport = self.devices[d].lamport.max(lamport);
         let state = self.state_at(d);
         self.check_shown(d, &state);
     }
 
     pub(super) fn meet(&mut self) {
-        let active = self.active();
-        for d in &active {
-            self.seal(*d);
-        }
-        let here = self.devices.iter_mut().enumerate().filter(|(d, _)| active.contains(d));
-        let mut all: Vec<&mut Engine> = here.map(|(_, device)| &mut device.engine).collect();
-        carry_all(&mut all);
-        for d in active {
-            let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
-            self.devices[d].lamport = self.devices[d].lamport.max(lamport);
-        }
         self.trace.push("all get all".into());
+        let active = self.active();
+        for _ in 0..2 {
+            for from in &active {
+                for to in active.iter().filter(|to| *to != from) {
+                    let bytes = self.bundle(*from, Some(*to));
+                    self.take_in(*to, &bytes);
+                }
+            }
+        }
     }
 
     /// Whether a device knows all others: it would fold away what the others lack.
@@ -130,10 +135,7 @@ impl Run {
         self.devices.push(Device { engine, app, clock, touched: BTreeMap::new(), ends: Vec::new(), lamport });
         for to in self.active().into_iter().filter(|to| *to != n) {
             // Who does not know of it might fold away what it lacks.
-            self.seal(to);
-            let id = self.devices[to].engine.identity().id;
-            let mut bytes = Vec::new();
-            self.devices[n].engine.export(&mut bytes, packmule::Recipient::Device(id)).unwrap();
+            let bytes = self.bundle(n, Some(to));
             self.bundles.push(bytes);
             self.import(to, self.bundles.len() - 1);
         }

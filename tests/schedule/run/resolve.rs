@@ -135,7 +135,10 @@ impl Run {
                     added.insert(c.to_owned(), number(row.get(c)) - number(old.get(c)));
                 }
             }
-            writes.insert(place, Write { row, image, insert: new, added, claim: u64::MAX, wall: None });
+            writes.insert(
+                place,
+                Write { row, image, insert: new, added, claim: u64::MAX, wall: None, base: None },
+            );
         }
         self.resolved += 1;
         self.sealed(d, writes, true);

@@ -73,7 +73,7 @@ impl Run {
 
     pub(super) fn seal(&mut self, d: usize) {
         let touched = std::mem::take(&mut self.devices[d].touched);
-        let groups = self.groups_at(d);
+        let groups = if touched.is_empty() { Vec::new() } else { self.groups_at(d) };
         let known = model::heads(&groups);
         let mut writes = BTreeMap::new();
         for (place, touch) in touched {
@@ -86,8 +86,14 @@ impl Run {
             let unique = !table.uniques.is_empty() || self.has_unique(d, place.0);
             let claim =
                 if touch.claimed || !unique { u64::MAX } else { model::claim(table, heads, &self.ids) };
-            // Whoever changes a row that another had deleted makes it anew.
-            let partial = table.cell && !touch.inserted && heads.iter().all(|h| h.write.row.is_some());
+            // Whoever changes a row that another had deleted makes it anew, as long as he knows.
+            let deleted = table.cell && !touch.inserted && heads.iter().any(|h| h.write.row.is_none());
+            let forgotten = deleted && row.is_some() && !self.remembers_a_delete(d, &place);
+            if forgotten {
+                self.check_stable(heads);
+            }
+            let base = row.clone().filter(|_| forgotten);
+            let partial = table.cell && !touch.inserted && (!deleted || forgotten);
             let carried = row.clone().map(|mut row| {
                 row.retain(|c, _| !partial || touch.columns.contains(c) || table.keys.contains(&c.as_str()));
                 row
@@ -95,11 +101,34 @@ impl Run {
             let insert = carried.is_some() && touch.inserted;
             let added = if insert || carried.is_none() { BTreeMap::new() } else { touch.added };
             let image = touch.image.filter(|_| table.images());
-            writes.insert(place, Write { row: carried, image, insert, added, claim, wall: touch.wall });
+            writes.insert(place, Write { row: carried, image, insert, added, claim, wall: touch.wall, base });
         }
         self.devices[d].engine.seal().unwrap();
+        let before = self.devices[d].ends.len();
         self.sealed(d, writes, false);
-        self.trace.push(format!("d{d}: sealed, group {}", self.devices[d].ends.len()));
+        let after = self.devices[d].ends.len();
+        if after > before {
+            self.trace.push(format!("d{d}: sealed, group {after}"));
+        }
+    }
+
+    /// Whether a device has not folded away yet that a row was deleted.
+    fn remembers_a_delete(&self, d: usize, place: &Place) -> bool {
+        let name = self.tables[place.0].name;
+        let key = place.1.trim_matches('"');
+        let sql = format!(
+            "SELECT count(*) FROM _pm_head JOIN _pm_table USING (tid) WHERE kind = 3 AND name = '{name}' AND instr(key, '{key}')"
+        );
+        dump(&self.devices[d].app, &sql) != ["0"]
+    }
+
+    /// What is folded away every device has.
+    fn check_stable(&self, heads: &[model::Head<'_>]) {
+        for n in self.active() {
+            let seen = self.seen(n);
+            let has = |h: &model::Head<'_>| seen[h.group.device] > h.group.number;
+            assert!(heads.iter().all(has), "folded away somewhere, and not on d{n}: {heads:?}");
+        }
     }
 
     pub(super) fn sealed(&mut self, d: usize, writes: BTreeMap<Place, Write>, must: bool) {

@@ -300,14 +300,22 @@ impl Engine {
         buf: &mut [u8],
         position: &mut StreamPosition,
     ) -> Result<()> {
-        let mut context = Vec::new();
+        let mut context = BTreeMap::new();
         for (other, seq) in before {
-            context.push((self.device_id(*other)?, *seq));
+            context.insert(self.device_id(*other)?, *seq);
+        }
+        // Nothing is written in it, so it may have seen what the next one has: that it had not would keep
+        // it out where all of that is folded away.
+        let body = self.frame_here(of.old.0, stream, next.first)?;
+        for (id, seq) in parse(&body)?.context().map(|(id, seq)| of.context(id, seq)) {
+            if id != of.new.1 {
+                context.entry(id).and_modify(|known| *known = seq.max(*known)).or_insert(seq);
+            }
         }
         if stream == Stream::Shared {
-            context.push((of.old.1, of.common[0]));
+            context.insert(of.old.1, of.common[0]);
         }
-        context.sort_unstable();
+        let context: Vec<_> = context.into_iter().collect();
         let start = GroupStart { lamport: next.lamport, wall: next.wall, pair: 0, context: &context };
         let too_many = |_| Error::damaged("more devices than a frame can name");
         let mut writer =

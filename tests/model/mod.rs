@@ -14,7 +14,7 @@ pub type Place = (usize, String);
 pub enum Policy {
     Manual,
     Lww,
-    /// Device 0 is preferred.
+    /// Device 0 is preferred, and a copy of it as long as it has its name.
     Prefer,
 }
 
@@ -192,7 +192,7 @@ fn rank<'i>(policy: Policy, head: &Head<'_>, ids: &'i [String]) -> (i64, bool, i
     let first = match policy {
         Policy::Manual => 0,
         Policy::Lww => head.wall(),
-        Policy::Prefer => i64::from(head.group.device == 0),
+        Policy::Prefer => i64::from(ids[head.group.device] == ids[0]),
     };
     (first, !head.delete(), head.wall(), &ids[head.group.device], head.group.number)
 }
@@ -204,11 +204,11 @@ pub fn ordered<'h, 'g>(table: &Table, heads: &'h [Head<'g>], ids: &[String]) -> 
     order
 }
 
-fn decides(table: &Table, heads: &[Head<'_>]) -> bool {
+fn decides(table: &Table, heads: &[Head<'_>], ids: &[String]) -> bool {
     match table.policy {
         Policy::Manual => false,
         Policy::Lww => true,
-        Policy::Prefer => heads.iter().any(|h| h.group.device == 0),
+        Policy::Prefer => heads.iter().any(|h| ids[h.group.device] == ids[0]),
     }
 }
 
@@ -307,7 +307,7 @@ fn compose(
 
 /// How many different versions an open conflict lists; `None` if there is nothing to decide.
 fn contested(table: &Table, heads: &[Head<'_>], ids: &[String]) -> Option<usize> {
-    if heads.len() < 2 || decides(table, heads) {
+    if heads.len() < 2 || decides(table, heads, ids) {
         return None;
     }
     let order = ordered(table, heads, ids);

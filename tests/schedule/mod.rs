@@ -77,6 +77,11 @@ pub enum Step {
         d: usize,
         who: usize,
     },
+    /// A device is copied, and both write these.
+    Clone {
+        d: usize,
+        writes: Vec<Step>,
+    },
     /// A newcomer starts from a snapshot of this device, and makes itself known.
     Join {
         d: usize,
@@ -128,7 +133,7 @@ fn step(random: &mut Random, tables: &[usize]) -> Step {
         49..=51 => Step::Seal { d },
         52..=62 => Step::Export { d, to: number(random), all: random.chance(50) },
         63..=82 => Step::Import { d, bundle: number(random) },
-        83..=91 => Step::Resolve {
+        83..=90 => Step::Resolve {
             d,
             pick: number(random),
             how: *random.pick(&[How::Take, How::Take, How::Set, How::Delete, How::KeepBoth]),
@@ -136,6 +141,7 @@ fn step(random: &mut Random, tables: &[usize]) -> Step {
             column: number(random),
             value: number(random),
         },
+        91 => Step::Clone { d, writes: (0..4).map(|_| write(random, d, tables)).collect() },
         92 => Step::Reopen { d },
         93 => Step::MakeUnique { d, t: random.below(tables.len() as u64) as usize },
         94 => match random.below(3) {

@@ -1,6 +1,7 @@
 //! Runs a schedule on engines and on the model side by side.
 
 mod carry;
+mod clone;
 mod resolve;
 mod write;
 
@@ -38,11 +39,12 @@ struct Device {
     /// The last frame of each of its groups.
     ends: Vec<u64>,
     lamport: u64,
+    copy: Option<clone::Copy>,
 }
 
 /// How many rows were contested, parked and dangling, conflicts resolved, versions folded away,
-/// devices joined, UNIQUEs made and devices retired.
-pub type Counts = [usize; 8];
+/// devices joined, UNIQUEs made, devices retired and copies that went on anew.
+pub type Counts = [usize; 9];
 
 pub struct Run {
     world: World,
@@ -50,14 +52,17 @@ pub struct Run {
     devices: Vec<Device>,
     ids: Vec<String>,
     groups: Vec<Group>,
-    bundles: Vec<Vec<u8>>,
+    /// With the device that made them.
+    bundles: Vec<(usize, Vec<u8>)>,
     resolved: usize,
     folded: usize,
     joined: usize,
     uniques: usize,
+    anew: usize,
     /// The devices that are lost.
     retired: BTreeSet<usize>,
     broken: bool,
+    foreign_keys: bool,
     pub trace: Vec<String>,
 }
 
@@ -102,49 +107,39 @@ impl Run {
     pub fn new(schedule: &Schedule, broken: bool) -> Self {
         let world = World::seeded(schedule.seed);
         let tables: Vec<&'static Table> = schedule.tables.iter().map(|at| &TABLES[*at].0).collect();
-        let mut first = None;
-        let mut devices = Vec::new();
-        for n in 0..schedule.devices {
-            // Boards wake in 1970 and in 2099; two may have the same time.
-            let start = [1_700_000_000_000, 1_700_000_000_000, 0, 4_070_908_800_000][n];
-            let clock = Arc::new(AtomicI64::new(start));
-            let name = format!("d{n}");
-            let init = InitOptions { name: &name, base: false, fleet: Some(&world.fleet) };
-            let options_here = packmule::Options { broken_winner: broken, ..World::options_by(&clock) };
-            let mut engine = Engine::init_with(&world.path(&name), &init, options_here).unwrap();
-            let app = app(&engine);
-            app.pragma_update(None, "synchronous", "OFF").unwrap();
-            app.pragma_update(None, "foreign_keys", schedule.seed % 2).unwrap();
-            let prefer = *first.get_or_insert(Policy::Prefer(engine.identity().id));
-            for table in &tables {
-                app.execute_batch(table.sql).unwrap();
-                engine.track(table.name, &options(table, prefer)).unwrap();
-            }
-            devices.push(Device {
-                engine,
-                app,
-                clock,
-                touched: BTreeMap::new(),
-                ends: Vec::new(),
-                lamport: 0,
-            });
-        }
-        let ids = devices.iter().map(|d| d.engine.identity().id.to_string()).collect();
+        let foreign_keys = schedule.seed % 2 == 1;
         let mut run = Self {
             world,
             tables,
-            devices,
-            ids,
+            devices: Vec::new(),
+            ids: Vec::new(),
             groups: Vec::new(),
             bundles: Vec::new(),
             resolved: 0,
             folded: 0,
             joined: 0,
             uniques: 0,
+            anew: 0,
             retired: BTreeSet::new(),
             broken,
+            foreign_keys,
             trace: Vec::new(),
         };
+        let mut first = None;
+        for n in 0..schedule.devices {
+            // Boards wake in 1970 and in 2099; two may have the same time.
+            let start = [1_700_000_000_000, 1_700_000_000_000, 0, 4_070_908_800_000][n];
+            let clock = Arc::new(AtomicI64::new(start));
+            let name = format!("d{n}");
+            let init = InitOptions { name: &name, base: false, fleet: Some(&run.world.fleet) };
+            let mut engine = Engine::init_with(&run.path(n), &init, run.options_by(&clock)).unwrap();
+            let prefer = *first.get_or_insert(Policy::Prefer(engine.identity().id));
+            for table in &run.tables {
+                sql(&engine, table.sql);
+                engine.track(table.name, &options(table, prefer)).unwrap();
+            }
+            run.add_device(engine, clock, 0, None);
+        }
         for d in 0..run.devices.len() {
             // The group of each table's definition: the model numbers it like any other.
             for frame in 1..=run.tables.len() as u64 {
@@ -152,6 +147,19 @@ impl Run {
             }
         }
         run
+    }
+
+    fn options_by(&self, clock: &Arc<AtomicI64>) -> packmule::Options {
+        packmule::Options { broken_winner: self.broken, ..World::options_by(clock) }
+    }
+
+    fn add_device(&mut self, engine: Engine, clock: Arc<AtomicI64>, lamport: u64, copy: Option<clone::Copy>) {
+        let app = app(&engine);
+        app.pragma_update(None, "synchronous", "OFF").unwrap();
+        app.pragma_update(None, "foreign_keys", self.foreign_keys).unwrap();
+        self.ids.push(engine.identity().id.to_string());
+        let (touched, ends) = (BTreeMap::new(), Vec::new());
+        self.devices.push(Device { engine, app, clock, touched, ends, lamport, copy });
     }
 
     fn path(&self, d: usize) -> PathBuf {
@@ -165,9 +173,18 @@ impl Run {
     /// How many groups of each device a device has applied, by what its engine says.
     fn seen(&self, d: usize) -> Vec<usize> {
         let known = self.devices[d].engine.devices().unwrap();
+        let here = &self.devices[d];
         self.devices
             .iter()
-            .map(|other| {
+            .enumerate()
+            .map(|(n, other)| {
+                // A copy and what it is of have one name for two histories.
+                match (&here.copy, &other.copy) {
+                    _ if n == d => return other.ends.len(),
+                    (Some(copy), _) if copy.of == n => return copy.common,
+                    (_, Some(_)) => return 0,
+                    _ => {}
+                }
                 let id = other.engine.identity().id;
                 let frames = known.iter().find(|k| k.id == id).map_or(0, |k| k.shared);
                 other.ends.iter().filter(|end| **end <= frames).count()
@@ -212,10 +229,7 @@ impl Run {
             Step::Resolve { d, .. } => self.resolve(of(d), step),
             Step::Reopen { d } => {
                 let d = &of(d);
-                let options = packmule::Options {
-                    broken_winner: self.broken,
-                    ..World::options_by(&self.devices[*d].clock)
-                };
+                let options = self.options_by(&self.devices[*d].clock);
                 self.devices[*d].engine = Engine::open_with(&self.path(*d), options).unwrap();
                 self.trace.push(format!("d{d}: opened again"));
             }
@@ -230,10 +244,13 @@ impl Run {
             Step::Compact { d } => self.compact(of(d)),
             Step::Join { d } => self.join(of(d)),
             Step::Retire { d, who } => self.retire(of(d), *who),
+            Step::Clone { d, writes } => self.clone(of(d), writes),
         }
     }
 
     pub fn finish(&mut self) {
+        self.meet();
+        self.enlighten();
         self.meet();
     }
 
@@ -306,8 +323,8 @@ impl Run {
             assert!(device.engine.verify().unwrap().problems.is_empty());
         }
         let rows = [state.contested.len(), state.parked.len(), state.dangling.len()];
-        let done = [self.resolved, self.folded, self.joined, self.uniques, self.retired.len()];
-        [rows[0], rows[1], rows[2], done[0], done[1], done[2], done[3], done[4]]
+        let done = [self.resolved, self.folded, self.joined, self.uniques, self.retired.len(), self.anew];
+        [rows[0], rows[1], rows[2], done[0], done[1], done[2], done[3], done[4], done[5]]
     }
 }
 

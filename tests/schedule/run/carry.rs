@@ -4,16 +4,19 @@ use super::*;
 
 impl Run {
     pub(super) fn export(&mut self, d: usize, to: usize, all: bool) {
+        if self.devices[d].copy.is_some() {
+            return; // What it says would be refused, or the other one would go on anew.
+        }
         let mut others = self.active();
-        others.retain(|o| *o != d);
-        let to = others[to % others.len()];
+        others.retain(|o| *o != d && self.copied(*o) != Some(d));
+        let Some(to) = others.get(to % others.len().max(1)).copied() else { return };
         let bytes = self.bundle(d, Some(to).filter(|_| !all));
         self.trace.push(format!("d{d}: bundle {} for d{to}", self.bundles.len()));
-        self.bundles.push(bytes);
+        self.bundles.push((d, bytes));
     }
 
     /// For a device, or of all that there is.
-    fn bundle(&mut self, d: usize, to: Option<usize>) -> Vec<u8> {
+    pub(super) fn bundle(&mut self, d: usize, to: Option<usize>) -> Vec<u8> {
         self.seal(d);
         let to = to.map(|to| self.devices[to].engine.identity().id);
         let mut bytes = Vec::new();
@@ -22,9 +25,11 @@ impl Run {
         bytes
     }
 
-    fn take_in(&mut self, d: usize, bytes: &[u8]) -> packmule::ImportReport {
+    pub(super) fn take_in(&mut self, d: usize, bytes: &[u8]) -> packmule::ImportReport {
         self.seal(d);
+        let position = self.devices[d].ends.last().copied().unwrap_or(0);
         let report = import(&mut self.devices[d].engine, bytes);
+        self.note_new_identity(d, position);
         let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
         self.devices[d].lamport = self.devices[d].lamport.max(lamport);
         report
@@ -35,7 +40,11 @@ impl Run {
             return;
         }
         let bundle = bundle % self.bundles.len();
-        let report = self.take_in(d, &self.bundles[bundle].clone());
+        let (maker, bytes) = self.bundles[bundle].clone();
+        if self.copied(d) == Some(maker) {
+            return; // The two cannot say which of them is to go on anew: somebody else must.
+        }
+        let report = self.take_in(d, &bytes);
         self.trace.push(format!(
             "d{d}: took in bundle {bundle}: {} frames, {} waits",
             report.frames,
@@ -47,7 +56,8 @@ impl Run {
 
     pub(super) fn meet(&mut self) {
         self.trace.push("all get all".into());
-        let active = self.active();
+        let mut active = self.active();
+        active.retain(|d| self.devices[*d].copy.is_none());
         for _ in 0..2 {
             for from in &active {
                 for to in active.iter().filter(|to| *to != from) {
@@ -61,10 +71,11 @@ impl Run {
     /// Whether a device knows all others: it would fold away what the others lack.
     pub(super) fn knows_all(&self, d: usize) -> bool {
         let known = self.devices[d].engine.devices().unwrap();
-        self.active().into_iter().all(|other| {
-            let id = self.devices[other].engine.identity().id;
-            known.iter().any(|k| k.id == id && k.name.is_some())
-        })
+        !self.has_copy()
+            && self.active().into_iter().all(|other| {
+                let id = self.devices[other].engine.identity().id;
+                known.iter().any(|k| k.id == id && k.name.is_some())
+            })
     }
 
     pub(super) fn compact(&mut self, d: usize) {
@@ -88,7 +99,7 @@ impl Run {
     pub(super) fn retire(&mut self, d: usize, who: usize) {
         let mut others = self.active();
         others.retain(|o| *o != d);
-        if others.len() < 2 {
+        if others.len() < 2 || self.has_copy() {
             return;
         }
         let who = others[who % others.len()];
@@ -118,9 +129,9 @@ impl Run {
         self.tables.iter().for_each(|table| made.execute_batch(table.sql).unwrap());
         drop(made);
         let join = packmule::JoinOptions { name: Some(&name), fleet: Some(&self.world.fleet) };
-        let options = packmule::Options { broken_winner: self.broken, ..World::options_by(&clock) };
         let (engine, _) =
-            Engine::join(&self.path(n), &mut std::io::Cursor::new(&bytes), &join, options).unwrap();
+            Engine::join(&self.path(n), &mut std::io::Cursor::new(&bytes), &join, self.options_by(&clock))
+                .unwrap();
         assert_eq!(
             engine.digest(false).unwrap(),
             self.devices[d].engine.digest(false).unwrap(),
@@ -128,15 +139,12 @@ impl Run {
         );
         self.trace.push(format!("d{n}: starts from d{d}"));
         self.joined += 1;
-        let app = app(&engine);
-        app.pragma_update(None, "synchronous", "OFF").unwrap();
-        self.ids.push(engine.identity().id.to_string());
         let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
-        self.devices.push(Device { engine, app, clock, touched: BTreeMap::new(), ends: Vec::new(), lamport });
+        self.add_device(engine, clock, lamport, None);
         for to in self.active().into_iter().filter(|to| *to != n) {
             // Who does not know of it might fold away what it lacks.
             let bytes = self.bundle(n, Some(to));
-            self.bundles.push(bytes);
+            self.bundles.push((n, bytes));
             self.import(to, self.bundles.len() - 1);
         }
     }

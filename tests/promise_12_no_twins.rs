@@ -406,3 +406,25 @@ fn who_hears_nothing_of_another_history_keeps_its_identity() {
     assert_eq!(a.identity().id, same);
     assert!(a.status().unwrap().notices.is_empty() && base.status().unwrap().notices.is_empty());
 }
+
+/// A base has folded away what everybody had: the copy can still bring what it wrote.
+#[test]
+fn a_second_history_comes_in_where_the_first_is_folded_away() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    write(&mut a, "old", 3);
+    rounds(&mut [&mut a, &mut base]);
+    assert!(base.compact().unwrap().versions > 0);
+    let card = copy(&a, &world, "card");
+    world.tick(1000);
+    write(&mut a, "first", 1);
+    let mut b = device(&world, &card);
+    world.tick(1000);
+    write(&mut b, "second", 1);
+    carry(&mut a, &mut base);
+    carry(&mut base, &mut b);
+    rounds(&mut [&mut a, &mut b, &mut base]);
+    digests_equal(&[&a, &b, &base]);
+    assert!(base.status().unwrap().waits.is_empty());
+    assert_eq!(logged(&base), ["0", "\"first0\"", "\"old0\"", "\"old1\"", "\"old2\"", "\"second0\""]);
+}

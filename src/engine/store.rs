@@ -66,7 +66,7 @@ const TABLES: &str = "
     -- Rows of tables that are held of which others' versions came meanwhile.
     CREATE TABLE _pm_held (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- What devices declared of shared tables; past: another declaration took its place.
-    -- what: 0 how the table merges, 1 what a column is, 2 what is done about concurrent writes to it.
+    -- what: 0 how the table merges, 1 what a column is, 2 what is done about concurrent writes to it, 3 a UNIQUE.
     CREATE TABLE _pm_declared (tid INTEGER, what INTEGER, name TEXT, dev INTEGER, seq INTEGER, lamport INTEGER NOT NULL,
         value BLOB NOT NULL, past INTEGER NOT NULL, def BLOB NOT NULL, PRIMARY KEY (tid, what, name, dev, seq)) WITHOUT ROWID;
     -- What people should know: shown by status.

@@ -8,6 +8,8 @@ pub(super) struct Copy {
     pub of: usize,
     /// How many of its groups both have.
     pub common: usize,
+    /// The last frame of these.
+    pub position: u64,
 }
 
 impl Run {
@@ -30,7 +32,8 @@ impl Run {
         let clock = Arc::new(AtomicI64::new(self.now(d) + 1));
         let engine = Engine::open_with(&to, self.options_by(&clock)).unwrap();
         let (lamport, common) = (self.devices[d].lamport, self.devices[d].ends.len());
-        self.add_device(engine, clock, lamport, Some(Copy { of: d, common }));
+        let position = self.devices[d].ends.last().copied().unwrap_or(0);
+        self.add_device(engine, clock, lamport, Some(Copy { of: d, common, position }));
         self.trace.push(format!("d{n}: a copy of d{d}"));
         for who in [n, d] {
             for step in writes {
@@ -44,7 +47,8 @@ impl Run {
             self.devices.pop();
             self.ids.pop();
             self.groups.retain(|group| group.device != n);
-            std::fs::remove_file(self.path(n)).unwrap();
+            std::fs::remove_file(&to).unwrap();
+            std::fs::remove_file(to.with_extension("db.pmkey")).unwrap();
             self.trace.push(format!("d{n}: is thrown away"));
         }
     }
@@ -56,7 +60,7 @@ impl Run {
         if id == self.ids[n] {
             return;
         }
-        let Copy { of, common } = self.devices[n].copy.take().unwrap();
+        let Copy { of, common, .. } = self.devices[n].copy.take().unwrap();
         self.ids[n] = id;
         let told = self.devices[n].engine.devices().unwrap().iter().find(|d| d.this).unwrap().shared;
         let shift = position - told;

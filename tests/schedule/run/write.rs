@@ -134,7 +134,9 @@ impl Run {
     pub(super) fn sealed(&mut self, d: usize, writes: BTreeMap<Place, Write>, must: bool) {
         let devices = self.devices[d].engine.devices().unwrap();
         let end = devices.iter().find(|device| device.this).unwrap().shared;
-        if end > self.devices[d].ends.last().copied().unwrap_or(0) {
+        let device = &self.devices[d];
+        let start = device.copy.as_ref().map_or(0, |copy| copy.position);
+        if end > device.ends.last().copied().unwrap_or(start) {
             self.note_group(d, end, writes);
         } else {
             assert!(writes.is_empty() && !must, "the model has writes that the seal has not: {writes:?}");

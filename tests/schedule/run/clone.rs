@@ -66,17 +66,18 @@ impl Run {
         let shift = position - told;
         // What it took for its own, not knowing that others have it, is told twice.
         let ends = self.devices[of].ends.clone();
-        let certain = ends.iter().filter(|end| **end <= shift + 1).count();
-        assert!(certain <= common, "what is told anew of d{n} is not all: {position} {told}");
+        let certain = ends[..common].iter().filter(|end| **end <= shift + 1).count();
         let mut moved: Vec<(u64, Group)> = Vec::new();
         let again = self.groups.iter().filter(|g| g.device == of && (certain..common).contains(&g.number));
         moved.extend(again.map(|g| (ends[g.number], g.clone())));
         let own = self.groups.iter().filter(|g| g.device == n);
         moved.extend(own.map(|g| (self.devices[n].ends[g.number], g.clone())));
         self.groups.retain(|g| g.device != n);
-        let (_, first) = moved.first().unwrap();
-        let start = Group { writes: BTreeMap::new(), uniques: BTreeSet::new(), ..first.clone() };
-        moved.insert(0, (shift + 1, start));
+        if certain > 0 {
+            let (_, first) = moved.first().unwrap();
+            let start = Group { writes: BTreeMap::new(), uniques: BTreeSet::new(), ..first.clone() };
+            moved.insert(0, (shift + 1, start));
+        }
         self.devices[n].ends.clear();
         for (number, (end, group)) in moved.into_iter().enumerate() {
             let mut seen = group.seen.clone();

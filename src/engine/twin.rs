@@ -227,16 +227,18 @@ impl Engine {
         Ok(places)
     }
 
-    /// The last groups of a device each, also such as wait here, then at distances that double.
+    /// The last groups of a device each, also such as wait here, then at distances that double; and the place
+    /// before the first that is not folded away.
     fn add_places(&self, dev: i64, places: &mut Vec<VectorEntry>) -> Result<()> {
         let author = self.device_id(dev)?;
         let before = places.len();
         for stream in Stream::ALL {
             let mut groups = self.db.prepare_cached(
-                "SELECT last, chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 ORDER BY last DESC",
+                "SELECT last, chain, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 ORDER BY last DESC",
             )?;
             let mut rows = groups.query((dev, stream.number()))?;
             let (mut at, mut next) = (0u64, 0u64);
+            let mut first = None;
             while let Some(row) = rows.next()? {
                 if at >= next {
                     let tag = Chain(row.get(1)?).tag();
@@ -244,6 +246,14 @@ impl Engine {
                     next = if at < EACH { at + 1 } else { at * 2 };
                 }
                 at += 1;
+                first = Some(row.get::<_, Vec<u8>>(2)?);
+            }
+            if let Some(body) = first {
+                let first = Checkpoint::decode(&body).map_err(super::log::bad)?;
+                let place = VectorEntry { author, stream, seq: first.first - 1, tag: first.prev.tag() };
+                if place.seq > 0 && places.last() != Some(&place) {
+                    places.push(place);
+                }
             }
         }
         places[before..].reverse();

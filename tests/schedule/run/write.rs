@@ -115,9 +115,12 @@ impl Run {
     /// Whether a device has not folded away yet that a row was deleted.
     fn remembers_a_delete(&self, d: usize, place: &Place) -> bool {
         let name = self.tables[place.0].name;
-        let key = place.1.trim_matches('"');
+        let key = match place.1.strip_prefix('[') {
+            Some(hex) => format!("x'{}'", hex.trim_end_matches(']')),
+            None => format!("CAST('{}' AS BLOB)", place.1.trim_matches('"')),
+        };
         let sql = format!(
-            "SELECT count(*) FROM _pm_head JOIN _pm_table USING (tid) WHERE kind = 3 AND name = '{name}' AND instr(key, '{key}')"
+            "SELECT count(*) FROM _pm_head JOIN _pm_table USING (tid) WHERE kind = 3 AND name = '{name}' AND instr(key, {key})"
         );
         dump(&self.devices[d].app, &sql) != ["0"]
     }

@@ -137,6 +137,7 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         let room = self.limit_told.wrapping_sub(self.whole) as i32;
         if ahead != 1
             || probe
+            || data.finish
             || self.unacked >= ACK_EVERY
             || room <= RX as i32 / 2
             || self.unacked_bytes >= self.peer_send / 4

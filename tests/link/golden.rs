@@ -10,7 +10,7 @@ mod asm;
 use asm::{Asm, crc};
 use packmule_core::link::{Config, Event, Link, WIRE_MAX};
 
-type Small = Link<4096, 4096, 1200, 64>;
+type Small = Link<4096, 4096, 1146, 64>;
 
 /// The nonces of the two ends.
 const A: u32 = 0x0102_0304;

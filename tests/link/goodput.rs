@@ -64,7 +64,7 @@ fn cases() -> Vec<Case> {
 
 fn carried(seed: u64, case: &Case, mend: bool) -> f64 {
     let sizes = |end: usize| {
-        if case.leaf == Some(end) { make::<512, 256, 192, 12>() } else { make::<32768, 32768, 1200, 256>() }
+        if case.leaf == Some(end) { make::<512, 256, 192, 12>() } else { make::<32768, 32768, 2240, 256>() }
     };
     let faults = [case.faults.clone(), case.faults.clone()];
     let mut world = World::new(seed, faults, [sizes(0), sizes(1)], [SIZE, case.back], |c| {

@@ -6,7 +6,7 @@
 
 mod sim;
 
-use packmule_core::link::{Config, Event};
+use packmule_core::link::{Config, Event, WIRE_MAX};
 use sim::{Faults, Make, Rng, World, make};
 
 const S: u64 = 1_000_000;
@@ -21,10 +21,10 @@ fn seeds(first: u64, usual: u64) -> Vec<u64> {
 
 fn sizes(rng: &mut Rng) -> Make {
     match rng.below(5) {
-        0 => make::<32768, 32768, 1200, 256>(),
+        0 => make::<32768, 32768, 2240, 256>(),
         1 => make::<512, 256, 192, 12>(),
         2 => make::<64, 64, 128, 2>(),
-        3 => make::<100_000, 70_000, 1275, 1000>(),
+        3 => make::<100_000, 70_000, 2295, 1000>(),
         _ => make::<4096, 2000, 700, 40>(),
     }
 }
@@ -122,7 +122,7 @@ fn noise_alone_does_nothing() {
             bytes.iter_mut().for_each(|b| *b = if rng.chance(0.02) { 0 } else { rng.next() as u8 });
             world.ends[0].machine.receive_bytes(now, &bytes);
             assert_eq!(world.ends[0].machine.recv(&mut [0; 8]), 0, "LINK_SEED={seed}");
-            let mut out = [0; 1200];
+            let mut out = [0; WIRE_MAX];
             let mut packets = 0;
             while world.ends[0].machine.transmit(now, &mut out) > 0 {
                 packets += 1;

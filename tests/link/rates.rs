@@ -14,7 +14,7 @@ const SIZE: u64 = 400_000;
 
 /// Two boards; `most`: the highest rates of their ports.
 fn world(seed: u64, faults: &Faults, most: [u32; 2]) -> World {
-    let board = make::<32768, 32768, 1200, 256>;
+    let board = make::<32768, 32768, 2240, 256>;
     let settings = |config: &mut Config| {
         let second = config.nonce % 1_000_000 >= 200_000;
         config.baud_max = most[usize::from(second)];
@@ -209,7 +209,7 @@ fn exactly_once_in_order_whatever_the_rate_does() {
         let at = S + rng.below(8 * S);
         faults.cuts = if rng.chance(0.4) { vec![(at, at + rng.below(6 * S))] } else { Vec::new() };
         let sizes = |leaf: bool| {
-            if leaf { make::<512, 256, 192, 12>() } else { make::<32768, 32768, 1200, 256>() }
+            if leaf { make::<512, 256, 192, 12>() } else { make::<32768, 32768, 2240, 256>() }
         };
         let makes = [sizes(rng.chance(0.3)), sizes(rng.chance(0.3))];
         let most = [38_400, 115_200, 921_600, 3_000_000][rng.below(4) as usize];

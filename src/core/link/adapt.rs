@@ -8,6 +8,9 @@
 use super::fec;
 use super::packet::OVERHEAD_USUAL;
 
+/// Bytes of the stream in a packet, at most, where nothing speaks for longer ones.
+pub(super) const PAYLOAD_USUAL: u16 = 1024;
+
 /// One, in the fixed point of the shares and rates.
 const ONE: u64 = 1_000_000_000;
 /// What is older than this weighs half.
@@ -15,6 +18,8 @@ const MEMORY_BYTES: u64 = 96 * 1024;
 const MEMORY_EVENTS: u64 = 48;
 /// Bytes without correction after which a line on which it was of no use gets another trial.
 const RETRY_BYTES: u64 = 512 * 1024;
+/// Without a loss in so many bytes, packets may be longer than [`PAYLOAD_USUAL`].
+const CLEAN_BYTES: u64 = 192 * 1024;
 /// A level must be better by this share to replace another.
 const GAIN: u64 = ONE / 400;
 
@@ -29,6 +34,10 @@ pub(super) struct Adapt {
     /// The share of plain losses that correction would mend, in 256ths.
     mendable: u64,
     plain_bytes: u64,
+    /// Bytes since the last packet that was lost for good.
+    clean: u64,
+    /// Bytes since the last outage.
+    since_outage: u64,
     /// The share of the line that is lost by the estimate, in parts of `ONE`.
     lost_share: u64,
     pub(super) payload: u16,
@@ -44,6 +53,8 @@ impl Adapt {
             plain_lost: 0,
             mendable: 256,
             plain_bytes: 0,
+            clean: 0,
+            since_outage: 0,
             lost_share: 0,
             payload: 512,
             level: 0,
@@ -54,6 +65,8 @@ impl Adapt {
     /// which it told; `mends`: correction may be used.
     pub(super) fn learn(&mut self, sent: u32, lost: u32, mended: u32, limits: (u16, u16), mends: bool) {
         self.bytes += u64::from(sent);
+        self.since_outage += u64::from(sent);
+        self.clean = if lost > 0 { 0 } else { self.clean + u64::from(sent) };
         self.mended += u64::from(mended);
         if self.level == 0 {
             self.plain_lost += u64::from(lost);
@@ -79,8 +92,11 @@ impl Adapt {
     }
 
     /// The line was silent and many packets are lost: a cut, or noise in which nothing of this
-    /// length comes through.
+    /// length comes through. After much that did come through it is taken for a cut, which tells nothing of the line.
     pub(super) fn outage(&mut self, limits: (u16, u16), mends: bool) {
+        if core::mem::take(&mut self.since_outage) > MEMORY_BYTES {
+            return;
+        }
         self.bytes = (self.bytes / 2).max(256);
         if self.level == 0 {
             self.plain_lost += 4;
@@ -92,6 +108,8 @@ impl Adapt {
     }
 
     fn choose(&mut self, (least, most): (u16, u16), mends: bool) {
+        // Few losses tell little of their rate: the longest packets are for a line that has shown itself good.
+        let most = if self.clean < CLEAN_BYTES { most.min(PAYLOAD_USUAL) } else { most };
         let bytes = self.bytes.max(1);
         let hit = (self.mended * 256 + self.plain_lost * self.mendable + 32) * ONE / 256 / bytes;
         let gone = (self.lost * 256 + self.plain_lost * (256 - self.mendable)) * ONE / 256 / bytes;
@@ -179,5 +197,15 @@ mod tests {
             adapt.outage((48, 1024), true);
         }
         assert!(adapt.level >= 3, "{}", adapt.level);
+    }
+
+    #[test]
+    fn one_cut_of_a_good_line_changes_nothing_and_a_second_soon_after_does() {
+        let mut adapt = Adapt::new();
+        (0..200).for_each(|_| adapt.learn(1024, 0, 0, (48, 2048), false));
+        adapt.outage((48, 2048), false);
+        assert_eq!((adapt.level, adapt.payload), (0, 2048));
+        adapt.outage((48, 2048), false);
+        assert!(adapt.payload < 1024, "{}", adapt.payload);
     }
 }

@@ -1,28 +1,33 @@
 //! What a caller sets, what the peer told, what is counted and what is told.
 
+use super::cobs::wire_len;
+use super::fec::{LEVEL_MAX, added};
 use super::packet::OVERHEAD_MAX;
 
 /// The version of the link that this code speaks.
 pub const VERSION: u8 = 1;
 /// Bytes of the stream in one packet: never fewer when there are as many to send and the peer takes them.
 pub const PAYLOAD_MIN: u16 = 48;
-/// Bytes of the stream in one packet, at most.
-pub const PAYLOAD_MAX: u16 = 1024;
+/// Bytes of the stream in one packet, at most; up to 1,024 below 460,800 baud. With all that goes around it, it stays
+/// within the 4,092 bytes over which the CRC finds any 5 flipped bits.
+pub const PAYLOAD_MAX: u16 = 2048;
 /// Room that [`transmit`](super::Link::transmit) needs for any packet: with less, packets are shorter.
-pub const WIRE_MAX: usize = 1200;
+pub const WIRE_MAX: usize = wire_len(packet_len(PAYLOAD_MAX as usize));
 /// Room without which [`transmit`](super::Link::transmit) sends nothing.
 pub const WIRE_MIN: usize = 96;
 /// The receive buffer above which packet heads are wide.
 pub(super) const NARROW_MAX: u32 = 32 * 1024;
 
+/// The longest packet around a payload, before byte stuffing.
+const fn packet_len(payload: usize) -> usize {
+    let len = payload + OVERHEAD_MAX;
+    len + added(LEVEL_MAX, len)
+}
+
 /// The payload that fits a packet buffer of `packet` bytes at every level of error correction.
 pub(super) const fn payload_for(packet: usize) -> u16 {
     let mut payload = PAYLOAD_MAX as usize;
-    while payload > 0 {
-        let len = payload + OVERHEAD_MAX;
-        if len + super::fec::added(super::fec::LEVEL_MAX, len) <= packet {
-            break;
-        }
+    while payload > 0 && packet_len(payload) > packet {
         payload -= 1;
     }
     payload as u16
@@ -43,9 +48,9 @@ pub struct Config {
     pub queue_us: u32,
     /// The longest an acknowledgement waits for company.
     pub ack_delay_us: u32,
-    /// A probe follows when something is unacknowledged and nothing was sent for so long (or 8
-    /// times what a probe takes on the line, if that is more; [`Config::hello_max_us`] once nothing
-    /// was heard for 30 s).
+    /// A probe follows when something is unacknowledged and nothing was sent for so long; a quarter of it once
+    /// nothing was heard for 0.15 s, so that the end of a cut is soon noticed; [`Config::hello_max_us`] once
+    /// nothing was heard for 30 s. Never less than 8 times what a probe takes on the line.
     pub probe_us: u32,
     /// Between hellos at first; each wait is twice the one before.
     pub hello_us: u32,

@@ -18,7 +18,7 @@ pub(super) const LEVEL_MAX: u8 = 4;
 const PARITY_MAX: usize = 16;
 const BLOCK: usize = 255;
 /// The most blocks that a packet is dealt out over.
-pub(super) const BLOCKS_MAX: usize = 5;
+pub(super) const BLOCKS_MAX: usize = 9;
 
 const EXP: [u8; 510] = {
     let mut table = [0; 510];
@@ -295,7 +295,7 @@ mod tests {
         let mut seed = 7;
         for level in 1..=LEVEL_MAX {
             let t = STRENGTH[level as usize] as usize;
-            for len in [5usize, 17, 200, 253, 254, 255, 480, 1070] {
+            for len in [5usize, 17, 200, 253, 254, 255, 480, 1070, 2090] {
                 let data: Vec<u8> = (0..len).map(|_| random(&mut seed) as u8).collect();
                 let whole = coded(level, &data);
                 assert_eq!(without(level, whole.len()), Some(len));
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn any_bytes_are_taken_without_harm() {
         let mut seed = 99;
-        for len in 0..1275 {
+        for len in 0..2295 {
             let mut junk: Vec<u8> = (0..len).map(|_| random(&mut seed) as u8).collect();
             let _ = mend((len % 6) as u8, &mut junk);
         }

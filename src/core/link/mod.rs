@@ -42,7 +42,7 @@
 //!
 //! | | TX | RX | PACKET | FLIGHT |
 //! |---|---|---|---|---|
-//! | [`BoardLink`], 71 KiB | 32,768 | 32,768 | 1,200 | 256 |
+//! | [`BoardLink`], 72 KiB | 32,768 | 32,768 | 2,240 | 256 |
 //! | [`LeafLink`], 1.8 KiB | 512 | 256 | 192 | 12 |
 
 mod adapt;
@@ -61,7 +61,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use adapt::Adapt;
+use adapt::{Adapt, PAYLOAD_USUAL};
 use cobs::{Stuffer, Unstuffed, Unstuffer, wire_len};
 pub use config::{Config, Event, PAYLOAD_MAX, PAYLOAD_MIN, Peer, Stats, VERSION, WIRE_MAX, WIRE_MIN};
 use handshake::Handshake;
@@ -74,7 +74,7 @@ pub use state::State;
 use state::{Input, Tell};
 
 /// A link for a board or the base.
-pub type BoardLink = Link<32768, 32768, 1200, 256>;
+pub type BoardLink = Link<32768, 32768, 2240, 256>;
 /// A link for a microcontroller: it grants two packets at a time.
 pub type LeafLink = Link<512, 256, 192, 12>;
 
@@ -88,6 +88,8 @@ const OUTAGE_US: u64 = 150_000;
 const LONG_US: u64 = 30_000_000;
 /// A packet takes at most this time on the line, so that what is urgent need not wait for it.
 const PACKET_US: u64 = 100_000;
+/// A payload above [`PAYLOAD_USUAL`] saves little, and may cost no more time than this.
+const LONG_PACKET_US: u64 = 25_000;
 
 /// One end of a serial link. See the module's page.
 pub struct Link<const TX: usize, const RX: usize, const PACKET: usize = 1200, const FLIGHT: usize = 256> {
@@ -128,7 +130,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     const SIZES: () = {
         assert!(TX >= 64 && TX <= 1 << 24, "TX: 64 bytes to 16 MiB");
         assert!(RX >= 64 && RX <= 1 << 24, "RX: 64 bytes to 16 MiB");
-        assert!(PACKET >= 128 && PACKET <= 255 * fec::BLOCKS_MAX, "PACKET: 128 to 1,275 bytes");
+        assert!(PACKET >= 128 && PACKET <= 255 * fec::BLOCKS_MAX, "PACKET: 128 to 2,295 bytes");
         assert!(FLIGHT >= 2 && FLIGHT < WIDE_FROM as usize, "FLIGHT: 2 to 1,023 packets");
     };
 
@@ -292,7 +294,8 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
 
     fn take_packet(&mut self, now: u64) {
         let key = self.hand.key_in();
-        let silent = now.saturating_sub(self.hand.heard) > OUTAGE_US.max(4 * self.air_us(PACKET));
+        let longest = PACKET.min(usize::from(self.payload_quick()) + packet::OVERHEAD_MAX);
+        let silent = now.saturating_sub(self.hand.heard) > OUTAGE_US.max(4 * self.air_us(longest));
         let raw = self.input.packet();
         let checked = check::check(raw, key, self.level_in);
         #[cfg(test)]
@@ -535,21 +538,30 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     }
 
     fn probe_us(&self) -> u64 {
-        let gone = self.asked.saturating_sub(self.hand.heard) > LONG_US;
-        let wait = if gone { self.config.hello_max_us } else { self.config.probe_us };
+        let quiet = self.asked.saturating_sub(self.hand.heard);
+        let wait = match self.config.probe_us {
+            _ if quiet > LONG_US => self.config.hello_max_us,
+            usual if quiet > OUTAGE_US => usual / 4,
+            usual => usual,
+        };
         u64::from(wait).max(8 * self.air_us(16))
+    }
+
+    /// The longest payload that the line's rate allows.
+    fn payload_quick(&self) -> u16 {
+        let byte_ns = u64::from(self.config.byte_bits) * 1_000_000_000 / u64::from(self.rate.at.max(1));
+        let within = |time_us: u64| time_us * 1000 / byte_ns.max(1);
+        let most = within(PACKET_US).min(u64::from(PAYLOAD_USUAL)).max(within(LONG_PACKET_US));
+        most.clamp(u64::from(PAYLOAD_MIN), u64::from(PAYLOAD_MAX)) as u16
     }
 
     /// The longest payload that the peer, the line's rate and the settings allow.
     fn payload_most(&self) -> u16 {
-        let byte_ns = u64::from(self.config.byte_bits) * 1_000_000_000 / u64::from(self.rate.at.max(1));
-        let quick =
-            (PACKET_US * 1000 / byte_ns.max(1)).clamp(u64::from(PAYLOAD_MIN), u64::from(PAYLOAD_MAX)) as u16;
         let (takes, receive) = self.hand.peer.as_ref().map_or((PAYLOAD_MIN, 0), |p| (p.payload, p.receive));
         // Several packets to a buffer, so that one is under way while another is acknowledged.
         let several =
             (TX as u32 / 4).min(receive / 2).clamp(u32::from(PAYLOAD_MIN), u32::from(PAYLOAD_MAX)) as u16;
-        quick.min(several).min(self.config.payload_max).min(takes).max(1)
+        self.payload_quick().min(several).min(self.config.payload_max).min(takes).max(1)
     }
 
     fn payload_in(&self, room: usize) -> usize {
@@ -557,8 +569,10 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         if room >= WIRE_MAX {
             return most;
         }
+        let plain = room.saturating_sub(packet::OVERHEAD_MAX + 3 + room / 254 + 1);
+        let mending = plain.saturating_sub(fec::added(self.adapt.level, room));
         // Without error correction, if it must be.
-        let fits = room.saturating_sub(packet::OVERHEAD_MAX + 3 + room / 254 + 1);
+        let fits = if mending >= usize::from(PAYLOAD_MIN) { mending } else { plain };
         most.min(fits).max(1)
     }
 }

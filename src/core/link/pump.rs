@@ -3,26 +3,36 @@
 use embedded_io::{Read, ReadReady, Write};
 
 use super::Link;
-use super::config::WIRE_MAX;
+use super::config::WIRE_MIN;
 
 /// Bytes on their way between a port and a link: one packet, handed out by the link and not yet
-/// taken by the port.
-pub struct Pump {
-    out: [u8; WIRE_MAX],
+/// taken by the port. `ROOM`, in bytes: 1,200 is for a payload of 1,024, [`WIRE_MAX`](super::WIRE_MAX) for any.
+pub struct Pump<const ROOM: usize = 1200> {
+    out: [u8; ROOM],
     from: usize,
     to: usize,
 }
 
-impl Default for Pump {
+impl<const ROOM: usize> Default for Pump<ROOM> {
     fn default() -> Self {
-        Self::new()
+        Self::with_room()
     }
 }
 
 impl Pump {
-    /// An empty pump.
+    /// An empty pump, of 1,200 bytes.
     pub const fn new() -> Self {
-        Self { out: [0; WIRE_MAX], from: 0, to: 0 }
+        Self::with_room()
+    }
+}
+
+impl<const ROOM: usize> Pump<ROOM> {
+    const SIZES: () = assert!(ROOM >= WIRE_MIN, "ROOM: 96 bytes or more");
+
+    /// An empty pump, of any size.
+    pub const fn with_room() -> Self {
+        let () = Self::SIZES;
+        Self { out: [0; ROOM], from: 0, to: 0 }
     }
 
     /// Bytes that the link handed out and the port has not taken.

@@ -380,13 +380,16 @@ impl End {
     }
 
     fn work(&mut self, now: u64) {
+        let mut buf = [0; 4096];
         while let Some(event) = self.machine.event() {
             self.events.push(event);
             if event == Event::PeerRestarted {
+                // What is left of the old stream.
+                let count = self.machine.recv(&mut buf);
+                self.check(&buf[..count]);
                 self.begin();
             }
         }
-        let mut buf = [0; 4096];
         while self.sent < self.total {
             let count = ((self.total - self.sent) as usize).min(buf.len());
             for (i, slot) in buf.iter_mut().enumerate().take(count) {

@@ -7,14 +7,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use packmule_core::link::{BoardLink, Config, Event, WIRE_MAX};
+use packmule_core::link::{BoardLink, Config, Event, State, WIRE_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::port::Port;
 use super::{Options, random};
 
-/// How often a port that is not there is looked for.
-const REOPEN: Duration = Duration::from_millis(200);
+/// How often a port that is not there is looked for: at first, and once it is gone for [`LATER`].
+const REOPEN: Duration = Duration::from_millis(40);
+const REOPEN_LATER: Duration = Duration::from_millis(500);
+const LATER: Duration = Duration::from_secs(10);
 /// A wait that somebody else ends.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,8 @@ pub(super) struct Line {
 pub(super) struct Inner {
     pub(super) link: Box<BoardLink>,
     pub(super) news: VecDeque<News>,
+    /// What came of the connection before the other end began anew: a receive buffer at most.
+    pub(super) rest: Vec<u8>,
     stop: bool,
     begun: Instant,
 }
@@ -47,9 +51,33 @@ impl Inner {
     /// Takes the link's events; whether there is any news. Until it was looked at, `send` and `recv` are left alone.
     pub(super) fn has_news(&mut self) -> bool {
         while let Some(event) = self.link.event() {
+            // Of two restarts in a row the second ends what nobody has begun to read.
+            if event == Event::PeerRestarted && !self.restarted() {
+                self.rest = self.come();
+            }
             self.news.push_back(News::Link(event));
         }
         !self.news.is_empty()
+    }
+
+    /// The driver has yet to be told that the other end began anew.
+    fn restarted(&self) -> bool {
+        self.news.iter().any(|news| matches!(news, News::Link(Event::PeerRestarted)))
+    }
+
+    /// What is here to be received, all of it.
+    fn come(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; self.link.recv_ready()];
+        let count = self.link.recv(&mut bytes);
+        bytes.truncate(count);
+        bytes
+    }
+
+    /// What came over the driver's connection and was not received. `over`: it was told that the other end has
+    /// begun anew.
+    pub(super) fn take_rest(&mut self, over: bool) -> Vec<u8> {
+        self.has_news();
+        if over || self.restarted() { std::mem::take(&mut self.rest) } else { self.come() }
     }
 
     /// The link's clock.
@@ -69,6 +97,7 @@ impl Line {
         let inner = Inner {
             link: Box::new(BoardLink::new(config)),
             news: VecDeque::new(),
+            rest: Vec::new(),
             stop: false,
             begun: Instant::now(),
         };
@@ -107,6 +136,7 @@ impl Line {
     pub(super) fn pump(&self, options: &Options, mut ear: UnixStream) {
         let mut port = None;
         let mut complaint: Option<io::ErrorKind> = None;
+        let mut gone = Instant::now();
         let mut out = Outgoing { bytes: [0; WIRE_MAX], from: 0, to: 0 };
         while !self.lock().stop {
             let open = match port.take() {
@@ -128,7 +158,8 @@ impl Line {
                             self.lock().news.push_back(News::Closed(e));
                             self.wake();
                         }
-                        self.sleep(&mut ear, None, REOPEN);
+                        let again = if gone.elapsed() < LATER { REOPEN } else { REOPEN_LATER };
+                        self.sleep(&mut ear, None, again);
                         continue;
                     }
                 },
@@ -137,6 +168,7 @@ impl Line {
                 Ok(open) => port = Some(open),
                 Err(e) => {
                     complaint = Some(e.kind());
+                    gone = Instant::now();
                     self.lock().news.push_back(News::Closed(e));
                     self.wake();
                 }
@@ -180,9 +212,11 @@ impl Line {
             }
             out.from += taken;
         };
+        let closed = inner.link.state() == State::Closed;
         drop(inner);
-        // The other thread takes the events itself: until it has, the link lets nothing of two connections mix.
-        if came.is_some() {
+        // The other thread takes the events itself: until it has, the link lets nothing of two connections mix. At
+        // the end it waits for the last words to be out.
+        if came.is_some() || closed {
             self.wake();
         }
         let wait = deadline.map_or(LONG, |at| Duration::from_micros(at.saturating_sub(now)).min(LONG));

@@ -119,8 +119,9 @@ pub struct Peer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Event {
-    /// The peer began anew: bytes not yet received or acknowledged are gone, both streams begin
-    /// again. Until this event is taken `send` and `recv` move nothing, so old and new never mix.
+    /// The peer began anew: bytes not yet acknowledged are gone, both streams begin again. Until the next
+    /// event is asked for, `send` moves nothing and `recv` gives what is here of the old connection; then that is gone.
+    /// So old and new never mix.
     /// (Also told when a stray hello from the past had misled this end, and it began anew itself.)
     PeerRestarted,
     /// Both ends know of each other; the streams are open.

@@ -38,6 +38,8 @@ pub(super) struct Handshake {
     silent: bool,
     pub(super) end_told: bool,
     restarted: bool,
+    /// That was the last event asked for.
+    parting: bool,
     connected: bool,
     incompatible: Option<(u8, u8)>,
     incompatible_nonce: u32,
@@ -63,6 +65,7 @@ impl Handshake {
             silent: false,
             end_told: false,
             restarted: false,
+            parting: false,
             connected: false,
             incompatible: None,
             incompatible_nonce: 0,
@@ -80,7 +83,8 @@ impl Handshake {
     /// Events in the order in which they matter.
     pub(super) fn event(&mut self) -> Option<Event> {
         let take = |flag: &mut bool| core::mem::take(flag);
-        if take(&mut self.restarted) {
+        self.parting = take(&mut self.restarted);
+        if self.parting {
             return Some(Event::PeerRestarted);
         }
         if let Some((lowest, highest)) = self.incompatible.take() {
@@ -99,9 +103,9 @@ impl Handshake {
         None
     }
 
-    /// The caller has not yet heard that the streams began again.
+    /// The caller has not yet heard that the streams began again, or asked for nothing since.
     pub(super) const fn barred(&self) -> bool {
-        self.restarted
+        self.restarted || self.parting
     }
 
     pub(super) fn tell_closed(&mut self) {

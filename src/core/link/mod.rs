@@ -188,21 +188,24 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
 
     /// Gives received bytes, as many as are here and fit. Gives how many.
     pub fn recv(&mut self, out: &mut [u8]) -> usize {
-        if self.hand.barred() {
-            return 0;
-        }
-        self.receiver.read(out, config::payload_for(PACKET))
+        let count = out.len().min(self.recv_ready());
+        self.receiver.read(out.get_mut(..count).unwrap_or_default(), config::payload_for(PACKET))
     }
 
-    /// How many bytes [`Link::recv`] would give.
+    /// How many bytes [`Link::recv`] would give: of the connection before, until the event after
+    /// [`Event::PeerRestarted`] is asked for.
     pub fn recv_ready(&self) -> usize {
-        if self.hand.barred() { 0 } else { self.receiver.ready() }
+        if self.hand.barred() { self.receiver.left } else { self.receiver.ready() }
     }
 
     /// The next thing that happened. Call it until `None`.
     pub fn event(&mut self) -> Option<Event> {
-        if let Some(event) = self.hand.event() {
-            return Some(event);
+        let event = self.hand.event();
+        if !self.hand.barred() {
+            self.receiver.forget();
+        }
+        if event.is_some() {
+            return event;
         }
         if let Some(baud) = self.rate.news() {
             return Some(Event::Baud(baud));
@@ -241,6 +244,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         self.hand.state = to;
         if acts.reset {
             self.reset_streams();
+            self.receiver.forget();
         }
     }
 

@@ -18,8 +18,10 @@ pub(super) enum Taken {
 
 pub(super) struct Receiver<const RX: usize, const FLIGHT: usize> {
     ring: [u8; RX],
-    /// Place of `read` in the ring.
+    /// Where the ring begins: with what is left of the stream before this one, then comes `read`.
     start: usize,
+    /// Bytes left of the stream before this one.
+    pub(super) left: usize,
     /// The caller has received every byte before this.
     read: u32,
     /// Every place before this is here.
@@ -54,6 +56,7 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         Self {
             ring: [0; RX],
             start: 0,
+            left: 0,
             read: FIRST,
             whole: FIRST,
             spans: [(0, 0); FLIGHT],
@@ -72,8 +75,9 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         }
     }
 
+    /// Another stream begins. What is here in order of the one before can be read until [`Receiver::forget`].
     pub(super) fn reset(&mut self) {
-        self.start = 0;
+        self.left = self.ready();
         self.read = FIRST;
         self.whole = FIRST;
         self.used = 0;
@@ -89,12 +93,21 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         self.limit_told = FIRST.wrapping_add(RX as u32);
     }
 
-    fn limit(&self) -> u32 {
-        self.read.wrapping_add(RX as u32)
+    /// Drops what is left of the stream before this one.
+    pub(super) fn forget(&mut self) {
+        self.start = (self.start + self.left) % RX;
+        self.left = 0;
     }
 
-    /// Bytes that can be received.
+    fn limit(&self) -> u32 {
+        self.read.wrapping_add((RX - self.left) as u32)
+    }
+
+    /// Bytes that can be read: of the stream before this one, while there are any.
     pub(super) fn ready(&self) -> usize {
+        if self.left > 0 {
+            return self.left;
+        }
         let to = match self.end {
             Some(end) if before(end, self.whole) => end,
             _ => self.whole,
@@ -175,7 +188,8 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         let skip = had.wrapping_sub(from) as i32;
         let skip = if skip > 0 { skip as usize } else { 0 };
         let fresh = data.bytes.get(skip..).unwrap_or_default();
-        let mut at = (self.start + from.wrapping_add(skip as u32).wrapping_sub(self.read) as usize) % RX;
+        let ahead = from.wrapping_add(skip as u32).wrapping_sub(self.read) as usize;
+        let mut at = (self.start + self.left + ahead) % RX;
         for byte in fresh {
             self.ring[at] = *byte;
             at = if at + 1 == RX { 0 } else { at + 1 };
@@ -227,6 +241,10 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         for slot in out.iter_mut().take(count) {
             *slot = self.ring[self.start];
             self.start = if self.start + 1 == RX { 0 } else { self.start + 1 };
+        }
+        if self.left > 0 {
+            self.left -= count;
+            return count;
         }
         self.read = self.read.wrapping_add(count as u32);
         // Tell a sender that had too little room that there is some again.

@@ -117,22 +117,29 @@ fn pair() -> (u64, Small, Small) {
 }
 
 #[test]
-fn a_restarted_peer_is_told_and_nothing_old_is_delivered() {
+fn a_restarted_peer_is_told_and_old_and_new_never_mix() {
     let (mut now, mut a, mut b) = pair();
+    let mut out = [0; 4096];
     assert_eq!(a.send(b"old"), 3);
-    assert_eq!(b.send(b"old"), 3);
+    assert_eq!(b.send(&[1; 3000]), 3000);
     talk(&mut now, 50, &mut a, &mut b);
-    assert_eq!(a.recv_ready(), 3);
+    assert_eq!((a.recv(&mut out[..2500]), a.recv_ready()), (2500, 500));
     let mut b = small(21);
-    assert_eq!(b.send(b"new"), 3, "also before a connection");
+    assert_eq!(b.send(&[2; 4096]), 4096, "also before a connection");
     talk(&mut now, 300, &mut a, &mut b);
-    let mut out = [0; 8];
-    assert_eq!(
-        (a.recv(&mut out), a.send(b"x"), a.recv_ready()),
-        (0, 0, 0),
-        "barred until the event is taken"
-    );
-    assert_eq!(events(&mut a), [Event::PeerRestarted, Event::Connected]);
+    assert_eq!((a.send(b"x"), a.recv_ready(), a.recv(&mut out[..300])), (0, 500, 300));
+    assert_eq!(a.event(), Some(Event::PeerRestarted));
+    assert_eq!((a.send(b"x"), a.recv_ready(), a.recv(&mut out[300..])), (0, 200, 200));
+    assert_eq!(out[..500], [1; 500], "until the next event, what came before");
+    assert_eq!((a.recv_ready(), a.recv(&mut out)), (0, 0), "and nothing else");
+    assert_eq!(events(&mut a), [Event::Connected]);
+    assert!((3000..4096).contains(&a.recv_ready()), "{}: the rest had no room", a.recv_ready());
+    let count = a.recv(&mut out);
+    talk(&mut now, 100, &mut a, &mut b);
+    assert_eq!(count + a.recv(&mut out[count..]), 4096);
+    assert_eq!(out, [2; 4096]);
+    assert_eq!(b.send(b"new"), 3);
+    talk(&mut now, 100, &mut a, &mut b);
     assert_eq!((a.recv(&mut out), &out[..3]), (3, &b"new"[..]));
     assert_eq!(events(&mut b), [Event::Connected]);
     let told = a.peer().map(|p| (p.version, p.nonce, p.receive, p.payload));

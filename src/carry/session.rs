@@ -10,14 +10,16 @@
 //! gives something and the stream takes it; call [`Session::caught_up`] when the stream has nothing more for the
 //! moment, and [`Session::tick`] at [`Session::deadline`] at the latest.
 //! Any error ends the session: write out what `output` still has (the peer is told why), and begin a
-//! new one. Nothing that was acknowledged is lost by it.
+//! new one. Nothing that was acknowledged is lost by it. Before a session is dropped, whatever the reason, call
+//! [`Session::abandon`], unless [`Session::finish`] was called.
 //!
 //! # What is durable when
 //! Frames go to the log as they come: at once when the stream has nothing more for the moment and they are
 //! [`SOON_BYTES`] or more, smaller ones 0.2 s later at the latest; where the stream is ahead of the database, in
 //! transactions of [`STAGE_BYTES`]. A group is applied only when its author's signature was verified over what is in
-//! the log. After a break, a power cut too, the peer sends what is not in the log: the frame that was on its
-//! way, and of whole frames less than [`SOON_BYTES`], or what came while the last transaction was being written.
+//! the log. After a break the peer sends what is not in the log: where the process lives, only the frame that was
+//! on its way ([`Session::abandon`] writes down the whole ones); where it was killed or the power cut, also whole frames
+//! of less than [`SOON_BYTES`], or what came while the last transaction was being written.
 //!
 //! # Memory
 //! One frame that is being sent, and [`STAGE_BYTES`] and one frame of what came; and 40 bytes for each stream of
@@ -25,6 +27,7 @@
 
 mod error;
 mod outgoing;
+mod staging;
 
 pub use error::Error;
 
@@ -416,32 +419,6 @@ impl Session {
         }
     }
 
-    fn stage(&mut self, engine: &mut Engine, now_ms: u64, item: Staged, len: usize) -> Result<(), Error> {
-        self.staged.push(item);
-        self.staged_bytes += len;
-        self.staged_since.get_or_insert(now_ms);
-        if self.staged_bytes >= STAGE_BYTES { self.flush(engine) } else { Ok(()) }
-    }
-
-    /// Writes to the database what came, and acknowledges what was committed.
-    fn flush(&mut self, engine: &mut Engine) -> Result<(), Error> {
-        if !self.staged.is_empty() {
-            let staged = std::mem::take(&mut self.staged);
-            self.staged_bytes = 0;
-            self.staged_since = None;
-            engine.take_staged(&staged, &mut self.progress.taken)?;
-            if staged.iter().any(|item| matches!(item, Staged::Checkpoint(_))) {
-                self.more_out = true;
-                self.tell_vector(engine)?;
-            }
-        }
-        if self.settled_out < self.peer_idle {
-            self.settled_out = self.peer_idle;
-            self.say(&Message::Settled(self.peer_idle))?;
-        }
-        Ok(())
-    }
-
     fn take_message(&mut self, engine: &mut Engine, message: &Message<'_>) -> Result<(), Error> {
         match (self.phase, message) {
             (_, Message::Refused { why, device }) => Err(Error::Refused {
@@ -553,15 +530,6 @@ impl Session {
             let plan = engine.plan_out(self.peer.as_ref().ok_or(Error::Proof)?, &self.told)?;
             self.progress.to_send = plan;
             self.say(&Message::Plan { frames: plan.0, bytes: plan.1 })?;
-        }
-        Ok(())
-    }
-
-    /// Notes durably what the peer has acknowledged.
-    fn note_acks(&mut self, engine: &mut Engine) -> Result<(), Error> {
-        if let (Some(peer), false) = (&self.peer, self.acks.is_empty()) {
-            let entries: Vec<VectorEntry> = std::mem::take(&mut self.acks).into_values().collect();
-            engine.note_vector(peer.id, &entries)?;
         }
         Ok(())
     }

@@ -376,11 +376,11 @@ impl<'a> End<'a> {
                 self.in_step_at = None;
             }
             News::Link(Event::PeerRestarted) => {
+                self.salvage(true);
                 if self.leaving.is_some() {
                     return Ok(true);
                 }
                 self.silent = Some(Instant::now());
-                self.salvage();
             }
             News::Link(Event::Incompatible { .. }) => return Err(Error::Incompatible),
             News::Link(Event::Silent) => {
@@ -396,7 +396,7 @@ impl<'a> End<'a> {
                 let in_order = self.session.as_ref().is_some_and(Session::peer_done);
                 if self.leaving.is_none() && !in_order {
                     // It had no time for a word.
-                    self.salvage();
+                    self.salvage(false);
                     return Err(Error::Ended);
                 }
             }
@@ -466,9 +466,12 @@ impl<'a> End<'a> {
             }
         }
         if session.done() && self.leaving.is_none() {
-            self.leaving = Some(Instant::now());
-            self.progress = session.progress().clone();
-            self.line.lock().link.finish();
+            let mut inner = self.line.lock();
+            if !inner.restarted() {
+                inner.link.finish();
+                self.leaving = Some(Instant::now());
+                self.progress = session.progress().clone();
+            }
             moved = true;
         }
         if moved {
@@ -504,11 +507,12 @@ impl<'a> End<'a> {
         }
     }
 
-    /// Keeps what came of a session that broke off.
-    fn salvage(&mut self) {
+    /// Keeps what came of a session that broke off. `over`: the other end has begun anew.
+    fn salvage(&mut self, over: bool) {
+        let (rest, now) = (self.line.lock().take_rest(over), self.now_ms());
         if let Some(mut session) = self.session.take() {
             // What cannot be kept comes again.
-            let _ = session.finish(self.engine);
+            let _ = session.abandon(self.engine, now, &rest);
             self.progress = session.progress().clone();
         }
     }
@@ -516,9 +520,12 @@ impl<'a> End<'a> {
     /// Tells the other end that, and why, there will be no more, as long as it listens.
     fn part(&mut self, why: &Error) {
         let Some(mut session) = self.session.take() else { return };
-        if !matches!(why, Error::Session(_)) {
-            let _ = session.finish(self.engine);
-        }
+        let (rest, now) = (self.line.lock().take_rest(false), self.now_ms());
+        // What goes wrong now is of no interest beside the reason.
+        let _ = match why {
+            Error::Session(_) => session.abandon(self.engine, now, &rest),
+            _ => session.receive(self.engine, now, &rest).and_then(|()| session.finish(self.engine)),
+        };
         self.progress = session.progress().clone();
         if self.leaving.is_some() {
             return;
@@ -528,6 +535,10 @@ impl<'a> End<'a> {
         let until = Instant::now() + if listens { FAREWELL } else { FAREWELL / 10 };
         while Instant::now() < until {
             let mut inner = self.line.lock();
+            // Who has begun anew listens no more, and what begins then is not to be finished here.
+            if inner.restarted() {
+                break;
+            }
             if session.last_words().is_empty() {
                 inner.link.finish();
                 if inner.link.all_acknowledged() || inner.link.state() == State::Closed {
@@ -555,7 +566,7 @@ impl<'a> End<'a> {
 
     /// Begins to call anew.
     fn again(&mut self) -> Result<(), Error> {
-        self.salvage();
+        self.salvage(false);
         let nonce = u32::from_le_bytes(random().map_err(Error::Port)?);
         let mut inner = self.line.lock();
         // What the old connection had still to tell is of no interest; what the port tells is.

@@ -7,16 +7,14 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use packmule_core::link::{BoardLink, Config, Event, State, WIRE_MAX};
+use packmule_core::link::{BoardLink, Config, Event, WIRE_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::port::Port;
 use super::{Options, random};
 
-/// How often a port that is not there is looked for: at first, and once it is gone for [`LATER`].
-const REOPEN: Duration = Duration::from_millis(40);
-const REOPEN_LATER: Duration = Duration::from_millis(500);
-const LATER: Duration = Duration::from_secs(10);
+/// How often a port that is not there is looked for.
+const REOPEN: Duration = Duration::from_millis(200);
 /// A wait that somebody else ends.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -28,6 +26,12 @@ pub(super) enum News {
     Closed(io::Error),
     /// The link says.
     Link(Event),
+}
+
+impl News {
+    fn is_restart(&self) -> bool {
+        matches!(self, Self::Link(Event::PeerRestarted))
+    }
 }
 
 /// What both threads hold.
@@ -52,7 +56,7 @@ impl Inner {
     pub(super) fn has_news(&mut self) -> bool {
         while let Some(event) = self.link.event() {
             // Of two restarts in a row the second ends what nobody has begun to read.
-            if event == Event::PeerRestarted && !self.restarted() {
+            if event == Event::PeerRestarted && !self.news.iter().any(News::is_restart) {
                 self.rest = self.come();
             }
             self.news.push_back(News::Link(event));
@@ -60,9 +64,9 @@ impl Inner {
         !self.news.is_empty()
     }
 
-    /// The driver has yet to be told that the other end began anew.
-    fn restarted(&self) -> bool {
-        self.news.iter().any(|news| matches!(news, News::Link(Event::PeerRestarted)))
+    /// The other end began anew, and the driver has yet to be told: the link is that of another connection.
+    pub(super) fn restarted(&mut self) -> bool {
+        self.has_news() && self.news.iter().any(News::is_restart)
     }
 
     /// What is here to be received, all of it.
@@ -76,7 +80,6 @@ impl Inner {
     /// What came over the driver's connection and was not received. `over`: it was told that the other end has
     /// begun anew.
     pub(super) fn take_rest(&mut self, over: bool) -> Vec<u8> {
-        self.has_news();
         if over || self.restarted() { std::mem::take(&mut self.rest) } else { self.come() }
     }
 
@@ -136,7 +139,6 @@ impl Line {
     pub(super) fn pump(&self, options: &Options, mut ear: UnixStream) {
         let mut port = None;
         let mut complaint: Option<io::ErrorKind> = None;
-        let mut gone = Instant::now();
         let mut out = Outgoing { bytes: [0; WIRE_MAX], from: 0, to: 0 };
         while !self.lock().stop {
             let open = match port.take() {
@@ -158,8 +160,7 @@ impl Line {
                             self.lock().news.push_back(News::Closed(e));
                             self.wake();
                         }
-                        let again = if gone.elapsed() < LATER { REOPEN } else { REOPEN_LATER };
-                        self.sleep(&mut ear, None, again);
+                        self.sleep(&mut ear, None, REOPEN);
                         continue;
                     }
                 },
@@ -168,7 +169,6 @@ impl Line {
                 Ok(open) => port = Some(open),
                 Err(e) => {
                     complaint = Some(e.kind());
-                    gone = Instant::now();
                     self.lock().news.push_back(News::Closed(e));
                     self.wake();
                 }
@@ -212,11 +212,9 @@ impl Line {
             }
             out.from += taken;
         };
-        let closed = inner.link.state() == State::Closed;
         drop(inner);
-        // The other thread takes the events itself: until it has, the link lets nothing of two connections mix. At
-        // the end it waits for the last words to be out.
-        if came.is_some() || closed {
+        // The other thread takes the events itself: until it has, the link lets nothing of two connections mix.
+        if came.is_some() {
             self.wake();
         }
         let wait = deadline.map_or(LONG, |at| Duration::from_micros(at.saturating_sub(now)).min(LONG));

@@ -173,6 +173,10 @@ impl Session {
             return error;
         }
         self.phase = Phase::Over;
+        // What came before something wrong did is of the same hand. What the peer thinks of us says nothing of it.
+        if !matches!(error, Error::Refused { .. }) {
+            self.drop_staged();
+        }
         let about = self.peer.as_ref().map_or(DeviceId([0; 16]), |peer| peer.id);
         let said = match &error {
             Error::Refused { .. } => None,

@@ -7,14 +7,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use packmule_core::link::{BoardLink, Config, Event, WIRE_MAX};
+use packmule_core::link::{BoardLink, Config, Event, State, WIRE_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::port::Port;
 use super::{Options, random};
 
-/// How often a port that is not there is looked for.
-const REOPEN: Duration = Duration::from_millis(200);
+/// How often a port that is not there is looked for: at first, and once it is gone for [`LATER`].
+const REOPEN: Duration = Duration::from_millis(40);
+const REOPEN_LATER: Duration = Duration::from_millis(500);
+const LATER: Duration = Duration::from_secs(10);
 /// A wait that somebody else ends.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -139,6 +141,7 @@ impl Line {
     pub(super) fn pump(&self, options: &Options, mut ear: UnixStream) {
         let mut port = None;
         let mut complaint: Option<io::ErrorKind> = None;
+        let mut gone = Instant::now();
         let mut out = Outgoing { bytes: [0; WIRE_MAX], from: 0, to: 0 };
         while !self.lock().stop {
             let open = match port.take() {
@@ -160,7 +163,8 @@ impl Line {
                             self.lock().news.push_back(News::Closed(e));
                             self.wake();
                         }
-                        self.sleep(&mut ear, None, REOPEN);
+                        let again = if gone.elapsed() < LATER { REOPEN } else { REOPEN_LATER };
+                        self.sleep(&mut ear, None, again);
                         continue;
                     }
                 },
@@ -169,6 +173,7 @@ impl Line {
                 Ok(open) => port = Some(open),
                 Err(e) => {
                     complaint = Some(e.kind());
+                    gone = Instant::now();
                     self.lock().news.push_back(News::Closed(e));
                     self.wake();
                 }
@@ -212,9 +217,11 @@ impl Line {
             }
             out.from += taken;
         };
+        let closed = inner.link.state() == State::Closed;
         drop(inner);
-        // The other thread takes the events itself: until it has, the link lets nothing of two connections mix.
-        if came.is_some() {
+        // The other thread takes the events itself: until it has, the link lets nothing of two connections mix. At
+        // the end it waits for the last words to be out.
+        if came.is_some() || closed {
             self.wake();
         }
         let wait = deadline.map_or(LONG, |at| Duration::from_micros(at.saturating_sub(now)).min(LONG));

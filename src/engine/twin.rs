@@ -227,8 +227,8 @@ impl Engine {
         Ok(places)
     }
 
-    /// The last groups of a device each, also such as wait here, then at distances that double; and the place
-    /// before the first that is not folded away.
+    /// The last groups of a device each, also such as wait here, then at distances that double; and what is
+    /// folded away right before one of these.
     fn add_places(&self, dev: i64, places: &mut Vec<VectorEntry>) -> Result<()> {
         let author = self.device_id(dev)?;
         let before = places.len();
@@ -238,23 +238,23 @@ impl Engine {
             )?;
             let mut rows = groups.query((dev, stream.number()))?;
             let (mut at, mut next) = (0u64, 0u64);
-            let mut first = None;
+            // Where the group before one that is told is folded away, its end is told by the chain that goes on.
+            let mut told: Option<Checkpoint> = None;
+            let before_told =
+                |told: &Checkpoint| VectorEntry { author, stream, seq: told.first - 1, tag: told.prev.tag() };
             while let Some(row) = rows.next()? {
+                let seq: u64 = row.get(0)?;
+                if let Some(told) = told.take().filter(|told| told.first - 1 > seq) {
+                    places.push(before_told(&told));
+                }
                 if at >= next {
-                    let tag = Chain(row.get(1)?).tag();
-                    places.push(VectorEntry { author, stream, seq: row.get(0)?, tag });
+                    places.push(VectorEntry { author, stream, seq, tag: Chain(row.get(1)?).tag() });
                     next = if at < EACH { at + 1 } else { at * 2 };
+                    told = Some(Checkpoint::decode(&row.get::<_, Vec<u8>>(2)?).map_err(super::log::bad)?);
                 }
                 at += 1;
-                first = Some(row.get::<_, Vec<u8>>(2)?);
             }
-            if let Some(body) = first {
-                let first = Checkpoint::decode(&body).map_err(super::log::bad)?;
-                let place = VectorEntry { author, stream, seq: first.first - 1, tag: first.prev.tag() };
-                if place.seq > 0 && places.last() != Some(&place) {
-                    places.push(place);
-                }
-            }
+            places.extend(told.filter(|told| told.first > 1).map(|told| before_told(&told)));
         }
         places[before..].reverse();
         Ok(())

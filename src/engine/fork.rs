@@ -213,18 +213,12 @@ impl Engine {
                 }
             }
             for (other, seq) in self.context_of(dev, stream)? {
-                if told[at].contains_key(&other) {
-                    continue;
-                }
-                if !later.contains(&other) {
-                    told[at].insert(other, seq);
-                    continue;
-                }
-                // It was told in what is folded away, which everybody has: that nobody writes
-                // beside what is folded away is all that counts.
-                let floor = self.floor(other, Stream::Shared)?;
-                if floor > 0 {
-                    told[at].insert(other, floor.min(seq));
+                // What was told in what is folded away everybody has: that nobody writes beside what is
+                // folded away is all that counts.
+                let seen =
+                    if later.contains(&other) { self.floor(other, Stream::Shared)?.min(seq) } else { seq };
+                if seen > told[at].get(&other).copied().unwrap_or(0) {
+                    told[at].insert(other, seen);
                 }
             }
         }

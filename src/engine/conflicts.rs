@@ -364,11 +364,11 @@ impl Engine {
         Ok(super::value::maybe(&self.db, "SELECT name FROM _pm_device WHERE n = ?1", [dev])?.flatten())
     }
 
-    /// Who wrote a row: the author of its winner, or by cell of the last write to it. Not of any of those
-    /// that are left of it in part: another device may have folded them away.
+    /// Who wrote a row: the author of its winner, or by cell of the last write to it, which no device folds
+    /// away before those that it left a part of.
     fn writer_of<'h>(&self, table: &Table, heads: &'h [Head]) -> Result<Option<&'h Head>> {
         if table.def.merge == Merge::Row {
-            return Ok(winning(table, heads.iter().filter(|h| self.is_whole(table, h))));
+            return Ok(winning(table, heads));
         }
         let mut last: Option<(u64, &Head)> = None;
         for head in heads.iter().filter(|h| h.kind != OpKind::Delete) {

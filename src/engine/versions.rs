@@ -47,10 +47,8 @@ impl Engine {
         if !self.options.broken_winner {
             order.sort_by(|a, b| precedence(policy, &versions[*b], &versions[*a]));
         }
-        let whole =
-            |h: &Head| h.kind == OpKind::Delete || table.def.merge == Merge::Cell || self.is_whole(table, h);
-        // What is left of an overwritten row speaks for columns that the later one did not know.
-        let decisive: Vec<usize> = order.iter().copied().filter(|at| whole(&heads[*at])).collect();
+        let decisive: Vec<usize> =
+            order.iter().copied().filter(|at| is_decisive(table, &heads[*at])).collect();
         let deletes = decisive.iter().any(|at| versions[*at].delete);
         let writes = decisive.iter().any(|at| !versions[*at].delete);
         let present =
@@ -77,14 +75,6 @@ impl Engine {
         }
         judgement.open = (deletes && writes) || !judgement.disputed.is_empty();
         Ok(judgement)
-    }
-
-    /// Whether a version still speaks for every column that its author wrote.
-    pub(crate) fn is_whole(&self, table: &Table, head: &Head) -> bool {
-        let Some(live) = &head.columns else { return true };
-        // A row that its author wrote in an older definition speaks for all of its columns, of
-        // which the key is one; of an overwritten one only columns outside the key can be left.
-        table.def.keys().all(|at| live.contains(at))
     }
 
     /// A version's values, by column here. Of a delete, its image, if it has one.
@@ -307,9 +297,19 @@ fn read_image(table: &Table, mut body: &[u8]) -> Result<Vec<(usize, OwnedValue)>
     Ok(values)
 }
 
+/// Whether a version counts for the row as a whole. What is left of an overwritten row speaks only for columns
+/// that the later one did not know; another device may have folded it away.
+fn is_decisive(table: &Table, head: &Head) -> bool {
+    let Some(live) = head.columns.as_ref().filter(|_| table.def.merge == Merge::Row) else { return true };
+    // A row that its author wrote in an older definition speaks for all of its columns, of which the key
+    // is one; of an overwritten one only columns outside the key can be left.
+    head.kind == OpKind::Delete || table.def.keys().all(|at| live.contains(at))
+}
+
 /// The version that is shown where the policy is the table's.
-pub(crate) fn winning<'h>(table: &Table, heads: impl IntoIterator<Item = &'h Head>) -> Option<&'h Head> {
-    let (heads, versions): (Vec<_>, Vec<_>) = heads.into_iter().map(|h| (h, h.version())).unzip();
+pub(crate) fn winning<'h>(table: &Table, heads: &'h [Head]) -> Option<&'h Head> {
+    let decisive = heads.iter().filter(|head| is_decisive(table, head));
+    let (heads, versions): (Vec<_>, Vec<_>) = decisive.map(|h| (h, h.version())).unzip();
     winner(table.def.policy, &versions).map(|at| heads[at])
 }
 

@@ -217,7 +217,8 @@ pub fn claim(table: &Table, heads: &[Head<'_>], ids: &[String]) -> u64 {
     if table.cell {
         heads.iter().filter(|h| !h.delete()).map(|h| h.claim).max().unwrap_or(0)
     } else {
-        ordered(table, heads, ids).first().filter(|h| !h.delete()).map_or(0, |h| h.claim)
+        let order = ordered(table, heads, ids);
+        decisive(table, &order).first().filter(|h| !h.delete()).map_or(0, |h| h.claim)
     }
 }
 

@@ -167,7 +167,7 @@ pub enum BundleProblem {
 impl fmt::Display for BundleProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotABundle => f.write_str("this is not a Packmule bundle"),
+            Self::NotABundle => f.write_str("this is not a Packmule bundle, nor a snapshot"),
             Self::Empty => f.write_str("the bundle is empty: it was not written to its end; export it again"),
             Self::Decode(DecodeError::Short) => {
                 f.write_str("the bundle is cut short: it was not written to its end; copy or export it again")

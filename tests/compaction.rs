@@ -368,3 +368,47 @@ fn a_device_that_has_met_nobody_folds_nothing() {
     assert_eq!(rows(&b, "SELECT k FROM t ORDER BY k"), ["\"a\"", "\"b\""]);
     digests_equal(&[&a, &b]);
 }
+
+/// What a board has written lies at the base already, and waits there for ever: its author tells it anew.
+#[test]
+fn what_waits_at_the_base_is_not_taken_for_what_it_has() {
+    for (known, whole) in [(false, false), (false, true), (true, false), (true, true)] {
+        let world = World::new();
+        let mut base = world.base("base");
+        let board = |name: &str| {
+            let schema = "CREATE TABLE t (k TEXT PRIMARY KEY, v); CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
+            let mut board = world.board_with(name, schema, &["t"]);
+            board.track("log", &append()).unwrap();
+            board
+        };
+        let mut a = board("a");
+        let mut b = board("b");
+        if known {
+            sql(&b, "INSERT INTO t VALUES ('old', 1); INSERT INTO log (v) VALUES ('old')");
+            carry_all(&mut [&mut a, &mut b, &mut base]);
+            base.retire(b.identity().id).unwrap();
+        }
+        carry_all(&mut [&mut a, &mut base]);
+        sql(&a, "INSERT INTO t VALUES ('a', 1)");
+        carry_all(&mut [&mut a, &mut base]);
+        base.compact().unwrap();
+        for n in 0..3 {
+            sql(&b, &format!("INSERT INTO t VALUES ('b{n}', 1); INSERT INTO log (v) VALUES ('b{n}')"));
+            let bytes = if whole { whole_bundle(&mut b) } else { bundle(&mut b, &base) };
+            let waits = import(&mut base, &bytes).waits;
+            assert!(waits.iter().all(|wait| wait.missing.contains("packmule join")), "{waits:?}");
+            let bytes = if whole { whole_bundle(&mut base) } else { bundle(&mut base, &b) };
+            import(&mut b, &bytes);
+        }
+        let snapshot = snapshot(&mut base);
+        drop(b);
+        let (mut b, report) = join(&world, "b", &snapshot);
+        assert_eq!(report.kept, 3);
+        carry_all(&mut [&mut a, &mut b, &mut base]);
+        digests_equal(&[&a, &b, &base]);
+        let old: &[&str] = if known { &["\"old\""] } else { &[] };
+        let new = ["\"b0\"", "\"b1\"", "\"b2\""];
+        assert_eq!(rows(&base, "SELECT v FROM log"), [old, &new].concat(), "{known} {whole}");
+        assert_eq!(rows(&base, "SELECT count(*) FROM t"), [(4 + old.len()).to_string()]);
+    }
+}

@@ -276,7 +276,10 @@ impl Engine {
                         writers.clear();
                     }
                     Block::Piece(_) => {}
-                    Block::Retire(device) => self.note_retired(device, Some((dev, seq)))?,
+                    Block::Retire(device) => {
+                        let goes_on = frame.head.flags.has(FrameFlags::BLIND);
+                        self.note_retired(device, Some((dev, seq)), goes_on)?;
+                    }
                     Block::Rows { def: id, body, offset } => {
                         let def = self.op_def(id)?;
                         let writer = match writers.entry(id) {

@@ -123,6 +123,7 @@ impl Engine {
             .collect::<rusqlite::Result<Vec<(i64, i64, u64, u64)>>>()?;
         drop(groups);
         self.db.execute_batch("DROP INDEX _pm_head_place")?;
+        self.drop_told_anew()?;
         for (dev, stream, first, last) in folded {
             self.db
                 .prepare_cached(
@@ -331,16 +332,22 @@ impl Engine {
         Ok(retired.unwrap_or(false))
     }
 
-    /// Notes that a device is retired, and where in the log that was said.
-    pub(crate) fn note_retired(&self, id: DeviceId, said: Option<(i64, u64)>) -> Result<()> {
+    /// Notes that a device is retired, and where in the log that was said; whether it goes on as another.
+    pub(crate) fn note_retired(&self, id: DeviceId, said: Option<(i64, u64)>, goes_on: bool) -> Result<()> {
         let dev = self.device_number_or_new(id)?;
         let (by, seq) = said.unzip();
         self.db
             .prepare_cached(
-                "UPDATE _pm_device SET retired = 1, retired_by = coalesce(retired_by, ?2),
+                "UPDATE _pm_device SET retired = max(retired, ?4), retired_by = coalesce(retired_by, ?2),
                    retired_seq = coalesce(retired_seq, ?3) WHERE n = ?1",
             )?
-            .execute((dev, by, seq))?;
+            .execute((dev, by, seq, 1 + i64::from(goes_on)))?;
         Ok(())
+    }
+
+    /// Whether a device goes on as another one, which has told anew what only a snapshot would bring in.
+    pub(crate) fn goes_on(&self, dev: i64) -> Result<bool> {
+        let sql = "SELECT 1 FROM _pm_device WHERE n = ?1 AND retired = 2";
+        Ok(super::value::maybe::<i64>(&self.db, sql, [dev])?.is_some())
     }
 }

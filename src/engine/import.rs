@@ -15,7 +15,8 @@ use super::bundle::{BundleReader, HeaderCheck, Item};
 use super::devices::StreamPosition;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::seal::SealOptions;
-use super::twin::Mirror;
+use super::twin::{Mirror, applied};
+use super::waits::Wait;
 use super::{Engine, Options, log, store};
 
 /// How far an import has come.
@@ -27,19 +28,6 @@ pub struct Progress {
     pub total: u64,
     /// They are being verified; nothing is taken in yet.
     pub verifying: bool,
-}
-
-/// What a group of frames waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wait {
-    /// Whose group waits.
-    pub author: String,
-    /// Its frames.
-    pub frames: (u64, u64),
-    /// Whose frames are missing.
-    pub missing: String,
-    /// Up to which one they are needed.
-    pub up_to: u64,
 }
 
 /// What an import did.
@@ -419,7 +407,7 @@ impl Engine {
     }
 
     /// The group that continues a stream, if it is in the log.
-    fn next_group(&self, dev: i64, stream: Stream) -> Result<Option<Next>> {
+    pub(crate) fn next_group(&self, dev: i64, stream: Stream) -> Result<Option<Next>> {
         use rusqlite::OptionalExtension;
         let position = self.position(dev, stream)?;
         let found = self
@@ -451,29 +439,6 @@ impl Engine {
         Ok(Some(next))
     }
 
-    /// Whose frames a group needs that are not applied here, and up to which.
-    fn lacks(&self, dev: i64, group: &Next, with_pair: bool) -> Result<Option<Lack>> {
-        let body = self.frame_here(dev, group.stream, group.first)?;
-        let frame = super::log::parse(&body)?;
-        if group.stream == Stream::Shared && self.is_stale(dev, &frame.context().collect::<Vec<_>>())? {
-            return Ok(Some(Lack::Snapshot));
-        }
-        for (id, seq) in frame.context() {
-            let other = self.device_number(id)?;
-            if other == Some(dev) && with_pair {
-                continue; // The shared stream's part of the same seal comes first.
-            }
-            let have = match other {
-                Some(other) => self.position(other, Stream::Shared)?.seq,
-                None => 0,
-            };
-            if have < seq {
-                return Ok(Some(Lack::Frames(id, seq)));
-            }
-        }
-        Ok(None)
-    }
-
     /// What the sender of a bundle, or the peer of a session, has, and that we heard of it. The wall time at
     /// The vector was compared with what is here. The wall time at
     /// which it said so tells an old bundle from one of a device that was set back; in a session, it is now.
@@ -488,7 +453,7 @@ impl Engine {
         }
         let peer = self.device_number_or_new(sender)?;
         self.note_set_back(sender, vector, made)?;
-        for entry in vector {
+        for entry in applied(vector) {
             let dev = self.device_number_or_new(entry.author)?;
             self.db
                 .prepare_cached(
@@ -496,7 +461,9 @@ impl Engine {
                      ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
                 )?
                 .execute((peer, dev, entry.stream.number(), entry.seq))?;
-            if dev == self.me && entry.seq <= self.position(dev, entry.stream)?.seq {
+        }
+        for entry in vector.iter().filter(|entry| entry.author == self.identity.id) {
+            if entry.seq <= self.position(self.me, entry.stream)?.seq {
                 self.note_same(entry.stream, entry.seq)?;
             }
         }
@@ -505,52 +472,17 @@ impl Engine {
             .execute((peer, self.now()))?;
         Ok(())
     }
-
-    /// What waits in the log, and for what.
-    pub(crate) fn waits(&self) -> Result<Vec<Wait>> {
-        let mut statement = self.db.prepare_cached(
-            "SELECT dev, stream, min(first), max(last) FROM _pm_group INDEXED BY _pm_group_waiting
-             WHERE NOT applied GROUP BY dev, stream",
-        )?;
-        let mut rows = statement.query([])?;
-        let mut waits = Vec::new();
-        while let Some(row) = rows.next()? {
-            let dev: i64 = row.get(0)?;
-            let stream = Stream::from_number(row.get(1)?)
-                .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
-            let author = self.device_label(dev)?;
-            let frames = (row.get(2)?, row.get(3)?);
-            let (missing, up_to) = match self.next_group(dev, stream)? {
-                None => (author.clone(), frames.0 - 1),
-                Some(next) => match self.lacks(dev, &next, false)? {
-                    Some(Lack::Snapshot) => (format!("a snapshot on {author}: run `packmule join` there"), 0),
-                    Some(Lack::Frames(id, seq)) => (self.name_of(id)?, seq),
-                    None => (format!("{author} (the other part of the same seal)"), next.pair),
-                },
-            };
-            waits.push(Wait { author, frames, missing, up_to });
-        }
-        Ok(waits)
-    }
-}
-
-/// What a group needs that is not here.
-enum Lack {
-    /// Frames of a device, up to this one.
-    Frames(DeviceId, u64),
-    /// Its author had not seen what is folded away here: only a snapshot brings it in.
-    Snapshot,
 }
 
 /// A group that continues its stream.
 #[derive(Clone, Copy)]
-struct Next {
-    stream: Stream,
-    first: u64,
-    last: u64,
-    pair: u64,
-    lamport: u64,
-    chain: packmule_core::wire::Chain,
+pub(crate) struct Next {
+    pub stream: Stream,
+    pub first: u64,
+    pub last: u64,
+    pub pair: u64,
+    pub lamport: u64,
+    pub chain: packmule_core::wire::Chain,
 }
 
 /// What the first reading of a bundle found.

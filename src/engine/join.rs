@@ -20,6 +20,7 @@ use super::def::TableDef;
 use super::error::{BundleProblem, Error, Result, Stranger};
 use super::load::Loader;
 use super::seal::SealOptions;
+use super::twin::applied;
 use super::value::{Bind, read_key};
 use super::{Engine, FleetKey, InitOptions, Options, OwnedValue, keys};
 
@@ -191,7 +192,7 @@ impl Engine {
         let old = (had_log && !there.another).then_some(self.identity.id);
         if had_log {
             if let Some(old) = old {
-                self.note_retired(old, None)?;
+                self.note_retired(old, None, true)?;
             }
             *new_key = Some(self.new_identity(join)?);
             self.key.clone_from(new_key);
@@ -254,15 +255,23 @@ impl Engine {
         let mut heard = Heard::default();
         let mut others = HashMap::new();
         let (mut come, mut same_here, mut bound) = ([0; 2], [0; 2], [u64::MAX; 2]);
-        for entry in vector {
+        // What waits there may wait for ever.
+        let applied: HashMap<_, _> =
+            applied(vector).map(|e| ((e.author, e.stream.number()), e.seq)).collect();
+        for entry in vector.iter().filter(|entry| entry.seq > 0) {
+            let place = (entry.author, entry.stream.number());
+            let is_applied = applied.get(&place).is_some_and(|seq| entry.seq <= *seq);
             let Some(dev) = self.device_number(entry.author)? else { continue };
             let position = self.position(dev, entry.stream)?.seq;
             let same = self.chain_at(dev, entry.stream, entry.seq)?.map(|chain| chain.tag() == entry.tag);
             if dev == self.me {
                 let at = usize::from(entry.stream.number());
-                come[at] = come[at].max(entry.seq);
+                if is_applied {
+                    come[at] = come[at].max(entry.seq);
+                }
                 match same {
-                    Some(true) => same_here[at] = same_here[at].max(entry.seq),
+                    Some(true) if is_applied => same_here[at] = same_here[at].max(entry.seq),
+                    Some(true) => {}
                     Some(false) => bound[at] = bound[at].min(entry.seq.saturating_sub(1)),
                     None => {} // It has more than is here, or what is folded away, which everybody has.
                 }
@@ -270,7 +279,7 @@ impl Engine {
             } else {
                 let other = same == Some(false) || (same.is_none() && entry.seq <= position);
                 heard.another_of_others |= other && !self.is_behind(dev, entry.stream, entry.seq)?;
-                if same == Some(true) {
+                if same == Some(true) && is_applied {
                     let there = others.entry((dev, entry.stream.number())).or_insert(0);
                     *there = entry.seq.max(*there);
                 }

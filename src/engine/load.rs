@@ -123,7 +123,8 @@ impl Loader<'_, '_> {
                     Some(Value::Blob(_)) => Some((device(1)?, u64::try_from(int(2)?).map_err(|_| wrong())?)),
                     _ => None,
                 };
-                e.note_retired(DeviceId(blob(0)?.try_into().map_err(|_| wrong())?), said)?;
+                let device = DeviceId(blob(0)?.try_into().map_err(|_| wrong())?);
+                e.note_retired(device, said, int(3)? == 2)?;
             }
             "def" => {
                 let def = TableDef::decode(blob(0)?).map_err(bad)?;

@@ -14,7 +14,7 @@
 //! | `log`, `seal`, `rows` | groups of frames written; rows read into them |
 //! | `export`, `bundle` | the log as a stream of records; such a stream verified |
 //! | `survey` | what a carrier needs to know: what a bundle has, what peers have, what could be given |
-//! | `import`, `apply` | frames stored, ordered, applied |
+//! | `import`, `waits`, `apply` | frames stored, ordered, applied |
 //! | `twin`, `fork` | two histories under one identity, found; the second goes on under a new one |
 //! | `versions`, `columns`, `counters`, `blind` | what the versions of a row make of it |
 //! | `settle` | constraints settled |
@@ -67,6 +67,7 @@ mod unite;
 mod value;
 mod verify;
 mod versions;
+mod waits;
 
 #[doc = include_str!("CONFLICTS.md")]
 pub mod kinds_of_conflict {}
@@ -87,7 +88,7 @@ pub use devices::{DeviceInfo, label};
 pub use error::{BundleProblem, Error, Result, Stranger};
 pub use export::{ExportReport, Part, PartReport, Positions, Recipient};
 pub use history::{HistoryEntry, HistoryOp};
-pub use import::{ImportReport, Progress, Wait};
+pub use import::{ImportReport, Progress};
 pub use join::{JoinOptions, JoinReport};
 pub use keys::FleetKey;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
@@ -101,6 +102,7 @@ pub use survey::{Span, Survey, Trusted};
 pub use track::{TrackOptions, TrackReport};
 pub use value::OwnedValue;
 pub use verify::VerifyReport;
+pub use waits::Wait;
 
 use catalog::Catalog;
 

@@ -170,7 +170,8 @@ impl Engine {
             let position = group.finish()?;
             self.set_position(self.me, stream, position)?;
             if let (Stream::Shared, Some(device)) = (stream, options.retire) {
-                self.note_retired(device, Some((self.me, position.seq)))?;
+                let goes_on = options.flags.has(FrameFlags::BLIND);
+                self.note_retired(device, Some((self.me, position.seq)), goes_on)?;
             }
         }
         self.reload_catalog()?;

@@ -42,7 +42,7 @@ const STATE: [(&str, &str); 12] = [
     ("floor", "SELECT d.id, f.stream, f.seq FROM _pm_floor f JOIN _pm_device d ON d.n = f.dev WHERE f.stream = 0"),
     (
         "retired",
-        "SELECT d.id, b.id, d.retired_seq FROM _pm_device d LEFT JOIN _pm_device b ON b.n = d.retired_by WHERE d.retired",
+        "SELECT d.id, b.id, d.retired_seq, d.retired FROM _pm_device d LEFT JOIN _pm_device b ON b.n = d.retired_by WHERE d.retired",
     ),
     ("declared", "SELECT t.name, p.what, p.name, d.id, p.seq, p.lamport, p.value, p.past, p.def
                   FROM _pm_declared p JOIN _pm_table t ON t.tid = p.tid JOIN _pm_device d ON d.n = p.dev"),

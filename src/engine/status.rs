@@ -4,7 +4,7 @@ use packmule_core::wire::Mode;
 
 use super::catalog::State;
 use super::error::Result;
-use super::import::Wait;
+use super::waits::Wait;
 use super::{Engine, Identity};
 
 /// How a table stands.

@@ -14,7 +14,7 @@ const LAYOUT: i64 = 1;
 /// `dev` is a device's number in `_pm_device`, of this database alone; `stream` is 0 shared, 1 own.
 const TABLES: &str = "
     CREATE TABLE _pm_meta (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
-    -- retired: it will not come back; said by which device in which of its frames, if it was said in the log.
+    -- retired: 1 it will not come back, 2 it goes on as another; said by which device in which of its frames, if it was said in the log.
     -- trust: 0 only heard of, 1 trusted singly, 2 vouched for by our fleet, 3 revoked.
     -- set_back: it has lost frames of its own that are here, and what it had seen does not count.
     CREATE TABLE _pm_device (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, public_key BLOB, name TEXT,

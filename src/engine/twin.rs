@@ -8,6 +8,8 @@
 //! a [`Mirror`]: whether it was set back, and takes its own frames in again, or is a second history, and goes
 //! on under a new identity (`fork`).
 
+use std::collections::HashMap;
+
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, VectorEntry};
 use rusqlite::OptionalExtension;
@@ -169,7 +171,7 @@ impl Engine {
     ) -> Result<Option<u64>> {
         let mut apart = None;
         for entry in vector.iter() {
-            let Some(dev) = self.device_number(entry.author)? else { continue };
+            let Some(dev) = self.device_number(entry.author)?.filter(|_| entry.seq > 0) else { continue };
             let seq = self.position(dev, entry.stream)?.seq;
             let ours = dev == self.me;
             if entry.seq > seq {
@@ -257,6 +259,13 @@ impl Engine {
             places.extend(told.filter(|told| told.first > 1).map(|told| before_told(&told)));
         }
         places[before..].reverse();
+        // The last entry of a stream says what is applied here; the others do not.
+        for stream in Stream::ALL {
+            let any = places[before..].iter().any(|place| place.stream == stream);
+            if any && self.position(dev, stream)?.seq == 0 {
+                places.push(VectorEntry { author, stream, seq: 0, tag: [0; 4] });
+            }
+        }
         Ok(())
     }
 
@@ -521,6 +530,13 @@ impl Engine {
             Past::Inside(_) | Past::Unknown => Ok(None),
         }
     }
+}
+
+/// What the sender of a vector has applied: the last entry of each stream. What comes before are places in it,
+/// also such as wait there.
+pub(crate) fn applied(vector: &[VectorEntry]) -> impl Iterator<Item = &VectorEntry> {
+    let last: HashMap<_, _> = vector.iter().map(|e| ((e.author, e.stream.number()), e)).collect();
+    last.into_values()
 }
 
 /// Under which names `_pm_meta` has what others told of a stream of ours.

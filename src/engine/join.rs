@@ -77,7 +77,8 @@ struct Heard {
     another: bool,
     /// It has another history of a third device than is here.
     another_of_others: bool,
-    /// If so, the groups of others that it has not: nobody but this device may have them.
+    /// The groups of others that it has not, if one of these is so, or that wait there: nobody but this device
+    /// may be able to bring them in.
     others: Vec<Group>,
 }
 
@@ -253,7 +254,7 @@ impl Engine {
     /// What the snapshot's maker has of what is here.
     fn what_the_maker_has(&self, vector: &[VectorEntry]) -> Result<Heard> {
         let mut heard = Heard::default();
-        let mut others = HashMap::new();
+        let (mut others, mut waits_there) = (HashMap::new(), HashMap::new());
         let (mut come, mut same_here, mut bound) = ([0; 2], [0; 2], [u64::MAX; 2]);
         // What waits there may wait for ever.
         let applied: HashMap<_, _> =
@@ -279,15 +280,18 @@ impl Engine {
             } else {
                 let other = same == Some(false) || (same.is_none() && entry.seq <= position);
                 heard.another_of_others |= other && !self.is_behind(dev, entry.stream, entry.seq)?;
-                if same == Some(true) && is_applied {
-                    let there = others.entry((dev, entry.stream.number())).or_insert(0);
+                if same == Some(true) {
+                    let there = if is_applied { &mut others } else { &mut waits_there };
+                    let there = there.entry((dev, entry.stream.number())).or_insert(0);
                     *there = entry.seq.max(*there);
                 }
             }
         }
-        if heard.another || heard.another_of_others {
-            // What was built on the other history is of no use to anybody who has the first. Per-device rows
-            // of others are a board's own, from when it was that other.
+        let apart = heard.another || heard.another_of_others;
+        if apart || !waits_there.is_empty() {
+            // What was built on the other history is of no use to anybody who has the first, and who wrote what
+            // waits there may not come any more. Per-device rows of others are a board's own, from when it was
+            // that other.
             let mut groups = self.db.prepare_cached(
                 "SELECT dev, stream, first, last FROM _pm_group WHERE dev <> ?1 AND (stream = 0 OR NOT ?2) AND applied
                  ORDER BY dev, stream, last",
@@ -298,7 +302,8 @@ impl Engine {
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             let unheard = |g: &Group| others.get(&(g.dev, g.stream)).is_none_or(|seq| g.first > *seq);
-            heard.others = groups.into_iter().filter(unheard).collect();
+            let waits = |g: &Group| waits_there.get(&(g.dev, g.stream)).is_some_and(|seq| g.last <= *seq);
+            heard.others = groups.into_iter().filter(|g| unheard(g) && (apart || waits(g))).collect();
         }
         heard.own = if heard.another {
             // What is common need not have come there: the other stream takes another way.

@@ -221,7 +221,9 @@ impl Engine {
     /// The same of all devices, for who joins: what it has of another history it tells anew.
     pub(crate) fn places(&self) -> Result<Vec<VectorEntry>> {
         let mut places = Vec::new();
-        for dev in self.known_authors()? {
+        let mut authors =
+            self.db.prepare_cached("SELECT dev FROM _pm_stream UNION SELECT dev FROM _pm_group")?;
+        for dev in authors.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
             if places.len() < PLACES_MAX {
                 self.add_places(dev, &mut places)?;
             }

@@ -28,6 +28,14 @@ pub(crate) enum Lack {
     Snapshot,
 }
 
+/// What waits of a stream: from its first frame to its last.
+struct Waiting {
+    dev: i64,
+    stream: Stream,
+    first: u64,
+    last: u64,
+}
+
 impl Engine {
     /// Whose frames a group needs that are not applied here, and up to which.
     pub(crate) fn lacks(&self, dev: i64, group: &Next, with_pair: bool) -> Result<Option<Lack>> {
@@ -52,8 +60,8 @@ impl Engine {
         Ok(None)
     }
 
-    /// The streams of which something waits, and its first and last frame.
-    fn waiting(&self) -> Result<Vec<(i64, Stream, (u64, u64))>> {
+    /// The streams of which something waits.
+    fn waiting(&self) -> Result<Vec<Waiting>> {
         let mut statement = self.db.prepare_cached(
             "SELECT dev, stream, min(first), max(last) FROM _pm_group INDEXED BY _pm_group_waiting
              WHERE NOT applied GROUP BY dev, stream",
@@ -63,7 +71,7 @@ impl Engine {
         while let Some(row) = rows.next()? {
             let stream = Stream::from_number(row.get(1)?)
                 .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
-            waiting.push((row.get(0)?, stream, (row.get(2)?, row.get(3)?)));
+            waiting.push(Waiting { dev: row.get(0)?, stream, first: row.get(2)?, last: row.get(3)? });
         }
         Ok(waiting)
     }
@@ -71,12 +79,12 @@ impl Engine {
     /// What waits in the log, and for what; without what its author has told anew.
     pub(crate) fn waits(&self) -> Result<Vec<Wait>> {
         let mut waits = Vec::new();
-        for (dev, stream, frames) in self.waiting()? {
+        for Waiting { dev, stream, first, last } in self.waiting()? {
             let author = self.device_label(dev)?;
             let next = self.next_group(dev, stream)?;
             let lack = next.map(|next| self.lacks(dev, &next, false)).transpose()?.flatten();
             let (missing, up_to) = match (next, lack) {
-                (None, _) => (author.clone(), frames.0 - 1),
+                (None, _) => (author.clone(), first - 1),
                 (Some(_), _) if self.waits_for_ever(dev, stream)? => {
                     if self.goes_on(dev)? {
                         continue;
@@ -86,7 +94,7 @@ impl Engine {
                 (_, Some(Lack::Frames(id, seq))) => (self.name_of(id)?, seq),
                 (Some(next), _) => (format!("{author} (the other part of the same seal)"), next.pair),
             };
-            waits.push(Wait { author, frames, missing, up_to });
+            waits.push(Wait { author, frames: (first, last), missing, up_to });
         }
         Ok(waits)
     }
@@ -111,7 +119,7 @@ impl Engine {
 
     /// Drops what waits for ever and was told anew by who wrote it.
     pub(crate) fn drop_told_anew(&self) -> Result<()> {
-        for (dev, stream, (first, _)) in self.waiting()? {
+        for Waiting { dev, stream, first, .. } in self.waiting()? {
             if self.goes_on(dev)? && self.waits_for_ever(dev, stream)? {
                 for sql in [
                     "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq >= ?3",

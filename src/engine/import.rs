@@ -439,9 +439,9 @@ impl Engine {
         Ok(Some(next))
     }
 
-    /// What the sender of a bundle, or the peer of a session, has, and that we heard of it. The wall time at
-    /// The vector was compared with what is here. The wall time at
-    /// which it said so tells an old bundle from one of a device that was set back; in a session, it is now.
+    /// What the sender of a bundle, or the peer of a session, has, and that we heard of it. The vector was
+    /// compared with what is here. The wall time at which it said so tells an old bundle from one of a device that
+    /// was set back; in a session, it is now.
     pub(crate) fn note_acknowledged(
         &self,
         sender: DeviceId,

@@ -1,8 +1,8 @@
 //! Starting from a snapshot: a new device, or one whose place in the log is gone.
 //!
-//! What a device had written itself and the snapshot's maker has not heard of is kept: it is told
-//! anew, under a new identity, as written without regard to what the snapshot has. Where both have
-//! a row and differ, that is a conflict.
+//! What a device had written itself and the snapshot's maker has not applied is kept, and what of others
+//! is here and waits there: it is told anew, under a new identity, as written without regard to what the
+//! snapshot has. Where both have a row and differ, that is a conflict.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read, Seek};

@@ -506,19 +506,18 @@ impl Session {
                 now: label(engine.identity().id, Some(&engine.identity().name)),
             });
         }
+        // It has what waits there too; but the last entry of a stream is what it has applied.
+        let mut applied = BTreeMap::new();
         for entry in entries {
-            self.raise(Told {
-                author: entry.author,
-                stream: entry.stream,
-                groups: entry.seq,
-                frames: entry.seq,
-            });
-            if let Some(own) =
-                self.own_acked.get_mut(usize::from(entry.stream.number())).filter(|_| entry.author == me)
-            {
+            let VectorEntry { author, stream, seq, .. } = entry;
+            self.raise(Told { author, stream, groups: seq, frames: seq });
+            applied.insert((author, stream.number()), entry);
+        }
+        for (place, entry) in applied {
+            if let Some(own) = self.own_acked.get_mut(usize::from(place.1)).filter(|_| entry.author == me) {
                 *own = entry.seq.max(*own);
             }
-            let ack = self.acks.entry((entry.author, entry.stream.number())).or_insert(entry);
+            let ack = self.acks.entry(place).or_insert(entry);
             if entry.seq > ack.seq {
                 *ack = entry;
             }

@@ -556,3 +556,39 @@ fn a_device_whose_place_in_the_log_is_gone_is_named_and_served_what_there_is() {
     let (one, two) = exchange(&mut a, &mut b, 500);
     assert!(!one.session.progress().peer_needs_snapshot && !two.session.progress().needs_snapshot);
 }
+
+/// What one end holds and cannot apply it has not acknowledged: a board that then starts from its snapshot tells
+/// it anew.
+#[test]
+fn what_waits_at_the_other_end_is_not_acknowledged() {
+    for sessions in [1, 2, 3] {
+        let world = World::new();
+        let (mut base, mut a) = (world.base("base"), board(&world, "a"));
+        for _ in 0..2 {
+            exchange(&mut a, &mut base, 4_096);
+            fill(&a, "a", 1, 10);
+            sql(&a, "UPDATE t SET v = 0");
+            exchange(&mut a, &mut base, 4_096);
+            sql(&a, "DELETE FROM t");
+        }
+        assert!(base.compact().unwrap().frames > 0);
+        let mut b = board(&world, "b");
+        for n in 0..sessions {
+            fill(&b, &format!("b{n}-"), 2, 10);
+            sql(&b, &format!("INSERT INTO readings (v) VALUES ('b{n}')"));
+            let (one, _) = exchange(&mut b, &mut base, 4_096);
+            assert!(one.error.is_none() && one.session.progress().needs_snapshot, "{:?}", one.error);
+            assert_eq!(one.session.progress().acknowledged, 0);
+        }
+        let mut snapshot = std::io::Cursor::new(Vec::new());
+        base.snapshot(&mut snapshot).unwrap();
+        let path = b.path().to_owned();
+        drop(b);
+        let join = packmule::JoinOptions { name: None, fleet: Some(&world.fleet) };
+        let (mut b, report) = Engine::join(&path, &mut snapshot, &join, world.options()).unwrap();
+        assert_eq!(report.kept, 2 * sessions);
+        exchange(&mut b, &mut base, 4_096);
+        digests_equal(&[&b, &base]);
+        assert_eq!(rows(&base, "SELECT count(*) FROM readings"), [sessions.to_string()]);
+    }
+}

@@ -428,3 +428,30 @@ fn a_second_history_comes_in_where_the_first_is_folded_away() {
     assert!(base.status().unwrap().waits.is_empty());
     assert_eq!(logged(&base), ["0", "\"first0\"", "\"old0\"", "\"old1\"", "\"old2\"", "\"second0\""]);
 }
+
+/// The fleet's word for the first identity, and that one's for the second, are in the snapshot.
+#[test]
+fn a_newcomer_starts_from_the_snapshot_of_a_second_history() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let card = copy(&a, &world, "card");
+    write(&mut a, "first", 1);
+    world.tick(1000);
+    let mut b = device(&world, &card);
+    write(&mut b, "second", 1);
+    carry(&mut a, &mut base);
+    carry(&mut base, &mut b);
+    assert_ne!(a.identity().id, b.identity().id);
+    rounds(&mut [&mut a, &mut b, &mut base]);
+    let mut snapshot = std::io::Cursor::new(Vec::new());
+    b.snapshot(&mut snapshot).unwrap();
+    let join = JoinOptions { name: Some("c"), fleet: Some(&world.fleet) };
+    let (mut c, _) = Engine::join(&world.path("c"), &mut snapshot, &join, world.options()).unwrap();
+    rounds(&mut [&mut a, &mut b, &mut c, &mut base]);
+    digests_equal(&[&a, &b, &c, &base]);
+
+    let other = World::seeded(1);
+    let join = JoinOptions { name: Some("d"), fleet: Some(&other.fleet) };
+    let refused = Engine::join(&other.path("d"), &mut snapshot, &join, other.options());
+    assert!(matches!(refused, Err(Error::Strangers(_))), "of another fleet");
+}

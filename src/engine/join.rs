@@ -512,6 +512,18 @@ fn mine_table(name: &str) -> String {
     super::value::quote(&format!("_pm_mine_{}", name.to_ascii_lowercase()))
 }
 
+/// The fleet that vouches for a device; for a second history, by the word of the identity before.
+fn fleet_of(certificates: &[Known], device: DeviceId) -> Option<[u8; 32]> {
+    let mut voucher = certificates.iter().find(|c| c.id == device)?.fleet?;
+    for _ in certificates {
+        match certificates.iter().find(|c| c.key == voucher) {
+            Some(before) => voucher = before.fleet?,
+            None => break,
+        }
+    }
+    Some(voucher)
+}
+
 /// Reads all of a snapshot and checks every signature in it.
 fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
     snapshot.rewind().map_err(Error::Stream)?;
@@ -541,6 +553,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
                 }
             }
             Item::Seal(signature, digest) => {
+                let fleet = maker.and_then(|id| fleet_of(&certificates, id));
                 let Some(maker) = maker.and_then(|id| certificates.into_iter().find(|c| c.id == id)) else {
                     return Err(Error::bundle(
                         at,
@@ -555,7 +568,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
                     maker: maker.id,
                     maker_name: maker.name,
                     certificate: maker.bytes,
-                    fleet: maker.fleet,
+                    fleet,
                     vector,
                 });
             }

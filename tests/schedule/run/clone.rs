@@ -66,7 +66,10 @@ impl Run {
         let shift = position - told;
         // What it took for its own, not knowing that others have it, is told twice.
         let ends = self.devices[of].ends.clone();
-        let certain = ends[..common].iter().filter(|end| **end <= shift + 1).count();
+        let mut certain = ends[..common].iter().filter(|end| **end <= shift + 1).count();
+        if shift == 0 && self.first_group_writes(n) {
+            certain = 0; // Then nothing comes before what is told anew.
+        }
         let mut moved: Vec<(u64, Group)> = Vec::new();
         let again = self.groups.iter().filter(|g| g.device == of && (certain..common).contains(&g.number));
         moved.extend(again.map(|g| (ends[g.number], g.clone())));
@@ -88,6 +91,19 @@ impl Run {
         }
         self.anew += 1;
         self.trace.push(format!("d{n}: goes on anew, after {certain} of {common} groups of d{of}"));
+    }
+
+    fn first_group_writes(&self, n: usize) -> bool {
+        let (engine, mut ops) = (&self.devices[n].engine, 0);
+        let first =
+            |group: &packmule::HistoryEntry| group.author == engine.identity().id && group.frames.0 == 1;
+        engine
+            .log(None, &[], &mut |entry| {
+                ops += entry.err().filter(|group| first(group)).map_or(0, |group| group.ops);
+                Ok(())
+            })
+            .unwrap();
+        ops > 0
     }
 
     /// Each copy hears of the other history.

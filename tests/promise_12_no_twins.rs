@@ -10,19 +10,11 @@ use packmule::{Engine, Error, JoinOptions, TrackOptions};
 const SQL: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v);
                    CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
 
-fn key_of(db: &Path) -> PathBuf {
-    let mut name = db.as_os_str().to_owned();
-    name.push(".pmkey");
-    name.into()
-}
-
 /// A copy of a device, as of an SD card's image; its key too.
 fn copy(of: &Engine, world: &World, name: &str) -> PathBuf {
     let to = world.path(name);
     let _ = std::fs::remove_file(&to);
-    sql(of, &format!("VACUUM INTO '{}'", to.display()));
-    std::fs::copy(key_of(of.path()), key_of(&to)).unwrap();
-    open(&to).execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    copy_card(of, &to);
     to
 }
 

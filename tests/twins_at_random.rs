@@ -6,14 +6,10 @@
 mod common;
 use std::collections::BTreeSet;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::*;
 use packmule::{Engine, Error, JoinOptions, Recipient, TrackOptions};
-
-fn key_of(db: &Path) -> PathBuf {
-    db.with_extension("db.pmkey")
-}
 
 struct Fleet {
     world: World,
@@ -68,9 +64,7 @@ impl Fleet {
     fn copy_of(&mut self, at: usize) -> PathBuf {
         self.files += 1;
         let to = self.world.path(&format!("copy{}", self.files));
-        sql(&self.boards[at], &format!("VACUUM INTO '{}'", to.display()));
-        std::fs::copy(key_of(self.boards[at].path()), key_of(&to)).unwrap();
-        open(&to).execute_batch("PRAGMA journal_mode = WAL").unwrap();
+        copy_card(&self.boards[at], &to);
         to
     }
 
@@ -224,8 +218,7 @@ fn meet(a: &mut Engine, b: &mut Engine, whole: bool, met: &mut Met) -> bool {
 }
 
 fn label(engine: &Engine) -> String {
-    let identity = engine.identity();
-    format!("{}-{:08x}", identity.name, identity.id.short())
+    packmule::label(engine.identity().id, Some(&engine.identity().name))
 }
 
 fn position(engine: &Engine) -> u64 {

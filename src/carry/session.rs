@@ -39,7 +39,7 @@ use packmule_core::wire::{
     SESSION_VERSION, Section, VectorEntry, take,
 };
 
-use crate::{Engine, GroupOut, ImportReport, Peer, Staged, Told, label};
+use crate::{Engine, GroupOut, ImportReport, Peer, Staged, Told, applied, label};
 
 /// From so many bytes on, what came is written to the database, also while more is there to be taken.
 pub const STAGE_BYTES: usize = 16_384;
@@ -506,20 +506,18 @@ impl Session {
                 now: label(engine.identity().id, Some(&engine.identity().name)),
             });
         }
-        // It has what waits there too; but the last entry of a stream is what it has applied.
-        let mut applied = BTreeMap::new();
-        for entry in entries {
-            let VectorEntry { author, stream, seq, .. } = entry;
-            self.raise(Told { author, stream, groups: seq, frames: seq });
-            applied.insert((author, stream.number()), entry);
+        // What waits there it has too, and need not be sent; it is not acknowledged.
+        for VectorEntry { author, stream, seq, .. } in &entries {
+            self.raise(Told { author: *author, stream: *stream, groups: *seq, frames: *seq });
         }
-        for (place, entry) in applied {
-            if let Some(own) = self.own_acked.get_mut(usize::from(place.1)).filter(|_| entry.author == me) {
+        for entry in applied(&entries) {
+            let number = entry.stream.number();
+            if let Some(own) = self.own_acked.get_mut(usize::from(number)).filter(|_| entry.author == me) {
                 *own = entry.seq.max(*own);
             }
-            let ack = self.acks.entry(place).or_insert(entry);
+            let ack = self.acks.entry((entry.author, number)).or_insert(*entry);
             if entry.seq > ack.seq {
-                *ack = entry;
+                *ack = *entry;
             }
         }
         self.progress.acknowledged = self.own_acked.iter().sum();

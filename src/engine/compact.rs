@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use packmule_core::model::{DeviceId, Stream};
 
 use super::Engine;
+use super::conflicts::ConflictKind;
 use super::declare::WAITING_TABLES;
 use super::error::{Error, Result};
 use super::seal::SealOptions;
@@ -81,9 +82,9 @@ impl Engine {
              DELETE FROM temp._pm_open",
         )?;
         for open in self.open_list()? {
-            let table = self.table(open.tid)?;
-            let kept_out = self.is_parked(open.tid, &open.key)?;
-            let clashes = if kept_out { self.clashes(&table, &open.key)? } else { Vec::new() };
+            let kept_out = matches!(open.conflict.kind, ConflictKind::Unique(_) | ConflictKind::Check(_));
+            let clashes =
+                if kept_out { self.clashes(&*self.table(open.tid)?, &open.key)? } else { Vec::new() };
             for key in [open.key].into_iter().chain(open.holder).chain(clashes) {
                 self.db
                     .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?

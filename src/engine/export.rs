@@ -386,8 +386,7 @@ impl Engine {
         let mut rows = statement.query([])?;
         let mut vector = Vec::new();
         while let Some(row) = rows.next()? {
-            let stream = Stream::from_number(row.get(1)?)
-                .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
+            let stream = super::log::stream_of_number(row.get(1)?)?;
             let tag = Chain(row.get(3)?).tag();
             vector.push(VectorEntry { author: DeviceId(row.get(0)?), stream, seq: row.get(2)?, tag });
         }

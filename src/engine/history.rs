@@ -92,8 +92,7 @@ impl Engine {
         let mut rows = groups.query([])?;
         while let Some(row) = rows.next()? {
             let dev: i64 = row.get(0)?;
-            let stream = Stream::from_number(row.get(1)?)
-                .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
+            let stream = super::log::stream_of_number(row.get(1)?)?;
             let mut entry = HistoryEntry {
                 author: DeviceId(row.get(7)?),
                 label: self.device_label(dev)?,

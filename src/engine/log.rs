@@ -279,6 +279,11 @@ impl Engine {
     }
 }
 
+/// A stream by its number, as the tables have it.
+pub(crate) fn stream_of_number(number: u8) -> Result<Stream> {
+    Stream::from_number(number).ok_or_else(|| Error::damaged("a stream of an unknown kind"))
+}
+
 /// Puts a frame into the log; whether it was not there. One that no group covers, left by a session
 /// that broke off, gives way: whether it is its author's was never verified.
 pub(crate) fn put_frame(db: &Connection, dev: i64, stream: Stream, seq: u64, body: &[u8]) -> Result<bool> {

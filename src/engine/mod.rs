@@ -100,6 +100,7 @@ pub use snapshot::SnapshotReport;
 pub use status::{Status, TableStatus};
 pub use survey::{Span, Survey, Trusted};
 pub use track::{TrackOptions, TrackReport};
+pub(crate) use twin::applied;
 pub use value::OwnedValue;
 pub use verify::VerifyReport;
 pub use waits::Wait;

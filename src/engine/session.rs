@@ -163,8 +163,7 @@ impl Engine {
             let mut all = Vec::new();
             while let Some(row) = rows.next()? {
                 let (dev, number): (i64, u8) = (row.get(0)?, row.get(2)?);
-                let stream = Stream::from_number(number)
-                    .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
+                let stream = super::log::stream_of_number(number)?;
                 let applied: u64 = row.get(3)?;
                 let mut groups = applied;
                 let mut group = e.db.prepare_cached(

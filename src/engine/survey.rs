@@ -188,8 +188,7 @@ impl Engine {
             let mut rows = statement.query([peer])?;
             let mut has = Positions::new();
             while let Some(row) = rows.next()? {
-                let stream = Stream::from_number(row.get(1)?)
-                    .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
+                let stream = super::log::stream_of_number(row.get(1)?)?;
                 has.insert((DeviceId(row.get(0)?), stream), row.get(2)?);
             }
             Ok(has)

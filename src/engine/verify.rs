@@ -81,8 +81,7 @@ impl Engine {
         key: Option<[u8; 32]>,
         last: &Option<(i64, u8, u64, Chain)>,
     ) -> Result<Chain> {
-        let stream =
-            Stream::from_number(stream).ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
+        let stream = super::log::stream_of_number(stream)?;
         let checkpoint = Checkpoint::decode(checkpoint).map_err(super::log::bad)?;
         let mut digest = GroupDigest::default();
         for seq in first..=end {

@@ -3,7 +3,7 @@
 use packmule_core::model::{DeviceId, Stream};
 
 use super::Engine;
-use super::error::{Error, Result};
+use super::error::Result;
 use super::import::Next;
 
 /// What a group of frames waits for.
@@ -69,8 +69,7 @@ impl Engine {
         let mut rows = statement.query([])?;
         let mut waiting = Vec::new();
         while let Some(row) = rows.next()? {
-            let stream = Stream::from_number(row.get(1)?)
-                .ok_or_else(|| Error::damaged("a stream of an unknown kind"))?;
+            let stream = super::log::stream_of_number(row.get(1)?)?;
             waiting.push(Waiting { dev: row.get(0)?, stream, first: row.get(2)?, last: row.get(3)? });
         }
         Ok(waiting)

@@ -305,10 +305,7 @@ fn a_twin_goes_on_as_another() {
 fn twin_of(fleet: &mut Fleet) -> packmule::Engine {
     let twin = fleet.world.dir.path().join("twin.db");
     fleet.get("north").seal().unwrap();
-    sql(fleet.get("north"), &format!("VACUUM INTO '{}'", twin.display()));
-    let key = |name: &std::path::Path| format!("{}.pmkey", name.display());
-    std::fs::copy(key(fleet.get("north").path()), key(&twin)).unwrap();
-    open(&twin).execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    copy_card(fleet.get("north"), &twin);
     packmule::Engine::open_with(&twin, fleet.world.options()).unwrap()
 }
 

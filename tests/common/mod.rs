@@ -95,6 +95,14 @@ impl World {
     }
 }
 
+/// Copies a device with its key, as an image of its SD card would.
+pub fn copy_card(of: &Engine, to: &Path) {
+    sql(of, &format!("VACUUM INTO '{}'", to.display()));
+    let key = |db: &Path| db.with_extension("db.pmkey");
+    std::fs::copy(key(of.path()), key(to)).unwrap();
+    open(to).execute_batch("PRAGMA journal_mode = WAL").unwrap();
+}
+
 /// An application's connection: SQLite's own defaults, nothing of Packmule.
 pub fn app(engine: &Engine) -> Connection {
     open(engine.path())

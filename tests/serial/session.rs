@@ -440,10 +440,7 @@ fn an_unfinished_group_does_not_hinder_a_bundle() {
 /// A copy of a database, with its key.
 fn copy(of: &Engine, world: &World, name: &str) -> Engine {
     let to = world.path(name);
-    sql(of, &format!("VACUUM INTO '{}'", to.display()));
-    let key = |db: &std::path::Path| db.with_extension("db.pmkey");
-    std::fs::copy(key(of.path()), key(&to)).unwrap();
-    common::open(&to).execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    common::copy_card(of, &to);
     Engine::open_with(&to, world.options()).unwrap()
 }
 

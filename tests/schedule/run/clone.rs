@@ -25,9 +25,8 @@ impl Run {
         }
         self.seal(d);
         let n = self.devices.len();
-        let (from, to) = (self.path(d), self.path(n));
-        self.devices[d].app.execute_batch(&format!("VACUUM INTO '{}'", to.display())).unwrap();
-        std::fs::copy(from.with_extension("db.pmkey"), to.with_extension("db.pmkey")).unwrap();
+        let to = self.path(n);
+        copy_card(&self.devices[d].engine, &to);
         // At the same moment the same writes would make the same frames, which is one history.
         let clock = Arc::new(AtomicI64::new(self.now(d) + 1));
         let engine = Engine::open_with(&to, self.options_by(&clock)).unwrap();

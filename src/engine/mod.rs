@@ -17,7 +17,7 @@
 //! | `import`, `waits`, `apply` | frames stored, ordered, applied |
 //! | `twin`, `fork` | two histories under one identity, found; the second goes on under a new one |
 //! | `versions`, `columns`, `counters`, `blind` | what the versions of a row make of it |
-//! | `settle` | constraints settled |
+//! | `settle`, `references` | constraints settled |
 //! | `session` | what two ends that talk need of each other's log |
 //! | `compact`, `snapshot`, `join`, `load` | what all have is folded away; newcomers start from what is left |
 //! | `triggers` | the application's triggers, for rows of others |
@@ -51,6 +51,7 @@ mod join;
 mod keys;
 mod load;
 mod log;
+mod references;
 mod resolve;
 mod rows;
 mod seal;

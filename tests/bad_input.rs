@@ -280,6 +280,24 @@ fn a_database_of_a_newer_version() {
     assert_eq!(everything(&path), before);
 }
 
+/// A database of an older Packmule is brought up to date when it is opened.
+#[test]
+fn a_database_of_an_older_version() {
+    let (world, a, ..) = pair();
+    sql(&a, "ALTER TABLE _pm_dangling DROP COLUMN told; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'");
+    let path = a.path().to_owned();
+    drop(a);
+    let before = everything(&path);
+    let a = Engine::open_read_only(&path, world.options()).unwrap();
+    assert!(a.conflicts().unwrap().is_empty());
+    drop(a);
+    assert_eq!(everything(&path), before);
+    let mut a = Engine::open_with(&path, world.options()).unwrap();
+    a.seal().unwrap();
+    a.compact().unwrap();
+    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["2"]);
+}
+
 /// A read-only file can be read from, and is not sealed.
 #[test]
 fn a_database_opened_for_reading_alone() {

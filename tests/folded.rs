@@ -23,6 +23,9 @@ fn meet<const N: usize>(devices: &mut [Engine; N]) {
 fn alike<const N: usize>(devices: &mut [Engine; N]) {
     meet(devices);
     digests_equal(&devices.iter().collect::<Vec<_>>());
+    for device in devices.iter() {
+        assert_eq!(device.conflicts().unwrap(), devices[0].conflicts().unwrap());
+    }
 }
 
 fn write(device: &mut Engine, text: &str) {
@@ -95,6 +98,116 @@ fn who_wrote_a_row_that_is_kept_out_is_listed_alike() {
         let [conflict] = &conflicts[..] else { panic!("{conflicts:?}") };
         assert_eq!(conflict.kind, ConflictKind::Unique(vec!["u".into()]));
         assert_eq!(conflict.versions[0].device, Some(author));
-        assert_eq!(*conflict, d[0].conflicts().unwrap()[0]);
+    }
+}
+
+const PARENTS: &str =
+    "CREATE TABLE p (k TEXT PRIMARY KEY); CREATE TABLE t (k TEXT PRIMARY KEY, p TEXT REFERENCES p (k))";
+
+const FORGET: &str = "PRAGMA foreign_keys = OFF; DELETE FROM p";
+
+/// Who wrote the one row that is in conflict, by what the devices list, which is the same.
+fn author_of_the_orphan<const N: usize>(
+    devices: &mut [Engine; N],
+) -> Option<packmule::core::model::DeviceId> {
+    alike(devices);
+    let conflicts = devices[0].conflicts().unwrap();
+    let [conflict] = &conflicts[..] else { panic!("{conflicts:?}") };
+    assert!(matches!(conflict.kind, ConflictKind::ForeignKey(..)));
+    conflict.versions[0].device
+}
+
+fn family() -> (World, [Engine; 3]) {
+    let (world, mut d) = fleet::<3>(PARENTS, Merge::Row);
+    d[0].track("p", &TrackOptions::default()).unwrap();
+    sql(&d[0], "INSERT INTO p VALUES ('gone'); INSERT INTO t VALUES ('old', NULL)");
+    meet(&mut d);
+    (world, d)
+}
+
+#[test]
+fn who_wrote_a_row_that_refers_to_nothing_is_listed_alike() {
+    // Who deleted the other row had not seen it: no device folds it away before it hears of both.
+    let (_world, mut d) = family();
+    write(&mut d[0], "INSERT INTO t VALUES ('child', 'gone')");
+    write(&mut d[1], FORGET);
+    meet(&mut d);
+    d[0].compact().unwrap();
+    let author = d[0].identity().id;
+    assert_eq!(author_of_the_orphan(&mut d), Some(author));
+
+    // Who deleted it had seen it: some fold it away before that comes, and others after.
+    let (_world, mut d) = family();
+    write(&mut d[0], "INSERT INTO t VALUES ('child', 'gone')");
+    meet(&mut d);
+    assert!(d[0].compact().unwrap().versions > 0);
+    write(&mut d[1], FORGET);
+    meet(&mut d);
+    assert_eq!(author_of_the_orphan(&mut d), None);
+    // Whoever writes it now is known.
+    write(&mut d[2], "PRAGMA foreign_keys = OFF; UPDATE t SET p = 'nobody' WHERE k = 'child'");
+    d[1].compact().unwrap();
+    let author = d[2].identity().id;
+    assert_eq!(author_of_the_orphan(&mut d), Some(author));
+
+    // The other row comes back, and goes again.
+    write(&mut d[0], "INSERT INTO p VALUES ('nobody')");
+    alike(&mut d);
+    assert!(d[0].conflicts().unwrap().is_empty());
+    d[2].compact().unwrap();
+    write(&mut d[0], FORGET);
+    assert_eq!(author_of_the_orphan(&mut d), None);
+}
+
+#[test]
+fn a_row_that_lost_what_it_refers_to_twice_is_listed_alike() {
+    for order in [[0, 1], [1, 0]] {
+        let (_world, mut d) = family();
+        write(&mut d[0], "INSERT INTO t VALUES ('child', 'gone')");
+        let [a, b, c] = &mut d;
+        carry(a, b);
+        write(b, FORGET); // Had seen it.
+        write(c, FORGET); // Had not.
+        let bundles = [bundle(b, a), bundle(c, a)];
+        for n in order {
+            import(a, &bundles[n]);
+        }
+        assert_eq!(author_of_the_orphan(&mut d), None);
+    }
+}
+
+#[test]
+fn who_has_a_value_that_a_later_unique_disputes_is_listed_alike() {
+    let (_world, mut d) = fleet::<3>("CREATE TABLE t (k TEXT PRIMARY KEY, u)", Merge::Row);
+    write(&mut d[0], "INSERT INTO t VALUES ('a', 'w')");
+    meet(&mut d);
+    assert!(d[0].compact().unwrap().versions > 0);
+    write(&mut d[1], "CREATE UNIQUE INDEX later ON t (u)");
+    write(&mut d[2], "INSERT INTO t VALUES ('b', 'w')");
+    alike(&mut d);
+    let conflicts = d[0].conflicts().unwrap();
+    let [conflict] = &conflicts[..] else { panic!("{conflicts:?}") };
+    let devices: Vec<_> = conflict.versions.iter().map(|v| v.device).collect();
+    assert_eq!(devices, [Some(d[2].identity().id), None]);
+}
+
+/// By which value it was referred to a device cannot ask of a row that its application has changed.
+#[test]
+fn a_row_that_was_referred_to_by_another_column_changes_it() {
+    for change in ["UPDATE p SET code = 'new'", "DELETE FROM p", "UPDATE p SET k = 'other', code = 'new'"] {
+        let (_world, mut d) = fleet::<3>(
+            "CREATE TABLE p (k TEXT PRIMARY KEY, code UNIQUE); CREATE TABLE t (k TEXT PRIMARY KEY, c REFERENCES p (code))",
+            Merge::Row,
+        );
+        d[0].track("p", &TrackOptions::default()).unwrap();
+        sql(&d[0], "INSERT INTO p VALUES ('p', 'old'); INSERT INTO t VALUES ('child', 'old')");
+        meet(&mut d);
+        write(&mut d[1], &format!("PRAGMA foreign_keys = OFF; {change}"));
+        alike(&mut d);
+        let conflicts = d[0].conflicts().unwrap();
+        assert!(
+            matches!(&conflicts[..], [only] if matches!(only.kind, ConflictKind::ForeignKey(..))),
+            "{change}"
+        );
     }
 }

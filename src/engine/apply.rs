@@ -18,6 +18,7 @@ use super::columns::Columns;
 use super::declare::Stamp;
 use super::error::{Error, Result};
 use super::log::{bad, parse};
+use super::references::Cause;
 use super::value::{Bind, quote};
 
 /// A version of a row that no other dominates: a row of `_pm_head`.
@@ -236,14 +237,6 @@ impl Engine {
         Ok(true)
     }
 
-    pub(crate) fn is_parked(&self, tid: i64, key: &[u8]) -> Result<bool> {
-        if !self.parked.get() {
-            return Ok(false);
-        }
-        let sql = "SELECT 1 FROM _pm_parked WHERE tid = ?1 AND key = ?2";
-        Ok(super::value::maybe::<i64>(&self.db, sql, (tid, key))?.is_some())
-    }
-
     /// Applies a group that is in the log and whose time has come.
     pub(crate) fn apply_group(&self, dev: i64, stream: Stream, first: u64, last: u64) -> Result<Counts> {
         let author = self.device_id(dev)?;
@@ -299,7 +292,7 @@ impl Engine {
         if counts.ops > 0 && stream == Stream::Shared {
             super::store::set(&self.db, "unanswered", true)?;
         }
-        self.settle()?;
+        self.settle(&Cause { dev, first, seen: &Seen::Context(&context) })?;
         if dev == self.me {
             self.reload_catalog()?; // Up to where append tables are sealed.
         }
@@ -415,7 +408,13 @@ impl Engine {
             counts.waiting += 1;
             return Ok(());
         }
-        self.before_change(table, &key)?;
+        let there = self.before_change(table, &key)?;
+        if new.kind == OpKind::Delete && table.is_parent {
+            self.note_deleted(table, &key, true)?;
+        }
+        if new.kind == OpKind::Delete && !there {
+            self.note_changed(table)?;
+        }
         self.count(table, &key, def, op, &new, seen, false)?;
         if !writable {
             return Ok(());

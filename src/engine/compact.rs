@@ -135,6 +135,7 @@ impl Engine {
                 .prepare_cached("DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3")?
                 .execute((dev, stream, last))?;
         }
+        self.forget_references()?;
         self.remember_schema()?;
         let (after, bytes_left) = self.log_size()?;
         report.frames = before - after;

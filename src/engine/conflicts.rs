@@ -9,6 +9,7 @@ use super::apply::Head;
 use super::catalog::Table;
 use super::devices::label;
 use super::error::Result;
+use super::settle::claim_of;
 use super::value::{Bind, from_sql, push_key, quote, read_key};
 use super::versions::winning;
 use super::{Engine, OwnedValue};
@@ -50,9 +51,8 @@ impl ConflictKind {
 /// One of the versions of a conflict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConflictVersion {
-    /// Who wrote it; `None` if that is older than what is remembered. Of a row that nobody contests, and that
-    /// is listed since it has a UNIQUE value or refers to a row that is gone, one device can remember it still
-    /// and another not.
+    /// Who wrote it; `None` if it is older than the conflict: who made it one had seen it, so that other
+    /// devices may have folded it away before.
     pub device: Option<DeviceId>,
     /// The device's name.
     pub name: Option<String>,
@@ -112,7 +112,7 @@ impl Engine {
             )?
             .query_row([], |row| row.get(0))?;
         for (tid, key) in self.pairs("SELECT tid, key FROM _pm_dangling")? {
-            n += u64::from(self.dangles(&*self.table(tid)?, &key)?.is_some());
+            n += u64::from(!self.dangles(&*self.table(tid)?, &key)?.is_empty());
         }
         for table in self.tables().iter().filter(|t| t.shows_shared()) {
             n += (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)).count() as u64;
@@ -120,7 +120,7 @@ impl Engine {
         Ok(n)
     }
 
-    fn pairs(&self, sql: &str) -> Result<Vec<(i64, Vec<u8>)>> {
+    pub(crate) fn pairs(&self, sql: &str) -> Result<Vec<(i64, Vec<u8>)>> {
         let mut statement = self.db.prepare_cached(sql)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -141,8 +141,8 @@ impl Engine {
         }
         for (tid, key) in self.pairs("SELECT tid, key FROM _pm_dangling")? {
             let table = self.table(tid)?;
-            if let Some(foreign) = self.dangles(&table, &key)? {
-                all.push(self.dangling(&table, key, foreign)?);
+            if let Some(foreign) = self.dangles(&table, &key)?.first() {
+                all.push(self.dangling(&table, key, *foreign)?);
             }
         }
         for table in self.tables().iter().filter(|t| t.shows_shared()) {
@@ -219,11 +219,13 @@ impl Engine {
         let mut versions = Vec::new();
         let mut kind = None;
         let mut holder = None;
-        let version = self.row_version(&table, &key, false)?;
+        let version = self.row_version(&table, &key, false, true)?;
         let mut contents = vec![content_of(&version)];
         if let Some((columns, found)) = self.holder(&table, &version)? {
             kind = Some(ConflictKind::Unique(columns));
-            let row = self.row_version(&table, &found, true)?;
+            // Without a claim it was there before what made this a conflict, here folded away and there not.
+            let told = claim_of(&table, &self.heads(tid, &found)?) > 0;
+            let row = self.row_version(&table, &found, true, told)?;
             contents.push(content_of(&row));
             versions.push(row);
             holder = Some(found);
@@ -276,7 +278,8 @@ impl Engine {
 
     fn dangling(&self, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
         let heads = self.heads(table.tid, &key)?;
-        let row = self.row_version(table, &key, true)?;
+        let told = self.is_told(table, &key, foreign)?;
+        let row = self.row_version(table, &key, true, told)?;
         let foreign = &table.def.foreign_keys[foreign];
         let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();
         let kind = ConflictKind::ForeignKey(columns, foreign.parent.clone());
@@ -366,7 +369,7 @@ impl Engine {
 
     /// Who wrote a row: the author of its winner, or by cell of the last write to it, which no device folds
     /// away before those that it left a part of.
-    fn writer_of<'h>(&self, table: &Table, heads: &'h [Head]) -> Result<Option<&'h Head>> {
+    pub(crate) fn writer_of<'h>(&self, table: &Table, heads: &'h [Head]) -> Result<Option<&'h Head>> {
         if table.def.merge == Merge::Row {
             return Ok(winning(table, heads));
         }
@@ -385,10 +388,10 @@ impl Engine {
         Ok(last.map(|(_, head)| head))
     }
 
-    /// A row as its table shows it, or as it is in limbo.
-    fn row_version(&self, table: &Table, key: &[u8], shown: bool) -> Result<ConflictVersion> {
+    /// A row as its table shows it, or as it is in limbo; with its author if that is `told`.
+    fn row_version(&self, table: &Table, key: &[u8], shown: bool, told: bool) -> Result<ConflictVersion> {
         let heads = self.heads(table.tid, key)?;
-        let head = self.writer_of(table, &heads)?;
+        let head = self.writer_of(table, &heads)?.filter(|_| told);
         let key = read_key(key)?;
         let columns = table.column_list();
         let sql = if shown {
@@ -423,7 +426,9 @@ impl Engine {
 
     /// Name and short id of a version's author.
     pub(crate) fn author_label(version: &ConflictVersion) -> String {
-        version.device.map_or_else(|| "(older than the log)".into(), |id| label(id, version.name.as_deref()))
+        version
+            .device
+            .map_or_else(|| "(older than the conflict)".into(), |id| label(id, version.name.as_deref()))
     }
 }
 

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeSet;
 
-use packmule_core::model::DeviceId;
+use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{ColumnMerge, DefId, FrameFlags, Merge, Mode, OpKind, Policy};
 
 use super::apply::Seen;
@@ -25,6 +25,7 @@ use super::catalog::Table;
 use super::columns::Columns;
 use super::def::{ColumnDef, TableDef};
 use super::error::{Error, Result};
+use super::references::Cause;
 use super::seal::SealOptions;
 use super::value::{maybe, quote};
 use super::versions::encode;
@@ -392,9 +393,10 @@ impl Engine {
         let (id, body) = def.encode()?;
         self.keep_def(&def, id, &body)?;
         let flags = FrameFlags::RESOLUTION;
+        let first = self.position(self.me, Stream::Shared)?.seq + 1;
         self.seal_groups(SealOptions { flags, declare: Some(&def), ..SealOptions::default() })?;
         self.settle_declared(tid, &waited)?;
-        self.settle()
+        self.settle(&Cause { dev: self.me, first, seen: &Seen::All })
     }
 }
 

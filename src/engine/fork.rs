@@ -14,10 +14,12 @@ use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart};
 
+use super::apply::Seen;
 use super::catalog::State;
 use super::devices::{StreamPosition, label};
 use super::error::{Error, Result};
 use super::log::{parse, put_frame, put_own_group};
+use super::references::Cause;
 use super::{Engine, keys, store};
 
 /// A group of ours that is told anew.
@@ -140,7 +142,7 @@ impl Engine {
             old.1
         );
         store::notice(&self.db, &what, self.now())?;
-        self.settle()?;
+        self.settle(&Cause { dev: self.me, first: common[0] + 1, seen: &Seen::All })?;
         self.remember_schema()
     }
 

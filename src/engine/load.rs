@@ -184,7 +184,11 @@ impl Loader<'_, '_> {
                 )?
                 .execute((tid(0)?, blob(1)?, column as i64, device(3)?, int(4)?, int(5)?, int(6)?))?;
             }
-            "conflict" | "dangling" | "image" | "parked" => {
+            "dangling" => {
+                e.db.prepare_cached("INSERT INTO _pm_dangling (tid, key, told) VALUES (?1, ?2, ?3)")?
+                    .execute((tid(0)?, blob(1)?, if values.len() > 2 { int(2)? } else { 0 }))?;
+            }
+            "conflict" | "image" | "parked" => {
                 let marks: Vec<String> = (2..=values.len()).map(|n| format!("?{n}")).collect();
                 let sql = format!("INSERT INTO _pm_{kind} VALUES (?1, {})", marks.join(", "));
                 let tid = tid(0)?;

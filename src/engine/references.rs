@@ -6,49 +6,112 @@
 use packmule_core::wire::Collation;
 use rusqlite::params_from_iter;
 
+use super::Engine;
+use super::apply::{Head, Seen};
 use super::catalog::{State, Table};
 use super::def::ForeignKeyDef;
 use super::error::Result;
 use super::value::{Bind, from_sql, push_key, quote, read_key};
-use super::{Engine, OwnedValue};
+
+/// What is being settled: a group of frames.
+pub(crate) struct Cause<'s> {
+    pub dev: i64,
+    pub first: u64,
+    pub seen: &'s Seen<'s>,
+}
+
+impl Cause<'_> {
+    /// Whether its author had seen a version before.
+    fn follows(&self, head: &Head) -> bool {
+        if head.dev == self.dev { head.seq < self.first } else { head.seq <= self.seen.of(head.dev) }
+    }
+
+    fn made(&self, head: &Head) -> bool {
+        head.dev == self.dev && head.seq >= self.first
+    }
+}
+
+/// The foreign keys of a table that refer to another, by number.
+fn references<'t>(child: &'t Table, parent: &Table) -> impl Iterator<Item = (usize, &'t ForeignKeyDef)> {
+    let name = parent.def.name.clone();
+    let all = child.def.foreign_keys.iter().enumerate();
+    all.filter(move |(_, foreign)| foreign.parent.eq_ignore_ascii_case(&name))
+}
+
+/// The places in the parent's key of the columns that a foreign key refers to, if all are of the key.
+fn by_key(foreign: &ForeignKeyDef, parent: &Table) -> Option<Vec<usize>> {
+    let place = |there: &str| {
+        parent.def.keys().position(|at| parent.def.columns[at].name.eq_ignore_ascii_case(there))
+    };
+    foreign.columns.iter().map(|(_, there)| place(there)).collect()
+}
+
+/// Of a table's foreign keys, one as a bit; those from the 63rd on share the last.
+fn bit(foreign: usize) -> i64 {
+    1 << foreign.min(62)
+}
 
 impl Engine {
-    /// Keeps, for each foreign key that refers to a row, the values by which it does.
-    pub(crate) fn note_left(&self, parent: &Table, key: &[u8]) -> Result<()> {
-        for child in self.tables() {
-            if !child.shows_shared() {
-                continue;
-            }
-            for (n, foreign) in child.def.foreign_keys.iter().enumerate() {
-                if !foreign.parent.eq_ignore_ascii_case(&parent.def.name) {
-                    continue;
-                }
+    /// A row's references are looked up at the end of the group. `left` and `deleted` are the foreign keys, as
+    /// bits, by which it refers to a row that changed or left its table, and to one that someone deleted.
+    pub(crate) fn to_check(&self, tid: i64, key: &[u8], left: i64, deleted: i64) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO temp._pm_to_check (tid, key, gone, deleted) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET gone = gone | excluded.gone, deleted = deleted | excluded.deleted",
+            )?
+            .execute((tid, key, left, deleted))?;
+        Ok(())
+    }
+
+    /// Keeps, for each foreign key that refers to a row, the values by which it does. Whether the row is there.
+    pub(crate) fn note_left(&self, parent: &Table, key: &[u8]) -> Result<bool> {
+        let mut there = true;
+        for child in self.tables().iter().filter(|t| t.shows_shared()) {
+            for (n, foreign) in references(child, parent) {
                 let columns: Vec<String> = foreign.columns.iter().map(|(_, there)| quote(there)).collect();
                 let values = read_key(key)?;
                 let mut statement = self.db.prepare_cached(&parent.select_sql(&columns.join(", ")))?;
                 let mut rows = statement.query(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
-                if let Some(row) = rows.next()? {
-                    let mut value = Vec::new();
-                    for at in 0..columns.len() {
-                        push_key(&mut value, from_sql(row.get_ref(at)?), Collation::Binary)?;
-                    }
-                    self.db
-                        .prepare_cached("INSERT OR IGNORE INTO temp._pm_left (tid, foreign_key, value) VALUES (?1, ?2, ?3)")?
-                        .execute((child.tid, n as i64, value))?;
+                let Some(row) = rows.next()? else {
+                    there = false;
+                    continue;
+                };
+                let mut value = Vec::new();
+                for at in 0..columns.len() {
+                    push_key(&mut value, from_sql(row.get_ref(at)?), Collation::Binary)?;
                 }
+                self.note_value(child, n, &value, false)?;
             }
         }
+        Ok(there)
+    }
+
+    fn note_value(&self, child: &Table, foreign: usize, value: &[u8], deleted: bool) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO temp._pm_left (tid, foreign_key, value, deleted) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET deleted = max(deleted, excluded.deleted)",
+            )?
+            .execute((child.tid, foreign as i64, value, deleted))?;
         Ok(())
     }
 
     /// Notes rows that refer to one that is not there: those that came, and those that were left.
-    pub(crate) fn check_references(&self) -> Result<()> {
-        let mut left = self.db.prepare_cached("SELECT tid, foreign_key, value FROM temp._pm_left")?;
+    pub(crate) fn check_references(&self, cause: &Cause<'_>) -> Result<()> {
+        let mut left =
+            self.db.prepare_cached("SELECT tid, foreign_key, value, deleted FROM temp._pm_left")?;
         let mut rows = left.query([])?;
         while let Some(row) = rows.next()? {
             let child = self.table(row.get(0)?)?;
-            let foreign = &child.def.foreign_keys[row.get::<_, usize>(1)?];
+            let number: usize = row.get(1)?;
+            let foreign = &child.def.foreign_keys[number];
+            let deleted = if row.get(3)? { bit(number) } else { 0 };
             let values = read_key(&row.get::<_, Vec<u8>>(2)?)?;
+            if values.is_empty() {
+                self.check_all_children(&child, foreign)?;
+                continue;
+            }
             let matches: Vec<String> = foreign
                 .columns
                 .iter()
@@ -67,21 +130,15 @@ impl Engine {
                 let values =
                     (0..n).map(|at| row.get_ref(at).map(from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
                 let key = child.key_of(values.into_iter())?;
-                self.db
-                    .prepare_cached("INSERT OR IGNORE INTO temp._pm_to_check (tid, key) VALUES (?1, ?2)")?
-                    .execute((child.tid, key))?;
+                self.to_check(child.tid, &key, bit(number), deleted)?;
             }
         }
         drop(rows);
-        let mut check = self.db.prepare_cached("SELECT tid, key FROM temp._pm_to_check")?;
+        let mut check = self.db.prepare_cached("SELECT tid, key, gone, deleted FROM temp._pm_to_check")?;
         let mut rows = check.query([])?;
         while let Some(row) = rows.next()? {
             let (tid, key): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-            if self.dangles(&*self.table(tid)?, &key)?.is_some() {
-                self.db
-                    .prepare_cached("INSERT OR IGNORE INTO _pm_dangling (tid, key) VALUES (?1, ?2)")?
-                    .execute((tid, key))?;
-            }
+            self.check_row(&*self.table(tid)?, &key, (row.get(2)?, row.get(3)?), cause)?;
         }
         drop(rows);
         for sql in ["DELETE FROM temp._pm_to_check", "DELETE FROM temp._pm_left"] {
@@ -90,11 +147,45 @@ impl Engine {
         Ok(())
     }
 
-    /// The number of the first foreign key by which a row refers to one that is not there.
-    pub(crate) fn dangles(&self, table: &Table, key: &[u8]) -> Result<Option<usize>> {
+    /// Notes whether a row refers to one that is not there, and whether its author is told: not if who deleted
+    /// that, or made it go, had seen the row, since it may be folded away where that comes later.
+    fn check_row(
+        &self,
+        table: &Table,
+        key: &[u8],
+        (left, deleted): (i64, i64),
+        cause: &Cause<'_>,
+    ) -> Result<()> {
+        let now = self.dangles(table, key)?.into_iter().map(bit).fold(0, |all, one| all | one);
+        let sql = "SELECT told FROM _pm_dangling WHERE tid = ?1 AND key = ?2";
+        let old: Option<i64> = super::value::maybe(&self.db, sql, (table.tid, key))?;
+        if now | deleted == 0 && old.is_none() {
+            return Ok(());
+        }
+        let heads = self.heads(table.tid, key)?;
+        let writer = self.writer_of(table, &heads)?;
+        let told = if writer.is_some_and(|head| cause.made(head)) {
+            i64::MAX
+        } else if writer.is_none_or(|head| cause.follows(head)) {
+            old.unwrap_or(i64::MAX & !now) & !(deleted | left & now)
+        } else {
+            old.unwrap_or(i64::MAX)
+        };
+        if now == 0 && old.is_none() && told == i64::MAX {
+            return Ok(());
+        }
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO _pm_dangling (tid, key, told) VALUES (?1, ?2, ?3)")?
+            .execute((table.tid, key, told))?;
+        Ok(())
+    }
+
+    /// The numbers of the foreign keys by which a row refers to one that is not there.
+    pub(crate) fn dangles(&self, table: &Table, key: &[u8]) -> Result<Vec<usize>> {
         let values = read_key(key)?;
+        let mut found = Vec::new();
         if !table.shows_shared() {
-            return Ok(None);
+            return Ok(found);
         }
         for (n, foreign) in table.def.foreign_keys.iter().enumerate() {
             let known = self.table_named(&foreign.parent);
@@ -124,48 +215,63 @@ impl Engine {
             );
             let params = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
             if super::value::maybe::<i64>(&self.db, &sql, params)?.is_some() {
-                return Ok(Some(n));
+                found.push(n);
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
-    /// The children of a row that is gone already: only its key is known.
-    pub(crate) fn note_deleted(&self, parent: &Table, key: &[u8]) -> Result<()> {
-        let values = read_key(key)?;
+    /// Who wrote a row that dangles by a foreign key is listed.
+    pub(crate) fn is_told(&self, table: &Table, key: &[u8], foreign: usize) -> Result<bool> {
+        let sql = "SELECT told FROM _pm_dangling WHERE tid = ?1 AND key = ?2";
+        let told: Option<i64> = super::value::maybe(&self.db, sql, (table.tid, key))?;
+        Ok(told.unwrap_or(0) & bit(foreign) != 0)
+    }
+
+    /// The rows that refer to one by its key, which may be gone already; `deleted` if somebody deleted it.
+    pub(crate) fn note_deleted(&self, parent: &Table, key: &[u8], deleted: bool) -> Result<()> {
+        let keys = read_key(key)?;
         for child in self.tables().iter().filter(|t| t.shows_shared()) {
-            for (n, foreign) in child.def.foreign_keys.iter().enumerate() {
-                if !foreign.parent.eq_ignore_ascii_case(&parent.def.name) {
-                    continue;
-                }
-                let at_key = |there: &str| {
-                    parent.def.keys().position(|at| parent.def.columns[at].name.eq_ignore_ascii_case(there))
-                };
-                let found: Option<Vec<&OwnedValue>> = foreign
-                    .columns
-                    .iter()
-                    .map(|(_, there)| at_key(there).and_then(|at| values.get(at)))
-                    .collect();
-                match found {
-                    Some(found) => {
-                        let mut value = Vec::new();
-                        for v in found {
-                            push_key(&mut value, v.borrow(), Collation::Binary)?;
-                        }
-                        self.db
-                            .prepare_cached("INSERT OR IGNORE INTO temp._pm_left (tid, foreign_key, value) VALUES (?1, ?2, ?3)")?
-                            .execute((child.tid, n as i64, value))?;
+            for (n, foreign) in references(child, parent) {
+                if let Some(at) = by_key(foreign, parent) {
+                    let mut value = Vec::new();
+                    for at in at {
+                        push_key(&mut value, keys[at].borrow(), Collation::Binary)?;
                     }
-                    None => self.note_all_children(child, foreign)?,
+                    self.note_value(child, n, &value, deleted)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// By which values a row was referred to that is gone is not known if it was not by its key:
-    /// then all references of that kind that lead nowhere are looked for.
-    fn note_all_children(&self, child: &Table, foreign: &ForeignKeyDef) -> Result<()> {
+    /// A row has changed of which it is not known what it was: of references that are not by its key, all that
+    /// lead nowhere are looked for.
+    pub(crate) fn note_changed(&self, parent: &Table) -> Result<()> {
+        for child in self.tables().iter().filter(|t| t.shows_shared()) {
+            for (n, foreign) in references(child, parent) {
+                if by_key(foreign, parent).is_none() {
+                    self.note_value(child, n, &[], false)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what is noted of rows that refer to what is there, and whose versions are forgotten.
+    pub(crate) fn forget_references(&self) -> Result<()> {
+        for (tid, key) in self.pairs("SELECT tid, key FROM _pm_dangling")? {
+            if self.heads(tid, &key)?.is_empty() && self.dangles(&*self.table(tid)?, &key)?.is_empty() {
+                self.db
+                    .prepare_cached("DELETE FROM _pm_dangling WHERE tid = ?1 AND key = ?2")?
+                    .execute((tid, key))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All references of a kind that lead nowhere.
+    fn check_all_children(&self, child: &Table, foreign: &ForeignKeyDef) -> Result<()> {
         let same: Vec<String> = foreign
             .columns
             .iter()
@@ -187,9 +293,7 @@ impl Engine {
             let values =
                 (0..n).map(|at| row.get_ref(at).map(from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
             let key = child.key_of(values.into_iter())?;
-            self.db
-                .prepare_cached("INSERT OR IGNORE INTO temp._pm_to_check (tid, key) VALUES (?1, ?2)")?
-                .execute((child.tid, key))?;
+            self.to_check(child.tid, &key, 0, 0)?;
         }
         Ok(())
     }

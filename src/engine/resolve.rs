@@ -133,7 +133,7 @@ impl Engine {
         let [parked, holder] = &open.conflict.versions[..] else {
             return Err(Error::damaged("a unique conflict without two rows"));
         };
-        if parked.device == holder.device {
+        if [parked.device, holder.device] == [Some(device); 2] {
             return Err(Error::CannotResolve {
                 reason: "both rows are of that device: use --set COLUMN=VALUE for the row that is kept out, or --delete it".into(),
             });
@@ -462,5 +462,6 @@ impl Engine {
 }
 
 fn authors(open: &Open) -> String {
-    open.conflict.versions.iter().map(|v| v.author()).collect::<Vec<_>>().join(", ")
+    let known = open.conflict.versions.iter().filter(|v| v.device.is_some());
+    known.map(|v| v.author()).collect::<Vec<_>>().join(", ")
 }

@@ -198,8 +198,11 @@ impl Engine {
             image: None,
         };
         self.before_change(table, &key)?;
-        if head.kind == OpKind::Delete && table.is_parent {
-            self.note_deleted(table, &key)?;
+        if table.is_parent {
+            self.note_changed(table)?;
+            if head.kind == OpKind::Delete {
+                self.note_deleted(table, &key, true)?;
+            }
         }
         let old = match &change.heads {
             Some(heads) => Cow::Borrowed(heads.as_slice()),

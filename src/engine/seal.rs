@@ -18,6 +18,7 @@ use super::def::TableDef;
 use super::dirty::{mask_columns, masks};
 use super::error::{Error, Result};
 use super::log::GroupWriter;
+use super::references::Cause;
 use super::rows::{Change, RowReader};
 use super::settle::claim_of;
 use super::value::{Bind, from_sql};
@@ -105,6 +106,7 @@ impl Engine {
             }
         }
         let options = SealOptions { only: Some(tid), made, ..SealOptions::default() };
+        let first = self.position(self.me, Stream::Shared)?.seq + 1;
         let mut report = self.seal_groups(SealOptions { without: &both, ..options })?;
         if !both.is_empty() {
             // Who wrote to these rows here did not see what others wrote to them meanwhile.
@@ -114,7 +116,7 @@ impl Engine {
             report.ops += blind.ops;
         }
         self.put_off_all(tid)?;
-        self.settle()?;
+        self.settle(&Cause { dev: self.me, first, seen: &Seen::All })?;
         self.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [tid])?;
         Ok(report)
     }
@@ -176,7 +178,8 @@ impl Engine {
         }
         self.reload_catalog()?;
         if options.without.is_empty() {
-            self.settle()?; // What is left must be told before its row is put together anew.
+            // What is left must be told before its row is put together anew.
+            self.settle(&Cause { dev: self.me, first: firsts[0], seen: &Seen::All })?;
         }
         Ok(report)
     }

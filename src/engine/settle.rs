@@ -16,6 +16,7 @@ use super::Engine;
 use super::apply::Head;
 use super::catalog::Table;
 use super::error::{Error, Result};
+use super::references::Cause;
 use super::value::{from_sql, quote};
 use super::versions::winning;
 
@@ -23,8 +24,9 @@ use super::versions::winning;
 const PUT_OFF: &str = "
     CREATE TEMP TABLE IF NOT EXISTS _pm_put_off (tid INTEGER, key BLOB, claim INTEGER, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS temp._pm_put_off_claim ON _pm_put_off (claim, key, tid);
-    CREATE TEMP TABLE IF NOT EXISTS _pm_to_check (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
-    CREATE TEMP TABLE IF NOT EXISTS _pm_left (tid INTEGER, foreign_key INTEGER, value BLOB,
+    CREATE TEMP TABLE IF NOT EXISTS _pm_to_check (tid INTEGER, key BLOB, gone INTEGER NOT NULL, deleted INTEGER NOT NULL,
+        PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_left (tid INTEGER, foreign_key INTEGER, value BLOB, deleted INTEGER NOT NULL,
         PRIMARY KEY (tid, foreign_key, value)) WITHOUT ROWID;
 ";
 
@@ -61,7 +63,8 @@ impl Engine {
     }
 
     /// A row is about to change: those that it keeps out may come in, and it may leave others dangling.
-    pub(crate) fn before_change(&self, table: &Table, key: &[u8]) -> Result<()> {
+    /// Whether it is there, if others may refer to it.
+    pub(crate) fn before_change(&self, table: &Table, key: &[u8]) -> Result<bool> {
         if table.unique && self.parked.get() {
             self.db
                 .prepare_cached(
@@ -70,10 +73,7 @@ impl Engine {
                 )?
                 .execute((table.tid, key))?;
         }
-        if table.is_parent {
-            self.note_left(table, key)?;
-        }
-        Ok(())
+        if table.is_parent { self.note_left(table, key) } else { Ok(true) }
     }
 
     /// A row is shown as it should be.
@@ -83,16 +83,11 @@ impl Engine {
                 .prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?
                 .execute((table.tid, key))?;
         }
-        if !table.def.foreign_keys.is_empty() {
-            self.db
-                .prepare_cached("INSERT OR IGNORE INTO temp._pm_to_check (tid, key) VALUES (?1, ?2)")?
-                .execute((table.tid, key))?;
-        }
-        Ok(())
+        if table.def.foreign_keys.is_empty() { Ok(()) } else { self.to_check(table.tid, key, 0, 0) }
     }
 
     /// Settles what was put off, then looks for references that lead nowhere.
-    pub(crate) fn settle(&self) -> Result<()> {
+    pub(crate) fn settle(&self, cause: &Cause<'_>) -> Result<()> {
         let mut evictions = Vec::new();
         loop {
             while let Some((tid, key)) = self
@@ -117,7 +112,7 @@ impl Engine {
                 "DROP TRIGGER IF EXISTS temp._pm_evict_{tid}; DROP TABLE temp._pm_evicted_{tid}"
             ))?;
         }
-        self.check_references()
+        self.check_references(cause)
     }
 
     fn no_longer_put_off(&self, tid: i64, key: &[u8]) -> Result<()> {
@@ -200,7 +195,8 @@ impl Engine {
                     self.move_to_limbo(&table, &other)?;
                 }
                 if table.is_parent {
-                    self.note_deleted(&table, &other)?; // It has left already.
+                    self.note_deleted(&table, &other, false)?; // It has left already.
+                    self.note_changed(&table)?;
                 }
                 self.put_off(tid, &other)?;
             }
@@ -217,6 +213,14 @@ impl Engine {
             Err(e) => Err(e),
             Ok(_) => self.park(tid, key, &reason, blocker.as_deref()),
         }
+    }
+
+    pub(crate) fn is_parked(&self, tid: i64, key: &[u8]) -> Result<bool> {
+        if !self.parked.get() {
+            return Ok(false);
+        }
+        let sql = "SELECT 1 FROM _pm_parked WHERE tid = ?1 AND key = ?2";
+        Ok(super::value::maybe::<i64>(&self.db, sql, (tid, key))?.is_some())
     }
 
     fn park(&self, tid: i64, key: &[u8], reason: &str, blocker: Option<&[u8]>) -> Result<()> {

@@ -50,7 +50,7 @@ const STATE: [(&str, &str); 12] = [
               FROM _pm_head h JOIN _pm_table t ON t.tid = h.tid JOIN _pm_device d ON d.n = h.dev"),
     ("conflict", "SELECT t.name, c.key FROM _pm_conflict c JOIN _pm_table t ON t.tid = c.tid"),
     ("parked", "SELECT t.name, p.key, p.reason, p.blocker FROM _pm_parked p JOIN _pm_table t ON t.tid = p.tid"),
-    ("dangling", "SELECT t.name, x.key FROM _pm_dangling x JOIN _pm_table t ON t.tid = x.tid"),
+    ("dangling", "SELECT t.name, x.key, x.told FROM _pm_dangling x JOIN _pm_table t ON t.tid = x.tid"),
     ("count", "SELECT t.name, c.key, c.col, d.id, c.seq, c.absolute, c.value
                FROM _pm_count c JOIN _pm_table t ON t.tid = c.tid JOIN _pm_device d ON d.n = c.dev"),
     ("image", "SELECT t.name, i.key, i.body FROM _pm_image i JOIN _pm_table t ON t.tid = i.tid"),

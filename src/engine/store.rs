@@ -9,7 +9,7 @@ use super::error::{Error, Result};
 use super::value::maybe;
 
 /// The version of the layout.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 /// `dev` is a device's number in `_pm_device`, of this database alone; `stream` is 0 shared, 1 own.
 const TABLES: &str = "
@@ -62,7 +62,8 @@ const TABLES: &str = "
     CREATE TABLE _pm_parked (tid INTEGER, key BLOB, reason TEXT NOT NULL, blocker BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE INDEX _pm_parked_blocker ON _pm_parked (tid, blocker);
     -- Rows that may refer to a row that is not there; whether they still do is looked up.
-    CREATE TABLE _pm_dangling (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- told: by which of its foreign keys, as bits, its author is listed, whom who made it so had not seen.
+    CREATE TABLE _pm_dangling (tid INTEGER, key BLOB, told INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of tables that are held of which others' versions came meanwhile.
     CREATE TABLE _pm_held (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- What devices declared of shared tables; past: another declaration took its place.
@@ -79,7 +80,14 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
     set(db, "layout", LAYOUT)
 }
 
-/// Whether the database has them; refuses those of a newer version.
+/// What makes the tables of each older version those of the next one, from version 1 on; and what makes them
+/// look so where nothing may be written.
+const STEPS: [[&str; 2]; 1] = [[
+    "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
+    "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
+]];
+
+/// Whether the database has them; brings those of an older version up to date, and refuses newer ones.
 pub(crate) fn present(db: &Connection) -> Result<bool> {
     let found: Option<i64> =
         maybe(db, "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_pm_meta'", [])?;
@@ -88,8 +96,22 @@ pub(crate) fn present(db: &Connection) -> Result<bool> {
     }
     match get::<i64>(db, "layout")? {
         Some(LAYOUT) => Ok(true),
-        Some(version) => Err(Error::NewerDatabase { version }),
-        None => Err(Error::damaged("`_pm_meta` has no layout version")),
+        Some(version) if version > LAYOUT => Err(Error::NewerDatabase { version }),
+        Some(version @ 1..) => {
+            let read_only = db.is_readonly(rusqlite::MAIN_DB)?;
+            let steps = STEPS.iter().skip(usize::try_from(version).unwrap_or(0) - 1);
+            let steps: Vec<&str> = steps.map(|step| step[usize::from(read_only)]).collect();
+            let steps = steps.join(";");
+            db.execute_batch(&if read_only {
+                steps
+            } else {
+                format!(
+                    "BEGIN IMMEDIATE; {steps}; UPDATE _pm_meta SET v = {LAYOUT} WHERE k = 'layout'; COMMIT"
+                )
+            })?;
+            Ok(true)
+        }
+        _ => Err(Error::damaged("`_pm_meta` has no layout version")),
     }
 }
 

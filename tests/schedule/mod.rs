@@ -117,7 +117,14 @@ impl Schedule {
             // All hear of all, so that they may compact.
             steps.push(Step::Meet);
         }
-        steps.extend((0..12 + random.below(60)).map(|_| step(&mut random, &tables)));
+        for _ in 0..12 + random.below(60) {
+            let step = step(&mut random, &tables);
+            let all_have_all = matches!(step, Step::Meet);
+            steps.push(step);
+            if all_have_all && random.chance(50) {
+                steps.push(Step::Compact { d: random.below(60) as usize });
+            }
+        }
         Self { seed, devices, tables, steps }
     }
 }

@@ -290,7 +290,7 @@ impl Run {
         let sent = self.seen(active[0]);
         let state = self.state_at(active[0]);
         let digest = self.devices[active[0]].engine.digest(false).unwrap();
-        let first = without_forgotten_authors(self.devices[active[0]].engine.conflicts().unwrap());
+        let first = self.devices[active[0]].engine.conflicts().unwrap();
         for (n, device) in active.iter().map(|n| (*n, &self.devices[*n])) {
             assert_eq!(self.seen(n), sent, "the groups that d{n} has");
             assert!(
@@ -298,7 +298,7 @@ impl Run {
                 "all of theirs: {sent:?}"
             );
             self.check_shown(n, &state);
-            let conflicts = without_forgotten_authors(device.engine.conflicts().unwrap());
+            let conflicts = device.engine.conflicts().unwrap();
             let (mut contested, mut parked, mut dangling) =
                 (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
             for conflict in &conflicts {
@@ -326,21 +326,6 @@ impl Run {
         let done = [self.resolved, self.folded, self.joined, self.uniques, self.retired.len(), self.anew];
         [rows[0], rows[1], rows[2], done[0], done[1], done[2], done[3], done[4], done[5]]
     }
-}
-
-/// Who wrote a shown row that nobody contests is forgotten when it is folded away, here sooner than there.
-fn without_forgotten_authors(mut conflicts: Vec<Conflict>) -> Vec<Conflict> {
-    for conflict in &mut conflicts {
-        if matches!(
-            conflict.kind,
-            ConflictKind::Unique(_) | ConflictKind::Check(_) | ConflictKind::ForeignKey(..)
-        ) {
-            for version in conflict.versions.iter_mut().filter(|version| version.shown) {
-                (version.device, version.name, version.at, version.op) = (None, None, None, "row");
-            }
-        }
-    }
-    conflicts
 }
 
 fn has_column(db: &Connection, table: &Table, column: &str) -> bool {

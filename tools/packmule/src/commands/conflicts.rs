@@ -80,7 +80,8 @@ fn tell(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     for version in &conflict.versions {
         let at = version.at.map_or_else(String::new, |at| format!(", {}", time(at)));
         let shown = if version.shown { "  <- the table shows this one" } else { "" };
-        say!(out, "  {} by {}{at}{shown}", version.op, version.author());
+        let by = version.device.map_or_else(String::new, |_| "by ".to_owned());
+        say!(out, "  {} {by}{}{at}{shown}", version.op, version.author());
         let rows: Vec<Vec<String>> = version
             .values
             .iter()

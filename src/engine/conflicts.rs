@@ -52,7 +52,8 @@ impl ConflictKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConflictVersion {
     /// Who wrote it; `None` if it is older than the conflict: who made it one had seen it, so that other
-    /// devices may have folded it away before.
+    /// devices may have folded it away before. `None` also of a row that refers to one that is gone by a
+    /// column that is no key.
     pub device: Option<DeviceId>,
     /// The device's name.
     pub name: Option<String>,

@@ -221,11 +221,16 @@ impl Engine {
         Ok(found)
     }
 
-    /// Who wrote a row that dangles by a foreign key is listed.
-    pub(crate) fn is_told(&self, table: &Table, key: &[u8], foreign: usize) -> Result<bool> {
+    /// Who wrote a row that dangles by a foreign key is listed. Not where that is not by a primary key: which
+    /// rows had the value once, and who had seen what then, is not remembered.
+    pub(crate) fn is_told(&self, table: &Table, key: &[u8], number: usize) -> Result<bool> {
+        let foreign = &table.def.foreign_keys[number];
+        if self.table_named(&foreign.parent).is_none_or(|parent| by_key(foreign, &parent).is_none()) {
+            return Ok(false);
+        }
         let sql = "SELECT told FROM _pm_dangling WHERE tid = ?1 AND key = ?2";
         let told: Option<i64> = super::value::maybe(&self.db, sql, (table.tid, key))?;
-        Ok(told.unwrap_or(0) & bit(foreign) != 0)
+        Ok(told.unwrap_or(0) & bit(number) != 0)
     }
 
     /// The rows that refer to one by its key, which may be gone already; `deleted` if somebody deleted it.

@@ -50,8 +50,8 @@ pub struct Table {
     /// A UNIQUE that may be made later: the column, and what a row claims by it.
     pub later: Option<(&'static str, Unique)>,
     pub check: fn(&Row) -> bool,
-    /// A column that refers to the key of another table.
-    pub foreign: Option<(&'static str, &'static str)>,
+    /// A column that refers to a column of another table.
+    pub foreign: Option<(&'static str, &'static str, &'static str)>,
 }
 
 impl Table {
@@ -406,9 +406,10 @@ pub fn state(tables: &[&Table], groups: &[&Group], ids: &[String]) -> State {
         }
     }
     for (place, row) in &state.shown {
-        let Some((column, parent)) = tables[place.0].foreign else { continue };
+        let Some((column, parent, there)) = tables[place.0].foreign else { continue };
         let Some(parent) = tables.iter().position(|t| t.name == parent) else { continue };
-        if row[column] != "NULL" && !state.shown.contains_key(&(parent, row[column].clone())) {
+        let mut parents = state.shown.iter().filter(|(place, _)| place.0 == parent);
+        if row[column] != "NULL" && !parents.any(|(_, row_there)| row_there[there] == row[column]) {
             state.dangling.insert(place.clone());
         }
     }

@@ -101,14 +101,14 @@ impl Schedule {
     pub fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let devices = 2 + random.below(3) as usize;
-        // Few tables, so that writes meet. A part without notes has nothing to refer to.
+        // Few tables, so that writes meet. One that refers to another has nothing to refer to without it.
         let mut tables: Vec<usize> = Vec::new();
         for _ in 0..2 {
-            tables.push(random.below(TABLES.len() as u64) as usize);
-        }
-        let parts = TABLES.iter().position(|(t, _)| t.name == "parts").unwrap();
-        if tables.contains(&parts) {
-            tables.push(0);
+            let t = random.below(TABLES.len() as u64) as usize;
+            tables.push(t);
+            if let Some((_, parent, _)) = TABLES[t].0.foreign {
+                tables.extend(TABLES.iter().position(|(table, _)| table.name == parent));
+            }
         }
         tables.sort_unstable();
         tables.dedup();

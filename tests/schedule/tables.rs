@@ -28,7 +28,7 @@ const SMALL: &[&str] = &["0", "1", "2", "3"];
 const SMALL_OR_NULL: &[&str] = &["0", "1", "2", "3", "NULL"];
 
 /// Each with the keys that rows of it may have.
-pub static TABLES: [(Table, &[&[&str]]); 9] = [
+pub static TABLES: [(Table, &[&[&str]]); 10] = [
     (
         Table {
             name: "notes",
@@ -92,7 +92,7 @@ pub static TABLES: [(Table, &[&[&str]]); 9] = [
             columns: &[("note", &["'k1'", "'k2'", "'k9'", "NULL"]), ("lo", SMALL_OR_NULL), ("hi", SMALL)],
             cell: true,
             check: |row| row["lo"] == "NULL" || row["hi"] == "NULL" || row["lo"] <= row["hi"],
-            foreign: Some(("note", "notes")),
+            foreign: Some(("note", "notes", "id")),
             added: Some(("z", "TEXT DEFAULT 'old'", "\"old\"", &["'x'", "'y'", "NULL"])),
             ..PLAIN
         },
@@ -151,5 +151,16 @@ pub static TABLES: [(Table, &[&[&str]]); 9] = [
             ..PLAIN
         },
         &[&["'m1'", "'m2'"]],
+    ),
+    (
+        // Refers to a column that is no key.
+        Table {
+            name: "visits",
+            sql: "CREATE TABLE visits (id TEXT PRIMARY KEY, who TEXT REFERENCES names (name), n INT)",
+            columns: &[("who", &["'ann'", "'bob'", "'dan'", "NULL"]), ("n", SMALL)],
+            foreign: Some(("who", "names", "name")),
+            ..PLAIN
+        },
+        &[&["'v1'", "'v2'", "'v3'"]],
     ),
 ];

@@ -193,7 +193,9 @@ fn cases() -> Vec<Case> {
         Case {
             title: "A reference to a row that is gone",
             about: "Both rows are as they were written; that they do not fit together is said. It is resolved as well by \
-                    inserting the row that is missing.",
+                    inserting the row that is missing. Who wrote a row is listed unless it is older than the conflict: had \
+                    `a` seen it when it deleted the other, one board may have folded it away, and another not \
+                    (`packmule log DB TABLE KEY` tells what a board still has).",
             schema: [
                 "CREATE TABLE places (name TEXT PRIMARY KEY); \
                  CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT REFERENCES places)",

@@ -211,3 +211,34 @@ fn a_row_that_was_referred_to_by_another_column_changes_it() {
         );
     }
 }
+
+/// References compare by the collation of what they refer to.
+#[test]
+fn a_row_that_was_referred_to_in_another_spelling_is_deleted() {
+    for (parent, child, value) in [
+        ("TEXT COLLATE NOCASE", "TEXT", "'A'"),
+        ("TEXT COLLATE RTRIM", "TEXT COLLATE NOCASE", "'a '"),
+        ("INTEGER", "", "'1'"),
+        ("TEXT", "", "1"),
+    ] {
+        let (_world, mut d) = fleet::<3>(
+            &format!(
+                "CREATE TABLE p (k {parent} PRIMARY KEY); CREATE TABLE t (k TEXT PRIMARY KEY, p {child} REFERENCES p (k))"
+            ),
+            Merge::Row,
+        );
+        d[0].track("p", &TrackOptions::default()).unwrap();
+        sql(
+            &d[0],
+            &format!("INSERT INTO p VALUES (lower({value})); INSERT INTO t VALUES ('child', {value})"),
+        );
+        meet(&mut d);
+        assert!(d[0].conflicts().unwrap().is_empty());
+        write(&mut d[1], FORGET);
+        alike(&mut d);
+        assert_eq!(d[0].conflicts().unwrap().len(), 1, "{parent}");
+        write(&mut d[2], &format!("INSERT INTO p VALUES (lower({value}))"));
+        alike(&mut d);
+        assert!(d[0].conflicts().unwrap().is_empty());
+    }
+}

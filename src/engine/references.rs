@@ -6,12 +6,12 @@
 use packmule_core::wire::Collation;
 use rusqlite::params_from_iter;
 
-use super::Engine;
 use super::apply::{Head, Seen};
 use super::catalog::{State, Table};
 use super::def::ForeignKeyDef;
 use super::error::Result;
-use super::value::{Bind, from_sql, push_key, quote, read_key};
+use super::value::{Affinity, Bind, from_sql, push_key, quote, read_key};
+use super::{Engine, OwnedValue};
 
 /// What is being settled: a group of frames.
 pub(crate) struct Cause<'s> {
@@ -38,12 +38,27 @@ fn references<'t>(child: &'t Table, parent: &Table) -> impl Iterator<Item = (usi
     all.filter(move |(_, foreign)| foreign.parent.eq_ignore_ascii_case(&name))
 }
 
-/// The places in the parent's key of the columns that a foreign key refers to, if all are of the key.
-fn by_key(foreign: &ForeignKeyDef, parent: &Table) -> Option<Vec<usize>> {
+/// Whether a value there finds the same rows here as SQLite, which compares as the columns there do.
+fn compares_alike(child: &Table, foreign: &ForeignKeyDef, parent: &Table) -> bool {
+    let kind = |table: &Table, name: &str| {
+        let column = &table.def.columns[table.def.column(name)?];
+        let affinity = match Affinity::of(&column.decl_type) {
+            Affinity::Integer | Affinity::Real => Affinity::Numeric,
+            affinity => affinity,
+        };
+        Some((affinity, column.collation))
+    };
+    foreign.columns.iter().all(|(here, there)| kind(child, here) == kind(parent, there))
+}
+
+/// The places in the parent's key of the columns that a foreign key refers to, if all are of the key and their
+/// values find the rows that refer to it.
+fn by_key(child: &Table, foreign: &ForeignKeyDef, parent: &Table) -> Option<Vec<usize>> {
     let place = |there: &str| {
         parent.def.keys().position(|at| parent.def.columns[at].name.eq_ignore_ascii_case(there))
     };
-    foreign.columns.iter().map(|(_, there)| place(there)).collect()
+    let places = foreign.columns.iter().map(|(_, there)| place(there)).collect();
+    if compares_alike(child, foreign, parent) { places } else { None }
 }
 
 /// Of a table's foreign keys, one as a bit; those from the 63rd on share the last.
@@ -108,7 +123,15 @@ impl Engine {
             let foreign = &child.def.foreign_keys[number];
             let deleted = if row.get(3)? { bit(number) } else { 0 };
             let values = read_key(&row.get::<_, Vec<u8>>(2)?)?;
+            let Some(parent) = self.table_named(&foreign.parent) else { continue };
             if values.is_empty() {
+                self.check_all_children(&child, foreign)?;
+                continue;
+            }
+            if deleted == 0 && self.has_values(&parent, foreign, &values)? {
+                continue;
+            }
+            if !compares_alike(&child, foreign, &parent) {
                 self.check_all_children(&child, foreign)?;
                 continue;
             }
@@ -145,6 +168,16 @@ impl Engine {
             self.db.prepare_cached(sql)?.execute([])?;
         }
         Ok(())
+    }
+
+    /// Whether a row has the values that a foreign key refers to.
+    fn has_values(&self, parent: &Table, foreign: &ForeignKeyDef, values: &[OwnedValue]) -> Result<bool> {
+        let places = foreign.columns.iter().enumerate();
+        let same: Vec<String> =
+            places.map(|(n, (_, there))| format!("{} = ?{}", quote(there), n + 1)).collect();
+        let sql = format!("SELECT 1 FROM {} WHERE {}", parent.sql_name, same.join(" AND "));
+        let params = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
+        Ok(super::value::maybe::<i64>(&self.db, &sql, params)?.is_some())
     }
 
     /// Notes whether a row refers to one that is not there, and whether its author is told: not if who deleted
@@ -194,10 +227,11 @@ impl Engine {
             }
             let set: Vec<String> =
                 foreign.columns.iter().map(|(here, _)| format!("c.{} IS NOT NULL", quote(here))).collect();
+            // Compared by the affinity and the collation there alone, as SQLite does.
             let same: Vec<String> = foreign
                 .columns
                 .iter()
-                .map(|(here, there)| format!("p.{} = c.{}", quote(there), quote(here)))
+                .map(|(here, there)| format!("p.{} = +c.{}", quote(there), quote(here)))
                 .collect();
             let keys: Vec<String> = table
                 .def
@@ -221,11 +255,11 @@ impl Engine {
         Ok(found)
     }
 
-    /// Who wrote a row that dangles by a foreign key is listed. Not where that is not by a primary key: which
+    /// Who wrote a row that dangles by a foreign key is listed. Not where a primary key does not find it: which
     /// rows had the value once, and who had seen what then, is not remembered.
     pub(crate) fn is_told(&self, table: &Table, key: &[u8], number: usize) -> Result<bool> {
         let foreign = &table.def.foreign_keys[number];
-        if self.table_named(&foreign.parent).is_none_or(|parent| by_key(foreign, &parent).is_none()) {
+        if self.table_named(&foreign.parent).is_none_or(|parent| by_key(table, foreign, &parent).is_none()) {
             return Ok(false);
         }
         let sql = "SELECT told FROM _pm_dangling WHERE tid = ?1 AND key = ?2";
@@ -238,7 +272,7 @@ impl Engine {
         let keys = read_key(key)?;
         for child in self.tables().iter().filter(|t| t.shows_shared()) {
             for (n, foreign) in references(child, parent) {
-                if let Some(at) = by_key(foreign, parent) {
+                if let Some(at) = by_key(child, foreign, parent) {
                     let mut value = Vec::new();
                     for at in at {
                         push_key(&mut value, keys[at].borrow(), Collation::Binary)?;
@@ -250,12 +284,12 @@ impl Engine {
         Ok(())
     }
 
-    /// A row has changed of which it is not known what it was: of references that are not by its key, all that
-    /// lead nowhere are looked for.
+    /// A row has changed of which it is not known what it was: of references that its key does not find, all
+    /// that lead nowhere are looked for.
     pub(crate) fn note_changed(&self, parent: &Table) -> Result<()> {
         for child in self.tables().iter().filter(|t| t.shows_shared()) {
             for (n, foreign) in references(child, parent) {
-                if by_key(foreign, parent).is_none() {
+                if by_key(child, foreign, parent).is_none() {
                     self.note_value(child, n, &[], false)?;
                 }
             }
@@ -280,7 +314,7 @@ impl Engine {
         let same: Vec<String> = foreign
             .columns
             .iter()
-            .map(|(here, there)| format!("p.{} = c.{}", quote(there), quote(here)))
+            .map(|(here, there)| format!("p.{} = +c.{}", quote(there), quote(here)))
             .collect();
         let set: Vec<String> =
             foreign.columns.iter().map(|(here, _)| format!("c.{} IS NOT NULL", quote(here))).collect();

@@ -242,3 +242,29 @@ fn a_row_that_was_referred_to_in_another_spelling_is_deleted() {
         assert!(d[0].conflicts().unwrap().is_empty());
     }
 }
+
+/// That a row refers to nothing matters from when the other table is synced, whichever came first.
+#[test]
+fn a_table_that_rows_refer_to_is_tracked_later() {
+    let (_world, mut d) = fleet::<3>(PARENTS, Merge::Row);
+    write(&mut d[0], "PRAGMA foreign_keys = OFF; INSERT INTO t VALUES ('before', 'nothing')");
+    meet(&mut d);
+    write(&mut d[1], "PRAGMA foreign_keys = OFF; INSERT INTO t VALUES ('meanwhile', 'nothing')");
+    d[0].track("p", &TrackOptions::default()).unwrap();
+    alike(&mut d);
+    assert_eq!(d[0].conflicts().unwrap().len(), 2);
+}
+
+#[test]
+fn a_row_of_a_table_of_each_device_is_referred_to() {
+    let (_world, mut d) = fleet::<3>(PARENTS, Merge::Row);
+    for device in &mut d {
+        sql(device, "CREATE TABLE IF NOT EXISTS p (k TEXT PRIMARY KEY)");
+        device
+            .track("p", &TrackOptions { mode: packmule::Mode::PerDevice, ..TrackOptions::default() })
+            .unwrap();
+    }
+    sql(&d[0], "INSERT INTO p VALUES ('mine'); INSERT INTO t VALUES ('child', 'mine')");
+    alike(&mut d);
+    assert!(d[2].conflicts().unwrap().is_empty());
+}

@@ -7,7 +7,7 @@ use packmule_core::wire::Collation;
 use rusqlite::params_from_iter;
 
 use super::apply::{Head, Seen};
-use super::catalog::{State, Table};
+use super::catalog::Table;
 use super::def::ForeignKeyDef;
 use super::error::Result;
 use super::value::{Affinity, Bind, from_sql, push_key, quote, read_key};
@@ -112,8 +112,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Where a table is synced only now that others refer to, all references to it are looked up.
+    fn note_new_parents(&self) -> Result<()> {
+        let mut all = Vec::new();
+        for child in self.tables().into_iter().filter(|t| t.shows_shared()) {
+            for (n, foreign) in child.def.foreign_keys.iter().enumerate() {
+                if let Some(parent) = self.table_named(&foreign.parent).filter(|t| t.shows_shared()) {
+                    all.push((format!("{}.{n}.{}", child.tid, parent.tid), child.clone(), n));
+                }
+            }
+        }
+        let known = super::store::get::<String>(&self.db, "references")?.unwrap_or_default();
+        let names: Vec<&str> = all.iter().map(|(name, ..)| name.as_str()).collect();
+        let names = names.join(" ");
+        if names == known {
+            return Ok(());
+        }
+        for (_, child, n) in all.iter().filter(|(name, ..)| !known.split(' ').any(|old| old == name)) {
+            self.note_value(child, *n, &[], false)?;
+        }
+        super::store::set(&self.db, "references", names)
+    }
+
     /// Notes rows that refer to one that is not there: those that came, and those that were left.
     pub(crate) fn check_references(&self, cause: &Cause<'_>) -> Result<()> {
+        self.note_new_parents()?;
         let mut left =
             self.db.prepare_cached("SELECT tid, foreign_key, value, deleted FROM temp._pm_left")?;
         let mut rows = left.query([])?;
@@ -221,9 +244,8 @@ impl Engine {
             return Ok(found);
         }
         for (n, foreign) in table.def.foreign_keys.iter().enumerate() {
-            let known = self.table_named(&foreign.parent);
-            if !known.is_some_and(|parent| parent.state == State::Tracked) {
-                continue; // Rows of tables that are not synced are nobody else's business.
+            if !self.table_named(&foreign.parent).is_some_and(|parent| parent.shows_shared()) {
+                continue; // Rows of tables that not all devices have are nobody else's business.
             }
             let set: Vec<String> =
                 foreign.columns.iter().map(|(here, _)| format!("c.{} IS NOT NULL", quote(here))).collect();

@@ -309,7 +309,7 @@ impl fmt::Display for Error {
             }
             Self::NoSuchConflict { id, open } => write!(
                 f,
-                "no open conflict has the id `{id}` ({open} are open): it was resolved, or a further version came \
+                "no open conflict has the id `{id}` (open now: {open}): it was resolved, or a further version came \
                  and gave it a new id; see `packmule conflicts DB`"
             ),
             Self::CannotResolve { reason } => write!(f, "the conflict cannot be resolved so: {reason}"),

@@ -98,11 +98,8 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut from = File::open(&file).map_err(|e| Failure::of(&file, format!("cannot be opened: {e}")))?;
     let joined = Engine::join(&path, &mut from, &asked, options(context)?);
     let (engine, report) = joined.map_err(|e| {
-        let about = if matches!(e, packmule::Error::Bundle { .. } | packmule::Error::Stream(_)) {
-            &file
-        } else {
-            &path
-        };
+        use packmule::Error::{Bundle, Stream, Usage};
+        let about = if matches!(e, Bundle { .. } | Stream(_) | Usage(_)) { &file } else { &path };
         Failure::engine(about, &path, e)
     })?;
     let identity = engine.identity();

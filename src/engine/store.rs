@@ -98,21 +98,24 @@ pub(crate) fn present(db: &Connection) -> Result<bool> {
         Some(LAYOUT) => Ok(true),
         Some(version) if version > LAYOUT => Err(Error::NewerDatabase { version }),
         Some(version @ 1..) => {
-            let read_only = db.is_readonly(rusqlite::MAIN_DB)?;
-            let steps = STEPS.iter().skip(usize::try_from(version).unwrap_or(0) - 1);
-            let steps: Vec<&str> = steps.map(|step| step[usize::from(read_only)]).collect();
-            let steps = steps.join(";");
-            db.execute_batch(&if read_only {
-                steps
-            } else {
-                format!(
-                    "BEGIN IMMEDIATE; {steps}; UPDATE _pm_meta SET v = {LAYOUT} WHERE k = 'layout'; COMMIT"
-                )
-            })?;
+            bring_up_to_date(db, version)?;
             Ok(true)
         }
         _ => Err(Error::damaged("`_pm_meta` has no layout version")),
     }
+}
+
+fn bring_up_to_date(db: &Connection, version: i64) -> Result<()> {
+    let steps = |from: i64| STEPS.iter().skip(usize::try_from(from - 1).unwrap_or(0));
+    if db.is_readonly(rusqlite::MAIN_DB)? {
+        return Ok(steps(version).try_for_each(|[_, view]| db.execute_batch(view))?);
+    }
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    // Another process may have done it meanwhile.
+    let version = get(db, "layout")?.unwrap_or(version);
+    steps(version).try_for_each(|[change, _]| db.execute_batch(change))?;
+    set(db, "layout", LAYOUT)?;
+    Ok(db.execute_batch("COMMIT")?)
 }
 
 /// A value of `_pm_meta`.

@@ -447,3 +447,32 @@ fn a_newcomer_starts_from_the_snapshot_of_a_second_history() {
     let refused = Engine::join(&other.path("d"), &mut snapshot, &join, other.options());
     assert!(matches!(refused, Err(Error::Strangers(_))), "of another fleet");
 }
+
+/// What was declared in a group that is told anew was declared by the new identity: what others declare
+/// after the old one's groups of those numbers does not repeat it.
+#[test]
+fn what_a_second_history_declared_is_its_own() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let mut twin = device(&world, &copy(&a, &world, "twin"));
+    for (board, texts) in [
+        (&mut a, ["INSERT INTO t VALUES ('x', 1)", "INSERT INTO t VALUES ('b', 'w')"]),
+        (&mut twin, ["INSERT INTO t VALUES ('z', 'w')", "CREATE UNIQUE INDEX later ON t (v)"]),
+    ] {
+        for text in texts {
+            world.tick(1000);
+            sql(board, text);
+            board.seal().unwrap();
+        }
+    }
+    carry(&mut a, &mut base);
+    sql(&base, "CREATE UNIQUE INDEX later ON t (v)");
+    base.seal().unwrap();
+    let bytes = whole_bundle(&mut base);
+    import(&mut twin, &bytes);
+    rounds(&mut [&mut a, &mut base, &mut twin]);
+    digests_equal(&[&a, &base, &twin]);
+    for board in [&a, &base, &twin] {
+        assert_eq!(rows(board, "SELECT k FROM t WHERE v = 'w'"), ["\"b\""]);
+    }
+}

@@ -383,7 +383,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The versions of a frame that has moved.
+    /// The versions of a frame that has moved, and what it declared.
     fn move_versions(&self, of: &Move<'_>, seq: u64, to: u64, less: u32) -> Result<()> {
         let keys = self
             .db
@@ -398,9 +398,13 @@ impl Engine {
                 "UPDATE _pm_head SET dev = ?3, seq = ?4, place = place - ?5 WHERE dev = ?1 AND seq = ?2",
             )?
             .execute((of.old.0, seq, of.new.0, to, less))?;
-        self.db
-            .prepare_cached("UPDATE _pm_count SET dev = ?3, seq = ?4 WHERE dev = ?1 AND seq = ?2")?
-            .execute((of.old.0, seq, of.new.0, to))?;
+        for sql in [
+            "UPDATE _pm_count SET dev = ?3, seq = ?4 WHERE dev = ?1 AND seq = ?2",
+            "UPDATE _pm_declared SET dev = ?3, seq = ?4 WHERE dev = ?1 AND seq = ?2",
+            "UPDATE _pm_device SET retired_by = ?3, retired_seq = ?4 WHERE retired_by = ?1 AND retired_seq = ?2",
+        ] {
+            self.db.prepare_cached(sql)?.execute((of.old.0, seq, of.new.0, to))?;
+        }
         Ok(())
     }
 }

@@ -53,7 +53,7 @@ impl ConflictKind {
 pub struct ConflictVersion {
     /// Who wrote it; `None` if it is older than the conflict: who made it one had seen it, so that other
     /// devices may have folded it away before. `None` also of a row that refers to one that is gone by a
-    /// column that is no key.
+    /// column that is no key, or to one that is kept out, or that is not as one author wrote it.
     pub device: Option<DeviceId>,
     /// The device's name.
     pub name: Option<String>,
@@ -279,7 +279,7 @@ impl Engine {
 
     fn dangling(&self, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
         let heads = self.heads(table.tid, &key)?;
-        let told = self.is_told(table, &key, foreign)?;
+        let told = self.is_told(table, &key, &heads, foreign)?;
         let row = self.row_version(table, &key, true, told)?;
         let foreign = &table.def.foreign_keys[foreign];
         let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();

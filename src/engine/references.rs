@@ -11,6 +11,7 @@ use super::catalog::Table;
 use super::def::ForeignKeyDef;
 use super::error::Result;
 use super::value::{Affinity, Bind, from_sql, push_key, quote, read_key};
+use super::versions::is_of_one;
 use super::{Engine, OwnedValue};
 
 /// What is being settled: a group of frames.
@@ -164,19 +165,23 @@ impl Engine {
                 .enumerate()
                 .map(|(n, (here, _))| format!("{} = ?{}", quote(here), n + 1))
                 .collect();
-            let mut children = self.db.prepare_cached(&format!(
-                "SELECT {} FROM {} WHERE {}",
-                child.def.key_list(""),
-                child.sql_name,
-                matches.join(" AND ")
-            ))?;
-            let mut found = children.query(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
-            let n = child.def.keys().count();
-            while let Some(row) = found.next()? {
-                let values =
-                    (0..n).map(|at| row.get_ref(at).map(from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
-                let key = child.key_of(values.into_iter())?;
-                self.to_check(child.tid, &key, bit(number), deleted)?;
+            // That the other row was deleted counts for those that are kept out as well.
+            let places = [child.sql_name.clone(), child.limbo()];
+            for place in &places[..1 + usize::from(deleted != 0)] {
+                let mut children = self.db.prepare_cached(&format!(
+                    "SELECT {} FROM {place} WHERE {}",
+                    child.def.key_list(""),
+                    matches.join(" AND ")
+                ))?;
+                let mut found = children.query(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
+                let n = child.def.keys().count();
+                while let Some(row) = found.next()? {
+                    let values = (0..n)
+                        .map(|at| row.get_ref(at).map(from_sql))
+                        .collect::<rusqlite::Result<Vec<_>>>()?;
+                    let key = child.key_of(values.into_iter())?;
+                    self.to_check(child.tid, &key, bit(number), deleted)?;
+                }
             }
         }
         drop(rows);
@@ -223,7 +228,8 @@ impl Engine {
         let told = if writer.is_some_and(|head| cause.made(head)) {
             i64::MAX
         } else if writer.is_none_or(|head| cause.follows(head)) {
-            old.unwrap_or(i64::MAX & !now) & !(deleted | left & now)
+            // Of what was only kept out `is_told` asks; else it came to be a reference without having been one.
+            old.unwrap_or(i64::MAX & !(now & !left)) & !deleted
         } else {
             old.unwrap_or(i64::MAX)
         };
@@ -277,16 +283,38 @@ impl Engine {
         Ok(found)
     }
 
-    /// Who wrote a row that dangles by a foreign key is listed. Not where a primary key does not find it: which
-    /// rows had the value once, and who had seen what then, is not remembered.
-    pub(crate) fn is_told(&self, table: &Table, key: &[u8], number: usize) -> Result<bool> {
+    /// Who wrote a row that dangles by a foreign key is listed, if it is one author's, and if it is known of the
+    /// other row who had seen what when that went: not where a primary key does not find it, and not while it
+    /// is kept out, since what keeps it out may have come later than what wrote it.
+    pub(crate) fn is_told(&self, table: &Table, key: &[u8], heads: &[Head], number: usize) -> Result<bool> {
         let foreign = &table.def.foreign_keys[number];
-        if self.table_named(&foreign.parent).is_none_or(|parent| by_key(table, foreign, &parent).is_none()) {
+        let Some(parent) = self.table_named(&foreign.parent) else { return Ok(false) };
+        if by_key(table, foreign, &parent).is_none() || !is_of_one(table, heads) {
             return Ok(false);
         }
         let sql = "SELECT told FROM _pm_dangling WHERE tid = ?1 AND key = ?2";
         let told: Option<i64> = super::value::maybe(&self.db, sql, (table.tid, key))?;
-        Ok(told.unwrap_or(0) & bit(number) != 0)
+        if told.unwrap_or(0) & bit(number) == 0 {
+            return Ok(false);
+        }
+        let same: Vec<String> = foreign
+            .columns
+            .iter()
+            .map(|(here, there)| format!("l.{} = +c.{}", quote(there), quote(here)))
+            .collect();
+        let keys = table.def.keys().enumerate();
+        let keys: Vec<String> =
+            keys.map(|(n, at)| format!("c.{} = ?{}", quote(&table.def.columns[at].name), n + 1)).collect();
+        let sql = format!(
+            "SELECT 1 FROM {} c JOIN {} l ON {} WHERE {}",
+            table.sql_name,
+            parent.limbo(),
+            same.join(" AND "),
+            keys.join(" AND ")
+        );
+        let values = read_key(key)?;
+        let params = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
+        Ok(super::value::maybe::<i64>(&self.db, &sql, params)?.is_none())
     }
 
     /// The rows that refer to one by its key, which may be gone already; `deleted` if somebody deleted it.

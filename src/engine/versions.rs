@@ -306,6 +306,11 @@ fn is_decisive(table: &Table, head: &Head) -> bool {
     head.kind == OpKind::Delete || table.def.keys().all(|at| live.contains(at))
 }
 
+/// Whether a row is as one author wrote it, and nobody contests that.
+pub(crate) fn is_of_one(table: &Table, heads: &[Head]) -> bool {
+    table.def.merge == Merge::Row && heads.iter().filter(|head| is_decisive(table, head)).count() == 1
+}
+
 /// The version that is shown where the policy is the table's.
 pub(crate) fn winning<'h>(table: &Table, heads: &'h [Head]) -> Option<&'h Head> {
     let decisive = heads.iter().filter(|head| is_decisive(table, head));

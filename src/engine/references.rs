@@ -228,7 +228,8 @@ impl Engine {
         let told = if writer.is_some_and(|head| cause.made(head)) {
             i64::MAX
         } else if writer.is_none_or(|head| cause.follows(head)) {
-            // Of what was only kept out `is_told` asks; else it came to be a reference without having been one.
+            // Whether the other row is only kept out, `is_told` looks up. Otherwise the reference has come to
+            // count just now (`note_new_parents`), by who had seen the row.
             old.unwrap_or(i64::MAX & !(now & !left)) & !deleted
         } else {
             old.unwrap_or(i64::MAX)

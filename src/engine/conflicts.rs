@@ -220,13 +220,14 @@ impl Engine {
         let mut versions = Vec::new();
         let mut kind = None;
         let mut holder = None;
-        let version = self.row_version(&table, &key, false, true)?;
+        let version = self.row_version(&table, &key, &heads, false, true)?;
         let mut contents = vec![content_of(&version)];
         if let Some((columns, found)) = self.holder(&table, &version)? {
             kind = Some(ConflictKind::Unique(columns));
             // Without a claim it was there before what made this a conflict, here folded away and there not.
-            let told = claim_of(&table, &self.heads(tid, &found)?) > 0;
-            let row = self.row_version(&table, &found, true, told)?;
+            let theirs = self.heads(tid, &found)?;
+            let told = claim_of(&table, &theirs) > 0;
+            let row = self.row_version(&table, &found, &theirs, true, told)?;
             contents.push(content_of(&row));
             versions.push(row);
             holder = Some(found);
@@ -280,7 +281,7 @@ impl Engine {
     fn dangling(&self, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
         let heads = self.heads(table.tid, &key)?;
         let told = self.is_told(table, &key, &heads, foreign)?;
-        let row = self.row_version(table, &key, true, told)?;
+        let row = self.row_version(table, &key, &heads, true, told)?;
         let foreign = &table.def.foreign_keys[foreign];
         let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();
         let kind = ConflictKind::ForeignKey(columns, foreign.parent.clone());
@@ -390,9 +391,15 @@ impl Engine {
     }
 
     /// A row as its table shows it, or as it is in limbo; with its author if that is `told`.
-    fn row_version(&self, table: &Table, key: &[u8], shown: bool, told: bool) -> Result<ConflictVersion> {
-        let heads = self.heads(table.tid, key)?;
-        let head = self.writer_of(table, &heads)?.filter(|_| told);
+    fn row_version(
+        &self,
+        table: &Table,
+        key: &[u8],
+        heads: &[Head],
+        shown: bool,
+        told: bool,
+    ) -> Result<ConflictVersion> {
+        let head = self.writer_of(table, heads)?.filter(|_| told);
         let key = read_key(key)?;
         let columns = table.column_list();
         let sql = if shown {

@@ -62,21 +62,36 @@ fn by_key(child: &Table, foreign: &ForeignKeyDef, parent: &Table) -> Option<Vec<
     if compares_alike(child, foreign, parent) { places } else { None }
 }
 
+/// How a row `c` finds the row `p` that it refers to: by the affinity and the collation there alone, as SQLite
+/// compares them.
+fn finds(foreign: &ForeignKeyDef) -> String {
+    let columns = foreign.columns.iter();
+    let same: Vec<String> =
+        columns.map(|(here, there)| format!("p.{} = +c.{}", quote(there), quote(here))).collect();
+    same.join(" AND ")
+}
+
+/// A row `c` refers to anything at all.
+fn refers(foreign: &ForeignKeyDef) -> String {
+    let columns = foreign.columns.iter();
+    columns.map(|(here, _)| format!("c.{} IS NOT NULL", quote(here))).collect::<Vec<_>>().join(" AND ")
+}
+
 /// Of a table's foreign keys, one as a bit; those from the 63rd on share the last.
 fn bit(foreign: usize) -> i64 {
     1 << foreign.min(62)
 }
 
 impl Engine {
-    /// A row's references are looked up at the end of the group. `left` and `deleted` are the foreign keys, as
+    /// A row's references are looked up at the end of the group. `gone` and `deleted` are the foreign keys, as
     /// bits, by which it refers to a row that changed or left its table, and to one that someone deleted.
-    pub(crate) fn to_check(&self, tid: i64, key: &[u8], left: i64, deleted: i64) -> Result<()> {
+    pub(crate) fn to_check(&self, tid: i64, key: &[u8], gone: i64, deleted: i64) -> Result<()> {
         self.db
             .prepare_cached(
                 "INSERT INTO temp._pm_to_check (tid, key, gone, deleted) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT DO UPDATE SET gone = gone | excluded.gone, deleted = deleted | excluded.deleted",
             )?
-            .execute((tid, key, left, deleted))?;
+            .execute((tid, key, gone, deleted))?;
         Ok(())
     }
 
@@ -168,20 +183,9 @@ impl Engine {
             // That the other row was deleted counts for those that are kept out as well.
             let places = [child.sql_name.clone(), child.limbo()];
             for place in &places[..1 + usize::from(deleted != 0)] {
-                let mut children = self.db.prepare_cached(&format!(
-                    "SELECT {} FROM {place} WHERE {}",
-                    child.def.key_list(""),
-                    matches.join(" AND ")
-                ))?;
-                let mut found = children.query(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
-                let n = child.def.keys().count();
-                while let Some(row) = found.next()? {
-                    let values = (0..n)
-                        .map(|at| row.get_ref(at).map(from_sql))
-                        .collect::<rusqlite::Result<Vec<_>>>()?;
-                    let key = child.key_of(values.into_iter())?;
-                    self.to_check(child.tid, &key, bit(number), deleted)?;
-                }
+                let sql =
+                    format!("SELECT {} FROM {place} WHERE {}", child.def.key_list(""), matches.join(" AND "));
+                self.check_all(&child, &sql, &values, (bit(number), deleted))?;
             }
         }
         drop(rows);
@@ -194,6 +198,26 @@ impl Engine {
         drop(rows);
         for sql in ["DELETE FROM temp._pm_to_check", "DELETE FROM temp._pm_left"] {
             self.db.prepare_cached(sql)?.execute([])?;
+        }
+        Ok(())
+    }
+
+    /// Checks all rows whose keys a query gives.
+    fn check_all(
+        &self,
+        child: &Table,
+        sql: &str,
+        values: &[OwnedValue],
+        (gone, deleted): (i64, i64),
+    ) -> Result<()> {
+        let mut statement = self.db.prepare_cached(sql)?;
+        let mut rows = statement.query(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
+        let n = child.def.keys().count();
+        while let Some(row) = rows.next()? {
+            let values =
+                (0..n).map(|at| row.get_ref(at).map(from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
+            let key = child.key_of(values.into_iter())?;
+            self.to_check(child.tid, &key, gone, deleted)?;
         }
         Ok(())
     }
@@ -214,12 +238,11 @@ impl Engine {
         &self,
         table: &Table,
         key: &[u8],
-        (left, deleted): (i64, i64),
+        (gone, deleted): (i64, i64),
         cause: &Cause<'_>,
     ) -> Result<()> {
         let now = self.dangles(table, key)?.into_iter().map(bit).fold(0, |all, one| all | one);
-        let sql = "SELECT told FROM _pm_dangling WHERE tid = ?1 AND key = ?2";
-        let old: Option<i64> = super::value::maybe(&self.db, sql, (table.tid, key))?;
+        let old = self.told(table, key)?;
         if now | deleted == 0 && old.is_none() {
             return Ok(());
         }
@@ -230,7 +253,7 @@ impl Engine {
         } else if writer.is_none_or(|head| cause.follows(head)) {
             // Whether the other row is only kept out, `is_told` looks up. Otherwise the reference has come to
             // count just now (`note_new_parents`), by who had seen the row.
-            old.unwrap_or(i64::MAX & !(now & !left)) & !deleted
+            old.unwrap_or(i64::MAX & !(now & !gone)) & !deleted
         } else {
             old.unwrap_or(i64::MAX)
         };
@@ -243,41 +266,42 @@ impl Engine {
         Ok(())
     }
 
+    fn told(&self, table: &Table, key: &[u8]) -> Result<Option<i64>> {
+        let sql = "SELECT told FROM _pm_dangling WHERE tid = ?1 AND key = ?2";
+        super::value::maybe(&self.db, sql, (table.tid, key))
+    }
+
+    /// Whether a row finds what it refers to in a table; `None` if it is not there, or refers to nothing.
+    fn finds_in(
+        &self,
+        place: &str,
+        table: &Table,
+        key: &[u8],
+        foreign: &ForeignKeyDef,
+    ) -> Result<Option<bool>> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM {place} p WHERE {}) FROM {} c WHERE {} AND {}",
+            finds(foreign),
+            table.sql_name,
+            table.key_match_from(0),
+            refers(foreign)
+        );
+        let values = read_key(key)?;
+        super::value::maybe(&self.db, &sql, params_from_iter(values.iter().map(|v| Bind(v.borrow()))))
+    }
+
     /// The numbers of the foreign keys by which a row refers to one that is not there.
     pub(crate) fn dangles(&self, table: &Table, key: &[u8]) -> Result<Vec<usize>> {
-        let values = read_key(key)?;
         let mut found = Vec::new();
         if !table.shows_shared() {
             return Ok(found);
         }
         for (n, foreign) in table.def.foreign_keys.iter().enumerate() {
-            if !self.table_named(&foreign.parent).is_some_and(|parent| parent.shows_shared()) {
-                continue; // Rows of tables that not all devices have are nobody else's business.
-            }
-            let set: Vec<String> =
-                foreign.columns.iter().map(|(here, _)| format!("c.{} IS NOT NULL", quote(here))).collect();
-            // Compared by the affinity and the collation there alone, as SQLite does.
-            let same: Vec<String> = foreign
-                .columns
-                .iter()
-                .map(|(here, there)| format!("p.{} = +c.{}", quote(there), quote(here)))
-                .collect();
-            let keys: Vec<String> = table
-                .def
-                .keys()
-                .enumerate()
-                .map(|(n, at)| format!("c.{} = ?{}", quote(&table.def.columns[at].name), n + 1))
-                .collect();
-            let sql = format!(
-                "SELECT 1 FROM {} c WHERE {} AND {} AND NOT EXISTS (SELECT 1 FROM main.{} p WHERE {})",
-                table.sql_name,
-                keys.join(" AND "),
-                set.join(" AND "),
-                quote(&foreign.parent),
-                same.join(" AND ")
-            );
-            let params = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
-            if super::value::maybe::<i64>(&self.db, &sql, params)?.is_some() {
+            // Rows of tables that not all devices have are nobody else's business.
+            let Some(parent) = self.table_named(&foreign.parent).filter(|t| t.shows_shared()) else {
+                continue;
+            };
+            if self.finds_in(&parent.sql_name, table, key, foreign)? == Some(false) {
                 found.push(n);
             }
         }
@@ -293,29 +317,10 @@ impl Engine {
         if by_key(table, foreign, &parent).is_none() || !is_of_one(table, heads) {
             return Ok(false);
         }
-        let sql = "SELECT told FROM _pm_dangling WHERE tid = ?1 AND key = ?2";
-        let told: Option<i64> = super::value::maybe(&self.db, sql, (table.tid, key))?;
-        if told.unwrap_or(0) & bit(number) == 0 {
+        if self.told(table, key)?.unwrap_or(0) & bit(number) == 0 {
             return Ok(false);
         }
-        let same: Vec<String> = foreign
-            .columns
-            .iter()
-            .map(|(here, there)| format!("l.{} = +c.{}", quote(there), quote(here)))
-            .collect();
-        let keys = table.def.keys().enumerate();
-        let keys: Vec<String> =
-            keys.map(|(n, at)| format!("c.{} = ?{}", quote(&table.def.columns[at].name), n + 1)).collect();
-        let sql = format!(
-            "SELECT 1 FROM {} c JOIN {} l ON {} WHERE {}",
-            table.sql_name,
-            parent.limbo(),
-            same.join(" AND "),
-            keys.join(" AND ")
-        );
-        let values = read_key(key)?;
-        let params = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
-        Ok(super::value::maybe::<i64>(&self.db, &sql, params)?.is_none())
+        Ok(self.finds_in(&parent.limbo(), table, key, foreign)? != Some(true))
     }
 
     /// The rows that refer to one by its key, which may be gone already; `deleted` if somebody deleted it.
@@ -362,29 +367,14 @@ impl Engine {
 
     /// All references of a kind that lead nowhere.
     fn check_all_children(&self, child: &Table, foreign: &ForeignKeyDef) -> Result<()> {
-        let same: Vec<String> = foreign
-            .columns
-            .iter()
-            .map(|(here, there)| format!("p.{} = +c.{}", quote(there), quote(here)))
-            .collect();
-        let set: Vec<String> =
-            foreign.columns.iter().map(|(here, _)| format!("c.{} IS NOT NULL", quote(here))).collect();
-        let mut statement = self.db.prepare_cached(&format!(
+        let sql = format!(
             "SELECT {} FROM {} c WHERE {} AND NOT EXISTS (SELECT 1 FROM main.{} p WHERE {})",
             child.def.key_list("c."),
             child.sql_name,
-            set.join(" AND "),
+            refers(foreign),
             quote(&foreign.parent),
-            same.join(" AND ")
-        ))?;
-        let mut rows = statement.query([])?;
-        let n = child.def.keys().count();
-        while let Some(row) = rows.next()? {
-            let values =
-                (0..n).map(|at| row.get_ref(at).map(from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
-            let key = child.key_of(values.into_iter())?;
-            self.to_check(child.tid, &key, 0, 0)?;
-        }
-        Ok(())
+            finds(foreign)
+        );
+        self.check_all(child, &sql, &[], (0, 0))
     }
 }

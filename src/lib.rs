@@ -6,7 +6,7 @@
 //! a peer lacks to any stream, and [`Engine::import`] verifies them, applies them in causal order and
 //! keeps every concurrent write: what cannot be merged by a rule is listed by [`Engine::conflicts`], with
 //! all its versions, until [`Engine::resolve`] closes it. Every device then has the same tables.
-//! [`kinds_of_conflict`] has an example of each kind.
+//! [`docs::conflicts`] has an example of each kind.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -58,6 +58,7 @@
 pub use packmule_core as core;
 
 pub mod carry;
+pub mod docs;
 mod engine;
 
 pub use engine::*;

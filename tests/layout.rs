@@ -1,4 +1,5 @@
-//! The order of the folders, as DESIGN §8 has it: each imports only those above it.
+//! The order of the folders, as the design page has it (`src/docs/design.md`): each imports only those
+//! above it.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 use std::path::{Path, PathBuf};

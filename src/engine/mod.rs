@@ -70,9 +70,6 @@ mod verify;
 mod versions;
 mod waits;
 
-#[doc = include_str!("CONFLICTS.md")]
-pub mod kinds_of_conflict {}
-
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -34,9 +34,6 @@ pub(crate) mod table;
 pub(crate) mod track;
 pub(crate) mod upkeep;
 
-#[doc = include_str!("CONFLICTS.md")]
-pub mod kinds_of_conflict {}
-
 use crate::engine::fleet::roster;
 use crate::engine::track::columns;
 use std::cell::OnceCell;

@@ -1,6 +1,7 @@
 //! A row's values as text and as JSON, and back from what people type.
 
 use packmule::OwnedValue;
+use packmule::core::model::{Hex, decode_hex};
 use serde_json::{Map, Value, json};
 
 /// As JSON: a BLOB as `{"hex": …}`, text that is not UTF-8 with `"text": true` too, an infinity as `{"real": …}`.
@@ -25,7 +26,7 @@ pub fn json_row(values: &[(String, OwnedValue)]) -> Value {
 
 /// Two digits a byte.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    Hex(bytes).to_string()
 }
 
 /// How many letters of a text, or bytes of a BLOB, are shown.
@@ -102,10 +103,9 @@ pub fn read(typed: &str) -> OwnedValue {
 }
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
-    if !digits.len().is_multiple_of(2) || !digits.is_ascii() {
-        return None;
-    }
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect()
+    let mut bytes = vec![0; digits.len() / 2];
+    decode_hex(digits, &mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[cfg(test)]

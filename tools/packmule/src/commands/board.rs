@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::Context;
-use crate::board::Board;
+use crate::board::Profile;
 use crate::failure::Failure;
 use crate::output::{columns, say};
 use crate::show::shown;
@@ -29,10 +29,10 @@ const FILES: &[(&str, &str, bool)] = &[
 ];
 
 /// The profile that is used: `--board`, or what the device tree says.
-pub fn profile(context: &Context<'_, '_>) -> Result<Board, Failure> {
-    let Some(name) = context.args.flag("board")? else { return Ok(Board::found().0) };
-    Board::named(name).ok_or_else(|| {
-        let known: Vec<_> = Board::all().map(|board| board.name).collect();
+pub fn profile(context: &Context<'_, '_>) -> Result<&'static Profile, Failure> {
+    let Some(name) = context.args.flag("board")? else { return Ok(Profile::found().0) };
+    Profile::named(name).ok_or_else(|| {
+        let known: Vec<_> = Profile::all().iter().map(|board| board.name).collect();
         context.args.wrong(format!("--board is one of {}, not `{name}`", known.join(", ")))
     })
 }
@@ -41,14 +41,14 @@ pub fn profile(context: &Context<'_, '_>) -> Result<Board, Failure> {
 pub fn board(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let board = profile(context)?;
     match context.args.text(0)? {
-        "" => show(context, &board),
-        "install" => install(context, &board),
+        "" => show(context, board),
+        "install" => install(context, board),
         other => Err(context.args.wrong(format!("`{other}` is not `install`"))),
     }
 }
 
-fn show(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> {
-    let (found, says) = Board::found();
+fn show(context: &mut Context<'_, '_>, board: &Profile) -> Result<(), Failure> {
+    let (found, says) = Profile::found();
     let out = &mut *context.out;
     out.document(json!({
         "board": board.name,
@@ -59,12 +59,12 @@ fn show(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> {
         "linker": board.linker,
         "static": board.is_static,
         "memory": {
-            "cache_kib": board.cache_kib,
-            "frame_bytes": board.frame_bytes,
-            "window_bytes": board.window_bytes,
-            "page_bytes": board.page_bytes,
+            "cache_kib": board.memory.cache_kib,
+            "frame_bytes": board.memory.frame_bytes,
+            "window_bytes": board.memory.window_bytes,
+            "page_bytes": board.memory.page_bytes,
         },
-        "uart": { "device": board.uart, "baud": board.baud, "baud_max": board.baud_max },
+        "uart": { "device": board.uart.device, "baud": board.uart.baud, "baud_max": board.uart.baud_max },
     }));
     let why = match (found.name == board.name, says.first()) {
         (false, _) => "as --board says".to_owned(),
@@ -73,10 +73,19 @@ fn show(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> {
     };
     let rows = [
         ("board", format!("{} ({why})", board.name)),
-        ("page cache", format!("{} KiB", board.cache_kib)),
-        ("frames", format!("{} bytes, applied {} bytes at a time", board.frame_bytes, board.window_bytes)),
-        ("pages", format!("{} bytes, in databases that are made here", board.page_bytes)),
-        ("serial line", format!("{}, {} baud, up to {}", board.uart, board.baud, board.baud_max)),
+        ("page cache", format!("{} KiB", board.memory.cache_kib)),
+        (
+            "frames",
+            format!(
+                "{} bytes, applied {} bytes at a time",
+                board.memory.frame_bytes, board.memory.window_bytes
+            ),
+        ),
+        ("pages", format!("{} bytes, in databases that are made here", board.memory.page_bytes)),
+        (
+            "serial line",
+            format!("{}, {} baud, up to {}", board.uart.device, board.uart.baud, board.uart.baud_max),
+        ),
         ("built for", format!("{}{}", board.target, if board.is_static { ", in one file" } else { "" })),
         ("tried", board.note.to_owned()),
     ];
@@ -87,7 +96,7 @@ fn show(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> {
     Ok(())
 }
 
-fn install(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> {
+fn install(context: &mut Context<'_, '_>, board: &Profile) -> Result<(), Failure> {
     let root = context.args.flag_path("root").unwrap_or(Path::new("/"));
     let program = std::env::current_exe().map_err(|e| Failure::io(root, "find this program", &e))?;
     let program = if context.args.has("root") { "/usr/bin/packmule".into() } else { shown(&program) };
@@ -98,7 +107,7 @@ fn install(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> 
             kept.push(path);
             continue;
         }
-        let text = text.replace("/usr/bin/packmule", &program).replace("/dev/serial0", board.uart);
+        let text = text.replace("/usr/bin/packmule", &program).replace("/dev/serial0", board.uart.device);
         write(&path, &text).map_err(|e| Failure::io(&path, "write it", &e))?;
         written.push(path);
     }

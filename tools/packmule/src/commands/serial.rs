@@ -260,14 +260,14 @@ fn line_options(context: &Context<'_, '_>, port: &Path) -> Result<Options, Failu
         rate.ok_or_else(wrong).map(Some)
     };
     let board = super::board::profile(context)?;
-    let baud = rate("baud")?.unwrap_or(board.baud);
+    let baud = rate("baud")?.unwrap_or(board.uart.baud);
     let baud_max = match rate("baud-max")? {
         Some(most) if most < baud => {
             return Err(args
                 .wrong(format!("--baud-max is {most}, which is below the {baud} at which the line begins")));
         }
         Some(most) => most,
-        None => board.baud_max.max(baud),
+        None => board.uart.baud_max.max(baud),
     };
     let flow = if args.flag("flow")? == Some("hardware") { Flow::Hardware } else { Flow::None };
     engine_options(context)?;

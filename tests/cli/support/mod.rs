@@ -1,6 +1,8 @@
 //! Runs the program as a person or a script does, and writes to databases as any application does.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // Tests; and not every one uses all of it.
 
+pub mod json;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

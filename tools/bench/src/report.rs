@@ -29,7 +29,7 @@ pub struct Line {
 /// A figure.
 #[derive(Clone, Copy)]
 pub enum Cell {
-    /// Nothing to be told.
+    /// Nothing to report.
     None,
     /// So many times another.
     Ratio(f64),

@@ -72,7 +72,7 @@ impl Stock {
         self.board.compact()?;
         let (sample, report) = timed(|| self.other.compact());
         let report = report?;
-        eprintln!("stock: folded {} frames, {} left", report.frames, report.frames_left);
+        eprintln!("stock: compacted away {} frames, {} left", report.frames, report.frames_left);
         self.folds.push(sample);
         Ok(())
     }

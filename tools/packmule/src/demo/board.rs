@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::sensors::Reading;
-use crate::failure::Failure;
+use crate::output::Failure;
 
 /// The application's own tables.
 pub const TABLES: &str = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT, sensor TEXT, value REAL, unit TEXT)";

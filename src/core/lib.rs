@@ -2,10 +2,10 @@
 //!
 //! | folder | what lives there | may import |
 //! |---|---|---|
-//! | [`model`] | ids, version vectors, values | nothing |
+//! | [`model`] | ids, version vectors, values; hexadecimal digits, the check sum | nothing |
 //! | [`wire`] | frames, checkpoints, certificates, records; `wire/FORMAT.md` is the format byte by byte | `model` |
 //! | [`merge`] | two versions and what their authors had seen → dominated, concurrent, winner | `model`, `wire` |
-//! | [`link`] | the serial link: a stream of bytes over a bad line, as a state machine | nothing |
+//! | [`link`] | the serial link: a stream of bytes over a bad line, as a state machine | `model` |
 #![no_std]
 #![deny(unsafe_code)]
 

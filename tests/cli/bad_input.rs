@@ -142,7 +142,7 @@ fn a_cloned_database() {
     std::fs::rename(desk.path("clone.db.pmkey"), desk.path("key")).unwrap();
     has(&desk.run("merge base.db clone.db").refused("clone.db"), &["north-", "two histories"]);
     std::fs::rename(desk.path("key"), desk.path("clone.db.pmkey")).unwrap();
-    has(&desk.run("merge base.db clone.db").ok(), &["it was a second history", "goes on as north-"]);
+    has(&desk.run("merge base.db clone.db").ok(), &["it is a fork of a device", "a new identity, north-"]);
     has(&desk.run("status clone.db").ok(), &["second history of north-", "packmule retire clone.db "]);
     has(&desk.run("status base.db").ok(), &["north-", "two histories"]);
 }

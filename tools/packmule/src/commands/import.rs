@@ -1,9 +1,8 @@
 //! Taking in: import, merge.
 
-use super::open;
-use crate::Context;
-use crate::failure::Failure;
-use crate::intake::Intake;
+use super::intake::Intake;
+use super::{Context, open};
+use crate::output::Failure;
 
 /// `packmule import`.
 pub fn import(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -19,5 +18,5 @@ fn take_in(context: &mut Context<'_, '_>, databases: bool) -> Result<(), Failure
     let mut engine = open(context)?;
     let mut intake = Intake::new(context.args.path(0), &mut engine, databases);
     intake.take_in(&context.args.paths(1))?;
-    intake.tell(context.out)
+    intake.report(context.out)
 }

@@ -1,10 +1,24 @@
-//! What is printed: lines for people, or one JSON document.
+//! What is printed: lines for people, or one JSON document; progress; why a command failed.
+//!
+//! Imports `text`, `usage`, `documents`.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | this one | standard output |
+//! | `failure` | what went wrong, in one line that says what to do |
+//! | `progress` | how far long work is, for whoever watches |
+
+mod failure;
+mod progress;
 
 use std::io::{self, BufWriter, Write};
 
-use serde_json::Value;
+use serde::Serialize;
 
-/// Where a command's results go.
+pub use failure::{Failure, engine_text};
+pub use progress::{Bar, Meter};
+
+/// Standard output, or what stands for it.
 pub struct Out<'w> {
     to: BufWriter<Box<dyn Write + 'w>>,
     /// One JSON document instead of lines.
@@ -21,7 +35,7 @@ macro_rules! say {
 pub(crate) use say;
 
 impl<'w> Out<'w> {
-    /// Prints to this.
+    /// Makes one that prints to this.
     pub fn new(to: Box<dyn Write + 'w>) -> Self {
         Self { to: BufWriter::new(to), json: false, closed: false, failed: None }
     }
@@ -40,18 +54,32 @@ impl<'w> Out<'w> {
     }
 
     /// Prints the document, if one is wanted.
-    pub fn document(&mut self, document: Value) {
-        if self.json {
-            self.write(&format!("{document:#}\n"));
+    pub fn document(&mut self, document: &impl Serialize) {
+        if !self.json || self.closed {
+            return;
+        }
+        match serde_json::to_writer_pretty(&mut self.to, document) {
+            Ok(()) => self.write("\n"),
+            Err(e) => self.record_failure(e.into()),
         }
     }
 
-    /// Nobody reads any more.
+    /// Prints the document on one line, if one is wanted: for those that come one after the other.
+    pub fn document_line(&mut self, document: &impl Serialize) {
+        if !self.json || self.closed {
+            return;
+        }
+        if let Err(e) = serde_json::to_writer(&mut self.to, document) {
+            self.record_failure(e.into());
+        }
+    }
+
+    /// Returns whether nobody reads any more.
     pub fn closed(&self) -> bool {
         self.closed
     }
 
-    /// For what is neither lines nor JSON.
+    /// Returns where bytes go that are neither lines nor JSON.
     pub fn raw(&mut self) -> &mut dyn Write {
         &mut self.to
     }
@@ -60,7 +88,7 @@ impl<'w> Out<'w> {
         if !self.closed
             && let Err(e) = self.to.write_all(text.as_bytes())
         {
-            self.note(e);
+            self.record_failure(e);
         }
     }
 
@@ -69,11 +97,11 @@ impl<'w> Out<'w> {
         if !self.closed
             && let Err(e) = self.to.flush()
         {
-            self.note(e);
+            self.record_failure(e);
         }
     }
 
-    fn note(&mut self, e: io::Error) {
+    fn record_failure(&mut self, e: io::Error) {
         self.closed = true;
         // Who closes a pipe has seen enough.
         if e.kind() != io::ErrorKind::BrokenPipe {
@@ -89,24 +117,4 @@ impl<'w> Out<'w> {
         let _ = self.to.into_parts();
         failed.map_or(Ok(()), Err)
     }
-}
-
-/// Lines of columns, as wide as they need to be.
-pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
-    let widths: Vec<usize> = (0..rows.iter().map(Vec::len).max().unwrap_or(0))
-        .map(|at| {
-            rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
-        .collect();
-    rows.iter()
-        .map(|row| {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
-            }
-            line.truncate(line.trim_end().len());
-            line
-        })
-        .collect()
 }

@@ -1,37 +1,25 @@
 //! General help, help for a command, usage lines: made from the table.
 
-use crate::args::{Command, Flag};
-use crate::commands::{COMMANDS, COMMON, HEADINGS};
-use crate::output::columns;
+use super::{COMMANDS, COMMON, Command, Flag, Group};
+use crate::text::{columns, wrap};
 
-/// A command's usage line.
+/// The headings of general help, in order.
+const HEADINGS: &[(Group, &str)] = &[
+    (Group::Devices, "Devices and trust:"),
+    (Group::Tables, "Tables:"),
+    (Group::Carry, "Carrying:"),
+    (Group::Conflicts, "Conflicts:"),
+    (Group::Look, "Looking and checking:"),
+];
+
+/// Makes a command's usage line.
 pub fn usage(command: &Command) -> String {
-    let mut parts = vec![format!("packmule {}", command.name)];
+    let mut parts = vec![format!("packmule {}", command.words)];
     if !command.operands.is_empty() {
         parts.push(command.operands.into());
     }
     parts.extend(command.flags.iter().map(|flag| format!("[{}]", flag_form(flag))));
     wrap(&parts, 13)
-}
-
-/// Words in lines of 80 letters, those after the first set in.
-fn wrap(words: &[String], indent: usize) -> String {
-    let mut text = String::new();
-    let mut width = 0;
-    for word in words {
-        let len = word.chars().count();
-        if width > 0 && width + 1 + len > 80 {
-            text.push('\n');
-            text.extend(std::iter::repeat_n(' ', indent));
-            width = indent;
-        } else if width > 0 {
-            text.push(' ');
-            width += 1;
-        }
-        text.push_str(word);
-        width += len;
-    }
-    text
 }
 
 fn flag_form(flag: &Flag) -> String {
@@ -42,13 +30,13 @@ fn flag_form(flag: &Flag) -> String {
     }
 }
 
-fn flag_lines<'a>(flags: impl Iterator<Item = &'a Flag>) -> String {
+fn flag_lines<'a>(flags: impl Iterator<Item = &'a &'static Flag>) -> String {
     let rows: Vec<Vec<String>> =
         flags.map(|flag| vec![format!("  {}", flag_form(flag)), flag.about.to_owned()]).collect();
     columns(&rows).join("\n")
 }
 
-/// Help for one command.
+/// Makes the help for one command.
 pub fn of(command: &Command) -> String {
     let about: Vec<String> = command.about.split_whitespace().map(str::to_owned).collect();
     let mut text = format!("{}\n\nusage: {}\n\n{}\n", command.summary, usage(command), wrap(&about, 0));
@@ -63,21 +51,21 @@ pub fn of(command: &Command) -> String {
     text
 }
 
-/// What `packmule --help` prints.
+/// Makes what `packmule --help` prints.
 pub fn general() -> String {
     let mut text = String::from(
         "Packmule keeps SQLite databases in step where there is no network: devices write,\n\
          bundles are carried by any means, and a base merges what they bring.\n\n\
          usage: packmule COMMAND DB ...\n",
     );
-    for heading in HEADINGS {
+    for (group, heading) in HEADINGS {
         text.push_str(&format!("\n{heading}\n"));
         let rows: Vec<Vec<String>> = COMMANDS
             .iter()
-            .filter(|command| command.group == *heading)
+            .filter(|command| command.group == *group)
             .map(|command| {
                 let operands: Vec<&str> = command.operands.split(' ').collect();
-                vec![format!("  {} {}", command.name, operands.join(" ")), command.summary.to_owned()]
+                vec![format!("  {} {}", command.words, operands.join(" ")), command.summary.to_owned()]
             })
             .collect();
         for line in columns(&rows) {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use packmule::core::model::DeviceId;
 
-use crate::failure::Failure;
-use crate::show::shown;
+use crate::output::Failure;
+use crate::text::shown;
 
 /// A file being written; gone again if it is not finished.
 pub struct Target {
@@ -25,7 +25,7 @@ impl Target {
         let replaces = may_replace(path, me)?;
         let name = path
             .file_name()
-            .ok_or_else(|| Failure::of(path, "is no name for a file: say for instance `north.pmb`"))?;
+            .ok_or_else(|| Failure::of(path, "is not a file name: give for instance `north.pmb`"))?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(".part");
@@ -47,7 +47,7 @@ impl Target {
         Ok(Self { path: path.into(), part, file, finished: false, replaces })
     }
 
-    /// What is written to.
+    /// Returns what is written to.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
@@ -76,7 +76,7 @@ impl Drop for Target {
     }
 }
 
-/// Whether an older bundle of this device is there; refuses what is anything else.
+/// Returns whether an older bundle of this device is there; refuses what is anything else.
 fn may_replace(path: &Path, me: DeviceId) -> Result<bool, Failure> {
     let found = match std::fs::metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -105,7 +105,7 @@ fn may_replace(path: &Path, me: DeviceId) -> Result<bool, Failure> {
                 "is a bundle of another device, which would be lost: choose another name, or remove it first"
             }
             None => {
-                "is there already, and is no bundle of this device: choose another name, or remove it first"
+                "is there already, and is not a bundle of this device: choose another name, or remove it first"
             }
         },
     ))

@@ -4,13 +4,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use packmule::{Engine, Error, ImportReport, label};
-use serde_json::{Value, json};
 
-use crate::failure::{Failure, engine_text, io_text};
-use crate::output::{Out, say};
-use crate::progress::Meter;
-use crate::show::{count, number, quoted, shown, waiting};
-use crate::sources::{self, Kind};
+use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
+use crate::files::sources::{self, Kind};
+use crate::output::{Failure, Meter, Out, engine_text, say};
+use crate::text::{conflicts_open, count, io_text, plural, quoted, shown, waiting};
 
 /// What is taken in, into which database.
 pub struct Intake<'a> {
@@ -25,7 +23,7 @@ pub struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    /// Into this database.
+    /// Makes an intake into this database.
     pub fn new(db: &'a Path, engine: &'a mut Engine, databases: bool) -> Self {
         Self {
             db,
@@ -38,7 +36,7 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Takes in all of them. What is given by name must be good; in a directory, what is not is stepped over.
+    /// Takes in all of them. What is given by name must be good; in a directory, a bad file is skipped.
     pub fn take_in(&mut self, given: &[&Path]) -> Result<(), Failure> {
         if given.len() > 1 {
             given.iter().try_for_each(|path| self.look_ahead(path))?;
@@ -56,7 +54,9 @@ impl<'a> Intake<'a> {
                     return failure;
                 }
                 let before = count(self.taken.len() as u64, "file");
-                failure.and(&format!("\n({before} before it had been taken in, which stays)"))
+                failure.and(&format!(
+                    "\n({before} before it had been taken in already, and what they brought stays)"
+                ))
             })?;
         }
         Ok(())
@@ -73,7 +73,7 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// What a file that was given by name is; refuses what can be nothing that is wanted.
+    /// Finds what a file is that was given by name; refuses what cannot be wanted.
     fn named_kind(&self, path: &Path) -> Result<Kind, Failure> {
         let kind = sources::kind(path).map_err(|e| Failure::io(path, "read it", &e))?;
         if kind == Kind::Database && !self.databases {
@@ -96,10 +96,10 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// An error of the database, or of the file.
+    /// Makes a failure of the database, or of the file.
     fn failure(&self, path: &Path, error: Error) -> Failure {
         match error {
-            // What there is to run on a source is about the source.
+            // A command that the reason proposes is about the source.
             Error::Source { error, .. } => Failure::engine(path, path, *error),
             error if about_database(&error) => Failure::engine(self.db, self.db, error),
             error => Failure::engine(path, self.db, error),
@@ -119,7 +119,7 @@ impl<'a> Intake<'a> {
                     continue;
                 }
             };
-            self.add_or_step_over(path, taken)?;
+            self.add_or_skip(path, taken)?;
         }
         for path in found.databases {
             if same_file(&path, self.engine.path()) {
@@ -127,7 +127,7 @@ impl<'a> Intake<'a> {
             }
             if self.databases {
                 let taken = self.database(&path);
-                self.add_or_step_over(path, taken)?;
+                self.add_or_skip(path, taken)?;
             } else {
                 self.stepped_over.push((path, "is a database: `packmule merge` takes databases in".into()));
             }
@@ -135,7 +135,7 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// A bundle is read twice, so standard input goes to a file first.
+    /// Takes in standard input. A bundle is read twice, so it goes to a file first.
     fn take_standard_input(&mut self) -> Result<(), Failure> {
         let name = Path::new("standard input");
         let folder = self.engine.path().parent().unwrap_or(Path::new("."));
@@ -158,14 +158,14 @@ impl<'a> Intake<'a> {
         self.engine.import_database(path, &mut |at| meter.show(at))
     }
 
-    fn add_or_step_over(&mut self, path: PathBuf, taken: Result<ImportReport, Error>) -> Result<(), Failure> {
+    fn add_or_skip(&mut self, path: PathBuf, taken: Result<ImportReport, Error>) -> Result<(), Failure> {
         match taken {
             Ok(report) => self.add(&path, report),
             Err(e) if about_database(&e) => {
                 return Err(Failure::engine(self.db, self.db, e));
             }
             Err(Error::Source { error, .. }) if matches!(*error, Error::NotADevice) => {
-                self.stepped_over.push((path, "is a database, but no device of Packmule".into()));
+                self.stepped_over.push((path, "is a database, but not a Packmule device".into()));
             }
             Err(Error::Source { error, .. }) => {
                 let reason = engine_text(&path, &path, &error);
@@ -193,46 +193,50 @@ impl<'a> Intake<'a> {
         self.taken.push((path.into(), report));
     }
 
-    /// Tells what was taken in. Nothing at all, where there was something, is a failure.
-    pub fn tell(self, out: &mut Out<'_>) -> Result<(), Failure> {
+    /// Prints what was taken in. Fails if that is nothing at all, where there was something.
+    pub fn report(self, out: &mut Out<'_>) -> Result<(), Failure> {
         let open = self.engine.status().map_err(|e| Failure::engine(self.db, self.db, e))?.conflicts;
         let failed = self.taken.is_empty() && !self.stepped_over.is_empty();
-        out.document(self.document(open, failed));
-        self.tell_people(open, out);
-        if failed { Err(Failure::Told(NOTHING.into())) } else { Ok(()) }
+        out.document(&self.document(open, failed));
+        self.print_files(out);
+        self.print_total(open, out);
+        if failed { Err(Failure::Reported(NOTHING.into())) } else { Ok(()) }
     }
 
-    fn tell_people(&self, open: u64, out: &mut Out<'_>) {
+    fn print_files(&self, out: &mut Out<'_>) {
         let own = label(self.engine.identity().id, Some(&self.engine.identity().name));
         for (path, report) in &self.taken {
             say!(out, "{}: {}", shown(path), summary(report));
             if let Some(name) = &report.new_identity {
+                let it = if *name == own { "this database" } else { "it" };
                 say!(
                     out,
-                    "  {} was a second history of a device, a copy or set back: it goes on as {name}, with all that it wrote; \
-                     `packmule status` tells more",
-                    if *name == own { "this database" } else { "it" }
+                    "  {it} is a fork of a device (a clone, or rolled back): it has a new identity, {name}, and keeps all \
+                     that it wrote; `packmule status` shows more"
                 );
             }
             if report.unsealed > 0 {
                 say!(
                     out,
-                    "  {} in it could not be taken in: they are not sealed, and it cannot be sealed here (its key file is not \
-                     beside it, or it cannot be written to); run `packmule seal` on that device",
-                    count(report.unsealed, "row")
+                    "  {} not sealed, and could not be taken in: the key file is not beside the database, or the database \
+                     cannot be written to; run `packmule seal` on that device",
+                    plural(report.unsealed, "row in it is", "rows in it are")
                 );
             }
         }
         for (path, reason) in &self.stepped_over {
-            say!(out, "{}: stepped over: {}", shown(path), reason.replace('\n', "\n  "));
+            say!(out, "{}: skipped: {}", shown(path), reason.replace('\n', "\n  "));
         }
         match &self.others[..] {
             [] => {}
-            [path] => say!(out, "{}: stepped over: is no bundle", shown(path)),
+            [path] => say!(out, "{}: skipped: {NOT_A_BUNDLE}", shown(path)),
             [path, ..] => {
-                say!(out, "{} and {} more: stepped over: no bundles", shown(path), self.others.len() - 1)
+                say!(out, "{} and {} more: skipped: they are not bundles", shown(path), self.others.len() - 1)
             }
         }
+    }
+
+    fn print_total(&self, open: u64, out: &mut Out<'_>) {
         if self.taken.is_empty() && self.stepped_over.is_empty() {
             say!(out, "no bundle was found: nothing was done");
             return;
@@ -243,63 +247,42 @@ impl<'a> Intake<'a> {
         if self.total.passed_over > 0 {
             say!(
                 out,
-                "{} of other devices' per-device tables were passed over: only a device made with `init --base` gathers them",
-                count(self.total.passed_over, "frame")
+                "{} of other devices' per-device tables: only a device made with `init --base` gathers them",
+                plural(self.total.passed_over, "frame is skipped, being", "frames are skipped, being")
             );
         }
-        for wait in &self.total.waits {
-            say!(out, "{}", waiting(wait));
-        }
+        self.total.waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));
         if self.total.ops_waiting > 0 {
             say!(
                 out,
-                "{} wait for a table or a column that is not here: `packmule status {}` says which",
-                count(self.total.ops_waiting, "row"),
+                "{} for a table or a column that is not here: `packmule status {}` says which",
+                plural(self.total.ops_waiting, "row waits", "rows wait"),
                 quoted(self.db)
             );
         }
-        if open > 0 {
-            let these = if open == 1 { "conflict is open" } else { "conflicts are open" };
-            say!(
-                out,
-                "{} {these}: `packmule conflicts {}` lists every version",
-                number(open),
-                quoted(self.db)
-            );
-        }
+        conflicts_open(open, self.db).into_iter().for_each(|line| out.line(&line));
     }
 
-    fn document(&self, open: u64, failed: bool) -> Value {
-        let others = self.others.iter().map(|path| (path, "is no bundle"));
-        let stepped_over: Vec<Value> = self
-            .stepped_over
-            .iter()
-            .map(|(path, reason)| (path, reason.as_str()))
-            .chain(others)
-            .map(|(path, reason)| json!({ "file": shown(path), "reason": reason }))
-            .collect();
-        let mut document = report_json(&self.total);
-        document["conflicts_open"] = json!(open);
-        document["files"] = self
-            .taken
-            .iter()
-            .map(|(path, report)| {
-                let mut file = report_json(report);
-                file["file"] = json!(shown(path));
-                if let Some(file) = file.as_object_mut() {
-                    file.remove("waits");
-                }
-                file
-            })
-            .collect();
-        document["stepped_over"] = json!(stepped_over);
-        if failed {
-            document["error"] = json!(NOTHING);
+    fn document(&self, open: u64, failed: bool) -> Imported<'_> {
+        let reason = |path: &Path, reason: &str| Reason { file: shown(path), reason: reason.into() };
+        let stepped_over = self.stepped_over.iter().map(|(path, why)| reason(path, why));
+        let others = self.others.iter().map(|path| reason(path, NOT_A_BUNDLE));
+        Imported {
+            taken: Taken::from(&self.total),
+            waits: self.total.waits.iter().map(WaitGroup::from).collect(),
+            conflicts_open: open,
+            files: self
+                .taken
+                .iter()
+                .map(|(path, report)| documents::File { file: shown(path), taken: report.into() })
+                .collect(),
+            stepped_over: stepped_over.chain(others).collect(),
+            error: failed.then_some(NOTHING),
         }
-        document
     }
 }
 
+const NOT_A_BUNDLE: &str = "is not a bundle";
 const NOTHING: &str = "nothing could be taken in: see the reason for each file";
 
 fn open(path: &Path) -> Result<File, Failure> {
@@ -310,7 +293,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
     a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
-/// Whether an error is about the database that takes in, and not about what is taken in.
+/// Returns whether an error is about the database that takes in, and not about what is taken in.
 fn about_database(error: &Error) -> bool {
     !matches!(
         error,
@@ -323,27 +306,7 @@ fn about_database(error: &Error) -> bool {
     )
 }
 
-/// A report as JSON.
-pub fn report_json(report: &ImportReport) -> Value {
-    json!({
-        "frames": report.frames,
-        "known": report.known,
-        "passed_over": report.passed_over,
-        "ops": report.ops,
-        "ops_waiting": report.ops_waiting,
-        "conflicts_opened": report.conflicts_opened,
-        "unsealed": report.unsealed,
-        "new_identity": report.new_identity,
-        "waits": report.waits.iter().map(|wait| json!({
-            "author": wait.author,
-            "frames": [wait.frames.0, wait.frames.1],
-            "missing": wait.missing,
-            "up_to": wait.up_to,
-        })).collect::<Vec<_>>(),
-    })
-}
-
-/// A report in a line.
+/// Summarises a report in a line.
 pub fn summary(report: &ImportReport) -> String {
     let mut parts = Vec::new();
     if report.frames > 0 {

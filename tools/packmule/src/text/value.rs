@@ -1,37 +1,12 @@
-//! A row's values as text and as JSON, and back from what people type.
+//! A row's values as text, and back from what people type.
 
 use packmule::OwnedValue;
-use serde_json::{Map, Value, json};
-
-/// As JSON: a BLOB as `{"hex": …}`, text that is not UTF-8 with `"text": true` too, an infinity as `{"real": …}`.
-pub fn json_of(value: &OwnedValue) -> Value {
-    match value {
-        OwnedValue::Null => Value::Null,
-        OwnedValue::Int(i) => json!(i),
-        OwnedValue::Real(r) if r.is_finite() => json!(r),
-        OwnedValue::Real(r) => json!({ "real": if *r > 0.0 { "Infinity" } else { "-Infinity" } }),
-        OwnedValue::Text(text) => match std::str::from_utf8(text) {
-            Ok(text) => json!(text),
-            Err(_) => json!({ "hex": hex(text), "text": true }),
-        },
-        OwnedValue::Blob(blob) => json!({ "hex": hex(blob) }),
-    }
-}
-
-/// Named values as a JSON object.
-pub fn json_row(values: &[(String, OwnedValue)]) -> Value {
-    Value::Object(values.iter().map(|(name, value)| (name.clone(), json_of(value))).collect::<Map<_, _>>())
-}
-
-/// Two digits a byte.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
+use packmule::core::model::{Hex, decode_hex};
 
 /// How many letters of a text, or bytes of a BLOB, are shown.
 const SHOWN: usize = 60;
 
-/// For people, in the form that [`read`] takes; long values are cut.
+/// Formats a value for people, in the form that [`read`] takes; long values are cut.
 pub fn show(value: &OwnedValue) -> String {
     match value {
         OwnedValue::Null => "NULL".into(),
@@ -49,7 +24,7 @@ pub fn show(value: &OwnedValue) -> String {
             if long > SHOWN { format!("{cut}… ({long} letters)") } else { cut }
         }
         OwnedValue::Blob(blob) => {
-            let cut = hex(&blob[..blob.len().min(SHOWN / 2)]);
+            let cut = Hex(&blob[..blob.len().min(SHOWN / 2)]);
             if blob.len() > SHOWN / 2 {
                 format!("x'{cut}'… ({} bytes)", blob.len())
             } else {
@@ -59,12 +34,12 @@ pub fn show(value: &OwnedValue) -> String {
     }
 }
 
-/// A letter, escaped if a terminal would act on it.
+/// Returns a letter, escaped if a terminal would act on it.
 fn visible(c: char) -> Vec<char> {
     if c.is_control() { c.escape_default().collect() } else { vec![c] }
 }
 
-/// What a person typed: `NULL`, `x'00ff'`, `'text'`, a number if it is written as one is shown, else text.
+/// Reads what a person typed: `NULL`, `x'00ff'`, `'text'`, a number if it is written as one is shown, else text.
 ///
 /// A number that is not in its shortest form (`007`, `1.50`) is text, which SQLite turns into a
 /// number where the column is one.
@@ -101,11 +76,11 @@ pub fn read(typed: &str) -> OwnedValue {
     }
 }
 
+/// Decodes as many bytes as there are digits for.
 fn unhex(digits: &str) -> Option<Vec<u8>> {
-    if !digits.len().is_multiple_of(2) || !digits.is_ascii() {
-        return None;
-    }
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect()
+    let mut bytes = vec![0; digits.len() / 2];
+    decode_hex(digits, &mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -133,12 +108,5 @@ mod tests {
             assert_eq!(read(&show(&value)), value, "{}", show(&value));
         }
         assert_eq!(read("x'0'"), OwnedValue::Text(b"x'0'".to_vec()));
-    }
-
-    #[test]
-    fn json_keeps_what_it_cannot_say() {
-        assert_eq!(json_of(&OwnedValue::Text(vec![0xff])), json!({ "hex": "ff", "text": true }));
-        assert_eq!(json_of(&OwnedValue::Real(f64::NEG_INFINITY)), json!({ "real": "-Infinity" }));
-        assert_eq!(json_of(&OwnedValue::Real(2.0)).to_string(), "2.0");
     }
 }

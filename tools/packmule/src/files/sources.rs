@@ -21,7 +21,7 @@ pub enum Kind {
 
 const SQLITE: &[u8; 16] = b"SQLite format 3\0";
 
-/// What a file is.
+/// Finds what a file is.
 pub fn kind(path: &Path) -> io::Result<Kind> {
     let mut first = Vec::new();
     File::open(path)?.take(16).read_to_end(&mut first)?;
@@ -64,7 +64,7 @@ fn look(entries: std::fs::ReadDir, depth: usize, found: &mut Found) {
     for entry in entries.flatten() {
         let path = entry.path();
         let unreadable =
-            |e: io::Error| (path.clone(), format!("cannot be read: {}", crate::failure::io_text(&e)));
+            |e: io::Error| (path.clone(), format!("cannot be read: {}", crate::text::io_text(&e)));
         // A link to a directory is not followed: it may lead in a circle.
         let directory = entry.file_type().is_ok_and(|t| t.is_dir());
         if directory {
@@ -90,7 +90,7 @@ fn look(entries: std::fs::ReadDir, depth: usize, found: &mut Found) {
     }
 }
 
-/// Whether a file belongs to a database beside it.
+/// Returns whether a file belongs to a database beside it.
 fn companion(path: &Path, name: &str) -> bool {
     ["-wal", "-shm", "-journal", ".pmkey", ".pmkey.new", ".pmkey.old"].iter().any(|end| {
         name.ends_with(end) && path.to_str().is_some_and(|p| Path::new(&p[..p.len() - end.len()]).is_file())

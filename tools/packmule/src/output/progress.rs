@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use crate::show::{size, span};
+use crate::text::{size, span};
 
 /// One line on standard error, written over and over; nothing where nobody watches.
 pub struct Meter {
@@ -17,17 +17,17 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter for what has this name.
+    /// Makes a meter for what has this name.
     pub fn new(name: String) -> Self {
         let now = Instant::now();
         let watched = io::stderr().is_terminal();
         Self { name, watched, started: now, phase: now, heard: now, drawn: None, verifying: true }
     }
 
-    /// Takes note of how far it is.
+    /// Draws how far it is.
     pub fn show(&mut self, at: packmule::Progress) {
         if at.verifying != self.verifying {
-            // The first that is heard of a phase comes some way into it.
+            // The first report of a phase comes some way into it.
             (self.verifying, self.phase) = (at.verifying, self.heard);
         }
         self.heard = Instant::now();
@@ -79,7 +79,7 @@ pub struct Bar {
 const WIDTH: u64 = 20;
 
 impl Bar {
-    /// A bar for the line with this name.
+    /// Makes a bar for the line with this name.
     pub fn new(name: String) -> Self {
         Self { name, watched: io::stderr().is_terminal(), drawn: None, rate: 0.0, looked: None }
     }

@@ -344,18 +344,10 @@ fn listed(conflicts: &[Conflict]) -> String {
     conflicts.iter().map(describe).collect::<Vec<_>>().join("<br>")
 }
 
-/// Under `lww` the trigger asks the system for the time, which no test can set: the list of changes is
-/// told instead.
+/// Seals what was written at this time of the world's clock.
 fn seal_at(world: &World, device: &mut Engine, ms: i64) {
     world.tick(ms);
-    let now = world.clock.load(std::sync::atomic::Ordering::Relaxed);
-    for list in rows(
-        device,
-        "SELECT name FROM sqlite_schema s WHERE name LIKE '\\_pm\\_dirty\\_%' ESCAPE '\\'
-         AND EXISTS (SELECT 1 FROM pragma_table_info(s.name) WHERE name = 'wall')",
-    ) {
-        sql(device, &format!("UPDATE {} SET wall = {now}", list.trim_matches('"')));
-    }
+    written_at(device, world.clock.load(std::sync::atomic::Ordering::Relaxed));
     device.seal().unwrap();
 }
 

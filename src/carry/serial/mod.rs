@@ -3,9 +3,11 @@
 //! | file | what lives there |
 //! |---|---|
 //! | this one | [`sync`], [`serve`]: a session on a line, from its first byte to its last |
+//! | `parting` | when an end that has said its last words may leave |
 //! | `pump` | the thread that moves bytes between port and link, and opens the port again |
 //! | `port`, `quick` | the port: for us alone, raw, left as it was found; low latency |
 
+mod parting;
 mod port;
 mod pump;
 mod quick;
@@ -22,6 +24,7 @@ use packmule_core::model::DeviceId;
 
 use super::session::{self, Progress, Session};
 use crate::engine::Engine;
+use parting::Parting;
 use pump::{Inner, Line, News};
 
 /// Flow control.
@@ -532,18 +535,15 @@ impl<'a> End<'a> {
         }
         // Who has not said its name has nothing to lose; a stranger is to hear why it is refused.
         let listens = session.peer().is_some() || matches!(why, Error::Session(_));
-        let until = Instant::now() + if listens { FAREWELL } else { FAREWELL / 10 };
-        while Instant::now() < until {
+        let mut parting = Parting::new(Instant::now(), if listens { FAREWELL } else { FAREWELL / 10 });
+        loop {
             let mut inner = self.line.lock();
             // Who has begun anew listens no more, and what begins then is not to be finished here.
-            if inner.restarted() {
+            if inner.restarted() || parting.is_over(&inner.link, Instant::now()) {
                 break;
             }
             if session.last_words().is_empty() {
                 inner.link.finish();
-                if inner.link.all_acknowledged() || inner.link.state() == State::Closed {
-                    break;
-                }
             } else {
                 let taken = inner.link.send(session.last_words());
                 session.sent(taken);
@@ -552,6 +552,9 @@ impl<'a> End<'a> {
             while inner.link.recv(&mut [0; 1024]) > 0 {}
             self.line.ring();
             drop(self.line.wait(inner, Duration::from_millis(20)));
+        }
+        if self.line.lock().link.state() == State::Closed {
+            self.say_last_words();
         }
     }
 

@@ -1,7 +1,7 @@
 //! Applying a group: its ops against the versions that are known of their rows.
 //!
 //! Groups come here in causal order, so that a new op is never dominated by one that is here
-//! already. What may contest a row is put off to `settle`, at the end of the group.
+//! already. What may contest a row is put off to `constraints`, at the end of the group.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,9 +15,9 @@ use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::log::frames;
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
-use crate::engine::merge::{blind, deferred, register};
+use crate::engine::merge::{context_free, deferred, register};
 use crate::engine::show::write::{self, Counts, Place, Writer};
-use crate::engine::show::{count, references, settle};
+use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::known::{OpDef, State};
@@ -63,7 +63,7 @@ pub(crate) fn apply_group(
                 Block::Piece(_) => {}
                 Block::Retire(device) => {
                     let goes_on = frame.head.flags.has(FrameFlags::BLIND);
-                    membership::note_retired(replica, device, Some((dev, seq)), goes_on)?;
+                    membership::record_retired(replica, device, Some((dev, seq)), goes_on)?;
                 }
                 Block::Rows { def: id, body, offset } => {
                     let def = catalog::op_def(replica, id)?;
@@ -84,7 +84,7 @@ pub(crate) fn apply_group(
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
     }
-    settle::settle(replica, &Cause { dev, first, seen: &Seen::Context(&context) })?;
+    constraints::resolve_constraints(replica, &Cause { dev, first, seen: &Seen::Context(&context) })?;
     if dev == replica.me {
         catalog::reload_catalog(replica)?; // Up to where append tables are sealed.
     }
@@ -137,13 +137,13 @@ fn apply_op(
         image: None,
     };
     if matches!(seen, Seen::Blind) && table.shows_shared() {
-        blind::meet_blind_op(replica, table, &key, &Seen::Heard(place.dev, context), def, op)?;
+        context_free::prepare_context_free(replica, table, &key, &Seen::Heard(place.dev, context), def, op)?;
     }
     let writable =
         register::register(replica, table, &key, &new, &heads::heads(replica, table.tid, &key)?, seen)?;
     if !table.shows_shared() {
         count::count(replica, table, &key, def, op, &new, seen, true)?;
-        if table.state == State::Held {
+        if table.state == State::Suspended {
             replica
                 .db
                 .prepare_cached("INSERT OR IGNORE INTO _pm_held (tid, key) VALUES (?1, ?2)")?
@@ -152,23 +152,23 @@ fn apply_op(
         counts.waiting += 1;
         return Ok(());
     }
-    let there = settle::before_change(replica, table, &key)?;
+    let there = constraints::before_change(replica, table, &key)?;
     if new.kind == OpKind::Delete && table.is_parent {
-        references::note_deleted(replica, table, &key, true)?;
+        references::record_deleted(replica, table, &key, true)?;
     }
     if new.kind == OpKind::Delete && !there {
-        references::note_changed(replica, table)?;
+        references::record_changed(replica, table)?;
     }
     count::count(replica, table, &key, def, op, &new, seen, false)?;
     if !writable {
         return Ok(());
     }
     match write::write_row(replica, writer, def, op, place) {
-        Ok(true) => settle::after_shown(replica, table, &key),
+        Ok(true) => constraints::after_shown(replica, table, &key),
         // The row to be changed is not in its table.
-        Ok(false) => deferred::put_off(replica, table.tid, &key),
+        Ok(false) => deferred::defer(replica, table.tid, &key),
         Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            deferred::put_off(replica, table.tid, &key)
+            deferred::defer(replica, table.tid, &key)
         }
         Err(e) => Err(e),
     }

@@ -3,7 +3,7 @@
 use packmule_core::model::Stream;
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{groups, waits};
+use crate::engine::apply::{groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers};
@@ -40,11 +40,11 @@ pub(crate) fn apply_waiting(replica: &Replica, report: &mut ImportReport) -> Res
 /// Applies the next group of a stream, with the group of the same seal in the other stream, if
 /// all that they need is here.
 fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportReport) -> Result<bool> {
-    let Some(next) = waits::next_group(replica, dev, stream)? else { return Ok(false) };
+    let Some(next) = pending::next_group(replica, dev, stream)? else { return Ok(false) };
     let mut groups = vec![next];
     if next.pair != 0 && (replica.identity.base || dev == replica.me) {
         let other = stream.other();
-        match waits::next_group(replica, dev, other)? {
+        match pending::next_group(replica, dev, other)? {
             // Both or neither; which of them is asked about does not matter.
             Some(pair) if pair.first == next.pair => groups.push(pair),
             _ if positions::position(replica, dev, other)?.seq >= next.pair => {}
@@ -56,7 +56,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     groups.sort_by_key(|g| g.stream.number());
     for group in &groups {
         let within = groups.len() == 2;
-        if waits::lacks(replica, dev, group, within)?.is_some() {
+        if pending::missing_dependency(replica, dev, group, within)?.is_some() {
             return Ok(false);
         }
     }
@@ -77,7 +77,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         let lamport = meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0);
         meta::set(&replica.db, "lamport", lamport.max(group.lamport))?;
         if dev == replica.me {
-            peers::note_same(replica, group.stream, group.last)?; // Others had it.
+            peers::record_common(replica, group.stream, group.last)?; // Others had it.
         }
     }
     Ok(true)

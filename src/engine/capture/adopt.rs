@@ -44,7 +44,7 @@ pub(crate) fn make_columns_plain(replica: &Replica, tid: i64, n: usize) -> Resul
     Ok(())
 }
 
-pub(crate) fn set_note(replica: &Replica, tid: i64, reason: &str) -> Result<()> {
+pub(crate) fn set_reason(replica: &Replica, tid: i64, reason: &str) -> Result<()> {
     replica.db.execute("UPDATE _pm_table SET note = ?2 WHERE tid = ?1", (tid, reason))?;
     catalog::reload_catalog(replica)
 }

@@ -21,7 +21,7 @@ use crate::engine::capture::{adopt, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::heads::{self, Stamp};
-use crate::engine::merge::{blind, counters, deferred, versions};
+use crate::engine::merge::{context_free, counters, deferred, versions};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -31,7 +31,7 @@ use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// Notes what a definition declares. Whether that adds anything.
-pub(crate) fn note_declared(
+pub(crate) fn record_declared(
     replica: &Replica,
     tid: i64,
     def: &TableDef,
@@ -70,14 +70,14 @@ pub(crate) fn note_declared(
             )?
             .execute((tid, what, &name, stamp.dev, stamp.seq, stamp.lamport, value, id.0))?;
         if what == what::UNIQUE {
-            level_claims(replica, tid, stamp)?;
+            equalise_claims(replica, tid, stamp)?;
         }
     }
     Ok(any)
 }
 
 /// The rows that the author of a UNIQUE had seen have claimed their values before it, all alike.
-fn level_claims(replica: &Replica, tid: i64, stamp: &Stamp<'_>) -> Result<()> {
+fn equalise_claims(replica: &Replica, tid: i64, stamp: &Stamp<'_>) -> Result<()> {
     let authors = replica
         .db
         .prepare_cached("SELECT DISTINCT dev FROM _pm_head WHERE tid = ?1 AND claim > 0")?
@@ -99,7 +99,7 @@ fn level_claims(replica: &Replica, tid: i64, stamp: &Stamp<'_>) -> Result<()> {
 }
 
 /// Makes the table here what was declared. `waited` are the columns that waited before.
-pub(crate) fn settle_declared(replica: &Replica, tid: i64, waited: &Columns) -> Result<()> {
+pub(crate) fn apply_declarations(replica: &Replica, tid: i64, waited: &Columns) -> Result<()> {
     catalog::reload_catalog(replica)?;
     let table = catalog::table(replica, tid)?;
     if !table.shows_shared() {
@@ -111,11 +111,11 @@ pub(crate) fn settle_declared(replica: &Replica, tid: i64, waited: &Columns) -> 
         let first = catalog::op_def(replica, first.def)?;
         (def.merge, def.policy) = (first.def.merge, first.def.policy);
     }
-    tell_of_merges(replica, &table, "", &merges)?;
+    notice_of_merges(replica, &table, "", &merges)?;
     let mut retyped = Vec::new();
     for (at, column) in def.columns.iter_mut().enumerate().filter(|(_, c)| c.key == 0) {
         let rules = declared::declared(replica, tid, what::RULE, &column.name)?;
-        tell_of_merges(replica, &table, &column.name, &rules)?;
+        notice_of_merges(replica, &table, &column.name, &rules)?;
         if was_counter(replica, tid, &column.name)? {
             column.merge = ColumnMerge::Counter;
         } else if let Some(first) = rules.first() {
@@ -152,10 +152,10 @@ pub(crate) fn settle_declared(replica: &Replica, tid: i64, waited: &Columns) -> 
         adopt::remember_schema(replica)?;
     }
     for at in new_counters {
-        count_anew(replica, &table, at)?;
+        recount(replica, &table, at)?;
     }
     if changed || !waited.clone().minus(&table.waiting).is_empty() {
-        deferred::put_off_all(replica, tid)?;
+        deferred::defer_all(replica, tid)?;
     }
     Ok(())
 }
@@ -167,7 +167,7 @@ fn was_counter(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
 }
 
 /// Says how devices want a table to merge differently, and which of them has its way.
-fn tell_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[Declared]) -> Result<()> {
+fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[Declared]) -> Result<()> {
     let [first, others @ ..] = declared else { return Ok(()) };
     if others.is_empty() {
         return Ok(());
@@ -204,14 +204,14 @@ fn retype(
     watch::remove_triggers(replica, table.tid)?;
     replica.db.execute_batch("SAVEPOINT _pm_retype")?;
     for column in columns.iter().map(|at| &def.columns[*at]) {
-        let limbo = format!(
+        let quarantine_table = format!(
             "ALTER TABLE {0} DROP COLUMN {1}; ALTER TABLE {0} ADD COLUMN {2};",
-            table.limbo(),
+            table.quarantine_table(),
             value::quote(&column.name),
-            def.limbo_sql(column)
+            def.quarantine_sql(column)
         );
         let replaced = replace_column(replica, &def.name, def, column);
-        if let Err(e) = replaced.and_then(|()| Ok(replica.db.execute_batch(&limbo)?)) {
+        if let Err(e) = replaced.and_then(|()| Ok(replica.db.execute_batch(&quarantine_table)?)) {
             let Error::Sqlite(e) = e else { return Err(e) };
             if !matches!(
                 e.sqlite_error_code(),
@@ -266,8 +266,8 @@ pub(crate) fn replace_column(
 }
 
 /// A column became a counter: the versions that are remembered said what it was.
-fn count_anew(replica: &Replica, table: &Table, column: usize) -> Result<()> {
-    for key in blind::remembered_keys(replica, table.tid)? {
+fn recount(replica: &Replica, table: &Table, column: usize) -> Result<()> {
+    for key in context_free::remembered_keys(replica, table.tid)? {
         for head in heads::heads(replica, table.tid, &key)? {
             let speaks = head.kind == OpKind::Delete || head.live(table.def.columns.len()).contains(column);
             let values = if speaks { versions::values(replica, table, &head)? } else { Vec::new() };

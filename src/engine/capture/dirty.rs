@@ -36,7 +36,7 @@ pub(crate) fn extra_columns(table: &Table) -> Vec<String> {
     }
     names.extend((0..masks(table)).map(|n| format!("m{n}")));
     names.extend(def.counters().iter().map(|at| format!("c{at}")));
-    if def.needs_image() {
+    if def.needs_baseline() {
         names.extend((0..def.columns.len()).map(|at| format!("i{at}")));
     }
     names
@@ -81,7 +81,7 @@ pub(crate) fn extra_values(table: &Table, event: &Event, changed: &dyn Fn(usize)
             _ => "NULL".into(),
         });
     }
-    if def.needs_image() {
+    if def.needs_baseline() {
         values.extend(def.columns.iter().map(|c| match event {
             Event::Gone(row) => format!("{row}.{}", value::quote(&c.name)),
             _ => "NULL".into(),
@@ -122,11 +122,11 @@ pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
     columns.extend(extra_columns(table));
     make_list(replica, &table.dirty(), &columns)?;
     if def.mode == Mode::Shared {
-        let columns: Vec<String> = def.columns.iter().map(|c| def.limbo_sql(c)).collect();
-        make_list(replica, &table.limbo(), &columns)?;
-        let limbo = table.limbo();
+        let columns: Vec<String> = def.columns.iter().map(|c| def.quarantine_sql(c)).collect();
+        make_list(replica, &table.quarantine_table(), &columns)?;
+        let quarantine_table = table.quarantine_table();
         replica.db.execute_batch(&format!(
-            "CREATE UNIQUE INDEX IF NOT EXISTS {limbo}_key ON {limbo} ({})",
+            "CREATE UNIQUE INDEX IF NOT EXISTS {quarantine_table}_key ON {quarantine_table} ({})",
             def.key_list("")
         ))?;
     }

@@ -5,7 +5,7 @@ use packmule_core::wire::{DefId, Mode};
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::watch::{self, note};
-use crate::engine::capture::{adopt, declare, dirty, unite};
+use crate::engine::capture::{adopt, declare, dirty, merge_definitions};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::heads::{self, Stamp};
@@ -36,7 +36,7 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
         return Ok(noticed);
     }
     for table in catalog::tables(replica) {
-        if !matches!(table.state, State::Tracked | State::Held) {
+        if !matches!(table.state, State::Tracked | State::Suspended) {
             continue;
         }
         match notice_changes_of(replica, &table, &mut noticed)? {
@@ -46,7 +46,7 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
                     (table.tid, reason),
                 )?;
             }
-            None if table.state == State::Held => noticed.released.push(table.tid),
+            None if table.state == State::Suspended => noticed.released.push(table.tid),
             None => {}
         }
     }
@@ -59,7 +59,7 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
 }
 
 /// A table that is shared here is per-device elsewhere, or the other way round.
-fn tell_of_modes(replica: &Replica, dev: i64, table: &Table, theirs: &TableDef) -> Result<()> {
+fn notice_of_modes(replica: &Replica, dev: i64, table: &Table, theirs: &TableDef) -> Result<()> {
     let word = |def: &TableDef| if def.mode == Mode::Shared { "shared" } else { "per-device" };
     let what = format!(
         "table `{}` is {} here and {} on {}: neither gets the other's rows; untrack it on one of them, and track it \
@@ -73,7 +73,7 @@ fn tell_of_modes(replica: &Replica, dev: i64, table: &Table, theirs: &TableDef) 
 }
 
 /// Why a table must be held: it was changed in a way that other devices cannot follow.
-fn why_held(replica: &Replica, table: &Table, now: &TableDef) -> Result<Option<String>> {
+fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Option<String>> {
     let def = &table.def;
     let back = "until then its rows wait, here and from other devices, and nothing is lost; or run \
                 `packmule untrack` and `packmule track` to begin anew";
@@ -176,10 +176,10 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         Err(e) => return Err(e),
     };
     let kinds = changed_kinds(replica, table, &mut now)?;
-    if let Some(reason) = why_held(replica, table, &now)? {
+    if let Some(reason) = why_suspended(replica, table, &now)? {
         return Ok(Some(reason));
     }
-    if table.state == State::Held {
+    if table.state == State::Suspended {
         replica.db.execute("UPDATE _pm_table SET state = 1, note = NULL WHERE tid = ?1", [table.tid])?;
         catalog::reload_catalog(replica)?;
     }
@@ -229,7 +229,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     }
     if outdated && intact {
         // A unique index that the triggers did not know may have made a REPLACE remove rows.
-        note_missing(replica, table)?;
+        record_missing(replica, table)?;
     }
     if !intact {
         // The table was made anew. What was deleted meanwhile nobody noted.
@@ -237,7 +237,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
             "table `{name}` was made anew here: all its rows were taken in again; rows deleted at that moment stay on other devices"
         );
         meta::notice(&replica.db, &what, replica.now())?;
-        note_rows(replica, table, &Columns::all(def.columns.len()), "1")?;
+        record_rows(replica, table, &Columns::all(def.columns.len()), "1")?;
     } else if !table.def.append {
         // Triggers did not know these columns: a row that differs from the default was written to.
         for column in &added {
@@ -245,7 +245,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
             let default = value::literal(&column.constant());
             let differs = format!("typeof({c}) <> typeof({default}) OR {c} IS NOT {default} COLLATE BINARY");
             let at = def.column(&column.name).into_iter().collect();
-            note_rows(replica, table, &at, &differs)?;
+            record_rows(replica, table, &at, &differs)?;
         }
     }
     Ok(None)
@@ -274,7 +274,7 @@ fn notice_dropped_uniques(replica: &Replica, def: &TableDef, now: &TableDef) -> 
 }
 
 /// Notes rows as updated in these columns.
-fn note_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &str) -> Result<()> {
+fn record_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &str) -> Result<()> {
     let masks = dirty::mask_values(table, columns);
     let counters = table.counters.iter().map(|at| (format!(", c{at}"), ", 0".to_owned()));
     let masks = masks.iter().enumerate().map(|(n, mask)| (format!(", m{n}"), format!(", {mask}")));
@@ -283,7 +283,7 @@ fn note_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &st
         &format!(
             "INSERT INTO {} ({}{names}) SELECT {}, {}{values} FROM {} WHERE {condition}",
             table.dirty(),
-            table.note_columns(),
+            table.change_columns(),
             table.def.key_list(""),
             note::UPDATE_UNIQUE,
             table.sql_name
@@ -294,7 +294,7 @@ fn note_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &st
 }
 
 /// Notes rows that should be there by what is remembered of them, and are not.
-fn note_missing(replica: &Replica, table: &Table) -> Result<()> {
+fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
     if !table.shows_shared() {
         return Ok(());
     }
@@ -316,7 +316,7 @@ fn note_missing(replica: &Replica, table: &Table) -> Result<()> {
             let sql = format!(
                 "INSERT INTO {} ({}) VALUES ({}, {})",
                 table.dirty(),
-                table.note_columns(),
+                table.change_columns(),
                 marks.join(", "),
                 note::MAYBE_GONE
             );
@@ -333,14 +333,15 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let new = catalog::table_named(replica, &def.name).is_none();
     let tid = catalog::keep_def(replica, &def, id, body)?;
     let waited = catalog::table(replica, tid)?.waiting.clone();
-    let declared =
-        stream == Stream::Shared && def.declares() && declare::note_declared(replica, tid, &def, id, stamp)?;
-    make_or_unite(replica, stream, stamp.dev, tid, &def, new)?;
-    if declared { declare::settle_declared(replica, tid, &waited) } else { Ok(()) }
+    let declared = stream == Stream::Shared
+        && def.declares()
+        && declare::record_declared(replica, tid, &def, id, stamp)?;
+    make_or_merge(replica, stream, stamp.dev, tid, &def, new)?;
+    if declared { declare::apply_declarations(replica, tid, &waited) } else { Ok(()) }
 }
 
 /// Makes the table of a definition, or unites it with the one that is here.
-fn make_or_unite(
+fn make_or_merge(
     replica: &Replica,
     stream: Stream,
     dev: i64,
@@ -363,9 +364,9 @@ fn make_or_unite(
                 } else {
                     "a table of this name is here and not tracked; track it to take them in"
                 };
-                adopt::set_note(replica, tid, reason)
+                adopt::set_reason(replica, tid, reason)
             } else if let Some(reason) = def.ungatherable() {
-                adopt::set_note(replica, tid, reason)
+                adopt::set_reason(replica, tid, reason)
             } else if gathers {
                 make_gathering(replica, def)?;
                 gather(replica, tid, &def.name)
@@ -382,9 +383,9 @@ fn make_or_unite(
             }
         }
         State::Tracked | State::Gathered if table.def.mode == def.mode => {
-            unite::unite(replica, dev, tid, def)
+            merge_definitions::merge_definition(replica, dev, tid, def)
         }
-        State::Tracked => tell_of_modes(replica, dev, &table, def),
+        State::Tracked => notice_of_modes(replica, dev, &table, def),
         _ => Ok(()),
     }
 }

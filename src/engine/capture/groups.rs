@@ -14,7 +14,7 @@ use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Seen, Stamp};
 use crate::engine::merge::{deferred, versions};
-use crate::engine::show::settle;
+use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
@@ -64,7 +64,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
     if streams == [false; 2] {
         return Ok(report);
     }
-    if peers::is_set_back(replica)? {
+    if peers::is_rolled_back(replica)? {
         let nothing_but_answer = options.answer && options.retire.is_none();
         return if nothing_but_answer { Ok(report) } else { Err(Error::SetBack) };
     }
@@ -106,13 +106,16 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         positions::set_position(replica, replica.me, stream, position)?;
         if let (Stream::Shared, Some(device)) = (stream, options.retire) {
             let goes_on = options.flags.has(FrameFlags::BLIND);
-            membership::note_retired(replica, device, Some((replica.me, position.seq)), goes_on)?;
+            membership::record_retired(replica, device, Some((replica.me, position.seq)), goes_on)?;
         }
     }
     catalog::reload_catalog(replica)?;
     if options.without.is_empty() {
         // What is left must be told before its row is put together anew.
-        settle::settle(replica, &Cause { dev: replica.me, first: firsts[0], seen: &Seen::All })?;
+        constraints::resolve_constraints(
+            replica,
+            &Cause { dev: replica.me, first: firsts[0], seen: &Seen::All },
+        )?;
     }
     Ok(report)
 }
@@ -129,7 +132,7 @@ pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptio
 
 /// How many notes of writes there are, and rows of an append table; each counted up to `most`.
 pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
-    if !matches!(table.state, State::Tracked | State::Held) {
+    if !matches!(table.state, State::Tracked | State::Suspended) {
         return Ok(0);
     }
     let mut n: u64 = replica
@@ -144,7 +147,7 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u6
                 "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {id} > ?1 LIMIT ?2)",
                 table.sql_name
             ))?
-            .query_row((table.appended, most), |row| row.get::<_, u64>(0))?;
+            .query_row((table.high_water, most), |row| row.get::<_, u64>(0))?;
     }
     Ok(n)
 }
@@ -163,7 +166,7 @@ pub(crate) fn seal_table(
     if options.take_in == Some(table.def.name.as_str()) {
         seal_all(replica, &reader, group, options)?;
     } else if table.def.append {
-        seal_appended(replica, &reader, group)?;
+        seal_above_mark(replica, &reader, group)?;
     }
     seal_dirty(replica, &reader, group, options)
 }
@@ -179,7 +182,7 @@ pub(crate) fn seal_def(
     if let Some(table) = catalog::table_named(replica, &def.name).filter(|_| def.declares()) {
         let decides = options.declare.is_some();
         let stamp = Stamp { dev: replica.me, seq, lamport: group.lamport, seen: &Seen::All, decides };
-        declare::note_declared(replica, table.tid, def, id, &stamp)?;
+        declare::record_declared(replica, table.tid, def, id, &stamp)?;
     }
     Ok(())
 }
@@ -211,7 +214,7 @@ pub(crate) fn seal_all(
 }
 
 /// The rows after the last one that was sealed.
-pub(crate) fn seal_appended(
+pub(crate) fn seal_above_mark(
     replica: &Replica,
     reader: &RowReader<'_>,
     group: &mut GroupWriter<'_>,
@@ -220,8 +223,8 @@ pub(crate) fn seal_appended(
     let id = table.def.key_list("");
     let sql = format!("SELECT {} FROM {} WHERE {id} > ?1 ORDER BY {id}", reader.columns, table.sql_name);
     let mut statement = replica.db.prepare_cached(&sql)?;
-    let mut rows = statement.query([table.appended])?;
-    let mut last = table.appended;
+    let mut rows = statement.query([table.high_water])?;
+    let mut last = table.high_water;
     while let Some(row) = rows.next()? {
         ops::seal_row(replica, reader, group, row, &Change::default(), &Seen::All)?;
         last = reader.integer_key(row)?;
@@ -282,7 +285,7 @@ pub(crate) fn seal_dirty(
                 let anew = lacking || notes & (note::INSERT | note::RESOLVED) != 0;
                 // An insert of a row that is known is told as its update, where the whole row
                 // travels in either; a counter's or a cell's update is something else.
-                let as_insert = lacking || notes & note::INSERT != 0 && (!known || table.needs_image());
+                let as_insert = lacking || notes & note::INSERT != 0 && (!known || table.needs_baseline());
                 change.kind = if as_insert { OpKind::Insert } else { OpKind::Update };
                 if table.unique && notes & !(note::UPDATE | note::MAYBE_GONE) == 0 {
                     change.claim = Some(versions::claim_of(table, &heads));
@@ -310,7 +313,7 @@ pub(crate) fn seal_dirty(
             None => {
                 change.kind = OpKind::Delete;
                 // What came and went unseen while the row itself was parked is not its end.
-                if notes & note::RESOLVED != 0 || !deferred::is_parked(replica, table.tid, &key)? {
+                if notes & note::RESOLVED != 0 || !deferred::is_quarantined(replica, table.tid, &key)? {
                     change.heads = Some(heads);
                     ops::seal_delete(replica, reader, group, &values, &change, &seen())?;
                 }

@@ -11,7 +11,7 @@
 //! | `declare` | what comes of declarations that differ |
 //! | `groups` | one group of frames, of everything that was noted |
 //! | `redeclare` | a declaration of our own, sealed |
-//! | `unite` | definitions of several devices made one |
+//! | `merge_definitions` | definitions of several devices made one |
 //! | `evolve` | tables that the application changed, and what others declare |
 //! | `seal` | the seal: schema changes first, then the groups |
 
@@ -20,8 +20,8 @@ pub(crate) mod declare;
 pub(crate) mod dirty;
 pub(crate) mod evolve;
 pub(crate) mod groups;
+pub(crate) mod merge_definitions;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
 pub(crate) mod seal;
-pub(crate) mod unite;
 pub(crate) mod watch;

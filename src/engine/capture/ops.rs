@@ -12,7 +12,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::log::writer::GroupWriter;
 use crate::engine::merge::heads::{self, Head, Seen};
 use crate::engine::merge::register;
-use crate::engine::show::{count, references, settle};
+use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
@@ -91,7 +91,7 @@ pub(crate) fn seal_delete(
     }
     let n = table.def.columns.len();
     let mut image: Option<Vec<OwnedValue>> = None;
-    if table.needs_image() {
+    if table.needs_baseline() {
         let columns: Vec<String> = (0..n).map(|at| format!("i{at}")).collect();
         let same: Vec<String> = (1..=keys.len()).map(|n| format!("k{n} = ?{n}")).collect();
         let sql = format!(
@@ -199,11 +199,11 @@ fn seal_values(
         columns: change.columns.as_ref().map(|_| carried.iter().copied().collect()),
         image: None,
     };
-    settle::before_change(replica, table, &key)?;
+    constraints::before_change(replica, table, &key)?;
     if table.is_parent {
-        references::note_changed(replica, table)?;
+        references::record_changed(replica, table)?;
         if head.kind == OpKind::Delete {
-            references::note_deleted(replica, table, &key, true)?;
+            references::record_deleted(replica, table, &key, true)?;
         }
     }
     let old = match &change.heads {
@@ -220,7 +220,7 @@ fn seal_values(
         let counted: Vec<_> = table.counters.iter().filter_map(numbers).collect();
         count::count_values(replica, table, &key, &counted, &new, seen, true)?;
     }
-    settle::after_shown(replica, table, &key)
+    constraints::after_shown(replica, table, &key)
 }
 
 /// Whether the key can travel; if not, says so in a notice, since the rest must go on.

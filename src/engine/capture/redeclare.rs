@@ -8,7 +8,7 @@ use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::positions;
 use crate::engine::merge::heads::{Cause, Seen};
-use crate::engine::show::settle;
+use crate::engine::show::constraints;
 use crate::engine::table::catalog;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::Table;
@@ -47,8 +47,8 @@ pub(crate) fn declare(replica: &Replica, tid: i64, mut def: TableDef) -> Result<
     let flags = FrameFlags::RESOLUTION;
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     groups::seal_groups(replica, SealOptions { flags, declare: Some(&def), ..SealOptions::default() })?;
-    declare::settle_declared(replica, tid, &waited)?;
-    settle::settle(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+    declare::apply_declarations(replica, tid, &waited)?;
+    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
 }
 
 /// Declares that a column is so, for all: a frame that settles what others declared.

@@ -8,12 +8,12 @@ use packmule_core::wire::FrameFlags;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
-use crate::engine::capture::{evolve, redeclare, unite};
+use crate::engine::capture::{evolve, merge_definitions, redeclare};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions;
 use crate::engine::merge::heads::{Cause, Seen};
-use crate::engine::merge::{blind, deferred};
-use crate::engine::show::settle;
+use crate::engine::merge::{context_free, deferred};
+use crate::engine::show::constraints;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -40,7 +40,7 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
 /// A table that was held is as it was: what was written meanwhile, here and elsewhere, comes together.
 fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let before = catalog::table(replica, tid)?;
-    unite::unite_all(replica, tid, &before.def)?;
+    merge_definitions::merge_definitions(replica, tid, &before.def)?;
     let table = catalog::table(replica, tid)?;
     let held = replica
         .db
@@ -62,13 +62,13 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let mut report = groups::seal_groups(replica, SealOptions { without: &both, ..options })?;
     if !both.is_empty() {
         // Who wrote to these rows here did not see what others wrote to them meanwhile.
-        blind::gather_unshown(replica, &*catalog::table(replica, tid)?, &both)?;
-        let blind = groups::seal_groups(replica, SealOptions { flags: FrameFlags::BLIND, ..options })?;
-        report.frames += blind.frames;
-        report.ops += blind.ops;
+        context_free::remember_unshown(replica, &*catalog::table(replica, tid)?, &both)?;
+        let context_free = groups::seal_groups(replica, SealOptions { flags: FrameFlags::BLIND, ..options })?;
+        report.frames += context_free.frames;
+        report.ops += context_free.ops;
     }
-    deferred::put_off_all(replica, tid)?;
-    settle::settle(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+    deferred::defer_all(replica, tid)?;
+    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
     replica.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [tid])?;
     Ok(report)
 }

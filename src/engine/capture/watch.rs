@@ -117,7 +117,7 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
     let source = table;
     // By name: columns were added to the list as they were needed, and more may be there than are now.
     let names: Vec<String> =
-        std::iter::once(table.note_columns()).chain(dirty::extra_columns(table)).collect();
+        std::iter::once(table.change_columns()).chain(dirty::extra_columns(table)).collect();
     let list = format!("{} ({})", table.dirty(), names.join(", "));
     let [insert, update, delete, replace, displace] = trigger_names(tid);
     let table = value::quote(&def.name);

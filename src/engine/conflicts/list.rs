@@ -93,7 +93,7 @@ pub(crate) struct Open {
     /// The row's versions, as in the log.
     pub heads: Vec<Head>,
     /// Of a `unique` conflict: the key of the row that has the value.
-    pub holder: Option<Vec<u8>>,
+    pub blocking: Option<Vec<u8>>,
 }
 
 /// Every open conflict with every version.
@@ -111,7 +111,7 @@ pub(crate) fn open_conflicts(replica: &Replica) -> Result<u64> {
         )?
         .query_row([], |row| row.get(0))?;
     for (tid, key) in references::pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
-        n += u64::from(!references::dangles(replica, &*catalog::table(replica, tid)?, &key)?.is_empty());
+        n += u64::from(!references::orphaned_by(replica, &*catalog::table(replica, tid)?, &key)?.is_empty());
     }
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
         n += (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)).count() as u64;
@@ -132,12 +132,12 @@ pub(crate) fn open_list(replica: &Replica) -> Result<Vec<Open>> {
         replica,
         "SELECT tid, key FROM _pm_parked JOIN _pm_table USING (tid) WHERE state = 1",
     )? {
-        all.push(parked(replica, tid, key)?);
+        all.push(quarantined(replica, tid, key)?);
     }
     for (tid, key) in references::pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
         let table = catalog::table(replica, tid)?;
-        if let Some(foreign) = references::dangles(replica, &table, &key)?.first() {
-            all.push(dangling(replica, &table, key, *foreign)?);
+        if let Some(foreign) = references::orphaned_by(replica, &table, &key)?.first() {
+            all.push(orphan(replica, &table, key, *foreign)?);
         }
     }
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
@@ -158,7 +158,7 @@ fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     let n = table.def.columns.len();
     let heads = heads::heads(replica, tid, &key)?;
     let judgement = versions::judge_versions(replica, &table, &heads)?;
-    let parked = deferred::is_parked(replica, tid, &key)?;
+    let quarantined = deferred::is_quarantined(replica, tid, &key)?;
     let mut contents: Vec<Vec<u8>> = Vec::new();
     let mut versions = Vec::new();
     let mut taking_part: Vec<&Head> = Vec::new();
@@ -195,7 +195,7 @@ fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
         taking_part.push(head);
         if !contents.contains(&content) {
             contents.push(content);
-            versions.push(version(replica, &table, head, versions.is_empty() && !parked)?);
+            versions.push(version(replica, &table, head, versions.is_empty() && !quarantined)?);
         }
     }
     let kind = if deletes {
@@ -208,15 +208,15 @@ fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     make(replica, &table, key, kind, versions, contents, heads, None)
 }
 
-fn parked(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
+fn quarantined(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     let table = catalog::table(replica, tid)?;
     let heads = heads::heads(replica, tid, &key)?;
     let mut versions = Vec::new();
     let mut kind = None;
-    let mut holder = None;
+    let mut blocking = None;
     let version = row_version(replica, &table, &key, &heads, false, true)?;
     let mut contents = vec![content_of(&version)];
-    if let Some((columns, found)) = holder_of(replica, &table, &version)? {
+    if let Some((columns, found)) = blocking_row(replica, &table, &version)? {
         kind = Some(ConflictKind::Unique(columns));
         // Without a claim it was there before what made this a conflict, here folded away and there not.
         let theirs = heads::heads(replica, tid, &found)?;
@@ -224,7 +224,7 @@ fn parked(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
         let row = row_version(replica, &table, &found, &theirs, true, told)?;
         contents.push(content_of(&row));
         versions.push(row);
-        holder = Some(found);
+        blocking = Some(found);
     }
     versions.insert(0, version);
     let kind = match kind {
@@ -238,11 +238,11 @@ fn parked(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
             ConflictKind::Check(reason.unwrap_or_default())
         }
     };
-    make(replica, &table, key, kind, versions, contents, heads, holder)
+    make(replica, &table, key, kind, versions, contents, heads, blocking)
 }
 
 /// The first UNIQUE of the definition by which a version clashes with a shown row, and that row.
-fn holder_of(
+fn blocking_row(
     replica: &Replica,
     table: &Table,
     version: &ConflictVersion,
@@ -275,9 +275,9 @@ fn holder_of(
     Ok(None)
 }
 
-fn dangling(replica: &Replica, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
+fn orphan(replica: &Replica, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
     let heads = heads::heads(replica, table.tid, &key)?;
-    let told = references::is_told(replica, table, &key, &heads, foreign)?;
+    let told = references::is_attributed(replica, table, &key, &heads, foreign)?;
     let row = row_version(replica, table, &key, &heads, true, told)?;
     let foreign = &table.def.foreign_keys[foreign];
     let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();
@@ -314,7 +314,7 @@ fn make(
     versions: Vec<ConflictVersion>,
     mut contents: Vec<Vec<u8>>,
     heads: Vec<Head>,
-    holder: Option<Vec<u8>>,
+    blocking: Option<Vec<u8>>,
 ) -> Result<Open> {
     contents.sort();
     let mut hash = Sha256::new();
@@ -335,7 +335,7 @@ fn make(
         kind,
         versions,
     };
-    Ok(Open { conflict, tid: table.tid, key, heads, holder })
+    Ok(Open { conflict, tid: table.tid, key, heads, blocking })
 }
 
 /// A version as it is in the log, with its large values put together. Of a part of a row, the
@@ -380,7 +380,7 @@ fn row_version(
     let sql = if shown {
         table.select_sql(&columns)
     } else {
-        format!("SELECT {columns} FROM {} WHERE {}", table.limbo(), table.key_match_from(0))
+        format!("SELECT {columns} FROM {} WHERE {}", table.quarantine_table(), table.key_match_from(0))
     };
     let mut statement = replica.db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(key.iter().map(|v| Bind(v.borrow()))))?;

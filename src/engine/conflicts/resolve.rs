@@ -11,7 +11,7 @@ use crate::engine::conflicts::list::{self, ConflictKind, Open};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::{compose, deferred, versions};
-use crate::engine::show::{limbo, triggers, write};
+use crate::engine::show::{quarantine, triggers, write};
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
@@ -117,22 +117,22 @@ fn close_schema(
 
 /// Of two rows that claim one value, one is kept.
 fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, device: DeviceId) -> Result<()> {
-    let [parked, holder] = &open.conflict.versions[..] else {
+    let [quarantined, blocking] = &open.conflict.versions[..] else {
         return Err(Error::damaged("a unique conflict without two rows"));
     };
-    if [parked.device, holder.device] == [Some(device); 2] {
+    if [quarantined.device, blocking.device] == [Some(device); 2] {
         return Err(Error::CannotResolve {
             reason: "both rows are of that device: use --set COLUMN=VALUE for the row that is kept out, or --delete it".into(),
         });
     }
-    if parked.device == Some(device) {
-        if let Some(holder) = &open.holder {
-            delete_resolved(replica, table, holder)?;
-            limbo::move_from_limbo(replica, table, &open.key, false)?;
+    if quarantined.device == Some(device) {
+        if let Some(blocking) = &open.blocking {
+            delete_resolved(replica, table, blocking)?;
+            quarantine::move_from_quarantine(replica, table, &open.key, false)?;
         }
-        return note_resolved(replica, table, &open.key);
+        return record_resolved(replica, table, &open.key);
     }
-    if holder.device != Some(device) {
+    if blocking.device != Some(device) {
         return Err(Error::CannotResolve {
             reason: format!("no version is of that device; take one of: {}", authors(open)),
         });
@@ -170,21 +170,25 @@ pub(crate) fn set(
             });
         }
         if table.counters.contains(&at) {
-            note_set_counter(replica, table, open, at, value)?;
+            record_set_counter(replica, table, open, at, value)?;
         }
         columns.push((at, value));
     }
     write_columns(replica, table, open, &columns)?;
-    note_resolved(replica, table, &open.key)
+    record_resolved(replica, table, &open.key)
 }
 
 /// Where a row is: in its table, or in limbo.
 fn place_of(replica: &Replica, table: &Table, key: &[u8]) -> Result<String> {
-    Ok(if deferred::is_parked(replica, table.tid, key)? { table.limbo() } else { table.sql_name.clone() })
+    Ok(if deferred::is_quarantined(replica, table.tid, key)? {
+        table.quarantine_table()
+    } else {
+        table.sql_name.clone()
+    })
 }
 
 /// A counter that is set travels as what that adds.
-fn note_set_counter(
+fn record_set_counter(
     replica: &Replica,
     table: &Table,
     open: &Open,
@@ -210,7 +214,7 @@ fn note_set_counter(
         &format!(
             "INSERT INTO {} ({}, c{at}) VALUES ({}, {}, ?{})",
             table.dirty(),
-            table.note_columns(),
+            table.change_columns(),
             marks.join(", "),
             note::RESOLVED,
             key.len() + 1
@@ -222,15 +226,15 @@ fn note_set_counter(
 
 /// Deletes a row where it is; where deletes carry it, what it was goes along.
 fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    if table.needs_image() {
-        let images: Vec<String> = (0..table.def.columns.len()).map(|at| format!("i{at}")).collect();
+    if table.needs_baseline() {
+        let baselines: Vec<String> = (0..table.def.columns.len()).map(|at| format!("i{at}")).collect();
         let values = value::read_key(key)?;
         replica.db.execute(
             &format!(
                 "INSERT INTO {} ({}, {}) SELECT {}, {}, {} FROM {} WHERE {}",
                 table.dirty(),
-                table.note_columns(),
-                images.join(", "),
+                table.change_columns(),
+                baselines.join(", "),
                 table.def.key_list(""),
                 note::DELETE,
                 table.column_list(),
@@ -241,7 +245,7 @@ fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
         )?;
     }
     write::delete_row(replica, table, key)?;
-    note_resolved(replica, table, key)
+    record_resolved(replica, table, key)
 }
 
 /// Changes columns of the row where it is; one that is not in its table goes there changed,
@@ -262,10 +266,10 @@ fn write_columns(
     if changed > 0 {
         return Ok(());
     }
-    if deferred::is_parked(replica, table.tid, &open.key)? {
+    if deferred::is_quarantined(replica, table.tid, &open.key)? {
         let changes: Vec<_> = columns.iter().map(|(at, v)| (*at, (*v).clone())).collect();
-        compose::make_limbo_row(replica, table, &open.key, &changes)?;
-        return limbo::move_from_limbo(replica, table, &open.key, false);
+        compose::make_quarantined_row(replica, table, &open.key, &changes)?;
+        return quarantine::move_from_quarantine(replica, table, &open.key, false);
     }
     match open.heads.iter().find(|h| h.kind != OpKind::Delete) {
         Some(head) => insert_version(replica, table, head, columns),
@@ -287,7 +291,7 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
     }
     let columns: Vec<_> = columns.iter().map(|(at, value)| (*at, value)).collect();
     write_columns(replica, table, open, &columns)?;
-    note_resolved(replica, table, &open.key)
+    record_resolved(replica, table, &open.key)
 }
 
 /// What a version itself says of a row: not its key, nor counters, nor what later ones wrote over.
@@ -328,7 +332,7 @@ fn insert_version(
 /// The row stays as it is shown. Of each other version, the row as that one would have it
 /// becomes a row under a key of its own.
 fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
-    if deferred::is_parked(replica, table.tid, &open.key)? {
+    if deferred::is_quarantined(replica, table.tid, &open.key)? {
         return Err(Error::CannotResolve {
             reason: "the row is kept out by a constraint: resolve that conflict first, or --set COLUMN=VALUE"
                 .into(),
@@ -372,14 +376,14 @@ fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
             Ok(replica.db.execute(&sql, params_from_iter(values))?)
         })?;
         let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
-        note_key(replica, table, &key, note::INSERT)?;
+        record_key(replica, table, &key, note::INSERT)?;
     }
     if known.len() == 1 {
         return Err(Error::CannotResolve {
             reason: "the other version deletes the row: --take one of them, or --delete".into(),
         });
     }
-    note_resolved(replica, table, &open.key)
+    record_resolved(replica, table, &open.key)
 }
 
 /// A key that no row has: the next number, or the text with the author's name after it.
@@ -392,7 +396,7 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
             &format!(
                 "SELECT CAST(coalesce(max({c}), 0) AS INTEGER) FROM (SELECT {c} FROM {} UNION ALL SELECT {c} FROM {})",
                 table.sql_name,
-                table.limbo()
+                table.quarantine_table()
             ),
             [],
             |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
@@ -427,7 +431,7 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
             &format!(
                 "SELECT 1 FROM {} WHERE {c} = ?1 UNION ALL SELECT 1 FROM {} WHERE {c} = ?1 LIMIT 1",
                 table.sql_name,
-                table.limbo()
+                table.quarantine_table()
             ),
             [Bind(value.borrow())],
         )?;
@@ -438,17 +442,17 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
     Err(Error::CannotResolve { reason: "no free key was found; insert the row by hand".into() })
 }
 
-fn note_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    note_key(replica, table, &value::read_key(key)?, note::RESOLVED)
+fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    record_key(replica, table, &value::read_key(key)?, note::RESOLVED)
 }
 
-pub(crate) fn note_key(replica: &Replica, table: &Table, key: &[OwnedValue], what: i64) -> Result<()> {
+pub(crate) fn record_key(replica: &Replica, table: &Table, key: &[OwnedValue], what: i64) -> Result<()> {
     let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
     replica.db.execute(
         &format!(
             "INSERT INTO {} ({}) VALUES ({}, {what})",
             table.dirty(),
-            table.note_columns(),
+            table.change_columns(),
             marks.join(", ")
         ),
         params_from_iter(key.iter().map(|v| Bind(v.borrow()))),

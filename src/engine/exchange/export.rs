@@ -131,14 +131,14 @@ pub(crate) fn export(
 
 /// What is sealed, for the device with this key, which carries it to itself. For a database that
 /// cannot be written to, or whose secret key is elsewhere.
-pub(crate) fn export_for_courier(
+pub(crate) fn export_relay(
     replica: &Replica,
     to: &mut dyn Write,
-    courier: (&SecretKey, DeviceId),
+    relay: (&SecretKey, DeviceId),
     have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
 ) -> Result<ExportReport> {
     catalog::reading(replica, |e| {
-        let mut report = write_groups(e, to, courier.0, courier.1, None, false, have)?;
+        let mut report = write_groups(e, to, relay.0, relay.1, None, false, have)?;
         for table in catalog::tables(e) {
             report.unsealed += groups::unsealed(e, &table, 1_000_000)?;
         }
@@ -222,7 +222,7 @@ fn write_part(
     (enough_bytes, most_bytes): (u64, u64),
 ) -> Result<PartReport> {
     let mut out = RecordWriter::new(to);
-    let places = if with_vector { twin::places_of(replica, receiver)? } else { Vec::new() };
+    let places = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
     write_header(replica, &mut out, key, sender, receiver, with_vector, places)?;
     let wanted = wanted(replica, have)?;
     write_certificates(replica, &mut out, &|n| wanted.iter().any(|w| w.dev == n))?;
@@ -370,9 +370,9 @@ pub(crate) fn certificates_for(replica: &Replica, n: i64) -> Result<Vec<(i64, Ve
         let found: Option<Vec<u8>> =
             value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
         let Some(bytes) = found else { break };
-        if let Some(voucher) = Certificate::decode(&bytes).ok().and_then(|c| c.fleet) {
+        if let Some(issuer) = Certificate::decode(&bytes).ok().and_then(|c| c.fleet) {
             let sql = "SELECT n FROM _pm_device WHERE public_key = ?1";
-            next = value::maybe(&replica.db, sql, [voucher.fleet])?;
+            next = value::maybe(&replica.db, sql, [issuer.fleet])?;
         }
         chain.push((n, bytes));
     }

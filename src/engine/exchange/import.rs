@@ -13,13 +13,13 @@ use rusqlite::OpenFlags;
 use sha2::{Digest, Sha256};
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{ready, waits};
+use crate::engine::apply::{pending, ready};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, Stranger};
 use crate::engine::exchange::{export, reconcile, session, transaction, twin};
-use crate::engine::fleet::peers::{self, Mirror};
+use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{devices, open, positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
@@ -57,7 +57,7 @@ pub(crate) fn import<R: Read + Seek>(
     session::name_twin(replica, &verified)?;
     let verified = verified?;
     let was = replica.identity.id;
-    reconcile::face(replica, &verified.mirror)?;
+    reconcile::reconcile_own_log(replica, &verified.evidence)?;
     bundle.rewind().map_err(Error::Stream)?;
     let mut report = ImportReport::default();
     let mut reader = BundleReader::new(BufReader::new(&mut *bundle));
@@ -69,8 +69,8 @@ pub(crate) fn import<R: Read + Seek>(
         })?;
         tell(reader.offset());
     }
-    report.waits = waits::waits(replica)?;
-    report.new_identity = twin::called_anew(replica, was);
+    report.waits = pending::waits(replica)?;
+    report.new_identity = twin::new_identity_label(replica, was);
     Ok(report)
 }
 
@@ -98,11 +98,11 @@ pub(crate) fn import_database(
     if source.identity.id == replica.identity.id {
         return Err(Error::Usage(format!("{} is this device itself, or a copy of it", path.display())));
     }
-    let mirror = twin::refuse_other_history(replica, &source);
-    session::name_twin(replica, &mirror)?;
-    let (mirror, was) = (mirror?, source.identity.id);
+    let evidence = twin::refuse_other_history(replica, &source);
+    session::name_twin(replica, &evidence)?;
+    let (evidence, was) = (evidence?, source.identity.id);
     if source.can_sign() && !source.db.is_readonly(rusqlite::MAIN_DB)? {
-        reconcile::face(&mut source, &mirror).map_err(of_source)?;
+        reconcile::reconcile_own_log(&mut source, &evidence).map_err(of_source)?;
     }
     if source.can_sign() {
         match transaction::seal(&mut source) {
@@ -119,14 +119,10 @@ pub(crate) fn import_database(
         .map(|entry| ((entry.author, entry.stream), entry.seq))
         .collect();
     let have = |id, stream| Ok(here.get(&(id, stream)).copied().unwrap_or(0));
-    let exported = export::export_for_courier(
-        &mut source,
-        &mut BufWriter::new(&mut spool),
-        (key, replica.identity.id),
-        &have,
-    )
-    .map_err(of_source)?;
-    let new_identity = twin::called_anew(&source, was);
+    let exported =
+        export::export_relay(&mut source, &mut BufWriter::new(&mut spool), (key, replica.identity.id), &have)
+            .map_err(of_source)?;
+    let new_identity = twin::new_identity_label(&source, was);
     drop(source);
     let mut report = import(replica, &mut spool, progress)?;
     report.unsealed = exported.unsealed;
@@ -156,7 +152,7 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
                 // The signature can be checked only when the sender's certificate is there.
                 header_check = Some(HeaderCheck::of(&header));
             }
-            Item::Certificate(certificate, _) => match trust::judge(replica, &certificate)? {
+            Item::Certificate(certificate, _) => match trust::verify_certificate(replica, &certificate)? {
                 Ok(_) => keys.push((certificate.device(), certificate.public_key)),
                 Err(stranger) => {
                     // Its voucher can be as new here as it is itself.
@@ -172,7 +168,7 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
             Item::Frame(section, frame, _) => {
                 let id = section.author;
                 let seen = frame.context().filter(|(id, _)| *id == replica.identity.id);
-                seen.for_each(|(_, seq)| verified.mirror.has(Stream::Shared, seq));
+                seen.for_each(|(_, seq)| verified.evidence.has(Stream::Shared, seq));
                 if strangers.iter().all(|s| s.id != id) && key_for(replica, &keys, id)?.is_none() {
                     strangers.push(Stranger { id, name: None, revoked: false });
                 }
@@ -189,7 +185,7 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
                 if checkpoint.author == replica.identity.id {
                     let fit = twin::fit(replica, &checkpoint, Some(&end), &key)?;
                     let position = positions::position(replica, replica.me, checkpoint.stream)?.seq;
-                    verified.mirror.see(&checkpoint, fit, position);
+                    verified.evidence.see(&checkpoint, fit, position);
                 } else {
                     twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
                 }
@@ -206,11 +202,11 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
         return Err(Error::Strangers(strangers));
     }
     if let Some(sender) = verified.sender {
-        let Verified { vector, mirror, .. } = &mut verified;
-        let apart = twin::compare_vector(replica, sender, vector, mirror)?;
+        let Verified { vector, evidence, .. } = &mut verified;
+        let apart = twin::compare_vector(replica, sender, vector, evidence)?;
         // A copy of this device, or a device that has another history of itself than is here: only
         // who hears of it from a third knows which of them is the second.
-        let copy = mirror.apart_from().filter(|_| sender == replica.identity.id);
+        let copy = evidence.diverges_after().filter(|_| sender == replica.identity.id);
         if let Some(seq) = apart.or(copy) {
             return Err(Error::Twin { device: devices::name_of(replica, sender)?, seq });
         }
@@ -244,7 +240,7 @@ fn take_in_window(
     report: &mut ImportReport,
     tell: &mut dyn FnMut(u64),
 ) -> Result<bool> {
-    deferred::begin_settling(replica)?;
+    deferred::begin_deferring(replica)?;
     // What was written here before this moment did not take the others into account.
     seal::seal_here(replica, SealOptions::default())?;
     let conflicts_before = list::open_conflicts(replica)?;
@@ -261,8 +257,8 @@ fn take_in_window(
         match reader.next_item()? {
             Item::Header(_) => {}
             Item::Certificate(certificate, bytes) => {
-                if let Ok(trust) = trust::judge(replica, &certificate)? {
-                    trust::learn(replica, &certificate, bytes, trust)?;
+                if let Ok(trust) = trust::verify_certificate(replica, &certificate)? {
+                    trust::store_certificate(replica, &certificate, bytes, trust)?;
                 }
             }
             Item::Frame(section, frame, body) => {
@@ -306,7 +302,7 @@ fn take_in_window(
     }
     if let (false, Some(sender)) = (more, verified.sender) {
         let made = Some(verified.wall);
-        peers::note_acknowledged(replica, sender, &verified.vector, made)?;
+        peers::record_acknowledged(replica, sender, &verified.vector, made)?;
     }
     report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)
@@ -320,7 +316,7 @@ pub(crate) struct Verified {
     /// When the sender made it, by its clock.
     pub wall: i64,
     /// What it tells of this device's own log.
-    pub mirror: Mirror,
+    pub evidence: PeerEvidence,
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
     /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
     signed: HashSet<[u8; 32]>,

@@ -24,8 +24,8 @@ use crate::engine::fleet::{devices, membership, peers, positions, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::log::frames;
 use crate::engine::merge::heads::Seen;
-use crate::engine::merge::{blind, compose, deferred};
-use crate::engine::show::{settle, transaction, triggers, write};
+use crate::engine::merge::{compose, context_free, deferred};
+use crate::engine::show::{constraints, transaction, triggers, write};
 use crate::engine::store::connection::{self, Options};
 use crate::engine::store::keys::{self, FleetKey};
 use crate::engine::store::layout;
@@ -87,7 +87,7 @@ struct Group {
 /// A per-device table, to be tracked again.
 struct OwnTable {
     def: TableDef,
-    appended: i64,
+    high_water: i64,
     dirty: Vec<(Vec<u8>, i64)>,
 }
 
@@ -118,10 +118,10 @@ pub(crate) fn join<R: Read + Seek>(
         open::init_with(path, &InitOptions { name, base: false, fleet: join.fleet }, options)?
     };
     if is_device {
-        let judged = catalog::reading(&engine, |e| {
-            trust::judge(e, &Certificate::decode(&verified.certificate).map_err(error::bad)?)
+        let outcome = catalog::reading(&engine, |e| {
+            trust::verify_certificate(e, &Certificate::decode(&verified.certificate).map_err(error::bad)?)
         })?;
-        if let Err(stranger) = judged {
+        if let Err(stranger) = outcome {
             return Err(Error::Strangers(vec![stranger]));
         }
     }
@@ -165,13 +165,13 @@ fn rebase_here<R: Read + Seek>(
         ..JoinReport::default()
     };
     catalog::load_catalog(replica)?;
-    deferred::begin_settling(replica)?;
+    deferred::begin_deferring(replica)?;
     evolve::notice_schema_changes(replica)?;
     replica.db.execute_batch(
         "CREATE TEMP TABLE _pm_mine (name TEXT, key BLOB, present INTEGER, PRIMARY KEY (name, key)) WITHOUT ROWID",
     )?;
     let there = what_the_maker_has(replica, &verified.vector)?;
-    let own = collect_mine(replica, &there)?;
+    let own = collect_own_rows(replica, &there)?;
     // Until they are tracked again, no trigger may write to those that were.
     triggers::hold_for_triggers(replica, &catalog::tables(replica));
     let had_log = Stream::ALL.iter().try_fold(false, |any, s| {
@@ -182,7 +182,7 @@ fn rebase_here<R: Read + Seek>(
     let old = (had_log && !there.another).then_some(replica.identity.id);
     if had_log {
         if let Some(old) = old {
-            membership::note_retired(replica, old, None, true)?;
+            membership::record_retired(replica, old, None, true)?;
         }
         *new_key = Some(new_identity(replica, join)?);
         replica.key.clone_from(new_key);
@@ -190,19 +190,19 @@ fn rebase_here<R: Read + Seek>(
     }
     let mut loader = Loader { engine: replica, parts: 0, maker_defs: Vec::new(), report: &mut report };
     loader.load(BundleReader::new(BufReader::new(snapshot)))?;
-    replica.parked.set(true); // What the maker had parked came along.
+    replica.quarantined.set(true); // What the maker had parked came along.
     for own in own {
         track_own_again(replica, &own)?;
     }
     catalog::reload_catalog(replica)?;
-    report.kept = tell_mine(replica, old)?;
+    report.kept = re_author_rows(replica, old)?;
     adopt::remember_schema(replica)?;
     replica.db.execute_batch("DROP TABLE temp._pm_mine")?;
     Ok(report)
 }
 
 /// Notes the rows that the snapshot's maker has not heard of, and copies them aside.
-fn collect_mine(replica: &Replica, there: &Heard) -> Result<Vec<OwnTable>> {
+fn collect_own_rows(replica: &Replica, there: &Heard) -> Result<Vec<OwnTable>> {
     let mut own = Vec::new();
     for table in catalog::tables(replica).iter().filter(|t| t.state == State::Tracked) {
         let stream = groups::stream_of(table);
@@ -236,7 +236,7 @@ fn collect_mine(replica: &Replica, there: &Heard) -> Result<Vec<OwnTable>> {
             continue;
         }
         for key in unheard {
-            load::copy_mine(replica, &table.def, table, &key)?;
+            load::copy_own_row(replica, &table.def, table, &key)?;
         }
     }
     Ok(own)
@@ -245,7 +245,7 @@ fn collect_mine(replica: &Replica, there: &Heard) -> Result<Vec<OwnTable>> {
 /// What the snapshot's maker has of what is here.
 fn what_the_maker_has(replica: &Replica, vector: &[VectorEntry]) -> Result<Heard> {
     let mut heard = Heard::default();
-    let (mut others, mut waits_there) = (HashMap::new(), HashMap::new());
+    let (mut others, mut pending_there) = (HashMap::new(), HashMap::new());
     let (mut come, mut same_here, mut bound) = ([0; 2], [0; 2], [u64::MAX; 2]);
     // What waits there may wait for ever.
     let applied: HashMap<_, _> =
@@ -274,14 +274,14 @@ fn what_the_maker_has(replica: &Replica, vector: &[VectorEntry]) -> Result<Heard
             heard.another_of_others |=
                 other && !membership::is_behind(replica, dev, entry.stream, entry.seq)?;
             if same == Some(true) {
-                let there = if is_applied { &mut others } else { &mut waits_there };
+                let there = if is_applied { &mut others } else { &mut pending_there };
                 let there = there.entry((dev, entry.stream.number())).or_insert(0);
                 *there = entry.seq.max(*there);
             }
         }
     }
     let apart = heard.another || heard.another_of_others;
-    if apart || !waits_there.is_empty() {
+    if apart || !pending_there.is_empty() {
         // What was built on the other history is of no use to anybody who has the first, and who wrote what
         // waits there may not come any more. Per-device rows of others are a board's own, from when it was
         // that other.
@@ -295,12 +295,12 @@ fn what_the_maker_has(replica: &Replica, vector: &[VectorEntry]) -> Result<Heard
             })?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let unheard = |g: &Group| others.get(&(g.dev, g.stream)).is_none_or(|seq| g.first > *seq);
-        let waits = |g: &Group| waits_there.get(&(g.dev, g.stream)).is_some_and(|seq| g.last <= *seq);
+        let waits = |g: &Group| pending_there.get(&(g.dev, g.stream)).is_some_and(|seq| g.last <= *seq);
         heard.others = groups.into_iter().filter(|g| unheard(g) && (apart || waits(g))).collect();
     }
     heard.own = if heard.another {
         // What is common need not have come there: the other stream takes another way.
-        let common = twin::certain(replica, same_here, bound, false)?;
+        let common = twin::common_prefix(replica, same_here, bound, false)?;
         [common[0].min(come[0]), common[1].min(come[1])]
     } else {
         // Of per-device rows boards have none, but some base may have.
@@ -309,25 +309,25 @@ fn what_the_maker_has(replica: &Replica, vector: &[VectorEntry]) -> Result<Heard
             [replica.me],
             |row| row.get(0),
         )?;
-        let folded = twin::certain(replica, [0; 2], [0; 2], false)?;
+        let folded = twin::common_prefix(replica, [0; 2], [0; 2], false)?;
         [same_here[0].max(folded[0]), same_here[1].max(folded[1]).max(at_bases.unwrap_or(0))]
     };
     Ok(heard)
 }
 
 fn own_table(_replica: &Replica, table: &Table, unheard: Vec<Vec<u8>>) -> Result<OwnTable> {
-    let mut appended = table.appended;
+    let mut high_water = table.high_water;
     let mut dirty = Vec::new();
     for key in unheard {
         if table.def.append {
             if let Some(OwnedValue::Int(id)) = value::read_key(&key)?.first() {
-                appended = appended.min(id - 1);
+                high_water = high_water.min(id - 1);
             }
         } else {
             dirty.push((key, note::INSERT | note::DELETE));
         }
     }
-    Ok(OwnTable { def: table.def.clone(), appended, dirty })
+    Ok(OwnTable { def: table.def.clone(), high_water, dirty })
 }
 
 fn keys_in_frame(
@@ -361,7 +361,7 @@ fn wipe(replica: &Replica) -> Result<()> {
         if matches!(table.state, State::Tracked | State::Untracked) {
             watch::remove_capture(replica, &table)?;
         }
-        replica.db.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.limbo()))?;
+        replica.db.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.quarantine_table()))?;
         if table.shows_shared() {
             load::empty(replica, &table)?;
         }
@@ -372,15 +372,15 @@ fn wipe(replica: &Replica) -> Result<()> {
     ] {
         replica.db.execute_batch(&format!("DELETE FROM _pm_{name}"))?;
     }
-    peers::forget_mirror(replica)?;
+    peers::forget_evidence(replica)?;
     catalog::reload_catalog(replica)
 }
 
 /// Becomes another device; the old one is retired.
 fn new_identity(replica: &mut Replica, join: &JoinOptions<'_>) -> Result<ed25519_compact::SecretKey> {
     let name = join.name.unwrap_or(&replica.identity.name).to_owned();
-    let (voucher, fleet) = (join.fleet.map(|f| &f.0), join.fleet.map(FleetKey::public_key));
-    devices::take_identity(replica, |_| name, voucher, fleet)
+    let (issuer, fleet) = (join.fleet.map(|f| &f.0), join.fleet.map(FleetKey::public_key));
+    devices::take_identity(replica, |_| name, issuer, fleet)
 }
 
 fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
@@ -388,20 +388,20 @@ fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
     let tid = catalog::keep_def(replica, &own.def, id, &body)?;
     replica.db.execute(
         "UPDATE _pm_table SET def = ?2, state = 1, announced = 0, appended = ?3, note = NULL WHERE tid = ?1",
-        (tid, id.0, own.appended),
+        (tid, id.0, own.high_water),
     )?;
     catalog::reload_catalog(replica)?;
     let table = catalog::table(replica, tid)?;
     watch::install_capture(replica, &table)?;
     for (key, what) in &own.dirty {
-        resolve::note_key(replica, &table, &value::read_key(key)?, *what)?;
+        resolve::record_key(replica, &table, &value::read_key(key)?, *what)?;
     }
     Ok(())
 }
 
 /// Writes the rows that were copied aside where they differ, and seals them; says that the old identity
 /// will write nothing more.
-fn tell_mine(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
+fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
     let mut statement = replica.db.prepare("SELECT name, key, present FROM temp._pm_mine")?;
     let mine = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
@@ -409,7 +409,7 @@ fn tell_mine(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
     let (mut kept, mut clashing) = (0, Vec::new());
     for (name, key, present) in mine {
         let Some(table) = catalog::table_named(replica, &name).filter(|t| t.shows_shared()) else { continue };
-        let copy = load::mine_table(&name);
+        let copy = load::own_rows_table(&name);
         let shown = compose::shown_row(replica, &table, &key)?;
         let keys = value::read_key(&key)?;
         let row = if present {
@@ -432,7 +432,7 @@ fn tell_mine(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
             continue;
         }
         kept += 1;
-        blind::gather_heard(replica, &table, &key, &Seen::All, shown)?;
+        context_free::remember_heard(replica, &table, &key, &Seen::All, shown)?;
         write::delete_row(replica, &table, &key)?;
         if let Some(row) = &row {
             let columns: Vec<usize> = (0..table.def.columns.len()).collect();
@@ -449,38 +449,38 @@ fn tell_mine(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
                 written => written?,
             };
         }
-        resolve::note_key(replica, &table, &keys, if row.is_some() { note::INSERT } else { note::DELETE })?;
+        resolve::record_key(replica, &table, &keys, if row.is_some() { note::INSERT } else { note::DELETE })?;
     }
-    let blind = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
-    seal::seal_here(replica, SealOptions { retire: old, ..blind })?;
+    let context_free = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
+    seal::seal_here(replica, SealOptions { retire: old, ..context_free })?;
     // A row of the snapshot has a value that one of ours claims: ours is told, and then it is
     // settled which of them is kept out.
     for (table, key, row) in clashing {
         let columns: Vec<usize> = (0..table.def.columns.len()).collect();
         let sql = table.insert_sql(&columns).replacen("INSERT", "INSERT OR REPLACE", 1);
-        settle::replacing(replica, &table, &key, || {
+        constraints::replacing(replica, &table, &key, || {
             triggers::firing(replica, &table, || {
                 let values = row.iter().map(|v| Bind(v.borrow()));
                 replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
                 Ok(())
             })
         })?;
-        resolve::note_key(replica, &table, &value::read_key(&key)?, note::INSERT)?;
-        seal::seal_here(replica, blind)?;
+        resolve::record_key(replica, &table, &value::read_key(&key)?, note::INSERT)?;
+        seal::seal_here(replica, context_free)?;
     }
     Ok(kept)
 }
 
 /// The fleet that vouches for a device; for a second history, by the word of the identity before.
 fn fleet_of(certificates: &[Known], device: DeviceId) -> Option<[u8; 32]> {
-    let mut voucher = certificates.iter().find(|c| c.id == device)?.fleet?;
+    let mut issuer = certificates.iter().find(|c| c.id == device)?.fleet?;
     for _ in certificates {
-        match certificates.iter().find(|c| c.key == voucher) {
-            Some(before) => voucher = before.fleet?,
+        match certificates.iter().find(|c| c.key == issuer) {
+            Some(before) => issuer = before.fleet?,
             None => break,
         }
     }
-    Some(voucher)
+    Some(issuer)
 }
 
 /// Reads all of a snapshot and checks every signature in it.

@@ -6,7 +6,7 @@ use packmule_core::model::{DeviceId, Value};
 use packmule_core::wire::{DefId, take};
 use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
 
-use crate::engine::capture::{adopt, declare, unite, watch};
+use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, Stranger};
 use crate::engine::exchange::snapshot::PART_BYTES;
 use crate::engine::fleet::devices::{self, level};
@@ -42,12 +42,12 @@ impl Loader<'_, '_> {
                 Item::Header(_) => {}
                 Item::Certificate(certificate, bytes) => {
                     // The maker vouches for those whose fleet is another, or none.
-                    let trust = match trust::judge(e, &certificate)? {
+                    let trust = match trust::verify_certificate(e, &certificate)? {
                         Ok(trust) => trust,
                         Err(Stranger { revoked: true, .. }) => continue,
                         Err(_) => level::SINGLY,
                     };
-                    trust::learn(e, &certificate, bytes, trust)?;
+                    trust::store_certificate(e, &certificate, bytes, trust)?;
                 }
                 Item::State(body) => self.state(body)?,
                 Item::Part(body) => {
@@ -132,7 +132,7 @@ impl Loader<'_, '_> {
                     _ => None,
                 };
                 let device = DeviceId(blob(0)?.try_into().map_err(|_| wrong())?);
-                membership::note_retired(e, device, said, int(3)? == 2)?;
+                membership::record_retired(e, device, said, int(3)? == 2)?;
             }
             "def" => {
                 let def = TableDef::decode(blob(0)?).map_err(bad)?;
@@ -247,7 +247,7 @@ impl Loader<'_, '_> {
             for unique in &table.def.uniques {
                 let wanted = names(&table.def, unique);
                 if !here.uniques.iter().any(|u| names(&here, u) == wanted) {
-                    unite::make_unique(e, &table, unique)?;
+                    merge_definitions::make_unique(e, &table, unique)?;
                 }
             }
             catalog::reload_catalog(e)?;
@@ -311,7 +311,7 @@ impl Loader<'_, '_> {
         }
         drop(found);
         for key in all {
-            copy_mine(e, &def, &table, &key)?;
+            copy_own_row(e, &def, &table, &key)?;
         }
         Ok(())
     }
@@ -334,7 +334,7 @@ impl Loader<'_, '_> {
     }
 
     /// Writes a row; large values come from the parts before it.
-    fn row(&mut self, table: &Table, limbo: bool, values: &[Value<'_>]) -> Result<()> {
+    fn row(&mut self, table: &Table, quarantine_table: bool, values: &[Value<'_>]) -> Result<()> {
         let e = self.engine;
         let wrong = || Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"));
         let maker = self
@@ -350,10 +350,10 @@ impl Loader<'_, '_> {
         let names: Vec<String> =
             columns.iter().map(|at| value::quote(&table.def.columns[*at].name)).collect();
         let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
-        let name = if limbo { table.limbo() } else { table.sql_name.clone() };
+        let name = if quarantine_table { table.quarantine_table() } else { table.sql_name.clone() };
         // A large BLOB is written into its place part by part; text and what is indexed or read by a
         // trigger SQLite must have whole.
-        let local = !limbo && triggers::has_local_triggers(e, table)?;
+        let local = !quarantine_table && triggers::has_local_triggers(e, table)?;
         let mut part: i64 =
             value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
         let (mut whole, mut streamed) = (Vec::with_capacity(values.len()), Vec::new());
@@ -365,9 +365,9 @@ impl Loader<'_, '_> {
             let first = part;
             part += i64::try_from(big.len.div_ceil(PART_BYTES as u64)).map_err(|_| wrong())?;
             let needed = big.text
-                || (table.def.without_rowid && !limbo)
+                || (table.def.without_rowid && !quarantine_table)
                 || (local && triggers::triggers_read(e, table, *column))
-                || (!limbo && write::is_indexed(e, table, *column)?);
+                || (!quarantine_table && write::is_indexed(e, table, *column)?);
             if !needed && i32::try_from(big.len).is_ok() {
                 streamed.push((*column, first..part, big));
                 whole.push(None);
@@ -390,7 +390,7 @@ impl Loader<'_, '_> {
                 .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)));
             Ok(e.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
         };
-        let written = if limbo { write() } else { triggers::firing(e, table, write) };
+        let written = if quarantine_table { write() } else { triggers::firing(e, table, write) };
         match written {
             Err(Error::Sqlite(error))
                 if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) =>
@@ -406,7 +406,7 @@ impl Loader<'_, '_> {
             written => written?,
         };
         let rowid = if streamed.is_empty() { 0 } else { e.db.last_insert_rowid() };
-        let place = if limbo { table.limbo() } else { table.def.name.clone() };
+        let place = if quarantine_table { table.quarantine_table() } else { table.def.name.clone() };
         for (column, parts, big) in streamed {
             let name = table.def.columns[column].name.as_str();
             let mut blob = e.db.blob_open(MAIN_DB, place.as_str(), name, rowid, false)?;
@@ -423,7 +423,7 @@ impl Loader<'_, '_> {
         if part > 0 {
             e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([part])?;
         }
-        self.report.rows += u64::from(!limbo);
+        self.report.rows += u64::from(!quarantine_table);
         Ok(())
     }
 }
@@ -445,8 +445,8 @@ pub struct JoinReport {
     pub new_identity: bool,
 }
 
-pub(crate) fn copy_mine(replica: &Replica, def: &TableDef, table: &Table, key: &[u8]) -> Result<()> {
-    let copy = mine_table(&def.name);
+pub(crate) fn copy_own_row(replica: &Replica, def: &TableDef, table: &Table, key: &[u8]) -> Result<()> {
+    let copy = own_rows_table(&def.name);
     replica.db.execute_batch(&format!(
         "CREATE TEMP TABLE IF NOT EXISTS {copy} AS SELECT * FROM {} WHERE 0",
         table.sql_name
@@ -457,7 +457,7 @@ pub(crate) fn copy_mine(replica: &Replica, def: &TableDef, table: &Table, key: &
         .prepare_cached(&format!("INSERT INTO {copy} {}", table.select_sql("*")))?
         .execute(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
     // One that a constraint keeps out is not in its table, and not deleted either.
-    if present == 0 && deferred::is_parked(replica, table.tid, key)? {
+    if present == 0 && deferred::is_quarantined(replica, table.tid, key)? {
         return Ok(());
     }
     replica
@@ -473,6 +473,6 @@ pub(crate) fn empty(replica: &Replica, table: &Table) -> Result<()> {
     triggers::firing(replica, table, || Ok(replica.db.execute_batch(&sql)?))
 }
 
-pub(crate) fn mine_table(name: &str) -> String {
+pub(crate) fn own_rows_table(name: &str) -> String {
     value::quote(&format!("_pm_mine_{}", name.to_ascii_lowercase()))
 }

@@ -5,7 +5,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `export` | bundles written |
-//! | `fork` | a second history goes on under a new identity |
+//! | `rekey` | a second history goes on under a new identity |
 //! | `import` | bundles verified and taken in |
 //! | `inspect` | what a bundle has, for people |
 //! | `join` | a device starts from a snapshot |
@@ -20,13 +20,13 @@
 //! | `twin` | two histories under one identity, found |
 
 pub(crate) mod export;
-pub(crate) mod fork;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod join;
 pub(crate) mod load;
 pub(crate) mod peer;
 pub(crate) mod reconcile;
+pub(crate) mod rekey;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod survey;

@@ -49,8 +49,8 @@ pub(crate) fn judge_peer(
     certificate: &[u8],
 ) -> Result<std::result::Result<Peer, Stranger>> {
     let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
-    let judged = catalog::reading(replica, |e| trust::judge(e, &decoded))?;
-    Ok(judged.map(|_| Peer {
+    let outcome = catalog::reading(replica, |e| trust::verify_certificate(e, &decoded))?;
+    Ok(outcome.map(|_| Peer {
         id: decoded.device(),
         name: decoded.name.into(),
         base: decoded.base,
@@ -68,8 +68,8 @@ pub(crate) fn prove(replica: &Replica, nonce: &[u8; 32], peer: (DeviceId, &[u8; 
 pub(crate) fn meet(replica: &mut Replica, peer: &Peer) -> Result<()> {
     transaction::transaction(replica, |e| {
         let certificate = Certificate::decode(&peer.certificate).map_err(|e| Error::bundle(0, e))?;
-        if let Ok(trust) = trust::judge(e, &certificate)? {
-            trust::learn(e, &certificate, &peer.certificate, trust)?;
+        if let Ok(trust) = trust::verify_certificate(e, &certificate)? {
+            trust::store_certificate(e, &certificate, &peer.certificate, trust)?;
         }
         Ok(())
     })

@@ -11,14 +11,14 @@ use packmule_core::wire::{
 use rusqlite::OptionalExtension;
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{ready, waits};
+use crate::engine::apply::{pending, ready};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, Stranger};
 use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{reconcile, transaction, twin};
-use crate::engine::fleet::peers::{self, Mirror};
+use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{devices, positions, trust};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
@@ -79,7 +79,7 @@ pub(crate) fn session_vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
 
 /// Places in the log of the peer itself, for it to compare.
 pub(crate) fn session_places(replica: &Replica, peer: DeviceId) -> Result<Vec<VectorEntry>> {
-    catalog::reading(replica, |e| twin::places_of(e, Some(peer)))
+    catalog::reading(replica, |e| twin::probes_of(e, Some(peer)))
 }
 
 /// A signed header with these entries.
@@ -263,7 +263,7 @@ pub(crate) fn note_copy(replica: &mut Replica) -> Result<()> {
 pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<()> {
     match found {
         Err(Error::Twin { device, seq }) => {
-            transaction::transaction(replica, |e| reconcile::note_twin(e, device, *seq))
+            transaction::transaction(replica, |e| reconcile::record_twin(e, device, *seq))
         }
         _ => Ok(()),
     }
@@ -272,7 +272,7 @@ pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<(
 fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
     let groups = staged.iter().any(|item| matches!(item, Staged::Checkpoint(_)));
     let conflicts_before = if groups {
-        deferred::begin_settling(replica)?;
+        deferred::begin_deferring(replica)?;
         // What was written here before this moment did not take the others into account.
         seal::seal_here(replica, SealOptions::default())?;
         list::open_conflicts(replica)?
@@ -283,8 +283,8 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
         match item {
             Staged::Certificate(bytes) => {
                 let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
-                match trust::judge(replica, &certificate)? {
-                    Ok(trust) => trust::learn(replica, &certificate, bytes, trust)?,
+                match trust::verify_certificate(replica, &certificate)? {
+                    Ok(trust) => trust::store_certificate(replica, &certificate, bytes, trust)?,
                     Err(stranger) => return Err(Error::Strangers(vec![stranger])),
                 };
             }
@@ -294,7 +294,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
     }
     if groups {
         ready::apply_waiting(replica, report)?;
-        report.waits = waits::waits(replica)?;
+        report.waits = pending::waits(replica)?;
         report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
     }
     Ok(())
@@ -381,7 +381,7 @@ fn drop_unfinished(replica: &mut Replica, author: DeviceId, stream: Stream) -> R
 
 /// Notes what a peer has. The header is the peer's own, and signed.
 pub(crate) fn note_vector(replica: &mut Replica, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
-    transaction::transaction(replica, |e| peers::note_acknowledged(e, peer, entries, None))
+    transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, entries, None))
 }
 
 /// Compares a peer's vector with what is here, and draws the consequences of what it tells of this device
@@ -394,13 +394,15 @@ pub(crate) fn hear_of_self(
     peer: &Peer,
     entries: &mut Vec<VectorEntry>,
 ) -> Result<bool> {
-    let mut mirror = Mirror::default();
-    let compared = catalog::reading(replica, |e| twin::compare_vector(e, peer.id, entries, &mut mirror));
+    let mut evidence = PeerEvidence::default();
+    let compared = catalog::reading(replica, |e| twin::compare_vector(e, peer.id, entries, &mut evidence));
     name_twin(replica, &compared)?;
     if let Some(seq) = compared? {
-        transaction::transaction(replica, |e| reconcile::note_twin(e, &devices::name_of(e, peer.id)?, seq))?;
+        transaction::transaction(replica, |e| {
+            reconcile::record_twin(e, &devices::name_of(e, peer.id)?, seq)
+        })?;
     }
-    reconcile::face(replica, &mirror)
+    reconcile::reconcile_own_log(replica, &evidence)
 }
 
 /// A number that changes whenever another program, or another connection, wrote to the database.

@@ -91,7 +91,7 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
         if table.shows_shared() {
             report.tables += 1;
             report.rows += write_rows(replica, &mut out, table, "row", &table.sql_name)?;
-            write_rows(replica, &mut out, table, "limbo", &table.limbo())?;
+            write_rows(replica, &mut out, table, "limbo", &table.quarantine_table())?;
         }
     }
     for (kind, sql) in STATE {
@@ -196,7 +196,7 @@ fn write_parts(
     column: &str,
     rowid: i64,
 ) -> Result<Value<'static>> {
-    let name = if from == table.sql_name { table.def.name.clone() } else { table.limbo() };
+    let name = if from == table.sql_name { table.def.name.clone() } else { table.quarantine_table() };
     let c = value::quote(column);
     let sql = format!("SELECT typeof({c}) = 'text' FROM {from} WHERE {} = ?1", table.def.rowid_name());
     let text: bool =

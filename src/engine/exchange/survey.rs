@@ -11,7 +11,7 @@ use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::{reconcile, transaction, twin};
 use crate::engine::fleet::devices::{self, level};
-use crate::engine::fleet::peers::{self, Mirror};
+use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::store::value;
@@ -110,7 +110,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
 /// another device, or has nothing new. That it is whole is for the caller to know.
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
     let mut reader = BundleReader::new(input);
-    let mirror = transaction::transaction(replica, |e| {
+    let evidence = transaction::transaction(replica, |e| {
         let (mut verified, mut check) = (Verified::default(), None);
         loop {
             match reader.next_item()? {
@@ -121,30 +121,30 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
                     check = Some(HeaderCheck::of(&header));
                 }
                 Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
-                    let trust = trust::judge(e, &certificate)?
+                    let trust = trust::verify_certificate(e, &certificate)?
                         .map_err(|stranger| Error::Strangers(vec![stranger]))?;
-                    trust::learn(e, &certificate, bytes, trust)?;
+                    trust::store_certificate(e, &certificate, bytes, trust)?;
                 }
                 Item::Certificate(..) => {}
                 _ => break,
             }
         }
-        let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(verified.mirror) };
+        let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(verified.evidence) };
         let Some(key) = trust::trusted_key(e, sender)? else {
             return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
         };
         if !check.verify(&key) {
             return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));
         }
-        let apart = twin::compare_vector(e, sender, &mut verified.vector, &mut verified.mirror)?;
+        let apart = twin::compare_vector(e, sender, &mut verified.vector, &mut verified.evidence)?;
         if let Some(seq) = apart {
-            reconcile::note_twin(e, &devices::name_of(e, sender)?, seq)?;
+            reconcile::record_twin(e, &devices::name_of(e, sender)?, seq)?;
         }
-        peers::note_acknowledged(e, sender, &verified.vector, Some(verified.wall))?;
+        peers::record_acknowledged(e, sender, &verified.vector, Some(verified.wall))?;
         // A copy of this device decides nothing.
-        Ok(if sender == e.identity.id { Mirror::default() } else { verified.mirror })
+        Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
     })?;
-    reconcile::face(replica, &mirror).map(|_| ())
+    reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
 }
 
 /// The trusted devices other than this one that were not retired: bases first, then by id.

@@ -3,7 +3,7 @@
 use crate::engine::capture::groups::{SealOptions, SealReport};
 use crate::engine::capture::seal;
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::{fork, twin};
+use crate::engine::exchange::{rekey, twin};
 use crate::engine::fleet::peers;
 use crate::engine::merge::deferred;
 use crate::engine::show::transaction::end_transaction;
@@ -17,13 +17,13 @@ pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) 
         return Err(Error::Poisoned);
     }
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
-    replica.parked.set(true);
-    if peers::is_set_back(replica)?
-        && catalog::load_catalog(replica).and_then(|()| fork::must_fork(replica))?
+    replica.quarantined.set(true);
+    if peers::is_rolled_back(replica)?
+        && catalog::load_catalog(replica).and_then(|()| rekey::must_rekey(replica))?
     {
         connection::roll_back(&replica.db);
-        let common = twin::certain(replica, [0; 2], [u64::MAX; 2], true)?;
-        fork::go_on_anew(replica, common)?;
+        let common = twin::common_prefix(replica, [0; 2], [u64::MAX; 2], true)?;
+        rekey::rekey(replica, common)?;
         replica.db.execute_batch("BEGIN IMMEDIATE")?;
     }
     let result = catalog::load_catalog(replica).and_then(|()| work(replica));
@@ -33,7 +33,7 @@ pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) 
 /// Runs `work` in one transaction, after what was written here was sealed: `work` decides about rows.
 pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     transaction(replica, |replica| {
-        deferred::begin_settling(replica)?;
+        deferred::begin_deferring(replica)?;
         seal::seal_here(replica, SealOptions::default())?;
         work(replica)
     })
@@ -42,7 +42,7 @@ pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -
 /// Turns what applications wrote since the last seal into frames: one atomic group.
 pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
     transaction(replica, |replica| {
-        deferred::begin_settling(replica)?;
+        deferred::begin_deferring(replica)?;
         seal::seal_here(replica, SealOptions::default())
     })
 }

@@ -39,8 +39,8 @@ pub(crate) fn trust_sender<R: std::io::Read>(replica: &mut Replica, bundle: &mut
         return Err(Error::Usage("that is this device itself, which needs no trust".into()));
     }
     transaction::transaction(replica, |e| {
-        let trust = trust::judge(e, &certificate)?.unwrap_or(level::SINGLY);
-        trust::learn(e, &certificate, &bytes, trust)?;
+        let trust = trust::verify_certificate(e, &certificate)?.unwrap_or(level::SINGLY);
+        trust::store_certificate(e, &certificate, &bytes, trust)?;
         // A certificate that was there and stays can be of a device that was not trusted.
         let n = devices::device_number_or_new(e, id)?;
         e.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, trust))?;

@@ -5,15 +5,15 @@
 //! tell the beginning of the chain, so that a vector alone shows it.
 //!
 //! What is found about another device is refused, by its name. What is found about this device itself is
-//! a [`Mirror`]: whether it was set back, and takes its own frames in again, or is a second history, and goes
-//! on under a new identity (`fork`).
+//! a [`PeerEvidence`]: whether it was set back, and takes its own frames in again, or is a second history, and goes
+//! on under a new identity (`rekey`).
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, VectorEntry};
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::peers::{self, Fit, Mirror};
+use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::table::replica::Replica;
 
@@ -21,7 +21,7 @@ use crate::engine::table::replica::Replica;
 const EACH: u64 = 16;
 
 /// So many places are enough for one snapshot: they are in memory at once.
-const PLACES_MAX: usize = 8_192;
+const PROBES_MAX: usize = 8_192;
 
 /// What is known of a stream at one place in it.
 enum Past {
@@ -109,7 +109,7 @@ pub(crate) fn compare_vector(
     replica: &Replica,
     sender: DeviceId,
     vector: &mut Vec<VectorEntry>,
-    mirror: &mut Mirror,
+    evidence: &mut PeerEvidence,
 ) -> Result<Option<u64>> {
     let mut apart = None;
     for entry in vector.iter() {
@@ -120,7 +120,7 @@ pub(crate) fn compare_vector(
         let ours = dev == replica.me;
         if entry.seq > seq {
             if ours {
-                mirror.has(entry.stream, entry.seq);
+                evidence.has(entry.stream, entry.seq);
             }
             continue;
         }
@@ -130,12 +130,12 @@ pub(crate) fn compare_vector(
             Past::Inside(first) => Some(first - 1),
             Past::Unknown => continue,
         };
-        let at = Mirror::at(entry.stream);
+        let at = PeerEvidence::at(entry.stream);
         match upper {
-            None if ours => mirror.same[at] = mirror.same[at].max(entry.seq),
+            None if ours => evidence.same[at] = evidence.same[at].max(entry.seq),
             None => {}
             Some(upper) if ours => {
-                mirror.apart[at] = Some(mirror.apart[at].map_or(upper, |other| other.min(upper)));
+                evidence.apart[at] = Some(evidence.apart[at].map_or(upper, |other| other.min(upper)));
             }
             Some(upper) if entry.author == sender => {
                 apart = Some(apart.map_or(upper + 1, |other: u64| other.min(upper + 1)));
@@ -153,11 +153,11 @@ pub(crate) fn compare_vector(
 
 /// Places in the log of a device itself, for it to compare: were it set back, or a second history, it
 /// learns from them where, also from a carrier that brings none of its frames.
-pub(crate) fn places_of(replica: &Replica, device: Option<DeviceId>) -> Result<Vec<VectorEntry>> {
+pub(crate) fn probes_of(replica: &Replica, device: Option<DeviceId>) -> Result<Vec<VectorEntry>> {
     let mut places = Vec::new();
     let device = device.filter(|id| *id != replica.identity.id);
     if let Some(dev) = device.map(|id| devices::device_number(replica, id)).transpose()?.flatten() {
-        add_places(replica, dev, &mut places)?;
+        add_probes(replica, dev, &mut places)?;
     }
     Ok(places)
 }
@@ -168,8 +168,8 @@ pub(crate) fn places(replica: &Replica) -> Result<Vec<VectorEntry>> {
     let mut authors =
         replica.db.prepare_cached("SELECT dev FROM _pm_stream UNION SELECT dev FROM _pm_group")?;
     for dev in authors.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
-        if places.len() < PLACES_MAX {
-            add_places(replica, dev, &mut places)?;
+        if places.len() < PROBES_MAX {
+            add_probes(replica, dev, &mut places)?;
         }
     }
     Ok(places)
@@ -177,7 +177,7 @@ pub(crate) fn places(replica: &Replica) -> Result<Vec<VectorEntry>> {
 
 /// The last groups of a device each, also such as wait here, then at distances that double; and what is
 /// folded away right before one of these.
-fn add_places(replica: &Replica, dev: i64, places: &mut Vec<VectorEntry>) -> Result<()> {
+fn add_probes(replica: &Replica, dev: i64, places: &mut Vec<VectorEntry>) -> Result<()> {
     let author = devices::device_id(replica, dev)?;
     let before = places.len();
     for stream in Stream::ALL {
@@ -218,8 +218,13 @@ fn add_places(replica: &Replica, dev: i64, places: &mut Vec<VectorEntry>) -> Res
 /// Up to where our own streams are certainly no second history, by stream: what somebody was seen to have
 /// the same of, with `told` also earlier, and what is folded away, which is what everybody had; and whatever
 /// was sealed before that.
-pub(crate) fn certain(replica: &Replica, same: [u64; 2], bound: [u64; 2], told: bool) -> Result<[u64; 2]> {
-    let mut certain = [0; 2];
+pub(crate) fn common_prefix(
+    replica: &Replica,
+    same: [u64; 2],
+    bound: [u64; 2],
+    told: bool,
+) -> Result<[u64; 2]> {
+    let mut common_prefix = [0; 2];
     // What was sealed after the histories parted is not common, in whichever stream.
     let parted: Option<u64> = replica.db.query_row(
         "SELECT min(lamport) FROM _pm_group WHERE dev = ?1 AND applied
@@ -229,7 +234,7 @@ pub(crate) fn certain(replica: &Replica, same: [u64; 2], bound: [u64; 2], told: 
     )?;
     let mut bound = bound;
     for stream in Stream::ALL {
-        let at = Mirror::at(stream);
+        let at = PeerEvidence::at(stream);
         let first: Option<u64> = replica.db.query_row(
             "SELECT min(first) FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied AND lamport >= ?3",
             (replica.me, stream.number(), parted),
@@ -238,59 +243,60 @@ pub(crate) fn certain(replica: &Replica, same: [u64; 2], bound: [u64; 2], told: 
         bound[at] = first.map_or(bound[at], |first| bound[at].min(first - 1));
     }
     for stream in Stream::ALL {
-        let at = Mirror::at(stream);
-        let told = if told { peers::told_same(replica, stream)? } else { 0 };
-        certain[at] = told.max(same[at]).min(bound[at]).max(membership::floor(replica, replica.me, stream)?);
+        let at = PeerEvidence::at(stream);
+        let told = if told { peers::common_acked(replica, stream)? } else { 0 };
+        common_prefix[at] =
+            told.max(same[at]).min(bound[at]).max(membership::floor(replica, replica.me, stream)?);
     }
     let sealed: Option<u64> = replica.db.query_row(
         "SELECT max(lamport) FROM _pm_group WHERE dev = ?1 AND applied
            AND ((stream = 0 AND last <= ?2) OR (stream = 1 AND last <= ?3))",
-        (replica.me, certain[0].min(i64::MAX as u64), certain[1].min(i64::MAX as u64)),
+        (replica.me, common_prefix[0].min(i64::MAX as u64), common_prefix[1].min(i64::MAX as u64)),
         |row| row.get(0),
     )?;
     for stream in Stream::ALL {
-        let at = Mirror::at(stream);
+        let at = PeerEvidence::at(stream);
         let before: Option<u64> = replica.db.query_row(
             "SELECT max(last) FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied AND lamport <= ?3",
             (replica.me, stream.number(), sealed),
             |row| row.get(0),
         )?;
-        certain[at] = certain[at].max(before.unwrap_or(0).min(bound[at]));
+        common_prefix[at] = common_prefix[at].max(before.unwrap_or(0).min(bound[at]));
     }
-    Ok(certain)
+    Ok(common_prefix)
 }
 
 /// What it is called now, if it was another device before.
-pub(crate) fn called_anew(replica: &Replica, was: DeviceId) -> Option<String> {
+pub(crate) fn new_identity_label(replica: &Replica, was: DeviceId) -> Option<String> {
     (was != replica.identity.id).then(|| devices::label(replica.identity.id, Some(&replica.identity.name)))
 }
 
 /// Refuses a device's database that has another history of anybody than is here. What is here tells of
 /// that device itself is for it to draw consequences from, if its secret key is beside it.
-pub(crate) fn refuse_other_history(replica: &Replica, source: &Replica) -> Result<Mirror> {
-    let mut mirror = Mirror::default();
+pub(crate) fn refuse_other_history(replica: &Replica, source: &Replica) -> Result<PeerEvidence> {
+    let mut evidence = PeerEvidence::default();
     for entry in positions::vector(source)? {
         let Some(here) = devices::device_number(replica, entry.author)? else { continue };
         let its_own = entry.author == source.identity.id;
         let known = positions::position(replica, here, entry.stream)?.seq;
         if its_own {
-            mirror.has(entry.stream, known);
+            evidence.has(entry.stream, known);
         }
         let there = devices::device_number(source, entry.author)?.unwrap_or(0);
         let Some(common) = common_with(replica, here, source, there, entry.stream, known.min(entry.seq))?
         else {
             if its_own {
-                mirror.same[Mirror::at(entry.stream)] = known.min(entry.seq);
+                evidence.same[PeerEvidence::at(entry.stream)] = known.min(entry.seq);
             }
             continue;
         };
         if !its_own || !source.can_sign() || source.db.is_readonly(rusqlite::MAIN_DB)? {
             return Err(Error::Twin { device: devices::name_of(replica, entry.author)?, seq: common + 1 });
         }
-        let at = Mirror::at(entry.stream);
-        (mirror.apart[at], mirror.parts[at]) = (Some(common), Some(common));
+        let at = PeerEvidence::at(entry.stream);
+        (evidence.apart[at], evidence.parts[at]) = (Some(common), Some(common));
     }
-    Ok(mirror)
+    Ok(evidence)
 }
 
 /// If two databases have different histories of a stream up to a place: up to where they are one.

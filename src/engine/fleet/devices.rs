@@ -25,13 +25,13 @@ pub(crate) fn become_device(
     db: &Connection,
     key: &SecretKey,
     (name, base): (&str, bool),
-    voucher: Option<&SecretKey>,
+    issuer: Option<&SecretKey>,
     fleet: Option<[u8; 32]>,
 ) -> Result<()> {
     let too_long = |_| Error::Usage("the name is too long".into());
     let mut certificate = Certificate::new(key, name, base).map_err(too_long)?;
-    if let Some(voucher) = voucher {
-        certificate = certificate.vouched(voucher).map_err(too_long)?;
+    if let Some(issuer) = issuer {
+        certificate = certificate.vouched(issuer).map_err(too_long)?;
     }
     let mut buf = [0; CERT_MAX];
     let len = certificate.encode(&mut buf).map_err(too_long)?;
@@ -43,7 +43,7 @@ pub(crate) fn become_device(
             name,
             base,
             &buf[..len],
-            if voucher.is_some() { level::BY_FLEET } else { level::SINGLY },
+            if issuer.is_some() { level::BY_FLEET } else { level::SINGLY },
         ),
     )?;
     meta::set(db, "me", db.last_insert_rowid())?;
@@ -70,14 +70,14 @@ pub fn label(id: DeviceId, name: Option<&str>) -> String {
 pub(crate) fn take_identity(
     replica: &mut Replica,
     name: impl FnOnce(DeviceId) -> String,
-    voucher: Option<&SecretKey>,
+    issuer: Option<&SecretKey>,
     fleet: Option<[u8; 32]>,
 ) -> Result<SecretKey> {
     let path = keys::new_key_path(&keys::device_key_path(&replica.path));
     let _ = std::fs::remove_file(&path); // Of an attempt that was cut short.
     let key = keys::new_device_key(&path, replica.options.random)?;
     let name = name(DeviceId::of_key(&key.public_key()));
-    become_device(&replica.db, &key, (&name, replica.identity.base), voucher, fleet)?;
+    become_device(&replica.db, &key, (&name, replica.identity.base), issuer, fleet)?;
     (replica.me, replica.identity) = identity(&replica.db)?;
     Ok(key)
 }

@@ -185,7 +185,7 @@ pub(crate) fn is_retired(replica: &Replica, dev: i64) -> Result<bool> {
 }
 
 /// Notes that a device is retired, and where in the log that was said; whether it goes on as another.
-pub(crate) fn note_retired(
+pub(crate) fn record_retired(
     replica: &Replica,
     id: DeviceId,
     said: Option<(i64, u64)>,

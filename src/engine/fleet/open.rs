@@ -86,8 +86,8 @@ fn make_device(
     }
     let key = keys::new_device_key(&new_key_path, random)?;
     let write = || -> Result<()> {
-        let (voucher, fleet) = (init.fleet.map(|f| &f.0), init.fleet.map(FleetKey::public_key));
-        devices::become_device(db, &key, (init.name, init.base), voucher, fleet)?;
+        let (issuer, fleet) = (init.fleet.map(|f| &f.0), init.fleet.map(FleetKey::public_key));
+        devices::become_device(db, &key, (init.name, init.base), issuer, fleet)?;
         db.execute_batch("COMMIT")?;
         Ok(())
     };
@@ -131,7 +131,7 @@ pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result
         catalog,
         triggers,
         probe,
-        parked: true.into(),
+        quarantined: true.into(),
         poisoned: false,
     };
     catalog::load_catalog(&engine)?;

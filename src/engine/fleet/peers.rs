@@ -19,7 +19,7 @@ pub(crate) enum Fit {
 
 /// What others tell of this device's own log; by stream.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Mirror {
+pub(crate) struct PeerEvidence {
     /// Up to here they have the same.
     pub same: [u64; 2],
     /// Up to here they have something.
@@ -30,7 +30,7 @@ pub(crate) struct Mirror {
     pub parts: [Option<u64>; 2],
 }
 
-impl Mirror {
+impl PeerEvidence {
     pub(crate) fn at(stream: Stream) -> usize {
         stream.number().into()
     }
@@ -61,12 +61,12 @@ impl Mirror {
     }
 
     /// Whether they have another history.
-    pub(crate) fn is_apart(&self) -> bool {
-        self.apart_from().is_some()
+    pub(crate) fn is_divergent(&self) -> bool {
+        self.diverges_after().is_some()
     }
 
     /// From which frame on, or before it.
-    pub(crate) fn apart_from(&self) -> Option<u64> {
+    pub(crate) fn diverges_after(&self) -> Option<u64> {
         self.apart.iter().flatten().min().map(|before| before + 1)
     }
 }
@@ -74,7 +74,7 @@ impl Mirror {
 /// What the sender of a bundle, or the peer of a session, has, and that we heard of it. The vector was
 /// compared with what is here. The wall time at which it said so tells an old bundle from one of a device that
 /// was set back; in a session, it is now.
-pub(crate) fn note_acknowledged(
+pub(crate) fn record_acknowledged(
     replica: &Replica,
     sender: DeviceId,
     vector: &[VectorEntry],
@@ -84,7 +84,7 @@ pub(crate) fn note_acknowledged(
         return Ok(());
     }
     let peer = devices::device_number_or_new(replica, sender)?;
-    note_set_back(replica, sender, vector, made)?;
+    record_rollback(replica, sender, vector, made)?;
     for entry in positions::applied(vector) {
         let dev = devices::device_number_or_new(replica, entry.author)?;
         replica
@@ -97,7 +97,7 @@ pub(crate) fn note_acknowledged(
     }
     for entry in vector.iter().filter(|entry| entry.author == replica.identity.id) {
         if entry.seq <= positions::position(replica, replica.me, entry.stream)?.seq {
-            note_same(replica, entry.stream, entry.seq)?;
+            record_common(replica, entry.stream, entry.seq)?;
         }
     }
     replica
@@ -109,7 +109,7 @@ pub(crate) fn note_acknowledged(
 
 /// Notes whether a device has lost frames of its own that are here: then what it was known to have is
 /// what it says now, and what it had seen when it wrote does not count.
-pub(crate) fn note_set_back(
+pub(crate) fn record_rollback(
     replica: &Replica,
     sender: DeviceId,
     vector: &[VectorEntry],
@@ -147,42 +147,42 @@ pub(crate) fn note_set_back(
     Ok(())
 }
 
-pub(crate) fn note_mirror(replica: &Replica, mirror: &Mirror) -> Result<()> {
+pub(crate) fn record_evidence(replica: &Replica, evidence: &PeerEvidence) -> Result<()> {
     for stream in Stream::ALL {
-        let at = Mirror::at(stream);
-        note_same(replica, stream, mirror.same[at])?;
+        let at = PeerEvidence::at(stream);
+        record_common(replica, stream, evidence.same[at])?;
         let more = keys(stream).1;
-        meta::set(&replica.db, more, told_more(replica, stream)?.max(mirror.more[at]))?;
+        meta::set(&replica.db, more, beyond_acked(replica, stream)?.max(evidence.more[at]))?;
     }
     Ok(())
 }
 
 /// Somebody has the same of our own stream, up to here.
-pub(crate) fn note_same(replica: &Replica, stream: Stream, seq: u64) -> Result<()> {
-    meta::set(&replica.db, keys(stream).0, told_same(replica, stream)?.max(seq))
+pub(crate) fn record_common(replica: &Replica, stream: Stream, seq: u64) -> Result<()> {
+    meta::set(&replica.db, keys(stream).0, common_acked(replica, stream)?.max(seq))
 }
 
 /// Up to where somebody is known to have had the same of our own stream.
-pub(crate) fn told_same(replica: &Replica, stream: Stream) -> Result<u64> {
+pub(crate) fn common_acked(replica: &Replica, stream: Stream) -> Result<u64> {
     Ok(meta::get(&replica.db, keys(stream).0)?.unwrap_or(0))
 }
 
 /// Up to where somebody is known to have had anything of it.
-fn told_more(replica: &Replica, stream: Stream) -> Result<u64> {
+fn beyond_acked(replica: &Replica, stream: Stream) -> Result<u64> {
     Ok(meta::get(&replica.db, keys(stream).1)?.unwrap_or(0))
 }
 
 /// Forgets what was told: it was told of the identity before.
-pub(crate) fn forget_mirror(replica: &Replica) -> Result<()> {
+pub(crate) fn forget_evidence(replica: &Replica) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1')", [])?;
     Ok(())
 }
 
 /// Whether others have frames of this device that it has not: it was set back. What it writes now would
 /// be a second history.
-pub(crate) fn is_set_back(replica: &Replica) -> Result<bool> {
+pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
     for stream in Stream::ALL {
-        let more = told_more(replica, stream)?;
+        let more = beyond_acked(replica, stream)?;
         if more > 0 && more > positions::position(replica, replica.me, stream)?.seq {
             return Ok(true);
         }

@@ -18,7 +18,7 @@ pub(crate) fn trusted_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8;
 }
 
 /// Whether a certificate would be trusted: `Err` says why not.
-pub(crate) fn judge(
+pub(crate) fn verify_certificate(
     replica: &Replica,
     certificate: &Certificate<'_>,
 ) -> Result<std::result::Result<i64, Stranger>> {
@@ -30,12 +30,12 @@ pub(crate) fn judge(
         Some(trust @ (level::SINGLY | level::BY_FLEET)) => Ok(trust),
         _ => match (certificate.fleet, replica.identity.fleet) {
             (Some(theirs), Some(ours)) if theirs.fleet == ours => Ok(level::BY_FLEET),
-            (Some(voucher), _) => {
+            (Some(issuer), _) => {
                 // A second history of a device has the word of the first identity's key.
                 let trust: Option<i64> = value::maybe(
                     &replica.db,
                     "SELECT trust FROM _pm_device WHERE public_key = ?1",
-                    [voucher.fleet],
+                    [issuer.fleet],
                 )?;
                 match trust {
                     Some(trust @ (level::SINGLY | level::BY_FLEET)) => Ok(trust),
@@ -49,7 +49,7 @@ pub(crate) fn judge(
 
 /// Keeps a certificate that was judged trustworthy. One that a fleet vouches for is not replaced by
 /// one without a fleet: whoever carries it could have taken that part away.
-pub(crate) fn learn(
+pub(crate) fn store_certificate(
     replica: &Replica,
     certificate: &Certificate<'_>,
     encoded: &[u8],
@@ -124,13 +124,13 @@ pub(crate) fn revoke(replica: &Replica, id: DeviceId) -> Result<()> {
     let mut revoked = vec![n];
     while let Some(n) = revoked.pop() {
         replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, level::REVOKED))?;
-        revoked.extend(vouched_for_by(replica, n)?);
+        revoked.extend(issued_by(replica, n)?);
     }
     Ok(())
 }
 
 /// The trusted devices whose certificates have the word of this device's key, and nobody else's.
-fn vouched_for_by(replica: &Replica, n: i64) -> Result<Vec<i64>> {
+fn issued_by(replica: &Replica, n: i64) -> Result<Vec<i64>> {
     let key: Option<[u8; 32]> =
         value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [n])?.flatten();
     let Some(key) = key else { return Ok(Vec::new()) };
@@ -141,8 +141,8 @@ fn vouched_for_by(replica: &Replica, n: i64) -> Result<Vec<i64>> {
     let mut vouched = Vec::new();
     while let Some(row) = rows.next()? {
         let certificate: Vec<u8> = row.get(1)?;
-        let voucher = Certificate::decode(&certificate).ok().and_then(|c| c.fleet);
-        if voucher.is_some_and(|voucher| voucher.fleet == key) {
+        let issuer = Certificate::decode(&certificate).ok().and_then(|c| c.fleet);
+        if issuer.is_some_and(|issuer| issuer.fleet == key) {
             vouched.push(row.get(0)?);
         }
     }

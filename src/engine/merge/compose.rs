@@ -86,30 +86,33 @@ pub(crate) fn compose(
             (None, None) => {}
         }
     }
-    make_limbo_row(replica, table, key, &changes)?;
+    make_quarantined_row(replica, table, key, &changes)?;
     compose_counters(replica, table, key)
 }
 
 /// Changes columns of a row in limbo; makes it if it is not there.
-pub(crate) fn make_limbo_row(
+pub(crate) fn make_quarantined_row(
     replica: &Replica,
     table: &Table,
     key: &[u8],
     changes: &[(usize, OwnedValue)],
 ) -> Result<()> {
     let keys = value::read_key(key)?;
-    let limbo = table.limbo();
+    let quarantine_table = table.quarantine_table();
     let there: Option<i64> = value::maybe(
         &replica.db,
-        &format!("SELECT 1 FROM {limbo} WHERE {}", table.key_match_from(0)),
+        &format!("SELECT 1 FROM {quarantine_table} WHERE {}", table.key_match_from(0)),
         params_from_iter(keys.iter().map(|v| Bind(v.borrow()))),
     )?;
     let names = || changes.iter().map(|(at, _)| value::quote(&table.def.columns[*at].name));
     let values = changes.iter().map(|(_, v)| Bind(v.borrow()));
     if there.is_some() {
         let sets: Vec<String> = names().enumerate().map(|(n, name)| format!("{name} = ?{}", n + 1)).collect();
-        let sql =
-            format!("UPDATE {limbo} SET {} WHERE {}", sets.join(", "), table.key_match_from(changes.len()));
+        let sql = format!(
+            "UPDATE {quarantine_table} SET {} WHERE {}",
+            sets.join(", "),
+            table.key_match_from(changes.len())
+        );
         let all = values.chain(keys.iter().map(|v| Bind(v.borrow())));
         replica.db.prepare_cached(&sql)?.execute(params_from_iter(all))?;
         return Ok(());
@@ -124,7 +127,7 @@ pub(crate) fn make_limbo_row(
         _ => "NULL".into(),
     });
     let sql = format!(
-        "INSERT INTO {limbo} ({}) VALUES ({})",
+        "INSERT INTO {quarantine_table} ({}) VALUES ({})",
         names().chain(rest_names).collect::<Vec<_>>().join(", "),
         marks.chain(defaults).collect::<Vec<_>>().join(", ")
     );
@@ -147,7 +150,7 @@ pub(crate) fn compose_counters(replica: &Replica, table: &Table, key: &[u8]) -> 
             let value: i64 = row.get(1)?;
             if row.get(0)? { most = most.max(value) } else { sum = sum.wrapping_add(value) }
         }
-        make_limbo_row(replica, table, key, &[(column, OwnedValue::Int(most.wrapping_add(sum)))])?;
+        make_quarantined_row(replica, table, key, &[(column, OwnedValue::Int(most.wrapping_add(sum)))])?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `blind` | ops whose author knew less than it seems: what to remember for them |
+//! | `context_free` | ops whose author knew less than it seems: what to remember for them |
 //! | `compose` | the row that the versions make, in a table of its own beside the real one |
 //! | `counters` | additions to a counter, and absolute writes |
 //! | `deferred` | the rows that are put off to the end of the group |
@@ -12,8 +12,8 @@
 //! | `register` | a version is added, those it dominates go |
 //! | `versions` | winner, contest, authorship: judged from the heads |
 
-pub(crate) mod blind;
 pub(crate) mod compose;
+pub(crate) mod context_free;
 pub(crate) mod counters;
 pub(crate) mod deferred;
 pub(crate) mod heads;

@@ -11,7 +11,7 @@ use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// Notes a new version of a row, and what it leaves of those that it dominates. Whether it can
-/// be written as it is; if not, the row is put off to `settle`.
+/// be written as it is; if not, the row is put off to `constraints`.
 /// `old` are the versions that are known.
 pub(crate) fn register(
     replica: &Replica,
@@ -23,10 +23,10 @@ pub(crate) fn register(
 ) -> Result<bool> {
     let (tid, n) = (table.tid, table.def.columns.len());
     let mine = new.live(n);
-    let blind = matches!(seen, Seen::Blind);
+    let context_free = matches!(seen, Seen::Blind);
     let mut left = Vec::new();
     for head in old {
-        if !dominates(new.author, blind, &head.version(), seen.of(head.dev)) {
+        if !dominates(new.author, context_free, &head.version(), seen.of(head.dev)) {
             left.push((head.kind, head.live(n)));
             continue;
         }
@@ -69,8 +69,8 @@ pub(crate) fn register(
         ))?;
     let apart = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
     let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(apart));
-    if !alone || (old.len() > 1 && !left.is_empty()) || deferred::is_parked(replica, tid, key)? {
-        deferred::put_off(replica, tid, key)?;
+    if !alone || (old.len() > 1 && !left.is_empty()) || deferred::is_quarantined(replica, tid, key)? {
+        deferred::defer(replica, tid, key)?;
         return Ok(false);
     }
     if old.len() > 1 {

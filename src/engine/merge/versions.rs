@@ -98,7 +98,7 @@ pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<C
 /// A version's values with those in pieces put together, by column here.
 pub(crate) fn values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
     if head.dev == 0 {
-        return read_image(table, head.image.as_deref().unwrap_or_default());
+        return read_baseline(table, head.image.as_deref().unwrap_or_default());
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
         let mut values = Vec::new();
@@ -174,7 +174,7 @@ pub(crate) fn claim_of(table: &Table, heads: &[Head]) -> u64 {
 }
 
 /// The values of an image: names and values in turn.
-pub(crate) fn read_image(table: &Table, mut body: &[u8]) -> Result<Vec<(usize, OwnedValue)>> {
+pub(crate) fn read_baseline(table: &Table, mut body: &[u8]) -> Result<Vec<(usize, OwnedValue)>> {
     let bad = |e| Error::damaged(format!("`_pm_image`: {e}"));
     let mut values = Vec::new();
     while !body.is_empty() {

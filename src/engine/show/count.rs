@@ -61,7 +61,7 @@ pub(crate) fn count_values(
             )?
             .execute((table.tid, key, column as i64, new.dev, new.seq, absolute, value))?;
         if others || (absolute && new.kind == OpKind::Update) {
-            deferred::put_off(replica, table.tid, key)?;
+            deferred::defer(replica, table.tid, key)?;
         } else if !absolute && !ours && value != 0 {
             add(replica, table, key, column, value)?;
         }
@@ -73,7 +73,7 @@ pub(crate) fn count_values(
 fn add(replica: &Replica, table: &Table, key: &[u8], column: usize, value: i64) -> Result<()> {
     let c = value::quote(&table.def.columns[column].name);
     let keys = value::read_key(key)?;
-    for name in [&table.sql_name, &table.limbo()] {
+    for name in [&table.sql_name, &table.quarantine_table()] {
         let sql = format!("UPDATE {name} SET {c} = _pm_add({c}, ?1) WHERE {}", table.key_match_from(1));
         let added = OwnedValue::Int(value);
         let params = std::iter::once(&added).chain(&keys).map(|v| Bind(v.borrow()));

@@ -81,7 +81,7 @@ pub(crate) fn to_check(replica: &Replica, tid: i64, key: &[u8], gone: i64, delet
 }
 
 /// Keeps, for each foreign key that refers to a row, the values by which it does. Whether the row is there.
-pub(crate) fn note_left(replica: &Replica, parent: &Table, key: &[u8]) -> Result<bool> {
+pub(crate) fn record_left(replica: &Replica, parent: &Table, key: &[u8]) -> Result<bool> {
     let mut there = true;
     for child in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
         for (n, foreign) in references(child, parent) {
@@ -97,13 +97,13 @@ pub(crate) fn note_left(replica: &Replica, parent: &Table, key: &[u8]) -> Result
             for at in 0..columns.len() {
                 value::push_key(&mut value, value::from_sql(row.get_ref(at)?), Collation::Binary)?;
             }
-            note_value(replica, child, n, &value, false)?;
+            record_value(replica, child, n, &value, false)?;
         }
     }
     Ok(there)
 }
 
-fn note_value(replica: &Replica, child: &Table, foreign: usize, value: &[u8], deleted: bool) -> Result<()> {
+fn record_value(replica: &Replica, child: &Table, foreign: usize, value: &[u8], deleted: bool) -> Result<()> {
     replica
         .db
         .prepare_cached(
@@ -115,7 +115,7 @@ fn note_value(replica: &Replica, child: &Table, foreign: usize, value: &[u8], de
 }
 
 /// Where a table is synced only now that others refer to, all references to it are looked up.
-fn note_new_parents(replica: &Replica) -> Result<()> {
+fn record_new_parents(replica: &Replica) -> Result<()> {
     let mut all = Vec::new();
     for child in catalog::tables(replica).into_iter().filter(|t| t.shows_shared()) {
         for (n, foreign) in child.def.foreign_keys.iter().enumerate() {
@@ -132,14 +132,14 @@ fn note_new_parents(replica: &Replica) -> Result<()> {
         return Ok(());
     }
     for (_, child, n) in all.iter().filter(|(name, ..)| !known.split(' ').any(|old| old == name)) {
-        note_value(replica, child, *n, &[], false)?;
+        record_value(replica, child, *n, &[], false)?;
     }
     meta::set(&replica.db, "references", names)
 }
 
 /// Notes rows that refer to one that is not there: those that came, and those that were left.
 pub(crate) fn check_references(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
-    note_new_parents(replica)?;
+    record_new_parents(replica)?;
     let mut left = replica.db.prepare_cached("SELECT tid, foreign_key, value, deleted FROM temp._pm_left")?;
     let mut rows = left.query([])?;
     while let Some(row) = rows.next()? {
@@ -167,7 +167,7 @@ pub(crate) fn check_references(replica: &Replica, cause: &Cause<'_>) -> Result<(
             .map(|(n, (here, _))| format!("{} = ?{}", value::quote(here), n + 1))
             .collect();
         // That the other row was deleted counts for those that are kept out as well.
-        let places = [child.sql_name.clone(), child.limbo()];
+        let places = [child.sql_name.clone(), child.quarantine_table()];
         for place in &places[..1 + usize::from(deleted != 0)] {
             let sql =
                 format!("SELECT {} FROM {place} WHERE {}", child.def.key_list(""), matches.join(" AND "));
@@ -232,7 +232,7 @@ fn check_row(
     (gone, deleted): (i64, i64),
     cause: &Cause<'_>,
 ) -> Result<()> {
-    let now = dangles(replica, table, key)?.into_iter().map(bit).fold(0, |all, one| all | one);
+    let now = orphaned_by(replica, table, key)?.into_iter().map(bit).fold(0, |all, one| all | one);
     let old = told(replica, table, key)?;
     if now | deleted == 0 && old.is_none() {
         return Ok(());
@@ -242,8 +242,8 @@ fn check_row(
     let told = if writer.is_some_and(|head| cause.made(head)) {
         i64::MAX
     } else if writer.is_none_or(|head| cause.follows(head)) {
-        // Whether the other row is only kept out, `is_told` looks up. Otherwise the reference has come to
-        // count just now (`note_new_parents`), by who had seen the row.
+        // Whether the other row is only kept out, `is_attributed` looks up. Otherwise the reference has come to
+        // count just now (`record_new_parents`), by who had seen the row.
         old.unwrap_or(i64::MAX & !(now & !gone)) & !deleted
     } else {
         old.unwrap_or(i64::MAX)
@@ -283,7 +283,7 @@ fn finds_in(
 }
 
 /// The numbers of the foreign keys by which a row refers to one that is not there.
-pub(crate) fn dangles(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<usize>> {
+pub(crate) fn orphaned_by(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<usize>> {
     let mut found = Vec::new();
     if !table.shows_shared() {
         return Ok(found);
@@ -303,7 +303,7 @@ pub(crate) fn dangles(replica: &Replica, table: &Table, key: &[u8]) -> Result<Ve
 /// Who wrote a row that dangles by a foreign key is listed, if it is one author's, and if it is known of the
 /// other row who had seen what when that went: not where a primary key does not find it, and not while it
 /// is kept out, since what keeps it out may have come later than what wrote it.
-pub(crate) fn is_told(
+pub(crate) fn is_attributed(
     replica: &Replica,
     table: &Table,
     key: &[u8],
@@ -318,11 +318,11 @@ pub(crate) fn is_told(
     if told(replica, table, key)?.unwrap_or(0) & bit(number) == 0 {
         return Ok(false);
     }
-    Ok(finds_in(replica, &parent.limbo(), table, key, foreign)? != Some(true))
+    Ok(finds_in(replica, &parent.quarantine_table(), table, key, foreign)? != Some(true))
 }
 
 /// The rows that refer to one by its key, which may be gone already; `deleted` if somebody deleted it.
-pub(crate) fn note_deleted(replica: &Replica, parent: &Table, key: &[u8], deleted: bool) -> Result<()> {
+pub(crate) fn record_deleted(replica: &Replica, parent: &Table, key: &[u8], deleted: bool) -> Result<()> {
     let keys = value::read_key(key)?;
     for child in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
         for (n, foreign) in references(child, parent) {
@@ -331,7 +331,7 @@ pub(crate) fn note_deleted(replica: &Replica, parent: &Table, key: &[u8], delete
                 for at in at {
                     value::push_key(&mut value, keys[at].borrow(), Collation::Binary)?;
                 }
-                note_value(replica, child, n, &value, deleted)?;
+                record_value(replica, child, n, &value, deleted)?;
             }
         }
     }
@@ -340,11 +340,11 @@ pub(crate) fn note_deleted(replica: &Replica, parent: &Table, key: &[u8], delete
 
 /// A row has changed of which it is not known what it was: of references that its key does not find, all
 /// that lead nowhere are looked for.
-pub(crate) fn note_changed(replica: &Replica, parent: &Table) -> Result<()> {
+pub(crate) fn record_changed(replica: &Replica, parent: &Table) -> Result<()> {
     for child in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
         for (n, foreign) in references(child, parent) {
             if by_key(child, foreign, parent).is_none() {
-                note_value(replica, child, n, &[], false)?;
+                record_value(replica, child, n, &[], false)?;
             }
         }
     }
@@ -355,7 +355,7 @@ pub(crate) fn note_changed(replica: &Replica, parent: &Table) -> Result<()> {
 pub(crate) fn forget_references(replica: &Replica) -> Result<()> {
     for (tid, key) in pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
         if heads::heads(replica, tid, &key)?.is_empty()
-            && dangles(replica, &*catalog::table(replica, tid)?, &key)?.is_empty()
+            && orphaned_by(replica, &*catalog::table(replica, tid)?, &key)?.is_empty()
         {
             replica
                 .db

@@ -34,7 +34,7 @@ use crate::engine::table::probe::{Access, Local, PREFIX};
 use crate::engine::table::replica::Replica;
 
 /// What is to be done about a trigger.
-enum Verdict {
+enum Handling {
     Copy { writes: Vec<String>, reads: HashSet<String> },
     LeaveOut,
     Refuse(String),
@@ -146,12 +146,12 @@ fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usi
             );
             let sql = temp_sql(&candidate.sql, &copy);
             match judge_trigger(replica, candidate, &copy, &sql, tid.is_some())? {
-                Verdict::LeaveOut => {}
-                Verdict::Refuse(reason) => {
-                    tell_once(replica, &format!("{prefix}{reason}"))?;
+                Handling::LeaveOut => {}
+                Handling::Refuse(reason) => {
+                    notice_once(replica, &format!("{prefix}{reason}"))?;
                     continue;
                 }
-                Verdict::Copy { writes, reads } => {
+                Handling::Copy { writes, reads } => {
                     if let Some(tid) = tid {
                         let known = on.entry(tid).or_default();
                         known.0.push(found.len());
@@ -176,9 +176,9 @@ fn judge_trigger(
     copy: &str,
     sql: &str,
     synced: bool,
-) -> Result<Verdict> {
+) -> Result<Handling> {
     if let Err(e) = replica.db.execute_batch(sql) {
-        return if is_the_triggers(&e) { Ok(Verdict::Refuse(message(&e))) } else { Err(e.into()) };
+        return if is_the_triggers(&e) { Ok(Handling::Refuse(message(&e))) } else { Err(e.into()) };
     }
     let (looked, heard) = replica.probe.listen(|| halts_of(replica, &candidate.table));
     replica.db.execute_batch(&format!("DROP TRIGGER temp.{copy}"))?;
@@ -198,22 +198,22 @@ fn judge_trigger(
         known || name.starts_with("_pm_") || replica.triggers.borrow().held.contains(name)
     };
     if writes.iter().any(tracked) {
-        return Ok(Verdict::LeaveOut);
+        return Ok(Handling::LeaveOut);
     }
     let halts = match looked {
         Ok(halts) => halts,
-        Err(e) if is_the_triggers(&e) => return Ok(Verdict::Refuse(message(&e))),
+        Err(e) if is_the_triggers(&e) => return Ok(Handling::Refuse(message(&e))),
         Err(e) => return Err(e.into()),
     };
     Ok(match halts {
-        _ if writes.is_empty() => Verdict::LeaveOut,
-        halts if halts.gives_up => Verdict::Refuse(
+        _ if writes.is_empty() => Handling::LeaveOut,
+        halts if halts.gives_up => Handling::Refuse(
             "it can end with ROLLBACK or FAIL, which would leave an import half done; use ABORT".into(),
         ),
         halts if halts.ignores && synced => {
-            Verdict::Refuse("it can end with RAISE(IGNORE), which would leave the row out".into())
+            Handling::Refuse("it can end with RAISE(IGNORE), which would leave the row out".into())
         }
-        _ => Verdict::Copy { writes, reads },
+        _ => Handling::Copy { writes, reads },
     })
 }
 
@@ -291,7 +291,7 @@ pub(crate) fn firing<R>(replica: &Replica, table: &Table, mut write: impl FnMut(
         };
     }
     for local in to_blame {
-        tell_once(
+        notice_once(
             replica,
             &format!(
                 "trigger `{}` of table `{}` failed for rows that came from other devices, which were taken in \
@@ -393,7 +393,7 @@ pub(crate) fn write_difference(
 }
 
 /// Tells people something, unless they were told.
-fn tell_once(replica: &Replica, what: &str) -> Result<()> {
+fn notice_once(replica: &Replica, what: &str) -> Result<()> {
     replica
         .db
         .prepare_cached("INSERT OR IGNORE INTO _pm_notice (what, wall, count) VALUES (?1, ?2, 1)")?

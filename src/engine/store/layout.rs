@@ -82,7 +82,7 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// What makes the tables of each older version those of the next one, from version 1 on; and what makes them
 /// look so where nothing may be written.
-const STEPS: [[&str; 2]; 1] = [[
+const MIGRATIONS: [[&str; 2]; 1] = [[
     "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
     "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
 ]];
@@ -98,15 +98,15 @@ pub(crate) fn present(db: &Connection) -> Result<bool> {
         Some(LAYOUT) => Ok(true),
         Some(version) if version > LAYOUT => Err(Error::NewerDatabase { version }),
         Some(version @ 1..) => {
-            bring_up_to_date(db, version)?;
+            migrate(db, version)?;
             Ok(true)
         }
         _ => Err(Error::damaged("`_pm_meta` has no layout version")),
     }
 }
 
-fn bring_up_to_date(db: &Connection, version: i64) -> Result<()> {
-    let steps = |from: i64| STEPS.iter().skip(usize::try_from(from - 1).unwrap_or(0));
+fn migrate(db: &Connection, version: i64) -> Result<()> {
+    let steps = |from: i64| MIGRATIONS.iter().skip(usize::try_from(from - 1).unwrap_or(0));
     if db.is_readonly(rusqlite::MAIN_DB)? {
         return Ok(steps(version).try_for_each(|[_, view]| db.execute_batch(view))?);
     }

@@ -43,7 +43,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
             counters: def.counters(),
             waiting: Columns::default(),
             state,
-            appended: row.get(2)?,
+            high_water: row.get(2)?,
             announced: row.get(3)?,
             note: row.get(4)?,
             def_id: DefId(row.get(5)?),
@@ -58,7 +58,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
         .flat_map(|t| t.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()))
         .collect();
     for mut table in tables {
-        table.waiting = declared::waiting_columns(replica, table.tid, &table.def)?;
+        table.waiting = declared::disputed_columns(replica, table.tid, &table.def)?;
         let name = table.def.name.to_ascii_lowercase();
         table.is_parent = parents.contains(&name);
         catalog.names.insert(name, table.tid);
@@ -96,12 +96,14 @@ pub(crate) fn table_named(replica: &Replica, name: &str) -> Option<Arc<Table>> {
 /// The table of this name, tracked or gathered here.
 pub(crate) fn tracked_table(replica: &Replica, name: &str) -> Result<Arc<Table>> {
     match table_named(replica, name) {
-        Some(table) if matches!(table.state, State::Tracked | State::Gathered | State::Held) => Ok(table),
+        Some(table) if matches!(table.state, State::Tracked | State::Gathered | State::Suspended) => {
+            Ok(table)
+        }
         _ => Err(Error::UnknownTable {
             table: name.into(),
             tracked: tables(replica)
                 .iter()
-                .filter(|t| matches!(t.state, State::Tracked | State::Gathered | State::Held))
+                .filter(|t| matches!(t.state, State::Tracked | State::Gathered | State::Suspended))
                 .map(|t| t.def.name.clone())
                 .collect(),
         }),

@@ -60,7 +60,7 @@ impl TableDef {
 
     /// A column of limbo: without a type, so that every value stays what it is. Rows that are there
     /// already when a column is added have its default.
-    pub(crate) fn limbo_sql(&self, c: &ColumnDef) -> String {
+    pub(crate) fn quarantine_sql(&self, c: &ColumnDef) -> String {
         let collated = match c.collation {
             Collation::Binary => "",
             Collation::NoCase => " COLLATE NOCASE",

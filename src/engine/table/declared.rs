@@ -23,7 +23,7 @@ pub(crate) mod what {
 }
 
 /// Tables with a column that waits.
-pub(crate) const WAITING_TABLES: &str = "SELECT tid FROM _pm_declared WHERE what = 1 AND NOT past
+pub(crate) const DISPUTED_TABLES: &str = "SELECT tid FROM _pm_declared WHERE what = 1 AND NOT past
     GROUP BY tid, name HAVING count(DISTINCT value) > 1";
 
 /// One of the declarations that no other took the place of.
@@ -55,7 +55,7 @@ pub(crate) fn declared(replica: &Replica, tid: i64, what: i64, name: &str) -> Re
 }
 
 /// The columns of each table that wait: numbers by the table's definition.
-pub(crate) fn waiting_columns(replica: &Replica, tid: i64, def: &TableDef) -> Result<Columns> {
+pub(crate) fn disputed_columns(replica: &Replica, tid: i64, def: &TableDef) -> Result<Columns> {
     let mut statement = replica.db.prepare_cached(
         "SELECT name FROM _pm_declared WHERE tid = ?1 AND what = 1 AND NOT past
          GROUP BY name HAVING count(DISTINCT value) > 1",

@@ -437,7 +437,7 @@ impl TableDef {
     }
 
     /// Whether deletes must carry the row's last values.
-    pub(crate) fn needs_image(&self) -> bool {
+    pub(crate) fn needs_baseline(&self) -> bool {
         self.mode == Mode::Shared && (self.merge == Merge::Cell || !self.counters().is_empty())
     }
 

@@ -24,7 +24,7 @@ pub(crate) enum State {
     Untracked,
     /// Tracked, and changed here in a way that does not travel: it waits, in both directions, until
     /// it is put back.
-    Held,
+    Suspended,
 }
 
 impl State {
@@ -34,7 +34,7 @@ impl State {
             1 => Self::Tracked,
             2 => Self::Gathered,
             3 => Self::Untracked,
-            4 => Self::Held,
+            4 => Self::Suspended,
             _ => return Err(Error::damaged("`_pm_table` has a row of an unknown state")),
         })
     }
@@ -49,7 +49,7 @@ pub(crate) struct Table {
     pub def_id: DefId,
     pub state: State,
     /// The highest rowid that was sealed, of an append table.
-    pub appended: i64,
+    pub high_water: i64,
     /// The definition is already in the log of this device.
     pub announced: bool,
     /// Why its rows wait, for people.
@@ -78,7 +78,7 @@ impl Table {
     }
 
     /// The columns of that list that every note has.
-    pub(crate) fn note_columns(&self) -> String {
+    pub(crate) fn change_columns(&self) -> String {
         let keys = (1..=self.def.keys().count()).map(|n| format!("k{n}"));
         keys.chain(["note".into()]).collect::<Vec<_>>().join(", ")
     }
@@ -165,13 +165,13 @@ impl Table {
     }
 
     /// The table of rows that are kept out of this one.
-    pub(crate) fn limbo(&self) -> String {
+    pub(crate) fn quarantine_table(&self) -> String {
         format!("_pm_limbo_{}", self.tid)
     }
 
     /// Whether deletes must carry the row's last values: an update of a part of it may bring it back.
-    pub(crate) fn needs_image(&self) -> bool {
-        self.def.needs_image()
+    pub(crate) fn needs_baseline(&self) -> bool {
+        self.def.needs_baseline()
     }
 
     /// The canonical key of a row's key values, which come in the order of the key.

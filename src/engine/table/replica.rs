@@ -43,7 +43,7 @@ pub(crate) struct Replica {
     pub triggers: RefCell<Triggers>,
     pub probe: Arc<Probe>,
     /// Whether `_pm_parked` may have rows: mostly it has none, and need not be asked for each op.
-    pub parked: Cell<bool>,
+    pub quarantined: Cell<bool>,
     /// A transaction could not be ended: nothing more is done with this connection.
     pub poisoned: bool,
 }

@@ -3,9 +3,9 @@
 use packmule_core::wire::{FrameFlags, Mode};
 
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, redeclare, seal, unite, watch};
+use crate::engine::capture::{adopt, merge_definitions, redeclare, seal, watch};
 use crate::engine::error::{Error, Result};
-use crate::engine::merge::{blind, compose, deferred};
+use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
@@ -46,7 +46,7 @@ fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
         if !same(&known.def, &def) {
             return Err(Error::cannot_track(&def.name, explain_difference(known, &def)));
         }
-        if known.state == State::Held {
+        if known.state == State::Suspended {
             let why = known.note.as_deref().unwrap_or("it was changed here");
             return Err(Error::cannot_track(&def.name, format!("it is tracked, and held: {why}")));
         }
@@ -82,16 +82,16 @@ fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
     adopt::remember_schema(replica)?;
     // What others have told of the table and this one lacks.
     let before = known.as_ref().map_or(&def, |known| &known.def);
-    unite::unite_all(replica, tid, before)?;
+    merge_definitions::merge_definitions(replica, tid, before)?;
     // Versions that others wrote before: settled together with our own rows.
     let table = catalog::table(replica, tid)?;
     // Ours say nothing of columns that it lacked.
     let made: Vec<&str> =
         table.def.columns.iter().map(|c| c.name.as_str()).filter(|name| def.column(name).is_none()).collect();
-    let mut both = blind::remembered_keys(replica, tid)?;
+    let mut both = context_free::remembered_keys(replica, tid)?;
     both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));
-    blind::gather_unshown(replica, &table, &both)?;
-    deferred::put_off_all(replica, tid)?;
+    context_free::remember_unshown(replica, &table, &both)?;
+    deferred::defer_all(replica, tid)?;
     // The rows are older than what we know of others, but did not take it into account.
     let sealed = seal::seal_here(
         replica,
@@ -138,7 +138,7 @@ pub(crate) fn untrack_all(replica: &Replica, tables: &[&str]) -> Result<()> {
 }
 
 fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
-    if matches!(table.state, State::Tracked | State::Held) {
+    if matches!(table.state, State::Tracked | State::Suspended) {
         watch::remove_capture(replica, table)?;
     }
     for event in ["INSERT", "UPDATE", "DELETE"] {

@@ -9,7 +9,7 @@
 
 use packmule_core::model::{DeviceId, Stream};
 
-use crate::engine::apply::waits;
+use crate::engine::apply::pending;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{adopt, seal};
 use crate::engine::conflicts::list::{self, ConflictKind};
@@ -18,10 +18,10 @@ use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices;
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::merge::deferred;
-use crate::engine::show::{references, settle};
+use crate::engine::show::{constraints, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
-use crate::engine::table::declared::WAITING_TABLES;
+use crate::engine::table::declared::DISPUTED_TABLES;
 use crate::engine::table::replica::Replica;
 
 /// What a compaction did.
@@ -45,7 +45,7 @@ pub struct CompactReport {
 /// once they hear of it.
 pub(crate) fn compact(replica: &mut Replica) -> Result<CompactReport> {
     transaction::transaction(replica, |e| {
-        deferred::begin_settling(e)?;
+        deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
         if meta::get::<bool>(&e.db, "unanswered")? == Some(true) {
             seal::seal_here(e, SealOptions { answer: true, ..SealOptions::default() })?;
@@ -78,11 +78,11 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     for open in list::open_list(replica)? {
         let kept_out = matches!(open.conflict.kind, ConflictKind::Unique(_) | ConflictKind::Check(_));
         let clashes = if kept_out {
-            settle::clashes(replica, &*catalog::table(replica, open.tid)?, &open.key)?
+            constraints::clashes(replica, &*catalog::table(replica, open.tid)?, &open.key)?
         } else {
             Vec::new()
         };
-        for key in [open.key].into_iter().chain(open.holder).chain(clashes) {
+        for key in [open.key].into_iter().chain(open.blocking).chain(clashes) {
             replica
                 .db
                 .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?
@@ -90,10 +90,10 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
         }
     }
     report.versions =
-        replica.db.execute(&format!("DELETE {FORGET} AND h.tid NOT IN ({WAITING_TABLES})"), [])? as u64;
+        replica.db.execute(&format!("DELETE {FORGET} AND h.tid NOT IN ({DISPUTED_TABLES})"), [])? as u64;
     replica.db.execute(
         &format!(
-            "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({WAITING_TABLES}) AND NOT EXISTS (
+            "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({DISPUTED_TABLES}) AND NOT EXISTS (
             SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = 0
             WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))"
         ),
@@ -122,7 +122,7 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
         .collect::<rusqlite::Result<Vec<(i64, i64, u64, u64)>>>()?;
     drop(groups);
     replica.db.execute_batch("DROP INDEX _pm_head_place")?;
-    waits::drop_told_anew(replica)?;
+    pending::drop_re_authored(replica)?;
     for (dev, stream, first, last) in folded {
         replica
             .db
@@ -158,7 +158,7 @@ pub(crate) fn retire(replica: &mut Replica, id: DeviceId) -> Result<()> {
         if dev == e.me {
             return Err(Error::Usage("a device cannot retire itself: retire it on another one".into()));
         }
-        deferred::begin_settling(e)?;
+        deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
         seal::seal_here(e, SealOptions { retire: Some(id), ..SealOptions::default() })?;
         Ok(())

@@ -2,8 +2,8 @@
 
 use packmule_core::wire::Mode;
 
+use crate::engine::apply::pending;
 use crate::engine::apply::report::Wait;
-use crate::engine::apply::waits;
 use crate::engine::capture::groups;
 use crate::engine::conflicts::list;
 use crate::engine::error::Result;
@@ -61,7 +61,7 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
                 (State::Gathered, _) => "gathered",
                 (State::Known, _) => "waiting",
                 (State::Untracked, _) => "not tracked any more",
-                (State::Held, _) => "held",
+                (State::Suspended, _) => "held",
             };
             let unsealed = groups::unsealed(e, &table, 1_000_000)?;
             tables.push(TableStatus {
@@ -85,7 +85,7 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             can_sign: e.can_sign(),
             tables,
             conflicts: list::open_conflicts(e)?,
-            waits: waits::waits(e)?,
+            waits: pending::waits(e)?,
             log_frames,
             log_bytes,
             held_back_by: membership::held_back_by(e)?,

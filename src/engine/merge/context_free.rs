@@ -19,7 +19,7 @@ use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
 
 /// Gathers the versions of a row that the author of a blind op had heard of.
-pub(crate) fn meet_blind_op(
+pub(crate) fn prepare_context_free(
     replica: &Replica,
     table: &Table,
     key: &[u8],
@@ -48,11 +48,11 @@ pub(crate) fn meet_blind_op(
             value => value != row[column].borrow(),
         };
     }
-    gather_heard(replica, table, key, heard, row.filter(|_| differs))
+    remember_heard(replica, table, key, heard, row.filter(|_| differs))
 }
 
 /// Gathers the versions of a row that were heard of into one of these values, or into none.
-pub(crate) fn gather_heard(
+pub(crate) fn remember_heard(
     replica: &Replica,
     table: &Table,
     key: &[u8],
@@ -60,7 +60,7 @@ pub(crate) fn gather_heard(
     row: Option<Vec<OwnedValue>>,
 ) -> Result<()> {
     let contested = "SELECT 1 FROM _pm_conflict WHERE tid = ?1 AND key = ?2";
-    if deferred::is_parked(replica, table.tid, key)?
+    if deferred::is_quarantined(replica, table.tid, key)?
         || value::maybe::<i64>(&replica.db, contested, (table.tid, key))?.is_some()
     {
         return Ok(()); // Nobody has folded that away.
@@ -76,7 +76,7 @@ pub(crate) fn gather_heard(
             .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4")?
             .execute((table.tid, key, head.dev, head.seq))?;
     }
-    gather_counters(replica, table, key, heard, row.as_deref())?;
+    remember_counters(replica, table, key, heard, row.as_deref())?;
     let Some(row) = row else { return Ok(()) };
     let n = table.def.columns.len();
     let speaks = left.iter().fold(Columns::all(n), |columns, head| columns.minus(&head.live(n)));
@@ -114,7 +114,7 @@ fn remember_row(
 }
 
 /// What was heard of counters is one value: what they show, without what came since.
-fn gather_counters(
+fn remember_counters(
     replica: &Replica,
     table: &Table,
     key: &[u8],
@@ -156,7 +156,7 @@ fn gather_counters(
 
 /// Before rows of our own are told blindly, of a table that others wrote to while it was not
 /// shown here: what we heard of those rows is one version, as it is everywhere else.
-pub(crate) fn gather_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>]) -> Result<()> {
+pub(crate) fn remember_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>]) -> Result<()> {
     for key in keys {
         let own = compose::shown_row(replica, table, key)?;
         let heads = heads::heads(replica, table.tid, key)?;
@@ -168,21 +168,25 @@ pub(crate) fn gather_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>])
         if judgement.present {
             let changes: Vec<_> = own.iter().flatten().cloned().enumerate().collect();
             if own.is_some() {
-                compose::make_limbo_row(replica, table, key, &changes)?;
+                compose::make_quarantined_row(replica, table, key, &changes)?;
             }
             compose::compose(replica, table, key, &heads, &judgement)?;
-            row = limbo_row(replica, table, key)?;
-            compose::delete_from(replica, &table.limbo(), table, key)?;
+            row = quarantined_row(replica, table, key)?;
+            compose::delete_from(replica, &table.quarantine_table(), table, key)?;
         }
-        gather_heard(replica, table, key, &Seen::All, row.filter(|row| own.as_ref() != Some(row)))?;
+        remember_heard(replica, table, key, &Seen::All, row.filter(|row| own.as_ref() != Some(row)))?;
     }
     Ok(())
 }
 
-fn limbo_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
+fn quarantined_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
     let keys = value::read_key(key)?;
-    let sql =
-        format!("SELECT {} FROM {} WHERE {}", table.column_list(), table.limbo(), table.key_match_from(0));
+    let sql = format!(
+        "SELECT {} FROM {} WHERE {}",
+        table.column_list(),
+        table.quarantine_table(),
+        table.key_match_from(0)
+    );
     let mut statement = replica.db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
     let Some(row) = rows.next()? else { return Ok(None) };

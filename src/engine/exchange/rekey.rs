@@ -22,7 +22,7 @@ use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::merge::heads::{Cause, Seen};
-use crate::engine::show::{settle, transaction};
+use crate::engine::show::{constraints, transaction};
 use crate::engine::store::{keys, meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::known::State;
@@ -63,8 +63,8 @@ impl Move<'_> {
 }
 
 /// Whether what is written here would be a second history, and something is.
-pub(crate) fn must_fork(replica: &Replica) -> Result<bool> {
-    if !peers::is_set_back(replica)? {
+pub(crate) fn must_rekey(replica: &Replica) -> Result<bool> {
+    if !peers::is_rolled_back(replica)? {
         return Ok(false);
     }
     for table in catalog::tables(replica) {
@@ -80,13 +80,13 @@ pub(crate) fn must_fork(replica: &Replica) -> Result<bool> {
 /// # Errors
 /// [`Error::KeyMissing`], [`Error::Io`]; [`Error::Forked`] if others built on what parts from the first
 /// history.
-pub(crate) fn go_on_anew(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
+pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     if replica.poisoned {
         return Err(Error::Poisoned);
     }
     let before = (replica.key.clone(), replica.me, replica.identity.clone());
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
-    let result = go_on_anew_here(replica, common);
+    let result = rekey_here(replica, common);
     let result = transaction::end_transaction(replica, result);
     if result.is_err() {
         (replica.key, replica.me, replica.identity) = before;
@@ -95,9 +95,9 @@ pub(crate) fn go_on_anew(replica: &mut Replica, common: [u64; 2]) -> Result<()> 
     keys::adopt_new_key(&keys::device_key_path(&replica.path))
 }
 
-fn go_on_anew_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
+fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     catalog::load_catalog(replica)?;
-    deferred::begin_settling(replica)?;
+    deferred::begin_deferring(replica)?;
     let common = whole_seals(replica, common)?;
     let built: Option<i64> = value::maybe(
         &replica.db,
@@ -113,7 +113,7 @@ fn go_on_anew_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     let old = (replica.me, replica.identity.id);
     let was = devices::device_label(replica, replica.me)?;
     let key = become_another(replica)?;
-    let contexts_at = told_until(replica, old.0, common)?;
+    let contexts_at = re_authored_until(replica, old.0, common)?;
     let mut shift = [0; 2];
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
@@ -138,7 +138,7 @@ fn go_on_anew_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
             (old.0, stream.number(), common[at]),
         )?;
     }
-    peers::forget_mirror(replica)?;
+    peers::forget_evidence(replica)?;
     replica.key = Some(key);
     let what = format!(
         "this database was a second history of {was}: a copy, or set back to a backup. It goes on as {} with all that \
@@ -147,7 +147,10 @@ fn go_on_anew_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
         old.1
     );
     meta::notice(&replica.db, &what, replica.now())?;
-    settle::settle(replica, &Cause { dev: replica.me, first: common[0] + 1, seen: &Seen::All })?;
+    constraints::resolve_constraints(
+        replica,
+        &Cause { dev: replica.me, first: common[0] + 1, seen: &Seen::All },
+    )?;
     adopt::remember_schema(replica)
 }
 
@@ -204,7 +207,7 @@ fn groups_after(replica: &Replica, dev: i64, stream: Stream, after: u64) -> Resu
 }
 
 /// What the groups of each stream up to a place had told of what was seen.
-fn told_until(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMap<i64, u64>; 2]> {
+fn re_authored_until(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMap<i64, u64>; 2]> {
     let mut told = [BTreeMap::new(), BTreeMap::new()];
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
@@ -251,8 +254,8 @@ fn become_another(replica: &mut Replica) -> Result<SecretKey> {
         name.pop();
     }
     let name = |id: DeviceId| format!("{name}-{:04x}", id.short() >> 16);
-    let voucher = replica.signing_key()?.clone();
-    devices::take_identity(replica, name, Some(&voucher), None)
+    let issuer = replica.signing_key()?.clone();
+    devices::take_identity(replica, name, Some(&issuer), None)
 }
 
 /// Tells what a stream has after the common part anew; returns how many frames.
@@ -281,7 +284,7 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
     let mut position = StreamPosition { seq: 0, chain: Chain::start(&of.key.public_key(), stream) };
     let mut buf = vec![0; FRAME_MAX];
     if common > 0 {
-        tell_start(replica, of, stream, first, before, &mut buf, &mut position)?;
+        re_author_start(replica, of, stream, first, before, &mut buf, &mut position)?;
     }
     for group in &groups {
         move_group(replica, of, stream, group, &mut buf, &mut position)?;
@@ -298,7 +301,7 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
 }
 
 /// The first group of the new device: it has seen what the old one had.
-fn tell_start(
+fn re_author_start(
     replica: &Replica,
     of: &Move<'_>,
     stream: Stream,
@@ -401,7 +404,7 @@ fn move_versions(replica: &Replica, of: &Move<'_>, seq: u64, to: u64, less: u32)
         .query_map((of.old.0, seq), |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
     for (tid, key) in &keys {
-        deferred::put_off(replica, *tid, key)?;
+        deferred::defer(replica, *tid, key)?;
     }
     replica
         .db

@@ -14,7 +14,7 @@ use rusqlite::{ErrorCode, OptionalExtension};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::heads::{self, Cause};
 use crate::engine::merge::{compose, deferred, versions};
-use crate::engine::show::{limbo, references, triggers};
+use crate::engine::show::{quarantine, references, triggers};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
@@ -23,7 +23,7 @@ use crate::engine::table::replica::Replica;
 /// A row is about to change: those that it keeps out may come in, and it may leave others dangling.
 /// Whether it is there, if others may refer to it.
 pub(crate) fn before_change(replica: &Replica, table: &Table, key: &[u8]) -> Result<bool> {
-    if table.unique && replica.parked.get() {
+    if table.unique && replica.quarantined.get() {
         replica
             .db
             .prepare_cached(
@@ -32,12 +32,12 @@ pub(crate) fn before_change(replica: &Replica, table: &Table, key: &[u8]) -> Res
             )?
             .execute((table.tid, key))?;
     }
-    if table.is_parent { references::note_left(replica, table, key) } else { Ok(true) }
+    if table.is_parent { references::record_left(replica, table, key) } else { Ok(true) }
 }
 
 /// A row is shown as it should be.
 pub(crate) fn after_shown(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    if replica.parked.get() {
+    if replica.quarantined.get() {
         replica
             .db
             .prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?
@@ -51,7 +51,7 @@ pub(crate) fn after_shown(replica: &Replica, table: &Table, key: &[u8]) -> Resul
 }
 
 /// Settles what was put off, then looks for references that lead nowhere.
-pub(crate) fn settle(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
+pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
     let mut evictions = Vec::new();
     loop {
         while let Some((tid, key)) = replica
@@ -60,7 +60,7 @@ pub(crate) fn settle(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
             .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
             .optional()?
         {
-            clear_for_settling(replica, tid, &key)?;
+            take_out_deferred(replica, tid, &key)?;
         }
         let next = replica
             .db
@@ -68,7 +68,7 @@ pub(crate) fn settle(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
             .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
             .optional()?;
         let Some((tid, key)) = next else { break };
-        deferred::no_longer_put_off(replica, tid, &key)?;
+        deferred::undefer(replica, tid, &key)?;
         place(replica, tid, &key, &mut evictions)?;
     }
     for tid in evictions {
@@ -81,10 +81,10 @@ pub(crate) fn settle(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
 
 /// Takes a row out of its table into limbo, makes it there what its versions say, and finds out
 /// when it claimed its place.
-fn clear_for_settling(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
+fn take_out_deferred(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     let table = catalog::table(replica, tid)?;
     if !table.shows_shared() {
-        return deferred::no_longer_put_off(replica, tid, key);
+        return deferred::undefer(replica, tid, key);
     }
     let heads = heads::heads(replica, tid, key)?;
     let judgement = versions::judge_versions(replica, &table, &heads)?;
@@ -95,11 +95,11 @@ fn clear_for_settling(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     };
     replica.db.prepare_cached(sql)?.execute((tid, key))?;
     before_change(replica, &table, key)?;
-    limbo::move_to_limbo(replica, &table, key)?;
+    quarantine::move_to_quarantine(replica, &table, key)?;
     replica.db.prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?.execute((tid, key))?;
     if !heads.is_empty() && !judgement.present {
-        compose::delete_from(replica, &table.limbo(), &table, key)?;
-        return deferred::no_longer_put_off(replica, tid, key);
+        compose::delete_from(replica, &table.quarantine_table(), &table, key)?;
+        return deferred::undefer(replica, tid, key);
     }
     compose::compose(replica, &table, key, &heads, &judgement)?;
     replica
@@ -113,7 +113,7 @@ fn clear_for_settling(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
 fn place(replica: &Replica, tid: i64, key: &[u8], evictions: &mut Vec<i64>) -> Result<()> {
     let table = catalog::table(replica, tid)?;
     let claim = versions::claim_of(&table, &heads::heads(replica, tid, key)?);
-    let refused = match limbo::move_from_limbo(replica, &table, key, false) {
+    let refused = match quarantine::move_from_quarantine(replica, &table, key, false) {
         Ok(()) => return after_shown(replica, &table, key),
         Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => e,
         Err(e) => return Err(e),
@@ -125,15 +125,17 @@ fn place(replica: &Replica, tid: i64, key: &[u8], evictions: &mut Vec<i64>) -> R
     );
     let reason = refused.to_string();
     if !unique {
-        return park(replica, tid, key, &reason, None);
+        return quarantine(replica, tid, key, &reason, None);
     }
     if !evictions.contains(&tid) {
         watch_evictions(replica, &table)?;
         evictions.push(tid);
     }
     replica.db.execute_batch(&format!("DELETE FROM temp._pm_evicted_{tid}; SAVEPOINT _pm_evict"))?;
-    let replace =
-        || limbo::move_from_limbo(replica, &table, key, true).and_then(|()| evicted(replica, &table, key));
+    let replace = || {
+        quarantine::move_from_quarantine(replica, &table, key, true)
+            .and_then(|()| evicted(replica, &table, key))
+    };
     let local = triggers::has_local_triggers(replica, &table)?;
     let evicted = if local { triggers::trying(replica, &table, replace) } else { replace() };
     let blocker = match &evicted {
@@ -149,31 +151,31 @@ fn place(replica: &Replica, tid: i64, key: &[u8], evictions: &mut Vec<i64>) -> R
         for (_, other) in evicted? {
             if local {
                 // It was only tried. The application's triggers see what comes of it.
-                limbo::move_to_limbo(replica, &table, &other)?;
+                quarantine::move_to_quarantine(replica, &table, &other)?;
             }
             if table.is_parent {
-                references::note_deleted(replica, &table, &other, false)?; // It has left already.
-                references::note_changed(replica, &table)?;
+                references::record_deleted(replica, &table, &other, false)?; // It has left already.
+                references::record_changed(replica, &table)?;
             }
-            deferred::put_off(replica, tid, &other)?;
+            deferred::defer(replica, tid, &other)?;
         }
         if local {
-            limbo::move_from_limbo(replica, &table, key, false)?;
+            quarantine::move_from_quarantine(replica, &table, key, false)?;
         }
         return after_shown(replica, &table, key);
     }
     replica.db.execute_batch("ROLLBACK TO _pm_evict; RELEASE _pm_evict")?;
     match evicted {
         Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            park(replica, tid, key, &e.to_string(), None)
+            quarantine(replica, tid, key, &e.to_string(), None)
         }
         Err(e) => Err(e),
-        Ok(_) => park(replica, tid, key, &reason, blocker.as_deref()),
+        Ok(_) => quarantine(replica, tid, key, &reason, blocker.as_deref()),
     }
 }
 
-fn park(replica: &Replica, tid: i64, key: &[u8], reason: &str, blocker: Option<&[u8]>) -> Result<()> {
-    replica.parked.set(true);
+fn quarantine(replica: &Replica, tid: i64, key: &[u8], reason: &str, blocker: Option<&[u8]>) -> Result<()> {
+    replica.quarantined.set(true);
     replica
         .db
         .prepare_cached(
@@ -195,12 +197,12 @@ fn watch_evictions(replica: &Replica, table: &Table) -> Result<()> {
         "CREATE TEMP TABLE _pm_evicted_{tid} ({names});
          CREATE TEMP TRIGGER _pm_evict_{tid} BEFORE DELETE ON main.{table} BEGIN
            INSERT INTO _pm_evicted_{tid} VALUES ({keys});
-           INSERT OR REPLACE INTO {limbo} ({columns}) VALUES ({old});
+           INSERT OR REPLACE INTO {quarantine_table} ({columns}) VALUES ({old});
          END",
         names = names.join(", "),
         table = value::quote(&table.def.name),
         keys = table.def.key_list("OLD."),
-        limbo = table.limbo(),
+        quarantine_table = table.quarantine_table(),
         columns = table.column_list(),
         old = old.join(", "),
     ))?;
@@ -221,7 +223,7 @@ pub(crate) fn replacing(
         "DROP TRIGGER temp._pm_evict_{0}; DROP TABLE temp._pm_evicted_{0}",
         table.tid
     ))?;
-    evicted.iter().try_for_each(|(_, other)| deferred::put_off(replica, table.tid, other))
+    evicted.iter().try_for_each(|(_, other)| deferred::defer(replica, table.tid, other))
 }
 
 /// The rows that a row which is kept out would take the place of, by any UNIQUE at all.
@@ -229,8 +231,10 @@ pub(crate) fn clashes(replica: &Replica, table: &Table, key: &[u8]) -> Result<Ve
     let local = triggers::has_local_triggers(replica, table)?;
     // It may be kept out by a CHECK as well.
     replica.db.execute_batch("SAVEPOINT _pm_clashes; PRAGMA ignore_check_constraints = ON")?;
-    let replace =
-        || limbo::move_from_limbo(replica, table, key, true).and_then(|()| evicted(replica, table, key));
+    let replace = || {
+        quarantine::move_from_quarantine(replica, table, key, true)
+            .and_then(|()| evicted(replica, table, key))
+    };
     let tried = watch_evictions(replica, table);
     let tried =
         tried.and_then(|()| if local { triggers::trying(replica, table, replace) } else { replace() });

@@ -12,7 +12,7 @@ use crate::engine::table::replica::Replica;
 
 /// What a group needs that is not here.
 #[derive(Clone, Copy)]
-pub(crate) enum Lack {
+pub(crate) enum Dependency {
     /// Frames of a device, up to this one.
     Frames(DeviceId, u64),
     /// Its author had not seen what is folded away here: only a snapshot brings it in.
@@ -28,13 +28,18 @@ struct Waiting {
 }
 
 /// Whose frames a group needs that are not applied here, and up to which.
-pub(crate) fn lacks(replica: &Replica, dev: i64, group: &Next, with_pair: bool) -> Result<Option<Lack>> {
+pub(crate) fn missing_dependency(
+    replica: &Replica,
+    dev: i64,
+    group: &Next,
+    with_pair: bool,
+) -> Result<Option<Dependency>> {
     let body = frames::frame_here(replica, dev, group.stream, group.first)?;
     let frame = frames::parse(&body)?;
     if group.stream == Stream::Shared
         && membership::is_stale(replica, dev, &frame.context().collect::<Vec<_>>())?
     {
-        return Ok(Some(Lack::Snapshot));
+        return Ok(Some(Dependency::Snapshot));
     }
     for (id, seq) in frame.context() {
         let other = devices::device_number(replica, id)?;
@@ -46,7 +51,7 @@ pub(crate) fn lacks(replica: &Replica, dev: i64, group: &Next, with_pair: bool) 
             None => 0,
         };
         if have < seq {
-            return Ok(Some(Lack::Frames(id, seq)));
+            return Ok(Some(Dependency::Frames(id, seq)));
         }
     }
     Ok(None)
@@ -73,16 +78,16 @@ pub(crate) fn waits(replica: &Replica) -> Result<Vec<Wait>> {
     for Waiting { dev, stream, first, last } in waiting(replica)? {
         let author = devices::device_label(replica, dev)?;
         let next = next_group(replica, dev, stream)?;
-        let lack = next.map(|next| lacks(replica, dev, &next, false)).transpose()?.flatten();
+        let lack = next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
         let (missing, up_to) = match (next, lack) {
             (None, _) => (author.clone(), first - 1),
-            (Some(_), _) if waits_for_ever(replica, dev, stream)? => {
+            (Some(_), _) if is_never_ready(replica, dev, stream)? => {
                 if membership::goes_on(replica, dev)? {
                     continue;
                 }
                 (format!("a snapshot on {author}: run `packmule join` there"), 0)
             }
-            (_, Some(Lack::Frames(id, seq))) => (devices::name_of(replica, id)?, seq),
+            (_, Some(Dependency::Frames(id, seq))) => (devices::name_of(replica, id)?, seq),
             (Some(next), _) => (format!("{author} (the other part of the same seal)"), next.pair),
         };
         waits.push(Wait { author, frames: (first, last), missing, up_to });
@@ -92,15 +97,15 @@ pub(crate) fn waits(replica: &Replica) -> Result<Vec<Wait>> {
 
 /// Whether only a snapshot brings in what a stream goes on with: its author had not seen what is folded
 /// away here, or had seen groups of another of whom that is so.
-fn waits_for_ever(replica: &Replica, dev: i64, stream: Stream) -> Result<bool> {
+fn is_never_ready(replica: &Replica, dev: i64, stream: Stream) -> Result<bool> {
     let mut seen = vec![(dev, stream)];
     let mut at = 0;
     while let Some((dev, stream)) = seen.get(at).copied() {
         at += 1;
         let Some(next) = next_group(replica, dev, stream)? else { continue };
-        let needs = match lacks(replica, dev, &next, false)? {
-            Some(Lack::Snapshot) => return Ok(true),
-            Some(Lack::Frames(id, _)) => {
+        let needs = match missing_dependency(replica, dev, &next, false)? {
+            Some(Dependency::Snapshot) => return Ok(true),
+            Some(Dependency::Frames(id, _)) => {
                 devices::device_number(replica, id)?.map(|dev| (dev, Stream::Shared))
             }
             None => Some((dev, stream.other())), // The other part of the same seal.
@@ -111,9 +116,9 @@ fn waits_for_ever(replica: &Replica, dev: i64, stream: Stream) -> Result<bool> {
 }
 
 /// Drops what waits for ever and was told anew by who wrote it.
-pub(crate) fn drop_told_anew(replica: &Replica) -> Result<()> {
+pub(crate) fn drop_re_authored(replica: &Replica) -> Result<()> {
     for Waiting { dev, stream, first, .. } in waiting(replica)? {
-        if membership::goes_on(replica, dev)? && waits_for_ever(replica, dev, stream)? {
+        if membership::goes_on(replica, dev)? && is_never_ready(replica, dev, stream)? {
             for sql in [
                 "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq >= ?3",
                 "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first >= ?3",

@@ -7,8 +7,8 @@ use crate::engine::capture::{adopt, declare, dirty, watch};
 use crate::engine::error::{self, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
-use crate::engine::merge::{blind, deferred, heads};
-use crate::engine::show::{limbo, settle};
+use crate::engine::merge::{context_free, deferred, heads};
+use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -27,13 +27,13 @@ pub(crate) fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
 
 /// Takes in what others told of a table while it was not shown here. `before` is the definition by
 /// which versions were noted until now.
-pub(crate) fn unite_all(replica: &Replica, tid: i64, before: &TableDef) -> Result<()> {
+pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) -> Result<()> {
     let entry = catalog::table(replica, tid)?;
     adopt::make_columns_plain(replica, tid, before.columns.len())?;
     for body in other_defs(replica, tid)? {
         let def = TableDef::decode(&body).map_err(error::bad)?;
         if def.mode == before.mode {
-            unite(replica, replica.me, tid, &def)?;
+            merge_definition(replica, replica.me, tid, &def)?;
         }
     }
     let table = catalog::table(replica, tid)?;
@@ -41,7 +41,7 @@ pub(crate) fn unite_all(replica: &Replica, tid: i64, before: &TableDef) -> Resul
     if names(&table.def) == names(before) && names(&entry.def) == names(before) {
         return Ok(());
     }
-    for key in blind::remembered_keys(replica, tid)? {
+    for key in context_free::remembered_keys(replica, tid)? {
         for head in heads::heads(replica, tid, &key)?.iter().filter(|h| h.kind != OpKind::Delete) {
             let live = head.live(before.columns.len());
             // What it carries, without what was written over.
@@ -66,7 +66,7 @@ pub(crate) fn unite_all(replica: &Replica, tid: i64, before: &TableDef) -> Resul
 }
 
 /// Adds the columns and the UNIQUEs that a definition has and the table here has not.
-pub(crate) fn unite(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
+pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
     let table = &*catalog::table(replica, tid)?;
     let mut def = table.def.clone();
     if !def.has_key_of(theirs) {
@@ -157,9 +157,9 @@ pub(crate) fn make_unique(replica: &Replica, table: &Table, unique: &[u16]) -> R
         }
     }
     for key in keys {
-        settle::before_change(replica, table, &key)?;
-        limbo::move_to_limbo(replica, table, &key)?;
-        deferred::put_off(replica, table.tid, &key)?;
+        constraints::before_change(replica, table, &key)?;
+        quarantine::move_to_quarantine(replica, table, &key)?;
+        deferred::defer(replica, table.tid, &key)?;
     }
     let numbers: Vec<String> = unique.iter().map(u16::to_string).collect();
     replica.db.execute_batch(&format!(

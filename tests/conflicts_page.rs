@@ -1,4 +1,4 @@
-//! The page of conflicts, `src/engine/CONFLICTS.md`: every kind is run on two boards, and what comes of
+//! The page of conflicts, `src/docs/conflicts.md`: every kind is run on two boards, and what comes of
 //! it is compared with the page. `PACKMULE_BLESS=1` writes the page anew.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -455,7 +455,7 @@ fn run(case: &Case) -> String {
 fn the_page_says_what_happens() {
     let mut page = INTRO.to_owned();
     cases().iter().for_each(|case| page.push_str(&run(case)));
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/CONFLICTS.md");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/conflicts.md");
     if std::env::var_os("PACKMULE_BLESS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }

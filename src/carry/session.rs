@@ -39,7 +39,7 @@ use packmule_core::wire::{
     SESSION_VERSION, Section, VectorEntry, take,
 };
 
-use crate::{Engine, GroupOut, ImportReport, Peer, Staged, Told, applied, label};
+use crate::engine::{Engine, GroupOut, ImportReport, Peer, Staged, Told, applied, label};
 
 /// From so many bytes on, what came is written to the database, also while more is there to be taken.
 pub const STAGE_BYTES: usize = 16_384;

@@ -21,7 +21,7 @@ use packmule_core::link::{Event, State};
 use packmule_core::model::DeviceId;
 
 use super::session::{self, Progress, Session};
-use crate::Engine;
+use crate::engine::Engine;
 use pump::{Inner, Line, News};
 
 /// Flow control.
@@ -74,8 +74,8 @@ impl From<session::Error> for Error {
     }
 }
 
-impl From<crate::Error> for Error {
-    fn from(error: crate::Error) -> Self {
+impl From<crate::engine::Error> for Error {
+    fn from(error: crate::engine::Error) -> Self {
         Self::Session(error.into())
     }
 }

@@ -3,7 +3,7 @@
 use packmule_core::model::DeviceId;
 use packmule_core::wire::Refusal;
 
-use crate::{Error as EngineError, Stranger};
+use crate::engine::{Error as EngineError, Stranger};
 
 /// Why a session came to its end.
 #[derive(Debug)]

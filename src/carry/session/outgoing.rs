@@ -8,7 +8,7 @@ use packmule_core::wire::{
 };
 
 use super::{Error, Phase, RECORD_BEFORE_PROOF, Sending, Session};
-use crate::{Engine, Error as EngineError, GroupOut, StreamOut, Told, told_of};
+use crate::engine::{Engine, Error as EngineError, GroupOut, StreamOut, Told, told_of};
 
 impl Session {
     /// Puts the next thing to say into `out`, if there is any.

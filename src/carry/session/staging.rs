@@ -3,7 +3,7 @@
 use packmule_core::wire::{Message, VectorEntry};
 
 use super::{Error, Phase, STAGE_BYTES, Session};
-use crate::{Engine, Staged};
+use crate::engine::{Engine, Staged};
 
 impl Session {
     /// The stream broke off, or an error ended the session: writes to the database what came whole, so that only the

@@ -1,4 +1,4 @@
-//! The rooms of the program: each imports only those before it, no function is too long to read.
+//! The rooms of the program: each imports only those before it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -77,31 +77,4 @@ fn each_room_imports_only_those_before_it() {
     assert_eq!(forbidden("text", "use crate::output::Out;\n"), Some("output".into()));
     assert_eq!(forbidden("text", "use crate::{\n    text,\n    run,\n};\n"), Some("run".into()));
     assert_eq!(forbidden("output", "use crate::text::{show, size};\n// crate::demo\n"), None);
-}
-
-#[test]
-fn no_function_of_the_tools_is_too_long_to_read() {
-    let mut found = Vec::new();
-    files(&source(), &mut found);
-    for tool in ["../boards", "../bench"] {
-        files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(tool).join("src"), &mut found);
-    }
-    let mut functions = 0;
-    for path in found {
-        let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        for (at, line) in lines.iter().enumerate() {
-            let code = line.trim_start();
-            let head = code.trim_start_matches("pub ").trim_start_matches("const ");
-            if !head.starts_with("fn ") {
-                continue;
-            }
-            functions += 1;
-            // Formatted code ends a function with a brace under its first letter.
-            let end = format!("{}}}", &line[..line.len() - code.len()]);
-            let long = lines[at..].iter().position(|line| *line == end).map_or(1, |lines| lines + 1);
-            assert!(long <= 70, "{}:{}: {code} has {long} lines", path.display(), at + 1);
-        }
-    }
-    assert!(functions > 100);
 }

@@ -66,7 +66,7 @@ fn none(found: Vec<String>) {
 
 #[test]
 fn the_folders_of_the_core_import_only_those_above_them() {
-    let order = ["model", "wire", "merge", "link", "leaf"];
+    let order = ["model", "wire", "merge", "link", "session", "leaf"];
     for (at, folder) in order.iter().enumerate() {
         let files = sources(&format!("src/core/{folder}"));
         assert!(!files.is_empty() || *folder == "leaf", "{folder} is not there");

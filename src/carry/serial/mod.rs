@@ -534,6 +534,8 @@ impl<'a> End<'a> {
         let listens = session.peer().is_some() || matches!(why, Error::Session(_));
         let until = Instant::now() + if listens { FAREWELL } else { FAREWELL / 10 };
         while Instant::now() < until {
+            // What goes wrong now is of no interest either: the reason goes out.
+            let _ = session.output(self.engine);
             let mut inner = self.line.lock();
             // Who has begun anew listens no more, and what begins then is not to be finished here.
             if inner.restarted() {

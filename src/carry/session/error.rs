@@ -1,9 +1,11 @@
 //! Why a session ends, in words that say what to do next.
 
 use packmule_core::model::DeviceId;
+use packmule_core::session::Error as Ended;
 use packmule_core::wire::Refusal;
 
-use crate::{Error as EngineError, Stranger};
+use super::log::Kept;
+use crate::{BundleProblem, Engine, Error as EngineError, Stranger, label};
 
 /// Why a session came to its end.
 #[derive(Debug)]
@@ -45,7 +47,37 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether one of the ends has taken a new identity, so that a new session gets further.
+    /// What the machine's error means, with the names that the engine knows.
+    pub(super) fn new(ended: Ended<EngineError>, engine: &mut Engine, kept: &mut Kept) -> Self {
+        let by = kept.peer.as_ref().map(|peer| (peer.id, peer.name.clone()));
+        match ended {
+            Ended::Log(e) => Self::Engine(e),
+            Ended::Untrusted { device, revoked } => {
+                let here = Stranger { id: device, name: None, revoked };
+                Self::Stranger(kept.untrusted.take().unwrap_or(here))
+            }
+            Ended::Refused { why, about, us } => Self::Refused { by, why, about, us },
+            Ended::Itself { echo: true } => Self::Itself,
+            Ended::Itself { echo: false } => engine.note_copy().err().map_or(Self::Itself, Self::Engine),
+            Ended::NewIdentity { was } => {
+                Self::Anew { was, now: label(engine.identity().id, Some(&engine.identity().name)) }
+            }
+            Ended::Version { theirs } => Self::Version { theirs },
+            Ended::Proof => Self::Proof,
+            Ended::Damaged(e) => EngineError::bundle(0, e).into(),
+            Ended::Signature => {
+                let name = by.map_or_else(|| "the other end".into(), |(_, name)| name);
+                EngineError::bundle(0, BundleProblem::Signature(name)).into()
+            }
+            Ended::Protocol(what) => Self::Protocol(what),
+            Ended::OutOfTurn(_) => Self::Protocol("a message out of its turn"),
+            Ended::NoRoom => EngineError::Usage("a record is too long to be sent".into()).into(),
+            // The buffers here grow.
+            Ended::TooLong { .. } | _ => Self::Protocol("a record that is too long"),
+        }
+    }
+
+    /// Returns whether one of the ends has taken a new identity, so that a new session gets further.
     pub fn is_anew(&self) -> bool {
         matches!(self, Self::Anew { .. } | Self::Refused { why: Refusal::Anew, .. })
     }

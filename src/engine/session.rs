@@ -6,8 +6,7 @@
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Certificate, Checkpoint, FORMAT_VERSION, Frame, GroupDigest, Header, HeaderReader, Message, Section,
-    VectorEntry,
+    Certificate, Checkpoint, FORMAT_VERSION, Frame, GroupDigest, Header, Message, Section, VectorEntry,
 };
 use rusqlite::OptionalExtension;
 
@@ -442,15 +441,6 @@ impl Engine {
             self.transaction(|e| e.note_twin(&e.name_of(peer.id)?, seq))?;
         }
         self.face(&mirror)
-    }
-
-    /// Reads a peer's signed header.
-    pub(crate) fn read_header(&self, peer: &Peer, bytes: &[u8]) -> Result<Vec<VectorEntry>> {
-        let header = HeaderReader::parse(bytes).map_err(|e| Error::bundle(0, e))?;
-        if header.header.sender != peer.id || header.verify(&peer.public_key).is_err() {
-            return Err(Error::bundle(0, BundleProblem::Signature(peer.name.clone())));
-        }
-        Ok(header.vector().collect())
     }
 
     /// A number that changes whenever another program, or another connection, wrote to the database.

@@ -2,7 +2,7 @@
 //!
 //! | folder | what lives there | may import |
 //! |---|---|---|
-//! | [`model`] | ids, version vectors, values | nothing |
+//! | [`model`] | ids, values | nothing |
 //! | [`wire`] | frames, checkpoints, certificates, records; `wire/FORMAT.md` is the format byte by byte | `model` |
 //! | [`merge`] | two versions and what their authors had seen → dominated, concurrent, winner | `model`, `wire` |
 //! | [`link`] | the serial link: a stream of bytes over a bad line, as a state machine | nothing |

@@ -114,9 +114,9 @@ impl Log for EngineLog<'_> {
         Ok(true)
     }
 
-    fn certificate(&mut self, body: &mut Body<'_>) -> Result<()> {
+    fn certificate(&mut self, body: &mut Body<'_>) -> Result<DeviceId> {
         body.extend(&self.engine.own_certificate()?);
-        Ok(())
+        Ok(self.engine.identity().id)
     }
 
     fn verify_certificate(&mut self, _: &Certificate<'_>, bytes: &[u8]) -> Result<Trust> {

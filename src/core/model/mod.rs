@@ -1,14 +1,12 @@
-//! Ids, version vectors and values: what everything else talks about.
+//! Ids and values: what everything else talks about.
 //!
 //! Imports nothing of this crate.
 
 mod id;
 mod value;
-mod vector;
 
 pub use id::{DeviceId, ParseIdError, Stream};
 pub use value::{Big, RealBits, Value};
-pub use vector::{Full, VersionVector};
 
 /// Wall time in milliseconds since 1970-01-01 00:00 UTC, as the device believed it.
 ///

@@ -1,7 +1,7 @@
 //! What a session needs of the log: [`Log`], and what goes between the two.
 
 use super::Body;
-use crate::model::{DeviceId, Stream};
+use crate::model::DeviceId;
 use crate::wire::{Certificate, HeaderReader, Refusal, Section};
 
 /// A log of frames as a session sees it: on a board a database, on a microcontroller some pages of flash.
@@ -44,14 +44,14 @@ pub trait Log {
     /// As the trait says; so for all others.
     fn seal(&mut self) -> Result<bool, Self::Error>;
 
-    /// Appends this device's certificate.
+    /// Appends this device's certificate. Gives the device's id.
     ///
     /// # Errors
     /// As the trait says.
-    fn certificate(&mut self, body: &mut Body<'_>) -> Result<(), Self::Error>;
+    fn certificate(&mut self, body: &mut Body<'_>) -> Result<DeviceId, Self::Error>;
 
-    /// Judges the peer's certificate, of which no signature was checked. The log remembers the peer for the rest of
-    /// the session.
+    /// Judges the peer's certificate, whose own signatures are valid: whether the fleet that signed it is one of ours
+    /// is for the log to say. The log remembers the peer for the rest of the session.
     ///
     /// # Errors
     /// As the trait says.
@@ -73,8 +73,8 @@ pub trait Log {
     /// As the trait says.
     fn store_certificate(&mut self) -> Result<(), Self::Error>;
 
-    /// Gives the next stream after this one, in the order of authors and streams, of which more is here than the
-    /// vector says; `None` after the last. A log that has no such thing leaves it out.
+    /// Gives the next stream of which more is here than the vector says, `None` after the last. `after`: the one that
+    /// was given before it, in whatever order. A log that has no such thing leaves it out.
     ///
     /// # Errors
     /// As the trait says.
@@ -170,7 +170,7 @@ pub trait Log {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Trust {
-    /// The device is trusted, and the signatures are valid.
+    /// The device is trusted.
     Trusted,
     /// It is not trusted.
     Untrusted,
@@ -191,15 +191,10 @@ pub struct Frontier {
 }
 
 impl Frontier {
-    /// Raises it to what another has; neither part is lowered.
+    /// Raises it to what another says of the same stream; neither part is lowered.
     pub fn raise(&mut self, other: &Self) {
         self.groups = self.groups.max(other.groups);
         self.frames = self.frames.max(other.frames).max(self.groups);
-    }
-
-    /// The place of its stream in the order of authors and streams.
-    pub fn key(&self) -> (DeviceId, Stream) {
-        (self.section.author, self.section.stream)
     }
 }
 

@@ -62,14 +62,16 @@ pub use progress::Progress;
 pub use state::State;
 
 use crate::model::DeviceId;
-use crate::wire::{
-    CERT_MAX, Certificate, FORMAT_VERSION, Message, RECORD_HEAD_LEN, SESSION_VERSION, Section,
-};
+use crate::wire::{CERT_MAX, FORMAT_VERSION, Message, RECORD_HEAD_LEN, SESSION_VERSION, Section};
 use buffer::Out;
 use state::{Input, next};
 
 /// What a session takes besides its two buffers, in bytes, where [`Log::Taken`] is `()`.
 pub const OVERHEAD: usize = 448;
+const _: () = {
+    assert!(size_of::<Session<heapless::Vec<u8, 512>>>() <= 2 * (512 + 16) + OVERHEAD);
+    assert!(size_of::<Session<heapless::Vec<u8, 4096>>>() <= 2 * (4096 + 16) + OVERHEAD);
+};
 /// The longest message: a hello.
 const MESSAGE_MAX: usize = CERT_MAX + 40;
 /// A buffer of so many bytes has room for every message, and for a refusal behind it.
@@ -143,8 +145,7 @@ impl<B: Buffer, T: Default> Session<B, T> {
     ) -> Result<Self, Error<L::Error>> {
         log.seal().map_err(Error::Log)?;
         let mut certificate = heapless::Vec::<u8, CERT_MAX>::new();
-        buffer::written(&mut certificate, |body| log.certificate(body))?.map_err(Error::Log)?;
-        let me = Certificate::decode(&certificate).map_err(Error::Damaged)?.device();
+        let me = buffer::written(&mut certificate, |body| log.certificate(body))?.map_err(Error::Log)?;
         let mut machine = Machine {
             state: State::Hello,
             me,

@@ -143,7 +143,17 @@ impl Session {
     /// # Errors
     /// [`Error`]; the session is over then.
     pub fn receive(&mut self, engine: &mut Engine, now_ms: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.run(engine, |machine, log| machine.receive(log, now_ms, bytes))
+        self.run(engine, |machine, log| {
+            let mut rest = bytes;
+            loop {
+                let taken = machine.receive(log, now_ms, rest)?;
+                rest = rest.get(taken..).unwrap_or_default();
+                if rest.is_empty() {
+                    return Ok(());
+                }
+                machine.introduce(log)?;
+            }
+        })
     }
 
     /// All that has come so far was given to [`Session::receive`]: a good moment to make it durable.

@@ -41,8 +41,8 @@ fn exchange(recorder: &mut Recorder, board: &mut Engine) -> (u64, u64) {
         large.tick(board, now).unwrap();
         let out = large.output(board).unwrap();
         let back = out.len();
-        small.receive(&mut talk, now, out).unwrap();
-        large.sent(back);
+        let taken = small.receive(&mut talk, now, out).unwrap();
+        large.sent(taken);
         small.tick(&mut talk, now).unwrap();
         if quiet && count + back == 0 && small.in_step() && large.in_step() {
             break;

@@ -1,6 +1,9 @@
 //! A log as a microcontroller would have it: some frames of fixed size, no heap, nothing of `std`. Its pages are in
 //! memory here and in flash there; everything else is as it would be.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 use core::cmp::Reverse;
 
 use ed25519_compact::{KeyPair, SecretKey, Seed};

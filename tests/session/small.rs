@@ -9,7 +9,7 @@ use ed25519_compact::{KeyPair, SecretKey, Seed};
 use heapless::Vec;
 use packmule_core::model::Stream;
 use packmule_core::session::{BUFFER_MIN, Error, Log, OVERHEAD, Session, State};
-use packmule_core::wire::{Message, RecordKind, Refusal, Section, write_record};
+use packmule_core::wire::{Message, RECORD_HEAD_LEN, RecordHead, RecordKind, Refusal, Section, write_record};
 use pages::{Pages, Refused, Talk};
 
 const BUFFER: usize = 512;
@@ -37,12 +37,11 @@ fn turn<L: Log<Taken = ()>>(
 ) -> Result<bool, Error<L::Error>> {
     let out = from.0.output(from.1)?;
     let some = out.len().min(piece);
-    let moved = some > 0;
-    to.0.receive(to.1, now, &out[..some])?;
-    from.0.sent(some);
+    let taken = to.0.receive(to.1, now, &out[..some])?;
+    from.0.sent(taken);
     to.0.caught_up(to.1)?;
     from.0.tick(from.1, now)?;
-    Ok(moved)
+    Ok(some > 0)
 }
 
 /// Lets them talk until nothing moves, or for so many pieces.
@@ -90,6 +89,28 @@ fn both_ways_in_pieces_of_any_size() {
         // Nothing is sent again.
         assert_eq!(exchange(&mut a, &mut b, piece), (0, 0));
     }
+}
+
+/// The peer hears what is here before its own vector is taken, which may end the session.
+#[test]
+fn the_peers_vector_is_taken_after_our_own_is_said() {
+    let (mut a, mut b) = (small(1, "a", false), small(2, "b", false));
+    let (mut a, mut b) = (Talk::new(&mut a), Talk::new(&mut b));
+    let (mut one, mut two) = (begin(&mut a, 1), begin(&mut b, 2));
+    // Both hellos, the proof of the second, then proof and vector of the first at once.
+    for _ in 0..2 {
+        turn((&mut one, &mut a), (&mut two, &mut b), 0, BUFFER).unwrap();
+        turn((&mut two, &mut b), (&mut one, &mut a), 0, BUFFER).unwrap();
+    }
+    assert_eq!((one.state(), two.state()), (State::Greeting, State::Greeting));
+    let vector = Vec::<u8, BUFFER>::from_slice(one.output(&mut a).unwrap()).unwrap();
+    let taken = two.receive(&mut b, 0, &vector).unwrap();
+    assert_eq!((taken, two.state()), (RECORD_HEAD_LEN, State::Greeting), "only the head of the record");
+    let own = two.output(&mut b).unwrap();
+    let head = RecordHead::parse(own[..RECORD_HEAD_LEN].try_into().unwrap()).unwrap();
+    assert_eq!(head.kind, RecordKind::Header);
+    assert_eq!(two.receive(&mut b, 0, &vector[taken..]).unwrap(), vector.len() - taken);
+    assert_eq!(two.state(), State::Open);
 }
 
 #[test]
@@ -201,7 +222,7 @@ fn what_is_out_of_turn_is_a_typed_error() {
         assert!(matches!(heard, Err(Error::Refused { why: Refusal::Damaged, us: false, .. })), "{heard:?}");
         // After that nothing is taken any more, and nothing more is said.
         let words = one.last_words().len();
-        assert_eq!(one.receive(&mut a, 0, &[0xff; 100]), Ok(()));
+        assert_eq!(one.receive(&mut a, 0, &[0xff; 100]), Ok(100));
         assert_eq!(one.output(&mut a).unwrap().len(), words);
     }
     let (mut a, mut b) = (small(1, "a", false), small(2, "b", false));

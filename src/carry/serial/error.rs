@@ -22,7 +22,7 @@ pub enum Error {
     Incompatible,
     /// The other end ended before all was done.
     Ended,
-    /// [`Stop::stop`] was called.
+    /// [`Stop::stop`](super::Stop::stop) was called.
     Stopped,
 }
 

@@ -36,7 +36,7 @@ pub enum Status<'a> {
     Heard,
     /// The session ended in good order.
     Ended,
-    /// The session failed; with [`serve`], another begins soon.
+    /// The session failed; with [`serve`](super::serve), another begins soon.
     Failed(&'a Error),
 }
 

@@ -36,7 +36,9 @@ impl<B: Buffer> Records<B> {
 }
 
 impl<B: Buffer, T> Session<B, T> {
-    /// Takes bytes of the stream.
+    /// Takes bytes of the stream. Returns how many: all, but for one case. The peer's vector is taken only after this
+    /// end has said its own, for it may end the session, and the peer is to know what this end has all the same. Then
+    /// give the rest again after the next output; or after [`Session::introduce`].
     ///
     /// # Errors
     /// [`Error`]; the session is over then.
@@ -44,12 +46,26 @@ impl<B: Buffer, T> Session<B, T> {
         &mut self,
         log: &mut L,
         now_ms: u64,
-        mut bytes: &[u8],
-    ) -> Result<(), Error<L::Error>> {
-        while !bytes.is_empty() && self.machine.state != State::Over {
-            self.receive_some(log, now_ms, &mut bytes).map_err(|e| self.machine.fail(log, e))?;
+        bytes: &[u8],
+    ) -> Result<usize, Error<L::Error>> {
+        let mut rest = bytes;
+        while !rest.is_empty() && self.machine.state != State::Over {
+            let is_vector = self.input.head.is_some_and(|head| head.kind == RecordKind::Header);
+            if is_vector && self.machine.owes_vector() {
+                return Ok(bytes.len() - rest.len());
+            }
+            self.receive_some(log, now_ms, &mut rest).map_err(|e| self.machine.fail(log, e))?;
         }
-        Ok(())
+        Ok(bytes.len())
+    }
+
+    /// Says what is here at once, behind what is still to go out: for a caller that holds no bytes back, and whose
+    /// buffer has room for more than a record.
+    ///
+    /// # Errors
+    /// As [`Session::output`].
+    pub fn introduce<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+        self.machine.introduce(log).map_err(|e| self.machine.fail(log, e))
     }
 
     /// Takes bytes up to the end of a head or of a body.

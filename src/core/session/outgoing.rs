@@ -10,10 +10,11 @@ use crate::wire::{Message, NoRoom, RecordKind, Refusal, Section, put};
 #[derive(Default)]
 pub(super) struct Owed {
     proof: bool,
-    /// What is here beyond the vector; after this stream.
+    /// What is here beyond the vector, after this stream; then the vector.
     here: Option<Option<Section>>,
-    pub(super) header: bool,
     plan: bool,
+    /// What changed in the vector.
+    pub(super) header: bool,
     behind: bool,
     bye: bool,
 }
@@ -37,7 +38,6 @@ impl<B: Buffer, T> Machine<B, T> {
         self.more_out |= acts.plan;
         if acts.introduce {
             owed.here = Some(None);
-            owed.header = true;
         }
         if acts.bye {
             self.sending = None;
@@ -46,7 +46,7 @@ impl<B: Buffer, T> Machine<B, T> {
 
     /// Returns whether anything is owed.
     pub(super) fn owes(&self) -> bool {
-        let Owed { proof, here, header, plan, behind, bye } = &self.owed;
+        let Owed { proof, here, plan, header, behind, bye } = &self.owed;
         *proof
             || here.is_some()
             || *header
@@ -54,6 +54,19 @@ impl<B: Buffer, T> Machine<B, T> {
             || *behind
             || *bye
             || self.settled_out != self.committed_idle
+    }
+
+    /// Returns whether the peer does not know yet what is here.
+    pub(super) fn owes_vector(&self) -> bool {
+        self.owed.here.is_some()
+    }
+
+    /// Says what is here, and what is owed before it.
+    pub(super) fn introduce<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+        while self.state != State::Over && self.owes_vector() {
+            self.pay(log)?;
+        }
+        Ok(())
     }
 
     /// Puts the next record into `out`, which is empty, if there is anything to say.
@@ -77,17 +90,18 @@ impl<B: Buffer, T> Machine<B, T> {
         } else if let Some(after) = self.owed.here {
             let Some(here) = log.next_here(after).map_err(Error::Log)? else {
                 self.owed.here = None;
+                self.say_vector(log)?;
                 return Ok(true);
             };
             self.owed.here = Some(Some(here.section));
             let Section { author, stream } = here.section;
             self.say(&Message::Here { author, stream, groups: here.groups, frames: here.frames })?;
-        } else if take(&mut self.owed.header) {
-            self.out.record(RecordKind::Header, |body| log.header(body))?.map_err(Error::Log)?;
         } else if take(&mut self.owed.plan) {
             self.progress.to_send = log.plan().map_err(Error::Log)?;
             let (frames, bytes) = self.progress.to_send;
             self.say(&Message::Plan { frames, bytes })?;
+        } else if take(&mut self.owed.header) {
+            self.say_vector(log)?;
         } else if self.settled_out != self.committed_idle {
             self.settled_out = self.committed_idle;
             self.say(&Message::Settled(self.settled_out))?;
@@ -175,6 +189,12 @@ impl<B: Buffer, T> Machine<B, T> {
                 .record(RecordKind::Checkpoint, |body| log.checkpoint(body).map(|()| true))?
                 .map_err(Error::Log)?;
         }
+        Ok(())
+    }
+
+    /// Says what is applied here, if the peer does not know it.
+    fn say_vector<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+        self.out.record(RecordKind::Header, |body| log.header(body))?.map_err(Error::Log)?;
         Ok(())
     }
 

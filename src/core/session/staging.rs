@@ -52,7 +52,7 @@ impl<B: Buffer, T> Session<B, T> {
         rest: &[u8],
     ) -> Result<(), Error<L::Error>> {
         let said = self.machine.out.len();
-        let received = self.receive(log, now_ms, rest);
+        let received = self.receive(log, now_ms, rest).map(|_| ());
         let machine = &mut self.machine;
         let mut kept = Ok(());
         if let Some((to, acts)) = next(machine.state, Input::Abandon) {

@@ -6,8 +6,25 @@
 //! a peer lacks to any stream, and [`Engine::import`] verifies them, applies them in causal order and
 //! keeps every concurrent write: what cannot be merged by a rule is listed by [`Engine::conflicts`], with
 //! all its versions, until [`Engine::resolve`] closes it. Every device then has the same tables.
-//! [`kinds_of_conflict`] has an example of each kind.
 //!
+//! # Layers
+//! From the outside in. Each uses those below it, and none above.
+//!
+//! | layer | what it does | who should use it |
+//! |---|---|---|
+//! | the program `packmule` | all of this by commands, on a board and on the host | everybody who need not link a library: `tools/packmule` |
+//! | [`carry`] | takes frames there and back: [`carry::card`], [`carry::serial`], and [`carry::session`] over a stream of your own | an application that syncs by itself |
+//! | [`Engine`] | one database: track, seal, export, import, conflicts, resolve | an application that carries bundles in its own way |
+//! | [`core`] | frames, certificates, merge rules, the serial link, without `std` or allocation | firmware; whoever reads or writes the format |
+//!
+//! An application that only reads and writes its tables uses none of them.
+//!
+//! # Pages
+//! [`docs::design`] says why all devices end alike, [`docs::conflicts`] has an example of each kind of
+//! conflict, [`mod@docs::format`] is the format byte by byte, [`docs::security`] says what is defended and what is
+//! not, [`docs::glossary`] what the words mean, [`docs::contributing`] how to change the code.
+//!
+//! # Example
 //! ```
 //! use std::io::Cursor;
 //! use packmule::{Engine, FleetKey, InitOptions, Recipient, Resolution, TrackOptions};
@@ -52,12 +69,10 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! The frames, the serial link and all else that a microcontroller shares with a board is in [`core`],
-//! a crate of its own without `std` and without allocation.
 pub use packmule_core as core;
 
 pub mod carry;
+pub mod docs;
 mod engine;
 
 pub use engine::*;

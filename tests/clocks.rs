@@ -27,17 +27,10 @@ fn three(policy: Policy) -> (World, [Engine; 3]) {
     (world, [a, b, c])
 }
 
-/// Writes on a device whose clock shows this. Under `lww` the trigger asks the system, which no test
-/// can set: the list of changes is told instead.
+/// Writes on a device whose clock shows this.
 fn write_at(world: &World, device: &mut Engine, clock: i64, statement: &str) {
     sql(device, statement);
-    for list in rows(
-        device,
-        "SELECT name FROM sqlite_schema s WHERE name LIKE '\\_pm\\_dirty\\_%' ESCAPE '\\'
-         AND EXISTS (SELECT 1 FROM pragma_table_info(s.name) WHERE name = 'wall')",
-    ) {
-        sql(device, &format!("UPDATE {} SET wall = {clock}", list.trim_matches('"')));
-    }
+    written_at(device, clock);
     set(world, clock);
     device.seal().unwrap();
     set(world, NOW);

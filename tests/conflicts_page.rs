@@ -1,4 +1,4 @@
-//! The page of conflicts, `src/engine/CONFLICTS.md`: every kind is run on two boards, and what comes of
+//! The page of conflicts, `src/docs/conflicts.md`: every kind is run on two boards, and what comes of
 //! it is compared with the page. `PACKMULE_BLESS=1` writes the page anew.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -344,18 +344,10 @@ fn listed(conflicts: &[Conflict]) -> String {
     conflicts.iter().map(describe).collect::<Vec<_>>().join("<br>")
 }
 
-/// Under `lww` the trigger asks the system for the time, which no test can set: the list of changes is
-/// told instead.
+/// Seals what was written at this time of the world's clock.
 fn seal_at(world: &World, device: &mut Engine, ms: i64) {
     world.tick(ms);
-    let now = world.clock.load(std::sync::atomic::Ordering::Relaxed);
-    for list in rows(
-        device,
-        "SELECT name FROM sqlite_schema s WHERE name LIKE '\\_pm\\_dirty\\_%' ESCAPE '\\'
-         AND EXISTS (SELECT 1 FROM pragma_table_info(s.name) WHERE name = 'wall')",
-    ) {
-        sql(device, &format!("UPDATE {} SET wall = {now}", list.trim_matches('"')));
-    }
+    written_at(device, world.clock.load(std::sync::atomic::Ordering::Relaxed));
     device.seal().unwrap();
 }
 
@@ -455,7 +447,7 @@ fn run(case: &Case) -> String {
 fn the_page_says_what_happens() {
     let mut page = INTRO.to_owned();
     cases().iter().for_each(|case| page.push_str(&run(case)));
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine/CONFLICTS.md");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/conflicts.md");
     if std::env::var_os("PACKMULE_BLESS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }

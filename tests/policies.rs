@@ -112,22 +112,10 @@ fn lww_takes_the_last_writer_whatever_it_did() {
     ] {
         for merge in [Merge::Row, Merge::Cell] {
             let (world, mut d) = three(&options(merge, Policy::Lww, &[]));
-            // A table under lww takes the time of the write, which here is the machine's.
             for (at, statement) in statements.iter().enumerate() {
                 if !statement.is_empty() {
                     sql(&d[at], statement);
-                    let list = rows(
-                        &d[at],
-                        "SELECT name FROM sqlite_schema WHERE name LIKE '\\_pm\\_dirty\\_%' ESCAPE '\\'",
-                    );
-                    sql(
-                        &d[at],
-                        &format!(
-                            "UPDATE {} SET wall = {}",
-                            list[0].trim_matches('"'),
-                            1_800_000_000_000i64 + at as i64
-                        ),
-                    );
+                    written_at(&d[at], 1_800_000_000_000i64 + at as i64);
                 }
             }
             concurrently(&world, &mut d, ["", "", ""], true);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod common;
+mod skips;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,8 +23,9 @@ fn board(world: &World) -> Engine {
     a
 }
 
-/// Runs a program, or says why it is skipped.
+/// Runs a program. Returns whether it is there: it is, or the check is skipped.
 fn run(name: &str, arguments: &[&str], input: &str, database: &Path) -> bool {
+    let check = format!("an application with the SQLite of {name}");
     let child = Command::new(name)
         .args(arguments)
         .env("DB", database)
@@ -32,15 +34,15 @@ fn run(name: &str, arguments: &[&str], input: &str, database: &Path) -> bool {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = child else {
-        println!("skipped: {name} is not installed");
+        skips::skip(&check, "it is not installed");
         return false;
     };
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if said.contains("skip:") {
-        println!("skipped: {said}");
+    if let Some(lacks) = said.trim().strip_prefix("skip: ") {
+        skips::skip(&check, lacks);
         return false;
     }
     assert!(output.status.success(), "{name}: {said}");

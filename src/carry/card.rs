@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use packmule_core::model::{DeviceId, Stream};
+use packmule_core::model::{DeviceId, Stream, decode_hex};
 
 use super::volume::{Sink, Volume};
 use crate::engine::{
@@ -526,7 +526,9 @@ impl Visit<'_> {
 /// The number that is a file's name, if it is one of ours or of others.
 fn number(path: &Path) -> Option<u32> {
     let name = path.file_stem()?.to_str()?;
-    u32::from_str_radix(name, 16).ok().filter(|_| name.len() == 8)
+    let mut number = [0; 4];
+    decode_hex(name, &mut number).ok()?;
+    Some(u32::from_be_bytes(number))
 }
 
 /// Counts what was written.

@@ -23,7 +23,7 @@ pub use error::Error;
 
 use packmule_core::session::{self as machine, Log};
 
-use crate::{Engine, ImportReport, Peer};
+use crate::engine::{Engine, ImportReport, Peer};
 use growing::Growing;
 use log::{EngineLog, Kept};
 
@@ -61,7 +61,7 @@ impl Session {
     fn run<R>(
         &mut self,
         engine: &mut Engine,
-        work: impl FnOnce(&mut Machine, &mut EngineLog<'_>) -> Result<R, machine::Error<crate::Error>>,
+        work: impl FnOnce(&mut Machine, &mut EngineLog<'_>) -> Result<R, machine::Error<crate::engine::Error>>,
     ) -> Result<R, Error> {
         let result = work(&mut self.machine, &mut EngineLog::new(engine, &mut self.kept));
         result.map_err(|e| Error::new(e, engine, &mut self.kept))

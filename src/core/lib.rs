@@ -2,10 +2,10 @@
 //!
 //! | folder | what lives there | may import |
 //! |---|---|---|
-//! | [`model`] | ids, values | nothing |
+//! | [`model`] | ids, values; hexadecimal digits, the check sum | nothing |
 //! | [`wire`] | frames, checkpoints, certificates, records; `wire/FORMAT.md` is the format byte by byte | `model` |
 //! | [`merge`] | two versions and what their authors had seen → dominated, concurrent, winner | `model`, `wire` |
-//! | [`link`] | the serial link: a stream of bytes over a bad line, as a state machine | nothing |
+//! | [`link`] | the serial link: a stream of bytes over a bad line, as a state machine | `model` |
 //! | [`session`] | two ends that talk: who they are, what each has and lacks, as a state machine over a small trait of the log | `model`, `wire` |
 #![no_std]
 #![deny(unsafe_code)]

@@ -1,8 +1,7 @@
 //! What can go wrong, in words that say what to do next.
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::DecodeError;
@@ -339,4 +338,9 @@ impl std::error::Error for Error {
             _ => None,
         }
     }
+}
+
+/// Decoding failed in what was verified before.
+pub(crate) fn bad(error: packmule_core::wire::DecodeError) -> Error {
+    Error::damaged(format!("a frame in the log: {error}"))
 }

@@ -1,202 +1,102 @@
 //! The engine: everything that knows SQLite, and the only place that holds SQL.
 //!
-//! Imports [`packmule_core`]; the carriers import this.
+//! Imports [`packmule_core`]; the carriers import this. Rooms stand in the order of the data's way; each imports
+//! only those before it, and `tests/layout.rs` keeps that order. [`Engine`] is the public face, each method a line
+//! or two; the functions of the rooms take the open database, `table::replica::Replica`.
 //!
-//! | file | what it does |
+//! | room | what lives there |
 //! |---|---|
-//! | `store` | the `_pm_` tables |
-//! | `keys`, `devices` | who we are, whom we trust, what they have |
-//! | `def`, `ddl`, `value` | table definitions and values, between SQLite and the wire |
-//! | `catalog` | the tables and definitions that are known |
-//! | `capture`, `dirty` | triggers that note which rows change; the lists that they append to |
-//! | `track`, `evolve`, `unite` | tables taken in and let go; tables changed, here and by others |
-//! | `declare` | what devices declare of a table, and what comes of it where they differ |
-//! | `log`, `seal`, `rows` | groups of frames written; rows read into them |
-//! | `export`, `bundle` | the log as a stream of records; such a stream verified |
-//! | `survey` | what a carrier needs to know: what a bundle has, what peers have, what could be given |
-//! | `import`, `waits`, `apply` | frames stored, ordered, applied |
-//! | `twin`, `fork` | two histories under one identity, found; the second goes on under a new one |
-//! | `versions`, `columns`, `counters`, `blind` | what the versions of a row make of it |
-//! | `settle`, `references` | constraints settled |
-//! | `session` | what two ends that talk need of each other's log |
-//! | `compact`, `snapshot`, `join`, `load` | what all have is folded away; newcomers start from what is left |
-//! | `triggers` | the application's triggers, for rows of others |
-//! | `conflicts`, `resolve` | what concurrent writes left open, and how it is closed |
-//! | `clocks` | clocks that are far off |
-//! | `digest`, `status`, `history`, `verify` | what there is to know |
+//! | `store` | The file: the connection, our own tables in it, keys beside it, values between SQLite and the wire. |
+//! | `table` | Tables: their definitions, what is known of each, and the open database that all further rooms take. |
+//! | `fleet` | Who there is: devices, whom we trust, how far each stream has come here and at others. |
+//! | `log` | The log: frames and checkpoints in the database, and as a stream of records. |
+//! | `merge` | What the versions of a row make of it. Nothing here writes to a table of the application. |
+//! | `show` | The winner goes into the application's table: writing, its triggers, UNIQUE and foreign keys. |
+//! | `capture` | What applications wrote becomes frames. |
+//! | `apply` | Frames of others become rows, in causal order. |
+//! | `track` | Tables taken in and let go, by a person's word. |
+//! | `conflicts` | What concurrent writes left open, and how it is closed. |
+//! | `exchange` | What carriers call: the log given and taken. |
+//! | `upkeep` | What keeps a database small and sound, and what there is to know of it. |
 
-mod apply;
-mod blind;
-mod bundle;
-mod capture;
-mod catalog;
-mod clocks;
-mod columns;
-mod compact;
-mod conflicts;
-mod counters;
-mod ddl;
-mod declare;
-mod def;
-mod devices;
-mod digest;
-mod dirty;
-mod error;
-mod evolve;
-mod export;
-mod fork;
-mod history;
-mod import;
-mod join;
-mod keys;
-mod load;
-mod log;
-mod references;
-mod resolve;
-mod rows;
-mod seal;
-mod session;
-mod settle;
-mod snapshot;
-mod status;
-mod store;
-mod survey;
-mod track;
-mod triggers;
-mod twin;
-mod unite;
-mod value;
-mod verify;
-mod versions;
-mod waits;
+pub(crate) mod apply;
+pub(crate) mod capture;
+mod carriers;
+pub(crate) mod conflicts;
+pub(crate) mod error;
+pub(crate) mod exchange;
+pub(crate) mod fleet;
+pub(crate) mod log;
+pub(crate) mod merge;
+pub(crate) mod show;
+pub(crate) mod store;
+pub(crate) mod table;
+pub(crate) mod track;
+pub(crate) mod upkeep;
 
-#[doc = include_str!("CONFLICTS.md")]
-pub mod kinds_of_conflict {}
-
-use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use crate::engine::fleet::roster;
+use crate::engine::track::columns;
+use std::cell::OnceCell;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
 use std::time::Duration;
 
-use ed25519_compact::SecretKey;
-use packmule_core::model::{DeviceId, WallMs};
+use packmule_core::model::DeviceId;
 use rusqlite::{Connection, OpenFlags};
 
-pub use bundle::{BundleInfo, GroupInfo, inspect};
-pub use clocks::clock_words;
-pub use compact::CompactReport;
-pub use conflicts::{Conflict, ConflictKind, ConflictVersion};
-pub use devices::{DeviceInfo, label};
+pub use apply::report::{ImportReport, Wait};
+pub use capture::groups::SealReport;
+pub use conflicts::history::{HistoryEntry, HistoryOp};
+pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion};
+pub use conflicts::resolve::Resolution;
 pub use error::{BundleProblem, Error, Result, Stranger};
-pub use export::{ExportReport, Part, PartReport, Positions, Recipient};
-pub use history::{HistoryEntry, HistoryOp};
-pub use import::{ImportReport, Progress};
-pub use join::{JoinOptions, JoinReport};
-pub use keys::FleetKey;
+pub use exchange::export::{ExportReport, Part, PartReport, Positions, Recipient};
+pub use exchange::import::Progress;
+pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
+pub use exchange::join::JoinOptions;
+pub use exchange::load::JoinReport;
+pub use exchange::peer::Peer;
+pub(crate) use exchange::session::{GroupOut, Staged, StreamOut, Told, told_of};
+pub use exchange::snapshot::SnapshotReport;
+pub use exchange::survey::{Span, Survey, Trusted};
+pub use fleet::clocks::clock_words;
+pub use fleet::devices::DeviceInfo;
+pub use fleet::devices::label;
+pub use fleet::open::InitOptions;
+pub(crate) use fleet::positions::applied;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
-pub use resolve::Resolution;
-pub use seal::SealReport;
-pub use session::Peer;
-pub(crate) use session::{GroupOut, Staged, StreamOut, Told, told_of};
-pub use snapshot::SnapshotReport;
-pub use status::{Status, TableStatus};
-pub use survey::{Span, Survey, Trusted};
-pub use track::{TrackOptions, TrackReport};
-pub(crate) use twin::applied;
-pub use value::OwnedValue;
-pub use verify::VerifyReport;
-pub use waits::Wait;
+pub use store::connection::Options;
+pub use store::keys::FleetKey;
+pub use store::value::OwnedValue;
+pub use table::replica::Identity;
+pub use track::options::TrackOptions;
+pub use track::options::TrackReport;
+pub use upkeep::compact::CompactReport;
+pub use upkeep::status::{Status, TableStatus};
+pub use upkeep::verify::VerifyReport;
 
-use catalog::Catalog;
-
-/// How an engine uses its machine.
-pub struct Options {
-    /// How long to wait for another program's write to end, in milliseconds.
-    pub busy_ms: u32,
-    /// The page cache, in KiB: most of the memory that the engine uses.
-    pub cache_kib: u32,
-    /// The size of a frame, in bytes: 1,024 to 65,536. A frame is held in memory whole.
-    pub frame_bytes: usize,
-    /// How many bytes of frames are applied in one transaction; a group is never split.
-    pub window_bytes: usize,
-    /// The page size of databases that are made: a power of two, 512 to 65,536.
-    pub page_bytes: u32,
-    /// The wall clock.
-    pub clock: Box<dyn Fn() -> WallMs + Send>,
-    /// Where the seed of a new secret key comes from: must not be guessable.
-    pub random: fn(&mut [u8; 32]) -> std::io::Result<()>,
-    /// For the tests of the tests: the winner depends on the order of arrival, which is wrong.
-    #[doc(hidden)]
-    pub broken_winner: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            busy_ms: 5_000,
-            cache_kib: 4_096,
-            frame_bytes: 16_384,
-            window_bytes: 1 << 20,
-            page_bytes: 4_096,
-            random: keys::system_random,
-            broken_winner: false,
-            clock: Box::new(|| {
-                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                since.map_or_else(
-                    |before| -(before.duration().as_millis() as i64),
-                    |since| since.as_millis() as i64,
-                )
-            }),
-        }
-    }
-}
-
-/// What `init` makes of a database.
-#[derive(Clone, Copy)]
-pub struct InitOptions<'a> {
-    /// The name that people see: 1 to 64 bytes, without control characters.
-    pub name: &'a str,
-    /// The device gathers the rows of per-device tables.
-    pub base: bool,
-    /// The fleet that vouches for it.
-    pub fleet: Option<&'a FleetKey>,
-}
-
-/// Who a database is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The id, which is also the fingerprint.
-    pub id: DeviceId,
-    /// The name.
-    pub name: String,
-    /// It gathers the rows of per-device tables.
-    pub base: bool,
-    /// The fleet's public key, if it belongs to one.
-    pub fleet: Option<[u8; 32]>,
-}
+use crate::engine::conflicts::{history, list, resolve};
+use crate::engine::exchange::{export, import, join, snapshot, survey, transaction, trust_sender};
+use crate::engine::fleet::{open, trust};
+use crate::engine::table::replica::Replica;
+use crate::engine::track::tables;
+use crate::engine::upkeep::{compact, digest, status, verify};
 
 /// A database that is a device of a fleet.
 ///
 /// Every method leaves the database either as it was or with the whole of its effect, also across
 /// a power cut.
 pub struct Engine {
-    db: Connection,
+    replica: Replica,
     /// The application's, opened when it is asked for: our own has triggers and foreign keys off.
-    application: std::cell::OnceCell<Connection>,
-    path: PathBuf,
-    key: Option<SecretKey>,
-    identity: Identity,
-    /// Our number in `_pm_device`.
-    me: i64,
-    options: Options,
-    catalog: RefCell<Catalog>,
-    triggers: RefCell<triggers::Triggers>,
-    probe: std::sync::Arc<triggers::Probe>,
-    /// Whether `_pm_parked` may have rows: mostly it has none, and need not be asked for each op.
-    parked: std::cell::Cell<bool>,
-    poisoned: bool,
+    application: OnceCell<Connection>,
 }
 
 impl Engine {
+    fn of(replica: Replica) -> Self {
+        Self { replica, application: OnceCell::new() }
+    }
+
     /// Makes a database a device; creates the file if need be. The secret key goes to a file of
     /// its own beside it, with `.pmkey` after the database's name.
     ///
@@ -212,73 +112,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::init`].
     pub fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -> Result<Self> {
-        if init.name.is_empty() || init.name.len() > 64 || init.name.chars().any(char::is_control) {
-            return Err(Error::Usage(format!(
-                "a device's name is 1 to 64 bytes without control characters: `{}` is not",
-                init.name.escape_debug()
-            )));
-        }
-        let fresh = !path.exists();
-        let db = open_connection(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-            &options,
-        )?;
-        if fresh {
-            db.execute_batch(&format!("PRAGMA page_size = {}", options.page_bytes))?;
-        }
-        let made = Self::make_device(&db, path, init, options.random);
-        if made.is_err() {
-            roll_back(&db);
-            if fresh {
-                drop(db);
-                let _ = std::fs::remove_file(path);
-            }
-        }
-        made?;
-        Self::open_with(path, options)
-    }
-
-    fn make_device(
-        db: &Connection,
-        path: &Path,
-        init: &InitOptions<'_>,
-        random: fn(&mut [u8; 32]) -> std::io::Result<()>,
-    ) -> Result<()> {
-        if store::present(db)? {
-            let identity = devices::identity(db)?.1;
-            return Err(Error::AlreadyADevice { device: identity.id, name: identity.name });
-        }
-        db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-        db.execute_batch("BEGIN IMMEDIATE")?;
-        store::create(db)?;
-        let database = std::fs::canonicalize(path).map_err(Error::io("find", path))?;
-        // Only what is in the database makes it a device: until then the key has another name, and
-        // one that a power cut left behind is nobody's.
-        let key_path = keys::device_key_path(&database);
-        if key_path.exists() {
-            let there = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-            return Err(Error::io("make the key file", key_path)(there));
-        }
-        let new_key_path = keys::new_key_path(&key_path);
-        match std::fs::remove_file(&new_key_path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove what is left of an earlier `init`,", new_key_path)(e));
-            }
-            _ => {}
-        }
-        let key = keys::new_device_key(&new_key_path, random)?;
-        let write = || -> Result<()> {
-            let (voucher, fleet) = (init.fleet.map(|f| &f.0), init.fleet.map(FleetKey::public_key));
-            devices::become_device(db, &key, (init.name, init.base), voucher, fleet)?;
-            db.execute_batch("COMMIT")?;
-            Ok(())
-        };
-        let written = write();
-        if written.is_err() {
-            let _ = std::fs::remove_file(&new_key_path);
-        }
-        written
+        open::init_with(path, init, options).map(Self::of)
     }
 
     /// Opens a device.
@@ -297,7 +131,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`], and [`Error::Usage`] for options out of their range.
     pub fn open_with(path: &Path, options: Options) -> Result<Self> {
-        Self::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Self::of)
     }
 
     /// [`Engine::open_with`] for reading alone, for instance from a card that is mounted read-only.
@@ -308,49 +142,7 @@ impl Engine {
     /// As [`Engine::open_with`]; [`Error::WalUnread`] where nothing can be written, and the last writes
     /// have not come from the -wal file into the database.
     pub fn open_read_only(path: &Path, options: Options) -> Result<Self> {
-        Self::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_ONLY)
-    }
-
-    fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result<Self> {
-        if !(1024..=packmule_core::wire::FRAME_MAX).contains(&options.frame_bytes) {
-            return Err(Error::Usage("a frame has 1,024 to 65,536 bytes".into()));
-        }
-        let path = std::fs::canonicalize(path).map_err(Error::io("open", path))?;
-        let read_only = flags == OpenFlags::SQLITE_OPEN_READ_ONLY;
-        let mut db = match open_connection(&path, flags, &options) {
-            // In WAL mode, even reading makes a file beside the database.
-            Err(e) if read_only && e.needs_to_write() => open_unchanging(&path, &options)?,
-            db => db?,
-        };
-        let probe = triggers::Probe::of(&mut db)?;
-        if !store::present(&db)? {
-            return Err(Error::NotADevice);
-        }
-        let (me, identity) = devices::identity(&db)?;
-        let key_path = keys::find_device_key(&path, identity.id)?;
-        let key = if key_path.exists() { Some(keys::read_device_key(&key_path)?) } else { None };
-        if key.as_ref().is_some_and(|key| DeviceId::of_key(&key.public_key()) != identity.id) {
-            return Err(Error::KeyMissing { path: key_path, reason: "is the key of another device".into() });
-        }
-        let catalog = RefCell::new(Catalog::default());
-        let application = std::cell::OnceCell::new();
-        let triggers = RefCell::default();
-        let engine = Self {
-            db,
-            application,
-            path,
-            key,
-            identity,
-            me,
-            options,
-            catalog,
-            triggers,
-            probe,
-            parked: true.into(),
-            poisoned: false,
-        };
-        engine.load_catalog()?;
-        Ok(engine)
+        open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Self::of)
     }
 
     /// A connection for an application that is written in Rust: an ordinary one, opened at the first
@@ -360,8 +152,8 @@ impl Engine {
     /// [`Error::Sqlite`] if it cannot be opened.
     pub fn connection(&self) -> Result<&Connection> {
         if self.application.get().is_none() {
-            let db = Connection::open(&self.path)?;
-            db.busy_timeout(Duration::from_millis(self.options.busy_ms.into()))?;
+            let db = Connection::open(&self.replica.path)?;
+            db.busy_timeout(Duration::from_millis(self.replica.options.busy_ms.into()))?;
             let _ = self.application.set(db);
         }
         self.application.get().ok_or(Error::Poisoned)
@@ -369,125 +161,344 @@ impl Engine {
 
     /// Who this is.
     pub fn identity(&self) -> &Identity {
-        &self.identity
+        &self.replica.identity
     }
 
     /// Where the database is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.replica.path
     }
 
     /// Whether the secret key is there, so that the device can seal.
     pub fn can_sign(&self) -> bool {
-        self.key.is_some()
+        self.replica.key.is_some()
     }
 
-    fn now(&self) -> WallMs {
-        (self.options.clock)()
+    /// Folds away what every device that is not retired has; the digest stays as it is.
+    ///
+    /// Says in the log what this device has seen, if it has not said so yet: others can fold that
+    /// once they hear of it.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::Sqlite`].
+    pub fn compact(&mut self) -> Result<CompactReport> {
+        compact::compact(&mut self.replica)
     }
 
-    fn signing_key(&self) -> Result<&SecretKey> {
-        self.key.as_ref().ok_or_else(|| Error::KeyMissing {
-            path: keys::device_key_path(&self.path),
-            reason: "is not there".into(),
+    /// Says that a device will not come back: the log waits for it no longer, once all others know.
+    /// It travels. Take in its last bundle first: what others fold away without it, it cannot be
+    /// merged with any more. Should it come back, it joins anew.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for this device, [`Error::KeyMissing`], [`Error::Sqlite`].
+    pub fn retire(&mut self, id: DeviceId) -> Result<()> {
+        compact::retire(&mut self.replica, id)
+    }
+
+    /// Every open conflict with every version.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn conflicts(&self) -> Result<Vec<Conflict>> {
+        list::conflicts(&self.replica)
+    }
+
+    /// Finds a device by its name, or by enough of its id, of which a label's end is the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if none or several are meant.
+    pub fn find_device(&self, given: &str) -> Result<DeviceId> {
+        trust::find_device(&self.replica, given)
+    }
+
+    /// Trusts one device by its fingerprint, which is its id; its frames are taken in from then on.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn trust(&mut self, id: DeviceId) -> Result<()> {
+        transaction::transaction(&mut self.replica, |replica| trust::trust(replica, id))
+    }
+
+    /// Trusts the device that made a bundle, whose header and certificate are signed by the same key;
+    /// keeps the certificate.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] if the bundle is damaged, or not made by whom it says; [`Error::Strangers`] if
+    /// its sender's certificate is not in it; [`Error::Usage`] if that is this device itself.
+    pub fn trust_sender<R: std::io::Read>(&mut self, bundle: &mut R) -> Result<DeviceInfo> {
+        trust_sender::trust_sender(&mut self.replica, bundle)
+    }
+
+    /// Takes in no more frames of a device, nor of those that it vouches for; what they wrote before stays.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the device is this one, [`Error::Sqlite`].
+    pub fn revoke(&mut self, id: DeviceId) -> Result<()> {
+        transaction::transaction(&mut self.replica, |replica| trust::revoke(replica, id))
+    }
+
+    /// All devices that are known, this one first.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
+        roster::devices(&self.replica)
+    }
+
+    /// The digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
+    ///
+    /// With `gathered`, the per-device rows that a base gathers count too: for comparing two bases.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn digest(&self, gathered: bool) -> Result<String> {
+        digest::digest(&self.replica, gathered)
+    }
+
+    /// Adds a column to a table here; others that track it add it when they hear of it. A column that
+    /// is there with the same type stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`]; [`Error::Usage`] if the type is none, or the column is there with
+    /// another; [`Error::KeyMissing`], [`Error::Sqlite`].
+    pub fn add_column(
+        &mut self,
+        table: &str,
+        name: &str,
+        decl_type: &str,
+        default: Option<&OwnedValue>,
+    ) -> Result<()> {
+        transaction::after_seal(&mut self.replica, |replica| {
+            columns::add_column(replica, table, name, decl_type, default)
         })
     }
 
-    /// Runs `work` in one transaction: all of it, or nothing.
-    fn transaction<R>(&mut self, work: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
-        if self.poisoned {
-            return Err(Error::Poisoned);
-        }
-        self.db.execute_batch("BEGIN IMMEDIATE")?;
-        self.parked.set(true);
-        if self.is_set_back()? && self.load_catalog().and_then(|()| self.must_fork())? {
-            roll_back(&self.db);
-            let common = self.certain([0; 2], [u64::MAX; 2], true)?;
-            self.go_on_anew(common)?;
-            self.db.execute_batch("BEGIN IMMEDIATE")?;
-        }
-        let result = self.load_catalog().and_then(|()| work(self));
-        self.end_transaction(result)
+    /// Seals, then writes a bundle: the frames that the recipient lacks.
+    ///
+    /// A lost bundle is no lost data: what a peer has is known only from itself.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::Stream`], and whatever sealing meets.
+    pub fn export(&mut self, to: &mut dyn Write, recipient: Recipient) -> Result<ExportReport> {
+        export::export(&mut self.replica, to, recipient)
     }
 
-    /// Commits what went well, and rolls back what did not.
-    fn end_transaction<R>(&mut self, result: Result<R>) -> Result<R> {
-        let result = result.and_then(|result| {
-            self.remove_local_triggers()?;
-            self.db.execute_batch("COMMIT")?;
-            Ok(result)
-        });
-        if result.is_err() {
-            // A rollback can fail, for instance when memory is short: look whether it did.
-            self.poisoned = !roll_back(&self.db) || !self.forget_local_triggers();
-            self.catalog.borrow_mut().forget();
-        }
-        result
+    /// Writes what of the log is not in `part.have`, up to a limit, without sealing first. The footer is
+    /// left to the caller, so that what is before it can be made durable first.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::Stream`], [`Error::Sqlite`].
+    pub fn export_part(&self, to: &mut dyn Write, part: &Part<'_>) -> Result<PartReport> {
+        export::export_part(&self.replica, to, part)
     }
 
-    /// Runs `work` on one state of the database, without writing.
-    fn reading<R>(&self, work: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
-        if self.poisoned {
-            return Err(Error::Poisoned);
-        }
-        let nested = !self.db.is_autocommit();
-        if !nested {
-            self.db.execute_batch("BEGIN")?;
-        }
-        let result = self.load_catalog().and_then(|()| work(self));
-        if !nested {
-            roll_back(&self.db);
-        }
-        result
+    /// Walks the log in the order in which groups are applied: each group that has ops of the table
+    /// (any, if `None`) and key (any, if empty), after those ops.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::Usage`] for a key of another length, whatever `each` returns.
+    pub fn log(
+        &self,
+        table: Option<&str>,
+        key: &[OwnedValue],
+        each: &mut dyn FnMut(std::result::Result<&HistoryOp, &HistoryEntry>) -> Result<()>,
+    ) -> Result<()> {
+        history::log(&self.replica, table, key, each)
     }
-}
 
-/// Rolls back what is open; whether nothing is open then.
-fn roll_back(db: &Connection) -> bool {
-    if !db.is_autocommit() {
-        let _ = db.execute_batch("ROLLBACK");
+    /// Takes in a bundle.
+    ///
+    /// Importing it again, whole or in part, changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] if it is damaged, [`Error::Strangers`] if it has frames of devices that are not
+    /// trusted, [`Error::Twin`] if a device in it has two histories; nothing is changed then.
+    pub fn import<R: Read + Seek>(
+        &mut self,
+        bundle: &mut R,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<ImportReport> {
+        import::import(&mut self.replica, bundle, progress)
     }
-    db.is_autocommit()
-}
 
-/// Opens a database that nobody can write to, without the files that SQLite would make beside it.
-fn open_unchanging(path: &Path, options: &Options) -> Result<Connection> {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    if std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
-        return Err(Error::WalUnread { path: wal.into() });
+    /// The first half of an import alone: refuses what [`Engine::import`] would refuse, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Engine::import`].
+    pub fn check<R: Read + Seek>(&self, bundle: &mut R) -> Result<()> {
+        import::check(&self.replica, bundle)
     }
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(*byte))
+
+    /// Takes in what another device's database file has, and seals it there first if its key lies
+    /// beside it.
+    ///
+    /// # Errors
+    /// As [`Engine::import`]; [`Error::Source`] if the file cannot be read, is no device, or cannot be
+    /// sealed for another reason than that it must not be written to.
+    pub fn import_database(
+        &mut self,
+        path: &std::path::Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<ImportReport> {
+        import::import_database(&mut self.replica, path, progress)
+    }
+
+    /// Makes a database a device that starts from a snapshot; creates the file if need be.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] if the snapshot is damaged, [`Error::Strangers`] if its maker is not of the given
+    /// fleet and not trusted, and those of [`Engine::init`]. The tables are as they were then.
+    pub fn join<R: Read + Seek>(
+        path: &Path,
+        snapshot: &mut R,
+        join: &JoinOptions<'_>,
+        options: Options,
+    ) -> Result<(Self, JoinReport)> {
+        let (replica, report) = join::join(path, snapshot, join, options)?;
+        Ok((Self::of(replica), report))
+    }
+
+    /// Closes the conflict with this id, of which a beginning that is its alone will do.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchConflict`], [`Error::CannotResolve`] with the reason, [`Error::KeyMissing`].
+    pub fn resolve(&mut self, id: &str, resolution: &Resolution) -> Result<()> {
+        transaction::after_seal(&mut self.replica, |replica| resolve::resolve(replica, id, resolution))
+    }
+
+    /// Lets the application decide: `decide` sees each open conflict with all its versions, and its
+    /// decision travels as a resolution. `None` leaves a conflict open. Returns how many were closed.
+    ///
+    /// # Errors
+    /// As [`Engine::resolve`]; conflicts that were closed before stay closed.
+    pub fn resolve_with(&mut self, decide: &mut dyn FnMut(&Conflict) -> Option<Resolution>) -> Result<u64> {
+        let mut closed = 0;
+        for conflict in self.conflicts()? {
+            if let Some(resolution) = decide(&conflict) {
+                self.resolve(&conflict.id, &resolution)?;
+                closed += 1;
             }
-            byte => uri.push_str(&format!("%{byte:02x}")),
         }
+        Ok(closed)
     }
-    uri.push_str("?immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    open_connection(Path::new(&uri), flags, options)
-}
 
-fn open_connection(path: &Path, flags: OpenFlags, options: &Options) -> Result<Connection> {
-    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)?;
-    db.busy_timeout(Duration::from_millis(options.busy_ms.into()))?;
-    db.set_prepared_statement_cache_capacity(256);
-    // Rows of others are applied as they are: their authors' triggers ran where they were written.
-    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    // FULL: what is acknowledged to a peer must be on the disk. Foreign keys are checked by us,
-    // after a group. Recursive triggers let REPLACE tell our own TEMP triggers what it removes.
-    db.execute_batch(&format!(
-        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = ON; \
-         PRAGMA trusted_schema = OFF; PRAGMA cache_size = -{}",
-        options.cache_kib
-    ))?;
-    counters::register_functions(&db)?;
-    dirty::register_functions(&db)?;
-    // The first read of the file: says whether it is a database at all.
-    db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    Ok(db)
+    /// Turns what applications wrote since the last seal into frames: one atomic group.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`] without the secret key, [`Error::Sqlite`].
+    pub fn seal(&mut self) -> Result<SealReport> {
+        transaction::seal(&mut self.replica)
+    }
+
+    /// Seals, then writes a snapshot of the shared tables, from which [`Engine::join`] starts.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::Stream`], and whatever sealing meets.
+    pub fn snapshot(&mut self, to: &mut dyn Write) -> Result<SnapshotReport> {
+        snapshot::snapshot(&mut self.replica, to)
+    }
+
+    /// How this device stands.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn status(&self) -> Result<Status> {
+        status::status(&self.replica)
+    }
+
+    /// Reads a bundle to its end and tells what it has. Holds one record in memory, and a few numbers
+    /// a stream.
+    pub fn survey(&self, input: impl Read) -> Survey {
+        survey::survey(&self.replica, input)
+    }
+
+    /// Takes note of what a bundle's sender has, and of its frames nothing: for a bundle that is for
+    /// another device, or has nothing new. That it is whole is for the caller to know.
+    ///
+    /// # Errors
+    /// [`Error::Strangers`] if the sender is not trusted, [`Error::Bundle`] if the header is not its own.
+    pub fn hear(&mut self, input: impl Read) -> Result<()> {
+        survey::hear(&mut self.replica, input)
+    }
+
+    /// The trusted devices other than this one that were not retired: bases first, then by id.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn peers(&self) -> Result<Vec<Trusted>> {
+        survey::peers(&self.replica)
+    }
+
+    /// What a device has, as last heard of: from itself, or from what its frames say it had seen.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn acknowledged_by(&self, peer: DeviceId) -> Result<Positions> {
+        survey::acknowledged_by(&self.replica, peer)
+    }
+
+    /// Whether a device lacks frames that are folded away here, as last heard of: it can go on from a snapshot alone.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn needs_snapshot(&self, peer: &Trusted) -> Result<bool> {
+        survey::needs_snapshot(&self.replica, peer)
+    }
+
+    /// What is applied here.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn positions(&self) -> Result<Positions> {
+        survey::positions(&self.replica)
+    }
+
+    /// What the log could give: of each stream, what is applied here and still in the log.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn log_spans(&self) -> Result<Vec<Span>> {
+        survey::log_spans(&self.replica)
+    }
+
+    /// Tracks a table: takes in the rows that it has, and captures what is written from now on.
+    ///
+    /// # Errors
+    /// [`Error::CannotTrack`] with the reason, [`Error::KeyMissing`], [`Error::Sqlite`].
+    pub fn track(&mut self, table: &str, options: &TrackOptions) -> Result<TrackReport> {
+        Ok(self.track_all(&[table], options)?.pop().unwrap_or_default())
+    }
+
+    /// Tracks several tables in the same way: all of them, or none. The reports are in their order.
+    ///
+    /// # Errors
+    /// As [`Engine::track`], for the first that cannot be tracked.
+    pub fn track_all(&mut self, names: &[&str], options: &TrackOptions) -> Result<Vec<TrackReport>> {
+        transaction::after_seal(&mut self.replica, |replica| tables::track_all(replica, names, options))
+    }
+
+    /// Lets a table go: its rows stay, here and elsewhere; what is written from now on stays here.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::Sqlite`].
+    pub fn untrack(&mut self, table: &str) -> Result<()> {
+        self.untrack_all(&[table])
+    }
+
+    /// Lets several tables go: all of them, or none.
+    ///
+    /// # Errors
+    /// As [`Engine::untrack`], for the first that is not tracked.
+    pub fn untrack_all(&mut self, names: &[&str]) -> Result<()> {
+        transaction::after_seal(&mut self.replica, |replica| tables::untrack_all(replica, names))
+    }
+
+    /// Checks SQLite's own integrity, every frame, chain and signature of the log, and that every
+    /// version that is remembered is in it.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`]; what is wrong in the database is in the report.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        verify::verify(&self.replica)
+    }
 }

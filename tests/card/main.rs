@@ -8,6 +8,8 @@ mod disks;
 mod memory;
 mod pulled_out;
 mod rules;
+#[path = "../skips/mod.rs"]
+mod skips;
 
 use packmule::Engine;
 use packmule::carry::card::{self, Exchange, Limits};

@@ -323,7 +323,7 @@ fn a_directory_is_searched_and_what_is_bad_in_it_is_stepped_over() {
     has(stepped[1].1, &["cut short"]);
     has(
         &desk.run("import base.db card").ok(),
-        &["card/torn.pmb: stepped over: ", "card/photo.jpg: stepped over"],
+        &["card/torn.pmb: skipped: ", "card/photo.jpg: skipped: is not a bundle"],
     );
 
     // Only bad ones: nothing was done, and a script is told.
@@ -354,7 +354,7 @@ fn merge_takes_bundles_directories_and_database_files() {
     assert_eq!(merged["files"].as_array().unwrap().len(), 3);
     has(
         &desk.run("merge base.db south.db").ok(),
-        &["south.db: nothing new", "1 row in it could not be taken in", "packmule seal"],
+        &["south.db: nothing new", "1 row in it is not sealed, and could not be taken in", "packmule seal"],
     );
     // The whole desk, with the base itself in it.
     std::fs::rename(desk.path("kept.pmkey"), desk.path("south.db.pmkey")).unwrap();

@@ -13,7 +13,7 @@ fn a_newcomer_starts_from_what_was_compacted() {
     desk.sql("a.db", "CREATE TABLE n (id TEXT PRIMARY KEY, v); INSERT INTO n VALUES (1, 2), (3, 4)");
     desk.run("track a.db n").ok();
     // Nobody has it, so nothing is folded.
-    has(&desk.run("compact a.db").ok(), &["folded 0 frames", "no other device is known yet"]);
+    has(&desk.run("compact a.db").ok(), &["compacted away 0 frames", "no other device is known yet"]);
     desk.compact_alone("a", "f.key");
     assert_eq!(desk.run("compact a.db --json").json()["frames_left"], 0);
     assert_eq!(desk.run("snapshot a.db s.pms --json").json()["rows"], 2);

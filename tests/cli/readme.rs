@@ -62,14 +62,28 @@ fn every_shell_block_runs() {
     }
 }
 
+/// Too long to run here, or for a board that is not here. What they rest on is looked at: the demo has a test
+/// of its own, this is one of the tests, and CI makes the packages.
 #[test]
 fn the_long_commands_are_those_of_the_workspace() {
-    // Too long to run here: the demo has a test of its own, and this is one of the tests.
     let console = blocks(&readme(), "console").join("\n");
     let manifest = include_str!("../../tools/packmule/Cargo.toml");
-    assert!(manifest.contains("name = \"packmule-cli\""));
+    assert!(manifest.contains("name = \"packmule-cli\"") && manifest.contains("name = \"packmule\""));
+    let deb = format!("packmule_{}_arm64.deb", env!("CARGO_PKG_VERSION"));
     let commands: Vec<&str> = console.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
-    assert_eq!(commands, ["cargo run --release -p packmule-cli -- demo", "cargo test --workspace"]);
+    let expected = [
+        "cargo run --release -p packmule-cli -- demo",
+        "cargo test --workspace",
+        "cargo install --locked --path tools/packmule",
+        "just deb pi-zero-2w",
+        &format!("scp target/{deb} pi@board:"),
+        &format!("ssh pi@board sudo apt install ./{deb}"),
+    ];
+    assert_eq!(commands, expected);
+    let ci = include_str!("../../.ci/run");
+    assert!(ci.contains("tools/deb pi-zero-2w"), "CI makes the package that the README tells of");
+    let just = include_str!("../../Justfile");
+    assert!(just.contains("\ndeb BOARD:\n    tools/deb {{BOARD}}") && just.contains("\nbuild BOARD:"));
 }
 
 #[test]
@@ -88,6 +102,8 @@ fn every_promise_has_its_row() {
         "10_any_writer",
         "11_authentic",
         "12_no_twins",
+        "13_contained",
+        "14_by_itself",
     ] {
         assert!(text.contains(&format!("tests/promise_{name}.rs")), "{name}");
     }

@@ -118,6 +118,18 @@ pub fn sql(engine: &Engine, sql: &str) {
     app(engine).execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
+/// Sets when an application wrote what is not sealed yet. Under `lww` the trigger asks the system for the time, which
+/// no test can set.
+pub fn written_at(engine: &Engine, ms: i64) {
+    for list in rows(
+        engine,
+        "SELECT name FROM sqlite_schema s WHERE name LIKE '\\_pm\\_dirty\\_%' ESCAPE '\\'
+         AND EXISTS (SELECT 1 FROM pragma_table_info(s.name) WHERE name = 'wall')",
+    ) {
+        sql(engine, &format!("UPDATE {} SET wall = {ms}", list.trim_matches('"')));
+    }
+}
+
 pub fn per_device() -> TrackOptions {
     TrackOptions { mode: Mode::PerDevice, ..TrackOptions::default() }
 }

@@ -74,15 +74,26 @@ pub struct Cable {
 impl Cable {
     /// Between two new terminals with these names, for rates up to `most`.
     pub fn new(a: PathBuf, b: PathBuf, most: u32) -> Self {
+        Self::late(a, b, most).0
+    }
+
+    /// The same, but it carries nothing until the sender is dropped: as a thread that the system lets begin late.
+    pub fn late(a: PathBuf, b: PathBuf, most: u32) -> (Self, Sender<()>) {
         let links = [a, b];
         let ends = [End::new(&links[0]), End::new(&links[1])];
+        // Before the thread is there: it can begin after a program has opened an end.
         let before = tcgetattr(&ends[0].slave).unwrap();
         let (ask, asked) = channel();
         let (tell, held) = channel();
         let (bell, ear) = UnixStream::pair().unwrap();
         let names = links.clone();
-        let thread = std::thread::spawn(move || carry(ends, &names, most, &asked, &tell, ear));
-        Self { ends: links, ask, held, bell, thread: Some(thread), before }
+        let rates = Rates { idle: before.output_speed(), most };
+        let (begin, begun) = channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let _ = begun.recv();
+            carry(ends, &names, &rates, &asked, &tell, ear);
+        });
+        (Self { ends: links, ask, held, bell, thread: Some(thread), before }, begin)
     }
 
     fn ask(&self, what: Ask) {
@@ -127,6 +138,14 @@ impl Drop for Cable {
     }
 }
 
+/// What a cable knows of rates.
+struct Rates {
+    /// That of a terminal which nobody has open.
+    idle: u32,
+    /// The highest that it carries.
+    most: u32,
+}
+
 fn settings(ends: &[End; 2]) -> [Termios; 2] {
     [0, 1].map(|at| tcgetattr(&ends[at].slave).unwrap())
 }
@@ -138,15 +157,14 @@ fn rates(ends: &[End; 2]) -> [u32; 2] {
 fn carry(
     mut ends: [End; 2],
     links: &[PathBuf; 2],
-    most: u32,
+    known: &Rates,
     asked: &Receiver<Ask>,
     held: &Sender<()>,
     mut ear: UnixStream,
 ) {
     let mut left: Option<usize> = None;
     let mut holds = false;
-    let before = rates(&ends)[0];
-    let mut last = [before; 2];
+    let mut last = [known.idle; 2];
     let mut pending: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
     loop {
         {
@@ -192,9 +210,9 @@ fn carry(
                 if let Ok(n) = rustix::io::read(&ends[at].master, &mut buf) {
                     for (last, now) in last.iter_mut().zip(rates(&ends)) {
                         // Who has left put the terminal back; what it said before that may still be here.
-                        *last = if now == before { *last } else { now };
+                        *last = if now == known.idle { *last } else { now };
                     }
-                    if last[0] != last[1] || last[0] > most {
+                    if last[0] != last[1] || last[0] > known.most {
                         // What another rate makes of it: nothing that could be a packet.
                         buf[..n].iter_mut().for_each(|byte| *byte = byte.rotate_left(3) ^ 0x5a);
                     }

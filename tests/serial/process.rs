@@ -7,13 +7,13 @@ mod cable;
 #[path = "../cli/support/mod.rs"]
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use cable::Cable;
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::termios::tcgetattr;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use serde_json::Value;
 use support::{Desk, Ran, has};
 
@@ -103,6 +103,35 @@ fn fill(desk: &Desk, board: &str, rows: u32, blob: u32) {
 fn digest(desk: &Desk, name: &str) -> String {
     desk.run(&format!("verify {name}.db")).ok();
     desk.run(&format!("digest {name}.db")).ok()
+}
+
+/// A program may open an end before the cable's thread begins.
+#[test]
+fn the_cable_tells_a_rate_from_none_however_late_it_begins() {
+    let desk = Desk::new();
+    let (cable, begin) = Cable::late(desk.path("wire-a"), desk.path("wire-b"), u32::MAX);
+    let [mut from, mut to] = [0, 1]
+        .map(|at: usize| std::fs::OpenOptions::new().read(true).write(true).open(&cable.ends[at]).unwrap());
+    let set = |end: &std::fs::File, rate: Option<u32>| {
+        let mut settings = tcgetattr(end).unwrap();
+        settings.make_raw();
+        if let Some(rate) = rate {
+            settings.set_speed(rate).unwrap();
+        }
+        tcsetattr(end, OptionalActions::Now, &settings).unwrap();
+    };
+    set(&from, Some(4_000_000));
+    set(&to, None);
+    drop(begin);
+    let mut carried = |byte: u8| {
+        from.write_all(&[byte]).unwrap();
+        let mut came = [0];
+        to.read_exact(&mut came).unwrap();
+        came[0]
+    };
+    assert_ne!(carried(b'x'), b'x', "the other end has no rate yet");
+    set(&std::fs::File::open(&cable.ends[1]).unwrap(), Some(4_000_000));
+    assert_eq!(carried(b'x'), b'x');
 }
 
 #[test]

@@ -32,8 +32,8 @@ impl From<session::Error> for Error {
     }
 }
 
-impl From<crate::Error> for Error {
-    fn from(error: crate::Error) -> Self {
+impl From<crate::engine::Error> for Error {
+    fn from(error: crate::engine::Error) -> Self {
         Self::Session(error.into())
     }
 }

@@ -3,11 +3,13 @@
 //! | file | what lives there |
 //! |---|---|
 //! | this one | [`sync`], [`serve`]: a session on a line, from its first byte to its last |
+//! | `parting` | when an end that has said its last words may leave |
 //! | `error`, `watch` | why a line came to its end; what is reported on the way, and [`Stop`] |
 //! | `pump` | the thread that moves bytes between port and link, and opens the port again |
 //! | `port`, `quick` | the port: for us alone, raw, left as it was found; low latency |
 
 mod error;
+mod parting;
 mod port;
 mod pump;
 mod quick;
@@ -21,8 +23,9 @@ use std::time::{Duration, Instant};
 use packmule_core::link::{Event, State};
 
 use super::session::{Progress, Session};
-use crate::Engine;
+use crate::engine::Engine;
 pub use error::Error;
+use parting::Parting;
 use pump::{Inner, Line, News};
 pub use watch::{Status, Stop};
 
@@ -413,28 +416,41 @@ impl<'a> End<'a> {
         }
         // Who has not said its name has nothing to lose; a stranger is to hear why it is refused.
         let listens = session.peer().is_some() || matches!(why, Error::Session(_));
-        let until = Instant::now() + if listens { FAREWELL } else { FAREWELL / 10 };
-        while Instant::now() < until {
-            // What goes wrong now is of no interest either: the reason goes out.
-            let _ = session.output(self.engine);
+        let mut parting = Parting::new(Instant::now(), if listens { FAREWELL } else { FAREWELL / 10 });
+        loop {
+            let all_is_said = self.say(&mut session);
             let mut inner = self.line.lock();
             // Who has begun anew listens no more, and what begins then is not to be finished here.
-            if inner.restarted() {
+            if inner.restarted() || parting.is_over(&inner.link, Instant::now()) {
                 break;
             }
-            if session.last_words().is_empty() {
+            if all_is_said {
                 inner.link.finish();
-                if inner.link.all_acknowledged() || inner.link.state() == State::Closed {
-                    break;
-                }
-            } else {
-                let taken = inner.link.send(session.last_words());
-                session.sent(taken);
             }
             // The other end may be in the middle of a sentence, and must not be stuck in it.
             while inner.link.recv(&mut [0; 1024]) > 0 {}
             self.line.ring();
             drop(self.line.wait(inner, Duration::from_millis(20)));
+        }
+        if self.line.lock().link.state() == State::Closed {
+            self.say_last_words();
+        }
+    }
+
+    /// Hands the link what a session that ends has still to say. Returns whether that was all.
+    fn say(&mut self, session: &mut Session) -> bool {
+        loop {
+            // What goes wrong now is of no interest beside the reason, which goes out.
+            let _ = session.output(self.engine);
+            if session.last_words().is_empty() {
+                return true;
+            }
+            let mut inner = self.line.lock();
+            let taken = if inner.restarted() { 0 } else { inner.link.send(session.last_words()) };
+            session.sent(taken);
+            if taken == 0 {
+                return false;
+            }
         }
     }
 

@@ -16,6 +16,55 @@ use super::Flow;
 /// How long what is still in the port's queue may take when it is closed or set to another rate.
 const DRAIN: Duration = Duration::from_millis(300);
 
+/// A port as it was found, before anything is changed.
+struct Found {
+    io: File,
+    before: Termios,
+}
+
+impl Found {
+    fn at(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::NOCTTY | OFlags::NONBLOCK;
+        let io = OpenOptions::new().read(true).write(true).custom_flags(flags.bits() as i32).open(path)?;
+        if !isatty(&io) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a serial port"));
+        }
+        let before = tcgetattr(&io)?;
+        Ok(Self { io, before })
+    }
+
+    /// Takes it for us alone, and sets it.
+    fn take(self, path: &Path, baud: u32, flow: Flow) -> io::Result<Port> {
+        let Self { io, before } = self;
+        let flow = match flow {
+            Flow::None => FlowControl::None,
+            Flow::Hardware => FlowControl::Hardware,
+        };
+        let builder = serialport::new(path.to_string_lossy(), baud)
+            .data_bits(DataBits::Eight)
+            .parity(Parity::None)
+            .stop_bits(StopBits::One)
+            .flow_control(flow)
+            .exclusive(true);
+        let tty = match TTYPort::open(&builder) {
+            Ok(tty) => tty,
+            Err(e) => {
+                let e = reason(&e);
+                // What another program has open is set as that program needs it, also if it was not yet so when
+                // it was found.
+                if e.kind() != io::ErrorKind::ResourceBusy {
+                    let _ = tcsetattr(&io, OptionalActions::Now, &before);
+                }
+                return Err(e);
+            }
+        };
+        // What came before, at whatever rate, is noise.
+        let _ = tty.clear(ClearBuffer::Input);
+        let made_quick = super::quick::set_quick(&io, true);
+        Ok(Port { io, tty, before, made_quick, baud })
+    }
+}
+
 /// An open port.
 pub(super) struct Port {
     /// For reading and writing, which never wait.
@@ -31,35 +80,7 @@ pub(super) struct Port {
 impl Port {
     /// Opens a port at a rate, 8N1.
     pub(super) fn open(path: &Path, baud: u32, flow: Flow) -> io::Result<Self> {
-        let flags = OFlags::NOCTTY | OFlags::NONBLOCK;
-        let io = OpenOptions::new().read(true).write(true).custom_flags(flags.bits() as i32).open(path)?;
-        if !isatty(&io) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a serial port"));
-        }
-        // As it was before anything is changed, to be put back.
-        let before = tcgetattr(&io)?;
-        let flow = match flow {
-            Flow::None => FlowControl::None,
-            Flow::Hardware => FlowControl::Hardware,
-        };
-        let builder = serialport::new(path.to_string_lossy(), baud)
-            .data_bits(DataBits::Eight)
-            .parity(Parity::None)
-            .stop_bits(StopBits::One)
-            .flow_control(flow)
-            .exclusive(true);
-        let opened = TTYPort::open(&builder);
-        let tty = match opened {
-            Ok(tty) => tty,
-            Err(e) => {
-                let _ = tcsetattr(&io, OptionalActions::Now, &before);
-                return Err(reason(&e));
-            }
-        };
-        // What came before, at whatever rate, is noise.
-        let _ = tty.clear(ClearBuffer::Input);
-        let made_quick = super::quick::set_quick(&io, true);
-        Ok(Self { io, tty, before, made_quick, baud })
+        Found::at(path)?.take(path, baud, flow)
     }
 
     /// Sets another rate, once what was written has left; one that the driver refuses changes nothing. What came and
@@ -125,5 +146,35 @@ fn reason(e: &serialport::Error) -> io::Error {
             io::Error::new(io::ErrorKind::ResourceBusy, "another program has it open")
         }
         _ => io::Error::new(io::ErrorKind::InvalidInput, e.description.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    const RATE: u32 = 921_600;
+
+    /// A terminal, its name, and what keeps it there.
+    fn terminal() -> (std::os::fd::OwnedFd, std::path::PathBuf) {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        (master, name.into())
+    }
+
+    /// Of two programs that open a port at once, both find it as it was; one gets it.
+    #[test]
+    fn who_comes_too_late_leaves_the_settings_to_who_has_it() {
+        let (_master, path) = terminal();
+        let late = Found::at(&path).unwrap();
+        let first = Port::open(&path, RATE, Flow::None).unwrap();
+        let set = format!("{:?}", tcgetattr(&first).unwrap());
+        let refused = late.take(&path, 115_200, Flow::None).map(drop).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(format!("{:?}", tcgetattr(&first).unwrap()), set);
+        assert_eq!(tcgetattr(&first).unwrap().output_speed(), RATE);
     }
 }

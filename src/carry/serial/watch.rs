@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use packmule_core::model::DeviceId;
 
-use super::Error;
+use super::error::Error;
 use super::pump::Line;
 use crate::carry::session::Progress;
 

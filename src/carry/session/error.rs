@@ -7,7 +7,7 @@ use packmule_core::session::Error as Ended;
 use packmule_core::wire::Refusal;
 
 use super::log::Kept;
-use crate::{BundleProblem, Engine, Error as EngineError, Stranger, label};
+use crate::engine::{BundleProblem, Engine, Error as EngineError, Stranger, label};
 
 /// Why a session came to its end.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ const KEEP: usize = FRAME_MAX + 1_024;
 pub(super) struct Growing(Vec<u8>);
 
 impl Buffer for Growing {
-    fn bytes(&self) -> &[u8] {
+    fn filled(&self) -> &[u8] {
         &self.0
     }
 

@@ -7,7 +7,7 @@ use packmule_core::session::{Body, Frontier, Heard, Incoming, Log, NextGroup, Tr
 use packmule_core::wire::{Certificate, HeaderReader, Refusal, Section, VectorEntry};
 
 use super::outgoing::Outgoing;
-use crate::{Engine, Error, ImportReport, Peer, Result, Staged, Stranger, Told, applied};
+use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, Stranger, Told, applied};
 
 /// What a session keeps besides what is in the database.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use packmule_core::model::DeviceId;
 use packmule_core::session::{Frontier, Group, NextGroup};
 use packmule_core::wire::Section;
 
-use crate::{Engine, GroupOut, Peer, Result, StreamOut, Told, told_of};
+use crate::engine::{Engine, GroupOut, Peer, Result, StreamOut, Told, told_of};
 
 /// The place of a group in the causal order.
 type Place = (u64, DeviceId, u8, u64);

@@ -1,17 +1,14 @@
 //! The check sum of a packet, and the key that ties it to one connection.
 //!
-//! CRC_32_AUTOSAR (polynomial 0xf4acfb13) finds any 5 flipped bits in a packet of up to 4,092 bytes.
+//! CRC-32/AUTOSAR ([`crate::model::crc32`]) finds any 5 flipped bits in a packet of up to 4,092 bytes.
 //! In an open connection it is xored with a key made of both ends' nonces, one for each direction: a
 //! packet of an earlier connection, or one that a loop or a login shell sends back to us, fails
 //! the check like a damaged one. A hello has key 0. The key from nonce `a` to nonce `b` is
 //! `mix(a) xor rotate_left(mix(b + 0x9e3779b9), 7)`, and 1 for 0; `mix` is [`scramble`].
 
-use crc::{CRC_32_AUTOSAR, Crc};
-
 use super::fec;
 use super::packet::CRC_LEN;
-
-pub(super) static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_AUTOSAR);
+use crate::model::CRC32;
 
 /// One-to-one, so that nonces that differ give keys that differ.
 pub(super) const fn scramble(mut x: u32) -> u32 {
@@ -49,12 +46,12 @@ pub(super) fn check(packet: &mut [u8], key: Option<u32>, level: u8) -> Option<Ch
     let (len, mended) = fec::mend(level, packet)?;
     let end = len.checked_sub(CRC_LEN)?;
     let (body, sum) = packet.get(..len)?.split_at_checked(end)?;
-    let hello = verdict(CRC.checksum(body), sum, key)?;
+    let hello = verdict(CRC32.checksum(body), sum, key)?;
     Some(Checked { len: end, hello, level, mended })
 }
 
 fn matching(packet: &[u8], key: Option<u32>) -> Option<Checked> {
-    let mut digest = CRC.digest();
+    let mut digest = CRC32.digest();
     let mut done = 0;
     // The stronger the level, the shorter what it covers: one pass over the packet.
     for level in (0..=fec::LEVEL_MAX).rev() {
@@ -89,7 +86,7 @@ mod tests {
 
     fn sealed(level: u8, key: u32, body: &[u8]) -> Vec<u8> {
         let mut all = body.to_vec();
-        all.extend((CRC.checksum(body) ^ key).to_le_bytes());
+        all.extend((CRC32.checksum(body) ^ key).to_le_bytes());
         let mut encoder = fec::Encoder::new(level, all.len());
         all.iter().for_each(|b| encoder.push(*b));
         let parity: Vec<u8> = encoder.parity().collect();

@@ -18,7 +18,7 @@
 //! | `show.rs` | how a link looks in a log (`Debug`, `defmt`) |
 //! | `pump.rs` | [`Pump`]: a UART through `embedded-io` |
 //!
-//! Imports from the crate: nothing. From outside: `crc`, and `embedded-io` in `pump.rs` alone.
+//! Imports from the crate: the check sum of `model`. From outside: `embedded-io` in `pump.rs` alone.
 //!
 //! # Driving it
 //! One contract: after each call that gives the link something (`receive_bytes`, `send`, `recv`,
@@ -489,7 +489,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
 
     /// Writes a packet. 0 if it does not fit, which the payload rules out.
     fn put(&self, out: &mut [u8], lead: bool, front: &[u8], (head, tail): (&[u8], &[u8]), key: u32) -> usize {
-        let mut digest = check::CRC.digest();
+        let mut digest = crate::model::CRC32.digest();
         let len = front.len() + head.len() + tail.len() + CRC_LEN;
         let mut level = if key == 0 { 0 } else { self.adapt.level };
         if wire_len(len + fec::added(level, len)) > out.len() {

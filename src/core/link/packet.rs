@@ -402,16 +402,69 @@ mod tests {
         }
     }
 
+    /// How long a packet of this kind is at least, by the table above, where all its fields are 0xff; `None` if
+    /// there is no such kind.
+    fn least(kind: u8) -> Option<usize> {
+        if kind & (DATA | ACK) == 0 || kind & (DATA | FINISH) == FINISH {
+            return None;
+        }
+        let (head, ack, offset) = if kind & WIDE != 0 { (5, 14, 4) } else { (2, 7, 2) };
+        let ack = if kind & ACK != 0 { ack + MAP_MAX } else { 0 };
+        Some(head + ack + if kind & DATA != 0 { offset } else { 0 })
+    }
+
     #[test]
-    fn every_short_input_is_refused_or_read() {
+    fn every_short_input_is_refused_below_its_least_length_and_read_from_there_on() {
         for first in 0..=255u8 {
             for len in 0..40usize {
                 let mut bytes = [0xffu8; 40];
                 bytes[0] = first;
-                let _ = parse(&bytes[..len]);
-                let _ = parse_rate(&bytes[..len]);
-                let _ = Hello::parse(&bytes[..len]);
+                let bytes = &bytes[..len];
+                let kind = first >> 4;
+                let packet = parse(bytes);
+                let whole = least(kind).filter(|least| len >= *least);
+                assert_eq!(packet.is_some(), whole.is_some(), "{first:#x}, {len} bytes");
+                if let (Some(packet), Some(least)) = (packet, whole) {
+                    assert_eq!(packet.wide, kind & WIDE != 0);
+                    assert_eq!(packet.ack.map(|ack| ack.map.len()), (kind & ACK != 0).then_some(MAP_MAX));
+                    let data = packet.data.map(|data| (data.bytes.len(), data.finish));
+                    assert_eq!(data, (kind & DATA != 0).then_some((len - least, kind & FINISH != 0)));
+                }
+                assert_eq!(parse_rate(bytes), None, "no step is 0xff");
+                assert_eq!(Hello::parse(bytes), None, "a hello begins with four known bytes");
             }
+        }
+    }
+
+    #[test]
+    fn a_rate_and_a_hello_are_refused_below_their_length() {
+        let rate = rate_bytes(Step::Try, 921_600);
+        for len in 0..=rate.len() {
+            let expected = (len == rate.len()).then_some((Step::Try, 921_600));
+            assert_eq!(parse_rate(&rate[..len]), expected, "{len}");
+        }
+        for number in (0..=255).filter(|number| !(1..=6).contains(number)) {
+            assert_eq!(parse_rate(&[RATE, number, 1, 1, 1, 1]), None, "there is no step {number}");
+        }
+        let hello = Hello {
+            lowest: 1,
+            highest: 2,
+            open: true,
+            mends: false,
+            changes_baud: true,
+            nonce: 3,
+            echo: 4,
+            receive: 5,
+            payload: 6,
+            baud: 7,
+            send: 8,
+        };
+        // What later versions add is passed over.
+        let mut bytes = [0xff; HELLO_LEN_MAX + 1];
+        bytes[..HELLO_LEN].copy_from_slice(&hello.bytes());
+        for len in 0..=bytes.len() {
+            let expected = (HELLO_LEN..=HELLO_LEN_MAX).contains(&len).then_some(hello);
+            assert_eq!(Hello::parse(&bytes[..len]), expected, "{len}");
         }
     }
 }

@@ -6,6 +6,8 @@ use core::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::{Hex, decode_hex};
+
 /// A device's identity: the first 16 bytes of SHA-256("packmule/1 device" ‖ public key).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -31,7 +33,7 @@ impl DeviceId {
 
 impl fmt::Display for DeviceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 
@@ -56,15 +58,8 @@ impl FromStr for DeviceId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let digits = text.as_bytes();
-        if digits.len() != 32 {
-            return Err(ParseIdError);
-        }
         let mut id = [0; 16];
-        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
-            let nibble = |d: u8| (d as char).to_digit(16).ok_or(ParseIdError);
-            *byte = (nibble(pair[0])? * 16 + nibble(pair[1])?) as u8;
-        }
+        decode_hex(text, &mut id).map_err(|_| ParseIdError)?;
         Ok(Self(id))
     }
 }

@@ -1,10 +1,15 @@
-//! Ids and values: what everything else talks about.
+//! Ids and values: what everything else talks about; hexadecimal digits and the check sum.
 //!
 //! Imports nothing of this crate.
 
+mod crc32;
+mod hex;
 mod id;
 mod value;
 
+pub(crate) use crc32::CRC32;
+pub use crc32::crc32;
+pub use hex::{Hex, ParseHexError, decode_hex};
 pub use id::{DeviceId, ParseIdError, Stream};
 pub use value::{Big, RealBits, Value};
 

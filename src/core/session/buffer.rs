@@ -8,7 +8,7 @@ use crate::wire::{NoRoom, RECORD_HEAD_LEN, RecordKind, finish_record};
 /// on its way.
 pub trait Buffer: Default {
     /// The bytes.
-    fn bytes(&self) -> &[u8];
+    fn filled(&self) -> &[u8];
 
     /// Makes it so long, with zeros at its end if it grows, and gives the bytes. One of length 0 may give back what
     /// it holds of the heap.
@@ -19,7 +19,7 @@ pub trait Buffer: Default {
 }
 
 impl<const N: usize> Buffer for heapless::Vec<u8, N> {
-    fn bytes(&self) -> &[u8] {
+    fn filled(&self) -> &[u8] {
         self
     }
 
@@ -40,17 +40,17 @@ pub struct Body<'a> {
 
 /// [`Buffer`], without what keeps it from being used by reference.
 trait Grow {
-    fn len(&self) -> usize;
+    fn filled_len(&self) -> usize;
     fn grow(&mut self, len: usize) -> Result<&mut [u8], NoRoom>;
 }
 
 impl<B: Buffer> Grow for B {
-    fn len(&self) -> usize {
-        self.bytes().len()
+    fn filled_len(&self) -> usize {
+        self.filled().len()
     }
 
     fn grow(&mut self, len: usize) -> Result<&mut [u8], NoRoom> {
-        let at = self.bytes().len();
+        let at = self.filled().len();
         let all = self.set_len(at + len)?;
         Ok(all.get_mut(at..).unwrap_or_default())
     }
@@ -81,7 +81,7 @@ impl<'a> Body<'a> {
     }
 
     fn check(&self) -> Result<usize, NoRoom> {
-        if self.full { Err(NoRoom) } else { Ok(self.buffer.len()) }
+        if self.full { Err(NoRoom) } else { Ok(self.buffer.filled_len()) }
     }
 }
 
@@ -111,22 +111,22 @@ pub(super) struct Out<B> {
 impl<B: Buffer> Out<B> {
     /// What the stream has not taken.
     pub(super) fn rest(&self) -> &[u8] {
-        self.buffer.bytes().get(self.at..).unwrap_or_default()
+        self.buffer.filled().get(self.at..).unwrap_or_default()
     }
 
     /// The stream took so many.
     pub(super) fn sent(&mut self, bytes: usize) {
-        self.at = self.at.saturating_add(bytes).min(self.len());
+        self.at = self.at.saturating_add(bytes).min(self.said());
     }
 
     /// How many bytes were put in since it was last empty.
-    pub(super) fn len(&self) -> usize {
-        self.buffer.bytes().len()
+    pub(super) fn said(&self) -> usize {
+        self.buffer.filled().len()
     }
 
     /// Takes back all that was put in after it was so long.
     pub(super) fn truncate(&mut self, len: usize) {
-        if len < self.len() {
+        if len < self.said() {
             // It was longer: this cannot fail.
             let _ = self.buffer.set_len(len);
             self.at = self.at.min(len);
@@ -142,7 +142,7 @@ impl<B: Buffer> Out<B> {
         kind: RecordKind,
         write: impl FnOnce(&mut Body<'_>) -> Result<bool, E>,
     ) -> Result<Result<Option<usize>, E>, NoRoom> {
-        let start = self.len();
+        let start = self.said();
         let result = self.try_record(kind, LAST_WORDS, write);
         if !matches!(result, Ok(Ok(Some(_)))) {
             self.truncate(start);
@@ -152,7 +152,7 @@ impl<B: Buffer> Out<B> {
 
     /// Puts in the last record of all, for which room was kept.
     pub(super) fn last_record(&mut self, kind: RecordKind, body: &[u8]) {
-        let start = self.len();
+        let start = self.said();
         let write = |to: &mut Body<'_>| -> Result<bool, NoRoom> {
             to.extend(body);
             Ok(true)
@@ -168,7 +168,7 @@ impl<B: Buffer> Out<B> {
         reserve: usize,
         write: impl FnOnce(&mut Body<'_>) -> Result<bool, E>,
     ) -> Result<Result<Option<usize>, E>, NoRoom> {
-        let start = self.len();
+        let start = self.said();
         let body = start + RECORD_HEAD_LEN;
         self.buffer.set_len(body)?;
         match written(&mut self.buffer, write)? {
@@ -176,7 +176,7 @@ impl<B: Buffer> Out<B> {
             Ok(false) => return Ok(Ok(None)),
             Err(e) => return Ok(Err(e)),
         }
-        let len = self.len() - body;
+        let len = self.said() - body;
         let whole = self.buffer.set_len(body + len + 4 + reserve)?;
         let record = finish_record(whole.get_mut(start..).unwrap_or_default(), kind, len)?;
         self.buffer.set_len(start + record)?;
@@ -198,12 +198,12 @@ mod tests {
             })
         };
         assert_eq!(put(&mut out, 100 - 8 - 4 - LAST_WORDS + 1), Err(NoRoom));
-        assert_eq!(out.len(), 0, "nothing of it stays");
+        assert_eq!(out.said(), 0, "nothing of it stays");
         let most = 100 - 8 - 4 - LAST_WORDS;
         assert_eq!(put(&mut out, most), Ok(Ok(Some(most))));
-        let before = out.len();
+        let before = out.said();
         out.last_record(RecordKind::Message, &[6; 18]);
-        assert_eq!(out.len(), before + LAST_WORDS);
+        assert_eq!(out.said(), before + LAST_WORDS);
         out.truncate(before);
         assert_eq!(out.rest().len(), before);
     }

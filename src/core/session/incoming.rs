@@ -19,7 +19,7 @@ pub(super) struct Records<B> {
 impl<B: Buffer> Records<B> {
     /// Moves bytes from the front of `from` until `len` are here. Returns whether they are.
     fn fill(&mut self, len: usize, from: &mut &[u8]) -> Result<bool, NoRoom> {
-        let here = self.buffer.bytes().len();
+        let here = self.buffer.filled().len();
         let (some, rest) = from.split_at(from.len().min(len.saturating_sub(here)));
         let all = self.buffer.set_len(here + some.len())?;
         all.get_mut(here..).unwrap_or_default().copy_from_slice(some);
@@ -77,7 +77,7 @@ impl<B: Buffer, T> Session<B, T> {
     ) -> Result<(), Error<L::Error>> {
         let Some(record) = self.input.head else {
             if self.input.fill(RECORD_HEAD_LEN, bytes)?
-                && let Ok(head) = self.input.buffer.bytes().try_into()
+                && let Ok(head) = self.input.buffer.filled().try_into()
             {
                 let record =
                     RecordHead::parse(head).map_err(|_| Error::Protocol("no record where one should be"))?;
@@ -88,13 +88,13 @@ impl<B: Buffer, T> Session<B, T> {
         };
         let len = record.len as usize;
         if !self.input.fill(len, bytes).map_err(|NoRoom| Error::TooLong { len })? {
-            let here = self.input.buffer.bytes().len() as u64;
+            let here = self.input.buffer.filled().len() as u64;
             self.machine.progress.coming = if record.kind == RecordKind::Frame { here } else { 0 };
             return Ok(());
         }
         self.machine.progress.coming = 0;
         let body =
-            record.check(self.input.buffer.bytes()).map_err(|_| Error::Protocol("a damaged record"))?;
+            record.check(self.input.buffer.filled()).map_err(|_| Error::Protocol("a damaged record"))?;
         self.machine.take_record(log, now_ms, record.kind, body)?;
         self.input.begin(None);
         Ok(())

@@ -239,7 +239,7 @@ pub enum Incoming<'a> {
 
 impl Incoming<'_> {
     /// How long it is.
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         match self {
             Self::Certificate(bytes) | Self::Frame(_, _, bytes) | Self::Checkpoint(bytes) => bytes.len(),
         }

@@ -72,7 +72,7 @@ impl<B: Buffer, T> Machine<B, T> {
     /// Puts the next record into `out`, which is empty, if there is anything to say.
     pub(super) fn produce<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
         self.out.truncate(0);
-        while self.state != State::Over && self.out.len() == 0 {
+        while self.state != State::Over && self.out.said() == 0 {
             if !self.pay(log)? && !self.send_on(log)? {
                 break;
             }

@@ -51,7 +51,7 @@ impl<B: Buffer, T> Session<B, T> {
         now_ms: u64,
         rest: &[u8],
     ) -> Result<(), Error<L::Error>> {
-        let said = self.machine.out.len();
+        let said = self.machine.out.said();
         let received = self.receive(log, now_ms, rest).map(|_| ());
         let machine = &mut self.machine;
         let mut kept = Ok(());
@@ -78,7 +78,7 @@ impl<B: Buffer, T> Machine<B, T> {
         item: Incoming<'_>,
     ) -> Result<(), Error<L::Error>> {
         log.stage(item).map_err(Error::Log)?;
-        self.staged.bytes += item.len();
+        self.staged.bytes += item.size();
         self.staged.since.get_or_insert(now_ms);
         self.staged.checkpoint |= matches!(item, Incoming::Checkpoint(_));
         if self.staged.bytes >= L::STAGE_BYTES { self.flush(log) } else { Ok(()) }

@@ -6,7 +6,6 @@
 
 mod cert;
 mod checkpoint;
-mod crc32;
 mod def;
 mod error;
 mod frame;
@@ -16,7 +15,6 @@ mod session;
 
 pub use cert::{CERT_MAX, Certificate, FleetSignature};
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
-pub use crc32::crc32;
 pub use def::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,
     TableHead,
@@ -32,6 +30,8 @@ pub use record::{
 };
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};
 pub use session::{Message, Refusal, SESSION_VERSION};
+
+pub use crate::model::crc32;
 
 use serde::{Deserialize, Serialize};
 

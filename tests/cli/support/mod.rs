@@ -1,6 +1,9 @@
 //! Runs the program as a person or a script does, and writes to databases as any application does.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // Tests; and not every one uses all of it.
 
+pub mod json;
+pub mod proposals;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -81,10 +84,15 @@ impl Desk {
         self.run_words(&line.split(' ').collect::<Vec<_>>())
     }
 
-    /// Runs `packmule` in it.
+    /// Runs `packmule` in it, and what it proposes in a copy of it.
     pub fn run_words(&self, words: &[impl AsRef<OsStr>]) -> Ran {
         let mut command = self.command(words);
-        Ran::of(command.stdin(Stdio::null()).output().unwrap(), words)
+        let ran = Ran::of(command.stdin(Stdio::null()).output().unwrap(), words);
+        // Examples of help, and what the demo shows of its own folder, are not about this desk.
+        if !["help", "--help", "demo"].iter().any(|word| ran.line.contains(word)) {
+            proposals::check(self.dir.path(), &ran.line, &format!("{}\n{}", ran.out, ran.err));
+        }
+        ran
     }
 
     /// The command, not run yet.

@@ -9,7 +9,7 @@ pub fn measure(world: &World, large: u64, repeats: usize) -> Outcome<Vec<Section
     Ok(vec![one_row(world, repeats.min(3))?, rows(world, large, repeats.min(3))?])
 }
 
-/// A row updated between two seals, and a row updated and sealed.
+/// Measures a row updated between two seals, and a row updated and sealed.
 fn one_row(world: &World, repeats: usize) -> Outcome<Section> {
     let mut section = Section {
         title: "One row",
@@ -80,7 +80,7 @@ fn line(times: u64, ops: u64, samples: &[Sample]) -> Vec<Cell> {
     ]
 }
 
-/// Seal and import of more and more rows at once.
+/// Measures sealing and importing more and more rows at once.
 fn rows(world: &World, large: u64, repeats: usize) -> Outcome<Section> {
     let mut section = Section {
         title: "More rows",

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::time::{median, timed};
 
-/// Lines that say what machine, disk and versions these are.
+/// Returns lines that say what machine, disk and versions these are.
 pub fn describe(dir: &Path) -> Vec<(&'static str, String)> {
     let line: Vec<String> = std::env::args().skip(1).collect();
     let mut facts = vec![("command", format!("packmule-bench {}", line.join(" ")).trim_end().to_owned())];
@@ -47,7 +47,7 @@ fn load() -> Option<String> {
     text.split(' ').next().map(|l| format!("{l} (one minute)"))
 }
 
-/// The file system of a folder.
+/// Returns the file system of a folder.
 pub fn file_system(dir: &Path) -> Option<String> {
     run("stat", &["-f", "-c", "%T", dir.to_str()?])
 }

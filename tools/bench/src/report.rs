@@ -29,7 +29,7 @@ pub struct Line {
 /// A figure.
 #[derive(Clone, Copy)]
 pub enum Cell {
-    /// Nothing to be told.
+    /// Nothing to report.
     None,
     /// So many times another.
     Ratio(f64),
@@ -54,7 +54,7 @@ impl Cell {
     }
 }
 
-/// With a comma after every three digits.
+/// Puts a comma after every three digits.
 pub fn thousands(number: &str) -> String {
     let whole = number.find('.').unwrap_or(number.len());
     let mut text = String::new();
@@ -67,12 +67,12 @@ pub fn thousands(number: &str) -> String {
     text
 }
 
-/// The median of what samples took by the wall, in seconds.
+/// Returns the median of what samples took by the wall, in seconds.
 pub fn wall(samples: &[Sample]) -> f64 {
     median(samples.iter().map(|s| s.wall).collect())
 }
 
-/// The median of what samples took on a processor, in seconds.
+/// Returns the median of what samples took on a processor, in seconds.
 pub fn cpu(samples: &[Sample]) -> f64 {
     median(samples.iter().map(|s| s.cpu).collect())
 }
@@ -123,7 +123,7 @@ impl Section {
     }
 }
 
-/// All of it, with what it was measured on.
+/// Formats all of it, with what it was measured on.
 pub fn markdown(machine: &[(&'static str, String)], sections: &[Section]) -> String {
     let mut out =
         "# What Packmule costs\n\nWritten by `packmule-bench`; every peer measured in the same run.\n\
@@ -136,7 +136,7 @@ pub fn markdown(machine: &[(&'static str, String)], sections: &[Section]) -> Str
     out
 }
 
-/// The same as JSON.
+/// Formats the same as JSON.
 pub fn json(machine: &[(&'static str, String)], sections: &[Section]) -> String {
     let machine: serde_json::Map<String, Value> =
         machine.iter().map(|(what, value)| ((*what).to_owned(), value.as_str().into())).collect();

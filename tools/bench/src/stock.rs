@@ -21,7 +21,7 @@ struct Stock {
     /// Of new rows, imported and as plain SQL; then of updates.
     imports: [Vec<Sample>; 2],
     plains: [Vec<Sample>; 2],
-    /// The first folds away all rows.
+    /// The first compacts all rows away.
     folds: Vec<Sample>,
     /// Bytes in `_pm_` tables after that, and in all.
     compacted: (u64, u64),
@@ -72,12 +72,12 @@ impl Stock {
         self.board.compact()?;
         let (sample, report) = timed(|| self.other.compact());
         let report = report?;
-        eprintln!("stock: folded {} frames, {} left", report.frames, report.frames_left);
+        eprintln!("stock: compacted away {} frames, {} left", report.frames, report.frames_left);
         self.folds.push(sample);
         Ok(())
     }
 
-    /// New rows, and then updates of rows anywhere in the table, each carried to the other board.
+    /// Writes new rows, and then updates rows anywhere in the table; carries each to the other board.
     fn round(&mut self, world: &World, round: u64) -> Outcome {
         let rows = self.rows;
         let first = rows + (round - 1) * OPS;
@@ -102,7 +102,7 @@ impl Stock {
         Ok(())
     }
 
-    /// How many bytes of the file are in `_pm_` tables, and how many there are.
+    /// Returns how many bytes of the file are in `_pm_` tables, and how many there are.
     fn share(&self, world: &World) -> Outcome<(u64, u64)> {
         let db = world.open(self.other.path())?;
         Ok(db.query_row(

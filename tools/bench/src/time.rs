@@ -7,7 +7,7 @@ use std::time::Instant;
 pub struct Sample {
     /// By the wall, waiting for the disk included.
     pub wall: f64,
-    /// On a processor; the same as `wall` where the system does not tell.
+    /// On a processor; the same as `wall` where the system does not say.
     pub cpu: f64,
 }
 
@@ -23,13 +23,13 @@ pub fn timed<R>(work: impl FnOnce() -> R) -> (Sample, R) {
     (Sample { wall, cpu }, result)
 }
 
-/// What the one thread of this program has had of a processor.
+/// Returns how long the one thread of this program has had a processor.
 fn cpu_seconds() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/self/schedstat").ok()?;
     Some(text.split(' ').next()?.parse::<f64>().ok()? / 1e9)
 }
 
-/// The middle one; of an even number, the mean of the two in the middle.
+/// Returns the middle one; of an even number, the mean of the two in the middle.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {

@@ -30,13 +30,13 @@ pub enum Key {
 }
 
 impl World {
-    /// In a new folder for this run alone.
+    /// Makes one in a new folder for this run alone.
     pub fn new(dir: &Path, synchronous: &str) -> Outcome<Self> {
         let fleet = FleetKey::create(&dir.join("fleet.key"))?;
         Ok(Self { dir: dir.into(), fleet, synchronous: synchronous.into(), made: 0.into() })
     }
 
-    /// A file that is not there yet.
+    /// Returns the path of a file that is not there yet.
     pub fn path(&self, name: &str) -> PathBuf {
         self.made.set(self.made.get() + 1);
         self.dir.join(format!("{:04}-{name}", self.made.get()))
@@ -48,7 +48,7 @@ impl World {
         Ok(Engine::init(&path, &InitOptions { name, base, fleet: Some(&self.fleet) })?)
     }
 
-    /// An application's connection. `synchronous` is as the command line says, for plain SQLite too.
+    /// Opens an application's connection. `synchronous` is as the command line says, for plain SQLite too.
     pub fn open(&self, path: &Path) -> Outcome<Connection> {
         let db = Connection::open(path)?;
         db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
@@ -80,7 +80,7 @@ impl World {
         Ok(to.import(&mut File::open(path)?, &mut |_| ())?)
     }
 
-    /// A bundle from one to the other.
+    /// Carries a bundle from one to the other.
     pub fn carry(&self, from: &mut Engine, to: &mut Engine) -> Outcome<ImportReport> {
         let path = self.path("bundle");
         self.export(from, Some(to), &path)?;
@@ -90,7 +90,7 @@ impl World {
     }
 }
 
-/// Shared rows.
+/// Returns the options of a table of shared rows.
 pub fn shared() -> TrackOptions {
     TrackOptions::default()
 }
@@ -117,7 +117,7 @@ pub fn create(db: &Connection, key: Key) -> Outcome {
     ))?)
 }
 
-/// A number that looks random, the same in every run.
+/// Returns a number that looks random, the same in every run.
 pub fn scramble(n: u64) -> u64 {
     let mut x = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -125,7 +125,7 @@ pub fn scramble(n: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The key of row number `n`, from 1.
+/// Returns the key of row number `n`, from 1.
 fn key_of(key: Key, n: u64) -> rusqlite::types::Value {
     match key {
         Key::Integer | Key::Auto => (n as i64).into(),
@@ -190,7 +190,7 @@ pub fn delete(db: &Connection, key: Key, numbers: impl Iterator<Item = u64>) -> 
     in_transactions(db, numbers, |n| statement.execute([key_of(key, n)]))
 }
 
-/// `count` different numbers from 1 to `of`, spread over it.
+/// Returns `count` different numbers from 1 to `of`, spread over it.
 pub fn spread(count: u64, of: u64) -> impl Iterator<Item = u64> {
     let step = (of / count).max(1);
     (0..count.min(of)).map(move |n| 1 + n * step)

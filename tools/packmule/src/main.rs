@@ -1,61 +1,83 @@
 //! The program `packmule`: on a board, and on the host that merges.
 //!
-//! | file | what it does |
+//! Rooms, from the ground up; each imports only those before it, and a test keeps that:
+//!
+//! | room | what lives there |
 //! |---|---|
-//! | `args` | a command line, taken apart by the table of commands |
-//! | `commands/` | that table, and one file for each group of commands |
-//! | `board` | profiles of boards: budgets, serial line |
-//! | `help` | general help, help for a command, usage lines: made from the table |
-//! | `failure` | what went wrong, in one line that says what to do |
-//! | `output` | what is printed: lines for people, or one JSON document |
-//! | `show`, `value` | sizes, times, counts; a row's values as text and as JSON |
-//! | `sources`, `intake` | files and directories to take in; taking them in |
-//! | `target` | a file that is there whole or not at all |
-//! | `progress` | how far a long import is, for whoever watches |
-//! | `demo/` | the whole trip, on this machine's own sensors |
+//! | `text` | how things look as text: sizes, times, a row's values |
+//! | `usage` | what can be typed: flags and commands as data; parsing and help made from them |
+//! | `documents` | the JSON documents, one type for each command |
+//! | `output` | what is printed: lines or a document; failures; progress |
+//! | `files` | what a file is, files written whole or not at all, profiles of boards |
+//! | `commands` | what commands do |
+//! | `demo` | the whole trip, on this machine's own sensors |
+//!
+//! This file runs a command line. No room imports it.
 
-mod args;
-mod board;
 mod commands;
 mod demo;
-mod failure;
-mod help;
-mod intake;
+mod documents;
+mod files;
 mod output;
-mod progress;
-mod show;
-mod sources;
-mod target;
-mod value;
+mod text;
+mod usage;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::Request;
-use failure::Failure;
-use output::Out;
-
-/// What a command works with.
-pub(crate) struct Context<'a, 'w> {
-    /// Its command line.
-    pub args: args::Args,
-    /// Where it tells what it did.
-    pub out: &'a mut Out<'w>,
-}
+use commands::Context;
+use output::{Failure, Out};
+use usage::{Name, Request, flags, help};
 
 /// Runs one command line, without the program's name.
-pub(crate) fn run(line: &[OsString], out: &mut Out<'_>) -> Result<(), Failure> {
-    match args::parse(line)? {
+fn run(line: &[OsString], out: &mut Out<'_>) -> Result<(), Failure> {
+    match usage::parse(line)? {
         Request::Help(None) => out.text(&help::general()),
         Request::Help(Some(command)) => out.text(&help::of(command)),
         Request::Version => out.text(&format!("packmule {}\n", env!("CARGO_PKG_VERSION"))),
         Request::Command(args) => {
-            out.json = args.has("json");
-            return (args.command.run)(&mut Context { args, out });
+            out.json = args.has(&flags::JSON);
+            return run_command(&mut Context { args, out });
         }
     }
     Ok(())
+}
+
+fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let command = match context.args.command.name {
+        Name::Init => commands::init,
+        Name::FleetNew => commands::fleet_new,
+        Name::Trust => commands::trust,
+        Name::Revoke => commands::revoke,
+        Name::Devices => commands::devices,
+        Name::Retire => commands::retire,
+        Name::Track => commands::track,
+        Name::Untrack => commands::untrack,
+        Name::Schema => commands::schema,
+        Name::Seal => commands::seal,
+        Name::Compact => commands::compact,
+        Name::Snapshot => commands::snapshot,
+        Name::Join => commands::join,
+        Name::Export => commands::export,
+        Name::Import => commands::import,
+        Name::Merge => commands::merge,
+        Name::Sync => commands::sync,
+        Name::Serve => commands::serve,
+        Name::Exchange => commands::exchange,
+        Name::Conflicts => commands::conflicts,
+        Name::Resolve => commands::resolve,
+        Name::Status => commands::status,
+        Name::Log => commands::log,
+        Name::Digest => commands::digest,
+        Name::Verify => commands::verify,
+        Name::Inspect => commands::inspect,
+        Name::Board => commands::board,
+        Name::Demo => return demo::demo(context, run),
+        // The parser has made a request for help of it.
+        Name::Help => return Ok(()),
+    };
+    command(context)
 }
 
 fn main() -> ExitCode {
@@ -67,14 +89,14 @@ fn main() -> ExitCode {
     let mut status = 0;
     if let Err(failure) = &result {
         status = failure.status();
-        if let Some(document) = failure.document().filter(|_| out.json) {
-            out.document(document);
+        if let Some(document) = failure.document() {
+            out.document(&document);
         }
         // A closed standard error is no reason to panic.
         let _ = io::stderr().write_all(failure.text().as_bytes());
     }
     if let Err(e) = out.finish() {
-        let _ = writeln!(io::stderr(), "packmule: standard output: {}", failure::io_text(&e));
+        let _ = writeln!(io::stderr(), "packmule: standard output: {}", text::io_text(&e));
         status = status.max(1);
     }
     ExitCode::from(status)

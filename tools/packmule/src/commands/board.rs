@@ -4,13 +4,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
-use crate::Context;
-use crate::board::Board;
-use crate::failure::Failure;
-use crate::output::{columns, say};
-use crate::show::shown;
+use super::{Context, profile};
+use crate::documents::{Board, Installed, Memory, Uart};
+use crate::files::board::Profile;
+use crate::output::{Failure, say};
+use crate::text::{columns, shown};
+use crate::usage::flags;
 
 /// What `board install` puts in place, and whether one that is there already is left as it is.
 const FILES: &[(&str, &str, bool)] = &[
@@ -28,44 +27,35 @@ const FILES: &[(&str, &str, bool)] = &[
     ("etc/default/packmule", include_str!("../../../../boards/units/packmule.default"), true),
 ];
 
-/// The profile that is used: `--board`, or what the device tree says.
-pub fn profile(context: &Context<'_, '_>) -> Result<Board, Failure> {
-    let Some(name) = context.args.flag("board")? else { return Ok(Board::found().0) };
-    Board::named(name).ok_or_else(|| {
-        let known: Vec<_> = Board::all().map(|board| board.name).collect();
-        context.args.wrong(format!("--board is one of {}, not `{name}`", known.join(", ")))
-    })
-}
-
 /// `packmule board`.
 pub fn board(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let board = profile(context)?;
     match context.args.text(0)? {
-        "" => show(context, &board),
-        "install" => install(context, &board),
-        other => Err(context.args.wrong(format!("`{other}` is not `install`"))),
+        "" => show(context, board),
+        "install" => install(context, board),
+        other => Err(context.args.wrong(format!("`{other}` is not `install`")).into()),
     }
 }
 
-fn show(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> {
-    let (found, says) = Board::found();
+fn show(context: &mut Context<'_, '_>, board: &Profile) -> Result<(), Failure> {
+    let (found, says) = Profile::found();
     let out = &mut *context.out;
-    out.document(json!({
-        "board": board.name,
-        "found": found.name,
-        "device_tree": says,
-        "note": board.note,
-        "target": board.target,
-        "linker": board.linker,
-        "static": board.is_static,
-        "memory": {
-            "cache_kib": board.cache_kib,
-            "frame_bytes": board.frame_bytes,
-            "window_bytes": board.window_bytes,
-            "page_bytes": board.page_bytes,
+    out.document(&Board {
+        board: board.name,
+        found: found.name,
+        device_tree: &says,
+        note: board.note,
+        target: board.target,
+        linker: board.linker,
+        is_static: board.is_static,
+        memory: Memory {
+            cache_kib: board.memory.cache_kib,
+            frame_bytes: board.memory.frame_bytes,
+            window_bytes: board.memory.window_bytes,
+            page_bytes: board.memory.page_bytes,
         },
-        "uart": { "device": board.uart, "baud": board.baud, "baud_max": board.baud_max },
-    }));
+        uart: Uart { device: board.uart.device, baud: board.uart.baud, baud_max: board.uart.baud_max },
+    });
     let why = match (found.name == board.name, says.first()) {
         (false, _) => "as --board says".to_owned(),
         (true, Some(says)) => format!("the device tree says {says}"),
@@ -73,10 +63,19 @@ fn show(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> {
     };
     let rows = [
         ("board", format!("{} ({why})", board.name)),
-        ("page cache", format!("{} KiB", board.cache_kib)),
-        ("frames", format!("{} bytes, applied {} bytes at a time", board.frame_bytes, board.window_bytes)),
-        ("pages", format!("{} bytes, in databases that are made here", board.page_bytes)),
-        ("serial line", format!("{}, {} baud, up to {}", board.uart, board.baud, board.baud_max)),
+        ("page cache", format!("{} KiB", board.memory.cache_kib)),
+        (
+            "frames",
+            format!(
+                "{} bytes, applied {} bytes at a time",
+                board.memory.frame_bytes, board.memory.window_bytes
+            ),
+        ),
+        ("pages", format!("{} bytes, in databases that are made here", board.memory.page_bytes)),
+        (
+            "serial line",
+            format!("{}, {} baud, up to {}", board.uart.device, board.uart.baud, board.uart.baud_max),
+        ),
         ("built for", format!("{}{}", board.target, if board.is_static { ", in one file" } else { "" })),
         ("tried", board.note.to_owned()),
     ];
@@ -87,10 +86,10 @@ fn show(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> {
     Ok(())
 }
 
-fn install(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> {
-    let root = context.args.flag_path("root").unwrap_or(Path::new("/"));
+fn install(context: &mut Context<'_, '_>, board: &Profile) -> Result<(), Failure> {
+    let root = context.args.flag_path(&flags::ROOT).unwrap_or(Path::new("/"));
     let program = std::env::current_exe().map_err(|e| Failure::io(root, "find this program", &e))?;
-    let program = if context.args.has("root") { "/usr/bin/packmule".into() } else { shown(&program) };
+    let program = if context.args.has(&flags::ROOT) { "/usr/bin/packmule".into() } else { shown(&program) };
     let (mut written, mut kept): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
     for (path, text, keep) in FILES {
         let path = root.join(path);
@@ -98,24 +97,21 @@ fn install(context: &mut Context<'_, '_>, board: &Board) -> Result<(), Failure> 
             kept.push(path);
             continue;
         }
-        let text = text.replace("/usr/bin/packmule", &program).replace("/dev/serial0", board.uart);
+        let text = text.replace("/usr/bin/packmule", &program).replace("/dev/serial0", board.uart.device);
         write(&path, &text).map_err(|e| Failure::io(&path, "write it", &e))?;
         written.push(path);
     }
     let next =
         ["systemctl daemon-reload && udevadm control --reload", "systemctl enable --now packmule-serve"];
     let out = &mut *context.out;
-    out.document(json!({
-        "written": written.iter().map(|p| shown(p)).collect::<Vec<_>>(),
-        "kept": kept.iter().map(|p| shown(p)).collect::<Vec<_>>(),
-        "next": next,
-    }));
+    let shown_all = |paths: &[PathBuf]| paths.iter().map(|path| shown(path)).collect();
+    out.document(&Installed { written: shown_all(&written), kept: shown_all(&kept), next: &next });
     written.iter().for_each(|path| say!(out, "{}: written", shown(path)));
-    kept.iter().for_each(|path| say!(out, "{}: is there already, and stays as it is", shown(path)));
+    kept.iter().for_each(|path| say!(out, "{}: is there already and stays as it is", shown(path)));
     let settings = root.join("etc/default/packmule");
     say!(
         out,
-        "say in {} where the database is; then cards and sticks, and the serial lines, start with:",
+        "set in {} where the database is; then start the services for cards, sticks and serial lines:",
         shown(&settings)
     );
     next.iter().for_each(|line| say!(out, "  {line}"));

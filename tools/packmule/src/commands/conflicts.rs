@@ -3,15 +3,12 @@
 use std::path::Path;
 
 use packmule::{Conflict, ConflictKind, ConflictVersion, OwnedValue, Resolution};
-use serde_json::{Value, json};
 
-use super::{of_db, open, open_to_read};
-use crate::Context;
-use crate::args::Args;
-use crate::failure::Failure;
-use crate::output::{Out, columns, say};
-use crate::show::{count, iso, number, quoted, shell_word, shown, time};
-use crate::value::{json_row, read, show};
+use super::{Context, of_db, open, open_to_read};
+use crate::documents::{ConflictDocument, Conflicts, Resolved};
+use crate::output::{Failure, Out, say};
+use crate::text::{columns, plural, quoted, read, shell_word, show, shown, time};
+use crate::usage::{Args, flags};
 
 /// `packmule conflicts`.
 pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -20,55 +17,23 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let open = engine.conflicts().map_err(of_db(path))?;
     let unsealed = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.unsealed > 0);
     let out = &mut *context.out;
-    out.document(json!({ "conflicts": open.iter().map(conflict_json).collect::<Vec<_>>() }));
+    out.document(&Conflicts { conflicts: open.iter().map(ConflictDocument::from).collect() });
     match open.len() {
         0 => say!(out, "{}: no conflict is open", shown(path)),
-        n => say!(out, "{}: {} open", shown(path), count(n as u64, "conflict")),
+        n => say!(out, "{}: {}", shown(path), plural(n as u64, "conflict is open", "conflicts are open")),
     }
     for conflict in &open {
-        tell(path, conflict, out);
+        print(path, conflict, out);
     }
     if unsealed {
         say!(out);
-        say!(
-            out,
-            "what was written here since the last seal is not taken into account: `packmule seal {}`",
-            quoted(path)
-        );
+        say!(out, "writes since the last seal are not taken into account: `packmule seal {}`", quoted(path));
     }
     Ok(())
 }
 
-fn conflict_json(conflict: &Conflict) -> Value {
-    let mut document = json!({
-        "id": conflict.id,
-        "table": conflict.table,
-        "key": json_row(&conflict.key),
-        "kind": conflict.kind.word(),
-        "versions": conflict.versions.iter().map(|version| json!({
-            "device": version.device.map(|id| id.to_string()),
-            "name": version.name,
-            "at": version.at.map(iso),
-            "op": version.op,
-            "shown": version.shown,
-            "values": json_row(&version.values),
-        })).collect::<Vec<_>>(),
-    });
-    match &conflict.kind {
-        ConflictKind::Unique(columns) => document["columns"] = json!(columns),
-        ConflictKind::ForeignKey(columns, parent) => {
-            document["columns"] = json!(columns);
-            document["parent"] = json!(parent);
-        }
-        ConflictKind::Check(reason) => document["reason"] = json!(reason),
-        ConflictKind::Schema(column) => document["columns"] = json!([column]),
-        _ => {}
-    }
-    document
-}
-
-/// A conflict for people: its versions, what differs between them, and how it is closed.
-fn tell(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
+/// Prints a conflict: its versions, what differs between them, and how it is closed.
+fn print(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     let key: Vec<String> = match &conflict.kind {
         ConflictKind::Schema(column) => vec![format!("column {column}")],
         _ => conflict.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect(),
@@ -76,24 +41,31 @@ fn tell(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     say!(out);
     say!(out, "{}  {}: {}", conflict.id, conflict.table, key.join(", "));
     say!(out, "  {}", why(&conflict.kind));
+    conflict.versions.iter().for_each(|version| print_version(conflict, version, out));
+    print_ways(path, conflict, out);
+}
+
+fn print_version(conflict: &Conflict, version: &ConflictVersion, out: &mut Out<'_>) {
+    // The two rows of a unique conflict have different keys.
     let unique = matches!(conflict.kind, ConflictKind::Unique(_));
-    for version in &conflict.versions {
-        let at = version.at.map_or_else(String::new, |at| format!(", {}", time(at)));
-        let shown = if version.shown { "  <- the table shows this one" } else { "" };
-        let by = version.device.map_or_else(String::new, |_| "by ".to_owned());
-        say!(out, "  {} {by}{}{at}{shown}", version.op, version.author());
-        let rows: Vec<Vec<String>> = version
-            .values
-            .iter()
-            // The two rows of a unique conflict have different keys.
-            .filter(|(name, _)| unique || !conflict.key.iter().any(|(key, _)| key == name))
-            .map(|(name, value)| {
-                let mark = if differs(&conflict.versions, name, value) { "*" } else { " " };
-                vec![format!("    {mark} {name}"), format!("= {}", show(value))]
-            })
-            .collect();
-        columns(&rows).iter().for_each(|line| say!(out, "{line}"));
-    }
+    let at = version.at.map_or_else(String::new, |at| format!(", {}", time(at)));
+    let shown = if version.shown { "  <- the table shows this one" } else { "" };
+    let by = version.device.map_or_else(String::new, |_| "by ".to_owned());
+    say!(out, "  {} {by}{}{at}{shown}", version.op, version.author());
+    let rows: Vec<Vec<String>> = version
+        .values
+        .iter()
+        .filter(|(name, _)| unique || !conflict.key.iter().any(|(key, _)| key == name))
+        .map(|(name, value)| {
+            let mark = if differs(&conflict.versions, name, value) { "*" } else { " " };
+            vec![format!("    {mark} {name}"), format!("= {}", show(value))]
+        })
+        .collect();
+    columns(&rows).iter().for_each(|line| say!(out, "{line}"));
+}
+
+/// Prints the commands that close a conflict.
+fn print_ways(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     say!(out, "  to close it:");
     let resolve = format!("packmule resolve {} {}", quoted(path), conflict.id);
     let take = !matches!(conflict.kind, ConflictKind::ForeignKey(..) | ConflictKind::Check(_));
@@ -116,6 +88,7 @@ fn tell(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     }
 }
 
+/// Returns whether another version has another value in this column.
 fn differs(versions: &[ConflictVersion], name: &str, value: &OwnedValue) -> bool {
     versions
         .iter()
@@ -123,6 +96,7 @@ fn differs(versions: &[ConflictVersion], name: &str, value: &OwnedValue) -> bool
         .any(|v| v.values.iter().find(|(n, _)| n == name).is_none_or(|(_, other)| other != value))
 }
 
+/// Makes an example of `--set`.
 fn example_set(conflict: &Conflict) -> String {
     let values = conflict.versions.iter().flat_map(|v| &v.values);
     let open: Vec<&str> = values
@@ -140,21 +114,23 @@ fn example_set(conflict: &Conflict) -> String {
     format!("{}=VALUE", shell_word(column.unwrap_or("COLUMN")))
 }
 
+/// Says what kind of conflict it is.
 fn why(kind: &ConflictKind) -> String {
     match kind {
         ConflictKind::InsertInsert => "insert/insert: devices made different rows under one key".into(),
         ConflictKind::UpdateUpdate => {
-            "update/update: devices changed the row differently, none having seen the other's".into()
+            "update/update: devices changed the row differently, and neither had seen the other's change"
+                .into()
         }
         ConflictKind::Schema(column) => format!(
-            "schema: devices declared {column} differently: it waits, and so does what they write into it, until one is taken"
+            "schema: devices declared {column} differently: the column and what they write into it wait until one is taken"
         ),
         ConflictKind::UpdateDelete => "update/delete: one device deleted the row, another changed it".into(),
         ConflictKind::Unique(columns) => {
-            format!("unique: another row has the same {}, so this one is kept out", columns.join(", "))
+            format!("unique: another row has the same {}, so this one is quarantined", columns.join(", "))
         }
         ConflictKind::Check(reason) => {
-            format!("check: the row is kept out, since it breaks a constraint here: {reason}")
+            format!("check: the row breaks a constraint here, so it is quarantined: {reason}")
         }
         ConflictKind::ForeignKey(columns, parent) => {
             format!("foreign-key: {} refers to a row of `{parent}` that is not there", columns.join(", "))
@@ -166,38 +142,41 @@ fn why(kind: &ConflictKind) -> String {
 pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
     let path = args.path(0);
-    let given = ["take", "set", "delete", "keep-both"].into_iter().filter(|flag| args.has(flag)).count();
+    let given = [&flags::TAKE, &flags::SET, &flags::DELETE, &flags::KEEP_BOTH];
+    let given = given.into_iter().filter(|flag| args.has(flag)).count();
     if given != 1 {
-        return Err(args.wrong("say how: one of --take DEVICE, --set COL=VALUE, --delete, --keep-both"));
+        return Err(args
+            .wrong("say how: one of --take DEVICE, --set COL=VALUE, --delete, --keep-both")
+            .into());
     }
     let set = wanted_values(args)?;
     let id = args.text(1)?;
     let mut engine = open(context)?;
-    let resolution = match args.flag("take")? {
+    let resolution = match args.flag(&flags::TAKE)? {
         Some(device) => Resolution::Take(engine.find_device(device).map_err(of_db(path))?),
-        None if args.has("delete") => Resolution::Delete,
-        None if args.has("keep-both") => Resolution::KeepBoth,
+        None if args.has(&flags::DELETE) => Resolution::Delete,
+        None if args.has(&flags::KEEP_BOTH) => Resolution::KeepBoth,
         None => Resolution::Set(set),
     };
     engine.resolve(id, &resolution).map_err(of_db(path))?;
     let left = engine.status().map_err(of_db(path))?.conflicts;
     let out = &mut *context.out;
-    out.document(json!({ "resolved": id, "conflicts_open": left }));
+    out.document(&Resolved { resolved: id, conflicts_open: left });
     say!(out, "{id} is closed; the next bundles carry this to the other devices");
     match left {
         0 => say!(out, "no conflict is open any more"),
-        1 => say!(out, "1 conflict is still open"),
-        n => say!(out, "{} conflicts are still open", number(n)),
+        n => say!(out, "{} still open", plural(n, "conflict is", "conflicts are")),
     }
     Ok(())
 }
 
+/// Reads `--set`.
 fn wanted_values(args: &Args) -> Result<Vec<(String, OwnedValue)>, Failure> {
-    args.all("set")?
+    args.all(&flags::SET)?
         .into_iter()
         .map(|given| match given.split_once('=') {
             Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), read(value))),
-            _ => Err(args.wrong(format!("--set is COL=VALUE, not `{given}`"))),
+            _ => Err(args.wrong(format!("--set is COL=VALUE, not `{given}`")).into()),
         })
         .collect()
 }

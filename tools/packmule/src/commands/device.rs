@@ -1,30 +1,30 @@
-//! Devices and trust: init, fleet new, trust, revoke, devices.
+//! Devices and trust: init, fleet new, trust, revoke, devices, retire, join.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use packmule::core::model::DeviceId;
-use packmule::{Engine, FleetKey, InitOptions, label};
-use serde_json::json;
+use packmule::core::model::{DeviceId, Hex};
+use packmule::{Engine, FleetKey, InitOptions, JoinOptions, label};
 
-use super::{json_path, of_db, open, open_to_read, options};
-use crate::Context;
-use crate::failure::Failure;
-use crate::output::{columns, say};
-use crate::show::{iso, number, quoted, shown, time};
-use crate::value::hex;
+use super::{Context, of_db, open, open_to_read, options};
+use crate::documents::{
+    Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
+};
+use crate::output::{Failure, say};
+use crate::text::{columns, count, iso, number, plural, quoted, shown, time};
+use crate::usage::flags;
 
 /// `packmule init`.
 pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
     let path = args.path(0);
-    let fleet = match args.flag_path("fleet") {
+    let fleet = match args.flag_path(&flags::FLEET) {
         Some(file) => Some(FleetKey::open(file).map_err(|e| not_a_fleet_key(file, e))?),
         None => None,
     };
-    let name = args.flag("name")?.map_or_else(host_name, str::to_owned);
-    let asked = InitOptions { name: &name, base: args.has("base"), fleet: fleet.as_ref() };
+    let name = args.flag(&flags::NAME)?.map_or_else(host_name, str::to_owned);
+    let asked = InitOptions { name: &name, base: args.has(&flags::BASE), fleet: fleet.as_ref() };
     let key = format!("{}.pmkey", shown(path));
     let engine = Engine::init_with(path, &asked, options(context)?).map_err(|e| match e {
         packmule::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => Failure::of(
@@ -35,19 +35,20 @@ pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     })?;
     let identity = engine.identity();
     let out = &mut *context.out;
-    out.document(json!({
-        "database": json_path(path),
-        "name": identity.name,
-        "fingerprint": identity.id.to_string(),
-        "base": identity.base,
-        "fleet": identity.fleet.map(|fleet| hex(&fleet)),
-        "key_file": key,
-    }));
+    let fleet = identity.fleet.map(|fleet| Hex(&fleet).to_string());
+    out.document(&Initialised {
+        database: shown(path),
+        name: &identity.name,
+        fingerprint: identity.id.to_string(),
+        base: identity.base,
+        fleet: fleet.clone(),
+        key_file: &key,
+    });
     let what = if identity.base { "the base" } else { "the device" };
     say!(out, "{} is now {what} `{}`", shown(path), identity.name);
     say!(out, "  fingerprint  {}", identity.id);
-    match identity.fleet {
-        Some(fleet) => say!(out, "  fleet        {}…", &hex(&fleet)[..16]),
+    match fleet {
+        Some(fleet) => say!(out, "  fleet        {}…", &fleet[..16]),
         None => say!(out, "  fleet        none: other devices take its frames in after `packmule trust`"),
     }
     say!(out, "  secret key   {key} (readable by its owner alone; keep it beside the database)");
@@ -70,8 +71,8 @@ fn not_a_fleet_key(file: &Path, error: packmule::Error) -> Failure {
     }
 }
 
-/// What this machine is called.
-pub(super) fn host_name() -> String {
+/// Returns what this machine is called.
+fn host_name() -> String {
     let name = ["/proc/sys/kernel/hostname", "/etc/hostname"]
         .iter()
         .find_map(|file| std::fs::read_to_string(file).ok())
@@ -93,9 +94,9 @@ pub fn fleet_new(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         ));
     }
     let key = FleetKey::create(path).map_err(of_db(path))?;
-    let public = hex(&key.public_key());
+    let public = Hex(&key.public_key()).to_string();
     let out = &mut *context.out;
-    out.document(json!({ "key_file": json_path(path), "fleet": public }));
+    out.document(&FleetKeyMade { key_file: shown(path), fleet: &public });
     say!(out, "{} is a new fleet key (fleet {}…), readable by its owner alone", shown(path), &public[..16]);
     say!(
         out,
@@ -105,78 +106,88 @@ pub fn fleet_new(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A device that is to be trusted.
+#[derive(Default)]
+struct Asked {
+    name: Option<String>,
+    /// The other devices of which the bundle has certificates.
+    others: Vec<(DeviceId, String)>,
+    by_bundle: bool,
+}
+
+/// Finds the device that is meant by a fingerprint, a bundle, or its name.
+fn asked(engine: &Engine, db: &Path, given: &Path, text: &str) -> Result<(DeviceId, Asked), Failure> {
+    if let Some(id) = fingerprint(&given.to_string_lossy()) {
+        return Ok((id, Asked::default()));
+    }
+    if !given.is_file() {
+        let known = engine.find_device(text).map_err(|_| {
+            Failure::of(
+                given,
+                "is neither a bundle that is there, nor a fingerprint (32 hexadecimal digits), nor a device that is known here",
+            )
+        });
+        return Ok((known?, Asked::default()));
+    }
+    let file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
+    let info = packmule::inspect(BufReader::new(file)).map_err(|e| Failure::engine(given, db, e))?;
+    let sender = info.sender.ok_or_else(|| Failure::of(given, "does not say who made it"))?;
+    let mut asked = Asked { by_bundle: true, ..Asked::default() };
+    for (id, name, ..) in info.devices {
+        if id == sender {
+            asked.name = Some(name);
+        } else {
+            asked.others.push((id, name));
+        }
+    }
+    Ok((sender, asked))
+}
+
 /// `packmule trust`.
 pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
     let (path, given) = (args.path(0), args.path(1));
     let mut engine = open(context)?;
-    let mut name = None;
-    let mut others = Vec::new();
-    let mut by_bundle = false;
-    let id = match fingerprint(&given.to_string_lossy()) {
-        Some(id) => id,
-        None if given.is_file() => {
-            by_bundle = true;
-            let file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
-            let info = packmule::inspect(BufReader::new(file)).map_err(|e| Failure::engine(given, path, e))?;
-            let sender = info.sender.ok_or_else(|| Failure::of(given, "does not say who made it"))?;
-            for (id, its_name, ..) in info.devices {
-                if id == sender {
-                    name = Some(its_name);
-                } else {
-                    others.push((id, its_name));
-                }
-            }
-            sender
-        }
-        None => engine.find_device(args.text(1)?).map_err(|_| {
-            Failure::of(
-                given,
-                "is neither a bundle that is there, nor a fingerprint (32 hexadecimal digits), nor a device that is known here",
-            )
-        })?,
-    };
+    let text = if given.is_file() { "" } else { args.text(1)? };
+    let (id, mut asked) = asked(&engine, path, given, text)?;
     let known = engine.devices().map_err(of_db(path))?;
     let before = known.iter().find(|d| d.id == id);
-    let name = name.or_else(|| before.and_then(|d| d.name.clone()));
+    let name = asked.name.or_else(|| before.and_then(|d| d.name.clone()));
     if before.is_some_and(|d| d.this) {
-        return Err(Failure::of(given, "that is this device itself, which needs no trust"));
+        return Err(Failure::of(given, "is this device itself, which needs no trust"));
     }
     let already = before.is_some_and(|d| matches!(d.trust, "singly" | "by the fleet"));
-    if by_bundle {
+    if asked.by_bundle {
         let mut file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
         engine.trust_sender(&mut file).map_err(|e| Failure::engine(given, path, e))?;
     } else if !already {
         engine.trust(id).map_err(of_db(path))?;
     }
-    others.retain(|(id, _)| !known.iter().any(|d| d.id == *id && d.trust != "no" && d.trust != "revoked"));
+    let trusted = |id| known.iter().any(|d| d.id == id && d.trust != "no" && d.trust != "revoked");
+    asked.others.retain(|(id, _)| !trusted(*id));
+    let others = asked.others.iter().map(|(id, name)| Known { fingerprint: id.to_string(), name });
     let out = &mut *context.out;
-    out.document(json!({
-        "fingerprint": id.to_string(),
-        "name": name,
-        "already": already,
-        "others": others.iter().map(|(id, name)| json!({ "fingerprint": id.to_string(), "name": name })).collect::<Vec<_>>(),
-    }));
+    out.document(&Trusted {
+        fingerprint: id.to_string(),
+        name: name.as_deref(),
+        already,
+        others: others.collect(),
+    });
     let who = name.as_deref().unwrap_or("(its name comes with its first bundle)");
     say!(out, "{}: {who}", if already { "trusted before" } else { "trusted now" });
     say!(out, "  fingerprint  {id}");
     if !already {
-        say!(
-            out,
-            "compare it with what `packmule status` shows on that device; if it is another, undo this:"
-        );
+        say!(out, "compare it with what `packmule status` shows on that device; if it differs, undo this:");
         say!(out, "  packmule revoke {} {id}", quoted(path));
     }
-    if !others.is_empty() {
-        say!(out, "the bundle also has certificates of devices that were not trusted one by one here:");
-        for (id, name) in others {
-            say!(out, "  {id}  {name}");
-        }
+    if !asked.others.is_empty() {
+        say!(out, "the bundle also has certificates of devices that are not trusted here:");
     }
+    asked.others.iter().for_each(|(id, name)| say!(out, "  {id}  {name}"));
     Ok(())
 }
 
-/// A fingerprint, however its digits are set apart.
+/// Reads a fingerprint, however its digits are set apart.
 fn fingerprint(text: &str) -> Option<DeviceId> {
     let digits: String = text.chars().filter(|c| !matches!(c, ' ' | ':' | '-')).collect();
     digits.to_ascii_lowercase().parse().ok()
@@ -191,7 +202,7 @@ pub fn revoke(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     engine.revoke(id).map_err(of_db(path))?;
     let name = engine.devices().map_err(of_db(path))?.into_iter().find(|d| d.id == id).and_then(|d| d.name);
     let out = &mut *context.out;
-    out.document(json!({ "fingerprint": id.to_string(), "name": name }));
+    out.document(&Revoked { fingerprint: id.to_string(), name: name.as_deref() });
     say!(out, "revoked: {} takes in no more frames of {}", shown(path), label(id, name.as_deref()));
     say!(out, "what it wrote before stays; `packmule trust {} {id}` undoes this", quoted(path));
     Ok(())
@@ -202,19 +213,20 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let devices = open_to_read(context)?.devices().map_err(of_db(path))?;
     let out = &mut *context.out;
-    out.document(json!({ "devices": devices.iter().map(|d| json!({
-        "fingerprint": d.id.to_string(),
-        "name": d.name,
-        "label": label(d.id, d.name.as_deref()),
-        "base": d.base,
-        "this": d.this,
-        "trust": d.trust,
-        "frames_shared": d.shared,
-        "frames_per_device": d.own,
-        "has_of_ours": d.acknowledged,
-        "heard": d.heard.map(iso),
-        "clock_off_ms": d.clock,
-    })).collect::<Vec<_>>() }));
+    let documents = devices.iter().map(|d| Device {
+        fingerprint: d.id.to_string(),
+        name: d.name.as_deref(),
+        label: label(d.id, d.name.as_deref()),
+        base: d.base,
+        this: d.this,
+        trust: d.trust,
+        frames_shared: d.shared,
+        frames_per_device: d.own,
+        has_of_ours: d.acknowledged,
+        heard: d.heard.map(iso),
+        clock_off_ms: d.clock,
+    });
+    out.document(&Devices { devices: documents.collect() });
     let head = ["DEVICE", "TRUST", "FRAMES HERE", "HAS OF OURS", "HEARD", "CLOCK"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for d in &devices {
@@ -235,5 +247,80 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     for line in columns(&rows) {
         say!(out, "{line}");
     }
+    Ok(())
+}
+
+/// `packmule join`.
+pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let args = &context.args;
+    let (path, file) = (args.path(0).to_owned(), args.path(1).to_owned());
+    let fleet = match args.flag_path(&flags::FLEET) {
+        Some(key) => Some(FleetKey::open(key).map_err(|e| Failure::engine(key, &path, e))?),
+        None => None,
+    };
+    let name = args.flag(&flags::NAME)?.map_or_else(host_name, str::to_owned);
+    let new = !path.exists();
+    let named = new || args.has(&flags::NAME);
+    let asked = JoinOptions { name: named.then_some(name.as_str()), fleet: fleet.as_ref() };
+    let mut from = File::open(&file).map_err(|e| Failure::of(&file, format!("cannot be opened: {e}")))?;
+    let joined = Engine::join(&path, &mut from, &asked, options(context)?);
+    let (engine, report) = joined.map_err(|e| {
+        use packmule::Error::{Bundle, Stream, Usage};
+        let about = if matches!(e, Bundle { .. } | Stream(_) | Usage(_)) { &file } else { &path };
+        Failure::engine(about, &path, e)
+    })?;
+    let identity = engine.identity();
+    let out = &mut *context.out;
+    out.document(&Joined {
+        database: shown(&path),
+        name: &identity.name,
+        fingerprint: identity.id.to_string(),
+        maker: report.maker.map(|id| Maker { id: id.to_string(), name: &report.maker_name }),
+        rows: report.rows,
+        frames: report.frames,
+        kept: report.kept,
+        new_identity: report.new_identity,
+    });
+    say!(
+        out,
+        "{} starts from what {} had: {}, {} in flight",
+        shown(&path),
+        report.maker_name,
+        count(report.rows, "row"),
+        count(report.frames, "frame")
+    );
+    if report.kept > 0 {
+        say!(
+            out,
+            "{} only this database had: re-authored, for the next bundle",
+            plural(report.kept, "row that", "rows that")
+        );
+    }
+    let what = if report.new_identity {
+        "a new identity, since the log no longer has a place for the old one"
+    } else {
+        "its identity"
+    };
+    say!(out, "  {what}: {} {}", identity.name, identity.id);
+    if identity.fleet.is_none() {
+        say!(out, "  it belongs to no fleet: other devices take its frames in after `packmule trust`");
+    }
+    Ok(())
+}
+
+/// `packmule retire`.
+pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0).to_owned();
+    let given = context.args.text(1)?.to_owned();
+    let mut engine = open(context)?;
+    let id = engine.find_device(&given).map_err(of_db(&path))?;
+    engine.retire(id).map_err(of_db(&path))?;
+    let out = &mut *context.out;
+    out.document(&Retired { retired: id.to_string() });
+    say!(out, "{given} is retired: the log no longer waits for it, here and wherever this is carried");
+    say!(
+        out,
+        "if it comes back, it starts from a snapshot with `packmule join`, and loses nothing that it wrote"
+    );
     Ok(())
 }

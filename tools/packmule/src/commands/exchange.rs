@@ -2,21 +2,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use packmule::carry::card::{self, Exchange, Limits, NotLeft, Removed, Skipped};
 use packmule::carry::volume::Directory;
 use packmule::core::model::DeviceId;
 use packmule::{Engine, Error, label};
-use serde_json::{Value, json};
 
-use super::{of_db, open};
-use crate::Context;
-use crate::failure::{Failure, engine_text};
-use crate::intake::{report_json, summary};
-use crate::output::{Out, say};
-use crate::progress::Meter;
-use crate::show::{behind, count, number, quoted, shown, size, waiting};
+use super::intake::summary;
+use super::{Context, of_db, open};
+use crate::documents::{self, CardFile, Exchanged, File, Reason, WaitGroup};
+use crate::output::{Failure, Meter, Out, engine_text, say};
+use crate::text::{behind, conflicts_open, count, shown, size, waiting};
 
 /// `packmule exchange`.
 pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -24,15 +21,15 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let mut card = Directory::open(directory).map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => {
-            Failure::of(directory, "another `packmule exchange` is at work there: wait for that one to end")
+            Failure::of(directory, "another `packmule exchange` is at work there: wait until it ends")
         }
         io::ErrorKind::NotADirectory => {
-            Failure::of(directory, "is no directory: give where the card is mounted")
+            Failure::of(directory, "is not a directory: give where the card is mounted")
         }
         _ => Failure::io(directory, "open the directory", &e),
     })?;
     let mut report = Exchange::default();
-    let mut meter: Option<(std::path::PathBuf, Meter)> = None;
+    let mut meter: Option<(PathBuf, Meter)> = None;
     let exchanged = card::exchange(
         &mut engine,
         &mut card,
@@ -53,19 +50,23 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         let failure = Failure::engine(about, path, e);
         match report.taken.len() as u64 {
             0 => failure,
-            n => failure.and(&format!("\n({} had been taken in, which stays)", count(n, "bundle"))),
+            n => failure.and(&format!(
+                "\n({} had been taken in already, and what they brought stays)",
+                count(n, "bundle")
+            )),
         }
     });
-    Told::new(path, directory, &engine, &report)?.tell(context.out, failure.as_ref());
+    Done::new(path, directory, &engine, &report)?.report(context.out, failure.as_ref());
     match failure {
         // The document has it.
-        Some(failure) if context.out.json => Err(Failure::Told(failure.message().to_owned())),
+        Some(failure) if context.out.json => Err(Failure::Reported(failure.message().to_owned())),
         Some(failure) => Err(failure),
         None => Ok(()),
     }
 }
 
-struct Told<'a> {
+/// What an exchange did, as it is printed.
+struct Done<'a> {
     db: &'a Path,
     directory: &'a Path,
     report: &'a Exchange,
@@ -73,7 +74,7 @@ struct Told<'a> {
     open: u64,
 }
 
-impl<'a> Told<'a> {
+impl<'a> Done<'a> {
     fn new(
         db: &'a Path,
         directory: &'a Path,
@@ -86,108 +87,91 @@ impl<'a> Told<'a> {
         Ok(Self { db, directory, report, names, open })
     }
 
-    fn tell(&self, out: &mut Out<'_>, failure: Option<&Failure>) {
-        out.document(self.document(failure));
+    fn report(&self, out: &mut Out<'_>, failure: Option<&Failure>) {
+        out.document(&self.document(failure));
+        self.print_files(out);
+        if let Some(why) = &self.report.not_left {
+            say!(out, "{}: {}", shown(self.directory), not_left(why));
+        }
+        if failure.is_none() {
+            self.print_total(out);
+        }
+    }
+
+    fn print_files(&self, out: &mut Out<'_>) {
         let at = |file: &Path| shown(&self.directory.join(file));
         for (file, report) in &self.report.taken {
             say!(out, "{}: taken in: {}", at(file), summary(report));
         }
         for (file, why) in &self.report.stepped_over {
-            say!(out, "{}: stepped over: {}", at(file), self.skipped(file, why).replace('\n', "\n  "));
+            say!(out, "{}: skipped: {}", at(file), self.skipped(file, why).replace('\n', "\n  "));
         }
         for (file, why) in &self.report.removed {
             say!(out, "{}: removed: {}", at(file), removed(*why));
         }
         for left in &self.report.left {
-            let whom = self.name(left.receiver);
+            let (file, whom, size) = (at(&left.file), self.name(left.receiver), size(left.bytes));
             if left.frames == 0 {
-                say!(
-                    out,
-                    "{}: left: tells {whom} what this device has, {}",
-                    at(&left.file),
-                    size(left.bytes)
-                );
+                say!(out, "{file}: left for {whom}: what this device has, {size}");
             } else {
-                say!(
-                    out,
-                    "{}: left for {whom}: {}, {}",
-                    at(&left.file),
-                    count(left.frames, "frame"),
-                    size(left.bytes)
-                );
+                say!(out, "{file}: left for {whom}: {}, {size}", count(left.frames, "frame"));
             }
         }
-        if let Some(why) = &self.report.not_left {
-            say!(out, "{}: {}", shown(self.directory), not_left(why));
-        }
-        if failure.is_some() {
-            return;
-        }
+    }
+
+    fn print_total(&self, out: &mut Out<'_>) {
         if self.report.taken.is_empty() && self.report.left.is_empty() && self.report.not_left.is_none() {
-            let waiting = self.report.waiting.len() as u64;
-            match waiting {
-                0 => say!(out, "{}: nothing to take in, nothing to leave", shown(self.directory)),
-                _ => say!(
+            let directory = shown(self.directory);
+            match self.report.waiting.len() as u64 {
+                0 => say!(out, "{directory}: nothing to take in, nothing to leave"),
+                n => say!(
                     out,
-                    "{}: nothing to take in; what the others lack lies there already, in {}",
-                    shown(self.directory),
-                    count(waiting, "bundle")
+                    "{directory}: nothing to take in; what the others lack lies there already, in {}",
+                    count(n, "bundle")
                 ),
             }
         }
         let waits = self.report.taken.last().map(|(_, report)| &report.waits[..]).unwrap_or_default();
-        for wait in waits {
-            say!(out, "{}", waiting(wait));
-        }
+        waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));
         for id in &self.report.behind {
             say!(out, "{}", behind(&self.name(Some(*id)), self.db));
         }
-        if self.open > 0 {
-            let these = if self.open == 1 { "conflict is open" } else { "conflicts are open" };
-            say!(
-                out,
-                "{} {these}: `packmule conflicts {}` lists every version",
-                number(self.open),
-                quoted(self.db)
-            );
-        }
+        conflicts_open(self.open, self.db).into_iter().for_each(|line| out.line(&line));
     }
 
-    fn document(&self, failure: Option<&Failure>) -> Value {
-        let files = |list: &[std::path::PathBuf]| list.iter().map(|f| shown(f)).collect::<Vec<_>>();
-        let mut document = json!({
-            "taken": self.report.taken.iter().map(|(file, report)| {
-                let mut taken = report_json(report);
-                taken["file"] = json!(shown(file));
-                taken
-            }).collect::<Vec<_>>(),
-            "heard": files(&self.report.heard),
-            "stepped_over": self.report.stepped_over.iter().map(|(file, why)| json!({
-                "file": shown(file), "reason": self.skipped(file, why),
-            })).collect::<Vec<_>>(),
-            "left": self.report.left.iter().map(|left| json!({
-                "file": shown(&left.file),
-                "for": left.receiver.map(|id| id.to_string()),
-                "frames": left.frames,
-                "bytes": left.bytes,
-            })).collect::<Vec<_>>(),
-            "waiting": files(&self.report.waiting),
-            "removed": self.report.removed.iter().map(|(file, why)| json!({
-                "file": shown(file), "reason": removed(*why),
-            })).collect::<Vec<_>>(),
-            "not_left": self.report.not_left.as_ref().map(not_left),
-            "need_snapshot": self.report.behind.iter().map(DeviceId::to_string).collect::<Vec<_>>(),
-            "conflicts_open": self.open,
+    fn document(&self, failure: Option<&'a Failure>) -> Exchanged<'a> {
+        let report = self.report;
+        let files = |list: &[PathBuf]| list.iter().map(|file| shown(file)).collect();
+        let reason = |file: &Path, reason: String| Reason { file: shown(file), reason };
+        let taken = report.taken.iter().map(|(file, report)| CardFile {
+            file: File { file: shown(file), taken: report.into() },
+            waits: report.waits.iter().map(WaitGroup::from).collect(),
         });
-        if let Some(failure) = failure {
-            document["error"] = json!(failure.message());
+        let left = report.left.iter().map(|left| documents::Left {
+            file: shown(&left.file),
+            receiver: left.receiver.map(|id| id.to_string()),
+            frames: left.frames,
+            bytes: left.bytes,
+        });
+        let stepped_over =
+            report.stepped_over.iter().map(|(file, why)| reason(file, self.skipped(file, why)));
+        Exchanged {
+            taken: taken.collect(),
+            heard: files(&report.heard),
+            stepped_over: stepped_over.collect(),
+            left: left.collect(),
+            waiting: files(&report.waiting),
+            removed: report.removed.iter().map(|(file, why)| reason(file, removed(*why).into())).collect(),
+            not_left: report.not_left.as_ref().map(not_left),
+            need_snapshot: report.behind.iter().map(DeviceId::to_string).collect(),
+            conflicts_open: self.open,
+            error: failure.map(Failure::message),
         }
-        document
     }
 
     fn skipped(&self, file: &Path, why: &Skipped) -> String {
         match why {
-            Skipped::Foreign => "is no bundle".into(),
+            Skipped::Foreign => "is not a bundle".into(),
             Skipped::Refused(e) => engine_text(&self.directory.join(file), self.db, e),
         }
     }
@@ -201,8 +185,8 @@ fn removed(why: Removed) -> &'static str {
     match why {
         Removed::Acknowledged => "acknowledged",
         Removed::Torn => "it was not written to its end",
-        Removed::Superseded => "a later one tells more",
-        Removed::Revoked => "it was for a device that is not trusted any more",
+        Removed::Superseded => "a later one has more",
+        Removed::Revoked => "it was for a device that is no longer trusted",
     }
 }
 
@@ -210,7 +194,7 @@ fn not_left(why: &NotLeft) -> String {
     match why {
         NotLeft::ReadOnly => "is read-only: nothing could be left or removed there".into(),
         NotLeft::Full { next_bytes: None } => {
-            "is full: what the others lack did not all fit; the rest comes next time".into()
+            "is full: a part of what the others lack did not fit; the rest comes next time".into()
         }
         NotLeft::Full { next_bytes: Some(bytes) } => format!(
             "is full: the oldest frames came first, and the next {} did not fit; the rest comes next time",

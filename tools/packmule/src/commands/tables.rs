@@ -1,14 +1,11 @@
-//! Tables: track, untrack, seal.
+//! Tables: track, untrack, schema, seal.
 
+use super::{Context, of_db, open};
+use crate::documents::{Added, Sealed, Tracked, TrackedTable, Untracked};
+use crate::output::{Failure, say};
+use crate::text::{count, quoted, read, shown};
+use crate::usage::{Args, flags};
 use packmule::{ColumnMerge, Engine, Merge, Mode, Policy, TrackOptions};
-use serde_json::json;
-
-use super::{of_db, open};
-use crate::Context;
-use crate::args::Args;
-use crate::failure::Failure;
-use crate::output::say;
-use crate::show::{count, quoted, shown};
 
 /// `packmule track`.
 pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -16,12 +13,17 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     check_columns(&context.args)?;
     let mut engine = open(context)?;
     let options = wanted(&context.args, &engine)?;
-    let mut told = Vec::new();
     let tables = context.args.texts(1)?;
     let reports = engine.track_all(&tables, &options).map_err(of_db(path))?;
-    for (table, report) in tables.into_iter().zip(reports) {
-        told.push(json!({ "table": table, "already": report.already, "rows": report.rows, "advice": report.advice }));
-        let out = &mut *context.out;
+    let out = &mut *context.out;
+    let documents = tables.iter().zip(&reports).map(|(table, report)| TrackedTable {
+        table,
+        already: report.already,
+        rows: report.rows,
+        advice: &report.advice,
+    });
+    out.document(&Tracked { tables: documents.collect() });
+    for (table, report) in tables.iter().zip(&reports) {
         if report.already {
             say!(out, "{table}: tracked in this way already");
         } else {
@@ -31,7 +33,6 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             say!(out, "  note: {advice}");
         }
     }
-    context.out.document(json!({ "tables": told }));
     Ok(())
 }
 
@@ -45,20 +46,21 @@ fn column_merge(word: &str) -> Option<ColumnMerge> {
     })
 }
 
-/// Wrong usage is found before the database is looked at.
+/// Reads `--column`, before the database is opened: wrong usage is found first.
 fn check_columns(args: &Args) -> Result<Vec<(String, ColumnMerge)>, Failure> {
-    args.all("column")?
+    args.all(&flags::COLUMN)?
         .into_iter()
         .map(|given| {
             let parts = given.rsplit_once('=').filter(|(name, _)| !name.is_empty());
             let column = parts.and_then(|(name, how)| Some((name.to_owned(), column_merge(how)?)));
-            column.ok_or_else(|| args.wrong(format!("--column is NAME=counter|max|min|lww, not `{given}`")))
+            let wrong = || args.wrong(format!("--column is NAME=counter|max|min|lww, not `{given}`"));
+            Ok(column.ok_or_else(wrong)?)
         })
         .collect()
 }
 
 fn wanted(args: &Args, engine: &Engine) -> Result<TrackOptions, Failure> {
-    let policy = match args.flag("policy")? {
+    let policy = match args.flag(&flags::POLICY)? {
         None | Some("manual") => Policy::Manual,
         Some("lww") => Policy::Lww,
         Some(other) => {
@@ -67,9 +69,9 @@ fn wanted(args: &Args, engine: &Engine) -> Result<TrackOptions, Failure> {
         }
     };
     Ok(TrackOptions {
-        mode: if args.flag("mode")? == Some("per-device") { Mode::PerDevice } else { Mode::Shared },
-        append: args.has("append"),
-        merge: if args.flag("merge")? == Some("cell") { Merge::Cell } else { Merge::Row },
+        mode: if args.flag(&flags::MODE)? == Some("per-device") { Mode::PerDevice } else { Mode::Shared },
+        append: args.has(&flags::APPEND),
+        merge: if args.flag(&flags::MERGE)? == Some("cell") { Merge::Cell } else { Merge::Row },
         policy,
         columns: check_columns(args)?,
     })
@@ -82,25 +84,26 @@ pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let tables = context.args.texts(1)?;
     engine.untrack_all(&tables).map_err(of_db(path))?;
     for table in &tables {
-        say!(context.out, "{table}: not tracked any more; its rows stay");
+        say!(context.out, "{table}: no longer tracked; its rows stay");
     }
-    context.out.document(json!({ "untracked": tables }));
+    context.out.document(&Untracked { untracked: tables });
     Ok(())
 }
 
 /// `packmule schema`.
-pub fn add_column(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+pub fn schema(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
-    let default = context.args.flag("default")?.map(crate::value::read);
+    let default = context.args.flag(&flags::DEFAULT)?.map(read);
     let ["add-column", table, name, decl_type] = context.args.texts(1)?[..] else {
         return Err(context
             .args
-            .wrong("after the database comes `add-column`, then a table, a column's name and its type"));
+            .wrong("after the database comes `add-column`, then a table, a column's name and its type")
+            .into());
     };
     let mut engine = open(context)?;
     engine.add_column(table, name, decl_type, default.as_ref()).map_err(of_db(path))?;
     say!(context.out, "{table}: has the column {name}");
-    context.out.document(json!({ "table": table, "column": name, "type": decl_type }));
+    context.out.document(&Added { table, column: name, decl_type });
     Ok(())
 }
 
@@ -110,7 +113,7 @@ pub fn seal(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let report = engine.seal().map_err(of_db(path))?;
     let out = &mut *context.out;
-    out.document(json!({ "frames": report.frames, "ops": report.ops }));
+    out.document(&Sealed { frames: report.frames, ops: report.ops });
     if report.frames > 0 {
         say!(
             out,

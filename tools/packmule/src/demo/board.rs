@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::sensors::Reading;
-use crate::failure::Failure;
+use crate::output::Failure;
 
 /// The application's own tables.
 pub const TABLES: &str = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT, sensor TEXT, value REAL, unit TEXT)";
@@ -19,7 +19,7 @@ pub struct App {
     db: Connection,
 }
 
-/// The application's own failures are SQLite's.
+/// Makes a failure of the application's own, which is SQLite's.
 pub fn failed(e: &rusqlite::Error) -> Failure {
     Failure::plain(format!("the demo's application: {e}"))
 }
@@ -54,12 +54,12 @@ impl App {
         transaction.commit()
     }
 
-    /// The first column of the first row.
+    /// Returns the first column of the first row.
     pub fn number(&self, sql: &str) -> Result<i64, Failure> {
         self.db.query_row(sql, [], |row| row.get(0)).map_err(|e| failed(&e))
     }
 
-    /// All rows as text, as the `sqlite3` shell prints them.
+    /// Returns all rows as text, as the `sqlite3` shell prints them.
     pub fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, Failure> {
         let rows = || -> rusqlite::Result<_> {
             let mut statement = self.db.prepare(sql)?;

@@ -1,5 +1,7 @@
 //! `packmule demo`: the whole trip on this machine's own sensors.
 //!
+//! Imports `text`, `usage`, `documents`, `output`, `commands`; what runs a command line is handed to it.
+//!
 //! Every `packmule` line that is shown is run as it stands, in this process; what the boards'
 //! applications do goes through ordinary SQLite connections (`board`), on what the kernel measures
 //! (`sensors`).
@@ -7,16 +9,18 @@
 mod board;
 mod sensors;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::Context;
-use crate::failure::Failure;
-use crate::output::{Out, columns, say};
-use crate::show::{count, iso, now, number, shell_word, shown};
+use crate::commands::Context;
+use crate::documents::Demo;
+use crate::output::{Failure, Out, say};
+use crate::text::{columns, count, iso, now, number, shell_word, shown};
+use crate::usage::flags;
 use board::App;
 use sensors::Sensors;
 
@@ -29,10 +33,13 @@ const LATEST: &str = "SELECT sensor, value, unit, at FROM readings WHERE at = (S
 const GATHERED: &str =
     "SELECT device, count(*), count(DISTINCT sensor), min(at), max(at) FROM readings GROUP BY device";
 
+/// Runs one command line.
+pub type Run = fn(&[OsString], &mut Out<'_>) -> Result<(), Failure>;
+
 /// `packmule demo`.
-pub fn demo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+pub fn demo(context: &mut Context<'_, '_>, run: Run) -> Result<(), Failure> {
     let began = Instant::now();
-    let keep = context.args.flag_path("keep").map(Path::to_owned);
+    let keep = context.args.flag_path(&flags::KEEP).map(Path::to_owned);
     let temporary;
     let directory = match &keep {
         Some(directory) => prepared(directory)?,
@@ -42,12 +49,11 @@ pub fn demo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             temporary.path().to_owned()
         }
     };
-    let mut trip = Trip { directory, out: context.out, commands: Vec::new() };
-    let mut document = trip.go()?;
-    document["commands"] = json!(trip.commands);
-    document["kept"] = json!(keep.as_deref().map(shown));
+    let mut trip = Trip { directory, out: context.out, run, commands: Vec::new() };
+    let (conflict, digests, readings) = trip.go()?;
+    let (commands, kept) = (trip.commands, keep.as_deref().map(shown));
     let out = &mut *context.out;
-    out.document(document);
+    out.document(&Demo { conflict, digests, readings, commands, kept });
     say!(out);
     match keep {
         Some(directory) => say!(
@@ -65,7 +71,7 @@ pub fn demo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A directory that is there and has nothing in it.
+/// Makes a directory, or takes one that has nothing in it.
 fn prepared(directory: &Path) -> Result<PathBuf, Failure> {
     std::fs::create_dir_all(directory).map_err(|e| Failure::io(directory, "make the directory", &e))?;
     let mut entries =
@@ -82,11 +88,16 @@ fn prepared(directory: &Path) -> Result<PathBuf, Failure> {
 struct Trip<'a, 'w> {
     directory: PathBuf,
     out: &'a mut Out<'w>,
+    run: Run,
     commands: Vec<String>,
 }
 
+type Digests = BTreeMap<String, String>;
+type Readings = BTreeMap<String, i64>;
+
 impl Trip<'_, '_> {
-    fn go(&mut self) -> Result<Value, Failure> {
+    /// Makes the trip; returns the conflict's id, the digests and how many readings each board took.
+    fn go(&mut self) -> Result<(String, Digests, Readings), Failure> {
         self.make()?;
         let sampled = self.sample()?;
         self.first_trip()?;
@@ -94,7 +105,7 @@ impl Trip<'_, '_> {
         self.settle(&conflict)?;
         let digests = self.compare()?;
         let gathered = self.gathered(&sampled)?;
-        Ok(json!({ "conflict": conflict, "digests": digests, "readings": gathered }))
+        Ok((conflict, digests, gathered))
     }
 
     fn make(&mut self) -> Result<(), Failure> {
@@ -122,7 +133,7 @@ impl Trip<'_, '_> {
         Ok(())
     }
 
-    /// How many readings each board took.
+    /// Samples the sensors; returns how many readings each board took.
     fn sample(&mut self) -> Result<Vec<i64>, Failure> {
         self.heading("For 3 s each board writes what this machine's sensors say, through plain SQLite");
         let mut sensors = Sensors::find();
@@ -165,7 +176,7 @@ impl Trip<'_, '_> {
         self.carry_back(Show::All)
     }
 
-    /// The boards' bundles to the base.
+    /// Carries the boards' bundles to the base.
     fn carry_to_base(&mut self, show: Show) -> Result<(), Failure> {
         std::fs::create_dir_all(self.directory.join("card"))
             .map_err(|e| Failure::io(&self.directory, "make a directory in it", &e))?;
@@ -179,7 +190,7 @@ impl Trip<'_, '_> {
         self.packmule(&format!("import base.db {}", bundles.join(" ")), show)
     }
 
-    /// The base's bundles to the boards.
+    /// Carries the base's bundles to the boards.
     fn carry_back(&mut self, show: Show) -> Result<(), Failure> {
         for board in BOARDS {
             self.packmule(&format!("export base.db card/for-{board}.pmb --for {board}"), show)?;
@@ -190,9 +201,9 @@ impl Trip<'_, '_> {
         Ok(())
     }
 
-    /// The conflict's id.
+    /// Makes a conflict; returns its id.
     fn edit_at_once(&mut self) -> Result<String, Failure> {
-        self.heading("North and east change the same setting, neither knowing of the other");
+        self.heading("North and east change the same setting, and neither has seen the other's change");
         for (board, value) in [(BOARDS[0], "30"), (BOARDS[1], "10")] {
             let sql = format!(
                 "UPDATE settings SET value = '{value}', changed_by = '{board}' WHERE key = 'interval_s'"
@@ -219,28 +230,28 @@ impl Trip<'_, '_> {
         self.carry_back(Show::First)
     }
 
-    fn compare(&mut self) -> Result<Value, Failure> {
+    fn compare(&mut self) -> Result<Digests, Failure> {
         self.heading("All four are the same");
-        let mut digests = serde_json::Map::new();
+        let mut digests = Digests::new();
         for board in BOARDS.iter().chain(&["base"]) {
             let line = format!("digest {board}.db");
             self.packmule(&line, Show::All)?;
             let digest = String::from_utf8_lossy(&self.quietly(&line)?).trim().to_owned();
-            digests.insert((*board).to_owned(), json!(digest));
+            digests.insert((*board).to_owned(), digest);
         }
         if digests.values().any(|digest| *digest != digests["base"]) {
             return Err(Failure::plain("the digests differ, and must not: please report this"));
         }
-        Ok(Value::Object(digests))
+        Ok(digests)
     }
 
-    fn gathered(&mut self, sampled: &[i64]) -> Result<Value, Failure> {
+    fn gathered(&mut self, sampled: &[i64]) -> Result<Readings, Failure> {
         self.heading("The base has gathered every board's readings, each under its device");
         let base = self.app("base")?;
         self.sqlite("base", GATHERED);
         let rows = base.rows(GATHERED)?;
         columns(&rows).iter().for_each(|line| say!(self.out, "    {line}"));
-        let mut gathered = serde_json::Map::new();
+        let mut gathered = Readings::new();
         for (board, count) in BOARDS.iter().zip(sampled) {
             let here =
                 rows.iter().find(|row| row[0].starts_with(&format!("{board}-"))).map(|row| row[1].clone());
@@ -251,9 +262,9 @@ impl Trip<'_, '_> {
                     here.unwrap_or_else(|| "none".into())
                 )));
             }
-            gathered.insert((*board).to_owned(), json!(count));
+            gathered.insert((*board).to_owned(), *count);
         }
-        Ok(Value::Object(gathered))
+        Ok(gathered)
     }
 
     fn heading(&mut self, text: &str) {
@@ -291,12 +302,12 @@ impl Trip<'_, '_> {
         Ok(())
     }
 
-    /// Runs a command line in the demo's directory; what it printed.
+    /// Runs a command line in the demo's directory; returns what it printed.
     fn quietly(&self, line: &str) -> Result<Vec<u8>, Failure> {
         let words = line.split(' ').map(|word| self.in_directory(word)).collect::<Vec<OsString>>();
         let mut printed = Vec::new();
         let mut out = Out::new(Box::new(&mut printed));
-        let result = crate::run(&words, &mut out);
+        let result = (self.run)(&words, &mut out);
         let finished = out.finish();
         result.map_err(|failure| {
             Failure::plain(format!("`packmule {}`: {}", shell_line(line), failure.message()))
@@ -305,7 +316,7 @@ impl Trip<'_, '_> {
         Ok(printed)
     }
 
-    /// Names of files are those in the demo's directory.
+    /// Puts names of files into the demo's directory.
     fn in_directory(&self, word: &str) -> OsString {
         if [".db", ".pmb", ".key"].iter().any(|end| word.ends_with(end)) {
             self.directory.join(word).into()

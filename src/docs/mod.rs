@@ -1,0 +1,42 @@
+//! Pages: why the code is as it is, what its words mean, and how to change it.
+//!
+//! | page | what it says |
+//! |---|---|
+//! | [`design`] | the promises, the way of the data, the merge with the argument for each rule |
+//! | [`glossary`] | one term for one thing |
+//! | [`conflicts`] | every kind of conflict by example, and what is none |
+//! | [`mod@format`] | the format, byte by byte |
+//! | [`security`] | what is defended against, and what is not |
+//! | [`contributing`] | how to add a table, a record, a policy, a command; how to replay a random test |
+//! | [`changelog`] | what changed for who uses Packmule |
+//!
+//! They are Markdown files in `src/docs`, and can be read there too. A link has one target there and another
+//! one here: `links.md` has those of here, and stands before each page, since the first definition of a link counts.
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("design.md")]
+pub mod design {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("glossary.md")]
+pub mod glossary {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("conflicts.md")]
+pub mod conflicts {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("../core/wire/FORMAT.md")]
+pub mod format {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("security.md")]
+pub mod security {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("contributing.md")]
+pub mod contributing {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("changelog.md")]
+pub mod changelog {}

@@ -1,0 +1,84 @@
+//! The groups that nothing is missing for, in their order.
+
+use packmule_core::model::Stream;
+
+use crate::engine::apply::report::ImportReport;
+use crate::engine::apply::{groups, waits};
+use crate::engine::error::Result;
+use crate::engine::fleet::positions::{self, StreamPosition};
+use crate::engine::fleet::{membership, peers};
+use crate::engine::store::meta;
+use crate::engine::table::replica::Replica;
+
+/// Applies groups of one author as long as the next one is ready.
+pub(crate) fn apply_ready(replica: &Replica, dev: i64, report: &mut ImportReport) -> Result<bool> {
+    let mut any = false;
+    while apply_next(replica, dev, Stream::Shared, report)? || apply_next(replica, dev, Stream::Own, report)?
+    {
+        any = true;
+    }
+    Ok(any)
+}
+
+/// Applies all waiting groups whose time has come.
+pub(crate) fn apply_waiting(replica: &Replica, report: &mut ImportReport) -> Result<()> {
+    loop {
+        let mut statement = replica.db.prepare_cached(
+            "SELECT DISTINCT dev FROM _pm_group INDEXED BY _pm_group_waiting WHERE NOT applied",
+        )?;
+        let devs = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+        let mut any = false;
+        for dev in devs {
+            any |= apply_ready(replica, dev, report)?;
+        }
+        if !any {
+            return Ok(());
+        }
+    }
+}
+
+/// Applies the next group of a stream, with the group of the same seal in the other stream, if
+/// all that they need is here.
+fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportReport) -> Result<bool> {
+    let Some(next) = waits::next_group(replica, dev, stream)? else { return Ok(false) };
+    let mut groups = vec![next];
+    if next.pair != 0 && (replica.identity.base || dev == replica.me) {
+        let other = stream.other();
+        match waits::next_group(replica, dev, other)? {
+            // Both or neither; which of them is asked about does not matter.
+            Some(pair) if pair.first == next.pair => groups.push(pair),
+            _ if positions::position(replica, dev, other)?.seq >= next.pair => {}
+            // From a device that will not come back, the other part may never come.
+            _ if membership::is_retired(replica, dev)? => {}
+            _ => return Ok(false),
+        }
+    }
+    groups.sort_by_key(|g| g.stream.number());
+    for group in &groups {
+        let within = groups.len() == 2;
+        if waits::lacks(replica, dev, group, within)?.is_some() {
+            return Ok(false);
+        }
+    }
+    for group in groups {
+        let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
+        report.ops += counts.ops;
+        report.ops_waiting += counts.waiting;
+        replica
+            .db
+            .prepare_cached("UPDATE _pm_group SET applied = 1 WHERE dev = ?1 AND stream = ?2 AND last = ?3")?
+            .execute((dev, group.stream.number(), group.last))?;
+        positions::set_position(
+            replica,
+            dev,
+            group.stream,
+            StreamPosition { seq: group.last, chain: group.chain },
+        )?;
+        let lamport = meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0);
+        meta::set(&replica.db, "lamport", lamport.max(group.lamport))?;
+        if dev == replica.me {
+            peers::note_same(replica, group.stream, group.last)?; // Others had it.
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,38 @@
+//! What an import did.
+
+/// What an import did.
+#[derive(Clone, Debug, Default)]
+pub struct ImportReport {
+    /// Frames that are new here.
+    pub frames: u64,
+    /// Frames that were here already.
+    pub known: u64,
+    /// Frames of per-device tables of others, which only bases take.
+    pub passed_over: u64,
+    /// Rows applied.
+    pub ops: u64,
+    /// Rows among them that wait in the log, for a table or column that is not here.
+    pub ops_waiting: u64,
+    /// Conflicts that are open now and were not before.
+    pub conflicts_opened: u64,
+    /// Groups that wait for others.
+    pub waits: Vec<Wait>,
+    /// Rows of a database file that could not be sealed there.
+    pub unsealed: u64,
+    /// This device, or the one whose database was taken in, turned out to be a second history of another, and
+    /// is called this now.
+    pub new_identity: Option<String>,
+}
+
+/// What a group of frames waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Whose group waits.
+    pub author: String,
+    /// Its frames.
+    pub frames: (u64, u64),
+    /// Whose frames are missing.
+    pub missing: String,
+    /// Up to which one they are needed.
+    pub up_to: u64,
+}

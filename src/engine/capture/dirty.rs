@@ -1,0 +1,170 @@
+//! The list of changed rows that a table's triggers append to, and limbo beside it.
+//!
+//! | column | in the list of | what |
+//! |---|---|---|
+//! | `k1`… | every table | the row's key |
+//! | `note` | every table | what was done: `capture::note` |
+//! | `wall` | tables where the time of a write counts | when, in milliseconds since 1970 |
+//! | `m0`… | tables that merge by cell, or with a column that waits | which columns an update changed, 60 bits each |
+//! | `cN` | tables with counters | what an update added to the counter column N |
+//! | `iN` | tables whose deletes carry an image | column N of a row that is deleted |
+
+use packmule_core::wire::{Collation, Merge, Mode};
+
+use crate::engine::error::Result;
+use crate::engine::store::value;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// The columns that one integer of a mask stands for.
+const MASK_BITS: usize = 60;
+
+/// How many integers the mask of a table has.
+pub(crate) fn masks(table: &Table) -> usize {
+    let def = &table.def;
+    let by_column = def.mode == Mode::Shared && (def.merge == Merge::Cell || !table.waiting.is_empty());
+    if by_column { def.columns.len().div_ceil(MASK_BITS) } else { 0 }
+}
+
+/// The names of the list's columns after `note`.
+pub(crate) fn extra_columns(table: &Table) -> Vec<String> {
+    let def = &table.def;
+    let mut names = Vec::new();
+    if def.timed() {
+        names.push("wall".into());
+    }
+    names.extend((0..masks(table)).map(|n| format!("m{n}")));
+    names.extend(def.counters().iter().map(|at| format!("c{at}")));
+    if def.needs_image() {
+        names.extend((0..def.columns.len()).map(|at| format!("i{at}")));
+    }
+    names
+}
+
+/// What a trigger writes into those columns.
+pub(crate) enum Event {
+    Insert,
+    Update,
+    /// The row `OLD`, or one that is found in the table by this name, goes away.
+    Gone(String),
+}
+
+/// The values of the extra columns, each after a comma. `changed` is the condition by which a
+/// column counts as changed.
+pub(crate) fn extra_values(table: &Table, event: &Event, changed: &dyn Fn(usize) -> String) -> String {
+    let def = &table.def;
+    let mut values = Vec::new();
+    if def.timed() {
+        // SQLite 3.34 has no unixepoch(); a Julian day has 86,400,000 milliseconds.
+        values.push("CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)".to_owned());
+    }
+    for n in 0..masks(table) {
+        let columns = (n * MASK_BITS)..def.columns.len().min((n + 1) * MASK_BITS);
+        values.push(match event {
+            Event::Update => {
+                let bits: Vec<String> =
+                    columns.map(|at| format!("(({}) << {})", changed(at), at - n * MASK_BITS)).collect();
+                bits.join(" | ")
+            }
+            _ => "NULL".into(),
+        });
+    }
+    for at in def.counters() {
+        let c = value::quote(&def.columns[at].name);
+        values.push(match event {
+            Event::Update => {
+                let number =
+                    |side: &str| format!("CASE typeof({side}.{c}) WHEN 'integer' THEN {side}.{c} ELSE 0 END");
+                format!("{} - {}", number("NEW"), number("OLD"))
+            }
+            _ => "NULL".into(),
+        });
+    }
+    if def.needs_image() {
+        values.extend(def.columns.iter().map(|c| match event {
+            Event::Gone(row) => format!("{row}.{}", value::quote(&c.name)),
+            _ => "NULL".into(),
+        }));
+    }
+    values.iter().map(|v| format!(", {v}")).collect()
+}
+
+/// The bits of a set of columns, as the list has them.
+pub(crate) fn mask_values(table: &Table, columns: &Columns) -> Vec<i64> {
+    (0..masks(table))
+        .map(|n| {
+            (0..MASK_BITS).filter(|bit| columns.contains(n * MASK_BITS + bit)).fold(0, |m, bit| m | 1 << bit)
+        })
+        .collect()
+}
+
+/// The set of columns of such bits.
+pub(crate) fn mask_columns(masks: &[i64]) -> Columns {
+    let bits = |(n, mask): (usize, &i64)| {
+        let mask = *mask;
+        (0..MASK_BITS).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| n * MASK_BITS + bit)
+    };
+    masks.iter().enumerate().flat_map(bits).collect()
+}
+
+/// Makes the list of a table, and limbo, or adds the columns that they lack.
+pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
+    let def = &table.def;
+    let collated = |at: usize| match def.columns[at].collation {
+        Collation::Binary => "",
+        Collation::NoCase => " COLLATE NOCASE",
+        Collation::RTrim => " COLLATE RTRIM",
+    };
+    let keys = def.keys().enumerate().map(|(n, at)| format!("k{}{}", n + 1, collated(at)));
+    let mut columns: Vec<String> = keys.collect();
+    columns.push("note INTEGER NOT NULL".into());
+    columns.extend(extra_columns(table));
+    make_list(replica, &table.dirty(), &columns)?;
+    if def.mode == Mode::Shared {
+        let columns: Vec<String> = def.columns.iter().map(|c| def.limbo_sql(c)).collect();
+        make_list(replica, &table.limbo(), &columns)?;
+        let limbo = table.limbo();
+        replica.db.execute_batch(&format!(
+            "CREATE UNIQUE INDEX IF NOT EXISTS {limbo}_key ON {limbo} ({})",
+            def.key_list("")
+        ))?;
+    }
+    Ok(())
+}
+
+fn make_list(replica: &Replica, name: &str, columns: &[String]) -> Result<()> {
+    let mut statement = replica.db.prepare_cached("SELECT count(*) FROM pragma_table_info(?1)")?;
+    let there: i64 = statement.query_row([name], |row| row.get(0))?;
+    if there == 0 {
+        replica.db.execute_batch(&format!("CREATE TABLE {name} ({})", columns.join(", ")))?;
+        return Ok(());
+    }
+    let mut known =
+        replica.db.prepare_cached("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")?;
+    for column in columns {
+        let bare = bare_name(column);
+        if !known.exists((name, &bare))? {
+            replica.db.execute_batch(&format!("ALTER TABLE {name} ADD COLUMN {column}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of a column that is defined so.
+fn bare_name(column: &str) -> String {
+    match column.strip_prefix('"') {
+        Some(quoted) => {
+            let mut name = String::new();
+            let mut chars = quoted.chars().peekable();
+            while let Some(c) = chars.next() {
+                if c == '"' && chars.next_if_eq(&'"').is_none() {
+                    break;
+                }
+                name.push(c);
+            }
+            name
+        }
+        None => column.split(' ').next().unwrap_or(column).into(),
+    }
+}

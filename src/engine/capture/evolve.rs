@@ -1,0 +1,411 @@
+//! Tables that change: by the application here, and by definitions that come from others.
+
+use packmule_core::model::Stream;
+use packmule_core::wire::{DefId, Mode};
+use rusqlite::params_from_iter;
+
+use crate::engine::capture::watch::{self, note};
+use crate::engine::capture::{adopt, declare, dirty, unite};
+use crate::engine::error::{self, Error, Result};
+use crate::engine::fleet::devices;
+use crate::engine::merge::heads::{self, Stamp};
+use crate::engine::merge::versions;
+use crate::engine::store::meta;
+use crate::engine::store::value::{self, Bind};
+use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::replica::Replica;
+
+/// What the application did to tracked tables that is to be sealed by itself.
+#[derive(std::default::Default)]
+pub(crate) struct Noticed {
+    /// Tables that were held and are as they were again.
+    pub released: Vec<i64>,
+    /// Columns that waited, of tables by number, and what they are to be.
+    pub decided: Vec<(i64, ColumnDef)>,
+    /// Columns that were made here, of tables by number: what belongs into them is in the log.
+    pub made: Vec<(i64, String)>,
+}
+
+/// Notices what the application did to tracked tables since the last seal.
+pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
+    let mut noticed = Noticed::default();
+    if meta::get::<i64>(&replica.db, "schema")? == Some(adopt::schema_version(replica)?) {
+        return Ok(noticed);
+    }
+    for table in catalog::tables(replica) {
+        if !matches!(table.state, State::Tracked | State::Held) {
+            continue;
+        }
+        match notice_changes_of(replica, &table, &mut noticed)? {
+            Some(reason) => {
+                replica.db.execute(
+                    "UPDATE _pm_table SET state = 4, note = ?2 WHERE tid = ?1",
+                    (table.tid, reason),
+                )?;
+            }
+            None if table.state == State::Held => noticed.released.push(table.tid),
+            None => {}
+        }
+    }
+    adopt::remember_schema(replica)?;
+    catalog::reload_catalog(replica)?;
+    noticed
+        .released
+        .retain(|tid| catalog::table(replica, *tid).is_ok_and(|table| table.state == State::Tracked));
+    Ok(noticed)
+}
+
+/// A table that is shared here is per-device elsewhere, or the other way round.
+fn tell_of_modes(replica: &Replica, dev: i64, table: &Table, theirs: &TableDef) -> Result<()> {
+    let word = |def: &TableDef| if def.mode == Mode::Shared { "shared" } else { "per-device" };
+    let what = format!(
+        "table `{}` is {} here and {} on {}: neither gets the other's rows; untrack it on one of them, and track it \
+         as the other one does",
+        theirs.name,
+        word(&table.def),
+        word(theirs),
+        devices::device_label(replica, dev)?
+    );
+    meta::notice(&replica.db, &what, replica.now())
+}
+
+/// Why a table must be held: it was changed in a way that other devices cannot follow.
+fn why_held(replica: &Replica, table: &Table, now: &TableDef) -> Result<Option<String>> {
+    let def = &table.def;
+    let back = "until then its rows wait, here and from other devices, and nothing is lost; or run \
+                `packmule untrack` and `packmule track` to begin anew";
+    for (at, column) in def.columns.iter().enumerate() {
+        let Some(now) = now.column(&column.name).map(|at| &now.columns[at]) else {
+            return Ok(Some(format!(
+                "its column `{0}` is gone or has another name, which other devices cannot follow; rename \
+                 it back, or add `{0}` again: {back}",
+                column.name
+            )));
+        };
+        if now.key != column.key {
+            return Ok(Some(format!("its primary key is another one now; put the old one back: {back}")));
+        }
+        let declared = declare::declared_columns(replica, table.tid, &column.name)?;
+        let column = if let [(_, decided)] = &declared[..] { decided } else { column };
+        if (now.affinity(), now.collation) != (column.affinity(), column.collation)
+            && !table.waiting.contains(at)
+        {
+            return Ok(Some(format!(
+                "its column `{}` is {} here, and {} on other devices; make it so here too: {back}",
+                column.name,
+                now.show(),
+                column.show()
+            )));
+        }
+    }
+    let mut grown = def.clone();
+    grown.columns.extend(now.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned());
+    Ok(grown.ungatherable().map(|reason| format!("{reason}: {back}")))
+}
+
+/// Columns that are not what they were: those that wait and were changed here, which decides, and
+/// those that were decided on elsewhere, without a word of ours. One that is gone makes way.
+fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, bool)>> {
+    let mut changed = Vec::new();
+    for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
+        let waits = table.waiting.contains(at);
+        let kind = old.kind()?;
+        let declared = declare::declared_columns(replica, table.tid, &old.name)?;
+        if let Some(at) = now.column(&old.name) {
+            let here = &now.columns[at];
+            let decided = declared
+                .iter()
+                .any(|(_, c)| (c.affinity(), c.collation) == (here.affinity(), here.collation) && !waits);
+            if (waits || decided) && here.kind()? != kind {
+                changed.push((here.clone(), waits));
+            }
+            continue;
+        }
+        for (_, column) in declared {
+            if column.kind()? != kind {
+                let added = now.addable_sql(&column);
+                replica.db.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {added}", table.sql_name))?;
+                now.columns.push(ColumnDef { key: 0, ..column.clone() });
+                changed.push((column, waits));
+                break;
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// Takes in what the application did to a table; or why it must be held.
+fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) -> Result<Option<String>> {
+    let name = &table.def.name;
+    let there: Option<i64> = value::maybe(
+        &replica.db,
+        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE",
+        [name],
+    )?;
+    if there.is_none() {
+        let renamed: Option<String> = value::maybe(
+            &replica.db,
+            "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name = ?1",
+            [format!("_pm_insert_{}", table.tid)],
+        )?;
+        if let Some(renamed) = renamed {
+            return Ok(Some(format!(
+                "it is called `{renamed}` here now, which other devices cannot follow; run ALTER TABLE {} RENAME \
+                 TO {}: until then its rows wait, here and from other devices, and nothing is lost",
+                value::quote(&renamed),
+                value::quote(name)
+            )));
+        }
+        let what = format!(
+            "table `{name}` was dropped here: it is no longer tracked, and its rows stay on other devices"
+        );
+        meta::notice(&replica.db, &what, replica.now())?;
+        watch::remove_capture(replica, table)?;
+        replica
+            .db
+            .execute("UPDATE _pm_table SET state = 3, note = 'dropped here' WHERE tid = ?1", [table.tid])?;
+        return Ok(None);
+    }
+    // What cannot be read any more, since it has no primary key for one, is held too.
+    let mut now = match TableDef::read(&replica.db, name) {
+        Ok(now) => now,
+        Err(Error::CannotTrack { reason, .. }) => return Ok(Some(reason)),
+        Err(e) => return Err(e),
+    };
+    let kinds = changed_kinds(replica, table, &mut now)?;
+    if let Some(reason) = why_held(replica, table, &now)? {
+        return Ok(Some(reason));
+    }
+    if table.state == State::Held {
+        replica.db.execute("UPDATE _pm_table SET state = 1, note = NULL WHERE tid = ?1", [table.tid])?;
+        catalog::reload_catalog(replica)?;
+    }
+    let table = &*catalog::table(replica, table.tid)?;
+    let mut def = table.def.clone();
+    notice_dropped_uniques(replica, &def, &now)?;
+    let mut added: Vec<ColumnDef> =
+        now.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
+    let changed = !added.is_empty()
+        || !kinds.is_empty()
+        || now.uniques != def.uniques
+        || now.foreign_keys != def.foreign_keys;
+    let intact = watch::capture_intact(replica, table)?;
+    if changed {
+        def.columns.extend(added.iter().cloned());
+        for (column, decides) in kinds {
+            if let Some(at) = def.column(&column.name) {
+                def.columns[at] = ColumnDef { key: 0, merge: def.columns[at].merge, ..column.clone() };
+            }
+            if decides {
+                noticed.decided.push((table.tid, column.clone()));
+                added.push(column);
+            } else {
+                noticed.made.push((table.tid, column.name));
+            }
+        }
+        // Numbers of columns are as in the definition, which keeps the order in which they came.
+        def.uniques = now
+            .uniques
+            .iter()
+            .map(|u| {
+                u.iter()
+                    .filter_map(|at| def.column(&now.columns[usize::from(*at)].name))
+                    .map(|at| at as u16)
+                    .collect()
+            })
+            .collect();
+        def.uniques.sort();
+        def.foreign_keys.clone_from(&now.foreign_keys);
+        adopt::adopt_def(replica, table.tid, &def)?;
+        catalog::reload_catalog(replica)?;
+    }
+    let table = &*catalog::table(replica, table.tid)?;
+    let outdated = watch::capture_outdated(replica, table)?;
+    if outdated || !intact {
+        watch::install_capture(replica, table)?;
+    }
+    if outdated && intact {
+        // A unique index that the triggers did not know may have made a REPLACE remove rows.
+        note_missing(replica, table)?;
+    }
+    if !intact {
+        // The table was made anew. What was deleted meanwhile nobody noted.
+        let what = format!(
+            "table `{name}` was made anew here: all its rows were taken in again; rows deleted at that moment stay on other devices"
+        );
+        meta::notice(&replica.db, &what, replica.now())?;
+        note_rows(replica, table, &Columns::all(def.columns.len()), "1")?;
+    } else if !table.def.append {
+        // Triggers did not know these columns: a row that differs from the default was written to.
+        for column in &added {
+            let c = value::quote(&column.name);
+            let default = value::literal(&column.constant());
+            let differs = format!("typeof({c}) <> typeof({default}) OR {c} IS NOT {default} COLLATE BINARY");
+            let at = def.column(&column.name).into_iter().collect();
+            note_rows(replica, table, &at, &differs)?;
+        }
+    }
+    Ok(None)
+}
+
+/// Says which UNIQUE the application has dropped.
+fn notice_dropped_uniques(replica: &Replica, def: &TableDef, now: &TableDef) -> Result<()> {
+    let names = |d: &TableDef, unique: &[u16]| {
+        unique.iter().map(|at| d.columns[usize::from(*at)].name.to_ascii_lowercase()).collect::<Vec<_>>()
+    };
+    for unique in def.uniques.iter().filter(|_| def.mode == Mode::Shared) {
+        let unique = names(def, unique);
+        if !now.uniques.iter().any(|u| names(now, u) == unique) {
+            let columns = unique.iter().map(|c| value::quote(c)).collect::<Vec<_>>().join(", ");
+            let what = format!(
+                "table `{0}` lost its UNIQUE ({1}) here: rows that other devices keep out by it may be shown here; \
+                 to have it back: CREATE UNIQUE INDEX ... ON {2} ({1})",
+                def.name,
+                columns,
+                value::quote(&def.name)
+            );
+            meta::notice(&replica.db, &what, replica.now())?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes rows as updated in these columns.
+fn note_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &str) -> Result<()> {
+    let masks = dirty::mask_values(table, columns);
+    let counters = table.counters.iter().map(|at| (format!(", c{at}"), ", 0".to_owned()));
+    let masks = masks.iter().enumerate().map(|(n, mask)| (format!(", m{n}"), format!(", {mask}")));
+    let (names, values): (String, String) = masks.chain(counters).unzip();
+    replica.db.execute(
+        &format!(
+            "INSERT INTO {} ({}{names}) SELECT {}, {}{values} FROM {} WHERE {condition}",
+            table.dirty(),
+            table.note_columns(),
+            table.def.key_list(""),
+            note::UPDATE_UNIQUE,
+            table.sql_name
+        ),
+        [],
+    )?;
+    Ok(())
+}
+
+/// Notes rows that should be there by what is remembered of them, and are not.
+fn note_missing(replica: &Replica, table: &Table) -> Result<()> {
+    if !table.shows_shared() {
+        return Ok(());
+    }
+    let mut statement = replica.db.prepare_cached(
+        "SELECT key FROM _pm_head h WHERE tid = ?1 AND kind <> 3
+         AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)",
+    )?;
+    let mut rows = statement.query([table.tid])?;
+    while let Some(row) = rows.next()? {
+        let bytes: Vec<u8> = row.get(0)?;
+        let key = value::read_key(&bytes)?;
+        let binds = || params_from_iter(key.iter().map(|v| Bind(v.borrow())));
+        let gone = value::maybe::<i64>(&replica.db, &table.select_sql("1"), binds())?.is_none();
+        // Beside a version that is remembered, a deletion can be the winner.
+        if gone
+            && versions::judge_versions(replica, table, &heads::heads(replica, table.tid, &bytes)?)?.present
+        {
+            let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
+            let sql = format!(
+                "INSERT INTO {} ({}) VALUES ({}, {})",
+                table.dirty(),
+                table.note_columns(),
+                marks.join(", "),
+                note::MAYBE_GONE
+            );
+            replica.db.prepare_cached(&sql)?.execute(binds())?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes in a definition from the log of another device.
+pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
+    let def = TableDef::decode(body).map_err(error::bad)?;
+    let id = DefId::of(body);
+    let new = catalog::table_named(replica, &def.name).is_none();
+    let tid = catalog::keep_def(replica, &def, id, body)?;
+    let waited = catalog::table(replica, tid)?.waiting.clone();
+    let declared =
+        stream == Stream::Shared && def.declares() && declare::note_declared(replica, tid, &def, id, stamp)?;
+    make_or_unite(replica, stream, stamp.dev, tid, &def, new)?;
+    if declared { declare::settle_declared(replica, tid, &waited) } else { Ok(()) }
+}
+
+/// Makes the table of a definition, or unites it with the one that is here.
+fn make_or_unite(
+    replica: &Replica,
+    stream: Stream,
+    dev: i64,
+    tid: i64,
+    def: &TableDef,
+    new: bool,
+) -> Result<()> {
+    let table = catalog::table(replica, tid)?;
+    let gathers = stream == Stream::Own && def.mode == Mode::PerDevice && replica.identity.base;
+    match table.state {
+        State::Known if new => {
+            let there: Option<i64> = value::maybe(
+                &replica.db,
+                "SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE",
+                [&def.name],
+            )?;
+            if there.is_some() {
+                let reason = if gathers {
+                    "a table of this name is here already; rename it, then track this one"
+                } else {
+                    "a table of this name is here and not tracked; track it to take them in"
+                };
+                adopt::set_note(replica, tid, reason)
+            } else if let Some(reason) = def.ungatherable() {
+                adopt::set_note(replica, tid, reason)
+            } else if gathers {
+                make_gathering(replica, def)?;
+                gather(replica, tid, &def.name)
+            } else if (stream == Stream::Shared && def.mode == Mode::Shared)
+                || (stream == Stream::Own && def.mode == Mode::PerDevice && dev == replica.me)
+            {
+                replica.db.execute_batch(&def.create_sql(false))?;
+                replica.db.execute("UPDATE _pm_table SET state = 1, announced = 1 WHERE tid = ?1", [tid])?;
+                catalog::reload_catalog(replica)?;
+                watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
+                adopt::remember_schema(replica)
+            } else {
+                Ok(())
+            }
+        }
+        State::Tracked | State::Gathered if table.def.mode == def.mode => {
+            unite::unite(replica, dev, tid, def)
+        }
+        State::Tracked => tell_of_modes(replica, dev, &table, def),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the table in which a base gathers rows.
+pub(crate) fn make_gathering(replica: &Replica, def: &TableDef) -> Result<()> {
+    Ok(replica.db.execute_batch(&def.create_sql(true))?)
+}
+
+/// Has rows gathered in a table that is there for it.
+pub(crate) fn gather(replica: &Replica, tid: i64, name: &str) -> Result<()> {
+    let name = value::quote(name);
+    for (event, row) in [("INSERT", "NEW"), ("UPDATE", "OLD"), ("DELETE", "OLD")] {
+        // Rows of others are theirs; a mistake at the base must not look as if it had worked.
+        replica.db.execute_batch(&format!(
+            "CREATE TRIGGER _pm_guard_{event}_{tid} BEFORE {event} ON {name} WHEN {row}.device IS NOT NULL BEGIN
+               SELECT RAISE(ABORT, 'this table gathers the rows of other devices: they are changed on the device itself');
+             END"
+        ))?;
+    }
+    replica.db.execute("UPDATE _pm_table SET state = 2, announced = 1, note = NULL WHERE tid = ?1", [tid])?;
+    catalog::reload_catalog(replica)?;
+    adopt::remember_schema(replica)
+}

@@ -1,0 +1,333 @@
+//! One group of frames, of everything that was noted.
+
+use std::sync::Arc;
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{FrameFlags, LAMPORT_MAX, Merge, Mode, OpKind};
+use rusqlite::params_from_iter;
+
+use crate::engine::capture::ops::{self, Change, RowReader};
+use crate::engine::capture::watch::note;
+use crate::engine::capture::{declare, dirty};
+use crate::engine::error::{Error, Result};
+use crate::engine::fleet::{membership, peers, positions};
+use crate::engine::log::writer::{self, GroupWriter};
+use crate::engine::merge::heads::{self, Cause, Seen, Stamp};
+use crate::engine::merge::{deferred, versions};
+use crate::engine::show::settle;
+use crate::engine::store::meta;
+use crate::engine::store::value::{self, Bind};
+use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::replica::Replica;
+
+/// What a seal made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SealReport {
+    /// Frames written to the log.
+    pub frames: u64,
+    /// Rows in them.
+    pub ops: u64,
+}
+
+/// What a seal is for, beside what applications wrote.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct SealOptions<'a> {
+    pub flags: FrameFlags,
+    /// Take in all rows of this table.
+    pub take_in: Option<&'a str>,
+    /// Make a group even if nothing was written: it tells what this device has seen.
+    pub answer: bool,
+    /// Say that this device will not come back.
+    pub retire: Option<DeviceId>,
+    /// Seal this table alone.
+    pub only: Option<i64>,
+    /// Leave the notes of these rows for later; in order.
+    pub without: &'a [Vec<u8>],
+    /// Columns that were made by us, and are not filled yet.
+    pub made: &'a [&'a str],
+    /// Declare this of a table, and seal nothing else.
+    pub declare: Option<&'a TableDef>,
+}
+
+pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
+    let mut streams = [false; 2];
+    for table in catalog::tables(replica).iter().filter(|_| options.declare.is_none()) {
+        if has_something(replica, table, options)? {
+            streams[usize::from(stream_of(table).number())] = true;
+        }
+    }
+    streams[0] |= options.answer || options.retire.is_some() || options.declare.is_some();
+    let mut report = SealReport::default();
+    if streams == [false; 2] {
+        return Ok(report);
+    }
+    if peers::is_set_back(replica)? {
+        let nothing_but_answer = options.answer && options.retire.is_none();
+        return if nothing_but_answer { Ok(report) } else { Err(Error::SetBack) };
+    }
+    let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
+    meta::set(&replica.db, "lamport", lamport)?;
+    let firsts: Vec<u64> = Stream::ALL
+        .iter()
+        .map(|s| Ok(positions::position(replica, replica.me, *s)?.seq + 1))
+        .collect::<Result<_>>()?;
+    for stream in Stream::ALL {
+        let at = usize::from(stream.number());
+        if !streams[at] {
+            continue;
+        }
+        let pair = if streams[1 - at] { firsts[1 - at] } else { 0 };
+        let mut buf = vec![0; replica.options.frame_bytes];
+        let mut group = writer::begin_group(replica, stream, options.flags, lamport, pair, &mut buf)?;
+        if stream == Stream::Shared {
+            if let Some(device) = options.retire {
+                group.retire(device)?;
+            }
+            if let Some(def) = options.declare {
+                seal_def(replica, def, &mut group, options)?;
+            }
+            meta::set(&replica.db, "unanswered", false)?;
+        }
+        let here = |t: &&Arc<Table>| {
+            t.state == State::Tracked
+                && options.declare.is_none()
+                && stream_of(t) == stream
+                && options.only.is_none_or(|tid| tid == t.tid)
+        };
+        for table in catalog::tables(replica).iter().filter(here) {
+            seal_table(replica, table, &mut group, options)?;
+        }
+        report.frames += group.frames + 1;
+        report.ops += group.ops;
+        let position = group.finish()?;
+        positions::set_position(replica, replica.me, stream, position)?;
+        if let (Stream::Shared, Some(device)) = (stream, options.retire) {
+            let goes_on = options.flags.has(FrameFlags::BLIND);
+            membership::note_retired(replica, device, Some((replica.me, position.seq)), goes_on)?;
+        }
+    }
+    catalog::reload_catalog(replica)?;
+    if options.without.is_empty() {
+        // What is left must be told before its row is put together anew.
+        settle::settle(replica, &Cause { dev: replica.me, first: firsts[0], seen: &Seen::All })?;
+    }
+    Ok(report)
+}
+
+pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptions<'_>) -> Result<bool> {
+    if table.state != State::Tracked || options.only.is_some_and(|tid| tid != table.tid) {
+        return Ok(false);
+    }
+    if !table.announced || options.take_in == Some(table.def.name.as_str()) {
+        return Ok(true);
+    }
+    Ok(unsealed(replica, table, 1)? > 0)
+}
+
+/// How many notes of writes there are, and rows of an append table; each counted up to `most`.
+pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
+    if !matches!(table.state, State::Tracked | State::Held) {
+        return Ok(0);
+    }
+    let mut n: u64 = replica
+        .db
+        .prepare_cached(&format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT ?1)", table.dirty()))?
+        .query_row([most], |row| row.get(0))?;
+    if table.def.append && table.state == State::Tracked {
+        let id = table.def.key_list("");
+        n += replica
+            .db
+            .prepare_cached(&format!(
+                "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {id} > ?1 LIMIT ?2)",
+                table.sql_name
+            ))?
+            .query_row((table.appended, most), |row| row.get::<_, u64>(0))?;
+    }
+    Ok(n)
+}
+
+pub(crate) fn seal_table(
+    replica: &Replica,
+    table: &Arc<Table>,
+    group: &mut GroupWriter<'_>,
+    options: SealOptions<'_>,
+) -> Result<()> {
+    if !table.announced {
+        seal_def(replica, &table.def, group, options)?;
+        replica.db.execute("UPDATE _pm_table SET announced = 1 WHERE tid = ?1", [table.tid])?;
+    }
+    let reader = RowReader::new(replica, table);
+    if options.take_in == Some(table.def.name.as_str()) {
+        seal_all(replica, &reader, group, options)?;
+    } else if table.def.append {
+        seal_appended(replica, &reader, group)?;
+    }
+    seal_dirty(replica, &reader, group, options)
+}
+
+pub(crate) fn seal_def(
+    replica: &Replica,
+    def: &TableDef,
+    group: &mut GroupWriter<'_>,
+    options: SealOptions<'_>,
+) -> Result<()> {
+    let (id, body) = def.encode()?;
+    let seq = group.def(&def.name, &body)?;
+    if let Some(table) = catalog::table_named(replica, &def.name).filter(|_| def.declares()) {
+        let decides = options.declare.is_some();
+        let stamp = Stamp { dev: replica.me, seq, lamport: group.lamport, seen: &Seen::All, decides };
+        declare::note_declared(replica, table.tid, def, id, &stamp)?;
+    }
+    Ok(())
+}
+
+/// All rows, in the order of their keys.
+pub(crate) fn seal_all(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+    options: SealOptions<'_>,
+) -> Result<()> {
+    let table = reader.table;
+    let made: Columns = options.made.iter().filter_map(|name| table.def.column(name)).collect();
+    let columns = Columns::all(table.def.columns.len()).minus(&made);
+    let change = Change { columns: Some(columns).filter(|_| !made.is_empty()), ..Change::default() };
+    let sql =
+        format!("SELECT {} FROM {} ORDER BY {}", reader.columns, table.sql_name, table.def.key_list(""));
+    let mut statement = replica.db.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut last = 0;
+    while let Some(row) = rows.next()? {
+        ops::seal_row(replica, reader, group, row, &change, &Seen::Blind)?;
+        if table.def.append {
+            last = reader.integer_key(row)?;
+        }
+    }
+    replica.db.execute("UPDATE _pm_table SET appended = ?2 WHERE tid = ?1", (table.tid, last))?;
+    Ok(())
+}
+
+/// The rows after the last one that was sealed.
+pub(crate) fn seal_appended(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+) -> Result<()> {
+    let table = reader.table;
+    let id = table.def.key_list("");
+    let sql = format!("SELECT {} FROM {} WHERE {id} > ?1 ORDER BY {id}", reader.columns, table.sql_name);
+    let mut statement = replica.db.prepare_cached(&sql)?;
+    let mut rows = statement.query([table.appended])?;
+    let mut last = table.appended;
+    while let Some(row) = rows.next()? {
+        ops::seal_row(replica, reader, group, row, &Change::default(), &Seen::All)?;
+        last = reader.integer_key(row)?;
+    }
+    replica.db.execute("UPDATE _pm_table SET appended = ?2 WHERE tid = ?1", (table.tid, last))?;
+    Ok(())
+}
+
+/// The rows in the list of changes, each once.
+pub(crate) fn seal_dirty(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+    options: SealOptions<'_>,
+) -> Result<()> {
+    let table = reader.table;
+    let def = &table.def;
+    let n = def.keys().count();
+    let keys: Vec<String> = (1..=n).map(|n| format!("k{n}")).collect();
+    let keys = keys.join(", ");
+    let (masks, counters) = (dirty::masks(table), def.counters());
+    let mut left = table.waiting.clone();
+    options.made.iter().filter_map(|name| def.column(name)).for_each(|at| left.insert(at));
+    let mut columns = vec![keys.clone(), "_pm_or(note)".into()];
+    columns.push(if def.timed() { "max(wall)" } else { "NULL" }.into());
+    columns.extend((0..masks).map(|m| format!("_pm_or(m{m})")));
+    columns.extend(counters.iter().map(|at| format!("_pm_sum(c{at})")));
+    // Of writes that were noted before the table merged as it does now, nobody knows this.
+    let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("c{at}")));
+    let lacking: Vec<String> = lacking.map(|name| format!("{name} IS NULL")).collect();
+    let lacking = if lacking.is_empty() { "0".into() } else { lacking.join(" OR ") };
+    columns.push(format!("max(note IN (2, 4) AND ({lacking}))"));
+    let sql = format!("SELECT {} FROM {} GROUP BY {keys}", columns.join(", "), table.dirty());
+    let mut statement = replica.db.prepare_cached(&sql)?;
+    let mut dirty = statement.query([])?;
+    let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
+    let seen = || if options.flags.has(FrameFlags::BLIND) { Seen::Blind } else { Seen::All };
+    while let Some(row) = dirty.next()? {
+        let notes: i64 = row.get(n)?;
+        let values =
+            (0..n).map(|at| row.get_ref(at).map(value::from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut found = select.query(params_from_iter(values.iter().map(|v| Bind(*v))))?;
+        let present = found.next()?;
+        if notes == note::MAYBE_GONE && present.is_some() {
+            continue;
+        }
+        let key = table.key_of(values.iter().copied())?;
+        if options.without.binary_search(&key).is_ok() {
+            continue;
+        }
+        let heads =
+            if def.mode == Mode::Shared { heads::heads(replica, table.tid, &key)? } else { Vec::new() };
+        let known = versions::winning(table, &heads).is_some_and(|h| h.kind != OpKind::Delete);
+        let mut change = Change { wall: row.get(n + 1)?, ..Change::default() };
+        match present {
+            Some(present) => {
+                let lacking: bool = row.get(n + 2 + masks + counters.len())?;
+                let anew = lacking || notes & (note::INSERT | note::RESOLVED) != 0;
+                // An insert of a row that is known is told as its update, where the whole row
+                // travels in either; a counter's or a cell's update is something else.
+                let as_insert = lacking || notes & note::INSERT != 0 && (!known || table.needs_image());
+                change.kind = if as_insert { OpKind::Insert } else { OpKind::Update };
+                if table.unique && notes & !(note::UPDATE | note::MAYBE_GONE) == 0 {
+                    change.claim = Some(versions::claim_of(table, &heads));
+                }
+                // Whoever changes a row that another has deleted brings it back whole.
+                let restored = heads.iter().any(|h| h.kind == OpKind::Delete);
+                let bits = (0..masks).map(|m| row.get(n + 2 + m)).collect::<rusqlite::Result<Vec<i64>>>()?;
+                let written = dirty::mask_columns(&bits);
+                if def.merge == Merge::Cell && masks > 0 && !anew && !restored {
+                    change.columns = Some(written.clone());
+                }
+                if !left.is_empty() && (!lacking || masks == 0) && notes & note::INSERT == 0 {
+                    // What waits in the log for such a column must not be written over.
+                    let all = change.columns.unwrap_or_else(|| Columns::all(def.columns.len()));
+                    change.columns = Some(all.minus(&left.clone().minus(&written)));
+                }
+                if change.kind == OpKind::Update {
+                    for (c, at) in counters.iter().enumerate() {
+                        change.added.push((*at, row.get(n + 2 + masks + c)?));
+                    }
+                }
+                change.heads = Some(heads);
+                ops::seal_row(replica, reader, group, present, &change, &seen())?;
+            }
+            None => {
+                change.kind = OpKind::Delete;
+                // What came and went unseen while the row itself was parked is not its end.
+                if notes & note::RESOLVED != 0 || !deferred::is_parked(replica, table.tid, &key)? {
+                    change.heads = Some(heads);
+                    ops::seal_delete(replica, reader, group, &values, &change, &seen())?;
+                }
+            }
+        }
+    }
+    drop(dirty);
+    if options.without.is_empty() {
+        replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
+    }
+    Ok(())
+}
+
+/// The stream that a table's rows go to.
+pub(crate) fn stream_of(table: &Table) -> Stream {
+    match table.def.mode {
+        Mode::Shared => Stream::Shared,
+        Mode::PerDevice => Stream::Own,
+    }
+}

@@ -1,0 +1,346 @@
+//! Rows read from their table and written into frames: one at a time, large values in pieces.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use packmule_core::model::{Big, Value, WallMs};
+use packmule_core::wire::{Mode, OpHead, OpKind};
+use rusqlite::{MAIN_DB, Row, params_from_iter};
+use sha2::{Digest, Sha256};
+
+use crate::engine::error::{Error, Result};
+use crate::engine::log::writer::GroupWriter;
+use crate::engine::merge::heads::{self, Head, Seen};
+use crate::engine::merge::register;
+use crate::engine::show::{count, references, settle};
+use crate::engine::store::meta;
+use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// The longest key that travels, in bytes.
+const KEY_MAX: usize = 1024;
+
+/// What is to be said of a row, besides its values.
+#[derive(Clone)]
+pub(crate) struct Change {
+    pub kind: OpKind,
+    pub claim: Option<u64>,
+    /// The columns that changed, if not the whole row counts.
+    pub columns: Option<Columns>,
+    pub wall: Option<WallMs>,
+    /// What was added to counters, by column.
+    pub added: Vec<(usize, i64)>,
+    /// The versions of the row that are known, if they were looked up.
+    pub heads: Option<Vec<Head>>,
+}
+
+impl Default for Change {
+    fn default() -> Self {
+        Self { kind: OpKind::Insert, claim: None, columns: None, wall: None, added: Vec::new(), heads: None }
+    }
+}
+
+/// Writes a row that was read; large values first, in pieces.
+pub(crate) fn seal_row(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+    row: &Row<'_>,
+    change: &Change,
+    seen: &Seen<'_>,
+) -> Result<()> {
+    let table = reader.table;
+    let n = table.def.columns.len();
+    let mut values =
+        (0..n).map(|at| row.get_ref(at).map(value::from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
+    let keys: Vec<Value<'_>> = table.def.keys().map(|at| values[at]).collect();
+    if !can_carry(replica, table, &keys)? {
+        return Ok(());
+    }
+    for (at, added) in &change.added {
+        values[*at] = Value::Int(*added);
+    }
+    let mut firsts = Vec::new();
+    if reader.guarded && row.get::<_, bool>(n)? {
+        for (at, value) in values.iter_mut().enumerate() {
+            let carried = change.columns.as_ref().is_none_or(|columns| columns.contains(at));
+            if carried && reader.is_large(at, &keys)? {
+                let (big, first) = write_large(replica, reader, group, at, &keys)?;
+                *value = Value::Big(big);
+                firsts.push((at, first));
+            }
+        }
+    }
+    seal_values(replica, table, group, values, firsts, change, false, seen)
+}
+
+/// Writes a delete, with the row's last values where they count.
+pub(crate) fn seal_delete(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+    keys: &[Value<'_>],
+    change: &Change,
+    seen: &Seen<'_>,
+) -> Result<()> {
+    let table = reader.table;
+    if !can_carry(replica, table, keys)? {
+        return Ok(());
+    }
+    let n = table.def.columns.len();
+    let mut image: Option<Vec<OwnedValue>> = None;
+    if table.needs_image() {
+        let columns: Vec<String> = (0..n).map(|at| format!("i{at}")).collect();
+        let same: Vec<String> = (1..=keys.len()).map(|n| format!("k{n} = ?{n}")).collect();
+        let sql = format!(
+            "SELECT {} FROM {} WHERE {} AND note IN (8, 16) ORDER BY rowid DESC LIMIT 1",
+            columns.join(", "),
+            table.dirty(),
+            same.join(" AND ")
+        );
+        let mut statement = replica.db.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(*v))))?;
+        if let Some(row) = rows.next()? {
+            let values = (0..n).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
+            image = Some(values.collect::<Result<_>>()?);
+        }
+    }
+    let mut values = vec![Value::Null; n];
+    if let Some(image) = &image {
+        values = image.iter().map(OwnedValue::borrow).collect();
+    }
+    for (at, value) in table.def.keys().zip(keys) {
+        values[at] = *value;
+    }
+    seal_values(replica, table, group, values, Vec::new(), change, image.is_some(), seen)
+}
+
+/// Writes an op with those of a row's values that it carries, and registers it.
+#[allow(clippy::too_many_arguments)]
+fn seal_values(
+    replica: &Replica,
+    table: &Table,
+    group: &mut GroupWriter<'_>,
+    all: Vec<Value<'_>>,
+    firsts: Vec<(usize, u64)>,
+    change: &Change,
+    image: bool,
+    seen: &Seen<'_>,
+) -> Result<()> {
+    let def = &table.def;
+    let n = def.columns.len();
+    let key = table.key_of(def.keys().map(|at| all[at]))?;
+    let mut mask = change.columns.as_ref().map(|columns| columns.as_bytes().to_vec());
+    if let Some(mask) = &mut mask {
+        mask.resize(n.div_ceil(8), 0);
+    }
+    let head = OpHead {
+        kind: change.kind,
+        claim: change.claim,
+        columns: mask.as_deref(),
+        wall: change.wall.filter(|_| def.timed()),
+        image,
+    };
+    let carries = |at: usize| {
+        def.columns[at].key > 0
+            || ((change.kind != OpKind::Delete || image)
+                && change.columns.as_ref().is_none_or(|columns| columns.contains(at)))
+    };
+    let carried: Vec<usize> = (0..n).filter(|at| carries(*at)).collect();
+    let mut values: Vec<Value<'_>> = carried.iter().map(|at| all[*at]).collect();
+    let mut firsts: Vec<(usize, u64)> = firsts
+        .iter()
+        .filter_map(|(at, first)| carried.iter().position(|c| c == at).map(|place| (place, *first)))
+        .collect();
+    let place = loop {
+        if let Some(place) = group.op(table.def_id, &head, &mut values, &firsts)? {
+            break place;
+        }
+        // Too large for a frame: the largest value goes ahead of it, in pieces.
+        let bytes_of = |value: &Value<'_>| match value {
+            Value::Text(bytes) | Value::Blob(bytes) => bytes.len(),
+            _ => 0,
+        };
+        let largest = (0..values.len())
+            .filter(|at| def.columns[carried[*at]].key == 0)
+            .max_by_key(|at| bytes_of(&values[*at]));
+        let (at, text, bytes) = match largest.map(|at| (at, values[at])) {
+            Some((at, Value::Text(bytes))) if bytes.len() > 64 => (at, true, bytes),
+            Some((at, Value::Blob(bytes))) if bytes.len() > 64 => (at, false, bytes),
+            _ => {
+                return Err(Error::Row {
+                    table: def.name.clone(),
+                    reason: format!(
+                        "it does not fit into a frame of {} bytes: use larger frames",
+                        replica.options.frame_bytes
+                    ),
+                });
+            }
+        };
+        let number = group.next_big();
+        let first = group.piece(number, bytes)?;
+        let sha256 = Sha256::digest(bytes).into();
+        values[at] = Value::Big(Big { text, number, back: 0, len: bytes.len() as u64, sha256 });
+        firsts.push((at, first));
+    };
+    if def.mode == Mode::PerDevice {
+        return Ok(());
+    }
+    let new = Head {
+        dev: replica.me,
+        author: replica.identity.id,
+        seq: place.0,
+        place: place.1,
+        claim: head.claim.unwrap_or(group.lamport),
+        wall: head.wall.unwrap_or(group.wall),
+        kind: head.kind,
+        columns: change.columns.as_ref().map(|_| carried.iter().copied().collect()),
+        image: None,
+    };
+    settle::before_change(replica, table, &key)?;
+    if table.is_parent {
+        references::note_changed(replica, table)?;
+        if head.kind == OpKind::Delete {
+            references::note_deleted(replica, table, &key, true)?;
+        }
+    }
+    let old = match &change.heads {
+        Some(heads) => Cow::Borrowed(heads.as_slice()),
+        None => heads::heads(replica, table.tid, &key)?.into(),
+    };
+    register::register(replica, table, &key, &new, &old, seen)?;
+    if !table.counters.is_empty() {
+        let absolute = new.kind != OpKind::Update;
+        let numbers = |at: &usize| {
+            let value = OwnedValue::of(values[carried.iter().position(|c| c == at)?]).ok()?;
+            Some((*at, value, absolute))
+        };
+        let counted: Vec<_> = table.counters.iter().filter_map(numbers).collect();
+        count::count_values(replica, table, &key, &counted, &new, seen, true)?;
+    }
+    settle::after_shown(replica, table, &key)
+}
+
+/// Whether the key can travel; if not, says so in a notice, since the rest must go on.
+fn can_carry(replica: &Replica, table: &Table, keys: &[Value<'_>]) -> Result<bool> {
+    let problem = keys.iter().find_map(|value| match value {
+        Value::Null => Some("NULL in its primary key, by which it cannot be told from others".to_owned()),
+        Value::Text(b) | Value::Blob(b) if b.len() > KEY_MAX => {
+            Some(format!("a key of more than {KEY_MAX} bytes"))
+        }
+        _ => None,
+    });
+    if let Some(problem) = &problem {
+        let what = format!("a row of `{}` is not synced: it has {problem}", table.def.name);
+        meta::notice(&replica.db, &what, replica.now())?;
+    }
+    Ok(problem.is_none())
+}
+
+/// Streams a large value into pieces.
+fn write_large(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+    at: usize,
+    keys: &[Value<'_>],
+) -> Result<(Big, u64)> {
+    let table = reader.table;
+    let name = &table.def.columns[at].name;
+    let number = group.next_big();
+    let mut hash = Sha256::new();
+    let binds = || params_from_iter(keys.iter().map(|v| Bind(*v)));
+    let c = value::quote(name);
+    let (text, len): (bool, u64) = replica
+        .db
+        .prepare_cached(&table.select_sql(&format!("typeof({c}) = 'text', octet_length({c})")))?
+        .query_row(binds(), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut first = None;
+    if table.def.without_rowid {
+        // SQLite reads such a row whole in any case.
+        let sql = table.select_sql(&format!("CAST({c} AS BLOB)"));
+        let mut statement = replica.db.prepare_cached(&sql)?;
+        let mut rows = statement.query(binds())?;
+        if let Some(row) = rows.next()? {
+            let bytes =
+                row.get_ref(0)?.as_bytes().map_err(|_| Error::damaged("a large value that is not bytes"))?;
+            hash.update(bytes);
+            first = Some(group.piece(number, bytes)?);
+        }
+    } else {
+        let rowid: i64 = replica
+            .db
+            .prepare_cached(&table.select_sql(table.def.rowid_name()))?
+            .query_row(binds(), |row| row.get(0))?;
+        let blob = replica.db.blob_open(MAIN_DB, table.def.name.as_str(), name.as_str(), rowid, true)?;
+        let mut chunk = vec![0; replica.options.frame_bytes];
+        let mut offset = 0;
+        while offset < blob.len() {
+            let n = blob.read_at(&mut chunk, offset)?;
+            hash.update(&chunk[..n]);
+            let seq = group.piece(number, &chunk[..n])?;
+            first.get_or_insert(seq);
+            offset += n;
+        }
+    }
+    let first = first.ok_or_else(|| Error::damaged("a large value that is empty"))?;
+    Ok((Big { text, number, back: 0, len, sha256: hash.finalize().into() }, first))
+}
+
+/// Reads rows of a table; large values are left out of it, and read by themselves.
+pub(crate) struct RowReader<'e> {
+    engine: &'e Replica,
+    pub table: &'e Arc<Table>,
+    /// The columns, and if `guarded` last whether any value is large.
+    pub columns: String,
+    pub guarded: bool,
+    /// Values longer than this are large, in bytes.
+    large: usize,
+}
+
+impl<'e> RowReader<'e> {
+    pub(crate) fn new(engine: &'e Replica, table: &'e Arc<Table>) -> Self {
+        let large = engine.options.frame_bytes / 4;
+        let mut columns = Vec::new();
+        let mut any = Vec::new();
+        for column in &table.def.columns {
+            let c = value::quote(&column.name);
+            // Keys travel whole or not at all; numbers are never large.
+            if column.key > 0 || matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Real)
+            {
+                columns.push(c);
+            } else {
+                let is_large = format!("octet_length({c}) > {large}");
+                columns.push(format!("CASE WHEN {is_large} THEN NULL ELSE {c} END"));
+                any.push(format!("coalesce({is_large}, 0)"));
+            }
+        }
+        let guarded = !any.is_empty();
+        if guarded {
+            columns.push(any.join(" OR "));
+        }
+        Self { engine, table, columns: columns.join(", "), guarded, large }
+    }
+
+    fn is_large(&self, at: usize, keys: &[Value<'_>]) -> Result<bool> {
+        let column = &self.table.def.columns[at];
+        if column.key > 0 || matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Real) {
+            return Ok(false);
+        }
+        let sql = self.table.select_sql(&format!(
+            "coalesce(octet_length({}) > {}, 0)",
+            value::quote(&column.name),
+            self.large
+        ));
+        let params = params_from_iter(keys.iter().map(|v| Bind(*v)));
+        Ok(self.engine.db.prepare_cached(&sql)?.query_row(params, |row| row.get(0))?)
+    }
+
+    pub(crate) fn integer_key(&self, row: &Row<'_>) -> Result<i64> {
+        let at =
+            self.table.def.keys().next().ok_or_else(|| Error::damaged("an append table without a key"))?;
+        Ok(row.get(at)?)
+    }
+}

@@ -1,0 +1,74 @@
+//! Sealing: what applications wrote since the last seal becomes a group of frames.
+//!
+//! The rows' values are read now, so that a row written a thousand times is one op. Everything is
+//! streamed: a row at a time, and of a large value a piece at a time.
+
+use packmule_core::model::Stream;
+use packmule_core::wire::FrameFlags;
+use rusqlite::params_from_iter;
+
+use crate::engine::capture::groups::{self, SealOptions, SealReport};
+use crate::engine::capture::{evolve, redeclare, unite};
+use crate::engine::error::Result;
+use crate::engine::fleet::positions;
+use crate::engine::merge::heads::{Cause, Seen};
+use crate::engine::merge::{blind, deferred};
+use crate::engine::show::settle;
+use crate::engine::store::value::{self, Bind};
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// Seals within the open transaction.
+pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
+    let mut report = SealReport::default();
+    let noticed = evolve::notice_schema_changes(replica)?;
+    for tid in noticed.released {
+        let made = noticed.made.iter().filter(|(of, _)| *of == tid).map(|(_, name)| name.as_str());
+        let released = release(replica, tid, &made.collect::<Vec<_>>())?;
+        report.frames += released.frames;
+        report.ops += released.ops;
+    }
+    let sealed = groups::seal_groups(replica, options)?;
+    report.frames += sealed.frames;
+    report.ops += sealed.ops;
+    for (tid, column) in noticed.decided {
+        redeclare::decide_column(replica, tid, &column)?;
+    }
+    Ok(report)
+}
+
+/// A table that was held is as it was: what was written meanwhile, here and elsewhere, comes together.
+fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
+    let before = catalog::table(replica, tid)?;
+    unite::unite_all(replica, tid, &before.def)?;
+    let table = catalog::table(replica, tid)?;
+    let held = replica
+        .db
+        .prepare("SELECT key FROM _pm_held WHERE tid = ?1 ORDER BY key")?
+        .query_map([tid], |row| row.get::<_, Vec<u8>>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let keys = (1..=table.def.keys().count()).map(|n| format!("k{n} = ?{n}")).collect::<Vec<_>>();
+    let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), keys.join(" AND "));
+    let mut both = Vec::new();
+    for key in held {
+        let values = value::read_key(&key)?;
+        let binds = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
+        if value::maybe::<i64>(&replica.db, &sql, binds)?.is_some() {
+            both.push(key);
+        }
+    }
+    let options = SealOptions { only: Some(tid), made, ..SealOptions::default() };
+    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
+    let mut report = groups::seal_groups(replica, SealOptions { without: &both, ..options })?;
+    if !both.is_empty() {
+        // Who wrote to these rows here did not see what others wrote to them meanwhile.
+        blind::gather_unshown(replica, &*catalog::table(replica, tid)?, &both)?;
+        let blind = groups::seal_groups(replica, SealOptions { flags: FrameFlags::BLIND, ..options })?;
+        report.frames += blind.frames;
+        report.ops += blind.ops;
+    }
+    deferred::put_off_all(replica, tid)?;
+    settle::settle(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+    replica.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [tid])?;
+    Ok(report)
+}

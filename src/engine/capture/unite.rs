@@ -1,0 +1,172 @@
+//! One table of the definitions that several devices have of it: their columns and UNIQUEs together.
+
+use packmule_core::model::Stream;
+use packmule_core::wire::{OpKind, Shape};
+
+use crate::engine::capture::{adopt, declare, dirty, watch};
+use crate::engine::error::{self, Result};
+use crate::engine::fleet::devices;
+use crate::engine::log::frames;
+use crate::engine::merge::{blind, deferred, heads};
+use crate::engine::show::{limbo, settle};
+use crate::engine::store::{meta, value};
+use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::replica::Replica;
+
+/// The definitions of a table that are known, without its own.
+pub(crate) fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
+    let mut statement = replica.db.prepare(
+        "SELECT body FROM _pm_def WHERE tid = ?1 AND id <> (SELECT def FROM _pm_table WHERE tid = ?1) ORDER BY id",
+    )?;
+    let bodies = statement.query_map([tid], |row| row.get(0))?;
+    Ok(bodies.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Takes in what others told of a table while it was not shown here. `before` is the definition by
+/// which versions were noted until now.
+pub(crate) fn unite_all(replica: &Replica, tid: i64, before: &TableDef) -> Result<()> {
+    let entry = catalog::table(replica, tid)?;
+    adopt::make_columns_plain(replica, tid, before.columns.len())?;
+    for body in other_defs(replica, tid)? {
+        let def = TableDef::decode(&body).map_err(error::bad)?;
+        if def.mode == before.mode {
+            unite(replica, replica.me, tid, &def)?;
+        }
+    }
+    let table = catalog::table(replica, tid)?;
+    let names = |def: &TableDef| def.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    if names(&table.def) == names(before) && names(&entry.def) == names(before) {
+        return Ok(());
+    }
+    for key in blind::remembered_keys(replica, tid)? {
+        for head in heads::heads(replica, tid, &key)?.iter().filter(|h| h.kind != OpKind::Delete) {
+            let live = head.live(before.columns.len());
+            // What it carries, without what was written over.
+            let columns: Columns =
+                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+                    let names = op.values(Shape { keys: &def.key_flags });
+                    Ok(names
+                        .map(|(at, _)| def.def.columns[at].name.as_str())
+                        .filter(|name| before.column(name).is_none_or(|at| live.contains(at)))
+                        .filter_map(|name| table.def.column(name))
+                        .collect())
+                })?;
+            replica
+                .db
+                .prepare_cached(
+                    "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
+                )?
+                .execute((tid, &key, head.dev, head.seq, columns.as_bytes()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds the columns and the UNIQUEs that a definition has and the table here has not.
+pub(crate) fn unite(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
+    let table = &*catalog::table(replica, tid)?;
+    let mut def = table.def.clone();
+    if !def.has_key_of(theirs) {
+        let who = devices::device_label(replica, dev)?;
+        let what = format!(
+            "table `{0}` has another primary key on {who}: its rows cannot be matched with those here, and stay in the \
+             log; call the table otherwise on one of the two, or make it anew with the same key (`packmule untrack`, then \
+             `packmule track`)",
+            def.name
+        );
+        return meta::notice(&replica.db, &what, replica.now());
+    }
+    if let Some(different) = def.different_column(theirs).filter(|_| !def.declares()) {
+        let what = format!(
+            "table `{}` is defined differently on {}: {different}; rows that are equal there may not be equal here",
+            def.name,
+            devices::device_label(replica, dev)?
+        );
+        meta::notice(&replica.db, &what, replica.now())?;
+    }
+    let added: Vec<_> = theirs.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
+    for mut column in added {
+        if let Some((_, first)) = declare::declared_columns(replica, tid, &column.name)?.into_iter().next() {
+            column = first;
+        }
+        replica.db.execute_batch(&format!(
+            "ALTER TABLE {} ADD COLUMN {}",
+            table.sql_name,
+            def.addable_sql(&column)
+        ))?;
+        column.key = 0;
+        def.columns.push(column);
+    }
+    let grown = def.columns.len() > table.def.columns.len();
+    let mut uniques = Vec::new();
+    for unique in theirs.uniques.iter().filter(|_| table.shows_shared()) {
+        let names = unique.iter().map(|at| &theirs.columns[usize::from(*at)].name);
+        let here: Option<Vec<u16>> = names.map(|name| def.column(name).map(|at| at as u16)).collect();
+        if let Some(here) = here.filter(|here| !def.uniques.contains(here)) {
+            def.uniques.push(here.clone());
+            uniques.push(here);
+        }
+    }
+    if !grown && uniques.is_empty() {
+        return Ok(());
+    }
+    def.uniques.sort();
+    adopt::adopt_def(replica, table.tid, &def)?;
+    catalog::reload_catalog(replica)?;
+    if table.state == State::Tracked {
+        let table = catalog::table(replica, tid)?;
+        // Limbo needs the columns before rows are moved there, the triggers the indexes.
+        dirty::make_lists(replica, &table)?;
+        for unique in &uniques {
+            make_unique(replica, &table, unique)?;
+        }
+        catalog::reload_catalog(replica)?;
+        watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
+    }
+    adopt::remember_schema(replica)
+}
+
+/// Makes a UNIQUE that others have. Rows that clash go out of the way, to be settled with the group.
+pub(crate) fn make_unique(replica: &Replica, table: &Table, unique: &[u16]) -> Result<()> {
+    let names: Vec<String> =
+        unique.iter().map(|at| value::quote(&table.def.columns[usize::from(*at)].name)).collect();
+    let same: Vec<String> = names.iter().map(|c| format!("a.{c} = b.{c}")).collect();
+    let n = table.def.keys().count();
+    let set: Vec<String> = names.iter().map(|c| format!("{c} IS NOT NULL")).collect();
+    let sql = format!(
+        "WITH clash AS (SELECT {0} FROM {1} WHERE {2} GROUP BY {0} HAVING count(*) > 1)
+         SELECT {3} FROM clash b JOIN {1} a ON {4}",
+        names.join(", "),
+        table.sql_name,
+        set.join(" AND "),
+        table.def.key_list("a."),
+        same.join(" AND ")
+    );
+    let mut keys = Vec::new();
+    {
+        let mut statement = replica.db.prepare(&sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let values = (0..n)
+                .map(|at| row.get_ref(at).map(value::from_sql))
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            keys.push(table.key_of(values.into_iter())?);
+        }
+    }
+    for key in keys {
+        settle::before_change(replica, table, &key)?;
+        limbo::move_to_limbo(replica, table, &key)?;
+        deferred::put_off(replica, table.tid, &key)?;
+    }
+    let numbers: Vec<String> = unique.iter().map(u16::to_string).collect();
+    replica.db.execute_batch(&format!(
+        "CREATE UNIQUE INDEX IF NOT EXISTS {} ON {} ({})",
+        value::quote(&format!("_pm_unique_{}_{}", table.tid, numbers.join("_"))),
+        value::quote(&table.def.name),
+        names.join(", ")
+    ))?;
+    Ok(())
+}

@@ -1,0 +1,343 @@
+//! Capture: plain SQL triggers that note *which* rows of a tracked table change.
+//!
+//! Each tracked table has a list, `_pm_dirty_N`, of the keys of rows that were written since the
+//! last seal, with what was done (`note`). The list is only appended to; the seal makes it unique.
+//! Triggers and lists use nothing that an application's SQLite might not have.
+
+use rusqlite::Connection;
+
+use crate::engine::capture::dirty::{self, Event};
+use crate::engine::error::{Error, Result};
+use crate::engine::store::value::{self, Affinity};
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// What the second column of the list says, in rising order of what it makes of the row.
+pub(crate) mod note {
+    /// The row was inserted, or got this key.
+    pub const INSERT: i64 = 1;
+    /// It was updated; no column that a unique index covers changed.
+    pub const UPDATE: i64 = 2;
+    /// It was updated in such a column.
+    pub const UPDATE_UNIQUE: i64 = 4;
+    /// It was deleted, or lost this key.
+    pub const DELETE: i64 = 8;
+    /// A REPLACE may have removed it, for which no delete trigger runs. If it is still there,
+    /// nothing happened.
+    pub const MAYBE_GONE: i64 = 16;
+    /// A resolution: an op is to be made whatever the row is like.
+    pub const RESOLVED: i64 = 32;
+}
+
+/// The names of the triggers of a table.
+fn trigger_names(tid: i64) -> [String; 5] {
+    ["insert", "update", "delete", "replace", "displace"].map(|what| format!("_pm_{what}_{tid}"))
+}
+
+/// Makes the list and the triggers of a table, anew if they are there.
+pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
+    remove_triggers(replica, table.tid)?;
+    let def = &table.def;
+    dirty::make_lists(replica, table)?;
+    if def.append {
+        return Ok(());
+    }
+    replica.db.execute_batch(&triggers(&replica.db, table)?)?;
+    Ok(())
+}
+
+/// Removes triggers and list.
+pub(crate) fn remove_capture(replica: &Replica, table: &Table) -> Result<()> {
+    remove_triggers(replica, table.tid)?;
+    replica.db.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.dirty()))?;
+    Ok(())
+}
+
+pub(crate) fn remove_triggers(replica: &Replica, tid: i64) -> Result<()> {
+    for name in trigger_names(tid) {
+        replica.db.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}"))?;
+    }
+    Ok(())
+}
+
+/// Whether the triggers are not as they must be any more: the unique indexes are others, for one.
+pub(crate) fn capture_outdated(replica: &Replica, table: &Table) -> Result<bool> {
+    if table.def.append {
+        return Ok(false);
+    }
+    let wanted = triggers(&replica.db, table)?;
+    let mut statement =
+        replica.db.prepare_cached("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1")?;
+    let mut found = 0;
+    for name in trigger_names(table.tid) {
+        let mut rows = statement.query([name])?;
+        if let Some(row) = rows.next()? {
+            if !wanted.contains(&row.get::<_, String>(0)?) {
+                return Ok(true);
+            }
+            found += 1;
+        }
+    }
+    Ok(found != wanted.matches("CREATE TRIGGER _pm_").count())
+}
+
+/// Whether all triggers that the table must have are there: dropping a table takes them along.
+pub(crate) fn capture_intact(replica: &Replica, table: &Table) -> Result<bool> {
+    if table.def.append {
+        return Ok(true);
+    }
+    let mut statement = replica.db.prepare_cached(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE",
+    )?;
+    for name in &trigger_names(table.tid)[..3] {
+        if statement.query_row((name, &table.def.name), |row| row.get::<_, i64>(0))? != 1 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a column's value is not exactly the same, also where SQLite's `=` says that it is.
+fn changed(name: &str, decl_type: &str) -> String {
+    let c = value::quote(name);
+    let mut sql = format!("OLD.{c} IS NOT NEW.{c} COLLATE BINARY");
+    // Only a column without affinity holds 1 and 1.0, or 0.0 and -0.0, as different values; the
+    // latter two SQL cannot tell apart, so that a zero counts as changed.
+    if Affinity::of(decl_type) == Affinity::Blob {
+        sql = format!(
+            "({sql} OR typeof(OLD.{c}) <> typeof(NEW.{c}) OR (typeof(NEW.{c}) = 'real' AND NEW.{c} = 0.0))"
+        );
+    }
+    sql
+}
+
+fn triggers(db: &Connection, table: &Table) -> Result<String> {
+    let (tid, def) = (table.tid, &table.def);
+    let source = table;
+    // By name: columns were added to the list as they were needed, and more may be there than are now.
+    let names: Vec<String> =
+        std::iter::once(table.note_columns()).chain(dirty::extra_columns(table)).collect();
+    let list = format!("{} ({})", table.dirty(), names.join(", "));
+    let [insert, update, delete, replace, displace] = trigger_names(tid);
+    let table = value::quote(&def.name);
+    let side = |side: &str| {
+        let names = def.keys().map(|at| format!("{side}{}", value::quote(&def.columns[at].name)));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let any = |columns: &mut dyn Iterator<Item = usize>| {
+        let parts: Vec<_> =
+            columns.map(|at| changed(&def.columns[at].name, &def.columns[at].decl_type)).collect();
+        if parts.is_empty() { "0".to_owned() } else { parts.join(" OR ") }
+    };
+    let key_changed = any(&mut def.keys());
+    let uniques = unique_indexes(db, def)?;
+    let claims = if uniques.iter().any(|u| u.whole_row) {
+        any(&mut (0..def.columns.len()))
+    } else {
+        any(&mut (0..def.columns.len()).filter(|at| uniques.iter().any(|u| u.columns.contains(at))))
+    };
+    let extra = |event| {
+        dirty::extra_values(source, &event, &|at| changed(&def.columns[at].name, &def.columns[at].decl_type))
+    };
+    let (new_keys, old_keys) = (side("NEW."), side("OLD."));
+    let mut sql = format!(
+        "CREATE TRIGGER {insert} AFTER INSERT ON {table} BEGIN
+           INSERT INTO {list} VALUES ({new_keys}, {INSERT}{inserted});
+         END;
+         CREATE TRIGGER {update} AFTER UPDATE ON {table} WHEN {any} BEGIN
+           INSERT INTO {list} VALUES ({new_keys}, CASE WHEN {key_changed} THEN {INSERT} WHEN {claims} THEN {UPDATE_UNIQUE} ELSE {UPDATE} END{updated});
+           INSERT INTO {list} SELECT {old_keys}, {DELETE}{gone} WHERE {key_changed};
+         END;
+         CREATE TRIGGER {delete} AFTER DELETE ON {table} BEGIN
+           INSERT INTO {list} VALUES ({old_keys}, {DELETE}{gone});
+         END;",
+        any = any(&mut (0..def.columns.len())),
+        inserted = extra(Event::Insert),
+        updated = extra(Event::Update),
+        gone = extra(Event::Gone("OLD".into())),
+        INSERT = note::INSERT,
+        UPDATE = note::UPDATE,
+        UPDATE_UNIQUE = note::UPDATE_UNIQUE,
+        DELETE = note::DELETE,
+    );
+    let mut displaced: Vec<String> = uniques.iter().map(|u| u.same.clone()).collect();
+    let mut claims_place = claims.clone();
+    if let Some(rowid) = free_rowid(db, def)? {
+        // A REPLACE that sets the rowid removes the row that has it.
+        displaced.push(format!("{table}.{rowid} = NEW.{rowid}"));
+        claims_place += &format!(" OR OLD.{rowid} <> NEW.{rowid}");
+    }
+    if !displaced.is_empty() {
+        let notes = displaced.iter().fold(String::new(), |sql, same| {
+            sql + &format!(
+                " INSERT INTO {list} SELECT {}, {}{} FROM {table} WHERE {same};",
+                side(&format!("{table}.")),
+                note::MAYBE_GONE,
+                extra(Event::Gone(table.clone()))
+            )
+        });
+        sql += &format!(
+            "CREATE TRIGGER {replace} BEFORE INSERT ON {table} BEGIN{notes} END;
+             CREATE TRIGGER {displace} BEFORE UPDATE ON {table} WHEN {claims_place} BEGIN{notes} END;"
+        );
+    }
+    Ok(sql)
+}
+
+/// The name of the rowid, if there is one that is not the key itself and that SQL can set.
+fn free_rowid(db: &Connection, def: &TableDef) -> Result<Option<&'static str>> {
+    let name = ["rowid", "_rowid_", "oid"].into_iter().find(|name| def.column(name).is_none());
+    // INTEGER PRIMARY KEY DESC has an index, and is no alias of the rowid.
+    let indexed = "SELECT count(*) FROM pragma_index_list(?1) WHERE origin = 'pk'";
+    let is_key = def.integer_key()
+        && db.prepare_cached(indexed)?.query_row([&def.name], |row| row.get::<_, i64>(0))? == 0;
+    Ok(name.filter(|_| !def.without_rowid && !is_key))
+}
+
+/// A unique index other than the primary key's.
+struct UniqueIndex {
+    columns: Vec<usize>,
+    /// It is over expressions or partial: any column may count.
+    whole_row: bool,
+    /// Finds the rows of the table that have the same value in it as the row NEW. A partial index
+    /// may have fewer: too many are harmless.
+    same: String,
+}
+
+fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
+    let mut statement = db.prepare_cached(
+        "SELECT l.name, l.partial, s.sql FROM pragma_index_list(?1) l
+         LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = l.name
+         WHERE l.\"unique\" AND l.origin <> 'pk' ORDER BY l.name",
+    )?;
+    let indexes = statement
+        .query_map([&def.name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<Vec<(String, bool, Option<String>)>>>()?;
+    let mut terms =
+        db.prepare_cached("SELECT seqno, name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
+    let mut found = Vec::new();
+    for (name, partial, sql) in indexes {
+        let mut index = UniqueIndex { columns: Vec::new(), whole_row: partial, same: String::new() };
+        let expressions = sql.as_deref().map(index_terms).unwrap_or_default();
+        let mut rows = terms.query([&name])?;
+        let mut parts = Vec::new();
+        while let Some(row) = rows.next()? {
+            let column: Option<String> = row.get(1)?;
+            let collation: Option<String> = row.get(2)?;
+            let collation = value::quote(collation.as_deref().unwrap_or("BINARY"));
+            match column {
+                Some(column) => {
+                    let c = value::quote(&column);
+                    parts.push(format!("{}.{c} = NEW.{c} COLLATE {collation}", value::quote(&def.name)));
+                    index.columns.extend(def.column(&column));
+                    // A generated column changes with any other.
+                    index.whole_row |= def.column(&column).is_none();
+                }
+                None => {
+                    let at: usize = row.get(0)?;
+                    let expression = expressions.get(at).ok_or_else(|| {
+                        Error::cannot_track(&def.name, format!("its index `{name}` could not be understood"))
+                    })?;
+                    let news: Vec<_> = def
+                        .columns
+                        .iter()
+                        .map(|c| format!("NEW.{0} AS {0}", value::quote(&c.name)))
+                        .collect();
+                    parts.push(format!(
+                        "({expression}) = (SELECT {expression} FROM (SELECT {})) COLLATE {collation}",
+                        news.join(", ")
+                    ));
+                    index.whole_row = true;
+                }
+            }
+        }
+        index.same = parts.join(" AND ");
+        found.push(index);
+    }
+    Ok(found)
+}
+
+/// The terms of a CREATE INDEX statement, without ASC, DESC and COLLATE at their ends.
+fn index_terms(sql: &str) -> Vec<String> {
+    let bytes = sql.as_bytes();
+    let mut terms = Vec::new();
+    let (mut depth, mut start, mut at) = (0, 0, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ (b'\'' | b'"' | b'`') => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != quote {
+                    at += 1;
+                }
+            }
+            b'[' => {
+                while at < bytes.len() && bytes[at] != b']' {
+                    at += 1;
+                }
+            }
+            b'-' if bytes.get(at + 1) == Some(&b'-') => {
+                while at < bytes.len() && bytes[at] != b'\n' {
+                    at += 1;
+                }
+            }
+            b'/' if bytes.get(at + 1) == Some(&b'*') => {
+                at += 2;
+                while at + 1 < bytes.len() && &bytes[at..at + 2] != b"*/" {
+                    at += 1;
+                }
+                at += 1;
+            }
+            b'(' => {
+                depth += 1;
+                if depth == 1 {
+                    start = at + 1;
+                }
+            }
+            b',' if depth == 1 => {
+                terms.push(term(&sql[start..at]));
+                start = at + 1;
+            }
+            b')' => {
+                depth -= 1;
+                if depth == 0 {
+                    terms.push(term(&sql[start..at]));
+                    return terms; // What follows is a partial index's WHERE.
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    terms
+}
+
+fn term(text: &str) -> String {
+    let text = text.trim();
+    let lower = text.to_ascii_lowercase();
+    let end =
+        [" asc", " desc"].iter().find(|e| lower.ends_with(**e)).map_or(text.len(), |e| text.len() - e.len());
+    text[..end].trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_of_an_index() {
+        for (sql, terms) in [
+            ("CREATE UNIQUE INDEX i ON t (a, b)", &["a", "b"][..]),
+            (
+                "CREATE UNIQUE INDEX i ON \"t(x\" (lower(a), b COLLATE NOCASE DESC) WHERE (c, 1) > 2",
+                &["lower(a)", "b COLLATE NOCASE"],
+            ),
+            (
+                "CREATE UNIQUE INDEX i ON t(coalesce(a, ',)('), /* , */ [x,y] asc)",
+                &["coalesce(a, ',)(')", "/* , */ [x,y]"],
+            ),
+        ] {
+            assert_eq!(index_terms(sql), terms, "{sql}");
+        }
+    }
+}

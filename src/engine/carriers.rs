@@ -1,0 +1,116 @@
+//! The part of the engine's face that the carriers alone call.
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::{Section, VectorEntry};
+
+use super::Engine;
+use crate::engine::apply::report::ImportReport;
+use crate::engine::error::{Result, Stranger};
+use crate::engine::exchange::peer::{self, Peer};
+use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut, Told};
+
+impl Engine {
+    /// Our certificate.
+    pub(crate) fn own_certificate(&self) -> Result<Vec<u8>> {
+        peer::own_certificate(&self.replica)
+    }
+
+    /// The certificate of an author, and before it those of the devices that vouch for it.
+    pub(crate) fn author_certificates(&self, dev: i64) -> Result<Vec<(DeviceId, Vec<u8>)>> {
+        peer::author_certificates(&self.replica, dev)
+    }
+
+    /// Whom a certificate names; an error if it is damaged, a stranger if it is not trusted.
+    pub(crate) fn judge_peer(&self, certificate: &[u8]) -> Result<std::result::Result<Peer, Stranger>> {
+        peer::judge_peer(&self.replica, certificate)
+    }
+
+    /// Our proof that we have our key.
+    pub(crate) fn prove(&self, nonce: &[u8; 32], peer: (DeviceId, &[u8; 32])) -> Result<[u8; 64]> {
+        peer::prove(&self.replica, nonce, peer)
+    }
+
+    /// Keeps the certificate of a peer that has proved its key, and notes that it was heard.
+    pub(crate) fn meet(&mut self, peer: &Peer) -> Result<()> {
+        peer::meet(&mut self.replica, peer)
+    }
+
+    /// What is applied here.
+    pub(crate) fn session_vector(&self) -> Result<Vec<VectorEntry>> {
+        session::session_vector(&self.replica)
+    }
+
+    /// Places in the log of the peer itself, for it to compare.
+    pub(crate) fn session_places(&self, peer: DeviceId) -> Result<Vec<VectorEntry>> {
+        session::session_places(&self.replica, peer)
+    }
+
+    /// A signed header with these entries.
+    pub(crate) fn session_header(&self, to: DeviceId, entries: &[VectorEntry]) -> Result<Vec<u8>> {
+        session::session_header(&self.replica, to, entries)
+    }
+
+    /// What is here beyond the vector: groups that wait, and frames of one that is not whole.
+    pub(crate) fn beyond_vector(&self) -> Result<Vec<Told>> {
+        session::beyond_vector(&self.replica)
+    }
+
+    /// What goes to a peer next of each stream of which it lacks something. `told` is in the order of authors and streams.
+    pub(crate) fn streams_out(&self, peer: &Peer, told: &[Told]) -> Result<Vec<StreamOut>> {
+        session::streams_out(&self.replica, peer, told)
+    }
+
+    /// What goes to a peer next of a stream that it has up to `have`.
+    pub(crate) fn stream_out(&self, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
+        session::stream_out(&self.replica, peer, section, have)
+    }
+
+    /// How many frames, and bytes of frames, a peer that has this much lacks.
+    pub(crate) fn plan_out(&self, peer: &Peer, told: &[Told]) -> Result<(u64, u64)> {
+        session::plan_out(&self.replica, peer, told)
+    }
+
+    /// A frame of a group that is sent.
+    pub(crate) fn frame_out(&self, group: &GroupOut, seq: u64) -> Result<Vec<u8>> {
+        session::frame_out(&self.replica, group, seq)
+    }
+
+    /// The checkpoint of a group that is sent.
+    pub(crate) fn checkpoint_out(&self, group: &GroupOut) -> Result<Vec<u8>> {
+        session::checkpoint_out(&self.replica, group)
+    }
+
+    /// Takes in what came, in one transaction. Groups whose checkpoint is among it are verified, and
+    /// applied if nothing that they need is missing.
+    ///
+    /// # Errors
+    /// As [`Engine::import`]; nothing of it is kept then, and nothing either of an unfinished group that turned
+    /// out to be wrong.
+    pub(crate) fn take_staged(&mut self, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
+        session::take_staged(&mut self.replica, staged, report)
+    }
+
+    /// Notes for people that there is a copy of this device.
+    pub(crate) fn note_copy(&mut self) -> Result<()> {
+        session::note_copy(&mut self.replica)
+    }
+
+    /// Notes what a peer has. The header is the peer's own, and signed.
+    pub(crate) fn note_vector(&mut self, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
+        session::note_vector(&mut self.replica, peer, entries)
+    }
+
+    /// Compares a peer's vector with what is here, and draws the consequences of what it tells of this device
+    /// itself. Whether that goes on under a new identity.
+    ///
+    /// # Errors
+    /// [`Error::Twin`] if the peer has another history of a third device than is here.
+    pub(crate) fn hear_of_self(&mut self, peer: &Peer, entries: &mut Vec<VectorEntry>) -> Result<bool> {
+        session::hear_of_self(&mut self.replica, peer, entries)
+    }
+
+    /// A number that changes whenever another program, or another connection, wrote to the database.
+    pub(crate) fn data_version(&self) -> Result<i64> {
+        session::data_version(&self.replica)
+    }
+}

@@ -1,0 +1,140 @@
+//! What the log has: of everything, of a table, of one row.
+
+use packmule_core::model::{DeviceId, Stream, WallMs};
+use packmule_core::wire::{Block, FrameFlags, OpKind, Ops, Shape};
+
+use crate::engine::error::{self, Error, Result};
+use crate::engine::fleet::devices;
+use crate::engine::log::frames;
+use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// One op of a group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryOp {
+    /// The table.
+    pub table: String,
+    /// "insert", "update" or "delete".
+    pub op: &'static str,
+    /// The row's key, by column.
+    pub key: Vec<(String, OwnedValue)>,
+}
+
+/// One group of frames.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryEntry {
+    /// Who sealed it.
+    pub author: DeviceId,
+    /// Its author's name and short id.
+    pub label: String,
+    /// The stream.
+    pub stream: Stream,
+    /// The frames.
+    pub frames: (u64, u64),
+    /// The stamp.
+    pub lamport: u64,
+    /// When, by its author's clock.
+    pub wall: WallMs,
+    /// It is applied here, and does not wait.
+    pub applied: bool,
+    /// It settles conflicts.
+    pub resolution: bool,
+    /// How many ops it has, of those that were asked for.
+    pub ops: u64,
+}
+
+/// Walks the log in the order in which groups are applied: each group that has ops of the table
+/// (any, if `None`) and key (any, if empty), after those ops.
+pub(crate) fn log(
+    replica: &Replica,
+    table: Option<&str>,
+    key: &[OwnedValue],
+    each: &mut dyn FnMut(std::result::Result<&HistoryOp, &HistoryEntry>) -> Result<()>,
+) -> Result<()> {
+    catalog::reading(replica, |e| walk_log(e, table, key, each))
+}
+
+fn walk_log(
+    replica: &Replica,
+    table: Option<&str>,
+    key: &[OwnedValue],
+    each: &mut dyn FnMut(std::result::Result<&HistoryOp, &HistoryEntry>) -> Result<()>,
+) -> Result<()> {
+    let wanted = match table {
+        None => None,
+        Some(name) => match catalog::table_named(replica, name) {
+            Some(table) => Some(table),
+            None => return catalog::tracked_table(replica, name).map(|_| ()),
+        },
+    };
+    let mut wanted_key = Vec::new();
+    if let (Some(table), false) = (&wanted, key.is_empty()) {
+        let columns: Vec<usize> = table.def.keys().collect();
+        if columns.len() != key.len() {
+            return Err(Error::Usage(format!(
+                "the key of `{}` has {} columns, and {} values were given",
+                table.def.name,
+                columns.len(),
+                key.len()
+            )));
+        }
+        for (value, at) in key.iter().zip(columns) {
+            value::push_key(&mut wanted_key, value.borrow(), table.def.columns[at].collation)?;
+        }
+    }
+    let mut groups = replica.db.prepare(
+        "SELECT g.dev, g.stream, g.first, g.last, g.lamport, g.wall, g.applied, d.id FROM _pm_group g
+         JOIN _pm_device d ON d.n = g.dev ORDER BY g.lamport, d.id, g.stream, g.last",
+    )?;
+    let mut rows = groups.query([])?;
+    while let Some(row) = rows.next()? {
+        let dev: i64 = row.get(0)?;
+        let stream = value::stream_of_number(row.get(1)?)?;
+        let mut entry = HistoryEntry {
+            author: DeviceId(row.get(7)?),
+            label: devices::device_label(replica, dev)?,
+            stream,
+            frames: (row.get(2)?, row.get(3)?),
+            lamport: row.get(4)?,
+            wall: row.get(5)?,
+            applied: row.get(6)?,
+            resolution: false,
+            ops: 0,
+        };
+        for seq in entry.frames.0..=entry.frames.1 {
+            let body = frames::frame_here(replica, dev, stream, seq)?;
+            let frame = frames::parse(&body)?;
+            entry.resolution |= frame.head.flags.has(FrameFlags::RESOLUTION);
+            let mut blocks = frame.blocks();
+            while let Some(block) = blocks.next_block().map_err(error::bad)? {
+                let Block::Rows { def, body, offset } = block else { continue };
+                let Ok(def) = catalog::op_def(replica, def) else { break }; // It waits, and so does its definition.
+                let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
+                while let Some(op) = ops.next_op().map_err(error::bad)? {
+                    if wanted.as_ref().is_some_and(|t| t.tid != def.tid) {
+                        continue;
+                    }
+                    let op_key = def.key_of(op.values(Shape { keys: &def.key_flags }))?;
+                    if !wanted_key.is_empty() && wanted_key != op_key {
+                        continue;
+                    }
+                    entry.ops += 1;
+                    let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
+                    let key = names.zip(value::read_key(&op_key)?).collect();
+                    let word = match op.head.kind {
+                        OpKind::Insert => "insert",
+                        OpKind::Update => "update",
+                        OpKind::Delete => "delete",
+                    };
+                    each(Ok(&HistoryOp { table: def.def.name.clone(), op: word, key }))?;
+                }
+                blocks.resume(ops.rest());
+            }
+        }
+        if entry.ops > 0 || wanted.is_none() {
+            each(Err(&entry))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! What concurrent writes left open, and how it is closed.
+//!
+//! May import `store` to `track`.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `history` | the log, for people |
+//! | `list` | open conflicts with every version |
+//! | `resolve` | a conflict closed |
+
+pub(crate) mod history;
+pub(crate) mod list;
+pub(crate) mod resolve;

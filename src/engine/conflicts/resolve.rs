@@ -1,0 +1,462 @@
+//! Closing a conflict: a write like any other, whose context covers all versions that it settles.
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::{FrameFlags, OpKind};
+use rusqlite::{OptionalExtension, params_from_iter};
+
+use crate::engine::capture::groups::SealOptions;
+use crate::engine::capture::watch::note;
+use crate::engine::capture::{declare, redeclare, seal};
+use crate::engine::conflicts::list::{self, ConflictKind, Open};
+use crate::engine::error::{Error, Result};
+use crate::engine::merge::heads::Head;
+use crate::engine::merge::{compose, deferred, versions};
+use crate::engine::show::{limbo, triggers, write};
+use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
+use crate::engine::table::catalog;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// How a conflict is closed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resolution {
+    /// The version of this device is the row. Of two rows that claim one value, the other is deleted.
+    Take(DeviceId),
+    /// The row, with these columns changed.
+    Set(Vec<(String, OwnedValue)>),
+    /// The row is deleted.
+    Delete,
+    /// The shown version stays; each other one becomes a row of its own under a new key.
+    KeepBoth,
+}
+
+/// Closes the conflict with this id, of which a beginning that is its alone will do.
+pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> Result<()> {
+    let mut open = list::open_list(replica)?;
+    let n = open.len();
+    open.retain(|o| o.conflict.id.starts_with(id) && id.len() >= 4);
+    let [conflict] = &open[..] else {
+        return Err(Error::NoSuchConflict { id: id.into(), open: n });
+    };
+    let table = catalog::table(replica, conflict.tid)?;
+    if let ConflictKind::Schema(column) = &conflict.conflict.kind {
+        close_schema(replica, &table, conflict, column, resolution)?;
+        seal::seal_here(replica, SealOptions::default())?;
+        return Ok(());
+    }
+    close(replica, &table, conflict, resolution).map_err(|error| match error {
+        Error::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+            Error::CannotResolve { reason: format!("{e}; choose other values with --set") }
+        }
+        error => error,
+    })?;
+    seal::seal_here(replica, SealOptions { flags: FrameFlags::RESOLUTION, ..SealOptions::default() })?;
+    Ok(())
+}
+
+fn close(
+    replica: &Replica,
+    table: &std::sync::Arc<Table>,
+    open: &Open,
+    resolution: &Resolution,
+) -> Result<()> {
+    let cannot = |reason: &str| Err(Error::CannotResolve { reason: reason.into() });
+    match (&open.conflict.kind, resolution) {
+        (_, Resolution::Delete) => delete_resolved(replica, table, &open.key),
+        (ConflictKind::ForeignKey(..), Resolution::Set(values)) => set(replica, table, open, values),
+        (ConflictKind::ForeignKey(_, parent), _) => cannot(&format!(
+            "the row refers to a row of `{parent}` that is not there: insert that row, or --set the column, or --delete this row"
+        )),
+        (ConflictKind::Unique(_), Resolution::Take(device)) => take_claim(replica, table, open, *device),
+        (ConflictKind::Unique(_) | ConflictKind::Check(_), Resolution::KeepBoth) => cannot(
+            "both rows can be kept only with different values: use --set COLUMN=VALUE for the row that is kept out",
+        ),
+        (ConflictKind::Check(_), Resolution::Take(_)) => {
+            cannot("the row breaks a constraint of the table here: use --set COLUMN=VALUE, or --delete")
+        }
+        (_, Resolution::Set(values)) => set(replica, table, open, values),
+        (_, Resolution::Take(device)) => {
+            // By cell, several writes of a device may each speak for a part.
+            let mut heads: Vec<_> = open.heads.iter().filter(|h| h.author == *device).collect();
+            heads.sort_by_key(|h| h.seq);
+            if heads.is_empty() {
+                return Err(Error::CannotResolve {
+                    reason: format!("no version is of that device; take one of: {}", authors(open)),
+                });
+            }
+            take_versions(replica, table, open, &heads)
+        }
+        (_, Resolution::KeepBoth) => keep_both(replica, table, open),
+    }
+}
+
+/// Of several types that devices gave a column, one holds.
+fn close_schema(
+    replica: &Replica,
+    table: &Table,
+    open: &Open,
+    column: &str,
+    resolution: &Resolution,
+) -> Result<()> {
+    let Resolution::Take(device) = resolution else {
+        return Err(Error::CannotResolve {
+            reason: format!(
+                "`{column}` of table `{}` was declared differently: --take DEVICE makes it as that one declared it, everywhere",
+                table.def.name
+            ),
+        });
+    };
+    let declared = declare::declared_columns(replica, table.tid, column)?;
+    match declared.iter().find(|(declared, _)| declared.author == *device) {
+        Some((_, column)) => redeclare::decide_column(replica, table.tid, column),
+        None => Err(Error::CannotResolve {
+            reason: format!("no version is of that device; take one of: {}", authors(open)),
+        }),
+    }
+}
+
+/// Of two rows that claim one value, one is kept.
+fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, device: DeviceId) -> Result<()> {
+    let [parked, holder] = &open.conflict.versions[..] else {
+        return Err(Error::damaged("a unique conflict without two rows"));
+    };
+    if [parked.device, holder.device] == [Some(device); 2] {
+        return Err(Error::CannotResolve {
+            reason: "both rows are of that device: use --set COLUMN=VALUE for the row that is kept out, or --delete it".into(),
+        });
+    }
+    if parked.device == Some(device) {
+        if let Some(holder) = &open.holder {
+            delete_resolved(replica, table, holder)?;
+            limbo::move_from_limbo(replica, table, &open.key, false)?;
+        }
+        return note_resolved(replica, table, &open.key);
+    }
+    if holder.device != Some(device) {
+        return Err(Error::CannotResolve {
+            reason: format!("no version is of that device; take one of: {}", authors(open)),
+        });
+    }
+    delete_resolved(replica, table, &open.key)
+}
+
+pub(crate) fn set(
+    replica: &Replica,
+    table: &std::sync::Arc<Table>,
+    open: &Open,
+    values: &[(String, OwnedValue)],
+) -> Result<()> {
+    let mut columns = Vec::new();
+    for (name, value) in values {
+        let at = table.def.column(name).ok_or_else(|| Error::CannotResolve {
+            reason: format!(
+                "`{}` has no column `{name}`; it has: {}",
+                table.def.name,
+                table.def.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+        })?;
+        if table.def.columns[at].key > 0 {
+            return Err(Error::CannotResolve {
+                reason: format!(
+                    "`{name}` is part of the key: another key is another row; --keep-both makes one"
+                ),
+            });
+        }
+        if table.waiting.contains(at) {
+            return Err(Error::CannotResolve {
+                reason: format!(
+                    "`{name}` waits, since devices declared it differently: close that conflict first"
+                ),
+            });
+        }
+        if table.counters.contains(&at) {
+            note_set_counter(replica, table, open, at, value)?;
+        }
+        columns.push((at, value));
+    }
+    write_columns(replica, table, open, &columns)?;
+    note_resolved(replica, table, &open.key)
+}
+
+/// Where a row is: in its table, or in limbo.
+fn place_of(replica: &Replica, table: &Table, key: &[u8]) -> Result<String> {
+    Ok(if deferred::is_parked(replica, table.tid, key)? { table.limbo() } else { table.sql_name.clone() })
+}
+
+/// A counter that is set travels as what that adds.
+fn note_set_counter(
+    replica: &Replica,
+    table: &Table,
+    open: &Open,
+    at: usize,
+    value: &OwnedValue,
+) -> Result<()> {
+    let name = &table.def.columns[at].name;
+    let OwnedValue::Int(to) = value else {
+        return Err(Error::CannotResolve { reason: format!("`{name}` is a counter: it takes an integer") });
+    };
+    let key = value::read_key(&open.key)?;
+    let c = value::quote(name);
+    let sql = format!(
+        "SELECT CASE typeof({c}) WHEN 'integer' THEN {c} ELSE 0 END FROM {} WHERE {}",
+        place_of(replica, table, &open.key)?,
+        table.key_match_from(0)
+    );
+    let binds = || key.iter().map(|v| Bind(v.borrow()));
+    let old: Option<i64> = value::maybe(&replica.db, &sql, params_from_iter(binds()))?;
+    let added = OwnedValue::Int(to.wrapping_sub(old.unwrap_or(0)));
+    let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
+    replica.db.execute(
+        &format!(
+            "INSERT INTO {} ({}, c{at}) VALUES ({}, {}, ?{})",
+            table.dirty(),
+            table.note_columns(),
+            marks.join(", "),
+            note::RESOLVED,
+            key.len() + 1
+        ),
+        params_from_iter(binds().chain(std::iter::once(Bind(added.borrow())))),
+    )?;
+    Ok(())
+}
+
+/// Deletes a row where it is; where deletes carry it, what it was goes along.
+fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    if table.needs_image() {
+        let images: Vec<String> = (0..table.def.columns.len()).map(|at| format!("i{at}")).collect();
+        let values = value::read_key(key)?;
+        replica.db.execute(
+            &format!(
+                "INSERT INTO {} ({}, {}) SELECT {}, {}, {} FROM {} WHERE {}",
+                table.dirty(),
+                table.note_columns(),
+                images.join(", "),
+                table.def.key_list(""),
+                note::DELETE,
+                table.column_list(),
+                place_of(replica, table, key)?,
+                table.key_match_from(0)
+            ),
+            params_from_iter(values.iter().map(|v| Bind(v.borrow()))),
+        )?;
+    }
+    write::delete_row(replica, table, key)?;
+    note_resolved(replica, table, key)
+}
+
+/// Changes columns of the row where it is; one that is not in its table goes there changed,
+/// since unchanged it may not.
+fn write_columns(
+    replica: &Replica,
+    table: &Table,
+    open: &Open,
+    columns: &[(usize, &OwnedValue)],
+) -> Result<()> {
+    let key = value::read_key(&open.key)?;
+    let numbers: Vec<usize> = columns.iter().map(|(at, _)| *at).collect();
+    let params = columns.iter().map(|(_, v)| *v).chain(&key).map(|v| Bind(v.borrow()));
+    let sql = table.update_sql(&numbers);
+    let changed = triggers::firing(replica, table, || {
+        Ok(replica.db.execute(&sql, params_from_iter(params.clone()))?)
+    })?;
+    if changed > 0 {
+        return Ok(());
+    }
+    if deferred::is_parked(replica, table.tid, &open.key)? {
+        let changes: Vec<_> = columns.iter().map(|(at, v)| (*at, (*v).clone())).collect();
+        compose::make_limbo_row(replica, table, &open.key, &changes)?;
+        return limbo::move_from_limbo(replica, table, &open.key, false);
+    }
+    match open.heads.iter().find(|h| h.kind != OpKind::Delete) {
+        Some(head) => insert_version(replica, table, head, columns),
+        None => Err(Error::CannotResolve { reason: "all versions delete the row".into() }),
+    }
+}
+
+/// Makes the row what a device's versions say; of parts of a row, just those parts.
+fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head]) -> Result<()> {
+    if heads.iter().any(|h| h.kind == OpKind::Delete) {
+        return delete_resolved(replica, table, &open.key);
+    }
+    let mut columns: Vec<(usize, OwnedValue)> = Vec::new();
+    for head in heads {
+        for (at, value) in own_values(replica, table, head)? {
+            columns.retain(|(column, _)| *column != at);
+            columns.push((at, value));
+        }
+    }
+    let columns: Vec<_> = columns.iter().map(|(at, value)| (*at, value)).collect();
+    write_columns(replica, table, open, &columns)?;
+    note_resolved(replica, table, &open.key)
+}
+
+/// What a version itself says of a row: not its key, nor counters, nor what later ones wrote over.
+fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
+    let live = head.live(table.def.columns.len());
+    let mut values = versions::values(replica, table, head)?;
+    values.retain(|(at, _)| {
+        live.contains(*at)
+            && table.def.columns[*at].key == 0
+            && !table.counters.contains(at)
+            && !table.waiting.contains(*at)
+    });
+    Ok(values)
+}
+
+/// Inserts a version with some columns changed.
+fn insert_version(
+    replica: &Replica,
+    table: &Table,
+    head: &Head,
+    changes: &[(usize, &OwnedValue)],
+) -> Result<()> {
+    let mut row = versions::values(replica, table, head)?;
+    for (at, value) in changes {
+        row.retain(|(column, _)| column != at);
+        row.push((*at, (*value).clone()));
+    }
+    let names: Vec<String> = row.iter().map(|(at, _)| value::quote(&table.def.columns[*at].name)).collect();
+    let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
+    let sql = format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, names.join(", "), marks.join(", "));
+    triggers::firing(replica, table, || {
+        let values = row.iter().map(|(_, v)| Bind(v.borrow()));
+        Ok(replica.db.execute(&sql, params_from_iter(values))?)
+    })?;
+    Ok(())
+}
+
+/// The row stays as it is shown. Of each other version, the row as that one would have it
+/// becomes a row under a key of its own.
+fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
+    if deferred::is_parked(replica, table.tid, &open.key)? {
+        return Err(Error::CannotResolve {
+            reason: "the row is kept out by a constraint: resolve that conflict first, or --set COLUMN=VALUE"
+                .into(),
+        });
+    }
+    let key = value::read_key(&open.key)?;
+    let shown: Vec<OwnedValue> = replica
+        .db
+        .prepare_cached(&table.select_sql(&table.column_list()))?
+        .query_row(params_from_iter(key.iter().map(|v| Bind(v.borrow()))), |row| {
+            (0..table.def.columns.len())
+                .map(|at| Ok(OwnedValue::of(value::from_sql(row.get_ref(at)?))))
+                .collect()
+        })
+        .optional()?
+        .map_or_else(|| Ok(Vec::new()), |values: Vec<Result<OwnedValue>>| values.into_iter().collect())?;
+    if shown.is_empty() {
+        return Err(Error::CannotResolve { reason: "the row is not shown: --take one version".into() });
+    }
+    let mut known = vec![shown.clone()];
+    for at in versions::judge_versions(replica, table, &open.heads)?.order {
+        let head = &open.heads[at];
+        if head.kind == OpKind::Delete {
+            continue;
+        }
+        let mut row = shown.clone();
+        for (column, value) in own_values(replica, table, head)? {
+            row[column] = value;
+        }
+        if known.contains(&row) {
+            continue;
+        }
+        known.push(row.clone());
+        let (column, value) = new_key(replica, table, head)?;
+        row[column] = value;
+        let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
+        let sql =
+            format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, table.column_list(), marks.join(", "));
+        triggers::firing(replica, table, || {
+            let values = row.iter().map(|v| Bind(v.borrow()));
+            Ok(replica.db.execute(&sql, params_from_iter(values))?)
+        })?;
+        let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
+        note_key(replica, table, &key, note::INSERT)?;
+    }
+    if known.len() == 1 {
+        return Err(Error::CannotResolve {
+            reason: "the other version deletes the row: --take one of them, or --delete".into(),
+        });
+    }
+    note_resolved(replica, table, &open.key)
+}
+
+/// A key that no row has: the next number, or the text with the author's name after it.
+fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, OwnedValue)> {
+    let last = table.def.keys().last().ok_or_else(|| Error::damaged("a table without a key"))?;
+    let column = &table.def.columns[last];
+    let c = value::quote(&column.name);
+    if matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Numeric | Affinity::Real) {
+        let next: Option<i64> = replica.db.query_row(
+            &format!(
+                "SELECT CAST(coalesce(max({c}), 0) AS INTEGER) FROM (SELECT {c} FROM {} UNION ALL SELECT {c} FROM {})",
+                table.sql_name,
+                table.limbo()
+            ),
+            [],
+            |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
+        )?;
+        return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| Error::CannotResolve {
+            reason: "no key is left after the greatest; insert the row by hand".into(),
+        });
+    }
+    let version = list::version(replica, table, head, false)?;
+    let old = version
+        .values
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(&column.name))
+        .map(|(_, v)| v.clone());
+    for n in 1..1000 {
+        let suffix = if n == 1 { String::new() } else { format!("-{n}") };
+        let tail = format!("-{}{suffix}", version.name.as_deref().unwrap_or("other"));
+        let value = match &old {
+            Some(OwnedValue::Text(text)) => OwnedValue::Text([text, tail.as_bytes()].concat()),
+            Some(OwnedValue::Blob(blob)) => OwnedValue::Blob([blob, tail.as_bytes()].concat()),
+            _ => {
+                return Err(Error::CannotResolve {
+                    reason: format!(
+                        "no new key can be made for `{}`: --take one version and insert the other by hand",
+                        column.name
+                    ),
+                });
+            }
+        };
+        let taken: Option<i64> = value::maybe(
+            &replica.db,
+            &format!(
+                "SELECT 1 FROM {} WHERE {c} = ?1 UNION ALL SELECT 1 FROM {} WHERE {c} = ?1 LIMIT 1",
+                table.sql_name,
+                table.limbo()
+            ),
+            [Bind(value.borrow())],
+        )?;
+        if taken.is_none() {
+            return Ok((last, value));
+        }
+    }
+    Err(Error::CannotResolve { reason: "no free key was found; insert the row by hand".into() })
+}
+
+fn note_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    note_key(replica, table, &value::read_key(key)?, note::RESOLVED)
+}
+
+pub(crate) fn note_key(replica: &Replica, table: &Table, key: &[OwnedValue], what: i64) -> Result<()> {
+    let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
+    replica.db.execute(
+        &format!(
+            "INSERT INTO {} ({}) VALUES ({}, {what})",
+            table.dirty(),
+            table.note_columns(),
+            marks.join(", ")
+        ),
+        params_from_iter(key.iter().map(|v| Bind(v.borrow()))),
+    )?;
+    Ok(())
+}
+
+fn authors(open: &Open) -> String {
+    let known = open.conflict.versions.iter().filter(|v| v.device.is_some());
+    known.map(|v| v.author()).collect::<Vec<_>>().join(", ")
+}

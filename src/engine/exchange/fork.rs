@@ -1,0 +1,420 @@
+//! A second history goes on under a new identity, with all that it wrote.
+//!
+//! What this device wrote after the two histories parted is told anew: the same groups, with the same stamps
+//! and in the same order, signed by a new key. Their contexts say the same as before, and that the new
+//! device had seen the old one up to where both were one. So nothing that concurs becomes causal, nor
+//! the other way round, and what the first history has from there on comes in as from any other device.
+//!
+//! The new certificate is vouched for by the old key, as one of a fleet is by the fleet's: whoever trusts
+//! the old identity trusts the new one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ed25519_compact::SecretKey;
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart};
+
+use crate::engine::capture::{adopt, groups};
+use crate::engine::error::{Error, Result};
+use crate::engine::exchange::twin;
+use crate::engine::fleet::positions::{self, StreamPosition};
+use crate::engine::fleet::{devices, membership, peers};
+use crate::engine::log::frames;
+use crate::engine::merge::deferred;
+use crate::engine::merge::heads::{Cause, Seen};
+use crate::engine::show::{settle, transaction};
+use crate::engine::store::{keys, meta, value};
+use crate::engine::table::catalog;
+use crate::engine::table::known::State;
+use crate::engine::table::replica::Replica;
+
+/// A group of ours that is told anew.
+struct Old {
+    first: u64,
+    last: u64,
+    lamport: u64,
+    wall: i64,
+}
+
+/// What is told anew, and by whom.
+struct Move<'a> {
+    old: (i64, DeviceId),
+    new: (i64, DeviceId),
+    key: &'a SecretKey,
+    /// Up to here the frames of each stream stay the old device's.
+    common: [u64; 2],
+    /// By how much a frame's number in each stream gets less.
+    shift: [u64; 2],
+}
+
+impl Move<'_> {
+    fn seq(&self, stream: Stream, old: u64) -> u64 {
+        old - self.shift[usize::from(stream.number())]
+    }
+
+    /// What a context says of our shared stream, which is the old device's and the new one's now.
+    fn context(&self, id: DeviceId, seq: u64) -> (DeviceId, u64) {
+        if id == self.old.1 && seq > self.common[0] {
+            (self.new.1, self.seq(Stream::Shared, seq))
+        } else {
+            (id, seq)
+        }
+    }
+}
+
+/// Whether what is written here would be a second history, and something is.
+pub(crate) fn must_fork(replica: &Replica) -> Result<bool> {
+    if !peers::is_set_back(replica)? {
+        return Ok(false);
+    }
+    for table in catalog::tables(replica) {
+        if table.state == State::Tracked && (!table.announced || groups::unsealed(replica, &table, 1)? > 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Goes on as another device from the last frames of each stream that are certainly the old one's too.
+///
+/// # Errors
+/// [`Error::KeyMissing`], [`Error::Io`]; [`Error::Forked`] if others built on what parts from the first
+/// history.
+pub(crate) fn go_on_anew(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
+    if replica.poisoned {
+        return Err(Error::Poisoned);
+    }
+    let before = (replica.key.clone(), replica.me, replica.identity.clone());
+    replica.db.execute_batch("BEGIN IMMEDIATE")?;
+    let result = go_on_anew_here(replica, common);
+    let result = transaction::end_transaction(replica, result);
+    if result.is_err() {
+        (replica.key, replica.me, replica.identity) = before;
+        return result;
+    }
+    keys::adopt_new_key(&keys::device_key_path(&replica.path))
+}
+
+fn go_on_anew_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
+    catalog::load_catalog(replica)?;
+    deferred::begin_settling(replica)?;
+    let common = whole_seals(replica, common)?;
+    let built: Option<i64> = value::maybe(
+        &replica.db,
+        "SELECT dev FROM _pm_context WHERE other = ?1 AND dev <> ?1 AND seq > ?2",
+        (replica.me, common[0]),
+    )?;
+    if let Some(other) = built {
+        return Err(Error::Forked {
+            device: devices::device_label(replica, replica.me)?,
+            other: devices::device_label(replica, other)?,
+        });
+    }
+    let old = (replica.me, replica.identity.id);
+    let was = devices::device_label(replica, replica.me)?;
+    let key = become_another(replica)?;
+    let contexts_at = told_until(replica, old.0, common)?;
+    let mut shift = [0; 2];
+    for stream in Stream::ALL {
+        let at = usize::from(stream.number());
+        // One group more comes first, which tells the context.
+        shift[at] = common[at].saturating_sub(1);
+    }
+    let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift };
+    replica.db.execute_batch(
+        "CREATE INDEX IF NOT EXISTS _pm_head_place ON _pm_head (dev, seq);
+         CREATE INDEX IF NOT EXISTS _pm_count_place ON _pm_count (dev, seq)",
+    )?;
+    let mut moved = 0;
+    for stream in Stream::ALL {
+        moved += move_stream(replica, &of, stream, &contexts_at[usize::from(stream.number())])?;
+    }
+    replica.db.execute_batch("DROP INDEX _pm_head_place; DROP INDEX _pm_count_place")?;
+    for stream in Stream::ALL {
+        let at = usize::from(stream.number());
+        set_contexts(replica, old.0, stream, &contexts_at[at])?;
+        replica.db.execute(
+            "UPDATE _pm_ack SET seq = min(seq, ?3) WHERE dev = ?1 AND stream = ?2",
+            (old.0, stream.number(), common[at]),
+        )?;
+    }
+    peers::forget_mirror(replica)?;
+    replica.key = Some(key);
+    let what = format!(
+        "this database was a second history of {was}: a copy, or set back to a backup. It goes on as {} with all that \
+         it wrote (frames told anew: {moved}). Should no board go on as {was}, retire it: packmule retire DB {}",
+        devices::label(replica.identity.id, Some(&replica.identity.name)),
+        old.1
+    );
+    meta::notice(&replica.db, &what, replica.now())?;
+    settle::settle(replica, &Cause { dev: replica.me, first: common[0] + 1, seen: &Seen::All })?;
+    adopt::remember_schema(replica)
+}
+
+/// Makes places in both streams fit: a seal that spans both is told anew whole, and what is told anew
+/// was seen by nothing that is not.
+fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
+    for stream in Stream::ALL {
+        let at = usize::from(stream.number());
+        common[at] = common[at].min(positions::position(replica, replica.me, stream)?.seq);
+    }
+    loop {
+        let before = common;
+        for stream in Stream::ALL {
+            let at = usize::from(stream.number());
+            // In the middle of a group is before it.
+            let inside: Option<u64> = value::maybe(
+                &replica.db,
+                "SELECT first FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first <= ?3 AND last > ?3 AND applied",
+                (replica.me, stream.number(), common[at]),
+            )?;
+            common[at] = inside.map_or(common[at], |first| first - 1);
+            let pair: Option<u64> = replica.db.query_row(
+                "SELECT min(pair) FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last > ?3 AND pair > 0 AND applied",
+                (replica.me, stream.number(), common[at]),
+                |row| row.get(0),
+            )?;
+            common[1 - at] = pair.map_or(common[1 - at], |pair| common[1 - at].min(pair - 1));
+        }
+        let groups = groups_after(replica, replica.me, Stream::Own, 0)?;
+        for group in groups.iter().filter(|g| g.first <= common[1]) {
+            let body = frames::frame_here(replica, replica.me, Stream::Own, group.first)?;
+            let saw =
+                frames::parse(&body)?.context().any(|(id, n)| id == replica.identity.id && n > common[0]);
+            if saw {
+                common[1] = group.first - 1;
+                break;
+            }
+        }
+        if common == before {
+            return Ok(common);
+        }
+    }
+}
+
+fn groups_after(replica: &Replica, dev: i64, stream: Stream, after: u64) -> Result<Vec<Old>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT first, last, lamport, wall FROM _pm_group
+         WHERE dev = ?1 AND stream = ?2 AND first > ?3 AND applied ORDER BY last",
+    )?;
+    let rows = statement.query_map((dev, stream.number(), after), |row| {
+        Ok(Old { first: row.get(0)?, last: row.get(1)?, lamport: row.get(2)?, wall: row.get(3)? })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What the groups of each stream up to a place had told of what was seen.
+fn told_until(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMap<i64, u64>; 2]> {
+    let mut told = [BTreeMap::new(), BTreeMap::new()];
+    for stream in Stream::ALL {
+        let at = usize::from(stream.number());
+        let mut later: BTreeSet<i64> = BTreeSet::new();
+        for group in groups_after(replica, dev, stream, 0)? {
+            let body = frames::frame_here(replica, dev, stream, group.first)?;
+            for (id, seq) in frames::parse(&body)?.context() {
+                let other = devices::device_number_or_new(replica, id)?;
+                if group.first <= common[at] {
+                    told[at].insert(other, seq);
+                } else {
+                    later.insert(other);
+                }
+            }
+        }
+        for (other, seq) in positions::context_of(replica, dev, stream)? {
+            // What was told in what is folded away everybody has: that nobody writes beside what is
+            // folded away is all that counts.
+            let seen = if later.contains(&other) {
+                membership::floor(replica, other, Stream::Shared)?.min(seq)
+            } else {
+                seq
+            };
+            if seen > told[at].get(&other).copied().unwrap_or(0) {
+                told[at].insert(other, seen);
+            }
+        }
+    }
+    Ok(told)
+}
+
+fn set_contexts(replica: &Replica, dev: i64, stream: Stream, contexts: &BTreeMap<i64, u64>) -> Result<()> {
+    replica.db.execute("DELETE FROM _pm_context WHERE dev = ?1 AND stream = ?2", (dev, stream.number()))?;
+    for (other, seq) in contexts {
+        positions::set_context(replica, dev, stream, *other, *seq)?;
+    }
+    Ok(())
+}
+
+/// Takes another identity; the old one is a device like others from then on.
+fn become_another(replica: &mut Replica) -> Result<SecretKey> {
+    let mut name = replica.identity.name.clone();
+    while name.len() > 59 {
+        name.pop();
+    }
+    let name = |id: DeviceId| format!("{name}-{:04x}", id.short() >> 16);
+    let voucher = replica.signing_key()?.clone();
+    devices::take_identity(replica, name, Some(&voucher), None)
+}
+
+/// Tells what a stream has after the common part anew; returns how many frames.
+fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeMap<i64, u64>) -> Result<u64> {
+    let at = usize::from(stream.number());
+    let common = of.common[at];
+    let ours = positions::position(replica, of.old.0, stream)?.seq;
+    let chain = if common == 0 {
+        None
+    } else {
+        let chain = twin::chain_at(replica, of.old.0, stream, common)?;
+        Some(chain.ok_or_else(|| Error::damaged("a chain that nothing in the log tells"))?)
+    };
+    let groups = groups_after(replica, of.old.0, stream, common)?;
+    match chain {
+        Some(chain) => {
+            positions::set_position(replica, of.old.0, stream, StreamPosition { seq: common, chain })?
+        }
+        None => {
+            let place = (of.old.0, stream.number());
+            replica.db.execute("DELETE FROM _pm_stream WHERE dev = ?1 AND stream = ?2", place)?;
+        }
+    }
+    let Some(first) = groups.first() else { return Ok(0) };
+    let contexts = positions::context_of(replica, of.old.0, stream)?;
+    let mut position = StreamPosition { seq: 0, chain: Chain::start(&of.key.public_key(), stream) };
+    let mut buf = vec![0; FRAME_MAX];
+    if common > 0 {
+        tell_start(replica, of, stream, first, before, &mut buf, &mut position)?;
+    }
+    for group in &groups {
+        move_group(replica, of, stream, group, &mut buf, &mut position)?;
+    }
+    positions::set_position(replica, of.new.0, stream, position)?;
+    for (other, seq) in contexts.into_iter().chain(before.iter().map(|(other, seq)| (*other, *seq))) {
+        let (id, seq) = of.context(devices::device_id(replica, other)?, seq);
+        positions::set_context(replica, of.new.0, stream, devices::device_number_or_new(replica, id)?, seq)?;
+    }
+    if stream == Stream::Shared && common > 0 {
+        positions::set_context(replica, of.new.0, stream, of.old.0, common)?;
+    }
+    Ok(ours - common)
+}
+
+/// The first group of the new device: it has seen what the old one had.
+fn tell_start(
+    replica: &Replica,
+    of: &Move<'_>,
+    stream: Stream,
+    next: &Old,
+    before: &BTreeMap<i64, u64>,
+    buf: &mut [u8],
+    position: &mut StreamPosition,
+) -> Result<()> {
+    let mut context = BTreeMap::new();
+    for (other, seq) in before {
+        context.insert(devices::device_id(replica, *other)?, *seq);
+    }
+    // Nothing is written in it, so it may have seen what the next one has: that it had not would keep
+    // it out where all of that is folded away.
+    let body = frames::frame_here(replica, of.old.0, stream, next.first)?;
+    for (id, seq) in frames::parse(&body)?.context().map(|(id, seq)| of.context(id, seq)) {
+        if id != of.new.1 {
+            context.entry(id).and_modify(|known| *known = seq.max(*known)).or_insert(seq);
+        }
+    }
+    if stream == Stream::Shared {
+        context.insert(of.old.1, of.common[0]);
+    }
+    let context: Vec<_> = context.into_iter().collect();
+    let start = GroupStart { lamport: next.lamport, wall: next.wall, pair: 0, context: &context };
+    let too_many = |_| Error::damaged("more devices than a frame can name");
+    let mut writer =
+        FrameWriter::new(buf, FrameFlags::default(), position.seq + 1, Some(start)).map_err(too_many)?;
+    let frame = writer.finish();
+    let mut digest = GroupDigest::default();
+    digest.add(frame);
+    frames::put_frame(&replica.db, of.new.0, stream, position.seq + 1, frame)?;
+    let place = (position.seq + 1, position.seq + 1, 0);
+    sign_group(replica, of, stream, next, place, digest, position)
+}
+
+fn move_group(
+    replica: &Replica,
+    of: &Move<'_>,
+    stream: Stream,
+    group: &Old,
+    buf: &mut [u8],
+    position: &mut StreamPosition,
+) -> Result<()> {
+    let other = stream.other();
+    let mut digest = GroupDigest::default();
+    let mut pair = 0;
+    for seq in group.first..=group.last {
+        let body = frames::frame_here(replica, of.old.0, stream, seq)?;
+        let frame = frames::parse(&body)?;
+        let to = of.seq(stream, seq);
+        let mut context: Vec<_> = frame.context().map(|(id, seq)| of.context(id, seq)).collect();
+        context.sort_unstable();
+        let start = frame.group.map(|head| {
+            pair = if head.pair == 0 { 0 } else { of.seq(other, head.pair) };
+            GroupStart { lamport: head.lamport, wall: head.wall, pair, context: &context }
+        });
+        let too_long = |_| Error::damaged("a frame whose head became longer");
+        let (len, less) = frame.moved(buf, to, start).map_err(too_long)?;
+        digest.add(&buf[..len]);
+        frames::put_frame(&replica.db, of.new.0, stream, to, &buf[..len])?;
+        if stream == Stream::Shared {
+            move_versions(replica, of, seq, to, less)?;
+        }
+    }
+    let place = (of.old.0, stream.number(), group.first, group.last);
+    replica
+        .db
+        .execute("DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq BETWEEN ?3 AND ?4", place)?;
+    replica.db.execute(
+        "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first >= ?3 AND last <= ?4",
+        place,
+    )?;
+    let place = (of.seq(stream, group.first), of.seq(stream, group.last), pair);
+    sign_group(replica, of, stream, group, place, digest, position)
+}
+
+/// Signs a group of the new device whose frames are in the log.
+fn sign_group(
+    replica: &Replica,
+    of: &Move<'_>,
+    stream: Stream,
+    like: &Old,
+    (first, last, pair): (u64, u64, u64),
+    digest: GroupDigest,
+    position: &mut StreamPosition,
+) -> Result<()> {
+    let chain = position.chain.after(&digest.finish());
+    let checkpoint = Checkpoint::sign(of.key, of.new.1, stream, first, last, position.chain, &chain);
+    frames::put_own_group(&replica.db, of.new.0, &checkpoint, (like.lamport, like.wall, pair), &chain)?;
+    *position = StreamPosition { seq: last, chain };
+    Ok(())
+}
+
+/// The versions of a frame that has moved, and what it declared.
+fn move_versions(replica: &Replica, of: &Move<'_>, seq: u64, to: u64, less: u32) -> Result<()> {
+    let keys = replica
+        .db
+        .prepare_cached("SELECT tid, key FROM _pm_head WHERE dev = ?1 AND seq = ?2")?
+        .query_map((of.old.0, seq), |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
+    for (tid, key) in &keys {
+        deferred::put_off(replica, *tid, key)?;
+    }
+    replica
+        .db
+        .prepare_cached(
+            "UPDATE _pm_head SET dev = ?3, seq = ?4, place = place - ?5 WHERE dev = ?1 AND seq = ?2",
+        )?
+        .execute((of.old.0, seq, of.new.0, to, less))?;
+    for sql in [
+        "UPDATE _pm_count SET dev = ?3, seq = ?4 WHERE dev = ?1 AND seq = ?2",
+        "UPDATE _pm_declared SET dev = ?3, seq = ?4 WHERE dev = ?1 AND seq = ?2",
+        "UPDATE _pm_device SET retired_by = ?3, retired_seq = ?4 WHERE retired_by = ?1 AND retired_seq = ?2",
+    ] {
+        replica.db.prepare_cached(sql)?.execute((of.old.0, seq, of.new.0, to))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! What a bundle has, for people.
+
+use std::io::Read;
+
+use ed25519_compact::{PublicKey, Signature};
+use packmule_core::model::{DeviceId, Stream, WallMs};
+use packmule_core::wire::{Block, DefReader, Header, VectorEntry};
+
+use crate::engine::error::{BundleProblem, Error, Result};
+use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
+
+/// What a bundle says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct BundleInfo {
+    /// Who made it.
+    pub sender: Option<DeviceId>,
+    /// For whom, if for one device.
+    pub receiver: Option<DeviceId>,
+    /// When, by the sender's clock.
+    pub wall: WallMs,
+    /// What the sender had when it made it.
+    pub vector: Vec<VectorEntry>,
+    /// The header's signature is that of the sender's certificate in the bundle; `None` if it has none.
+    pub signed: Option<bool>,
+    /// The devices whose certificates are in it: id, name, base, vouched for by a fleet.
+    pub devices: Vec<(DeviceId, String, bool, bool)>,
+    /// The groups of frames.
+    pub groups: Vec<GroupInfo>,
+    /// Of a snapshot: rows of what its maker had.
+    pub state_rows: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+}
+
+/// A group of frames in a bundle.
+#[derive(Clone, Debug)]
+pub struct GroupInfo {
+    /// Who wrote it.
+    pub author: DeviceId,
+    /// In which of its streams.
+    pub stream: Stream,
+    /// The first frame.
+    pub first: u64,
+    /// The last frame.
+    pub last: u64,
+    /// The author's stamp.
+    pub lamport: u64,
+    /// When it was sealed, by the author's clock.
+    pub wall: WallMs,
+    /// Bytes of frames.
+    pub bytes: u64,
+    /// Tables that are defined in it.
+    pub tables: Vec<String>,
+    /// The signature is that of the certificate in the bundle; `None` if there is no certificate.
+    pub signed: Option<bool>,
+}
+
+/// What the maker signs begins with this.
+pub(crate) const SEAL_DOMAIN: &[u8] = b"packmule/1 snapshot";
+
+/// Shows what is in a bundle and checks all that can be checked without a database.
+///
+/// # Errors
+/// [`Error::Bundle`] if it is damaged, [`Error::Stream`] if it cannot be read.
+pub fn inspect(input: impl Read) -> Result<BundleInfo> {
+    let mut reader = BundleReader::new(input);
+    let mut info = BundleInfo::default();
+    let mut keys = std::collections::HashMap::new();
+    let mut open: Option<GroupInfo> = None;
+    let mut check = None;
+    loop {
+        let at = reader.offset();
+        match reader.next_item()? {
+            Item::Header(header) => {
+                let Header { sender, receiver, wall, .. } = header.header;
+                (info.sender, info.receiver, info.wall) = (Some(sender), receiver, wall);
+                // Of the receiver's own streams earlier places come before.
+                for entry in header.vector() {
+                    info.vector
+                        .retain(|e: &VectorEntry| (e.author, e.stream) != (entry.author, entry.stream));
+                    info.vector.push(entry);
+                }
+                check = Some(HeaderCheck::of(&header));
+            }
+            Item::Certificate(certificate, _) => {
+                let id = certificate.device();
+                keys.insert(id, certificate.public_key);
+                info.devices.push((
+                    id,
+                    certificate.name.into(),
+                    certificate.base,
+                    certificate.fleet.is_some(),
+                ));
+            }
+            Item::Frame(section, frame, bytes) => {
+                let group = open.get_or_insert_with(|| GroupInfo {
+                    author: section.author,
+                    stream: section.stream,
+                    first: frame.head.seq,
+                    last: frame.head.seq,
+                    lamport: frame.group.map_or(0, |g| g.lamport),
+                    wall: frame.group.map_or(0, |g| g.wall),
+                    bytes: 0,
+                    tables: Vec::new(),
+                    signed: None,
+                });
+                group.bytes += bytes.len() as u64;
+                // Definitions come before the rows; those after rows are not looked for.
+                let mut blocks = frame.blocks();
+                while let Some(Block::Def(body)) = blocks.next_block().map_err(|e| Error::bundle(at, e))? {
+                    let def = DefReader::new(body).map_err(|e| Error::bundle(at, e))?;
+                    group.tables.push(def.head.name.into());
+                }
+            }
+            Item::Checkpoint(checkpoint, _, end) => {
+                if let Some(mut group) = open.take() {
+                    group.last = checkpoint.last;
+                    group.signed =
+                        keys.get(&checkpoint.author).map(|key| checkpoint.verify(key, &end).is_ok());
+                    info.groups.push(group);
+                }
+            }
+            Item::State(_) => info.state_rows += 1,
+            Item::Part(_) => {}
+            Item::Seal(signature, digest) => {
+                let key = info.sender.and_then(|maker| keys.get(&maker));
+                let good = key.is_some_and(|key| is_sealed_by(key, &signature, &digest));
+                if !good {
+                    return Err(Error::bundle(at, BundleProblem::Signature("its maker".into())));
+                }
+                info.bytes = reader.offset();
+                return Ok(info);
+            }
+            Item::End => {
+                info.bytes = reader.offset();
+                info.signed = check.and_then(|check| Some(check.verify(keys.get(&check.sender)?)));
+                return Ok(info);
+            }
+        }
+    }
+}
+
+/// Whether a snapshot with this digest carries the signature of this key.
+pub(super) fn is_sealed_by(key: &[u8; 32], signature: &[u8; 64], digest: &[u8; 32]) -> bool {
+    PublicKey::new(*key).verify([SEAL_DOMAIN, digest].concat(), &Signature::new(*signature)).is_ok()
+}

@@ -1,0 +1,478 @@
+//! A snapshot's records, put into the database that starts from it.
+
+use std::io::Read;
+
+use packmule_core::model::{DeviceId, Value};
+use packmule_core::wire::{DefId, take};
+use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
+
+use crate::engine::capture::{adopt, declare, unite, watch};
+use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::exchange::snapshot::PART_BYTES;
+use crate::engine::fleet::devices::{self, level};
+use crate::engine::fleet::{membership, trust};
+use crate::engine::log::bundle::{BundleReader, Item};
+use crate::engine::log::frames;
+use crate::engine::merge::deferred;
+use crate::engine::show::{triggers, write};
+use crate::engine::store::meta;
+use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// Puts a snapshot's records into the database.
+pub(super) struct Loader<'e, 'r> {
+    pub engine: &'e Replica,
+    pub parts: i64,
+    /// The maker's definitions, by table: its columns have its numbers.
+    pub maker_defs: Vec<TableDef>,
+    pub report: &'r mut JoinReport,
+}
+
+impl Loader<'_, '_> {
+    pub(super) fn load(&mut self, mut reader: BundleReader<impl Read>) -> Result<()> {
+        let e = self.engine;
+        e.db.execute_batch("CREATE TEMP TABLE _pm_part (n INTEGER PRIMARY KEY, body BLOB)")?;
+        let mut first = None;
+        loop {
+            match reader.next_item()? {
+                Item::Header(_) => {}
+                Item::Certificate(certificate, bytes) => {
+                    // The maker vouches for those whose fleet is another, or none.
+                    let trust = match trust::judge(e, &certificate)? {
+                        Ok(trust) => trust,
+                        Err(Stranger { revoked: true, .. }) => continue,
+                        Err(_) => level::SINGLY,
+                    };
+                    trust::learn(e, &certificate, bytes, trust)?;
+                }
+                Item::State(body) => self.state(body)?,
+                Item::Part(body) => {
+                    self.parts += 1;
+                    e.db.prepare_cached("INSERT INTO temp._pm_part (n, body) VALUES (?1, ?2)")?
+                        .execute((self.parts, body))?;
+                }
+                Item::Frame(section, frame, body) => {
+                    first = frame.group.or(first);
+                    let dev = devices::device_number_or_new(e, section.author)?;
+                    e.db.prepare_cached(
+                        "INSERT INTO _pm_frame (dev, stream, seq, body) VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute((dev, section.stream.number(), frame.head.seq, body))?;
+                    self.report.frames += 1;
+                }
+                Item::Checkpoint(checkpoint, bytes, end) => {
+                    let Some(head) = first.take() else { continue };
+                    let dev = devices::device_number_or_new(e, checkpoint.author)?;
+                    let of_head = (head.lamport, head.wall, head.pair);
+                    frames::put_group(&e.db, dev, (&checkpoint, bytes), of_head, &end, true)?;
+                }
+                Item::End | Item::Seal(..) => break,
+            }
+        }
+        e.db.execute_batch("DROP TABLE temp._pm_part")?;
+        Ok(())
+    }
+
+    fn state(&mut self, mut body: &[u8]) -> Result<()> {
+        let e = self.engine;
+        let bad = |error| Error::bundle(0, BundleProblem::Decode(error));
+        let kind: &str = take(&mut body).map_err(bad)?;
+        let mut values: Vec<Value<'_>> = Vec::new();
+        while !body.is_empty() {
+            values.push(take(&mut body).map_err(bad)?);
+        }
+        let wrong = || Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"));
+        let int = |at: usize| match values.get(at) {
+            Some(Value::Int(i)) => Ok(*i),
+            _ => Err(wrong()),
+        };
+        let blob = |at: usize| match values.get(at) {
+            Some(Value::Blob(b)) => Ok(*b),
+            _ => Err(wrong()),
+        };
+        let text = |at: usize| match values.get(at) {
+            Some(Value::Text(t)) => std::str::from_utf8(t).map_err(|_| wrong()),
+            _ => Err(wrong()),
+        };
+        let device = |at: usize| -> Result<i64> {
+            devices::device_number_or_new(e, DeviceId(blob(at)?.try_into().map_err(|_| wrong())?))
+        };
+        let tid = |at: usize| -> Result<i64> {
+            catalog::table_named(e, text(at)?).map(|t| t.tid).ok_or_else(wrong)
+        };
+        let rest = |from: usize| values.get(from..).unwrap_or_default().iter().map(|v| Bind(*v));
+        match kind {
+            "lamport" => {
+                let ours = meta::get::<i64>(&e.db, "lamport")?.unwrap_or(0);
+                meta::set(&e.db, "lamport", ours.max(int(0)?))?;
+            }
+            "stream" => {
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_stream (dev, stream, seq, chain) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute((device(0)?, int(1)?, int(2)?, blob(3)?))?;
+            }
+            "context" => {
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_context (dev, stream, other, seq) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute((device(0)?, int(1)?, device(2)?, int(3)?))?;
+            }
+            "floor" => {
+                e.db.prepare_cached("INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)")?
+                    .execute((device(0)?, int(1)?, int(2)?))?;
+            }
+            "retired" => {
+                let said = match values.get(1) {
+                    Some(Value::Blob(_)) => Some((device(1)?, u64::try_from(int(2)?).map_err(|_| wrong())?)),
+                    _ => None,
+                };
+                let device = DeviceId(blob(0)?.try_into().map_err(|_| wrong())?);
+                membership::note_retired(e, device, said, int(3)? == 2)?;
+            }
+            "def" => {
+                let def = TableDef::decode(blob(0)?).map_err(bad)?;
+                catalog::keep_def(e, &def, DefId::of(blob(0)?), blob(0)?)?;
+            }
+            "table" => self.table(tid(0)?, blob(1)?, int(2)? == 1)?,
+            "row" | "limbo" => {
+                let table = catalog::table(e, tid(0)?)?;
+                self.row(&table, kind == "limbo", &values[1..])?;
+            }
+            "head" => {
+                let columns = match values.get(8) {
+                    Some(Value::Blob(mask)) => Some(self.columns_here(tid(0)?, &Columns::of_bytes(mask))?),
+                    _ => None,
+                };
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                )?
+                .execute((
+                    tid(0)?,
+                    blob(1)?,
+                    device(2)?,
+                    int(3)?,
+                    int(4)?,
+                    int(5)?,
+                    int(6)?,
+                    int(7)?,
+                    columns.as_ref().map(Columns::as_bytes),
+                ))?;
+            }
+            "declared" => {
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                )?
+                .execute((
+                    tid(0)?,
+                    int(1)?,
+                    text(2)?,
+                    device(3)?,
+                    int(4)?,
+                    int(5)?,
+                    blob(6)?,
+                    int(7)?,
+                    blob(8)?,
+                ))?;
+            }
+            "count" => {
+                let mut one = Columns::default();
+                one.insert(usize::try_from(int(2)?).ok().filter(|c| *c < 4096).ok_or_else(wrong)?);
+                let here = self.columns_here(tid(0)?, &one)?;
+                let table = catalog::table(e, tid(0)?)?;
+                let column = (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)?;
+                e.db.prepare_cached(
+                    "INSERT INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )?
+                .execute((tid(0)?, blob(1)?, column as i64, device(3)?, int(4)?, int(5)?, int(6)?))?;
+            }
+            "dangling" => {
+                e.db.prepare_cached("INSERT INTO _pm_dangling (tid, key, told) VALUES (?1, ?2, ?3)")?
+                    .execute((tid(0)?, blob(1)?, if values.len() > 2 { int(2)? } else { 0 }))?;
+            }
+            "conflict" | "image" | "parked" => {
+                let marks: Vec<String> = (2..=values.len()).map(|n| format!("?{n}")).collect();
+                let sql = format!("INSERT INTO _pm_{kind} VALUES (?1, {})", marks.join(", "));
+                let tid = tid(0)?;
+                let params = std::iter::once(Bind(Value::Int(tid))).chain(rest(1));
+                e.db.prepare_cached(&sql)?.execute(params_from_iter(params))?;
+            }
+            _ => return Err(wrong()),
+        }
+        Ok(())
+    }
+
+    /// Makes a table of the snapshot a table here.
+    fn table(&mut self, tid: i64, def_id: &[u8], shown: bool) -> Result<()> {
+        let e = self.engine;
+        let theirs = catalog::op_def(
+            e,
+            DefId(def_id.try_into().map_err(|_| {
+                Error::bundle(0, BundleProblem::Structure("a definition's id of another length"))
+            })?),
+        )?;
+        self.maker_defs.retain(|d| !d.name.eq_ignore_ascii_case(&theirs.def.name));
+        self.maker_defs.push(theirs.def.clone());
+        e.db.execute("UPDATE _pm_table SET def = ?2, announced = 1 WHERE tid = ?1", (tid, def_id))?;
+        catalog::reload_catalog(e)?;
+        if !shown {
+            return Ok(());
+        }
+        let there: Option<i64> = value::maybe(
+            &e.db,
+            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE",
+            [&theirs.def.name],
+        )?;
+        if there.is_none() {
+            e.db.execute_batch(&theirs.def.create_sql(false))?;
+        } else {
+            self.take_over(tid, &theirs.def)?;
+        }
+        e.db.execute("UPDATE _pm_table SET state = 1 WHERE tid = ?1", [tid])?;
+        catalog::reload_catalog(e)?;
+        let table = catalog::table(e, tid)?;
+        if there.is_some() {
+            empty(e, &table)?;
+            // Of a table that was here, SQLite's own indexes say what is unique.
+            let here = TableDef::read(&e.db, &theirs.def.name)?;
+            let names = |d: &TableDef, unique: &[u16]| -> Vec<String> {
+                unique.iter().map(|at| d.columns[usize::from(*at)].name.to_ascii_lowercase()).collect()
+            };
+            for unique in &table.def.uniques {
+                let wanted = names(&table.def, unique);
+                if !here.uniques.iter().any(|u| names(&here, u) == wanted) {
+                    unite::make_unique(e, &table, unique)?;
+                }
+            }
+            catalog::reload_catalog(e)?;
+        }
+        watch::install_capture(e, &*catalog::table(e, tid)?)
+    }
+
+    /// A table of this name is here: its rows are ours, to be told after the snapshot's.
+    fn take_over(&self, tid: i64, theirs: &TableDef) -> Result<()> {
+        let e = self.engine;
+        let ours = TableDef::read(&e.db, &theirs.name)?;
+        let keys =
+            |d: &TableDef| d.keys().map(|at| d.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
+        if keys(&ours) != keys(theirs) {
+            return Err(Error::cannot_track(
+                &theirs.name,
+                "the snapshot has a table of this name with another primary key",
+            ));
+        }
+        if let Some(different) = ours.different_column(theirs) {
+            let any = format!("SELECT EXISTS (SELECT 1 FROM main.{})", value::quote(&theirs.name));
+            if e.db.query_row(&any, [], |row| row.get(0))? {
+                return Err(Error::cannot_track(
+                    &theirs.name,
+                    format!(
+                        "{different}, in the snapshot; make them the same, or rename the table here, then join"
+                    ),
+                ));
+            }
+            // It was tracked: its rows are copied aside, and go into what it is in the snapshot.
+            for column in theirs.columns.iter().filter(|c| c.key == 0) {
+                if let Some(at) = ours.column(&column.name)
+                    && ours.columns[at].kind()? != column.kind()?
+                {
+                    declare::replace_column(e, &theirs.name, theirs, column)?;
+                }
+            }
+        }
+        let mut def = theirs.clone();
+        def.columns.extend(ours.columns.iter().filter(|c| theirs.column(&c.name).is_none()).cloned());
+        for column in theirs.columns.iter().filter(|c| ours.column(&c.name).is_none()) {
+            e.db.execute_batch(&format!(
+                "ALTER TABLE main.{} ADD COLUMN {}",
+                value::quote(&theirs.name),
+                def.column_sql(column)
+            ))?;
+        }
+        adopt::adopt_def(e, tid, &def)?;
+        catalog::reload_catalog(e)?;
+        let table = catalog::table(e, tid)?;
+        // Those of a table that was tracked are copied aside already, and it is empty.
+        let mut rows = e.db.prepare(&format!("SELECT {} FROM {}", def.key_list(""), table.sql_name))?;
+        let n = def.keys().count();
+        let mut found = rows.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = found.next()? {
+            let values = (0..n)
+                .map(|at| row.get_ref(at).map(value::from_sql))
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            all.push(table.key_of(values.into_iter())?);
+        }
+        drop(found);
+        for key in all {
+            copy_mine(e, &def, &table, &key)?;
+        }
+        Ok(())
+    }
+
+    /// The maker's columns, by their numbers here.
+    fn columns_here(&self, tid: i64, theirs: &Columns) -> Result<Columns> {
+        let table = catalog::table(self.engine, tid)?;
+        let maker = self.maker_defs.iter().find(|d| d.name.eq_ignore_ascii_case(&table.def.name));
+        let maker =
+            maker.ok_or_else(|| Error::bundle(0, BundleProblem::Structure("a row of an unknown table")))?;
+        let here = |(at, c): (usize, &ColumnDef)| table.def.column(&c.name).filter(|_| theirs.contains(at));
+        Ok(maker.columns.iter().enumerate().filter_map(here).collect())
+    }
+
+    /// A part of a large value.
+    fn part(&self, n: i64) -> Result<Vec<u8>> {
+        value::maybe(&self.engine.db, "SELECT body FROM temp._pm_part WHERE n = ?1", [n])?.ok_or_else(|| {
+            Error::bundle(0, BundleProblem::Structure("a large value of a snapshot is not whole"))
+        })
+    }
+
+    /// Writes a row; large values come from the parts before it.
+    fn row(&mut self, table: &Table, limbo: bool, values: &[Value<'_>]) -> Result<()> {
+        let e = self.engine;
+        let wrong = || Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"));
+        let maker = self
+            .maker_defs
+            .iter()
+            .find(|d| d.name.eq_ignore_ascii_case(&table.def.name))
+            .ok_or_else(wrong)?;
+        if values.len() != maker.columns.len() {
+            return Err(wrong());
+        }
+        let columns: Option<Vec<usize>> = maker.columns.iter().map(|c| table.def.column(&c.name)).collect();
+        let columns = columns.ok_or_else(wrong)?;
+        let names: Vec<String> =
+            columns.iter().map(|at| value::quote(&table.def.columns[*at].name)).collect();
+        let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
+        let name = if limbo { table.limbo() } else { table.sql_name.clone() };
+        // A large BLOB is written into its place part by part; text and what is indexed or read by a
+        // trigger SQLite must have whole.
+        let local = !limbo && triggers::has_local_triggers(e, table)?;
+        let mut part: i64 =
+            value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let (mut whole, mut streamed) = (Vec::with_capacity(values.len()), Vec::new());
+        for (value, column) in values.iter().zip(&columns) {
+            let Value::Big(big) = value else {
+                whole.push(Some(OwnedValue::of(*value)?));
+                continue;
+            };
+            let first = part;
+            part += i64::try_from(big.len.div_ceil(PART_BYTES as u64)).map_err(|_| wrong())?;
+            let needed = big.text
+                || (table.def.without_rowid && !limbo)
+                || (local && triggers::triggers_read(e, table, *column))
+                || (!limbo && write::is_indexed(e, table, *column)?);
+            if !needed && i32::try_from(big.len).is_ok() {
+                streamed.push((*column, first..part, big));
+                whole.push(None);
+                continue;
+            }
+            let mut bytes: Vec<u8> = Vec::new();
+            for n in first..part {
+                bytes.extend(self.part(n)?);
+            }
+            if bytes.len() as u64 != big.len {
+                return Err(wrong());
+            }
+            whole.push(Some(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) }));
+        }
+        let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));
+        let write = || {
+            let values = whole
+                .iter()
+                .zip(values)
+                .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)));
+            Ok(e.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
+        };
+        let written = if limbo { write() } else { triggers::firing(e, table, write) };
+        match written {
+            Err(Error::Sqlite(error))
+                if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) =>
+            {
+                return Err(Error::Row {
+                    table: table.def.name.clone(),
+                    reason: format!(
+                        "a row of the snapshot breaks a constraint that this database alone has ({error}): take it away, \
+                         join, and make it again"
+                    ),
+                });
+            }
+            written => written?,
+        };
+        let rowid = if streamed.is_empty() { 0 } else { e.db.last_insert_rowid() };
+        let place = if limbo { table.limbo() } else { table.def.name.clone() };
+        for (column, parts, big) in streamed {
+            let name = table.def.columns[column].name.as_str();
+            let mut blob = e.db.blob_open(MAIN_DB, place.as_str(), name, rowid, false)?;
+            let mut at = 0;
+            for n in parts {
+                let bytes = self.part(n)?;
+                blob.write_at(&bytes, at)?;
+                at += bytes.len();
+            }
+            if at as u64 != big.len {
+                return Err(wrong());
+            }
+        }
+        if part > 0 {
+            e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([part])?;
+        }
+        self.report.rows += u64::from(!limbo);
+        Ok(())
+    }
+}
+
+/// What a start from a snapshot did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JoinReport {
+    /// Who made the snapshot.
+    pub maker: Option<DeviceId>,
+    /// Its name.
+    pub maker_name: String,
+    /// Rows taken in.
+    pub rows: u64,
+    /// Frames in flight taken in.
+    pub frames: u64,
+    /// Rows that this database had and nobody had heard of: told anew.
+    pub kept: u64,
+    /// The device has a new identity.
+    pub new_identity: bool,
+}
+
+pub(crate) fn copy_mine(replica: &Replica, def: &TableDef, table: &Table, key: &[u8]) -> Result<()> {
+    let copy = mine_table(&def.name);
+    replica.db.execute_batch(&format!(
+        "CREATE TEMP TABLE IF NOT EXISTS {copy} AS SELECT * FROM {} WHERE 0",
+        table.sql_name
+    ))?;
+    let keys = value::read_key(key)?;
+    let present = replica
+        .db
+        .prepare_cached(&format!("INSERT INTO {copy} {}", table.select_sql("*")))?
+        .execute(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
+    // One that a constraint keeps out is not in its table, and not deleted either.
+    if present == 0 && deferred::is_parked(replica, table.tid, key)? {
+        return Ok(());
+    }
+    replica
+        .db
+        .prepare_cached("INSERT OR IGNORE INTO temp._pm_mine (name, key, present) VALUES (?1, ?2, ?3)")?
+        .execute((def.name.to_ascii_lowercase(), key, present > 0))?;
+    Ok(())
+}
+
+/// Deletes all rows of a synced table.
+pub(crate) fn empty(replica: &Replica, table: &Table) -> Result<()> {
+    let sql = format!("DELETE FROM {}", table.sql_name);
+    triggers::firing(replica, table, || Ok(replica.db.execute_batch(&sql)?))
+}
+
+pub(crate) fn mine_table(name: &str) -> String {
+    value::quote(&format!("_pm_mine_{}", name.to_ascii_lowercase()))
+}

@@ -1,0 +1,76 @@
+//! The other end of a session.
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::{Certificate, Message};
+
+use crate::engine::error::{Error, Result, Stranger};
+use crate::engine::exchange::{export, transaction};
+use crate::engine::fleet::{devices, trust};
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// The other end of a session, once its certificate was judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    pub(crate) public_key: [u8; 32],
+    pub(crate) certificate: Vec<u8>,
+}
+
+/// Our certificate.
+pub(crate) fn own_certificate(replica: &Replica) -> Result<Vec<u8>> {
+    catalog::reading(replica, |e| certificate_of(e, e.me))?
+        .ok_or_else(|| Error::damaged("our certificate is missing"))
+}
+
+fn certificate_of(replica: &Replica, dev: i64) -> Result<Option<Vec<u8>>> {
+    let found: Option<Option<Vec<u8>>> =
+        value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [dev])?;
+    Ok(found.flatten())
+}
+
+/// The certificate of an author, and before it those of the devices that vouch for it.
+pub(crate) fn author_certificates(replica: &Replica, dev: i64) -> Result<Vec<(DeviceId, Vec<u8>)>> {
+    catalog::reading(replica, |e| {
+        let chain = export::certificates_for(e, dev)?;
+        chain.into_iter().map(|(n, bytes)| Ok((devices::device_id(e, n)?, bytes))).collect()
+    })
+}
+
+/// Whom a certificate names; an error if it is damaged, a stranger if it is not trusted.
+pub(crate) fn judge_peer(
+    replica: &Replica,
+    certificate: &[u8],
+) -> Result<std::result::Result<Peer, Stranger>> {
+    let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+    let judged = catalog::reading(replica, |e| trust::judge(e, &decoded))?;
+    Ok(judged.map(|_| Peer {
+        id: decoded.device(),
+        name: decoded.name.into(),
+        base: decoded.base,
+        public_key: decoded.public_key,
+        certificate: certificate.into(),
+    }))
+}
+
+/// Our proof that we have our key.
+pub(crate) fn prove(replica: &Replica, nonce: &[u8; 32], peer: (DeviceId, &[u8; 32])) -> Result<[u8; 64]> {
+    Ok(Message::prove(replica.signing_key()?, (replica.identity.id, nonce), peer))
+}
+
+/// Keeps the certificate of a peer that has proved its key, and notes that it was heard.
+pub(crate) fn meet(replica: &mut Replica, peer: &Peer) -> Result<()> {
+    transaction::transaction(replica, |e| {
+        let certificate = Certificate::decode(&peer.certificate).map_err(|e| Error::bundle(0, e))?;
+        if let Ok(trust) = trust::judge(e, &certificate)? {
+            trust::learn(e, &certificate, &peer.certificate, trust)?;
+        }
+        Ok(())
+    })
+}

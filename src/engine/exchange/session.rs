@@ -1,0 +1,420 @@
+//! What a session needs of the database: groups out, frame by frame; groups in, kept as they come and
+//! applied once they are verified; who has what.
+//!
+//! A frame that came by a session is in `_pm_frame` at once, also while the checkpoint of its group
+//! is still to come. Such a frame counts for nothing (no group covers it) but need not come again.
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{
+    Certificate, Checkpoint, FORMAT_VERSION, Frame, GroupDigest, Header, Section, VectorEntry,
+};
+use rusqlite::OptionalExtension;
+
+use crate::engine::apply::report::ImportReport;
+use crate::engine::apply::{ready, waits};
+use crate::engine::capture::groups::SealOptions;
+use crate::engine::capture::seal;
+use crate::engine::conflicts::list;
+use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::exchange::peer::Peer;
+use crate::engine::exchange::{reconcile, transaction, twin};
+use crate::engine::fleet::peers::{self, Mirror};
+use crate::engine::fleet::{devices, positions, trust};
+use crate::engine::log::frames;
+use crate::engine::merge::deferred;
+use crate::engine::store::{meta, value};
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// A group that is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupOut {
+    pub dev: i64,
+    pub section: Section,
+    pub lamport: u64,
+    pub first: u64,
+    pub last: u64,
+}
+
+impl GroupOut {
+    /// Its place in the causal order.
+    pub(crate) fn place(&self) -> (u64, DeviceId, u8, u64) {
+        (self.lamport, self.section.author, self.section.stream.number(), self.last)
+    }
+}
+
+/// What goes to a peer next of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StreamOut {
+    /// It has all that is here, or does not take the stream.
+    Nothing,
+    /// This group.
+    Group(GroupOut),
+    /// What it lacks is folded away here: only a snapshot brings it on.
+    Folded,
+}
+
+/// Up to where a peer has a stream, and what it has of the group after that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub author: DeviceId,
+    pub stream: Stream,
+    /// Groups up to here need not be sent.
+    pub groups: u64,
+    /// Nor frames up to here.
+    pub frames: u64,
+}
+
+/// Something that came and is not in the database yet.
+pub(crate) enum Staged {
+    Certificate(Vec<u8>),
+    Frame(Section, u64, Vec<u8>),
+    Checkpoint(Vec<u8>),
+}
+
+/// What is applied here.
+pub(crate) fn session_vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
+    catalog::reading(replica, positions::vector)
+}
+
+/// Places in the log of the peer itself, for it to compare.
+pub(crate) fn session_places(replica: &Replica, peer: DeviceId) -> Result<Vec<VectorEntry>> {
+    catalog::reading(replica, |e| twin::places_of(e, Some(peer)))
+}
+
+/// A signed header with these entries.
+pub(crate) fn session_header(replica: &Replica, to: DeviceId, entries: &[VectorEntry]) -> Result<Vec<u8>> {
+    let header = Header {
+        version: FORMAT_VERSION.into(),
+        sender: replica.identity.id,
+        receiver: Some(to),
+        wall: replica.now(),
+        entries: entries.len() as u32,
+    };
+    let mut buf = vec![0; 256 + entries.len() * 36];
+    let len = header
+        .encode(&mut buf, entries.iter().copied(), replica.signing_key()?)
+        .map_err(|_| Error::damaged("a header without room"))?;
+    buf.truncate(len);
+    Ok(buf)
+}
+
+/// What is here beyond the vector: groups that wait, and frames of one that is not whole.
+pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<Told>> {
+    catalog::reading(replica, |e| {
+        let mut streams = e.db.prepare_cached(
+            "SELECT d.n, d.id, f.stream, coalesce((SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND s.stream = f.stream), 0)
+             FROM _pm_device d JOIN (SELECT 0 AS stream UNION ALL SELECT 1) f ORDER BY d.n, f.stream",
+        )?;
+        let mut rows = streams.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (dev, number): (i64, u8) = (row.get(0)?, row.get(2)?);
+            let stream = value::stream_of_number(number)?;
+            let applied: u64 = row.get(3)?;
+            let mut groups = applied;
+            let mut group = e.db.prepare_cached(
+                "SELECT last FROM _pm_group INDEXED BY _pm_group_waiting
+                 WHERE dev = ?1 AND stream = ?2 AND first = ?3 AND NOT applied",
+            )?;
+            while let Some(last) = group.query_row((dev, number, groups + 1), |row| row.get(0)).optional()? {
+                groups = last;
+            }
+            let mut frames = groups;
+            let mut frame =
+                e.db.prepare_cached("SELECT 1 FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq = ?3")?;
+            while frame.exists((dev, number, frames + 1))? {
+                frames += 1;
+            }
+            if frames > applied {
+                all.push(Told { author: DeviceId(row.get(1)?), stream, groups, frames });
+            }
+        }
+        Ok(all)
+    })
+}
+
+/// What goes to a peer next of each stream of which it lacks something. `told` is in the order of authors and streams.
+pub(crate) fn streams_out(replica: &Replica, peer: &Peer, told: &[Told]) -> Result<Vec<StreamOut>> {
+    catalog::reading(replica, |e| {
+        let mut all = Vec::new();
+        for entry in positions::vector(e)? {
+            let have = told_of(told, entry.author, entry.stream).map_or(0, |t| t.groups);
+            match next_of(e, peer, entry.author, entry.stream, have)? {
+                StreamOut::Nothing => {}
+                next => all.push(next),
+            }
+        }
+        Ok(all)
+    })
+}
+
+/// What goes to a peer next of a stream that it has up to `have`.
+pub(crate) fn stream_out(replica: &Replica, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
+    catalog::reading(replica, |e| next_of(e, peer, section.author, section.stream, have))
+}
+
+fn next_of(replica: &Replica, peer: &Peer, author: DeviceId, stream: Stream, have: u64) -> Result<StreamOut> {
+    if !wants(peer, author, stream) {
+        return Ok(StreamOut::Nothing);
+    }
+    let Some(dev) = devices::device_number(replica, author)? else { return Ok(StreamOut::Nothing) };
+    next_in_log(replica, Section { author, stream }, dev, have)
+}
+
+/// What follows `have` of a stream.
+pub(crate) fn next_in_log(replica: &Replica, section: Section, dev: i64, have: u64) -> Result<StreamOut> {
+    let stream = section.stream;
+    if have >= positions::position(replica, dev, stream)?.seq {
+        return Ok(StreamOut::Nothing);
+    }
+    let found = replica
+        .db
+        .prepare_cached(
+            "SELECT lamport, first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last > ?3 AND applied
+             ORDER BY last LIMIT 1",
+        )?
+        .query_row((dev, stream.number(), have), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    Ok(match found {
+        Some((lamport, first, last)) if first <= have + 1 => {
+            StreamOut::Group(GroupOut { dev, section, lamport, first, last })
+        }
+        _ => StreamOut::Folded,
+    })
+}
+
+/// How many frames, and bytes of frames, a peer that has this much lacks.
+pub(crate) fn plan_out(replica: &Replica, peer: &Peer, told: &[Told]) -> Result<(u64, u64)> {
+    catalog::reading(replica, |e| {
+        let mut plan = (0, 0);
+        for entry in positions::vector(e)? {
+            let stream = entry.stream.number();
+            let known = told_of(told, entry.author, entry.stream);
+            let have = known.map_or(0, |t| t.frames.max(t.groups));
+            if have >= entry.seq || !wants(peer, entry.author, entry.stream) {
+                continue;
+            }
+            let Some(dev) = devices::device_number(e, entry.author)? else { continue };
+            let (frames, bytes): (u64, u64) =
+                e.db.prepare_cached(
+                    "SELECT count(*), coalesce(sum(length(body)), 0) FROM _pm_frame
+                     WHERE dev = ?1 AND stream = ?2 AND seq > ?3 AND seq <= ?4",
+                )?
+                .query_row((dev, stream, have, entry.seq), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            plan = (plan.0 + frames, plan.1 + bytes);
+        }
+        Ok(plan)
+    })
+}
+
+/// A frame of a group that is sent.
+pub(crate) fn frame_out(replica: &Replica, group: &GroupOut, seq: u64) -> Result<Vec<u8>> {
+    catalog::reading(replica, |e| frames::frame_here(e, group.dev, group.section.stream, seq))
+}
+
+/// The checkpoint of a group that is sent.
+pub(crate) fn checkpoint_out(replica: &Replica, group: &GroupOut) -> Result<Vec<u8>> {
+    catalog::reading(replica, |e| {
+        let found: Option<Vec<u8>> = value::maybe(
+            &e.db,
+            "SELECT checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3",
+            (group.dev, group.section.stream.number(), group.last),
+        )?;
+        found.ok_or_else(|| Error::damaged("a group that was being sent is no longer in the log"))
+    })
+}
+
+/// Takes in what came, in one transaction. Groups whose checkpoint is among it are verified, and
+/// applied if nothing that they need is missing.
+///
+/// # Errors
+/// As [`Engine::import`]; nothing of it is kept then, and nothing either of an unfinished group that turned
+/// out to be wrong.
+pub(crate) fn take_staged(replica: &mut Replica, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
+    let before = report.clone();
+    let taken = transaction::transaction(replica, |e| stage(e, staged, report));
+    name_twin(replica, &taken)?;
+    if taken.is_err() {
+        *report = before;
+    }
+    if let Err(Error::Bundle { .. } | Error::Twin { .. }) = &taken {
+        for item in staged {
+            if let Staged::Checkpoint(bytes) = item
+                && let Ok(checkpoint) = Checkpoint::decode(bytes)
+            {
+                drop_unfinished(replica, checkpoint.author, checkpoint.stream)?;
+            }
+        }
+    }
+    taken
+}
+
+/// Notes for people that there is a copy of this device.
+pub(crate) fn note_copy(replica: &mut Replica) -> Result<()> {
+    transaction::transaction(replica, |e| {
+        let what = "a copy of this device was at the other end of a line: whichever of the two meets another device \
+                    second goes on under a new identity";
+        meta::notice(&e.db, what, e.now())
+    })
+}
+
+/// Notes durably if two histories of a device were found.
+pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<()> {
+    match found {
+        Err(Error::Twin { device, seq }) => {
+            transaction::transaction(replica, |e| reconcile::note_twin(e, device, *seq))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
+    let groups = staged.iter().any(|item| matches!(item, Staged::Checkpoint(_)));
+    let conflicts_before = if groups {
+        deferred::begin_settling(replica)?;
+        // What was written here before this moment did not take the others into account.
+        seal::seal_here(replica, SealOptions::default())?;
+        list::open_conflicts(replica)?
+    } else {
+        0
+    };
+    for item in staged {
+        match item {
+            Staged::Certificate(bytes) => {
+                let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+                match trust::judge(replica, &certificate)? {
+                    Ok(trust) => trust::learn(replica, &certificate, bytes, trust)?,
+                    Err(stranger) => return Err(Error::Strangers(vec![stranger])),
+                };
+            }
+            Staged::Frame(section, seq, body) => stage_frame(replica, *section, *seq, body, report)?,
+            Staged::Checkpoint(bytes) => stage_group(replica, bytes)?,
+        }
+    }
+    if groups {
+        ready::apply_waiting(replica, report)?;
+        report.waits = waits::waits(replica)?;
+        report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
+    }
+    Ok(())
+}
+
+fn stage_frame(
+    replica: &Replica,
+    section: Section,
+    seq: u64,
+    body: &[u8],
+    report: &mut ImportReport,
+) -> Result<()> {
+    if trust::trusted_key(replica, section.author)?.is_none() {
+        let stranger = Stranger { id: section.author, name: None, revoked: false };
+        return Err(Error::Strangers(vec![stranger]));
+    }
+    let dev = devices::device_number_or_new(replica, section.author)?;
+    if section.stream == Stream::Own && !replica.identity.base && dev != replica.me {
+        report.passed_over += 1;
+        return Ok(());
+    }
+    let known = seq <= positions::position(replica, dev, section.stream)?.seq
+        || !frames::put_frame(&replica.db, dev, section.stream, seq, body)?;
+    report.known += u64::from(known);
+    report.frames += u64::from(!known);
+    Ok(())
+}
+
+/// Verifies a group whose frames are all in the log, and puts it there.
+fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
+    let refuse = |what| Error::bundle(0, BundleProblem::Structure(what));
+    let checkpoint = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+    let stream = checkpoint.stream;
+    let dev = devices::device_number_or_new(replica, checkpoint.author)?;
+    if stream == Stream::Own && !replica.identity.base && dev != replica.me {
+        return Ok(());
+    }
+    let Some(key) = trust::trusted_key(replica, checkpoint.author)? else {
+        let stranger = Stranger { id: checkpoint.author, name: None, revoked: false };
+        return Err(Error::Strangers(vec![stranger]));
+    };
+    if checkpoint.last <= positions::position(replica, dev, stream)?.seq {
+        return twin::refuse_twin(replica, &checkpoint, None, &key);
+    }
+    let mut digest = GroupDigest::default();
+    let mut head = None;
+    for seq in checkpoint.first..=checkpoint.last {
+        let Some(body) = frames::frame(replica, dev, stream, seq)? else {
+            return Err(refuse("a checkpoint without all its frames"));
+        };
+        let frame = Frame::parse(&body).map_err(|e| Error::bundle(0, e))?;
+        if frame.head.seq != seq || frame.group.is_some() != (seq == checkpoint.first) {
+            return Err(refuse("frames out of their order"));
+        }
+        head = head.or(frame.group);
+        digest.add(&body);
+    }
+    let Some(head) = head else { return Err(refuse("a group without its head")) };
+    let end = checkpoint.prev.after(&digest.finish());
+    if checkpoint.verify(&key, &end).is_err() {
+        return Err(Error::bundle(
+            0,
+            BundleProblem::Signature(devices::name_of(replica, checkpoint.author)?),
+        ));
+    }
+    twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
+    let of_head = (head.lamport, head.wall, head.pair);
+    frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)
+}
+
+/// Forgets the frames of a stream that no group covers.
+fn drop_unfinished(replica: &mut Replica, author: DeviceId, stream: Stream) -> Result<()> {
+    transaction::transaction(replica, |e| {
+        let Some(dev) = devices::device_number(e, author)? else { return Ok(()) };
+        e.db.execute(
+            "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2
+               AND seq > coalesce((SELECT max(last) FROM _pm_group WHERE dev = ?1 AND stream = ?2), 0)
+               AND seq > coalesce((SELECT seq FROM _pm_stream WHERE dev = ?1 AND stream = ?2), 0)",
+            (dev, stream.number()),
+        )?;
+        Ok(())
+    })
+}
+
+/// Notes what a peer has. The header is the peer's own, and signed.
+pub(crate) fn note_vector(replica: &mut Replica, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
+    transaction::transaction(replica, |e| peers::note_acknowledged(e, peer, entries, None))
+}
+
+/// Compares a peer's vector with what is here, and draws the consequences of what it tells of this device
+/// itself. Whether that goes on under a new identity.
+///
+/// # Errors
+/// [`Error::Twin`] if the peer has another history of a third device than is here.
+pub(crate) fn hear_of_self(
+    replica: &mut Replica,
+    peer: &Peer,
+    entries: &mut Vec<VectorEntry>,
+) -> Result<bool> {
+    let mut mirror = Mirror::default();
+    let compared = catalog::reading(replica, |e| twin::compare_vector(e, peer.id, entries, &mut mirror));
+    name_twin(replica, &compared)?;
+    if let Some(seq) = compared? {
+        transaction::transaction(replica, |e| reconcile::note_twin(e, &devices::name_of(e, peer.id)?, seq))?;
+    }
+    reconcile::face(replica, &mirror)
+}
+
+/// A number that changes whenever another program, or another connection, wrote to the database.
+pub(crate) fn data_version(replica: &Replica) -> Result<i64> {
+    Ok(replica.db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+}
+
+/// What is known of a stream, in a list in the order of authors and streams.
+pub(crate) fn told_of(told: &[Told], author: DeviceId, stream: Stream) -> Option<&Told> {
+    let at = told.binary_search_by_key(&(author, stream.number()), |t| (t.author, t.stream.number()));
+    at.ok().and_then(|at| told.get(at))
+}
+
+/// Whether a stream goes to a peer: the second only to who gathers it, and back to its author.
+fn wants(peer: &Peer, author: DeviceId, stream: Stream) -> bool {
+    stream == Stream::Shared || peer.base || author == peer.id
+}

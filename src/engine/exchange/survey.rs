@@ -1,0 +1,230 @@
+//! What a carrier needs to know to choose: what a bundle has, what peers have, what could be given.
+
+use std::io::Read;
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Section, VectorEntry};
+
+use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::exchange::export::Positions;
+use crate::engine::exchange::import::Verified;
+use crate::engine::exchange::session::{self, StreamOut};
+use crate::engine::exchange::{reconcile, transaction, twin};
+use crate::engine::fleet::devices::{self, level};
+use crate::engine::fleet::peers::{self, Mirror};
+use crate::engine::fleet::{positions, trust};
+use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// Frames of one stream, all from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Who wrote them.
+    pub author: DeviceId,
+    /// In which of its streams.
+    pub stream: Stream,
+    /// The first.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+}
+
+/// What a bundle has, so far as it could be read.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Who made it, if its header could be read.
+    pub sender: Option<DeviceId>,
+    /// For whom, if for one device.
+    pub receiver: Option<DeviceId>,
+    /// This device made it: its signature is under the header.
+    pub ours: bool,
+    /// What the sender had when it made it.
+    pub vector: Positions,
+    /// The frames in it.
+    pub spans: Vec<Span>,
+    /// Why it is not whole; signatures of frames are not looked at.
+    pub problem: Option<Error>,
+}
+
+/// A trusted device other than this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trusted {
+    /// Its id.
+    pub id: DeviceId,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    /// A bundle of its own making has been here, or it was met on a link.
+    pub heard: bool,
+    /// It takes per-device rows of others, as far as is known.
+    pub takes_own: bool,
+}
+
+/// Reads a bundle to its end and tells what it has. Holds one record in memory, and a few numbers
+/// a stream.
+pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
+    let mut survey = Survey::default();
+    survey.problem = survey_into(replica, input, &mut survey).err();
+    survey
+}
+
+fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Result<()> {
+    let mut reader = BundleReader::new(input);
+    loop {
+        match reader.next_item()? {
+            Item::Header(header) => {
+                let sender = header.header.sender;
+                survey.sender = Some(sender);
+                survey.receiver = header.header.receiver;
+                survey.vector = header.vector().map(|e| ((e.author, e.stream), e.seq)).collect();
+                survey.ours = sender == replica.identity.id
+                    && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
+            }
+            Item::Certificate(..) | Item::Frame(..) => {}
+            Item::Checkpoint(checkpoint, _, end) => {
+                // A copy of this device made it: it is not ours to say what it is worth.
+                if checkpoint.author == replica.identity.id
+                    && survey.sender == Some(replica.identity.id)
+                    && let Some(key) = trust::trusted_key(replica, checkpoint.author)?
+                {
+                    twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
+                }
+                let (author, stream) = (checkpoint.author, checkpoint.stream);
+                let (first, last) = (checkpoint.first, checkpoint.last);
+                let goes_on = |s: &&mut Span| (s.author, s.stream, s.last + 1) == (author, stream, first);
+                match survey.spans.iter_mut().find(goes_on) {
+                    Some(span) => span.last = last,
+                    None => survey.spans.push(Span { author, stream, first, last }),
+                }
+            }
+            Item::State(_) | Item::Part(_) | Item::Seal(..) => {
+                return Err(Error::Usage("it is a snapshot, which `packmule join` starts from".into()));
+            }
+            Item::End => return Ok(()),
+        }
+    }
+}
+
+/// Takes note of what a bundle's sender has, and of its frames nothing: for a bundle that is for
+/// another device, or has nothing new. That it is whole is for the caller to know.
+pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
+    let mut reader = BundleReader::new(input);
+    let mirror = transaction::transaction(replica, |e| {
+        let (mut verified, mut check) = (Verified::default(), None);
+        loop {
+            match reader.next_item()? {
+                Item::Header(header) => {
+                    verified.sender = Some(header.header.sender);
+                    verified.vector = header.vector().collect();
+                    verified.wall = header.header.wall;
+                    check = Some(HeaderCheck::of(&header));
+                }
+                Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
+                    let trust = trust::judge(e, &certificate)?
+                        .map_err(|stranger| Error::Strangers(vec![stranger]))?;
+                    trust::learn(e, &certificate, bytes, trust)?;
+                }
+                Item::Certificate(..) => {}
+                _ => break,
+            }
+        }
+        let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(verified.mirror) };
+        let Some(key) = trust::trusted_key(e, sender)? else {
+            return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
+        };
+        if !check.verify(&key) {
+            return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));
+        }
+        let apart = twin::compare_vector(e, sender, &mut verified.vector, &mut verified.mirror)?;
+        if let Some(seq) = apart {
+            reconcile::note_twin(e, &devices::name_of(e, sender)?, seq)?;
+        }
+        peers::note_acknowledged(e, sender, &verified.vector, Some(verified.wall))?;
+        // A copy of this device decides nothing.
+        Ok(if sender == e.identity.id { Mirror::default() } else { verified.mirror })
+    })?;
+    reconcile::face(replica, &mirror).map(|_| ())
+}
+
+/// The trusted devices other than this one that were not retired: bases first, then by id.
+pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
+    catalog::reading(replica, |e| {
+        let mut statement = e.db.prepare_cached(
+            "SELECT id, base, heard IS NOT NULL, base OR name IS NULL FROM _pm_device
+             WHERE n <> ?1 AND trust IN (?2, ?3) AND NOT retired ORDER BY base DESC, id",
+        )?;
+        let rows = statement.query_map((e.me, level::SINGLY, level::BY_FLEET), |row| {
+            Ok(Trusted {
+                id: DeviceId(row.get(0)?),
+                base: row.get(1)?,
+                heard: row.get(2)?,
+                takes_own: row.get(3)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    })
+}
+
+/// What a device has, as last heard of: from itself, or from what its frames say it had seen.
+pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Positions> {
+    catalog::reading(replica, |e| {
+        let Some(peer) = devices::device_number(e, peer)? else { return Ok(Positions::new()) };
+        let mut statement = e.db.prepare_cached(
+            "SELECT d.id, stream, max(seq) FROM (
+               SELECT dev, stream, seq FROM _pm_ack WHERE peer = ?1
+               UNION ALL SELECT other, 0, seq FROM _pm_context JOIN _pm_device ON n = ?1 AND NOT set_back
+               WHERE dev = ?1)
+             JOIN _pm_device d ON d.n = dev GROUP BY d.id, stream",
+        )?;
+        let mut rows = statement.query([peer])?;
+        let mut has = Positions::new();
+        while let Some(row) = rows.next()? {
+            let stream = value::stream_of_number(row.get(1)?)?;
+            has.insert((DeviceId(row.get(0)?), stream), row.get(2)?);
+        }
+        Ok(has)
+    })
+}
+
+/// Whether a device lacks frames that are folded away here, as last heard of: it can go on from a snapshot alone.
+pub(crate) fn needs_snapshot(replica: &Replica, peer: &Trusted) -> Result<bool> {
+    let has = acknowledged_by(replica, peer.id)?;
+    catalog::reading(replica, |e| {
+        for VectorEntry { author, stream, .. } in positions::vector(e)? {
+            let goes = author != peer.id && (stream == Stream::Shared || peer.takes_own);
+            let Some(dev) = devices::device_number(e, author)?.filter(|_| goes) else { continue };
+            let have = has.get(&(author, stream)).copied().unwrap_or(0);
+            if matches!(session::next_in_log(e, Section { author, stream }, dev, have)?, StreamOut::Folded) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+}
+
+/// What is applied here.
+pub(crate) fn positions(replica: &Replica) -> Result<Positions> {
+    catalog::reading(replica, |e| {
+        Ok(positions::vector(e)?.into_iter().map(|v| ((v.author, v.stream), v.seq)).collect())
+    })
+}
+
+/// What the log could give: of each stream, what is applied here and still in the log.
+pub(crate) fn log_spans(replica: &Replica) -> Result<Vec<Span>> {
+    catalog::reading(replica, |e| {
+        let mut spans = Vec::new();
+        for entry in positions::vector(e)? {
+            let Some(dev) = devices::device_number(e, entry.author)? else { continue };
+            let first: Option<u64> = value::maybe(
+                &e.db,
+                "SELECT first FROM _pm_group WHERE dev = ?1 AND stream = ?2 ORDER BY last LIMIT 1",
+                (dev, entry.stream.number()),
+            )?;
+            if let Some(first) = first.filter(|first| *first <= entry.seq) {
+                spans.push(Span { author: entry.author, stream: entry.stream, first, last: entry.seq });
+            }
+        }
+        Ok(spans)
+    })
+}

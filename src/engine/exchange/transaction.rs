@@ -1,0 +1,48 @@
+//! Transactions, after which a second history has gone on as another.
+
+use crate::engine::capture::groups::{SealOptions, SealReport};
+use crate::engine::capture::seal;
+use crate::engine::error::{Error, Result};
+use crate::engine::exchange::{fork, twin};
+use crate::engine::fleet::peers;
+use crate::engine::merge::deferred;
+use crate::engine::show::transaction::end_transaction;
+use crate::engine::store::connection;
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// Runs `work` in one transaction: all of it, or nothing.
+pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
+    if replica.poisoned {
+        return Err(Error::Poisoned);
+    }
+    replica.db.execute_batch("BEGIN IMMEDIATE")?;
+    replica.parked.set(true);
+    if peers::is_set_back(replica)?
+        && catalog::load_catalog(replica).and_then(|()| fork::must_fork(replica))?
+    {
+        connection::roll_back(&replica.db);
+        let common = twin::certain(replica, [0; 2], [u64::MAX; 2], true)?;
+        fork::go_on_anew(replica, common)?;
+        replica.db.execute_batch("BEGIN IMMEDIATE")?;
+    }
+    let result = catalog::load_catalog(replica).and_then(|()| work(replica));
+    end_transaction(replica, result)
+}
+
+/// Runs `work` in one transaction, after what was written here was sealed: `work` decides about rows.
+pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
+    transaction(replica, |replica| {
+        deferred::begin_settling(replica)?;
+        seal::seal_here(replica, SealOptions::default())?;
+        work(replica)
+    })
+}
+
+/// Turns what applications wrote since the last seal into frames: one atomic group.
+pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
+    transaction(replica, |replica| {
+        deferred::begin_settling(replica)?;
+        seal::seal_here(replica, SealOptions::default())
+    })
+}

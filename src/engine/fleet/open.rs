@@ -1,0 +1,139 @@
+//! A database is made a device, and opened.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use packmule_core::model::DeviceId;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::engine::error::{Error, Result};
+use crate::engine::fleet::devices;
+use crate::engine::store::connection::{self, Options};
+use crate::engine::store::keys::{self, FleetKey};
+use crate::engine::store::layout;
+use crate::engine::table::catalog;
+use crate::engine::table::known::Catalog;
+use crate::engine::table::probe::Probe;
+use crate::engine::table::replica::Replica;
+
+/// What `init` makes of a database.
+#[derive(Clone, Copy)]
+pub struct InitOptions<'a> {
+    /// The name that people see: 1 to 64 bytes, without control characters.
+    pub name: &'a str,
+    /// The device gathers the rows of per-device tables.
+    pub base: bool,
+    /// The fleet that vouches for it.
+    pub fleet: Option<&'a FleetKey>,
+}
+
+/// [`Engine::init`] with options for the engine that it returns.
+pub(crate) fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -> Result<Replica> {
+    if init.name.is_empty() || init.name.len() > 64 || init.name.chars().any(char::is_control) {
+        return Err(Error::Usage(format!(
+            "a device's name is 1 to 64 bytes without control characters: `{}` is not",
+            init.name.escape_debug()
+        )));
+    }
+    let fresh = !path.exists();
+    let db = connection::open_connection(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        &options,
+    )?;
+    if fresh {
+        db.execute_batch(&format!("PRAGMA page_size = {}", options.page_bytes))?;
+    }
+    let made = make_device(&db, path, init, options.random);
+    if made.is_err() {
+        connection::roll_back(&db);
+        if fresh {
+            drop(db);
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    made?;
+    open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+fn make_device(
+    db: &Connection,
+    path: &Path,
+    init: &InitOptions<'_>,
+    random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+) -> Result<()> {
+    if layout::present(db)? {
+        let identity = devices::identity(db)?.1;
+        return Err(Error::AlreadyADevice { device: identity.id, name: identity.name });
+    }
+    db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    layout::create(db)?;
+    let database = std::fs::canonicalize(path).map_err(Error::io("find", path))?;
+    // Only what is in the database makes it a device: until then the key has another name, and
+    // one that a power cut left behind is nobody's.
+    let key_path = keys::device_key_path(&database);
+    if key_path.exists() {
+        let there = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+        return Err(Error::io("make the key file", key_path)(there));
+    }
+    let new_key_path = keys::new_key_path(&key_path);
+    match std::fs::remove_file(&new_key_path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove what is left of an earlier `init`,", new_key_path)(e));
+        }
+        _ => {}
+    }
+    let key = keys::new_device_key(&new_key_path, random)?;
+    let write = || -> Result<()> {
+        let (voucher, fleet) = (init.fleet.map(|f| &f.0), init.fleet.map(FleetKey::public_key));
+        devices::become_device(db, &key, (init.name, init.base), voucher, fleet)?;
+        db.execute_batch("COMMIT")?;
+        Ok(())
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&new_key_path);
+    }
+    written
+}
+
+pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result<Replica> {
+    if !(1024..=packmule_core::wire::FRAME_MAX).contains(&options.frame_bytes) {
+        return Err(Error::Usage("a frame has 1,024 to 65,536 bytes".into()));
+    }
+    let path = std::fs::canonicalize(path).map_err(Error::io("open", path))?;
+    let read_only = flags == OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let mut db = match connection::open_connection(&path, flags, &options) {
+        // In WAL mode, even reading makes a file beside the database.
+        Err(e) if read_only && e.needs_to_write() => connection::open_unchanging(&path, &options)?,
+        db => db?,
+    };
+    let probe = Probe::of(&mut db)?;
+    if !layout::present(&db)? {
+        return Err(Error::NotADevice);
+    }
+    let (me, identity) = devices::identity(&db)?;
+    let key_path = keys::find_device_key(&path, identity.id)?;
+    let key = if key_path.exists() { Some(keys::read_device_key(&key_path)?) } else { None };
+    if key.as_ref().is_some_and(|key| DeviceId::of_key(&key.public_key()) != identity.id) {
+        return Err(Error::KeyMissing { path: key_path, reason: "is the key of another device".into() });
+    }
+    let catalog = RefCell::new(Catalog::default());
+    let triggers = RefCell::default();
+    let engine = Replica {
+        db,
+        path,
+        key,
+        identity,
+        me,
+        options,
+        catalog,
+        triggers,
+        probe,
+        parked: true.into(),
+        poisoned: false,
+    };
+    catalog::load_catalog(&engine)?;
+    Ok(engine)
+}

@@ -1,0 +1,199 @@
+//! What peers have, also of our own log.
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Checkpoint, VectorEntry};
+
+use crate::engine::error::Result;
+use crate::engine::fleet::{devices, positions};
+use crate::engine::store::meta;
+use crate::engine::table::replica::Replica;
+
+/// How a group that comes fits what is here of its author.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fit {
+    /// Nothing here contradicts it.
+    Fits,
+    /// It is of another history. Up to `common` both are one, if the group says where they part.
+    Apart { common: Option<u64> },
+}
+
+/// What others tell of this device's own log; by stream.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Mirror {
+    /// Up to here they have the same.
+    pub same: [u64; 2],
+    /// Up to here they have something.
+    pub more: [u64; 2],
+    /// They have another history, which parts from this one after this frame or before.
+    pub apart: [Option<u64>; 2],
+    /// It parts right after this frame.
+    pub parts: [Option<u64>; 2],
+}
+
+impl Mirror {
+    pub(crate) fn at(stream: Stream) -> usize {
+        stream.number().into()
+    }
+
+    /// Somebody has, or has seen, a frame of this device.
+    pub(crate) fn has(&mut self, stream: Stream, seq: u64) {
+        let more = &mut self.more[Self::at(stream)];
+        *more = seq.max(*more);
+    }
+
+    /// How a group under this device's name fits, whose log goes up to `position`. Of another history only
+    /// the first group says where.
+    pub(crate) fn see(&mut self, checkpoint: &Checkpoint, fit: Fit, position: u64) {
+        let at = Self::at(checkpoint.stream);
+        match fit {
+            Fit::Fits => {
+                self.has(checkpoint.stream, checkpoint.last);
+                if checkpoint.first <= position + 1 {
+                    self.same[at] = self.same[at].max(checkpoint.last.min(position));
+                }
+            }
+            Fit::Apart { common } => {
+                let before = checkpoint.first - 1;
+                self.apart[at] = Some(self.apart[at].map_or(before, |other| other.min(before)));
+                self.parts[at] = self.parts[at].or(common);
+            }
+        }
+    }
+
+    /// Whether they have another history.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.apart_from().is_some()
+    }
+
+    /// From which frame on, or before it.
+    pub(crate) fn apart_from(&self) -> Option<u64> {
+        self.apart.iter().flatten().min().map(|before| before + 1)
+    }
+}
+
+/// What the sender of a bundle, or the peer of a session, has, and that we heard of it. The vector was
+/// compared with what is here. The wall time at which it said so tells an old bundle from one of a device that
+/// was set back; in a session, it is now.
+pub(crate) fn note_acknowledged(
+    replica: &Replica,
+    sender: DeviceId,
+    vector: &[VectorEntry],
+    made: Option<i64>,
+) -> Result<()> {
+    if sender == replica.identity.id {
+        return Ok(());
+    }
+    let peer = devices::device_number_or_new(replica, sender)?;
+    note_set_back(replica, sender, vector, made)?;
+    for entry in positions::applied(vector) {
+        let dev = devices::device_number_or_new(replica, entry.author)?;
+        replica
+            .db
+            .prepare_cached(
+                "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
+            )?
+            .execute((peer, dev, entry.stream.number(), entry.seq))?;
+    }
+    for entry in vector.iter().filter(|entry| entry.author == replica.identity.id) {
+        if entry.seq <= positions::position(replica, replica.me, entry.stream)?.seq {
+            note_same(replica, entry.stream, entry.seq)?;
+        }
+    }
+    replica
+        .db
+        .prepare_cached("UPDATE _pm_device SET heard = ?2 WHERE n = ?1")?
+        .execute((peer, replica.now()))?;
+    Ok(())
+}
+
+/// Notes whether a device has lost frames of its own that are here: then what it was known to have is
+/// what it says now, and what it had seen when it wrote does not count.
+pub(crate) fn note_set_back(
+    replica: &Replica,
+    sender: DeviceId,
+    vector: &[VectorEntry],
+    made: Option<i64>,
+) -> Result<()> {
+    let Some(dev) = devices::device_number(replica, sender)? else { return Ok(()) };
+    let mut lost = false;
+    for stream in Stream::ALL {
+        let told = vector.iter().filter(|e| (e.author, e.stream) == (sender, stream)).map(|e| e.seq);
+        lost |= told.max().unwrap_or(0) < positions::position(replica, dev, stream)?.seq;
+    }
+    let was: bool =
+        replica.db.query_row("SELECT set_back FROM _pm_device WHERE n = ?1", [dev], |row| row.get(0))?;
+    if let (true, Some(made)) = (lost, made) {
+        let wrote: Option<i64> = replica.db.query_row(
+            "SELECT max(wall) FROM _pm_group WHERE dev = ?1 AND applied",
+            [dev],
+            |row| row.get(0),
+        )?;
+        if wrote.is_none_or(|wrote| made <= wrote) {
+            return Ok(()); // An old bundle.
+        }
+    }
+    if lost {
+        replica.db.execute("DELETE FROM _pm_ack WHERE peer = ?1", [dev])?;
+        // Without an entry it would be taken to have all that it wrote.
+        replica.db.execute(
+            "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, 0, 0), (?1, ?1, 1, 0)",
+            [dev],
+        )?;
+    }
+    if lost != was {
+        replica.db.execute("UPDATE _pm_device SET set_back = ?2 WHERE n = ?1", (dev, lost))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn note_mirror(replica: &Replica, mirror: &Mirror) -> Result<()> {
+    for stream in Stream::ALL {
+        let at = Mirror::at(stream);
+        note_same(replica, stream, mirror.same[at])?;
+        let more = keys(stream).1;
+        meta::set(&replica.db, more, told_more(replica, stream)?.max(mirror.more[at]))?;
+    }
+    Ok(())
+}
+
+/// Somebody has the same of our own stream, up to here.
+pub(crate) fn note_same(replica: &Replica, stream: Stream, seq: u64) -> Result<()> {
+    meta::set(&replica.db, keys(stream).0, told_same(replica, stream)?.max(seq))
+}
+
+/// Up to where somebody is known to have had the same of our own stream.
+pub(crate) fn told_same(replica: &Replica, stream: Stream) -> Result<u64> {
+    Ok(meta::get(&replica.db, keys(stream).0)?.unwrap_or(0))
+}
+
+/// Up to where somebody is known to have had anything of it.
+fn told_more(replica: &Replica, stream: Stream) -> Result<u64> {
+    Ok(meta::get(&replica.db, keys(stream).1)?.unwrap_or(0))
+}
+
+/// Forgets what was told: it was told of the identity before.
+pub(crate) fn forget_mirror(replica: &Replica) -> Result<()> {
+    replica.db.execute("DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1')", [])?;
+    Ok(())
+}
+
+/// Whether others have frames of this device that it has not: it was set back. What it writes now would
+/// be a second history.
+pub(crate) fn is_set_back(replica: &Replica) -> Result<bool> {
+    for stream in Stream::ALL {
+        let more = told_more(replica, stream)?;
+        if more > 0 && more > positions::position(replica, replica.me, stream)?.seq {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Under which names `_pm_meta` has what others told of a stream of ours.
+fn keys(stream: Stream) -> (&'static str, &'static str) {
+    match stream {
+        Stream::Shared => ("same 0", "more 0"),
+        Stream::Own => ("same 1", "more 1"),
+    }
+}

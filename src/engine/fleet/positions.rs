@@ -1,0 +1,93 @@
+//! How far each stream is applied.
+
+use std::collections::HashMap;
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Chain, VectorEntry};
+use rusqlite::OptionalExtension;
+
+use crate::engine::error::Result;
+use crate::engine::store::value;
+use crate::engine::table::replica::Replica;
+
+/// Where a stream stands here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamPosition {
+    pub seq: u64,
+    pub chain: Chain,
+}
+
+/// Up to where a stream is applied here.
+pub(crate) fn position(replica: &Replica, dev: i64, stream: Stream) -> Result<StreamPosition> {
+    let found = replica
+        .db
+        .prepare_cached("SELECT seq, chain FROM _pm_stream WHERE dev = ?1 AND stream = ?2")?
+        .query_row((dev, stream.number()), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(match found {
+        Some((seq, chain)) => StreamPosition { seq, chain: Chain(chain) },
+        None => {
+            let key: Option<[u8; 32]> =
+                value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?.flatten();
+            // Without a key nothing of it can have been verified; the chain is not looked at.
+            StreamPosition { seq: 0, chain: Chain::start(&key.unwrap_or_default(), stream) }
+        }
+    })
+}
+
+pub(crate) fn set_position(
+    replica: &Replica,
+    dev: i64,
+    stream: Stream,
+    position: StreamPosition,
+) -> Result<()> {
+    replica
+        .db
+        .prepare_cached(
+            "INSERT INTO _pm_stream (dev, stream, seq, chain) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (dev, stream) DO UPDATE SET seq = excluded.seq, chain = excluded.chain",
+        )?
+        .execute((dev, stream.number(), position.seq, position.chain.0))?;
+    Ok(())
+}
+
+/// What an author had seen at its last applied group: device numbers and sequence numbers.
+pub(crate) fn context_of(replica: &Replica, dev: i64, stream: Stream) -> Result<Vec<(i64, u64)>> {
+    let mut statement =
+        replica.db.prepare_cached("SELECT other, seq FROM _pm_context WHERE dev = ?1 AND stream = ?2")?;
+    let rows = statement.query_map((dev, stream.number()), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(crate) fn set_context(replica: &Replica, dev: i64, stream: Stream, other: i64, seq: u64) -> Result<()> {
+    replica
+        .db
+        .prepare_cached(
+            "INSERT INTO _pm_context (dev, stream, other, seq) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (dev, stream, other) DO UPDATE SET seq = max(seq, excluded.seq)",
+        )?
+        .execute((dev, stream.number(), other, seq))?;
+    Ok(())
+}
+
+/// What is applied here, in the order of devices.
+pub(crate) fn vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev ORDER BY d.id, s.stream",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut vector = Vec::new();
+    while let Some(row) = rows.next()? {
+        let stream = value::stream_of_number(row.get(1)?)?;
+        let tag = Chain(row.get(3)?).tag();
+        vector.push(VectorEntry { author: DeviceId(row.get(0)?), stream, seq: row.get(2)?, tag });
+    }
+    Ok(vector)
+}
+
+/// What the sender of a vector has applied: the last entry of each stream. What comes before are places in it,
+/// also such as wait there.
+pub(crate) fn applied(vector: &[VectorEntry]) -> impl Iterator<Item = &VectorEntry> {
+    let last: HashMap<_, _> = vector.iter().map(|e| ((e.author, e.stream.number()), e)).collect();
+    last.into_values()
+}

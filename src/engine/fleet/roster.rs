@@ -1,0 +1,47 @@
+//! The list of devices, for people.
+
+use packmule_core::model::DeviceId;
+
+use crate::engine::error::Result;
+use crate::engine::fleet::clocks;
+use crate::engine::fleet::devices::{DeviceInfo, level};
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// All devices that are known, this one first.
+pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
+    catalog::reading(replica, |e| {
+        let clocks = clocks::clocks(e)?;
+        let mut statement = e.db.prepare_cached(
+            "SELECT n, id, name, base, trust, heard, retired,
+                (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = 0),
+                (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = 1),
+                (SELECT sum(seq) FROM _pm_ack a WHERE a.peer = d.n AND a.dev = ?1)
+             FROM _pm_device d WHERE n > 0 ORDER BY n <> ?1, name, id",
+        )?;
+        let rows = statement.query_map([e.me], |row| {
+            let n: i64 = row.get(0)?;
+            let this = n == e.me;
+            Ok(DeviceInfo {
+                id: DeviceId(row.get(1)?),
+                name: row.get(2)?,
+                base: row.get(3)?,
+                this,
+                trust: match row.get::<_, i64>(4)? {
+                    _ if this => "this device",
+                    level::SINGLY => "singly",
+                    level::BY_FLEET => "by the fleet",
+                    level::REVOKED => "revoked",
+                    _ => "no",
+                },
+                heard: row.get(5)?,
+                retired: row.get(6)?,
+                shared: row.get::<_, Option<u64>>(7)?.unwrap_or(0),
+                own: row.get::<_, Option<u64>>(8)?.unwrap_or(0),
+                acknowledged: row.get::<_, Option<u64>>(9)?.unwrap_or(0),
+                clock: if this { clocks.ours } else { clocks.others.get(&n).copied() },
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    })
+}

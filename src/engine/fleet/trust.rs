@@ -1,0 +1,150 @@
+//! Certificates judged and kept; trust given and taken.
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::Certificate;
+
+use crate::engine::error::{Error, Result, Stranger};
+use crate::engine::fleet::devices::{self, level};
+use crate::engine::store::value;
+use crate::engine::table::replica::Replica;
+
+/// The public key of a device whose frames are taken in.
+pub(crate) fn trusted_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8; 32]>> {
+    value::maybe(
+        &replica.db,
+        "SELECT public_key FROM _pm_device WHERE id = ?1 AND trust IN (1, 2) AND public_key IS NOT NULL",
+        [id.0],
+    )
+}
+
+/// Whether a certificate would be trusted: `Err` says why not.
+pub(crate) fn judge(
+    replica: &Replica,
+    certificate: &Certificate<'_>,
+) -> Result<std::result::Result<i64, Stranger>> {
+    let id = certificate.device();
+    let known: Option<i64> = value::maybe(&replica.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
+    let stranger = |revoked| Stranger { id, name: Some(certificate.name.into()), revoked };
+    Ok(match known {
+        Some(level::REVOKED) => Err(stranger(true)),
+        Some(trust @ (level::SINGLY | level::BY_FLEET)) => Ok(trust),
+        _ => match (certificate.fleet, replica.identity.fleet) {
+            (Some(theirs), Some(ours)) if theirs.fleet == ours => Ok(level::BY_FLEET),
+            (Some(voucher), _) => {
+                // A second history of a device has the word of the first identity's key.
+                let trust: Option<i64> = value::maybe(
+                    &replica.db,
+                    "SELECT trust FROM _pm_device WHERE public_key = ?1",
+                    [voucher.fleet],
+                )?;
+                match trust {
+                    Some(trust @ (level::SINGLY | level::BY_FLEET)) => Ok(trust),
+                    other => Err(stranger(other == Some(level::REVOKED))),
+                }
+            }
+            _ => Err(stranger(false)),
+        },
+    })
+}
+
+/// Keeps a certificate that was judged trustworthy. One that a fleet vouches for is not replaced by
+/// one without a fleet: whoever carries it could have taken that part away.
+pub(crate) fn learn(
+    replica: &Replica,
+    certificate: &Certificate<'_>,
+    encoded: &[u8],
+    trust: i64,
+) -> Result<i64> {
+    let n = devices::device_number_or_new(replica, certificate.device())?;
+    let old: Option<Vec<u8>> =
+        value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
+    let rank = |c: &Certificate<'_>| {
+        c.fleet.map_or(0, |f| if Some(f.fleet) == replica.identity.fleet { 2 } else { 1 })
+    };
+    let weaker =
+        old.is_some_and(|old| Certificate::decode(&old).is_ok_and(|old| rank(certificate) < rank(&old)));
+    if n != replica.me && !weaker {
+        replica.db
+            .prepare_cached(
+                "UPDATE _pm_device SET public_key = ?2, name = ?3, base = ?4, certificate = ?5, trust = ?6 WHERE n = ?1",
+            )?
+            .execute((n, certificate.public_key, certificate.name, certificate.base, encoded, trust))?;
+    }
+    Ok(n)
+}
+
+/// Finds a device by its name, or by enough of its id, of which a label's end is the beginning.
+pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
+    let mut statement =
+        replica.db.prepare_cached("SELECT n, id, name FROM _pm_device WHERE n > 0 ORDER BY n")?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 16]>(1)?, row.get::<_, Option<String>>(2)?))
+    })?;
+    let all = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let lower = given.to_ascii_lowercase();
+    let mut found: Vec<_> = all
+        .iter()
+        .filter(|(_, id, name)| {
+            name.as_deref() == Some(given) || devices::label(DeviceId(*id), name.as_deref()) == given
+        })
+        .collect();
+    if found.is_empty() && lower.len() >= 2 {
+        found = all.iter().filter(|(_, id, _)| DeviceId(*id).to_string().starts_with(&lower)).collect();
+    }
+    match found[..] {
+        [(_, id, _)] => Ok(DeviceId(*id)),
+        _ => Err(Error::Device {
+            given: given.into(),
+            candidates: found
+                .iter()
+                .map(|(_, id, name)| {
+                    let id = DeviceId(*id);
+                    name.as_ref().map_or(id.to_string(), |name| format!("{name} ({id})"))
+                })
+                .collect(),
+        }),
+    }
+}
+
+/// Trusts one device by its fingerprint, which is its id; its frames are taken in from then on.
+pub(crate) fn trust(replica: &Replica, id: DeviceId) -> Result<()> {
+    let n = devices::device_number_or_new(replica, id)?;
+    if n != replica.me {
+        replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, level::SINGLY))?;
+    }
+    Ok(())
+}
+
+/// Takes in no more frames of a device, nor of those that it vouches for; what they wrote before stays.
+pub(crate) fn revoke(replica: &Replica, id: DeviceId) -> Result<()> {
+    let n = devices::device_number_or_new(replica, id)?;
+    if n == replica.me {
+        return Err(Error::Usage("a device cannot revoke itself".into()));
+    }
+    let mut revoked = vec![n];
+    while let Some(n) = revoked.pop() {
+        replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, level::REVOKED))?;
+        revoked.extend(vouched_for_by(replica, n)?);
+    }
+    Ok(())
+}
+
+/// The trusted devices whose certificates have the word of this device's key, and nobody else's.
+fn vouched_for_by(replica: &Replica, n: i64) -> Result<Vec<i64>> {
+    let key: Option<[u8; 32]> =
+        value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [n])?.flatten();
+    let Some(key) = key else { return Ok(Vec::new()) };
+    let mut statement = replica.db.prepare(
+        "SELECT n, certificate FROM _pm_device WHERE certificate IS NOT NULL AND trust IN (1, 2) AND n <> ?1",
+    )?;
+    let mut rows = statement.query([replica.me])?;
+    let mut vouched = Vec::new();
+    while let Some(row) = rows.next()? {
+        let certificate: Vec<u8> = row.get(1)?;
+        let voucher = Certificate::decode(&certificate).ok().and_then(|c| c.fleet);
+        if voucher.is_some_and(|voucher| voucher.fleet == key) {
+            vouched.push(row.get(0)?);
+        }
+    }
+    Ok(vouched)
+}

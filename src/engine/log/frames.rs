@@ -1,0 +1,161 @@
+//! Writing groups of frames to the log, and reading ops back from it.
+
+use packmule_core::model::{Stream, WallMs};
+use packmule_core::wire::{Block, CHECKPOINT_LEN, Chain, Checkpoint, Frame, Op, Ops, Shape};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::engine::error::{self, Error, Result};
+use crate::engine::table::catalog;
+use crate::engine::table::known::OpDef;
+use crate::engine::table::replica::Replica;
+
+/// A frame of the log.
+pub(crate) fn frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Option<Vec<u8>>> {
+    Ok(replica
+        .db
+        .prepare_cached("SELECT body FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq = ?3")?
+        .query_row((dev, stream.number(), seq), |row| row.get(0))
+        .optional()?)
+}
+
+/// A frame that must be there.
+pub(crate) fn frame_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Vec<u8>> {
+    frame(replica, dev, stream, seq)?
+        .ok_or_else(|| Error::damaged(format!("frame {seq} of device number {dev} is not in the log")))
+}
+
+/// Reads a large value from the pieces before the frame of its row, bit by bit.
+pub(crate) fn pieces(
+    replica: &Replica,
+    place: (i64, Stream, u64),
+    big: &packmule_core::model::Big,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let (dev, stream, row_seq) = place;
+    let lost = || Error::damaged("a large value whose pieces are not all in the log");
+    let mut seq = row_seq.checked_sub(big.back.into()).ok_or_else(lost)?;
+    let mut left = big.len;
+    while left > 0 {
+        if seq > row_seq {
+            return Err(lost());
+        }
+        let body = frame_here(replica, dev, stream, seq)?;
+        let frame = parse(&body)?;
+        let mut blocks = frame.blocks();
+        while let Some(block) = blocks.next_block().map_err(error::bad)? {
+            match block {
+                Block::Piece(piece) if piece.number == big.number => {
+                    left = left.checked_sub(piece.bytes.len() as u64).ok_or_else(lost)?;
+                    take(piece.bytes)?;
+                }
+                Block::Rows { def, body, offset } => {
+                    let def = catalog::op_def(replica, def)?;
+                    let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
+                    while ops.next_op().map_err(error::bad)?.is_some() {}
+                    blocks.resume(ops.rest());
+                }
+                _ => {}
+            }
+        }
+        seq += 1;
+    }
+    Ok(())
+}
+
+/// The op at a place in the log, given to `f`.
+pub(crate) fn op_at<R>(
+    replica: &Replica,
+    dev: i64,
+    stream: Stream,
+    seq: u64,
+    offset: u32,
+    f: impl FnOnce(&OpDef, &Op<'_>) -> Result<R>,
+) -> Result<R> {
+    let body = frame_here(replica, dev, stream, seq)?;
+    let frame = parse(&body)?;
+    // The block of the op tells its definition.
+    let mut blocks = frame.blocks();
+    let mut of = None;
+    while let Some(block) = blocks.next_block().map_err(error::bad)? {
+        if let Block::Rows { def, body, offset: at } = block {
+            if at > offset {
+                break;
+            }
+            let def = catalog::op_def(replica, def)?;
+            let mut ops = Ops::new(body, at, Shape { keys: &def.key_flags });
+            while let Some(op) = ops.next_op().map_err(error::bad)? {
+                if op.offset == offset {
+                    of = Some((def.clone(), op));
+                    break;
+                }
+            }
+            if of.is_some() {
+                break;
+            }
+            blocks.resume(ops.rest());
+        }
+    }
+    let (def, op) = of.ok_or_else(|| Error::damaged("a version that is not where the log should have it"))?;
+    f(&def, &op)
+}
+
+/// Puts a frame into the log; whether it was not there. One that no group covers, left by a session
+/// that broke off, gives way: whether it is its author's was never verified.
+pub(crate) fn put_frame(db: &Connection, dev: i64, stream: Stream, seq: u64, body: &[u8]) -> Result<bool> {
+    let changed = db
+        .prepare_cached(
+            "INSERT INTO _pm_frame (dev, stream, seq, body) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (dev, stream, seq) DO UPDATE SET body = excluded.body WHERE NOT EXISTS
+               (SELECT 1 FROM _pm_group g WHERE g.dev = ?1 AND g.stream = ?2 AND g.last >= ?3 AND g.first <= ?3)",
+        )?
+        .execute((dev, stream.number(), seq, body))?;
+    Ok(changed > 0)
+}
+
+/// Puts a group that this device has signed into the log.
+pub(crate) fn put_own_group(
+    db: &Connection,
+    dev: i64,
+    checkpoint: &Checkpoint,
+    of_head: (u64, WallMs, u64),
+    end: &Chain,
+) -> Result<()> {
+    let mut bytes = [0; CHECKPOINT_LEN];
+    checkpoint.encode(&mut bytes).map_err(|_| Error::damaged("a checkpoint without room"))?;
+    put_group(db, dev, (checkpoint, &bytes), of_head, end, true)
+}
+
+/// Puts a verified group of which all frames are there into the log. One that is not applied yet may be there.
+/// Of its head come the stamp, the wall time and the pair.
+pub(crate) fn put_group(
+    db: &Connection,
+    dev: i64,
+    (checkpoint, bytes): (&Checkpoint, &[u8]),
+    (lamport, wall, pair): (u64, WallMs, u64),
+    end: &Chain,
+    applied: bool,
+) -> Result<()> {
+    let known = if applied { "" } else { "OR IGNORE" };
+    db.prepare_cached(&format!(
+        "INSERT {known} INTO _pm_group (dev, stream, last, first, lamport, wall, pair, applied, checkpoint, chain)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+    ))?
+    .execute((
+        dev,
+        checkpoint.stream.number(),
+        checkpoint.last,
+        checkpoint.first,
+        lamport,
+        wall,
+        pair,
+        applied,
+        bytes,
+        end.0,
+    ))?;
+    Ok(())
+}
+
+/// A frame that was verified when it came.
+pub(crate) fn parse(body: &[u8]) -> Result<Frame<'_>> {
+    Frame::parse(body).map_err(error::bad)
+}

@@ -1,0 +1,13 @@
+//! The log: frames and checkpoints in the database, and as a stream of records.
+//!
+//! May import `store`, `table`, `fleet`.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `bundle` | a stream of records, read and verified |
+//! | `frames` | groups put into the log, frames and ops read from it |
+//! | `writer` | a group of frames, written |
+
+pub(crate) mod bundle;
+pub(crate) mod frames;
+pub(crate) mod writer;

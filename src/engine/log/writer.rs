@@ -1,0 +1,186 @@
+//! A group of frames, written.
+
+use ed25519_compact::SecretKey;
+use packmule_core::model::{DeviceId, Stream, Value, WallMs};
+use packmule_core::wire::{
+    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, NoRoom, OpHead,
+};
+use rusqlite::Connection;
+
+use crate::engine::error::{Error, Result};
+use crate::engine::fleet::positions::{self, StreamPosition};
+use crate::engine::log::frames;
+use crate::engine::table::replica::Replica;
+
+/// Writes one group of our own: frames as they fill, the checkpoint at the end.
+pub(crate) struct GroupWriter<'e> {
+    db: &'e Connection,
+    key: &'e SecretKey,
+    dev: i64,
+    author: DeviceId,
+    stream: Stream,
+    flags: FrameFlags,
+    pub lamport: u64,
+    pub wall: WallMs,
+    pair: u64,
+    start: StreamPosition,
+    digest: GroupDigest,
+    seq: u64,
+    writer: FrameWriter<'e>,
+    /// Frames and ops written.
+    pub frames: u64,
+    pub ops: u64,
+    bigs: u32,
+}
+
+impl<'e> GroupWriter<'e> {
+    /// The number for a large value of this group.
+    pub(crate) fn next_big(&mut self) -> u32 {
+        self.bigs += 1;
+        self.bigs - 1
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let frame = self.writer.finish();
+        self.digest.add(frame);
+        if !frames::put_frame(self.db, self.dev, self.stream, self.seq, frame)? {
+            return Err(Error::damaged("the log has a frame of this device that it did not write"));
+        }
+        self.frames += 1;
+        Ok(())
+    }
+
+    /// Ends the frame and begins the next.
+    fn next_frame(&mut self) -> Result<()> {
+        self.flush()?;
+        self.seq += 1;
+        self.writer
+            .begin(self.flags, self.seq, None)
+            .map_err(|_| Error::damaged("a frame without room for its head"))
+    }
+
+    /// Tries in this frame, then in a new one; `None` if it fits into no frame.
+    fn fit<R>(
+        &mut self,
+        mut write: impl FnMut(&mut FrameWriter<'e>) -> std::result::Result<R, NoRoom>,
+    ) -> Result<Option<R>> {
+        if let Ok(written) = write(&mut self.writer) {
+            return Ok(Some(written));
+        }
+        // Also where the frame is empty but for its head: a first frame's may be long.
+        self.next_frame()?;
+        Ok(write(&mut self.writer).ok())
+    }
+
+    /// Writes a definition; returns its frame.
+    pub(crate) fn def(&mut self, table: &str, body: &[u8]) -> Result<u64> {
+        let fits = self.fit(|w| w.def(body))?;
+        fits.ok_or_else(|| Error::cannot_track(table, "its definition is too large for a frame"))?;
+        Ok(self.seq)
+    }
+
+    pub(crate) fn retire(&mut self, device: DeviceId) -> Result<()> {
+        self.fit(|w| w.retire(device))?.ok_or_else(|| Error::damaged("a frame without room"))
+    }
+
+    /// Writes an op; `None` if its values must be made smaller first. Returns frame and offset.
+    ///
+    /// `firsts` has, for each value in pieces, its place among the values and its first piece's frame.
+    pub(crate) fn op(
+        &mut self,
+        def: DefId,
+        head: &OpHead<'_>,
+        values: &mut [Value<'_>],
+        firsts: &[(usize, u64)],
+    ) -> Result<Option<(u64, u32)>> {
+        let mut seq = self.seq;
+        let offset = self.fit(|w| {
+            for (at, first) in firsts {
+                if let Value::Big(big) = &mut values[*at] {
+                    big.back = (seq - first) as u32;
+                }
+            }
+            seq += 1; // Should it not fit, the next frame is tried.
+            w.op(def, head, values.iter().copied())
+        })?;
+        self.ops += u64::from(offset.is_some());
+        Ok(offset.map(|offset| (self.seq, offset)))
+    }
+
+    /// Writes the next bytes of a large value; returns the frame of the first of them.
+    pub(crate) fn piece(&mut self, number: u32, mut bytes: &[u8]) -> Result<u64> {
+        let mut first = None;
+        while !bytes.is_empty() {
+            let written = self
+                .fit(|w| w.piece(number, bytes))?
+                .ok_or_else(|| Error::damaged("a frame without room"))?;
+            first.get_or_insert(self.seq);
+            bytes = &bytes[written..];
+        }
+        Ok(first.unwrap_or(self.seq))
+    }
+
+    /// Signs and closes the group; returns where the stream stands then.
+    pub(crate) fn finish(mut self) -> Result<StreamPosition> {
+        self.flush()?;
+        let first = self.start.seq + 1;
+        let chain = self.start.chain.after(&std::mem::take(&mut self.digest).finish());
+        let checkpoint =
+            Checkpoint::sign(self.key, self.author, self.stream, first, self.seq, self.start.chain, &chain);
+        frames::put_own_group(self.db, self.dev, &checkpoint, (self.lamport, self.wall, self.pair), &chain)?;
+        Ok(StreamPosition { seq: self.seq, chain })
+    }
+}
+
+/// Begins a group of our own. `buf` is the memory for a frame.
+pub(crate) fn begin_group<'e>(
+    replica: &'e Replica,
+    stream: Stream,
+    flags: FrameFlags,
+    lamport: u64,
+    pair: u64,
+    buf: &'e mut [u8],
+) -> Result<GroupWriter<'e>> {
+    let key = replica.signing_key()?;
+    let start = positions::position(replica, replica.me, stream)?;
+    let context = context_delta(replica, stream)?;
+    let wall = replica.now();
+    let group = GroupStart { lamport, wall, pair, context: &context };
+    let writer = FrameWriter::new(buf, flags, start.seq + 1, Some(group))
+        .map_err(|_| Error::Usage("the frame size is too small for what changed in the context".into()))?;
+    Ok(GroupWriter {
+        db: &replica.db,
+        key,
+        dev: replica.me,
+        author: replica.identity.id,
+        stream,
+        flags,
+        lamport,
+        wall,
+        pair,
+        start,
+        digest: GroupDigest::default(),
+        seq: start.seq + 1,
+        writer,
+        frames: 0,
+        ops: 0,
+        bigs: 0,
+    })
+}
+
+/// What changed in what we have seen since our last group of this stream; notes that it was told.
+fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(DeviceId, u64)>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT s.dev, d.id, s.seq FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev
+         LEFT JOIN _pm_context c ON c.dev = ?1 AND c.stream = ?2 AND c.other = s.dev
+         WHERE s.stream = 0 AND s.seq > coalesce(c.seq, 0) AND (s.dev <> ?1 OR ?2 = 1) ORDER BY d.id",
+    )?;
+    let rows = statement.query_map((replica.me, stream.number()), |row| {
+        Ok((row.get::<_, i64>(0)?, DeviceId(row.get(1)?), row.get::<_, u64>(2)?))
+    })?;
+    let changed = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    for (dev, _, seq) in &changed {
+        positions::set_context(replica, replica.me, stream, *dev, *seq)?;
+    }
+    Ok(changed.into_iter().map(|(_, id, seq)| (id, seq)).collect())
+}

@@ -1,0 +1,153 @@
+//! The row that the versions make, in a table of its own beside the real one.
+
+use packmule_core::merge::{Version, column_winner};
+use packmule_core::wire::{ColumnMerge, Merge};
+use rusqlite::params_from_iter;
+
+use crate::engine::error::Result;
+use crate::engine::merge::counters;
+use crate::engine::merge::heads::Head;
+use crate::engine::merge::versions::{self, Judgement};
+use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::def::Default;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// A row as its table shows it.
+pub(crate) fn shown_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
+    let keys = value::read_key(key)?;
+    let mut statement = replica.db.prepare_cached(&table.select_sql(&table.column_list()))?;
+    let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
+    values.collect::<Result<_>>().map(Some)
+}
+
+pub(crate) fn delete_from(replica: &Replica, name: &str, table: &Table, key: &[u8]) -> Result<()> {
+    let values = value::read_key(key)?;
+    let sql = format!("DELETE FROM {name} WHERE {}", table.key_match_from(0));
+    replica.db.prepare_cached(&sql)?.execute(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
+    Ok(())
+}
+
+/// Makes the row in limbo what its versions say.
+pub(crate) fn compose(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    heads: &[Head],
+    judgement: &Judgement,
+) -> Result<()> {
+    if heads.is_empty() {
+        return Ok(()); // Undisputed, and as the table showed it.
+    }
+    let n = table.def.columns.len();
+    let versions: Vec<Version> = heads.iter().map(Head::version).collect();
+    let values = heads.iter().map(|h| versions::values(replica, table, h)).collect::<Result<Vec<_>>>()?;
+    let value_of = |at: usize, column: usize| values[at].iter().find(|(c, _)| *c == column).map(|(_, v)| v);
+    let writers: Vec<usize> = judgement.order.iter().copied().filter(|at| !versions[*at].delete).collect();
+    let image = judgement.order.iter().copied().find(|at| versions[*at].delete);
+    let Some(first) = writers.first().copied() else { return Ok(()) };
+    let row_winner = if table.def.merge == Merge::Row { Some(first) } else { None };
+    let mut changes: Vec<(usize, OwnedValue)> = Vec::new();
+    for column in 0..n {
+        let definition = &table.def.columns[column];
+        if definition.key > 0 {
+            changes.extend(value_of(first, column).map(|v| (column, v.clone())));
+            continue;
+        }
+        if definition.merge == ColumnMerge::Counter || table.leaves(column) {
+            continue; // Added up elsewhere; or it waits.
+        }
+        let speaking: Vec<usize> = writers
+            .iter()
+            .copied()
+            .filter(|at| heads[*at].live(n).contains(column) && value_of(*at, column).is_some())
+            .collect();
+        let candidates =
+            speaking.iter().filter_map(|at| Some((&versions[*at], value_of(*at, column)?.borrow())));
+        let chosen = if definition.merge == ColumnMerge::Table
+            && let Some(row) = row_winner.filter(|row| speaking.contains(row))
+        {
+            Some(row)
+        } else {
+            column_winner(definition.merge, table.def.policy, candidates).map(|at| speaking[at])
+        };
+        match (chosen, image) {
+            (Some(at), _) => changes.extend(value_of(at, column).map(|v| (column, v.clone()))),
+            // Nobody who is left wrote it: it is what it was when the row was deleted.
+            (None, Some(image)) => {
+                let default = match &definition.default {
+                    Default::Literal(value) => value.clone(),
+                    _ => OwnedValue::Null,
+                };
+                changes.push((column, value_of(image, column).cloned().unwrap_or(default)));
+            }
+            (None, None) => {}
+        }
+    }
+    make_limbo_row(replica, table, key, &changes)?;
+    compose_counters(replica, table, key)
+}
+
+/// Changes columns of a row in limbo; makes it if it is not there.
+pub(crate) fn make_limbo_row(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    changes: &[(usize, OwnedValue)],
+) -> Result<()> {
+    let keys = value::read_key(key)?;
+    let limbo = table.limbo();
+    let there: Option<i64> = value::maybe(
+        &replica.db,
+        &format!("SELECT 1 FROM {limbo} WHERE {}", table.key_match_from(0)),
+        params_from_iter(keys.iter().map(|v| Bind(v.borrow()))),
+    )?;
+    let names = || changes.iter().map(|(at, _)| value::quote(&table.def.columns[*at].name));
+    let values = changes.iter().map(|(_, v)| Bind(v.borrow()));
+    if there.is_some() {
+        let sets: Vec<String> = names().enumerate().map(|(n, name)| format!("{name} = ?{}", n + 1)).collect();
+        let sql =
+            format!("UPDATE {limbo} SET {} WHERE {}", sets.join(", "), table.key_match_from(changes.len()));
+        let all = values.chain(keys.iter().map(|v| Bind(v.borrow())));
+        replica.db.prepare_cached(&sql)?.execute(params_from_iter(all))?;
+        return Ok(());
+    }
+    // What no version tells has its default.
+    let rest: Vec<usize> =
+        (0..table.def.columns.len()).filter(|c| changes.iter().all(|(at, _)| at != c)).collect();
+    let rest_names = rest.iter().map(|at| value::quote(&table.def.columns[*at].name));
+    let marks = (1..=changes.len()).map(|n| format!("?{n}"));
+    let defaults = rest.iter().map(|at| match &table.def.columns[*at].default {
+        Default::Literal(value) => value::literal(value),
+        _ => "NULL".into(),
+    });
+    let sql = format!(
+        "INSERT INTO {limbo} ({}) VALUES ({})",
+        names().chain(rest_names).collect::<Vec<_>>().join(", "),
+        marks.chain(defaults).collect::<Vec<_>>().join(", ")
+    );
+    replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+    Ok(())
+}
+
+/// Sets the counters of a row in limbo where absolute writes are remembered.
+pub(crate) fn compose_counters(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    for column in table.counters.iter().copied() {
+        if !counters::has_absolute(replica, table.tid, key, column)? {
+            continue;
+        }
+        let mut statement = replica.db.prepare_cached(
+            "SELECT absolute, value FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3",
+        )?;
+        let mut rows = statement.query((table.tid, key, column as i64))?;
+        let (mut most, mut sum) = (i64::MIN, 0i64);
+        while let Some(row) = rows.next()? {
+            let value: i64 = row.get(1)?;
+            if row.get(0)? { most = most.max(value) } else { sum = sum.wrapping_add(value) }
+        }
+        make_limbo_row(replica, table, key, &[(column, OwnedValue::Int(most.wrapping_add(sum)))])?;
+    }
+    Ok(())
+}

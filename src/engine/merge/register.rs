@@ -1,0 +1,83 @@
+//! A version is added, those it dominates go.
+
+use packmule_core::merge::dominates;
+use packmule_core::wire::OpKind;
+
+use crate::engine::error::Result;
+use crate::engine::merge::deferred;
+use crate::engine::merge::heads::{self, Head, Seen};
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// Notes a new version of a row, and what it leaves of those that it dominates. Whether it can
+/// be written as it is; if not, the row is put off to `settle`.
+/// `old` are the versions that are known.
+pub(crate) fn register(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    new: &Head,
+    old: &[Head],
+    seen: &Seen<'_>,
+) -> Result<bool> {
+    let (tid, n) = (table.tid, table.def.columns.len());
+    let mine = new.live(n);
+    let blind = matches!(seen, Seen::Blind);
+    let mut left = Vec::new();
+    for head in old {
+        if !dominates(new.author, blind, &head.version(), seen.of(head.dev)) {
+            left.push((head.kind, head.live(n)));
+            continue;
+        }
+        let rest = match new.columns {
+            Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
+            _ => Columns::default(),
+        };
+        let place = (tid, key, head.dev, head.seq);
+        if rest.is_empty() {
+            replica
+                .db
+                .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4")?
+                .execute(place)?;
+        } else {
+            replica
+                .db
+                .prepare_cached(
+                    "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
+                )?
+                .execute((tid, key, head.dev, head.seq, rest.as_bytes()))?;
+            left.push((head.kind, rest));
+        }
+    }
+    replica
+        .db
+        .prepare_cached(
+            "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute((
+            tid,
+            key,
+            new.dev,
+            new.seq,
+            new.place,
+            new.claim,
+            new.wall,
+            heads::kind_number(new.kind),
+            new.columns.as_ref().map(Columns::as_bytes),
+        ))?;
+    let apart = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
+    let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(apart));
+    if !alone || (old.len() > 1 && !left.is_empty()) || deferred::is_parked(replica, tid, key)? {
+        deferred::put_off(replica, tid, key)?;
+        return Ok(false);
+    }
+    if old.len() > 1 {
+        replica
+            .db
+            .prepare_cached("DELETE FROM _pm_conflict WHERE tid = ?1 AND key = ?2")?
+            .execute((tid, key))?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,88 @@
+//! Additions to counters of a row that is shown.
+
+use packmule_core::wire::{ColumnMerge, Op, OpKind, Shape};
+use rusqlite::params_from_iter;
+
+use crate::engine::error::Result;
+use crate::engine::merge::heads::{Head, Seen};
+use crate::engine::merge::{counters, deferred};
+use crate::engine::show::triggers;
+use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::known::{OpDef, Table};
+use crate::engine::table::replica::Replica;
+
+/// Takes an op's counters into account. `ours` says that the table shows it already.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn count(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    def: &OpDef,
+    op: &Op<'_>,
+    new: &Head,
+    seen: &Seen<'_>,
+    ours: bool,
+) -> Result<()> {
+    if table.counters.is_empty() {
+        return Ok(());
+    }
+    let mut values = Vec::new();
+    for (at, value) in op.values(Shape { keys: &def.key_flags }) {
+        let theirs = &def.def.columns[at];
+        if let Some(column) = table.def.column(&theirs.name).filter(|c| table.counters.contains(c)) {
+            // For an author to whom it was no counter, an update says what it is.
+            let absolute = new.kind != OpKind::Update || theirs.merge != ColumnMerge::Counter;
+            values.push((column, OwnedValue::of(value).unwrap_or(OwnedValue::Null), absolute));
+        }
+    }
+    count_values(replica, table, key, &values, new, seen, ours)
+}
+
+/// [`Engine::count`] of values by column, each with whether it says what the counter is.
+pub(crate) fn count_values(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    values: &[(usize, OwnedValue, bool)],
+    new: &Head,
+    seen: &Seen<'_>,
+    ours: bool,
+) -> Result<()> {
+    for (column, value, absolute) in values {
+        let (column, value, absolute) = (*column, value::number(value), *absolute);
+        let others = if absolute {
+            counters::forget_counted(replica, table.tid, key, column, new, seen)?
+        } else {
+            counters::has_absolute(replica, table.tid, key, column)?
+        };
+        replica.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute((table.tid, key, column as i64, new.dev, new.seq, absolute, value))?;
+        if others || (absolute && new.kind == OpKind::Update) {
+            deferred::put_off(replica, table.tid, key)?;
+        } else if !absolute && !ours && value != 0 {
+            add(replica, table, key, column, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds to a counter where the row is: in its table or in limbo.
+fn add(replica: &Replica, table: &Table, key: &[u8], column: usize, value: i64) -> Result<()> {
+    let c = value::quote(&table.def.columns[column].name);
+    let keys = value::read_key(key)?;
+    for name in [&table.sql_name, &table.limbo()] {
+        let sql = format!("UPDATE {name} SET {c} = _pm_add({c}, ?1) WHERE {}", table.key_match_from(1));
+        let added = OwnedValue::Int(value);
+        let params = std::iter::once(&added).chain(&keys).map(|v| Bind(v.borrow()));
+        let changed = triggers::firing(replica, table, || {
+            Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(params.clone()))?)
+        })?;
+        if changed > 0 {
+            break;
+        }
+    }
+    Ok(())
+}

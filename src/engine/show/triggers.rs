@@ -1,0 +1,505 @@
+//! The application's own triggers, for rows that come from others.
+//!
+//! On our connection the triggers of the database are off: a row of another device is applied as it
+//! is, and what its author's triggers wrote to tracked tables arrives by itself. But what an
+//! application derives from a row and keeps to itself, a full-text index or a counter, must follow.
+//! So the triggers that write untracked tables, and those alone, are copied as TEMP triggers, which
+//! are not off, for as long as a transaction lasts:
+//!
+//! | a trigger that | is |
+//! |---|---|
+//! | writes untracked tables only, virtual ones too | copied, and then those of the tables that it writes |
+//! | writes a table that is tracked, here or by others | left out: its effect comes from where it was written |
+//! | writes nothing, but may refuse | left out: the row's author accepted it |
+//! | cannot be prepared here: a function of the application's, a view, a table that is gone | left out, with a notice |
+//! | uses what a database must not be trusted with (`trusted_schema`) | left out, with a notice |
+//! | may ROLLBACK, FAIL, or IGNORE the row | left out, with a notice |
+//! | fails for a row | passed over for that row, with a notice |
+//!
+//! Which of them a trigger is an authorizer says, and the program that SQLite makes of it. As with
+//! SQLite's default, a trigger does not run within itself: `recursive_triggers` is off while any
+//! are there. A row that is contested or kept out is deleted and inserted again; the net effect is
+//! the same, but who counts only what comes in counts it twice.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rusqlite::{ErrorCode, PrepFlags, params_from_iter};
+
+use crate::engine::error::{Error, Result};
+use crate::engine::store::value::{self, Bind};
+use crate::engine::table::catalog;
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::probe::{Access, Local, PREFIX};
+use crate::engine::table::replica::Replica;
+
+/// What is to be done about a trigger.
+enum Verdict {
+    Copy { writes: Vec<String>, reads: HashSet<String> },
+    LeaveOut,
+    Refuse(String),
+}
+
+struct Candidate {
+    name: String,
+    table: String,
+    sql: String,
+}
+
+/// Whether triggers of the application run for rows of this table; puts them in place.
+pub(crate) fn has_local_triggers(replica: &Replica, table: &Table) -> Result<bool> {
+    if !replica.triggers.borrow().ready {
+        ready_triggers(replica)?;
+    }
+    Ok(replica.triggers.borrow().on.contains_key(&table.tid))
+}
+
+/// Whether such a trigger reads a column.
+pub(crate) fn triggers_read(replica: &Replica, table: &Table, column: usize) -> bool {
+    let triggers = replica.triggers.borrow();
+    let reads = triggers.on.get(&table.tid).map(|(_, reads)| reads);
+    reads.is_some_and(|reads| reads.contains(&table.def.columns[column].name.to_ascii_lowercase()))
+}
+
+/// These tables count as tracked until others are named.
+pub(crate) fn hold_for_triggers(replica: &Replica, tables: &[Arc<Table>]) {
+    let mut triggers = replica.triggers.borrow_mut();
+    triggers.held = tables.iter().map(|t| t.def.name.to_ascii_lowercase()).collect();
+    (triggers.ready, triggers.found_for) = (false, None);
+}
+
+/// Before a commit: our copies go.
+pub(crate) fn remove_local_triggers(replica: &Replica) -> Result<()> {
+    replica.triggers.borrow_mut().ready = false;
+    if !replica.triggers.borrow().installed {
+        return Ok(());
+    }
+    let found = replica.triggers.borrow().found.clone();
+    found.iter().try_for_each(|local| replica.db.execute_batch(&local.drop_sql()))?;
+    replica.triggers.borrow_mut().installed = false;
+    set_recursion(replica, true)
+}
+
+/// After a rollback, which took our copies along; whether all is as it was.
+pub(crate) fn forget_local_triggers(replica: &Replica) -> bool {
+    let mut triggers = replica.triggers.borrow_mut();
+    triggers.ready = false;
+    !std::mem::take(&mut triggers.installed) || set_recursion(replica, true).is_ok()
+}
+
+pub(crate) fn set_recursion(replica: &Replica, on: bool) -> Result<()> {
+    let sql = if on { "PRAGMA recursive_triggers = ON" } else { "PRAGMA recursive_triggers = OFF" };
+    Ok(replica.db.execute_batch(sql)?)
+}
+
+fn ready_triggers(replica: &Replica) -> Result<()> {
+    let version = replica.db.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?;
+    let found_for = (version, catalog::tables(replica).iter().map(|t| (t.tid, t.state)).collect());
+    let known = replica.triggers.borrow().found_for.as_ref() == Some(&found_for);
+    if !known {
+        remove_local_triggers(replica)?;
+        let (found, on) = find_triggers(replica)?;
+        let mut triggers = replica.triggers.borrow_mut();
+        (triggers.found_for, triggers.found, triggers.on) = (Some(found_for), found, on);
+    }
+    let found = match &*replica.triggers.borrow() {
+        triggers if triggers.installed => Vec::new(),
+        triggers => triggers.found.clone(),
+    };
+    if !found.is_empty() {
+        set_recursion(replica, false)?;
+        replica.triggers.borrow_mut().installed = true;
+        found.iter().try_for_each(|local| replica.db.execute_batch(&local.sql))?;
+    }
+    replica.triggers.borrow_mut().ready = true;
+    Ok(())
+}
+
+/// Looks at the triggers of synced tables, then at those of the tables that they write.
+#[allow(clippy::type_complexity)]
+fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usize>, HashSet<String>)>)> {
+    let (mut found, mut on) = (Vec::new(), HashMap::<i64, (Vec<usize>, HashSet<String>)>::new());
+    let mut statement = replica.db.prepare(
+        "SELECT g.name, g.tbl_name, g.sql FROM main.sqlite_schema g
+         JOIN main.sqlite_schema t ON t.type = 'table' AND t.name = g.tbl_name COLLATE NOCASE
+         WHERE g.type = 'trigger' AND g.name NOT LIKE '\\_pm\\_%' ESCAPE '\\' ORDER BY g.rowid",
+    )?;
+    let candidates = statement
+        .query_map([], |row| Ok(Candidate { name: row.get(0)?, table: row.get(1)?, sql: row.get(2)? }))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    drop(statement);
+    if candidates.is_empty() {
+        return Ok((found, on));
+    }
+    let synced = |t: &Table| t.shows_shared() || t.state == State::Gathered;
+    let tables = catalog::tables(replica);
+    let mut to_visit: Vec<String> =
+        tables.iter().filter(|t| synced(t)).map(|t| t.def.name.to_ascii_lowercase()).collect();
+    let mut visited: HashSet<String> = to_visit.iter().cloned().collect();
+    while let Some(table) = to_visit.pop() {
+        let tid = catalog::table_named(replica, &table).filter(|t| synced(t)).map(|t| t.tid);
+        for candidate in candidates.iter().filter(|c| c.table.eq_ignore_ascii_case(&table)) {
+            let copy = format!("{PREFIX}{}", found.len());
+            let prefix = format!(
+                "trigger `{}` of table `{}` does not run for rows that come from other devices: ",
+                candidate.name, candidate.table
+            );
+            let sql = temp_sql(&candidate.sql, &copy);
+            match judge_trigger(replica, candidate, &copy, &sql, tid.is_some())? {
+                Verdict::LeaveOut => {}
+                Verdict::Refuse(reason) => {
+                    tell_once(replica, &format!("{prefix}{reason}"))?;
+                    continue;
+                }
+                Verdict::Copy { writes, reads } => {
+                    if let Some(tid) = tid {
+                        let known = on.entry(tid).or_default();
+                        known.0.push(found.len());
+                        known.1.extend(reads);
+                    }
+                    to_visit.extend(writes.into_iter().filter(|table| visited.insert(table.clone())));
+                    let (name, table) = (candidate.name.clone(), candidate.table.clone());
+                    found.push(Local { copy, sql, name, table });
+                }
+            }
+            // What was wrong with it once is not any more.
+            replica.db.execute("DELETE FROM _pm_notice WHERE substr(what, 1, length(?1)) = ?1", [prefix])?;
+        }
+    }
+    Ok((found, on))
+}
+
+/// Makes the copy of a trigger, alone, and has SQLite prepare what would run it.
+fn judge_trigger(
+    replica: &Replica,
+    candidate: &Candidate,
+    copy: &str,
+    sql: &str,
+    synced: bool,
+) -> Result<Verdict> {
+    if let Err(e) = replica.db.execute_batch(sql) {
+        return if is_the_triggers(&e) { Ok(Verdict::Refuse(message(&e))) } else { Err(e.into()) };
+    }
+    let (looked, heard) = replica.probe.listen(|| halts_of(replica, &candidate.table));
+    replica.db.execute_batch(&format!("DROP TRIGGER temp.{copy}"))?;
+    let (mut writes, mut reads) = (Vec::new(), HashSet::new());
+    for access in heard {
+        match access {
+            Access::Write(table) if !writes.contains(&table) => writes.push(table),
+            Access::Read(table, column) if table.eq_ignore_ascii_case(&candidate.table) => {
+                reads.insert(column);
+            }
+            _ => {}
+        }
+    }
+    let tracked = |name: &String| {
+        // One that others track may be tracked here in a moment.
+        let known = catalog::table_named(replica, name).is_some_and(|t| t.state != State::Untracked);
+        known || name.starts_with("_pm_") || replica.triggers.borrow().held.contains(name)
+    };
+    if writes.iter().any(tracked) {
+        return Ok(Verdict::LeaveOut);
+    }
+    let halts = match looked {
+        Ok(halts) => halts,
+        Err(e) if is_the_triggers(&e) => return Ok(Verdict::Refuse(message(&e))),
+        Err(e) => return Err(e.into()),
+    };
+    Ok(match halts {
+        _ if writes.is_empty() => Verdict::LeaveOut,
+        halts if halts.gives_up => Verdict::Refuse(
+            "it can end with ROLLBACK or FAIL, which would leave an import half done; use ABORT".into(),
+        ),
+        halts if halts.ignores && synced => {
+            Verdict::Refuse("it can end with RAISE(IGNORE), which would leave the row out".into())
+        }
+        _ => Verdict::Copy { writes, reads },
+    })
+}
+
+/// How the triggers of a table, of which there is one, can end.
+fn halts_of(replica: &Replica, table: &str) -> rusqlite::Result<Halts> {
+    let columns: Vec<String> = replica
+        .db
+        .prepare("SELECT name FROM pragma_table_info(?1)")?
+        .query_map([table], |row| Ok(value::quote(&row.get::<_, String>(0)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let sets: Vec<String> = columns.iter().map(|c| format!("{c} = {c}")).collect();
+    let table = value::quote(table);
+    let mut halts = Halts::default();
+    for event in [
+        format!(
+            "INSERT INTO main.{table} ({}) VALUES ({})",
+            columns.join(", "),
+            vec!["NULL"; columns.len()].join(", ")
+        ),
+        format!("UPDATE main.{table} SET {}", sets.join(", ")),
+        format!("DELETE FROM main.{table}"),
+    ] {
+        // A TEMP trigger is trusted; what it is copied from is not.
+        let flags = PrepFlags::SQLITE_PREPARE_FROM_DDL;
+        let mut statement = replica.db.prepare_with_flags(&format!("EXPLAIN {event}"), flags)?;
+        let mut rows = statement.query([])?;
+        let mut programs = 0;
+        while let Some(row) = rows.next()? {
+            // Each program begins at 0; the first one is the statement itself.
+            programs += u32::from(row.get::<_, i64>(0)? == 0);
+            let opcode: String = row.get(1)?;
+            if programs > 1 && matches!(opcode.as_str(), "Halt" | "HaltIfNull") {
+                // 1 rolls back, 2 aborts, 3 fails, 4 ignores, as in sqliteInt.h.
+                let how: i64 = row.get(3)?;
+                halts.gives_up |= how == 1 || how == 3;
+                halts.ignores |= how == 4;
+            }
+        }
+    }
+    Ok(halts)
+}
+
+/// Writes to a synced table, with the application's triggers. If one of them fails, the write is
+/// done without it, and people are told.
+pub(crate) fn firing<R>(replica: &Replica, table: &Table, mut write: impl FnMut() -> Result<R>) -> Result<R> {
+    if !has_local_triggers(replica, table)? {
+        return write();
+    }
+    let error = match write() {
+        Ok(done) => return Ok(done),
+        Err(error) => error,
+    };
+    let Error::Sqlite(cause) = &error else { return Err(error) };
+    if !is_the_triggers(cause) || is_of_the_row(table, cause) || replica.db.is_autocommit() {
+        return Err(error);
+    }
+    let locals = locals_on(replica, table);
+    let all: Vec<&Local> = locals.iter().collect();
+    // If it fails without any, the row itself is at fault; of several one is, as a rule.
+    let alone = all.len() == 1;
+    let done = without(replica, &all, alone, &mut write)?;
+    let Ok(mut done) = done else { return Err(error) };
+    let mut to_blame = &all[..];
+    if !alone {
+        let mut found = None;
+        for one in all.chunks(1) {
+            if let Ok(done) = without(replica, one, true, &mut write)? {
+                found = Some((one, done));
+                break;
+            }
+        }
+        (to_blame, done) = match found {
+            Some(found) => found,
+            None => (to_blame, without(replica, to_blame, true, &mut write)??),
+        };
+    }
+    for local in to_blame {
+        tell_once(
+            replica,
+            &format!(
+                "trigger `{}` of table `{}` failed for rows that came from other devices, which were taken in \
+             without it: {}",
+                local.name,
+                local.table,
+                message(cause)
+            ),
+        )?;
+    }
+    Ok(done)
+}
+
+fn locals_on(replica: &Replica, table: &Table) -> Vec<Local> {
+    let triggers = replica.triggers.borrow();
+    let on = triggers.on.get(&table.tid).map(|(on, _)| on.as_slice()).unwrap_or_default();
+    on.iter().map(|at| triggers.found[*at].clone()).collect()
+}
+
+/// Tries a write without these triggers; it stays if it succeeds and is to be kept.
+fn without<R>(
+    replica: &Replica,
+    locals: &[&Local],
+    keep: bool,
+    write: &mut impl FnMut() -> Result<R>,
+) -> Result<Result<R>> {
+    replica.db.execute_batch("SAVEPOINT _pm_without")?;
+    locals.iter().try_for_each(|local| replica.db.execute_batch(&local.drop_sql()))?;
+    let result = write();
+    if replica.db.is_autocommit() {
+        return Err(result.err().unwrap_or(Error::Poisoned)); // The transaction is gone.
+    }
+    if result.is_ok() && keep {
+        locals.iter().try_for_each(|local| replica.db.execute_batch(&local.sql))?;
+    } else {
+        replica.db.execute_batch("ROLLBACK TO _pm_without")?;
+    }
+    replica.db.execute_batch("RELEASE _pm_without")?;
+    Ok(result)
+}
+
+/// Runs `work` without any trigger on a table, and undoes it.
+pub(crate) fn trying<R>(replica: &Replica, table: &Table, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    let on = locals_on(replica, table);
+    replica.db.execute_batch("SAVEPOINT _pm_try")?;
+    on.iter().try_for_each(|local| replica.db.execute_batch(&local.drop_sql()))?;
+    set_recursion(replica, true)?;
+    let result = work();
+    replica.db.execute_batch("ROLLBACK TO _pm_try; RELEASE _pm_try")?;
+    set_recursion(replica, false)?;
+    result
+}
+
+/// Makes a row what it is to be by what differs, as an application would: no upsert, whose
+/// INSERT triggers would run too, and no column set that stays the same. Whether there was a
+/// row, or one was made.
+pub(crate) fn write_difference(
+    replica: &Replica,
+    table: &Table,
+    key: &[Bind<'_>],
+    columns: &[usize],
+    values: &[Bind<'_>],
+    insert: Option<&str>,
+) -> Result<bool> {
+    let names: Vec<String> = columns.iter().map(|at| value::quote(&table.def.columns[*at].name)).collect();
+    let names = if names.is_empty() { "1".into() } else { names.join(", ") };
+    let differing = {
+        let mut statement = replica.db.prepare_cached(&table.select_sql(&names))?;
+        let mut rows = statement.query(params_from_iter(key))?;
+        match rows.next()? {
+            None => None,
+            Some(row) => {
+                let mut differing = Vec::new();
+                for (at, value) in values.iter().enumerate() {
+                    if value::from_sql(row.get_ref(at)?) != value.0 {
+                        differing.push(at);
+                    }
+                }
+                Some(differing)
+            }
+        }
+    };
+    match (differing, insert) {
+        (None, None) => Ok(false),
+        (None, Some(insert)) => firing(replica, table, || {
+            replica.db.prepare_cached(insert)?.execute(params_from_iter(values_with(key, values, table)))?;
+            Ok(true)
+        }),
+        (Some(differing), _) if differing.is_empty() => Ok(true),
+        (Some(differing), _) => {
+            let set: Vec<usize> = differing.iter().map(|at| columns[*at]).collect();
+            let sql = table.update_sql(&set);
+            firing(replica, table, || {
+                let values = differing.iter().map(|at| &values[*at]).chain(key);
+                Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))? > 0)
+            })
+        }
+    }
+}
+
+/// Tells people something, unless they were told.
+fn tell_once(replica: &Replica, what: &str) -> Result<()> {
+    replica
+        .db
+        .prepare_cached("INSERT OR IGNORE INTO _pm_notice (what, wall, count) VALUES (?1, ?2, 1)")?
+        .execute((what, replica.now()))?;
+    Ok(())
+}
+
+/// How a trigger's program can end, besides well or with ABORT.
+#[derive(Clone, Copy, Default)]
+struct Halts {
+    gives_up: bool,
+    ignores: bool,
+}
+
+/// The values of a row to be inserted: before those of a gathered one stands its device.
+fn values_with<'b>(
+    key: &'b [Bind<'b>],
+    values: &'b [Bind<'b>],
+    table: &Table,
+) -> impl Iterator<Item = &'b Bind<'b>> {
+    let gathered = usize::from(table.state == State::Gathered);
+    key.iter().take(gathered).chain(values)
+}
+
+/// Whether an error can be a trigger's doing, and not the machine's.
+fn is_the_triggers(error: &rusqlite::Error) -> bool {
+    let Some(cause) = error.sqlite_error() else { return false };
+    match cause.code {
+        ErrorCode::DatabaseCorrupt => cause.extended_code == rusqlite::ffi::SQLITE_CORRUPT_VTAB,
+        ErrorCode::OutOfMemory
+        | ErrorCode::SystemIoFailure
+        | ErrorCode::DiskFull
+        | ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        | ErrorCode::OperationInterrupted
+        | ErrorCode::OperationAborted
+        | ErrorCode::ReadOnly
+        | ErrorCode::CannotOpen
+        | ErrorCode::NotADatabase => false,
+        _ => true,
+    }
+}
+
+/// Whether an error names the table itself, which no trigger that we run writes.
+fn is_of_the_row(table: &Table, error: &rusqlite::Error) -> bool {
+    let message = message(error);
+    ["UNIQUE", "NOT NULL"].iter().any(|what| {
+        message
+            .strip_prefix(&format!("{what} constraint failed: "))
+            .and_then(|rest| rest.strip_prefix(table.def.name.as_str()))
+            .is_some_and(|rest| rest.starts_with('.'))
+    })
+}
+
+/// What SQLite says, without the statement.
+fn message(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The statement that makes our copy: SQLite keeps `CREATE TRIGGER name …`, whatever was typed.
+fn temp_sql(sql: &str, copy: &str) -> String {
+    let rest = sql.get("CREATE TRIGGER".len()..).unwrap_or_default().trim_start();
+    let end = match rest.chars().next() {
+        Some(open @ ('"' | '`' | '\'' | '[')) => {
+            let close = if open == '[' { ']' } else { open };
+            let mut at = 1;
+            loop {
+                match rest.get(at..).and_then(|tail| tail.find(close)) {
+                    // Doubled, it stands for itself.
+                    Some(found) if close != ']' && rest[at + found + 1..].starts_with(close) => {
+                        at += found + 2
+                    }
+                    Some(found) => break at + found + 1,
+                    None => break rest.len(),
+                }
+            }
+        }
+        _ => rest
+            .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$' || !c.is_ascii()))
+            .unwrap_or(rest.len()),
+    };
+    format!("CREATE TEMP TRIGGER {copy}{}", &rest[end..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_replaced() {
+        for sql in [
+            "CREATE TRIGGER name AFTER INSERT ON t",
+            "CREATE TRIGGER \"a \"\"name\"\"\" AFTER INSERT ON t",
+            "CREATE TRIGGER [a \"name] AFTER INSERT ON t",
+            "CREATE TRIGGER `na``me` AFTER INSERT ON t",
+            "CREATE TRIGGER 'it''s' AFTER INSERT ON t",
+            "CREATE TRIGGER größe$1 AFTER INSERT ON t",
+        ] {
+            assert_eq!(temp_sql(sql, "c"), "CREATE TEMP TRIGGER c AFTER INSERT ON t", "{sql}");
+        }
+        assert_eq!(temp_sql("CREATE TRIGGER a/**/AFTER", "c"), "CREATE TEMP TRIGGER c/**/AFTER");
+        assert_eq!(temp_sql("CREATE", "c"), "CREATE TEMP TRIGGER c");
+        assert_eq!(temp_sql("CREATE TRIGGER \"a", "c"), "CREATE TEMP TRIGGER c");
+    }
+}

@@ -1,0 +1,101 @@
+//! How a database is opened; [`Options`].
+
+use std::path::Path;
+use std::time::Duration;
+
+use packmule_core::model::WallMs;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::engine::error::{Error, Result};
+use crate::engine::store::{functions, keys};
+
+/// How an engine uses its machine.
+pub struct Options {
+    /// How long to wait for another program's write to end, in milliseconds.
+    pub busy_ms: u32,
+    /// The page cache, in KiB: most of the memory that the engine uses.
+    pub cache_kib: u32,
+    /// The size of a frame, in bytes: 1,024 to 65,536. A frame is held in memory whole.
+    pub frame_bytes: usize,
+    /// How many bytes of frames are applied in one transaction; a group is never split.
+    pub window_bytes: usize,
+    /// The page size of databases that are made: a power of two, 512 to 65,536.
+    pub page_bytes: u32,
+    /// The wall clock.
+    pub clock: Box<dyn Fn() -> WallMs + Send>,
+    /// Where the seed of a new secret key comes from: must not be guessable.
+    pub random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+    /// For the tests of the tests: the winner depends on the order of arrival, which is wrong.
+    #[doc(hidden)]
+    pub broken_winner: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            busy_ms: 5_000,
+            cache_kib: 4_096,
+            frame_bytes: 16_384,
+            window_bytes: 1 << 20,
+            page_bytes: 4_096,
+            random: keys::system_random,
+            broken_winner: false,
+            clock: Box::new(|| {
+                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                since.map_or_else(
+                    |before| -(before.duration().as_millis() as i64),
+                    |since| since.as_millis() as i64,
+                )
+            }),
+        }
+    }
+}
+
+/// Rolls back what is open; whether nothing is open then.
+pub(crate) fn roll_back(db: &Connection) -> bool {
+    if !db.is_autocommit() {
+        let _ = db.execute_batch("ROLLBACK");
+    }
+    db.is_autocommit()
+}
+
+/// Opens a database that nobody can write to, without the files that SQLite would make beside it.
+pub(crate) fn open_unchanging(path: &Path, options: &Options) -> Result<Connection> {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    if std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+        return Err(Error::WalUnread { path: wal.into() });
+    }
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte))
+            }
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    open_connection(Path::new(&uri), flags, options)
+}
+
+pub(crate) fn open_connection(path: &Path, flags: OpenFlags, options: &Options) -> Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(Duration::from_millis(options.busy_ms.into()))?;
+    db.set_prepared_statement_cache_capacity(256);
+    // Rows of others are applied as they are: their authors' triggers ran where they were written.
+    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    // FULL: what is acknowledged to a peer must be on the disk. Foreign keys are checked by us,
+    // after a group. Recursive triggers let REPLACE tell our own TEMP triggers what it removes.
+    db.execute_batch(&format!(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = ON; \
+         PRAGMA trusted_schema = OFF; PRAGMA cache_size = -{}",
+        options.cache_kib
+    ))?;
+    functions::register_functions(&db)?;
+    // The first read of the file: says whether it is a database at all.
+    db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(db)
+}

@@ -1,0 +1,155 @@
+//! Secret keys in files of their own: a device's beside its database, a fleet's where one likes.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use ed25519_compact::{KeyPair, SecretKey, Seed};
+use packmule_core::model::DeviceId;
+
+use crate::engine::error::{Error, Result};
+
+const DEVICE_LINE: &str = "packmule device key 1";
+
+const FLEET_LINE: &str = "packmule fleet key 1";
+
+/// The key that vouches for the devices of a fleet.
+pub struct FleetKey(pub(crate) SecretKey);
+
+impl FleetKey {
+    /// Makes a new key in a new file, readable by its owner alone.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also if the file is there already.
+    pub fn create(path: &Path) -> Result<Self> {
+        new_key(
+            path,
+            FLEET_LINE,
+            "whoever has this file can add devices to the fleet: keep it off the boards",
+            system_random,
+        )
+        .map(Self)
+    }
+
+    /// Reads the key from its file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::KeyMissing`] if the file is not a fleet key.
+    pub fn open(path: &Path) -> Result<Self> {
+        read_key(path, FLEET_LINE).map(Self)
+    }
+
+    /// The public key, by which devices know the fleet.
+    pub fn public_key(&self) -> [u8; 32] {
+        *self.0.public_key()
+    }
+}
+
+/// Where the key of the device in this database is.
+pub(crate) fn device_key_path(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".pmkey");
+    name.into()
+}
+
+/// Where a new identity's key waits for the commit that makes it the device's.
+pub(crate) fn new_key_path(key: &Path) -> PathBuf {
+    let mut name = key.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// Gives a new identity's key its name; the old key stays, beside it.
+pub(crate) fn adopt_new_key(key: &Path) -> Result<()> {
+    if key.exists() {
+        let mut old = key.as_os_str().to_owned();
+        old.push(".old");
+        std::fs::rename(key, &old).map_err(Error::io("put aside the key file", key))?;
+    }
+    std::fs::rename(new_key_path(key), key).map_err(Error::io("rename the key file", key))?;
+    sync_folder(key)
+}
+
+/// Where the key of the device `id` in this database is. A new identity's key gets its name now, if a
+/// power cut came between its commit and that; where nothing can be written, it is used as it is.
+pub(crate) fn find_device_key(database: &Path, id: DeviceId) -> Result<PathBuf> {
+    let path = device_key_path(database);
+    let new = new_key_path(&path);
+    let ours = || read_device_key(&new).is_ok_and(|key| DeviceId::of_key(&key.public_key()) == id);
+    if new.exists() && ours() && adopt_new_key(&path).is_err() && new.exists() {
+        return Ok(new);
+    }
+    Ok(path)
+}
+
+fn sync_folder(of: &Path) -> Result<()> {
+    if let Some(folder) = of.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::File::open(folder)
+            .and_then(|f| f.sync_all())
+            .map_err(Error::io("sync the folder", folder))?;
+    }
+    Ok(())
+}
+
+/// The system's random number source.
+pub(crate) fn system_random(seed: &mut [u8; 32]) -> std::io::Result<()> {
+    getrandom::fill(seed).map_err(|e| std::io::Error::other(e.to_string()))
+}
+
+pub(crate) fn new_device_key(
+    path: &Path,
+    random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+) -> Result<SecretKey> {
+    let hint = "whoever has this file can write as this device: keep it beside its database";
+    new_key(path, DEVICE_LINE, hint, random)
+}
+
+pub(crate) fn read_device_key(path: &Path) -> Result<SecretKey> {
+    read_key(path, DEVICE_LINE)
+}
+
+fn new_key(
+    path: &Path,
+    line: &str,
+    hint: &str,
+    random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+) -> Result<SecretKey> {
+    let mut seed = [0; 32];
+    random(&mut seed).map_err(Error::io("get random numbers for", path))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(Error::io("make the key file", path))?;
+    let hex: String = seed.iter().map(|b| format!("{b:02x}")).collect();
+    write!(file, "{line}\n{hex}\n# {hint}\n")
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io("write the key file", path))?;
+    // The name too must survive a power cut: without the key the database can sign nothing.
+    sync_folder(path)?;
+    Ok(KeyPair::from_seed(Seed::new(seed)).sk)
+}
+
+fn read_key(path: &Path, line: &str) -> Result<SecretKey> {
+    let bad = |reason: &str| Error::KeyMissing { path: path.into(), reason: reason.into() };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => bad("is not there"),
+        _ => bad(&format!("cannot be read ({e})")),
+    })?;
+    file.take(4096).read_to_string(&mut text).map_err(|e| bad(&format!("cannot be read ({e})")))?;
+    let mut lines = text.lines();
+    if lines.next() != Some(line) {
+        return Err(bad(&format!("is not a \"{line}\" file")));
+    }
+    let hex = lines.next().unwrap_or_default().as_bytes();
+    let mut seed = [0; 32];
+    if hex.len() != 64 {
+        return Err(bad("is cut short"));
+    }
+    for (byte, pair) in seed.iter_mut().zip(hex.chunks_exact(2)) {
+        let nibble = |d: u8| (d as char).to_digit(16).ok_or_else(|| bad("is damaged"));
+        *byte = (nibble(pair[0])? * 16 + nibble(pair[1])?) as u8;
+    }
+    Ok(KeyPair::from_seed(Seed::new(seed)).sk)
+}

@@ -1,0 +1,19 @@
+//! The file: the connection, our own tables in it, keys beside it, values between SQLite and the wire.
+//!
+//! May import nothing of the engine but its errors.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `connection` | how a database is opened; `Options` |
+//! | `functions` | our own SQL functions |
+//! | `keys` | secret keys, in files of their own |
+//! | `layout` | the `_pm_` tables, and how an older layout is brought up to date |
+//! | `meta` | single values, and notices for people |
+//! | `value` | values of SQLite, bound and read; names and literals quoted |
+
+pub(crate) mod connection;
+pub(crate) mod functions;
+pub(crate) mod keys;
+pub(crate) mod layout;
+pub(crate) mod meta;
+pub(crate) mod value;

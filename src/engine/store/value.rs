@@ -1,0 +1,262 @@
+//! Between SQLite's values and the wire's.
+
+use packmule_core::model::{RealBits, Stream, Value};
+use packmule_core::wire::Collation;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ToSql};
+
+use crate::engine::error::{Error, Result};
+
+/// A value of the wire, bound to a statement.
+pub(crate) struct Bind<'a>(pub Value<'a>);
+
+impl ToSql for Bind<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            Value::Null => ValueRef::Null,
+            Value::Int(i) => ValueRef::Integer(i),
+            Value::Real(RealBits(bits)) => ValueRef::Real(f64::from_bits(bits)),
+            Value::Text(t) => ValueRef::Text(t),
+            Value::Blob(b) => ValueRef::Blob(b),
+            // Filled in afterwards, from the pieces.
+            Value::Big(big) => return Ok(ToSqlOutput::ZeroBlob(big.len)),
+        }))
+    }
+}
+
+/// A value of SQLite, as the wire has it.
+pub(crate) fn from_sql(value: ValueRef<'_>) -> Value<'_> {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(i) => Value::Int(i),
+        ValueRef::Real(r) => Value::real(r),
+        ValueRef::Text(t) => Value::Text(t),
+        ValueRef::Blob(b) => Value::Blob(b),
+    }
+}
+
+/// An owned value, for people and for programs that use the library.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OwnedValue {
+    /// NULL.
+    Null,
+    /// INTEGER.
+    Int(i64),
+    /// REAL.
+    Real(f64),
+    /// TEXT; bytes that are not UTF-8 are kept.
+    Text(Vec<u8>),
+    /// BLOB.
+    Blob(Vec<u8>),
+}
+
+impl OwnedValue {
+    /// As the wire has it.
+    pub(crate) fn borrow(&self) -> Value<'_> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Int(i) => Value::Int(*i),
+            Self::Real(r) => Value::real(*r),
+            Self::Text(t) => Value::Text(t),
+            Self::Blob(b) => Value::Blob(b),
+        }
+    }
+
+    /// Of a value that is not in pieces.
+    pub(crate) fn of(value: Value<'_>) -> Result<Self> {
+        Ok(match value {
+            Value::Null => Self::Null,
+            Value::Int(i) => Self::Int(i),
+            Value::Real(RealBits(bits)) => Self::Real(f64::from_bits(bits)),
+            Value::Text(t) => Self::Text(t.to_vec()),
+            Value::Blob(b) => Self::Blob(b.to_vec()),
+            Value::Big(_) => return Err(Error::damaged("a large value where none can be")),
+        })
+    }
+}
+
+impl std::fmt::Display for OwnedValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Null => f.write_str("NULL"),
+            Self::Int(i) => write!(f, "{i}"),
+            Self::Real(r) => write!(f, "{r:?}"),
+            Self::Text(t) => f.write_str(&String::from_utf8_lossy(t)),
+            Self::Blob(b) => {
+                f.write_str("x'")?;
+                b.iter().take(32).try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                f.write_str("'")?;
+                if b.len() > 32 { write!(f, "… ({} bytes)", b.len()) } else { Ok(()) }
+            }
+        }
+    }
+}
+
+/// Appends a key value in the one form that all values have which SQLite holds for the same key:
+/// numbers by value, text as its collation folds it.
+pub(crate) fn push_key(out: &mut Vec<u8>, value: Value<'_>, collation: Collation) -> Result<()> {
+    let folded;
+    let canonical = match value {
+        Value::Real(RealBits(bits)) => {
+            let real = f64::from_bits(bits);
+            // The bounds of i64 are not both exact in f64: 2^63 is, and is out of range.
+            let range = -9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0;
+            if real.fract() == 0.0 && range.contains(&real) { Value::Int(real as i64) } else { value }
+        }
+        Value::Text(text) if collation == Collation::NoCase => {
+            folded = text.to_ascii_lowercase();
+            Value::Text(&folded)
+        }
+        Value::Text(text) if collation == Collation::RTrim => {
+            let end = text.iter().rposition(|&b| b != b' ').map_or(0, |at| at + 1);
+            Value::Text(&text[..end])
+        }
+        Value::Big(_) => return Err(Error::damaged("a key in pieces")),
+        _ => value,
+    };
+    let start = out.len();
+    let mut size = 16
+        + match canonical {
+            Value::Text(bytes) | Value::Blob(bytes) => bytes.len(),
+            _ => 0,
+        };
+    loop {
+        out.resize(start + size, 0);
+        match packmule_core::wire::put(&mut out[start..], &canonical) {
+            Ok(len) => {
+                out.truncate(start + len);
+                return Ok(());
+            }
+            Err(_) => size *= 2,
+        }
+    }
+}
+
+/// Reads back what [`push_key`] wrote.
+pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
+    let mut values = Vec::new();
+    while !key.is_empty() {
+        let value =
+            packmule_core::wire::take(&mut key).map_err(|e| Error::damaged(format!("a row's key: {e}")))?;
+        values.push(OwnedValue::of(value)?);
+    }
+    Ok(values)
+}
+
+/// A name, quoted for SQL.
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The affinity that SQLite gives to a declared type (<https://sqlite.org/datatype3.html#determination_of_column_affinity>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Affinity {
+    Integer,
+    Text,
+    Blob,
+    Real,
+    Numeric,
+}
+
+impl Affinity {
+    pub(crate) fn of(decl_type: &str) -> Self {
+        let t = decl_type.to_ascii_uppercase();
+        if t.contains("INT") {
+            Self::Integer
+        } else if t.contains("CHAR") || t.contains("CLOB") || t.contains("TEXT") {
+            Self::Text
+        } else if t.is_empty() || t.contains("BLOB") || t == "ANY" {
+            Self::Blob
+        } else if t.contains("REAL") || t.contains("FLOA") || t.contains("DOUB") {
+            Self::Real
+        } else {
+            Self::Numeric
+        }
+    }
+}
+
+/// Runs a query that gives one value or none.
+pub(crate) fn maybe<T: rusqlite::types::FromSql>(
+    db: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> Result<Option<T>> {
+    use rusqlite::OptionalExtension;
+    Ok(db.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?)
+}
+
+pub(crate) fn number(value: &OwnedValue) -> i64 {
+    match value {
+        OwnedValue::Int(i) => *i,
+        _ => 0,
+    }
+}
+
+/// A stream by its number, as the tables have it.
+pub(crate) fn stream_of_number(number: u8) -> Result<Stream> {
+    Stream::from_number(number).ok_or_else(|| Error::damaged("a stream of an unknown kind"))
+}
+
+/// A value in the form that it is compared in.
+pub(crate) fn encode(value: &Value<'_>) -> Result<Vec<u8>> {
+    let len = match value {
+        Value::Text(b) | Value::Blob(b) => b.len(),
+        _ => 0,
+    };
+    let mut buf = vec![0; len + 80];
+    let len =
+        packmule_core::wire::put(&mut buf, value).map_err(|_| Error::damaged("a value without room"))?;
+    buf.truncate(len);
+    Ok(buf)
+}
+
+/// A literal of a value.
+pub(crate) fn literal(value: &OwnedValue) -> String {
+    match value {
+        OwnedValue::Null => "NULL".into(),
+        OwnedValue::Int(i) if *i < 0 => format!("({i})"),
+        OwnedValue::Int(i) => format!("{i}"),
+        OwnedValue::Real(r) if r.is_infinite() => (if *r > 0.0 { "9e999" } else { "(-9e999)" }).into(),
+        OwnedValue::Real(r) => format!("({r:?})"),
+        OwnedValue::Text(t) => match std::str::from_utf8(t) {
+            Ok(text) if !text.contains('\0') => format!("'{}'", text.replace('\'', "''")),
+            _ => format!("(CAST({} AS TEXT))", hex_literal(t)),
+        },
+        OwnedValue::Blob(b) => hex_literal(b),
+    }
+}
+
+pub(crate) fn hex_literal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::from("x'"), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    }) + "'"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(value: Value<'_>, collation: Collation) -> Vec<u8> {
+        let mut out = Vec::new();
+        push_key(&mut out, value, collation).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_key_has_one_form() {
+        let b = Collation::Binary;
+        assert_eq!(key(Value::Int(1), b), key(Value::real(1.0), b));
+        assert_eq!(key(Value::Int(0), b), key(Value::real(-0.0), b));
+        assert_ne!(key(Value::real(1.5), b), key(Value::Int(1), b));
+        assert_ne!(key(Value::Text(b"1"), b), key(Value::Int(1), b));
+        assert_ne!(key(Value::Text(b"a"), b), key(Value::Blob(b"a"), b));
+        assert_eq!(key(Value::Text(b"aB"), Collation::NoCase), key(Value::Text(b"Ab"), Collation::NoCase));
+        assert_ne!(key(Value::Text(b"aB"), b), key(Value::Text(b"Ab"), b));
+        assert_eq!(key(Value::Text(b"a  "), Collation::RTrim), key(Value::Text(b"a"), Collation::RTrim));
+        assert_ne!(key(Value::Int(i64::MAX), b), key(Value::real(9.3e18), b));
+        let big = key(Value::real(i64::MAX as f64), b);
+        assert_eq!(read_key(&big).unwrap(), [OwnedValue::Real(9_223_372_036_854_775_808.0)]);
+    }
+}

@@ -1,0 +1,172 @@
+//! The tables and definitions that are known, kept in memory as long as nobody changed them.
+
+use std::sync::Arc;
+
+use packmule_core::wire::DefId;
+use rusqlite::OptionalExtension;
+
+use crate::engine::error::{Error, Result};
+use crate::engine::store::{connection, value};
+use crate::engine::table::columns::Columns;
+use crate::engine::table::declared;
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::{Catalog, OpDef, State, Table};
+use crate::engine::table::replica::{self, Replica};
+
+/// Loads the catalog if it is not the database's any more.
+pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
+    let version: i64 = replica.db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+    if replica.catalog.borrow().loaded == Some(version) {
+        return Ok(());
+    }
+    let mut catalog = Catalog { loaded: Some(version), ..Catalog::default() };
+    let mut statement = replica.db.prepare_cached(
+        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body
+         FROM _pm_table t JOIN _pm_def d ON d.id = t.def ORDER BY t.tid",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut tables = Vec::new();
+    while let Some(row) = rows.next()? {
+        let body: Vec<u8> = row.get(6)?;
+        let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
+        let state = State::from_number(row.get(1)?)?;
+        let unique = state == State::Tracked
+            && replica
+                .db
+                .prepare_cached(
+                    "SELECT count(*) FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk'",
+                )?
+                .query_row([&def.name], |row| Ok(row.get::<_, i64>(0)? > 0))?;
+        tables.push(Table {
+            tid: row.get(0)?,
+            unique,
+            counters: def.counters(),
+            waiting: Columns::default(),
+            state,
+            appended: row.get(2)?,
+            announced: row.get(3)?,
+            note: row.get(4)?,
+            def_id: DefId(row.get(5)?),
+            sql_name: format!("main.{}", value::quote(&def.name)),
+            def,
+            is_parent: false,
+        });
+    }
+    let parents: Vec<String> = tables
+        .iter()
+        .filter(|t| t.shows_shared())
+        .flat_map(|t| t.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()))
+        .collect();
+    for mut table in tables {
+        table.waiting = declared::waiting_columns(replica, table.tid, &table.def)?;
+        let name = table.def.name.to_ascii_lowercase();
+        table.is_parent = parents.contains(&name);
+        catalog.names.insert(name, table.tid);
+        catalog.tables.insert(table.tid, Arc::new(table));
+    }
+    *replica.catalog.borrow_mut() = catalog;
+    Ok(())
+}
+
+/// After a change to `_pm_table` of our own.
+pub(crate) fn reload_catalog(replica: &Replica) -> Result<()> {
+    replica::doubt_triggers(replica);
+    replica.catalog.borrow_mut().forget();
+    load_catalog(replica)
+}
+
+/// All tables that are known, in the order of their numbers.
+pub(crate) fn tables(replica: &Replica) -> Vec<Arc<Table>> {
+    let mut tables: Vec<_> = replica.catalog.borrow().tables.values().cloned().collect();
+    tables.sort_by_key(|t| t.tid);
+    tables
+}
+
+pub(crate) fn table(replica: &Replica, tid: i64) -> Result<Arc<Table>> {
+    let table = replica.catalog.borrow().tables.get(&tid).cloned();
+    table.ok_or_else(|| Error::damaged(format!("table number {tid} is not in `_pm_table`")))
+}
+
+/// The table of this name, if it is known.
+pub(crate) fn table_named(replica: &Replica, name: &str) -> Option<Arc<Table>> {
+    let catalog = replica.catalog.borrow();
+    catalog.names.get(&name.to_ascii_lowercase()).and_then(|tid| catalog.tables.get(tid)).cloned()
+}
+
+/// The table of this name, tracked or gathered here.
+pub(crate) fn tracked_table(replica: &Replica, name: &str) -> Result<Arc<Table>> {
+    match table_named(replica, name) {
+        Some(table) if matches!(table.state, State::Tracked | State::Gathered | State::Held) => Ok(table),
+        _ => Err(Error::UnknownTable {
+            table: name.into(),
+            tracked: tables(replica)
+                .iter()
+                .filter(|t| matches!(t.state, State::Tracked | State::Gathered | State::Held))
+                .map(|t| t.def.name.clone())
+                .collect(),
+        }),
+    }
+}
+
+/// The definition that ops name by this id.
+pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
+    if let Some(def) = replica.catalog.borrow().defs.get(&id) {
+        return Ok(def.clone());
+    }
+    let found = replica
+        .db
+        .prepare_cached("SELECT tid, body FROM _pm_def WHERE id = ?1")?
+        .query_row([id.0], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))
+        .optional()?;
+    let Some((tid, body)) = found else {
+        return Err(Error::damaged("rows in the log whose table definition is not there"));
+    };
+    let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
+    let op_def = Arc::new(OpDef {
+        tid,
+        key_flags: def.key_flags(),
+        keys: def.keys().map(|at| (at, def.columns[at].collation)).collect(),
+        def,
+    });
+    replica.catalog.borrow_mut().defs.insert(id, op_def.clone());
+    Ok(op_def)
+}
+
+/// Keeps a definition; the table becomes known if it was not.
+pub(crate) fn keep_def(replica: &Replica, def: &TableDef, id: DefId, body: &[u8]) -> Result<i64> {
+    let known = table_named(replica, &def.name).map(|t| t.tid);
+    let tid = match known {
+        Some(tid) => tid,
+        None => {
+            replica
+                .db
+                .prepare_cached("INSERT INTO _pm_table (name, def, state) VALUES (?1, ?2, 0)")?
+                .execute((&def.name, id.0))?;
+            replica.db.last_insert_rowid()
+        }
+    };
+    replica
+        .db
+        .prepare_cached("INSERT OR IGNORE INTO _pm_def (id, tid, body) VALUES (?1, ?2, ?3)")?
+        .execute((id.0, tid, body))?;
+    if known.is_none() {
+        reload_catalog(replica)?;
+    }
+    Ok(tid)
+}
+
+/// Runs `work` on one state of the database, without writing.
+pub(crate) fn reading<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
+    if replica.poisoned {
+        return Err(Error::Poisoned);
+    }
+    let nested = !replica.db.is_autocommit();
+    if !nested {
+        replica.db.execute_batch("BEGIN")?;
+    }
+    let result = load_catalog(replica).and_then(|()| work(replica));
+    if !nested {
+        connection::roll_back(&replica.db);
+    }
+    result
+}

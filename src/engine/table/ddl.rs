@@ -1,0 +1,170 @@
+//! Table definitions made into SQL. What comes from outside is quoted, or left out.
+
+use packmule_core::wire::Collation;
+
+use crate::engine::store::value::{self, Affinity};
+use crate::engine::table::def::{ACTIONS, ColumnDef, DEVICE_COLUMN, Default, TableDef};
+
+impl TableDef {
+    /// `CREATE TABLE` for this definition; at a base, per-device rows stand under `device`.
+    pub(crate) fn create_sql(&self, gathered: bool) -> String {
+        let mut parts = Vec::new();
+        let integer_key = self.integer_key() && !gathered;
+        if gathered {
+            parts.push(format!("{} TEXT NOT NULL", value::quote(DEVICE_COLUMN)));
+        }
+        for c in &self.columns {
+            let mut part = self.column_sql(c);
+            if integer_key && c.key > 0 {
+                part.push_str(if self.autoincrement { " PRIMARY KEY AUTOINCREMENT" } else { " PRIMARY KEY" });
+            }
+            parts.push(part);
+        }
+        let list = |columns: &mut dyn Iterator<Item = usize>| {
+            let device = gathered.then(|| value::quote(DEVICE_COLUMN));
+            let columns = columns.map(|at| value::quote(&self.columns[at].name));
+            device.into_iter().chain(columns).collect::<Vec<_>>().join(", ")
+        };
+        if !integer_key {
+            parts.push(format!("PRIMARY KEY ({})", list(&mut self.keys())));
+        }
+        // Its owner keeps a row unique; here rows come one by one, and two may change places.
+        for unique in self.uniques.iter().filter(|_| !gathered) {
+            parts.push(format!("UNIQUE ({})", list(&mut unique.iter().map(|at| *at as usize))));
+        }
+        for key in self.foreign_keys.iter().filter(|_| !gathered) {
+            let side = |there: bool| {
+                let names = key.columns.iter().map(|c| value::quote(if there { &c.1 } else { &c.0 }));
+                names.collect::<Vec<_>>().join(", ")
+            };
+            parts.push(format!(
+                "FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} ON UPDATE {}",
+                side(false),
+                value::quote(&key.parent),
+                side(true),
+                ACTIONS[usize::from(key.on_delete)],
+                ACTIONS[usize::from(key.on_update)],
+            ));
+        }
+        let tail = if self.without_rowid && !gathered { " WITHOUT ROWID" } else { "" };
+        format!("CREATE TABLE {} ({}){tail}", value::quote(&self.name), parts.join(", "))
+    }
+
+    /// A column's part of `ADD COLUMN`, where SQLite takes no NOT NULL without a default, and no default
+    /// that is not constant.
+    pub(crate) fn addable_sql(&self, c: &ColumnDef) -> String {
+        let literal = matches!(c.default, Default::Literal(_));
+        let default = if literal { c.default.clone() } else { Default::None };
+        self.column_sql(&ColumnDef { not_null: c.not_null && literal, default, ..c.clone() })
+    }
+
+    /// A column of limbo: without a type, so that every value stays what it is. Rows that are there
+    /// already when a column is added have its default.
+    pub(crate) fn limbo_sql(&self, c: &ColumnDef) -> String {
+        let collated = match c.collation {
+            Collation::Binary => "",
+            Collation::NoCase => " COLLATE NOCASE",
+            Collation::RTrim => " COLLATE RTRIM",
+        };
+        let default = match &c.default {
+            Default::Literal(value) => format!(" DEFAULT {}", value::literal(value)),
+            _ => String::new(),
+        };
+        format!("{}{collated}{default}", value::quote(&c.name))
+    }
+
+    /// A column's part of `CREATE TABLE` or `ADD COLUMN`.
+    pub(crate) fn column_sql(&self, c: &ColumnDef) -> String {
+        let mut sql = value::quote(&c.name);
+        let decl_type = safe_type(&c.decl_type);
+        if !decl_type.is_empty() {
+            sql.push(' ');
+            sql.push_str(&decl_type);
+        }
+        if c.not_null {
+            sql.push_str(" NOT NULL");
+        }
+        match c.collation {
+            Collation::Binary => {}
+            Collation::NoCase => sql.push_str(" COLLATE NOCASE"),
+            Collation::RTrim => sql.push_str(" COLLATE RTRIM"),
+        }
+        match &c.default {
+            Default::None | Default::Expression => {}
+            Default::Literal(value) => {
+                sql.push_str(" DEFAULT ");
+                sql.push_str(&value::literal(value));
+            }
+            Default::Time => sql.push_str(" DEFAULT CURRENT_TIME"),
+            Default::Date => sql.push_str(" DEFAULT CURRENT_DATE"),
+            Default::Timestamp => sql.push_str(" DEFAULT CURRENT_TIMESTAMP"),
+        }
+        sql
+    }
+}
+
+/// A declared type is copied into SQL only if it is plainly one; otherwise its affinity stands for it.
+pub(crate) fn safe_type(decl_type: &str) -> String {
+    const WORDS: [&str; 15] = [
+        "PRIMARY",
+        "UNIQUE",
+        "NOT",
+        "NULL",
+        "CHECK",
+        "DEFAULT",
+        "COLLATE",
+        "REFERENCES",
+        "GENERATED",
+        "ALWAYS",
+        "AS",
+        "CONSTRAINT",
+        "ON",
+        "DEFERRABLE",
+        "KEY",
+    ];
+    let (words, args) = decl_type.split_once('(').map_or((decl_type, None), |(w, a)| (w, Some(a)));
+    let plain = words.split_ascii_whitespace().all(|w| {
+        w.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && w.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !WORDS.contains(&w.to_ascii_uppercase().as_str())
+    });
+    let args_plain = args.is_none_or(|a| {
+        a.strip_suffix(')').is_some_and(|a| {
+            a.split(',').count() <= 2
+                && a.split(',').all(|n| !n.trim().is_empty() && n.trim().bytes().all(|b| b.is_ascii_digit()))
+        })
+    });
+    if plain && args_plain && (args.is_none() || !words.trim().is_empty()) {
+        return decl_type.to_owned();
+    }
+    (match Affinity::of(decl_type) {
+        Affinity::Integer => "INT",
+        Affinity::Text => "TEXT",
+        Affinity::Blob => "BLOB",
+        Affinity::Real => "REAL",
+        Affinity::Numeric => "NUMERIC",
+    })
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_from_outside_cannot_add_sql() {
+        for (given, made) in [
+            ("INTEGER", "INTEGER"),
+            ("varchar(20)", "varchar(20)"),
+            ("DECIMAL(10, 2)", "DECIMAL(10, 2)"),
+            ("unsigned big int", "unsigned big int"),
+            ("", ""),
+            ("INT PRIMARY KEY", "INT"),
+            ("TEXT) ; DROP TABLE x; --", "TEXT"),
+            ("TEXT DEFAULT (load_extension('x'))", "TEXT"),
+            ("\"x\"", "NUMERIC"),
+        ] {
+            assert_eq!(safe_type(given), made, "{given}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What is known of a tracked table, and of a definition in the log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use packmule_core::model::Value;
+use packmule_core::wire::{Collation, DefId, Mode};
+
+use crate::engine::error::{Error, Result};
+use crate::engine::store::value;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::def::{DEVICE_COLUMN, TableDef};
+
+/// How a table stands in this database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Known from others only: its ops wait in the log.
+    Known,
+    /// Tracked: captured here, and shared rows of others are applied.
+    Tracked,
+    /// Per-device rows of others are gathered in it.
+    Gathered,
+    /// No longer tracked: its ops wait again.
+    Untracked,
+    /// Tracked, and changed here in a way that does not travel: it waits, in both directions, until
+    /// it is put back.
+    Held,
+}
+
+impl State {
+    pub(crate) fn from_number(n: i64) -> Result<Self> {
+        Ok(match n {
+            0 => Self::Known,
+            1 => Self::Tracked,
+            2 => Self::Gathered,
+            3 => Self::Untracked,
+            4 => Self::Held,
+            _ => return Err(Error::damaged("`_pm_table` has a row of an unknown state")),
+        })
+    }
+}
+
+/// A table that is known.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub tid: i64,
+    /// As it is here, or as it was last heard of.
+    pub def: TableDef,
+    pub def_id: DefId,
+    pub state: State,
+    /// The highest rowid that was sealed, of an append table.
+    pub appended: i64,
+    /// The definition is already in the log of this device.
+    pub announced: bool,
+    /// Why its rows wait, for people.
+    pub note: Option<String>,
+    /// Quoted, with the schema.
+    pub sql_name: String,
+    /// Whether a foreign key of a tracked table, maybe its own, refers to it.
+    pub is_parent: bool,
+    /// Whether it has a unique index besides that of its key.
+    pub unique: bool,
+    /// The columns whose concurrent additions add up.
+    pub counters: Vec<usize>,
+    /// The columns that devices declared differently: nothing of others is written into them.
+    pub waiting: Columns,
+}
+
+impl Table {
+    /// Whether rows of the shared stream are shown in it.
+    pub(crate) fn shows_shared(&self) -> bool {
+        self.state == State::Tracked && self.def.mode == Mode::Shared
+    }
+
+    /// The name of the list of rows that were written since the last seal.
+    pub(crate) fn dirty(&self) -> String {
+        format!("_pm_dirty_{}", self.tid)
+    }
+
+    /// The columns of that list that every note has.
+    pub(crate) fn note_columns(&self) -> String {
+        let keys = (1..=self.def.keys().count()).map(|n| format!("k{n}"));
+        keys.chain(["note".into()]).collect::<Vec<_>>().join(", ")
+    }
+
+    /// `SELECT` of the columns by a key.
+    pub(crate) fn select_sql(&self, columns: &str) -> String {
+        format!("SELECT {columns} FROM {} WHERE {}", self.sql_name, self.key_match_from(0))
+    }
+
+    /// `DELETE` by a key.
+    pub(crate) fn delete_sql(&self) -> String {
+        format!("DELETE FROM {} WHERE {}", self.sql_name, self.key_match_from(0))
+    }
+
+    /// The names of all columns, quoted.
+    pub(crate) fn column_list(&self) -> String {
+        self.def.columns.iter().map(|c| value::quote(&c.name)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Names of columns, quoted, after that of the device where rows are gathered.
+    fn with_device(&self, columns: impl Iterator<Item = usize>) -> String {
+        let device = (self.state == State::Gathered).then(|| value::quote(DEVICE_COLUMN));
+        let names = columns.map(|at| value::quote(&self.def.columns[at].name));
+        device.into_iter().chain(names).collect::<Vec<_>>().join(", ")
+    }
+
+    /// `INSERT` of these columns.
+    pub(crate) fn insert_sql(&self, columns: &[usize]) -> String {
+        let n = columns.len() + usize::from(self.state == State::Gathered);
+        let marks: Vec<String> = (1..=n).map(|n| format!("?{n}")).collect();
+        format!(
+            "INSERT INTO {} ({}) VALUES ({})",
+            self.sql_name,
+            self.with_device(columns.iter().copied()),
+            marks.join(", ")
+        )
+    }
+
+    /// `INSERT` of these columns that overwrites the row with the same key.
+    pub(crate) fn upsert_sql(&self, columns: &[usize]) -> String {
+        let names = columns.iter().map(|at| value::quote(&self.def.columns[*at].name));
+        let sets: Vec<String> = names.map(|name| format!("{name} = excluded.{name}")).collect();
+        format!(
+            "{} ON CONFLICT ({}) DO UPDATE SET {}",
+            self.insert_sql(columns),
+            self.with_device(self.def.keys()),
+            sets.join(", "),
+        )
+    }
+
+    /// `UPDATE` of these columns, whose values come first, by a key. Without columns, of nothing:
+    /// it tells whether there is a row.
+    pub(crate) fn update_sql(&self, columns: &[usize]) -> String {
+        let mut sets: Vec<String> = columns
+            .iter()
+            .enumerate()
+            .map(|(n, at)| format!("{} = ?{}", value::quote(&self.def.columns[*at].name), n + 1))
+            .collect();
+        if sets.is_empty() {
+            let key =
+                self.def.keys().next().map(|at| value::quote(&self.def.columns[at].name)).unwrap_or_default();
+            sets.push(format!("{key} = {key}"));
+        }
+        format!(
+            "UPDATE {} SET {} WHERE {}",
+            self.sql_name,
+            sets.join(", "),
+            self.key_match_from(columns.len())
+        )
+    }
+
+    /// The condition on the key, whose values come after `n` others.
+    pub(crate) fn key_match_from(&self, n: usize) -> String {
+        let gathered = (self.state == State::Gathered).then(|| value::quote(DEVICE_COLUMN));
+        let keys = self.def.keys().map(|at| value::quote(&self.def.columns[at].name));
+        let parts =
+            gathered.into_iter().chain(keys).enumerate().map(|(at, c)| format!("{c} = ?{}", at + 1 + n));
+        parts.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Whether a column is left as it is. One that must have a value gets it, as good as may be.
+    pub(crate) fn leaves(&self, at: usize) -> bool {
+        self.waiting.contains(at) && self.def.columns[at].is_optional()
+    }
+
+    /// The table of rows that are kept out of this one.
+    pub(crate) fn limbo(&self) -> String {
+        format!("_pm_limbo_{}", self.tid)
+    }
+
+    /// Whether deletes must carry the row's last values: an update of a part of it may bring it back.
+    pub(crate) fn needs_image(&self) -> bool {
+        self.def.needs_image()
+    }
+
+    /// The canonical key of a row's key values, which come in the order of the key.
+    pub(crate) fn key_of<'v>(&self, values: impl Iterator<Item = Value<'v>>) -> Result<Vec<u8>> {
+        let mut key = Vec::new();
+        for (value, at) in values.zip(self.def.keys()) {
+            value::push_key(&mut key, value, self.def.columns[at].collation)?;
+        }
+        Ok(key)
+    }
+}
+
+/// A definition that some author's ops are written in.
+#[derive(Debug)]
+pub(crate) struct OpDef {
+    pub tid: i64,
+    pub def: TableDef,
+    /// One flag a column: whether it is in the key.
+    pub key_flags: Vec<bool>,
+    /// Column numbers in the order of the key, with their collations.
+    pub keys: Vec<(usize, Collation)>,
+}
+
+/// What is known of tables; forgotten when another connection changed the database.
+#[derive(Default)]
+pub(crate) struct Catalog {
+    /// `PRAGMA data_version` and whether anything was loaded.
+    pub loaded: Option<i64>,
+    pub tables: HashMap<i64, Arc<Table>>,
+    pub names: HashMap<String, i64>,
+    pub defs: HashMap<DefId, Arc<OpDef>>,
+}
+
+impl Catalog {
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl OpDef {
+    /// The canonical key of an op's values, which come in the order of the columns.
+    pub(crate) fn key_of<'v>(
+        &self,
+        values: impl Iterator<Item = (usize, Value<'v>)> + Clone,
+    ) -> Result<Vec<u8>> {
+        let mut key = Vec::new();
+        for (column, collation) in &self.keys {
+            let value = values.clone().find(|(at, _)| at == column).map(|(_, value)| value);
+            value::push_key(
+                &mut key,
+                value.ok_or_else(|| Error::damaged("an op without its key"))?,
+                *collation,
+            )?;
+        }
+        Ok(key)
+    }
+}

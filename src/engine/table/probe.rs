@@ -1,0 +1,104 @@
+//! What SQLite says about the application's triggers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+use crate::engine::error::Result;
+use crate::engine::table::known::State;
+
+/// What our copies are called; their numbers follow.
+pub(crate) const PREFIX: &str = "_pm_local_";
+
+/// What SQLite says about a trigger while it prepares it.
+#[derive(Debug)]
+pub(crate) enum Access {
+    Write(String),
+    Read(String, String),
+}
+
+/// Listens to the authorizer, when asked to.
+#[derive(Default)]
+pub(crate) struct Probe {
+    on: AtomicBool,
+    heard: Mutex<Vec<Access>>,
+}
+
+impl Probe {
+    /// A probe of this connection. It allows everything.
+    pub(crate) fn of(db: &mut Connection) -> Result<Arc<Self>> {
+        let probe = Arc::new(Self::default());
+        let listener = probe.clone();
+        db.authorizer(Some(move |context: AuthContext<'_>| {
+            if listener.on.load(Ordering::Relaxed) {
+                listener.hear(&context);
+            }
+            Authorization::Allow
+        }))?;
+        Ok(probe)
+    }
+
+    fn hear(&self, context: &AuthContext<'_>) {
+        if !context.accessor.is_some_and(|name| name.starts_with(PREFIX)) {
+            return;
+        }
+        let access = match context.action {
+            AuthAction::Insert { table_name }
+            | AuthAction::Update { table_name, .. }
+            | AuthAction::Delete { table_name } => Access::Write(table_name.to_ascii_lowercase()),
+            AuthAction::Read { table_name, column_name } => {
+                Access::Read(table_name.to_ascii_lowercase(), column_name.to_ascii_lowercase())
+            }
+            _ => return,
+        };
+        if let Ok(mut heard) = self.heard.lock() {
+            heard.push(access);
+        }
+    }
+
+    /// What is heard while `work` runs.
+    pub(crate) fn listen<R>(&self, work: impl FnOnce() -> R) -> (R, Vec<Access>) {
+        self.on.store(true, Ordering::Relaxed);
+        let result = work();
+        self.on.store(false, Ordering::Relaxed);
+        let heard = self.heard.lock().map(|mut heard| std::mem::take(&mut *heard)).unwrap_or_default();
+        (result, heard)
+    }
+}
+
+/// A trigger of the application that runs for rows of others.
+#[derive(Clone)]
+pub(crate) struct Local {
+    /// What our copy is called, and the statement that makes it.
+    pub copy: String,
+    pub sql: String,
+    /// What the application calls it, and its table.
+    pub name: String,
+    pub table: String,
+}
+
+impl Local {
+    pub(crate) fn drop_sql(&self) -> String {
+        format!("DROP TRIGGER IF EXISTS temp.{}", self.copy)
+    }
+}
+
+/// What the triggers were found for: the version of the schema, and how each table stands.
+type FoundFor = (i64, Vec<(i64, State)>);
+
+/// The triggers that are known.
+#[derive(Default)]
+pub(crate) struct Triggers {
+    pub found_for: Option<FoundFor>,
+    pub found: Vec<Local>,
+    /// For a synced table, its triggers among those found, and the columns that they read.
+    pub on: HashMap<i64, (Vec<usize>, HashSet<String>)>,
+    /// They were looked for in this transaction, and are in place.
+    pub ready: bool,
+    pub installed: bool,
+    /// Tables that count as tracked for now.
+    pub held: Vec<String>,
+}

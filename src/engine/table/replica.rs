@@ -1,0 +1,77 @@
+//! The open database of this device: what the functions of every room take.
+//!
+//! Fields are set when it is opened; [`super::catalog`] keeps what is known of tables in step with the file.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ed25519_compact::SecretKey;
+use packmule_core::model::{DeviceId, WallMs};
+use rusqlite::Connection;
+
+use crate::engine::error::{Error, Result};
+use crate::engine::store::connection::Options;
+use crate::engine::store::keys;
+use crate::engine::table::known::Catalog;
+use crate::engine::table::probe::{Probe, Triggers};
+
+/// Who a database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The id, which is also the fingerprint.
+    pub id: DeviceId,
+    /// The name.
+    pub name: String,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    /// The fleet's public key, if it belongs to one.
+    pub fleet: Option<[u8; 32]>,
+}
+
+/// The open database of this device.
+pub(crate) struct Replica {
+    pub db: Connection,
+    pub path: PathBuf,
+    /// The secret key, where its file lies beside the database.
+    pub key: Option<SecretKey>,
+    pub identity: Identity,
+    /// Our number in `_pm_device`.
+    pub me: i64,
+    pub options: Options,
+    pub catalog: RefCell<Catalog>,
+    pub triggers: RefCell<Triggers>,
+    pub probe: Arc<Probe>,
+    /// Whether `_pm_parked` may have rows: mostly it has none, and need not be asked for each op.
+    pub parked: Cell<bool>,
+    /// A transaction could not be ended: nothing more is done with this connection.
+    pub poisoned: bool,
+}
+
+impl Replica {
+    /// Reads the wall clock.
+    pub(crate) fn now(&self) -> WallMs {
+        (self.options.clock)()
+    }
+
+    /// Returns whether the secret key is there, so that the device can seal.
+    pub(crate) fn can_sign(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Returns the secret key.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`].
+    pub(crate) fn signing_key(&self) -> Result<&SecretKey> {
+        self.key.as_ref().ok_or_else(|| Error::KeyMissing {
+            path: keys::device_key_path(&self.path),
+            reason: "is not there".into(),
+        })
+    }
+}
+
+/// What is known of tables changed: the triggers are looked for again before the next row.
+pub(crate) fn doubt_triggers(replica: &Replica) {
+    replica.triggers.borrow_mut().ready = false;
+}

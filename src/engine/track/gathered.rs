@@ -1,0 +1,123 @@
+//! Per-device tables gathered at a base.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use packmule_core::model::Stream;
+use packmule_core::wire::{Block, DefId, Mode, Ops, Shape};
+
+use crate::engine::apply::groups;
+use crate::engine::capture::evolve;
+use crate::engine::error::{self, Error, Result};
+use crate::engine::fleet::devices;
+use crate::engine::log::frames;
+use crate::engine::merge::heads::{Seen, Stamp};
+use crate::engine::show::write::{self, Place, Writer};
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::def::{DEVICE_COLUMN, TableDef};
+use crate::engine::table::known::State;
+use crate::engine::table::replica::Replica;
+use crate::engine::track::options::{TrackOptions, TrackReport};
+
+/// Writes what the log has for one gathered table, and nothing else of it.
+pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
+    let name = catalog::table(replica, tid)?.def.name.clone();
+    let mut groups = replica.db.prepare(
+        "SELECT dev, first, last FROM _pm_group WHERE stream = 1 AND applied AND dev <> ?1 ORDER BY dev, last",
+    )?;
+    // A trigger that fails is undone with a rollback, which no open statement survives.
+    let groups = groups
+        .query_map([replica.me], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<Vec<(i64, u64, u64)>>>()?;
+    for (dev, first, last) in groups {
+        let (author, stream) = (devices::device_id(replica, dev)?, Stream::Own);
+        let mut writers: HashMap<DefId, Writer> = HashMap::new();
+        for seq in first..=last {
+            let body = frames::frame_here(replica, dev, stream, seq)?;
+            let frame = frames::parse(&body)?;
+            let mut blocks = frame.blocks();
+            while let Some(block) = blocks.next_block().map_err(error::bad)? {
+                match block {
+                    Block::Def(body) => {
+                        let def = TableDef::decode(body).map_err(error::bad)?;
+                        if def.name.eq_ignore_ascii_case(&name) {
+                            let stamp = Stamp { dev, seq, lamport: 0, seen: &Seen::Blind, decides: false };
+                            evolve::take_in_def(replica, stream, body, &stamp)?;
+                            writers.clear();
+                        }
+                    }
+                    Block::Piece(_) | Block::Retire(_) => {}
+                    Block::Rows { def: id, body, offset } => {
+                        let def = catalog::op_def(replica, id)?;
+                        if let (true, Entry::Vacant(new)) = (def.tid == tid, writers.entry(id)) {
+                            new.insert(groups::writer(replica, tid, &def, dev)?);
+                        }
+                        let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
+                        while let Some(op) = ops.next_op().map_err(error::bad)? {
+                            if let Some(writer) = writers.get(&id) {
+                                let place = Place { dev, author, stream, seq, lamport: 0, wall: 0 };
+                                write::write_row(replica, writer, &def, &op, &place)?;
+                            }
+                        }
+                        blocks.resume(ops.rest());
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// At a base, per-device rows of others that wait, because a table was in their way or because the
+/// table in which they were gathered was untracked.
+pub(crate) fn track_gathered(
+    replica: &Replica,
+    name: &str,
+    options: &TrackOptions,
+) -> Result<Option<TrackReport>> {
+    let waiting = catalog::table_named(replica, name).filter(|t| {
+        matches!(t.state, State::Known | State::Untracked)
+            && t.def.mode == Mode::PerDevice
+            && options.mode == Mode::PerDevice
+            && replica.identity.base
+    });
+    let Some(table) = waiting else { return Ok(None) };
+    let there: Option<i64> = value::maybe(
+        &replica.db,
+        "SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE",
+        [&table.def.name],
+    )?;
+    let gathered = there.is_some() && table.state == State::Untracked && is_gathering(replica, &table.def)?;
+    if there.is_some() && !gathered {
+        if table.state == State::Untracked {
+            return Ok(None); // It was this device's own.
+        }
+        return Err(Error::cannot_track(
+            name,
+            "other devices' rows of this name are to be gathered here, and a table of this name is in their way; rename it first",
+        ));
+    }
+    if let Some(reason) = table.def.ungatherable() {
+        return Err(Error::cannot_track(name, reason));
+    }
+    if !gathered {
+        evolve::make_gathering(replica, &table.def)?;
+    }
+    evolve::gather(replica, table.tid, &table.def.name)?;
+    replay_gathered(replica, table.tid)?;
+    let count = format!("SELECT count(*) FROM main.{}", value::quote(&table.def.name));
+    let rows = replica.db.query_row(&count, [], |row| row.get(0))?;
+    Ok(Some(TrackReport { already: false, rows, advice: Vec::new() }))
+}
+
+/// Whether a table that is here is one in which rows like these were gathered.
+fn is_gathering(replica: &Replica, def: &TableDef) -> Result<bool> {
+    let here = TableDef::read(&replica.db, &def.name)?;
+    let lower = |d: &TableDef, at: usize| d.columns[at].name.to_ascii_lowercase();
+    let device = here.column(DEVICE_COLUMN);
+    let keys = |d: &TableDef| d.keys().map(|at| lower(d, at)).collect::<Vec<_>>();
+    Ok(device.is_some_and(|at| here.columns[at].key == 1)
+        && keys(&here).get(1..) == Some(&keys(def)[..])
+        && (0..def.columns.len()).all(|at| here.column(&def.columns[at].name).is_some()))
+}

@@ -1,0 +1,15 @@
+//! Tables taken in and let go, by a person's word.
+//!
+//! May import `store` to `apply`.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `columns` | a column added everywhere |
+//! | `gathered` | per-device tables gathered at a base |
+//! | `options` | how a table is tracked |
+//! | `tables` | track and untrack |
+
+pub(crate) mod columns;
+pub(crate) mod gathered;
+pub(crate) mod options;
+pub(crate) mod tables;

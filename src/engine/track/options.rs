@@ -1,0 +1,41 @@
+//! How a table is tracked.
+
+use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
+
+/// How a table is to be tracked.
+#[derive(Clone, Debug)]
+pub struct TrackOptions {
+    /// Who may write its rows.
+    pub mode: Mode,
+    /// Rows are only ever added, with an AUTOINCREMENT key: capture costs nothing.
+    pub append: bool,
+    /// How fine concurrent writes are told apart.
+    pub merge: Merge,
+    /// What is done about them.
+    pub policy: Policy,
+    /// What is done about those to single columns.
+    pub columns: Vec<(String, ColumnMerge)>,
+}
+
+impl Default for TrackOptions {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Shared,
+            append: false,
+            merge: Merge::Row,
+            policy: Policy::Manual,
+            columns: Vec::new(),
+        }
+    }
+}
+
+/// What tracking a table did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrackReport {
+    /// It was tracked in this way already, and nothing was done.
+    pub already: bool,
+    /// Rows that were in the table and were taken in.
+    pub rows: u64,
+    /// What people should know about this table.
+    pub advice: Vec<String>,
+}

@@ -1,0 +1,187 @@
+//! Tables taken in and let go.
+
+use packmule_core::wire::{FrameFlags, Mode};
+
+use crate::engine::capture::groups::SealOptions;
+use crate::engine::capture::{adopt, redeclare, seal, unite, watch};
+use crate::engine::error::{Error, Result};
+use crate::engine::merge::{blind, compose, deferred};
+use crate::engine::table::catalog;
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::replica::Replica;
+use crate::engine::track::gathered;
+use crate::engine::track::options::{TrackOptions, TrackReport};
+
+/// Tracks several tables in the same way: all of them, or none. The reports are in their order.
+pub(crate) fn track_all(
+    replica: &Replica,
+    tables: &[&str],
+    options: &TrackOptions,
+) -> Result<Vec<TrackReport>> {
+    tables.iter().map(|table| track_here(replica, table, options)).collect()
+}
+
+fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TrackReport> {
+    if let Some(report) = gathered::track_gathered(replica, name, options)? {
+        return Ok(report);
+    }
+    let def = wanted_def(replica, name, options)?;
+    let known = catalog::table_named(replica, &def.name);
+    if let Some(known) = &known {
+        if known.state == State::Gathered {
+            return Err(Error::cannot_track(&def.name, "rows of other devices are gathered in it"));
+        }
+        let same = |a: &TableDef, b: &TableDef| {
+            (a.mode, a.merge, a.policy, a.append) == (b.mode, b.merge, b.policy, b.append)
+                && a.columns.iter().all(|c| b.column(&c.name).is_none_or(|at| b.columns[at].merge == c.merge))
+        };
+        let way = |d: &TableDef| (d.mode, d.append);
+        let redeclares = known.state == State::Tracked && def.declares() && way(&known.def) == way(&def);
+        if !same(&known.def, &def) && redeclares {
+            redeclare::redeclare(replica, known, &def)?;
+            seal::seal_here(replica, SealOptions::default())?;
+            return Ok(TrackReport::default());
+        }
+        if !same(&known.def, &def) {
+            return Err(Error::cannot_track(&def.name, explain_difference(known, &def)));
+        }
+        if known.state == State::Held {
+            let why = known.note.as_deref().unwrap_or("it was changed here");
+            return Err(Error::cannot_track(&def.name, format!("it is tracked, and held: {why}")));
+        }
+        if known.state == State::Tracked {
+            return Ok(TrackReport { already: true, ..TrackReport::default() });
+        }
+        if let Some(different) = def.different_column(&known.def) {
+            return Err(Error::cannot_track(
+                &def.name,
+                format!(
+                    "other devices track it with another definition: {different}; make them the same first"
+                ),
+            ));
+        }
+        let keys =
+            |d: &TableDef| d.keys().map(|at| d.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
+        if keys(&known.def) != keys(&def) {
+            return Err(Error::cannot_track(
+                &def.name,
+                "other devices have a table of this name with another primary key",
+            ));
+        }
+    }
+    let (id, body) = def.encode()?;
+    let tid = catalog::keep_def(replica, &def, id, &body)?;
+    replica.db.execute(
+        "UPDATE _pm_table SET def = ?2, state = 1, announced = 0, appended = 0, note = NULL WHERE tid = ?1",
+        (tid, id.0),
+    )?;
+    catalog::reload_catalog(replica)?;
+    let table = catalog::table(replica, tid)?;
+    watch::install_capture(replica, &table)?;
+    adopt::remember_schema(replica)?;
+    // What others have told of the table and this one lacks.
+    let before = known.as_ref().map_or(&def, |known| &known.def);
+    unite::unite_all(replica, tid, before)?;
+    // Versions that others wrote before: settled together with our own rows.
+    let table = catalog::table(replica, tid)?;
+    // Ours say nothing of columns that it lacked.
+    let made: Vec<&str> =
+        table.def.columns.iter().map(|c| c.name.as_str()).filter(|name| def.column(name).is_none()).collect();
+    let mut both = blind::remembered_keys(replica, tid)?;
+    both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));
+    blind::gather_unshown(replica, &table, &both)?;
+    deferred::put_off_all(replica, tid)?;
+    // The rows are older than what we know of others, but did not take it into account.
+    let sealed = seal::seal_here(
+        replica,
+        SealOptions {
+            flags: FrameFlags::BLIND,
+            take_in: Some(&def.name),
+            made: &made,
+            ..SealOptions::default()
+        },
+    )?;
+    Ok(TrackReport { already: false, rows: sealed.ops, advice: advice(&def) })
+}
+
+fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TableDef> {
+    let mut def = TableDef::read(&replica.db, name)?;
+    def.mode = options.mode;
+    def.append = options.append;
+    def.merge = options.merge;
+    def.policy = options.policy;
+    if options.append && !(def.autoincrement && def.integer_key()) {
+        return Err(Error::cannot_track(
+            &def.name,
+            "an append table needs an INTEGER PRIMARY KEY AUTOINCREMENT, by which new rows are found; track it without --append",
+        ));
+    }
+    if let Some(reason) = def.ungatherable() {
+        return Err(Error::cannot_track(&def.name, reason));
+    }
+    for (column, merge) in &options.columns {
+        let at = def
+            .column(column)
+            .ok_or_else(|| Error::cannot_track(name, format!("it has no column `{column}`")))?;
+        if def.columns[at].key > 0 {
+            return Err(Error::cannot_track(name, format!("column `{column}` is part of its primary key")));
+        }
+        def.columns[at].merge = *merge;
+    }
+    Ok(def)
+}
+
+/// Lets several tables go: all of them, or none.
+pub(crate) fn untrack_all(replica: &Replica, tables: &[&str]) -> Result<()> {
+    tables.iter().try_for_each(|table| untrack_here(replica, &*catalog::tracked_table(replica, table)?))
+}
+
+fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
+    if matches!(table.state, State::Tracked | State::Held) {
+        watch::remove_capture(replica, table)?;
+    }
+    for event in ["INSERT", "UPDATE", "DELETE"] {
+        replica.db.execute_batch(&format!("DROP TRIGGER IF EXISTS _pm_guard_{event}_{}", table.tid))?;
+    }
+    replica.db.execute(
+        "UPDATE _pm_table SET state = 3, note = 'no longer tracked here' WHERE tid = ?1",
+        [table.tid],
+    )?;
+    replica.db.execute("DELETE FROM _pm_dangling WHERE tid = ?1", [table.tid])?;
+    replica.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
+    replica.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [table.tid])?;
+    adopt::remember_schema(replica)?;
+    catalog::reload_catalog(replica)
+}
+
+fn explain_difference(known: &Table, wanted: &TableDef) -> String {
+    let who =
+        if known.state == State::Tracked { "it is tracked here already" } else { "other devices track it" };
+    let show = |d: &TableDef| {
+        let mode = match d.mode {
+            Mode::Shared => "shared",
+            Mode::PerDevice => "per-device",
+        };
+        format!("--mode {mode}{} {}", if d.append { " --append" } else { "" }, d.how_it_merges())
+    };
+    format!(
+        "{who} with {}; use that (asked for: {}). A shared table that is tracked can be tracked again with another merge, policy \
+         or rules of columns, which then hold on all devices",
+        show(&known.def),
+        show(wanted)
+    )
+}
+
+fn advice(def: &TableDef) -> Vec<String> {
+    let mut advice = Vec::new();
+    if def.mode == Mode::Shared && def.integer_key() {
+        advice.push(format!(
+            "`{0}` is shared and has a plain INTEGER PRIMARY KEY: two devices that insert at the same time will take the \
+             same numbers, and each pair is a conflict. If each device owns its rows, track it with --mode per-device; \
+             otherwise give it a key that devices cannot share, such as a text or hex(randomblob(16))",
+            def.name
+        ));
+    }
+    advice
+}

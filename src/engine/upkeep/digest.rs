@@ -1,0 +1,74 @@
+//! One line that is the same on two databases exactly when what they sync is.
+
+use packmule_core::wire::Mode;
+use sha2::{Digest, Sha256};
+
+use crate::engine::conflicts::list;
+use crate::engine::error::{Error, Result};
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::def::DEVICE_COLUMN;
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::replica::Replica;
+
+/// The digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
+///
+/// With `gathered`, the per-device rows that a base gathers count too: for comparing two bases.
+pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
+    catalog::reading(replica, |e| {
+        let mut tables: Vec<_> = catalog::tables(e)
+            .into_iter()
+            .filter(|t| t.shows_shared() || (gathered && t.state == State::Gathered))
+            .collect();
+        tables.sort_by_key(|t| t.def.name.to_ascii_lowercase());
+        let mut hash = Sha256::new();
+        hash.update(b"packmule/1 digest");
+        for table in &tables {
+            hash_table(e, table, &mut hash)?;
+        }
+        for open in list::open_list(e)? {
+            hash.update(open.conflict.id.as_bytes());
+        }
+        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    })
+}
+
+fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()> {
+    // Columns in the order of their names: devices may have added them in different orders.
+    // What is in one that waits is each device's own.
+    let here = table.def.columns.iter().enumerate().filter(|(at, _)| !table.waiting.contains(*at));
+    let mut names: Vec<String> = here.map(|(_, c)| c.name.to_ascii_lowercase()).collect();
+    names.sort();
+    if table.state == State::Gathered {
+        names.insert(0, DEVICE_COLUMN.into());
+    }
+    let mut add = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    add(table.def.name.to_ascii_lowercase().as_bytes());
+    names.iter().for_each(|name| add(name.as_bytes()));
+    let columns: Vec<String> = names.iter().map(|name| value::quote(name)).collect();
+    let mut order = table.def.key_list("");
+    if table.def.mode == Mode::PerDevice {
+        order = format!("{}, {order}", DEVICE_COLUMN);
+    }
+    let mut statement = replica.db.prepare(&format!(
+        "SELECT {} FROM {} ORDER BY {order}",
+        columns.join(", "),
+        table.sql_name
+    ))?;
+    let mut rows = statement.query([])?;
+    let mut buf = Vec::new();
+    while let Some(row) = rows.next()? {
+        for at in 0..columns.len() {
+            let value = row.get_ref(at)?;
+            let len = value.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
+            buf.resize(len + 24, 0);
+            let len = packmule_core::wire::put(&mut buf, &value::from_sql(value))
+                .map_err(|_| Error::damaged("a value without room"))?;
+            hash.update(&buf[..len]);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What there is to know at a glance.
+
+use packmule_core::wire::Mode;
+
+use crate::engine::apply::report::Wait;
+use crate::engine::apply::waits;
+use crate::engine::capture::groups;
+use crate::engine::conflicts::list;
+use crate::engine::error::Result;
+use crate::engine::fleet::{clocks, membership};
+use crate::engine::table::catalog;
+use crate::engine::table::known::State;
+use crate::engine::table::replica::{Identity, Replica};
+
+/// How a table stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableStatus {
+    /// Its name.
+    pub name: String,
+    /// "shared", "per-device", "gathered", "waiting", "held" or "not tracked any more".
+    pub how: &'static str,
+    /// Writes since the last seal; counted up to 1,000,000.
+    pub unsealed: u64,
+    /// Why its rows wait.
+    pub note: Option<String>,
+}
+
+/// How a device stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Who it is.
+    pub identity: Identity,
+    /// The secret key is there.
+    pub can_sign: bool,
+    /// The tables that are known.
+    pub tables: Vec<TableStatus>,
+    /// How many conflicts are open.
+    pub conflicts: u64,
+    /// What waits in the log for others.
+    pub waits: Vec<Wait>,
+    /// Frames in the log, and their bytes.
+    pub log_frames: u64,
+    /// Bytes of the frames in the log.
+    pub log_bytes: u64,
+    /// The device that holds back the most frames from being folded away, and how many.
+    pub held_back_by: Option<(String, u64)>,
+    /// How far our own clock is off, in milliseconds, if anything shows that it is; ahead counts up.
+    pub clock: Option<i64>,
+    /// What people should know.
+    pub notices: Vec<String>,
+}
+
+/// How this device stands.
+pub(crate) fn status(replica: &Replica) -> Result<Status> {
+    catalog::reading(replica, |e| {
+        let mut tables = Vec::new();
+        for table in catalog::tables(e) {
+            let how = match (table.state, table.def.mode) {
+                (State::Tracked, Mode::Shared) => "shared",
+                (State::Tracked, Mode::PerDevice) => "per-device",
+                (State::Gathered, _) => "gathered",
+                (State::Known, _) => "waiting",
+                (State::Untracked, _) => "not tracked any more",
+                (State::Held, _) => "held",
+            };
+            let unsealed = groups::unsealed(e, &table, 1_000_000)?;
+            tables.push(TableStatus {
+                name: table.def.name.clone(),
+                how,
+                unsealed,
+                note: table.note.clone(),
+            });
+        }
+        let (log_frames, log_bytes) =
+            e.db.query_row("SELECT count(*), coalesce(sum(length(body)), 0) FROM _pm_frame", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let mut statement = e.db.prepare_cached("SELECT what FROM _pm_notice ORDER BY wall DESC, what")?;
+        let told = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        let clocks = clocks::clocks(e)?;
+        let mut notices = clocks::clock_notices(e, &clocks)?;
+        notices.extend(told);
+        Ok(Status {
+            identity: e.identity.clone(),
+            can_sign: e.can_sign(),
+            tables,
+            conflicts: list::open_conflicts(e)?,
+            waits: waits::waits(e)?,
+            log_frames,
+            log_bytes,
+            held_back_by: membership::held_back_by(e)?,
+            clock: clocks.ours,
+            notices,
+        })
+    })
+}

@@ -1,0 +1,131 @@
+//! Checking all that can be checked of a database.
+
+use packmule_core::model::Stream;
+use packmule_core::wire::{Chain, Checkpoint, GroupDigest};
+
+use crate::engine::error::{self, Error, Result};
+use crate::engine::fleet::devices;
+use crate::engine::log::frames;
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// What `verify` looked at, and what it found wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Frames whose check sum, place and author's signature were checked.
+    pub frames: u64,
+    /// Groups among them.
+    pub groups: u64,
+    /// What is wrong, in words; empty if nothing is.
+    pub problems: Vec<String>,
+}
+
+/// Checks SQLite's own integrity, every frame, chain and signature of the log, and that every
+/// version that is remembered is in it.
+pub(crate) fn verify(replica: &Replica) -> Result<VerifyReport> {
+    catalog::reading(replica, |e| {
+        let mut report = VerifyReport::default();
+        let mut statement = e.db.prepare("PRAGMA integrity_check(10)")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let line: String = row.get(0)?;
+            if line != "ok" {
+                report.problems.push(format!("SQLite: {line}"));
+            }
+        }
+        verify_log(e, &mut report)?;
+        verify_heads(e, &mut report)?;
+        Ok(report)
+    })
+}
+
+fn verify_log(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
+    let mut groups = replica.db.prepare(
+        "SELECT g.dev, g.stream, g.first, g.last, g.checkpoint, d.public_key, g.chain FROM _pm_group g
+         JOIN _pm_device d ON d.n = g.dev ORDER BY g.dev, g.stream, g.last",
+    )?;
+    let mut rows = groups.query([])?;
+    let mut last: Option<(i64, u8, u64, Chain)> = None;
+    while let Some(row) = rows.next()? {
+        let (dev, stream): (i64, u8) = (row.get(0)?, row.get(1)?);
+        let (first, end): (u64, u64) = (row.get(2)?, row.get(3)?);
+        let who = format!("frames {first} to {end} of {}", devices::device_label(replica, dev)?);
+        let checked =
+            verify_group(replica, dev, stream, first, end, &row.get::<_, Vec<u8>>(4)?, row.get(5)?, &last);
+        match checked {
+            Ok(chain) if chain.0 == row.get::<_, [u8; 32]>(6)? => {
+                last = Some((dev, stream, end, chain));
+                report.frames += end - first + 1;
+                report.groups += 1;
+            }
+            Ok(_) => report.problems.push(format!("{who}: the hash chain that is kept of them is another")),
+            Err(Error::Damaged(what)) => report.problems.push(format!("{who}: {what}")),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn verify_group(
+    replica: &Replica,
+    dev: i64,
+    stream: u8,
+    first: u64,
+    end: u64,
+    checkpoint: &[u8],
+    key: Option<[u8; 32]>,
+    last: &Option<(i64, u8, u64, Chain)>,
+) -> Result<Chain> {
+    let stream = value::stream_of_number(stream)?;
+    let checkpoint = Checkpoint::decode(checkpoint).map_err(error::bad)?;
+    let mut digest = GroupDigest::default();
+    for seq in first..=end {
+        let body = frames::frame_here(replica, dev, stream, seq)?;
+        if frames::parse(&body)?.head.seq != seq {
+            return Err(Error::damaged(format!("frame {seq} is another one")));
+        }
+        digest.add(&body);
+    }
+    let chain = checkpoint.prev.after(&digest.finish());
+    let key = key.ok_or_else(|| Error::damaged("its author's key is not here"))?;
+    if checkpoint.verify(&key, &chain).is_err() {
+        return Err(Error::damaged("its author's signature does not match"));
+    }
+    if let Some((d, s, e, c)) = last
+        && (*d, *s, *e + 1) == (dev, stream.number(), first)
+        && *c != checkpoint.prev
+    {
+        return Err(Error::damaged("it does not continue what is before it"));
+    }
+    Ok(chain)
+}
+
+fn verify_heads(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
+    let mut statement =
+        replica.db.prepare("SELECT tid, key, dev, seq, place FROM _pm_head WHERE dev <> 0")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (tid, key): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        let found =
+            frames::op_at(replica, row.get(2)?, Stream::Shared, row.get(3)?, row.get(4)?, |def, op| {
+                let shape = packmule_core::wire::Shape { keys: &def.key_flags };
+                Ok(def.tid == tid && def.key_of(op.values(shape))? == key)
+            });
+        match found {
+            Ok(true) => {}
+            Ok(false) | Err(Error::Damaged(_)) => {
+                let table = catalog::table(replica, tid)?.def.name.clone();
+                report
+                    .problems
+                    .push(format!("a version of a row of `{table}` is not where the log should have it"));
+            }
+            Err(e) => return Err(e),
+        }
+        if report.problems.len() > 20 {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The JSON documents that commands print are those of `src/docs/json.md`.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use support::Desk;
+use support::json::Page;
+
+/// A desk, and what the documents that it printed have shown.
+struct Checked {
+    desk: Desk,
+    page: Page,
+    seen: BTreeSet<String>,
+}
+
+impl Checked {
+    fn new(desk: Desk) -> Self {
+        Self { desk, page: Page::read(), seen: BTreeSet::new() }
+    }
+
+    /// Runs a command, of which the page has this section, and checks its document.
+    fn run(&mut self, section: &str, line: &str) -> Value {
+        let ran = self.desk.run(&format!("{line} --json"));
+        let document: Value =
+            serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{line}: {e}\n{}{}", ran.out, ran.err));
+        self.page.check(section, &document);
+        self.seen.insert(section.to_owned());
+        document
+    }
+}
+
+#[test]
+fn what_is_printed_is_what_the_page_has() {
+    let (desk, id) = Desk::conflict();
+    let mut on = Checked::new(desk);
+    devices(&mut on);
+    carrying(&mut on, &id);
+    tables(&mut on);
+    looking(&mut on);
+    failing(&mut on);
+    // These need a second program and a line between: `tests/serial/process.rs`.
+    on.seen.extend(["sync".to_owned(), "serve".to_owned()]);
+    assert_eq!(on.seen, on.page.sections());
+}
+
+fn devices(on: &mut Checked) {
+    on.run("fleet new", "fleet new other.key");
+    on.run("init", "init new.db --name new --fleet other.key");
+    on.run("init", "init alone.db --name alone");
+    on.desk.run("export new.db new.pmb").ok();
+    on.run("trust", "trust alone.db new.pmb");
+    on.run("devices", "devices base.db");
+    on.run("revoke", "revoke base.db east");
+    on.desk.run("trust base.db east").ok();
+    on.run("snapshot", "snapshot base.db start.pms");
+    on.run("join", "join fresh.db start.pms --name fresh --fleet fleet.key");
+    on.desk.carry("fresh", "base");
+    on.run("retire", "retire base.db fresh");
+}
+
+fn carrying(on: &mut Checked, id: &str) {
+    on.run("conflicts", "conflicts base.db");
+    on.run("log", "log base.db settings interval");
+    on.run("resolve", &format!("resolve base.db {id} --take east"));
+    on.desk.sql("north.db", "INSERT INTO settings VALUES ('b', x'00ff', 9e999)");
+    on.run("seal", "seal north.db");
+    on.desk.carry("base", "north");
+    on.run("export", "export north.db north.pmb --for base");
+    std::fs::create_dir(on.desk.path("card")).unwrap();
+    std::fs::write(on.desk.path("card/photo.jpg"), "JFIF").unwrap();
+    std::fs::copy(on.desk.path("north.pmb"), on.desk.path("card/north.pmb")).unwrap();
+    on.run("import", "import base.db card");
+    on.run("merge", "merge base.db card north.db");
+    std::fs::create_dir(on.desk.path("stick")).unwrap();
+    for board in ["base", "north", "base"] {
+        on.run("exchange", &format!("exchange {board}.db stick"));
+    }
+    on.run("compact", "compact base.db");
+    on.run("compact", "compact north.db");
+}
+
+fn tables(on: &mut Checked) {
+    on.desk
+        .sql("north.db", "CREATE TABLE extra (id INTEGER PRIMARY KEY, v); INSERT INTO extra VALUES (1, 2)");
+    on.run("track", "track north.db extra");
+    on.run("schema", "schema north.db add-column extra unit TEXT --default C");
+    on.run("untrack", "untrack north.db extra");
+}
+
+fn looking(on: &mut Checked) {
+    for board in ["north", "base"] {
+        on.run("status", &format!("status {board}.db"));
+        on.run("digest", &format!("digest {board}.db"));
+    }
+    on.run("log", "log north.db");
+    on.run("verify", "verify base.db");
+    on.run("verify", "verify north.pmb");
+    on.run("inspect", "inspect north.pmb");
+    on.run("board", "board");
+    on.run("board install", "board install --root root");
+    on.run("demo", "demo");
+}
+
+fn failing(on: &mut Checked) {
+    let section = "any command that fails";
+    on.run(section, "status none.db");
+    on.run(section, "track base.db");
+    on.desk.run("init stranger.db --name stranger").ok();
+    on.desk.run("export stranger.db stranger.pmb").ok();
+    on.run(section, "import base.db stranger.pmb");
+    // These have documents of their own, with the error in them.
+    std::fs::create_dir(on.desk.path("bad")).unwrap();
+    std::fs::write(on.desk.path("bad/torn.pmb"), "").unwrap();
+    assert!(on.run("import", "import base.db bad")["error"].is_string());
+    on.desk.sql("north.db", "UPDATE _pm_frame SET body = zeroblob(length(body)) WHERE seq = 1");
+    assert!(on.run("verify", "verify north.db")["error"].is_string());
+}

@@ -1,0 +1,22 @@
+//! Taking in: import, merge.
+
+use super::intake::Intake;
+use super::{Context, open};
+use crate::output::Failure;
+
+/// `packmule import`.
+pub fn import(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    take_in(context, false)
+}
+
+/// `packmule merge`.
+pub fn merge(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    take_in(context, true)
+}
+
+fn take_in(context: &mut Context<'_, '_>, databases: bool) -> Result<(), Failure> {
+    let mut engine = open(context)?;
+    let mut intake = Intake::new(context.args.path(0), &mut engine, databases);
+    intake.take_in(&context.args.paths(1))?;
+    intake.report(context.out)
+}

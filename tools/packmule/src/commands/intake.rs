@@ -1,0 +1,325 @@
+//! Taking in what files and directories have: the common part of `import` and `merge`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use packmule::{Engine, Error, ImportReport, label};
+
+use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
+use crate::files::sources::{self, Kind};
+use crate::output::{Failure, Meter, Out, engine_text, say};
+use crate::text::{conflicts_open, count, io_text, plural, quoted, shown, waiting};
+
+/// What is taken in, into which database.
+pub struct Intake<'a> {
+    db: &'a Path,
+    engine: &'a mut Engine,
+    /// Boards' database files too, and not bundles alone.
+    databases: bool,
+    total: ImportReport,
+    taken: Vec<(PathBuf, ImportReport)>,
+    stepped_over: Vec<(PathBuf, String)>,
+    others: Vec<PathBuf>,
+}
+
+impl<'a> Intake<'a> {
+    /// Makes an intake into this database.
+    pub fn new(db: &'a Path, engine: &'a mut Engine, databases: bool) -> Self {
+        Self {
+            db,
+            engine,
+            databases,
+            total: ImportReport::default(),
+            taken: Vec::new(),
+            stepped_over: Vec::new(),
+            others: Vec::new(),
+        }
+    }
+
+    /// Takes in all of them. What is given by name must be good; in a directory, a bad file is skipped.
+    pub fn take_in(&mut self, given: &[&Path]) -> Result<(), Failure> {
+        if given.len() > 1 {
+            given.iter().try_for_each(|path| self.look_ahead(path))?;
+        }
+        for path in given {
+            let taken = if *path == Path::new("-") {
+                self.take_standard_input()
+            } else if path.is_dir() {
+                self.take_directory(path)
+            } else {
+                self.take_named(path)
+            };
+            taken.map_err(|failure| {
+                if self.taken.is_empty() {
+                    return failure;
+                }
+                let before = count(self.taken.len() as u64, "file");
+                failure.and(&format!(
+                    "\n({before} before it had been taken in already, and what they brought stays)"
+                ))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Finds what is wrong with a later file before an earlier one is taken in.
+    fn look_ahead(&self, path: &Path) -> Result<(), Failure> {
+        if path == Path::new("-") || path.is_dir() {
+            return Ok(());
+        }
+        match self.named_kind(path)? {
+            Kind::Database => Ok(()),
+            _ => self.engine.check(&mut open(path)?).map_err(|e| self.failure(path, e)),
+        }
+    }
+
+    /// Finds what a file is that was given by name; refuses what cannot be wanted.
+    fn named_kind(&self, path: &Path) -> Result<Kind, Failure> {
+        let kind = sources::kind(path).map_err(|e| Failure::io(path, "read it", &e))?;
+        if kind == Kind::Database && !self.databases {
+            let hint = format!("packmule merge {} {}", quoted(self.db), quoted(path));
+            return Err(Failure::of(
+                path,
+                format!("is a database, not a bundle: `{hint}` takes databases in"),
+            ));
+        }
+        Ok(kind)
+    }
+
+    fn take_named(&mut self, path: &Path) -> Result<(), Failure> {
+        let taken = match self.named_kind(path)? {
+            Kind::Database => self.database(path),
+            _ => open(path).map(|mut file| self.bundle(path, &mut file))?,
+        };
+        let report = taken.map_err(|e| self.failure(path, e))?;
+        self.add(path, report);
+        Ok(())
+    }
+
+    /// Makes a failure of the database, or of the file.
+    fn failure(&self, path: &Path, error: Error) -> Failure {
+        match error {
+            // A command that the reason proposes is about the source.
+            Error::Source { error, .. } => Failure::engine(path, path, *error),
+            error if about_database(&error) => Failure::engine(self.db, self.db, error),
+            error => Failure::engine(path, self.db, error),
+        }
+    }
+
+    fn take_directory(&mut self, directory: &Path) -> Result<(), Failure> {
+        let found =
+            sources::search(directory).map_err(|e| Failure::io(directory, "read the directory", &e))?;
+        self.stepped_over.extend(found.unreadable);
+        self.others.extend(found.others);
+        for path in found.bundles {
+            let taken = match File::open(&path) {
+                Ok(mut file) => self.bundle(&path, &mut file),
+                Err(e) => {
+                    self.stepped_over.push((path, format!("cannot be read: {}", io_text(&e))));
+                    continue;
+                }
+            };
+            self.add_or_skip(path, taken)?;
+        }
+        for path in found.databases {
+            if same_file(&path, self.engine.path()) {
+                continue;
+            }
+            if self.databases {
+                let taken = self.database(&path);
+                self.add_or_skip(path, taken)?;
+            } else {
+                self.stepped_over.push((path, "is a database: `packmule merge` takes databases in".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in standard input. A bundle is read twice, so it goes to a file first.
+    fn take_standard_input(&mut self) -> Result<(), Failure> {
+        let name = Path::new("standard input");
+        let folder = self.engine.path().parent().unwrap_or(Path::new("."));
+        let mut spool = tempfile::tempfile_in(folder)
+            .map_err(|e| Failure::io(self.db, "make a temporary file beside it", &e))?;
+        std::io::copy(&mut std::io::stdin().lock(), &mut spool)
+            .map_err(|e| Failure::io(self.db, "keep standard input in a temporary file beside it", &e))?;
+        let report = self.bundle(name, &mut spool).map_err(|e| self.failure(name, e))?;
+        self.add(name, report);
+        Ok(())
+    }
+
+    fn bundle(&mut self, path: &Path, file: &mut File) -> Result<ImportReport, Error> {
+        let mut meter = Meter::new(shown(path));
+        self.engine.import(file, &mut |at| meter.show(at))
+    }
+
+    fn database(&mut self, path: &Path) -> Result<ImportReport, Error> {
+        let mut meter = Meter::new(shown(path));
+        self.engine.import_database(path, &mut |at| meter.show(at))
+    }
+
+    fn add_or_skip(&mut self, path: PathBuf, taken: Result<ImportReport, Error>) -> Result<(), Failure> {
+        match taken {
+            Ok(report) => self.add(&path, report),
+            Err(e) if about_database(&e) => {
+                return Err(Failure::engine(self.db, self.db, e));
+            }
+            Err(Error::Source { error, .. }) if matches!(*error, Error::NotADevice) => {
+                self.stepped_over.push((path, "is a database, but not a Packmule device".into()));
+            }
+            Err(Error::Source { error, .. }) => {
+                let reason = engine_text(&path, &path, &error);
+                self.stepped_over.push((path, reason));
+            }
+            Err(e) => {
+                let reason = engine_text(&path, self.db, &e);
+                self.stepped_over.push((path, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, report: ImportReport) {
+        let total = &mut self.total;
+        total.frames += report.frames;
+        total.known += report.known;
+        total.passed_over += report.passed_over;
+        total.ops += report.ops;
+        total.ops_waiting += report.ops_waiting;
+        total.conflicts_opened += report.conflicts_opened;
+        total.unsealed += report.unsealed;
+        // What still waits after the last one.
+        total.waits.clone_from(&report.waits);
+        self.taken.push((path.into(), report));
+    }
+
+    /// Prints what was taken in. Fails if that is nothing at all, where there was something.
+    pub fn report(self, out: &mut Out<'_>) -> Result<(), Failure> {
+        let open = self.engine.status().map_err(|e| Failure::engine(self.db, self.db, e))?.conflicts;
+        let failed = self.taken.is_empty() && !self.stepped_over.is_empty();
+        out.document(&self.document(open, failed));
+        self.print_files(out);
+        self.print_total(open, out);
+        if failed { Err(Failure::Reported(NOTHING.into())) } else { Ok(()) }
+    }
+
+    fn print_files(&self, out: &mut Out<'_>) {
+        let own = label(self.engine.identity().id, Some(&self.engine.identity().name));
+        for (path, report) in &self.taken {
+            say!(out, "{}: {}", shown(path), summary(report));
+            if let Some(name) = &report.new_identity {
+                let it = if *name == own { "this database" } else { "it" };
+                say!(
+                    out,
+                    "  {it} is a fork of a device (a clone, or rolled back): it has a new identity, {name}, and keeps all \
+                     that it wrote; `packmule status` shows more"
+                );
+            }
+            if report.unsealed > 0 {
+                say!(
+                    out,
+                    "  {} not sealed, and could not be taken in: the key file is not beside the database, or the database \
+                     cannot be written to; run `packmule seal` on that device",
+                    plural(report.unsealed, "row in it is", "rows in it are")
+                );
+            }
+        }
+        for (path, reason) in &self.stepped_over {
+            say!(out, "{}: skipped: {}", shown(path), reason.replace('\n', "\n  "));
+        }
+        match &self.others[..] {
+            [] => {}
+            [path] => say!(out, "{}: skipped: {NOT_A_BUNDLE}", shown(path)),
+            [path, ..] => {
+                say!(out, "{} and {} more: skipped: they are not bundles", shown(path), self.others.len() - 1)
+            }
+        }
+    }
+
+    fn print_total(&self, open: u64, out: &mut Out<'_>) {
+        if self.taken.is_empty() && self.stepped_over.is_empty() {
+            say!(out, "no bundle was found: nothing was done");
+            return;
+        }
+        if self.taken.len() > 1 {
+            say!(out, "in all: {}", summary(&self.total));
+        }
+        if self.total.passed_over > 0 {
+            say!(
+                out,
+                "{} of other devices' per-device tables: only a device made with `init --base` gathers them",
+                plural(self.total.passed_over, "frame is skipped, being", "frames are skipped, being")
+            );
+        }
+        self.total.waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));
+        if self.total.ops_waiting > 0 {
+            say!(
+                out,
+                "{} for a table or a column that is not here: `packmule status {}` says which",
+                plural(self.total.ops_waiting, "row waits", "rows wait"),
+                quoted(self.db)
+            );
+        }
+        conflicts_open(open, self.db).into_iter().for_each(|line| out.line(&line));
+    }
+
+    fn document(&self, open: u64, failed: bool) -> Imported<'_> {
+        let reason = |path: &Path, reason: &str| Reason { file: shown(path), reason: reason.into() };
+        let stepped_over = self.stepped_over.iter().map(|(path, why)| reason(path, why));
+        let others = self.others.iter().map(|path| reason(path, NOT_A_BUNDLE));
+        Imported {
+            taken: Taken::from(&self.total),
+            waits: self.total.waits.iter().map(WaitGroup::from).collect(),
+            conflicts_open: open,
+            files: self
+                .taken
+                .iter()
+                .map(|(path, report)| documents::File { file: shown(path), taken: report.into() })
+                .collect(),
+            stepped_over: stepped_over.chain(others).collect(),
+            error: failed.then_some(NOTHING),
+        }
+    }
+}
+
+const NOT_A_BUNDLE: &str = "is not a bundle";
+const NOTHING: &str = "nothing could be taken in: see the reason for each file";
+
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|e| Failure::io(path, "read it", &e))
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
+/// Returns whether an error is about the database that takes in, and not about what is taken in.
+fn about_database(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::Bundle { .. }
+            | Error::Stream(_)
+            | Error::Strangers(_)
+            | Error::Twin { .. }
+            | Error::Source { .. }
+            | Error::Usage(_)
+    )
+}
+
+/// Summarises a report in a line.
+pub fn summary(report: &ImportReport) -> String {
+    let mut parts = Vec::new();
+    if report.frames > 0 {
+        parts.push(count(report.frames, "new frame"));
+        parts.push(format!("{} applied", count(report.ops, "row")));
+    } else {
+        parts.push("nothing new".to_owned());
+    }
+    if report.known > 0 {
+        parts.push(format!("{} known already", count(report.known, "frame")));
+    }
+    if report.conflicts_opened > 0 {
+        parts.push(format!("{} opened", count(report.conflicts_opened, "conflict")));
+    }
+    parts.join(", ")
+}

@@ -1,0 +1,108 @@
+//! Serial lines: what `sync` and `serve` share.
+
+use std::io;
+use std::path::Path;
+
+use packmule::Error;
+use packmule::carry::serial::{Error as LineError, Flow, Options, Stop};
+use packmule::carry::session::{Error as SessionError, Progress};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Context, options, profile};
+use crate::output::{Failure, engine_text};
+use crate::text::{count, quoted, shown, size, with_database};
+use crate::usage::{Flag, flags};
+
+/// Makes the options of a line, as the flags and the board's profile say.
+pub fn line_options(context: &Context<'_, '_>, port: &Path) -> Result<Options, Failure> {
+    let args = &context.args;
+    let rate = |flag: &Flag| -> Result<Option<u32>, Failure> {
+        let Some(text) = args.flag(flag)? else { return Ok(None) };
+        let rate = text.replace(['_', ','], "").parse().ok().filter(|rate| (300..=20_000_000).contains(rate));
+        let wrong = || args.wrong(format!("--{} is a number from 300 to 20000000, not `{text}`", flag.name));
+        Ok(Some(rate.ok_or_else(wrong)?))
+    };
+    let board = profile(context)?;
+    let baud = rate(&flags::BAUD)?.unwrap_or(board.uart.baud);
+    let baud_max = match rate(&flags::BAUD_MAX)? {
+        Some(most) if most < baud => {
+            let wrong = format!("--baud-max is {most}, which is below the {baud} at which the line begins");
+            return Err(args.wrong(wrong).into());
+        }
+        Some(most) => most,
+        None => board.uart.baud_max.max(baud),
+    };
+    let flow = if args.flag(&flags::FLOW)? == Some("hardware") { Flow::Hardware } else { Flow::None };
+    // Wrong usage is found before the port is opened.
+    options(context)?;
+    Ok(Options { path: port.into(), baud, baud_max, flow, patience: None })
+}
+
+/// Makes a signal end the exchange in good order, and a second one the program.
+pub fn stop_on_signals(stop: &Stop) -> Result<(), Failure> {
+    let failed = |e: io::Error| Failure::Reported(format!("could not wait for signals: {e}"));
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
+    let stop = stop.clone();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if stop.stopped() {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            stop.stop();
+        }
+    });
+    Ok(())
+}
+
+/// Makes a failure of a line's error.
+pub fn failure(port: &Path, db: &Path, error: LineError) -> Failure {
+    match error {
+        LineError::Session(SessionError::Stranger(stranger)) => {
+            let message = failure_text(db, &LineError::Session(SessionError::Stranger(stranger.clone())));
+            Failure::Refused { file: Some(shown(port)), message, strangers: vec![stranger] }
+        }
+        LineError::Session(SessionError::Engine(e)) if !is_of_peer(&e) => Failure::engine(db, db, e),
+        other => Failure::of(port, failure_text(db, &other)),
+    }
+}
+
+/// Returns whether an error is about what the other end sent.
+fn is_of_peer(error: &Error) -> bool {
+    matches!(error, Error::Bundle { .. } | Error::Strangers(_) | Error::Twin { .. })
+}
+
+/// Returns the words of a line's error, with the database's name in what they say to run.
+pub fn failure_text(db: &Path, error: &LineError) -> String {
+    match error {
+        LineError::Session(SessionError::Engine(e)) if !is_of_peer(e) => engine_text(db, db, e),
+        // What the other end is to run names no database of ours.
+        LineError::Session(SessionError::Refused { .. }) => error.to_string(),
+        other => with_database(&other.to_string(), &quoted(db)),
+    }
+}
+
+/// Summarises what a session has carried.
+pub fn summary(done: &Progress) -> String {
+    let mut parts = Vec::new();
+    let frames = |(frames, bytes): (u64, u64)| format!("{} ({})", count(frames, "frame"), size(bytes));
+    if done.sent.0 > 0 {
+        parts.push(format!("sent {}", frames(done.sent)));
+    }
+    if done.received.0 > 0 {
+        parts.push(format!("received {}, {} applied", frames(done.received), count(done.taken.ops, "row")));
+    }
+    if done.taken.conflicts_opened > 0 {
+        parts.push(format!("{} opened", count(done.taken.conflicts_opened, "conflict")));
+    }
+    if parts.is_empty() { "nothing new on either side".into() } else { parts.join("; ") }
+}
+
+/// Says what to do here, where this device lacks frames that are compacted away at the other end.
+pub fn needs_snapshot(peer: &str, db: &Path) -> String {
+    format!(
+        "this device lacks frames that are compacted away on {peer}: run `packmule snapshot` there, and \
+         `packmule join {} FILE` with it here",
+        quoted(db)
+    )
+}

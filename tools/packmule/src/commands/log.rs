@@ -1,0 +1,108 @@
+//! What was written, by whom and when: log.
+
+use packmule::core::model::Stream;
+use packmule::{Engine, HistoryEntry, HistoryOp, OwnedValue};
+
+use super::{Context, of_db, open_to_read};
+use crate::documents::LogGroup;
+use crate::output::{Failure, Out, say};
+use crate::text::{count, number, range, read, show, shown, time};
+use crate::usage::flags;
+
+/// How many rows of a group are shown.
+const ROWS_SHOWN: usize = 200;
+
+/// `packmule log`.
+pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0);
+    let engine = open_to_read(context)?;
+    let table = if context.args.len() > 1 { Some(context.args.text(1)?) } else { None };
+    let key = wanted_key(&engine, table, &context.args.texts(2)?).map_err(of_db(path))?;
+    let with_rows = context.args.has(&flags::ROWS) || !key.is_empty();
+    let out = &mut *context.out;
+    if out.json {
+        out.text("{\"groups\": [");
+    }
+    let mut groups = 0;
+    let mut rows: Vec<HistoryOp> = Vec::new();
+    let walked = engine.log(table, &key, &mut |item| {
+        match item {
+            _ if out.closed() => {}
+            Ok(op) if with_rows && rows.len() < ROWS_SHOWN => rows.push(op.clone()),
+            Ok(_) => {}
+            Err(group) => {
+                let rows = std::mem::take(&mut rows);
+                print_group(group, with_rows.then_some(&rows[..]), groups == 0, out);
+                groups += 1;
+            }
+        }
+        Ok(())
+    });
+    if out.json {
+        // Also after a failure what was printed is a whole document.
+        let Err(e) = walked else {
+            out.text("\n]}\n");
+            return Ok(());
+        };
+        let message = of_db(path)(e).message().to_owned();
+        out.text("\n], \"error\": ");
+        out.document_line(&message);
+        out.text("}\n");
+        return Err(Failure::Reported(format!("{}: {message}", shown(path))));
+    }
+    walked.map_err(of_db(path))?;
+    if groups == 0 {
+        say!(out, "{}: nothing in the log{}", shown(path), if table.is_some() { " of that" } else { "" });
+    }
+    Ok(())
+}
+
+/// Reads the key that was typed. What looks like a number is text where the log has nothing of the number:
+/// the key of a text column can look so.
+fn wanted_key(engine: &Engine, table: Option<&str>, typed: &[&str]) -> packmule::Result<Vec<OwnedValue>> {
+    let key: Vec<OwnedValue> = typed.iter().map(|word| read(word)).collect();
+    if !key.iter().any(|k| matches!(k, OwnedValue::Int(_) | OwnedValue::Real(_))) {
+        return Ok(key);
+    }
+    let mut any = false;
+    engine.log(table, &key, &mut |_| {
+        any = true;
+        Ok(())
+    })?;
+    let text = |word: &&str| OwnedValue::Text(word.as_bytes().to_vec());
+    Ok(if any { key } else { typed.iter().map(text).collect() })
+}
+
+/// Prints a group, and its rows if they were asked for.
+fn print_group(group: &HistoryEntry, rows: Option<&[HistoryOp]>, first: bool, out: &mut Out<'_>) {
+    if out.json {
+        out.text(if first { "\n " } else { ",\n " });
+        out.document_line(&LogGroup::new(group, rows));
+        return;
+    }
+    say!(out, "{}", group_line(group));
+    let Some(rows) = rows else { return };
+    for op in rows {
+        let key: Vec<String> = op.key.iter().map(|(name, v)| format!("{name} = {}", show(v))).collect();
+        say!(out, "    {} {} {}", op.op, op.table, key.join(", "));
+    }
+    let left = group.ops.saturating_sub(rows.len() as u64);
+    if left > 0 {
+        say!(out, "    … and {} more", number(left));
+    }
+}
+
+fn group_line(group: &HistoryEntry) -> String {
+    let frames = range(group.frames.0, group.frames.1);
+    let mut line = format!("{}  {}  {}, {}", time(group.wall), group.label, frames, count(group.ops, "row"));
+    if group.stream == Stream::Own {
+        line.push_str(", per-device");
+    }
+    if group.resolution {
+        line.push_str(", closes conflicts");
+    }
+    if !group.applied {
+        line.push_str(", WAITS for frames that are missing");
+    }
+    line
+}

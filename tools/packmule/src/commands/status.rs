@@ -1,0 +1,104 @@
+//! How a device stands: status.
+
+use std::path::Path;
+
+use packmule::core::model::Hex;
+use packmule::{Status, TableStatus};
+
+use super::{Context, of_db, open_to_read};
+use crate::documents::{self, LogSize, StatusTable, WaitGroup};
+use crate::output::{Failure, Out, say};
+use crate::text::{
+    clock_wrong, columns, count, iso, now, number, quoted, shown, size, time, waiting, with_database,
+};
+
+/// `packmule status`.
+pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0);
+    let engine = open_to_read(context)?;
+    let status = engine.status().map_err(of_db(path))?;
+    let now = now();
+    let out = &mut *context.out;
+    out.document(&document(path, &status, now));
+    print_device(path, &status, now, out);
+    print_tables(path, &status, out);
+    for wait in &status.waits {
+        say!(out, "  waiting      {}", waiting(wait));
+    }
+    for notice in &status.notices {
+        say!(out, "  notice       {}", with_database(notice, &quoted(path)));
+    }
+    Ok(())
+}
+
+fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<'a> {
+    let identity = &status.identity;
+    let tables = status.tables.iter().map(|table| StatusTable {
+        name: &table.name,
+        how: table.how,
+        unsealed: table.unsealed,
+        note: table.note.as_deref(),
+    });
+    documents::Status {
+        database: shown(path),
+        name: &identity.name,
+        fingerprint: identity.id.to_string(),
+        base: identity.base,
+        fleet: identity.fleet.map(|key| Hex(&key).to_string()),
+        can_seal: status.can_sign,
+        tables: tables.collect(),
+        conflicts: status.conflicts,
+        waits: status.waits.iter().map(WaitGroup::from).collect(),
+        log: LogSize { frames: status.log_frames, bytes: status.log_bytes },
+        clock: iso(now),
+        clock_wrong: clock_wrong(now) || status.clock.is_some(),
+        clock_off_ms: status.clock,
+        notices: &status.notices,
+    }
+}
+
+fn print_device(path: &Path, status: &Status, now: i64, out: &mut Out<'_>) {
+    let identity = &status.identity;
+    let what = if identity.base { "base" } else { "device" };
+    say!(out, "{} is the {what} `{}`", shown(path), identity.name);
+    say!(out, "  fingerprint  {}", identity.id);
+    match identity.fleet {
+        Some(key) => say!(out, "  fleet        {}…", Hex(&key[..8])),
+        None => say!(out, "  fleet        none"),
+    }
+    if !status.can_sign {
+        say!(
+            out,
+            "  secret key   MISSING: {}.pmkey is not there, so nothing can be sealed or sent",
+            shown(path)
+        );
+    }
+    say!(out, "  log          {}, {}", count(status.log_frames, "frame"), size(status.log_bytes));
+    say!(out, "  clock        {}", time(now));
+    match status.conflicts {
+        0 => say!(out, "  conflicts    none"),
+        n => say!(out, "  conflicts    {} open: `packmule conflicts {}`", number(n), quoted(path)),
+    }
+}
+
+fn print_tables(path: &Path, status: &Status, out: &mut Out<'_>) {
+    if status.tables.is_empty() && status.identity.base {
+        say!(out, "  tables       none yet: they come with the boards' bundles");
+    } else if status.tables.is_empty() {
+        say!(out, "  tables       none is tracked: `packmule track {} TABLE`", quoted(path));
+    } else {
+        say!(out, "  tables");
+        let rows: Vec<Vec<String>> = status.tables.iter().map(table_row).collect();
+        columns(&rows).iter().for_each(|line| say!(out, "{line}"));
+    }
+}
+
+fn table_row(table: &TableStatus) -> Vec<String> {
+    let unsealed = match table.unsealed {
+        0 => None,
+        1_000_000.. => Some("over 1,000,000 writes not sealed yet".to_owned()),
+        n => Some(format!("{} not sealed yet", count(n, "write"))),
+    };
+    let tail: Vec<String> = unsealed.into_iter().chain(table.note.clone()).collect();
+    vec![format!("    {}", table.name), table.how.to_owned(), tail.join("; ")]
+}

@@ -1,0 +1,135 @@
+//! Over a serial line, until both ends have everything: sync.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use packmule::carry::serial::{self, Options, Status, Stop};
+use packmule::carry::session::Progress;
+use packmule::label;
+
+use super::line::{failure, line_options, needs_snapshot, stop_on_signals, summary};
+use super::{Context, of_db, open};
+use crate::documents::{Counts, Synced};
+use crate::output::{Bar, Failure, Out, say};
+use crate::text::{behind, conflicts_open, io_text, number, shown, size, span, waiting};
+use crate::usage::{Args, flags};
+
+/// `packmule sync`.
+pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let args = &context.args;
+    let missing = || args.wrong("--serial is missing: it names the port");
+    let port = args.flag_path(&flags::SERIAL).ok_or_else(missing)?;
+    let mut options = line_options(context, port)?;
+    options.patience = patience(args)?;
+    let db = args.path(0);
+    let mut engine = open(context)?;
+    let stop = Stop::default();
+    stop_on_signals(&stop)?;
+    let begun = Instant::now();
+    let mut watch = Watch::new(&options);
+    let result = serial::sync(&mut engine, &options, &stop, &mut |status| watch.show(&status));
+    watch.bar.clear();
+    let done = result.map_err(|e| failure(port, db, e))?;
+    let open = engine.status().map_err(of_db(db))?.conflicts;
+    let seconds = begun.elapsed().as_secs_f64();
+    let out = &mut *context.out;
+    out.document(&Synced {
+        serial: shown(port),
+        baud: watch.baud,
+        peer: watch.peer.clone(),
+        fingerprint: watch.fingerprint.take(),
+        seconds: (seconds * 1000.0).round() / 1000.0,
+        conflicts_open: open,
+        counts: Counts::from(&done),
+    });
+    say!(
+        out,
+        "in step with {}: {} in {} at {} baud",
+        watch.peer.as_deref().unwrap_or("nobody"),
+        summary(&done),
+        span(seconds.ceil() as u64),
+        number(watch.baud.into())
+    );
+    print_left(&done, watch.peer.as_deref().unwrap_or("the other end"), db, out);
+    conflicts_open(open, db).into_iter().for_each(|line| out.line(&line));
+    Ok(())
+}
+
+/// Reads `--patience`: none for ever.
+fn patience(args: &Args) -> Result<Option<Duration>, Failure> {
+    let Some(text) = args.flag(&flags::PATIENCE)? else { return Ok(Some(Duration::from_secs(60))) };
+    match text.parse::<f64>().ok().filter(|s| (0.0..=1e9).contains(s)) {
+        Some(0.0) => Ok(None),
+        Some(seconds) => Ok(Some(Duration::from_secs_f64(seconds))),
+        None => Err(args.wrong(format!("--patience is a number of seconds, not `{text}`")).into()),
+    }
+}
+
+/// Prints what could not be carried.
+fn print_left(done: &Progress, peer: &str, db: &Path, out: &mut Out<'_>) {
+    if done.peer_needs_snapshot {
+        say!(out, "{}", behind(peer, db));
+    }
+    if done.needs_snapshot {
+        say!(out, "{}", needs_snapshot(peer, db));
+    }
+    for wait in &done.taken.waits {
+        say!(out, "{}", waiting(wait));
+    }
+}
+
+/// What the session reports on its way.
+struct Watch {
+    bar: Bar,
+    first: u32,
+    baud: u32,
+    peer: Option<String>,
+    fingerprint: Option<String>,
+}
+
+impl Watch {
+    fn new(options: &Options) -> Self {
+        let bar = Bar::new(shown(&options.path));
+        Self { bar, first: options.baud, baud: options.baud, peer: None, fingerprint: None }
+    }
+
+    fn show(&mut self, status: &Status<'_>) {
+        match status {
+            Status::Open => {
+                self.bar.say(&format!("waiting for the other end at {} baud", number(self.first.into())));
+            }
+            Status::Away(e) => {
+                self.bar.say(&format!("the port is not there ({}); waiting for it", io_text(e)));
+            }
+            Status::Met { id, name } => {
+                let called = label(*id, Some(name));
+                self.bar.say(&format!("connected to {called}"));
+                (self.peer, self.fingerprint) = (Some(called), Some(id.to_string()));
+            }
+            Status::Baud(rate) => {
+                self.baud = *rate;
+                self.bar.say(&format!("the line runs at {} baud now", number((*rate).into())));
+            }
+            Status::Silent => self.bar.say("the other end is not heard; waiting"),
+            Status::Heard => self.bar.say("the other end is heard again"),
+            Status::Moving(progress) => draw(&mut self.bar, progress),
+            Status::Failed(e) => self.bar.say(&format!("{e}; beginning again")),
+            _ => {}
+        }
+    }
+}
+
+/// Draws how far a session is: what is to be sent and what is to come.
+fn draw(bar: &mut Bar, progress: &Progress) {
+    let out = progress.sent.1.saturating_sub(progress.under_way);
+    let come = progress.received.1 + progress.coming;
+    let total = progress.to_send.1.max(progress.sent.1) + progress.to_receive.1.max(come);
+    let ways: Vec<String> = [(out, "out"), (come, "in")]
+        .into_iter()
+        .filter(|(bytes, _)| *bytes > 0)
+        .map(|(bytes, way)| format!("{} {way}", size(bytes)))
+        .collect();
+    if !ways.is_empty() {
+        bar.draw(out + come, total, &ways.join(", "), "waiting until both have committed it");
+    }
+}

@@ -1,0 +1,271 @@
+//! Documents about carrying.
+
+use packmule::carry::session::Progress;
+use packmule::{ImportReport, Wait};
+#[cfg(test)]
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::text::waiting;
+
+/// `export`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Exported<'a> {
+    /// The file.
+    pub bundle: String,
+    /// Frames in it.
+    pub frames: u64,
+    /// Groups of frames in it.
+    pub groups: u64,
+    /// The file's size.
+    pub bytes: u64,
+    /// The device that was given with `--for`.
+    #[serde(rename = "for")]
+    pub receiver: Option<&'a str>,
+    /// An older bundle of this device was replaced.
+    pub replaced: bool,
+    /// The receiver lacks frames that are compacted away here.
+    pub needs_snapshot: bool,
+}
+
+/// What was taken in.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Taken<'a> {
+    /// Frames that were new here.
+    pub frames: u64,
+    /// Frames that were here already.
+    pub known: u64,
+    /// Frames of other devices' per-device tables, which only a base takes in.
+    pub passed_over: u64,
+    /// Rows applied.
+    pub ops: u64,
+    /// Rows that wait for a table or a column that is not here.
+    pub ops_waiting: u64,
+    /// Conflicts that are open now and were not before.
+    pub conflicts_opened: u64,
+    /// Rows of a database file that are not sealed and could not be sealed.
+    pub unsealed: u64,
+    /// The name of a device that turned out to be a fork of another, and has a new identity.
+    pub new_identity: Option<&'a str>,
+}
+
+impl<'a> From<&'a ImportReport> for Taken<'a> {
+    fn from(report: &'a ImportReport) -> Self {
+        Self {
+            frames: report.frames,
+            known: report.known,
+            passed_over: report.passed_over,
+            ops: report.ops,
+            ops_waiting: report.ops_waiting,
+            conflicts_opened: report.conflicts_opened,
+            unsealed: report.unsealed,
+            new_identity: report.new_identity.as_deref(),
+        }
+    }
+}
+
+/// A group of frames that waits for others.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct WaitGroup<'a> {
+    /// Who wrote it.
+    pub author: &'a str,
+    /// Its first and its last frame.
+    pub frames: [u64; 2],
+    /// Whose frames are missing.
+    pub missing: &'a str,
+    /// Up to which one they are needed; 0 if no frames help.
+    pub up_to: u64,
+}
+
+impl<'a> From<&'a Wait> for WaitGroup<'a> {
+    fn from(wait: &'a Wait) -> Self {
+        let frames = [wait.frames.0, wait.frames.1];
+        Self { author: &wait.author, frames, missing: &wait.missing, up_to: wait.up_to }
+    }
+}
+
+/// A file, with what was taken in of it.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct File<'a> {
+    /// The file.
+    pub file: String,
+    /// What was taken in of it.
+    #[serde(flatten)]
+    pub taken: Taken<'a>,
+}
+
+/// A bundle of a card, with what was taken in of it.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct CardFile<'a> {
+    /// The file, with what was taken in of it.
+    #[serde(flatten)]
+    pub file: File<'a>,
+    /// Groups that wait after it.
+    pub waits: Vec<WaitGroup<'a>>,
+}
+
+/// A file, with the reason of what was done with it.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Reason {
+    /// The file.
+    pub file: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// `import` and `merge`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Imported<'a> {
+    /// What was taken in, of all files.
+    #[serde(flatten)]
+    pub taken: Taken<'a>,
+    /// Groups that wait after the last file.
+    pub waits: Vec<WaitGroup<'a>>,
+    /// How many conflicts are open.
+    pub conflicts_open: u64,
+    /// The files that were taken in.
+    pub files: Vec<File<'a>>,
+    /// The files that were skipped.
+    pub stepped_over: Vec<Reason>,
+    /// That nothing could be taken in, if that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'a str>,
+}
+
+/// `exchange`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Exchanged<'a> {
+    /// The bundles that were taken in.
+    pub taken: Vec<CardFile<'a>>,
+    /// Bundles for others, from which only what their senders have was learnt.
+    pub heard: Vec<String>,
+    /// The files that were skipped.
+    pub stepped_over: Vec<Reason>,
+    /// The bundles that were left.
+    pub left: Vec<Left>,
+    /// Bundles of this device that lie there from earlier.
+    pub waiting: Vec<String>,
+    /// Bundles of this device that were removed.
+    pub removed: Vec<Reason>,
+    /// Why not everything could be left.
+    pub not_left: Option<String>,
+    /// Fingerprints of devices that lack frames which are compacted away here.
+    pub need_snapshot: Vec<String>,
+    /// How many conflicts are open.
+    pub conflicts_open: u64,
+    /// Why the exchange broke off, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'a str>,
+}
+
+/// A bundle that was left on a card.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Left {
+    /// The file.
+    pub file: String,
+    /// The receiver's fingerprint; null for anyone.
+    #[serde(rename = "for")]
+    pub receiver: Option<String>,
+    /// Frames in it.
+    pub frames: u64,
+    /// The file's size.
+    pub bytes: u64,
+}
+
+/// What a session has carried.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Counts {
+    /// Frames that were sent.
+    pub frames_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
+    /// Frames that came.
+    pub frames_received: u64,
+    /// Their bytes.
+    pub bytes_received: u64,
+    /// Rows applied.
+    pub ops: u64,
+    /// Rows that wait for a table or a column that is not here.
+    pub ops_waiting: u64,
+    /// Conflicts that are open now and were not before.
+    pub conflicts_opened: u64,
+    /// This device lacks frames that are compacted away at the other end.
+    pub needs_snapshot: bool,
+    /// The other end lacks frames that are compacted away here.
+    pub peer_needs_snapshot: bool,
+    /// What groups wait for, in words.
+    pub waits: Vec<String>,
+}
+
+impl From<&Progress> for Counts {
+    fn from(done: &Progress) -> Self {
+        Self {
+            frames_sent: done.sent.0,
+            bytes_sent: done.sent.1,
+            frames_received: done.received.0,
+            bytes_received: done.received.1,
+            ops: done.taken.ops,
+            ops_waiting: done.taken.ops_waiting,
+            conflicts_opened: done.taken.conflicts_opened,
+            needs_snapshot: done.needs_snapshot,
+            peer_needs_snapshot: done.peer_needs_snapshot,
+            waits: done.taken.waits.iter().map(waiting).collect(),
+        }
+    }
+}
+
+/// `sync`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Synced {
+    /// The port.
+    pub serial: String,
+    /// The rate at the end.
+    pub baud: u32,
+    /// The other end's name and the beginning of its fingerprint.
+    pub peer: Option<String>,
+    /// The other end's fingerprint.
+    pub fingerprint: Option<String>,
+    /// How long it took.
+    pub seconds: f64,
+    /// How many conflicts are open.
+    pub conflicts_open: u64,
+    /// What was carried.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// One line of `serve`, on a line of its own.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Event<'a> {
+    /// When, by this machine's clock.
+    pub at: String,
+    /// The port.
+    pub serial: &'a str,
+    /// `open`, `away`, `met`, `in step`, `baud`, `silent`, `heard`, `ended` or `failed`.
+    pub event: &'static str,
+    /// The other end's name and the beginning of its fingerprint, once it is known.
+    pub peer: Option<&'a str>,
+    /// The same for people.
+    pub text: &'a str,
+    /// Of `met`: the other end's fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Of `baud`: the rate from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baud: Option<u32>,
+    /// Of `in step`: what was carried since it was in step before.
+    #[serde(flatten)]
+    pub counts: Option<Counts>,
+}

@@ -1,0 +1,143 @@
+//! Documents about devices and trust.
+
+#[cfg(test)]
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// `init`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Initialised<'a> {
+    /// The database.
+    pub database: String,
+    /// What people call the device.
+    pub name: &'a str,
+    /// Its id, in 32 hexadecimal digits.
+    pub fingerprint: String,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    /// The public key of its fleet.
+    pub fleet: Option<String>,
+    /// Where its secret key is.
+    pub key_file: &'a str,
+}
+
+/// `fleet new`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct FleetKeyMade<'a> {
+    /// The secret file.
+    pub key_file: String,
+    /// The fleet's public key.
+    pub fleet: &'a str,
+}
+
+/// `trust`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Trusted<'a> {
+    /// The device's fingerprint.
+    pub fingerprint: String,
+    /// Its name, if it is known.
+    pub name: Option<&'a str>,
+    /// It was trusted before.
+    pub already: bool,
+    /// Devices of which the bundle has certificates and which are not trusted.
+    pub others: Vec<Known<'a>>,
+}
+
+/// A device's fingerprint and name.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Known<'a> {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Its name.
+    pub name: &'a str,
+}
+
+/// `revoke`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Revoked<'a> {
+    /// The device's fingerprint.
+    pub fingerprint: String,
+    /// Its name, if it is known.
+    pub name: Option<&'a str>,
+}
+
+/// `retire`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Retired {
+    /// The device's fingerprint.
+    pub retired: String,
+}
+
+/// `devices`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Devices<'a> {
+    /// Every device that is known, this one first.
+    pub devices: Vec<Device<'a>>,
+}
+
+/// A device that is known.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Device<'a> {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Its name, once a certificate of it has come.
+    pub name: Option<&'a str>,
+    /// Its name and the beginning of its fingerprint, as people read it.
+    pub label: String,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    /// It is this database.
+    pub this: bool,
+    /// Why its frames are taken in: `this device`, `singly`, `by the fleet`; or `no`, `revoked`.
+    pub trust: &'static str,
+    /// How many of its frames of shared tables are applied here.
+    pub frames_shared: u64,
+    /// How many of its frames of per-device tables are applied here.
+    pub frames_per_device: u64,
+    /// How many frames of this device it has acknowledged.
+    pub has_of_ours: u64,
+    /// When it was heard of last, by this machine's clock.
+    pub heard: Option<String>,
+    /// How far its clock is off, in milliseconds, if what it wrote shows that; ahead counts up.
+    pub clock_off_ms: Option<i64>,
+}
+
+/// `join`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Joined<'a> {
+    /// The database.
+    pub database: String,
+    /// What people call the device.
+    pub name: &'a str,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Who wrote the snapshot.
+    pub maker: Option<Maker<'a>>,
+    /// Rows taken in.
+    pub rows: u64,
+    /// Frames in flight taken in.
+    pub frames: u64,
+    /// Rows of its own that no other device had.
+    pub kept: u64,
+    /// The device has a new identity.
+    pub new_identity: bool,
+}
+
+/// Who wrote a snapshot.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Maker<'a> {
+    /// Its fingerprint.
+    pub id: String,
+    /// Its name.
+    pub name: &'a str,
+}

@@ -1,0 +1,358 @@
+//! Documents about looking and checking, and of the demo.
+
+use std::collections::BTreeMap;
+
+use packmule::{BundleInfo, HistoryEntry, HistoryOp};
+#[cfg(test)]
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Row, WaitGroup};
+use crate::text::{iso, stream};
+
+/// `status`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Status<'a> {
+    /// The database.
+    pub database: String,
+    /// What people call the device.
+    pub name: &'a str,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    /// The public key of its fleet.
+    pub fleet: Option<String>,
+    /// Its secret key is there.
+    pub can_seal: bool,
+    /// The tables that are known.
+    pub tables: Vec<StatusTable<'a>>,
+    /// How many conflicts are open.
+    pub conflicts: u64,
+    /// Groups of frames that wait for others.
+    pub waits: Vec<WaitGroup<'a>>,
+    /// The log's size.
+    pub log: LogSize,
+    /// The time, by this machine's clock.
+    pub clock: String,
+    /// This machine's clock is likely to be wrong.
+    pub clock_wrong: bool,
+    /// How far it is off, in milliseconds, if what others wrote shows that; ahead counts up.
+    pub clock_off_ms: Option<i64>,
+    /// What people should know.
+    pub notices: &'a [String],
+}
+
+/// A table that is known.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct StatusTable<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// `shared`, `per-device`, `gathered`, `waiting`, `held` or `not tracked any more`.
+    pub how: &'a str,
+    /// Writes that are not sealed yet, up to 1,000,000.
+    pub unsealed: u64,
+    /// What people should know about it.
+    pub note: Option<&'a str>,
+}
+
+/// The log's size.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct LogSize {
+    /// Frames.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// `log`: groups of frames in the order in which they are applied.
+#[cfg(test)]
+#[derive(Serialize, JsonSchema)]
+pub struct Log<'a> {
+    /// The groups.
+    pub groups: Vec<LogGroup<'a>>,
+    /// Why the list broke off, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A group of frames.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct LogGroup<'a> {
+    /// Its author's fingerprint.
+    pub device: String,
+    /// Its author's name and the beginning of its fingerprint.
+    pub label: &'a str,
+    /// `shared` or `per-device`.
+    pub stream: &'static str,
+    /// Its first and its last frame.
+    pub frames: [u64; 2],
+    /// Its Lamport timestamp.
+    pub stamp: u64,
+    /// When, by its author's clock.
+    pub at: String,
+    /// It is applied here, and does not wait.
+    pub applied: bool,
+    /// It closes conflicts.
+    pub resolution: bool,
+    /// How many rows it has, of those that were asked for.
+    pub ops: u64,
+    /// The first 200 of them; with `--rows` or a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Vec<LogRow<'a>>>,
+}
+
+impl<'a> LogGroup<'a> {
+    /// Makes the document of a group, with its rows if they were asked for.
+    pub fn new(group: &'a HistoryEntry, rows: Option<&'a [HistoryOp]>) -> Self {
+        Self {
+            device: group.author.to_string(),
+            label: &group.label,
+            stream: stream(group.stream),
+            frames: [group.frames.0, group.frames.1],
+            stamp: group.lamport,
+            at: iso(group.wall),
+            applied: group.applied,
+            resolution: group.resolution,
+            ops: group.ops,
+            rows: rows.map(|rows| rows.iter().map(LogRow::from).collect()),
+        }
+    }
+}
+
+/// A row of a group.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct LogRow<'a> {
+    /// Its table.
+    pub table: &'a str,
+    /// `insert`, `update` or `delete`.
+    pub op: &'a str,
+    /// Its key, by column.
+    pub key: Row<'a>,
+}
+
+impl<'a> From<&'a HistoryOp> for LogRow<'a> {
+    fn from(op: &'a HistoryOp) -> Self {
+        Self { table: &op.table, op: op.op, key: Row(&op.key) }
+    }
+}
+
+/// `digest`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Digest<'a> {
+    /// 64 hexadecimal digits.
+    pub digest: &'a str,
+}
+
+/// `verify`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Verified<'a> {
+    /// `database` or `bundle`.
+    pub kind: &'static str,
+    /// Nothing is wrong.
+    pub ok: bool,
+    /// What is wrong, in words.
+    pub problems: &'a [String],
+    /// Frames that were checked.
+    pub frames: u64,
+    /// Groups that were checked.
+    pub groups: u64,
+    /// Of a bundle: groups whose author's certificate is not in it, so that an import alone checks their signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups_without_certificate: Option<u64>,
+    /// How many problems there are, in words, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// `inspect`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Inspected<'a> {
+    /// The fingerprint of who made the bundle.
+    pub sender: Option<String>,
+    /// The fingerprint of the device that it is for; null for anyone.
+    pub receiver: Option<String>,
+    /// When, by the sender's clock.
+    pub made: String,
+    /// The sender's signature is right; null if its certificate is not in the bundle.
+    pub signed: Option<bool>,
+    /// The file's size.
+    pub bytes: u64,
+    /// The certificates in it.
+    pub certificates: Vec<Certificate<'a>>,
+    /// What its sender had.
+    pub sender_had: Vec<SenderHad>,
+    /// The groups of frames in it.
+    pub groups: Vec<BundleGroup<'a>>,
+}
+
+impl<'a> From<&'a BundleInfo> for Inspected<'a> {
+    fn from(info: &'a BundleInfo) -> Self {
+        let certificates = info.devices.iter().map(|(id, name, base, fleet)| Certificate {
+            fingerprint: id.to_string(),
+            name,
+            base: *base,
+            fleet: *fleet,
+        });
+        let sender_had = info.vector.iter().map(|entry| SenderHad {
+            device: entry.author.to_string(),
+            stream: stream(entry.stream),
+            frames: entry.seq,
+        });
+        let groups = info.groups.iter().map(|group| BundleGroup {
+            device: group.author.to_string(),
+            stream: stream(group.stream),
+            frames: [group.first, group.last],
+            stamp: group.lamport,
+            at: iso(group.wall),
+            bytes: group.bytes,
+            defines: &group.tables,
+            signed: group.signed,
+        });
+        Self {
+            sender: info.sender.map(|id| id.to_string()),
+            receiver: info.receiver.map(|id| id.to_string()),
+            made: iso(info.wall),
+            signed: info.signed,
+            bytes: info.bytes,
+            certificates: certificates.collect(),
+            sender_had: sender_had.collect(),
+            groups: groups.collect(),
+        }
+    }
+}
+
+/// A certificate in a bundle.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Certificate<'a> {
+    /// The device's fingerprint.
+    pub fingerprint: String,
+    /// Its name.
+    pub name: &'a str,
+    /// It gathers the rows of per-device tables.
+    pub base: bool,
+    /// A fleet has signed it.
+    pub fleet: bool,
+}
+
+/// How much a bundle's sender had of a log.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct SenderHad {
+    /// The log's author, by its fingerprint.
+    pub device: String,
+    /// `shared` or `per-device`.
+    pub stream: &'static str,
+    /// Up to which frame.
+    pub frames: u64,
+}
+
+/// A group of frames in a bundle.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct BundleGroup<'a> {
+    /// Its author's fingerprint.
+    pub device: String,
+    /// `shared` or `per-device`.
+    pub stream: &'static str,
+    /// Its first and its last frame.
+    pub frames: [u64; 2],
+    /// Its Lamport timestamp.
+    pub stamp: u64,
+    /// When, by its author's clock.
+    pub at: String,
+    /// Bytes of its frames.
+    pub bytes: u64,
+    /// Tables that are defined in it.
+    pub defines: &'a [String],
+    /// Its signature is right; null if its author's certificate is not in the bundle.
+    pub signed: Option<bool>,
+}
+
+/// `board`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Board<'a> {
+    /// The board whose profile is used.
+    pub board: &'a str,
+    /// The board that was found.
+    pub found: &'a str,
+    /// What the device tree says.
+    pub device_tree: &'a [String],
+    /// What has been tried of it.
+    pub note: &'a str,
+    /// What the program is built for.
+    pub target: &'a str,
+    /// The program that links for it.
+    pub linker: &'a str,
+    /// The program is one file, without a shared library.
+    #[serde(rename = "static")]
+    pub is_static: bool,
+    /// Its budgets.
+    pub memory: Memory,
+    /// Its serial line.
+    pub uart: Uart<'a>,
+}
+
+/// How much memory the engine uses.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Memory {
+    /// The page cache, in KiB.
+    pub cache_kib: u32,
+    /// The size of a frame.
+    pub frame_bytes: u32,
+    /// How many bytes of frames are applied in one transaction.
+    pub window_bytes: u32,
+    /// The page size of new databases.
+    pub page_bytes: u32,
+}
+
+/// A serial line.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Uart<'a> {
+    /// The port.
+    pub device: &'a str,
+    /// Bits a second at the beginning.
+    pub baud: u32,
+    /// The highest rate to go up to.
+    pub baud_max: u32,
+}
+
+/// `board install`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Installed<'a> {
+    /// Files that were written.
+    pub written: Vec<String>,
+    /// Files that were there and stay as they are.
+    pub kept: Vec<String>,
+    /// What to run then.
+    pub next: &'a [&'a str],
+}
+
+/// `demo`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Demo {
+    /// The id of the conflict that was met.
+    pub conflict: String,
+    /// Each database's digest, by name.
+    pub digests: BTreeMap<String, String>,
+    /// How many readings each board took, by name.
+    pub readings: BTreeMap<String, i64>,
+    /// The command lines that were run.
+    pub commands: Vec<String>,
+    /// The directory that keeps the files.
+    pub kept: Option<String>,
+}

@@ -1,0 +1,66 @@
+//! The JSON documents: for each command a type, whose fields are those that are printed.
+//!
+//! Imports `text`. `src/docs/json.md` is made from these types, with their comments; a test compares it to
+//! them, and another one to what commands print. Fields can be added; those that are there keep their names.
+//!
+//! | file | documents of |
+//! |---|---|
+//! | `devices` | `init`, `fleet new`, `trust`, `revoke`, `devices`, `retire`, `join` |
+//! | `tables` | `track`, `untrack`, `schema`, `seal`, `compact`, `snapshot` |
+//! | `carry` | `export`, `import`, `merge`, `exchange`, `sync`, `serve` |
+//! | `conflicts` | `conflicts`, `resolve` |
+//! | `look` | `status`, `log`, `digest`, `verify`, `inspect`, `board`, `demo` |
+//! | `value` | a row's values |
+//! | `page` | the page, in tests alone |
+
+mod carry;
+mod conflicts;
+mod devices;
+mod look;
+#[cfg(test)]
+mod page;
+mod tables;
+mod value;
+
+#[cfg(test)]
+use schemars::JsonSchema;
+use serde::Serialize;
+
+pub use carry::{
+    CardFile, Counts, Event, Exchanged, Exported, File, Imported, Left, Reason, Synced, Taken, WaitGroup,
+};
+pub use conflicts::{ConflictDocument, Conflicts, Resolved};
+pub use devices::{
+    Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
+};
+pub use look::{
+    Board, Demo, Digest, Inspected, Installed, LogGroup, LogSize, Memory, Status, StatusTable, Uart, Verified,
+};
+pub use tables::{Added, Compacted, HeldBack, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
+pub use value::Row;
+
+/// What any command prints that was refused or failed; the command's own document may have `error` too.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct ErrorDocument<'a> {
+    /// Why, and what to do.
+    pub error: &'a str,
+    /// The file that it is about, or null if it is about none; wrong usage has no such field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<Option<&'a str>>,
+    /// The devices that are not trusted, if that is why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<Untrusted<'a>>,
+}
+
+/// A device that is not trusted.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Untrusted<'a> {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Its name, as it says itself.
+    pub name: Option<&'a str>,
+    /// It was trusted before, and is revoked.
+    pub revoked: bool,
+}

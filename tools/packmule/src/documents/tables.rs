@@ -1,0 +1,100 @@
+//! Documents about tables and the log.
+
+#[cfg(test)]
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// `track`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Tracked<'a> {
+    /// The tables that were given.
+    pub tables: Vec<TrackedTable<'a>>,
+}
+
+/// A table that is tracked.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct TrackedTable<'a> {
+    /// Its name.
+    pub table: &'a str,
+    /// It was tracked in this way already.
+    pub already: bool,
+    /// Rows that were taken in.
+    pub rows: u64,
+    /// What people should know about it.
+    pub advice: &'a [String],
+}
+
+/// `untrack`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Untracked<'a> {
+    /// The tables that were given.
+    pub untracked: Vec<&'a str>,
+}
+
+/// `schema`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Added<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// The column.
+    pub column: &'a str,
+    /// Its declared type.
+    #[serde(rename = "type")]
+    pub decl_type: &'a str,
+}
+
+/// `seal`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Sealed {
+    /// Frames written to the log.
+    pub frames: u64,
+    /// Rows in them.
+    pub ops: u64,
+}
+
+/// `compact`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Compacted<'a> {
+    /// Frames that left the log.
+    pub frames_folded: u64,
+    /// Their bytes.
+    pub bytes_folded: u64,
+    /// Versions of rows that are no longer remembered.
+    pub versions_forgotten: u64,
+    /// Frames that stay in the log.
+    pub frames_left: u64,
+    /// The device for which the most frames stay.
+    pub held_back_by: Option<HeldBack<'a>>,
+}
+
+/// A device for which frames stay in the log.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct HeldBack<'a> {
+    /// Its name and the beginning of its fingerprint.
+    pub device: &'a str,
+    /// How many frames it is not known to have.
+    pub frames: u64,
+}
+
+/// `snapshot`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct SnapshotWritten {
+    /// The file.
+    pub snapshot: String,
+    /// Shared tables in it.
+    pub tables: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Frames that are still in flight.
+    pub frames: u64,
+    /// The file's size.
+    pub bytes: u64,
+}

@@ -1,0 +1,15 @@
+//! Files that commands read and write, and the profiles of boards.
+//!
+//! Imports `text`, `usage`, `documents`, `output`.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `sources` | what a file is; directories to take in |
+//! | `target` | a file that is there whole or not at all |
+//! | `board` | profiles of boards: budgets, serial line |
+
+pub mod board;
+pub mod sources;
+mod target;
+
+pub use target::Target;

@@ -1,0 +1,98 @@
+//! Files and directories to take in: what they are, by what is in them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use packmule::core::wire::MAGIC;
+
+/// What a file is, by its first bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A bundle, whole or not.
+    Bundle,
+    /// An SQLite database.
+    Database,
+    /// Nothing is in it.
+    Empty,
+    /// Anything else.
+    Other,
+}
+
+const SQLITE: &[u8; 16] = b"SQLite format 3\0";
+
+/// Finds what a file is.
+pub fn kind(path: &Path) -> io::Result<Kind> {
+    let mut first = Vec::new();
+    File::open(path)?.take(16).read_to_end(&mut first)?;
+    Ok(match first {
+        _ if first.is_empty() => Kind::Empty,
+        _ if first.starts_with(&MAGIC) => Kind::Bundle,
+        _ if first == SQLITE => Kind::Database,
+        _ => Kind::Other,
+    })
+}
+
+/// What a directory has.
+#[derive(Default)]
+pub struct Found {
+    /// What may be bundles, in the order of their names.
+    pub bundles: Vec<PathBuf>,
+    /// Databases, in the order of their names.
+    pub databases: Vec<PathBuf>,
+    /// What could not be looked at, and why.
+    pub unreadable: Vec<(PathBuf, String)>,
+    /// Files that are none of these.
+    pub others: Vec<PathBuf>,
+}
+
+/// How deep a directory is searched.
+const DEPTH: usize = 8;
+
+/// Searches a directory, and those in it.
+pub fn search(directory: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
+    let entries = std::fs::read_dir(directory)?;
+    look(entries, DEPTH, &mut found);
+    for list in [&mut found.bundles, &mut found.databases, &mut found.others] {
+        list.sort();
+    }
+    Ok(found)
+}
+
+fn look(entries: std::fs::ReadDir, depth: usize, found: &mut Found) {
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let unreadable =
+            |e: io::Error| (path.clone(), format!("cannot be read: {}", crate::text::io_text(&e)));
+        // A link to a directory is not followed: it may lead in a circle.
+        let directory = entry.file_type().is_ok_and(|t| t.is_dir());
+        if directory {
+            match std::fs::read_dir(&path) {
+                Ok(entries) if depth > 0 => look(entries, depth - 1, found),
+                Ok(_) => found.unreadable.push((path, "is too deep in the directory".into())),
+                Err(e) => found.unreadable.push(unreadable(e)),
+            }
+            continue;
+        }
+        let name = entry.file_name().to_string_lossy().to_lowercase();
+        if !path.is_file() || name.ends_with(".part") && name.starts_with('.') {
+            continue; // A bundle that is being written, or was when the power went.
+        }
+        match kind(&path) {
+            Ok(Kind::Bundle) => found.bundles.push(path),
+            Ok(_) if name.ends_with(".pmb") => found.bundles.push(path),
+            Ok(Kind::Database) => found.databases.push(path),
+            Ok(_) if companion(&path, &name) => {}
+            Ok(_) => found.others.push(path),
+            Err(e) => found.unreadable.push(unreadable(e)),
+        }
+    }
+}
+
+/// Returns whether a file belongs to a database beside it.
+fn companion(path: &Path, name: &str) -> bool {
+    ["-wal", "-shm", "-journal", ".pmkey", ".pmkey.new", ".pmkey.old"].iter().any(|end| {
+        name.ends_with(end) && path.to_str().is_some_and(|p| Path::new(&p[..p.len() - end.len()]).is_file())
+    })
+}

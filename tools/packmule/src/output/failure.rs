@@ -1,0 +1,141 @@
+//! What went wrong, in one line that says what to do.
+
+use std::io;
+use std::path::Path;
+
+use packmule::{Error, Stranger};
+
+use crate::documents::{ErrorDocument, Untrusted};
+use crate::text::{io_text, quoted, shown, with_database};
+use crate::usage::{UsageError, help};
+
+/// Why a command did not do what was asked.
+pub enum Failure {
+    /// The command line is wrong.
+    Usage(UsageError),
+    /// It was refused, or failed.
+    Refused {
+        /// The file that it is about.
+        file: Option<String>,
+        /// Why, and what to do.
+        message: String,
+        /// Devices that are not trusted, if that is why.
+        strangers: Vec<Stranger>,
+    },
+    /// The command has reported it in its output.
+    Reported(String),
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Self {
+        Self::Usage(error)
+    }
+}
+
+impl Failure {
+    /// Reports what is wrong with a file.
+    pub fn of(file: &Path, message: impl Into<String>) -> Self {
+        Self::Refused { file: Some(shown(file)), message: message.into(), strangers: Vec::new() }
+    }
+
+    /// Reports what is wrong, where it is not about a file.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self::Refused { file: None, message: message.into(), strangers: Vec::new() }
+    }
+
+    /// Reports that the system refused something to do with a file.
+    pub fn io(file: &Path, doing: &str, e: &io::Error) -> Self {
+        Self::of(file, format!("could not {doing}: {}", io_text(e)))
+    }
+
+    /// Reports that the engine refused: `file` is what was worked on, `db` the database.
+    pub fn engine(file: &Path, db: &Path, error: Error) -> Self {
+        let message = engine_text(file, db, &error);
+        let strangers = if let Error::Strangers(strangers) = error { strangers } else { Vec::new() };
+        Self::Refused { file: Some(shown(file)), message, strangers }
+    }
+
+    /// Adds more after the reason.
+    pub fn and(self, more: &str) -> Self {
+        match self {
+            Self::Refused { file, message, strangers } => {
+                Self::Refused { file, message: message + more, strangers }
+            }
+            other => other,
+        }
+    }
+
+    /// Returns the exit status.
+    pub fn status(&self) -> u8 {
+        if matches!(self, Self::Usage(_)) { 2 } else { 1 }
+    }
+
+    /// Returns the reason alone.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Usage(UsageError { message, .. })
+            | Self::Refused { message, .. }
+            | Self::Reported(message) => message,
+        }
+    }
+
+    /// Returns what standard error gets.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Usage(UsageError { command: Some(command), message }) => format!(
+                "packmule {}: {message}\nusage: {}\n`packmule {0} --help` says more\n",
+                command.words,
+                help::usage(command)
+            ),
+            Self::Usage(UsageError { command: None, message }) => {
+                format!(
+                    "packmule: {message}\nusage: packmule COMMAND DB ...\n`packmule --help` lists the commands\n"
+                )
+            }
+            Self::Refused { file: Some(file), message, .. } => format!("packmule: {file}: {message}\n"),
+            Self::Refused { file: None, message, .. } | Self::Reported(message) => {
+                format!("packmule: {message}\n")
+            }
+        }
+    }
+
+    /// Returns the same as JSON; nothing where the command has reported it already.
+    pub fn document(&self) -> Option<ErrorDocument<'_>> {
+        match self {
+            Self::Reported(_) => None,
+            Self::Usage(UsageError { message, .. }) => {
+                Some(ErrorDocument { error: message, file: None, strangers: Vec::new() })
+            }
+            Self::Refused { file, message, strangers } => {
+                let strangers = strangers.iter().map(|stranger| Untrusted {
+                    fingerprint: stranger.id.to_string(),
+                    name: stranger.name.as_deref(),
+                    revoked: stranger.revoked,
+                });
+                let file = Some(file.as_deref());
+                Some(ErrorDocument { error: message, file, strangers: strangers.collect() })
+            }
+        }
+    }
+}
+
+/// Returns the engine's words, with the database's name in what it says to run.
+pub fn engine_text(file: &Path, db: &Path, error: &Error) -> String {
+    let text = match error {
+        // The file has been named already.
+        Error::Io { doing, path, source } if same(path, file) => {
+            format!("could not {doing} it: {}", io_text(source))
+        }
+        Error::Io { doing, path, source } => {
+            format!("could not {doing} {}: {}", shown(path), io_text(source))
+        }
+        Error::Stream(source) => format!("could not read or write the bundle: {}", io_text(source)),
+        Error::Source { error, .. } => return engine_text(file, db, error),
+        error => error.to_string(),
+    };
+    with_database(&text, &quoted(db))
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    a == b || a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}

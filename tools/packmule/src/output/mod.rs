@@ -1,0 +1,120 @@
+//! What is printed: lines for people, or one JSON document; progress; why a command failed.
+//!
+//! Imports `text`, `usage`, `documents`.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | this one | standard output |
+//! | `failure` | what went wrong, in one line that says what to do |
+//! | `progress` | how far long work is, for whoever watches |
+
+mod failure;
+mod progress;
+
+use std::io::{self, BufWriter, Write};
+
+use serde::Serialize;
+
+pub use failure::{Failure, engine_text};
+pub use progress::{Bar, Meter};
+
+/// Standard output, or what stands for it.
+pub struct Out<'w> {
+    to: BufWriter<Box<dyn Write + 'w>>,
+    /// One JSON document instead of lines.
+    pub json: bool,
+    closed: bool,
+    failed: Option<io::Error>,
+}
+
+/// Prints a line for people.
+macro_rules! say {
+    ($out:expr) => { $out.line("") };
+    ($out:expr, $($arg:tt)*) => { $out.line(&format!($($arg)*)) };
+}
+pub(crate) use say;
+
+impl<'w> Out<'w> {
+    /// Makes one that prints to this.
+    pub fn new(to: Box<dyn Write + 'w>) -> Self {
+        Self { to: BufWriter::new(to), json: false, closed: false, failed: None }
+    }
+
+    /// Prints a line, unless a JSON document is wanted.
+    pub fn line(&mut self, line: &str) {
+        if !self.json {
+            self.write(line);
+            self.write("\n");
+        }
+    }
+
+    /// Prints text as it is, also where a JSON document is wanted: help, and the parts of a long document.
+    pub fn text(&mut self, text: &str) {
+        self.write(text);
+    }
+
+    /// Prints the document, if one is wanted.
+    pub fn document(&mut self, document: &impl Serialize) {
+        if !self.json || self.closed {
+            return;
+        }
+        match serde_json::to_writer_pretty(&mut self.to, document) {
+            Ok(()) => self.write("\n"),
+            Err(e) => self.record_failure(e.into()),
+        }
+    }
+
+    /// Prints the document on one line, if one is wanted: for those that come one after the other.
+    pub fn document_line(&mut self, document: &impl Serialize) {
+        if !self.json || self.closed {
+            return;
+        }
+        if let Err(e) = serde_json::to_writer(&mut self.to, document) {
+            self.record_failure(e.into());
+        }
+    }
+
+    /// Returns whether nobody reads any more.
+    pub fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Returns where bytes go that are neither lines nor JSON.
+    pub fn raw(&mut self) -> &mut dyn Write {
+        &mut self.to
+    }
+
+    fn write(&mut self, text: &str) {
+        if !self.closed
+            && let Err(e) = self.to.write_all(text.as_bytes())
+        {
+            self.record_failure(e);
+        }
+    }
+
+    /// Shows what was printed so far.
+    pub fn flush(&mut self) {
+        if !self.closed
+            && let Err(e) = self.to.flush()
+        {
+            self.record_failure(e);
+        }
+    }
+
+    fn record_failure(&mut self, e: io::Error) {
+        self.closed = true;
+        // Who closes a pipe has seen enough.
+        if e.kind() != io::ErrorKind::BrokenPipe {
+            self.failed = Some(e);
+        }
+    }
+
+    /// Writes out what is left.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.flush();
+        let failed = self.failed.take();
+        // What could not be written would be tried again when it is dropped.
+        let _ = self.to.into_parts();
+        failed.map_or(Ok(()), Err)
+    }
+}

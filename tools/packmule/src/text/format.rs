@@ -1,0 +1,83 @@
+//! Sizes, numbers and names, as people read them.
+
+use std::path::Path;
+
+/// Formats a path for people.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Quotes a path as a shell takes it.
+pub fn quoted(path: &Path) -> String {
+    shell_word(&path.display().to_string())
+}
+
+/// Quotes a word as a shell takes it.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Formats a number of bytes.
+pub fn size(bytes: u64) -> String {
+    let mut amount = bytes as f64;
+    let mut unit = "bytes";
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        if amount < 1000.0 {
+            break;
+        }
+        (amount, unit) = (amount / 1024.0, next);
+    }
+    match unit {
+        "bytes" if bytes == 1 => "1 byte".into(),
+        "bytes" => format!("{bytes} bytes"),
+        _ if amount < 10.0 => format!("{amount:.1} {unit}"),
+        _ => format!("{amount:.0} {unit}"),
+    }
+}
+
+/// Formats a number with its noun: `1 frame`, `12,000 frames`.
+pub fn count(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", number(n), if n == 1 { "" } else { "s" })
+}
+
+/// Formats a number with what agrees with it: `1 row waits`, `2 rows wait`.
+pub fn plural(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(n), if n == 1 { one } else { many })
+}
+
+/// Formats a number with its thousands set apart.
+pub fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_numbers_are_short() {
+        assert_eq!(
+            [size(1), size(999), size(2048), size(52_428_800)],
+            ["1 byte", "999 bytes", "2.0 KiB", "50 MiB"]
+        );
+        assert_eq!([number(0), number(999), number(1_234_567)], ["0", "999", "1,234,567"]);
+        assert_eq!(
+            [plural(1, "row waits", "rows wait"), plural(0, "row waits", "rows wait")],
+            ["1 row waits", "0 rows wait"]
+        );
+        assert_eq!([shell_word("a.db"), shell_word("it's")], ["a.db", r"'it'\''s'"]);
+    }
+}

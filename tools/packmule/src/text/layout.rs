@@ -1,0 +1,41 @@
+//! Columns, and lines of 80 letters.
+
+/// Aligns cells in columns that are as wide as they need to be.
+pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
+    let widths: Vec<usize> = (0..rows.iter().map(Vec::len).max().unwrap_or(0))
+        .map(|at| {
+            rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    rows.iter()
+        .map(|row| {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+            }
+            line.truncate(line.trim_end().len());
+            line
+        })
+        .collect()
+}
+
+/// Breaks words into lines of 80 letters; those after the first are set in.
+pub fn wrap(words: &[String], indent: usize) -> String {
+    let mut text = String::new();
+    let mut width = 0;
+    for word in words {
+        let len = word.chars().count();
+        if width > 0 && width + 1 + len > 80 {
+            text.push('\n');
+            text.extend(std::iter::repeat_n(' ', indent));
+            width = indent;
+        } else if width > 0 {
+            text.push(' ');
+            width += 1;
+        }
+        text.push_str(word);
+        width += len;
+    }
+    text
+}

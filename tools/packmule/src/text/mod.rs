@@ -1,0 +1,23 @@
+//! How things look as text: sizes, numbers, times, paths, a row's values, columns.
+//!
+//! Imports nothing else of the program. Nothing here prints.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `format` | sizes, numbers with their nouns, paths, words for a shell |
+//! | `time` | points in time and spans; whether a clock is likely to be wrong |
+//! | `value` | a row's values as people read and type them |
+//! | `layout` | columns, and lines of 80 letters |
+//! | `sentence` | sentences that several commands print |
+
+mod format;
+mod layout;
+mod sentence;
+mod time;
+mod value;
+
+pub use format::{count, number, plural, quoted, shell_word, shown, size};
+pub use layout::{columns, wrap};
+pub use sentence::{behind, conflicts_open, io_text, range, stream, waiting, with_database};
+pub use time::{clock_wrong, iso, now, span, time};
+pub use value::{read, show};

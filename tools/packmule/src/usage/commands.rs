@@ -1,0 +1,389 @@
+//! Every command: what it takes, and its help.
+
+use super::{Command, Group, Name, flags};
+
+const ANY: usize = usize::MAX;
+
+/// All commands.
+pub static COMMANDS: &[Command] = &[
+    Command {
+        name: Name::Init,
+        words: "init",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[&flags::NAME, &flags::FLEET, &flags::BASE],
+        group: Group::Devices,
+        summary: "make the database a device; create the file if need be",
+        about: "Gives the database an identity of its own: an ed25519 key, whose secret half goes to a file beside it \
+                (DB.pmkey). Tables and rows that are there stay as they are. Never copy the two files to a second board: \
+                each board gets its own `init`.",
+        examples: &[
+            "packmule init north.db --name north --fleet fleet.key",
+            "packmule init base.db --name base --fleet fleet.key --base",
+        ],
+    },
+    Command {
+        name: Name::FleetNew,
+        words: "fleet new",
+        operands: "FILE",
+        count: (1, 1),
+        flags: &[],
+        group: Group::Devices,
+        summary: "make a fleet key",
+        about: "Devices that were made with the same fleet key trust each other without further steps. The file is secret: \
+                whoever has it can add devices. It is needed at `init` alone; keep it off the boards.",
+        examples: &["packmule fleet new fleet.key"],
+    },
+    Command {
+        name: Name::Trust,
+        words: "trust",
+        operands: "DB BUNDLE|FINGERPRINT",
+        count: (2, 2),
+        flags: &[],
+        group: Group::Devices,
+        summary: "trust one device: the sender of a bundle, or by its fingerprint",
+        about: "Frames of a device that is not trusted are refused. Devices of the same fleet need no `trust`. Compare the \
+                fingerprint that is printed with what `packmule status` shows on the device itself.",
+        examples: &[
+            "packmule trust base.db /media/card/north.pmb",
+            "packmule trust base.db 3f9a61c20b7d4e5586a7c1d2e3f40516",
+        ],
+    },
+    Command {
+        name: Name::Revoke,
+        words: "revoke",
+        operands: "DB DEVICE",
+        count: (2, 2),
+        flags: &[],
+        group: Group::Devices,
+        summary: "take in no more frames of a device; what it wrote before stays",
+        about: "For a board that was stolen or sold. Each device decides for itself: run it wherever it is to count. \
+                `packmule trust DB FINGERPRINT` undoes it.",
+        examples: &["packmule revoke base.db north"],
+    },
+    Command {
+        name: Name::Devices,
+        words: "devices",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[],
+        group: Group::Devices,
+        summary: "every device that is known, and what it is known to have",
+        about: "FRAMES HERE are the frames of that device that are applied here, of shared and of per-device tables. CLOCK says how far its clock is off, if what it wrote shows that. HAS OF OURS is \
+                how many of our frames it has acknowledged. HEARD is when, by this machine's clock.",
+        examples: &["packmule devices base.db"],
+    },
+    Command {
+        name: Name::Track,
+        words: "track",
+        operands: "DB TABLE...",
+        count: (2, ANY),
+        flags: &[&flags::MODE, &flags::APPEND, &flags::MERGE, &flags::POLICY, &flags::COLUMN],
+        group: Group::Tables,
+        summary: "keep tables in step from now on, with the rows that they have",
+        about: "Puts plain SQL triggers on the table, so that any program with any SQLite library can write to it. Rows that \
+                are there already are taken in. Tracking it again in the same way does nothing.",
+        examples: &[
+            "packmule track north.db settings",
+            "packmule track north.db readings --mode per-device --append",
+            "packmule track north.db stock --merge cell --column amount=counter",
+        ],
+    },
+    Command {
+        name: Name::Untrack,
+        words: "untrack",
+        operands: "DB TABLE...",
+        count: (2, ANY),
+        flags: &[],
+        group: Group::Tables,
+        summary: "stop tracking tables; their rows stay",
+        about: "What was written before is sealed first. What is written from then on stays on this device, and what others \
+                write to the table is no longer shown here.",
+        examples: &["packmule untrack north.db scratch"],
+    },
+    Command {
+        name: Name::Schema,
+        words: "schema",
+        operands: "DB add-column TABLE NAME TYPE",
+        count: (5, 5),
+        flags: &[&flags::DEFAULT],
+        group: Group::Tables,
+        summary: "add a column to a table, here and wherever it is tracked",
+        about: "The column travels like rows do: each device adds it when it hears of it, and rows that name it wait until \
+                then. An application's own ALTER TABLE ... ADD COLUMN does the same. Adding a column that is there with the \
+                same type does nothing.",
+        examples: &["packmule schema north.db add-column settings unit TEXT --default C"],
+    },
+    Command {
+        name: Name::Seal,
+        words: "seal",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[],
+        group: Group::Tables,
+        summary: "turn what was written since the last seal into frames",
+        about: "One seal is one atomic group: other devices see all of it or none. Whatever sends or takes in seals first, so \
+                this is needed only to mark a point, for instance after each hour.",
+        examples: &["packmule seal north.db"],
+    },
+    Command {
+        name: Name::Compact,
+        words: "compact",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[],
+        group: Group::Tables,
+        summary: "compact the log: remove what every device has",
+        about: "What every device that is not retired is known to have leaves the log; tables, open conflicts and digest stay as they \
+                are. Nothing leaves it before another device is known. It also records in the log what this device has seen, so that others can compact too: run it now and then on each.",
+        examples: &["packmule compact base.db"],
+    },
+    Command {
+        name: Name::Snapshot,
+        words: "snapshot",
+        operands: "DB FILE",
+        count: (2, 2),
+        flags: &[],
+        group: Group::Carry,
+        summary: "write what a new device starts from",
+        about: "A signed file with the rows of the shared tables and the frames that are still in flight. A device that is new, or \
+                whose place in the log was compacted away, starts from it with `packmule join`.",
+        examples: &["packmule snapshot base.db start.pms"],
+    },
+    Command {
+        name: Name::Join,
+        words: "join",
+        operands: "DB FILE",
+        count: (2, 2),
+        flags: &[&flags::NAME, &flags::FLEET],
+        group: Group::Carry,
+        summary: "start from a snapshot",
+        about: "Makes the database a device that has what the snapshot has (and the file, if need be). Rows that it had itself and that \
+                no other device had are kept: where the snapshot has other ones, that is a conflict. A device that had sealed frames \
+                before gets a new identity.",
+        examples: &["packmule join south.db start.pms --name south --fleet fleet.key"],
+    },
+    Command {
+        name: Name::Retire,
+        words: "retire",
+        operands: "DB DEVICE",
+        count: (2, 2),
+        flags: &[],
+        group: Group::Devices,
+        summary: "stop waiting for a device",
+        about: "For a device that will not come back: until it is retired, what it is not known to have stays in every log. It \
+                travels to all devices. If the device comes back, it starts from a snapshot.",
+        examples: &["packmule retire base.db south"],
+    },
+    Command {
+        name: Name::Export,
+        words: "export",
+        operands: "DB BUNDLE",
+        count: (2, 2),
+        flags: &[&flags::FOR],
+        group: Group::Carry,
+        summary: "write a bundle: the frames that another device lacks",
+        about: "Without --for, all frames of the log. The file is there whole or not at all; one of the same name is replaced \
+                only if it is an older bundle of this device. BUNDLE `-` is standard output. A lost bundle loses no \
+                data: what a peer has is known only from itself.",
+        examples: &[
+            "packmule export north.db /media/card/north.pmb --for base",
+            "packmule export north.db - | ssh base packmule import base.db -",
+        ],
+    },
+    Command {
+        name: Name::Import,
+        words: "import",
+        operands: "DB BUNDLE|DIRECTORY...",
+        count: (2, ANY),
+        flags: &[],
+        group: Group::Carry,
+        summary: "take in bundles; directories are searched for them",
+        about: "A bundle is checked from its first to its last byte before anything of it is taken in; taking it in again changes \
+                nothing. A bad file that was given by name is an error. In a directory (*.pmb, and whatever begins as a bundle) it is \
+                named and skipped; it is a failure only if nothing could be taken in. `-` is standard input.",
+        examples: &["packmule import base.db north.pmb", "packmule import base.db /media/card"],
+    },
+    Command {
+        name: Name::Merge,
+        words: "merge",
+        operands: "BASE SOURCE...",
+        count: (2, ANY),
+        flags: &[],
+        group: Group::Carry,
+        summary: "take in bundles, directories, and boards' database files themselves",
+        about: "As `import`; and a source may be a board's database file, for instance on its SD card. What is not sealed there is \
+                sealed first if its key lies beside it and it can be written to; otherwise such rows are counted and named.",
+        examples: &[
+            "packmule merge base.db /media/north/north.db",
+            "packmule merge base.db north.pmb /media/card",
+        ],
+    },
+    Command {
+        name: Name::Sync,
+        words: "sync",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[&flags::SERIAL, &flags::BAUD, &flags::BAUD_MAX, &flags::FLOW, &flags::PATIENCE],
+        group: Group::Carry,
+        summary: "exchange with the device at the other end of a serial line, until both have everything",
+        about: "At the other end runs `packmule serve`, or `packmule sync` too. Both ways at once; each group of frames is verified and \
+                committed, and then acknowledged. Whatever breaks it off (a pulled cable, a power cut), run it again: it goes on where it was. \
+                Both ends must trust each other, as devices of one fleet do. The line begins at --baud and goes up to the highest rate that both \
+                ends allow and the cable carries; where a higher rate is lost it comes back within some two seconds.",
+        examples: &[
+            "packmule sync north.db --serial /dev/ttyUSB0",
+            "packmule sync north.db --serial /dev/serial0 --baud 921600 --flow hardware",
+        ],
+    },
+    Command {
+        name: Name::Serve,
+        words: "serve",
+        operands: "DB",
+        count: (1, ANY),
+        flags: &[&flags::SERIAL_PORTS, &flags::BAUD, &flags::BAUD_MAX, &flags::FLOW],
+        group: Group::Carry,
+        summary: "wait for devices on serial lines and exchange with each, until stopped",
+        about: "Goes on by itself: a port that vanishes is opened again when it is back, a device that comes again is served again, and \
+                what is written here or comes by one line is sent on the others within a second or so. Each line goes up from --baud as with `sync`. \
+                Prints a line for each change. Ends in good order on SIGTERM \
+                and Ctrl-C, with exit status 0. With --json, each line is a document.",
+        examples: &[
+            "packmule serve base.db --serial /dev/ttyUSB0 /dev/ttyUSB1",
+            "packmule serve base.db --serial /dev/ttyAMA0 --baud 921600",
+        ],
+    },
+    Command {
+        name: Name::Exchange,
+        words: "exchange",
+        operands: "DB DIRECTORY",
+        count: (2, 2),
+        flags: &[],
+        group: Group::Carry,
+        summary: "both ways with a mounted card or stick",
+        about: "Takes in what others left on the card for this device, and leaves what they lack, in the folder PACKMULE. Many devices can \
+                share a card, of any file system. A card that is pulled out at any moment costs nothing but this exchange; bundles of \
+                this device that have been acknowledged are removed, those of others never. On a full card the oldest frames come first.",
+        examples: &["packmule exchange north.db /media/card"],
+    },
+    Command {
+        name: Name::Conflicts,
+        words: "conflicts",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[],
+        group: Group::Conflicts,
+        summary: "every version of every open conflict, with who and when",
+        about: "The same list on every device that has the same frames. Of each row a table shows one version, the same \
+                everywhere; the others are kept until the conflict is closed. What differs is marked with `*`.",
+        examples: &["packmule conflicts base.db", "packmule conflicts base.db --json"],
+    },
+    Command {
+        name: Name::Resolve,
+        words: "resolve",
+        operands: "DB ID",
+        count: (2, 2),
+        flags: &[&flags::TAKE, &flags::SET, &flags::DELETE, &flags::KEEP_BOTH],
+        group: Group::Conflicts,
+        summary: "close a conflict; this travels to all devices",
+        about: "ID is as `conflicts` shows it, or the beginning of it. VALUE is a number, NULL, x'00ff', 'quoted text', or text as \
+                it is. Nothing is lost by it: the other versions stay in the log.",
+        examples: &[
+            "packmule resolve base.db 5f3a9c01d2 --take north",
+            "packmule resolve base.db 5f3a9c01d2 --set value=45 note='agreed on the phone'",
+        ],
+    },
+    Command {
+        name: Name::Status,
+        words: "status",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[],
+        group: Group::Look,
+        summary: "how this device stands: identity, tables, conflicts, log",
+        about: "Changes nothing. The fingerprint is what `packmule trust` on another device takes.",
+        examples: &["packmule status north.db"],
+    },
+    Command {
+        name: Name::Log,
+        words: "log",
+        operands: "DB [TABLE [KEY...]]",
+        count: (1, ANY),
+        flags: &[&flags::ROWS],
+        group: Group::Look,
+        summary: "what was written, by whom and when, in the order in which it is applied",
+        about: "With TABLE, only what was written to that table; with KEY, to that row (a key of several columns is several KEYs). \
+                Times are those of the author's clock, and say nothing about the order.",
+        examples: &["packmule log base.db", "packmule log base.db settings interval"],
+    },
+    Command {
+        name: Name::Digest,
+        words: "digest",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[&flags::GATHERED],
+        group: Group::Look,
+        summary: "one line that is the same on two devices exactly when what they sync is",
+        about: "Over the content of the shared tables and the open conflicts, as they are now.",
+        examples: &["packmule digest north.db"],
+    },
+    Command {
+        name: Name::Verify,
+        words: "verify",
+        operands: "DB|BUNDLE",
+        count: (1, 1),
+        flags: &[],
+        group: Group::Look,
+        summary: "check everything that can be checked",
+        about: "Of a database: SQLite's own integrity check, every frame's check sum, hash chain and signature, and that every version that \
+                is remembered is in the log. Of a bundle: all of that which needs no database. Exit status 1 if anything is wrong.",
+        examples: &["packmule verify base.db", "packmule verify /media/card/north.pmb"],
+    },
+    Command {
+        name: Name::Inspect,
+        words: "inspect",
+        operands: "BUNDLE",
+        count: (1, 1),
+        flags: &[],
+        group: Group::Look,
+        summary: "show what is in a bundle",
+        about: "Who made it, when and for whom, what its sender had, and every group of frames. Needs no database.",
+        examples: &["packmule inspect north.pmb"],
+    },
+    Command {
+        name: Name::Board,
+        words: "board",
+        operands: "[install]",
+        count: (0, 1),
+        flags: &[&flags::ROOT],
+        group: Group::Look,
+        summary: "which board this is taken for, with its budgets; or install the services on it",
+        about: "The profile sets how much memory is used, and where the serial line is. `install` puts systemd units in place: one that \
+                waits on the serial lines, and one that exchanges with a card or stick when it is inserted and has a folder PACKMULE. It \
+                starts nothing; what to run then is printed.",
+        examples: &["packmule board", "packmule board --board milkv-duo", "packmule board install"],
+    },
+    Command {
+        name: Name::Demo,
+        words: "demo",
+        operands: "",
+        count: (0, 0),
+        flags: &[&flags::KEEP],
+        group: Group::Look,
+        summary: "the whole trip on this machine's own sensors, in some seconds",
+        about: "Three boards' databases get readings of this machine's sensors, written through plain SQLite. Bundles are carried to a base and \
+                back, an edit that two boards made at once shows as a conflict and is closed, and all four end with the same digest.",
+        examples: &["packmule demo", "packmule demo --keep /tmp/packmule-demo"],
+    },
+    Command {
+        name: Name::Help,
+        words: "help",
+        operands: "[COMMAND]",
+        count: (0, 2),
+        flags: &[],
+        group: Group::Unlisted,
+        summary: "print help",
+        about: "The same as --help.",
+        examples: &["packmule help track"],
+    },
+];

@@ -1,0 +1,91 @@
+//! Every flag, once.
+
+/// One flag.
+#[derive(Debug)]
+pub struct Flag {
+    /// Without the dashes.
+    pub name: &'static str,
+    /// What its value is called, or the choices for it, with `|` between them; none if it takes none.
+    pub value: Option<&'static str>,
+    /// It can be given several times, and several `NAME=VALUE` can follow it.
+    pub many: bool,
+    /// Help, in a line.
+    pub about: &'static str,
+}
+
+const fn switch(name: &'static str, about: &'static str) -> Flag {
+    Flag { name, value: None, many: false, about }
+}
+
+const fn value(name: &'static str, value: &'static str, about: &'static str) -> Flag {
+    Flag { name, value: Some(value), many: false, about }
+}
+
+const fn values(name: &'static str, value: &'static str, about: &'static str) -> Flag {
+    Flag { name, value: Some(value), many: true, about }
+}
+
+/// Flags of every command.
+pub static COMMON: &[&Flag] = &[&JSON, &WAIT, &BOARD, &HELP, &VERSION];
+
+pub static JSON: Flag = switch("json", "print one JSON document; errors too");
+pub static WAIT: Flag = value("wait", "SECONDS", "how long to wait for another program's write to end (5)");
+pub static BOARD: Flag =
+    value("board", "NAME", "the board whose budgets are used (what the device tree says; else the host)");
+static HELP: Flag = switch("help", "print help");
+static VERSION: Flag = switch("version", "print the version");
+
+// Devices.
+pub static NAME: Flag = value("name", "NAME", "what people call the device (the host's name)");
+pub static FLEET: Flag =
+    value("fleet", "FILE", "the fleet key that signs its certificate, of `packmule fleet new`");
+pub static BASE: Flag = switch("base", "it gathers the rows of all devices' per-device tables");
+
+// Tables.
+pub static MODE: Flag =
+    value("mode", "shared|per-device", "all devices edit the same rows, or each owns its rows (shared)");
+pub static APPEND: Flag =
+    switch("append", "rows are only ever added, under an AUTOINCREMENT key: capture costs nothing");
+pub static MERGE: Flag = value(
+    "merge",
+    "row|cell",
+    "a row stays as one author wrote it, or edits of different columns merge (row)",
+);
+pub static POLICY: Flag = value(
+    "policy",
+    "manual|lww|prefer-device=DEVICE",
+    "who wins: a person, the last writer, a device (manual)",
+);
+pub static COLUMN: Flag = values(
+    "column",
+    "NAME=counter|max|min|lww",
+    "concurrent writes of this column add up, or the greatest, least, last wins",
+);
+pub static DEFAULT: Flag =
+    value("default", "VALUE", "what rows have that are there already: 5, 1.5, text, NULL, x'00ff'");
+
+// Carrying.
+pub static FOR: Flag = value("for", "DEVICE", "only what that device lacks, as last heard of");
+pub static SERIAL: Flag = value("serial", "FILE", "the serial port, for instance /dev/ttyUSB0");
+pub static SERIAL_PORTS: Flag = value("serial", "FILE...", "the serial ports; one or several");
+pub static BAUD: Flag = value("baud", "N", "bits a second at the beginning, the same at both ends (115200)");
+pub static BAUD_MAX: Flag =
+    value("baud-max", "N", "the highest rate to go up to; as --baud: stay there (the board's)");
+pub static FLOW: Flag =
+    value("flow", "none|hardware", "flow control; hardware needs the RTS and CTS wires (none)");
+pub static PATIENCE: Flag =
+    value("patience", "SECONDS", "how long to wait for the other end; 0 is for ever (60)");
+
+// Conflicts.
+pub static TAKE: Flag = value("take", "DEVICE", "the version of this device is the row");
+pub static SET: Flag = values("set", "COL=VALUE", "the shown row, with these values");
+pub static DELETE: Flag = switch("delete", "the row is deleted");
+pub static KEEP_BOTH: Flag =
+    switch("keep-both", "the shown version stays, each other one becomes a row under a new key");
+
+// Looking and checking.
+pub static ROWS: Flag = switch("rows", "each row, and not only how many");
+pub static GATHERED: Flag =
+    switch("gathered", "with the per-device rows that a base gathers: for comparing two bases");
+pub static ROOT: Flag = value("root", "DIRECTORY", "with `install`: the root of the board's file system (/)");
+pub static KEEP: Flag = value("keep", "DIRECTORY", "keep the files there, to try commands on them");

@@ -1,10 +1,11 @@
-//! Why a line came to its end, in words that say what to do next.
+//! Why a line came to its end, in words; what to do next is data.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use crate::carry::session;
+use crate::engine::Hint;
 
 /// Why a line came to its end.
 #[derive(Debug)]
@@ -26,6 +27,19 @@ pub enum Error {
     Stopped,
 }
 
+impl Error {
+    /// Returns what a person can do about it, where that is more than the message says.
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::Session(e) => e.hint(),
+            Self::Nobody(_) => Some(Hint::CheckTheOtherEnd),
+            Self::Port(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Hint::JoinThePortsGroup),
+            Self::Port(e) if e.kind() == io::ErrorKind::ResourceBusy => Some(Hint::FreeThePort),
+            _ => None,
+        }
+    }
+}
+
 impl From<session::Error> for Error {
     fn from(error: session::Error) -> Self {
         Self::Session(error)
@@ -44,20 +58,15 @@ impl fmt::Display for Error {
             Self::Port(e) if e.kind() == io::ErrorKind::NotFound => {
                 f.write_str("there is no such port: is the cable or the adaptor plugged in?")
             }
-            Self::Port(e) if e.kind() == io::ErrorKind::PermissionDenied => f.write_str(
-                "you may not use this port: become a member of its group (`sudo usermod -aG dialout $USER`, then log in again)",
-            ),
-            Self::Port(e) if e.kind() == io::ErrorKind::ResourceBusy => f.write_str(
-                "another program has the port open (a terminal program, a login on it: `systemctl stop serial-getty@…`)",
-            ),
+            Self::Port(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                f.write_str("you may not use this port: become a member of its group")
+            }
+            Self::Port(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                f.write_str("another program has the port open: a terminal program, or a login on it")
+            }
             Self::Port(e) => write!(f, "the port cannot be used: {e}"),
             Self::Session(e) => e.fmt(f),
-            Self::Nobody(time) => write!(
-                f,
-                "nobody answered within {} s: is `packmule serve` or `packmule sync` running at the other end, with the same \
-                 --baud, and are the wires crossed?",
-                time.as_secs()
-            ),
+            Self::Nobody(time) => write!(f, "nobody answered within {} s", time.as_secs()),
             Self::Silent(time) => write!(
                 f,
                 "the other end was not heard for {} s; what came is kept, and what is missing comes when it is run again",

@@ -1,4 +1,4 @@
-//! Why a session ends, in words that say what to do next.
+//! Why a session ends, in words; what to do next is data.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use packmule_core::session::Error as Ended;
 use packmule_core::wire::Refusal;
 
 use super::log::Kept;
-use crate::engine::{BundleProblem, Engine, Error as EngineError, Stranger, label};
+use crate::engine::{BundleProblem, Engine, Error as EngineError, Hint, Stranger, label};
 
 /// Why a session came to its end.
 #[derive(Debug)]
@@ -79,6 +79,18 @@ impl Error {
         }
     }
 
+    /// Returns what a person can do about it, where that is more than the message says.
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            // What came over a line cannot be exported again: it comes again with the next session.
+            Self::Engine(EngineError::Bundle { .. }) => None,
+            Self::Engine(e) => e.hint(),
+            Self::Stranger(s) if !s.revoked => Some(Hint::Trust { devices: vec![s.id] }),
+            Self::Refused { why: Refusal::Stranger, about, .. } => Some(Hint::TrustThere { device: *about }),
+            _ => None,
+        }
+    }
+
     /// Returns whether one of the ends has taken a new identity, so that a new session gets further.
     pub fn is_anew(&self) -> bool {
         matches!(self, Self::Anew { .. } | Self::Refused { why: Refusal::Anew, .. })
@@ -95,13 +107,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Engine(EngineError::Strangers(strangers)) => match &strangers[..] {
-                [one] => write!(
-                    f,
-                    "the other end has frames of a device that is not trusted here: {}\ncompare the fingerprint with what \
-                     `packmule status` shows on that device, then run:\n  packmule trust DB {}",
-                    named(one),
-                    one.id
-                ),
+                [one] => {
+                    write!(f, "the other end has frames of a device that is not trusted here: {}", named(one))
+                }
                 _ => write!(f, "{}", EngineError::Strangers(strangers.clone())),
             },
             Self::Engine(EngineError::Bundle { cause, .. }) => {
@@ -115,13 +123,7 @@ impl fmt::Display for Error {
             Self::Stranger(s) if s.revoked => {
                 write!(f, "the other end is a device whose certificate was revoked here: {}", named(s))
             }
-            Self::Stranger(s) => write!(
-                f,
-                "the other end is not trusted here: {}\ncompare the fingerprint with what `packmule status` shows on that \
-                 device, then run:\n  packmule trust DB {}",
-                named(s),
-                s.id
-            ),
+            Self::Stranger(s) => write!(f, "the other end is not trusted here: {}", named(s)),
             Self::Refused { by, why, about, us } => {
                 let by = by
                     .as_ref()
@@ -157,15 +159,14 @@ fn write_refusal(
 ) -> fmt::Result {
     match (why, us) {
         (Refusal::Stranger, true) => {
-            write!(f, "{by} does not trust this device; there, run:\n  packmule trust DB {about}")
+            write!(f, "{by} does not trust this device (fingerprint {about})")
         }
         (Refusal::Revoked, true) => {
             write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
         }
-        (Refusal::Stranger | Refusal::Revoked, false) => write!(
-            f,
-            "{by} does not trust a device of which frames are here; there, run:\n  packmule trust DB {about}"
-        ),
+        (Refusal::Stranger | Refusal::Revoked, false) => {
+            write!(f, "{by} does not trust a device of which frames are here (fingerprint {about})")
+        }
         (Refusal::Itself, _) => fmt::Display::fmt(&Error::Itself, f),
         (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),
         (Refusal::Twin, _) => write!(

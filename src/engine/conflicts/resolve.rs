@@ -65,7 +65,9 @@ fn close(
         (_, Resolution::Delete) => delete_resolved(replica, table, &open.key),
         (ConflictKind::ForeignKey(..), Resolution::Set(values)) => set(replica, table, open, values),
         (ConflictKind::ForeignKey(_, parent), _) => cannot(
-            &format!("the row refers to a row of `{parent}` that is not there; it is closed too when that row is inserted"),
+            &format!(
+                "the row refers to a row of `{parent}` that is not there; it is closed too when that row is inserted"
+            ),
             &[Way::Set, Way::Delete],
         ),
         (ConflictKind::Unique(_), Resolution::Take(device)) => take_claim(replica, table, open, *device),
@@ -146,14 +148,16 @@ pub(crate) fn set(
 ) -> Result<()> {
     let mut columns = Vec::new();
     for (name, value) in values {
-        let at = table.def.column(name).ok_or_else(|| Error::cannot_resolve(
-            format!(
-                "`{}` has no column `{name}`; it has: {}",
-                table.def.name,
-                table.def.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
-            ),
-            &[],
-        ))?;
+        let at = table.def.column(name).ok_or_else(|| {
+            Error::cannot_resolve(
+                format!(
+                    "`{}` has no column `{name}`; it has: {}",
+                    table.def.name,
+                    table.def.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
+                ),
+                &[],
+            )
+        })?;
         if table.def.columns[at].key > 0 {
             return Err(Error::cannot_resolve(
                 format!("`{name}` is part of the key, and another key is another row"),
@@ -162,7 +166,9 @@ pub(crate) fn set(
         }
         if table.waiting.contains(at) {
             return Err(Error::cannot_resolve(
-                format!("`{name}` is disputed, since devices declared it differently: close that conflict first"),
+                format!(
+                    "`{name}` is disputed, since devices declared it differently: close that conflict first"
+                ),
                 &[],
             ));
         }
@@ -396,7 +402,9 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
             [],
             |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
         )?;
-        return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| Error::cannot_resolve("no key is left after the greatest; insert the row by hand", &[]));
+        return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| {
+            Error::cannot_resolve("no key is left after the greatest; insert the row by hand", &[])
+        });
     }
     let version = list::version(replica, table, head, false)?;
     let old = version
@@ -452,7 +460,10 @@ pub(crate) fn record_key(replica: &Replica, table: &Table, key: &[OwnedValue], w
 }
 
 fn no_version(open: &Open) -> Error {
-    Error::cannot_resolve(format!("no version is of that device; take one of: {}", authors(open)), &[Way::Take])
+    Error::cannot_resolve(
+        format!("no version is of that device; take one of: {}", authors(open)),
+        &[Way::Take],
+    )
 }
 
 fn authors(open: &Open) -> String {

@@ -21,6 +21,17 @@ pub enum Hint {
         /// The devices.
         devices: Vec<DeviceId>,
     },
+    /// At the other end of a session, trust this device.
+    TrustThere {
+        /// The device.
+        device: DeviceId,
+    },
+    /// See that the other end of a line runs, at the same rate, and that the wires are crossed.
+    CheckTheOtherEnd,
+    /// Become a member of the group that may use serial ports.
+    JoinThePortsGroup,
+    /// Stop the program, or the login, that has the port open.
+    FreeThePort,
     /// Look at the list of devices.
     ListDevices,
     /// Look at the list of open conflicts.
@@ -76,7 +87,9 @@ impl Error {
                 _ => return None,
             },
             Self::NotADevice => Hint::Init,
-            Self::UnknownTable { table, tracked } if tracked.is_empty() => Hint::Track { table: table.clone() },
+            Self::UnknownTable { table, tracked } if tracked.is_empty() => {
+                Hint::Track { table: table.clone() }
+            }
             Self::Strangers(devices) => {
                 let devices: Vec<_> = devices.iter().filter(|d| !d.revoked).map(|d| d.id).collect();
                 if devices.is_empty() {
@@ -105,7 +118,9 @@ impl BundleProblem {
             Self::IsASnapshot => Some(Hint::StartFromSnapshot),
             Self::IsABundle => Some(Hint::ImportBundle),
             Self::NotABundle | Self::Decode(packmule_core::wire::DecodeError::Version(_)) => None,
-            Self::Empty | Self::Decode(_) | Self::Signature(_) | Self::Structure(_) => Some(Hint::ExportAgain),
+            Self::Empty | Self::Decode(_) | Self::Signature(_) | Self::Structure(_) => {
+                Some(Hint::ExportAgain)
+            }
         }
     }
 }

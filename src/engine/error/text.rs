@@ -31,9 +31,11 @@ impl fmt::Display for Error {
             | Self::NewerDatabase { .. }
             | Self::KeyMissing { .. }
             | Self::WalUnread { .. } => self.of_the_database(f),
-            Self::Strangers(_) | Self::Twin { .. } | Self::Forked { .. } | Self::SetBack | Self::Device { .. } => {
-                self.of_devices(f)
-            }
+            Self::Strangers(_)
+            | Self::Twin { .. }
+            | Self::Forked { .. }
+            | Self::SetBack
+            | Self::Device { .. } => self.of_devices(f),
             Self::UnknownTable { .. }
             | Self::CannotTrack { .. }
             | Self::Row { .. }
@@ -110,7 +112,9 @@ impl Error {
                 "no open conflict has the id `{id}` (open now: {open}): it was resolved, or a further version came and \
                  gave it a new id"
             ),
-            Self::CannotResolve { reason, .. } => write!(f, "the conflict cannot be resolved this way: {reason}"),
+            Self::CannotResolve { reason, .. } => {
+                write!(f, "the conflict cannot be resolved this way: {reason}")
+            }
             _ => Ok(()),
         }
     }

@@ -15,6 +15,14 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         Some(Hint::Init) => format!(": run `packmule init {db}`"),
         Some(Hint::Track { table }) => format!(": run `packmule track {db} {table}`"),
         Some(Hint::Trust { devices }) => trust(&devices, &db),
+        Some(Hint::TrustThere { device }) => format!("; there, run:\n  packmule trust DB {device}"),
+        Some(Hint::CheckTheOtherEnd) => {
+            ": is `packmule serve` or `packmule sync` running at the other end, with the same --baud, and are the wires \
+             crossed?"
+                .into()
+        }
+        Some(Hint::JoinThePortsGroup) => " (`sudo usermod -aG dialout $USER`, then log in again)".into(),
+        Some(Hint::FreeThePort) => " (`systemctl stop serial-getty@…`)".into(),
         Some(Hint::ListDevices) => format!(": `packmule devices {db}` lists them"),
         Some(Hint::ListConflicts) => format!("; see `packmule conflicts {db}`"),
         Some(Hint::Verify) => format!(": run `packmule verify {db}`, and keep a copy"),
@@ -41,10 +49,9 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
 }
 
 /// Says how to trust devices, after their fingerprints were compared.
-pub fn trust(devices: &[DeviceId], db: &str) -> String {
-    let mut text = String::from(
-        "\ncompare the fingerprint with what `packmule status` shows on that device, then run:",
-    );
+fn trust(devices: &[DeviceId], db: &str) -> String {
+    let mut text =
+        String::from("\ncompare the fingerprint with what `packmule status` shows on that device, then run:");
     for device in devices {
         text.push_str(&format!("\n  packmule trust {db} {device}"));
     }

@@ -12,7 +12,7 @@
 
 #[cfg(unix)]
 pub mod card;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "serial"))]
 pub mod serial;
 pub mod session;
 #[cfg(unix)]

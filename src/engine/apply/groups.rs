@@ -16,7 +16,7 @@ use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::log::frames;
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
 use crate::engine::merge::{context_free, deferred, register};
-use crate::engine::show::write::{self, Counts, Place, Writer};
+use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
@@ -49,7 +49,7 @@ pub(crate) fn apply_group(
             }
         }
         let seen =
-            if frame.head.flags.has(FrameFlags::BLIND) { Seen::Blind } else { Seen::Context(&context) };
+            if frame.head.flags.has(FrameFlags::BLIND) { Seen::ContextFree } else { Seen::Context(&context) };
         let mut blocks = frame.blocks();
         while let Some(block) = blocks.next_block().map_err(error::bad)? {
             match block {
@@ -73,7 +73,7 @@ pub(crate) fn apply_group(
                     };
                     let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
                     while let Some(op) = ops.next_op().map_err(error::bad)? {
-                        let place = Place { dev, author, stream, seq, lamport, wall };
+                        let place = Origin { dev, author, stream, seq, lamport, wall };
                         apply_op(replica, writer, &def, &op, &place, (&seen, &context), &mut counts)?;
                     }
                     blocks.resume(ops.rest());
@@ -104,7 +104,7 @@ fn apply_op(
     writer: &Writer,
     def: &OpDef,
     op: &Op<'_>,
-    place: &Place,
+    place: &Origin,
     (seen, context): (&Seen<'_>, &HashMap<i64, u64>),
     counts: &mut Counts,
 ) -> Result<()> {
@@ -129,14 +129,14 @@ fn apply_op(
         dev: place.dev,
         author: place.author,
         seq: place.seq,
-        place: op.offset,
+        offset: op.offset,
         claim: op.head.claim.unwrap_or(place.lamport),
         wall: op.head.wall.unwrap_or(place.wall),
         kind: op.head.kind,
         columns: writer.carried(def, op),
         image: None,
     };
-    if matches!(seen, Seen::Blind) && table.shows_shared() {
+    if matches!(seen, Seen::ContextFree) && table.shows_shared() {
         context_free::prepare_context_free(replica, table, &key, &Seen::Heard(place.dev, context), def, op)?;
     }
     let writable =
@@ -175,7 +175,7 @@ fn apply_op(
 }
 
 /// Writes a row of a per-device table of ours, which was set back.
-fn take_back(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Place) -> Result<()> {
+fn take_back(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Origin) -> Result<()> {
     write::write_row(replica, writer, def, op, place)?;
     if !writer.table.def.append {
         return Ok(());

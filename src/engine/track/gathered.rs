@@ -12,7 +12,7 @@ use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::merge::heads::{Seen, Stamp};
-use crate::engine::show::write::{self, Place, Writer};
+use crate::engine::show::write::{self, Origin, Writer};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::def::{DEVICE_COLUMN, TableDef};
@@ -42,7 +42,8 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                     Block::Def(body) => {
                         let def = TableDef::decode(body).map_err(error::bad)?;
                         if def.name.eq_ignore_ascii_case(&name) {
-                            let stamp = Stamp { dev, seq, lamport: 0, seen: &Seen::Blind, decides: false };
+                            let stamp =
+                                Stamp { dev, seq, lamport: 0, seen: &Seen::ContextFree, decides: false };
                             evolve::take_in_def(replica, stream, body, &stamp)?;
                             writers.clear();
                         }
@@ -56,7 +57,7 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                         let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
                         while let Some(op) = ops.next_op().map_err(error::bad)? {
                             if let Some(writer) = writers.get(&id) {
-                                let place = Place { dev, author, stream, seq, lamport: 0, wall: 0 };
+                                let place = Origin { dev, author, stream, seq, lamport: 0, wall: 0 };
                                 write::write_row(replica, writer, &def, &op, &place)?;
                             }
                         }

@@ -27,7 +27,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::declared::{self, Declared, Subject};
 use crate::engine::table::def::{ColumnDef, TableDef};
-use crate::engine::table::known::{State, Table};
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// Notes what a definition declares. Whether that adds anything.
@@ -135,10 +135,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, waited: &Columns) 
         && let Err(why) = retype(replica, &table, &def, &retyped)?
     {
         let (note, name) = (why, &table.def.name);
-        replica.db.execute(
-            "UPDATE _pm_table SET state = ?3, note = ?2 WHERE tid = ?1",
-            (tid, &note, State::Suspended),
-        )?;
+        replica.db.execute("UPDATE _pm_table SET state = 4, note = ?2 WHERE tid = ?1", (tid, &note))?;
         meta::notice(&replica.db, &format!("table `{name}` is held: {note}"), replica.now())?;
         return catalog::reload_catalog(replica);
     }
@@ -164,9 +161,9 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, waited: &Columns) 
 }
 
 fn was_counter(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3 AND value = ?4 LIMIT 1";
-    let counter = (tid, Subject::Rule, name.to_ascii_lowercase(), rule_value(ColumnMerge::Counter));
-    Ok(value::maybe::<i64>(&replica.db, sql, counter)?.is_some())
+    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = 2 AND name = ?2 AND value = ?3 LIMIT 1";
+    let counter = rule_value(ColumnMerge::Counter);
+    Ok(value::maybe::<i64>(&replica.db, sql, (tid, name.to_ascii_lowercase(), counter))?.is_some())
 }
 
 /// Says how devices want a table to merge differently, and which of them has its way.

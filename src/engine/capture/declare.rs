@@ -33,7 +33,7 @@ use crate::engine::merge::{context_free, counters, deferred, versions};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
-use crate::engine::table::declared::{self, Declared, what};
+use crate::engine::table::declared::{self, Declared, Subject};
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
@@ -77,7 +77,7 @@ pub(crate) fn record_declared(
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
             )?
             .execute((tid, what, &name, stamp.dev, stamp.seq, stamp.lamport, value, id.0))?;
-        if what == what::UNIQUE {
+        if what == Subject::Unique {
             equalise_claims(replica, tid, stamp)?;
         }
     }
@@ -114,7 +114,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
         return Ok(());
     }
     let mut def = table.def.clone();
-    let merges = declared::declared(replica, tid, what::MERGE, "")?;
+    let merges = declared::declared(replica, tid, Subject::Merge, "")?;
     if let Some(first) = merges.first() {
         let first = catalog::op_def(replica, first.def)?;
         (def.merge, def.policy) = (first.def.merge, first.def.policy);
@@ -122,7 +122,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
     notice_of_merges(replica, &table, "", &merges)?;
     let mut retyped = Vec::new();
     for (at, column) in def.columns.iter_mut().enumerate().filter(|(_, c)| c.key == 0) {
-        let rules = declared::declared(replica, tid, what::RULE, &column.name)?;
+        let rules = declared::declared(replica, tid, Subject::Rule, &column.name)?;
         notice_of_merges(replica, &table, &column.name, &rules)?;
         if was_counter(replica, tid, &column.name)? {
             column.merge = ColumnMerge::Counter;
@@ -175,7 +175,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
 fn was_counter(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?4 AND name = ?2 AND value = ?3 LIMIT 1";
     let counter = rule_value(ColumnMerge::Counter);
-    let params = (tid, name.to_ascii_lowercase(), counter, what::RULE);
+    let params = (tid, name.to_ascii_lowercase(), counter, Subject::Rule);
     Ok(value::maybe::<i64>(&replica.db, sql, params)?.is_some())
 }
 
@@ -293,7 +293,7 @@ fn recount(replica: &Replica, table: &Table, column: usize) -> Result<()> {
 }
 
 /// Returns what a definition declares: about what, of which column, and the value that is compared.
-fn items(def: &TableDef) -> Result<Vec<(i64, String, Vec<u8>)>> {
+fn items(def: &TableDef) -> Result<Vec<(Subject, String, Vec<u8>)>> {
     let mut merge = vec![match def.merge {
         Merge::Row => 0,
         Merge::Cell => 1,
@@ -306,18 +306,18 @@ fn items(def: &TableDef) -> Result<Vec<(i64, String, Vec<u8>)>> {
             merge.extend(device.0);
         }
     }
-    let mut items = vec![(what::MERGE, String::new(), merge)];
+    let mut items = vec![(Subject::Merge, String::new(), merge)];
     for column in def.columns.iter().filter(|c| c.key == 0) {
         let name = column.name.to_ascii_lowercase();
-        items.push((what::COLUMN, name.clone(), column.kind()?));
-        items.push((what::RULE, name, rule_value(column.merge)));
+        items.push((Subject::Column, name.clone(), column.kind()?));
+        items.push((Subject::Rule, name, rule_value(column.merge)));
     }
     for unique in &def.uniques {
         let names: Vec<String> = unique
             .iter()
             .map(|at| value::quote(&def.columns[usize::from(*at)].name.to_ascii_lowercase()))
             .collect();
-        items.push((what::UNIQUE, names.join(", "), Vec::new()));
+        items.push((Subject::Unique, names.join(", "), Vec::new()));
     }
     Ok(items)
 }
@@ -345,7 +345,7 @@ pub(crate) fn declared_columns(
     name: &str,
 ) -> Result<Vec<(Declared, ColumnDef)>> {
     let mut found = Vec::new();
-    for declared in declared::declared(replica, tid, what::COLUMN, name)? {
+    for declared in declared::declared(replica, tid, Subject::Column, name)? {
         let def = catalog::op_def(replica, declared.def)?;
         if let Some(at) = def.def.column(name) {
             found.push((declared, def.def.columns[at].clone()));

@@ -130,7 +130,7 @@ fn apply_op(
         wall: op.head.wall.unwrap_or(place.wall),
         kind: op.head.kind,
         columns: writer.carried(def, op),
-        image: None,
+        baseline: None,
     };
     if matches!(seen, Seen::ContextFree) && table.shows_shared() {
         context_free::prepare_context_free(replica, table, &key, &Seen::Heard(place.dev, context), def, op)?;

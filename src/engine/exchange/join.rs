@@ -146,7 +146,7 @@ fn rebase<R: Read + Seek>(
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     let result = rebase_here(replica, snapshot, verified, join, &mut new_key);
     let result = transaction::end_transaction(replica, result);
-    triggers::hold_for_triggers(replica, &[]);
+    triggers::count_as_tracked(replica, &[]);
     let report = result?;
     if new_key.is_some() {
         keys::adopt_new_key(&keys::device_key_path(&replica.path))?;
@@ -175,7 +175,7 @@ fn rebase_here<R: Read + Seek>(
     let there = what_the_maker_has(replica, &verified.vector)?;
     let own = collect_own_rows(replica, &there)?;
     // Until they are tracked again, no trigger may write to those that were.
-    triggers::hold_for_triggers(replica, &catalog::tables(replica));
+    triggers::count_as_tracked(replica, &catalog::tables(replica));
     let had_log = Stream::ALL.iter().try_fold(false, |any, s| {
         Ok::<_, Error>(any | (positions::position(replica, replica.me, *s)?.seq > 0))
     })?;

@@ -111,7 +111,7 @@ pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<C
 /// Reads a version's values by column here, and puts those in pieces together.
 pub(crate) fn values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
     if head.dev == BASELINE {
-        return read_baseline(table, head.image.as_deref().unwrap_or_default());
+        return read_baseline(table, head.baseline.as_deref().unwrap_or_default());
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
         let mut values = Vec::new();

@@ -539,12 +539,17 @@ impl<'a> End<'a> {
         loop {
             let mut inner = self.line.lock();
             // Who has begun anew listens no more, and what begins then is not to be finished here.
-            if inner.restarted() || parting.is_over(&inner.link, Instant::now()) {
+            if inner.restarted() {
                 break;
             }
-            if session.last_words().is_empty() {
+            let said = session.last_words().is_empty();
+            if said {
                 inner.link.finish();
-            } else {
+            }
+            if parting.is_over(&inner.link, said, Instant::now()) {
+                break;
+            }
+            if !said {
                 let taken = inner.link.send(session.last_words());
                 session.sent(taken);
             }

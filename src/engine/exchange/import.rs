@@ -69,7 +69,7 @@ pub(crate) fn import<R: Read + Seek>(
         })?;
         tell(reader.offset());
     }
-    report.waits = pending::waits(replica)?;
+    report.waits = pending::pending_groups(replica)?;
     report.new_identity = twin::new_identity_label(replica, was);
     Ok(report)
 }
@@ -298,7 +298,7 @@ fn take_in_window(
         }
     };
     if !pending.is_empty() {
-        ready::apply_waiting(replica, report)?;
+        ready::apply_pending(replica, report)?;
     }
     if let (false, Some(sender)) = (more, verified.sender) {
         let made = Some(verified.wall);

@@ -293,8 +293,8 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
         }
     }
     if groups {
-        ready::apply_waiting(replica, report)?;
-        report.waits = pending::waits(replica)?;
+        ready::apply_pending(replica, report)?;
+        report.waits = pending::pending_groups(replica)?;
         report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
     }
     Ok(())

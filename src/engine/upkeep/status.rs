@@ -85,7 +85,7 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             can_sign: e.can_sign(),
             tables,
             conflicts: list::open_conflicts(e)?,
-            waits: pending::waits(e)?,
+            waits: pending::pending_groups(e)?,
             log_frames,
             log_bytes,
             held_back_by: membership::held_back_by(e)?,

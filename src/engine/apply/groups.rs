@@ -206,13 +206,7 @@ fn head_of(incoming: &Incoming<'_>) -> Head {
 }
 
 /// Writes an op into its table if it is `writable`, and defers its row if a constraint is in its way.
-fn show_op(
-    replica: &Replica,
-    incoming: &Incoming<'_>,
-    key: &[u8],
-    new: &Head,
-    writable: bool,
-) -> Result<()> {
+fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, writable: bool) -> Result<()> {
     let Incoming { writer, def, op, place, seen, .. } = *incoming;
     let table = &writer.table;
     let there = constraints::before_change(replica, table, key)?;

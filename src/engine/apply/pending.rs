@@ -96,7 +96,8 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
     for Pending { dev, stream, first, last } in pending(replica)? {
         let author = devices::device_label(replica, dev)?;
         let next = next_group(replica, dev, stream)?;
-        let dependency = next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
+        let dependency =
+            next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
         let (missing, up_to) = match (next, dependency) {
             (None, _) => (author.clone(), first - 1),
             (Some(_), _) if is_never_ready(replica, dev, stream)? => {

@@ -1,4 +1,4 @@
-//! What the log has: of everything, of a table, of one row.
+//! The history in the log: of everything, of a table, of one row.
 
 use packmule_core::model::{DeviceId, Stream, WallMs};
 use packmule_core::wire::{Block, FrameFlags, OpKind, Ops, Shape};
@@ -8,6 +8,7 @@ use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// One op of a group.
@@ -36,9 +37,9 @@ pub struct HistoryEntry {
     pub lamport: u64,
     /// When, by its author's clock.
     pub wall: WallMs,
-    /// It is applied here, and does not wait.
+    /// It is applied here, and not pending.
     pub applied: bool,
-    /// It settles conflicts.
+    /// It resolves conflicts.
     pub resolution: bool,
     /// How many ops it has, of those that were asked for.
     pub ops: u64,
@@ -55,6 +56,27 @@ pub(crate) fn log(
     catalog::reading(replica, |e| walk_log(e, table, key, each))
 }
 
+/// Encodes the key values that were asked for as the canonical key of a table; none, if there are none.
+fn canonical_key(table: &Table, key: &[OwnedValue]) -> Result<Vec<u8>> {
+    let mut canonical = Vec::new();
+    if key.is_empty() {
+        return Ok(canonical);
+    }
+    let columns: Vec<usize> = table.def.keys().collect();
+    if columns.len() != key.len() {
+        return Err(Error::Usage(format!(
+            "the key of `{}` has {} columns, and {} values were given",
+            table.def.name,
+            columns.len(),
+            key.len()
+        )));
+    }
+    for (value, at) in key.iter().zip(columns) {
+        value::push_key(&mut canonical, value.borrow(), table.def.columns[at].collation)?;
+    }
+    Ok(canonical)
+}
+
 fn walk_log(
     replica: &Replica,
     table: Option<&str>,
@@ -68,21 +90,7 @@ fn walk_log(
             None => return catalog::tracked_table(replica, name).map(|_| ()),
         },
     };
-    let mut wanted_key = Vec::new();
-    if let (Some(table), false) = (&wanted, key.is_empty()) {
-        let columns: Vec<usize> = table.def.keys().collect();
-        if columns.len() != key.len() {
-            return Err(Error::Usage(format!(
-                "the key of `{}` has {} columns, and {} values were given",
-                table.def.name,
-                columns.len(),
-                key.len()
-            )));
-        }
-        for (value, at) in key.iter().zip(columns) {
-            value::push_key(&mut wanted_key, value.borrow(), table.def.columns[at].collation)?;
-        }
-    }
+    let wanted_key = wanted.as_ref().map_or_else(|| Ok(Vec::new()), |table| canonical_key(table, key))?;
     let mut groups = replica.db.prepare(
         "SELECT g.dev, g.stream, g.first, g.last, g.lamport, g.wall, g.applied, d.id FROM _pm_group g
          JOIN _pm_device d ON d.n = g.dev ORDER BY g.lamport, d.id, g.stream, g.last",
@@ -109,7 +117,7 @@ fn walk_log(
             let mut blocks = frame.blocks();
             while let Some(block) = blocks.next_block().map_err(error::bad)? {
                 let Block::Rows { def, body, offset } = block else { continue };
-                let Ok(def) = catalog::op_def(replica, def) else { break }; // It waits, and so does its definition.
+                let Ok(def) = catalog::op_def(replica, def) else { break }; // It is pending, and so is its definition.
                 let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
                 while let Some(op) = ops.next_op().map_err(error::bad)? {
                     if wanted.as_ref().is_some_and(|t| t.tid != def.tid) {

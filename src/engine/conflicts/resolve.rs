@@ -1,4 +1,4 @@
-//! Closing a conflict: a write like any other, whose context covers all versions that it settles.
+//! Resolving a conflict: a write like any other, whose context covers all versions that it resolves.
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{FrameFlags, OpKind};
@@ -17,7 +17,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// How a conflict is closed.
+/// How a conflict is resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resolution {
     /// The version of this device is the row. Of two rows that claim one value, the other is deleted.
@@ -30,7 +30,7 @@ pub enum Resolution {
     KeepBoth,
 }
 
-/// Closes the conflict with this id, of which a beginning that is its alone will do.
+/// Resolves the conflict with this id, of which a prefix that no other has is enough.
 pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> Result<()> {
     let mut open = list::open_list(replica)?;
     let n = open.len();
@@ -54,6 +54,7 @@ pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> R
     Ok(())
 }
 
+/// Writes what a resolution says of a row, without sealing it.
 fn close(
     replica: &Replica,
     table: &std::sync::Arc<Table>,
@@ -69,7 +70,7 @@ fn close(
         )),
         (ConflictKind::Unique(_), Resolution::Take(device)) => take_claim(replica, table, open, *device),
         (ConflictKind::Unique(_) | ConflictKind::Check(_), Resolution::KeepBoth) => cannot(
-            "both rows can be kept only with different values: use --set COLUMN=VALUE for the row that is kept out",
+            "both rows can be kept only with different values: use --set COLUMN=VALUE for the quarantined row",
         ),
         (ConflictKind::Check(_), Resolution::Take(_)) => {
             cannot("the row breaks a constraint of the table here: use --set COLUMN=VALUE, or --delete")
@@ -90,7 +91,7 @@ fn close(
     }
 }
 
-/// Of several types that devices gave a column, one holds.
+/// Makes one of the declarations of a disputed column hold on all devices.
 fn close_schema(
     replica: &Replica,
     table: &Table,
@@ -115,14 +116,16 @@ fn close_schema(
     }
 }
 
-/// Of two rows that claim one value, one is kept.
+/// Keeps the row of this device, of two that claim one value, and deletes the other.
 fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, device: DeviceId) -> Result<()> {
     let [quarantined, blocking] = &open.conflict.versions[..] else {
         return Err(Error::damaged("a unique conflict without two rows"));
     };
     if [quarantined.device, blocking.device] == [Some(device); 2] {
         return Err(Error::CannotResolve {
-            reason: "both rows are of that device: use --set COLUMN=VALUE for the row that is kept out, or --delete it".into(),
+            reason:
+                "both rows are of that device: use --set COLUMN=VALUE for the quarantined row, or --delete it"
+                    .into(),
         });
     }
     if quarantined.device == Some(device) {
@@ -140,6 +143,7 @@ fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, dev
     delete_resolved(replica, table, &open.key)
 }
 
+/// Changes columns of a row to the values that were given.
 pub(crate) fn set(
     replica: &Replica,
     table: &std::sync::Arc<Table>,
@@ -165,7 +169,7 @@ pub(crate) fn set(
         if table.waiting.contains(at) {
             return Err(Error::CannotResolve {
                 reason: format!(
-                    "`{name}` waits, since devices declared it differently: close that conflict first"
+                    "`{name}` is disputed, since devices declared it differently: resolve that conflict first"
                 ),
             });
         }
@@ -178,8 +182,8 @@ pub(crate) fn set(
     record_resolved(replica, table, &open.key)
 }
 
-/// Where a row is: in its table, or in limbo.
-fn place_of(replica: &Replica, table: &Table, key: &[u8]) -> Result<String> {
+/// Names the table that a row is in: its own, or the quarantine table.
+fn holding_table(replica: &Replica, table: &Table, key: &[u8]) -> Result<String> {
     Ok(if deferred::is_quarantined(replica, table.tid, key)? {
         table.quarantine_table()
     } else {
@@ -187,7 +191,7 @@ fn place_of(replica: &Replica, table: &Table, key: &[u8]) -> Result<String> {
     })
 }
 
-/// A counter that is set travels as what that adds.
+/// Records that a counter is set, as the addition that this makes: so it travels.
 fn record_set_counter(
     replica: &Replica,
     table: &Table,
@@ -203,7 +207,7 @@ fn record_set_counter(
     let c = value::quote(name);
     let sql = format!(
         "SELECT CASE typeof({c}) WHEN 'integer' THEN {c} ELSE 0 END FROM {} WHERE {}",
-        place_of(replica, table, &open.key)?,
+        holding_table(replica, table, &open.key)?,
         table.key_match_from(0)
     );
     let binds = || key.iter().map(|v| Bind(v.borrow()));
@@ -224,7 +228,7 @@ fn record_set_counter(
     Ok(())
 }
 
-/// Deletes a row where it is; where deletes carry it, what it was goes along.
+/// Deletes a row where it is; where deletes carry the row's last values, records those.
 fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     if table.needs_baseline() {
         let baselines: Vec<String> = (0..table.def.columns.len()).map(|at| format!("i{at}")).collect();
@@ -238,7 +242,7 @@ fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
                 table.def.key_list(""),
                 note::DELETE,
                 table.column_list(),
-                place_of(replica, table, key)?,
+                holding_table(replica, table, key)?,
                 table.key_match_from(0)
             ),
             params_from_iter(values.iter().map(|v| Bind(v.borrow()))),
@@ -248,8 +252,8 @@ fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     record_resolved(replica, table, key)
 }
 
-/// Changes columns of the row where it is; one that is not in its table goes there changed,
-/// since unchanged it may not.
+/// Changes columns of the row where it is. A quarantined row moves into its table with the changes, since a
+/// constraint refuses it without them.
 fn write_columns(
     replica: &Replica,
     table: &Table,
@@ -294,7 +298,8 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
     record_resolved(replica, table, &open.key)
 }
 
-/// What a version itself says of a row: not its key, nor counters, nor what later ones wrote over.
+/// Reads what a version itself says of a row: not its key, its counters and its disputed columns, and not what later
+/// versions wrote over.
 fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
     let live = head.live(table.def.columns.len());
     let mut values = versions::values(replica, table, head)?;
@@ -329,13 +334,13 @@ fn insert_version(
     Ok(())
 }
 
-/// The row stays as it is shown. Of each other version, the row as that one would have it
-/// becomes a row under a key of its own.
+/// Keeps the row as it is shown, and makes of each other version a row under a key of its own.
 fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
     if deferred::is_quarantined(replica, table.tid, &open.key)? {
         return Err(Error::CannotResolve {
-            reason: "the row is kept out by a constraint: resolve that conflict first, or --set COLUMN=VALUE"
-                .into(),
+            reason:
+                "the row is quarantined by a constraint: resolve that conflict first, or --set COLUMN=VALUE"
+                    .into(),
         });
     }
     let key = value::read_key(&open.key)?;
@@ -386,7 +391,7 @@ fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
     record_resolved(replica, table, &open.key)
 }
 
-/// A key that no row has: the next number, or the text with the author's name after it.
+/// Makes a key that no row has: the next number, or the text with the author's name after it.
 fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, OwnedValue)> {
     let last = table.def.keys().last().ok_or_else(|| Error::damaged("a table without a key"))?;
     let column = &table.def.columns[last];
@@ -442,10 +447,12 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
     Err(Error::CannotResolve { reason: "no free key was found; insert the row by hand".into() })
 }
 
+/// Records that a row was resolved, so that the seal makes an op of it whatever it is like.
 fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     record_key(replica, table, &value::read_key(key)?, note::RESOLVED)
 }
 
+/// Records in a table's list of changes what was done to a row.
 pub(crate) fn record_key(replica: &Replica, table: &Table, key: &[OwnedValue], what: i64) -> Result<()> {
     let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
     replica.db.execute(
@@ -460,6 +467,7 @@ pub(crate) fn record_key(replica: &Replica, table: &Table, key: &[OwnedValue], w
     Ok(())
 }
 
+/// Names the authors of a conflict's versions.
 fn authors(open: &Open) -> String {
     let known = open.conflict.versions.iter().filter(|v| v.device.is_some());
     known.map(|v| v.author()).collect::<Vec<_>>().join(", ")

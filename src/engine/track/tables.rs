@@ -65,8 +65,7 @@ fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Optio
             format!("other devices track it with another definition: {different}; make them the same first"),
         ));
     }
-    let keys =
-        |d: &TableDef| d.keys().map(|at| d.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
+    let keys = |d: &TableDef| d.keys().map(|at| d.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
     if keys(&known.def) != keys(def) {
         return Err(Error::cannot_track(
             &def.name,

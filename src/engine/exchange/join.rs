@@ -37,6 +37,7 @@ use crate::engine::fleet::open::{self, InitOptions};
 use crate::engine::fleet::{devices, membership, peers, positions, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::Seen;
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::{constraints, transaction, triggers, write};
@@ -257,22 +258,16 @@ fn keys_in_frame(
     seq: u64,
     keys: &mut Vec<Vec<u8>>,
 ) -> Result<()> {
-    use packmule_core::wire::{Block, Ops, Shape};
     let body = frames::frame_here(replica, dev, stream, seq)?;
     let frame = frames::parse(&body)?;
-    let mut blocks = frame.blocks();
-    while let Some(block) = blocks.next_block().map_err(error::bad)? {
-        let Block::Rows { def, body, offset } = block else { continue };
-        let def = catalog::op_def(replica, def)?;
-        let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
-        while let Some(op) = ops.next_op().map_err(error::bad)? {
-            if def.tid == tid {
-                keys.push(def.key_of(op.values(Shape { keys: &def.key_flags }))?);
-            }
+    visit::visit(replica, &frame, |part| {
+        if let Part::Op(def, op) = part
+            && def.tid == tid
+        {
+            keys.push(def.key_of(op.values(def.shape()))?);
         }
-        blocks.resume(ops.rest());
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Forgets the log and all that was known by it.

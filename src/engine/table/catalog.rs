@@ -125,6 +125,7 @@ pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
     };
     let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
     let op_def = Arc::new(OpDef {
+        id,
         tid,
         key_flags: def.key_flags(),
         keys: def.keys().map(|at| (at, def.columns[at].collation)).collect(),

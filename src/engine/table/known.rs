@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use packmule_core::model::Value;
-use packmule_core::wire::{Collation, DefId, Mode};
+use packmule_core::wire::{Collation, DefId, Mode, Shape};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value;
@@ -187,6 +187,7 @@ impl Table {
 /// A definition that some author's ops are written in.
 #[derive(Debug)]
 pub(crate) struct OpDef {
+    pub id: DefId,
     pub tid: i64,
     pub def: TableDef,
     /// One flag a column: whether it is in the key.
@@ -212,6 +213,11 @@ impl Catalog {
 }
 
 impl OpDef {
+    /// Returns the shape that ops in this definition are decoded with.
+    pub(crate) fn shape(&self) -> Shape<'_> {
+        Shape { keys: &self.key_flags }
+    }
+
     /// The canonical key of an op's values, which come in the order of the columns.
     pub(crate) fn key_of<'v>(
         &self,

@@ -1,8 +1,9 @@
 //! The history in the log: of everything, of a table, of one row.
 
 use packmule_core::model::{DeviceId, Stream, WallMs};
-use packmule_core::wire::{FrameFlags, OpKind};
+use packmule_core::wire::FrameFlags;
 
+use crate::engine::conflicts::list;
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
@@ -128,12 +129,8 @@ fn walk_log(
                 entry.ops += 1;
                 let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
                 let key = names.zip(value::read_key(&op_key)?).collect();
-                let word = match op.head.kind {
-                    OpKind::Insert => "insert",
-                    OpKind::Update => "update",
-                    OpKind::Delete => "delete",
-                };
-                each(Ok(&HistoryOp { table: def.def.name.clone(), op: word, key }))
+                let op = list::word(op.head.kind);
+                each(Ok(&HistoryOp { table: def.def.name.clone(), op, key }))
             })?;
         }
         if entry.ops > 0 || wanted.is_none() {

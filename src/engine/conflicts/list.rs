@@ -430,7 +430,7 @@ impl ConflictVersion {
 }
 
 /// Names what an op did.
-fn word(kind: OpKind) -> &'static str {
+pub(super) fn word(kind: OpKind) -> &'static str {
     match kind {
         OpKind::Insert => "insert",
         OpKind::Update => "update",

@@ -70,7 +70,7 @@ fn close(
         )),
         (ConflictKind::Unique(_), Resolution::Take(device)) => take_claim(replica, table, open, *device),
         (ConflictKind::Unique(_) | ConflictKind::Check(_), Resolution::KeepBoth) => cannot(
-            "both rows can be kept only with different values: use --set COLUMN=VALUE for the quarantined row",
+            "both rows can be kept only with different values: use --set COLUMN=VALUE for the row that is kept out",
         ),
         (ConflictKind::Check(_), Resolution::Take(_)) => {
             cannot("the row breaks a constraint of the table here: use --set COLUMN=VALUE, or --delete")
@@ -123,9 +123,7 @@ fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, dev
     };
     if [quarantined.device, blocking.device] == [Some(device); 2] {
         return Err(Error::CannotResolve {
-            reason:
-                "both rows are of that device: use --set COLUMN=VALUE for the quarantined row, or --delete it"
-                    .into(),
+            reason: "both rows are of that device: use --set COLUMN=VALUE for the row that is kept out, or --delete it".into(),
         });
     }
     if quarantined.device == Some(device) {
@@ -169,7 +167,7 @@ pub(crate) fn set(
         if table.waiting.contains(at) {
             return Err(Error::CannotResolve {
                 reason: format!(
-                    "`{name}` is disputed, since devices declared it differently: resolve that conflict first"
+                    "`{name}` waits, since devices declared it differently: close that conflict first"
                 ),
             });
         }
@@ -338,9 +336,8 @@ fn insert_version(
 fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
     if deferred::is_quarantined(replica, table.tid, &open.key)? {
         return Err(Error::CannotResolve {
-            reason:
-                "the row is quarantined by a constraint: resolve that conflict first, or --set COLUMN=VALUE"
-                    .into(),
+            reason: "the row is kept out by a constraint: resolve that conflict first, or --set COLUMN=VALUE"
+                .into(),
         });
     }
     let key = value::read_key(&open.key)?;

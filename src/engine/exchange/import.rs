@@ -122,7 +122,7 @@ pub(crate) fn import_database(
         .collect();
     let have = |id, stream| Ok(here.get(&(id, stream)).copied().unwrap_or(0));
     let exported =
-        export::export_relay(&mut source, &mut BufWriter::new(&mut spool), (key, replica.identity.id), &have)
+        export::export_relay(&source, &mut BufWriter::new(&mut spool), (key, replica.identity.id), &have)
             .map_err(of_source)?;
     let new_identity = twin::new_identity_label(&source, was);
     drop(source);

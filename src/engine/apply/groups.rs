@@ -34,7 +34,7 @@ use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
 use crate::engine::merge::{context_free, deferred, register};
-use crate::engine::show::write::{self, Counts, Place, Writer};
+use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
@@ -67,7 +67,7 @@ pub(crate) fn apply_group(
             }
         }
         let seen =
-            if frame.head.flags.has(FrameFlags::BLIND) { Seen::Blind } else { Seen::Context(&context) };
+            if frame.head.flags.has(FrameFlags::BLIND) { Seen::ContextFree } else { Seen::Context(&context) };
         visit::visit(replica, &frame, |part| {
             match part {
                 Part::Definition(body) => {
@@ -87,8 +87,8 @@ pub(crate) fn apply_group(
                         Entry::Occupied(known) => known.into_mut(),
                         Entry::Vacant(new) => new.insert(writer(replica, def.tid, def, dev)?),
                     };
-                    let place = Place { dev, author, stream, seq, lamport, wall };
-                    apply_op(replica, writer, def, &op, &place, (&seen, &context), &mut counts)?;
+                    let origin = Origin { dev, author, stream, seq, lamport, wall };
+                    apply_op(replica, writer, def, &op, &origin, (&seen, &context), &mut counts)?;
                 }
             }
             Ok(())
@@ -117,7 +117,7 @@ struct Incoming<'a> {
     writer: &'a Writer,
     def: &'a OpDef,
     op: &'a Op<'a>,
-    place: &'a Place,
+    origin: &'a Origin,
     seen: &'a Seen<'a>,
     /// What the author of a context-free op had heard.
     context: &'a HashMap<i64, u64>,
@@ -129,13 +129,13 @@ fn apply_op(
     writer: &Writer,
     def: &OpDef,
     op: &Op<'_>,
-    place: &Place,
+    origin: &Origin,
     (seen, context): (&Seen<'_>, &HashMap<i64, u64>),
     counts: &mut Counts,
 ) -> Result<()> {
     counts.ops += 1;
-    let incoming = Incoming { writer, def, op, place, seen, context };
-    let applied = match place.stream {
+    let incoming = Incoming { writer, def, op, origin, seen, context };
+    let applied = match origin.stream {
         Stream::Own => apply_per_device_op(replica, &incoming)?,
         Stream::Shared => apply_shared_op(replica, &incoming)?,
     };
@@ -145,11 +145,11 @@ fn apply_op(
 
 /// Applies an op of a per-device stream. Returns whether it was applied; otherwise it is pending in the log.
 fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
-    let Incoming { writer, def, op, place, .. } = *incoming;
+    let Incoming { writer, def, op, origin, .. } = *incoming;
     if writer.table.state == State::Gathered {
-        write::write_row(replica, writer, def, op, place)?;
-    } else if place.dev == replica.me && writer.table.state == State::Tracked {
-        recover_row(replica, writer, def, op, place)?;
+        write::write_row(replica, writer, def, op, origin)?;
+    } else if origin.dev == replica.me && writer.table.state == State::Tracked {
+        recover_row(replica, writer, def, op, origin)?;
     } else {
         return Ok(false);
     }
@@ -159,15 +159,15 @@ fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<boo
 /// Applies an op of a shared stream. Returns whether it was applied; otherwise it is pending in the log, for a
 /// table that does not show it.
 fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
-    let Incoming { writer, def, op, place, seen, context } = *incoming;
+    let Incoming { writer, def, op, origin, seen, context } = *incoming;
     let table = &writer.table;
     if !writer.same_key {
         return Ok(false); // Nobody can say which row here it would be.
     }
     let key = def.key_of(op.values(Shape { keys: &def.key_flags }))?;
     let new = head_of(incoming);
-    if matches!(seen, Seen::Blind) && table.shows_shared() {
-        context_free::prepare_context_free(replica, table, &key, &Seen::Heard(place.dev, context), def, op)?;
+    if matches!(seen, Seen::ContextFree) && table.shows_shared() {
+        context_free::prepare_context_free(replica, table, &key, &Seen::Heard(origin.dev, context), def, op)?;
     }
     let writable =
         register::register(replica, table, &key, &new, &heads::heads(replica, table.tid, &key)?, seen)?;
@@ -185,16 +185,16 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
     Ok(false)
 }
 
-/// The version that an op makes of its row.
+/// Makes the head that an op is of its row.
 fn head_of(incoming: &Incoming<'_>) -> Head {
-    let Incoming { writer, def, op, place, .. } = *incoming;
+    let Incoming { writer, def, op, origin, .. } = *incoming;
     Head {
-        dev: place.dev,
-        author: place.author,
-        seq: place.seq,
-        place: op.offset,
-        claim: op.head.claim.unwrap_or(place.lamport),
-        wall: op.head.wall.unwrap_or(place.wall),
+        dev: origin.dev,
+        author: origin.author,
+        seq: origin.seq,
+        offset: op.offset,
+        claim: op.head.claim.unwrap_or(origin.lamport),
+        wall: op.head.wall.unwrap_or(origin.wall),
         kind: op.head.kind,
         columns: writer.carried(def, op),
         image: None,
@@ -203,7 +203,7 @@ fn head_of(incoming: &Incoming<'_>) -> Head {
 
 /// Writes an op into its table if it is `writable`, and defers its row if a constraint is in its way.
 fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, writable: bool) -> Result<()> {
-    let Incoming { writer, def, op, place, seen, .. } = *incoming;
+    let Incoming { writer, def, op, origin, seen, .. } = *incoming;
     let table = &writer.table;
     let there = constraints::before_change(replica, table, key)?;
     if new.kind == OpKind::Delete && table.is_parent {
@@ -216,7 +216,7 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
     if !writable {
         return Ok(());
     }
-    match write::write_row(replica, writer, def, op, place) {
+    match write::write_row(replica, writer, def, op, origin) {
         Ok(true) => constraints::after_shown(replica, table, key),
         // The row to be changed is not in its table.
         Ok(false) => deferred::defer(replica, table.tid, key),
@@ -228,8 +228,8 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
 }
 
 /// Writes a row of a per-device table of ours, which was rolled back.
-fn recover_row(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Place) -> Result<()> {
-    write::write_row(replica, writer, def, op, place)?;
+fn recover_row(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, origin: &Origin) -> Result<()> {
+    write::write_row(replica, writer, def, op, origin)?;
     if !writer.table.def.append {
         return Ok(());
     }

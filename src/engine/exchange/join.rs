@@ -25,8 +25,9 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Certificate, FrameFlags, Mode, VectorEntry};
 use rusqlite::{ErrorCode, OpenFlags, params_from_iter};
 
+use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::watch::{self, note};
+use crate::engine::capture::watch;
 use crate::engine::capture::{adopt, evolve, seal};
 use crate::engine::conflicts::resolve;
 use crate::engine::error::{self, BundleProblem, Error, Result, Stranger};
@@ -81,7 +82,7 @@ struct Known {
 struct OwnTable {
     def: TableDef,
     high_water: i64,
-    dirty: Vec<(Vec<u8>, i64)>,
+    dirty: Vec<(Vec<u8>, ChangeFlags)>,
 }
 
 /// Makes a database a device that starts from a snapshot; creates the file if need be.
@@ -244,7 +245,7 @@ fn own_table(table: &Table, unheard: Vec<Vec<u8>>) -> Result<OwnTable> {
                 high_water = high_water.min(id - 1);
             }
         } else {
-            dirty.push((key, note::INSERT | note::DELETE));
+            dirty.push((key, ChangeFlags::INSERT | ChangeFlags::DELETE));
         }
     }
     Ok(OwnTable { def: table.def.clone(), high_water, dirty })
@@ -365,7 +366,12 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
                 written => written?,
             };
         }
-        resolve::record_key(replica, &table, &keys, if row.is_some() { note::INSERT } else { note::DELETE })?;
+        resolve::record_key(
+            replica,
+            &table,
+            &keys,
+            if row.is_some() { ChangeFlags::INSERT } else { ChangeFlags::DELETE },
+        )?;
     }
     let context_free = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
     seal::seal_here(replica, SealOptions { retire: old, ..context_free })?;
@@ -381,7 +387,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
                 Ok(())
             })
         })?;
-        resolve::record_key(replica, &table, &value::read_key(&key)?, note::INSERT)?;
+        resolve::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
         seal::seal_here(replica, context_free)?;
     }
     Ok(kept)

@@ -24,6 +24,7 @@
 //! stream waits for bases alone.
 
 use packmule_core::model::{DeviceId, Stream};
+use rusqlite::named_params;
 
 use crate::engine::apply::pending;
 use crate::engine::capture::groups::SealOptions;
@@ -37,7 +38,8 @@ use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
-use crate::engine::table::declared::DISPUTED_TABLES;
+use crate::engine::table::declared::{DISPUTED_TABLES, Subject};
+use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 
 /// What a compaction did.
@@ -135,15 +137,21 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
 /// Forgets the versions of the rows whose versions are all stable and of which nothing is open, with what was
 /// counted and the baseline versions of such rows. Returns how many versions.
 fn forget_versions(replica: &Replica) -> Result<u64> {
-    let versions =
-        replica.db.execute(&format!("DELETE {FORGET} AND h.tid NOT IN ({DISPUTED_TABLES})"), [])? as u64;
+    let versions = replica.db.execute(
+        &format!("DELETE {FORGET} AND h.tid NOT IN ({DISPUTED_TABLES})"),
+        named_params! {
+            ":tracked": State::Tracked,
+            ":shared": Stream::Shared.number(),
+            ":column": Subject::Column,
+        },
+    )? as u64;
     replica.db.execute(
         &format!(
             "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({DISPUTED_TABLES}) AND NOT EXISTS (
-            SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = 0
+            SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
             WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))"
         ),
-        [],
+        named_params! { ":shared": Stream::Shared.number(), ":column": Subject::Column },
     )?;
     replica.db.execute(
         "DELETE FROM _pm_image AS i WHERE NOT EXISTS (

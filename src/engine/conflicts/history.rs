@@ -79,6 +79,7 @@ fn canonical_key(table: &Table, key: &[OwnedValue]) -> Result<Vec<u8>> {
     Ok(canonical)
 }
 
+/// Does the work of [`log`], on a catalog that is up to date.
 fn walk_log(
     replica: &Replica,
     table: Option<&str>,

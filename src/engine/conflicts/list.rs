@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 use crate::engine::capture::declare;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices;
-use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::heads::{self, BASELINE, Head};
 use crate::engine::merge::{deferred, versions};
 use crate::engine::show::references;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// Why a row is in conflict.
@@ -107,10 +107,10 @@ pub(crate) fn open_conflicts(replica: &Replica) -> Result<u64> {
     let mut n: u64 = replica
         .db
         .prepare_cached(
-            "SELECT (SELECT count(*) FROM _pm_conflict c JOIN _pm_table t USING (tid) WHERE t.state = 1)
-                  + (SELECT count(*) FROM _pm_parked p JOIN _pm_table t USING (tid) WHERE t.state = 1)",
+            "SELECT (SELECT count(*) FROM _pm_conflict c JOIN _pm_table t USING (tid) WHERE t.state = ?1)
+                  + (SELECT count(*) FROM _pm_parked p JOIN _pm_table t USING (tid) WHERE t.state = ?1)",
         )?
-        .query_row([], |row| row.get(0))?;
+        .query_row([State::Tracked], |row| row.get(0))?;
     for (tid, key) in references::pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
         n += u64::from(!references::orphaned_by(replica, &*catalog::table(replica, tid)?, &key)?.is_empty());
     }
@@ -125,16 +125,10 @@ pub(crate) fn open_conflicts(replica: &Replica) -> Result<u64> {
 pub(crate) fn open_list(replica: &Replica) -> Result<Vec<Open>> {
     let mut all = Vec::new();
     // A suspended table shows nothing, so that nothing can be decided about its rows.
-    for (tid, key) in references::pairs(
-        replica,
-        "SELECT tid, key FROM _pm_conflict JOIN _pm_table USING (tid) WHERE state = 1",
-    )? {
+    for (tid, key) in rows_of_tracked(replica, "_pm_conflict")? {
         all.push(contested(replica, tid, key)?);
     }
-    for (tid, key) in references::pairs(
-        replica,
-        "SELECT tid, key FROM _pm_parked JOIN _pm_table USING (tid) WHERE state = 1",
-    )? {
+    for (tid, key) in rows_of_tracked(replica, "_pm_parked")? {
         all.push(quarantined(replica, tid, key)?);
     }
     for (tid, key) in references::pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
@@ -154,6 +148,14 @@ pub(crate) fn open_list(replica: &Replica) -> Result<Vec<Open>> {
         order(a).cmp(&order(b))
     });
     Ok(all)
+}
+
+/// Reads the rows of tracked tables that one of our lists has.
+fn rows_of_tracked(replica: &Replica, list: &str) -> Result<Vec<(i64, Vec<u8>)>> {
+    let sql = format!("SELECT tid, key FROM {list} JOIN _pm_table USING (tid) WHERE state = ?1");
+    let mut statement = replica.db.prepare_cached(&sql)?;
+    let rows = statement.query_map([State::Tracked], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Describes a row that has concurrent versions of different content.
@@ -358,10 +360,10 @@ pub(crate) fn version(replica: &Replica, table: &Table, head: &Head, shown: bool
         }
     }
     Ok(ConflictVersion {
-        device: Some(head.author).filter(|_| head.dev != 0),
+        device: Some(head.author).filter(|_| head.dev != BASELINE),
         name: name_of_number(replica, head.dev)?,
-        at: Some(head.wall).filter(|_| head.dev != 0),
-        op: if head.dev == 0 { "row" } else { word(head.kind) },
+        at: Some(head.wall).filter(|_| head.dev != BASELINE),
+        op: if head.dev == BASELINE { "row" } else { word(head.kind) },
         shown,
         values,
     })

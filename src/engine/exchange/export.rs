@@ -99,12 +99,14 @@ impl<'w> RecordWriter<'w> {
         self.to.flush().map_err(Error::Stream)
     }
 
+    /// Writes bytes, and hashes and counts them.
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         self.to.write_all(bytes).map_err(Error::Stream)
     }
 
+    /// Writes a record.
     pub(crate) fn record(&mut self, kind: RecordKind, body: &[u8]) -> Result<()> {
         self.buf.resize(body.len() + 16, 0);
         let len = write_record(&mut self.buf, kind, body)
@@ -146,6 +148,7 @@ pub(crate) fn export_relay(
     })
 }
 
+/// Writes a bundle of what is sealed here and a recipient lacks.
 fn write_bundle(
     replica: &Replica,
     to: &mut dyn Write,
@@ -191,6 +194,7 @@ pub(crate) fn export_part(replica: &Replica, to: &mut dyn Write, part: &Part<'_>
     })
 }
 
+/// Writes a whole bundle: the groups that are not in `have`.
 fn write_groups(
     replica: &Replica,
     to: &mut dyn Write,
@@ -212,6 +216,7 @@ fn write_groups(
     })
 }
 
+/// Writes the header, the certificates and as many groups as the limits allow; makes the footer.
 fn write_part(
     replica: &Replica,
     to: &mut dyn Write,

@@ -98,6 +98,7 @@ struct Inspection {
 }
 
 impl Inspection {
+    /// Shows the header.
     fn header(&mut self, header: &HeaderReader<'_>) {
         let Header { sender, receiver, wall, .. } = header.header;
         let info = &mut self.info;
@@ -110,6 +111,7 @@ impl Inspection {
         self.header = Some(HeaderCheck::of(header));
     }
 
+    /// Shows a certificate, and keeps its key.
     fn certificate(&mut self, certificate: &Certificate<'_>) {
         let id = certificate.device();
         self.keys.insert(id, certificate.public_key);
@@ -117,6 +119,7 @@ impl Inspection {
         self.info.devices.push(device);
     }
 
+    /// Shows a frame as a part of its group.
     fn frame(&mut self, at: u64, section: Section, frame: &Frame<'_>, bytes: &[u8]) -> Result<()> {
         let group = self.group.get_or_insert_with(|| GroupInfo {
             author: section.author,
@@ -139,6 +142,7 @@ impl Inspection {
         Ok(())
     }
 
+    /// Closes a group, and verifies its signature if the author's certificate is there.
     fn checkpoint(&mut self, checkpoint: &Checkpoint, end: &Chain) {
         if let Some(mut group) = self.group.take() {
             group.last = checkpoint.last;

@@ -114,8 +114,8 @@ pub(crate) fn join<R: Read + Seek>(
         let outcome = catalog::reading(&engine, |e| {
             trust::verify_certificate(e, &Certificate::decode(&verified.certificate).map_err(error::bad)?)
         })?;
-        if let Err(stranger) = outcome {
-            return Err(Error::Strangers(vec![stranger]));
+        if let Err(untrusted) = outcome {
+            return Err(Error::Strangers(vec![untrusted]));
         }
     }
     let report = rebase(&mut engine, snapshot, &verified, join)?;
@@ -145,6 +145,7 @@ fn rebase<R: Read + Seek>(
     Ok(report)
 }
 
+/// Does the work of [`rebase`], within its transaction.
 fn rebase_here<R: Read + Seek>(
     replica: &mut Replica,
     snapshot: &mut R,
@@ -304,8 +305,8 @@ fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
     let (id, body) = own.def.encode()?;
     let tid = catalog::keep_def(replica, &own.def, id, &body)?;
     replica.db.execute(
-        "UPDATE _pm_table SET def = ?2, state = 1, announced = 0, appended = ?3, note = NULL WHERE tid = ?1",
-        (tid, id.0, own.high_water),
+        "UPDATE _pm_table SET def = ?2, state = ?4, announced = 0, appended = ?3, note = NULL WHERE tid = ?1",
+        (tid, id.0, own.high_water, State::Tracked),
     )?;
     catalog::reload_catalog(replica)?;
     let table = catalog::table(replica, tid)?;
@@ -375,8 +376,8 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
     }
     let context_free = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
     seal::seal_here(replica, SealOptions { retire: old, ..context_free })?;
-    // A row of the snapshot has a value that one of ours claims: ours is told, and then it is
-    // settled which of them is kept out.
+    // A row of the snapshot has a unique value that one of ours claims. Ours is re-authored, and the constraint
+    // resolution pass finds which of them is quarantined.
     for (table, key, row) in clashing {
         let columns: Vec<usize> = (0..table.def.columns.len()).collect();
         let sql = table.insert_sql(&columns).replacen("INSERT", "INSERT OR REPLACE", 1);

@@ -20,7 +20,7 @@ use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// Puts a snapshot's records into the database.
@@ -87,9 +87,9 @@ impl Loader<'_, '_> {
         }
         let row = StateRow { replica: self.engine, values: &values };
         match kind {
-            "table" => self.table(row.tid(0)?, row.blob(1)?, row.int(2)? == 1),
+            "table" => self.table(row.tid_at(0)?, row.blob_at(1)?, row.int_at(2)? == 1),
             "row" | "limbo" => {
-                let table = catalog::table(self.engine, row.tid(0)?)?;
+                let table = catalog::table(self.engine, row.tid_at(0)?)?;
                 self.row(&table, kind == "limbo", &values[1..])
             }
             "head" => self.head(&row),
@@ -108,7 +108,7 @@ impl Loader<'_, '_> {
     /// Loads a version of a row that no other dominates.
     fn head(&self, row: &StateRow<'_>) -> Result<()> {
         let columns = match row.values.get(8) {
-            Some(Value::Blob(mask)) => Some(self.columns_here(row.tid(0)?, &Columns::of_bytes(mask))?),
+            Some(Value::Blob(mask)) => Some(self.columns_here(row.tid_at(0)?, &Columns::of_bytes(mask))?),
             _ => None,
         };
         row.replica
@@ -118,14 +118,14 @@ impl Loader<'_, '_> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?
             .execute((
-                row.tid(0)?,
-                row.blob(1)?,
-                row.device(2)?,
-                row.int(3)?,
-                row.int(4)?,
-                row.int(5)?,
-                row.int(6)?,
-                row.int(7)?,
+                row.tid_at(0)?,
+                row.blob_at(1)?,
+                row.device_at(2)?,
+                row.int_at(3)?,
+                row.int_at(4)?,
+                row.int_at(5)?,
+                row.int_at(6)?,
+                row.int_at(7)?,
                 columns.as_ref().map(Columns::as_bytes),
             ))?;
         Ok(())
@@ -134,9 +134,9 @@ impl Loader<'_, '_> {
     /// Loads a recent write to a counter.
     fn counter(&self, row: &StateRow<'_>) -> Result<()> {
         let mut one = Columns::default();
-        one.insert(usize::try_from(row.int(2)?).ok().filter(|c| *c < COLUMNS_MAX).ok_or_else(wrong)?);
-        let here = self.columns_here(row.tid(0)?, &one)?;
-        let table = catalog::table(row.replica, row.tid(0)?)?;
+        one.insert(usize::try_from(row.int_at(2)?).ok().filter(|c| *c < COLUMNS_MAX).ok_or_else(wrong)?);
+        let here = self.columns_here(row.tid_at(0)?, &one)?;
+        let table = catalog::table(row.replica, row.tid_at(0)?)?;
         let column = (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)?;
         row.replica
             .db
@@ -144,13 +144,13 @@ impl Loader<'_, '_> {
                 "INSERT INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute((
-                row.tid(0)?,
-                row.blob(1)?,
+                row.tid_at(0)?,
+                row.blob_at(1)?,
                 column as i64,
-                row.device(3)?,
-                row.int(4)?,
-                row.int(5)?,
-                row.int(6)?,
+                row.device_at(3)?,
+                row.int_at(4)?,
+                row.int_at(5)?,
+                row.int_at(6)?,
             ))?;
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Loader<'_, '_> {
         } else {
             self.take_over(tid, &theirs.def)?;
         }
-        e.db.execute("UPDATE _pm_table SET state = 1 WHERE tid = ?1", [tid])?;
+        e.db.execute("UPDATE _pm_table SET state = ?2 WHERE tid = ?1", (tid, State::Tracked))?;
         catalog::reload_catalog(e)?;
         let table = catalog::table(e, tid)?;
         if there.is_some() {

@@ -288,7 +288,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
                 let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                 match trust::verify_certificate(replica, &certificate)? {
                     Ok(trust) => trust::store_certificate(replica, &certificate, bytes, trust)?,
-                    Err(stranger) => return Err(Error::Strangers(vec![stranger])),
+                    Err(untrusted) => return Err(Error::Strangers(vec![untrusted])),
                 };
             }
             Staged::Frame(section, seq, body) => stage_frame(replica, *section, *seq, body, report)?,
@@ -312,8 +312,8 @@ fn stage_frame(
     report: &mut ImportReport,
 ) -> Result<()> {
     if trust::trusted_key(replica, section.author)?.is_none() {
-        let stranger = Stranger { id: section.author, name: None, revoked: false };
-        return Err(Error::Strangers(vec![stranger]));
+        let untrusted = Stranger { id: section.author, name: None, revoked: false };
+        return Err(Error::Strangers(vec![untrusted]));
     }
     let dev = devices::device_number_or_new(replica, section.author)?;
     if section.stream == Stream::Own && !replica.identity.base && dev != replica.me {
@@ -337,8 +337,8 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
         return Ok(());
     }
     let Some(key) = trust::trusted_key(replica, checkpoint.author)? else {
-        let stranger = Stranger { id: checkpoint.author, name: None, revoked: false };
-        return Err(Error::Strangers(vec![stranger]));
+        let untrusted = Stranger { id: checkpoint.author, name: None, revoked: false };
+        return Err(Error::Strangers(vec![untrusted]));
     };
     if checkpoint.last <= positions::position(replica, dev, stream)?.seq {
         return twin::refuse_twin(replica, &checkpoint, None, &key);

@@ -29,13 +29,13 @@ pub(super) const PART_BYTES: usize = 32_768;
 /// Selects the rows of `_pm_` tables that travel, with devices by their ids and tables by their names.
 const STATE: [(&str, &str); 12] = [
     ("lamport", "SELECT v FROM _pm_meta WHERE k = 'lamport'"),
-    ("stream", "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev WHERE s.stream = 0"),
+    ("stream", "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev WHERE s.stream = :shared"),
     (
         "context",
         "SELECT d.id, c.stream, o.id, c.seq FROM _pm_context c JOIN _pm_device d ON d.n = c.dev JOIN _pm_device o ON o.n = c.other
-         WHERE c.stream = 0",
+         WHERE c.stream = :shared",
     ),
-    ("floor", "SELECT d.id, f.stream, f.seq FROM _pm_floor f JOIN _pm_device d ON d.n = f.dev WHERE f.stream = 0"),
+    ("floor", "SELECT d.id, f.stream, f.seq FROM _pm_floor f JOIN _pm_device d ON d.n = f.dev WHERE f.stream = :shared"),
     (
         "retired",
         "SELECT d.id, b.id, d.retired_seq, d.retired FROM _pm_device d LEFT JOIN _pm_device b ON b.n = d.retired_by WHERE d.retired",
@@ -98,7 +98,10 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
     for (kind, sql) in STATE {
         let mut statement = replica.db.prepare(sql)?;
         let n = statement.column_count();
-        let mut rows = statement.query([])?;
+        if let Some(at) = statement.parameter_index(":shared")? {
+            statement.raw_bind_parameter(at, Stream::Shared.number())?;
+        }
+        let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
             let values = (0..n)
                 .map(|at| row.get_ref(at).map(value::from_sql))

@@ -5,7 +5,8 @@ use packmule_core::wire::{DecodeError, DefId};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::{BundleProblem, Error, Result};
-use crate::engine::fleet::{devices, membership};
+use crate::engine::fleet::devices;
+use crate::engine::fleet::membership::{self, Retirement};
 use crate::engine::store::meta;
 use crate::engine::store::value::Bind;
 use crate::engine::table::catalog;
@@ -32,44 +33,50 @@ pub(super) struct StateRow<'a> {
 }
 
 impl<'a> StateRow<'a> {
-    pub(super) fn int(&self, at: usize) -> Result<i64> {
+    /// Reads an integer.
+    pub(super) fn int_at(&self, at: usize) -> Result<i64> {
         match self.values.get(at) {
             Some(Value::Int(i)) => Ok(*i),
             _ => Err(wrong()),
         }
     }
 
-    pub(super) fn blob(&self, at: usize) -> Result<&'a [u8]> {
+    /// Reads a BLOB.
+    pub(super) fn blob_at(&self, at: usize) -> Result<&'a [u8]> {
         match self.values.get(at) {
             Some(Value::Blob(b)) => Ok(b),
             _ => Err(wrong()),
         }
     }
 
-    pub(super) fn text(&self, at: usize) -> Result<&'a str> {
+    /// Reads a text.
+    pub(super) fn text_at(&self, at: usize) -> Result<&'a str> {
         match self.values.get(at) {
             Some(Value::Text(t)) => std::str::from_utf8(t).map_err(|_| wrong()),
             _ => Err(wrong()),
         }
     }
 
-    pub(super) fn device_id(&self, at: usize) -> Result<DeviceId> {
-        Ok(DeviceId(self.blob(at)?.try_into().map_err(|_| wrong())?))
+    /// Reads a device's id.
+    pub(super) fn device_id_at(&self, at: usize) -> Result<DeviceId> {
+        Ok(DeviceId(self.blob_at(at)?.try_into().map_err(|_| wrong())?))
     }
 
-    pub(super) fn device(&self, at: usize) -> Result<i64> {
-        devices::device_number_or_new(self.replica, self.device_id(at)?)
+    /// Reads a device's id as its number here.
+    pub(super) fn device_at(&self, at: usize) -> Result<i64> {
+        devices::device_number_or_new(self.replica, self.device_id_at(at)?)
     }
 
-    pub(super) fn tid(&self, at: usize) -> Result<i64> {
-        catalog::table_named(self.replica, self.text(at)?).map(|t| t.tid).ok_or_else(wrong)
+    /// Reads a table's name as its number here.
+    pub(super) fn tid_at(&self, at: usize) -> Result<i64> {
+        catalog::table_named(self.replica, self.text_at(at)?).map(|t| t.tid).ok_or_else(wrong)
     }
 }
 
 /// Raises the stamp to the maker's.
 pub(super) fn load_lamport(row: &StateRow<'_>) -> Result<()> {
     let ours = meta::get::<i64>(&row.replica.db, "lamport")?.unwrap_or(0);
-    meta::set(&row.replica.db, "lamport", ours.max(row.int(0)?))
+    meta::set(&row.replica.db, "lamport", ours.max(row.int_at(0)?))
 }
 
 /// Loads what the maker knew of a stream: its position, its context, or its floor.
@@ -78,14 +85,14 @@ pub(super) fn load_position(row: &StateRow<'_>, kind: &str) -> Result<()> {
     match kind {
         "stream" => db
             .prepare_cached("INSERT INTO _pm_stream (dev, stream, seq, chain) VALUES (?1, ?2, ?3, ?4)")?
-            .execute((row.device(0)?, row.int(1)?, row.int(2)?, row.blob(3)?))?,
+            .execute((row.device_at(0)?, row.int_at(1)?, row.int_at(2)?, row.blob_at(3)?))?,
         "context" => db
             .prepare_cached("INSERT INTO _pm_context (dev, stream, other, seq) VALUES (?1, ?2, ?3, ?4)")?
-            .execute((row.device(0)?, row.int(1)?, row.device(2)?, row.int(3)?))?,
+            .execute((row.device_at(0)?, row.int_at(1)?, row.device_at(2)?, row.int_at(3)?))?,
         _ => db.prepare_cached("INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)")?.execute((
-            row.device(0)?,
-            row.int(1)?,
-            row.int(2)?,
+            row.device_at(0)?,
+            row.int_at(1)?,
+            row.int_at(2)?,
         ))?,
     };
     Ok(())
@@ -94,16 +101,19 @@ pub(super) fn load_position(row: &StateRow<'_>, kind: &str) -> Result<()> {
 /// Loads that a device was retired, and which frame says so.
 pub(super) fn load_retired(row: &StateRow<'_>) -> Result<()> {
     let said = match row.values.get(1) {
-        Some(Value::Blob(_)) => Some((row.device(1)?, u64::try_from(row.int(2)?).map_err(|_| wrong())?)),
+        Some(Value::Blob(_)) => {
+            Some((row.device_at(1)?, u64::try_from(row.int_at(2)?).map_err(|_| wrong())?))
+        }
         _ => None,
     };
-    membership::record_retired(row.replica, row.device_id(0)?, said, row.int(3)? == 2)
+    let goes_on = row.int_at(3)? == Retirement::GoesOn as i64;
+    membership::record_retired(row.replica, row.device_id_at(0)?, said, goes_on)
 }
 
 /// Loads a definition that ops are written in.
 pub(super) fn load_def(row: &StateRow<'_>) -> Result<()> {
-    let def = TableDef::decode(row.blob(0)?).map_err(bad)?;
-    catalog::keep_def(row.replica, &def, DefId::of(row.blob(0)?), row.blob(0)?)?;
+    let def = TableDef::decode(row.blob_at(0)?).map_err(bad)?;
+    catalog::keep_def(row.replica, &def, DefId::of(row.blob_at(0)?), row.blob_at(0)?)?;
     Ok(())
 }
 
@@ -116,15 +126,15 @@ pub(super) fn load_declared(row: &StateRow<'_>) -> Result<()> {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute((
-            row.tid(0)?,
-            row.int(1)?,
-            row.text(2)?,
-            row.device(3)?,
-            row.int(4)?,
-            row.int(5)?,
-            row.blob(6)?,
-            row.int(7)?,
-            row.blob(8)?,
+            row.tid_at(0)?,
+            row.int_at(1)?,
+            row.text_at(2)?,
+            row.device_at(3)?,
+            row.int_at(4)?,
+            row.int_at(5)?,
+            row.blob_at(6)?,
+            row.int_at(7)?,
+            row.blob_at(8)?,
         ))?;
     Ok(())
 }
@@ -134,7 +144,7 @@ pub(super) fn load_orphan(row: &StateRow<'_>) -> Result<()> {
     row.replica
         .db
         .prepare_cached("INSERT INTO _pm_dangling (tid, key, told) VALUES (?1, ?2, ?3)")?
-        .execute((row.tid(0)?, row.blob(1)?, if row.values.len() > 2 { row.int(2)? } else { 0 }))?;
+        .execute((row.tid_at(0)?, row.blob_at(1)?, if row.values.len() > 2 { row.int_at(2)? } else { 0 }))?;
     Ok(())
 }
 
@@ -142,7 +152,7 @@ pub(super) fn load_orphan(row: &StateRow<'_>) -> Result<()> {
 pub(super) fn load_by_key(row: &StateRow<'_>, kind: &str) -> Result<()> {
     let marks: Vec<String> = (2..=row.values.len()).map(|n| format!("?{n}")).collect();
     let sql = format!("INSERT INTO _pm_{kind} VALUES (?1, {})", marks.join(", "));
-    let tid = row.tid(0)?;
+    let tid = row.tid_at(0)?;
     let rest = row.values.get(1..).unwrap_or_default().iter().map(|v| Bind(*v));
     let params = std::iter::once(Bind(Value::Int(tid))).chain(rest);
     row.replica.db.prepare_cached(&sql)?.execute(params_from_iter(params))?;

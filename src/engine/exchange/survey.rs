@@ -123,7 +123,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
                 }
                 Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
                     let trust = trust::verify_certificate(e, &certificate)?
-                        .map_err(|stranger| Error::Strangers(vec![stranger]))?;
+                        .map_err(|untrusted| Error::Strangers(vec![untrusted]))?;
                     trust::store_certificate(e, &certificate, bytes, trust)?;
                 }
                 Item::Certificate(..) => {}

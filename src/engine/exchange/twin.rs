@@ -245,11 +245,13 @@ pub(crate) fn common_prefix(
     acknowledged: bool,
 ) -> Result<[u64; 2]> {
     let mut common_prefix = [0; 2];
+    // SQLite's integers are signed.
+    let limit = |seq: u64| seq.min(i64::MAX as u64);
     // What was sealed after the divergence point is not common, in whichever stream.
     let parted: Option<u64> = replica.db.query_row(
         "SELECT min(lamport) FROM _pm_group WHERE dev = ?1 AND applied
-           AND ((stream = 0 AND last > ?2) OR (stream = 1 AND last > ?3))",
-        (replica.me, bound[0].min(i64::MAX as u64), bound[1].min(i64::MAX as u64)),
+           AND ((stream = ?4 AND last > ?2) OR (stream = ?5 AND last > ?3))",
+        (replica.me, limit(bound[0]), limit(bound[1]), Stream::Shared.number(), Stream::Own.number()),
         |row| row.get(0),
     )?;
     let mut bound = bound;
@@ -270,8 +272,14 @@ pub(crate) fn common_prefix(
     }
     let sealed: Option<u64> = replica.db.query_row(
         "SELECT max(lamport) FROM _pm_group WHERE dev = ?1 AND applied
-           AND ((stream = 0 AND last <= ?2) OR (stream = 1 AND last <= ?3))",
-        (replica.me, common_prefix[0].min(i64::MAX as u64), common_prefix[1].min(i64::MAX as u64)),
+           AND ((stream = ?4 AND last <= ?2) OR (stream = ?5 AND last <= ?3))",
+        (
+            replica.me,
+            limit(common_prefix[0]),
+            limit(common_prefix[1]),
+            Stream::Shared.number(),
+            Stream::Own.number(),
+        ),
         |row| row.get(0),
     )?;
     for stream in Stream::ALL {

@@ -25,11 +25,11 @@ use crate::engine::track::options::{TrackOptions, TrackReport};
 pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
     let name = catalog::table(replica, tid)?.def.name.clone();
     let mut groups = replica.db.prepare(
-        "SELECT dev, first, last FROM _pm_group WHERE stream = 1 AND applied AND dev <> ?1 ORDER BY dev, last",
+        "SELECT dev, first, last FROM _pm_group WHERE stream = ?2 AND applied AND dev <> ?1 ORDER BY dev, last",
     )?;
     // A trigger that fails is undone with a rollback, which no open statement survives.
     let groups = groups
-        .query_map([replica.me], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map((replica.me, Stream::Own.number()), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<Vec<(i64, u64, u64)>>>()?;
     for (dev, first, last) in groups {
         let (author, stream) = (devices::device_id(replica, dev)?, Stream::Own);

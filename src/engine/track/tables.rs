@@ -22,6 +22,7 @@ pub(crate) fn track_all(
     tables.iter().map(|table| track_here(replica, table, options)).collect()
 }
 
+/// Tracks a table, or says that it is tracked in this way already.
 fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TrackReport> {
     if let Some(report) = gathered::track_gathered(replica, name, options)? {
         return Ok(report);
@@ -87,8 +88,8 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
     let (id, body) = def.encode()?;
     let tid = catalog::keep_def(replica, def, id, &body)?;
     replica.db.execute(
-        "UPDATE _pm_table SET def = ?2, state = 1, announced = 0, appended = 0, note = NULL WHERE tid = ?1",
-        (tid, id.0),
+        "UPDATE _pm_table SET def = ?2, state = ?3, announced = 0, appended = 0, note = NULL WHERE tid = ?1",
+        (tid, id.0, State::Tracked),
     )?;
     catalog::reload_catalog(replica)?;
     let table = catalog::table(replica, tid)?;
@@ -152,6 +153,7 @@ pub(crate) fn untrack_all(replica: &Replica, tables: &[&str]) -> Result<()> {
     tables.iter().try_for_each(|table| untrack_here(replica, &*catalog::tracked_table(replica, table)?))
 }
 
+/// Untracks a table: removes its capture, and forgets its open conflicts.
 fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     if matches!(table.state, State::Tracked | State::Suspended) {
         watch::remove_capture(replica, table)?;
@@ -160,8 +162,8 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
         replica.db.execute_batch(&format!("DROP TRIGGER IF EXISTS _pm_guard_{event}_{}", table.tid))?;
     }
     replica.db.execute(
-        "UPDATE _pm_table SET state = 3, note = 'no longer tracked here' WHERE tid = ?1",
-        [table.tid],
+        "UPDATE _pm_table SET state = ?2, note = 'no longer tracked here' WHERE tid = ?1",
+        (table.tid, State::Untracked),
     )?;
     replica.db.execute("DELETE FROM _pm_dangling WHERE tid = ?1", [table.tid])?;
     replica.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;

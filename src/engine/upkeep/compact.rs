@@ -35,6 +35,7 @@ use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices;
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::merge::deferred;
+use crate::engine::merge::heads::BASELINE;
 use crate::engine::show::{constraints, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
@@ -155,8 +156,8 @@ fn forget_versions(replica: &Replica) -> Result<u64> {
     )?;
     replica.db.execute(
         "DELETE FROM _pm_image AS i WHERE NOT EXISTS (
-            SELECT 1 FROM _pm_head h WHERE h.tid = i.tid AND h.key = i.key AND h.dev = 0)",
-        [],
+            SELECT 1 FROM _pm_head h WHERE h.tid = i.tid AND h.key = i.key AND h.dev = ?1)",
+        [BASELINE],
     )?;
     Ok(versions)
 }
@@ -167,20 +168,22 @@ type Folded = (i64, i64, u64, u64);
 /// Lists the groups that can leave the log.
 fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
     // No index lists the pending rows of per-device tables, so all frames of such streams stay.
-    let waiting: bool = replica.db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM _pm_table WHERE state IN (0, 3, 4))",
-        [],
+    let pending: bool = replica.db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM _pm_table WHERE state IN (?1, ?2, ?3))",
+        [State::Known, State::Untracked, State::Suspended],
         |row| row.get(0),
     )?;
     let mut groups = replica.db.prepare(
         "SELECT g.dev, g.stream, g.first, g.last FROM _pm_group g
          JOIN _pm_floor f ON f.dev = g.dev AND f.stream = g.stream AND g.last <= f.seq
-         WHERE g.applied AND (g.stream = 0 OR NOT ?1) AND NOT EXISTS (
-            SELECT 1 FROM _pm_head h WHERE g.stream = 0 AND h.dev = g.dev AND h.seq BETWEEN g.first AND g.last)",
+         WHERE g.applied AND (g.stream = ?2 OR NOT ?1) AND NOT EXISTS (
+            SELECT 1 FROM _pm_head h WHERE g.stream = ?2 AND h.dev = g.dev AND h.seq BETWEEN g.first AND g.last)",
     )?;
     replica.db.execute_batch("CREATE INDEX IF NOT EXISTS _pm_head_place ON _pm_head (dev, seq)")?;
     let folded = groups
-        .query_map([waiting], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .query_map((pending, Stream::Shared.number()), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
         .collect::<rusqlite::Result<Vec<Folded>>>()?;
     drop(groups);
     replica.db.execute_batch("DROP INDEX _pm_head_place")?;

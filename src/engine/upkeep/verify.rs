@@ -6,6 +6,7 @@ use packmule_core::wire::{Chain, Checkpoint, GroupDigest};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
+use crate::engine::merge::heads::BASELINE;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -111,8 +112,8 @@ fn verify_group(
 /// Verifies that every version that is remembered is in the log, at its place.
 fn verify_heads(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
     let mut statement =
-        replica.db.prepare("SELECT tid, key, dev, seq, place FROM _pm_head WHERE dev <> 0")?;
-    let mut rows = statement.query([])?;
+        replica.db.prepare("SELECT tid, key, dev, seq, place FROM _pm_head WHERE dev <> ?1")?;
+    let mut rows = statement.query([BASELINE])?;
     while let Some(row) = rows.next()? {
         let (tid, key): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
         let found =

@@ -327,22 +327,10 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
     let (mut kept, mut clashing) = (0, Vec::new());
     for (name, key, present) in mine {
         let Some(table) = catalog::table_named(replica, &name).filter(|t| t.shows_shared()) else { continue };
-        let copy = load::own_rows_table(&name);
         let shown = compose::shown_row(replica, &table, &key)?;
-        let keys = value::read_key(&key)?;
         let row = if present {
-            let columns = table.column_list();
-            let sql = format!("SELECT {columns} FROM temp.{copy} WHERE {}", table.key_match_from(0));
-            let mut select = replica.db.prepare(&sql)?;
-            let mut rows = select.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
-            match rows.next()? {
-                Some(row) => {
-                    let values = (0..table.def.columns.len())
-                        .map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
-                    Some(values.collect::<Result<Vec<_>>>()?)
-                }
-                None => continue,
-            }
+            let Some(row) = row_aside(replica, &table, &name, &key)? else { continue };
+            Some(row)
         } else {
             None
         };
@@ -352,46 +340,67 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
         kept += 1;
         context_free::remember_heard(replica, &table, &key, &Seen::All, shown)?;
         write::delete_row(replica, &table, &key)?;
-        if let Some(row) = &row {
-            let columns: Vec<usize> = (0..table.def.columns.len()).collect();
-            let sql = table.upsert_sql(&columns);
-            let written = triggers::firing(replica, &table, || {
-                let values = row.iter().map(|v| Bind(v.borrow()));
-                Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
-            });
-            match written {
-                Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                    clashing.push((table, key, row.clone()));
-                    continue;
-                }
-                written => written?,
-            };
+        let flags = if row.is_some() { ChangeFlags::INSERT } else { ChangeFlags::DELETE };
+        match row.as_ref().map_or(Ok(()), |row| upsert_row(replica, &table, row)) {
+            Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                clashing.extend(row.map(|row| (table, key, row)));
+            }
+            written => {
+                written?;
+                resolve::record_key(replica, &table, &value::read_key(&key)?, flags)?;
+            }
         }
-        resolve::record_key(
-            replica,
-            &table,
-            &keys,
-            if row.is_some() { ChangeFlags::INSERT } else { ChangeFlags::DELETE },
-        )?;
     }
     let context_free = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
     seal::seal_here(replica, SealOptions { retire: old, ..context_free })?;
     // A row of the snapshot has a unique value that one of ours claims. Ours is re-authored, and the constraint
     // resolution pass finds which of them is quarantined.
     for (table, key, row) in clashing {
-        let columns: Vec<usize> = (0..table.def.columns.len()).collect();
-        let sql = table.insert_sql(&columns).replacen("INSERT", "INSERT OR REPLACE", 1);
-        constraints::replacing(replica, &table, &key, || {
-            triggers::firing(replica, &table, || {
-                let values = row.iter().map(|v| Bind(v.borrow()));
-                replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
-                Ok(())
-            })
-        })?;
+        replace_row(replica, &table, &key, &row)?;
         resolve::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
         seal::seal_here(replica, context_free)?;
     }
     Ok(kept)
+}
+
+/// Reads a row of ours that was copied aside.
+fn row_aside(replica: &Replica, table: &Table, name: &str, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
+    let keys = value::read_key(key)?;
+    let sql = format!(
+        "SELECT {} FROM temp.{} WHERE {}",
+        table.column_list(),
+        load::own_rows_table(name),
+        table.key_match_from(0)
+    );
+    let mut select = replica.db.prepare(&sql)?;
+    let mut rows = select.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
+    values.collect::<Result<Vec<_>>>().map(Some)
+}
+
+/// Writes a whole row into its table.
+fn upsert_row(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<()> {
+    let columns: Vec<usize> = (0..table.def.columns.len()).collect();
+    let sql = table.upsert_sql(&columns);
+    triggers::firing(replica, table, || {
+        let values = row.iter().map(|v| Bind(v.borrow()));
+        replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+        Ok(())
+    })
+}
+
+/// Writes a whole row into its table, and removes the rows that clash with it.
+fn replace_row(replica: &Replica, table: &Table, key: &[u8], row: &[OwnedValue]) -> Result<()> {
+    let columns: Vec<usize> = (0..table.def.columns.len()).collect();
+    let sql = table.insert_sql(&columns).replacen("INSERT", "INSERT OR REPLACE", 1);
+    constraints::replacing(replica, table, key, || {
+        triggers::firing(replica, table, || {
+            let values = row.iter().map(|v| Bind(v.borrow()));
+            replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+            Ok(())
+        })
+    })
 }
 
 /// Finds the fleet that issued a device's certificate; for a second history, that of the identity before it.

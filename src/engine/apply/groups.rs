@@ -197,7 +197,7 @@ fn head_of(incoming: &Incoming<'_>) -> Head {
         wall: op.head.wall.unwrap_or(origin.wall),
         kind: op.head.kind,
         columns: writer.carried(def, op),
-        image: None,
+        baseline: None,
     }
 }
 

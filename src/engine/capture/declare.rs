@@ -5,7 +5,7 @@
 //!
 //! | of | what holds everywhere |
 //! |---|---|
-//! | the policy and merge, a column's rule | the earliest, by Lamport timestamp and author; a notice names all. A column that anybody ever made a counter is one: additions that were made cannot be told apart again |
+//! | the policy and merge, a column's rule | the earliest, by Lamport timestamp and author; a notice names all. A column that anybody ever made a counter is one: additions that were made cannot be separated again |
 //! | a column's type, collation and default | the one that is left. If two differ, none: the column is disputed. What is written into it stays in the log, and the table goes on without it, until somebody decides for one |
 //! | a UNIQUE | every one that anybody declared; they only become more. (A database that drops one shows more rows than the others, and its status says so) |
 //!
@@ -199,7 +199,7 @@ fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[
         _ => "the first of them holds everywhere",
     };
     let what = format!(
-        "table `{0}` was tracked with {1} and, neither having heard of the other, {others}: {holds}; \
+        "table `{0}` was tracked with {1} and concurrently with {others}: {holds}; \
          `packmule track` on one device with other options changes it on all",
         table.def.name,
         show(first)?

@@ -252,7 +252,7 @@ fn adopt_changes(
     Ok(added)
 }
 
-/// Makes the triggers anew where they are missing or outdated, and records the rows that they missed.
+/// Makes the triggers again where they are missing or outdated, and records the rows that they missed.
 fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]) -> Result<()> {
     let def = &table.def;
     let outdated = watch::capture_outdated(replica, table)?;

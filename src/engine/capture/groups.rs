@@ -39,7 +39,7 @@ pub(crate) struct SealOptions<'a> {
     /// Take in all rows of this table.
     pub take_in: Option<&'a str>,
     /// Make an acknowledgement-only group if nothing was written: it says what this device has seen.
-    pub answer: bool,
+    pub acknowledge: bool,
     /// Say that this device will not come back.
     pub retire: Option<DeviceId>,
     /// Seal this table alone.
@@ -60,14 +60,14 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             streams[usize::from(stream_of(table).number())] = true;
         }
     }
-    streams[0] |= options.answer || options.retire.is_some() || options.declare.is_some();
+    streams[0] |= options.acknowledge || options.retire.is_some() || options.declare.is_some();
     let mut report = SealReport::default();
     if streams == [false; 2] {
         return Ok(report);
     }
     if peers::is_rolled_back(replica)? {
-        let nothing_but_answer = options.answer && options.retire.is_none();
-        return if nothing_but_answer { Ok(report) } else { Err(Error::SetBack) };
+        let only_acknowledges = options.acknowledge && options.retire.is_none();
+        return if only_acknowledges { Ok(report) } else { Err(Error::SetBack) };
     }
     let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
     meta::set(&replica.db, "lamport", lamport)?;
@@ -106,8 +106,8 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         let position = group.finish()?;
         positions::set_position(replica, replica.me, stream, position)?;
         if let (Stream::Shared, Some(device)) = (stream, options.retire) {
-            let goes_on = options.flags.has(FrameFlags::BLIND);
-            membership::record_retired(replica, device, Some((replica.me, position.seq)), goes_on)?;
+            let rekeys = options.flags.has(FrameFlags::BLIND);
+            membership::record_retired(replica, device, Some((replica.me, position.seq)), rekeys)?;
         }
     }
     catalog::reload_catalog(replica)?;

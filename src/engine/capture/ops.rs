@@ -91,7 +91,7 @@ pub(crate) fn seal_delete(
         return Ok(());
     }
     let n = table.def.columns.len();
-    let mut image: Option<Vec<OwnedValue>> = None;
+    let mut last: Option<Vec<OwnedValue>> = None;
     if table.needs_baseline() {
         let columns: Vec<String> = (0..n).map(|at| format!("i{at}")).collect();
         let same: Vec<String> = (1..=keys.len()).map(|n| format!("k{n} = ?{n}")).collect();
@@ -107,17 +107,17 @@ pub(crate) fn seal_delete(
         let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(*v))))?;
         if let Some(row) = rows.next()? {
             let values = (0..n).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
-            image = Some(values.collect::<Result<_>>()?);
+            last = Some(values.collect::<Result<_>>()?);
         }
     }
     let mut values = vec![Value::Null; n];
-    if let Some(image) = &image {
-        values = image.iter().map(OwnedValue::borrow).collect();
+    if let Some(last) = &last {
+        values = last.iter().map(OwnedValue::borrow).collect();
     }
     for (at, value) in table.def.keys().zip(keys) {
         values[at] = *value;
     }
-    seal_values(replica, table, group, values, Vec::new(), change, image.is_some(), seen)
+    seal_values(replica, table, group, values, Vec::new(), change, last.is_some(), seen)
 }
 
 /// Writes an op with those of a row's values that it carries, and registers it as a version of the row.
@@ -129,7 +129,7 @@ fn seal_values(
     all: Vec<Value<'_>>,
     firsts: Vec<(usize, u64)>,
     change: &Change,
-    image: bool,
+    delete_has_values: bool,
     seen: &Seen<'_>,
 ) -> Result<()> {
     let def = &table.def;
@@ -144,18 +144,18 @@ fn seal_values(
         claim: change.claim,
         columns: mask.as_deref(),
         wall: change.wall.filter(|_| def.timed()),
-        image,
+        image: delete_has_values,
     };
     let carries = |at: usize| {
         def.columns[at].key > 0
-            || ((change.kind != OpKind::Delete || image)
+            || ((change.kind != OpKind::Delete || delete_has_values)
                 && change.columns.as_ref().is_none_or(|columns| columns.contains(at)))
     };
     let carried: Vec<usize> = (0..n).filter(|at| carries(*at)).collect();
     let mut values: Vec<Value<'_>> = carried.iter().map(|at| all[*at]).collect();
     let firsts: Vec<(usize, u64)> = firsts
         .iter()
-        .filter_map(|(at, first)| carried.iter().position(|c| c == at).map(|place| (place, *first)))
+        .filter_map(|(at, first)| carried.iter().position(|c| c == at).map(|position| (position, *first)))
         .collect();
     let (seq, offset) = write_op(replica, table, group, &head, &carried, &mut values, firsts)?;
     if def.mode == Mode::PerDevice {
@@ -170,7 +170,7 @@ fn seal_values(
         wall: head.wall.unwrap_or(group.wall),
         kind: head.kind,
         columns: change.columns.as_ref().map(|_| carried.iter().copied().collect()),
-        image: None,
+        baseline: None,
     };
     let absolute = new.kind != OpKind::Update;
     let counted = table.counters.iter().filter_map(|at| {
@@ -321,7 +321,7 @@ fn write_large(
 
 /// Reads rows of a table without their large values, which are read one by one.
 pub(crate) struct RowReader<'e> {
-    engine: &'e Replica,
+    replica: &'e Replica,
     pub table: &'e Arc<Table>,
     /// The columns as SQL; if `guarded`, the last one says whether any value is large.
     pub columns: String,
@@ -332,8 +332,8 @@ pub(crate) struct RowReader<'e> {
 
 impl<'e> RowReader<'e> {
     /// Prepares to read rows of a table.
-    pub(crate) fn new(engine: &'e Replica, table: &'e Arc<Table>) -> Self {
-        let large = engine.options.frame_bytes / 4;
+    pub(crate) fn new(replica: &'e Replica, table: &'e Arc<Table>) -> Self {
+        let large = replica.options.frame_bytes / 4;
         let mut columns = Vec::new();
         let mut any = Vec::new();
         for column in &table.def.columns {
@@ -352,7 +352,7 @@ impl<'e> RowReader<'e> {
         if guarded {
             columns.push(any.join(" OR "));
         }
-        Self { engine, table, columns: columns.join(", "), guarded, large }
+        Self { replica, table, columns: columns.join(", "), guarded, large }
     }
 
     /// Returns whether a value of a row is large.
@@ -367,7 +367,7 @@ impl<'e> RowReader<'e> {
             self.large
         ));
         let params = params_from_iter(keys.iter().map(|v| Bind(*v)));
-        Ok(self.engine.db.prepare_cached(&sql)?.query_row(params, |row| row.get(0))?)
+        Ok(self.replica.db.prepare_cached(&sql)?.query_row(params, |row| row.get(0))?)
     }
 
     /// Returns the key of a row of an append table.

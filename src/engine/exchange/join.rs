@@ -137,7 +137,7 @@ fn rebase<R: Read + Seek>(
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     let result = rebase_here(replica, snapshot, verified, join, &mut new_key);
     let result = transaction::end_transaction(replica, result);
-    triggers::hold_for_triggers(replica, &[]);
+    triggers::count_as_tracked(replica, &[]);
     let report = result?;
     if new_key.is_some() {
         keys::adopt_new_key(&keys::device_key_path(&replica.path))?;
@@ -167,7 +167,7 @@ fn rebase_here<R: Read + Seek>(
     let there = heard::heard(replica, &verified.vector)?;
     let own = collect_own_rows(replica, &there)?;
     // Until they are tracked again, no trigger may write to those that were.
-    triggers::hold_for_triggers(replica, &catalog::tables(replica));
+    triggers::count_as_tracked(replica, &catalog::tables(replica));
     let had_log = Stream::ALL.iter().try_fold(false, |any, s| {
         Ok::<_, Error>(any | (positions::position(replica, replica.me, *s)?.seq > 0))
     })?;
@@ -464,9 +464,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
                 });
             }
             Item::End => {
-                return Err(Error::Usage(
-                    "this is a bundle, not a snapshot: `packmule import` takes it in".into(),
-                ));
+                return Err(Error::bundle(0, BundleProblem::IsABundle));
             }
             Item::Frame(..) | Item::State(_) | Item::Part(_) => {}
         }

@@ -32,7 +32,7 @@ pub(crate) struct Head {
     /// column of it was overwritten.
     pub columns: Option<Columns>,
     /// The values of a baseline version, which is in no log.
-    pub image: Option<Vec<u8>>,
+    pub baseline: Option<Vec<u8>>,
 }
 
 impl Head {
@@ -148,12 +148,12 @@ pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>
             kind: row.get::<_, Kind>(5)?.0,
             author: DeviceId(row.get(6)?),
             columns: row.get_ref(7)?.as_blob_or_null().ok().flatten().map(Columns::of_bytes),
-            image: None,
+            baseline: None,
         });
     }
-    if let Some(baseline) = heads.first_mut().filter(|head| head.dev == BASELINE) {
+    if let Some(oldest) = heads.first_mut().filter(|head| head.dev == BASELINE) {
         let sql = "SELECT body FROM _pm_image WHERE tid = ?1 AND key = ?2";
-        baseline.image = value::maybe(&replica.db, sql, (tid, key))?;
+        oldest.baseline = value::maybe(&replica.db, sql, (tid, key))?;
     }
     Ok(heads)
 }

@@ -53,7 +53,7 @@ pub(crate) fn judge_versions(replica: &Replica, table: &Table, heads: &[Head]) -
     let policy = table.def.policy;
     let versions: Vec<Version> = heads.iter().map(Head::version).collect();
     let mut order: Vec<usize> = (0..heads.len()).collect();
-    if !replica.options.broken_winner {
+    if !replica.options.winner_is_by_arrival() {
         order.sort_by(|a, b| precedence(policy, &versions[*b], &versions[*a]));
     }
     let decisive: Vec<usize> = order.iter().copied().filter(|at| is_decisive(table, &heads[*at])).collect();
@@ -111,7 +111,7 @@ pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<C
 /// Reads a version's values by column here, and puts those in pieces together.
 pub(crate) fn values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
     if head.dev == BASELINE {
-        return read_baseline(table, head.image.as_deref().unwrap_or_default());
+        return read_baseline(table, head.baseline.as_deref().unwrap_or_default());
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
         let mut values = Vec::new();

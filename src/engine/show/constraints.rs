@@ -245,7 +245,7 @@ pub(crate) fn replacing(
 }
 
 /// Returns the rows that a quarantined row would remove from its table, by any UNIQUE at all.
-pub(crate) fn clashes(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<Vec<u8>>> {
+pub(crate) fn conflicting_rows(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<Vec<u8>>> {
     let local = triggers::has_local_triggers(replica, table)?;
     // A CHECK may keep it out as well.
     replica.db.execute_batch("SAVEPOINT _pm_clashes; PRAGMA ignore_check_constraints = ON")?;

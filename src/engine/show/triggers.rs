@@ -61,9 +61,9 @@ pub(crate) fn triggers_read(replica: &Replica, table: &Table, column: usize) -> 
 }
 
 /// Has these tables count as tracked until others are named.
-pub(crate) fn hold_for_triggers(replica: &Replica, tables: &[Arc<Table>]) {
+pub(crate) fn count_as_tracked(replica: &Replica, tables: &[Arc<Table>]) {
     let mut triggers = replica.triggers.borrow_mut();
-    triggers.held = tables.iter().map(|t| t.def.name.to_ascii_lowercase()).collect();
+    triggers.counted_as_tracked = tables.iter().map(|t| t.def.name.to_ascii_lowercase()).collect();
     (triggers.ready, triggers.found_for) = (false, None);
 }
 
@@ -163,7 +163,7 @@ fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usi
                     found.push(Local { copy, sql, name, table });
                 }
             }
-            // A reason that once held against it does not hold any more.
+            // What was wrong with it once is corrected.
             replica.db.execute("DELETE FROM _pm_notice WHERE substr(what, 1, length(?1)) = ?1", [prefix])?;
         }
     }
@@ -196,7 +196,7 @@ fn judge_trigger(
     let tracked = |name: &String| {
         // A table that others track may be tracked here in a moment.
         let known = catalog::table_named(replica, name).is_some_and(|t| t.state != State::Untracked);
-        known || name.starts_with("_pm_") || replica.triggers.borrow().held.contains(name)
+        known || name.starts_with("_pm_") || replica.triggers.borrow().counted_as_tracked.contains(name)
     };
     if writes.iter().any(tracked) {
         return Ok(Handling::LeaveOut);

@@ -59,7 +59,7 @@ impl Writer {
     }
 }
 
-/// Which frame an op comes from: its author, its place in the author's log, and its timestamps.
+/// Which frame an op comes from: its author, its number in the author's log, and its timestamps.
 pub(crate) struct Origin {
     pub dev: i64,
     pub author: DeviceId,

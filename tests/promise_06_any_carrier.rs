@@ -192,7 +192,7 @@ fn a_gap_before_a_pending_group_is_filled_by_a_session() {
                 break;
             }
             let len = out.len();
-            input.extend_from_slice(&out);
+            input.extend_from_slice(out);
             session.sent(len);
         }
     }

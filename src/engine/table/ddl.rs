@@ -3,7 +3,7 @@
 use packmule_core::wire::Collation;
 
 use crate::engine::store::value::{self, Affinity};
-use crate::engine::table::def::{ACTIONS, ColumnDef, DEVICE_COLUMN, Default, TableDef};
+use crate::engine::table::def::{ACTIONS, ColumnDef, ColumnDefault, DEVICE_COLUMN, TableDef};
 
 impl TableDef {
     /// `CREATE TABLE` for this definition; at a base, per-device rows stand under `device`.
@@ -53,8 +53,8 @@ impl TableDef {
     /// A column's part of `ADD COLUMN`, where SQLite takes no NOT NULL without a default, and no default
     /// that is not constant.
     pub(crate) fn addable_sql(&self, c: &ColumnDef) -> String {
-        let literal = matches!(c.default, Default::Literal(_));
-        let default = if literal { c.default.clone() } else { Default::None };
+        let literal = matches!(c.default, ColumnDefault::Literal(_));
+        let default = if literal { c.default.clone() } else { ColumnDefault::None };
         self.column_sql(&ColumnDef { not_null: c.not_null && literal, default, ..c.clone() })
     }
 
@@ -67,7 +67,7 @@ impl TableDef {
             Collation::RTrim => " COLLATE RTRIM",
         };
         let default = match &c.default {
-            Default::Literal(value) => format!(" DEFAULT {}", value::literal(value)),
+            ColumnDefault::Literal(value) => format!(" DEFAULT {}", value::literal(value)),
             _ => String::new(),
         };
         format!("{}{collated}{default}", value::quote(&c.name))
@@ -90,14 +90,14 @@ impl TableDef {
             Collation::RTrim => sql.push_str(" COLLATE RTRIM"),
         }
         match &c.default {
-            Default::None | Default::Expression => {}
-            Default::Literal(value) => {
+            ColumnDefault::None | ColumnDefault::Expression => {}
+            ColumnDefault::Literal(value) => {
                 sql.push_str(" DEFAULT ");
                 sql.push_str(&value::literal(value));
             }
-            Default::Time => sql.push_str(" DEFAULT CURRENT_TIME"),
-            Default::Date => sql.push_str(" DEFAULT CURRENT_DATE"),
-            Default::Timestamp => sql.push_str(" DEFAULT CURRENT_TIMESTAMP"),
+            ColumnDefault::Time => sql.push_str(" DEFAULT CURRENT_TIME"),
+            ColumnDefault::Date => sql.push_str(" DEFAULT CURRENT_DATE"),
+            ColumnDefault::Timestamp => sql.push_str(" DEFAULT CURRENT_TIMESTAMP"),
         }
         sql
     }

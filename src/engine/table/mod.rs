@@ -5,7 +5,9 @@
 //! | file | what it does |
 //! |---|---|
 //! | `columns` | sets of columns |
-//! | `def` | definitions, read from the database and carried as data |
+//! | `def` | what a table is: its definition |
+//! | `schema` | definitions read from the schema of a database |
+//! | `encoding` | definitions as the log carries them |
 //! | `ddl` | definitions made into SQL |
 //! | `known` | what is known of a tracked table, and of a definition in the log |
 //! | `probe` | what SQLite says about the application's triggers |
@@ -18,6 +20,8 @@ pub(crate) mod columns;
 pub(crate) mod ddl;
 pub(crate) mod declared;
 pub(crate) mod def;
+mod encoding;
 pub(crate) mod known;
 pub(crate) mod probe;
 pub(crate) mod replica;
+mod schema;

@@ -1,6 +1,6 @@
-//! A bundle as a stream: read record by record, its structure, check sums and chains verified.
+//! A bundle as a stream of records, of which structure, check sums and chains are verified.
 //!
-//! Knows nothing of a database; `import` and `inspect` say what to do with what comes.
+//! Nothing here knows a database: `import` and `inspect` decide what to do with each item.
 
 use std::io::{self, Read};
 
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::error::{BundleProblem, Error, Result};
 
-/// Reads a bundle; holds one record in memory.
+/// Reads a bundle, with one record in memory.
 pub(crate) struct BundleReader<R> {
     input: R,
     offset: u64,
@@ -36,29 +36,30 @@ struct Record {
     head: RecordHead,
     /// Where it begins.
     at: u64,
-    /// The hash of all that is before it.
+    /// The hash of everything before it.
     before: Sha256,
 }
 
-/// What comes next in a bundle.
+/// An item of a bundle.
 pub(crate) enum Item<'a> {
     Header(HeaderReader<'a>),
     Certificate(Certificate<'a>, &'a [u8]),
-    /// A frame, checked; whether it is its author's, the checkpoint after it says.
+    /// A frame with an intact check sum, and its bytes. Whether it is its author's, the checkpoint after it shows.
     Frame(Section, Frame<'a>, &'a [u8]),
-    /// A checkpoint that fits the frames before it, its bytes, and the chain at its end. The
-    /// signature is for the caller to check.
+    /// A checkpoint that fits the frames before it, its bytes, and the chain after them. The caller verifies the
+    /// signature.
     Checkpoint(Checkpoint, &'a [u8], Chain),
     End,
-    /// Of a snapshot: a row of what its maker has.
+    /// A row of a snapshot's state.
     State(&'a [u8]),
-    /// Of a snapshot: a part of a large value of the next row.
+    /// A part of a large value of the next such row.
     Part(&'a [u8]),
-    /// The end of a snapshot: its maker's signature, and what it is over.
+    /// The end of a snapshot: its maker's signature, and the hash that it is over.
     Seal([u8; 64], [u8; 32]),
 }
 
 impl<R: Read> BundleReader<R> {
+    /// Begins to read a bundle.
     pub(crate) fn new(input: R) -> Self {
         Self {
             input,
@@ -89,6 +90,7 @@ impl<R: Read> BundleReader<R> {
         self.item(record)
     }
 
+    /// Reads the magic bytes.
     fn begin(&mut self) -> Result<()> {
         let mut magic = Vec::new();
         (&mut self.input).take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(Error::Stream)?;
@@ -108,6 +110,7 @@ impl<R: Read> BundleReader<R> {
         Ok(())
     }
 
+    /// Reads so many bytes into `body`.
     fn fill(&mut self, len: usize) -> Result<()> {
         self.body.resize(len, 0);
         self.input.read_exact(&mut self.body).map_err(|e| match e.kind() {
@@ -186,7 +189,7 @@ const MISPLACED: BundleProblem = BundleProblem::Structure("a record where none c
 
 const BYTES_AFTER: BundleProblem = BundleProblem::Structure("bytes after its end");
 
-/// Refuses a bundle that has bytes after its last record, which begins at `at`.
+/// Refuses bytes after the last record, which begins at `at`.
 fn end_of(input: &mut impl Read, at: u64) -> Result<()> {
     match input.read(&mut [0]).map_err(Error::Stream)? {
         0 => Ok(()),
@@ -194,7 +197,7 @@ fn end_of(input: &mut impl Read, at: u64) -> Result<()> {
     }
 }
 
-/// The frames of a bundle in their order: whose they are, and the group that they stand in.
+/// The order of a bundle's frames: in sections and groups.
 #[derive(Default)]
 struct Groups {
     section: Option<Section>,
@@ -210,7 +213,7 @@ struct Open {
 }
 
 impl Groups {
-    /// Takes in whose frames follow.
+    /// Begins a section: the frames of one author's stream.
     fn begin_section(&mut self, mut body: &[u8]) -> Checked<()> {
         if self.open.is_some() {
             return Err(BundleProblem::Structure("a group without its checkpoint"));
@@ -219,7 +222,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Takes in a frame, which must continue its group or begin one.
+    /// Adds a frame, which must continue its group or begin one.
     fn add_frame<'a>(&mut self, body: &'a [u8]) -> Checked<(Section, Frame<'a>)> {
         let section = self.section.ok_or(BundleProblem::Structure("a frame of nobody"))?;
         let frame = Frame::parse(body)?;
@@ -235,7 +238,7 @@ impl Groups {
         Ok((section, frame))
     }
 
-    /// Takes in a checkpoint, which must be of the frames before it. Returns it with the chain after them.
+    /// Closes a group by its checkpoint. Returns this with the chain after the group.
     fn close(&mut self, body: &[u8]) -> Checked<(Checkpoint, Chain)> {
         let section = self.section.ok_or(BundleProblem::Structure("a checkpoint of nobody"))?;
         let group = self.open.take().ok_or(BundleProblem::Structure("a checkpoint without frames"))?;
@@ -249,7 +252,7 @@ impl Groups {
         Ok((checkpoint, end))
     }
 
-    /// Checks the footer of a bundle, of which all that is before it has this hash.
+    /// Checks a footer. Everything before it has the hash `sha256`.
     fn check_footer(&self, mut body: &[u8], sha256: [u8; 32]) -> Checked<()> {
         let footer: Footer = take(&mut body)?;
         if self.open.is_some() || footer.frames != self.frames || footer.sha256 != sha256 {
@@ -259,20 +262,22 @@ impl Groups {
     }
 }
 
-/// What is right, or what is wrong with it; where, the reader knows.
+/// The outcome of a check. Only the reader knows where in the bundle it is.
 type Checked<T> = std::result::Result<T, BundleProblem>;
 
-/// A header, kept until its signer's key is known.
+/// A header whose signature is verified once the sender's key is known.
 pub(crate) struct HeaderCheck {
     pub sender: DeviceId,
     bytes: Vec<u8>,
 }
 
 impl HeaderCheck {
+    /// Copies a header.
     pub(crate) fn of(header: &HeaderReader<'_>) -> Self {
         Self { sender: header.header.sender, bytes: header.bytes().to_vec() }
     }
 
+    /// Returns whether this key signed it.
     pub(crate) fn verify(&self, key: &[u8; 32]) -> bool {
         HeaderReader::parse(&self.bytes).is_ok_and(|header| header.verify(key).is_ok())
     }

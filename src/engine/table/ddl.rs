@@ -1,4 +1,4 @@
-//! Table definitions made into SQL. What comes from outside is quoted, or left out.
+//! Definitions made into SQL. What comes from outside is quoted, or left out.
 
 use packmule_core::wire::Collation;
 
@@ -6,7 +6,7 @@ use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::{ACTIONS, ColumnDef, ColumnDefault, DEVICE_COLUMN, TableDef};
 
 impl TableDef {
-    /// `CREATE TABLE` for this definition; at a base, per-device rows stand under `device`.
+    /// Returns the `CREATE TABLE` for this definition. A gathered table has the column `device` before its own.
     pub(crate) fn create_sql(&self, gathered: bool) -> String {
         let mut parts = Vec::new();
         let integer_key = self.integer_key() && !gathered;
@@ -28,7 +28,7 @@ impl TableDef {
         if !integer_key {
             parts.push(format!("PRIMARY KEY ({})", list(&mut self.keys())));
         }
-        // Its owner keeps a row unique; here rows come one by one, and two may change places.
+        // Each author keeps its rows unique. At a base rows come one by one, and two may exchange their values.
         for unique in self.uniques.iter().filter(|_| !gathered) {
             parts.push(format!("UNIQUE ({})", list(&mut unique.iter().map(|at| *at as usize))));
         }
@@ -50,7 +50,7 @@ impl TableDef {
         format!("CREATE TABLE {} ({}){tail}", value::quote(&self.name), parts.join(", "))
     }
 
-    /// A column's part of `ADD COLUMN`, where SQLite takes no NOT NULL without a default, and no default
+    /// Returns a column's part of `ADD COLUMN`, where SQLite takes no NOT NULL without a default, and no default
     /// that is not constant.
     pub(crate) fn addable_sql(&self, c: &ColumnDef) -> String {
         let literal = matches!(c.default, ColumnDefault::Literal(_));
@@ -58,8 +58,8 @@ impl TableDef {
         self.column_sql(&ColumnDef { not_null: c.not_null && literal, default, ..c.clone() })
     }
 
-    /// A column of limbo: without a type, so that every value stays what it is. Rows that are there
-    /// already when a column is added have its default.
+    /// Returns a column of the quarantine table: without a type, so that every value stays what it is. Rows that are
+    /// there already when a column is added have its default.
     pub(crate) fn quarantine_sql(&self, c: &ColumnDef) -> String {
         let collated = match c.collation {
             Collation::Binary => "",
@@ -73,7 +73,7 @@ impl TableDef {
         format!("{}{collated}{default}", value::quote(&c.name))
     }
 
-    /// A column's part of `CREATE TABLE` or `ADD COLUMN`.
+    /// Returns a column's part of `CREATE TABLE`.
     pub(crate) fn column_sql(&self, c: &ColumnDef) -> String {
         let mut sql = value::quote(&c.name);
         let decl_type = safe_type(&c.decl_type);
@@ -103,7 +103,7 @@ impl TableDef {
     }
 }
 
-/// A declared type is copied into SQL only if it is plainly one; otherwise its affinity stands for it.
+/// Returns a declared type if it is plainly one, and otherwise the type that stands for its affinity.
 pub(crate) fn safe_type(decl_type: &str) -> String {
     const WORDS: [&str; 15] = [
         "PRIMARY",

@@ -25,6 +25,7 @@ impl TableDef {
         }
     }
 
+    /// Encodes the definition into a buffer. Returns its length.
     fn encode_into(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
         let head = TableHead {
             name: &self.name,
@@ -108,6 +109,7 @@ impl TableDef {
         Ok(def)
     }
 
+    /// Adds a decoded column, and refuses what no column can be.
     fn add_column(&mut self, c: Column<'_>) -> Result<(), DecodeError> {
         if c.name.is_empty() || c.name.contains('\0') || self.column(c.name).is_some() {
             return Err(DecodeError::Malformed("a table definition with an impossible column"));
@@ -134,6 +136,7 @@ impl TableDef {
         Ok(())
     }
 
+    /// Decodes a foreign key, whose columns must be there.
     fn decode_foreign_key(&self, reader: &mut DefReader<'_>) -> Result<ForeignKeyDef, DecodeError> {
         let key: ForeignKey<'_> = reader.item()?;
         let mut columns = Vec::new();
@@ -157,6 +160,7 @@ impl TableDef {
     }
 }
 
+/// Refuses a name that is reserved, and an impossible number of columns.
 fn check_head(head: &TableHead<'_>) -> Result<(), DecodeError> {
     if usize::from(head.columns) > COLUMNS_MAX || head.columns == 0 {
         return Err(DecodeError::Malformed("a table definition with an impossible number of columns"));
@@ -168,7 +172,7 @@ fn check_head(head: &TableHead<'_>) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Decodes the columns of a UNIQUE of a table that has so many.
+/// Decodes the columns of a UNIQUE, of a table with so many `columns`.
 fn decode_unique(reader: &mut DefReader<'_>, columns: u16) -> Result<Vec<u16>, DecodeError> {
     let mut unique = Vec::new();
     for _ in 0..reader.item::<u16>()? {

@@ -13,7 +13,7 @@
 //! | `probe` | what SQLite says about the application's triggers |
 //! | `replica` | the open database of this device |
 //! | `catalog` | the known tables, kept in step with the file |
-//! | `declared` | what devices declare of a table |
+//! | `declared` | the declarations of a table that are not superseded |
 
 pub(crate) mod catalog;
 pub(crate) mod columns;

@@ -8,7 +8,10 @@ use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::def::{ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, TableDef};
 
 impl TableDef {
-    /// Reads the definition of a table of this database; how it merges is for the caller to set.
+    /// Reads the definition of a table of this database. How it merges no schema says: the caller sets it.
+    ///
+    /// # Errors
+    /// [`Error::CannotTrack`] if there is no such table, or if it cannot be tracked.
     pub(crate) fn read(db: &Connection, table: &str) -> Result<Self> {
         use rusqlite::OptionalExtension;
         let found = db
@@ -48,7 +51,7 @@ impl TableDef {
         if def.keys().next().is_none() {
             return Err(Error::cannot_track(
                 &def.name,
-                "it has no primary key, so that its rows cannot be told apart; make a new table with one, and copy the rows",
+                "it has no primary key, so that its rows cannot be identified; make a new table with one, and copy the rows",
             ));
         }
         if !def.without_rowid && ["rowid", "_rowid_", "oid"].iter().all(|name| def.column(name).is_some()) {
@@ -70,7 +73,7 @@ impl TableDef {
         while let Some(row) = rows.next()? {
             let hidden: i64 = row.get(5)?;
             if hidden != 0 {
-                continue; // Generated columns make themselves.
+                continue; // Every database computes generated columns itself.
             }
             let name: String = row.get(0)?;
             let (_, collation, _, _, autoincrement) =
@@ -123,7 +126,7 @@ impl TableDef {
                 .iter()
                 .map(|name| name.as_ref().and_then(|name| self.column(name)).map(|at| at as u16))
                 .collect();
-            // One over an expression stays this database's own.
+            // An index over an expression stays this database's own.
             if let Some(unique) = unique.filter(|unique| !self.uniques.contains(unique)) {
                 self.uniques.push(unique);
             }
@@ -156,7 +159,7 @@ impl TableDef {
             }
             let to: Option<String> = row.get(3)?;
             if let Some(key) = found.last_mut() {
-                // Without a column named, the parent's primary key is meant.
+                // A foreign key that names no columns refers to the parent's primary key.
                 let at = key.columns.len();
                 let to = match to {
                     Some(to) => to,
@@ -171,6 +174,7 @@ impl TableDef {
     }
 }
 
+/// Returns the name of the column at a place of a parent's primary key.
 fn parent_key(db: &Connection, parent: &str, at: usize) -> Result<String> {
     use rusqlite::OptionalExtension;
     let name = db
@@ -181,7 +185,7 @@ fn parent_key(db: &Connection, parent: &str, at: usize) -> Result<String> {
     Ok(name.unwrap_or_else(|| "rowid".into()))
 }
 
-/// A default as SQLite shows it: its text, of which only literals travel.
+/// Reads a default from its text in the schema. Only literals travel.
 fn read_default(db: &Connection, text: Option<&str>) -> Result<ColumnDefault> {
     let Some(text) = text.map(str::trim) else { return Ok(ColumnDefault::None) };
     let bare = text.trim_start_matches('(').trim_end_matches(')').trim();

@@ -17,7 +17,7 @@ use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
 use crate::engine::merge::{context_free, deferred, register};
-use crate::engine::show::write::{self, Counts, Place, Writer};
+use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
@@ -50,7 +50,7 @@ pub(crate) fn apply_group(
             }
         }
         let seen =
-            if frame.head.flags.has(FrameFlags::BLIND) { Seen::Blind } else { Seen::Context(&context) };
+            if frame.head.flags.has(FrameFlags::BLIND) { Seen::ContextFree } else { Seen::Context(&context) };
         visit::visit(replica, &frame, |part| {
             match part {
                 Part::Definition(body) => {
@@ -70,7 +70,7 @@ pub(crate) fn apply_group(
                         Entry::Occupied(known) => known.into_mut(),
                         Entry::Vacant(new) => new.insert(writer(replica, def.tid, def, dev)?),
                     };
-                    let place = Place { dev, author, stream, seq, lamport, wall };
+                    let place = Origin { dev, author, stream, seq, lamport, wall };
                     apply_op(replica, writer, def, &op, &place, (&seen, &context), &mut counts)?;
                 }
             }
@@ -100,7 +100,7 @@ fn apply_op(
     writer: &Writer,
     def: &OpDef,
     op: &Op<'_>,
-    place: &Place,
+    place: &Origin,
     (seen, context): (&Seen<'_>, &HashMap<i64, u64>),
     counts: &mut Counts,
 ) -> Result<()> {
@@ -125,14 +125,14 @@ fn apply_op(
         dev: place.dev,
         author: place.author,
         seq: place.seq,
-        place: op.offset,
+        offset: op.offset,
         claim: op.head.claim.unwrap_or(place.lamport),
         wall: op.head.wall.unwrap_or(place.wall),
         kind: op.head.kind,
         columns: writer.carried(def, op),
-        image: None,
+        baseline: None,
     };
-    if matches!(seen, Seen::Blind) && table.shows_shared() {
+    if matches!(seen, Seen::ContextFree) && table.shows_shared() {
         context_free::prepare_context_free(replica, table, &key, &Seen::Heard(place.dev, context), def, op)?;
     }
     let writable =
@@ -171,7 +171,7 @@ fn apply_op(
 }
 
 /// Writes a row of a per-device table of ours, which was set back.
-fn take_back(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Place) -> Result<()> {
+fn take_back(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Origin) -> Result<()> {
     write::write_row(replica, writer, def, op, place)?;
     if !writer.table.def.append {
         return Ok(());

@@ -101,5 +101,5 @@ pub(crate) struct Triggers {
     pub ready: bool,
     pub installed: bool,
     /// Tables that count as tracked, though they are not yet.
-    pub held: Vec<String>,
+    pub counted_as_tracked: Vec<String>,
 }

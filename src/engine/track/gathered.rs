@@ -13,7 +13,7 @@ use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::{Seen, Stamp};
-use crate::engine::show::write::{self, Place, Writer};
+use crate::engine::show::write::{self, Origin, Writer};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::def::{DEVICE_COLUMN, TableDef};
@@ -42,7 +42,8 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                     Part::Definition(body) => {
                         let def = TableDef::decode(body).map_err(error::bad)?;
                         if def.name.eq_ignore_ascii_case(&name) {
-                            let stamp = Stamp { dev, seq, lamport: 0, seen: &Seen::Blind, decides: false };
+                            let stamp =
+                                Stamp { dev, seq, lamport: 0, seen: &Seen::ContextFree, decides: false };
                             evolve::take_in_def(replica, stream, body, &stamp)?;
                             writers.clear();
                         }
@@ -52,7 +53,7 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                             Entry::Occupied(known) => known.into_mut(),
                             Entry::Vacant(new) => new.insert(groups::writer(replica, tid, def, dev)?),
                         };
-                        let place = Place { dev, author, stream, seq, lamport: 0, wall: 0 };
+                        let place = Origin { dev, author, stream, seq, lamport: 0, wall: 0 };
                         write::write_row(replica, writer, def, &op, &place)?;
                     }
                     Part::Piece(_) | Part::Retire(_) | Part::Op(..) => {}

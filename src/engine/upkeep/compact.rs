@@ -50,7 +50,7 @@ pub(crate) fn compact(replica: &mut Replica) -> Result<CompactReport> {
         deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
         if meta::get::<bool>(&e.db, "unanswered")? == Some(true) {
-            seal::seal_here(e, SealOptions { answer: true, ..SealOptions::default() })?;
+            seal::seal_here(e, SealOptions { acknowledge: true, ..SealOptions::default() })?;
         }
         fold(e)
     })
@@ -80,7 +80,7 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     for open in list::open_list(replica)? {
         let kept_out = matches!(open.conflict.kind, ConflictKind::Unique(_) | ConflictKind::Check(_));
         let clashes = if kept_out {
-            constraints::clashes(replica, &*catalog::table(replica, open.tid)?, &open.key)?
+            constraints::conflicting_rows(replica, &*catalog::table(replica, open.tid)?, &open.key)?
         } else {
             Vec::new()
         };

@@ -10,6 +10,9 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{keys, meta, value};
 use crate::engine::table::replica::{Identity, Replica};
 
+/// The number of the author of baseline versions, which are older than all others. No device has it.
+pub(crate) const BASELINE: i64 = 0;
+
 /// Reads our device's number and identity.
 pub(crate) fn identity(db: &Connection) -> Result<(i64, Identity)> {
     let me: i64 = meta::get(db, "me")?.ok_or_else(|| Error::damaged("`_pm_meta` does not say who we are"))?;
@@ -49,8 +52,7 @@ pub(crate) fn become_device(
         ),
     )?;
     meta::set(db, "me", db.last_insert_rowid())?;
-    // The author of baseline versions.
-    db.execute("INSERT OR IGNORE INTO _pm_device (n, id) VALUES (0, zeroblob(16))", [])?;
+    db.execute("INSERT OR IGNORE INTO _pm_device (n, id) VALUES (?1, zeroblob(16))", [BASELINE])?;
     db.execute("INSERT OR IGNORE INTO _pm_meta (k, v) VALUES ('lamport', 0)", [])?;
     if let Some(fleet) = fleet {
         meta::set(db, "fleet", fleet)?;

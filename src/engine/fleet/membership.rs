@@ -22,8 +22,8 @@ use crate::engine::fleet::positions;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// Selects the versions of rows of which every version is stable and nothing is open. Its parameters `:tracked` and
-/// `:shared` are `State::Tracked` and `Stream::Shared`.
+/// Selects the versions of rows of which every version is stable and nothing is open. Its parameters `:tracked`,
+/// `:shared` and `:baseline` are `State::Tracked`, `Stream::Shared` and [`devices::BASELINE`].
 pub(crate) const FORGET: &str = "
     FROM _pm_head AS h
     WHERE EXISTS (SELECT 1 FROM _pm_table t WHERE t.tid = h.tid AND t.state = :tracked)
@@ -31,7 +31,7 @@ pub(crate) const FORGET: &str = "
       AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM temp._pm_open o WHERE o.tid = h.tid AND o.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM _pm_head o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
-                      WHERE o.tid = h.tid AND o.key = h.key AND o.dev <> 0 AND o.seq > coalesce(f.seq, 0))";
+                      WHERE o.tid = h.tid AND o.key = h.key AND o.dev <> :baseline AND o.seq > coalesce(f.seq, 0))";
 
 /// What became of a retired device, as `_pm_device.retired` has it; 0 is one that is not retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

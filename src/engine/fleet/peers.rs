@@ -14,7 +14,7 @@ pub(crate) enum Fit {
     /// Nothing here contradicts it.
     Fits,
     /// It is of another history. `common` is the last frame of the common prefix, if the group shows which that is.
-    Apart { common: Option<u64> },
+    Diverges { common: Option<u64> },
 }
 
 /// Peer evidence about this device's own log, by stream.
@@ -25,9 +25,9 @@ pub(crate) struct PeerEvidence {
     /// Up to here peers have something.
     pub more: [u64; 2],
     /// Peers have another history: its divergence point is after this frame or before.
-    pub apart: [Option<u64>; 2],
+    pub diverges_by: [Option<u64>; 2],
     /// Its divergence point is exactly after this frame.
-    pub parts: [Option<u64>; 2],
+    pub diverges_at: [Option<u64>; 2],
 }
 
 impl PeerEvidence {
@@ -53,10 +53,10 @@ impl PeerEvidence {
                     self.same[at] = self.same[at].max(checkpoint.last.min(position));
                 }
             }
-            Fit::Apart { common } => {
+            Fit::Diverges { common } => {
                 let before = checkpoint.first - 1;
-                self.apart[at] = Some(self.apart[at].map_or(before, |other| other.min(before)));
-                self.parts[at] = self.parts[at].or(common);
+                self.diverges_by[at] = Some(self.diverges_by[at].map_or(before, |other| other.min(before)));
+                self.diverges_at[at] = self.diverges_at[at].or(common);
             }
         }
     }
@@ -68,7 +68,7 @@ impl PeerEvidence {
 
     /// Returns the first frame that can differ; the divergence point may also be earlier.
     pub(crate) fn diverges_after(&self) -> Option<u64> {
-        self.apart.iter().flatten().min().map(|before| before + 1)
+        self.diverges_by.iter().flatten().min().map(|before| before + 1)
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
             tid: row.get(0)?,
             unique,
             counters: def.counters(),
-            waiting: Columns::default(),
+            disputed: Columns::default(),
             state,
             high_water: row.get(2)?,
             announced: row.get(3)?,
@@ -58,7 +58,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
         .flat_map(|t| t.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()))
         .collect();
     for mut table in tables {
-        table.waiting = declared::disputed_columns(replica, table.tid, &table.def)?;
+        table.disputed = declared::disputed_columns(replica, table.tid, &table.def)?;
         let name = table.def.name.to_ascii_lowercase();
         table.is_parent = parents.contains(&name);
         catalog.names.insert(name, table.tid);

@@ -65,7 +65,7 @@ pub(crate) struct Table {
     /// The columns whose concurrent additions add up.
     pub counters: Vec<usize>,
     /// The disputed columns, which devices declared differently: nothing of other devices is written into them.
-    pub waiting: Columns,
+    pub disputed: Columns,
 }
 
 impl Table {
@@ -164,7 +164,7 @@ impl Table {
     /// Returns whether a column is not written to because it is disputed. One that must have a value is written to
     /// all the same.
     pub(crate) fn leaves(&self, at: usize) -> bool {
-        self.waiting.contains(at) && self.def.columns[at].is_optional()
+        self.disputed.contains(at) && self.def.columns[at].is_optional()
     }
 
     /// Returns the name of its quarantine table.

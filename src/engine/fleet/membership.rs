@@ -1,9 +1,9 @@
 //! Membership: whose acknowledgements count, what is stable, who is retired.
 //!
 //! **Invariant.** Up to where a stream is stable here, every device whose acknowledgement counts has it in the
-//! context of whatever it commits from now on, as far as that is not here yet.
+//! context of whatever it seals from now on, as far as that is not here yet.
 //!
-//! **Why it holds.** What a device acknowledged counts only once all is here that it had committed before it said so:
+//! **Why it holds.** What a device acknowledged counts only once all is here that it had sealed before it said so:
 //! that may be concurrent with what it acknowledged, and what comes later is not. A context in its log counts at
 //! once, since that log is applied in order; not that of a device which was rolled back, and whose later frames may
 //! go on from less. A retired device stops to count when every other device has acknowledged the frame that says so,
@@ -12,7 +12,6 @@
 use std::collections::HashMap;
 
 use packmule_core::model::{DeviceId, Stream};
-
 use rusqlite::ToSql;
 use rusqlite::types::ToSqlOutput;
 
@@ -200,7 +199,7 @@ pub(crate) fn is_behind(replica: &Replica, dev: i64, stream: Stream, have: u64) 
     Ok(have < floor(replica, dev, stream)?)
 }
 
-/// Returns the watermark of a stream: up to where it was stable at the last compaction.
+/// Returns the floor of a stream: up to where it was stable at the last compaction.
 pub(crate) fn floor(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
     let floor: Option<u64> = value::maybe(
         &replica.db,

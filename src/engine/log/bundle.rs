@@ -87,7 +87,7 @@ impl<R: Read> BundleReader<R> {
             self.groups.begin_section(body).map_err(|problem| Error::bundle(record.at, problem))?;
             record = self.next_record()?;
         }
-        self.item(record)
+        self.interpret(record)
     }
 
     /// Reads the magic bytes.
@@ -144,7 +144,7 @@ impl<R: Read> BundleReader<R> {
     }
 
     /// Checks a record's body, and makes an item of it.
-    fn item(&mut self, record: Record) -> Result<Item<'_>> {
+    fn interpret(&mut self, record: Record) -> Result<Item<'_>> {
         let at = record.at;
         let decode = |e: DecodeError| Error::bundle(at, e);
         let refuse = |problem: BundleProblem| Error::bundle(at, problem);

@@ -24,6 +24,18 @@
 //! conflict, [`mod@docs::format`] is the format byte by byte, [`docs::security`] says what is defended and what is
 //! not, [`docs::glossary`] what the words mean, [`docs::contributing`] how to change the code.
 //!
+//! # Depending on it
+//! A program can have one `libsqlite3-sys` alone (`links = "sqlite3"`), so the application's `rusqlite` and ours must
+//! be of one version. Use [`rusqlite`] as it is re-exported here, or ask for a version in our range (`Cargo.toml`
+//! names it; CI builds both of its ends). An application that is bound to another version runs the program
+//! `packmule` beside it in place of the library: it needs nothing but the database file.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `bundled` (default) | SQLite itself, compiled in; without it the system's is linked, 3.43 or later |
+//! | `serial` (default) | [`carry::serial`]: sessions over a serial line, on Unix |
+//! | `serde` | the reports implement `serde::Serialize` |
+//!
 //! # Example
 //! ```
 //! use std::io::Cursor;
@@ -70,6 +82,8 @@
 //! # }
 //! ```
 pub use packmule_core as core;
+/// The version of it that this library was built with: an application must not have another.
+pub use rusqlite;
 
 pub mod carry;
 pub mod docs;

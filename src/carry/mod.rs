@@ -5,14 +5,14 @@
 //! |---|---|
 //! | `card` | both ways with a directory that somebody carries |
 //! | `volume` | a card as `card` sees it, and a mounted directory as such |
-//! | `session` | two ends that talk: who they are, what each has, what each lacks; a state machine |
+//! | `session` | the session of the core over a database: two ends that talk until each has what the other has |
 //! | `serial/` | a session over a serial line |
 //!
 //! Imports the engine and [`packmule_core`].
 
 #[cfg(unix)]
 pub mod card;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "serial"))]
 pub mod serial;
 pub mod session;
 #[cfg(unix)]

@@ -2,10 +2,11 @@
 //!
 //! | folder | what lives there | may import |
 //! |---|---|---|
-//! | [`model`] | ids, version vectors, values; hexadecimal digits, the check sum | nothing |
+//! | [`model`] | ids, values; hexadecimal digits, the check sum | nothing |
 //! | [`wire`] | frames, checkpoints, certificates, records; `wire/FORMAT.md` is the format byte by byte | `model` |
 //! | [`merge`] | two versions and what their authors had seen → dominated, concurrent, winner | `model`, `wire` |
 //! | [`link`] | the serial link: a stream of bytes over a bad line, as a state machine | `model` |
+//! | [`session`] | two ends that talk: who they are, what each has and lacks, as a state machine over a small trait of the log | `model`, `wire` |
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -18,4 +19,5 @@ extern crate self as packmule_core;
 pub mod link;
 pub mod merge;
 pub mod model;
+pub mod session;
 pub mod wire;

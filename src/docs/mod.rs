@@ -6,6 +6,7 @@
 //! | [`glossary`] | one term for one thing |
 //! | [`conflicts`] | every kind of conflict by example, and what is none |
 //! | [`mod@format`] | the format, byte by byte |
+//! | [`json`] | the fields of the JSON that each command prints |
 //! | [`security`] | what is defended against, and what is not |
 //! | [`contributing`] | how to add a table, a record, a policy, a command; how to replay a random test |
 //! | [`changelog`] | what changed for who uses Packmule |
@@ -28,6 +29,10 @@ pub mod conflicts {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("../core/wire/FORMAT.md")]
 pub mod format {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("json.md")]
+pub mod json {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("security.md")]

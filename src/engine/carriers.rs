@@ -109,11 +109,6 @@ impl Engine {
         session::hear_of_self(&mut self.replica, peer, entries)
     }
 
-    /// Reads a peer's signed header.
-    pub(crate) fn read_header(&self, peer: &Peer, bytes: &[u8]) -> Result<Vec<VectorEntry>> {
-        peer::read_header(&self.replica, peer, bytes)
-    }
-
     /// A number that changes whenever another program, or another connection, wrote to the database.
     pub(crate) fn data_version(&self) -> Result<i64> {
         session::data_version(&self.replica)

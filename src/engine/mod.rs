@@ -49,7 +49,7 @@ pub use capture::groups::SealReport;
 pub use conflicts::history::{HistoryEntry, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion};
 pub use conflicts::resolve::Resolution;
-pub use error::{BundleProblem, Error, Result, Stranger};
+pub use error::{BundleProblem, Error, Hint, Result, Stranger, Way};
 pub use exchange::export::{ExportReport, Part, PartReport, Positions, Recipient};
 pub use exchange::import::Progress;
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};

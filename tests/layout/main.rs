@@ -61,6 +61,13 @@ const LIBRARY: House<'static> = House {
     common: COMMON,
 };
 
+/// The program: text at the bottom, commands and the demo on top; `main.rs` dispatches.
+const PROGRAM: House<'static> = House {
+    name: "packmule-cli",
+    rooms: &["text", "usage", "documents", "output", "files", "commands", "demo", ""],
+    common: COMMON,
+};
+
 #[test]
 fn the_rooms_of_the_core_import_only_those_before_them() {
     CORE.hold(&crate_at("src/core", &[]));
@@ -69,6 +76,11 @@ fn the_rooms_of_the_core_import_only_those_before_them() {
 #[test]
 fn the_rooms_of_the_library_import_only_those_before_them() {
     LIBRARY.hold(&crate_at("src", &["core"]));
+}
+
+#[test]
+fn the_rooms_of_the_program_import_only_those_before_them() {
+    PROGRAM.hold(&crate_at("tools/packmule/src", &[]));
 }
 
 /// The control: one import, one inline path, one call of a method upwards is found, each by itself.

@@ -502,6 +502,35 @@ fn a_second_history_goes_on_under_a_new_identity_in_the_next_session() {
     assert!(base.conflicts().unwrap().is_empty() && twin.verify().unwrap().problems.is_empty());
 }
 
+/// The other end learns of the two histories also where the vector by which the second finds itself out comes together
+/// with the proof before it: what an end has it says before it takes what the other has.
+#[test]
+fn a_second_history_says_what_it_has_before_it_goes_on_under_a_new_identity() {
+    for twin_first in [true, false] {
+        let world = World::new();
+        let (mut a, mut base, mut twin) = copied(&world);
+        for (engine, name) in [(&mut a, "a"), (&mut twin, "twin")] {
+            fill(engine, name, 2, 10);
+            engine.seal().unwrap();
+        }
+        exchange(&mut a, &mut base, 4_096);
+        let (of_twin, of_base) = if twin_first {
+            exchange(&mut twin, &mut base, 4_096)
+        } else {
+            let (of_base, of_twin) = exchange(&mut base, &mut twin, 4_096);
+            (of_twin, of_base)
+        };
+        assert!(matches!(&of_twin.error, Some(Error::Anew { .. })), "{:?}", of_twin.error);
+        assert!(
+            matches!(&of_base.error, Some(Error::Refused { why: Refusal::Anew, .. })),
+            "{:?}",
+            of_base.error
+        );
+        let notices = base.status().unwrap().notices;
+        assert!(notices.iter().any(|n| n.contains("two histories")), "{twin_first}: {notices:?}");
+    }
+}
+
 #[test]
 fn two_copies_at_one_line_are_named_and_change_nothing_else() {
     let world = World::new();

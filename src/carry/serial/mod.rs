@@ -4,28 +4,30 @@
 //! |---|---|
 //! | this one | [`sync`], [`serve`]: a session on a line, from its first byte to its last |
 //! | `parting` | when an end that has said its last words may leave |
+//! | `error`, `watch` | why a line came to its end; what is reported on the way, and [`Stop`] |
 //! | `pump` | the thread that moves bytes between port and link, and opens the port again |
 //! | `port`, `quick` | the port: for us alone, raw, left as it was found; low latency |
 
+mod error;
 mod parting;
 mod port;
 mod pump;
 mod quick;
+mod watch;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use packmule_core::link::{Event, State};
-use packmule_core::model::DeviceId;
 
-use super::session::{self, Progress, Session};
+use super::session::{Progress, Session};
 use crate::engine::Engine;
+pub use error::Error;
 use parting::Parting;
 use pump::{Inner, Line, News};
+pub use watch::{Status, Stop};
 
 /// Flow control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,127 +51,6 @@ pub struct Options {
     pub flow: Flow,
     /// [`sync`] gives up when the other end was not heard for so long; `None`: never.
     pub patience: Option<Duration>,
-}
-
-/// Why a line came to its end.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// The port cannot be used.
-    Port(io::Error),
-    /// The session came to its end.
-    Session(session::Error),
-    /// Nobody answered for so long.
-    Nobody(Duration),
-    /// The other end answered, and then not for so long.
-    Silent(Duration),
-    /// The other end speaks no version of the link that this one speaks.
-    Incompatible,
-    /// The other end ended before all was done.
-    Ended,
-    /// [`Stop::stop`] was called.
-    Stopped,
-}
-
-impl From<session::Error> for Error {
-    fn from(error: session::Error) -> Self {
-        Self::Session(error)
-    }
-}
-
-impl From<crate::engine::Error> for Error {
-    fn from(error: crate::engine::Error) -> Self {
-        Self::Session(error.into())
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(e) if e.kind() == io::ErrorKind::NotFound => {
-                f.write_str("there is no such port: is the cable or the adaptor plugged in?")
-            }
-            Self::Port(e) if e.kind() == io::ErrorKind::PermissionDenied => f.write_str(
-                "you may not use this port: become a member of its group (`sudo usermod -aG dialout $USER`, then log in again)",
-            ),
-            Self::Port(e) if e.kind() == io::ErrorKind::ResourceBusy => f.write_str(
-                "another program has the port open (a terminal program, a login on it: `systemctl stop serial-getty@…`)",
-            ),
-            Self::Port(e) => write!(f, "the port cannot be used: {e}"),
-            Self::Session(e) => e.fmt(f),
-            Self::Nobody(time) => write!(
-                f,
-                "nobody answered within {} s: is `packmule serve` or `packmule sync` running at the other end, with the same \
-                 --baud, and are the wires crossed?",
-                time.as_secs()
-            ),
-            Self::Silent(time) => write!(
-                f,
-                "the other end was not heard for {} s; what came is kept, and what is missing comes when it is run again",
-                time.as_secs()
-            ),
-            Self::Incompatible => f.write_str("the other end speaks another version of the line's protocol: update Packmule"),
-            Self::Ended => f.write_str(
-                "the other end stopped before all was done; what came is kept, and what is missing comes when it is run again",
-            ),
-            Self::Stopped => f.write_str("stopped; what came is kept, and what is missing comes when it is run again"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-/// What happened, for whoever watches.
-#[derive(Debug)]
-pub enum Status<'a> {
-    /// The port is open; the other end is called.
-    Open,
-    /// The port is not there, or cannot be used; it is tried again.
-    Away(&'a io::Error),
-    /// The other end has proved who it is.
-    Met {
-        /// Its id.
-        id: DeviceId,
-        /// Its name.
-        name: &'a str,
-    },
-    /// The line runs at this rate now, bits a second: raised, or back at the first.
-    Baud(u32),
-    /// How far it is; comes often.
-    Moving(&'a Progress),
-    /// Each end has all that the other has.
-    InStep(&'a Progress),
-    /// The other end is not heard.
-    Silent,
-    /// It is heard again.
-    Heard,
-    /// The session ended in good order.
-    Ended,
-    /// The session failed; with [`serve`], another begins soon.
-    Failed(&'a Error),
-}
-
-/// Ends [`sync`] and [`serve`] from another thread.
-#[derive(Clone, Default)]
-pub struct Stop(Arc<(AtomicBool, Mutex<Vec<Arc<Line>>>)>);
-
-impl Stop {
-    /// Ends them in good order, soon.
-    pub fn stop(&self) {
-        self.0.0.store(true, Ordering::SeqCst);
-        for line in self.lines().iter() {
-            line.wake();
-        }
-    }
-
-    /// Whether it was called.
-    pub fn stopped(&self) -> bool {
-        self.0.0.load(Ordering::SeqCst)
-    }
-
-    fn lines(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Line>>> {
-        self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Exchanges with whoever is at the other end until each has all that the other has.
@@ -537,16 +418,17 @@ impl<'a> End<'a> {
         let listens = session.peer().is_some() || matches!(why, Error::Session(_));
         let mut parting = Parting::new(Instant::now(), if listens { FAREWELL } else { FAREWELL / 10 });
         loop {
+            let all_is_said = self.say(&mut session);
             let mut inner = self.line.lock();
             // Who has begun anew listens no more, and what begins then is not to be finished here.
-            if inner.restarted() || parting.is_over(&inner.link, Instant::now()) {
+            if inner.restarted() {
                 break;
             }
-            if session.last_words().is_empty() {
+            if all_is_said {
                 inner.link.finish();
-            } else {
-                let taken = inner.link.send(session.last_words());
-                session.sent(taken);
+            }
+            if parting.is_over(&inner.link, all_is_said, Instant::now()) {
+                break;
             }
             // The other end may be in the middle of a sentence, and must not be stuck in it.
             while inner.link.recv(&mut [0; 1024]) > 0 {}
@@ -555,6 +437,23 @@ impl<'a> End<'a> {
         }
         if self.line.lock().link.state() == State::Closed {
             self.say_last_words();
+        }
+    }
+
+    /// Hands the link what a session that ends has still to say. Returns whether that was all.
+    fn say(&mut self, session: &mut Session) -> bool {
+        loop {
+            // What goes wrong now is of no interest beside the reason, which goes out.
+            let _ = session.output(self.engine);
+            if session.last_words().is_empty() {
+                return true;
+            }
+            let mut inner = self.line.lock();
+            let taken = if inner.restarted() { 0 } else { inner.link.send(session.last_words()) };
+            session.sent(taken);
+            if taken == 0 {
+                return false;
+            }
         }
     }
 

@@ -1,9 +1,13 @@
-//! Why a session ends, in words that say what to do next.
+//! Why a session ends, in words; what to do next is data.
+
+use std::fmt;
 
 use packmule_core::model::DeviceId;
+use packmule_core::session::Error as Ended;
 use packmule_core::wire::Refusal;
 
-use crate::engine::{Error as EngineError, Stranger};
+use super::log::Kept;
+use crate::engine::{BundleProblem, Engine, Error as EngineError, Hint, Stranger, label};
 
 /// Why a session came to its end.
 #[derive(Debug)]
@@ -45,7 +49,49 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether one of the ends has taken a new identity, so that a new session gets further.
+    /// What the machine's error means, with the names that the engine knows.
+    pub(super) fn new(ended: Ended<EngineError>, engine: &mut Engine, kept: &mut Kept) -> Self {
+        let by = kept.peer.as_ref().map(|peer| (peer.id, peer.name.clone()));
+        match ended {
+            Ended::Log(e) => Self::Engine(e),
+            Ended::Untrusted { device, revoked } => {
+                let here = Stranger { id: device, name: None, revoked };
+                Self::Stranger(kept.untrusted.take().unwrap_or(here))
+            }
+            Ended::Refused { why, about, us } => Self::Refused { by, why, about, us },
+            Ended::Itself { echo: true } => Self::Itself,
+            Ended::Itself { echo: false } => engine.note_copy().err().map_or(Self::Itself, Self::Engine),
+            Ended::NewIdentity { was } => {
+                Self::Anew { was, now: label(engine.identity().id, Some(&engine.identity().name)) }
+            }
+            Ended::Version { theirs } => Self::Version { theirs },
+            Ended::Proof => Self::Proof,
+            Ended::Damaged(e) => EngineError::bundle(0, e).into(),
+            Ended::Signature => {
+                let name = by.map_or_else(|| "the other end".into(), |(_, name)| name);
+                EngineError::bundle(0, BundleProblem::Signature(name)).into()
+            }
+            Ended::Protocol(what) => Self::Protocol(what),
+            Ended::OutOfTurn(_) => Self::Protocol("a message out of its turn"),
+            Ended::NoRoom => EngineError::Usage("a record is too long to be sent".into()).into(),
+            // The buffers here grow.
+            Ended::TooLong { .. } | _ => Self::Protocol("a record that is too long"),
+        }
+    }
+
+    /// Returns what a person can do about it, where that is more than the message says.
+    pub fn hint(&self) -> Option<Hint> {
+        match self {
+            // What came over a line cannot be exported again: it comes again with the next session.
+            Self::Engine(EngineError::Bundle { .. }) => None,
+            Self::Engine(e) => e.hint(),
+            Self::Stranger(s) if !s.revoked => Some(Hint::Trust { devices: vec![s.id] }),
+            Self::Refused { why: Refusal::Stranger, about, .. } => Some(Hint::TrustThere { device: *about }),
+            _ => None,
+        }
+    }
+
+    /// Returns whether one of the ends has taken a new identity, so that a new session gets further.
     pub fn is_anew(&self) -> bool {
         matches!(self, Self::Anew { .. } | Self::Refused { why: Refusal::Anew, .. })
     }
@@ -57,17 +103,13 @@ impl From<EngineError> for Error {
     }
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Engine(EngineError::Strangers(strangers)) => match &strangers[..] {
-                [one] => write!(
-                    f,
-                    "the other end has frames of a device that is not trusted here: {}\ncompare the fingerprint with what \
-                     `packmule status` shows on that device, then run:\n  packmule trust DB {}",
-                    named(one),
-                    one.id
-                ),
+                [one] => {
+                    write!(f, "the other end has frames of a device that is not trusted here: {}", named(one))
+                }
                 _ => write!(f, "{}", EngineError::Strangers(strangers.clone())),
             },
             Self::Engine(EngineError::Bundle { cause, .. }) => {
@@ -81,43 +123,12 @@ impl std::fmt::Display for Error {
             Self::Stranger(s) if s.revoked => {
                 write!(f, "the other end is a device whose certificate was revoked here: {}", named(s))
             }
-            Self::Stranger(s) => write!(
-                f,
-                "the other end is not trusted here: {}\ncompare the fingerprint with what `packmule status` shows on that \
-                 device, then run:\n  packmule trust DB {}",
-                named(s),
-                s.id
-            ),
+            Self::Stranger(s) => write!(f, "the other end is not trusted here: {}", named(s)),
             Self::Refused { by, why, about, us } => {
                 let by = by
                     .as_ref()
                     .map_or("the other end".into(), |(id, name)| format!("{name} (fingerprint {id})"));
-                match (why, us) {
-                    (Refusal::Stranger, true) => {
-                        write!(f, "{by} does not trust this device; there, run:\n  packmule trust DB {about}")
-                    }
-                    (Refusal::Revoked, true) => {
-                        write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
-                    }
-                    (Refusal::Stranger | Refusal::Revoked, false) => write!(
-                        f,
-                        "{by} does not trust a device of which frames are here; there, run:\n  packmule trust DB {about}"
-                    ),
-                    (Refusal::Itself, _) => Self::Itself.fmt(f),
-                    (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),
-                    (Refusal::Twin, _) => write!(
-                        f,
-                        "{by} has another history of the device {about}: a database or SD card was copied, or set back"
-                    ),
-                    (Refusal::Anew, _) => write!(
-                        f,
-                        "{by} was a second history of the device {about}, a copy or set back, and goes on under a new identity"
-                    ),
-                    (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
-                    (Refusal::Failed, _) => {
-                        write!(f, "something failed at the other end: {by} tells there what")
-                    }
-                }
+                write_refusal(f, &by, *why, (*about, *us))
             }
             Self::Anew { was, now } => write!(
                 f,
@@ -135,6 +146,40 @@ impl std::fmt::Display for Error {
             }
             Self::Proof => f.write_str("the other end could not prove that it is who it says it is"),
             Self::Protocol(what) => write!(f, "the other end sent what makes no sense ({what})"),
+        }
+    }
+}
+
+/// Says why the other end, `by`, goes no further; `about`: whom it is about, and whether that is this device.
+fn write_refusal(
+    f: &mut fmt::Formatter<'_>,
+    by: &str,
+    why: Refusal,
+    (about, us): (DeviceId, bool),
+) -> fmt::Result {
+    match (why, us) {
+        (Refusal::Stranger, true) => {
+            write!(f, "{by} does not trust this device (fingerprint {about})")
+        }
+        (Refusal::Revoked, true) => {
+            write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
+        }
+        (Refusal::Stranger | Refusal::Revoked, false) => {
+            write!(f, "{by} does not trust a device of which frames are here (fingerprint {about})")
+        }
+        (Refusal::Itself, _) => fmt::Display::fmt(&Error::Itself, f),
+        (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),
+        (Refusal::Twin, _) => write!(
+            f,
+            "{by} has another history of the device {about}: a database or SD card was copied, or set back"
+        ),
+        (Refusal::Anew, _) => write!(
+            f,
+            "{by} was a second history of the device {about}, a copy or set back, and goes on under a new identity"
+        ),
+        (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
+        (Refusal::Failed, _) => {
+            write!(f, "something failed at the other end: {by} tells there what")
         }
     }
 }

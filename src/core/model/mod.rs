@@ -1,4 +1,4 @@
-//! Ids, version vectors and values: what everything else talks about; hexadecimal digits and the check sum.
+//! Ids and values: what everything else talks about; hexadecimal digits and the check sum.
 //!
 //! Imports nothing of this crate.
 
@@ -6,14 +6,12 @@ mod crc32;
 mod hex;
 mod id;
 mod value;
-mod vector;
 
 pub(crate) use crc32::CRC32;
 pub use crc32::crc32;
 pub use hex::{Hex, ParseHexError, decode_hex};
 pub use id::{DeviceId, ParseIdError, Stream};
 pub use value::{Big, RealBits, Value};
-pub use vector::{Full, VersionVector};
 
 /// Wall time in milliseconds since 1970-01-01 00:00 UTC, as the device believed it.
 ///

@@ -26,7 +26,7 @@ pub use frame::{
 };
 pub use record::{
     Footer, Header, HeaderReader, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, VectorEntry,
-    write_record,
+    finish_record, write_record,
 };
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};
 pub use session::{Message, Refusal, SESSION_VERSION};

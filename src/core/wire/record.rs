@@ -133,17 +133,28 @@ impl RecordHead {
 /// # Errors
 /// [`NoRoom`] if it does not fit into `buf`, or no record can be so long.
 pub fn write_record(buf: &mut [u8], kind: RecordKind, body: &[u8]) -> Result<usize, NoRoom> {
+    let to = buf.get_mut(RECORD_HEAD_LEN..RECORD_HEAD_LEN + body.len()).ok_or(NoRoom)?;
+    to.copy_from_slice(body);
+    finish_record(buf, kind, body.len())
+}
+
+/// Makes a record of a body of `len` bytes that stands in `buf` behind room for the head: writes the head before it
+/// and, unless it is a frame, the CRC behind it. Returns the record's length.
+///
+/// # Errors
+/// As [`write_record`].
+pub fn finish_record(buf: &mut [u8], kind: RecordKind, len: usize) -> Result<usize, NoRoom> {
+    let end = RECORD_HEAD_LEN + len;
+    let body = buf.get(RECORD_HEAD_LEN..end).ok_or(NoRoom)?;
     let crc = if kind == RecordKind::Frame { None } else { Some(crc32(body).to_le_bytes()) };
-    let len = body.len() + crc.map_or(0, |crc| crc.len());
+    let crc = crc.as_ref().map_or(&[][..], |crc| &crc[..]);
+    let len = len + crc.len();
     if len > kind.max() {
         return Err(NoRoom);
     }
     let whole = buf.get_mut(..RECORD_HEAD_LEN + len).ok_or(NoRoom)?;
     whole[..RECORD_HEAD_LEN].copy_from_slice(&RecordHead { kind, len: len as u32 }.to_bytes());
-    whole[RECORD_HEAD_LEN..RECORD_HEAD_LEN + body.len()].copy_from_slice(body);
-    if let Some(crc) = crc {
-        whole[RECORD_HEAD_LEN + body.len()..].copy_from_slice(&crc);
-    }
+    whole[end..].copy_from_slice(crc);
     Ok(whole.len())
 }
 

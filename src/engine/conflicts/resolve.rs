@@ -8,7 +8,7 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{declare, redeclare, seal};
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::{quarantine, triggers, write};
@@ -46,7 +46,7 @@ pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> R
     }
     close(replica, &table, conflict, resolution).map_err(|error| match error {
         Error::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
-            Error::CannotResolve { reason: format!("{e}; choose other values with --set") }
+            Error::cannot_resolve(e.to_string(), &[Way::Set])
         }
         error => error,
     })?;
@@ -60,19 +60,23 @@ fn close(
     open: &Open,
     resolution: &Resolution,
 ) -> Result<()> {
-    let cannot = |reason: &str| Err(Error::CannotResolve { reason: reason.into() });
+    let cannot = |reason: &str, ways| Err(Error::cannot_resolve(reason, ways));
     match (&open.conflict.kind, resolution) {
         (_, Resolution::Delete) => delete_resolved(replica, table, &open.key),
         (ConflictKind::ForeignKey(..), Resolution::Set(values)) => set(replica, table, open, values),
-        (ConflictKind::ForeignKey(_, parent), _) => cannot(&format!(
-            "the row refers to a row of `{parent}` that is not there: insert that row, or --set the column, or --delete this row"
-        )),
+        (ConflictKind::ForeignKey(_, parent), _) => cannot(
+            &format!(
+                "the row refers to a row of `{parent}` that is not there; it is closed too when that row is inserted"
+            ),
+            &[Way::Set, Way::Delete],
+        ),
         (ConflictKind::Unique(_), Resolution::Take(device)) => take_claim(replica, table, open, *device),
         (ConflictKind::Unique(_) | ConflictKind::Check(_), Resolution::KeepBoth) => cannot(
-            "both rows can be kept only with different values: use --set COLUMN=VALUE for the row that is kept out",
+            "both rows can be kept only with different values; the quarantined row is the one that is given others",
+            &[Way::Set],
         ),
         (ConflictKind::Check(_), Resolution::Take(_)) => {
-            cannot("the row breaks a constraint of the table here: use --set COLUMN=VALUE, or --delete")
+            cannot("the row breaks a constraint of the table here", &[Way::Set, Way::Delete])
         }
         (_, Resolution::Set(values)) => set(replica, table, open, values),
         (_, Resolution::Take(device)) => {
@@ -80,9 +84,7 @@ fn close(
             let mut heads: Vec<_> = open.heads.iter().filter(|h| h.author == *device).collect();
             heads.sort_by_key(|h| h.seq);
             if heads.is_empty() {
-                return Err(Error::CannotResolve {
-                    reason: format!("no version is of that device; take one of: {}", authors(open)),
-                });
+                return Err(no_version(open));
             }
             take_versions(replica, table, open, &heads)
         }
@@ -99,19 +101,18 @@ fn close_schema(
     resolution: &Resolution,
 ) -> Result<()> {
     let Resolution::Take(device) = resolution else {
-        return Err(Error::CannotResolve {
-            reason: format!(
-                "`{column}` of table `{}` was declared differently: --take DEVICE makes it as that one declared it, everywhere",
+        return Err(Error::cannot_resolve(
+            format!(
+                "`{column}` of table `{}` was declared differently; it becomes what one device declared, everywhere",
                 table.def.name
             ),
-        });
+            &[Way::Take],
+        ));
     };
     let declared = declare::declared_columns(replica, table.tid, column)?;
     match declared.iter().find(|(declared, _)| declared.author == *device) {
         Some((_, column)) => redeclare::decide_column(replica, table.tid, column),
-        None => Err(Error::CannotResolve {
-            reason: format!("no version is of that device; take one of: {}", authors(open)),
-        }),
+        None => Err(no_version(open)),
     }
 }
 
@@ -121,9 +122,10 @@ fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, dev
         return Err(Error::damaged("a unique conflict without two rows"));
     };
     if [quarantined.device, blocking.device] == [Some(device); 2] {
-        return Err(Error::CannotResolve {
-            reason: "both rows are of that device: use --set COLUMN=VALUE for the row that is kept out, or --delete it".into(),
-        });
+        return Err(Error::cannot_resolve(
+            "both rows are of that device; the quarantined row is the one that changes",
+            &[Way::Set, Way::Delete],
+        ));
     }
     if quarantined.device == Some(device) {
         if let Some(blocking) = &open.blocking {
@@ -133,9 +135,7 @@ fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, dev
         return record_resolved(replica, table, &open.key);
     }
     if blocking.device != Some(device) {
-        return Err(Error::CannotResolve {
-            reason: format!("no version is of that device; take one of: {}", authors(open)),
-        });
+        return Err(no_version(open));
     }
     delete_resolved(replica, table, &open.key)
 }
@@ -148,26 +148,29 @@ pub(crate) fn set(
 ) -> Result<()> {
     let mut columns = Vec::new();
     for (name, value) in values {
-        let at = table.def.column(name).ok_or_else(|| Error::CannotResolve {
-            reason: format!(
-                "`{}` has no column `{name}`; it has: {}",
-                table.def.name,
-                table.def.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
-            ),
+        let at = table.def.column(name).ok_or_else(|| {
+            Error::cannot_resolve(
+                format!(
+                    "`{}` has no column `{name}`; it has: {}",
+                    table.def.name,
+                    table.def.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ")
+                ),
+                &[],
+            )
         })?;
         if table.def.columns[at].key > 0 {
-            return Err(Error::CannotResolve {
-                reason: format!(
-                    "`{name}` is part of the key: another key is another row; --keep-both makes one"
-                ),
-            });
+            return Err(Error::cannot_resolve(
+                format!("`{name}` is part of the key, and another key is another row"),
+                &[Way::KeepBoth],
+            ));
         }
         if table.waiting.contains(at) {
-            return Err(Error::CannotResolve {
-                reason: format!(
-                    "`{name}` waits, since devices declared it differently: close that conflict first"
+            return Err(Error::cannot_resolve(
+                format!(
+                    "`{name}` is disputed, since devices declared it differently: close that conflict first"
                 ),
-            });
+                &[],
+            ));
         }
         if table.counters.contains(&at) {
             record_set_counter(replica, table, open, at, value)?;
@@ -197,7 +200,7 @@ fn record_set_counter(
 ) -> Result<()> {
     let name = &table.def.columns[at].name;
     let OwnedValue::Int(to) = value else {
-        return Err(Error::CannotResolve { reason: format!("`{name}` is a counter: it takes an integer") });
+        return Err(Error::cannot_resolve(format!("`{name}` is a counter: it takes an integer"), &[]));
     };
     let key = value::read_key(&open.key)?;
     let c = value::quote(name);
@@ -273,7 +276,7 @@ fn write_columns(
     }
     match open.heads.iter().find(|h| h.kind != OpKind::Delete) {
         Some(head) => insert_version(replica, table, head, columns),
-        None => Err(Error::CannotResolve { reason: "all versions delete the row".into() }),
+        None => Err(Error::cannot_resolve("all versions delete the row", &[Way::Delete])),
     }
 }
 
@@ -333,10 +336,10 @@ fn insert_version(
 /// becomes a row under a key of its own.
 fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
     if deferred::is_quarantined(replica, table.tid, &open.key)? {
-        return Err(Error::CannotResolve {
-            reason: "the row is kept out by a constraint: resolve that conflict first, or --set COLUMN=VALUE"
-                .into(),
-        });
+        return Err(Error::cannot_resolve(
+            "the row is quarantined by a constraint: resolve that conflict first",
+            &[Way::Set],
+        ));
     }
     let key = value::read_key(&open.key)?;
     let shown: Vec<OwnedValue> = replica
@@ -350,7 +353,7 @@ fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
         .optional()?
         .map_or_else(|| Ok(Vec::new()), |values: Vec<Result<OwnedValue>>| values.into_iter().collect())?;
     if shown.is_empty() {
-        return Err(Error::CannotResolve { reason: "the row is not shown: --take one version".into() });
+        return Err(Error::cannot_resolve("the row is not shown", &[Way::Take]));
     }
     let mut known = vec![shown.clone()];
     for at in versions::judge_versions(replica, table, &open.heads)?.order {
@@ -379,9 +382,7 @@ fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
         record_key(replica, table, &key, ChangeFlags::INSERT)?;
     }
     if known.len() == 1 {
-        return Err(Error::CannotResolve {
-            reason: "the other version deletes the row: --take one of them, or --delete".into(),
-        });
+        return Err(Error::cannot_resolve("the other version deletes the row", &[Way::Take, Way::Delete]));
     }
     record_resolved(replica, table, &open.key)
 }
@@ -401,8 +402,8 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
             [],
             |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
         )?;
-        return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| Error::CannotResolve {
-            reason: "no key is left after the greatest; insert the row by hand".into(),
+        return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| {
+            Error::cannot_resolve("no key is left after the greatest; insert the row by hand", &[])
         });
     }
     let version = list::version(replica, table, head, false)?;
@@ -418,12 +419,10 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
             Some(OwnedValue::Text(text)) => OwnedValue::Text([text, tail.as_bytes()].concat()),
             Some(OwnedValue::Blob(blob)) => OwnedValue::Blob([blob, tail.as_bytes()].concat()),
             _ => {
-                return Err(Error::CannotResolve {
-                    reason: format!(
-                        "no new key can be made for `{}`: --take one version and insert the other by hand",
-                        column.name
-                    ),
-                });
+                return Err(Error::cannot_resolve(
+                    format!("no new key can be made for `{}`; insert the other row by hand", column.name),
+                    &[Way::Take],
+                ));
             }
         };
         let taken: Option<i64> = value::maybe(
@@ -439,7 +438,7 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
             return Ok((last, value));
         }
     }
-    Err(Error::CannotResolve { reason: "no free key was found; insert the row by hand".into() })
+    Err(Error::cannot_resolve("no free key was found; insert the row by hand", &[]))
 }
 
 fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
@@ -463,6 +462,13 @@ pub(crate) fn record_key(
         params_from_iter(key.iter().map(|v| Bind(v.borrow()))),
     )?;
     Ok(())
+}
+
+fn no_version(open: &Open) -> Error {
+    Error::cannot_resolve(
+        format!("no version is of that device; take one of: {}", authors(open)),
+        &[Way::Take],
+    )
 }
 
 fn authors(open: &Open) -> String {

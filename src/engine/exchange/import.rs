@@ -192,9 +192,7 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
             }
             Item::End => break,
             Item::State(_) | Item::Part(_) | Item::Seal(..) => {
-                return Err(Error::Usage(
-                    "this is a snapshot, not a bundle: `packmule join` starts from it".into(),
-                ));
+                return Err(Error::bundle(0, BundleProblem::IsASnapshot));
             }
         }
     }

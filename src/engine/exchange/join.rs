@@ -533,9 +533,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
                 });
             }
             Item::End => {
-                return Err(Error::Usage(
-                    "this is a bundle, not a snapshot: `packmule import` takes it in".into(),
-                ));
+                return Err(Error::bundle(0, BundleProblem::IsABundle));
             }
             Item::Frame(..) | Item::State(_) | Item::Part(_) => {}
         }

@@ -1,9 +1,9 @@
 //! The other end of a session.
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{Certificate, HeaderReader, Message, VectorEntry};
+use packmule_core::wire::{Certificate, Message};
 
-use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::error::{Error, Result, Stranger};
 use crate::engine::exchange::{export, transaction};
 use crate::engine::fleet::{devices, trust};
 use crate::engine::store::value;
@@ -73,13 +73,4 @@ pub(crate) fn meet(replica: &mut Replica, peer: &Peer) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// Reads a peer's signed header.
-pub(crate) fn read_header(_replica: &Replica, peer: &Peer, bytes: &[u8]) -> Result<Vec<VectorEntry>> {
-    let header = HeaderReader::parse(bytes).map_err(|e| Error::bundle(0, e))?;
-    if header.header.sender != peer.id || header.verify(&peer.public_key).is_err() {
-        return Err(Error::bundle(0, BundleProblem::Signature(peer.name.clone())));
-    }
-    Ok(header.vector().collect())
 }

@@ -99,7 +99,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 }
             }
             Item::State(_) | Item::Part(_) | Item::Seal(..) => {
-                return Err(Error::Usage("it is a snapshot, which `packmule join` starts from".into()));
+                return Err(Error::bundle(0, BundleProblem::IsASnapshot));
             }
             Item::End => return Ok(()),
         }

@@ -53,7 +53,7 @@ pub(crate) fn judge_versions(replica: &Replica, table: &Table, heads: &[Head]) -
     let policy = table.def.policy;
     let versions: Vec<Version> = heads.iter().map(Head::version).collect();
     let mut order: Vec<usize> = (0..heads.len()).collect();
-    if !replica.options.broken_winner {
+    if !replica.options.winner_is_by_arrival() {
         order.sort_by(|a, b| precedence(policy, &versions[*b], &versions[*a]));
     }
     let decisive: Vec<usize> = order.iter().copied().filter(|at| is_decisive(table, &heads[*at])).collect();

@@ -26,8 +26,18 @@ pub struct Options {
     /// Where the seed of a new secret key comes from: must not be guessable.
     pub random: fn(&mut [u8; 32]) -> std::io::Result<()>,
     /// For the tests of the tests: the winner depends on the order of arrival, which is wrong.
-    #[doc(hidden)]
+    #[cfg(feature = "_test")]
     pub broken_winner: bool,
+}
+
+impl Options {
+    /// Returns whether the winner is to depend on the order of arrival, which is wrong.
+    pub(crate) fn winner_is_by_arrival(&self) -> bool {
+        #[cfg(feature = "_test")]
+        return self.broken_winner;
+        #[cfg(not(feature = "_test"))]
+        false
+    }
 }
 
 impl Default for Options {
@@ -39,6 +49,7 @@ impl Default for Options {
             window_bytes: 1 << 20,
             page_bytes: 4_096,
             random: keys::system_random,
+            #[cfg(feature = "_test")]
             broken_winner: false,
             clock: Box::new(|| {
                 let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

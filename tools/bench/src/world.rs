@@ -95,12 +95,12 @@ pub fn shared() -> TrackOptions {
     TrackOptions::default()
 }
 
-/// Rows that belong to their device.
+/// Returns the options of a table of rows that belong to their device.
 pub fn per_device() -> TrackOptions {
     TrackOptions { mode: Mode::PerDevice, ..TrackOptions::default() }
 }
 
-/// Rows that belong to their device and are never changed.
+/// Returns the same for rows that are never changed.
 pub fn append() -> TrackOptions {
     TrackOptions { append: true, ..per_device() }
 }

@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use super::{Context, options, profile};
 use crate::output::{Failure, engine_text};
-use crate::text::{count, quoted, shown, size, with_database};
+use crate::text::{count, hint, quoted, shown, size};
 use crate::usage::{Flag, flags};
 
 /// Makes the options of a line, as the flags and the board's profile say.
@@ -76,9 +76,7 @@ fn is_of_peer(error: &Error) -> bool {
 pub fn failure_text(db: &Path, error: &LineError) -> String {
     match error {
         LineError::Session(SessionError::Engine(e)) if !is_of_peer(e) => engine_text(db, db, e),
-        // What the other end is to run names no database of ours.
-        LineError::Session(SessionError::Refused { .. }) => error.to_string(),
-        other => with_database(&other.to_string(), &quoted(db)),
+        other => other.to_string() + &hint(other.hint(), db),
     }
 }
 

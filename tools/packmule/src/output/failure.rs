@@ -6,7 +6,7 @@ use std::path::Path;
 use packmule::{Error, Stranger};
 
 use crate::documents::{ErrorDocument, Untrusted};
-use crate::text::{io_text, quoted, shown, with_database};
+use crate::text::{hint, io_text, shown};
 use crate::usage::{UsageError, help};
 
 /// Why a command did not do what was asked.
@@ -133,7 +133,7 @@ pub fn engine_text(file: &Path, db: &Path, error: &Error) -> String {
         Error::Source { error, .. } => return engine_text(file, db, error),
         error => error.to_string(),
     };
-    with_database(&text, &quoted(db))
+    text + &hint(error.hint(), db)
 }
 
 fn same(a: &Path, b: &Path) -> bool {

@@ -8,15 +8,18 @@
 //! | `time` | points in time and spans; whether a clock is likely to be wrong |
 //! | `value` | a row's values as people read and type them |
 //! | `layout` | columns, and lines of 80 letters |
+//! | `hint` | what the library says would help, as commands |
 //! | `sentence` | sentences that several commands print |
 
 mod format;
+mod hint;
 mod layout;
 mod sentence;
 mod time;
 mod value;
 
 pub use format::{count, number, plural, quoted, shell_word, shown, size};
+pub use hint::hint;
 pub use layout::{columns, wrap};
 pub use sentence::{behind, conflicts_open, io_text, range, stream, waiting, with_database};
 pub use time::{clock_wrong, iso, now, span, time};

@@ -1,0 +1,259 @@
+//! The calls that the session's machine makes, answered by the engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use packmule_core::model::DeviceId;
+use packmule_core::session::{Body, Frontier, Heard, Incoming, Log, NextGroup, Trust};
+use packmule_core::wire::{Certificate, HeaderReader, Refusal, Section, VectorEntry};
+
+use super::outgoing::Outgoing;
+use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, Stranger, Told, applied};
+
+/// What a session keeps besides what is in the database.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// The peer, once its certificate was trusted.
+    pub(super) peer: Option<Peer>,
+    /// Or why it was not.
+    pub(super) untrusted: Option<Stranger>,
+    /// What the peer is still to hear of frames beyond the vector.
+    here: Vec<Told>,
+    /// The vector that the peer knows of us.
+    vector: Vec<VectorEntry>,
+    /// What the peer has acknowledged and is not recorded yet.
+    acks: BTreeMap<(DeviceId, u8), VectorEntry>,
+    /// Up to where it has our streams.
+    own_acked: [u64; 2],
+    outgoing: Outgoing,
+    /// Whose certificates the peer has.
+    introduced: BTreeSet<DeviceId>,
+    /// What came and is not committed.
+    staged: Vec<Staged>,
+    /// The database's version when it was last sealed.
+    version: Option<i64>,
+}
+
+impl Kept {
+    fn peer(&self) -> Result<&Peer> {
+        self.peer.as_ref().ok_or_else(|| Error::Usage("the other end has not said who it is".into()))
+    }
+}
+
+/// The engine as a session's log.
+pub(super) struct EngineLog<'a> {
+    engine: &'a mut Engine,
+    kept: &'a mut Kept,
+}
+
+impl<'a> EngineLog<'a> {
+    pub(super) fn new(engine: &'a mut Engine, kept: &'a mut Kept) -> Self {
+        Self { engine, kept }
+    }
+
+    /// Appends a header with what changed in the vector, to be signed and sent; and looks up what became ready for
+    /// the peer by it.
+    fn changed_vector(&mut self, vector: Vec<VectorEntry>, body: &mut Body<'_>) -> Result<bool> {
+        let peer = self.kept.peer.as_ref().map(|peer| peer.id);
+        let Some(peer) = peer else { return Ok(false) };
+        let me = self.engine.identity().id;
+        let first = self.kept.vector.is_empty();
+        let key = |entry: &VectorEntry| (entry.author, entry.stream.number());
+        let known = &self.kept.vector;
+        let is_new = |entry: &&VectorEntry| {
+            let at = known.binary_search_by_key(&key(entry), key);
+            at.ok().and_then(|at| known.get(at)).is_none_or(|known| known != *entry)
+        };
+        let changed: Vec<VectorEntry> = vector.iter().filter(is_new).copied().collect();
+        if !first && changed.is_empty() {
+            return Ok(false);
+        }
+        let mut entries = if first { self.engine.session_places(peer)? } else { Vec::new() };
+        entries.retain(|place| !vector.contains(place));
+        entries.extend(vector.iter().filter(|entry| entry.author == me || is_new(entry)).copied());
+        body.extend(&self.engine.session_header(peer, &entries)?);
+        self.kept.vector = vector;
+        for VectorEntry { author, stream, .. } in changed {
+            self.look_up(Section { author, stream })?;
+        }
+        Ok(true)
+    }
+
+    fn look_up(&mut self, section: Section) -> Result<()> {
+        let peer = self.kept.peer.as_ref();
+        peer.map_or(Ok(()), |peer| self.kept.outgoing.look_up(self.engine, peer, section))
+    }
+
+    /// Collects what the peer acknowledges: what it has applied. What only waits there it has too, and need not be
+    /// sent, but does not acknowledge.
+    fn collect_acks(&mut self, entries: &[VectorEntry]) {
+        let me = self.engine.identity().id;
+        for entry in applied(entries) {
+            let number = entry.stream.number();
+            let own = self.kept.own_acked.get_mut(usize::from(number));
+            if let Some(own) = own.filter(|_| entry.author == me) {
+                *own = entry.seq.max(*own);
+            }
+            let ack = self.kept.acks.entry((entry.author, number)).or_insert(*entry);
+            if entry.seq > ack.seq {
+                *ack = *entry;
+            }
+        }
+    }
+}
+
+impl Log for EngineLog<'_> {
+    type Error = Error;
+    type Taken = ImportReport;
+
+    fn seal(&mut self) -> Result<bool> {
+        if self.kept.version == Some(self.engine.data_version()?) {
+            return Ok(false);
+        }
+        self.engine.seal()?;
+        self.kept.version = Some(self.engine.data_version()?);
+        Ok(true)
+    }
+
+    fn certificate(&mut self, body: &mut Body<'_>) -> Result<DeviceId> {
+        body.extend(&self.engine.own_certificate()?);
+        Ok(self.engine.identity().id)
+    }
+
+    fn verify_certificate(&mut self, _: &Certificate<'_>, bytes: &[u8]) -> Result<Trust> {
+        Ok(match self.engine.judge_peer(bytes)? {
+            Ok(peer) => {
+                self.kept.peer = Some(peer);
+                Trust::Trusted
+            }
+            Err(stranger) => {
+                let trust = if stranger.revoked { Trust::Revoked } else { Trust::Untrusted };
+                self.kept.untrusted = Some(stranger);
+                trust
+            }
+        })
+    }
+
+    fn prove(&mut self, nonce: &[u8; 32], peer: (DeviceId, &[u8; 32])) -> Result<[u8; 64]> {
+        self.engine.prove(nonce, peer)
+    }
+
+    fn store_certificate(&mut self) -> Result<()> {
+        let peer = self.kept.peer()?;
+        let id = peer.id;
+        self.engine.meet(peer)?;
+        self.kept.introduced.insert(id);
+        Ok(())
+    }
+
+    fn next_here(&mut self, after: Option<Section>) -> Result<Option<Frontier>> {
+        if after.is_none() {
+            self.kept.here = self.engine.beyond_vector()?;
+            self.kept.here.reverse();
+        }
+        let here = self.kept.here.pop();
+        Ok(here.map(|Told { author, stream, groups, frames }| Frontier {
+            section: Section { author, stream },
+            groups,
+            frames,
+        }))
+    }
+
+    fn header(&mut self, body: &mut Body<'_>) -> Result<bool> {
+        let vector = self.engine.session_vector()?;
+        self.changed_vector(vector, body)
+    }
+
+    fn peer_has(&mut self, frontier: Frontier) -> Result<()> {
+        self.kept.outgoing.raise(frontier);
+        Ok(())
+    }
+
+    fn take_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard> {
+        let mut entries: Vec<VectorEntry> = header.vector().collect();
+        if self.engine.hear_of_self(self.kept.peer()?, &mut entries)? {
+            return Ok(Heard::NewIdentity);
+        }
+        for VectorEntry { author, stream, seq, .. } in &entries {
+            let section = Section { author: *author, stream: *stream };
+            self.kept.outgoing.raise(Frontier { section, groups: *seq, frames: *seq });
+        }
+        self.collect_acks(&entries);
+        Ok(Heard::Acknowledged(self.kept.own_acked.iter().sum()))
+    }
+
+    fn record_acks(&mut self) -> Result<()> {
+        if let (Some(peer), false) = (&self.kept.peer, self.kept.acks.is_empty()) {
+            let entries: Vec<VectorEntry> = std::mem::take(&mut self.kept.acks).into_values().collect();
+            self.engine.note_vector(peer.id, &entries)?;
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self) -> Result<(u64, u64)> {
+        self.engine.plan_out(self.kept.peer()?, self.kept.outgoing.frontier())
+    }
+
+    fn next_group(&mut self) -> Result<NextGroup> {
+        let Kept { peer, outgoing, .. } = &mut *self.kept;
+        peer.as_ref().map_or(Ok(NextGroup::Nothing), |peer| outgoing.next_group(self.engine, peer))
+    }
+
+    fn next_certificate(&mut self, author: DeviceId, body: &mut Body<'_>) -> Result<bool> {
+        let Some(group) = self.kept.outgoing.current() else { return Ok(false) };
+        if self.kept.introduced.contains(&author) {
+            return Ok(false);
+        }
+        for (id, certificate) in self.engine.author_certificates(group.dev)? {
+            if self.kept.introduced.insert(id) {
+                body.extend(&certificate);
+                return Ok(true);
+            }
+        }
+        self.kept.introduced.insert(author);
+        Ok(false)
+    }
+
+    fn frame(&mut self, seq: u64, body: &mut Body<'_>) -> Result<()> {
+        if let Some(group) = self.kept.outgoing.current() {
+            body.extend(&self.engine.frame_out(group, seq)?);
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, body: &mut Body<'_>) -> Result<()> {
+        if let Some(group) = self.kept.outgoing.current() {
+            body.extend(&self.engine.checkpoint_out(group)?);
+        }
+        let Kept { peer, outgoing, .. } = &mut *self.kept;
+        peer.as_ref().map_or(Ok(()), |peer| outgoing.group_sent(self.engine, peer))
+    }
+
+    fn stage(&mut self, item: Incoming<'_>) -> Result<()> {
+        self.kept.staged.push(match item {
+            Incoming::Certificate(bytes) => Staged::Certificate(bytes.into()),
+            Incoming::Frame(section, seq, bytes) => Staged::Frame(section, seq, bytes.into()),
+            Incoming::Checkpoint(bytes) => Staged::Checkpoint(bytes.into()),
+        });
+        Ok(())
+    }
+
+    fn commit(&mut self, taken: &mut ImportReport) -> Result<()> {
+        let staged = std::mem::take(&mut self.kept.staged);
+        self.engine.take_staged(&staged, taken)
+    }
+
+    fn discard(&mut self) {
+        self.kept.staged = Vec::new();
+    }
+
+    fn refusal(error: &Error) -> (Refusal, Option<DeviceId>) {
+        match error {
+            Error::Strangers(all) => all.first().map_or((Refusal::Stranger, None), |s| {
+                (if s.revoked { Refusal::Revoked } else { Refusal::Stranger }, Some(s.id))
+            }),
+            Error::Twin { .. } => (Refusal::Twin, None),
+            Error::Bundle { .. } => (Refusal::Damaged, None),
+            _ => (Refusal::Failed, None),
+        }
+    }
+}

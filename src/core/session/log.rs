@@ -1,0 +1,257 @@
+//! What a session needs of the log: [`Log`], and what goes between the two.
+
+use super::Body;
+use crate::model::DeviceId;
+use crate::wire::{Certificate, HeaderReader, Refusal, Section};
+
+/// A log of frames as a session sees it: on a board a database, on a microcontroller some pages of flash.
+///
+/// What grows with the number of devices is here and not in the session: what the peer has (the *peer frontier*),
+/// which certificates it was given, what came and is not committed yet. A log lives for longer than a session; what it
+/// keeps for one session begins anew with the next.
+///
+/// | when | calls |
+/// |---|---|
+/// | at the beginning | [`seal`](Log::seal), [`certificate`](Log::certificate) |
+/// | who the peer is | [`verify_certificate`](Log::verify_certificate), [`prove`](Log::prove), [`store_certificate`](Log::store_certificate) |
+/// | what is here | [`next_here`](Log::next_here), [`header`](Log::header) |
+/// | what the peer has | [`peer_has`](Log::peer_has), [`take_header`](Log::take_header), [`record_acks`](Log::record_acks) |
+/// | frames go out | [`plan`](Log::plan), [`next_group`](Log::next_group), [`next_certificate`](Log::next_certificate), [`frame`](Log::frame), [`checkpoint`](Log::checkpoint) |
+/// | frames come in | [`stage`](Log::stage), [`commit`](Log::commit), [`discard`](Log::discard) |
+///
+/// # What must be durable
+/// A log that loses its power at any moment must still have what [`commit`](Log::commit) returned for: the session
+/// acknowledges it. It must never have a part of a group applied. What was only staged may be lost: it comes again.
+/// What [`record_acks`](Log::record_acks) wrote may be lost too, never be there before the peer said it.
+///
+/// # Errors
+/// Whatever a call returns as its error ends the session; the peer hears [`Log::refusal`] of it.
+pub trait Log {
+    /// Why the log refused.
+    type Error;
+    /// What the log reports of what it took in; `()` where nobody watches.
+    type Taken: Default;
+
+    /// From so many staged bytes on they are committed at once, also while more is there to be taken.
+    const STAGE_BYTES: usize = 16_384;
+    /// From so many staged bytes on they are committed as soon as nothing more is there. A transaction for every small
+    /// frame would wear an SD card for nothing.
+    const SOON_BYTES: usize = 4_096;
+
+    /// Commits to the log what was written here. Returns whether anything may have been, since the last time.
+    ///
+    /// # Errors
+    /// As the trait says; so for all others.
+    fn seal(&mut self) -> Result<bool, Self::Error>;
+
+    /// Appends this device's certificate. Gives the device's id.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn certificate(&mut self, body: &mut Body<'_>) -> Result<DeviceId, Self::Error>;
+
+    /// Judges the peer's certificate, whose own signatures are valid: whether the fleet that signed it is one of ours
+    /// is for the log to say. The log remembers the peer for the rest of the session.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn verify_certificate(
+        &mut self,
+        certificate: &Certificate<'_>,
+        bytes: &[u8],
+    ) -> Result<Trust, Self::Error>;
+
+    /// Signs, as [`Message::prove`](crate::wire::Message::prove) does, that this device has its key.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn prove(&mut self, nonce: &[u8; 32], peer: (DeviceId, &[u8; 32])) -> Result<[u8; 64], Self::Error>;
+
+    /// Keeps the certificate that was last trusted: the peer has proved that it has the key.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn store_certificate(&mut self) -> Result<(), Self::Error>;
+
+    /// Gives the next stream of which more is here than the vector says, `None` after the last. `after`: the one that
+    /// was given before it, in whatever order. A log that has no such thing leaves it out.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn next_here(&mut self, after: Option<Section>) -> Result<Option<Frontier>, Self::Error> {
+        let _ = after;
+        Ok(None)
+    }
+
+    /// Appends a signed [`Header`](crate::wire::Header) with what is applied here: all of it the first time, later
+    /// this device's own streams and what changed. Returns whether there is anything to say; the first time there is.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn header(&mut self, body: &mut Body<'_>) -> Result<bool, Self::Error>;
+
+    /// Raises the peer frontier: frames up to there need not be sent. It acknowledges nothing.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn peer_has(&mut self, frontier: Frontier) -> Result<(), Self::Error>;
+
+    /// Takes the peer's vector, whose signature is verified: compares it with what is here, raises the peer frontier,
+    /// and collects what the peer acknowledges.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn take_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Self::Error>;
+
+    /// Records what the peer has acknowledged since the last time.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn record_acks(&mut self) -> Result<(), Self::Error>;
+
+    /// Counts the frames, and their bytes, that the peer lacks: for people who watch.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn plan(&mut self) -> Result<(u64, u64), Self::Error> {
+        Ok((0, 0))
+    }
+
+    /// Gives the next group that the peer lacks, in an order in which no group comes before one that its author had
+    /// seen. It is the current group until the next call.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn next_group(&mut self) -> Result<NextGroup, Self::Error>;
+
+    /// Appends the next certificate that the peer needs to verify frames of this author and was not given in this
+    /// session, issuers first. Returns whether there was one.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn next_certificate(&mut self, author: DeviceId, body: &mut Body<'_>) -> Result<bool, Self::Error>;
+
+    /// Appends a frame of the current group.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn frame(&mut self, seq: u64, body: &mut Body<'_>) -> Result<(), Self::Error>;
+
+    /// Appends the checkpoint of the current group, which the peer then has.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn checkpoint(&mut self, body: &mut Body<'_>) -> Result<(), Self::Error>;
+
+    /// Keeps what came until it is committed. Nothing of it is verified but its form.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn stage(&mut self, item: Incoming<'_>) -> Result<(), Self::Error>;
+
+    /// Commits what is staged, which is then no longer so, also after an error. Groups whose checkpoint is among it
+    /// are verified before anything of them is applied.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn commit(&mut self, taken: &mut Self::Taken) -> Result<(), Self::Error>;
+
+    /// Drops what is staged.
+    fn discard(&mut self);
+
+    /// Says what the peer hears of an error, and whom it is about if not the peer.
+    fn refusal(error: &Self::Error) -> (Refusal, Option<DeviceId>) {
+        let _ = error;
+        (Refusal::Failed, None)
+    }
+}
+
+/// What a log says of a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Trust {
+    /// The device is trusted.
+    Trusted,
+    /// It is not trusted.
+    Untrusted,
+    /// It was trusted once.
+    Revoked,
+}
+
+/// Up to where somebody has a stream, and what it has of the group after that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Frontier {
+    /// Whose stream.
+    pub section: Section,
+    /// Whole groups up to this frame.
+    pub groups: u64,
+    /// Frames up to this one.
+    pub frames: u64,
+}
+
+impl Frontier {
+    /// Raises it to what another says of the same stream; neither part is lowered.
+    pub fn raise(&mut self, other: &Self) {
+        self.groups = self.groups.max(other.groups);
+        self.frames = self.frames.max(other.frames).max(self.groups);
+    }
+}
+
+/// A group that goes to the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Group {
+    /// Whose.
+    pub section: Section,
+    /// Its first frame.
+    pub first: u64,
+    /// Its last.
+    pub last: u64,
+    /// The first frame of it that the peer lacks; one behind the last if it lacks the checkpoint alone.
+    pub next: u64,
+}
+
+/// What goes to the peer next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum NextGroup {
+    /// This group.
+    Group(Group),
+    /// Of some stream the peer lacks frames that are compacted away here. All others still go to it: the session
+    /// tells the peer and asks again. A log says so once for each such stream at the most.
+    Behind,
+    /// It has all that is here for it.
+    Nothing,
+}
+
+/// What came, whole and well formed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Incoming<'a> {
+    /// A device's certificate.
+    Certificate(&'a [u8]),
+    /// A frame, and its sequence number.
+    Frame(Section, u64, &'a [u8]),
+    /// A group's checkpoint.
+    Checkpoint(&'a [u8]),
+}
+
+impl Incoming<'_> {
+    /// How long it is.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Certificate(bytes) | Self::Frame(_, _, bytes) | Self::Checkpoint(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// What a log makes of the peer's vector.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Heard {
+    /// The peer has acknowledged so many frames in all that this device wrote.
+    Acknowledged(u64),
+    /// This device is a divergent history of its identity and has taken a new one.
+    NewIdentity,
+}

@@ -1,0 +1,100 @@
+//! What the peer says besides frames.
+
+use super::state::Input;
+use super::{Buffer, Error, Frontier, Log, Machine, Peer, Trust};
+use crate::wire::{Certificate, FORMAT_VERSION, Message, SESSION_VERSION, Section};
+
+impl<B: Buffer, T> Machine<B, T> {
+    pub(super) fn take_message<L: Log<Taken = T>>(
+        &mut self,
+        log: &mut L,
+        message: &Message<'_>,
+    ) -> Result<(), Error<L::Error>> {
+        match *message {
+            Message::Refused { why, device } => {
+                Err(Error::Refused { why, about: device, us: device == self.me })
+            }
+            Message::Hello { session, format, nonce, certificate } => {
+                self.allow(Input::Hello)?;
+                for (versions, ours) in [(session, SESSION_VERSION), (format, FORMAT_VERSION)] {
+                    if !(versions.0..=versions.1).contains(&ours) {
+                        return Err(Error::Version { theirs: versions.1 });
+                    }
+                }
+                self.take_hello(log, &nonce, certificate)
+            }
+            Message::Proof(signature) => {
+                self.allow(Input::Proof)?;
+                self.take_proof(log, signature)
+            }
+            Message::Here { author, stream, groups, frames } => {
+                self.step(log, Input::Here)?;
+                let frontier = Frontier { section: Section { author, stream }, groups, frames };
+                log.peer_has(frontier).map_err(Error::Log)
+            }
+            Message::Plan { frames, bytes } => {
+                self.step(log, Input::Figure)?;
+                self.progress.expect(frames, bytes);
+                Ok(())
+            }
+            Message::Behind => {
+                self.step(log, Input::Figure)?;
+                self.progress.needs_snapshot = true;
+                Ok(())
+            }
+            Message::Idle(count) => {
+                self.allow(Input::Idle)?;
+                self.peer_idle = count;
+                self.step(log, Input::Idle)
+            }
+            Message::Settled(count) => {
+                self.allow(Input::Settled)?;
+                if count > self.idle {
+                    return Err(Error::Protocol("an answer that nobody asked for"));
+                }
+                self.settled_in = count;
+                self.step(log, Input::Settled)
+            }
+            Message::Bye => {
+                self.allow(Input::Bye)?;
+                self.peer_bye = true;
+                self.step(log, Input::Bye)
+            }
+        }
+    }
+
+    fn take_hello<L: Log<Taken = T>>(
+        &mut self,
+        log: &mut L,
+        nonce: &[u8; 32],
+        bytes: &[u8],
+    ) -> Result<(), Error<L::Error>> {
+        let certificate = Certificate::decode(bytes).map_err(Error::Damaged)?;
+        let device = certificate.device();
+        match log.verify_certificate(&certificate, bytes).map_err(Error::Log)? {
+            Trust::Trusted => {}
+            Trust::Untrusted => return Err(Error::Untrusted { device, revoked: false }),
+            Trust::Revoked => return Err(Error::Untrusted { device, revoked: true }),
+        }
+        if device == self.me {
+            return Err(Error::Itself { echo: *nonce == self.nonce });
+        }
+        let public_key = certificate.public_key;
+        self.peer = Some(Peer { id: device, public_key, nonce: *nonce, proved: false });
+        self.step(log, Input::Hello)
+    }
+
+    fn take_proof<L: Log<Taken = T>>(
+        &mut self,
+        log: &mut L,
+        signature: &[u8],
+    ) -> Result<(), Error<L::Error>> {
+        let peer = self.peer()?;
+        let us = (self.me, &self.nonce);
+        Message::check_proof(signature, &peer.public_key, (peer.id, &peer.nonce), us)
+            .map_err(|_| Error::Proof)?;
+        log.store_certificate().map_err(Error::Log)?;
+        self.peer = Some(Peer { proved: true, ..peer });
+        self.step(log, Input::Proof)
+    }
+}

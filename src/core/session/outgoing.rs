@@ -1,0 +1,231 @@
+//! What goes out: one record at a time, so that the buffer need never hold two. What came meanwhile only sets what is
+//! owed.
+
+use super::state::{Acts, Input, next};
+use super::{Buffer, Error, Group, Log, MESSAGE_MAX, Machine, NextGroup, State};
+use crate::model::DeviceId;
+use crate::wire::{Message, NoRoom, RecordKind, Refusal, Section, put};
+
+/// What is to be said before the next frame, in this order.
+#[derive(Default)]
+pub(super) struct Owed {
+    proof: bool,
+    /// What is here beyond the vector, after this stream; then the vector.
+    here: Option<Option<Section>>,
+    plan: bool,
+    /// What changed in the vector.
+    pub(super) header: bool,
+    behind: bool,
+    bye: bool,
+}
+
+/// A group that is being sent.
+pub(super) struct Sending {
+    group: Group,
+    /// The peer has all certificates for it.
+    introduced: bool,
+    /// Its section has been said.
+    section: bool,
+}
+
+impl<B: Buffer, T> Machine<B, T> {
+    /// Adds what a transition makes this end owe.
+    pub(super) fn owe(&mut self, acts: &Acts) {
+        let owed = &mut self.owed;
+        owed.proof |= acts.prove;
+        owed.plan |= acts.plan;
+        owed.bye |= acts.bye;
+        self.more_out |= acts.plan;
+        if acts.introduce {
+            owed.here = Some(None);
+        }
+        if acts.bye {
+            self.sending = None;
+        }
+    }
+
+    /// Returns whether anything is owed.
+    pub(super) fn owes(&self) -> bool {
+        let Owed { proof, here, plan, header, behind, bye } = &self.owed;
+        *proof
+            || here.is_some()
+            || *header
+            || *plan
+            || *behind
+            || *bye
+            || self.settled_out != self.committed_idle
+    }
+
+    /// Returns whether the peer does not know yet what is here.
+    pub(super) fn owes_vector(&self) -> bool {
+        self.owed.here.is_some()
+    }
+
+    /// Says what is here, and what is owed before it.
+    pub(super) fn introduce<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+        while self.state != State::Over && self.owes_vector() {
+            self.pay(log)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the next record into `out`, which is empty, if there is anything to say.
+    pub(super) fn produce<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+        self.out.truncate(0);
+        while self.state != State::Over && self.out.said() == 0 {
+            if !self.pay(log)? && !self.send_on(log)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says the first thing that is owed. Returns whether there was one.
+    fn pay<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<bool, Error<L::Error>> {
+        use core::mem::take;
+        if take(&mut self.owed.proof) {
+            let peer = self.peer()?;
+            let proof = log.prove(&self.nonce, (peer.id, &peer.nonce)).map_err(Error::Log)?;
+            self.say(&Message::Proof(&proof))?;
+        } else if let Some(after) = self.owed.here {
+            let Some(here) = log.next_here(after).map_err(Error::Log)? else {
+                self.owed.here = None;
+                self.say_vector(log)?;
+                return Ok(true);
+            };
+            self.owed.here = Some(Some(here.section));
+            let Section { author, stream } = here.section;
+            self.say(&Message::Here { author, stream, groups: here.groups, frames: here.frames })?;
+        } else if take(&mut self.owed.plan) {
+            self.progress.to_send = log.plan().map_err(Error::Log)?;
+            let (frames, bytes) = self.progress.to_send;
+            self.say(&Message::Plan { frames, bytes })?;
+        } else if take(&mut self.owed.header) {
+            self.say_vector(log)?;
+        } else if self.settled_out != self.committed_idle {
+            self.settled_out = self.committed_idle;
+            self.say(&Message::Settled(self.settled_out))?;
+        } else if take(&mut self.owed.behind) {
+            self.say(&Message::Behind)?;
+        } else if take(&mut self.owed.bye) {
+            self.say(&Message::Bye)?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Goes on with the group that is being sent, or begins the next. Returns whether there was anything to do.
+    fn send_on<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<bool, Error<L::Error>> {
+        if self.state != State::Open {
+            return Ok(false);
+        }
+        if self.sending.is_some() {
+            self.send_group(log)?;
+            return Ok(true);
+        }
+        if !self.more_out {
+            return Ok(false);
+        }
+        match log.next_group().map_err(Error::Log)? {
+            NextGroup::Group(group) => {
+                self.idle_current = false;
+                self.begin_group(group);
+            }
+            NextGroup::Behind => {
+                self.owed.behind |= !self.progress.peer_needs_snapshot;
+                self.progress.peer_needs_snapshot = true;
+            }
+            NextGroup::Nothing => {
+                self.more_out = false;
+                if self.idle_current {
+                    return Ok(false);
+                }
+                self.idle += 1;
+                self.idle_current = true;
+                self.say(&Message::Idle(self.idle))?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn begin_group(&mut self, group: Group) {
+        let next = group.next.clamp(group.first, group.last + 1);
+        self.sending = Some(Sending {
+            group: Group { next, ..group },
+            // Our own certificate went with the hello.
+            introduced: group.section.author == self.me,
+            // A group that goes on where it broke off begins with its section.
+            section: self.section_out == Some(group.section) && next == group.first,
+        });
+    }
+
+    /// Sends the next record of the group: certificates, section, frames, checkpoint.
+    fn send_group<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+        let Some(Sending { group, introduced, section }) = &mut self.sending else { return Ok(()) };
+        if !*introduced {
+            let author = group.section.author;
+            let given =
+                self.out.record(RecordKind::Certificate, |body| log.next_certificate(author, body))?;
+            *introduced = given.map_err(Error::Log)?.is_none();
+        } else if !*section {
+            *section = true;
+            self.section_out = Some(group.section);
+            let section = group.section;
+            self.out.record(RecordKind::Section, |body| {
+                let mut encoded = [0; 32];
+                let len = put(&mut encoded, &section)?;
+                body.extend(encoded.get(..len).unwrap_or_default());
+                Ok::<_, NoRoom>(true)
+            })??;
+        } else if group.next <= group.last {
+            let seq = group.next;
+            group.next += 1;
+            let sent = self.out.record(RecordKind::Frame, |body| log.frame(seq, body).map(|()| true))?;
+            self.progress.count_sent(sent.map_err(Error::Log)?.unwrap_or(0));
+        } else {
+            self.sending = None;
+            self.out
+                .record(RecordKind::Checkpoint, |body| log.checkpoint(body).map(|()| true))?
+                .map_err(Error::Log)?;
+        }
+        Ok(())
+    }
+
+    /// Says what is applied here, if the peer does not know it.
+    fn say_vector<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+        self.out.record(RecordKind::Header, |body| log.header(body))?.map_err(Error::Log)?;
+        Ok(())
+    }
+
+    pub(super) fn say<E>(&mut self, message: &Message<'_>) -> Result<(), Error<E>> {
+        self.out.record(RecordKind::Message, |body| {
+            let mut encoded = [0; MESSAGE_MAX];
+            let len = message.encode(&mut encoded)?;
+            body.extend(encoded.get(..len).unwrap_or_default());
+            Ok::<_, NoRoom>(true)
+        })??;
+        Ok(())
+    }
+
+    /// Ends the session, and tells the peer why.
+    pub(super) fn fail<L: Log<Taken = T>>(&mut self, log: &mut L, error: Error<L::Error>) -> Error<L::Error> {
+        let refused = matches!(error, Error::Refused { .. });
+        let input = if refused { Input::Refused } else { Input::Failure };
+        let Some((to, acts)) = next(self.state, input) else { return error };
+        self.state = to;
+        if acts.discard {
+            self.discard(log);
+        }
+        if let (true, Some((why, about))) = (acts.refuse, error.refusal::<L>()) {
+            let peer = self.peer.map_or(DeviceId([0; 16]), |peer| peer.id);
+            let author = self.section.filter(|_| why == Refusal::Twin).map(|section| section.author);
+            let device = about.or(author).unwrap_or(peer);
+            let mut encoded = [0; 32];
+            if let Ok(len) = (Message::Refused { why, device }).encode(&mut encoded) {
+                self.out.last_record(RecordKind::Message, encoded.get(..len).unwrap_or_default());
+            }
+        }
+        error
+    }
+}

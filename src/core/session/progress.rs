@@ -1,0 +1,48 @@
+//! How far a session is.
+
+/// How far a session has come. `T`: what the log reports of what it took in.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Progress<T = ()> {
+    /// Frames and bytes of frames that were sent.
+    pub sent: (u64, u64),
+    /// Bytes of these, and of what goes with them, that have not arrived yet.
+    pub under_way: u64,
+    /// How much is to be sent, as far as is known.
+    pub to_send: (u64, u64),
+    /// Frames and bytes of frames that came.
+    pub received: (u64, u64),
+    /// Bytes that are here of the frame that is coming.
+    pub coming: u64,
+    /// How much is to come, as far as the peer has said.
+    pub to_receive: (u64, u64),
+    /// What was made of what came.
+    pub taken: T,
+    /// Frames that the peer has acknowledged in all, of this device's own.
+    pub acknowledged: u64,
+    /// The peer lacks frames that are compacted away here: only a snapshot brings it on, with `packmule join`.
+    pub peer_needs_snapshot: bool,
+    /// The same of this device, as the peer says.
+    pub needs_snapshot: bool,
+}
+
+impl<T> Progress<T> {
+    /// Counts a frame that goes out.
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.sent.0 += 1;
+        self.sent.1 += bytes as u64;
+        self.to_send = (self.to_send.0.max(self.sent.0), self.to_send.1.max(self.sent.1));
+    }
+
+    /// Counts a frame that came.
+    pub(super) fn count_received(&mut self, bytes: usize) {
+        self.received.0 += 1;
+        self.received.1 += bytes as u64;
+    }
+
+    /// Adds what the peer says is to come to what came.
+    pub(super) fn expect(&mut self, frames: u64, bytes: u64) {
+        let came = self.received;
+        self.to_receive = (came.0.saturating_add(frames), came.1.saturating_add(bytes));
+    }
+}

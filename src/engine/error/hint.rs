@@ -1,0 +1,126 @@
+//! What a person can do about an error.
+
+use packmule_core::model::DeviceId;
+use rusqlite::ErrorCode;
+
+use super::{BundleProblem, Error};
+
+/// What helps: for a program to say as a command, a button or a sentence of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Make the database a device.
+    Init,
+    /// Track this table.
+    Track {
+        /// Its name.
+        table: String,
+    },
+    /// Compare each fingerprint with what that device itself shows, then trust it. Never said of a revoked device.
+    Trust {
+        /// The devices.
+        devices: Vec<DeviceId>,
+    },
+    /// At the other end of a session, trust this device.
+    TrustThere {
+        /// The device.
+        device: DeviceId,
+    },
+    /// See that the other end of a line runs, at the same rate, and that the wires are crossed.
+    CheckTheOtherEnd,
+    /// Become a member of the group that may use serial ports.
+    JoinThePortsGroup,
+    /// Stop the program, or the login, that has the port open.
+    FreeThePort,
+    /// Look at the list of devices.
+    ListDevices,
+    /// Look at the list of open conflicts.
+    ListConflicts,
+    /// Check the log, and keep a copy of the database.
+    Verify,
+    /// Let SQLite check the file (`PRAGMA integrity_check`).
+    CheckIntegrity,
+    /// Try again when the other program has finished.
+    TryAgain,
+    /// Take in what others have of this device first: by a bundle, a card or a session.
+    TakeBack,
+    /// Bring a bundle to the device that is the second history, or sync with it.
+    BringToSecondHistory,
+    /// Make a snapshot where the first history is, and start from it here and on that other device.
+    Join {
+        /// The other device.
+        other: String,
+    },
+    /// The file is a snapshot: a device starts from it.
+    StartFromSnapshot,
+    /// The file is a bundle: import takes it in.
+    ImportBundle,
+    /// Copy the bundle again, or export it again.
+    ExportAgain,
+    /// Give more of the id.
+    GiveMoreOfTheId,
+    /// Resolve the conflict in one of these ways.
+    Resolve(&'static [Way]),
+}
+
+/// How a conflict can be resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Way {
+    /// The version of one device.
+    Take,
+    /// Other values.
+    Set,
+    /// The row is deleted.
+    Delete,
+    /// Both rows, one of them under a new key.
+    KeepBoth,
+}
+
+impl Error {
+    /// Returns what a person can do about it, where that is more than the message says.
+    pub fn hint(&self) -> Option<Hint> {
+        Some(match self {
+            Self::Sqlite(e) => match e.sqlite_error_code()? {
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Hint::TryAgain,
+                ErrorCode::DatabaseCorrupt => Hint::CheckIntegrity,
+                _ => return None,
+            },
+            Self::NotADevice => Hint::Init,
+            Self::UnknownTable { table, tracked } if tracked.is_empty() => {
+                Hint::Track { table: table.clone() }
+            }
+            Self::Strangers(devices) => {
+                let devices: Vec<_> = devices.iter().filter(|d| !d.revoked).map(|d| d.id).collect();
+                if devices.is_empty() {
+                    return None;
+                }
+                Hint::Trust { devices }
+            }
+            Self::Bundle { cause, .. } => cause.hint()?,
+            Self::Twin { .. } => Hint::BringToSecondHistory,
+            Self::Forked { other, .. } => Hint::Join { other: other.clone() },
+            Self::SetBack => Hint::TakeBack,
+            Self::Device { candidates, .. } if candidates.is_empty() => Hint::ListDevices,
+            Self::Device { .. } => Hint::GiveMoreOfTheId,
+            Self::NoSuchConflict { .. } => Hint::ListConflicts,
+            Self::CannotResolve { ways, .. } if !ways.is_empty() => Hint::Resolve(ways),
+            Self::Damaged(_) => Hint::Verify,
+            Self::Source { error, .. } => return error.hint(),
+            _ => return None,
+        })
+    }
+}
+
+impl BundleProblem {
+    fn hint(&self) -> Option<Hint> {
+        match self {
+            Self::IsASnapshot => Some(Hint::StartFromSnapshot),
+            Self::IsABundle => Some(Hint::ImportBundle),
+            Self::NotABundle | Self::Decode(packmule_core::wire::DecodeError::Version(_)) => None,
+            Self::Empty | Self::Decode(_) | Self::Signature(_) | Self::Structure(_) => {
+                Some(Hint::ExportAgain)
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What can go wrong. [`text`] puts it into words; what a person can do about it is data, a [`Hint`], so that each
+//! front end says it in its own way.
+
+mod hint;
+mod text;
+
+use std::io;
+use std::path::PathBuf;
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::DecodeError;
+
+pub use hint::{Hint, Way};
+
+/// An error of the engine. Whatever it is, the database is as it was before the call.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// SQLite refused.
+    Sqlite(rusqlite::Error),
+    /// A file could not be read or written.
+    Io {
+        /// What was being done, for instance "read the key file".
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Reading or writing a bundle's stream failed.
+    Stream(io::Error),
+    /// The file is a database, but not a device.
+    NotADevice,
+    /// The database is a device already.
+    AlreadyADevice {
+        /// Its id.
+        device: DeviceId,
+        /// Its name.
+        name: String,
+    },
+    /// The database was written by a newer Packmule.
+    NewerDatabase {
+        /// The version of its `_pm_` tables.
+        version: i64,
+    },
+    /// The secret key is not where it should be, so nothing can be signed.
+    KeyMissing {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No tracked table has this name.
+    UnknownTable {
+        /// The name.
+        table: String,
+        /// The tables that are tracked.
+        tracked: Vec<String>,
+    },
+    /// The table cannot be tracked, or not in this way.
+    CannotTrack {
+        /// The table.
+        table: String,
+        /// Why, and what to do about it.
+        reason: String,
+    },
+    /// A bundle has frames of devices that this one does not trust.
+    Strangers(Vec<Stranger>),
+    /// The bytes are not a bundle, or are damaged.
+    Bundle {
+        /// Where in the stream, in bytes from its beginning.
+        offset: u64,
+        /// What is wrong there.
+        cause: BundleProblem,
+    },
+    /// One device identity has two histories.
+    Twin {
+        /// The device.
+        device: String,
+        /// The first sequence number at which they differ, or before.
+        seq: u64,
+    },
+    /// This device is a second history of one identity, and others built on what it wrote.
+    Forked {
+        /// This device.
+        device: String,
+        /// One of those.
+        other: String,
+    },
+    /// This device was set back, and would begin a second history.
+    SetBack,
+    /// A row cannot be carried.
+    Row {
+        /// The table.
+        table: String,
+        /// Why.
+        reason: String,
+    },
+    /// No device, or more than one, is meant by this.
+    Device {
+        /// What was given.
+        given: String,
+        /// Which devices it could be.
+        candidates: Vec<String>,
+    },
+    /// No open conflict has this id.
+    NoSuchConflict {
+        /// The id.
+        id: String,
+        /// How many are open.
+        open: usize,
+    },
+    /// The conflict cannot be resolved in this way.
+    CannotResolve {
+        /// Why.
+        reason: String,
+        /// The ways in which it can be.
+        ways: &'static [Way],
+    },
+    /// What was asked for makes no sense; why.
+    Usage(String),
+    /// The `_pm_` tables contradict themselves: somebody wrote to them, or the disk did.
+    Damaged(String),
+    /// Another device's database file, which was to be taken in, is the one that failed.
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: Box<Error>,
+    },
+    /// A database that cannot be written to has writes in its -wal file, which cannot be read there.
+    WalUnread {
+        /// The -wal file.
+        path: PathBuf,
+    },
+    /// An earlier failure could not be rolled back; this handle is not used any more.
+    Poisoned,
+}
+
+/// A device that a bundle has frames of, and that is not trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// Its id, which is its fingerprint.
+    pub id: DeviceId,
+    /// The name in its certificate, if the bundle has one.
+    pub name: Option<String>,
+    /// It was trusted once, and its certificate was revoked.
+    pub revoked: bool,
+}
+
+/// What is wrong with a bundle.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BundleProblem {
+    /// It does not begin as a bundle does.
+    NotABundle,
+    /// It is a snapshot, from which a device starts.
+    IsASnapshot,
+    /// It is a bundle where a snapshot is needed.
+    IsABundle,
+    /// It is empty.
+    Empty,
+    /// An item in it is damaged or of another version.
+    Decode(DecodeError),
+    /// An author's signature does not match.
+    Signature(String),
+    /// The parts do not fit together; what.
+    Structure(&'static str),
+}
+
+/// The engine's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Whether SQLite would have to write where it cannot, as it has to even for reading in WAL mode:
+    /// then [`Engine::open_read_only`](super::Engine::open_read_only) may still read.
+    pub fn needs_to_write(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
+        matches!(self, Self::Sqlite(e) if matches!(e.sqlite_error_code(), Some(CannotOpen | ReadOnly)))
+    }
+
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    pub(crate) fn cannot_track(table: &str, reason: impl Into<String>) -> Self {
+        Self::CannotTrack { table: table.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn cannot_resolve(reason: impl Into<String>, ways: &'static [Way]) -> Self {
+        Self::CannotResolve { reason: reason.into(), ways }
+    }
+
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged(what.into())
+    }
+
+    pub(crate) fn bundle(offset: u64, cause: impl Into<BundleProblem>) -> Self {
+        Self::Bundle { offset, cause: cause.into() }
+    }
+}
+
+impl From<DecodeError> for BundleProblem {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let rusqlite::Error::FromSqlConversionFailure(column, found, cause) = error else {
+            return Self::Sqlite(error);
+        };
+        // A number of our own tables that stands for nothing: who read it has said what is damaged.
+        match cause.downcast::<Self>() {
+            Ok(cause) => *cause,
+            Err(cause) => Self::Sqlite(rusqlite::Error::FromSqlConversionFailure(column, found, cause)),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Sqlite(e) => Some(e),
+            Self::Io { source, .. } | Self::Stream(source) => Some(source),
+            Self::Source { error, .. } => Some(error.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+/// Decoding failed in what was verified before.
+pub(crate) fn bad(error: DecodeError) -> Error {
+    Error::damaged(format!("a frame in the log: {error}"))
+}

@@ -1,0 +1,171 @@
+//! Errors in words: what happened, and to what. What to do next is [`super::Hint`], as data.
+
+use std::fmt;
+
+use packmule_core::wire::DecodeError;
+use rusqlite::ErrorCode;
+
+use super::{BundleProblem, Error, Stranger};
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(e) => sqlite(f, e),
+            Self::Io { doing, path, source } => write!(f, "could not {doing} {}: {source}", path.display()),
+            Self::Stream(e) => write!(f, "reading or writing the bundle failed: {e}"),
+            Self::Bundle { offset, cause } => match cause {
+                BundleProblem::NotABundle
+                | BundleProblem::Empty
+                | BundleProblem::IsASnapshot
+                | BundleProblem::IsABundle => write!(f, "{cause}"),
+                cause => write!(f, "{cause} (at byte {offset})"),
+            },
+            Self::Usage(reason) => f.write_str(reason),
+            Self::Damaged(what) => write!(f, "Packmule's own tables in the database are damaged ({what})"),
+            Self::Source { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Poisoned => {
+                f.write_str("an earlier failure could not be undone in this handle: open the database again")
+            }
+            Self::NotADevice
+            | Self::AlreadyADevice { .. }
+            | Self::NewerDatabase { .. }
+            | Self::KeyMissing { .. }
+            | Self::WalUnread { .. } => self.of_the_database(f),
+            Self::Strangers(_)
+            | Self::Twin { .. }
+            | Self::Forked { .. }
+            | Self::SetBack
+            | Self::Device { .. } => self.of_devices(f),
+            Self::UnknownTable { .. }
+            | Self::CannotTrack { .. }
+            | Self::Row { .. }
+            | Self::NoSuchConflict { .. }
+            | Self::CannotResolve { .. } => self.of_tables(f),
+        }
+    }
+}
+
+impl Error {
+    fn of_the_database(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyADevice { device, name } => {
+                write!(f, "the database is already the device {name} ({device}); nothing was changed")
+            }
+            Self::NewerDatabase { version } => {
+                write!(f, "the database was written by a newer Packmule (layout {version}): update Packmule")
+            }
+            Self::KeyMissing { path, reason } => write!(
+                f,
+                "the device's secret key is needed and {} {reason}; put it back from where the database was kept",
+                path.display()
+            ),
+            Self::WalUnread { path } => write!(
+                f,
+                "the last writes are still in {}, and can be read only where the disk may be written to: mount it so, \
+                 or copy the database with that file to another disk",
+                path.display()
+            ),
+            _ => f.write_str("the database is not a Packmule device yet"),
+        }
+    }
+
+    fn of_devices(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Strangers(devices) => untrusted(f, devices),
+            Self::Twin { device, seq } => write!(
+                f,
+                "{device} has two histories from frame {seq} on: its database or SD card was copied, or restored from a \
+                 backup, and both went on writing; nothing of the second history was taken in. The second one takes a new \
+                 identity, with all that it wrote, when a bundle from here or a session with this device reaches it. Other \
+                 devices that took in the second history start again from a snapshot"
+            ),
+            Self::Forked { device, other } => write!(
+                f,
+                "this database is a second history of {device}: a copy, or restored from a backup; and {other} has built on \
+                 it, so that it cannot just take a new identity; what only they wrote is kept when both start again from a \
+                 snapshot of the first history"
+            ),
+            Self::Device { given, candidates } if candidates.is_empty() => {
+                write!(f, "no device `{given}` is known here")
+            }
+            Self::Device { given, candidates } => {
+                write!(f, "`{given}` could be {}", candidates.join(" or "))
+            }
+            _ => f.write_str(
+                "this database was restored from an older backup: others have frames of this device that are not here",
+            ),
+        }
+    }
+
+    fn of_tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownTable { table, tracked } if tracked.is_empty() => {
+                write!(f, "no table `{table}` is tracked here (none is)")
+            }
+            Self::UnknownTable { table, tracked } => {
+                write!(f, "no table `{table}` is tracked here; tracked are: {}", tracked.join(", "))
+            }
+            Self::CannotTrack { table, reason } => write!(f, "table `{table}` cannot be tracked: {reason}"),
+            Self::Row { table, reason } => write!(f, "a row of `{table}` cannot be carried: {reason}"),
+            Self::NoSuchConflict { id, open } => write!(
+                f,
+                "no open conflict has the id `{id}` (open now: {open}): it was resolved, or a further version came and \
+                 gave it a new id"
+            ),
+            Self::CannotResolve { reason, .. } => {
+                write!(f, "the conflict cannot be resolved this way: {reason}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn sqlite(f: &mut fmt::Formatter<'_>, error: &rusqlite::Error) -> fmt::Result {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            f.write_str("the database is locked by another program that is in the middle of a write")
+        }
+        Some(ErrorCode::NotADatabase) => f.write_str("the file is not an SQLite database"),
+        Some(ErrorCode::ReadOnly) => f.write_str(
+            "the database is read-only: check the file's and its folder's permissions, and how the disk is mounted",
+        ),
+        Some(ErrorCode::CannotOpen) => {
+            f.write_str("the database cannot be opened: check that its folder exists and may be written to")
+        }
+        Some(ErrorCode::DiskFull) => f.write_str("the disk is full: free some space and try again"),
+        Some(ErrorCode::DatabaseCorrupt) => write!(f, "the database is damaged ({error})"),
+        _ => write!(f, "SQLite: {error}"),
+    }
+}
+
+fn untrusted(f: &mut fmt::Formatter<'_>, devices: &[Stranger]) -> fmt::Result {
+    let revoked = devices.iter().all(|device| device.revoked);
+    let whose = if revoked { "revoked devices" } else { "devices that are not trusted here" };
+    write!(f, "the bundle has frames of {whose}:")?;
+    for device in devices {
+        let name = device.name.as_deref().unwrap_or("(no certificate)");
+        let revoked = if device.revoked { "  (revoked)" } else { "" };
+        write!(f, "\n  {name}  fingerprint {}{revoked}", device.id)?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for BundleProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotABundle => f.write_str("this is not a Packmule bundle, nor a snapshot"),
+            Self::IsASnapshot => f.write_str("this is a snapshot, not a bundle"),
+            Self::IsABundle => f.write_str("this is a bundle, not a snapshot"),
+            Self::Empty => f.write_str("the bundle is empty: it was not written to its end"),
+            Self::Decode(DecodeError::Short) => {
+                f.write_str("the bundle is cut short: it was not written to its end")
+            }
+            Self::Decode(DecodeError::Version(v)) => write!(f, "{}", DecodeError::Version(*v)),
+            Self::Decode(e) => write!(f, "the bundle is damaged: {e}"),
+            Self::Signature(who) => {
+                write!(f, "the signature of {who} does not match: the bundle was altered on the way")
+            }
+            Self::Structure(what) => write!(f, "the bundle does not hold together ({what})"),
+        }
+    }
+}

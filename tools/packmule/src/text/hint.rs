@@ -1,0 +1,89 @@
+//! What the library says would help, as commands of this program.
+
+use std::path::Path;
+
+use packmule::core::model::DeviceId;
+use packmule::{Hint, Way};
+
+use super::quoted;
+
+/// Says what to do about an error, as it goes on after the message; nothing where the message says all.
+pub fn hint(hint: Option<Hint>, db: &Path) -> String {
+    let db = quoted(db);
+    match hint {
+        None => String::new(),
+        Some(Hint::Init) => format!(": run `packmule init {db}`"),
+        Some(Hint::Track { table }) => format!(": run `packmule track {db} {table}`"),
+        Some(Hint::Trust { devices }) => trust(&devices, &db),
+        Some(Hint::TrustThere { device }) => format!("; there, run:\n  packmule trust DB {device}"),
+        Some(Hint::CheckTheOtherEnd) => {
+            ": is `packmule serve` or `packmule sync` running at the other end, with the same --baud, and are the wires \
+             crossed?"
+                .into()
+        }
+        Some(Hint::JoinThePortsGroup) => " (`sudo usermod -aG dialout $USER`, then log in again)".into(),
+        Some(Hint::FreeThePort) => " (`systemctl stop serial-getty@…`)".into(),
+        Some(Hint::ListDevices) => format!(": `packmule devices {db}` lists them"),
+        Some(Hint::ListConflicts) => format!("; see `packmule conflicts {db}`"),
+        Some(Hint::Verify) => format!(": run `packmule verify {db}`, and keep a copy"),
+        Some(Hint::CheckIntegrity) => format!(": run `sqlite3 {db} 'PRAGMA integrity_check'`"),
+        Some(Hint::TryAgain) => "; try again when it has finished".into(),
+        Some(Hint::TakeBack) => {
+            "; it takes them back with the next `sync`, `exchange` or `import` from a device that has them: do that first"
+                .into()
+        }
+        Some(Hint::BringToSecondHistory) => {
+            ". Bring a bundle from here to the second one, or sync with it; others use `packmule join`".into()
+        }
+        Some(Hint::Join { other }) => format!(
+            ". Make a snapshot where the first history is (`packmule snapshot DB FILE`), and run `packmule join` with it \
+             here and on {other}"
+        ),
+        Some(Hint::StartFromSnapshot) => ": `packmule join` starts from it".into(),
+        Some(Hint::ImportBundle) => ": `packmule import` takes it in".into(),
+        Some(Hint::ExportAgain) => "; copy or export it again".into(),
+        Some(Hint::GiveMoreOfTheId) => ": give more of the id".into(),
+        Some(Hint::Resolve(ways)) => ways_to_resolve(ways),
+        Some(_) => String::new(),
+    }
+}
+
+/// Says how to trust devices, after their fingerprints were compared.
+fn trust(devices: &[DeviceId], db: &str) -> String {
+    let mut text =
+        String::from("\ncompare the fingerprint with what `packmule status` shows on that device, then run:");
+    for device in devices {
+        text.push_str(&format!("\n  packmule trust {db} {device}"));
+    }
+    text
+}
+
+fn ways_to_resolve(ways: &[Way]) -> String {
+    let ways: Vec<&str> = ways
+        .iter()
+        .map(|way| match way {
+            Way::Take => "--take DEVICE",
+            Way::Set => "--set COLUMN=VALUE",
+            Way::Delete => "--delete",
+            Way::KeepBoth => "--keep-both",
+            _ => "another way",
+        })
+        .collect();
+    format!("; use {}", ways.join(" or "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_database_as_a_shell_takes_it() {
+        let db = Path::new("a b.db");
+        assert_eq!(hint(Some(Hint::Init), db), ": run `packmule init 'a b.db'`");
+        assert_eq!(
+            hint(Some(Hint::Resolve(&[Way::Set, Way::Delete])), db),
+            "; use --set COLUMN=VALUE or --delete"
+        );
+        assert_eq!(hint(None, db), "");
+    }
+}

@@ -26,7 +26,7 @@ pub(crate) const FORGET: &str = "
 
 /// What became of a retired device, as `_pm_device.retired` has it; 0 is one that is not retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Retirement {
+pub(crate) enum Retirement {
     /// It will not come back.
     Gone = 1,
     /// It goes on under a new identity.

@@ -11,8 +11,8 @@ use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{catalog, ddl};
 
-/// Adds a column to a table here; others that track it add it when they hear of it. A column that
-/// is there with the same type stays as it is.
+/// Adds a column to a table here; others that track it add it when its declaration reaches them. A column that is
+/// there with the same type stays as it is.
 pub(crate) fn add_column(
     replica: &Replica,
     table: &str,
@@ -35,7 +35,7 @@ pub(crate) fn add_column(
         merge: ColumnMerge::Table,
     };
     if name.is_empty() || name.contains('\0') || ddl::safe_type(decl_type) != decl_type {
-        return Err(Error::Usage(format!("`{name} {decl_type}` is no column's name and type")));
+        return Err(Error::Usage(format!("`{name} {decl_type}` is not the name and type of a column")));
     }
     if let Some(there) = table.def.column(name).map(|at| &table.def.columns[at]) {
         if there.decl_type.eq_ignore_ascii_case(decl_type) && there.default == column.default {

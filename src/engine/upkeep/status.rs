@@ -1,4 +1,4 @@
-//! What there is to know at a glance.
+//! The state of a device, at a glance.
 
 use packmule_core::wire::Mode;
 
@@ -12,7 +12,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::{Identity, Replica};
 
-/// How a table stands.
+/// The state of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableStatus {
     /// Its name.
@@ -21,11 +21,11 @@ pub struct TableStatus {
     pub how: &'static str,
     /// Writes since the last seal; counted up to 1,000,000.
     pub unsealed: u64,
-    /// Why its rows wait.
+    /// The status reason: why its rows are pending.
     pub note: Option<String>,
 }
 
-/// How a device stands.
+/// The state of a device.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// Who it is.
@@ -36,7 +36,7 @@ pub struct Status {
     pub tables: Vec<TableStatus>,
     /// How many conflicts are open.
     pub conflicts: u64,
-    /// What waits in the log for others.
+    /// The pending groups in the log, with their missing dependencies.
     pub waits: Vec<Wait>,
     /// Frames in the log, and their bytes.
     pub log_frames: u64,
@@ -50,7 +50,7 @@ pub struct Status {
     pub notices: Vec<String>,
 }
 
-/// How this device stands.
+/// Reports the state of this device.
 pub(crate) fn status(replica: &Replica) -> Result<Status> {
     catalog::reading(replica, |e| {
         let mut tables = Vec::new();
@@ -76,16 +76,17 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
                 Ok((row.get(0)?, row.get(1)?))
             })?;
         let mut statement = e.db.prepare_cached("SELECT what FROM _pm_notice ORDER BY wall DESC, what")?;
-        let told = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        let recorded =
+            statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
         let clocks = clocks::clocks(e)?;
         let mut notices = clocks::clock_notices(e, &clocks)?;
-        notices.extend(told);
+        notices.extend(recorded);
         Ok(Status {
             identity: e.identity.clone(),
             can_sign: e.can_sign(),
             tables,
             conflicts: list::open_conflicts(e)?,
-            waits: pending::waits(e)?,
+            waits: pending::pending_groups(e)?,
             log_frames,
             log_bytes,
             held_back_by: membership::held_back_by(e)?,

@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::capture::declare;
 use crate::engine::error::Result;
-use crate::engine::fleet::devices;
-use crate::engine::merge::heads::{self, BASELINE, Head};
+use crate::engine::fleet::devices::{self, BASELINE};
+use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{deferred, versions};
 use crate::engine::show::references;
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -115,7 +115,7 @@ pub(crate) fn open_conflicts(replica: &Replica) -> Result<u64> {
         n += u64::from(!references::orphaned_by(replica, &*catalog::table(replica, tid)?, &key)?.is_empty());
     }
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
-        n += (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)).count() as u64;
+        n += (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)).count() as u64;
     }
     Ok(n)
 }
@@ -138,7 +138,7 @@ pub(crate) fn open_list(replica: &Replica) -> Result<Vec<Open>> {
         }
     }
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
-        for at in (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)) {
+        for at in (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)) {
             all.push(schema_conflict(replica, table, &table.def.columns[at].name)?);
         }
     }
@@ -397,7 +397,7 @@ fn row_version(
     let mut values = Vec::new();
     if let Some(row) = rows.next()? {
         for (at, column) in table.def.columns.iter().enumerate() {
-            if table.waiting.contains(at) {
+            if table.disputed.contains(at) {
                 continue; // The values of a disputed column are each device's own.
             }
             values.push((column.name.clone(), OwnedValue::of(value::from_sql(row.get_ref(at)?))?));

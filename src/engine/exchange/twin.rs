@@ -12,8 +12,8 @@
 //! too, so that a gap that is filled later joins nothing that does not belong together.
 //!
 //! **What follows from peer evidence about our own log** ([`PeerEvidence`]): `same`, up to where others have the
-//! same; `more`, up to where they have anything; `apart`, the last place at which the histories can still be one;
-//! `parts`, the divergence point exactly. If others have more and nothing contradicts, this device was rolled back:
+//! same; `more`, up to where they have anything; `diverges_by`, the last place at which the histories can still be one;
+//! `diverges_at`, the divergence point exactly. If others have more and nothing contradicts, this device was rolled back:
 //! the missing frames come in again from peers, and until then nothing is sealed. If an application has written
 //! meanwhile, that is a second history, which takes a new identity at once. If something contradicts, or nobody can
 //! say whether our last frames are among those that others have, ours is the second history.
@@ -59,7 +59,7 @@ pub(crate) fn refuse_twin(
 ) -> Result<()> {
     match fit(replica, checkpoint, end, key)? {
         Fit::Fits => Ok(()),
-        Fit::Apart { .. } => {
+        Fit::Diverges { .. } => {
             Err(Error::Twin { device: devices::name_of(replica, checkpoint.author)?, seq: checkpoint.first })
         }
     }
@@ -113,7 +113,7 @@ pub(crate) fn fit(
         Past::Chain(chain) => chain == checkpoint.prev,
         _ => false,
     };
-    Ok(Fit::Apart { common: agrees.then_some(before) })
+    Ok(Fit::Diverges { common: agrees.then_some(before) })
 }
 
 /// Compares a version vector with what is here. What it says of this device goes to the evidence. What it says of its
@@ -151,7 +151,8 @@ pub(crate) fn compare_vector(
             None if ours => evidence.same[at] = evidence.same[at].max(entry.seq),
             None => {}
             Some(upper) if ours => {
-                evidence.apart[at] = Some(evidence.apart[at].map_or(upper, |other| other.min(upper)));
+                evidence.diverges_by[at] =
+                    Some(evidence.diverges_by[at].map_or(upper, |other| other.min(upper)));
             }
             Some(upper) if entry.author == sender => {
                 apart = Some(apart.map_or(upper + 1, |other: u64| other.min(upper + 1)));
@@ -322,7 +323,7 @@ pub(crate) fn refuse_other_history(replica: &Replica, source: &Replica) -> Resul
             return Err(Error::Twin { device: devices::name_of(replica, entry.author)?, seq: common + 1 });
         }
         let at = PeerEvidence::at(entry.stream);
-        (evidence.apart[at], evidence.parts[at]) = (Some(common), Some(common));
+        (evidence.diverges_by[at], evidence.diverges_at[at]) = (Some(common), Some(common));
     }
     Ok(evidence)
 }

@@ -8,7 +8,7 @@ use crate::engine::fleet::devices::{DeviceInfo, Trust};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
-/// All devices that are known, this one first.
+/// Returns all known devices, this one first.
 pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
     catalog::reading(replica, |e| {
         let clocks = clocks::clocks(e)?;

@@ -32,10 +32,9 @@ use crate::engine::capture::{adopt, seal};
 use crate::engine::conflicts::list::{self, ConflictKind};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::transaction;
-use crate::engine::fleet::devices;
+use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::merge::deferred;
-use crate::engine::merge::heads::BASELINE;
 use crate::engine::show::{constraints, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
@@ -143,6 +142,7 @@ fn forget_versions(replica: &Replica) -> Result<u64> {
         named_params! {
             ":tracked": State::Tracked,
             ":shared": Stream::Shared.number(),
+            ":baseline": BASELINE,
             ":column": Subject::Column,
         },
     )? as u64;

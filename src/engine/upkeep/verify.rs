@@ -4,9 +4,8 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{Chain, Checkpoint, GroupDigest};
 
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::devices;
+use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::log::frames;
-use crate::engine::merge::heads::BASELINE;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;

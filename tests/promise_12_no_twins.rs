@@ -53,7 +53,7 @@ fn logged(base: &Engine) -> Vec<String> {
 }
 
 fn named(engine: &Engine, word: &str) -> bool {
-    engine.status().unwrap().notices.iter().any(|notice| notice.contains(word))
+    engine.status().unwrap().notices.iter().any(|notice| notice.text.contains(word))
 }
 
 fn rounds(devices: &mut [&mut Engine]) {
@@ -334,7 +334,9 @@ fn a_second_history_that_others_built_on_joins() {
     carry(&mut c, &mut b);
     let bytes = whole_bundle(&mut base);
     match try_import(&mut b, &bytes) {
-        Err(e @ Error::Forked { .. }) => assert!(e.to_string().contains("packmule join"), "{e}"),
+        Err(e @ Error::Forked { .. }) => {
+            assert!(matches!(e.hint(), Some(packmule::Hint::Join { .. })), "{e}")
+        }
         other => panic!("{other:?}"),
     }
     let (mut devices, mut kept) = (Vec::new(), 0);

@@ -4,7 +4,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::OpKind;
 
 use crate::engine::capture::{adopt, declare, dirty, watch};
-use crate::engine::error::{self, Result};
+use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::merge::{context_free, deferred, heads};
@@ -73,11 +73,11 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         let who = devices::device_label(replica, dev)?;
         let what = format!(
             "table `{0}` has another primary key on {who}: its rows cannot be matched with those here, and stay in the \
-             log; rename the table on one of the two, or rebuild it with the same key (`packmule untrack`, then \
-             `packmule track`)",
+             log; rename the table on one of the two, or rebuild it with the same key and track it again",
             def.name
         );
-        return meta::notice(&replica.db, &what, replica.now());
+        let hint = Hint::TrackAgain { table: def.name.clone() };
+        return meta::notice_with(&replica.db, &what, &hint, replica.now());
     }
     if let Some(different) = def.different_column(theirs).filter(|_| !def.declares()) {
         let what = format!(

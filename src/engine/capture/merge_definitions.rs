@@ -1,7 +1,7 @@
 //! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{OpKind, Shape};
+use packmule_core::wire::OpKind;
 
 use crate::engine::capture::{adopt, declare, dirty, watch};
 use crate::engine::error::{self, Result};
@@ -47,7 +47,7 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
             // These are the columns that the op carries, without those that were overwritten.
             let columns: Columns =
                 frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
-                    let names = op.values(Shape { keys: &def.key_flags });
+                    let names = op.values(def.shape());
                     Ok(names
                         .map(|(at, _)| def.def.columns[at].name.as_str())
                         .filter(|name| before.column(name).is_none_or(|at| live.contains(at)))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use packmule_core::model::{Big, DeviceId, Stream, Value, WallMs};
-use packmule_core::wire::{Op, OpKind, Shape};
+use packmule_core::wire::{Op, OpKind};
 use rusqlite::{MAIN_DB, params_from_iter};
 
 use crate::engine::error::{Error, Result};
@@ -54,8 +54,7 @@ impl Writer {
         if op.head.kind == OpKind::Delete || (self.whole && op.head.columns.is_none()) {
             return None;
         }
-        let shape = Shape { keys: &def.key_flags };
-        Some(op.values(shape).filter_map(|(at, _)| self.columns[at]).collect())
+        Some(op.values(def.shape()).filter_map(|(at, _)| self.columns[at]).collect())
     }
 }
 
@@ -81,7 +80,7 @@ pub(crate) fn write_row(
 ) -> Result<bool> {
     let table = &writer.table;
     let label = writer.label.iter().map(|l| Value::Text(l.as_bytes()));
-    let values: Vec<(usize, Value<'_>)> = op.values(Shape { keys: &def.key_flags }).collect();
+    let values: Vec<(usize, Value<'_>)> = op.values(def.shape()).collect();
     let keys = def
         .keys
         .iter()

@@ -62,7 +62,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     }
     for group in groups {
         let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
-        report.ops += counts.ops;
+        report.ops += counts.ops - counts.waiting;
         report.ops_waiting += counts.waiting;
         replica
             .db

@@ -9,9 +9,9 @@ pub struct ImportReport {
     pub known: u64,
     /// Frames of per-device tables of others, which only bases take.
     pub passed_over: u64,
-    /// Rows applied.
+    /// Rows applied; those that are pending are not among them.
     pub ops: u64,
-    /// Rows among them that are pending in the log, for a table or column that is not here.
+    /// Rows that are pending in the log, for a table or column that is not here.
     pub ops_waiting: u64,
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,

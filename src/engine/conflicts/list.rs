@@ -50,6 +50,45 @@ impl ConflictKind {
     }
 }
 
+/// What the author of a version did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum VersionOp {
+    /// Made the row.
+    Insert,
+    /// Changed the row.
+    Update,
+    /// Deleted the row.
+    Delete,
+    /// Nobody knows any more: the row as it was before the conflict.
+    Row,
+    /// Declared the column.
+    Column,
+}
+
+impl VersionOp {
+    /// Names it in a word, as in `conflicts --json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Row => "row",
+            Self::Column => "column",
+        }
+    }
+}
+
+impl From<OpKind> for VersionOp {
+    fn from(kind: OpKind) -> Self {
+        match kind {
+            OpKind::Insert => Self::Insert,
+            OpKind::Update => Self::Update,
+            OpKind::Delete => Self::Delete,
+        }
+    }
+}
+
 /// One of the versions of a conflict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConflictVersion {
@@ -63,7 +102,7 @@ pub struct ConflictVersion {
     /// When, by its author's clock.
     pub at: Option<WallMs>,
     /// What its author did.
-    pub op: &'static str,
+    pub op: VersionOp,
     /// Its row is in the table.
     pub shown: bool,
     /// The row's values by column; of a delete, none.
@@ -304,7 +343,7 @@ fn schema_conflict(replica: &Replica, table: &Table, column: &str) -> Result<Ope
             device: Some(declared.author),
             name: name_of_number(replica, declared.dev)?,
             at: None,
-            op: "column",
+            op: VersionOp::Column,
             shown: false,
             values: vec![(column.clone(), OwnedValue::Text(definition.show().into_bytes()))],
         });
@@ -363,7 +402,7 @@ pub(crate) fn version(replica: &Replica, table: &Table, head: &Head, shown: bool
         device: Some(head.author).filter(|_| head.dev != BASELINE),
         name: name_of_number(replica, head.dev)?,
         at: Some(head.wall).filter(|_| head.dev != BASELINE),
-        op: if head.dev == BASELINE { "row" } else { word(head.kind) },
+        op: if head.dev == BASELINE { VersionOp::Row } else { head.kind.into() },
         shown,
         values,
     })
@@ -411,7 +450,7 @@ fn row_version(
         device: head.map(|h| h.author),
         name,
         at: head.map(|h| h.wall),
-        op: head.map_or("row", |h| word(h.kind)),
+        op: head.map_or(VersionOp::Row, |h| h.kind.into()),
         shown,
         values,
     })
@@ -428,15 +467,6 @@ impl ConflictVersion {
     /// Names its author for people: name and short id.
     pub fn author(&self) -> String {
         author_label(self)
-    }
-}
-
-/// Names what an op did.
-pub(super) fn word(kind: OpKind) -> &'static str {
-    match kind {
-        OpKind::Insert => "insert",
-        OpKind::Update => "update",
-        OpKind::Delete => "delete",
     }
 }
 

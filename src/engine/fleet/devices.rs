@@ -153,6 +153,35 @@ impl FromSql for Trust {
     }
 }
 
+/// Why a device's frames are taken in here, or that they are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrustedAs {
+    /// It is this device.
+    ThisDevice,
+    /// A person here trusts it by its fingerprint.
+    Singly,
+    /// Our fleet's key signed its certificate.
+    ByFleet,
+    /// It is not trusted.
+    No,
+    /// It was trusted, and is not any more.
+    Revoked,
+}
+
+impl TrustedAs {
+    /// Names it in words, as in `devices --json`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::ThisDevice => "this device",
+            Self::Singly => "singly",
+            Self::ByFleet => "by the fleet",
+            Self::No => "no",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 /// What is known of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -164,8 +193,8 @@ pub struct DeviceInfo {
     pub base: bool,
     /// It is this database.
     pub this: bool,
-    /// Why its frames are taken in: "this device", "singly", "by the fleet", or "no", "revoked".
-    pub trust: &'static str,
+    /// Why its frames are taken in, or that they are not.
+    pub trust: TrustedAs,
     /// How many frames of its shared stream are applied here.
     pub shared: u64,
     /// How many frames of its own stream are applied here.

@@ -85,10 +85,10 @@ pub(crate) fn write_row(
         .keys
         .iter()
         .filter_map(|(at, _)| values.iter().find(|(column, _)| column == at).map(|(_, value)| *value));
-    let key: Vec<Bind<'_>> = label.clone().chain(keys).map(Bind).collect();
+    let key = || label.clone().chain(keys.clone()).map(Bind);
     if op.head.kind == OpKind::Delete {
         triggers::firing(replica, table, || {
-            Ok(replica.db.prepare_cached(&writer.delete)?.execute(params_from_iter(&key))?)
+            Ok(replica.db.prepare_cached(&writer.delete)?.execute(params_from_iter(key()))?)
         })?;
         return Ok(true);
     }
@@ -102,7 +102,7 @@ pub(crate) fn write_row(
     let local = triggers::has_local_triggers(replica, table)?;
     let large = read_large(replica, table, &written, origin, local)?;
     let mut texts = large.texts.iter();
-    let columns: Vec<usize> = written.iter().map(|(column, _)| *column).collect();
+    let columns = || written.iter().map(|(column, _)| *column).collect::<Vec<usize>>();
     let values = written.iter().map(|(column, value)| match value {
         Value::Big(_) if large.blobs.iter().any(|(c, _)| c == column) => *value,
         Value::Big(big) => {
@@ -113,19 +113,19 @@ pub(crate) fn write_row(
     });
     let values: Vec<Bind<'_>> = values.map(Bind).collect();
     let done = if local {
+        let (key, columns) = (key().collect::<Vec<_>>(), columns());
         let insert = if partial { None } else { Some(table.insert_sql(&columns)) };
         triggers::write_difference(replica, table, &key, &columns, &values, insert.as_deref())?
     } else if partial {
-        let bound = params_from_iter(values.iter().chain(&key));
-        replica.db.prepare_cached(&table.update_sql(&columns))?.execute(bound)? > 0
+        let bound = params_from_iter(values.into_iter().chain(key()));
+        replica.db.prepare_cached(&table.update_sql(&columns()))?.execute(bound)? > 0
     } else {
-        let label = label.map(Bind).collect::<Vec<_>>();
-        let bound = params_from_iter(label.iter().chain(&values));
+        let bound = params_from_iter(label.clone().map(Bind).chain(values));
         replica.db.prepare_cached(&writer.upsert)?.execute(bound)?;
         true
     };
     if done && !large.blobs.is_empty() {
-        write_blobs(replica, table, &key, &large.blobs, origin)?;
+        write_blobs(replica, table, &key().collect::<Vec<_>>(), &large.blobs, origin)?;
     }
     Ok(done)
 }

@@ -12,13 +12,45 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::{Identity, Replica};
 
+/// How a table takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TableHow {
+    /// All devices edit its rows.
+    Shared,
+    /// Each device owns its rows.
+    PerDevice,
+    /// The rows of other devices are gathered in it.
+    Gathered,
+    /// Others track it; what comes for it is pending until it is tracked here.
+    Waiting,
+    /// It was let go here.
+    Untracked,
+    /// Its definition here does not fit: nothing of it is sealed or applied until it does.
+    Suspended,
+}
+
+impl TableHow {
+    /// Names it in words, as in `status --json`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerDevice => "per-device",
+            Self::Gathered => "gathered",
+            Self::Waiting => "waiting",
+            Self::Untracked => "not tracked any more",
+            Self::Suspended => "held",
+        }
+    }
+}
+
 /// The state of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableStatus {
     /// Its name.
     pub name: String,
-    /// "shared", "per-device", "gathered", "waiting", "held" or "not tracked any more".
-    pub how: &'static str,
+    /// How it takes part.
+    pub how: TableHow,
     /// Writes since the last seal; counted up to 1,000,000.
     pub unsealed: u64,
     /// The status reason: why its rows are pending.
@@ -56,12 +88,12 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
         let mut tables = Vec::new();
         for table in catalog::tables(e) {
             let how = match (table.state, table.def.mode) {
-                (State::Tracked, Mode::Shared) => "shared",
-                (State::Tracked, Mode::PerDevice) => "per-device",
-                (State::Gathered, _) => "gathered",
-                (State::Known, _) => "waiting",
-                (State::Untracked, _) => "not tracked any more",
-                (State::Suspended, _) => "held",
+                (State::Tracked, Mode::Shared) => TableHow::Shared,
+                (State::Tracked, Mode::PerDevice) => TableHow::PerDevice,
+                (State::Gathered, _) => TableHow::Gathered,
+                (State::Known, _) => TableHow::Waiting,
+                (State::Untracked, _) => TableHow::Untracked,
+                (State::Suspended, _) => TableHow::Suspended,
             };
             let unsealed = groups::unsealed(e, &table, 1_000_000)?;
             tables.push(TableStatus {

@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use packmule::core::model::DeviceId;
 use packmule::core::wire::{RecordKind, Section, take};
-use packmule::{Engine, Missing, Wait};
+use packmule::{Engine, ImportReport, Missing};
 
 const TABLE: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v)";
 
@@ -63,7 +63,7 @@ fn a_gap_in_the_sequence_waits_and_survives_a_restart() {
 
     let report = import(&mut c, &parts[1]);
     assert_eq!(report.ops, 0);
-    assert_eq!(report.waits, [wait(have + 2, have + 3, have + 1)]);
+    assert_eq!(waits(&report), [wait(have + 2, have + 3, have + 1)]);
     let mut c = reopen(&world, c);
     let report = import(&mut c, &parts[0]);
     assert_eq!(report.ops, 3, "all three at once");

@@ -254,9 +254,9 @@ fn the_new_identity_is_trusted_by_the_word_of_the_old_one() {
     assert_eq!(rows(&new, "SELECT count(*) FROM t"), ["3"]);
     let trusted =
         |engine: &Engine, id| engine.devices().unwrap().into_iter().find(|d| d.id == id).unwrap().trust;
-    assert_eq!(trusted(&new, b.identity().id), "by the fleet");
+    assert_eq!(trusted(&new, b.identity().id), packmule::TrustedAs::ByFleet);
     new.revoke(a.identity().id).unwrap();
-    assert_eq!(trusted(&new, b.identity().id), "revoked");
+    assert_eq!(trusted(&new, b.identity().id), packmule::TrustedAs::Revoked);
     sql(&b, "INSERT INTO t VALUES ('more', 1)");
     let bytes = whole_bundle(&mut b);
     assert!(matches!(try_import(&mut new, &bytes), Err(Error::Strangers(_))));

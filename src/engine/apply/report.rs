@@ -2,6 +2,7 @@
 
 /// What an import did.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ImportReport {
     /// Frames that are new here.
     pub frames: u64,
@@ -26,6 +27,7 @@ pub struct ImportReport {
 
 /// A pending group of frames, with its missing dependency.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Wait {
     /// Whose group is pending.
     pub author: String,

@@ -47,6 +47,7 @@ impl TableHow {
 
 /// The state of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TableStatus {
     /// Its name.
     pub name: String,
@@ -60,6 +61,7 @@ pub struct TableStatus {
 
 /// The state of a device.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Status {
     /// Who it is.
     pub identity: Identity,

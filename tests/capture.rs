@@ -563,7 +563,7 @@ fn a_table_made_anew_is_captured_again() {
         )
         .unwrap();
     pair.sealed("made anew");
-    assert!(pair.a.status().unwrap().notices.iter().any(|n| n.contains("`t` was made anew")));
+    assert!(pair.a.status().unwrap().notices.iter().any(|n| n.contains("`t` was rebuilt")));
     assert_eq!(
         rows(&pair.b, "SELECT k, v, w FROM t ORDER BY k").join(" "),
         "\"a\"|5|\"w\" \"b\"|6|\"w\" \"c\"|3|\"w\" \"d\"|4|\"x\""

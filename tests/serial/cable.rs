@@ -25,6 +25,8 @@ enum Ask {
     Replug,
     /// How the terminals are set.
     Settings(Sender<[Termios; 2]>),
+    /// How often an end spoke after the other had left.
+    Unheard(Sender<usize>),
 }
 
 /// One end: the terminal that the program opens, by a name that stays.
@@ -123,6 +125,13 @@ impl Cable {
         told.recv_timeout(Duration::from_secs(60)).unwrap()
     }
 
+    /// How often an end spoke after the other had left.
+    pub fn unheard(&self) -> usize {
+        let (tell, told) = channel();
+        self.ask(Ask::Unheard(tell));
+        told.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
     /// Pulls it and plugs it in again.
     pub fn replug(&self) {
         self.ask(Ask::Replug);
@@ -165,6 +174,7 @@ fn carry(
     let mut left: Option<usize> = None;
     let mut holds = false;
     let mut last = [known.idle; 2];
+    let mut unheard = 0;
     let mut pending: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
     loop {
         {
@@ -199,6 +209,7 @@ fn carry(
                         (left, holds) = (None, false);
                     }
                     Ok(Ask::Settings(tell)) => tell.send(settings(&ends)).unwrap(),
+                    Ok(Ask::Unheard(tell)) => tell.send(unheard).unwrap(),
                     Err(_) => return,
                 }
                 continue;
@@ -208,7 +219,13 @@ fn carry(
             if pending[at].is_empty() {
                 let mut buf = [0; 512];
                 if let Ok(n) = rustix::io::read(&ends[at].master, &mut buf) {
-                    for (last, now) in last.iter_mut().zip(rates(&ends)) {
+                    let now = rates(&ends);
+                    // (Two ends that have both left echo to each other.)
+                    let alone = now[1 - at] == known.idle && last[1 - at] != known.idle;
+                    if alone && now[at] != known.idle {
+                        unheard += 1;
+                    }
+                    for (last, now) in last.iter_mut().zip(now) {
                         // Who has left put the terminal back; what it said before that may still be here.
                         *last = if now == known.idle { *last } else { now };
                     }

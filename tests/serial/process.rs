@@ -372,6 +372,23 @@ fn strangers_part_and_each_names_the_other() {
     }
 }
 
+/// An end whose peer has left says its last words again and again until its time is over, and nobody hears them.
+#[test]
+fn of_two_that_part_none_is_left_alone_on_the_line() {
+    let desk = Desk::new();
+    for name in ["a", "b"] {
+        desk.run(&format!("init {name}.db --name {name}")).ok();
+    }
+    let unheard = [0; 12].map(|_| {
+        let cable = cable(&desk, "wire");
+        let (a, b) = (sync(&desk, "a.db", &cable.ends[0]), sync(&desk, "b.db", &cable.ends[1]));
+        assert_eq!([ended(a).status, ended(b).status], [Some(1); 2]);
+        cable.unheard()
+    });
+    // A packet may be under way. Who waits until its time is over sends some 200.
+    assert!(unheard.iter().all(|packets| *packets < 20), "{unheard:?} packets were heard by nobody");
+}
+
 #[test]
 fn what_cannot_be_is_refused_in_words() {
     let desk = Desk::fleet(&["north"]);

@@ -421,11 +421,14 @@ impl<'a> End<'a> {
             let all_is_said = self.say(&mut session);
             let mut inner = self.line.lock();
             // Who has begun anew listens no more, and what begins then is not to be finished here.
-            if inner.restarted() || parting.is_over(&inner.link, Instant::now()) {
+            if inner.restarted() {
                 break;
             }
             if all_is_said {
                 inner.link.finish();
+            }
+            if parting.is_over(&inner.link, all_is_said, Instant::now()) {
+                break;
             }
             // The other end may be in the middle of a sentence, and must not be stuck in it.
             while inner.link.recv(&mut [0; 1024]) > 0 {}

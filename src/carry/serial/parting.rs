@@ -20,12 +20,12 @@ impl Parting {
         Self { until: now + time, acknowledged: None }
     }
 
-    /// Returns whether this end may leave.
-    pub(super) fn is_over(&mut self, link: &BoardLink, now: Instant) -> bool {
+    /// Returns whether this end may leave. `said`: the link has all its last words, and its end.
+    pub(super) fn is_over(&mut self, link: &BoardLink, said: bool, now: Instant) -> bool {
         if now >= self.until || link.state() == State::Closed {
             return true;
         }
-        if !link.all_acknowledged() {
+        if !said || !link.all_acknowledged() {
             return false;
         }
         now >= *self.acknowledged.get_or_insert(now) + CLOSING
@@ -81,16 +81,16 @@ mod tests {
         let mut parting = Parting::new(pair.now(), FAREWELL);
         pair.a.finish();
         while !pair.a.all_acknowledged() {
-            assert!(!parting.is_over(&pair.a, pair.now()));
+            assert!(!parting.is_over(&pair.a, true, pair.now()));
             pair.pass(1, true);
         }
-        assert!(!parting.is_over(&pair.a, pair.now()), "the other has not finished");
+        assert!(!parting.is_over(&pair.a, true, pair.now()), "the other has not finished");
         pair.pass(100, true);
-        assert!(!parting.is_over(&pair.a, pair.now()));
+        assert!(!parting.is_over(&pair.a, true, pair.now()));
         pair.b.finish();
         pair.pass(100, true);
         assert_eq!([pair.a.state(), pair.b.state()], [State::Closed; 2]);
-        assert!(parting.is_over(&pair.a, pair.now()));
+        assert!(parting.is_over(&pair.a, true, pair.now()));
     }
 
     #[test]
@@ -99,11 +99,11 @@ mod tests {
         let mut parting = Parting::new(pair.now(), FAREWELL);
         pair.a.finish();
         pair.pass(200, true);
-        assert!(pair.a.all_acknowledged() && !parting.is_over(&pair.a, pair.now()));
+        assert!(pair.a.all_acknowledged() && !parting.is_over(&pair.a, true, pair.now()));
         pair.pass(499, true);
-        assert!(!parting.is_over(&pair.a, pair.now()));
+        assert!(!parting.is_over(&pair.a, true, pair.now()));
         pair.pass(1, true);
-        assert!(parting.is_over(&pair.a, pair.now()));
+        assert!(parting.is_over(&pair.a, true, pair.now()));
     }
 
     #[test]
@@ -112,8 +112,8 @@ mod tests {
         let mut parting = Parting::new(pair.now(), FAREWELL);
         pair.a.finish();
         pair.pass(2_999, false);
-        assert!(!parting.is_over(&pair.a, pair.now()));
+        assert!(!parting.is_over(&pair.a, true, pair.now()));
         pair.pass(1, false);
-        assert!(parting.is_over(&pair.a, pair.now()));
+        assert!(parting.is_over(&pair.a, true, pair.now()));
     }
 }

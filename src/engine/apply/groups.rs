@@ -7,16 +7,17 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{Block, DefId, FrameFlags, Op, OpKind, Ops, Shape};
+use packmule_core::wire::{DefId, FrameFlags, Op, OpKind, Shape};
 use rusqlite::ErrorCode;
 
 use crate::engine::capture::evolve;
-use crate::engine::error::{self, Error, Result};
+use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
 use crate::engine::merge::{context_free, deferred, register};
-use crate::engine::show::write::{self, Counts, Place, Writer};
+use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
@@ -49,37 +50,32 @@ pub(crate) fn apply_group(
             }
         }
         let seen =
-            if frame.head.flags.has(FrameFlags::BLIND) { Seen::Blind } else { Seen::Context(&context) };
-        let mut blocks = frame.blocks();
-        while let Some(block) = blocks.next_block().map_err(error::bad)? {
-            match block {
-                Block::Def(body) => {
+            if frame.head.flags.has(FrameFlags::BLIND) { Seen::ContextFree } else { Seen::Context(&context) };
+        visit::visit(replica, &frame, |part| {
+            match part {
+                Part::Definition(body) => {
                     let decides = frame.head.flags.has(FrameFlags::RESOLUTION);
                     let seen = Seen::Context(&context);
                     let stamp = Stamp { dev, seq, lamport, seen: &seen, decides };
                     evolve::take_in_def(replica, stream, body, &stamp)?;
                     writers.clear();
                 }
-                Block::Piece(_) => {}
-                Block::Retire(device) => {
+                Part::Piece(_) => {}
+                Part::Retire(device) => {
                     let goes_on = frame.head.flags.has(FrameFlags::BLIND);
                     membership::record_retired(replica, device, Some((dev, seq)), goes_on)?;
                 }
-                Block::Rows { def: id, body, offset } => {
-                    let def = catalog::op_def(replica, id)?;
-                    let writer = match writers.entry(id) {
+                Part::Op(def, op) => {
+                    let writer = match writers.entry(def.id) {
                         Entry::Occupied(known) => known.into_mut(),
-                        Entry::Vacant(new) => new.insert(writer(replica, def.tid, &def, dev)?),
+                        Entry::Vacant(new) => new.insert(writer(replica, def.tid, def, dev)?),
                     };
-                    let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
-                    while let Some(op) = ops.next_op().map_err(error::bad)? {
-                        let place = Place { dev, author, stream, seq, lamport, wall };
-                        apply_op(replica, writer, &def, &op, &place, (&seen, &context), &mut counts)?;
-                    }
-                    blocks.resume(ops.rest());
+                    let place = Origin { dev, author, stream, seq, lamport, wall };
+                    apply_op(replica, writer, def, &op, &place, (&seen, &context), &mut counts)?;
                 }
             }
-        }
+            Ok(())
+        })?;
     }
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
@@ -104,7 +100,7 @@ fn apply_op(
     writer: &Writer,
     def: &OpDef,
     op: &Op<'_>,
-    place: &Place,
+    place: &Origin,
     (seen, context): (&Seen<'_>, &HashMap<i64, u64>),
     counts: &mut Counts,
 ) -> Result<()> {
@@ -129,14 +125,14 @@ fn apply_op(
         dev: place.dev,
         author: place.author,
         seq: place.seq,
-        place: op.offset,
+        offset: op.offset,
         claim: op.head.claim.unwrap_or(place.lamport),
         wall: op.head.wall.unwrap_or(place.wall),
         kind: op.head.kind,
         columns: writer.carried(def, op),
-        image: None,
+        baseline: None,
     };
-    if matches!(seen, Seen::Blind) && table.shows_shared() {
+    if matches!(seen, Seen::ContextFree) && table.shows_shared() {
         context_free::prepare_context_free(replica, table, &key, &Seen::Heard(place.dev, context), def, op)?;
     }
     let writable =
@@ -175,7 +171,7 @@ fn apply_op(
 }
 
 /// Writes a row of a per-device table of ours, which was set back.
-fn take_back(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Place) -> Result<()> {
+fn take_back(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Origin) -> Result<()> {
     write::write_row(replica, writer, def, op, place)?;
     if !writer.table.def.append {
         return Ok(());

@@ -1,29 +1,33 @@
-//! A definition taken for that of a table here.
+//! Adopts a definition for a table here.
+
+use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
+use crate::engine::merge::heads::Kind;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
 
-/// Remembers the schema as it is, so that the next seal need not look at it.
+/// Remembers the version of the schema, so that the next seal looks at the tables only if it has changed.
 pub(crate) fn remember_schema(replica: &Replica) -> Result<()> {
     meta::set(&replica.db, "schema", schema_version(replica)?)
 }
 
+/// Reads SQLite's version of the schema.
 pub(crate) fn schema_version(replica: &Replica) -> Result<i64> {
     Ok(replica.db.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?)
 }
 
-/// Makes a definition the table's; it is told in the log unless somebody has told it already.
+/// Makes a definition the table's. The next seal announces it in the log, unless it is in somebody's log already.
 pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<()> {
     let old = catalog::table(replica, tid)?.def.columns.len();
     if def.columns.len() > old {
         make_columns_plain(replica, tid, old)?;
     }
     let (id, body) = def.encode()?;
-    let told: Option<i64> = value::maybe(&replica.db, "SELECT 1 FROM _pm_def WHERE id = ?1", [id.0])?;
+    let announced: Option<i64> = value::maybe(&replica.db, "SELECT 1 FROM _pm_def WHERE id = ?1", [id.0])?;
     replica
         .db
         .prepare_cached("INSERT OR IGNORE INTO _pm_def (id, tid, body) VALUES (?1, ?2, ?3)")?
@@ -31,19 +35,20 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
     replica
         .db
         .prepare_cached("UPDATE _pm_table SET def = ?2, announced = ?3, note = NULL WHERE tid = ?1")?
-        .execute((tid, id.0, told.is_some()))?;
+        .execute((tid, id.0, announced.is_some()))?;
     Ok(())
 }
 
-/// Says of versions that wrote the whole row which columns that was: they say nothing of what is new.
+/// Gives the versions that wrote the whole row the columns that this was: they say nothing of new columns.
 pub(crate) fn make_columns_plain(replica: &Replica, tid: i64, n: usize) -> Result<()> {
     replica
         .db
-        .prepare_cached("UPDATE _pm_head SET columns = ?2 WHERE tid = ?1 AND columns IS NULL AND kind <> 3")?
-        .execute((tid, Columns::all(n).as_bytes()))?;
+        .prepare_cached("UPDATE _pm_head SET columns = ?2 WHERE tid = ?1 AND columns IS NULL AND kind <> ?3")?
+        .execute((tid, Columns::all(n).as_bytes(), Kind(OpKind::Delete)))?;
     Ok(())
 }
 
+/// Records the reason for a table's status, for people.
 pub(crate) fn set_reason(replica: &Replica, tid: i64, reason: &str) -> Result<()> {
     replica.db.execute("UPDATE _pm_table SET note = ?2 WHERE tid = ?1", (tid, reason))?;
     catalog::reload_catalog(replica)

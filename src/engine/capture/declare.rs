@@ -1,19 +1,27 @@
-//! What devices declare of a shared table: how it merges, and what its columns are.
+//! What devices declare of a shared table: how it merges, what its columns are, which UNIQUEs it has.
 //!
-//! Each definition in the log declares it anew. One that says what its author had heard already
-//! adds nothing; one of a group that settles conflicts always counts. A declaration takes the place
-//! of those that its author had heard of. Where several are left:
+//! **Invariant.** For each (table, subject, name) the declarations that are not superseded are the maximal ones of
+//! all definitions in the applied groups, as heads are for a row. What holds here is a pure function of them:
 //!
 //! | of | what holds everywhere |
 //! |---|---|
-//! | the policy and merge, a column's rule | the earliest, by stamp and author; a notice names all. A column that anybody made a counter is one |
-//! | a column's type, collation and default | none: the column waits. What is written into it stays in the log, and its table goes on without it, until one of them is decided for |
+//! | the policy and merge, a column's rule | the earliest, by Lamport timestamp and author; a notice names all. A column that anybody ever made a counter is one: additions that were made cannot be separated again |
+//! | a column's type, collation and default | the one that is left. If two differ, none: the column is disputed. What is written into it stays in the log, and the table goes on without it, until somebody decides for one |
+//! | a UNIQUE | every one that anybody declared; they only become more. (A database that drops one shows more rows than the others, and its status says so) |
 //!
-//! A UNIQUE holds everywhere from then on, whoever made it. Of the rows that are older than it, some
-//! databases remember when they claimed their values and others have folded that away: in those that
-//! its author had seen, all claims count as equally old.
+//! **Why it holds.** Definitions are applied in causal order with their author's context. A declaration supersedes
+//! those that its author had seen. One that only repeats what its author had seen adds nothing (else every newcomer's
+//! definition would count as a decision), unless its group resolves conflicts. The Lamport timestamp and the author
+//! order totally what is left.
 //!
-//! NOT NULL and CHECK are each database's own: a row that breaks them is kept out where they are.
+//! **Claims before a UNIQUE.** Of rows that are older than a UNIQUE, some devices remember when they claimed their
+//! values, and others have compacted that. So all claims that the author of the UNIQUE had seen become 0, equally
+//! old, everywhere. A claim that it had not seen cannot have been forgotten anywhere before the UNIQUE came: a version
+//! is forgotten only once its author, too, has acknowledged it, and all that this author committed before is here. So
+//! all devices compare the same claims.
+//!
+//! NOT NULL and CHECK are each database's own, and are declared to nobody: a row that breaks one is quarantined where
+//! the constraint is.
 
 use packmule_core::wire::{ColumnMerge, DefId, Merge, OpKind, Policy};
 
@@ -25,12 +33,12 @@ use crate::engine::merge::{context_free, counters, deferred, versions};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
-use crate::engine::table::declared::{self, Declared, what};
+use crate::engine::table::declared::{self, Declared, Subject};
 use crate::engine::table::def::{ColumnDef, TableDef};
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
-/// Notes what a definition declares. Whether that adds anything.
+/// Records what a definition declares. Returns whether that adds anything.
 pub(crate) fn record_declared(
     replica: &Replica,
     tid: i64,
@@ -47,13 +55,13 @@ pub(crate) fn record_declared(
             )?
             .query_map((tid, what, &name), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect::<rusqlite::Result<Vec<(i64, u64, Vec<u8>)>>>()?;
-        let heard = |dev: i64, seq: u64| dev == stamp.dev || stamp.seen.of(dev) >= seq;
-        let heard: Vec<_> = entries.iter().filter(|(dev, seq, _)| heard(*dev, *seq)).collect();
-        if !stamp.decides && heard.iter().any(|(.., known)| *known == value) {
+        let had_seen = |dev: i64, seq: u64| dev == stamp.dev || stamp.seen.of(dev) >= seq;
+        let superseded: Vec<_> = entries.iter().filter(|(dev, seq, _)| had_seen(*dev, *seq)).collect();
+        if !stamp.decides && superseded.iter().any(|(.., known)| *known == value) {
             continue;
         }
         any = true;
-        for (dev, seq, _) in heard {
+        for (dev, seq, _) in superseded {
             replica
                 .db
                 .prepare_cached(
@@ -69,14 +77,14 @@ pub(crate) fn record_declared(
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
             )?
             .execute((tid, what, &name, stamp.dev, stamp.seq, stamp.lamport, value, id.0))?;
-        if what == what::UNIQUE {
+        if what == Subject::Unique {
             equalise_claims(replica, tid, stamp)?;
         }
     }
     Ok(any)
 }
 
-/// The rows that the author of a UNIQUE had seen have claimed their values before it, all alike.
+/// Makes all claims equally old that the author of a UNIQUE had seen.
 fn equalise_claims(replica: &Replica, tid: i64, stamp: &Stamp<'_>) -> Result<()> {
     let authors = replica
         .db
@@ -98,15 +106,15 @@ fn equalise_claims(replica: &Replica, tid: i64, stamp: &Stamp<'_>) -> Result<()>
     Ok(())
 }
 
-/// Makes the table here what was declared. `waited` are the columns that waited before.
-pub(crate) fn apply_declarations(replica: &Replica, tid: i64, waited: &Columns) -> Result<()> {
+/// Makes the table here what was declared. `disputed` are the columns that were disputed before.
+pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns) -> Result<()> {
     catalog::reload_catalog(replica)?;
     let table = catalog::table(replica, tid)?;
     if !table.shows_shared() {
         return Ok(());
     }
     let mut def = table.def.clone();
-    let merges = declared::declared(replica, tid, what::MERGE, "")?;
+    let merges = declared::declared(replica, tid, Subject::Merge, "")?;
     if let Some(first) = merges.first() {
         let first = catalog::op_def(replica, first.def)?;
         (def.merge, def.policy) = (first.def.merge, first.def.policy);
@@ -114,7 +122,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, waited: &Columns) 
     notice_of_merges(replica, &table, "", &merges)?;
     let mut retyped = Vec::new();
     for (at, column) in def.columns.iter_mut().enumerate().filter(|(_, c)| c.key == 0) {
-        let rules = declared::declared(replica, tid, what::RULE, &column.name)?;
+        let rules = declared::declared(replica, tid, Subject::Rule, &column.name)?;
         notice_of_merges(replica, &table, &column.name, &rules)?;
         if was_counter(replica, tid, &column.name)? {
             column.merge = ColumnMerge::Counter;
@@ -134,9 +142,12 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, waited: &Columns) 
     if !retyped.is_empty()
         && let Err(why) = retype(replica, &table, &def, &retyped)?
     {
-        let (note, name) = (why, &table.def.name);
-        replica.db.execute("UPDATE _pm_table SET state = 4, note = ?2 WHERE tid = ?1", (tid, &note))?;
-        meta::notice(&replica.db, &format!("table `{name}` is held: {note}"), replica.now())?;
+        let (reason, name) = (why, &table.def.name);
+        replica.db.execute(
+            "UPDATE _pm_table SET state = ?3, note = ?2 WHERE tid = ?1",
+            (tid, &reason, State::Suspended),
+        )?;
+        meta::notice(&replica.db, &format!("table `{name}` is suspended: {reason}"), replica.now())?;
         return catalog::reload_catalog(replica);
     }
     let new_counters: Vec<usize> =
@@ -147,26 +158,28 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, waited: &Columns) 
         catalog::reload_catalog(replica)?;
     }
     let table = catalog::table(replica, tid)?;
-    if changed || *waited != table.waiting {
+    if changed || *disputed != table.waiting {
         watch::install_capture(replica, &table)?;
         adopt::remember_schema(replica)?;
     }
     for at in new_counters {
         recount(replica, &table, at)?;
     }
-    if changed || !waited.clone().minus(&table.waiting).is_empty() {
+    if changed || !disputed.clone().minus(&table.waiting).is_empty() {
         deferred::defer_all(replica, tid)?;
     }
     Ok(())
 }
 
+/// Returns whether any device ever declared a column to be a counter.
 fn was_counter(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = 2 AND name = ?2 AND value = ?3 LIMIT 1";
+    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?4 AND name = ?2 AND value = ?3 LIMIT 1";
     let counter = rule_value(ColumnMerge::Counter);
-    Ok(value::maybe::<i64>(&replica.db, sql, (tid, name.to_ascii_lowercase(), counter))?.is_some())
+    let params = (tid, name.to_ascii_lowercase(), counter, Subject::Rule);
+    Ok(value::maybe::<i64>(&replica.db, sql, params)?.is_some())
 }
 
-/// Says how devices want a table to merge differently, and which of them has its way.
+/// Makes a notice of the different ways in which devices want a table to merge, and of which one holds.
 fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[Declared]) -> Result<()> {
     let [first, others @ ..] = declared else { return Ok(()) };
     if others.is_empty() {
@@ -186,7 +199,7 @@ fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[
         _ => "the first of them holds everywhere",
     };
     let what = format!(
-        "table `{0}` was tracked with {1} and, neither having heard of the other, {others}: {holds}; \
+        "table `{0}` was tracked with {1} and concurrently with {others}: {holds}; \
          `packmule track` on one device with other options changes it on all",
         table.def.name,
         show(first)?
@@ -194,7 +207,7 @@ fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[
     meta::notice(&replica.db, &what, replica.now())
 }
 
-/// Takes a column out of its table and puts it back as another one, empty; or says why it cannot.
+/// Replaces columns of a table by empty ones of another kind. Returns the reason if that is not possible.
 fn retype(
     replica: &Replica,
     table: &Table,
@@ -233,14 +246,14 @@ fn retype(
     Ok(Ok(()))
 }
 
-/// Takes a column out of a table, and adds one of this name as it is in a definition.
+/// Drops a column of a table, and adds one of this name as a definition has it.
 pub(crate) fn replace_column(
     replica: &Replica,
     name: &str,
     def: &TableDef,
     column: &ColumnDef,
 ) -> Result<()> {
-    // An index over it would be in the way: it is made anew.
+    // An index over the column prevents the drop: it is dropped before and made again after.
     let indexes = replica
         .db
         .prepare(
@@ -265,7 +278,7 @@ pub(crate) fn replace_column(
     Ok(())
 }
 
-/// A column became a counter: the versions that are remembered said what it was.
+/// Records what the remembered versions say of a column that became a counter: its value.
 fn recount(replica: &Replica, table: &Table, column: usize) -> Result<()> {
     for key in context_free::remembered_keys(replica, table.tid)? {
         for head in heads::heads(replica, table.tid, &key)? {
@@ -279,8 +292,8 @@ fn recount(replica: &Replica, table: &Table, column: usize) -> Result<()> {
     Ok(())
 }
 
-/// What a definition declares: about what, of which column, and the value that is compared.
-fn items(def: &TableDef) -> Result<Vec<(i64, String, Vec<u8>)>> {
+/// Returns what a definition declares: about what, of which column, and the value that is compared.
+fn items(def: &TableDef) -> Result<Vec<(Subject, String, Vec<u8>)>> {
     let mut merge = vec![match def.merge {
         Merge::Row => 0,
         Merge::Cell => 1,
@@ -293,26 +306,28 @@ fn items(def: &TableDef) -> Result<Vec<(i64, String, Vec<u8>)>> {
             merge.extend(device.0);
         }
     }
-    let mut items = vec![(what::MERGE, String::new(), merge)];
+    let mut items = vec![(Subject::Merge, String::new(), merge)];
     for column in def.columns.iter().filter(|c| c.key == 0) {
         let name = column.name.to_ascii_lowercase();
-        items.push((what::COLUMN, name.clone(), column.kind()?));
-        items.push((what::RULE, name, rule_value(column.merge)));
+        items.push((Subject::Column, name.clone(), column.kind()?));
+        items.push((Subject::Rule, name, rule_value(column.merge)));
     }
     for unique in &def.uniques {
         let names: Vec<String> = unique
             .iter()
             .map(|at| value::quote(&def.columns[usize::from(*at)].name.to_ascii_lowercase()))
             .collect();
-        items.push((what::UNIQUE, names.join(", "), Vec::new()));
+        items.push((Subject::Unique, names.join(", "), Vec::new()));
     }
     Ok(items)
 }
 
+/// Returns a column's rule in the form that is compared.
 fn rule_value(rule: ColumnMerge) -> Vec<u8> {
     rule_word(rule).into()
 }
 
+/// Returns the word for a column's rule.
 fn rule_word(rule: ColumnMerge) -> &'static str {
     match rule {
         ColumnMerge::Table => "none",
@@ -323,14 +338,14 @@ fn rule_word(rule: ColumnMerge) -> &'static str {
     }
 }
 
-/// What a column was declared to be, the earliest declaration first; several where it waits.
+/// Returns what a column was declared to be, the earliest declaration first; several where it is disputed.
 pub(crate) fn declared_columns(
     replica: &Replica,
     tid: i64,
     name: &str,
 ) -> Result<Vec<(Declared, ColumnDef)>> {
     let mut found = Vec::new();
-    for declared in declared::declared(replica, tid, what::COLUMN, name)? {
+    for declared in declared::declared(replica, tid, Subject::Column, name)? {
         let def = catalog::op_def(replica, declared.def)?;
         if let Some(at) = def.def.column(name) {
             found.push((declared, def.def.columns[at].clone()));

@@ -1,33 +1,100 @@
-//! The list of changed rows that a table's triggers append to, and limbo beside it.
+//! The list of changes that a table's triggers append to, and the quarantine table beside it.
 //!
 //! | column | in the list of | what |
 //! |---|---|---|
 //! | `k1`… | every table | the row's key |
-//! | `note` | every table | what was done: `capture::note` |
+//! | `note` | every table | what was done: [`ChangeFlags`] |
 //! | `wall` | tables where the time of a write counts | when, in milliseconds since 1970 |
-//! | `m0`… | tables that merge by cell, or with a column that waits | which columns an update changed, 60 bits each |
+//! | `m0`… | tables that merge by cell, or with a disputed column | which columns an update changed, 60 bits each |
 //! | `cN` | tables with counters | what an update added to the counter column N |
-//! | `iN` | tables whose deletes carry an image | column N of a row that is deleted |
+//! | `iN` | tables whose deletes carry the row's last values | column N of a row that is deleted |
+
+use std::fmt;
+use std::ops::BitOr;
 
 use packmule_core::wire::{Collation, Merge, Mode};
+use rusqlite::ToSql;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
+/// What an entry of the list says was done to a row: the column `note`. Of several entries the flags are united.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChangeFlags(i64);
+
+impl ChangeFlags {
+    /// The row was inserted, or got this key.
+    pub(crate) const INSERT: Self = Self(1);
+    /// It was updated; no column that a unique index covers changed.
+    pub(crate) const UPDATE: Self = Self(2);
+    /// It was updated in such a column.
+    pub(crate) const UPDATE_UNIQUE: Self = Self(4);
+    /// It was deleted, or lost this key.
+    pub(crate) const DELETE: Self = Self(8);
+    /// A REPLACE may have removed it, for which no delete trigger runs. If it is still there, nothing happened.
+    pub(crate) const MAYBE_GONE: Self = Self(16);
+    /// A resolution: an op is made whatever the row is like.
+    pub(crate) const RESOLVED: Self = Self(32);
+    const ALL: Self = Self(63);
+
+    /// Returns whether any of these flags is set.
+    pub(crate) fn has(self, any: Self) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    /// Returns whether no flags but these are set.
+    pub(crate) fn is_within(self, these: Self) -> bool {
+        self.0 & !these.0 == 0
+    }
+}
+
+impl BitOr for ChangeFlags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Shows the number, as the SQL of triggers has it.
+impl fmt::Display for ChangeFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ToSql for ChangeFlags {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.into())
+    }
+}
+
+impl FromSql for ChangeFlags {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let flags = Self(value.as_i64()?);
+        if flags.is_within(Self::ALL) {
+            Ok(flags)
+        } else {
+            Err(FromSqlError::other(Error::damaged("a list of changes has an entry of an unknown kind")))
+        }
+    }
+}
+
 /// The columns that one integer of a mask stands for.
 const MASK_BITS: usize = 60;
 
-/// How many integers the mask of a table has.
+/// Returns how many integers the mask of a table has.
 pub(crate) fn masks(table: &Table) -> usize {
     let def = &table.def;
     let by_column = def.mode == Mode::Shared && (def.merge == Merge::Cell || !table.waiting.is_empty());
     if by_column { def.columns.len().div_ceil(MASK_BITS) } else { 0 }
 }
 
-/// The names of the list's columns after `note`.
+/// Returns the names of the list's columns after `note`.
 pub(crate) fn extra_columns(table: &Table) -> Vec<String> {
     let def = &table.def;
     let mut names = Vec::new();
@@ -42,16 +109,16 @@ pub(crate) fn extra_columns(table: &Table) -> Vec<String> {
     names
 }
 
-/// What a trigger writes into those columns.
+/// What a trigger fires for, which decides what it writes into those columns.
 pub(crate) enum Event {
     Insert,
     Update,
-    /// The row `OLD`, or one that is found in the table by this name, goes away.
+    /// The row `OLD`, or one that is found in the table by this name, leaves.
     Gone(String),
 }
 
-/// The values of the extra columns, each after a comma. `changed` is the condition by which a
-/// column counts as changed.
+/// Returns the SQL of the extra columns' values, each after a comma. `changed` gives the condition by which a column
+/// counts as changed.
 pub(crate) fn extra_values(table: &Table, event: &Event, changed: &dyn Fn(usize) -> String) -> String {
     let def = &table.def;
     let mut values = Vec::new();
@@ -90,7 +157,7 @@ pub(crate) fn extra_values(table: &Table, event: &Event, changed: &dyn Fn(usize)
     values.iter().map(|v| format!(", {v}")).collect()
 }
 
-/// The bits of a set of columns, as the list has them.
+/// Returns the bits of a set of columns, as the list has them.
 pub(crate) fn mask_values(table: &Table, columns: &Columns) -> Vec<i64> {
     (0..masks(table))
         .map(|n| {
@@ -99,7 +166,7 @@ pub(crate) fn mask_values(table: &Table, columns: &Columns) -> Vec<i64> {
         .collect()
 }
 
-/// The set of columns of such bits.
+/// Returns the set of columns of such bits.
 pub(crate) fn mask_columns(masks: &[i64]) -> Columns {
     let bits = |(n, mask): (usize, &i64)| {
         let mask = *mask;
@@ -108,7 +175,7 @@ pub(crate) fn mask_columns(masks: &[i64]) -> Columns {
     masks.iter().enumerate().flat_map(bits).collect()
 }
 
-/// Makes the list of a table, and limbo, or adds the columns that they lack.
+/// Makes the list and the quarantine table of a table, or adds the columns that they lack.
 pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
     let def = &table.def;
     let collated = |at: usize| match def.columns[at].collation {
@@ -133,6 +200,7 @@ pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// Makes one of these tables, or adds the columns that it lacks.
 fn make_list(replica: &Replica, name: &str, columns: &[String]) -> Result<()> {
     let mut statement = replica.db.prepare_cached("SELECT count(*) FROM pragma_table_info(?1)")?;
     let there: i64 = statement.query_row([name], |row| row.get(0))?;
@@ -151,7 +219,7 @@ fn make_list(replica: &Replica, name: &str, columns: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The name of a column that is defined so.
+/// Returns the name in a column's definition.
 fn bare_name(column: &str) -> String {
     match column.strip_prefix('"') {
         Some(quoted) => {

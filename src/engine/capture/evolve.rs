@@ -1,14 +1,14 @@
-//! Tables that change: by the application here, and by definitions that come from others.
+//! Takes in how tables change: by the application here, and by definitions that come from other devices.
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{DefId, Mode};
+use packmule_core::wire::{DefId, Mode, OpKind};
 use rusqlite::params_from_iter;
 
-use crate::engine::capture::watch::{self, note};
-use crate::engine::capture::{adopt, declare, dirty, merge_definitions};
+use crate::engine::capture::dirty::{self, ChangeFlags};
+use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices;
-use crate::engine::merge::heads::{self, Stamp};
+use crate::engine::merge::heads::{self, Kind, Stamp};
 use crate::engine::merge::versions;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind};
@@ -18,14 +18,14 @@ use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
-/// What the application did to tracked tables that is to be sealed by itself.
+/// What the application did to tracked tables that is sealed by itself.
 #[derive(std::default::Default)]
 pub(crate) struct Noticed {
-    /// Tables that were held and are as they were again.
+    /// Tables that were suspended and fit again.
     pub released: Vec<i64>,
-    /// Columns that waited, of tables by number, and what they are to be.
+    /// Disputed columns on which the application decided, of tables by number, and what they are.
     pub decided: Vec<(i64, ColumnDef)>,
-    /// Columns that were made here, of tables by number: what belongs into them is in the log.
+    /// Columns that were made here, of tables by number: their values are in the log.
     pub made: Vec<(i64, String)>,
 }
 
@@ -42,8 +42,8 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
         match notice_changes_of(replica, &table, &mut noticed)? {
             Some(reason) => {
                 replica.db.execute(
-                    "UPDATE _pm_table SET state = 4, note = ?2 WHERE tid = ?1",
-                    (table.tid, reason),
+                    "UPDATE _pm_table SET state = ?3, note = ?2 WHERE tid = ?1",
+                    (table.tid, reason, State::Suspended),
                 )?;
             }
             None if table.state == State::Suspended => noticed.released.push(table.tid),
@@ -58,7 +58,7 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
     Ok(noticed)
 }
 
-/// A table that is shared here is per-device elsewhere, or the other way round.
+/// Makes a notice that a table is shared here and per-device elsewhere, or the reverse.
 fn notice_of_modes(replica: &Replica, dev: i64, table: &Table, theirs: &TableDef) -> Result<()> {
     let word = |def: &TableDef| if def.mode == Mode::Shared { "shared" } else { "per-device" };
     let what = format!(
@@ -72,11 +72,11 @@ fn notice_of_modes(replica: &Replica, dev: i64, table: &Table, theirs: &TableDef
     meta::notice(&replica.db, &what, replica.now())
 }
 
-/// Why a table must be held: it was changed in a way that other devices cannot follow.
+/// Returns why a table must be suspended: it was changed in a way that other devices cannot follow.
 fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Option<String>> {
     let def = &table.def;
     let back = "until then its rows wait, here and from other devices, and nothing is lost; or run \
-                `packmule untrack` and `packmule track` to begin anew";
+                `packmule untrack` and `packmule track` to begin again";
     for (at, column) in def.columns.iter().enumerate() {
         let Some(now) = now.column(&column.name).map(|at| &now.columns[at]) else {
             return Ok(Some(format!(
@@ -106,21 +106,22 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
     Ok(grown.ungatherable().map(|reason| format!("{reason}: {back}")))
 }
 
-/// Columns that are not what they were: those that wait and were changed here, which decides, and
-/// those that were decided on elsewhere, without a word of ours. One that is gone makes way.
+/// Returns the columns whose kind changed, each with whether this device decides on it: disputed ones that were
+/// changed here, and those that were changed to what was decided elsewhere. A column that is gone is added as it was
+/// decided.
 fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, bool)>> {
     let mut changed = Vec::new();
     for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
-        let waits = table.waiting.contains(at);
+        let disputed = table.waiting.contains(at);
         let kind = old.kind()?;
         let declared = declare::declared_columns(replica, table.tid, &old.name)?;
         if let Some(at) = now.column(&old.name) {
             let here = &now.columns[at];
             let decided = declared
                 .iter()
-                .any(|(_, c)| (c.affinity(), c.collation) == (here.affinity(), here.collation) && !waits);
-            if (waits || decided) && here.kind()? != kind {
-                changed.push((here.clone(), waits));
+                .any(|(_, c)| (c.affinity(), c.collation) == (here.affinity(), here.collation) && !disputed);
+            if (disputed || decided) && here.kind()? != kind {
+                changed.push((here.clone(), disputed));
             }
             continue;
         }
@@ -129,7 +130,7 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
                 let added = now.addable_sql(&column);
                 replica.db.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {added}", table.sql_name))?;
                 now.columns.push(ColumnDef { key: 0, ..column.clone() });
-                changed.push((column, waits));
+                changed.push((column, disputed));
                 break;
             }
         }
@@ -137,40 +138,18 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
     Ok(changed)
 }
 
-/// Takes in what the application did to a table; or why it must be held.
+/// Takes in what the application did to a table. Returns the reason if the table must be suspended.
 fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) -> Result<Option<String>> {
-    let name = &table.def.name;
     let there: Option<i64> = value::maybe(
         &replica.db,
         "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE",
-        [name],
+        [&table.def.name],
     )?;
     if there.is_none() {
-        let renamed: Option<String> = value::maybe(
-            &replica.db,
-            "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name = ?1",
-            [format!("_pm_insert_{}", table.tid)],
-        )?;
-        if let Some(renamed) = renamed {
-            return Ok(Some(format!(
-                "it is called `{renamed}` here now, which other devices cannot follow; run ALTER TABLE {} RENAME \
-                 TO {}: until then its rows wait, here and from other devices, and nothing is lost",
-                value::quote(&renamed),
-                value::quote(name)
-            )));
-        }
-        let what = format!(
-            "table `{name}` was dropped here: it is no longer tracked, and its rows stay on other devices"
-        );
-        meta::notice(&replica.db, &what, replica.now())?;
-        watch::remove_capture(replica, table)?;
-        replica
-            .db
-            .execute("UPDATE _pm_table SET state = 3, note = 'dropped here' WHERE tid = ?1", [table.tid])?;
-        return Ok(None);
+        return notice_absence(replica, table);
     }
-    // What cannot be read any more, since it has no primary key for one, is held too.
-    let mut now = match TableDef::read(&replica.db, name) {
+    // A table that cannot be read any more, for instance one without a primary key, is suspended too.
+    let mut now = match TableDef::read(&replica.db, &table.def.name) {
         Ok(now) => now,
         Err(Error::CannotTrack { reason, .. }) => return Ok(Some(reason)),
         Err(e) => return Err(e),
@@ -180,78 +159,132 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         return Ok(Some(reason));
     }
     if table.state == State::Suspended {
-        replica.db.execute("UPDATE _pm_table SET state = 1, note = NULL WHERE tid = ?1", [table.tid])?;
+        replica.db.execute(
+            "UPDATE _pm_table SET state = ?2, note = NULL WHERE tid = ?1",
+            (table.tid, State::Tracked),
+        )?;
         catalog::reload_catalog(replica)?;
     }
     let table = &*catalog::table(replica, table.tid)?;
+    notice_dropped_uniques(replica, &table.def, &now)?;
+    let intact = watch::capture_intact(replica, table)?;
+    let added = adopt_changes(replica, table, &now, kinds, noticed)?;
+    recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
+    Ok(None)
+}
+
+/// Stops tracking a table that was dropped. Returns the reason for suspension if it was only renamed.
+fn notice_absence(replica: &Replica, table: &Table) -> Result<Option<String>> {
+    let name = &table.def.name;
+    let renamed: Option<String> = value::maybe(
+        &replica.db,
+        "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name = ?1",
+        [format!("_pm_insert_{}", table.tid)],
+    )?;
+    if let Some(renamed) = renamed {
+        return Ok(Some(format!(
+            "it is called `{renamed}` here now, which other devices cannot follow; run ALTER TABLE {} RENAME \
+             TO {}: until then its rows wait, here and from other devices, and nothing is lost",
+            value::quote(&renamed),
+            value::quote(name)
+        )));
+    }
+    let what = format!(
+        "table `{name}` was dropped here: it is no longer tracked, and its rows stay on other devices"
+    );
+    meta::notice(&replica.db, &what, replica.now())?;
+    watch::remove_capture(replica, table)?;
+    replica.db.execute(
+        "UPDATE _pm_table SET state = ?2, note = 'dropped here' WHERE tid = ?1",
+        (table.tid, State::Untracked),
+    )?;
+    Ok(None)
+}
+
+/// Adopts the definition that a table has now, where it is another one than before.
+///
+/// `kinds` are the columns whose kind changed, each with whether this device decides on it for all. Returns
+/// the columns of which the triggers had not recorded what was written to them.
+fn adopt_changes(
+    replica: &Replica,
+    table: &Table,
+    now: &TableDef,
+    kinds: Vec<(ColumnDef, bool)>,
+    noticed: &mut Noticed,
+) -> Result<Vec<ColumnDef>> {
     let mut def = table.def.clone();
-    notice_dropped_uniques(replica, &def, &now)?;
     let mut added: Vec<ColumnDef> =
         now.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
-    let changed = !added.is_empty()
-        || !kinds.is_empty()
-        || now.uniques != def.uniques
-        || now.foreign_keys != def.foreign_keys;
-    let intact = watch::capture_intact(replica, table)?;
-    if changed {
-        def.columns.extend(added.iter().cloned());
-        for (column, decides) in kinds {
-            if let Some(at) = def.column(&column.name) {
-                def.columns[at] = ColumnDef { key: 0, merge: def.columns[at].merge, ..column.clone() };
-            }
-            if decides {
-                noticed.decided.push((table.tid, column.clone()));
-                added.push(column);
-            } else {
-                noticed.made.push((table.tid, column.name));
-            }
-        }
-        // Numbers of columns are as in the definition, which keeps the order in which they came.
-        def.uniques = now
-            .uniques
-            .iter()
-            .map(|u| {
-                u.iter()
-                    .filter_map(|at| def.column(&now.columns[usize::from(*at)].name))
-                    .map(|at| at as u16)
-                    .collect()
-            })
-            .collect();
-        def.uniques.sort();
-        def.foreign_keys.clone_from(&now.foreign_keys);
-        adopt::adopt_def(replica, table.tid, &def)?;
-        catalog::reload_catalog(replica)?;
+    if added.is_empty()
+        && kinds.is_empty()
+        && now.uniques == def.uniques
+        && now.foreign_keys == def.foreign_keys
+    {
+        return Ok(added);
     }
-    let table = &*catalog::table(replica, table.tid)?;
+    def.columns.extend(added.iter().cloned());
+    for (column, decides) in kinds {
+        if let Some(at) = def.column(&column.name) {
+            def.columns[at] = ColumnDef { key: 0, merge: def.columns[at].merge, ..column.clone() };
+        }
+        if decides {
+            noticed.decided.push((table.tid, column.clone()));
+            added.push(column);
+        } else {
+            noticed.made.push((table.tid, column.name));
+        }
+    }
+    // Numbers of columns are as in the definition, which keeps the order in which they came.
+    def.uniques = now
+        .uniques
+        .iter()
+        .map(|u| {
+            u.iter()
+                .filter_map(|at| def.column(&now.columns[usize::from(*at)].name))
+                .map(|at| at as u16)
+                .collect()
+        })
+        .collect();
+    def.uniques.sort();
+    def.foreign_keys.clone_from(&now.foreign_keys);
+    adopt::adopt_def(replica, table.tid, &def)?;
+    catalog::reload_catalog(replica)?;
+    Ok(added)
+}
+
+/// Makes the triggers again where they are missing or outdated, and records the rows that they missed.
+fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]) -> Result<()> {
+    let def = &table.def;
     let outdated = watch::capture_outdated(replica, table)?;
     if outdated || !intact {
         watch::install_capture(replica, table)?;
     }
     if outdated && intact {
-        // A unique index that the triggers did not know may have made a REPLACE remove rows.
+        // The triggers did not know every unique index, by which a REPLACE may have removed rows.
         record_missing(replica, table)?;
     }
     if !intact {
-        // The table was made anew. What was deleted meanwhile nobody noted.
+        // The table was rebuilt. Nothing recorded what was deleted meanwhile.
         let what = format!(
-            "table `{name}` was made anew here: all its rows were taken in again; rows deleted at that moment stay on other devices"
+            "table `{}` was rebuilt here: all its rows were taken in again; rows deleted at that moment stay on other devices",
+            def.name
         );
         meta::notice(&replica.db, &what, replica.now())?;
-        record_rows(replica, table, &Columns::all(def.columns.len()), "1")?;
-    } else if !table.def.append {
-        // Triggers did not know these columns: a row that differs from the default was written to.
-        for column in &added {
-            let c = value::quote(&column.name);
-            let default = value::literal(&column.constant());
-            let differs = format!("typeof({c}) <> typeof({default}) OR {c} IS NOT {default} COLLATE BINARY");
-            let at = def.column(&column.name).into_iter().collect();
-            record_rows(replica, table, &at, &differs)?;
-        }
+        return record_rows(replica, table, &Columns::all(def.columns.len()), "1");
     }
-    Ok(None)
+    // An append table has no triggers: the seal reads on from the high-water mark.
+    for column in added.iter().filter(|_| !def.append) {
+        // The triggers did not know this column: a row that differs from the default was written to.
+        let c = value::quote(&column.name);
+        let default = value::literal(&column.constant());
+        let differs = format!("typeof({c}) <> typeof({default}) OR {c} IS NOT {default} COLLATE BINARY");
+        let at = def.column(&column.name).into_iter().collect();
+        record_rows(replica, table, &at, &differs)?;
+    }
+    Ok(())
 }
 
-/// Says which UNIQUE the application has dropped.
+/// Makes a notice of each UNIQUE that the application has dropped.
 fn notice_dropped_uniques(replica: &Replica, def: &TableDef, now: &TableDef) -> Result<()> {
     let names = |d: &TableDef, unique: &[u16]| {
         unique.iter().map(|at| d.columns[usize::from(*at)].name.to_ascii_lowercase()).collect::<Vec<_>>()
@@ -273,7 +306,7 @@ fn notice_dropped_uniques(replica: &Replica, def: &TableDef, now: &TableDef) -> 
     Ok(())
 }
 
-/// Notes rows as updated in these columns.
+/// Records rows as updated in these columns.
 fn record_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &str) -> Result<()> {
     let masks = dirty::mask_values(table, columns);
     let counters = table.counters.iter().map(|at| (format!(", c{at}"), ", 0".to_owned()));
@@ -285,7 +318,7 @@ fn record_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &
             table.dirty(),
             table.change_columns(),
             table.def.key_list(""),
-            note::UPDATE_UNIQUE,
+            ChangeFlags::UPDATE_UNIQUE,
             table.sql_name
         ),
         [],
@@ -293,22 +326,22 @@ fn record_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &
     Ok(())
 }
 
-/// Notes rows that should be there by what is remembered of them, and are not.
+/// Records the rows that are not there although their versions say so.
 fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
     if !table.shows_shared() {
         return Ok(());
     }
     let mut statement = replica.db.prepare_cached(
-        "SELECT key FROM _pm_head h WHERE tid = ?1 AND kind <> 3
+        "SELECT key FROM _pm_head h WHERE tid = ?1 AND kind <> ?2
          AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)",
     )?;
-    let mut rows = statement.query([table.tid])?;
+    let mut rows = statement.query((table.tid, Kind(OpKind::Delete)))?;
     while let Some(row) = rows.next()? {
         let bytes: Vec<u8> = row.get(0)?;
         let key = value::read_key(&bytes)?;
         let binds = || params_from_iter(key.iter().map(|v| Bind(v.borrow())));
         let gone = value::maybe::<i64>(&replica.db, &table.select_sql("1"), binds())?.is_none();
-        // Beside a version that is remembered, a deletion can be the winner.
+        // A delete may be the winner beside such a version.
         if gone
             && versions::judge_versions(replica, table, &heads::heads(replica, table.tid, &bytes)?)?.present
         {
@@ -318,7 +351,7 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
                 table.dirty(),
                 table.change_columns(),
                 marks.join(", "),
-                note::MAYBE_GONE
+                ChangeFlags::MAYBE_GONE
             );
             replica.db.prepare_cached(&sql)?.execute(binds())?;
         }
@@ -332,15 +365,15 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let id = DefId::of(body);
     let new = catalog::table_named(replica, &def.name).is_none();
     let tid = catalog::keep_def(replica, &def, id, body)?;
-    let waited = catalog::table(replica, tid)?.waiting.clone();
+    let disputed = catalog::table(replica, tid)?.waiting.clone();
     let declared = stream == Stream::Shared
         && def.declares()
         && declare::record_declared(replica, tid, &def, id, stamp)?;
     make_or_merge(replica, stream, stamp.dev, tid, &def, new)?;
-    if declared { declare::apply_declarations(replica, tid, &waited) } else { Ok(()) }
+    if declared { declare::apply_declarations(replica, tid, &disputed) } else { Ok(()) }
 }
 
-/// Makes the table of a definition, or unites it with the one that is here.
+/// Makes the table of a definition, or merges the definition with that of the table that is here.
 fn make_or_merge(
     replica: &Replica,
     stream: Stream,
@@ -374,7 +407,10 @@ fn make_or_merge(
                 || (stream == Stream::Own && def.mode == Mode::PerDevice && dev == replica.me)
             {
                 replica.db.execute_batch(&def.create_sql(false))?;
-                replica.db.execute("UPDATE _pm_table SET state = 1, announced = 1 WHERE tid = ?1", [tid])?;
+                replica.db.execute(
+                    "UPDATE _pm_table SET state = ?2, announced = 1 WHERE tid = ?1",
+                    (tid, State::Tracked),
+                )?;
                 catalog::reload_catalog(replica)?;
                 watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
                 adopt::remember_schema(replica)
@@ -395,18 +431,21 @@ pub(crate) fn make_gathering(replica: &Replica, def: &TableDef) -> Result<()> {
     Ok(replica.db.execute_batch(&def.create_sql(true))?)
 }
 
-/// Has rows gathered in a table that is there for it.
+/// Begins to gather rows in a table that is there for it.
 pub(crate) fn gather(replica: &Replica, tid: i64, name: &str) -> Result<()> {
     let name = value::quote(name);
     for (event, row) in [("INSERT", "NEW"), ("UPDATE", "OLD"), ("DELETE", "OLD")] {
-        // Rows of others are theirs; a mistake at the base must not look as if it had worked.
+        // Other devices own these rows. A mistaken write at the base must not look as if it had worked.
         replica.db.execute_batch(&format!(
             "CREATE TRIGGER _pm_guard_{event}_{tid} BEFORE {event} ON {name} WHEN {row}.device IS NOT NULL BEGIN
                SELECT RAISE(ABORT, 'this table gathers the rows of other devices: they are changed on the device itself');
              END"
         ))?;
     }
-    replica.db.execute("UPDATE _pm_table SET state = 2, announced = 1, note = NULL WHERE tid = ?1", [tid])?;
+    replica.db.execute(
+        "UPDATE _pm_table SET state = ?2, announced = 1, note = NULL WHERE tid = ?1",
+        (tid, State::Gathered),
+    )?;
     catalog::reload_catalog(replica)?;
     adopt::remember_schema(replica)
 }

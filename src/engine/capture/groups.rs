@@ -1,18 +1,18 @@
-//! One group of frames, of everything that was noted.
+//! Writes one group of frames of everything that was recorded since the last seal: one group a stream.
 
 use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{FrameFlags, LAMPORT_MAX, Merge, Mode, OpKind};
-use rusqlite::params_from_iter;
+use rusqlite::{Row, params_from_iter};
 
+use crate::engine::capture::declare;
+use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::ops::{self, Change, RowReader};
-use crate::engine::capture::watch::note;
-use crate::engine::capture::{declare, dirty};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
-use crate::engine::merge::heads::{self, Cause, Seen, Stamp};
+use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
 use crate::engine::merge::{deferred, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
@@ -38,20 +38,21 @@ pub(crate) struct SealOptions<'a> {
     pub flags: FrameFlags,
     /// Take in all rows of this table.
     pub take_in: Option<&'a str>,
-    /// Make a group even if nothing was written: it tells what this device has seen.
-    pub answer: bool,
+    /// Make an acknowledgement-only group if nothing was written: it says what this device has seen.
+    pub acknowledge: bool,
     /// Say that this device will not come back.
     pub retire: Option<DeviceId>,
     /// Seal this table alone.
     pub only: Option<i64>,
-    /// Leave the notes of these rows for later; in order.
+    /// Leave what is recorded of these rows for later; in order.
     pub without: &'a [Vec<u8>],
-    /// Columns that were made by us, and are not filled yet.
+    /// Columns that Packmule made, and that are not filled yet.
     pub made: &'a [&'a str],
     /// Declare this of a table, and seal nothing else.
     pub declare: Option<&'a TableDef>,
 }
 
+/// Seals: writes a group into each stream for which there is something. Within the open transaction.
 pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
     let mut streams = [false; 2];
     for table in catalog::tables(replica).iter().filter(|_| options.declare.is_none()) {
@@ -59,14 +60,14 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             streams[usize::from(stream_of(table).number())] = true;
         }
     }
-    streams[0] |= options.answer || options.retire.is_some() || options.declare.is_some();
+    streams[0] |= options.acknowledge || options.retire.is_some() || options.declare.is_some();
     let mut report = SealReport::default();
     if streams == [false; 2] {
         return Ok(report);
     }
     if peers::is_rolled_back(replica)? {
-        let nothing_but_answer = options.answer && options.retire.is_none();
-        return if nothing_but_answer { Ok(report) } else { Err(Error::SetBack) };
+        let only_acknowledges = options.acknowledge && options.retire.is_none();
+        return if only_acknowledges { Ok(report) } else { Err(Error::SetBack) };
     }
     let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
     meta::set(&replica.db, "lamport", lamport)?;
@@ -105,13 +106,13 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         let position = group.finish()?;
         positions::set_position(replica, replica.me, stream, position)?;
         if let (Stream::Shared, Some(device)) = (stream, options.retire) {
-            let goes_on = options.flags.has(FrameFlags::BLIND);
-            membership::record_retired(replica, device, Some((replica.me, position.seq)), goes_on)?;
+            let rekeys = options.flags.has(FrameFlags::BLIND);
+            membership::record_retired(replica, device, Some((replica.me, position.seq)), rekeys)?;
         }
     }
     catalog::reload_catalog(replica)?;
     if options.without.is_empty() {
-        // What is left must be told before its row is put together anew.
+        // What is left must be sealed before its row is composed from its versions.
         constraints::resolve_constraints(
             replica,
             &Cause { dev: replica.me, first: firsts[0], seen: &Seen::All },
@@ -120,6 +121,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
     Ok(report)
 }
 
+/// Returns whether a seal has something to write of a table.
 pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptions<'_>) -> Result<bool> {
     if table.state != State::Tracked || options.only.is_some_and(|tid| tid != table.tid) {
         return Ok(false);
@@ -130,7 +132,8 @@ pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptio
     Ok(unsealed(replica, table, 1)? > 0)
 }
 
-/// How many notes of writes there are, and rows of an append table; each counted up to `most`.
+/// Counts the entries in the list of changes, and the rows of an append table above its high-water mark; each up to
+/// `most`.
 pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
     if !matches!(table.state, State::Tracked | State::Suspended) {
         return Ok(0);
@@ -152,6 +155,7 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u6
     Ok(n)
 }
 
+/// Seals a table: its definition if that is not announced yet, then its rows.
 pub(crate) fn seal_table(
     replica: &Replica,
     table: &Arc<Table>,
@@ -171,6 +175,7 @@ pub(crate) fn seal_table(
     seal_dirty(replica, &reader, group, options)
 }
 
+/// Writes a definition into the group, and records what it declares.
 pub(crate) fn seal_def(
     replica: &Replica,
     def: &TableDef,
@@ -187,7 +192,7 @@ pub(crate) fn seal_def(
     Ok(())
 }
 
-/// All rows, in the order of their keys.
+/// Seals all rows of a table, in the order of their keys, as context-free writes.
 pub(crate) fn seal_all(
     replica: &Replica,
     reader: &RowReader<'_>,
@@ -204,7 +209,7 @@ pub(crate) fn seal_all(
     let mut rows = statement.query([])?;
     let mut last = 0;
     while let Some(row) = rows.next()? {
-        ops::seal_row(replica, reader, group, row, &change, &Seen::Blind)?;
+        ops::seal_row(replica, reader, group, row, &change, &Seen::ContextFree)?;
         if table.def.append {
             last = reader.integer_key(row)?;
         }
@@ -213,7 +218,7 @@ pub(crate) fn seal_all(
     Ok(())
 }
 
-/// The rows after the last one that was sealed.
+/// Seals the rows of an append table above its high-water mark.
 pub(crate) fn seal_above_mark(
     replica: &Replica,
     reader: &RowReader<'_>,
@@ -233,7 +238,7 @@ pub(crate) fn seal_above_mark(
     Ok(())
 }
 
-/// The rows in the list of changes, each once.
+/// Seals the rows in the list of changes, each once.
 pub(crate) fn seal_dirty(
     replica: &Replica,
     reader: &RowReader<'_>,
@@ -243,32 +248,19 @@ pub(crate) fn seal_dirty(
     let table = reader.table;
     let def = &table.def;
     let n = def.keys().count();
-    let keys: Vec<String> = (1..=n).map(|n| format!("k{n}")).collect();
-    let keys = keys.join(", ");
-    let (masks, counters) = (dirty::masks(table), def.counters());
-    let mut left = table.waiting.clone();
-    options.made.iter().filter_map(|name| def.column(name)).for_each(|at| left.insert(at));
-    let mut columns = vec![keys.clone(), "_pm_or(note)".into()];
-    columns.push(if def.timed() { "max(wall)" } else { "NULL" }.into());
-    columns.extend((0..masks).map(|m| format!("_pm_or(m{m})")));
-    columns.extend(counters.iter().map(|at| format!("_pm_sum(c{at})")));
-    // Of writes that were noted before the table merged as it does now, nobody knows this.
-    let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("c{at}")));
-    let lacking: Vec<String> = lacking.map(|name| format!("{name} IS NULL")).collect();
-    let lacking = if lacking.is_empty() { "0".into() } else { lacking.join(" OR ") };
-    columns.push(format!("max(note IN (2, 4) AND ({lacking}))"));
-    let sql = format!("SELECT {} FROM {} GROUP BY {keys}", columns.join(", "), table.dirty());
-    let mut statement = replica.db.prepare_cached(&sql)?;
+    let mut unwritten = table.waiting.clone();
+    options.made.iter().filter_map(|name| def.column(name)).for_each(|at| unwritten.insert(at));
+    let mut statement = replica.db.prepare_cached(&net_changes_sql(table))?;
     let mut dirty = statement.query([])?;
     let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
-    let seen = || if options.flags.has(FrameFlags::BLIND) { Seen::Blind } else { Seen::All };
+    let seen = || if options.flags.has(FrameFlags::BLIND) { Seen::ContextFree } else { Seen::All };
     while let Some(row) = dirty.next()? {
-        let notes: i64 = row.get(n)?;
+        let flags: ChangeFlags = row.get(n)?;
         let values =
             (0..n).map(|at| row.get_ref(at).map(value::from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
         let mut found = select.query(params_from_iter(values.iter().map(|v| Bind(*v))))?;
         let present = found.next()?;
-        if notes == note::MAYBE_GONE && present.is_some() {
+        if flags == ChangeFlags::MAYBE_GONE && present.is_some() {
             continue;
         }
         let key = table.key_of(values.iter().copied())?;
@@ -277,46 +269,19 @@ pub(crate) fn seal_dirty(
         }
         let heads =
             if def.mode == Mode::Shared { heads::heads(replica, table.tid, &key)? } else { Vec::new() };
-        let known = versions::winning(table, &heads).is_some_and(|h| h.kind != OpKind::Delete);
-        let mut change = Change { wall: row.get(n + 1)?, ..Change::default() };
         match present {
             Some(present) => {
-                let lacking: bool = row.get(n + 2 + masks + counters.len())?;
-                let anew = lacking || notes & (note::INSERT | note::RESOLVED) != 0;
-                // An insert of a row that is known is told as its update, where the whole row
-                // travels in either; a counter's or a cell's update is something else.
-                let as_insert = lacking || notes & note::INSERT != 0 && (!known || table.needs_baseline());
-                change.kind = if as_insert { OpKind::Insert } else { OpKind::Update };
-                if table.unique && notes & !(note::UPDATE | note::MAYBE_GONE) == 0 {
-                    change.claim = Some(versions::claim_of(table, &heads));
-                }
-                // Whoever changes a row that another has deleted brings it back whole.
-                let restored = heads.iter().any(|h| h.kind == OpKind::Delete);
-                let bits = (0..masks).map(|m| row.get(n + 2 + m)).collect::<rusqlite::Result<Vec<i64>>>()?;
-                let written = dirty::mask_columns(&bits);
-                if def.merge == Merge::Cell && masks > 0 && !anew && !restored {
-                    change.columns = Some(written.clone());
-                }
-                if !left.is_empty() && (!lacking || masks == 0) && notes & note::INSERT == 0 {
-                    // What waits in the log for such a column must not be written over.
-                    let all = change.columns.unwrap_or_else(|| Columns::all(def.columns.len()));
-                    change.columns = Some(all.minus(&left.clone().minus(&written)));
-                }
-                if change.kind == OpKind::Update {
-                    for (c, at) in counters.iter().enumerate() {
-                        change.added.push((*at, row.get(n + 2 + masks + c)?));
-                    }
-                }
-                change.heads = Some(heads);
+                let change = change_of(table, row, &heads, &unwritten)?;
+                let change = Change { heads: Some(heads), ..change };
                 ops::seal_row(replica, reader, group, present, &change, &seen())?;
             }
+            // What came and went unnoticed while the row itself was quarantined is not its end.
+            None if !flags.has(ChangeFlags::RESOLVED)
+                && deferred::is_quarantined(replica, table.tid, &key)? => {}
             None => {
-                change.kind = OpKind::Delete;
-                // What came and went unseen while the row itself was parked is not its end.
-                if notes & note::RESOLVED != 0 || !deferred::is_quarantined(replica, table.tid, &key)? {
-                    change.heads = Some(heads);
-                    ops::seal_delete(replica, reader, group, &values, &change, &seen())?;
-                }
+                let wall = row.get(n + 1)?;
+                let change = Change { kind: OpKind::Delete, wall, heads: Some(heads), ..Change::default() };
+                ops::seal_delete(replica, reader, group, &values, &change, &seen())?;
             }
         }
     }
@@ -327,7 +292,69 @@ pub(crate) fn seal_dirty(
     Ok(())
 }
 
-/// The stream that a table's rows go to.
+/// Returns the query of the list of changes with one row a key: after the key's columns the change flags, the
+/// last wall time, the masks, what was added to the counters, and whether some entry lacks masks or additions.
+fn net_changes_sql(table: &Table) -> String {
+    let def = &table.def;
+    let (masks, counters) = (dirty::masks(table), def.counters());
+    let keys: Vec<String> = (1..=def.keys().count()).map(|n| format!("k{n}")).collect();
+    let keys = keys.join(", ");
+    let mut columns = vec![keys.clone(), "_pm_or(note)".into()];
+    columns.push(if def.timed() { "max(wall)" } else { "NULL" }.into());
+    columns.extend((0..masks).map(|m| format!("_pm_or(m{m})")));
+    columns.extend(counters.iter().map(|at| format!("_pm_sum(c{at})")));
+    // Entries from before the table merged as it does now do not have these.
+    let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("c{at}")));
+    let lacking: Vec<String> = lacking.map(|name| format!("{name} IS NULL")).collect();
+    let lacking = if lacking.is_empty() { "0".into() } else { lacking.join(" OR ") };
+    columns.push(format!(
+        "max(note IN ({}, {}) AND ({lacking}))",
+        ChangeFlags::UPDATE,
+        ChangeFlags::UPDATE_UNIQUE
+    ));
+    format!("SELECT {} FROM {} GROUP BY {keys}", columns.join(", "), table.dirty())
+}
+
+/// Returns the change that a row of [`net_changes_sql`] makes of a row that is in its table.
+///
+/// `unwritten` are the columns that keep what the log has for them, unless the application wrote to them.
+fn change_of(table: &Table, row: &Row<'_>, heads: &[Head], unwritten: &Columns) -> Result<Change> {
+    let def = &table.def;
+    let n = def.keys().count();
+    let (masks, counters) = (dirty::masks(table), def.counters());
+    let flags: ChangeFlags = row.get(n)?;
+    let mut change = Change { wall: row.get(n + 1)?, ..Change::default() };
+    let lacking: bool = row.get(n + 2 + masks + counters.len())?;
+    let whole = lacking || flags.has(ChangeFlags::INSERT | ChangeFlags::RESOLVED);
+    // Where the whole row travels in either, an insert of a row that is known is written as its update.
+    // An update of a counter or of cells is something else.
+    let known = versions::winning(table, heads).is_some_and(|h| h.kind != OpKind::Delete);
+    let as_insert = lacking || flags.has(ChangeFlags::INSERT) && (!known || table.needs_baseline());
+    change.kind = if as_insert { OpKind::Insert } else { OpKind::Update };
+    if table.unique && flags.is_within(ChangeFlags::UPDATE | ChangeFlags::MAYBE_GONE) {
+        change.claim = Some(versions::claim_of(table, heads));
+    }
+    // A change to a row that another device has deleted restores the whole row.
+    let restored = heads.iter().any(|h| h.kind == OpKind::Delete);
+    let bits = (0..masks).map(|m| row.get(n + 2 + m)).collect::<rusqlite::Result<Vec<i64>>>()?;
+    let written = dirty::mask_columns(&bits);
+    if def.merge == Merge::Cell && masks > 0 && !whole && !restored {
+        change.columns = Some(written.clone());
+    }
+    if !unwritten.is_empty() && (!lacking || masks == 0) && !flags.has(ChangeFlags::INSERT) {
+        // What is pending in the log for such a column must not be overwritten.
+        let all = change.columns.unwrap_or_else(|| Columns::all(def.columns.len()));
+        change.columns = Some(all.minus(&unwritten.clone().minus(&written)));
+    }
+    if change.kind == OpKind::Update {
+        for (c, at) in counters.iter().enumerate() {
+            change.added.push((*at, row.get(n + 2 + masks + c)?));
+        }
+    }
+    Ok(change)
+}
+
+/// Returns the stream that a table's rows go to.
 pub(crate) fn stream_of(table: &Table) -> Stream {
     match table.def.mode {
         Mode::Shared => Stream::Shared,

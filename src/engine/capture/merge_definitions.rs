@@ -1,4 +1,4 @@
-//! One table of the definitions that several devices have of it: their columns and UNIQUEs together.
+//! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
 use packmule_core::model::Stream;
 use packmule_core::wire::{OpKind, Shape};
@@ -16,7 +16,7 @@ use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
-/// The definitions of a table that are known, without its own.
+/// Returns the definitions of a table that are known from others.
 pub(crate) fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
     let mut statement = replica.db.prepare(
         "SELECT body FROM _pm_def WHERE tid = ?1 AND id <> (SELECT def FROM _pm_table WHERE tid = ?1) ORDER BY id",
@@ -25,8 +25,8 @@ pub(crate) fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
     Ok(bodies.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Takes in what others told of a table while it was not shown here. `before` is the definition by
-/// which versions were noted until now.
+/// Takes in what others announced of a table while it was suspended here. `before` is the definition by which
+/// versions were recorded until now.
 pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) -> Result<()> {
     let entry = catalog::table(replica, tid)?;
     adopt::make_columns_plain(replica, tid, before.columns.len())?;
@@ -44,9 +44,9 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
     for key in context_free::remembered_keys(replica, tid)? {
         for head in heads::heads(replica, tid, &key)?.iter().filter(|h| h.kind != OpKind::Delete) {
             let live = head.live(before.columns.len());
-            // What it carries, without what was written over.
+            // These are the columns that the op carries, without those that were overwritten.
             let columns: Columns =
-                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
                     let names = op.values(Shape { keys: &def.key_flags });
                     Ok(names
                         .map(|(at, _)| def.def.columns[at].name.as_str())
@@ -65,7 +65,7 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
     Ok(())
 }
 
-/// Adds the columns and the UNIQUEs that a definition has and the table here has not.
+/// Adds the columns and the UNIQUEs of a definition that the table here does not have.
 pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
     let table = &*catalog::table(replica, tid)?;
     let mut def = table.def.clone();
@@ -73,7 +73,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         let who = devices::device_label(replica, dev)?;
         let what = format!(
             "table `{0}` has another primary key on {who}: its rows cannot be matched with those here, and stay in the \
-             log; call the table otherwise on one of the two, or make it anew with the same key (`packmule untrack`, then \
+             log; rename the table on one of the two, or rebuild it with the same key (`packmule untrack`, then \
              `packmule track`)",
             def.name
         );
@@ -118,7 +118,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     catalog::reload_catalog(replica)?;
     if table.state == State::Tracked {
         let table = catalog::table(replica, tid)?;
-        // Limbo needs the columns before rows are moved there, the triggers the indexes.
+        // The quarantine table needs the columns before rows are moved there; the triggers need the indexes.
         dirty::make_lists(replica, &table)?;
         for unique in &uniques {
             make_unique(replica, &table, unique)?;
@@ -129,7 +129,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     adopt::remember_schema(replica)
 }
 
-/// Makes a UNIQUE that others have. Rows that clash go out of the way, to be settled with the group.
+/// Makes a UNIQUE that others have. Rows that conflict go to the quarantine table and into the deferred queue.
 pub(crate) fn make_unique(replica: &Replica, table: &Table, unique: &[u16]) -> Result<()> {
     let names: Vec<String> =
         unique.iter().map(|at| value::quote(&table.def.columns[usize::from(*at)].name)).collect();

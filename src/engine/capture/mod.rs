@@ -4,15 +4,15 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `watch` | the triggers that note which rows change |
-//! | `dirty` | the lists that they append to |
-//! | `ops` | rows read into ops |
-//! | `adopt` | a definition taken for that of a table here |
-//! | `declare` | what comes of declarations that differ |
-//! | `groups` | one group of frames, of everything that was noted |
-//! | `redeclare` | a declaration of our own, sealed |
-//! | `merge_definitions` | definitions of several devices made one |
-//! | `evolve` | tables that the application changed, and what others declare |
+//! | `watch` | the triggers that record which rows change |
+//! | `dirty` | the lists that they append to; what an entry says |
+//! | `ops` | reads rows and writes them as ops |
+//! | `adopt` | adopts a definition for a table here |
+//! | `declare` | what holds where devices declare a table differently |
+//! | `groups` | writes one group of frames of everything that was recorded |
+//! | `redeclare` | seals a declaration of this device |
+//! | `merge_definitions` | merges the definitions of several devices |
+//! | `evolve` | tables that the application changed, and definitions from others |
 //! | `seal` | the seal: schema changes first, then the groups |
 
 pub(crate) mod adopt;

@@ -1,4 +1,4 @@
-//! Rows read from their table and written into frames: one at a time, large values in pieces.
+//! Reads rows from their table and writes them into frames: one at a time, large values in pieces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use packmule_core::wire::{Mode, OpHead, OpKind};
 use rusqlite::{MAIN_DB, Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
+use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::error::{Error, Result};
 use crate::engine::log::writer::GroupWriter;
 use crate::engine::merge::heads::{self, Head, Seen};
@@ -22,7 +23,7 @@ use crate::engine::table::replica::Replica;
 /// The longest key that travels, in bytes.
 const KEY_MAX: usize = 1024;
 
-/// What is to be said of a row, besides its values.
+/// What an op says of a row, besides its values.
 #[derive(Clone)]
 pub(crate) struct Change {
     pub kind: OpKind,
@@ -32,7 +33,7 @@ pub(crate) struct Change {
     pub wall: Option<WallMs>,
     /// What was added to counters, by column.
     pub added: Vec<(usize, i64)>,
-    /// The versions of the row that are known, if they were looked up.
+    /// The heads of the row, if they were looked up.
     pub heads: Option<Vec<Head>>,
 }
 
@@ -42,7 +43,7 @@ impl Default for Change {
     }
 }
 
-/// Writes a row that was read; large values first, in pieces.
+/// Writes a row that was read; its large values go first, in pieces.
 pub(crate) fn seal_row(
     replica: &Replica,
     reader: &RowReader<'_>,
@@ -76,7 +77,7 @@ pub(crate) fn seal_row(
     seal_values(replica, table, group, values, firsts, change, false, seen)
 }
 
-/// Writes a delete, with the row's last values where they count.
+/// Writes a delete, with the row's last values where an update of a part may restore it.
 pub(crate) fn seal_delete(
     replica: &Replica,
     reader: &RowReader<'_>,
@@ -90,34 +91,36 @@ pub(crate) fn seal_delete(
         return Ok(());
     }
     let n = table.def.columns.len();
-    let mut image: Option<Vec<OwnedValue>> = None;
+    let mut last: Option<Vec<OwnedValue>> = None;
     if table.needs_baseline() {
         let columns: Vec<String> = (0..n).map(|at| format!("i{at}")).collect();
         let same: Vec<String> = (1..=keys.len()).map(|n| format!("k{n} = ?{n}")).collect();
         let sql = format!(
-            "SELECT {} FROM {} WHERE {} AND note IN (8, 16) ORDER BY rowid DESC LIMIT 1",
+            "SELECT {} FROM {} WHERE {} AND note IN ({}, {}) ORDER BY rowid DESC LIMIT 1",
             columns.join(", "),
             table.dirty(),
-            same.join(" AND ")
+            same.join(" AND "),
+            ChangeFlags::DELETE,
+            ChangeFlags::MAYBE_GONE
         );
         let mut statement = replica.db.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(*v))))?;
         if let Some(row) = rows.next()? {
             let values = (0..n).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
-            image = Some(values.collect::<Result<_>>()?);
+            last = Some(values.collect::<Result<_>>()?);
         }
     }
     let mut values = vec![Value::Null; n];
-    if let Some(image) = &image {
-        values = image.iter().map(OwnedValue::borrow).collect();
+    if let Some(last) = &last {
+        values = last.iter().map(OwnedValue::borrow).collect();
     }
     for (at, value) in table.def.keys().zip(keys) {
         values[at] = *value;
     }
-    seal_values(replica, table, group, values, Vec::new(), change, image.is_some(), seen)
+    seal_values(replica, table, group, values, Vec::new(), change, last.is_some(), seen)
 }
 
-/// Writes an op with those of a row's values that it carries, and registers it.
+/// Writes an op with those of a row's values that it carries, and registers it as a version of the row.
 #[allow(clippy::too_many_arguments)]
 fn seal_values(
     replica: &Replica,
@@ -126,7 +129,7 @@ fn seal_values(
     all: Vec<Value<'_>>,
     firsts: Vec<(usize, u64)>,
     change: &Change,
-    image: bool,
+    delete_has_values: bool,
     seen: &Seen<'_>,
 ) -> Result<()> {
     let def = &table.def;
@@ -141,24 +144,58 @@ fn seal_values(
         claim: change.claim,
         columns: mask.as_deref(),
         wall: change.wall.filter(|_| def.timed()),
-        image,
+        image: delete_has_values,
     };
     let carries = |at: usize| {
         def.columns[at].key > 0
-            || ((change.kind != OpKind::Delete || image)
+            || ((change.kind != OpKind::Delete || delete_has_values)
                 && change.columns.as_ref().is_none_or(|columns| columns.contains(at)))
     };
     let carried: Vec<usize> = (0..n).filter(|at| carries(*at)).collect();
     let mut values: Vec<Value<'_>> = carried.iter().map(|at| all[*at]).collect();
-    let mut firsts: Vec<(usize, u64)> = firsts
+    let firsts: Vec<(usize, u64)> = firsts
         .iter()
-        .filter_map(|(at, first)| carried.iter().position(|c| c == at).map(|place| (place, *first)))
+        .filter_map(|(at, first)| carried.iter().position(|c| c == at).map(|position| (position, *first)))
         .collect();
-    let place = loop {
-        if let Some(place) = group.op(table.def_id, &head, &mut values, &firsts)? {
-            break place;
+    let (seq, offset) = write_op(replica, table, group, &head, &carried, &mut values, firsts)?;
+    if def.mode == Mode::PerDevice {
+        return Ok(());
+    }
+    let new = Head {
+        dev: replica.me,
+        author: replica.identity.id,
+        seq,
+        offset,
+        claim: head.claim.unwrap_or(group.lamport),
+        wall: head.wall.unwrap_or(group.wall),
+        kind: head.kind,
+        columns: change.columns.as_ref().map(|_| carried.iter().copied().collect()),
+        baseline: None,
+    };
+    let absolute = new.kind != OpKind::Update;
+    let counted = table.counters.iter().filter_map(|at| {
+        let value = OwnedValue::of(values[carried.iter().position(|c| c == at)?]).ok()?;
+        Some((*at, value, absolute))
+    });
+    register_own(replica, table, &key, &new, change.heads.as_deref(), &counted.collect::<Vec<_>>(), seen)
+}
+
+/// Writes an op into the group. As long as it is too large for a frame, its largest value goes ahead of it in
+/// pieces; `firsts` are the frames in which the pieces of values begin. Returns its frame and its offset there.
+fn write_op(
+    replica: &Replica,
+    table: &Table,
+    group: &mut GroupWriter<'_>,
+    head: &OpHead<'_>,
+    carried: &[usize],
+    values: &mut [Value<'_>],
+    mut firsts: Vec<(usize, u64)>,
+) -> Result<(u64, u32)> {
+    let def = &table.def;
+    loop {
+        if let Some(address) = group.op(table.def_id, head, values, &firsts)? {
+            return Ok(address);
         }
-        // Too large for a frame: the largest value goes ahead of it, in pieces.
         let bytes_of = |value: &Value<'_>| match value {
             Value::Text(bytes) | Value::Blob(bytes) => bytes.len(),
             _ => 0,
@@ -184,49 +221,42 @@ fn seal_values(
         let sha256 = Sha256::digest(bytes).into();
         values[at] = Value::Big(Big { text, number, back: 0, len: bytes.len() as u64, sha256 });
         firsts.push((at, first));
-    };
-    if def.mode == Mode::PerDevice {
-        return Ok(());
     }
-    let new = Head {
-        dev: replica.me,
-        author: replica.identity.id,
-        seq: place.0,
-        place: place.1,
-        claim: head.claim.unwrap_or(group.lamport),
-        wall: head.wall.unwrap_or(group.wall),
-        kind: head.kind,
-        columns: change.columns.as_ref().map(|_| carried.iter().copied().collect()),
-        image: None,
-    };
-    constraints::before_change(replica, table, &key)?;
-    if table.is_parent {
-        references::record_changed(replica, table)?;
-        if head.kind == OpKind::Delete {
-            references::record_deleted(replica, table, &key, true)?;
-        }
-    }
-    let old = match &change.heads {
-        Some(heads) => Cow::Borrowed(heads.as_slice()),
-        None => heads::heads(replica, table.tid, &key)?.into(),
-    };
-    register::register(replica, table, &key, &new, &old, seen)?;
-    if !table.counters.is_empty() {
-        let absolute = new.kind != OpKind::Update;
-        let numbers = |at: &usize| {
-            let value = OwnedValue::of(values[carried.iter().position(|c| c == at)?]).ok()?;
-            Some((*at, value, absolute))
-        };
-        let counted: Vec<_> = table.counters.iter().filter_map(numbers).collect();
-        count::count_values(replica, table, &key, &counted, &new, seen, true)?;
-    }
-    constraints::after_shown(replica, table, &key)
 }
 
-/// Whether the key can travel; if not, says so in a notice, since the rest must go on.
+/// Registers an op of this device as a version of its row, which the table shows already.
+///
+/// `known` are the heads of the row if they were looked up; `counted` are its counters, each with whether the
+/// op says what the counter is.
+fn register_own(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    new: &Head,
+    known: Option<&[Head]>,
+    counted: &[(usize, OwnedValue, bool)],
+    seen: &Seen<'_>,
+) -> Result<()> {
+    constraints::before_change(replica, table, key)?;
+    if table.is_parent {
+        references::record_changed(replica, table)?;
+        if new.kind == OpKind::Delete {
+            references::record_deleted(replica, table, key, true)?;
+        }
+    }
+    let old = match known {
+        Some(heads) => Cow::Borrowed(heads),
+        None => heads::heads(replica, table.tid, key)?.into(),
+    };
+    register::register(replica, table, key, new, &old, seen)?;
+    count::count_values(replica, table, key, counted, new, seen, true)?;
+    constraints::after_shown(replica, table, key)
+}
+
+/// Returns whether the key can travel. If not, a notice says so, since the rest must go on.
 fn can_carry(replica: &Replica, table: &Table, keys: &[Value<'_>]) -> Result<bool> {
     let problem = keys.iter().find_map(|value| match value {
-        Value::Null => Some("NULL in its primary key, by which it cannot be told from others".to_owned()),
+        Value::Null => Some("NULL in its primary key, which does not distinguish it from others".to_owned()),
         Value::Text(b) | Value::Blob(b) if b.len() > KEY_MAX => {
             Some(format!("a key of more than {KEY_MAX} bytes"))
         }
@@ -239,7 +269,7 @@ fn can_carry(replica: &Replica, table: &Table, keys: &[Value<'_>]) -> Result<boo
     Ok(problem.is_none())
 }
 
-/// Streams a large value into pieces.
+/// Writes a large value in pieces. Returns its reference and the frame in which the pieces begin.
 fn write_large(
     replica: &Replica,
     reader: &RowReader<'_>,
@@ -289,11 +319,11 @@ fn write_large(
     Ok((Big { text, number, back: 0, len, sha256: hash.finalize().into() }, first))
 }
 
-/// Reads rows of a table; large values are left out of it, and read by themselves.
+/// Reads rows of a table without their large values, which are read one by one.
 pub(crate) struct RowReader<'e> {
-    engine: &'e Replica,
+    replica: &'e Replica,
     pub table: &'e Arc<Table>,
-    /// The columns, and if `guarded` last whether any value is large.
+    /// The columns as SQL; if `guarded`, the last one says whether any value is large.
     pub columns: String,
     pub guarded: bool,
     /// Values longer than this are large, in bytes.
@@ -301,8 +331,9 @@ pub(crate) struct RowReader<'e> {
 }
 
 impl<'e> RowReader<'e> {
-    pub(crate) fn new(engine: &'e Replica, table: &'e Arc<Table>) -> Self {
-        let large = engine.options.frame_bytes / 4;
+    /// Prepares to read rows of a table.
+    pub(crate) fn new(replica: &'e Replica, table: &'e Arc<Table>) -> Self {
+        let large = replica.options.frame_bytes / 4;
         let mut columns = Vec::new();
         let mut any = Vec::new();
         for column in &table.def.columns {
@@ -321,9 +352,10 @@ impl<'e> RowReader<'e> {
         if guarded {
             columns.push(any.join(" OR "));
         }
-        Self { engine, table, columns: columns.join(", "), guarded, large }
+        Self { replica, table, columns: columns.join(", "), guarded, large }
     }
 
+    /// Returns whether a value of a row is large.
     fn is_large(&self, at: usize, keys: &[Value<'_>]) -> Result<bool> {
         let column = &self.table.def.columns[at];
         if column.key > 0 || matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Real) {
@@ -335,9 +367,10 @@ impl<'e> RowReader<'e> {
             self.large
         ));
         let params = params_from_iter(keys.iter().map(|v| Bind(*v)));
-        Ok(self.engine.db.prepare_cached(&sql)?.query_row(params, |row| row.get(0))?)
+        Ok(self.replica.db.prepare_cached(&sql)?.query_row(params, |row| row.get(0))?)
     }
 
+    /// Returns the key of a row of an append table.
     pub(crate) fn integer_key(&self, row: &Row<'_>) -> Result<i64> {
         let at =
             self.table.def.keys().next().ok_or_else(|| Error::damaged("an append table without a key"))?;

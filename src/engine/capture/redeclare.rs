@@ -1,4 +1,4 @@
-//! A declaration of our own, sealed.
+//! Seals declarations of this device: it decides for all devices how a table merges, or what a column is.
 
 use packmule_core::model::Stream;
 use packmule_core::wire::{ColumnMerge, FrameFlags};
@@ -14,7 +14,7 @@ use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Declares that a table merges in another way, for all.
+/// Declares for all devices that a table merges in another way.
 pub(crate) fn redeclare(replica: &Replica, known: &Table, wanted: &TableDef) -> Result<()> {
     let mut def = known.def.clone();
     (def.merge, def.policy) = (wanted.merge, wanted.policy);
@@ -38,20 +38,21 @@ pub(crate) fn redeclare(replica: &Replica, known: &Table, wanted: &TableDef) -> 
     declare(replica, known.tid, def)
 }
 
+/// Seals a declaration that resolves what others declared, and makes the table here so.
 pub(crate) fn declare(replica: &Replica, tid: i64, mut def: TableDef) -> Result<()> {
     def.uniques.clear();
     def.foreign_keys.clear();
-    let waited = catalog::table(replica, tid)?.waiting.clone();
+    let disputed = catalog::table(replica, tid)?.waiting.clone();
     let (id, body) = def.encode()?;
     catalog::keep_def(replica, &def, id, &body)?;
     let flags = FrameFlags::RESOLUTION;
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     groups::seal_groups(replica, SealOptions { flags, declare: Some(&def), ..SealOptions::default() })?;
-    declare::apply_declarations(replica, tid, &waited)?;
+    declare::apply_declarations(replica, tid, &disputed)?;
     constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
 }
 
-/// Declares that a column is so, for all: a frame that settles what others declared.
+/// Declares for all devices what a column is: a group that resolves what others declared.
 pub(crate) fn decide_column(replica: &Replica, tid: i64, column: &ColumnDef) -> Result<()> {
     let mut def = catalog::table(replica, tid)?.def.clone();
     let rule = def.column(&column.name).map_or(ColumnMerge::Table, |at| def.columns[at].merge);

@@ -1,7 +1,7 @@
 //! Sealing: what applications wrote since the last seal becomes a group of frames.
 //!
-//! The rows' values are read now, so that a row written a thousand times is one op. Everything is
-//! streamed: a row at a time, and of a large value a piece at a time.
+//! The seal reads the rows' values, so that a row that was written a thousand times is one op. Everything is streamed:
+//! a row at a time, and of a large value a piece at a time.
 
 use packmule_core::model::Stream;
 use packmule_core::wire::FrameFlags;
@@ -37,12 +37,12 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
     Ok(report)
 }
 
-/// A table that was held is as it was: what was written meanwhile, here and elsewhere, comes together.
+/// Releases a table that was suspended and fits again: merges what was written meanwhile here and elsewhere.
 fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let before = catalog::table(replica, tid)?;
     merge_definitions::merge_definitions(replica, tid, &before.def)?;
     let table = catalog::table(replica, tid)?;
-    let held = replica
+    let pending = replica
         .db
         .prepare("SELECT key FROM _pm_held WHERE tid = ?1 ORDER BY key")?
         .query_map([tid], |row| row.get::<_, Vec<u8>>(0))?
@@ -50,7 +50,7 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let keys = (1..=table.def.keys().count()).map(|n| format!("k{n} = ?{n}")).collect::<Vec<_>>();
     let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), keys.join(" AND "));
     let mut both = Vec::new();
-    for key in held {
+    for key in pending {
         let values = value::read_key(&key)?;
         let binds = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
         if value::maybe::<i64>(&replica.db, &sql, binds)?.is_some() {
@@ -61,7 +61,7 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     let mut report = groups::seal_groups(replica, SealOptions { without: &both, ..options })?;
     if !both.is_empty() {
-        // Who wrote to these rows here did not see what others wrote to them meanwhile.
+        // Whoever wrote to these rows here did not see what others wrote to them meanwhile.
         context_free::remember_unshown(replica, &*catalog::table(replica, tid)?, &both)?;
         let context_free = groups::seal_groups(replica, SealOptions { flags: FrameFlags::BLIND, ..options })?;
         report.frames += context_free.frames;

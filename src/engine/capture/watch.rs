@@ -1,41 +1,24 @@
-//! Capture: plain SQL triggers that note *which* rows of a tracked table change.
+//! Capture: plain SQL triggers that record *which* rows of a tracked table change.
 //!
-//! Each tracked table has a list, `_pm_dirty_N`, of the keys of rows that were written since the
-//! last seal, with what was done (`note`). The list is only appended to; the seal makes it unique.
-//! Triggers and lists use nothing that an application's SQLite might not have.
+//! Each tracked table has a list, `_pm_dirty_N`, of the keys of rows that were written since the last seal, with what
+//! was done to them (`ChangeFlags`). Triggers only append to the list; the seal reads one row a key from it. Triggers
+//! and lists use nothing that an application's SQLite might not have.
 
 use rusqlite::Connection;
 
-use crate::engine::capture::dirty::{self, Event};
+use crate::engine::capture::dirty::{self, ChangeFlags, Event};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// What the second column of the list says, in rising order of what it makes of the row.
-pub(crate) mod note {
-    /// The row was inserted, or got this key.
-    pub const INSERT: i64 = 1;
-    /// It was updated; no column that a unique index covers changed.
-    pub const UPDATE: i64 = 2;
-    /// It was updated in such a column.
-    pub const UPDATE_UNIQUE: i64 = 4;
-    /// It was deleted, or lost this key.
-    pub const DELETE: i64 = 8;
-    /// A REPLACE may have removed it, for which no delete trigger runs. If it is still there,
-    /// nothing happened.
-    pub const MAYBE_GONE: i64 = 16;
-    /// A resolution: an op is to be made whatever the row is like.
-    pub const RESOLVED: i64 = 32;
-}
-
-/// The names of the triggers of a table.
+/// Returns the names of the triggers of a table.
 fn trigger_names(tid: i64) -> [String; 5] {
     ["insert", "update", "delete", "replace", "displace"].map(|what| format!("_pm_{what}_{tid}"))
 }
 
-/// Makes the list and the triggers of a table, anew if they are there.
+/// Makes the list and the triggers of a table; replaces triggers that are there.
 pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
     let def = &table.def;
@@ -47,13 +30,14 @@ pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Removes triggers and list.
+/// Removes the triggers and the list of a table.
 pub(crate) fn remove_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
     replica.db.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.dirty()))?;
     Ok(())
 }
 
+/// Removes the triggers of a table.
 pub(crate) fn remove_triggers(replica: &Replica, tid: i64) -> Result<()> {
     for name in trigger_names(tid) {
         replica.db.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}"))?;
@@ -61,7 +45,7 @@ pub(crate) fn remove_triggers(replica: &Replica, tid: i64) -> Result<()> {
     Ok(())
 }
 
-/// Whether the triggers are not as they must be any more: the unique indexes are others, for one.
+/// Returns whether the triggers differ from what they must be now, for instance since unique indexes were added.
 pub(crate) fn capture_outdated(replica: &Replica, table: &Table) -> Result<bool> {
     if table.def.append {
         return Ok(false);
@@ -82,7 +66,7 @@ pub(crate) fn capture_outdated(replica: &Replica, table: &Table) -> Result<bool>
     Ok(found != wanted.matches("CREATE TRIGGER _pm_").count())
 }
 
-/// Whether all triggers that the table must have are there: dropping a table takes them along.
+/// Returns whether all triggers that the table must have are there: dropping a table drops them too.
 pub(crate) fn capture_intact(replica: &Replica, table: &Table) -> Result<bool> {
     if table.def.append {
         return Ok(true);
@@ -98,12 +82,12 @@ pub(crate) fn capture_intact(replica: &Replica, table: &Table) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether a column's value is not exactly the same, also where SQLite's `=` says that it is.
+/// Returns the condition that a column's value is not exactly the same, also where SQLite's `=` says that it is.
 fn changed(name: &str, decl_type: &str) -> String {
     let c = value::quote(name);
     let mut sql = format!("OLD.{c} IS NOT NEW.{c} COLLATE BINARY");
-    // Only a column without affinity holds 1 and 1.0, or 0.0 and -0.0, as different values; the
-    // latter two SQL cannot tell apart, so that a zero counts as changed.
+    // Only a column without affinity holds 1 and 1.0, or 0.0 and -0.0, as different values. SQL cannot tell the
+    // latter two apart, so a zero counts as changed.
     if Affinity::of(decl_type) == Affinity::Blob {
         sql = format!(
             "({sql} OR typeof(OLD.{c}) <> typeof(NEW.{c}) OR (typeof(NEW.{c}) = 'real' AND NEW.{c} = 0.0))"
@@ -112,19 +96,16 @@ fn changed(name: &str, decl_type: &str) -> String {
     sql
 }
 
+/// Returns the SQL that makes the triggers of a table.
 fn triggers(db: &Connection, table: &Table) -> Result<String> {
     let (tid, def) = (table.tid, &table.def);
     let source = table;
-    // By name: columns were added to the list as they were needed, and more may be there than are now.
+    // The list is written by column names: it may have columns that were needed once and are not any more.
     let names: Vec<String> =
         std::iter::once(table.change_columns()).chain(dirty::extra_columns(table)).collect();
     let list = format!("{} ({})", table.dirty(), names.join(", "));
-    let [insert, update, delete, replace, displace] = trigger_names(tid);
+    let [insert, update, delete, ..] = trigger_names(tid);
     let table = value::quote(&def.name);
-    let side = |side: &str| {
-        let names = def.keys().map(|at| format!("{side}{}", value::quote(&def.columns[at].name)));
-        names.collect::<Vec<_>>().join(", ")
-    };
     let any = |columns: &mut dyn Iterator<Item = usize>| {
         let parts: Vec<_> =
             columns.map(|at| changed(&def.columns[at].name, &def.columns[at].decl_type)).collect();
@@ -137,11 +118,8 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
     } else {
         any(&mut (0..def.columns.len()).filter(|at| uniques.iter().any(|u| u.columns.contains(at))))
     };
-    let extra = |event| {
-        dirty::extra_values(source, &event, &|at| changed(&def.columns[at].name, &def.columns[at].decl_type))
-    };
-    let (new_keys, old_keys) = (side("NEW."), side("OLD."));
-    let mut sql = format!(
+    let (new_keys, old_keys) = (def.key_list("NEW."), def.key_list("OLD."));
+    let sql = format!(
         "CREATE TRIGGER {insert} AFTER INSERT ON {table} BEGIN
            INSERT INTO {list} VALUES ({new_keys}, {INSERT}{inserted});
          END;
@@ -153,39 +131,60 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
            INSERT INTO {list} VALUES ({old_keys}, {DELETE}{gone});
          END;",
         any = any(&mut (0..def.columns.len())),
-        inserted = extra(Event::Insert),
-        updated = extra(Event::Update),
-        gone = extra(Event::Gone("OLD".into())),
-        INSERT = note::INSERT,
-        UPDATE = note::UPDATE,
-        UPDATE_UNIQUE = note::UPDATE_UNIQUE,
-        DELETE = note::DELETE,
+        inserted = extra_values(source, Event::Insert),
+        updated = extra_values(source, Event::Update),
+        gone = extra_values(source, Event::Gone("OLD".into())),
+        INSERT = ChangeFlags::INSERT,
+        UPDATE = ChangeFlags::UPDATE,
+        UPDATE_UNIQUE = ChangeFlags::UPDATE_UNIQUE,
+        DELETE = ChangeFlags::DELETE,
     );
+    Ok(sql + &displacement_triggers(db, source, &uniques, &claims, &list)?)
+}
+
+/// Returns the triggers that record rows which a REPLACE may remove, for which no delete trigger runs. `claims`
+/// is the condition by which an update changes a unique value; `list` is where the keys go.
+fn displacement_triggers(
+    db: &Connection,
+    source: &Table,
+    uniques: &[UniqueIndex],
+    claims: &str,
+    list: &str,
+) -> Result<String> {
+    let def = &source.def;
+    let table = value::quote(&def.name);
+    let [.., replace, displace] = trigger_names(source.tid);
     let mut displaced: Vec<String> = uniques.iter().map(|u| u.same.clone()).collect();
-    let mut claims_place = claims.clone();
+    let mut claims_place = claims.to_owned();
     if let Some(rowid) = free_rowid(db, def)? {
         // A REPLACE that sets the rowid removes the row that has it.
         displaced.push(format!("{table}.{rowid} = NEW.{rowid}"));
         claims_place += &format!(" OR OLD.{rowid} <> NEW.{rowid}");
     }
-    if !displaced.is_empty() {
-        let notes = displaced.iter().fold(String::new(), |sql, same| {
-            sql + &format!(
-                " INSERT INTO {list} SELECT {}, {}{} FROM {table} WHERE {same};",
-                side(&format!("{table}.")),
-                note::MAYBE_GONE,
-                extra(Event::Gone(table.clone()))
-            )
-        });
-        sql += &format!(
-            "CREATE TRIGGER {replace} BEFORE INSERT ON {table} BEGIN{notes} END;
-             CREATE TRIGGER {displace} BEFORE UPDATE ON {table} WHEN {claims_place} BEGIN{notes} END;"
-        );
+    if displaced.is_empty() {
+        return Ok(String::new());
     }
-    Ok(sql)
+    let inserts = displaced.iter().fold(String::new(), |sql, same| {
+        sql + &format!(
+            " INSERT INTO {list} SELECT {}, {}{} FROM {table} WHERE {same};",
+            def.key_list(&format!("{table}.")),
+            ChangeFlags::MAYBE_GONE,
+            extra_values(source, Event::Gone(table.clone()))
+        )
+    });
+    Ok(format!(
+        "CREATE TRIGGER {replace} BEFORE INSERT ON {table} BEGIN{inserts} END;
+             CREATE TRIGGER {displace} BEFORE UPDATE ON {table} WHEN {claims_place} BEGIN{inserts} END;"
+    ))
 }
 
-/// The name of the rowid, if there is one that is not the key itself and that SQL can set.
+/// Returns what a trigger writes into the extra columns of the list.
+fn extra_values(table: &Table, event: Event) -> String {
+    let columns = &table.def.columns;
+    dirty::extra_values(table, &event, &|at| changed(&columns[at].name, &columns[at].decl_type))
+}
+
+/// Returns the name of the rowid, if there is one that is not the key itself and that SQL can set.
 fn free_rowid(db: &Connection, def: &TableDef) -> Result<Option<&'static str>> {
     let name = ["rowid", "_rowid_", "oid"].into_iter().find(|name| def.column(name).is_none());
     // INTEGER PRIMARY KEY DESC has an index, and is no alias of the rowid.
@@ -205,6 +204,7 @@ struct UniqueIndex {
     same: String,
 }
 
+/// Reads the unique indexes of a table.
 fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
     let mut statement = db.prepare_cached(
         "SELECT l.name, l.partial, s.sql FROM pragma_index_list(?1) l
@@ -258,7 +258,7 @@ fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
     Ok(found)
 }
 
-/// The terms of a CREATE INDEX statement, without ASC, DESC and COLLATE at their ends.
+/// Returns the terms of a CREATE INDEX statement, without ASC and DESC at their ends.
 fn index_terms(sql: &str) -> Vec<String> {
     let bytes = sql.as_bytes();
     let mut terms = Vec::new();
@@ -302,7 +302,7 @@ fn index_terms(sql: &str) -> Vec<String> {
                 depth -= 1;
                 if depth == 0 {
                     terms.push(term(&sql[start..at]));
-                    return terms; // What follows is a partial index's WHERE.
+                    return terms; // What follows is the WHERE of a partial index.
                 }
             }
             _ => {}
@@ -312,6 +312,7 @@ fn index_terms(sql: &str) -> Vec<String> {
     terms
 }
 
+/// Returns a term without ASC or DESC at its end.
 fn term(text: &str) -> String {
     let text = text.trim();
     let lower = text.to_ascii_lowercase();

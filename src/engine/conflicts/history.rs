@@ -1,11 +1,12 @@
 //! What the log has: of everything, of a table, of one row.
 
 use packmule_core::model::{DeviceId, Stream, WallMs};
-use packmule_core::wire::{Block, FrameFlags, OpKind, Ops, Shape};
+use packmule_core::wire::{FrameFlags, OpKind};
 
-use crate::engine::error::{self, Error, Result};
+use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -106,31 +107,26 @@ fn walk_log(
             let body = frames::frame_here(replica, dev, stream, seq)?;
             let frame = frames::parse(&body)?;
             entry.resolution |= frame.head.flags.has(FrameFlags::RESOLUTION);
-            let mut blocks = frame.blocks();
-            while let Some(block) = blocks.next_block().map_err(error::bad)? {
-                let Block::Rows { def, body, offset } = block else { continue };
-                let Ok(def) = catalog::op_def(replica, def) else { break }; // It waits, and so does its definition.
-                let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
-                while let Some(op) = ops.next_op().map_err(error::bad)? {
-                    if wanted.as_ref().is_some_and(|t| t.tid != def.tid) {
-                        continue;
-                    }
-                    let op_key = def.key_of(op.values(Shape { keys: &def.key_flags }))?;
-                    if !wanted_key.is_empty() && wanted_key != op_key {
-                        continue;
-                    }
-                    entry.ops += 1;
-                    let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
-                    let key = names.zip(value::read_key(&op_key)?).collect();
-                    let word = match op.head.kind {
-                        OpKind::Insert => "insert",
-                        OpKind::Update => "update",
-                        OpKind::Delete => "delete",
-                    };
-                    each(Ok(&HistoryOp { table: def.def.name.clone(), op: word, key }))?;
+            // A pending group waits, and so may its definitions.
+            visit::visit_defined(replica, &frame, |part| {
+                let Part::Op(def, op) = part else { return Ok(()) };
+                if wanted.as_ref().is_some_and(|t| t.tid != def.tid) {
+                    return Ok(());
                 }
-                blocks.resume(ops.rest());
-            }
+                let op_key = def.key_of(op.values(def.shape()))?;
+                if !wanted_key.is_empty() && wanted_key != op_key {
+                    return Ok(());
+                }
+                entry.ops += 1;
+                let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
+                let key = names.zip(value::read_key(&op_key)?).collect();
+                let word = match op.head.kind {
+                    OpKind::Insert => "insert",
+                    OpKind::Update => "update",
+                    OpKind::Delete => "delete",
+                };
+                each(Ok(&HistoryOp { table: def.def.name.clone(), op: word, key }))
+            })?;
         }
         if entry.ops > 0 || wanted.is_none() {
             each(Err(&entry))?;

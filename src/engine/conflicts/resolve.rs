@@ -4,8 +4,8 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::{FrameFlags, OpKind};
 use rusqlite::{OptionalExtension, params_from_iter};
 
+use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::watch::note;
 use crate::engine::capture::{declare, redeclare, seal};
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
 use crate::engine::error::{Error, Result, Way};
@@ -219,7 +219,7 @@ fn record_set_counter(
             table.dirty(),
             table.change_columns(),
             marks.join(", "),
-            note::RESOLVED,
+            ChangeFlags::RESOLVED,
             key.len() + 1
         ),
         params_from_iter(binds().chain(std::iter::once(Bind(added.borrow())))),
@@ -239,7 +239,7 @@ fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
                 table.change_columns(),
                 baselines.join(", "),
                 table.def.key_list(""),
-                note::DELETE,
+                ChangeFlags::DELETE,
                 table.column_list(),
                 place_of(replica, table, key)?,
                 table.key_match_from(0)
@@ -379,7 +379,7 @@ fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
             Ok(replica.db.execute(&sql, params_from_iter(values))?)
         })?;
         let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
-        record_key(replica, table, &key, note::INSERT)?;
+        record_key(replica, table, &key, ChangeFlags::INSERT)?;
     }
     if known.len() == 1 {
         return Err(Error::cannot_resolve("the other version deletes the row", &[Way::Take, Way::Delete]));
@@ -442,10 +442,15 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
 }
 
 fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    record_key(replica, table, &value::read_key(key)?, note::RESOLVED)
+    record_key(replica, table, &value::read_key(key)?, ChangeFlags::RESOLVED)
 }
 
-pub(crate) fn record_key(replica: &Replica, table: &Table, key: &[OwnedValue], what: i64) -> Result<()> {
+pub(crate) fn record_key(
+    replica: &Replica,
+    table: &Table,
+    key: &[OwnedValue],
+    what: ChangeFlags,
+) -> Result<()> {
     let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
     replica.db.execute(
         &format!(

@@ -209,7 +209,14 @@ impl From<DecodeError> for BundleProblem {
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
+        let rusqlite::Error::FromSqlConversionFailure(column, found, cause) = error else {
+            return Self::Sqlite(error);
+        };
+        // A number of our own tables that stands for nothing: who read it has said what is damaged.
+        match cause.downcast::<Self>() {
+            Ok(cause) => *cause,
+            Err(cause) => Self::Sqlite(rusqlite::Error::FromSqlConversionFailure(column, found, cause)),
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Certificate, FrameFlags, Mode, VectorEntry};
 use rusqlite::{ErrorCode, OpenFlags, params_from_iter};
 
+use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::watch::{self, note};
+use crate::engine::capture::watch;
 use crate::engine::capture::{adopt, evolve, seal};
 use crate::engine::conflicts::resolve;
 use crate::engine::error::{self, BundleProblem, Error, Result, Stranger};
@@ -23,6 +24,7 @@ use crate::engine::fleet::open::{self, InitOptions};
 use crate::engine::fleet::{devices, membership, peers, positions, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::Seen;
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::{constraints, transaction, triggers, write};
@@ -88,7 +90,7 @@ struct Group {
 struct OwnTable {
     def: TableDef,
     high_water: i64,
-    dirty: Vec<(Vec<u8>, i64)>,
+    dirty: Vec<(Vec<u8>, ChangeFlags)>,
 }
 
 /// Makes a database a device that starts from a snapshot; creates the file if need be.
@@ -144,7 +146,7 @@ fn rebase<R: Read + Seek>(
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     let result = rebase_here(replica, snapshot, verified, join, &mut new_key);
     let result = transaction::end_transaction(replica, result);
-    triggers::hold_for_triggers(replica, &[]);
+    triggers::count_as_tracked(replica, &[]);
     let report = result?;
     if new_key.is_some() {
         keys::adopt_new_key(&keys::device_key_path(&replica.path))?;
@@ -173,7 +175,7 @@ fn rebase_here<R: Read + Seek>(
     let there = what_the_maker_has(replica, &verified.vector)?;
     let own = collect_own_rows(replica, &there)?;
     // Until they are tracked again, no trigger may write to those that were.
-    triggers::hold_for_triggers(replica, &catalog::tables(replica));
+    triggers::count_as_tracked(replica, &catalog::tables(replica));
     let had_log = Stream::ALL.iter().try_fold(false, |any, s| {
         Ok::<_, Error>(any | (positions::position(replica, replica.me, *s)?.seq > 0))
     })?;
@@ -324,7 +326,7 @@ fn own_table(_replica: &Replica, table: &Table, unheard: Vec<Vec<u8>>) -> Result
                 high_water = high_water.min(id - 1);
             }
         } else {
-            dirty.push((key, note::INSERT | note::DELETE));
+            dirty.push((key, ChangeFlags::INSERT | ChangeFlags::DELETE));
         }
     }
     Ok(OwnTable { def: table.def.clone(), high_water, dirty })
@@ -337,22 +339,16 @@ fn keys_in_frame(
     seq: u64,
     keys: &mut Vec<Vec<u8>>,
 ) -> Result<()> {
-    use packmule_core::wire::{Block, Ops, Shape};
     let body = frames::frame_here(replica, dev, stream, seq)?;
     let frame = frames::parse(&body)?;
-    let mut blocks = frame.blocks();
-    while let Some(block) = blocks.next_block().map_err(error::bad)? {
-        let Block::Rows { def, body, offset } = block else { continue };
-        let def = catalog::op_def(replica, def)?;
-        let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
-        while let Some(op) = ops.next_op().map_err(error::bad)? {
-            if def.tid == tid {
-                keys.push(def.key_of(op.values(Shape { keys: &def.key_flags }))?);
-            }
+    visit::visit(replica, &frame, |part| {
+        if let Part::Op(def, op) = part
+            && def.tid == tid
+        {
+            keys.push(def.key_of(op.values(def.shape()))?);
         }
-        blocks.resume(ops.rest());
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Forgets the log and all that was known by it.
@@ -449,7 +445,12 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
                 written => written?,
             };
         }
-        resolve::record_key(replica, &table, &keys, if row.is_some() { note::INSERT } else { note::DELETE })?;
+        resolve::record_key(
+            replica,
+            &table,
+            &keys,
+            if row.is_some() { ChangeFlags::INSERT } else { ChangeFlags::DELETE },
+        )?;
     }
     let context_free = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
     seal::seal_here(replica, SealOptions { retire: old, ..context_free })?;
@@ -465,7 +466,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
                 Ok(())
             })
         })?;
-        resolve::record_key(replica, &table, &value::read_key(&key)?, note::INSERT)?;
+        resolve::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
         seal::seal_here(replica, context_free)?;
     }
     Ok(kept)

@@ -9,7 +9,7 @@ use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
 use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, Stranger};
 use crate::engine::exchange::snapshot::PART_BYTES;
-use crate::engine::fleet::devices::{self, level};
+use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::{membership, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::log::frames;
@@ -45,7 +45,7 @@ impl Loader<'_, '_> {
                     let trust = match trust::verify_certificate(e, &certificate)? {
                         Ok(trust) => trust,
                         Err(Stranger { revoked: true, .. }) => continue,
-                        Err(_) => level::SINGLY,
+                        Err(_) => Trust::Singly,
                     };
                     trust::store_certificate(e, &certificate, bytes, trust)?;
                 }

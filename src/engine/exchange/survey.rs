@@ -10,7 +10,7 @@ use crate::engine::exchange::export::Positions;
 use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::{reconcile, transaction, twin};
-use crate::engine::fleet::devices::{self, level};
+use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
@@ -154,7 +154,7 @@ pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
             "SELECT id, base, heard IS NOT NULL, base OR name IS NULL FROM _pm_device
              WHERE n <> ?1 AND trust IN (?2, ?3) AND NOT retired ORDER BY base DESC, id",
         )?;
-        let rows = statement.query_map((e.me, level::SINGLY, level::BY_FLEET), |row| {
+        let rows = statement.query_map((e.me, Trust::Singly, Trust::ByFleet), |row| {
             Ok(Trusted {
                 id: DeviceId(row.get(0)?),
                 base: row.get(1)?,

@@ -4,7 +4,7 @@ use packmule_core::wire::Certificate;
 
 use crate::engine::error::{BundleProblem, Error, Result, Stranger};
 use crate::engine::exchange::transaction;
-use crate::engine::fleet::devices::{self, DeviceInfo, level};
+use crate::engine::fleet::devices::{self, DeviceInfo, Trust};
 use crate::engine::fleet::{roster, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::table::replica::Replica;
@@ -39,7 +39,7 @@ pub(crate) fn trust_sender<R: std::io::Read>(replica: &mut Replica, bundle: &mut
         return Err(Error::Usage("that is this device itself, which needs no trust".into()));
     }
     transaction::transaction(replica, |e| {
-        let trust = trust::verify_certificate(e, &certificate)?.unwrap_or(level::SINGLY);
+        let trust = trust::verify_certificate(e, &certificate)?.unwrap_or(Trust::Singly);
         trust::store_certificate(e, &certificate, &bytes, trust)?;
         // A certificate that was there and stays can be of a device that was not trusted.
         let n = devices::device_number_or_new(e, id)?;

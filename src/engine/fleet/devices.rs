@@ -3,7 +3,8 @@
 use ed25519_compact::SecretKey;
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{CERT_MAX, Certificate};
-use rusqlite::Connection;
+use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ToSql};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::{keys, meta, value};
@@ -43,7 +44,7 @@ pub(crate) fn become_device(
             name,
             base,
             &buf[..len],
-            if issuer.is_some() { level::BY_FLEET } else { level::SINGLY },
+            if issuer.is_some() { Trust::ByFleet } else { Trust::Singly },
         ),
     )?;
     meta::set(db, "me", db.last_insert_rowid())?;
@@ -121,11 +122,31 @@ pub(crate) fn name_of(replica: &Replica, id: DeviceId) -> Result<String> {
     }
 }
 
-/// Trust, as `_pm_device.trust` has it; 0 is a device that was only heard of.
-pub(crate) mod level {
-    pub const SINGLY: i64 = 1;
-    pub const BY_FLEET: i64 = 2;
-    pub const REVOKED: i64 = 3;
+/// Why frames of a device are taken in or not, as `_pm_device.trust` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It was only heard of.
+    None = 0,
+    /// Somebody here trusts it by its fingerprint.
+    Singly = 1,
+    /// Our fleet's key signed its certificate.
+    ByFleet = 2,
+    /// It was trusted, and is not any more.
+    Revoked = 3,
+}
+
+impl ToSql for Trust {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((*self as i64).into())
+    }
+}
+
+impl FromSql for Trust {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let all = [Self::None, Self::Singly, Self::ByFleet, Self::Revoked];
+        let damaged = "`_pm_device` has a row of an unknown trust";
+        value::read_number(value, &all.map(|trust| (trust as i64, trust)), damaged)
+    }
 }
 
 /// What is known of a device.

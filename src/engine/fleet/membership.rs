@@ -4,20 +4,40 @@ use std::collections::HashMap;
 
 use packmule_core::model::{DeviceId, Stream};
 
+use rusqlite::ToSql;
+use rusqlite::types::ToSqlOutput;
+
 use crate::engine::error::Result;
-use crate::engine::fleet::{devices, positions};
+use crate::engine::fleet::devices::{self, Trust};
+use crate::engine::fleet::positions;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// Rows of which every version is stable and nothing is open.
+/// Selects the versions of rows of which every version is stable and nothing is open. Its parameters `:tracked` and
+/// `:shared` are `State::Tracked` and `Stream::Shared`.
 pub(crate) const FORGET: &str = "
     FROM _pm_head AS h
-    WHERE EXISTS (SELECT 1 FROM _pm_table t WHERE t.tid = h.tid AND t.state = 1)
+    WHERE EXISTS (SELECT 1 FROM _pm_table t WHERE t.tid = h.tid AND t.state = :tracked)
       AND NOT EXISTS (SELECT 1 FROM _pm_conflict c WHERE c.tid = h.tid AND c.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM temp._pm_open o WHERE o.tid = h.tid AND o.key = h.key)
-      AND NOT EXISTS (SELECT 1 FROM _pm_head o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = 0
+      AND NOT EXISTS (SELECT 1 FROM _pm_head o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
                       WHERE o.tid = h.tid AND o.key = h.key AND o.dev <> 0 AND o.seq > coalesce(f.seq, 0))";
+
+/// What became of a retired device, as `_pm_device.retired` has it; 0 is one that is not retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retirement {
+    /// It will not come back.
+    Gone = 1,
+    /// It goes on under a new identity.
+    GoesOn = 2,
+}
+
+impl ToSql for Retirement {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((*self as i64).into())
+    }
+}
 
 pub(crate) fn known_authors(replica: &Replica) -> Result<Vec<i64>> {
     let mut statement = replica.db.prepare_cached("SELECT DISTINCT dev FROM _pm_stream")?;
@@ -27,11 +47,13 @@ pub(crate) fn known_authors(replica: &Replica) -> Result<Vec<i64>> {
 /// The other devices that the log waits for; bases alone, of streams that only they take.
 fn waited_for(replica: &Replica, stream: Stream) -> Result<Vec<i64>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT n, retired FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (1, 2) AND public_key IS NOT NULL
-         AND (base OR ?2 = 0)",
+        "SELECT n, retired FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (?2, ?3) AND public_key IS NOT NULL
+         AND (base OR ?4)",
     )?;
     let rows = statement
-        .query_map((replica.me, stream.number()), |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map((replica.me, Trust::Singly, Trust::ByFleet, stream == Stream::Shared), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
         .collect::<rusqlite::Result<Vec<(i64, bool)>>>()?;
     let mut waited_for = Vec::new();
     for (dev, retired) in rows {
@@ -63,9 +85,10 @@ fn is_gone(replica: &Replica, dev: i64) -> Result<bool> {
 /// The other devices that are trusted and not retired.
 fn active_peers(replica: &Replica) -> Result<Vec<i64>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT n FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (1, 2) AND public_key IS NOT NULL AND NOT retired",
+        "SELECT n FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (?2, ?3) AND public_key IS NOT NULL AND NOT retired",
     )?;
-    Ok(statement.query_map([replica.me], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+    let trusted = (replica.me, Trust::Singly, Trust::ByFleet);
+    Ok(statement.query_map(trusted, |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Up to where a peer said that it has a stream.
@@ -97,8 +120,8 @@ fn acknowledged(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Resul
     let seen: Option<u64> = value::maybe(
         &replica.db,
         "SELECT seq FROM _pm_context JOIN _pm_device ON n = ?1 AND NOT set_back
-         WHERE dev = ?1 AND stream = 0 AND other = ?2 AND ?3 = 0",
-        (peer, dev, stream.number()),
+         WHERE dev = ?1 AND stream = ?3 AND other = ?2 AND ?4",
+        (peer, dev, Stream::Shared.number(), stream == Stream::Shared),
     )?;
     Ok(said.max(seen.unwrap_or(0)))
 }
@@ -152,8 +175,8 @@ pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)])
     }
     let mut floors = replica
         .db
-        .prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = 0 AND seq > 0 AND dev <> ?1")?;
-    let mut rows = floors.query([dev])?;
+        .prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = ?2 AND seq > 0 AND dev <> ?1")?;
+    let mut rows = floors.query((dev, Stream::Shared.number()))?;
     while let Some(row) = rows.next()? {
         let (other, floor): (i64, u64) = (row.get(0)?, row.get(1)?);
         if seen.get(&other).copied().unwrap_or(0) < floor {
@@ -199,12 +222,12 @@ pub(crate) fn record_retired(
             "UPDATE _pm_device SET retired = max(retired, ?4), retired_by = coalesce(retired_by, ?2),
                retired_seq = coalesce(retired_seq, ?3) WHERE n = ?1",
         )?
-        .execute((dev, by, seq, 1 + i64::from(goes_on)))?;
+        .execute((dev, by, seq, if goes_on { Retirement::GoesOn } else { Retirement::Gone }))?;
     Ok(())
 }
 
 /// Whether a device goes on as another one, which has told anew what only a snapshot would bring in.
 pub(crate) fn goes_on(replica: &Replica, dev: i64) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_device WHERE n = ?1 AND retired = 2";
-    Ok(value::maybe::<i64>(&replica.db, sql, [dev])?.is_some())
+    let sql = "SELECT 1 FROM _pm_device WHERE n = ?1 AND retired = ?2";
+    Ok(value::maybe::<i64>(&replica.db, sql, (dev, Retirement::GoesOn))?.is_some())
 }

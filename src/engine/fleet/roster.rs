@@ -1,10 +1,10 @@
 //! The list of devices, for people.
 
-use packmule_core::model::DeviceId;
+use packmule_core::model::{DeviceId, Stream};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::clocks;
-use crate::engine::fleet::devices::{DeviceInfo, level};
+use crate::engine::fleet::devices::{DeviceInfo, Trust};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
@@ -14,12 +14,12 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
         let clocks = clocks::clocks(e)?;
         let mut statement = e.db.prepare_cached(
             "SELECT n, id, name, base, trust, heard, retired,
-                (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = 0),
-                (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = 1),
+                (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = ?2),
+                (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = ?3),
                 (SELECT sum(seq) FROM _pm_ack a WHERE a.peer = d.n AND a.dev = ?1)
              FROM _pm_device d WHERE n > 0 ORDER BY n <> ?1, name, id",
         )?;
-        let rows = statement.query_map([e.me], |row| {
+        let rows = statement.query_map((e.me, Stream::Shared.number(), Stream::Own.number()), |row| {
             let n: i64 = row.get(0)?;
             let this = n == e.me;
             Ok(DeviceInfo {
@@ -27,12 +27,12 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
                 name: row.get(2)?,
                 base: row.get(3)?,
                 this,
-                trust: match row.get::<_, i64>(4)? {
+                trust: match row.get(4)? {
                     _ if this => "this device",
-                    level::SINGLY => "singly",
-                    level::BY_FLEET => "by the fleet",
-                    level::REVOKED => "revoked",
-                    _ => "no",
+                    Trust::Singly => "singly",
+                    Trust::ByFleet => "by the fleet",
+                    Trust::Revoked => "revoked",
+                    Trust::None => "no",
                 },
                 heard: row.get(5)?,
                 retired: row.get(6)?,

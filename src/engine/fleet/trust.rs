@@ -4,7 +4,7 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::Certificate;
 
 use crate::engine::error::{Error, Result, Stranger};
-use crate::engine::fleet::devices::{self, level};
+use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -12,8 +12,8 @@ use crate::engine::table::replica::Replica;
 pub(crate) fn trusted_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8; 32]>> {
     value::maybe(
         &replica.db,
-        "SELECT public_key FROM _pm_device WHERE id = ?1 AND trust IN (1, 2) AND public_key IS NOT NULL",
-        [id.0],
+        "SELECT public_key FROM _pm_device WHERE id = ?1 AND trust IN (?2, ?3) AND public_key IS NOT NULL",
+        (id.0, Trust::Singly, Trust::ByFleet),
     )
 }
 
@@ -21,25 +21,26 @@ pub(crate) fn trusted_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8;
 pub(crate) fn verify_certificate(
     replica: &Replica,
     certificate: &Certificate<'_>,
-) -> Result<std::result::Result<i64, Stranger>> {
+) -> Result<std::result::Result<Trust, Stranger>> {
     let id = certificate.device();
-    let known: Option<i64> = value::maybe(&replica.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
+    let known: Option<Trust> =
+        value::maybe(&replica.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
     let stranger = |revoked| Stranger { id, name: Some(certificate.name.into()), revoked };
     Ok(match known {
-        Some(level::REVOKED) => Err(stranger(true)),
-        Some(trust @ (level::SINGLY | level::BY_FLEET)) => Ok(trust),
+        Some(Trust::Revoked) => Err(stranger(true)),
+        Some(trust @ (Trust::Singly | Trust::ByFleet)) => Ok(trust),
         _ => match (certificate.fleet, replica.identity.fleet) {
-            (Some(theirs), Some(ours)) if theirs.fleet == ours => Ok(level::BY_FLEET),
+            (Some(theirs), Some(ours)) if theirs.fleet == ours => Ok(Trust::ByFleet),
             (Some(issuer), _) => {
                 // A second history of a device has the word of the first identity's key.
-                let trust: Option<i64> = value::maybe(
+                let trust: Option<Trust> = value::maybe(
                     &replica.db,
                     "SELECT trust FROM _pm_device WHERE public_key = ?1",
                     [issuer.fleet],
                 )?;
                 match trust {
-                    Some(trust @ (level::SINGLY | level::BY_FLEET)) => Ok(trust),
-                    other => Err(stranger(other == Some(level::REVOKED))),
+                    Some(trust @ (Trust::Singly | Trust::ByFleet)) => Ok(trust),
+                    other => Err(stranger(other == Some(Trust::Revoked))),
                 }
             }
             _ => Err(stranger(false)),
@@ -53,7 +54,7 @@ pub(crate) fn store_certificate(
     replica: &Replica,
     certificate: &Certificate<'_>,
     encoded: &[u8],
-    trust: i64,
+    trust: Trust,
 ) -> Result<i64> {
     let n = devices::device_number_or_new(replica, certificate.device())?;
     let old: Option<Vec<u8>> =
@@ -110,7 +111,7 @@ pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
 pub(crate) fn trust(replica: &Replica, id: DeviceId) -> Result<()> {
     let n = devices::device_number_or_new(replica, id)?;
     if n != replica.me {
-        replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, level::SINGLY))?;
+        replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, Trust::Singly))?;
     }
     Ok(())
 }
@@ -123,7 +124,7 @@ pub(crate) fn revoke(replica: &Replica, id: DeviceId) -> Result<()> {
     }
     let mut revoked = vec![n];
     while let Some(n) = revoked.pop() {
-        replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, level::REVOKED))?;
+        replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, Trust::Revoked))?;
         revoked.extend(issued_by(replica, n)?);
     }
     Ok(())
@@ -135,9 +136,9 @@ fn issued_by(replica: &Replica, n: i64) -> Result<Vec<i64>> {
         value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [n])?.flatten();
     let Some(key) = key else { return Ok(Vec::new()) };
     let mut statement = replica.db.prepare(
-        "SELECT n, certificate FROM _pm_device WHERE certificate IS NOT NULL AND trust IN (1, 2) AND n <> ?1",
+        "SELECT n, certificate FROM _pm_device WHERE certificate IS NOT NULL AND trust IN (?2, ?3) AND n <> ?1",
     )?;
-    let mut rows = statement.query([replica.me])?;
+    let mut rows = statement.query((replica.me, Trust::Singly, Trust::ByFleet))?;
     let mut vouched = Vec::new();
     while let Some(row) = rows.next()? {
         let certificate: Vec<u8> = row.get(1)?;

@@ -1,11 +1,13 @@
 //! Writing groups of frames to the log, and reading ops back from it.
 
+use std::ops::ControlFlow;
+
 use packmule_core::model::{Stream, WallMs};
-use packmule_core::wire::{Block, CHECKPOINT_LEN, Chain, Checkpoint, Frame, Op, Ops, Shape};
+use packmule_core::wire::{CHECKPOINT_LEN, Chain, Checkpoint, Frame, Op};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::engine::error::{self, Error, Result};
-use crate::engine::table::catalog;
+use crate::engine::log::visit::{self, Part};
 use crate::engine::table::known::OpDef;
 use crate::engine::table::replica::Replica;
 
@@ -41,22 +43,13 @@ pub(crate) fn pieces(
         }
         let body = frame_here(replica, dev, stream, seq)?;
         let frame = parse(&body)?;
-        let mut blocks = frame.blocks();
-        while let Some(block) = blocks.next_block().map_err(error::bad)? {
-            match block {
-                Block::Piece(piece) if piece.number == big.number => {
-                    left = left.checked_sub(piece.bytes.len() as u64).ok_or_else(lost)?;
-                    take(piece.bytes)?;
-                }
-                Block::Rows { def, body, offset } => {
-                    let def = catalog::op_def(replica, def)?;
-                    let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
-                    while ops.next_op().map_err(error::bad)?.is_some() {}
-                    blocks.resume(ops.rest());
-                }
-                _ => {}
+        visit::visit(replica, &frame, |part| match part {
+            Part::Piece(piece) if piece.number == big.number => {
+                left = left.checked_sub(piece.bytes.len() as u64).ok_or_else(lost)?;
+                take(piece.bytes)
             }
-        }
+            _ => Ok(()),
+        })?;
         seq += 1;
     }
     Ok(())
@@ -73,30 +66,15 @@ pub(crate) fn op_at<R>(
 ) -> Result<R> {
     let body = frame_here(replica, dev, stream, seq)?;
     let frame = parse(&body)?;
-    // The block of the op tells its definition.
-    let mut blocks = frame.blocks();
-    let mut of = None;
-    while let Some(block) = blocks.next_block().map_err(error::bad)? {
-        if let Block::Rows { def, body, offset: at } = block {
-            if at > offset {
-                break;
-            }
-            let def = catalog::op_def(replica, def)?;
-            let mut ops = Ops::new(body, at, Shape { keys: &def.key_flags });
-            while let Some(op) = ops.next_op().map_err(error::bad)? {
-                if op.offset == offset {
-                    of = Some((def.clone(), op));
-                    break;
-                }
-            }
-            if of.is_some() {
-                break;
-            }
-            blocks.resume(ops.rest());
-        }
-    }
-    let (def, op) = of.ok_or_else(|| Error::damaged("a version that is not where the log should have it"))?;
-    f(&def, &op)
+    let mut f = Some(f);
+    // The block of the op says which definition it is written in.
+    let found = visit::find(replica, &frame, |part| match part {
+        Part::Op(def, op) if op.offset == offset => Ok(ControlFlow::Break(f.take().map(|f| f(def, &op)))),
+        Part::Op(_, op) if op.offset > offset => Ok(ControlFlow::Break(None)),
+        _ => Ok(ControlFlow::Continue(())),
+    })?;
+    let lost = || Err(Error::damaged("a version that is not where the log should have it"));
+    found.flatten().unwrap_or_else(lost)
 }
 
 /// Puts a frame into the log; whether it was not there. One that no group covers, left by a session

@@ -6,8 +6,10 @@
 //! |---|---|
 //! | `bundle` | a stream of records, read and verified |
 //! | `frames` | groups put into the log, frames and ops read from it |
+//! | `visit` | the one walk through a frame's definitions, pieces and ops |
 //! | `writer` | a group of frames, written |
 
 pub(crate) mod bundle;
 pub(crate) mod frames;
+pub(crate) mod visit;
 pub(crate) mod writer;

@@ -173,11 +173,11 @@ fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(DeviceId, u64
     let mut statement = replica.db.prepare_cached(
         "SELECT s.dev, d.id, s.seq FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev
          LEFT JOIN _pm_context c ON c.dev = ?1 AND c.stream = ?2 AND c.other = s.dev
-         WHERE s.stream = 0 AND s.seq > coalesce(c.seq, 0) AND (s.dev <> ?1 OR ?2 = 1) ORDER BY d.id",
+         WHERE s.stream = ?3 AND s.seq > coalesce(c.seq, 0) AND (s.dev <> ?1 OR ?4) ORDER BY d.id",
     )?;
-    let rows = statement.query_map((replica.me, stream.number()), |row| {
-        Ok((row.get::<_, i64>(0)?, DeviceId(row.get(1)?), row.get::<_, u64>(2)?))
-    })?;
+    let of = (replica.me, stream.number(), Stream::Shared.number(), stream == Stream::Own);
+    let rows = statement
+        .query_map(of, |row| Ok((row.get::<_, i64>(0)?, DeviceId(row.get(1)?), row.get::<_, u64>(2)?)))?;
     let changed = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     for (dev, _, seq) in &changed {
         positions::set_context(replica, replica.me, stream, *dev, *seq)?;

@@ -1,4 +1,9 @@
-//! The row that the versions make, in a table of its own beside the real one.
+//! Composes the row that its versions make, in the quarantine table beside the real one.
+//!
+//! A column takes the value of the row's winner (merge by row), or of the winner among the heads that speak for it
+//! (by cell, or by a rule of the column). Where no head speaks for a column, it keeps the value of the row before:
+//! the value of a version that all devices have had or, where the row was deleted, the last value that the delete
+//! carries. `versions` says why the result is the same everywhere.
 
 use packmule_core::merge::{Version, column_winner};
 use packmule_core::wire::{ColumnMerge, Merge};
@@ -13,7 +18,7 @@ use crate::engine::table::def::Default;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// A row as its table shows it.
+/// Reads a row as its table shows it.
 pub(crate) fn shown_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
     let keys = value::read_key(key)?;
     let mut statement = replica.db.prepare_cached(&table.select_sql(&table.column_list()))?;
@@ -23,6 +28,7 @@ pub(crate) fn shown_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<
     values.collect::<Result<_>>().map(Some)
 }
 
+/// Deletes a row by its key from a table, the quarantine table as a rule, and runs no trigger.
 pub(crate) fn delete_from(replica: &Replica, name: &str, table: &Table, key: &[u8]) -> Result<()> {
     let values = value::read_key(key)?;
     let sql = format!("DELETE FROM {name} WHERE {}", table.key_match_from(0));
@@ -30,7 +36,7 @@ pub(crate) fn delete_from(replica: &Replica, name: &str, table: &Table, key: &[u
     Ok(())
 }
 
-/// Makes the row in limbo what its versions say.
+/// Makes the row in the quarantine table what its versions say.
 pub(crate) fn compose(
     replica: &Replica,
     table: &Table,
@@ -39,14 +45,14 @@ pub(crate) fn compose(
     judgement: &Judgement,
 ) -> Result<()> {
     if heads.is_empty() {
-        return Ok(()); // Undisputed, and as the table showed it.
+        return Ok(()); // The row is undisputed, and as the table showed it.
     }
     let n = table.def.columns.len();
     let versions: Vec<Version> = heads.iter().map(Head::version).collect();
     let values = heads.iter().map(|h| versions::values(replica, table, h)).collect::<Result<Vec<_>>>()?;
     let value_of = |at: usize, column: usize| values[at].iter().find(|(c, _)| *c == column).map(|(_, v)| v);
     let writers: Vec<usize> = judgement.order.iter().copied().filter(|at| !versions[*at].delete).collect();
-    let image = judgement.order.iter().copied().find(|at| versions[*at].delete);
+    let deleted = judgement.order.iter().copied().find(|at| versions[*at].delete);
     let Some(first) = writers.first().copied() else { return Ok(()) };
     let row_winner = if table.def.merge == Merge::Row { Some(first) } else { None };
     let mut changes: Vec<(usize, OwnedValue)> = Vec::new();
@@ -57,7 +63,7 @@ pub(crate) fn compose(
             continue;
         }
         if definition.merge == ColumnMerge::Counter || table.leaves(column) {
-            continue; // Added up elsewhere; or it waits.
+            continue; // `compose_counters` adds it up; or it is disputed and stays as it is.
         }
         let speaking: Vec<usize> = writers
             .iter()
@@ -73,15 +79,15 @@ pub(crate) fn compose(
         } else {
             column_winner(definition.merge, table.def.policy, candidates).map(|at| speaking[at])
         };
-        match (chosen, image) {
+        match (chosen, deleted) {
             (Some(at), _) => changes.extend(value_of(at, column).map(|v| (column, v.clone()))),
-            // Nobody who is left wrote it: it is what it was when the row was deleted.
-            (None, Some(image)) => {
+            // No head that is left wrote it: it is what it was when the row was deleted.
+            (None, Some(deleted)) => {
                 let default = match &definition.default {
                     Default::Literal(value) => value.clone(),
                     _ => OwnedValue::Null,
                 };
-                changes.push((column, value_of(image, column).cloned().unwrap_or(default)));
+                changes.push((column, value_of(deleted, column).cloned().unwrap_or(default)));
             }
             (None, None) => {}
         }
@@ -90,7 +96,7 @@ pub(crate) fn compose(
     compose_counters(replica, table, key)
 }
 
-/// Changes columns of a row in limbo; makes it if it is not there.
+/// Changes columns of a row in the quarantine table; makes the row if it is not there.
 pub(crate) fn make_quarantined_row(
     replica: &Replica,
     table: &Table,
@@ -117,7 +123,7 @@ pub(crate) fn make_quarantined_row(
         replica.db.prepare_cached(&sql)?.execute(params_from_iter(all))?;
         return Ok(());
     }
-    // What no version tells has its default.
+    // A column of which no version says anything has its default.
     let rest: Vec<usize> =
         (0..table.def.columns.len()).filter(|c| changes.iter().all(|(at, _)| at != c)).collect();
     let rest_names = rest.iter().map(|at| value::quote(&table.def.columns[*at].name));
@@ -135,7 +141,7 @@ pub(crate) fn make_quarantined_row(
     Ok(())
 }
 
-/// Sets the counters of a row in limbo where absolute writes are remembered.
+/// Sets the counters of a quarantined row for which absolute writes are remembered.
 pub(crate) fn compose_counters(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     for column in table.counters.iter().copied() {
         if !counters::has_absolute(replica, table.tid, key, column)? {

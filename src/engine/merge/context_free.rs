@@ -1,9 +1,20 @@
-//! Rows that were written without regard to what their author had heard: those of a table before it
-//! was tracked or held again, and those that a device brings along that starts from a snapshot.
+//! Context-free writes: rows of a table from before it was tracked (or while it was suspended), and rows that a
+//! device brings along when it starts from a snapshot. Their author did not take into account what others wrote.
 //!
-//! What the author had heard of such a row is one version to it: the row as it is shown, older than
-//! what is remembered. Some devices have folded all of that away by then, and others not; so it is
-//! gathered into one everywhere, that all list the same.
+//! **Invariant.** What the author of such a write had *heard* of the row is one version on every device: the
+//! baseline version, older than all others. So the conflict that comes of it has the same versions and the same id
+//! everywhere.
+//!
+//! **Why it is needed.** Of what the author had heard, some devices still have several heads, and others have
+//! compacted them and have only the row. Only the row as it is shown is the same on all of them. So the heads that
+//! were heard of are removed, and the shown row is kept as the baseline version. A device without heads makes the
+//! same baseline of its row.
+//!
+//! **Why it holds.** An open or quarantined row is left as it is: compaction never forgets its versions, so all
+//! devices have them. Heads that were not heard of stay heads, and the baseline speaks only for the columns that
+//! they leave. If the write equals the shown row no baseline is made, on no device. Counters that were heard of
+//! become one absolute value: what is shown, without the additions that came since. So the sum stays the same, with
+//! or without memory of its parts.
 
 use packmule_core::model::Value;
 use packmule_core::wire::{Op, OpKind, Shape};
@@ -11,14 +22,14 @@ use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
-use crate::engine::merge::heads::{self, Head, Seen};
+use crate::engine::merge::heads::{self, BASELINE, Head, Kind, Seen};
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
 
-/// Gathers the versions of a row that the author of a blind op had heard of.
+/// Makes what the author of a context-free op had heard of its row one baseline version, before the op is applied.
 pub(crate) fn prepare_context_free(
     replica: &Replica,
     table: &Table,
@@ -51,7 +62,7 @@ pub(crate) fn prepare_context_free(
     remember_heard(replica, table, key, heard, row.filter(|_| differs))
 }
 
-/// Gathers the versions of a row that were heard of into one of these values, or into none.
+/// Replaces the versions of a row that were heard of by a baseline version of these values, or by none.
 pub(crate) fn remember_heard(
     replica: &Replica,
     table: &Table,
@@ -63,14 +74,14 @@ pub(crate) fn remember_heard(
     if deferred::is_quarantined(replica, table.tid, key)?
         || value::maybe::<i64>(&replica.db, contested, (table.tid, key))?.is_some()
     {
-        return Ok(()); // Nobody has folded that away.
+        return Ok(()); // No device has compacted these.
     }
     let heads = heads::heads(replica, table.tid, key)?;
-    let known = |h: &Head| h.dev != 0 && heard.of(h.dev) >= h.seq;
-    let all_known = heads.iter().all(|h| h.dev == 0 || known(h));
-    let (gathered, left): (Vec<Head>, Vec<Head>) =
-        heads.into_iter().partition(|h| known(h) || (h.dev == 0 && all_known));
-    for head in &gathered {
+    let known = |h: &Head| h.dev != BASELINE && heard.of(h.dev) >= h.seq;
+    let all_known = heads.iter().all(|h| h.dev == BASELINE || known(h));
+    let (replaced, left): (Vec<Head>, Vec<Head>) =
+        heads.into_iter().partition(|h| known(h) || (h.dev == BASELINE && all_known));
+    for head in &replaced {
         replica
             .db
             .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4")?
@@ -80,13 +91,13 @@ pub(crate) fn remember_heard(
     let Some(row) = row else { return Ok(()) };
     let n = table.def.columns.len();
     let speaks = left.iter().fold(Columns::all(n), |columns, head| columns.minus(&head.live(n)));
-    if speaks.is_empty() || left.iter().any(|h| h.dev == 0) {
+    if speaks.is_empty() || left.iter().any(|h| h.dev == BASELINE) {
         return Ok(());
     }
     remember_row(replica, table, key, &row, Some(speaks).filter(|columns| *columns != Columns::all(n)))
 }
 
-/// Makes values of a row a version that is older than all that are remembered.
+/// Makes values of a row its baseline version, older than all that are remembered.
 fn remember_row(
     replica: &Replica,
     table: &Table,
@@ -107,13 +118,20 @@ fn remember_row(
         .execute((table.tid, key, body))?;
     replica.db
         .prepare_cached(
-            "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns) VALUES (?1, ?2, 0, 0, 0, 0, ?3, 1, ?4)",
+            "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns) VALUES (?1, ?2, ?5, 0, 0, 0, ?3, ?6, ?4)",
         )?
-        .execute((table.tid, key, i64::MIN, columns.as_ref().map(Columns::as_bytes)))?;
+        .execute((
+            table.tid,
+            key,
+            i64::MIN,
+            columns.as_ref().map(Columns::as_bytes),
+            BASELINE,
+            Kind(OpKind::Insert),
+        ))?;
     Ok(())
 }
 
-/// What was heard of counters is one value: what they show, without what came since.
+/// Makes what was heard of counters one absolute value: what they show, without what came since.
 fn remember_counters(
     replica: &Replica,
     table: &Table,
@@ -147,15 +165,15 @@ fn remember_counters(
         let base = since.iter().fold(*shown, |base, (.., added)| base.wrapping_sub(*added));
         replica.db
             .prepare_cached(
-                "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, 0, 0, 1, ?4)",
+                "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?5, 0, 1, ?4)",
             )?
-            .execute((table.tid, key, column as i64, base))?;
+            .execute((table.tid, key, column as i64, base, BASELINE))?;
     }
     Ok(())
 }
 
-/// Before rows of our own are told blindly, of a table that others wrote to while it was not
-/// shown here: what we heard of those rows is one version, as it is everywhere else.
+/// Makes what this device has heard of rows one baseline version each, as it is on all other devices. This comes
+/// before context-free writes of its own, to a table that others wrote to while it was suspended here.
 pub(crate) fn remember_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>]) -> Result<()> {
     for key in keys {
         let own = compose::shown_row(replica, table, key)?;
@@ -179,6 +197,7 @@ pub(crate) fn remember_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>
     Ok(())
 }
 
+/// Reads a row from the quarantine table.
 fn quarantined_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
     let keys = value::read_key(key)?;
     let sql = format!(
@@ -194,7 +213,7 @@ fn quarantined_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Optio
     values.collect::<Result<_>>().map(Some)
 }
 
-/// The rows of which versions are remembered.
+/// Returns the keys of the rows of which versions are remembered.
 pub(crate) fn remembered_keys(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
     let mut statement = replica.db.prepare_cached("SELECT DISTINCT key FROM _pm_head WHERE tid = ?1")?;
     Ok(statement.query_map([tid], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)

@@ -1,9 +1,20 @@
 //! Counters: columns whose concurrent additions add up.
 //!
-//! An update carries what it added. An insert or delete is absolute: it carries what the counter
-//! was. A counter is the greatest of the absolute values that no later absolute write had seen,
-//! plus every addition that none of those had seen; without absolute writes in memory, what the
-//! table shows plus what comes in. Sums wrap at 64 bits, so that they do not depend on the order.
+//! An update carries what it added. An insert or a delete is absolute: it carries what the counter was.
+//!
+//! **Invariant.** A counter is the greatest of the absolute values that no later absolute write had seen, plus
+//! every addition that none of those had seen. `_pm_count` has exactly these once any absolute value is remembered.
+//! While none is, the counter is what the table shows, and additions are added to it as they come.
+//!
+//! **Why it holds.** An absolute write removes what its context covers, additions and absolute values, by the same
+//! rule as a version removes heads; an addition removes nothing. Groups are applied in causal order, so what is
+//! left is a function of the set of groups. Maximum and sum do not depend on the order. The sum wraps at 64 bits,
+//! since one that saturates or fails would depend on it. While no absolute value is remembered the shown value is
+//! a sum too, and additions commute.
+//!
+//! Compaction forgets the entries of a row all together, once all are stable: the shown value then contains them,
+//! and whatever comes later has them in its context. A version from before the column was a counter counts as
+//! absolute. A column that was ever a counter stays one.
 
 use packmule_core::merge::{Version, dominates};
 
@@ -14,7 +25,7 @@ use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// A version from before the column was a counter said what it is.
+/// Records the value of a version from before the column was a counter as absolute.
 pub(crate) fn count_as_is(
     replica: &Replica,
     table: &Table,
@@ -31,7 +42,7 @@ pub(crate) fn count_as_is(
     Ok(())
 }
 
-/// Forgets what an absolute write had seen; whether anything is left.
+/// Forgets what an absolute write had seen. Returns whether any entry is left.
 pub(crate) fn forget_counted(
     replica: &Replica,
     tid: i64,
@@ -49,7 +60,7 @@ pub(crate) fn forget_counted(
     let mut left = false;
     for (dev, seq) in entries {
         let old = Version { author: devices::device_id(replica, dev)?, seq, wall: 0, delete: false };
-        if dominates(new.author, matches!(seen, Seen::Blind), &old, seen.of(dev)) {
+        if dominates(new.author, matches!(seen, Seen::ContextFree), &old, seen.of(dev)) {
             replica.db
                 .prepare_cached(
                     "DELETE FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3 AND dev = ?4 AND seq = ?5",
@@ -62,6 +73,7 @@ pub(crate) fn forget_counted(
     Ok(left)
 }
 
+/// Returns whether an absolute value of a counter is remembered.
 pub(crate) fn has_absolute(replica: &Replica, tid: i64, key: &[u8], column: usize) -> Result<bool> {
     let sql = "SELECT 1 FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3 AND absolute = 1 LIMIT 1";
     Ok(value::maybe::<i64>(&replica.db, sql, (tid, key, column as i64))?.is_some())

@@ -1,10 +1,14 @@
-//! The rows that are put off to the end of the group.
+//! The deferred queue: the rows that are worked out at the end of the group.
+//!
+//! A row goes here if it is contested, if a constraint may keep it out, or if the row that kept it out changes.
+//! `show/constraints.rs` takes the queue in the order of claims.
 
 use crate::engine::error::Result;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// `claim` is NULL until the row has been looked at.
+/// `_pm_put_off` is the queue; `claim` is NULL until the row has been judged. `_pm_to_check` and `_pm_left` are for
+/// foreign keys: rows whose references are checked, and values that rows had by which others refer to them.
 const DEFERRED: &str = "
     CREATE TEMP TABLE IF NOT EXISTS _pm_put_off (tid INTEGER, key BLOB, claim INTEGER, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS temp._pm_put_off_claim ON _pm_put_off (claim, key, tid);
@@ -14,7 +18,7 @@ const DEFERRED: &str = "
         PRIMARY KEY (tid, foreign_key, value)) WITHOUT ROWID;
 ";
 
-/// Makes the temporary tables that this file works with; once a transaction.
+/// Makes the temporary tables of the queue, and empties them: once a transaction.
 pub(crate) fn begin_deferring(replica: &Replica) -> Result<()> {
     replica.db.execute_batch(DEFERRED)?;
     replica.db.execute_batch(
@@ -25,7 +29,7 @@ pub(crate) fn begin_deferring(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// Puts a row off to the end of the group.
+/// Puts a row into the queue.
 pub(crate) fn defer(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     replica
         .db
@@ -34,7 +38,7 @@ pub(crate) fn defer(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Puts off all rows of a table of which versions are remembered: they are judged anew.
+/// Puts all rows of a table of which versions are remembered into the queue: they are judged again.
 pub(crate) fn defer_all(replica: &Replica, tid: i64) -> Result<()> {
     replica.db
         .prepare_cached(
@@ -44,6 +48,7 @@ pub(crate) fn defer_all(replica: &Replica, tid: i64) -> Result<()> {
     Ok(())
 }
 
+/// Takes a row out of the queue.
 pub(crate) fn undefer(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     replica
         .db
@@ -52,6 +57,7 @@ pub(crate) fn undefer(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Returns whether a constraint keeps a row out of its table.
 pub(crate) fn is_quarantined(replica: &Replica, tid: i64, key: &[u8]) -> Result<bool> {
     if !replica.quarantined.get() {
         return Ok(false);

@@ -1,35 +1,42 @@
-//! The versions of a row that no other dominates.
+//! Heads: the versions of a row that no other version dominates, and what the author of an op had seen.
 
 use std::collections::HashMap;
 
 use packmule_core::merge::Version;
 use packmule_core::model::{DeviceId, WallMs};
 use packmule_core::wire::OpKind;
+use rusqlite::ToSql;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::replica::Replica;
 
+/// The device number of baseline versions, which are older than all others. No device has it.
+pub(crate) const BASELINE: i64 = 0;
+
 /// A version of a row that no other dominates: a row of `_pm_head`.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub dev: i64,
     pub author: DeviceId,
+    /// The frame that its op is in, and where it begins there.
     pub seq: u64,
-    pub place: u32,
+    pub offset: u32,
+    /// When it claimed its unique values: a Lamport timestamp.
     pub claim: u64,
     pub wall: WallMs,
     pub kind: OpKind,
     /// The columns of which no later version is known; `None` if it wrote the whole row and no
     /// column of it was overwritten.
     pub columns: Option<Columns>,
-    /// Of a version that is older than what is remembered: its values.
-    pub image: Option<Vec<u8>>,
+    /// The values of a baseline version, which is in no log.
+    pub baseline: Option<Vec<u8>>,
 }
 
 impl Head {
-    /// The columns that it speaks for, of a table with `n`; a delete speaks for none.
+    /// Returns the columns that it speaks for, of a table with `n`; a delete speaks for none.
     pub(crate) fn live(&self, n: usize) -> Columns {
         match (&self.columns, self.kind) {
             (_, OpKind::Delete) => Columns::default(),
@@ -38,6 +45,7 @@ impl Head {
         }
     }
 
+    /// Returns what decides about this version among others.
     pub(crate) fn version(&self) -> Version {
         Version { author: self.author, seq: self.seq, wall: self.wall, delete: self.kind == OpKind::Delete }
     }
@@ -49,20 +57,21 @@ pub(crate) enum Seen<'c> {
     All,
     /// Up to these, by device number.
     Context(&'c HashMap<i64, u64>),
-    /// Up to these, and all of this author's own: what the author of a blind op had heard.
+    /// Up to these, and all of this author's own: what the author of a context-free op had heard.
     Heard(i64, &'c HashMap<i64, u64>),
-    /// Nothing that counts.
-    Blind,
+    /// Nothing that counts: the op is context-free.
+    ContextFree,
 }
 
 impl Seen<'_> {
+    /// Returns up to which of a device's frames the author had seen.
     pub(crate) fn of(&self, dev: i64) -> u64 {
         match self {
             Seen::All => u64::MAX,
             Seen::Context(context) => context.get(&dev).copied().unwrap_or(0),
             Seen::Heard(author, _) if *author == dev => u64::MAX,
             Seen::Heard(_, context) => context.get(&dev).copied().unwrap_or(0),
-            Seen::Blind => 0,
+            Seen::ContextFree => 0,
         }
     }
 }
@@ -73,11 +82,11 @@ pub(crate) struct Stamp<'s> {
     pub seq: u64,
     pub lamport: u64,
     pub seen: &'s Seen<'s>,
-    /// Its group settles conflicts.
+    /// Whether its group resolves conflicts.
     pub decides: bool,
 }
 
-/// What is being settled: a group of frames.
+/// The group of frames whose effects are being worked out.
 pub(crate) struct Cause<'s> {
     pub dev: i64,
     pub first: u64,
@@ -85,34 +94,43 @@ pub(crate) struct Cause<'s> {
 }
 
 impl Cause<'_> {
-    /// Whether its author had seen a version before.
+    /// Returns whether its author had seen a version before.
     pub(crate) fn follows(&self, head: &Head) -> bool {
         if head.dev == self.dev { head.seq < self.first } else { head.seq <= self.seen.of(head.dev) }
     }
 
+    /// Returns whether a version is one of its own.
     pub(crate) fn made(&self, head: &Head) -> bool {
         head.dev == self.dev && head.seq >= self.first
     }
 }
 
-pub(crate) fn kind_number(kind: OpKind) -> i64 {
-    match kind {
-        OpKind::Insert => 1,
-        OpKind::Update => 2,
-        OpKind::Delete => 3,
+/// The kind of an op, as `_pm_head` has it.
+pub(crate) struct Kind(pub OpKind);
+
+impl ToSql for Kind {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let number: i64 = match self.0 {
+            OpKind::Insert => 1,
+            OpKind::Update => 2,
+            OpKind::Delete => 3,
+        };
+        Ok(number.into())
     }
 }
 
-pub(crate) fn kind_from(number: i64) -> Result<OpKind> {
-    match number {
-        1 => Ok(OpKind::Insert),
-        2 => Ok(OpKind::Update),
-        3 => Ok(OpKind::Delete),
-        _ => Err(Error::damaged("`_pm_head` has a row of an unknown kind")),
+impl FromSql for Kind {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_i64()? {
+            1 => Ok(Self(OpKind::Insert)),
+            2 => Ok(Self(OpKind::Update)),
+            3 => Ok(Self(OpKind::Delete)),
+            _ => Err(FromSqlError::other(Error::damaged("`_pm_head` has a row of an unknown kind"))),
+        }
     }
 }
 
-/// The versions of a row that are known, in the order of device numbers.
+/// Reads the heads of a row, in the order of device numbers: a baseline version comes first.
 pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT dev, seq, place, claim, wall, kind, (SELECT id FROM _pm_device WHERE n = dev), columns
@@ -124,18 +142,18 @@ pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>
         heads.push(Head {
             dev: row.get(0)?,
             seq: row.get(1)?,
-            place: row.get(2)?,
+            offset: row.get(2)?,
             claim: row.get(3)?,
             wall: row.get(4)?,
-            kind: kind_from(row.get(5)?)?,
+            kind: row.get::<_, Kind>(5)?.0,
             author: DeviceId(row.get(6)?),
             columns: row.get_ref(7)?.as_blob_or_null().ok().flatten().map(Columns::of_bytes),
-            image: None,
+            baseline: None,
         });
     }
-    if let Some(old) = heads.first_mut().filter(|head| head.dev == 0) {
+    if let Some(oldest) = heads.first_mut().filter(|head| head.dev == BASELINE) {
         let sql = "SELECT body FROM _pm_image WHERE tid = ?1 AND key = ?2";
-        old.image = value::maybe(&replica.db, sql, (tid, key))?;
+        oldest.baseline = value::maybe(&replica.db, sql, (tid, key))?;
     }
     Ok(heads)
 }

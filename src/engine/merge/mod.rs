@@ -4,13 +4,13 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `context_free` | ops whose author knew less than it seems: what to remember for them |
-//! | `compose` | the row that the versions make, in a table of its own beside the real one |
+//! | `context_free` | context-free writes, and the baseline version that they meet |
+//! | `compose` | the row that the versions make, in the quarantine table |
 //! | `counters` | additions to a counter, and absolute writes |
-//! | `deferred` | the rows that are put off to the end of the group |
-//! | `heads` | the versions of a row that no other dominates |
-//! | `register` | a version is added, those it dominates go |
-//! | `versions` | winner, contest, authorship: judged from the heads |
+//! | `deferred` | the deferred queue: rows that are worked out at the end of the group |
+//! | `heads` | the versions of a row that no other dominates; what an author had seen |
+//! | `register` | adds a version, removes those that it dominates |
+//! | `versions` | winner, conflict, authorship: judged from the heads |
 
 pub(crate) mod compose;
 pub(crate) mod context_free;

@@ -1,18 +1,20 @@
-//! A version is added, those it dominates go.
+//! Adds a version to the heads of a row, and removes those that it dominates.
+//!
+//! `apply/groups.rs` states what holds of the heads, and why it is enough to compare a new version with them alone.
 
 use packmule_core::merge::dominates;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
 use crate::engine::merge::deferred;
-use crate::engine::merge::heads::{self, Head, Seen};
+use crate::engine::merge::heads::{Head, Kind, Seen};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Notes a new version of a row, and what it leaves of those that it dominates. Whether it can
-/// be written as it is; if not, the row is put off to `constraints`.
-/// `old` are the versions that are known.
+/// Records a new version of a row, and what it leaves of those that it dominates. `old` are the heads before.
+///
+/// Returns whether the version can be written to its table as it is. If not, the row goes to the deferred queue.
 pub(crate) fn register(
     replica: &Replica,
     table: &Table,
@@ -23,7 +25,7 @@ pub(crate) fn register(
 ) -> Result<bool> {
     let (tid, n) = (table.tid, table.def.columns.len());
     let mine = new.live(n);
-    let context_free = matches!(seen, Seen::Blind);
+    let context_free = matches!(seen, Seen::ContextFree);
     let mut left = Vec::new();
     for head in old {
         if !dominates(new.author, context_free, &head.version(), seen.of(head.dev)) {
@@ -34,12 +36,12 @@ pub(crate) fn register(
             Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
             _ => Columns::default(),
         };
-        let place = (tid, key, head.dev, head.seq);
+        let head_key = (tid, key, head.dev, head.seq);
         if rest.is_empty() {
             replica
                 .db
                 .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4")?
-                .execute(place)?;
+                .execute(head_key)?;
         } else {
             replica
                 .db
@@ -61,14 +63,15 @@ pub(crate) fn register(
             key,
             new.dev,
             new.seq,
-            new.place,
+            new.offset,
             new.claim,
             new.wall,
-            heads::kind_number(new.kind),
+            Kind(new.kind),
             new.columns.as_ref().map(Columns::as_bytes),
         ))?;
-    let apart = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
-    let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(apart));
+    // A version of other columns than these can stand beside it.
+    let disjoint = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
+    let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(disjoint));
     if !alone || (old.len() > 1 && !left.is_empty()) || deferred::is_quarantined(replica, tid, key)? {
         deferred::defer(replica, tid, key)?;
         return Ok(false);

@@ -1,9 +1,21 @@
-//! What the versions of a row make of it: which are in conflict, whether the row is there, and the
-//! row itself, put together in limbo.
+//! What the heads of a row make of it: whether it is in conflict, whether it is there, and who wins.
 //!
-//! Limbo is a table beside each shared table, without constraints: a row that is contested or kept
-//! out is put together there, from what the table showed and from the versions in the log, and
-//! stays there while it is parked.
+//! `compose` makes the row itself in the quarantine table: a table beside each shared one, without constraints. A
+//! row that is contested, or that a constraint keeps out, is composed there from what its table showed and from the
+//! versions in the log, and stays there while it is quarantined.
+//!
+//! **Invariant.** All of this is a pure function of the table's definition, of the heads (author, seq, wall time,
+//! kind, columns, values), and of the row as it was before any of them.
+//!
+//! **Why it holds.** `precedence` is a total order: its last terms are the author and the sequence number, which no
+//! two heads share. Nothing of it depends on when a version came. Values are compared by their encoded content
+//! (reals by their bits, large values by length and hash), never by where they stand in the log. A column is
+//! disputed if two heads that speak for it differ. A row is open if the policy does not decide and a column is
+//! disputed, or a delete meets a write.
+//!
+//! **Compaction must not show.** A head of an overwritten row that speaks only for columns which the later version
+//! did not know may be forgotten on one device and be here on another. So it is not *decisive*: it fills its own
+//! columns, and counts neither for the winner, nor for a claim, nor for whether the row is there.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +25,7 @@ use packmule_core::wire::{ColumnMerge, Merge, OpKind, Shape};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::log::frames;
-use crate::engine::merge::heads::Head;
+use crate::engine::merge::heads::{BASELINE, Head};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
@@ -23,19 +35,19 @@ use crate::engine::table::replica::Replica;
 /// equal content.
 pub(crate) type Content = Vec<(usize, Vec<u8>)>;
 
-/// What the versions of a row come to.
+/// What the heads of a row come to.
 pub(crate) struct Judgement {
-    /// Someone must decide.
+    /// Nobody and no policy has decided yet.
     pub open: bool,
-    /// The row is in the table, unless a constraint keeps it out.
+    /// Whether the row is there: in its table, or quarantined by a constraint.
     pub present: bool,
-    /// The places of the versions in order of precedence, the winner first.
+    /// The indexes of the versions in order of precedence, the winner first.
     pub order: Vec<usize>,
-    /// Which columns are disputed.
+    /// The columns for which versions have different values.
     pub disputed: BTreeSet<usize>,
 }
 
-/// Judges the versions of a row.
+/// Judges the heads of a row.
 pub(crate) fn judge_versions(replica: &Replica, table: &Table, heads: &[Head]) -> Result<Judgement> {
     let n = table.def.columns.len();
     let policy = table.def.policy;
@@ -72,19 +84,20 @@ pub(crate) fn judge_versions(replica: &Replica, table: &Table, heads: &[Head]) -
     Ok(judgement)
 }
 
-/// A version's values, by column here. Of a delete, its image, if it has one.
+/// Reads a version's values in the form that is compared, by column here; of a delete, the row's last values if it
+/// carries them.
 pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<Content> {
-    if head.dev == 0 {
+    if head.dev == BASELINE {
         let values = values(replica, table, head)?;
         let encoded = values.iter().map(|(column, value)| Ok((*column, value::encode(&value.borrow())?)));
         return encoded.collect();
     }
-    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
         let mut content = Vec::new();
         for (at, value) in op.values(Shape { keys: &def.key_flags }) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
             let value = match value {
-                // Where the pieces are does not count.
+                // Where the pieces stand in the log does not count.
                 Value::Big(big) => Value::Big(packmule_core::model::Big { number: 0, back: 0, ..big }),
                 value => value,
             };
@@ -95,12 +108,12 @@ pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<C
     })
 }
 
-/// A version's values with those in pieces put together, by column here.
+/// Reads a version's values by column here, and puts those in pieces together.
 pub(crate) fn values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
-    if head.dev == 0 {
-        return read_baseline(table, head.image.as_deref().unwrap_or_default());
+    if head.dev == BASELINE {
+        return read_baseline(table, head.baseline.as_deref().unwrap_or_default());
     }
-    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
         let mut values = Vec::new();
         for (at, value) in op.values(Shape { keys: &def.key_flags }) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
@@ -121,29 +134,29 @@ pub(crate) fn values(replica: &Replica, table: &Table, head: &Head) -> Result<Ve
     })
 }
 
-/// Whether a version counts for the row as a whole. What is left of an overwritten row speaks only for columns
-/// that the later one did not know; another device may have folded it away.
+/// Returns whether a version counts for the row as a whole. What is left of an overwritten row speaks only for
+/// columns that the later version did not know; another device may have compacted it.
 fn is_decisive(table: &Table, head: &Head) -> bool {
     let Some(live) = head.columns.as_ref().filter(|_| table.def.merge == Merge::Row) else { return true };
-    // A row that its author wrote in an older definition speaks for all of its columns, of which the key
-    // is one; of an overwritten one only columns outside the key can be left.
+    // A row that its author wrote in an older definition speaks for all columns of that, and so for the key.
+    // Of an overwritten row only columns outside the key can be left.
     head.kind == OpKind::Delete || table.def.keys().all(|at| live.contains(at))
 }
 
-/// Whether a row is as one author wrote it, and nobody contests that.
+/// Returns whether a row is as one author wrote it, uncontested.
 pub(crate) fn is_of_one(table: &Table, heads: &[Head]) -> bool {
     table.def.merge == Merge::Row && heads.iter().filter(|head| is_decisive(table, head)).count() == 1
 }
 
-/// The version that is shown where the policy is the table's.
+/// Returns the version that the table's policy shows.
 pub(crate) fn winning<'h>(table: &Table, heads: &'h [Head]) -> Option<&'h Head> {
     let decisive = heads.iter().filter(|head| is_decisive(table, head));
     let (heads, versions): (Vec<_>, Vec<_>) = decisive.map(|h| (h, h.version())).unzip();
     winner(table.def.policy, &versions).map(|at| heads[at])
 }
 
-/// Who wrote a row: the author of its winner, or by cell of the last write to it, which no device folds
-/// away before those that it left a part of.
+/// Returns the version whose author wrote a row: its winner, or where the table merges by cell the last write to
+/// it, which no device compacts before those that it left a part of.
 pub(crate) fn writer_of<'h>(replica: &Replica, table: &Table, heads: &'h [Head]) -> Result<Option<&'h Head>> {
     if table.def.merge == Merge::Row {
         return Ok(winning(table, heads));
@@ -152,8 +165,8 @@ pub(crate) fn writer_of<'h>(replica: &Replica, table: &Table, heads: &'h [Head])
     for head in heads.iter().filter(|h| h.kind != OpKind::Delete) {
         let lamport: Option<u64> = value::maybe(
             &replica.db,
-            "SELECT lamport FROM _pm_group WHERE dev = ?1 AND stream = 0 AND last >= ?2 ORDER BY last LIMIT 1",
-            (head.dev, head.seq),
+            "SELECT lamport FROM _pm_group WHERE dev = ?1 AND stream = ?3 AND last >= ?2 ORDER BY last LIMIT 1",
+            (head.dev, head.seq, Stream::Shared.number()),
         )?;
         let lamport = lamport.unwrap_or(0);
         if last.is_none_or(|(other, of)| (lamport, head.author) > (other, of.author)) {
@@ -163,8 +176,8 @@ pub(crate) fn writer_of<'h>(replica: &Replica, table: &Table, heads: &'h [Head])
     Ok(last.map(|(_, head)| head))
 }
 
-/// When a row claimed its unique values: when its shown version did, or by cell the last of those
-/// that are shown; 0, before all others, if none is remembered.
+/// Returns when a row claimed its unique values: when its shown version did or, where the table merges by cell,
+/// when the last of its shown versions did. It is 0, before all others, if none is remembered.
 pub(crate) fn claim_of(table: &Table, heads: &[Head]) -> u64 {
     let claim = match table.def.merge {
         Merge::Row => winning(table, heads).filter(|h| h.kind != OpKind::Delete).map(|h| h.claim),
@@ -173,7 +186,7 @@ pub(crate) fn claim_of(table: &Table, heads: &[Head]) -> u64 {
     claim.unwrap_or(0)
 }
 
-/// The values of an image: names and values in turn.
+/// Reads the values of a baseline version: names and values in turn.
 pub(crate) fn read_baseline(table: &Table, mut body: &[u8]) -> Result<Vec<(usize, OwnedValue)>> {
     let bad = |e| Error::damaged(format!("`_pm_image`: {e}"));
     let mut values = Vec::new();

@@ -1,10 +1,23 @@
-//! Rows that cannot simply be written: contested, or kept out by a constraint.
+//! The constraint resolution pass: works off the deferred queue, the rows that cannot simply be written because they
+//! are contested or because a constraint may keep them out.
 //!
-//! Which rows are shown is a function of the winners alone. Of rows that claim one UNIQUE value the
-//! one whose claim is earlier is shown (greedily in the order of `claim_order`, which makes the
-//! lexicographically first set of rows that do not clash); the others are parked, each with a row
-//! that keeps it out, and tried again when that row changes. Since whether a row is shown depends
-//! on rows of earlier claims only, taking what is put off in the order of claims settles each once.
+//! **Invariant.** At the end of every group, of the rows of a table whose winner is no delete exactly those are shown
+//! that a greedy pass in the order of (claim, key) would show: each row in turn, unless it conflicts by a UNIQUE with
+//! one that is shown already. Every other row is quarantined with all its values, and with the blocking row that
+//! keeps it out. So which rows are shown is a function of the winners and their claims alone, never of arrival.
+//!
+//! **Why one pass is enough.** Whether a row is shown depends only on rows of earlier claims. The queue is taken in
+//! the order of claims. A row that gets in can evict only rows of later claims, and they go back into the queue
+//! behind it. A row that changes or leaves can let in only rows that it kept out, and these have later claims too. So
+//! the pass never has to go back, and it ends. A quarantined row that is not in the queue stays rightly where it is:
+//! its blocking row is shown, unchanged, and has an earlier claim. When the blocking row changes, `before_change` puts
+//! the quarantined one into the queue.
+//!
+//! SQLite itself says what conflicts: the row is inserted with REPLACE under a savepoint, and a TEMP trigger records
+//! which rows that removed. So partial indexes and indexes over expressions count like any other.
+//!
+//! A NOT NULL or CHECK is this database's own. A row that breaks one is quarantined without a blocking row, and tried
+//! again only when its versions or its table change.
 
 use std::cmp::Ordering;
 
@@ -20,8 +33,10 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// A row is about to change: those that it keeps out may come in, and it may leave others dangling.
-/// Whether it is there, if others may refer to it.
+/// Prepares for the change of a row: the rows that it keeps out go into the deferred queue, and the values by which
+/// others refer to it are recorded.
+///
+/// Returns false if others may refer to it, and it is not there.
 pub(crate) fn before_change(replica: &Replica, table: &Table, key: &[u8]) -> Result<bool> {
     if table.unique && replica.quarantined.get() {
         replica
@@ -35,7 +50,8 @@ pub(crate) fn before_change(replica: &Replica, table: &Table, key: &[u8]) -> Res
     if table.is_parent { references::record_left(replica, table, key) } else { Ok(true) }
 }
 
-/// A row is shown as it should be.
+/// Records that a row is shown as it should be: it is not quarantined any more, and its references are checked at
+/// the end of the group.
 pub(crate) fn after_shown(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     if replica.quarantined.get() {
         replica
@@ -50,7 +66,7 @@ pub(crate) fn after_shown(replica: &Replica, table: &Table, key: &[u8]) -> Resul
     }
 }
 
-/// Settles what was put off, then looks for references that lead nowhere.
+/// Works off the deferred queue, then looks for orphans.
 pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
     let mut evictions = Vec::new();
     loop {
@@ -60,7 +76,7 @@ pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Resul
             .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
             .optional()?
         {
-            take_out_deferred(replica, tid, &key)?;
+            judge_deferred(replica, tid, &key)?;
         }
         let next = replica
             .db
@@ -69,7 +85,7 @@ pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Resul
             .optional()?;
         let Some((tid, key)) = next else { break };
         deferred::undefer(replica, tid, &key)?;
-        place(replica, tid, &key, &mut evictions)?;
+        show_or_quarantine(replica, tid, &key, &mut evictions)?;
     }
     for tid in evictions {
         replica.db.execute_batch(&format!(
@@ -79,9 +95,9 @@ pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Resul
     references::check_references(replica, cause)
 }
 
-/// Takes a row out of its table into limbo, makes it there what its versions say, and finds out
-/// when it claimed its place.
-fn take_out_deferred(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
+/// Moves a row of the queue to the quarantine table, composes it there from its versions, and finds out when it
+/// claimed its unique values.
+fn judge_deferred(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     let table = catalog::table(replica, tid)?;
     if !table.shows_shared() {
         return deferred::undefer(replica, tid, key);
@@ -109,8 +125,9 @@ fn take_out_deferred(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Puts a row that is in limbo into its table, if no earlier claim keeps it out.
-fn place(replica: &Replica, tid: i64, key: &[u8], evictions: &mut Vec<i64>) -> Result<()> {
+/// Moves a row from the quarantine table into its table, unless a row of an earlier claim or another constraint keeps
+/// it out: then records why.
+fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut Vec<i64>) -> Result<()> {
     let table = catalog::table(replica, tid)?;
     let claim = versions::claim_of(&table, &heads::heads(replica, tid, key)?);
     let refused = match quarantine::move_from_quarantine(replica, &table, key, false) {
@@ -150,11 +167,12 @@ fn place(replica: &Replica, tid: i64, key: &[u8], evictions: &mut Vec<i64>) -> R
         replica.db.execute_batch("RELEASE _pm_evict")?;
         for (_, other) in evicted? {
             if local {
-                // It was only tried. The application's triggers see what comes of it.
+                // That was a trial without triggers. The application's triggers see what comes of it.
                 quarantine::move_to_quarantine(replica, &table, &other)?;
             }
             if table.is_parent {
-                references::record_deleted(replica, &table, &other, false)?; // It has left already.
+                // The row has left already: only its key still says by what others refer to it.
+                references::record_deleted(replica, &table, &other, false)?;
                 references::record_changed(replica, &table)?;
             }
             deferred::defer(replica, tid, &other)?;
@@ -174,6 +192,7 @@ fn place(replica: &Replica, tid: i64, key: &[u8], evictions: &mut Vec<i64>) -> R
     }
 }
 
+/// Records that a row is quarantined, and by which blocking row if there is one.
 fn quarantine(replica: &Replica, tid: i64, key: &[u8], reason: &str, blocker: Option<&[u8]>) -> Result<()> {
     replica.quarantined.set(true);
     replica
@@ -185,9 +204,8 @@ fn quarantine(replica: &Replica, tid: i64, key: &[u8], reason: &str, blocker: Op
     Ok(())
 }
 
-/// A TEMP trigger, which runs although triggers are off, says which rows a REPLACE removes and
-/// keeps them in limbo: so SQLite itself decides what clashes, also by indexes that are partial
-/// or over expressions.
+/// Makes a TEMP trigger, which runs although triggers are off: it records which rows a REPLACE removes, and keeps
+/// them in the quarantine table.
 fn watch_evictions(replica: &Replica, table: &Table) -> Result<()> {
     let tid = table.tid;
     let names: Vec<String> = (1..=table.def.keys().count()).map(|n| format!("k{n}")).collect();
@@ -209,7 +227,7 @@ fn watch_evictions(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Writes a row by a REPLACE, and puts off the rows that it removes.
+/// Writes a row by a REPLACE, and puts the rows that it removes into the deferred queue.
 pub(crate) fn replacing(
     replica: &Replica,
     table: &Table,
@@ -226,10 +244,10 @@ pub(crate) fn replacing(
     evicted.iter().try_for_each(|(_, other)| deferred::defer(replica, table.tid, other))
 }
 
-/// The rows that a row which is kept out would take the place of, by any UNIQUE at all.
-pub(crate) fn clashes(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<Vec<u8>>> {
+/// Returns the rows that a quarantined row would remove from its table, by any UNIQUE at all.
+pub(crate) fn conflicting_rows(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<Vec<u8>>> {
     let local = triggers::has_local_triggers(replica, table)?;
-    // It may be kept out by a CHECK as well.
+    // A CHECK may keep it out as well.
     replica.db.execute_batch("SAVEPOINT _pm_clashes; PRAGMA ignore_check_constraints = ON")?;
     let replace = || {
         quarantine::move_from_quarantine(replica, table, key, true)
@@ -243,7 +261,7 @@ pub(crate) fn clashes(replica: &Replica, table: &Table, key: &[u8]) -> Result<Ve
     )?;
     match tried {
         Ok(rows) => Ok(rows.into_iter().map(|(_, key)| key).collect()),
-        // A NOT NULL of this database alone: it would not come in with these values.
+        // It breaks a NOT NULL, which is this database's own: with these values it removes nothing.
         Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
             Ok(Vec::new())
         }
@@ -251,7 +269,7 @@ pub(crate) fn clashes(replica: &Replica, table: &Table, key: &[u8]) -> Result<Ve
     }
 }
 
-/// Claims and keys of the rows that a REPLACE removed, without the row itself.
+/// Returns claims and keys of the rows that a REPLACE removed, without the row itself.
 fn evicted(replica: &Replica, table: &Table, own: &[u8]) -> Result<Vec<(u64, Vec<u8>)>> {
     let mut statement =
         replica.db.prepare_cached(&format!("SELECT * FROM temp._pm_evicted_{}", table.tid))?;

@@ -1,4 +1,4 @@
-//! Additions to counters of a row that is shown.
+//! Records what ops say of counters, and adds it to the rows that are shown. `merge/counters.rs` states the invariant.
 
 use packmule_core::wire::{ColumnMerge, Op, OpKind, Shape};
 use rusqlite::params_from_iter;
@@ -11,7 +11,7 @@ use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
 
-/// Takes an op's counters into account. `ours` says that the table shows it already.
+/// Records what an op says of counters. `ours` says that the table shows it already.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn count(
     replica: &Replica,
@@ -30,7 +30,7 @@ pub(crate) fn count(
     for (at, value) in op.values(Shape { keys: &def.key_flags }) {
         let theirs = &def.def.columns[at];
         if let Some(column) = table.def.column(&theirs.name).filter(|c| table.counters.contains(c)) {
-            // For an author to whom it was no counter, an update says what it is.
+            // An update by an author to whom the column was no counter says what its value is.
             let absolute = new.kind != OpKind::Update || theirs.merge != ColumnMerge::Counter;
             values.push((column, OwnedValue::of(value).unwrap_or(OwnedValue::Null), absolute));
         }
@@ -38,7 +38,7 @@ pub(crate) fn count(
     count_values(replica, table, key, &values, new, seen, ours)
 }
 
-/// [`Engine::count`] of values by column, each with whether it says what the counter is.
+/// Records values of counters by column, each with whether it says what the counter is.
 pub(crate) fn count_values(
     replica: &Replica,
     table: &Table,
@@ -69,7 +69,7 @@ pub(crate) fn count_values(
     Ok(())
 }
 
-/// Adds to a counter where the row is: in its table or in limbo.
+/// Adds to a counter where the row is: in its table or in the quarantine table.
 fn add(replica: &Replica, table: &Table, key: &[u8], column: usize, value: i64) -> Result<()> {
     let c = value::quote(&table.def.columns[column].name);
     let keys = value::read_key(key)?;

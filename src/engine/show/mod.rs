@@ -4,13 +4,13 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `count` | additions to counters of a row that is shown |
-//! | `quarantine` | a row moved out of its table and back |
-//! | `references` | foreign keys: rows that refer to one that is gone |
-//! | `constraints` | rows that are contested or kept out by a constraint |
-//! | `transaction` | the end of a transaction |
-//! | `triggers` | the application's triggers, for rows of others |
-//! | `write` | rows written and deleted |
+//! | `count` | additions to the counters of a row |
+//! | `quarantine` | moves rows between their table and the quarantine table |
+//! | `references` | foreign keys: finds and records orphans |
+//! | `constraints` | the constraint resolution pass over the deferred queue |
+//! | `transaction` | ends a transaction |
+//! | `triggers` | the application's own triggers, for rows of other devices |
+//! | `write` | writes and deletes rows |
 
 pub(crate) mod constraints;
 pub(crate) mod count;

@@ -1,4 +1,4 @@
-//! A row moved out of its table and back.
+//! Moves rows between their table and the quarantine table beside it.
 
 use rusqlite::params_from_iter;
 
@@ -9,7 +9,7 @@ use crate::engine::store::value::{self, Bind};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Moves a row from its table to limbo; one that is there already stays.
+/// Moves a row from its table to the quarantine table; one that is there already stays.
 pub(crate) fn move_to_quarantine(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     let values = value::read_key(key)?;
     let columns = table.column_list();
@@ -22,7 +22,7 @@ pub(crate) fn move_to_quarantine(replica: &Replica, table: &Table, key: &[u8]) -
     write::delete_row(replica, table, key)
 }
 
-/// Moves a row from limbo to its table; with `replace`, removes rows that clash with it.
+/// Moves a row from the quarantine table to its table; with `replace`, removes the rows that it conflicts with.
 pub(crate) fn move_from_quarantine(
     replica: &Replica,
     table: &Table,

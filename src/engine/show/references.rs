@@ -1,7 +1,27 @@
-//! References: rows that refer by a foreign key to a row that is not there.
+//! Foreign keys: orphans, which are rows that refer to a row that is not there. They stay where they are, and are
+//! listed.
 //!
-//! Looked up at the end of a group, for rows that came and for what rows that changed or left were referred
-//! to by. Such a row stays where it is, and is listed.
+//! **Invariant 1.** Every shown row of a shared table that refers by a foreign key to no row of another shared table
+//! is in `_pm_dangling`. That table may have more: whether a row is an orphan *now* is always looked up. So the list
+//! of conflicts is a function of the tables.
+//!
+//! **Why it holds.** A row becomes an orphan in three ways. It comes or changes: `after_shown` has it checked. Or the
+//! row that it refers to changes or leaves: `before_change` records, *before* that, the values by which others refer
+//! to it; where that row is not here any more its key gives the values, and where not even the key does, all orphans
+//! of the foreign key are looked for. Or the table that it refers to is synced only from now on:
+//! `record_new_parents`. All of these are checked at the end of the same group.
+//!
+//! **Invariant 2.** The author of an orphan is listed on every device or on none, although devices compact at
+//! different times. Bit n of the column `told` says that the author may be listed for foreign key n.
+//!
+//! **Why it holds.** A version is forgotten only once every device has acknowledged it, and all that those devices
+//! had committed before they did is applied here. Let G be the group that made the row an orphan. If G's author had
+//! *not* seen the row's version, no device can have forgotten that before it applied G; from then on the open conflict
+//! keeps it. So all devices know the author. If G's author had seen it, some device may have forgotten it before, and
+//! no device lists it. A row that G itself wrote is known to all. Three cases are never listed, since the devices
+//! cannot agree on them: a reference by columns that are no key of the other row (who had that value, and when, is not
+//! kept); a row that several authors made (by cell, or what is left of an overwritten row); and a row whose parent is
+//! only quarantined (what keeps the parent out may be later than what wrote it).
 
 use packmule_core::wire::Collation;
 use rusqlite::params_from_iter;
@@ -16,14 +36,14 @@ use crate::engine::table::def::ForeignKeyDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// The foreign keys of a table that refer to another, by number.
+/// Returns the foreign keys of a table that refer to another, by number.
 fn references<'t>(child: &'t Table, parent: &Table) -> impl Iterator<Item = (usize, &'t ForeignKeyDef)> {
     let name = parent.def.name.clone();
     let all = child.def.foreign_keys.iter().enumerate();
     all.filter(move |(_, foreign)| foreign.parent.eq_ignore_ascii_case(&name))
 }
 
-/// Whether a value there finds the same rows here as SQLite, which compares as the columns there do.
+/// Returns whether a value there finds the same rows here as SQLite, which compares as the columns there do.
 fn compares_alike(child: &Table, foreign: &ForeignKeyDef, parent: &Table) -> bool {
     let kind = |table: &Table, name: &str| {
         let column = &table.def.columns[table.def.column(name)?];
@@ -36,18 +56,18 @@ fn compares_alike(child: &Table, foreign: &ForeignKeyDef, parent: &Table) -> boo
     foreign.columns.iter().all(|(here, there)| kind(child, here) == kind(parent, there))
 }
 
-/// The places in the parent's key of the columns that a foreign key refers to, if all are of the key and their
-/// values find the rows that refer to it.
+/// Returns the positions in the parent's key of the columns that a foreign key refers to, if all are of the key and
+/// their values find the rows that refer to it.
 fn by_key(child: &Table, foreign: &ForeignKeyDef, parent: &Table) -> Option<Vec<usize>> {
-    let place = |there: &str| {
+    let position = |there: &str| {
         parent.def.keys().position(|at| parent.def.columns[at].name.eq_ignore_ascii_case(there))
     };
-    let places = foreign.columns.iter().map(|(_, there)| place(there)).collect();
-    if compares_alike(child, foreign, parent) { places } else { None }
+    let positions = foreign.columns.iter().map(|(_, there)| position(there)).collect();
+    if compares_alike(child, foreign, parent) { positions } else { None }
 }
 
-/// How a row `c` finds the row `p` that it refers to: by the affinity and the collation there alone, as SQLite
-/// compares them.
+/// Returns the condition by which a row `c` finds the row `p` that it refers to: by the affinity and the collation
+/// there alone, as SQLite compares them.
 fn finds(foreign: &ForeignKeyDef) -> String {
     let columns = foreign.columns.iter();
     let same: Vec<String> = columns
@@ -56,19 +76,19 @@ fn finds(foreign: &ForeignKeyDef) -> String {
     same.join(" AND ")
 }
 
-/// A row `c` refers to anything at all.
+/// Returns the condition that a row `c` refers to anything at all.
 fn refers(foreign: &ForeignKeyDef) -> String {
     let columns = foreign.columns.iter();
     columns.map(|(here, _)| format!("c.{} IS NOT NULL", value::quote(here))).collect::<Vec<_>>().join(" AND ")
 }
 
-/// Of a table's foreign keys, one as a bit; those from the 63rd on share the last.
+/// Returns the bit for one of a table's foreign keys; those from the 63rd on share the last bit.
 fn bit(foreign: usize) -> i64 {
     1 << foreign.min(62)
 }
 
-/// A row's references are looked up at the end of the group. `gone` and `deleted` are the foreign keys, as
-/// bits, by which it refers to a row that changed or left its table, and to one that someone deleted.
+/// Has a row's references checked at the end of the group. `gone` and `deleted` are the foreign keys, as bits, by
+/// which it refers to a row that changed or left its table, and to one that someone deleted.
 pub(crate) fn to_check(replica: &Replica, tid: i64, key: &[u8], gone: i64, deleted: i64) -> Result<()> {
     replica
         .db
@@ -80,7 +100,8 @@ pub(crate) fn to_check(replica: &Replica, tid: i64, key: &[u8], gone: i64, delet
     Ok(())
 }
 
-/// Keeps, for each foreign key that refers to a row, the values by which it does. Whether the row is there.
+/// Records the values by which others refer to a row, which is about to change or leave. Returns whether the row is
+/// there, as far as any table refers to it.
 pub(crate) fn record_left(replica: &Replica, parent: &Table, key: &[u8]) -> Result<bool> {
     let mut there = true;
     for child in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
@@ -103,6 +124,7 @@ pub(crate) fn record_left(replica: &Replica, parent: &Table, key: &[u8]) -> Resu
     Ok(there)
 }
 
+/// Records a value by which rows may refer to one that changed or left; an empty one stands for all values.
 fn record_value(replica: &Replica, child: &Table, foreign: usize, value: &[u8], deleted: bool) -> Result<()> {
     replica
         .db
@@ -114,7 +136,7 @@ fn record_value(replica: &Replica, child: &Table, foreign: usize, value: &[u8], 
     Ok(())
 }
 
-/// Where a table is synced only now that others refer to, all references to it are looked up.
+/// Has all references to a table looked up that others refer to, and that is synced only from now on.
 fn record_new_parents(replica: &Replica) -> Result<()> {
     let mut all = Vec::new();
     for child in catalog::tables(replica).into_iter().filter(|t| t.shows_shared()) {
@@ -137,7 +159,7 @@ fn record_new_parents(replica: &Replica) -> Result<()> {
     meta::set(&replica.db, "references", names)
 }
 
-/// Notes rows that refer to one that is not there: those that came, and those that were left.
+/// Records orphans: among the rows that came, and among those that refer to a row that changed or left.
 pub(crate) fn check_references(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
     record_new_parents(replica)?;
     let mut left = replica.db.prepare_cached("SELECT tid, foreign_key, value, deleted FROM temp._pm_left")?;
@@ -166,11 +188,11 @@ pub(crate) fn check_references(replica: &Replica, cause: &Cause<'_>) -> Result<(
             .enumerate()
             .map(|(n, (here, _))| format!("{} = ?{}", value::quote(here), n + 1))
             .collect();
-        // That the other row was deleted counts for those that are kept out as well.
-        let places = [child.sql_name.clone(), child.quarantine_table()];
-        for place in &places[..1 + usize::from(deleted != 0)] {
+        // That the other row was deleted counts for quarantined rows as well.
+        let tables = [child.sql_name.clone(), child.quarantine_table()];
+        for name in &tables[..1 + usize::from(deleted != 0)] {
             let sql =
-                format!("SELECT {} FROM {place} WHERE {}", child.def.key_list(""), matches.join(" AND "));
+                format!("SELECT {} FROM {name} WHERE {}", child.def.key_list(""), matches.join(" AND "));
             check_all(replica, &child, &sql, &values, (bit(number), deleted))?;
         }
     }
@@ -188,7 +210,7 @@ pub(crate) fn check_references(replica: &Replica, cause: &Cause<'_>) -> Result<(
     Ok(())
 }
 
-/// Checks all rows whose keys a query gives.
+/// Has all rows checked whose keys a query gives.
 fn check_all(
     replica: &Replica,
     child: &Table,
@@ -208,23 +230,23 @@ fn check_all(
     Ok(())
 }
 
-/// Whether a row has the values that a foreign key refers to.
+/// Returns whether a row has the values that a foreign key refers to.
 fn has_values(
     replica: &Replica,
     parent: &Table,
     foreign: &ForeignKeyDef,
     values: &[OwnedValue],
 ) -> Result<bool> {
-    let places = foreign.columns.iter().enumerate();
+    let columns = foreign.columns.iter().enumerate();
     let same: Vec<String> =
-        places.map(|(n, (_, there))| format!("{} = ?{}", value::quote(there), n + 1)).collect();
+        columns.map(|(n, (_, there))| format!("{} = ?{}", value::quote(there), n + 1)).collect();
     let sql = format!("SELECT 1 FROM {} WHERE {}", parent.sql_name, same.join(" AND "));
     let params = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
     Ok(value::maybe::<i64>(&replica.db, &sql, params)?.is_some())
 }
 
-/// Notes whether a row refers to one that is not there, and whether its author is told: not if who deleted
-/// that, or made it go, had seen the row, since it may be folded away where that comes later.
+/// Records whether a row is an orphan, and by which foreign keys its author may be listed: not where the author of
+/// the group that made it one had seen the row, since other devices may have compacted its version before.
 fn check_row(
     replica: &Replica,
     table: &Table,
@@ -233,46 +255,47 @@ fn check_row(
     cause: &Cause<'_>,
 ) -> Result<()> {
     let now = orphaned_by(replica, table, key)?.into_iter().map(bit).fold(0, |all, one| all | one);
-    let old = told(replica, table, key)?;
+    let old = attributable(replica, table, key)?;
     if now | deleted == 0 && old.is_none() {
         return Ok(());
     }
     let heads = heads::heads(replica, table.tid, key)?;
     let writer = versions::writer_of(replica, table, &heads)?;
-    let told = if writer.is_some_and(|head| cause.made(head)) {
+    let listed = if writer.is_some_and(|head| cause.made(head)) {
         i64::MAX
     } else if writer.is_none_or(|head| cause.follows(head)) {
-        // Whether the other row is only kept out, `is_attributed` looks up. Otherwise the reference has come to
-        // count just now (`record_new_parents`), by who had seen the row.
+        // `is_attributed` looks up whether the other row is only quarantined. Otherwise the reference counts only
+        // from now on (`record_new_parents`), by the word of an author who had seen the row.
         old.unwrap_or(i64::MAX & !(now & !gone)) & !deleted
     } else {
         old.unwrap_or(i64::MAX)
     };
-    if now == 0 && old.is_none() && told == i64::MAX {
+    if now == 0 && old.is_none() && listed == i64::MAX {
         return Ok(());
     }
     replica
         .db
         .prepare_cached("INSERT OR REPLACE INTO _pm_dangling (tid, key, told) VALUES (?1, ?2, ?3)")?
-        .execute((table.tid, key, told))?;
+        .execute((table.tid, key, listed))?;
     Ok(())
 }
 
-fn told(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<i64>> {
+/// Returns the foreign keys, as bits, by which the author of a possible orphan may be listed.
+fn attributable(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<i64>> {
     let sql = "SELECT told FROM _pm_dangling WHERE tid = ?1 AND key = ?2";
     value::maybe(&replica.db, sql, (table.tid, key))
 }
 
-/// Whether a row finds what it refers to in a table; `None` if it is not there, or refers to nothing.
+/// Returns whether a row finds what it refers to in a table, or `None` if it is not shown, or refers to nothing.
 fn finds_in(
     replica: &Replica,
-    place: &str,
+    parent: &str,
     table: &Table,
     key: &[u8],
     foreign: &ForeignKeyDef,
 ) -> Result<Option<bool>> {
     let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM {place} p WHERE {}) FROM {} c WHERE {} AND {}",
+        "SELECT EXISTS (SELECT 1 FROM {parent} p WHERE {}) FROM {} c WHERE {} AND {}",
         finds(foreign),
         table.sql_name,
         table.key_match_from(0),
@@ -282,14 +305,14 @@ fn finds_in(
     value::maybe(&replica.db, &sql, params_from_iter(values.iter().map(|v| Bind(v.borrow()))))
 }
 
-/// The numbers of the foreign keys by which a row refers to one that is not there.
+/// Returns the numbers of the foreign keys by which a row is an orphan.
 pub(crate) fn orphaned_by(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<usize>> {
     let mut found = Vec::new();
     if !table.shows_shared() {
         return Ok(found);
     }
     for (n, foreign) in table.def.foreign_keys.iter().enumerate() {
-        // Rows of tables that not all devices have are nobody else's business.
+        // A table that not all devices have does not count: the others could not tell.
         let Some(parent) = catalog::table_named(replica, &foreign.parent).filter(|t| t.shows_shared()) else {
             continue;
         };
@@ -300,9 +323,9 @@ pub(crate) fn orphaned_by(replica: &Replica, table: &Table, key: &[u8]) -> Resul
     Ok(found)
 }
 
-/// Who wrote a row that dangles by a foreign key is listed, if it is one author's, and if it is known of the
-/// other row who had seen what when that went: not where a primary key does not find it, and not while it
-/// is kept out, since what keeps it out may have come later than what wrote it.
+/// Returns whether the author of an orphan is listed for a foreign key. The row must be one author's, and all devices
+/// must know who had seen what when the other row left: not where the key of the other row does not find it, and not
+/// while that is quarantined, since what keeps it out may be later than what wrote it.
 pub(crate) fn is_attributed(
     replica: &Replica,
     table: &Table,
@@ -315,13 +338,14 @@ pub(crate) fn is_attributed(
     if by_key(table, foreign, &parent).is_none() || !versions::is_of_one(table, heads) {
         return Ok(false);
     }
-    if told(replica, table, key)?.unwrap_or(0) & bit(number) == 0 {
+    if attributable(replica, table, key)?.unwrap_or(0) & bit(number) == 0 {
         return Ok(false);
     }
     Ok(finds_in(replica, &parent.quarantine_table(), table, key, foreign)? != Some(true))
 }
 
-/// The rows that refer to one by its key, which may be gone already; `deleted` if somebody deleted it.
+/// Records the values by which others refer to a row by its key. The row may have left already; `deleted` says that
+/// somebody deleted it.
 pub(crate) fn record_deleted(replica: &Replica, parent: &Table, key: &[u8], deleted: bool) -> Result<()> {
     let keys = value::read_key(key)?;
     for child in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
@@ -338,8 +362,8 @@ pub(crate) fn record_deleted(replica: &Replica, parent: &Table, key: &[u8], dele
     Ok(())
 }
 
-/// A row has changed of which it is not known what it was: of references that its key does not find, all
-/// that lead nowhere are looked for.
+/// Records that a row changed of which nothing says what it was: all orphans are looked for of the foreign keys that
+/// do not refer to it by its key.
 pub(crate) fn record_changed(replica: &Replica, parent: &Table) -> Result<()> {
     for child in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
         for (n, foreign) in references(child, parent) {
@@ -351,7 +375,7 @@ pub(crate) fn record_changed(replica: &Replica, parent: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Forgets what is noted of rows that refer to what is there, and whose versions are forgotten.
+/// Forgets rows of `_pm_dangling` that are no orphans, and whose versions are forgotten.
 pub(crate) fn forget_references(replica: &Replica) -> Result<()> {
     for (tid, key) in pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
         if heads::heads(replica, tid, &key)?.is_empty()
@@ -366,7 +390,7 @@ pub(crate) fn forget_references(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// All references of a kind that lead nowhere.
+/// Has all rows checked that are orphans by a foreign key.
 fn check_all_children(replica: &Replica, child: &Table, foreign: &ForeignKeyDef) -> Result<()> {
     let sql = format!(
         "SELECT {} FROM {} c WHERE {} AND NOT EXISTS (SELECT 1 FROM main.{} p WHERE {})",
@@ -379,6 +403,7 @@ fn check_all_children(replica: &Replica, child: &Table, foreign: &ForeignKeyDef)
     check_all(replica, child, &sql, &[], (0, 0))
 }
 
+/// Reads pairs of a table's number and a row's key.
 pub(crate) fn pairs(replica: &Replica, sql: &str) -> Result<Vec<(i64, Vec<u8>)>> {
     let mut statement = replica.db.prepare_cached(sql)?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -1,11 +1,11 @@
-//! The end of a transaction.
+//! Ends a transaction.
 
 use crate::engine::error::Result;
 use crate::engine::show::triggers;
 use crate::engine::store::connection;
 use crate::engine::table::replica::Replica;
 
-/// Commits what went well, and rolls back what did not.
+/// Commits a transaction that succeeded, and rolls back one that failed.
 pub(crate) fn end_transaction<R>(replica: &mut Replica, result: Result<R>) -> Result<R> {
     let result = result.and_then(|result| {
         triggers::remove_local_triggers(replica)?;
@@ -13,7 +13,7 @@ pub(crate) fn end_transaction<R>(replica: &mut Replica, result: Result<R>) -> Re
         Ok(result)
     });
     if result.is_err() {
-        // A rollback can fail, for instance when memory is short: look whether it did.
+        // A rollback can fail, for instance when memory is short: this looks whether it did.
         replica.poisoned = !connection::roll_back(&replica.db) || !triggers::forget_local_triggers(replica);
         replica.catalog.borrow_mut().forget();
     }

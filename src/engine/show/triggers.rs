@@ -1,10 +1,9 @@
 //! The application's own triggers, for rows that come from others.
 //!
-//! On our connection the triggers of the database are off: a row of another device is applied as it
-//! is, and what its author's triggers wrote to tracked tables arrives by itself. But what an
-//! application derives from a row and keeps to itself, a full-text index or a counter, must follow.
-//! So the triggers that write untracked tables, and those alone, are copied as TEMP triggers, which
-//! are not off, for as long as a transaction lasts:
+//! The engine's connection has the triggers of the database off: a row of another device is applied as it is, and
+//! what its author's triggers wrote to tracked tables arrives by itself. But what an application derives from a row
+//! and keeps to itself, such as a full-text index or a counter, must follow. So the triggers that write untracked
+//! tables, and those alone, are copied as TEMP triggers, which are not off, for as long as a transaction lasts:
 //!
 //! | a trigger that | is |
 //! |---|---|
@@ -14,12 +13,12 @@
 //! | cannot be prepared here: a function of the application's, a view, a table that is gone | left out, with a notice |
 //! | uses what a database must not be trusted with (`trusted_schema`) | left out, with a notice |
 //! | may ROLLBACK, FAIL, or IGNORE the row | left out, with a notice |
-//! | fails for a row | passed over for that row, with a notice |
+//! | fails for a row | skipped for that row, with a notice |
 //!
-//! Which of them a trigger is an authorizer says, and the program that SQLite makes of it. As with
-//! SQLite's default, a trigger does not run within itself: `recursive_triggers` is off while any
-//! are there. A row that is contested or kept out is deleted and inserted again; the net effect is
-//! the same, but who counts only what comes in counts it twice.
+//! An authorizer, and the program that SQLite makes of a trigger, say which of these it is. As with SQLite's default,
+//! a trigger does not run within itself: `recursive_triggers` is off while any copies are there. A row that is
+//! contested or quarantined is deleted and inserted again. The net effect is the same, but a trigger that counts only
+//! what comes in counts it twice.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,7 +32,7 @@ use crate::engine::table::known::{State, Table};
 use crate::engine::table::probe::{Access, Local, PREFIX};
 use crate::engine::table::replica::Replica;
 
-/// What is to be done about a trigger.
+/// What is done about a trigger.
 enum Handling {
     Copy { writes: Vec<String>, reads: HashSet<String> },
     LeaveOut,
@@ -46,7 +45,7 @@ struct Candidate {
     sql: String,
 }
 
-/// Whether triggers of the application run for rows of this table; puts them in place.
+/// Returns whether triggers of the application run for rows of this table, and puts them in place.
 pub(crate) fn has_local_triggers(replica: &Replica, table: &Table) -> Result<bool> {
     if !replica.triggers.borrow().ready {
         ready_triggers(replica)?;
@@ -54,21 +53,21 @@ pub(crate) fn has_local_triggers(replica: &Replica, table: &Table) -> Result<boo
     Ok(replica.triggers.borrow().on.contains_key(&table.tid))
 }
 
-/// Whether such a trigger reads a column.
+/// Returns whether such a trigger reads a column.
 pub(crate) fn triggers_read(replica: &Replica, table: &Table, column: usize) -> bool {
     let triggers = replica.triggers.borrow();
     let reads = triggers.on.get(&table.tid).map(|(_, reads)| reads);
     reads.is_some_and(|reads| reads.contains(&table.def.columns[column].name.to_ascii_lowercase()))
 }
 
-/// These tables count as tracked until others are named.
-pub(crate) fn hold_for_triggers(replica: &Replica, tables: &[Arc<Table>]) {
+/// Has these tables count as tracked until others are named.
+pub(crate) fn count_as_tracked(replica: &Replica, tables: &[Arc<Table>]) {
     let mut triggers = replica.triggers.borrow_mut();
-    triggers.held = tables.iter().map(|t| t.def.name.to_ascii_lowercase()).collect();
+    triggers.counted_as_tracked = tables.iter().map(|t| t.def.name.to_ascii_lowercase()).collect();
     (triggers.ready, triggers.found_for) = (false, None);
 }
 
-/// Before a commit: our copies go.
+/// Removes our copies before a commit.
 pub(crate) fn remove_local_triggers(replica: &Replica) -> Result<()> {
     replica.triggers.borrow_mut().ready = false;
     if !replica.triggers.borrow().installed {
@@ -80,18 +79,20 @@ pub(crate) fn remove_local_triggers(replica: &Replica) -> Result<()> {
     set_recursion(replica, true)
 }
 
-/// After a rollback, which took our copies along; whether all is as it was.
+/// Records that a rollback removed our copies. Returns whether all is as it was.
 pub(crate) fn forget_local_triggers(replica: &Replica) -> bool {
     let mut triggers = replica.triggers.borrow_mut();
     triggers.ready = false;
     !std::mem::take(&mut triggers.installed) || set_recursion(replica, true).is_ok()
 }
 
+/// Switches on or off whether a trigger runs within itself.
 pub(crate) fn set_recursion(replica: &Replica, on: bool) -> Result<()> {
     let sql = if on { "PRAGMA recursive_triggers = ON" } else { "PRAGMA recursive_triggers = OFF" };
     Ok(replica.db.execute_batch(sql)?)
 }
 
+/// Puts the copies in place, and looks for the triggers again if the schema or what is tracked has changed.
 fn ready_triggers(replica: &Replica) -> Result<()> {
     let version = replica.db.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?;
     let found_for = (version, catalog::tables(replica).iter().map(|t| (t.tid, t.state)).collect());
@@ -115,7 +116,7 @@ fn ready_triggers(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// Looks at the triggers of synced tables, then at those of the tables that they write.
+/// Finds the triggers to copy: those of synced tables, then those of the tables that they write.
 #[allow(clippy::type_complexity)]
 fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usize>, HashSet<String>)>)> {
     let (mut found, mut on) = (Vec::new(), HashMap::<i64, (Vec<usize>, HashSet<String>)>::new());
@@ -162,14 +163,14 @@ fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usi
                     found.push(Local { copy, sql, name, table });
                 }
             }
-            // What was wrong with it once is not any more.
+            // What was wrong with it once is corrected.
             replica.db.execute("DELETE FROM _pm_notice WHERE substr(what, 1, length(?1)) = ?1", [prefix])?;
         }
     }
     Ok((found, on))
 }
 
-/// Makes the copy of a trigger, alone, and has SQLite prepare what would run it.
+/// Judges a trigger: makes its copy alone, and has SQLite prepare what would run it.
 fn judge_trigger(
     replica: &Replica,
     candidate: &Candidate,
@@ -193,9 +194,9 @@ fn judge_trigger(
         }
     }
     let tracked = |name: &String| {
-        // One that others track may be tracked here in a moment.
+        // A table that others track may be tracked here in a moment.
         let known = catalog::table_named(replica, name).is_some_and(|t| t.state != State::Untracked);
-        known || name.starts_with("_pm_") || replica.triggers.borrow().held.contains(name)
+        known || name.starts_with("_pm_") || replica.triggers.borrow().counted_as_tracked.contains(name)
     };
     if writes.iter().any(tracked) {
         return Ok(Handling::LeaveOut);
@@ -217,7 +218,7 @@ fn judge_trigger(
     })
 }
 
-/// How the triggers of a table, of which there is one, can end.
+/// Returns how the triggers of a table, of which one is in place, can end.
 fn halts_of(replica: &Replica, table: &str) -> rusqlite::Result<Halts> {
     let columns: Vec<String> = replica
         .db
@@ -236,7 +237,7 @@ fn halts_of(replica: &Replica, table: &str) -> rusqlite::Result<Halts> {
         format!("UPDATE main.{table} SET {}", sets.join(", ")),
         format!("DELETE FROM main.{table}"),
     ] {
-        // A TEMP trigger is trusted; what it is copied from is not.
+        // A TEMP trigger is trusted; the one that it is copied from is not.
         let flags = PrepFlags::SQLITE_PREPARE_FROM_DDL;
         let mut statement = replica.db.prepare_with_flags(&format!("EXPLAIN {event}"), flags)?;
         let mut rows = statement.query([])?;
@@ -256,8 +257,8 @@ fn halts_of(replica: &Replica, table: &str) -> rusqlite::Result<Halts> {
     Ok(halts)
 }
 
-/// Writes to a synced table, with the application's triggers. If one of them fails, the write is
-/// done without it, and people are told.
+/// Writes to a synced table, with the application's triggers. If one of them fails, the write is done without it,
+/// with a notice.
 pub(crate) fn firing<R>(replica: &Replica, table: &Table, mut write: impl FnMut() -> Result<R>) -> Result<R> {
     if !has_local_triggers(replica, table)? {
         return write();
@@ -272,7 +273,7 @@ pub(crate) fn firing<R>(replica: &Replica, table: &Table, mut write: impl FnMut(
     }
     let locals = locals_on(replica, table);
     let all: Vec<&Local> = locals.iter().collect();
-    // If it fails without any, the row itself is at fault; of several one is, as a rule.
+    // If it fails without any trigger, the row itself is at fault. Of several triggers one is, as a rule.
     let alone = all.len() == 1;
     let done = without(replica, &all, alone, &mut write)?;
     let Ok(mut done) = done else { return Err(error) };
@@ -305,13 +306,14 @@ pub(crate) fn firing<R>(replica: &Replica, table: &Table, mut write: impl FnMut(
     Ok(done)
 }
 
+/// Returns the copies of a table's triggers.
 fn locals_on(replica: &Replica, table: &Table) -> Vec<Local> {
     let triggers = replica.triggers.borrow();
     let on = triggers.on.get(&table.tid).map(|(on, _)| on.as_slice()).unwrap_or_default();
     on.iter().map(|at| triggers.found[*at].clone()).collect()
 }
 
-/// Tries a write without these triggers; it stays if it succeeds and is to be kept.
+/// Tries a write without these triggers. What it wrote stays if it succeeds and `keep` says so.
 fn without<R>(
     replica: &Replica,
     locals: &[&Local],
@@ -345,9 +347,8 @@ pub(crate) fn trying<R>(replica: &Replica, table: &Table, work: impl FnOnce() ->
     result
 }
 
-/// Makes a row what it is to be by what differs, as an application would: no upsert, whose
-/// INSERT triggers would run too, and no column set that stays the same. Whether there was a
-/// row, or one was made.
+/// Writes a row by what differs, as an application would: by no upsert, whose INSERT triggers would run too, and
+/// without columns that stay the same. Returns whether there was a row, or one was made.
 pub(crate) fn write_difference(
     replica: &Replica,
     table: &Table,
@@ -392,7 +393,7 @@ pub(crate) fn write_difference(
     }
 }
 
-/// Tells people something, unless they were told.
+/// Makes a notice, unless it is there already.
 fn notice_once(replica: &Replica, what: &str) -> Result<()> {
     replica
         .db
@@ -401,14 +402,14 @@ fn notice_once(replica: &Replica, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// How a trigger's program can end, besides well or with ABORT.
+/// How a trigger's program can end, besides normally or with ABORT.
 #[derive(Clone, Copy, Default)]
 struct Halts {
     gives_up: bool,
     ignores: bool,
 }
 
-/// The values of a row to be inserted: before those of a gathered one stands its device.
+/// Returns the values of a row that is inserted: the device's label comes first where rows are gathered.
 fn values_with<'b>(
     key: &'b [Bind<'b>],
     values: &'b [Bind<'b>],
@@ -418,7 +419,7 @@ fn values_with<'b>(
     key.iter().take(gathered).chain(values)
 }
 
-/// Whether an error can be a trigger's doing, and not the machine's.
+/// Returns whether an error can be a trigger's doing, and not the machine's.
 fn is_the_triggers(error: &rusqlite::Error) -> bool {
     let Some(cause) = error.sqlite_error() else { return false };
     match cause.code {
@@ -437,7 +438,7 @@ fn is_the_triggers(error: &rusqlite::Error) -> bool {
     }
 }
 
-/// Whether an error names the table itself, which no trigger that we run writes.
+/// Returns whether an error names the table itself, which no trigger that we run writes.
 fn is_of_the_row(table: &Table, error: &rusqlite::Error) -> bool {
     let message = message(error);
     ["UNIQUE", "NOT NULL"].iter().any(|what| {
@@ -448,7 +449,7 @@ fn is_of_the_row(table: &Table, error: &rusqlite::Error) -> bool {
     })
 }
 
-/// What SQLite says, without the statement.
+/// Returns what SQLite says, without the statement.
 fn message(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
@@ -457,7 +458,7 @@ fn message(error: &rusqlite::Error) -> String {
     }
 }
 
-/// The statement that makes our copy: SQLite keeps `CREATE TRIGGER name …`, whatever was typed.
+/// Returns the statement that makes our copy: SQLite keeps `CREATE TRIGGER name …`, whatever was typed.
 fn temp_sql(sql: &str, copy: &str) -> String {
     let rest = sql.get("CREATE TRIGGER".len()..).unwrap_or_default().trim_start();
     let end = match rest.chars().next() {
@@ -466,7 +467,7 @@ fn temp_sql(sql: &str, copy: &str) -> String {
             let mut at = 1;
             loop {
                 match rest.get(at..).and_then(|tail| tail.find(close)) {
-                    // Doubled, it stands for itself.
+                    // A doubled quote stands for itself.
                     Some(found) if close != ']' && rest[at + found + 1..].starts_with(close) => {
                         at += found + 2
                     }

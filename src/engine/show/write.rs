@@ -1,4 +1,4 @@
-//! Rows written and deleted.
+//! Writes and deletes rows of the applications' tables as ops say.
 
 use std::sync::Arc;
 
@@ -38,6 +38,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Prepares the statements by which ops of a definition are written into a table.
     pub(crate) fn new(table: Arc<Table>, def: &OpDef, label: Option<String>) -> Self {
         let columns: Vec<Option<usize>> = def.def.columns.iter().map(|c| table.def.column(&c.name)).collect();
         let mut present: Vec<usize> = columns.iter().copied().flatten().collect();
@@ -48,7 +49,7 @@ impl Writer {
         Self { upsert, delete, columns, whole, label, same_key, table }
     }
 
-    /// The columns here that an op writes; `None` if it is all of them.
+    /// Returns the columns here that an op writes, or `None` if it writes all of them.
     pub(crate) fn carried(&self, def: &OpDef, op: &Op<'_>) -> Option<Columns> {
         if op.head.kind == OpKind::Delete || (self.whole && op.head.columns.is_none()) {
             return None;
@@ -58,8 +59,8 @@ impl Writer {
     }
 }
 
-/// Where an op stands.
-pub(crate) struct Place {
+/// Which frame an op comes from: its author, its number in the author's log, and its timestamps.
+pub(crate) struct Origin {
     pub dev: i64,
     pub author: DeviceId,
     pub stream: Stream,
@@ -68,118 +69,137 @@ pub(crate) struct Place {
     pub wall: WallMs,
 }
 
-/// Makes a table's row what an op says: written, or deleted. Counters are not touched by updates.
-/// Whether there was a row to be updated, where only a part of it is.
+/// Makes a table's row what an op says: written, or deleted. Updates leave counters as they are.
+///
+/// Returns false if the op writes a part of a row, and the row is not there.
 pub(crate) fn write_row(
     replica: &Replica,
     writer: &Writer,
     def: &OpDef,
     op: &Op<'_>,
-    place: &Place,
+    origin: &Origin,
 ) -> Result<bool> {
-    let shape = Shape { keys: &def.key_flags };
     let table = &writer.table;
     let label = writer.label.iter().map(|l| Value::Text(l.as_bytes()));
-    let values: Vec<(usize, Value<'_>)> = op.values(shape).collect();
-    let keys = || {
-        def.keys
-            .iter()
-            .filter_map(|(at, _)| values.iter().find(|(column, _)| column == at).map(|(_, value)| *value))
-    };
+    let values: Vec<(usize, Value<'_>)> = op.values(Shape { keys: &def.key_flags }).collect();
+    let keys = def
+        .keys
+        .iter()
+        .filter_map(|(at, _)| values.iter().find(|(column, _)| column == at).map(|(_, value)| *value));
+    let key: Vec<Bind<'_>> = label.clone().chain(keys).map(Bind).collect();
     if op.head.kind == OpKind::Delete {
-        let key: Vec<Bind<'_>> = label.chain(keys()).map(Bind).collect();
         triggers::firing(replica, table, || {
             Ok(replica.db.prepare_cached(&writer.delete)?.execute(params_from_iter(&key))?)
         })?;
         return Ok(true);
     }
     let partial = op.head.columns.is_some() || (op.head.kind == OpKind::Update && !table.counters.is_empty());
-    let writes = |at: usize| {
-        writer.columns[at]
-            .filter(|c| !table.leaves(*c))
-            .is_some_and(|c| !partial || (def.def.columns[at].key == 0 && !table.counters.contains(&c)))
-    };
-    // Text in pieces must be put together, and what a trigger reads; a BLOB is written into its
-    // place bit by bit.
+    let written: Vec<(usize, Value<'_>)> = values
+        .iter()
+        .filter_map(|(at, value)| Some((writer.columns[*at].filter(|c| !table.leaves(*c))?, *at, *value)))
+        .filter(|(c, at, _)| !partial || (def.def.columns[*at].key == 0 && !table.counters.contains(c)))
+        .map(|(column, _, value)| (column, value))
+        .collect();
     let local = triggers::has_local_triggers(replica, table)?;
-    let mut texts: Vec<Vec<u8>> = Vec::new();
-    let mut blobs: Vec<(usize, Big)> = Vec::new();
-    for (at, value) in &values {
-        if let (Value::Big(big), Some(column), true) = (value, writer.columns[*at], writes(*at)) {
-            let whole = big.text
-                || table.def.without_rowid
-                || (local && triggers::triggers_read(replica, table, column));
-            if whole || is_indexed(replica, table, column)? {
-                let mut whole = Vec::new();
-                frames::pieces(replica, (place.dev, place.stream, place.seq), big, |bytes| {
-                    whole.extend_from_slice(bytes);
-                    Ok(())
-                })?;
-                texts.push(whole);
-            } else {
-                // All pieces must be there before room is made for them.
-                frames::pieces(replica, (place.dev, place.stream, place.seq), big, |_| Ok(()))?;
-                if big.len > i32::MAX as u64 {
-                    return Err(Error::damaged("a BLOB of more than 2 GiB"));
-                }
-                blobs.push((column, *big));
-            }
+    let large = read_large(replica, table, &written, origin, local)?;
+    let mut texts = large.texts.iter();
+    let columns: Vec<usize> = written.iter().map(|(column, _)| *column).collect();
+    let values = written.iter().map(|(column, value)| match value {
+        Value::Big(_) if large.blobs.iter().any(|(c, _)| c == column) => *value,
+        Value::Big(big) => {
+            let whole = texts.next().map(Vec::as_slice).unwrap_or_default();
+            if big.text { Value::Text(whole) } else { Value::Blob(whole) }
         }
-    }
-    let mut texts_left = texts.iter();
-    let mut bound: Vec<Bind<'_>> = if partial { Vec::new() } else { label.clone().map(Bind).collect() };
-    let mut written = Vec::new();
-    for (at, value) in &values {
-        let Some(column) = writer.columns[*at].filter(|_| writes(*at)) else { continue };
-        written.push(column);
-        bound.push(Bind(match value {
-            Value::Big(_) if blobs.iter().any(|(c, _)| *c == column) => *value,
-            Value::Big(big) => {
-                let whole = texts_left.next().map(Vec::as_slice).unwrap_or_default();
-                if big.text { Value::Text(whole) } else { Value::Blob(whole) }
-            }
-            value => *value,
-        }));
-    }
-    if local {
-        let key: Vec<Bind<'_>> = label.clone().chain(keys()).map(Bind).collect();
-        let values = if partial { &bound[..] } else { &bound[bound.len() - written.len()..] };
-        let insert = if partial { None } else { Some(table.insert_sql(&written)) };
-        if !triggers::write_difference(replica, table, &key, &written, values, insert.as_deref())? {
-            return Ok(false);
-        }
+        value => *value,
+    });
+    let values: Vec<Bind<'_>> = values.map(Bind).collect();
+    let done = if local {
+        let insert = if partial { None } else { Some(table.insert_sql(&columns)) };
+        triggers::write_difference(replica, table, &key, &columns, &values, insert.as_deref())?
     } else if partial {
-        bound.extend(label.clone().chain(keys()).map(Bind));
-        let changed =
-            replica.db.prepare_cached(&table.update_sql(&written))?.execute(params_from_iter(bound))?;
-        if changed == 0 {
-            return Ok(false);
-        }
+        let bound = params_from_iter(values.iter().chain(&key));
+        replica.db.prepare_cached(&table.update_sql(&columns))?.execute(bound)? > 0
     } else {
-        replica.db.prepare_cached(&writer.upsert)?.execute(params_from_iter(bound))?;
+        let label = label.map(Bind).collect::<Vec<_>>();
+        let bound = params_from_iter(label.iter().chain(&values));
+        replica.db.prepare_cached(&writer.upsert)?.execute(bound)?;
+        true
+    };
+    if done && !large.blobs.is_empty() {
+        write_blobs(replica, table, &key, &large.blobs, origin)?;
     }
-    if blobs.is_empty() {
-        return Ok(true);
+    Ok(done)
+}
+
+/// The large values of an op, which stand in the log in pieces.
+#[derive(Default)]
+struct Large {
+    /// Those that must be put together in memory, in the order of the op's values.
+    texts: Vec<Vec<u8>>,
+    /// Those that are written into their place piece by piece, by column.
+    blobs: Vec<(usize, Big)>,
+}
+
+/// Reads the large values of an op as far as they cannot be written piece by piece. Text must be put together,
+/// and so must what an index covers or what a trigger reads, if `local` says that triggers run.
+fn read_large(
+    replica: &Replica,
+    table: &Table,
+    written: &[(usize, Value<'_>)],
+    origin: &Origin,
+    local: bool,
+) -> Result<Large> {
+    let row = (origin.dev, origin.stream, origin.seq);
+    let mut large = Large::default();
+    for (column, value) in written {
+        let (Value::Big(big), column) = (value, *column) else { continue };
+        let whole =
+            big.text || table.def.without_rowid || (local && triggers::triggers_read(replica, table, column));
+        if whole || is_indexed(replica, table, column)? {
+            let mut whole = Vec::new();
+            frames::pieces(replica, row, big, |bytes| {
+                whole.extend_from_slice(bytes);
+                Ok(())
+            })?;
+            large.texts.push(whole);
+        } else {
+            // All pieces must be there before room is made for them.
+            frames::pieces(replica, row, big, |_| Ok(()))?;
+            if big.len > i32::MAX as u64 {
+                return Err(Error::damaged("a BLOB of more than 2 GiB"));
+            }
+            large.blobs.push((column, *big));
+        }
     }
-    let key: Vec<Bind<'_>> = label.chain(keys()).map(Bind).collect();
+    Ok(large)
+}
+
+/// Writes large BLOBs piece by piece into a row that has room for them.
+fn write_blobs(
+    replica: &Replica,
+    table: &Table,
+    key: &[Bind<'_>],
+    blobs: &[(usize, Big)],
+    origin: &Origin,
+) -> Result<()> {
     let rowid: i64 = replica
         .db
         .prepare_cached(&table.select_sql(table.def.rowid_name()))?
         .query_row(params_from_iter(key), |row| row.get(0))?;
     for (column, big) in blobs {
-        let name = table.def.columns[column].name.as_str();
+        let name = table.def.columns[*column].name.as_str();
         let mut blob = replica.db.blob_open(MAIN_DB, table.def.name.as_str(), name, rowid, false)?;
         let mut at = 0;
-        frames::pieces(replica, (place.dev, place.stream, place.seq), &big, |bytes| {
+        frames::pieces(replica, (origin.dev, origin.stream, origin.seq), big, |bytes| {
             blob.write_at(bytes, at)?;
             at += bytes.len();
             Ok(())
         })?;
     }
-    Ok(true)
+    Ok(())
 }
 
-/// Whether incremental writing is refused for a column.
+/// Returns whether SQLite refuses incremental writing for a column.
 pub(crate) fn is_indexed(replica: &Replica, table: &Table, column: usize) -> Result<bool> {
     let name = &table.def.columns[column].name;
     let found: Option<i64> = value::maybe(
@@ -190,7 +210,7 @@ pub(crate) fn is_indexed(replica: &Replica, table: &Table, column: usize) -> Res
     Ok(found.is_some())
 }
 
-/// Deletes a row by its canonical key, which SQLite takes for the stored one's equal.
+/// Deletes a row by its canonical key, which SQLite compares as equal to the stored one.
 pub(crate) fn delete_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     let values = value::read_key(key)?;
     let sql = table.delete_sql();

@@ -2,7 +2,7 @@
 
 use packmule_core::model::{RealBits, Stream, Value};
 use packmule_core::wire::Collation;
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
 use crate::engine::error::{Error, Result};
@@ -190,6 +190,17 @@ pub(crate) fn number(value: &OwnedValue) -> i64 {
         OwnedValue::Int(i) => *i,
         _ => 0,
     }
+}
+
+/// Reads what a number in a column of ours stands for; `damaged` is the error if it stands for nothing.
+pub(crate) fn read_number<T: Copy>(
+    value: ValueRef<'_>,
+    known: &[(i64, T)],
+    damaged: &'static str,
+) -> FromSqlResult<T> {
+    let number = value.as_i64()?;
+    let found = known.iter().find(|(n, _)| *n == number).map(|(_, found)| *found);
+    found.ok_or_else(|| FromSqlError::other(Error::damaged(damaged)))
 }
 
 /// A stream by its number, as the tables have it.

@@ -29,7 +29,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
     while let Some(row) = rows.next()? {
         let body: Vec<u8> = row.get(6)?;
         let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
-        let state = State::from_number(row.get(1)?)?;
+        let state: State = row.get(1)?;
         let unique = state == State::Tracked
             && replica
                 .db
@@ -125,6 +125,7 @@ pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
     };
     let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
     let op_def = Arc::new(OpDef {
+        id,
         tid,
         key_flags: def.key_flags(),
         keys: def.keys().map(|at| (at, def.columns[at].collation)).collect(),
@@ -142,8 +143,8 @@ pub(crate) fn keep_def(replica: &Replica, def: &TableDef, id: DefId, body: &[u8]
         None => {
             replica
                 .db
-                .prepare_cached("INSERT INTO _pm_table (name, def, state) VALUES (?1, ?2, 0)")?
-                .execute((&def.name, id.0))?;
+                .prepare_cached("INSERT INTO _pm_table (name, def, state) VALUES (?1, ?2, ?3)")?
+                .execute((&def.name, id.0, State::Known))?;
             replica.db.last_insert_rowid()
         }
     };

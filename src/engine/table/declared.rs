@@ -4,26 +4,35 @@ use std::collections::BTreeSet;
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::DefId;
+use rusqlite::ToSql;
+use rusqlite::types::ToSqlOutput;
 
 use crate::engine::error::Result;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
 
-/// What a declaration is about.
-pub(crate) mod what {
+/// What a declaration is about, as `_pm_declared.what` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
     /// How the table merges, and its policy.
-    pub const MERGE: i64 = 0;
+    Merge = 0,
     /// A column's type, collation and default.
-    pub const COLUMN: i64 = 1;
+    Column = 1,
     /// What is done about concurrent writes to a column.
-    pub const RULE: i64 = 2;
+    Rule = 2,
     /// A UNIQUE, by its columns.
-    pub const UNIQUE: i64 = 3;
+    Unique = 3,
 }
 
-/// Tables with a column that waits.
-pub(crate) const DISPUTED_TABLES: &str = "SELECT tid FROM _pm_declared WHERE what = 1 AND NOT past
+impl ToSql for Subject {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((*self as i64).into())
+    }
+}
+
+/// Selects the tables with a disputed column. Its parameter `:column` is [`Subject::Column`].
+pub(crate) const DISPUTED_TABLES: &str = "SELECT tid FROM _pm_declared WHERE what = :column AND NOT past
     GROUP BY tid, name HAVING count(DISTINCT value) > 1";
 
 /// One of the declarations that no other took the place of.
@@ -35,7 +44,7 @@ pub(crate) struct Declared {
 }
 
 /// The declarations that are left, the earliest first, each value once.
-pub(crate) fn declared(replica: &Replica, tid: i64, what: i64, name: &str) -> Result<Vec<Declared>> {
+pub(crate) fn declared(replica: &Replica, tid: i64, what: Subject, name: &str) -> Result<Vec<Declared>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT d.id, p.dev, p.value, p.def FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
          WHERE p.tid = ?1 AND p.what = ?2 AND p.name = ?3 AND NOT p.past ORDER BY p.lamport, d.id",
@@ -57,9 +66,11 @@ pub(crate) fn declared(replica: &Replica, tid: i64, what: i64, name: &str) -> Re
 /// The columns of each table that wait: numbers by the table's definition.
 pub(crate) fn disputed_columns(replica: &Replica, tid: i64, def: &TableDef) -> Result<Columns> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT name FROM _pm_declared WHERE tid = ?1 AND what = 1 AND NOT past
+        "SELECT name FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND NOT past
          GROUP BY name HAVING count(DISTINCT value) > 1",
     )?;
-    let names = statement.query_map([tid], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    let names = statement
+        .query_map((tid, Subject::Column), |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<String>>>()?;
     Ok(names.iter().filter_map(|name| def.column(name)).collect())
 }

@@ -4,39 +4,41 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use packmule_core::model::Value;
-use packmule_core::wire::{Collation, DefId, Mode};
+use packmule_core::wire::{Collation, DefId, Mode, Shape};
+use rusqlite::ToSql;
+use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{DEVICE_COLUMN, TableDef};
 
-/// How a table stands in this database.
+/// How a table stands in this database, as `_pm_table.state` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Known from others only: its ops wait in the log.
-    Known,
-    /// Tracked: captured here, and shared rows of others are applied.
-    Tracked,
-    /// Per-device rows of others are gathered in it.
-    Gathered,
-    /// No longer tracked: its ops wait again.
-    Untracked,
-    /// Tracked, and changed here in a way that does not travel: it waits, in both directions, until
-    /// it is put back.
-    Suspended,
+    /// Known from other devices only: its ops are pending in the log.
+    Known = 0,
+    /// Tracked: captured here, and shared rows of other devices are applied.
+    Tracked = 1,
+    /// Per-device rows of other devices are gathered in it.
+    Gathered = 2,
+    /// No longer tracked: its ops are pending again.
+    Untracked = 3,
+    /// Tracked, and changed here in a way that does not travel: suspended in both directions until it is put back.
+    Suspended = 4,
 }
 
-impl State {
-    pub(crate) fn from_number(n: i64) -> Result<Self> {
-        Ok(match n {
-            0 => Self::Known,
-            1 => Self::Tracked,
-            2 => Self::Gathered,
-            3 => Self::Untracked,
-            4 => Self::Suspended,
-            _ => return Err(Error::damaged("`_pm_table` has a row of an unknown state")),
-        })
+impl ToSql for State {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((*self as i64).into())
+    }
+}
+
+impl FromSql for State {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let all = [Self::Known, Self::Tracked, Self::Gathered, Self::Untracked, Self::Suspended];
+        let damaged = "`_pm_table` has a row of an unknown state";
+        value::read_number(value, &all.map(|state| (state as i64, state)), damaged)
     }
 }
 
@@ -187,6 +189,7 @@ impl Table {
 /// A definition that some author's ops are written in.
 #[derive(Debug)]
 pub(crate) struct OpDef {
+    pub id: DefId,
     pub tid: i64,
     pub def: TableDef,
     /// One flag a column: whether it is in the key.
@@ -212,6 +215,11 @@ impl Catalog {
 }
 
 impl OpDef {
+    /// Returns the shape that ops in this definition are decoded with.
+    pub(crate) fn shape(&self) -> Shape<'_> {
+        Shape { keys: &self.key_flags }
+    }
+
     /// The canonical key of an op's values, which come in the order of the columns.
     pub(crate) fn key_of<'v>(
         &self,

@@ -100,5 +100,5 @@ pub(crate) struct Triggers {
     pub ready: bool,
     pub installed: bool,
     /// Tables that count as tracked for now.
-    pub held: Vec<String>,
+    pub counted_as_tracked: Vec<String>,
 }

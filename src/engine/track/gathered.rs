@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{Block, DefId, Mode, Ops, Shape};
+use packmule_core::wire::{DefId, Mode};
 
 use crate::engine::apply::groups;
 use crate::engine::capture::evolve;
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::{Seen, Stamp};
-use crate::engine::show::write::{self, Place, Writer};
+use crate::engine::show::write::{self, Origin, Writer};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::def::{DEVICE_COLUMN, TableDef};
@@ -36,34 +37,29 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
         for seq in first..=last {
             let body = frames::frame_here(replica, dev, stream, seq)?;
             let frame = frames::parse(&body)?;
-            let mut blocks = frame.blocks();
-            while let Some(block) = blocks.next_block().map_err(error::bad)? {
-                match block {
-                    Block::Def(body) => {
+            visit::visit(replica, &frame, |part| {
+                match part {
+                    Part::Definition(body) => {
                         let def = TableDef::decode(body).map_err(error::bad)?;
                         if def.name.eq_ignore_ascii_case(&name) {
-                            let stamp = Stamp { dev, seq, lamport: 0, seen: &Seen::Blind, decides: false };
+                            let stamp =
+                                Stamp { dev, seq, lamport: 0, seen: &Seen::ContextFree, decides: false };
                             evolve::take_in_def(replica, stream, body, &stamp)?;
                             writers.clear();
                         }
                     }
-                    Block::Piece(_) | Block::Retire(_) => {}
-                    Block::Rows { def: id, body, offset } => {
-                        let def = catalog::op_def(replica, id)?;
-                        if let (true, Entry::Vacant(new)) = (def.tid == tid, writers.entry(id)) {
-                            new.insert(groups::writer(replica, tid, &def, dev)?);
-                        }
-                        let mut ops = Ops::new(body, offset, Shape { keys: &def.key_flags });
-                        while let Some(op) = ops.next_op().map_err(error::bad)? {
-                            if let Some(writer) = writers.get(&id) {
-                                let place = Place { dev, author, stream, seq, lamport: 0, wall: 0 };
-                                write::write_row(replica, writer, &def, &op, &place)?;
-                            }
-                        }
-                        blocks.resume(ops.rest());
+                    Part::Op(def, op) if def.tid == tid => {
+                        let writer = match writers.entry(def.id) {
+                            Entry::Occupied(known) => known.into_mut(),
+                            Entry::Vacant(new) => new.insert(groups::writer(replica, tid, def, dev)?),
+                        };
+                        let place = Origin { dev, author, stream, seq, lamport: 0, wall: 0 };
+                        write::write_row(replica, writer, def, &op, &place)?;
                     }
+                    Part::Piece(_) | Part::Retire(_) | Part::Op(..) => {}
                 }
-            }
+                Ok(())
+            })?;
         }
     }
     Ok(())

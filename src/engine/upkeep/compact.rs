@@ -8,6 +8,7 @@
 //! its author starts anew from a snapshot.
 
 use packmule_core::model::{DeviceId, Stream};
+use rusqlite::named_params;
 
 use crate::engine::apply::pending;
 use crate::engine::capture::groups::SealOptions;
@@ -21,7 +22,8 @@ use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
-use crate::engine::table::declared::DISPUTED_TABLES;
+use crate::engine::table::declared::{DISPUTED_TABLES, Subject};
+use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 
 /// What a compaction did.
@@ -48,7 +50,7 @@ pub(crate) fn compact(replica: &mut Replica) -> Result<CompactReport> {
         deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
         if meta::get::<bool>(&e.db, "unanswered")? == Some(true) {
-            seal::seal_here(e, SealOptions { answer: true, ..SealOptions::default() })?;
+            seal::seal_here(e, SealOptions { acknowledge: true, ..SealOptions::default() })?;
         }
         fold(e)
     })
@@ -78,7 +80,7 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     for open in list::open_list(replica)? {
         let kept_out = matches!(open.conflict.kind, ConflictKind::Unique(_) | ConflictKind::Check(_));
         let clashes = if kept_out {
-            constraints::clashes(replica, &*catalog::table(replica, open.tid)?, &open.key)?
+            constraints::conflicting_rows(replica, &*catalog::table(replica, open.tid)?, &open.key)?
         } else {
             Vec::new()
         };
@@ -89,15 +91,21 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
                 .execute((open.tid, key))?;
         }
     }
-    report.versions =
-        replica.db.execute(&format!("DELETE {FORGET} AND h.tid NOT IN ({DISPUTED_TABLES})"), [])? as u64;
+    report.versions = replica.db.execute(
+        &format!("DELETE {FORGET} AND h.tid NOT IN ({DISPUTED_TABLES})"),
+        named_params! {
+            ":tracked": State::Tracked,
+            ":shared": Stream::Shared.number(),
+            ":column": Subject::Column,
+        },
+    )? as u64;
     replica.db.execute(
         &format!(
             "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({DISPUTED_TABLES}) AND NOT EXISTS (
-            SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = 0
+            SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
             WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))"
         ),
-        [],
+        named_params! { ":shared": Stream::Shared.number(), ":column": Subject::Column },
     )?;
     replica.db.execute(
         "DELETE FROM _pm_image AS i WHERE NOT EXISTS (

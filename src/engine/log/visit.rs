@@ -1,0 +1,114 @@
+//! The one walk through a frame of the log.
+//!
+//! A block of rows does not say how long it is: who wants the next block must have decoded every op of this one,
+//! and to decode an op takes the definition that the block names. So every walk meets every op, also one that
+//! looks for something else. A definition is looked up when its block comes, not before: it may stand in the same
+//! frame, and the visitor stores it when it comes by.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::{Block, Frame, Op, Ops, Piece};
+
+use crate::engine::error::{self, Error, Result};
+use crate::engine::table::catalog;
+use crate::engine::table::known::OpDef;
+use crate::engine::table::replica::Replica;
+
+/// What a frame carries, in the order in which it stands there.
+pub(crate) enum Part<'d, 'f> {
+    /// A table definition, encoded.
+    Definition(&'f [u8]),
+    /// A device that will not come back.
+    Retire(DeviceId),
+    /// A part of a large value.
+    Piece(Piece<'f>),
+    /// An op, and the definition that it is written in.
+    Op(&'d Arc<OpDef>, Op<'f>),
+}
+
+/// How a walk ended.
+enum End<B> {
+    /// The frame was at its end.
+    Whole,
+    /// The visitor had found what it looked for.
+    Found(B),
+    /// The definition of a block of rows is not here: where the next block begins is not known.
+    Undefined(Error),
+}
+
+/// Gives each part of a frame to `each`.
+pub(crate) fn visit<'f>(
+    replica: &Replica,
+    frame: &Frame<'f>,
+    each: impl FnMut(Part<'_, 'f>) -> Result<()>,
+) -> Result<()> {
+    match walk(replica, frame, whole(each))? {
+        End::Undefined(missing) => Err(missing),
+        End::Whole | End::Found(()) => Ok(()),
+    }
+}
+
+/// Gives each part of a frame to `each`, up to the first rows whose definition is not here: those of a pending
+/// group may come before their definition.
+pub(crate) fn visit_defined<'f>(
+    replica: &Replica,
+    frame: &Frame<'f>,
+    each: impl FnMut(Part<'_, 'f>) -> Result<()>,
+) -> Result<()> {
+    walk(replica, frame, whole(each)).map(|_| ())
+}
+
+/// Gives each part of a frame to `each` until it breaks off with what it looked for; `None` if it never does.
+pub(crate) fn find<'f, B>(
+    replica: &Replica,
+    frame: &Frame<'f>,
+    each: impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<B>>,
+) -> Result<Option<B>> {
+    match walk(replica, frame, each)? {
+        End::Undefined(missing) => Err(missing),
+        End::Found(found) => Ok(Some(found)),
+        End::Whole => Ok(None),
+    }
+}
+
+/// Makes of a visitor one that never breaks off.
+fn whole<'f>(
+    mut each: impl FnMut(Part<'_, 'f>) -> Result<()>,
+) -> impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<()>> {
+    move |part| each(part).map(ControlFlow::Continue)
+}
+
+fn walk<'f, B>(
+    replica: &Replica,
+    frame: &Frame<'f>,
+    mut each: impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<B>>,
+) -> Result<End<B>> {
+    let mut blocks = frame.blocks();
+    while let Some(block) = blocks.next_block().map_err(error::bad)? {
+        let flow = match block {
+            Block::Def(body) => each(Part::Definition(body))?,
+            Block::Retire(device) => each(Part::Retire(device))?,
+            Block::Piece(piece) => each(Part::Piece(piece))?,
+            Block::Rows { def: id, body, offset } => {
+                let def = match catalog::op_def(replica, id) {
+                    Ok(def) => def,
+                    Err(missing) => return Ok(End::Undefined(missing)),
+                };
+                let mut ops = Ops::new(body, offset, def.shape());
+                while let Some(op) = ops.next_op().map_err(error::bad)? {
+                    if let ControlFlow::Break(found) = each(Part::Op(&def, op))? {
+                        return Ok(End::Found(found));
+                    }
+                }
+                blocks.resume(ops.rest());
+                continue;
+            }
+        };
+        if let ControlFlow::Break(found) = flow {
+            return Ok(End::Found(found));
+        }
+    }
+    Ok(End::Whole)
+}

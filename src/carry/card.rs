@@ -282,7 +282,7 @@ impl Visit<'_> {
         self.remove(remove)
     }
 
-    /// Whether somebody was heard of who may need something, and somebody gathers per-device rows.
+    /// Returns whether somebody was heard of who may need something, and somebody gathers per-device rows.
     fn is_gathered(&self, peers: &[Trusted]) -> bool {
         let mut heard = peers.iter().filter(|peer| peer.heard).peekable();
         heard.peek().is_some() && (self.engine.identity().base || heard.any(|peer| peer.base))
@@ -337,13 +337,13 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Whether a bundle of ours tells what we have now.
+    /// Returns whether a bundle of ours states what we have now.
     fn is_told(&self) -> Result<bool> {
         let now = self.engine.positions()?;
         Ok(self.ours.iter().any(|ours| ours.vector == now))
     }
 
-    /// Who lacks something that does not lie here yet: for whom a bundle is to be, and what needs not go in.
+    /// Returns who lacks something that does not lie here yet: for whom a bundle is to be, and what needs not go in.
     fn lacking(&self) -> Result<Option<(Option<DeviceId>, Positions)>> {
         let log = self.engine.log_spans()?;
         let peers = self.engine.peers()?;
@@ -376,7 +376,7 @@ impl Visit<'_> {
         Ok(found)
     }
 
-    /// What a device has once it has taken in the bundles of ours that lie here, of what the log has.
+    /// Returns what a device has once it has taken in the bundles of ours that lie here, of what the log has.
     fn with_ours(&self, log: &[Span], has: Positions, receiver: Option<DeviceId>) -> Positions {
         let mut have = Positions::new();
         for stream in log {
@@ -495,7 +495,7 @@ impl Visit<'_> {
         Ok(folder)
     }
 
-    /// What the number that is a file's name begins with, in its upper 20 bits: the device's id does too.
+    /// Returns what the number that is a file's name begins with, in its upper 20 bits: the device's id does too.
     fn prefix(&self) -> u32 {
         self.engine.identity().id.short() & !0xfff
     }
@@ -504,7 +504,7 @@ impl Visit<'_> {
         number(path).is_some_and(|number| number & !0xfff == self.prefix())
     }
 
-    /// A new file: five digits of our id, and three that count.
+    /// Creates a new file: five digits of our id, and three that count.
     fn create(&mut self, folder: &Path) -> std::result::Result<(PathBuf, Box<dyn Sink>), Failed> {
         let prefix = self.prefix();
         let listed = self.card.list(folder).map_err(|e| failed(e, "read the card's folder", folder))?;
@@ -523,7 +523,7 @@ impl Visit<'_> {
     }
 }
 
-/// The number that is a file's name, if it is one of ours or of others.
+/// Returns the number that is a file's name, if it is one of ours or of others.
 fn number(path: &Path) -> Option<u32> {
     let name = path.file_stem()?.to_str()?;
     let mut number = [0; 4];
@@ -572,7 +572,7 @@ fn full(e: &io::Error) -> bool {
     matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// Whether a bundle of ours that has this problem was not written to its end, or was damaged since: in either
+/// Returns whether a bundle of ours that has this problem was not written to its end, or was damaged since: in either
 /// case nobody can take it in.
 fn torn(problem: &Error) -> bool {
     use packmule_core::wire::DecodeError::Version;
@@ -583,7 +583,7 @@ fn torn(problem: &Error) -> bool {
     }
 }
 
-/// Whether an error is about a file on the card, and not about the database.
+/// Returns whether an error is about a file on the card, and not about the database.
 fn about_file(error: &Error) -> bool {
     matches!(error, Error::Bundle { .. } | Error::Stream(_) | Error::Strangers(_) | Error::Twin { .. })
 }

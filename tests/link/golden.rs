@@ -264,7 +264,7 @@ fn error_correction_of_every_strength() {
         ack(&mut theirs, FIRST, FIRST.wrapping_add(300), 4096, mended, &[]);
         seal(&mut theirs, key(B, A), 0);
         hears(&mut link, 1_100_000, &theirs);
-        let t = usize::from(link.strength().1);
+        let t = usize::from(link.payload_and_fec_rate().1);
         assert_eq!(link.send(&[0xcd; 40]), 40);
         let mut data = narrow(4, FIRST.wrapping_add(1));
         data.raw("offset", &(FIRST.wrapping_add(300) as u16).to_le_bytes()).raw("bytes", &[0xcd; 40]);

@@ -56,8 +56,8 @@ fn any(seed: u64) -> World {
     let makes = [sizes(&mut rng), sizes(&mut rng)];
     let most = if bauds[0] == 9_600 { 6_000 } else { 60_000 };
     let totals = [8 + rng.below(most), 8 + rng.below(most)];
-    let mend = rng.chance(0.7);
-    let mut world = World::new(seed, [a, b], makes, totals, |c: &mut Config| c.mend = mend);
+    let fec = rng.chance(0.7);
+    let mut world = World::new(seed, [a, b], makes, totals, |c: &mut Config| c.fec = fec);
     for end in &mut world.ends {
         if rng.chance(0.4) {
             end.appetite = Some((20 + rng.below(700) as usize, 1 + rng.below(30_000)));

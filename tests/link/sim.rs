@@ -228,7 +228,7 @@ pub trait Machine {
     fn restart(&mut self, nonce: u32);
     fn state(&self) -> State;
     fn stats(&self) -> Stats;
-    fn strength(&self) -> (u16, u8);
+    fn payload_and_fec_rate(&self) -> (u16, u8);
     fn baud(&self) -> u32;
     fn baud_wanted(&self) -> Option<u32>;
     fn set_baud(&mut self, now: u64, baud: u32);
@@ -270,8 +270,8 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     fn stats(&self) -> Stats {
         *self.stats()
     }
-    fn strength(&self) -> (u16, u8) {
-        self.strength()
+    fn payload_and_fec_rate(&self) -> (u16, u8) {
+        self.payload_and_fec_rate()
     }
     fn baud(&self) -> u32 {
         self.baud()

@@ -51,7 +51,7 @@ impl End {
             self.error = turn().err();
         }
         if self.error.is_some() {
-            out.extend_from_slice(self.session.last_words());
+            out.extend_from_slice(self.session.pending_output());
             self.session.sent(usize::MAX / 2);
         }
         out
@@ -174,7 +174,7 @@ fn a_stranger_is_refused_on_both_sides() {
     let (one, two) = exchange(&mut a, &mut b, 4_096);
     assert!(matches!(&two.error, Some(Error::Stranger(s)) if s.id == a.identity().id));
     match &one.error {
-        Some(Error::Refused { why: Refusal::Stranger, about, us: true, by: Some((id, _)) }) => {
+        Some(Error::Refused { why: Refusal::Untrusted, about, us: true, by: Some((id, _)) }) => {
             assert_eq!((*about, *id), (a.identity().id, b.identity().id));
         }
         other => panic!("{other:?}"),
@@ -357,10 +357,10 @@ fn an_abandoned_session_keeps_what_is_whole_and_nothing_doubtful() {
     let senseless = |b: &mut Engine, s: &mut Session| {
         let said = s.receive(b, 1_000, &[0xff; 64]);
         assert!(matches!(said, Err(Error::Protocol(_))), "{said:?}");
-        let words = s.last_words().len();
+        let words = s.pending_output().len();
         assert!(words > 0);
         s.abandon(b, 1_000, &[0xff; 64]).unwrap();
-        assert_eq!(s.last_words().len(), words);
+        assert_eq!(s.pending_output().len(), words);
     };
     assert_eq!(again_after(senseless), 8);
 }
@@ -522,7 +522,7 @@ fn a_second_history_says_what_it_has_before_it_goes_on_under_a_new_identity() {
         };
         assert!(matches!(&of_twin.error, Some(Error::Anew { .. })), "{:?}", of_twin.error);
         assert!(
-            matches!(&of_base.error, Some(Error::Refused { why: Refusal::Anew, .. })),
+            matches!(&of_base.error, Some(Error::Refused { why: Refusal::NewIdentity, .. })),
             "{:?}",
             of_base.error
         );

@@ -116,7 +116,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// And how long the last acknowledgements may take to get out.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Random bytes.
+/// Returns random bytes.
 fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
@@ -202,7 +202,7 @@ impl<'a> End<'a> {
         self.begun.elapsed().as_millis() as u64
     }
 
-    /// One connection, until it has come to its end.
+    /// Runs one connection, until it has come to its end.
     fn run(&mut self) -> Result<(), Error> {
         let result = self.connection();
         if let Err(e) = &result {
@@ -238,7 +238,7 @@ impl<'a> End<'a> {
         }
     }
 
-    /// Something happened on the line; whether that ends the connection.
+    /// Handles an event of the line. Returns whether that ends the connection.
     fn take_news(&mut self, news: News) -> Result<bool, Error> {
         match news {
             News::Opened => {
@@ -369,7 +369,7 @@ impl<'a> End<'a> {
         let session = self.session.as_ref();
         let due = session
             .map_or(1_000, |s| s.deadline().saturating_sub(self.now_ms()).clamp(1, TELL.as_millis() as u64));
-        let talks = session.is_some_and(|s| !s.last_words().is_empty());
+        let talks = session.is_some_and(|s| !s.pending_output().is_empty());
         let mut inner = self.line.lock();
         let busy = |inner: &mut Inner| {
             inner.has_news()
@@ -445,11 +445,11 @@ impl<'a> End<'a> {
         loop {
             // What goes wrong now is of no interest beside the reason, which goes out.
             let _ = session.output(self.engine);
-            if session.last_words().is_empty() {
+            if session.pending_output().is_empty() {
                 return true;
             }
             let mut inner = self.line.lock();
-            let taken = if inner.restarted() { 0 } else { inner.link.send(session.last_words()) };
+            let taken = if inner.restarted() { 0 } else { inner.link.send(session.pending_output()) };
             session.sent(taken);
             if taken == 0 {
                 return false;

@@ -138,7 +138,7 @@ impl Drop for Port {
     }
 }
 
-/// The system's reason, as the crate has it.
+/// Returns the system's reason, as the crate has it.
 fn reason(e: &serialport::Error) -> io::Error {
     match e.kind() {
         serialport::ErrorKind::Io(kind) => io::Error::new(kind, e.description.clone()),
@@ -156,7 +156,7 @@ mod tests {
 
     const RATE: u32 = 921_600;
 
-    /// A terminal, its name, and what keeps it there.
+    /// Returns a terminal, its name, and what keeps it there.
     fn terminal() -> (std::os::fd::OwnedFd, std::path::PathBuf) {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();

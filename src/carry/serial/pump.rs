@@ -66,12 +66,13 @@ impl Inner {
         !self.news.is_empty()
     }
 
-    /// The other end began anew, and the driver has yet to be told: the link is that of another connection.
+    /// Returns whether the other end began a new connection, and the driver has yet to hear of it: the link is that
+    /// of another connection.
     pub(super) fn restarted(&mut self) -> bool {
         self.has_news() && self.news.iter().any(News::is_restart)
     }
 
-    /// What is here to be received, all of it.
+    /// Returns what is here to be received, all of it.
     fn come(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; self.link.recv_ready()];
         let count = self.link.recv(&mut bytes);
@@ -79,20 +80,20 @@ impl Inner {
         bytes
     }
 
-    /// What came over the driver's connection and was not received. `over`: it was told that the other end has
+    /// Returns what came over the driver's connection and was not received. `over`: it has heard that the other end has
     /// begun anew.
     pub(super) fn take_rest(&mut self, over: bool) -> Vec<u8> {
         if over || self.restarted() { std::mem::take(&mut self.rest) } else { self.come() }
     }
 
-    /// The link's clock.
+    /// Returns the link's clock.
     fn now(&self) -> u64 {
         self.begun.elapsed().as_micros() as u64
     }
 }
 
 impl Line {
-    /// A line whose link begins to call; its thread is [`Line::pump`].
+    /// Makes a line whose link begins to call; its thread is [`Line::pump`].
     pub(super) fn new(options: &Options) -> io::Result<(Arc<Self>, UnixStream)> {
         let (bell, ear) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
@@ -110,7 +111,7 @@ impl Line {
         Ok((Arc::new(line), ear))
     }
 
-    /// The link. A thread that panicked with it left it whole: its calls do not stop halfway.
+    /// Locks the link. A thread that panicked with it left it whole: its calls do not stop halfway.
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,7 +138,7 @@ impl Line {
         self.ring();
     }
 
-    /// The thread: until [`Line::stop`].
+    /// Runs the thread, until [`Line::stop`].
     pub(super) fn pump(&self, options: &Options, mut ear: UnixStream) {
         let mut port = None;
         let mut complaint: Option<io::ErrorKind> = None;

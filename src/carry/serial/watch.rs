@@ -53,7 +53,7 @@ impl Stop {
         }
     }
 
-    /// Whether it was called.
+    /// Returns whether it was called.
     pub fn stopped(&self) -> bool {
         self.0.0.load(Ordering::SeqCst)
     }

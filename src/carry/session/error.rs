@@ -49,7 +49,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the machine's error means, with the names that the engine knows.
+    /// Returns what the machine's error means, with the names that the engine knows.
     pub(super) fn new(ended: Ended<EngineError>, engine: &mut Engine, kept: &mut Kept) -> Self {
         let by = kept.peer.as_ref().map(|peer| (peer.id, peer.name.clone()));
         match ended {
@@ -86,14 +86,14 @@ impl Error {
             Self::Engine(EngineError::Bundle { .. }) => None,
             Self::Engine(e) => e.hint(),
             Self::Stranger(s) if !s.revoked => Some(Hint::Trust { devices: vec![s.id] }),
-            Self::Refused { why: Refusal::Stranger, about, .. } => Some(Hint::TrustThere { device: *about }),
+            Self::Refused { why: Refusal::Untrusted, about, .. } => Some(Hint::TrustThere { device: *about }),
             _ => None,
         }
     }
 
     /// Returns whether one of the ends has taken a new identity, so that a new session gets further.
     pub fn is_anew(&self) -> bool {
-        matches!(self, Self::Anew { .. } | Self::Refused { why: Refusal::Anew, .. })
+        matches!(self, Self::Anew { .. } | Self::Refused { why: Refusal::NewIdentity, .. })
     }
 }
 
@@ -158,13 +158,13 @@ fn write_refusal(
     (about, us): (DeviceId, bool),
 ) -> fmt::Result {
     match (why, us) {
-        (Refusal::Stranger, true) => {
+        (Refusal::Untrusted, true) => {
             write!(f, "{by} does not trust this device (fingerprint {about})")
         }
         (Refusal::Revoked, true) => {
             write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
         }
-        (Refusal::Stranger | Refusal::Revoked, false) => {
+        (Refusal::Untrusted | Refusal::Revoked, false) => {
             write!(f, "{by} does not trust a device of which frames are here (fingerprint {about})")
         }
         (Refusal::Itself, _) => fmt::Display::fmt(&Error::Itself, f),
@@ -173,7 +173,7 @@ fn write_refusal(
             f,
             "{by} has another history of the device {about}: a database or SD card was copied, or set back"
         ),
-        (Refusal::Anew, _) => write!(
+        (Refusal::NewIdentity, _) => write!(
             f,
             "{by} was a second history of the device {about}, a copy or set back, and goes on under a new identity"
         ),

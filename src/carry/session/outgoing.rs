@@ -25,12 +25,12 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// The peer frontier.
+    /// Returns the peer frontier.
     pub(super) fn frontier(&self) -> &[Told] {
         &self.frontier
     }
 
-    /// The group that is being sent.
+    /// Returns the group that is being sent.
     pub(super) fn current(&self) -> Option<&GroupOut> {
         self.current.as_ref()
     }
@@ -51,8 +51,8 @@ impl Outgoing {
         }
     }
 
-    /// The next group for the peer. It costs as little with many devices as with few: the next of each stream is
-    /// looked up once, and again only where something changed.
+    /// Returns the next group for the peer. It costs as little with many devices as with few: the next of each stream
+    /// is looked up once, and again only where something changed.
     pub(super) fn next_group(&mut self, engine: &Engine, peer: &Peer) -> Result<NextGroup> {
         self.current = None;
         if self.heads.is_none() {
@@ -79,7 +79,7 @@ impl Outgoing {
         NextGroup::Group(Group { section, first, last, next: (have + 1).clamp(first, last + 1) })
     }
 
-    /// The current group is sent: its stream's next is looked up.
+    /// Records that the current group is sent, and looks up its stream's next.
     pub(super) fn group_sent(&mut self, engine: &Engine, peer: &Peer) -> Result<()> {
         let Some(GroupOut { section, last, .. }) = self.current else { return Ok(()) };
         self.raise(Frontier { section, groups: last, frames: last });

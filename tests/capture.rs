@@ -579,7 +579,7 @@ fn what_is_not_additive_is_held_until_it_is_undone() {
         .unwrap();
     assert_eq!(pair.a.seal().unwrap().ops, 0);
     let table = pair.a.status().unwrap().tables.remove(0);
-    assert_eq!((table.how, table.unsealed), ("held", 1));
+    assert_eq!((table.how, table.unsealed), (packmule::TableHow::Suspended, 1));
     assert!(table.note.unwrap().contains("`v`"));
     pair.app.execute_batch("ALTER TABLE t RENAME COLUMN value TO v").unwrap();
     assert_eq!(pair.sealed("renamed back"), 1);

@@ -189,7 +189,7 @@ fn a_decided_column_that_cannot_be_changed_here_holds_the_table_until_it_is() {
     let [a, b, c] = &mut d;
     carry_all(&mut [a, b, c]);
     let table = |e: &Engine| e.status().unwrap().tables.into_iter().find(|t| t.name == "t").unwrap();
-    assert_eq!(table(a).how, "held");
+    assert_eq!(table(a).how, packmule::TableHow::Suspended);
     assert!(
         table(a).note.unwrap().contains("`x` is TEXT here, and INTEGER on other devices"),
         "{:?}",
@@ -199,7 +199,7 @@ fn a_decided_column_that_cannot_be_changed_here_holds_the_table_until_it_is() {
     carry_all(&mut [a, b, c]);
     sql(a, "ALTER TABLE t RENAME COLUMN x TO x_old");
     carry_all(&mut [a, b, c]);
-    assert_eq!(table(a).how, "shared");
+    assert_eq!(table(a).how, packmule::TableHow::Shared);
     assert_eq!(rows(b, "SELECT k, x FROM t ORDER BY k"), ["\"a\"|5", "\"b\"|7"]);
 }
 
@@ -215,11 +215,11 @@ fn a_type_that_is_changed_by_one_device_alone_holds_its_table() {
     sql(&d[1], &anew("TEXT"));
     d[1].seal().unwrap();
     let table = d[1].status().unwrap().tables.remove(0);
-    assert_eq!(table.how, "held");
+    assert_eq!(table.how, packmule::TableHow::Suspended);
     assert!(table.note.unwrap().contains("its column `v` is TEXT here, and no type on other devices"));
     sql(&d[1], &anew(""));
     all(&mut d);
-    assert_eq!(d[1].status().unwrap().tables.remove(0).how, "shared");
+    assert_eq!(d[1].status().unwrap().tables.remove(0).how, packmule::TableHow::Shared);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn plain() -> (World, Engine, Engine) {
 
 fn held(engine: &Engine) -> Option<String> {
     let tables = engine.status().unwrap().tables;
-    tables.into_iter().find(|t| t.how == "held").map(|t| t.note.unwrap())
+    tables.into_iter().find(|t| t.how == packmule::TableHow::Suspended).map(|t| t.note.unwrap())
 }
 
 #[test]

@@ -223,5 +223,5 @@ fn several_tables_are_tracked_together_or_not_at_all() {
     assert!(matches!(a.untrack_all(&["t", "none"]), Err(Error::UnknownTable { .. })));
     assert_eq!(everything(a.path()), before);
     a.untrack_all(&["t", "u"]).unwrap();
-    assert!(a.status().unwrap().tables.iter().all(|t| t.how == "not tracked any more"));
+    assert!(a.status().unwrap().tables.iter().all(|t| t.how == packmule::TableHow::Untracked));
 }

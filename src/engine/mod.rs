@@ -46,8 +46,8 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use apply::report::{ImportReport, Wait};
 pub use capture::groups::SealReport;
-pub use conflicts::history::{HistoryEntry, HistoryOp};
-pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion};
+pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
+pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
 pub use conflicts::resolve::Resolution;
 pub use error::{BundleProblem, Error, Hint, Result, Stranger, Way};
 pub use exchange::export::{ExportReport, Part, PartReport, Positions, Recipient};
@@ -60,8 +60,7 @@ pub(crate) use exchange::session::{GroupOut, Staged, StreamOut, Told, told_of};
 pub use exchange::snapshot::SnapshotReport;
 pub use exchange::survey::{Span, Survey, Trusted};
 pub use fleet::clocks::clock_words;
-pub use fleet::devices::DeviceInfo;
-pub use fleet::devices::label;
+pub use fleet::devices::{DeviceInfo, TrustedAs, label};
 pub use fleet::open::InitOptions;
 pub(crate) use fleet::positions::applied;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
@@ -69,10 +68,9 @@ pub use store::connection::Options;
 pub use store::keys::FleetKey;
 pub use store::value::OwnedValue;
 pub use table::replica::Identity;
-pub use track::options::TrackOptions;
-pub use track::options::TrackReport;
+pub use track::options::{TrackOptions, TrackReport};
 pub use upkeep::compact::CompactReport;
-pub use upkeep::status::{Status, TableStatus};
+pub use upkeep::status::{Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
 use crate::engine::conflicts::{history, list, resolve};
@@ -301,7 +299,7 @@ impl Engine {
         &self,
         table: Option<&str>,
         key: &[OwnedValue],
-        each: &mut dyn FnMut(std::result::Result<&HistoryOp, &HistoryEntry>) -> Result<()>,
+        each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
     ) -> Result<()> {
         history::log(&self.replica, table, key, each)
     }

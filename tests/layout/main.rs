@@ -12,6 +12,7 @@ use source::{Source, crate_at};
 
 /// Methods of ours whose names types outside the crate have as well: a call of one says nothing about rooms.
 const COMMON: &[&str] = &[
+    "all",
     "as_bytes",
     "check",
     "contains",
@@ -21,6 +22,7 @@ const COMMON: &[&str] = &[
     "insert",
     "is_empty",
     "kind",
+    "len",
     "lines",
     "load",
     "lock",

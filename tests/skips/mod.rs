@@ -1,6 +1,6 @@
 //! What a test does where a tool that it needs is missing. With `CI` set, the test fails. Without, the check is
 //! skipped: standard error says so at once, and `count.rs` counts at the end of the run what was skipped.
-#![allow(dead_code)] // Each test uses a part of it.
+#![allow(dead_code, clippy::unwrap_used)] // Each test uses a part of it; helpers of tests are tests.
 
 use std::collections::BTreeSet;
 use std::fs::{OpenOptions, create_dir_all, read_to_string, remove_file};

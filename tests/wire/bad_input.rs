@@ -5,7 +5,7 @@
 //! another seed, which is printed when they fail.
 
 // The helpers of tests panic as tests do.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod asm;
 mod walk;

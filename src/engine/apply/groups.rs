@@ -1,7 +1,24 @@
-//! Applying a group: its ops against the versions that are known of their rows.
+//! Applying a group: each of its ops is compared with the heads of its row.
 //!
-//! Groups come here in causal order, so that a new op is never dominated by one that is here
-//! already. What may contest a row is put off to `constraints`, at the end of the group.
+//! **Invariant.** The heads of a row are exactly its maximal versions: those of the applied groups that no other
+//! applied version dominates. A head speaks for the columns that it wrote, without those that a version which
+//! dominates it wrote too. One that speaks for no column is no head any more. (Compaction forgets heads of rows
+//! that are settled everywhere; `upkeep/compact.rs` says which.)
+//!
+//! **Why it holds.** Groups are applied in causal order, so a new op is never dominated by one that is here.
+//! Domination is decided by the author's context alone: a version dominates its own author's earlier ones, and
+//! those that its context covers. Contexts are transitively closed, since an author has applied all that it had
+//! seen before it says so. So a new version that dominates a head dominates all that the head had dominated, and
+//! it is enough to compare it with the heads. Columns are only ever taken away, each by a version that dominates,
+//! and sets subtract in any order. So heads and their columns are a function of the set of applied groups, not of
+//! the order in which they came.
+//!
+//! A context-free op (flag BLIND) dominates only its own author's versions.
+//!
+//! An op is written to its table at once only where nothing else speaks for what it writes: no other head, or
+//! only heads of other columns, and the row is not quarantined. Every other row goes to the deferred queue, and
+//! the constraint resolution pass at the end of the group makes it from its heads. Both ways give the same row;
+//! the first is only faster.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -24,7 +41,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::{OpDef, State};
 use crate::engine::table::replica::Replica;
 
-/// Applies a group that is in the log and whose time has come.
+/// Applies a group that is in the log and is ready.
 pub(crate) fn apply_group(
     replica: &Replica,
     dev: i64,
@@ -70,8 +87,8 @@ pub(crate) fn apply_group(
                         Entry::Occupied(known) => known.into_mut(),
                         Entry::Vacant(new) => new.insert(writer(replica, def.tid, def, dev)?),
                     };
-                    let place = Origin { dev, author, stream, seq, lamport, wall };
-                    apply_op(replica, writer, def, &op, &place, (&seen, &context), &mut counts)?;
+                    let origin = Origin { dev, author, stream, seq, lamport, wall };
+                    apply_op(replica, writer, def, &op, &origin, (&seen, &context), &mut counts)?;
                 }
             }
             Ok(())
@@ -87,7 +104,7 @@ pub(crate) fn apply_group(
     Ok(counts)
 }
 
-/// For ops of a device.
+/// Prepares to write a device's ops of one definition into its table here.
 pub(crate) fn writer(replica: &Replica, tid: i64, def: &OpDef, dev: i64) -> Result<Writer> {
     let table = catalog::table(replica, tid)?;
     let gathered = table.state == State::Gathered;
@@ -95,84 +112,124 @@ pub(crate) fn writer(replica: &Replica, tid: i64, def: &OpDef, dev: i64) -> Resu
     Ok(Writer::new(table, def, label))
 }
 
+/// An op that is being applied, with what its author had seen.
+struct Incoming<'a> {
+    writer: &'a Writer,
+    def: &'a OpDef,
+    op: &'a Op<'a>,
+    origin: &'a Origin,
+    seen: &'a Seen<'a>,
+    /// What the author of a context-free op had heard.
+    context: &'a HashMap<i64, u64>,
+}
+
+/// Applies an op, and counts it.
 fn apply_op(
     replica: &Replica,
     writer: &Writer,
     def: &OpDef,
     op: &Op<'_>,
-    place: &Origin,
+    origin: &Origin,
     (seen, context): (&Seen<'_>, &HashMap<i64, u64>),
     counts: &mut Counts,
 ) -> Result<()> {
     counts.ops += 1;
-    let table = &writer.table;
-    if place.stream == Stream::Own {
-        if table.state == State::Gathered {
-            write::write_row(replica, writer, def, op, place)?;
-        } else if place.dev == replica.me && table.state == State::Tracked {
-            take_back(replica, writer, def, op, place)?;
-        } else {
-            counts.waiting += 1;
-        }
-        return Ok(());
+    let incoming = Incoming { writer, def, op, origin, seen, context };
+    let applied = match origin.stream {
+        Stream::Own => apply_per_device_op(replica, &incoming)?,
+        Stream::Shared => apply_shared_op(replica, &incoming)?,
+    };
+    counts.waiting += u64::from(!applied);
+    Ok(())
+}
+
+/// Applies an op of a per-device stream. Returns whether it was applied; otherwise it is pending in the log.
+fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
+    let Incoming { writer, def, op, origin, .. } = *incoming;
+    if writer.table.state == State::Gathered {
+        write::write_row(replica, writer, def, op, origin)?;
+    } else if origin.dev == replica.me && writer.table.state == State::Tracked {
+        recover_row(replica, writer, def, op, origin)?;
+    } else {
+        return Ok(false);
     }
+    Ok(true)
+}
+
+/// Applies an op of a shared stream. Returns whether it was applied; otherwise it is pending in the log, for a
+/// table that does not show it.
+fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
+    let Incoming { writer, def, op, origin, seen, context } = *incoming;
+    let table = &writer.table;
     if !writer.same_key {
-        counts.waiting += 1; // Which row here it would be nobody can say.
-        return Ok(());
+        return Ok(false); // Nobody can say which row here it would be.
     }
     let key = def.key_of(op.values(Shape { keys: &def.key_flags }))?;
-    let new = Head {
-        dev: place.dev,
-        author: place.author,
-        seq: place.seq,
-        offset: op.offset,
-        claim: op.head.claim.unwrap_or(place.lamport),
-        wall: op.head.wall.unwrap_or(place.wall),
-        kind: op.head.kind,
-        columns: writer.carried(def, op),
-        baseline: None,
-    };
+    let new = head_of(incoming);
     if matches!(seen, Seen::ContextFree) && table.shows_shared() {
-        context_free::prepare_context_free(replica, table, &key, &Seen::Heard(place.dev, context), def, op)?;
+        context_free::prepare_context_free(replica, table, &key, &Seen::Heard(origin.dev, context), def, op)?;
     }
     let writable =
         register::register(replica, table, &key, &new, &heads::heads(replica, table.tid, &key)?, seen)?;
-    if !table.shows_shared() {
-        count::count(replica, table, &key, def, op, &new, seen, true)?;
-        if table.state == State::Suspended {
-            replica
-                .db
-                .prepare_cached("INSERT OR IGNORE INTO _pm_held (tid, key) VALUES (?1, ?2)")?
-                .execute((table.tid, &key))?;
-        }
-        counts.waiting += 1;
-        return Ok(());
+    if table.shows_shared() {
+        show_op(replica, incoming, &key, &new, writable)?;
+        return Ok(true);
     }
-    let there = constraints::before_change(replica, table, &key)?;
+    count::count(replica, table, &key, def, op, &new, seen, true)?;
+    if table.state == State::Suspended {
+        replica
+            .db
+            .prepare_cached("INSERT OR IGNORE INTO _pm_held (tid, key) VALUES (?1, ?2)")?
+            .execute((table.tid, &key))?;
+    }
+    Ok(false)
+}
+
+/// Makes the head that an op is of its row.
+fn head_of(incoming: &Incoming<'_>) -> Head {
+    let Incoming { writer, def, op, origin, .. } = *incoming;
+    Head {
+        dev: origin.dev,
+        author: origin.author,
+        seq: origin.seq,
+        offset: op.offset,
+        claim: op.head.claim.unwrap_or(origin.lamport),
+        wall: op.head.wall.unwrap_or(origin.wall),
+        kind: op.head.kind,
+        columns: writer.carried(def, op),
+        baseline: None,
+    }
+}
+
+/// Writes an op into its table if it is `writable`, and defers its row if a constraint is in its way.
+fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, writable: bool) -> Result<()> {
+    let Incoming { writer, def, op, origin, seen, .. } = *incoming;
+    let table = &writer.table;
+    let there = constraints::before_change(replica, table, key)?;
     if new.kind == OpKind::Delete && table.is_parent {
-        references::record_deleted(replica, table, &key, true)?;
+        references::record_deleted(replica, table, key, true)?;
     }
     if new.kind == OpKind::Delete && !there {
         references::record_changed(replica, table)?;
     }
-    count::count(replica, table, &key, def, op, &new, seen, false)?;
+    count::count(replica, table, key, def, op, new, seen, false)?;
     if !writable {
         return Ok(());
     }
-    match write::write_row(replica, writer, def, op, place) {
-        Ok(true) => constraints::after_shown(replica, table, &key),
+    match write::write_row(replica, writer, def, op, origin) {
+        Ok(true) => constraints::after_shown(replica, table, key),
         // The row to be changed is not in its table.
-        Ok(false) => deferred::defer(replica, table.tid, &key),
+        Ok(false) => deferred::defer(replica, table.tid, key),
         Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            deferred::defer(replica, table.tid, &key)
+            deferred::defer(replica, table.tid, key)
         }
         Err(e) => Err(e),
     }
 }
 
-/// Writes a row of a per-device table of ours, which was set back.
-fn take_back(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, place: &Origin) -> Result<()> {
-    write::write_row(replica, writer, def, op, place)?;
+/// Writes a row of a per-device table of ours, which was rolled back.
+fn recover_row(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, origin: &Origin) -> Result<()> {
+    write::write_row(replica, writer, def, op, origin)?;
     if !writer.table.def.append {
         return Ok(());
     }

@@ -5,9 +5,9 @@
 //! | file | what it does |
 //! |---|---|
 //! | `groups` | one group, applied |
-//! | `ready` | the groups that nothing is missing for, in their order |
+//! | `ready` | the groups that are ready, applied in causal order |
 //! | `report` | what an import did |
-//! | `pending` | groups that wait, and for whom |
+//! | `pending` | the groups that are pending, and their missing dependencies |
 
 pub(crate) mod groups;
 pub(crate) mod pending;

@@ -1,4 +1,21 @@
-//! Groups that are in the log and not applied: what they wait for.
+//! Causal readiness: which groups of the log may be applied, and which dependencies the others miss.
+//!
+//! **Invariant.** What is applied is causally closed: for every applied group, all that its author had seen is
+//! applied too, and each stream is applied from its first frame without a gap. A seal over both streams is applied
+//! whole by whoever takes both.
+//!
+//! **Why it holds.** A group is ready only if it continues its stream (first frame and chain), and if each entry of
+//! its context is at most the position of that device here. A context carries only what has changed since the
+//! author's last group of the stream; the groups of a stream are applied in order, so `_pm_context` has the whole
+//! of it. The search goes on until no group is ready. It ends, since each step raises a position. What is applied
+//! then is the largest causally closed part of what is in the log, which does not depend on the order of the
+//! steps.
+//!
+//! A group is pending for one of three reasons: frames of a device are missing ([`Dependency::Frames`]); the other
+//! part of the same seal is missing; or its author had not seen what is folded away here
+//! ([`Dependency::Snapshot`]), so that nobody here can say what it dominates. The last never ends by itself, and a
+//! group that has such a one in its context is pending with it: `is_never_ready` follows the missing dependencies.
+//! If the author has taken a new identity, it has re-authored these frames; they are dropped and not listed.
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::Checkpoint;
@@ -10,24 +27,25 @@ use crate::engine::log::frames;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// What a group needs that is not here.
+/// A missing dependency of a group.
 #[derive(Clone, Copy)]
 pub(crate) enum Dependency {
     /// Frames of a device, up to this one.
     Frames(DeviceId, u64),
-    /// Its author had not seen what is folded away here: only a snapshot brings it in.
+    /// A snapshot: its author had not seen what is folded away here.
     Snapshot,
 }
 
-/// What waits of a stream: from its first frame to its last.
-struct Waiting {
+/// The pending part of a stream: from its first frame to its last.
+struct Pending {
     dev: i64,
     stream: Stream,
     first: u64,
     last: u64,
 }
 
-/// Whose frames a group needs that are not applied here, and up to which.
+/// Finds a dependency of a group that is not applied here; `with_pair` says that the other part of the same seal
+/// is applied with it.
 pub(crate) fn missing_dependency(
     replica: &Replica,
     dev: i64,
@@ -57,29 +75,30 @@ pub(crate) fn missing_dependency(
     Ok(None)
 }
 
-/// The streams of which something waits.
-fn waiting(replica: &Replica) -> Result<Vec<Waiting>> {
+/// Lists the streams that have pending groups.
+fn pending(replica: &Replica) -> Result<Vec<Pending>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT dev, stream, min(first), max(last) FROM _pm_group INDEXED BY _pm_group_waiting
          WHERE NOT applied GROUP BY dev, stream",
     )?;
     let mut rows = statement.query([])?;
-    let mut waiting = Vec::new();
+    let mut pending = Vec::new();
     while let Some(row) = rows.next()? {
         let stream = value::stream_of_number(row.get(1)?)?;
-        waiting.push(Waiting { dev: row.get(0)?, stream, first: row.get(2)?, last: row.get(3)? });
+        pending.push(Pending { dev: row.get(0)?, stream, first: row.get(2)?, last: row.get(3)? });
     }
-    Ok(waiting)
+    Ok(pending)
 }
 
-/// What waits in the log, and for what; without what its author has told anew.
-pub(crate) fn waits(replica: &Replica) -> Result<Vec<Wait>> {
+/// Lists the pending groups with their missing dependencies, without those that their author has re-authored.
+pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
     let mut waits = Vec::new();
-    for Waiting { dev, stream, first, last } in waiting(replica)? {
+    for Pending { dev, stream, first, last } in pending(replica)? {
         let author = devices::device_label(replica, dev)?;
         let next = next_group(replica, dev, stream)?;
-        let lack = next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
-        let (missing, up_to) = match (next, lack) {
+        let dependency =
+            next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
+        let (missing, up_to) = match (next, dependency) {
             (None, _) => (author.clone(), first - 1),
             (Some(_), _) if is_never_ready(replica, dev, stream)? => {
                 if membership::goes_on(replica, dev)? {
@@ -95,8 +114,8 @@ pub(crate) fn waits(replica: &Replica) -> Result<Vec<Wait>> {
     Ok(waits)
 }
 
-/// Whether only a snapshot brings in what a stream goes on with: its author had not seen what is folded
-/// away here, or had seen groups of another of whom that is so.
+/// Returns whether only a snapshot brings in what a stream goes on with: its author had not seen what is folded
+/// away here, or had seen pending groups of another author for which this holds.
 fn is_never_ready(replica: &Replica, dev: i64, stream: Stream) -> Result<bool> {
     let mut seen = vec![(dev, stream)];
     let mut at = 0;
@@ -115,9 +134,9 @@ fn is_never_ready(replica: &Replica, dev: i64, stream: Stream) -> Result<bool> {
     Ok(false)
 }
 
-/// Drops what waits for ever and was told anew by who wrote it.
+/// Drops the groups that are never ready and that their author has re-authored.
 pub(crate) fn drop_re_authored(replica: &Replica) -> Result<()> {
-    for Waiting { dev, stream, first, .. } in waiting(replica)? {
+    for Pending { dev, stream, first, .. } in pending(replica)? {
         if membership::goes_on(replica, dev)? && is_never_ready(replica, dev, stream)? {
             for sql in [
                 "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq >= ?3",
@@ -141,7 +160,7 @@ pub(crate) struct Next {
     pub chain: packmule_core::wire::Chain,
 }
 
-/// The group that continues a stream, if it is in the log.
+/// Finds the group that continues a stream, if it is in the log.
 pub(crate) fn next_group(replica: &Replica, dev: i64, stream: Stream) -> Result<Option<Next>> {
     use rusqlite::OptionalExtension;
     let position = positions::position(replica, dev, stream)?;
@@ -168,7 +187,7 @@ pub(crate) fn next_group(replica: &Replica, dev: i64, stream: Stream) -> Result<
     let Some((next, checkpoint)) = found else { return Ok(None) };
     let checkpoint = Checkpoint::decode(&checkpoint).map_err(error::bad)?;
     if checkpoint.prev != position.chain {
-        // It waited past a gap; what filled the gap is another history.
+        // It was pending beyond a gap, and what filled the gap is of another history.
         return Err(Error::Twin { device: devices::device_label(replica, dev)?, seq: next.first });
     }
     Ok(Some(next))

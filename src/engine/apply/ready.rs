@@ -1,4 +1,4 @@
-//! The groups that nothing is missing for, in their order.
+//! The groups that are causally ready, applied in their order.
 
 use packmule_core::model::Stream;
 
@@ -10,7 +10,7 @@ use crate::engine::fleet::{membership, peers};
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
 
-/// Applies groups of one author as long as the next one is ready.
+/// Applies groups of one author as long as the next one is ready. Returns whether one was.
 pub(crate) fn apply_ready(replica: &Replica, dev: i64, report: &mut ImportReport) -> Result<bool> {
     let mut any = false;
     while apply_next(replica, dev, Stream::Shared, report)? || apply_next(replica, dev, Stream::Own, report)?
@@ -20,8 +20,8 @@ pub(crate) fn apply_ready(replica: &Replica, dev: i64, report: &mut ImportReport
     Ok(any)
 }
 
-/// Applies all waiting groups whose time has come.
-pub(crate) fn apply_waiting(replica: &Replica, report: &mut ImportReport) -> Result<()> {
+/// Applies pending groups until none is ready.
+pub(crate) fn apply_pending(replica: &Replica, report: &mut ImportReport) -> Result<()> {
     loop {
         let mut statement = replica.db.prepare_cached(
             "SELECT DISTINCT dev FROM _pm_group INDEXED BY _pm_group_waiting WHERE NOT applied",
@@ -37,8 +37,8 @@ pub(crate) fn apply_waiting(replica: &Replica, report: &mut ImportReport) -> Res
     }
 }
 
-/// Applies the next group of a stream, with the group of the same seal in the other stream, if
-/// all that they need is here.
+/// Applies the next group of a stream, with the group of the same seal in the other stream, if both are
+/// ready. Returns whether it did.
 fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportReport) -> Result<bool> {
     let Some(next) = pending::next_group(replica, dev, stream)? else { return Ok(false) };
     let mut groups = vec![next];
@@ -62,7 +62,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     }
     for group in groups {
         let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
-        report.ops += counts.ops;
+        report.ops += counts.ops - counts.waiting;
         report.ops_waiting += counts.waiting;
         replica
             .db

@@ -9,25 +9,25 @@ pub struct ImportReport {
     pub known: u64,
     /// Frames of per-device tables of others, which only bases take.
     pub passed_over: u64,
-    /// Rows applied.
+    /// Rows applied; those that are pending are not among them.
     pub ops: u64,
-    /// Rows among them that wait in the log, for a table or column that is not here.
+    /// Rows that are pending in the log, for a table or column that is not here.
     pub ops_waiting: u64,
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
-    /// Groups that wait for others.
+    /// Groups that are pending, with their missing dependencies.
     pub waits: Vec<Wait>,
     /// Rows of a database file that could not be sealed there.
     pub unsealed: u64,
-    /// This device, or the one whose database was taken in, turned out to be a second history of another, and
-    /// is called this now.
+    /// The name of the new identity that this device, or the one whose database was taken in, has taken: it
+    /// turned out to be a second history of another.
     pub new_identity: Option<String>,
 }
 
-/// What a group of frames waits for.
+/// A pending group of frames, with its missing dependency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// Whose group waits.
+    /// Whose group is pending.
     pub author: String,
     /// Its frames.
     pub frames: (u64, u64),

@@ -158,14 +158,14 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
         catalog::reload_catalog(replica)?;
     }
     let table = catalog::table(replica, tid)?;
-    if changed || *disputed != table.waiting {
+    if changed || *disputed != table.disputed {
         watch::install_capture(replica, &table)?;
         adopt::remember_schema(replica)?;
     }
     for at in new_counters {
         recount(replica, &table, at)?;
     }
-    if changed || !disputed.clone().minus(&table.waiting).is_empty() {
+    if changed || !disputed.clone().minus(&table.disputed).is_empty() {
         deferred::defer_all(replica, tid)?;
     }
     Ok(())

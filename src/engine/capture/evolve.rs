@@ -91,7 +91,7 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
         let declared = declare::declared_columns(replica, table.tid, &column.name)?;
         let column = if let [(_, decided)] = &declared[..] { decided } else { column };
         if (now.affinity(), now.collation) != (column.affinity(), column.collation)
-            && !table.waiting.contains(at)
+            && !table.disputed.contains(at)
         {
             return Ok(Some(format!(
                 "its column `{}` is {} here, and {} on other devices; make it so here too: {back}",
@@ -112,7 +112,7 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
 fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, bool)>> {
     let mut changed = Vec::new();
     for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
-        let disputed = table.waiting.contains(at);
+        let disputed = table.disputed.contains(at);
         let kind = old.kind()?;
         let declared = declare::declared_columns(replica, table.tid, &old.name)?;
         if let Some(at) = now.column(&old.name) {
@@ -365,7 +365,7 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let id = DefId::of(body);
     let new = catalog::table_named(replica, &def.name).is_none();
     let tid = catalog::keep_def(replica, &def, id, body)?;
-    let disputed = catalog::table(replica, tid)?.waiting.clone();
+    let disputed = catalog::table(replica, tid)?.disputed.clone();
     let declared = stream == Stream::Shared
         && def.declares()
         && declare::record_declared(replica, tid, &def, id, stamp)?;

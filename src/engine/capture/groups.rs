@@ -248,7 +248,7 @@ pub(crate) fn seal_dirty(
     let table = reader.table;
     let def = &table.def;
     let n = def.keys().count();
-    let mut unwritten = table.waiting.clone();
+    let mut unwritten = table.disputed.clone();
     options.made.iter().filter_map(|name| def.column(name)).for_each(|at| unwritten.insert(at));
     let mut statement = replica.db.prepare_cached(&net_changes_sql(table))?;
     let mut dirty = statement.query([])?;

@@ -42,7 +42,7 @@ pub(crate) fn redeclare(replica: &Replica, known: &Table, wanted: &TableDef) -> 
 pub(crate) fn declare(replica: &Replica, tid: i64, mut def: TableDef) -> Result<()> {
     def.uniques.clear();
     def.foreign_keys.clear();
-    let disputed = catalog::table(replica, tid)?.waiting.clone();
+    let disputed = catalog::table(replica, tid)?.disputed.clone();
     let (id, body) = def.encode()?;
     catalog::keep_def(replica, &def, id, &body)?;
     let flags = FrameFlags::RESOLUTION;

@@ -1,14 +1,16 @@
-//! What the log has: of everything, of a table, of one row.
+//! The history in the log: of everything, of a table, of one row.
 
 use packmule_core::model::{DeviceId, Stream, WallMs};
-use packmule_core::wire::{FrameFlags, OpKind};
+use packmule_core::wire::FrameFlags;
 
+use crate::engine::conflicts::list::VersionOp;
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// One op of a group.
@@ -16,8 +18,8 @@ use crate::engine::table::replica::Replica;
 pub struct HistoryOp {
     /// The table.
     pub table: String,
-    /// "insert", "update" or "delete".
-    pub op: &'static str,
+    /// What was done to the row.
+    pub op: VersionOp,
     /// The row's key, by column.
     pub key: Vec<(String, OwnedValue)>,
 }
@@ -37,12 +39,21 @@ pub struct HistoryEntry {
     pub lamport: u64,
     /// When, by its author's clock.
     pub wall: WallMs,
-    /// It is applied here, and does not wait.
+    /// It is applied here, and not pending.
     pub applied: bool,
-    /// It settles conflicts.
+    /// It resolves conflicts.
     pub resolution: bool,
     /// How many ops it has, of those that were asked for.
     pub ops: u64,
+}
+
+/// What a walk of the log comes by.
+#[derive(Clone, Copy, Debug)]
+pub enum HistoryItem<'a> {
+    /// An op that was asked for; its group comes after its ops.
+    Op(&'a HistoryOp),
+    /// A group.
+    Group(&'a HistoryEntry),
 }
 
 /// Walks the log in the order in which groups are applied: each group that has ops of the table
@@ -51,16 +62,38 @@ pub(crate) fn log(
     replica: &Replica,
     table: Option<&str>,
     key: &[OwnedValue],
-    each: &mut dyn FnMut(std::result::Result<&HistoryOp, &HistoryEntry>) -> Result<()>,
+    each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
 ) -> Result<()> {
     catalog::reading(replica, |e| walk_log(e, table, key, each))
 }
 
+/// Encodes the key values that were asked for as the canonical key of a table; none, if there are none.
+fn canonical_key(table: &Table, key: &[OwnedValue]) -> Result<Vec<u8>> {
+    let mut canonical = Vec::new();
+    if key.is_empty() {
+        return Ok(canonical);
+    }
+    let columns: Vec<usize> = table.def.keys().collect();
+    if columns.len() != key.len() {
+        return Err(Error::Usage(format!(
+            "the key of `{}` has {} columns, and {} values were given",
+            table.def.name,
+            columns.len(),
+            key.len()
+        )));
+    }
+    for (value, at) in key.iter().zip(columns) {
+        value::push_key(&mut canonical, value.borrow(), table.def.columns[at].collation)?;
+    }
+    Ok(canonical)
+}
+
+/// Does the work of [`log`], on a catalog that is up to date.
 fn walk_log(
     replica: &Replica,
     table: Option<&str>,
     key: &[OwnedValue],
-    each: &mut dyn FnMut(std::result::Result<&HistoryOp, &HistoryEntry>) -> Result<()>,
+    each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
 ) -> Result<()> {
     let wanted = match table {
         None => None,
@@ -69,21 +102,7 @@ fn walk_log(
             None => return catalog::tracked_table(replica, name).map(|_| ()),
         },
     };
-    let mut wanted_key = Vec::new();
-    if let (Some(table), false) = (&wanted, key.is_empty()) {
-        let columns: Vec<usize> = table.def.keys().collect();
-        if columns.len() != key.len() {
-            return Err(Error::Usage(format!(
-                "the key of `{}` has {} columns, and {} values were given",
-                table.def.name,
-                columns.len(),
-                key.len()
-            )));
-        }
-        for (value, at) in key.iter().zip(columns) {
-            value::push_key(&mut wanted_key, value.borrow(), table.def.columns[at].collation)?;
-        }
-    }
+    let wanted_key = wanted.as_ref().map_or_else(|| Ok(Vec::new()), |table| canonical_key(table, key))?;
     let mut groups = replica.db.prepare(
         "SELECT g.dev, g.stream, g.first, g.last, g.lamport, g.wall, g.applied, d.id FROM _pm_group g
          JOIN _pm_device d ON d.n = g.dev ORDER BY g.lamport, d.id, g.stream, g.last",
@@ -107,7 +126,7 @@ fn walk_log(
             let body = frames::frame_here(replica, dev, stream, seq)?;
             let frame = frames::parse(&body)?;
             entry.resolution |= frame.head.flags.has(FrameFlags::RESOLUTION);
-            // A pending group waits, and so may its definitions.
+            // The definitions of a pending group may be missing.
             visit::visit_defined(replica, &frame, |part| {
                 let Part::Op(def, op) = part else { return Ok(()) };
                 if wanted.as_ref().is_some_and(|t| t.tid != def.tid) {
@@ -120,16 +139,12 @@ fn walk_log(
                 entry.ops += 1;
                 let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
                 let key = names.zip(value::read_key(&op_key)?).collect();
-                let word = match op.head.kind {
-                    OpKind::Insert => "insert",
-                    OpKind::Update => "update",
-                    OpKind::Delete => "delete",
-                };
-                each(Ok(&HistoryOp { table: def.def.name.clone(), op: word, key }))
+                let op = op.head.kind.into();
+                each(HistoryItem::Op(&HistoryOp { table: def.def.name.clone(), op, key }))
             })?;
         }
         if entry.ops > 0 || wanted.is_none() {
-            each(Err(&entry))?;
+            each(HistoryItem::Group(&entry))?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What concurrent writes left open: listed the same on every device.
+//! Open conflicts: what concurrent writes left open, listed the same on every device.
 
 use packmule_core::model::{DeviceId, WallMs};
 use packmule_core::wire::{ColumnMerge, Merge, OpKind};
@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::capture::declare;
 use crate::engine::error::Result;
-use crate::engine::fleet::devices;
+use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{deferred, versions};
 use crate::engine::show::references;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// Why a row is in conflict.
@@ -29,14 +29,14 @@ pub enum ConflictKind {
     Unique(Vec<String>),
     /// The row breaks another constraint of the table here: what SQLite says.
     Check(String),
-    /// The row refers by these columns to a row that is not there.
+    /// The row is an orphan: it refers by these columns to a row of this table that is not there.
     ForeignKey(Vec<String>, String),
-    /// Devices declared this column differently, in type, collation or default: it waits.
+    /// The column is disputed: devices declared it differently, in type, collation or default.
     Schema(String),
 }
 
 impl ConflictKind {
-    /// The kind in a word, as in `conflicts --json`.
+    /// Names the kind in a word, as in `conflicts --json`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::InsertInsert => "insert/insert",
@@ -50,19 +50,59 @@ impl ConflictKind {
     }
 }
 
+/// What the author of a version did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum VersionOp {
+    /// Made the row.
+    Insert,
+    /// Changed the row.
+    Update,
+    /// Deleted the row.
+    Delete,
+    /// Nobody knows any more: the row as it was before the conflict.
+    Row,
+    /// Declared the column.
+    Column,
+}
+
+impl VersionOp {
+    /// Names it in a word, as in `conflicts --json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Row => "row",
+            Self::Column => "column",
+        }
+    }
+}
+
+impl From<OpKind> for VersionOp {
+    fn from(kind: OpKind) -> Self {
+        match kind {
+            OpKind::Insert => Self::Insert,
+            OpKind::Update => Self::Update,
+            OpKind::Delete => Self::Delete,
+        }
+    }
+}
+
 /// One of the versions of a conflict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConflictVersion {
-    /// Who wrote it; `None` if it is older than the conflict: who made it one had seen it, so that other
-    /// devices may have folded it away before. `None` also of a row that refers to one that is gone by a
-    /// column that is no key, or to one that is kept out, or that is not as one author wrote it.
+    /// Who wrote it; `None` if it is older than the conflict: the author of the write that opened the conflict had
+    /// seen it, so that other devices may have folded it away before. `None` also of an orphan that refers by a
+    /// column that is no key, of one that refers to a quarantined row, and of a row that is not as one author
+    /// wrote it.
     pub device: Option<DeviceId>,
     /// The device's name.
     pub name: Option<String>,
     /// When, by its author's clock.
     pub at: Option<WallMs>,
     /// What its author did.
-    pub op: &'static str,
+    pub op: VersionOp,
     /// Its row is in the table.
     pub shown: bool,
     /// The row's values by column; of a delete, none.
@@ -80,58 +120,54 @@ pub struct Conflict {
     pub key: Vec<(String, OwnedValue)>,
     /// Why.
     pub kind: ConflictKind,
-    /// The versions, the shown one first. Of a `unique` conflict, the row that is kept out and the
-    /// row that has the value.
+    /// The versions, the shown one first. Of a `unique` conflict, the quarantined row and the row that has the
+    /// value.
     pub versions: Vec<ConflictVersion>,
 }
 
-/// A conflict with what is needed to resolve it.
+/// An open conflict with what is needed to resolve it.
 pub(crate) struct Open {
     pub conflict: Conflict,
     pub tid: i64,
     pub key: Vec<u8>,
     /// The row's versions, as in the log.
     pub heads: Vec<Head>,
-    /// Of a `unique` conflict: the key of the row that has the value.
+    /// Of a `unique` conflict: the key of the blocking row.
     pub blocking: Option<Vec<u8>>,
 }
 
-/// Every open conflict with every version.
+/// Lists every open conflict with every version.
 pub(crate) fn conflicts(replica: &Replica) -> Result<Vec<Conflict>> {
     catalog::reading(replica, |e| Ok(open_list(e)?.into_iter().map(|open| open.conflict).collect()))
 }
 
-/// How many rows are in conflict.
+/// Counts the open conflicts.
 pub(crate) fn open_conflicts(replica: &Replica) -> Result<u64> {
     let mut n: u64 = replica
         .db
         .prepare_cached(
-            "SELECT (SELECT count(*) FROM _pm_conflict c JOIN _pm_table t USING (tid) WHERE t.state = 1)
-                  + (SELECT count(*) FROM _pm_parked p JOIN _pm_table t USING (tid) WHERE t.state = 1)",
+            "SELECT (SELECT count(*) FROM _pm_conflict c JOIN _pm_table t USING (tid) WHERE t.state = ?1)
+                  + (SELECT count(*) FROM _pm_parked p JOIN _pm_table t USING (tid) WHERE t.state = ?1)",
         )?
-        .query_row([], |row| row.get(0))?;
+        .query_row([State::Tracked], |row| row.get(0))?;
     for (tid, key) in references::pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
         n += u64::from(!references::orphaned_by(replica, &*catalog::table(replica, tid)?, &key)?.is_empty());
     }
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
-        n += (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)).count() as u64;
+        n += (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)).count() as u64;
     }
     Ok(n)
 }
 
+/// Lists every open conflict with every version, and what is needed to resolve it, in an order that is the same on
+/// every device.
 pub(crate) fn open_list(replica: &Replica) -> Result<Vec<Open>> {
     let mut all = Vec::new();
-    // What is held shows nothing, and cannot be decided about.
-    for (tid, key) in references::pairs(
-        replica,
-        "SELECT tid, key FROM _pm_conflict JOIN _pm_table USING (tid) WHERE state = 1",
-    )? {
+    // A suspended table shows nothing, so that nothing can be decided about its rows.
+    for (tid, key) in rows_of_tracked(replica, "_pm_conflict")? {
         all.push(contested(replica, tid, key)?);
     }
-    for (tid, key) in references::pairs(
-        replica,
-        "SELECT tid, key FROM _pm_parked JOIN _pm_table USING (tid) WHERE state = 1",
-    )? {
+    for (tid, key) in rows_of_tracked(replica, "_pm_parked")? {
         all.push(quarantined(replica, tid, key)?);
     }
     for (tid, key) in references::pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
@@ -141,7 +177,7 @@ pub(crate) fn open_list(replica: &Replica) -> Result<Vec<Open>> {
         }
     }
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
-        for at in (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)) {
+        for at in (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)) {
             all.push(schema_conflict(replica, table, &table.def.columns[at].name)?);
         }
     }
@@ -153,6 +189,15 @@ pub(crate) fn open_list(replica: &Replica) -> Result<Vec<Open>> {
     Ok(all)
 }
 
+/// Reads the rows of tracked tables that one of our lists has.
+fn rows_of_tracked(replica: &Replica, list: &str) -> Result<Vec<(i64, Vec<u8>)>> {
+    let sql = format!("SELECT tid, key FROM {list} JOIN _pm_table USING (tid) WHERE state = ?1");
+    let mut statement = replica.db.prepare_cached(&sql)?;
+    let rows = statement.query_map([State::Tracked], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Describes a row that has concurrent versions of different content.
 fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     let table = catalog::table(replica, tid)?;
     let n = table.def.columns.len();
@@ -174,7 +219,7 @@ fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
             // By name: the columns of devices may stand in different orders.
             let mut values: Vec<(String, Vec<u8>)> = Vec::new();
             for (column, value) in versions::content(replica, &table, head)? {
-                // Of columns with a rule of their own, or that others do not dispute, nothing counts.
+                // Columns with a rule of their own, or of which no other version differs, do not count.
                 let by_cell = table.def.merge == Merge::Cell && !deletes;
                 let counts = if by_cell {
                     judgement.disputed.contains(&column)
@@ -205,9 +250,10 @@ fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     } else {
         ConflictKind::UpdateUpdate
     };
-    make(replica, &table, key, kind, versions, contents, heads, None)
+    make(&table, key, kind, versions, contents, heads, None)
 }
 
+/// Describes a quarantined row, with the blocking row if a UNIQUE quarantined it.
 fn quarantined(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     let table = catalog::table(replica, tid)?;
     let heads = heads::heads(replica, tid, &key)?;
@@ -218,10 +264,10 @@ fn quarantined(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     let mut contents = vec![content_of(&version)];
     if let Some((columns, found)) = blocking_row(replica, &table, &version)? {
         kind = Some(ConflictKind::Unique(columns));
-        // Without a claim it was there before what made this a conflict, here folded away and there not.
+        // A row without a claim is older than the conflict. Some devices have folded its version, so none names it.
         let theirs = heads::heads(replica, tid, &found)?;
-        let told = versions::claim_of(&table, &theirs) > 0;
-        let row = row_version(replica, &table, &found, &theirs, true, told)?;
+        let attributed = versions::claim_of(&table, &theirs) > 0;
+        let row = row_version(replica, &table, &found, &theirs, true, attributed)?;
         contents.push(content_of(&row));
         versions.push(row);
         blocking = Some(found);
@@ -238,10 +284,10 @@ fn quarantined(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
             ConflictKind::Check(reason.unwrap_or_default())
         }
     };
-    make(replica, &table, key, kind, versions, contents, heads, blocking)
+    make(&table, key, kind, versions, contents, heads, blocking)
 }
 
-/// The first UNIQUE of the definition by which a version clashes with a shown row, and that row.
+/// Finds the first UNIQUE of the definition by which a version clashes with a shown row, and that row's key.
 fn blocking_row(
     replica: &Replica,
     table: &Table,
@@ -275,18 +321,19 @@ fn blocking_row(
     Ok(None)
 }
 
+/// Describes an orphan: a row whose foreign key refers to a row that is not there.
 fn orphan(replica: &Replica, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
     let heads = heads::heads(replica, table.tid, &key)?;
-    let told = references::is_attributed(replica, table, &key, &heads, foreign)?;
-    let row = row_version(replica, table, &key, &heads, true, told)?;
+    let attributed = references::is_attributed(replica, table, &key, &heads, foreign)?;
+    let row = row_version(replica, table, &key, &heads, true, attributed)?;
     let foreign = &table.def.foreign_keys[foreign];
     let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();
     let kind = ConflictKind::ForeignKey(columns, foreign.parent.clone());
     let contents = vec![content_of(&row)];
-    make(replica, table, key, kind, vec![row], contents, heads, None)
+    make(table, key, kind, vec![row], contents, heads, None)
 }
 
-/// A column that waits, with what it was declared to be and by whom first.
+/// Describes a disputed column, with each declaration of it and who made it first.
 fn schema_conflict(replica: &Replica, table: &Table, column: &str) -> Result<Open> {
     let column = column.to_ascii_lowercase();
     let mut contents = vec![column.clone().into_bytes()];
@@ -296,18 +343,18 @@ fn schema_conflict(replica: &Replica, table: &Table, column: &str) -> Result<Ope
             device: Some(declared.author),
             name: name_of_number(replica, declared.dev)?,
             at: None,
-            op: "column",
+            op: VersionOp::Column,
             shown: false,
             values: vec![(column.clone(), OwnedValue::Text(definition.show().into_bytes()))],
         });
         contents.push(declared.value);
     }
-    make(replica, table, Vec::new(), ConflictKind::Schema(column), versions, contents, Vec::new(), None)
+    make(table, Vec::new(), ConflictKind::Schema(column), versions, contents, Vec::new(), None)
 }
 
-#[allow(clippy::too_many_arguments)]
+/// Makes a conflict of its versions. Its id is a hash over its kind, its row and the contents of its versions, so
+/// that it is the same on every device.
 fn make(
-    _replica: &Replica,
     table: &Table,
     key: Vec<u8>,
     kind: ConflictKind,
@@ -338,13 +385,13 @@ fn make(
     Ok(Open { conflict, tid: table.tid, key, heads, blocking })
 }
 
-/// A version as it is in the log, with its large values put together. Of a part of a row, the
-/// key and that part.
+/// Describes a version as it is in the log, with its large values put together; of a part of a row, the key and
+/// that part.
 pub(crate) fn version(replica: &Replica, table: &Table, head: &Head, shown: bool) -> Result<ConflictVersion> {
     let mut values = Vec::new();
     if head.kind != OpKind::Delete {
         for (column, value) in versions::values(replica, table, head)? {
-            // An update of a counter says what was added, which is no version of it.
+            // An update of a counter says what was added, which is not a version of it.
             let rule = table.def.columns[column].merge;
             if rule != ColumnMerge::Counter || head.kind == OpKind::Insert {
                 values.push((table.def.columns[column].name.clone(), value));
@@ -352,29 +399,31 @@ pub(crate) fn version(replica: &Replica, table: &Table, head: &Head, shown: bool
         }
     }
     Ok(ConflictVersion {
-        device: Some(head.author).filter(|_| head.dev != 0),
+        device: Some(head.author).filter(|_| head.dev != BASELINE),
         name: name_of_number(replica, head.dev)?,
-        at: Some(head.wall).filter(|_| head.dev != 0),
-        op: if head.dev == 0 { "row" } else { word(head.kind) },
+        at: Some(head.wall).filter(|_| head.dev != BASELINE),
+        op: if head.dev == BASELINE { VersionOp::Row } else { head.kind.into() },
         shown,
         values,
     })
 }
 
+/// Looks up the name of a device by its number.
 fn name_of_number(replica: &Replica, dev: i64) -> Result<Option<String>> {
     Ok(value::maybe(&replica.db, "SELECT name FROM _pm_device WHERE n = ?1", [dev])?.flatten())
 }
 
-/// A row as its table shows it, or as it is in limbo; with its author if that is `told`.
+/// Describes a row as its table shows it, or as it is in the quarantine table; with its author if that is
+/// `attributed`.
 fn row_version(
     replica: &Replica,
     table: &Table,
     key: &[u8],
     heads: &[Head],
     shown: bool,
-    told: bool,
+    attributed: bool,
 ) -> Result<ConflictVersion> {
-    let head = versions::writer_of(replica, table, heads)?.filter(|_| told);
+    let head = versions::writer_of(replica, table, heads)?.filter(|_| attributed);
     let key = value::read_key(key)?;
     let columns = table.column_list();
     let sql = if shown {
@@ -387,8 +436,8 @@ fn row_version(
     let mut values = Vec::new();
     if let Some(row) = rows.next()? {
         for (at, column) in table.def.columns.iter().enumerate() {
-            if table.waiting.contains(at) {
-                continue; // What is in it is this device's own.
+            if table.disputed.contains(at) {
+                continue; // The values of a disputed column are each device's own.
             }
             values.push((column.name.clone(), OwnedValue::of(value::from_sql(row.get_ref(at)?))?));
         }
@@ -401,13 +450,13 @@ fn row_version(
         device: head.map(|h| h.author),
         name,
         at: head.map(|h| h.wall),
-        op: head.map_or("row", |h| word(h.kind)),
+        op: head.map_or(VersionOp::Row, |h| h.kind.into()),
         shown,
         values,
     })
 }
 
-/// Name and short id of a version's author.
+/// Names a version's author: its name and short id.
 pub(crate) fn author_label(version: &ConflictVersion) -> String {
     version
         .device
@@ -415,20 +464,13 @@ pub(crate) fn author_label(version: &ConflictVersion) -> String {
 }
 
 impl ConflictVersion {
-    /// Name and short id of its author, for people.
+    /// Names its author for people: name and short id.
     pub fn author(&self) -> String {
         author_label(self)
     }
 }
 
-fn word(kind: OpKind) -> &'static str {
-    match kind {
-        OpKind::Insert => "insert",
-        OpKind::Update => "update",
-        OpKind::Delete => "delete",
-    }
-}
-
+/// Encodes the values of a version, in the order of the column names, for comparing.
 fn content_of(version: &ConflictVersion) -> Vec<u8> {
     let mut values: Vec<_> = version.values.iter().collect();
     values.sort_by_key(|(name, _)| name.to_ascii_lowercase());

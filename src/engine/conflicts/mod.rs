@@ -1,4 +1,4 @@
-//! What concurrent writes left open, and how it is closed.
+//! Conflicts: what concurrent writes left open, and how it is resolved.
 //!
 //! May import `store` to `track`.
 //!
@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `history` | the log, for people |
 //! | `list` | open conflicts with every version |
-//! | `resolve` | a conflict closed |
+//! | `resolve` | a conflict resolved |
 
 pub(crate) mod history;
 pub(crate) mod list;

@@ -1,4 +1,4 @@
-//! Closing a conflict: a write like any other, whose context covers all versions that it settles.
+//! Resolving a conflict: a write like any other, whose context covers all versions that it resolves.
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{FrameFlags, OpKind};
@@ -17,7 +17,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// How a conflict is closed.
+/// How a conflict is resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resolution {
     /// The version of this device is the row. Of two rows that claim one value, the other is deleted.
@@ -30,7 +30,7 @@ pub enum Resolution {
     KeepBoth,
 }
 
-/// Closes the conflict with this id, of which a beginning that is its alone will do.
+/// Resolves the conflict with this id, of which a prefix that no other has is enough.
 pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> Result<()> {
     let mut open = list::open_list(replica)?;
     let n = open.len();
@@ -54,6 +54,7 @@ pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> R
     Ok(())
 }
 
+/// Writes what a resolution says of a row, without sealing it.
 fn close(
     replica: &Replica,
     table: &std::sync::Arc<Table>,
@@ -92,7 +93,7 @@ fn close(
     }
 }
 
-/// Of several types that devices gave a column, one holds.
+/// Makes one of the declarations of a disputed column hold on all devices.
 fn close_schema(
     replica: &Replica,
     table: &Table,
@@ -116,7 +117,7 @@ fn close_schema(
     }
 }
 
-/// Of two rows that claim one value, one is kept.
+/// Keeps the row of this device, of two that claim one value, and deletes the other.
 fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, device: DeviceId) -> Result<()> {
     let [quarantined, blocking] = &open.conflict.versions[..] else {
         return Err(Error::damaged("a unique conflict without two rows"));
@@ -140,6 +141,7 @@ fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, dev
     delete_resolved(replica, table, &open.key)
 }
 
+/// Changes columns of a row to the values that were given.
 pub(crate) fn set(
     replica: &Replica,
     table: &std::sync::Arc<Table>,
@@ -164,7 +166,7 @@ pub(crate) fn set(
                 &[Way::KeepBoth],
             ));
         }
-        if table.waiting.contains(at) {
+        if table.disputed.contains(at) {
             return Err(Error::cannot_resolve(
                 format!(
                     "`{name}` is disputed, since devices declared it differently: close that conflict first"
@@ -181,8 +183,8 @@ pub(crate) fn set(
     record_resolved(replica, table, &open.key)
 }
 
-/// Where a row is: in its table, or in limbo.
-fn place_of(replica: &Replica, table: &Table, key: &[u8]) -> Result<String> {
+/// Names the table that a row is in: its own, or the quarantine table.
+fn holding_table(replica: &Replica, table: &Table, key: &[u8]) -> Result<String> {
     Ok(if deferred::is_quarantined(replica, table.tid, key)? {
         table.quarantine_table()
     } else {
@@ -190,7 +192,7 @@ fn place_of(replica: &Replica, table: &Table, key: &[u8]) -> Result<String> {
     })
 }
 
-/// A counter that is set travels as what that adds.
+/// Records that a counter is set, as the addition that this makes: so it travels.
 fn record_set_counter(
     replica: &Replica,
     table: &Table,
@@ -206,7 +208,7 @@ fn record_set_counter(
     let c = value::quote(name);
     let sql = format!(
         "SELECT CASE typeof({c}) WHEN 'integer' THEN {c} ELSE 0 END FROM {} WHERE {}",
-        place_of(replica, table, &open.key)?,
+        holding_table(replica, table, &open.key)?,
         table.key_match_from(0)
     );
     let binds = || key.iter().map(|v| Bind(v.borrow()));
@@ -227,7 +229,7 @@ fn record_set_counter(
     Ok(())
 }
 
-/// Deletes a row where it is; where deletes carry it, what it was goes along.
+/// Deletes a row where it is; where deletes carry the row's last values, records those.
 fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     if table.needs_baseline() {
         let baselines: Vec<String> = (0..table.def.columns.len()).map(|at| format!("i{at}")).collect();
@@ -241,7 +243,7 @@ fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
                 table.def.key_list(""),
                 ChangeFlags::DELETE,
                 table.column_list(),
-                place_of(replica, table, key)?,
+                holding_table(replica, table, key)?,
                 table.key_match_from(0)
             ),
             params_from_iter(values.iter().map(|v| Bind(v.borrow()))),
@@ -251,8 +253,8 @@ fn delete_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     record_resolved(replica, table, key)
 }
 
-/// Changes columns of the row where it is; one that is not in its table goes there changed,
-/// since unchanged it may not.
+/// Changes columns of the row where it is. A quarantined row moves into its table with the changes, since a
+/// constraint refuses it without them.
 fn write_columns(
     replica: &Replica,
     table: &Table,
@@ -297,7 +299,8 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
     record_resolved(replica, table, &open.key)
 }
 
-/// What a version itself says of a row: not its key, nor counters, nor what later ones wrote over.
+/// Reads what a version itself says of a row: not its key, its counters and its disputed columns, and not what later
+/// versions wrote over.
 fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
     let live = head.live(table.def.columns.len());
     let mut values = versions::values(replica, table, head)?;
@@ -305,7 +308,7 @@ fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usiz
         live.contains(*at)
             && table.def.columns[*at].key == 0
             && !table.counters.contains(at)
-            && !table.waiting.contains(*at)
+            && !table.disputed.contains(*at)
     });
     Ok(values)
 }
@@ -332,8 +335,7 @@ fn insert_version(
     Ok(())
 }
 
-/// The row stays as it is shown. Of each other version, the row as that one would have it
-/// becomes a row under a key of its own.
+/// Keeps the row as it is shown, and makes of each other version a row under a key of its own.
 fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
     if deferred::is_quarantined(replica, table.tid, &open.key)? {
         return Err(Error::cannot_resolve(
@@ -387,7 +389,7 @@ fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
     record_resolved(replica, table, &open.key)
 }
 
-/// A key that no row has: the next number, or the text with the author's name after it.
+/// Makes a key that no row has: the next number, or the text with the author's name after it.
 fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, OwnedValue)> {
     let last = table.def.keys().last().ok_or_else(|| Error::damaged("a table without a key"))?;
     let column = &table.def.columns[last];
@@ -441,10 +443,12 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
     Err(Error::cannot_resolve("no free key was found; insert the row by hand", &[]))
 }
 
+/// Records that a row was resolved, so that the seal makes an op of it whatever it is like.
 fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     record_key(replica, table, &value::read_key(key)?, ChangeFlags::RESOLVED)
 }
 
+/// Records in a table's list of changes what was done to a row.
 pub(crate) fn record_key(
     replica: &Replica,
     table: &Table,
@@ -464,6 +468,7 @@ pub(crate) fn record_key(
     Ok(())
 }
 
+/// Makes the error of a device of which no version is.
 fn no_version(open: &Open) -> Error {
     Error::cannot_resolve(
         format!("no version is of that device; take one of: {}", authors(open)),
@@ -471,6 +476,7 @@ fn no_version(open: &Open) -> Error {
     )
 }
 
+/// Names the authors of a conflict's versions.
 fn authors(open: &Open) -> String {
     let known = open.conflict.versions.iter().filter(|v| v.device.is_some());
     known.map(|v| v.author()).collect::<Vec<_>>().join(", ")

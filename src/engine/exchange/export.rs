@@ -24,7 +24,7 @@ use crate::engine::table::replica::Replica;
 pub enum Recipient {
     /// Anyone: everything that is in the log.
     Anyone,
-    /// One device: what it lacks, as last heard of.
+    /// One device: what it lacks, by its last acknowledgement.
     Device(DeviceId),
 }
 
@@ -99,12 +99,14 @@ impl<'w> RecordWriter<'w> {
         self.to.flush().map_err(Error::Stream)
     }
 
+    /// Writes bytes, and hashes and counts them.
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         self.to.write_all(bytes).map_err(Error::Stream)
     }
 
+    /// Writes a record.
     pub(crate) fn record(&mut self, kind: RecordKind, body: &[u8]) -> Result<()> {
         self.buf.resize(body.len() + 16, 0);
         let len = write_record(&mut self.buf, kind, body)
@@ -118,7 +120,7 @@ impl<'w> RecordWriter<'w> {
 
 /// Seals, then writes a bundle: the frames that the recipient lacks.
 ///
-/// A lost bundle is no lost data: what a peer has is known only from itself.
+/// A lost bundle loses no data: only a peer's own acknowledgement says what it has.
 pub(crate) fn export(
     replica: &mut Replica,
     to: &mut dyn Write,
@@ -129,7 +131,7 @@ pub(crate) fn export(
     catalog::reading(replica, |e| write_bundle(e, to, recipient, e.signing_key()?, e.identity.id, true))
 }
 
-/// What is sealed, for the device with this key, which carries it to itself. For a database that
+/// Writes a relay export: what is sealed here, in a bundle that the receiving device signs itself. For a database that
 /// cannot be written to, or whose secret key is elsewhere.
 pub(crate) fn export_relay(
     replica: &Replica,
@@ -146,6 +148,7 @@ pub(crate) fn export_relay(
     })
 }
 
+/// Writes a bundle of what is sealed here and a recipient lacks.
 fn write_bundle(
     replica: &Replica,
     to: &mut dyn Write,
@@ -168,13 +171,13 @@ fn write_bundle(
             "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3",
             (peer, dev, stream.number()),
         )?;
-        // What a device wrote itself it has, unless it says that it was set back.
+        // A device has what it wrote itself, unless it says that it was rolled back.
         Ok(seq.unwrap_or(if dev == peer { u64::MAX } else { 0 }))
     };
     write_groups(replica, to, key, sender, receiver, with_vector, &have)
 }
 
-/// Whether a peer gathers rows of per-device tables. One of which no certificate came may.
+/// Returns whether a peer takes per-device streams of others. One whose certificate is not known here may.
 fn takes_own(replica: &Replica, peer: i64) -> Result<bool> {
     let takes: Option<bool> =
         value::maybe(&replica.db, "SELECT base OR name IS NULL FROM _pm_device WHERE n = ?1", [peer])?;
@@ -191,6 +194,7 @@ pub(crate) fn export_part(replica: &Replica, to: &mut dyn Write, part: &Part<'_>
     })
 }
 
+/// Writes a whole bundle: the groups that are not in `have`.
 fn write_groups(
     replica: &Replica,
     to: &mut dyn Write,
@@ -212,6 +216,7 @@ fn write_groups(
     })
 }
 
+/// Writes the header, the certificates and as many groups as the limits allow; makes the footer.
 fn write_part(
     replica: &Replica,
     to: &mut dyn Write,
@@ -222,8 +227,8 @@ fn write_part(
     (enough_bytes, most_bytes): (u64, u64),
 ) -> Result<PartReport> {
     let mut out = RecordWriter::new(to);
-    let places = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
-    write_header(replica, &mut out, key, sender, receiver, with_vector, places)?;
+    let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
+    write_header(replica, &mut out, key, sender, receiver, with_vector, probes)?;
     let wanted = wanted(replica, have)?;
     write_certificates(replica, &mut out, &|n| wanted.iter().any(|w| w.dev == n))?;
     let mut report = write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;
@@ -287,6 +292,7 @@ pub(crate) fn write_log(
     Ok(report)
 }
 
+/// Writes the signed header: for whom the bundle is, probes of the receiver's log, and what is applied here.
 pub(crate) fn write_header(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
@@ -294,12 +300,12 @@ pub(crate) fn write_header(
     sender: DeviceId,
     receiver: Option<DeviceId>,
     with_vector: bool,
-    mut places: Vec<VectorEntry>,
+    mut probes: Vec<VectorEntry>,
 ) -> Result<()> {
     out.raw(&MAGIC)?;
-    let told = if with_vector { positions::vector(replica)? } else { Vec::new() };
-    places.retain(|place| !told.contains(place));
-    let vector = [places, told].concat();
+    let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
+    probes.retain(|probe| !applied.contains(probe));
+    let vector = [probes, applied].concat();
     let header = Header {
         version: packmule_core::wire::FORMAT_VERSION.into(),
         sender,
@@ -314,7 +320,7 @@ pub(crate) fn write_header(
     out.record(RecordKind::Header, &buf[..len])
 }
 
-/// How many bytes a group has in a bundle, at most.
+/// Bounds how many bytes a group has in a bundle.
 fn group_bytes(replica: &Replica, dev: i64, stream: Stream, first: u64, last: u64) -> Result<u64> {
     let bytes: u64 = replica
         .db
@@ -326,7 +332,7 @@ fn group_bytes(replica: &Replica, dev: i64, stream: Stream, first: u64, last: u6
     Ok(bytes + 512) // Section and checkpoint, with their heads.
 }
 
-/// The streams of which the recipient may lack something.
+/// Lists the streams of which the recipient may lack something.
 pub(crate) fn wanted(
     replica: &Replica,
     have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
@@ -341,6 +347,7 @@ pub(crate) fn wanted(
     Ok(wanted)
 }
 
+/// Writes our certificate chain, and those of the devices that `of` selects.
 pub(crate) fn write_certificates(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
@@ -362,7 +369,7 @@ pub(crate) fn write_certificates(
     Ok(())
 }
 
-/// The certificate of a device, and before it those of the devices that vouch for it.
+/// Reads the certificate chain of a device, issuers first.
 pub(crate) fn certificates_for(replica: &Replica, n: i64) -> Result<Vec<(i64, Vec<u8>)>> {
     let mut chain: Vec<(i64, Vec<u8>)> = Vec::new();
     let mut next = Some(n);
@@ -380,8 +387,10 @@ pub(crate) fn certificates_for(replica: &Replica, n: i64) -> Result<Vec<(i64, Ve
     Ok(chain)
 }
 
+/// A stream of which the recipient may lack something.
 pub(crate) struct Wanted {
     pub dev: i64,
     pub stream: Stream,
+    /// Up to here it has it.
     pub have: u64,
 }

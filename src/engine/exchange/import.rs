@@ -2,13 +2,15 @@
 //!
 //! A bundle is read twice: once to verify all of it, so that a damaged one changes nothing; once to
 //! take it in. Frames go to the log first. A group is applied when everything that its author had
-//! seen is applied; until then it waits in the log.
+//! seen is applied; until then it is pending in the log.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::VectorEntry;
+use packmule_core::wire::{
+    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Section, VectorEntry,
+};
 use rusqlite::OpenFlags;
 use sha2::{Digest, Sha256};
 
@@ -63,18 +65,18 @@ pub(crate) fn import<R: Read + Seek>(
     let mut reader = BundleReader::new(BufReader::new(&mut *bundle));
     let mut more = true;
     while more {
-        let mut tell = |done| progress(Progress { done, total, verifying: false });
+        let mut progress = |done| progress(Progress { done, total, verifying: false });
         more = transaction::transaction(replica, |e| {
-            take_in_window(e, &mut reader, &verified, &mut report, &mut tell)
+            take_in_window(e, &mut reader, &verified, &mut report, &mut progress)
         })?;
-        tell(reader.offset());
+        progress(reader.offset());
     }
-    report.waits = pending::waits(replica)?;
+    report.waits = pending::pending_groups(replica)?;
     report.new_identity = twin::new_identity_label(replica, was);
     Ok(report)
 }
 
-/// The first half of an import alone: refuses what [`Engine::import`] would refuse, and changes nothing.
+/// Verifies a bundle: refuses what [`import`] would refuse, and changes nothing.
 pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result<()> {
     bundle.rewind().map_err(Error::Stream)?;
     catalog::reading(replica, |e| verify_bundle(e, BufReader::new(&mut *bundle), &mut |_| ()))?;
@@ -120,7 +122,7 @@ pub(crate) fn import_database(
         .collect();
     let have = |id, stream| Ok(here.get(&(id, stream)).copied().unwrap_or(0));
     let exported =
-        export::export_relay(&mut source, &mut BufWriter::new(&mut spool), (key, replica.identity.id), &have)
+        export::export_relay(&source, &mut BufWriter::new(&mut spool), (key, replica.identity.id), &have)
             .map_err(of_source)?;
     let new_identity = twin::new_identity_label(&source, was);
     drop(source);
@@ -133,124 +135,166 @@ pub(crate) fn import_database(
 /// Reads all of a bundle and refuses what must be refused.
 fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u64)) -> Result<Verified> {
     let mut reader = BundleReader::new(input);
-    let mut verified = Verified::default();
-    let mut header_check = None;
-    let mut strangers: Vec<Stranger> = Vec::new();
-    let mut keys: Vec<(DeviceId, [u8; 32])> = Vec::new();
+    let mut verification = Verification::of(replica);
     let mut reported = 0;
     loop {
         let at = reader.offset();
-        if at - reported > 1 << 20 {
+        if at - reported > PROGRESS_BYTES {
             progress(at);
             reported = at;
         }
         match reader.next_item()? {
-            Item::Header(header) => {
-                verified.sender = Some(header.header.sender);
-                verified.vector = header.vector().collect();
-                verified.wall = header.header.wall;
-                // The signature can be checked only when the sender's certificate is there.
-                header_check = Some(HeaderCheck::of(&header));
-            }
-            Item::Certificate(certificate, _) => match trust::verify_certificate(replica, &certificate)? {
-                Ok(_) => keys.push((certificate.device(), certificate.public_key)),
-                Err(stranger) => {
-                    // Its voucher can be as new here as it is itself.
-                    let vouched =
-                        certificate.fleet.is_some_and(|v| keys.iter().any(|(_, key)| *key == v.fleet));
-                    if vouched && !stranger.revoked {
-                        keys.push((certificate.device(), certificate.public_key));
-                    } else {
-                        strangers.push(stranger);
-                    }
-                }
-            },
-            Item::Frame(section, frame, _) => {
-                let id = section.author;
-                let seen = frame.context().filter(|(id, _)| *id == replica.identity.id);
-                seen.for_each(|(_, seq)| verified.evidence.has(Stream::Shared, seq));
-                if strangers.iter().all(|s| s.id != id) && key_for(replica, &keys, id)?.is_none() {
-                    strangers.push(Stranger { id, name: None, revoked: false });
-                }
-            }
+            Item::Header(header) => verification.header(&header),
+            Item::Certificate(certificate, _) => verification.certificate(&certificate)?,
+            Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
-                let Some(key) = key_for(replica, &keys, checkpoint.author)? else { continue };
-                if checkpoint.verify(&key, &end).is_err() {
-                    let who = devices::name_of(replica, checkpoint.author)?;
-                    return Err(Error::bundle(at, BundleProblem::Signature(who)));
-                }
-                if verified.signed.len() < SIGNED_MAX {
-                    verified.signed.insert(signed(bytes, &end));
-                }
-                if checkpoint.author == replica.identity.id {
-                    let fit = twin::fit(replica, &checkpoint, Some(&end), &key)?;
-                    let position = positions::position(replica, replica.me, checkpoint.stream)?.seq;
-                    verified.evidence.see(&checkpoint, fit, position);
-                } else {
-                    twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
-                }
+                verification.checkpoint(at, &checkpoint, bytes, &end)?;
             }
-            Item::End => break,
+            Item::End => return verification.finish(),
             Item::State(_) | Item::Part(_) | Item::Seal(..) => {
                 return Err(Error::bundle(0, BundleProblem::IsASnapshot));
             }
         }
     }
-    if !strangers.is_empty() {
-        return Err(Error::Strangers(strangers));
-    }
-    if let Some(sender) = verified.sender {
-        let Verified { vector, evidence, .. } = &mut verified;
-        let apart = twin::compare_vector(replica, sender, vector, evidence)?;
-        // A copy of this device, or a device that has another history of itself than is here: only
-        // who hears of it from a third knows which of them is the second.
-        let copy = evidence.diverges_after().filter(|_| sender == replica.identity.id);
-        if let Some(seq) = apart.or(copy) {
-            return Err(Error::Twin { device: devices::name_of(replica, sender)?, seq });
-        }
-    }
-    if let (Some(check), Some(sender)) = (header_check, verified.sender) {
-        match key_for(replica, &keys, sender)? {
-            Some(key) if check.verify(&key) => {}
-            Some(_) => {
-                return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(replica, sender)?)));
-            }
-            None => {
-                return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
-            }
-        }
-    }
-    Ok(verified)
 }
 
-fn key_for(replica: &Replica, keys: &[(DeviceId, [u8; 32])], id: DeviceId) -> Result<Option<[u8; 32]>> {
-    match keys.iter().find(|(known, _)| *known == id) {
-        Some((_, key)) => Ok(Some(*key)),
-        None => trust::trusted_key(replica, id),
+/// The first reading of a bundle, under way.
+struct Verification<'e> {
+    replica: &'e Replica,
+    verified: Verified,
+    header: Option<HeaderCheck>,
+    /// The public keys of the certificates in the bundle that are trusted.
+    keys: Vec<(DeviceId, [u8; 32])>,
+    /// The devices that the bundle has certificates or frames of, and that are not trusted.
+    untrusted: Vec<Stranger>,
+}
+
+impl<'e> Verification<'e> {
+    fn of(replica: &'e Replica) -> Self {
+        Self { replica, verified: Verified::default(), header: None, keys: Vec::new(), untrusted: Vec::new() }
+    }
+
+    /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
+    fn header(&mut self, header: &HeaderReader<'_>) {
+        self.verified.sender = Some(header.header.sender);
+        self.verified.vector = header.vector().collect();
+        self.verified.wall = header.header.wall;
+        self.header = Some(HeaderCheck::of(header));
+    }
+
+    /// Keeps the key of a certificate that is trusted, or the device as an untrusted one.
+    fn certificate(&mut self, certificate: &Certificate<'_>) -> Result<()> {
+        let key = (certificate.device(), certificate.public_key);
+        match trust::verify_certificate(self.replica, certificate)? {
+            Ok(_) => self.keys.push(key),
+            Err(untrusted) => {
+                // Its issuer can be as new here as it is itself.
+                let issued = certificate.fleet.is_some_and(|v| self.keys.iter().any(|(_, k)| *k == v.fleet));
+                if issued && !untrusted.revoked {
+                    self.keys.push(key);
+                } else {
+                    self.untrusted.push(untrusted);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at what a frame's author had seen of our own log, and whether the author is trusted.
+    fn frame(&mut self, section: Section, frame: &Frame<'_>) -> Result<()> {
+        let seen = frame.context().filter(|(id, _)| *id == self.replica.identity.id);
+        seen.for_each(|(_, seq)| self.verified.evidence.has(Stream::Shared, seq));
+        let id = section.author;
+        if self.untrusted.iter().all(|s| s.id != id) && self.key(id)?.is_none() {
+            self.untrusted.push(Stranger { id, name: None, revoked: false });
+        }
+        Ok(())
+    }
+
+    /// Verifies the signature of a group, and compares the group with what is here of its author.
+    fn checkpoint(&mut self, at: u64, checkpoint: &Checkpoint, bytes: &[u8], end: &Chain) -> Result<()> {
+        let replica = self.replica;
+        let Some(key) = self.key(checkpoint.author)? else { return Ok(()) };
+        if checkpoint.verify(&key, end).is_err() {
+            let who = devices::name_of(replica, checkpoint.author)?;
+            return Err(Error::bundle(at, BundleProblem::Signature(who)));
+        }
+        if self.verified.signed.len() < SIGNED_MAX {
+            self.verified.signed.insert(signed(bytes, end));
+        }
+        if checkpoint.author == replica.identity.id {
+            let fit = twin::fit(replica, checkpoint, Some(end), &key)?;
+            let position = positions::position(replica, replica.me, checkpoint.stream)?.seq;
+            self.verified.evidence.see(checkpoint, fit, position);
+            return Ok(());
+        }
+        twin::refuse_twin(replica, checkpoint, Some(end), &key)
+    }
+
+    /// Finds the public key of a device that is trusted here or by its certificate in the bundle.
+    fn key(&self, id: DeviceId) -> Result<Option<[u8; 32]>> {
+        match self.keys.iter().find(|(known, _)| *known == id) {
+            Some((_, key)) => Ok(Some(*key)),
+            None => trust::trusted_key(self.replica, id),
+        }
+    }
+
+    /// Verifies the header, once all certificates are known.
+    fn finish(mut self) -> Result<Verified> {
+        if !self.untrusted.is_empty() {
+            return Err(Error::Strangers(self.untrusted));
+        }
+        self.compare_vector()?;
+        if let (Some(check), Some(sender)) = (&self.header, self.verified.sender) {
+            match self.key(sender)? {
+                Some(key) if check.verify(&key) => {}
+                Some(_) => {
+                    let who = devices::name_of(self.replica, sender)?;
+                    return Err(Error::bundle(0, BundleProblem::Signature(who)));
+                }
+                None => {
+                    return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
+                }
+            }
+        }
+        Ok(self.verified)
+    }
+
+    /// Compares the sender's version vector with what is here.
+    fn compare_vector(&mut self) -> Result<()> {
+        let Verified { sender, vector, evidence, .. } = &mut self.verified;
+        let Some(sender) = *sender else { return Ok(()) };
+        let apart = twin::compare_vector(self.replica, sender, vector, evidence)?;
+        // A clone of this device, or a device that has another history of itself than is here: only
+        // a third device that hears of both knows which of them is the second.
+        let clone = evidence.diverges_after().filter(|_| sender == self.replica.identity.id);
+        if let Some(seq) = apart.or(clone) {
+            return Err(Error::Twin { device: devices::name_of(self.replica, sender)?, seq });
+        }
+        Ok(())
     }
 }
 
-/// Takes in as many groups as make a window; whether there is more.
+/// Takes in as many groups as make a window. Returns whether there is more.
 fn take_in_window(
     replica: &Replica,
     reader: &mut BundleReader<impl Read>,
     verified: &Verified,
     report: &mut ImportReport,
-    tell: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64),
 ) -> Result<bool> {
     deferred::begin_deferring(replica)?;
     // What was written here before this moment did not take the others into account.
     seal::seal_here(replica, SealOptions::default())?;
     let conflicts_before = list::open_conflicts(replica)?;
     let start = reader.offset();
-    let mut told = start;
-    let mut pending: Vec<(i64, u64)> = Vec::new();
-    let mut group = None;
+    let mut reported = start;
+    let mut window = Window { replica, verified, start, group: None, any: false };
     let more = loop {
         // Also within a group, which can be as large as it likes.
-        if reader.offset() - told >= 1 << 20 {
-            told = reader.offset();
-            tell(told);
+        if reader.offset() - reported >= PROGRESS_BYTES {
+            reported = reader.offset();
+            progress(reported);
         }
         match reader.next_item()? {
             Item::Header(_) => {}
@@ -259,44 +303,18 @@ fn take_in_window(
                     trust::store_certificate(replica, &certificate, bytes, trust)?;
                 }
             }
-            Item::Frame(section, frame, body) => {
-                let dev = devices::device_number_or_new(replica, section.author)?;
-                if let Some(head) = frame.group {
-                    let have = positions::position(replica, dev, section.stream)?.seq;
-                    let ours = section.stream == Stream::Shared || replica.identity.base || dev == replica.me;
-                    group = Some((head, frame.head.seq > have && ours));
-                    report.passed_over += u64::from(!ours);
-                }
-                if matches!(group, Some((_, true))) {
-                    let new = frames::put_frame(&replica.db, dev, section.stream, frame.head.seq, body)?;
-                    report.frames += u64::from(new);
-                    report.known += u64::from(!new);
-                } else {
-                    report.known += 1;
-                }
-            }
+            Item::Frame(section, frame, body) => window.frame(section, &frame, body, report)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
-                let Some((head, true)) = group.take() else { continue };
-                let dev = devices::device_number_or_new(replica, checkpoint.author)?;
-                let key = trust::trusted_key(replica, checkpoint.author)?;
-                let known = verified.signed.contains(&signed(bytes, &end));
-                if key.is_none_or(|key| !known && checkpoint.verify(&key, &end).is_err()) {
-                    let who = devices::name_of(replica, checkpoint.author)?;
-                    return Err(Error::bundle(start, BundleProblem::Signature(who)));
-                }
-                let of_head = (head.lamport, head.wall, head.pair);
-                frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
-                pending.push((dev, checkpoint.last));
-                ready::apply_ready(replica, dev, report)?;
-                if reader.offset() - start > replica.options.window_bytes as u64 {
+                let stored = window.checkpoint(&checkpoint, bytes, &end, report)?;
+                if stored && reader.offset() - start > replica.options.window_bytes as u64 {
                     break true;
                 }
             }
             Item::End | Item::State(_) | Item::Part(_) | Item::Seal(..) => break false,
         }
     };
-    if !pending.is_empty() {
-        ready::apply_waiting(replica, report)?;
+    if window.any {
+        ready::apply_pending(replica, report)?;
     }
     if let (false, Some(sender)) = (more, verified.sender) {
         let made = Some(verified.wall);
@@ -306,6 +324,70 @@ fn take_in_window(
     Ok(more)
 }
 
+/// A window of an import, under way.
+struct Window<'e> {
+    replica: &'e Replica,
+    verified: &'e Verified,
+    /// Where it begins in the bundle.
+    start: u64,
+    /// The head of the group whose checkpoint has not come yet, and whether the group goes into the log.
+    group: Option<(GroupHead, bool)>,
+    /// A group went into the log.
+    any: bool,
+}
+
+impl Window<'_> {
+    /// Puts a frame into the log, if it is new and its stream is taken here.
+    fn frame(
+        &mut self,
+        section: Section,
+        frame: &Frame<'_>,
+        body: &[u8],
+        report: &mut ImportReport,
+    ) -> Result<()> {
+        let replica = self.replica;
+        let dev = devices::device_number_or_new(replica, section.author)?;
+        if let Some(head) = frame.group {
+            let have = positions::position(replica, dev, section.stream)?.seq;
+            let ours = section.stream == Stream::Shared || replica.identity.base || dev == replica.me;
+            self.group = Some((head, frame.head.seq > have && ours));
+            report.passed_over += u64::from(!ours);
+        }
+        if matches!(self.group, Some((_, true))) {
+            let new = frames::put_frame(&replica.db, dev, section.stream, frame.head.seq, body)?;
+            report.frames += u64::from(new);
+            report.known += u64::from(!new);
+        } else {
+            report.known += 1;
+        }
+        Ok(())
+    }
+
+    /// Closes a group: puts it into the log and applies what is ready of its author. Returns whether it was new.
+    fn checkpoint(
+        &mut self,
+        checkpoint: &Checkpoint,
+        bytes: &[u8],
+        end: &Chain,
+        report: &mut ImportReport,
+    ) -> Result<bool> {
+        let replica = self.replica;
+        let Some((head, true)) = self.group.take() else { return Ok(false) };
+        let dev = devices::device_number_or_new(replica, checkpoint.author)?;
+        let key = trust::trusted_key(replica, checkpoint.author)?;
+        let known = self.verified.signed.contains(&signed(bytes, end));
+        if key.is_none_or(|key| !known && checkpoint.verify(&key, end).is_err()) {
+            let who = devices::name_of(replica, checkpoint.author)?;
+            return Err(Error::bundle(self.start, BundleProblem::Signature(who)));
+        }
+        let of_head = (head.lamport, head.wall, head.pair);
+        frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
+        self.any = true;
+        ready::apply_ready(replica, dev, report)?;
+        Ok(true)
+    }
+}
+
 /// What the first reading of a bundle found.
 #[derive(Default)]
 pub(crate) struct Verified {
@@ -313,7 +395,7 @@ pub(crate) struct Verified {
     pub vector: Vec<VectorEntry>,
     /// When the sender made it, by its clock.
     pub wall: i64,
-    /// What it tells of this device's own log.
+    /// What its frames and its vector show of this device's own log.
     pub evidence: PeerEvidence,
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
     /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
@@ -323,7 +405,10 @@ pub(crate) struct Verified {
 /// How many checkpoints are remembered as verified: 32 bytes each.
 const SIGNED_MAX: usize = 4_096;
 
-/// What stands for a checkpoint and the frames that it signs.
-fn signed(checkpoint: &[u8], end: &packmule_core::wire::Chain) -> [u8; 32] {
+/// After how many bytes the progress is reported again.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
+/// Hashes a checkpoint and the chain after the frames that it signs.
+fn signed(checkpoint: &[u8], end: &Chain) -> [u8; 32] {
     Sha256::new().chain_update(checkpoint).chain_update(end.0).finalize().into()
 }

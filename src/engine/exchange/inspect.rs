@@ -1,10 +1,13 @@
-//! What a bundle has, for people.
+//! The contents of a bundle, for people.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use ed25519_compact::{PublicKey, Signature};
 use packmule_core::model::{DeviceId, Stream, WallMs};
-use packmule_core::wire::{Block, DefReader, Header, VectorEntry};
+use packmule_core::wire::{
+    Block, Certificate, Chain, Checkpoint, DefReader, Frame, Header, HeaderReader, Section, VectorEntry,
+};
 
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
@@ -22,7 +25,7 @@ pub struct BundleInfo {
     pub vector: Vec<VectorEntry>,
     /// The header's signature is that of the sender's certificate in the bundle; `None` if it has none.
     pub signed: Option<bool>,
-    /// The devices whose certificates are in it: id, name, base, vouched for by a fleet.
+    /// The devices whose certificates are in it: id, name, base, issued by a fleet.
     pub devices: Vec<(DeviceId, String, bool, bool)>,
     /// The groups of frames.
     pub groups: Vec<GroupInfo>,
@@ -64,83 +67,107 @@ pub(crate) const SEAL_DOMAIN: &[u8] = b"packmule/1 snapshot";
 /// [`Error::Bundle`] if it is damaged, [`Error::Stream`] if it cannot be read.
 pub fn inspect(input: impl Read) -> Result<BundleInfo> {
     let mut reader = BundleReader::new(input);
-    let mut info = BundleInfo::default();
-    let mut keys = std::collections::HashMap::new();
-    let mut open: Option<GroupInfo> = None;
-    let mut check = None;
+    let mut inspection = Inspection::default();
     loop {
         let at = reader.offset();
         match reader.next_item()? {
-            Item::Header(header) => {
-                let Header { sender, receiver, wall, .. } = header.header;
-                (info.sender, info.receiver, info.wall) = (Some(sender), receiver, wall);
-                // Of the receiver's own streams earlier places come before.
-                for entry in header.vector() {
-                    info.vector
-                        .retain(|e: &VectorEntry| (e.author, e.stream) != (entry.author, entry.stream));
-                    info.vector.push(entry);
-                }
-                check = Some(HeaderCheck::of(&header));
-            }
-            Item::Certificate(certificate, _) => {
-                let id = certificate.device();
-                keys.insert(id, certificate.public_key);
-                info.devices.push((
-                    id,
-                    certificate.name.into(),
-                    certificate.base,
-                    certificate.fleet.is_some(),
-                ));
-            }
-            Item::Frame(section, frame, bytes) => {
-                let group = open.get_or_insert_with(|| GroupInfo {
-                    author: section.author,
-                    stream: section.stream,
-                    first: frame.head.seq,
-                    last: frame.head.seq,
-                    lamport: frame.group.map_or(0, |g| g.lamport),
-                    wall: frame.group.map_or(0, |g| g.wall),
-                    bytes: 0,
-                    tables: Vec::new(),
-                    signed: None,
-                });
-                group.bytes += bytes.len() as u64;
-                // Definitions come before the rows; those after rows are not looked for.
-                let mut blocks = frame.blocks();
-                while let Some(Block::Def(body)) = blocks.next_block().map_err(|e| Error::bundle(at, e))? {
-                    let def = DefReader::new(body).map_err(|e| Error::bundle(at, e))?;
-                    group.tables.push(def.head.name.into());
-                }
-            }
-            Item::Checkpoint(checkpoint, _, end) => {
-                if let Some(mut group) = open.take() {
-                    group.last = checkpoint.last;
-                    group.signed =
-                        keys.get(&checkpoint.author).map(|key| checkpoint.verify(key, &end).is_ok());
-                    info.groups.push(group);
-                }
-            }
-            Item::State(_) => info.state_rows += 1,
+            Item::Header(header) => inspection.header(&header),
+            Item::Certificate(certificate, _) => inspection.certificate(&certificate),
+            Item::Frame(section, frame, bytes) => inspection.frame(at, section, &frame, bytes)?,
+            Item::Checkpoint(checkpoint, _, end) => inspection.checkpoint(&checkpoint, &end),
+            Item::State(_) => inspection.info.state_rows += 1,
             Item::Part(_) => {}
             Item::Seal(signature, digest) => {
-                let key = info.sender.and_then(|maker| keys.get(&maker));
-                let good = key.is_some_and(|key| is_sealed_by(key, &signature, &digest));
-                if !good {
-                    return Err(Error::bundle(at, BundleProblem::Signature("its maker".into())));
-                }
-                info.bytes = reader.offset();
-                return Ok(info);
+                let info = inspection.sealed(at, &signature, &digest)?;
+                return Ok(BundleInfo { bytes: reader.offset(), ..info });
             }
-            Item::End => {
-                info.bytes = reader.offset();
-                info.signed = check.and_then(|check| Some(check.verify(keys.get(&check.sender)?)));
-                return Ok(info);
-            }
+            Item::End => return Ok(BundleInfo { bytes: reader.offset(), ..inspection.ended() }),
         }
     }
 }
 
-/// Whether a snapshot with this digest carries the signature of this key.
+/// A bundle that is being inspected.
+#[derive(Default)]
+struct Inspection {
+    info: BundleInfo,
+    /// The public keys of the certificates that came.
+    keys: HashMap<DeviceId, [u8; 32]>,
+    /// The group whose checkpoint has not come yet.
+    group: Option<GroupInfo>,
+    header: Option<HeaderCheck>,
+}
+
+impl Inspection {
+    /// Shows the header.
+    fn header(&mut self, header: &HeaderReader<'_>) {
+        let Header { sender, receiver, wall, .. } = header.header;
+        let info = &mut self.info;
+        (info.sender, info.receiver, info.wall) = (Some(sender), receiver, wall);
+        // Of the receiver's own streams, probes come before the entry that counts.
+        for entry in header.vector() {
+            info.vector.retain(|e| (e.author, e.stream) != (entry.author, entry.stream));
+            info.vector.push(entry);
+        }
+        self.header = Some(HeaderCheck::of(header));
+    }
+
+    /// Shows a certificate, and keeps its key.
+    fn certificate(&mut self, certificate: &Certificate<'_>) {
+        let id = certificate.device();
+        self.keys.insert(id, certificate.public_key);
+        let device = (id, certificate.name.into(), certificate.base, certificate.fleet.is_some());
+        self.info.devices.push(device);
+    }
+
+    /// Shows a frame as a part of its group.
+    fn frame(&mut self, at: u64, section: Section, frame: &Frame<'_>, bytes: &[u8]) -> Result<()> {
+        let group = self.group.get_or_insert_with(|| GroupInfo {
+            author: section.author,
+            stream: section.stream,
+            first: frame.head.seq,
+            last: frame.head.seq,
+            lamport: frame.group.map_or(0, |g| g.lamport),
+            wall: frame.group.map_or(0, |g| g.wall),
+            bytes: 0,
+            tables: Vec::new(),
+            signed: None,
+        });
+        group.bytes += bytes.len() as u64;
+        // Definitions come before the rows; those after rows are not looked for.
+        let mut blocks = frame.blocks();
+        while let Some(Block::Def(body)) = blocks.next_block().map_err(|e| Error::bundle(at, e))? {
+            let def = DefReader::new(body).map_err(|e| Error::bundle(at, e))?;
+            group.tables.push(def.head.name.into());
+        }
+        Ok(())
+    }
+
+    /// Closes a group, and verifies its signature if the author's certificate is there.
+    fn checkpoint(&mut self, checkpoint: &Checkpoint, end: &Chain) {
+        if let Some(mut group) = self.group.take() {
+            group.last = checkpoint.last;
+            group.signed = self.keys.get(&checkpoint.author).map(|key| checkpoint.verify(key, end).is_ok());
+            self.info.groups.push(group);
+        }
+    }
+
+    /// Verifies the maker's signature at the end of a snapshot.
+    fn sealed(self, at: u64, signature: &[u8; 64], digest: &[u8; 32]) -> Result<BundleInfo> {
+        let key = self.info.sender.and_then(|maker| self.keys.get(&maker));
+        if !key.is_some_and(|key| is_sealed_by(key, signature, digest)) {
+            return Err(Error::bundle(at, BundleProblem::Signature("its maker".into())));
+        }
+        Ok(self.info)
+    }
+
+    /// Says whether the header of a bundle that is whole carries its sender's signature.
+    fn ended(self) -> BundleInfo {
+        let Self { info, keys, header, .. } = self;
+        BundleInfo { signed: header.and_then(|check| Some(check.verify(keys.get(&check.sender)?))), ..info }
+    }
+}
+
+/// Returns whether a snapshot with this digest carries the signature of this key.
 pub(super) fn is_sealed_by(key: &[u8; 32], signature: &[u8; 64], digest: &[u8; 32]) -> bool {
     PublicKey::new(*key).verify([SEAL_DOMAIN, digest].concat(), &Signature::new(*signature)).is_ok()
 }

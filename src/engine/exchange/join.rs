@@ -1,10 +1,23 @@
-//! Starting from a snapshot: a new device, or one whose place in the log is gone.
+//! Starting from a snapshot: a new device, or one whose writes cannot be placed any more because others have folded.
 //!
-//! What a device had written itself and the snapshot's maker has not applied is kept, and what of others
-//! is here and waits there: it is told anew, under a new identity, as written without regard to what the
-//! snapshot has. Where both have a row and differ, that is a conflict.
+//! **Invariant.** Afterwards the shared tables are the snapshot's, and beside it stands every row here of which the
+//! snapshot's maker cannot have heard, as a context-free write of this device: equal rows are one version, different
+//! ones a conflict. Nothing that only this device had is lost, and nothing of the snapshot is overwritten.
+//!
+//! **Why it holds.** The rows that are brought along are those that a frame of ours touches beyond what the maker has
+//! *applied* (not what is pending there, since its missing dependency may never come), those in the lists of changes
+//! that no frame has yet, and, where the maker has another history of anybody or has pending frames, the rows of
+//! other authors' groups that it has not applied. A probe counts as the maker's only if the chain tags agree
+//! (`heard`). Of a per-device stream, what any base has acknowledged counts too. All these rows are copied aside
+//! before anything is wiped. A context-free op dominates nothing but its own author's versions, so it can push out no
+//! version of the snapshot; what it meets is gathered into one baseline version on every device
+//! (`merge/context_free.rs`).
+//!
+//! A device that had frames takes a new identity, because its old numbers may stand for other frames elsewhere. The
+//! old identity is retired, unless another device goes on as it. The snapshot's rows are its maker's word, under its
+//! signature; the frames in it are their authors'. The snapshot is verified to its end before anything is written,
+//! and all of the rest is one SQLite transaction.
 
-use std::collections::HashMap;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
@@ -18,8 +31,9 @@ use crate::engine::capture::watch;
 use crate::engine::capture::{adopt, evolve, seal};
 use crate::engine::conflicts::resolve;
 use crate::engine::error::{self, BundleProblem, Error, Result, Stranger};
+use crate::engine::exchange::heard::{self, Heard};
+use crate::engine::exchange::inspect;
 use crate::engine::exchange::load::{self, JoinReport, Loader};
-use crate::engine::exchange::{inspect, twin};
 use crate::engine::fleet::open::{self, InitOptions};
 use crate::engine::fleet::{devices, membership, peers, positions, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
@@ -42,7 +56,7 @@ use crate::engine::table::replica::Replica;
 pub struct JoinOptions<'a> {
     /// Its name; a device that was one before keeps its own.
     pub name: Option<&'a str>,
-    /// The fleet that vouches for its identity.
+    /// The fleet that issues its certificate.
     pub fleet: Option<&'a FleetKey>,
 }
 
@@ -64,29 +78,7 @@ struct Known {
     bytes: Vec<u8>,
 }
 
-/// What a snapshot's maker has of what is here.
-#[derive(Default)]
-struct Heard {
-    /// Up to where it, or any base, has what this device wrote, by stream.
-    own: [u64; 2],
-    /// Another goes on as who this device is.
-    another: bool,
-    /// It has another history of a third device than is here.
-    another_of_others: bool,
-    /// The groups of others that it has not, if one of these is so, or that wait there: nobody but this device
-    /// may be able to bring them in.
-    others: Vec<Group>,
-}
-
-/// A group of the log.
-struct Group {
-    dev: i64,
-    stream: u8,
-    first: u64,
-    last: u64,
-}
-
-/// A per-device table, to be tracked again.
+/// A per-device table that is to be tracked again.
 struct OwnTable {
     def: TableDef,
     high_water: i64,
@@ -105,8 +97,7 @@ pub(crate) fn join<R: Read + Seek>(
         let db = connection::open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE, &options)?;
         layout::present(&db)?
     };
-    // A device that is nobody's yet takes the snapshot's maker on its owner's word, unless a
-    // fleet is named.
+    // A new device trusts the snapshot's maker on its owner's word, unless a fleet is named.
     if let Some(fleet) = join.fleet
         && verified.fleet != Some(fleet.public_key())
     {
@@ -123,8 +114,8 @@ pub(crate) fn join<R: Read + Seek>(
         let outcome = catalog::reading(&engine, |e| {
             trust::verify_certificate(e, &Certificate::decode(&verified.certificate).map_err(error::bad)?)
         })?;
-        if let Err(stranger) = outcome {
-            return Err(Error::Strangers(vec![stranger]));
+        if let Err(untrusted) = outcome {
+            return Err(Error::Strangers(vec![untrusted]));
         }
     }
     let report = rebase(&mut engine, snapshot, &verified, join)?;
@@ -134,7 +125,7 @@ pub(crate) fn join<R: Read + Seek>(
     Ok((open::open_as(&path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)?, report))
 }
 
-/// Starts anew from a snapshot, in one transaction.
+/// Starts from a snapshot, in one transaction.
 fn rebase<R: Read + Seek>(
     replica: &mut Replica,
     snapshot: &mut R,
@@ -154,6 +145,7 @@ fn rebase<R: Read + Seek>(
     Ok(report)
 }
 
+/// Does the work of [`rebase`], within its transaction.
 fn rebase_here<R: Read + Seek>(
     replica: &mut Replica,
     snapshot: &mut R,
@@ -172,7 +164,7 @@ fn rebase_here<R: Read + Seek>(
     replica.db.execute_batch(
         "CREATE TEMP TABLE _pm_mine (name TEXT, key BLOB, present INTEGER, PRIMARY KEY (name, key)) WITHOUT ROWID",
     )?;
-    let there = what_the_maker_has(replica, &verified.vector)?;
+    let there = heard::heard(replica, &verified.vector)?;
     let own = collect_own_rows(replica, &there)?;
     // Until they are tracked again, no trigger may write to those that were.
     triggers::count_as_tracked(replica, &catalog::tables(replica));
@@ -180,7 +172,7 @@ fn rebase_here<R: Read + Seek>(
         Ok::<_, Error>(any | (positions::position(replica, replica.me, *s)?.seq > 0))
     })?;
     wipe(replica)?;
-    // Where another goes on as who this was, that one will write more.
+    // Where another device goes on under this identity, that one will write more.
     let old = (had_log && !there.another).then_some(replica.identity.id);
     if had_log {
         if let Some(old) = old {
@@ -192,7 +184,7 @@ fn rebase_here<R: Read + Seek>(
     }
     let mut loader = Loader { engine: replica, parts: 0, maker_defs: Vec::new(), report: &mut report };
     loader.load(BundleReader::new(BufReader::new(snapshot)))?;
-    replica.quarantined.set(true); // What the maker had parked came along.
+    replica.quarantined.set(true); // Rows that were quarantined at the maker came along.
     for own in own {
         track_own_again(replica, &own)?;
     }
@@ -203,7 +195,7 @@ fn rebase_here<R: Read + Seek>(
     Ok(report)
 }
 
-/// Notes the rows that the snapshot's maker has not heard of, and copies them aside.
+/// Records the rows that the snapshot's maker has not heard of, and copies them aside.
 fn collect_own_rows(replica: &Replica, there: &Heard) -> Result<Vec<OwnTable>> {
     let mut own = Vec::new();
     for table in catalog::tables(replica).iter().filter(|t| t.state == State::Tracked) {
@@ -214,7 +206,7 @@ fn collect_own_rows(replica: &Replica, there: &Heard) -> Result<Vec<OwnTable>> {
         {
             keys_in_frame(replica, table.tid, (replica.me, stream), seq, &mut unheard)?;
         }
-        for group in there.others.iter().filter(|group| group.stream == stream.number()) {
+        for group in there.others.iter().filter(|group| group.stream == stream) {
             for seq in group.first..=group.last {
                 keys_in_frame(replica, table.tid, (group.dev, stream), seq, &mut unheard)?;
             }
@@ -234,7 +226,7 @@ fn collect_own_rows(replica: &Replica, there: &Heard) -> Result<Vec<OwnTable>> {
         unheard.sort();
         unheard.dedup();
         if table.def.mode == Mode::PerDevice {
-            own.push(own_table(replica, table, unheard)?);
+            own.push(own_table(table, unheard)?);
             continue;
         }
         for key in unheard {
@@ -244,80 +236,8 @@ fn collect_own_rows(replica: &Replica, there: &Heard) -> Result<Vec<OwnTable>> {
     Ok(own)
 }
 
-/// What the snapshot's maker has of what is here.
-fn what_the_maker_has(replica: &Replica, vector: &[VectorEntry]) -> Result<Heard> {
-    let mut heard = Heard::default();
-    let (mut others, mut pending_there) = (HashMap::new(), HashMap::new());
-    let (mut come, mut same_here, mut bound) = ([0; 2], [0; 2], [u64::MAX; 2]);
-    // What waits there may wait for ever.
-    let applied: HashMap<_, _> =
-        positions::applied(vector).map(|e| ((e.author, e.stream.number()), e.seq)).collect();
-    for entry in vector.iter().filter(|entry| entry.seq > 0) {
-        let place = (entry.author, entry.stream.number());
-        let is_applied = applied.get(&place).is_some_and(|seq| entry.seq <= *seq);
-        let Some(dev) = devices::device_number(replica, entry.author)? else { continue };
-        let position = positions::position(replica, dev, entry.stream)?.seq;
-        let same =
-            twin::chain_at(replica, dev, entry.stream, entry.seq)?.map(|chain| chain.tag() == entry.tag);
-        if dev == replica.me {
-            let at = usize::from(entry.stream.number());
-            if is_applied {
-                come[at] = come[at].max(entry.seq);
-            }
-            match same {
-                Some(true) if is_applied => same_here[at] = same_here[at].max(entry.seq),
-                Some(true) => {}
-                Some(false) => bound[at] = bound[at].min(entry.seq.saturating_sub(1)),
-                None => {} // It has more than is here, or what is folded away, which everybody has.
-            }
-            heard.another |= same == Some(false) || entry.seq > position;
-        } else {
-            let other = same == Some(false) || (same.is_none() && entry.seq <= position);
-            heard.another_of_others |=
-                other && !membership::is_behind(replica, dev, entry.stream, entry.seq)?;
-            if same == Some(true) {
-                let there = if is_applied { &mut others } else { &mut pending_there };
-                let there = there.entry((dev, entry.stream.number())).or_insert(0);
-                *there = entry.seq.max(*there);
-            }
-        }
-    }
-    let apart = heard.another || heard.another_of_others;
-    if apart || !pending_there.is_empty() {
-        // What was built on the other history is of no use to anybody who has the first, and who wrote what
-        // waits there may not come any more. Per-device rows of others are a board's own, from when it was
-        // that other.
-        let mut groups = replica.db.prepare_cached(
-            "SELECT dev, stream, first, last FROM _pm_group WHERE dev <> ?1 AND (stream = 0 OR NOT ?2) AND applied
-             ORDER BY dev, stream, last",
-        )?;
-        let groups = groups
-            .query_map((replica.me, replica.identity.base), |row| {
-                Ok(Group { dev: row.get(0)?, stream: row.get(1)?, first: row.get(2)?, last: row.get(3)? })
-            })?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        let unheard = |g: &Group| others.get(&(g.dev, g.stream)).is_none_or(|seq| g.first > *seq);
-        let waits = |g: &Group| pending_there.get(&(g.dev, g.stream)).is_some_and(|seq| g.last <= *seq);
-        heard.others = groups.into_iter().filter(|g| unheard(g) && (apart || waits(g))).collect();
-    }
-    heard.own = if heard.another {
-        // What is common need not have come there: the other stream takes another way.
-        let common = twin::common_prefix(replica, same_here, bound, false)?;
-        [common[0].min(come[0]), common[1].min(come[1])]
-    } else {
-        // Of per-device rows boards have none, but some base may have.
-        let at_bases: Option<u64> = replica.db.query_row(
-            "SELECT max(seq) FROM _pm_ack JOIN _pm_device ON n = peer AND base WHERE dev = ?1 AND stream = 1",
-            [replica.me],
-            |row| row.get(0),
-        )?;
-        let folded = twin::common_prefix(replica, [0; 2], [0; 2], false)?;
-        [same_here[0].max(folded[0]), same_here[1].max(folded[1]).max(at_bases.unwrap_or(0))]
-    };
-    Ok(heard)
-}
-
-fn own_table(_replica: &Replica, table: &Table, unheard: Vec<Vec<u8>>) -> Result<OwnTable> {
+/// Describes a per-device table of ours, with its rows that nobody has heard of.
+fn own_table(table: &Table, unheard: Vec<Vec<u8>>) -> Result<OwnTable> {
     let mut high_water = table.high_water;
     let mut dirty = Vec::new();
     for key in unheard {
@@ -332,6 +252,7 @@ fn own_table(_replica: &Replica, table: &Table, unheard: Vec<Vec<u8>>) -> Result
     Ok(OwnTable { def: table.def.clone(), high_water, dirty })
 }
 
+/// Collects the keys of the rows of a table that a frame touches.
 fn keys_in_frame(
     replica: &Replica,
     tid: i64,
@@ -379,12 +300,13 @@ fn new_identity(replica: &mut Replica, join: &JoinOptions<'_>) -> Result<ed25519
     devices::take_identity(replica, |_| name, issuer, fleet)
 }
 
+/// Tracks a per-device table of ours again, with the rows that nobody has heard of in its list of changes.
 fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
     let (id, body) = own.def.encode()?;
     let tid = catalog::keep_def(replica, &own.def, id, &body)?;
     replica.db.execute(
-        "UPDATE _pm_table SET def = ?2, state = 1, announced = 0, appended = ?3, note = NULL WHERE tid = ?1",
-        (tid, id.0, own.high_water),
+        "UPDATE _pm_table SET def = ?2, state = ?4, announced = 0, appended = ?3, note = NULL WHERE tid = ?1",
+        (tid, id.0, own.high_water, State::Tracked),
     )?;
     catalog::reload_catalog(replica)?;
     let table = catalog::table(replica, tid)?;
@@ -395,8 +317,8 @@ fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
     Ok(())
 }
 
-/// Writes the rows that were copied aside where they differ, and seals them; says that the old identity
-/// will write nothing more.
+/// Re-authors the rows that were copied aside where they differ from the snapshot's, and retires the old identity.
+/// Returns how many rows that were.
 fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
     let mut statement = replica.db.prepare("SELECT name, key, present FROM temp._pm_mine")?;
     let mine = statement
@@ -405,22 +327,10 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
     let (mut kept, mut clashing) = (0, Vec::new());
     for (name, key, present) in mine {
         let Some(table) = catalog::table_named(replica, &name).filter(|t| t.shows_shared()) else { continue };
-        let copy = load::own_rows_table(&name);
         let shown = compose::shown_row(replica, &table, &key)?;
-        let keys = value::read_key(&key)?;
         let row = if present {
-            let columns = table.column_list();
-            let sql = format!("SELECT {columns} FROM temp.{copy} WHERE {}", table.key_match_from(0));
-            let mut select = replica.db.prepare(&sql)?;
-            let mut rows = select.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
-            match rows.next()? {
-                Some(row) => {
-                    let values = (0..table.def.columns.len())
-                        .map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
-                    Some(values.collect::<Result<Vec<_>>>()?)
-                }
-                None => continue,
-            }
+            let Some(row) = row_aside(replica, &table, &name, &key)? else { continue };
+            Some(row)
         } else {
             None
         };
@@ -430,49 +340,70 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
         kept += 1;
         context_free::remember_heard(replica, &table, &key, &Seen::All, shown)?;
         write::delete_row(replica, &table, &key)?;
-        if let Some(row) = &row {
-            let columns: Vec<usize> = (0..table.def.columns.len()).collect();
-            let sql = table.upsert_sql(&columns);
-            let written = triggers::firing(replica, &table, || {
-                let values = row.iter().map(|v| Bind(v.borrow()));
-                Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
-            });
-            match written {
-                Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                    clashing.push((table, key, row.clone()));
-                    continue;
-                }
-                written => written?,
-            };
+        let flags = if row.is_some() { ChangeFlags::INSERT } else { ChangeFlags::DELETE };
+        match row.as_ref().map_or(Ok(()), |row| upsert_row(replica, &table, row)) {
+            Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                clashing.extend(row.map(|row| (table, key, row)));
+            }
+            written => {
+                written?;
+                resolve::record_key(replica, &table, &value::read_key(&key)?, flags)?;
+            }
         }
-        resolve::record_key(
-            replica,
-            &table,
-            &keys,
-            if row.is_some() { ChangeFlags::INSERT } else { ChangeFlags::DELETE },
-        )?;
     }
     let context_free = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
     seal::seal_here(replica, SealOptions { retire: old, ..context_free })?;
-    // A row of the snapshot has a value that one of ours claims: ours is told, and then it is
-    // settled which of them is kept out.
+    // A row of the snapshot has a unique value that one of ours claims. Ours is re-authored, and the constraint
+    // resolution pass finds which of them is quarantined.
     for (table, key, row) in clashing {
-        let columns: Vec<usize> = (0..table.def.columns.len()).collect();
-        let sql = table.insert_sql(&columns).replacen("INSERT", "INSERT OR REPLACE", 1);
-        constraints::replacing(replica, &table, &key, || {
-            triggers::firing(replica, &table, || {
-                let values = row.iter().map(|v| Bind(v.borrow()));
-                replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
-                Ok(())
-            })
-        })?;
+        replace_row(replica, &table, &key, &row)?;
         resolve::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
         seal::seal_here(replica, context_free)?;
     }
     Ok(kept)
 }
 
-/// The fleet that vouches for a device; for a second history, by the word of the identity before.
+/// Reads a row of ours that was copied aside.
+fn row_aside(replica: &Replica, table: &Table, name: &str, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
+    let keys = value::read_key(key)?;
+    let sql = format!(
+        "SELECT {} FROM temp.{} WHERE {}",
+        table.column_list(),
+        load::own_rows_table(name),
+        table.key_match_from(0)
+    );
+    let mut select = replica.db.prepare(&sql)?;
+    let mut rows = select.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
+    values.collect::<Result<Vec<_>>>().map(Some)
+}
+
+/// Writes a whole row into its table.
+fn upsert_row(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<()> {
+    let columns: Vec<usize> = (0..table.def.columns.len()).collect();
+    let sql = table.upsert_sql(&columns);
+    triggers::firing(replica, table, || {
+        let values = row.iter().map(|v| Bind(v.borrow()));
+        replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+        Ok(())
+    })
+}
+
+/// Writes a whole row into its table, and removes the rows that clash with it.
+fn replace_row(replica: &Replica, table: &Table, key: &[u8], row: &[OwnedValue]) -> Result<()> {
+    let columns: Vec<usize> = (0..table.def.columns.len()).collect();
+    let sql = table.insert_sql(&columns).replacen("INSERT", "INSERT OR REPLACE", 1);
+    constraints::replacing(replica, table, key, || {
+        triggers::firing(replica, table, || {
+            let values = row.iter().map(|v| Bind(v.borrow()));
+            replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+            Ok(())
+        })
+    })
+}
+
+/// Finds the fleet that issued a device's certificate; for a second history, that of the identity before it.
 fn fleet_of(certificates: &[Known], device: DeviceId) -> Option<[u8; 32]> {
     let mut issuer = certificates.iter().find(|c| c.id == device)?.fleet?;
     for _ in certificates {
@@ -484,7 +415,7 @@ fn fleet_of(certificates: &[Known], device: DeviceId) -> Option<[u8; 32]> {
     Some(issuer)
 }
 
-/// Reads all of a snapshot and checks every signature in it.
+/// Reads all of a snapshot and verifies every signature in it.
 fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
     snapshot.rewind().map_err(Error::Stream)?;
     let mut reader = BundleReader::new(BufReader::new(snapshot));

@@ -9,18 +9,18 @@ use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
 use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, Stranger};
 use crate::engine::exchange::snapshot::PART_BYTES;
+use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, bad, wrong};
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::{membership, trust};
+use crate::engine::fleet::trust;
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::show::{triggers, write};
-use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// Puts a snapshot's records into the database.
@@ -33,6 +33,7 @@ pub(super) struct Loader<'e, 'r> {
 }
 
 impl Loader<'_, '_> {
+    /// Loads all records of a snapshot.
     pub(super) fn load(&mut self, mut reader: BundleReader<impl Read>) -> Result<()> {
         let e = self.engine;
         e.db.execute_batch("CREATE TEMP TABLE _pm_part (n INTEGER PRIMARY KEY, body BLOB)")?;
@@ -41,7 +42,7 @@ impl Loader<'_, '_> {
             match reader.next_item()? {
                 Item::Header(_) => {}
                 Item::Certificate(certificate, bytes) => {
-                    // The maker vouches for those whose fleet is another, or none.
+                    // The maker answers for those whose fleet is another, or none.
                     let trust = match trust::verify_certificate(e, &certificate)? {
                         Ok(trust) => trust,
                         Err(Stranger { revoked: true, .. }) => continue,
@@ -77,134 +78,80 @@ impl Loader<'_, '_> {
         Ok(())
     }
 
+    /// Puts a row of the maker's state into the database.
     fn state(&mut self, mut body: &[u8]) -> Result<()> {
-        let e = self.engine;
-        let bad = |error| Error::bundle(0, BundleProblem::Decode(error));
         let kind: &str = take(&mut body).map_err(bad)?;
         let mut values: Vec<Value<'_>> = Vec::new();
         while !body.is_empty() {
             values.push(take(&mut body).map_err(bad)?);
         }
-        let wrong = || Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"));
-        let int = |at: usize| match values.get(at) {
-            Some(Value::Int(i)) => Ok(*i),
-            _ => Err(wrong()),
-        };
-        let blob = |at: usize| match values.get(at) {
-            Some(Value::Blob(b)) => Ok(*b),
-            _ => Err(wrong()),
-        };
-        let text = |at: usize| match values.get(at) {
-            Some(Value::Text(t)) => std::str::from_utf8(t).map_err(|_| wrong()),
-            _ => Err(wrong()),
-        };
-        let device = |at: usize| -> Result<i64> {
-            devices::device_number_or_new(e, DeviceId(blob(at)?.try_into().map_err(|_| wrong())?))
-        };
-        let tid = |at: usize| -> Result<i64> {
-            catalog::table_named(e, text(at)?).map(|t| t.tid).ok_or_else(wrong)
-        };
-        let rest = |from: usize| values.get(from..).unwrap_or_default().iter().map(|v| Bind(*v));
+        let row = StateRow { replica: self.engine, values: &values };
         match kind {
-            "lamport" => {
-                let ours = meta::get::<i64>(&e.db, "lamport")?.unwrap_or(0);
-                meta::set(&e.db, "lamport", ours.max(int(0)?))?;
-            }
-            "stream" => {
-                e.db.prepare_cached(
-                    "INSERT INTO _pm_stream (dev, stream, seq, chain) VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute((device(0)?, int(1)?, int(2)?, blob(3)?))?;
-            }
-            "context" => {
-                e.db.prepare_cached(
-                    "INSERT INTO _pm_context (dev, stream, other, seq) VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute((device(0)?, int(1)?, device(2)?, int(3)?))?;
-            }
-            "floor" => {
-                e.db.prepare_cached("INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)")?
-                    .execute((device(0)?, int(1)?, int(2)?))?;
-            }
-            "retired" => {
-                let said = match values.get(1) {
-                    Some(Value::Blob(_)) => Some((device(1)?, u64::try_from(int(2)?).map_err(|_| wrong())?)),
-                    _ => None,
-                };
-                let device = DeviceId(blob(0)?.try_into().map_err(|_| wrong())?);
-                membership::record_retired(e, device, said, int(3)? == 2)?;
-            }
-            "def" => {
-                let def = TableDef::decode(blob(0)?).map_err(bad)?;
-                catalog::keep_def(e, &def, DefId::of(blob(0)?), blob(0)?)?;
-            }
-            "table" => self.table(tid(0)?, blob(1)?, int(2)? == 1)?,
+            "table" => self.table(row.tid_at(0)?, row.blob_at(1)?, row.int_at(2)? == 1),
             "row" | "limbo" => {
-                let table = catalog::table(e, tid(0)?)?;
-                self.row(&table, kind == "limbo", &values[1..])?;
+                let table = catalog::table(self.engine, row.tid_at(0)?)?;
+                self.row(&table, kind == "limbo", &values[1..])
             }
-            "head" => {
-                let columns = match values.get(8) {
-                    Some(Value::Blob(mask)) => Some(self.columns_here(tid(0)?, &Columns::of_bytes(mask))?),
-                    _ => None,
-                };
-                e.db.prepare_cached(
-                    "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                )?
-                .execute((
-                    tid(0)?,
-                    blob(1)?,
-                    device(2)?,
-                    int(3)?,
-                    int(4)?,
-                    int(5)?,
-                    int(6)?,
-                    int(7)?,
-                    columns.as_ref().map(Columns::as_bytes),
-                ))?;
-            }
-            "declared" => {
-                e.db.prepare_cached(
-                    "INSERT INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                )?
-                .execute((
-                    tid(0)?,
-                    int(1)?,
-                    text(2)?,
-                    device(3)?,
-                    int(4)?,
-                    int(5)?,
-                    blob(6)?,
-                    int(7)?,
-                    blob(8)?,
-                ))?;
-            }
-            "count" => {
-                let mut one = Columns::default();
-                one.insert(usize::try_from(int(2)?).ok().filter(|c| *c < 4096).ok_or_else(wrong)?);
-                let here = self.columns_here(tid(0)?, &one)?;
-                let table = catalog::table(e, tid(0)?)?;
-                let column = (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)?;
-                e.db.prepare_cached(
-                    "INSERT INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                )?
-                .execute((tid(0)?, blob(1)?, column as i64, device(3)?, int(4)?, int(5)?, int(6)?))?;
-            }
-            "dangling" => {
-                e.db.prepare_cached("INSERT INTO _pm_dangling (tid, key, told) VALUES (?1, ?2, ?3)")?
-                    .execute((tid(0)?, blob(1)?, if values.len() > 2 { int(2)? } else { 0 }))?;
-            }
-            "conflict" | "image" | "parked" => {
-                let marks: Vec<String> = (2..=values.len()).map(|n| format!("?{n}")).collect();
-                let sql = format!("INSERT INTO _pm_{kind} VALUES (?1, {})", marks.join(", "));
-                let tid = tid(0)?;
-                let params = std::iter::once(Bind(Value::Int(tid))).chain(rest(1));
-                e.db.prepare_cached(&sql)?.execute(params_from_iter(params))?;
-            }
-            _ => return Err(wrong()),
+            "head" => self.head(&row),
+            "count" => self.counter(&row),
+            "lamport" => state_rows::load_lamport(&row),
+            "retired" => state_rows::load_retired(&row),
+            "def" => state_rows::load_def(&row),
+            "declared" => state_rows::load_declared(&row),
+            "dangling" => state_rows::load_orphan(&row),
+            "stream" | "context" | "floor" => state_rows::load_position(&row, kind),
+            "conflict" | "image" | "parked" => state_rows::load_by_key(&row, kind),
+            _ => Err(wrong()),
         }
+    }
+
+    /// Loads a version of a row that no other dominates.
+    fn head(&self, row: &StateRow<'_>) -> Result<()> {
+        let columns = match row.values.get(8) {
+            Some(Value::Blob(mask)) => Some(self.columns_here(row.tid_at(0)?, &Columns::of_bytes(mask))?),
+            _ => None,
+        };
+        row.replica
+            .db
+            .prepare_cached(
+                "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute((
+                row.tid_at(0)?,
+                row.blob_at(1)?,
+                row.device_at(2)?,
+                row.int_at(3)?,
+                row.int_at(4)?,
+                row.int_at(5)?,
+                row.int_at(6)?,
+                row.int_at(7)?,
+                columns.as_ref().map(Columns::as_bytes),
+            ))?;
+        Ok(())
+    }
+
+    /// Loads a recent write to a counter.
+    fn counter(&self, row: &StateRow<'_>) -> Result<()> {
+        let mut one = Columns::default();
+        one.insert(usize::try_from(row.int_at(2)?).ok().filter(|c| *c < COLUMNS_MAX).ok_or_else(wrong)?);
+        let here = self.columns_here(row.tid_at(0)?, &one)?;
+        let table = catalog::table(row.replica, row.tid_at(0)?)?;
+        let column = (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)?;
+        row.replica
+            .db
+            .prepare_cached(
+                "INSERT INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute((
+                row.tid_at(0)?,
+                row.blob_at(1)?,
+                column as i64,
+                row.device_at(3)?,
+                row.int_at(4)?,
+                row.int_at(5)?,
+                row.int_at(6)?,
+            ))?;
         Ok(())
     }
 
@@ -234,7 +181,7 @@ impl Loader<'_, '_> {
         } else {
             self.take_over(tid, &theirs.def)?;
         }
-        e.db.execute("UPDATE _pm_table SET state = 1 WHERE tid = ?1", [tid])?;
+        e.db.execute("UPDATE _pm_table SET state = ?2 WHERE tid = ?1", (tid, State::Tracked))?;
         catalog::reload_catalog(e)?;
         let table = catalog::table(e, tid)?;
         if there.is_some() {
@@ -255,7 +202,8 @@ impl Loader<'_, '_> {
         watch::install_capture(e, &*catalog::table(e, tid)?)
     }
 
-    /// A table of this name is here: its rows are ours, to be told after the snapshot's.
+    /// Makes a table of this name that is here the snapshot's: its rows are ours, to be re-authored after the
+    /// snapshot's.
     fn take_over(&self, tid: i64, theirs: &TableDef) -> Result<()> {
         let e = self.engine;
         let ours = TableDef::read(&e.db, &theirs.name)?;
@@ -316,7 +264,7 @@ impl Loader<'_, '_> {
         Ok(())
     }
 
-    /// The maker's columns, by their numbers here.
+    /// Finds the numbers here of the maker's columns.
     fn columns_here(&self, tid: i64, theirs: &Columns) -> Result<Columns> {
         let table = catalog::table(self.engine, tid)?;
         let maker = self.maker_defs.iter().find(|d| d.name.eq_ignore_ascii_case(&table.def.name));
@@ -326,7 +274,7 @@ impl Loader<'_, '_> {
         Ok(maker.columns.iter().enumerate().filter_map(here).collect())
     }
 
-    /// A part of a large value.
+    /// Reads a part of a large value.
     fn part(&self, n: i64) -> Result<Vec<u8>> {
         value::maybe(&self.engine.db, "SELECT body FROM temp._pm_part WHERE n = ?1", [n])?.ok_or_else(|| {
             Error::bundle(0, BundleProblem::Structure("a large value of a snapshot is not whole"))
@@ -334,30 +282,54 @@ impl Loader<'_, '_> {
     }
 
     /// Writes a row; large values come from the parts before it.
-    fn row(&mut self, table: &Table, quarantine_table: bool, values: &[Value<'_>]) -> Result<()> {
+    fn row(&mut self, table: &Table, quarantine: bool, values: &[Value<'_>]) -> Result<()> {
         let e = self.engine;
-        let wrong = || Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"));
+        let columns = self.columns_of_row(table, values.len())?;
+        let first: i64 = value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let (whole, streamed, end) = self.assemble(table, quarantine, values, &columns, first)?;
+        write_whole(e, table, quarantine, &columns, values, &whole)?;
+        let rowid = if streamed.is_empty() { 0 } else { e.db.last_insert_rowid() };
+        for large in streamed {
+            self.write_large(table, quarantine, rowid, large)?;
+        }
+        if end > 0 {
+            e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([end])?;
+        }
+        self.report.rows += u64::from(!quarantine);
+        Ok(())
+    }
+
+    /// Finds the columns here of a row's values, which come in the order of the maker's definition.
+    fn columns_of_row(&self, table: &Table, values: usize) -> Result<Vec<usize>> {
         let maker = self
             .maker_defs
             .iter()
             .find(|d| d.name.eq_ignore_ascii_case(&table.def.name))
             .ok_or_else(wrong)?;
-        if values.len() != maker.columns.len() {
+        if values != maker.columns.len() {
             return Err(wrong());
         }
         let columns: Option<Vec<usize>> = maker.columns.iter().map(|c| table.def.column(&c.name)).collect();
-        let columns = columns.ok_or_else(wrong)?;
-        let names: Vec<String> =
-            columns.iter().map(|at| value::quote(&table.def.columns[*at].name)).collect();
-        let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
-        let name = if quarantine_table { table.quarantine_table() } else { table.sql_name.clone() };
-        // A large BLOB is written into its place part by part; text and what is indexed or read by a
-        // trigger SQLite must have whole.
-        let local = !quarantine_table && triggers::has_local_triggers(e, table)?;
-        let mut part: i64 =
-            value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        columns.ok_or_else(wrong)
+    }
+
+    /// Puts the large values of a row together from the parts from `part` on. Returns the values, those that are to
+    /// be written part by part, and the number after the last part.
+    ///
+    /// A large BLOB is written into its place part by part. Text must be whole for SQLite, and so must a value that
+    /// is indexed or that a trigger reads.
+    fn assemble(
+        &self,
+        table: &Table,
+        quarantine: bool,
+        values: &[Value<'_>],
+        columns: &[usize],
+        mut part: i64,
+    ) -> Result<(Vec<Option<OwnedValue>>, Vec<Streamed>, i64)> {
+        let e = self.engine;
+        let local = !quarantine && triggers::has_local_triggers(e, table)?;
         let (mut whole, mut streamed) = (Vec::with_capacity(values.len()), Vec::new());
-        for (value, column) in values.iter().zip(&columns) {
+        for (value, column) in values.iter().zip(columns) {
             let Value::Big(big) = value else {
                 whole.push(Some(OwnedValue::of(*value)?));
                 continue;
@@ -365,11 +337,11 @@ impl Loader<'_, '_> {
             let first = part;
             part += i64::try_from(big.len.div_ceil(PART_BYTES as u64)).map_err(|_| wrong())?;
             let needed = big.text
-                || (table.def.without_rowid && !quarantine_table)
+                || (table.def.without_rowid && !quarantine)
                 || (local && triggers::triggers_read(e, table, *column))
-                || (!quarantine_table && write::is_indexed(e, table, *column)?);
+                || (!quarantine && write::is_indexed(e, table, *column)?);
             if !needed && i32::try_from(big.len).is_ok() {
-                streamed.push((*column, first..part, big));
+                streamed.push(Streamed { column: *column, parts: first..part, len: big.len });
                 whole.push(None);
                 continue;
             }
@@ -382,49 +354,63 @@ impl Loader<'_, '_> {
             }
             whole.push(Some(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) }));
         }
-        let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));
-        let write = || {
-            let values = whole
-                .iter()
-                .zip(values)
-                .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)));
-            Ok(e.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
-        };
-        let written = if quarantine_table { write() } else { triggers::firing(e, table, write) };
-        match written {
-            Err(Error::Sqlite(error))
-                if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) =>
-            {
-                return Err(Error::Row {
-                    table: table.def.name.clone(),
-                    reason: format!(
-                        "a row of the snapshot breaks a constraint that this database alone has ({error}): take it away, \
-                         join, and make it again"
-                    ),
-                });
-            }
-            written => written?,
-        };
-        let rowid = if streamed.is_empty() { 0 } else { e.db.last_insert_rowid() };
-        let place = if quarantine_table { table.quarantine_table() } else { table.def.name.clone() };
-        for (column, parts, big) in streamed {
-            let name = table.def.columns[column].name.as_str();
-            let mut blob = e.db.blob_open(MAIN_DB, place.as_str(), name, rowid, false)?;
-            let mut at = 0;
-            for n in parts {
-                let bytes = self.part(n)?;
-                blob.write_at(&bytes, at)?;
-                at += bytes.len();
-            }
-            if at as u64 != big.len {
-                return Err(wrong());
-            }
+        Ok((whole, streamed, part))
+    }
+
+    /// Writes a large BLOB into the place that its row has for it.
+    fn write_large(&self, table: &Table, quarantine: bool, rowid: i64, large: Streamed) -> Result<()> {
+        let place = if quarantine { table.quarantine_table() } else { table.def.name.clone() };
+        let name = table.def.columns[large.column].name.as_str();
+        let mut blob = self.engine.db.blob_open(MAIN_DB, place.as_str(), name, rowid, false)?;
+        let mut at = 0;
+        for n in large.parts {
+            let bytes = self.part(n)?;
+            blob.write_at(&bytes, at)?;
+            at += bytes.len();
         }
-        if part > 0 {
-            e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([part])?;
+        if at as u64 == large.len { Ok(()) } else { Err(wrong()) }
+    }
+}
+
+/// A large value that is written part by part.
+struct Streamed {
+    column: usize,
+    parts: std::ops::Range<i64>,
+    len: u64,
+}
+
+/// Inserts a row, with room for the values that are written part by part.
+fn write_whole(
+    replica: &Replica,
+    table: &Table,
+    quarantine: bool,
+    columns: &[usize],
+    values: &[Value<'_>],
+    whole: &[Option<OwnedValue>],
+) -> Result<()> {
+    let names: Vec<String> = columns.iter().map(|at| value::quote(&table.def.columns[*at].name)).collect();
+    let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
+    let name = if quarantine { table.quarantine_table() } else { table.sql_name.clone() };
+    let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));
+    let write = || {
+        let values = whole
+            .iter()
+            .zip(values)
+            .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)));
+        Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
+    };
+    let written = if quarantine { write() } else { triggers::firing(replica, table, write) };
+    match written {
+        Err(Error::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Err(Error::Row {
+                table: table.def.name.clone(),
+                reason: format!(
+                    "a row of the snapshot breaks a constraint that this database alone has ({error}): take it away, \
+                     join, and make it again"
+                ),
+            })
         }
-        self.report.rows += u64::from(!quarantine_table);
-        Ok(())
+        written => written.map(|_| ()),
     }
 }
 
@@ -439,12 +425,13 @@ pub struct JoinReport {
     pub rows: u64,
     /// Frames in flight taken in.
     pub frames: u64,
-    /// Rows that this database had and nobody had heard of: told anew.
+    /// Rows that this database had and nobody had heard of: re-authored.
     pub kept: u64,
     /// The device has a new identity.
     pub new_identity: bool,
 }
 
+/// Copies a row of ours aside, or records that there is none.
 pub(crate) fn copy_own_row(replica: &Replica, def: &TableDef, table: &Table, key: &[u8]) -> Result<()> {
     let copy = own_rows_table(&def.name);
     replica.db.execute_batch(&format!(
@@ -456,7 +443,7 @@ pub(crate) fn copy_own_row(replica: &Replica, def: &TableDef, table: &Table, key
         .db
         .prepare_cached(&format!("INSERT INTO {copy} {}", table.select_sql("*")))?
         .execute(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
-    // One that a constraint keeps out is not in its table, and not deleted either.
+    // A quarantined row is not in its table, and not deleted either.
     if present == 0 && deferred::is_quarantined(replica, table.tid, key)? {
         return Ok(());
     }
@@ -473,6 +460,7 @@ pub(crate) fn empty(replica: &Replica, table: &Table) -> Result<()> {
     triggers::firing(replica, table, || Ok(replica.db.execute_batch(&sql)?))
 }
 
+/// Names the temporary table that our rows of a table are copied to.
 pub(crate) fn own_rows_table(name: &str) -> String {
     value::quote(&format!("_pm_mine_{}", name.to_ascii_lowercase()))
 }

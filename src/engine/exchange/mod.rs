@@ -1,25 +1,28 @@
-//! What carriers call: the log given and taken.
+//! What carriers call: the log sent and received.
 //!
 //! May import `store` to `conflicts`.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `export` | bundles written |
-//! | `rekey` | a second history goes on under a new identity |
+//! | `heard` | what a snapshot's maker has of what is here |
 //! | `import` | bundles verified and taken in |
-//! | `inspect` | what a bundle has, for people |
+//! | `inspect` | the contents of a bundle, for people |
 //! | `join` | a device starts from a snapshot |
 //! | `load` | the snapshot read into the database |
 //! | `peer` | the other end of a session |
-//! | `reconcile` | what others know of our own log: the consequences |
+//! | `reconcile` | peer evidence about our own log, and what follows from it |
+//! | `rekey` | a second history takes a new identity |
 //! | `session` | what two ends that talk need of each other |
 //! | `snapshot` | snapshots written |
+//! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
 //! | `survey` | what a card needs to know |
-//! | `transaction` | transactions, after which a second history has gone on as another |
+//! | `transaction` | transactions, before which a second history takes a new identity |
 //! | `trust_sender` | trust in who made a bundle |
-//! | `twin` | two histories under one identity, found |
+//! | `twin` | divergent histories of one identity, found |
 
 pub(crate) mod export;
+pub(crate) mod heard;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod join;
@@ -29,6 +32,7 @@ pub(crate) mod reconcile;
 pub(crate) mod rekey;
 pub(crate) mod session;
 pub(crate) mod snapshot;
+pub(crate) mod state_rows;
 pub(crate) mod survey;
 pub(crate) mod transaction;
 pub(crate) mod trust_sender;

@@ -10,7 +10,7 @@ use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
-/// The other end of a session, once its certificate was judged.
+/// The other end of a session, once its certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its id.
@@ -23,19 +23,20 @@ pub struct Peer {
     pub(crate) certificate: Vec<u8>,
 }
 
-/// Our certificate.
+/// Reads our certificate.
 pub(crate) fn own_certificate(replica: &Replica) -> Result<Vec<u8>> {
     catalog::reading(replica, |e| certificate_of(e, e.me))?
         .ok_or_else(|| Error::damaged("our certificate is missing"))
 }
 
+/// Reads the certificate of a device.
 fn certificate_of(replica: &Replica, dev: i64) -> Result<Option<Vec<u8>>> {
     let found: Option<Option<Vec<u8>>> =
         value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [dev])?;
     Ok(found.flatten())
 }
 
-/// The certificate of an author, and before it those of the devices that vouch for it.
+/// Reads the certificate chain of an author, issuers first.
 pub(crate) fn author_certificates(replica: &Replica, dev: i64) -> Result<Vec<(DeviceId, Vec<u8>)>> {
     catalog::reading(replica, |e| {
         let chain = export::certificates_for(e, dev)?;
@@ -43,7 +44,7 @@ pub(crate) fn author_certificates(replica: &Replica, dev: i64) -> Result<Vec<(De
     })
 }
 
-/// Whom a certificate names; an error if it is damaged, a stranger if it is not trusted.
+/// Verifies whom a certificate names: an error if it is damaged, an untrusted device if it is not trusted.
 pub(crate) fn judge_peer(
     replica: &Replica,
     certificate: &[u8],
@@ -59,12 +60,12 @@ pub(crate) fn judge_peer(
     }))
 }
 
-/// Our proof that we have our key.
+/// Signs our proof that we have our key.
 pub(crate) fn prove(replica: &Replica, nonce: &[u8; 32], peer: (DeviceId, &[u8; 32])) -> Result<[u8; 64]> {
     Ok(Message::prove(replica.signing_key()?, (replica.identity.id, nonce), peer))
 }
 
-/// Keeps the certificate of a peer that has proved its key, and notes that it was heard.
+/// Stores the certificate of a peer that has proved its key.
 pub(crate) fn meet(replica: &mut Replica, peer: &Peer) -> Result<()> {
     transaction::transaction(replica, |e| {
         let certificate = Certificate::decode(&peer.certificate).map_err(|e| Error::bundle(0, e))?;

@@ -1,4 +1,4 @@
-//! What others know of our own log: the consequences.
+//! Peer evidence about our own log, and what follows from it.
 
 use packmule_core::model::Stream;
 
@@ -9,7 +9,7 @@ use crate::engine::fleet::positions;
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
 
-/// Notes for people that a device has two histories, if something can be written now.
+/// Records a notice that a device has two histories, if something can be written now.
 pub(crate) fn record_twin(replica: &Replica, device: &str, seq: u64) -> Result<()> {
     if replica.db.is_readonly(rusqlite::MAIN_DB)? {
         return Ok(());
@@ -21,11 +21,11 @@ pub(crate) fn record_twin(replica: &Replica, device: &str, seq: u64) -> Result<(
     meta::notice(&replica.db, &what, replica.now())
 }
 
-/// Draws the consequences of what others tell of this device's own log: it takes its frames in again, or
-/// goes on under a new identity. Whether it did the latter.
+/// Reconciles this device's own log with the evidence of its peers: records that it was rolled back and recovers its
+/// frames from them, or takes a new identity. Returns whether it took one.
 ///
 /// # Errors
-/// Those of going on under a new identity: [`Error::KeyMissing`], [`Error::Io`], [`Error::Forked`].
+/// Those of taking a new identity: [`Error::KeyMissing`], [`Error::Io`], [`Error::Forked`].
 pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) -> Result<bool> {
     let mut positions = [0; 2];
     for stream in Stream::ALL {
@@ -35,14 +35,14 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     if !more && !evidence.is_divergent() {
         return Ok(false);
     }
-    let bound = evidence.apart.map(|apart| apart.unwrap_or(u64::MAX));
-    // What a vector shows counts more than what was heard: who confirmed it can have the second history.
+    let bound = evidence.diverges_by.map(|apart| apart.unwrap_or(u64::MAX));
+    // What a vector shows counts more than earlier acknowledgements: their sender can have the second history.
     let shown = evidence.is_divergent() && evidence.same != [0; 2];
     let mut common = twin::common_prefix(replica, evidence.same, bound, !shown)?;
     let mut unknown = false;
     for (at, position) in positions.into_iter().enumerate() {
-        common[at] = evidence.parts[at].unwrap_or(common[at]);
-        // Others have more, and whether this device's last frames are among it nothing tells.
+        common[at] = evidence.diverges_at[at].unwrap_or(common[at]);
+        // Others have more, and nothing shows whether this device's last frames are among it.
         unknown |= evidence.more[at] > position && common[at] < position;
     }
     if evidence.is_divergent() || unknown {

@@ -1,12 +1,25 @@
-//! A second history goes on under a new identity, with all that it wrote.
+//! A second history takes a new identity, and re-authors all that it wrote since the divergence point.
 //!
-//! What this device wrote after the two histories parted is told anew: the same groups, with the same stamps
-//! and in the same order, signed by a new key. Their contexts say the same as before, and that the new
-//! device had seen the old one up to where both were one. So nothing that concurs becomes causal, nor
-//! the other way round, and what the first history has from there on comes in as from any other device.
+//! **Invariant.** Re-authoring is a renaming: frame n > common of the old identity becomes frame n - shift of the new
+//! one, in its group, with its stamp, its wall time and its content. Each context that named the old frame names the
+//! new one. So a version dominates another after it exactly if it did before: nothing concurrent becomes causal, nor
+//! the reverse. What the first history has from there on comes in as from any other device, concurrent with ours.
 //!
-//! The new certificate is vouched for by the old key, as one of a fleet is by the fleet's: whoever trusts
-//! the old identity trusts the new one.
+//! **Why it holds.**
+//!
+//! 1. Each new stream begins with a group that writes nothing and says what it had seen: all that the old stream had
+//!    seen up to there, and the old stream itself up to `common`. It also takes on the context of the group after it;
+//!    otherwise a device that has folded all of that could not apply it.
+//! 2. The cut is moved back (`whole_seals`) until it splits no seal over both streams, and nothing that stays had seen
+//!    anything that moves.
+//! 3. If another device has already built on what moves, its context names frames that would vanish: the move is
+//!    refused ([`Error::Forked`]).
+//! 4. Everything that names a frame by author and number moves along: heads (their offsets get less, since a frame's
+//!    head may get shorter), counters, declarations, and which frame retired a device. One that stayed behind would
+//!    be taken for a frame of the first history.
+//!
+//! All of it is one SQLite transaction. The new key waits in a file of its own, and takes the old one's place after
+//! the commit. The old key issues the new certificate, so whoever trusts the old identity trusts the new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +41,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 
-/// A group of ours that is told anew.
+/// A group of ours that is re-authored.
 struct Old {
     first: u64,
     last: u64,
@@ -36,7 +49,7 @@ struct Old {
     wall: i64,
 }
 
-/// What is told anew, and by whom.
+/// The renaming from the old identity to the new one.
 struct Move<'a> {
     old: (i64, DeviceId),
     new: (i64, DeviceId),
@@ -48,11 +61,12 @@ struct Move<'a> {
 }
 
 impl Move<'_> {
+    /// Renames a frame.
     fn seq(&self, stream: Stream, old: u64) -> u64 {
         old - self.shift[usize::from(stream.number())]
     }
 
-    /// What a context says of our shared stream, which is the old device's and the new one's now.
+    /// Renames an entry of a context, if it names a frame that moves.
     fn context(&self, id: DeviceId, seq: u64) -> (DeviceId, u64) {
         if id == self.old.1 && seq > self.common[0] {
             (self.new.1, self.seq(Stream::Shared, seq))
@@ -62,7 +76,7 @@ impl Move<'_> {
     }
 }
 
-/// Whether what is written here would be a second history, and something is.
+/// Returns whether this device was rolled back and has something to seal: that would be a second history.
 pub(crate) fn must_rekey(replica: &Replica) -> Result<bool> {
     if !peers::is_rolled_back(replica)? {
         return Ok(false);
@@ -75,11 +89,10 @@ pub(crate) fn must_rekey(replica: &Replica) -> Result<bool> {
     Ok(false)
 }
 
-/// Goes on as another device from the last frames of each stream that are certainly the old one's too.
+/// Takes a new identity, and re-authors what each stream has after its common prefix with the first history.
 ///
 /// # Errors
-/// [`Error::KeyMissing`], [`Error::Io`]; [`Error::Forked`] if others built on what parts from the first
-/// history.
+/// [`Error::KeyMissing`], [`Error::Io`]; [`Error::Forked`] if others built on what diverges from the first history.
 pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     if replica.poisoned {
         return Err(Error::Poisoned);
@@ -95,54 +108,25 @@ pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     keys::adopt_new_key(&keys::device_key_path(&replica.path))
 }
 
+/// Does the work of [`rekey`], within its transaction.
 fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     catalog::load_catalog(replica)?;
     deferred::begin_deferring(replica)?;
     let common = whole_seals(replica, common)?;
-    let built: Option<i64> = value::maybe(
-        &replica.db,
-        "SELECT dev FROM _pm_context WHERE other = ?1 AND dev <> ?1 AND seq > ?2",
-        (replica.me, common[0]),
-    )?;
-    if let Some(other) = built {
-        return Err(Error::Forked {
-            device: devices::device_label(replica, replica.me)?,
-            other: devices::device_label(replica, other)?,
-        });
-    }
+    refuse_if_built_on(replica, common)?;
     let old = (replica.me, replica.identity.id);
     let was = devices::device_label(replica, replica.me)?;
     let key = become_another(replica)?;
-    let contexts_at = re_authored_until(replica, old.0, common)?;
-    let mut shift = [0; 2];
-    for stream in Stream::ALL {
-        let at = usize::from(stream.number());
-        // One group more comes first, which tells the context.
-        shift[at] = common[at].saturating_sub(1);
-    }
+    let contexts = contexts_at(replica, old.0, common)?;
+    // One group more comes first, which carries the context.
+    let shift = common.map(|common| common.saturating_sub(1));
     let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift };
-    replica.db.execute_batch(
-        "CREATE INDEX IF NOT EXISTS _pm_head_place ON _pm_head (dev, seq);
-         CREATE INDEX IF NOT EXISTS _pm_count_place ON _pm_count (dev, seq)",
-    )?;
-    let mut moved = 0;
-    for stream in Stream::ALL {
-        moved += move_stream(replica, &of, stream, &contexts_at[usize::from(stream.number())])?;
-    }
-    replica.db.execute_batch("DROP INDEX _pm_head_place; DROP INDEX _pm_count_place")?;
-    for stream in Stream::ALL {
-        let at = usize::from(stream.number());
-        set_contexts(replica, old.0, stream, &contexts_at[at])?;
-        replica.db.execute(
-            "UPDATE _pm_ack SET seq = min(seq, ?3) WHERE dev = ?1 AND stream = ?2",
-            (old.0, stream.number(), common[at]),
-        )?;
-    }
+    let moved = move_streams(replica, &of, &contexts)?;
     peers::forget_evidence(replica)?;
     replica.key = Some(key);
     let what = format!(
         "this database was a second history of {was}: a copy, or set back to a backup. It goes on as {} with all that \
-         it wrote (frames told anew: {moved}). Should no board go on as {was}, retire it: packmule retire DB {}",
+         it wrote (frames re-authored: {moved}). Should no board go on as {was}, retire it: packmule retire DB {}",
         devices::label(replica.identity.id, Some(&replica.identity.name)),
         old.1
     );
@@ -154,8 +138,45 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     adopt::remember_schema(replica)
 }
 
-/// Makes places in both streams fit: a seal that spans both is told anew whole, and what is told anew
-/// was seen by nothing that is not.
+/// Refuses to re-author what another device has already built on.
+fn refuse_if_built_on(replica: &Replica, common: [u64; 2]) -> Result<()> {
+    let built: Option<i64> = value::maybe(
+        &replica.db,
+        "SELECT dev FROM _pm_context WHERE other = ?1 AND dev <> ?1 AND seq > ?2",
+        (replica.me, common[0]),
+    )?;
+    let Some(other) = built else { return Ok(()) };
+    Err(Error::Forked {
+        device: devices::device_label(replica, replica.me)?,
+        other: devices::device_label(replica, other)?,
+    })
+}
+
+/// Re-authors both streams, and leaves the old device with what it had up to the common prefix. Returns how many
+/// frames were re-authored.
+fn move_streams(replica: &Replica, of: &Move<'_>, contexts: &[BTreeMap<i64, u64>; 2]) -> Result<u64> {
+    replica.db.execute_batch(
+        "CREATE INDEX IF NOT EXISTS _pm_head_place ON _pm_head (dev, seq);
+         CREATE INDEX IF NOT EXISTS _pm_count_place ON _pm_count (dev, seq)",
+    )?;
+    let mut moved = 0;
+    for stream in Stream::ALL {
+        moved += move_stream(replica, of, stream, &contexts[usize::from(stream.number())])?;
+    }
+    replica.db.execute_batch("DROP INDEX _pm_head_place; DROP INDEX _pm_count_place")?;
+    for stream in Stream::ALL {
+        let at = usize::from(stream.number());
+        set_contexts(replica, of.old.0, stream, &contexts[at])?;
+        replica.db.execute(
+            "UPDATE _pm_ack SET seq = min(seq, ?3) WHERE dev = ?1 AND stream = ?2",
+            (of.old.0, stream.number(), of.common[at]),
+        )?;
+    }
+    Ok(moved)
+}
+
+/// Moves the cut back until it splits no seal over both streams, and nothing that stays had seen anything that
+/// moves.
 fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
@@ -165,7 +186,7 @@ fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
         let before = common;
         for stream in Stream::ALL {
             let at = usize::from(stream.number());
-            // In the middle of a group is before it.
+            // A cut in the middle of a group moves before it.
             let inside: Option<u64> = value::maybe(
                 &replica.db,
                 "SELECT first FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first <= ?3 AND last > ?3 AND applied",
@@ -195,6 +216,7 @@ fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
     }
 }
 
+/// Lists the groups of a stream after a frame.
 fn groups_after(replica: &Replica, dev: i64, stream: Stream, after: u64) -> Result<Vec<Old>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT first, last, lamport, wall FROM _pm_group
@@ -206,9 +228,9 @@ fn groups_after(replica: &Replica, dev: i64, stream: Stream, after: u64) -> Resu
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// What the groups of each stream up to a place had told of what was seen.
-fn re_authored_until(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMap<i64, u64>; 2]> {
-    let mut told = [BTreeMap::new(), BTreeMap::new()];
+/// Collects the context of each stream at its cut: what its groups up to there said of what they had seen.
+fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMap<i64, u64>; 2]> {
+    let mut contexts = [BTreeMap::new(), BTreeMap::new()];
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
         let mut later: BTreeSet<i64> = BTreeSet::new();
@@ -217,28 +239,29 @@ fn re_authored_until(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[B
             for (id, seq) in frames::parse(&body)?.context() {
                 let other = devices::device_number_or_new(replica, id)?;
                 if group.first <= common[at] {
-                    told[at].insert(other, seq);
+                    contexts[at].insert(other, seq);
                 } else {
                     later.insert(other);
                 }
             }
         }
         for (other, seq) in positions::context_of(replica, dev, stream)? {
-            // What was told in what is folded away everybody has: that nobody writes beside what is
-            // folded away is all that counts.
+            // A folded group said the rest of it. Everybody has what is folded, so it is enough that nobody writes
+            // beside the floor.
             let seen = if later.contains(&other) {
                 membership::floor(replica, other, Stream::Shared)?.min(seq)
             } else {
                 seq
             };
-            if seen > told[at].get(&other).copied().unwrap_or(0) {
-                told[at].insert(other, seen);
+            if seen > contexts[at].get(&other).copied().unwrap_or(0) {
+                contexts[at].insert(other, seen);
             }
         }
     }
-    Ok(told)
+    Ok(contexts)
 }
 
+/// Replaces the context of a stream.
 fn set_contexts(replica: &Replica, dev: i64, stream: Stream, contexts: &BTreeMap<i64, u64>) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_context WHERE dev = ?1 AND stream = ?2", (dev, stream.number()))?;
     for (other, seq) in contexts {
@@ -258,7 +281,7 @@ fn become_another(replica: &mut Replica) -> Result<SecretKey> {
     devices::take_identity(replica, name, Some(&issuer), None)
 }
 
-/// Tells what a stream has after the common part anew; returns how many frames.
+/// Re-authors what a stream has after the common prefix. Returns how many frames that were.
 fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeMap<i64, u64>) -> Result<u64> {
     let at = usize::from(stream.number());
     let common = of.common[at];
@@ -267,7 +290,7 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
         None
     } else {
         let chain = twin::chain_at(replica, of.old.0, stream, common)?;
-        Some(chain.ok_or_else(|| Error::damaged("a chain that nothing in the log tells"))?)
+        Some(chain.ok_or_else(|| Error::damaged("a chain that nothing in the log has"))?)
     };
     let groups = groups_after(replica, of.old.0, stream, common)?;
     match chain {
@@ -284,7 +307,7 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
     let mut position = StreamPosition { seq: 0, chain: Chain::start(&of.key.public_key(), stream) };
     let mut buf = vec![0; FRAME_MAX];
     if common > 0 {
-        re_author_start(replica, of, stream, first, before, &mut buf, &mut position)?;
+        seal_start(replica, of, stream, first, before, &mut buf, &mut position)?;
     }
     for group in &groups {
         move_group(replica, of, stream, group, &mut buf, &mut position)?;
@@ -300,8 +323,8 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
     Ok(ours - common)
 }
 
-/// The first group of the new device: it has seen what the old one had.
-fn re_author_start(
+/// Seals the first group of a new stream: it writes nothing, and has seen what the old stream had.
+fn seal_start(
     replica: &Replica,
     of: &Move<'_>,
     stream: Stream,
@@ -314,8 +337,8 @@ fn re_author_start(
     for (other, seq) in before {
         context.insert(devices::device_id(replica, *other)?, *seq);
     }
-    // Nothing is written in it, so it may have seen what the next one has: that it had not would keep
-    // it out where all of that is folded away.
+    // It writes nothing, so it may have seen what the next group has. Otherwise it would stay pending for ever
+    // where all of that is folded.
     let body = frames::frame_here(replica, of.old.0, stream, next.first)?;
     for (id, seq) in frames::parse(&body)?.context().map(|(id, seq)| of.context(id, seq)) {
         if id != of.new.1 {
@@ -338,6 +361,7 @@ fn re_author_start(
     sign_group(replica, of, stream, next, place, digest, position)
 }
 
+/// Re-authors a group, and everything that names its frames.
 fn move_group(
     replica: &Replica,
     of: &Move<'_>,
@@ -396,7 +420,7 @@ fn sign_group(
     Ok(())
 }
 
-/// The versions of a frame that has moved, and what it declared.
+/// Renames a frame that has moved in the versions, counters, declarations and retirements that name it.
 fn move_versions(replica: &Replica, of: &Move<'_>, seq: u64, to: u64, less: u32) -> Result<()> {
     let keys = replica
         .db

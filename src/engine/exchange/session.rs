@@ -1,5 +1,5 @@
-//! What a session needs of the database: groups out, frame by frame; groups in, kept as they come and
-//! applied once they are verified; who has what.
+//! What a session needs of the database: groups to send, frame by frame; groups that are received, kept as they come
+//! and applied once they are verified; who has what.
 //!
 //! A frame that came by a session is in `_pm_frame` at once, also while the checkpoint of its group
 //! is still to come. Such a frame counts for nothing (no group covers it) but need not come again.
@@ -37,7 +37,7 @@ pub(crate) struct GroupOut {
 }
 
 impl GroupOut {
-    /// Its place in the causal order.
+    /// Returns its place in the causal order.
     pub(crate) fn place(&self) -> (u64, DeviceId, u8, u64) {
         (self.lamport, self.section.author, self.section.stream.number(), self.last)
     }
@@ -46,15 +46,15 @@ impl GroupOut {
 /// What goes to a peer next of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum StreamOut {
-    /// It has all that is here, or does not take the stream.
+    /// Nothing: it has all that is here, or does not take the stream.
     Nothing,
     /// This group.
     Group(GroupOut),
-    /// What it lacks is folded away here: only a snapshot brings it on.
+    /// A snapshot: what it lacks is folded away here.
     Folded,
 }
 
-/// Up to where a peer has a stream, and what it has of the group after that.
+/// A peer's frontier in a stream: up to where it has groups, and what it has of the group after that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
     pub author: DeviceId,
@@ -65,24 +65,24 @@ pub(crate) struct Told {
     pub frames: u64,
 }
 
-/// Something that came and is not in the database yet.
+/// A record that was received and is not in the database yet.
 pub(crate) enum Staged {
     Certificate(Vec<u8>),
     Frame(Section, u64, Vec<u8>),
     Checkpoint(Vec<u8>),
 }
 
-/// What is applied here.
+/// Lists what is applied here.
 pub(crate) fn session_vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
     catalog::reading(replica, positions::vector)
 }
 
-/// Places in the log of the peer itself, for it to compare.
+/// Lists probes of the peer's own log, for it to compare.
 pub(crate) fn session_places(replica: &Replica, peer: DeviceId) -> Result<Vec<VectorEntry>> {
     catalog::reading(replica, |e| twin::probes_of(e, Some(peer)))
 }
 
-/// A signed header with these entries.
+/// Encodes a signed header with these entries.
 pub(crate) fn session_header(replica: &Replica, to: DeviceId, entries: &[VectorEntry]) -> Result<Vec<u8>> {
     let header = Header {
         version: FORMAT_VERSION.into(),
@@ -99,7 +99,7 @@ pub(crate) fn session_header(replica: &Replica, to: DeviceId, entries: &[VectorE
     Ok(buf)
 }
 
-/// What is here beyond the vector: groups that wait, and frames of one that is not whole.
+/// Lists what is here beyond the vector: pending groups, and frames of a group that is not whole.
 pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<Told>> {
     catalog::reading(replica, |e| {
         let mut streams = e.db.prepare_cached(
@@ -134,7 +134,8 @@ pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<Told>> {
     })
 }
 
-/// What goes to a peer next of each stream of which it lacks something. `told` is in the order of authors and streams.
+/// Lists what goes to a peer next of each stream of which it lacks something. `told`, its frontier, is in the order of
+/// authors and streams.
 pub(crate) fn streams_out(replica: &Replica, peer: &Peer, told: &[Told]) -> Result<Vec<StreamOut>> {
     catalog::reading(replica, |e| {
         let mut all = Vec::new();
@@ -149,11 +150,12 @@ pub(crate) fn streams_out(replica: &Replica, peer: &Peer, told: &[Told]) -> Resu
     })
 }
 
-/// What goes to a peer next of a stream that it has up to `have`.
+/// Finds what goes to a peer next of a stream that it has up to `have`.
 pub(crate) fn stream_out(replica: &Replica, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
     catalog::reading(replica, |e| next_of(e, peer, section.author, section.stream, have))
 }
 
+/// Finds what follows `have` in a stream, if the peer takes the stream.
 fn next_of(replica: &Replica, peer: &Peer, author: DeviceId, stream: Stream, have: u64) -> Result<StreamOut> {
     if !wants(peer, author, stream) {
         return Ok(StreamOut::Nothing);
@@ -162,7 +164,7 @@ fn next_of(replica: &Replica, peer: &Peer, author: DeviceId, stream: Stream, hav
     next_in_log(replica, Section { author, stream }, dev, have)
 }
 
-/// What follows `have` of a stream.
+/// Finds what follows `have` in a stream.
 pub(crate) fn next_in_log(replica: &Replica, section: Section, dev: i64, have: u64) -> Result<StreamOut> {
     let stream = section.stream;
     if have >= positions::position(replica, dev, stream)?.seq {
@@ -184,7 +186,7 @@ pub(crate) fn next_in_log(replica: &Replica, section: Section, dev: i64, have: u
     })
 }
 
-/// How many frames, and bytes of frames, a peer that has this much lacks.
+/// Counts the frames, and the bytes of frames, that a peer with this frontier lacks.
 pub(crate) fn plan_out(replica: &Replica, peer: &Peer, told: &[Told]) -> Result<(u64, u64)> {
     catalog::reading(replica, |e| {
         let mut plan = (0, 0);
@@ -208,12 +210,12 @@ pub(crate) fn plan_out(replica: &Replica, peer: &Peer, told: &[Told]) -> Result<
     })
 }
 
-/// A frame of a group that is sent.
+/// Reads a frame of a group that is sent.
 pub(crate) fn frame_out(replica: &Replica, group: &GroupOut, seq: u64) -> Result<Vec<u8>> {
     catalog::reading(replica, |e| frames::frame_here(e, group.dev, group.section.stream, seq))
 }
 
-/// The checkpoint of a group that is sent.
+/// Reads the checkpoint of a group that is sent.
 pub(crate) fn checkpoint_out(replica: &Replica, group: &GroupOut) -> Result<Vec<u8>> {
     catalog::reading(replica, |e| {
         let found: Option<Vec<u8>> = value::maybe(
@@ -225,8 +227,8 @@ pub(crate) fn checkpoint_out(replica: &Replica, group: &GroupOut) -> Result<Vec<
     })
 }
 
-/// Takes in what came, in one transaction. Groups whose checkpoint is among it are verified, and
-/// applied if nothing that they need is missing.
+/// Takes in what was received, in one transaction. Groups whose checkpoint is among it are verified, and applied if
+/// they are ready.
 ///
 /// # Errors
 /// As [`Engine::import`]; nothing of it is kept then, and nothing either of an unfinished group that turned
@@ -250,7 +252,7 @@ pub(crate) fn take_staged(replica: &mut Replica, staged: &[Staged], report: &mut
     taken
 }
 
-/// Notes for people that there is a copy of this device.
+/// Records a notice that there is a clone of this device.
 pub(crate) fn note_copy(replica: &mut Replica) -> Result<()> {
     transaction::transaction(replica, |e| {
         let what = "a copy of this device was at the other end of a line: whichever of the two meets another device \
@@ -259,7 +261,7 @@ pub(crate) fn note_copy(replica: &mut Replica) -> Result<()> {
     })
 }
 
-/// Notes durably if two histories of a device were found.
+/// Records a notice durably if two histories of a device were found.
 pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<()> {
     match found {
         Err(Error::Twin { device, seq }) => {
@@ -269,6 +271,7 @@ pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<(
     }
 }
 
+/// Puts what was received into the database, and applies what is ready.
 fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
     let groups = staged.iter().any(|item| matches!(item, Staged::Checkpoint(_)));
     let conflicts_before = if groups {
@@ -285,7 +288,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
                 let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                 match trust::verify_certificate(replica, &certificate)? {
                     Ok(trust) => trust::store_certificate(replica, &certificate, bytes, trust)?,
-                    Err(stranger) => return Err(Error::Strangers(vec![stranger])),
+                    Err(untrusted) => return Err(Error::Strangers(vec![untrusted])),
                 };
             }
             Staged::Frame(section, seq, body) => stage_frame(replica, *section, *seq, body, report)?,
@@ -293,13 +296,14 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
         }
     }
     if groups {
-        ready::apply_waiting(replica, report)?;
-        report.waits = pending::waits(replica)?;
+        ready::apply_pending(replica, report)?;
+        report.waits = pending::pending_groups(replica)?;
         report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
     }
     Ok(())
 }
 
+/// Puts a frame into the log, if it is new and its stream is taken here.
 fn stage_frame(
     replica: &Replica,
     section: Section,
@@ -308,8 +312,8 @@ fn stage_frame(
     report: &mut ImportReport,
 ) -> Result<()> {
     if trust::trusted_key(replica, section.author)?.is_none() {
-        let stranger = Stranger { id: section.author, name: None, revoked: false };
-        return Err(Error::Strangers(vec![stranger]));
+        let untrusted = Stranger { id: section.author, name: None, revoked: false };
+        return Err(Error::Strangers(vec![untrusted]));
     }
     let dev = devices::device_number_or_new(replica, section.author)?;
     if section.stream == Stream::Own && !replica.identity.base && dev != replica.me {
@@ -333,8 +337,8 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
         return Ok(());
     }
     let Some(key) = trust::trusted_key(replica, checkpoint.author)? else {
-        let stranger = Stranger { id: checkpoint.author, name: None, revoked: false };
-        return Err(Error::Strangers(vec![stranger]));
+        let untrusted = Stranger { id: checkpoint.author, name: None, revoked: false };
+        return Err(Error::Strangers(vec![untrusted]));
     };
     if checkpoint.last <= positions::position(replica, dev, stream)?.seq {
         return twin::refuse_twin(replica, &checkpoint, None, &key);
@@ -379,13 +383,13 @@ fn drop_unfinished(replica: &mut Replica, author: DeviceId, stream: Stream) -> R
     })
 }
 
-/// Notes what a peer has. The header is the peer's own, and signed.
+/// Records what a peer acknowledges. The header is the peer's own, and signed.
 pub(crate) fn note_vector(replica: &mut Replica, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
     transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, entries, None))
 }
 
-/// Compares a peer's vector with what is here, and draws the consequences of what it tells of this device
-/// itself. Whether that goes on under a new identity.
+/// Compares a peer's vector with what is here, and reconciles this device's own log with it. Returns whether this
+/// device took a new identity.
 ///
 /// # Errors
 /// [`Error::Twin`] if the peer has another history of a third device than is here.
@@ -405,18 +409,18 @@ pub(crate) fn hear_of_self(
     reconcile::reconcile_own_log(replica, &evidence)
 }
 
-/// A number that changes whenever another program, or another connection, wrote to the database.
+/// Reads a number that changes whenever another program, or another connection, wrote to the database.
 pub(crate) fn data_version(replica: &Replica) -> Result<i64> {
     Ok(replica.db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
 }
 
-/// What is known of a stream, in a list in the order of authors and streams.
+/// Finds a peer's frontier in a stream, in a list in the order of authors and streams.
 pub(crate) fn told_of(told: &[Told], author: DeviceId, stream: Stream) -> Option<&Told> {
     let at = told.binary_search_by_key(&(author, stream.number()), |t| (t.author, t.stream.number()));
     at.ok().and_then(|at| told.get(at))
 }
 
-/// Whether a stream goes to a peer: the second only to who gathers it, and back to its author.
+/// Returns whether a stream goes to a peer: a per-device stream only to a base, and back to its author.
 fn wants(peer: &Peer, author: DeviceId, stream: Stream) -> bool {
     stream == Stream::Shared || peer.base || author == peer.id
 }

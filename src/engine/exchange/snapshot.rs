@@ -1,7 +1,7 @@
 //! Snapshots: what a device has of the shared tables, for a newcomer to start from.
 //!
 //! A snapshot is a stream of records like a bundle, closed by its maker's signature over all of it.
-//! Its rows are the maker's word; the frames that are still in flight are in it as their authors
+//! Its rows are the maker's word; the frames that are still in the log are in it as their authors
 //! signed them, so that the newcomer takes part in conflicts from then on. `FORMAT.md` has the rows.
 
 use std::io::Write;
@@ -26,16 +26,16 @@ use crate::engine::table::replica::Replica;
 /// A part of a large value has at most so many bytes.
 pub(super) const PART_BYTES: usize = 32_768;
 
-/// Rows of `_pm_` tables that travel, with devices by their ids and tables by their names.
+/// Selects the rows of `_pm_` tables that travel, with devices by their ids and tables by their names.
 const STATE: [(&str, &str); 12] = [
     ("lamport", "SELECT v FROM _pm_meta WHERE k = 'lamport'"),
-    ("stream", "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev WHERE s.stream = 0"),
+    ("stream", "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev WHERE s.stream = :shared"),
     (
         "context",
         "SELECT d.id, c.stream, o.id, c.seq FROM _pm_context c JOIN _pm_device d ON d.n = c.dev JOIN _pm_device o ON o.n = c.other
-         WHERE c.stream = 0",
+         WHERE c.stream = :shared",
     ),
-    ("floor", "SELECT d.id, f.stream, f.seq FROM _pm_floor f JOIN _pm_device d ON d.n = f.dev WHERE f.stream = 0"),
+    ("floor", "SELECT d.id, f.stream, f.seq FROM _pm_floor f JOIN _pm_device d ON d.n = f.dev WHERE f.stream = :shared"),
     (
         "retired",
         "SELECT d.id, b.id, d.retired_seq, d.retired FROM _pm_device d LEFT JOIN _pm_device b ON b.n = d.retired_by WHERE d.retired",
@@ -72,22 +72,23 @@ pub(crate) fn snapshot(replica: &mut Replica, to: &mut dyn Write) -> Result<Snap
     catalog::reading(replica, |e| write_snapshot(e, to))
 }
 
+/// Writes a snapshot of what is sealed.
 fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotReport> {
     let key = replica.signing_key()?;
     let mut out = RecordWriter::new(to);
     let mut report = SnapshotReport::default();
-    export::write_header(replica, &mut out, key, replica.identity.id, None, true, twin::places(replica)?)?;
+    export::write_header(replica, &mut out, key, replica.identity.id, None, true, twin::probes(replica)?)?;
     export::write_certificates(replica, &mut out, &|_| true)?;
     let mut defs = replica.db.prepare("SELECT d.id, d.body FROM _pm_def d ORDER BY d.tid, d.id")?;
     let mut rows = defs.query([])?;
     while let Some(row) = rows.next()? {
         let def: Vec<u8> = row.get(1)?;
-        state(replica, &mut out, "def", &[Value::Blob(&def)])?;
+        state(&mut out, "def", &[Value::Blob(&def)])?;
     }
     for table in catalog::tables(replica).iter().filter(|t| t.def.mode == Mode::Shared) {
         let shown = i64::from(table.state == State::Tracked);
         let name = Value::Text(table.def.name.as_bytes());
-        state(replica, &mut out, "table", &[name, Value::Blob(&table.def_id.0), Value::Int(shown)])?;
+        state(&mut out, "table", &[name, Value::Blob(&table.def_id.0), Value::Int(shown)])?;
         if table.shows_shared() {
             report.tables += 1;
             report.rows += write_rows(replica, &mut out, table, "row", &table.sql_name)?;
@@ -97,12 +98,15 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
     for (kind, sql) in STATE {
         let mut statement = replica.db.prepare(sql)?;
         let n = statement.column_count();
-        let mut rows = statement.query([])?;
+        if let Some(at) = statement.parameter_index(":shared")? {
+            statement.raw_bind_parameter(at, Stream::Shared.number())?;
+        }
+        let mut rows = statement.raw_query();
         while let Some(row) = rows.next()? {
             let values = (0..n)
                 .map(|at| row.get_ref(at).map(value::from_sql))
                 .collect::<rusqlite::Result<Vec<_>>>()?;
-            state(replica, &mut out, kind, &values)?;
+            state(&mut out, kind, &values)?;
         }
     }
     let wanted: Vec<Wanted> = positions::vector(replica)?
@@ -129,7 +133,8 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
     Ok(report)
 }
 
-fn state(_replica: &Replica, out: &mut RecordWriter<'_>, kind: &str, values: &[Value<'_>]) -> Result<()> {
+/// Writes a row of state as a record.
+fn state(out: &mut RecordWriter<'_>, kind: &str, values: &[Value<'_>]) -> Result<()> {
     let size = values.iter().fold(64, |size, value| {
         size + match value {
             Value::Text(b) | Value::Blob(b) => b.len() + 8,
@@ -145,7 +150,7 @@ fn state(_replica: &Replica, out: &mut RecordWriter<'_>, kind: &str, values: &[V
     out.record(RecordKind::State, &buf[..len])
 }
 
-/// The rows of a table, each after the parts of its large values.
+/// Writes the rows of a table, each after the parts of its large values. Returns how many rows that were.
 fn write_rows(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
@@ -182,12 +187,13 @@ fn write_rows(
                 (value, _) => value::from_sql(value),
             });
         }
-        state(replica, out, kind, &values)?;
+        state(out, kind, &values)?;
         n += 1;
     }
     Ok(n)
 }
 
+/// Writes the parts of a large value. Returns what stands for the value in its row.
 fn write_parts(
     replica: &Replica,
     out: &mut RecordWriter<'_>,

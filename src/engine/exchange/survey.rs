@@ -1,4 +1,4 @@
-//! What a carrier needs to know to choose: what a bundle has, what peers have, what could be given.
+//! What a carrier needs to know to choose: what a bundle has, what peers have, what could be sent.
 
 use std::io::Read;
 
@@ -57,11 +57,11 @@ pub struct Trusted {
     pub base: bool,
     /// A bundle of its own making has been here, or it was met on a link.
     pub heard: bool,
-    /// It takes per-device rows of others, as far as is known.
+    /// It takes per-device streams of others, as far as is known.
     pub takes_own: bool,
 }
 
-/// Reads a bundle to its end and tells what it has. Holds one record in memory, and a few numbers
+/// Reads a bundle to its end and reports what it has. Holds one record in memory, and a few numbers
 /// a stream.
 pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
     let mut survey = Survey::default();
@@ -69,6 +69,7 @@ pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
     survey
 }
 
+/// Reads a bundle into a survey, as far as it goes.
 fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Result<()> {
     let mut reader = BundleReader::new(input);
     loop {
@@ -83,7 +84,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
             }
             Item::Certificate(..) | Item::Frame(..) => {}
             Item::Checkpoint(checkpoint, _, end) => {
-                // A copy of this device made it: it is not ours to say what it is worth.
+                // A clone of this device made it: this device cannot judge what it is worth.
                 if checkpoint.author == replica.identity.id
                     && survey.sender == Some(replica.identity.id)
                     && let Some(key) = trust::trusted_key(replica, checkpoint.author)?
@@ -106,8 +107,8 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
     }
 }
 
-/// Takes note of what a bundle's sender has, and of its frames nothing: for a bundle that is for
-/// another device, or has nothing new. That it is whole is for the caller to know.
+/// Records what a bundle's sender acknowledges, and takes in none of its frames: for a bundle that is for another
+/// device, or has nothing new. The caller must know that it is whole.
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
     let mut reader = BundleReader::new(input);
     let evidence = transaction::transaction(replica, |e| {
@@ -122,7 +123,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
                 }
                 Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
                     let trust = trust::verify_certificate(e, &certificate)?
-                        .map_err(|stranger| Error::Strangers(vec![stranger]))?;
+                        .map_err(|untrusted| Error::Strangers(vec![untrusted]))?;
                     trust::store_certificate(e, &certificate, bytes, trust)?;
                 }
                 Item::Certificate(..) => {}
@@ -141,13 +142,13 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
             reconcile::record_twin(e, &devices::name_of(e, sender)?, seq)?;
         }
         peers::record_acknowledged(e, sender, &verified.vector, Some(verified.wall))?;
-        // A copy of this device decides nothing.
+        // A clone of this device decides nothing.
         Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
     })?;
     reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
 }
 
-/// The trusted devices other than this one that were not retired: bases first, then by id.
+/// Lists the trusted devices other than this one that were not retired: bases first, then by id.
 pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
     catalog::reading(replica, |e| {
         let mut statement = e.db.prepare_cached(
@@ -166,7 +167,7 @@ pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
     })
 }
 
-/// What a device has, as last heard of: from itself, or from what its frames say it had seen.
+/// Lists what a device has: by its own acknowledgements, or by what its frames say it had seen.
 pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Positions> {
     catalog::reading(replica, |e| {
         let Some(peer) = devices::device_number(e, peer)? else { return Ok(Positions::new()) };
@@ -187,7 +188,7 @@ pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Posit
     })
 }
 
-/// Whether a device lacks frames that are folded away here, as last heard of: it can go on from a snapshot alone.
+/// Returns whether a device lacks frames that are folded away here, by its last acknowledgement: it needs a snapshot.
 pub(crate) fn needs_snapshot(replica: &Replica, peer: &Trusted) -> Result<bool> {
     let has = acknowledged_by(replica, peer.id)?;
     catalog::reading(replica, |e| {
@@ -203,14 +204,14 @@ pub(crate) fn needs_snapshot(replica: &Replica, peer: &Trusted) -> Result<bool> 
     })
 }
 
-/// What is applied here.
+/// Lists what is applied here.
 pub(crate) fn positions(replica: &Replica) -> Result<Positions> {
     catalog::reading(replica, |e| {
         Ok(positions::vector(e)?.into_iter().map(|v| ((v.author, v.stream), v.seq)).collect())
     })
 }
 
-/// What the log could give: of each stream, what is applied here and still in the log.
+/// Lists what could be sent: of each stream, what is applied here and still in the log.
 pub(crate) fn log_spans(replica: &Replica) -> Result<Vec<Span>> {
     catalog::reading(replica, |e| {
         let mut spans = Vec::new();

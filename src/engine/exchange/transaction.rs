@@ -1,4 +1,4 @@
-//! Transactions, after which a second history has gone on as another.
+//! Transactions, before which a second history takes a new identity.
 
 use crate::engine::capture::groups::{SealOptions, SealReport};
 use crate::engine::capture::seal;

@@ -9,8 +9,8 @@ use crate::engine::fleet::{roster, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::table::replica::Replica;
 
-/// Trusts the device that made a bundle, whose header and certificate are signed by the same key;
-/// keeps the certificate.
+/// Trusts the device that made a bundle, whose header and certificate are signed by the same key, and stores its
+/// certificate.
 pub(crate) fn trust_sender<R: std::io::Read>(replica: &mut Replica, bundle: &mut R) -> Result<DeviceInfo> {
     let mut reader = BundleReader::new(std::io::BufReader::new(bundle));
     let mut header = None;

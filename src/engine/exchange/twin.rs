@@ -1,12 +1,28 @@
-//! Two histories under one identity: found wherever what is here meets what comes.
+//! Divergent histories of one identity (a cloned card, a restored backup): found wherever what is here meets what
+//! comes.
 //!
-//! The chain over an author's groups says all: two histories that agree in it at one place are the same
-//! up to there. So of what both have, the last group is looked at, and nothing before it. Version vectors
-//! tell the beginning of the chain, so that a vector alone shows it.
+//! **Invariant.** No database ever has two different groups of one stream at one place, and none of ours is given up
+//! for one that comes. A history that contradicts what is here is refused by its author's name. A history of *this*
+//! device that contradicts ours makes this device recover or take a new identity, before it seals anything more.
 //!
-//! What is found about another device is refused, by its name. What is found about this device itself is
-//! a [`PeerEvidence`]: whether it was set back, and takes its own frames in again, or is a second history, and goes
-//! on under a new identity (`rekey`).
+//! **Why one comparison is enough.** The chain is a hash over all groups of a stream, so two histories whose chains
+//! agree at one place agree in all before it. Of what both have, only the last place is compared: each entry of a
+//! version vector carries the first bytes of its chain (the tag), and every checkpoint carries the chain before its
+//! group. A group that comes is compared with what is here before it, in its place, and after it, pending groups
+//! too, so that a gap that is filled later joins nothing that does not belong together.
+//!
+//! **What follows from peer evidence about our own log** ([`PeerEvidence`]): `same`, up to where others have the
+//! same; `more`, up to where they have anything; `diverges_by`, the last place at which the histories can still be one;
+//! `diverges_at`, the divergence point exactly. If others have more and nothing contradicts, this device was rolled back:
+//! the missing frames come in again from peers, and until then nothing is sealed. If an application has written
+//! meanwhile, that is a second history, which takes a new identity at once. If something contradicts, or nobody can
+//! say whether our last frames are among those that others have, ours is the second history.
+//!
+//! **The common prefix** ([`common_prefix`]) is never above the true one. It takes only what somebody was seen to have
+//! alike or what is folded (which everybody had), bounded by every contradiction, and then what this device had sealed
+//! before that, in both streams, since a device seals one group after the other. A prefix that is too high would
+//! leave frames under an identity that has others there, and they would be lost; one that is too low would write the
+//! same frames twice. The `more` of a vector is its sender's word, signed by the sender, not by us.
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, VectorEntry};
@@ -17,17 +33,17 @@ use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::table::replica::Replica;
 
-/// So many of the last groups of a device are told to it one by one.
+/// So many of the last groups of a device become probes one by one.
 const EACH: u64 = 16;
 
-/// So many places are enough for one snapshot: they are in memory at once.
+/// So many probes are enough for one snapshot: they are in memory at once.
 const PROBES_MAX: usize = 8_192;
 
-/// What is known of a stream at one place in it.
+/// What is known of a stream's chain after one of its frames.
 enum Past {
     /// The chain there.
     Chain(Chain),
-    /// It is in the middle of a group, which is atomic; the group's first frame.
+    /// The frame is in the middle of a group, which is atomic; the group's first frame.
     Inside(u64),
     /// Nothing: the group is not kept any more, or is not here yet.
     Unknown,
@@ -43,13 +59,13 @@ pub(crate) fn refuse_twin(
 ) -> Result<()> {
     match fit(replica, checkpoint, end, key)? {
         Fit::Fits => Ok(()),
-        Fit::Apart { .. } => {
+        Fit::Diverges { .. } => {
             Err(Error::Twin { device: devices::name_of(replica, checkpoint.author)?, seq: checkpoint.first })
         }
     }
 }
 
-/// How a group fits what is here of the same author.
+/// Compares a group with what is here of the same author.
 pub(crate) fn fit(
     replica: &Replica,
     checkpoint: &Checkpoint,
@@ -65,7 +81,7 @@ pub(crate) fn fit(
     } else {
         first > position.seq || last <= position.seq
     };
-    // Groups that are here in its place, before it and after it, also such as still wait.
+    // The groups that are here in its place, before it and after it, also pending ones.
     let mut statement = replica.db.prepare_cached(
         "SELECT first, last, chain, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last >= ?3
          ORDER BY last",
@@ -97,11 +113,11 @@ pub(crate) fn fit(
         Past::Chain(chain) => chain == checkpoint.prev,
         _ => false,
     };
-    Ok(Fit::Apart { common: agrees.then_some(before) })
+    Ok(Fit::Diverges { common: agrees.then_some(before) })
 }
 
-/// Compares a version vector with what is here. What it says of this device goes to the mirror; what it
-/// says of its sender is left out if it is another history than is here; where that parts is returned.
+/// Compares a version vector with what is here. What it says of this device goes to the evidence. What it says of its
+/// sender is removed if that is another history than is here; the divergence point is returned then.
 ///
 /// # Errors
 /// [`Error::Twin`] if it has another history of a third device than is here.
@@ -135,7 +151,8 @@ pub(crate) fn compare_vector(
             None if ours => evidence.same[at] = evidence.same[at].max(entry.seq),
             None => {}
             Some(upper) if ours => {
-                evidence.apart[at] = Some(evidence.apart[at].map_or(upper, |other| other.min(upper)));
+                evidence.diverges_by[at] =
+                    Some(evidence.diverges_by[at].map_or(upper, |other| other.min(upper)));
             }
             Some(upper) if entry.author == sender => {
                 apart = Some(apart.map_or(upper + 1, |other: u64| other.min(upper + 1)));
@@ -151,85 +168,91 @@ pub(crate) fn compare_vector(
     Ok(apart)
 }
 
-/// Places in the log of a device itself, for it to compare: were it set back, or a second history, it
-/// learns from them where, also from a carrier that brings none of its frames.
+/// Lists probes of a device's own log, for it to compare. If it was rolled back, or is a second history, it finds the
+/// divergence point by them, also by a carrier that brings none of its frames.
 pub(crate) fn probes_of(replica: &Replica, device: Option<DeviceId>) -> Result<Vec<VectorEntry>> {
-    let mut places = Vec::new();
+    let mut probes = Vec::new();
     let device = device.filter(|id| *id != replica.identity.id);
     if let Some(dev) = device.map(|id| devices::device_number(replica, id)).transpose()?.flatten() {
-        add_probes(replica, dev, &mut places)?;
+        add_probes(replica, dev, &mut probes)?;
     }
-    Ok(places)
+    Ok(probes)
 }
 
-/// The same of all devices, for who joins: what it has of another history it tells anew.
-pub(crate) fn places(replica: &Replica) -> Result<Vec<VectorEntry>> {
-    let mut places = Vec::new();
+/// Lists probes of all devices' logs, for a device that joins: it re-authors what it has of another history.
+pub(crate) fn probes(replica: &Replica) -> Result<Vec<VectorEntry>> {
+    let mut probes = Vec::new();
     let mut authors =
         replica.db.prepare_cached("SELECT dev FROM _pm_stream UNION SELECT dev FROM _pm_group")?;
     for dev in authors.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
-        if places.len() < PROBES_MAX {
-            add_probes(replica, dev, &mut places)?;
+        if probes.len() < PROBES_MAX {
+            add_probes(replica, dev, &mut probes)?;
         }
     }
-    Ok(places)
+    Ok(probes)
 }
 
-/// The last groups of a device each, also such as wait here, then at distances that double; and what is
-/// folded away right before one of these.
-fn add_probes(replica: &Replica, dev: i64, places: &mut Vec<VectorEntry>) -> Result<()> {
+/// Adds probes of a device's log: the ends of its last groups, also pending ones, then ends at distances that double;
+/// and the end of what is folded away right before one of these.
+fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<VectorEntry>) -> Result<()> {
     let author = devices::device_id(replica, dev)?;
-    let before = places.len();
+    let before = probes.len();
     for stream in Stream::ALL {
         let mut groups = replica.db.prepare_cached(
             "SELECT last, chain, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 ORDER BY last DESC",
         )?;
         let mut rows = groups.query((dev, stream.number()))?;
         let (mut at, mut next) = (0u64, 0u64);
-        // Where the group before one that is told is folded away, its end is told by the chain that goes on.
-        let mut told: Option<Checkpoint> = None;
-        let before_told =
-            |told: &Checkpoint| VectorEntry { author, stream, seq: told.first - 1, tag: told.prev.tag() };
+        // Where the group before a probed one is folded away, the probed one carries the chain at its end.
+        let mut probed: Option<Checkpoint> = None;
+        let before_probed = |probed: &Checkpoint| VectorEntry {
+            author,
+            stream,
+            seq: probed.first - 1,
+            tag: probed.prev.tag(),
+        };
         while let Some(row) = rows.next()? {
             let seq: u64 = row.get(0)?;
-            if let Some(told) = told.take().filter(|told| told.first - 1 > seq) {
-                places.push(before_told(&told));
+            if let Some(probed) = probed.take().filter(|probed| probed.first - 1 > seq) {
+                probes.push(before_probed(&probed));
             }
             if at >= next {
-                places.push(VectorEntry { author, stream, seq, tag: Chain(row.get(1)?).tag() });
+                probes.push(VectorEntry { author, stream, seq, tag: Chain(row.get(1)?).tag() });
                 next = if at < EACH { at + 1 } else { at * 2 };
-                told = Some(Checkpoint::decode(&row.get::<_, Vec<u8>>(2)?).map_err(error::bad)?);
+                probed = Some(Checkpoint::decode(&row.get::<_, Vec<u8>>(2)?).map_err(error::bad)?);
             }
             at += 1;
         }
-        places.extend(told.filter(|told| told.first > 1).map(|told| before_told(&told)));
+        probes.extend(probed.filter(|probed| probed.first > 1).map(|probed| before_probed(&probed)));
     }
-    places[before..].reverse();
+    probes[before..].reverse();
     // The last entry of a stream says what is applied here; the others do not.
     for stream in Stream::ALL {
-        let any = places[before..].iter().any(|place| place.stream == stream);
+        let any = probes[before..].iter().any(|probe| probe.stream == stream);
         if any && positions::position(replica, dev, stream)?.seq == 0 {
-            places.push(VectorEntry { author, stream, seq: 0, tag: [0; 4] });
+            probes.push(VectorEntry { author, stream, seq: 0, tag: [0; 4] });
         }
     }
     Ok(())
 }
 
-/// Up to where our own streams are certainly no second history, by stream: what somebody was seen to have
-/// the same of, with `told` also earlier, and what is folded away, which is what everybody had; and whatever
-/// was sealed before that.
+/// Computes up to where our own streams are certainly not a second history, by stream: what somebody was seen to have
+/// the same of, with `acknowledged` also earlier, and what is folded away, which everybody had; and whatever was
+/// sealed before that.
 pub(crate) fn common_prefix(
     replica: &Replica,
     same: [u64; 2],
     bound: [u64; 2],
-    told: bool,
+    acknowledged: bool,
 ) -> Result<[u64; 2]> {
     let mut common_prefix = [0; 2];
-    // What was sealed after the histories parted is not common, in whichever stream.
+    // SQLite's integers are signed.
+    let limit = |seq: u64| seq.min(i64::MAX as u64);
+    // What was sealed after the divergence point is not common, in whichever stream.
     let parted: Option<u64> = replica.db.query_row(
         "SELECT min(lamport) FROM _pm_group WHERE dev = ?1 AND applied
-           AND ((stream = 0 AND last > ?2) OR (stream = 1 AND last > ?3))",
-        (replica.me, bound[0].min(i64::MAX as u64), bound[1].min(i64::MAX as u64)),
+           AND ((stream = ?4 AND last > ?2) OR (stream = ?5 AND last > ?3))",
+        (replica.me, limit(bound[0]), limit(bound[1]), Stream::Shared.number(), Stream::Own.number()),
         |row| row.get(0),
     )?;
     let mut bound = bound;
@@ -244,14 +267,20 @@ pub(crate) fn common_prefix(
     }
     for stream in Stream::ALL {
         let at = PeerEvidence::at(stream);
-        let told = if told { peers::common_acked(replica, stream)? } else { 0 };
+        let acked = if acknowledged { peers::common_acked(replica, stream)? } else { 0 };
         common_prefix[at] =
-            told.max(same[at]).min(bound[at]).max(membership::floor(replica, replica.me, stream)?);
+            acked.max(same[at]).min(bound[at]).max(membership::floor(replica, replica.me, stream)?);
     }
     let sealed: Option<u64> = replica.db.query_row(
         "SELECT max(lamport) FROM _pm_group WHERE dev = ?1 AND applied
-           AND ((stream = 0 AND last <= ?2) OR (stream = 1 AND last <= ?3))",
-        (replica.me, common_prefix[0].min(i64::MAX as u64), common_prefix[1].min(i64::MAX as u64)),
+           AND ((stream = ?4 AND last <= ?2) OR (stream = ?5 AND last <= ?3))",
+        (
+            replica.me,
+            limit(common_prefix[0]),
+            limit(common_prefix[1]),
+            Stream::Shared.number(),
+            Stream::Own.number(),
+        ),
         |row| row.get(0),
     )?;
     for stream in Stream::ALL {
@@ -266,13 +295,13 @@ pub(crate) fn common_prefix(
     Ok(common_prefix)
 }
 
-/// What it is called now, if it was another device before.
+/// Names the identity that this device has now, if it had another one before.
 pub(crate) fn new_identity_label(replica: &Replica, was: DeviceId) -> Option<String> {
     (was != replica.identity.id).then(|| devices::label(replica.identity.id, Some(&replica.identity.name)))
 }
 
-/// Refuses a device's database that has another history of anybody than is here. What is here tells of
-/// that device itself is for it to draw consequences from, if its secret key is beside it.
+/// Refuses a device's database that has another history of anybody than is here. Returns the evidence about that
+/// device's own log, which it reconciles itself if its secret key is beside it.
 pub(crate) fn refuse_other_history(replica: &Replica, source: &Replica) -> Result<PeerEvidence> {
     let mut evidence = PeerEvidence::default();
     for entry in positions::vector(source)? {
@@ -294,12 +323,12 @@ pub(crate) fn refuse_other_history(replica: &Replica, source: &Replica) -> Resul
             return Err(Error::Twin { device: devices::name_of(replica, entry.author)?, seq: common + 1 });
         }
         let at = PeerEvidence::at(entry.stream);
-        (evidence.apart[at], evidence.parts[at]) = (Some(common), Some(common));
+        (evidence.diverges_by[at], evidence.diverges_at[at]) = (Some(common), Some(common));
     }
     Ok(evidence)
 }
 
-/// If two databases have different histories of a stream up to a place: up to where they are one.
+/// Finds the end of the common part of a stream in two databases; `None` if they have the same up to `at`.
 fn common_with(
     replica: &Replica,
     here: i64,
@@ -322,6 +351,7 @@ fn common_with(
     Ok(different.then_some(at))
 }
 
+/// Finds what is known of a stream's chain after this frame.
 fn past(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
     let position = positions::position(replica, dev, stream)?;
     if position.seq == seq {
@@ -347,7 +377,7 @@ fn past(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
     })
 }
 
-/// The chain of a stream at the end of a group that is here, or before one.
+/// Finds the chain of a stream at the end of a group that is here, or before one.
 pub(crate) fn chain_at(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Option<Chain>> {
     match past(replica, dev, stream, seq)? {
         Past::Chain(chain) => Ok(Some(chain)),

@@ -1,4 +1,4 @@
-//! How far each stream is applied.
+//! Positions: how far each stream is applied here, with its chain, and what each author had seen.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use crate::engine::error::Result;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// Where a stream stands here.
+/// The last applied frame of a stream, and its chain after that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StreamPosition {
     pub seq: u64,
     pub chain: Chain,
 }
 
-/// Up to where a stream is applied here.
+/// Returns up to where a stream is applied here.
 pub(crate) fn position(replica: &Replica, dev: i64, stream: Stream) -> Result<StreamPosition> {
     let found = replica
         .db
@@ -29,12 +29,13 @@ pub(crate) fn position(replica: &Replica, dev: i64, stream: Stream) -> Result<St
         None => {
             let key: Option<[u8; 32]> =
                 value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?.flatten();
-            // Without a key nothing of it can have been verified; the chain is not looked at.
+            // Without a key nothing of it can have been verified: nobody reads the chain.
             StreamPosition { seq: 0, chain: Chain::start(&key.unwrap_or_default(), stream) }
         }
     })
 }
 
+/// Records up to where a stream is applied here.
 pub(crate) fn set_position(
     replica: &Replica,
     dev: i64,
@@ -51,7 +52,7 @@ pub(crate) fn set_position(
     Ok(())
 }
 
-/// What an author had seen at its last applied group: device numbers and sequence numbers.
+/// Returns the context of an author's last applied group of a stream: device numbers and sequence numbers.
 pub(crate) fn context_of(replica: &Replica, dev: i64, stream: Stream) -> Result<Vec<(i64, u64)>> {
     let mut statement =
         replica.db.prepare_cached("SELECT other, seq FROM _pm_context WHERE dev = ?1 AND stream = ?2")?;
@@ -59,6 +60,7 @@ pub(crate) fn context_of(replica: &Replica, dev: i64, stream: Stream) -> Result<
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Records that an author had seen the shared stream of another device up to a frame.
 pub(crate) fn set_context(replica: &Replica, dev: i64, stream: Stream, other: i64, seq: u64) -> Result<()> {
     replica
         .db
@@ -70,7 +72,7 @@ pub(crate) fn set_context(replica: &Replica, dev: i64, stream: Stream, other: i6
     Ok(())
 }
 
-/// What is applied here, in the order of devices.
+/// Returns the version vector of what is applied here, in the order of devices.
 pub(crate) fn vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev ORDER BY d.id, s.stream",
@@ -85,8 +87,8 @@ pub(crate) fn vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
     Ok(vector)
 }
 
-/// What the sender of a vector has applied: the last entry of each stream. What comes before are places in it,
-/// also such as wait there.
+/// Returns what the sender of a vector has applied: the last entry of each stream. The entries before it are probes,
+/// also of groups that are pending there.
 pub(crate) fn applied(vector: &[VectorEntry]) -> impl Iterator<Item = &VectorEntry> {
     let last: HashMap<_, _> = vector.iter().map(|e| ((e.author, e.stream.number()), e)).collect();
     last.into_values()

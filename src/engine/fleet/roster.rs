@@ -4,11 +4,11 @@ use packmule_core::model::{DeviceId, Stream};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::clocks;
-use crate::engine::fleet::devices::{DeviceInfo, Trust};
+use crate::engine::fleet::devices::{DeviceInfo, Trust, TrustedAs};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
-/// All devices that are known, this one first.
+/// Returns all known devices, this one first.
 pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
     catalog::reading(replica, |e| {
         let clocks = clocks::clocks(e)?;
@@ -28,11 +28,11 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
                 base: row.get(3)?,
                 this,
                 trust: match row.get(4)? {
-                    _ if this => "this device",
-                    Trust::Singly => "singly",
-                    Trust::ByFleet => "by the fleet",
-                    Trust::Revoked => "revoked",
-                    Trust::None => "no",
+                    _ if this => TrustedAs::ThisDevice,
+                    Trust::Singly => TrustedAs::Singly,
+                    Trust::ByFleet => TrustedAs::ByFleet,
+                    Trust::Revoked => TrustedAs::Revoked,
+                    Trust::None => TrustedAs::No,
                 },
                 heard: row.get(5)?,
                 retired: row.get(6)?,

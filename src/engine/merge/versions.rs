@@ -24,8 +24,9 @@ use packmule_core::model::{Stream, Value};
 use packmule_core::wire::{ColumnMerge, Merge, OpKind, Shape};
 
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::devices::BASELINE;
 use crate::engine::log::frames;
-use crate::engine::merge::heads::{BASELINE, Head};
+use crate::engine::merge::heads::Head;
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;

@@ -5,7 +5,7 @@ use rusqlite::{Connection, ToSql};
 use crate::engine::error::Result;
 use crate::engine::store::value;
 
-/// A value of `_pm_meta`.
+/// Returns a value of `_pm_meta`.
 pub(crate) fn get<T: rusqlite::types::FromSql>(db: &Connection, k: &str) -> Result<Option<T>> {
     value::maybe(db, "SELECT v FROM _pm_meta WHERE k = ?1", [k])
 }
@@ -16,7 +16,7 @@ pub(crate) fn set(db: &Connection, k: &str, v: impl ToSql) -> Result<()> {
     Ok(())
 }
 
-/// Tells people something that lasts, once.
+/// Makes a notice for people, which `status` shows. One that is there already is only counted.
 pub(crate) fn notice(db: &Connection, what: &str, wall: i64) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO _pm_notice (what, wall, count) VALUES (?1, ?2, 1)

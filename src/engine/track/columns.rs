@@ -6,13 +6,13 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::OwnedValue;
-use crate::engine::table::def::{ColumnDef, Default};
+use crate::engine::table::def::{ColumnDef, ColumnDefault};
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{catalog, ddl};
 
-/// Adds a column to a table here; others that track it add it when they hear of it. A column that
-/// is there with the same type stays as it is.
+/// Adds a column to a table here; others that track it add it when its declaration reaches them. A column that is
+/// there with the same type stays as it is.
 pub(crate) fn add_column(
     replica: &Replica,
     table: &str,
@@ -31,11 +31,11 @@ pub(crate) fn add_column(
         collation: Collation::Binary,
         not_null: false,
         key: 0,
-        default: default.map_or(Default::None, |value| Default::Literal(value.clone())),
+        default: default.map_or(ColumnDefault::None, |value| ColumnDefault::Literal(value.clone())),
         merge: ColumnMerge::Table,
     };
     if name.is_empty() || name.contains('\0') || ddl::safe_type(decl_type) != decl_type {
-        return Err(Error::Usage(format!("`{name} {decl_type}` is no column's name and type")));
+        return Err(Error::Usage(format!("`{name} {decl_type}` is not the name and type of a column")));
     }
     if let Some(there) = table.def.column(name).map(|at| &table.def.columns[at]) {
         if there.decl_type.eq_ignore_ascii_case(decl_type) && there.default == column.default {

@@ -21,15 +21,15 @@ use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 use crate::engine::track::options::{TrackOptions, TrackReport};
 
-/// Writes what the log has for one gathered table, and nothing else of it.
+/// Writes the rows that the log has for one gathered table, and nothing else of it.
 pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
     let name = catalog::table(replica, tid)?.def.name.clone();
     let mut groups = replica.db.prepare(
-        "SELECT dev, first, last FROM _pm_group WHERE stream = 1 AND applied AND dev <> ?1 ORDER BY dev, last",
+        "SELECT dev, first, last FROM _pm_group WHERE stream = ?2 AND applied AND dev <> ?1 ORDER BY dev, last",
     )?;
     // A trigger that fails is undone with a rollback, which no open statement survives.
     let groups = groups
-        .query_map([replica.me], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map((replica.me, Stream::Own.number()), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<Vec<(i64, u64, u64)>>>()?;
     for (dev, first, last) in groups {
         let (author, stream) = (devices::device_id(replica, dev)?, Stream::Own);
@@ -53,8 +53,8 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                             Entry::Occupied(known) => known.into_mut(),
                             Entry::Vacant(new) => new.insert(groups::writer(replica, tid, def, dev)?),
                         };
-                        let place = Origin { dev, author, stream, seq, lamport: 0, wall: 0 };
-                        write::write_row(replica, writer, def, &op, &place)?;
+                        let origin = Origin { dev, author, stream, seq, lamport: 0, wall: 0 };
+                        write::write_row(replica, writer, def, &op, &origin)?;
                     }
                     Part::Piece(_) | Part::Retire(_) | Part::Op(..) => {}
                 }
@@ -65,20 +65,20 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
     Ok(())
 }
 
-/// At a base, per-device rows of others that wait, because a table was in their way or because the
-/// table in which they were gathered was untracked.
+/// Gathers at a base the per-device rows of others that are pending, because a table was in their way or because
+/// the table in which they were gathered was untracked. Returns `None` if there are none of this table.
 pub(crate) fn track_gathered(
     replica: &Replica,
     name: &str,
     options: &TrackOptions,
 ) -> Result<Option<TrackReport>> {
-    let waiting = catalog::table_named(replica, name).filter(|t| {
+    let pending = catalog::table_named(replica, name).filter(|t| {
         matches!(t.state, State::Known | State::Untracked)
             && t.def.mode == Mode::PerDevice
             && options.mode == Mode::PerDevice
             && replica.identity.base
     });
-    let Some(table) = waiting else { return Ok(None) };
+    let Some(table) = pending else { return Ok(None) };
     let there: Option<i64> = value::maybe(
         &replica.db,
         "SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE",
@@ -107,7 +107,7 @@ pub(crate) fn track_gathered(
     Ok(Some(TrackReport { already: false, rows, advice: Vec::new() }))
 }
 
-/// Whether a table that is here is one in which rows like these were gathered.
+/// Returns whether a table that is here is one in which rows like these were gathered.
 fn is_gathering(replica: &Replica, def: &TableDef) -> Result<bool> {
     let here = TableDef::read(&replica.db, &def.name)?;
     let lower = |d: &TableDef, at: usize| d.columns[at].name.to_ascii_lowercase();

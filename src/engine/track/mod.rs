@@ -1,4 +1,4 @@
-//! Tables taken in and let go, by a person's word.
+//! Tables tracked and untracked, by a person's word.
 //!
 //! May import `store` to `apply`.
 //!

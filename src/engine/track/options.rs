@@ -9,7 +9,7 @@ pub struct TrackOptions {
     pub mode: Mode,
     /// Rows are only ever added, with an AUTOINCREMENT key: capture costs nothing.
     pub append: bool,
-    /// How fine concurrent writes are told apart.
+    /// How fine concurrent writes are distinguished: by row or by cell.
     pub merge: Merge,
     /// What is done about them.
     pub policy: Policy,
@@ -34,7 +34,7 @@ impl Default for TrackOptions {
 pub struct TrackReport {
     /// It was tracked in this way already, and nothing was done.
     pub already: bool,
-    /// Rows that were in the table and were taken in.
+    /// Rows that were in the table and were sealed.
     pub rows: u64,
     /// What people should know about this table.
     pub advice: Vec<String>,

@@ -1,4 +1,4 @@
-//! Tables taken in and let go.
+//! Tables tracked, and untracked.
 
 use packmule_core::wire::{FrameFlags, Mode};
 
@@ -13,7 +13,7 @@ use crate::engine::table::replica::Replica;
 use crate::engine::track::gathered;
 use crate::engine::track::options::{TrackOptions, TrackReport};
 
-/// Tracks several tables in the same way: all of them, or none. The reports are in their order.
+/// Tracks several tables in the same way: all of them, or none. Returns the reports in their order.
 pub(crate) fn track_all(
     replica: &Replica,
     tables: &[&str],
@@ -22,77 +22,92 @@ pub(crate) fn track_all(
     tables.iter().map(|table| track_here(replica, table, options)).collect()
 }
 
+/// Tracks a table, or says that it is tracked in this way already.
 fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TrackReport> {
     if let Some(report) = gathered::track_gathered(replica, name, options)? {
         return Ok(report);
     }
     let def = wanted_def(replica, name, options)?;
     let known = catalog::table_named(replica, &def.name);
-    if let Some(known) = &known {
-        if known.state == State::Gathered {
-            return Err(Error::cannot_track(&def.name, "rows of other devices are gathered in it"));
-        }
-        let same = |a: &TableDef, b: &TableDef| {
-            (a.mode, a.merge, a.policy, a.append) == (b.mode, b.merge, b.policy, b.append)
-                && a.columns.iter().all(|c| b.column(&c.name).is_none_or(|at| b.columns[at].merge == c.merge))
-        };
-        let way = |d: &TableDef| (d.mode, d.append);
-        let redeclares = known.state == State::Tracked && def.declares() && way(&known.def) == way(&def);
-        if !same(&known.def, &def) && redeclares {
-            redeclare::redeclare(replica, known, &def)?;
-            seal::seal_here(replica, SealOptions::default())?;
-            return Ok(TrackReport::default());
-        }
-        if !same(&known.def, &def) {
-            return Err(Error::cannot_track(&def.name, explain_difference(known, &def)));
-        }
-        if known.state == State::Suspended {
-            let why = known.note.as_deref().unwrap_or("it was changed here");
-            return Err(Error::cannot_track(&def.name, format!("it is tracked, and held: {why}")));
-        }
-        if known.state == State::Tracked {
-            return Ok(TrackReport { already: true, ..TrackReport::default() });
-        }
-        if let Some(different) = def.different_column(&known.def) {
-            return Err(Error::cannot_track(
-                &def.name,
-                format!(
-                    "other devices track it with another definition: {different}; make them the same first"
-                ),
-            ));
-        }
-        let keys =
-            |d: &TableDef| d.keys().map(|at| d.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
-        if keys(&known.def) != keys(&def) {
-            return Err(Error::cannot_track(
-                &def.name,
-                "other devices have a table of this name with another primary key",
-            ));
-        }
+    if let Some(known) = &known
+        && let Some(report) = track_known(replica, known, &def)?
+    {
+        return Ok(report);
     }
+    begin_tracking(replica, &def, known.as_deref())
+}
+
+/// Compares what is wanted with what is known of the table. Returns a report if nothing more is to be done, and
+/// `None` if the table is to be tracked now.
+fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Option<TrackReport>> {
+    if known.state == State::Gathered {
+        return Err(Error::cannot_track(&def.name, "rows of other devices are gathered in it"));
+    }
+    let way = |d: &TableDef| (d.mode, d.append);
+    let redeclares = known.state == State::Tracked && def.declares() && way(&known.def) == way(def);
+    if !merges_alike(&known.def, def) && redeclares {
+        redeclare::redeclare(replica, known, def)?;
+        seal::seal_here(replica, SealOptions::default())?;
+        return Ok(Some(TrackReport::default()));
+    }
+    if !merges_alike(&known.def, def) {
+        return Err(Error::cannot_track(&def.name, explain_difference(known, def)));
+    }
+    if known.state == State::Suspended {
+        let why = known.note.as_deref().unwrap_or("it was changed here");
+        return Err(Error::cannot_track(&def.name, format!("it is tracked, and suspended: {why}")));
+    }
+    if known.state == State::Tracked {
+        return Ok(Some(TrackReport { already: true, ..TrackReport::default() }));
+    }
+    if let Some(different) = def.different_column(&known.def) {
+        return Err(Error::cannot_track(
+            &def.name,
+            format!("other devices track it with another definition: {different}; make them the same first"),
+        ));
+    }
+    let keys = |d: &TableDef| d.keys().map(|at| d.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
+    if keys(&known.def) != keys(def) {
+        return Err(Error::cannot_track(
+            &def.name,
+            "other devices have a table of this name with another primary key",
+        ));
+    }
+    Ok(None)
+}
+
+/// Returns whether two definitions say the same of how the table is tracked and merged; of columns, of those
+/// that both have.
+fn merges_alike(a: &TableDef, b: &TableDef) -> bool {
+    (a.mode, a.merge, a.policy, a.append) == (b.mode, b.merge, b.policy, b.append)
+        && a.columns.iter().all(|c| b.column(&c.name).is_none_or(|at| b.columns[at].merge == c.merge))
+}
+
+/// Installs the capture of a table, merges its definition with those of others, and seals the rows that are in it.
+fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> Result<TrackReport> {
     let (id, body) = def.encode()?;
-    let tid = catalog::keep_def(replica, &def, id, &body)?;
+    let tid = catalog::keep_def(replica, def, id, &body)?;
     replica.db.execute(
-        "UPDATE _pm_table SET def = ?2, state = 1, announced = 0, appended = 0, note = NULL WHERE tid = ?1",
-        (tid, id.0),
+        "UPDATE _pm_table SET def = ?2, state = ?3, announced = 0, appended = 0, note = NULL WHERE tid = ?1",
+        (tid, id.0, State::Tracked),
     )?;
     catalog::reload_catalog(replica)?;
     let table = catalog::table(replica, tid)?;
     watch::install_capture(replica, &table)?;
     adopt::remember_schema(replica)?;
-    // What others have told of the table and this one lacks.
-    let before = known.as_ref().map_or(&def, |known| &known.def);
+    // What others have declared of the table, and this one lacks.
+    let before = known.map_or(def, |known| &known.def);
     merge_definitions::merge_definitions(replica, tid, before)?;
-    // Versions that others wrote before: settled together with our own rows.
     let table = catalog::table(replica, tid)?;
-    // Ours say nothing of columns that it lacked.
+    // Our own rows say nothing of columns that this table lacked.
     let made: Vec<&str> =
         table.def.columns.iter().map(|c| c.name.as_str()).filter(|name| def.column(name).is_none()).collect();
+    // Versions that others wrote before go through one constraint resolution pass together with our own rows.
     let mut both = context_free::remembered_keys(replica, tid)?;
     both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));
     context_free::remember_unshown(replica, &table, &both)?;
     deferred::defer_all(replica, tid)?;
-    // The rows are older than what we know of others, but did not take it into account.
+    // Our rows are older than what we know of others, but were written without having seen it.
     let sealed = seal::seal_here(
         replica,
         SealOptions {
@@ -102,9 +117,10 @@ fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
             ..SealOptions::default()
         },
     )?;
-    Ok(TrackReport { already: false, rows: sealed.ops, advice: advice(&def) })
+    Ok(TrackReport { already: false, rows: sealed.ops, advice: advice(def) })
 }
 
+/// Reads the definition of a table, and puts into it how it is to be tracked.
 fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TableDef> {
     let mut def = TableDef::read(&replica.db, name)?;
     def.mode = options.mode;
@@ -132,11 +148,12 @@ fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
     Ok(def)
 }
 
-/// Lets several tables go: all of them, or none.
+/// Untracks several tables: all of them, or none.
 pub(crate) fn untrack_all(replica: &Replica, tables: &[&str]) -> Result<()> {
     tables.iter().try_for_each(|table| untrack_here(replica, &*catalog::tracked_table(replica, table)?))
 }
 
+/// Untracks a table: removes its capture, and forgets its open conflicts.
 fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     if matches!(table.state, State::Tracked | State::Suspended) {
         watch::remove_capture(replica, table)?;
@@ -145,8 +162,8 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
         replica.db.execute_batch(&format!("DROP TRIGGER IF EXISTS _pm_guard_{event}_{}", table.tid))?;
     }
     replica.db.execute(
-        "UPDATE _pm_table SET state = 3, note = 'no longer tracked here' WHERE tid = ?1",
-        [table.tid],
+        "UPDATE _pm_table SET state = ?2, note = 'no longer tracked here' WHERE tid = ?1",
+        (table.tid, State::Untracked),
     )?;
     replica.db.execute("DELETE FROM _pm_dangling WHERE tid = ?1", [table.tid])?;
     replica.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
@@ -155,6 +172,7 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     catalog::reload_catalog(replica)
 }
 
+/// Says how a table is tracked elsewhere or here, and how it was to be tracked now.
 fn explain_difference(known: &Table, wanted: &TableDef) -> String {
     let who =
         if known.state == State::Tracked { "it is tracked here already" } else { "other devices track it" };
@@ -173,6 +191,7 @@ fn explain_difference(known: &Table, wanted: &TableDef) -> String {
     )
 }
 
+/// Says what people should know of a table that they track.
 fn advice(def: &TableDef) -> Vec<String> {
     let mut advice = Vec::new();
     if def.mode == Mode::Shared && def.integer_key() {

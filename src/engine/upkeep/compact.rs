@@ -1,11 +1,27 @@
-//! Compaction: what every device of the fleet has is folded away.
+//! Compaction: what every device has is folded out of the log.
 //!
-//! A frame is *stable* when every device that is not retired has acknowledged it, and all that those
-//! devices had sealed before they did is here. Whatever they write from then on has it in its
-//! context. So the versions of a row can be forgotten once all of them are stable and nothing is
-//! open about the row, and a group once no version is remembered in it. Up to where each stream was
-//! folded is its *floor*: a group whose author had not seen that far cannot be merged any more, and
-//! its author starts anew from a snapshot.
+//! **Invariant 1.** Tables, open conflicts and digest are the same before and after.
+//!
+//! **Invariant 2.** No version is forgotten that a write still to come could be concurrent with: a write of a device
+//! that is known here and not retired.
+//!
+//! **Why the second holds.** A frame is *stable* when every such device has acknowledged it, and all that this device
+//! had sealed before it acknowledged the frame is applied here. Whatever that device seals from then on has the frame
+//! in its context. So a later write dominates it, and is never its sibling. The heads of a row are forgotten all
+//! together or not at all, once every one is stable; from then on the row in its table stands for them. A group leaves
+//! the log once it is stable and no head is in it. Up to where a stream was stable is its *floor* (`_pm_floor`), which
+//! only rises.
+//!
+//! **Why the first holds.** What is still needed to list the same conflicts is kept: the heads of rows in conflict, of
+//! quarantined rows, of the rows that those clash with (the row that claimed first must stay known), of tables with a
+//! disputed column, and of suspended tables. What may be forgotten here and be known elsewhere decides nothing: see
+//! `merge/versions.rs` (decisive heads), `show/references.rs` (whom an orphan is attributed to) and
+//! `capture/declare.rs` (claims from before a UNIQUE).
+//!
+//! **What it cannot do.** The context of a device that was not waited for (a newcomer with rows of its own, a retired
+//! device that returns, one of which nobody here had heard) may not cover the floor. Then nobody here can say what its
+//! writes dominate: they stay pending, and their author starts from a snapshot (`exchange/join.rs`). A per-device
+//! stream waits for bases alone.
 
 use packmule_core::model::{DeviceId, Stream};
 use rusqlite::named_params;
@@ -16,7 +32,7 @@ use crate::engine::capture::{adopt, seal};
 use crate::engine::conflicts::list::{self, ConflictKind};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::transaction;
-use crate::engine::fleet::devices;
+use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, references};
@@ -43,8 +59,8 @@ pub struct CompactReport {
 
 /// Folds away what every device that is not retired has; the digest stays as it is.
 ///
-/// Says in the log what this device has seen, if it has not said so yet: others can fold that
-/// once they hear of it.
+/// Seals an acknowledgement-only group first, if what this device has seen is not in the log yet: others can fold
+/// that once they hear of it.
 pub(crate) fn compact(replica: &mut Replica) -> Result<CompactReport> {
     transaction::transaction(replica, |e| {
         deferred::begin_deferring(e)?;
@@ -56,9 +72,28 @@ pub(crate) fn compact(replica: &mut Replica) -> Result<CompactReport> {
     })
 }
 
+/// Folds what is stable.
 fn fold(replica: &Replica) -> Result<CompactReport> {
     let mut report = CompactReport::default();
     let (before, bytes): (u64, u64) = log_size(replica)?;
+    raise_floors(replica)?;
+    keep_open_rows(replica)?;
+    report.versions = forget_versions(replica)?;
+    let folded = groups_to_fold(replica)?;
+    pending::drop_re_authored(replica)?;
+    drop_groups(replica, &folded)?;
+    references::forget_references(replica)?;
+    adopt::remember_schema(replica)?;
+    let (after, bytes_left) = log_size(replica)?;
+    report.frames = before - after;
+    report.bytes = bytes - bytes_left;
+    report.frames_left = after;
+    report.held_back_by = membership::held_back_by(replica)?;
+    Ok(report)
+}
+
+/// Raises the floor of every stream to what is stable of it.
+fn raise_floors(replica: &Replica) -> Result<()> {
     for dev in membership::known_authors(replica)? {
         for stream in Stream::ALL {
             let stable = membership::stable(replica, dev, stream)?;
@@ -71,15 +106,20 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
                 .execute((dev, stream.number(), stable))?;
         }
     }
-    // Who wrote the rows of a conflict is listed as long as it is open, also of the one that is shown;
-    // and should a row come in that is kept out, it must be known who claimed a value first.
+    Ok(())
+}
+
+/// Lists in `_pm_open` the rows whose versions must stay known: the rows of open conflicts, also the shown ones,
+/// since their authors are listed, and the rows that a quarantined row clashes with, since it must be known which
+/// of them claimed a value first.
+fn keep_open_rows(replica: &Replica) -> Result<()> {
     replica.db.execute_batch(
         "CREATE TEMP TABLE IF NOT EXISTS _pm_open (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
          DELETE FROM temp._pm_open",
     )?;
     for open in list::open_list(replica)? {
-        let kept_out = matches!(open.conflict.kind, ConflictKind::Unique(_) | ConflictKind::Check(_));
-        let clashes = if kept_out {
+        let quarantined = matches!(open.conflict.kind, ConflictKind::Unique(_) | ConflictKind::Check(_));
+        let clashes = if quarantined {
             constraints::conflicting_rows(replica, &*catalog::table(replica, open.tid)?, &open.key)?
         } else {
             Vec::new()
@@ -91,11 +131,18 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
                 .execute((open.tid, key))?;
         }
     }
-    report.versions = replica.db.execute(
+    Ok(())
+}
+
+/// Forgets the versions of the rows whose versions are all stable and of which nothing is open, with what was
+/// counted and the baseline versions of such rows. Returns how many versions.
+fn forget_versions(replica: &Replica) -> Result<u64> {
+    let versions = replica.db.execute(
         &format!("DELETE {FORGET} AND h.tid NOT IN ({DISPUTED_TABLES})"),
         named_params! {
             ":tracked": State::Tracked,
             ":shared": Stream::Shared.number(),
+            ":baseline": BASELINE,
             ":column": Subject::Column,
         },
     )? as u64;
@@ -109,29 +156,43 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     )?;
     replica.db.execute(
         "DELETE FROM _pm_image AS i WHERE NOT EXISTS (
-            SELECT 1 FROM _pm_head h WHERE h.tid = i.tid AND h.key = i.key AND h.dev = 0)",
-        [],
+            SELECT 1 FROM _pm_head h WHERE h.tid = i.tid AND h.key = i.key AND h.dev = ?1)",
+        [BASELINE],
     )?;
-    // Rows of per-device tables that wait for their table are in no index: their frames stay.
-    let waiting: bool = replica.db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM _pm_table WHERE state IN (0, 3, 4))",
-        [],
+    Ok(versions)
+}
+
+/// A group that is stable and of which no version is remembered: device, stream, first frame and last.
+type Folded = (i64, i64, u64, u64);
+
+/// Lists the groups that can leave the log.
+fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
+    // No index lists the pending rows of per-device tables, so all frames of such streams stay.
+    let pending: bool = replica.db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM _pm_table WHERE state IN (?1, ?2, ?3))",
+        [State::Known, State::Untracked, State::Suspended],
         |row| row.get(0),
     )?;
     let mut groups = replica.db.prepare(
         "SELECT g.dev, g.stream, g.first, g.last FROM _pm_group g
          JOIN _pm_floor f ON f.dev = g.dev AND f.stream = g.stream AND g.last <= f.seq
-         WHERE g.applied AND (g.stream = 0 OR NOT ?1) AND NOT EXISTS (
-            SELECT 1 FROM _pm_head h WHERE g.stream = 0 AND h.dev = g.dev AND h.seq BETWEEN g.first AND g.last)",
+         WHERE g.applied AND (g.stream = ?2 OR NOT ?1) AND NOT EXISTS (
+            SELECT 1 FROM _pm_head h WHERE g.stream = ?2 AND h.dev = g.dev AND h.seq BETWEEN g.first AND g.last)",
     )?;
     replica.db.execute_batch("CREATE INDEX IF NOT EXISTS _pm_head_place ON _pm_head (dev, seq)")?;
     let folded = groups
-        .query_map([waiting], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
-        .collect::<rusqlite::Result<Vec<(i64, i64, u64, u64)>>>()?;
+        .query_map((pending, Stream::Shared.number()), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
+        .collect::<rusqlite::Result<Vec<Folded>>>()?;
     drop(groups);
     replica.db.execute_batch("DROP INDEX _pm_head_place")?;
-    pending::drop_re_authored(replica)?;
-    for (dev, stream, first, last) in folded {
+    Ok(folded)
+}
+
+/// Drops groups from the log.
+fn drop_groups(replica: &Replica, groups: &[Folded]) -> Result<()> {
+    for (dev, stream, first, last) in groups {
         replica
             .db
             .prepare_cached("DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq BETWEEN ?3 AND ?4")?
@@ -141,25 +202,19 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
             .prepare_cached("DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3")?
             .execute((dev, stream, last))?;
     }
-    references::forget_references(replica)?;
-    adopt::remember_schema(replica)?;
-    let (after, bytes_left) = log_size(replica)?;
-    report.frames = before - after;
-    report.bytes = bytes - bytes_left;
-    report.frames_left = after;
-    report.held_back_by = membership::held_back_by(replica)?;
-    Ok(report)
+    Ok(())
 }
 
+/// Counts the frames in the log, and their bytes.
 fn log_size(replica: &Replica) -> Result<(u64, u64)> {
     Ok(replica.db.query_row("SELECT count(*), coalesce(sum(length(body)), 0) FROM _pm_frame", [], |row| {
         Ok((row.get(0)?, row.get(1)?))
     })?)
 }
 
-/// Says that a device will not come back: the log waits for it no longer, once all others know.
-/// It travels. Take in its last bundle first: what others fold away without it, it cannot be
-/// merged with any more. Should it come back, it joins anew.
+/// Retires a device that will not come back: nothing waits for its acknowledgements any more, once all others know.
+/// This travels. Its last bundle should be taken in first, since its writes cannot be merged with what others fold
+/// without it. A retired device that comes back joins from a snapshot.
 pub(crate) fn retire(replica: &mut Replica, id: DeviceId) -> Result<()> {
     transaction::transaction(replica, |e| {
         let dev = devices::device_number_or_new(e, id)?;

@@ -1,4 +1,4 @@
-//! One line that is the same on two databases exactly when what they sync is.
+//! The digest: one line that is the same on two databases exactly when their synced content is.
 
 use packmule_core::wire::Mode;
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use crate::engine::table::def::DEVICE_COLUMN;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
-/// The digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
+/// Computes the digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
 ///
 /// With `gathered`, the per-device rows that a base gathers count too: for comparing two bases.
 pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
@@ -33,10 +33,11 @@ pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
     })
 }
 
+/// Hashes a table: its name, its columns and its rows.
 fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()> {
     // Columns in the order of their names: devices may have added them in different orders.
-    // What is in one that waits is each device's own.
-    let here = table.def.columns.iter().enumerate().filter(|(at, _)| !table.waiting.contains(*at));
+    // The values of a disputed column are each device's own.
+    let here = table.def.columns.iter().enumerate().filter(|(at, _)| !table.disputed.contains(*at));
     let mut names: Vec<String> = here.map(|(_, c)| c.name.to_ascii_lowercase()).collect();
     names.sort();
     if table.state == State::Gathered {

@@ -1,13 +1,13 @@
-//! What keeps a database small and sound, and what there is to know of it.
+//! Upkeep: what keeps a database small and sound, and what there is to know of it.
 //!
 //! May import all rooms before it.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `compact` | what all have is folded away |
+//! | `compact` | what every device has, folded out of the log |
 //! | `digest` | one line that is the same where the content is |
-//! | `status` | how a device stands |
-//! | `verify` | the log checked |
+//! | `status` | the state of a device |
+//! | `verify` | the log verified |
 
 pub(crate) mod compact;
 pub(crate) mod digest;

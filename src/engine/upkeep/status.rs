@@ -1,4 +1,4 @@
-//! What there is to know at a glance.
+//! The state of a device, at a glance.
 
 use packmule_core::wire::Mode;
 
@@ -12,20 +12,52 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::{Identity, Replica};
 
-/// How a table stands.
+/// How a table takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TableHow {
+    /// All devices edit its rows.
+    Shared,
+    /// Each device owns its rows.
+    PerDevice,
+    /// The rows of other devices are gathered in it.
+    Gathered,
+    /// Others track it; what comes for it is pending until it is tracked here.
+    Waiting,
+    /// It was let go here.
+    Untracked,
+    /// Its definition here does not fit: nothing of it is sealed or applied until it does.
+    Suspended,
+}
+
+impl TableHow {
+    /// Names it in words, as in `status --json`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerDevice => "per-device",
+            Self::Gathered => "gathered",
+            Self::Waiting => "waiting",
+            Self::Untracked => "not tracked any more",
+            Self::Suspended => "held",
+        }
+    }
+}
+
+/// The state of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableStatus {
     /// Its name.
     pub name: String,
-    /// "shared", "per-device", "gathered", "waiting", "held" or "not tracked any more".
-    pub how: &'static str,
+    /// How it takes part.
+    pub how: TableHow,
     /// Writes since the last seal; counted up to 1,000,000.
     pub unsealed: u64,
-    /// Why its rows wait.
+    /// The status reason: why its rows are pending.
     pub note: Option<String>,
 }
 
-/// How a device stands.
+/// The state of a device.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// Who it is.
@@ -36,7 +68,7 @@ pub struct Status {
     pub tables: Vec<TableStatus>,
     /// How many conflicts are open.
     pub conflicts: u64,
-    /// What waits in the log for others.
+    /// The pending groups in the log, with their missing dependencies.
     pub waits: Vec<Wait>,
     /// Frames in the log, and their bytes.
     pub log_frames: u64,
@@ -50,18 +82,18 @@ pub struct Status {
     pub notices: Vec<String>,
 }
 
-/// How this device stands.
+/// Reports the state of this device.
 pub(crate) fn status(replica: &Replica) -> Result<Status> {
     catalog::reading(replica, |e| {
         let mut tables = Vec::new();
         for table in catalog::tables(e) {
             let how = match (table.state, table.def.mode) {
-                (State::Tracked, Mode::Shared) => "shared",
-                (State::Tracked, Mode::PerDevice) => "per-device",
-                (State::Gathered, _) => "gathered",
-                (State::Known, _) => "waiting",
-                (State::Untracked, _) => "not tracked any more",
-                (State::Suspended, _) => "held",
+                (State::Tracked, Mode::Shared) => TableHow::Shared,
+                (State::Tracked, Mode::PerDevice) => TableHow::PerDevice,
+                (State::Gathered, _) => TableHow::Gathered,
+                (State::Known, _) => TableHow::Waiting,
+                (State::Untracked, _) => TableHow::Untracked,
+                (State::Suspended, _) => TableHow::Suspended,
             };
             let unsealed = groups::unsealed(e, &table, 1_000_000)?;
             tables.push(TableStatus {
@@ -76,16 +108,17 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
                 Ok((row.get(0)?, row.get(1)?))
             })?;
         let mut statement = e.db.prepare_cached("SELECT what FROM _pm_notice ORDER BY wall DESC, what")?;
-        let told = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        let recorded =
+            statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
         let clocks = clocks::clocks(e)?;
         let mut notices = clocks::clock_notices(e, &clocks)?;
-        notices.extend(told);
+        notices.extend(recorded);
         Ok(Status {
             identity: e.identity.clone(),
             can_sign: e.can_sign(),
             tables,
             conflicts: list::open_conflicts(e)?,
-            waits: pending::waits(e)?,
+            waits: pending::pending_groups(e)?,
             log_frames,
             log_bytes,
             held_back_by: membership::held_back_by(e)?,

@@ -1,16 +1,16 @@
-//! Checking all that can be checked of a database.
+//! Verification of all that can be verified of a database.
 
 use packmule_core::model::Stream;
 use packmule_core::wire::{Chain, Checkpoint, GroupDigest};
 
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::devices;
+use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::log::frames;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
-/// What `verify` looked at, and what it found wrong.
+/// What `verify` looked at, and the problems that it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifyReport {
     /// Frames whose check sum, place and author's signature were checked.
@@ -21,7 +21,7 @@ pub struct VerifyReport {
     pub problems: Vec<String>,
 }
 
-/// Checks SQLite's own integrity, every frame, chain and signature of the log, and that every
+/// Verifies SQLite's own integrity, every frame, chain and signature of the log, and that every
 /// version that is remembered is in it.
 pub(crate) fn verify(replica: &Replica) -> Result<VerifyReport> {
     catalog::reading(replica, |e| {
@@ -40,6 +40,7 @@ pub(crate) fn verify(replica: &Replica) -> Result<VerifyReport> {
     })
 }
 
+/// Verifies every group of the log, in the order of each stream.
 fn verify_log(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
     let mut groups = replica.db.prepare(
         "SELECT g.dev, g.stream, g.first, g.last, g.checkpoint, d.public_key, g.chain FROM _pm_group g
@@ -51,8 +52,14 @@ fn verify_log(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
         let (dev, stream): (i64, u8) = (row.get(0)?, row.get(1)?);
         let (first, end): (u64, u64) = (row.get(2)?, row.get(3)?);
         let who = format!("frames {first} to {end} of {}", devices::device_label(replica, dev)?);
-        let checked =
-            verify_group(replica, dev, stream, first, end, &row.get::<_, Vec<u8>>(4)?, row.get(5)?, &last);
+        let checked = verify_group(
+            replica,
+            (dev, stream),
+            (first, end),
+            &row.get::<_, Vec<u8>>(4)?,
+            row.get(5)?,
+            &last,
+        );
         match checked {
             Ok(chain) if chain.0 == row.get::<_, [u8; 32]>(6)? => {
                 last = Some((dev, stream, end, chain));
@@ -67,13 +74,12 @@ fn verify_log(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments)]
+/// Verifies the frames of a group, its signature, and that it continues the group before it. Returns the chain at
+/// its end.
 fn verify_group(
     replica: &Replica,
-    dev: i64,
-    stream: u8,
-    first: u64,
-    end: u64,
+    (dev, stream): (i64, u8),
+    (first, end): (u64, u64),
     checkpoint: &[u8],
     key: Option<[u8; 32]>,
     last: &Option<(i64, u8, u64, Chain)>,
@@ -102,10 +108,11 @@ fn verify_group(
     Ok(chain)
 }
 
+/// Verifies that every version that is remembered is in the log, at its place.
 fn verify_heads(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
     let mut statement =
-        replica.db.prepare("SELECT tid, key, dev, seq, place FROM _pm_head WHERE dev <> 0")?;
-    let mut rows = statement.query([])?;
+        replica.db.prepare("SELECT tid, key, dev, seq, place FROM _pm_head WHERE dev <> ?1")?;
+    let mut rows = statement.query([BASELINE])?;
     while let Some(row) = rows.next()? {
         let (tid, key): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
         let found =

@@ -98,7 +98,11 @@ impl Run {
             |group: &packmule::HistoryEntry| group.author == engine.identity().id && group.frames.0 == 1;
         engine
             .log(None, &[], &mut |entry| {
-                ops += entry.err().filter(|group| first(group)).map_or(0, |group| group.ops);
+                if let packmule::HistoryItem::Group(group) = entry
+                    && first(group)
+                {
+                    ops += group.ops;
+                }
                 Ok(())
             })
             .unwrap();

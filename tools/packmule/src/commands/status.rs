@@ -35,7 +35,7 @@ fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<
     let identity = &status.identity;
     let tables = status.tables.iter().map(|table| StatusTable {
         name: &table.name,
-        how: table.how,
+        how: table.how.words(),
         unsealed: table.unsealed,
         note: table.note.as_deref(),
     });
@@ -100,5 +100,5 @@ fn table_row(table: &TableStatus) -> Vec<String> {
         n => Some(format!("{} not sealed yet", count(n, "write"))),
     };
     let tail: Vec<String> = unsealed.into_iter().chain(table.note.clone()).collect();
-    vec![format!("    {}", table.name), table.how.to_owned(), tail.join("; ")]
+    vec![format!("    {}", table.name), table.how.words().to_owned(), tail.join("; ")]
 }

@@ -91,7 +91,7 @@ impl<'a> From<&'a ConflictVersion> for Version<'a> {
             device: version.device.map(|id| id.to_string()),
             name: version.name.as_deref(),
             at: version.at.map(iso),
-            op: version.op,
+            op: version.op.word(),
             shown: version.shown,
             values: Row(&version.values),
         }

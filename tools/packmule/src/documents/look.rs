@@ -138,7 +138,7 @@ pub struct LogRow<'a> {
 
 impl<'a> From<&'a HistoryOp> for LogRow<'a> {
     fn from(op: &'a HistoryOp) -> Self {
-        Self { table: &op.table, op: op.op, key: Row(&op.key) }
+        Self { table: &op.table, op: op.op.word(), key: Row(&op.key) }
     }
 }
 

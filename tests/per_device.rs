@@ -276,7 +276,8 @@ fn a_column_that_is_called_device_is_refused() {
     a.track("other", &per_device()).unwrap();
     sql(&a, "ALTER TABLE other ADD COLUMN device");
     a.seal().unwrap();
-    let held = a.status().unwrap().tables.into_iter().find(|t| t.how == packmule::TableHow::Suspended).unwrap();
+    let held =
+        a.status().unwrap().tables.into_iter().find(|t| t.how == packmule::TableHow::Suspended).unwrap();
     assert!(held.name == "other" && held.note.as_deref().unwrap().contains("`device`"), "{held:?}");
     sql(&a, "ALTER TABLE other RENAME COLUMN device TO machine");
     a.seal().unwrap();
@@ -330,7 +331,10 @@ fn a_gathered_table_is_untracked_and_tracked_again() {
         rows(&a, "SELECT v, k, u, more FROM state ORDER BY k")
     );
     let status = base.status().unwrap();
-    assert!(status.tables.iter().all(|t| t.how != packmule::TableHow::Untracked && t.note.is_none()), "{status:?}");
+    assert!(
+        status.tables.iter().all(|t| t.how != packmule::TableHow::Untracked && t.note.is_none()),
+        "{status:?}"
+    );
     // Dropped meanwhile, it is made anew.
     base.untrack("state").unwrap();
     sql(&base, "DROP TABLE state");

@@ -27,7 +27,7 @@ use crate::engine::{Engine, ImportReport, Peer};
 use growing::Growing;
 use log::{EngineLog, Kept};
 
-/// From so many bytes on, what came is committed, also while more is there to be taken.
+/// From so many bytes on, what came is committed, also while more is there to be received.
 pub const STAGE_BYTES: usize = <EngineLog<'_> as Log>::STAGE_BYTES;
 /// From so many bytes on it is committed as soon as nothing more is there.
 pub const SOON_BYTES: usize = <EngineLog<'_> as Log>::SOON_BYTES;
@@ -44,7 +44,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins: seals what was written here, and says hello. The nonce must be random.
+    /// Begins: seals what was written here, and sends hello. The nonce must be random.
     ///
     /// # Errors
     /// Whatever sealing meets.
@@ -87,7 +87,7 @@ impl Session {
         self.machine.peer_done()
     }
 
-    /// Returns whether everything that this end wanted to say has been handed out, after [`Session::finish`].
+    /// Returns whether everything that this end had to send has been handed out, after [`Session::finish`].
     pub fn done(&self) -> bool {
         self.machine.done()
     }
@@ -114,7 +114,7 @@ impl Session {
     }
 
     /// Returns the bytes that are to go out next, at most a frame with its head; none if there is nothing to send
-    /// now. Report with [`Session::sent`] how many the stream took.
+    /// now. Report with [`Session::sent`] how many the stream accepted.
     ///
     /// # Errors
     /// What the database refuses.
@@ -138,7 +138,7 @@ impl Session {
         self.machine.pending_output()
     }
 
-    /// Takes bytes of the stream.
+    /// Receives bytes of the stream.
     ///
     /// # Errors
     /// [`Error`]; the session is over then.
@@ -166,8 +166,8 @@ impl Session {
 
     /// Flushes what came whole after the stream broke off, or an error ended the session: it is committed, so that
     /// only the frame that was on its way comes again. `rest`: bytes of the stream that were not given to
-    /// [`Session::receive`]. Nothing is taken for better than it was: a group is applied if its checkpoint is there
-    /// and verified, and after an error of what came itself nothing is committed. Says nothing, and ends the session.
+    /// [`Session::receive`]. Nothing is trusted more than it was: a group is applied if its checkpoint is there
+    /// and verified, and after an error of what came itself nothing is committed. Sends nothing, and ends the session.
     ///
     /// # Errors
     /// What the database refuses. After an error of the session, that one is the reason to report.

@@ -485,11 +485,11 @@ fn a_second_history_goes_on_under_a_new_identity_in_the_next_session() {
     exchange(&mut a, &mut base, 4_096);
     let (one, two) = exchange(&mut twin, &mut base, 4_096);
     assert!(
-        matches!(&one.error, Some(e @ Error::Anew { was: id, .. }) if *id == was && e.is_anew()),
+        matches!(&one.error, Some(e @ Error::NewIdentity { was: id, .. }) if *id == was && e.is_new_identity()),
         "{:?}",
         one.error
     );
-    assert!(two.error.is_some_and(|e| e.is_anew()));
+    assert!(two.error.is_some_and(|e| e.is_new_identity()));
     assert_ne!(twin.identity().id, was);
     let (one, two) = exchange(&mut twin, &mut base, 4_096);
     assert!(one.error.is_none() && two.error.is_none(), "{:?} {:?}", one.error, two.error);
@@ -520,7 +520,7 @@ fn a_second_history_says_what_it_has_before_it_goes_on_under_a_new_identity() {
             let (of_base, of_twin) = exchange(&mut base, &mut twin, 4_096);
             (of_twin, of_base)
         };
-        assert!(matches!(&of_twin.error, Some(Error::Anew { .. })), "{:?}", of_twin.error);
+        assert!(matches!(&of_twin.error, Some(Error::NewIdentity { .. })), "{:?}", of_twin.error);
         assert!(
             matches!(&of_base.error, Some(Error::Refused { why: Refusal::NewIdentity, .. })),
             "{:?}",

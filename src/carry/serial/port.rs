@@ -84,7 +84,7 @@ impl Port {
     }
 
     /// Sets another rate, once what was written has left; one that the driver refuses changes nothing. What came and
-    /// was not read is noise then. Gives the rate that the port has.
+    /// was not read is noise then. Returns the rate that the port has.
     pub(super) fn set_baud(&mut self, baud: u32) -> u32 {
         self.drain();
         if self.tty.set_baud_rate(baud).is_ok() {

@@ -49,7 +49,7 @@ impl Stop {
     pub fn stop(&self) {
         self.0.0.store(true, Ordering::SeqCst);
         for line in self.lines().iter() {
-            line.wake();
+            line.notify();
         }
     }
 

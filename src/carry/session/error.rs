@@ -13,13 +13,13 @@ use crate::engine::{BundleProblem, Engine, Error as EngineError, Hint, Stranger,
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The database refused; the peer was told that something failed.
+    /// The database refused; the peer hears that something failed.
     Engine(EngineError),
     /// The peer is not trusted here.
     Stranger(Stranger),
     /// The peer went no further.
     Refused {
-        /// Who, once it had said its name.
+        /// Who, once it had proved who it is.
         by: Option<(DeviceId, String)>,
         /// Why.
         why: Refusal,
@@ -31,7 +31,7 @@ pub enum Error {
     /// Both ends are the same device.
     Itself,
     /// This device was a second history of another, and has taken a new identity: begin a new session.
-    Anew {
+    NewIdentity {
         /// Who it was.
         was: DeviceId,
         /// What it is called now.
@@ -42,7 +42,7 @@ pub enum Error {
         /// The peer's highest.
         theirs: u8,
     },
-    /// The peer did not prove that it is who it says.
+    /// The peer did not prove that it has the key of its certificate.
     Proof,
     /// The peer sent what makes no sense.
     Protocol(&'static str),
@@ -62,7 +62,7 @@ impl Error {
             Ended::Itself { echo: true } => Self::Itself,
             Ended::Itself { echo: false } => engine.note_copy().err().map_or(Self::Itself, Self::Engine),
             Ended::NewIdentity { was } => {
-                Self::Anew { was, now: label(engine.identity().id, Some(&engine.identity().name)) }
+                Self::NewIdentity { was, now: label(engine.identity().id, Some(&engine.identity().name)) }
             }
             Ended::Version { theirs } => Self::Version { theirs },
             Ended::Proof => Self::Proof,
@@ -92,8 +92,8 @@ impl Error {
     }
 
     /// Returns whether one of the ends has taken a new identity, so that a new session gets further.
-    pub fn is_anew(&self) -> bool {
-        matches!(self, Self::Anew { .. } | Self::Refused { why: Refusal::NewIdentity, .. })
+    pub fn is_new_identity(&self) -> bool {
+        matches!(self, Self::NewIdentity { .. } | Self::Refused { why: Refusal::NewIdentity, .. })
     }
 }
 
@@ -130,13 +130,13 @@ impl fmt::Display for Error {
                     .map_or("the other end".into(), |(id, name)| format!("{name} (fingerprint {id})"));
                 write_refusal(f, &by, *why, (*about, *us))
             }
-            Self::Anew { was, now } => write!(
+            Self::NewIdentity { was, now } => write!(
                 f,
-                "this database was a second history of the device {was}, a copy or set back: it goes on as {now}, with all \
-                 that it wrote"
+                "this database was a second history of the device {was}, a clone or restored from a backup: its new identity is \
+                 {now}, with all that it wrote"
             ),
             Self::Itself => {
-                f.write_str("both ends are the same device, or one is a copy of the other: nothing was done")
+                f.write_str("both ends are the same device, or one is a clone of the other: nothing was done")
             }
             Self::Version { theirs } => {
                 write!(
@@ -150,7 +150,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Says why the other end, `by`, goes no further; `about`: whom it is about, and whether that is this device.
+/// Writes why the other end, `by`, goes no further; `about`: whom it is about, and whether that is this device.
 fn write_refusal(
     f: &mut fmt::Formatter<'_>,
     by: &str,
@@ -171,15 +171,15 @@ fn write_refusal(
         (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),
         (Refusal::Twin, _) => write!(
             f,
-            "{by} has another history of the device {about}: a database or SD card was copied, or set back"
+            "{by} has another history of the device {about}: a database or SD card was copied, or restored from a backup"
         ),
         (Refusal::NewIdentity, _) => write!(
             f,
-            "{by} was a second history of the device {about}, a copy or set back, and goes on under a new identity"
+            "{by} was a second history of the device {about}, a clone or restored from a backup, and has a new identity now"
         ),
         (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
         (Refusal::Failed, _) => {
-            write!(f, "something failed at the other end: {by} tells there what")
+            write!(f, "something failed at the other end: {by} reports there what")
         }
     }
 }

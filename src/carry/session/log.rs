@@ -83,7 +83,7 @@ impl<'a> EngineLog<'a> {
         peer.map_or(Ok(()), |peer| self.kept.outgoing.look_up(self.engine, peer, section))
     }
 
-    /// Collects what the peer acknowledges: what it has applied. What only waits there it has too, and need not be
+    /// Collects what the peer acknowledges: what it has applied. What is only pending there it has too, and need not be
     /// sent, but does not acknowledge.
     fn collect_acks(&mut self, entries: &[VectorEntry]) {
         let me = self.engine.identity().id;

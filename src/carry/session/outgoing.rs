@@ -20,7 +20,7 @@ pub(super) struct Outgoing {
     heads: Option<BTreeMap<Place, GroupOut>>,
     /// The group that is being sent.
     current: Option<GroupOut>,
-    /// Of a stream the peer lacks what is compacted away here; it has to hear of it.
+    /// Of a stream the peer lacks what is folded here; it has to hear of it.
     behind: bool,
 }
 
@@ -62,7 +62,7 @@ impl Outgoing {
             }
         }
         while let Some((place, group)) = self.heads.as_mut().and_then(BTreeMap::pop_first) {
-            // It may have come to the peer, or was compacted away, since it was looked up.
+            // It may have come to the peer, or was folded, since it was looked up.
             match self.next_of(engine, peer, group.section)? {
                 StreamOut::Group(group) if group.place() == place => return Ok(self.begin(group)),
                 next => self.keep(next),

@@ -163,7 +163,8 @@ pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     } else if !already {
         engine.trust(id).map_err(of_db(path))?;
     }
-    let trusted = |id| known.iter().any(|d| d.id == id && !matches!(d.trust, TrustedAs::No | TrustedAs::Revoked));
+    let trusted =
+        |id| known.iter().any(|d| d.id == id && !matches!(d.trust, TrustedAs::No | TrustedAs::Revoked));
     asked.others.retain(|(id, _)| !trusted(*id));
     let others = asked.others.iter().map(|(id, name)| Known { fingerprint: id.to_string(), name });
     let out = &mut *context.out;

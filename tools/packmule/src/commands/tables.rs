@@ -125,8 +125,7 @@ pub fn seal(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return Ok(());
     }
     say!(out, "{}: nothing was written since the last seal", shown(path));
-    let tracked =
-        engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.how != TableHow::Untracked);
+    let tracked = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.how != TableHow::Untracked);
     if !tracked {
         say!(out, "no table is tracked yet: `packmule track {} TABLE`", quoted(path));
     }

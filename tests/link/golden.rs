@@ -1,6 +1,6 @@
 //! Golden vectors of the link's packets: laid out by hand from the page of `src/core/link/packet.rs`, with a CRC, a
 //! framing and an error correction of the test's own, pinned in `tests/vectors/link-*.hex`. The crate must put
-//! exactly these on the line. `PACKMULE_BLESS=1` writes the files anew from what is laid out here.
+//! exactly these on the line. `PACKMULE_BLESS=1` writes the files again from what is laid out here.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -251,7 +251,7 @@ fn the_rate_is_agreed_on() {
 }
 
 #[test]
-fn error_correction_of_every_strength() {
+fn error_correction_at_every_rate() {
     let mut all = Asm::new();
     let mut seen = Vec::new();
     for mended in [2u8, 10, 40, 120] {

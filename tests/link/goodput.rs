@@ -109,7 +109,7 @@ fn table() -> (String, Vec<(&'static str, f64, f64)>) {
 }
 
 #[test]
-fn goodput_is_as_the_table_says() {
+fn goodput_is_as_in_the_table() {
     let (text, rows) = table();
     println!("{text}");
     for (name, got, target) in rows {

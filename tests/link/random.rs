@@ -86,7 +86,7 @@ fn exactly_once_in_order_whatever_the_line_does() {
 /// Either end is killed and comes up again at any moment, several times; then the last streams come
 /// through whole, and no byte of one stream ever shows in another (the application checks each).
 #[test]
-fn ends_that_begin_anew_never_mix_their_streams() {
+fn ends_that_restart_never_mix_their_streams() {
     for seed in seeds(10_000, 100) {
         let mut world = any(seed);
         let mut rng = Rng::new(seed + 77);

@@ -284,7 +284,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     }
 }
 
-/// Makes an end: the harness needs it again when an end begins anew.
+/// Makes an end: the harness needs it again when an end restarts.
 pub type Make = Box<dyn Fn(Config) -> Box<dyn Machine>>;
 
 /// The byte at `at` of the stream `id`.
@@ -326,7 +326,7 @@ pub struct End {
     pub appetite: Option<(usize, u64)>,
     next_meal: u64,
     finished: bool,
-    /// Its port is opened anew.
+    /// Its port is opened again.
     reborn: bool,
     /// What its port was set to, and when.
     pub rates: Vec<(u64, u32)>,
@@ -535,7 +535,7 @@ impl World {
                 break;
             }
         }
-        // What was sent may have told something (silence).
+        // What was sent may have caused an event (silence).
         self.ends[who].work(self.now);
     }
 

@@ -93,7 +93,7 @@ fn both_ways_in_pieces_of_any_size() {
 
 /// The peer hears what is here before its own vector is taken, which may end the session.
 #[test]
-fn the_peers_vector_is_taken_after_our_own_is_said() {
+fn the_peers_vector_is_received_after_our_own_is_sent() {
     let (mut a, mut b) = (small(1, "a", false), small(2, "b", false));
     let (mut a, mut b) = (Talk::new(&mut a), Talk::new(&mut b));
     let (mut one, mut two) = (begin(&mut a, 1), begin(&mut b, 2));

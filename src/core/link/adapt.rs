@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clean_line_gets_long_plain_packets_and_a_bad_one_short_or_mended() {
+    fn a_clean_line_gets_long_plain_packets_and_a_bad_one_short_or_corrected() {
         assert_eq!(steady(0, 0, 1024, true), (0, 1024));
         let (fec_rate, payload) = steady(0, 1, 1200, false);
         assert!(fec_rate == 0 && (90..140).contains(&payload), "{payload}");

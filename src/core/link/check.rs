@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn every_level_and_key_is_told_apart() {
+    fn every_fec_rate_and_key_is_distinguished() {
         let body: Vec<u8> = (0..700u32).map(|i| (i * 7) as u8).collect();
         for fec_rate in 0..=fec::RATE_MAX {
             for len in [2usize, 13, 243, 249, 254, 700] {

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_too_small_is_told() {
+    fn a_buffer_too_small_is_reported() {
         let mut wire = [0; 4];
         let mut stuffer = Stuffer::new(&mut wire, false);
         [1u8, 2, 3, 4].iter().for_each(|b| stuffer.push(*b));

@@ -117,7 +117,7 @@ fn pair() -> (u64, Small, Small) {
 }
 
 #[test]
-fn a_restarted_peer_is_told_and_old_and_new_never_mix() {
+fn a_restarted_peer_is_reported_and_old_and_new_never_mix() {
     let (mut now, mut a, mut b) = pair();
     let mut out = [0; 4096];
     assert_eq!(a.send(b"old"), 3);
@@ -147,7 +147,7 @@ fn a_restarted_peer_is_told_and_old_and_new_never_mix() {
 }
 
 #[test]
-fn the_caller_begins_anew() {
+fn the_caller_reconnects() {
     let (mut now, mut a, mut b) = pair();
     a.finish();
     b.finish();
@@ -202,7 +202,7 @@ fn finish_before_a_connection_closes() {
 }
 
 #[test]
-fn silence_is_told_once_and_its_end_too() {
+fn silence_is_reported_once_and_its_end_too() {
     let (mut now, mut a, mut b) = pair();
     a.send(b"lost at first");
     // What `a` sends reaches nobody.
@@ -262,7 +262,7 @@ fn a_deadline_is_kept_and_never_spins() {
 }
 
 #[test]
-fn with_less_room_packets_are_shorter_and_mended_all_the_same() {
+fn with_less_room_packets_are_shorter_and_corrected_all_the_same() {
     for room in [WIRE_MIN, 200, 600, WIRE_MAX] {
         let (mut now, mut a, mut b) = pair();
         (a.adapt.fec_rate, a.adapt.payload) = (4, 1024);

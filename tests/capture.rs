@@ -550,7 +550,7 @@ fn a_dropped_table_is_let_go_and_the_rest_goes_on() {
 
 /// The 12 steps of <https://sqlite.org/lang_altertable.html#otheralter>, which drop the triggers.
 #[test]
-fn a_table_made_anew_is_captured_again() {
+fn a_table_made_again_is_captured_again() {
     let mut pair = plain();
     pair.app
         .execute_batch(
@@ -572,7 +572,7 @@ fn a_table_made_anew_is_captured_again() {
 }
 
 #[test]
-fn what_is_not_additive_is_held_until_it_is_undone() {
+fn what_is_not_additive_suspends_the_table_until_it_is_undone() {
     let mut pair = plain();
     pair.app
         .execute_batch("UPDATE t SET v = 4 WHERE k = 'a'; ALTER TABLE t RENAME COLUMN v TO value")

@@ -57,7 +57,7 @@ fn disputed(merge: Merge, first: usize) -> (World, [Engine; 3]) {
 }
 
 #[test]
-fn a_column_of_two_types_waits_and_the_table_goes_on() {
+fn a_column_of_two_types_is_disputed_and_the_table_goes_on() {
     for merge in [Merge::Row, Merge::Cell] {
         for first in [0, 1] {
             let (world, mut d) = disputed(merge, first);
@@ -223,7 +223,7 @@ fn a_type_that_is_changed_by_one_device_alone_holds_its_table() {
 }
 
 #[test]
-fn a_newcomer_learns_what_waits() {
+fn a_newcomer_learns_what_is_disputed() {
     let (world, mut d) = disputed(Merge::Row, 0);
     all(&mut d);
     let mut bytes = Vec::new();

@@ -335,7 +335,7 @@ fn a_gathered_table_is_untracked_and_tracked_again() {
         status.tables.iter().all(|t| t.how != packmule::TableHow::Untracked && t.note.is_none()),
         "{status:?}"
     );
-    // Dropped meanwhile, it is made anew.
+    // Dropped meanwhile, it is made again.
     base.untrack("state").unwrap();
     sql(&base, "DROP TABLE state");
     assert_eq!(base.track("state", &per_device()).unwrap().rows, 1);

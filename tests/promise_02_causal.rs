@@ -34,7 +34,7 @@ fn parts(a: &mut Engine, b: &mut Engine, writes: &[&str]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_gap_in_the_sequence_waits_and_survives_a_restart() {
+fn a_gap_in_the_sequence_is_pending_and_survives_a_restart() {
     let world = World::new();
     let mut a = world.board_with("a", TABLE, &["t"]);
     let mut b = world.board("b");
@@ -149,7 +149,7 @@ fn keep_author(bytes: &[u8], author: DeviceId) -> Vec<u8> {
 
 /// What waits does not hold up what does not need it.
 #[test]
-fn others_go_on_while_one_waits() {
+fn others_go_on_while_one_is_pending() {
     let world = World::new();
     let mut a = world.board_with("a", TABLE, &["t"]);
     let mut b = world.board("b");

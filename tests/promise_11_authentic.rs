@@ -30,7 +30,7 @@ fn device(world: &World, file: &str, name: &str, fleet: Option<&FleetKey>) -> En
     engine
 }
 
-/// A bundle with its header made anew and signed by this key.
+/// A bundle with its header made again and signed by this key.
 fn with_header(bytes: &[u8], sender: DeviceId, key: &SecretKey) -> Vec<u8> {
     let mut records = bundles::records(bytes);
     let old = HeaderReader::parse(&records[0].1).unwrap();
@@ -65,7 +65,7 @@ fn every_bit_flipped_is_refused_and_nothing_changes() {
 
 /// With every check sum made right again, the signature is what finds it.
 #[test]
-fn every_changed_byte_of_a_frame_with_the_check_sums_made_anew_is_refused() {
+fn every_changed_byte_of_a_frame_with_new_check_sums_is_refused() {
     let (_world, mut a, mut b) = small();
     let bytes = bundle(&mut a, &b);
     let records = bundles::records(&bytes);
@@ -150,7 +150,7 @@ fn records_left_out_doubled_or_moved_are_refused() {
     assert_eq!(everything(b.path()), before);
 }
 
-/// A stranger's frames under a trusted device's name.
+/// An untrusted device's frames under a trusted device's name.
 #[test]
 fn frames_of_another_author_under_a_trusted_name_are_refused() {
     let (world, mut a, mut b) = small();
@@ -159,7 +159,7 @@ fn frames_of_another_author_under_a_trusted_name_are_refused() {
     let fake = bundles::records(&whole_bundle(&mut stranger));
     let (a_id, before) = (a.identity().id, everything(b.path()));
 
-    // With A's header and certificate, and the stranger's frames in a section that says A.
+    // With A's header and certificate, and the untrusted device's frames in a section that says A.
     let mut forged: Vec<_> = real
         .iter()
         .filter(|(kind, _)| matches!(kind, RecordKind::Header | RecordKind::Certificate))
@@ -193,7 +193,7 @@ fn frames_of_another_author_under_a_trusted_name_are_refused() {
 }
 
 #[test]
-fn a_header_signed_by_a_stranger_is_refused() {
+fn a_header_signed_by_an_untrusted_device_is_refused() {
     let (_world, mut a, mut b) = small();
     let bytes = bundle(&mut a, &b);
     let before = everything(b.path());
@@ -226,7 +226,7 @@ fn a_header_signed_by_a_stranger_is_refused() {
 }
 
 #[test]
-fn a_stranger_is_refused_with_its_fingerprint_and_trusted_by_it() {
+fn an_untrusted_device_is_refused_with_its_fingerprint_and_trusted_by_it() {
     let (world, mut a, mut b) = small();
     let mut stranger = device(&world, "stranger", "drone", None);
     let id = stranger.identity().id;

@@ -215,7 +215,7 @@ pub struct Talk<'a, const FRAME: usize, const PAGES: usize> {
     /// The peer frontier.
     has: Vec<Frontier, STREAMS>,
     /// What the peer knows to be applied here.
-    said: Vec<VectorEntry, STREAMS>,
+    sent: Vec<VectorEntry, STREAMS>,
     /// The streams of which it is behind.
     behind: Vec<Section, STREAMS>,
     current: Option<Whole>,
@@ -231,7 +231,7 @@ impl<'a, const FRAME: usize, const PAGES: usize> Talk<'a, FRAME, PAGES> {
             log,
             peer: None,
             has: Vec::new(),
-            said: Vec::new(),
+            sent: Vec::new(),
             behind: Vec::new(),
             current: None,
             staged: Vec::new(),
@@ -302,22 +302,22 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
     }
 
     fn header(&mut self, body: &mut Body<'_>) -> Result<bool, Refused> {
-        let first = self.said.is_empty();
+        let first = self.sent.is_empty();
         let mut changed = Vec::<VectorEntry, STREAMS>::new();
         let mut all = Vec::<VectorEntry, STREAMS>::new();
         for Known { section, seq, chain, .. } in &self.log.streams {
             let Section { author, stream } = *section;
             let entry = VectorEntry { author, stream, seq: *seq, tag: chain.tag() };
             let own = author == self.log.me;
-            if own || !self.said.contains(&entry) {
+            if own || !self.sent.contains(&entry) {
                 changed.push(entry).map_err(|_| Refused::Full)?;
             }
             all.push(entry).map_err(|_| Refused::Full)?;
         }
-        if !first && all == self.said {
+        if !first && all == self.sent {
             return Ok(false);
         }
-        self.said = all;
+        self.sent = all;
         let header = Header {
             version: FORMAT_VERSION.into(),
             sender: self.log.me,
@@ -340,7 +340,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
         Ok(())
     }
 
-    fn take_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Refused> {
+    fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Refused> {
         for VectorEntry { author, stream, seq, .. } in header.vector() {
             self.peer_has(Frontier { section: Section { author, stream }, groups: seq, frames: seq })?;
             if author == self.log.me {
@@ -441,7 +441,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
         match error {
             Refused::Full | Refused::Missing => (Refusal::Failed, None),
             Refused::Wrong => (Refusal::Damaged, None),
-            Refused::Stranger => (Refusal::Stranger, None),
+            Refused::Stranger => (Refusal::Untrusted, None),
         }
     }
 }

@@ -97,14 +97,14 @@ fn every_other_message() {
         all.extend([(idle, Message::Idle(number)), (settled, Message::Settled(number))]);
     }
     let reasons = [
-        Refusal::Stranger,
+        Refusal::Untrusted,
         Refusal::Revoked,
         Refusal::Itself,
         Refusal::Version,
         Refusal::Twin,
         Refusal::Damaged,
         Refusal::Failed,
-        Refusal::Anew,
+        Refusal::NewIdentity,
     ];
     for (number, why) in reasons.into_iter().enumerate() {
         let mut refused = Asm::new();

@@ -13,13 +13,13 @@ use crate::engine::{BundleProblem, Engine, Error as EngineError, Hint, Stranger,
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The database refused; the peer was told that something failed.
+    /// The database refused; the peer hears that something failed.
     Engine(EngineError),
     /// The peer is not trusted here.
     Stranger(Stranger),
     /// The peer went no further.
     Refused {
-        /// Who, once it had said its name.
+        /// Who, once it had proved who it is.
         by: Option<(DeviceId, String)>,
         /// Why.
         why: Refusal,
@@ -31,7 +31,7 @@ pub enum Error {
     /// Both ends are the same device.
     Itself,
     /// This device was a second history of another, and has taken a new identity: begin a new session.
-    Anew {
+    NewIdentity {
         /// Who it was.
         was: DeviceId,
         /// What it is called now.
@@ -42,14 +42,14 @@ pub enum Error {
         /// The peer's highest.
         theirs: u8,
     },
-    /// The peer did not prove that it is who it says.
+    /// The peer did not prove that it has the key of its certificate.
     Proof,
     /// The peer sent what makes no sense.
     Protocol(&'static str),
 }
 
 impl Error {
-    /// What the machine's error means, with the names that the engine knows.
+    /// Returns what the machine's error means, with the names that the engine knows.
     pub(super) fn new(ended: Ended<EngineError>, engine: &mut Engine, kept: &mut Kept) -> Self {
         let by = kept.peer.as_ref().map(|peer| (peer.id, peer.name.clone()));
         match ended {
@@ -62,7 +62,7 @@ impl Error {
             Ended::Itself { echo: true } => Self::Itself,
             Ended::Itself { echo: false } => engine.note_copy().err().map_or(Self::Itself, Self::Engine),
             Ended::NewIdentity { was } => {
-                Self::Anew { was, now: label(engine.identity().id, Some(&engine.identity().name)) }
+                Self::NewIdentity { was, now: label(engine.identity().id, Some(&engine.identity().name)) }
             }
             Ended::Version { theirs } => Self::Version { theirs },
             Ended::Proof => Self::Proof,
@@ -86,14 +86,14 @@ impl Error {
             Self::Engine(EngineError::Bundle { .. }) => None,
             Self::Engine(e) => e.hint(),
             Self::Stranger(s) if !s.revoked => Some(Hint::Trust { devices: vec![s.id] }),
-            Self::Refused { why: Refusal::Stranger, about, .. } => Some(Hint::TrustThere { device: *about }),
+            Self::Refused { why: Refusal::Untrusted, about, .. } => Some(Hint::TrustThere { device: *about }),
             _ => None,
         }
     }
 
     /// Returns whether one of the ends has taken a new identity, so that a new session gets further.
-    pub fn is_anew(&self) -> bool {
-        matches!(self, Self::Anew { .. } | Self::Refused { why: Refusal::Anew, .. })
+    pub fn is_new_identity(&self) -> bool {
+        matches!(self, Self::NewIdentity { .. } | Self::Refused { why: Refusal::NewIdentity, .. })
     }
 }
 
@@ -130,13 +130,13 @@ impl fmt::Display for Error {
                     .map_or("the other end".into(), |(id, name)| format!("{name} (fingerprint {id})"));
                 write_refusal(f, &by, *why, (*about, *us))
             }
-            Self::Anew { was, now } => write!(
+            Self::NewIdentity { was, now } => write!(
                 f,
-                "this database was a second history of the device {was}, a copy or set back: it goes on as {now}, with all \
-                 that it wrote"
+                "this database was a second history of the device {was}, a clone or restored from a backup: its new identity is \
+                 {now}, with all that it wrote"
             ),
             Self::Itself => {
-                f.write_str("both ends are the same device, or one is a copy of the other: nothing was done")
+                f.write_str("both ends are the same device, or one is a clone of the other: nothing was done")
             }
             Self::Version { theirs } => {
                 write!(
@@ -150,7 +150,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Says why the other end, `by`, goes no further; `about`: whom it is about, and whether that is this device.
+/// Writes why the other end, `by`, goes no further; `about`: whom it is about, and whether that is this device.
 fn write_refusal(
     f: &mut fmt::Formatter<'_>,
     by: &str,
@@ -158,28 +158,28 @@ fn write_refusal(
     (about, us): (DeviceId, bool),
 ) -> fmt::Result {
     match (why, us) {
-        (Refusal::Stranger, true) => {
+        (Refusal::Untrusted, true) => {
             write!(f, "{by} does not trust this device (fingerprint {about})")
         }
         (Refusal::Revoked, true) => {
             write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
         }
-        (Refusal::Stranger | Refusal::Revoked, false) => {
+        (Refusal::Untrusted | Refusal::Revoked, false) => {
             write!(f, "{by} does not trust a device of which frames are here (fingerprint {about})")
         }
         (Refusal::Itself, _) => fmt::Display::fmt(&Error::Itself, f),
         (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),
         (Refusal::Twin, _) => write!(
             f,
-            "{by} has another history of the device {about}: a database or SD card was copied, or set back"
+            "{by} has another history of the device {about}: a database or SD card was copied, or restored from a backup"
         ),
-        (Refusal::Anew, _) => write!(
+        (Refusal::NewIdentity, _) => write!(
             f,
-            "{by} was a second history of the device {about}, a copy or set back, and goes on under a new identity"
+            "{by} was a second history of the device {about}, a clone or restored from a backup, and has a new identity now"
         ),
         (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
         (Refusal::Failed, _) => {
-            write!(f, "something failed at the other end: {by} tells there what")
+            write!(f, "something failed at the other end: {by} reports there what")
         }
     }
 }

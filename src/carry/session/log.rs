@@ -83,7 +83,7 @@ impl<'a> EngineLog<'a> {
         peer.map_or(Ok(()), |peer| self.kept.outgoing.look_up(self.engine, peer, section))
     }
 
-    /// Collects what the peer acknowledges: what it has applied. What only waits there it has too, and need not be
+    /// Collects what the peer acknowledges: what it has applied. What is only pending there it has too, and need not be
     /// sent, but does not acknowledge.
     fn collect_acks(&mut self, entries: &[VectorEntry]) {
         let me = self.engine.identity().id;
@@ -168,7 +168,7 @@ impl Log for EngineLog<'_> {
         Ok(())
     }
 
-    fn take_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard> {
+    fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard> {
         let mut entries: Vec<VectorEntry> = header.vector().collect();
         if self.engine.hear_of_self(self.kept.peer()?, &mut entries)? {
             return Ok(Heard::NewIdentity);
@@ -248,8 +248,8 @@ impl Log for EngineLog<'_> {
 
     fn refusal(error: &Error) -> (Refusal, Option<DeviceId>) {
         match error {
-            Error::Strangers(all) => all.first().map_or((Refusal::Stranger, None), |s| {
-                (if s.revoked { Refusal::Revoked } else { Refusal::Stranger }, Some(s.id))
+            Error::Strangers(all) => all.first().map_or((Refusal::Untrusted, None), |s| {
+                (if s.revoked { Refusal::Revoked } else { Refusal::Untrusted }, Some(s.id))
             }),
             Error::Twin { .. } => (Refusal::Twin, None),
             Error::Bundle { .. } => (Refusal::Damaged, None),

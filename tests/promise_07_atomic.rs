@@ -111,7 +111,11 @@ fn a_seal_over_both_kinds_of_tables_is_applied_as_one() {
         assert_eq!(report.waits.len(), 1, "{report:?}");
         assert!(report.waits[0].author.starts_with("a-"));
         assert!(
-            matches!(report.waits[0].missing, packmule::Missing::OtherPart { up_to: 1.., .. }),
+            matches!(
+                report.waits[0].missing,
+                packmule::Missing::Frames { up_to: 1.., .. }
+                    | packmule::Missing::OtherPart { up_to: 1.., .. }
+            ),
             "{report:?}"
         );
         assert_eq!(rows(&other, both), ["0|0"]);

@@ -6,7 +6,7 @@ use crate::engine::apply::pending;
 use crate::engine::apply::report::Wait;
 use crate::engine::capture::groups;
 use crate::engine::conflicts::list;
-use crate::engine::error::Result;
+use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::{clocks, membership};
 use crate::engine::store::meta::{self, Notice};
 use crate::engine::table::catalog;
@@ -57,6 +57,13 @@ pub struct TableStatus {
     pub unsealed: u64,
     /// The status reason: why its rows are pending.
     pub note: Option<String>,
+}
+
+impl TableStatus {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<Hint> {
+        (self.how == TableHow::Suspended).then(|| Hint::TrackAgain { table: self.name.clone() })
+    }
 }
 
 /// The state of a device.

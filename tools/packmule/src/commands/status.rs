@@ -91,17 +91,18 @@ fn print_tables(path: &Path, status: &Status, out: &mut Out<'_>) {
         say!(out, "  tables       none is tracked: `packmule track {} TABLE`", quoted(path));
     } else {
         say!(out, "  tables");
-        let rows: Vec<Vec<String>> = status.tables.iter().map(table_row).collect();
+        let rows: Vec<Vec<String>> = status.tables.iter().map(|table| table_row(table, path)).collect();
         columns(&rows).iter().for_each(|line| say!(out, "{line}"));
     }
 }
 
-fn table_row(table: &TableStatus) -> Vec<String> {
+fn table_row(table: &TableStatus, db: &Path) -> Vec<String> {
     let unsealed = match table.unsealed {
         0 => None,
         1_000_000.. => Some("over 1,000,000 writes not sealed yet".to_owned()),
         n => Some(format!("{} not sealed yet", count(n, "write"))),
     };
-    let tail: Vec<String> = unsealed.into_iter().chain(table.note.clone()).collect();
+    let note = table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db));
+    let tail: Vec<String> = unsealed.into_iter().chain(note).collect();
     vec![format!("    {}", table.name), table.how.words().to_owned(), tail.join("; ")]
 }

@@ -336,7 +336,7 @@ fn listed(conflicts: &[Conflict]) -> String {
                 let values =
                     if values.is_empty() { String::new() } else { format!(" `{}`", values.join(", ")) };
                 let name = v.name.as_deref().unwrap_or("?");
-                format!("{name}: {}{values}{}", v.op, if v.shown { ", shown" } else { "" })
+                format!("{name}: {}{values}{}", v.op.word(), if v.shown { ", shown" } else { "" })
             })
             .collect();
         format!("**{}**{kind}, {}<br>{}", conflict.kind.word(), key.join(", "), versions.join("<br>"))

@@ -87,7 +87,7 @@ fn a_quarantined_row_is_resolved_in_every_way_by_any_device() {
             let (_world, mut d) = clash(merge);
             let id = d[who].conflicts().unwrap()[0].id.clone();
             let again = d[who].resolve(&id, &Resolution::Set(vec![("u".into(), text("n"))]));
-            assert!(again.is_err_and(|e| e.to_string().contains("--set")));
+            assert_eq!(again.unwrap_err().hint(), Some(packmule::Hint::Resolve(&[packmule::Way::Set])));
             assert_eq!(d[who].conflicts().unwrap()[0].id, id);
         }
     }

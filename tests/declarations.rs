@@ -288,9 +288,9 @@ fn of_two_policies_the_earliest_holds_everywhere() {
             if one != two {
                 for device in &d {
                     let notices = device.status().unwrap().notices;
-                    let both = |n: &&String| {
+                    let both = |n: &&packmule::Notice| {
                         let on = |d: &Engine| format!("on {}-", d.identity().name);
-                        n.contains(&on(&d[0])) && n.contains(&on(&d[1]))
+                        n.text.contains(&on(&d[0])) && n.text.contains(&on(&d[1]))
                     };
                     assert!(notices.iter().any(|n| both(&n)), "{one} {two}: {notices:?}");
                 }
@@ -361,7 +361,7 @@ fn tables_with_different_primary_keys_leave_each_other_alone() {
     }
     for engine in [&a, &b] {
         let notices = engine.status().unwrap().notices;
-        assert!(notices.iter().any(|n| n.contains("another primary key on")), "{notices:?}");
+        assert!(notices.iter().any(|n| n.text.contains("another primary key on")), "{notices:?}");
         assert!(engine.conflicts().unwrap().is_empty());
         assert!(engine.verify().unwrap().problems.is_empty());
     }

@@ -39,7 +39,7 @@ fn refused_as_twin(base: &mut Engine, path: &std::path::Path) {
         Err(Error::Twin { device, .. }) => assert!(device.starts_with("a-"), "{device}"),
         other => panic!("{other:?}"),
     }
-    assert!(base.status().unwrap().notices.iter().any(|n| n.contains("two histories")));
+    assert!(base.status().unwrap().notices.iter().any(|n| n.text.contains("two histories")));
     assert_eq!((everything(base.path()).len() - before.0, everything(path)), (1, before.1), "one notice");
     std::fs::rename(aside, key_of(path)).unwrap();
 }
@@ -50,7 +50,7 @@ fn takes_a_new_identity(base: &mut Engine, path: &std::path::Path) {
     let copy = Engine::open(path).unwrap();
     assert_ne!(copy.identity().id, was.id);
     assert_eq!(report.new_identity, Some(packmule::label(copy.identity().id, Some(&copy.identity().name))));
-    assert!(copy.status().unwrap().notices[0].contains("second history of a-"));
+    assert!(copy.status().unwrap().notices[0].text.contains("second history of a-"));
 }
 
 #[test]

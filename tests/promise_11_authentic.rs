@@ -245,7 +245,7 @@ fn an_untrusted_device_is_refused_with_its_fingerprint_and_trusted_by_it() {
 
     b.trust(id).unwrap();
     assert_eq!(import(&mut b, &bytes).ops, 1);
-    assert_eq!(b.devices().unwrap().iter().find(|d| d.id == id).unwrap().trust, "singly");
+    assert_eq!(b.devices().unwrap().iter().find(|d| d.id == id).unwrap().trust, packmule::TrustedAs::Singly);
     // Trust is not handed on: A has to be told by its own people.
     let through_b = whole_bundle(&mut b);
     assert!(matches!(try_import(&mut a, &through_b), Err(Error::Strangers(s)) if s[0].id == id));
@@ -282,7 +282,7 @@ fn one_whom_the_fleet_vouches_for_is_accepted_and_one_of_another_fleet_is_not() 
     assert_eq!(report.ops, 1);
     assert_eq!(
         b.devices().unwrap().iter().find(|d| d.id == ours.identity().id).unwrap().trust,
-        "by the fleet"
+        packmule::TrustedAs::ByFleet
     );
     let other = FleetKey::create(&world.dir.path().join("other.key")).unwrap();
     let mut theirs = device(&world, "theirs", "ours", Some(&other));

@@ -53,7 +53,7 @@ fn logged(base: &Engine) -> Vec<String> {
 }
 
 fn named(engine: &Engine, word: &str) -> bool {
-    engine.status().unwrap().notices.iter().any(|notice| notice.contains(word))
+    engine.status().unwrap().notices.iter().any(|notice| notice.text.contains(word))
 }
 
 fn rounds(devices: &mut [&mut Engine]) {
@@ -254,9 +254,9 @@ fn the_old_identity_vouches_for_the_new_one() {
     assert_eq!(rows(&new, "SELECT count(*) FROM t"), ["3"]);
     let trusted =
         |engine: &Engine, id| engine.devices().unwrap().into_iter().find(|d| d.id == id).unwrap().trust;
-    assert_eq!(trusted(&new, b.identity().id), "by the fleet");
+    assert_eq!(trusted(&new, b.identity().id), packmule::TrustedAs::ByFleet);
     new.revoke(a.identity().id).unwrap();
-    assert_eq!(trusted(&new, b.identity().id), "revoked");
+    assert_eq!(trusted(&new, b.identity().id), packmule::TrustedAs::Revoked);
     sql(&b, "INSERT INTO t VALUES ('more', 1)");
     let bytes = whole_bundle(&mut b);
     assert!(matches!(try_import(&mut new, &bytes), Err(Error::Strangers(_))));
@@ -334,7 +334,9 @@ fn a_second_history_that_others_built_on_joins() {
     carry(&mut c, &mut b);
     let bytes = whole_bundle(&mut base);
     match try_import(&mut b, &bytes) {
-        Err(e @ Error::Forked { .. }) => assert!(e.to_string().contains("packmule join"), "{e}"),
+        Err(e @ Error::Forked { .. }) => {
+            assert!(matches!(e.hint(), Some(packmule::Hint::Join { .. })), "{e}")
+        }
         other => panic!("{other:?}"),
     }
     let (mut devices, mut kept) = (Vec::new(), 0);

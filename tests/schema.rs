@@ -117,7 +117,7 @@ fn a_unique_made_on_one_device_holds_on_all() {
     );
     sql(&a, "DROP INDEX tv");
     a.seal().unwrap();
-    assert!(a.status().unwrap().notices.iter().any(|n| n.contains("lost its UNIQUE")));
+    assert!(a.status().unwrap().notices.iter().any(|n| n.text.contains("lost its UNIQUE")));
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn two(own: &str) -> (World, Engine, Engine) {
 }
 
 fn notices(engine: &Engine) -> Vec<String> {
-    engine.status().unwrap().notices
+    engine.status().unwrap().notices.into_iter().map(|notice| notice.text).collect()
 }
 
 /// Nothing that was applied was noted as written here, and nothing of ours is left behind.

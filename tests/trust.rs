@@ -77,16 +77,19 @@ fn the_sender_of_a_bundle_is_trusted_by_its_bundle() {
     assert_eq!(inspect(&bytes[..]).unwrap().signed, Some(true));
 
     let info = b.trust_sender(&mut &bytes[..]).unwrap();
-    assert_eq!((info.id, info.name.as_deref(), info.trust), (id, Some("stranger"), "singly"));
+    assert_eq!(
+        (info.id, info.name.as_deref(), info.trust),
+        (id, Some("stranger"), packmule::TrustedAs::Singly)
+    );
     // The certificate was kept: frames without it are taken in now.
     assert!(import(&mut b, &without).frames > 0);
     assert_eq!(rows(&b, "SELECT k FROM t"), ["\"s\""]);
     assert_eq!(label(id, Some("stranger")), format!("stranger-{:08x}", id.short()));
     // One of the fleet stays trusted by the fleet; one that was revoked is trusted again.
     let mut a = world.board_with("a", TABLE, &["t"]);
-    assert_eq!(b.trust_sender(&mut &whole_bundle(&mut a)[..]).unwrap().trust, "by the fleet");
+    assert_eq!(b.trust_sender(&mut &whole_bundle(&mut a)[..]).unwrap().trust, packmule::TrustedAs::ByFleet);
     b.revoke(id).unwrap();
-    assert_eq!(b.trust_sender(&mut &bytes[..]).unwrap().trust, "singly");
+    assert_eq!(b.trust_sender(&mut &bytes[..]).unwrap().trust, packmule::TrustedAs::Singly);
 }
 
 /// The fleet's part can be cut off a certificate on the way; what is left is signed by the device.

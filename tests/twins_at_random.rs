@@ -153,12 +153,13 @@ impl Fleet {
 
     /// Whether what a board lacks, or had not seen when it wrote, is folded at the base.
     fn is_left_behind(&mut self, at: usize) -> bool {
-        let label = format!("a snapshot on {}:", label(&self.boards[at]));
+        let label = label(&self.boards[at]);
         let mut bytes = Vec::new();
         let to = Recipient::Device(self.boards[at].identity().id);
         let report = self.base.export(&mut bytes, to).unwrap();
         let waits = self.base.status().unwrap().waits;
-        report.needs_snapshot || waits.iter().any(|w| w.missing.starts_with(&label))
+        report.needs_snapshot
+            || waits.iter().any(|w| matches!(&w.missing, packmule::Missing::Snapshot { on } if *on == label))
     }
 
     /// Everybody meets the base, and whoever cannot be merged starts from its snapshot.

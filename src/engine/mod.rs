@@ -44,7 +44,7 @@ use std::time::Duration;
 use packmule_core::model::DeviceId;
 use rusqlite::{Connection, OpenFlags};
 
-pub use apply::report::{ImportReport, Wait};
+pub use apply::report::{ImportReport, Missing, Wait};
 pub use capture::groups::SealReport;
 pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
@@ -66,6 +66,7 @@ pub(crate) use fleet::positions::applied;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
 pub use store::connection::Options;
 pub use store::keys::FleetKey;
+pub use store::meta::Notice;
 pub use store::value::OwnedValue;
 pub use table::replica::Identity;
 pub use track::options::{TrackOptions, TrackReport};

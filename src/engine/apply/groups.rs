@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{DefId, FrameFlags, Op, OpKind, Shape};
+use packmule_core::wire::{DefId, FrameFlags, Op, OpKind};
 use rusqlite::ErrorCode;
 
 use crate::engine::capture::evolve;
@@ -164,7 +164,7 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
     if !writer.same_key {
         return Ok(false); // Nobody can say which row here it would be.
     }
-    let key = def.key_of(op.values(Shape { keys: &def.key_flags }))?;
+    let key = def.key_of(op.values(def.shape()))?;
     let new = head_of(incoming);
     if matches!(seen, Seen::ContextFree) && table.shows_shared() {
         context_free::prepare_context_free(replica, table, &key, &Seen::Heard(origin.dev, context), def, op)?;
@@ -233,7 +233,7 @@ fn recover_row(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, ori
     if !writer.table.def.append {
         return Ok(());
     }
-    let mut values = op.values(Shape { keys: &def.key_flags });
+    let mut values = op.values(def.shape());
     if let Some(Value::Int(id)) = values.find(|(at, _)| def.def.columns[*at].key > 0).map(|(_, v)| v) {
         replica
             .db

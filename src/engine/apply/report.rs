@@ -2,6 +2,7 @@
 
 /// What an import did.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ImportReport {
     /// Frames that are new here.
     pub frames: u64,
@@ -26,13 +27,37 @@ pub struct ImportReport {
 
 /// A pending group of frames, with its missing dependency.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Wait {
     /// Whose group is pending.
     pub author: String,
     /// Its frames.
     pub frames: (u64, u64),
-    /// Whose frames are missing.
-    pub missing: String,
-    /// Up to which one they are needed.
-    pub up_to: u64,
+    /// What is missing.
+    pub missing: Missing,
+}
+
+/// What a pending group lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Missing {
+    /// Frames of this device, up to this one.
+    Frames {
+        /// The device.
+        of: String,
+        /// The last one that is needed.
+        up_to: u64,
+    },
+    /// The other part of the same seal, in the other stream of the same device.
+    OtherPart {
+        /// The device.
+        of: String,
+        /// The last frame of it.
+        up_to: u64,
+    },
+    /// No frames help: its author had not seen what is folded away here. That device starts again from a snapshot.
+    Snapshot {
+        /// The device.
+        on: String,
+    },
 }

@@ -75,8 +75,8 @@ fn notice_of_modes(replica: &Replica, dev: i64, table: &Table, theirs: &TableDef
 /// Returns why a table must be suspended: it was changed in a way that other devices cannot follow.
 fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Option<String>> {
     let def = &table.def;
-    let back = "until then its rows wait, here and from other devices, and nothing is lost; or run \
-                `packmule untrack` and `packmule track` to begin again";
+    let back = "until then its rows wait, here and from other devices, and nothing is lost; or let it \
+                go and track it again, to begin again with what the table here has";
     for (at, column) in def.columns.iter().enumerate() {
         let Some(now) = now.column(&column.name).map(|at| &now.columns[at]) else {
             return Ok(Some(format!(

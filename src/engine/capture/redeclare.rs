@@ -28,7 +28,7 @@ pub(crate) fn redeclare(replica: &Replica, known: &Table, wanted: &TableDef) -> 
         return Err(Error::cannot_track(
             &def.name,
             format!(
-                "column `{0}` is a counter, and what was added to it elsewhere would be lost; keep --column {0}=counter",
+                "column `{0}` is a counter, and what was added to it elsewhere would be lost: it must stay one",
                 def.columns[at].name
             ),
         ));

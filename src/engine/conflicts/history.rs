@@ -15,6 +15,7 @@ use crate::engine::table::replica::Replica;
 
 /// One op of a group.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct HistoryOp {
     /// The table.
     pub table: String,
@@ -26,6 +27,7 @@ pub struct HistoryOp {
 
 /// One group of frames.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct HistoryEntry {
     /// Who sealed it.
     pub author: DeviceId,

@@ -18,6 +18,7 @@ use crate::engine::table::replica::Replica;
 
 /// Why a row is in conflict.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum ConflictKind {
     /// Devices inserted different rows under one key.
     InsertInsert,
@@ -91,6 +92,7 @@ impl From<OpKind> for VersionOp {
 
 /// One of the versions of a conflict.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ConflictVersion {
     /// Who wrote it; `None` if it is older than the conflict: the author of the write that opened the conflict had
     /// seen it, so that other devices may have folded it away before. `None` also of an orphan that refers by a
@@ -111,6 +113,7 @@ pub struct ConflictVersion {
 
 /// An open conflict.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Conflict {
     /// Names it, and its versions: the same on every device, another one when a version is added.
     pub id: String,

@@ -32,6 +32,16 @@ pub enum Hint {
     JoinThePortsGroup,
     /// Stop the program, or the login, that has the port open.
     FreeThePort,
+    /// If no board goes on under this identity, retire it.
+    Retire {
+        /// The device.
+        device: DeviceId,
+    },
+    /// Let this table go and track it again, to begin again with what the table here has.
+    TrackAgain {
+        /// Its name.
+        table: String,
+    },
     /// Look at the list of devices.
     ListDevices,
     /// Look at the list of open conflicts.

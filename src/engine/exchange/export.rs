@@ -30,6 +30,7 @@ pub enum Recipient {
 
 /// What went into a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExportReport {
     /// Frames.
     pub frames: u64,
@@ -61,6 +62,7 @@ pub struct Part<'a> {
 
 /// What went into a part.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct PartReport {
     /// Frames.
     pub frames: u64,

@@ -416,6 +416,7 @@ fn write_whole(
 
 /// What a start from a snapshot did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct JoinReport {
     /// Who made the snapshot.
     pub maker: Option<DeviceId>,

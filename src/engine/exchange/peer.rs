@@ -12,6 +12,7 @@ use crate::engine::table::replica::Replica;
 
 /// The other end of a session, once its certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Peer {
     /// Its id.
     pub id: DeviceId,

@@ -28,7 +28,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart};
 
 use crate::engine::capture::{adopt, groups};
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
@@ -126,11 +126,10 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     replica.key = Some(key);
     let what = format!(
         "this database was a second history of {was}: a copy, or set back to a backup. It goes on as {} with all that \
-         it wrote (frames re-authored: {moved}). Should no board go on as {was}, retire it: packmule retire DB {}",
-        devices::label(replica.identity.id, Some(&replica.identity.name)),
-        old.1
+         it wrote (frames re-authored: {moved}). Should no board go on as {was}, retire that one",
+        devices::label(replica.identity.id, Some(&replica.identity.name))
     );
-    meta::notice(&replica.db, &what, replica.now())?;
+    meta::notice_with(&replica.db, &what, &Hint::Retire { device: old.1 }, replica.now())?;
     constraints::resolve_constraints(
         replica,
         &Cause { dev: replica.me, first: common[0] + 1, seen: &Seen::All },

@@ -20,6 +20,7 @@ use crate::engine::table::replica::Replica;
 
 /// Frames of one stream, all from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Span {
     /// Who wrote them.
     pub author: DeviceId,
@@ -33,6 +34,7 @@ pub struct Span {
 
 /// What a bundle has, so far as it could be read.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Survey {
     /// Who made it, if its header could be read.
     pub sender: Option<DeviceId>,
@@ -50,6 +52,7 @@ pub struct Survey {
 
 /// A trusted device other than this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Trusted {
     /// Its id.
     pub id: DeviceId,

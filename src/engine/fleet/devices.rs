@@ -184,6 +184,7 @@ impl TrustedAs {
 
 /// What is known of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceInfo {
     /// Its id, which is its fingerprint.
     pub id: DeviceId,

@@ -17,7 +17,7 @@
 //! or without memory of its parts.
 
 use packmule_core::model::Value;
-use packmule_core::wire::{Op, OpKind, Shape};
+use packmule_core::wire::{Op, OpKind};
 use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
@@ -41,7 +41,7 @@ pub(crate) fn prepare_context_free(
 ) -> Result<()> {
     let row = compose::shown_row(replica, table, key)?;
     let mut differs = op.head.kind == OpKind::Delete;
-    for (at, value) in op.values(Shape { keys: &def.key_flags }) {
+    for (at, value) in op.values(def.shape()) {
         let (Some(column), Some(row)) = (table.def.column(&def.def.columns[at].name), &row) else {
             continue;
         };

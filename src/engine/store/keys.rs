@@ -113,6 +113,7 @@ pub(crate) fn read_device_key(path: &Path) -> Result<SecretKey> {
     read_key(path, DEVICE_LINE)
 }
 
+/// Makes a secret key in a new file, whose first line is `line`. The hint is for whoever finds the file.
 fn new_key(
     path: &Path,
     line: &str,
@@ -134,6 +135,7 @@ fn new_key(
     Ok(KeyPair::from_seed(Seed::new(seed)).sk)
 }
 
+/// Reads a secret key from a file with this first line.
 fn read_key(path: &Path, line: &str) -> Result<SecretKey> {
     let bad = |reason: &str| Error::KeyMissing { path: path.into(), reason: reason.into() };
     let mut text = String::new();

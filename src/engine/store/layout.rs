@@ -111,6 +111,7 @@ pub(crate) fn present(db: &Connection) -> Result<bool> {
     }
 }
 
+/// Migrates the tables in one transaction; where nothing may be written, views stand before them.
 fn migrate(db: &Connection, version: i64) -> Result<()> {
     let steps = |from: i64| MIGRATIONS.iter().skip(usize::try_from(from - 1).unwrap_or(0));
     if db.is_readonly(rusqlite::MAIN_DB)? {

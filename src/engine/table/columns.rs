@@ -22,6 +22,7 @@ impl Columns {
         &self.0
     }
 
+    /// Removes the bytes at the end that have no column, so that equal sets are equal.
     fn trim(&mut self) {
         while self.0.last() == Some(&0) {
             self.0.pop();

@@ -153,7 +153,7 @@ impl TableDef {
             .join(", ")
     }
 
-    /// Returns how it merges, as options of `track`.
+    /// Says how it merges.
     pub(crate) fn how_it_merges(&self) -> String {
         let merge = match self.merge {
             Merge::Row => "row",
@@ -164,7 +164,7 @@ impl TableDef {
             Policy::Lww => "lww".to_owned(),
             Policy::Prefer(device) => format!("prefer-device={device}"),
         };
-        format!("--merge {merge} --policy {policy}")
+        format!("merge {merge}, policy {policy}")
     }
 
     /// Returns whether its definition declares how its rows merge: that of a shared table.

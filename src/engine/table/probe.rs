@@ -41,6 +41,7 @@ impl Probe {
         Ok(probe)
     }
 
+    /// Records an access of one of our copies.
     fn hear(&self, context: &AuthContext<'_>) {
         if !context.accessor.is_some_and(|name| name.starts_with(PREFIX)) {
             return;

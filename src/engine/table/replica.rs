@@ -18,6 +18,7 @@ use crate::engine::table::probe::{Probe, Triggers};
 
 /// The identity of a database: which device it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// The id, which is also the fingerprint.
     pub id: DeviceId,

@@ -66,6 +66,7 @@ impl TableDef {
         Ok(def)
     }
 
+    /// Reads the columns, but for generated ones.
     fn read_columns(&mut self, db: &Connection, strict: bool) -> Result<()> {
         let mut statement =
             db.prepare("SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1)")?;
@@ -112,6 +113,7 @@ impl TableDef {
         Ok(())
     }
 
+    /// Reads the UNIQUEs over plain columns, also those of `CREATE UNIQUE INDEX`.
     fn read_uniques(&mut self, db: &Connection) -> Result<()> {
         let mut statement = db.prepare(
             "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk' AND NOT partial ORDER BY name",
@@ -135,6 +137,7 @@ impl TableDef {
         Ok(())
     }
 
+    /// Reads the foreign keys, in an order that does not depend on how they were declared.
     fn read_foreign_keys(&mut self, db: &Connection) -> Result<()> {
         let mut statement = db.prepare(
             "SELECT id, \"table\", \"from\", \"to\", on_update, on_delete FROM pragma_foreign_key_list(?1) ORDER BY id, seq",

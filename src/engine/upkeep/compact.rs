@@ -44,6 +44,7 @@ use crate::engine::table::replica::Replica;
 
 /// What a compaction did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CompactReport {
     /// Frames that were folded away.
     pub frames: u64,

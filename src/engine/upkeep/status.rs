@@ -8,6 +8,7 @@ use crate::engine::capture::groups;
 use crate::engine::conflicts::list;
 use crate::engine::error::Result;
 use crate::engine::fleet::{clocks, membership};
+use crate::engine::store::meta::{self, Notice};
 use crate::engine::table::catalog;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::{Identity, Replica};
@@ -46,6 +47,7 @@ impl TableHow {
 
 /// The state of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TableStatus {
     /// Its name.
     pub name: String,
@@ -59,6 +61,7 @@ pub struct TableStatus {
 
 /// The state of a device.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Status {
     /// Who it is.
     pub identity: Identity,
@@ -79,7 +82,7 @@ pub struct Status {
     /// How far our own clock is off, in milliseconds, if anything shows that it is; ahead counts up.
     pub clock: Option<i64>,
     /// What people should know.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
 }
 
 /// Reports the state of this device.
@@ -107,12 +110,10 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             e.db.query_row("SELECT count(*), coalesce(sum(length(body)), 0) FROM _pm_frame", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?;
-        let mut statement = e.db.prepare_cached("SELECT what FROM _pm_notice ORDER BY wall DESC, what")?;
-        let recorded =
-            statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
         let clocks = clocks::clocks(e)?;
-        let mut notices = clocks::clock_notices(e, &clocks)?;
-        notices.extend(recorded);
+        let clock_notices = clocks::clock_notices(e, &clocks)?;
+        let mut notices: Vec<Notice> = clock_notices.into_iter().map(Notice::plain).collect();
+        notices.extend(meta::notices(&e.db)?);
         Ok(Status {
             identity: e.identity.clone(),
             can_sign: e.can_sign(),

@@ -135,6 +135,7 @@ fn why(kind: &ConflictKind) -> String {
         ConflictKind::ForeignKey(columns, parent) => {
             format!("foreign-key: {} refers to a row of `{parent}` that is not there", columns.join(", "))
         }
+        other => other.word().into(),
     }
 }
 

@@ -3,14 +3,12 @@
 use std::path::Path;
 
 use packmule::core::model::Hex;
-use packmule::{Status, TableStatus};
+use packmule::{Notice, Status, TableStatus};
 
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, StatusTable, WaitGroup};
 use crate::output::{Failure, Out, say};
-use crate::text::{
-    clock_wrong, columns, count, iso, now, number, quoted, shown, size, time, waiting, with_database,
-};
+use crate::text::{clock_wrong, columns, count, hint, iso, now, number, quoted, shown, size, time, waiting};
 
 /// `packmule status`.
 pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -26,9 +24,14 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "  waiting      {}", waiting(wait));
     }
     for notice in &status.notices {
-        say!(out, "  notice       {}", with_database(notice, &quoted(path)));
+        say!(out, "  notice       {}", notice_text(notice, path));
     }
     Ok(())
+}
+
+/// Returns a notice with what helps.
+fn notice_text(notice: &Notice, db: &Path) -> String {
+    notice.text.clone() + &hint(notice.hint.clone(), db)
 }
 
 fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<'a> {
@@ -53,7 +56,7 @@ fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<
         clock: iso(now),
         clock_wrong: clock_wrong(now) || status.clock.is_some(),
         clock_off_ms: status.clock,
-        notices: &status.notices,
+        notices: status.notices.iter().map(|notice| notice_text(notice, path)).collect(),
     }
 }
 

@@ -165,7 +165,7 @@ fn write_bundle(
     };
     let have = |id: DeviceId, stream: Stream| -> Result<u64> {
         let (Some(peer), Some(dev)) = (peer, devices::device_number(replica, id)?) else { return Ok(0) };
-        if stream == Stream::Own && dev != peer && !takes_own(replica, peer)? {
+        if stream == Stream::PerDevice && dev != peer && !takes_own(replica, peer)? {
             return Ok(u64::MAX);
         }
         let seq: Option<u64> = value::maybe(

@@ -316,7 +316,7 @@ fn stage_frame(
         return Err(Error::Strangers(vec![untrusted]));
     }
     let dev = devices::device_number_or_new(replica, section.author)?;
-    if section.stream == Stream::Own && !replica.identity.base && dev != replica.me {
+    if section.stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
         report.passed_over += 1;
         return Ok(());
     }
@@ -333,7 +333,7 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
     let checkpoint = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
     let stream = checkpoint.stream;
     let dev = devices::device_number_or_new(replica, checkpoint.author)?;
-    if stream == Stream::Own && !replica.identity.base && dev != replica.me {
+    if stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
         return Ok(());
     }
     let Some(key) = trust::trusted_key(replica, checkpoint.author)? else {

@@ -252,7 +252,7 @@ pub(crate) fn common_prefix(
     let parted: Option<u64> = replica.db.query_row(
         "SELECT min(lamport) FROM _pm_group WHERE dev = ?1 AND applied
            AND ((stream = ?4 AND last > ?2) OR (stream = ?5 AND last > ?3))",
-        (replica.me, limit(bound[0]), limit(bound[1]), Stream::Shared.number(), Stream::Own.number()),
+        (replica.me, limit(bound[0]), limit(bound[1]), Stream::Shared.number(), Stream::PerDevice.number()),
         |row| row.get(0),
     )?;
     let mut bound = bound;
@@ -279,7 +279,7 @@ pub(crate) fn common_prefix(
             limit(common_prefix[0]),
             limit(common_prefix[1]),
             Stream::Shared.number(),
-            Stream::Own.number(),
+            Stream::PerDevice.number(),
         ),
         |row| row.get(0),
     )?;

@@ -137,7 +137,8 @@ fn acknowledged(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Resul
 /// Returns up to where a stream is stable.
 pub(crate) fn stable(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
     let peers = required_peers(replica, stream)?;
-    if peers.is_empty() && (knows_nobody(replica)? || (stream == Stream::Own && !replica.identity.base)) {
+    if peers.is_empty() && (knows_nobody(replica)? || (stream == Stream::PerDevice && !replica.identity.base))
+    {
         return Ok(0); // Nobody is known who could have it.
     }
     let mut stable = positions::position(replica, dev, stream)?.seq;

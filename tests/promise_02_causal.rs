@@ -50,12 +50,13 @@ fn a_gap_in_the_sequence_is_pending_and_survives_a_restart() {
 
     let report = import(&mut c, &parts[2]);
     assert_eq!((report.ops, report.frames), (0, 1));
-    let waits = |wait: &Wait| (wait.author.clone(), wait.frames, wait.missing.clone());
-    let missing = Missing::Frames { of: label(&a), up_to: have + 2 };
-    assert_eq!(
-        report.waits.iter().map(waits).collect::<Vec<_>>(),
-        [(label(&a), (have + 3, have + 3), missing)]
-    );
+    let waits = |report: &ImportReport| -> Vec<_> {
+        let waits = report.waits.iter();
+        waits.map(|wait| (wait.author.clone(), wait.frames, wait.missing.clone())).collect()
+    };
+    let wait =
+        |from: u64, to: u64, up_to: u64| (label(&a), (from, to), Missing::Frames { of: label(&a), up_to });
+    assert_eq!(waits(&report), [wait(have + 3, have + 3, have + 2)]);
     assert_eq!(c.digest(false).unwrap(), digest, "nothing is applied");
     let mut c = reopen(&world, c);
     assert_eq!(c.status().unwrap().waits, report.waits, "still known after a restart");

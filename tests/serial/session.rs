@@ -498,7 +498,7 @@ fn a_second_history_rekeys_in_the_next_session() {
     assert_eq!(rows(&base, "SELECT count(*) FROM t"), ["17"]);
     assert_eq!(rows(&base, "SELECT count(*), count(DISTINCT device) FROM readings"), ["6|2"]);
     assert!(base.status().unwrap().notices.iter().any(|n| n.text.contains("two histories")));
-    assert!(twin.status().unwrap().notices.iter().any(|n| n.contains("second history")));
+    assert!(twin.status().unwrap().notices.iter().any(|n| n.text.contains("second history")));
     assert!(base.conflicts().unwrap().is_empty() && twin.verify().unwrap().problems.is_empty());
 }
 
@@ -538,7 +538,7 @@ fn two_clones_at_one_line_are_named_and_change_nothing_else() {
     let (one, two) = exchange(&mut a, &mut twin, 4_096);
     assert!(matches!(one.error, Some(Error::Itself)) && two.error.is_some());
     for engine in [&a, &twin] {
-        assert!(engine.status().unwrap().notices.iter().any(|n| n.contains("copy of this device")));
+        assert!(engine.status().unwrap().notices.iter().any(|n| n.text.contains("copy of this device")));
     }
     assert_eq!(a.identity(), twin.identity());
 }

@@ -139,7 +139,6 @@ pub enum Error {
 
 /// A device that a bundle has frames of, and that is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Stranger {
     /// Its id, which is its fingerprint.
     pub id: DeviceId,

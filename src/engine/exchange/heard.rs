@@ -97,7 +97,7 @@ impl Probes {
             Some(true) if is_applied => own.same = own.same.max(entry.seq),
             Some(true) => {}
             Some(false) => own.bound = own.bound.min(entry.seq.saturating_sub(1)),
-            None => {} // It has more than is here, or what is folded away, which everybody has.
+            None => {} // It has more than is here, or what is folded, which everybody has.
         }
         self.heard.another |= same == Some(false) || entry.seq > position;
         Ok(())

@@ -246,9 +246,9 @@ fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMa
         }
         for (other, seq) in positions::context_of(replica, dev, stream)? {
             // A folded group said the rest of it. Everybody has what is folded, so it is enough that nobody writes
-            // beside the floor.
+            // beside the watermark.
             let seen = if later.contains(&other) {
-                membership::floor(replica, other, Stream::Shared)?.min(seq)
+                membership::watermark(replica, other, Stream::Shared)?.min(seq)
             } else {
                 seq
             };

@@ -171,7 +171,7 @@ fn other_boards_receive_none_of_it_and_order_and_verify_the_rest() {
     let mut b = board(&world, "b");
     let mut base = world.base("base");
     carry_all(&mut [&mut a, &mut b, &mut base]);
-    let own = |bytes: &[u8]| bundles::split(bytes).iter().filter(|g| g.stream == Stream::Own).count();
+    let own = |bytes: &[u8]| bundles::split(bytes).iter().filter(|g| g.stream == Stream::PerDevice).count();
     for n in 0..5 {
         sql(
             &a,

@@ -101,7 +101,9 @@ fn a_seal_over_both_kinds_of_tables_is_applied_as_one() {
     let half = |stream| &groups.iter().find(|g| g.stream == stream).unwrap().bytes;
     let both = "SELECT (SELECT n FROM total), (SELECT count(*) FROM reading)";
 
-    for (n, order) in [[Stream::Shared, Stream::Own], [Stream::Own, Stream::Shared]].into_iter().enumerate() {
+    for (n, order) in
+        [[Stream::Shared, Stream::PerDevice], [Stream::PerDevice, Stream::Shared]].into_iter().enumerate()
+    {
         let mut other = world.base(&format!("other {n}"));
         let start = whole_bundle(&mut base);
         import(&mut other, &start);

@@ -359,7 +359,7 @@ impl Visit<'_> {
                 continue;
             }
             if !peer.takes_own {
-                let own = log.iter().filter(|s| s.stream == Stream::Own);
+                let own = log.iter().filter(|s| s.stream == Stream::PerDevice);
                 have.extend(own.map(|s| ((s.author, s.stream), u64::MAX)));
             }
             found = Some(match found {

@@ -7,7 +7,7 @@ use super::Engine;
 use crate::engine::apply::report::ImportReport;
 use crate::engine::error::{Result, Stranger};
 use crate::engine::exchange::peer::{self, Peer};
-use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut, Told};
+use crate::engine::exchange::session::{self, GroupOut, PeerFrontier, Staged, StreamOut};
 
 impl Engine {
     /// Our certificate.
@@ -21,8 +21,8 @@ impl Engine {
     }
 
     /// Whom a certificate names; an error if it is damaged, a stranger if it is not trusted.
-    pub(crate) fn judge_peer(&self, certificate: &[u8]) -> Result<std::result::Result<Peer, Stranger>> {
-        peer::judge_peer(&self.replica, certificate)
+    pub(crate) fn verify_peer(&self, certificate: &[u8]) -> Result<std::result::Result<Peer, Stranger>> {
+        peer::verify_peer(&self.replica, certificate)
     }
 
     /// Our proof that we have our key.
@@ -41,8 +41,8 @@ impl Engine {
     }
 
     /// Places in the log of the peer itself, for it to compare.
-    pub(crate) fn session_places(&self, peer: DeviceId) -> Result<Vec<VectorEntry>> {
-        session::session_places(&self.replica, peer)
+    pub(crate) fn session_probes(&self, peer: DeviceId) -> Result<Vec<VectorEntry>> {
+        session::session_probes(&self.replica, peer)
     }
 
     /// A signed header with these entries.
@@ -51,13 +51,14 @@ impl Engine {
     }
 
     /// What is here beyond the vector: groups that wait, and frames of one that is not whole.
-    pub(crate) fn beyond_vector(&self) -> Result<Vec<Told>> {
+    pub(crate) fn beyond_vector(&self) -> Result<Vec<PeerFrontier>> {
         session::beyond_vector(&self.replica)
     }
 
-    /// What goes to a peer next of each stream of which it lacks something. `told` is in the order of authors and streams.
-    pub(crate) fn streams_out(&self, peer: &Peer, told: &[Told]) -> Result<Vec<StreamOut>> {
-        session::streams_out(&self.replica, peer, told)
+    /// What goes to a peer next of each stream of which it lacks something. `frontier` is in the order of authors and
+    /// streams.
+    pub(crate) fn streams_out(&self, peer: &Peer, frontier: &[PeerFrontier]) -> Result<Vec<StreamOut>> {
+        session::streams_out(&self.replica, peer, frontier)
     }
 
     /// What goes to a peer next of a stream that it has up to `have`.
@@ -66,8 +67,8 @@ impl Engine {
     }
 
     /// How many frames, and bytes of frames, a peer that has this much lacks.
-    pub(crate) fn plan_out(&self, peer: &Peer, told: &[Told]) -> Result<(u64, u64)> {
-        session::plan_out(&self.replica, peer, told)
+    pub(crate) fn plan_out(&self, peer: &Peer, frontier: &[PeerFrontier]) -> Result<(u64, u64)> {
+        session::plan_out(&self.replica, peer, frontier)
     }
 
     /// A frame of a group that is sent.
@@ -91,13 +92,13 @@ impl Engine {
     }
 
     /// Notes for people that there is a copy of this device.
-    pub(crate) fn note_copy(&mut self) -> Result<()> {
-        session::note_copy(&mut self.replica)
+    pub(crate) fn record_clone(&mut self) -> Result<()> {
+        session::record_clone(&mut self.replica)
     }
 
     /// Notes what a peer has. The header is the peer's own, and signed.
-    pub(crate) fn note_vector(&mut self, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
-        session::note_vector(&mut self.replica, peer, entries)
+    pub(crate) fn record_vector(&mut self, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
+        session::record_vector(&mut self.replica, peer, entries)
     }
 
     /// Compares a peer's vector with what is here, and draws the consequences of what it tells of this device

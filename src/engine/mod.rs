@@ -56,7 +56,7 @@ pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
 pub use exchange::join::JoinOptions;
 pub use exchange::load::JoinReport;
 pub use exchange::peer::Peer;
-pub(crate) use exchange::session::{GroupOut, Staged, StreamOut, Told, told_of};
+pub(crate) use exchange::session::{GroupOut, PeerFrontier, Staged, StreamOut, frontier_of};
 pub use exchange::snapshot::SnapshotReport;
 pub use exchange::survey::{Span, Survey, Trusted};
 pub use fleet::clocks::clock_words;
@@ -186,7 +186,7 @@ impl Engine {
 
     /// Says that a device will not come back: the log waits for it no longer, once all others know.
     /// It travels. Take in its last bundle first: what others fold away without it, it cannot be
-    /// merged with any more. Should it come back, it joins anew.
+    /// merged with any more. Should it come back, it joins again.
     ///
     /// # Errors
     /// [`Error::Usage`] for this device, [`Error::KeyMissing`], [`Error::Sqlite`].
@@ -436,7 +436,7 @@ impl Engine {
         survey::acknowledged_by(&self.replica, peer)
     }
 
-    /// Whether a device lacks frames that are folded away here, as last heard of: it can go on from a snapshot alone.
+    /// Whether a device lacks frames that are folded here, as last heard of: it can go on from a snapshot alone.
     ///
     /// # Errors
     /// [`Error::Sqlite`].

@@ -80,12 +80,12 @@ fn both_ways_in_pieces_of_any_size() {
         let (mut a, mut b) = (small(1, "a", false), small(2, "base", true));
         a.record(Stream::Shared, 1, b"one").unwrap();
         a.record(Stream::Shared, 4, b"a group of four").unwrap();
-        a.record(Stream::Own, 2, b"for bases").unwrap();
+        a.record(Stream::PerDevice, 2, b"for bases").unwrap();
         b.record(Stream::Shared, 2, b"from the base").unwrap();
-        b.record(Stream::Own, 1, b"for itself").unwrap();
+        b.record(Stream::PerDevice, 1, b"for itself").unwrap();
         assert_eq!(exchange(&mut a, &mut b, piece), (7, 2));
-        assert_eq!((b.applied(a.me(), Stream::Shared), b.applied(a.me(), Stream::Own)), (5, 2));
-        assert_eq!((a.applied(b.me(), Stream::Shared), a.applied(b.me(), Stream::Own)), (2, 0));
+        assert_eq!((b.applied(a.me(), Stream::Shared), b.applied(a.me(), Stream::PerDevice)), (5, 2));
+        assert_eq!((a.applied(b.me(), Stream::Shared), a.applied(b.me(), Stream::PerDevice)), (2, 0));
         // Nothing is sent again.
         assert_eq!(exchange(&mut a, &mut b, piece), (0, 0));
     }
@@ -168,7 +168,7 @@ fn broken_off_anywhere_it_goes_on_where_it_was() {
 fn who_lacks_what_is_compacted_away_hears_so_once_and_gets_the_rest() {
     let (mut a, mut b) = (small(1, "a", false), small(2, "base", true));
     a.record(Stream::Shared, 2, b"gone").unwrap();
-    a.record(Stream::Own, 1, b"here").unwrap();
+    a.record(Stream::PerDevice, 1, b"here").unwrap();
     let section = Section { author: a.me(), stream: Stream::Shared };
     a.forget(section, 2);
     let (mut a, mut b) = (Talk::new(&mut a), Talk::new(&mut b));

@@ -60,7 +60,7 @@ impl Error {
             }
             Ended::Refused { why, about, us } => Self::Refused { by, why, about, us },
             Ended::Itself { echo: true } => Self::Itself,
-            Ended::Itself { echo: false } => engine.note_copy().err().map_or(Self::Itself, Self::Engine),
+            Ended::Itself { echo: false } => engine.record_clone().err().map_or(Self::Itself, Self::Engine),
             Ended::NewIdentity { was } => {
                 Self::NewIdentity { was, now: label(engine.identity().id, Some(&engine.identity().name)) }
             }

@@ -7,7 +7,7 @@ use packmule_core::session::{Body, Frontier, Heard, Incoming, Log, NextGroup, Tr
 use packmule_core::wire::{Certificate, HeaderReader, Refusal, Section, VectorEntry};
 
 use super::outgoing::Outgoing;
-use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, Stranger, Told, applied};
+use crate::engine::{Engine, Error, ImportReport, Peer, PeerFrontier, Result, Staged, Stranger, applied};
 
 /// What a session keeps besides what is in the database.
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub(super) struct Kept {
     /// Or why it was not.
     pub(super) untrusted: Option<Stranger>,
     /// What the peer is still to hear of frames beyond the vector.
-    here: Vec<Told>,
+    here: Vec<PeerFrontier>,
     /// The vector that the peer knows of us.
     vector: Vec<VectorEntry>,
     /// What the peer has acknowledged and is not recorded yet.
@@ -67,7 +67,7 @@ impl<'a> EngineLog<'a> {
         if !first && changed.is_empty() {
             return Ok(false);
         }
-        let mut entries = if first { self.engine.session_places(peer)? } else { Vec::new() };
+        let mut entries = if first { self.engine.session_probes(peer)? } else { Vec::new() };
         entries.retain(|place| !vector.contains(place));
         entries.extend(vector.iter().filter(|entry| entry.author == me || is_new(entry)).copied());
         body.extend(&self.engine.session_header(peer, &entries)?);
@@ -120,7 +120,7 @@ impl Log for EngineLog<'_> {
     }
 
     fn verify_certificate(&mut self, _: &Certificate<'_>, bytes: &[u8]) -> Result<Trust> {
-        Ok(match self.engine.judge_peer(bytes)? {
+        Ok(match self.engine.verify_peer(bytes)? {
             Ok(peer) => {
                 self.kept.peer = Some(peer);
                 Trust::Trusted
@@ -151,7 +151,7 @@ impl Log for EngineLog<'_> {
             self.kept.here.reverse();
         }
         let here = self.kept.here.pop();
-        Ok(here.map(|Told { author, stream, groups, frames }| Frontier {
+        Ok(here.map(|PeerFrontier { author, stream, groups, frames }| Frontier {
             section: Section { author, stream },
             groups,
             frames,
@@ -184,7 +184,7 @@ impl Log for EngineLog<'_> {
     fn record_acks(&mut self) -> Result<()> {
         if let (Some(peer), false) = (&self.kept.peer, self.kept.acks.is_empty()) {
             let entries: Vec<VectorEntry> = std::mem::take(&mut self.kept.acks).into_values().collect();
-            self.engine.note_vector(peer.id, &entries)?;
+            self.engine.record_vector(peer.id, &entries)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use packmule_core::model::DeviceId;
 use packmule_core::session::{Frontier, Group, NextGroup};
 use packmule_core::wire::Section;
 
-use crate::engine::{Engine, GroupOut, Peer, Result, StreamOut, Told, told_of};
+use crate::engine::{Engine, GroupOut, Peer, PeerFrontier, Result, StreamOut, frontier_of};
 
 /// The place of a group in the causal order.
 type Place = (u64, DeviceId, u8, u64);
@@ -15,7 +15,7 @@ type Place = (u64, DeviceId, u8, u64);
 #[derive(Default)]
 pub(super) struct Outgoing {
     /// The peer frontier: what the peer has, or was sent; in the order of authors and streams.
-    frontier: Vec<Told>,
+    frontier: Vec<PeerFrontier>,
     /// The next group of each stream that has one for the peer, in the causal order; `None` until it is looked up.
     heads: Option<BTreeMap<Place, GroupOut>>,
     /// The group that is being sent.
@@ -26,7 +26,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Returns the peer frontier.
-    pub(super) fn frontier(&self) -> &[Told] {
+    pub(super) fn frontier(&self) -> &[PeerFrontier] {
         &self.frontier
     }
 
@@ -47,7 +47,7 @@ impl Outgoing {
                     known.frames = known.frames.max(frames).max(known.groups);
                 }
             }
-            Err(at) => self.frontier.insert(at, Told { author, stream, groups, frames }),
+            Err(at) => self.frontier.insert(at, PeerFrontier { author, stream, groups, frames }),
         }
     }
 
@@ -75,7 +75,8 @@ impl Outgoing {
     fn begin(&mut self, group: GroupOut) -> NextGroup {
         self.current = Some(group);
         let GroupOut { section, first, last, .. } = group;
-        let have = told_of(&self.frontier, section.author, section.stream).map_or(0, |known| known.frames);
+        let have =
+            frontier_of(&self.frontier, section.author, section.stream).map_or(0, |known| known.frames);
         NextGroup::Group(Group { section, first, last, next: (have + 1).clamp(first, last + 1) })
     }
 
@@ -96,7 +97,8 @@ impl Outgoing {
     }
 
     fn next_of(&self, engine: &Engine, peer: &Peer, section: Section) -> Result<StreamOut> {
-        let have = told_of(&self.frontier, section.author, section.stream).map_or(0, |known| known.groups);
+        let have =
+            frontier_of(&self.frontier, section.author, section.stream).map_or(0, |known| known.groups);
         engine.stream_out(peer, section, have)
     }
 

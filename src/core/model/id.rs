@@ -64,19 +64,19 @@ impl FromStr for DeviceId {
     }
 }
 
-/// One of the two logs of a device, each with its own sequence numbers and hash chain.
+/// One of the two streams of a device's log, each with its own sequence numbers and hash chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Stream {
     /// Rows of shared tables: every device receives it.
     Shared,
     /// Rows of per-device tables: only bases receive it.
-    Own,
+    PerDevice,
 }
 
 impl Stream {
     /// Both, in the order of their numbers on the wire.
-    pub const ALL: [Stream; 2] = [Stream::Shared, Stream::Own];
+    pub const ALL: [Stream; 2] = [Stream::Shared, Stream::PerDevice];
 
     /// Returns the number on the wire: 0 shared, 1 per-device.
     pub const fn number(self) -> u8 {
@@ -86,8 +86,8 @@ impl Stream {
     /// Returns the author's other stream.
     pub const fn other(self) -> Self {
         match self {
-            Stream::Shared => Stream::Own,
-            Stream::Own => Stream::Shared,
+            Stream::Shared => Stream::PerDevice,
+            Stream::PerDevice => Stream::Shared,
         }
     }
 
@@ -95,7 +95,7 @@ impl Stream {
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             0 => Some(Stream::Shared),
-            1 => Some(Stream::Own),
+            1 => Some(Stream::PerDevice),
             _ => None,
         }
     }

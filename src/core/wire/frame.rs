@@ -28,9 +28,9 @@ pub struct FrameFlags(pub u8);
 impl FrameFlags {
     /// The first frame of a group: a [`GroupHead`] follows the head.
     pub const FIRST: Self = Self(1);
-    /// The author wrote these rows without regard to what it had seen of others: they dominate
+    /// Context-free writes: their author took no version of others into account, so they dominate
     /// nobody else's versions. Rows that were there before `track` are such.
-    pub const BLIND: Self = Self(2);
+    pub const CONTEXT_FREE: Self = Self(2);
     /// The rows settle conflicts that a person or the application's resolver decided.
     pub const RESOLUTION: Self = Self(4);
 

@@ -13,7 +13,7 @@
 //! and sets subtract in any order. So heads and their columns are a function of the set of applied groups, not of
 //! the order in which they came.
 //!
-//! A context-free op (flag BLIND) dominates only its own author's versions.
+//! A context-free op (flag CONTEXT_FREE) dominates only its own author's versions.
 //!
 //! An op is written to its table at once only where nothing else speaks for what it writes: no other head, or
 //! only heads of other columns, and the row is not quarantined. Every other row goes to the deferred queue, and
@@ -66,8 +66,11 @@ pub(crate) fn apply_group(
                 positions::set_context(replica, dev, stream, other, seen)?;
             }
         }
-        let seen =
-            if frame.head.flags.has(FrameFlags::BLIND) { Seen::ContextFree } else { Seen::Context(&context) };
+        let seen = if frame.head.flags.has(FrameFlags::CONTEXT_FREE) {
+            Seen::ContextFree
+        } else {
+            Seen::Context(&context)
+        };
         visit::visit(replica, &frame, |part| {
             match part {
                 Part::Definition(body) => {
@@ -79,7 +82,7 @@ pub(crate) fn apply_group(
                 }
                 Part::Piece(_) => {}
                 Part::Retire(device) => {
-                    let goes_on = frame.head.flags.has(FrameFlags::BLIND);
+                    let goes_on = frame.head.flags.has(FrameFlags::CONTEXT_FREE);
                     membership::record_retired(replica, device, Some((dev, seq)), goes_on)?;
                 }
                 Part::Op(def, op) => {
@@ -136,7 +139,7 @@ fn apply_op(
     counts.ops += 1;
     let incoming = Incoming { writer, def, op, origin, seen, context };
     let applied = match origin.stream {
-        Stream::Own => apply_per_device_op(replica, &incoming)?,
+        Stream::PerDevice => apply_per_device_op(replica, &incoming)?,
         Stream::Shared => apply_shared_op(replica, &incoming)?,
     };
     counts.waiting += u64::from(!applied);

@@ -12,7 +12,7 @@
 //! steps.
 //!
 //! A group is pending for one of three reasons: frames of a device are missing ([`Dependency::Frames`]); the other
-//! part of the same seal is missing; or its author had not seen what is folded away here
+//! part of the same seal is missing; or its author had not seen what is folded here
 //! ([`Dependency::Snapshot`]), so that nobody here can say what it dominates. The last never ends by itself, and a
 //! group that has such a one in its context is pending with it: `is_never_ready` follows the missing dependencies.
 //! If the author has taken a new identity, it has re-authored these frames; they are dropped and not listed.
@@ -32,7 +32,7 @@ use crate::engine::table::replica::Replica;
 pub(crate) enum Dependency {
     /// Frames of a device, up to this one.
     Frames(DeviceId, u64),
-    /// A snapshot: its author had not seen what is folded away here.
+    /// A snapshot: its author had not seen what is folded here.
     Snapshot,
 }
 

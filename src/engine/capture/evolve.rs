@@ -383,7 +383,7 @@ fn make_or_merge(
     new: bool,
 ) -> Result<()> {
     let table = catalog::table(replica, tid)?;
-    let gathers = stream == Stream::Own && def.mode == Mode::PerDevice && replica.identity.base;
+    let gathers = stream == Stream::PerDevice && def.mode == Mode::PerDevice && replica.identity.base;
     match table.state {
         State::Known if new => {
             let there: Option<i64> = value::maybe(
@@ -404,7 +404,7 @@ fn make_or_merge(
                 make_gathering(replica, def)?;
                 gather(replica, tid, &def.name)
             } else if (stream == Stream::Shared && def.mode == Mode::Shared)
-                || (stream == Stream::Own && def.mode == Mode::PerDevice && dev == replica.me)
+                || (stream == Stream::PerDevice && def.mode == Mode::PerDevice && dev == replica.me)
             {
                 replica.db.execute_batch(&def.create_sql(false))?;
                 replica.db.execute(

@@ -107,7 +107,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         let position = group.finish()?;
         positions::set_position(replica, replica.me, stream, position)?;
         if let (Stream::Shared, Some(device)) = (stream, options.retire) {
-            let rekeys = options.flags.has(FrameFlags::BLIND);
+            let rekeys = options.flags.has(FrameFlags::CONTEXT_FREE);
             membership::record_retired(replica, device, Some((replica.me, position.seq)), rekeys)?;
         }
     }
@@ -254,7 +254,7 @@ pub(crate) fn seal_dirty(
     let mut statement = replica.db.prepare_cached(&net_changes_sql(table))?;
     let mut dirty = statement.query([])?;
     let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
-    let seen = || if options.flags.has(FrameFlags::BLIND) { Seen::ContextFree } else { Seen::All };
+    let seen = || if options.flags.has(FrameFlags::CONTEXT_FREE) { Seen::ContextFree } else { Seen::All };
     while let Some(row) = dirty.next()? {
         let flags: ChangeFlags = row.get(n)?;
         let values =
@@ -359,6 +359,6 @@ fn change_of(table: &Table, row: &Row<'_>, heads: &[Head], unwritten: &Columns) 
 pub(crate) fn stream_of(table: &Table) -> Stream {
     match table.def.mode {
         Mode::Shared => Stream::Shared,
-        Mode::PerDevice => Stream::Own,
+        Mode::PerDevice => Stream::PerDevice,
     }
 }

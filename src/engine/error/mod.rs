@@ -87,7 +87,7 @@ pub enum Error {
         /// One of those.
         other: String,
     },
-    /// This device was set back, and would begin a second history.
+    /// This device was rolled back, and would begin a second history.
     SetBack,
     /// A row cannot be carried.
     Row {

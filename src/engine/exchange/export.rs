@@ -38,7 +38,7 @@ pub struct ExportReport {
     pub groups: u64,
     /// Bytes of the bundle.
     pub bytes: u64,
-    /// The recipient lacks frames that are folded away here: it needs a snapshot.
+    /// The recipient lacks frames that are folded here: it needs a snapshot.
     pub needs_snapshot: bool,
     /// Rows written here that could not be sealed, since the secret key or the right to write is missing.
     pub unsealed: u64,
@@ -76,7 +76,7 @@ pub struct PartReport {
     pub reached: Positions,
     /// The length of the first group that did not go in, if one did not.
     pub next_bytes: Option<u64>,
-    /// The recipient lacks frames that are folded away here: it needs a snapshot.
+    /// The recipient lacks frames that are folded here: it needs a snapshot.
     pub needs_snapshot: bool,
 }
 
@@ -165,7 +165,7 @@ fn write_bundle(
     };
     let have = |id: DeviceId, stream: Stream| -> Result<u64> {
         let (Some(peer), Some(dev)) = (peer, devices::device_number(replica, id)?) else { return Ok(0) };
-        if stream == Stream::Own && dev != peer && !takes_own(replica, peer)? {
+        if stream == Stream::PerDevice && dev != peer && !takes_own(replica, peer)? {
             return Ok(u64::MAX);
         }
         let seq: Option<u64> = value::maybe(

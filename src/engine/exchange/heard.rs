@@ -97,7 +97,7 @@ impl Probes {
             Some(true) if is_applied => own.same = own.same.max(entry.seq),
             Some(true) => {}
             Some(false) => own.bound = own.bound.min(entry.seq.saturating_sub(1)),
-            None => {} // It has more than is here, or what is folded away, which everybody has.
+            None => {} // It has more than is here, or what is folded, which everybody has.
         }
         self.heard.another |= same == Some(false) || entry.seq > position;
         Ok(())
@@ -165,7 +165,7 @@ impl Probes {
         // Boards have no per-device rows of others, but some base may have ours.
         let at_bases: Option<u64> = replica.db.query_row(
             "SELECT max(seq) FROM _pm_ack JOIN _pm_device ON n = peer AND base WHERE dev = ?1 AND stream = ?2",
-            (replica.me, Stream::Own.number()),
+            (replica.me, Stream::PerDevice.number()),
             |row| row.get(0),
         )?;
         let folded = twin::common_prefix(replica, [0; 2], [0; 2], false)?;

@@ -351,7 +351,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
             }
         }
     }
-    let context_free = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
+    let context_free = SealOptions { flags: FrameFlags::CONTEXT_FREE, ..SealOptions::default() };
     seal::seal_here(replica, SealOptions { retire: old, ..context_free })?;
     // A row of the snapshot has a unique value that one of ours claims. Ours is re-authored, and the constraint
     // resolution pass finds which of them is quarantined.

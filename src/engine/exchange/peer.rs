@@ -46,7 +46,7 @@ pub(crate) fn author_certificates(replica: &Replica, dev: i64) -> Result<Vec<(De
 }
 
 /// Verifies whom a certificate names: an error if it is damaged, an untrusted device if it is not trusted.
-pub(crate) fn judge_peer(
+pub(crate) fn verify_peer(
     replica: &Replica,
     certificate: &[u8],
 ) -> Result<std::result::Result<Peer, Stranger>> {

@@ -199,9 +199,9 @@ fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
             )?;
             common[1 - at] = pair.map_or(common[1 - at], |pair| common[1 - at].min(pair - 1));
         }
-        let groups = groups_after(replica, replica.me, Stream::Own, 0)?;
+        let groups = groups_after(replica, replica.me, Stream::PerDevice, 0)?;
         for group in groups.iter().filter(|g| g.first <= common[1]) {
-            let body = frames::frame_here(replica, replica.me, Stream::Own, group.first)?;
+            let body = frames::frame_here(replica, replica.me, Stream::PerDevice, group.first)?;
             let saw =
                 frames::parse(&body)?.context().any(|(id, n)| id == replica.identity.id && n > common[0]);
             if saw {
@@ -246,9 +246,9 @@ fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMa
         }
         for (other, seq) in positions::context_of(replica, dev, stream)? {
             // A folded group said the rest of it. Everybody has what is folded, so it is enough that nobody writes
-            // beside the floor.
+            // beside the watermark.
             let seen = if later.contains(&other) {
-                membership::floor(replica, other, Stream::Shared)?.min(seq)
+                membership::watermark(replica, other, Stream::Shared)?.min(seq)
             } else {
                 seq
             };

@@ -50,13 +50,13 @@ pub(crate) enum StreamOut {
     Nothing,
     /// This group.
     Group(GroupOut),
-    /// A snapshot: what it lacks is folded away here.
+    /// A snapshot: what it lacks is folded here.
     Folded,
 }
 
 /// A peer's frontier in a stream: up to where it has groups, and what it has of the group after that.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Told {
+pub(crate) struct PeerFrontier {
     pub author: DeviceId,
     pub stream: Stream,
     /// Groups up to here need not be sent.
@@ -78,7 +78,7 @@ pub(crate) fn session_vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
 }
 
 /// Lists probes of the peer's own log, for it to compare.
-pub(crate) fn session_places(replica: &Replica, peer: DeviceId) -> Result<Vec<VectorEntry>> {
+pub(crate) fn session_probes(replica: &Replica, peer: DeviceId) -> Result<Vec<VectorEntry>> {
     catalog::reading(replica, |e| twin::probes_of(e, Some(peer)))
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn session_header(replica: &Replica, to: DeviceId, entries: &[VectorE
 }
 
 /// Lists what is here beyond the vector: pending groups, and frames of a group that is not whole.
-pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<Told>> {
+pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<PeerFrontier>> {
     catalog::reading(replica, |e| {
         let mut streams = e.db.prepare_cached(
             "SELECT d.n, d.id, f.stream, coalesce((SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND s.stream = f.stream), 0)
@@ -127,20 +127,24 @@ pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<Told>> {
                 frames += 1;
             }
             if frames > applied {
-                all.push(Told { author: DeviceId(row.get(1)?), stream, groups, frames });
+                all.push(PeerFrontier { author: DeviceId(row.get(1)?), stream, groups, frames });
             }
         }
         Ok(all)
     })
 }
 
-/// Lists what goes to a peer next of each stream of which it lacks something. `told`, its frontier, is in the order of
-/// authors and streams.
-pub(crate) fn streams_out(replica: &Replica, peer: &Peer, told: &[Told]) -> Result<Vec<StreamOut>> {
+/// Lists what goes to a peer next of each stream of which it lacks something. `frontier`, what it has, is in the
+/// order of authors and streams.
+pub(crate) fn streams_out(
+    replica: &Replica,
+    peer: &Peer,
+    frontier: &[PeerFrontier],
+) -> Result<Vec<StreamOut>> {
     catalog::reading(replica, |e| {
         let mut all = Vec::new();
         for entry in positions::vector(e)? {
-            let have = told_of(told, entry.author, entry.stream).map_or(0, |t| t.groups);
+            let have = frontier_of(frontier, entry.author, entry.stream).map_or(0, |t| t.groups);
             match next_of(e, peer, entry.author, entry.stream, have)? {
                 StreamOut::Nothing => {}
                 next => all.push(next),
@@ -187,12 +191,12 @@ pub(crate) fn next_in_log(replica: &Replica, section: Section, dev: i64, have: u
 }
 
 /// Counts the frames, and the bytes of frames, that a peer with this frontier lacks.
-pub(crate) fn plan_out(replica: &Replica, peer: &Peer, told: &[Told]) -> Result<(u64, u64)> {
+pub(crate) fn plan_out(replica: &Replica, peer: &Peer, frontier: &[PeerFrontier]) -> Result<(u64, u64)> {
     catalog::reading(replica, |e| {
         let mut plan = (0, 0);
         for entry in positions::vector(e)? {
             let stream = entry.stream.number();
-            let known = told_of(told, entry.author, entry.stream);
+            let known = frontier_of(frontier, entry.author, entry.stream);
             let have = known.map_or(0, |t| t.frames.max(t.groups));
             if have >= entry.seq || !wants(peer, entry.author, entry.stream) {
                 continue;
@@ -253,7 +257,7 @@ pub(crate) fn take_staged(replica: &mut Replica, staged: &[Staged], report: &mut
 }
 
 /// Records a notice that there is a clone of this device.
-pub(crate) fn note_copy(replica: &mut Replica) -> Result<()> {
+pub(crate) fn record_clone(replica: &mut Replica) -> Result<()> {
     transaction::transaction(replica, |e| {
         let what = "a copy of this device was at the other end of a line: whichever of the two meets another device \
                     second goes on under a new identity";
@@ -316,7 +320,7 @@ fn stage_frame(
         return Err(Error::Strangers(vec![untrusted]));
     }
     let dev = devices::device_number_or_new(replica, section.author)?;
-    if section.stream == Stream::Own && !replica.identity.base && dev != replica.me {
+    if section.stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
         report.passed_over += 1;
         return Ok(());
     }
@@ -333,7 +337,7 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
     let checkpoint = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
     let stream = checkpoint.stream;
     let dev = devices::device_number_or_new(replica, checkpoint.author)?;
-    if stream == Stream::Own && !replica.identity.base && dev != replica.me {
+    if stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
         return Ok(());
     }
     let Some(key) = trust::trusted_key(replica, checkpoint.author)? else {
@@ -384,7 +388,7 @@ fn drop_unfinished(replica: &mut Replica, author: DeviceId, stream: Stream) -> R
 }
 
 /// Records what a peer acknowledges. The header is the peer's own, and signed.
-pub(crate) fn note_vector(replica: &mut Replica, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
+pub(crate) fn record_vector(replica: &mut Replica, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
     transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, entries, None))
 }
 
@@ -415,9 +419,13 @@ pub(crate) fn data_version(replica: &Replica) -> Result<i64> {
 }
 
 /// Finds a peer's frontier in a stream, in a list in the order of authors and streams.
-pub(crate) fn told_of(told: &[Told], author: DeviceId, stream: Stream) -> Option<&Told> {
-    let at = told.binary_search_by_key(&(author, stream.number()), |t| (t.author, t.stream.number()));
-    at.ok().and_then(|at| told.get(at))
+pub(crate) fn frontier_of(
+    frontier: &[PeerFrontier],
+    author: DeviceId,
+    stream: Stream,
+) -> Option<&PeerFrontier> {
+    let at = frontier.binary_search_by_key(&(author, stream.number()), |t| (t.author, t.stream.number()));
+    at.ok().and_then(|at| frontier.get(at))
 }
 
 /// Returns whether a stream goes to a peer: a per-device stream only to a base, and back to its author.

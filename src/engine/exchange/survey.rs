@@ -191,7 +191,7 @@ pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Posit
     })
 }
 
-/// Returns whether a device lacks frames that are folded away here, by its last acknowledgement: it needs a snapshot.
+/// Returns whether a device lacks frames that are folded here, by its last acknowledgement: it needs a snapshot.
 pub(crate) fn needs_snapshot(replica: &Replica, peer: &Trusted) -> Result<bool> {
     let has = acknowledged_by(replica, peer.id)?;
     catalog::reading(replica, |e| {

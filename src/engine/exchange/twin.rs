@@ -193,7 +193,7 @@ pub(crate) fn probes(replica: &Replica) -> Result<Vec<VectorEntry>> {
 }
 
 /// Adds probes of a device's log: the ends of its last groups, also pending ones, then ends at distances that double;
-/// and the end of what is folded away right before one of these.
+/// and the end of what is folded right before one of these.
 fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<VectorEntry>) -> Result<()> {
     let author = devices::device_id(replica, dev)?;
     let before = probes.len();
@@ -203,7 +203,7 @@ fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<VectorEntry>) -> Res
         )?;
         let mut rows = groups.query((dev, stream.number()))?;
         let (mut at, mut next) = (0u64, 0u64);
-        // Where the group before a probed one is folded away, the probed one carries the chain at its end.
+        // Where the group before a probed one is folded, the probed one carries the chain at its end.
         let mut probed: Option<Checkpoint> = None;
         let before_probed = |probed: &Checkpoint| VectorEntry {
             author,
@@ -237,7 +237,7 @@ fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<VectorEntry>) -> Res
 }
 
 /// Computes up to where our own streams are certainly not a second history, by stream: what somebody was seen to have
-/// the same of, with `acknowledged` also earlier, and what is folded away, which everybody had; and whatever was
+/// the same of, with `acknowledged` also earlier, and what is folded, which everybody had; and whatever was
 /// sealed before that.
 pub(crate) fn common_prefix(
     replica: &Replica,
@@ -252,7 +252,7 @@ pub(crate) fn common_prefix(
     let parted: Option<u64> = replica.db.query_row(
         "SELECT min(lamport) FROM _pm_group WHERE dev = ?1 AND applied
            AND ((stream = ?4 AND last > ?2) OR (stream = ?5 AND last > ?3))",
-        (replica.me, limit(bound[0]), limit(bound[1]), Stream::Shared.number(), Stream::Own.number()),
+        (replica.me, limit(bound[0]), limit(bound[1]), Stream::Shared.number(), Stream::PerDevice.number()),
         |row| row.get(0),
     )?;
     let mut bound = bound;
@@ -269,7 +269,7 @@ pub(crate) fn common_prefix(
         let at = PeerEvidence::at(stream);
         let acked = if acknowledged { peers::common_acked(replica, stream)? } else { 0 };
         common_prefix[at] =
-            acked.max(same[at]).min(bound[at]).max(membership::floor(replica, replica.me, stream)?);
+            acked.max(same[at]).min(bound[at]).max(membership::watermark(replica, replica.me, stream)?);
     }
     let sealed: Option<u64> = replica.db.query_row(
         "SELECT max(lamport) FROM _pm_group WHERE dev = ?1 AND applied
@@ -279,7 +279,7 @@ pub(crate) fn common_prefix(
             limit(common_prefix[0]),
             limit(common_prefix[1]),
             Stream::Shared.number(),
-            Stream::Own.number(),
+            Stream::PerDevice.number(),
         ),
         |row| row.get(0),
     )?;

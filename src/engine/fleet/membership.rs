@@ -137,7 +137,8 @@ fn acknowledged(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Resul
 /// Returns up to where a stream is stable.
 pub(crate) fn stable(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
     let peers = required_peers(replica, stream)?;
-    if peers.is_empty() && (knows_nobody(replica)? || (stream == Stream::Own && !replica.identity.base)) {
+    if peers.is_empty() && (knows_nobody(replica)? || (stream == Stream::PerDevice && !replica.identity.base))
+    {
         return Ok(0); // Nobody is known who could have it.
     }
     let mut stable = positions::position(replica, dev, stream)?.seq;
@@ -169,7 +170,7 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     }
 }
 
-/// Returns whether a group's author had not seen something that is folded away here.
+/// Returns whether a group's author had not seen something that is folded here.
 pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)]) -> Result<bool> {
     if dev == replica.me {
         return Ok(false);
@@ -186,27 +187,27 @@ pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)])
         .prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = ?2 AND seq > 0 AND dev <> ?1")?;
     let mut rows = floors.query((dev, Stream::Shared.number()))?;
     while let Some(row) = rows.next()? {
-        let (other, floor): (i64, u64) = (row.get(0)?, row.get(1)?);
-        if seen.get(&other).copied().unwrap_or(0) < floor {
+        let (other, watermark): (i64, u64) = (row.get(0)?, row.get(1)?);
+        if seen.get(&other).copied().unwrap_or(0) < watermark {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Returns whether a peer that has a stream up to `have` needs frames that are folded away here.
+/// Returns whether a peer that has a stream up to `have` needs frames that are folded here.
 pub(crate) fn is_behind(replica: &Replica, dev: i64, stream: Stream, have: u64) -> Result<bool> {
-    Ok(have < floor(replica, dev, stream)?)
+    Ok(have < watermark(replica, dev, stream)?)
 }
 
-/// Returns the floor of a stream: up to where it was stable at the last compaction.
-pub(crate) fn floor(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
-    let floor: Option<u64> = value::maybe(
+/// Returns the watermark of a stream: up to where it was stable at the last compaction.
+pub(crate) fn watermark(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
+    let watermark: Option<u64> = value::maybe(
         &replica.db,
         "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = ?2",
         (dev, stream.number()),
     )?;
-    Ok(floor.unwrap_or(0))
+    Ok(watermark.unwrap_or(0))
 }
 
 /// Returns whether a device is retired.

@@ -139,7 +139,7 @@ pub(crate) fn record_rollback(
         // Without an entry it would count as having all that it wrote.
         replica.db.execute(
             "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, ?2, 0), (?1, ?1, ?3, 0)",
-            (dev, Stream::Shared.number(), Stream::Own.number()),
+            (dev, Stream::Shared.number(), Stream::PerDevice.number()),
         )?;
     }
     if lost != was {
@@ -196,6 +196,6 @@ pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
 fn keys(stream: Stream) -> (&'static str, &'static str) {
     match stream {
         Stream::Shared => ("same 0", "more 0"),
-        Stream::Own => ("same 1", "more 1"),
+        Stream::PerDevice => ("same 1", "more 1"),
     }
 }

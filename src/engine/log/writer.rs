@@ -180,7 +180,7 @@ fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(DeviceId, u64
          LEFT JOIN _pm_context c ON c.dev = ?1 AND c.stream = ?2 AND c.other = s.dev
          WHERE s.stream = ?3 AND s.seq > coalesce(c.seq, 0) AND (s.dev <> ?1 OR ?4) ORDER BY d.id",
     )?;
-    let of = (replica.me, stream.number(), Stream::Shared.number(), stream == Stream::Own);
+    let of = (replica.me, stream.number(), Stream::Shared.number(), stream == Stream::PerDevice);
     let rows = statement
         .query_map(of, |row| Ok((row.get::<_, i64>(0)?, DeviceId(row.get(1)?), row.get::<_, u64>(2)?)))?;
     let changed = rows.collect::<rusqlite::Result<Vec<_>>>()?;

@@ -41,7 +41,7 @@ const TABLES: &str = "
     -- What a peer has acknowledged.
     CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY (peer, dev, stream)) WITHOUT ROWID;
-    -- Up to where each stream was stable at the last compaction: its floor.
+    -- Up to where each stream was stable at the last compaction: its watermark.
     CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     -- The values of baseline versions, of which no frame is left.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;

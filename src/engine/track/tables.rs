@@ -111,7 +111,7 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
     let sealed = seal::seal_here(
         replica,
         SealOptions {
-            flags: FrameFlags::BLIND,
+            flags: FrameFlags::CONTEXT_FREE,
             take_in: Some(&def.name),
             made: &made,
             ..SealOptions::default()

@@ -84,7 +84,7 @@ pub struct Status {
     pub log_frames: u64,
     /// Bytes of the frames in the log.
     pub log_bytes: u64,
-    /// The device that holds back the most frames from being folded away, and how many.
+    /// The device that holds back the most frames from being folded, and how many.
     pub held_back_by: Option<(String, u64)>,
     /// How far our own clock is off, in milliseconds, if anything shows that it is; ahead counts up.
     pub clock: Option<i64>,

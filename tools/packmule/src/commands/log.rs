@@ -95,7 +95,7 @@ fn print_group(group: &HistoryEntry, rows: Option<&[HistoryOp]>, first: bool, ou
 fn group_line(group: &HistoryEntry) -> String {
     let frames = range(group.frames.0, group.frames.1);
     let mut line = format!("{}  {}  {}, {}", time(group.wall), group.label, frames, count(group.ops, "row"));
-    if group.stream == Stream::Own {
+    if group.stream == Stream::PerDevice {
         line.push_str(", per-device");
     }
     if group.resolution {

@@ -55,7 +55,7 @@ pub fn range(first: u64, last: u64) -> String {
 pub fn stream(stream: Stream) -> &'static str {
     match stream {
         Stream::Shared => "shared",
-        Stream::Own => "per-device",
+        Stream::PerDevice => "per-device",
     }
 }
 

@@ -4,6 +4,8 @@
 mod bundles;
 mod common;
 use common::*;
+use packmule::carry::session::Session;
+use packmule::core::wire::{HeaderReader, RecordKind};
 use packmule::{Engine, Recipient};
 
 fn board(world: &World) -> Engine {
@@ -131,4 +133,70 @@ fn a_database_file_without_its_key_brings_what_is_sealed() {
     let report = base.import_database(&path, &mut |_| ()).unwrap();
     assert_eq!((report.unsealed, report.ops), (0, 3));
     assert_eq!(rows(&base, "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM log)"), ["4|3"]);
+}
+
+/// A base to which the last group of a board has come, and none before it. Their bundles are given, without the last.
+fn base_with_a_gap(world: &World, a: &mut Engine) -> (Engine, Vec<Vec<u8>>) {
+    let mut base = world.base("base");
+    for n in 0..3 {
+        sql(a, &format!("INSERT INTO t VALUES ('more {n}', {n})"));
+        a.seal().unwrap();
+    }
+    let mut groups: Vec<_> = bundles::split(&bundle(a, &base)).into_iter().map(|group| group.bytes).collect();
+    assert_eq!(import(&mut base, &groups.pop().unwrap()).waits.len(), 1);
+    (base, groups)
+}
+
+/// What is pending at a device it has not applied. Its probes name the frame, and acknowledge nothing.
+#[test]
+fn a_probe_alone_acknowledges_nothing() {
+    let world = World::new();
+    let mut a = board(&world);
+    let (mut base, groups) = base_with_a_gap(&world, &mut a);
+    let (me, last) = (a.identity().id, a.devices().unwrap()[0].shared);
+    let answer = bundle(&mut base, &a);
+    let (kind, header) = &bundles::records(&answer)[0];
+    assert_eq!(*kind, RecordKind::Header);
+    let header = HeaderReader::parse(header).unwrap();
+    assert!(header.applied().all(|position| position.author != me));
+    assert!(header.probes().any(|probe| (probe.author, probe.seq) == (me, last)));
+    import(&mut a, &answer);
+    assert_eq!(
+        rows(&a, "SELECT * FROM _pm_ack WHERE dev = (SELECT n FROM _pm_device WHERE name = 'a')"),
+        [""; 0]
+    );
+    // So all of it goes there again.
+    assert_eq!(bundles::split(&bundle(&mut a, &base)).len(), groups.len() + 1);
+    assert_eq!(carry(&mut a, &mut base).waits, []);
+    digests_equal(&[&a, &base]);
+}
+
+/// A session brings what comes before a pending group.
+#[test]
+fn a_gap_before_a_pending_group_is_filled_by_a_session() {
+    let world = World::new();
+    let mut a = board(&world);
+    let (mut base, _) = base_with_a_gap(&world, &mut a);
+    let mut ends = [Session::new(&mut a, [1; 32], 0).unwrap(), Session::new(&mut base, [2; 32], 0).unwrap()];
+    let devices = [&mut a, &mut base];
+    let mut input = Vec::new();
+    for turn in 0..1_000 {
+        let (session, engine) = (&mut ends[turn % 2], &mut *devices[turn % 2]);
+        session.receive(engine, turn as u64, &input).unwrap();
+        session.caught_up(engine).unwrap();
+        session.tick(engine, turn as u64).unwrap();
+        input.clear();
+        loop {
+            let out = session.output(engine).unwrap();
+            if out.is_empty() {
+                break;
+            }
+            let len = out.len();
+            input.extend_from_slice(&out);
+            session.sent(len);
+        }
+    }
+    assert!(ends.iter().all(Session::in_step));
+    assert!(base.status().unwrap().waits.is_empty());
+    digests_equal(&[&a, &base]);
 }

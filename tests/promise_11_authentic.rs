@@ -36,7 +36,7 @@ fn with_header(bytes: &[u8], sender: DeviceId, key: &SecretKey) -> Vec<u8> {
     let old = HeaderReader::parse(&records[0].1).unwrap();
     let header = Header { sender, ..old.header };
     let mut buf = vec![0; 4096];
-    let len = header.encode(&mut buf, old.vector(), key).unwrap();
+    let len = header.encode(&mut buf, old.applied(), old.probes(), key).unwrap();
     buf.truncate(len);
     records[0].1 = buf;
     bundles::join(&records)

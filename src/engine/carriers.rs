@@ -1,13 +1,14 @@
 //! The part of the engine's face that the carriers alone call.
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{Section, VectorEntry};
+use packmule_core::session::Frontier;
+use packmule_core::wire::{Position, Probe, Section};
 
 use super::Engine;
 use crate::engine::apply::report::ImportReport;
 use crate::engine::error::{Result, Stranger};
 use crate::engine::exchange::peer::{self, Peer};
-use crate::engine::exchange::session::{self, GroupOut, PeerFrontier, Staged, StreamOut};
+use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
 
 impl Engine {
     /// Our certificate.
@@ -36,28 +37,33 @@ impl Engine {
     }
 
     /// What is applied here.
-    pub(crate) fn session_vector(&self) -> Result<Vec<VectorEntry>> {
+    pub(crate) fn session_vector(&self) -> Result<Vec<Position>> {
         session::session_vector(&self.replica)
     }
 
-    /// Places in the log of the peer itself, for it to compare.
-    pub(crate) fn session_probes(&self, peer: DeviceId) -> Result<Vec<VectorEntry>> {
+    /// Probes of the peer's own log, for it to compare.
+    pub(crate) fn session_probes(&self, peer: DeviceId) -> Result<Vec<Probe>> {
         session::session_probes(&self.replica, peer)
     }
 
-    /// A signed header with these entries.
-    pub(crate) fn session_header(&self, to: DeviceId, entries: &[VectorEntry]) -> Result<Vec<u8>> {
-        session::session_header(&self.replica, to, entries)
+    /// A signed header of these positions and probes.
+    pub(crate) fn session_header(
+        &self,
+        to: DeviceId,
+        applied: &[Position],
+        probes: &[Probe],
+    ) -> Result<Vec<u8>> {
+        session::session_header(&self.replica, to, applied, probes)
     }
 
     /// What is here beyond the vector: groups that wait, and frames of one that is not whole.
-    pub(crate) fn beyond_vector(&self) -> Result<Vec<PeerFrontier>> {
+    pub(crate) fn beyond_vector(&self) -> Result<Vec<Frontier>> {
         session::beyond_vector(&self.replica)
     }
 
-    /// What goes to a peer next of each stream of which it lacks something. `frontier` is in the order of authors and
+    /// What goes to a peer next of each stream of which it lacks something. Its frontier is in the order of authors and
     /// streams.
-    pub(crate) fn streams_out(&self, peer: &Peer, frontier: &[PeerFrontier]) -> Result<Vec<StreamOut>> {
+    pub(crate) fn streams_out(&self, peer: &Peer, frontier: &[Frontier]) -> Result<Vec<StreamOut>> {
         session::streams_out(&self.replica, peer, frontier)
     }
 
@@ -67,7 +73,7 @@ impl Engine {
     }
 
     /// How many frames, and bytes of frames, a peer that has this much lacks.
-    pub(crate) fn plan_out(&self, peer: &Peer, frontier: &[PeerFrontier]) -> Result<(u64, u64)> {
+    pub(crate) fn plan_out(&self, peer: &Peer, frontier: &[Frontier]) -> Result<(u64, u64)> {
         session::plan_out(&self.replica, peer, frontier)
     }
 
@@ -96,18 +102,23 @@ impl Engine {
         session::record_clone(&mut self.replica)
     }
 
-    /// Notes what a peer has. The header is the peer's own, and signed.
-    pub(crate) fn record_vector(&mut self, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
-        session::record_vector(&mut self.replica, peer, entries)
+    /// Records what a peer acknowledges. The header is the peer's own, and signed.
+    pub(crate) fn record_vector(&mut self, peer: DeviceId, applied: &[Position]) -> Result<()> {
+        session::record_vector(&mut self.replica, peer, applied)
     }
 
-    /// Compares a peer's vector with what is here, and draws the consequences of what it tells of this device
-    /// itself. Whether that goes on under a new identity.
+    /// Compares what a peer has applied, and its probes, with what is here, and draws the consequences of what they
+    /// show of this device itself. Whether that goes on under a new identity.
     ///
     /// # Errors
     /// [`Error::Twin`] if the peer has another history of a third device than is here.
-    pub(crate) fn hear_of_self(&mut self, peer: &Peer, entries: &mut Vec<VectorEntry>) -> Result<bool> {
-        session::hear_of_self(&mut self.replica, peer, entries)
+    pub(crate) fn hear_of_self(
+        &mut self,
+        peer: &Peer,
+        applied: &mut Vec<Position>,
+        probes: &[Probe],
+    ) -> Result<bool> {
+        session::hear_of_self(&mut self.replica, peer, applied, probes)
     }
 
     /// A number that changes whenever another program, or another connection, wrote to the database.

@@ -12,7 +12,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::session::{Body, Frontier, Group, Heard, Incoming, Log, NextGroup, Trust};
 use packmule_core::wire::{
     CERT_MAX, CHECKPOINT_LEN, Certificate, Chain, Checkpoint, FORMAT_VERSION, Frame, FrameFlags, FrameWriter,
-    GroupDigest, GroupStart, Header, HeaderReader, Message, Refusal, Section, VectorEntry,
+    GroupDigest, GroupStart, Header, HeaderReader, Message, Position, Refusal, Section,
 };
 
 /// The streams that it knows.
@@ -215,7 +215,7 @@ pub struct Talk<'a, const FRAME: usize, const PAGES: usize> {
     /// The peer frontier.
     has: Vec<Frontier, STREAMS>,
     /// What the peer knows to be applied here.
-    sent: Vec<VectorEntry, STREAMS>,
+    sent: Vec<Position, STREAMS>,
     /// The streams of which it is behind.
     behind: Vec<Section, STREAMS>,
     current: Option<Whole>,
@@ -303,11 +303,11 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
 
     fn header(&mut self, body: &mut Body<'_>) -> Result<bool, Refused> {
         let first = self.sent.is_empty();
-        let mut changed = Vec::<VectorEntry, STREAMS>::new();
-        let mut all = Vec::<VectorEntry, STREAMS>::new();
+        let mut changed = Vec::<Position, STREAMS>::new();
+        let mut all = Vec::<Position, STREAMS>::new();
         for Known { section, seq, chain, .. } in &self.log.streams {
             let Section { author, stream } = *section;
-            let entry = VectorEntry { author, stream, seq: *seq, tag: chain.tag() };
+            let entry = Position { author, stream, seq: *seq, tag: chain.tag() };
             let own = author == self.log.me;
             if own || !self.sent.contains(&entry) {
                 changed.push(entry).map_err(|_| Refused::Full)?;
@@ -318,15 +318,17 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
             return Ok(false);
         }
         self.sent = all;
+        changed.sort_unstable_by_key(|entry| (entry.author, entry.stream));
         let header = Header {
             version: FORMAT_VERSION.into(),
             sender: self.log.me,
             receiver: self.peer.map(|(id, ..)| id),
             wall: 0,
-            entries: changed.len() as u32,
+            applied: changed.len() as u32,
+            probes: 0,
         };
         let mut buf = [0; 128 + STREAMS * 32];
-        let encoded = header.encode(&mut buf, changed.iter().copied(), &self.log.key);
+        let encoded = header.encode(&mut buf, changed.iter().copied(), core::iter::empty(), &self.log.key);
         body.extend(&buf[..encoded.map_err(|_| Refused::Full)?]);
         Ok(true)
     }
@@ -341,7 +343,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
     }
 
     fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Refused> {
-        for VectorEntry { author, stream, seq, .. } in header.vector() {
+        for Position { author, stream, seq, .. } in header.applied() {
             self.peer_has(Frontier { section: Section { author, stream }, groups: seq, frames: seq })?;
             if author == self.log.me {
                 let acked = &mut self.acked[usize::from(stream.number())];

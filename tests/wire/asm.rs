@@ -210,17 +210,22 @@ pub fn certificate(key: &KeyPair, name: &str, base: bool, fleet: Option<&KeyPair
     a
 }
 
-/// `vector` has (author, stream, seq); the tags are the first bytes of the authors.
-pub fn header(key: &KeyPair, to: Option<[u8; 16]>, wall: i64, vector: &[([u8; 16], u8, u64)]) -> Asm {
+/// A position or a probe: (author, stream, seq). Its tag is the first bytes of the author.
+pub type At = ([u8; 16], u8, u64);
+
+pub fn header(key: &KeyPair, to: Option<[u8; 16]>, wall: i64, applied: &[At], probes: &[At]) -> Asm {
     let mut a = Asm::new();
     a.uint("version", 1).raw("sender", &id(key));
     match to {
         None => a.u8("no receiver", 0),
         Some(to) => a.u8("receiver", 1).raw("", &to),
     };
-    a.int("wall", wall).uint("entries", vector.len() as u64);
-    for (author, stream, seq) in vector {
-        a.raw("author", author).u8("stream", *stream).uint("seq", *seq).raw("tag", &author[..4]);
+    a.int("wall", wall).uint("applied", applied.len() as u64).uint("probes", probes.len() as u64);
+    for (what, list) in [("position", applied), ("probe", probes)] {
+        for (author, stream, seq) in list {
+            a.raw(&format!("{what}: author"), author).u8("  stream", *stream).uint("  seq", *seq);
+            a.raw("  tag", &author[..4]);
+        }
     }
     let digest = sha(&[b"packmule/1 header", &a.bytes]);
     a.raw("signature", &sign(&key.sk, &digest));

@@ -118,7 +118,8 @@ fn good_checkpoint(bytes: &[u8]) -> bool {
 
 fn good_header(bytes: &[u8]) -> bool {
     HeaderReader::parse(bytes).is_ok_and(|reader| {
-        assert_eq!(reader.vector().count(), reader.header.entries as usize);
+        assert_eq!(reader.applied().count(), reader.header.applied as usize);
+        assert_eq!(reader.probes().count(), reader.header.probes as usize);
         reader.verify(&asm::key(2).pk).is_ok()
     })
 }
@@ -265,13 +266,13 @@ fn counts_end_where_sqlites_integers_do() {
         let [seq, lamport, pair, context] = counts;
         assert!(Frame::parse(&first_frame(seq, lamport, pair, context)).is_err(), "{counts:?}");
     }
-    let key = asm::key(2);
-    assert!(HeaderReader::parse(&asm::header(&key, None, 0, &[([1; 16], 0, MAX)]).bytes).is_ok());
-    assert!(HeaderReader::parse(&asm::header(&key, None, 0, &[([1; 16], 0, MAX + 1)]).bytes).is_err());
-    assert!(
-        HeaderReader::parse(&asm::header(&key, None, 0, &[([1; 16], 2, 1)]).bytes).is_err(),
-        "a third stream"
-    );
+    for (stream, seq, good) in [(0, MAX, true), (0, MAX + 1, false), (2, 1, false)] {
+        let at = [([1; 16], stream, seq)];
+        for (applied, probes) in [(&at[..], &[][..]), (&[], &at)] {
+            let header = asm::header(&asm::key(2), None, 0, applied, probes);
+            assert_eq!(HeaderReader::parse(&header.bytes).is_ok(), good, "{stream} {seq}");
+        }
+    }
     for (first, last, stream, good) in
         [(1, MAX, 0, true), (0, 1, 0, false), (2, 1, 0, false), (1, MAX + 1, 0, false), (1, 1, 2, false)]
     {
@@ -288,13 +289,39 @@ fn a_number_of_entries_that_are_not_there_asks_for_nothing() {
     let mut a = frame_head(1, 1);
     a.uint("lamport", 1).int("wall", 0).uint("pair", 0).uint("contexts", u32::MAX.into()).crc();
     assert_eq!(Frame::parse(&a.bytes).err(), Some(DecodeError::Short));
-    let mut a = Asm::new();
-    a.uint("version", 1)
-        .raw("sender", &[1; 16])
-        .u8("receiver", 0)
-        .int("wall", 0)
-        .uint("entries", u32::MAX.into());
-    assert_eq!(HeaderReader::parse(&a.bytes).err(), Some(DecodeError::Short));
+    for (applied, probes) in [(u32::MAX, 0), (0, u32::MAX)] {
+        let mut a = Asm::new();
+        a.uint("version", 1).raw("sender", &[1; 16]).u8("receiver", 0).int("wall", 0);
+        a.uint("applied", applied.into()).uint("probes", probes.into());
+        assert_eq!(HeaderReader::parse(&a.bytes).err(), Some(DecodeError::Short));
+    }
+}
+
+/// A stream with two positions would have been applied up to both.
+#[test]
+fn positions_twice_or_out_of_order_are_refused() {
+    let key = asm::key(2);
+    let [low, high] = [[1; 16], [2; 16]];
+    let parses = |applied: &[asm::At], probes: &[asm::At]| {
+        let header = asm::header(&key, None, 0, applied, probes);
+        match HeaderReader::parse(&header.bytes) {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error, DecodeError::Malformed("positions out of order"));
+                false
+            }
+        }
+    };
+    assert!(parses(&[(low, 0, 9), (low, 1, 3), (high, 0, 1)], &[]));
+    for applied in [
+        [(low, 0, 9), (low, 0, 9)],
+        [(low, 0, 9), (low, 0, 10)],
+        [(low, 1, 3), (low, 0, 9)],
+        [(high, 0, 1), (low, 0, 9)],
+    ] {
+        assert!(!parses(&applied, &[]), "{applied:?}");
+        assert!(parses(&[], &applied), "probes have no order");
+    }
 }
 
 #[test]

@@ -12,8 +12,8 @@ use packmule_core::model::{Big, DeviceId, RealBits, Stream, Value};
 use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, Collation, Column, ColumnMerge, DefId, DefReader, DefWriter,
     Default, FRAME_MAX, Footer, ForeignKey, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Header,
-    HeaderReader, MAGIC, Merge, Mode, Op, OpHead, OpKind, Ops, Policy, RecordHead, RecordKind, Section,
-    Shape, TableHead, VectorEntry, crc32, put, take, write_record,
+    HeaderReader, MAGIC, Merge, Mode, Op, OpHead, OpKind, Ops, Policy, Position, Probe, RecordHead,
+    RecordKind, Section, Shape, TableHead, crc32, put, take, write_record,
 };
 
 const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
@@ -546,40 +546,42 @@ fn certificates() {
     }
 }
 
-fn check_header(name: &str, title: &str, to: Option<[u8; 16]>, vector: &[([u8; 16], u8, u64)]) {
+fn check_header(name: &str, title: &str, to: Option<[u8; 16]>, applied: &[asm::At], probes: &[asm::At]) {
     let key = asm::key(2);
-    let a = asm::header(&key, to, 1_700_000_000_000, vector);
+    let a = asm::header(&key, to, 1_700_000_000_000, applied, probes);
     a.matches_file(name, title);
-    let entries: Vec<_> = vector
-        .iter()
-        .map(|(author, stream, seq)| VectorEntry {
-            author: DeviceId(*author),
-            stream: Stream::from_number(*stream).unwrap(),
-            seq: *seq,
-            tag: [author[0]; 4],
-        })
-        .collect();
+    let position = |(author, stream, seq): &asm::At| Position {
+        author: DeviceId(*author),
+        stream: Stream::from_number(*stream).unwrap(),
+        seq: *seq,
+        tag: [author[0]; 4],
+    };
+    let applied: Vec<Position> = applied.iter().map(position).collect();
+    let probes: Vec<Probe> = probes.iter().map(|at| position(at).into()).collect();
     let header = Header {
         version: 1,
         sender: DeviceId::of_key(&key.pk),
         receiver: to.map(DeviceId),
         wall: 1_700_000_000_000,
-        entries: entries.len() as u32,
+        applied: applied.len() as u32,
+        probes: probes.len() as u32,
     };
     let mut buf = [0; 512];
-    let len = header.encode(&mut buf, entries.iter().copied(), &key.sk).unwrap();
+    let len = header.encode(&mut buf, applied.iter().copied(), probes.iter().copied(), &key.sk).unwrap();
     assert_eq!(buf[..len], a.bytes);
     let reader = HeaderReader::parse(&a.bytes).unwrap();
     assert_eq!(reader.header, header);
-    assert!(reader.vector().eq(entries));
+    assert!(reader.applied().eq(applied) && reader.probes().eq(probes));
     assert!(reader.verify(&key.pk).is_ok() && reader.verify(&asm::key(1).pk).is_err());
 }
 
 #[test]
 fn headers() {
-    check_header("header", "For everyone, with nothing; sender seed 02.", None, &[]);
-    let vector = [([0xaa; 16], 0, 127), ([0xaa; 16], 1, 128), ([0xbb; 16], 0, i64::MAX as u64)];
-    check_header("header-for", "For one device, with a vector; sender seed 02.", Some([0xaa; 16]), &vector);
+    check_header("header", "For everyone, with nothing; sender seed 02.", None, &[], &[]);
+    let applied = [([0xaa; 16], 0, 127), ([0xaa; 16], 1, 128), ([0xbb; 16], 0, i64::MAX as u64)];
+    let probes = [([0xaa; 16], 1, 300), ([0xaa; 16], 0, 126), ([0xaa; 16], 0, 127)];
+    let title = "For one device, with positions and probes; sender seed 02.";
+    check_header("header-for", title, Some([0xaa; 16]), &applied, &probes);
 }
 
 #[test]
@@ -656,8 +658,9 @@ fn a_whole_bundle() {
     let mut whole = Asm::new();
     whole.raw("magic", b"\x89PKM\r\n\x1a\n");
     assert_eq!(whole.bytes, MAGIC);
-    let header =
-        asm::header(&base, None, 1_700_000_000_000, &[(board_id, 0, 1), (board_id, 1, 1), (base_id, 0, 1)]);
+    let mut applied = [(board_id, 0, 1), (board_id, 1, 1), (base_id, 0, 1)];
+    applied.sort();
+    let header = asm::header(&base, None, 1_700_000_000_000, &applied, &[]);
     add(&mut whole, RecordKind::Header, &asm::record(1, &header), &header.bytes);
     for certificate in
         [asm::certificate(&board, "board", false, None), asm::certificate(&base, "base", true, None)]

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::model::DeviceId;
 use packmule_core::session::{Body, Frontier, Heard, Incoming, Log, NextGroup, Trust};
-use packmule_core::wire::{Certificate, HeaderReader, Refusal, Section, VectorEntry};
+use packmule_core::wire::{Certificate, HeaderReader, Position, Probe, Refusal, Section};
 
 use super::outgoing::Outgoing;
-use crate::engine::{Engine, Error, ImportReport, Peer, PeerFrontier, Result, Staged, Stranger, applied};
+use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, Stranger};
 
 /// What a session keeps besides what is in the database.
 #[derive(Default)]
@@ -17,11 +17,11 @@ pub(super) struct Kept {
     /// Or why it was not.
     pub(super) untrusted: Option<Stranger>,
     /// What the peer is still to hear of frames beyond the vector.
-    here: Vec<PeerFrontier>,
+    here: Vec<Frontier>,
     /// The vector that the peer knows of us.
-    vector: Vec<VectorEntry>,
+    vector: Vec<Position>,
     /// What the peer has acknowledged and is not recorded yet.
-    acks: BTreeMap<(DeviceId, u8), VectorEntry>,
+    acks: BTreeMap<(DeviceId, u8), Position>,
     /// Up to where it has our streams.
     own_acked: [u64; 2],
     outgoing: Outgoing,
@@ -52,27 +52,27 @@ impl<'a> EngineLog<'a> {
 
     /// Appends a header with what changed in the vector, to be signed and sent; and looks up what became ready for
     /// the peer by it.
-    fn changed_vector(&mut self, vector: Vec<VectorEntry>, body: &mut Body<'_>) -> Result<bool> {
+    fn changed_vector(&mut self, vector: Vec<Position>, body: &mut Body<'_>) -> Result<bool> {
         let peer = self.kept.peer.as_ref().map(|peer| peer.id);
         let Some(peer) = peer else { return Ok(false) };
         let me = self.engine.identity().id;
         let first = self.kept.vector.is_empty();
-        let key = |entry: &VectorEntry| (entry.author, entry.stream.number());
+        let key = |entry: &Position| (entry.author, entry.stream.number());
         let known = &self.kept.vector;
-        let is_new = |entry: &&VectorEntry| {
+        let is_new = |entry: &&Position| {
             let at = known.binary_search_by_key(&key(entry), key);
             at.ok().and_then(|at| known.get(at)).is_none_or(|known| known != *entry)
         };
-        let changed: Vec<VectorEntry> = vector.iter().filter(is_new).copied().collect();
+        let changed: Vec<Position> = vector.iter().filter(is_new).copied().collect();
         if !first && changed.is_empty() {
             return Ok(false);
         }
-        let mut entries = if first { self.engine.session_probes(peer)? } else { Vec::new() };
-        entries.retain(|place| !vector.contains(place));
-        entries.extend(vector.iter().filter(|entry| entry.author == me || is_new(entry)).copied());
-        body.extend(&self.engine.session_header(peer, &entries)?);
+        let probes = if first { self.engine.session_probes(peer)? } else { Vec::new() };
+        let applied: Vec<Position> =
+            vector.iter().filter(|entry| entry.author == me || is_new(entry)).copied().collect();
+        body.extend(&self.engine.session_header(peer, &applied, &probes)?);
         self.kept.vector = vector;
-        for VectorEntry { author, stream, .. } in changed {
+        for Position { author, stream, .. } in changed {
             self.look_up(Section { author, stream })?;
         }
         Ok(true)
@@ -83,11 +83,10 @@ impl<'a> EngineLog<'a> {
         peer.map_or(Ok(()), |peer| self.kept.outgoing.look_up(self.engine, peer, section))
     }
 
-    /// Collects what the peer acknowledges: what it has applied. What is only pending there it has too, and need not be
-    /// sent, but does not acknowledge.
-    fn collect_acks(&mut self, entries: &[VectorEntry]) {
+    /// Collects what the peer acknowledges: what it has applied.
+    fn collect_acks(&mut self, applied: &[Position]) {
         let me = self.engine.identity().id;
-        for entry in applied(entries) {
+        for entry in applied {
             let number = entry.stream.number();
             let own = self.kept.own_acked.get_mut(usize::from(number));
             if let Some(own) = own.filter(|_| entry.author == me) {
@@ -150,12 +149,7 @@ impl Log for EngineLog<'_> {
             self.kept.here = self.engine.beyond_vector()?;
             self.kept.here.reverse();
         }
-        let here = self.kept.here.pop();
-        Ok(here.map(|PeerFrontier { author, stream, groups, frames }| Frontier {
-            section: Section { author, stream },
-            groups,
-            frames,
-        }))
+        Ok(self.kept.here.pop())
     }
 
     fn header(&mut self, body: &mut Body<'_>) -> Result<bool> {
@@ -169,22 +163,25 @@ impl Log for EngineLog<'_> {
     }
 
     fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard> {
-        let mut entries: Vec<VectorEntry> = header.vector().collect();
-        if self.engine.hear_of_self(self.kept.peer()?, &mut entries)? {
+        let mut applied: Vec<Position> = header.applied().collect();
+        let probes: Vec<Probe> = header.probes().collect();
+        if self.engine.hear_of_self(self.kept.peer()?, &mut applied, &probes)? {
             return Ok(Heard::NewIdentity);
         }
-        for VectorEntry { author, stream, seq, .. } in &entries {
+        // A probe does not raise the frontier: before a pending group there can be a gap. What is pending without one
+        // the peer has said before its header.
+        for Position { author, stream, seq, .. } in &applied {
             let section = Section { author: *author, stream: *stream };
             self.kept.outgoing.raise(Frontier { section, groups: *seq, frames: *seq });
         }
-        self.collect_acks(&entries);
+        self.collect_acks(&applied);
         Ok(Heard::Acknowledged(self.kept.own_acked.iter().sum()))
     }
 
     fn record_acks(&mut self) -> Result<()> {
         if let (Some(peer), false) = (&self.kept.peer, self.kept.acks.is_empty()) {
-            let entries: Vec<VectorEntry> = std::mem::take(&mut self.kept.acks).into_values().collect();
-            self.engine.record_vector(peer.id, &entries)?;
+            let applied: Vec<Position> = std::mem::take(&mut self.kept.acks).into_values().collect();
+            self.engine.record_vector(peer.id, &applied)?;
         }
         Ok(())
     }

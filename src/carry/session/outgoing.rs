@@ -6,7 +6,7 @@ use packmule_core::model::DeviceId;
 use packmule_core::session::{Frontier, Group, NextGroup};
 use packmule_core::wire::Section;
 
-use crate::engine::{Engine, GroupOut, Peer, PeerFrontier, Result, StreamOut, frontier_of};
+use crate::engine::{Engine, GroupOut, Peer, Result, StreamOut, frontier_of};
 
 /// The place of a group in the causal order.
 type Place = (u64, DeviceId, u8, u64);
@@ -15,7 +15,7 @@ type Place = (u64, DeviceId, u8, u64);
 #[derive(Default)]
 pub(super) struct Outgoing {
     /// The peer frontier: what the peer has, or was sent; in the order of authors and streams.
-    frontier: Vec<PeerFrontier>,
+    frontier: Vec<Frontier>,
     /// The next group of each stream that has one for the peer, in the causal order; `None` until it is looked up.
     heads: Option<BTreeMap<Place, GroupOut>>,
     /// The group that is being sent.
@@ -25,8 +25,8 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Returns the peer frontier.
-    pub(super) fn frontier(&self) -> &[PeerFrontier] {
+    /// The peer frontier.
+    pub(super) fn frontier(&self) -> &[Frontier] {
         &self.frontier
     }
 
@@ -37,17 +37,14 @@ impl Outgoing {
 
     /// Raises the peer frontier.
     pub(super) fn raise(&mut self, to: Frontier) {
-        let Frontier { section: Section { author, stream }, groups, frames } = to;
-        let at =
-            self.frontier.binary_search_by_key(&(author, stream.number()), |t| (t.author, t.stream.number()));
-        match at {
+        let key = |known: &Frontier| (known.section.author, known.section.stream);
+        match self.frontier.binary_search_by_key(&key(&to), key) {
             Ok(at) => {
                 if let Some(known) = self.frontier.get_mut(at) {
-                    known.groups = known.groups.max(groups);
-                    known.frames = known.frames.max(frames).max(known.groups);
+                    known.raise(&to);
                 }
             }
-            Err(at) => self.frontier.insert(at, PeerFrontier { author, stream, groups, frames }),
+            Err(at) => self.frontier.insert(at, to),
         }
     }
 
@@ -75,8 +72,7 @@ impl Outgoing {
     fn begin(&mut self, group: GroupOut) -> NextGroup {
         self.current = Some(group);
         let GroupOut { section, first, last, .. } = group;
-        let have =
-            frontier_of(&self.frontier, section.author, section.stream).map_or(0, |known| known.frames);
+        let have = frontier_of(&self.frontier, section).map_or(0, |known| known.frames);
         NextGroup::Group(Group { section, first, last, next: (have + 1).clamp(first, last + 1) })
     }
 
@@ -97,8 +93,7 @@ impl Outgoing {
     }
 
     fn next_of(&self, engine: &Engine, peer: &Peer, section: Section) -> Result<StreamOut> {
-        let have =
-            frontier_of(&self.frontier, section.author, section.stream).map_or(0, |known| known.groups);
+        let have = frontier_of(&self.frontier, section).map_or(0, |known| known.groups);
         engine.stream_out(peer, section, have)
     }
 

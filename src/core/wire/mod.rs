@@ -25,7 +25,7 @@ pub use frame::{
     GroupStart, LAMPORT_MAX, Piece,
 };
 pub use record::{
-    Footer, Header, HeaderReader, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, VectorEntry,
+    Footer, Header, HeaderReader, MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section,
     finish_record, write_record,
 };
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};

@@ -168,18 +168,41 @@ pub struct Section {
     pub stream: Stream,
 }
 
-/// An entry of a header's version vector.
+/// What the sender has applied of a stream: an entry of its version vector. It acknowledges, and shows the history as a
+/// [`Probe`] does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct VectorEntry {
+pub struct Position {
     /// The author.
     pub author: DeviceId,
     /// The stream.
     pub stream: Stream,
-    /// The sender has all up to here.
+    /// The sender has applied all up to here.
     pub seq: u64,
-    /// [`super::Chain::tag`] there: another tag at the same place is another history.
+    /// [`super::Chain::tag`] there: another tag at the same frame is another history.
     pub tag: [u8; 4],
+}
+
+/// The history that the sender has of a stream at one frame, for the receiver to compare with its own. It says nothing
+/// of what is applied: the frame can be of a group that is pending at the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Probe {
+    /// The author.
+    pub author: DeviceId,
+    /// The stream.
+    pub stream: Stream,
+    /// A frame that ends a group.
+    pub seq: u64,
+    /// [`super::Chain::tag`] there: another tag at the same frame is another history.
+    pub tag: [u8; 4],
+}
+
+/// What is applied can be compared as well. The reverse does not exist: a probe acknowledges nothing.
+impl From<Position> for Probe {
+    fn from(Position { author, stream, seq, tag }: Position) -> Self {
+        Self { author, stream, seq, tag }
+    }
 }
 
 /// Who sends, when, to whom, and what it has; signed by the sender.
@@ -194,26 +217,33 @@ pub struct Header {
     pub receiver: Option<DeviceId>,
     /// When, by the sender's clock.
     pub wall: WallMs,
-    /// How many [`VectorEntry`]s follow.
-    pub entries: u32,
+    /// How many [`Position`]s follow.
+    pub applied: u32,
+    /// How many [`Probe`]s follow these.
+    pub probes: u32,
 }
 
 const HEADER_DOMAIN: &[u8; 17] = b"packmule/1 header";
 
 impl Header {
-    /// Encodes a header with its vector and the sender's signature; returns the length.
+    /// Encodes a header with its two lists and the sender's signature; returns the length. `applied` is in the order of
+    /// authors and streams.
     ///
     /// # Errors
     /// [`NoRoom`].
     pub fn encode(
         &self,
         buf: &mut [u8],
-        vector: impl Iterator<Item = VectorEntry>,
+        applied: impl Iterator<Item = Position>,
+        probes: impl Iterator<Item = Probe>,
         key: &SecretKey,
     ) -> Result<usize, NoRoom> {
         let mut len = put(buf, self)?;
-        for entry in vector {
-            len += put(&mut buf[len..], &entry)?;
+        for position in applied {
+            len += put(&mut buf[len..], &position)?;
+        }
+        for probe in probes {
+            len += put(&mut buf[len..], &probe)?;
         }
         let digest = header_digest(&buf[..len]);
         let signature = key.sign(digest, None::<Noise>);
@@ -237,7 +267,8 @@ pub struct HeaderReader<'a> {
     pub header: Header,
     bytes: &'a [u8],
     encoded: &'a [u8],
-    entries: &'a [u8],
+    applied: &'a [u8],
+    probes: &'a [u8],
     signature: [u8; 64],
 }
 
@@ -254,21 +285,15 @@ impl<'a> HeaderReader<'a> {
         }
         rest = bytes;
         let header: Header = take(&mut rest)?;
-        let entries = rest;
-        for _ in 0..header.entries {
-            let entry: VectorEntry = take(&mut rest)?;
-            if entry.seq > COUNT_MAX {
-                return Err(DecodeError::Malformed("a count out of its range"));
-            }
-        }
-        let entries = &entries[..entries.len() - rest.len()];
+        let applied = parse_applied(&mut rest, header.applied)?;
+        let probes = parse_probes(&mut rest, header.probes)?;
         let encoded = &bytes[..bytes.len() - rest.len()];
         let mut signature = [0; 64];
         signature.copy_from_slice(take_bytes(&mut rest, 64)?);
         if !rest.is_empty() {
             return Err(DecodeError::Malformed("bytes after the end of its header"));
         }
-        Ok(Self { header, bytes, encoded, entries, signature })
+        Ok(Self { header, bytes, encoded, applied, probes, signature })
     }
 
     /// Returns all of it, as [`HeaderReader::parse`] reads it.
@@ -276,9 +301,15 @@ impl<'a> HeaderReader<'a> {
         self.bytes
     }
 
-    /// Returns what the sender has.
-    pub fn vector(&self) -> impl Iterator<Item = VectorEntry> + 'a {
-        let mut rest = self.entries;
+    /// What the sender has applied, each stream once, in the order of authors and streams.
+    pub fn applied(&self) -> impl Iterator<Item = Position> + 'a {
+        let mut rest = self.applied;
+        core::iter::from_fn(move || take(&mut rest).ok())
+    }
+
+    /// What the sender has of the streams that the receiver may have another history of.
+    pub fn probes(&self) -> impl Iterator<Item = Probe> + 'a {
+        let mut rest = self.probes;
         core::iter::from_fn(move || take(&mut rest).ok())
     }
 
@@ -291,6 +322,40 @@ impl<'a> HeaderReader<'a> {
             .verify(header_digest(self.encoded), &Signature::new(self.signature))
             .map_err(|_| SignatureError)
     }
+}
+
+/// Reads so many positions and returns their bytes. A stream that is named twice would have two of them, so their order
+/// is strict.
+fn parse_applied<'a>(rest: &mut &'a [u8], count: u32) -> Result<&'a [u8], DecodeError> {
+    let bytes = *rest;
+    let mut before = None;
+    for _ in 0..count {
+        let Position { author, stream, seq, .. } = take(rest)?;
+        refuse_large_count(seq)?;
+        if before.is_some_and(|before| before >= (author, stream)) {
+            return Err(DecodeError::Malformed("positions out of order"));
+        }
+        before = Some((author, stream));
+    }
+    Ok(&bytes[..bytes.len() - rest.len()])
+}
+
+/// Reads so many probes and returns their bytes.
+fn parse_probes<'a>(rest: &mut &'a [u8], count: u32) -> Result<&'a [u8], DecodeError> {
+    let bytes = *rest;
+    for _ in 0..count {
+        let probe: Probe = take(rest)?;
+        refuse_large_count(probe.seq)?;
+    }
+    Ok(&bytes[..bytes.len() - rest.len()])
+}
+
+/// Refuses a count out of its range.
+fn refuse_large_count(count: u64) -> Result<(), DecodeError> {
+    if count > COUNT_MAX {
+        return Err(DecodeError::Malformed("a count out of its range"));
+    }
+    Ok(())
 }
 
 /// The end of a bundle; one without it does not exist.

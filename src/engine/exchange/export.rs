@@ -6,7 +6,8 @@ use std::io::Write;
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Certificate, Footer, Header, MAGIC, RecordKind, Section, VectorEntry, put, write_record,
+    Certificate, FORMAT_VERSION, Footer, Header, MAGIC, Position, Probe, RecordKind, Section, put,
+    write_record,
 };
 use sha2::{Digest, Sha256};
 
@@ -230,7 +231,8 @@ fn write_part(
 ) -> Result<PartReport> {
     let mut out = RecordWriter::new(to);
     let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
-    write_header(replica, &mut out, key, sender, receiver, with_vector, probes)?;
+    let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
+    write_header(replica, &mut out, (key, sender), receiver, &applied, &probes)?;
     let wanted = wanted(replica, have)?;
     write_certificates(replica, &mut out, &|n| wanted.iter().any(|w| w.dev == n))?;
     let mut report = write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;
@@ -294,32 +296,41 @@ pub(crate) fn write_log(
     Ok(report)
 }
 
-/// Writes the signed header: for whom the bundle is, probes of the receiver's log, and what is applied here.
+/// Begins a bundle or a snapshot: the magic number and the signed header.
 pub(crate) fn write_header(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
-    key: &SecretKey,
-    sender: DeviceId,
+    sender: (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
-    with_vector: bool,
-    mut probes: Vec<VectorEntry>,
+    applied: &[Position],
+    probes: &[Probe],
 ) -> Result<()> {
     out.raw(&MAGIC)?;
-    let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
-    probes.retain(|probe| !applied.contains(probe));
-    let vector = [probes, applied].concat();
+    out.record(RecordKind::Header, &signed_header(replica, sender, receiver, applied, probes)?)
+}
+
+/// Encodes the signed header: for whom it is, what is applied here, and probes for the receiver to compare.
+pub(crate) fn signed_header(
+    replica: &Replica,
+    (key, sender): (&SecretKey, DeviceId),
+    receiver: Option<DeviceId>,
+    applied: &[Position],
+    probes: &[Probe],
+) -> Result<Vec<u8>> {
     let header = Header {
-        version: packmule_core::wire::FORMAT_VERSION.into(),
+        version: FORMAT_VERSION.into(),
         sender,
         receiver,
         wall: replica.now(),
-        entries: vector.len() as u32,
+        applied: applied.len() as u32,
+        probes: probes.len() as u32,
     };
-    let mut buf = vec![0; 256 + vector.len() * 36];
+    let mut buf = vec![0; 256 + (applied.len() + probes.len()) * 36];
     let len = header
-        .encode(&mut buf, vector.into_iter(), key)
+        .encode(&mut buf, applied.iter().copied(), probes.iter().copied(), key)
         .map_err(|_| Error::damaged("a header without room"))?;
-    out.record(RecordKind::Header, &buf[..len])
+    buf.truncate(len);
+    Ok(buf)
 }
 
 /// Bounds how many bytes a group has in a bundle.

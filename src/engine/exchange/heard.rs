@@ -1,9 +1,9 @@
-//! What a snapshot's maker has of what is here, by the probes in its version vector.
+//! What a snapshot's maker has of what is here, by what it has applied and by its probes.
 
 use std::collections::HashMap;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::VectorEntry;
+use packmule_core::wire::{Position, Probe};
 
 use crate::engine::error::Result;
 use crate::engine::exchange::twin;
@@ -34,7 +34,7 @@ pub(super) struct Group {
     pub last: u64,
 }
 
-/// What the probes of a vector say of one stream of this device.
+/// What is known of one stream of this device at the maker.
 #[derive(Clone, Copy)]
 struct OwnStream {
     /// Up to here the maker has applied it.
@@ -45,8 +45,8 @@ struct OwnStream {
     bound: u64,
 }
 
-/// What the probes of a vector say, so far as they have been read.
-struct Probes {
+/// What the maker's positions and probes say, so far as they have been read.
+struct Comparison {
     heard: Heard,
     own: [OwnStream; 2],
     /// Up to where the maker has applied the same of others' streams as is here.
@@ -55,71 +55,66 @@ struct Probes {
     pending: HashMap<(i64, Stream), u64>,
 }
 
-/// Compares the vector of a snapshot's maker, with all its probes, with what is here.
-pub(super) fn heard(replica: &Replica, vector: &[VectorEntry]) -> Result<Heard> {
+/// Compares what a snapshot's maker has applied, and its probes, with what is here.
+pub(super) fn heard(replica: &Replica, applied: &[Position], probes: &[Probe]) -> Result<Heard> {
     let own = [OwnStream { applied: 0, same: 0, bound: u64::MAX }; 2];
-    let mut probes =
-        Probes { heard: Heard::default(), own, applied: HashMap::new(), pending: HashMap::new() };
+    let mut comparison =
+        Comparison { heard: Heard::default(), own, applied: HashMap::new(), pending: HashMap::new() };
     // What is pending there may stay pending for ever.
-    let applied: HashMap<(DeviceId, Stream), u64> =
-        positions::applied(vector).map(|e| ((e.author, e.stream), e.seq)).collect();
-    for entry in vector.iter().filter(|entry| entry.seq > 0) {
-        let is_applied = applied.get(&(entry.author, entry.stream)).is_some_and(|seq| entry.seq <= *seq);
-        let Some(dev) = devices::device_number(replica, entry.author)? else { continue };
+    let up_to: HashMap<(DeviceId, Stream), u64> =
+        applied.iter().map(|e| ((e.author, e.stream), e.seq)).collect();
+    let all = probes.iter().copied().chain(applied.iter().copied().map(Probe::from));
+    for probe in all.filter(|probe| probe.seq > 0) {
+        let is_applied = up_to.get(&(probe.author, probe.stream)).is_some_and(|seq| probe.seq <= *seq);
+        let Some(dev) = devices::device_number(replica, probe.author)? else { continue };
         if dev == replica.me {
-            probes.compare_own(replica, entry, is_applied)?;
+            comparison.compare_own(replica, &probe, is_applied)?;
         } else {
-            probes.compare_other(replica, dev, entry, is_applied)?;
+            comparison.compare_other(replica, dev, &probe, is_applied)?;
         }
     }
-    let others = probes.groups_not_applied(replica)?;
-    let own = probes.own_heard(replica)?;
-    Ok(Heard { own, others, ..probes.heard })
+    let others = comparison.groups_not_applied(replica)?;
+    let own = comparison.own_heard(replica)?;
+    Ok(Heard { own, others, ..comparison.heard })
 }
 
-/// Returns whether what is here of a stream has the chain that an entry names; `None` if the chain at that place
-/// is not known here.
-fn is_same(replica: &Replica, dev: i64, entry: &VectorEntry) -> Result<Option<bool>> {
-    let chain = twin::chain_at(replica, dev, entry.stream, entry.seq)?;
-    Ok(chain.map(|chain| chain.tag() == entry.tag))
+/// Returns whether what is here of a stream has the chain that a probe names; `None` if the chain there is not known
+/// here.
+fn is_same(replica: &Replica, dev: i64, probe: &Probe) -> Result<Option<bool>> {
+    let chain = twin::chain_at(replica, dev, probe.stream, probe.seq)?;
+    Ok(chain.map(|chain| chain.tag() == probe.tag))
 }
 
-impl Probes {
-    /// Compares an entry for a stream of this device with what is here.
-    fn compare_own(&mut self, replica: &Replica, entry: &VectorEntry, is_applied: bool) -> Result<()> {
-        let position = positions::position(replica, replica.me, entry.stream)?.seq;
-        let same = is_same(replica, replica.me, entry)?;
-        let own = &mut self.own[PeerEvidence::at(entry.stream)];
+impl Comparison {
+    /// Compares a probe of a stream of this device with what is here.
+    fn compare_own(&mut self, replica: &Replica, probe: &Probe, is_applied: bool) -> Result<()> {
+        let position = positions::position(replica, replica.me, probe.stream)?.seq;
+        let same = is_same(replica, replica.me, probe)?;
+        let own = &mut self.own[PeerEvidence::at(probe.stream)];
         if is_applied {
-            own.applied = own.applied.max(entry.seq);
+            own.applied = own.applied.max(probe.seq);
         }
         match same {
-            Some(true) if is_applied => own.same = own.same.max(entry.seq),
+            Some(true) if is_applied => own.same = own.same.max(probe.seq),
             Some(true) => {}
-            Some(false) => own.bound = own.bound.min(entry.seq.saturating_sub(1)),
-            None => {} // It has more than is here, or what is folded, which everybody has.
+            Some(false) => own.bound = own.bound.min(probe.seq.saturating_sub(1)),
+            None => {} // It has more than is here, or what is folded away, which everybody has.
         }
-        self.heard.another |= same == Some(false) || entry.seq > position;
+        self.heard.another |= same == Some(false) || probe.seq > position;
         Ok(())
     }
 
-    /// Compares an entry for a stream of another device with what is here.
-    fn compare_other(
-        &mut self,
-        replica: &Replica,
-        dev: i64,
-        entry: &VectorEntry,
-        is_applied: bool,
-    ) -> Result<()> {
-        let position = positions::position(replica, dev, entry.stream)?.seq;
-        let same = is_same(replica, dev, entry)?;
-        let other = same == Some(false) || (same.is_none() && entry.seq <= position);
+    /// Compares a probe of a stream of another device with what is here.
+    fn compare_other(&mut self, replica: &Replica, dev: i64, probe: &Probe, is_applied: bool) -> Result<()> {
+        let position = positions::position(replica, dev, probe.stream)?.seq;
+        let same = is_same(replica, dev, probe)?;
+        let other = same == Some(false) || (same.is_none() && probe.seq <= position);
         self.heard.another_of_others |=
-            other && !membership::is_behind(replica, dev, entry.stream, entry.seq)?;
+            other && !membership::is_behind(replica, dev, probe.stream, probe.seq)?;
         if same == Some(true) {
             let there = if is_applied { &mut self.applied } else { &mut self.pending };
-            let there = there.entry((dev, entry.stream)).or_insert(0);
-            *there = entry.seq.max(*there);
+            let there = there.entry((dev, probe.stream)).or_insert(0);
+            *there = probe.seq.max(*there);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Section, VectorEntry,
+    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Position, Probe, Section,
 };
 use rusqlite::OpenFlags;
 use sha2::{Digest, Sha256};
@@ -177,9 +177,7 @@ impl<'e> Verification<'e> {
 
     /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
     fn header(&mut self, header: &HeaderReader<'_>) {
-        self.verified.sender = Some(header.header.sender);
-        self.verified.vector = header.vector().collect();
-        self.verified.wall = header.header.wall;
+        self.verified.read_header(header);
         self.header = Some(HeaderCheck::of(header));
     }
 
@@ -261,11 +259,11 @@ impl<'e> Verification<'e> {
         Ok(self.verified)
     }
 
-    /// Compares the sender's version vector with what is here.
+    /// Compares what the sender has applied, and its probes, with what is here.
     fn compare_vector(&mut self) -> Result<()> {
-        let Verified { sender, vector, evidence, .. } = &mut self.verified;
+        let Verified { sender, applied, probes, evidence, .. } = &mut self.verified;
         let Some(sender) = *sender else { return Ok(()) };
-        let apart = twin::compare_vector(self.replica, sender, vector, evidence)?;
+        let apart = twin::compare_vector(self.replica, sender, (applied, probes), evidence)?;
         // A clone of this device, or a device that has another history of itself than is here: only
         // a third device that hears of both knows which of them is the second.
         let clone = evidence.diverges_after().filter(|_| sender == self.replica.identity.id);
@@ -318,8 +316,7 @@ fn take_in_window(
         ready::apply_pending(replica, report)?;
     }
     if let (false, Some(sender)) = (more, verified.sender) {
-        let made = Some(verified.wall);
-        peers::record_acknowledged(replica, sender, &verified.vector, made)?;
+        verified.record_acknowledged(replica, sender)?;
     }
     report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)
@@ -393,14 +390,37 @@ impl Window<'_> {
 #[derive(Default)]
 pub(crate) struct Verified {
     pub sender: Option<DeviceId>,
-    pub vector: Vec<VectorEntry>,
+    /// What the sender has applied.
+    pub applied: Vec<Position>,
+    /// Its probes.
+    pub probes: Vec<Probe>,
     /// When the sender made it, by its clock.
     pub wall: i64,
-    /// What its frames and its vector show of this device's own log.
+    /// What its frames, positions and probes show of this device's own log.
     pub evidence: PeerEvidence,
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
     /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
     signed: HashSet<[u8; 32]>,
+}
+
+impl Verified {
+    /// Keeps what a header says.
+    pub(crate) fn read_header(&mut self, header: &HeaderReader<'_>) {
+        self.sender = Some(header.header.sender);
+        self.applied = header.applied().collect();
+        self.probes = header.probes().collect();
+        self.wall = header.header.wall;
+    }
+
+    /// Records what the sender acknowledges, by its positions alone, and up to where it has the same of our own log, by
+    /// its probes too.
+    pub(crate) fn record_acknowledged(&self, replica: &Replica, sender: DeviceId) -> Result<()> {
+        peers::record_acknowledged(replica, sender, &self.applied, Some(self.wall))?;
+        if sender != replica.identity.id {
+            peers::record_compared(replica, self.probes.iter().copied())?;
+        }
+        Ok(())
+    }
 }
 
 /// How many checkpoints are remembered as verified: 32 bytes each.

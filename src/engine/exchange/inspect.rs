@@ -6,7 +6,7 @@ use std::io::Read;
 use ed25519_compact::{PublicKey, Signature};
 use packmule_core::model::{DeviceId, Stream, WallMs};
 use packmule_core::wire::{
-    Block, Certificate, Chain, Checkpoint, DefReader, Frame, Header, HeaderReader, Section, VectorEntry,
+    Block, Certificate, Chain, Checkpoint, DefReader, Frame, Header, HeaderReader, Position, Section,
 };
 
 use crate::engine::error::{BundleProblem, Error, Result};
@@ -23,7 +23,7 @@ pub struct BundleInfo {
     /// When, by the sender's clock.
     pub wall: WallMs,
     /// What the sender had when it made it.
-    pub vector: Vec<VectorEntry>,
+    pub vector: Vec<Position>,
     /// The header's signature is that of the sender's certificate in the bundle; `None` if it has none.
     pub signed: Option<bool>,
     /// The devices whose certificates are in it: id, name, base, issued by a fleet.
@@ -105,11 +105,7 @@ impl Inspection {
         let Header { sender, receiver, wall, .. } = header.header;
         let info = &mut self.info;
         (info.sender, info.receiver, info.wall) = (Some(sender), receiver, wall);
-        // Of the receiver's own streams, probes come before the entry that counts.
-        for entry in header.vector() {
-            info.vector.retain(|e| (e.author, e.stream) != (entry.author, entry.stream));
-            info.vector.push(entry);
-        }
+        info.vector = header.applied().collect();
         self.header = Some(HeaderCheck::of(header));
     }
 

@@ -22,7 +22,7 @@ use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Certificate, FrameFlags, Mode, VectorEntry};
+use packmule_core::wire::{Certificate, FrameFlags, Mode, Position, Probe};
 use rusqlite::{ErrorCode, OpenFlags, params_from_iter};
 
 use crate::engine::capture::dirty::ChangeFlags;
@@ -66,7 +66,10 @@ struct Verified {
     maker_name: String,
     certificate: Vec<u8>,
     fleet: Option<[u8; 32]>,
-    vector: Vec<VectorEntry>,
+    /// What its maker has applied.
+    applied: Vec<Position>,
+    /// The maker's probes of all streams.
+    probes: Vec<Probe>,
 }
 
 /// A certificate of a snapshot, as long as it is being verified.
@@ -164,7 +167,7 @@ fn rebase_here<R: Read + Seek>(
     replica.db.execute_batch(
         "CREATE TEMP TABLE _pm_mine (name TEXT, key BLOB, present INTEGER, PRIMARY KEY (name, key)) WITHOUT ROWID",
     )?;
-    let there = heard::heard(replica, &verified.vector)?;
+    let there = heard::heard(replica, &verified.applied, &verified.probes)?;
     let own = collect_own_rows(replica, &there)?;
     // Until they are tracked again, no trigger may write to those that were.
     triggers::count_as_tracked(replica, &catalog::tables(replica));
@@ -421,13 +424,14 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
     let mut reader = BundleReader::new(BufReader::new(snapshot));
     let mut certificates: Vec<Known> = Vec::new();
     let mut maker = None;
-    let mut vector = Vec::new();
+    let (mut applied, mut probes) = (Vec::new(), Vec::new());
     loop {
         let at = reader.offset();
         match reader.next_item()? {
             Item::Header(header) => {
                 maker = Some(header.header.sender);
-                vector = header.vector().collect();
+                applied = header.applied().collect();
+                probes = header.probes().collect();
             }
             Item::Certificate(c, bytes) => certificates.push(Known {
                 id: c.device(),
@@ -460,7 +464,8 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
                     maker_name: maker.name,
                     certificate: maker.bytes,
                     fleet,
-                    vector,
+                    applied,
+                    probes,
                 });
             }
             Item::End => {

@@ -5,9 +5,8 @@
 //! is still to come. Such a frame counts for nothing (no group covers it) but need not come again.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{
-    Certificate, Checkpoint, FORMAT_VERSION, Frame, GroupDigest, Header, Section, VectorEntry,
-};
+use packmule_core::session::Frontier;
+use packmule_core::wire::{Certificate, Checkpoint, Frame, GroupDigest, Position, Probe, Section};
 use rusqlite::OptionalExtension;
 
 use crate::engine::apply::report::ImportReport;
@@ -17,7 +16,7 @@ use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, Stranger};
 use crate::engine::exchange::peer::Peer;
-use crate::engine::exchange::{reconcile, transaction, twin};
+use crate::engine::exchange::{export, reconcile, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{devices, positions, trust};
 use crate::engine::log::frames;
@@ -54,17 +53,6 @@ pub(crate) enum StreamOut {
     Folded,
 }
 
-/// A peer's frontier in a stream: up to where it has groups, and what it has of the group after that.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerFrontier {
-    pub author: DeviceId,
-    pub stream: Stream,
-    /// Groups up to here need not be sent.
-    pub groups: u64,
-    /// Nor frames up to here.
-    pub frames: u64,
-}
-
 /// A record that was received and is not in the database yet.
 pub(crate) enum Staged {
     Certificate(Vec<u8>),
@@ -73,34 +61,28 @@ pub(crate) enum Staged {
 }
 
 /// Lists what is applied here.
-pub(crate) fn session_vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
+pub(crate) fn session_vector(replica: &Replica) -> Result<Vec<Position>> {
     catalog::reading(replica, positions::vector)
 }
 
 /// Lists probes of the peer's own log, for it to compare.
-pub(crate) fn session_probes(replica: &Replica, peer: DeviceId) -> Result<Vec<VectorEntry>> {
+pub(crate) fn session_probes(replica: &Replica, peer: DeviceId) -> Result<Vec<Probe>> {
     catalog::reading(replica, |e| twin::probes_of(e, Some(peer)))
 }
 
-/// Encodes a signed header with these entries.
-pub(crate) fn session_header(replica: &Replica, to: DeviceId, entries: &[VectorEntry]) -> Result<Vec<u8>> {
-    let header = Header {
-        version: FORMAT_VERSION.into(),
-        sender: replica.identity.id,
-        receiver: Some(to),
-        wall: replica.now(),
-        entries: entries.len() as u32,
-    };
-    let mut buf = vec![0; 256 + entries.len() * 36];
-    let len = header
-        .encode(&mut buf, entries.iter().copied(), replica.signing_key()?)
-        .map_err(|_| Error::damaged("a header without room"))?;
-    buf.truncate(len);
-    Ok(buf)
+/// Encodes a signed header of these positions and probes.
+pub(crate) fn session_header(
+    replica: &Replica,
+    to: DeviceId,
+    applied: &[Position],
+    probes: &[Probe],
+) -> Result<Vec<u8>> {
+    let sender = (replica.signing_key()?, replica.identity.id);
+    export::signed_header(replica, sender, Some(to), applied, probes)
 }
 
 /// Lists what is here beyond the vector: pending groups, and frames of a group that is not whole.
-pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<PeerFrontier>> {
+pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<Frontier>> {
     catalog::reading(replica, |e| {
         let mut streams = e.db.prepare_cached(
             "SELECT d.n, d.id, f.stream, coalesce((SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND s.stream = f.stream), 0)
@@ -127,25 +109,23 @@ pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<PeerFrontier>> {
                 frames += 1;
             }
             if frames > applied {
-                all.push(PeerFrontier { author: DeviceId(row.get(1)?), stream, groups, frames });
+                let section = Section { author: DeviceId(row.get(1)?), stream };
+                all.push(Frontier { section, groups, frames });
             }
         }
         Ok(all)
     })
 }
 
-/// Lists what goes to a peer next of each stream of which it lacks something. `frontier`, what it has, is in the
-/// order of authors and streams.
-pub(crate) fn streams_out(
-    replica: &Replica,
-    peer: &Peer,
-    frontier: &[PeerFrontier],
-) -> Result<Vec<StreamOut>> {
+/// Lists what goes to a peer next of each stream of which it lacks something. Its frontier is in the order of authors
+/// and streams.
+pub(crate) fn streams_out(replica: &Replica, peer: &Peer, frontier: &[Frontier]) -> Result<Vec<StreamOut>> {
     catalog::reading(replica, |e| {
         let mut all = Vec::new();
         for entry in positions::vector(e)? {
-            let have = frontier_of(frontier, entry.author, entry.stream).map_or(0, |t| t.groups);
-            match next_of(e, peer, entry.author, entry.stream, have)? {
+            let section = Section { author: entry.author, stream: entry.stream };
+            let have = frontier_of(frontier, section).map_or(0, |known| known.groups);
+            match next_of(e, peer, section, have)? {
                 StreamOut::Nothing => {}
                 next => all.push(next),
             }
@@ -156,16 +136,16 @@ pub(crate) fn streams_out(
 
 /// Finds what goes to a peer next of a stream that it has up to `have`.
 pub(crate) fn stream_out(replica: &Replica, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
-    catalog::reading(replica, |e| next_of(e, peer, section.author, section.stream, have))
+    catalog::reading(replica, |e| next_of(e, peer, section, have))
 }
 
 /// Finds what follows `have` in a stream, if the peer takes the stream.
-fn next_of(replica: &Replica, peer: &Peer, author: DeviceId, stream: Stream, have: u64) -> Result<StreamOut> {
-    if !wants(peer, author, stream) {
+fn next_of(replica: &Replica, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
+    if !wants(peer, section) {
         return Ok(StreamOut::Nothing);
     }
-    let Some(dev) = devices::device_number(replica, author)? else { return Ok(StreamOut::Nothing) };
-    next_in_log(replica, Section { author, stream }, dev, have)
+    let Some(dev) = devices::device_number(replica, section.author)? else { return Ok(StreamOut::Nothing) };
+    next_in_log(replica, section, dev, have)
 }
 
 /// Finds what follows `have` in a stream.
@@ -191,14 +171,14 @@ pub(crate) fn next_in_log(replica: &Replica, section: Section, dev: i64, have: u
 }
 
 /// Counts the frames, and the bytes of frames, that a peer with this frontier lacks.
-pub(crate) fn plan_out(replica: &Replica, peer: &Peer, frontier: &[PeerFrontier]) -> Result<(u64, u64)> {
+pub(crate) fn plan_out(replica: &Replica, peer: &Peer, frontier: &[Frontier]) -> Result<(u64, u64)> {
     catalog::reading(replica, |e| {
         let mut plan = (0, 0);
         for entry in positions::vector(e)? {
-            let stream = entry.stream.number();
-            let known = frontier_of(frontier, entry.author, entry.stream);
-            let have = known.map_or(0, |t| t.frames.max(t.groups));
-            if have >= entry.seq || !wants(peer, entry.author, entry.stream) {
+            let section = Section { author: entry.author, stream: entry.stream };
+            let known = frontier_of(frontier, section);
+            let have = known.map_or(0, |known| known.frames.max(known.groups));
+            if have >= entry.seq || !wants(peer, section) {
                 continue;
             }
             let Some(dev) = devices::device_number(e, entry.author)? else { continue };
@@ -207,7 +187,9 @@ pub(crate) fn plan_out(replica: &Replica, peer: &Peer, frontier: &[PeerFrontier]
                     "SELECT count(*), coalesce(sum(length(body)), 0) FROM _pm_frame
                      WHERE dev = ?1 AND stream = ?2 AND seq > ?3 AND seq <= ?4",
                 )?
-                .query_row((dev, stream, have, entry.seq), |row| Ok((row.get(0)?, row.get(1)?)))?;
+                .query_row((dev, entry.stream.number(), have, entry.seq), |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
             plan = (plan.0 + frames, plan.1 + bytes);
         }
         Ok(plan)
@@ -388,11 +370,11 @@ fn drop_unfinished(replica: &mut Replica, author: DeviceId, stream: Stream) -> R
 }
 
 /// Records what a peer acknowledges. The header is the peer's own, and signed.
-pub(crate) fn record_vector(replica: &mut Replica, peer: DeviceId, entries: &[VectorEntry]) -> Result<()> {
-    transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, entries, None))
+pub(crate) fn record_vector(replica: &mut Replica, peer: DeviceId, applied: &[Position]) -> Result<()> {
+    transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, applied, None))
 }
 
-/// Compares a peer's vector with what is here, and reconciles this device's own log with it. Returns whether this
+/// Compares what a peer has applied, and its probes, with what is here, and reconciles this device's own log with it. Returns whether this
 /// device took a new identity.
 ///
 /// # Errors
@@ -400,10 +382,12 @@ pub(crate) fn record_vector(replica: &mut Replica, peer: DeviceId, entries: &[Ve
 pub(crate) fn hear_of_self(
     replica: &mut Replica,
     peer: &Peer,
-    entries: &mut Vec<VectorEntry>,
+    applied: &mut Vec<Position>,
+    probes: &[Probe],
 ) -> Result<bool> {
     let mut evidence = PeerEvidence::default();
-    let compared = catalog::reading(replica, |e| twin::compare_vector(e, peer.id, entries, &mut evidence));
+    let compared =
+        catalog::reading(replica, |e| twin::compare_vector(e, peer.id, (applied, probes), &mut evidence));
     name_twin(replica, &compared)?;
     if let Some(seq) = compared? {
         transaction::transaction(replica, |e| {
@@ -419,16 +403,13 @@ pub(crate) fn data_version(replica: &Replica) -> Result<i64> {
 }
 
 /// Finds a peer's frontier in a stream, in a list in the order of authors and streams.
-pub(crate) fn frontier_of(
-    frontier: &[PeerFrontier],
-    author: DeviceId,
-    stream: Stream,
-) -> Option<&PeerFrontier> {
-    let at = frontier.binary_search_by_key(&(author, stream.number()), |t| (t.author, t.stream.number()));
+pub(crate) fn frontier_of(frontier: &[Frontier], section: Section) -> Option<&Frontier> {
+    let key = |section: Section| (section.author, section.stream);
+    let at = frontier.binary_search_by_key(&key(section), |known| key(known.section));
     at.ok().and_then(|at| frontier.get(at))
 }
 
 /// Returns whether a stream goes to a peer: a per-device stream only to a base, and back to its author.
-fn wants(peer: &Peer, author: DeviceId, stream: Stream) -> bool {
-    stream == Stream::Shared || peer.base || author == peer.id
+fn wants(peer: &Peer, section: Section) -> bool {
+    section.stream == Stream::Shared || peer.base || section.author == peer.id
 }

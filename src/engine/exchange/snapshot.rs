@@ -78,7 +78,8 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
     let key = replica.signing_key()?;
     let mut out = RecordWriter::new(to);
     let mut report = SnapshotReport::default();
-    export::write_header(replica, &mut out, key, replica.identity.id, None, true, twin::probes(replica)?)?;
+    let (applied, probes) = (positions::vector(replica)?, twin::probes(replica)?);
+    export::write_header(replica, &mut out, (key, replica.identity.id), None, &applied, &probes)?;
     export::write_certificates(replica, &mut out, &|_| true)?;
     let mut defs = replica.db.prepare("SELECT d.id, d.body FROM _pm_def d ORDER BY d.tid, d.id")?;
     let mut rows = defs.query([])?;
@@ -110,7 +111,7 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
             state(&mut out, kind, &values)?;
         }
     }
-    let wanted: Vec<Wanted> = positions::vector(replica)?
+    let wanted: Vec<Wanted> = applied
         .iter()
         .filter(|entry| entry.stream == Stream::Shared)
         .map(|entry| {

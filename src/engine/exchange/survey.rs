@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Section, VectorEntry};
+use packmule_core::wire::{Position, Section};
 
 use crate::engine::error::{BundleProblem, Error, Result, Stranger};
 use crate::engine::exchange::export::Positions;
@@ -11,7 +11,7 @@ use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::{reconcile, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::peers::{self, PeerEvidence};
+use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::fleet::{positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::store::value;
@@ -81,7 +81,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 let sender = header.header.sender;
                 survey.sender = Some(sender);
                 survey.receiver = header.header.receiver;
-                survey.vector = header.vector().map(|e| ((e.author, e.stream), e.seq)).collect();
+                survey.vector = header.applied().map(|e| ((e.author, e.stream), e.seq)).collect();
                 survey.ours = sender == replica.identity.id
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
             }
@@ -119,9 +119,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         loop {
             match reader.next_item()? {
                 Item::Header(header) => {
-                    verified.sender = Some(header.header.sender);
-                    verified.vector = header.vector().collect();
-                    verified.wall = header.header.wall;
+                    verified.read_header(&header);
                     check = Some(HeaderCheck::of(&header));
                 }
                 Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
@@ -140,11 +138,12 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         if !check.verify(&key) {
             return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));
         }
-        let apart = twin::compare_vector(e, sender, &mut verified.vector, &mut verified.evidence)?;
+        let Verified { applied, probes, evidence, .. } = &mut verified;
+        let apart = twin::compare_vector(e, sender, (applied, probes), evidence)?;
         if let Some(seq) = apart {
             reconcile::record_twin(e, &devices::name_of(e, sender)?, seq)?;
         }
-        peers::record_acknowledged(e, sender, &verified.vector, Some(verified.wall))?;
+        verified.record_acknowledged(e, sender)?;
         // A clone of this device decides nothing.
         Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
     })?;
@@ -195,7 +194,7 @@ pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Posit
 pub(crate) fn needs_snapshot(replica: &Replica, peer: &Trusted) -> Result<bool> {
     let has = acknowledged_by(replica, peer.id)?;
     catalog::reading(replica, |e| {
-        for VectorEntry { author, stream, .. } in positions::vector(e)? {
+        for Position { author, stream, .. } in positions::vector(e)? {
             let goes = author != peer.id && (stream == Stream::Shared || peer.takes_own);
             let Some(dev) = devices::device_number(e, author)?.filter(|_| goes) else { continue };
             let have = has.get(&(author, stream)).copied().unwrap_or(0);

@@ -6,7 +6,7 @@
 //! device that contradicts ours makes this device recover or take a new identity, before it seals anything more.
 //!
 //! **Why one comparison is enough.** The chain is a hash over all groups of a stream, so two histories whose chains
-//! agree at one place agree in all before it. Of what both have, only the last place is compared: each entry of a
+//! agree at one place agree in all before it. Of what both have, only the last place is compared: each position of a
 //! version vector carries the first bytes of its chain (the tag), and every checkpoint carries the chain before its
 //! group. A group that comes is compared with what is here before it, in its place, and after it, pending groups
 //! too, so that a gap that is filled later joins nothing that does not belong together.
@@ -25,7 +25,7 @@
 //! same frames twice. The `more` of a vector is its sender's word, signed by the sender, not by us.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Chain, Checkpoint, VectorEntry};
+use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::{self, Error, Result};
@@ -116,19 +116,20 @@ pub(crate) fn fit(
     Ok(Fit::Diverges { common: agrees.then_some(before) })
 }
 
-/// Compares a version vector with what is here. What it says of this device goes to the evidence. What it says of its
-/// sender is removed if that is another history than is here; the divergence point is returned then.
+/// Compares what a sender has applied, and its probes, with what is here. What they say of this device goes to the
+/// evidence. What the sender has applied of itself is removed if that is another history than is here; the divergence
+/// point is returned then.
 ///
 /// # Errors
 /// [`Error::Twin`] if it has another history of a third device than is here.
 pub(crate) fn compare_vector(
     replica: &Replica,
     sender: DeviceId,
-    vector: &mut Vec<VectorEntry>,
+    (applied, probes): (&mut Vec<Position>, &[Probe]),
     evidence: &mut PeerEvidence,
 ) -> Result<Option<u64>> {
     let mut apart = None;
-    for entry in vector.iter() {
+    for entry in probes.iter().copied().chain(applied.iter().copied().map(Probe::from)) {
         let Some(dev) = devices::device_number(replica, entry.author)?.filter(|_| entry.seq > 0) else {
             continue;
         };
@@ -163,14 +164,14 @@ pub(crate) fn compare_vector(
         }
     }
     if apart.is_some() {
-        vector.retain(|e| e.author != sender);
+        applied.retain(|e| e.author != sender);
     }
     Ok(apart)
 }
 
 /// Lists probes of a device's own log, for it to compare. If it was rolled back, or is a second history, it finds the
 /// divergence point by them, also by a carrier that brings none of its frames.
-pub(crate) fn probes_of(replica: &Replica, device: Option<DeviceId>) -> Result<Vec<VectorEntry>> {
+pub(crate) fn probes_of(replica: &Replica, device: Option<DeviceId>) -> Result<Vec<Probe>> {
     let mut probes = Vec::new();
     let device = device.filter(|id| *id != replica.identity.id);
     if let Some(dev) = device.map(|id| devices::device_number(replica, id)).transpose()?.flatten() {
@@ -180,7 +181,7 @@ pub(crate) fn probes_of(replica: &Replica, device: Option<DeviceId>) -> Result<V
 }
 
 /// Lists probes of all devices' logs, for a device that joins: it re-authors what it has of another history.
-pub(crate) fn probes(replica: &Replica) -> Result<Vec<VectorEntry>> {
+pub(crate) fn probes(replica: &Replica) -> Result<Vec<Probe>> {
     let mut probes = Vec::new();
     let mut authors =
         replica.db.prepare_cached("SELECT dev FROM _pm_stream UNION SELECT dev FROM _pm_group")?;
@@ -193,8 +194,9 @@ pub(crate) fn probes(replica: &Replica) -> Result<Vec<VectorEntry>> {
 }
 
 /// Adds probes of a device's log: the ends of its last groups, also pending ones, then ends at distances that double;
-/// and the end of what is folded right before one of these.
-fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<VectorEntry>) -> Result<()> {
+/// and the end of what is folded away right before one of these. Those of a stream ascend, so that the first one that
+/// differs is the closest to the divergence point.
+fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<Probe>) -> Result<()> {
     let author = devices::device_id(replica, dev)?;
     let before = probes.len();
     for stream in Stream::ALL {
@@ -205,19 +207,15 @@ fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<VectorEntry>) -> Res
         let (mut at, mut next) = (0u64, 0u64);
         // Where the group before a probed one is folded, the probed one carries the chain at its end.
         let mut probed: Option<Checkpoint> = None;
-        let before_probed = |probed: &Checkpoint| VectorEntry {
-            author,
-            stream,
-            seq: probed.first - 1,
-            tag: probed.prev.tag(),
-        };
+        let before_probed =
+            |probed: &Checkpoint| Probe { author, stream, seq: probed.first - 1, tag: probed.prev.tag() };
         while let Some(row) = rows.next()? {
             let seq: u64 = row.get(0)?;
             if let Some(probed) = probed.take().filter(|probed| probed.first - 1 > seq) {
                 probes.push(before_probed(&probed));
             }
             if at >= next {
-                probes.push(VectorEntry { author, stream, seq, tag: Chain(row.get(1)?).tag() });
+                probes.push(Probe { author, stream, seq, tag: Chain(row.get(1)?).tag() });
                 next = if at < EACH { at + 1 } else { at * 2 };
                 probed = Some(Checkpoint::decode(&row.get::<_, Vec<u8>>(2)?).map_err(error::bad)?);
             }
@@ -226,13 +224,6 @@ fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<VectorEntry>) -> Res
         probes.extend(probed.filter(|probed| probed.first > 1).map(|probed| before_probed(&probed)));
     }
     probes[before..].reverse();
-    // The last entry of a stream says what is applied here; the others do not.
-    for stream in Stream::ALL {
-        let any = probes[before..].iter().any(|probe| probe.stream == stream);
-        if any && positions::position(replica, dev, stream)?.seq == 0 {
-            probes.push(VectorEntry { author, stream, seq: 0, tag: [0; 4] });
-        }
-    }
     Ok(())
 }
 

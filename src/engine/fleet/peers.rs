@@ -1,7 +1,7 @@
 //! Peers: what they acknowledged, and what they have of our own log.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Checkpoint, VectorEntry};
+use packmule_core::wire::{Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, positions};
@@ -72,21 +72,21 @@ impl PeerEvidence {
     }
 }
 
-/// Records what the sender of a bundle, or the peer of a session, has applied, and that we heard of it now. The vector
-/// was compared with what is here. `made` is the wall time at which the sender said so: it distinguishes an old bundle
-/// from one of a device that was rolled back. In a session there is none.
+/// Records what the sender of a bundle, or the peer of a session, has applied, and that we heard of it. Its positions
+/// were compared with what is here. The wall time at which it said so tells an old bundle from one of a device that
+/// was set back; in a session, it is now.
 pub(crate) fn record_acknowledged(
     replica: &Replica,
     sender: DeviceId,
-    vector: &[VectorEntry],
+    applied: &[Position],
     made: Option<i64>,
 ) -> Result<()> {
     if sender == replica.identity.id {
         return Ok(());
     }
     let peer = devices::device_number_or_new(replica, sender)?;
-    record_rollback(replica, sender, vector, made)?;
-    for entry in positions::applied(vector) {
+    record_rollback(replica, sender, applied, made)?;
+    for entry in applied {
         let dev = devices::device_number_or_new(replica, entry.author)?;
         replica
             .db
@@ -96,11 +96,7 @@ pub(crate) fn record_acknowledged(
             )?
             .execute((peer, dev, entry.stream.number(), entry.seq))?;
     }
-    for entry in vector.iter().filter(|entry| entry.author == replica.identity.id) {
-        if entry.seq <= positions::position(replica, replica.me, entry.stream)?.seq {
-            record_common(replica, entry.stream, entry.seq)?;
-        }
-    }
+    record_compared(replica, applied.iter().copied().map(Probe::from))?;
     replica
         .db
         .prepare_cached("UPDATE _pm_device SET heard = ?2 WHERE n = ?1")?
@@ -108,19 +104,29 @@ pub(crate) fn record_acknowledged(
     Ok(())
 }
 
-/// Records whether a device was rolled back: whether it has lost frames of its own that are here. Then only what it
-/// acknowledges from now on counts, and its contexts do not.
+/// Records up to where somebody has the same of our own log, by probes that were compared with what is here.
+pub(crate) fn record_compared(replica: &Replica, probes: impl Iterator<Item = Probe>) -> Result<()> {
+    for probe in probes.filter(|probe| probe.author == replica.identity.id) {
+        if probe.seq <= positions::position(replica, replica.me, probe.stream)?.seq {
+            record_common(replica, probe.stream, probe.seq)?;
+        }
+    }
+    Ok(())
+}
+
+/// Records whether a device has lost frames of its own that are here: then what it was known to have is
+/// what it says now, and what it had seen when it wrote does not count.
 pub(crate) fn record_rollback(
     replica: &Replica,
     sender: DeviceId,
-    vector: &[VectorEntry],
+    applied: &[Position],
     made: Option<i64>,
 ) -> Result<()> {
     let Some(dev) = devices::device_number(replica, sender)? else { return Ok(()) };
     let mut lost = false;
     for stream in Stream::ALL {
-        let has = vector.iter().filter(|e| (e.author, e.stream) == (sender, stream)).map(|e| e.seq);
-        lost |= has.max().unwrap_or(0) < positions::position(replica, dev, stream)?.seq;
+        let has = applied.iter().find(|e| (e.author, e.stream) == (sender, stream)).map_or(0, |e| e.seq);
+        lost |= has < positions::position(replica, dev, stream)?.seq;
     }
     let was: bool =
         replica.db.query_row("SELECT set_back FROM _pm_device WHERE n = ?1", [dev], |row| row.get(0))?;

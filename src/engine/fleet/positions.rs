@@ -1,9 +1,7 @@
 //! Positions: how far each stream is applied here, with its chain, and what each author had seen.
 
-use std::collections::HashMap;
-
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Chain, VectorEntry};
+use packmule_core::wire::{Chain, Position};
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::Result;
@@ -72,8 +70,8 @@ pub(crate) fn set_context(replica: &Replica, dev: i64, stream: Stream, other: i6
     Ok(())
 }
 
-/// Returns the version vector of what is applied here, in the order of devices.
-pub(crate) fn vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
+/// Lists what is applied here, in the order of authors and streams.
+pub(crate) fn vector(replica: &Replica) -> Result<Vec<Position>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev ORDER BY d.id, s.stream",
     )?;
@@ -82,14 +80,7 @@ pub(crate) fn vector(replica: &Replica) -> Result<Vec<VectorEntry>> {
     while let Some(row) = rows.next()? {
         let stream = value::stream_of_number(row.get(1)?)?;
         let tag = Chain(row.get(3)?).tag();
-        vector.push(VectorEntry { author: DeviceId(row.get(0)?), stream, seq: row.get(2)?, tag });
+        vector.push(Position { author: DeviceId(row.get(0)?), stream, seq: row.get(2)?, tag });
     }
     Ok(vector)
-}
-
-/// Returns what the sender of a vector has applied: the last entry of each stream. The entries before it are probes,
-/// also of groups that are pending there.
-pub(crate) fn applied(vector: &[VectorEntry]) -> impl Iterator<Item = &VectorEntry> {
-    let last: HashMap<_, _> = vector.iter().map(|e| ((e.author, e.stream.number()), e)).collect();
-    last.into_values()
 }

@@ -329,7 +329,7 @@ fn a_snapshot_is_signed_and_whole() {
     let other = World::seeded(9);
     let stranger = JoinOptions { name: Some("e"), fleet: Some(&other.fleet) };
     let refused = Engine::join(&world.path("e"), &mut Cursor::new(&bytes), &stranger, world.options());
-    assert!(matches!(refused, Err(packmule::Error::Strangers(_))));
+    assert!(matches!(refused, Err(packmule::Error::Untrusted(_))));
     assert!(!world.path("e").exists());
 }
 

@@ -259,11 +259,11 @@ fn the_old_identity_vouches_for_the_new_one() {
     assert_eq!(trusted(&new, b.identity().id), packmule::TrustedAs::Revoked);
     sql(&b, "INSERT INTO t VALUES ('more', 1)");
     let bytes = whole_bundle(&mut b);
-    assert!(matches!(try_import(&mut new, &bytes), Err(Error::Strangers(_))));
+    assert!(matches!(try_import(&mut new, &bytes), Err(Error::Untrusted(_))));
     // An untrusted device's certificate is worth nothing.
     let elsewhere = World::seeded(99);
     let mut other = elsewhere.base("other");
-    assert!(matches!(try_import(&mut other, &bytes), Err(Error::Strangers(_))));
+    assert!(matches!(try_import(&mut other, &bytes), Err(Error::Untrusted(_))));
 }
 
 #[test]
@@ -447,7 +447,7 @@ fn a_newcomer_starts_from_the_snapshot_of_a_second_history() {
     let other = World::seeded(1);
     let join = JoinOptions { name: Some("d"), fleet: Some(&other.fleet) };
     let refused = Engine::join(&other.path("d"), &mut snapshot, &join, other.options());
-    assert!(matches!(refused, Err(Error::Strangers(_))), "of another fleet");
+    assert!(matches!(refused, Err(Error::Untrusted(_))), "of another fleet");
 }
 
 /// What was declared in a group that is re-authored was declared by the new identity: what others declare

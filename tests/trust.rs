@@ -38,7 +38,7 @@ fn checking_a_bundle_changes_nothing() {
     let (_stranger, bytes) = stranger(&world);
     let good = whole_bundle(&mut world.board_with("a", TABLE, &["t"]));
     let before = everything(b.path());
-    assert!(matches!(b.check(&mut Cursor::new(&bytes)), Err(Error::Strangers(_))));
+    assert!(matches!(b.check(&mut Cursor::new(&bytes)), Err(Error::Untrusted(_))));
     assert!(matches!(b.check(&mut Cursor::new(&good[..200])), Err(Error::Bundle { .. })));
     let mut good = Cursor::new(&good);
     b.check(&mut good).unwrap();
@@ -68,7 +68,7 @@ fn the_sender_of_a_bundle_is_trusted_by_its_bundle() {
     let mut records = bundles::records(&bytes);
     records.retain(|(kind, _)| *kind != RecordKind::Certificate);
     let without = bundles::join(&records);
-    assert!(matches!(b.trust_sender(&mut &without[..]), Err(Error::Strangers(_))));
+    assert!(matches!(b.trust_sender(&mut &without[..]), Err(Error::Untrusted(_))));
     assert!(matches!(b.trust_sender(&mut &own[..]), Err(Error::Usage(_))));
     assert_eq!(everything(b.path()), before);
 

@@ -585,5 +585,5 @@ fn torn(problem: &Error) -> bool {
 
 /// Returns whether an error is about a file on the card, and not about the database.
 fn about_file(error: &Error) -> bool {
-    matches!(error, Error::Bundle { .. } | Error::Stream(_) | Error::Strangers(_) | Error::Twin { .. })
+    matches!(error, Error::Bundle { .. } | Error::Stream(_) | Error::Untrusted(_) | Error::Twin { .. })
 }

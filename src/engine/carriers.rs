@@ -6,7 +6,7 @@ use packmule_core::wire::{Position, Probe, Section};
 
 use super::Engine;
 use crate::engine::apply::report::ImportReport;
-use crate::engine::error::{Result, Stranger};
+use crate::engine::error::{Result, UntrustedDevice};
 use crate::engine::exchange::peer::{self, Peer};
 use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
 
@@ -21,8 +21,11 @@ impl Engine {
         peer::author_certificates(&self.replica, dev)
     }
 
-    /// Whom a certificate names; an error if it is damaged, a stranger if it is not trusted.
-    pub(crate) fn verify_peer(&self, certificate: &[u8]) -> Result<std::result::Result<Peer, Stranger>> {
+    /// Whom a certificate names; an error if it is damaged, an untrusted device if it is not trusted.
+    pub(crate) fn verify_peer(
+        &self,
+        certificate: &[u8],
+    ) -> Result<std::result::Result<Peer, UntrustedDevice>> {
         peer::verify_peer(&self.replica, certificate)
     }
 
@@ -112,13 +115,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Twin`] if the peer has another history of a third device than is here.
-    pub(crate) fn hear_of_self(
+    pub(crate) fn reconcile(
         &mut self,
         peer: &Peer,
         applied: &mut Vec<Position>,
         probes: &[Probe],
     ) -> Result<bool> {
-        session::hear_of_self(&mut self.replica, peer, applied, probes)
+        session::reconcile(&mut self.replica, peer, applied, probes)
     }
 
     /// A number that changes whenever another program, or another connection, wrote to the database.

@@ -49,7 +49,7 @@ pub use capture::groups::SealReport;
 pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
 pub use conflicts::resolve::Resolution;
-pub use error::{BundleProblem, Error, Hint, Result, Stranger, Way};
+pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
 pub use exchange::export::{ExportReport, Part, PartReport, Positions, Recipient};
 pub use exchange::import::Progress;
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
@@ -221,7 +221,7 @@ impl Engine {
     /// keeps the certificate.
     ///
     /// # Errors
-    /// [`Error::Bundle`] if the bundle is damaged, or not made by whom it says; [`Error::Strangers`] if
+    /// [`Error::Bundle`] if the bundle is damaged, or not made by whom it says; [`Error::Untrusted`] if
     /// its sender's certificate is not in it; [`Error::Usage`] if that is this device itself.
     pub fn trust_sender<R: std::io::Read>(&mut self, bundle: &mut R) -> Result<DeviceInfo> {
         trust_sender::trust_sender(&mut self.replica, bundle)
@@ -309,7 +309,7 @@ impl Engine {
     /// Importing it again, whole or in part, changes nothing.
     ///
     /// # Errors
-    /// [`Error::Bundle`] if it is damaged, [`Error::Strangers`] if it has frames of devices that are not
+    /// [`Error::Bundle`] if it is damaged, [`Error::Untrusted`] if it has frames of devices that are not
     /// trusted, [`Error::Twin`] if a device in it has two histories; nothing is changed then.
     pub fn import<R: Read + Seek>(
         &mut self,
@@ -344,7 +344,7 @@ impl Engine {
     /// Makes a database a device that starts from a snapshot; creates the file if need be.
     ///
     /// # Errors
-    /// [`Error::Bundle`] if the snapshot is damaged, [`Error::Strangers`] if its maker is not of the given
+    /// [`Error::Bundle`] if the snapshot is damaged, [`Error::Untrusted`] if its maker is not of the given
     /// fleet and not trusted, and those of [`Engine::init`]. The tables are as they were then.
     pub fn join<R: Read + Seek>(
         path: &Path,
@@ -414,7 +414,7 @@ impl Engine {
     /// another device, or has nothing new. That it is whole is for the caller to know.
     ///
     /// # Errors
-    /// [`Error::Strangers`] if the sender is not trusted, [`Error::Bundle`] if the header is not its own.
+    /// [`Error::Untrusted`] if the sender is not trusted, [`Error::Bundle`] if the header is not its own.
     pub fn hear(&mut self, input: impl Read) -> Result<()> {
         survey::hear(&mut self.replica, input)
     }

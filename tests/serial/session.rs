@@ -162,7 +162,7 @@ fn an_untrusted_device_is_refused_on_both_sides() {
     let before = (common::everything(a.path()), common::everything(b.path()));
     let (one, two) = exchange(&mut a, &mut b, 4_096);
     let of = |end: &End| match &end.error {
-        Some(Error::Stranger(s)) => s.id,
+        Some(Error::UntrustedDevice(s)) => s.id,
         other => panic!("{other:?}"),
     };
     assert_eq!((of(&one), of(&two)), (b.identity().id, a.identity().id));
@@ -172,7 +172,7 @@ fn an_untrusted_device_is_refused_on_both_sides() {
     // Trusted by one of them only: the other refuses, and the first hears of it.
     a.trust(b.identity().id).unwrap();
     let (one, two) = exchange(&mut a, &mut b, 4_096);
-    assert!(matches!(&two.error, Some(Error::Stranger(s)) if s.id == a.identity().id));
+    assert!(matches!(&two.error, Some(Error::UntrustedDevice(s)) if s.id == a.identity().id));
     match &one.error {
         Some(Error::Refused { why: Refusal::Untrusted, about, us: true, by: Some((id, _)) }) => {
             assert_eq!((*about, *id), (a.identity().id, b.identity().id));

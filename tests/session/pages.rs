@@ -30,7 +30,7 @@ pub enum Refused {
     /// A group does not go on from what is here, or its author did not sign it.
     Wrong,
     /// Nobody trusted wrote it.
-    Stranger,
+    UntrustedDevice,
 }
 
 /// A stream up to where it is applied.
@@ -146,7 +146,7 @@ impl<const FRAME: usize, const PAGES: usize> Pages<FRAME, PAGES> {
     ) -> Result<(), Refused> {
         self.groups.push(Whole { section, lamport, checkpoint }).map_err(|_| Refused::Full)?;
         self.lamport = self.lamport.max(lamport);
-        let known = self.streams.iter_mut().find(|s| s.section == section).ok_or(Refused::Stranger)?;
+        let known = self.streams.iter_mut().find(|s| s.section == section).ok_or(Refused::UntrustedDevice)?;
         (known.seq, known.chain) = (checkpoint.last, end);
         Ok(())
     }
@@ -180,7 +180,7 @@ impl<const FRAME: usize, const PAGES: usize> Pages<FRAME, PAGES> {
     fn apply(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let checkpoint = Checkpoint::decode(bytes).map_err(|_| Refused::Wrong)?;
         let section = Section { author: checkpoint.author, stream: checkpoint.stream };
-        let known = *self.streams.iter().find(|s| s.section == section).ok_or(Refused::Stranger)?;
+        let known = *self.streams.iter().find(|s| s.section == section).ok_or(Refused::UntrustedDevice)?;
         if checkpoint.last <= known.seq {
             return Ok(());
         }
@@ -287,7 +287,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
     }
 
     fn store_certificate(&mut self) -> Result<(), Refused> {
-        let (_, key, _) = self.peer.ok_or(Refused::Stranger)?;
+        let (_, key, _) = self.peer.ok_or(Refused::UntrustedDevice)?;
         self.log.learn(&key)
     }
 
@@ -419,7 +419,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
                 Staged::Certificate(bytes) => {
                     let certificate = Certificate::decode(&bytes).map_err(|_| Refused::Wrong)?;
                     if certificate.fleet.is_none_or(|fleet| fleet.fleet != self.log.fleet) {
-                        return Err(Refused::Stranger);
+                        return Err(Refused::UntrustedDevice);
                     }
                     self.log.learn(&certificate.public_key)?;
                 }
@@ -443,7 +443,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
         match error {
             Refused::Full | Refused::Missing => (Refusal::Failed, None),
             Refused::Wrong => (Refusal::Damaged, None),
-            Refused::Stranger => (Refusal::Untrusted, None),
+            Refused::UntrustedDevice => (Refusal::Untrusted, None),
         }
     }
 }

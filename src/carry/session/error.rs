@@ -7,7 +7,7 @@ use packmule_core::session::Error as Ended;
 use packmule_core::wire::Refusal;
 
 use super::log::Kept;
-use crate::engine::{BundleProblem, Engine, Error as EngineError, Hint, Stranger, label};
+use crate::engine::{BundleProblem, Engine, Error as EngineError, Hint, UntrustedDevice, label};
 
 /// Why a session came to its end.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub enum Error {
     /// The database refused; the peer hears that something failed.
     Engine(EngineError),
     /// The peer is not trusted here.
-    Stranger(Stranger),
+    UntrustedDevice(UntrustedDevice),
     /// The peer went no further.
     Refused {
         /// Who, once it had proved who it is.
@@ -55,8 +55,8 @@ impl Error {
         match ended {
             Ended::Log(e) => Self::Engine(e),
             Ended::Untrusted { device, revoked } => {
-                let here = Stranger { id: device, name: None, revoked };
-                Self::Stranger(kept.untrusted.take().unwrap_or(here))
+                let here = UntrustedDevice { id: device, name: None, revoked };
+                Self::UntrustedDevice(kept.untrusted.take().unwrap_or(here))
             }
             Ended::Refused { why, about, us } => Self::Refused { by, why, about, us },
             Ended::Itself { echo: true } => Self::Itself,
@@ -85,7 +85,7 @@ impl Error {
             // What came over a line cannot be exported again: it comes again with the next session.
             Self::Engine(EngineError::Bundle { .. }) => None,
             Self::Engine(e) => e.hint(),
-            Self::Stranger(s) if !s.revoked => Some(Hint::Trust { devices: vec![s.id] }),
+            Self::UntrustedDevice(s) if !s.revoked => Some(Hint::Trust { devices: vec![s.id] }),
             Self::Refused { why: Refusal::Untrusted, about, .. } => Some(Hint::TrustThere { device: *about }),
             _ => None,
         }
@@ -106,11 +106,11 @@ impl From<EngineError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Engine(EngineError::Strangers(strangers)) => match &strangers[..] {
+            Self::Engine(EngineError::Untrusted(untrusted)) => match &untrusted[..] {
                 [one] => {
                     write!(f, "the other end has frames of a device that is not trusted here: {}", named(one))
                 }
-                _ => write!(f, "{}", EngineError::Strangers(strangers.clone())),
+                _ => write!(f, "{}", EngineError::Untrusted(untrusted.clone())),
             },
             Self::Engine(EngineError::Bundle { cause, .. }) => {
                 write!(
@@ -120,10 +120,10 @@ impl fmt::Display for Error {
                 )
             }
             Self::Engine(e) => e.fmt(f),
-            Self::Stranger(s) if s.revoked => {
+            Self::UntrustedDevice(s) if s.revoked => {
                 write!(f, "the other end is a device whose certificate was revoked here: {}", named(s))
             }
-            Self::Stranger(s) => write!(f, "the other end is not trusted here: {}", named(s)),
+            Self::UntrustedDevice(s) => write!(f, "the other end is not trusted here: {}", named(s)),
             Self::Refused { by, why, about, us } => {
                 let by = by
                     .as_ref()
@@ -184,7 +184,7 @@ fn write_refusal(
     }
 }
 
-fn named(s: &Stranger) -> String {
+fn named(s: &UntrustedDevice) -> String {
     format!("{}, fingerprint {}", s.name.as_deref().unwrap_or("(no certificate)"), s.id)
 }
 

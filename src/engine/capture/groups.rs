@@ -68,7 +68,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
     }
     if peers::is_rolled_back(replica)? {
         let only_acknowledges = options.acknowledge && options.retire.is_none();
-        return if only_acknowledges { Ok(report) } else { Err(Error::SetBack) };
+        return if only_acknowledges { Ok(report) } else { Err(Error::RolledBack) };
     }
     let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
     meta::set(&replica.db, "lamport", lamport)?;

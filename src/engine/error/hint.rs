@@ -100,7 +100,7 @@ impl Error {
             Self::UnknownTable { table, tracked } if tracked.is_empty() => {
                 Hint::Track { table: table.clone() }
             }
-            Self::Strangers(devices) => {
+            Self::Untrusted(devices) => {
                 let devices: Vec<_> = devices.iter().filter(|d| !d.revoked).map(|d| d.id).collect();
                 if devices.is_empty() {
                     return None;
@@ -110,7 +110,7 @@ impl Error {
             Self::Bundle { cause, .. } => cause.hint()?,
             Self::Twin { .. } => Hint::BringToSecondHistory,
             Self::Forked { other, .. } => Hint::Join { other: other.clone() },
-            Self::SetBack => Hint::TakeBack,
+            Self::RolledBack => Hint::TakeBack,
             Self::Device { candidates, .. } if candidates.is_empty() => Hint::ListDevices,
             Self::Device { .. } => Hint::GiveMoreOfTheId,
             Self::NoSuchConflict { .. } => Hint::ListConflicts,

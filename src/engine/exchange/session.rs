@@ -14,7 +14,7 @@ use crate::engine::apply::{pending, ready};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
-use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{export, reconcile, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
@@ -274,7 +274,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
                 let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                 match trust::verify_certificate(replica, &certificate)? {
                     Ok(trust) => trust::store_certificate(replica, &certificate, bytes, trust)?,
-                    Err(untrusted) => return Err(Error::Strangers(vec![untrusted])),
+                    Err(untrusted) => return Err(Error::Untrusted(vec![untrusted])),
                 };
             }
             Staged::Frame(section, seq, body) => stage_frame(replica, *section, *seq, body, report)?,
@@ -298,8 +298,8 @@ fn stage_frame(
     report: &mut ImportReport,
 ) -> Result<()> {
     if trust::trusted_key(replica, section.author)?.is_none() {
-        let untrusted = Stranger { id: section.author, name: None, revoked: false };
-        return Err(Error::Strangers(vec![untrusted]));
+        let untrusted = UntrustedDevice { id: section.author, name: None, revoked: false };
+        return Err(Error::Untrusted(vec![untrusted]));
     }
     let dev = devices::device_number_or_new(replica, section.author)?;
     if section.stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
@@ -323,8 +323,8 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
         return Ok(());
     }
     let Some(key) = trust::trusted_key(replica, checkpoint.author)? else {
-        let untrusted = Stranger { id: checkpoint.author, name: None, revoked: false };
-        return Err(Error::Strangers(vec![untrusted]));
+        let untrusted = UntrustedDevice { id: checkpoint.author, name: None, revoked: false };
+        return Err(Error::Untrusted(vec![untrusted]));
     };
     if checkpoint.last <= positions::position(replica, dev, stream)?.seq {
         return twin::refuse_twin(replica, &checkpoint, None, &key);
@@ -379,7 +379,7 @@ pub(crate) fn record_vector(replica: &mut Replica, peer: DeviceId, applied: &[Po
 ///
 /// # Errors
 /// [`Error::Twin`] if the peer has another history of a third device than is here.
-pub(crate) fn hear_of_self(
+pub(crate) fn reconcile(
     replica: &mut Replica,
     peer: &Peer,
     applied: &mut Vec<Position>,

@@ -5,7 +5,7 @@ use std::io::Read;
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Position, Section};
 
-use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::export::Positions;
 use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::session::{self, StreamOut};
@@ -124,7 +124,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
                 }
                 Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
                     let trust = trust::verify_certificate(e, &certificate)?
-                        .map_err(|untrusted| Error::Strangers(vec![untrusted]))?;
+                        .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
                     trust::store_certificate(e, &certificate, bytes, trust)?;
                 }
                 Item::Certificate(..) => {}
@@ -133,7 +133,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         }
         let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(verified.evidence) };
         let Some(key) = trust::trusted_key(e, sender)? else {
-            return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
+            return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
         };
         if !check.verify(&key) {
             return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));

@@ -3,7 +3,7 @@
 use packmule_core::model::DeviceId;
 use packmule_core::wire::Certificate;
 
-use crate::engine::error::{Error, Result, Stranger};
+use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -21,11 +21,11 @@ pub(crate) fn trusted_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8;
 pub(crate) fn verify_certificate(
     replica: &Replica,
     certificate: &Certificate<'_>,
-) -> Result<std::result::Result<Trust, Stranger>> {
+) -> Result<std::result::Result<Trust, UntrustedDevice>> {
     let id = certificate.device();
     let known: Option<Trust> =
         value::maybe(&replica.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
-    let untrusted = |revoked| Stranger { id, name: Some(certificate.name.into()), revoked };
+    let untrusted = |revoked| UntrustedDevice { id, name: Some(certificate.name.into()), revoked };
     Ok(match known {
         Some(Trust::Revoked) => Err(untrusted(true)),
         Some(trust @ (Trust::Singly | Trust::ByFleet)) => Ok(trust),

@@ -40,8 +40,9 @@ fn a_truncated_bundle() {
         }
         assert!(matches!(inspect(&bytes[..len]), Err(Error::Bundle { .. })));
     }
-    let said = try_import(&mut b, &bytes[..500]).unwrap_err().to_string();
-    assert!(said.contains("cut short") && said.contains("export it again"), "{said}");
+    let error = try_import(&mut b, &bytes[..500]).unwrap_err();
+    assert!(error.to_string().contains("cut short"), "{error}");
+    assert_eq!(error.hint(), Some(packmule::Hint::ExportAgain));
     assert_eq!(everything(b.path()), before);
 }
 

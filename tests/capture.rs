@@ -536,7 +536,7 @@ fn a_dropped_table_is_let_go_and_the_rest_goes_on() {
     carry(&mut pair.a, &mut pair.b);
     assert_eq!(rows(&pair.b, "SELECT v FROM other"), ["2"]);
     assert_eq!(rows(&pair.b, "SELECT * FROM t"), ["\"a\"|1"], "others keep it");
-    assert!(pair.a.status().unwrap().notices.iter().any(|n| n.contains("`t` was dropped")));
+    assert!(pair.a.status().unwrap().notices.iter().any(|n| n.text.contains("`t` was dropped")));
     let left = "SELECT name FROM sqlite_schema WHERE name LIKE '%dirty%' OR type = 'trigger' ORDER BY name";
     assert_eq!(rows(&pair.a, left).iter().filter(|n| n.contains("dirty")).count(), 1);
     // What others write to it waits, and comes when it is tracked again.
@@ -550,7 +550,7 @@ fn a_dropped_table_is_let_go_and_the_rest_goes_on() {
 
 /// The 12 steps of <https://sqlite.org/lang_altertable.html#otheralter>, which drop the triggers.
 #[test]
-fn a_table_made_anew_is_captured_again() {
+fn a_table_made_again_is_captured_again() {
     let mut pair = plain();
     pair.app
         .execute_batch(
@@ -563,7 +563,7 @@ fn a_table_made_anew_is_captured_again() {
         )
         .unwrap();
     pair.sealed("made anew");
-    assert!(pair.a.status().unwrap().notices.iter().any(|n| n.contains("`t` was rebuilt")));
+    assert!(pair.a.status().unwrap().notices.iter().any(|n| n.text.contains("`t` was rebuilt")));
     assert_eq!(
         rows(&pair.b, "SELECT k, v, w FROM t ORDER BY k").join(" "),
         "\"a\"|5|\"w\" \"b\"|6|\"w\" \"c\"|3|\"w\" \"d\"|4|\"x\""
@@ -572,14 +572,14 @@ fn a_table_made_anew_is_captured_again() {
 }
 
 #[test]
-fn what_is_not_additive_is_held_until_it_is_undone() {
+fn what_is_not_additive_suspends_the_table_until_it_is_undone() {
     let mut pair = plain();
     pair.app
         .execute_batch("UPDATE t SET v = 4 WHERE k = 'a'; ALTER TABLE t RENAME COLUMN v TO value")
         .unwrap();
     assert_eq!(pair.a.seal().unwrap().ops, 0);
     let table = pair.a.status().unwrap().tables.remove(0);
-    assert_eq!((table.how, table.unsealed), ("held", 1));
+    assert_eq!((table.how, table.unsealed), (packmule::TableHow::Suspended, 1));
     assert!(table.note.unwrap().contains("`v`"));
     pair.app.execute_batch("ALTER TABLE t RENAME COLUMN value TO v").unwrap();
     assert_eq!(pair.sealed("renamed back"), 1);
@@ -614,7 +614,7 @@ fn a_null_in_a_key_is_named_and_stays_here() {
     a.seal().unwrap();
     carry(&mut a, &mut b);
     assert_eq!(rows(&b, "SELECT * FROM t"), ["\"a\"|3"]);
-    assert!(a.status().unwrap().notices.iter().any(|n| n.contains("`t`") && n.contains("NULL")));
+    assert!(a.status().unwrap().notices.iter().any(|n| n.text.contains("`t`") && n.text.contains("NULL")));
     sql(&a, "DELETE FROM t WHERE k IS NULL");
     a.seal().unwrap();
 }

@@ -177,5 +177,5 @@ fn the_longest_key_travels_and_a_longer_one_is_named() {
     pair.a.seal().unwrap();
     carry(&mut pair.a, &mut pair.b);
     assert_eq!(rows(&pair.b, "SELECT v FROM t ORDER BY v"), ["1", "3"]);
-    assert!(pair.a.status().unwrap().notices.iter().any(|n| n.contains("1024")));
+    assert!(pair.a.status().unwrap().notices.iter().any(|n| n.text.contains("1024")));
 }

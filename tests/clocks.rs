@@ -180,7 +180,8 @@ fn equal_clocks_have_one_order_everywhere() {
 
 /// What `status` says of clocks.
 fn named(engine: &Engine) -> Vec<String> {
-    engine.status().unwrap().notices.into_iter().filter(|n| n.contains("clock")).collect()
+    let notices = engine.status().unwrap().notices.into_iter().map(|notice| notice.text);
+    notices.filter(|n| n.contains("clock")).collect()
 }
 
 fn offset(engine: &Engine, of: &Engine) -> Option<i64> {

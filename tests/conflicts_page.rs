@@ -1,5 +1,5 @@
 //! The page of conflicts, `src/docs/conflicts.md`: every kind is run on two boards, and what comes of
-//! it is compared with the page. `PACKMULE_BLESS=1` writes the page anew.
+//! it is compared with the page. `PACKMULE_BLESS=1` writes the page again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 const INTRO: &str = "Every kind of conflict by example, and what is none.
 
-There stands what two boards `a` and `b` wrote without having heard of each other (`b` a second later),
+Each example shows what two boards `a` and `b` wrote without having heard of each other (`b` a second later),
 what their tables show once they have exchanged bundles, what `packmule conflicts` lists, and how
 `packmule resolve` closes it. Both boards show and list the same, unless a table says otherwise. What is
 shown until somebody decides is never the only version that is kept.
@@ -135,7 +135,7 @@ fn cases() -> Vec<Case> {
         Case {
             title: "Two rows claim one unique value",
             about: "The claim that is earlier in the causal order is shown, with equal stamps that of the lesser key. \
-                    The other row is kept out, with all its values.",
+                    The other row is quarantined, with all its values.",
             schema: [NAMED, ""],
             first: "",
             writes: [
@@ -152,7 +152,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             title: "Two rows claim one unique value, which is freed later",
-            about: "Nobody need resolve it: the row that was kept out comes back by itself.",
+            about: "Nobody need resolve it: the quarantined row comes back by itself.",
             schema: [NAMED, ""],
             first: "",
             writes: [
@@ -164,7 +164,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             title: "A CHECK of one board",
-            about: "CHECK constraints do not travel. Where one forbids a row, the row is kept out.",
+            about: "CHECK constraints do not travel. Where one forbids a row, the row is quarantined.",
             schema: [
                 SENSORS,
                 "CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT, unit TEXT CHECK (unit <> 'K'))",
@@ -194,8 +194,8 @@ fn cases() -> Vec<Case> {
             title: "A reference to a row that is gone",
             about: "Both rows are as they were written; that they do not fit together is said. It is resolved as well by \
                     inserting the row that is missing. Who wrote a row is listed unless it is older than the conflict: had \
-                    `a` seen it when it deleted the other, one board may have folded it away, and another not \
-                    (`packmule log DB TABLE KEY` tells what a board still has).",
+                    `a` seen it when it deleted the other, one board may have compacted it, and another not \
+                    (`packmule log DB TABLE KEY` shows what a board still has).",
             schema: [
                 "CREATE TABLE places (name TEXT PRIMARY KEY); \
                  CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT REFERENCES places)",
@@ -211,7 +211,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             title: "Both add a column, of different types",
-            about: "The column waits: what others write into it stays in the log, and the rest of the table goes on. So it is \
+            about: "The column is disputed: what others write into it stays in the log, and the rest of the table goes on. So it is \
                     with another collation or default. Once one is taken, or one application renames its own away, the \
                     column is the same everywhere, and what waited is in it. (Of two policies or rules of columns that \
                     devices `track` a table with, the earliest holds everywhere, and `status` says so; `track` with \
@@ -336,7 +336,7 @@ fn listed(conflicts: &[Conflict]) -> String {
                 let values =
                     if values.is_empty() { String::new() } else { format!(" `{}`", values.join(", ")) };
                 let name = v.name.as_deref().unwrap_or("?");
-                format!("{name}: {}{values}{}", v.op, if v.shown { ", shown" } else { "" })
+                format!("{name}: {}{values}{}", v.op.word(), if v.shown { ", shown" } else { "" })
             })
             .collect();
         format!("**{}**{kind}, {}<br>{}", conflict.kind.word(), key.join(", "), versions.join("<br>"))

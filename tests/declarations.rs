@@ -57,7 +57,7 @@ fn disputed(merge: Merge, first: usize) -> (World, [Engine; 3]) {
 }
 
 #[test]
-fn a_column_of_two_types_waits_and_the_table_goes_on() {
+fn a_column_of_two_types_is_disputed_and_the_table_goes_on() {
     for merge in [Merge::Row, Merge::Cell] {
         for first in [0, 1] {
             let (world, mut d) = disputed(merge, first);
@@ -189,7 +189,7 @@ fn a_decided_column_that_cannot_be_changed_here_holds_the_table_until_it_is() {
     let [a, b, c] = &mut d;
     carry_all(&mut [a, b, c]);
     let table = |e: &Engine| e.status().unwrap().tables.into_iter().find(|t| t.name == "t").unwrap();
-    assert_eq!(table(a).how, "held");
+    assert_eq!(table(a).how, packmule::TableHow::Suspended);
     assert!(
         table(a).note.unwrap().contains("`x` is TEXT here, and INTEGER on other devices"),
         "{:?}",
@@ -199,7 +199,7 @@ fn a_decided_column_that_cannot_be_changed_here_holds_the_table_until_it_is() {
     carry_all(&mut [a, b, c]);
     sql(a, "ALTER TABLE t RENAME COLUMN x TO x_old");
     carry_all(&mut [a, b, c]);
-    assert_eq!(table(a).how, "shared");
+    assert_eq!(table(a).how, packmule::TableHow::Shared);
     assert_eq!(rows(b, "SELECT k, x FROM t ORDER BY k"), ["\"a\"|5", "\"b\"|7"]);
 }
 
@@ -215,15 +215,15 @@ fn a_type_that_is_changed_by_one_device_alone_holds_its_table() {
     sql(&d[1], &anew("TEXT"));
     d[1].seal().unwrap();
     let table = d[1].status().unwrap().tables.remove(0);
-    assert_eq!(table.how, "held");
+    assert_eq!(table.how, packmule::TableHow::Suspended);
     assert!(table.note.unwrap().contains("its column `v` is TEXT here, and no type on other devices"));
     sql(&d[1], &anew(""));
     all(&mut d);
-    assert_eq!(d[1].status().unwrap().tables.remove(0).how, "shared");
+    assert_eq!(d[1].status().unwrap().tables.remove(0).how, packmule::TableHow::Shared);
 }
 
 #[test]
-fn a_newcomer_learns_what_waits() {
+fn a_newcomer_learns_what_is_disputed() {
     let (world, mut d) = disputed(Merge::Row, 0);
     all(&mut d);
     let mut bytes = Vec::new();
@@ -288,9 +288,9 @@ fn of_two_policies_the_earliest_holds_everywhere() {
             if one != two {
                 for device in &d {
                     let notices = device.status().unwrap().notices;
-                    let both = |n: &&String| {
+                    let both = |n: &&packmule::Notice| {
                         let on = |d: &Engine| format!("on {}-", d.identity().name);
-                        n.contains(&on(&d[0])) && n.contains(&on(&d[1]))
+                        n.text.contains(&on(&d[0])) && n.text.contains(&on(&d[1]))
                     };
                     assert!(notices.iter().any(|n| both(&n)), "{one} {two}: {notices:?}");
                 }
@@ -361,7 +361,7 @@ fn tables_with_different_primary_keys_leave_each_other_alone() {
     }
     for engine in [&a, &b] {
         let notices = engine.status().unwrap().notices;
-        assert!(notices.iter().any(|n| n.contains("another primary key on")), "{notices:?}");
+        assert!(notices.iter().any(|n| n.text.contains("another primary key on")), "{notices:?}");
         assert!(engine.conflicts().unwrap().is_empty());
         assert!(engine.verify().unwrap().problems.is_empty());
     }

@@ -1,4 +1,4 @@
-//! What one device has folded away and another remembers makes no difference to what they show and list.
+//! What one device has folded and another remembers makes no difference to what they show and list.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
@@ -81,7 +81,7 @@ fn a_row_that_comes_in_again_finds_the_same_claims_everywhere() {
 }
 
 #[test]
-fn who_wrote_a_row_that_is_kept_out_is_listed_alike() {
+fn who_wrote_a_quarantined_row_is_listed_alike() {
     let (world, mut d) = fleet::<3>("CREATE TABLE t (k TEXT PRIMARY KEY, a, u UNIQUE)", Merge::Cell);
     // Its author's clock is far ahead: of what it wrote the greater part is still shown later on.
     world.tick(1_000_000_000);

@@ -39,18 +39,18 @@ fn refused_as_twin(base: &mut Engine, path: &std::path::Path) {
         Err(Error::Twin { device, .. }) => assert!(device.starts_with("a-"), "{device}"),
         other => panic!("{other:?}"),
     }
-    assert!(base.status().unwrap().notices.iter().any(|n| n.contains("two histories")));
+    assert!(base.status().unwrap().notices.iter().any(|n| n.text.contains("two histories")));
     assert_eq!((everything(base.path()).len() - before.0, everything(path)), (1, before.1), "one notice");
     std::fs::rename(aside, key_of(path)).unwrap();
 }
 
-fn goes_on_anew(base: &mut Engine, path: &std::path::Path) {
+fn takes_a_new_identity(base: &mut Engine, path: &std::path::Path) {
     let was = Engine::open(path).unwrap().identity().clone();
     let report = base.import_database(path, &mut |_| ()).unwrap();
     let copy = Engine::open(path).unwrap();
     assert_ne!(copy.identity().id, was.id);
     assert_eq!(report.new_identity, Some(packmule::label(copy.identity().id, Some(&copy.identity().name))));
-    assert!(copy.status().unwrap().notices[0].contains("second history of a-"));
+    assert!(copy.status().unwrap().notices[0].text.contains("second history of a-"));
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_clone_that_went_on_is_found_however_far_it_went() {
         base.import_database(a.path(), &mut |_| ()).unwrap();
         assert_eq!(rows(&base, "SELECT count(*) FROM t"), [of_the_board.to_string()]);
         refused_as_twin(&mut base, &copy);
-        goes_on_anew(&mut base, &copy);
+        takes_a_new_identity(&mut base, &copy);
         assert_eq!(rows(&base, "SELECT count(*) FROM t"), [(of_the_board + of_the_copy).to_string()]);
         assert!(base.conflicts().unwrap().is_empty());
         assert_eq!(base.verify().unwrap().problems, Vec::<String>::new());
@@ -77,7 +77,7 @@ fn a_clone_with_a_row_that_is_not_sealed() {
     open(a.path()).execute_batch("INSERT INTO t VALUES ('a', 1)").unwrap();
     open(&copy).execute_batch("INSERT INTO t VALUES ('c', 1)").unwrap();
     base.import_database(a.path(), &mut |_| ()).unwrap();
-    goes_on_anew(&mut base, &copy);
+    takes_a_new_identity(&mut base, &copy);
     assert_eq!(rows(&base, "SELECT k FROM t ORDER BY k"), ["\"a\"", "\"c\""]);
 }
 
@@ -134,7 +134,7 @@ fn what_is_wrong_with_the_source_is_said_of_the_source() {
 }
 
 #[test]
-fn progress_is_told_within_a_long_group() {
+fn progress_is_reported_within_a_long_group() {
     let world = World::new();
     let mut a = world.board("a");
     sql(&a, TABLE);

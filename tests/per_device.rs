@@ -171,7 +171,7 @@ fn other_boards_receive_none_of_it_and_order_and_verify_the_rest() {
     let mut b = board(&world, "b");
     let mut base = world.base("base");
     carry_all(&mut [&mut a, &mut b, &mut base]);
-    let own = |bytes: &[u8]| bundles::split(bytes).iter().filter(|g| g.stream == Stream::Own).count();
+    let own = |bytes: &[u8]| bundles::split(bytes).iter().filter(|g| g.stream == Stream::PerDevice).count();
     for n in 0..5 {
         sql(
             &a,
@@ -276,11 +276,12 @@ fn a_column_that_is_called_device_is_refused() {
     a.track("other", &per_device()).unwrap();
     sql(&a, "ALTER TABLE other ADD COLUMN device");
     a.seal().unwrap();
-    let held = a.status().unwrap().tables.into_iter().find(|t| t.how == "held").unwrap();
+    let held =
+        a.status().unwrap().tables.into_iter().find(|t| t.how == packmule::TableHow::Suspended).unwrap();
     assert!(held.name == "other" && held.note.as_deref().unwrap().contains("`device`"), "{held:?}");
     sql(&a, "ALTER TABLE other RENAME COLUMN device TO machine");
     a.seal().unwrap();
-    assert!(a.status().unwrap().tables.iter().all(|t| t.how == "per-device"));
+    assert!(a.status().unwrap().tables.iter().all(|t| t.how == packmule::TableHow::PerDevice));
 }
 
 /// A table in which rows were gathered is let go, and gathers again: what came meanwhile is there, and
@@ -330,8 +331,11 @@ fn a_gathered_table_is_untracked_and_tracked_again() {
         rows(&a, "SELECT v, k, u, more FROM state ORDER BY k")
     );
     let status = base.status().unwrap();
-    assert!(status.tables.iter().all(|t| t.how != "not tracked any more" && t.note.is_none()), "{status:?}");
-    // Dropped meanwhile, it is made anew.
+    assert!(
+        status.tables.iter().all(|t| t.how != packmule::TableHow::Untracked && t.note.is_none()),
+        "{status:?}"
+    );
+    // Dropped meanwhile, it is made again.
     base.untrack("state").unwrap();
     sql(&base, "DROP TABLE state");
     assert_eq!(base.track("state", &per_device()).unwrap().rows, 1);

@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use packmule::core::model::DeviceId;
 use packmule::core::wire::{RecordKind, Section, take};
-use packmule::{Engine, Wait};
+use packmule::{Engine, ImportReport, Missing};
 
 const TABLE: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v)";
 
@@ -34,7 +34,7 @@ fn parts(a: &mut Engine, b: &mut Engine, writes: &[&str]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_gap_in_the_sequence_waits_and_survives_a_restart() {
+fn a_gap_in_the_sequence_is_pending_and_survives_a_restart() {
     let world = World::new();
     let mut a = world.board_with("a", TABLE, &["t"]);
     let mut b = world.board("b");
@@ -50,13 +50,13 @@ fn a_gap_in_the_sequence_waits_and_survives_a_restart() {
 
     let report = import(&mut c, &parts[2]);
     assert_eq!((report.ops, report.frames), (0, 1));
-    let wait = |from: u64, to: u64, up_to: u64| Wait {
-        author: label(&a),
-        frames: (from, to),
-        missing: label(&a),
-        up_to,
+    let waits = |report: &ImportReport| -> Vec<_> {
+        let waits = report.waits.iter();
+        waits.map(|wait| (wait.author.clone(), wait.frames, wait.missing.clone())).collect()
     };
-    assert_eq!(report.waits, [wait(have + 3, have + 3, have + 2)]);
+    let wait =
+        |from: u64, to: u64, up_to: u64| (label(&a), (from, to), Missing::Frames { of: label(&a), up_to });
+    assert_eq!(waits(&report), [wait(have + 3, have + 3, have + 2)]);
     assert_eq!(c.digest(false).unwrap(), digest, "nothing is applied");
     let mut c = reopen(&world, c);
     assert_eq!(c.status().unwrap().waits, report.waits, "still known after a restart");
@@ -64,7 +64,7 @@ fn a_gap_in_the_sequence_waits_and_survives_a_restart() {
 
     let report = import(&mut c, &parts[1]);
     assert_eq!(report.ops, 0);
-    assert_eq!(report.waits, [wait(have + 2, have + 3, have + 1)]);
+    assert_eq!(waits(&report), [wait(have + 2, have + 3, have + 1)]);
     let mut c = reopen(&world, c);
     let report = import(&mut c, &parts[0]);
     assert_eq!(report.ops, 3, "all three at once");
@@ -110,14 +110,18 @@ fn a_chain_of_devices_waits_for_its_beginning() {
     assert_eq!(report.ops, 0);
     assert_eq!(report.waits.len(), 1);
     assert_eq!(report.waits[0].author, label(&c));
-    assert!([label(&a), label(&b)].contains(&report.waits[0].missing), "{report:?}");
-    assert!(report.waits[0].up_to > 0);
+    match &report.waits[0].missing {
+        Missing::Frames { of, up_to } => {
+            assert!([label(&a), label(&b)].contains(of) && *up_to > 0, "{report:?}")
+        }
+        other => panic!("{other:?}"),
+    }
     let mut d = reopen(&world, d);
     let report = import(&mut d, &from_b);
     assert_eq!(report.ops, 0, "B had seen A");
     assert_eq!(report.waits.len(), 2);
     let of_b = report.waits.iter().find(|w| w.author == label(&b)).unwrap();
-    assert_eq!(of_b.missing, label(&a));
+    assert!(matches!(&of_b.missing, Missing::Frames { of, .. } if *of == label(&a)), "{of_b:?}");
     assert_eq!(rows(&d, "SELECT * FROM t").len(), 0);
     let mut d = reopen(&world, d);
     let report = import(&mut d, &from_a);
@@ -146,7 +150,7 @@ fn keep_author(bytes: &[u8], author: DeviceId) -> Vec<u8> {
 
 /// What waits does not hold up what does not need it.
 #[test]
-fn others_go_on_while_one_waits() {
+fn others_go_on_while_one_is_pending() {
     let world = World::new();
     let mut a = world.board_with("a", TABLE, &["t"]);
     let mut b = world.board("b");

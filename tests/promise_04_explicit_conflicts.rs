@@ -116,7 +116,7 @@ fn an_update_wins_over_a_delete_and_both_are_listed() {
     assert_eq!(rows(&a, "SELECT value FROM settings WHERE name = 'unit'"), ["\"F\""]);
     let conflicts = a.conflicts().unwrap();
     let conflict = conflicts.iter().find(|c| c.kind == ConflictKind::UpdateDelete).unwrap();
-    assert_eq!(conflict.versions[1].op, "delete");
+    assert_eq!(conflict.versions[1].op, packmule::VersionOp::Delete);
     a.resolve(&conflict.id, &Resolution::Take(a.identity().id)).unwrap();
     carry(&mut a, &mut b);
     assert_eq!(rows(&b, "SELECT value FROM settings WHERE name = 'unit'").len(), 0);

@@ -9,7 +9,7 @@ const TABLES: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, u INT UNIQUE, v);
     CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v);
     INSERT INTO t VALUES ('x', 1, 0), ('y', 2, 0)";
 
-/// A board and a base with a conflict, a parked row, per-device rows and a large value between them.
+/// A board and a base with a conflict, a quarantined row, per-device rows and a large value between them.
 fn busy() -> (World, packmule::Engine, packmule::Engine) {
     let world = World::new();
     let mut a = world.board_with("a", TABLES, &["t"]);

@@ -9,7 +9,7 @@ use packmule::core::model::DeviceId;
 use packmule::core::wire::{
     CERT_MAX, Certificate, Checkpoint, Header, HeaderReader, RecordKind, Section, crc32, put, take,
 };
-use packmule::{BundleProblem, Engine, Error, FleetKey, InitOptions, Stranger};
+use packmule::{BundleProblem, Engine, Error, FleetKey, InitOptions, UntrustedDevice};
 
 fn small() -> (World, Engine, Engine) {
     let world = World::new();
@@ -30,7 +30,7 @@ fn device(world: &World, file: &str, name: &str, fleet: Option<&FleetKey>) -> En
     engine
 }
 
-/// A bundle with its header made anew and signed by this key.
+/// A bundle with its header made again and signed by this key.
 fn with_header(bytes: &[u8], sender: DeviceId, key: &SecretKey) -> Vec<u8> {
     let mut records = bundles::records(bytes);
     let old = HeaderReader::parse(&records[0].1).unwrap();
@@ -65,7 +65,7 @@ fn every_bit_flipped_is_refused_and_nothing_changes() {
 
 /// With every check sum made right again, the signature is what finds it.
 #[test]
-fn every_changed_byte_of_a_frame_with_the_check_sums_made_anew_is_refused() {
+fn every_changed_byte_of_a_frame_with_new_check_sums_is_refused() {
     let (_world, mut a, mut b) = small();
     let bytes = bundle(&mut a, &b);
     let records = bundles::records(&bytes);
@@ -97,7 +97,7 @@ fn every_changed_byte_of_a_frame_with_the_check_sums_made_anew_is_refused() {
         forged[at].1[byte] ^= 0x10;
         let refused = try_import(&mut b, &bundles::join(&forged));
         assert!(
-            matches!(refused, Err(Error::Bundle { .. } | Error::Strangers(_))),
+            matches!(refused, Err(Error::Bundle { .. } | Error::Untrusted(_))),
             "byte {byte}: {refused:?}"
         );
     }
@@ -109,7 +109,7 @@ fn every_changed_byte_of_a_frame_with_the_check_sums_made_anew_is_refused() {
                 forged[at].1[byte] ^= 0x10;
                 let refused = try_import(&mut b, &bundles::join(&forged));
                 assert!(
-                    matches!(refused, Err(Error::Bundle { .. } | Error::Strangers(_))),
+                    matches!(refused, Err(Error::Bundle { .. } | Error::Untrusted(_))),
                     "{kind:?} byte {byte}: {refused:?}"
                 );
             }
@@ -150,7 +150,7 @@ fn records_left_out_doubled_or_moved_are_refused() {
     assert_eq!(everything(b.path()), before);
 }
 
-/// A stranger's frames under a trusted device's name.
+/// An untrusted device's frames under a trusted device's name.
 #[test]
 fn frames_of_another_author_under_a_trusted_name_are_refused() {
     let (world, mut a, mut b) = small();
@@ -159,7 +159,7 @@ fn frames_of_another_author_under_a_trusted_name_are_refused() {
     let fake = bundles::records(&whole_bundle(&mut stranger));
     let (a_id, before) = (a.identity().id, everything(b.path()));
 
-    // With A's header and certificate, and the stranger's frames in a section that says A.
+    // With A's header and certificate, and the untrusted device's frames in a section that says A.
     let mut forged: Vec<_> = real
         .iter()
         .filter(|(kind, _)| matches!(kind, RecordKind::Header | RecordKind::Certificate))
@@ -193,7 +193,7 @@ fn frames_of_another_author_under_a_trusted_name_are_refused() {
 }
 
 #[test]
-fn a_header_signed_by_a_stranger_is_refused() {
+fn a_header_signed_by_an_untrusted_device_is_refused() {
     let (_world, mut a, mut b) = small();
     let bytes = bundle(&mut a, &b);
     let before = everything(b.path());
@@ -206,13 +206,13 @@ fn a_header_signed_by_a_stranger_is_refused() {
     // In its own name, without and with its certificate: nobody knows it.
     let id = DeviceId::of_key(&pair.pk);
     let forged = with_header(&bytes, id, &pair.sk);
-    assert!(matches!(try_import(&mut b, &forged), Err(Error::Strangers(s)) if s[0].id == id));
+    assert!(matches!(try_import(&mut b, &forged), Err(Error::Untrusted(s)) if s[0].id == id));
     let mut records = bundles::records(&forged);
     let mut buf = [0; CERT_MAX];
     let len = Certificate::new(&pair.sk, "a", false).unwrap().encode(&mut buf).unwrap();
     records.insert(1, (RecordKind::Certificate, buf[..len].to_vec()));
     assert!(
-        matches!(try_import(&mut b, &bundles::join(&records)), Err(Error::Strangers(s)) if s[0].id == id)
+        matches!(try_import(&mut b, &bundles::join(&records)), Err(Error::Untrusted(s)) if s[0].id == id)
     );
     // Vouched for by a fleet of its own making.
     let fleet = KeyPair::from_seed(Seed::new([8; 32]));
@@ -220,13 +220,13 @@ fn a_header_signed_by_a_stranger_is_refused() {
     let len = vouched.encode(&mut buf).unwrap();
     records[1].1 = buf[..len].to_vec();
     assert!(
-        matches!(try_import(&mut b, &bundles::join(&records)), Err(Error::Strangers(s)) if s[0].id == id)
+        matches!(try_import(&mut b, &bundles::join(&records)), Err(Error::Untrusted(s)) if s[0].id == id)
     );
     assert_eq!(everything(b.path()), before);
 }
 
 #[test]
-fn a_stranger_is_refused_with_its_fingerprint_and_trusted_by_it() {
+fn an_untrusted_device_is_refused_with_its_fingerprint_and_trusted_by_it() {
     let (world, mut a, mut b) = small();
     let mut stranger = device(&world, "stranger", "drone", None);
     let id = stranger.identity().id;
@@ -234,21 +234,22 @@ fn a_stranger_is_refused_with_its_fingerprint_and_trusted_by_it() {
     let before = everything(b.path());
     let error = try_import(&mut b, &bytes).unwrap_err();
     match &error {
-        Error::Strangers(list) => {
-            assert_eq!(list[..], [Stranger { id, name: Some("drone".into()), revoked: false }])
+        Error::Untrusted(list) => {
+            assert_eq!(list[..], [UntrustedDevice { id, name: Some("drone".into()), revoked: false }])
         }
         other => panic!("{other:?}"),
     }
     let said = error.to_string();
-    assert!(said.contains("drone") && said.contains(&format!("packmule trust DB {id}")), "{said}");
+    assert!(said.contains("drone") && said.contains(&id.to_string()), "{said}");
+    assert_eq!(error.hint(), Some(packmule::Hint::Trust { devices: vec![id] }));
     assert_eq!(everything(b.path()), before);
 
     b.trust(id).unwrap();
     assert_eq!(import(&mut b, &bytes).ops, 1);
-    assert_eq!(b.devices().unwrap().iter().find(|d| d.id == id).unwrap().trust, "singly");
+    assert_eq!(b.devices().unwrap().iter().find(|d| d.id == id).unwrap().trust, packmule::TrustedAs::Singly);
     // Trust is not handed on: A has to be told by its own people.
     let through_b = whole_bundle(&mut b);
-    assert!(matches!(try_import(&mut a, &through_b), Err(Error::Strangers(s)) if s[0].id == id));
+    assert!(matches!(try_import(&mut a, &through_b), Err(Error::Untrusted(s)) if s[0].id == id));
     a.trust(id).unwrap();
     import(&mut a, &through_b);
     carry(&mut a, &mut b);
@@ -265,7 +266,7 @@ fn a_revoked_device_is_refused_and_what_it_wrote_before_stays() {
     let bytes = bundle(&mut a, &b);
     let before = everything(b.path());
     let error = try_import(&mut b, &bytes).unwrap_err();
-    assert!(matches!(&error, Error::Strangers(s) if s[0].id == id && s[0].revoked), "{error:?}");
+    assert!(matches!(&error, Error::Untrusted(s) if s[0].id == id && s[0].revoked), "{error:?}");
     assert!(error.to_string().contains("revoked"));
     assert_eq!(everything(b.path()), before);
     assert_eq!(rows(&b, "SELECT v FROM t"), ["1"]);
@@ -282,12 +283,12 @@ fn one_whom_the_fleet_vouches_for_is_accepted_and_one_of_another_fleet_is_not() 
     assert_eq!(report.ops, 1);
     assert_eq!(
         b.devices().unwrap().iter().find(|d| d.id == ours.identity().id).unwrap().trust,
-        "by the fleet"
+        packmule::TrustedAs::ByFleet
     );
     let other = FleetKey::create(&world.dir.path().join("other.key")).unwrap();
     let mut theirs = device(&world, "theirs", "ours", Some(&other));
     let bytes = whole_bundle(&mut theirs);
-    assert!(matches!(try_import(&mut b, &bytes), Err(Error::Strangers(_))));
+    assert!(matches!(try_import(&mut b, &bytes), Err(Error::Untrusted(_))));
 }
 
 /// A certificate that was vouched for under one name does not vouch for another.

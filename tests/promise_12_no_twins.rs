@@ -10,7 +10,7 @@ use packmule::{Engine, Error, JoinOptions, TrackOptions};
 const SQL: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v);
                    CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
 
-/// A copy of a device, as of an SD card's image; its key too.
+/// A clone of a device, as from an SD card's image; its key too.
 fn copy(of: &Engine, world: &World, name: &str) -> PathBuf {
     let to = world.path(name);
     let _ = std::fs::remove_file(&to);
@@ -53,7 +53,7 @@ fn logged(base: &Engine) -> Vec<String> {
 }
 
 fn named(engine: &Engine, word: &str) -> bool {
-    engine.status().unwrap().notices.iter().any(|notice| notice.contains(word))
+    engine.status().unwrap().notices.iter().any(|notice| notice.text.contains(word))
 }
 
 fn rounds(devices: &mut [&mut Engine]) {
@@ -62,7 +62,7 @@ fn rounds(devices: &mut [&mut Engine]) {
 }
 
 #[test]
-fn a_board_that_was_set_back_takes_its_own_frames_in_again() {
+fn a_rolled_back_board_recovers_its_frames_from_peers() {
     for whole in [false, true] {
         let world = World::new();
         let (mut a, mut base) = met(&world);
@@ -95,7 +95,7 @@ fn a_board_that_was_set_back_takes_its_own_frames_in_again() {
 
 /// It had written before it heard of what it lost.
 #[test]
-fn a_board_that_was_set_back_and_wrote_goes_on_as_another() {
+fn a_rolled_back_board_that_wrote_takes_a_new_identity() {
     for sealed in [false, true] {
         for whole in [false, true] {
             let world = World::new();
@@ -239,7 +239,7 @@ fn large_groups_and_conflicts_move_with_their_writer() {
 
 /// Who trusts the fleet trusts the first identity, and by its word the second; revoking ends both.
 #[test]
-fn the_new_identity_is_trusted_by_the_word_of_the_old_one() {
+fn the_old_identity_vouches_for_the_new_one() {
     let world = World::new();
     let (mut a, mut base) = met(&world);
     let image = copy(&a, &world, "image");
@@ -254,20 +254,20 @@ fn the_new_identity_is_trusted_by_the_word_of_the_old_one() {
     assert_eq!(rows(&new, "SELECT count(*) FROM t"), ["3"]);
     let trusted =
         |engine: &Engine, id| engine.devices().unwrap().into_iter().find(|d| d.id == id).unwrap().trust;
-    assert_eq!(trusted(&new, b.identity().id), "by the fleet");
+    assert_eq!(trusted(&new, b.identity().id), packmule::TrustedAs::ByFleet);
     new.revoke(a.identity().id).unwrap();
-    assert_eq!(trusted(&new, b.identity().id), "revoked");
+    assert_eq!(trusted(&new, b.identity().id), packmule::TrustedAs::Revoked);
     sql(&b, "INSERT INTO t VALUES ('more', 1)");
     let bytes = whole_bundle(&mut b);
-    assert!(matches!(try_import(&mut new, &bytes), Err(Error::Strangers(_))));
-    // A stranger's word is worth nothing.
+    assert!(matches!(try_import(&mut new, &bytes), Err(Error::Untrusted(_))));
+    // An untrusted device's certificate is worth nothing.
     let elsewhere = World::seeded(99);
     let mut other = elsewhere.base("other");
-    assert!(matches!(try_import(&mut other, &bytes), Err(Error::Strangers(_))));
+    assert!(matches!(try_import(&mut other, &bytes), Err(Error::Untrusted(_))));
 }
 
 #[test]
-fn copies_that_meet_each_other_are_named_and_decide_nothing() {
+fn clones_that_meet_each_other_are_named_and_decide_nothing() {
     let world = World::new();
     let (mut a, _base) = met(&world);
     let image = copy(&a, &world, "image");
@@ -281,9 +281,9 @@ fn copies_that_meet_each_other_are_named_and_decide_nothing() {
     assert!(named(&a, "two histories"));
 }
 
-/// A third device that took in the second history says so, and starts anew from the first.
+/// A third device that took in the second history says so, and starts again from the first.
 #[test]
-fn a_device_that_has_the_second_history_is_told_by_name() {
+fn a_device_that_has_the_second_history_is_named() {
     let world = World::new();
     let (mut a, mut base) = met(&world);
     let mut c = world.board("c");
@@ -317,7 +317,7 @@ fn a_device_that_has_the_second_history_is_told_by_name() {
     assert_eq!(base.conflicts().unwrap().len(), 1, "{:?}", base.conflicts().unwrap());
 }
 
-/// A device on whose second history others have built starts anew from the first; nothing is lost either.
+/// A device on whose second history others have built starts again from the first; nothing is lost either.
 #[test]
 fn a_second_history_that_others_built_on_joins() {
     let world = World::new();
@@ -334,7 +334,9 @@ fn a_second_history_that_others_built_on_joins() {
     carry(&mut c, &mut b);
     let bytes = whole_bundle(&mut base);
     match try_import(&mut b, &bytes) {
-        Err(e @ Error::Forked { .. }) => assert!(e.to_string().contains("packmule join"), "{e}"),
+        Err(e @ Error::Forked { .. }) => {
+            assert!(matches!(e.hint(), Some(packmule::Hint::Join { .. })), "{e}")
+        }
         other => panic!("{other:?}"),
     }
     let (mut devices, mut kept) = (Vec::new(), 0);
@@ -350,7 +352,7 @@ fn a_second_history_that_others_built_on_joins() {
         carry(&mut engine, &mut base);
         devices.push(engine);
     }
-    // What one of them has told anew the other one need not tell.
+    // What one of them has re-authored the other one need not tell.
     assert!(kept > 0);
     let [b, c] = &mut devices[..] else { panic!() };
     rounds(&mut [&mut a, b, c, &mut base]);
@@ -364,7 +366,7 @@ fn a_second_history_that_others_built_on_joins() {
 
 /// The base's memory card too can be restored.
 #[test]
-fn a_base_that_was_set_back() {
+fn a_rolled_back_base() {
     let world = World::new();
     let (mut a, mut base) = met(&world);
     let backup = copy(&base, &world, "backup");
@@ -399,7 +401,7 @@ fn who_hears_nothing_of_another_history_keeps_its_identity() {
     assert!(a.status().unwrap().notices.is_empty() && base.status().unwrap().notices.is_empty());
 }
 
-/// A base has folded away what everybody had: the copy can still bring what it wrote.
+/// A base has folded what everybody had: the copy can still bring what it wrote.
 #[test]
 fn a_second_history_comes_in_where_the_first_is_folded_away() {
     let world = World::new();
@@ -445,10 +447,10 @@ fn a_newcomer_starts_from_the_snapshot_of_a_second_history() {
     let other = World::seeded(1);
     let join = JoinOptions { name: Some("d"), fleet: Some(&other.fleet) };
     let refused = Engine::join(&other.path("d"), &mut snapshot, &join, other.options());
-    assert!(matches!(refused, Err(Error::Strangers(_))), "of another fleet");
+    assert!(matches!(refused, Err(Error::Untrusted(_))), "of another fleet");
 }
 
-/// What was declared in a group that is told anew was declared by the new identity: what others declare
+/// What was declared in a group that is re-authored was declared by the new identity: what others declare
 /// after the old one's groups of those numbers does not repeat it.
 #[test]
 fn what_a_second_history_declared_is_its_own() {

@@ -1,5 +1,5 @@
 //! Random writes on 2–4 devices, each with a clock of its own, carried about in any order, in part
-//! and repeatedly, resolved anywhere, under changing schemas; devices fold away, are lost, copied, and
+//! and repeatedly, resolved anywhere, under changing schemas; devices fold, are lost, cloned, and
 //! started from snapshots: all devices end alike, like a naive model, and no version is lost.
 //!
 //! `PACKMULE_SEED=N` replays one schedule; `PACKMULE_SCHEDULES=N` says how many are run, from

@@ -19,7 +19,7 @@ fn two(own: &str) -> (World, Engine, Engine) {
 }
 
 fn notices(engine: &Engine) -> Vec<String> {
-    engine.status().unwrap().notices
+    engine.status().unwrap().notices.into_iter().map(|notice| notice.text).collect()
 }
 
 /// Nothing that was applied was noted as written here, and nothing of ours is left behind.
@@ -111,7 +111,7 @@ fn a_full_text_index_follows() {
 }
 
 #[test]
-fn a_full_text_index_follows_rows_that_are_kept_out() {
+fn a_full_text_index_follows_quarantined_rows() {
     for (own, external) in [(EXTERNAL, true), (CONTENTLESS, false)] {
         let (_world, mut a, mut b) = two(own);
         // The claim of `a` is the earlier one: the row of `b` must make room, and comes back.
@@ -243,7 +243,7 @@ fn triggers_of_untracked_tables_run_on() {
 }
 
 #[test]
-fn a_failing_trigger_is_named_and_passed_over() {
+fn a_failing_trigger_is_named_and_skipped() {
     let (_world, mut a, mut b) = two("CREATE TABLE seen (id INTEGER);
          CREATE TABLE small (n INTEGER CHECK (n < 10), u UNIQUE);
          CREATE TRIGGER good AFTER INSERT ON docs BEGIN INSERT INTO seen VALUES (new.id); END;

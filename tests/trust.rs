@@ -38,7 +38,7 @@ fn checking_a_bundle_changes_nothing() {
     let (_stranger, bytes) = stranger(&world);
     let good = whole_bundle(&mut world.board_with("a", TABLE, &["t"]));
     let before = everything(b.path());
-    assert!(matches!(b.check(&mut Cursor::new(&bytes)), Err(Error::Strangers(_))));
+    assert!(matches!(b.check(&mut Cursor::new(&bytes)), Err(Error::Untrusted(_))));
     assert!(matches!(b.check(&mut Cursor::new(&good[..200])), Err(Error::Bundle { .. })));
     let mut good = Cursor::new(&good);
     b.check(&mut good).unwrap();
@@ -68,7 +68,7 @@ fn the_sender_of_a_bundle_is_trusted_by_its_bundle() {
     let mut records = bundles::records(&bytes);
     records.retain(|(kind, _)| *kind != RecordKind::Certificate);
     let without = bundles::join(&records);
-    assert!(matches!(b.trust_sender(&mut &without[..]), Err(Error::Strangers(_))));
+    assert!(matches!(b.trust_sender(&mut &without[..]), Err(Error::Untrusted(_))));
     assert!(matches!(b.trust_sender(&mut &own[..]), Err(Error::Usage(_))));
     assert_eq!(everything(b.path()), before);
 
@@ -77,16 +77,19 @@ fn the_sender_of_a_bundle_is_trusted_by_its_bundle() {
     assert_eq!(inspect(&bytes[..]).unwrap().signed, Some(true));
 
     let info = b.trust_sender(&mut &bytes[..]).unwrap();
-    assert_eq!((info.id, info.name.as_deref(), info.trust), (id, Some("stranger"), "singly"));
+    assert_eq!(
+        (info.id, info.name.as_deref(), info.trust),
+        (id, Some("stranger"), packmule::TrustedAs::Singly)
+    );
     // The certificate was kept: frames without it are taken in now.
     assert!(import(&mut b, &without).frames > 0);
     assert_eq!(rows(&b, "SELECT k FROM t"), ["\"s\""]);
     assert_eq!(label(id, Some("stranger")), format!("stranger-{:08x}", id.short()));
     // One of the fleet stays trusted by the fleet; one that was revoked is trusted again.
     let mut a = world.board_with("a", TABLE, &["t"]);
-    assert_eq!(b.trust_sender(&mut &whole_bundle(&mut a)[..]).unwrap().trust, "by the fleet");
+    assert_eq!(b.trust_sender(&mut &whole_bundle(&mut a)[..]).unwrap().trust, packmule::TrustedAs::ByFleet);
     b.revoke(id).unwrap();
-    assert_eq!(b.trust_sender(&mut &bytes[..]).unwrap().trust, "singly");
+    assert_eq!(b.trust_sender(&mut &bytes[..]).unwrap().trust, packmule::TrustedAs::Singly);
 }
 
 /// The fleet's part can be cut off a certificate on the way; what is left is signed by the device.
@@ -223,5 +226,5 @@ fn several_tables_are_tracked_together_or_not_at_all() {
     assert!(matches!(a.untrack_all(&["t", "none"]), Err(Error::UnknownTable { .. })));
     assert_eq!(everything(a.path()), before);
     a.untrack_all(&["t", "u"]).unwrap();
-    assert!(a.status().unwrap().tables.iter().all(|t| t.how == "not tracked any more"));
+    assert!(a.status().unwrap().tables.iter().all(|t| t.how == packmule::TableHow::Untracked));
 }

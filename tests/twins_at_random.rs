@@ -1,4 +1,4 @@
-//! Boards that are copied, set back and restored at random, as SD cards are: whatever was written and is
+//! Boards that are cloned, rolled back and restored at random, as SD cards are: whatever was written and is
 //! still on any card arrives at the base, once. `PACKMULE_SEED=N` replays one schedule,
 //! `PACKMULE_SCHEDULES=N` runs so many.
 
@@ -151,20 +151,21 @@ impl Fleet {
         }
     }
 
-    /// Whether what a board lacks, or had not seen when it wrote, is folded away at the base.
+    /// Whether what a board lacks, or had not seen when it wrote, is folded at the base.
     fn is_left_behind(&mut self, at: usize) -> bool {
-        let label = format!("a snapshot on {}:", label(&self.boards[at]));
+        let label = label(&self.boards[at]);
         let mut bytes = Vec::new();
         let to = Recipient::Device(self.boards[at].identity().id);
         let report = self.base.export(&mut bytes, to).unwrap();
         let waits = self.base.status().unwrap().waits;
-        report.needs_snapshot || waits.iter().any(|w| w.missing.starts_with(&label))
+        report.needs_snapshot
+            || waits.iter().any(|w| matches!(&w.missing, packmule::Missing::Snapshot { on } if *on == label))
     }
 
     /// Everybody meets the base, and whoever cannot be merged starts from its snapshot.
     fn gather(&mut self, met: &mut Met) {
         for at in 0..self.boards.len() {
-            self.write(at); // A board that was set back and writes nothing more would wait for what it lost.
+            self.write(at); // A board that was rolled back and writes nothing more would wait for what it lost.
         }
         for round in 0..5 {
             if round > 0 {

@@ -8,15 +8,15 @@
 //! An exchange, in this order:
 //!
 //! 1. Every bundle is read to its end. One that is for this device or for anyone, and has something
-//!    new, is taken in; of the others the header is heard: it says what its sender has. What is torn,
-//!    foreign or of another version is named and stepped over.
+//!    new, is taken in; of the others the header is heard: it states what its sender has. What is torn,
+//!    foreign or of another version is named and skipped.
 //! 2. What was written here is sealed.
 //! 3. Bundles of ours are removed: those that were torn when a card was pulled out, and those that
 //!    their receivers have acknowledged.
 //! 4. What the others lack is left, unless it lies there already. A device that alone lacks something gets
 //!    a bundle of its own. What several lack lies there once, for anyone. As long as nobody was heard of who
 //!    gathers, everything is for anyone: the card may be on its way to a base that is not known yet.
-//! 5. Every bundle tells in its header what we have. If none of ours does that yet, one without frames is left,
+//! 5. Every bundle states in its header what we have. If none of ours does that yet, one without frames is left,
 //!    and takes the place of an older such one.
 //!
 //! What is not left, for want of room or because the card was pulled out, is left the next time: what a
@@ -48,7 +48,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Files of about 1 GiB, and never more than FAT32 takes.
+    /// Returns limits for files of about 1 GiB, and never more than FAT32 allows.
     fn default() -> Self {
         Self { enough_bytes: 1 << 30, most_bytes: (4 << 30) - 1 }
     }
@@ -61,7 +61,7 @@ pub struct Exchange {
     pub taken: Vec<(PathBuf, ImportReport)>,
     /// Bundles of others with nothing for us; what their senders have is known now.
     pub heard: Vec<PathBuf>,
-    /// Files that were stepped over, and why.
+    /// Files that were skipped, and why.
     pub stepped_over: Vec<(PathBuf, Skipped)>,
     /// Bundles that were left.
     pub left: Vec<Left>,
@@ -71,11 +71,11 @@ pub struct Exchange {
     pub removed: Vec<(PathBuf, Removed)>,
     /// Why not all could be left that others lack.
     pub not_left: Option<NotLeft>,
-    /// Devices that lack frames which are folded away here: they can go on from a snapshot alone.
+    /// Devices that lack frames which are folded here: they can go on from a snapshot alone.
     pub behind: Vec<DeviceId>,
 }
 
-/// Why a file was stepped over.
+/// Why a file was skipped.
 #[derive(Debug)]
 pub enum Skipped {
     /// It is no bundle by its name or its first bytes.
@@ -91,7 +91,7 @@ pub struct Left {
     pub file: PathBuf,
     /// For whom; `None` is anyone.
     pub receiver: Option<DeviceId>,
-    /// Frames in it. One without frames only tells what we have.
+    /// Frames in it. One without frames only states what we have.
     pub frames: u64,
     /// Bytes of the file.
     pub bytes: u64,
@@ -104,7 +104,7 @@ pub enum Removed {
     Acknowledged,
     /// It was not written to its end.
     Torn,
-    /// A later one tells more.
+    /// A later one states more.
     Superseded,
     /// It was for a device that is not trusted any more.
     Revoked,
@@ -135,7 +135,7 @@ struct Ours {
     spans: Vec<Span>,
 }
 
-/// Exchanges with a card, and tells what it did in `report`, also when it fails.
+/// Exchanges with a card, and reports what it did in `report`, also when it fails.
 ///
 /// # Errors
 /// Those of the engine about the database, and [`Error::Io`] if the card fails in another way than by
@@ -235,7 +235,7 @@ impl Visit<'_> {
             takes && s.last > have.get(&(s.author, s.stream)).copied().unwrap_or(0)
         };
         let for_us = survey.receiver.is_none_or(|receiver| receiver == me) || survey.ours;
-        // Frames of ours that we do not have: the database was set back to an earlier state.
+        // Frames of ours that we do not have: the database was restored from a backup.
         if for_us && survey.spans.iter().any(new) {
             let taken = self.engine.import(&mut file, &mut |at| watch(path, at))?;
             self.report.taken.push((path.into(), taken));
@@ -282,7 +282,7 @@ impl Visit<'_> {
         self.remove(remove)
     }
 
-    /// Whether somebody was heard of who may need something, and somebody gathers per-device rows.
+    /// Returns whether somebody was heard of who may need something, and somebody gathers per-device rows.
     fn is_gathered(&self, peers: &[Trusted]) -> bool {
         let mut heard = peers.iter().filter(|peer| peer.heard).peekable();
         heard.peek().is_some() && (self.engine.identity().base || heard.any(|peer| peer.base))
@@ -311,7 +311,7 @@ impl Visit<'_> {
         self.card.sync_folder(&folder).map_err(Error::io("sync the card's folder", folder.clone()))
     }
 
-    /// Leaves what others lack, and tells them what we have.
+    /// Leaves what others lack, and states what we have.
     fn leave(&mut self) -> Result<()> {
         if matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
             return Ok(());
@@ -321,29 +321,29 @@ impl Visit<'_> {
                 self.report.behind.push(peer.id);
             }
         }
-        let told_before = self.is_told()?;
-        let mut told = told_before;
+        let stated_before = self.is_stated()?;
+        let mut stated = stated_before;
         if let Some((receiver, have)) = self.lacking()? {
-            told |= self.leave_parts(receiver, have)?;
+            stated |= self.leave_parts(receiver, have)?;
         }
-        if !told && !matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
+        if !stated && !matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
             let all = self.engine.positions()?;
-            told = self.leave_part(None, &all)?.is_some();
+            stated = self.leave_part(None, &all)?.is_some();
         }
-        if told && !told_before {
+        if stated && !stated_before {
             let old: Vec<_> = self.ours.extract_if(.., |ours| ours.spans.is_empty()).collect();
             self.remove(old.into_iter().map(|ours| (ours.path, Removed::Superseded)).collect())?;
         }
         Ok(())
     }
 
-    /// Whether a bundle of ours tells what we have now.
-    fn is_told(&self) -> Result<bool> {
+    /// Returns whether a bundle of ours states what we have now.
+    fn is_stated(&self) -> Result<bool> {
         let now = self.engine.positions()?;
         Ok(self.ours.iter().any(|ours| ours.vector == now))
     }
 
-    /// Who lacks something that does not lie here yet: for whom a bundle is to be, and what needs not go in.
+    /// Returns who lacks something that does not lie here yet: for whom a bundle is to be, and what needs not go in.
     fn lacking(&self) -> Result<Option<(Option<DeviceId>, Positions)>> {
         let log = self.engine.log_spans()?;
         let peers = self.engine.peers()?;
@@ -359,7 +359,7 @@ impl Visit<'_> {
                 continue;
             }
             if !peer.takes_own {
-                let own = log.iter().filter(|s| s.stream == Stream::Own);
+                let own = log.iter().filter(|s| s.stream == Stream::PerDevice);
                 have.extend(own.map(|s| ((s.author, s.stream), u64::MAX)));
             }
             found = Some(match found {
@@ -376,7 +376,7 @@ impl Visit<'_> {
         Ok(found)
     }
 
-    /// What a device has once it has taken in the bundles of ours that lie here, of what the log has.
+    /// Returns what a device has once it has taken in the bundles of ours that lie here, of what the log has.
     fn with_ours(&self, log: &[Span], has: Positions, receiver: Option<DeviceId>) -> Positions {
         let mut have = Positions::new();
         for stream in log {
@@ -401,7 +401,7 @@ impl Visit<'_> {
         have
     }
 
-    /// Leaves as many files as it takes; whether there is one.
+    /// Leaves as many files as are needed. Returns whether there is one.
     fn leave_parts(&mut self, receiver: Option<DeviceId>, mut have: Positions) -> Result<bool> {
         let mut any = false;
         while let Some(part) = self.leave_part(receiver, &have)? {
@@ -417,7 +417,7 @@ impl Visit<'_> {
     /// Leaves one file, with as much as there is room for; `None` if it could not be left.
     fn leave_part(&mut self, receiver: Option<DeviceId>, have: &Positions) -> Result<Option<PartReport>> {
         let mut room = self.card.room().unwrap_or(u64::MAX);
-        // What is said to be free may not be; each time less is tried.
+        // What is reported free may not be; each time less is tried.
         for _ in 0..8 {
             let most_bytes = room.min(self.limits.most_bytes);
             let part = Part { receiver, have, enough_bytes: self.limits.enough_bytes, most_bytes };
@@ -448,7 +448,7 @@ impl Visit<'_> {
         Ok(None)
     }
 
-    /// Writes a file; it is there whole, or not at all, unless the card goes away.
+    /// Writes a file: whole, or not at all, unless the card goes away.
     fn write(&mut self, part: &Part<'_>) -> std::result::Result<(PathBuf, PartReport), Failed> {
         let folder = self.make_folder()?;
         let (path, sink) = self.create(&folder)?;
@@ -495,7 +495,7 @@ impl Visit<'_> {
         Ok(folder)
     }
 
-    /// What the number that is a file's name begins with, in its upper 20 bits: the device's id does too.
+    /// Returns what the number that is a file's name begins with, in its upper 20 bits: the device's id does too.
     fn prefix(&self) -> u32 {
         self.engine.identity().id.short() & !0xfff
     }
@@ -504,7 +504,7 @@ impl Visit<'_> {
         number(path).is_some_and(|number| number & !0xfff == self.prefix())
     }
 
-    /// A new file: five digits of our id, and three that count.
+    /// Creates a new file: five digits of our id, and three that count.
     fn create(&mut self, folder: &Path) -> std::result::Result<(PathBuf, Box<dyn Sink>), Failed> {
         let prefix = self.prefix();
         let listed = self.card.list(folder).map_err(|e| failed(e, "read the card's folder", folder))?;
@@ -523,7 +523,7 @@ impl Visit<'_> {
     }
 }
 
-/// The number that is a file's name, if it is one of ours or of others.
+/// Returns the number that is a file's name, if it is one of ours or of others.
 fn number(path: &Path) -> Option<u32> {
     let name = path.file_stem()?.to_str()?;
     let mut number = [0; 4];
@@ -572,7 +572,7 @@ fn full(e: &io::Error) -> bool {
     matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// Whether a bundle of ours that has this problem was not written to its end, or was damaged since: in either
+/// Returns whether a bundle of ours that has this problem was not written to its end, or was damaged since: in either
 /// case nobody can take it in.
 fn torn(problem: &Error) -> bool {
     use packmule_core::wire::DecodeError::Version;
@@ -583,7 +583,7 @@ fn torn(problem: &Error) -> bool {
     }
 }
 
-/// Whether an error is about a file on the card, and not about the database.
+/// Returns whether an error is about a file on the card, and not about the database.
 fn about_file(error: &Error) -> bool {
-    matches!(error, Error::Bundle { .. } | Error::Stream(_) | Error::Strangers(_) | Error::Twin { .. })
+    matches!(error, Error::Bundle { .. } | Error::Stream(_) | Error::Untrusted(_) | Error::Twin { .. })
 }

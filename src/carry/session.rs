@@ -27,7 +27,7 @@ use crate::engine::{Engine, ImportReport, Peer};
 use growing::Growing;
 use log::{EngineLog, Kept};
 
-/// From so many bytes on, what came is committed, also while more is there to be taken.
+/// From so many bytes on, what came is committed, also while more is there to be received.
 pub const STAGE_BYTES: usize = <EngineLog<'_> as Log>::STAGE_BYTES;
 /// From so many bytes on it is committed as soon as nothing more is there.
 pub const SOON_BYTES: usize = <EngineLog<'_> as Log>::SOON_BYTES;
@@ -44,7 +44,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins: seals what was written here, and says hello. The nonce must be random.
+    /// Begins: seals what was written here, and sends hello. The nonce must be random.
     ///
     /// # Errors
     /// Whatever sealing meets.
@@ -67,12 +67,12 @@ impl Session {
         result.map_err(|e| Error::new(e, engine, &mut self.kept))
     }
 
-    /// The peer, once it has proved who it is.
+    /// Returns the peer, once it has proved who it is.
     pub fn peer(&self) -> Option<&Peer> {
         self.machine.peer().and(self.kept.peer.as_ref())
     }
 
-    /// How far it is.
+    /// Returns how far it is.
     pub fn progress(&self) -> &Progress {
         self.machine.progress()
     }
@@ -87,7 +87,7 @@ impl Session {
         self.machine.peer_done()
     }
 
-    /// Returns whether everything that this end wanted to say has been handed out, after [`Session::finish`].
+    /// Returns whether everything that this end had to send has been handed out, after [`Session::finish`].
     pub fn done(&self) -> bool {
         self.machine.done()
     }
@@ -100,7 +100,7 @@ impl Session {
         self.run(engine, |machine, log| machine.finish(log))
     }
 
-    /// When [`Session::tick`] is to be called at the latest.
+    /// Returns when [`Session::tick`] is to be called at the latest.
     pub fn deadline(&self) -> u64 {
         self.machine.deadline()
     }
@@ -113,32 +113,32 @@ impl Session {
         self.run(engine, |machine, log| machine.tick(log, now_ms))
     }
 
-    /// Bytes that are to go out next, at most a frame with its head; none if there is nothing to say now. Say with
-    /// [`Session::sent`] how many the stream took.
+    /// Returns the bytes that are to go out next, at most a frame with its head; none if there is nothing to send
+    /// now. Report with [`Session::sent`] how many the stream accepted.
     ///
     /// # Errors
     /// What the database refuses.
     pub fn output(&mut self, engine: &mut Engine) -> Result<&[u8], Error> {
         self.run(engine, |machine, log| machine.output(log).map(|_| ()))?;
-        Ok(self.machine.last_words())
+        Ok(self.machine.pending_output())
     }
 
-    /// The stream took so many bytes of the output.
+    /// Records that the stream accepted so many bytes of the output.
     pub fn sent(&mut self, bytes: usize) {
         self.machine.sent(bytes);
     }
 
-    /// The stream has taken so many bytes that have not arrived yet: for whoever watches.
+    /// Records that the stream has accepted so many bytes that have not arrived yet: for whoever watches.
     pub fn under_way(&mut self, bytes: usize) {
         self.machine.under_way(bytes);
     }
 
-    /// What is still to go out after an error, so that the peer hears why.
-    pub fn last_words(&self) -> &[u8] {
-        self.machine.last_words()
+    /// Returns what is still to go out, after an error too, so that the peer hears why.
+    pub fn pending_output(&self) -> &[u8] {
+        self.machine.pending_output()
     }
 
-    /// Takes bytes of the stream.
+    /// Receives bytes of the stream.
     ///
     /// # Errors
     /// [`Error`]; the session is over then.
@@ -156,7 +156,7 @@ impl Session {
         })
     }
 
-    /// All that has come so far was given to [`Session::receive`]: a good moment to make it durable.
+    /// Makes what came durable, if it is enough: all that has come so far was given to [`Session::receive`].
     ///
     /// # Errors
     /// As [`Session::receive`].
@@ -164,10 +164,10 @@ impl Session {
         self.run(engine, |machine, log| machine.caught_up(log))
     }
 
-    /// The stream broke off, or an error ended the session: commits what came whole, so that only the
-    /// frame that was on its way comes again. `rest`: bytes of the stream that were not given to
-    /// [`Session::receive`]. Nothing is taken for better than it was: a group is applied if its checkpoint is there and
-    /// verified, and after an error of what came itself nothing is committed. Says nothing, and ends the session.
+    /// Flushes what came whole after the stream broke off, or an error ended the session: it is committed, so that
+    /// only the frame that was on its way comes again. `rest`: bytes of the stream that were not given to
+    /// [`Session::receive`]. Nothing is trusted more than it was: a group is applied if its checkpoint is there
+    /// and verified, and after an error of what came itself nothing is committed. Sends nothing, and ends the session.
     ///
     /// # Errors
     /// What the database refuses. After an error of the session, that one is the reason to report.

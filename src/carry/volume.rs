@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// or others than were written, in any order, also when the file's length says that they are there),
 /// and a name that was made or removed since its folder was synced. Nothing else.
 pub trait Volume {
-    /// What is in a folder, in any order.
+    /// Returns what is in a folder, in any order.
     ///
     /// # Errors
     /// The system's.
@@ -50,7 +50,7 @@ pub trait Volume {
     /// The system's.
     fn remove(&mut self, path: &Path) -> io::Result<()>;
 
-    /// How many bytes a new file can have, if that is known.
+    /// Returns how many bytes a new file can have, if that is known.
     fn room(&mut self) -> Option<u64>;
 }
 

@@ -6,7 +6,7 @@ use packmule_core::wire::{Position, Probe, Section};
 
 use super::Engine;
 use crate::engine::apply::report::ImportReport;
-use crate::engine::error::{Result, Stranger};
+use crate::engine::error::{Result, UntrustedDevice};
 use crate::engine::exchange::peer::{self, Peer};
 use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
 
@@ -21,9 +21,12 @@ impl Engine {
         peer::author_certificates(&self.replica, dev)
     }
 
-    /// Whom a certificate names; an error if it is damaged, a stranger if it is not trusted.
-    pub(crate) fn judge_peer(&self, certificate: &[u8]) -> Result<std::result::Result<Peer, Stranger>> {
-        peer::judge_peer(&self.replica, certificate)
+    /// Whom a certificate names; an error if it is damaged, an untrusted device if it is not trusted.
+    pub(crate) fn verify_peer(
+        &self,
+        certificate: &[u8],
+    ) -> Result<std::result::Result<Peer, UntrustedDevice>> {
+        peer::verify_peer(&self.replica, certificate)
     }
 
     /// Our proof that we have our key.
@@ -98,13 +101,13 @@ impl Engine {
     }
 
     /// Notes for people that there is a copy of this device.
-    pub(crate) fn note_copy(&mut self) -> Result<()> {
-        session::note_copy(&mut self.replica)
+    pub(crate) fn record_clone(&mut self) -> Result<()> {
+        session::record_clone(&mut self.replica)
     }
 
     /// Records what a peer acknowledges. The header is the peer's own, and signed.
-    pub(crate) fn note_vector(&mut self, peer: DeviceId, applied: &[Position]) -> Result<()> {
-        session::note_vector(&mut self.replica, peer, applied)
+    pub(crate) fn record_vector(&mut self, peer: DeviceId, applied: &[Position]) -> Result<()> {
+        session::record_vector(&mut self.replica, peer, applied)
     }
 
     /// Compares what a peer has applied, and its probes, with what is here, and draws the consequences of what they
@@ -112,13 +115,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Twin`] if the peer has another history of a third device than is here.
-    pub(crate) fn hear_of_self(
+    pub(crate) fn reconcile(
         &mut self,
         peer: &Peer,
         applied: &mut Vec<Position>,
         probes: &[Probe],
     ) -> Result<bool> {
-        session::hear_of_self(&mut self.replica, peer, applied, probes)
+        session::reconcile(&mut self.replica, peer, applied, probes)
     }
 
     /// A number that changes whenever another program, or another connection, wrote to the database.

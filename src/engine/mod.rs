@@ -44,12 +44,12 @@ use std::time::Duration;
 use packmule_core::model::DeviceId;
 use rusqlite::{Connection, OpenFlags};
 
-pub use apply::report::{ImportReport, Wait};
+pub use apply::report::{ImportReport, Missing, Wait};
 pub use capture::groups::SealReport;
-pub use conflicts::history::{HistoryEntry, HistoryOp};
-pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion};
+pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
+pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
 pub use conflicts::resolve::Resolution;
-pub use error::{BundleProblem, Error, Hint, Result, Stranger, Way};
+pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
 pub use exchange::export::{ExportReport, Part, PartReport, Positions, Recipient};
 pub use exchange::import::Progress;
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
@@ -60,18 +60,17 @@ pub(crate) use exchange::session::{GroupOut, Staged, StreamOut, frontier_of};
 pub use exchange::snapshot::SnapshotReport;
 pub use exchange::survey::{Span, Survey, Trusted};
 pub use fleet::clocks::clock_words;
-pub use fleet::devices::DeviceInfo;
-pub use fleet::devices::label;
+pub use fleet::devices::{DeviceInfo, TrustedAs, label};
 pub use fleet::open::InitOptions;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
 pub use store::connection::Options;
 pub use store::keys::FleetKey;
+pub use store::meta::Notice;
 pub use store::value::OwnedValue;
 pub use table::replica::Identity;
-pub use track::options::TrackOptions;
-pub use track::options::TrackReport;
+pub use track::options::{TrackOptions, TrackReport};
 pub use upkeep::compact::CompactReport;
-pub use upkeep::status::{Status, TableStatus};
+pub use upkeep::status::{Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
 use crate::engine::conflicts::{history, list, resolve};
@@ -186,7 +185,7 @@ impl Engine {
 
     /// Says that a device will not come back: the log waits for it no longer, once all others know.
     /// It travels. Take in its last bundle first: what others fold away without it, it cannot be
-    /// merged with any more. Should it come back, it joins anew.
+    /// merged with any more. Should it come back, it joins again.
     ///
     /// # Errors
     /// [`Error::Usage`] for this device, [`Error::KeyMissing`], [`Error::Sqlite`].
@@ -222,7 +221,7 @@ impl Engine {
     /// keeps the certificate.
     ///
     /// # Errors
-    /// [`Error::Bundle`] if the bundle is damaged, or not made by whom it says; [`Error::Strangers`] if
+    /// [`Error::Bundle`] if the bundle is damaged, or not made by whom it says; [`Error::Untrusted`] if
     /// its sender's certificate is not in it; [`Error::Usage`] if that is this device itself.
     pub fn trust_sender<R: std::io::Read>(&mut self, bundle: &mut R) -> Result<DeviceInfo> {
         trust_sender::trust_sender(&mut self.replica, bundle)
@@ -300,7 +299,7 @@ impl Engine {
         &self,
         table: Option<&str>,
         key: &[OwnedValue],
-        each: &mut dyn FnMut(std::result::Result<&HistoryOp, &HistoryEntry>) -> Result<()>,
+        each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
     ) -> Result<()> {
         history::log(&self.replica, table, key, each)
     }
@@ -310,7 +309,7 @@ impl Engine {
     /// Importing it again, whole or in part, changes nothing.
     ///
     /// # Errors
-    /// [`Error::Bundle`] if it is damaged, [`Error::Strangers`] if it has frames of devices that are not
+    /// [`Error::Bundle`] if it is damaged, [`Error::Untrusted`] if it has frames of devices that are not
     /// trusted, [`Error::Twin`] if a device in it has two histories; nothing is changed then.
     pub fn import<R: Read + Seek>(
         &mut self,
@@ -345,7 +344,7 @@ impl Engine {
     /// Makes a database a device that starts from a snapshot; creates the file if need be.
     ///
     /// # Errors
-    /// [`Error::Bundle`] if the snapshot is damaged, [`Error::Strangers`] if its maker is not of the given
+    /// [`Error::Bundle`] if the snapshot is damaged, [`Error::Untrusted`] if its maker is not of the given
     /// fleet and not trusted, and those of [`Engine::init`]. The tables are as they were then.
     pub fn join<R: Read + Seek>(
         path: &Path,
@@ -415,7 +414,7 @@ impl Engine {
     /// another device, or has nothing new. That it is whole is for the caller to know.
     ///
     /// # Errors
-    /// [`Error::Strangers`] if the sender is not trusted, [`Error::Bundle`] if the header is not its own.
+    /// [`Error::Untrusted`] if the sender is not trusted, [`Error::Bundle`] if the header is not its own.
     pub fn hear(&mut self, input: impl Read) -> Result<()> {
         survey::hear(&mut self.replica, input)
     }
@@ -436,7 +435,7 @@ impl Engine {
         survey::acknowledged_by(&self.replica, peer)
     }
 
-    /// Whether a device lacks frames that are folded away here, as last heard of: it can go on from a snapshot alone.
+    /// Whether a device lacks frames that are folded here, as last heard of: it can go on from a snapshot alone.
     ///
     /// # Errors
     /// [`Error::Sqlite`].

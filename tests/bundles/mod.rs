@@ -22,7 +22,7 @@ pub fn records(bytes: &[u8]) -> Vec<Record> {
     all
 }
 
-/// A bundle of these records, with every check sum and the footer made anew.
+/// A bundle of these records, with every check sum and the footer made again.
 pub fn join(records: &[Record]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     let mut frames = 0;

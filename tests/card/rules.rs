@@ -200,7 +200,7 @@ fn long_logs_are_split_at_groups() {
 }
 
 #[test]
-fn what_is_not_in_order_is_named_and_stepped_over() {
+fn what_is_not_in_order_is_named_and_skipped() {
     let mut fleet = Fleet::new();
     let mut card = Card::new(Wrong::Nothing);
     let whole = whole_bundle(fleet.get("north"));
@@ -274,7 +274,7 @@ fn a_revoked_device_gets_nothing() {
 
 /// Two boards from one image and the base share a card: the second goes on under a new identity.
 #[test]
-fn a_twin_goes_on_as_another() {
+fn a_twin_takes_a_new_identity() {
     let mut fleet = Fleet::new();
     let mut card = Card::new(Wrong::Nothing);
     for name in ["north", "base", "north"] {
@@ -301,7 +301,7 @@ fn a_twin_goes_on_as_another() {
     assert_eq!(count(fleet.get("base"), "readings WHERE value = 0.25"), ["1"]);
 }
 
-/// A copy of north, as of its card's image.
+/// A clone of north, as from its card's image.
 fn twin_of(fleet: &mut Fleet) -> packmule::Engine {
     let twin = fleet.world.dir.path().join("twin.db");
     fleet.get("north").seal().unwrap();

@@ -89,7 +89,7 @@ fn a_bundle_of_another_version() {
 }
 
 #[test]
-fn a_strangers_bundle() {
+fn an_untrusted_devices_bundle() {
     let (desk, _) = desk_with_a_bundle();
     desk.run("init stranger.db --name stranger").ok();
     desk.sql("stranger.db", "CREATE TABLE settings (key TEXT PRIMARY KEY, value, note TEXT); INSERT INTO settings VALUES ('a', 9, 'x')");
@@ -106,7 +106,7 @@ fn one_bad_file_of_several_that_were_named() {
     let before = desk.dump("base.db");
     desk.run("import base.db good.pmb bad.pmb").refused("bad.pmb");
     assert_eq!(desk.dump("base.db"), before, "the good one before it is not taken in either");
-    // Nor before a stranger's.
+    // Nor before an untrusted device's.
     desk.run("init stranger.db --name stranger").ok();
     desk.sql("stranger.db", "CREATE TABLE settings (key TEXT PRIMARY KEY, value, note TEXT)");
     desk.run("track stranger.db settings").ok();
@@ -129,7 +129,7 @@ fn several_tables_of_which_one_cannot_be_tracked() {
     assert_eq!(desk.dump("a.db"), before);
 }
 
-/// A board's SD card was copied, and both boards went on.
+/// A board's SD card was cloned, and both boards went on.
 #[test]
 fn a_cloned_database() {
     let desk = Desk::fleet(&["north"]);
@@ -208,7 +208,7 @@ fn a_boards_database_that_is_locked_or_damaged() {
     writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO settings VALUES ('half', 1, NULL)").unwrap();
     has(&desk.run("merge base.db north.db --wait 0.1").refused("north.db"), &["locked", "try again"]);
     assert_eq!(desk.dump("base.db"), before);
-    // In a directory it is stepped over.
+    // In a directory it is skipped.
     let merged = desk.run("merge base.db . --wait 0.1 --json").json();
     has(&merged["stepped_over"].to_string(), &["./north.db", "locked"]);
     writer.execute_batch("ROLLBACK").unwrap();

@@ -97,7 +97,7 @@ fn the_whole_trip_of_one_board() {
 }
 
 #[test]
-fn log_tells_who_wrote_what_and_when() {
+fn log_shows_who_wrote_what_and_when() {
     let (desk, id) = Desk::conflict();
     desk.run(&format!("resolve base.db {id} --take east")).ok();
     let log = desk.run("log base.db settings interval --json").json();
@@ -181,7 +181,7 @@ fn resolve_takes_deletes_and_keeps_both() {
 }
 
 #[test]
-fn values_that_json_has_no_word_for_are_told_exactly() {
+fn values_that_json_has_no_form_for_are_printed_exactly() {
     let desk = Desk::fleet(&["north", "east"]);
     let insert = |board: &str, value: &str| {
         desk.sql(&format!("{board}.db"), &format!("INSERT INTO settings VALUES ('a', {value}, NULL)"));
@@ -293,7 +293,7 @@ fn a_bundle_goes_through_a_pipe() {
 }
 
 #[test]
-fn a_directory_is_searched_and_what_is_bad_in_it_is_stepped_over() {
+fn a_directory_is_searched_and_what_is_bad_in_it_is_skipped() {
     let desk = Desk::fleet(&["north", "east"]);
     for board in ["north", "east"] {
         desk.sql(&format!("{board}.db"), &format!("INSERT INTO settings VALUES ('{board}', 1, NULL)"));

@@ -29,7 +29,7 @@ fn a_newcomer_starts_from_what_was_compacted() {
     desk.run("retire a.db b").ok();
 }
 
-/// A newcomer that did not start from a snapshot is named by whoever has compacted, and told what to do.
+/// A newcomer that did not start from a snapshot is named by whoever has compacted, and hears what to do.
 #[test]
 fn who_lacks_what_was_compacted_is_named_by_exchange() {
     let desk = Desk::new();

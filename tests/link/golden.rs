@@ -1,6 +1,6 @@
 //! Golden vectors of the link's packets: laid out by hand from the page of `src/core/link/packet.rs`, with a CRC, a
 //! framing and an error correction of the test's own, pinned in `tests/vectors/link-*.hex`. The crate must put
-//! exactly these on the line. `PACKMULE_BLESS=1` writes the files anew from what is laid out here.
+//! exactly these on the line. `PACKMULE_BLESS=1` writes the files again from what is laid out here.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -251,7 +251,7 @@ fn the_rate_is_agreed_on() {
 }
 
 #[test]
-fn error_correction_of_every_strength() {
+fn error_correction_at_every_rate() {
     let mut all = Asm::new();
     let mut seen = Vec::new();
     for mended in [2u8, 10, 40, 120] {
@@ -264,7 +264,7 @@ fn error_correction_of_every_strength() {
         ack(&mut theirs, FIRST, FIRST.wrapping_add(300), 4096, mended, &[]);
         seal(&mut theirs, key(B, A), 0);
         hears(&mut link, 1_100_000, &theirs);
-        let t = usize::from(link.strength().1);
+        let t = usize::from(link.payload_and_fec_rate().1);
         assert_eq!(link.send(&[0xcd; 40]), 40);
         let mut data = narrow(4, FIRST.wrapping_add(1));
         data.raw("offset", &(FIRST.wrapping_add(300) as u16).to_le_bytes()).raw("bytes", &[0xcd; 40]);

@@ -62,26 +62,31 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn carried(seed: u64, case: &Case, mend: bool) -> f64 {
+fn carried(seed: u64, case: &Case, fec: bool) -> f64 {
     let sizes = |end: usize| {
         if case.leaf == Some(end) { make::<512, 256, 192, 12>() } else { make::<32768, 32768, 2240, 256>() }
     };
     let faults = [case.faults.clone(), case.faults.clone()];
     let mut world = World::new(seed, faults, [sizes(0), sizes(1)], [SIZE, case.back], |c| {
-        (c.mend, c.baud_max) = (mend, case.raised);
+        (c.fec, c.baud_max) = (fec, case.raised);
     });
     let start = world.now;
     world.ends.iter_mut().for_each(|e| e.finishes = false);
     let good = world.run(start + 400_000_000, |w| w.ends[1].got == SIZE && w.ends[0].got == case.back);
     if std::env::var_os("VERBOSE").is_some() {
-        println!("{} seed {seed}\n  {} {:?}", case.name, world.report(), world.ends[0].machine.strength());
+        println!(
+            "{} seed {seed}\n  {} {:?}",
+            case.name,
+            world.report(),
+            world.ends[0].machine.payload_and_fec_rate()
+        );
     }
     assert!(good, "{} seed {seed} {}", case.name, world.report());
     SIZE as f64 / ((world.now - start) as f64 / 1e6) / (f64::from(case.raised) / 10.0)
 }
 
-fn mean(case: &Case, mend: bool) -> f64 {
-    (1..=3).map(|seed| carried(seed, case, mend)).sum::<f64>() / 3.0
+fn mean(case: &Case, fec: bool) -> f64 {
+    (1..=3).map(|seed| carried(seed, case, fec)).sum::<f64>() / 3.0
 }
 
 fn table() -> (String, Vec<(&'static str, f64, f64)>) {
@@ -90,21 +95,21 @@ fn table() -> (String, Vec<(&'static str, f64, f64)>) {
         "# What the link carries\n\n\
          Made by `tests/link/goodput.rs` in virtual time and compared by it (`UPDATE=1 cargo test -p packmule-core --release --test link_goodput`).\n\
          1 MiB one way, from the first hello to the last byte, as a share of the line's rate (8N1); mean of seeds 1 to 3.\n\
-         *plain*: without error correction; *mending*: with it, as the link uses it.\n\n\
-         | line | plain | mending | to reach |\n|---|---|---|---|\n",
+         *plain*: without error correction; *FEC*: with it, as the link uses it.\n\n\
+         | line | plain | FEC | to reach |\n|---|---|---|---|\n",
     );
     for case in cases() {
-        let (plain, mending) = (mean(&case, false), mean(&case, true));
+        let (plain, with_fec) = (mean(&case, false), mean(&case, true));
         let goal = if case.target > 0.0 { format!("{:.2}", case.target) } else { String::new() };
-        let _ = writeln!(all, "| {} | {plain:.3} | {mending:.3} | {goal} |", case.name);
+        let _ = writeln!(all, "| {} | {plain:.3} | {with_fec:.3} | {goal} |", case.name);
         rows.push((case.name, plain, case.target));
-        rows.push((case.name, mending, case.target));
+        rows.push((case.name, with_fec, case.target));
     }
     (all, rows)
 }
 
 #[test]
-fn goodput_is_as_the_table_says() {
+fn goodput_is_as_in_the_table() {
     let (text, rows) = table();
     println!("{text}");
     for (name, got, target) in rows {

@@ -56,8 +56,8 @@ fn any(seed: u64) -> World {
     let makes = [sizes(&mut rng), sizes(&mut rng)];
     let most = if bauds[0] == 9_600 { 6_000 } else { 60_000 };
     let totals = [8 + rng.below(most), 8 + rng.below(most)];
-    let mend = rng.chance(0.7);
-    let mut world = World::new(seed, [a, b], makes, totals, |c: &mut Config| c.mend = mend);
+    let fec = rng.chance(0.7);
+    let mut world = World::new(seed, [a, b], makes, totals, |c: &mut Config| c.fec = fec);
     for end in &mut world.ends {
         if rng.chance(0.4) {
             end.appetite = Some((20 + rng.below(700) as usize, 1 + rng.below(30_000)));
@@ -86,7 +86,7 @@ fn exactly_once_in_order_whatever_the_line_does() {
 /// Either end is killed and comes up again at any moment, several times; then the last streams come
 /// through whole, and no byte of one stream ever shows in another (the application checks each).
 #[test]
-fn ends_that_begin_anew_never_mix_their_streams() {
+fn ends_that_restart_never_mix_their_streams() {
     for seed in seeds(10_000, 100) {
         let mut world = any(seed);
         let mut rng = Rng::new(seed + 77);

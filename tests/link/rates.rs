@@ -1,7 +1,8 @@
 //! The rate of the line: raised where both ends allow it and the cable carries it, and lost in good order where
 //! it does not. In virtual time; what an end sends at one rate is noise to an end at another.
 //!
-//! A failure of the random test prints its seed; `LINK_SEED=n cargo test -p packmule-core --test link_rates` replays it.
+//! A failure of the random test prints its seed; `LINK_SEED=n cargo test -p packmule-core --test link_rates` replays
+//! it.
 
 mod sim;
 
@@ -166,7 +167,7 @@ fn a_short_cut_changes_nothing() {
 }
 
 #[test]
-fn an_end_that_begins_anew_is_met_at_the_first_rate() {
+fn an_end_that_restarts_is_met_at_the_first_rate() {
     for who in 0..2 {
         let mut world = world(1, &Faults::clean(FIRST, 5_000), [921_600; 2]);
         world.run(2 * S, |_| false);

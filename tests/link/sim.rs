@@ -228,7 +228,7 @@ pub trait Machine {
     fn restart(&mut self, nonce: u32);
     fn state(&self) -> State;
     fn stats(&self) -> Stats;
-    fn strength(&self) -> (u16, u8);
+    fn payload_and_fec_rate(&self) -> (u16, u8);
     fn baud(&self) -> u32;
     fn baud_wanted(&self) -> Option<u32>;
     fn set_baud(&mut self, now: u64, baud: u32);
@@ -270,8 +270,8 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     fn stats(&self) -> Stats {
         *self.stats()
     }
-    fn strength(&self) -> (u16, u8) {
-        self.strength()
+    fn payload_and_fec_rate(&self) -> (u16, u8) {
+        self.payload_and_fec_rate()
     }
     fn baud(&self) -> u32 {
         self.baud()
@@ -284,7 +284,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     }
 }
 
-/// Makes an end: the harness needs it again when an end begins anew.
+/// Makes an end: the harness needs it again when an end restarts.
 pub type Make = Box<dyn Fn(Config) -> Box<dyn Machine>>;
 
 /// The byte at `at` of the stream `id`.
@@ -326,7 +326,7 @@ pub struct End {
     pub appetite: Option<(usize, u64)>,
     next_meal: u64,
     finished: bool,
-    /// Its port is opened anew.
+    /// Its port is opened again.
     reborn: bool,
     /// What its port was set to, and when.
     pub rates: Vec<(u64, u32)>,
@@ -535,7 +535,7 @@ impl World {
                 break;
             }
         }
-        // What was sent may have told something (silence).
+        // What was sent may have caused an event (silence).
         self.ends[who].work(self.now);
     }
 

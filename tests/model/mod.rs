@@ -1,5 +1,5 @@
 //! A naive model of what the engine must do: every version that was ever sealed is kept, and the
-//! state is computed from all of them anew. It shares no code with the engine.
+//! state is computed from all of them again. It shares no code with the engine.
 //!
 //! Values are SQLite's literals as `common::dump` writes them.
 
@@ -94,7 +94,7 @@ pub struct Write {
     pub added: BTreeMap<String, i64>,
     pub claim: u64,
     pub wall: Option<i64>,
-    /// What the row was to an author that had folded away that it was deleted, and so told only what
+    /// What the row was to an author that had folded that it was deleted, and so told only what
     /// it changed.
     pub base: Option<Row>,
 }
@@ -354,7 +354,7 @@ pub struct State {
     pub shown: BTreeMap<Place, Row>,
     /// Rows that someone must decide about, and how many versions are listed.
     pub contested: BTreeMap<Place, usize>,
-    /// Rows that are kept out by a constraint.
+    /// Rows that are quarantined by a constraint.
     pub parked: BTreeMap<Place, Row>,
     /// Rows that refer to one that is not shown.
     pub dangling: BTreeSet<Place>,

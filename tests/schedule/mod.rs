@@ -19,7 +19,7 @@ pub enum How {
 /// Devices, bundles and conflicts are numbers modulo how many there are.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A statement of an application; `forced` is a row of these key literals that gets its key anew.
+    /// A statement of an application; `forced` is a row of these key literals that gets its key again.
     Write {
         d: usize,
         t: usize,
@@ -77,7 +77,7 @@ pub enum Step {
         d: usize,
         who: usize,
     },
-    /// A device is copied, and both write these.
+    /// A device is cloned, and both write these.
     Clone {
         d: usize,
         writes: Vec<Step>,

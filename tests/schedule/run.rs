@@ -21,9 +21,9 @@ use crate::model::{self, Group, Place, Row, Rule, State, Table, Write};
 /// What statements did to a row since its device's last seal.
 #[derive(Clone, Debug, Default)]
 struct Touch {
-    /// It got its unique values anew.
+    /// It got its unique values again.
     claimed: bool,
-    /// It got its key anew.
+    /// It got its key again.
     inserted: bool,
     columns: BTreeSet<String>,
     added: BTreeMap<String, i64>,
@@ -42,8 +42,8 @@ struct Device {
     copy: Option<clone::Copy>,
 }
 
-/// How many rows were contested, parked and dangling, conflicts resolved, versions folded away,
-/// devices joined, UNIQUEs made, devices retired and copies that went on anew.
+/// How many rows were contested, quarantined and orphans, conflicts resolved, versions folded,
+/// devices joined, UNIQUEs made, devices retired and clones that took a new identity.
 pub type Counts = [usize; 9];
 
 pub struct Run {

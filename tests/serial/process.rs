@@ -318,9 +318,9 @@ fn two_lines_at_once_and_one_hears_from_the_other() {
     assert_eq!(base.end(Signal::TERM), Some(0));
 }
 
-/// Who lacks what was compacted away is told so at both ends, and the exchange comes to its end.
+/// Who lacks what was compacted away is named at both ends, and the exchange comes to its end.
 #[test]
-fn a_newcomer_without_a_snapshot_is_told_to_join() {
+fn a_newcomer_without_a_snapshot_is_asked_to_join() {
     let desk = Desk::fleet(&["north"]);
     fill(&desk, "north", 20, 100);
     desk.compact_alone("north", "fleet.key");
@@ -355,7 +355,7 @@ fn sigterm_in_the_middle_ends_it_in_good_order() {
 }
 
 #[test]
-fn strangers_part_and_each_names_the_other() {
+fn untrusted_devices_close_and_each_names_the_other() {
     let desk = Desk::new();
     for name in ["a", "b"] {
         desk.run(&format!("init {name}.db --name {name}")).ok();
@@ -372,7 +372,7 @@ fn strangers_part_and_each_names_the_other() {
     }
 }
 
-/// An end whose peer has left says its last words again and again until its time is over, and nobody hears them.
+/// An end whose peer has left repeats what it sent last until its time is over, and nobody hears them.
 #[test]
 fn of_two_that_part_none_is_left_alone_on_the_line() {
     let desk = Desk::new();
@@ -408,7 +408,7 @@ fn what_cannot_be_is_refused_in_words() {
 
 /// The second of two boards from one card's image goes on under a new identity, by itself.
 #[test]
-fn a_copied_card_is_found_and_both_boards_are_in_step() {
+fn a_cloned_card_is_found_and_both_boards_are_in_step() {
     let desk = Desk::fleet(&["north"]);
     desk.sql("north.db", "PRAGMA wal_checkpoint(TRUNCATE)");
     for end in ["", ".pmkey"] {

@@ -1,4 +1,4 @@
-//! Sessions over pipes in memory: both ways at once, strangers, breaks at every byte, bad bytes. The clock
+//! Sessions over pipes in memory: both ways at once, untrusted devices, breaks at every byte, bad bytes. The clock
 //! is a number; nothing sleeps.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -51,7 +51,7 @@ impl End {
             self.error = turn().err();
         }
         if self.error.is_some() {
-            out.extend_from_slice(self.session.last_words());
+            out.extend_from_slice(self.session.pending_output());
             self.session.sent(usize::MAX / 2);
         }
         out
@@ -155,14 +155,14 @@ fn what_is_acknowledged_is_noted() {
 }
 
 #[test]
-fn a_stranger_is_refused_on_both_sides() {
+fn an_untrusted_device_is_refused_on_both_sides() {
     let (world, elsewhere) = (World::new(), World::new());
     let (mut a, mut b) = (board(&world, "a"), board(&elsewhere, "b"));
     fill(&a, "a", 10, 10);
     let before = (common::everything(a.path()), common::everything(b.path()));
     let (one, two) = exchange(&mut a, &mut b, 4_096);
     let of = |end: &End| match &end.error {
-        Some(Error::Stranger(s)) => s.id,
+        Some(Error::UntrustedDevice(s)) => s.id,
         other => panic!("{other:?}"),
     };
     assert_eq!((of(&one), of(&two)), (b.identity().id, a.identity().id));
@@ -172,9 +172,9 @@ fn a_stranger_is_refused_on_both_sides() {
     // Trusted by one of them only: the other refuses, and the first hears of it.
     a.trust(b.identity().id).unwrap();
     let (one, two) = exchange(&mut a, &mut b, 4_096);
-    assert!(matches!(&two.error, Some(Error::Stranger(s)) if s.id == a.identity().id));
+    assert!(matches!(&two.error, Some(Error::UntrustedDevice(s)) if s.id == a.identity().id));
     match &one.error {
-        Some(Error::Refused { why: Refusal::Stranger, about, us: true, by: Some((id, _)) }) => {
+        Some(Error::Refused { why: Refusal::Untrusted, about, us: true, by: Some((id, _)) }) => {
             assert_eq!((*about, *id), (a.identity().id, b.identity().id));
         }
         other => panic!("{other:?}"),
@@ -353,14 +353,14 @@ fn an_abandoned_session_keeps_what_is_whole_and_nothing_doubtful() {
         assert!(matches!(s.abandon(b, 1_000, &refused), Err(Error::Refused { .. })));
     };
     assert_eq!(again_after(with_its_last_bytes), 0);
-    // It sent what makes no sense: nothing of that is written down, and why the session ended is still told.
+    // It sent what makes no sense: nothing of that is written down, and why the session ended is still reported.
     let senseless = |b: &mut Engine, s: &mut Session| {
         let said = s.receive(b, 1_000, &[0xff; 64]);
         assert!(matches!(said, Err(Error::Protocol(_))), "{said:?}");
-        let words = s.last_words().len();
+        let words = s.pending_output().len();
         assert!(words > 0);
         s.abandon(b, 1_000, &[0xff; 64]).unwrap();
-        assert_eq!(s.last_words().len(), words);
+        assert_eq!(s.pending_output().len(), words);
     };
     assert_eq!(again_after(senseless), 8);
 }
@@ -437,14 +437,14 @@ fn an_unfinished_group_does_not_hinder_a_bundle() {
     assert!(b.verify().unwrap().problems.is_empty());
 }
 
-/// A copy of a database, with its key.
+/// A clone of a database, with its key.
 fn copy(of: &Engine, world: &World, name: &str) -> Engine {
     let to = world.path(name);
     common::copy_card(of, &to);
     Engine::open_with(&to, world.options()).unwrap()
 }
 
-/// A board, the base that it met, and a copy of the board.
+/// A board, the base that it met, and a clone of the board.
 fn copied(world: &World) -> (Engine, Engine, Engine) {
     let (mut a, mut base) = (board(world, "a"), world.base("base"));
     fill(&a, "common", 5, 10);
@@ -454,7 +454,7 @@ fn copied(world: &World) -> (Engine, Engine, Engine) {
 }
 
 #[test]
-fn a_device_that_was_set_back_takes_its_frames_in_again() {
+fn a_rolled_back_device_recovers_its_frames() {
     let world = World::new();
     let (mut a, mut base, mut old) = copied(&world);
     fill(&a, "lost", 20, 10);
@@ -471,7 +471,7 @@ fn a_device_that_was_set_back_takes_its_frames_in_again() {
 }
 
 #[test]
-fn a_second_history_goes_on_under_a_new_identity_in_the_next_session() {
+fn a_second_history_rekeys_in_the_next_session() {
     let world = World::new();
     let (mut a, mut base, mut twin) = copied(&world);
     for (engine, name) in [(&mut a, "a"), (&mut twin, "twin")] {
@@ -485,11 +485,11 @@ fn a_second_history_goes_on_under_a_new_identity_in_the_next_session() {
     exchange(&mut a, &mut base, 4_096);
     let (one, two) = exchange(&mut twin, &mut base, 4_096);
     assert!(
-        matches!(&one.error, Some(e @ Error::Anew { was: id, .. }) if *id == was && e.is_anew()),
+        matches!(&one.error, Some(e @ Error::NewIdentity { was: id, .. }) if *id == was && e.is_new_identity()),
         "{:?}",
         one.error
     );
-    assert!(two.error.is_some_and(|e| e.is_anew()));
+    assert!(two.error.is_some_and(|e| e.is_new_identity()));
     assert_ne!(twin.identity().id, was);
     let (one, two) = exchange(&mut twin, &mut base, 4_096);
     assert!(one.error.is_none() && two.error.is_none(), "{:?} {:?}", one.error, two.error);
@@ -497,15 +497,15 @@ fn a_second_history_goes_on_under_a_new_identity_in_the_next_session() {
     digests_equal(&[&a, &twin, &base]);
     assert_eq!(rows(&base, "SELECT count(*) FROM t"), ["17"]);
     assert_eq!(rows(&base, "SELECT count(*), count(DISTINCT device) FROM readings"), ["6|2"]);
-    assert!(base.status().unwrap().notices.iter().any(|n| n.contains("two histories")));
-    assert!(twin.status().unwrap().notices.iter().any(|n| n.contains("second history")));
+    assert!(base.status().unwrap().notices.iter().any(|n| n.text.contains("two histories")));
+    assert!(twin.status().unwrap().notices.iter().any(|n| n.text.contains("second history")));
     assert!(base.conflicts().unwrap().is_empty() && twin.verify().unwrap().problems.is_empty());
 }
 
 /// The other end learns of the two histories also where the vector by which the second finds itself out comes together
 /// with the proof before it: what an end has it says before it takes what the other has.
 #[test]
-fn a_second_history_says_what_it_has_before_it_goes_on_under_a_new_identity() {
+fn a_second_history_sends_what_it_has_before_it_rekeys() {
     for twin_first in [true, false] {
         let world = World::new();
         let (mut a, mut base, mut twin) = copied(&world);
@@ -520,30 +520,30 @@ fn a_second_history_says_what_it_has_before_it_goes_on_under_a_new_identity() {
             let (of_base, of_twin) = exchange(&mut base, &mut twin, 4_096);
             (of_twin, of_base)
         };
-        assert!(matches!(&of_twin.error, Some(Error::Anew { .. })), "{:?}", of_twin.error);
+        assert!(matches!(&of_twin.error, Some(Error::NewIdentity { .. })), "{:?}", of_twin.error);
         assert!(
-            matches!(&of_base.error, Some(Error::Refused { why: Refusal::Anew, .. })),
+            matches!(&of_base.error, Some(Error::Refused { why: Refusal::NewIdentity, .. })),
             "{:?}",
             of_base.error
         );
         let notices = base.status().unwrap().notices;
-        assert!(notices.iter().any(|n| n.contains("two histories")), "{twin_first}: {notices:?}");
+        assert!(notices.iter().any(|n| n.text.contains("two histories")), "{twin_first}: {notices:?}");
     }
 }
 
 #[test]
-fn two_copies_at_one_line_are_named_and_change_nothing_else() {
+fn two_clones_at_one_line_are_named_and_change_nothing_else() {
     let world = World::new();
     let (mut a, _base, mut twin) = copied(&world);
     let (one, two) = exchange(&mut a, &mut twin, 4_096);
     assert!(matches!(one.error, Some(Error::Itself)) && two.error.is_some());
     for engine in [&a, &twin] {
-        assert!(engine.status().unwrap().notices.iter().any(|n| n.contains("copy of this device")));
+        assert!(engine.status().unwrap().notices.iter().any(|n| n.text.contains("copy of this device")));
     }
     assert_eq!(a.identity(), twin.identity());
 }
 
-/// A device that was retired comes back, and what it lacks is folded away: both ends say so, the rest travels, and
+/// A device that was retired comes back, and what it lacks is folded: both ends say so, the rest travels, and
 /// nothing of it comes again and again.
 #[test]
 fn a_device_whose_place_in_the_log_is_gone_is_named_and_served_what_there_is() {
@@ -572,21 +572,24 @@ fn a_device_whose_place_in_the_log_is_gone_is_named_and_served_what_there_is() {
     assert!(at_c.needs_snapshot && !at_c.peer_needs_snapshot, "{at_c:?}");
     assert!(at_c.received.0 > 0, "the rows of its own stream");
     let waits = &at_a.taken.waits;
-    assert!(waits[0].author.starts_with("c-") && waits[0].missing.contains("packmule join"), "{waits:?}");
+    assert!(
+        waits[0].author.starts_with("c-") && matches!(waits[0].missing, packmule::Missing::Snapshot { .. }),
+        "{waits:?}"
+    );
     assert_eq!(rows(&a, "SELECT count(*) FROM t WHERE id = 'of c'"), ["0"]);
     // The next time there is nothing new, and it is said again.
     let (one, two) = exchange(&mut a, &mut c, 500);
     assert_eq!((one.session.progress().sent.0, two.session.progress().sent.0), (0, 0));
     assert!(one.session.progress().peer_needs_snapshot && two.session.progress().needs_snapshot);
-    // Control: one that is not behind is not told so.
+    // Control: one that is not behind is not named so.
     let (one, two) = exchange(&mut a, &mut b, 500);
     assert!(!one.session.progress().peer_needs_snapshot && !two.session.progress().needs_snapshot);
 }
 
 /// What one end holds and cannot apply it has not acknowledged: a board that then starts from its snapshot tells
-/// it anew.
+/// it again.
 #[test]
-fn what_waits_at_the_other_end_is_not_acknowledged() {
+fn what_is_pending_at_the_other_end_is_not_acknowledged() {
     for sessions in [1, 2, 3] {
         let world = World::new();
         let (mut base, mut a) = (world.base("base"), board(&world, "a"));

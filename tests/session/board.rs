@@ -68,7 +68,7 @@ fn a_recorder_and_a_base_are_in_step() {
     let mut recorder = Recorder::new(77, "recorder", false, &fleet_key(&world));
     for _ in 0..3 {
         recorder.record(Stream::Shared, 1, b"").unwrap();
-        recorder.record(Stream::Own, 2, b"").unwrap();
+        recorder.record(Stream::PerDevice, 2, b"").unwrap();
     }
     let (sent, received) = exchange(&mut recorder, &mut base);
     assert_eq!(sent, 9);
@@ -95,7 +95,7 @@ fn a_board_that_is_no_base_gets_the_shared_stream_alone() {
     let mut board = world.board("board");
     let mut recorder = Recorder::new(77, "recorder", false, &fleet_key(&world));
     recorder.record(Stream::Shared, 2, b"").unwrap();
-    recorder.record(Stream::Own, 2, b"").unwrap();
+    recorder.record(Stream::PerDevice, 2, b"").unwrap();
     assert_eq!(exchange(&mut recorder, &mut board).0, 2);
     let info = seen_of(&recorder, &board);
     assert_eq!((info.shared, info.own), (2, 0));

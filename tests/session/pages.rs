@@ -30,7 +30,7 @@ pub enum Refused {
     /// A group does not go on from what is here, or its author did not sign it.
     Wrong,
     /// Nobody trusted wrote it.
-    Stranger,
+    UntrustedDevice,
 }
 
 /// A stream up to where it is applied.
@@ -146,7 +146,7 @@ impl<const FRAME: usize, const PAGES: usize> Pages<FRAME, PAGES> {
     ) -> Result<(), Refused> {
         self.groups.push(Whole { section, lamport, checkpoint }).map_err(|_| Refused::Full)?;
         self.lamport = self.lamport.max(lamport);
-        let known = self.streams.iter_mut().find(|s| s.section == section).ok_or(Refused::Stranger)?;
+        let known = self.streams.iter_mut().find(|s| s.section == section).ok_or(Refused::UntrustedDevice)?;
         (known.seq, known.chain) = (checkpoint.last, end);
         Ok(())
     }
@@ -180,7 +180,7 @@ impl<const FRAME: usize, const PAGES: usize> Pages<FRAME, PAGES> {
     fn apply(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let checkpoint = Checkpoint::decode(bytes).map_err(|_| Refused::Wrong)?;
         let section = Section { author: checkpoint.author, stream: checkpoint.stream };
-        let known = *self.streams.iter().find(|s| s.section == section).ok_or(Refused::Stranger)?;
+        let known = *self.streams.iter().find(|s| s.section == section).ok_or(Refused::UntrustedDevice)?;
         if checkpoint.last <= known.seq {
             return Ok(());
         }
@@ -215,7 +215,7 @@ pub struct Talk<'a, const FRAME: usize, const PAGES: usize> {
     /// The peer frontier.
     has: Vec<Frontier, STREAMS>,
     /// What the peer knows to be applied here.
-    said: Vec<Position, STREAMS>,
+    sent: Vec<Position, STREAMS>,
     /// The streams of which it is behind.
     behind: Vec<Section, STREAMS>,
     current: Option<Whole>,
@@ -231,7 +231,7 @@ impl<'a, const FRAME: usize, const PAGES: usize> Talk<'a, FRAME, PAGES> {
             log,
             peer: None,
             has: Vec::new(),
-            said: Vec::new(),
+            sent: Vec::new(),
             behind: Vec::new(),
             current: None,
             staged: Vec::new(),
@@ -287,7 +287,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
     }
 
     fn store_certificate(&mut self) -> Result<(), Refused> {
-        let (_, key, _) = self.peer.ok_or(Refused::Stranger)?;
+        let (_, key, _) = self.peer.ok_or(Refused::UntrustedDevice)?;
         self.log.learn(&key)
     }
 
@@ -302,22 +302,22 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
     }
 
     fn header(&mut self, body: &mut Body<'_>) -> Result<bool, Refused> {
-        let first = self.said.is_empty();
+        let first = self.sent.is_empty();
         let mut changed = Vec::<Position, STREAMS>::new();
         let mut all = Vec::<Position, STREAMS>::new();
         for Known { section, seq, chain, .. } in &self.log.streams {
             let Section { author, stream } = *section;
             let entry = Position { author, stream, seq: *seq, tag: chain.tag() };
             let own = author == self.log.me;
-            if own || !self.said.contains(&entry) {
+            if own || !self.sent.contains(&entry) {
                 changed.push(entry).map_err(|_| Refused::Full)?;
             }
             all.push(entry).map_err(|_| Refused::Full)?;
         }
-        if !first && all == self.said {
+        if !first && all == self.sent {
             return Ok(false);
         }
-        self.said = all;
+        self.sent = all;
         changed.sort_unstable_by_key(|entry| (entry.author, entry.stream));
         let header = Header {
             version: FORMAT_VERSION.into(),
@@ -342,7 +342,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
         Ok(())
     }
 
-    fn take_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Refused> {
+    fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Refused> {
         for Position { author, stream, seq, .. } in header.applied() {
             self.peer_has(Frontier { section: Section { author, stream }, groups: seq, frames: seq })?;
             if author == self.log.me {
@@ -419,7 +419,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
                 Staged::Certificate(bytes) => {
                     let certificate = Certificate::decode(&bytes).map_err(|_| Refused::Wrong)?;
                     if certificate.fleet.is_none_or(|fleet| fleet.fleet != self.log.fleet) {
-                        return Err(Refused::Stranger);
+                        return Err(Refused::UntrustedDevice);
                     }
                     self.log.learn(&certificate.public_key)?;
                 }
@@ -443,7 +443,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
         match error {
             Refused::Full | Refused::Missing => (Refusal::Failed, None),
             Refused::Wrong => (Refusal::Damaged, None),
-            Refused::Stranger => (Refusal::Stranger, None),
+            Refused::UntrustedDevice => (Refusal::Untrusted, None),
         }
     }
 }

@@ -80,12 +80,12 @@ fn both_ways_in_pieces_of_any_size() {
         let (mut a, mut b) = (small(1, "a", false), small(2, "base", true));
         a.record(Stream::Shared, 1, b"one").unwrap();
         a.record(Stream::Shared, 4, b"a group of four").unwrap();
-        a.record(Stream::Own, 2, b"for bases").unwrap();
+        a.record(Stream::PerDevice, 2, b"for bases").unwrap();
         b.record(Stream::Shared, 2, b"from the base").unwrap();
-        b.record(Stream::Own, 1, b"for itself").unwrap();
+        b.record(Stream::PerDevice, 1, b"for itself").unwrap();
         assert_eq!(exchange(&mut a, &mut b, piece), (7, 2));
-        assert_eq!((b.applied(a.me(), Stream::Shared), b.applied(a.me(), Stream::Own)), (5, 2));
-        assert_eq!((a.applied(b.me(), Stream::Shared), a.applied(b.me(), Stream::Own)), (2, 0));
+        assert_eq!((b.applied(a.me(), Stream::Shared), b.applied(a.me(), Stream::PerDevice)), (5, 2));
+        assert_eq!((a.applied(b.me(), Stream::Shared), a.applied(b.me(), Stream::PerDevice)), (2, 0));
         // Nothing is sent again.
         assert_eq!(exchange(&mut a, &mut b, piece), (0, 0));
     }
@@ -93,7 +93,7 @@ fn both_ways_in_pieces_of_any_size() {
 
 /// The peer hears what is here before its own vector is taken, which may end the session.
 #[test]
-fn the_peers_vector_is_taken_after_our_own_is_said() {
+fn the_peers_vector_is_received_after_our_own_is_sent() {
     let (mut a, mut b) = (small(1, "a", false), small(2, "b", false));
     let (mut a, mut b) = (Talk::new(&mut a), Talk::new(&mut b));
     let (mut one, mut two) = (begin(&mut a, 1), begin(&mut b, 2));
@@ -168,7 +168,7 @@ fn broken_off_anywhere_it_goes_on_where_it_was() {
 fn who_lacks_what_is_compacted_away_hears_so_once_and_gets_the_rest() {
     let (mut a, mut b) = (small(1, "a", false), small(2, "base", true));
     a.record(Stream::Shared, 2, b"gone").unwrap();
-    a.record(Stream::Own, 1, b"here").unwrap();
+    a.record(Stream::PerDevice, 1, b"here").unwrap();
     let section = Section { author: a.me(), stream: Stream::Shared };
     a.forget(section, 2);
     let (mut a, mut b) = (Talk::new(&mut a), Talk::new(&mut b));
@@ -187,11 +187,11 @@ fn a_device_of_another_fleet_is_refused_and_hears_why() {
     let id = b.me();
     let (mut a, mut b) = (Talk::new(&mut a), Talk::new(&mut b));
     let (mut one, mut two) = (begin(&mut a, 1), begin(&mut b, 2));
-    let hello = Vec::<u8, BUFFER>::from_slice(two.last_words()).unwrap();
+    let hello = Vec::<u8, BUFFER>::from_slice(two.pending_output()).unwrap();
     let refused = one.receive(&mut a, 0, &hello);
     assert_eq!(refused, Err(Error::Untrusted { device: id, revoked: false }));
     assert_eq!((one.state(), one.peer()), (State::Over, None));
-    let heard = two.receive(&mut b, 0, one.last_words());
+    let heard = two.receive(&mut b, 0, one.pending_output());
     // Its own hello came before, and is refused first.
     assert!(matches!(heard, Err(Error::Untrusted { .. })), "{heard:?}");
 }
@@ -215,13 +215,13 @@ fn what_is_out_of_turn_is_a_typed_error() {
         let (mut a, mut b) = (small(1, "a", false), small(2, "b", false));
         let (mut a, mut b) = (Talk::new(&mut a), Talk::new(&mut b));
         let (mut one, mut two) = (begin(&mut a, 1), begin(&mut b, 2));
-        let said = one.last_words().len();
+        let sent = one.pending_output().len();
         assert_eq!(one.receive(&mut a, 0, &message(&words)), Err(Error::OutOfTurn(state)), "{words:?}");
-        let refusal = Vec::<u8, BUFFER>::from_slice(&one.last_words()[said..]).unwrap();
+        let refusal = Vec::<u8, BUFFER>::from_slice(&one.pending_output()[sent..]).unwrap();
         let heard = two.receive(&mut b, 0, &refusal);
         assert!(matches!(heard, Err(Error::Refused { why: Refusal::Damaged, us: false, .. })), "{heard:?}");
         // After that nothing is taken any more, and nothing more is said.
-        let words = one.last_words().len();
+        let words = one.pending_output().len();
         assert_eq!(one.receive(&mut a, 0, &[0xff; 100]), Ok(100));
         assert_eq!(one.output(&mut a).unwrap().len(), words);
     }

@@ -2,7 +2,7 @@
 //! order stand here once more, by hand, from `FORMAT.md`. Only SHA-256 and ed25519 are the same
 //! libraries.
 //!
-//! A vector file is hex with a comment on every field; `PACKMULE_BLESS=1` writes the files anew
+//! A vector file is hex with a comment on every field; `PACKMULE_BLESS=1` writes the files again
 //! from what is assembled here, never from what the crate encodes (run it twice: the checkpoint is made
 //! from other files).
 

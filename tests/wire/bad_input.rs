@@ -107,7 +107,7 @@ fn a_frame_that_is_too_long_is_refused() {
 
 fn good_checkpoint(bytes: &[u8]) -> bool {
     let key = asm::key(1);
-    let start = Chain::start(&key.pk, packmule_core::model::Stream::Own);
+    let start = Chain::start(&key.pk, packmule_core::model::Stream::PerDevice);
     let end = [&FRAMES[..1], &FRAMES[2..4]].iter().fold(start, |chain, group| {
         let mut digest = GroupDigest::default();
         group.iter().for_each(|name| digest.add(&vector(name)));

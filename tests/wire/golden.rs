@@ -129,7 +129,7 @@ fn later_frame_with_every_flag() {
     let mut a = frame_head(6, i64::MAX as u64);
     a.crc();
     a.matches_file("frame-next", "A later frame of a group: blind, a resolution, the last number of all.");
-    let flags = FrameFlags::BLIND.with(FrameFlags::RESOLUTION);
+    let flags = FrameFlags::CONTEXT_FREE.with(FrameFlags::RESOLUTION);
     // Without a group there is no bit for one, whatever the caller says.
     for flags in [flags, flags.with(FrameFlags::FIRST)] {
         let mut buf = [0; 64];
@@ -494,7 +494,7 @@ fn checkpoint_over_two_frames() {
         "Closes frame-values and frame-ops, numbers 2 and 3 after frame-first; stream own, seed 01.",
     );
 
-    let chain = Chain::start(&key.pk, Stream::Own);
+    let chain = Chain::start(&key.pk, Stream::PerDevice);
     assert_eq!(chain.0, start);
     let digest = |frames: &[&[u8]]| {
         let mut digest = GroupDigest::default();
@@ -504,7 +504,7 @@ fn checkpoint_over_two_frames() {
     let before = chain.after(&digest(&[&asm::vector("frame-first")]));
     let end = before.after(&digest(&frames));
     let author = DeviceId::of_key(&key.pk);
-    let made = Checkpoint::sign(&key.sk, author, Stream::Own, 2, 3, before, &end);
+    let made = Checkpoint::sign(&key.sk, author, Stream::PerDevice, 2, 3, before, &end);
     let mut buf = [0; 130];
     assert_eq!(made.encode(&mut buf), Ok(130));
     assert_eq!(buf[..], a.bytes);

@@ -78,7 +78,7 @@ fn every_other_message() {
     let author = DeviceId([0xaa; 16]);
     let mut all = Vec::new();
     for (stream, number, groups, frames) in
-        [(Stream::Shared, 0, 0, 127), (Stream::Own, 1, 128, i64::MAX as u64)]
+        [(Stream::Shared, 0, 0, 127), (Stream::PerDevice, 1, 128, i64::MAX as u64)]
     {
         let mut here = Asm::new();
         here.u8("message: here", 2).raw("author", &author.0).u8("stream", number);
@@ -97,14 +97,14 @@ fn every_other_message() {
         all.extend([(idle, Message::Idle(number)), (settled, Message::Settled(number))]);
     }
     let reasons = [
-        Refusal::Stranger,
+        Refusal::Untrusted,
         Refusal::Revoked,
         Refusal::Itself,
         Refusal::Version,
         Refusal::Twin,
         Refusal::Damaged,
         Refusal::Failed,
-        Refusal::Anew,
+        Refusal::NewIdentity,
     ];
     for (number, why) in reasons.into_iter().enumerate() {
         let mut refused = Asm::new();

@@ -3,13 +3,13 @@
 //! | file | what lives there |
 //! |---|---|
 //! | this one | [`sync`], [`serve`]: a session on a line, from its first byte to its last |
-//! | `parting` | when an end that has said its last words may leave |
+//! | `closing` | when an end that has sent all may close the line |
 //! | `error`, `watch` | why a line came to its end; what is reported on the way, and [`Stop`] |
 //! | `pump` | the thread that moves bytes between port and link, and opens the port again |
 //! | `port`, `quick` | the port: for us alone, raw, left as it was found; low latency |
 
+mod closing;
 mod error;
-mod parting;
 mod port;
 mod pump;
 mod quick;
@@ -24,9 +24,9 @@ use packmule_core::link::{Event, State};
 
 use super::session::{Progress, Session};
 use crate::engine::Engine;
+use closing::Closing;
 pub use error::Error;
-use parting::Parting;
-use pump::{Inner, Line, News};
+use pump::{Inner, Line, LineEvent};
 pub use watch::{Status, Stop};
 
 /// Flow control.
@@ -61,16 +61,16 @@ pub fn sync(
     engine: &mut Engine,
     options: &Options,
     stop: &Stop,
-    tell: &mut dyn FnMut(Status<'_>),
+    report: &mut dyn FnMut(Status<'_>),
 ) -> Result<Progress, Error> {
     on_line(options, stop, |line| {
-        let mut end = End::new(engine, options, line, stop, tell, false);
+        let mut end = End::new(engine, options, line, stop, report, false);
         loop {
             match end.run() {
                 Ok(()) => return Ok(end.progress),
-                Err(Error::Session(e)) if e.is_anew() => {
-                    (end.tell)(Status::Failed(&Error::Session(e)));
-                    end.again()?;
+                Err(Error::Session(e)) if e.is_new_identity() => {
+                    (end.report)(Status::Failed(&Error::Session(e)));
+                    end.reconnect()?;
                 }
                 Err(e) => return Err(e),
             }
@@ -86,37 +86,37 @@ pub fn serve(
     engine: &mut Engine,
     options: &Options,
     stop: &Stop,
-    tell: &mut dyn FnMut(Status<'_>),
+    report: &mut dyn FnMut(Status<'_>),
 ) -> Result<(), Error> {
     on_line(options, stop, |line| {
-        let mut end = End::new(engine, options, line, stop, tell, true);
+        let mut end = End::new(engine, options, line, stop, report, true);
         while !stop.stopped() {
             match end.run() {
-                Ok(()) => (end.tell)(Status::Ended),
+                Ok(()) => (end.report)(Status::Ended),
                 Err(Error::Stopped) => break,
                 Err(e) => {
-                    (end.tell)(Status::Failed(&e));
-                    if !matches!(&e, Error::Session(e) if e.is_anew()) {
+                    (end.report)(Status::Failed(&e));
+                    if !matches!(&e, Error::Session(e) if e.is_new_identity()) {
                         end.pause(AFTER_FAILURE);
                     }
                 }
             }
-            end.again()?;
+            end.reconnect()?;
         }
         Ok(())
     })
 }
 
-/// After a failed session, so that a stranger's calls do not fill a log.
+/// After a failed session, so that the calls of an untrusted device do not fill a log.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
-/// How often it is told how far it is, also where nothing moved but what is under way.
-const TELL: Duration = Duration::from_millis(250);
-/// How long an end waits for the other to hear its last words.
-const FAREWELL: Duration = Duration::from_secs(3);
-/// And how long the last acknowledgements may take to get out.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How often the progress is reported, also where nothing moved but what is under way.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// How long an end that closes waits for the other to acknowledge what it sent last.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
+/// How long the repeats of the last acknowledgement may take to get out.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// Random bytes.
+/// Returns random bytes.
 fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
@@ -129,10 +129,10 @@ fn on_line<R>(
     stop: &Stop,
     work: impl FnOnce(&Arc<Line>) -> Result<R, Error>,
 ) -> Result<R, Error> {
-    let (line, ear) = Line::new(options).map_err(Error::Port)?;
+    let (line, wake_pipe) = Line::new(options).map_err(Error::Port)?;
     stop.lines().push(line.clone());
     let result = std::thread::scope(|scope| {
-        scope.spawn(|| line.pump(options, ear));
+        scope.spawn(|| line.pump(options, wake_pipe));
         let result = work(&line);
         line.stop();
         result
@@ -147,7 +147,7 @@ struct End<'a> {
     options: &'a Options,
     line: &'a Arc<Line>,
     stop: &'a Stop,
-    tell: &'a mut dyn FnMut(Status<'_>),
+    report: &'a mut dyn FnMut(Status<'_>),
     goes_on: bool,
     session: Option<Session>,
     progress: Progress,
@@ -156,11 +156,11 @@ struct End<'a> {
     silent: Option<Instant>,
     opened: bool,
     met: bool,
-    /// What had been sent and received when it was last told that both are in step.
+    /// What had been sent and received when it was last reported that both are in step.
     in_step_at: Option<(u64, u64)>,
     leaving: Option<Instant>,
-    /// When it was last told how far it is.
-    told: Instant,
+    /// When the progress was last reported.
+    reported: Instant,
 }
 
 impl<'a> End<'a> {
@@ -169,7 +169,7 @@ impl<'a> End<'a> {
         options: &'a Options,
         line: &'a Arc<Line>,
         stop: &'a Stop,
-        tell: &'a mut dyn FnMut(Status<'_>),
+        report: &'a mut dyn FnMut(Status<'_>),
         goes_on: bool,
     ) -> Self {
         let now = Instant::now();
@@ -178,7 +178,7 @@ impl<'a> End<'a> {
             options,
             line,
             stop,
-            tell,
+            report,
             goes_on,
             session: None,
             progress: Progress::default(),
@@ -188,33 +188,33 @@ impl<'a> End<'a> {
             met: false,
             in_step_at: None,
             leaving: None,
-            told: now,
+            reported: now,
         }
     }
 
-    fn next_news(&self) -> Option<News> {
+    fn next_event(&self) -> Option<LineEvent> {
         let mut inner = self.line.lock();
-        inner.has_news();
-        inner.news.pop_front()
+        inner.poll_events();
+        inner.events.pop_front()
     }
 
     fn now_ms(&self) -> u64 {
         self.begun.elapsed().as_millis() as u64
     }
 
-    /// One connection, until it has come to its end.
+    /// Runs one connection, until it has come to its end.
     fn run(&mut self) -> Result<(), Error> {
         let result = self.connection();
         if let Err(e) = &result {
-            self.part(e);
+            self.close(e);
         }
         result
     }
 
     fn connection(&mut self) -> Result<(), Error> {
         loop {
-            if let Some(news) = self.next_news() {
-                if self.take_news(news)? {
+            if let Some(events) = self.next_event() {
+                if self.handle_event(events)? {
                     return Ok(());
                 }
                 continue;
@@ -223,7 +223,7 @@ impl<'a> End<'a> {
                 return Err(Error::Stopped);
             }
             let moved = self.move_bytes()?;
-            if self.leaving.is_some_and(|since| since.elapsed() > FAREWELL) {
+            if self.leaving.is_some_and(|since| since.elapsed() > CLOSE_TIME) {
                 return Ok(());
             }
             if let (Some(patience), Some(silent)) = (self.options.patience, self.silent)
@@ -238,68 +238,68 @@ impl<'a> End<'a> {
         }
     }
 
-    /// Something happened on the line; whether that ends the connection.
-    fn take_news(&mut self, news: News) -> Result<bool, Error> {
-        match news {
-            News::Opened => {
+    /// Handles an event of the line. Returns whether that ends the connection.
+    fn handle_event(&mut self, events: LineEvent) -> Result<bool, Error> {
+        match events {
+            LineEvent::Opened => {
                 self.opened = true;
-                (self.tell)(Status::Open);
+                (self.report)(Status::Open);
             }
-            News::Closed(e) => {
+            LineEvent::Closed(e) => {
                 if !self.opened && !self.goes_on {
                     return Err(Error::Port(e));
                 }
                 self.silent.get_or_insert_with(Instant::now);
-                (self.tell)(Status::Away(&e));
+                (self.report)(Status::Away(&e));
             }
-            News::Link(Event::Connected) => {
+            LineEvent::Link(Event::Connected) => {
                 self.silent = None;
                 let now = self.now_ms();
                 let nonce = random().map_err(Error::Port)?;
                 self.session = Some(Session::new(self.engine, nonce, now)?);
                 self.in_step_at = None;
             }
-            News::Link(Event::PeerRestarted) => {
-                self.salvage(true);
+            LineEvent::Link(Event::PeerRestarted) => {
+                self.flush_partial(true);
                 if self.leaving.is_some() {
                     return Ok(true);
                 }
                 self.silent = Some(Instant::now());
             }
-            News::Link(Event::Incompatible { .. }) => return Err(Error::Incompatible),
-            News::Link(Event::Silent) => {
+            LineEvent::Link(Event::Incompatible { .. }) => return Err(Error::Incompatible),
+            LineEvent::Link(Event::Silent) => {
                 self.silent = Some(Instant::now());
-                (self.tell)(Status::Silent);
+                (self.report)(Status::Silent);
             }
-            News::Link(Event::Resumed) => {
+            LineEvent::Link(Event::Resumed) => {
                 self.silent = None;
-                (self.tell)(Status::Heard);
+                (self.report)(Status::Heard);
             }
-            News::Link(Event::Baud(baud)) => (self.tell)(Status::Baud(baud)),
-            News::Link(Event::PeerFinished) => {
+            LineEvent::Link(Event::Baud(baud)) => (self.report)(Status::Baud(baud)),
+            LineEvent::Link(Event::PeerFinished) => {
                 let in_order = self.session.as_ref().is_some_and(Session::peer_done);
                 if self.leaving.is_none() && !in_order {
-                    // It had no time for a word.
-                    self.salvage(false);
+                    // It had no time to say why.
+                    self.flush_partial(false);
                     return Err(Error::Ended);
                 }
             }
-            News::Link(Event::Closed) => {
-                self.say_last_words();
+            LineEvent::Link(Event::Closed) => {
+                self.drain();
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Moves bytes between link and session; whether any moved.
+    /// Moves bytes between link and session. Returns whether any moved.
     fn move_bytes(&mut self) -> Result<bool, Error> {
         let now = self.now_ms();
         let Some(session) = &mut self.session else { return Ok(false) };
         let mut moved = false;
         let mut bytes = [0; 8192];
         let mut inner = self.line.lock();
-        let count = if inner.has_news() { 0 } else { inner.link.recv(&mut bytes) };
+        let count = if inner.poll_events() { 0 } else { inner.link.recv(&mut bytes) };
         let more = inner.link.recv_ready() > 0;
         drop(inner);
         if count > 0 {
@@ -316,7 +316,7 @@ impl<'a> End<'a> {
                 break;
             }
             let mut inner = self.line.lock();
-            let taken = if inner.has_news() { 0 } else { inner.link.send(out) };
+            let taken = if inner.poll_events() { 0 } else { inner.link.send(out) };
             drop(inner);
             if taken == 0 {
                 break;
@@ -326,19 +326,19 @@ impl<'a> End<'a> {
         }
         if let (Some(peer), false) = (session.peer(), self.met) {
             self.met = true;
-            (self.tell)(Status::Met { id: peer.id, name: &peer.name });
+            (self.report)(Status::Met { id: peer.id, name: &peer.name });
         }
         let under_way = self.line.lock().link.unacknowledged();
         session.under_way(under_way);
-        if self.silent.is_none() && (moved || self.told.elapsed() >= TELL) {
-            self.told = Instant::now();
-            (self.tell)(Status::Moving(session.progress()));
+        if self.silent.is_none() && (moved || self.reported.elapsed() >= REPORT_EVERY) {
+            self.reported = Instant::now();
+            (self.report)(Status::Moving(session.progress()));
         }
         let in_step = session.in_step();
         let so_far = (session.progress().sent.0, session.progress().received.0);
         if in_step && self.in_step_at != Some(so_far) {
             self.in_step_at = Some(so_far);
-            (self.tell)(Status::InStep(session.progress()));
+            (self.report)(Status::InStep(session.progress()));
         }
         let over = if self.goes_on { session.peer_done() } else { in_step || session.peer_done() };
         if over && self.leaving.is_none() && !session.done() {
@@ -359,7 +359,7 @@ impl<'a> End<'a> {
             moved = true;
         }
         if moved {
-            self.line.ring();
+            self.line.wake_pump();
         }
         Ok(moved)
     }
@@ -367,12 +367,13 @@ impl<'a> End<'a> {
     /// Waits until there is something to do.
     fn wait(&self) {
         let session = self.session.as_ref();
-        let due = session
-            .map_or(1_000, |s| s.deadline().saturating_sub(self.now_ms()).clamp(1, TELL.as_millis() as u64));
-        let talks = session.is_some_and(|s| !s.last_words().is_empty());
+        let due = session.map_or(1_000, |s| {
+            s.deadline().saturating_sub(self.now_ms()).clamp(1, REPORT_EVERY.as_millis() as u64)
+        });
+        let talks = session.is_some_and(|s| !s.pending_output().is_empty());
         let mut inner = self.line.lock();
         let busy = |inner: &mut Inner| {
-            inner.has_news()
+            inner.poll_events()
                 || session.is_some() && inner.link.recv_ready() > 0
                 || talks && inner.link.send_space() > 0
         };
@@ -381,75 +382,76 @@ impl<'a> End<'a> {
         }
     }
 
-    /// Lets the link say what the other end waits for, before it is closed or begins anew.
-    fn say_last_words(&self) {
-        let until = Instant::now() + LAST_WORDS;
+    /// Lets the link send what the other end waits for, before it is closed or begins a new connection.
+    fn drain(&self) {
+        let until = Instant::now() + DRAIN_TIME;
         let mut inner = self.line.lock();
-        while inner.link.has_last_words() && Instant::now() < until {
-            self.line.ring();
-            inner = self.line.wait(inner, LAST_WORDS / 50);
+        while inner.link.is_draining() && Instant::now() < until {
+            self.line.wake_pump();
+            inner = self.line.wait(inner, DRAIN_TIME / 50);
         }
     }
 
-    /// Keeps what came of a session that broke off. `over`: the other end has begun anew.
-    fn salvage(&mut self, over: bool) {
-        let (rest, now) = (self.line.lock().take_rest(over), self.now_ms());
+    /// Commits what came whole of a session that broke off. `over`: the other end has begun a new connection.
+    fn flush_partial(&mut self, over: bool) {
+        let (unread, now) = (self.line.lock().take_unread(over), self.now_ms());
         if let Some(mut session) = self.session.take() {
             // What cannot be kept comes again.
-            let _ = session.abandon(self.engine, now, &rest);
+            let _ = session.abandon(self.engine, now, &unread);
             self.progress = session.progress().clone();
         }
     }
 
-    /// Tells the other end that, and why, there will be no more, as long as it listens.
-    fn part(&mut self, why: &Error) {
+    /// Closes the connection after an error: the other end hears that, and why, there will be no more, as long as it
+    /// listens.
+    fn close(&mut self, why: &Error) {
         let Some(mut session) = self.session.take() else { return };
-        let (rest, now) = (self.line.lock().take_rest(false), self.now_ms());
+        let (unread, now) = (self.line.lock().take_unread(false), self.now_ms());
         // What goes wrong now is of no interest beside the reason.
         let _ = match why {
-            Error::Session(_) => session.abandon(self.engine, now, &rest),
-            _ => session.receive(self.engine, now, &rest).and_then(|()| session.finish(self.engine)),
+            Error::Session(_) => session.abandon(self.engine, now, &unread),
+            _ => session.receive(self.engine, now, &unread).and_then(|()| session.finish(self.engine)),
         };
         self.progress = session.progress().clone();
         if self.leaving.is_some() {
             return;
         }
-        // Who has not said its name has nothing to lose; a stranger is to hear why it is refused.
+        // A peer that has not proved who it is has nothing to lose; an untrusted device is to hear why it is refused.
         let listens = session.peer().is_some() || matches!(why, Error::Session(_));
-        let mut parting = Parting::new(Instant::now(), if listens { FAREWELL } else { FAREWELL / 10 });
+        let mut closing = Closing::new(Instant::now(), if listens { CLOSE_TIME } else { CLOSE_TIME / 10 });
         loop {
-            let all_is_said = self.say(&mut session);
+            let all_is_sent = self.send_rest(&mut session);
             let mut inner = self.line.lock();
-            // Who has begun anew listens no more, and what begins then is not to be finished here.
+            // A peer with a new connection listens no more, and the new one is not to be finished here.
             if inner.restarted() {
                 break;
             }
-            if all_is_said {
+            if all_is_sent {
                 inner.link.finish();
             }
-            if parting.is_over(&inner.link, all_is_said, Instant::now()) {
+            if closing.is_over(&inner.link, all_is_sent, Instant::now()) {
                 break;
             }
-            // The other end may be in the middle of a sentence, and must not be stuck in it.
+            // The other end may be in the middle of a record, and must not be stuck in it.
             while inner.link.recv(&mut [0; 1024]) > 0 {}
-            self.line.ring();
+            self.line.wake_pump();
             drop(self.line.wait(inner, Duration::from_millis(20)));
         }
         if self.line.lock().link.state() == State::Closed {
-            self.say_last_words();
+            self.drain();
         }
     }
 
-    /// Hands the link what a session that ends has still to say. Returns whether that was all.
-    fn say(&mut self, session: &mut Session) -> bool {
+    /// Hands the link what a session that ends has still to send. Returns whether that was all.
+    fn send_rest(&mut self, session: &mut Session) -> bool {
         loop {
             // What goes wrong now is of no interest beside the reason, which goes out.
             let _ = session.output(self.engine);
-            if session.last_words().is_empty() {
+            if session.pending_output().is_empty() {
                 return true;
             }
             let mut inner = self.line.lock();
-            let taken = if inner.restarted() { 0 } else { inner.link.send(session.last_words()) };
+            let taken = if inner.restarted() { 0 } else { inner.link.send(session.pending_output()) };
             session.sent(taken);
             if taken == 0 {
                 return false;
@@ -457,7 +459,7 @@ impl<'a> End<'a> {
         }
     }
 
-    /// Lets some time pass, with an ear on the line.
+    /// Lets some time pass, and listens to the line.
     fn pause(&self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.stop.stopped() {
@@ -466,17 +468,17 @@ impl<'a> End<'a> {
         }
     }
 
-    /// Begins to call anew.
-    fn again(&mut self) -> Result<(), Error> {
-        self.salvage(false);
+    /// Begins a new connection.
+    fn reconnect(&mut self) -> Result<(), Error> {
+        self.flush_partial(false);
         let nonce = u32::from_le_bytes(random().map_err(Error::Port)?);
         let mut inner = self.line.lock();
-        // What the old connection had still to tell is of no interest; what the port tells is.
-        inner.has_news();
-        inner.news.retain(|news| !matches!(news, News::Link(_)));
+        // What the old connection had still to report is of no interest; what the port reports is.
+        inner.poll_events();
+        inner.events.retain(|events| !matches!(events, LineEvent::Link(_)));
         inner.link.restart(nonce);
         drop(inner);
-        self.line.ring();
+        self.line.wake_pump();
         (self.leaving, self.met, self.in_step_at, self.silent) = (None, false, None, Some(Instant::now()));
         Ok(())
     }

@@ -84,7 +84,7 @@ impl Port {
     }
 
     /// Sets another rate, once what was written has left; one that the driver refuses changes nothing. What came and
-    /// was not read is noise then. Gives the rate that the port has.
+    /// was not read is noise then. Returns the rate that the port has.
     pub(super) fn set_baud(&mut self, baud: u32) -> u32 {
         self.drain();
         if self.tty.set_baud_rate(baud).is_ok() {
@@ -138,7 +138,7 @@ impl Drop for Port {
     }
 }
 
-/// The system's reason, as the crate has it.
+/// Returns the system's reason, as the crate has it.
 fn reason(e: &serialport::Error) -> io::Error {
     match e.kind() {
         serialport::ErrorKind::Io(kind) => io::Error::new(kind, e.description.clone()),
@@ -156,7 +156,7 @@ mod tests {
 
     const RATE: u32 = 921_600;
 
-    /// A terminal, its name, and what keeps it there.
+    /// Returns a terminal, its name, and what keeps it there.
     fn terminal() -> (std::os::fd::OwnedFd, std::path::PathBuf) {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();

@@ -21,16 +21,16 @@ const LATER: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(1);
 
 /// What happened on the line.
-pub(super) enum News {
+pub(super) enum LineEvent {
     /// The port is open.
     Opened,
-    /// The port cannot be opened, and why; told once.
+    /// The port cannot be opened, and why; reported once.
     Closed(io::Error),
-    /// The link says.
+    /// The link reports.
     Link(Event),
 }
 
-impl News {
+impl LineEvent {
     fn is_restart(&self) -> bool {
         matches!(self, Self::Link(Event::PeerRestarted))
     }
@@ -40,105 +40,107 @@ impl News {
 pub(super) struct Line {
     inner: Mutex<Inner>,
     changed: Condvar,
-    bell: UnixStream,
+    waker: UnixStream,
 }
 
-/// The link and what is told of it.
+/// The link and what is reported of it.
 pub(super) struct Inner {
     pub(super) link: Box<BoardLink>,
-    pub(super) news: VecDeque<News>,
-    /// What came of the connection before the other end began anew: a receive buffer at most.
-    pub(super) rest: Vec<u8>,
+    pub(super) events: VecDeque<LineEvent>,
+    /// What came of the connection before the other end began a new one: a receive buffer at most.
+    pub(super) unread: Vec<u8>,
     stop: bool,
     begun: Instant,
 }
 
 impl Inner {
-    /// Takes the link's events; whether there is any news. Until it was looked at, `send` and `recv` are left alone.
-    pub(super) fn has_news(&mut self) -> bool {
+    /// Collects the link's events. Returns whether there are any. Until they were looked at, `send` and `recv` are
+    /// left alone.
+    pub(super) fn poll_events(&mut self) -> bool {
         while let Some(event) = self.link.event() {
             // Of two restarts in a row the second ends what nobody has begun to read.
-            if event == Event::PeerRestarted && !self.news.iter().any(News::is_restart) {
-                self.rest = self.come();
+            if event == Event::PeerRestarted && !self.events.iter().any(LineEvent::is_restart) {
+                self.unread = self.receive_all();
             }
-            self.news.push_back(News::Link(event));
+            self.events.push_back(LineEvent::Link(event));
         }
-        !self.news.is_empty()
+        !self.events.is_empty()
     }
 
-    /// The other end began anew, and the driver has yet to be told: the link is that of another connection.
+    /// Returns whether the other end began a new connection, and the driver has yet to hear of it: the link is that
+    /// of another connection.
     pub(super) fn restarted(&mut self) -> bool {
-        self.has_news() && self.news.iter().any(News::is_restart)
+        self.poll_events() && self.events.iter().any(LineEvent::is_restart)
     }
 
-    /// What is here to be received, all of it.
-    fn come(&mut self) -> Vec<u8> {
+    /// Returns what is here to be received, all of it.
+    fn receive_all(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; self.link.recv_ready()];
         let count = self.link.recv(&mut bytes);
         bytes.truncate(count);
         bytes
     }
 
-    /// What came over the driver's connection and was not received. `over`: it was told that the other end has
-    /// begun anew.
-    pub(super) fn take_rest(&mut self, over: bool) -> Vec<u8> {
-        if over || self.restarted() { std::mem::take(&mut self.rest) } else { self.come() }
+    /// Returns what came over the driver's connection and was not received. `over`: it has heard that the other end has
+    /// begun a new connection.
+    pub(super) fn take_unread(&mut self, over: bool) -> Vec<u8> {
+        if over || self.restarted() { std::mem::take(&mut self.unread) } else { self.receive_all() }
     }
 
-    /// The link's clock.
+    /// Returns the link's clock.
     fn now(&self) -> u64 {
         self.begun.elapsed().as_micros() as u64
     }
 }
 
 impl Line {
-    /// A line whose link begins to call; its thread is [`Line::pump`].
+    /// Makes a line whose link begins to call; its thread is [`Line::pump`].
     pub(super) fn new(options: &Options) -> io::Result<(Arc<Self>, UnixStream)> {
-        let (bell, ear) = UnixStream::pair()?;
-        bell.set_nonblocking(true)?;
-        ear.set_nonblocking(true)?;
+        let (waker, wake_pipe) = UnixStream::pair()?;
+        waker.set_nonblocking(true)?;
+        wake_pipe.set_nonblocking(true)?;
         let mut config = Config::new(options.baud, u32::from_le_bytes(random()?));
         config.baud_max = options.baud_max.max(options.baud);
         let inner = Inner {
             link: Box::new(BoardLink::new(config)),
-            news: VecDeque::new(),
-            rest: Vec::new(),
+            events: VecDeque::new(),
+            unread: Vec::new(),
             stop: false,
             begun: Instant::now(),
         };
-        let line = Self { inner: Mutex::new(inner), changed: Condvar::new(), bell };
-        Ok((Arc::new(line), ear))
+        let line = Self { inner: Mutex::new(inner), changed: Condvar::new(), waker };
+        Ok((Arc::new(line), wake_pipe))
     }
 
-    /// The link. A thread that panicked with it left it whole: its calls do not stop halfway.
+    /// Locks the link. A thread that panicked with it left it whole: its calls do not stop halfway.
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for something new from the line, or for the time.
+    /// Waits for an event of the line, or for the time.
     pub(super) fn wait<'a>(&self, guard: MutexGuard<'a, Inner>, time: Duration) -> MutexGuard<'a, Inner> {
         self.changed.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Lets the line's thread look at the link.
-    pub(super) fn ring(&self) {
-        // A full pipe has rung already.
-        let _ = (&self.bell).write(&[1]);
+    pub(super) fn wake_pump(&self) {
+        // A full pipe wakes it already.
+        let _ = (&self.waker).write(&[1]);
     }
 
-    /// Wakes who waits for news.
-    pub(super) fn wake(&self) {
+    /// Wakes who waits for events.
+    pub(super) fn notify(&self) {
         self.changed.notify_all();
     }
 
     /// Ends the line's thread.
     pub(super) fn stop(&self) {
         self.lock().stop = true;
-        self.ring();
+        self.wake_pump();
     }
 
-    /// The thread: until [`Line::stop`].
-    pub(super) fn pump(&self, options: &Options, mut ear: UnixStream) {
+    /// Runs the thread, until [`Line::stop`].
+    pub(super) fn pump(&self, options: &Options, mut wake_pipe: UnixStream) {
         let mut port = None;
         let mut complaint: Option<io::ErrorKind> = None;
         let mut gone = Instant::now();
@@ -153,29 +155,29 @@ impl Line {
                         let mut inner = self.lock();
                         let now = inner.now();
                         inner.link.line_changed(now);
-                        inner.news.push_back(News::Opened);
-                        self.wake();
+                        inner.events.push_back(LineEvent::Opened);
+                        self.notify();
                         open
                     }
                     Err(e) => {
                         if complaint != Some(e.kind()) {
                             complaint = Some(e.kind());
-                            self.lock().news.push_back(News::Closed(e));
-                            self.wake();
+                            self.lock().events.push_back(LineEvent::Closed(e));
+                            self.notify();
                         }
-                        let again = if gone.elapsed() < LATER { REOPEN } else { REOPEN_LATER };
-                        self.sleep(&mut ear, None, again);
+                        let wait = if gone.elapsed() < LATER { REOPEN } else { REOPEN_LATER };
+                        self.sleep(&mut wake_pipe, None, wait);
                         continue;
                     }
                 },
             };
-            match self.drive(open, &mut out, &mut ear) {
+            match self.drive(open, &mut out, &mut wake_pipe) {
                 Ok(open) => port = Some(open),
                 Err(e) => {
                     complaint = Some(e.kind());
                     gone = Instant::now();
-                    self.lock().news.push_back(News::Closed(e));
-                    self.wake();
+                    self.lock().events.push_back(LineEvent::Closed(e));
+                    self.notify();
                 }
             }
         }
@@ -188,7 +190,7 @@ impl Line {
     }
 
     /// Moves what is due, then waits for more.
-    fn drive(&self, mut port: Port, out: &mut Outgoing, ear: &mut UnixStream) -> io::Result<Port> {
+    fn drive(&self, mut port: Port, out: &mut Outgoing, wake_pipe: &mut UnixStream) -> io::Result<Port> {
         let mut bytes = [0; 4096];
         let came = port.read(&mut bytes)?;
         if let Some(count) = came {
@@ -220,34 +222,34 @@ impl Line {
         let closed = inner.link.state() == State::Closed;
         drop(inner);
         // The other thread takes the events itself: until it has, the link lets nothing of two connections mix. At
-        // the end it waits for the last words to be out.
+        // the end it waits until the link has drained.
         if came.is_some() || closed {
-            self.wake();
+            self.notify();
         }
         let wait = deadline.map_or(LONG, |at| Duration::from_micros(at.saturating_sub(now)).min(LONG));
-        self.sleep(ear, Some((&port, out.from < out.to)), wait);
+        self.sleep(wake_pipe, Some((&port, out.from < out.to)), wait);
         Ok(port)
     }
 
-    /// Waits for bytes, for room, for the bell, or for the time.
-    fn sleep(&self, ear: &mut UnixStream, port: Option<(&Port, bool)>, time: Duration) {
+    /// Waits for bytes, for room, for the waker, or for the time.
+    fn sleep(&self, wake_pipe: &mut UnixStream, port: Option<(&Port, bool)>, time: Duration) {
         let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
         let wanted = |writing: bool| if writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        let rung = {
-            let mut fds = vec![PollFd::new(&*ear, PollFlags::IN)];
+        let woken = {
+            let mut fds = vec![PollFd::new(&*wake_pipe, PollFlags::IN)];
             if let Some((port, writing)) = port {
                 fds.push(PollFd::new(port, wanted(writing)));
             }
             // A signal only ends the wait.
             poll(&mut fds, Some(&time)).is_ok_and(|_| fds.first().is_some_and(|fd| !fd.revents().is_empty()))
         };
-        if rung {
-            let _ = ear.read(&mut [0; 64]);
+        if woken {
+            let _ = wake_pipe.read(&mut [0; 64]);
         }
     }
 }
 
-/// A packet that was handed out by the link and not yet taken by the port.
+/// A packet that was handed out by the link and not yet accepted by the port.
 struct Outgoing {
     bytes: [u8; WIRE_MAX],
     from: usize,

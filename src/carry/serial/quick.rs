@@ -2,8 +2,8 @@
 
 use std::fs::File;
 
-/// Asks the driver to hand on bytes at once, or (`false`) not to; whether that changed anything. One that cannot is
-/// used as it is.
+/// Asks the driver to hand on bytes at once, or (`false`) not to. Returns whether that changed anything. A driver
+/// that cannot is used as it is.
 #[cfg(target_os = "linux")]
 pub(super) fn set_quick(port: &File, quick: bool) -> bool {
     use rustix::ioctl::{Getter, Opcode, Setter, ioctl};
@@ -43,7 +43,7 @@ impl Settings {
     /// `ASYNC_LOW_LATENCY`.
     const LOW_LATENCY: i32 = 1 << 13;
 
-    /// Sets the flag; whether it was otherwise.
+    /// Sets the flag. Returns whether it was otherwise.
     fn change(&mut self, quick: bool) -> bool {
         let before = self.flags;
         self.flags = if quick { before | Self::LOW_LATENCY } else { before & !Self::LOW_LATENCY };

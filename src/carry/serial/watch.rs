@@ -49,11 +49,11 @@ impl Stop {
     pub fn stop(&self) {
         self.0.0.store(true, Ordering::SeqCst);
         for line in self.lines().iter() {
-            line.wake();
+            line.notify();
         }
     }
 
-    /// Whether it was called.
+    /// Returns whether it was called.
     pub fn stopped(&self) -> bool {
         self.0.0.load(Ordering::SeqCst)
     }

@@ -7,19 +7,19 @@ use packmule_core::session::Error as Ended;
 use packmule_core::wire::Refusal;
 
 use super::log::Kept;
-use crate::engine::{BundleProblem, Engine, Error as EngineError, Hint, Stranger, label};
+use crate::engine::{BundleProblem, Engine, Error as EngineError, Hint, UntrustedDevice, label};
 
 /// Why a session came to its end.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The database refused; the peer was told that something failed.
+    /// The database refused; the peer hears that something failed.
     Engine(EngineError),
     /// The peer is not trusted here.
-    Stranger(Stranger),
+    UntrustedDevice(UntrustedDevice),
     /// The peer went no further.
     Refused {
-        /// Who, once it had said its name.
+        /// Who, once it had proved who it is.
         by: Option<(DeviceId, String)>,
         /// Why.
         why: Refusal,
@@ -31,7 +31,7 @@ pub enum Error {
     /// Both ends are the same device.
     Itself,
     /// This device was a second history of another, and has taken a new identity: begin a new session.
-    Anew {
+    NewIdentity {
         /// Who it was.
         was: DeviceId,
         /// What it is called now.
@@ -42,27 +42,27 @@ pub enum Error {
         /// The peer's highest.
         theirs: u8,
     },
-    /// The peer did not prove that it is who it says.
+    /// The peer did not prove that it has the key of its certificate.
     Proof,
     /// The peer sent what makes no sense.
     Protocol(&'static str),
 }
 
 impl Error {
-    /// What the machine's error means, with the names that the engine knows.
+    /// Returns what the machine's error means, with the names that the engine knows.
     pub(super) fn new(ended: Ended<EngineError>, engine: &mut Engine, kept: &mut Kept) -> Self {
         let by = kept.peer.as_ref().map(|peer| (peer.id, peer.name.clone()));
         match ended {
             Ended::Log(e) => Self::Engine(e),
             Ended::Untrusted { device, revoked } => {
-                let here = Stranger { id: device, name: None, revoked };
-                Self::Stranger(kept.untrusted.take().unwrap_or(here))
+                let here = UntrustedDevice { id: device, name: None, revoked };
+                Self::UntrustedDevice(kept.untrusted.take().unwrap_or(here))
             }
             Ended::Refused { why, about, us } => Self::Refused { by, why, about, us },
             Ended::Itself { echo: true } => Self::Itself,
-            Ended::Itself { echo: false } => engine.note_copy().err().map_or(Self::Itself, Self::Engine),
+            Ended::Itself { echo: false } => engine.record_clone().err().map_or(Self::Itself, Self::Engine),
             Ended::NewIdentity { was } => {
-                Self::Anew { was, now: label(engine.identity().id, Some(&engine.identity().name)) }
+                Self::NewIdentity { was, now: label(engine.identity().id, Some(&engine.identity().name)) }
             }
             Ended::Version { theirs } => Self::Version { theirs },
             Ended::Proof => Self::Proof,
@@ -85,15 +85,15 @@ impl Error {
             // What came over a line cannot be exported again: it comes again with the next session.
             Self::Engine(EngineError::Bundle { .. }) => None,
             Self::Engine(e) => e.hint(),
-            Self::Stranger(s) if !s.revoked => Some(Hint::Trust { devices: vec![s.id] }),
-            Self::Refused { why: Refusal::Stranger, about, .. } => Some(Hint::TrustThere { device: *about }),
+            Self::UntrustedDevice(s) if !s.revoked => Some(Hint::Trust { devices: vec![s.id] }),
+            Self::Refused { why: Refusal::Untrusted, about, .. } => Some(Hint::TrustThere { device: *about }),
             _ => None,
         }
     }
 
     /// Returns whether one of the ends has taken a new identity, so that a new session gets further.
-    pub fn is_anew(&self) -> bool {
-        matches!(self, Self::Anew { .. } | Self::Refused { why: Refusal::Anew, .. })
+    pub fn is_new_identity(&self) -> bool {
+        matches!(self, Self::NewIdentity { .. } | Self::Refused { why: Refusal::NewIdentity, .. })
     }
 }
 
@@ -106,11 +106,11 @@ impl From<EngineError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Engine(EngineError::Strangers(strangers)) => match &strangers[..] {
+            Self::Engine(EngineError::Untrusted(untrusted)) => match &untrusted[..] {
                 [one] => {
                     write!(f, "the other end has frames of a device that is not trusted here: {}", named(one))
                 }
-                _ => write!(f, "{}", EngineError::Strangers(strangers.clone())),
+                _ => write!(f, "{}", EngineError::Untrusted(untrusted.clone())),
             },
             Self::Engine(EngineError::Bundle { cause, .. }) => {
                 write!(
@@ -120,23 +120,23 @@ impl fmt::Display for Error {
                 )
             }
             Self::Engine(e) => e.fmt(f),
-            Self::Stranger(s) if s.revoked => {
+            Self::UntrustedDevice(s) if s.revoked => {
                 write!(f, "the other end is a device whose certificate was revoked here: {}", named(s))
             }
-            Self::Stranger(s) => write!(f, "the other end is not trusted here: {}", named(s)),
+            Self::UntrustedDevice(s) => write!(f, "the other end is not trusted here: {}", named(s)),
             Self::Refused { by, why, about, us } => {
                 let by = by
                     .as_ref()
                     .map_or("the other end".into(), |(id, name)| format!("{name} (fingerprint {id})"));
                 write_refusal(f, &by, *why, (*about, *us))
             }
-            Self::Anew { was, now } => write!(
+            Self::NewIdentity { was, now } => write!(
                 f,
-                "this database was a second history of the device {was}, a copy or set back: it goes on as {now}, with all \
-                 that it wrote"
+                "this database was a second history of the device {was}, a clone or restored from a backup: its new identity is \
+                 {now}, with all that it wrote"
             ),
             Self::Itself => {
-                f.write_str("both ends are the same device, or one is a copy of the other: nothing was done")
+                f.write_str("both ends are the same device, or one is a clone of the other: nothing was done")
             }
             Self::Version { theirs } => {
                 write!(
@@ -150,7 +150,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Says why the other end, `by`, goes no further; `about`: whom it is about, and whether that is this device.
+/// Writes why the other end, `by`, goes no further; `about`: whom it is about, and whether that is this device.
 fn write_refusal(
     f: &mut fmt::Formatter<'_>,
     by: &str,
@@ -158,33 +158,33 @@ fn write_refusal(
     (about, us): (DeviceId, bool),
 ) -> fmt::Result {
     match (why, us) {
-        (Refusal::Stranger, true) => {
+        (Refusal::Untrusted, true) => {
             write!(f, "{by} does not trust this device (fingerprint {about})")
         }
         (Refusal::Revoked, true) => {
             write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
         }
-        (Refusal::Stranger | Refusal::Revoked, false) => {
+        (Refusal::Untrusted | Refusal::Revoked, false) => {
             write!(f, "{by} does not trust a device of which frames are here (fingerprint {about})")
         }
         (Refusal::Itself, _) => fmt::Display::fmt(&Error::Itself, f),
         (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),
         (Refusal::Twin, _) => write!(
             f,
-            "{by} has another history of the device {about}: a database or SD card was copied, or set back"
+            "{by} has another history of the device {about}: a database or SD card was copied, or restored from a backup"
         ),
-        (Refusal::Anew, _) => write!(
+        (Refusal::NewIdentity, _) => write!(
             f,
-            "{by} was a second history of the device {about}, a copy or set back, and goes on under a new identity"
+            "{by} was a second history of the device {about}, a clone or restored from a backup, and has a new identity now"
         ),
         (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
         (Refusal::Failed, _) => {
-            write!(f, "something failed at the other end: {by} tells there what")
+            write!(f, "something failed at the other end: {by} reports there what")
         }
     }
 }
 
-fn named(s: &Stranger) -> String {
+fn named(s: &UntrustedDevice) -> String {
     format!("{}, fingerprint {}", s.name.as_deref().unwrap_or("(no certificate)"), s.id)
 }
 

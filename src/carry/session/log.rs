@@ -7,7 +7,7 @@ use packmule_core::session::{Body, Frontier, Heard, Incoming, Log, NextGroup, Tr
 use packmule_core::wire::{Certificate, HeaderReader, Position, Probe, Refusal, Section};
 
 use super::outgoing::Outgoing;
-use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, Stranger};
+use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, UntrustedDevice};
 
 /// What a session keeps besides what is in the database.
 #[derive(Default)]
@@ -15,7 +15,7 @@ pub(super) struct Kept {
     /// The peer, once its certificate was trusted.
     pub(super) peer: Option<Peer>,
     /// Or why it was not.
-    pub(super) untrusted: Option<Stranger>,
+    pub(super) untrusted: Option<UntrustedDevice>,
     /// What the peer is still to hear of frames beyond the vector.
     here: Vec<Frontier>,
     /// The vector that the peer knows of us.
@@ -119,14 +119,14 @@ impl Log for EngineLog<'_> {
     }
 
     fn verify_certificate(&mut self, _: &Certificate<'_>, bytes: &[u8]) -> Result<Trust> {
-        Ok(match self.engine.judge_peer(bytes)? {
+        Ok(match self.engine.verify_peer(bytes)? {
             Ok(peer) => {
                 self.kept.peer = Some(peer);
                 Trust::Trusted
             }
-            Err(stranger) => {
-                let trust = if stranger.revoked { Trust::Revoked } else { Trust::Untrusted };
-                self.kept.untrusted = Some(stranger);
+            Err(device) => {
+                let trust = if device.revoked { Trust::Revoked } else { Trust::Untrusted };
+                self.kept.untrusted = Some(device);
                 trust
             }
         })
@@ -162,10 +162,10 @@ impl Log for EngineLog<'_> {
         Ok(())
     }
 
-    fn take_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard> {
+    fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard> {
         let mut applied: Vec<Position> = header.applied().collect();
         let probes: Vec<Probe> = header.probes().collect();
-        if self.engine.hear_of_self(self.kept.peer()?, &mut applied, &probes)? {
+        if self.engine.reconcile(self.kept.peer()?, &mut applied, &probes)? {
             return Ok(Heard::NewIdentity);
         }
         // A probe does not raise the frontier: before a pending group there can be a gap. What is pending without one
@@ -181,7 +181,7 @@ impl Log for EngineLog<'_> {
     fn record_acks(&mut self) -> Result<()> {
         if let (Some(peer), false) = (&self.kept.peer, self.kept.acks.is_empty()) {
             let applied: Vec<Position> = std::mem::take(&mut self.kept.acks).into_values().collect();
-            self.engine.note_vector(peer.id, &applied)?;
+            self.engine.record_vector(peer.id, &applied)?;
         }
         Ok(())
     }
@@ -245,8 +245,8 @@ impl Log for EngineLog<'_> {
 
     fn refusal(error: &Error) -> (Refusal, Option<DeviceId>) {
         match error {
-            Error::Strangers(all) => all.first().map_or((Refusal::Stranger, None), |s| {
-                (if s.revoked { Refusal::Revoked } else { Refusal::Stranger }, Some(s.id))
+            Error::Untrusted(all) => all.first().map_or((Refusal::Untrusted, None), |s| {
+                (if s.revoked { Refusal::Revoked } else { Refusal::Untrusted }, Some(s.id))
             }),
             Error::Twin { .. } => (Refusal::Twin, None),
             Error::Bundle { .. } => (Refusal::Damaged, None),

@@ -20,7 +20,7 @@ pub(super) struct Outgoing {
     heads: Option<BTreeMap<Place, GroupOut>>,
     /// The group that is being sent.
     current: Option<GroupOut>,
-    /// Of a stream the peer lacks what is compacted away here; it has to hear of it.
+    /// Of a stream the peer lacks what is folded here; it has to hear of it.
     behind: bool,
 }
 
@@ -30,7 +30,7 @@ impl Outgoing {
         &self.frontier
     }
 
-    /// The group that is being sent.
+    /// Returns the group that is being sent.
     pub(super) fn current(&self) -> Option<&GroupOut> {
         self.current.as_ref()
     }
@@ -48,8 +48,8 @@ impl Outgoing {
         }
     }
 
-    /// The next group for the peer. It costs as little with many devices as with few: the next of each stream is
-    /// looked up once, and again only where something changed.
+    /// Returns the next group for the peer. It costs as little with many devices as with few: the next of each stream
+    /// is looked up once, and again only where something changed.
     pub(super) fn next_group(&mut self, engine: &Engine, peer: &Peer) -> Result<NextGroup> {
         self.current = None;
         if self.heads.is_none() {
@@ -59,7 +59,7 @@ impl Outgoing {
             }
         }
         while let Some((place, group)) = self.heads.as_mut().and_then(BTreeMap::pop_first) {
-            // It may have come to the peer, or was compacted away, since it was looked up.
+            // It may have come to the peer, or was folded, since it was looked up.
             match self.next_of(engine, peer, group.section)? {
                 StreamOut::Group(group) if group.place() == place => return Ok(self.begin(group)),
                 next => self.keep(next),
@@ -76,7 +76,7 @@ impl Outgoing {
         NextGroup::Group(Group { section, first, last, next: (have + 1).clamp(first, last + 1) })
     }
 
-    /// The current group is sent: its stream's next is looked up.
+    /// Records that the current group is sent, and looks up its stream's next.
     pub(super) fn group_sent(&mut self, engine: &Engine, peer: &Peer) -> Result<()> {
         let Some(GroupOut { section, last, .. }) = self.current else { return Ok(()) };
         self.raise(Frontier { section, groups: last, frames: last });

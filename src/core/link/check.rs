@@ -10,7 +10,7 @@ use super::fec;
 use super::packet::CRC_LEN;
 use crate::model::CRC32;
 
-/// One-to-one, so that nonces that differ give keys that differ.
+/// Scrambles one-to-one, so that nonces that differ give keys that differ.
 pub(super) const fn scramble(mut x: u32) -> u32 {
     x ^= x >> 16;
     x = x.wrapping_mul(0x85eb_ca6b);
@@ -19,7 +19,7 @@ pub(super) const fn scramble(mut x: u32) -> u32 {
     x ^ x >> 16
 }
 
-/// The key for packets from the end with nonce `from` to the end with nonce `to`.
+/// Returns the key for packets from the end with nonce `from` to the end with nonce `to`.
 pub(super) const fn key(from: u32, to: u32) -> u32 {
     let key = scramble(from) ^ scramble(to.wrapping_add(0x9e37_79b9)).rotate_left(7);
     // 0 is the hello's.
@@ -33,41 +33,41 @@ pub(super) struct Checked {
     pub(super) len: usize,
     /// Its CRC has key 0.
     pub(super) hello: bool,
-    pub(super) level: u8,
-    pub(super) mended: usize,
+    pub(super) fec_rate: u8,
+    pub(super) corrected: usize,
 }
 
-/// Finds under which level of error correction the CRC of `packet` is right, mending it with `level`
+/// Finds under which FEC rate the CRC of `packet` is right, correcting it with `fec_rate`
 /// if it is under none. `key` is that of the open connection, if there is one.
-pub(super) fn check(packet: &mut [u8], key: Option<u32>, level: u8) -> Option<Checked> {
+pub(super) fn check(packet: &mut [u8], key: Option<u32>, fec_rate: u8) -> Option<Checked> {
     if let Some(found) = matching(packet, key) {
         return Some(found);
     }
-    let (len, mended) = fec::mend(level, packet)?;
+    let (len, corrected) = fec::correct(fec_rate, packet)?;
     let end = len.checked_sub(CRC_LEN)?;
     let (body, sum) = packet.get(..len)?.split_at_checked(end)?;
     let hello = verdict(CRC32.checksum(body), sum, key)?;
-    Some(Checked { len: end, hello, level, mended })
+    Some(Checked { len: end, hello, fec_rate, corrected })
 }
 
 fn matching(packet: &[u8], key: Option<u32>) -> Option<Checked> {
     let mut digest = CRC32.digest();
     let mut done = 0;
-    // The stronger the level, the shorter what it covers: one pass over the packet.
-    for level in (0..=fec::LEVEL_MAX).rev() {
-        let end = fec::without(level, packet.len()).and_then(|len| len.checked_sub(CRC_LEN));
+    // The higher the FEC rate, the shorter what it covers: one pass over the packet.
+    for fec_rate in (0..=fec::RATE_MAX).rev() {
+        let end = fec::without(fec_rate, packet.len()).and_then(|len| len.checked_sub(CRC_LEN));
         let Some(end) = end.filter(|end| *end > 0) else { continue };
         digest.update(packet.get(done..end).unwrap_or_default());
         done = end;
         let sum = packet.get(end..end + CRC_LEN).unwrap_or_default();
         if let Some(hello) = verdict(digest.clone().finalize(), sum, key) {
-            return Some(Checked { len: end, hello, level, mended: 0 });
+            return Some(Checked { len: end, hello, fec_rate, corrected: 0 });
         }
     }
     None
 }
 
-/// Whether the sum fits as a hello's (`true`) or the connection's (`false`).
+/// Returns whether the sum fits as a hello's (`true`) or the connection's (`false`); nothing if as neither.
 fn verdict(crc: u32, stored: &[u8], key: Option<u32>) -> Option<bool> {
     let stored = u32::from_le_bytes(stored.try_into().ok()?);
     if crc == stored {
@@ -84,10 +84,10 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    fn sealed(level: u8, key: u32, body: &[u8]) -> Vec<u8> {
+    fn sealed(fec_rate: u8, key: u32, body: &[u8]) -> Vec<u8> {
         let mut all = body.to_vec();
         all.extend((CRC32.checksum(body) ^ key).to_le_bytes());
-        let mut encoder = fec::Encoder::new(level, all.len());
+        let mut encoder = fec::Encoder::new(fec_rate, all.len());
         all.iter().for_each(|b| encoder.push(*b));
         let parity: Vec<u8> = encoder.parity().collect();
         all.extend(parity);
@@ -95,18 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn every_level_and_key_is_told_apart() {
+    fn every_fec_rate_and_key_is_distinguished() {
         let body: Vec<u8> = (0..700u32).map(|i| (i * 7) as u8).collect();
-        for level in 0..=fec::LEVEL_MAX {
+        for fec_rate in 0..=fec::RATE_MAX {
             for len in [2usize, 13, 243, 249, 254, 700] {
-                let mut packet = sealed(level, 77, &body[..len]);
+                let mut packet = sealed(fec_rate, 77, &body[..len]);
                 let found = check(&mut packet, Some(77), 0).unwrap();
-                assert_eq!(found, Checked { len, hello: false, level, mended: 0 });
-                assert_eq!(check(&mut packet, Some(78), level), None, "another connection's");
-                assert_eq!(check(&mut packet, None, level), None);
+                assert_eq!(found, Checked { len, hello: false, fec_rate, corrected: 0 });
+                assert_eq!(check(&mut packet, Some(78), fec_rate), None, "another connection's");
+                assert_eq!(check(&mut packet, None, fec_rate), None);
                 packet[1] ^= 4;
-                let mended = check(&mut packet, Some(77), level);
-                assert_eq!(mended.map(|c| c.mended), if level == 0 { None } else { Some(1) });
+                let corrected = check(&mut packet, Some(77), fec_rate);
+                assert_eq!(corrected.map(|c| c.corrected), if fec_rate == 0 { None } else { Some(1) });
             }
         }
         assert!(check(&mut sealed(0, 0, &body[..26]), Some(9), 0).unwrap().hello);

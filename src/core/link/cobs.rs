@@ -3,7 +3,7 @@
 //! The cost is one byte, one more for each 254 without a zero, and the delimiter. After any damage
 //! the receiver is in step again at the next zero. Neither half keeps more than its place.
 
-/// The most bytes that a packet of `len` takes on the line: stuffing, the closing delimiter and one
+/// Returns the most bytes that a packet of `len` takes on the line: stuffing, the closing delimiter and one
 /// delimiter before it (sent when the line was idle).
 pub(super) const fn wire_len(len: usize) -> usize {
     len + len / 254 + 3
@@ -19,18 +19,18 @@ pub(super) struct Stuffer<'a> {
 }
 
 impl<'a> Stuffer<'a> {
-    /// `lead`: begin with a delimiter, which cuts off what noise left at the receiver.
+    /// Begins a packet. `lead`: with a delimiter before it, which cuts off what noise left at the receiver.
     pub(super) fn new(out: &'a mut [u8], lead: bool) -> Self {
         let mut this = Self { out, at: 0, code_at: 0, code: 1, full: false };
         if lead {
-            this.put(0);
+            this.append(0);
         }
         this.code_at = this.at;
-        this.put(1);
+        this.append(1);
         this
     }
 
-    fn put(&mut self, byte: u8) {
+    fn append(&mut self, byte: u8) {
         match self.out.get_mut(self.at) {
             Some(slot) => {
                 *slot = byte;
@@ -51,21 +51,21 @@ impl<'a> Stuffer<'a> {
     pub(super) fn push(&mut self, byte: u8) {
         if self.code == 0xff {
             self.close_block();
-            self.put(1);
+            self.append(1);
         }
         if byte == 0 {
             self.close_block();
-            self.put(1);
+            self.append(1);
         } else {
-            self.put(byte);
+            self.append(byte);
             self.code += 1;
         }
     }
 
-    /// Ends the packet; gives the bytes written, or nothing when the buffer was too small.
+    /// Ends the packet. Returns the bytes written, or nothing when the buffer was too small.
     pub(super) fn finish(mut self) -> Option<usize> {
         self.close_block();
-        self.put(0);
+        self.append(0);
         if self.full { None } else { Some(self.at) }
     }
 }
@@ -107,7 +107,7 @@ impl<const N: usize> Unstuffer<N> {
         self.begun = false;
     }
 
-    fn put(&mut self, byte: u8) {
+    fn append(&mut self, byte: u8) {
         match self.buf.get_mut(self.len) {
             Some(slot) => {
                 *slot = byte;
@@ -117,7 +117,7 @@ impl<const N: usize> Unstuffer<N> {
         }
     }
 
-    /// Takes one byte. After `Packet` or `Oversize` the caller calls [`Self::reset`].
+    /// Receives one byte. After `Packet` or `Oversize` the caller calls [`Self::reset`].
     pub(super) fn push(&mut self, byte: u8) -> Unstuffed {
         if byte == 0 {
             return match (self.begun, self.over) {
@@ -129,12 +129,12 @@ impl<const N: usize> Unstuffer<N> {
         self.begun = true;
         if self.left == 0 {
             if self.zero {
-                self.put(0);
+                self.append(0);
             }
             self.left = byte - 1;
             self.zero = byte != 0xff;
         } else {
-            self.put(byte);
+            self.append(byte);
             self.left -= 1;
         }
         Unstuffed::More
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_too_small_is_told() {
+    fn a_buffer_too_small_is_reported() {
         let mut wire = [0; 4];
         let mut stuffer = Stuffer::new(&mut wire, false);
         [1u8, 2, 3, 4].iter().for_each(|b| stuffer.push(*b));

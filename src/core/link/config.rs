@@ -1,12 +1,12 @@
-//! What a caller sets, what the peer told, what is counted and what is told.
+//! What a caller sets, what the peer announced, what is counted and what is reported.
 
 use super::cobs::wire_len;
-use super::fec::{LEVEL_MAX, added};
+use super::fec::{RATE_MAX, added};
 use super::packet::OVERHEAD_MAX;
 
 /// The version of the link that this code speaks.
 pub const VERSION: u8 = 1;
-/// Bytes of the stream in one packet: never fewer when there are as many to send and the peer takes them.
+/// Bytes of the stream in one packet: never fewer when there are as many to send and the peer accepts them.
 pub const PAYLOAD_MIN: u16 = 48;
 /// Bytes of the stream in one packet, at most; up to 1,024 below 460,800 baud. With all that goes around it, it stays
 /// within the 4,092 bytes over which the CRC finds any 5 flipped bits.
@@ -18,13 +18,13 @@ pub const WIRE_MIN: usize = 96;
 /// The receive buffer above which packet heads are wide.
 pub(super) const NARROW_MAX: u32 = 32 * 1024;
 
-/// The longest packet around a payload, before byte stuffing.
+/// Returns the longest packet around a payload, before byte stuffing.
 const fn packet_len(payload: usize) -> usize {
     let len = payload + OVERHEAD_MAX;
-    len + added(LEVEL_MAX, len)
+    len + added(RATE_MAX, len)
 }
 
-/// The payload that fits a packet buffer of `packet` bytes at every level of error correction.
+/// Returns the payload that fits a packet buffer of `packet` bytes at every FEC rate.
 pub(super) const fn payload_for(packet: usize) -> u16 {
     let mut payload = PAYLOAD_MAX as usize;
     while payload > 0 && packet_len(payload) > packet {
@@ -65,14 +65,14 @@ pub struct Config {
     /// The fewest, likewise. Setting both to one value switches the adaptation off.
     pub payload_min: u16,
     /// Error correction inside packets may be used in both directions, as the measured loss asks for it.
-    pub mend: bool,
-    /// The highest rate this end's port may be set to, told to the peer. If it is above [`Config::baud`] at both
+    pub fec: bool,
+    /// The highest rate this end's port may be set to, announced to the peer. If it is above [`Config::baud`] at both
     /// ends, the link asks for higher rates with [`Link::baud_wanted`](super::Link::baud_wanted).
     pub baud_max: u32,
 }
 
 impl Config {
-    /// The usual settings for a line of `baud` bits a second; see [`Config::nonce`].
+    /// Returns the usual settings for a line of `baud` bits a second; see [`Config::nonce`].
     pub const fn new(baud: u32, nonce: u32) -> Self {
         Self {
             baud,
@@ -87,13 +87,13 @@ impl Config {
             silent_us: 3_000_000,
             payload_max: PAYLOAD_MAX,
             payload_min: PAYLOAD_MIN,
-            mend: true,
+            fec: true,
             baud_max: baud,
         }
     }
 }
 
-/// What the peer said of itself in its hello.
+/// What the peer announced in its hello.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Peer {
@@ -105,10 +105,10 @@ pub struct Peer {
     pub receive: u32,
     /// Its send buffer, bytes: what it can have under way before it is acknowledged.
     pub send: u32,
-    /// Bytes of the stream that it takes in one packet.
+    /// Bytes of the stream that it accepts in one packet.
     pub payload: u16,
     /// It understands error correction.
-    pub mends: bool,
+    pub fec: bool,
     /// Its rate can change.
     pub changes_baud: bool,
     /// The highest rate of its port, bits a second.
@@ -119,10 +119,10 @@ pub struct Peer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Event {
-    /// The peer began anew: bytes not yet acknowledged are gone, both streams begin again. Until the next
+    /// The peer began a new connection: bytes not yet acknowledged are gone, both streams begin again. Until the next
     /// event is asked for, `send` moves nothing and `recv` gives what is here of the old connection; then that is gone.
     /// So old and new never mix.
-    /// (Also told when a stray hello from the past had misled this end, and it began anew itself.)
+    /// (Also reported when a stray hello from the past had misled this end, and it reconnected by itself.)
     PeerRestarted,
     /// Both ends know of each other; the streams are open.
     Connected,
@@ -160,12 +160,12 @@ pub struct Stats {
     pub probes_sent: u32,
     /// Valid packets received.
     pub packets_received: u32,
-    /// Packets that were damaged beyond mending, foreign or of an earlier connection.
+    /// Packets that were damaged beyond correction, foreign or of an earlier connection.
     pub packets_refused: u32,
     /// Valid packets that brought nothing new.
     pub duplicates: u32,
-    /// Bytes put right by error correction in what was received.
-    pub mended: u32,
+    /// Bytes corrected in what was received.
+    pub corrected: u32,
     /// Packets sent that the peer did not get.
     pub lost: u32,
 }

@@ -2,19 +2,19 @@
 //!
 //! A packet of `len` bytes (its CRC included) is dealt out over as few blocks as hold it, byte `i` to
 //! block `i mod blocks`; each block gets `2t` parity bytes, dealt out in the same way behind the
-//! data. A block of at most 255 bytes is put right while no more than `t` of its bytes are hit; since
+//! data. A block of at most 255 bytes is corrected while no more than `t` of its bytes are hit; since
 //! neighbours lie in different blocks, a burst of `t × blocks` bytes is too.
 //!
 //! The correction works on unstuffed bytes. A hit that makes or removes a zero on the line (about 1
-//! in 100) still costs the packet. The CRC is checked after mending, so a wrong correction is
+//! in 100) still costs the packet. The CRC is checked after the correction, so a wrong correction is
 //! refused like any other damage.
 //!
 //! Polynomial 0x11d, generator 2, first root 2⁰.
 
-/// The strengths, as `t`: bytes put right in each block. Level 0 is no correction.
-pub(super) const STRENGTH: [u8; 5] = [0, 1, 2, 4, 8];
-/// The strongest level.
-pub(super) const LEVEL_MAX: u8 = 4;
+/// The FEC rates, by their numbers, as `t`: bytes that can be corrected in each block. Number 0 is no correction.
+pub(super) const CORRECTABLE: [u8; 5] = [0, 1, 2, 4, 8];
+/// The highest FEC rate's number.
+pub(super) const RATE_MAX: u8 = 4;
 const PARITY_MAX: usize = 16;
 const BLOCK: usize = 255;
 /// The most blocks that a packet is dealt out over.
@@ -48,20 +48,20 @@ const fn mul(a: u8, b: u8) -> u8 {
     if a == 0 || b == 0 { 0 } else { EXP[LOG[a as usize] as usize + LOG[b as usize] as usize] }
 }
 
-/// `b` is never 0 where this is called; 0 would give `a`.
+/// Divides. `b` is never 0 where this is called; 0 would give `a`.
 const fn div(a: u8, b: u8) -> u8 {
     if a == 0 || b == 0 { 0 } else { EXP[LOG[a as usize] as usize + 255 - LOG[b as usize] as usize] }
 }
 
-/// The generator of each level, highest power first, without the leading 1.
+/// The generator of each FEC rate, highest power first, without the leading 1.
 const GENERATOR: [[u8; PARITY_MAX]; 5] = {
     let mut all = [[0; PARITY_MAX]; 5];
-    let mut level = 1;
-    while level < 5 {
+    let mut fec_rate = 1;
+    while fec_rate < 5 {
         // poly[i] is the coefficient of x^i.
         let mut poly = [0u8; PARITY_MAX + 1];
         poly[0] = 1;
-        let parity = 2 * STRENGTH[level] as usize;
+        let parity = 2 * CORRECTABLE[fec_rate] as usize;
         let mut root = 0;
         while root < parity {
             let mut i = root + 1;
@@ -74,65 +74,65 @@ const GENERATOR: [[u8; PARITY_MAX]; 5] = {
         }
         let mut i = 0;
         while i < parity {
-            all[level][i] = poly[parity - 1 - i];
+            all[fec_rate][i] = poly[parity - 1 - i];
             i += 1;
         }
-        level += 1;
+        fec_rate += 1;
     }
     all
 };
 
-const fn parity(level: u8) -> usize {
-    2 * STRENGTH[if level > LEVEL_MAX { 0 } else { level } as usize] as usize
+const fn parity(fec_rate: u8) -> usize {
+    2 * CORRECTABLE[if fec_rate > RATE_MAX { 0 } else { fec_rate } as usize] as usize
 }
 
-/// Blocks for a packet of `len` bytes.
-const fn blocks(level: u8, len: usize) -> usize {
-    len.div_ceil(BLOCK - parity(level))
+/// Returns how many blocks a packet of `len` bytes has.
+const fn blocks(fec_rate: u8, len: usize) -> usize {
+    len.div_ceil(BLOCK - parity(fec_rate))
 }
 
-/// Parity bytes that `level` adds to a packet of `len` bytes.
-pub(super) const fn added(level: u8, len: usize) -> usize {
-    blocks(level, len) * parity(level)
+/// Returns how many parity bytes the FEC rate adds to a packet of `len` bytes.
+pub(super) const fn added(fec_rate: u8, len: usize) -> usize {
+    blocks(fec_rate, len) * parity(fec_rate)
 }
 
-/// Length without parity of a packet that has `total` bytes with it.
-pub(super) const fn without(level: u8, total: usize) -> Option<usize> {
-    total.checked_sub(total.div_ceil(BLOCK) * parity(level))
+/// Returns the length without parity of a packet that has `total` bytes with it.
+pub(super) const fn without(fec_rate: u8, total: usize) -> Option<usize> {
+    total.checked_sub(total.div_ceil(BLOCK) * parity(fec_rate))
 }
 
 /// Computes the parity of one packet as its bytes go by.
 pub(super) struct Encoder {
-    level: u8,
+    fec_rate: u8,
     blocks: usize,
     block: usize,
     register: [[u8; PARITY_MAX]; BLOCKS_MAX],
 }
 
 impl Encoder {
-    pub(super) fn new(level: u8, len: usize) -> Self {
-        let blocks = blocks(level, len).clamp(1, BLOCKS_MAX);
-        Self { level, blocks, block: 0, register: [[0; PARITY_MAX]; BLOCKS_MAX] }
+    pub(super) fn new(fec_rate: u8, len: usize) -> Self {
+        let blocks = blocks(fec_rate, len).clamp(1, BLOCKS_MAX);
+        Self { fec_rate, blocks, block: 0, register: [[0; PARITY_MAX]; BLOCKS_MAX] }
     }
 
     pub(super) fn push(&mut self, byte: u8) {
-        let parity = parity(self.level);
+        let parity = parity(self.fec_rate);
         if parity == 0 {
             return;
         }
         let register = &mut self.register[self.block];
         self.block = if self.block + 1 == self.blocks { 0 } else { self.block + 1 };
         let feed = byte ^ register[0];
-        let generator = &GENERATOR[self.level as usize];
+        let generator = &GENERATOR[self.fec_rate as usize];
         for i in 0..parity - 1 {
             register[i] = register[i + 1] ^ mul(feed, generator[i]);
         }
         register[parity - 1] = mul(feed, generator[parity - 1]);
     }
 
-    /// The parity bytes in the order of the line.
+    /// Returns the parity bytes in the order of the line.
     pub(super) fn parity(&self) -> impl Iterator<Item = u8> + '_ {
-        (0..parity(self.level)).flat_map(|i| self.register.iter().take(self.blocks).map(move |r| r[i]))
+        (0..parity(self.fec_rate)).flat_map(|i| self.register.iter().take(self.blocks).map(move |r| r[i]))
     }
 }
 
@@ -157,16 +157,16 @@ impl Block {
     }
 }
 
-/// Mends a packet in place. Gives its length without parity and how many bytes were put right, or
-/// nothing where a block is beyond repair.
-pub(super) fn mend(level: u8, packet: &mut [u8]) -> Option<(usize, usize)> {
-    let parity = parity(level);
-    let len = without(level, packet.len())?;
+/// Corrects a packet in place. Returns its length without parity and how many bytes were corrected, or
+/// nothing where a block has too many errors.
+pub(super) fn correct(fec_rate: u8, packet: &mut [u8]) -> Option<(usize, usize)> {
+    let parity = parity(fec_rate);
+    let len = without(fec_rate, packet.len())?;
     let count = packet.len().div_ceil(BLOCK);
     if parity == 0 || len < count {
         return None;
     }
-    let mut mended = 0;
+    let mut corrected = 0;
     for first in 0..count {
         let data_symbols = (len - first).div_ceil(count);
         let block = Block {
@@ -177,12 +177,12 @@ pub(super) fn mend(level: u8, packet: &mut [u8]) -> Option<(usize, usize)> {
             data_symbols,
             symbols: data_symbols + parity,
         };
-        mended += mend_block(parity, packet, block)?;
+        corrected += correct_block(parity, packet, block)?;
     }
-    Some((len, mended))
+    Some((len, corrected))
 }
 
-fn mend_block(parity: usize, packet: &mut [u8], block: Block) -> Option<usize> {
+fn correct_block(parity: usize, packet: &mut [u8], block: Block) -> Option<usize> {
     if block.at(block.symbols - 1) >= block.len {
         return None;
     }
@@ -242,7 +242,7 @@ fn value_at(poly: &[u8], degree: usize, x: u8) -> u8 {
     (0..=degree).rev().fold(0, |sum, i| mul(sum, x) ^ poly[i])
 }
 
-/// Berlekamp and Massey: the error locator and how many errors it tells of.
+/// Finds the error locator and how many errors it locates (Berlekamp and Massey).
 fn locate(syndromes: &[u8; PARITY_MAX], parity: usize) -> Option<([u8; PARITY_MAX + 1], usize)> {
     let mut locator = [0u8; PARITY_MAX + 1];
     let mut before = locator;
@@ -284,8 +284,8 @@ mod tests {
         (*seed >> 11) as usize
     }
 
-    fn coded(level: u8, data: &[u8]) -> Vec<u8> {
-        let mut encoder = Encoder::new(level, data.len());
+    fn coded(fec_rate: u8, data: &[u8]) -> Vec<u8> {
+        let mut encoder = Encoder::new(fec_rate, data.len());
         data.iter().for_each(|b| encoder.push(*b));
         data.iter().copied().chain(encoder.parity()).collect()
     }
@@ -293,19 +293,19 @@ mod tests {
     #[test]
     fn puts_right_what_it_promises_and_no_more() {
         let mut seed = 7;
-        for level in 1..=LEVEL_MAX {
-            let t = STRENGTH[level as usize] as usize;
+        for fec_rate in 1..=RATE_MAX {
+            let t = CORRECTABLE[fec_rate as usize] as usize;
             for len in [5usize, 17, 200, 253, 254, 255, 480, 1070, 2090] {
                 let data: Vec<u8> = (0..len).map(|_| random(&mut seed) as u8).collect();
-                let whole = coded(level, &data);
-                assert_eq!(without(level, whole.len()), Some(len));
-                assert_eq!(whole.len(), len + added(level, len));
+                let whole = coded(fec_rate, &data);
+                assert_eq!(without(fec_rate, whole.len()), Some(len));
+                assert_eq!(whole.len(), len + added(fec_rate, len));
                 let mut clean = whole.clone();
-                assert_eq!(mend(level, &mut clean), Some((len, 0)));
+                assert_eq!(correct(fec_rate, &mut clean), Some((len, 0)));
                 for _ in 0..20 {
                     // A burst over every block, and scattered hits in one.
                     let mut hit = whole.clone();
-                    let burst = (t * blocks(level, len)).min(whole.len());
+                    let burst = (t * blocks(fec_rate, len)).min(whole.len());
                     let from = random(&mut seed) % (whole.len() - burst + 1);
                     // Within the data or within the parity the blocks take turns; across the border they may not.
                     if from + burst <= len || from >= len {
@@ -313,9 +313,9 @@ mod tests {
                             .iter_mut()
                             .for_each(|b| *b ^= 1 + random(&mut seed) as u8 % 255);
                         assert_eq!(
-                            mend(level, &mut hit),
+                            correct(fec_rate, &mut hit),
                             Some((len, burst)),
-                            "level {level} len {len} burst at {from}"
+                            "FEC rate {fec_rate} len {len} burst at {from}"
                         );
                         assert_eq!(hit, whole);
                     }
@@ -324,15 +324,15 @@ mod tests {
                         let at = random(&mut seed) % whole.len();
                         hit[at] ^= 1 << (random(&mut seed) % 8);
                     }
-                    assert!(mend(level, &mut hit).is_some());
+                    assert!(correct(fec_rate, &mut hit).is_some());
                     assert_eq!(hit, whole);
-                    // Beyond that it may fail, or be wrong (the CRC tells), but must come back.
+                    // Beyond that it may fail, or be wrong (the CRC shows it), but must come back.
                     let mut hit = whole.clone();
                     for _ in 0..(3 * t + 4) {
                         let at = random(&mut seed) % whole.len();
                         hit[at] = random(&mut seed) as u8;
                     }
-                    let _ = mend(level, &mut hit);
+                    let _ = correct(fec_rate, &mut hit);
                 }
             }
         }
@@ -343,7 +343,7 @@ mod tests {
         let mut seed = 99;
         for len in 0..2295 {
             let mut junk: Vec<u8> = (0..len).map(|_| random(&mut seed) as u8).collect();
-            let _ = mend((len % 6) as u8, &mut junk);
+            let _ = correct((len % 6) as u8, &mut junk);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How the states are entered and left: hello, restart of either end, silence.
 //!
-//! Each end has a nonce that tells this connection from its earlier ones. A hello carries its sender's
-//! nonce and echoes the one last heard. Streams begin anew only for a nonce that is new *and* echoes
+//! Each end has a nonce, by which this connection differs from its earlier ones. A hello carries its sender's
+//! nonce and echoes the one last heard. Streams begin again only for a nonce that is new *and* echoes
 //! ours: a stray hello from the past is answered, and nothing else. Hellos are repeated until a packet
 //! with the connection's key shows that the peer is open too.
 
@@ -9,14 +9,14 @@ use super::Link;
 use super::check;
 use super::config::{Config, Event, Peer, VERSION};
 use super::packet::Hello;
-use super::state::{Input, State, Tell, next};
+use super::state::{Input, Report, State, next};
 
 /// Nonces of past peers that are not believed again.
 const PAST: usize = 4;
 /// An adopted peer that sends no packet for so long may be a stray hello's.
 const DOUBT_US: u64 = 2_000_000;
-/// How often the last acknowledgement is said again.
-const FAREWELLS: u8 = 2;
+/// How often the last acknowledgement is repeated.
+const ACK_REPEATS: u8 = 2;
 
 pub(super) struct Handshake {
     pub(super) state: State,
@@ -36,10 +36,10 @@ pub(super) struct Handshake {
     /// When something valid was last heard.
     pub(super) heard: u64,
     silent: bool,
-    pub(super) end_told: bool,
+    pub(super) end_reported: bool,
     restarted: bool,
     /// That was the last event asked for.
-    parting: bool,
+    restart_reported: bool,
     connected: bool,
     incompatible: Option<(u8, u8)>,
     incompatible_nonce: u32,
@@ -63,9 +63,9 @@ impl Handshake {
             call_wait: 0,
             heard: 0,
             silent: false,
-            end_told: false,
+            end_reported: false,
             restarted: false,
-            parting: false,
+            restart_reported: false,
             connected: false,
             incompatible: None,
             incompatible_nonce: 0,
@@ -80,11 +80,11 @@ impl Handshake {
         *self = Self { heard: self.heard, ..Self::new(nonce) };
     }
 
-    /// Events in the order in which they matter.
+    /// Returns the next event, in the order in which they matter.
     pub(super) fn event(&mut self) -> Option<Event> {
         let take = |flag: &mut bool| core::mem::take(flag);
-        self.parting = take(&mut self.restarted);
-        if self.parting {
+        self.restart_reported = take(&mut self.restarted);
+        if self.restart_reported {
             return Some(Event::PeerRestarted);
         }
         if let Some((lowest, highest)) = self.incompatible.take() {
@@ -103,16 +103,16 @@ impl Handshake {
         None
     }
 
-    /// The caller has not yet heard that the streams began again, or asked for nothing since.
+    /// Returns whether the caller has not yet heard that the streams began again, or asked for nothing since.
     pub(super) const fn barred(&self) -> bool {
-        self.restarted || self.parting
+        self.restarted || self.restart_reported
     }
 
-    pub(super) fn tell_closed(&mut self) {
+    pub(super) fn report_closed(&mut self) {
         self.closed = true;
     }
 
-    /// The next hello is due now, if any is to come.
+    /// Makes the next hello due now, if any is to come.
     pub(super) fn call_now(&mut self) {
         self.call_at = 0;
         self.call_wait = 0;
@@ -126,12 +126,12 @@ impl Handshake {
         self.peer.as_ref().map_or(0, |peer| check::key(self.nonce, peer.nonce))
     }
 
-    /// Of two ends one leads.
+    /// Returns whether this end leads: of two ends one does.
     pub(super) fn leads(&self) -> bool {
         self.peer.as_ref().is_some_and(|peer| self.nonce > peer.nonce)
     }
 
-    /// When a hello is due.
+    /// Returns when a hello is due.
     pub(super) fn hello_at(&self) -> Option<u64> {
         if self.answer.is_some() {
             return Some(0);
@@ -144,7 +144,7 @@ impl Handshake {
         calls.then_some(self.call_at)
     }
 
-    /// The hello to send now.
+    /// Returns the hello to send now.
     pub(super) fn hello(
         &mut self,
         now: u64,
@@ -161,7 +161,7 @@ impl Handshake {
             lowest: VERSION,
             highest: VERSION,
             open: !matches!(self.state, State::Calling | State::Answering),
-            mends: config.mend,
+            fec: config.fec,
             changes_baud: config.baud_max > config.baud,
             nonce: self.nonce,
             echo,
@@ -176,7 +176,7 @@ impl Handshake {
 impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     Link<TX, RX, PACKET, FLIGHT>
 {
-    pub(super) fn take_hello(&mut self, now: u64, hello: &Hello) {
+    pub(super) fn receive_hello(&mut self, now: u64, hello: &Hello) {
         let hand = &mut self.hand;
         // Our own, sent back by a loop or an echoing terminal, or one that can never be an end.
         if hello.nonce == hand.nonce || hello.nonce == 0 {
@@ -185,8 +185,8 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         let echoes = hello.echo == hand.nonce;
         if hand.past.contains(&hello.nonce) {
             if echoes && !hand.confirmed && now > hand.adopted + DOUBT_US {
-                // It lives, and the peer that we took instead does not: a stray hello misled us. Its
-                // key has been used, so this end begins anew as well.
+                // It lives, and the peer that we adopted instead does not: a stray hello misled us. Its
+                // key has been used, so this end reconnects as well.
                 self.start_over();
             }
             return;
@@ -208,7 +208,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         let Some((to, acts)) = next(hand.state, input) else { return };
         hand.state = to;
         // Two open ends would answer each other for ever.
-        let settled = hello.open && input == Input::HelloKnownEcho && acts.tell.is_none();
+        let settled = hello.open && input == Input::HelloKnownEcho && acts.report.is_none();
         if acts.answer && !settled {
             hand.answer = Some(hello.nonce);
         }
@@ -223,13 +223,13 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 receive: hello.receive,
                 send: hello.send,
                 payload: hello.payload,
-                mends: hello.mends,
+                fec: hello.fec,
                 changes_baud: hello.changes_baud,
                 baud_max: hello.baud,
             });
             hand.confirmed = false;
             hand.adopted = now;
-            hand.end_told = false;
+            hand.end_reported = false;
             hand.call_now();
         }
         if acts.reset {
@@ -240,22 +240,22 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             self.sender.grant(hello.receive);
             self.receiver.peer_send = hello.send;
         }
-        self.tell(now, acts.tell);
+        self.report(now, acts.report);
         self.mark_heard(now);
     }
 
-    /// As [`Link::restart`], by itself: the caller hears of it like of a restart of the peer.
+    /// Restarts as [`Link::restart`] does, by itself: the caller hears of it like of a restart of the peer.
     fn start_over(&mut self) {
         self.restart(check::scramble(self.hand.nonce.wrapping_add(1)));
         self.hand.restarted = true;
     }
 
-    /// A packet of the connection has come.
-    pub(super) fn take_sign(&mut self, now: u64) {
+    /// Handles that a packet of the connection has come: the peer has this connection's key.
+    pub(super) fn confirm_peer(&mut self, now: u64) {
         self.hand.confirmed = true;
         if let Some((to, acts)) = next(self.hand.state, Input::Packet) {
             self.hand.state = to;
-            self.tell(now, acts.tell);
+            self.report(now, acts.report);
         }
         self.mark_heard(now);
         let done = self.sender.finished() && self.receiver.ended();
@@ -263,18 +263,18 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             self.hand.state = to;
             // The caller may leave now: what the other end waits for goes at once, and more than once.
             self.receiver.ack_at = Some(0);
-            self.farewells = FAREWELLS;
-            self.tell(now, acts.tell);
+            self.ack_repeats = ACK_REPEATS;
+            self.report(now, acts.report);
         }
     }
 
-    fn tell(&mut self, now: u64, what: Option<Tell>) {
+    fn report(&mut self, now: u64, what: Option<Report>) {
         match what {
-            Some(Tell::Connected | Tell::Restarted) => {
+            Some(Report::Connected | Report::Restarted) => {
                 self.hand.connected = true;
                 self.asked = now;
             }
-            Some(Tell::Closed) => self.hand.closed = true,
+            Some(Report::Closed) => self.hand.closed = true,
             None => {}
         }
     }
@@ -289,7 +289,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         }
     }
 
-    /// When the peer's silence becomes an event.
+    /// Returns when the peer's silence becomes an event.
     pub(super) fn silence_at(&self) -> Option<u64> {
         let listens = matches!(self.hand.state, State::Open | State::Finishing) && !self.hand.silent;
         listens.then_some(self.hand.heard + u64::from(self.config.silent_us))

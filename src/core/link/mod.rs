@@ -1,5 +1,5 @@
 //! The serial link: a reliable, ordered, flow-controlled stream of bytes in both directions over a
-//! line that flips, drops, repeats and inserts bytes, is cut, or whose other end begins anew.
+//! line that flips, drops, repeats and inserts bytes, is cut, or whose other end restarts.
 //!
 //! A state machine: bytes in ([`Link::receive_bytes`]), bytes out ([`Link::transmit`]), a clock given
 //! in microseconds. No input or output of its own, no heap, no clock, no randomness; the same code
@@ -21,21 +21,21 @@
 //! Imports from the crate: the check sum of `model`. From outside: `embedded-io` in `pump.rs` alone.
 //!
 //! # Driving it
-//! One contract: after each call that gives the link something (`receive_bytes`, `send`, `recv`,
-//! `finish`, time), call `transmit` until it gives 0, writing out each packet; then take the events; then
+//! One contract: after each call that hands the link something (`receive_bytes`, `send`, `recv`,
+//! `finish`, time), call `transmit` until it returns 0, writing out each packet; then take the events; then
 //! sleep until [`Link::deadline`] or until bytes arrive. Time never runs backwards. Where
-//! [`Config::baud_max`] is above [`Config::baud`]: after `transmit` gave 0, set the port as
+//! [`Config::baud_max`] is above [`Config::baud`]: after `transmit` returned 0, set the port as
 //! [`Link::baud_wanted`] says.
 //!
 //! # Promises
-//! What `recv` gives is exactly what the peer's `send` took, in order, each byte once, between one
+//! What `recv` returns is exactly what the peer's `send` accepted, in order, each byte once, between one
 //! [`Event::Connected`] and the next [`Event::PeerRestarted`] or [`Link::restart`]. An undetected
 //! error needs a damage that CRC-32 misses (none of up to 5 bits in a packet; 1 in 2³² of others) and
 //! is left to the signatures of the frames above.
 //!
 //! # Memory
 //! `size_of::<Link<TX, RX, PACKET, FLIGHT>>()` is at most `TX + RX + PACKET + 20 × FLIGHT + 640` bytes; no
-//! call needs more than 1 KiB of stack besides the caller's buffers. `TX`: bytes taken by `send` and not
+//! call needs more than 1 KiB of stack besides the caller's buffers. `TX`: bytes accepted by `send` and not
 //! yet acknowledged. `RX`: bytes that the peer may send ahead of `recv`; for a full line it is to hold
 //! what the line carries in twice the time there and back. `PACKET`: the longest packet received; it
 //! decides the payload that the peer may use. `FLIGHT`: packets under way, and gaps in what was received.
@@ -68,10 +68,10 @@ use handshake::Handshake;
 use packet::{CRC_LEN, Front, Hello, OVERHEAD_USUAL};
 pub use pump::Pump;
 use rate::Rate;
-use receiver::{Receiver, Taken};
+use receiver::{Outcome, Receiver};
 use sender::{Piece, Sender};
 pub use state::State;
-use state::{Input, Tell};
+use state::{Input, Report};
 
 /// A link for a board or the base.
 pub type BoardLink = Link<32768, 32768, 2240, 256>;
@@ -82,7 +82,7 @@ pub type LeafLink = Link<512, 256, 192, 12>;
 const WIDE_FROM: u32 = 1024;
 /// A line that was idle for so long gets a delimiter before a packet: noise may lie at the receiver.
 const IDLE_US: u64 = 2_000;
-/// Loss after silence of so long tells of a cut, not of the usual noise.
+/// Loss after silence of so long comes from a cut, not from the usual noise.
 const OUTAGE_US: u64 = 150_000;
 /// Who was not heard for so long is probed as seldom as called.
 const LONG_US: u64 = 30_000_000;
@@ -105,12 +105,12 @@ pub struct Link<const TX: usize, const RX: usize, const PACKET: usize = 1200, co
     line_free: u64,
     /// When the last packet that asks for an answer will have left.
     asked: u64,
-    /// The level of error correction of the last valid packet.
-    level_in: u8,
-    /// The peer's count of mended bytes.
-    mended_told: u8,
+    /// The FEC rate of the last valid packet.
+    fec_rate_in: u8,
+    /// The peer's count of corrected bytes.
+    peer_corrected: u8,
     /// How often the last acknowledgement is still to be repeated.
-    farewells: u8,
+    ack_repeats: u8,
     #[cfg(test)]
     ignore_crc: bool,
 }
@@ -134,7 +134,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         assert!(FLIGHT >= 2 && FLIGHT < WIDE_FROM as usize, "FLIGHT: 2 to 1,023 packets");
     };
 
-    /// A link that begins to call when it is first driven.
+    /// Makes a link that begins to call when it is first driven.
     pub const fn new(config: Config) -> Self {
         let () = Self::SIZES;
         Self {
@@ -153,14 +153,14 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 packets_received: 0,
                 packets_refused: 0,
                 duplicates: 0,
-                mended: 0,
+                corrected: 0,
                 lost: 0,
             },
             line_free: 0,
             asked: 0,
-            level_in: 0,
-            mended_told: 0,
-            farewells: 0,
+            fec_rate_in: 0,
+            peer_corrected: 0,
+            ack_repeats: 0,
             #[cfg(test)]
             ignore_crc: false,
         }
@@ -168,7 +168,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
 
     // ---- the caller's side -------------------------------------------------------------------
 
-    /// Takes bytes to send: as many as fit, also before a connection. Gives how many.
+    /// Accepts bytes to send: as many as fit, also before a connection. Returns how many.
     pub fn send(&mut self, bytes: &[u8]) -> usize {
         if self.hand.barred() || matches!(self.hand.state, State::Finishing | State::Closed) {
             return 0;
@@ -176,29 +176,29 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         self.sender.write(bytes)
     }
 
-    /// How many bytes [`Link::send`] would take.
+    /// Returns how many bytes [`Link::send`] would accept.
     pub const fn send_space(&self) -> usize {
         self.sender.free()
     }
 
-    /// Bytes that [`Link::send`] took and the peer has not acknowledged.
+    /// Returns how many bytes [`Link::send`] accepted and the peer has not acknowledged.
     pub const fn unacknowledged(&self) -> usize {
         self.sender.held()
     }
 
-    /// Gives received bytes, as many as are here and fit. Gives how many.
+    /// Copies received bytes out, as many as are here and fit. Returns how many.
     pub fn recv(&mut self, out: &mut [u8]) -> usize {
         let count = out.len().min(self.recv_ready());
         self.receiver.read(out.get_mut(..count).unwrap_or_default(), config::payload_for(PACKET))
     }
 
-    /// How many bytes [`Link::recv`] would give: of the connection before, until the event after
+    /// Returns how many bytes [`Link::recv`] would return: of the connection before, until the event after
     /// [`Event::PeerRestarted`] is asked for.
     pub fn recv_ready(&self) -> usize {
         if self.hand.barred() { self.receiver.left } else { self.receiver.ready() }
     }
 
-    /// The next thing that happened. Call it until `None`.
+    /// Returns the next thing that happened. Call it until `None`.
     pub fn event(&mut self) -> Option<Event> {
         let event = self.hand.event();
         if !self.hand.barred() {
@@ -207,36 +207,36 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         if event.is_some() {
             return event;
         }
-        if let Some(baud) = self.rate.news() {
+        if let Some(baud) = self.rate.take_event() {
             return Some(Event::Baud(baud));
         }
-        if self.receiver.ended() && self.receiver.ready() == 0 && !self.hand.end_told {
-            self.hand.end_told = true;
+        if self.receiver.ended() && self.receiver.ready() == 0 && !self.hand.end_reported {
+            self.hand.end_reported = true;
             return Some(Event::PeerFinished);
         }
         None
     }
 
-    /// The peer has acknowledged every byte that `send` took (that it is in its memory: whether it is
-    /// durable, only the layer above can say).
+    /// Returns whether the peer has acknowledged every byte that `send` accepted (that it is in its memory: whether
+    /// it is durable, only the layer above can say).
     pub fn all_acknowledged(&self) -> bool {
         self.sender.done()
     }
 
-    /// Nothing more will be sent: what was taken still goes out, then the end. The other direction
-    /// stays open until the peer finishes. [`Event::Closed`] tells that both are through. Before a
-    /// connection it closes at once and what was taken is dropped.
+    /// Finishes: nothing more is accepted. What was accepted still goes out, then the end. The other direction
+    /// stays open until the peer finishes. [`Event::Closed`] reports that both are through. Before a
+    /// connection it closes at once and what was accepted is dropped.
     pub fn finish(&mut self) {
         if let Some((to, acts)) = state::next(self.hand.state, Input::Finish) {
             self.hand.state = to;
-            match acts.tell {
-                Some(Tell::Closed) => self.hand.tell_closed(),
+            match acts.report {
+                Some(Report::Closed) => self.hand.report_closed(),
                 _ => self.sender.finish(),
             }
         }
     }
 
-    /// Begins anew, in any state, dropping everything. The nonce must differ from all before.
+    /// Begins a new connection, in any state, dropping everything. The nonce must differ from all before.
     pub fn restart(&mut self, nonce: u32) {
         let Some((to, acts)) = state::next(self.hand.state, Input::Restart) else { return };
         self.config.nonce = nonce;
@@ -248,28 +248,28 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         }
     }
 
-    /// Where the connection stands.
+    /// Returns where the connection stands.
     pub const fn state(&self) -> State {
         self.hand.state
     }
 
-    /// What the peer said of itself, once it was heard.
+    /// Returns what the peer announced in its hello, once it was heard.
     pub const fn peer(&self) -> Option<&Peer> {
         self.hand.peer.as_ref()
     }
 
-    /// Counters since the link was made.
+    /// Returns the counters since the link was made.
     pub const fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// The payload and the error correction (bytes mended in each 255) that the line gets now.
-    pub fn strength(&self) -> (u16, u8) {
-        (self.adapt.payload, fec::STRENGTH.get(usize::from(self.adapt.level)).copied().unwrap_or(0))
+    /// Returns the payload and the FEC rate (bytes that can be corrected in each 255) that the line gets now.
+    pub fn payload_and_fec_rate(&self) -> (u16, u8) {
+        (self.adapt.payload, fec::CORRECTABLE.get(usize::from(self.adapt.fec_rate)).copied().unwrap_or(0))
     }
 
-    /// The line is back after it was closed, at the rate [`Link::baud`]: what was handed out and not carried is
-    /// gone. Probes at once.
+    /// Handles that the line is back after it was closed, at the rate [`Link::baud`]: what was handed out and not
+    /// carried is gone. Probes at once.
     pub fn line_changed(&mut self, now: u64) {
         self.input.reset();
         self.line_free = now;
@@ -279,13 +279,13 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
 
     // ---- from the line -----------------------------------------------------------------------
 
-    /// Takes bytes from the line, any number in any pieces.
+    /// Receives bytes from the line, any number in any pieces.
     pub fn receive_bytes(&mut self, now: u64, bytes: &[u8]) {
         for byte in bytes {
             match self.input.push(*byte) {
                 Unstuffed::More => {}
                 Unstuffed::Packet => {
-                    self.take_packet(now);
+                    self.receive_packet(now);
                     self.input.reset();
                 }
                 Unstuffed::Oversize => {
@@ -296,15 +296,15 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         }
     }
 
-    fn take_packet(&mut self, now: u64) {
+    fn receive_packet(&mut self, now: u64) {
         let key = self.hand.key_in();
         let longest = PACKET.min(usize::from(self.payload_quick()) + packet::OVERHEAD_MAX);
         let silent = now.saturating_sub(self.hand.heard) > OUTAGE_US.max(4 * self.air_us(longest));
         let raw = self.input.packet();
-        let checked = check::check(raw, key, self.level_in);
+        let checked = check::check(raw, key, self.fec_rate_in);
         #[cfg(test)]
         let checked = checked.or(if self.ignore_crc && key.is_some() && raw.len() > CRC_LEN {
-            Some(check::Checked { len: raw.len() - CRC_LEN, hello: false, level: 0, mended: 0 })
+            Some(check::Checked { len: raw.len() - CRC_LEN, hello: false, fec_rate: 0, corrected: 0 })
         } else {
             None
         });
@@ -316,25 +316,25 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         self.stats.packets_received = self.stats.packets_received.wrapping_add(1);
         if checked.hello {
             if let Some(hello) = Hello::parse(body) {
-                self.take_hello(now, &hello);
+                self.receive_hello(now, &hello);
             }
             return;
         }
         if let Some((step, baud)) = packet::parse_rate(body) {
-            self.take_sign(now);
-            return self.take_word(now, step, baud);
+            self.confirm_peer(now);
+            return self.receive_rate_message(now, step, baud);
         }
         let Some(packet) = packet::parse(body) else { return };
-        self.level_in = checked.level;
-        self.stats.mended = self.stats.mended.wrapping_add(checked.mended as u32);
-        self.receiver.mended = self.receiver.mended.wrapping_add(checked.mended as u8);
+        self.fec_rate_in = checked.fec_rate;
+        self.stats.corrected = self.stats.corrected.wrapping_add(checked.corrected as u32);
+        self.receiver.corrected = self.receiver.corrected.wrapping_add(checked.corrected as u8);
         self.receiver.wide = packet.wide;
         let late = now + u64::from(self.config.ack_delay_us);
-        let taken = packet.data.map(|data| {
+        let outcome = packet.data.map(|data| {
             let number = packet.number.expand(self.receiver.highest.wrapping_add(1));
-            self.receiver.take(number, data, late)
+            self.receiver.receive(number, data, late)
         });
-        if taken == Some(Taken::Repeated) {
+        if outcome == Some(Outcome::Repeated) {
             self.stats.duplicates = self.stats.duplicates.wrapping_add(1);
         }
         let acked = packet.ack.map(|ack| {
@@ -344,36 +344,36 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 ack.space,
                 ack.map,
             );
-            (acked, ack.mended)
+            (acked, ack.corrected)
         });
-        if let Some((acked, mended)) = acked {
-            self.learn(acked, mended, silent);
+        if let Some((acked, corrected)) = acked {
+            self.observe_ack(acked, corrected, silent);
         }
         self.rate_packet(now);
-        self.take_sign(now);
+        self.confirm_peer(now);
     }
 
-    fn learn(&mut self, acked: sender::Acked, mended: u8, silent: bool) {
-        let count = mended.wrapping_sub(self.mended_told);
-        self.mended_told = mended;
+    fn observe_ack(&mut self, acked: sender::Acked, corrected: u8, silent: bool) {
+        let count = corrected.wrapping_sub(self.peer_corrected);
+        self.peer_corrected = corrected;
         self.stats.lost = self.stats.lost.wrapping_add(acked.packets_lost);
         let limits = (self.config.payload_min, self.payload_most());
         if silent && acked.packets_lost > 0 {
-            return self.adapt.outage(limits, self.may_mend());
+            return self.adapt.outage(limits, self.may_correct());
         }
         let heads = OVERHEAD_USUAL * (acked.packets_arrived + acked.packets_lost);
         // A lost packet was hit somewhere: half of it on average went by before.
         let bytes = acked.bytes_arrived + acked.bytes_lost / 2 + heads;
-        if acked.news || count > 0 {
-            self.adapt.learn(bytes, acked.packets_lost, u32::from(count), limits, self.may_mend());
+        if acked.advanced || count > 0 {
+            self.adapt.observe(bytes, acked.packets_lost, u32::from(count), limits, self.may_correct());
         }
     }
 
     // ---- to the line -------------------------------------------------------------------------
 
     /// Hands out the next packet, if one is due: whole, into the front of `out` (with less room than
-    /// [`WIRE_MAX`] packets are shorter, with less than [`WIRE_MIN`] there are none). Gives its length on the line, or
-    /// 0 when nothing is to be sent before [`Link::deadline`]. Hand in what was received before asking.
+    /// [`WIRE_MAX`] packets are shorter, with less than [`WIRE_MIN`] there are none). Returns its length on the line,
+    /// or 0 when nothing is to be sent before [`Link::deadline`]. Hand in what was received before asking.
     pub fn transmit(&mut self, now: u64, out: &mut [u8]) -> usize {
         self.watch(now);
         self.watch_rate(now);
@@ -383,17 +383,17 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         let Some((next, _)) = self.next(out.len(), Some(now)) else { return 0 };
         let lead = now >= self.line_free + IDLE_US;
         let sent = match &next {
-            Next::Hello => self.put_hello(now, out, lead),
-            Next::Rate => self.put_word(now, out, lead),
-            Next::Data(piece) => self.put_data(now, piece, out, lead),
+            Next::Hello => self.write_hello(now, out, lead),
+            Next::Rate => self.write_rate_message(now, out, lead),
+            Next::Data(piece) => self.write_data(now, piece, out, lead),
             Next::Ack => {
                 let ack = self.receiver.ack();
-                if self.farewells > 0 {
-                    self.farewells -= 1;
+                if self.ack_repeats > 0 {
+                    self.ack_repeats -= 1;
                     self.receiver.ack_at = Some(0);
                 }
                 let front = Front::new(self.wide(), self.sender.number, Some(&ack), None);
-                self.put(out, lead, front.bytes(), (&[], &[]), self.hand.key_out())
+                self.write_packet(out, lead, front.bytes(), (&[], &[]), self.hand.key_out())
             }
             Next::Probe => {
                 let ack = self.ack_due(now).then(|| self.receiver.ack());
@@ -404,7 +404,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                     Some((self.sender.fresh(), false)),
                 );
                 self.stats.probes_sent = self.stats.probes_sent.wrapping_add(1);
-                let sent = self.put(out, lead, front.bytes(), (&[], &[]), self.hand.key_out());
+                let sent = self.write_packet(out, lead, front.bytes(), (&[], &[]), self.hand.key_out());
                 self.sender.probed();
                 sent
             }
@@ -418,19 +418,20 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         sent
     }
 
-    /// After [`Event::Closed`]: there is still something to send, without which the other end would wait.
-    pub fn has_last_words(&self) -> bool {
+    /// Returns whether there is still something to send after [`Event::Closed`], without which the other end would
+    /// wait.
+    pub fn is_draining(&self) -> bool {
         self.next(WIRE_MAX, None).is_some()
     }
 
-    /// When the link is to be driven at the latest if no bytes arrive: microseconds on the caller's
+    /// Returns when the link is to be driven at the latest if no bytes arrive: microseconds on the caller's
     /// clock, perhaps in the past. `None`: nothing will happen by itself.
     pub fn deadline(&self) -> Option<u64> {
         let send = self.next(WIRE_MAX, None).map(|(_, at)| at);
         [send, self.silence_at(), self.rate_at()].into_iter().flatten().min()
     }
 
-    /// With `now`: the most urgent thing that is due. Without: what is due first, and when.
+    /// Returns, with `now`, the most urgent thing that is due; without, what is due first, and when.
     fn next(&self, room: usize, now: Option<u64>) -> Option<(Next, u64)> {
         if self.baud_wanted().is_some() {
             return None;
@@ -445,7 +446,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 first = Some((next, at));
             }
         };
-        if let Some(at) = self.rate.word_at() {
+        if let Some(at) = self.rate.message_at() {
             offer(Next::Rate, at);
         }
         if !self.rate.flows() {
@@ -462,25 +463,25 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             offer(Next::Ack, at);
         }
         if open {
-            let wait = if self.sender.waits() { self.probe_us() } else { self.keep_alive_us() };
+            let wait = if self.sender.is_pending() { self.probe_us() } else { self.keep_alive_us() };
             offer(Next::Probe, self.asked + wait);
         }
         first
     }
 
-    fn put_hello(&mut self, now: u64, out: &mut [u8], lead: bool) -> usize {
+    fn write_hello(&mut self, now: u64, out: &mut [u8], lead: bool) -> usize {
         let hello = self.hand.hello(now, &self.config, (TX as u32, RX as u32), config::payload_for(PACKET));
-        self.put(out, lead, &hello.bytes(), (&[], &[]), 0)
+        self.write_packet(out, lead, &hello.bytes(), (&[], &[]), 0)
     }
 
-    fn put_data(&mut self, now: u64, piece: &Piece, out: &mut [u8], lead: bool) -> usize {
+    fn write_data(&mut self, now: u64, piece: &Piece, out: &mut [u8], lead: bool) -> usize {
         let ack = self.ack_due(now).then(|| self.receiver.ack());
         if piece.repeats() {
             self.stats.repeats_sent = self.stats.repeats_sent.wrapping_add(1);
         }
         let front =
             Front::new(self.wide(), self.sender.number, ack.as_ref(), Some((piece.offset, piece.finish)));
-        let sent = self.put(out, lead, front.bytes(), self.sender.bytes(piece), self.hand.key_out());
+        let sent = self.write_packet(out, lead, front.bytes(), self.sender.bytes(piece), self.hand.key_out());
         if sent > 0 {
             self.sender.sent(piece);
         }
@@ -488,14 +489,21 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     }
 
     /// Writes a packet. 0 if it does not fit, which the payload rules out.
-    fn put(&self, out: &mut [u8], lead: bool, front: &[u8], (head, tail): (&[u8], &[u8]), key: u32) -> usize {
+    fn write_packet(
+        &self,
+        out: &mut [u8],
+        lead: bool,
+        front: &[u8],
+        (head, tail): (&[u8], &[u8]),
+        key: u32,
+    ) -> usize {
         let mut digest = crate::model::CRC32.digest();
         let len = front.len() + head.len() + tail.len() + CRC_LEN;
-        let mut level = if key == 0 { 0 } else { self.adapt.level };
-        if wire_len(len + fec::added(level, len)) > out.len() {
-            level = 0;
+        let mut fec_rate = if key == 0 { 0 } else { self.adapt.fec_rate };
+        if wire_len(len + fec::added(fec_rate, len)) > out.len() {
+            fec_rate = 0;
         }
-        let mut parity = fec::Encoder::new(level, len);
+        let mut parity = fec::Encoder::new(fec_rate, len);
         let mut stuffer = Stuffer::new(out, lead);
         for part in [front, head, tail] {
             digest.update(part);
@@ -518,9 +526,9 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         self.sender.reset();
         self.receiver.reset();
         self.restart_rate();
-        self.level_in = 0;
-        self.farewells = 0;
-        self.mended_told = 0;
+        self.fec_rate_in = 0;
+        self.ack_repeats = 0;
+        self.peer_corrected = 0;
     }
 
     fn ack_due(&self, now: u64) -> bool {
@@ -532,11 +540,11 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         peer.max(RX as u32) > config::NARROW_MAX || self.receiver.wide || self.sender.unacked() >= WIDE_FROM
     }
 
-    fn may_mend(&self) -> bool {
-        self.config.mend && self.hand.peer.as_ref().is_some_and(|p| p.mends)
+    fn may_correct(&self) -> bool {
+        self.config.fec && self.hand.peer.as_ref().is_some_and(|p| p.fec)
     }
 
-    /// The time that `bytes` take on the line.
+    /// Returns the time that `bytes` take on the line.
     fn air_us(&self, bytes: usize) -> u64 {
         bytes as u64 * u64::from(self.config.byte_bits) * 1_000_000 / u64::from(self.rate.at.max(1))
     }
@@ -551,7 +559,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         u64::from(wait).max(8 * self.air_us(16))
     }
 
-    /// The longest payload that the line's rate allows.
+    /// Returns the longest payload that the line's rate allows.
     fn payload_quick(&self) -> u16 {
         let byte_ns = u64::from(self.config.byte_bits) * 1_000_000_000 / u64::from(self.rate.at.max(1));
         let within = |time_us: u64| time_us * 1000 / byte_ns.max(1);
@@ -559,7 +567,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         most.clamp(u64::from(PAYLOAD_MIN), u64::from(PAYLOAD_MAX)) as u16
     }
 
-    /// The longest payload that the peer, the line's rate and the settings allow.
+    /// Returns the longest payload that the peer, the line's rate and the settings allow.
     fn payload_most(&self) -> u16 {
         let (takes, receive) = self.hand.peer.as_ref().map_or((PAYLOAD_MIN, 0), |p| (p.payload, p.receive));
         // Several packets to a buffer, so that one is under way while another is acknowledged.
@@ -574,9 +582,9 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             return most;
         }
         let plain = room.saturating_sub(packet::OVERHEAD_MAX + 3 + room / 254 + 1);
-        let mending = plain.saturating_sub(fec::added(self.adapt.level, room));
+        let with_parity = plain.saturating_sub(fec::added(self.adapt.fec_rate, room));
         // Without error correction, if it must be.
-        let fits = if mending >= usize::from(PAYLOAD_MIN) { mending } else { plain };
+        let fits = if with_parity >= usize::from(PAYLOAD_MIN) { with_parity } else { plain };
         most.min(fits).max(1)
     }
 }

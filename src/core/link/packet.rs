@@ -6,24 +6,24 @@
 //! head    narrow: kind:4 bits, number:12 bits (the kind is the high half of the first byte)
 //!         wide:   kind:4 bits, 0:4 bits, number:4 bytes
 //! kind    8 wide · 4 data · 2 ack · 1 finish (with data only) · 8 alone: hello
-//! ack     narrow: highest:12 bits + map bytes:4 bits, whole:2, space:2, mended:1, map
-//!         wide:   map bytes:1, highest:4, whole:4, space:4, mended:1, map
+//! ack     narrow: highest:12 bits + map bytes:4 bits, whole:2, space:2, corrected:1, map
+//!         wide:   map bytes:1, highest:4, whole:4, space:4, corrected:1, map
 //!           highest  the highest packet number that arrived
 //!           whole    the stream offset up to which every byte is here
 //!           space    bytes of the stream that may be sent beyond `whole` (the credit)
-//!           mended   bytes put right by error correction so far, modulo 256
+//!           corrected bytes corrected so far, modulo 256
 //!           map      up to 15 bytes; bit i (low bits first): number highest-1-i arrived
 //! data    narrow: offset:2, bytes to the end · wide: offset:4, bytes to the end
 //!           no bytes and no finish: a probe. A finish takes one place in the stream after the bytes.
 //! hello   0x80 "PML" lowest version:1 highest version:1 flags:1 0:1 nonce:4 echo:4 receive:4
 //!         payload:2 baud:4 send:4, and what later versions add (at most 48 bytes)
-//!           flags    1 the sender has heard an echo of its nonce · 2 mends (error correction)
+//!           flags    1 the sender has heard an echo of its nonce · 2 corrects (FEC)
 //!                    4 changes its rate
 //! rate    0x10 step:1 baud:4                    with the connection's key; only to who changes its rate
 //!           step     1 propose · 2 agree (0: to none) · 3 commit · 4 try · 5 heard · 6 leave
 //! ```
 //!
-//! A narrow number holds the low bits; the receiver takes the full one that is nearest to what it
+//! A narrow number holds the low bits; the receiver uses the full one that is nearest to what it
 //! has. The sender goes wide once 1,024 numbers are unacknowledged, or where a buffer is larger than
 //! 32 KiB, so the nearest is always right.
 
@@ -51,7 +51,7 @@ pub(super) struct Low {
 }
 
 impl Low {
-    /// The number with these low bits that is nearest to `near`.
+    /// Returns the number with these low bits that is nearest to `near`.
     pub(super) fn expand(self, near: u32) -> u32 {
         let shift = 32 - u32::from(self.bits);
         let distance = (self.value.wrapping_sub(near) << shift) as i32 >> shift;
@@ -65,7 +65,7 @@ pub(super) struct Ack<'a> {
     pub(super) highest: Low,
     pub(super) whole: Low,
     pub(super) space: u32,
-    pub(super) mended: u8,
+    pub(super) corrected: u8,
     pub(super) map: &'a [u8],
 }
 
@@ -106,7 +106,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What ends say about the rate of the line.
+/// A step of the agreement about the line's rate: what a rate message says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
     /// Let us try this rate.
@@ -123,7 +123,7 @@ pub(super) enum Step {
     Leave = 6,
 }
 
-/// The packet that says so, without its CRC.
+/// Builds a rate message, without its CRC.
 pub(super) fn rate_bytes(step: Step, baud: u32) -> [u8; 6] {
     let [a, b, c, d] = baud.to_le_bytes();
     [RATE, step as u8, a, b, c, d]
@@ -162,16 +162,16 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Packet<'_>> {
             let highest = Low { value: u32::from(head & 0xfff), bits: 12 };
             let whole = Low { value: u32::from(fields.u16()?), bits: 16 };
             let space = u32::from(fields.u16()?);
-            let mended = fields.u8()?;
-            Some(Ack { highest, whole, space, mended, map: fields.bytes(usize::from(head >> 12))? })
+            let corrected = fields.u8()?;
+            Some(Ack { highest, whole, space, corrected, map: fields.bytes(usize::from(head >> 12))? })
         }
         (true, true) => {
             let map = usize::from(fields.u8()?).min(MAP_MAX);
             let highest = Low { value: fields.u32()?, bits: 32 };
             let whole = Low { value: fields.u32()?, bits: 32 };
             let space = fields.u32()?;
-            let mended = fields.u8()?;
-            Some(Ack { highest, whole, space, mended, map: fields.bytes(map)? })
+            let corrected = fields.u8()?;
+            Some(Ack { highest, whole, space, corrected, map: fields.bytes(map)? })
         }
     };
     let data = if kind & DATA == 0 {
@@ -198,13 +198,13 @@ pub(super) struct AckOut {
     pub(super) highest: u32,
     pub(super) whole: u32,
     pub(super) space: u32,
-    pub(super) mended: u8,
+    pub(super) corrected: u8,
     pub(super) map: [u8; MAP_MAX],
     pub(super) map_len: usize,
 }
 
 impl Front {
-    /// `data`: the offset, and whether the stream ends behind these bytes.
+    /// Builds it. `data`: the offset, and whether the stream ends behind these bytes.
     pub(super) fn new(wide: bool, number: u32, ack: Option<&AckOut>, data: Option<(u32, bool)>) -> Self {
         let mut this = Self { bytes: [0; OVERHEAD_MAX], len: 0 };
         let mut kind = if wide { WIDE } else { 0 };
@@ -217,37 +217,37 @@ impl Front {
             None => {}
         }
         if wide {
-            this.put(&[kind << 4]);
-            this.put(&number.to_le_bytes());
+            this.append(&[kind << 4]);
+            this.append(&number.to_le_bytes());
         } else {
-            this.put(&[kind << 4 | (number >> 8) as u8 & 15, number as u8]);
+            this.append(&[kind << 4 | (number >> 8) as u8 & 15, number as u8]);
         }
         if let Some(ack) = ack {
             let len = ack.map_len.min(MAP_MAX);
             if wide {
-                this.put(&[len as u8]);
-                this.put(&ack.highest.to_le_bytes());
-                this.put(&ack.whole.to_le_bytes());
-                this.put(&ack.space.to_le_bytes());
+                this.append(&[len as u8]);
+                this.append(&ack.highest.to_le_bytes());
+                this.append(&ack.whole.to_le_bytes());
+                this.append(&ack.space.to_le_bytes());
             } else {
-                this.put(&(ack.highest as u16 & 0xfff | (len as u16) << 12).to_le_bytes());
-                this.put(&(ack.whole as u16).to_le_bytes());
-                this.put(&(ack.space.min(0xffff) as u16).to_le_bytes());
+                this.append(&(ack.highest as u16 & 0xfff | (len as u16) << 12).to_le_bytes());
+                this.append(&(ack.whole as u16).to_le_bytes());
+                this.append(&(ack.space.min(0xffff) as u16).to_le_bytes());
             }
-            this.put(&[ack.mended]);
-            this.put(ack.map.get(..len).unwrap_or_default());
+            this.append(&[ack.corrected]);
+            this.append(ack.map.get(..len).unwrap_or_default());
         }
         if let Some((offset, _)) = data {
             if wide {
-                this.put(&offset.to_le_bytes());
+                this.append(&offset.to_le_bytes());
             } else {
-                this.put(&(offset as u16).to_le_bytes());
+                this.append(&(offset as u16).to_le_bytes());
             }
         }
         this
     }
 
-    fn put(&mut self, bytes: &[u8]) {
+    fn append(&mut self, bytes: &[u8]) {
         for (slot, byte) in self.bytes.iter_mut().skip(self.len).zip(bytes) {
             *slot = *byte;
         }
@@ -265,7 +265,7 @@ pub(super) struct Hello {
     pub(super) lowest: u8,
     pub(super) highest: u8,
     pub(super) open: bool,
-    pub(super) mends: bool,
+    pub(super) fec: bool,
     pub(super) changes_baud: bool,
     pub(super) nonce: u32,
     pub(super) echo: u32,
@@ -278,7 +278,7 @@ pub(super) struct Hello {
 impl Hello {
     pub(super) fn bytes(&self) -> [u8; HELLO_LEN] {
         let mut all = [0; HELLO_LEN];
-        let flags = u8::from(self.open) | u8::from(self.mends) << 1 | u8::from(self.changes_baud) << 2;
+        let flags = u8::from(self.open) | u8::from(self.fec) << 1 | u8::from(self.changes_baud) << 2;
         let parts: [&[u8]; 8] = [
             &MAGIC,
             &[self.lowest, self.highest, flags, 0],
@@ -307,7 +307,7 @@ impl Hello {
             lowest,
             highest,
             open: flags & 1 != 0,
-            mends: flags & 2 != 0,
+            fec: flags & 2 != 0,
             changes_baud: flags & 4 != 0,
             nonce,
             echo,
@@ -329,7 +329,7 @@ mod tests {
             highest: 0x0102_0304,
             whole: 0x0506_0708,
             space: 0x090a,
-            mended: 7,
+            corrected: 7,
             map: [0xa5; MAP_MAX],
             map_len: 2,
         };
@@ -346,7 +346,7 @@ mod tests {
             lowest: 1,
             highest: 2,
             open: true,
-            mends: true,
+            fec: true,
             changes_baud: true,
             nonce: 3,
             echo: 4,
@@ -374,7 +374,7 @@ mod tests {
             highest: 0xffff_ff01,
             whole: 0xffff_f000,
             space: 40_000,
-            mended: 255,
+            corrected: 255,
             map: [0x5a; MAP_MAX],
             map_len: 15,
         };
@@ -386,7 +386,7 @@ mod tests {
                 let got = read.ack.unwrap();
                 assert_eq!(got.highest.expand(0x40), 0xffff_ff01);
                 assert_eq!(got.whole.expand(0x10), 0xffff_f000);
-                assert_eq!((got.space, got.mended, got.map.len()), (40_000, 255, 15));
+                assert_eq!((got.space, got.corrected, got.map.len()), (40_000, 255, 15));
                 assert_eq!(read.data.map(|d| (d.offset.expand(0), d.finish)), data);
             }
         }
@@ -402,7 +402,7 @@ mod tests {
         }
     }
 
-    /// How long a packet of this kind is at least, by the table above, where all its fields are 0xff; `None` if
+    /// Returns how long a packet of this kind is at least, by the table above, where all its fields are 0xff; `None` if
     /// there is no such kind.
     fn least(kind: u8) -> Option<usize> {
         if kind & (DATA | ACK) == 0 || kind & (DATA | FINISH) == FINISH {
@@ -450,7 +450,7 @@ mod tests {
             lowest: 1,
             highest: 2,
             open: true,
-            mends: false,
+            fec: false,
             changes_baud: true,
             nonce: 3,
             echo: 4,
@@ -459,7 +459,7 @@ mod tests {
             baud: 7,
             send: 8,
         };
-        // What later versions add is passed over.
+        // What later versions add is skipped.
         let mut bytes = [0xff; HELLO_LEN_MAX + 1];
         bytes[..HELLO_LEN].copy_from_slice(&hello.bytes());
         for len in 0..=bytes.len() {

@@ -6,7 +6,7 @@ use super::Link;
 use super::config::WIRE_MIN;
 
 /// Bytes on their way between a port and a link: one packet, handed out by the link and not yet
-/// taken by the port. `ROOM`, in bytes: 1,200 is for a payload of 1,024, [`WIRE_MAX`](super::WIRE_MAX) for any.
+/// accepted by the port. `ROOM`, in bytes: 1,200 is for a payload of 1,024, [`WIRE_MAX`](super::WIRE_MAX) for any.
 pub struct Pump<const ROOM: usize = 1200> {
     out: [u8; ROOM],
     from: usize,
@@ -20,7 +20,7 @@ impl<const ROOM: usize> Default for Pump<ROOM> {
 }
 
 impl Pump {
-    /// An empty pump, of 1,200 bytes.
+    /// Makes an empty pump, of 1,200 bytes.
     pub const fn new() -> Self {
         Self::with_room()
     }
@@ -29,21 +29,21 @@ impl Pump {
 impl<const ROOM: usize> Pump<ROOM> {
     const SIZES: () = assert!(ROOM >= WIRE_MIN, "ROOM: 96 bytes or more");
 
-    /// An empty pump, of any size.
+    /// Makes an empty pump, of any size.
     pub const fn with_room() -> Self {
         let () = Self::SIZES;
         Self { out: [0; ROOM], from: 0, to: 0 }
     }
 
-    /// Bytes that the link handed out and the port has not taken.
+    /// Returns how many bytes the link handed out and the port has not accepted.
     pub const fn waiting(&self) -> usize {
         self.to - self.from
     }
 
-    /// Moves what has arrived into the link and what is due out of it. Gives when to come back at
+    /// Moves what has arrived into the link and what is due out of it. Returns when to come back at
     /// the latest ([`Link::deadline`]); come earlier when bytes arrive or after `send` and `recv`.
     ///
-    /// `Write::write` may wait until the port takes at least one byte; between any two writes
+    /// `Write::write` may wait until the port accepts at least one byte; between any two writes
     /// everything that has arrived is read. `Write::flush` is not called: it would wait for the
     /// line. `now` is in microseconds. Where [`Config::baud_max`](super::Config::baud_max) is above the first rate,
     /// see to [`Link::baud_wanted`] after each call.
@@ -91,7 +91,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::vec::Vec;
 
-    /// A UART that takes a few bytes at a time.
+    /// A UART that accepts a few bytes at a time.
     #[derive(Default)]
     struct Port {
         input: VecDeque<u8>,

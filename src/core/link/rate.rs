@@ -1,10 +1,11 @@
 //! The line's rate: it begins at [`Config::baud`](super::Config::baud), goes up to the highest that both
 //! ends allow and the cable carries, and comes back when it is lost there.
 //!
-//! One end leads: the one with the greater nonce. It proposes, the other agrees, the leader says when; both let
+//! One end leads: the one with the greater nonce. It proposes, the other agrees, the leader commits; both let
 //! their streams rest, set their ports, and go on once each knows that the other hears it. Nothing of
 //! this needs to arrive: whoever hears nothing at a raised rate ([`TRIAL_US`] in the trial, [`LOST_US`] after it)
-//! returns to the first rate, which both know, so both meet there. `RATES.md` beside this file is the machine, made by a test.
+//! returns to the first rate, which both know, so both meet there. `RATES.md` beside this file is the machine, made
+//! by a test.
 //!
 //! A rate that was lost is not proposed again in this connection, unless the line was dead at the first
 //! rate as well: that was a cut, and no fault of the rate. So is one out that carries less than the next
@@ -16,7 +17,7 @@ use super::{Link, State};
 
 /// What is tried, besides the highest rate that both ends allow.
 const LADDER: [u32; 9] = [19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 921_600, 1_500_000, 3_000_000];
-/// A proposal that is not answered for so long is taken back.
+/// A proposal that is not answered for so long is withdrawn.
 const PROPOSED_US: u64 = 2_000_000;
 /// So long the streams of an end that agreed rest.
 const AGREED_US: u64 = 500_000;
@@ -27,9 +28,9 @@ const LOST_US: u64 = 2_000_000;
 /// Whoever is alive is heard at the first rate so soon after the return: the other end returns at most
 /// [`LOST_US`] later and probes at once.
 const CUT_US: u64 = 3_000_000;
-/// Between two tries, and between the three sayings of what must arrive.
+/// Between two tries, and between the three copies of what must arrive.
 const TRY_US: u64 = 25_000;
-const AGAIN_US: u64 = 10_000;
+const REPEAT_US: u64 = 10_000;
 /// After the line has carried everything, for adaptors that hold bytes back.
 const GUARD_US: u64 = 20_000;
 
@@ -40,9 +41,9 @@ pub(super) enum Phase {
     First,
     /// The leader has proposed a higher one.
     Proposing,
-    /// The other end has agreed and waits for the word.
+    /// The other end has agreed and waits for the commit.
     Agreed,
-    /// The leader gives the word, three times.
+    /// The leader sends the commit, three times.
     Committing,
     /// Until the line is empty and the port set.
     Changing,
@@ -50,7 +51,7 @@ pub(super) enum Phase {
     Trial,
     /// Both do.
     Raised,
-    /// The rate carries too little: this end says so, three times.
+    /// The rate carries too little: this end sends that it leaves, three times.
     Leaving,
     /// Until the port is set to the first rate.
     Returning,
@@ -65,7 +66,7 @@ pub(super) enum Input {
     Agree,
     AgreeLower,
     Commit,
-    Said,
+    Sent,
     Drained,
     Set,
     NotSet,
@@ -89,18 +90,18 @@ pub(super) struct Acts {
     out: bool,
     /// It is out if the other end is heard soon.
     doubt: bool,
-    /// The caller is told the rate.
-    tell: bool,
+    /// The rate is reported to the caller.
+    report: bool,
 }
 
-const NONE: Acts = Acts { answer: false, set: false, out: false, doubt: false, tell: false };
+const NONE: Acts = Acts { answer: false, set: false, out: false, doubt: false, report: false };
 const ANSWER: Acts = Acts { answer: true, ..NONE };
 const SET: Acts = Acts { set: true, ..NONE };
 const OUT: Acts = Acts { out: true, ..NONE };
 const DOUBT: Acts = Acts { doubt: true, ..NONE };
-const TELL: Acts = Acts { tell: true, ..NONE };
+const REPORT: Acts = Acts { report: true, ..NONE };
 
-/// The whole machine. `None`: it means nothing in this phase and is ignored.
+/// Runs one step of the machine. `None`: the input means nothing in this phase and is ignored.
 pub(super) const fn next(phase: Phase, input: Input) -> Option<(Phase, Acts)> {
     use Input as I;
     use Phase as P;
@@ -110,17 +111,17 @@ pub(super) const fn next(phase: Phase, input: Input) -> Option<(Phase, Acts)> {
         (P::First | P::Agreed, I::ProposeOut) => (P::First, ANSWER),
         (P::Proposing, I::Agree) => (P::Committing, NONE),
         (P::Proposing, I::AgreeLower) => (P::First, OUT),
-        (P::Agreed, I::Commit) | (P::Committing, I::Said) => (P::Changing, NONE),
-        (P::Leaving, I::Said) => (P::Returning, NONE),
+        (P::Agreed, I::Commit) | (P::Committing, I::Sent) => (P::Changing, NONE),
+        (P::Leaving, I::Sent) => (P::Returning, NONE),
         (P::Changing | P::Returning, I::Drained) => (phase, SET),
         (P::Changing, I::Set) => (P::Trial, NONE),
         (P::Changing, I::NotSet) => (P::First, OUT),
-        (P::Returning, I::Set | I::NotSet) => (P::First, TELL),
-        // Our next packet says that it was heard.
+        (P::Returning, I::Set | I::NotSet) => (P::First, REPORT),
+        // Our next packet shows that it was heard.
         (P::Trial, I::Try) => (P::Trial, ANSWER),
-        (P::Trial, I::Heard) => (P::Raised, Acts { answer: true, ..TELL }),
+        (P::Trial, I::Heard) => (P::Raised, Acts { answer: true, ..REPORT }),
         // Who sends these has been heard, and has heard us.
-        (P::Trial, I::Packet) => (P::Raised, TELL),
+        (P::Trial, I::Packet) => (P::Raised, REPORT),
         (P::Raised, I::Try) => (P::Raised, ANSWER),
         (P::Trial | P::Raised, I::Leave) => (P::Returning, OUT),
         (P::Raised, I::Poor) => (P::Leaving, OUT),
@@ -144,7 +145,7 @@ pub(super) struct Rate {
     target: u32,
     /// Rates from here on are out.
     ceiling: u32,
-    /// When the phase's next word is due, and how many are left.
+    /// When the phase's next message is due, and how many are left.
     due: u64,
     left: u8,
     answer: Option<(Step, u32)>,
@@ -154,9 +155,9 @@ pub(super) struct Rate {
     doubt: (u32, u64),
     /// The other end was heard since the port was set.
     heard: bool,
-    /// What the caller was told, and whether it is to be told.
-    told: u32,
-    news: bool,
+    /// What was reported to the caller, and whether there is something to report.
+    reported: u32,
+    event_due: bool,
     /// For a test: never returns by itself.
     #[cfg(test)]
     pub(super) stubborn: bool,
@@ -176,25 +177,25 @@ impl Rate {
             until: 0,
             doubt: (0, 0),
             heard: false,
-            told: first,
-            news: false,
+            reported: first,
+            event_due: false,
             #[cfg(test)]
             stubborn: false,
         }
     }
 
-    /// Data, acknowledgements, probes and hellos may go out.
+    /// Returns whether data, acknowledgements, probes and hellos may go out.
     pub(super) const fn flows(&self) -> bool {
         matches!(self.phase, Phase::First | Phase::Proposing | Phase::Raised)
     }
 
-    /// The rate that the caller is to be told, once.
-    pub(super) fn news(&mut self) -> Option<u32> {
-        core::mem::take(&mut self.news).then_some(self.told)
+    /// Returns the rate that is to be reported to the caller, once.
+    pub(super) fn take_event(&mut self) -> Option<u32> {
+        core::mem::take(&mut self.event_due).then_some(self.reported)
     }
 
-    /// When the next word about the rate is due.
-    pub(super) fn word_at(&self) -> Option<u64> {
+    /// Returns when the next rate message is due.
+    pub(super) fn message_at(&self) -> Option<u64> {
         let says = match self.phase {
             Phase::Proposing | Phase::Trial => true,
             Phase::Committing | Phase::Leaving => self.left > 0,
@@ -203,15 +204,15 @@ impl Rate {
         if self.answer.is_some() { Some(0) } else { says.then_some(self.due) }
     }
 
-    /// The word that is due now; `every`: between two proposals.
-    fn word(&mut self, now: u64, every: u64) -> (Step, u32) {
+    /// Returns the rate message that is due now; `every`: between two proposals.
+    fn message(&mut self, now: u64, every: u64) -> (Step, u32) {
         if let Some(answer) = self.answer.take() {
             return answer;
         }
         self.left = self.left.saturating_sub(1);
         let (step, wait) = match self.phase {
-            Phase::Committing => (Step::Commit, AGAIN_US),
-            Phase::Leaving => (Step::Leave, AGAIN_US),
+            Phase::Committing => (Step::Commit, REPEAT_US),
+            Phase::Leaving => (Step::Leave, REPEAT_US),
             Phase::Trial if self.heard => (Step::Heard, TRY_US),
             Phase::Trial => (Step::Try, TRY_US),
             _ => (Step::Propose, every),
@@ -220,7 +221,7 @@ impl Rate {
         (step, self.target)
     }
 
-    /// The highest rate over `first`, under `below` and up to `top` that may be tried.
+    /// Returns the highest rate over `first`, under `below` and up to `top` that may be tried.
     fn best(first: u32, top: u32, below: u32) -> Option<u32> {
         let fits = |rate: &u32| *rate > first && *rate < below && *rate <= top;
         LADDER.into_iter().chain([top]).filter(fits).max()
@@ -230,18 +231,19 @@ impl Rate {
 impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     Link<TX, RX, PACKET, FLIGHT>
 {
-    /// The rate that the line runs at, bits a second: what a port that is opened again is set to.
+    /// Returns the rate that the line runs at, bits a second: what a port that is opened again is set to.
     pub const fn baud(&self) -> u32 {
         self.rate.at
     }
 
-    /// The rate that the port is to be set to now, if it is another: once what was written has left it.
+    /// Returns the rate that the port is to be set to now, if it is another: once what was written has left it.
     /// What came and was not read is noise. Then [`Link::set_baud`].
     pub fn baud_wanted(&self) -> Option<u32> {
         (self.rate.wanted != self.rate.at).then_some(self.rate.wanted)
     }
 
-    /// The port was to be set to another rate, and runs at `baud` now: at the old one if it could not be set.
+    /// Handles that the port was to be set to another rate, and runs at `baud` now: at the old one if it could not be
+    /// set.
     pub fn set_baud(&mut self, now: u64, baud: u32) {
         let Some(wanted) = self.baud_wanted() else { return };
         self.rate.wanted = baud;
@@ -251,7 +253,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         self.step_rate(now, if baud == wanted { Input::Set } else { Input::NotSet });
     }
 
-    /// Both ends allow rates up to here.
+    /// Returns up to which rate both ends allow.
     fn top(&self) -> u32 {
         let peer = self.hand.peer.as_ref().filter(|peer| peer.changes_baud);
         peer.map_or(0, |peer| peer.baud_max.min(self.config.baud_max))
@@ -261,7 +263,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         Rate::best(self.config.baud, self.top(), below)
     }
 
-    /// What happens next by itself, and when.
+    /// Returns what happens next by itself, and when.
     fn rate_next(&self) -> Option<(u64, Input)> {
         let rate = &self.rate;
         match rate.phase {
@@ -276,7 +278,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             #[cfg(test)]
             Phase::Trial | Phase::Raised if rate.stubborn => None,
             Phase::Proposing | Phase::Agreed | Phase::Trial => Some((rate.until, Input::Timeout)),
-            Phase::Committing | Phase::Leaving => (rate.left == 0).then_some((0, Input::Said)),
+            Phase::Committing | Phase::Leaving => (rate.left == 0).then_some((0, Input::Sent)),
             Phase::Changing | Phase::Returning => {
                 self.baud_wanted().is_none().then_some((self.line_free + GUARD_US, Input::Drained))
             }
@@ -285,13 +287,14 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         }
     }
 
-    /// The line carries less than the next lower rate would, with a tenth of that to spare for its own losses.
+    /// Returns whether the line carries less than the next lower rate would, with a tenth of that to spare for its
+    /// own losses.
     fn is_poor(&self) -> bool {
         let lower = self.best_below(self.rate.target).unwrap_or(self.config.baud);
         u64::from(self.adapt.share()) * u64::from(self.rate.at) < 900 * u64::from(lower)
     }
 
-    /// When the rate's next change is due.
+    /// Returns when the rate's next change is due.
     pub(super) fn rate_at(&self) -> Option<u64> {
         self.rate_next().map(|(at, _)| at)
     }
@@ -331,9 +334,9 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         if phase != before {
             self.enter(now, phase);
         }
-        if acts.tell && self.rate.told != self.rate.at {
-            self.rate.told = self.rate.at;
-            self.rate.news = true;
+        if acts.report && self.rate.reported != self.rate.at {
+            self.rate.reported = self.rate.at;
+            self.rate.event_due = true;
         }
         if acts.set {
             self.rate.wanted = if phase == Phase::Changing { self.rate.target } else { self.config.baud };
@@ -344,7 +347,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     }
 
     fn enter(&mut self, now: u64, phase: Phase) {
-        // On a slow line words take their time.
+        // On a slow line messages take their time.
         let slow = 32 * self.air_us(16);
         self.rate.due = now;
         match phase {
@@ -372,7 +375,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         }
     }
 
-    /// Something valid has come.
+    /// Handles that something valid has come.
     pub(super) fn rate_heard(&mut self, now: u64) {
         if self.rate.at != self.config.baud || !self.rate.flows() {
             return;
@@ -384,13 +387,13 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         }
     }
 
-    /// A packet that is not about the rate has come.
+    /// Handles a packet that is no rate message.
     pub(super) fn rate_packet(&mut self, now: u64) {
         self.step_rate(now, Input::Packet);
     }
 
-    /// A word about the rate has come.
-    pub(super) fn take_word(&mut self, now: u64, step: Step, baud: u32) {
+    /// Receives a rate message.
+    pub(super) fn receive_rate_message(&mut self, now: u64, step: Step, baud: u32) {
         let ours = baud == self.rate.target;
         let input = match step {
             Step::Propose => {
@@ -418,23 +421,23 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         self.step_rate(now, input);
     }
 
-    /// The connection begins anew, and with it the rate.
+    /// Restarts the rate with the connection.
     pub(super) fn restart_rate(&mut self) {
         (self.rate.ceiling, self.rate.doubt, self.rate.answer) = (u32::MAX, (0, 0), None);
         let now = self.line_free;
         self.step_rate(now, Input::Restart);
     }
 
-    /// How often an idle connection is probed: at a raised rate, several times before it is given up.
+    /// Returns how often an idle connection is probed: at a raised rate, several times before it is given up.
     pub(super) fn keep_alive_us(&self) -> u64 {
         let most = if self.rate.phase == Phase::Raised { LOST_US / 4 } else { u64::MAX };
         u64::from(self.config.keep_alive_us).min(most)
     }
 
-    pub(super) fn put_word(&mut self, now: u64, out: &mut [u8], lead: bool) -> usize {
+    pub(super) fn write_rate_message(&mut self, now: u64, out: &mut [u8], lead: bool) -> usize {
         let every = self.probe_us();
-        let (step, baud) = self.rate.word(now, every);
-        self.put(out, lead, &rate_bytes(step, baud), (&[], &[]), self.hand.key_out())
+        let (step, baud) = self.rate.message(now, every);
+        self.write_packet(out, lead, &rate_bytes(step, baud), (&[], &[]), self.hand.key_out())
     }
 }
 
@@ -462,8 +465,8 @@ mod tests {
         (Input::ProposeOut, "proposal of a rate that is out here"),
         (Input::Agree, "agreement"),
         (Input::AgreeLower, "agreement to a lower rate, or none"),
-        (Input::Commit, "the word"),
-        (Input::Said, "said three times"),
+        (Input::Commit, "commit"),
+        (Input::Sent, "sent three times"),
         (Input::Drained, "the line is empty"),
         (Input::Set, "caller: the port is set"),
         (Input::NotSet, "caller: it cannot be set"),
@@ -473,16 +476,16 @@ mod tests {
         (Input::Leave, "leave"),
         (Input::Poor, "the next lower rate would carry more"),
         (Input::Timeout, "its time is over"),
-        (Input::Restart, "the connection begins anew"),
+        (Input::Restart, "the connection restarts"),
     ];
 
     fn table() -> String {
         let mut all = String::from(
             "# The rate: phases × events\n\nMade from `rate.rs`, compared by a test (`UPDATE=1 cargo test -p packmule-core --lib link::rate` renews it).\n\
-             *answer*: says so. *set*: the caller is asked to set the port. *out*: this rate is not used again in this connection.\n\
-             *doubt*: it is out if the other end is heard at the first rate within 3 s; else the line was cut. **Baud**: the event told. `–`: ignored.\n\
-             The streams rest in Agreed, Committing, Changing, Trial, Leaving and Returning. By itself: Proposing repeats the proposal, Trial says *try*,\n\
-             or *heard* once it has heard, every 25 ms; Committing and Leaving say the word three times. Times: Proposing 2 s, Agreed and Trial 0.5 s (on a\n\
+             *answer*: sends so. *set*: the caller is asked to set the port. *out*: this rate is not used again in this connection.\n\
+             *doubt*: it is out if the other end is heard at the first rate within 3 s; else the line was cut. **Baud**: the event reported. `–`: ignored.\n\
+             The streams rest in Agreed, Committing, Changing, Trial, Leaving and Returning. By itself: Proposing repeats the proposal, Trial sends *try*,\n\
+             or *heard* once it has heard, every 25 ms; Committing and Leaving send their message three times. Times: Proposing 2 s, Agreed and Trial 0.5 s (on a\n\
              slow line 512 bytes more); Raised when nothing was heard for 2 s.\n\n| event |",
         );
         PHASES.iter().for_each(|phase| all += &format!(" {phase:?} |"));
@@ -495,14 +498,14 @@ mod tests {
                     continue;
                 };
                 let mut cell = if to == phase { String::from("stay") } else { format!("→ {to:?}") };
-                for (on, word) in [
+                for (on, message) in [
                     (acts.answer, ", answer"),
                     (acts.set, ", set"),
                     (acts.out, ", out"),
                     (acts.doubt, ", doubt"),
-                    (acts.tell, ", **Baud**"),
+                    (acts.report, ", **Baud**"),
                 ] {
-                    cell += if on { word } else { "" };
+                    cell += if on { message } else { "" };
                 }
                 all += &format!(" {cell} |");
             }
@@ -526,7 +529,7 @@ mod tests {
         for start in PHASES {
             let mut phase = start;
             for _ in 0..PHASES.len() {
-                let alone = [Input::Timeout, Input::Said, Input::Drained, Input::Set];
+                let alone = [Input::Timeout, Input::Sent, Input::Drained, Input::Set];
                 let to = alone.into_iter().find_map(|i| next(phase, i).filter(|n| n.0 != phase));
                 phase = to.map_or(phase, |to| to.0);
             }

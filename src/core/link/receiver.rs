@@ -1,4 +1,4 @@
-//! The receiving half: the bytes that are here, in order or beyond a gap, and what to tell the sender.
+//! The receiving half: the bytes that are here, in order or beyond a gap, and what to report to the sender.
 
 use super::packet::{AckOut, Data, MAP_MAX};
 use super::sender::{FIRST, before};
@@ -8,7 +8,7 @@ const ACK_EVERY: u32 = 16;
 
 /// What became of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Taken {
+pub(super) enum Outcome {
     New,
     /// Its number or all its bytes were here.
     Repeated,
@@ -37,8 +37,8 @@ pub(super) struct Receiver<const RX: usize, const FLIGHT: usize> {
     seen: u128,
     /// The peer's last packet was wide: answer in kind.
     pub(super) wide: bool,
-    /// Mended bytes in all.
-    pub(super) mended: u8,
+    /// Corrected bytes in all.
+    pub(super) corrected: u8,
     /// When an acknowledgement is due. 0: now.
     pub(super) ack_at: Option<u64>,
     unacked: u32,
@@ -46,9 +46,9 @@ pub(super) struct Receiver<const RX: usize, const FLIGHT: usize> {
     /// The peer's send buffer: it waits for acknowledgements when that is full.
     pub(super) peer_send: u32,
     /// The highest number at each of the last acknowledgements, the oldest last.
-    told: [u32; 3],
-    /// The credit as last told.
-    limit_told: u32,
+    acked: [u32; 3],
+    /// The credit as last sent.
+    limit_sent: u32,
 }
 
 impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
@@ -65,17 +65,17 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
             highest: FIRST.wrapping_sub(1),
             seen: 0,
             wide: false,
-            mended: 0,
+            corrected: 0,
             ack_at: None,
             unacked: 0,
             unacked_bytes: 0,
             peer_send: u32::MAX,
-            told: [FIRST.wrapping_sub(1); 3],
-            limit_told: FIRST.wrapping_add(RX as u32),
+            acked: [FIRST.wrapping_sub(1); 3],
+            limit_sent: FIRST.wrapping_add(RX as u32),
         }
     }
 
-    /// Another stream begins. What is here in order of the one before can be read until [`Receiver::forget`].
+    /// Begins another stream. What is here in order of the one before can be read until [`Receiver::forget`].
     pub(super) fn reset(&mut self) {
         self.left = self.ready();
         self.read = FIRST;
@@ -85,12 +85,12 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         self.highest = FIRST.wrapping_sub(1);
         self.seen = 0;
         self.wide = false;
-        self.mended = 0;
+        self.corrected = 0;
         self.ack_at = None;
         self.unacked = 0;
         self.unacked_bytes = 0;
-        self.told = [FIRST.wrapping_sub(1); 3];
-        self.limit_told = FIRST.wrapping_add(RX as u32);
+        self.acked = [FIRST.wrapping_sub(1); 3];
+        self.limit_sent = FIRST.wrapping_add(RX as u32);
     }
 
     /// Drops what is left of the stream before this one.
@@ -103,7 +103,7 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         self.read.wrapping_add((RX - self.left) as u32)
     }
 
-    /// Bytes that can be read: of the stream before this one, while there are any.
+    /// Returns how many bytes can be read: of the stream before this one, while there are any.
     pub(super) fn ready(&self) -> usize {
         if self.left > 0 {
             return self.left;
@@ -115,24 +115,24 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         to.wrapping_sub(self.read) as usize
     }
 
-    /// The peer's end and everything before it is here.
+    /// Returns whether the peer's end and everything before it is here.
     pub(super) fn ended(&self) -> bool {
         self.end.is_some_and(|end| before(end, self.whole))
     }
 
-    /// Takes a packet with data or a probe, whose number is in full. `late`: when an acknowledgement
+    /// Receives a packet with data or a probe, whose number is in full. `late`: when an acknowledgement
     /// that can wait goes out.
-    pub(super) fn take(&mut self, number: u32, data: Data<'_>, late: u64) -> Taken {
+    pub(super) fn receive(&mut self, number: u32, data: Data<'_>, late: u64) -> Outcome {
         let ahead = number.wrapping_sub(self.highest) as i32;
         let behind = self.highest.wrapping_sub(number);
         self.ack_at = Some(self.ack_at.map_or(late, |at| at.min(late)));
         if ahead <= 0 && (behind == 0 || behind > 128 || self.seen >> (behind - 1) & 1 != 0) {
-            return Taken::Repeated;
+            return Outcome::Repeated;
         }
         let probe = data.bytes.is_empty() && !data.finish;
-        let taken = if probe { Taken::New } else { self.store(data) };
-        if taken == Taken::Refused {
-            return taken;
+        let outcome = if probe { Outcome::New } else { self.store(data) };
+        if outcome == Outcome::Refused {
+            return outcome;
         }
         if ahead > 0 {
             self.seen = match ahead as u32 {
@@ -147,7 +147,7 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         }
         self.unacked += 1;
         self.unacked_bytes += data.bytes.len() as u32;
-        let room = self.limit_told.wrapping_sub(self.whole) as i32;
+        let room = self.limit_sent.wrapping_sub(self.whole) as i32;
         if ahead != 1
             || probe
             || data.finish
@@ -157,10 +157,10 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         {
             self.ack_at = Some(0);
         }
-        taken
+        outcome
     }
 
-    fn store(&mut self, data: Data<'_>) -> Taken {
+    fn store(&mut self, data: Data<'_>) -> Outcome {
         let from = data.offset.expand(self.whole);
         let to = from.wrapping_add(data.bytes.len() as u32);
         let beyond = to.wrapping_add(u32::from(data.finish));
@@ -173,14 +173,14 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
             }
         };
         if contradicts || before(self.limit(), to) {
-            return Taken::Refused;
+            return Outcome::Refused;
         }
         if !before(self.whole, beyond) {
-            return Taken::Repeated;
+            return Outcome::Repeated;
         }
         let had = self.whole;
         if !self.insert(from, beyond) {
-            return Taken::Refused;
+            return Outcome::Refused;
         }
         if data.finish {
             self.end = Some(to);
@@ -194,10 +194,11 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
             self.ring[at] = *byte;
             at = if at + 1 == RX { 0 } else { at + 1 };
         }
-        Taken::New
+        Outcome::New
     }
 
-    /// Notes that the places from `from` to `to` are here; no, if that makes one gap too many.
+    /// Records that the places from `from` to `to` are here. Returns whether it could: not, if that makes one gap too
+    /// many.
     fn insert(&mut self, from: u32, to: u32) -> bool {
         if !before(self.whole, from) {
             self.whole = to;
@@ -247,26 +248,26 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
             return count;
         }
         self.read = self.read.wrapping_add(count as u32);
-        // Tell a sender that had too little room that there is some again.
+        // A sender that had too little room is to hear that there is some again.
         let enough = (RX / 2).min(usize::from(payload)) as i32;
-        let told = self.limit_told.wrapping_sub(self.whole) as i32;
+        let sent = self.limit_sent.wrapping_sub(self.whole) as i32;
         let room = self.limit().wrapping_sub(self.whole) as i32;
-        if count > 0 && told < enough && room >= enough {
+        if count > 0 && sent < enough && room >= enough {
             self.ack_at = Some(0);
         }
         count
     }
 
-    /// The acknowledgement to send now; none is due after it.
+    /// Returns the acknowledgement to send now; none is due after it.
     pub(super) fn ack(&mut self) -> AckOut {
-        let news = self.highest.wrapping_sub(self.told[2]);
+        let recent = self.highest.wrapping_sub(self.acked[2]);
         let mut map = [0; MAP_MAX];
         for (slot, byte) in map.iter_mut().zip(self.seen.to_le_bytes()) {
             *slot = byte;
         }
         let space = self.limit().wrapping_sub(self.whole) as i32;
-        self.told = [self.highest, self.told[0], self.told[1]];
-        self.limit_told = self.limit();
+        self.acked = [self.highest, self.acked[0], self.acked[1]];
+        self.limit_sent = self.limit();
         self.ack_at = None;
         self.unacked = 0;
         self.unacked_bytes = 0;
@@ -274,9 +275,9 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
             highest: self.highest,
             whole: self.whole,
             space: if space > 0 { space as u32 } else { 0 },
-            mended: self.mended,
+            corrected: self.corrected,
             map,
-            map_len: (news.div_ceil(8) as usize).min(MAP_MAX),
+            map_len: (recent.div_ceil(8) as usize).min(MAP_MAX),
         }
     }
 }
@@ -315,8 +316,8 @@ mod tests {
             let mut got: Vec<u8> = Vec::new();
             for (number, piece) in order.iter().enumerate() {
                 let part = data(*piece as u32 * 10, &text[piece * 10..piece * 10 + 10], *piece == 5);
-                assert_eq!(receiver.take(at(number as u32), part, 9), Taken::New);
-                assert_eq!(receiver.take(at(number as u32), part, 9), Taken::Repeated);
+                assert_eq!(receiver.receive(at(number as u32), part, 9), Outcome::New);
+                assert_eq!(receiver.receive(at(number as u32), part, 9), Outcome::Repeated);
                 let mut out = [0; 64];
                 let count = receiver.read(&mut out, 48);
                 got.extend(&out[..count]);
@@ -329,14 +330,26 @@ mod tests {
     #[test]
     fn gaps_and_room_are_bounded() {
         let mut receiver = Receiver::<64, 2>::new();
-        assert_eq!(receiver.take(at(0), data(10, &[1; 5], false), 9), Taken::New);
-        assert_eq!(receiver.take(at(1), data(20, &[1; 5], false), 9), Taken::New);
-        assert_eq!(receiver.take(at(2), data(30, &[1; 5], false), 9), Taken::Refused, "a third gap");
-        assert_eq!(receiver.take(at(3), data(60, &[1; 5], false), 9), Taken::Refused, "beyond the credit");
-        assert_eq!(receiver.take(at(4), data(12, &[1; 10], false), 9), Taken::New, "joins two");
-        assert_eq!(receiver.take(at(5), data(24, &[], true), 9), Taken::Refused, "an end before known bytes");
-        assert_eq!(receiver.take(at(6), data(30, &[], true), 9), Taken::New);
-        assert_eq!(receiver.take(at(7), data(28, &[1; 3], false), 9), Taken::Refused, "bytes behind the end");
+        assert_eq!(receiver.receive(at(0), data(10, &[1; 5], false), 9), Outcome::New);
+        assert_eq!(receiver.receive(at(1), data(20, &[1; 5], false), 9), Outcome::New);
+        assert_eq!(receiver.receive(at(2), data(30, &[1; 5], false), 9), Outcome::Refused, "a third gap");
+        assert_eq!(
+            receiver.receive(at(3), data(60, &[1; 5], false), 9),
+            Outcome::Refused,
+            "beyond the credit"
+        );
+        assert_eq!(receiver.receive(at(4), data(12, &[1; 10], false), 9), Outcome::New, "joins two");
+        assert_eq!(
+            receiver.receive(at(5), data(24, &[], true), 9),
+            Outcome::Refused,
+            "an end before known bytes"
+        );
+        assert_eq!(receiver.receive(at(6), data(30, &[], true), 9), Outcome::New);
+        assert_eq!(
+            receiver.receive(at(7), data(28, &[1; 3], false), 9),
+            Outcome::Refused,
+            "bytes behind the end"
+        );
         let ack = receiver.ack();
         assert_eq!((ack.highest, ack.whole, ack.space, ack.map_len), (at(6), at(0), 64, 1));
         assert_eq!(ack.map[0], 0b111_0010, "4, 1, 0 and what was before are here: bits 1, 4, 5 and 6");

@@ -9,7 +9,7 @@ use super::packet::MAP_MAX;
 /// connection goes through it.
 pub(super) const FIRST: u32 = 0xffff_f800;
 
-/// `a` is behind `b` on the circle of numbers.
+/// Returns whether `a` is behind `b` on the circle of numbers.
 pub(super) const fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
@@ -33,20 +33,20 @@ pub(super) struct Piece {
     pub(super) bytes: usize,
     pub(super) finish: bool,
     /// The flight that it repeats.
-    again: Option<usize>,
+    repeat_of: Option<usize>,
 }
 
 impl Piece {
     pub(super) fn repeats(&self) -> bool {
-        self.again.is_some()
+        self.repeat_of.is_some()
     }
 }
 
-/// What an acknowledgement told.
+/// What an acknowledgement reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Acked {
-    /// It said something new.
-    pub(super) news: bool,
+    /// It reported something new.
+    pub(super) advanced: bool,
     pub(super) packets_lost: u32,
     pub(super) bytes_lost: u32,
     pub(super) packets_arrived: u32,
@@ -109,12 +109,12 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
         self.acked = FIRST.wrapping_sub(1);
     }
 
-    /// Before anything was sent: the peer takes `credit` bytes.
+    /// Sets the first credit, before anything was sent: the peer accepts `credit` bytes.
     pub(super) fn grant(&mut self, credit: u32) {
         self.limit = self.whole.wrapping_add(credit.min(i32::MAX as u32));
     }
 
-    /// Bytes that were taken and are not acknowledged.
+    /// Returns how many bytes were accepted and are not acknowledged.
     pub(super) const fn held(&self) -> usize {
         self.held
     }
@@ -138,12 +138,12 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
         self.finish = true;
     }
 
-    /// The place of the end, while it is unacknowledged; else where the bytes end.
+    /// Returns the place of the end, while it is unacknowledged; else where the bytes end.
     fn end(&self) -> u32 {
         self.whole.wrapping_add(self.held as u32)
     }
 
-    /// Every byte, and the end if there is one, has been acknowledged.
+    /// Returns whether every byte, and the end if there is one, has been acknowledged.
     pub(super) fn done(&self) -> bool {
         self.held == 0 && self.finish == self.finish_acked
     }
@@ -152,22 +152,22 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
         self.finish_acked
     }
 
-    /// Something is under way, or would be if the peer had room: worth probing.
-    pub(super) fn waits(&self) -> bool {
+    /// Returns whether something is under way, or would be if the peer had room: worth probing.
+    pub(super) fn is_pending(&self) -> bool {
         !self.done()
     }
 
-    /// How many numbers the peer has not acknowledged.
+    /// Returns how many numbers the peer has not acknowledged.
     pub(super) fn unacked(&self) -> u32 {
         self.number.wrapping_sub(self.acked)
     }
 
-    /// The offset that a probe tells.
+    /// Returns the offset that a probe carries.
     pub(super) fn fresh(&self) -> u32 {
         self.fresh
     }
 
-    /// The next piece to send, of at most `payload` bytes: what was lost first, then what is new.
+    /// Returns the next piece to send, of at most `payload` bytes: what was lost first, then what is new.
     /// `payload` is at least 1.
     pub(super) fn next_piece(&self, payload: usize) -> Option<Piece> {
         if self.lost > 0 {
@@ -185,7 +185,7 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
                     offset: flight.offset,
                     bytes,
                     finish: finish && whole,
-                    again: Some(at),
+                    repeat_of: Some(at),
                 });
             }
         }
@@ -207,10 +207,10 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
         if sliver && self.used > 0 {
             return None;
         }
-        Some(Piece { offset: self.fresh, bytes: bytes as usize, finish, again: None })
+        Some(Piece { offset: self.fresh, bytes: bytes as usize, finish, repeat_of: None })
     }
 
-    /// The bytes of a piece, as they lie in the ring.
+    /// Returns the bytes of a piece, as they lie in the ring.
     pub(super) fn bytes(&self, piece: &Piece) -> (&[u8], &[u8]) {
         // Reduced first: after a peer's wrong acknowledgement it may be near 2^32, where `usize` may end.
         let at = (self.start + piece.offset.wrapping_sub(self.whole) as usize % TX) % TX;
@@ -219,12 +219,12 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
         (head, self.ring.get(..piece.bytes - first).unwrap_or_default())
     }
 
-    /// The piece went out in the packet `self.number`; the next packet gets the next number.
+    /// Records that the piece went out in the packet `self.number`; the next packet gets the next number.
     pub(super) fn sent(&mut self, piece: &Piece) {
         let len = (piece.bytes + usize::from(piece.finish)) as u16;
         let flight = Flight { number: self.number, offset: piece.offset, len, lost: false };
         self.number = self.number.wrapping_add(1);
-        match piece.again {
+        match piece.repeat_of {
             Some(at) if self.flights[at].len == len => {
                 self.flights[at] = flight;
                 self.lost -= 1;
@@ -249,12 +249,12 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
         }
     }
 
-    /// A probe went out.
+    /// Records that a probe went out.
     pub(super) fn probed(&mut self) {
         self.number = self.number.wrapping_add(1);
     }
 
-    /// Takes an acknowledgement: `whole`, `highest` and the map of [`super::packet`], in full
+    /// Handles an acknowledgement: `whole`, `highest` and the map of [`super::packet`], in full
     /// numbers. One that cannot be true changes nothing.
     pub(super) fn acknowledge(&mut self, highest: u32, whole: u32, space: u32, map: &[u8]) -> Acked {
         let mut acked = Acked::default();
@@ -265,7 +265,7 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
             return acked;
         }
         let limit = whole.wrapping_add(space.min(i32::MAX as u32));
-        acked.news = highest != self.acked || whole != self.whole || before(self.limit, limit);
+        acked.advanced = highest != self.acked || whole != self.whole || before(self.limit, limit);
         self.acked = highest;
         if before(self.limit, limit) {
             self.limit = limit;
@@ -274,13 +274,13 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
         while at < self.used {
             let flight = self.flights[at];
             let end = flight.offset.wrapping_add(u32::from(flight.len));
-            let told = highest.wrapping_sub(flight.number);
+            let distance = highest.wrapping_sub(flight.number);
             let arrived = !before(whole, end)
                 || (!flight.lost
-                    && (told == 0
+                    && (distance == 0
                         || map
-                            .get((told.wrapping_sub(1) / 8) as usize)
-                            .is_some_and(|b| b >> (told.wrapping_sub(1) % 8) & 1 != 0)));
+                            .get((distance.wrapping_sub(1) / 8) as usize)
+                            .is_some_and(|b| b >> (distance.wrapping_sub(1) % 8) & 1 != 0)));
             if arrived {
                 if flight.lost {
                     self.lost -= 1;
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(send(&mut sender, 12).unwrap(), (32, std::vec![7; 8], false));
         assert_eq!(send(&mut sender, 12).unwrap().0, 60);
         assert_eq!(send(&mut sender, 12), None);
-        assert!(sender.acknowledge(at(5), at(64), 80, &[0xff]).news);
+        assert!(sender.acknowledge(at(5), at(64), 80, &[0xff]).advanced);
         assert!(sender.done() && !sender.finished());
         sender.finish();
         assert_eq!(send(&mut sender, 12), Some((64, Vec::new(), true)));

@@ -7,7 +7,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum State {
-    /// Says hello and has heard nobody.
+    /// Sends hellos and has heard nobody.
     Calling,
     /// Has heard the peer's hello and does not know yet whether the peer hears.
     Answering,
@@ -36,7 +36,7 @@ pub(super) enum Input {
     AllDone,
     /// The caller has nothing more to send.
     Finish,
-    /// The caller begins anew.
+    /// The caller begins a new connection.
     Restart,
 }
 
@@ -49,30 +49,30 @@ pub(super) struct Acts {
     pub(super) reset: bool,
     /// A hello that echoes this hello's nonce goes out.
     pub(super) answer: bool,
-    pub(super) tell: Option<Tell>,
+    pub(super) report: Option<Report>,
 }
 
-/// Which event a transition tells.
+/// Which event a transition reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Tell {
+pub(super) enum Report {
     Connected,
     Restarted,
     Closed,
 }
 
-const NONE: Acts = Acts { adopt: false, reset: false, answer: false, tell: None };
+const NONE: Acts = Acts { adopt: false, reset: false, answer: false, report: None };
 const ANSWER: Acts = Acts { answer: true, ..NONE };
-const ADOPT: Acts = Acts { adopt: true, reset: false, answer: true, tell: None };
-const CONNECT: Acts = Acts { tell: Some(Tell::Connected), ..NONE };
+const ADOPT: Acts = Acts { adopt: true, reset: false, answer: true, report: None };
+const CONNECT: Acts = Acts { report: Some(Report::Connected), ..NONE };
 
-/// The whole machine. `None`: the event means nothing in this state and is ignored.
+/// Runs one step of the machine. `None`: the event means nothing in this state and is ignored.
 pub(super) const fn next(state: State, input: Input) -> Option<(State, Acts)> {
     use Input as I;
     use State as S;
     Some(match (state, input) {
         (S::Calling | S::Answering, I::HelloNew) => (S::Answering, ADOPT),
         (S::Calling | S::Answering, I::HelloNewEcho) => {
-            (S::Open, Acts { tell: Some(Tell::Connected), ..ADOPT })
+            (S::Open, Acts { report: Some(Report::Connected), ..ADOPT })
         }
         (S::Answering, I::HelloKnown) => (S::Answering, ANSWER),
         (S::Answering, I::HelloKnownEcho) => (S::Open, Acts { answer: true, ..CONNECT }),
@@ -80,13 +80,13 @@ pub(super) const fn next(state: State, input: Input) -> Option<(State, Acts)> {
         // Perhaps a stray from the past: only a hello that echoes what we answer is believed.
         (S::Open | S::Finishing, I::HelloNew) => (state, ANSWER),
         (S::Open | S::Finishing, I::HelloNewEcho) => {
-            (S::Open, Acts { reset: true, tell: Some(Tell::Restarted), ..ADOPT })
+            (S::Open, Acts { reset: true, report: Some(Report::Restarted), ..ADOPT })
         }
         (S::Open | S::Finishing, I::HelloKnown | I::HelloKnownEcho) => (state, ANSWER),
         (S::Open | S::Finishing | S::Closed, I::Packet) => (state, NONE),
-        (S::Finishing, I::AllDone) => (S::Closed, Acts { tell: Some(Tell::Closed), ..NONE }),
+        (S::Finishing, I::AllDone) => (S::Closed, Acts { report: Some(Report::Closed), ..NONE }),
         (S::Open, I::Finish) => (S::Finishing, NONE),
-        (S::Calling | S::Answering, I::Finish) => (S::Closed, Acts { tell: Some(Tell::Closed), ..NONE }),
+        (S::Calling | S::Answering, I::Finish) => (S::Closed, Acts { report: Some(Report::Closed), ..NONE }),
         (_, I::Restart) => (S::Calling, Acts { reset: true, ..NONE }),
         (S::Calling, I::HelloKnown | I::HelloKnownEcho | I::Packet)
         | (S::Calling | S::Answering | S::Open | S::Closed, I::AllDone)
@@ -116,7 +116,7 @@ mod tests {
         let mut all = String::from(
             "# The link: states × events\n\nMade from `state.rs`, compared by a test (`UPDATE=1 cargo test -p packmule-core --lib link::state` renews it).\n\
              *adopt*: this becomes the known peer. *reset*: both streams begin again. *answer*: a hello that echoes its nonce\n\
-             (in an open connection only if its sender says that it is not yet open, or is new). **Bold**: the event told. `–`: ignored.\n\n| event |",
+             (in an open connection only if its sender says that it is not yet open, or is new). **Bold**: the event reported. `–`: ignored.\n\n| event |",
         );
         states.iter().for_each(|s| all += &format!(" {s:?} |"));
         all += "\n|---|---|---|---|---|---|\n";
@@ -128,14 +128,14 @@ mod tests {
                     continue;
                 };
                 let mut cell = if to == state { String::from("stay") } else { format!("→ {to:?}") };
-                for (on, word) in
+                for (on, message) in
                     [(acts.adopt, ", adopt"), (acts.reset, ", reset"), (acts.answer, ", answer")]
                 {
-                    cell += if on { word } else { "" };
+                    cell += if on { message } else { "" };
                 }
-                match acts.tell {
-                    Some(Tell::Restarted) => cell += ", **PeerRestarted, Connected**",
-                    Some(tell) => cell += &format!(", **{tell:?}**"),
+                match acts.report {
+                    Some(Report::Restarted) => cell += ", **PeerRestarted, Connected**",
+                    Some(report) => cell += &format!(", **{report:?}**"),
                     None => {}
                 }
                 all += &format!(" {cell} |");

@@ -44,7 +44,7 @@ fn the_harness_notices_when_the_crc_is_ignored() {
             [faults.clone(), faults],
             [make::<4096, 4096, 1200, 64>(), broken],
             [60_000, 10],
-            |c| c.mend = false,
+            |c| c.fec = false,
         );
         let good = world.run(60_000_000, |w| w.over());
         println!("{}", world.report());
@@ -117,7 +117,7 @@ fn pair() -> (u64, Small, Small) {
 }
 
 #[test]
-fn a_restarted_peer_is_told_and_old_and_new_never_mix() {
+fn a_restarted_peer_is_reported_and_old_and_new_never_mix() {
     let (mut now, mut a, mut b) = pair();
     let mut out = [0; 4096];
     assert_eq!(a.send(b"old"), 3);
@@ -142,12 +142,12 @@ fn a_restarted_peer_is_told_and_old_and_new_never_mix() {
     talk(&mut now, 100, &mut a, &mut b);
     assert_eq!((a.recv(&mut out), &out[..3]), (3, &b"new"[..]));
     assert_eq!(events(&mut b), [Event::Connected]);
-    let told = a.peer().map(|p| (p.version, p.nonce, p.receive, p.payload));
-    assert_eq!(told, Some((VERSION, 21, 4096, 1024)));
+    let peer = a.peer().map(|p| (p.version, p.nonce, p.receive, p.payload));
+    assert_eq!(peer, Some((VERSION, 21, 4096, 1024)));
 }
 
 #[test]
-fn the_caller_begins_anew() {
+fn the_caller_reconnects() {
     let (mut now, mut a, mut b) = pair();
     a.finish();
     b.finish();
@@ -164,7 +164,7 @@ fn the_caller_begins_anew() {
     assert_eq!(events(&mut a), [Event::Connected]);
 }
 
-/// Whoever is closed first may leave: what it says before that closes the other end, also when some of it is lost.
+/// Whoever is closed first may leave: what it sends before that closes the other end, also when some of it is lost.
 #[test]
 fn the_first_to_close_leaves_nobody_waiting() {
     for lost in 0..4 {
@@ -181,7 +181,7 @@ fn the_first_to_close_leaves_nobody_waiting() {
         }
         assert_eq!(b.state(), State::Finishing);
         let mut said = 0;
-        while a.has_last_words() {
+        while a.is_draining() {
             let count = a.transmit(now, &mut out);
             assert!(count > 0, "they are due at once");
             if said >= lost {
@@ -202,10 +202,10 @@ fn finish_before_a_connection_closes() {
 }
 
 #[test]
-fn silence_is_told_once_and_its_end_too() {
+fn silence_is_reported_once_and_its_end_too() {
     let (mut now, mut a, mut b) = pair();
     a.send(b"lost at first");
-    // What `a` says reaches nobody.
+    // What `a` sends reaches nobody.
     let mut out = [0; WIRE_MAX];
     let mut packets = 0;
     for _ in 0..10_000 {
@@ -227,7 +227,7 @@ fn a_peer_of_another_version_is_named_once() {
         lowest: 2,
         highest: 3,
         open: false,
-        mends: true,
+        fec: true,
         changes_baud: false,
         nonce: 77,
         echo: 0,
@@ -237,7 +237,7 @@ fn a_peer_of_another_version_is_named_once() {
         send: 4096,
     };
     let mut out = [0; WIRE_MAX];
-    let count = a.put(&mut out, true, &hello.bytes(), (&[], &[]), 0);
+    let count = a.write_packet(&mut out, true, &hello.bytes(), (&[], &[]), 0);
     a.receive_bytes(5, &out[..count]);
     a.receive_bytes(9, &out[..count]);
     assert_eq!(events(&mut a), [Event::Incompatible { lowest: 2, highest: 3 }]);
@@ -262,10 +262,10 @@ fn a_deadline_is_kept_and_never_spins() {
 }
 
 #[test]
-fn with_less_room_packets_are_shorter_and_mended_all_the_same() {
+fn with_less_room_packets_are_shorter_and_corrected_all_the_same() {
     for room in [WIRE_MIN, 200, 600, WIRE_MAX] {
         let (mut now, mut a, mut b) = pair();
-        (a.adapt.level, a.adapt.payload) = (4, 1024);
+        (a.adapt.fec_rate, a.adapt.payload) = (4, 1024);
         assert_eq!(a.send(&[7; 4096]), 4096);
         let mut out = [0; WIRE_MAX];
         while b.recv_ready() == 0 {
@@ -274,7 +274,7 @@ fn with_less_room_packets_are_shorter_and_mended_all_the_same() {
             assert!(count > 0 && count <= room, "{room}: {count}");
             b.receive_bytes(now, &out[..count]);
         }
-        assert!(b.recv_ready() >= 48 && b.level_in == 4, "{room}: {}", b.recv_ready());
+        assert!(b.recv_ready() >= 48 && b.fec_rate_in == 4, "{room}: {}", b.recv_ready());
     }
 }
 
@@ -287,7 +287,7 @@ fn the_memory_is_as_the_page_says() {
 }
 
 /// Past the check sum: whatever a packet with the right key says, the machine stays whole, its work
-/// bounded, and a real peer still gets through or is told of.
+/// bounded, and a real peer still gets through or is reported.
 #[test]
 fn no_packet_with_a_right_key_does_harm() {
     for seed in 0..40 {
@@ -309,7 +309,7 @@ fn no_packet_with_a_right_key_does_harm() {
             }
             let len = 1 + rng.below(90) as usize;
             let key = if rng.chance(0.05) { 0 } else { b.hand.key_out() };
-            let count = b.put(&mut out, false, &body[..len], (&[], &[]), key);
+            let count = b.write_packet(&mut out, false, &body[..len], (&[], &[]), key);
             a.receive_bytes(now, &out[..count]);
             let _ = a.recv(&mut out);
             assert!(a.deadline().is_some(), "seed {seed}");

@@ -22,12 +22,12 @@ pub struct Version {
     pub delete: bool,
 }
 
-/// Whether a new version dominates an older one: whether its author had seen it.
+/// Returns whether a new version dominates an older one: whether its author had seen it.
 ///
-/// `seen` is the last sequence number of `old`'s author in the new version's context. A blind
-/// version dominates only its own author's.
-pub fn dominates(new_author: DeviceId, blind: bool, old: &Version, seen: u64) -> bool {
-    old.author == new_author || (!blind && seen >= old.seq)
+/// `seen` is the last sequence number of `old`'s author in the new version's context. A context-free
+/// write dominates only its own author's.
+pub fn dominates(new_author: DeviceId, context_free: bool, old: &Version, seen: u64) -> bool {
+    old.author == new_author || (!context_free && seen >= old.seq)
 }
 
 /// Orders concurrent versions; the greatest is shown.
@@ -46,12 +46,12 @@ pub fn precedence(policy: Policy, a: &Version, b: &Version) -> Ordering {
     }
 }
 
-/// The place of the winner among concurrent versions; `None` if there are none.
+/// Returns the place of the winner among concurrent versions; `None` if there are none.
 pub fn winner<'v>(policy: Policy, versions: impl IntoIterator<Item = &'v Version>) -> Option<usize> {
     versions.into_iter().enumerate().max_by(|a, b| precedence(policy, a.1, b.1)).map(|(at, _)| at)
 }
 
-/// Whether a policy decides among concurrent versions by itself, so that there is no conflict.
+/// Returns whether a policy decides among concurrent versions by itself, so that there is no conflict.
 pub fn decides<'v>(policy: Policy, versions: impl IntoIterator<Item = &'v Version>) -> bool {
     match policy {
         Policy::Manual => false,
@@ -60,7 +60,7 @@ pub fn decides<'v>(policy: Policy, versions: impl IntoIterator<Item = &'v Versio
     }
 }
 
-/// The place of the winner among concurrent values of one column that has a rule of its own.
+/// Returns the place of the winner among concurrent values of one column that has a rule of its own.
 ///
 /// `max` and `min` order as SQLite does: NULL, then numbers, then text, then blobs; equal values are
 /// the same to them. `lww` takes the later wall time. Counters have no winner: they add up.
@@ -78,7 +78,7 @@ pub fn column_winner<'v>(
     values.into_iter().enumerate().max_by(|a, b| order(&a.1, &b.1)).map(|(at, _)| at)
 }
 
-/// SQLite's order of values, with the binary collation; by bits where SQLite sees no difference.
+/// Compares as SQLite orders values, with the binary collation; by bits where SQLite sees no difference.
 pub fn value_order(a: &Value<'_>, b: &Value<'_>) -> Ordering {
     fn class(value: &Value<'_>) -> u8 {
         match value {
@@ -128,8 +128,8 @@ fn int_real_order(int: i64, real: f64) -> Ordering {
     })
 }
 
-/// What decides which of two rows keeps a UNIQUE value: the stamp of the write that claimed it,
-/// then the row's key. The lesser is shown.
+/// Compares two claims to a UNIQUE value: the lesser one keeps it. The stamp of the write decides,
+/// then the row's key.
 pub fn claim_order(a: (u64, &[u8]), b: (u64, &[u8])) -> Ordering {
     a.cmp(&b)
 }
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn domination_is_by_context_alone() {
-        // (new author, blind, seen) → dominates a version 7 of A
-        for (author, blind, seen, expected) in [
+        // (new author, context_free, seen) → dominates a version 7 of A
+        for (author, context_free, seen, expected) in [
             (B, false, 6, false),
             (B, false, 7, true),
             (B, false, 8, true),
@@ -157,7 +157,11 @@ mod tests {
             (A, false, 0, true),
         ] {
             let old = version(A, i64::MAX, false);
-            assert_eq!(dominates(author, blind, &old, seen), expected, "{author:?} {blind} {seen}");
+            assert_eq!(
+                dominates(author, context_free, &old, seen),
+                expected,
+                "{author:?} {context_free} {seen}"
+            );
         }
     }
 

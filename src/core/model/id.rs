@@ -14,7 +14,7 @@ use super::{Hex, decode_hex};
 pub struct DeviceId(pub [u8; 16]);
 
 impl DeviceId {
-    /// The id that belongs to an ed25519 public key.
+    /// Returns the id that belongs to an ed25519 public key.
     pub fn of_key(public_key: &[u8; 32]) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"packmule/1 device");
@@ -25,7 +25,7 @@ impl DeviceId {
         Self(id)
     }
 
-    /// The first 4 bytes: enough to tell the devices of a fleet apart on a screen.
+    /// Returns the first 4 bytes: enough to tell the devices of a fleet apart on a screen.
     pub fn short(&self) -> u32 {
         u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
     }
@@ -64,38 +64,38 @@ impl FromStr for DeviceId {
     }
 }
 
-/// One of the two logs of a device, each with its own sequence numbers and hash chain.
+/// One of the two streams of a device's log, each with its own sequence numbers and hash chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Stream {
     /// Rows of shared tables: every device receives it.
     Shared,
     /// Rows of per-device tables: only bases receive it.
-    Own,
+    PerDevice,
 }
 
 impl Stream {
     /// Both, in the order of their numbers on the wire.
-    pub const ALL: [Stream; 2] = [Stream::Shared, Stream::Own];
+    pub const ALL: [Stream; 2] = [Stream::Shared, Stream::PerDevice];
 
-    /// The number on the wire: 0 shared, 1 own.
+    /// Returns the number on the wire: 0 shared, 1 per-device.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The author's other stream.
+    /// Returns the author's other stream.
     pub const fn other(self) -> Self {
         match self {
-            Stream::Shared => Stream::Own,
-            Stream::Own => Stream::Shared,
+            Stream::Shared => Stream::PerDevice,
+            Stream::PerDevice => Stream::Shared,
         }
     }
 
-    /// The stream with this number, if there is one.
+    /// Returns the stream with this number, if there is one.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             0 => Some(Stream::Shared),
-            1 => Some(Stream::Own),
+            1 => Some(Stream::PerDevice),
             _ => None,
         }
     }

@@ -23,7 +23,7 @@ pub enum Value<'a> {
     Big(Big),
 }
 
-/// As one run of bytes, not as a sequence of numbers: the same on the wire, and much faster.
+/// Writes it as one run of bytes, not as a sequence of numbers: the same on the wire, and much faster.
 fn as_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)
 }
@@ -65,19 +65,19 @@ pub struct Big {
 }
 
 impl Big {
-    /// Whether both stand for the same bytes of the same storage class.
+    /// Returns whether both stand for the same bytes of the same storage class.
     pub fn same_content(&self, other: &Self) -> bool {
         (self.text, self.len, self.sha256) == (other.text, other.len, other.sha256)
     }
 }
 
 impl Value<'_> {
-    /// A REAL of this number.
+    /// Makes a REAL of this number.
     pub fn real(number: f64) -> Self {
         Value::Real(RealBits(number.to_bits()))
     }
 
-    /// Whether both are the same content.
+    /// Returns whether both are the same content.
     pub fn same_content(&self, other: &Self) -> bool {
         match (self, other) {
             (Value::Big(a), Value::Big(b)) => a.same_content(b),

@@ -4,13 +4,13 @@ use crate::wire::{NoRoom, RECORD_HEAD_LEN, RecordKind, finish_record};
 
 /// Bytes in a row, from none up to as many as the implementer has room for.
 ///
-/// A microcontroller takes a [`heapless::Vec`]. Where there is a heap, a vector that grows takes no more than what is
+/// A microcontroller takes a [`heapless::Vec`]. Where there is a heap, a vector that grows holds no more than what is
 /// on its way.
 pub trait Buffer: Default {
-    /// The bytes.
+    /// Returns the bytes.
     fn filled(&self) -> &[u8];
 
-    /// Makes it so long, with zeros at its end if it grows, and gives the bytes. One of length 0 may give back what
+    /// Makes it so long, with zeros at its end if it grows, and returns the bytes. One of length 0 may free what
     /// it holds of the heap.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl<B: Buffer> Grow for B {
 }
 
 impl<'a> Body<'a> {
-    /// What is appended goes to the end of `buffer`.
+    /// Appends to the end of `buffer`.
     pub(super) fn new<B: Buffer>(buffer: &'a mut B) -> Self {
         Self { buffer, full: false }
     }
@@ -85,7 +85,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Appends to `buffer` what `write` appends; gives its length.
+/// Appends to `buffer` what `write` appends. Returns its length.
 ///
 /// # Errors
 /// [`NoRoom`], and what `write` meets, as the inner result.
@@ -98,10 +98,10 @@ pub(super) fn written<B: Buffer, R, E>(
     body.check().map(|_| result)
 }
 
-/// A refusal, as a record: there is always room for it.
-const LAST_WORDS: usize = RECORD_HEAD_LEN + 2 + 16 + 4;
+/// The length of a refusal, as a record: there is always room for it.
+const REFUSAL_LEN: usize = RECORD_HEAD_LEN + 2 + 16 + 4;
 
-/// The bytes that go out: records, of which the stream has taken the first `at` bytes.
+/// The bytes that go out: records, of which the stream has accepted the first `at` bytes.
 #[derive(Default)]
 pub(super) struct Out<B> {
     buffer: B,
@@ -109,50 +109,50 @@ pub(super) struct Out<B> {
 }
 
 impl<B: Buffer> Out<B> {
-    /// What the stream has not taken.
+    /// Returns what the stream has not accepted.
     pub(super) fn rest(&self) -> &[u8] {
         self.buffer.filled().get(self.at..).unwrap_or_default()
     }
 
-    /// The stream took so many.
+    /// Records that the stream accepted so many.
     pub(super) fn sent(&mut self, bytes: usize) {
-        self.at = self.at.saturating_add(bytes).min(self.said());
+        self.at = self.at.saturating_add(bytes).min(self.queued());
     }
 
-    /// How many bytes were put in since it was last empty.
-    pub(super) fn said(&self) -> usize {
+    /// Returns how many bytes were appended since it was last empty.
+    pub(super) fn queued(&self) -> usize {
         self.buffer.filled().len()
     }
 
-    /// Takes back all that was put in after it was so long.
+    /// Drops all that was appended after it was so long.
     pub(super) fn truncate(&mut self, len: usize) {
-        if len < self.said() {
+        if len < self.queued() {
             // It was longer: this cannot fail.
             let _ = self.buffer.set_len(len);
             self.at = self.at.min(len);
         }
     }
 
-    /// Puts in a record whose body `write` appends, or nothing if that says `false`; gives the body's length.
+    /// Appends a record whose body `write` appends, or nothing if that returns `false`. Returns the body's length.
     ///
     /// # Errors
-    /// [`NoRoom`], and what `write` meets, as the inner result; then nothing was put in.
+    /// [`NoRoom`], and what `write` meets, as the inner result; then nothing was appended.
     pub(super) fn record<E>(
         &mut self,
         kind: RecordKind,
         write: impl FnOnce(&mut Body<'_>) -> Result<bool, E>,
     ) -> Result<Result<Option<usize>, E>, NoRoom> {
-        let start = self.said();
-        let result = self.try_record(kind, LAST_WORDS, write);
+        let start = self.queued();
+        let result = self.try_record(kind, REFUSAL_LEN, write);
         if !matches!(result, Ok(Ok(Some(_)))) {
             self.truncate(start);
         }
         result
     }
 
-    /// Puts in the last record of all, for which room was kept.
+    /// Appends the last record of all, for which room was kept.
     pub(super) fn last_record(&mut self, kind: RecordKind, body: &[u8]) {
-        let start = self.said();
+        let start = self.queued();
         let write = |to: &mut Body<'_>| -> Result<bool, NoRoom> {
             to.extend(body);
             Ok(true)
@@ -168,7 +168,7 @@ impl<B: Buffer> Out<B> {
         reserve: usize,
         write: impl FnOnce(&mut Body<'_>) -> Result<bool, E>,
     ) -> Result<Result<Option<usize>, E>, NoRoom> {
-        let start = self.said();
+        let start = self.queued();
         let body = start + RECORD_HEAD_LEN;
         self.buffer.set_len(body)?;
         match written(&mut self.buffer, write)? {
@@ -176,7 +176,7 @@ impl<B: Buffer> Out<B> {
             Ok(false) => return Ok(Ok(None)),
             Err(e) => return Ok(Err(e)),
         }
-        let len = self.said() - body;
+        let len = self.queued() - body;
         let whole = self.buffer.set_len(body + len + 4 + reserve)?;
         let record = finish_record(whole.get_mut(start..).unwrap_or_default(), kind, len)?;
         self.buffer.set_len(start + record)?;
@@ -191,19 +191,19 @@ mod tests {
     #[test]
     fn after_any_record_there_is_room_for_the_last() {
         let mut out = Out::<heapless::Vec<u8, 100>>::default();
-        let put = |out: &mut Out<_>, len: usize| {
+        let append = |out: &mut Out<_>, len: usize| {
             out.record(RecordKind::Frame, |body| {
                 body.extend(&[7; 100][..len]);
                 Ok::<_, ()>(true)
             })
         };
-        assert_eq!(put(&mut out, 100 - 8 - 4 - LAST_WORDS + 1), Err(NoRoom));
-        assert_eq!(out.said(), 0, "nothing of it stays");
-        let most = 100 - 8 - 4 - LAST_WORDS;
-        assert_eq!(put(&mut out, most), Ok(Ok(Some(most))));
-        let before = out.said();
+        assert_eq!(append(&mut out, 100 - 8 - 4 - REFUSAL_LEN + 1), Err(NoRoom));
+        assert_eq!(out.queued(), 0, "nothing of it stays");
+        let most = 100 - 8 - 4 - REFUSAL_LEN;
+        assert_eq!(append(&mut out, most), Ok(Ok(Some(most))));
+        let before = out.queued();
         out.last_record(RecordKind::Message, &[6; 18]);
-        assert_eq!(out.said(), before + LAST_WORDS);
+        assert_eq!(out.queued(), before + REFUSAL_LEN);
         out.truncate(before);
         assert_eq!(out.rest().len(), before);
     }

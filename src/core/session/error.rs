@@ -31,7 +31,7 @@ pub enum Error<E> {
     },
     /// Both ends have one identity.
     Itself {
-        /// What came is what this end said itself: no clone of the device is there, only an echo.
+        /// What came is what this end sent itself: no clone of the device is there, only an echo.
         echo: bool,
     },
     /// This device was a divergent history of its identity and has taken a new one: begin a new session.
@@ -44,7 +44,7 @@ pub enum Error<E> {
         /// The peer's highest.
         theirs: u8,
     },
-    /// The peer did not prove that it is who it says.
+    /// The peer did not prove that it has the key of its certificate.
     Proof,
     /// The peer's certificate or vector is damaged.
     Damaged(DecodeError),
@@ -64,15 +64,16 @@ pub enum Error<E> {
 }
 
 impl<E> Error<E> {
-    /// What the peer hears, and whom it is about if not the peer itself; nothing where it was the peer that refused.
+    /// Returns what the peer hears, and whom it is about if not the peer itself; nothing where it was the peer that
+    /// refused.
     pub(super) fn refusal<L: Log<Error = E>>(&self) -> Option<(Refusal, Option<DeviceId>)> {
         Some(match self {
             Self::Refused { .. } => return None,
             Self::Log(error) => L::refusal(error),
-            Self::Untrusted { device, revoked: false } => (Refusal::Stranger, Some(*device)),
+            Self::Untrusted { device, revoked: false } => (Refusal::Untrusted, Some(*device)),
             Self::Untrusted { device, revoked: true } => (Refusal::Revoked, Some(*device)),
             Self::Itself { .. } => (Refusal::Itself, None),
-            Self::NewIdentity { was } => (Refusal::Anew, Some(*was)),
+            Self::NewIdentity { was } => (Refusal::NewIdentity, Some(*was)),
             Self::Version { .. } => (Refusal::Version, None),
             Self::Proof | Self::Damaged(_) | Self::Signature | Self::Protocol(_) | Self::OutOfTurn(_) => {
                 (Refusal::Damaged, None)

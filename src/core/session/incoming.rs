@@ -1,4 +1,4 @@
-//! Bytes become records, and records are taken.
+//! Bytes become records, and records are handled.
 
 use super::state::Input;
 use super::{Buffer, Error, Heard, Incoming, Log, Machine, Session, State};
@@ -27,7 +27,7 @@ impl<B: Buffer> Records<B> {
         Ok(here + some.len() == len)
     }
 
-    /// What comes next has this head, or is one.
+    /// Begins what comes next: it has this head, or is one.
     fn begin(&mut self, head: Option<RecordHead>) {
         self.head = head;
         // None is shorter.
@@ -36,9 +36,9 @@ impl<B: Buffer> Records<B> {
 }
 
 impl<B: Buffer, T> Session<B, T> {
-    /// Takes bytes of the stream. Returns how many: all, but for one case. The peer's vector is taken only after this
-    /// end has said its own, for it may end the session, and the peer is to know what this end has all the same. Then
-    /// give the rest again after the next output; or after [`Session::introduce`].
+    /// Receives bytes of the stream. Returns how many: all, but for one case. The peer's vector is received only after
+    /// this end has sent its own, for it may end the session, and the peer is to know what this end has all the same.
+    /// Then hand in the rest again after the next output; or after [`Session::introduce`].
     ///
     /// # Errors
     /// [`Error`]; the session is over then.
@@ -59,7 +59,7 @@ impl<B: Buffer, T> Session<B, T> {
         Ok(bytes.len())
     }
 
-    /// Says what is here at once, behind what is still to go out: for a caller that holds no bytes back, and whose
+    /// Sends what is here at once, behind what is still to go out: for a caller that holds no bytes back, and whose
     /// buffer has room for more than a record.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl<B: Buffer, T> Session<B, T> {
         self.machine.introduce(log).map_err(|e| self.machine.fail(log, e))
     }
 
-    /// Takes bytes up to the end of a head or of a body.
+    /// Receives bytes up to the end of a head or of a body.
     fn receive_some<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
@@ -95,7 +95,7 @@ impl<B: Buffer, T> Session<B, T> {
         self.machine.progress.coming = 0;
         let body =
             record.check(self.input.buffer.filled()).map_err(|_| Error::Protocol("a damaged record"))?;
-        self.machine.take_record(log, now_ms, record.kind, body)?;
+        self.machine.receive_record(log, now_ms, record.kind, body)?;
         self.input.begin(None);
         Ok(())
     }
@@ -111,7 +111,7 @@ impl<B: Buffer, T> Machine<B, T> {
         Ok(())
     }
 
-    fn take_record<L: Log<Taken = T>>(
+    fn receive_record<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
         now_ms: u64,
@@ -121,9 +121,9 @@ impl<B: Buffer, T> Machine<B, T> {
         match kind {
             RecordKind::Message => {
                 let message = Message::decode(body).map_err(|_| Error::Protocol("an unknown message"))?;
-                self.take_message(log, &message)
+                self.receive_message(log, &message)
             }
-            RecordKind::Header => self.take_header(log, body),
+            RecordKind::Header => self.receive_header(log, body),
             RecordKind::Certificate => {
                 self.step(log, Input::Content)?;
                 self.stage(log, now_ms, Incoming::Certificate(body))
@@ -137,11 +137,11 @@ impl<B: Buffer, T> Machine<B, T> {
             }
             RecordKind::Frame => {
                 self.step(log, Input::Content)?;
-                self.take_frame(log, now_ms, body)
+                self.receive_frame(log, now_ms, body)
             }
             RecordKind::Checkpoint => {
                 self.step(log, Input::Content)?;
-                self.take_checkpoint(log, now_ms, body)
+                self.receive_checkpoint(log, now_ms, body)
             }
             RecordKind::Footer | RecordKind::State | RecordKind::Part | RecordKind::Seal => {
                 Err(Error::Protocol("a record that only files have"))
@@ -149,7 +149,7 @@ impl<B: Buffer, T> Machine<B, T> {
         }
     }
 
-    fn take_frame<L: Log<Taken = T>>(
+    fn receive_frame<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
         now_ms: u64,
@@ -166,7 +166,7 @@ impl<B: Buffer, T> Machine<B, T> {
         self.stage(log, now_ms, Incoming::Frame(section, seq, body))
     }
 
-    fn take_checkpoint<L: Log<Taken = T>>(
+    fn receive_checkpoint<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
         now_ms: u64,
@@ -183,14 +183,14 @@ impl<B: Buffer, T> Machine<B, T> {
         self.stage(log, now_ms, Incoming::Checkpoint(body))
     }
 
-    fn take_header<L: Log<Taken = T>>(&mut self, log: &mut L, body: &[u8]) -> Result<(), Error<L::Error>> {
+    fn receive_header<L: Log<Taken = T>>(&mut self, log: &mut L, body: &[u8]) -> Result<(), Error<L::Error>> {
         self.allow(Input::Header)?;
         let peer = self.peer()?;
         let header = HeaderReader::parse(body).map_err(Error::Damaged)?;
         if header.header.sender != peer.id || header.verify(&peer.public_key).is_err() {
             return Err(Error::Signature);
         }
-        match log.take_header(&header).map_err(Error::Log)? {
+        match log.receive_header(&header).map_err(Error::Log)? {
             Heard::NewIdentity => return Err(Error::NewIdentity { was: self.me }),
             Heard::Acknowledged(frames) => self.progress.acknowledged = frames,
         }

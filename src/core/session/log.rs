@@ -8,21 +8,21 @@ use crate::wire::{Certificate, HeaderReader, Refusal, Section};
 ///
 /// What grows with the number of devices is here and not in the session: what the peer has (the *peer frontier*),
 /// which certificates it was given, what came and is not committed yet. A log lives for longer than a session; what it
-/// keeps for one session begins anew with the next.
+/// keeps for one session begins again with the next.
 ///
 /// | when | calls |
 /// |---|---|
 /// | at the beginning | [`seal`](Log::seal), [`certificate`](Log::certificate) |
 /// | who the peer is | [`verify_certificate`](Log::verify_certificate), [`prove`](Log::prove), [`store_certificate`](Log::store_certificate) |
 /// | what is here | [`next_here`](Log::next_here), [`header`](Log::header) |
-/// | what the peer has | [`peer_has`](Log::peer_has), [`take_header`](Log::take_header), [`record_acks`](Log::record_acks) |
+/// | what the peer has | [`peer_has`](Log::peer_has), [`receive_header`](Log::receive_header), [`record_acks`](Log::record_acks) |
 /// | frames go out | [`plan`](Log::plan), [`next_group`](Log::next_group), [`next_certificate`](Log::next_certificate), [`frame`](Log::frame), [`checkpoint`](Log::checkpoint) |
 /// | frames come in | [`stage`](Log::stage), [`commit`](Log::commit), [`discard`](Log::discard) |
 ///
 /// # What must be durable
 /// A log that loses its power at any moment must still have what [`commit`](Log::commit) returned for: the session
 /// acknowledges it. It must never have a part of a group applied. What was only staged may be lost: it comes again.
-/// What [`record_acks`](Log::record_acks) wrote may be lost too, never be there before the peer said it.
+/// What [`record_acks`](Log::record_acks) wrote may be lost too, never be there before the peer has sent it.
 ///
 /// # Errors
 /// Whatever a call returns as its error ends the session; the peer hears [`Log::refusal`] of it.
@@ -38,20 +38,20 @@ pub trait Log {
     /// frame would wear an SD card for nothing.
     const SOON_BYTES: usize = 4_096;
 
-    /// Commits to the log what was written here. Returns whether anything may have been, since the last time.
+    /// Seals what was written here. Returns whether anything may have been, since the last time.
     ///
     /// # Errors
     /// As the trait says; so for all others.
     fn seal(&mut self) -> Result<bool, Self::Error>;
 
-    /// Appends this device's certificate. Gives the device's id.
+    /// Appends this device's certificate. Returns the device's id.
     ///
     /// # Errors
     /// As the trait says.
     fn certificate(&mut self, body: &mut Body<'_>) -> Result<DeviceId, Self::Error>;
 
-    /// Judges the peer's certificate, whose own signatures are valid: whether the fleet that signed it is one of ours
-    /// is for the log to say. The log remembers the peer for the rest of the session.
+    /// Decides whether the peer's certificate is trusted, whose own signatures are valid: whether the fleet that
+    /// signed it is one of ours is for the log to say. The log remembers the peer for the rest of the session.
     ///
     /// # Errors
     /// As the trait says.
@@ -73,8 +73,8 @@ pub trait Log {
     /// As the trait says.
     fn store_certificate(&mut self) -> Result<(), Self::Error>;
 
-    /// Gives the next stream of which more is here than the vector says, `None` after the last. `after`: the one that
-    /// was given before it, in whatever order. A log that has no such thing leaves it out.
+    /// Returns the next stream of which more is here than the vector has, `None` after the last. `after`: the one that
+    /// was returned before it, in whatever order. A log that has no such thing leaves it out.
     ///
     /// # Errors
     /// As the trait says.
@@ -84,7 +84,7 @@ pub trait Log {
     }
 
     /// Appends a signed [`Header`](crate::wire::Header) with what is applied here: all of it the first time, later
-    /// this device's own streams and what changed. Returns whether there is anything to say; the first time there is.
+    /// this device's own streams and what changed. Returns whether there is anything to send; the first time there is.
     ///
     /// # Errors
     /// As the trait says.
@@ -96,12 +96,12 @@ pub trait Log {
     /// As the trait says.
     fn peer_has(&mut self, frontier: Frontier) -> Result<(), Self::Error>;
 
-    /// Takes the peer's vector, whose signature is verified: compares it with what is here, raises the peer frontier,
-    /// and collects what the peer acknowledges.
+    /// Receives the peer's vector, whose signature is verified: compares it with what is here, raises the peer
+    /// frontier, and collects what the peer acknowledges.
     ///
     /// # Errors
     /// As the trait says.
-    fn take_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Self::Error>;
+    fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Self::Error>;
 
     /// Records what the peer has acknowledged since the last time.
     ///
@@ -117,7 +117,7 @@ pub trait Log {
         Ok((0, 0))
     }
 
-    /// Gives the next group that the peer lacks, in an order in which no group comes before one that its author had
+    /// Returns the next group that the peer lacks, in an order in which no group comes before one that its author had
     /// seen. It is the current group until the next call.
     ///
     /// # Errors
@@ -159,14 +159,14 @@ pub trait Log {
     /// Drops what is staged.
     fn discard(&mut self);
 
-    /// Says what the peer hears of an error, and whom it is about if not the peer.
+    /// Returns what the peer hears of an error, and whom it is about if not the peer.
     fn refusal(error: &Self::Error) -> (Refusal, Option<DeviceId>) {
         let _ = error;
         (Refusal::Failed, None)
     }
 }
 
-/// What a log says of a certificate.
+/// What a log decides about a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Trust {
@@ -191,7 +191,7 @@ pub struct Frontier {
 }
 
 impl Frontier {
-    /// Raises it to what another says of the same stream; neither part is lowered.
+    /// Raises it to another of the same stream; neither part is lowered.
     pub fn raise(&mut self, other: &Self) {
         self.groups = self.groups.max(other.groups);
         self.frames = self.frames.max(other.frames).max(self.groups);
@@ -218,8 +218,8 @@ pub struct Group {
 pub enum NextGroup {
     /// This group.
     Group(Group),
-    /// Of some stream the peer lacks frames that are compacted away here. All others still go to it: the session
-    /// tells the peer and asks again. A log says so once for each such stream at the most.
+    /// Of some stream the peer lacks frames that are folded here. All others still go to it: the session
+    /// informs the peer and asks again. A log returns it once for each such stream at the most.
     Behind,
     /// It has all that is here for it.
     Nothing,
@@ -238,7 +238,7 @@ pub enum Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    /// How long it is.
+    /// Returns how long it is.
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Certificate(bytes) | Self::Frame(_, _, bytes) | Self::Checkpoint(bytes) => bytes.len(),

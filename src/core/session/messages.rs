@@ -1,11 +1,11 @@
-//! What the peer says besides frames.
+//! What the peer sends besides frames.
 
 use super::state::Input;
 use super::{Buffer, Error, Frontier, Log, Machine, Peer, Trust};
 use crate::wire::{Certificate, FORMAT_VERSION, Message, SESSION_VERSION, Section};
 
 impl<B: Buffer, T> Machine<B, T> {
-    pub(super) fn take_message<L: Log<Taken = T>>(
+    pub(super) fn receive_message<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
         message: &Message<'_>,
@@ -21,11 +21,11 @@ impl<B: Buffer, T> Machine<B, T> {
                         return Err(Error::Version { theirs: versions.1 });
                     }
                 }
-                self.take_hello(log, &nonce, certificate)
+                self.receive_hello(log, &nonce, certificate)
             }
             Message::Proof(signature) => {
                 self.allow(Input::Proof)?;
-                self.take_proof(log, signature)
+                self.receive_proof(log, signature)
             }
             Message::Here { author, stream, groups, frames } => {
                 self.step(log, Input::Here)?;
@@ -63,7 +63,7 @@ impl<B: Buffer, T> Machine<B, T> {
         }
     }
 
-    fn take_hello<L: Log<Taken = T>>(
+    fn receive_hello<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
         nonce: &[u8; 32],
@@ -84,7 +84,7 @@ impl<B: Buffer, T> Machine<B, T> {
         self.step(log, Input::Hello)
     }
 
-    fn take_proof<L: Log<Taken = T>>(
+    fn receive_proof<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
         signature: &[u8],

@@ -1,6 +1,6 @@
 //! The session: two ends of a reliable, ordered stream of bytes that talk until each has all that the other has. They
-//! say who they are and what each has; then the frames that the other lacks go both ways at once, and each group is
-//! acknowledged when it is committed.
+//! announce who they are and what each has; then the frames that the other lacks go both ways at once, and each group
+//! is acknowledged when it is committed.
 //!
 //! A state machine: bytes in ([`Session::receive`]), bytes out ([`Session::output`]), a clock given in milliseconds.
 //! It has no stream, no thread, no clock, no heap and no randomness, and knows the log as a [`Log`] that is handed in.
@@ -11,9 +11,9 @@
 //! | this one | [`Session`]: the caller's side; what time does |
 //! | `state.rs` | [`State`]: states × events, as one function; `STATES.md` is the table |
 //! | `log.rs` | [`Log`]: the calls that a log must have |
-//! | `incoming.rs` | bytes become records, records are taken: certificates, frames, checkpoints, vectors |
-//! | `messages.rs` | what the peer says besides: hello, proof, idle, … |
-//! | `outgoing.rs` | what goes out, one record at a time; the last words after an error |
+//! | `incoming.rs` | bytes become records, records are handled: certificates, frames, checkpoints, vectors |
+//! | `messages.rs` | what the peer sends besides: hello, proof, idle, … |
+//! | `outgoing.rs` | what goes out, one record at a time; the refusal after an error |
 //! | `staging.rs` | what came, until it is committed; a stream that breaks off |
 //! | `buffer.rs` | [`Buffer`]: where the record lies that is coming, and the one that is going |
 //! | `progress.rs`, `error.rs` | how far it is; why it ended |
@@ -21,10 +21,10 @@
 //! Imports from the crate: `model`, `wire`.
 //!
 //! # Driving it
-//! After each call that gives the session something, write out what [`Session::output`] gives, as long as it
-//! gives something and the stream takes it; call [`Session::caught_up`] when the stream has nothing more for the
+//! After each call that hands the session something, write out what [`Session::output`] returns, as long as it
+//! returns something and the stream accepts it; call [`Session::caught_up`] when the stream has nothing more for the
 //! moment, and [`Session::tick`] at [`Session::deadline`] at the latest.
-//! Any error ends the session: write out what [`Session::last_words`] has (the peer hears why), and begin a
+//! Any error ends the session: write out what [`Session::pending_output`] has (the peer hears why), and begin a
 //! new one. Nothing that was acknowledged is lost by it. Before a session is dropped, whatever the reason, call
 //! [`Session::abandon`], unless [`Session::finish`] was called.
 //!
@@ -40,7 +40,7 @@
 //! A session is two buffers and at most [`OVERHEAD`] bytes: `size_of::<Session<Vec<u8, N>>>()` of `heapless` is
 //! at most `2 × (N + 16) + OVERHEAD`. One buffer has the record that is coming, the other the one that is going; each
 //! record needs 42 bytes more than its body. A peer that sends a longer one ends the session ([`Error::TooLong`]). The
-//! first words need [`BUFFER_MIN`]. No call needs more than 1 KiB of stack besides what the log and the
+//! hello needs [`BUFFER_MIN`]. No call needs more than 1 KiB of stack besides what the log and the
 //! signatures need.
 
 mod buffer;
@@ -103,7 +103,7 @@ struct Machine<B, T> {
     section: Option<Section>,
     next_in: Option<u64>,
     staged: staging::Staged,
-    /// The last idle of the peer's, up to which of them all is committed, and up to which that was said.
+    /// The last idle of the peer's, up to which of them all is committed, and up to which that was sent.
     peer_idle: u32,
     committed_idle: u32,
     settled_out: u32,
@@ -123,7 +123,7 @@ struct Machine<B, T> {
     progress: Progress<T>,
 }
 
-/// The other end, as far as its own words are checked by the session.
+/// The other end, as far as its messages are checked by the session.
 #[derive(Clone, Copy)]
 struct Peer {
     id: DeviceId,
@@ -134,7 +134,7 @@ struct Peer {
 }
 
 impl<B: Buffer, T: Default> Session<B, T> {
-    /// Begins: commits to the log what was written here, and says hello. The nonce must be random.
+    /// Begins: seals what was written here, and sends hello. The nonce must be random.
     ///
     /// # Errors
     /// What the log refuses; [`Error::NoRoom`] if `B` has less than [`BUFFER_MIN`] bytes.
@@ -170,7 +170,7 @@ impl<B: Buffer, T: Default> Session<B, T> {
             looked: now_ms,
             progress: Progress::default(),
         };
-        machine.say(&Message::Hello {
+        machine.send_message(&Message::Hello {
             session: (SESSION_VERSION, SESSION_VERSION),
             format: (FORMAT_VERSION, FORMAT_VERSION),
             nonce,
@@ -181,17 +181,17 @@ impl<B: Buffer, T: Default> Session<B, T> {
 }
 
 impl<B: Buffer, T> Session<B, T> {
-    /// Where it stands.
+    /// Returns where it stands.
     pub fn state(&self) -> State {
         self.machine.state
     }
 
-    /// The peer, once it has proved who it is.
+    /// Returns the peer, once it has proved who it is.
     pub fn peer(&self) -> Option<DeviceId> {
         self.machine.peer.filter(|peer| peer.proved).map(|peer| peer.id)
     }
 
-    /// How far it is.
+    /// Returns how far it is.
     pub fn progress(&self) -> &Progress<T> {
         &self.machine.progress
     }
@@ -214,7 +214,7 @@ impl<B: Buffer, T> Session<B, T> {
         self.machine.peer_bye
     }
 
-    /// Returns whether everything that this end wanted to say has been handed out, after [`Session::finish`].
+    /// Returns whether everything that this end had to send has been handed out, after [`Session::finish`].
     pub fn done(&self) -> bool {
         let m = &self.machine;
         m.finished && m.out.rest().is_empty() && (m.state == State::Over || !m.owes())
@@ -232,7 +232,7 @@ impl<B: Buffer, T> Session<B, T> {
         self.machine.step(log, Input::Finish).map_err(|e| self.machine.fail(log, e))
     }
 
-    /// When [`Session::tick`] is to be called at the latest.
+    /// Returns when [`Session::tick`] is to be called at the latest.
     pub fn deadline(&self) -> u64 {
         let look = self.machine.looked.saturating_add(LOOK_MS);
         self.machine.staged.since().map_or(look, |since| look.min(since.saturating_add(STAGE_MS)))
@@ -249,8 +249,8 @@ impl<B: Buffer, T> Session<B, T> {
         self.machine.tick(log, now_ms).map_err(|e| self.machine.fail(log, e))
     }
 
-    /// Bytes that are to go out next, at most a record; none if there is nothing to say now. Say with
-    /// [`Session::sent`] how many the stream took.
+    /// Returns the bytes that are to go out next, at most a record; none if there is nothing to send now. Report with
+    /// [`Session::sent`] how many the stream accepted.
     ///
     /// # Errors
     /// What the log refuses.
@@ -260,21 +260,21 @@ impl<B: Buffer, T> Session<B, T> {
         {
             return Err(self.machine.fail(log, e));
         }
-        Ok(self.last_words())
+        Ok(self.pending_output())
     }
 
-    /// The stream took so many bytes of the output.
+    /// Records that the stream accepted so many bytes of the output.
     pub fn sent(&mut self, bytes: usize) {
         self.machine.out.sent(bytes);
     }
 
-    /// The stream has taken so many bytes that have not arrived yet: for whoever watches.
+    /// Records that the stream has accepted so many bytes that have not arrived yet: for whoever watches.
     pub fn under_way(&mut self, bytes: usize) {
-        self.machine.progress.under_way = (bytes + self.last_words().len()) as u64;
+        self.machine.progress.under_way = (bytes + self.pending_output().len()) as u64;
     }
 
-    /// What is still to go out of the last record; after an error also why the session ended.
-    pub fn last_words(&self) -> &[u8] {
+    /// Returns what is still to go out of the last record; after an error also why the session ended.
+    pub fn pending_output(&self) -> &[u8] {
         self.machine.out.rest()
     }
 }
@@ -299,7 +299,7 @@ impl<B: Buffer, T> Machine<B, T> {
         next(self.state, input).map(|_| ()).ok_or(Error::OutOfTurn(self.state))
     }
 
-    /// The peer, once its hello has come.
+    /// Returns the peer, once its hello has come.
     fn peer<E>(&self) -> Result<Peer, Error<E>> {
         self.peer.ok_or(Error::OutOfTurn(self.state))
     }
@@ -319,7 +319,7 @@ impl<B: Buffer, T> Machine<B, T> {
         Ok(())
     }
 
-    /// What is applied here has changed: the peer hears of it, and there may be groups for it.
+    /// Handles that what is applied here has changed: the peer hears of it, and there may be groups for it.
     fn look_again(&mut self) {
         self.more_out = true;
         self.owed.header = true;

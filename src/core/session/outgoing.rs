@@ -6,7 +6,7 @@ use super::{Buffer, Error, Group, Log, MESSAGE_MAX, Machine, NextGroup, State};
 use crate::model::DeviceId;
 use crate::wire::{Message, NoRoom, RecordKind, Refusal, Section, put};
 
-/// What is to be said before the next frame, in this order.
+/// What is to be sent before the next frame, in this order.
 #[derive(Default)]
 pub(super) struct Owed {
     proof: bool,
@@ -24,7 +24,7 @@ pub(super) struct Sending {
     group: Group,
     /// The peer has all certificates for it.
     introduced: bool,
-    /// Its section has been said.
+    /// Its section has been sent.
     section: bool,
 }
 
@@ -61,54 +61,54 @@ impl<B: Buffer, T> Machine<B, T> {
         self.owed.here.is_some()
     }
 
-    /// Says what is here, and what is owed before it.
+    /// Sends what is here, and what is owed before it.
     pub(super) fn introduce<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
         while self.state != State::Over && self.owes_vector() {
-            self.pay(log)?;
+            self.send_owed(log)?;
         }
         Ok(())
     }
 
-    /// Puts the next record into `out`, which is empty, if there is anything to say.
+    /// Appends the next record to `out`, which is empty, if there is anything to send.
     pub(super) fn produce<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
         self.out.truncate(0);
-        while self.state != State::Over && self.out.said() == 0 {
-            if !self.pay(log)? && !self.send_on(log)? {
+        while self.state != State::Over && self.out.queued() == 0 {
+            if !self.send_owed(log)? && !self.send_on(log)? {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Says the first thing that is owed. Returns whether there was one.
-    fn pay<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<bool, Error<L::Error>> {
+    /// Sends the first thing that is owed. Returns whether there was one.
+    fn send_owed<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<bool, Error<L::Error>> {
         use core::mem::take;
         if take(&mut self.owed.proof) {
             let peer = self.peer()?;
             let proof = log.prove(&self.nonce, (peer.id, &peer.nonce)).map_err(Error::Log)?;
-            self.say(&Message::Proof(&proof))?;
+            self.send_message(&Message::Proof(&proof))?;
         } else if let Some(after) = self.owed.here {
             let Some(here) = log.next_here(after).map_err(Error::Log)? else {
                 self.owed.here = None;
-                self.say_vector(log)?;
+                self.send_vector(log)?;
                 return Ok(true);
             };
             self.owed.here = Some(Some(here.section));
             let Section { author, stream } = here.section;
-            self.say(&Message::Here { author, stream, groups: here.groups, frames: here.frames })?;
+            self.send_message(&Message::Here { author, stream, groups: here.groups, frames: here.frames })?;
         } else if take(&mut self.owed.plan) {
             self.progress.to_send = log.plan().map_err(Error::Log)?;
             let (frames, bytes) = self.progress.to_send;
-            self.say(&Message::Plan { frames, bytes })?;
+            self.send_message(&Message::Plan { frames, bytes })?;
         } else if take(&mut self.owed.header) {
-            self.say_vector(log)?;
+            self.send_vector(log)?;
         } else if self.settled_out != self.committed_idle {
             self.settled_out = self.committed_idle;
-            self.say(&Message::Settled(self.settled_out))?;
+            self.send_message(&Message::Settled(self.settled_out))?;
         } else if take(&mut self.owed.behind) {
-            self.say(&Message::Behind)?;
+            self.send_message(&Message::Behind)?;
         } else if take(&mut self.owed.bye) {
-            self.say(&Message::Bye)?;
+            self.send_message(&Message::Bye)?;
         } else {
             return Ok(false);
         }
@@ -143,7 +143,7 @@ impl<B: Buffer, T> Machine<B, T> {
                 }
                 self.idle += 1;
                 self.idle_current = true;
-                self.say(&Message::Idle(self.idle))?;
+                self.send_message(&Message::Idle(self.idle))?;
             }
         }
         Ok(true)
@@ -192,13 +192,13 @@ impl<B: Buffer, T> Machine<B, T> {
         Ok(())
     }
 
-    /// Says what is applied here, if the peer does not know it.
-    fn say_vector<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+    /// Sends what is applied here, if the peer does not know it.
+    fn send_vector<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
         self.out.record(RecordKind::Header, |body| log.header(body))?.map_err(Error::Log)?;
         Ok(())
     }
 
-    pub(super) fn say<E>(&mut self, message: &Message<'_>) -> Result<(), Error<E>> {
+    pub(super) fn send_message<E>(&mut self, message: &Message<'_>) -> Result<(), Error<E>> {
         self.out.record(RecordKind::Message, |body| {
             let mut encoded = [0; MESSAGE_MAX];
             let len = message.encode(&mut encoded)?;
@@ -208,7 +208,7 @@ impl<B: Buffer, T> Machine<B, T> {
         Ok(())
     }
 
-    /// Ends the session, and tells the peer why.
+    /// Ends the session, and owes the peer the reason.
     pub(super) fn fail<L: Log<Taken = T>>(&mut self, log: &mut L, error: Error<L::Error>) -> Error<L::Error> {
         let refused = matches!(error, Error::Refused { .. });
         let input = if refused { Input::Refused } else { Input::Failure };

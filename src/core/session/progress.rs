@@ -14,15 +14,15 @@ pub struct Progress<T = ()> {
     pub received: (u64, u64),
     /// Bytes that are here of the frame that is coming.
     pub coming: u64,
-    /// How much is to come, as far as the peer has said.
+    /// How much is to come, as far as the peer has announced.
     pub to_receive: (u64, u64),
     /// What was made of what came.
     pub taken: T,
     /// Frames that the peer has acknowledged in all, of this device's own.
     pub acknowledged: u64,
-    /// The peer lacks frames that are compacted away here: only a snapshot brings it on, with `packmule join`.
+    /// The peer lacks frames that are folded here: only a snapshot brings it on, with `packmule join`.
     pub peer_needs_snapshot: bool,
-    /// The same of this device, as the peer says.
+    /// The same of this device, as the peer announced.
     pub needs_snapshot: bool,
 }
 
@@ -40,7 +40,7 @@ impl<T> Progress<T> {
         self.received.1 += bytes as u64;
     }
 
-    /// Adds what the peer says is to come to what came.
+    /// Adds what the peer announces to what came.
     pub(super) fn expect(&mut self, frames: u64, bytes: u64) {
         let came = self.received;
         self.to_receive = (came.0.saturating_add(frames), came.1.saturating_add(bytes));

@@ -19,14 +19,14 @@ impl Staged {
         self.since.is_none()
     }
 
-    /// When the first of it came.
+    /// Returns when the first of it came.
     pub(super) fn since(&self) -> Option<u64> {
         self.since
     }
 }
 
 impl<B: Buffer, T> Session<B, T> {
-    /// All that has come so far was given to [`Session::receive`]: a good moment to make it durable.
+    /// Makes what came durable, if it is enough: all that has come so far was given to [`Session::receive`].
     ///
     /// # Errors
     /// As [`Session::receive`].
@@ -38,20 +38,20 @@ impl<B: Buffer, T> Session<B, T> {
         machine.flush(log).map_err(|e| machine.fail(log, e))
     }
 
-    /// The stream broke off, or an error ended the session: commits what came whole, so that only the
-    /// frame that was on its way comes again. `rest`: bytes of the stream that were not given to
-    /// [`Session::receive`]. Nothing is taken for better than it was: a group is applied if its checkpoint is there and
-    /// verified, and after an error of what came itself nothing is committed. Says nothing, and ends the session.
+    /// Flushes what came whole after the stream broke off, or an error ended the session: it is committed, so that
+    /// only the frame that was on its way comes again. `rest`: bytes of the stream that were not given to
+    /// [`Session::receive`]. Nothing is trusted more than it was: a group is applied if its checkpoint is there and
+    /// verified, and after an error of what came itself nothing is committed. Sends nothing, and ends the session.
     ///
     /// # Errors
-    /// What the log refuses. After an error of the session, that one is the reason to tell.
+    /// What the log refuses. After an error of the session, that one is the reason to report.
     pub fn abandon<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
         now_ms: u64,
         rest: &[u8],
     ) -> Result<(), Error<L::Error>> {
-        let said = self.machine.out.said();
+        let queued = self.machine.out.queued();
         let received = self.receive(log, now_ms, rest).map(|_| ());
         let machine = &mut self.machine;
         let mut kept = Ok(());
@@ -64,7 +64,7 @@ impl<B: Buffer, T> Session<B, T> {
                 kept = kept.and(log.record_acks().map_err(Error::Log));
             }
         }
-        machine.out.truncate(said);
+        machine.out.truncate(queued);
         received.and(kept)
     }
 }

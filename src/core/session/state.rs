@@ -69,7 +69,7 @@ pub(super) struct Acts {
     pub(super) discard: bool,
     /// It owes its bye, and breaks off the group that it sends.
     pub(super) bye: bool,
-    /// It says why it goes no further.
+    /// It owes its refusal: why it goes no further.
     pub(super) refuse: bool,
 }
 
@@ -87,7 +87,7 @@ const COMMIT: Acts = Acts { commit: true, ..NONE };
 const RECORD: Acts = Acts { record: true, ..NONE };
 const KEEP: Acts = Acts { commit: true, record: true, ..NONE };
 
-/// The whole machine. `None`: the event is out of turn in this state.
+/// Runs one step of the machine. `None`: the event is out of turn in this state.
 pub(super) const fn next(state: State, input: Input) -> Option<(State, Acts)> {
     use Input as I;
     use State as S;
@@ -147,7 +147,7 @@ mod tests {
         let mut all = String::from(
             "# The session: states × events\n\nMade from `state.rs`, compared by a test (`UPDATE=1 cargo test -p packmule-core --lib session::state` renews it).\n\
              *prove*: the proof is owed. *introduce*: what is here is owed. *plan*: the plan is owed, and what the peer lacks is looked up. *commit*: what is\n\
-             staged is committed. *record*: what the peer acknowledged is recorded. *discard*: what is staged is dropped. *bye*, *refuse*: these words are owed.\n\
+             staged is committed. *record*: what the peer acknowledged is recorded. *discard*: what is staged is dropped. *bye*, *refuse*: these messages are owed.\n\
              `–`: out of turn, which is a failure; in Over it is ignored.\n\n| event |",
         );
         STATES.iter().for_each(|s| all += &format!(" {s:?} |"));

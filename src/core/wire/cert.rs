@@ -15,7 +15,7 @@ fn name_is_possible(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX && !name.chars().any(char::is_control)
 }
 
-/// A fleet's word for a device.
+/// A fleet's signature for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct FleetSignature {
@@ -66,7 +66,7 @@ impl<'a> Certificate<'a> {
         Ok(certificate)
     }
 
-    /// The same, vouched for by a fleet.
+    /// Adds the signature of a fleet, which vouches for it.
     ///
     /// # Errors
     /// [`NoRoom`] as for [`Certificate::new`].
@@ -91,7 +91,7 @@ impl<'a> Certificate<'a> {
         put(buf, &Body { version: FORMAT_VERSION, public_key, name, base })
     }
 
-    /// The device's id.
+    /// Returns the device's id.
     pub fn device(&self) -> DeviceId {
         DeviceId::of_key(&self.public_key)
     }

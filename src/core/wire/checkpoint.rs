@@ -15,7 +15,7 @@ use crate::model::{DeviceId, Stream};
 pub struct Chain(pub [u8; 32]);
 
 impl Chain {
-    /// The chain before the first frame.
+    /// Returns the chain before the first frame.
     pub fn start(public_key: &[u8; 32], stream: Stream) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"packmule/1 chain");
@@ -24,13 +24,13 @@ impl Chain {
         Self(hash.finalize().into())
     }
 
-    /// What a version vector tells of the chain, so that two histories are found without a frame of
+    /// Returns what a version vector has of the chain, so that two histories are found without a frame of
     /// either; one pair in 2^32 is missed, until frames come.
     pub fn tag(&self) -> [u8; 4] {
         [self.0[0], self.0[1], self.0[2], self.0[3]]
     }
 
-    /// The chain after a group whose frames have this digest.
+    /// Returns the chain after a group whose frames have this digest.
     #[must_use]
     pub fn after(&self, group: &[u8; 32]) -> Self {
         let mut hash = Sha256::new();
@@ -41,7 +41,7 @@ impl Chain {
 }
 
 /// The digest over the frames of one group. It does not need the chain before them, which a
-/// reader of a stream learns only from the checkpoint after them.
+/// reader of a stream gets only from the checkpoint after them.
 #[derive(Clone, Default)]
 pub struct GroupDigest(Sha256);
 
@@ -52,7 +52,7 @@ impl GroupDigest {
         self.0.update(frame);
     }
 
-    /// The digest.
+    /// Returns the digest.
     pub fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
     }

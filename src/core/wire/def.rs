@@ -12,7 +12,7 @@ use crate::model::{DeviceId, Value};
 pub struct DefId(pub [u8; 8]);
 
 impl DefId {
-    /// The id of an encoded definition.
+    /// Returns the id of an encoded definition.
     pub fn of(encoded: &[u8]) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"packmule/1 def");
@@ -34,7 +34,7 @@ pub enum Mode {
     PerDevice,
 }
 
-/// How fine concurrent writes are told apart.
+/// How fine concurrent writes are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Merge {
@@ -60,7 +60,7 @@ pub enum Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum ColumnMerge {
-    /// As the table's policy says.
+    /// As the table's policy decides.
     Table,
     /// Concurrent additions add up.
     Counter,
@@ -198,7 +198,7 @@ impl<'b> DefWriter<'b> {
         Ok(())
     }
 
-    /// The encoded definition.
+    /// Returns the encoded definition.
     pub fn finish(self) -> &'b [u8] {
         let Self { buf, len } = self;
         &buf[..len]
@@ -224,7 +224,7 @@ impl<'a> DefReader<'a> {
         Ok(Self { head: take(&mut rest)?, rest })
     }
 
-    /// The next item: see [`DefWriter::item`].
+    /// Returns the next item: see [`DefWriter::item`].
     ///
     /// # Errors
     /// [`DecodeError`] if it is not of that type.
@@ -232,7 +232,7 @@ impl<'a> DefReader<'a> {
         take(&mut self.rest)
     }
 
-    /// Whether all of the input has been read.
+    /// Returns whether all of the input has been read.
     pub fn at_end(&self) -> bool {
         self.rest.is_empty()
     }

@@ -20,7 +20,7 @@ pub const LAMPORT_MAX: u64 = 1 << 62;
 
 const CRC_LEN: usize = 4;
 
-/// What a frame says of itself, as bits.
+/// What a frame states of itself, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct FrameFlags(pub u8);
@@ -28,20 +28,20 @@ pub struct FrameFlags(pub u8);
 impl FrameFlags {
     /// The first frame of a group: a [`GroupHead`] follows the head.
     pub const FIRST: Self = Self(1);
-    /// The author wrote these rows without regard to what it had seen of others: they dominate
+    /// Context-free writes: their author took no version of others into account, so they dominate
     /// nobody else's versions. Rows that were there before `track` are such.
-    pub const BLIND: Self = Self(2);
+    pub const CONTEXT_FREE: Self = Self(2);
     /// The rows settle conflicts that a person or the application's resolver decided.
     pub const RESOLUTION: Self = Self(4);
 
     const KNOWN: u8 = 7;
 
-    /// Whether every bit of `other` is set.
+    /// Returns whether every bit of `other` is set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// The bits of both.
+    /// Returns the bits of both.
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -61,7 +61,7 @@ pub struct FrameHead {
     pub seq: u64,
 }
 
-/// What the first frame of a group says of the whole group.
+/// What the first frame of a group states of the whole group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct GroupHead {
@@ -155,17 +155,17 @@ impl<'b> FrameWriter<'b> {
         Ok(())
     }
 
-    /// Whether no block has been written yet.
+    /// Returns whether no block has been written yet.
     pub fn is_empty(&self) -> bool {
         self.empty
     }
 
-    /// Bytes that are still free for blocks, their own heads included.
+    /// Returns how many bytes are still free for blocks, their own heads included.
     pub fn room(&self) -> usize {
         self.usable() - self.len
     }
 
-    /// Room for the CRC and for the end of an open block of rows is never given away.
+    /// Returns the room for blocks: that for the CRC and for the end of an open block of rows is never given away.
     fn usable(&self) -> usize {
         self.buf.len().min(FRAME_MAX) - CRC_LEN - 1
     }
@@ -185,7 +185,7 @@ impl<'b> FrameWriter<'b> {
         self.block(BLOCK_DEF, 0, def)
     }
 
-    /// Says that a device will not come back, so that the log need not wait for it.
+    /// Writes that a device will not come back, so that the log need not wait for it.
     ///
     /// # Errors
     /// [`NoRoom`]; nothing was written.
@@ -333,7 +333,7 @@ impl<'a> Frame<'a> {
         Ok(Self { head, group, bytes, contexts, blocks: rest })
     }
 
-    /// What changed in the author's context since its last group of the same stream.
+    /// Returns what changed in the author's context since its last group of the same stream.
     pub fn context(&self) -> Context<'a> {
         Context { rest: self.contexts }
     }
@@ -358,12 +358,12 @@ impl<'a> Frame<'a> {
         Ok((writer.finish().len(), less))
     }
 
-    /// The blocks, in order.
+    /// Returns the blocks, in order.
     pub fn blocks(&self) -> Blocks<'a> {
         Blocks { rest: self.blocks, end: self.bytes.len() - CRC_LEN }
     }
 
-    /// The bytes from an offset that [`FrameWriter::op`] or [`super::Op`] told, up to the CRC.
+    /// Returns the bytes from an offset that [`FrameWriter::op`] or [`super::Op`] gave, up to the CRC.
     pub fn at(&self, offset: u32) -> Option<&'a [u8]> {
         self.bytes.get(offset as usize..self.bytes.len() - CRC_LEN)
     }
@@ -425,7 +425,7 @@ pub struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    /// The next block.
+    /// Returns the next block.
     ///
     /// # Errors
     /// [`DecodeError`] if the block is cut short or of an unknown kind.

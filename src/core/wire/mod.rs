@@ -35,7 +35,7 @@ pub use crate::model::crc32;
 
 use serde::{Deserialize, Serialize};
 
-/// Takes one postcard-encoded item off the front of `input`.
+/// Reads one postcard-encoded item off the front of `input`.
 pub fn take<'a, T: Deserialize<'a>>(input: &mut &'a [u8]) -> Result<T, DecodeError> {
     let (item, rest) = postcard::take_from_bytes(input).map_err(|error| match error {
         postcard::Error::DeserializeUnexpectedEnd => DecodeError::Short,
@@ -48,7 +48,7 @@ pub fn take<'a, T: Deserialize<'a>>(input: &mut &'a [u8]) -> Result<T, DecodeErr
 /// The greatest sequence number or stamp: SQLite's integers end there; no log gets there.
 const COUNT_MAX: u64 = i64::MAX as u64;
 
-/// Takes a sequence number or a stamp.
+/// Reads a sequence number or a stamp.
 fn take_count(input: &mut &[u8]) -> Result<u64, DecodeError> {
     let count = take(input)?;
     if count > COUNT_MAX {
@@ -66,7 +66,7 @@ fn check_version(bytes: &[u8]) -> Result<(), DecodeError> {
     }
 }
 
-/// Takes `len` bytes off the front of `input`.
+/// Reads `len` bytes off the front of `input`.
 pub fn take_bytes<'a>(input: &mut &'a [u8], len: usize) -> Result<&'a [u8], DecodeError> {
     let (bytes, rest) = input.split_at_checked(len).ok_or(DecodeError::Short)?;
     *input = rest;

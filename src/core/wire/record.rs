@@ -66,7 +66,7 @@ impl RecordKind {
         self as u8 + 1
     }
 
-    /// The longest body, its CRC included.
+    /// Returns the longest body, its CRC included.
     const fn max(self) -> usize {
         if matches!(self, Self::Frame) { FRAME_MAX } else { BODY_MAX }
     }
@@ -102,7 +102,7 @@ impl RecordHead {
         Ok(Self { kind, len })
     }
 
-    /// The bytes of the head.
+    /// Returns the bytes of the head.
     pub fn to_bytes(self) -> [u8; RECORD_HEAD_LEN] {
         let [l0, l1, l2, _] = self.len.to_le_bytes();
         let mut bytes = [self.kind.number(), l0, l1, l2, 0, 0, 0, 0];
@@ -296,7 +296,7 @@ impl<'a> HeaderReader<'a> {
         Ok(Self { header, bytes, encoded, applied, probes, signature })
     }
 
-    /// All of it, as [`HeaderReader::parse`] takes it.
+    /// Returns all of it, as [`HeaderReader::parse`] reads it.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

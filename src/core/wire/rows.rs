@@ -28,7 +28,7 @@ pub struct OpHead<'a> {
     /// Insert, update or delete.
     pub kind: OpKind,
     /// The stamp of the write that gave the row its unique values, where it is not this one:
-    /// 0 says that it is older than the author remembers.
+    /// 0: it is older than the author remembers.
     pub claim: Option<u64>,
     /// A bit for each column of the definition, lowest first: the columns whose values follow.
     /// `None` stands for all. Key columns always follow.
@@ -40,7 +40,7 @@ pub struct OpHead<'a> {
 }
 
 impl OpHead<'_> {
-    /// An op with nothing special.
+    /// Makes an op with nothing special.
     pub const fn plain(kind: OpKind) -> Self {
         Self { kind, claim: None, columns: None, wall: None, image: false }
     }
@@ -78,7 +78,7 @@ pub(super) fn write_op<'v>(
     Ok(len)
 }
 
-/// What a definition says of the rows' shape: which columns are keys.
+/// What a definition states of the rows' shape: which columns are keys.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Shape<'s> {
@@ -87,12 +87,12 @@ pub struct Shape<'s> {
 }
 
 impl Shape<'_> {
-    /// How many bytes a column mask takes.
+    /// Returns how many bytes a column mask takes.
     pub fn mask_len(&self) -> usize {
         self.keys.len().div_ceil(8)
     }
 
-    /// A column mask; a bit for a column that the definition does not have is refused.
+    /// Reads a column mask; a bit for a column that the definition does not have is refused.
     fn take_mask<'a>(&self, input: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
         let mask = take_bytes(input, self.mask_len())?;
         match (mask.last(), self.keys.len() % 8) {
@@ -104,7 +104,7 @@ impl Shape<'_> {
     }
 }
 
-/// Whether the op carries a value for the column `at`.
+/// Returns whether the op carries a value for the column `at`.
 fn carries(head: &OpHead<'_>, shape: &Shape<'_>, at: usize) -> bool {
     if shape.keys[at] {
         return true;
@@ -163,7 +163,7 @@ impl<'a> Op<'a> {
         Ok(Some(Self { head, offset, body: &body[..body.len() - input.len()] }))
     }
 
-    /// The values that it carries, with the numbers of their columns.
+    /// Returns the values that it carries, with the numbers of their columns.
     pub fn values<'s>(&self, shape: Shape<'s>) -> Values<'a, 's> {
         Values { head: self.head, shape, rest: self.body, at: 0 }
     }
@@ -207,12 +207,12 @@ pub struct Ops<'a, 's> {
 }
 
 impl<'a, 's> Ops<'a, 's> {
-    /// The ops of the block with this body, offset and shape.
+    /// Returns the ops of the block with this body, offset and shape.
     pub fn new(body: &'a [u8], offset: u32, shape: Shape<'s>) -> Self {
         Self { shape, rest: body, start: body.len(), offset, ended: false }
     }
 
-    /// The next op; `None` at the end of the block.
+    /// Returns the next op; `None` at the end of the block.
     ///
     /// # Errors
     /// [`DecodeError`] if it is not an op.
@@ -226,7 +226,7 @@ impl<'a, 's> Ops<'a, 's> {
         Ok(op)
     }
 
-    /// What follows the block, once [`Ops::next_op`] has said `None`: for `Blocks::resume`.
+    /// Returns what follows the block, once [`Ops::next_op`] has returned `None`: for `Blocks::resume`.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }

@@ -1,4 +1,4 @@
-//! What two ends of a session say to each other besides frames. See `FORMAT.md`, "Session".
+//! What two ends of a session send each other besides frames. See `FORMAT.md`, "Session".
 
 use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,10 @@ pub const SESSION_VERSION: u8 = 1;
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Refusal {
     /// It does not trust the device.
-    Stranger,
+    Untrusted,
     /// It trusted the device once.
     Revoked,
-    /// Both ends are the same device, or copies of it.
+    /// Both ends are the same device, or clones of it.
     Itself,
     /// The ends have no version in common.
     Version,
@@ -27,15 +27,15 @@ pub enum Refusal {
     Damaged,
     /// Something failed at this end: its disk, its database.
     Failed,
-    /// It was a second history of a device, and goes on under a new identity in a new session.
-    Anew,
+    /// It was a second history of a device, and has re-keyed: it begins a new session.
+    NewIdentity,
 }
 
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Message<'a> {
-    /// The first thing that each end says.
+    /// The first message of each end.
     Hello {
         /// The lowest and the highest [`SESSION_VERSION`] that it speaks.
         session: (u8, u8),
@@ -79,7 +79,7 @@ pub enum Message<'a> {
     },
     /// It will send nothing more in this session.
     Bye,
-    /// The peer lacks frames that are folded away here: it can go on from a snapshot alone.
+    /// The peer lacks frames that are folded here: it can go on from a snapshot alone.
     Behind,
 }
 
@@ -122,7 +122,7 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
-    /// The signature of a [`Message::Proof`], over both ends' ids and nonces.
+    /// Returns the signature of a [`Message::Proof`], over both ends' ids and nonces.
     pub fn prove(key: &SecretKey, me: (DeviceId, &[u8; 32]), peer: (DeviceId, &[u8; 32])) -> [u8; 64] {
         *key.sign(proof(me, peer), None::<Noise>)
     }

@@ -13,7 +13,7 @@
 //! and sets subtract in any order. So heads and their columns are a function of the set of applied groups, not of
 //! the order in which they came.
 //!
-//! A context-free op (flag BLIND) dominates only its own author's versions.
+//! A context-free op (flag CONTEXT_FREE) dominates only its own author's versions.
 //!
 //! An op is written to its table at once only where nothing else speaks for what it writes: no other head, or
 //! only heads of other columns, and the row is not quarantined. Every other row goes to the deferred queue, and
@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{DefId, FrameFlags, Op, OpKind, Shape};
+use packmule_core::wire::{DefId, FrameFlags, Op, OpKind};
 use rusqlite::ErrorCode;
 
 use crate::engine::capture::evolve;
@@ -66,8 +66,11 @@ pub(crate) fn apply_group(
                 positions::set_context(replica, dev, stream, other, seen)?;
             }
         }
-        let seen =
-            if frame.head.flags.has(FrameFlags::BLIND) { Seen::ContextFree } else { Seen::Context(&context) };
+        let seen = if frame.head.flags.has(FrameFlags::CONTEXT_FREE) {
+            Seen::ContextFree
+        } else {
+            Seen::Context(&context)
+        };
         visit::visit(replica, &frame, |part| {
             match part {
                 Part::Definition(body) => {
@@ -79,7 +82,7 @@ pub(crate) fn apply_group(
                 }
                 Part::Piece(_) => {}
                 Part::Retire(device) => {
-                    let goes_on = frame.head.flags.has(FrameFlags::BLIND);
+                    let goes_on = frame.head.flags.has(FrameFlags::CONTEXT_FREE);
                     membership::record_retired(replica, device, Some((dev, seq)), goes_on)?;
                 }
                 Part::Op(def, op) => {
@@ -136,7 +139,7 @@ fn apply_op(
     counts.ops += 1;
     let incoming = Incoming { writer, def, op, origin, seen, context };
     let applied = match origin.stream {
-        Stream::Own => apply_per_device_op(replica, &incoming)?,
+        Stream::PerDevice => apply_per_device_op(replica, &incoming)?,
         Stream::Shared => apply_shared_op(replica, &incoming)?,
     };
     counts.waiting += u64::from(!applied);
@@ -164,7 +167,7 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
     if !writer.same_key {
         return Ok(false); // Nobody can say which row here it would be.
     }
-    let key = def.key_of(op.values(Shape { keys: &def.key_flags }))?;
+    let key = def.key_of(op.values(def.shape()))?;
     let new = head_of(incoming);
     if matches!(seen, Seen::ContextFree) && table.shows_shared() {
         context_free::prepare_context_free(replica, table, &key, &Seen::Heard(origin.dev, context), def, op)?;
@@ -233,7 +236,7 @@ fn recover_row(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, ori
     if !writer.table.def.append {
         return Ok(());
     }
-    let mut values = op.values(Shape { keys: &def.key_flags });
+    let mut values = op.values(def.shape());
     if let Some(Value::Int(id)) = values.find(|(at, _)| def.def.columns[*at].key > 0).map(|(_, v)| v) {
         replica
             .db

@@ -12,7 +12,7 @@
 //! steps.
 //!
 //! A group is pending for one of three reasons: frames of a device are missing ([`Dependency::Frames`]); the other
-//! part of the same seal is missing; or its author had not seen what is folded away here
+//! part of the same seal is missing; or its author had not seen what is folded here
 //! ([`Dependency::Snapshot`]), so that nobody here can say what it dominates. The last never ends by itself, and a
 //! group that has such a one in its context is pending with it: `is_never_ready` follows the missing dependencies.
 //! If the author has taken a new identity, it has re-authored these frames; they are dropped and not listed.
@@ -20,7 +20,7 @@
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::Checkpoint;
 
-use crate::engine::apply::report::Wait;
+use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::log::frames;
@@ -32,7 +32,7 @@ use crate::engine::table::replica::Replica;
 pub(crate) enum Dependency {
     /// Frames of a device, up to this one.
     Frames(DeviceId, u64),
-    /// A snapshot: its author had not seen what is folded away here.
+    /// A snapshot: its author had not seen what is folded here.
     Snapshot,
 }
 
@@ -98,18 +98,20 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
         let next = next_group(replica, dev, stream)?;
         let dependency =
             next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
-        let (missing, up_to) = match (next, dependency) {
-            (None, _) => (author.clone(), first - 1),
+        let missing = match (next, dependency) {
+            (None, _) => Missing::Frames { of: author.clone(), up_to: first - 1 },
             (Some(_), _) if is_never_ready(replica, dev, stream)? => {
                 if membership::goes_on(replica, dev)? {
                     continue;
                 }
-                (format!("a snapshot on {author}: run `packmule join` there"), 0)
+                Missing::Snapshot { on: author.clone() }
             }
-            (_, Some(Dependency::Frames(id, seq))) => (devices::name_of(replica, id)?, seq),
-            (Some(next), _) => (format!("{author} (the other part of the same seal)"), next.pair),
+            (_, Some(Dependency::Frames(id, seq))) => {
+                Missing::Frames { of: devices::name_of(replica, id)?, up_to: seq }
+            }
+            (Some(next), _) => Missing::OtherPart { of: author.clone(), up_to: next.pair },
         };
-        waits.push(Wait { author, frames: (first, last), missing, up_to });
+        waits.push(Wait { author, frames: (first, last), missing });
     }
     Ok(waits)
 }

@@ -13,7 +13,8 @@ use crate::engine::table::replica::Replica;
 /// Applies groups of one author as long as the next one is ready. Returns whether one was.
 pub(crate) fn apply_ready(replica: &Replica, dev: i64, report: &mut ImportReport) -> Result<bool> {
     let mut any = false;
-    while apply_next(replica, dev, Stream::Shared, report)? || apply_next(replica, dev, Stream::Own, report)?
+    while apply_next(replica, dev, Stream::Shared, report)?
+        || apply_next(replica, dev, Stream::PerDevice, report)?
     {
         any = true;
     }
@@ -62,7 +63,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     }
     for group in groups {
         let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
-        report.ops += counts.ops;
+        report.ops += counts.ops - counts.waiting;
         report.ops_waiting += counts.waiting;
         replica
             .db

@@ -2,6 +2,7 @@
 
 /// What an import did.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ImportReport {
     /// Frames that are new here.
     pub frames: u64,
@@ -9,9 +10,9 @@ pub struct ImportReport {
     pub known: u64,
     /// Frames of per-device tables of others, which only bases take.
     pub passed_over: u64,
-    /// Rows applied.
+    /// Rows applied; those that are pending are not among them.
     pub ops: u64,
-    /// Rows among them that are pending in the log, for a table or column that is not here.
+    /// Rows that are pending in the log, for a table or column that is not here.
     pub ops_waiting: u64,
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
@@ -26,13 +27,37 @@ pub struct ImportReport {
 
 /// A pending group of frames, with its missing dependency.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Wait {
     /// Whose group is pending.
     pub author: String,
     /// Its frames.
     pub frames: (u64, u64),
-    /// Whose frames are missing.
-    pub missing: String,
-    /// Up to which one they are needed.
-    pub up_to: u64,
+    /// What is missing.
+    pub missing: Missing,
+}
+
+/// What a pending group lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Missing {
+    /// Frames of this device, up to this one.
+    Frames {
+        /// The device.
+        of: String,
+        /// The last one that is needed.
+        up_to: u64,
+    },
+    /// The other part of the same seal, in the other stream of the same device.
+    OtherPart {
+        /// The device.
+        of: String,
+        /// The last frame of it.
+        up_to: u64,
+    },
+    /// No frames help: its author had not seen what is folded here. That device starts again from a snapshot.
+    Snapshot {
+        /// The device.
+        on: String,
+    },
 }

@@ -158,14 +158,14 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
         catalog::reload_catalog(replica)?;
     }
     let table = catalog::table(replica, tid)?;
-    if changed || *disputed != table.waiting {
+    if changed || *disputed != table.disputed {
         watch::install_capture(replica, &table)?;
         adopt::remember_schema(replica)?;
     }
     for at in new_counters {
         recount(replica, &table, at)?;
     }
-    if changed || !disputed.clone().minus(&table.waiting).is_empty() {
+    if changed || !disputed.clone().minus(&table.disputed).is_empty() {
         deferred::defer_all(replica, tid)?;
     }
     Ok(())
@@ -188,7 +188,7 @@ fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[
     let show = |declared: &Declared| -> Result<String> {
         let def = &catalog::op_def(replica, declared.def)?.def;
         let how = match def.column(column) {
-            Some(at) => format!("--column {column}={}", rule_word(def.columns[at].merge)),
+            Some(at) => format!("{column} = {}", rule_word(def.columns[at].merge)),
             None => def.how_it_merges(),
         };
         Ok(format!("`{how}` on {}", devices::device_label(replica, declared.dev)?))
@@ -200,7 +200,7 @@ fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[
     };
     let what = format!(
         "table `{0}` was tracked with {1} and concurrently with {others}: {holds}; \
-         `packmule track` on one device with other options changes it on all",
+         tracking it again with other options on one device changes it on all",
         table.def.name,
         show(first)?
     );

@@ -90,7 +90,7 @@ const MASK_BITS: usize = 60;
 /// Returns how many integers the mask of a table has.
 pub(crate) fn masks(table: &Table) -> usize {
     let def = &table.def;
-    let by_column = def.mode == Mode::Shared && (def.merge == Merge::Cell || !table.waiting.is_empty());
+    let by_column = def.mode == Mode::Shared && (def.merge == Merge::Cell || !table.disputed.is_empty());
     if by_column { def.columns.len().div_ceil(MASK_BITS) } else { 0 }
 }
 

@@ -75,8 +75,8 @@ fn notice_of_modes(replica: &Replica, dev: i64, table: &Table, theirs: &TableDef
 /// Returns why a table must be suspended: it was changed in a way that other devices cannot follow.
 fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Option<String>> {
     let def = &table.def;
-    let back = "until then its rows wait, here and from other devices, and nothing is lost; or run \
-                `packmule untrack` and `packmule track` to begin again";
+    let back = "until then its rows wait, here and from other devices, and nothing is lost; or let it \
+                go and track it again, to begin again with what the table here has";
     for (at, column) in def.columns.iter().enumerate() {
         let Some(now) = now.column(&column.name).map(|at| &now.columns[at]) else {
             return Ok(Some(format!(
@@ -91,7 +91,7 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
         let declared = declare::declared_columns(replica, table.tid, &column.name)?;
         let column = if let [(_, decided)] = &declared[..] { decided } else { column };
         if (now.affinity(), now.collation) != (column.affinity(), column.collation)
-            && !table.waiting.contains(at)
+            && !table.disputed.contains(at)
         {
             return Ok(Some(format!(
                 "its column `{}` is {} here, and {} on other devices; make it so here too: {back}",
@@ -112,7 +112,7 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
 fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, bool)>> {
     let mut changed = Vec::new();
     for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
-        let disputed = table.waiting.contains(at);
+        let disputed = table.disputed.contains(at);
         let kind = old.kind()?;
         let declared = declare::declared_columns(replica, table.tid, &old.name)?;
         if let Some(at) = now.column(&old.name) {
@@ -365,7 +365,7 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let id = DefId::of(body);
     let new = catalog::table_named(replica, &def.name).is_none();
     let tid = catalog::keep_def(replica, &def, id, body)?;
-    let disputed = catalog::table(replica, tid)?.waiting.clone();
+    let disputed = catalog::table(replica, tid)?.disputed.clone();
     let declared = stream == Stream::Shared
         && def.declares()
         && declare::record_declared(replica, tid, &def, id, stamp)?;
@@ -383,7 +383,7 @@ fn make_or_merge(
     new: bool,
 ) -> Result<()> {
     let table = catalog::table(replica, tid)?;
-    let gathers = stream == Stream::Own && def.mode == Mode::PerDevice && replica.identity.base;
+    let gathers = stream == Stream::PerDevice && def.mode == Mode::PerDevice && replica.identity.base;
     match table.state {
         State::Known if new => {
             let there: Option<i64> = value::maybe(
@@ -404,7 +404,7 @@ fn make_or_merge(
                 make_gathering(replica, def)?;
                 gather(replica, tid, &def.name)
             } else if (stream == Stream::Shared && def.mode == Mode::Shared)
-                || (stream == Stream::Own && def.mode == Mode::PerDevice && dev == replica.me)
+                || (stream == Stream::PerDevice && def.mode == Mode::PerDevice && dev == replica.me)
             {
                 replica.db.execute_batch(&def.create_sql(false))?;
                 replica.db.execute(

@@ -25,6 +25,7 @@ use crate::engine::table::replica::Replica;
 
 /// What a seal made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SealReport {
     /// Frames written to the log.
     pub frames: u64,
@@ -67,7 +68,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
     }
     if peers::is_rolled_back(replica)? {
         let only_acknowledges = options.acknowledge && options.retire.is_none();
-        return if only_acknowledges { Ok(report) } else { Err(Error::SetBack) };
+        return if only_acknowledges { Ok(report) } else { Err(Error::RolledBack) };
     }
     let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
     meta::set(&replica.db, "lamport", lamport)?;
@@ -106,7 +107,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         let position = group.finish()?;
         positions::set_position(replica, replica.me, stream, position)?;
         if let (Stream::Shared, Some(device)) = (stream, options.retire) {
-            let rekeys = options.flags.has(FrameFlags::BLIND);
+            let rekeys = options.flags.has(FrameFlags::CONTEXT_FREE);
             membership::record_retired(replica, device, Some((replica.me, position.seq)), rekeys)?;
         }
     }
@@ -248,12 +249,12 @@ pub(crate) fn seal_dirty(
     let table = reader.table;
     let def = &table.def;
     let n = def.keys().count();
-    let mut unwritten = table.waiting.clone();
+    let mut unwritten = table.disputed.clone();
     options.made.iter().filter_map(|name| def.column(name)).for_each(|at| unwritten.insert(at));
     let mut statement = replica.db.prepare_cached(&net_changes_sql(table))?;
     let mut dirty = statement.query([])?;
     let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
-    let seen = || if options.flags.has(FrameFlags::BLIND) { Seen::ContextFree } else { Seen::All };
+    let seen = || if options.flags.has(FrameFlags::CONTEXT_FREE) { Seen::ContextFree } else { Seen::All };
     while let Some(row) = dirty.next()? {
         let flags: ChangeFlags = row.get(n)?;
         let values =
@@ -358,6 +359,6 @@ fn change_of(table: &Table, row: &Row<'_>, heads: &[Head], unwritten: &Columns) 
 pub(crate) fn stream_of(table: &Table) -> Stream {
     match table.def.mode {
         Mode::Shared => Stream::Shared,
-        Mode::PerDevice => Stream::Own,
+        Mode::PerDevice => Stream::PerDevice,
     }
 }

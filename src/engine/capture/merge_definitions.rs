@@ -1,10 +1,10 @@
 //! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{OpKind, Shape};
+use packmule_core::wire::OpKind;
 
 use crate::engine::capture::{adopt, declare, dirty, watch};
-use crate::engine::error::{self, Result};
+use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::merge::{context_free, deferred, heads};
@@ -47,7 +47,7 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
             // These are the columns that the op carries, without those that were overwritten.
             let columns: Columns =
                 frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
-                    let names = op.values(Shape { keys: &def.key_flags });
+                    let names = op.values(def.shape());
                     Ok(names
                         .map(|(at, _)| def.def.columns[at].name.as_str())
                         .filter(|name| before.column(name).is_none_or(|at| live.contains(at)))
@@ -73,11 +73,11 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         let who = devices::device_label(replica, dev)?;
         let what = format!(
             "table `{0}` has another primary key on {who}: its rows cannot be matched with those here, and stay in the \
-             log; rename the table on one of the two, or rebuild it with the same key (`packmule untrack`, then \
-             `packmule track`)",
+             log; rename the table on one of the two, or rebuild it with the same key and track it again",
             def.name
         );
-        return meta::notice(&replica.db, &what, replica.now());
+        let hint = Hint::TrackAgain { table: def.name.clone() };
+        return meta::notice_with(&replica.db, &what, &hint, replica.now());
     }
     if let Some(different) = def.different_column(theirs).filter(|_| !def.declares()) {
         let what = format!(

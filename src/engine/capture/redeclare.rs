@@ -28,7 +28,7 @@ pub(crate) fn redeclare(replica: &Replica, known: &Table, wanted: &TableDef) -> 
         return Err(Error::cannot_track(
             &def.name,
             format!(
-                "column `{0}` is a counter, and what was added to it elsewhere would be lost; keep --column {0}=counter",
+                "column `{0}` is a counter, and what was added to it elsewhere would be lost: it must stay one",
                 def.columns[at].name
             ),
         ));
@@ -42,7 +42,7 @@ pub(crate) fn redeclare(replica: &Replica, known: &Table, wanted: &TableDef) -> 
 pub(crate) fn declare(replica: &Replica, tid: i64, mut def: TableDef) -> Result<()> {
     def.uniques.clear();
     def.foreign_keys.clear();
-    let disputed = catalog::table(replica, tid)?.waiting.clone();
+    let disputed = catalog::table(replica, tid)?.disputed.clone();
     let (id, body) = def.encode()?;
     catalog::keep_def(replica, &def, id, &body)?;
     let flags = FrameFlags::RESOLUTION;

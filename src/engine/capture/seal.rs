@@ -63,7 +63,8 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     if !both.is_empty() {
         // Whoever wrote to these rows here did not see what others wrote to them meanwhile.
         context_free::remember_unshown(replica, &*catalog::table(replica, tid)?, &both)?;
-        let context_free = groups::seal_groups(replica, SealOptions { flags: FrameFlags::BLIND, ..options })?;
+        let context_free =
+            groups::seal_groups(replica, SealOptions { flags: FrameFlags::CONTEXT_FREE, ..options })?;
         report.frames += context_free.frames;
         report.ops += context_free.ops;
     }

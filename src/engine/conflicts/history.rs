@@ -3,7 +3,7 @@
 use packmule_core::model::{DeviceId, Stream, WallMs};
 use packmule_core::wire::FrameFlags;
 
-use crate::engine::conflicts::list;
+use crate::engine::conflicts::list::VersionOp;
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
@@ -15,17 +15,19 @@ use crate::engine::table::replica::Replica;
 
 /// One op of a group.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct HistoryOp {
     /// The table.
     pub table: String,
-    /// "insert", "update" or "delete".
-    pub op: &'static str,
+    /// What was done to the row.
+    pub op: VersionOp,
     /// The row's key, by column.
     pub key: Vec<(String, OwnedValue)>,
 }
 
 /// One group of frames.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct HistoryEntry {
     /// Who sealed it.
     pub author: DeviceId,
@@ -47,13 +49,22 @@ pub struct HistoryEntry {
     pub ops: u64,
 }
 
+/// What a walk of the log comes by.
+#[derive(Clone, Copy, Debug)]
+pub enum HistoryItem<'a> {
+    /// An op that was asked for; its group comes after its ops.
+    Op(&'a HistoryOp),
+    /// A group.
+    Group(&'a HistoryEntry),
+}
+
 /// Walks the log in the order in which groups are applied: each group that has ops of the table
 /// (any, if `None`) and key (any, if empty), after those ops.
 pub(crate) fn log(
     replica: &Replica,
     table: Option<&str>,
     key: &[OwnedValue],
-    each: &mut dyn FnMut(std::result::Result<&HistoryOp, &HistoryEntry>) -> Result<()>,
+    each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
 ) -> Result<()> {
     catalog::reading(replica, |e| walk_log(e, table, key, each))
 }
@@ -84,7 +95,7 @@ fn walk_log(
     replica: &Replica,
     table: Option<&str>,
     key: &[OwnedValue],
-    each: &mut dyn FnMut(std::result::Result<&HistoryOp, &HistoryEntry>) -> Result<()>,
+    each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
 ) -> Result<()> {
     let wanted = match table {
         None => None,
@@ -130,12 +141,12 @@ fn walk_log(
                 entry.ops += 1;
                 let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
                 let key = names.zip(value::read_key(&op_key)?).collect();
-                let op = list::word(op.head.kind);
-                each(Ok(&HistoryOp { table: def.def.name.clone(), op, key }))
+                let op = op.head.kind.into();
+                each(HistoryItem::Op(&HistoryOp { table: def.def.name.clone(), op, key }))
             })?;
         }
         if entry.ops > 0 || wanted.is_none() {
-            each(Err(&entry))?;
+            each(HistoryItem::Group(&entry))?;
         }
     }
     Ok(())

@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::capture::declare;
 use crate::engine::error::Result;
-use crate::engine::fleet::devices;
-use crate::engine::merge::heads::{self, BASELINE, Head};
+use crate::engine::fleet::devices::{self, BASELINE};
+use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{deferred, versions};
 use crate::engine::show::references;
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -18,6 +18,7 @@ use crate::engine::table::replica::Replica;
 
 /// Why a row is in conflict.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum ConflictKind {
     /// Devices inserted different rows under one key.
     InsertInsert,
@@ -50,8 +51,48 @@ impl ConflictKind {
     }
 }
 
+/// What the author of a version did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum VersionOp {
+    /// Made the row.
+    Insert,
+    /// Changed the row.
+    Update,
+    /// Deleted the row.
+    Delete,
+    /// Nobody knows any more: the row as it was before the conflict.
+    Row,
+    /// Declared the column.
+    Column,
+}
+
+impl VersionOp {
+    /// Names it in a word, as in `conflicts --json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Row => "row",
+            Self::Column => "column",
+        }
+    }
+}
+
+impl From<OpKind> for VersionOp {
+    fn from(kind: OpKind) -> Self {
+        match kind {
+            OpKind::Insert => Self::Insert,
+            OpKind::Update => Self::Update,
+            OpKind::Delete => Self::Delete,
+        }
+    }
+}
+
 /// One of the versions of a conflict.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ConflictVersion {
     /// Who wrote it; `None` if it is older than the conflict: the author of the write that opened the conflict had
     /// seen it, so that other devices may have folded it away before. `None` also of an orphan that refers by a
@@ -63,7 +104,7 @@ pub struct ConflictVersion {
     /// When, by its author's clock.
     pub at: Option<WallMs>,
     /// What its author did.
-    pub op: &'static str,
+    pub op: VersionOp,
     /// Its row is in the table.
     pub shown: bool,
     /// The row's values by column; of a delete, none.
@@ -72,6 +113,7 @@ pub struct ConflictVersion {
 
 /// An open conflict.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Conflict {
     /// Names it, and its versions: the same on every device, another one when a version is added.
     pub id: String,
@@ -115,7 +157,7 @@ pub(crate) fn open_conflicts(replica: &Replica) -> Result<u64> {
         n += u64::from(!references::orphaned_by(replica, &*catalog::table(replica, tid)?, &key)?.is_empty());
     }
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
-        n += (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)).count() as u64;
+        n += (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)).count() as u64;
     }
     Ok(n)
 }
@@ -138,7 +180,7 @@ pub(crate) fn open_list(replica: &Replica) -> Result<Vec<Open>> {
         }
     }
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
-        for at in (0..table.def.columns.len()).filter(|at| table.waiting.contains(*at)) {
+        for at in (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)) {
             all.push(schema_conflict(replica, table, &table.def.columns[at].name)?);
         }
     }
@@ -304,7 +346,7 @@ fn schema_conflict(replica: &Replica, table: &Table, column: &str) -> Result<Ope
             device: Some(declared.author),
             name: name_of_number(replica, declared.dev)?,
             at: None,
-            op: "column",
+            op: VersionOp::Column,
             shown: false,
             values: vec![(column.clone(), OwnedValue::Text(definition.show().into_bytes()))],
         });
@@ -363,7 +405,7 @@ pub(crate) fn version(replica: &Replica, table: &Table, head: &Head, shown: bool
         device: Some(head.author).filter(|_| head.dev != BASELINE),
         name: name_of_number(replica, head.dev)?,
         at: Some(head.wall).filter(|_| head.dev != BASELINE),
-        op: if head.dev == BASELINE { "row" } else { word(head.kind) },
+        op: if head.dev == BASELINE { VersionOp::Row } else { head.kind.into() },
         shown,
         values,
     })
@@ -397,7 +439,7 @@ fn row_version(
     let mut values = Vec::new();
     if let Some(row) = rows.next()? {
         for (at, column) in table.def.columns.iter().enumerate() {
-            if table.waiting.contains(at) {
+            if table.disputed.contains(at) {
                 continue; // The values of a disputed column are each device's own.
             }
             values.push((column.name.clone(), OwnedValue::of(value::from_sql(row.get_ref(at)?))?));
@@ -411,7 +453,7 @@ fn row_version(
         device: head.map(|h| h.author),
         name,
         at: head.map(|h| h.wall),
-        op: head.map_or("row", |h| word(h.kind)),
+        op: head.map_or(VersionOp::Row, |h| h.kind.into()),
         shown,
         values,
     })
@@ -428,15 +470,6 @@ impl ConflictVersion {
     /// Names its author for people: name and short id.
     pub fn author(&self) -> String {
         author_label(self)
-    }
-}
-
-/// Names what an op did.
-pub(super) fn word(kind: OpKind) -> &'static str {
-    match kind {
-        OpKind::Insert => "insert",
-        OpKind::Update => "update",
-        OpKind::Delete => "delete",
     }
 }
 

@@ -166,7 +166,7 @@ pub(crate) fn set(
                 &[Way::KeepBoth],
             ));
         }
-        if table.waiting.contains(at) {
+        if table.disputed.contains(at) {
             return Err(Error::cannot_resolve(
                 format!(
                     "`{name}` is disputed, since devices declared it differently: close that conflict first"
@@ -308,7 +308,7 @@ fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usiz
         live.contains(*at)
             && table.def.columns[*at].key == 0
             && !table.counters.contains(at)
-            && !table.waiting.contains(*at)
+            && !table.disputed.contains(*at)
     });
     Ok(values)
 }

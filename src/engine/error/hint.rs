@@ -32,6 +32,16 @@ pub enum Hint {
     JoinThePortsGroup,
     /// Stop the program, or the login, that has the port open.
     FreeThePort,
+    /// If no board goes on under this identity, retire it.
+    Retire {
+        /// The device.
+        device: DeviceId,
+    },
+    /// Let this table go and track it again, to begin again with what the table here has.
+    TrackAgain {
+        /// Its name.
+        table: String,
+    },
     /// Look at the list of devices.
     ListDevices,
     /// Look at the list of open conflicts.
@@ -90,7 +100,7 @@ impl Error {
             Self::UnknownTable { table, tracked } if tracked.is_empty() => {
                 Hint::Track { table: table.clone() }
             }
-            Self::Strangers(devices) => {
+            Self::Untrusted(devices) => {
                 let devices: Vec<_> = devices.iter().filter(|d| !d.revoked).map(|d| d.id).collect();
                 if devices.is_empty() {
                     return None;
@@ -100,7 +110,7 @@ impl Error {
             Self::Bundle { cause, .. } => cause.hint()?,
             Self::Twin { .. } => Hint::BringToSecondHistory,
             Self::Forked { other, .. } => Hint::Join { other: other.clone() },
-            Self::SetBack => Hint::TakeBack,
+            Self::RolledBack => Hint::TakeBack,
             Self::Device { candidates, .. } if candidates.is_empty() => Hint::ListDevices,
             Self::Device { .. } => Hint::GiveMoreOfTheId,
             Self::NoSuchConflict { .. } => Hint::ListConflicts,

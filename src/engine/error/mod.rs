@@ -65,7 +65,7 @@ pub enum Error {
         reason: String,
     },
     /// A bundle has frames of devices that this one does not trust.
-    Strangers(Vec<Stranger>),
+    Untrusted(Vec<UntrustedDevice>),
     /// The bytes are not a bundle, or are damaged.
     Bundle {
         /// Where in the stream, in bytes from its beginning.
@@ -87,8 +87,8 @@ pub enum Error {
         /// One of those.
         other: String,
     },
-    /// This device was set back, and would begin a second history.
-    SetBack,
+    /// This device was rolled back, and would begin a second history.
+    RolledBack,
     /// A row cannot be carried.
     Row {
         /// The table.
@@ -139,7 +139,7 @@ pub enum Error {
 
 /// A device that a bundle has frames of, and that is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stranger {
+pub struct UntrustedDevice {
     /// Its id, which is its fingerprint.
     pub id: DeviceId,
     /// The name in its certificate, if the bundle has one.

@@ -5,7 +5,7 @@ use std::fmt;
 use packmule_core::wire::DecodeError;
 use rusqlite::ErrorCode;
 
-use super::{BundleProblem, Error, Stranger};
+use super::{BundleProblem, Error, UntrustedDevice};
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,10 +31,10 @@ impl fmt::Display for Error {
             | Self::NewerDatabase { .. }
             | Self::KeyMissing { .. }
             | Self::WalUnread { .. } => self.of_the_database(f),
-            Self::Strangers(_)
+            Self::Untrusted(_)
             | Self::Twin { .. }
             | Self::Forked { .. }
-            | Self::SetBack
+            | Self::RolledBack
             | Self::Device { .. } => self.of_devices(f),
             Self::UnknownTable { .. }
             | Self::CannotTrack { .. }
@@ -71,7 +71,7 @@ impl Error {
 
     fn of_devices(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Strangers(devices) => untrusted(f, devices),
+            Self::Untrusted(devices) => untrusted(f, devices),
             Self::Twin { device, seq } => write!(
                 f,
                 "{device} has two histories from frame {seq} on: its database or SD card was copied, or restored from a \
@@ -138,7 +138,7 @@ fn sqlite(f: &mut fmt::Formatter<'_>, error: &rusqlite::Error) -> fmt::Result {
     }
 }
 
-fn untrusted(f: &mut fmt::Formatter<'_>, devices: &[Stranger]) -> fmt::Result {
+fn untrusted(f: &mut fmt::Formatter<'_>, devices: &[UntrustedDevice]) -> fmt::Result {
     let revoked = devices.iter().all(|device| device.revoked);
     let whose = if revoked { "revoked devices" } else { "devices that are not trusted here" };
     write!(f, "the bundle has frames of {whose}:")?;

@@ -31,6 +31,7 @@ pub enum Recipient {
 
 /// What went into a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExportReport {
     /// Frames.
     pub frames: u64,
@@ -38,7 +39,7 @@ pub struct ExportReport {
     pub groups: u64,
     /// Bytes of the bundle.
     pub bytes: u64,
-    /// The recipient lacks frames that are folded away here: it needs a snapshot.
+    /// The recipient lacks frames that are folded here: it needs a snapshot.
     pub needs_snapshot: bool,
     /// Rows written here that could not be sealed, since the secret key or the right to write is missing.
     pub unsealed: u64,
@@ -62,6 +63,7 @@ pub struct Part<'a> {
 
 /// What went into a part.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct PartReport {
     /// Frames.
     pub frames: u64,
@@ -75,7 +77,7 @@ pub struct PartReport {
     pub reached: Positions,
     /// The length of the first group that did not go in, if one did not.
     pub next_bytes: Option<u64>,
-    /// The recipient lacks frames that are folded away here: it needs a snapshot.
+    /// The recipient lacks frames that are folded here: it needs a snapshot.
     pub needs_snapshot: bool,
 }
 
@@ -164,7 +166,7 @@ fn write_bundle(
     };
     let have = |id: DeviceId, stream: Stream| -> Result<u64> {
         let (Some(peer), Some(dev)) = (peer, devices::device_number(replica, id)?) else { return Ok(0) };
-        if stream == Stream::Own && dev != peer && !takes_own(replica, peer)? {
+        if stream == Stream::PerDevice && dev != peer && !takes_own(replica, peer)? {
             return Ok(u64::MAX);
         }
         let seq: Option<u64> = value::maybe(

@@ -160,7 +160,7 @@ impl Comparison {
         // Boards have no per-device rows of others, but some base may have ours.
         let at_bases: Option<u64> = replica.db.query_row(
             "SELECT max(seq) FROM _pm_ack JOIN _pm_device ON n = peer AND base WHERE dev = ?1 AND stream = ?2",
-            (replica.me, Stream::Own.number()),
+            (replica.me, Stream::PerDevice.number()),
             |row| row.get(0),
         )?;
         let folded = twin::common_prefix(replica, [0; 2], [0; 2], false)?;

@@ -19,7 +19,7 @@ use crate::engine::apply::{pending, ready};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
-use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::{export, reconcile, session, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{devices, open, positions, trust};
@@ -32,6 +32,7 @@ use crate::engine::table::replica::Replica;
 
 /// How far an import has come.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Progress {
     /// Bytes of the bundle that are done with.
     pub done: u64,
@@ -166,7 +167,7 @@ struct Verification<'e> {
     /// The public keys of the certificates in the bundle that are trusted.
     keys: Vec<(DeviceId, [u8; 32])>,
     /// The devices that the bundle has certificates or frames of, and that are not trusted.
-    untrusted: Vec<Stranger>,
+    untrusted: Vec<UntrustedDevice>,
 }
 
 impl<'e> Verification<'e> {
@@ -204,7 +205,7 @@ impl<'e> Verification<'e> {
         seen.for_each(|(_, seq)| self.verified.evidence.has(Stream::Shared, seq));
         let id = section.author;
         if self.untrusted.iter().all(|s| s.id != id) && self.key(id)?.is_none() {
-            self.untrusted.push(Stranger { id, name: None, revoked: false });
+            self.untrusted.push(UntrustedDevice { id, name: None, revoked: false });
         }
         Ok(())
     }
@@ -240,7 +241,7 @@ impl<'e> Verification<'e> {
     /// Verifies the header, once all certificates are known.
     fn finish(mut self) -> Result<Verified> {
         if !self.untrusted.is_empty() {
-            return Err(Error::Strangers(self.untrusted));
+            return Err(Error::Untrusted(self.untrusted));
         }
         self.compare_vector()?;
         if let (Some(check), Some(sender)) = (&self.header, self.verified.sender) {
@@ -251,7 +252,11 @@ impl<'e> Verification<'e> {
                     return Err(Error::bundle(0, BundleProblem::Signature(who)));
                 }
                 None => {
-                    return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
+                    return Err(Error::Untrusted(vec![UntrustedDevice {
+                        id: sender,
+                        name: None,
+                        revoked: false,
+                    }]));
                 }
             }
         }

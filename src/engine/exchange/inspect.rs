@@ -14,6 +14,7 @@ use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 
 /// What a bundle says of itself.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct BundleInfo {
     /// Who made it.
     pub sender: Option<DeviceId>,
@@ -37,6 +38,7 @@ pub struct BundleInfo {
 
 /// A group of frames in a bundle.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GroupInfo {
     /// Who wrote it.
     pub author: DeviceId,

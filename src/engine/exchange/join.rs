@@ -30,7 +30,7 @@ use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::watch;
 use crate::engine::capture::{adopt, evolve, seal};
 use crate::engine::conflicts::resolve;
-use crate::engine::error::{self, BundleProblem, Error, Result, Stranger};
+use crate::engine::error::{self, BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::heard::{self, Heard};
 use crate::engine::exchange::inspect;
 use crate::engine::exchange::load::{self, JoinReport, Loader};
@@ -105,7 +105,7 @@ pub(crate) fn join<R: Read + Seek>(
         && verified.fleet != Some(fleet.public_key())
     {
         let name = Some(verified.maker_name);
-        return Err(Error::Strangers(vec![Stranger { id: verified.maker, name, revoked: false }]));
+        return Err(Error::Untrusted(vec![UntrustedDevice { id: verified.maker, name, revoked: false }]));
     }
     let mut engine = if is_device {
         open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)?
@@ -118,7 +118,7 @@ pub(crate) fn join<R: Read + Seek>(
             trust::verify_certificate(e, &Certificate::decode(&verified.certificate).map_err(error::bad)?)
         })?;
         if let Err(untrusted) = outcome {
-            return Err(Error::Strangers(vec![untrusted]));
+            return Err(Error::Untrusted(vec![untrusted]));
         }
     }
     let report = rebase(&mut engine, snapshot, &verified, join)?;
@@ -354,7 +354,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
             }
         }
     }
-    let context_free = SealOptions { flags: FrameFlags::BLIND, ..SealOptions::default() };
+    let context_free = SealOptions { flags: FrameFlags::CONTEXT_FREE, ..SealOptions::default() };
     seal::seal_here(replica, SealOptions { retire: old, ..context_free })?;
     // A row of the snapshot has a unique value that one of ours claims. Ours is re-authored, and the constraint
     // resolution pass finds which of them is quarantined.

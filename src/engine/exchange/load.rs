@@ -7,7 +7,7 @@ use packmule_core::wire::{DefId, take};
 use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
 
 use crate::engine::capture::{adopt, declare, merge_definitions, watch};
-use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::snapshot::PART_BYTES;
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, bad, wrong};
 use crate::engine::fleet::devices::{self, Trust};
@@ -45,7 +45,7 @@ impl Loader<'_, '_> {
                     // The maker answers for those whose fleet is another, or none.
                     let trust = match trust::verify_certificate(e, &certificate)? {
                         Ok(trust) => trust,
-                        Err(Stranger { revoked: true, .. }) => continue,
+                        Err(UntrustedDevice { revoked: true, .. }) => continue,
                         Err(_) => Trust::Singly,
                     };
                     trust::store_certificate(e, &certificate, bytes, trust)?;
@@ -416,6 +416,7 @@ fn write_whole(
 
 /// What a start from a snapshot did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct JoinReport {
     /// Who made the snapshot.
     pub maker: Option<DeviceId>,

@@ -3,7 +3,7 @@
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{Certificate, Message};
 
-use crate::engine::error::{Error, Result, Stranger};
+use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::{export, transaction};
 use crate::engine::fleet::{devices, trust};
 use crate::engine::store::value;
@@ -12,6 +12,7 @@ use crate::engine::table::replica::Replica;
 
 /// The other end of a session, once its certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Peer {
     /// Its id.
     pub id: DeviceId,
@@ -45,10 +46,10 @@ pub(crate) fn author_certificates(replica: &Replica, dev: i64) -> Result<Vec<(De
 }
 
 /// Verifies whom a certificate names: an error if it is damaged, an untrusted device if it is not trusted.
-pub(crate) fn judge_peer(
+pub(crate) fn verify_peer(
     replica: &Replica,
     certificate: &[u8],
-) -> Result<std::result::Result<Peer, Stranger>> {
+) -> Result<std::result::Result<Peer, UntrustedDevice>> {
     let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
     let outcome = catalog::reading(replica, |e| trust::verify_certificate(e, &decoded))?;
     Ok(outcome.map(|_| Peer {

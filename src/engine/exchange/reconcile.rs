@@ -35,13 +35,13 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     if !more && !evidence.is_divergent() {
         return Ok(false);
     }
-    let bound = evidence.apart.map(|apart| apart.unwrap_or(u64::MAX));
+    let bound = evidence.diverges_by.map(|apart| apart.unwrap_or(u64::MAX));
     // What a vector shows counts more than earlier acknowledgements: their sender can have the second history.
     let shown = evidence.is_divergent() && evidence.same != [0; 2];
     let mut common = twin::common_prefix(replica, evidence.same, bound, !shown)?;
     let mut unknown = false;
     for (at, position) in positions.into_iter().enumerate() {
-        common[at] = evidence.parts[at].unwrap_or(common[at]);
+        common[at] = evidence.diverges_at[at].unwrap_or(common[at]);
         // Others have more, and nothing shows whether this device's last frames are among it.
         unknown |= evidence.more[at] > position && common[at] < position;
     }

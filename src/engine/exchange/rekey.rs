@@ -28,7 +28,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart};
 
 use crate::engine::capture::{adopt, groups};
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
@@ -126,11 +126,10 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     replica.key = Some(key);
     let what = format!(
         "this database was a second history of {was}: a copy, or set back to a backup. It goes on as {} with all that \
-         it wrote (frames re-authored: {moved}). Should no board go on as {was}, retire it: packmule retire DB {}",
-        devices::label(replica.identity.id, Some(&replica.identity.name)),
-        old.1
+         it wrote (frames re-authored: {moved}). Should no board go on as {was}, retire that one",
+        devices::label(replica.identity.id, Some(&replica.identity.name))
     );
-    meta::notice(&replica.db, &what, replica.now())?;
+    meta::notice_with(&replica.db, &what, &Hint::Retire { device: old.1 }, replica.now())?;
     constraints::resolve_constraints(
         replica,
         &Cause { dev: replica.me, first: common[0] + 1, seen: &Seen::All },
@@ -200,9 +199,9 @@ fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
             )?;
             common[1 - at] = pair.map_or(common[1 - at], |pair| common[1 - at].min(pair - 1));
         }
-        let groups = groups_after(replica, replica.me, Stream::Own, 0)?;
+        let groups = groups_after(replica, replica.me, Stream::PerDevice, 0)?;
         for group in groups.iter().filter(|g| g.first <= common[1]) {
-            let body = frames::frame_here(replica, replica.me, Stream::Own, group.first)?;
+            let body = frames::frame_here(replica, replica.me, Stream::PerDevice, group.first)?;
             let saw =
                 frames::parse(&body)?.context().any(|(id, n)| id == replica.identity.id && n > common[0]);
             if saw {
@@ -247,9 +246,9 @@ fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMa
         }
         for (other, seq) in positions::context_of(replica, dev, stream)? {
             // A folded group said the rest of it. Everybody has what is folded, so it is enough that nobody writes
-            // beside the floor.
+            // beside the watermark.
             let seen = if later.contains(&other) {
-                membership::floor(replica, other, Stream::Shared)?.min(seq)
+                membership::watermark(replica, other, Stream::Shared)?.min(seq)
             } else {
                 seq
             };

@@ -14,7 +14,7 @@ use crate::engine::apply::{pending, ready};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
-use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{export, reconcile, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
@@ -49,7 +49,7 @@ pub(crate) enum StreamOut {
     Nothing,
     /// This group.
     Group(GroupOut),
-    /// A snapshot: what it lacks is folded away here.
+    /// A snapshot: what it lacks is folded here.
     Folded,
 }
 
@@ -239,7 +239,7 @@ pub(crate) fn take_staged(replica: &mut Replica, staged: &[Staged], report: &mut
 }
 
 /// Records a notice that there is a clone of this device.
-pub(crate) fn note_copy(replica: &mut Replica) -> Result<()> {
+pub(crate) fn record_clone(replica: &mut Replica) -> Result<()> {
     transaction::transaction(replica, |e| {
         let what = "a copy of this device was at the other end of a line: whichever of the two meets another device \
                     second goes on under a new identity";
@@ -274,7 +274,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
                 let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                 match trust::verify_certificate(replica, &certificate)? {
                     Ok(trust) => trust::store_certificate(replica, &certificate, bytes, trust)?,
-                    Err(untrusted) => return Err(Error::Strangers(vec![untrusted])),
+                    Err(untrusted) => return Err(Error::Untrusted(vec![untrusted])),
                 };
             }
             Staged::Frame(section, seq, body) => stage_frame(replica, *section, *seq, body, report)?,
@@ -298,11 +298,11 @@ fn stage_frame(
     report: &mut ImportReport,
 ) -> Result<()> {
     if trust::trusted_key(replica, section.author)?.is_none() {
-        let untrusted = Stranger { id: section.author, name: None, revoked: false };
-        return Err(Error::Strangers(vec![untrusted]));
+        let untrusted = UntrustedDevice { id: section.author, name: None, revoked: false };
+        return Err(Error::Untrusted(vec![untrusted]));
     }
     let dev = devices::device_number_or_new(replica, section.author)?;
-    if section.stream == Stream::Own && !replica.identity.base && dev != replica.me {
+    if section.stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
         report.passed_over += 1;
         return Ok(());
     }
@@ -319,12 +319,12 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
     let checkpoint = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
     let stream = checkpoint.stream;
     let dev = devices::device_number_or_new(replica, checkpoint.author)?;
-    if stream == Stream::Own && !replica.identity.base && dev != replica.me {
+    if stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
         return Ok(());
     }
     let Some(key) = trust::trusted_key(replica, checkpoint.author)? else {
-        let untrusted = Stranger { id: checkpoint.author, name: None, revoked: false };
-        return Err(Error::Strangers(vec![untrusted]));
+        let untrusted = UntrustedDevice { id: checkpoint.author, name: None, revoked: false };
+        return Err(Error::Untrusted(vec![untrusted]));
     };
     if checkpoint.last <= positions::position(replica, dev, stream)?.seq {
         return twin::refuse_twin(replica, &checkpoint, None, &key);
@@ -370,7 +370,7 @@ fn drop_unfinished(replica: &mut Replica, author: DeviceId, stream: Stream) -> R
 }
 
 /// Records what a peer acknowledges. The header is the peer's own, and signed.
-pub(crate) fn note_vector(replica: &mut Replica, peer: DeviceId, applied: &[Position]) -> Result<()> {
+pub(crate) fn record_vector(replica: &mut Replica, peer: DeviceId, applied: &[Position]) -> Result<()> {
     transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, applied, None))
 }
 
@@ -379,7 +379,7 @@ pub(crate) fn note_vector(replica: &mut Replica, peer: DeviceId, applied: &[Posi
 ///
 /// # Errors
 /// [`Error::Twin`] if the peer has another history of a third device than is here.
-pub(crate) fn hear_of_self(
+pub(crate) fn reconcile(
     replica: &mut Replica,
     peer: &Peer,
     applied: &mut Vec<Position>,

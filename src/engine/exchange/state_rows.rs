@@ -79,7 +79,7 @@ pub(super) fn load_lamport(row: &StateRow<'_>) -> Result<()> {
     meta::set(&row.replica.db, "lamport", ours.max(row.int_at(0)?))
 }
 
-/// Loads what the maker knew of a stream: its position, its context, or its floor.
+/// Loads what the maker knew of a stream: its position, its context, or its watermark.
 pub(super) fn load_position(row: &StateRow<'_>, kind: &str) -> Result<()> {
     let db = &row.replica.db;
     match kind {

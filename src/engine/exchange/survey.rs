@@ -5,7 +5,7 @@ use std::io::Read;
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Position, Section};
 
-use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::export::Positions;
 use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::session::{self, StreamOut};
@@ -20,6 +20,7 @@ use crate::engine::table::replica::Replica;
 
 /// Frames of one stream, all from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Span {
     /// Who wrote them.
     pub author: DeviceId,
@@ -33,6 +34,7 @@ pub struct Span {
 
 /// What a bundle has, so far as it could be read.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Survey {
     /// Who made it, if its header could be read.
     pub sender: Option<DeviceId>,
@@ -50,6 +52,7 @@ pub struct Survey {
 
 /// A trusted device other than this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Trusted {
     /// Its id.
     pub id: DeviceId,
@@ -121,7 +124,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
                 }
                 Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
                     let trust = trust::verify_certificate(e, &certificate)?
-                        .map_err(|untrusted| Error::Strangers(vec![untrusted]))?;
+                        .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
                     trust::store_certificate(e, &certificate, bytes, trust)?;
                 }
                 Item::Certificate(..) => {}
@@ -130,7 +133,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         }
         let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(verified.evidence) };
         let Some(key) = trust::trusted_key(e, sender)? else {
-            return Err(Error::Strangers(vec![Stranger { id: sender, name: None, revoked: false }]));
+            return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
         };
         if !check.verify(&key) {
             return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));
@@ -187,7 +190,7 @@ pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Posit
     })
 }
 
-/// Returns whether a device lacks frames that are folded away here, by its last acknowledgement: it needs a snapshot.
+/// Returns whether a device lacks frames that are folded here, by its last acknowledgement: it needs a snapshot.
 pub(crate) fn needs_snapshot(replica: &Replica, peer: &Trusted) -> Result<bool> {
     let has = acknowledged_by(replica, peer.id)?;
     catalog::reading(replica, |e| {

@@ -2,7 +2,7 @@
 
 use packmule_core::wire::Certificate;
 
-use crate::engine::error::{BundleProblem, Error, Result, Stranger};
+use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, DeviceInfo, Trust};
 use crate::engine::fleet::{roster, trust};
@@ -29,7 +29,8 @@ pub(crate) fn trust_sender<R: std::io::Read>(replica: &mut Replica, bundle: &mut
     }
     let header = header.ok_or_else(|| Error::bundle(0, BundleProblem::Structure("no header")))?;
     let id = header.sender;
-    let bytes = found.ok_or_else(|| Error::Strangers(vec![Stranger { id, name: None, revoked: false }]))?;
+    let bytes =
+        found.ok_or_else(|| Error::Untrusted(vec![UntrustedDevice { id, name: None, revoked: false }]))?;
     let certificate = Certificate::decode(&bytes).map_err(|e| Error::bundle(0, e))?;
     if !header.verify(&certificate.public_key) {
         let who = devices::label(id, Some(certificate.name));

@@ -12,8 +12,8 @@
 //! too, so that a gap that is filled later joins nothing that does not belong together.
 //!
 //! **What follows from peer evidence about our own log** ([`PeerEvidence`]): `same`, up to where others have the
-//! same; `more`, up to where they have anything; `apart`, the last place at which the histories can still be one;
-//! `parts`, the divergence point exactly. If others have more and nothing contradicts, this device was rolled back:
+//! same; `more`, up to where they have anything; `diverges_by`, the last place at which the histories can still be one;
+//! `diverges_at`, the divergence point exactly. If others have more and nothing contradicts, this device was rolled back:
 //! the missing frames come in again from peers, and until then nothing is sealed. If an application has written
 //! meanwhile, that is a second history, which takes a new identity at once. If something contradicts, or nobody can
 //! say whether our last frames are among those that others have, ours is the second history.
@@ -59,7 +59,7 @@ pub(crate) fn refuse_twin(
 ) -> Result<()> {
     match fit(replica, checkpoint, end, key)? {
         Fit::Fits => Ok(()),
-        Fit::Apart { .. } => {
+        Fit::Diverges { .. } => {
             Err(Error::Twin { device: devices::name_of(replica, checkpoint.author)?, seq: checkpoint.first })
         }
     }
@@ -113,7 +113,7 @@ pub(crate) fn fit(
         Past::Chain(chain) => chain == checkpoint.prev,
         _ => false,
     };
-    Ok(Fit::Apart { common: agrees.then_some(before) })
+    Ok(Fit::Diverges { common: agrees.then_some(before) })
 }
 
 /// Compares what a sender has applied, and its probes, with what is here. What they say of this device goes to the
@@ -152,7 +152,8 @@ pub(crate) fn compare_vector(
             None if ours => evidence.same[at] = evidence.same[at].max(entry.seq),
             None => {}
             Some(upper) if ours => {
-                evidence.apart[at] = Some(evidence.apart[at].map_or(upper, |other| other.min(upper)));
+                evidence.diverges_by[at] =
+                    Some(evidence.diverges_by[at].map_or(upper, |other| other.min(upper)));
             }
             Some(upper) if entry.author == sender => {
                 apart = Some(apart.map_or(upper + 1, |other: u64| other.min(upper + 1)));
@@ -204,7 +205,7 @@ fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<Probe>) -> Result<()
         )?;
         let mut rows = groups.query((dev, stream.number()))?;
         let (mut at, mut next) = (0u64, 0u64);
-        // Where the group before a probed one is folded away, the probed one carries the chain at its end.
+        // Where the group before a probed one is folded, the probed one carries the chain at its end.
         let mut probed: Option<Checkpoint> = None;
         let before_probed =
             |probed: &Checkpoint| Probe { author, stream, seq: probed.first - 1, tag: probed.prev.tag() };
@@ -227,7 +228,7 @@ fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<Probe>) -> Result<()
 }
 
 /// Computes up to where our own streams are certainly not a second history, by stream: what somebody was seen to have
-/// the same of, with `acknowledged` also earlier, and what is folded away, which everybody had; and whatever was
+/// the same of, with `acknowledged` also earlier, and what is folded, which everybody had; and whatever was
 /// sealed before that.
 pub(crate) fn common_prefix(
     replica: &Replica,
@@ -242,7 +243,7 @@ pub(crate) fn common_prefix(
     let parted: Option<u64> = replica.db.query_row(
         "SELECT min(lamport) FROM _pm_group WHERE dev = ?1 AND applied
            AND ((stream = ?4 AND last > ?2) OR (stream = ?5 AND last > ?3))",
-        (replica.me, limit(bound[0]), limit(bound[1]), Stream::Shared.number(), Stream::Own.number()),
+        (replica.me, limit(bound[0]), limit(bound[1]), Stream::Shared.number(), Stream::PerDevice.number()),
         |row| row.get(0),
     )?;
     let mut bound = bound;
@@ -259,7 +260,7 @@ pub(crate) fn common_prefix(
         let at = PeerEvidence::at(stream);
         let acked = if acknowledged { peers::common_acked(replica, stream)? } else { 0 };
         common_prefix[at] =
-            acked.max(same[at]).min(bound[at]).max(membership::floor(replica, replica.me, stream)?);
+            acked.max(same[at]).min(bound[at]).max(membership::watermark(replica, replica.me, stream)?);
     }
     let sealed: Option<u64> = replica.db.query_row(
         "SELECT max(lamport) FROM _pm_group WHERE dev = ?1 AND applied
@@ -269,7 +270,7 @@ pub(crate) fn common_prefix(
             limit(common_prefix[0]),
             limit(common_prefix[1]),
             Stream::Shared.number(),
-            Stream::Own.number(),
+            Stream::PerDevice.number(),
         ),
         |row| row.get(0),
     )?;
@@ -313,7 +314,7 @@ pub(crate) fn refuse_other_history(replica: &Replica, source: &Replica) -> Resul
             return Err(Error::Twin { device: devices::name_of(replica, entry.author)?, seq: common + 1 });
         }
         let at = PeerEvidence::at(entry.stream);
-        (evidence.apart[at], evidence.parts[at]) = (Some(common), Some(common));
+        (evidence.diverges_by[at], evidence.diverges_at[at]) = (Some(common), Some(common));
     }
     Ok(evidence)
 }

@@ -1,21 +1,21 @@
-//! Clocks that are far off. They harm nobody, but people should know.
+//! Wall clocks that are far off. They harm nobody, but people should know.
 //!
-//! What a device wrote tells its time, but not when that came here: a bundle may have travelled for
-//! weeks. So a clock counts as wrong by these signs alone, each by more than a day:
+//! A group says what its author's clock showed, but not when the group came here: a bundle may have travelled for
+//! weeks. So only these signs show that a clock is wrong, each by more than a day:
 //!
 //! | sign | whose clock |
 //! |---|---|
 //! | ours shows a year before 2020 or after 2089 | ours |
 //! | most others, and more than one, are ahead of ours | ours: it is behind |
-//! | its last group is of a time still to come | its: it is ahead; of two devices, maybe ours is behind |
+//! | its last group is from the future | its: it is ahead; of two devices, maybe ours is behind |
 //! | its last group is from before 2020 | its: it is behind |
-//! | its last group is older than what it had seen then, or than its own before | its: it is behind |
+//! | its last group is older than the groups of its context, or than its own before | its: it is behind |
 //!
-//! Nothing is kept for this: the log has it all.
+//! Nothing is stored for this: the log has it all.
 
 use std::collections::HashMap;
 
-use packmule_core::model::WallMs;
+use packmule_core::model::{Stream, WallMs};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices;
@@ -24,29 +24,29 @@ use crate::engine::table::replica::Replica;
 
 const DAY: i64 = 86_400_000;
 
-/// From 2020 until 2089: what a clock can show that was set.
+/// What a clock can show that was set: 2020 until 2089.
 const PLAUSIBLE: std::ops::Range<WallMs> = 1_577_836_800_000..3_786_912_000_000;
 
-/// How far clocks are off, in milliseconds; ahead counts up.
+/// How far clocks are off, in milliseconds; a clock that is ahead has a positive number.
 #[derive(Default)]
 pub(crate) struct Clocks {
     pub ours: Option<i64>,
     /// By device number.
     pub others: HashMap<i64, i64>,
-    /// The one other clock that contradicts ours might be the right one.
+    /// Only one other clock contradicts ours, and it might be the right one.
     pub or_ours: bool,
 }
 
 /// What is known of another device's clock.
 struct Heard {
     dev: i64,
-    /// Of its last group.
+    /// The wall time of its last group.
     wall: WallMs,
-    /// Of what it had seen then.
+    /// The wall times of the groups that it had seen then.
     seen: Vec<WallMs>,
 }
 
-/// What the log says of everybody's clock.
+/// Compares everybody's clocks by what the log has of them.
 pub(crate) fn clocks(replica: &Replica) -> Result<Clocks> {
     let now = replica.now();
     let heard = heard_clocks(replica)?;
@@ -57,7 +57,7 @@ pub(crate) fn clocks(replica: &Replica) -> Result<Clocks> {
     let mut clocks = Clocks { or_ours: ahead == 1 && heard.len() == 1, ..Clocks::default() };
     let mut reference = now;
     if outvoted || !PLAUSIBLE.contains(&now) {
-        // The one in the middle: whoever is in 2099 does not count.
+        // The median: a device in 2099 does not count.
         let nearest = if now < PLAUSIBLE.start { PLAUSIBLE.start } else { PLAUSIBLE.end };
         reference = walls.get(walls.len() / 2).copied().unwrap_or(nearest);
         clocks.ours = Some(now.saturating_sub(reference));
@@ -77,8 +77,9 @@ pub(crate) fn clocks(replica: &Replica) -> Result<Clocks> {
     Ok(clocks)
 }
 
+/// Returns what the log has of each other device's clock.
 fn heard_clocks(replica: &Replica) -> Result<Vec<Heard>> {
-    let last = |dev: i64, stream: i64, up_to: i64| {
+    let last = |dev: i64, stream: u8, up_to: u64| {
         value::maybe::<WallMs>(
             &replica.db,
             "SELECT wall FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last <= ?3 ORDER BY last DESC LIMIT 1",
@@ -89,12 +90,12 @@ fn heard_clocks(replica: &Replica) -> Result<Vec<Heard>> {
         replica.db.prepare_cached("SELECT dev, stream, seq FROM _pm_stream WHERE dev <> ?1")?;
     let streams = statement
         .query_map([replica.me], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            Ok((row.get::<_, i64>(0)?, row.get::<_, u8>(1)?, row.get::<_, u64>(2)?))
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut latest: HashMap<i64, (i64, i64, i64, WallMs)> = HashMap::new();
+    let mut latest: HashMap<i64, (u64, u8, u64, WallMs)> = HashMap::new();
     for (dev, stream, seq) in streams {
-        let found: Option<(i64, i64, WallMs)> = {
+        let found: Option<(u64, u64, WallMs)> = {
             use rusqlite::OptionalExtension;
             replica
                 .db
@@ -117,14 +118,14 @@ fn heard_clocks(replica: &Replica) -> Result<Vec<Heard>> {
             replica.db.prepare_cached("SELECT other, seq FROM _pm_context WHERE dev = ?1 AND stream = ?2")?;
         let mut rows = context.query((dev, stream))?;
         while let Some(row) = rows.next()? {
-            seen.extend(last(row.get(0)?, 0, row.get(1)?)?);
+            seen.extend(last(row.get(0)?, Stream::Shared.number(), row.get(1)?)?);
         }
         heard.push(Heard { dev, wall, seen });
     }
     Ok(heard)
 }
 
-/// What people should know of clocks.
+/// Returns the notices of clocks.
 pub(crate) fn clock_notices(replica: &Replica, clocks: &Clocks) -> Result<Vec<String>> {
     let mut notices = Vec::new();
     if let Some(off) = clocks.ours {
@@ -143,12 +144,12 @@ pub(crate) fn clock_notices(replica: &Replica, clocks: &Clocks) -> Result<Vec<St
     Ok(notices)
 }
 
-/// By more than a day.
+/// Returns whether a clock is ahead of another by more than a day.
 fn is_ahead(clock: WallMs, of: WallMs) -> bool {
     clock.saturating_sub(of) > DAY
 }
 
-/// For people: how far a clock is off, in days or years.
+/// Returns for people how far a clock is off, in days or years.
 pub fn clock_words(off: i64) -> String {
     let days = off.unsigned_abs() / DAY.unsigned_abs();
     let way = if off < 0 { "behind" } else { "ahead" };

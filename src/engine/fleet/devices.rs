@@ -1,4 +1,4 @@
-//! Who we are, whom we trust, and what they are known to have.
+//! Devices: our own identity, the numbers, ids and names of all, and how each is trusted.
 
 use ed25519_compact::SecretKey;
 use packmule_core::model::DeviceId;
@@ -10,6 +10,10 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{keys, meta, value};
 use crate::engine::table::replica::{Identity, Replica};
 
+/// The number of the author of baseline versions, which are older than all others. No device has it.
+pub(crate) const BASELINE: i64 = 0;
+
+/// Reads our device's number and identity.
 pub(crate) fn identity(db: &Connection) -> Result<(i64, Identity)> {
     let me: i64 = meta::get(db, "me")?.ok_or_else(|| Error::damaged("`_pm_meta` does not say who we are"))?;
     let (id, name, base) =
@@ -20,8 +24,8 @@ pub(crate) fn identity(db: &Connection) -> Result<(i64, Identity)> {
     Ok((me, Identity { id: DeviceId(id), name, base, fleet }))
 }
 
-/// Makes the device with this key the one that the database is, with the voucher's word for it. `fleet` is the
-/// one that it belongs to from now on; without one that stays as it was, as does the stamp.
+/// Makes the database the device with this key; the issuer, if there is one, signs its certificate. `fleet` is the
+/// one that it belongs to from now on; without it the fleet stays as it was. The Lamport timestamp stays.
 pub(crate) fn become_device(
     db: &Connection,
     key: &SecretKey,
@@ -48,8 +52,7 @@ pub(crate) fn become_device(
         ),
     )?;
     meta::set(db, "me", db.last_insert_rowid())?;
-    // Who wrote what is older than what is remembered.
-    db.execute("INSERT OR IGNORE INTO _pm_device (n, id) VALUES (0, zeroblob(16))", [])?;
+    db.execute("INSERT OR IGNORE INTO _pm_device (n, id) VALUES (?1, zeroblob(16))", [BASELINE])?;
     db.execute("INSERT OR IGNORE INTO _pm_meta (k, v) VALUES ('lamport', 0)", [])?;
     if let Some(fleet) = fleet {
         meta::set(db, "fleet", fleet)?;
@@ -57,8 +60,8 @@ pub(crate) fn become_device(
     Ok(())
 }
 
-/// What a device is called by people and in a gathered table's first column: its name and half of the
-/// short id, so that two boards that nobody named are still told apart.
+/// Returns what people and the first column of gathered tables call a device: its name and its short id, so that
+/// also boards of the same name have different labels.
 pub fn label(id: DeviceId, name: Option<&str>) -> String {
     match name {
         Some(name) => format!("{name}-{:08x}", id.short()),
@@ -66,8 +69,8 @@ pub fn label(id: DeviceId, name: Option<&str>) -> String {
     }
 }
 
-/// Takes a new identity, whose key waits in a file of its own for the commit; the old one is a device like
-/// others from then on.
+/// Takes a new identity. Returns its key, which stays in a file of another name until the commit. The old identity is
+/// a device like others from then on.
 pub(crate) fn take_identity(
     replica: &mut Replica,
     name: impl FnOnce(DeviceId) -> String,
@@ -75,7 +78,7 @@ pub(crate) fn take_identity(
     fleet: Option<[u8; 32]>,
 ) -> Result<SecretKey> {
     let path = keys::new_key_path(&keys::device_key_path(&replica.path));
-    let _ = std::fs::remove_file(&path); // Of an attempt that was cut short.
+    let _ = std::fs::remove_file(&path); // An earlier attempt may have left it.
     let key = keys::new_device_key(&path, replica.options.random)?;
     let name = name(DeviceId::of_key(&key.public_key()));
     become_device(&replica.db, &key, (&name, replica.identity.base), issuer, fleet)?;
@@ -83,12 +86,12 @@ pub(crate) fn take_identity(
     Ok(key)
 }
 
-/// The number of a device that is known, if only by hearsay.
+/// Returns the number of a device, if it was ever heard of.
 pub(crate) fn device_number(replica: &Replica, id: DeviceId) -> Result<Option<i64>> {
     value::maybe(&replica.db, "SELECT n FROM _pm_device WHERE id = ?1", [id.0])
 }
 
-/// The number of a device; it becomes known if it was not.
+/// Returns the number of a device. One that was never heard of gets a number.
 pub(crate) fn device_number_or_new(replica: &Replica, id: DeviceId) -> Result<i64> {
     if let Some(n) = device_number(replica, id)? {
         return Ok(n);
@@ -97,7 +100,7 @@ pub(crate) fn device_number_or_new(replica: &Replica, id: DeviceId) -> Result<i6
     Ok(replica.db.last_insert_rowid())
 }
 
-/// The id of a device by its number.
+/// Returns the id of a device.
 pub(crate) fn device_id(replica: &Replica, n: i64) -> Result<DeviceId> {
     let id = replica
         .db
@@ -106,7 +109,7 @@ pub(crate) fn device_id(replica: &Replica, n: i64) -> Result<DeviceId> {
     Ok(DeviceId(id))
 }
 
-/// Name and short id of a device, for people and for gathered tables.
+/// Returns the label of a device: name and short id.
 pub(crate) fn device_label(replica: &Replica, n: i64) -> Result<String> {
     let (id, name) = replica
         .db
@@ -115,6 +118,7 @@ pub(crate) fn device_label(replica: &Replica, n: i64) -> Result<String> {
     Ok(label(DeviceId(id), name.as_deref()))
 }
 
+/// Returns the label of a device, or its id if it was never heard of.
 pub(crate) fn name_of(replica: &Replica, id: DeviceId) -> Result<String> {
     match device_number(replica, id)? {
         Some(n) => device_label(replica, n),
@@ -149,8 +153,38 @@ impl FromSql for Trust {
     }
 }
 
+/// Why a device's frames are taken in here, or that they are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrustedAs {
+    /// It is this device.
+    ThisDevice,
+    /// A person here trusts it by its fingerprint.
+    Singly,
+    /// Our fleet's key signed its certificate.
+    ByFleet,
+    /// It is not trusted.
+    No,
+    /// It was trusted, and is not any more.
+    Revoked,
+}
+
+impl TrustedAs {
+    /// Names it in words, as in `devices --json`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::ThisDevice => "this device",
+            Self::Singly => "singly",
+            Self::ByFleet => "by the fleet",
+            Self::No => "no",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 /// What is known of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceInfo {
     /// Its id, which is its fingerprint.
     pub id: DeviceId,
@@ -160,15 +194,15 @@ pub struct DeviceInfo {
     pub base: bool,
     /// It is this database.
     pub this: bool,
-    /// Why its frames are taken in: "this device", "singly", "by the fleet", or "no", "revoked".
-    pub trust: &'static str,
+    /// Why its frames are taken in, or that they are not.
+    pub trust: TrustedAs,
     /// How many frames of its shared stream are applied here.
     pub shared: u64,
     /// How many frames of its own stream are applied here.
     pub own: u64,
-    /// It will not come back: the log does not wait for it.
+    /// It will not come back: its acknowledgements are not needed to compact.
     pub retired: bool,
-    /// When it was last heard of, by our clock.
+    /// When it last said what it has, by our clock.
     pub heard: Option<i64>,
     /// How many of our frames it has acknowledged, of both streams.
     pub acknowledged: u64,

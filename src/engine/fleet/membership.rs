@@ -1,9 +1,17 @@
-//! Who is waited for, what is stable, who was retired.
+//! Membership: whose acknowledgements count, what is stable, who is retired.
+//!
+//! **Invariant.** Up to where a stream is stable here, every device whose acknowledgement counts has it in the
+//! context of whatever it seals from now on, as far as that is not here yet.
+//!
+//! **Why it holds.** What a device acknowledged counts only once all is here that it had sealed before it said so:
+//! that may be concurrent with what it acknowledged, and what comes later is not. A context in its log counts at
+//! once, since that log is applied in order; not that of a device which was rolled back, and whose later frames may
+//! go on from less. A retired device stops to count when every other device has acknowledged the frame that says so,
+//! and no peer has more of its stream than is here: until then somebody may still bring frames of it.
 
 use std::collections::HashMap;
 
 use packmule_core::model::{DeviceId, Stream};
-
 use rusqlite::ToSql;
 use rusqlite::types::ToSqlOutput;
 
@@ -13,8 +21,8 @@ use crate::engine::fleet::positions;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// Selects the versions of rows of which every version is stable and nothing is open. Its parameters `:tracked` and
-/// `:shared` are `State::Tracked` and `Stream::Shared`.
+/// Selects the versions of rows of which every version is stable and nothing is open. Its parameters `:tracked`,
+/// `:shared` and `:baseline` are `State::Tracked`, `Stream::Shared` and [`devices::BASELINE`].
 pub(crate) const FORGET: &str = "
     FROM _pm_head AS h
     WHERE EXISTS (SELECT 1 FROM _pm_table t WHERE t.tid = h.tid AND t.state = :tracked)
@@ -22,7 +30,7 @@ pub(crate) const FORGET: &str = "
       AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM temp._pm_open o WHERE o.tid = h.tid AND o.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM _pm_head o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
-                      WHERE o.tid = h.tid AND o.key = h.key AND o.dev <> 0 AND o.seq > coalesce(f.seq, 0))";
+                      WHERE o.tid = h.tid AND o.key = h.key AND o.dev <> :baseline AND o.seq > coalesce(f.seq, 0))";
 
 /// What became of a retired device, as `_pm_device.retired` has it; 0 is one that is not retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +47,14 @@ impl ToSql for Retirement {
     }
 }
 
+/// Returns the devices of which anything is applied here.
 pub(crate) fn known_authors(replica: &Replica) -> Result<Vec<i64>> {
     let mut statement = replica.db.prepare_cached("SELECT DISTINCT dev FROM _pm_stream")?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The other devices that the log waits for; bases alone, of streams that only they take.
-fn waited_for(replica: &Replica, stream: Stream) -> Result<Vec<i64>> {
+/// Returns the other devices whose acknowledgements of a stream count: of per-device rows, bases alone.
+fn required_peers(replica: &Replica, stream: Stream) -> Result<Vec<i64>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT n, retired FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (?2, ?3) AND public_key IS NOT NULL
          AND (base OR ?4)",
@@ -55,17 +64,17 @@ fn waited_for(replica: &Replica, stream: Stream) -> Result<Vec<i64>> {
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect::<rusqlite::Result<Vec<(i64, bool)>>>()?;
-    let mut waited_for = Vec::new();
+    let mut required_peers = Vec::new();
     for (dev, retired) in rows {
         if !retired || !is_gone(replica, dev)? {
-            waited_for.push(dev);
+            required_peers.push(dev);
         }
     }
-    Ok(waited_for)
+    Ok(required_peers)
 }
 
-/// Whether a device that is retired need not be waited for any more: all others know that it is, and
-/// what they have of it is here too.
+/// Returns whether the acknowledgements of a retired device count no more: all others know that it is retired, and
+/// what they have of it is here.
 fn is_gone(replica: &Replica, dev: i64) -> Result<bool> {
     let (by, seq): (Option<i64>, Option<u64>) = replica
         .db
@@ -82,7 +91,7 @@ fn is_gone(replica: &Replica, dev: i64) -> Result<bool> {
     Ok(true)
 }
 
-/// The other devices that are trusted and not retired.
+/// Returns the other devices that are trusted and not retired.
 fn active_peers(replica: &Replica) -> Result<Vec<i64>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT n FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (?2, ?3) AND public_key IS NOT NULL AND NOT retired",
@@ -91,7 +100,7 @@ fn active_peers(replica: &Replica) -> Result<Vec<i64>> {
     Ok(statement.query_map(trusted, |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Up to where a peer said that it has a stream.
+/// Returns up to where a peer said that it has applied a stream.
 fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
     let seq: Option<u64> = value::maybe(
         &replica.db,
@@ -101,19 +110,18 @@ fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
     Ok(seq.unwrap_or(0))
 }
 
-/// Whether this device has met no other yet, not even one that was retired.
+/// Returns whether this device has met no other yet, not even a retired one.
 fn knows_nobody(replica: &Replica) -> Result<bool> {
     let sql = "SELECT 1 FROM _pm_device WHERE n <> ?1 AND n > 0 AND public_key IS NOT NULL LIMIT 1";
     Ok(value::maybe::<i64>(&replica.db, sql, [replica.me])?.is_none())
 }
 
-/// Up to where a peer is known to have a stream.
+/// Returns up to where a peer's acknowledgement of a stream counts.
 fn acknowledged(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
     if peer == dev {
         return Ok(positions::position(replica, dev, stream)?.seq);
     }
-    // What a peer said counts only once all that it had sealed before is here: that may be
-    // concurrent with what it acknowledged.
+    // What it had sealed before it said so may be concurrent with what it acknowledged.
     let whole =
         positions::position(replica, peer, Stream::Shared)?.seq >= said(replica, peer, peer, Stream::Shared)?;
     let said = if whole { said(replica, peer, dev, stream)? } else { 0 };
@@ -126,11 +134,12 @@ fn acknowledged(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Resul
     Ok(said.max(seen.unwrap_or(0)))
 }
 
-/// Up to where a stream is stable.
+/// Returns up to where a stream is stable.
 pub(crate) fn stable(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
-    let peers = waited_for(replica, stream)?;
-    if peers.is_empty() && (knows_nobody(replica)? || (stream == Stream::Own && !replica.identity.base)) {
-        return Ok(0); // Nobody has taken it, since nobody is known who would.
+    let peers = required_peers(replica, stream)?;
+    if peers.is_empty() && (knows_nobody(replica)? || (stream == Stream::PerDevice && !replica.identity.base))
+    {
+        return Ok(0); // Nobody is known who could have it.
     }
     let mut stable = positions::position(replica, dev, stream)?.seq;
     for peer in peers {
@@ -139,19 +148,19 @@ pub(crate) fn stable(replica: &Replica, dev: i64, stream: Stream) -> Result<u64>
     Ok(stable)
 }
 
-/// The device that holds back the most frames of the log.
+/// Returns the device whose acknowledgements are missing for the most frames, by its label, and how many those are.
 pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     let mut most: Option<(i64, u64)> = None;
     for stream in Stream::ALL {
-        for peer in waited_for(replica, stream)? {
-            let mut lacking = 0;
+        for peer in required_peers(replica, stream)? {
+            let mut missing = 0;
             for dev in known_authors(replica)? {
-                lacking += positions::position(replica, dev, stream)?
+                missing += positions::position(replica, dev, stream)?
                     .seq
                     .saturating_sub(acknowledged(replica, peer, dev, stream)?);
             }
-            if lacking > 0 && most.is_none_or(|(_, n)| lacking > n) {
-                most = Some((peer, lacking));
+            if missing > 0 && most.is_none_or(|(_, n)| missing > n) {
+                most = Some((peer, missing));
             }
         }
     }
@@ -161,7 +170,7 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     }
 }
 
-/// Whether a group's author had not seen something that is folded away here.
+/// Returns whether a group's author had not seen something that is folded here.
 pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)]) -> Result<bool> {
     if dev == replica.me {
         return Ok(false);
@@ -178,36 +187,38 @@ pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)])
         .prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = ?2 AND seq > 0 AND dev <> ?1")?;
     let mut rows = floors.query((dev, Stream::Shared.number()))?;
     while let Some(row) = rows.next()? {
-        let (other, floor): (i64, u64) = (row.get(0)?, row.get(1)?);
-        if seen.get(&other).copied().unwrap_or(0) < floor {
+        let (other, watermark): (i64, u64) = (row.get(0)?, row.get(1)?);
+        if seen.get(&other).copied().unwrap_or(0) < watermark {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Whether a peer that has a stream up to `have` lacks frames that are folded away here.
+/// Returns whether a peer that has a stream up to `have` needs frames that are folded here.
 pub(crate) fn is_behind(replica: &Replica, dev: i64, stream: Stream, have: u64) -> Result<bool> {
-    Ok(have < floor(replica, dev, stream)?)
+    Ok(have < watermark(replica, dev, stream)?)
 }
 
-/// Up to where a stream is folded away.
-pub(crate) fn floor(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
-    let floor: Option<u64> = value::maybe(
+/// Returns the watermark of a stream: up to where it was stable at the last compaction.
+pub(crate) fn watermark(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
+    let watermark: Option<u64> = value::maybe(
         &replica.db,
         "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = ?2",
         (dev, stream.number()),
     )?;
-    Ok(floor.unwrap_or(0))
+    Ok(watermark.unwrap_or(0))
 }
 
+/// Returns whether a device is retired.
 pub(crate) fn is_retired(replica: &Replica, dev: i64) -> Result<bool> {
     let retired: Option<bool> =
         value::maybe(&replica.db, "SELECT retired FROM _pm_device WHERE n = ?1", [dev])?;
     Ok(retired.unwrap_or(false))
 }
 
-/// Notes that a device is retired, and where in the log that was said; whether it goes on as another.
+/// Records that a device is retired, and in which frame of which device that is said. `goes_on` says that it goes on
+/// under a new identity.
 pub(crate) fn record_retired(
     replica: &Replica,
     id: DeviceId,
@@ -226,7 +237,7 @@ pub(crate) fn record_retired(
     Ok(())
 }
 
-/// Whether a device goes on as another one, which has told anew what only a snapshot would bring in.
+/// Returns whether a device goes on under a new identity, which has re-authored what is pending of the old one.
 pub(crate) fn goes_on(replica: &Replica, dev: i64) -> Result<bool> {
     let sql = "SELECT 1 FROM _pm_device WHERE n = ?1 AND retired = ?2";
     Ok(value::maybe::<i64>(&replica.db, sql, (dev, Retirement::GoesOn))?.is_some())

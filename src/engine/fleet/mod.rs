@@ -1,4 +1,4 @@
-//! Who there is: devices, whom we trust, how far each stream has come here and at others.
+//! The fleet: devices, whom we trust, how far each stream is applied here and acknowledged by peers.
 //!
 //! May import `store`, `table`.
 //!
@@ -6,12 +6,12 @@
 //! |---|---|
 //! | `clocks` | clocks that are far off |
 //! | `devices` | devices, their numbers and names |
-//! | `membership` | who is waited for, what is stable, who was retired |
-//! | `open` | a database is made a device, and opened |
-//! | `peers` | what peers have, also of our own log |
+//! | `membership` | whose acknowledgements count, what is stable, who is retired |
+//! | `open` | making a database a device, and opening it |
+//! | `peers` | what peers acknowledged, and what they have of our own log |
 //! | `positions` | how far each stream is applied |
 //! | `roster` | the list of devices, for people |
-//! | `trust` | certificates judged and kept; trust given and taken |
+//! | `trust` | certificates verified and stored; trust given and taken |
 
 pub(crate) mod clocks;
 pub(crate) mod devices;

@@ -1,4 +1,4 @@
-//! A database is made a device, and opened.
+//! Making a database a device, and opening it.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -23,11 +23,11 @@ pub struct InitOptions<'a> {
     pub name: &'a str,
     /// The device gathers the rows of per-device tables.
     pub base: bool,
-    /// The fleet that vouches for it.
+    /// The key of its fleet, which signs its certificate.
     pub fleet: Option<&'a FleetKey>,
 }
 
-/// [`Engine::init`] with options for the engine that it returns.
+/// Makes a database a device, and opens it.
 pub(crate) fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -> Result<Replica> {
     if init.name.is_empty() || init.name.len() > 64 || init.name.chars().any(char::is_control) {
         return Err(Error::Usage(format!(
@@ -56,6 +56,7 @@ pub(crate) fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -
     open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
+/// Makes the `_pm_` tables and the identity in one transaction, and the key file before its commit.
 fn make_device(
     db: &Connection,
     path: &Path,
@@ -98,6 +99,7 @@ fn make_device(
     written
 }
 
+/// Opens a device; read-only also where nothing can be written.
 pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result<Replica> {
     if !(1024..=packmule_core::wire::FRAME_MAX).contains(&options.frame_bytes) {
         return Err(Error::Usage("a frame has 1,024 to 65,536 bytes".into()));
@@ -121,7 +123,7 @@ pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result
     }
     let catalog = RefCell::new(Catalog::default());
     let triggers = RefCell::default();
-    let engine = Replica {
+    let replica = Replica {
         db,
         path,
         key,
@@ -134,6 +136,6 @@ pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result
         quarantined: true.into(),
         poisoned: false,
     };
-    catalog::load_catalog(&engine)?;
-    Ok(engine)
+    catalog::load_catalog(&replica)?;
+    Ok(replica)
 }

@@ -1,4 +1,4 @@
-//! What peers have, also of our own log.
+//! Peers: what they acknowledged, and what they have of our own log.
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, Position, Probe};
@@ -8,41 +8,42 @@ use crate::engine::fleet::{devices, positions};
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
 
-/// How a group that comes fits what is here of its author.
+/// Whether a group that comes is of the history that is here of its author.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fit {
     /// Nothing here contradicts it.
     Fits,
-    /// It is of another history. Up to `common` both are one, if the group says where they part.
-    Apart { common: Option<u64> },
+    /// It is of another history. `common` is the last frame of the common prefix, if the group shows which that is.
+    Diverges { common: Option<u64> },
 }
 
-/// What others tell of this device's own log; by stream.
+/// Peer evidence about this device's own log, by stream.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct PeerEvidence {
-    /// Up to here they have the same.
+    /// Up to here peers have the same.
     pub same: [u64; 2],
-    /// Up to here they have something.
+    /// Up to here peers have something.
     pub more: [u64; 2],
-    /// They have another history, which parts from this one after this frame or before.
-    pub apart: [Option<u64>; 2],
-    /// It parts right after this frame.
-    pub parts: [Option<u64>; 2],
+    /// Peers have another history: its divergence point is after this frame or before.
+    pub diverges_by: [Option<u64>; 2],
+    /// Its divergence point is exactly after this frame.
+    pub diverges_at: [Option<u64>; 2],
 }
 
 impl PeerEvidence {
+    /// Returns the place of a stream in these arrays.
     pub(crate) fn at(stream: Stream) -> usize {
         stream.number().into()
     }
 
-    /// Somebody has, or has seen, a frame of this device.
+    /// Records that somebody has, or has seen, a frame of this device.
     pub(crate) fn has(&mut self, stream: Stream, seq: u64) {
         let more = &mut self.more[Self::at(stream)];
         *more = seq.max(*more);
     }
 
-    /// How a group under this device's name fits, whose log goes up to `position`. Of another history only
-    /// the first group says where.
+    /// Records how a group of this device's name fits its log, which goes up to `position`. Of another history only
+    /// the first group shows the divergence point.
     pub(crate) fn see(&mut self, checkpoint: &Checkpoint, fit: Fit, position: u64) {
         let at = Self::at(checkpoint.stream);
         match fit {
@@ -52,22 +53,22 @@ impl PeerEvidence {
                     self.same[at] = self.same[at].max(checkpoint.last.min(position));
                 }
             }
-            Fit::Apart { common } => {
+            Fit::Diverges { common } => {
                 let before = checkpoint.first - 1;
-                self.apart[at] = Some(self.apart[at].map_or(before, |other| other.min(before)));
-                self.parts[at] = self.parts[at].or(common);
+                self.diverges_by[at] = Some(self.diverges_by[at].map_or(before, |other| other.min(before)));
+                self.diverges_at[at] = self.diverges_at[at].or(common);
             }
         }
     }
 
-    /// Whether they have another history.
+    /// Returns whether peers have another history.
     pub(crate) fn is_divergent(&self) -> bool {
         self.diverges_after().is_some()
     }
 
-    /// From which frame on, or before it.
+    /// Returns the first frame that can differ; the divergence point may also be earlier.
     pub(crate) fn diverges_after(&self) -> Option<u64> {
-        self.apart.iter().flatten().min().map(|before| before + 1)
+        self.diverges_by.iter().flatten().min().map(|before| before + 1)
     }
 }
 
@@ -141,10 +142,10 @@ pub(crate) fn record_rollback(
     }
     if lost {
         replica.db.execute("DELETE FROM _pm_ack WHERE peer = ?1", [dev])?;
-        // Without an entry it would be taken to have all that it wrote.
+        // Without an entry it would count as having all that it wrote.
         replica.db.execute(
-            "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, 0, 0), (?1, ?1, 1, 0)",
-            [dev],
+            "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, ?2, 0), (?1, ?1, ?3, 0)",
+            (dev, Stream::Shared.number(), Stream::PerDevice.number()),
         )?;
     }
     if lost != was {
@@ -153,6 +154,7 @@ pub(crate) fn record_rollback(
     Ok(())
 }
 
+/// Stores peer evidence.
 pub(crate) fn record_evidence(replica: &Replica, evidence: &PeerEvidence) -> Result<()> {
     for stream in Stream::ALL {
         let at = PeerEvidence::at(stream);
@@ -163,29 +165,29 @@ pub(crate) fn record_evidence(replica: &Replica, evidence: &PeerEvidence) -> Res
     Ok(())
 }
 
-/// Somebody has the same of our own stream, up to here.
+/// Records that somebody has the same of our own stream, up to a frame.
 pub(crate) fn record_common(replica: &Replica, stream: Stream, seq: u64) -> Result<()> {
     meta::set(&replica.db, keys(stream).0, common_acked(replica, stream)?.max(seq))
 }
 
-/// Up to where somebody is known to have had the same of our own stream.
+/// Returns up to where somebody is known to have had the same of our own stream.
 pub(crate) fn common_acked(replica: &Replica, stream: Stream) -> Result<u64> {
     Ok(meta::get(&replica.db, keys(stream).0)?.unwrap_or(0))
 }
 
-/// Up to where somebody is known to have had anything of it.
+/// Returns up to where somebody is known to have had anything of it.
 fn beyond_acked(replica: &Replica, stream: Stream) -> Result<u64> {
     Ok(meta::get(&replica.db, keys(stream).1)?.unwrap_or(0))
 }
 
-/// Forgets what was told: it was told of the identity before.
+/// Forgets all peer evidence: it was about the identity before.
 pub(crate) fn forget_evidence(replica: &Replica) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1')", [])?;
     Ok(())
 }
 
-/// Whether others have frames of this device that it has not: it was set back. What it writes now would
-/// be a second history.
+/// Returns whether this device was rolled back: others have frames of it that it has not. What it wrote now would be a
+/// second history.
 pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
     for stream in Stream::ALL {
         let more = beyond_acked(replica, stream)?;
@@ -196,10 +198,10 @@ pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
     Ok(false)
 }
 
-/// Under which names `_pm_meta` has what others told of a stream of ours.
+/// Returns the names under which `_pm_meta` has the peer evidence about a stream of ours.
 fn keys(stream: Stream) -> (&'static str, &'static str) {
     match stream {
         Stream::Shared => ("same 0", "more 0"),
-        Stream::Own => ("same 1", "more 1"),
+        Stream::PerDevice => ("same 1", "more 1"),
     }
 }

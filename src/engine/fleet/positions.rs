@@ -1,4 +1,4 @@
-//! How far each stream is applied.
+//! Positions: how far each stream is applied here, with its chain, and what each author had seen.
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Position};
@@ -8,14 +8,14 @@ use crate::engine::error::Result;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// Where a stream stands here.
+/// The last applied frame of a stream, and its chain after that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StreamPosition {
     pub seq: u64,
     pub chain: Chain,
 }
 
-/// Up to where a stream is applied here.
+/// Returns up to where a stream is applied here.
 pub(crate) fn position(replica: &Replica, dev: i64, stream: Stream) -> Result<StreamPosition> {
     let found = replica
         .db
@@ -27,12 +27,13 @@ pub(crate) fn position(replica: &Replica, dev: i64, stream: Stream) -> Result<St
         None => {
             let key: Option<[u8; 32]> =
                 value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?.flatten();
-            // Without a key nothing of it can have been verified; the chain is not looked at.
+            // Without a key nothing of it can have been verified: nobody reads the chain.
             StreamPosition { seq: 0, chain: Chain::start(&key.unwrap_or_default(), stream) }
         }
     })
 }
 
+/// Records up to where a stream is applied here.
 pub(crate) fn set_position(
     replica: &Replica,
     dev: i64,
@@ -49,7 +50,7 @@ pub(crate) fn set_position(
     Ok(())
 }
 
-/// What an author had seen at its last applied group: device numbers and sequence numbers.
+/// Returns the context of an author's last applied group of a stream: device numbers and sequence numbers.
 pub(crate) fn context_of(replica: &Replica, dev: i64, stream: Stream) -> Result<Vec<(i64, u64)>> {
     let mut statement =
         replica.db.prepare_cached("SELECT other, seq FROM _pm_context WHERE dev = ?1 AND stream = ?2")?;
@@ -57,6 +58,7 @@ pub(crate) fn context_of(replica: &Replica, dev: i64, stream: Stream) -> Result<
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Records that an author had seen the shared stream of another device up to a frame.
 pub(crate) fn set_context(replica: &Replica, dev: i64, stream: Stream, other: i64, seq: u64) -> Result<()> {
     replica
         .db

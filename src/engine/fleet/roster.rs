@@ -4,11 +4,11 @@ use packmule_core::model::{DeviceId, Stream};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::clocks;
-use crate::engine::fleet::devices::{DeviceInfo, Trust};
+use crate::engine::fleet::devices::{DeviceInfo, Trust, TrustedAs};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
-/// All devices that are known, this one first.
+/// Returns all known devices, this one first.
 pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
     catalog::reading(replica, |e| {
         let clocks = clocks::clocks(e)?;
@@ -19,29 +19,30 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
                 (SELECT sum(seq) FROM _pm_ack a WHERE a.peer = d.n AND a.dev = ?1)
              FROM _pm_device d WHERE n > 0 ORDER BY n <> ?1, name, id",
         )?;
-        let rows = statement.query_map((e.me, Stream::Shared.number(), Stream::Own.number()), |row| {
-            let n: i64 = row.get(0)?;
-            let this = n == e.me;
-            Ok(DeviceInfo {
-                id: DeviceId(row.get(1)?),
-                name: row.get(2)?,
-                base: row.get(3)?,
-                this,
-                trust: match row.get(4)? {
-                    _ if this => "this device",
-                    Trust::Singly => "singly",
-                    Trust::ByFleet => "by the fleet",
-                    Trust::Revoked => "revoked",
-                    Trust::None => "no",
-                },
-                heard: row.get(5)?,
-                retired: row.get(6)?,
-                shared: row.get::<_, Option<u64>>(7)?.unwrap_or(0),
-                own: row.get::<_, Option<u64>>(8)?.unwrap_or(0),
-                acknowledged: row.get::<_, Option<u64>>(9)?.unwrap_or(0),
-                clock: if this { clocks.ours } else { clocks.others.get(&n).copied() },
-            })
-        })?;
+        let rows =
+            statement.query_map((e.me, Stream::Shared.number(), Stream::PerDevice.number()), |row| {
+                let n: i64 = row.get(0)?;
+                let this = n == e.me;
+                Ok(DeviceInfo {
+                    id: DeviceId(row.get(1)?),
+                    name: row.get(2)?,
+                    base: row.get(3)?,
+                    this,
+                    trust: match row.get(4)? {
+                        _ if this => TrustedAs::ThisDevice,
+                        Trust::Singly => TrustedAs::Singly,
+                        Trust::ByFleet => TrustedAs::ByFleet,
+                        Trust::Revoked => TrustedAs::Revoked,
+                        Trust::None => TrustedAs::No,
+                    },
+                    heard: row.get(5)?,
+                    retired: row.get(6)?,
+                    shared: row.get::<_, Option<u64>>(7)?.unwrap_or(0),
+                    own: row.get::<_, Option<u64>>(8)?.unwrap_or(0),
+                    acknowledged: row.get::<_, Option<u64>>(9)?.unwrap_or(0),
+                    clock: if this { clocks.ours } else { clocks.others.get(&n).copied() },
+                })
+            })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     })
 }

@@ -1,14 +1,14 @@
-//! Certificates judged and kept; trust given and taken.
+//! Certificates verified and stored; trust given and taken.
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::Certificate;
 
-use crate::engine::error::{Error, Result, Stranger};
+use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// The public key of a device whose frames are taken in.
+/// Returns the public key of a device, if it is trusted.
 pub(crate) fn trusted_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8; 32]>> {
     value::maybe(
         &replica.db,
@@ -17,22 +17,22 @@ pub(crate) fn trusted_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8;
     )
 }
 
-/// Whether a certificate would be trusted: `Err` says why not.
+/// Verifies a certificate. Returns the trust of its device, or why there is none.
 pub(crate) fn verify_certificate(
     replica: &Replica,
     certificate: &Certificate<'_>,
-) -> Result<std::result::Result<Trust, Stranger>> {
+) -> Result<std::result::Result<Trust, UntrustedDevice>> {
     let id = certificate.device();
     let known: Option<Trust> =
         value::maybe(&replica.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
-    let stranger = |revoked| Stranger { id, name: Some(certificate.name.into()), revoked };
+    let untrusted = |revoked| UntrustedDevice { id, name: Some(certificate.name.into()), revoked };
     Ok(match known {
-        Some(Trust::Revoked) => Err(stranger(true)),
+        Some(Trust::Revoked) => Err(untrusted(true)),
         Some(trust @ (Trust::Singly | Trust::ByFleet)) => Ok(trust),
         _ => match (certificate.fleet, replica.identity.fleet) {
             (Some(theirs), Some(ours)) if theirs.fleet == ours => Ok(Trust::ByFleet),
             (Some(issuer), _) => {
-                // A second history of a device has the word of the first identity's key.
+                // The key of a device is the issuer of the identity under which its second history goes on.
                 let trust: Option<Trust> = value::maybe(
                     &replica.db,
                     "SELECT trust FROM _pm_device WHERE public_key = ?1",
@@ -40,16 +40,16 @@ pub(crate) fn verify_certificate(
                 )?;
                 match trust {
                     Some(trust @ (Trust::Singly | Trust::ByFleet)) => Ok(trust),
-                    other => Err(stranger(other == Some(Trust::Revoked))),
+                    other => Err(untrusted(other == Some(Trust::Revoked))),
                 }
             }
-            _ => Err(stranger(false)),
+            _ => Err(untrusted(false)),
         },
     })
 }
 
-/// Keeps a certificate that was judged trustworthy. One that a fleet vouches for is not replaced by
-/// one without a fleet: whoever carries it could have taken that part away.
+/// Stores a verified certificate. Returns the number of its device. A certificate that a fleet signed is not replaced
+/// by one without a fleet: whoever carries it could have removed that part.
 pub(crate) fn store_certificate(
     replica: &Replica,
     certificate: &Certificate<'_>,
@@ -74,7 +74,10 @@ pub(crate) fn store_certificate(
     Ok(n)
 }
 
-/// Finds a device by its name, or by enough of its id, of which a label's end is the beginning.
+/// Finds a device by its name, its label, or enough of its id.
+///
+/// # Errors
+/// [`Error::Device`] if none or several fit.
 pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
     let mut statement =
         replica.db.prepare_cached("SELECT n, id, name FROM _pm_device WHERE n > 0 ORDER BY n")?;
@@ -107,7 +110,7 @@ pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
     }
 }
 
-/// Trusts one device by its fingerprint, which is its id; its frames are taken in from then on.
+/// Trusts one device by its fingerprint, which is its id: its frames are imported from then on.
 pub(crate) fn trust(replica: &Replica, id: DeviceId) -> Result<()> {
     let n = devices::device_number_or_new(replica, id)?;
     if n != replica.me {
@@ -116,7 +119,8 @@ pub(crate) fn trust(replica: &Replica, id: DeviceId) -> Result<()> {
     Ok(())
 }
 
-/// Takes in no more frames of a device, nor of those that it vouches for; what they wrote before stays.
+/// Revokes the trust in a device, and in those whose certificates it issued: no more of their frames are imported. What
+/// they wrote before stays.
 pub(crate) fn revoke(replica: &Replica, id: DeviceId) -> Result<()> {
     let n = devices::device_number_or_new(replica, id)?;
     if n == replica.me {
@@ -130,7 +134,7 @@ pub(crate) fn revoke(replica: &Replica, id: DeviceId) -> Result<()> {
     Ok(())
 }
 
-/// The trusted devices whose certificates have the word of this device's key, and nobody else's.
+/// Returns the trusted devices whose certificates a device's key issued.
 fn issued_by(replica: &Replica, n: i64) -> Result<Vec<i64>> {
     let key: Option<[u8; 32]> =
         value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [n])?.flatten();
@@ -139,13 +143,13 @@ fn issued_by(replica: &Replica, n: i64) -> Result<Vec<i64>> {
         "SELECT n, certificate FROM _pm_device WHERE certificate IS NOT NULL AND trust IN (?2, ?3) AND n <> ?1",
     )?;
     let mut rows = statement.query((replica.me, Trust::Singly, Trust::ByFleet))?;
-    let mut vouched = Vec::new();
+    let mut issued = Vec::new();
     while let Some(row) = rows.next()? {
         let certificate: Vec<u8> = row.get(1)?;
         let issuer = Certificate::decode(&certificate).ok().and_then(|c| c.fleet);
         if issuer.is_some_and(|issuer| issuer.fleet == key) {
-            vouched.push(row.get(0)?);
+            issued.push(row.get(0)?);
         }
     }
-    Ok(vouched)
+    Ok(issued)
 }

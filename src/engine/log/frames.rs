@@ -1,4 +1,4 @@
-//! Writing groups of frames to the log, and reading ops back from it.
+//! Frames and groups in the database: stored, and read again.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use crate::engine::log::visit::{self, Part};
 use crate::engine::table::known::OpDef;
 use crate::engine::table::replica::Replica;
 
-/// A frame of the log.
+/// Reads a frame of the log, if it is there.
 pub(crate) fn frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Option<Vec<u8>>> {
     Ok(replica
         .db
@@ -20,20 +20,20 @@ pub(crate) fn frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Re
         .optional()?)
 }
 
-/// A frame that must be there.
+/// Reads a frame that must be there.
 pub(crate) fn frame_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Vec<u8>> {
     frame(replica, dev, stream, seq)?
         .ok_or_else(|| Error::damaged(format!("frame {seq} of device number {dev} is not in the log")))
 }
 
-/// Reads a large value from the pieces before the frame of its row, bit by bit.
+/// Gives a large value to `take`, piece by piece. The pieces are in the frames of the group up to that of its row.
 pub(crate) fn pieces(
     replica: &Replica,
-    place: (i64, Stream, u64),
+    frame_of_row: (i64, Stream, u64),
     big: &packmule_core::model::Big,
     mut take: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let (dev, stream, row_seq) = place;
+    let (dev, stream, row_seq) = frame_of_row;
     let lost = || Error::damaged("a large value whose pieces are not all in the log");
     let mut seq = row_seq.checked_sub(big.back.into()).ok_or_else(lost)?;
     let mut left = big.len;
@@ -55,7 +55,7 @@ pub(crate) fn pieces(
     Ok(())
 }
 
-/// The op at a place in the log, given to `f`.
+/// Gives to `f` the op at a place in the log, with its definition.
 pub(crate) fn op_at<R>(
     replica: &Replica,
     dev: i64,
@@ -67,7 +67,6 @@ pub(crate) fn op_at<R>(
     let body = frame_here(replica, dev, stream, seq)?;
     let frame = parse(&body)?;
     let mut f = Some(f);
-    // The block of the op says which definition it is written in.
     let found = visit::find(replica, &frame, |part| match part {
         Part::Op(def, op) if op.offset == offset => Ok(ControlFlow::Break(f.take().map(|f| f(def, &op)))),
         Part::Op(_, op) if op.offset > offset => Ok(ControlFlow::Break(None)),
@@ -77,8 +76,8 @@ pub(crate) fn op_at<R>(
     found.flatten().unwrap_or_else(lost)
 }
 
-/// Puts a frame into the log; whether it was not there. One that no group covers, left by a session
-/// that broke off, gives way: whether it is its author's was never verified.
+/// Stores a frame. Returns whether it was stored: not if a group covers the frame that is there already. One that no
+/// group covers was never verified, and a broken session left it: it is overwritten.
 pub(crate) fn put_frame(db: &Connection, dev: i64, stream: Stream, seq: u64, body: &[u8]) -> Result<bool> {
     let changed = db
         .prepare_cached(
@@ -90,7 +89,7 @@ pub(crate) fn put_frame(db: &Connection, dev: i64, stream: Stream, seq: u64, bod
     Ok(changed > 0)
 }
 
-/// Puts a group that this device has signed into the log.
+/// Stores a group that this device has signed.
 pub(crate) fn put_own_group(
     db: &Connection,
     dev: i64,
@@ -103,8 +102,8 @@ pub(crate) fn put_own_group(
     put_group(db, dev, (checkpoint, &bytes), of_head, end, true)
 }
 
-/// Puts a verified group of which all frames are there into the log. One that is not applied yet may be there.
-/// Of its head come the stamp, the wall time and the pair.
+/// Stores a verified group whose frames are all there. One that is not applied may be there already. From the group's
+/// head come the Lamport timestamp, the wall time and the pair.
 pub(crate) fn put_group(
     db: &Connection,
     dev: i64,
@@ -133,7 +132,7 @@ pub(crate) fn put_group(
     Ok(())
 }
 
-/// A frame that was verified when it came.
+/// Parses a frame of the log, which was verified when it came.
 pub(crate) fn parse(body: &[u8]) -> Result<Frame<'_>> {
     Frame::parse(body).map_err(error::bad)
 }

@@ -5,9 +5,9 @@
 //! | file | what it does |
 //! |---|---|
 //! | `bundle` | a stream of records, read and verified |
-//! | `frames` | groups put into the log, frames and ops read from it |
+//! | `frames` | frames and groups, stored in the database and read again |
 //! | `visit` | the one walk through a frame's definitions, pieces and ops |
-//! | `writer` | a group of frames, written |
+//! | `writer` | a group of our own, written frame by frame |
 
 pub(crate) mod bundle;
 pub(crate) mod frames;

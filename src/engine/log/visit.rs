@@ -1,9 +1,9 @@
 //! The one walk through a frame of the log.
 //!
-//! A block of rows does not say how long it is: who wants the next block must have decoded every op of this one,
-//! and to decode an op takes the definition that the block names. So every walk meets every op, also one that
-//! looks for something else. A definition is looked up when its block comes, not before: it may stand in the same
-//! frame, and the visitor stores it when it comes by.
+//! A block of rows does not say how long it is: to find the next block, every op of this one must be decoded, which
+//! takes the definition that the block names. So every walk meets every op, also one that looks for something else.
+//! A definition is looked up only when a block names it: it may be in the same frame, before that block, and the
+//! visitor stores it when the walk meets it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::OpDef;
 use crate::engine::table::replica::Replica;
 
-/// What a frame carries, in the order in which it stands there.
+/// A part of a frame. They come in the order that they have there.
 pub(crate) enum Part<'d, 'f> {
     /// A table definition, encoded.
     Definition(&'f [u8]),
@@ -24,7 +24,7 @@ pub(crate) enum Part<'d, 'f> {
     Retire(DeviceId),
     /// A part of a large value.
     Piece(Piece<'f>),
-    /// An op, and the definition that it is written in.
+    /// An op, and the definition in which it is encoded.
     Op(&'d Arc<OpDef>, Op<'f>),
 }
 
@@ -32,9 +32,9 @@ pub(crate) enum Part<'d, 'f> {
 enum End<B> {
     /// The frame was at its end.
     Whole,
-    /// The visitor had found what it looked for.
+    /// The visitor found what it looked for.
     Found(B),
-    /// The definition of a block of rows is not here: where the next block begins is not known.
+    /// The definition of a block of rows is not here, so that nobody knows where the next block begins.
     Undefined(Error),
 }
 
@@ -50,8 +50,8 @@ pub(crate) fn visit<'f>(
     }
 }
 
-/// Gives each part of a frame to `each`, up to the first rows whose definition is not here: those of a pending
-/// group may come before their definition.
+/// Gives each part of a frame to `each`, up to the first rows whose definition is not here. A pending group may
+/// have such rows.
 pub(crate) fn visit_defined<'f>(
     replica: &Replica,
     frame: &Frame<'f>,
@@ -73,13 +73,14 @@ pub(crate) fn find<'f, B>(
     }
 }
 
-/// Makes of a visitor one that never breaks off.
+/// Makes a visitor that never breaks off.
 fn whole<'f>(
     mut each: impl FnMut(Part<'_, 'f>) -> Result<()>,
 ) -> impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<()>> {
     move |part| each(part).map(ControlFlow::Continue)
 }
 
+/// Walks through a frame, until the visitor breaks off.
 fn walk<'f, B>(
     replica: &Replica,
     frame: &Frame<'f>,

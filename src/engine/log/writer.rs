@@ -1,4 +1,4 @@
-//! A group of frames, written.
+//! A group of our own, written frame by frame.
 
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
@@ -12,7 +12,7 @@ use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::log::frames;
 use crate::engine::table::replica::Replica;
 
-/// Writes one group of our own: frames as they fill, the checkpoint at the end.
+/// Writes one group of our own: each frame when it is full, the checkpoint at the end.
 pub(crate) struct GroupWriter<'e> {
     db: &'e Connection,
     key: &'e SecretKey,
@@ -27,19 +27,20 @@ pub(crate) struct GroupWriter<'e> {
     digest: GroupDigest,
     seq: u64,
     writer: FrameWriter<'e>,
-    /// Frames and ops written.
+    /// The numbers of frames and ops written.
     pub frames: u64,
     pub ops: u64,
     bigs: u32,
 }
 
 impl<'e> GroupWriter<'e> {
-    /// The number for a large value of this group.
+    /// Returns the number of the next large value of this group.
     pub(crate) fn next_big(&mut self) -> u32 {
         self.bigs += 1;
         self.bigs - 1
     }
 
+    /// Stores the frame.
     fn flush(&mut self) -> Result<()> {
         let frame = self.writer.finish();
         self.digest.add(frame);
@@ -50,7 +51,7 @@ impl<'e> GroupWriter<'e> {
         Ok(())
     }
 
-    /// Ends the frame and begins the next.
+    /// Stores the frame and begins the next.
     fn next_frame(&mut self) -> Result<()> {
         self.flush()?;
         self.seq += 1;
@@ -59,7 +60,7 @@ impl<'e> GroupWriter<'e> {
             .map_err(|_| Error::damaged("a frame without room for its head"))
     }
 
-    /// Tries in this frame, then in a new one; `None` if it fits into no frame.
+    /// Writes into this frame, or else into a new one. Returns `None` if it fits into no frame.
     fn fit<R>(
         &mut self,
         mut write: impl FnMut(&mut FrameWriter<'e>) -> std::result::Result<R, NoRoom>,
@@ -67,25 +68,26 @@ impl<'e> GroupWriter<'e> {
         if let Ok(written) = write(&mut self.writer) {
             return Ok(Some(written));
         }
-        // Also where the frame is empty but for its head: a first frame's may be long.
+        // Also if this frame has only a head: that of a first frame may be long.
         self.next_frame()?;
         Ok(write(&mut self.writer).ok())
     }
 
-    /// Writes a definition; returns its frame.
+    /// Writes a definition. Returns its frame.
     pub(crate) fn def(&mut self, table: &str, body: &[u8]) -> Result<u64> {
         let fits = self.fit(|w| w.def(body))?;
         fits.ok_or_else(|| Error::cannot_track(table, "its definition is too large for a frame"))?;
         Ok(self.seq)
     }
 
+    /// Writes that a device is retired.
     pub(crate) fn retire(&mut self, device: DeviceId) -> Result<()> {
         self.fit(|w| w.retire(device))?.ok_or_else(|| Error::damaged("a frame without room"))
     }
 
-    /// Writes an op; `None` if its values must be made smaller first. Returns frame and offset.
+    /// Writes an op. Returns its frame and offset, or `None` if its values must be made smaller first.
     ///
-    /// `firsts` has, for each value in pieces, its place among the values and its first piece's frame.
+    /// `firsts` has, for each value in pieces, its index among the values and its first piece's frame.
     pub(crate) fn op(
         &mut self,
         def: DefId,
@@ -100,14 +102,14 @@ impl<'e> GroupWriter<'e> {
                     big.back = (seq - first) as u32;
                 }
             }
-            seq += 1; // Should it not fit, the next frame is tried.
+            seq += 1; // If it does not fit, it is written into the next frame.
             w.op(def, head, values.iter().copied())
         })?;
         self.ops += u64::from(offset.is_some());
         Ok(offset.map(|offset| (self.seq, offset)))
     }
 
-    /// Writes the next bytes of a large value; returns the frame of the first of them.
+    /// Writes the next bytes of a large value. Returns the frame of the first of them.
     pub(crate) fn piece(&mut self, number: u32, mut bytes: &[u8]) -> Result<u64> {
         let mut first = None;
         while !bytes.is_empty() {
@@ -120,7 +122,7 @@ impl<'e> GroupWriter<'e> {
         Ok(first.unwrap_or(self.seq))
     }
 
-    /// Signs and closes the group; returns where the stream stands then.
+    /// Signs and closes the group. Returns the position of the stream after it.
     pub(crate) fn finish(mut self) -> Result<StreamPosition> {
         self.flush()?;
         let first = self.start.seq + 1;
@@ -132,7 +134,10 @@ impl<'e> GroupWriter<'e> {
     }
 }
 
-/// Begins a group of our own. `buf` is the memory for a frame.
+/// Begins a group of our own. `buf` is the memory of its frames.
+///
+/// # Errors
+/// [`Error::KeyMissing`]; [`Error::Usage`] if what changed in the context does not fit into a frame.
 pub(crate) fn begin_group<'e>(
     replica: &'e Replica,
     stream: Stream,
@@ -168,14 +173,14 @@ pub(crate) fn begin_group<'e>(
     })
 }
 
-/// What changed in what we have seen since our last group of this stream; notes that it was told.
+/// Returns what changed in our context since our last group of this stream, and records that this group carries it.
 fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(DeviceId, u64)>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT s.dev, d.id, s.seq FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev
          LEFT JOIN _pm_context c ON c.dev = ?1 AND c.stream = ?2 AND c.other = s.dev
          WHERE s.stream = ?3 AND s.seq > coalesce(c.seq, 0) AND (s.dev <> ?1 OR ?4) ORDER BY d.id",
     )?;
-    let of = (replica.me, stream.number(), Stream::Shared.number(), stream == Stream::Own);
+    let of = (replica.me, stream.number(), Stream::Shared.number(), stream == Stream::PerDevice);
     let rows = statement
         .query_map(of, |row| Ok((row.get::<_, i64>(0)?, DeviceId(row.get(1)?), row.get::<_, u64>(2)?)))?;
     let changed = rows.collect::<rusqlite::Result<Vec<_>>>()?;

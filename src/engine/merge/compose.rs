@@ -14,7 +14,7 @@ use crate::engine::merge::counters;
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::versions::{self, Judgement};
 use crate::engine::store::value::{self, Bind, OwnedValue};
-use crate::engine::table::def::Default;
+use crate::engine::table::def::ColumnDefault;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
@@ -84,7 +84,7 @@ pub(crate) fn compose(
             // No head that is left wrote it: it is what it was when the row was deleted.
             (None, Some(deleted)) => {
                 let default = match &definition.default {
-                    Default::Literal(value) => value.clone(),
+                    ColumnDefault::Literal(value) => value.clone(),
                     _ => OwnedValue::Null,
                 };
                 changes.push((column, value_of(deleted, column).cloned().unwrap_or(default)));
@@ -129,7 +129,7 @@ pub(crate) fn make_quarantined_row(
     let rest_names = rest.iter().map(|at| value::quote(&table.def.columns[*at].name));
     let marks = (1..=changes.len()).map(|n| format!("?{n}"));
     let defaults = rest.iter().map(|at| match &table.def.columns[*at].default {
-        Default::Literal(value) => value::literal(value),
+        ColumnDefault::Literal(value) => value::literal(value),
         _ => "NULL".into(),
     });
     let sql = format!(

@@ -17,12 +17,13 @@
 //! or without memory of its parts.
 
 use packmule_core::model::Value;
-use packmule_core::wire::{Op, OpKind, Shape};
+use packmule_core::wire::{Op, OpKind};
 use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
-use crate::engine::merge::heads::{self, BASELINE, Head, Kind, Seen};
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::merge::heads::{self, Head, Kind, Seen};
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
@@ -40,11 +41,11 @@ pub(crate) fn prepare_context_free(
 ) -> Result<()> {
     let row = compose::shown_row(replica, table, key)?;
     let mut differs = op.head.kind == OpKind::Delete;
-    for (at, value) in op.values(Shape { keys: &def.key_flags }) {
+    for (at, value) in op.values(def.shape()) {
         let (Some(column), Some(row)) = (table.def.column(&def.def.columns[at].name), &row) else {
             continue;
         };
-        if table.waiting.contains(column) {
+        if table.disputed.contains(column) {
             continue;
         }
         differs |= match value {
@@ -107,7 +108,7 @@ fn remember_row(
 ) -> Result<()> {
     let mut body = Vec::new();
     for (at, (column, value)) in table.def.columns.iter().zip(row).enumerate() {
-        if !table.waiting.contains(at) {
+        if !table.disputed.contains(at) {
             body.extend(value::encode(&Value::Text(column.name.as_bytes()))?);
             body.extend(value::encode(&value.borrow())?);
         }

@@ -9,12 +9,10 @@ use rusqlite::ToSql;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::devices::BASELINE;
 use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::replica::Replica;
-
-/// The device number of baseline versions, which are older than all others. No device has it.
-pub(crate) const BASELINE: i64 = 0;
 
 /// A version of a row that no other dominates: a row of `_pm_head`.
 #[derive(Clone, Debug)]

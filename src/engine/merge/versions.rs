@@ -21,11 +21,12 @@ use std::collections::BTreeSet;
 
 use packmule_core::merge::{Version, decides, precedence, winner};
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{ColumnMerge, Merge, OpKind, Shape};
+use packmule_core::wire::{ColumnMerge, Merge, OpKind};
 
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::devices::BASELINE;
 use crate::engine::log::frames;
-use crate::engine::merge::heads::{BASELINE, Head};
+use crate::engine::merge::heads::Head;
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
@@ -94,7 +95,7 @@ pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<C
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
         let mut content = Vec::new();
-        for (at, value) in op.values(Shape { keys: &def.key_flags }) {
+        for (at, value) in op.values(def.shape()) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
             let value = match value {
                 // Where the pieces stand in the log does not count.
@@ -115,7 +116,7 @@ pub(crate) fn values(replica: &Replica, table: &Table, head: &Head) -> Result<Ve
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
         let mut values = Vec::new();
-        for (at, value) in op.values(Shape { keys: &def.key_flags }) {
+        for (at, value) in op.values(def.shape()) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
             let value = match value {
                 Value::Big(big) => {

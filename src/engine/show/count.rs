@@ -1,6 +1,6 @@
 //! Records what ops say of counters, and adds it to the rows that are shown. `merge/counters.rs` states the invariant.
 
-use packmule_core::wire::{ColumnMerge, Op, OpKind, Shape};
+use packmule_core::wire::{ColumnMerge, Op, OpKind};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::Result;
@@ -27,7 +27,7 @@ pub(crate) fn count(
         return Ok(());
     }
     let mut values = Vec::new();
-    for (at, value) in op.values(Shape { keys: &def.key_flags }) {
+    for (at, value) in op.values(def.shape()) {
         let theirs = &def.def.columns[at];
         if let Some(column) = table.def.column(&theirs.name).filter(|c| table.counters.contains(c)) {
             // An update by an author to whom the column was no counter says what its value is.

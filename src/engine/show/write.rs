@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use packmule_core::model::{Big, DeviceId, Stream, Value, WallMs};
-use packmule_core::wire::{Op, OpKind, Shape};
+use packmule_core::wire::{Op, OpKind};
 use rusqlite::{MAIN_DB, params_from_iter};
 
 use crate::engine::error::{Error, Result};
@@ -54,8 +54,7 @@ impl Writer {
         if op.head.kind == OpKind::Delete || (self.whole && op.head.columns.is_none()) {
             return None;
         }
-        let shape = Shape { keys: &def.key_flags };
-        Some(op.values(shape).filter_map(|(at, _)| self.columns[at]).collect())
+        Some(op.values(def.shape()).filter_map(|(at, _)| self.columns[at]).collect())
     }
 }
 
@@ -81,15 +80,15 @@ pub(crate) fn write_row(
 ) -> Result<bool> {
     let table = &writer.table;
     let label = writer.label.iter().map(|l| Value::Text(l.as_bytes()));
-    let values: Vec<(usize, Value<'_>)> = op.values(Shape { keys: &def.key_flags }).collect();
+    let values: Vec<(usize, Value<'_>)> = op.values(def.shape()).collect();
     let keys = def
         .keys
         .iter()
         .filter_map(|(at, _)| values.iter().find(|(column, _)| column == at).map(|(_, value)| *value));
-    let key: Vec<Bind<'_>> = label.clone().chain(keys).map(Bind).collect();
+    let key = || label.clone().chain(keys.clone()).map(Bind);
     if op.head.kind == OpKind::Delete {
         triggers::firing(replica, table, || {
-            Ok(replica.db.prepare_cached(&writer.delete)?.execute(params_from_iter(&key))?)
+            Ok(replica.db.prepare_cached(&writer.delete)?.execute(params_from_iter(key()))?)
         })?;
         return Ok(true);
     }
@@ -103,7 +102,7 @@ pub(crate) fn write_row(
     let local = triggers::has_local_triggers(replica, table)?;
     let large = read_large(replica, table, &written, origin, local)?;
     let mut texts = large.texts.iter();
-    let columns: Vec<usize> = written.iter().map(|(column, _)| *column).collect();
+    let columns = || written.iter().map(|(column, _)| *column).collect::<Vec<usize>>();
     let values = written.iter().map(|(column, value)| match value {
         Value::Big(_) if large.blobs.iter().any(|(c, _)| c == column) => *value,
         Value::Big(big) => {
@@ -114,19 +113,19 @@ pub(crate) fn write_row(
     });
     let values: Vec<Bind<'_>> = values.map(Bind).collect();
     let done = if local {
+        let (key, columns) = (key().collect::<Vec<_>>(), columns());
         let insert = if partial { None } else { Some(table.insert_sql(&columns)) };
         triggers::write_difference(replica, table, &key, &columns, &values, insert.as_deref())?
     } else if partial {
-        let bound = params_from_iter(values.iter().chain(&key));
-        replica.db.prepare_cached(&table.update_sql(&columns))?.execute(bound)? > 0
+        let bound = params_from_iter(values.into_iter().chain(key()));
+        replica.db.prepare_cached(&table.update_sql(&columns()))?.execute(bound)? > 0
     } else {
-        let label = label.map(Bind).collect::<Vec<_>>();
-        let bound = params_from_iter(label.iter().chain(&values));
+        let bound = params_from_iter(label.clone().map(Bind).chain(values));
         replica.db.prepare_cached(&writer.upsert)?.execute(bound)?;
         true
     };
     if done && !large.blobs.is_empty() {
-        write_blobs(replica, table, &key, &large.blobs, origin)?;
+        write_blobs(replica, table, &key().collect::<Vec<_>>(), &large.blobs, origin)?;
     }
     Ok(done)
 }

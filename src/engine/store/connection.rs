@@ -1,4 +1,4 @@
-//! How a database is opened; [`Options`].
+//! Opening a database: [`Options`], and the settings of every connection of ours.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use crate::engine::store::{functions, keys};
 
 /// How an engine uses its machine.
 pub struct Options {
-    /// How long to wait for another program's write to end, in milliseconds.
+    /// How long to wait for another program's transaction to end, in milliseconds.
     pub busy_ms: u32,
     /// The page cache, in KiB: most of the memory that the engine uses.
     pub cache_kib: u32,
-    /// The size of a frame, in bytes: 1,024 to 65,536. A frame is held in memory whole.
+    /// The size of a frame, in bytes: 1,024 to 65,536. A whole frame is kept in memory.
     pub frame_bytes: usize,
     /// How many bytes of frames are applied in one transaction; a group is never split.
     pub window_bytes: usize,
-    /// The page size of databases that are made: a power of two, 512 to 65,536.
+    /// The page size of new databases: a power of two, 512 to 65,536.
     pub page_bytes: u32,
     /// The wall clock.
     pub clock: Box<dyn Fn() -> WallMs + Send>,
     /// Where the seed of a new secret key comes from: must not be guessable.
     pub random: fn(&mut [u8; 32]) -> std::io::Result<()>,
-    /// For the tests of the tests: the winner depends on the order of arrival, which is wrong.
+    /// For the tests of the tests: makes the winner depend on the order of arrival, which is wrong.
     #[cfg(feature = "_test")]
     pub broken_winner: bool,
 }
@@ -62,7 +62,7 @@ impl Default for Options {
     }
 }
 
-/// Rolls back what is open; whether nothing is open then.
+/// Rolls back the open transaction, if there is one. Returns whether none is open then.
 pub(crate) fn roll_back(db: &Connection) -> bool {
     if !db.is_autocommit() {
         let _ = db.execute_batch("ROLLBACK");
@@ -70,7 +70,10 @@ pub(crate) fn roll_back(db: &Connection) -> bool {
     db.is_autocommit()
 }
 
-/// Opens a database that nobody can write to, without the files that SQLite would make beside it.
+/// Opens a database that cannot be written to, without the files that SQLite would make beside it.
+///
+/// # Errors
+/// [`Error::WalUnread`] if its last writes are in a `-wal` file, which only such files make readable.
 pub(crate) fn open_unchanging(path: &Path, options: &Options) -> Result<Connection> {
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
@@ -91,22 +94,23 @@ pub(crate) fn open_unchanging(path: &Path, options: &Options) -> Result<Connecti
     open_connection(Path::new(&uri), flags, options)
 }
 
+/// Opens a connection of ours.
 pub(crate) fn open_connection(path: &Path, flags: OpenFlags, options: &Options) -> Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(Duration::from_millis(options.busy_ms.into()))?;
     db.set_prepared_statement_cache_capacity(256);
-    // Rows of others are applied as they are: their authors' triggers ran where they were written.
+    // Rows of other devices are applied as they are: the application's triggers ran where they were written.
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     // FULL: what is acknowledged to a peer must be on the disk. Foreign keys are checked by us,
-    // after a group. Recursive triggers let REPLACE tell our own TEMP triggers what it removes.
+    // after a group. With recursive triggers, a REPLACE runs our own TEMP triggers for the rows that it removes.
     db.execute_batch(&format!(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = ON; \
          PRAGMA trusted_schema = OFF; PRAGMA cache_size = -{}",
         options.cache_kib
     ))?;
     functions::register_functions(&db)?;
-    // The first read of the file: says whether it is a database at all.
+    // The first read of the file: it fails if this is no database.
     db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(db)
 }

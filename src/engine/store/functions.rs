@@ -1,10 +1,11 @@
-//! Our own SQL functions.
+//! Our own SQL functions, on our own connections alone: applications load no extension.
 
 use rusqlite::Connection;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 
 use crate::engine::error::Result;
 
+/// The bits that any of its arguments has.
 struct Or;
 
 impl Aggregate<i64, i64> for Or {
@@ -22,6 +23,7 @@ impl Aggregate<i64, i64> for Or {
     }
 }
 
+/// A sum of integers that wraps around, as counters do.
 struct WrappingSum;
 
 impl Aggregate<i64, i64> for WrappingSum {
@@ -39,8 +41,8 @@ impl Aggregate<i64, i64> for WrappingSum {
     }
 }
 
-/// Registers our own functions, on our own connection alone: `_pm_add(a, b)` wraps around; the aggregates
-/// `_pm_or` and `_pm_sum` make the list of written rows unique for a seal.
+/// Registers `_pm_add(a, b)`, which wraps around, and the aggregates `_pm_or` and `_pm_sum`, by which a seal makes
+/// one entry of all that the list of changes has for a row.
 pub(crate) fn register_functions(db: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     db.create_scalar_function("_pm_add", 2, flags, |context| {

@@ -1,11 +1,11 @@
-//! Secret keys in files of their own: a device's beside its database, a fleet's where one likes.
+//! Secret keys in files of their own: a device's beside its database, a fleet's wherever its owner wants it.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use ed25519_compact::{KeyPair, SecretKey, Seed};
-use packmule_core::model::DeviceId;
+use packmule_core::model::{DeviceId, Hex, decode_hex};
 
 use crate::engine::error::{Error, Result};
 
@@ -13,7 +13,7 @@ const DEVICE_LINE: &str = "packmule device key 1";
 
 const FLEET_LINE: &str = "packmule fleet key 1";
 
-/// The key that vouches for the devices of a fleet.
+/// The secret key of a fleet, which signs the certificates of its devices.
 pub struct FleetKey(pub(crate) SecretKey);
 
 impl FleetKey {
@@ -39,39 +39,41 @@ impl FleetKey {
         read_key(path, FLEET_LINE).map(Self)
     }
 
-    /// The public key, by which devices know the fleet.
+    /// Returns the public key, by which devices know the fleet.
     pub fn public_key(&self) -> [u8; 32] {
         *self.0.public_key()
     }
 }
 
-/// Where the key of the device in this database is.
+/// Returns the path of the key of the device in this database.
 pub(crate) fn device_key_path(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(".pmkey");
     name.into()
 }
 
-/// Where a new identity's key waits for the commit that makes it the device's.
+/// Returns the path of a new identity's key, until the commit that makes it the device's.
 pub(crate) fn new_key_path(key: &Path) -> PathBuf {
     let mut name = key.as_os_str().to_owned();
     name.push(".new");
     name.into()
 }
 
-/// Gives a new identity's key its name; the old key stays, beside it.
+/// Renames a new identity's key to its lasting name. The old key stays beside it.
 pub(crate) fn adopt_new_key(key: &Path) -> Result<()> {
     if key.exists() {
         let mut old = key.as_os_str().to_owned();
         old.push(".old");
-        std::fs::rename(key, &old).map_err(Error::io("put aside the key file", key))?;
+        std::fs::rename(key, &old).map_err(Error::io("rename the old key file", key))?;
     }
     std::fs::rename(new_key_path(key), key).map_err(Error::io("rename the key file", key))?;
     sync_folder(key)
 }
 
-/// Where the key of the device `id` in this database is. A new identity's key gets its name now, if a
-/// power cut came between its commit and that; where nothing can be written, it is used as it is.
+/// Returns the path of the key of the device `id` in this database.
+///
+/// If power was cut between the commit of a new identity and the renaming of its key, the key is renamed now. Where
+/// nothing can be written, it is used under the name that it has.
 pub(crate) fn find_device_key(database: &Path, id: DeviceId) -> Result<PathBuf> {
     let path = device_key_path(database);
     let new = new_key_path(&path);
@@ -82,6 +84,7 @@ pub(crate) fn find_device_key(database: &Path, id: DeviceId) -> Result<PathBuf> 
     Ok(path)
 }
 
+/// Makes the name of a file survive a power cut.
 fn sync_folder(of: &Path) -> Result<()> {
     if let Some(folder) = of.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::File::open(folder)
@@ -91,11 +94,12 @@ fn sync_folder(of: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The system's random number source.
+/// Fills a seed from the system's random number source.
 pub(crate) fn system_random(seed: &mut [u8; 32]) -> std::io::Result<()> {
     getrandom::fill(seed).map_err(|e| std::io::Error::other(e.to_string()))
 }
 
+/// Makes a device's key in a new file.
 pub(crate) fn new_device_key(
     path: &Path,
     random: fn(&mut [u8; 32]) -> std::io::Result<()>,
@@ -104,10 +108,12 @@ pub(crate) fn new_device_key(
     new_key(path, DEVICE_LINE, hint, random)
 }
 
+/// Reads a device's key from its file.
 pub(crate) fn read_device_key(path: &Path) -> Result<SecretKey> {
     read_key(path, DEVICE_LINE)
 }
 
+/// Makes a secret key in a new file, whose first line is `line`. The hint is for whoever finds the file.
 fn new_key(
     path: &Path,
     line: &str,
@@ -121,15 +127,15 @@ fn new_key(
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path).map_err(Error::io("make the key file", path))?;
-    let hex: String = seed.iter().map(|b| format!("{b:02x}")).collect();
-    write!(file, "{line}\n{hex}\n# {hint}\n")
+    write!(file, "{line}\n{}\n# {hint}\n", Hex(&seed))
         .and_then(|()| file.sync_all())
         .map_err(Error::io("write the key file", path))?;
-    // The name too must survive a power cut: without the key the database can sign nothing.
+    // Without the key the database can sign nothing.
     sync_folder(path)?;
     Ok(KeyPair::from_seed(Seed::new(seed)).sk)
 }
 
+/// Reads a secret key from a file with this first line.
 fn read_key(path: &Path, line: &str) -> Result<SecretKey> {
     let bad = |reason: &str| Error::KeyMissing { path: path.into(), reason: reason.into() };
     let mut text = String::new();
@@ -142,14 +148,11 @@ fn read_key(path: &Path, line: &str) -> Result<SecretKey> {
     if lines.next() != Some(line) {
         return Err(bad(&format!("is not a \"{line}\" file")));
     }
-    let hex = lines.next().unwrap_or_default().as_bytes();
+    let hex = lines.next().unwrap_or_default();
     let mut seed = [0; 32];
     if hex.len() != 64 {
         return Err(bad("is cut short"));
     }
-    for (byte, pair) in seed.iter_mut().zip(hex.chunks_exact(2)) {
-        let nibble = |d: u8| (d as char).to_digit(16).ok_or_else(|| bad("is damaged"));
-        *byte = (nibble(pair[0])? * 16 + nibble(pair[1])?) as u8;
-    }
+    decode_hex(hex, &mut seed).map_err(|_| bad("is damaged"))?;
     Ok(KeyPair::from_seed(Seed::new(seed)).sk)
 }

@@ -1,11 +1,12 @@
 //! Single values, and notices for people.
 
+use packmule_core::model::{DeviceId, decode_hex};
 use rusqlite::{Connection, ToSql};
 
-use crate::engine::error::Result;
+use crate::engine::error::{Hint, Result};
 use crate::engine::store::value;
 
-/// A value of `_pm_meta`.
+/// Returns a value of `_pm_meta`.
 pub(crate) fn get<T: rusqlite::types::FromSql>(db: &Connection, k: &str) -> Result<Option<T>> {
     value::maybe(db, "SELECT v FROM _pm_meta WHERE k = ?1", [k])
 }
@@ -16,7 +17,62 @@ pub(crate) fn set(db: &Connection, k: &str, v: impl ToSql) -> Result<()> {
     Ok(())
 }
 
-/// Tells people something that lasts, once.
+/// Something that people should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notice {
+    /// What happened, and to what.
+    pub text: String,
+    /// What a person can do about it.
+    pub hint: Option<Hint>,
+}
+
+impl Notice {
+    /// Makes a notice that says all in its text.
+    pub(crate) fn plain(text: String) -> Self {
+        Self { text, hint: None }
+    }
+
+    /// Reads what [`notice_with`] wrote.
+    fn read(what: &str) -> Self {
+        let (text, hint) = what.split_once(HINT).map_or((what, None), |(text, hint)| (text, read_hint(hint)));
+        Self { text: text.to_owned(), hint }
+    }
+}
+
+/// Stands between a notice's text and its hint, in one column: the layout has none for hints.
+const HINT: char = '\u{1e}';
+
+fn read_hint(hint: &str) -> Option<Hint> {
+    let (kind, of) = hint.split_once(' ')?;
+    match kind {
+        "retire" => {
+            let mut id = [0; 16];
+            decode_hex(of, &mut id).ok().map(|()| Hint::Retire { device: DeviceId(id) })
+        }
+        "track-again" => Some(Hint::TrackAgain { table: of.to_owned() }),
+        _ => None,
+    }
+}
+
+/// Returns the recorded notices, the newest first.
+pub(crate) fn notices(db: &Connection) -> Result<Vec<Notice>> {
+    let mut statement = db.prepare_cached("SELECT what FROM _pm_notice ORDER BY wall DESC, what")?;
+    let notices = statement.query_map([], |row| Ok(Notice::read(&row.get::<_, String>(0)?)))?;
+    Ok(notices.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Makes a notice with a hint: [`Hint::Retire`] or [`Hint::TrackAgain`].
+pub(crate) fn notice_with(db: &Connection, text: &str, hint: &Hint, wall: i64) -> Result<()> {
+    let hint = match hint {
+        Hint::Retire { device } => format!("{HINT}retire {device}"),
+        Hint::TrackAgain { table } => format!("{HINT}track-again {table}"),
+        _ => String::new(),
+    };
+    notice(db, &format!("{text}{hint}"), wall)
+}
+
+/// Makes a notice for people, which `status` shows. One that is there already is only counted.
 pub(crate) fn notice(db: &Connection, what: &str, wall: i64) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO _pm_notice (what, wall, count) VALUES (?1, ?2, 1)

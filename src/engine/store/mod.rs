@@ -7,7 +7,7 @@
 //! | `connection` | how a database is opened; `Options` |
 //! | `functions` | our own SQL functions |
 //! | `keys` | secret keys, in files of their own |
-//! | `layout` | the `_pm_` tables, and how an older layout is brought up to date |
+//! | `layout` | the `_pm_` tables, and how an older layout is migrated |
 //! | `meta` | single values, and notices for people |
 //! | `value` | values of SQLite, bound and read; names and literals quoted |
 

@@ -1,6 +1,6 @@
-//! Between SQLite's values and the wire's.
+//! Values between SQLite and the wire: bound, read, encoded as keys; names and literals quoted.
 
-use packmule_core::model::{RealBits, Stream, Value};
+use packmule_core::model::{Hex, RealBits, Stream, Value};
 use packmule_core::wire::Collation;
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
@@ -18,13 +18,13 @@ impl ToSql for Bind<'_> {
             Value::Real(RealBits(bits)) => ValueRef::Real(f64::from_bits(bits)),
             Value::Text(t) => ValueRef::Text(t),
             Value::Blob(b) => ValueRef::Blob(b),
-            // Filled in afterwards, from the pieces.
+            // Its bytes are written afterwards, from the pieces.
             Value::Big(big) => return Ok(ToSqlOutput::ZeroBlob(big.len)),
         }))
     }
 }
 
-/// A value of SQLite, as the wire has it.
+/// Converts a value of SQLite to one of the wire.
 pub(crate) fn from_sql(value: ValueRef<'_>) -> Value<'_> {
     match value {
         ValueRef::Null => Value::Null,
@@ -51,7 +51,7 @@ pub enum OwnedValue {
 }
 
 impl OwnedValue {
-    /// As the wire has it.
+    /// Returns it as a value of the wire.
     pub(crate) fn borrow(&self) -> Value<'_> {
         match self {
             Self::Null => Value::Null,
@@ -62,7 +62,7 @@ impl OwnedValue {
         }
     }
 
-    /// Of a value that is not in pieces.
+    /// Copies a value of the wire that is not in pieces.
     pub(crate) fn of(value: Value<'_>) -> Result<Self> {
         Ok(match value {
             Value::Null => Self::Null,
@@ -83,17 +83,15 @@ impl std::fmt::Display for OwnedValue {
             Self::Real(r) => write!(f, "{r:?}"),
             Self::Text(t) => f.write_str(&String::from_utf8_lossy(t)),
             Self::Blob(b) => {
-                f.write_str("x'")?;
-                b.iter().take(32).try_for_each(|byte| write!(f, "{byte:02x}"))?;
-                f.write_str("'")?;
+                write!(f, "x'{}'", Hex(&b[..b.len().min(32)]))?;
                 if b.len() > 32 { write!(f, "… ({} bytes)", b.len()) } else { Ok(()) }
             }
         }
     }
 }
 
-/// Appends a key value in the one form that all values have which SQLite holds for the same key:
-/// numbers by value, text as its collation folds it.
+/// Appends a key value in a canonical form: values that SQLite takes for the same key have the same bytes. Numbers are
+/// encoded by value, and text as its collation folds it.
 pub(crate) fn push_key(out: &mut Vec<u8>, value: Value<'_>, collation: Collation) -> Result<()> {
     let folded;
     let canonical = match value {
@@ -132,7 +130,7 @@ pub(crate) fn push_key(out: &mut Vec<u8>, value: Value<'_>, collation: Collation
     }
 }
 
-/// Reads back what [`push_key`] wrote.
+/// Decodes the values that [`push_key`] encoded.
 pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
     let mut values = Vec::new();
     while !key.is_empty() {
@@ -143,7 +141,7 @@ pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
     Ok(values)
 }
 
-/// A name, quoted for SQL.
+/// Quotes a name for SQL.
 pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -159,6 +157,7 @@ pub(crate) enum Affinity {
 }
 
 impl Affinity {
+    /// Returns the affinity of a declared type.
     pub(crate) fn of(decl_type: &str) -> Self {
         let t = decl_type.to_ascii_uppercase();
         if t.contains("INT") {
@@ -175,7 +174,7 @@ impl Affinity {
     }
 }
 
-/// Runs a query that gives one value or none.
+/// Runs a query. Returns the first column of its first row, if there is a row.
 pub(crate) fn maybe<T: rusqlite::types::FromSql>(
     db: &Connection,
     sql: &str,
@@ -185,6 +184,7 @@ pub(crate) fn maybe<T: rusqlite::types::FromSql>(
     Ok(db.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?)
 }
 
+/// Returns the value of a counter; what is no integer counts as 0.
 pub(crate) fn number(value: &OwnedValue) -> i64 {
     match value {
         OwnedValue::Int(i) => *i,
@@ -192,7 +192,7 @@ pub(crate) fn number(value: &OwnedValue) -> i64 {
     }
 }
 
-/// Reads what a number in a column of ours stands for; `damaged` is the error if it stands for nothing.
+/// Reads what a number in a `_pm_` table stands for; `damaged` says what is wrong if it stands for nothing.
 pub(crate) fn read_number<T: Copy>(
     value: ValueRef<'_>,
     known: &[(i64, T)],
@@ -203,12 +203,12 @@ pub(crate) fn read_number<T: Copy>(
     found.ok_or_else(|| FromSqlError::other(Error::damaged(damaged)))
 }
 
-/// A stream by its number, as the tables have it.
+/// Returns the stream that has this number in the `_pm_` tables.
 pub(crate) fn stream_of_number(number: u8) -> Result<Stream> {
     Stream::from_number(number).ok_or_else(|| Error::damaged("a stream of an unknown kind"))
 }
 
-/// A value in the form that it is compared in.
+/// Encodes a value, so that it can be compared by its bytes.
 pub(crate) fn encode(value: &Value<'_>) -> Result<Vec<u8>> {
     let len = match value {
         Value::Text(b) | Value::Blob(b) => b.len(),
@@ -221,7 +221,7 @@ pub(crate) fn encode(value: &Value<'_>) -> Result<Vec<u8>> {
     Ok(buf)
 }
 
-/// A literal of a value.
+/// Returns the SQL literal of a value.
 pub(crate) fn literal(value: &OwnedValue) -> String {
     match value {
         OwnedValue::Null => "NULL".into(),
@@ -237,12 +237,9 @@ pub(crate) fn literal(value: &OwnedValue) -> String {
     }
 }
 
+/// Returns the SQL literal of a BLOB.
 pub(crate) fn hex_literal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::from("x'"), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    }) + "'"
+    format!("x'{}'", Hex(bytes))
 }
 
 #[cfg(test)]

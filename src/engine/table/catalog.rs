@@ -1,4 +1,4 @@
-//! The tables and definitions that are known, kept in memory as long as nobody changed them.
+//! The known tables and definitions, kept in memory as long as no other connection changes the database.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{Catalog, OpDef, State, Table};
 use crate::engine::table::replica::{self, Replica};
 
-/// Loads the catalog if it is not the database's any more.
+/// Loads the catalog, unless it is the database's still.
 pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
     let version: i64 = replica.db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
     if replica.catalog.borrow().loaded == Some(version) {
@@ -41,7 +41,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
             tid: row.get(0)?,
             unique,
             counters: def.counters(),
-            waiting: Columns::default(),
+            disputed: Columns::default(),
             state,
             high_water: row.get(2)?,
             announced: row.get(3)?,
@@ -58,7 +58,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
         .flat_map(|t| t.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()))
         .collect();
     for mut table in tables {
-        table.waiting = declared::disputed_columns(replica, table.tid, &table.def)?;
+        table.disputed = declared::disputed_columns(replica, table.tid, &table.def)?;
         let name = table.def.name.to_ascii_lowercase();
         table.is_parent = parents.contains(&name);
         catalog.names.insert(name, table.tid);
@@ -68,32 +68,36 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// After a change to `_pm_table` of our own.
+/// Loads the catalog again, after a change of our own to `_pm_table` or to the schema.
 pub(crate) fn reload_catalog(replica: &Replica) -> Result<()> {
     replica::doubt_triggers(replica);
     replica.catalog.borrow_mut().forget();
     load_catalog(replica)
 }
 
-/// All tables that are known, in the order of their numbers.
+/// Returns all known tables, in the order of their numbers.
 pub(crate) fn tables(replica: &Replica) -> Vec<Arc<Table>> {
     let mut tables: Vec<_> = replica.catalog.borrow().tables.values().cloned().collect();
     tables.sort_by_key(|t| t.tid);
     tables
 }
 
+/// Returns the table with this number.
 pub(crate) fn table(replica: &Replica, tid: i64) -> Result<Arc<Table>> {
     let table = replica.catalog.borrow().tables.get(&tid).cloned();
     table.ok_or_else(|| Error::damaged(format!("table number {tid} is not in `_pm_table`")))
 }
 
-/// The table of this name, if it is known.
+/// Returns the table of this name, if it is known.
 pub(crate) fn table_named(replica: &Replica, name: &str) -> Option<Arc<Table>> {
     let catalog = replica.catalog.borrow();
     catalog.names.get(&name.to_ascii_lowercase()).and_then(|tid| catalog.tables.get(tid)).cloned()
 }
 
-/// The table of this name, tracked or gathered here.
+/// Returns the table of this name, tracked (also if it is suspended) or gathered here.
+///
+/// # Errors
+/// [`Error::UnknownTable`].
 pub(crate) fn tracked_table(replica: &Replica, name: &str) -> Result<Arc<Table>> {
     match table_named(replica, name) {
         Some(table) if matches!(table.state, State::Tracked | State::Gathered | State::Suspended) => {
@@ -110,7 +114,7 @@ pub(crate) fn tracked_table(replica: &Replica, name: &str) -> Result<Arc<Table>>
     }
 }
 
-/// The definition that ops name by this id.
+/// Returns the definition that a block of ops names by this id.
 pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
     if let Some(def) = replica.catalog.borrow().defs.get(&id) {
         return Ok(def.clone());
@@ -135,7 +139,7 @@ pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
     Ok(op_def)
 }
 
-/// Keeps a definition; the table becomes known if it was not.
+/// Stores a definition. Returns the number of its table, which becomes known if it was not.
 pub(crate) fn keep_def(replica: &Replica, def: &TableDef, id: DefId, body: &[u8]) -> Result<i64> {
     let known = table_named(replica, &def.name).map(|t| t.tid);
     let tid = match known {
@@ -158,7 +162,10 @@ pub(crate) fn keep_def(replica: &Replica, def: &TableDef, id: DefId, body: &[u8]
     Ok(tid)
 }
 
-/// Runs `work` on one state of the database, without writing.
+/// Runs `work` on one state of the database, which it cannot change.
+///
+/// # Errors
+/// Those of `work`; [`Error::Poisoned`].
 pub(crate) fn reading<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     if replica.poisoned {
         return Err(Error::Poisoned);

@@ -5,27 +5,31 @@
 pub(crate) struct Columns(Vec<u8>);
 
 impl Columns {
-    /// The first `n`.
+    /// Returns the set of the first `n` columns.
     pub(crate) fn all(n: usize) -> Self {
         (0..n).collect()
     }
 
+    /// Reads a set from its bytes.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         let mut set = Self(bytes.to_vec());
         set.trim();
         set
     }
 
+    /// Returns the set as bytes: equal sets have equal bytes.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
+    /// Removes the bytes at the end that have no column, so that equal sets are equal.
     fn trim(&mut self) {
         while self.0.last() == Some(&0) {
             self.0.pop();
         }
     }
 
+    /// Adds a column.
     pub(crate) fn insert(&mut self, at: usize) {
         if self.0.len() <= at / 8 {
             self.0.resize(at / 8 + 1, 0);
@@ -33,15 +37,17 @@ impl Columns {
         self.0[at / 8] |= 1 << (at % 8);
     }
 
+    /// Returns whether a column is in the set.
     pub(crate) fn contains(&self, at: usize) -> bool {
         self.0.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1)
     }
 
+    /// Returns whether there is no column in the set.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Those that are not in `other`.
+    /// Returns the columns that are not in `other`.
     pub(crate) fn minus(mut self, other: &Self) -> Self {
         for (a, b) in self.0.iter_mut().zip(&other.0) {
             *a &= !b;
@@ -50,6 +56,7 @@ impl Columns {
         self
     }
 
+    /// Returns whether both have a column in common.
     pub(crate) fn meets(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).any(|(a, b)| a & b != 0)
     }

@@ -1,12 +1,12 @@
-//! Table definitions made into SQL. What comes from outside is quoted, or left out.
+//! Definitions made into SQL. What comes from outside is quoted, or left out.
 
 use packmule_core::wire::Collation;
 
 use crate::engine::store::value::{self, Affinity};
-use crate::engine::table::def::{ACTIONS, ColumnDef, DEVICE_COLUMN, Default, TableDef};
+use crate::engine::table::def::{ACTIONS, ColumnDef, ColumnDefault, DEVICE_COLUMN, TableDef};
 
 impl TableDef {
-    /// `CREATE TABLE` for this definition; at a base, per-device rows stand under `device`.
+    /// Returns the `CREATE TABLE` for this definition. A gathered table has the column `device` before its own.
     pub(crate) fn create_sql(&self, gathered: bool) -> String {
         let mut parts = Vec::new();
         let integer_key = self.integer_key() && !gathered;
@@ -28,7 +28,7 @@ impl TableDef {
         if !integer_key {
             parts.push(format!("PRIMARY KEY ({})", list(&mut self.keys())));
         }
-        // Its owner keeps a row unique; here rows come one by one, and two may change places.
+        // Each author keeps its rows unique. At a base rows come one by one, and two may exchange their values.
         for unique in self.uniques.iter().filter(|_| !gathered) {
             parts.push(format!("UNIQUE ({})", list(&mut unique.iter().map(|at| *at as usize))));
         }
@@ -50,16 +50,16 @@ impl TableDef {
         format!("CREATE TABLE {} ({}){tail}", value::quote(&self.name), parts.join(", "))
     }
 
-    /// A column's part of `ADD COLUMN`, where SQLite takes no NOT NULL without a default, and no default
+    /// Returns a column's part of `ADD COLUMN`, where SQLite takes no NOT NULL without a default, and no default
     /// that is not constant.
     pub(crate) fn addable_sql(&self, c: &ColumnDef) -> String {
-        let literal = matches!(c.default, Default::Literal(_));
-        let default = if literal { c.default.clone() } else { Default::None };
+        let literal = matches!(c.default, ColumnDefault::Literal(_));
+        let default = if literal { c.default.clone() } else { ColumnDefault::None };
         self.column_sql(&ColumnDef { not_null: c.not_null && literal, default, ..c.clone() })
     }
 
-    /// A column of limbo: without a type, so that every value stays what it is. Rows that are there
-    /// already when a column is added have its default.
+    /// Returns a column of the quarantine table: without a type, so that every value stays what it is. Rows that are
+    /// there already when a column is added have its default.
     pub(crate) fn quarantine_sql(&self, c: &ColumnDef) -> String {
         let collated = match c.collation {
             Collation::Binary => "",
@@ -67,13 +67,13 @@ impl TableDef {
             Collation::RTrim => " COLLATE RTRIM",
         };
         let default = match &c.default {
-            Default::Literal(value) => format!(" DEFAULT {}", value::literal(value)),
+            ColumnDefault::Literal(value) => format!(" DEFAULT {}", value::literal(value)),
             _ => String::new(),
         };
         format!("{}{collated}{default}", value::quote(&c.name))
     }
 
-    /// A column's part of `CREATE TABLE` or `ADD COLUMN`.
+    /// Returns a column's part of `CREATE TABLE`.
     pub(crate) fn column_sql(&self, c: &ColumnDef) -> String {
         let mut sql = value::quote(&c.name);
         let decl_type = safe_type(&c.decl_type);
@@ -90,20 +90,20 @@ impl TableDef {
             Collation::RTrim => sql.push_str(" COLLATE RTRIM"),
         }
         match &c.default {
-            Default::None | Default::Expression => {}
-            Default::Literal(value) => {
+            ColumnDefault::None | ColumnDefault::Expression => {}
+            ColumnDefault::Literal(value) => {
                 sql.push_str(" DEFAULT ");
                 sql.push_str(&value::literal(value));
             }
-            Default::Time => sql.push_str(" DEFAULT CURRENT_TIME"),
-            Default::Date => sql.push_str(" DEFAULT CURRENT_DATE"),
-            Default::Timestamp => sql.push_str(" DEFAULT CURRENT_TIMESTAMP"),
+            ColumnDefault::Time => sql.push_str(" DEFAULT CURRENT_TIME"),
+            ColumnDefault::Date => sql.push_str(" DEFAULT CURRENT_DATE"),
+            ColumnDefault::Timestamp => sql.push_str(" DEFAULT CURRENT_TIMESTAMP"),
         }
         sql
     }
 }
 
-/// A declared type is copied into SQL only if it is plainly one; otherwise its affinity stands for it.
+/// Returns a declared type if it is plainly one, and otherwise the type that stands for its affinity.
 pub(crate) fn safe_type(decl_type: &str) -> String {
     const WORDS: [&str; 15] = [
         "PRIMARY",

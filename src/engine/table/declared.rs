@@ -1,4 +1,4 @@
-//! What devices declare of a table.
+//! What devices declare of a table: the declarations that are not superseded.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ impl ToSql for Subject {
 pub(crate) const DISPUTED_TABLES: &str = "SELECT tid FROM _pm_declared WHERE what = :column AND NOT past
     GROUP BY tid, name HAVING count(DISTINCT value) > 1";
 
-/// One of the declarations that no other took the place of.
+/// A declaration that is not superseded.
 pub(crate) struct Declared {
     pub author: DeviceId,
     pub dev: i64,
@@ -43,7 +43,7 @@ pub(crate) struct Declared {
     pub def: DefId,
 }
 
-/// The declarations that are left, the earliest first, each value once.
+/// Returns the declarations on a subject that are not superseded, the earliest first, each value once.
 pub(crate) fn declared(replica: &Replica, tid: i64, what: Subject, name: &str) -> Result<Vec<Declared>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT d.id, p.dev, p.value, p.def FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
@@ -63,7 +63,7 @@ pub(crate) fn declared(replica: &Replica, tid: i64, what: Subject, name: &str) -
     Ok(all.into_iter().filter(|d| seen.insert(d.value.clone())).collect())
 }
 
-/// The columns of each table that wait: numbers by the table's definition.
+/// Returns the disputed columns of a table: those of which several declarations are left.
 pub(crate) fn disputed_columns(replica: &Replica, tid: i64, def: &TableDef) -> Result<Columns> {
     let mut statement = replica.db.prepare_cached(
         "SELECT name FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND NOT past

@@ -46,15 +46,15 @@ impl FromSql for State {
 #[derive(Debug)]
 pub(crate) struct Table {
     pub tid: i64,
-    /// As it is here, or as it was last heard of.
+    /// What it is here, or what its last definition in the log says.
     pub def: TableDef,
     pub def_id: DefId,
     pub state: State,
-    /// The highest rowid that was sealed, of an append table.
+    /// The highest rowid that is sealed, of an append table.
     pub high_water: i64,
-    /// The definition is already in the log of this device.
+    /// The definition is in the log of this device.
     pub announced: bool,
-    /// Why its rows wait, for people.
+    /// The reason of its state, for people.
     pub note: Option<String>,
     /// Quoted, with the schema.
     pub sql_name: String,
@@ -64,50 +64,50 @@ pub(crate) struct Table {
     pub unique: bool,
     /// The columns whose concurrent additions add up.
     pub counters: Vec<usize>,
-    /// The columns that devices declared differently: nothing of others is written into them.
-    pub waiting: Columns,
+    /// The disputed columns, which devices declared differently: nothing of other devices is written into them.
+    pub disputed: Columns,
 }
 
 impl Table {
-    /// Whether rows of the shared stream are shown in it.
+    /// Returns whether rows of the shared stream are shown in it.
     pub(crate) fn shows_shared(&self) -> bool {
         self.state == State::Tracked && self.def.mode == Mode::Shared
     }
 
-    /// The name of the list of rows that were written since the last seal.
+    /// Returns the name of the list of rows that were written since the last seal.
     pub(crate) fn dirty(&self) -> String {
         format!("_pm_dirty_{}", self.tid)
     }
 
-    /// The columns of that list that every note has.
+    /// Returns the columns that every entry of that list has.
     pub(crate) fn change_columns(&self) -> String {
         let keys = (1..=self.def.keys().count()).map(|n| format!("k{n}"));
         keys.chain(["note".into()]).collect::<Vec<_>>().join(", ")
     }
 
-    /// `SELECT` of the columns by a key.
+    /// Returns the `SELECT` of columns by a key.
     pub(crate) fn select_sql(&self, columns: &str) -> String {
         format!("SELECT {columns} FROM {} WHERE {}", self.sql_name, self.key_match_from(0))
     }
 
-    /// `DELETE` by a key.
+    /// Returns the `DELETE` by a key.
     pub(crate) fn delete_sql(&self) -> String {
         format!("DELETE FROM {} WHERE {}", self.sql_name, self.key_match_from(0))
     }
 
-    /// The names of all columns, quoted.
+    /// Returns the names of all columns, quoted.
     pub(crate) fn column_list(&self) -> String {
         self.def.columns.iter().map(|c| value::quote(&c.name)).collect::<Vec<_>>().join(", ")
     }
 
-    /// Names of columns, quoted, after that of the device where rows are gathered.
+    /// Returns the names of columns, quoted; before them that of the device, if the table is gathered.
     fn with_device(&self, columns: impl Iterator<Item = usize>) -> String {
         let device = (self.state == State::Gathered).then(|| value::quote(DEVICE_COLUMN));
         let names = columns.map(|at| value::quote(&self.def.columns[at].name));
         device.into_iter().chain(names).collect::<Vec<_>>().join(", ")
     }
 
-    /// `INSERT` of these columns.
+    /// Returns the `INSERT` of these columns.
     pub(crate) fn insert_sql(&self, columns: &[usize]) -> String {
         let n = columns.len() + usize::from(self.state == State::Gathered);
         let marks: Vec<String> = (1..=n).map(|n| format!("?{n}")).collect();
@@ -119,7 +119,7 @@ impl Table {
         )
     }
 
-    /// `INSERT` of these columns that overwrites the row with the same key.
+    /// Returns the `INSERT` of these columns that overwrites the row with the same key.
     pub(crate) fn upsert_sql(&self, columns: &[usize]) -> String {
         let names = columns.iter().map(|at| value::quote(&self.def.columns[*at].name));
         let sets: Vec<String> = names.map(|name| format!("{name} = excluded.{name}")).collect();
@@ -131,8 +131,8 @@ impl Table {
         )
     }
 
-    /// `UPDATE` of these columns, whose values come first, by a key. Without columns, of nothing:
-    /// it tells whether there is a row.
+    /// Returns the `UPDATE` of these columns, whose values come first, by a key. Without columns it changes nothing,
+    /// and its count of rows says whether there is one.
     pub(crate) fn update_sql(&self, columns: &[usize]) -> String {
         let mut sets: Vec<String> = columns
             .iter()
@@ -152,7 +152,7 @@ impl Table {
         )
     }
 
-    /// The condition on the key, whose values come after `n` others.
+    /// Returns the condition on the key, whose values come after `n` others.
     pub(crate) fn key_match_from(&self, n: usize) -> String {
         let gathered = (self.state == State::Gathered).then(|| value::quote(DEVICE_COLUMN));
         let keys = self.def.keys().map(|at| value::quote(&self.def.columns[at].name));
@@ -161,22 +161,23 @@ impl Table {
         parts.collect::<Vec<_>>().join(" AND ")
     }
 
-    /// Whether a column is left as it is. One that must have a value gets it, as good as may be.
+    /// Returns whether a column is not written to because it is disputed. One that must have a value is written to
+    /// all the same.
     pub(crate) fn leaves(&self, at: usize) -> bool {
-        self.waiting.contains(at) && self.def.columns[at].is_optional()
+        self.disputed.contains(at) && self.def.columns[at].is_optional()
     }
 
-    /// The table of rows that are kept out of this one.
+    /// Returns the name of its quarantine table.
     pub(crate) fn quarantine_table(&self) -> String {
         format!("_pm_limbo_{}", self.tid)
     }
 
-    /// Whether deletes must carry the row's last values: an update of a part of it may bring it back.
+    /// Returns whether deletes must carry the row's last values: a concurrent update of a part of it may restore it.
     pub(crate) fn needs_baseline(&self) -> bool {
         self.def.needs_baseline()
     }
 
-    /// The canonical key of a row's key values, which come in the order of the key.
+    /// Encodes the canonical key of a row from its key values, in the order of the key.
     pub(crate) fn key_of<'v>(&self, values: impl Iterator<Item = Value<'v>>) -> Result<Vec<u8>> {
         let mut key = Vec::new();
         for (value, at) in values.zip(self.def.keys()) {
@@ -186,7 +187,7 @@ impl Table {
     }
 }
 
-/// A definition that some author's ops are written in.
+/// A definition in which ops of some author are encoded.
 #[derive(Debug)]
 pub(crate) struct OpDef {
     pub id: DefId,
@@ -209,6 +210,7 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
+    /// Empties it.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }
@@ -220,7 +222,7 @@ impl OpDef {
         Shape { keys: &self.key_flags }
     }
 
-    /// The canonical key of an op's values, which come in the order of the columns.
+    /// Encodes the canonical key of an op from its values, in the order of the columns.
     pub(crate) fn key_of<'v>(
         &self,
         values: impl Iterator<Item = (usize, Value<'v>)> + Clone,

@@ -5,19 +5,23 @@
 //! | file | what it does |
 //! |---|---|
 //! | `columns` | sets of columns |
-//! | `def` | definitions, read from the database and carried as data |
+//! | `def` | what a table is: its definition |
+//! | `schema` | definitions read from the schema of a database |
+//! | `encoding` | definitions as the log carries them |
 //! | `ddl` | definitions made into SQL |
 //! | `known` | what is known of a tracked table, and of a definition in the log |
 //! | `probe` | what SQLite says about the application's triggers |
 //! | `replica` | the open database of this device |
 //! | `catalog` | the known tables, kept in step with the file |
-//! | `declared` | what devices declare of a table |
+//! | `declared` | the declarations of a table that are not superseded |
 
 pub(crate) mod catalog;
 pub(crate) mod columns;
 pub(crate) mod ddl;
 pub(crate) mod declared;
 pub(crate) mod def;
+mod encoding;
 pub(crate) mod known;
 pub(crate) mod probe;
 pub(crate) mod replica;
+mod schema;

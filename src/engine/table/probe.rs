@@ -1,4 +1,4 @@
-//! What SQLite says about the application's triggers.
+//! What SQLite says about the application's triggers: which tables they write to, and what they read.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +10,17 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use crate::engine::error::Result;
 use crate::engine::table::known::State;
 
-/// What our copies are called; their numbers follow.
+/// The names of our copies of triggers begin so; a number follows.
 pub(crate) const PREFIX: &str = "_pm_local_";
 
-/// What SQLite says about a trigger while it prepares it.
+/// What SQLite says about a trigger while it prepares it: a table that it writes to, a column that it reads.
 #[derive(Debug)]
 pub(crate) enum Access {
     Write(String),
     Read(String, String),
 }
 
-/// Listens to the authorizer, when asked to.
+/// Records what SQLite's authorizer says, while somebody listens.
 #[derive(Default)]
 pub(crate) struct Probe {
     on: AtomicBool,
@@ -28,7 +28,7 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// A probe of this connection. It allows everything.
+    /// Makes the probe of a connection. It allows everything.
     pub(crate) fn of(db: &mut Connection) -> Result<Arc<Self>> {
         let probe = Arc::new(Self::default());
         let listener = probe.clone();
@@ -41,6 +41,7 @@ impl Probe {
         Ok(probe)
     }
 
+    /// Records an access of one of our copies.
     fn hear(&self, context: &AuthContext<'_>) {
         if !context.accessor.is_some_and(|name| name.starts_with(PREFIX)) {
             return;
@@ -59,7 +60,7 @@ impl Probe {
         }
     }
 
-    /// What is heard while `work` runs.
+    /// Runs `work`. Returns also what was recorded meanwhile.
     pub(crate) fn listen<R>(&self, work: impl FnOnce() -> R) -> (R, Vec<Access>) {
         self.on.store(true, Ordering::Relaxed);
         let result = work();
@@ -69,36 +70,37 @@ impl Probe {
     }
 }
 
-/// A trigger of the application that runs for rows of others.
+/// A trigger of the application that runs for rows of other devices.
 #[derive(Clone)]
 pub(crate) struct Local {
-    /// What our copy is called, and the statement that makes it.
+    /// The name of our copy, and the statement that makes it.
     pub copy: String,
     pub sql: String,
-    /// What the application calls it, and its table.
+    /// Its name in the application's schema, and its table.
     pub name: String,
     pub table: String,
 }
 
 impl Local {
+    /// Returns the statement that drops our copy.
     pub(crate) fn drop_sql(&self) -> String {
         format!("DROP TRIGGER IF EXISTS temp.{}", self.copy)
     }
 }
 
-/// What the triggers were found for: the version of the schema, and how each table stands.
+/// The version of the schema and the state of each table, of which the triggers were looked up.
 type FoundFor = (i64, Vec<(i64, State)>);
 
-/// The triggers that are known.
+/// The known triggers of the application.
 #[derive(Default)]
 pub(crate) struct Triggers {
     pub found_for: Option<FoundFor>,
     pub found: Vec<Local>,
     /// For a synced table, its triggers among those found, and the columns that they read.
     pub on: HashMap<i64, (Vec<usize>, HashSet<String>)>,
-    /// They were looked for in this transaction, and are in place.
+    /// They were looked up in this transaction, and are in place.
     pub ready: bool,
     pub installed: bool,
-    /// Tables that count as tracked for now.
+    /// Tables that count as tracked, though they are not yet.
     pub counted_as_tracked: Vec<String>,
 }

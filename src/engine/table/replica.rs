@@ -1,6 +1,6 @@
-//! The open database of this device: what the functions of every room take.
+//! The open database of this device, which the functions of every room take.
 //!
-//! Fields are set when it is opened; [`super::catalog`] keeps what is known of tables in step with the file.
+//! Its fields are set when it is opened; [`super::catalog`] keeps what is known of tables in step with the file.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -16,8 +16,9 @@ use crate::engine::store::keys;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::probe::{Probe, Triggers};
 
-/// Who a database is.
+/// The identity of a database: which device it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// The id, which is also the fingerprint.
     pub id: DeviceId,
@@ -42,9 +43,9 @@ pub(crate) struct Replica {
     pub catalog: RefCell<Catalog>,
     pub triggers: RefCell<Triggers>,
     pub probe: Arc<Probe>,
-    /// Whether `_pm_parked` may have rows: mostly it has none, and need not be asked for each op.
+    /// Whether there may be quarantined rows: mostly there are none, and `_pm_parked` need not be read for each op.
     pub quarantined: Cell<bool>,
-    /// A transaction could not be ended: nothing more is done with this connection.
+    /// A transaction could not be ended: this connection does nothing more.
     pub poisoned: bool,
 }
 
@@ -71,7 +72,7 @@ impl Replica {
     }
 }
 
-/// What is known of tables changed: the triggers are looked for again before the next row.
+/// Makes the next row look up the triggers again, since what is known of tables has changed.
 pub(crate) fn doubt_triggers(replica: &Replica) {
     replica.triggers.borrow_mut().ready = false;
 }

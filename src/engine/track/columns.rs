@@ -6,7 +6,7 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::OwnedValue;
-use crate::engine::table::def::{ColumnDef, Default};
+use crate::engine::table::def::{ColumnDef, ColumnDefault};
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{catalog, ddl};
@@ -31,7 +31,7 @@ pub(crate) fn add_column(
         collation: Collation::Binary,
         not_null: false,
         key: 0,
-        default: default.map_or(Default::None, |value| Default::Literal(value.clone())),
+        default: default.map_or(ColumnDefault::None, |value| ColumnDefault::Literal(value.clone())),
         merge: ColumnMerge::Table,
     };
     if name.is_empty() || name.contains('\0') || ddl::safe_type(decl_type) != decl_type {

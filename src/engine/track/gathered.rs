@@ -29,10 +29,12 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
     )?;
     // A trigger that fails is undone with a rollback, which no open statement survives.
     let groups = groups
-        .query_map((replica.me, Stream::Own.number()), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map((replica.me, Stream::PerDevice.number()), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
         .collect::<rusqlite::Result<Vec<(i64, u64, u64)>>>()?;
     for (dev, first, last) in groups {
-        let (author, stream) = (devices::device_id(replica, dev)?, Stream::Own);
+        let (author, stream) = (devices::device_id(replica, dev)?, Stream::PerDevice);
         let mut writers: HashMap<DefId, Writer> = HashMap::new();
         for seq in first..=last {
             let body = frames::frame_here(replica, dev, stream, seq)?;

@@ -111,7 +111,7 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
     let sealed = seal::seal_here(
         replica,
         SealOptions {
-            flags: FrameFlags::BLIND,
+            flags: FrameFlags::CONTEXT_FREE,
             take_in: Some(&def.name),
             made: &made,
             ..SealOptions::default()
@@ -130,7 +130,7 @@ fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
     if options.append && !(def.autoincrement && def.integer_key()) {
         return Err(Error::cannot_track(
             &def.name,
-            "an append table needs an INTEGER PRIMARY KEY AUTOINCREMENT, by which new rows are found; track it without --append",
+            "an append table needs an INTEGER PRIMARY KEY AUTOINCREMENT, by which new rows are found; track it as a plain per-device table",
         ));
     }
     if let Some(reason) = def.ungatherable() {
@@ -181,7 +181,7 @@ fn explain_difference(known: &Table, wanted: &TableDef) -> String {
             Mode::Shared => "shared",
             Mode::PerDevice => "per-device",
         };
-        format!("--mode {mode}{} {}", if d.append { " --append" } else { "" }, d.how_it_merges())
+        format!("mode {mode}{}, {}", if d.append { ", append" } else { "" }, d.how_it_merges())
     };
     format!(
         "{who} with {}; use that (asked for: {}). A shared table that is tracked can be tracked again with another merge, policy \
@@ -197,7 +197,7 @@ fn advice(def: &TableDef) -> Vec<String> {
     if def.mode == Mode::Shared && def.integer_key() {
         advice.push(format!(
             "`{0}` is shared and has a plain INTEGER PRIMARY KEY: two devices that insert at the same time will take the \
-             same numbers, and each pair is a conflict. If each device owns its rows, track it with --mode per-device; \
+             same numbers, and each pair is a conflict. If each device owns its rows, track it in the mode per-device; \
              otherwise give it a key that devices cannot share, such as a text or hex(randomblob(16))",
             def.name
         ));

@@ -9,8 +9,8 @@
 //! had sealed before it acknowledged the frame is applied here. Whatever that device seals from then on has the frame
 //! in its context. So a later write dominates it, and is never its sibling. The heads of a row are forgotten all
 //! together or not at all, once every one is stable; from then on the row in its table stands for them. A group leaves
-//! the log once it is stable and no head is in it. Up to where a stream was stable is its *floor* (`_pm_floor`), which
-//! only rises.
+//! the log once it is stable and no head is in it. Up to where a stream was stable is its *watermark* (`_pm_floor`),
+//! which only rises.
 //!
 //! **Why the first holds.** What is still needed to list the same conflicts is kept: the heads of rows in conflict, of
 //! quarantined rows, of the rows that those clash with (the row that claimed first must stay known), of tables with a
@@ -19,9 +19,9 @@
 //! `capture/declare.rs` (claims from before a UNIQUE).
 //!
 //! **What it cannot do.** The context of a device that was not waited for (a newcomer with rows of its own, a retired
-//! device that returns, one of which nobody here had heard) may not cover the floor. Then nobody here can say what its
-//! writes dominate: they stay pending, and their author starts from a snapshot (`exchange/join.rs`). A per-device
-//! stream waits for bases alone.
+//! device that returns, one of which nobody here had heard) may not cover the watermark. Then nobody here can say
+//! what its writes dominate: they stay pending, and their author starts from a snapshot (`exchange/join.rs`). A
+//! per-device stream waits for bases alone.
 
 use packmule_core::model::{DeviceId, Stream};
 use rusqlite::named_params;
@@ -32,10 +32,9 @@ use crate::engine::capture::{adopt, seal};
 use crate::engine::conflicts::list::{self, ConflictKind};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::transaction;
-use crate::engine::fleet::devices;
+use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::merge::deferred;
-use crate::engine::merge::heads::BASELINE;
 use crate::engine::show::{constraints, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
@@ -45,8 +44,9 @@ use crate::engine::table::replica::Replica;
 
 /// What a compaction did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CompactReport {
-    /// Frames that were folded away.
+    /// Frames that were folded.
     pub frames: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -93,7 +93,7 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     Ok(report)
 }
 
-/// Raises the floor of every stream to what is stable of it.
+/// Raises the watermark of every stream to what is stable of it.
 fn raise_floors(replica: &Replica) -> Result<()> {
     for dev in membership::known_authors(replica)? {
         for stream in Stream::ALL {
@@ -143,6 +143,7 @@ fn forget_versions(replica: &Replica) -> Result<u64> {
         named_params! {
             ":tracked": State::Tracked,
             ":shared": Stream::Shared.number(),
+            ":baseline": BASELINE,
             ":column": Subject::Column,
         },
     )? as u64;

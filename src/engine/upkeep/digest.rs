@@ -37,7 +37,7 @@ pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
 fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()> {
     // Columns in the order of their names: devices may have added them in different orders.
     // The values of a disputed column are each device's own.
-    let here = table.def.columns.iter().enumerate().filter(|(at, _)| !table.waiting.contains(*at));
+    let here = table.def.columns.iter().enumerate().filter(|(at, _)| !table.disputed.contains(*at));
     let mut names: Vec<String> = here.map(|(_, c)| c.name.to_ascii_lowercase()).collect();
     names.sort();
     if table.state == State::Gathered {

@@ -6,27 +6,69 @@ use crate::engine::apply::pending;
 use crate::engine::apply::report::Wait;
 use crate::engine::capture::groups;
 use crate::engine::conflicts::list;
-use crate::engine::error::Result;
+use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::{clocks, membership};
+use crate::engine::store::meta::{self, Notice};
 use crate::engine::table::catalog;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::{Identity, Replica};
 
+/// How a table takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TableHow {
+    /// All devices edit its rows.
+    Shared,
+    /// Each device owns its rows.
+    PerDevice,
+    /// The rows of other devices are gathered in it.
+    Gathered,
+    /// Others track it; what comes for it is pending until it is tracked here.
+    Waiting,
+    /// It was let go here.
+    Untracked,
+    /// Its definition here does not fit: nothing of it is sealed or applied until it does.
+    Suspended,
+}
+
+impl TableHow {
+    /// Names it in words, as in `status --json`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerDevice => "per-device",
+            Self::Gathered => "gathered",
+            Self::Waiting => "waiting",
+            Self::Untracked => "not tracked any more",
+            Self::Suspended => "held",
+        }
+    }
+}
+
 /// The state of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TableStatus {
     /// Its name.
     pub name: String,
-    /// "shared", "per-device", "gathered", "waiting", "held" or "not tracked any more".
-    pub how: &'static str,
+    /// How it takes part.
+    pub how: TableHow,
     /// Writes since the last seal; counted up to 1,000,000.
     pub unsealed: u64,
     /// The status reason: why its rows are pending.
     pub note: Option<String>,
 }
 
+impl TableStatus {
+    /// Returns what a person can do about it.
+    pub fn hint(&self) -> Option<Hint> {
+        (self.how == TableHow::Suspended).then(|| Hint::TrackAgain { table: self.name.clone() })
+    }
+}
+
 /// The state of a device.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Status {
     /// Who it is.
     pub identity: Identity,
@@ -42,12 +84,12 @@ pub struct Status {
     pub log_frames: u64,
     /// Bytes of the frames in the log.
     pub log_bytes: u64,
-    /// The device that holds back the most frames from being folded away, and how many.
+    /// The device that holds back the most frames from being folded, and how many.
     pub held_back_by: Option<(String, u64)>,
     /// How far our own clock is off, in milliseconds, if anything shows that it is; ahead counts up.
     pub clock: Option<i64>,
     /// What people should know.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
 }
 
 /// Reports the state of this device.
@@ -56,12 +98,12 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
         let mut tables = Vec::new();
         for table in catalog::tables(e) {
             let how = match (table.state, table.def.mode) {
-                (State::Tracked, Mode::Shared) => "shared",
-                (State::Tracked, Mode::PerDevice) => "per-device",
-                (State::Gathered, _) => "gathered",
-                (State::Known, _) => "waiting",
-                (State::Untracked, _) => "not tracked any more",
-                (State::Suspended, _) => "held",
+                (State::Tracked, Mode::Shared) => TableHow::Shared,
+                (State::Tracked, Mode::PerDevice) => TableHow::PerDevice,
+                (State::Gathered, _) => TableHow::Gathered,
+                (State::Known, _) => TableHow::Waiting,
+                (State::Untracked, _) => TableHow::Untracked,
+                (State::Suspended, _) => TableHow::Suspended,
             };
             let unsealed = groups::unsealed(e, &table, 1_000_000)?;
             tables.push(TableStatus {
@@ -75,12 +117,10 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             e.db.query_row("SELECT count(*), coalesce(sum(length(body)), 0) FROM _pm_frame", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?;
-        let mut statement = e.db.prepare_cached("SELECT what FROM _pm_notice ORDER BY wall DESC, what")?;
-        let recorded =
-            statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
         let clocks = clocks::clocks(e)?;
-        let mut notices = clocks::clock_notices(e, &clocks)?;
-        notices.extend(recorded);
+        let clock_notices = clocks::clock_notices(e, &clocks)?;
+        let mut notices: Vec<Notice> = clock_notices.into_iter().map(Notice::plain).collect();
+        notices.extend(meta::notices(&e.db)?);
         Ok(Status {
             identity: e.identity.clone(),
             can_sign: e.can_sign(),

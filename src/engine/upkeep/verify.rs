@@ -4,15 +4,15 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{Chain, Checkpoint, GroupDigest};
 
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::devices;
+use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::log::frames;
-use crate::engine::merge::heads::BASELINE;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
 /// What `verify` looked at, and the problems that it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VerifyReport {
     /// Frames whose check sum, place and author's signature were checked.
     pub frames: u64,
@@ -118,8 +118,7 @@ fn verify_heads(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
         let (tid, key): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
         let found =
             frames::op_at(replica, row.get(2)?, Stream::Shared, row.get(3)?, row.get(4)?, |def, op| {
-                let shape = packmule_core::wire::Shape { keys: &def.key_flags };
-                Ok(def.tid == tid && def.key_of(op.values(shape))? == key)
+                Ok(def.tid == tid && def.key_of(op.values(def.shape()))? == key)
             });
         match found {
             Ok(true) => {}

@@ -5,7 +5,7 @@ use super::*;
 impl Run {
     pub(super) fn export(&mut self, d: usize, to: usize, all: bool) {
         if self.devices[d].copy.is_some() {
-            return; // What it says would be refused, or the other one would go on anew.
+            return; // What it says would be refused, or the other one would take a new identity.
         }
         let mut others = self.active();
         others.retain(|o| *o != d && self.copied(*o) != Some(d));
@@ -42,7 +42,7 @@ impl Run {
         let bundle = bundle % self.bundles.len();
         let (maker, bytes) = self.bundles[bundle].clone();
         if self.copied(d) == Some(maker) {
-            return; // The two cannot say which of them is to go on anew: somebody else must.
+            return; // The two cannot say which of them is to take a new identity: somebody else must.
         }
         let report = self.take_in(d, &bytes);
         self.trace.push(format!(
@@ -68,7 +68,7 @@ impl Run {
         }
     }
 
-    /// Whether a device knows all others: it would fold away what the others lack.
+    /// Whether a device knows all others: it would fold what the others lack.
     pub(super) fn knows_all(&self, d: usize) -> bool {
         let known = self.devices[d].engine.devices().unwrap();
         !self.has_copy()
@@ -113,7 +113,7 @@ impl Run {
     }
 
     pub(super) fn join(&mut self, d: usize) {
-        // Nobody may fold away what the newcomer lacks.
+        // Nobody may fold what the newcomer lacks.
         let all_known = self.active().into_iter().all(|d| self.knows_all(d));
         if self.devices.len() > 4 || !all_known {
             return;
@@ -142,7 +142,7 @@ impl Run {
         let lamport = self.groups_at(d).iter().map(|g| g.lamport).max().unwrap_or(0);
         self.add_device(engine, clock, lamport, None);
         for to in self.active().into_iter().filter(|to| *to != n) {
-            // Who does not know of it might fold away what it lacks.
+            // Who does not know of it might fold what it lacks.
             let bytes = self.bundle(n, Some(to));
             self.bundles.push((n, bytes));
             self.import(to, self.bundles.len() - 1);

@@ -1,8 +1,8 @@
-//! Copies of a device's card: two histories under one identity, until the copy hears of the other one.
+//! Clones of a device's card: two histories under one identity, until the clone hears of the other one.
 
 use super::*;
 
-/// A copy that has not heard yet that it is one.
+/// A clone that has not heard yet that it is one.
 pub(super) struct Copy {
     /// Of this device.
     pub of: usize,
@@ -52,8 +52,8 @@ impl Run {
         }
     }
 
-    /// After an import: a copy goes on under a new identity if it has heard of the other history. What
-    /// it wrote since is told anew by it, after a group that says what it had seen.
+    /// After an import: a clone takes a new identity if it has heard of the other history. What
+    /// it wrote since is re-authored by it, after a group that says what it had seen.
     pub(super) fn note_new_identity(&mut self, n: usize, position: u64) {
         let id = self.devices[n].engine.identity().id.to_string();
         if id == self.ids[n] {
@@ -67,7 +67,7 @@ impl Run {
         let ends = self.devices[of].ends.clone();
         let mut certain = ends[..common].iter().filter(|end| **end <= shift + 1).count();
         if shift == 0 && self.first_group_writes(n) {
-            certain = 0; // Then nothing comes before what is told anew.
+            certain = 0; // Then nothing comes before what is re-authored.
         }
         let mut moved: Vec<(u64, Group)> = Vec::new();
         let again = self.groups.iter().filter(|g| g.device == of && (certain..common).contains(&g.number));
@@ -98,14 +98,18 @@ impl Run {
             |group: &packmule::HistoryEntry| group.author == engine.identity().id && group.frames.0 == 1;
         engine
             .log(None, &[], &mut |entry| {
-                ops += entry.err().filter(|group| first(group)).map_or(0, |group| group.ops);
+                if let packmule::HistoryItem::Group(group) = entry
+                    && first(group)
+                {
+                    ops += group.ops;
+                }
                 Ok(())
             })
             .unwrap();
         ops > 0
     }
 
-    /// Each copy hears of the other history.
+    /// Each clone hears of the other history.
     pub(super) fn enlighten(&mut self) {
         let Some(n) = self.devices.iter().position(|device| device.copy.is_some()) else { return };
         let teller = self.active().into_iter().find(|d| *d != n && Some(*d) != self.copied(n)).unwrap();
@@ -114,7 +118,7 @@ impl Run {
         assert!(self.devices[n].copy.is_none(), "d{n} goes on as a second history");
     }
 
-    /// The device that another is a copy of.
+    /// The device that another is a clone of.
     pub(super) fn copied(&self, n: usize) -> Option<usize> {
         self.devices[n].copy.as_ref().map(|copy| copy.of)
     }

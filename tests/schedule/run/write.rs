@@ -86,7 +86,7 @@ impl Run {
             let unique = !table.uniques.is_empty() || self.has_unique(d, place.0);
             let claim =
                 if touch.claimed || !unique { u64::MAX } else { model::claim(table, heads, &self.ids) };
-            // Whoever changes a row that another had deleted makes it anew, as long as he knows.
+            // Whoever changes a row that another had deleted makes it again, as long as he knows.
             let deleted = table.cell && !touch.inserted && heads.iter().any(|h| h.write.row.is_none());
             let forgotten = deleted && row.is_some() && !self.remembers_a_delete(d, &place);
             if forgotten {
@@ -112,7 +112,7 @@ impl Run {
         }
     }
 
-    /// Whether a device has not folded away yet that a row was deleted.
+    /// Whether a device has not folded yet that a row was deleted.
     fn remembers_a_delete(&self, d: usize, place: &Place) -> bool {
         let name = self.tables[place.0].name;
         let key = match place.1.strip_prefix('[') {
@@ -125,7 +125,7 @@ impl Run {
         dump(&self.devices[d].app, &sql) != ["0"]
     }
 
-    /// What is folded away every device has.
+    /// What is folded every device has.
     fn check_stable(&self, heads: &[model::Head<'_>]) {
         for n in self.active() {
             let seen = self.seen(n);

@@ -51,7 +51,7 @@ fn print_version(conflict: &Conflict, version: &ConflictVersion, out: &mut Out<'
     let at = version.at.map_or_else(String::new, |at| format!(", {}", time(at)));
     let shown = if version.shown { "  <- the table shows this one" } else { "" };
     let by = version.device.map_or_else(String::new, |_| "by ".to_owned());
-    say!(out, "  {} {by}{}{at}{shown}", version.op, version.author());
+    say!(out, "  {} {by}{}{at}{shown}", version.op.word(), version.author());
     let rows: Vec<Vec<String>> = version
         .values
         .iter()
@@ -135,6 +135,7 @@ fn why(kind: &ConflictKind) -> String {
         ConflictKind::ForeignKey(columns, parent) => {
             format!("foreign-key: {} refers to a row of `{parent}` that is not there", columns.join(", "))
         }
+        other => other.word().into(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use packmule::core::model::{DeviceId, Hex};
-use packmule::{Engine, FleetKey, InitOptions, JoinOptions, label};
+use packmule::{Engine, FleetKey, InitOptions, JoinOptions, TrustedAs, label};
 
 use super::{Context, of_db, open, open_to_read, options};
 use crate::documents::{
@@ -156,14 +156,15 @@ pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if before.is_some_and(|d| d.this) {
         return Err(Failure::of(given, "is this device itself, which needs no trust"));
     }
-    let already = before.is_some_and(|d| matches!(d.trust, "singly" | "by the fleet"));
+    let already = before.is_some_and(|d| matches!(d.trust, TrustedAs::Singly | TrustedAs::ByFleet));
     if asked.by_bundle {
         let mut file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
         engine.trust_sender(&mut file).map_err(|e| Failure::engine(given, path, e))?;
     } else if !already {
         engine.trust(id).map_err(of_db(path))?;
     }
-    let trusted = |id| known.iter().any(|d| d.id == id && d.trust != "no" && d.trust != "revoked");
+    let trusted =
+        |id| known.iter().any(|d| d.id == id && !matches!(d.trust, TrustedAs::No | TrustedAs::Revoked));
     asked.others.retain(|(id, _)| !trusted(*id));
     let others = asked.others.iter().map(|(id, name)| Known { fingerprint: id.to_string(), name });
     let out = &mut *context.out;
@@ -219,7 +220,7 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         label: label(d.id, d.name.as_deref()),
         base: d.base,
         this: d.this,
-        trust: d.trust,
+        trust: d.trust.words(),
         frames_shared: d.shared,
         frames_per_device: d.own,
         has_of_ours: d.acknowledged,
@@ -233,7 +234,7 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         let base = if d.base { " (base)" } else { "" };
         rows.push(vec![
             format!("{}{base}", label(d.id, d.name.as_deref())),
-            d.trust.to_owned(),
+            d.trust.words().to_owned(),
             format!("{} + {}", number(d.shared), number(d.own)),
             if d.this { "-".into() } else { number(d.acknowledged) },
             match d.heard {

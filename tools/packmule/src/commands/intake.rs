@@ -299,7 +299,7 @@ fn about_database(error: &Error) -> bool {
         error,
         Error::Bundle { .. }
             | Error::Stream(_)
-            | Error::Strangers(_)
+            | Error::Untrusted(_)
             | Error::Twin { .. }
             | Error::Source { .. }
             | Error::Usage(_)

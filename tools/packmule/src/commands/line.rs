@@ -58,9 +58,10 @@ pub fn stop_on_signals(stop: &Stop) -> Result<(), Failure> {
 /// Makes a failure of a line's error.
 pub fn failure(port: &Path, db: &Path, error: LineError) -> Failure {
     match error {
-        LineError::Session(SessionError::Stranger(stranger)) => {
-            let message = failure_text(db, &LineError::Session(SessionError::Stranger(stranger.clone())));
-            Failure::Refused { file: Some(shown(port)), message, strangers: vec![stranger] }
+        LineError::Session(SessionError::UntrustedDevice(device)) => {
+            let message =
+                failure_text(db, &LineError::Session(SessionError::UntrustedDevice(device.clone())));
+            Failure::Refused { file: Some(shown(port)), message, untrusted: vec![device] }
         }
         LineError::Session(SessionError::Engine(e)) if !is_of_peer(&e) => Failure::engine(db, db, e),
         other => Failure::of(port, failure_text(db, &other)),
@@ -69,7 +70,7 @@ pub fn failure(port: &Path, db: &Path, error: LineError) -> Failure {
 
 /// Returns whether an error is about what the other end sent.
 fn is_of_peer(error: &Error) -> bool {
-    matches!(error, Error::Bundle { .. } | Error::Strangers(_) | Error::Twin { .. })
+    matches!(error, Error::Bundle { .. } | Error::Untrusted(_) | Error::Twin { .. })
 }
 
 /// Returns the words of a line's error, with the database's name in what they say to run.

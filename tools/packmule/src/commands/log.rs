@@ -1,7 +1,7 @@
 //! What was written, by whom and when: log.
 
 use packmule::core::model::Stream;
-use packmule::{Engine, HistoryEntry, HistoryOp, OwnedValue};
+use packmule::{Engine, HistoryEntry, HistoryItem, HistoryOp, OwnedValue};
 
 use super::{Context, of_db, open_to_read};
 use crate::documents::LogGroup;
@@ -28,9 +28,9 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let walked = engine.log(table, &key, &mut |item| {
         match item {
             _ if out.closed() => {}
-            Ok(op) if with_rows && rows.len() < ROWS_SHOWN => rows.push(op.clone()),
-            Ok(_) => {}
-            Err(group) => {
+            HistoryItem::Op(op) if with_rows && rows.len() < ROWS_SHOWN => rows.push(op.clone()),
+            HistoryItem::Op(_) => {}
+            HistoryItem::Group(group) => {
                 let rows = std::mem::take(&mut rows);
                 print_group(group, with_rows.then_some(&rows[..]), groups == 0, out);
                 groups += 1;
@@ -84,7 +84,7 @@ fn print_group(group: &HistoryEntry, rows: Option<&[HistoryOp]>, first: bool, ou
     let Some(rows) = rows else { return };
     for op in rows {
         let key: Vec<String> = op.key.iter().map(|(name, v)| format!("{name} = {}", show(v))).collect();
-        say!(out, "    {} {} {}", op.op, op.table, key.join(", "));
+        say!(out, "    {} {} {}", op.op.word(), op.table, key.join(", "));
     }
     let left = group.ops.saturating_sub(rows.len() as u64);
     if left > 0 {
@@ -95,7 +95,7 @@ fn print_group(group: &HistoryEntry, rows: Option<&[HistoryOp]>, first: bool, ou
 fn group_line(group: &HistoryEntry) -> String {
     let frames = range(group.frames.0, group.frames.1);
     let mut line = format!("{}  {}  {}, {}", time(group.wall), group.label, frames, count(group.ops, "row"));
-    if group.stream == Stream::Own {
+    if group.stream == Stream::PerDevice {
         line.push_str(", per-device");
     }
     if group.resolution {

@@ -3,14 +3,12 @@
 use std::path::Path;
 
 use packmule::core::model::Hex;
-use packmule::{Status, TableStatus};
+use packmule::{Notice, Status, TableStatus};
 
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, StatusTable, WaitGroup};
 use crate::output::{Failure, Out, say};
-use crate::text::{
-    clock_wrong, columns, count, iso, now, number, quoted, shown, size, time, waiting, with_database,
-};
+use crate::text::{clock_wrong, columns, count, hint, iso, now, number, quoted, shown, size, time, waiting};
 
 /// `packmule status`.
 pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -26,16 +24,21 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "  waiting      {}", waiting(wait));
     }
     for notice in &status.notices {
-        say!(out, "  notice       {}", with_database(notice, &quoted(path)));
+        say!(out, "  notice       {}", notice_text(notice, path));
     }
     Ok(())
+}
+
+/// Returns a notice with what helps.
+fn notice_text(notice: &Notice, db: &Path) -> String {
+    notice.text.clone() + &hint(notice.hint.clone(), db)
 }
 
 fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<'a> {
     let identity = &status.identity;
     let tables = status.tables.iter().map(|table| StatusTable {
         name: &table.name,
-        how: table.how,
+        how: table.how.words(),
         unsealed: table.unsealed,
         note: table.note.as_deref(),
     });
@@ -53,7 +56,7 @@ fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<
         clock: iso(now),
         clock_wrong: clock_wrong(now) || status.clock.is_some(),
         clock_off_ms: status.clock,
-        notices: &status.notices,
+        notices: status.notices.iter().map(|notice| notice_text(notice, path)).collect(),
     }
 }
 
@@ -88,17 +91,18 @@ fn print_tables(path: &Path, status: &Status, out: &mut Out<'_>) {
         say!(out, "  tables       none is tracked: `packmule track {} TABLE`", quoted(path));
     } else {
         say!(out, "  tables");
-        let rows: Vec<Vec<String>> = status.tables.iter().map(table_row).collect();
+        let rows: Vec<Vec<String>> = status.tables.iter().map(|table| table_row(table, path)).collect();
         columns(&rows).iter().for_each(|line| say!(out, "{line}"));
     }
 }
 
-fn table_row(table: &TableStatus) -> Vec<String> {
+fn table_row(table: &TableStatus, db: &Path) -> Vec<String> {
     let unsealed = match table.unsealed {
         0 => None,
         1_000_000.. => Some("over 1,000,000 writes not sealed yet".to_owned()),
         n => Some(format!("{} not sealed yet", count(n, "write"))),
     };
-    let tail: Vec<String> = unsealed.into_iter().chain(table.note.clone()).collect();
-    vec![format!("    {}", table.name), table.how.to_owned(), tail.join("; ")]
+    let note = table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db));
+    let tail: Vec<String> = unsealed.into_iter().chain(note).collect();
+    vec![format!("    {}", table.name), table.how.words().to_owned(), tail.join("; ")]
 }

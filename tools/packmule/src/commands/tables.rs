@@ -5,7 +5,7 @@ use crate::documents::{Added, Sealed, Tracked, TrackedTable, Untracked};
 use crate::output::{Failure, say};
 use crate::text::{count, quoted, read, shown};
 use crate::usage::{Args, flags};
-use packmule::{ColumnMerge, Engine, Merge, Mode, Policy, TrackOptions};
+use packmule::{ColumnMerge, Engine, Merge, Mode, Policy, TableHow, TrackOptions};
 
 /// `packmule track`.
 pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -125,8 +125,7 @@ pub fn seal(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return Ok(());
     }
     say!(out, "{}: nothing was written since the last seal", shown(path));
-    let tracked =
-        engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.how != "not tracked any more");
+    let tracked = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.how != TableHow::Untracked);
     if !tracked {
         say!(out, "no table is tracked yet: `packmule track {} TABLE`", quoted(path));
     }

@@ -1,12 +1,12 @@
 //! Documents about carrying.
 
 use packmule::carry::session::Progress;
-use packmule::{ImportReport, Wait};
+use packmule::{ImportReport, Missing, Wait};
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::text::waiting;
+use crate::text::{missing_words, waiting};
 
 /// `export`.
 #[derive(Serialize)]
@@ -75,7 +75,7 @@ pub struct WaitGroup<'a> {
     /// Its first and its last frame.
     pub frames: [u64; 2],
     /// Whose frames are missing.
-    pub missing: &'a str,
+    pub missing: String,
     /// Up to which one they are needed; 0 if no frames help.
     pub up_to: u64,
 }
@@ -83,7 +83,11 @@ pub struct WaitGroup<'a> {
 impl<'a> From<&'a Wait> for WaitGroup<'a> {
     fn from(wait: &'a Wait) -> Self {
         let frames = [wait.frames.0, wait.frames.1];
-        Self { author: &wait.author, frames, missing: &wait.missing, up_to: wait.up_to }
+        let up_to = match wait.missing {
+            Missing::Frames { up_to, .. } | Missing::OtherPart { up_to, .. } => up_to,
+            _ => 0,
+        };
+        Self { author: &wait.author, frames, missing: missing_words(&wait.missing), up_to }
     }
 }
 

@@ -68,9 +68,7 @@ impl<'a> From<&'a Conflict> for ConflictDocument<'a> {
             ConflictKind::ForeignKey(columns, parent) => (names(columns), Some(parent.as_str()), None),
             ConflictKind::Check(reason) => (None, None, Some(reason.as_str())),
             ConflictKind::Schema(column) => (Some(vec![column.as_str()]), None, None),
-            ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete => {
-                (None, None, None)
-            }
+            _ => (None, None, None),
         };
         Self {
             id: &conflict.id,
@@ -91,7 +89,7 @@ impl<'a> From<&'a ConflictVersion> for Version<'a> {
             device: version.device.map(|id| id.to_string()),
             name: version.name.as_deref(),
             at: version.at.map(iso),
-            op: version.op,
+            op: version.op.word(),
             shown: version.shown,
             values: Row(&version.values),
         }

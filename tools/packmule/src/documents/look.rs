@@ -41,7 +41,7 @@ pub struct Status<'a> {
     /// How far it is off, in milliseconds, if what others wrote shows that; ahead counts up.
     pub clock_off_ms: Option<i64>,
     /// What people should know.
-    pub notices: &'a [String],
+    pub notices: Vec<String>,
 }
 
 /// A table that is known.
@@ -138,7 +138,7 @@ pub struct LogRow<'a> {
 
 impl<'a> From<&'a HistoryOp> for LogRow<'a> {
     fn from(op: &'a HistoryOp) -> Self {
-        Self { table: &op.table, op: op.op, key: Row(&op.key) }
+        Self { table: &op.table, op: op.op.word(), key: Row(&op.key) }
     }
 }
 

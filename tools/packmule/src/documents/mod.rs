@@ -49,8 +49,8 @@ pub struct ErrorDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<Option<&'a str>>,
     /// The devices that are not trusted, if that is why.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub strangers: Vec<Untrusted<'a>>,
+    #[serde(rename = "strangers", skip_serializing_if = "Vec::is_empty")]
+    pub untrusted: Vec<Untrusted<'a>>,
 }
 
 /// A device that is not trusted.

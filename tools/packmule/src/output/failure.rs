@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use packmule::{Error, Stranger};
+use packmule::{Error, UntrustedDevice};
 
 use crate::documents::{ErrorDocument, Untrusted};
 use crate::text::{hint, io_text, shown};
@@ -20,7 +20,7 @@ pub enum Failure {
         /// Why, and what to do.
         message: String,
         /// Devices that are not trusted, if that is why.
-        strangers: Vec<Stranger>,
+        untrusted: Vec<UntrustedDevice>,
     },
     /// The command has reported it in its output.
     Reported(String),
@@ -35,12 +35,12 @@ impl From<UsageError> for Failure {
 impl Failure {
     /// Reports what is wrong with a file.
     pub fn of(file: &Path, message: impl Into<String>) -> Self {
-        Self::Refused { file: Some(shown(file)), message: message.into(), strangers: Vec::new() }
+        Self::Refused { file: Some(shown(file)), message: message.into(), untrusted: Vec::new() }
     }
 
     /// Reports what is wrong, where it is not about a file.
     pub fn plain(message: impl Into<String>) -> Self {
-        Self::Refused { file: None, message: message.into(), strangers: Vec::new() }
+        Self::Refused { file: None, message: message.into(), untrusted: Vec::new() }
     }
 
     /// Reports that the system refused something to do with a file.
@@ -51,15 +51,15 @@ impl Failure {
     /// Reports that the engine refused: `file` is what was worked on, `db` the database.
     pub fn engine(file: &Path, db: &Path, error: Error) -> Self {
         let message = engine_text(file, db, &error);
-        let strangers = if let Error::Strangers(strangers) = error { strangers } else { Vec::new() };
-        Self::Refused { file: Some(shown(file)), message, strangers }
+        let untrusted = if let Error::Untrusted(untrusted) = error { untrusted } else { Vec::new() };
+        Self::Refused { file: Some(shown(file)), message, untrusted }
     }
 
     /// Adds more after the reason.
     pub fn and(self, more: &str) -> Self {
         match self {
-            Self::Refused { file, message, strangers } => {
-                Self::Refused { file, message: message + more, strangers }
+            Self::Refused { file, message, untrusted } => {
+                Self::Refused { file, message: message + more, untrusted }
             }
             other => other,
         }
@@ -104,16 +104,16 @@ impl Failure {
         match self {
             Self::Reported(_) => None,
             Self::Usage(UsageError { message, .. }) => {
-                Some(ErrorDocument { error: message, file: None, strangers: Vec::new() })
+                Some(ErrorDocument { error: message, file: None, untrusted: Vec::new() })
             }
-            Self::Refused { file, message, strangers } => {
-                let strangers = strangers.iter().map(|stranger| Untrusted {
-                    fingerprint: stranger.id.to_string(),
-                    name: stranger.name.as_deref(),
-                    revoked: stranger.revoked,
+            Self::Refused { file, message, untrusted } => {
+                let untrusted = untrusted.iter().map(|device| Untrusted {
+                    fingerprint: device.id.to_string(),
+                    name: device.name.as_deref(),
+                    revoked: device.revoked,
                 });
                 let file = Some(file.as_deref());
-                Some(ErrorDocument { error: message, file, strangers: strangers.collect() })
+                Some(ErrorDocument { error: message, file, untrusted: untrusted.collect() })
             }
         }
     }

@@ -23,6 +23,10 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         }
         Some(Hint::JoinThePortsGroup) => " (`sudo usermod -aG dialout $USER`, then log in again)".into(),
         Some(Hint::FreeThePort) => " (`systemctl stop serial-getty@…`)".into(),
+        Some(Hint::Retire { device }) => format!(": packmule retire {db} {device}"),
+        Some(Hint::TrackAgain { table }) => {
+            format!(" (`packmule untrack {db} {table}`, then `packmule track {db} {table}`)")
+        }
         Some(Hint::ListDevices) => format!(": `packmule devices {db}` lists them"),
         Some(Hint::ListConflicts) => format!("; see `packmule conflicts {db}`"),
         Some(Hint::Verify) => format!(": run `packmule verify {db}`, and keep a copy"),

@@ -3,22 +3,31 @@
 use std::io;
 use std::path::Path;
 
-use packmule::Wait;
 use packmule::core::model::Stream;
+use packmule::{Missing, Wait};
 
 use super::{plural, quoted};
 
 /// Says what a group of frames waits for.
 pub fn waiting(wait: &Wait) -> String {
-    let Wait { author, missing, up_to, .. } = wait;
+    let author = &wait.author;
     let frames = range(wait.frames.0, wait.frames.1);
     let waits = if wait.frames.0 == wait.frames.1 { "waits" } else { "wait" };
-    match up_to {
-        // No frames bring it on.
-        0 => format!("{frames} of {author} {waits} for {missing}"),
-        up_to => format!(
-            "{frames} of {author} {waits} for frames of {missing} up to {up_to}, and can be applied only after them"
+    match &wait.missing {
+        Missing::Frames { of, up_to } => format!(
+            "{frames} of {author} {waits} for frames of {of} up to {up_to}, and can be applied only after them"
         ),
+        missing => format!("{frames} of {author} {waits} for {}", missing_words(missing)),
+    }
+}
+
+/// Names what a group lacks.
+pub fn missing_words(missing: &Missing) -> String {
+    match missing {
+        Missing::Frames { of, .. } => of.clone(),
+        Missing::OtherPart { of, .. } => format!("{of} (the other part of the same seal)"),
+        Missing::Snapshot { on } => format!("a snapshot on {on}: run `packmule join` there"),
+        _ => "what this version does not know".into(),
     }
 }
 
@@ -46,7 +55,7 @@ pub fn range(first: u64, last: u64) -> String {
 pub fn stream(stream: Stream) -> &'static str {
     match stream {
         Stream::Shared => "shared",
-        Stream::Own => "per-device",
+        Stream::PerDevice => "per-device",
     }
 }
 
@@ -61,47 +70,5 @@ pub fn io_text(e: &io::Error) -> String {
             first.to_lowercase().chain(letters).collect()
         }
         _ => text.to_owned(),
-    }
-}
-
-/// Puts the database's name into `packmule init DB` and the like.
-pub fn with_database(text: &str, db: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(" DB") {
-        let (before, after) = rest.split_at(at);
-        let mut words = before.rsplit([' ', '`', '\n']);
-        let (last, last_but_one) = (words.next(), words.next());
-        let ends = !after[3..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
-        let command = last == Some("sqlite3") || last_but_one == Some("packmule");
-        out.push_str(before);
-        out.push_str(if ends && command { " " } else { " DB" });
-        if ends && command {
-            out.push_str(db);
-        }
-        rest = &after[3..];
-    }
-    out.push_str(rest);
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hints_name_the_database() {
-        let hint = with_database(
-            "no DB here: run `packmule init DB`, or `packmule track DB DBX`\n  packmule trust DB 00",
-            "a.db",
-        );
-        assert_eq!(
-            hint,
-            "no DB here: run `packmule init a.db`, or `packmule track a.db DBX`\n  packmule trust a.db 00"
-        );
-        assert_eq!(
-            with_database("run `sqlite3 DB 'PRAGMA x'`", "'a b.db'"),
-            "run `sqlite3 'a b.db' 'PRAGMA x'`"
-        );
     }
 }

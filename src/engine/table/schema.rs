@@ -1,0 +1,229 @@
+//! Definitions read from the schema of a database.
+
+use packmule_core::wire::{Collation, ColumnMerge, Merge, Mode, Policy};
+use rusqlite::Connection;
+
+use crate::engine::error::{Error, Result};
+use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::table::def::{ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, TableDef};
+
+impl TableDef {
+    /// Reads the definition of a table of this database. How it merges no schema says: the caller sets it.
+    ///
+    /// # Errors
+    /// [`Error::CannotTrack`] if there is no such table, or if it cannot be tracked.
+    pub(crate) fn read(db: &Connection, table: &str) -> Result<Self> {
+        use rusqlite::OptionalExtension;
+        let found = db
+            .query_row(
+                "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
+                [table],
+                |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?)),
+            )
+            .optional()?;
+        let Some((name, kind, without_rowid, strict)) = found else {
+            return Err(Error::cannot_track(table, "there is no such table in this database"));
+        };
+        let refuse = |reason: &str| Err(Error::cannot_track(&name, reason));
+        if kind != "table" {
+            return refuse(&format!("it is a {kind} table or view; track the tables that it is made from"));
+        }
+        let lower = name.to_ascii_lowercase();
+        if lower.starts_with("_pm_") || lower.starts_with("sqlite_") {
+            return refuse("it belongs to Packmule or to SQLite itself");
+        }
+        let mut def = Self {
+            name,
+            mode: Mode::Shared,
+            merge: Merge::Row,
+            policy: Policy::Manual,
+            append: false,
+            without_rowid,
+            autoincrement: false,
+            columns: Vec::new(),
+            uniques: Vec::new(),
+            foreign_keys: Vec::new(),
+        };
+        def.read_columns(db, strict)?;
+        if def.columns.len() > COLUMNS_MAX {
+            return Err(Error::cannot_track(&def.name, format!("it has more than {COLUMNS_MAX} columns")));
+        }
+        if def.keys().next().is_none() {
+            return Err(Error::cannot_track(
+                &def.name,
+                "it has no primary key, so that its rows cannot be identified; make a new table with one, and copy the rows",
+            ));
+        }
+        if !def.without_rowid && ["rowid", "_rowid_", "oid"].iter().all(|name| def.column(name).is_some()) {
+            return Err(Error::cannot_track(
+                &def.name,
+                "its columns have taken every name of the rowid, by which large values are read; rename one of \
+                 `rowid`, `_rowid_` and `oid`",
+            ));
+        }
+        def.read_uniques(db)?;
+        def.read_foreign_keys(db)?;
+        Ok(def)
+    }
+
+    /// Reads the columns, but for generated ones.
+    fn read_columns(&mut self, db: &Connection, strict: bool) -> Result<()> {
+        let mut statement =
+            db.prepare("SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1)")?;
+        let mut rows = statement.query([&self.name])?;
+        while let Some(row) = rows.next()? {
+            let hidden: i64 = row.get(5)?;
+            if hidden != 0 {
+                continue; // Every database computes generated columns itself.
+            }
+            let name: String = row.get(0)?;
+            let (_, collation, _, _, autoincrement) =
+                db.column_metadata(Some("main"), self.name.as_str(), name.as_str())?;
+            let collation = collation.map(|c| c.to_string_lossy().to_ascii_uppercase()).unwrap_or_default();
+            let collation = match collation.as_str() {
+                "BINARY" | "" => Collation::Binary,
+                "NOCASE" => Collation::NoCase,
+                "RTRIM" => Collation::RTrim,
+                other => {
+                    return Err(Error::cannot_track(
+                        &self.name,
+                        format!(
+                            "column `{name}` uses the collation {other}, which only your application has"
+                        ),
+                    ));
+                }
+            };
+            self.autoincrement |= autoincrement;
+            let mut decl_type: String = row.get(1)?;
+            if strict && decl_type.eq_ignore_ascii_case("ANY") {
+                // Takes values as they are, which elsewhere only a column without a type does.
+                decl_type.clear();
+            }
+            let default: Option<String> = row.get(3)?;
+            self.columns.push(ColumnDef {
+                default: read_default(db, default.as_deref())?,
+                name,
+                decl_type,
+                collation,
+                not_null: row.get(2)?,
+                key: row.get(4)?,
+                merge: ColumnMerge::Table,
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads the UNIQUEs over plain columns, also those of `CREATE UNIQUE INDEX`.
+    fn read_uniques(&mut self, db: &Connection) -> Result<()> {
+        let mut statement = db.prepare(
+            "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk' AND NOT partial ORDER BY name",
+        )?;
+        let names: Vec<String> =
+            statement.query_map([&self.name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let mut columns = db.prepare("SELECT name FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
+        for index in names {
+            let names: Vec<Option<String>> =
+                columns.query_map([&index], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let unique: Option<Vec<u16>> = names
+                .iter()
+                .map(|name| name.as_ref().and_then(|name| self.column(name)).map(|at| at as u16))
+                .collect();
+            // An index over an expression stays this database's own.
+            if let Some(unique) = unique.filter(|unique| !self.uniques.contains(unique)) {
+                self.uniques.push(unique);
+            }
+        }
+        self.uniques.sort();
+        Ok(())
+    }
+
+    /// Reads the foreign keys, in an order that does not depend on how they were declared.
+    fn read_foreign_keys(&mut self, db: &Connection) -> Result<()> {
+        let mut statement = db.prepare(
+            "SELECT id, \"table\", \"from\", \"to\", on_update, on_delete FROM pragma_foreign_key_list(?1) ORDER BY id, seq",
+        )?;
+        let mut rows = statement.query([&self.name])?;
+        let mut last = None;
+        let mut found: Vec<ForeignKeyDef> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            let action = |at: usize| -> Result<u8> {
+                let name: String = row.get(at)?;
+                Ok(ACTIONS.iter().position(|a| *a == name).unwrap_or(0) as u8)
+            };
+            if last != Some(id) {
+                found.push(ForeignKeyDef {
+                    parent: row.get(1)?,
+                    columns: Vec::new(),
+                    on_update: action(4)?,
+                    on_delete: action(5)?,
+                });
+                last = Some(id);
+            }
+            let to: Option<String> = row.get(3)?;
+            if let Some(key) = found.last_mut() {
+                // A foreign key that names no columns refers to the parent's primary key.
+                let at = key.columns.len();
+                let to = match to {
+                    Some(to) => to,
+                    None => parent_key(db, &key.parent, at)?,
+                };
+                key.columns.push((row.get(2)?, to));
+            }
+        }
+        found.sort_by(|a, b| (&a.parent, &a.columns).cmp(&(&b.parent, &b.columns)));
+        self.foreign_keys = found;
+        Ok(())
+    }
+}
+
+/// Returns the name of the column at a place of a parent's primary key.
+fn parent_key(db: &Connection, parent: &str, at: usize) -> Result<String> {
+    use rusqlite::OptionalExtension;
+    let name = db
+        .query_row("SELECT name FROM pragma_table_info(?1) WHERE pk = ?2", (parent, at as i64 + 1), |row| {
+            row.get(0)
+        })
+        .optional()?;
+    Ok(name.unwrap_or_else(|| "rowid".into()))
+}
+
+/// Reads a default from its text in the schema. Only literals travel.
+fn read_default(db: &Connection, text: Option<&str>) -> Result<ColumnDefault> {
+    let Some(text) = text.map(str::trim) else { return Ok(ColumnDefault::None) };
+    let bare = text.trim_start_matches('(').trim_end_matches(')').trim();
+    match bare.to_ascii_uppercase().as_str() {
+        "CURRENT_TIME" => return Ok(ColumnDefault::Time),
+        "CURRENT_DATE" => return Ok(ColumnDefault::Date),
+        "CURRENT_TIMESTAMP" => return Ok(ColumnDefault::Timestamp),
+        "NULL" => return Ok(ColumnDefault::None),
+        _ => {}
+    }
+    let number = |t: &str| {
+        !t.is_empty()
+            && t.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'+' | b'-' | b'_'))
+            && t.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit() || c == '.')
+    };
+    let quoted = |t: &str, q: char| {
+        t.len() >= 2
+            && t.starts_with(q)
+            && t.ends_with(q)
+            && !t[1..t.len() - 1].replace(&format!("{q}{q}"), "").contains(q)
+    };
+    let blob = |t: &str| t.len() >= 3 && t[..1].eq_ignore_ascii_case("x") && quoted(&t[1..], '\'');
+    let boolean = matches!(bare.to_ascii_uppercase().as_str(), "TRUE" | "FALSE");
+    if !(number(bare) || quoted(bare, '\'') || bare.is_ascii() && blob(bare) || boolean) {
+        // SQLite takes a double-quoted default for a string; so do we.
+        if quoted(bare, '"') {
+            let inner = bare[1..bare.len() - 1].replace("\"\"", "\"");
+            return Ok(ColumnDefault::Literal(OwnedValue::Text(inner.into_bytes())));
+        }
+        return Ok(ColumnDefault::Expression);
+    }
+    let value = db
+        .query_row(&format!("SELECT {bare}"), [], |row| Ok(OwnedValue::of(value::from_sql(row.get_ref(0)?))));
+    match value {
+        Ok(value) => Ok(ColumnDefault::Literal(value?)),
+        Err(_) => Ok(ColumnDefault::Expression),
+    }
+}

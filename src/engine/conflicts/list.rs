@@ -1,6 +1,6 @@
 //! Open conflicts: what concurrent writes left open, listed the same on every device.
 
-use packmule_core::model::{DeviceId, WallMs};
+use packmule_core::model::{DeviceId, Hex, WallMs};
 use packmule_core::wire::{ColumnMerge, Merge, OpKind};
 use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
@@ -376,7 +376,7 @@ fn make(
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let id = hash.finalize()[..5].iter().map(|b| format!("{b:02x}")).collect();
+    let id = Hex(&hash.finalize()[..5]).to_string();
     let names = table.def.keys().map(|at| table.def.columns[at].name.clone());
     let conflict = Conflict {
         id,

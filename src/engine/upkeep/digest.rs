@@ -1,5 +1,6 @@
 //! The digest: one line that is the same on two databases exactly when their synced content is.
 
+use packmule_core::model::Hex;
 use packmule_core::wire::Mode;
 use sha2::{Digest, Sha256};
 
@@ -29,7 +30,7 @@ pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
         for open in list::open_list(e)? {
             hash.update(open.conflict.id.as_bytes());
         }
-        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(Hex(&hash.finalize()).to_string())
     })
 }
 

@@ -5,7 +5,8 @@ mod common;
 use common::*;
 use packmule::core::model::{DeviceId, Stream};
 use packmule::{
-    BundleProblem, Engine, Error, Hint, HistoryItem, JoinOptions, Part, Positions, Recipient, TrackOptions,
+    BundleProblem, Engine, Error, Hint, HistoryItem, JoinOptions, OwnedValue, Part, Positions, Recipient,
+    TrackOptions,
 };
 use serde_json::{Value, json};
 use std::io::Cursor;
@@ -176,6 +177,19 @@ fn waiting(world: &World, a: &mut Engine, b: &mut Engine) {
     assert_eq!(of(hint), json!({ "trust": { "devices": [id(&c)] } }));
     let hint = Error::Bundle { offset: 0, cause: BundleProblem::Empty }.hint();
     assert_eq!(of(hint), json!("export_again"));
+}
+
+#[test]
+fn json_keeps_what_it_has_no_word_for() {
+    for (value, json) in [
+        (OwnedValue::Text(vec![0xff]), r#"{"hex":"ff","text":true}"#),
+        (OwnedValue::Blob(vec![0, 0xab]), r#"{"hex":"00ab"}"#),
+        (OwnedValue::Real(f64::NEG_INFINITY), r#"{"real":"-Infinity"}"#),
+        (OwnedValue::Real(2.0), "2.0"),
+        (OwnedValue::Null, "null"),
+    ] {
+        assert_eq!(serde_json::to_string(&value).unwrap(), json);
+    }
 }
 
 #[test]

@@ -23,16 +23,19 @@
 //! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
 //! nothing else, so a card may be copied, come late, or come twice.
 
+mod report;
+
 use std::collections::BTreeSet;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use packmule_core::model::{DeviceId, Stream, decode_hex};
 
+pub use report::{Exchange, Left, NotLeft, Removed, Skipped};
+
 use super::volume::{Sink, Volume};
 use crate::engine::{
-    BundleProblem, Engine, Error, ImportReport, Part, PartReport, Positions, Progress, Result, Span, Survey,
-    Trusted,
+    BundleProblem, Engine, Error, Part, PartReport, Positions, Progress, Result, Span, Survey, Trusted,
 };
 
 /// The folder on the card.
@@ -52,79 +55,6 @@ impl Default for Limits {
     fn default() -> Self {
         Self { enough_bytes: 1 << 30, most_bytes: (4 << 30) - 1 }
     }
-}
-
-/// What an exchange did.
-#[derive(Debug, Default)]
-pub struct Exchange {
-    /// Bundles that were taken in.
-    pub taken: Vec<(PathBuf, ImportReport)>,
-    /// Bundles of others with nothing for us; what their senders have is known now.
-    pub heard: Vec<PathBuf>,
-    /// Files that were skipped, and why.
-    pub stepped_over: Vec<(PathBuf, Skipped)>,
-    /// Bundles that were left.
-    pub left: Vec<Left>,
-    /// Bundles of ours that lie there still, from earlier.
-    pub waiting: Vec<PathBuf>,
-    /// Bundles of ours that were removed.
-    pub removed: Vec<(PathBuf, Removed)>,
-    /// Why not all could be left that others lack.
-    pub not_left: Option<NotLeft>,
-    /// Devices that lack frames which are folded here: they can go on from a snapshot alone.
-    pub behind: Vec<DeviceId>,
-}
-
-/// Why a file was skipped.
-#[derive(Debug)]
-pub enum Skipped {
-    /// It is no bundle by its name or its first bytes.
-    Foreign,
-    /// As a bundle, it is not in order, or not to be taken in.
-    Refused(Error),
-}
-
-/// A bundle that was left.
-#[derive(Clone, Debug)]
-pub struct Left {
-    /// The file.
-    pub file: PathBuf,
-    /// For whom; `None` is anyone.
-    pub receiver: Option<DeviceId>,
-    /// Frames in it. One without frames only states what we have.
-    pub frames: u64,
-    /// Bytes of the file.
-    pub bytes: u64,
-}
-
-/// Why a bundle of ours was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removed {
-    /// All who are to have it have it.
-    Acknowledged,
-    /// It was not written to its end.
-    Torn,
-    /// A later one states more.
-    Superseded,
-    /// It was for a device that is not trusted any more.
-    Revoked,
-}
-
-/// Why not all could be left.
-#[derive(Debug)]
-pub enum NotLeft {
-    /// The card cannot be written to.
-    ReadOnly,
-    /// The card is full; the oldest frames came first. What was to come next has so many bytes.
-    Full {
-        /// The length of the group that had no room.
-        next_bytes: Option<u64>,
-    },
-    /// A single group is longer than a file can be.
-    TooLong {
-        /// Its length.
-        next_bytes: u64,
-    },
 }
 
 /// A bundle of ours that lies on the card, whole.

@@ -3,13 +3,14 @@
 use core::fmt;
 use core::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::{Hex, decode_hex};
 
 /// A device's identity: the first 16 bytes of SHA-256("packmule/1 device" ‖ public key).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct DeviceId(pub [u8; 16]);
 
@@ -43,6 +44,23 @@ impl fmt::Debug for DeviceId {
     }
 }
 
+/// On the wire it is 16 bytes; where people read it too, 32 hexadecimal digits.
+impl Serialize for DeviceId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        if from.is_human_readable() {
+            heapless::String::<32>::deserialize(from)?.parse().map_err(D::Error::custom)
+        } else {
+            <[u8; 16]>::deserialize(from).map(Self)
+        }
+    }
+}
+
 /// The text is not 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -69,8 +87,10 @@ impl FromStr for DeviceId {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Stream {
     /// Rows of shared tables: every device receives it.
+    #[serde(rename = "shared")]
     Shared,
     /// Rows of per-device tables: only bases receive it.
+    #[serde(rename = "per-device")]
     PerDevice,
 }
 

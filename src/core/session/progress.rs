@@ -1,7 +1,7 @@
 //! How far a session is.
 
 /// How far a session has come. `T`: what the log reports of what it took in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Progress<T = ()> {
     /// Frames and bytes of frames that were sent.

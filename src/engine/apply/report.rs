@@ -2,6 +2,7 @@
 
 /// What an import did.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ImportReport {
     /// Frames that are new here.
@@ -27,6 +28,7 @@ pub struct ImportReport {
 
 /// A pending group of frames, with its missing dependency.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Wait {
     /// Whose group is pending.
@@ -39,6 +41,8 @@ pub struct Wait {
 
 /// What a pending group lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Missing {
     /// Frames of this device, up to this one.

@@ -25,6 +25,7 @@ use crate::engine::table::replica::Replica;
 
 /// What a seal made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SealReport {
     /// Frames written to the log.

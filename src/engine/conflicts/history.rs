@@ -8,6 +8,8 @@ use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
@@ -15,6 +17,7 @@ use crate::engine::table::replica::Replica;
 
 /// One op of a group.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HistoryOp {
     /// The table.
@@ -22,14 +25,17 @@ pub struct HistoryOp {
     /// What was done to the row.
     pub op: VersionOp,
     /// The row's key, by column.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub key: Vec<(String, OwnedValue)>,
 }
 
 /// One group of frames.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct HistoryEntry {
     /// Who sealed it.
+    #[cfg_attr(feature = "serde", serde(rename = "device"))]
     pub author: DeviceId,
     /// Its author's name and short id.
     pub label: String,
@@ -38,8 +44,10 @@ pub struct HistoryEntry {
     /// The frames.
     pub frames: (u64, u64),
     /// The stamp.
+    #[cfg_attr(feature = "serde", serde(rename = "stamp"))]
     pub lamport: u64,
     /// When, by its author's clock.
+    #[cfg_attr(feature = "serde", serde(rename = "at", serialize_with = "json::time"))]
     pub wall: WallMs,
     /// It is applied here, and not pending.
     pub applied: bool,

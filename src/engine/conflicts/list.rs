@@ -11,6 +11,8 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{deferred, versions};
 use crate::engine::show::references;
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
@@ -51,6 +53,27 @@ impl ConflictKind {
     }
 }
 
+/// Its word, with what it is about in fields of their own.
+#[cfg(feature = "serde")]
+impl serde::Serialize for ConflictKind {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("kind", self.word())?;
+        match self {
+            Self::InsertInsert | Self::UpdateUpdate | Self::UpdateDelete => {}
+            Self::Unique(columns) => map.serialize_entry("columns", columns)?,
+            Self::Check(reason) => map.serialize_entry("reason", reason)?,
+            Self::ForeignKey(columns, parent) => {
+                map.serialize_entry("columns", columns)?;
+                map.serialize_entry("parent", parent)?;
+            }
+            Self::Schema(column) => map.serialize_entry("columns", &[column])?,
+        }
+        map.end()
+    }
+}
+
 /// What the author of a version did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -80,6 +103,9 @@ impl VersionOp {
     }
 }
 
+#[cfg(feature = "serde")]
+json::as_word!(VersionOp, word);
+
 impl From<OpKind> for VersionOp {
     fn from(kind: OpKind) -> Self {
         match kind {
@@ -92,6 +118,7 @@ impl From<OpKind> for VersionOp {
 
 /// One of the versions of a conflict.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ConflictVersion {
     /// Who wrote it; `None` if it is older than the conflict: the author of the write that opened the conflict had
@@ -102,17 +129,20 @@ pub struct ConflictVersion {
     /// The device's name.
     pub name: Option<String>,
     /// When, by its author's clock.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::time_if_any"))]
     pub at: Option<WallMs>,
     /// What its author did.
     pub op: VersionOp,
     /// Its row is in the table.
     pub shown: bool,
     /// The row's values by column; of a delete, none.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub values: Vec<(String, OwnedValue)>,
 }
 
 /// An open conflict.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Conflict {
     /// Names it, and its versions: the same on every device, another one when a version is added.
@@ -120,8 +150,10 @@ pub struct Conflict {
     /// The table.
     pub table: String,
     /// The row's key, by column; none of a `schema` conflict, which is about no row.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub key: Vec<(String, OwnedValue)>,
     /// Why.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub kind: ConflictKind,
     /// The versions, the shown one first. Of a `unique` conflict, the quarantined row and the row that has the
     /// value.

@@ -7,6 +7,8 @@ use super::{BundleProblem, Error};
 
 /// What helps: for a program to say as a command, a button or a sentence of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Hint {
     /// Make the database a device.
@@ -75,6 +77,8 @@ pub enum Hint {
 
 /// How a conflict can be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Way {
     /// The version of one device.

@@ -16,6 +16,8 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{transaction, twin};
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::log::frames;
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -31,6 +33,7 @@ pub enum Recipient {
 
 /// What went into a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ExportReport {
     /// Frames.
@@ -63,6 +66,7 @@ pub struct Part<'a> {
 
 /// What went into a part.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PartReport {
     /// Frames.
@@ -72,8 +76,10 @@ pub struct PartReport {
     /// Bytes, the footer included.
     pub bytes: u64,
     /// The last record. It is for the caller to write, once all before it is durable.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::digits"))]
     pub footer: Vec<u8>,
     /// Up to where each stream that is in it goes.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::positions"))]
     pub reached: Positions,
     /// The length of the first group that did not go in, if one did not.
     pub next_bytes: Option<u64>,

@@ -32,6 +32,7 @@ use crate::engine::table::replica::Replica;
 
 /// How far an import has come.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Progress {
     /// Bytes of the bundle that are done with.

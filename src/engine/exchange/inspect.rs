@@ -11,9 +11,12 @@ use packmule_core::wire::{
 
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
 
 /// What a bundle says of itself.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct BundleInfo {
     /// Who made it.
@@ -21,12 +24,15 @@ pub struct BundleInfo {
     /// For whom, if for one device.
     pub receiver: Option<DeviceId>,
     /// When, by the sender's clock.
+    #[cfg_attr(feature = "serde", serde(rename = "made", serialize_with = "json::time"))]
     pub wall: WallMs,
     /// What the sender had when it made it.
+    #[cfg_attr(feature = "serde", serde(rename = "sender_had", serialize_with = "json::vector"))]
     pub vector: Vec<Position>,
     /// The header's signature is that of the sender's certificate in the bundle; `None` if it has none.
     pub signed: Option<bool>,
     /// The devices whose certificates are in it: id, name, base, issued by a fleet.
+    #[cfg_attr(feature = "serde", serde(rename = "certificates", serialize_with = "json::certificates"))]
     pub devices: Vec<(DeviceId, String, bool, bool)>,
     /// The groups of frames.
     pub groups: Vec<GroupInfo>,
@@ -38,9 +44,11 @@ pub struct BundleInfo {
 
 /// A group of frames in a bundle.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct GroupInfo {
     /// Who wrote it.
+    #[cfg_attr(feature = "serde", serde(rename = "device"))]
     pub author: DeviceId,
     /// In which of its streams.
     pub stream: Stream,
@@ -49,12 +57,15 @@ pub struct GroupInfo {
     /// The last frame.
     pub last: u64,
     /// The author's stamp.
+    #[cfg_attr(feature = "serde", serde(rename = "stamp"))]
     pub lamport: u64,
     /// When it was sealed, by the author's clock.
+    #[cfg_attr(feature = "serde", serde(rename = "at", serialize_with = "json::time"))]
     pub wall: WallMs,
     /// Bytes of frames.
     pub bytes: u64,
     /// Tables that are defined in it.
+    #[cfg_attr(feature = "serde", serde(rename = "defines"))]
     pub tables: Vec<String>,
     /// The signature is that of the certificate in the bundle; `None` if there is no certificate.
     pub signed: Option<bool>,

@@ -416,6 +416,7 @@ fn write_whole(
 
 /// What a start from a snapshot did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct JoinReport {
     /// Who made the snapshot.

@@ -12,15 +12,19 @@ use crate::engine::table::replica::Replica;
 
 /// The other end of a session, once its certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Peer {
     /// Its id.
+    #[cfg_attr(feature = "serde", serde(rename = "fingerprint"))]
     pub id: DeviceId,
     /// Its name.
     pub name: String,
     /// It gathers the rows of per-device tables.
     pub base: bool,
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) public_key: [u8; 32],
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) certificate: Vec<u8>,
 }
 

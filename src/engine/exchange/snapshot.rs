@@ -54,6 +54,7 @@ const STATE: [(&str, &str); 12] = [
 
 /// What went into a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SnapshotReport {
     /// Shared tables.

@@ -14,15 +14,19 @@ use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::fleet::{positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
 /// Frames of one stream, all from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Span {
     /// Who wrote them.
+    #[cfg_attr(feature = "serde", serde(rename = "device"))]
     pub author: DeviceId,
     /// In which of its streams.
     pub stream: Stream,
@@ -34,6 +38,7 @@ pub struct Span {
 
 /// What a bundle has, so far as it could be read.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Survey {
     /// Who made it, if its header could be read.
@@ -43,18 +48,22 @@ pub struct Survey {
     /// This device made it: its signature is under the header.
     pub ours: bool,
     /// What the sender had when it made it.
+    #[cfg_attr(feature = "serde", serde(rename = "sender_had", serialize_with = "json::positions"))]
     pub vector: Positions,
     /// The frames in it.
     pub spans: Vec<Span>,
     /// Why it is not whole; signatures of frames are not looked at.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
     pub problem: Option<Error>,
 }
 
 /// A trusted device other than this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Trusted {
     /// Its id.
+    #[cfg_attr(feature = "serde", serde(rename = "fingerprint"))]
     pub id: DeviceId,
     /// It gathers the rows of per-device tables.
     pub base: bool,

@@ -7,6 +7,8 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
 use crate::engine::error::{Error, Result};
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
 use crate::engine::store::{keys, meta, value};
 use crate::engine::table::replica::{Identity, Replica};
 
@@ -182,11 +184,16 @@ impl TrustedAs {
     }
 }
 
+#[cfg(feature = "serde")]
+json::as_word!(TrustedAs, words);
+
 /// What is known of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DeviceInfo {
     /// Its id, which is its fingerprint.
+    #[cfg_attr(feature = "serde", serde(rename = "fingerprint"))]
     pub id: DeviceId,
     /// Its name, once a certificate came.
     pub name: Option<String>,
@@ -197,16 +204,21 @@ pub struct DeviceInfo {
     /// Why its frames are taken in, or that they are not.
     pub trust: TrustedAs,
     /// How many frames of its shared stream are applied here.
+    #[cfg_attr(feature = "serde", serde(rename = "frames_shared"))]
     pub shared: u64,
     /// How many frames of its own stream are applied here.
+    #[cfg_attr(feature = "serde", serde(rename = "frames_per_device"))]
     pub own: u64,
     /// It will not come back: its acknowledgements are not needed to compact.
     pub retired: bool,
     /// When it last said what it has, by our clock.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::time_if_any"))]
     pub heard: Option<i64>,
     /// How many of our frames it has acknowledged, of both streams.
+    #[cfg_attr(feature = "serde", serde(rename = "has_of_ours"))]
     pub acknowledged: u64,
     /// How far its clock is off, in milliseconds, if its last writes here show that it is by more than
     /// a day; ahead counts up.
+    #[cfg_attr(feature = "serde", serde(rename = "clock_off_ms"))]
     pub clock: Option<i64>,
 }

@@ -19,6 +19,7 @@ pub(crate) fn set(db: &Connection, k: &str, v: impl ToSql) -> Result<()> {
 
 /// Something that people should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Notice {
     /// What happened, and to what.

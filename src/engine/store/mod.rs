@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `connection` | how a database is opened; `Options` |
 //! | `functions` | our own SQL functions |
+//! | `json` | how the reports look when they are serialised |
 //! | `keys` | secret keys, in files of their own |
 //! | `layout` | the `_pm_` tables, and how an older layout is migrated |
 //! | `meta` | single values, and notices for people |
@@ -13,6 +14,8 @@
 
 pub(crate) mod connection;
 pub(crate) mod functions;
+#[cfg(feature = "serde")]
+pub(crate) mod json;
 pub(crate) mod keys;
 pub(crate) mod layout;
 pub(crate) mod meta;

@@ -12,21 +12,26 @@ use rusqlite::Connection;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::connection::Options;
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
 use crate::engine::store::keys;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::probe::{Probe, Triggers};
 
 /// The identity of a database: which device it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Identity {
     /// The id, which is also the fingerprint.
+    #[cfg_attr(feature = "serde", serde(rename = "fingerprint"))]
     pub id: DeviceId,
     /// The name.
     pub name: String,
     /// It gathers the rows of per-device tables.
     pub base: bool,
     /// The fleet's public key, if it belongs to one.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::digits_if_any"))]
     pub fleet: Option<[u8; 32]>,
 }
 

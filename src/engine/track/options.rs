@@ -31,6 +31,7 @@ impl Default for TrackOptions {
 
 /// What tracking a table did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TrackReport {
     /// It was tracked in this way already, and nothing was done.

@@ -36,6 +36,8 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, references};
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::declared::{DISPUTED_TABLES, Subject};
@@ -44,17 +46,22 @@ use crate::engine::table::replica::Replica;
 
 /// What a compaction did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CompactReport {
     /// Frames that were folded.
+    #[cfg_attr(feature = "serde", serde(rename = "frames_folded"))]
     pub frames: u64,
     /// Their bytes.
+    #[cfg_attr(feature = "serde", serde(rename = "bytes_folded"))]
     pub bytes: u64,
     /// Versions of rows that were forgotten.
+    #[cfg_attr(feature = "serde", serde(rename = "versions_forgotten"))]
     pub versions: u64,
     /// Frames that stay in the log.
     pub frames_left: u64,
     /// The device that holds back the most frames, and how many.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::held_back_by"))]
     pub held_back_by: Option<(String, u64)>,
 }
 

@@ -8,6 +8,8 @@ use crate::engine::capture::groups;
 use crate::engine::conflicts::list;
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::{clocks, membership};
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
 use crate::engine::store::meta::{self, Notice};
 use crate::engine::table::catalog;
 use crate::engine::table::known::State;
@@ -45,8 +47,12 @@ impl TableHow {
     }
 }
 
+#[cfg(feature = "serde")]
+json::as_word!(TableHow, words);
+
 /// The state of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TableStatus {
     /// Its name.
@@ -68,6 +74,7 @@ impl TableStatus {
 
 /// The state of a device.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Status {
     /// Who it is.
@@ -85,8 +92,10 @@ pub struct Status {
     /// Bytes of the frames in the log.
     pub log_bytes: u64,
     /// The device that holds back the most frames from being folded, and how many.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::held_back_by"))]
     pub held_back_by: Option<(String, u64)>,
     /// How far our own clock is off, in milliseconds, if anything shows that it is; ahead counts up.
+    #[cfg_attr(feature = "serde", serde(rename = "clock_off_ms"))]
     pub clock: Option<i64>,
     /// What people should know.
     pub notices: Vec<Notice>,

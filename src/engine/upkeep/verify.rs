@@ -12,6 +12,7 @@ use crate::engine::table::replica::Replica;
 
 /// What `verify` looked at, and the problems that it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct VerifyReport {
     /// Frames whose check sum, place and author's signature were checked.

@@ -3,7 +3,7 @@
 use std::io::BufWriter;
 
 use super::{Context, of_db, open};
-use crate::documents::{Compacted, HeldBack, SnapshotWritten};
+use crate::documents::SnapshotWritten;
 use crate::files::Target;
 use crate::output::{Failure, say};
 use crate::text::{count, quoted, shown, size};
@@ -16,13 +16,7 @@ pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let alone = engine.devices().map_err(of_db(&path))?.len() == 1;
     let held = report.held_back_by.as_ref();
     let out = &mut *context.out;
-    out.document(&Compacted {
-        frames_folded: report.frames,
-        bytes_folded: report.bytes,
-        versions_forgotten: report.versions,
-        frames_left: report.frames_left,
-        held_back_by: held.map(|(device, frames)| HeldBack { device, frames: *frames }),
-    });
+    out.document(&report);
     say!(
         out,
         "compacted away {} ({}) that every device has; {} left in the log",

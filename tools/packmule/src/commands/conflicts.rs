@@ -5,7 +5,7 @@ use std::path::Path;
 use packmule::{Conflict, ConflictKind, ConflictVersion, OwnedValue, Resolution};
 
 use super::{Context, of_db, open, open_to_read};
-use crate::documents::{ConflictDocument, Conflicts, Resolved};
+use crate::documents::{Conflicts, Resolved};
 use crate::output::{Failure, Out, say};
 use crate::text::{columns, plural, quoted, read, shell_word, show, shown, time};
 use crate::usage::{Args, flags};
@@ -17,7 +17,7 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let open = engine.conflicts().map_err(of_db(path))?;
     let unsealed = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.unsealed > 0);
     let out = &mut *context.out;
-    out.document(&Conflicts { conflicts: open.iter().map(ConflictDocument::from).collect() });
+    out.document(&Conflicts { conflicts: &open });
     match open.len() {
         0 => say!(out, "{}: no conflict is open", shown(path)),
         n => say!(out, "{}: {}", shown(path), plural(n as u64, "conflict is open", "conflicts are open")),

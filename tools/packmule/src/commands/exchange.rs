@@ -11,7 +11,7 @@ use packmule::{Engine, Error, label};
 
 use super::intake::summary;
 use super::{Context, of_db, open};
-use crate::documents::{self, CardFile, Exchanged, File, Reason, WaitGroup};
+use crate::documents::{CardFile, Exchanged, File, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, engine_text, say};
 use crate::text::{behind, conflicts_open, count, shown, size, waiting};
 
@@ -147,23 +147,17 @@ impl<'a> Done<'a> {
             file: File { file: shown(file), taken: report.into() },
             waits: report.waits.iter().map(WaitGroup::from).collect(),
         });
-        let left = report.left.iter().map(|left| documents::Left {
-            file: shown(&left.file),
-            receiver: left.receiver.map(|id| id.to_string()),
-            frames: left.frames,
-            bytes: left.bytes,
-        });
         let stepped_over =
             report.stepped_over.iter().map(|(file, why)| reason(file, self.skipped(file, why)));
         Exchanged {
             taken: taken.collect(),
             heard: files(&report.heard),
             stepped_over: stepped_over.collect(),
-            left: left.collect(),
+            left: &report.left,
             waiting: files(&report.waiting),
             removed: report.removed.iter().map(|(file, why)| reason(file, removed(*why).into())).collect(),
             not_left: report.not_left.as_ref().map(not_left),
-            need_snapshot: report.behind.iter().map(DeviceId::to_string).collect(),
+            need_snapshot: &report.behind,
             conflicts_open: self.open,
             error: failure.map(Failure::message),
         }

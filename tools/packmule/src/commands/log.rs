@@ -77,7 +77,7 @@ fn wanted_key(engine: &Engine, table: Option<&str>, typed: &[&str]) -> packmule:
 fn print_group(group: &HistoryEntry, rows: Option<&[HistoryOp]>, first: bool, out: &mut Out<'_>) {
     if out.json {
         out.text(if first { "\n " } else { ",\n " });
-        out.document_line(&LogGroup::new(group, rows));
+        out.document_line(&LogGroup { group, rows });
         return;
     }
     say!(out, "{}", group_line(group));

@@ -6,7 +6,7 @@ use packmule::core::model::Hex;
 use packmule::{Notice, Status, TableStatus};
 
 use super::{Context, of_db, open_to_read};
-use crate::documents::{self, LogSize, StatusTable, WaitGroup};
+use crate::documents::{self, LogSize, WaitGroup};
 use crate::output::{Failure, Out, say};
 use crate::text::{clock_wrong, columns, count, hint, iso, now, number, quoted, shown, size, time, waiting};
 
@@ -36,12 +36,6 @@ fn notice_text(notice: &Notice, db: &Path) -> String {
 
 fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<'a> {
     let identity = &status.identity;
-    let tables = status.tables.iter().map(|table| StatusTable {
-        name: &table.name,
-        how: table.how.words(),
-        unsealed: table.unsealed,
-        note: table.note.as_deref(),
-    });
     documents::Status {
         database: shown(path),
         name: &identity.name,
@@ -49,7 +43,7 @@ fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<
         base: identity.base,
         fleet: identity.fleet.map(|key| Hex(&key).to_string()),
         can_seal: status.can_sign,
-        tables: tables.collect(),
+        tables: &status.tables,
         conflicts: status.conflicts,
         waits: status.waits.iter().map(WaitGroup::from).collect(),
         log: LogSize { frames: status.log_frames, bytes: status.log_bytes },

@@ -1,11 +1,15 @@
 //! Documents about carrying.
 
+use packmule::carry::card::Left;
 use packmule::carry::session::Progress;
+use packmule::core::model::DeviceId;
 use packmule::{ImportReport, Missing, Wait};
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::Serialize;
 
+#[cfg(test)]
+use super::report;
 use crate::text::{missing_words, waiting};
 
 /// `export`.
@@ -154,7 +158,8 @@ pub struct Exchanged<'a> {
     /// The files that were skipped.
     pub stepped_over: Vec<Reason>,
     /// The bundles that were left.
-    pub left: Vec<Left>,
+    #[cfg_attr(test, schemars(with = "Vec<report::Left>"))]
+    pub left: &'a [Left],
     /// Bundles of this device that lie there from earlier.
     pub waiting: Vec<String>,
     /// Bundles of this device that were removed.
@@ -162,27 +167,13 @@ pub struct Exchanged<'a> {
     /// Why not everything could be left.
     pub not_left: Option<String>,
     /// Fingerprints of devices that lack frames which are compacted away here.
-    pub need_snapshot: Vec<String>,
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    pub need_snapshot: &'a [DeviceId],
     /// How many conflicts are open.
     pub conflicts_open: u64,
     /// Why the exchange broke off, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'a str>,
-}
-
-/// A bundle that was left on a card.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(JsonSchema))]
-pub struct Left {
-    /// The file.
-    pub file: String,
-    /// The receiver's fingerprint; null for anyone.
-    #[serde(rename = "for")]
-    pub receiver: Option<String>,
-    /// Frames in it.
-    pub frames: u64,
-    /// The file's size.
-    pub bytes: u64,
 }
 
 /// What a session has carried.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use packmule::{BundleInfo, HistoryEntry, HistoryOp};
+use packmule::{BundleInfo, HistoryEntry, HistoryOp, TableStatus};
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Row, WaitGroup};
+use super::WaitGroup;
+#[cfg(test)]
+use super::report;
 use crate::text::{iso, stream};
 
 /// `status`.
@@ -27,7 +29,8 @@ pub struct Status<'a> {
     /// Its secret key is there.
     pub can_seal: bool,
     /// The tables that are known.
-    pub tables: Vec<StatusTable<'a>>,
+    #[cfg_attr(test, schemars(with = "Vec<report::TableStatus>"))]
+    pub tables: &'a [TableStatus],
     /// How many conflicts are open.
     pub conflicts: u64,
     /// Groups of frames that wait for others.
@@ -42,20 +45,6 @@ pub struct Status<'a> {
     pub clock_off_ms: Option<i64>,
     /// What people should know.
     pub notices: Vec<String>,
-}
-
-/// A table that is known.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(JsonSchema))]
-pub struct StatusTable<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// `shared`, `per-device`, `gathered`, `waiting`, `held` or `not tracked any more`.
-    pub how: &'a str,
-    /// Writes that are not sealed yet, up to 1,000,000.
-    pub unsealed: u64,
-    /// What people should know about it.
-    pub note: Option<&'a str>,
 }
 
 /// The log's size.
@@ -79,67 +68,18 @@ pub struct Log<'a> {
     pub error: Option<String>,
 }
 
-/// A group of frames.
+/// A group of frames, with its rows.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct LogGroup<'a> {
-    /// Its author's fingerprint.
-    pub device: String,
-    /// Its author's name and the beginning of its fingerprint.
-    pub label: &'a str,
-    /// `shared` or `per-device`.
-    pub stream: &'static str,
-    /// Its first and its last frame.
-    pub frames: [u64; 2],
-    /// Its Lamport timestamp.
-    pub stamp: u64,
-    /// When, by its author's clock.
-    pub at: String,
-    /// It is applied here, and does not wait.
-    pub applied: bool,
-    /// It closes conflicts.
-    pub resolution: bool,
-    /// How many rows it has, of those that were asked for.
-    pub ops: u64,
+    /// The group.
+    #[serde(flatten)]
+    #[cfg_attr(test, schemars(with = "report::HistoryEntry"))]
+    pub group: &'a HistoryEntry,
     /// The first 200 of them; with `--rows` or a key.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rows: Option<Vec<LogRow<'a>>>,
-}
-
-impl<'a> LogGroup<'a> {
-    /// Makes the document of a group, with its rows if they were asked for.
-    pub fn new(group: &'a HistoryEntry, rows: Option<&'a [HistoryOp]>) -> Self {
-        Self {
-            device: group.author.to_string(),
-            label: &group.label,
-            stream: stream(group.stream),
-            frames: [group.frames.0, group.frames.1],
-            stamp: group.lamport,
-            at: iso(group.wall),
-            applied: group.applied,
-            resolution: group.resolution,
-            ops: group.ops,
-            rows: rows.map(|rows| rows.iter().map(LogRow::from).collect()),
-        }
-    }
-}
-
-/// A row of a group.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(JsonSchema))]
-pub struct LogRow<'a> {
-    /// Its table.
-    pub table: &'a str,
-    /// `insert`, `update` or `delete`.
-    pub op: &'a str,
-    /// Its key, by column.
-    pub key: Row<'a>,
-}
-
-impl<'a> From<&'a HistoryOp> for LogRow<'a> {
-    fn from(op: &'a HistoryOp) -> Self {
-        Self { table: &op.table, op: op.op.word(), key: Row(&op.key) }
-    }
+    #[cfg_attr(test, schemars(with = "Option<Vec<report::HistoryOp>>"))]
+    pub rows: Option<&'a [HistoryOp]>,
 }
 
 /// `digest`.

@@ -10,7 +10,7 @@
 //! | `carry` | `export`, `import`, `merge`, `exchange`, `sync`, `serve` |
 //! | `conflicts` | `conflicts`, `resolve` |
 //! | `look` | `status`, `log`, `digest`, `verify`, `inspect`, `board`, `demo` |
-//! | `value` | a row's values |
+//! | `report` | how reports of the library look that are printed as they are, in tests alone |
 //! | `page` | the page, in tests alone |
 
 mod carry;
@@ -19,25 +19,25 @@ mod devices;
 mod look;
 #[cfg(test)]
 mod page;
+#[cfg(test)]
+mod report;
 mod tables;
-mod value;
 
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use carry::{
-    CardFile, Counts, Event, Exchanged, Exported, File, Imported, Left, Reason, Synced, Taken, WaitGroup,
+    CardFile, Counts, Event, Exchanged, Exported, File, Imported, Reason, Synced, Taken, WaitGroup,
 };
-pub use conflicts::{ConflictDocument, Conflicts, Resolved};
+pub use conflicts::{Conflicts, Resolved};
 pub use devices::{
     Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
 };
 pub use look::{
-    Board, Demo, Digest, Inspected, Installed, LogGroup, LogSize, Memory, Status, StatusTable, Uart, Verified,
+    Board, Demo, Digest, Inspected, Installed, LogGroup, LogSize, Memory, Status, Uart, Verified,
 };
-pub use tables::{Added, Compacted, HeldBack, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
-pub use value::Row;
+pub use tables::{Added, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 
 /// What any command prints that was refused or failed; the command's own document may have `error` too.
 #[derive(Serialize)]

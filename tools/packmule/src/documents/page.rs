@@ -35,7 +35,7 @@ fn page() -> String {
     section::<Untracked>(&mut page, &mut types, "untrack");
     section::<Added>(&mut page, &mut types, "schema");
     section::<Sealed>(&mut page, &mut types, "seal");
-    section::<Compacted>(&mut page, &mut types, "compact");
+    section::<report::CompactReport>(&mut page, &mut types, "compact");
     section::<SnapshotWritten>(&mut page, &mut types, "snapshot");
     section::<Joined>(&mut page, &mut types, "join");
     section::<Exported>(&mut page, &mut types, "export");

@@ -57,32 +57,6 @@ pub struct Sealed {
     pub ops: u64,
 }
 
-/// `compact`.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(JsonSchema))]
-pub struct Compacted<'a> {
-    /// Frames that left the log.
-    pub frames_folded: u64,
-    /// Their bytes.
-    pub bytes_folded: u64,
-    /// Versions of rows that are no longer remembered.
-    pub versions_forgotten: u64,
-    /// Frames that stay in the log.
-    pub frames_left: u64,
-    /// The device for which the most frames stay.
-    pub held_back_by: Option<HeldBack<'a>>,
-}
-
-/// A device for which frames stay in the log.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(JsonSchema))]
-pub struct HeldBack<'a> {
-    /// Its name and the beginning of its fingerprint.
-    pub device: &'a str,
-    /// How many frames it is not known to have.
-    pub frames: u64,
-}
-
 /// `snapshot`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]

@@ -1,0 +1,135 @@
+//! How the library's reports look that are printed as they are: for the page alone. A test of the program compares
+//! the page with what is printed.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+/// An open conflict.
+#[derive(JsonSchema, Serialize)]
+pub struct Conflict {
+    /// What `resolve` takes.
+    pub id: String,
+    /// The table.
+    pub table: String,
+    /// The row's key, by column.
+    pub key: BTreeMap<String, Value>,
+    /// `insert/insert`, `update/update`, `update/delete`, `unique`, `check`, `foreign-key` or `schema`.
+    pub kind: String,
+    /// The versions.
+    pub versions: Vec<ConflictVersion>,
+    /// Of `unique`, `foreign-key` and `schema`: the columns that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+    /// Of `foreign-key`: the table that the row refers to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Of `check`: what SQLite says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A version of a conflict.
+#[derive(JsonSchema, Serialize)]
+pub struct ConflictVersion {
+    /// Its author's fingerprint; null if it is not one author's.
+    pub device: Option<String>,
+    /// Its author's name.
+    pub name: Option<String>,
+    /// When, by its author's clock.
+    pub at: Option<String>,
+    /// `insert`, `update` or `delete`.
+    pub op: String,
+    /// The table shows this one.
+    pub shown: bool,
+    /// The row's values, by column: empty for a delete. A BLOB is `{"hex": …}`, text that is not UTF-8 has
+    /// `"text": true` too, an infinity is `{"real": …}`.
+    pub values: BTreeMap<String, Value>,
+}
+
+/// A table that is known.
+#[derive(JsonSchema, Serialize)]
+pub struct TableStatus {
+    /// Its name.
+    pub name: String,
+    /// `shared`, `per-device`, `gathered`, `waiting`, `held` or `not tracked any more`.
+    pub how: String,
+    /// Writes that are not sealed yet, up to 1,000,000.
+    pub unsealed: u64,
+    /// What people should know about it.
+    pub note: Option<String>,
+}
+
+/// A group of frames.
+#[derive(JsonSchema, Serialize)]
+pub struct HistoryEntry {
+    /// Its author's fingerprint.
+    pub device: String,
+    /// Its author's name and the beginning of its fingerprint.
+    pub label: String,
+    /// `shared` or `per-device`.
+    pub stream: String,
+    /// Its first and its last frame.
+    pub frames: [u64; 2],
+    /// Its Lamport timestamp.
+    pub stamp: u64,
+    /// When, by its author's clock.
+    pub at: String,
+    /// It is applied here, and does not wait.
+    pub applied: bool,
+    /// It closes conflicts.
+    pub resolution: bool,
+    /// How many rows it has, of those that were asked for.
+    pub ops: u64,
+}
+
+/// A row of a group.
+#[derive(JsonSchema, Serialize)]
+pub struct HistoryOp {
+    /// Its table.
+    pub table: String,
+    /// `insert`, `update` or `delete`.
+    pub op: String,
+    /// Its key, by column.
+    pub key: BTreeMap<String, Value>,
+}
+
+/// A bundle that was left on a card.
+#[derive(JsonSchema, Serialize)]
+pub struct Left {
+    /// The file.
+    pub file: String,
+    /// The receiver's fingerprint; null for anyone.
+    #[serde(rename = "for")]
+    pub receiver: Option<String>,
+    /// Frames in it.
+    pub frames: u64,
+    /// The file's size.
+    pub bytes: u64,
+}
+
+/// `compact`.
+#[derive(JsonSchema, Serialize)]
+pub struct CompactReport {
+    /// Frames that left the log.
+    pub frames_folded: u64,
+    /// Their bytes.
+    pub bytes_folded: u64,
+    /// Versions of rows that are no longer remembered.
+    pub versions_forgotten: u64,
+    /// Frames that stay in the log.
+    pub frames_left: u64,
+    /// The device for which the most frames stay.
+    pub held_back_by: Option<HeldBack>,
+}
+
+/// A device for which frames stay in the log.
+#[derive(JsonSchema, Serialize)]
+pub struct HeldBack {
+    /// Its name and the beginning of its fingerprint.
+    pub device: String,
+    /// How many frames it is not known to have.
+    pub frames: u64,
+}

@@ -10,7 +10,8 @@ pub struct ImportReport {
     /// Frames that were here already.
     pub known: u64,
     /// Frames of per-device tables of others, which only bases take.
-    pub passed_over: u64,
+    #[cfg_attr(feature = "serde", serde(rename = "passed_over"))]
+    pub skipped: u64,
     /// Rows applied; those that are pending are not among them.
     pub ops: u64,
     /// Rows that are pending in the log, for a table or column that is not here.

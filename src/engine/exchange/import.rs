@@ -354,7 +354,7 @@ impl Window<'_> {
             let have = positions::position(replica, dev, section.stream)?.seq;
             let ours = section.stream == Stream::Shared || replica.identity.base || dev == replica.me;
             self.group = Some((head, frame.head.seq > have && ours));
-            report.passed_over += u64::from(!ours);
+            report.skipped += u64::from(!ours);
         }
         if matches!(self.group, Some((_, true))) {
             let new = frames::put_frame(&replica.db, dev, section.stream, frame.head.seq, body)?;

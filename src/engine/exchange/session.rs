@@ -303,7 +303,7 @@ fn stage_frame(
     }
     let dev = devices::device_number_or_new(replica, section.author)?;
     if section.stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
-        report.passed_over += 1;
+        report.skipped += 1;
         return Ok(());
     }
     let known = seq <= positions::position(replica, dev, section.stream)?.seq

@@ -183,7 +183,7 @@ impl<'a> Intake<'a> {
         let total = &mut self.total;
         total.frames += report.frames;
         total.known += report.known;
-        total.passed_over += report.passed_over;
+        total.skipped += report.skipped;
         total.ops += report.ops;
         total.ops_waiting += report.ops_waiting;
         total.conflicts_opened += report.conflicts_opened;
@@ -244,11 +244,11 @@ impl<'a> Intake<'a> {
         if self.taken.len() > 1 {
             say!(out, "in all: {}", summary(&self.total));
         }
-        if self.total.passed_over > 0 {
+        if self.total.skipped > 0 {
             say!(
                 out,
                 "{} of other devices' per-device tables: only a device made with `init --base` gathers them",
-                plural(self.total.passed_over, "frame is skipped, being", "frames are skipped, being")
+                plural(self.total.skipped, "frame is skipped, being", "frames are skipped, being")
             );
         }
         self.total.waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));

@@ -60,7 +60,7 @@ impl<'a> From<&'a ImportReport> for Taken<'a> {
         Self {
             frames: report.frames,
             known: report.known,
-            passed_over: report.passed_over,
+            passed_over: report.skipped,
             ops: report.ops,
             ops_waiting: report.ops_waiting,
             conflicts_opened: report.conflicts_opened,

@@ -16,12 +16,12 @@ impl Engine {
         peer::own_certificate(&self.replica)
     }
 
-    /// The certificate of an author, and before it those of the devices that vouch for it.
+    /// Returns the certificate of an author, and before it those of the devices that vouch for it.
     pub(crate) fn author_certificates(&self, dev: i64) -> Result<Vec<(DeviceId, Vec<u8>)>> {
         peer::author_certificates(&self.replica, dev)
     }
 
-    /// Whom a certificate names; an error if it is damaged, an untrusted device if it is not trusted.
+    /// Returns whom a certificate names; an error if it is damaged, an untrusted device if it is not trusted.
     pub(crate) fn verify_peer(
         &self,
         certificate: &[u8],
@@ -29,7 +29,7 @@ impl Engine {
         peer::verify_peer(&self.replica, certificate)
     }
 
-    /// Our proof that we have our key.
+    /// Proves that we have our key.
     pub(crate) fn prove(&self, nonce: &[u8; 32], peer: (DeviceId, &[u8; 32])) -> Result<[u8; 64]> {
         peer::prove(&self.replica, nonce, peer)
     }
@@ -39,17 +39,17 @@ impl Engine {
         peer::meet(&mut self.replica, peer)
     }
 
-    /// What is applied here.
+    /// Returns what is applied here.
     pub(crate) fn session_vector(&self) -> Result<Vec<Position>> {
         session::session_vector(&self.replica)
     }
 
-    /// Probes of the peer's own log, for it to compare.
+    /// Returns probes of the peer's own log, for it to compare.
     pub(crate) fn session_probes(&self, peer: DeviceId) -> Result<Vec<Probe>> {
         session::session_probes(&self.replica, peer)
     }
 
-    /// A signed header of these positions and probes.
+    /// Makes a signed header of these positions and probes.
     pub(crate) fn session_header(
         &self,
         to: DeviceId,
@@ -59,33 +59,33 @@ impl Engine {
         session::session_header(&self.replica, to, applied, probes)
     }
 
-    /// What is here beyond the vector: groups that wait, and frames of one that is not whole.
+    /// Returns what is here beyond the vector: pending groups, and frames of one that is not whole.
     pub(crate) fn beyond_vector(&self) -> Result<Vec<Frontier>> {
         session::beyond_vector(&self.replica)
     }
 
-    /// What goes to a peer next of each stream of which it lacks something. Its frontier is in the order of authors and
+    /// Returns what goes to a peer next of each stream of which it lacks something. Its frontier is in the order of authors and
     /// streams.
     pub(crate) fn streams_out(&self, peer: &Peer, frontier: &[Frontier]) -> Result<Vec<StreamOut>> {
         session::streams_out(&self.replica, peer, frontier)
     }
 
-    /// What goes to a peer next of a stream that it has up to `have`.
+    /// Returns what goes to a peer next of a stream that it has up to `have`.
     pub(crate) fn stream_out(&self, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
         session::stream_out(&self.replica, peer, section, have)
     }
 
-    /// How many frames, and bytes of frames, a peer that has this much lacks.
+    /// Counts the frames, and bytes of frames, that a peer lacks that has this much.
     pub(crate) fn plan_out(&self, peer: &Peer, frontier: &[Frontier]) -> Result<(u64, u64)> {
         session::plan_out(&self.replica, peer, frontier)
     }
 
-    /// A frame of a group that is sent.
+    /// Reads a frame of a group that is sent.
     pub(crate) fn frame_out(&self, group: &GroupOut, seq: u64) -> Result<Vec<u8>> {
         session::frame_out(&self.replica, group, seq)
     }
 
-    /// The checkpoint of a group that is sent.
+    /// Reads the checkpoint of a group that is sent.
     pub(crate) fn checkpoint_out(&self, group: &GroupOut) -> Result<Vec<u8>> {
         session::checkpoint_out(&self.replica, group)
     }
@@ -100,7 +100,7 @@ impl Engine {
         session::take_staged(&mut self.replica, staged, report)
     }
 
-    /// Notes for people that there is a copy of this device.
+    /// Makes a notice that there is a clone of this device.
     pub(crate) fn record_clone(&mut self) -> Result<()> {
         session::record_clone(&mut self.replica)
     }
@@ -124,7 +124,7 @@ impl Engine {
         session::reconcile(&mut self.replica, peer, applied, probes)
     }
 
-    /// A number that changes whenever another program, or another connection, wrote to the database.
+    /// Returns a number that changes whenever another program, or another connection, wrote to the database.
     pub(crate) fn data_version(&self) -> Result<i64> {
         session::data_version(&self.replica)
     }

@@ -1,7 +1,7 @@
 //! The engine: everything that knows SQLite, and the only place that holds SQL.
 //!
 //! Imports [`packmule_core`]; the carriers import this. Rooms stand in the order of the data's way; each imports
-//! only those before it, and `tests/layout.rs` keeps that order. [`Engine`] is the public face, each method a line
+//! only those before it, and `tests/layout` keeps that order. [`Engine`] is the public face, each method a line
 //! or two; the functions of the rooms take the open database, `table::replica::Replica`.
 //!
 //! | room | what lives there |
@@ -34,8 +34,6 @@ pub(crate) mod table;
 pub(crate) mod track;
 pub(crate) mod upkeep;
 
-use crate::engine::fleet::roster;
-use crate::engine::track::columns;
 use std::cell::OnceCell;
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -75,9 +73,9 @@ pub use upkeep::verify::VerifyReport;
 
 use crate::engine::conflicts::{history, list, resolve};
 use crate::engine::exchange::{export, import, join, snapshot, survey, transaction, trust_sender};
-use crate::engine::fleet::{open, trust};
+use crate::engine::fleet::{open, roster, trust};
 use crate::engine::table::replica::Replica;
-use crate::engine::track::tables;
+use crate::engine::track::{columns, tables};
 use crate::engine::upkeep::{compact, digest, status, verify};
 
 /// A database that is a device of a fleet.
@@ -105,7 +103,7 @@ impl Engine {
         Self::init_with(path, options, Options::default())
     }
 
-    /// [`Engine::init`] with options for the engine that it returns.
+    /// Does what [`Engine::init`] does, with options for the engine that it returns.
     ///
     /// # Errors
     /// As [`Engine::init`].
@@ -124,7 +122,7 @@ impl Engine {
         Self::open_with(path, Options::default())
     }
 
-    /// [`Engine::open`] with options.
+    /// Opens a device with options.
     ///
     /// # Errors
     /// As [`Engine::open`], and [`Error::Usage`] for options out of their range.
@@ -132,7 +130,7 @@ impl Engine {
         open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Self::of)
     }
 
-    /// [`Engine::open_with`] for reading alone, for instance from a card that is mounted read-only.
+    /// Opens a device for reading alone, for instance from a card that is mounted read-only.
     ///
     /// Where nothing can be written at all, the database is taken to change under nobody's hands.
     ///
@@ -143,7 +141,7 @@ impl Engine {
         open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Self::of)
     }
 
-    /// A connection for an application that is written in Rust: an ordinary one, opened at the first
+    /// Returns a connection for an application that is written in Rust: an ordinary one, opened at the first
     /// call. What it has not committed is not seen by the engine, and makes it wait.
     ///
     /// # Errors
@@ -157,17 +155,17 @@ impl Engine {
         self.application.get().ok_or(Error::Poisoned)
     }
 
-    /// Who this is.
+    /// Returns who this is.
     pub fn identity(&self) -> &Identity {
         &self.replica.identity
     }
 
-    /// Where the database is.
+    /// Returns where the database is.
     pub fn path(&self) -> &Path {
         &self.replica.path
     }
 
-    /// Whether the secret key is there, so that the device can seal.
+    /// Returns whether the secret key is there, so that the device can seal.
     pub fn can_sign(&self) -> bool {
         self.replica.key.is_some()
     }
@@ -193,7 +191,7 @@ impl Engine {
         compact::retire(&mut self.replica, id)
     }
 
-    /// Every open conflict with every version.
+    /// Lists every open conflict with every version.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -235,7 +233,7 @@ impl Engine {
         transaction::transaction(&mut self.replica, |replica| trust::revoke(replica, id))
     }
 
-    /// All devices that are known, this one first.
+    /// Lists all devices that are known, this one first.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -243,7 +241,7 @@ impl Engine {
         roster::devices(&self.replica)
     }
 
-    /// The digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
+    /// Computes the digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
     ///
     /// With `gathered`, the per-device rows that a base gathers count too: for comparing two bases.
     ///
@@ -319,7 +317,7 @@ impl Engine {
         import::import(&mut self.replica, bundle, progress)
     }
 
-    /// The first half of an import alone: refuses what [`Engine::import`] would refuse, and changes nothing.
+    /// Does the first half of an import alone: refuses what [`Engine::import`] would refuse, and changes nothing.
     ///
     /// # Errors
     /// As [`Engine::import`].
@@ -396,7 +394,7 @@ impl Engine {
         snapshot::snapshot(&mut self.replica, to)
     }
 
-    /// How this device stands.
+    /// Reports the state of this device.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -404,7 +402,7 @@ impl Engine {
         status::status(&self.replica)
     }
 
-    /// Reads a bundle to its end and tells what it has. Holds one record in memory, and a few numbers
+    /// Reads a bundle to its end and reports what it has. Holds one record in memory, and a few numbers
     /// a stream.
     pub fn survey(&self, input: impl Read) -> Survey {
         survey::survey(&self.replica, input)
@@ -419,7 +417,7 @@ impl Engine {
         survey::hear(&mut self.replica, input)
     }
 
-    /// The trusted devices other than this one that were not retired: bases first, then by id.
+    /// Lists the trusted devices other than this one that were not retired: bases first, then by id.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -427,7 +425,7 @@ impl Engine {
         survey::peers(&self.replica)
     }
 
-    /// What a device has, as last heard of: from itself, or from what its frames say it had seen.
+    /// Returns what a device has, as last heard of: from itself, or from what its frames say it had seen.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -435,7 +433,7 @@ impl Engine {
         survey::acknowledged_by(&self.replica, peer)
     }
 
-    /// Whether a device lacks frames that are folded here, as last heard of: it can go on from a snapshot alone.
+    /// Returns whether a device lacks frames that are folded here, as last heard of: it can go on from a snapshot alone.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -443,7 +441,7 @@ impl Engine {
         survey::needs_snapshot(&self.replica, peer)
     }
 
-    /// What is applied here.
+    /// Returns what is applied here.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
@@ -451,7 +449,7 @@ impl Engine {
         survey::positions(&self.replica)
     }
 
-    /// What the log could give: of each stream, what is applied here and still in the log.
+    /// Returns what the log could give: of each stream, what is applied here and still in the log.
     ///
     /// # Errors
     /// [`Error::Sqlite`].

@@ -301,13 +301,13 @@ impl<'a> HeaderReader<'a> {
         self.bytes
     }
 
-    /// What the sender has applied, each stream once, in the order of authors and streams.
+    /// Returns what the sender has applied, each stream once, in the order of authors and streams.
     pub fn applied(&self) -> impl Iterator<Item = Position> + 'a {
         let mut rest = self.applied;
         core::iter::from_fn(move || take(&mut rest).ok())
     }
 
-    /// What the sender has of the streams that the receiver may have another history of.
+    /// Returns what the sender has of the streams that the receiver may have another history of.
     pub fn probes(&self) -> impl Iterator<Item = Probe> + 'a {
         let mut rest = self.probes;
         core::iter::from_fn(move || take(&mut rest).ok())

@@ -231,7 +231,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// Decoding failed in what was verified before.
+/// Says that what was verified before cannot be decoded: the log is damaged.
 pub(crate) fn bad(error: DecodeError) -> Error {
     Error::damaged(format!("a frame in the log: {error}"))
 }

@@ -21,7 +21,6 @@
 //! the first is only faster.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use packmule_core::model::{Stream, Value};
 use packmule_core::wire::{DefId, FrameFlags, Op, OpKind};
@@ -54,7 +53,7 @@ pub(crate) fn apply_group(
     let mut counts = Counts::default();
     let mut lamport = 0;
     let mut wall = 0;
-    let mut writers: HashMap<DefId, Writer> = HashMap::new();
+    let mut writers = Writers::default();
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
@@ -78,7 +77,7 @@ pub(crate) fn apply_group(
                     let seen = Seen::Context(&context);
                     let stamp = Stamp { dev, seq, lamport, seen: &seen, decides };
                     evolve::take_in_def(replica, stream, body, &stamp)?;
-                    writers.clear();
+                    writers = Writers::default();
                 }
                 Part::Piece(_) => {}
                 Part::Retire(device) => {
@@ -86,10 +85,7 @@ pub(crate) fn apply_group(
                     membership::record_retired(replica, device, Some((dev, seq)), goes_on)?;
                 }
                 Part::Op(def, op) => {
-                    let writer = match writers.entry(def.id) {
-                        Entry::Occupied(known) => known.into_mut(),
-                        Entry::Vacant(new) => new.insert(writer(replica, def.tid, def, dev)?),
-                    };
+                    let writer = writers.of(def, || writer(replica, def.tid, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
                     apply_op(replica, writer, def, &op, &origin, (&seen, &context), &mut counts)?;
                 }
@@ -105,6 +101,30 @@ pub(crate) fn apply_group(
         catalog::reload_catalog(replica)?; // Up to where append tables are sealed.
     }
     Ok(counts)
+}
+
+/// The writers of the definitions that a group's ops have. Ops of one definition stand together, so the one in use
+/// stays at hand.
+#[derive(Default)]
+struct Writers {
+    in_use: Option<(DefId, Writer)>,
+    others: HashMap<DefId, Writer>,
+}
+
+impl Writers {
+    /// Returns the writer of a definition; prepares it if it is the first of its kind.
+    fn of(&mut self, def: &OpDef, prepare: impl FnOnce() -> Result<Writer>) -> Result<&Writer> {
+        let (_, writer) = match self.in_use.take() {
+            Some(in_use) if in_use.0 == def.id => self.in_use.insert(in_use),
+            before => {
+                self.others.extend(before);
+                let known = self.others.remove(&def.id);
+                let writer = known.map_or_else(prepare, Ok)?;
+                self.in_use.insert((def.id, writer))
+            }
+        };
+        Ok(writer)
+    }
 }
 
 /// Prepares to write a device's ops of one definition into its table here.

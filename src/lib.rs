@@ -15,18 +15,18 @@
 //! | the program `packmule` | all of this by commands, on a board and on the host | everybody who need not link a library: `tools/packmule` |
 //! | [`carry`] | takes frames there and back: [`carry::card`], [`carry::serial`], and [`carry::session`] over a stream of your own | an application that syncs by itself |
 //! | [`Engine`] | one database: track, seal, export, import, conflicts, resolve | an application that carries bundles in its own way |
-//! | [`core`] | frames, certificates, merge rules, the serial link, without `std` or allocation | firmware; whoever reads or writes the format |
+//! | [`core`] | frames, certificates, merge rules, the serial link, the session, without `std` or allocation | firmware; whoever reads or writes the format |
 //!
 //! An application that only reads and writes its tables uses none of them.
 //!
 //! # Pages
 //! [`docs::design`] says why all devices end alike, [`docs::conflicts`] has an example of each kind of
 //! conflict, [`mod@docs::format`] is the format byte by byte, [`docs::security`] says what is defended and what is
-//! not, [`docs::glossary`] what the words mean, [`docs::contributing`] how to change the code.
+//! not, [`docs::glossary`] what the words mean, [`docs::json`] what the program prints, [`docs::contributing`] how to change the code.
 //!
 //! # Depending on it
 //! A program can have one `libsqlite3-sys` alone (`links = "sqlite3"`), so the application's `rusqlite` and ours must
-//! be of one version. Use [`rusqlite`] as it is re-exported here, or ask for a version in our range (`Cargo.toml`
+//! be of one version. Use `packmule::rusqlite`, which is re-exported here, or ask for a version in our range (`Cargo.toml`
 //! names it; CI builds both of its ends). An application that is bound to another version runs the program
 //! `packmule` beside it in place of the library: it needs nothing but the database file.
 //!

@@ -29,6 +29,7 @@ const COMMON: &[&str] = &[
     "max",
     "open",
     "read",
+    "remove",
     "take",
     "write",
 ];

@@ -170,25 +170,16 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     }
 }
 
-/// Returns whether a group's author had not seen something that is folded here.
-pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)]) -> Result<bool> {
-    if dev == replica.me {
-        return Ok(false);
-    }
-    let mut seen: HashMap<i64, u64> =
-        positions::context_of(replica, dev, Stream::Shared)?.into_iter().collect();
-    for (id, seq) in context {
-        if let Some(other) = devices::device_number(replica, *id)? {
-            seen.insert(other, *seq);
-        }
-    }
+/// Returns whether a group's author had not seen something that is folded here. `context` is all that it had seen, by
+/// device number.
+pub(crate) fn is_late(replica: &Replica, dev: i64, context: &HashMap<i64, u64>) -> Result<bool> {
     let mut floors = replica
         .db
         .prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = ?2 AND seq > 0 AND dev <> ?1")?;
     let mut rows = floors.query((dev, Stream::Shared.number()))?;
     while let Some(row) = rows.next()? {
         let (other, watermark): (i64, u64) = (row.get(0)?, row.get(1)?);
-        if seen.get(&other).copied().unwrap_or(0) < watermark {
+        if context.get(&other).copied().unwrap_or(0) < watermark {
             return Ok(true);
         }
     }
@@ -208,6 +199,26 @@ pub(crate) fn watermark(replica: &Replica, dev: i64, stream: Stream) -> Result<u
         (dev, stream.number()),
     )?;
     Ok(watermark.unwrap_or(0))
+}
+
+/// Raises the watermark of a stream.
+pub(crate) fn raise_floor(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<()> {
+    replica
+        .db
+        .prepare_cached(
+            "INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)
+             ON CONFLICT (dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
+        )?
+        .execute((dev, stream.number(), seq))?;
+    Ok(())
+}
+
+/// Lists the watermarks of shared streams, by device number.
+pub(crate) fn floors(replica: &Replica) -> Result<Vec<(i64, u64)>> {
+    let mut statement =
+        replica.db.prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = ?1 AND seq > 0")?;
+    let rows = statement.query_map([Stream::Shared.number()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Returns whether a device is retired.
@@ -235,10 +246,4 @@ pub(crate) fn record_retired(
         )?
         .execute((dev, by, seq, if goes_on { Retirement::GoesOn } else { Retirement::Gone }))?;
     Ok(())
-}
-
-/// Returns whether a device goes on under a new identity, which has re-authored what is pending of the old one.
-pub(crate) fn goes_on(replica: &Replica, dev: i64) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_device WHERE n = ?1 AND retired = ?2";
-    Ok(value::maybe::<i64>(&replica.db, sql, (dev, Retirement::GoesOn))?.is_some())
 }

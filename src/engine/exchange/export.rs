@@ -182,6 +182,11 @@ fn write_part(
     }
     let mut report = records::write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;
     report.state = needs_state;
+    if needs_state {
+        // A state goes as far as its vector.
+        let shared = positions::vector(replica)?.into_iter().filter(|e| e.stream == Stream::Shared);
+        report.reached.extend(shared.map(|e| ((e.author, e.stream), e.seq)));
+    }
     let footer = Footer { frames: out.frames, sha256: out.hash.finalize().into() };
     let (mut buf, mut record) = ([0; 64], [0; FOOTER_ROOM as usize]);
     let len = put(&mut buf, &footer)

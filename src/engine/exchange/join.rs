@@ -1,26 +1,55 @@
-//! Starting from a snapshot: a new device begins with what the snapshot's maker has; one that was there before takes that
-//! in, as from any bundle.
+//! Starting from a snapshot: a new device, or one whose writes cannot be placed any more because others have folded.
 //!
-//! **Invariant.** The device keeps its identity, its log, and what it has written and not sealed. The snapshot is a
-//! state: `take_state.rs` merges it row by row. It is verified to its end before anything is written.
+//! **Invariant.** Afterwards the shared tables are the snapshot's, and beside it stands every row here of which the
+//! snapshot's maker cannot have heard, as a context-free write of this device: equal rows are one version, different
+//! ones a conflict. Nothing that only this device had is lost, and nothing of the snapshot is overwritten.
+//!
+//! **Why it holds.** The rows that are brought along are those that a frame of ours touches beyond what the maker has
+//! *applied* (not what is pending there, since its missing dependency may never come), those in the lists of changes
+//! that no frame has yet, and, where the maker has another history of anybody or has pending frames, the rows of
+//! other authors' groups that it has not applied. A probe counts as the maker's only if the chain tags agree
+//! (`heard`). Of a per-device stream, what any base has acknowledged counts too. All these rows are copied aside
+//! before anything is wiped. A context-free op dominates nothing but its own author's versions, so it can push out no
+//! version of the snapshot; what it meets is gathered into one baseline version on every device
+//! (`merge/context_free.rs`).
+//!
+//! A device that had frames takes a new identity, because its old numbers may stand for other frames elsewhere. The
+//! old identity is retired, unless another device goes on as it. The snapshot's rows are its maker's word, under its
+//! signature; the frames in it are their authors'. The snapshot is verified to its end before anything is written,
+//! and all of the rest is one SQLite transaction.
 
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
-use packmule_core::model::DeviceId;
-use packmule_core::wire::Certificate;
-use rusqlite::OpenFlags;
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Certificate, FrameFlags, Mode, Position, Probe};
+use rusqlite::{ErrorCode, OpenFlags, params_from_iter};
 
+use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::capture::groups::{self, SealOptions};
+use crate::engine::capture::watch;
+use crate::engine::capture::{adopt, evolve, seal};
+use crate::engine::conflicts::resolve;
 use crate::engine::error::{self, BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::{import, inspect};
-use crate::engine::fleet::devices::Trust;
+use crate::engine::exchange::heard::{self, Heard};
+use crate::engine::exchange::inspect;
+use crate::engine::exchange::load::{self, JoinReport, Loader};
+use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::open::{self, InitOptions};
-use crate::engine::fleet::trust;
+use crate::engine::fleet::{devices, membership, peers, positions, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
+use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
+use crate::engine::merge::heads::Seen;
+use crate::engine::merge::{compose, context_free, deferred};
+use crate::engine::show::{constraints, transaction, triggers, write};
 use crate::engine::store::connection::{self, Options};
-use crate::engine::store::keys::FleetKey;
+use crate::engine::store::keys::{self, FleetKey};
 use crate::engine::store::layout;
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// How a device starts from a snapshot.
@@ -32,38 +61,32 @@ pub struct JoinOptions<'a> {
     pub fleet: Option<&'a FleetKey>,
 }
 
-/// What a start from a snapshot did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct JoinReport {
-    /// Who made the snapshot.
-    pub maker: Option<DeviceId>,
-    /// Its name.
-    pub maker_name: String,
-    /// Rows taken in.
-    pub rows: u64,
-    /// Frames in flight taken in.
-    pub frames: u64,
-}
-
 /// A snapshot that was verified.
 struct Verified {
     maker: DeviceId,
     maker_name: String,
     certificate: Vec<u8>,
     fleet: Option<[u8; 32]>,
-    /// The certificates of all whose frames are in it.
-    certificates: Vec<Known>,
+    /// What its maker has applied.
+    applied: Vec<Position>,
+    /// The maker's probes of all streams.
+    probes: Vec<Probe>,
 }
 
-/// A certificate of a snapshot.
+/// A certificate of a snapshot, as long as it is being verified.
 struct Known {
     id: DeviceId,
     name: String,
     key: [u8; 32],
     fleet: Option<[u8; 32]>,
     bytes: Vec<u8>,
+}
+
+/// A per-device table that is to be tracked again.
+struct OwnTable {
+    def: TableDef,
+    high_water: i64,
+    dirty: Vec<(Vec<u8>, ChangeFlags)>,
 }
 
 /// Makes a database a device that starts from a snapshot; creates the file if need be.
@@ -85,44 +108,303 @@ pub(crate) fn join<R: Read + Seek>(
         let name = Some(verified.maker_name);
         return Err(Error::Untrusted(vec![UntrustedDevice { id: verified.maker, name, revoked: false }]));
     }
-    let mut replica = if is_device {
+    let mut engine = if is_device {
         open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)?
     } else {
         let name = join.name.unwrap_or("device");
         open::init_with(path, &InitOptions { name, base: false, fleet: join.fleet }, options)?
     };
     if is_device {
-        let outcome = catalog::reading(&replica, |e| {
+        let outcome = catalog::reading(&engine, |e| {
             trust::verify_certificate(e, &Certificate::decode(&verified.certificate).map_err(error::bad)?)
         })?;
         if let Err(untrusted) = outcome {
             return Err(Error::Untrusted(vec![untrusted]));
         }
-    } else {
-        trust_certificates(&replica, &verified.certificates)?;
     }
-    let taken = import::import(&mut replica, snapshot, &mut |_| {})?;
-    let report = JoinReport {
-        maker: Some(verified.maker),
-        maker_name: verified.maker_name,
-        rows: taken.ops,
-        frames: taken.frames,
-    };
-    Ok((replica, report))
+    let report = rebase(&mut engine, snapshot, &verified, join)?;
+    let path = engine.path.clone();
+    let options = std::mem::take(&mut engine.options);
+    drop(engine);
+    Ok((open::open_as(&path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)?, report))
 }
 
-/// Trusts those whose certificates are in a snapshot: its maker answers for those whose fleet is another, or none.
-fn trust_certificates(replica: &Replica, certificates: &[Known]) -> Result<()> {
-    for known in certificates {
-        let certificate = Certificate::decode(&known.bytes).map_err(error::bad)?;
-        let trust = match trust::verify_certificate(replica, &certificate)? {
-            Ok(trust) => trust,
-            Err(UntrustedDevice { revoked: true, .. }) => continue,
-            Err(_) => Trust::Singly,
-        };
-        trust::store_certificate(replica, &certificate, &known.bytes, trust)?;
+/// Starts from a snapshot, in one transaction.
+fn rebase<R: Read + Seek>(
+    replica: &mut Replica,
+    snapshot: &mut R,
+    verified: &Verified,
+    join: &JoinOptions<'_>,
+) -> Result<JoinReport> {
+    snapshot.rewind().map_err(Error::Stream)?;
+    let mut new_key = None;
+    replica.db.execute_batch("BEGIN IMMEDIATE")?;
+    let result = rebase_here(replica, snapshot, verified, join, &mut new_key);
+    let result = transaction::end_transaction(replica, result);
+    triggers::count_as_tracked(replica, &[]);
+    let report = result?;
+    if new_key.is_some() {
+        keys::adopt_new_key(&keys::device_key_path(&replica.path))?;
+    }
+    Ok(report)
+}
+
+/// Does the work of [`rebase`], within its transaction.
+fn rebase_here<R: Read + Seek>(
+    replica: &mut Replica,
+    snapshot: &mut R,
+    verified: &Verified,
+    join: &JoinOptions<'_>,
+    new_key: &mut Option<ed25519_compact::SecretKey>,
+) -> Result<JoinReport> {
+    let mut report = JoinReport {
+        maker: Some(verified.maker),
+        maker_name: verified.maker_name.clone(),
+        ..JoinReport::default()
+    };
+    catalog::load_catalog(replica)?;
+    deferred::begin_deferring(replica)?;
+    evolve::notice_schema_changes(replica)?;
+    replica.db.execute_batch(
+        "CREATE TEMP TABLE _pm_mine (name TEXT, key BLOB, present INTEGER, PRIMARY KEY (name, key)) WITHOUT ROWID",
+    )?;
+    let there = heard::heard(replica, &verified.applied, &verified.probes)?;
+    let own = collect_own_rows(replica, &there)?;
+    // Until they are tracked again, no trigger may write to those that were.
+    triggers::count_as_tracked(replica, &catalog::tables(replica));
+    let had_log = Stream::ALL.iter().try_fold(false, |any, s| {
+        Ok::<_, Error>(any | (positions::position(replica, replica.me, *s)?.seq > 0))
+    })?;
+    wipe(replica)?;
+    // Where another device goes on under this identity, that one will write more.
+    let old = (had_log && !there.another).then_some(replica.identity.id);
+    if had_log {
+        if let Some(old) = old {
+            membership::record_retired(replica, old, None, true)?;
+        }
+        *new_key = Some(new_identity(replica, join)?);
+        replica.key.clone_from(new_key);
+        report.new_identity = true;
+    }
+    let mut loader = Loader { engine: replica, rows: RowLoader::new(replica)?, report: &mut report };
+    loader.load(BundleReader::new(BufReader::new(snapshot)))?;
+    replica.quarantined.set(true); // Rows that were quarantined at the maker came along.
+    for own in own {
+        track_own_again(replica, &own)?;
+    }
+    catalog::reload_catalog(replica)?;
+    report.kept = re_author_rows(replica, old)?;
+    adopt::remember_schema(replica)?;
+    replica.db.execute_batch("DROP TABLE temp._pm_mine")?;
+    Ok(report)
+}
+
+/// Records the rows that the snapshot's maker has not heard of, and copies them aside.
+fn collect_own_rows(replica: &Replica, there: &Heard) -> Result<Vec<OwnTable>> {
+    let mut own = Vec::new();
+    for table in catalog::tables(replica).iter().filter(|t| t.state == State::Tracked) {
+        let stream = groups::stream_of(table);
+        let mut unheard: Vec<Vec<u8>> = Vec::new();
+        for seq in there.own[usize::from(stream.number())] + 1
+            ..=positions::position(replica, replica.me, stream)?.seq
+        {
+            keys_in_frame(replica, table.tid, (replica.me, stream), seq, &mut unheard)?;
+        }
+        for group in there.others.iter().filter(|group| group.stream == stream) {
+            for seq in group.first..=group.last {
+                keys_in_frame(replica, table.tid, (group.dev, stream), seq, &mut unheard)?;
+            }
+        }
+        let n = table.def.keys().count();
+        let names: Vec<String> = (1..=n).map(|n| format!("k{n}")).collect();
+        let mut dirty =
+            replica.db.prepare(&format!("SELECT DISTINCT {} FROM {}", names.join(", "), table.dirty()))?;
+        let mut rows = dirty.query([])?;
+        while let Some(row) = rows.next()? {
+            let values = (0..n)
+                .map(|at| row.get_ref(at).map(value::from_sql))
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            unheard.push(table.key_of(values.into_iter())?);
+        }
+        drop(rows);
+        unheard.sort();
+        unheard.dedup();
+        if table.def.mode == Mode::PerDevice {
+            own.push(own_table(table, unheard)?);
+            continue;
+        }
+        for key in unheard {
+            load::copy_own_row(replica, &table.def, table, &key)?;
+        }
+    }
+    Ok(own)
+}
+
+/// Describes a per-device table of ours, with its rows that nobody has heard of.
+fn own_table(table: &Table, unheard: Vec<Vec<u8>>) -> Result<OwnTable> {
+    let mut high_water = table.high_water;
+    let mut dirty = Vec::new();
+    for key in unheard {
+        if table.def.append {
+            if let Some(OwnedValue::Int(id)) = value::read_key(&key)?.first() {
+                high_water = high_water.min(id - 1);
+            }
+        } else {
+            dirty.push((key, ChangeFlags::INSERT | ChangeFlags::DELETE));
+        }
+    }
+    Ok(OwnTable { def: table.def.clone(), high_water, dirty })
+}
+
+/// Collects the keys of the rows of a table that a frame touches.
+fn keys_in_frame(
+    replica: &Replica,
+    tid: i64,
+    (dev, stream): (i64, Stream),
+    seq: u64,
+    keys: &mut Vec<Vec<u8>>,
+) -> Result<()> {
+    let body = frames::frame_here(replica, dev, stream, seq)?;
+    let frame = frames::parse(&body)?;
+    visit::visit(replica, &frame, |part| {
+        if let Part::Op(def, op) = part
+            && def.tid == tid
+        {
+            keys.push(def.key_of(op.values(def.shape()))?);
+        }
+        Ok(())
+    })
+}
+
+/// Forgets the log and all that was known by it.
+fn wipe(replica: &Replica) -> Result<()> {
+    for table in catalog::tables(replica) {
+        if matches!(table.state, State::Tracked | State::Untracked) {
+            watch::remove_capture(replica, &table)?;
+        }
+        replica.db.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.quarantine_table()))?;
+        if table.shows_shared() {
+            load::empty(replica, &table)?;
+        }
+    }
+    for name in [
+        "stream", "frame", "group", "context", "ack", "floor", "def", "table", "head", "image", "conflict",
+        "parked", "dangling", "count", "held", "declared", "unplaced", "newest",
+    ] {
+        replica.db.execute_batch(&format!("DELETE FROM _pm_{name}"))?;
+    }
+    peers::forget_evidence(replica)?;
+    catalog::reload_catalog(replica)
+}
+
+/// Becomes another device; the old one is retired.
+fn new_identity(replica: &mut Replica, join: &JoinOptions<'_>) -> Result<ed25519_compact::SecretKey> {
+    let name = join.name.unwrap_or(&replica.identity.name).to_owned();
+    let (issuer, fleet) = (join.fleet.map(|f| &f.0), join.fleet.map(FleetKey::public_key));
+    devices::take_identity(replica, |_| name, issuer, fleet)
+}
+
+/// Tracks a per-device table of ours again, with the rows that nobody has heard of in its list of changes.
+fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
+    let (id, body) = own.def.encode()?;
+    let tid = catalog::keep_def(replica, &own.def, id, &body)?;
+    replica.db.execute(
+        "UPDATE _pm_table SET def = ?2, state = ?4, announced = 0, appended = ?3, note = NULL WHERE tid = ?1",
+        (tid, id.0, own.high_water, State::Tracked),
+    )?;
+    catalog::reload_catalog(replica)?;
+    let table = catalog::table(replica, tid)?;
+    watch::install_capture(replica, &table)?;
+    for (key, what) in &own.dirty {
+        resolve::record_key(replica, &table, &value::read_key(key)?, *what)?;
     }
     Ok(())
+}
+
+/// Re-authors the rows that were copied aside where they differ from the snapshot's, and retires the old identity.
+/// Returns how many rows that were.
+fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
+    let mut statement = replica.db.prepare("SELECT name, key, present FROM temp._pm_mine")?;
+    let mine = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<Vec<(String, Vec<u8>, bool)>>>()?;
+    let (mut kept, mut clashing) = (0, Vec::new());
+    for (name, key, present) in mine {
+        let Some(table) = catalog::table_named(replica, &name).filter(|t| t.shows_shared()) else { continue };
+        let shown = compose::shown_row(replica, &table, &key)?;
+        let row = if present {
+            let Some(row) = row_aside(replica, &table, &name, &key)? else { continue };
+            Some(row)
+        } else {
+            None
+        };
+        if row == shown {
+            continue;
+        }
+        kept += 1;
+        context_free::remember_heard(replica, &table, &key, &Seen::All, shown)?;
+        write::delete_row(replica, &table, &key)?;
+        let flags = if row.is_some() { ChangeFlags::INSERT } else { ChangeFlags::DELETE };
+        match row.as_ref().map_or(Ok(()), |row| upsert_row(replica, &table, row)) {
+            Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                clashing.extend(row.map(|row| (table, key, row)));
+            }
+            written => {
+                written?;
+                resolve::record_key(replica, &table, &value::read_key(&key)?, flags)?;
+            }
+        }
+    }
+    let context_free = SealOptions { flags: FrameFlags::CONTEXT_FREE, ..SealOptions::default() };
+    seal::seal_here(replica, SealOptions { retire: old, ..context_free })?;
+    // A row of the snapshot has a unique value that one of ours claims. Ours is re-authored, and the constraint
+    // resolution pass finds which of them is quarantined.
+    for (table, key, row) in clashing {
+        replace_row(replica, &table, &key, &row)?;
+        resolve::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
+        seal::seal_here(replica, context_free)?;
+    }
+    Ok(kept)
+}
+
+/// Reads a row of ours that was copied aside.
+fn row_aside(replica: &Replica, table: &Table, name: &str, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
+    let keys = value::read_key(key)?;
+    let sql = format!(
+        "SELECT {} FROM temp.{} WHERE {}",
+        table.column_list(),
+        load::own_rows_table(name),
+        table.key_match_from(0)
+    );
+    let mut select = replica.db.prepare(&sql)?;
+    let mut rows = select.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
+    values.collect::<Result<Vec<_>>>().map(Some)
+}
+
+/// Writes a whole row into its table.
+fn upsert_row(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<()> {
+    let columns: Vec<usize> = (0..table.def.columns.len()).collect();
+    let sql = table.upsert_sql(&columns);
+    triggers::firing(replica, table, || {
+        let values = row.iter().map(|v| Bind(v.borrow()));
+        replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+        Ok(())
+    })
+}
+
+/// Writes a whole row into its table, and removes the rows that clash with it.
+fn replace_row(replica: &Replica, table: &Table, key: &[u8], row: &[OwnedValue]) -> Result<()> {
+    let columns: Vec<usize> = (0..table.def.columns.len()).collect();
+    let sql = table.insert_sql(&columns).replacen("INSERT", "INSERT OR REPLACE", 1);
+    constraints::replacing(replica, table, key, || {
+        triggers::firing(replica, table, || {
+            let values = row.iter().map(|v| Bind(v.borrow()));
+            replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+            Ok(())
+        })
+    })
 }
 
 /// Finds the fleet that issued a device's certificate; for a second history, that of the identity before it.
@@ -143,11 +425,15 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
     let mut reader = BundleReader::new(BufReader::new(snapshot));
     let mut certificates: Vec<Known> = Vec::new();
     let mut maker = None;
-    let mut verified = None;
+    let (mut applied, mut probes) = (Vec::new(), Vec::new());
     loop {
         let at = reader.offset();
         match reader.next_item()? {
-            Item::Header(header) => maker = Some(header.header.sender),
+            Item::Header(header) => {
+                maker = Some(header.header.sender);
+                applied = header.applied().collect();
+                probes = header.probes().collect();
+            }
             Item::Certificate(c, bytes) => certificates.push(Known {
                 id: c.device(),
                 name: c.name.into(),
@@ -164,7 +450,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
             }
             Item::Seal(signature, digest) => {
                 let fleet = maker.and_then(|id| fleet_of(&certificates, id));
-                let Some(maker) = maker.and_then(|id| certificates.iter().find(|c| c.id == id)) else {
+                let Some(maker) = maker.and_then(|id| certificates.into_iter().find(|c| c.id == id)) else {
                     return Err(Error::bundle(
                         at,
                         BundleProblem::Structure("its maker's certificate is not in it"),
@@ -172,19 +458,22 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
                 };
                 let good = inspect::is_sealed_by(&maker.key, &signature, &digest);
                 if !good {
-                    return Err(Error::bundle(at, BundleProblem::Signature(maker.name.clone())));
+                    return Err(Error::bundle(at, BundleProblem::Signature(maker.name)));
                 }
-                verified = Some(Verified {
+                let Item::End = reader.next_item()? else {
+                    return Err(Error::bundle(at, BundleProblem::IsABundle));
+                };
+                return Ok(Verified {
                     maker: maker.id,
-                    maker_name: maker.name.clone(),
-                    certificate: maker.bytes.clone(),
+                    maker_name: maker.name,
+                    certificate: maker.bytes,
                     fleet,
-                    certificates: Vec::new(),
+                    applied,
+                    probes,
                 });
             }
             Item::End => {
-                let verified = verified.ok_or_else(|| Error::bundle(0, BundleProblem::IsABundle))?;
-                return Ok(Verified { certificates, ..verified });
+                return Err(Error::bundle(0, BundleProblem::IsABundle));
             }
             Item::Frame(..) | Item::State(_) | Item::Part(_) => {}
         }

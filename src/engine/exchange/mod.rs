@@ -9,6 +9,8 @@
 //! | `inspect` | the contents of a bundle, for people |
 //! | `join` | a device starts from a snapshot |
 //! | `peer` | the other end of a session |
+//! | `heard` | what a snapshot's maker has of what is here |
+//! | `load` | the snapshot read into the database |
 //! | `merge_rows` | the rows of a state, merged with those here |
 //! | `reconcile` | peer evidence about our own log, and what follows from it |
 //! | `records` | records written: groups in causal order |
@@ -28,6 +30,8 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod join;
+pub(crate) mod heard;
+pub(crate) mod load;
 pub(crate) mod merge_rows;
 pub(crate) mod peer;
 pub(crate) mod reconcile;

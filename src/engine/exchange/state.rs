@@ -25,7 +25,7 @@ use crate::engine::table::replica::Replica;
 pub(super) const PART_BYTES: usize = 32_768;
 
 /// Selects the rows of `_pm_` tables that travel, with devices by their ids and tables by their names.
-const STATE: [(&str, &str); 8] = [
+const STATE: [(&str, &str); 9] = [
     ("lamport", "SELECT v FROM _pm_meta WHERE k = 'lamport'"),
     (
         "stream",
@@ -39,6 +39,10 @@ const STATE: [(&str, &str); 8] = [
          WHERE c.stream = :shared",
     ),
     ("floor", "SELECT d.id, f.stream, f.seq FROM _pm_floor f JOIN _pm_device d ON d.n = f.dev WHERE f.stream = :shared"),
+    (
+        "retired",
+        "SELECT d.id, b.id, d.retired_seq, d.retired FROM _pm_device d LEFT JOIN _pm_device b ON b.n = d.retired_by WHERE d.retired",
+    ),
     ("declared", "SELECT t.name, p.what, p.name, d.id, p.seq, p.lamport, p.value, p.past, p.def
                   FROM _pm_declared p JOIN _pm_table t ON t.tid = p.tid JOIN _pm_device d ON d.n = p.dev"),
     ("head", "SELECT t.name, h.key, d.id, h.seq, h.place, h.claim, h.wall, h.kind, h.columns
@@ -46,6 +50,13 @@ const STATE: [(&str, &str); 8] = [
     ("count", "SELECT t.name, c.key, c.col, d.id, c.seq, c.absolute, c.value
                FROM _pm_count c JOIN _pm_table t ON t.tid = c.tid JOIN _pm_device d ON d.n = c.dev"),
     ("image", "SELECT t.name, i.key, i.body FROM _pm_image i JOIN _pm_table t ON t.tid = i.tid"),
+];
+
+/// Selects what follows from the rest, for who starts from nothing else.
+const JUDGED: [(&str, &str); 3] = [
+    ("conflict", "SELECT t.name, c.key FROM _pm_conflict c JOIN _pm_table t ON t.tid = c.tid"),
+    ("parked", "SELECT t.name, p.key, p.reason, p.blocker FROM _pm_parked p JOIN _pm_table t ON t.tid = p.tid"),
+    ("dangling", "SELECT t.name, x.key, x.told FROM _pm_dangling x JOIN _pm_table t ON t.tid = x.tid"),
 ];
 
 /// Writes the state of the shared tables, with the groups in flight and those after what `have` gives for a device's
@@ -63,6 +74,7 @@ pub(crate) fn write_state(
         rows += write_rows(replica, out, table, "row", &table.sql_name)?;
         write_rows(replica, out, table, "limbo", &table.quarantine_table())?;
     }
+    write_records(replica, out, &JUDGED)?;
     records::write_groups_in_flight(replica, out, have)?;
     let digest: [u8; 32] = out.hash.clone().finalize().into();
     let signature = replica.signing_key()?.sign([SEAL_DOMAIN, &digest].concat(), None::<Noise>);

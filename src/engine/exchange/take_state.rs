@@ -137,6 +137,8 @@ impl<'e> StateMerge<'e> {
                 let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
                 self.floors.push((row.device_at(0)?, seq));
             }
+            // Who is retired is for frames to say; whether a row is in conflict, quarantined or an orphan is found here.
+            "retired" | "conflict" | "parked" | "dangling" => {}
             "head" | "count" | "image" | "row" | "limbo" => {
                 self.define()?;
                 self.rows.record(kind, &row)?;

@@ -86,7 +86,7 @@ impl<R: Read> BundleReader<R> {
         if self.state == Expect::Magic {
             self.begin()?;
         }
-        if self.state == Expect::Sealed && self.at_end()? {
+        if self.state == Expect::Sealed && self.reached_end()? {
             self.state = Expect::Nothing;
             return Ok(Item::End);
         }
@@ -120,7 +120,7 @@ impl<R: Read> BundleReader<R> {
     }
 
     /// Returns whether nothing follows; otherwise keeps the byte that was read.
-    fn at_end(&mut self) -> Result<bool> {
+    fn reached_end(&mut self) -> Result<bool> {
         let mut byte = [0];
         let n = self.input.read(&mut byte).map_err(Error::Stream)?;
         self.ahead = (n > 0).then_some(byte[0]);

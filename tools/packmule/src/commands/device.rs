@@ -12,7 +12,7 @@ use crate::documents::{
     Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
 };
 use crate::output::{Failure, say};
-use crate::text::{columns, count, iso, number, quoted, shown, time};
+use crate::text::{columns, count, iso, number, plural, quoted, shown, time};
 use crate::usage::flags;
 
 /// `packmule init`.
@@ -279,6 +279,8 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         maker: report.maker.map(|id| Maker { id: id.to_string(), name: &report.maker_name }),
         rows: report.rows,
         frames: report.frames,
+        kept: report.kept,
+        new_identity: report.new_identity,
     });
     say!(
         out,
@@ -288,7 +290,19 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         count(report.rows, "row"),
         count(report.frames, "frame")
     );
-    say!(out, "  its identity: {} {}", identity.name, identity.id);
+    if report.kept > 0 {
+        say!(
+            out,
+            "{} only this database had: re-authored, for the next bundle",
+            plural(report.kept, "row that", "rows that")
+        );
+    }
+    let what = if report.new_identity {
+        "a new identity, since the log no longer has a place for the old one"
+    } else {
+        "its identity"
+    };
+    say!(out, "  {what}: {} {}", identity.name, identity.id);
     if identity.fleet.is_none() {
         say!(out, "  it belongs to no fleet: other devices take its frames in after `packmule trust`");
     }

@@ -126,6 +126,10 @@ pub struct Joined<'a> {
     pub rows: u64,
     /// Frames in flight taken in.
     pub frames: u64,
+    /// Rows of its own that no other device had.
+    pub kept: u64,
+    /// The device has a new identity.
+    pub new_identity: bool,
 }
 
 /// Who wrote a snapshot.

@@ -285,7 +285,10 @@ fn a_database_of_a_newer_version() {
 #[test]
 fn a_database_of_an_older_version() {
     let (world, a, ..) = pair();
-    sql(&a, "ALTER TABLE _pm_dangling DROP COLUMN told; DROP TABLE _pm_unplaced; DROP TABLE _pm_newest; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'");
+    sql(
+        &a,
+        "ALTER TABLE _pm_dangling DROP COLUMN told; DROP TABLE _pm_unplaced; DROP TABLE _pm_newest; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'",
+    );
     let path = a.path().to_owned();
     drop(a);
     let before = everything(&path);

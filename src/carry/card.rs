@@ -79,7 +79,16 @@ pub fn exchange(
     watch: &mut dyn FnMut(&Path, Progress),
     report: &mut Exchange,
 ) -> Result<()> {
-    let mut visit = Visit { engine, card, limits, report, folder: None, ours: Vec::new(), fresh: Vec::new(), torn: Vec::new() };
+    let mut visit = Visit {
+        engine,
+        card,
+        limits,
+        report,
+        folder: None,
+        ours: Vec::new(),
+        fresh: Vec::new(),
+        torn: Vec::new(),
+    };
     visit.take_in(watch)?;
     visit.engine.seal()?;
     visit.tidy()?;

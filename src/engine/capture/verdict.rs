@@ -48,8 +48,7 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     meta::set(&replica.db, "lamport", lamport)?;
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     let mut buf = vec![0; replica.options.frame_bytes];
-    let mut group =
-        writer::begin_group(replica, Stream::Shared, FrameFlags::VERDICT, lamport, 0, &mut buf)?;
+    let mut group = writer::begin_group(replica, Stream::Shared, FrameFlags::VERDICT, lamport, 0, &mut buf)?;
     let common = common_runs(replica, first)?;
     // The second values of rows go into frames of their own: a frame has one version of a row.
     for second in [false, true] {
@@ -198,16 +197,13 @@ fn mask_of(
 
 /// Returns the runs that say which versions of a row stay: the common ones, if they have all of them.
 fn runs_of(kept: &[Head], common: &[KeptRun]) -> Vec<KeptRun> {
-    let within = |head: &Head, run: &KeptRun| {
-        run.device == head.author && (run.first..=run.last).contains(&head.seq)
-    };
+    let within =
+        |head: &Head, run: &KeptRun| run.device == head.author && (run.first..=run.last).contains(&head.seq);
     if kept.iter().all(|head| common.iter().any(|run| within(head, run))) {
         return common.to_vec();
     }
-    let mut runs: Vec<KeptRun> = kept
-        .iter()
-        .map(|head| KeptRun { device: head.author, first: head.seq, last: head.seq })
-        .collect();
+    let mut runs: Vec<KeptRun> =
+        kept.iter().map(|head| KeptRun { device: head.author, first: head.seq, last: head.seq }).collect();
     runs.extend(common.iter().filter(|run| run.last == i64::MAX as u64));
     runs.sort_by_key(|run| (run.device, run.first));
     runs

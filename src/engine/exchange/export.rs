@@ -6,8 +6,7 @@ use std::io::Write;
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Certificate, FORMAT_VERSION, Footer, Header, MAGIC, Position, Probe, RecordKind, put,
-    write_record,
+    Certificate, FORMAT_VERSION, Footer, Header, MAGIC, Position, Probe, RecordKind, put, write_record,
 };
 use sha2::Digest;
 

@@ -82,7 +82,9 @@ impl Loader<'_, '_> {
             "table" => self.table(row.tid_at(0)?, row.blob_at(1)?, row.int_at(2)? == 1),
             "row" | "limbo" => {
                 let table = catalog::table(self.engine, row.tid_at(0)?)?;
-                self.rows.row(&table, kind == "limbo", &values[1..]).map_err(|e| breaks_constraint(&table, e))?;
+                self.rows
+                    .row(&table, kind == "limbo", &values[1..])
+                    .map_err(|e| breaks_constraint(&table, e))?;
                 self.report.rows += u64::from(kind == "row");
                 Ok(())
             }
@@ -102,7 +104,10 @@ impl Loader<'_, '_> {
     /// Loads a version of a row that no other dominates.
     fn head(&self, row: &StateRow<'_>) -> Result<()> {
         let columns = match row.values.get(8) {
-            Some(Value::Blob(mask)) => Some(self.rows.columns_here(&*catalog::table(row.replica, row.tid_at(0)?)?, &Columns::of_bytes(mask))?),
+            Some(Value::Blob(mask)) => Some(
+                self.rows
+                    .columns_here(&*catalog::table(row.replica, row.tid_at(0)?)?, &Columns::of_bytes(mask))?,
+            ),
             _ => None,
         };
         row.replica
@@ -256,19 +261,20 @@ impl Loader<'_, '_> {
         }
         Ok(())
     }
-
 }
 
 /// Names the table where a row of a snapshot breaks a constraint.
 fn breaks_constraint(table: &Table, error: Error) -> Error {
     match error {
-        Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Error::Row {
-            table: table.def.name.clone(),
-            reason: format!(
-                "a row of the snapshot breaks a constraint that this database alone has ({error}): take it away, \
+        Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Error::Row {
+                table: table.def.name.clone(),
+                reason: format!(
+                    "a row of the snapshot breaks a constraint that this database alone has ({error}): take it away, \
                  join, and make it again"
-            ),
-        },
+                ),
+            }
+        }
         error => error,
     }
 }

@@ -91,7 +91,8 @@ impl<'e> RowMerge<'e> {
 
     /// Compares what is folded here and there with what the other has seen, once the vectors are known.
     pub(super) fn begin(&mut self, floors: &[(i64, u64)]) -> Result<()> {
-        let covers = |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_some_and(|v| *v >= seq);
+        let covers =
+            |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_some_and(|v| *v >= seq);
         self.we_saw = floors.iter().all(|(dev, seq)| *seq == 0 || covers(&self.had, *dev, *seq));
         let ours = membership::floors(self.replica)?;
         self.they_saw = ours.iter().all(|(dev, seq)| covers(&self.vector, *dev, *seq));
@@ -125,7 +126,11 @@ impl<'e> RowMerge<'e> {
             "count" => self.keep_count(&table, row),
             "image" => {
                 let sql = "INSERT OR REPLACE INTO temp._pm_their_image (tid, key, body) VALUES (?1, ?2, ?3)";
-                self.replica.db.prepare_cached(sql)?.execute((table.tid, row.blob_at(1)?, row.blob_at(2)?))?;
+                self.replica.db.prepare_cached(sql)?.execute((
+                    table.tid,
+                    row.blob_at(1)?,
+                    row.blob_at(2)?,
+                ))?;
                 Ok(())
             }
             _ => self.row(&table, empty, &row.values[1..]),
@@ -284,8 +289,7 @@ impl<'e> RowMerge<'e> {
             }
             (false, true) if self.we_saw => Ok(Outcome::Ours),
             (false, true) => {
-                let mut new: Vec<Head> =
-                    ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
+                let mut new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
                 if new.is_empty() {
                     return Ok(Outcome::Theirs);
                 }
@@ -296,7 +300,10 @@ impl<'e> RowMerge<'e> {
             (false, false) => {
                 let left = self.union(table, ours, theirs, &new_to);
                 let same = left.len() == ours.len()
-                    && left.iter().zip(ours).all(|(a, b)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns);
+                    && left
+                        .iter()
+                        .zip(ours)
+                        .all(|(a, b)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns);
                 Ok(if same { Outcome::Ours } else { Outcome::Heads(left, !self.we_saw) })
             }
         }
@@ -412,7 +419,8 @@ impl<'e> RowMerge<'e> {
         let db = &self.replica.db;
         let ours = counters::entries(db, "_pm_count", table.tid, key)?;
         let theirs = counters::entries(db, "temp._pm_their_count", table.tid, key)?;
-        let new_to = |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_none_or(|v| seq > *v);
+        let new_to =
+            |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_none_or(|v| seq > *v);
         let is_in = |all: &[counters::Entry], e: &counters::Entry| all.iter().any(|o| o.same_write(e));
         for entry in &ours {
             let stays = is_in(&theirs, entry) || new_to(&self.vector, entry.dev, entry.seq);
@@ -468,8 +476,9 @@ impl<'e> RowMerge<'e> {
         )?;
         let mut rows = all.query([])?;
         while let Some(row) = rows.next()? {
-            let values =
-                (0..n).map(|at| row.get_ref(at).map(value::from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
+            let values = (0..n)
+                .map(|at| row.get_ref(at).map(value::from_sql))
+                .collect::<rusqlite::Result<Vec<_>>>()?;
             put.execute((tid, table.key_of(values.into_iter())?))?;
         }
         db.execute(
@@ -485,7 +494,8 @@ impl<'e> RowMerge<'e> {
 fn next_left(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Option<(i64, Vec<u8>)>> {
     use rusqlite::OptionalExtension;
     let sql = "SELECT tid, key FROM temp._pm_left_key WHERE (tid, key) > (?1, ?2) ORDER BY tid, key LIMIT 1";
-    let next = replica.db.prepare_cached(sql)?.query_row((after.0, &after.1), |row| Ok((row.get(0)?, row.get(1)?)));
+    let next =
+        replica.db.prepare_cached(sql)?.query_row((after.0, &after.1), |row| Ok((row.get(0)?, row.get(1)?)));
     Ok(next.optional()?)
 }
 

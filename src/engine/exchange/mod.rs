@@ -27,10 +27,10 @@
 //! | `twin` | divergent histories of one identity, found |
 
 pub(crate) mod export;
+pub(crate) mod heard;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod join;
-pub(crate) mod heard;
 pub(crate) mod load;
 pub(crate) mod merge_rows;
 pub(crate) mod peer;

@@ -55,7 +55,10 @@ const STATE: [(&str, &str); 9] = [
 /// Selects what follows from the rest, for who starts from nothing else.
 const JUDGED: [(&str, &str); 3] = [
     ("conflict", "SELECT t.name, c.key FROM _pm_conflict c JOIN _pm_table t ON t.tid = c.tid"),
-    ("parked", "SELECT t.name, p.key, p.reason, p.blocker FROM _pm_parked p JOIN _pm_table t ON t.tid = p.tid"),
+    (
+        "parked",
+        "SELECT t.name, p.key, p.reason, p.blocker FROM _pm_parked p JOIN _pm_table t ON t.tid = p.tid",
+    ),
     ("dangling", "SELECT t.name, x.key, x.told FROM _pm_dangling x JOIN _pm_table t ON t.tid = x.tid"),
 ];
 

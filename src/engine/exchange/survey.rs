@@ -6,8 +6,8 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Position, Section};
 
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::import::Verified;
+use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::{reconcile, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};

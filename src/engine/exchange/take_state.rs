@@ -221,7 +221,9 @@ impl<'e> StateMerge<'e> {
         let table = catalog::table_named(self.replica, name).ok_or_else(wrong)?;
         if shown && !table.shows_shared() {
             let reason = match table.state {
-                State::Suspended => "it is suspended here, and its state cannot be merged until it fits again",
+                State::Suspended => {
+                    "it is suspended here, and its state cannot be merged until it fits again"
+                }
                 _ => "a table of this name is here that does not take in these rows; track it, or rename it",
             };
             return Err(Error::cannot_track(name, reason));
@@ -244,7 +246,10 @@ impl<'e> StateMerge<'e> {
         let dev = devices::device_number_or_new(self.replica, checkpoint.author)?;
         let covered = self.rows.vector.get(&dev).is_some_and(|seq| checkpoint.last <= *seq);
         if checkpoint.stream != Stream::Shared || !covered {
-            return Err(Error::bundle(0, BundleProblem::Structure("a state with frames that it does not cover")));
+            return Err(Error::bundle(
+                0,
+                BundleProblem::Structure("a state with frames that it does not cover"),
+            ));
         }
         frames::put_group(
             &self.replica.db,

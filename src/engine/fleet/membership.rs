@@ -173,6 +173,9 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
 /// Returns whether a group's author had not seen something that is folded here. `context` is all that it had seen, by
 /// device number.
 pub(crate) fn is_late(replica: &Replica, dev: i64, context: &HashMap<i64, u64>) -> Result<bool> {
+    if replica.options.late_counts_as_seen() {
+        return Ok(false);
+    }
     let mut floors = replica
         .db
         .prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = ?2 AND seq > 0 AND dev <> ?1")?;

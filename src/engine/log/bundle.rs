@@ -154,7 +154,9 @@ impl<R: Read> BundleReader<R> {
         self.offset += (RECORD_HEAD_LEN + self.body.len()) as u64;
         let expected = match self.state {
             Expect::Header => head.kind == RecordKind::Header,
-            Expect::Records | Expect::Sealed => !matches!(head.kind, RecordKind::Header | RecordKind::Message),
+            Expect::Records | Expect::Sealed => {
+                !matches!(head.kind, RecordKind::Header | RecordKind::Message)
+            }
             _ => false,
         };
         if !expected {

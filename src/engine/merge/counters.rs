@@ -125,7 +125,9 @@ pub(crate) fn put_entry(db: &Connection, tid: i64, key: &[u8], entry: &Entry) ->
 
 /// Forgets a write to a counter.
 pub(crate) fn forget_entry(db: &Connection, tid: i64, key: &[u8], entry: &Entry) -> Result<()> {
-    db.prepare_cached("DELETE FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3 AND dev = ?4 AND seq = ?5")?
-        .execute((tid, key, entry.column as i64, entry.dev, entry.seq))?;
+    db.prepare_cached(
+        "DELETE FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3 AND dev = ?4 AND seq = ?5",
+    )?
+    .execute((tid, key, entry.column as i64, entry.dev, entry.seq))?;
     Ok(())
 }

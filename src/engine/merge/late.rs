@@ -113,11 +113,8 @@ pub(crate) fn any_unplaced(replica: &Replica) -> Result<bool> {
 /// dominated by such.
 pub(crate) fn leaves_only_heads(replica: &Replica, keep: &[Kept]) -> Result<bool> {
     for run in keep {
-        let floor: Option<u64> = value::maybe(
-            &replica.db,
-            "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = 0",
-            [run.dev],
-        )?;
+        let floor: Option<u64> =
+            value::maybe(&replica.db, "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = 0", [run.dev])?;
         if floor.unwrap_or(0) >= run.first {
             return Ok(false);
         }

@@ -76,9 +76,9 @@ pub(crate) fn remove_gone(
     old: &[Head],
     seen: &Seen<'_>,
 ) -> Result<(usize, usize)> {
-    let gone = old.iter().filter(|head| {
-        !seen.keeps(head) && dominates(author, false, &head.version(), seen.of(head.dev))
-    });
+    let gone = old
+        .iter()
+        .filter(|head| !seen.keeps(head) && dominates(author, false, &head.version(), seen.of(head.dev)));
     let mut removed = 0;
     for head in gone {
         forget_head(replica, table.tid, key, head)?;

@@ -30,6 +30,7 @@ use rusqlite::OptionalExtension;
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
+use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::table::replica::Replica;
 
@@ -108,7 +109,7 @@ pub(crate) fn fit(
         return Ok(Fit::Fits);
     }
     let before = first - 1;
-    let agrees = match past(replica, dev, checkpoint.stream, before)? {
+    let agrees = match past(replica, dev, position, checkpoint.stream, before)? {
         _ if before == 0 => checkpoint.prev == start(),
         Past::Chain(chain) => chain == checkpoint.prev,
         _ => false,
@@ -129,19 +130,20 @@ pub(crate) fn compare_vector(
     evidence: &mut PeerEvidence,
 ) -> Result<Option<u64>> {
     let mut apart = None;
+    let here = positions::all_positions(replica)?;
     for entry in probes.iter().copied().chain(applied.iter().copied().map(Probe::from)) {
-        let Some(dev) = devices::device_number(replica, entry.author)?.filter(|_| entry.seq > 0) else {
+        if entry.seq == 0 {
             continue;
-        };
-        let seq = positions::position(replica, dev, entry.stream)?.seq;
-        let ours = dev == replica.me;
-        if entry.seq > seq {
+        }
+        let ours = entry.author == replica.identity.id;
+        let position = here.get(&(entry.author, entry.stream));
+        let Some((dev, position)) = position.filter(|(_, position)| entry.seq <= position.seq) else {
             if ours {
                 evidence.has(entry.stream, entry.seq);
             }
             continue;
-        }
-        let upper = match past(replica, dev, entry.stream, entry.seq)? {
+        };
+        let upper = match past(replica, *dev, *position, entry.stream, entry.seq)? {
             Past::Chain(chain) if chain.tag() == entry.tag => None,
             Past::Chain(_) => Some(entry.seq.saturating_sub(1)),
             Past::Inside(first) => Some(first - 1),
@@ -330,7 +332,7 @@ fn common_with(
 ) -> Result<Option<u64>> {
     let mut different = false;
     while at > 0 {
-        let before = match (past(replica, here, stream, at)?, past(source, there, stream, at)?) {
+        let before = match (past_here(replica, here, stream, at)?, past_here(source, there, stream, at)?) {
             (Past::Chain(here), Past::Chain(there)) if here == there => break,
             (Past::Unknown, _) | (_, Past::Unknown) => break,
             (Past::Inside(first), _) | (_, Past::Inside(first)) => first - 1,
@@ -343,8 +345,12 @@ fn common_with(
 }
 
 /// Finds what is known of a stream's chain after this frame.
-fn past(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
-    let position = positions::position(replica, dev, stream)?;
+fn past_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
+    past(replica, dev, positions::position(replica, dev, stream)?, stream, seq)
+}
+
+/// Finds what is known of a stream's chain after this frame, of a stream that is applied up to `position`.
+fn past(replica: &Replica, dev: i64, position: StreamPosition, stream: Stream, seq: u64) -> Result<Past> {
     if position.seq == seq {
         return Ok(Past::Chain(position.chain));
     }
@@ -370,7 +376,7 @@ fn past(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
 
 /// Finds the chain of a stream at the end of a group that is here, or before one.
 pub(crate) fn chain_at(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Option<Chain>> {
-    match past(replica, dev, stream, seq)? {
+    match past_here(replica, dev, stream, seq)? {
         Past::Chain(chain) => Ok(Some(chain)),
         Past::Inside(_) | Past::Unknown => Ok(None),
     }

@@ -135,7 +135,7 @@ impl<'a> Certificate<'a> {
     /// [`DecodeError`] if it is not a certificate.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut rest = bytes;
-        check_version(rest)?;
+        check_version(rest, FORMAT_VERSION)?;
         let body: Body<'a> = take(&mut rest)?;
         if !name_is_possible(body.name) {
             return Err(DecodeError::Malformed("a certificate with an impossible name"));

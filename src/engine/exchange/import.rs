@@ -4,6 +4,7 @@
 //! take it in. Frames go to the log first. A group is applied when everything that its author had
 //! seen is applied; until then it is pending in the log.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
 
@@ -24,6 +25,7 @@ use crate::engine::exchange::{export, reconcile, session, transaction, twin};
 use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
 use crate::engine::fleet::{devices, open, positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
+use crate::engine::log::contexts::Mention;
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::store::connection::Options;
@@ -174,11 +176,20 @@ struct Verification<'e> {
     keys: Vec<(DeviceId, [u8; 32])>,
     /// The devices that the bundle has certificates or frames of, and that are not trusted.
     untrusted: Vec<UntrustedDevice>,
+    /// How the streams in the bundle name this device.
+    mentions: HashMap<(DeviceId, Stream), Mention>,
 }
 
 impl<'e> Verification<'e> {
     fn of(replica: &'e Replica) -> Self {
-        Self { replica, verified: Verified::default(), header: None, keys: Vec::new(), untrusted: Vec::new() }
+        Self {
+            replica,
+            verified: Verified::default(),
+            header: None,
+            keys: Vec::new(),
+            untrusted: Vec::new(),
+            mentions: HashMap::new(),
+        }
     }
 
     /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
@@ -211,8 +222,10 @@ impl<'e> Verification<'e> {
 
     /// Looks at what a frame's author had seen of our own log, and whether the author is trusted.
     fn frame(&mut self, section: Section, frame: &Frame<'_>) -> Result<()> {
-        let seen = frame.context().filter(|(id, _)| *id == self.replica.identity.id);
-        seen.for_each(|(_, seq)| self.verified.evidence.has(Stream::Shared, seq));
+        let own = section.author == self.replica.identity.id;
+        if let Some(seq) = self.mention(section)?.follow(frame, own) {
+            self.verified.evidence.has(Stream::Shared, seq);
+        }
         let ours = is_taken(self.replica, section);
         self.verified.known.frames += 1;
         self.verified.known.skipped += u64::from(frame.group.is_some() && !ours);
@@ -221,6 +234,18 @@ impl<'e> Verification<'e> {
             self.untrusted.push(UntrustedDevice { id, name: None, revoked: false });
         }
         Ok(())
+    }
+
+    /// Returns how a stream names this device.
+    fn mention(&mut self, section: Section) -> Result<&mut Mention> {
+        match self.mentions.entry((section.author, section.stream)) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(free) => {
+                let author = devices::device_number(self.replica, section.author)?;
+                let me = self.replica.identity.id;
+                Ok(free.insert(Mention::of(self.replica, me, author, section.stream)?))
+            }
+        }
     }
 
     /// Verifies the signature of a group, and compares the group with what is here of its author.

@@ -288,7 +288,7 @@ fn wipe(replica: &Replica) -> Result<()> {
     }
     for name in [
         "stream", "frame", "group", "context", "ack", "floor", "def", "table", "head", "image", "conflict",
-        "parked", "dangling", "count", "held", "declared",
+        "parked", "dangling", "count", "held", "declared", "number",
     ] {
         replica.db.execute_batch(&format!("DELETE FROM _pm_{name}"))?;
     }

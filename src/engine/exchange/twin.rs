@@ -26,7 +26,7 @@
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
-use rusqlite::OptionalExtension;
+use rusqlite::{CachedStatement, OptionalExtension};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
@@ -109,7 +109,8 @@ pub(crate) fn fit(
         return Ok(Fit::Fits);
     }
     let before = first - 1;
-    let agrees = match past(replica, dev, position, checkpoint.stream, before)? {
+    let mut group_at = replica.db.prepare_cached(GROUP_AT)?;
+    let agrees = match past(&mut group_at, dev, position, checkpoint.stream, before)? {
         _ if before == 0 => checkpoint.prev == start(),
         Past::Chain(chain) => chain == checkpoint.prev,
         _ => false,
@@ -131,6 +132,7 @@ pub(crate) fn compare_vector(
 ) -> Result<Option<u64>> {
     let mut apart = None;
     let here = positions::all_positions(replica)?;
+    let mut group_at = replica.db.prepare_cached(GROUP_AT)?;
     for entry in probes.iter().copied().chain(applied.iter().copied().map(Probe::from)) {
         if entry.seq == 0 {
             continue;
@@ -143,7 +145,7 @@ pub(crate) fn compare_vector(
             }
             continue;
         };
-        let upper = match past(replica, *dev, *position, entry.stream, entry.seq)? {
+        let upper = match past(&mut group_at, *dev, *position, entry.stream, entry.seq)? {
             Past::Chain(chain) if chain.tag() == entry.tag => None,
             Past::Chain(_) => Some(entry.seq.saturating_sub(1)),
             Past::Inside(first) => Some(first - 1),
@@ -346,27 +348,38 @@ fn common_with(
 
 /// Finds what is known of a stream's chain after this frame.
 fn past_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
-    past(replica, dev, positions::position(replica, dev, stream)?, stream, seq)
+    past(
+        &mut replica.db.prepare_cached(GROUP_AT)?,
+        dev,
+        positions::position(replica, dev, stream)?,
+        stream,
+        seq,
+    )
 }
 
+/// Selects the group that a frame is in, or the next one.
+const GROUP_AT: &str = "SELECT first, last, chain, CASE WHEN first > ?3 THEN checkpoint END FROM _pm_group
+                        WHERE dev = ?1 AND stream = ?2 AND last >= ?3 ORDER BY last LIMIT 1";
+
 /// Finds what is known of a stream's chain after this frame, of a stream that is applied up to `position`.
-fn past(replica: &Replica, dev: i64, position: StreamPosition, stream: Stream, seq: u64) -> Result<Past> {
+fn past(
+    group_at: &mut CachedStatement<'_>,
+    dev: i64,
+    position: StreamPosition,
+    stream: Stream,
+    seq: u64,
+) -> Result<Past> {
     if position.seq == seq {
         return Ok(Past::Chain(position.chain));
     }
-    let group: Option<(u64, u64, [u8; 32], Vec<u8>)> = replica
-        .db
-        .prepare_cached(
-            "SELECT first, last, chain, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last >= ?3
-             ORDER BY last LIMIT 1",
-        )?
+    let group: Option<(u64, u64, [u8; 32], Option<Vec<u8>>)> = group_at
         .query_row((dev, stream.number(), seq), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })
         .optional()?;
     Ok(match group {
         Some((_, last, chain, _)) if last == seq => Past::Chain(Chain(chain)),
-        Some((first, _, _, after)) if first == seq + 1 => {
+        Some((first, _, _, Some(after))) if first == seq + 1 => {
             Past::Chain(Checkpoint::decode(&after).map_err(error::bad)?.prev)
         }
         Some((first, ..)) if first <= seq => Past::Inside(first),

@@ -372,9 +372,10 @@ fn past(
     if position.seq == seq {
         return Ok(Past::Chain(position.chain));
     }
-    let group: Option<(u64, u64, [u8; 32], Option<Vec<u8>>)> = group_at
+    let group = group_at
         .query_row((dev, stream.number(), seq), |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            let (first, last): (u64, u64) = (row.get(0)?, row.get(1)?);
+            Ok((first, last, row.get(2)?, row.get::<_, Option<Vec<u8>>>(3)?))
         })
         .optional()?;
     Ok(match group {

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Position, Section};
+use packmule_core::wire::{Certificate, Position, Section};
 
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::import::Verified;
@@ -133,43 +133,70 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
 }
 
 /// Records what a bundle's sender acknowledges, and takes in none of its frames: for a bundle that is for another
-/// device, or has nothing new. The caller must know that it is whole.
+/// device, or has nothing new. The caller must know that it is whole. Where it acknowledges nothing new, nothing is
+/// written.
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
+    let (mut verified, mut check, mut own) = (Verified::default(), None, Vec::new());
     let mut reader = BundleReader::new(input);
-    let evidence = transaction::transaction(replica, |e| {
-        let (mut verified, mut check) = (Verified::default(), None);
-        loop {
-            match reader.next_item()? {
-                Item::Header(header) => {
-                    verified.read_header(&header);
-                    check = Some(HeaderCheck::of(&header));
-                }
-                Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
-                    let trust = trust::verify_certificate(e, &certificate)?
-                        .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
-                    trust::store_certificate(e, &certificate, bytes, trust)?;
-                }
-                Item::Certificate(..) => {}
-                _ => break,
+    loop {
+        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
+            Item::Header(header) => {
+                verified.read_header(&header);
+                check = Some(HeaderCheck::of(&header));
             }
+            Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
+                own = bytes.to_vec();
+            }
+            Item::Certificate(..) => {}
+            _ => break,
         }
-        let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(verified.evidence) };
-        let Some(key) = trust::trusted_key(e, sender)? else {
-            return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
-        };
-        if !check.verify(&key) {
-            return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));
-        }
-        let Verified { applied, probes, evidence, .. } = &mut verified;
-        let apart = twin::compare_vector(e, sender, (applied, probes), evidence)?;
-        if let Some(seq) = apart {
-            reconcile::record_twin(e, &devices::name_of(e, sender)?, seq)?;
-        }
-        verified.record_acknowledged(e, sender)?;
-        // A clone of this device decides nothing.
-        Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
+    }
+    let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(()) };
+    let known = catalog::reading(replica, |e| {
+        let Some(key) = trust::trusted_key(e, sender)? else { return Ok(false) };
+        let stored = own.is_empty() || trust::is_stored(e, &own)?;
+        let known = stored && check.verify(&key) && verified.is_recorded(e)?;
+        Ok(known && compare(e, &mut verified, sender)?.is_none())
     })?;
+    if !known {
+        transaction::transaction(replica, |e| record_heard(e, &mut verified, (sender, &check), &own))?;
+    }
+    // A clone of this device decides nothing.
+    let ours = sender == replica.identity.id;
+    let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
     reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
+}
+
+/// Compares what a bundle's sender says with what is here. Returns where its history of itself parts from the one that
+/// is here.
+fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Result<Option<u64>> {
+    let Verified { applied, probes, evidence, .. } = verified;
+    twin::compare_vector(replica, sender, (applied, probes), evidence)
+}
+
+/// Stores the certificate of a bundle's sender, and records what it acknowledges.
+fn record_heard(
+    replica: &Replica,
+    verified: &mut Verified,
+    (sender, check): (DeviceId, &HeaderCheck),
+    certificate: &[u8],
+) -> Result<()> {
+    if !certificate.is_empty() {
+        let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+        let trust = trust::verify_certificate(replica, &decoded)?
+            .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
+        trust::store_certificate(replica, &decoded, certificate, trust)?;
+    }
+    let Some(key) = trust::trusted_key(replica, sender)? else {
+        return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
+    };
+    if !check.verify(&key) {
+        return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(replica, sender)?)));
+    }
+    if let Some(seq) = compare(replica, verified, sender)? {
+        reconcile::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;
+    }
+    verified.record_acknowledged(replica, sender)
 }
 
 /// Lists the trusted devices other than this one that were not retired: bases first, then by id.

@@ -83,6 +83,12 @@ impl<R: Read> BundleReader<R> {
 
     /// Returns the next item; after [`Item::End`] there is none.
     pub(crate) fn next_item(&mut self) -> Result<Item<'_>> {
+        self.next_item_knowing(&|_| Ok(false))
+    }
+
+    /// Returns the next item, and does not check the signatures of a certificate whose bytes `is_known` has seen
+    /// checked before.
+    pub(crate) fn next_item_knowing(&mut self, is_known: &dyn Fn(&[u8]) -> Result<bool>) -> Result<Item<'_>> {
         if self.state == Expect::Magic {
             self.begin()?;
         }
@@ -96,7 +102,7 @@ impl<R: Read> BundleReader<R> {
             self.groups.begin_section(body).map_err(|problem| Error::bundle(record.at, problem))?;
             record = self.next_record()?;
         }
-        self.interpret(record)
+        self.interpret(record, is_known)
     }
 
     /// Reads the magic bytes.
@@ -167,7 +173,7 @@ impl<R: Read> BundleReader<R> {
     }
 
     /// Checks a record's body, and makes an item of it.
-    fn interpret(&mut self, record: Record) -> Result<Item<'_>> {
+    fn interpret(&mut self, record: Record, is_known: &dyn Fn(&[u8]) -> Result<bool>) -> Result<Item<'_>> {
         let at = record.at;
         let decode = |e: DecodeError| Error::bundle(at, e);
         let refuse = |problem: BundleProblem| Error::bundle(at, problem);
@@ -175,7 +181,8 @@ impl<R: Read> BundleReader<R> {
         match record.head.kind {
             RecordKind::Header => Ok(Item::Header(HeaderReader::parse(body).map_err(decode)?)),
             RecordKind::Certificate => {
-                Ok(Item::Certificate(Certificate::decode(body).map_err(decode)?, body))
+                let read = if is_known(body)? { Certificate::read } else { Certificate::decode };
+                Ok(Item::Certificate(read(body).map_err(decode)?, body))
             }
             RecordKind::Frame => {
                 let (section, frame) = self.groups.add_frame(body).map_err(refuse)?;

@@ -128,6 +128,10 @@ impl<B: Buffer, T> Machine<B, T> {
                 self.step(log, Input::Content)?;
                 self.stage(log, now_ms, Incoming::Certificate(body))
             }
+            RecordKind::Revocation => {
+                self.step(log, Input::Content)?;
+                self.stage(log, now_ms, Incoming::Revocation(body))
+            }
             RecordKind::Section => {
                 self.step(log, Input::Content)?;
                 let mut rest = body;

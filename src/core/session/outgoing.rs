@@ -13,6 +13,7 @@ pub(super) struct Owed {
     /// What is here beyond the vector, after this stream; then the vector.
     here: Option<Option<Section>>,
     plan: bool,
+    revocations: bool,
     /// What changed in the vector.
     pub(super) header: bool,
     behind: bool,
@@ -34,6 +35,7 @@ impl<B: Buffer, T> Machine<B, T> {
         let owed = &mut self.owed;
         owed.proof |= acts.prove;
         owed.plan |= acts.plan;
+        owed.revocations |= acts.plan;
         owed.bye |= acts.bye;
         self.more_out |= acts.plan;
         if acts.introduce {
@@ -46,11 +48,12 @@ impl<B: Buffer, T> Machine<B, T> {
 
     /// Returns whether anything is owed.
     pub(super) fn owes(&self) -> bool {
-        let Owed { proof, here, plan, header, behind, bye } = &self.owed;
+        let Owed { proof, here, plan, revocations, header, behind, bye } = &self.owed;
         *proof
             || here.is_some()
             || *header
             || *plan
+            || *revocations
             || *behind
             || *bye
             || self.settled_out != self.committed_idle
@@ -100,6 +103,9 @@ impl<B: Buffer, T> Machine<B, T> {
             self.progress.to_send = log.plan().map_err(Error::Log)?;
             let (frames, bytes) = self.progress.to_send;
             self.send_message(&Message::Plan { frames, bytes })?;
+        } else if self.owed.revocations {
+            let given = self.out.record(RecordKind::Revocation, |body| log.next_revocation(body))?;
+            self.owed.revocations = given.map_err(Error::Log)?.is_some();
         } else if take(&mut self.owed.header) {
             self.send_vector(log)?;
         } else if self.settled_out != self.committed_idle {

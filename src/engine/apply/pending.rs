@@ -22,7 +22,7 @@ use packmule_core::wire::Checkpoint;
 
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::{devices, membership, positions};
+use crate::engine::fleet::{devices, membership, positions, revocation};
 use crate::engine::log::frames;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -95,6 +95,10 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
     let mut waits = Vec::new();
     for Pending { dev, stream, first, last } in pending(replica)? {
         let author = devices::device_label(replica, dev)?;
+        if revocation::is_void(replica, dev, stream, last)? {
+            waits.push(Wait { author, frames: (first, last), missing: Missing::Vouching });
+            continue;
+        }
         let next = next_group(replica, dev, stream)?;
         let dependency =
             next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
@@ -160,6 +164,17 @@ pub(crate) struct Next {
     pub pair: u64,
     pub lamport: u64,
     pub chain: packmule_core::wire::Chain,
+}
+
+/// Returns the last frame of the group that continues a stream, if that is in the log.
+pub(crate) fn next_last(replica: &Replica, dev: i64, stream: Stream) -> Result<Option<u64>> {
+    let first = positions::position(replica, dev, stream)?.seq + 1;
+    value::maybe(
+        &replica.db,
+        "SELECT last FROM _pm_group INDEXED BY _pm_group_waiting
+         WHERE dev = ?1 AND stream = ?2 AND first = ?3 AND NOT applied",
+        (dev, stream.number(), first),
+    )
 }
 
 /// Finds the group that continues a stream, if it is in the log.

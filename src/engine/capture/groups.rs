@@ -44,6 +44,8 @@ pub(crate) struct SealOptions<'a> {
     pub acknowledge: bool,
     /// Say that this device will not come back.
     pub retire: Option<DeviceId>,
+    /// Say that this device, which was retired, is back.
+    pub came_back: Option<DeviceId>,
     /// Seal this table alone.
     pub only: Option<i64>,
     /// Leave what is recorded of these rows for later; in order.
@@ -62,13 +64,15 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             streams[usize::from(stream_of(table).number())] = true;
         }
     }
-    streams[0] |= options.acknowledge || options.retire.is_some() || options.declare.is_some();
+    let says = options.retire.is_some() || options.came_back.is_some() || options.declare.is_some();
+    let returns = membership::owes_return(replica)? && !peers::is_rolled_back(replica)?;
+    streams[0] |= options.acknowledge || says || returns;
     let mut report = SealReport::default();
     if streams == [false; 2] {
         return Ok(report);
     }
     if peers::is_rolled_back(replica)? {
-        let only_acknowledges = options.acknowledge && options.retire.is_none();
+        let only_acknowledges = options.acknowledge && !says;
         return if only_acknowledges { Ok(report) } else { Err(Error::RolledBack) };
     }
     let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
@@ -88,6 +92,11 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         if stream == Stream::Shared {
             if let Some(device) = options.retire {
                 group.retire(device)?;
+            }
+            let returning = options.came_back.into_iter().chain(returns.then_some(replica.identity.id));
+            for device in returning {
+                group.came_back(device)?;
+                membership::hear_returned(replica, device, replica.me)?;
             }
             if let Some(def) = options.declare {
                 seal_def(replica, def, &mut group, options)?;

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::{transaction, twin};
+use crate::engine::exchange::{revoke, transaction, twin};
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::log::frames;
 #[cfg(feature = "serde")]
@@ -239,6 +239,7 @@ fn write_part(
     let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
     let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
     write_header(replica, &mut out, (key, sender), receiver, &applied, &probes)?;
+    revoke::write_statements(replica, &mut out)?;
     let wanted = wanted(replica, have)?;
     write_certificates(replica, &mut out, &|n| wanted.iter().any(|w| w.dev == n))?;
     let mut report = write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;

@@ -15,14 +15,14 @@ use rusqlite::OpenFlags;
 use sha2::{Digest, Sha256};
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{pending, ready};
+use crate::engine::apply::{pending, ready, vouched};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::{export, reconcile, session, transaction, twin};
-use crate::engine::fleet::peers::{self, PeerEvidence};
-use crate::engine::fleet::{devices, open, positions, trust};
+use crate::engine::exchange::{export, reconcile, revoke, session, transaction, twin};
+use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
+use crate::engine::fleet::{devices, membership, open, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
@@ -148,6 +148,8 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
         match reader.next_item()? {
             Item::Header(header) => verification.header(&header),
             Item::Certificate(certificate, _) => verification.certificate(&certificate)?,
+            // Its signature is good; whose word it is shows when it is taken in.
+            Item::Revocation(_) => {}
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 verification.checkpoint(at, &checkpoint, bytes, &end)?;
@@ -169,11 +171,20 @@ struct Verification<'e> {
     keys: Vec<(DeviceId, [u8; 32])>,
     /// The devices that the bundle has certificates or frames of, and that are not trusted.
     untrusted: Vec<UntrustedDevice>,
+    /// The devices whose certificates it has and that are revoked: what of theirs is taken in, others vouch for.
+    revoked: Vec<UntrustedDevice>,
 }
 
 impl<'e> Verification<'e> {
     fn of(replica: &'e Replica) -> Self {
-        Self { replica, verified: Verified::default(), header: None, keys: Vec::new(), untrusted: Vec::new() }
+        Self {
+            replica,
+            verified: Verified::default(),
+            header: None,
+            keys: Vec::new(),
+            untrusted: Vec::new(),
+            revoked: Vec::new(),
+        }
     }
 
     /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
@@ -187,10 +198,14 @@ impl<'e> Verification<'e> {
         let key = (certificate.device(), certificate.public_key);
         match trust::verify_certificate(self.replica, certificate)? {
             Ok(_) => self.keys.push(key),
+            Err(revoked) if revoked.revoked => {
+                self.keys.push(key);
+                self.revoked.push(revoked);
+            }
             Err(untrusted) => {
                 // Its issuer can be as new here as it is itself.
                 let issued = certificate.fleet.is_some_and(|v| self.keys.iter().any(|(_, k)| *k == v.fleet));
-                if issued && !untrusted.revoked {
+                if issued {
                     self.keys.push(key);
                 } else {
                     self.untrusted.push(untrusted);
@@ -202,9 +217,11 @@ impl<'e> Verification<'e> {
 
     /// Looks at what a frame's author had seen of our own log, and whether the author is trusted.
     fn frame(&mut self, section: Section, frame: &Frame<'_>) -> Result<()> {
-        let seen = frame.context().filter(|(id, _)| *id == self.replica.identity.id);
-        seen.for_each(|(_, seq)| self.verified.evidence.has(Stream::Shared, seq));
         let id = section.author;
+        if !self.is_revoked(id)? {
+            let seen = frame.context().filter(|(id, _)| *id == self.replica.identity.id);
+            seen.for_each(|(_, seq)| self.verified.evidence.has(Stream::Shared, seq));
+        }
         if self.untrusted.iter().all(|s| s.id != id) && self.key(id)?.is_none() {
             self.untrusted.push(UntrustedDevice { id, name: None, revoked: false });
         }
@@ -228,14 +245,26 @@ impl<'e> Verification<'e> {
             self.verified.evidence.see(checkpoint, fit, position);
             return Ok(());
         }
+        if self.is_revoked(checkpoint.author)? {
+            // Whoever has its key can sign as many histories as he likes: that is to hold up nobody else's frames.
+            if twin::fit(replica, checkpoint, Some(end), &key)? != Fit::Fits {
+                self.verified.forked.insert(checkpoint.author);
+            }
+            return Ok(());
+        }
         twin::refuse_twin(replica, checkpoint, Some(end), &key)
+    }
+
+    /// Returns whether a device is revoked: here, or as a successor of one that is.
+    fn is_revoked(&self, id: DeviceId) -> Result<bool> {
+        Ok(self.revoked.iter().any(|known| known.id == id) || revocation::is_revoked_id(self.replica, id)?)
     }
 
     /// Finds the public key of a device that is trusted here or by its certificate in the bundle.
     fn key(&self, id: DeviceId) -> Result<Option<[u8; 32]>> {
         match self.keys.iter().find(|(known, _)| *known == id) {
             Some((_, key)) => Ok(Some(*key)),
-            None => trust::trusted_key(self.replica, id),
+            None => trust::author_key(self.replica, id),
         }
     }
 
@@ -243,6 +272,13 @@ impl<'e> Verification<'e> {
     fn finish(mut self) -> Result<Verified> {
         if !self.untrusted.is_empty() {
             return Err(Error::Untrusted(self.untrusted));
+        }
+        if let Some(sender) = self.verified.sender
+            && self.is_revoked(sender)?
+        {
+            let name =
+                self.revoked.iter().find(|known| known.id == sender).and_then(|known| known.name.clone());
+            return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name, revoked: true }]));
         }
         self.compare_vector()?;
         if let (Some(check), Some(sender)) = (&self.header, self.verified.sender) {
@@ -293,7 +329,7 @@ fn take_in_window(
     let conflicts_before = list::open_conflicts(replica)?;
     let start = reader.offset();
     let mut reported = start;
-    let mut window = Window { replica, verified, start, group: None, any: false };
+    let mut window = Window { replica, verified, start, group: None, any: false, returned: false };
     let more = loop {
         // Also within a group, which can be as large as it likes.
         if reader.offset() - reported >= PROGRESS_BYTES {
@@ -303,10 +339,17 @@ fn take_in_window(
         match reader.next_item()? {
             Item::Header(_) => {}
             Item::Certificate(certificate, bytes) => {
-                if let Ok(trust) = trust::verify_certificate(replica, &certificate)? {
-                    trust::store_certificate(replica, &certificate, bytes, trust)?;
+                match trust::verify_certificate(replica, &certificate)? {
+                    Ok(trust) => {
+                        trust::store_certificate(replica, &certificate, bytes, trust)?;
+                    }
+                    Err(untrusted) if untrusted.revoked => {
+                        trust::store_revoked(replica, &certificate, bytes)?;
+                    }
+                    Err(_) => {}
                 }
             }
+            Item::Revocation(statement) => window.any |= revoke::take_in(replica, &statement, report)?,
             Item::Frame(section, frame, body) => window.frame(section, &frame, body, report)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 let stored = window.checkpoint(&checkpoint, bytes, &end, report)?;
@@ -320,8 +363,15 @@ fn take_in_window(
     if window.any {
         ready::apply_pending(replica, report)?;
     }
+    if let (true, Some(sender)) = (window.returned, verified.sender) {
+        membership::record_returned(replica, devices::device_number_or_new(replica, sender)?)?;
+    }
     if let (false, Some(sender)) = (more, verified.sender) {
         verified.record_acknowledged(replica, sender)?;
+        // What it has applied of per-device streams of revoked devices, it vouches for.
+        if revocation::any(replica)? {
+            ready::apply_pending(replica, report)?;
+        }
     }
     report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)
@@ -337,6 +387,8 @@ struct Window<'e> {
     group: Option<(GroupHead, bool)>,
     /// A group went into the log.
     any: bool,
+    /// It was the sender's own.
+    returned: bool,
 }
 
 impl Window<'_> {
@@ -353,7 +405,8 @@ impl Window<'_> {
         if let Some(head) = frame.group {
             let have = positions::position(replica, dev, section.stream)?.seq;
             let ours = section.stream == Stream::Shared || replica.identity.base || dev == replica.me;
-            self.group = Some((head, frame.head.seq > have && ours));
+            let forked = self.verified.forked.contains(&section.author);
+            self.group = Some((head, frame.head.seq > have && ours && !forked));
             report.skipped += u64::from(!ours);
         }
         if matches!(self.group, Some((_, true))) {
@@ -377,7 +430,7 @@ impl Window<'_> {
         let replica = self.replica;
         let Some((head, true)) = self.group.take() else { return Ok(false) };
         let dev = devices::device_number_or_new(replica, checkpoint.author)?;
-        let key = trust::trusted_key(replica, checkpoint.author)?;
+        let key = trust::author_key(replica, checkpoint.author)?;
         let known = self.verified.signed.contains(&signed(bytes, end));
         if key.is_none_or(|key| !known && checkpoint.verify(&key, end).is_err()) {
             let who = devices::name_of(replica, checkpoint.author)?;
@@ -385,8 +438,13 @@ impl Window<'_> {
         }
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
+        vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
         self.any = true;
-        ready::apply_ready(replica, dev, report)?;
+        self.returned |= Some(checkpoint.author) == self.verified.sender;
+        // Who is revoked waits for what the others say, which may come with the same window.
+        if !revocation::is_revoked(replica, dev)? {
+            ready::apply_ready(replica, dev, report)?;
+        }
         Ok(true)
     }
 }
@@ -406,6 +464,8 @@ pub(crate) struct Verified {
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
     /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
     signed: HashSet<[u8; 32]>,
+    /// Revoked devices of which it has another history than is here: of them, nothing is taken.
+    forked: HashSet<DeviceId>,
 }
 
 impl Verified {

@@ -13,6 +13,7 @@
 //! | `peer` | the other end of a session |
 //! | `reconcile` | peer evidence about our own log, and what follows from it |
 //! | `rekey` | a second history takes a new identity |
+//! | `revoke` | devices revoked, and revocations heard |
 //! | `session` | what two ends that talk need of each other |
 //! | `snapshot` | snapshots written |
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
@@ -30,6 +31,7 @@ pub(crate) mod load;
 pub(crate) mod peer;
 pub(crate) mod reconcile;
 pub(crate) mod rekey;
+pub(crate) mod revoke;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod state_rows;

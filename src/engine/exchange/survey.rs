@@ -3,17 +3,21 @@
 use std::io::Read;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Position, Section};
+use packmule_core::wire::{Position, Revocation, Section};
 
+use crate::engine::apply::report::ImportReport;
+use crate::engine::capture::groups::SealOptions;
+use crate::engine::capture::seal;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::export::Positions;
 use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::session::{self, StreamOut};
-use crate::engine::exchange::{reconcile, transaction, twin};
+use crate::engine::exchange::{reconcile, revoke, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::fleet::{positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
+use crate::engine::merge::deferred;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::value;
@@ -94,7 +98,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 survey.ours = sender == replica.identity.id
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
             }
-            Item::Certificate(..) | Item::Frame(..) => {}
+            Item::Certificate(..) | Item::Frame(..) | Item::Revocation(_) => {}
             Item::Checkpoint(checkpoint, _, end) => {
                 // A clone of this device made it: this device cannot judge what it is worth.
                 if checkpoint.author == replica.identity.id
@@ -124,7 +128,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
     let mut reader = BundleReader::new(input);
     let evidence = transaction::transaction(replica, |e| {
-        let (mut verified, mut check) = (Verified::default(), None);
+        let (mut verified, mut check, mut statements) = (Verified::default(), None, Vec::new());
         loop {
             match reader.next_item()? {
                 Item::Header(header) => {
@@ -137,6 +141,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
                     trust::store_certificate(e, &certificate, bytes, trust)?;
                 }
                 Item::Certificate(..) => {}
+                Item::Revocation(statement) => statements.push(statement),
                 _ => break,
             }
         }
@@ -153,10 +158,23 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
             reconcile::record_twin(e, &devices::name_of(e, sender)?, seq)?;
         }
         verified.record_acknowledged(e, sender)?;
+        hear_revocations(e, &statements)?;
         // A clone of this device decides nothing.
         Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
     })?;
     reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
+}
+
+/// Takes in statements of the fleet's key.
+fn hear_revocations(replica: &Replica, statements: &[Revocation]) -> Result<()> {
+    if !statements.is_empty() {
+        deferred::begin_deferring(replica)?;
+        seal::seal_here(replica, SealOptions::default())?;
+    }
+    for statement in statements {
+        revoke::take_in(replica, statement, &mut ImportReport::default())?;
+    }
+    Ok(())
 }
 
 /// Lists the trusted devices other than this one that were not retired: bases first, then by id.

@@ -30,7 +30,7 @@ use rusqlite::OptionalExtension;
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
-use crate::engine::fleet::{devices, membership, positions};
+use crate::engine::fleet::{devices, membership, positions, revocation};
 use crate::engine::table::replica::Replica;
 
 /// So many of the last groups of a device become probes one by one.
@@ -133,6 +133,9 @@ pub(crate) fn compare_vector(
         let Some(dev) = devices::device_number(replica, entry.author)?.filter(|_| entry.seq > 0) else {
             continue;
         };
+        if revocation::is_revoked(replica, dev)? {
+            continue; // Whoever has its key can sign as many histories as he likes.
+        }
         let seq = positions::position(replica, dev, entry.stream)?.seq;
         let ours = dev == replica.me;
         if entry.seq > seq {

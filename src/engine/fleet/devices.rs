@@ -187,6 +187,22 @@ impl TrustedAs {
 #[cfg(feature = "serde")]
 json::as_word!(TrustedAs, words);
 
+/// Who says that a device is revoked, or retired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum SaidBy {
+    /// The fleet's key: it holds for the whole fleet.
+    Fleet,
+    /// A person here: it holds here alone.
+    Here,
+    /// This device, in its log: it holds wherever that has come.
+    Device(String),
+    /// What holds for this other device holds for it: that one's key issued its certificate.
+    Issuer(String),
+}
+
 /// What is known of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -211,6 +227,14 @@ pub struct DeviceInfo {
     pub own: u64,
     /// It will not come back: its acknowledgements are not needed to compact.
     pub retired: bool,
+    /// Who says so.
+    pub retired_by: Option<SaidBy>,
+    /// Nothing is taken from it.
+    pub revoked: bool,
+    /// Who says so.
+    pub revoked_by: Option<SaidBy>,
+    /// Its frames that are set aside since it is revoked, and nobody vouches for them.
+    pub set_aside: u64,
     /// When it last said what it has, by our clock.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::time_if_any"))]
     pub heard: Option<i64>,

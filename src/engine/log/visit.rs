@@ -22,6 +22,8 @@ pub(crate) enum Part<'d, 'f> {
     Definition(&'f [u8]),
     /// A device that will not come back.
     Retire(DeviceId),
+    /// A device that was retired, and is back.
+    Return(DeviceId),
     /// A part of a large value.
     Piece(Piece<'f>),
     /// An op, and the definition in which it is encoded.
@@ -91,6 +93,7 @@ fn walk<'f, B>(
         let flow = match block {
             Block::Def(body) => each(Part::Definition(body))?,
             Block::Retire(device) => each(Part::Retire(device))?,
+            Block::Return(device) => each(Part::Return(device))?,
             Block::Piece(piece) => each(Part::Piece(piece))?,
             Block::Rows { def: id, body, offset } => {
                 let def = match catalog::op_def(replica, id) {

@@ -9,7 +9,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{meta, value};
 
 /// The version of the layout.
-const LAYOUT: i64 = 2;
+const LAYOUT: i64 = 3;
 
 /// `dev` is a device's number in `_pm_device`, which means nothing in other databases; `stream` is 0 shared, 1 per-device.
 /// Some names are older than the words that the code has now: they stay, since they are in databases.
@@ -23,6 +23,10 @@ const TABLES: &str = "
         base INTEGER NOT NULL DEFAULT 0, certificate BLOB, trust INTEGER NOT NULL DEFAULT 0, heard INTEGER,
         retired INTEGER NOT NULL DEFAULT 0, retired_by INTEGER, retired_seq INTEGER,
         set_back INTEGER NOT NULL DEFAULT 0);
+    -- What is said about the revocation of a device. here: 1 if a person here revoked it. statement: the last one of the fleet's key.
+    -- was: its trust before. vouched: up to where devices that are not revoked had seen its shared stream.
+    CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
+        was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0);
     -- Up to where each stream is applied, and its hash chain there.
     CREATE TABLE _pm_stream (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, chain BLOB NOT NULL,
         PRIMARY KEY (dev, stream)) WITHOUT ROWID;
@@ -85,10 +89,20 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// The migrations, from version 1 on: the statement that makes the tables of a version those of the next one, and a
 /// view that makes them look so where nothing may be written.
-const MIGRATIONS: [[&str; 2]; 1] = [[
-    "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
-    "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
-]];
+const MIGRATIONS: [[&str; 2]; 2] = [
+    [
+        "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
+        "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
+    ],
+    [
+        // What a revocation covers is looked up again when the next one comes; until then it was said here.
+        "CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
+            was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0);
+         INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE trust = 3;",
+        "CREATE TEMP VIEW _pm_revocation AS
+         SELECT n AS dev, 1 AS here, NULL AS statement, 1 AS was, 0 AS vouched FROM main._pm_device WHERE trust = 3",
+    ],
+];
 
 /// Returns whether the database has the tables. Those of an older version are migrated.
 ///

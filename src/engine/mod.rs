@@ -69,7 +69,7 @@ pub use store::value::OwnedValue;
 pub use table::replica::Identity;
 pub use track::options::{TrackOptions, TrackReport};
 pub use upkeep::compact::CompactReport;
-pub use upkeep::status::{Status, TableHow, TableStatus};
+pub use upkeep::status::{Standing, Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
 use crate::engine::conflicts::{history, list, resolve};

@@ -229,6 +229,13 @@ pub(crate) fn watermark(replica: &Replica, dev: i64, stream: Stream) -> Result<u
     Ok(watermark.unwrap_or(0))
 }
 
+/// Lists the devices that are retired, and do not go on under a new identity.
+pub(crate) fn retired(replica: &Replica) -> Result<Vec<i64>> {
+    let mut statement =
+        replica.db.prepare_cached("SELECT n FROM _pm_device WHERE retired = ?1 ORDER BY name, id")?;
+    Ok(statement.query_map([Retirement::Gone], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Returns whether a device is retired.
 pub(crate) fn is_retired(replica: &Replica, dev: i64) -> Result<bool> {
     let retired: Option<bool> =

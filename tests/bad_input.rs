@@ -284,19 +284,36 @@ fn a_database_of_a_newer_version() {
 /// A database of an older Packmule is brought up to date when it is opened.
 #[test]
 fn a_database_of_an_older_version() {
-    let (world, a, ..) = pair();
-    sql(&a, "ALTER TABLE _pm_dangling DROP COLUMN told; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'");
+    let (world, mut a, mut b, _) = pair();
+    carry(&mut b, &mut a);
+    sql(
+        &a,
+        "ALTER TABLE _pm_dangling DROP COLUMN told; DROP TABLE _pm_revocation;
+         UPDATE _pm_device SET trust = 3 WHERE name = 'b'; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'",
+    );
     let path = a.path().to_owned();
     drop(a);
     let before = everything(&path);
     let a = Engine::open_read_only(&path, world.options()).unwrap();
     assert!(a.conflicts().unwrap().is_empty());
+    let revoked = |engine: &Engine| -> Vec<_> {
+        engine
+            .devices()
+            .unwrap()
+            .into_iter()
+            .filter(|d| d.revoked_by == Some(packmule::SaidBy::Here))
+            .collect()
+    };
+    assert_eq!(revoked(&a).len(), 1, "what was revoked here stays revoked");
     drop(a);
     assert_eq!(everything(&path), before);
     let mut a = Engine::open_with(&path, world.options()).unwrap();
     a.seal().unwrap();
     a.compact().unwrap();
-    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["2"]);
+    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["3"]);
+    let id = revoked(&a)[0].id;
+    a.take_back_revocation(id, None).unwrap();
+    assert!(revoked(&a).is_empty() && a.peers().unwrap().iter().any(|peer| peer.id == id));
 }
 
 /// A read-only file can be read from, and is not sealed.

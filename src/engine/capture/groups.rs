@@ -90,14 +90,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         let mut buf = vec![0; replica.options.frame_bytes];
         let mut group = writer::begin_group(replica, stream, options.flags, lamport, pair, &mut buf)?;
         if stream == Stream::Shared {
-            if let Some(device) = options.retire {
-                group.retire(device)?;
-            }
-            let returning = options.came_back.into_iter().chain(returns.then_some(replica.identity.id));
-            for device in returning {
-                group.came_back(device)?;
-                membership::hear_returned(replica, device, replica.me)?;
-            }
+            seal_membership(replica, &mut group, options, returns)?;
             if let Some(def) = options.declare {
                 seal_def(replica, def, &mut group, options)?;
             }
@@ -130,6 +123,23 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         )?;
     }
     Ok(report)
+}
+
+/// Writes who is retired, and who is back; `returns`: this device is.
+fn seal_membership(
+    replica: &Replica,
+    group: &mut GroupWriter<'_>,
+    options: SealOptions<'_>,
+    returns: bool,
+) -> Result<()> {
+    if let Some(device) = options.retire {
+        group.retire(device)?;
+    }
+    for device in options.came_back.into_iter().chain(returns.then_some(replica.identity.id)) {
+        group.came_back(device)?;
+        membership::hear_returned(replica, device, replica.me)?;
+    }
+    Ok(())
 }
 
 /// Returns whether a seal has something to write of a table.

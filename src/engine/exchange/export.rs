@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::{revoke, transaction, twin};
-use crate::engine::fleet::{devices, membership, positions};
+use crate::engine::exchange::{transaction, twin};
+use crate::engine::fleet::{devices, membership, positions, revocation};
 use crate::engine::log::frames;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
@@ -239,7 +239,7 @@ fn write_part(
     let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
     let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
     write_header(replica, &mut out, (key, sender), receiver, &applied, &probes)?;
-    revoke::write_statements(replica, &mut out)?;
+    write_revocations(replica, &mut out)?;
     let wanted = wanted(replica, have)?;
     write_certificates(replica, &mut out, &|n| wanted.iter().any(|w| w.dev == n))?;
     let mut report = write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;
@@ -365,6 +365,14 @@ pub(crate) fn wanted(
         }
     }
     Ok(wanted)
+}
+
+/// Writes all statements of the fleet's key that are known here.
+pub(crate) fn write_revocations(replica: &Replica, out: &mut RecordWriter<'_>) -> Result<()> {
+    for statement in revocation::statements(replica)? {
+        out.record(RecordKind::Revocation, &statement)?;
+    }
+    Ok(())
 }
 
 /// Writes our certificate chain, and those of the devices that `of` selects.

@@ -1,14 +1,13 @@
 //! Revoking a device, and hearing that one is revoked.
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{RecordKind, Revocation};
+use packmule_core::wire::Revocation;
 
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{ready, vouched};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::export::RecordWriter;
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, SaidBy};
 use crate::engine::fleet::revocation;
@@ -132,14 +131,6 @@ fn report(replica: &Replica, before: &[String], for_fleet: bool, frames: u64) ->
         all.iter().filter(|label| !some.contains(label)).cloned().collect::<Vec<_>>()
     };
     Ok(RevokeReport { for_fleet, revoked: without(&now, before), restored: without(before, &now), frames })
-}
-
-/// Writes all statements of the fleet's key that are known here.
-pub(crate) fn write_statements(replica: &Replica, out: &mut RecordWriter<'_>) -> Result<()> {
-    for statement in revocation::statements(replica)? {
-        out.record(RecordKind::Revocation, &statement)?;
-    }
-    Ok(())
 }
 
 /// Reads all statements of the fleet's key that are known here.

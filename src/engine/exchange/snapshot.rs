@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::export::{self, RecordWriter, Wanted};
 use crate::engine::exchange::inspect::SEAL_DOMAIN;
-use crate::engine::exchange::{revoke, transaction, twin};
+use crate::engine::exchange::{transaction, twin};
 use crate::engine::fleet::{devices, positions};
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
@@ -81,7 +81,7 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
     let mut report = SnapshotReport::default();
     let (applied, probes) = (positions::vector(replica)?, twin::probes(replica)?);
     export::write_header(replica, &mut out, (key, replica.identity.id), None, &applied, &probes)?;
-    revoke::write_statements(replica, &mut out)?;
+    export::write_revocations(replica, &mut out)?;
     export::write_certificates(replica, &mut out, &|_| true)?;
     let mut defs = replica.db.prepare("SELECT d.id, d.body FROM _pm_def d ORDER BY d.tid, d.id")?;
     let mut rows = defs.query([])?;

@@ -40,6 +40,11 @@ impl Engine {
         peer::meet(&mut self.replica, peer)
     }
 
+    /// Returns whether a device is revoked here, as far as that can be read.
+    pub(crate) fn is_revoked(&self, id: DeviceId) -> bool {
+        revoke::is_revoked(&self.replica, id).unwrap_or(false)
+    }
+
     /// Returns the statements of the fleet's key about revoked devices.
     pub(crate) fn revocations(&self) -> Result<Vec<Vec<u8>>> {
         revoke::statements(&self.replica)

@@ -1,7 +1,12 @@
 //! Stories of fleets, each played through the program with the commands that a person at that place types.
-#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests are tests.
 
+#[path = "../serial/cable.rs"]
+#[allow(dead_code)] // Not all that it can.
+mod cable;
 #[path = "../cli/support/mod.rs"]
 mod support;
 
+mod keeper;
+mod retired;
 mod stolen;

@@ -1,8 +1,12 @@
 //! A board is stolen: it is revoked, nobody else is cut off, and what the thief wrote is found and undone.
 
+use std::path::Path;
+use std::process::Stdio;
+
 use rusqlite::types::Value as Sql;
 
-use crate::support::{Desk, has};
+use crate::cable::Cable;
+use crate::support::{Desk, Ran, has};
 
 /// A base, and boards that have all met on a card.
 fn fleet(boards: &[&str]) -> Desk {
@@ -191,4 +195,69 @@ fn a_snapshot_has_the_revocations() {
     assert!(!format!("{}{}", refused.out, refused.err).contains("packmule trust"), "{}", refused.err);
     rounds(&desk, &["new", "base", "east"], 3);
     are_equal(&desk, &["new", "base", "east"]);
+}
+
+/// Both ends of a serial line sync; how each ended.
+fn line(desk: &Desk, one: &str, two: &str) -> [Ran; 2] {
+    static N: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let n = N.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let cable = Cable::new(desk.path(format!("wire{n}-a")), desk.path(format!("wire{n}-b")), u32::MAX);
+    let start = |device: &str, end: &Path| {
+        let db = format!("{device}.db");
+        let words = ["sync", &db, "--json", "--baud", "4000000", "--serial", end.to_str().unwrap()];
+        let mut command = desk.command(&words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let running = [start(one, &cable.ends[0]), start(two, &cable.ends[1])];
+    running.map(|child| Ran::of(child.wait_with_output().unwrap(), &["sync"]))
+}
+
+fn synced(desk: &Desk, one: &str, two: &str) {
+    let _ = line(desk, one, two).map(Ran::json);
+}
+
+/// The same over serial lines: east has met the thief, hears of the theft from the base, and is not cut off.
+#[test]
+fn a_stolen_board_is_revoked_over_a_serial_line() {
+    let desk = Desk::fleet(&["thief", "east", "west"]);
+    desk.sql("thief.db", "INSERT INTO settings VALUES ('interval', 60, '')");
+    for board in ["thief", "east", "west", "thief"] {
+        synced(&desk, board, "base");
+    }
+    desk.run("revoke base.db thief --fleet fleet.key").ok();
+    desk.sql("thief.db", "INSERT INTO settings VALUES ('by the thief', 1, '')");
+    synced(&desk, "thief", "east");
+    desk.sql("east.db", "INSERT INTO settings VALUES ('by east', 2, '')");
+    for board in ["east", "west", "east"] {
+        synced(&desk, board, "base");
+    }
+    are_equal(&desk, &["east", "west", "base"]);
+    for device in ["east", "west", "base"] {
+        assert_eq!(
+            setting(&desk, device, "by the thief"),
+            Some(Sql::Integer(1)),
+            "{device}: east had it before"
+        );
+        assert_eq!(setting(&desk, device, "by east"), Some(Sql::Integer(2)), "{device}");
+        let devices = desk.run(&format!("devices {device}.db --json")).json();
+        assert_eq!(self::device(&devices, "thief")["revoked"], true, "{device}");
+    }
+    // Nobody takes anything from the thief, and nobody is told to trust it.
+    desk.sql("thief.db", "UPDATE settings SET value = 666");
+    for honest in ["base", "east"] {
+        let [thief, other] = line(&desk, "thief", honest);
+        has(&other.err, &["revoked", "thief"]);
+        has(&thief.err, &["revoked"]);
+        for ran in [thief, other] {
+            assert_eq!(ran.status, Some(1), "{}", ran.err);
+            assert!(!ran.err.contains("packmule trust"), "{}", ran.err);
+        }
+    }
+    // It is taken back over the line too, and what was written meanwhile comes in.
+    desk.run("revoke base.db thief --undo --fleet fleet.key").ok();
+    for board in ["thief", "east", "west", "thief", "east"] {
+        synced(&desk, board, "base");
+    }
+    are_equal(&desk, &["thief", "east", "west", "base"]);
+    assert_eq!(setting(&desk, "west", "interval"), Some(Sql::Integer(666)));
 }

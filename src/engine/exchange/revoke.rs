@@ -137,3 +137,8 @@ fn report(replica: &Replica, before: &[String], for_fleet: bool, frames: u64) ->
 pub(crate) fn statements(replica: &Replica) -> Result<Vec<Vec<u8>>> {
     catalog::reading(replica, revocation::statements)
 }
+
+/// Returns whether a device is revoked here.
+pub(crate) fn is_revoked(replica: &Replica, id: DeviceId) -> Result<bool> {
+    catalog::reading(replica, |e| revocation::is_revoked_id(e, id))
+}

@@ -9,7 +9,7 @@ use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Position, Probe, Section,
+    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Position, Probe, Revocation, Section,
 };
 use rusqlite::OpenFlags;
 use sha2::{Digest, Sha256};
@@ -148,8 +148,7 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
         match reader.next_item()? {
             Item::Header(header) => verification.header(&header),
             Item::Certificate(certificate, _) => verification.certificate(&certificate)?,
-            // Its signature is good; whose word it is shows when it is taken in.
-            Item::Revocation(_) => {}
+            Item::Revocation(statement) => verification.revocation(&statement)?,
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 verification.checkpoint(at, &checkpoint, bytes, &end)?;
@@ -191,6 +190,14 @@ impl<'e> Verification<'e> {
     fn header(&mut self, header: &HeaderReader<'_>) {
         self.verified.read_header(header);
         self.header = Some(HeaderCheck::of(header));
+    }
+
+    /// Keeps who is revoked by a statement that is news here: it is taken in before the frames are.
+    fn revocation(&mut self, statement: &Revocation) -> Result<()> {
+        if statement.revoked && revocation::is_news(self.replica, statement)? {
+            self.revoked.push(UntrustedDevice { id: statement.device, name: None, revoked: true });
+        }
+        Ok(())
     }
 
     /// Keeps the key of a certificate that is trusted, or the device as an untrusted one.
@@ -276,8 +283,10 @@ impl<'e> Verification<'e> {
         if let Some(sender) = self.verified.sender
             && self.is_revoked(sender)?
         {
+            let in_bundle =
+                self.revoked.iter().filter(|known| known.id == sender).find_map(|d| d.name.clone());
             let name =
-                self.revoked.iter().find(|known| known.id == sender).and_then(|known| known.name.clone());
+                in_bundle.map_or_else(|| devices::name(self.replica, sender), |name| Ok(Some(name)))?;
             return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name, revoked: true }]));
         }
         self.compare_vector()?;

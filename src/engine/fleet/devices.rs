@@ -120,6 +120,11 @@ pub(crate) fn device_label(replica: &Replica, n: i64) -> Result<String> {
     Ok(label(DeviceId(id), name.as_deref()))
 }
 
+/// Returns the name of a device, if a certificate of it has come.
+pub(crate) fn name(replica: &Replica, id: DeviceId) -> Result<Option<String>> {
+    Ok(value::maybe(&replica.db, "SELECT name FROM _pm_device WHERE id = ?1", [id.0])?.flatten())
+}
+
 /// Returns the label of a device, or its id if it was never heard of.
 pub(crate) fn name_of(replica: &Replica, id: DeviceId) -> Result<String> {
     match device_number(replica, id)? {

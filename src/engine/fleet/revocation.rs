@@ -47,15 +47,21 @@ fn statement_about(replica: &Replica, dev: i64) -> Result<Option<Revocation>> {
     found.map(|bytes| Revocation::decode(&bytes).map_err(error::bad)).transpose()
 }
 
-/// Stores a statement, if it is of our fleet and newer than what is here. Returns whether it was stored.
-pub(crate) fn hear(replica: &Replica, statement: &Revocation) -> Result<bool> {
+/// Returns whether a statement is of our fleet and newer than what is here.
+pub(crate) fn is_news(replica: &Replica, statement: &Revocation) -> Result<bool> {
     if replica.identity.fleet != Some(statement.fleet) {
         return Ok(false);
     }
-    let dev = devices::device_number_or_new(replica, statement.device)?;
-    if statement_about(replica, dev)?.is_some_and(|known| !statement.supersedes(&known)) {
+    let Some(dev) = devices::device_number(replica, statement.device)? else { return Ok(true) };
+    Ok(statement_about(replica, dev)?.is_none_or(|known| statement.supersedes(&known)))
+}
+
+/// Stores a statement, if it is of our fleet and newer than what is here. Returns whether it was stored.
+pub(crate) fn hear(replica: &Replica, statement: &Revocation) -> Result<bool> {
+    if !is_news(replica, statement)? {
         return Ok(false);
     }
+    let dev = devices::device_number_or_new(replica, statement.device)?;
     let mut buf = [0; REVOCATION_MAX];
     let len = statement.encode(&mut buf).map_err(|_| Error::damaged("a revocation without room"))?;
     replica.db.execute(

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use packmule::core::model::Hex;
-use packmule::{Notice, Status, TableStatus};
+use packmule::{Notice, Status, TableStatus, label};
 
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, WaitGroup};
@@ -29,7 +29,16 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     for retired in &status.retired {
         say!(out, "  retired      {} ({})", retired.device, said_by(&retired.by));
     }
+    let own = label(status.identity.id, Some(&status.identity.name));
     for revoked in &status.revoked {
+        if revoked.device == own {
+            say!(
+                out,
+                "  revoked      THIS DEVICE ({}): the others take nothing from it",
+                said_by(&revoked.by)
+            );
+            continue;
+        }
         say!(
             out,
             "  revoked      {} ({}){}",

@@ -261,3 +261,79 @@ fn a_stolen_board_is_revoked_over_a_serial_line() {
     are_equal(&desk, &["thief", "east", "west", "base"]);
     assert_eq!(setting(&desk, "west", "interval"), Some(Sql::Integer(666)));
 }
+
+/// Copies a board's database and key, as somebody does who has its card.
+fn copy_card(desk: &Desk, of: &str, to: &str) {
+    desk.sql(&format!("{of}.db"), &format!("VACUUM INTO '{}'", desk.path(format!("{to}.db")).display()));
+    std::fs::copy(desk.path(format!("{of}.db.pmkey")), desk.path(format!("{to}.db.pmkey"))).unwrap();
+}
+
+/// The thief's key vouches for other identities, before it is revoked and after: they are all revoked with it.
+#[test]
+fn whom_the_stolen_board_vouches_for_is_revoked_with_it() {
+    let desk = fleet(&["thief", "east"]);
+    for copy in ["copy", "late"] {
+        copy_card(&desk, "thief", copy);
+    }
+    desk.sql("thief.db", "INSERT INTO settings VALUES ('by the thief', 1, '')");
+    desk.sql("copy.db", "INSERT INTO settings VALUES ('by the copy', 1, '')");
+    rounds(&desk, &["thief", "base", "copy", "base", "east"], 2);
+    assert_eq!(setting(&desk, "east", "by the copy"), Some(Sql::Integer(1)));
+    let id = |db: &str| {
+        desk.run(&format!("status {db} --json")).json()["fingerprint"].as_str().unwrap().to_owned()
+    };
+    let (thief, copy) = (id("thief.db"), id("copy.db"));
+    assert_ne!(thief, copy, "it has another identity now");
+    has(
+        &desk.run(&format!("revoke base.db {thief} --fleet fleet.key")).ok(),
+        &["with it", "for which it vouches"],
+    );
+    rounds(&desk, &["base", "east"], 2);
+    are_equal(&desk, &["base", "east"]);
+    for db in ["base.db", "east.db"] {
+        let devices = desk.run(&format!("devices {db} --json")).json();
+        let known = devices["devices"].as_array().unwrap().iter().find(|d| d["fingerprint"] == copy.as_str());
+        assert_eq!(known.unwrap()["revoked"], true, "{db}");
+        assert!(known.unwrap()["revoked_by"].as_str().unwrap().contains("vouches for it"), "{db}");
+    }
+    // A further identity, made where nobody has heard of the revocation.
+    std::fs::create_dir(desk.path("den")).unwrap();
+    desk.sql("late.db", "INSERT INTO settings VALUES ('late', 1, '')");
+    desk.run("init naive.db --name naive --fleet fleet.key").ok();
+    desk.carry("thief", "naive");
+    desk.carry("naive", "late");
+    desk.run("exchange late.db den").ok();
+    assert!(![thief, copy].contains(&id("late.db")));
+    let shown = desk.run("exchange base.db den").ok();
+    has(&shown, &["skipped: ", "revoked"]);
+    assert!(!shown.contains("packmule trust"), "{shown}");
+    desk.run("export late.db late.pmb").ok();
+    let refused = desk.run("import east.db late.pmb").refused("late.pmb");
+    assert!(refused.contains("revoked") && !refused.contains("packmule trust"), "{refused}");
+    assert_eq!(setting(&desk, "base", "late"), None);
+}
+
+/// The thief tells everybody another history of the board. That makes no sense any more, and cuts off nobody.
+#[test]
+fn several_histories_of_a_stolen_board_cut_off_nobody() {
+    let desk = fleet(&["thief", "east", "west"]);
+    copy_card(&desk, "thief", "copy");
+    // One history is longer than the other.
+    for value in [1, 2] {
+        desk.sql("thief.db", &format!("INSERT INTO settings VALUES ('one {value}', 1, '')"));
+        desk.run("seal thief.db").ok();
+    }
+    desk.sql("copy.db", "INSERT INTO settings VALUES ('other', 1, '')");
+    for (board, thief) in [("east", "thief"), ("west", "copy")] {
+        desk.run(&format!("export {thief}.db {thief}.pmb")).ok();
+        desk.run(&format!("import {board}.db {thief}.pmb")).ok();
+        desk.sql(&format!("{board}.db"), &format!("INSERT INTO settings VALUES ('by {board}', 2, '')"));
+    }
+    desk.run("revoke base.db thief --fleet fleet.key").ok();
+    rounds(&desk, &["east", "base", "west"], 4);
+    for device in ["east", "base", "west"] {
+        for board in ["east", "west"] {
+            assert_eq!(setting(&desk, device, &format!("by {board}")), Some(Sql::Integer(2)), "{device}");
+        }
+    }
+}

@@ -194,6 +194,9 @@ impl<B: Buffer, T> Machine<B, T> {
         if header.header.sender != peer.id || header.verify(&peer.public_key).is_err() {
             return Err(Error::Signature);
         }
+        if self.state == State::Greeting && !self.staged.is_empty() {
+            self.flush(log)?; // Revocations, by which the vector is read.
+        }
         match log.receive_header(&header).map_err(Error::Log)? {
             Heard::NewIdentity => return Err(Error::NewIdentity { was: self.me }),
             Heard::Acknowledged(frames) => self.progress.acknowledged = frames,

@@ -14,9 +14,9 @@ use crate::wire::{Certificate, HeaderReader, Refusal, Section};
 /// |---|---|
 /// | at the beginning | [`seal`](Log::seal), [`certificate`](Log::certificate) |
 /// | who the peer is | [`verify_certificate`](Log::verify_certificate), [`prove`](Log::prove), [`store_certificate`](Log::store_certificate) |
-/// | what is here | [`next_here`](Log::next_here), [`header`](Log::header) |
+/// | what is here | [`next_revocation`](Log::next_revocation), [`next_here`](Log::next_here), [`header`](Log::header) |
 /// | what the peer has | [`peer_has`](Log::peer_has), [`receive_header`](Log::receive_header), [`record_acks`](Log::record_acks) |
-/// | frames go out | [`plan`](Log::plan), [`next_revocation`](Log::next_revocation), [`next_group`](Log::next_group), [`next_certificate`](Log::next_certificate), [`frame`](Log::frame), [`checkpoint`](Log::checkpoint) |
+/// | frames go out | [`plan`](Log::plan), [`next_group`](Log::next_group), [`next_certificate`](Log::next_certificate), [`frame`](Log::frame), [`checkpoint`](Log::checkpoint) |
 /// | frames come in | [`stage`](Log::stage), [`commit`](Log::commit), [`discard`](Log::discard) |
 ///
 /// # What must be durable

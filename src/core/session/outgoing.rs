@@ -35,7 +35,7 @@ impl<B: Buffer, T> Machine<B, T> {
         let owed = &mut self.owed;
         owed.proof |= acts.prove;
         owed.plan |= acts.plan;
-        owed.revocations |= acts.plan;
+        owed.revocations |= acts.introduce;
         owed.bye |= acts.bye;
         self.more_out |= acts.plan;
         if acts.introduce {
@@ -90,6 +90,10 @@ impl<B: Buffer, T> Machine<B, T> {
             let peer = self.peer()?;
             let proof = log.prove(&self.nonce, (peer.id, &peer.nonce)).map_err(Error::Log)?;
             self.send_message(&Message::Proof(&proof))?;
+        } else if self.owed.revocations {
+            // Before the vector: what the peer has of a revoked device need not be compared.
+            let given = self.out.record(RecordKind::Revocation, |body| log.next_revocation(body))?;
+            self.owed.revocations = given.map_err(Error::Log)?.is_some();
         } else if let Some(after) = self.owed.here {
             let Some(here) = log.next_here(after).map_err(Error::Log)? else {
                 self.owed.here = None;
@@ -103,9 +107,6 @@ impl<B: Buffer, T> Machine<B, T> {
             self.progress.to_send = log.plan().map_err(Error::Log)?;
             let (frames, bytes) = self.progress.to_send;
             self.send_message(&Message::Plan { frames, bytes })?;
-        } else if self.owed.revocations {
-            let given = self.out.record(RecordKind::Revocation, |body| log.next_revocation(body))?;
-            self.owed.revocations = given.map_err(Error::Log)?.is_some();
         } else if take(&mut self.owed.header) {
             self.send_vector(log)?;
         } else if self.settled_out != self.committed_idle {

@@ -68,7 +68,7 @@ pub(crate) fn missing_dependency(
             Some(other) => positions::position(replica, other, Stream::Shared)?.seq,
             None => 0,
         };
-        if have < seq {
+        if have < seq && !other.map_or(Ok(false), |other| revocation::is_forked(replica, other))? {
             return Ok(Some(Dependency::Frames(id, seq)));
         }
     }

@@ -313,7 +313,8 @@ impl<'e> Verification<'e> {
     fn compare_vector(&mut self) -> Result<()> {
         let Verified { sender, applied, probes, evidence, .. } = &mut self.verified;
         let Some(sender) = *sender else { return Ok(()) };
-        let apart = twin::compare_vector(self.replica, sender, (applied, probes), evidence)?;
+        let revoked: Vec<DeviceId> = self.revoked.iter().map(|device| device.id).collect();
+        let apart = twin::compare_vector(self.replica, sender, (applied, probes), &revoked, evidence)?;
         // A clone of this device, or a device that has another history of itself than is here: only
         // a third device that hears of both knows which of them is the second.
         let clone = evidence.diverges_after().filter(|_| sender == self.replica.identity.id);
@@ -415,6 +416,9 @@ impl Window<'_> {
             let have = positions::position(replica, dev, section.stream)?.seq;
             let ours = section.stream == Stream::Shared || replica.identity.base || dev == replica.me;
             let forked = self.verified.forked.contains(&section.author);
+            if forked {
+                revocation::record_forked(replica, dev)?;
+            }
             self.group = Some((head, frame.head.seq > have && ours && !forked));
             report.skipped += u64::from(!ours);
         }

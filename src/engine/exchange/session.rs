@@ -293,7 +293,10 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
             Staged::Checkpoint(bytes) => match stage_group(replica, bytes) {
                 // Whoever has the key of a revoked device can sign as many histories as he likes: that is to hold up
                 // nobody else's frames.
-                Err(Error::Twin { .. } | Error::Bundle { .. }) if is_of_revoked(replica, bytes)? => {}
+                Err(Error::Twin { .. } | Error::Bundle { .. }) if is_of_revoked(replica, bytes)? => {
+                    let author = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?.author;
+                    revocation::record_forked(replica, devices::device_number_or_new(replica, author)?)?;
+                }
                 staged => staged?,
             },
         }
@@ -409,8 +412,9 @@ pub(crate) fn reconcile(
     probes: &[Probe],
 ) -> Result<bool> {
     let mut evidence = PeerEvidence::default();
-    let compared =
-        catalog::reading(replica, |e| twin::compare_vector(e, peer.id, (applied, probes), &mut evidence));
+    let compared = catalog::reading(replica, |e| {
+        twin::compare_vector(e, peer.id, (applied, probes), &[], &mut evidence)
+    });
     name_twin(replica, &compared)?;
     if let Some(seq) = compared? {
         transaction::transaction(replica, |e| {

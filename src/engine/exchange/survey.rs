@@ -152,13 +152,13 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         if !check.verify(&key) {
             return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));
         }
+        hear_revocations(e, &statements)?;
         let Verified { applied, probes, evidence, .. } = &mut verified;
-        let apart = twin::compare_vector(e, sender, (applied, probes), evidence)?;
+        let apart = twin::compare_vector(e, sender, (applied, probes), &[], evidence)?;
         if let Some(seq) = apart {
             reconcile::record_twin(e, &devices::name_of(e, sender)?, seq)?;
         }
         verified.record_acknowledged(e, sender)?;
-        hear_revocations(e, &statements)?;
         // A clone of this device decides nothing.
         Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
     })?;

@@ -117,7 +117,8 @@ pub(crate) fn fit(
 }
 
 /// Compares what a sender has applied, and its probes, with what is here. What they say of this device goes to the
-/// evidence. What the sender has applied of itself is removed if that is another history than is here; the divergence
+/// evidence. Nothing is compared of a device that is revoked, here or by what comes with it (`revoked`). What the sender
+/// has applied of itself is removed if that is another history than is here; the divergence
 /// point is returned then.
 ///
 /// # Errors
@@ -126,6 +127,7 @@ pub(crate) fn compare_vector(
     replica: &Replica,
     sender: DeviceId,
     (applied, probes): (&mut Vec<Position>, &[Probe]),
+    revoked: &[DeviceId],
     evidence: &mut PeerEvidence,
 ) -> Result<Option<u64>> {
     let mut apart = None;
@@ -133,7 +135,7 @@ pub(crate) fn compare_vector(
         let Some(dev) = devices::device_number(replica, entry.author)?.filter(|_| entry.seq > 0) else {
             continue;
         };
-        if revocation::is_revoked(replica, dev)? {
+        if revoked.contains(&entry.author) || revocation::is_revoked(replica, dev)? {
             continue; // Whoever has its key can sign as many histories as he likes.
         }
         let seq = positions::position(replica, dev, entry.stream)?.seq;

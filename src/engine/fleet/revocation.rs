@@ -195,3 +195,17 @@ pub(crate) fn set_aside(replica: &Replica, dev: i64) -> Result<u64> {
     }
     Ok(n)
 }
+
+/// Records that others have another history of a revoked device than is here: its thief signed both.
+pub(crate) fn record_forked(replica: &Replica, dev: i64) -> Result<()> {
+    replica.db.prepare_cached("UPDATE _pm_revocation SET forked = 1 WHERE dev = ?1")?.execute([dev])?;
+    Ok(())
+}
+
+/// Returns whether a device is revoked and others have another history of it than is here. What they had seen of that
+/// can never come: nobody waits for it.
+pub(crate) fn is_forked(replica: &Replica, dev: i64) -> Result<bool> {
+    let forked: Option<bool> =
+        value::maybe(&replica.db, "SELECT forked FROM _pm_revocation WHERE dev = ?1", [dev])?;
+    Ok(forked.unwrap_or(false) && is_revoked(replica, dev)?)
+}

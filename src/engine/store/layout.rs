@@ -25,8 +25,9 @@ const TABLES: &str = "
         set_back INTEGER NOT NULL DEFAULT 0);
     -- What is said about the revocation of a device. here: 1 if a person here revoked it. statement: the last one of the fleet's key.
     -- was: its trust before. vouched: up to where devices that are not revoked had seen its shared stream.
+    -- forked: 1 if others have another history of it than is here, of which nothing can be taken in.
     CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
-        was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0);
+        was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0, forked INTEGER NOT NULL DEFAULT 0);
     -- Up to where each stream is applied, and its hash chain there.
     CREATE TABLE _pm_stream (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, chain BLOB NOT NULL,
         PRIMARY KEY (dev, stream)) WITHOUT ROWID;
@@ -97,10 +98,10 @@ const MIGRATIONS: [[&str; 2]; 2] = [
     [
         // What a revocation covers is looked up again when the next one comes; until then it was said here.
         "CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
-            was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0);
+            was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0, forked INTEGER NOT NULL DEFAULT 0);
          INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE trust = 3;",
         "CREATE TEMP VIEW _pm_revocation AS
-         SELECT n AS dev, 1 AS here, NULL AS statement, 1 AS was, 0 AS vouched FROM main._pm_device WHERE trust = 3",
+         SELECT n AS dev, 1 AS here, NULL AS statement, 1 AS was, 0 AS vouched, 0 AS forked FROM main._pm_device WHERE trust = 3",
     ],
 ];
 

@@ -288,7 +288,8 @@ fn a_database_of_an_older_version() {
     carry(&mut b, &mut a);
     sql(
         &a,
-        "ALTER TABLE _pm_dangling DROP COLUMN told; DROP TABLE _pm_revocation;
+        "ALTER TABLE _pm_dangling DROP COLUMN told; DROP TABLE _pm_revocation; DROP TABLE _pm_unplaced;
+         DROP TABLE _pm_newest;
          UPDATE _pm_device SET trust = 3 WHERE name = 'b'; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'",
     );
     let path = a.path().to_owned();
@@ -310,7 +311,7 @@ fn a_database_of_an_older_version() {
     let mut a = Engine::open_with(&path, world.options()).unwrap();
     a.seal().unwrap();
     a.compact().unwrap();
-    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["3"]);
+    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["4"]);
     let id = revoked(&a)[0].id;
     a.take_back_revocation(id, None).unwrap();
     assert!(revoked(&a).is_empty() && a.peers().unwrap().iter().any(|peer| peer.id == id));

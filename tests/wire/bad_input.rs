@@ -19,8 +19,8 @@ use packmule_core::wire::{
 };
 use walk::{SHAPES, shape_of, walk, walk_bundle, walk_def};
 
-const FRAMES: [&str; 6] =
-    ["frame-first", "frame-next", "frame-values", "frame-ops", "frame-def", "frame-piece"];
+const FRAMES: [&str; 7] =
+    ["frame-first", "frame-next", "frame-values", "frame-ops", "frame-def", "frame-piece", "frame-verdict"];
 
 fn with_crc(body: &[u8]) -> Vec<u8> {
     let crc = packmule_core::wire::crc32(body);

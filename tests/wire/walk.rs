@@ -98,6 +98,7 @@ pub fn walk(bytes: &[u8], shape: Shape<'_>) -> Result<usize, DecodeError> {
             }
             Block::Piece(piece) => assert!(piece.bytes.len() < bytes.len()),
             Block::Retire(_) | Block::Return(_) => {}
+            Block::Keep(runs) => assert!(runs.inspect(|_| step()).all(|run| run.first <= run.last)),
         }
     }
     Ok(steps)

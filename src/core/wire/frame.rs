@@ -34,7 +34,11 @@ impl FrameFlags {
     /// The rows settle conflicts that a person or the application's resolver decided.
     pub const RESOLUTION: Self = Self(4);
 
-    const KNOWN: u8 = 7;
+    /// A verdict: its ops say, of rows of which the author no longer knew who had written them, which versions stay
+    /// (see [`Keep`]) and what the author had.
+    pub const VERDICT: Self = Self(8);
+
+    const KNOWN: u8 = 15;
 
     /// Returns whether every bit of `other` is set.
     pub const fn has(self, other: Self) -> bool {
@@ -104,6 +108,7 @@ const BLOCK_PIECE: u8 = 3;
 // 4 is kept for values by column.
 const BLOCK_RETIRE: u8 = 5;
 const BLOCK_RETURN: u8 = 7;
+const BLOCK_KEEP: u8 = 6;
 
 /// Without the frame's bytes, which would not fit into a log.
 #[cfg(feature = "defmt")]
@@ -212,6 +217,34 @@ impl<'b> FrameWriter<'b> {
         self.len += 1;
         self.len += put(&mut self.buf[self.len..usable], &device)?;
         self.empty = false;
+        Ok(())
+    }
+
+    /// Writes which versions stay of the rows that follow, in this frame, of a verdict: frames of devices, each from the
+    /// first to the last, up to 65,535 runs.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing was written.
+    pub fn keep(&mut self, runs: &[KeptRun]) -> Result<(), NoRoom> {
+        let before = (self.len, self.rows);
+        let usable = self.usable();
+        // The old block's end has its byte in any case.
+        self.close_rows();
+        let mut len = self.len;
+        let count = u16::try_from(runs.len()).map_err(|_| NoRoom)?;
+        let mut write = || {
+            len += put(self.buf.get_mut(len..usable).ok_or(NoRoom)?, &BLOCK_KEEP)?;
+            len += put(&mut self.buf[len..usable], &count)?;
+            for run in runs {
+                len += put(&mut self.buf[len..usable], run)?;
+            }
+            Ok::<(), NoRoom>(())
+        };
+        if write().is_err() {
+            (self.len, self.rows) = before;
+            return Err(NoRoom);
+        }
+        (self.len, self.empty) = (len, false);
         Ok(())
     }
 
@@ -408,6 +441,34 @@ pub struct Piece<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Frames of one device, from the first to the last: whatever a row has of them stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct KeptRun {
+    /// Whose shared stream.
+    pub device: DeviceId,
+    /// The first frame.
+    pub first: u64,
+    /// The last frame.
+    pub last: u64,
+}
+
+/// Iterates over the runs of frames whose versions stay.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Keep<'a> {
+    rest: &'a [u8],
+}
+
+impl Iterator for Keep<'_> {
+    type Item = KeptRun;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // `Blocks::next_block` has decoded all of it once.
+        take(&mut self.rest).ok()
+    }
+}
+
 /// One block of a frame.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -429,6 +490,8 @@ pub enum Block<'a> {
     Retire(DeviceId),
     /// A device that was retired, and is back.
     Return(DeviceId),
+    /// Which versions stay of the rows that follow in this frame.
+    Keep(Keep<'a>),
 }
 
 /// Walks the blocks of a frame; a block of rows must be walked to its end before the next.
@@ -456,6 +519,17 @@ impl<'a> Blocks<'a> {
             }
             BLOCK_RETIRE => Ok(Some(Block::Retire(take(&mut self.rest)?))),
             BLOCK_RETURN => Ok(Some(Block::Return(take(&mut self.rest)?))),
+            BLOCK_KEEP => {
+                let runs: u16 = take(&mut self.rest)?;
+                let start = self.rest;
+                for _ in 0..runs {
+                    let run: KeptRun = take(&mut self.rest)?;
+                    if run.first == 0 || run.last < run.first || run.last > COUNT_MAX {
+                        return Err(DecodeError::Malformed("a run of impossible frames"));
+                    }
+                }
+                Ok(Some(Block::Keep(Keep { rest: &start[..start.len() - self.rest.len()] })))
+            }
             BLOCK_ROWS => {
                 let def = take_bytes(&mut self.rest, 8)?;
                 let mut id = [0; 8];

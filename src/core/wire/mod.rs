@@ -23,7 +23,7 @@ pub use def::{
 pub use error::{DecodeError, NoRoom};
 pub use frame::{
     Block, Blocks, Context, FORMAT_VERSION, FRAME_MAX, Frame, FrameFlags, FrameHead, FrameWriter, GroupHead,
-    GroupStart, LAMPORT_MAX, Piece,
+    GroupStart, Keep, KeptRun, LAMPORT_MAX, Piece,
 };
 pub use record::{
     Footer, Header, HeaderReader, MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section,

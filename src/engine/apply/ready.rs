@@ -7,7 +7,6 @@ use crate::engine::apply::{groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers, revocation};
-use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
 
 /// Applies groups of one author as long as the next one is ready. Returns whether one was.
@@ -84,8 +83,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
             group.stream,
             StreamPosition { seq: group.last, chain: group.chain },
         )?;
-        let lamport = meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0);
-        meta::set(&replica.db, "lamport", lamport.max(group.lamport))?;
+        positions::raise_lamport(replica, group.lamport)?;
         if dev == replica.me {
             peers::record_common(replica, group.stream, group.last)?; // Others had it.
         }

@@ -67,9 +67,4 @@ pub enum Missing {
     /// That its author is no longer revoked, or that a device that is not had taken these frames in before it heard of
     /// it. Until then they are set aside.
     Vouching,
-    /// No frames help: its author had not seen what is folded here. That device starts again from a snapshot.
-    Snapshot {
-        /// The device.
-        on: String,
-    },
 }

@@ -17,10 +17,11 @@ use sha2::{Digest, Sha256};
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, vouched};
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::seal;
+use crate::engine::capture::{seal, verdict};
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::{export, reconcile, revoke, session, transaction, twin};
+use crate::engine::exchange::take_state::{self, StateMerge};
+use crate::engine::exchange::{export, inspect, reconcile, revoke, session, transaction, twin};
 use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
 use crate::engine::fleet::{devices, membership, open, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
@@ -153,10 +154,10 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
             Item::Checkpoint(checkpoint, bytes, end) => {
                 verification.checkpoint(at, &checkpoint, bytes, &end)?;
             }
+            Item::State(body) => verification.state(at, body)?,
+            Item::Part(_) => {}
+            Item::Seal(signature, digest) => verification.seal(at, &signature, &digest)?,
             Item::End => return verification.finish(),
-            Item::State(_) | Item::Part(_) | Item::Seal(..) => {
-                return Err(Error::bundle(0, BundleProblem::IsASnapshot));
-            }
         }
     }
 }
@@ -172,6 +173,8 @@ struct Verification<'e> {
     untrusted: Vec<UntrustedDevice>,
     /// The devices whose certificates it has and that are revoked: what of theirs is taken in, others vouch for.
     revoked: Vec<UntrustedDevice>,
+    /// A state has begun, and its end has not come.
+    open_state: bool,
 }
 
 impl<'e> Verification<'e> {
@@ -183,6 +186,7 @@ impl<'e> Verification<'e> {
             keys: Vec::new(),
             untrusted: Vec::new(),
             revoked: Vec::new(),
+            open_state: false,
         }
     }
 
@@ -267,6 +271,29 @@ impl<'e> Verification<'e> {
         Ok(self.revoked.iter().any(|known| known.id == id) || revocation::is_revoked_id(self.replica, id)?)
     }
 
+    /// Verifies the proof of an entry of a state's vector, as if its group were here.
+    fn state(&mut self, at: u64, body: &[u8]) -> Result<()> {
+        if let Some(proof) = take_state::proof_of(self.replica, body)? {
+            if self.untrusted.iter().all(|s| s.id != proof.author) && self.key(proof.author)?.is_none() {
+                self.untrusted.push(UntrustedDevice { id: proof.author, name: None, revoked: false });
+            }
+            self.checkpoint(at, &proof.checkpoint, &proof.bytes, &proof.end)?;
+        }
+        self.open_state = true;
+        Ok(())
+    }
+
+    /// Verifies the maker's signature under a state.
+    fn seal(&mut self, at: u64, signature: &[u8; 64], digest: &[u8; 32]) -> Result<()> {
+        self.open_state = false;
+        let sender = self.verified.sender;
+        match sender.map(|id| self.key(id)).transpose()?.flatten() {
+            Some(key) if inspect::is_sealed_by(&key, signature, digest) => Ok(()),
+            Some(_) => Err(Error::bundle(at, BundleProblem::Signature("its maker".into()))),
+            None => Ok(()), // `finish` refuses the sender.
+        }
+    }
+
     /// Finds the public key of a device that is trusted here or by its certificate in the bundle.
     fn key(&self, id: DeviceId) -> Result<Option<[u8; 32]>> {
         match self.keys.iter().find(|(known, _)| *known == id) {
@@ -277,6 +304,9 @@ impl<'e> Verification<'e> {
 
     /// Verifies the header, once all certificates are known.
     fn finish(mut self) -> Result<Verified> {
+        if self.open_state {
+            return Err(Error::bundle(0, BundleProblem::Structure("a state without its end")));
+        }
         if !self.untrusted.is_empty() {
             return Err(Error::Untrusted(self.untrusted));
         }
@@ -325,6 +355,15 @@ impl<'e> Verification<'e> {
     }
 }
 
+/// Stores a certificate that is trusted, or of a revoked device.
+fn take_certificate(replica: &Replica, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
+    match trust::verify_certificate(replica, certificate)? {
+        Ok(trust) => trust::store_certificate(replica, certificate, bytes, trust).map(|_| ()),
+        Err(untrusted) if untrusted.revoked => trust::store_revoked(replica, certificate, bytes),
+        Err(_) => Ok(()),
+    }
+}
+
 /// Takes in as many groups as make a window. Returns whether there is more.
 fn take_in_window(
     replica: &Replica,
@@ -339,7 +378,8 @@ fn take_in_window(
     let conflicts_before = list::open_conflicts(replica)?;
     let start = reader.offset();
     let mut reported = start;
-    let mut window = Window { replica, verified, start, group: None, any: false, returned: false };
+    let mut window =
+        Window { replica, verified, start, group: None, state: None, any: false, returned: false };
     let more = loop {
         // Also within a group, which can be as large as it likes.
         if reader.offset() - reported >= PROGRESS_BYTES {
@@ -349,17 +389,19 @@ fn take_in_window(
         match reader.next_item()? {
             Item::Header(_) => {}
             Item::Certificate(certificate, bytes) => {
-                match trust::verify_certificate(replica, &certificate)? {
-                    Ok(trust) => {
-                        trust::store_certificate(replica, &certificate, bytes, trust)?;
-                    }
-                    Err(untrusted) if untrusted.revoked => {
-                        trust::store_revoked(replica, &certificate, bytes)?;
-                    }
-                    Err(_) => {}
-                }
+                take_certificate(replica, &certificate, bytes)?;
             }
             Item::Revocation(statement) => window.any |= revoke::take_in(replica, &statement, report)?,
+            Item::State(body) => window.state()?.record(body)?,
+            Item::Part(body) => window.state()?.part(body)?,
+            Item::Seal(..) => window.end_state(report)?,
+            Item::Frame(section, frame, body) if window.state.is_some() => {
+                window.state()?.frame(section, &frame, body)?;
+            }
+            Item::Checkpoint(checkpoint, bytes, end) if window.state.is_some() => {
+                window.verify(&checkpoint, bytes, &end)?;
+                window.state()?.checkpoint(&checkpoint, bytes, &end)?;
+            }
             Item::Frame(section, frame, body) => window.frame(section, &frame, body, report)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 let stored = window.checkpoint(&checkpoint, bytes, &end, report)?;
@@ -367,7 +409,7 @@ fn take_in_window(
                     break true;
                 }
             }
-            Item::End | Item::State(_) | Item::Part(_) | Item::Seal(..) => break false,
+            Item::End => break false,
         }
     };
     if window.any {
@@ -375,6 +417,10 @@ fn take_in_window(
     }
     if let (true, Some(sender)) = (window.returned, verified.sender) {
         membership::record_returned(replica, devices::device_number_or_new(replica, sender)?)?;
+    }
+    if !more {
+        // At the end, and not for each window: what comes later may answer it.
+        verdict::seal_verdict(replica)?;
     }
     if let (false, Some(sender)) = (more, verified.sender) {
         verified.record_acknowledged(replica, sender)?;
@@ -395,13 +441,44 @@ struct Window<'e> {
     start: u64,
     /// The head of the group whose checkpoint has not come yet, and whether the group goes into the log.
     group: Option<(GroupHead, bool)>,
+    /// The state that is being merged. It ends in the window in which it begins.
+    state: Option<StateMerge<'e>>,
     /// A group went into the log.
     any: bool,
     /// It was the sender's own.
     returned: bool,
 }
 
-impl Window<'_> {
+impl<'e> Window<'e> {
+    /// Returns the state that is being merged; begins it if need be.
+    fn state(&mut self) -> Result<&mut StateMerge<'e>> {
+        match &mut self.state {
+            Some(state) => Ok(state),
+            none => Ok(none.insert(StateMerge::new(self.replica)?)),
+        }
+    }
+
+    /// Ends the state that is being merged.
+    fn end_state(&mut self, report: &mut ImportReport) -> Result<()> {
+        if let Some(state) = self.state.take() {
+            report.frames += state.frames;
+            report.ops += state.finish()?;
+            self.any = true;
+        }
+        Ok(())
+    }
+
+    /// Verifies the signature of a group once more: the bundle may have changed since it was read first.
+    fn verify(&self, checkpoint: &Checkpoint, bytes: &[u8], end: &Chain) -> Result<()> {
+        let key = trust::author_key(self.replica, checkpoint.author)?;
+        let known = self.verified.signed.contains(&signed(bytes, end));
+        if key.is_none_or(|key| !known && checkpoint.verify(&key, end).is_err()) {
+            let who = devices::name_of(self.replica, checkpoint.author)?;
+            return Err(Error::bundle(self.start, BundleProblem::Signature(who)));
+        }
+        Ok(())
+    }
+
     /// Puts a frame into the log, if it is new and its stream is taken here.
     fn frame(
         &mut self,
@@ -443,12 +520,7 @@ impl Window<'_> {
         let replica = self.replica;
         let Some((head, true)) = self.group.take() else { return Ok(false) };
         let dev = devices::device_number_or_new(replica, checkpoint.author)?;
-        let key = trust::author_key(replica, checkpoint.author)?;
-        let known = self.verified.signed.contains(&signed(bytes, end));
-        if key.is_none_or(|key| !known && checkpoint.verify(&key, end).is_err()) {
-            let who = devices::name_of(replica, checkpoint.author)?;
-            return Err(Error::bundle(self.start, BundleProblem::Signature(who)));
-        }
+        self.verify(checkpoint, bytes, end)?;
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
         vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;

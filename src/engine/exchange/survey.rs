@@ -9,8 +9,8 @@ use crate::engine::apply::report::ImportReport;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::export::Positions;
 use crate::engine::exchange::import::Verified;
+use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::{reconcile, revoke, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
@@ -40,6 +40,13 @@ pub struct Span {
     pub last: u64,
 }
 
+impl Span {
+    /// Makes a span.
+    pub fn new(author: DeviceId, stream: Stream, first: u64, last: u64) -> Self {
+        Self { author, stream, first, last }
+    }
+}
+
 /// What a bundle has, so far as it could be read.
 #[derive(Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -54,7 +61,9 @@ pub struct Survey {
     /// What the sender had when it made it.
     #[cfg_attr(feature = "serde", serde(rename = "sender_had", serialize_with = "json::positions"))]
     pub vector: Positions,
-    /// The frames in it.
+    /// It has the state of the shared tables, which stands for all frames that the sender had of them.
+    pub state: bool,
+    /// The frames in it, and those for which a state stands.
     pub spans: Vec<Span>,
     /// Why it is not whole; signatures of frames are not looked at.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
@@ -82,6 +91,11 @@ pub struct Trusted {
 pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
     let mut survey = Survey::default();
     survey.problem = survey_into(replica, input, &mut survey).err();
+    if survey.state {
+        survey.spans.retain(|span| span.stream != Stream::Shared);
+        let shared = survey.vector.iter().filter(|((_, stream), seq)| *stream == Stream::Shared && **seq > 0);
+        survey.spans.extend(shared.map(|((author, stream), seq)| Span::new(*author, *stream, 1, *seq)));
+    }
     survey
 }
 
@@ -115,9 +129,8 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     None => survey.spans.push(Span { author, stream, first, last }),
                 }
             }
-            Item::State(_) | Item::Part(_) | Item::Seal(..) => {
-                return Err(Error::bundle(0, BundleProblem::IsASnapshot));
-            }
+            Item::State(_) | Item::Part(_) => {}
+            Item::Seal(..) => survey.state = true,
             Item::End => return Ok(()),
         }
     }
@@ -217,8 +230,9 @@ pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Posit
     })
 }
 
-/// Returns whether a device lacks frames that are folded here, by its last acknowledgement: it needs a snapshot.
-pub(crate) fn needs_snapshot(replica: &Replica, peer: &Trusted) -> Result<bool> {
+/// Returns whether a device lacks frames that are folded here, by its last acknowledgement: it needs
+/// the state.
+pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
     let has = acknowledged_by(replica, peer.id)?;
     catalog::reading(replica, |e| {
         for Position { author, stream, .. } in positions::vector(e)? {

@@ -189,17 +189,11 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     }
 }
 
-/// Returns whether a group's author had not seen something that is folded here.
-pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)]) -> Result<bool> {
-    if dev == replica.me {
+/// Returns whether a group's author had not seen something that is folded here. `context` is all that it had seen, by
+/// device number.
+pub(crate) fn is_late(replica: &Replica, dev: i64, context: &HashMap<i64, u64>) -> Result<bool> {
+    if replica.options.late_counts_as_seen() {
         return Ok(false);
-    }
-    let mut seen: HashMap<i64, u64> =
-        positions::context_of(replica, dev, Stream::Shared)?.into_iter().collect();
-    for (id, seq) in context {
-        if let Some(other) = devices::device_number(replica, *id)? {
-            seen.insert(other, *seq);
-        }
     }
     let mut floors = replica
         .db
@@ -207,7 +201,7 @@ pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)])
     let mut rows = floors.query((dev, Stream::Shared.number()))?;
     while let Some(row) = rows.next()? {
         let (other, watermark): (i64, u64) = (row.get(0)?, row.get(1)?);
-        if seen.get(&other).copied().unwrap_or(0) < watermark {
+        if context.get(&other).copied().unwrap_or(0) < watermark {
             return Ok(true);
         }
     }
@@ -234,6 +228,26 @@ pub(crate) fn retired(replica: &Replica) -> Result<Vec<i64>> {
     let mut statement =
         replica.db.prepare_cached("SELECT n FROM _pm_device WHERE retired = ?1 ORDER BY name, id")?;
     Ok(statement.query_map([Retirement::Gone], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Raises the watermark of a stream.
+pub(crate) fn raise_floor(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<()> {
+    replica
+        .db
+        .prepare_cached(
+            "INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)
+             ON CONFLICT (dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
+        )?
+        .execute((dev, stream.number(), seq))?;
+    Ok(())
+}
+
+/// Lists the watermarks of shared streams, by device number.
+pub(crate) fn floors(replica: &Replica) -> Result<Vec<(i64, u64)>> {
+    let mut statement =
+        replica.db.prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = ?1 AND seq > 0")?;
+    let rows = statement.query_map([Stream::Shared.number()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Returns whether a device is retired.
@@ -263,7 +277,7 @@ pub(crate) fn record_retired(
     Ok(())
 }
 
-/// Returns whether a device goes on under a new identity, which has re-authored what is pending of the old one.
+/// Returns whether a device goes on under a new identity.
 pub(crate) fn goes_on(replica: &Replica, dev: i64) -> Result<bool> {
     let sql = "SELECT 1 FROM _pm_device WHERE n = ?1 AND retired = ?2";
     Ok(value::maybe::<i64>(&replica.db, sql, (dev, Retirement::GoesOn))?.is_some())

@@ -1,11 +1,13 @@
 //! Positions: how far each stream is applied here, with its chain, and what each author had seen.
 
+use std::collections::HashMap;
+
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Position};
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::Result;
-use crate::engine::store::value;
+use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
 /// The last applied frame of a stream, and its chain after that.
@@ -83,4 +85,17 @@ pub(crate) fn vector(replica: &Replica) -> Result<Vec<Position>> {
         vector.push(Position { author: DeviceId(row.get(0)?), stream, seq: row.get(2)?, tag });
     }
     Ok(vector)
+}
+
+/// Returns up to where each device's stream of this kind is applied here, by device number.
+pub(crate) fn by_number(replica: &Replica, stream: Stream) -> Result<HashMap<i64, u64>> {
+    let mut statement = replica.db.prepare_cached("SELECT dev, seq FROM _pm_stream WHERE stream = ?1")?;
+    let rows = statement.query_map([stream.number()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Raises the highest stamp that was seen.
+pub(crate) fn raise_lamport(replica: &Replica, seen: u64) -> Result<()> {
+    let lamport = meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0);
+    meta::set(&replica.db, "lamport", lamport.max(seen))
 }

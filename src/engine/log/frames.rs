@@ -132,6 +132,29 @@ pub(crate) fn put_group(
     Ok(())
 }
 
+/// Keeps the checkpoint of a group that leaves the log, as the newest of its stream that is known apart from the log.
+pub(crate) fn keep_newest(db: &Connection, dev: i64, stream: i64, last: u64) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO _pm_newest (dev, stream, last, checkpoint)
+         SELECT dev, stream, last, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3
+         ON CONFLICT (dev, stream) DO UPDATE SET last = excluded.last, checkpoint = excluded.checkpoint
+           WHERE excluded.last > last",
+    )?
+    .execute((dev, stream, last))?;
+    Ok(())
+}
+
+/// Keeps the newest checkpoint of a stream, whose group need not be in the log.
+pub(crate) fn put_newest(db: &Connection, dev: i64, checkpoint: &Checkpoint, bytes: &[u8]) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO _pm_newest (dev, stream, last, checkpoint) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (dev, stream) DO UPDATE SET last = excluded.last, checkpoint = excluded.checkpoint
+           WHERE excluded.last > last",
+    )?
+    .execute((dev, checkpoint.stream.number(), checkpoint.last, bytes))?;
+    Ok(())
+}
+
 /// Parses a frame of the log, which was verified when it came.
 pub(crate) fn parse(body: &[u8]) -> Result<Frame<'_>> {
     Frame::parse(body).map_err(error::bad)

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{Block, Frame, Op, Ops, Piece};
+use packmule_core::wire::{Block, Frame, Keep, Op, Ops, Piece};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::table::catalog;
@@ -24,6 +24,8 @@ pub(crate) enum Part<'d, 'f> {
     Retire(DeviceId),
     /// A device that was retired, and is back.
     Return(DeviceId),
+    /// Which versions stay of the rows that follow in this frame of a verdict.
+    Keep(Keep<'f>),
     /// A part of a large value.
     Piece(Piece<'f>),
     /// An op, and the definition in which it is encoded.
@@ -94,6 +96,7 @@ fn walk<'f, B>(
             Block::Def(body) => each(Part::Definition(body))?,
             Block::Retire(device) => each(Part::Retire(device))?,
             Block::Return(device) => each(Part::Return(device))?,
+            Block::Keep(keep) => each(Part::Keep(keep))?,
             Block::Piece(piece) => each(Part::Piece(piece))?,
             Block::Rows { def: id, body, offset } => {
                 let def = match catalog::op_def(replica, id) {

@@ -3,7 +3,7 @@
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
-    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, NoRoom, OpHead,
+    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, NoRoom, OpHead,
 };
 use rusqlite::Connection;
 
@@ -31,6 +31,8 @@ pub(crate) struct GroupWriter<'e> {
     pub frames: u64,
     pub ops: u64,
     bigs: u32,
+    /// What stays of the rows that follow, in a verdict: every frame says it again.
+    keep: Option<Vec<KeptRun>>,
 }
 
 impl<'e> GroupWriter<'e> {
@@ -57,7 +59,26 @@ impl<'e> GroupWriter<'e> {
         self.seq += 1;
         self.writer
             .begin(self.flags, self.seq, None)
-            .map_err(|_| Error::damaged("a frame without room for its head"))
+            .map_err(|_| Error::damaged("a frame without room for its head"))?;
+        match &self.keep {
+            Some(runs) => self.writer.keep(runs).map_err(|_| too_many_runs()),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes which versions stay of the rows that follow, of a verdict.
+    pub(crate) fn keep(&mut self, runs: Vec<KeptRun>) -> Result<()> {
+        if self.keep.as_ref() == Some(&runs) {
+            return Ok(());
+        }
+        let fits = self.writer.keep(&runs).is_ok();
+        self.keep = Some(runs);
+        if fits { Ok(()) } else { self.next_frame() }
+    }
+
+    /// Begins a new frame, unless this one is empty.
+    pub(crate) fn separate(&mut self) -> Result<()> {
+        if self.writer.is_empty() { Ok(()) } else { self.next_frame() }
     }
 
     /// Writes into this frame, or else into a new one. Returns `None` if it fits into no frame.
@@ -175,7 +196,13 @@ pub(crate) fn begin_group<'e>(
         frames: 0,
         ops: 0,
         bigs: 0,
+        keep: None,
     })
+}
+
+/// Makes the error of a verdict on versions of too many devices for a frame.
+fn too_many_runs() -> Error {
+    Error::Usage("the frame size is too small for a verdict on versions of so many devices".into())
 }
 
 /// Returns what changed in our context since our last group of this stream, and records that this group carries it.

@@ -9,7 +9,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{meta, value};
 
 /// The version of the layout.
-const LAYOUT: i64 = 3;
+const LAYOUT: i64 = 4;
 
 /// `dev` is a device's number in `_pm_device`, which means nothing in other databases; `stream` is 0 shared, 1 per-device.
 /// Some names are older than the words that the code has now: they stay, since they are in databases.
@@ -50,6 +50,12 @@ const TABLES: &str = "
     CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     -- The values of baseline versions, of which no frame is left.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- Rows of which a verdict is still to be written: values that were settled here when a write came whose author had not
+    -- seen them; n: 0 none, else the baseline version of that number, with its columns if not all.
+    CREATE TABLE _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
+    -- The newest checkpoint of a stream whose group is folded: the proof of up to where it goes.
+    CREATE TABLE _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
+        PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
     -- state: 0 known from other devices only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
     -- 4 suspended: it was changed here in a way that does not travel. note: the reason of the state.
@@ -90,20 +96,23 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// The migrations, from version 1 on: the statement that makes the tables of a version those of the next one, and a
 /// view that makes them look so where nothing may be written.
-const MIGRATIONS: [[&str; 2]; 2] = [
-    [
-        "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
-        "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
-    ],
-    [
+const MIGRATIONS: [[&str; 2]; 3] = [[
+    "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
+    "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
+], [
+    "CREATE TABLE IF NOT EXISTS _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
+     CREATE TABLE IF NOT EXISTS _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
+        PRIMARY KEY (dev, stream)) WITHOUT ROWID",
+    "CREATE TEMP VIEW _pm_unplaced AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS body WHERE 0;
+     CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0",
+], [
         // What a revocation covers is looked up again when the next one comes; until then it was said here.
         "CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
             was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0, forked INTEGER NOT NULL DEFAULT 0);
          INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE trust = 3;",
         "CREATE TEMP VIEW _pm_revocation AS
          SELECT n AS dev, 1 AS here, NULL AS statement, 1 AS was, 0 AS vouched, 0 AS forked FROM main._pm_device WHERE trust = 3",
-    ],
-];
+]];
 
 /// Returns whether the database has the tables. Those of an older version are migrated.
 ///

@@ -284,7 +284,8 @@ fn a_database_of_a_newer_version() {
 /// A database of an older Packmule is brought up to date when it is opened.
 #[test]
 fn a_database_of_an_older_version() {
-    let second = "ALTER TABLE _pm_device DROP COLUMN said; DROP TABLE _pm_number; DROP TABLE _pm_unplaced; DROP TABLE _pm_newest";
+    let second = "ALTER TABLE _pm_device DROP COLUMN said; DROP TABLE _pm_number; DROP TABLE _pm_unplaced;
+                  DROP TABLE _pm_newest; DROP TABLE _pm_revocation";
     let first = format!("{second}; ALTER TABLE _pm_dangling DROP COLUMN told");
     for (version, changes) in [(1, first.as_str()), (2, second)] {
         brought_up_to_date(version, changes);
@@ -292,19 +293,37 @@ fn a_database_of_an_older_version() {
 }
 
 fn brought_up_to_date(version: i64, changes: &str) {
-    let (world, a, ..) = pair();
-    sql(&a, &format!("{changes}; UPDATE _pm_meta SET v = {version} WHERE k = 'layout'"));
+    let (world, mut a, mut b, _) = pair();
+    carry(&mut b, &mut a);
+    sql(
+        &a,
+        &format!(
+            "{changes}; UPDATE _pm_device SET trust = 3 WHERE name = 'b'; UPDATE _pm_meta SET v = {version} WHERE k = 'layout'"
+        ),
+    );
     let path = a.path().to_owned();
     drop(a);
     let before = everything(&path);
     let a = Engine::open_read_only(&path, world.options()).unwrap();
     assert!(a.conflicts().unwrap().is_empty() && !a.devices().unwrap().is_empty());
+    let revoked = |engine: &Engine| -> Vec<_> {
+        engine
+            .devices()
+            .unwrap()
+            .into_iter()
+            .filter(|d| d.revoked_by == Some(packmule::SaidBy::Here))
+            .collect()
+    };
+    assert_eq!(revoked(&a).len(), 1, "what was revoked here stays revoked");
     drop(a);
     assert_eq!(everything(&path), before);
     let mut a = Engine::open_with(&path, world.options()).unwrap();
     a.seal().unwrap();
     a.compact().unwrap();
     assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["3"]);
+    let id = revoked(&a)[0].id;
+    a.take_back_revocation(id, None).unwrap();
+    assert!(revoked(&a).is_empty() && a.peers().unwrap().iter().any(|peer| peer.id == id));
 }
 
 /// A read-only file can be read from, and is not sealed.

@@ -117,19 +117,24 @@ fn a_silent_device_holds_the_log_back_until_it_is_retired() {
     assert!(report.held_back_by.clone().unwrap().0.starts_with("c-"), "{report:?}");
     assert_ne!(counted(&a, "_pm_head"), "0");
     let c_id = c.identity().id;
-    a.retire(c_id).unwrap();
+    // Neither is a base: each says it for itself.
+    let retired = |engine: &Engine| engine.devices().unwrap().iter().any(|d| d.id == c_id && d.retired);
+    assert!(!a.retire(c_id).unwrap(), "it does not travel");
     carry_all(&mut [&mut a, &mut b]);
+    assert!(retired(&a) && !retired(&b));
+    assert!(b.compact().unwrap().held_back_by.is_some());
+    assert!(!b.retire(c_id).unwrap());
     for device in [&mut a, &mut b] {
         let report = device.compact().unwrap();
         assert_eq!(counted(device, "_pm_head"), "0", "{report:?}");
     }
-    assert!(b.devices().unwrap().iter().any(|d| d.id == c_id && d.retired), "it travels");
 
     // The retired device comes back with a write of its own: nothing waits, and nothing is lost.
     sql(&c, "UPDATE notes SET body = 'of c' WHERE id = 'n2'; INSERT INTO notes VALUES ('new', 'of c', NULL)");
     let bytes = whole_bundle(&mut c);
     let report = import(&mut a, &bytes);
     assert!(report.waits.is_empty() && report.ops == 2, "{report:?}");
+    assert!(!retired(&a) && retired(&b), "it writes, so it is back");
     carry_all(&mut [&mut a, &mut b, &mut c]);
     digests_equal(&[&a, &b, &c]);
     assert_eq!(rows(&b, "SELECT body FROM notes WHERE id = 'new'"), ["\"of c\""]);

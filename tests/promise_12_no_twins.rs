@@ -255,7 +255,7 @@ fn the_old_identity_vouches_for_the_new_one() {
     let trusted =
         |engine: &Engine, id| engine.devices().unwrap().into_iter().find(|d| d.id == id).unwrap().trust;
     assert_eq!(trusted(&new, b.identity().id), packmule::TrustedAs::ByFleet);
-    new.revoke(a.identity().id).unwrap();
+    new.revoke(a.identity().id, None).unwrap();
     assert_eq!(trusted(&new, b.identity().id), packmule::TrustedAs::Revoked);
     sql(&b, "INSERT INTO t VALUES ('more', 1)");
     let bytes = whole_bundle(&mut b);

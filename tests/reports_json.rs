@@ -84,7 +84,12 @@ fn log_and_status(a: &Engine, b: &Engine) {
         Ok(())
     })
     .unwrap();
-    assert!(ops.contains(&json!({ "table": "t", "op": "insert", "key": { "id": 4 } })), "{ops:?}");
+    assert!(
+        ops.contains(
+            &json!({ "table": "t", "op": "insert", "key": { "id": 4 }, "values": { "u": "same", "v": 2.0 } })
+        ),
+        "{ops:?}"
+    );
     let names = ["device", "label", "stream", "frames", "stamp", "at", "applied", "resolution", "ops"];
     has(&groups[0], &names);
     assert!(groups.iter().any(|group| group["device"] == id(b) && group["stream"] == "shared"));
@@ -106,6 +111,10 @@ fn log_and_status(a: &Engine, b: &Engine) {
         "frames_shared",
         "frames_per_device",
         "retired",
+        "retired_by",
+        "revoked",
+        "revoked_by",
+        "set_aside",
         "heard",
         "has_of_ours",
         "clock_off_ms",

@@ -85,10 +85,12 @@ fn the_sender_of_a_bundle_is_trusted_by_its_bundle() {
     assert!(import(&mut b, &without).frames > 0);
     assert_eq!(rows(&b, "SELECT k FROM t"), ["\"s\""]);
     assert_eq!(label(id, Some("stranger")), format!("stranger-{:08x}", id.short()));
-    // One of the fleet stays trusted by the fleet; one that was revoked is trusted again.
+    // One of the fleet stays trusted by the fleet; one that is revoked stays so.
     let mut a = world.board_with("a", TABLE, &["t"]);
     assert_eq!(b.trust_sender(&mut &whole_bundle(&mut a)[..]).unwrap().trust, packmule::TrustedAs::ByFleet);
-    b.revoke(id).unwrap();
+    b.revoke(id, None).unwrap();
+    assert!(matches!(b.trust_sender(&mut &bytes[..]), Err(Error::Revoked { .. })));
+    b.take_back_revocation(id, None).unwrap();
     assert_eq!(b.trust_sender(&mut &bytes[..]).unwrap().trust, packmule::TrustedAs::Singly);
 }
 

@@ -8,6 +8,7 @@ use super::Engine;
 use crate::engine::apply::report::ImportReport;
 use crate::engine::error::{Result, UntrustedDevice};
 use crate::engine::exchange::peer::{self, Peer};
+use crate::engine::exchange::revoke;
 use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
 
 impl Engine {
@@ -37,6 +38,16 @@ impl Engine {
     /// Keeps the certificate of a peer that has proved its key, and notes that it was heard.
     pub(crate) fn meet(&mut self, peer: &Peer) -> Result<()> {
         peer::meet(&mut self.replica, peer)
+    }
+
+    /// Returns whether a device is revoked here, as far as that can be read.
+    pub(crate) fn is_revoked(&self, id: DeviceId) -> bool {
+        revoke::is_revoked(&self.replica, id).unwrap_or(false)
+    }
+
+    /// Returns the statements of the fleet's key about revoked devices.
+    pub(crate) fn revocations(&self) -> Result<Vec<Vec<u8>>> {
+        revoke::statements(&self.replica)
     }
 
     /// Returns what is applied here.

@@ -55,11 +55,12 @@ pub use exchange::join::JoinOptions;
 pub use exchange::load::JoinReport;
 pub use exchange::peer::Peer;
 pub use exchange::records::{PartReport, Positions};
+pub use exchange::revoke::RevokeReport;
 pub(crate) use exchange::session::{GroupOut, Staged, StreamOut, frontier_of};
 pub use exchange::snapshot::SnapshotReport;
 pub use exchange::survey::{Span, Survey, Trusted};
 pub use fleet::clocks::clock_words;
-pub use fleet::devices::{DeviceInfo, TrustedAs, label};
+pub use fleet::devices::{DeviceInfo, SaidBy, TrustedAs, label};
 pub use fleet::open::InitOptions;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
 pub use store::connection::Options;
@@ -69,11 +70,11 @@ pub use store::value::OwnedValue;
 pub use table::replica::Identity;
 pub use track::options::{TrackOptions, TrackReport};
 pub use upkeep::compact::CompactReport;
-pub use upkeep::status::{Status, TableHow, TableStatus};
+pub use upkeep::status::{Standing, Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
 use crate::engine::conflicts::{history, list, resolve};
-use crate::engine::exchange::{export, import, join, snapshot, survey, transaction, trust_sender};
+use crate::engine::exchange::{export, import, join, revoke, snapshot, survey, transaction, trust_sender};
 use crate::engine::fleet::{open, roster, trust};
 use crate::engine::table::replica::Replica;
 use crate::engine::track::{columns, tables};
@@ -182,14 +183,25 @@ impl Engine {
         compact::compact(&mut self.replica)
     }
 
-    /// Says that a device will not come back: the log waits for it no longer, once all others know.
-    /// It travels. Take in its last bundle first: what others fold away without it, it cannot be
-    /// merged with any more. Should it come back, it joins again.
+    /// Says that a device will not come back: the log waits for it no longer. At a base it travels, and holds once all
+    /// others know; elsewhere it holds for this device alone. Returns whether it travels.
+    ///
+    /// It is taken back by [`Engine::take_back_retirement`], and by itself when the device writes again.
     ///
     /// # Errors
     /// [`Error::Usage`] for this device, [`Error::KeyMissing`], [`Error::Sqlite`].
-    pub fn retire(&mut self, id: DeviceId) -> Result<()> {
+    pub fn retire(&mut self, id: DeviceId) -> Result<bool> {
         compact::retire(&mut self.replica, id)
+    }
+
+    /// Says that a device which was retired is back: at a base for all, elsewhere for this device alone. Returns
+    /// whether it travels.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is not retired, or goes on under a new identity; [`Error::KeyMissing`],
+    /// [`Error::Sqlite`].
+    pub fn take_back_retirement(&mut self, id: DeviceId) -> Result<bool> {
+        compact::take_back_retirement(&mut self.replica, id)
     }
 
     /// Lists every open conflict with every version.
@@ -226,12 +238,24 @@ impl Engine {
         trust_sender::trust_sender(&mut self.replica, bundle)
     }
 
-    /// Takes in no more frames of a device, nor of those that it vouches for; what they wrote before stays.
+    /// Revokes a device: nothing is taken from it any more, nor from those that it vouches for. What other devices
+    /// had taken in of it before they heard of the revocation stays, and is taken in from them.
+    ///
+    /// With the fleet's key the revocation travels, with everything; without it, it holds here alone.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the device is this one, [`Error::Sqlite`].
-    pub fn revoke(&mut self, id: DeviceId) -> Result<()> {
-        transaction::transaction(&mut self.replica, |replica| trust::revoke(replica, id))
+    /// [`Error::Usage`] if the device is this one, or the key that of another fleet; whatever sealing meets.
+    pub fn revoke(&mut self, id: DeviceId, key: Option<&FleetKey>) -> Result<RevokeReport> {
+        revoke::revoke(&mut self.replica, id, key)
+    }
+
+    /// Takes a revocation back. What was set aside of the device is applied.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the device is not revoked, or the fleet's key said so and is not given; whatever sealing
+    /// meets.
+    pub fn take_back_revocation(&mut self, id: DeviceId, key: Option<&FleetKey>) -> Result<RevokeReport> {
+        revoke::take_back(&mut self.replica, id, key)
     }
 
     /// Lists all devices that are known, this one first.

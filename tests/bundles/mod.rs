@@ -57,7 +57,9 @@ pub fn split(bytes: &[u8]) -> Vec<Group> {
     let mut groups = Vec::new();
     for (kind, body) in records(bytes) {
         match kind {
-            RecordKind::Header | RecordKind::Certificate => before.push((kind, body)),
+            RecordKind::Header | RecordKind::Certificate | RecordKind::Revocation => {
+                before.push((kind, body))
+            }
             RecordKind::Section => section = Some(body),
             RecordKind::Frame => frames.push((kind, body)),
             RecordKind::Checkpoint => {

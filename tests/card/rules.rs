@@ -266,7 +266,7 @@ fn a_revoked_device_gets_nothing() {
     let north = fleet.get("north").identity().id;
     let left = fleet.exchange("base", &mut card).left;
     assert_eq!(left[0].receiver, Some(north));
-    fleet.get("base").revoke(north).unwrap();
+    fleet.get("base").revoke(north, None).unwrap();
     let report = fleet.exchange("base", &mut card);
     assert!(report.removed.contains(&(left[0].file.clone(), Removed::Revoked)), "{report:?}");
     assert!(report.left.iter().all(|left| left.receiver != Some(north)), "{report:?}");

@@ -105,7 +105,12 @@ fn log_shows_who_wrote_what_and_when() {
     assert_eq!(groups.len(), 4);
     assert_eq!(
         groups[0]["rows"],
-        json!([{ "table": "settings", "op": "insert", "key": { "key": "interval" } }])
+        json!([{
+            "table": "settings",
+            "op": "insert",
+            "key": { "key": "interval" },
+            "values": { "value": 60, "note": "factory" }
+        }])
     );
     assert_eq!(groups[3]["resolution"], true);
     has(&desk.run("log base.db settings").ok(), &["north-", "1 row", "east-", "base-", "closes conflicts"]);
@@ -253,7 +258,9 @@ fn trust_and_revoke_a_single_device() {
     // Its digits set apart, as a person reads them out.
     let apart: Vec<&str> =
         fingerprint.as_bytes().chunks(4).map(|c| std::str::from_utf8(c).unwrap()).collect();
-    desk.run(&format!("trust base.db {}", apart.join(":"))).ok();
+    let apart = apart.join(":");
+    has(&desk.run(&format!("trust base.db {apart}")).refused("base.db"), &["was revoked here"]);
+    desk.run(&format!("revoke base.db {apart} --undo")).ok();
     assert_eq!(desk.run("import base.db north.pmb --json").json()["ops"], 1);
 }
 

@@ -55,7 +55,7 @@ fn devices(on: &mut Checked) {
     on.run("trust", "trust alone.db new.pmb");
     on.run("devices", "devices base.db");
     on.run("revoke", "revoke base.db east");
-    on.desk.run("trust base.db east").ok();
+    on.desk.run("revoke base.db east --undo").ok();
     on.run("snapshot", "snapshot base.db start.pms");
     on.run("join", "join fresh.db start.pms --name fresh --fleet fleet.key");
     on.desk.carry("fresh", "base");

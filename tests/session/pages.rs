@@ -404,6 +404,8 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
 
     fn stage(&mut self, item: Incoming<'_>) -> Result<(), Refused> {
         let item = match item {
+            // A leaf trusts whom its fleet has signed, and keeps no list.
+            Incoming::Revocation(_) => return Ok(()),
             Incoming::Certificate(bytes) => Vec::from_slice(bytes).map(Staged::Certificate).ok(),
             Incoming::Frame(section, seq, bytes) => {
                 Vec::from_slice(bytes).map(|bytes| Staged::Frame(Page { section, seq, bytes })).ok()

@@ -87,7 +87,10 @@ fn a_board_that_was_retired_comes_back() {
     for name in ["base", "north"] {
         desk.run(&format!("compact {name}.db")).ok();
     }
-    desk.sql("old.db", "UPDATE notes SET body = 'of old' WHERE id = 'a'; INSERT INTO notes VALUES ('old', 'x')");
+    desk.sql(
+        "old.db",
+        "UPDATE notes SET body = 'of old' WHERE id = 'a'; INSERT INTO notes VALUES ('old', 'x')",
+    );
     let names = ["old", "base", "north"];
     let before: Vec<String> = names.iter().map(|name| identity(&desk, name)).collect();
     rounds(&desk, &names, 4);
@@ -95,7 +98,10 @@ fn a_board_that_was_retired_comes_back() {
     has(&desk.run("conflicts base.db").ok(), &["second", "of old"]);
     assert_eq!(desk.rows("north.db", "SELECT body FROM notes WHERE id = 'old'")[0][0], "x".to_owned().into());
     // What it had not touched is as the others left it.
-    assert_eq!(desk.rows("old.db", "SELECT body FROM notes WHERE id = 'b'")[0][0], "second".to_owned().into());
+    assert_eq!(
+        desk.rows("old.db", "SELECT body FROM notes WHERE id = 'b'")[0][0],
+        "second".to_owned().into()
+    );
 }
 
 /// Two groups of boards have compacted each on its own, and meet for the first time.

@@ -1,6 +1,13 @@
 //! The life of a fleet, played through the program: with the commands that a person at that place would type.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests are tests.
 
-mod compacted;
+#[path = "../serial/cable.rs"]
+#[allow(dead_code)] // Not all that it can.
+mod cable;
 #[path = "../cli/support/mod.rs"]
 mod support;
+
+mod compacted;
+mod keeper;
+mod retired;
+mod stolen;

@@ -210,6 +210,15 @@ pub fn certificate(key: &KeyPair, name: &str, base: bool, fleet: Option<&KeyPair
     a
 }
 
+pub fn revocation(fleet: &KeyPair, device: [u8; 16], revoked: bool, number: u64) -> Asm {
+    let mut a = Asm::new();
+    a.u8("version", 1).raw("device", &device).u8("revoked?", u8::from(revoked)).uint("number", number);
+    a.raw("the fleet's public key", &*fleet.pk);
+    let message = [&b"packmule/1 revocation "[..], &a.bytes].concat();
+    a.raw("the fleet's signature", &sign(&fleet.sk, &message));
+    a
+}
+
 /// A position or a probe: (author, stream, seq). Its tag is the first bytes of the author.
 pub type At = ([u8; 16], u8, u64);
 

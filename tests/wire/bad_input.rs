@@ -15,7 +15,7 @@ use std::env;
 use asm::{Asm, frame_head, group_head, vector};
 use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, DecodeError, FRAME_MAX, Frame, GroupDigest, HeaderReader,
-    LAMPORT_MAX, RECORD_HEAD_LEN, RecordHead, Shape,
+    LAMPORT_MAX, RECORD_HEAD_LEN, RecordHead, Revocation, Shape,
 };
 use walk::{SHAPES, shape_of, walk, walk_bundle, walk_def};
 
@@ -141,13 +141,18 @@ fn good_fleet_certificate(bytes: &[u8]) -> bool {
     Certificate::decode(bytes).is_ok_and(|certificate| certificate.fleet.is_some())
 }
 
+fn good_revocation(bytes: &[u8]) -> bool {
+    Revocation::decode(bytes).is_ok()
+}
+
 type Good = fn(&[u8]) -> bool;
-const SIGNED: [(&str, Good); 5] = [
+const SIGNED: [(&str, Good); 6] = [
     ("checkpoint", good_checkpoint),
     ("certificate", good_certificate),
     ("certificate-fleet", good_fleet_certificate),
     ("header", good_header),
     ("header-for", good_header),
+    ("revocation", good_revocation),
 ];
 
 #[test]

@@ -13,7 +13,8 @@ use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, Collation, Column, ColumnMerge, DefId, DefReader, DefWriter,
     Default, FRAME_MAX, Footer, ForeignKey, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Header,
     HeaderReader, KeptRun, MAGIC, Merge, Mode, Named, Op, OpHead, OpKind, Ops, Policy, Position, Probe,
-    RecordHead, RecordKind, Section, Shape, TableHead, crc32, put, take, write_record,
+    REVOCATION_MAX, RecordHead, RecordKind, Revocation, Section, Shape, TableHead, crc32, put, take,
+    write_record,
 };
 
 const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
@@ -550,8 +551,12 @@ fn pieces() {
         a.u8("block: piece", 3).uint("number", number.into()).run("bytes", bytes);
     }
     a.u8("block: retire", 5).raw("device", &[9; 16]);
+    a.u8("block: return", 7).raw("device", &[8; 16]);
     a.crc();
-    a.matches_file("frame-piece", "Pieces of large values after a block of rows, then a device retired.");
+    a.matches_file(
+        "frame-piece",
+        "Pieces of large values after a block of rows, then a device retired, and one back.",
+    );
 
     let mut buf = [0; 256];
     let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 5, None).unwrap();
@@ -560,6 +565,7 @@ fn pieces() {
         assert_eq!(writer.piece(number, bytes), Ok(bytes.len()));
     }
     writer.retire(DeviceId([9; 16])).unwrap();
+    writer.came_back(DeviceId([8; 16])).unwrap();
     assert_eq!(writer.finish(), a.bytes);
 
     let frame = Frame::parse(&a.bytes).unwrap();
@@ -573,6 +579,7 @@ fn pieces() {
         assert_eq!((piece.number, piece.bytes), (number, bytes));
     }
     assert!(matches!(blocks.next_block(), Ok(Some(Block::Retire(DeviceId([9, ..]))))));
+    assert!(matches!(blocks.next_block(), Ok(Some(Block::Return(DeviceId([8, ..]))))));
     assert!(blocks.next_block().unwrap().is_none());
 }
 
@@ -640,6 +647,34 @@ fn certificates() {
     }
 }
 
+#[test]
+fn revocations() {
+    let (fleet, device) = (asm::key(9), asm::id(&asm::key(1)));
+    let mut buf = [0; REVOCATION_MAX];
+    let made = Revocation::sign(&fleet.sk, DeviceId(device), true, 1_795_747_203_000).unwrap();
+    let a = asm::revocation(&fleet, device, true, 1_795_747_203_000);
+    a.matches_file("revocation", "Device seed 01 revoked by fleet seed 09.");
+    let len = made.encode(&mut buf).unwrap();
+    assert_eq!(buf[..len], a.bytes);
+    assert_eq!(Revocation::decode(&a.bytes), Ok(made));
+    assert!(made.encode(&mut [0; 100]).is_err());
+
+    // The longest. A higher number is not written, and not read.
+    let most = i64::MAX as u64;
+    let back = Revocation::sign(&fleet.sk, DeviceId(device), false, most).unwrap();
+    let a = asm::revocation(&fleet, device, false, most);
+    let len = back.encode(&mut buf).unwrap();
+    assert_eq!(buf[..len], a.bytes);
+    assert_eq!(Revocation::decode(&a.bytes), Ok(back));
+    assert!(Revocation::sign(&fleet.sk, DeviceId(device), true, most + 1).is_err());
+    assert!(Revocation::decode(&asm::revocation(&fleet, device, true, most + 1).bytes).is_err());
+
+    // The later one counts; of two alike, the one that revokes.
+    let at = |revoked, number| Revocation::sign(&fleet.sk, DeviceId(device), revoked, number).unwrap();
+    assert!(back.supersedes(&made) && !made.supersedes(&back) && !made.supersedes(&made));
+    assert!(at(true, 5).supersedes(&at(false, 5)) && !at(false, 5).supersedes(&at(true, 5)));
+}
+
 fn check_header(name: &str, title: &str, to: Option<[u8; 16]>, applied: &[asm::At], probes: &[asm::At]) {
     let key = asm::key(2);
     let a = asm::header(&key, to, 1_700_000_000_000, applied, probes);
@@ -680,22 +715,23 @@ fn headers() {
 
 #[test]
 fn record_heads() {
-    const KINDS: [RecordKind; 10] = [
-        RecordKind::Header,
-        RecordKind::Certificate,
-        RecordKind::Section,
-        RecordKind::Frame,
-        RecordKind::Checkpoint,
-        RecordKind::Footer,
-        RecordKind::Message,
-        RecordKind::State,
-        RecordKind::Part,
-        RecordKind::Seal,
+    const KINDS: [(u8, RecordKind); 11] = [
+        (1, RecordKind::Header),
+        (2, RecordKind::Certificate),
+        (3, RecordKind::Section),
+        (4, RecordKind::Frame),
+        (5, RecordKind::Checkpoint),
+        (6, RecordKind::Footer),
+        (7, RecordKind::Message),
+        (8, RecordKind::State),
+        (9, RecordKind::Part),
+        (10, RecordKind::Seal),
+        (16, RecordKind::Revocation),
     ];
     let mut a = Asm::new();
-    for (i, kind) in KINDS.into_iter().enumerate() {
+    for (number, kind) in KINDS {
         for len in [4, 65_536] {
-            let head = asm::record_head(i as u8 + 1, len);
+            let head = asm::record_head(number, len);
             let made = RecordHead { kind, len: len as u32 };
             assert_eq!(made.to_bytes()[..], head.bytes);
             assert_eq!(RecordHead::parse(&made.to_bytes()), Ok(made));
@@ -707,7 +743,8 @@ fn record_heads() {
         "record-heads",
         "Heads of every kind with the shortest and the longest frame's length; the longest of all.",
     );
-    for (kind, len) in [(1, 3), (4, 65_537), (1, (1 << 20) + 1), (0, 4), (11, 4), (255, 4)] {
+    for (kind, len) in [(1, 3), (4, 65_537), (1, (1 << 20) + 1), (0, 4), (11, 4), (15, 4), (17, 4), (255, 4)]
+    {
         let head = asm::record_head(kind, len).bytes;
         assert!(RecordHead::parse(head[..].try_into().unwrap()).is_err(), "{kind} {len}");
     }
@@ -804,6 +841,7 @@ fn a_whole_bundle() {
                 chain = Some(Chain::start(&key, of.stream));
             }
             RecordKind::State | RecordKind::Part | RecordKind::Seal => panic!("a bundle is no snapshot"),
+            RecordKind::Revocation => panic!("nobody is revoked"),
             RecordKind::Frame => {
                 assert_eq!(Frame::parse(body).unwrap().head.seq, 1);
                 let mut digest = GroupDigest::default();

@@ -2,7 +2,7 @@
 
 use packmule_core::wire::{
     Block, Certificate, Checkpoint, Column, DecodeError, DefReader, DefWriter, Footer, ForeignKey, Frame,
-    HeaderReader, MAGIC, Op, Ops, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, Shape, take,
+    HeaderReader, MAGIC, Op, Ops, RECORD_HEAD_LEN, RecordHead, RecordKind, Revocation, Section, Shape, take,
 };
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +99,7 @@ pub fn walk(bytes: &[u8], shape: Shape<'_>) -> Result<usize, DecodeError> {
                 blocks.resume(ops.rest());
             }
             Block::Piece(piece) => assert!(piece.bytes.len() < bytes.len()),
-            Block::Retire(_) => {}
+            Block::Retire(_) | Block::Return(_) => {}
             Block::Keep(runs) => assert!(runs.inspect(|_| step()).all(|run| run.first <= run.last)),
         }
     }
@@ -122,6 +122,9 @@ pub fn walk_bundle(bytes: &[u8]) -> Result<bool, DecodeError> {
             }
             RecordKind::Certificate => {
                 Certificate::decode(body)?;
+            }
+            RecordKind::Revocation => {
+                Revocation::decode(body)?;
             }
             RecordKind::Section => {
                 take::<Section>(&mut &*body)?;

@@ -58,6 +58,9 @@ impl Error {
                 let here = UntrustedDevice { id: device, name: None, revoked };
                 Self::UntrustedDevice(kept.untrusted.take().unwrap_or(here))
             }
+            Ended::Refused { why: Refusal::Untrusted, about, us: false } if engine.is_revoked(about) => {
+                Self::Refused { by, why: Refusal::Revoked, about, us: false }
+            }
             Ended::Refused { why, about, us } => Self::Refused { by, why, about, us },
             Ended::Itself { echo: true } => Self::Itself,
             Ended::Itself { echo: false } => engine.record_clone().err().map_or(Self::Itself, Self::Engine),

@@ -27,6 +27,8 @@ pub(super) struct Kept {
     outgoing: Outgoing,
     /// Whose certificates the peer has.
     introduced: BTreeSet<DeviceId>,
+    /// The revocations that the peer is to hear, the next one last.
+    revocations: Option<Vec<Vec<u8>>>,
     /// What came and is not committed.
     staged: Vec<Staged>,
     /// The database's version when it was last sealed.
@@ -190,6 +192,15 @@ impl Log for EngineLog<'_> {
         self.engine.plan_out(self.kept.peer()?, self.kept.outgoing.frontier())
     }
 
+    fn next_revocation(&mut self, body: &mut Body<'_>) -> Result<bool> {
+        if self.kept.revocations.is_none() {
+            self.kept.revocations = Some(self.engine.revocations()?);
+        }
+        let next = self.kept.revocations.as_mut().and_then(Vec::pop);
+        next.iter().for_each(|statement| body.extend(statement));
+        Ok(next.is_some())
+    }
+
     fn next_group(&mut self) -> Result<NextGroup> {
         let Kept { peer, outgoing, .. } = &mut *self.kept;
         peer.as_ref().map_or(Ok(NextGroup::Nothing), |peer| outgoing.next_group(self.engine, peer))
@@ -228,6 +239,7 @@ impl Log for EngineLog<'_> {
     fn stage(&mut self, item: Incoming<'_>) -> Result<()> {
         self.kept.staged.push(match item {
             Incoming::Certificate(bytes) => Staged::Certificate(bytes.into()),
+            Incoming::Revocation(bytes) => Staged::Revocation(bytes.into()),
             Incoming::Frame(section, seq, bytes) => Staged::Frame(section, seq, bytes.into()),
             Incoming::Checkpoint(bytes) => Staged::Checkpoint(bytes.into()),
         });

@@ -128,6 +128,10 @@ impl<B: Buffer, T> Machine<B, T> {
                 self.step(log, Input::Content)?;
                 self.stage(log, now_ms, Incoming::Certificate(body))
             }
+            RecordKind::Revocation => {
+                self.step(log, Input::Content)?;
+                self.stage(log, now_ms, Incoming::Revocation(body))
+            }
             RecordKind::Section => {
                 self.step(log, Input::Content)?;
                 let mut rest = body;
@@ -189,6 +193,9 @@ impl<B: Buffer, T> Machine<B, T> {
         let header = HeaderReader::parse(body).map_err(Error::Damaged)?;
         if header.header.sender != peer.id || header.verify(&peer.public_key).is_err() {
             return Err(Error::Signature);
+        }
+        if self.state == State::Greeting && !self.staged.is_empty() {
+            self.flush(log)?; // Revocations, by which the vector is read.
         }
         match log.receive_header(&header).map_err(Error::Log)? {
             Heard::NewIdentity => return Err(Error::NewIdentity { was: self.me }),

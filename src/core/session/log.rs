@@ -14,7 +14,7 @@ use crate::wire::{Certificate, HeaderReader, Refusal, Section};
 /// |---|---|
 /// | at the beginning | [`seal`](Log::seal), [`certificate`](Log::certificate) |
 /// | who the peer is | [`verify_certificate`](Log::verify_certificate), [`prove`](Log::prove), [`store_certificate`](Log::store_certificate) |
-/// | what is here | [`next_here`](Log::next_here), [`header`](Log::header) |
+/// | what is here | [`next_revocation`](Log::next_revocation), [`next_here`](Log::next_here), [`header`](Log::header) |
 /// | what the peer has | [`peer_has`](Log::peer_has), [`receive_header`](Log::receive_header), [`record_acks`](Log::record_acks) |
 /// | frames go out | [`plan`](Log::plan), [`next_group`](Log::next_group), [`next_certificate`](Log::next_certificate), [`frame`](Log::frame), [`checkpoint`](Log::checkpoint) |
 /// | frames come in | [`stage`](Log::stage), [`commit`](Log::commit), [`discard`](Log::discard) |
@@ -115,6 +115,16 @@ pub trait Log {
     /// As the trait says.
     fn plan(&mut self) -> Result<(u64, u64), Self::Error> {
         Ok((0, 0))
+    }
+
+    /// Appends the next revocation that was not given to the peer in this session. Returns whether there was one. A log
+    /// that keeps none leaves it out.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn next_revocation(&mut self, body: &mut Body<'_>) -> Result<bool, Self::Error> {
+        let _ = body;
+        Ok(false)
     }
 
     /// Returns the next group that the peer lacks, in an order in which no group comes before one that its author had
@@ -231,6 +241,8 @@ pub enum NextGroup {
 pub enum Incoming<'a> {
     /// A device's certificate.
     Certificate(&'a [u8]),
+    /// A fleet's revocation of a device.
+    Revocation(&'a [u8]),
     /// A frame, and its sequence number.
     Frame(Section, u64, &'a [u8]),
     /// A group's checkpoint.
@@ -241,7 +253,10 @@ impl Incoming<'_> {
     /// Returns how long it is.
     pub(super) fn size(&self) -> usize {
         match self {
-            Self::Certificate(bytes) | Self::Frame(_, _, bytes) | Self::Checkpoint(bytes) => bytes.len(),
+            Self::Certificate(bytes)
+            | Self::Revocation(bytes)
+            | Self::Frame(_, _, bytes)
+            | Self::Checkpoint(bytes) => bytes.len(),
         }
     }
 }

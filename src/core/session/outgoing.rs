@@ -13,6 +13,7 @@ pub(super) struct Owed {
     /// What is here beyond the vector, after this stream; then the vector.
     here: Option<Option<Section>>,
     plan: bool,
+    revocations: bool,
     /// What changed in the vector.
     pub(super) header: bool,
     behind: bool,
@@ -34,6 +35,7 @@ impl<B: Buffer, T> Machine<B, T> {
         let owed = &mut self.owed;
         owed.proof |= acts.prove;
         owed.plan |= acts.plan;
+        owed.revocations |= acts.introduce;
         owed.bye |= acts.bye;
         self.more_out |= acts.plan;
         if acts.introduce {
@@ -46,11 +48,12 @@ impl<B: Buffer, T> Machine<B, T> {
 
     /// Returns whether anything is owed.
     pub(super) fn owes(&self) -> bool {
-        let Owed { proof, here, plan, header, behind, bye } = &self.owed;
+        let Owed { proof, here, plan, revocations, header, behind, bye } = &self.owed;
         *proof
             || here.is_some()
             || *header
             || *plan
+            || *revocations
             || *behind
             || *bye
             || self.settled_out != self.committed_idle
@@ -87,6 +90,10 @@ impl<B: Buffer, T> Machine<B, T> {
             let peer = self.peer()?;
             let proof = log.prove(&self.nonce, (peer.id, &peer.nonce)).map_err(Error::Log)?;
             self.send_message(&Message::Proof(&proof))?;
+        } else if self.owed.revocations {
+            // Before the vector: what the peer has of a revoked device need not be compared.
+            let given = self.out.record(RecordKind::Revocation, |body| log.next_revocation(body))?;
+            self.owed.revocations = given.map_err(Error::Log)?.is_some();
         } else if let Some(after) = self.owed.here {
             let Some(here) = log.next_here(after).map_err(Error::Log)? else {
                 self.owed.here = None;

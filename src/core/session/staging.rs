@@ -9,7 +9,7 @@ pub(super) struct Staged {
     bytes: usize,
     /// When the first of it came.
     since: Option<u64>,
-    /// A checkpoint is among it.
+    /// Something is among it that may bring new groups for the peer: a checkpoint, a revocation.
     checkpoint: bool,
 }
 
@@ -80,7 +80,7 @@ impl<B: Buffer, T> Machine<B, T> {
         log.stage(item).map_err(Error::Log)?;
         self.staged.bytes += item.size();
         self.staged.since.get_or_insert(now_ms);
-        self.staged.checkpoint |= matches!(item, Incoming::Checkpoint(_));
+        self.staged.checkpoint |= matches!(item, Incoming::Checkpoint(_) | Incoming::Revocation(_));
         if self.staged.bytes >= L::STAGE_BYTES { self.flush(log) } else { Ok(()) }
     }
 
@@ -93,7 +93,7 @@ impl<B: Buffer, T> Machine<B, T> {
         Ok(())
     }
 
-    /// Commits what came. Returns whether a checkpoint was among it.
+    /// Commits what came. Returns whether it may have brought new groups for the peer.
     fn commit<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<bool, Error<L::Error>> {
         let staged = core::mem::take(&mut self.staged);
         if staged.is_empty() {

@@ -156,6 +156,7 @@ const BLOCK_ROWS: u8 = 2;
 const BLOCK_PIECE: u8 = 3;
 // 4 is kept for values by column.
 const BLOCK_RETIRE: u8 = 5;
+const BLOCK_RETURN: u8 = 7;
 const BLOCK_KEEP: u8 = 6;
 
 /// Without the frame's bytes, which would not fit into a log.
@@ -251,12 +252,24 @@ impl<'b> FrameWriter<'b> {
     /// # Errors
     /// [`NoRoom`]; nothing was written.
     pub fn retire(&mut self, device: DeviceId) -> Result<(), NoRoom> {
+        self.device(BLOCK_RETIRE, device)
+    }
+
+    /// Writes that a retired device is back.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing was written.
+    pub fn came_back(&mut self, device: DeviceId) -> Result<(), NoRoom> {
+        self.device(BLOCK_RETURN, device)
+    }
+
+    fn device(&mut self, kind: u8, device: DeviceId) -> Result<(), NoRoom> {
         if self.room() < 18 {
             return Err(NoRoom);
         }
         self.close_rows();
         let usable = self.usable();
-        self.buf[self.len] = BLOCK_RETIRE;
+        self.buf[self.len] = kind;
         self.len += 1;
         self.len += put(&mut self.buf[self.len..usable], &device)?;
         self.empty = false;
@@ -538,6 +551,8 @@ pub enum Block<'a> {
     Piece(Piece<'a>),
     /// A device that will not come back.
     Retire(DeviceId),
+    /// A device that was retired, and is back.
+    Return(DeviceId),
     /// Which versions stay of the rows that follow in this frame.
     Keep(Keep<'a>),
 }
@@ -566,6 +581,7 @@ impl<'a> Blocks<'a> {
                 Ok(Some(Block::Piece(Piece { number, bytes: take(&mut self.rest)? })))
             }
             BLOCK_RETIRE => Ok(Some(Block::Retire(take(&mut self.rest)?))),
+            BLOCK_RETURN => Ok(Some(Block::Return(take(&mut self.rest)?))),
             BLOCK_KEEP => {
                 let runs: u16 = take(&mut self.rest)?;
                 let start = self.rest;

@@ -10,6 +10,7 @@ mod def;
 mod error;
 mod frame;
 mod record;
+mod revocation;
 mod rows;
 mod session;
 
@@ -28,6 +29,7 @@ pub use record::{
     Footer, Header, HeaderReader, MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section,
     finish_record, write_record,
 };
+pub use revocation::{REVOCATION_MAX, Revocation};
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};
 pub use session::{Message, Refusal, SESSION_VERSION};
 

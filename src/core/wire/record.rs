@@ -43,6 +43,8 @@ pub enum RecordKind {
     Part,
     /// The end of a snapshot, with its maker's signature.
     Seal,
+    /// A [`super::Revocation`].
+    Revocation = 15,
 }
 
 impl RecordKind {
@@ -58,6 +60,7 @@ impl RecordKind {
             8 => Self::State,
             9 => Self::Part,
             10 => Self::Seal,
+            16 => Self::Revocation,
             _ => return None,
         })
     }

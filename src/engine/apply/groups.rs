@@ -87,9 +87,10 @@ pub(crate) fn apply_group(
                 }
                 Part::Keep(runs) => keep = kept_here(replica, runs)?,
                 Part::Piece(_) => {}
+                Part::Return(device) => membership::hear_returned(replica, device, dev)?,
                 Part::Retire(device) => {
                     let goes_on = frame.head.flags.has(FrameFlags::CONTEXT_FREE);
-                    membership::record_retired(replica, device, Some((dev, seq)), goes_on)?;
+                    membership::hear_retired(replica, device, (dev, seq), goes_on)?;
                 }
                 Part::Op(def, op) => {
                     let writer = writers.of(def, || writer(replica, def.tid, def, dev))?;

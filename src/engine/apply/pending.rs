@@ -19,7 +19,7 @@ use packmule_core::wire::Checkpoint;
 
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::{devices, positions};
+use crate::engine::fleet::{devices, positions, revocation};
 use crate::engine::log::{contexts, frames};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -55,7 +55,7 @@ pub(crate) fn missing_dependency(
             Some(other) => positions::position(replica, other, Stream::Shared)?.seq,
             None => 0,
         };
-        if have < seq {
+        if have < seq && !other.map_or(Ok(false), |other| revocation::is_forked(replica, other))? {
             return Ok(Some(Dependency(id, seq)));
         }
     }
@@ -82,6 +82,10 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
     let mut waits = Vec::new();
     for Pending { dev, stream, first, last } in pending(replica)? {
         let author = devices::device_label(replica, dev)?;
+        if revocation::is_void(replica, dev, stream, last)? {
+            waits.push(Wait { author, frames: (first, last), missing: Missing::Vouching });
+            continue;
+        }
         let next = next_group(replica, dev, stream)?;
         let dependency =
             next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
@@ -106,6 +110,17 @@ pub(crate) struct Next {
     pub pair: u64,
     pub lamport: u64,
     pub chain: packmule_core::wire::Chain,
+}
+
+/// Returns the last frame of the group that continues a stream, if that is in the log.
+pub(crate) fn next_last(replica: &Replica, dev: i64, stream: Stream) -> Result<Option<u64>> {
+    let first = positions::position(replica, dev, stream)?.seq + 1;
+    value::maybe(
+        &replica.db,
+        "SELECT last FROM _pm_group INDEXED BY _pm_group_waiting
+         WHERE dev = ?1 AND stream = ?2 AND first = ?3 AND NOT applied",
+        (dev, stream.number(), first),
+    )
 }
 
 /// Finds the group that continues a stream, if it is in the log.

@@ -3,10 +3,10 @@
 use packmule_core::model::Stream;
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{groups, pending};
+use crate::engine::apply::{groups, pending, vouched};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{membership, peers};
+use crate::engine::fleet::{membership, peers, revocation};
 use crate::engine::table::replica::Replica;
 
 /// Applies groups of one author as long as the next one is ready. Returns whether one was.
@@ -40,16 +40,25 @@ pub(crate) fn apply_pending(replica: &Replica, report: &mut ImportReport) -> Res
 /// Applies the next group of a stream, with the group of the same seal in the other stream, if both are
 /// ready. Returns whether it did.
 fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportReport) -> Result<bool> {
+    if let Some(last) = pending::next_last(replica, dev, stream)?
+        && revocation::is_void(replica, dev, stream, last)?
+    {
+        return Ok(false);
+    }
     let Some(next) = pending::next_group(replica, dev, stream)? else { return Ok(false) };
     let mut groups = vec![next];
     if next.pair != 0 && (replica.identity.base || dev == replica.me) {
         let other = stream.other();
         match pending::next_group(replica, dev, other)? {
             // Both or neither; which of them is asked about does not matter.
-            Some(pair) if pair.first == next.pair => groups.push(pair),
+            Some(pair)
+                if pair.first == next.pair && !revocation::is_void(replica, dev, other, pair.last)? =>
+            {
+                groups.push(pair);
+            }
             _ if positions::position(replica, dev, other)?.seq >= next.pair => {}
             // From a device that will not come back, the other part may never come.
-            _ if membership::is_retired(replica, dev)? => {}
+            _ if membership::is_retired(replica, dev)? || revocation::is_revoked(replica, dev)? => {}
             _ => return Ok(false),
         }
     }
@@ -78,6 +87,10 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         if dev == replica.me {
             peers::record_common(replica, group.stream, group.last)?; // Others had it.
         }
+    }
+    if revocation::any(replica)? {
+        // Contexts of pending groups may name devices by numbers that this one has introduced.
+        vouched::recount(replica)?;
     }
     Ok(true)
 }

@@ -18,6 +18,10 @@ pub struct ImportReport {
     pub ops_waiting: u64,
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
+    /// Devices that are revoked now and were not before: the fleet's key says so, in what came.
+    pub revoked: Vec<String>,
+    /// Devices that are no longer revoked, since the fleet's key says so.
+    pub restored: Vec<String>,
     /// Groups that are pending, with their missing dependencies.
     pub waits: Vec<Wait>,
     /// Rows of a database file that could not be sealed there.
@@ -60,4 +64,7 @@ pub enum Missing {
         /// The last frame of it.
         up_to: u64,
     },
+    /// That its author is no longer revoked, or that a device that is not had taken these frames in before it heard of
+    /// it. Until then they are set aside.
+    Vouching,
 }

@@ -44,6 +44,8 @@ pub(crate) struct SealOptions<'a> {
     pub acknowledge: bool,
     /// Say that this device will not come back.
     pub retire: Option<DeviceId>,
+    /// Say that this device, which was retired, is back.
+    pub came_back: Option<DeviceId>,
     /// Seal this table alone.
     pub only: Option<i64>,
     /// Leave what is recorded of these rows for later; in order.
@@ -62,13 +64,15 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             streams[usize::from(stream_of(table).number())] = true;
         }
     }
-    streams[0] |= options.acknowledge || options.retire.is_some() || options.declare.is_some();
+    let says = options.retire.is_some() || options.came_back.is_some() || options.declare.is_some();
+    let returns = membership::owes_return(replica)? && !peers::is_rolled_back(replica)?;
+    streams[0] |= options.acknowledge || says || returns;
     let mut report = SealReport::default();
     if streams == [false; 2] {
         return Ok(report);
     }
     if peers::is_rolled_back(replica)? {
-        let only_acknowledges = options.acknowledge && options.retire.is_none();
+        let only_acknowledges = options.acknowledge && !says;
         return if only_acknowledges { Ok(report) } else { Err(Error::RolledBack) };
     }
     let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
@@ -86,9 +90,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         let mut buf = vec![0; replica.options.frame_bytes];
         let mut group = writer::begin_group(replica, stream, options.flags, lamport, pair, &mut buf)?;
         if stream == Stream::Shared {
-            if let Some(device) = options.retire {
-                group.retire(device)?;
-            }
+            seal_membership(replica, &mut group, options, returns)?;
             if let Some(def) = options.declare {
                 seal_def(replica, def, &mut group, options)?;
             }
@@ -121,6 +123,23 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         )?;
     }
     Ok(report)
+}
+
+/// Writes who is retired, and who is back; `returns`: this device is.
+fn seal_membership(
+    replica: &Replica,
+    group: &mut GroupWriter<'_>,
+    options: SealOptions<'_>,
+    returns: bool,
+) -> Result<()> {
+    if let Some(device) = options.retire {
+        group.retire(device)?;
+    }
+    for device in options.came_back.into_iter().chain(returns.then_some(replica.identity.id)) {
+        group.came_back(device)?;
+        membership::hear_returned(replica, device, replica.me)?;
+    }
+    Ok(())
 }
 
 /// Returns whether a seal has something to write of a table.

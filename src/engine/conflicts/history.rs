@@ -1,6 +1,6 @@
 //! The history in the log: of everything, of a table, of one row.
 
-use packmule_core::model::{DeviceId, Stream, WallMs};
+use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::FrameFlags;
 
 use crate::engine::conflicts::list::VersionOp;
@@ -27,6 +27,9 @@ pub struct HistoryOp {
     /// The row's key, by column.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub key: Vec<(String, OwnedValue)>,
+    /// What was written to the row besides its key, by column; not what is too large for a frame.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
+    pub values: Vec<(String, OwnedValue)>,
 }
 
 /// One group of frames.
@@ -149,8 +152,14 @@ fn walk_log(
                 entry.ops += 1;
                 let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
                 let key = names.zip(value::read_key(&op_key)?).collect();
+                let written = op
+                    .values(def.shape())
+                    .filter(|(at, value)| def.def.columns[*at].key == 0 && !matches!(value, Value::Big(_)));
+                let values = written
+                    .map(|(at, value)| Ok((def.def.columns[at].name.clone(), OwnedValue::of(value)?)))
+                    .collect::<Result<_>>()?;
                 let op = op.head.kind.into();
-                each(HistoryItem::Op(&HistoryOp { table: def.def.name.clone(), op, key }))
+                each(HistoryItem::Op(&HistoryOp { table: def.def.name.clone(), op, key, values }))
             })?;
         }
         if entry.ops > 0 || wanted.is_none() {

@@ -66,6 +66,15 @@ pub enum Error {
     },
     /// A bundle has frames of devices that this one does not trust.
     Untrusted(Vec<UntrustedDevice>),
+    /// A device that is to be trusted is revoked.
+    Revoked {
+        /// The device, by its label.
+        device: String,
+        /// Its id.
+        id: DeviceId,
+        /// The fleet's key says so.
+        fleet: bool,
+    },
     /// The bytes are not a bundle, or are damaged.
     Bundle {
         /// Where in the stream, in bytes from its beginning.

@@ -32,6 +32,7 @@ impl fmt::Display for Error {
             | Self::KeyMissing { .. }
             | Self::WalUnread { .. } => self.of_the_database(f),
             Self::Untrusted(_)
+            | Self::Revoked { .. }
             | Self::Twin { .. }
             | Self::Forked { .. }
             | Self::RolledBack
@@ -72,6 +73,12 @@ impl Error {
     fn of_devices(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Untrusted(devices) => untrusted(f, devices),
+            Self::Revoked { device, fleet: true, .. } => {
+                write!(f, "{device} was revoked by the fleet's key, which alone takes that back; nothing was changed")
+            }
+            Self::Revoked { device, .. } => {
+                write!(f, "{device} was revoked here, which is taken back by a step of its own; nothing was changed")
+            }
             Self::Twin { device, seq } => write!(
                 f,
                 "{device} has two histories from frame {seq} on: its database or SD card was copied, or restored from a \

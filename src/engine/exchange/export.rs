@@ -14,7 +14,7 @@ use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::{state, transaction, twin};
-use crate::engine::fleet::{devices, membership, positions};
+use crate::engine::fleet::{devices, membership, positions, revocation};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -170,6 +170,7 @@ fn write_part(
     let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
     let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
     write_header(replica, &mut out, (key, sender), receiver, &applied, &probes)?;
+    write_revocations(replica, &mut out)?;
     let mut wanted = wanted(replica, have)?;
     let needs_state = needs_state(replica, &wanted)?;
     write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
@@ -257,6 +258,14 @@ pub(crate) fn wanted(
         }
     }
     Ok(wanted)
+}
+
+/// Writes all statements of the fleet's key that are known here.
+pub(crate) fn write_revocations(replica: &Replica, out: &mut RecordWriter<'_>) -> Result<()> {
+    for statement in revocation::statements(replica)? {
+        out.record(RecordKind::Revocation, &statement)?;
+    }
+    Ok(())
 }
 
 /// Writes our certificate chain, and those of the devices that `of` selects.

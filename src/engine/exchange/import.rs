@@ -10,21 +10,21 @@ use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Position, Probe, Section,
+    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Position, Probe, Revocation, Section,
 };
 use rusqlite::OpenFlags;
 use sha2::{Digest, Sha256};
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{pending, ready};
+use crate::engine::apply::{pending, ready, vouched};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{seal, verdict};
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::take_state::{self, StateMerge};
-use crate::engine::exchange::{export, inspect, reconcile, session, transaction, twin};
+use crate::engine::exchange::{export, inspect, reconcile, revoke, session, transaction, twin};
 use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
-use crate::engine::fleet::{devices, open, positions, trust};
+use crate::engine::fleet::{devices, membership, open, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::contexts::Mention;
 use crate::engine::log::frames;
@@ -156,6 +156,7 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(header) => verification.header(&header),
             Item::Certificate(certificate, bytes) => verification.certificate(&certificate, bytes)?,
+            Item::Revocation(statement) => verification.revocation(&statement)?,
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 verification.checkpoint(at, &checkpoint, bytes, &end)?;
@@ -177,6 +178,8 @@ struct Verification<'e> {
     keys: Vec<(DeviceId, [u8; 32])>,
     /// The devices that the bundle has certificates or frames of, and that are not trusted.
     untrusted: Vec<UntrustedDevice>,
+    /// The devices whose certificates it has and that are revoked: what of theirs is taken in, others vouch for.
+    revoked: Vec<UntrustedDevice>,
     /// A state has begun, and its end has not come.
     open_state: bool,
     /// How the streams in the bundle name this device.
@@ -191,6 +194,7 @@ impl<'e> Verification<'e> {
             header: None,
             keys: Vec::new(),
             untrusted: Vec::new(),
+            revoked: Vec::new(),
             open_state: false,
             mentions: HashMap::new(),
         }
@@ -202,6 +206,16 @@ impl<'e> Verification<'e> {
         self.header = Some(HeaderCheck::of(header));
     }
 
+    /// Keeps who is revoked by a statement that is news here: it is taken in before the frames are.
+    fn revocation(&mut self, statement: &Revocation) -> Result<()> {
+        let is_news = revocation::is_news(self.replica, statement)?;
+        self.verified.any_news |= is_news;
+        if statement.revoked && is_news {
+            self.revoked.push(UntrustedDevice { id: statement.device, name: None, revoked: true });
+        }
+        Ok(())
+    }
+
     /// Keeps the key of a certificate that is trusted, or the device as an untrusted one.
     fn certificate(&mut self, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
         let key = (certificate.device(), certificate.public_key);
@@ -211,10 +225,14 @@ impl<'e> Verification<'e> {
                     || trust::trusted_key(self.replica, key.0)?.is_none();
                 self.keys.push(key);
             }
+            Err(revoked) if revoked.revoked => {
+                self.keys.push(key);
+                self.revoked.push(revoked);
+            }
             Err(untrusted) => {
                 // Its issuer can be as new here as it is itself.
                 let issued = certificate.fleet.is_some_and(|v| self.keys.iter().any(|(_, k)| *k == v.fleet));
-                if issued && !untrusted.revoked {
+                if issued {
                     self.keys.push(key);
                 } else {
                     self.untrusted.push(untrusted);
@@ -227,13 +245,16 @@ impl<'e> Verification<'e> {
     /// Looks at what a frame's author had seen of our own log, and whether the author is trusted.
     fn frame(&mut self, section: Section, frame: &Frame<'_>) -> Result<()> {
         let own = section.author == self.replica.identity.id;
-        if let Some(seq) = self.mention(section)?.follow(frame, own) {
-            self.verified.evidence.has(Stream::Shared, seq);
-        }
+        let seen = self.mention(section)?.follow(frame, own);
         let ours = is_taken(self.replica, section);
         self.verified.known.frames += 1;
         self.verified.known.skipped += u64::from(frame.group.is_some() && !ours);
         let id = section.author;
+        if let Some(seq) = seen
+            && !self.is_revoked(id)?
+        {
+            self.verified.evidence.has(Stream::Shared, seq);
+        }
         if self.untrusted.iter().all(|s| s.id != id) && self.key(id)?.is_none() {
             self.untrusted.push(UntrustedDevice { id, name: None, revoked: false });
         }
@@ -283,7 +304,19 @@ impl<'e> Verification<'e> {
             self.verified.evidence.see(checkpoint, fit, position);
             return Ok(());
         }
+        if self.is_revoked(checkpoint.author)? {
+            // Whoever has its key can sign as many histories as he likes: that is to hold up nobody else's frames.
+            if twin::fit(replica, checkpoint, Some(end), &key)? != Fit::Fits {
+                self.verified.forked.insert(checkpoint.author);
+            }
+            return Ok(());
+        }
         twin::refuse_twin(replica, checkpoint, Some(end), &key)
+    }
+
+    /// Returns whether a device is revoked: here, or as a successor of one that is.
+    fn is_revoked(&self, id: DeviceId) -> Result<bool> {
+        Ok(self.revoked.iter().any(|known| known.id == id) || revocation::is_revoked_id(self.replica, id)?)
     }
 
     /// Verifies the proof of an entry of a state's vector, as if its group were here.
@@ -313,7 +346,7 @@ impl<'e> Verification<'e> {
     fn key(&self, id: DeviceId) -> Result<Option<[u8; 32]>> {
         match self.keys.iter().find(|(known, _)| *known == id) {
             Some((_, key)) => Ok(Some(*key)),
-            None => trust::trusted_key(self.replica, id),
+            None => trust::author_key(self.replica, id),
         }
     }
 
@@ -324,6 +357,15 @@ impl<'e> Verification<'e> {
         }
         if !self.untrusted.is_empty() {
             return Err(Error::Untrusted(self.untrusted));
+        }
+        if let Some(sender) = self.verified.sender
+            && self.is_revoked(sender)?
+        {
+            let in_bundle =
+                self.revoked.iter().filter(|known| known.id == sender).find_map(|d| d.name.clone());
+            let name =
+                in_bundle.map_or_else(|| devices::name(self.replica, sender), |name| Ok(Some(name)))?;
+            return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name, revoked: true }]));
         }
         self.compare_vector()?;
         self.verified.any_news |= !self.verified.is_recorded(self.replica)?;
@@ -350,7 +392,8 @@ impl<'e> Verification<'e> {
     fn compare_vector(&mut self) -> Result<()> {
         let Verified { sender, applied, probes, evidence, .. } = &mut self.verified;
         let Some(sender) = *sender else { return Ok(()) };
-        let apart = twin::compare_vector(self.replica, sender, (applied, probes), evidence)?;
+        let revoked: Vec<DeviceId> = self.revoked.iter().map(|device| device.id).collect();
+        let apart = twin::compare_vector(self.replica, sender, (applied, probes), &revoked, evidence)?;
         // A clone of this device, or a device that has another history of itself than is here: only
         // a third device that hears of both knows which of them is the second.
         let clone = evidence.diverges_after().filter(|_| sender == self.replica.identity.id);
@@ -358,6 +401,15 @@ impl<'e> Verification<'e> {
             return Err(Error::Twin { device: devices::name_of(self.replica, sender)?, seq });
         }
         Ok(())
+    }
+}
+
+/// Stores a certificate that is trusted, or of a revoked device.
+fn take_certificate(replica: &Replica, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
+    match trust::verify_certificate(replica, certificate)? {
+        Ok(trust) => trust::store_certificate(replica, certificate, bytes, trust).map(|_| ()),
+        Err(untrusted) if untrusted.revoked => trust::store_revoked(replica, certificate, bytes),
+        Err(_) => Ok(()),
     }
 }
 
@@ -375,7 +427,8 @@ fn take_in_window(
     let conflicts_before = list::open_conflicts(replica)?;
     let start = reader.offset();
     let mut reported = start;
-    let mut window = Window { replica, verified, start, group: None, state: None, any: false };
+    let mut window =
+        Window { replica, verified, start, group: None, state: None, any: false, returned: false };
     let more = loop {
         // Also within a group, which can be as large as it likes.
         if reader.offset() - reported >= PROGRESS_BYTES {
@@ -385,10 +438,9 @@ fn take_in_window(
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(_) => {}
             Item::Certificate(certificate, bytes) => {
-                if let Ok(trust) = trust::verify_certificate(replica, &certificate)? {
-                    trust::store_certificate(replica, &certificate, bytes, trust)?;
-                }
+                take_certificate(replica, &certificate, bytes)?;
             }
+            Item::Revocation(statement) => window.any |= revoke::take_in(replica, &statement, report)?,
             Item::State(body) => window.state()?.record(body)?,
             Item::Part(body) => window.state()?.part(body)?,
             Item::Seal(..) => window.end_state(report)?,
@@ -412,12 +464,19 @@ fn take_in_window(
     if window.any {
         ready::apply_pending(replica, report)?;
     }
+    if let (true, Some(sender)) = (window.returned, verified.sender) {
+        membership::record_returned(replica, devices::device_number_or_new(replica, sender)?)?;
+    }
     if !more {
         // At the end, and not for each window: what comes later may answer it.
         verdict::seal_verdict(replica)?;
     }
     if let (false, Some(sender)) = (more, verified.sender) {
         verified.record_acknowledged(replica, sender)?;
+        // What it has applied of per-device streams of revoked devices, it vouches for.
+        if revocation::any(replica)? {
+            ready::apply_pending(replica, report)?;
+        }
     }
     report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)
@@ -440,6 +499,8 @@ struct Window<'e> {
     state: Option<StateMerge<'e>>,
     /// A group went into the log.
     any: bool,
+    /// It was the sender's own.
+    returned: bool,
 }
 
 impl<'e> Window<'e> {
@@ -463,7 +524,7 @@ impl<'e> Window<'e> {
 
     /// Verifies the signature of a group once more: the bundle may have changed since it was read first.
     fn verify(&self, checkpoint: &Checkpoint, bytes: &[u8], end: &Chain) -> Result<()> {
-        let key = trust::trusted_key(self.replica, checkpoint.author)?;
+        let key = trust::author_key(self.replica, checkpoint.author)?;
         let known = self.verified.signed.contains(&signed(bytes, end));
         if key.is_none_or(|key| !known && checkpoint.verify(&key, end).is_err()) {
             let who = devices::name_of(self.replica, checkpoint.author)?;
@@ -485,7 +546,11 @@ impl<'e> Window<'e> {
         if let Some(head) = frame.group {
             let have = positions::position(replica, dev, section.stream)?.seq;
             let ours = is_taken(replica, section);
-            self.group = Some((head, frame.head.seq > have && ours));
+            let forked = self.verified.forked.contains(&section.author);
+            if forked {
+                revocation::record_forked(replica, dev)?;
+            }
+            self.group = Some((head, frame.head.seq > have && ours && !forked));
             report.skipped += u64::from(!ours);
         }
         if matches!(self.group, Some((_, true))) {
@@ -512,8 +577,13 @@ impl<'e> Window<'e> {
         self.verify(checkpoint, bytes, end)?;
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
+        vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
         self.any = true;
-        ready::apply_ready(replica, dev, report)?;
+        self.returned |= Some(checkpoint.author) == self.verified.sender;
+        // Who is revoked waits for what the others say, which may come with the same window.
+        if !revocation::is_revoked(replica, dev)? {
+            ready::apply_ready(replica, dev, report)?;
+        }
         Ok(true)
     }
 }
@@ -545,6 +615,8 @@ pub(crate) struct Verified {
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
     /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
     signed: HashSet<[u8; 32]>,
+    /// Revoked devices of which it has another history than is here: of them, nothing is taken.
+    forked: HashSet<DeviceId>,
 }
 
 impl Verified {

@@ -475,7 +475,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
             Item::End => {
                 return Err(Error::bundle(0, BundleProblem::IsABundle));
             }
-            Item::Frame(..) | Item::State(_) | Item::Part(_) => {}
+            Item::Frame(..) | Item::State(_) | Item::Part(_) | Item::Revocation(_) => {}
         }
     }
 }

@@ -6,12 +6,13 @@ use packmule_core::model::{DeviceId, Value};
 use packmule_core::wire::{DefId, take};
 use rusqlite::{ErrorCode, params_from_iter};
 
+use crate::engine::apply::vouched;
 use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, bad, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::trust;
+use crate::engine::fleet::{revocation, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
@@ -38,11 +39,17 @@ impl Loader<'_, '_> {
         loop {
             match reader.next_item()? {
                 Item::Header(_) => {}
+                Item::Revocation(statement) => {
+                    revocation::hear(e, &statement)?;
+                }
                 Item::Certificate(certificate, bytes) => {
                     // The maker answers for those whose fleet is another, or none.
                     let trust = match trust::verify_certificate(e, &certificate)? {
                         Ok(trust) => trust,
-                        Err(UntrustedDevice { revoked: true, .. }) => continue,
+                        Err(UntrustedDevice { revoked: true, .. }) => {
+                            trust::store_revoked(e, &certificate, bytes)?;
+                            continue;
+                        }
                         Err(_) => Trust::Singly,
                     };
                     trust::store_certificate(e, &certificate, bytes, trust)?;
@@ -67,7 +74,8 @@ impl Loader<'_, '_> {
                 Item::End | Item::Seal(..) => break,
             }
         }
-        Ok(())
+        trust::refresh(e)?;
+        vouched::recount(e)
     }
 
     /// Puts a row of the maker's state into the database.

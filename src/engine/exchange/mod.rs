@@ -15,6 +15,7 @@
 //! | `reconcile` | peer evidence about our own log, and what follows from it |
 //! | `records` | records written: groups in causal order |
 //! | `rekey` | a second history takes a new identity |
+//! | `revoke` | devices revoked, and revocations heard |
 //! | `session` | what two ends that talk need of each other |
 //! | `snapshot` | snapshots written |
 //! | `state` | what a device has of the shared tables, written |
@@ -37,6 +38,7 @@ pub(crate) mod peer;
 pub(crate) mod reconcile;
 pub(crate) mod records;
 pub(crate) mod rekey;
+pub(crate) mod revoke;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod state;

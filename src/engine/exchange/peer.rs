@@ -5,7 +5,7 @@ use packmule_core::wire::{Certificate, Message};
 
 use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::{export, transaction};
-use crate::engine::fleet::{devices, trust};
+use crate::engine::fleet::{devices, membership, trust};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -75,7 +75,9 @@ pub(crate) fn meet(replica: &mut Replica, peer: &Peer) -> Result<()> {
     transaction::transaction(replica, |e| {
         let certificate = Certificate::decode(&peer.certificate).map_err(|e| Error::bundle(0, e))?;
         if let Ok(trust) = trust::verify_certificate(e, &certificate)? {
-            trust::store_certificate(e, &certificate, &peer.certificate, trust)?;
+            let dev = trust::store_certificate(e, &certificate, &peer.certificate, trust)?;
+            // Who is at the other end of a line is not lost.
+            membership::record_returned(e, dev)?;
         }
         Ok(())
     })

@@ -6,19 +6,21 @@
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::session::Frontier;
-use packmule_core::wire::{Certificate, Checkpoint, Frame, GroupDigest, Position, Probe, Section};
+use packmule_core::wire::{
+    Certificate, Checkpoint, Frame, GroupDigest, Position, Probe, Revocation, Section,
+};
 use rusqlite::OptionalExtension;
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{pending, ready};
+use crate::engine::apply::{pending, ready, vouched};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
-use crate::engine::exchange::{export, reconcile, transaction, twin};
+use crate::engine::exchange::{export, reconcile, revoke, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
-use crate::engine::fleet::{devices, positions, trust};
+use crate::engine::fleet::{devices, positions, revocation, trust};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
@@ -56,6 +58,7 @@ pub(crate) enum StreamOut {
 /// A record that was received and is not in the database yet.
 pub(crate) enum Staged {
     Certificate(Vec<u8>),
+    Revocation(Vec<u8>),
     Frame(Section, u64, Vec<u8>),
     Checkpoint(Vec<u8>),
 }
@@ -259,7 +262,7 @@ pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<(
 
 /// Puts what was received into the database, and applies what is ready.
 fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
-    let groups = staged.iter().any(|item| matches!(item, Staged::Checkpoint(_)));
+    let groups = staged.iter().any(|item| matches!(item, Staged::Checkpoint(_) | Staged::Revocation(_)));
     let conflicts_before = if groups {
         deferred::begin_deferring(replica)?;
         // What was written here before this moment did not take the others into account.
@@ -273,12 +276,29 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
             Staged::Certificate(bytes) => {
                 let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                 match trust::verify_certificate(replica, &certificate)? {
-                    Ok(trust) => trust::store_certificate(replica, &certificate, bytes, trust)?,
+                    Ok(trust) => {
+                        trust::store_certificate(replica, &certificate, bytes, trust)?;
+                    }
+                    Err(untrusted) if untrusted.revoked => {
+                        trust::store_revoked(replica, &certificate, bytes)?;
+                    }
                     Err(untrusted) => return Err(Error::Untrusted(vec![untrusted])),
-                };
+                }
+            }
+            Staged::Revocation(bytes) => {
+                let statement = Revocation::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+                revoke::take_in(replica, &statement, report)?;
             }
             Staged::Frame(section, seq, body) => stage_frame(replica, *section, *seq, body, report)?,
-            Staged::Checkpoint(bytes) => stage_group(replica, bytes)?,
+            Staged::Checkpoint(bytes) => match stage_group(replica, bytes) {
+                // Whoever has the key of a revoked device can sign as many histories as he likes: that is to hold up
+                // nobody else's frames.
+                Err(Error::Twin { .. } | Error::Bundle { .. }) if is_of_revoked(replica, bytes)? => {
+                    let author = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?.author;
+                    revocation::record_forked(replica, devices::device_number_or_new(replica, author)?)?;
+                }
+                staged => staged?,
+            },
         }
     }
     if groups {
@@ -289,6 +309,11 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
     Ok(())
 }
 
+/// Returns whether a checkpoint is a revoked device's.
+fn is_of_revoked(replica: &Replica, bytes: &[u8]) -> Result<bool> {
+    Checkpoint::decode(bytes).map_or(Ok(false), |c| revocation::is_revoked_id(replica, c.author))
+}
+
 /// Puts a frame into the log, if it is new and its stream is taken here.
 fn stage_frame(
     replica: &Replica,
@@ -297,7 +322,7 @@ fn stage_frame(
     body: &[u8],
     report: &mut ImportReport,
 ) -> Result<()> {
-    if trust::trusted_key(replica, section.author)?.is_none() {
+    if trust::author_key(replica, section.author)?.is_none() {
         let untrusted = UntrustedDevice { id: section.author, name: None, revoked: false };
         return Err(Error::Untrusted(vec![untrusted]));
     }
@@ -322,7 +347,7 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
     if stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
         return Ok(());
     }
-    let Some(key) = trust::trusted_key(replica, checkpoint.author)? else {
+    let Some(key) = trust::author_key(replica, checkpoint.author)? else {
         let untrusted = UntrustedDevice { id: checkpoint.author, name: None, revoked: false };
         return Err(Error::Untrusted(vec![untrusted]));
     };
@@ -352,7 +377,8 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
     }
     twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
     let of_head = (head.lamport, head.wall, head.pair);
-    frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)
+    frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
+    vouched::count_context(replica, dev, stream, checkpoint.first)
 }
 
 /// Forgets the frames of a stream that no group covers.
@@ -386,8 +412,9 @@ pub(crate) fn reconcile(
     probes: &[Probe],
 ) -> Result<bool> {
     let mut evidence = PeerEvidence::default();
-    let compared =
-        catalog::reading(replica, |e| twin::compare_vector(e, peer.id, (applied, probes), &mut evidence));
+    let compared = catalog::reading(replica, |e| {
+        twin::compare_vector(e, peer.id, (applied, probes), &[], &mut evidence)
+    });
     name_twin(replica, &compared)?;
     if let Some(seq) = compared? {
         transaction::transaction(replica, |e| {

@@ -3,17 +3,21 @@
 use std::io::Read;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Certificate, Position, Section};
+use packmule_core::wire::{Certificate, Position, Revocation, Section};
 
+use crate::engine::apply::report::ImportReport;
+use crate::engine::capture::groups::SealOptions;
+use crate::engine::capture::seal;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
-use crate::engine::exchange::{reconcile, transaction, twin};
+use crate::engine::exchange::{reconcile, revoke, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
-use crate::engine::fleet::{positions, trust};
+use crate::engine::fleet::{positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
+use crate::engine::merge::deferred;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::value;
@@ -108,7 +112,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 survey.ours = sender == replica.identity.id
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
             }
-            Item::Certificate(..) | Item::Frame(..) => {}
+            Item::Certificate(..) | Item::Frame(..) | Item::Revocation(_) => {}
             Item::Checkpoint(checkpoint, _, end) => {
                 // A clone of this device made it: this device cannot judge what it is worth.
                 if checkpoint.author == replica.identity.id
@@ -138,6 +142,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
     let (mut verified, mut check, mut own) = (Verified::default(), None, Vec::new());
     let mut reader = BundleReader::new(input);
+    let mut statements = Vec::new();
     loop {
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(header) => {
@@ -148,18 +153,26 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
                 own = bytes.to_vec();
             }
             Item::Certificate(..) => {}
+            Item::Revocation(statement) => statements.push(statement),
             _ => break,
         }
     }
     let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(()) };
     let known = catalog::reading(replica, |e| {
         let Some(key) = trust::trusted_key(e, sender)? else { return Ok(false) };
+        for statement in &statements {
+            if revocation::is_news(e, statement)? {
+                return Ok(false);
+            }
+        }
         let stored = own.is_empty() || trust::is_stored(e, &own)?;
         let known = stored && check.verify(&key) && verified.is_recorded(e)?;
         Ok(known && compare(e, &mut verified, sender)?.is_none())
     })?;
     if !known {
-        transaction::transaction(replica, |e| record_heard(e, &mut verified, (sender, &check), &own))?;
+        transaction::transaction(replica, |e| {
+            record_heard(e, &mut verified, (sender, &check), &own, &statements)
+        })?;
     }
     // A clone of this device decides nothing.
     let ours = sender == replica.identity.id;
@@ -171,7 +184,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
 /// is here.
 fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Result<Option<u64>> {
     let Verified { applied, probes, evidence, .. } = verified;
-    twin::compare_vector(replica, sender, (applied, probes), evidence)
+    twin::compare_vector(replica, sender, (applied, probes), &[], evidence)
 }
 
 /// Stores the certificate of a bundle's sender, and records what it acknowledges.
@@ -180,6 +193,7 @@ fn record_heard(
     verified: &mut Verified,
     (sender, check): (DeviceId, &HeaderCheck),
     certificate: &[u8],
+    statements: &[Revocation],
 ) -> Result<()> {
     if !certificate.is_empty() {
         let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
@@ -193,10 +207,23 @@ fn record_heard(
     if !check.verify(&key) {
         return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(replica, sender)?)));
     }
+    hear_revocations(replica, statements)?;
     if let Some(seq) = compare(replica, verified, sender)? {
         reconcile::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;
     }
     verified.record_acknowledged(replica, sender)
+}
+
+/// Takes in statements of the fleet's key.
+fn hear_revocations(replica: &Replica, statements: &[Revocation]) -> Result<()> {
+    if !statements.is_empty() {
+        deferred::begin_deferring(replica)?;
+        seal::seal_here(replica, SealOptions::default())?;
+    }
+    for statement in statements {
+        revoke::take_in(replica, statement, &mut ImportReport::default())?;
+    }
+    Ok(())
 }
 
 /// Lists the trusted devices other than this one that were not retired: bases first, then by id.

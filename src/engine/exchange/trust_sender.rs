@@ -39,6 +39,7 @@ pub(crate) fn trust_sender<R: std::io::Read>(replica: &mut Replica, bundle: &mut
     if id == replica.identity.id {
         return Err(Error::Usage("that is this device itself, which needs no trust".into()));
     }
+    trust::refuse_revoked(replica, id)?;
     transaction::transaction(replica, |e| {
         let trust = trust::verify_certificate(e, &certificate)?.unwrap_or(Trust::Singly);
         trust::store_certificate(e, &certificate, &bytes, trust)?;

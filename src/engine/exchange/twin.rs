@@ -31,7 +31,7 @@ use rusqlite::{CachedStatement, OptionalExtension};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
 use crate::engine::fleet::positions::StreamPosition;
-use crate::engine::fleet::{devices, membership, positions};
+use crate::engine::fleet::{devices, membership, positions, revocation};
 use crate::engine::table::replica::Replica;
 
 /// So many of the last groups of a device become probes one by one.
@@ -119,7 +119,8 @@ pub(crate) fn fit(
 }
 
 /// Compares what a sender has applied, and its probes, with what is here. What they say of this device goes to the
-/// evidence. What the sender has applied of itself is removed if that is another history than is here; the divergence
+/// evidence. Nothing is compared of a device that is revoked, here or by what comes with it (`revoked`). What the sender
+/// has applied of itself is removed if that is another history than is here; the divergence
 /// point is returned then.
 ///
 /// # Errors
@@ -128,6 +129,7 @@ pub(crate) fn compare_vector(
     replica: &Replica,
     sender: DeviceId,
     (applied, probes): (&mut Vec<Position>, &[Probe]),
+    revoked: &[DeviceId],
     evidence: &mut PeerEvidence,
 ) -> Result<Option<u64>> {
     let mut apart = None;
@@ -137,6 +139,9 @@ pub(crate) fn compare_vector(
         if entry.seq == 0 {
             continue;
         }
+        if revoked.contains(&entry.author) {
+            continue; // Whoever has its key can sign as many histories as he likes.
+        }
         let ours = entry.author == replica.identity.id;
         let position = here.get(&(entry.author, entry.stream));
         let Some((dev, position)) = position.filter(|(_, position)| entry.seq <= position.seq) else {
@@ -145,6 +150,9 @@ pub(crate) fn compare_vector(
             }
             continue;
         };
+        if revocation::is_revoked(replica, *dev)? {
+            continue;
+        }
         let upper = match past(&mut group_at, *dev, *position, entry.stream, entry.seq)? {
             Past::Chain(chain) if chain.tag() == entry.tag => None,
             Past::Chain(_) => Some(entry.seq.saturating_sub(1)),

@@ -120,6 +120,11 @@ pub(crate) fn device_label(replica: &Replica, n: i64) -> Result<String> {
     Ok(label(DeviceId(id), name.as_deref()))
 }
 
+/// Returns the name of a device, if a certificate of it has come.
+pub(crate) fn name(replica: &Replica, id: DeviceId) -> Result<Option<String>> {
+    Ok(value::maybe(&replica.db, "SELECT name FROM _pm_device WHERE id = ?1", [id.0])?.flatten())
+}
+
 /// Returns the label of a device, or its id if it was never heard of.
 pub(crate) fn name_of(replica: &Replica, id: DeviceId) -> Result<String> {
     match device_number(replica, id)? {
@@ -187,6 +192,22 @@ impl TrustedAs {
 #[cfg(feature = "serde")]
 json::as_word!(TrustedAs, words);
 
+/// Who says that a device is revoked, or retired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum SaidBy {
+    /// The fleet's key: it holds for the whole fleet.
+    Fleet,
+    /// A person here: it holds here alone.
+    Here,
+    /// This device, in its log: it holds wherever that has come.
+    Device(String),
+    /// What holds for this other device holds for it: that one's key issued its certificate.
+    Issuer(String),
+}
+
 /// What is known of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -211,6 +232,14 @@ pub struct DeviceInfo {
     pub own: u64,
     /// It will not come back: its acknowledgements are not needed to compact.
     pub retired: bool,
+    /// Who says so.
+    pub retired_by: Option<SaidBy>,
+    /// Nothing is taken from it.
+    pub revoked: bool,
+    /// Who says so.
+    pub revoked_by: Option<SaidBy>,
+    /// Its frames that are set aside since it is revoked, and nobody vouches for them.
+    pub set_aside: u64,
     /// When it last said what it has, by our clock.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::time_if_any"))]
     pub heard: Option<i64>,

@@ -8,6 +8,10 @@
 //! once, since that log is applied in order; not that of a device which was rolled back, and whose later frames may
 //! go on from less. A retired device stops to count when every other device has acknowledged the frame that says so,
 //! and no peer has more of its stream than is here: until then somebody may still bring frames of it.
+//!
+//! **Retirement.** It decides for whom the log waits, and never about content. What a base says of it holds for all, and
+//! travels in its log; what another device says holds for itself alone. A retired device that hears of it says that it
+//! is back, which holds for all too; one that brings new writes of its own is taken back by whoever takes them in.
 
 use std::collections::HashMap;
 
@@ -16,8 +20,9 @@ use rusqlite::ToSql;
 use rusqlite::types::ToSqlOutput;
 
 use crate::engine::error::Result;
-use crate::engine::fleet::devices::{self, Trust};
+use crate::engine::fleet::devices::{self, SaidBy, Trust};
 use crate::engine::fleet::positions;
+use crate::engine::store::meta;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -70,19 +75,30 @@ fn required_peers(replica: &Replica, stream: Stream) -> Result<Vec<i64>> {
 /// Returns whether the acknowledgements of a retired device count no more: all others know that it is retired, and
 /// what they have of it is here.
 fn is_gone(replica: &Replica, dev: i64) -> Result<bool> {
-    let (by, seq): (Option<i64>, Option<u64>) = replica
-        .db
-        .prepare_cached("SELECT retired_by, retired_seq FROM _pm_device WHERE n = ?1")?
-        .query_row([dev], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let (Some(by), Some(seq)) = (by, seq) else { return Ok(true) };
+    let Some((by, seq)) = retired_in(replica, dev)? else { return Ok(true) };
+    Ok(holds_up_retirement(replica, dev, (by, seq))?.is_none())
+}
+
+/// Finds a device for which the log still waits for a retired one: it does not know of the retirement, or has more of
+/// that device than is here.
+fn holds_up_retirement(replica: &Replica, dev: i64, (by, seq): (i64, u64)) -> Result<Option<i64>> {
     let have = positions::position(replica, dev, Stream::Shared)?.seq;
     for peer in active_peers(replica)? {
         let knows = acknowledged(replica, peer, by, Stream::Shared)? >= seq;
         if !knows || said(replica, peer, dev, Stream::Shared)? > have {
-            return Ok(false);
+            return Ok(Some(peer));
         }
     }
-    Ok(true)
+    Ok(None)
+}
+
+/// Returns in which frame of which device a device's retirement is said, if it is in the log.
+fn retired_in(replica: &Replica, dev: i64) -> Result<Option<(i64, u64)>> {
+    let (by, seq): (Option<i64>, Option<u64>) = replica
+        .db
+        .prepare_cached("SELECT retired_by, retired_seq FROM _pm_device WHERE n = ?1")?
+        .query_row([dev], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(by.zip(seq))
 }
 
 /// Returns the other devices that are trusted and not retired.
@@ -184,7 +200,10 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
                 |(dev, seq): &(i64, u64)| seq.saturating_sub(acknowledged.get(dev).copied().unwrap_or(0));
             let missing = applied.iter().map(lacks).sum();
             if missing > 0 && most.is_none_or(|(_, n)| missing > n) {
-                most = Some((peer, missing));
+                // For one that is retired the log waits only until all others know.
+                let retired = if is_retired(replica, peer)? { retired_in(replica, peer)? } else { None };
+                let holds_up = retired.map(|said| holds_up_retirement(replica, peer, said)).transpose()?;
+                most = Some((holds_up.flatten().unwrap_or(peer), missing));
             }
         }
     }
@@ -226,6 +245,13 @@ pub(crate) fn watermark(replica: &Replica, dev: i64, stream: Stream) -> Result<u
         (dev, stream.number()),
     )?;
     Ok(watermark.unwrap_or(0))
+}
+
+/// Lists the devices that are retired, and do not go on under a new identity.
+pub(crate) fn retired(replica: &Replica) -> Result<Vec<i64>> {
+    let mut statement =
+        replica.db.prepare_cached("SELECT n FROM _pm_device WHERE retired = ?1 ORDER BY name, id")?;
+    Ok(statement.query_map([Retirement::Gone], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Raises the watermark of a stream.
@@ -273,4 +299,64 @@ pub(crate) fn record_retired(
         )?
         .execute((dev, by, seq, if goes_on { Retirement::GoesOn } else { Retirement::Gone }))?;
     Ok(())
+}
+
+/// Returns whether a device goes on under a new identity.
+pub(crate) fn goes_on(replica: &Replica, dev: i64) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_device WHERE n = ?1 AND retired = ?2";
+    Ok(value::maybe::<i64>(&replica.db, sql, (dev, Retirement::GoesOn))?.is_some())
+}
+
+/// Records what a device's log says of the retirement of another. What no base says holds for that device alone, unless
+/// it goes on as the retired one.
+pub(crate) fn hear_retired(replica: &Replica, id: DeviceId, said: (i64, u64), goes_on: bool) -> Result<()> {
+    if !goes_on && !is_base(replica, said.0)? {
+        return Ok(());
+    }
+    if !goes_on && id == replica.identity.id {
+        meta::set(&replica.db, RETURN_OWED, true)?;
+    }
+    record_retired(replica, id, Some(said), goes_on)
+}
+
+/// Under this name `_pm_meta` has whether this device was retired, and has not said yet that it is back.
+const RETURN_OWED: &str = "return owed";
+
+/// Returns whether this device was retired, and has not said yet that it is back.
+pub(crate) fn owes_return(replica: &Replica) -> Result<bool> {
+    Ok(meta::get(&replica.db, RETURN_OWED)?.unwrap_or(false))
+}
+
+/// Records what a device says of another, or of itself: that it is back. Only a base says it of another for all.
+pub(crate) fn hear_returned(replica: &Replica, id: DeviceId, by: i64) -> Result<()> {
+    match devices::device_number(replica, id)? {
+        Some(dev) if dev == by || is_base(replica, by)? => record_returned(replica, dev),
+        _ => Ok(()),
+    }
+}
+
+/// Records that a device which was retired is back. One that goes on under a new identity never is.
+pub(crate) fn record_returned(replica: &Replica, dev: i64) -> Result<()> {
+    replica.db.prepare_cached(
+        "UPDATE _pm_device SET retired = 0, retired_by = NULL, retired_seq = NULL WHERE n = ?1 AND retired = ?2",
+    )?.execute((dev, Retirement::Gone))?;
+    if dev == replica.me {
+        meta::set(&replica.db, RETURN_OWED, false)?;
+    }
+    Ok(())
+}
+
+/// Returns who says that a retired device is.
+pub(crate) fn retired_by(replica: &Replica, dev: i64) -> Result<SaidBy> {
+    Ok(match retired_in(replica, dev)? {
+        Some((by, _)) if by != replica.me || replica.identity.base => {
+            SaidBy::Device(devices::device_label(replica, by)?)
+        }
+        _ => SaidBy::Here,
+    })
+}
+
+fn is_base(replica: &Replica, dev: i64) -> Result<bool> {
+    let base: Option<bool> = value::maybe(&replica.db, "SELECT base FROM _pm_device WHERE n = ?1", [dev])?;
+    Ok(base.unwrap_or(false))
 }

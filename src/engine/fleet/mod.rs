@@ -10,6 +10,7 @@
 //! | `open` | making a database a device, and opening it |
 //! | `peers` | what peers acknowledged, and what they have of our own log |
 //! | `positions` | how far each stream is applied |
+//! | `revocation` | who is revoked, and who says so |
 //! | `roster` | the list of devices, for people |
 //! | `trust` | certificates verified and stored; trust given and taken |
 
@@ -19,5 +20,6 @@ pub(crate) mod membership;
 pub(crate) mod open;
 pub(crate) mod peers;
 pub(crate) mod positions;
+pub(crate) mod revocation;
 pub(crate) mod roster;
 pub(crate) mod trust;

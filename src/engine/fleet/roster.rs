@@ -3,8 +3,8 @@
 use packmule_core::model::{DeviceId, Stream};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::clocks;
 use crate::engine::fleet::devices::{DeviceInfo, Trust, TrustedAs};
+use crate::engine::fleet::{clocks, membership, revocation};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
@@ -12,6 +12,7 @@ use crate::engine::table::replica::Replica;
 pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
     catalog::reading(replica, |e| {
         let clocks = clocks::clocks(e)?;
+        let mut revoked = revocation::revoked(e)?;
         let mut statement = e.db.prepare_cached(
             "SELECT n, id, name, base, trust, heard, retired,
                 (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = ?2),
@@ -23,7 +24,8 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
             statement.query_map((e.me, Stream::Shared.number(), Stream::PerDevice.number()), |row| {
                 let n: i64 = row.get(0)?;
                 let this = n == e.me;
-                Ok(DeviceInfo {
+                let revoked_by = revoked.remove(&n);
+                let info = DeviceInfo {
                     id: DeviceId(row.get(1)?),
                     name: row.get(2)?,
                     base: row.get(3)?,
@@ -37,12 +39,24 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
                     },
                     heard: row.get(5)?,
                     retired: row.get(6)?,
+                    retired_by: None,
+                    revoked: revoked_by.is_some(),
+                    revoked_by,
+                    set_aside: 0,
                     shared: row.get::<_, Option<u64>>(7)?.unwrap_or(0),
                     own: row.get::<_, Option<u64>>(8)?.unwrap_or(0),
                     acknowledged: row.get::<_, Option<u64>>(9)?.unwrap_or(0),
                     clock: if this { clocks.ours } else { clocks.others.get(&n).copied() },
-                })
+                };
+                Ok((n, info))
             })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let mut devices = Vec::new();
+        for found in rows.collect::<rusqlite::Result<Vec<_>>>()? {
+            let (n, mut info) = found;
+            info.retired_by = if info.retired { Some(membership::retired_by(e, n)?) } else { None };
+            info.set_aside = if info.revoked { revocation::set_aside(e, n)? } else { 0 };
+            devices.push(info);
+        }
+        Ok(devices)
     })
 }

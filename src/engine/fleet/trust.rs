@@ -1,10 +1,13 @@
 //! Certificates verified and stored; trust given and taken.
 
+use std::collections::BTreeSet;
+
 use packmule_core::model::DeviceId;
 use packmule_core::wire::Certificate;
 
 use crate::engine::error::{Error, Result, UntrustedDevice};
-use crate::engine::fleet::devices::{self, Trust};
+use crate::engine::fleet::devices::{self, SaidBy, Trust};
+use crate::engine::fleet::revocation;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -15,6 +18,23 @@ pub(crate) fn trusted_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8;
         "SELECT public_key FROM _pm_device WHERE id = ?1 AND trust IN (?2, ?3) AND public_key IS NOT NULL",
         (id.0, Trust::Singly, Trust::ByFleet),
     )
+}
+
+/// Returns the public key of an author: of a device that is trusted, or was. Who is revoked still signed what others
+/// had taken in before.
+pub(crate) fn author_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8; 32]>> {
+    value::maybe(
+        &replica.db,
+        "SELECT public_key FROM _pm_device WHERE id = ?1 AND trust IN (?2, ?3, ?4) AND public_key IS NOT NULL",
+        (id.0, Trust::Singly, Trust::ByFleet, Trust::Revoked),
+    )
+}
+
+/// Stores the certificate of a revoked device, by which what others had taken in of it is verified.
+pub(crate) fn store_revoked(replica: &Replica, certificate: &Certificate<'_>, encoded: &[u8]) -> Result<()> {
+    let n = store_certificate(replica, certificate, encoded, Trust::Revoked)?;
+    replica.db.execute("INSERT OR IGNORE INTO _pm_revocation (dev) VALUES (?1)", [n])?;
+    Ok(())
 }
 
 /// Verifies a certificate. Returns the trust of its device, or why there is none.
@@ -117,8 +137,23 @@ pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
     }
 }
 
+/// Refuses to trust a device that is revoked.
+///
+/// # Errors
+/// [`Error::Revoked`] if it is.
+pub(crate) fn refuse_revoked(replica: &Replica, id: DeviceId) -> Result<()> {
+    let Some(n) = devices::device_number(replica, id)?.filter(|n| *n != replica.me) else { return Ok(()) };
+    match revocation::revoked(replica)?.remove(&n) {
+        Some(by) => {
+            Err(Error::Revoked { device: devices::device_label(replica, n)?, id, fleet: by == SaidBy::Fleet })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Trusts one device by its fingerprint, which is its id: its frames are imported from then on.
 pub(crate) fn trust(replica: &Replica, id: DeviceId) -> Result<()> {
+    refuse_revoked(replica, id)?;
     let n = devices::device_number_or_new(replica, id)?;
     if n != replica.me {
         replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, Trust::Singly))?;
@@ -126,37 +161,43 @@ pub(crate) fn trust(replica: &Replica, id: DeviceId) -> Result<()> {
     Ok(())
 }
 
-/// Revokes the trust in a device, and in those whose certificates it issued: no more of their frames are imported. What
-/// they wrote before stays.
-pub(crate) fn revoke(replica: &Replica, id: DeviceId) -> Result<()> {
-    let n = devices::device_number_or_new(replica, id)?;
-    if n == replica.me {
-        return Err(Error::Usage("a device cannot revoke itself".into()));
-    }
-    let mut revoked = vec![n];
-    while let Some(n) = revoked.pop() {
-        replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, Trust::Revoked))?;
-        revoked.extend(issued_by(replica, n)?);
-    }
-    Ok(())
-}
-
-/// Returns the trusted devices whose certificates a device's key issued.
-fn issued_by(replica: &Replica, n: i64) -> Result<Vec<i64>> {
-    let key: Option<[u8; 32]> =
-        value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [n])?.flatten();
-    let Some(key) = key else { return Ok(Vec::new()) };
-    let mut statement = replica.db.prepare(
-        "SELECT n, certificate FROM _pm_device WHERE certificate IS NOT NULL AND trust IN (?2, ?3) AND n <> ?1",
-    )?;
-    let mut rows = statement.query((replica.me, Trust::Singly, Trust::ByFleet))?;
-    let mut issued = Vec::new();
-    while let Some(row) = rows.next()? {
-        let certificate: Vec<u8> = row.get(1)?;
-        let issuer = Certificate::decode(&certificate).ok().and_then(|c| c.fleet);
-        if issuer.is_some_and(|issuer| issuer.fleet == key) {
-            issued.push(row.get(0)?);
+/// Brings the trust in each device in step with what is said. Returns those that are revoked now and were not before.
+pub(crate) fn refresh(replica: &Replica) -> Result<Vec<i64>> {
+    let said: BTreeSet<i64> = revocation::revoked(replica)?.into_keys().collect();
+    let mut new = Vec::new();
+    for n in said.iter().copied().filter(|n| *n != replica.me) {
+        if !revocation::is_revoked(replica, n)? {
+            replica.db.execute(
+                "INSERT INTO _pm_revocation (dev, was) SELECT n, trust FROM _pm_device WHERE n = ?1
+                 ON CONFLICT (dev) DO UPDATE SET was = excluded.was",
+                [n],
+            )?;
+            replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, Trust::Revoked))?;
+            new.push(n);
         }
     }
-    Ok(issued)
+    let mut all = replica.db.prepare("SELECT n FROM _pm_device WHERE trust = ?1")?;
+    for n in all.query_map([Trust::Revoked], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
+        if !said.contains(&n) {
+            restore(replica, n)?;
+        }
+    }
+    Ok(new)
+}
+
+/// Gives a device that is no longer revoked the trust that it had; one that was first heard of when it was revoked
+/// has that of its certificate.
+fn restore(replica: &Replica, n: i64) -> Result<()> {
+    let set = |trust: Trust| replica.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, trust));
+    let was: Option<Trust> = value::maybe(&replica.db, "SELECT was FROM _pm_revocation WHERE dev = ?1", [n])?;
+    let was = was.unwrap_or(Trust::None);
+    set(was)?;
+    let certificate: Option<Vec<u8>> =
+        value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
+    if let (Trust::None, Some(Ok(certificate))) = (was, certificate.as_deref().map(Certificate::decode))
+        && let Ok(trust) = verify_certificate(replica, &certificate)?
+    {
+        set(trust)?;
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{
     Certificate, Chain, Checkpoint, DecodeError, Footer, Frame, GroupDigest, HeaderReader, MAGIC,
-    RECORD_HEAD_LEN, RecordHead, RecordKind, Section, take,
+    RECORD_HEAD_LEN, RecordHead, RecordKind, Revocation, Section, take,
 };
 use sha2::{Digest, Sha256};
 
@@ -48,6 +48,8 @@ struct Record {
 pub(crate) enum Item<'a> {
     Header(HeaderReader<'a>),
     Certificate(Certificate<'a>, &'a [u8]),
+    /// A fleet's revocation of a device.
+    Revocation(Revocation),
     /// A frame with an intact check sum, and its bytes. Whether it is its author's, the checkpoint after it shows.
     Frame(Section, Frame<'a>, &'a [u8]),
     /// A checkpoint that fits the frames before it, its bytes, and the chain after them. The caller verifies the
@@ -184,6 +186,7 @@ impl<R: Read> BundleReader<R> {
                 let read = if is_known(body)? { Certificate::read } else { Certificate::decode };
                 Ok(Item::Certificate(read(body).map_err(decode)?, body))
             }
+            RecordKind::Revocation => Ok(Item::Revocation(Revocation::decode(body).map_err(decode)?)),
             RecordKind::Frame => {
                 let (section, frame) = self.groups.add_frame(body).map_err(refuse)?;
                 Ok(Item::Frame(section, frame, body))

@@ -22,6 +22,8 @@ pub(crate) enum Part<'d, 'f> {
     Definition(&'f [u8]),
     /// A device that will not come back.
     Retire(DeviceId),
+    /// A device that was retired, and is back.
+    Return(DeviceId),
     /// Which versions stay of the rows that follow in this frame of a verdict.
     Keep(Keep<'f>),
     /// A part of a large value.
@@ -93,6 +95,7 @@ fn walk<'f, B>(
         let flow = match block {
             Block::Def(body) => each(Part::Definition(body))?,
             Block::Retire(device) => each(Part::Retire(device))?,
+            Block::Return(device) => each(Part::Return(device))?,
             Block::Keep(keep) => each(Part::Keep(keep))?,
             Block::Piece(piece) => each(Part::Piece(piece))?,
             Block::Rows { def: id, body, offset } => {

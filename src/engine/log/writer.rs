@@ -108,6 +108,11 @@ impl<'e> GroupWriter<'e> {
         self.fit(|w| w.retire(device))?.ok_or_else(|| Error::damaged("a frame without room"))
     }
 
+    /// Writes that a device which was retired is back.
+    pub(crate) fn came_back(&mut self, device: DeviceId) -> Result<()> {
+        self.fit(|w| w.came_back(device))?.ok_or_else(|| Error::damaged("a frame without room"))
+    }
+
     /// Writes an op. Returns its frame and offset, or `None` if its values must be made smaller first.
     ///
     /// `firsts` has, for each value in pieces, its index among the values and its first piece's frame.

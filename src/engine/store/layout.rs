@@ -24,6 +24,11 @@ const TABLES: &str = "
         base INTEGER NOT NULL DEFAULT 0, certificate BLOB, trust INTEGER NOT NULL DEFAULT 0, heard INTEGER,
         retired INTEGER NOT NULL DEFAULT 0, retired_by INTEGER, retired_seq INTEGER,
         set_back INTEGER NOT NULL DEFAULT 0, said INTEGER);
+    -- What is said about the revocation of a device. here: 1 if a person here revoked it. statement: the last one of the fleet's key.
+    -- was: its trust before. vouched: up to where devices that are not revoked had seen its shared stream.
+    -- forked: 1 if others have another history of it than is here, of which nothing can be taken in.
+    CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
+        was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0, forked INTEGER NOT NULL DEFAULT 0);
     -- Up to where each stream is applied, and its hash chain there.
     CREATE TABLE _pm_stream (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, chain BLOB NOT NULL,
         PRIMARY KEY (dev, stream)) WITHOUT ROWID;
@@ -101,16 +106,22 @@ const MIGRATIONS: [[&str; 2]; 2] = [
         "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
     ],
     [
+        // What a revocation covers is looked up again when the next one comes; until then it was said here.
         "ALTER TABLE _pm_device ADD COLUMN said INTEGER;
          CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
             PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
          CREATE TABLE _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
          CREATE TABLE _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
-            PRIMARY KEY (dev, stream)) WITHOUT ROWID",
+            PRIMARY KEY (dev, stream)) WITHOUT ROWID;
+         CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
+            was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0, forked INTEGER NOT NULL DEFAULT 0);
+         INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE trust = 3;",
         "CREATE TEMP VIEW _pm_device AS SELECT *, NULL AS said FROM main._pm_device;
          CREATE TEMP VIEW _pm_number AS SELECT 0 AS dev, 0 AS stream, 0 AS number, 0 AS other WHERE 0;
          CREATE TEMP VIEW _pm_unplaced AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS body WHERE 0;
-         CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0",
+         CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0;
+         CREATE TEMP VIEW _pm_revocation AS
+         SELECT n AS dev, 1 AS here, NULL AS statement, 1 AS was, 0 AS vouched, 0 AS forked FROM main._pm_device WHERE trust = 3",
     ],
 ];
 

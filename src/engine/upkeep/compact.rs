@@ -231,18 +231,46 @@ fn log_size(replica: &Replica) -> Result<(u64, u64)> {
     })?)
 }
 
-/// Retires a device that will not come back: nothing waits for its acknowledgements any more, once all others know.
-/// This travels. Its last bundle should be taken in first, since its writes cannot be merged with what others fold
-/// without it. A retired device that comes back joins from a snapshot.
-pub(crate) fn retire(replica: &mut Replica, id: DeviceId) -> Result<()> {
+/// Retires a device that will not come back: nothing waits for its acknowledgements any more. What a base says of it
+/// travels, and holds once all others know; what another device says holds for itself alone. Returns whether it
+/// travels.
+pub(crate) fn retire(replica: &mut Replica, id: DeviceId) -> Result<bool> {
     transaction::transaction(replica, |e| {
         let dev = devices::device_number_or_new(e, id)?;
         if dev == e.me {
             return Err(Error::Usage("a device cannot retire itself: retire it on another one".into()));
         }
-        deferred::begin_deferring(e)?;
-        seal::seal_here(e, SealOptions::default())?;
-        seal::seal_here(e, SealOptions { retire: Some(id), ..SealOptions::default() })?;
-        Ok(())
+        let travels = e.identity.base;
+        if !membership::is_retired(e, dev)? && travels {
+            deferred::begin_deferring(e)?;
+            seal::seal_here(e, SealOptions::default())?;
+            seal::seal_here(e, SealOptions { retire: Some(id), ..SealOptions::default() })?;
+        } else if !membership::is_retired(e, dev)? {
+            membership::record_retired(e, id, None, false)?;
+        }
+        Ok(travels)
+    })
+}
+
+/// Takes back that a device is retired: at a base for all, elsewhere for this device alone. Returns whether it travels.
+pub(crate) fn take_back_retirement(replica: &mut Replica, id: DeviceId) -> Result<bool> {
+    transaction::transaction(replica, |e| {
+        let label = devices::name_of(e, id)?;
+        let dev = devices::device_number(e, id)?.unwrap_or(BASELINE);
+        if membership::goes_on(e, dev)? {
+            return Err(Error::Usage(format!(
+                "{label} goes on under a new identity: it does not come back as this one"
+            )));
+        }
+        if !membership::is_retired(e, dev)? {
+            return Err(Error::Usage(format!("{label} is not retired")));
+        }
+        if e.identity.base {
+            deferred::begin_deferring(e)?;
+            seal::seal_here(e, SealOptions::default())?;
+            seal::seal_here(e, SealOptions { came_back: Some(id), ..SealOptions::default() })?;
+        }
+        membership::record_returned(e, dev)?;
+        Ok(e.identity.base)
     })
 }

@@ -7,7 +7,8 @@ use crate::engine::apply::report::Wait;
 use crate::engine::capture::groups;
 use crate::engine::conflicts::list;
 use crate::engine::error::{Hint, Result};
-use crate::engine::fleet::{clocks, membership};
+use crate::engine::fleet::devices::{self, SaidBy};
+use crate::engine::fleet::{clocks, membership, revocation};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::meta::{self, Notice};
@@ -97,8 +98,40 @@ pub struct Status {
     /// How far our own clock is off, in milliseconds, if anything shows that it is; ahead counts up.
     #[cfg_attr(feature = "serde", serde(rename = "clock_off_ms"))]
     pub clock: Option<i64>,
+    /// The devices that are retired.
+    pub retired: Vec<Standing>,
+    /// The devices that are revoked.
+    pub revoked: Vec<Standing>,
     /// What people should know.
     pub notices: Vec<Notice>,
+}
+
+/// A device that is retired or revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Standing {
+    /// Its label.
+    pub device: String,
+    /// Who says so.
+    pub by: SaidBy,
+    /// Its frames that are set aside.
+    pub set_aside: u64,
+}
+
+/// Lists the devices that are retired, and those that are revoked.
+fn standings(replica: &Replica) -> Result<[Vec<Standing>; 2]> {
+    let standing =
+        |dev, by, set_aside| Ok(Standing { device: devices::device_label(replica, dev)?, by, set_aside });
+    let revoked = revocation::revoked(replica)?;
+    let retired = membership::retired(replica)?.into_iter().filter(|dev| !revoked.contains_key(dev));
+    Ok([
+        retired.map(|dev| standing(dev, membership::retired_by(replica, dev)?, 0)).collect::<Result<_>>()?,
+        revoked
+            .into_iter()
+            .map(|(dev, by)| standing(dev, by, revocation::set_aside(replica, dev)?))
+            .collect::<Result<_>>()?,
+    ])
 }
 
 /// Reports the state of this device.
@@ -130,6 +163,7 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
         let clock_notices = clocks::clock_notices(e, &clocks)?;
         let mut notices: Vec<Notice> = clock_notices.into_iter().map(Notice::plain).collect();
         notices.extend(meta::notices(&e.db)?);
+        let [retired, revoked] = standings(e)?;
         Ok(Status {
             identity: e.identity.clone(),
             can_sign: e.can_sign(),
@@ -140,6 +174,8 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             log_bytes,
             held_back_by: membership::held_back_by(e)?,
             clock: clocks.ours,
+            retired,
+            revoked,
             notices,
         })
     })

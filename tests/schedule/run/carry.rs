@@ -103,12 +103,17 @@ impl Run {
             return;
         }
         let who = others[who % others.len()];
+        others.retain(|o| *o != who);
+        others.push(d);
         // Its last bundle has come to all.
         self.meet();
         let id = self.devices[who].engine.identity().id;
-        self.devices[d].engine.retire(id).unwrap();
         self.trace.push(format!("d{d}: d{who} is lost"));
-        self.sealed(d, BTreeMap::new(), true);
+        // Each device says it for itself; what a base says travels.
+        for d in others {
+            let travels = self.devices[d].engine.retire(id).unwrap();
+            self.sealed(d, BTreeMap::new(), travels);
+        }
         self.retired.insert(who);
     }
 

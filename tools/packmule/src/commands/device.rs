@@ -12,7 +12,7 @@ use crate::documents::{
     Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
 };
 use crate::output::{Failure, say};
-use crate::text::{columns, count, iso, number, plural, quoted, shown, time};
+use crate::text::{columns, count, iso, number, plural, quoted, said_by, set_aside, shown, time};
 use crate::usage::flags;
 
 /// `packmule init`.
@@ -163,8 +163,8 @@ pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     } else if !already {
         engine.trust(id).map_err(of_db(path))?;
     }
-    let trusted =
-        |id| known.iter().any(|d| d.id == id && !matches!(d.trust, TrustedAs::No | TrustedAs::Revoked));
+    // Who is revoked is not proposed.
+    let trusted = |id| known.iter().any(|d| d.id == id && d.trust != TrustedAs::No);
     asked.others.retain(|(id, _)| !trusted(*id));
     let others = asked.others.iter().map(|(id, name)| Known { fingerprint: id.to_string(), name });
     let out = &mut *context.out;
@@ -200,12 +200,60 @@ pub fn revoke(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let given = context.args.text(1)?;
     let id = fingerprint(given).map_or_else(|| engine.find_device(given), Ok).map_err(of_db(path))?;
-    engine.revoke(id).map_err(of_db(path))?;
-    let name = engine.devices().map_err(of_db(path))?.into_iter().find(|d| d.id == id).and_then(|d| d.name);
+    let key = match context.args.flag_path(&flags::REVOKE_FLEET) {
+        Some(file) => Some(FleetKey::open(file).map_err(|e| not_a_fleet_key(file, e))?),
+        None => None,
+    };
+    let undo = context.args.has(&flags::TAKE_BACK);
+    let done =
+        if undo { engine.take_back_revocation(id, key.as_ref()) } else { engine.revoke(id, key.as_ref()) }
+            .map_err(of_db(path))?;
+    let known = engine.devices().map_err(of_db(path))?.into_iter().find(|d| d.id == id);
+    let aside = known.as_ref().map_or(0, |d| d.set_aside);
+    let name = known.and_then(|d| d.name);
+    let who = label(id, name.as_deref());
+    let in_fleet = engine.identity().fleet.is_some();
     let out = &mut *context.out;
-    out.document(&Revoked { fingerprint: id.to_string(), name: name.as_deref() });
-    say!(out, "revoked: {} takes in no more frames of {}", shown(path), label(id, name.as_deref()));
-    say!(out, "what it wrote before stays; `packmule trust {} {id}` undoes this", quoted(path));
+    out.document(&Revoked {
+        fingerprint: id.to_string(),
+        name: name.as_deref(),
+        undone: undo,
+        for_fleet: done.for_fleet,
+        revoked: &done.revoked,
+        restored: &done.restored,
+    });
+    if undo {
+        say!(out, "taken back: {who} is no longer revoked{}", if done.for_fleet { "" } else { " here" });
+        if done.frames > 0 {
+            say!(out, "{} of it that had been set aside: applied now", count(done.frames, "frame"));
+        }
+    } else {
+        say!(out, "revoked: nothing more is taken from {who}");
+    }
+    let changed = if undo { &done.restored } else { &done.revoked };
+    for other in changed.iter().filter(|other| **other != who) {
+        say!(out, "  with it {other}, for which it vouches");
+    }
+    let quoted = quoted(path);
+    match (done.for_fleet, undo) {
+        (true, _) => {
+            say!(out, "the fleet key has signed this: it travels with the next exchange, bundle or session")
+        }
+        (false, false) if in_fleet => {
+            say!(
+                out,
+                "this holds here alone: for the whole fleet, `packmule revoke {quoted} {id} --fleet FILE`"
+            );
+        }
+        (false, false) => say!(out, "this holds here alone: run it wherever it is to count"),
+        (false, true) => {}
+    }
+    if !undo {
+        say!(out, "what others have of it stays; `packmule log {quoted} --by {id}` lists what it wrote");
+        if aside > 0 {
+            say!(out, "{} of it that no other device has taken in: set aside", count(aside, "frame"));
+        }
+    }
     Ok(())
 }
 
@@ -224,6 +272,11 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         frames_shared: d.shared,
         frames_per_device: d.own,
         has_of_ours: d.acknowledged,
+        retired: d.retired,
+        retired_by: d.retired_by.as_ref().map(said_by),
+        revoked: d.revoked,
+        revoked_by: d.revoked_by.as_ref().map(said_by),
+        set_aside: d.set_aside,
         heard: d.heard.map(iso),
         clock_off_ms: d.clock,
     });
@@ -247,6 +300,15 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     for line in columns(&rows) {
         say!(out, "{line}");
+    }
+    for d in &devices {
+        let who = label(d.id, d.name.as_deref());
+        if let Some(by) = &d.revoked_by {
+            say!(out, "{who} is revoked ({}){}", said_by(by), set_aside(d.set_aside));
+        }
+        if let Some(by) = &d.retired_by {
+            say!(out, "{who} is retired ({}): the log does not wait for it", said_by(by));
+        }
     }
     Ok(())
 }
@@ -315,13 +377,26 @@ pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let given = context.args.text(1)?.to_owned();
     let mut engine = open(context)?;
     let id = engine.find_device(&given).map_err(of_db(&path))?;
-    engine.retire(id).map_err(of_db(&path))?;
+    let undo = context.args.has(&flags::TAKE_BACK);
+    let travels =
+        if undo { engine.take_back_retirement(id) } else { engine.retire(id) }.map_err(of_db(&path))?;
+    let name = engine.devices().map_err(of_db(&path))?.into_iter().find(|d| d.id == id).and_then(|d| d.name);
+    let who = label(id, name.as_deref());
     let out = &mut *context.out;
-    out.document(&Retired { retired: id.to_string() });
-    say!(out, "{given} is retired: the log no longer waits for it, here and wherever this is carried");
+    out.document(&Retired { retired: id.to_string(), undone: undo, travels });
+    let holds = if travels { "here and wherever this is carried" } else { "for this database alone" };
+    if undo {
+        say!(out, "{who} is no longer retired, {holds}: the log waits for it again");
+        return Ok(());
+    }
+    say!(out, "{who} is retired: the log no longer waits for it, {holds}");
+    if !travels {
+        say!(out, "for all devices, run it at a base");
+    }
     say!(
         out,
-        "if it comes back, it starts from a snapshot with `packmule join`, and loses nothing that it wrote"
+        "`packmule retire {} {id} --undo` takes it back, and so does the device itself when it writes again",
+        quoted(&path)
     );
     Ok(())
 }

@@ -188,6 +188,8 @@ impl<'a> Intake<'a> {
         total.ops_waiting += report.ops_waiting;
         total.conflicts_opened += report.conflicts_opened;
         total.unsealed += report.unsealed;
+        total.revoked.extend_from_slice(&report.revoked);
+        total.restored.extend_from_slice(&report.restored);
         // What still waits after the last one.
         total.waits.clone_from(&report.waits);
         self.taken.push((path.into(), report));
@@ -322,6 +324,12 @@ pub fn summary(report: &ImportReport) -> String {
     }
     if report.conflicts_opened > 0 {
         parts.push(format!("{} opened", count(report.conflicts_opened, "conflict")));
+    }
+    for device in &report.revoked {
+        parts.push(format!("{device} is revoked by the fleet key"));
+    }
+    for device in &report.restored {
+        parts.push(format!("{device} is no longer revoked"));
     }
     parts.join(", ")
 }

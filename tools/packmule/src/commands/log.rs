@@ -1,12 +1,12 @@
 //! What was written, by whom and when: log.
 
-use packmule::core::model::Stream;
+use packmule::core::model::{DeviceId, Stream};
 use packmule::{Engine, HistoryEntry, HistoryItem, HistoryOp, OwnedValue};
 
 use super::{Context, of_db, open_to_read};
 use crate::documents::LogGroup;
 use crate::output::{Failure, Out, say};
-use crate::text::{count, number, range, read, show, shown, time};
+use crate::text::{count, number, range, read, read_time, show, shown, time};
 use crate::usage::flags;
 
 /// How many rows of a group are shown.
@@ -18,7 +18,9 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let engine = open_to_read(context)?;
     let table = if context.args.len() > 1 { Some(context.args.text(1)?) } else { None };
     let key = wanted_key(&engine, table, &context.args.texts(2)?).map_err(of_db(path))?;
-    let with_rows = context.args.has(&flags::ROWS) || !key.is_empty();
+    let filter = Filter::of(context, &engine)?;
+    let values = context.args.has(&flags::VALUES);
+    let with_rows = context.args.has(&flags::ROWS) || values || !key.is_empty();
     let out = &mut *context.out;
     if out.json {
         out.text("{\"groups\": [");
@@ -32,8 +34,10 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             HistoryItem::Op(_) => {}
             HistoryItem::Group(group) => {
                 let rows = std::mem::take(&mut rows);
-                print_group(group, with_rows.then_some(&rows[..]), groups == 0, out);
-                groups += 1;
+                if filter.wants(group) {
+                    print_group(group, with_rows.then_some(&rows[..]), values, groups == 0, out);
+                    groups += 1;
+                }
             }
         }
         Ok(())
@@ -52,9 +56,47 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     walked.map_err(of_db(path))?;
     if groups == 0 {
-        say!(out, "{}: nothing in the log{}", shown(path), if table.is_some() { " of that" } else { "" });
+        say!(
+            out,
+            "{}: nothing in the log{}",
+            shown(path),
+            if table.is_some() || filter.is_any() { " of that" } else { "" }
+        );
     }
     Ok(())
+}
+
+/// Which groups are asked for.
+struct Filter {
+    by: Option<DeviceId>,
+    since: Option<i64>,
+}
+
+impl Filter {
+    fn of(context: &Context<'_, '_>, engine: &Engine) -> Result<Self, Failure> {
+        let args = &context.args;
+        let by = match args.flag(&flags::BY)? {
+            Some(given) => Some(engine.find_device(given).map_err(of_db(args.path(0)))?),
+            None => None,
+        };
+        let since = match args.flag(&flags::SINCE)? {
+            Some(given) => Some(read_time(given).ok_or_else(|| {
+                args.wrong(format!(
+                    "--since: `{given}` is not a time; give it as 2026-11-27 or 2026-11-27T03:00"
+                ))
+            })?),
+            None => None,
+        };
+        Ok(Self { by, since })
+    }
+
+    fn is_any(&self) -> bool {
+        self.by.is_some() || self.since.is_some()
+    }
+
+    fn wants(&self, group: &HistoryEntry) -> bool {
+        self.by.is_none_or(|by| by == group.author) && self.since.is_none_or(|since| group.wall >= since)
+    }
 }
 
 /// Reads the key that was typed. What looks like a number is text where the log has nothing of the number:
@@ -74,7 +116,13 @@ fn wanted_key(engine: &Engine, table: Option<&str>, typed: &[&str]) -> packmule:
 }
 
 /// Prints a group, and its rows if they were asked for.
-fn print_group(group: &HistoryEntry, rows: Option<&[HistoryOp]>, first: bool, out: &mut Out<'_>) {
+fn print_group(
+    group: &HistoryEntry,
+    rows: Option<&[HistoryOp]>,
+    values: bool,
+    first: bool,
+    out: &mut Out<'_>,
+) {
     if out.json {
         out.text(if first { "\n " } else { ",\n " });
         out.document_line(&LogGroup { group, rows });
@@ -84,7 +132,11 @@ fn print_group(group: &HistoryEntry, rows: Option<&[HistoryOp]>, first: bool, ou
     let Some(rows) = rows else { return };
     for op in rows {
         let key: Vec<String> = op.key.iter().map(|(name, v)| format!("{name} = {}", show(v))).collect();
-        say!(out, "    {} {} {}", op.op.word(), op.table, key.join(", "));
+        let written: Vec<String> =
+            op.values.iter().map(|(name, v)| format!("{name} = {}", show(v))).collect();
+        let written =
+            if values && !written.is_empty() { format!(": {}", written.join(", ")) } else { String::new() };
+        say!(out, "    {} {} {}{written}", op.op.word(), op.table, key.join(", "));
     }
     let left = group.ops.saturating_sub(rows.len() as u64);
     if left > 0 {

@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use packmule::core::model::Hex;
-use packmule::{Notice, Status, TableStatus};
+use packmule::{Notice, Status, TableStatus, label};
 
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, WaitGroup};
 use crate::output::{Failure, Out, say};
-use crate::text::{clock_wrong, columns, count, hint, iso, now, number, quoted, shown, size, time, waiting};
+use crate::text::{
+    clock_wrong, columns, count, hint, iso, now, number, quoted, said_by, set_aside, shown, size, time,
+    waiting,
+};
 
 /// `packmule status`.
 pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -22,6 +25,27 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     print_tables(path, &status, out);
     for wait in &status.waits {
         say!(out, "  waiting      {}", waiting(wait));
+    }
+    for retired in &status.retired {
+        say!(out, "  retired      {} ({})", retired.device, said_by(&retired.by));
+    }
+    let own = label(status.identity.id, Some(&status.identity.name));
+    for revoked in &status.revoked {
+        if revoked.device == own {
+            say!(
+                out,
+                "  revoked      THIS DEVICE ({}): the others take nothing from it",
+                said_by(&revoked.by)
+            );
+            continue;
+        }
+        say!(
+            out,
+            "  revoked      {} ({}){}",
+            revoked.device,
+            said_by(&revoked.by),
+            set_aside(revoked.set_aside)
+        );
     }
     for notice in &status.notices {
         say!(out, "  notice       {}", notice_text(notice, path));
@@ -50,6 +74,8 @@ fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<
         clock: iso(now),
         clock_wrong: clock_wrong(now) || status.clock.is_some(),
         clock_off_ms: status.clock,
+        retired: status.retired.iter().map(|standing| standing.device.as_str()).collect(),
+        revoked: status.revoked.iter().map(|standing| standing.device.as_str()).collect(),
         notices: status.notices.iter().map(|notice| notice_text(notice, path)).collect(),
     }
 }

@@ -50,6 +50,10 @@ pub struct Taken<'a> {
     pub conflicts_opened: u64,
     /// Rows of a database file that are not sealed and could not be sealed.
     pub unsealed: u64,
+    /// The devices that are revoked now and were not before: the fleet key says so, in what came.
+    pub revoked: &'a [String],
+    /// The devices that are no longer revoked, since the fleet key says so.
+    pub restored: &'a [String],
     /// The name of a device that turned out to be a fork of another, and has a new identity.
     pub new_identity: Option<&'a str>,
 }
@@ -64,6 +68,8 @@ impl<'a> From<&'a ImportReport> for Taken<'a> {
             ops_waiting: report.ops_waiting,
             conflicts_opened: report.conflicts_opened,
             unsealed: report.unsealed,
+            revoked: &report.revoked,
+            restored: &report.restored,
             new_identity: report.new_identity.as_deref(),
         }
     }

@@ -64,6 +64,14 @@ pub struct Revoked<'a> {
     pub fingerprint: String,
     /// Its name, if it is known.
     pub name: Option<&'a str>,
+    /// A revocation was taken back.
+    pub undone: bool,
+    /// The fleet key says so: it travels, and holds for the whole fleet.
+    pub for_fleet: bool,
+    /// The devices that are revoked now and were not before: this one, and those that it vouches for.
+    pub revoked: &'a [String],
+    /// The devices that are no longer revoked.
+    pub restored: &'a [String],
 }
 
 /// `retire`.
@@ -72,6 +80,10 @@ pub struct Revoked<'a> {
 pub struct Retired {
     /// The device's fingerprint.
     pub retired: String,
+    /// Its retirement was taken back.
+    pub undone: bool,
+    /// It holds for all devices, since this one is a base; otherwise for this database alone.
+    pub travels: bool,
 }
 
 /// `devices`.
@@ -104,6 +116,16 @@ pub struct Device<'a> {
     pub frames_per_device: u64,
     /// How many frames of this device it has acknowledged.
     pub has_of_ours: u64,
+    /// It will not come back: the log does not wait for it.
+    pub retired: bool,
+    /// Who says so.
+    pub retired_by: Option<String>,
+    /// Nothing is taken from it.
+    pub revoked: bool,
+    /// Who says so.
+    pub revoked_by: Option<String>,
+    /// Its frames that are here and set aside, since it is revoked and no other device had taken them in.
+    pub set_aside: u64,
     /// When it was heard of last, by this machine's clock.
     pub heard: Option<String>,
     /// How far its clock is off, in milliseconds, if what it wrote shows that; ahead counts up.

@@ -43,6 +43,10 @@ pub struct Status<'a> {
     pub clock_wrong: bool,
     /// How far it is off, in milliseconds, if what others wrote shows that; ahead counts up.
     pub clock_off_ms: Option<i64>,
+    /// The devices that are retired, and not revoked: name and the beginning of the fingerprint.
+    pub retired: Vec<&'a str>,
+    /// The devices that are revoked.
+    pub revoked: Vec<&'a str>,
     /// What people should know.
     pub notices: Vec<String>,
 }
@@ -76,7 +80,7 @@ pub struct LogGroup<'a> {
     #[serde(flatten)]
     #[cfg_attr(test, schemars(with = "report::HistoryEntry"))]
     pub group: &'a HistoryEntry,
-    /// The first 200 of them; with `--rows` or a key.
+    /// The first 200 of them; with `--rows`, `--values` or a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "Option<Vec<report::HistoryOp>>"))]
     pub rows: Option<&'a [HistoryOp]>,

@@ -94,6 +94,8 @@ pub struct HistoryOp {
     pub op: String,
     /// Its key, by column.
     pub key: BTreeMap<String, Value>,
+    /// What was written to the row besides its key, by column.
+    pub values: BTreeMap<String, Value>,
 }
 
 /// A bundle that was left on a card.

@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 
 use packmule::core::model::Stream;
-use packmule::{Missing, Wait};
+use packmule::{Missing, SaidBy, Wait};
 
-use super::{plural, quoted};
+use super::{count, plural, quoted};
 
 /// Says what a group of frames waits for.
 pub fn waiting(wait: &Wait) -> String {
@@ -17,6 +17,10 @@ pub fn waiting(wait: &Wait) -> String {
         Missing::Frames { of, up_to } => format!(
             "{frames} of {author} {waits} for frames of {of} up to {up_to}, and can be applied only after them"
         ),
+        Missing::Vouching => format!(
+            "{frames} of {author} {}: it is revoked, and no other device says that it had taken them in before",
+            if wait.frames.0 == wait.frames.1 { "is set aside" } else { "are set aside" }
+        ),
         missing => format!("{frames} of {author} {waits} for {}", missing_words(missing)),
     }
 }
@@ -26,8 +30,25 @@ pub fn missing_words(missing: &Missing) -> String {
     match missing {
         Missing::Frames { of, .. } => of.clone(),
         Missing::OtherPart { of, .. } => format!("{of} (the other part of the same seal)"),
+        Missing::Vouching => "set aside, since it is revoked".into(),
         _ => "what this version does not know".into(),
     }
+}
+
+/// Names who says that a device is revoked or retired.
+pub fn said_by(by: &SaidBy) -> String {
+    match by {
+        SaidBy::Fleet => "by the fleet key".into(),
+        SaidBy::Here => "here alone".into(),
+        SaidBy::Device(device) => format!("by {device}"),
+        SaidBy::Issuer(issuer) => format!("since {issuer} is, which vouches for it"),
+        _ => "by what this version does not know".into(),
+    }
+}
+
+/// Says how many frames of a revoked device are set aside.
+pub fn set_aside(frames: u64) -> String {
+    if frames == 0 { String::new() } else { format!("; {} of it set aside", count(frames, "frame")) }
 }
 
 /// Says what to do for a device that lacks frames which are compacted away here.

@@ -30,6 +30,31 @@ pub fn iso(ms: i64) -> String {
     Iso(ms).to_string()
 }
 
+/// Reads a time, UTC: `2026-11-27`, `2026-11-27T03:00` or `2026-11-27T03:00:30Z`. Returns milliseconds since 1970.
+pub fn read_time(text: &str) -> Option<i64> {
+    let text = text.strip_suffix('Z').unwrap_or(text);
+    let (date, clock) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
+    let numbers = |text: &str, by: char| -> Option<Vec<i64>> {
+        let digits =
+            |part: &str| !part.is_empty() && part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit());
+        text.split(by).map(|part| if digits(part) { part.parse().ok() } else { None }).collect()
+    };
+    let (year, month, day) = match numbers(date, '-')?[..] {
+        [year, month @ 1..=12, day @ 1..=31] => (year, month, day),
+        _ => return None,
+    };
+    let seconds = match numbers(clock, ':')?[..] {
+        [hour @ 0..=23, minute @ 0..=59] => hour * 3600 + minute * 60,
+        [hour @ 0..=23, minute @ 0..=59, second @ 0..=60] => hour * 3600 + minute * 60 + second,
+        _ => return None,
+    };
+    // Years that begin in March: the leap day is their last.
+    let year = if month <= 2 { year - 1 } else { year };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719_468;
+    Some((days * 86_400 + seconds) * 1_000)
+}
+
 /// Formats a span of time, roughly.
 pub fn span(seconds: u64) -> String {
     match seconds {
@@ -42,6 +67,17 @@ pub fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_read_as_it_is_shown() {
+        for ms in [0, 951_782_400_000, 1_709_164_800_000, 1_795_747_203_000] {
+            assert_eq!(read_time(iso(ms).split('.').next().unwrap_or_default()), Some(ms));
+        }
+        assert_eq!(read_time("2026-11-27"), read_time("2026-11-27T00:00Z"));
+        for wrong in ["", "yesterday", "2026-13-01", "2026-01", "2026-01-01T25:00", "2026-01-01T", "-1-1-1"] {
+            assert_eq!(read_time(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_time_that_cannot_be_has_a_doubt() {

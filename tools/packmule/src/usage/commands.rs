@@ -54,12 +54,16 @@ pub static COMMANDS: &[Command] = &[
         words: "revoke",
         operands: "DB DEVICE",
         count: (2, 2),
-        flags: &[],
+        flags: &[&flags::REVOKE_FLEET, &flags::TAKE_BACK],
         group: Group::Devices,
-        summary: "take in no more frames of a device; what it wrote before stays",
-        about: "For a board that was stolen or sold. Each device decides for itself: run it wherever it is to count. \
-                `packmule trust DB FINGERPRINT` undoes it.",
-        examples: &["packmule revoke base.db north"],
+        summary: "take nothing more from a device that was stolen; what it wrote before stays",
+        about: "With --fleet it travels with every bundle, card and session, and holds for the whole fleet; without, it holds \
+                here alone. It covers the identities that the device has vouched for. What other devices had taken in of \
+                it before they heard of this stays, and is taken in from them; all else is set aside. `log --by` lists what it wrote. --undo takes it back.",
+        examples: &[
+            "packmule revoke base.db north --fleet fleet.key",
+            "packmule revoke base.db north --undo --fleet fleet.key",
+        ],
     },
     Command {
         name: Name::Devices,
@@ -168,12 +172,13 @@ pub static COMMANDS: &[Command] = &[
         words: "retire",
         operands: "DB DEVICE",
         count: (2, 2),
-        flags: &[],
+        flags: &[&flags::TAKE_BACK],
         group: Group::Devices,
         summary: "stop waiting for a device",
-        about: "For a device that will not come back: until it is retired, what it is not known to have stays in every log. It \
-                travels to all devices. If the device comes back, it starts from a snapshot.",
-        examples: &["packmule retire base.db south"],
+        about: "For a device that will not come back: until it is retired, what it is not known to have stays in every log. At a \
+                base it travels, and holds for all; elsewhere it holds for this database alone. It is taken back by --undo, \
+                and by itself when the device writes again.",
+        examples: &["packmule retire base.db south", "packmule retire base.db south --undo"],
     },
     Command {
         name: Name::Export,
@@ -309,12 +314,16 @@ pub static COMMANDS: &[Command] = &[
         words: "log",
         operands: "DB [TABLE [KEY...]]",
         count: (1, ANY),
-        flags: &[&flags::ROWS],
+        flags: &[&flags::ROWS, &flags::VALUES, &flags::BY, &flags::SINCE],
         group: Group::Look,
         summary: "what was written, by whom and when, in the order in which it is applied",
         about: "With TABLE, only what was written to that table; with KEY, to that row (a key of several columns is several KEYs). \
                 Times are those of the author's clock, and say nothing about the order.",
-        examples: &["packmule log base.db", "packmule log base.db settings interval"],
+        examples: &[
+            "packmule log base.db",
+            "packmule log base.db settings interval",
+            "packmule log base.db --by north --since 2026-11-27 --values",
+        ],
     },
     Command {
         name: Name::Digest,

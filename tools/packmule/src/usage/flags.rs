@@ -39,6 +39,9 @@ static VERSION: Flag = switch("version", "print the version");
 pub static NAME: Flag = value("name", "NAME", "what people call the device (the host's name)");
 pub static FLEET: Flag =
     value("fleet", "FILE", "the fleet key that signs its certificate, of `packmule fleet new`");
+pub static REVOKE_FLEET: Flag =
+    value("fleet", "FILE", "the fleet key, by which it travels and holds for the whole fleet");
+pub static TAKE_BACK: Flag = switch("undo", "take it back");
 pub static BASE: Flag = switch("base", "it gathers the rows of all devices' per-device tables");
 
 // Tables.
@@ -85,6 +88,13 @@ pub static KEEP_BOTH: Flag =
 
 // Looking and checking.
 pub static ROWS: Flag = switch("rows", "each row, and not only how many");
+pub static VALUES: Flag = switch("values", "each row, with what was written to it");
+pub static BY: Flag = value("by", "DEVICE", "only what this device wrote");
+pub static SINCE: Flag = value(
+    "since",
+    "TIME",
+    "only what was written from then on, by its author's clock: 2026-11-27T03:00, UTC",
+);
 pub static GATHERED: Flag =
     switch("gathered", "with the per-device rows that a base gathers: for comparing two bases");
 pub static ROOT: Flag = value("root", "DIRECTORY", "with `install`: the root of the board's file system (/)");

@@ -1,0 +1,67 @@
+//! The page for who keeps a fleet: what it says to type is typed, as it stands there.
+
+use crate::support::{Desk, has};
+
+const PAGE: &str = include_str!("../../src/docs/keeper.md");
+
+/// The commands of a section.
+fn commands(section: &str) -> Vec<&'static str> {
+    let (_, after) = PAGE.split_once(&format!("\n## {section}\n")).unwrap();
+    let (_, block) = after.split_once("```sh\n").unwrap();
+    block.split_once("```").unwrap().0.lines().collect()
+}
+
+/// A fleet that has met on a card.
+fn fleet() -> Desk {
+    let desk = Desk::fleet(&["north", "south"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 60, '')");
+    for device in ["north", "south", "base", "north", "south", "base"] {
+        desk.run(&format!("exchange {device}.db card")).ok();
+    }
+    desk
+}
+
+/// Types the commands of a section; what each printed.
+fn typed(desk: &Desk, section: &str) -> Vec<String> {
+    let type_one = |line: &&str| match line.split_once(' ').unwrap() {
+        ("packmule", words) => desk.run(words).ok(),
+        ("sqlite3", words) => {
+            let (db, sql) = words.split_once(' ').unwrap();
+            desk.sql(db, sql.trim_matches('"'));
+            String::new()
+        }
+        _ => panic!("{line}"),
+    };
+    commands(section).iter().map(type_one).collect()
+}
+
+#[test]
+fn a_stolen_board() {
+    let desk = fleet();
+    desk.sql("north.db", "UPDATE settings SET value = 666");
+    for device in ["north", "base"] {
+        desk.run(&format!("exchange {device}.db card")).ok();
+    }
+    let printed = typed(&desk, "A stolen board");
+    has(&printed[1], &["north-", "is revoked (by the fleet key)"]);
+    has(&printed[4], &["value = 60", "value = 666"]);
+    for device in ["south", "base", "south"] {
+        desk.run(&format!("exchange {device}.db card")).ok();
+    }
+    assert_eq!(desk.run("digest base.db").ok(), desk.run("digest south.db").ok());
+    desk.run("revoke base.db north --undo --fleet fleet.key").ok();
+}
+
+#[test]
+fn a_lost_board() {
+    let desk = fleet();
+    desk.sql("north.db", "UPDATE settings SET value = 30");
+    for device in ["north", "base", "north", "base"] {
+        desk.run(&format!("exchange {device}.db card")).ok();
+    }
+    let printed = typed(&desk, "A lost board");
+    has(&printed[0], &["south-"]);
+    has(&printed[2], &["south-", "is retired (by base-"]);
+    has(&printed[4], &["south-", "is no longer retired"]);
+}

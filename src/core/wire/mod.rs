@@ -4,6 +4,7 @@
 //! input; nothing here allocates, and no length field of the input is trusted before it is checked
 //! against the input's own length.
 
+mod blocks;
 mod cert;
 mod checkpoint;
 mod def;
@@ -14,6 +15,7 @@ mod revocation;
 mod rows;
 mod session;
 
+pub use blocks::{Block, Blocks, Keep, KeptRun, Piece};
 pub use cert::{CERT_MAX, Certificate, FleetSignature};
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
 pub use def::{
@@ -22,8 +24,8 @@ pub use def::{
 };
 pub use error::{DecodeError, NoRoom};
 pub use frame::{
-    Block, Blocks, Context, FORMAT_VERSION, FRAME_MAX, FRAME_VERSION, Frame, FrameFlags, FrameHead,
-    FrameWriter, GroupHead, GroupStart, Keep, KeptRun, LAMPORT_MAX, Named, Piece,
+    Context, FORMAT_VERSION, FRAME_MAX, FRAME_VERSION, Frame, FrameFlags, FrameHead, FrameWriter, GroupHead,
+    GroupStart, LAMPORT_MAX, Named,
 };
 pub use record::{
     Footer, Header, HeaderReader, MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section,

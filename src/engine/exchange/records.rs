@@ -141,7 +141,7 @@ fn write_chosen(
     Ok(report)
 }
 
-/// Writes the groups of shared streams that a state refers to: those with a head, and those after what `have` gives for
+/// Writes the groups of shared streams that a state refers to: those with a head, those that say who is retired, and those after what `have` gives for
 /// a device's number.
 pub(crate) fn write_groups_in_flight(
     replica: &Replica,
@@ -149,7 +149,10 @@ pub(crate) fn write_groups_in_flight(
     have: &dyn Fn(i64) -> u64,
 ) -> Result<()> {
     let mut heads: BTreeMap<i64, BTreeSet<u64>> = BTreeMap::new();
-    let mut statement = replica.db.prepare("SELECT DISTINCT dev, seq FROM _pm_head WHERE dev > 0")?;
+    let mut statement = replica.db.prepare(
+        "SELECT dev, seq FROM _pm_head WHERE dev > 0 UNION SELECT retired_by, retired_seq FROM _pm_device
+         WHERE retired AND retired_by IS NOT NULL AND retired_seq IS NOT NULL",
+    )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         heads.entry(row.get(0)?).or_default().insert(row.get(1)?);

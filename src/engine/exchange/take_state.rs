@@ -8,7 +8,7 @@
 //! entry of its vector comes with that author's newest checkpoint. Its rows are its maker's word, under its signature.
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section, take};
+use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, FrameFlags, GroupHead, Mode, Section, take};
 
 use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
@@ -17,6 +17,7 @@ use crate::engine::exchange::state_rows::{self, StateRow, bad, wrong};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::{Cause, Seen, Stamp};
 use crate::engine::show::constraints;
 use crate::engine::table::catalog;
@@ -138,7 +139,7 @@ impl<'e> StateMerge<'e> {
                 let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
                 self.floors.push((row.device_at(0)?, seq));
             }
-            // Who is retired is for frames to say; whether a row is in conflict, quarantined or an orphan is found here.
+            // Who is retired is for frames to say (`hear`); whether a row is in conflict, quarantined or an orphan is found here.
             "retired" | "conflict" | "parked" | "dangling" => {}
             "head" | "count" | "image" | "row" | "limbo" => {
                 self.define()?;
@@ -259,7 +260,26 @@ impl<'e> StateMerge<'e> {
             (head.lamport, head.wall, head.pair),
             end,
             false,
-        )
+        )?;
+        (checkpoint.first..=checkpoint.last).try_for_each(|seq| self.hear(dev, seq))
+    }
+
+    /// Hears what a frame in flight says of who is retired: that is for frames to say.
+    fn hear(&self, dev: i64, seq: u64) -> Result<()> {
+        let replica = self.replica;
+        if seq <= positions::position(replica, dev, Stream::Shared)?.seq {
+            return Ok(());
+        }
+        let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
+        let frame = frames::parse(&body)?;
+        visit::visit_defined(replica, &frame, |part| match part {
+            Part::Retire(device) => {
+                let goes_on = frame.head.flags.has(FrameFlags::CONTEXT_FREE);
+                membership::hear_retired(replica, device, (dev, seq), goes_on)
+            }
+            Part::Return(device) => membership::hear_returned(replica, device, dev),
+            _ => Ok(()),
+        })
     }
 
     /// Ends the merge: what only this device has, then positions, then what constraints say.

@@ -182,7 +182,8 @@ fn forget_versions(replica: &Replica) -> Result<u64> {
 /// A group that is stable and of which no version is remembered: device, stream, first frame and last.
 type Folded = (i64, i64, u64, u64);
 
-/// Lists the groups that can leave the log.
+/// Lists the groups that can leave the log. One that says that a device is retired stays as long as that holds: only
+/// frames say so, also to who gets a state.
 fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
     // No index lists the pending rows of per-device tables, so all frames of such streams stay.
     let pending: bool = replica.db.query_row(
@@ -194,7 +195,9 @@ fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
         "SELECT g.dev, g.stream, g.first, g.last FROM _pm_group g
          JOIN _pm_floor f ON f.dev = g.dev AND f.stream = g.stream AND g.last <= f.seq
          WHERE g.applied AND (g.stream = ?2 OR NOT ?1) AND NOT EXISTS (
-            SELECT 1 FROM _pm_head h WHERE g.stream = ?2 AND h.dev = g.dev AND h.seq BETWEEN g.first AND g.last)",
+            SELECT 1 FROM _pm_head h WHERE g.stream = ?2 AND h.dev = g.dev AND h.seq BETWEEN g.first AND g.last)
+         AND NOT EXISTS (SELECT 1 FROM _pm_device r WHERE g.stream = ?2 AND r.retired AND r.retired_by = g.dev
+            AND r.retired_seq BETWEEN g.first AND g.last)",
     )?;
     replica.db.execute_batch("CREATE INDEX IF NOT EXISTS _pm_head_place ON _pm_head (dev, seq)")?;
     let folded = groups

@@ -1,0 +1,128 @@
+//! The blocks of a frame, read. See `FORMAT.md`, "Blocks".
+
+use serde::{Deserialize, Serialize};
+
+use super::frame::{BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS};
+use super::{COUNT_MAX, DecodeError, DefId, take, take_bytes};
+use crate::model::DeviceId;
+
+/// A large value's part in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Piece<'a> {
+    /// The number of the value in its group.
+    pub number: u32,
+    /// The next bytes of the value.
+    pub bytes: &'a [u8],
+}
+
+/// Frames of one device, from the first to the last: whatever a row has of them stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct KeptRun {
+    /// Whose shared stream.
+    pub device: DeviceId,
+    /// The first frame.
+    pub first: u64,
+    /// The last frame.
+    pub last: u64,
+}
+
+/// Iterates over the runs of frames whose versions stay.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Keep<'a> {
+    rest: &'a [u8],
+}
+
+impl Iterator for Keep<'_> {
+    type Item = KeptRun;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // `Blocks::next_block` has decoded all of it once.
+        take(&mut self.rest).ok()
+    }
+}
+
+/// One block of a frame.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Block<'a> {
+    /// A table definition: see [`super::DefReader`].
+    Def(&'a [u8]),
+    /// Ops on the rows of one table.
+    Rows {
+        /// The definition that says which columns there are.
+        def: DefId,
+        /// The ops: see [`super::Ops`].
+        body: &'a [u8],
+        /// Where the ops begin in the frame.
+        offset: u32,
+    },
+    /// A part of a large value.
+    Piece(Piece<'a>),
+    /// A device that will not come back.
+    Retire(DeviceId),
+    /// A device that was retired, and is back.
+    Return(DeviceId),
+    /// Which versions stay of the rows that follow in this frame.
+    Keep(Keep<'a>),
+}
+
+/// Walks the blocks of a frame; a block of rows must be walked to its end before the next.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Blocks<'a> {
+    rest: &'a [u8],
+    end: usize,
+}
+
+impl<'a> Blocks<'a> {
+    /// Walks the blocks in `rest`, which end at `end` in the frame.
+    pub(super) fn new(rest: &'a [u8], end: usize) -> Self {
+        Self { rest, end }
+    }
+
+    /// Returns the next block.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the block is cut short or of an unknown kind.
+    pub fn next_block(&mut self) -> Result<Option<Block<'a>>, DecodeError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        match take::<u8>(&mut self.rest)? {
+            BLOCK_DEF => Ok(Some(Block::Def(take(&mut self.rest)?))),
+            BLOCK_PIECE => {
+                let number = take(&mut self.rest)?;
+                Ok(Some(Block::Piece(Piece { number, bytes: take(&mut self.rest)? })))
+            }
+            BLOCK_RETIRE => Ok(Some(Block::Retire(take(&mut self.rest)?))),
+            BLOCK_RETURN => Ok(Some(Block::Return(take(&mut self.rest)?))),
+            BLOCK_KEEP => {
+                let runs: u16 = take(&mut self.rest)?;
+                let start = self.rest;
+                for _ in 0..runs {
+                    let run: KeptRun = take(&mut self.rest)?;
+                    if run.first == 0 || run.last < run.first || run.last > COUNT_MAX {
+                        return Err(DecodeError::Malformed("a run of impossible frames"));
+                    }
+                }
+                Ok(Some(Block::Keep(Keep { rest: &start[..start.len() - self.rest.len()] })))
+            }
+            BLOCK_ROWS => {
+                let def = take_bytes(&mut self.rest, 8)?;
+                let mut id = [0; 8];
+                id.copy_from_slice(def);
+                let offset = (self.end - self.rest.len()) as u32;
+                Ok(Some(Block::Rows { def: DefId(id), body: self.rest, offset }))
+            }
+            _ => Err(DecodeError::Malformed("a block of an unknown kind")),
+        }
+    }
+
+    /// Goes on after a block of rows, of which `rest` is what [`super::Ops::rest`] left.
+    pub fn resume(&mut self, rest: &'a [u8]) {
+        self.rest = rest;
+    }
+}

@@ -2,9 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::{BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS};
 use super::{COUNT_MAX, DecodeError, DefId, take, take_bytes};
 use crate::model::DeviceId;
+
+pub(super) const BLOCK_DEF: u8 = 1;
+pub(super) const BLOCK_ROWS: u8 = 2;
+pub(super) const BLOCK_PIECE: u8 = 3;
+// 4 is kept for values by column.
+pub(super) const BLOCK_RETIRE: u8 = 5;
+pub(super) const BLOCK_RETURN: u8 = 7;
+pub(super) const BLOCK_KEEP: u8 = 6;
 
 /// A large value's part in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::blocks::{Blocks, KeptRun};
+use super::blocks::{
+    BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, Blocks, KeptRun,
+};
 use super::rows::{OpHead, write_op};
 use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, take, take_count};
 use crate::model::{DeviceId, Value, WallMs};
@@ -149,14 +151,6 @@ pub struct FrameWriter<'b> {
     rows: Option<DefId>,
     empty: bool,
 }
-
-pub(super) const BLOCK_DEF: u8 = 1;
-pub(super) const BLOCK_ROWS: u8 = 2;
-pub(super) const BLOCK_PIECE: u8 = 3;
-// 4 is kept for values by column.
-pub(super) const BLOCK_RETIRE: u8 = 5;
-pub(super) const BLOCK_RETURN: u8 = 7;
-pub(super) const BLOCK_KEEP: u8 = 6;
 
 /// Without the frame's bytes, which would not fit into a log.
 #[cfg(feature = "defmt")]

@@ -48,6 +48,7 @@ pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
 pub use conflicts::resolve::Resolution;
 pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
+pub use exchange::admit::{Admission, AdmitOptions, Admitted, Outcome};
 pub use exchange::export::{ExportReport, Part, Recipient};
 pub use exchange::import::Progress;
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
@@ -58,6 +59,7 @@ pub use exchange::records::{PartReport, Positions};
 pub(crate) use exchange::session::{GroupOut, Staged, StreamOut, frontier_of};
 pub use exchange::snapshot::SnapshotReport;
 pub use exchange::survey::{Span, Survey, Trusted};
+pub use fleet::admission::Applicant;
 pub use fleet::clocks::clock_words;
 pub use fleet::devices::{DeviceInfo, TrustedAs, label};
 pub use fleet::open::InitOptions;
@@ -73,7 +75,7 @@ pub use upkeep::status::{Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
 use crate::engine::conflicts::{history, list, resolve};
-use crate::engine::exchange::{export, import, join, snapshot, survey, transaction, trust_sender};
+use crate::engine::exchange::{admit, export, import, join, snapshot, survey, transaction, trust_sender};
 use crate::engine::fleet::{open, roster, trust};
 use crate::engine::table::replica::Replica;
 use crate::engine::track::{columns, tables};
@@ -407,6 +409,39 @@ impl Engine {
     /// a stream.
     pub fn survey(&self, input: impl Read) -> Survey {
         survey::survey(&self.replica, input)
+    }
+
+    /// Lists the devices that ask for admission to this device's fleet, as far as they were heard of.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn applicants(&self) -> Result<Vec<Applicant>> {
+        admit::applicants(&self.replica)
+    }
+
+    /// Adds the requests for admission that this database has heard of, its own too, and what it knows of the fleet.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the database belongs to another fleet than the key.
+    pub fn add_requests(&self, admission: &mut Admission<'_>) -> Result<()> {
+        admit::read_database(admission, &self.replica)
+    }
+
+    /// Names the only fleet that may admit this device, by its public key, and trusts the devices of that fleet. Without
+    /// it, a device takes the first fleet that admits it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it belongs to another fleet already.
+    pub fn expect_fleet(&mut self, fleet: [u8; 32]) -> Result<()> {
+        admit::expect_fleet(&mut self.replica, fleet)
+    }
+
+    /// Takes in what a fleet key has signed: its own certificate, and those of others, which it sends to them.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn take_admitted(&mut self, admitted: &Admitted) -> Result<()> {
+        admit::take_admitted(&mut self.replica, admitted)
     }
 
     /// Takes note of what a bundle's sender has, and of its frames nothing: for a bundle that is for

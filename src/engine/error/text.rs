@@ -32,6 +32,7 @@ impl fmt::Display for Error {
             | Self::KeyMissing { .. }
             | Self::WalUnread { .. } => self.of_the_database(f),
             Self::Untrusted(_)
+            | Self::AsksForAdmission { .. }
             | Self::Twin { .. }
             | Self::Forked { .. }
             | Self::RolledBack
@@ -72,6 +73,15 @@ impl Error {
     fn of_devices(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Untrusted(devices) => untrusted(f, devices),
+            Self::AsksForAdmission { devices, .. } => {
+                for (n, device) in devices.iter().enumerate() {
+                    let and = if n > 0 { ", " } else { "" };
+                    let name = device.name.as_deref().unwrap_or("(no certificate)");
+                    write!(f, "{and}{name} (fingerprint {})", device.id)?;
+                }
+                let verb = if devices.len() == 1 { "is" } else { "are" };
+                write!(f, " {verb} not of this fleet yet, and the fleet is asked to sign the certificate")
+            }
             Self::Twin { device, seq } => write!(
                 f,
                 "{device} has two histories from frame {seq} on: its database or SD card was copied, or restored from a \

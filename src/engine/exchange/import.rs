@@ -20,10 +20,11 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{seal, verdict};
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
+use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::take_state::{self, StateMerge};
 use crate::engine::exchange::{export, inspect, reconcile, session, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
-use crate::engine::fleet::{devices, open, positions, trust};
+use crate::engine::fleet::{admission, devices, open, positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
@@ -54,13 +55,20 @@ pub(crate) fn import<R: Read + Seek>(
 ) -> Result<ImportReport> {
     let total = bundle.seek(SeekFrom::End(0)).map_err(Error::Stream)?;
     bundle.rewind().map_err(Error::Stream)?;
-    let verified = catalog::reading(replica, |e| {
-        verify_bundle(e, BufReader::new(&mut *bundle), &mut |done| {
-            progress(Progress { done, total, verifying: true })
-        })
+    let mut verifying = |done| progress(Progress { done, total, verifying: true });
+    let mut found = Found::default();
+    let mut verified = catalog::reading(replica, |e| {
+        verify_bundle(e, BufReader::new(&mut *bundle), &mut found, &mut verifying)
     });
+    // What is in order, or is only not trusted, may have what makes it trusted.
+    if matches!(verified, Ok(_) | Err(Error::Untrusted(_))) && admit::take(replica, &found)? {
+        bundle.rewind().map_err(Error::Stream)?;
+        let input = BufReader::new(&mut *bundle);
+        verified =
+            catalog::reading(replica, |e| verify_bundle(e, input, &mut Found::default(), &mut verifying));
+    }
     session::name_twin(replica, &verified)?;
-    let verified = verified?;
+    let verified = admit::who_asks(replica, verified)?;
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
     bundle.rewind().map_err(Error::Stream)?;
@@ -82,7 +90,8 @@ pub(crate) fn import<R: Read + Seek>(
 /// Verifies a bundle: refuses what [`import`] would refuse, and changes nothing.
 pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result<()> {
     bundle.rewind().map_err(Error::Stream)?;
-    catalog::reading(replica, |e| verify_bundle(e, BufReader::new(&mut *bundle), &mut |_| ()))?;
+    let input = BufReader::new(&mut *bundle);
+    catalog::reading(replica, |e| verify_bundle(e, input, &mut Found::default(), &mut |_| ()))?;
     bundle.rewind().map_err(Error::Stream)
 }
 
@@ -135,8 +144,13 @@ pub(crate) fn import_database(
     Ok(report)
 }
 
-/// Reads all of a bundle and refuses what must be refused.
-fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u64)) -> Result<Verified> {
+/// Reads all of a bundle and refuses what must be refused. Certificates that are about admission go into `found`.
+fn verify_bundle(
+    replica: &Replica,
+    input: impl Read,
+    found: &mut Found,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Verified> {
     let mut reader = BundleReader::new(input);
     let mut verification = Verification::of(replica);
     let mut reported = 0;
@@ -148,7 +162,10 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
         }
         match reader.next_item()? {
             Item::Header(header) => verification.header(&header),
-            Item::Certificate(certificate, _) => verification.certificate(&certificate)?,
+            Item::Certificate(certificate, bytes) => {
+                found.see(replica, &certificate, bytes)?;
+                verification.certificate(&certificate)?;
+            }
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 verification.checkpoint(at, &checkpoint, bytes, &end)?;
@@ -172,18 +189,14 @@ struct Verification<'e> {
     untrusted: Vec<UntrustedDevice>,
     /// A state has begun, and its end has not come.
     open_state: bool,
+    /// The fleet whose key is the sender.
+    fleet: Option<[u8; 32]>,
 }
 
 impl<'e> Verification<'e> {
     fn of(replica: &'e Replica) -> Self {
-        Self {
-            replica,
-            verified: Verified::default(),
-            header: None,
-            keys: Vec::new(),
-            untrusted: Vec::new(),
-            open_state: false,
-        }
+        let (verified, keys, untrusted) = (Verified::default(), Vec::new(), Vec::new());
+        Self { replica, verified, header: None, keys, untrusted, open_state: false, fleet: None }
     }
 
     /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
@@ -195,6 +208,11 @@ impl<'e> Verification<'e> {
     /// Keeps the key of a certificate that is trusted, or the device as an untrusted one.
     fn certificate(&mut self, certificate: &Certificate<'_>) -> Result<()> {
         let key = (certificate.device(), certificate.public_key);
+        if let Some(signed) = certificate.fleet
+            && self.verified.sender == Some(DeviceId::of_key(&signed.fleet))
+        {
+            self.fleet = Some(signed.fleet);
+        }
         match trust::verify_certificate(self.replica, certificate)? {
             Ok(_) => self.keys.push(key),
             Err(untrusted) => {
@@ -280,6 +298,12 @@ impl<'e> Verification<'e> {
         if !self.untrusted.is_empty() {
             return Err(Error::Untrusted(self.untrusted));
         }
+        if let (Some(check), Some(fleet)) = (&self.header, self.fleet) {
+            // An admission: whoever signed the certificates is no device, and has nothing.
+            self.verified.sender = None;
+            let who = || BundleProblem::Signature("the fleet key".into());
+            return if check.verify(&fleet) { Ok(self.verified) } else { Err(Error::bundle(0, who())) };
+        }
         self.compare_vector()?;
         if let (Some(check), Some(sender)) = (&self.header, self.verified.sender) {
             match self.key(sender)? {
@@ -341,6 +365,9 @@ fn take_in_window(
             Item::Certificate(certificate, bytes) => {
                 if let Ok(trust) = trust::verify_certificate(replica, &certificate)? {
                     trust::store_certificate(replica, &certificate, bytes, trust)?;
+                }
+                if verified.sender == Some(certificate.device()) {
+                    admission::shown_by_itself(replica, &certificate)?;
                 }
             }
             Item::State(body) => window.state()?.record(body)?,

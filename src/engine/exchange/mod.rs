@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `admit` | requests for admission found and signed; a place in a fleet taken |
 //! | `export` | bundles written |
 //! | `import` | bundles verified and taken in |
 //! | `inspect` | the contents of a bundle, for people |
@@ -26,6 +27,7 @@
 //! | `trust_sender` | trust in who made a bundle |
 //! | `twin` | divergent histories of one identity, found |
 
+pub(crate) mod admit;
 pub(crate) mod export;
 pub(crate) mod heard;
 pub(crate) mod import;

@@ -1,18 +1,22 @@
 //! What a carrier needs to know to choose: what a bundle has, what peers have, what could be sent.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Position, Section};
+use packmule_core::wire::{Certificate, Position, Section};
+use sha2::{Digest, Sha256};
 
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
+use crate::engine::exchange::admit::{self, Found};
+use crate::engine::exchange::export;
 use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::{reconcile, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
-use crate::engine::fleet::{positions, trust};
+use crate::engine::fleet::{admission, positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
@@ -61,6 +65,9 @@ pub struct Survey {
     pub state: bool,
     /// The frames in it, and those for which a state stands.
     pub spans: Vec<Span>,
+    /// The hashes of the certificates in it, if this device made it.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) certificates: BTreeSet<[u8; 32]>,
     /// Why it is not whole; signatures of frames are not looked at.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
     pub problem: Option<Error>,
@@ -108,7 +115,12 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 survey.ours = sender == replica.identity.id
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
             }
-            Item::Certificate(..) | Item::Frame(..) => {}
+            Item::Certificate(_, bytes) => {
+                if survey.ours {
+                    survey.certificates.insert(Sha256::digest(bytes).into());
+                }
+            }
+            Item::Frame(..) => {}
             Item::Checkpoint(checkpoint, _, end) => {
                 // A clone of this device made it: this device cannot judge what it is worth.
                 if checkpoint.author == replica.identity.id
@@ -135,30 +147,32 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
 /// Records what a bundle's sender acknowledges, and takes in none of its frames: for a bundle that is for another
 /// device, or has nothing new. The caller must know that it is whole.
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
-    let mut reader = BundleReader::new(input);
-    let evidence = transaction::transaction(replica, |e| {
-        let (mut verified, mut check) = (Verified::default(), None);
-        loop {
-            match reader.next_item()? {
-                Item::Header(header) => {
-                    verified.read_header(&header);
-                    check = Some(HeaderCheck::of(&header));
-                }
-                Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
-                    let trust = trust::verify_certificate(e, &certificate)?
-                        .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
-                    trust::store_certificate(e, &certificate, bytes, trust)?;
-                }
-                Item::Certificate(..) => {}
-                _ => break,
-            }
+    let Preface { mut verified, check, sender_certificate, found, fleet, by_fleet } =
+        preface(replica, input)?;
+    admit::take(replica, &found)?;
+    if let (Some(check), Some(fleet)) = (&check, fleet) {
+        // An admission. That of another fleet, or of others, is nothing to this device.
+        if !check.verify(&fleet) {
+            return Err(Error::bundle(0, BundleProblem::Signature("the fleet key".into())));
         }
-        let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(verified.evidence) };
+        return store_members(replica, fleet, &by_fleet);
+    }
+    let heard = transaction::transaction(replica, |e| {
+        if let Some(bytes) = &sender_certificate {
+            let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+            let trust = trust::verify_certificate(e, &certificate)?;
+            let trust = trust.map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
+            trust::store_certificate(e, &certificate, bytes, trust)?;
+        }
+        let (Some(sender), Some(check)) = (verified.sender, &check) else { return Ok(verified.evidence) };
         let Some(key) = trust::trusted_key(e, sender)? else {
             return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
         };
         if !check.verify(&key) {
             return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));
+        }
+        if let Some(bytes) = &sender_certificate {
+            admission::shown_by_itself(e, &Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?)?;
         }
         let Verified { applied, probes, evidence, .. } = &mut verified;
         let apart = twin::compare_vector(e, sender, (applied, probes), evidence)?;
@@ -168,8 +182,73 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         verified.record_acknowledged(e, sender)?;
         // A clone of this device decides nothing.
         Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
-    })?;
+    });
+    let evidence = admit::who_asks(replica, heard)?;
     reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
+}
+
+/// What stands before the frames of a bundle.
+struct Preface {
+    verified: Verified,
+    check: Option<HeaderCheck>,
+    sender_certificate: Option<Vec<u8>>,
+    found: Found,
+    /// The fleet whose key is the sender: the bundle is an admission.
+    fleet: Option<[u8; 32]>,
+    /// The certificates in it, if that is our fleet.
+    by_fleet: Vec<Vec<u8>>,
+}
+
+/// Reads what stands before the frames of a bundle.
+fn preface(replica: &Replica, input: impl Read) -> Result<Preface> {
+    let (verified, found, by_fleet) = (Verified::default(), Found::default(), Vec::new());
+    let mut preface =
+        Preface { verified, check: None, sender_certificate: None, found, fleet: None, by_fleet };
+    let mut reader = BundleReader::new(input);
+    loop {
+        match reader.next_item()? {
+            Item::Header(header) => {
+                preface.verified.read_header(&header);
+                preface.check = Some(HeaderCheck::of(&header));
+            }
+            Item::Certificate(certificate, bytes) => {
+                preface.found.see(replica, &certificate, bytes)?;
+                let signed = certificate.fleet.map(|signed| signed.fleet);
+                if Some(certificate.device()) == preface.verified.sender {
+                    // Of several the last one asks for another name: it is no reason to forget the first.
+                    preface.sender_certificate.get_or_insert_with(|| bytes.to_vec());
+                }
+                if let Some(signed) =
+                    signed.filter(|key| preface.verified.sender == Some(DeviceId::of_key(key)))
+                {
+                    preface.fleet = Some(signed);
+                    if replica.identity.fleet == Some(signed) && preface.by_fleet.len() < MEMBERS_MAX {
+                        preface.by_fleet.push(bytes.to_vec());
+                    }
+                }
+            }
+            _ => return Ok(preface),
+        }
+    }
+}
+
+/// How many certificates of an admission are taken.
+const MEMBERS_MAX: usize = 4_096;
+
+/// Stores the certificates of an admission by our fleet.
+fn store_members(replica: &mut Replica, fleet: [u8; 32], members: &[Vec<u8>]) -> Result<()> {
+    if replica.identity.fleet != Some(fleet) {
+        return Ok(());
+    }
+    transaction::transaction(replica, |e| {
+        for bytes in members {
+            let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+            if let Ok(trust) = trust::verify_certificate(e, &certificate)? {
+                trust::store_certificate(e, &certificate, bytes, trust)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Lists the trusted devices other than this one that were not retired: bases first, then by id.
@@ -226,6 +305,16 @@ pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
             }
         }
         Ok(false)
+    })
+}
+
+/// Returns the hashes of the certificates that others are to have seen: ours, and those that go with all that is sent
+/// to anyone.
+pub(crate) fn stated_certificates(replica: &Replica) -> Result<BTreeSet<[u8; 32]>> {
+    catalog::reading(replica, |e| {
+        let mut all = admission::carried(e)?;
+        all.extend(export::certificates_for(e, e.me)?.pop().map(|(_, own)| own));
+        Ok(all.iter().map(|bytes| Sha256::digest(bytes).into()).collect())
     })
 }
 

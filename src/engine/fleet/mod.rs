@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `admission` | devices that ask the fleet to sign their certificates |
 //! | `clocks` | clocks that are far off |
 //! | `devices` | devices, their numbers and names |
 //! | `membership` | whose acknowledgements count, what is stable, who is retired |
@@ -13,6 +14,7 @@
 //! | `roster` | the list of devices, for people |
 //! | `trust` | certificates verified and stored; trust given and taken |
 
+pub(crate) mod admission;
 pub(crate) mod clocks;
 pub(crate) mod devices;
 pub(crate) mod membership;

@@ -5,7 +5,7 @@ use packmule_core::wire::Certificate;
 
 use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::store::value;
+use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
 /// Returns the public key of a device, if it is trusted.
@@ -62,16 +62,35 @@ pub(crate) fn store_certificate(
     let rank = |c: &Certificate<'_>| {
         c.fleet.map_or(0, |f| if Some(f.fleet) == replica.identity.fleet { 2 } else { 1 })
     };
-    let weaker =
-        old.is_some_and(|old| Certificate::decode(&old).is_ok_and(|old| rank(certificate) < rank(&old)));
+    let of = |c: &Certificate<'_>| (rank(c), c.serial);
+    let weaker = old.is_some_and(|old| Certificate::decode(&old).is_ok_and(|old| of(certificate) < of(&old)));
     if n != replica.me && !weaker {
         replica.db
             .prepare_cached(
                 "UPDATE _pm_device SET public_key = ?2, name = ?3, base = ?4, certificate = ?5, trust = ?6 WHERE n = ?1",
             )?
             .execute((n, certificate.public_key, certificate.name, certificate.base, encoded, trust))?;
+        if rank(certificate) == 2 {
+            request_is_met(replica, certificate)?;
+        }
     }
     Ok(n)
+}
+
+/// Returns where in `_pm_meta` the request of another device is.
+pub(crate) fn request_of(id: DeviceId) -> String {
+    format!("request {id}")
+}
+
+/// Forgets the request of a device whose certificate our fleet has signed since.
+fn request_is_met(replica: &Replica, certificate: &Certificate<'_>) -> Result<()> {
+    let key = request_of(certificate.device());
+    let kept: Option<Vec<u8>> = meta::get(&replica.db, &key)?;
+    if kept.is_some_and(|kept| Certificate::decode(&kept).is_ok_and(|kept| kept.serial <= certificate.serial))
+    {
+        replica.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [key])?;
+    }
+    Ok(())
 }
 
 /// Finds a device by its name, its label, or enough of its id.

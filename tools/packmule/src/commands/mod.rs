@@ -6,6 +6,7 @@
 //! | file | commands |
 //! |---|---|
 //! | `device` | `init`, `fleet new`, `trust`, `revoke`, `devices`, `retire`, `join` |
+//! | `admit` | `admit` |
 //! | `tables` | `track`, `untrack`, `schema`, `seal` |
 //! | `compaction` | `compact`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
@@ -14,6 +15,7 @@
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
 //! | `board` | `board` |
 
+mod admit;
 mod board;
 mod check;
 mod compaction;
@@ -40,6 +42,7 @@ use crate::output::{Failure, Out};
 use crate::text::quoted;
 use crate::usage::{Args, flags};
 
+pub use admit::admit;
 pub use board::board;
 pub use check::{digest, inspect, verify};
 pub use compaction::{compact, snapshot};

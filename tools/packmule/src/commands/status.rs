@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use packmule::core::model::Hex;
 use packmule::{Notice, Status, TableStatus};
 
+use super::device::{fleets, no_fleet};
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, WaitGroup};
 use crate::output::{Failure, Out, say};
@@ -41,7 +41,8 @@ fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<
         name: &identity.name,
         fingerprint: identity.id.to_string(),
         base: identity.base,
-        fleet: identity.fleet.map(|key| Hex(&key).to_string()),
+        fleet: fleets(identity).0,
+        asks_fleet: fleets(identity).1,
         can_seal: status.can_sign,
         tables: &status.tables,
         conflicts: status.conflicts,
@@ -59,9 +60,9 @@ fn print_device(path: &Path, status: &Status, now: i64, out: &mut Out<'_>) {
     let what = if identity.base { "base" } else { "device" };
     say!(out, "{} is the {what} `{}`", shown(path), identity.name);
     say!(out, "  fingerprint  {}", identity.id);
-    match identity.fleet {
-        Some(key) => say!(out, "  fleet        {}…", Hex(&key[..8])),
-        None => say!(out, "  fleet        none"),
+    match fleets(identity) {
+        (Some(fleet), _) => say!(out, "  fleet        {}…", &fleet[..16]),
+        (None, asks) => say!(out, "  fleet        {}", no_fleet(asks.as_deref())),
     }
     if !status.can_sign {
         say!(

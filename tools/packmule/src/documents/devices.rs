@@ -4,6 +4,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Reason;
+
 /// `init`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]
@@ -18,6 +20,8 @@ pub struct Initialised<'a> {
     pub base: bool,
     /// The public key of its fleet.
     pub fleet: Option<String>,
+    /// The public key of the only fleet that may admit it.
+    pub asks_fleet: Option<String>,
     /// Where its secret key is.
     pub key_file: &'a str,
 }
@@ -30,6 +34,34 @@ pub struct FleetKeyMade<'a> {
     pub key_file: String,
     /// The fleet's public key.
     pub fleet: &'a str,
+}
+
+/// `admit`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct AdmittedDevices<'a> {
+    /// The requests that were found.
+    pub requests: Vec<Request<'a>>,
+    /// The files that were written, for the carrier by which the requests came.
+    pub files: Vec<String>,
+    /// Files that were skipped, and why.
+    pub stepped_over: Vec<Reason>,
+}
+
+/// A device that asks for admission.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Request<'a> {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// The name under which it asks.
+    pub name: &'a str,
+    /// It asks to be a base.
+    pub base: bool,
+    /// Its certificate is signed now.
+    pub admitted: bool,
+    /// Why it is not.
+    pub reason: Option<String>,
 }
 
 /// `trust`.

@@ -27,6 +27,7 @@ fn page() -> String {
     let mut types = settings.with(|settings| settings.inline_subschemas = true).into_generator();
     section::<Initialised>(&mut page, &mut types, "init");
     section::<FleetKeyMade>(&mut page, &mut types, "fleet new");
+    section::<AdmittedDevices>(&mut page, &mut types, "admit");
     section::<Trusted>(&mut page, &mut types, "trust");
     section::<Revoked>(&mut page, &mut types, "revoke");
     section::<Devices>(&mut page, &mut types, "devices");

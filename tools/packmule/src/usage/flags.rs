@@ -39,6 +39,10 @@ static VERSION: Flag = switch("version", "print the version");
 pub static NAME: Flag = value("name", "NAME", "what people call the device (the host's name)");
 pub static FLEET: Flag =
     value("fleet", "FILE", "the fleet key that signs its certificate, of `packmule fleet new`");
+pub static FLEET_ID: Flag =
+    value("fleet-id", "HEX", "without the key: the only fleet that may admit it, as `fleet new` prints it");
+pub static ADMIT_BASES: Flag = switch("base", "those that ask to be a base too");
+pub static ONLY: Flag = value("only", "FINGERPRINT", "this device alone; several times: these");
 pub static BASE: Flag = switch("base", "it gathers the rows of all devices' per-device tables");
 
 // Tables.

@@ -1,0 +1,6 @@
+//! Stories of a fleet, played through the program with only the commands that a person at that place would type.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
+
+mod admit;
+#[path = "../cli/support/mod.rs"]
+mod support;

@@ -75,7 +75,9 @@ pub use upkeep::status::{Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
 use crate::engine::conflicts::{history, list, resolve};
-use crate::engine::exchange::{admit, export, import, join, snapshot, survey, transaction, trust_sender};
+use crate::engine::exchange::{
+    admit, certificates, export, import, join, snapshot, survey, transaction, trust_sender,
+};
 use crate::engine::fleet::{open, roster, trust};
 use crate::engine::table::replica::Replica;
 use crate::engine::track::{columns, tables};
@@ -355,6 +357,23 @@ impl Engine {
     ) -> Result<(Self, JoinReport)> {
         let (replica, report) = join::join(path, snapshot, join, options)?;
         Ok((Self::of(replica), report))
+    }
+
+    /// Gives this device another name. Of a device of a fleet the fleet key has to sign that: the request goes with whatever
+    /// is sent, and until it is admitted the old name stays. Returns whether the name counts at once.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an impossible name, [`Error::KeyMissing`].
+    pub fn rename(&mut self, name: &str) -> Result<bool> {
+        certificates::rename(&mut self.replica, name)
+    }
+
+    /// Returns the name that this device asks its fleet to sign, if it asks for another.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn asked_name(&self) -> Result<Option<String>> {
+        admit::asked_name(&self.replica)
     }
 
     /// Closes the conflict with this id, of which a beginning that is its alone will do.

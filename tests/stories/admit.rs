@@ -65,7 +65,13 @@ fn a_board_made_without_the_key_is_admitted_at_the_base() {
     let said = exchange(&desk, "base");
     has(
         &said,
-        &["skipped: new (fingerprint ", "new asks the fleet", &id, "\n  packmule admit base.db --fleet FILE"],
+        &[
+            "skipped: new (fingerprint ",
+            "new (fingerprint ",
+            &id,
+            "asks for admission",
+            "\n  packmule admit base.db --fleet FILE",
+        ],
     );
     assert_eq!(status(&desk, "new")["fleet"], Value::Null);
     let said = desk.run("admit base.db --fleet fleet.key").ok();
@@ -97,7 +103,14 @@ fn a_card_is_signed_where_the_key_is() {
     exchange(&desk, "new");
     let said = exchange(&desk, "north");
     // At a board nobody is asked to bring the key there.
-    has(&said, &["new asks the fleet", "where the fleet key is:\n  packmule admit card --fleet FILE"]);
+    has(
+        &said,
+        &[
+            "new (fingerprint ",
+            "asks for admission",
+            "where the fleet key is:\n  packmule admit card --fleet FILE",
+        ],
+    );
     let done = desk.run("admit card --fleet fleet.key --json").json();
     assert_eq!(done["requests"][0]["admitted"], true);
     assert!(done["files"][0].as_str().unwrap().starts_with("card/PACKMULE/"), "{done}");
@@ -213,7 +226,7 @@ fn a_board_that_joined_without_the_key_says_so_and_is_admitted() {
     assert_eq!(status(&desk, "new")["fleet"], Value::Null);
     desk.sql("new.db", "UPDATE settings SET value = 30");
     exchange(&desk, "new");
-    has(&exchange(&desk, "base"), &["new asks the fleet"]);
+    has(&exchange(&desk, "base"), &["new (fingerprint ", "asks for admission"]);
     desk.run("admit base.db --fleet fleet.key").ok();
     in_step(&desk, &["base", "new", "north", "base"]);
     assert_eq!(desk.value("north.db", "SELECT value FROM settings"), Sql::Integer(30));
@@ -233,4 +246,51 @@ fn the_status_of_who_joined_again_without_the_key_shows_no_fleet() {
     } else {
         assert_eq!(status(&desk, "north")["fleet"], status(&desk, "base")["fleet"]);
     }
+}
+
+#[test]
+fn a_board_gets_another_name_and_its_readings_go_along() {
+    let desk = Desk::fleet(&["north", "east"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2)");
+    in_step(&desk, &["north", "east", "base", "north"]);
+    let id = fingerprint(&desk, "north");
+    let gathered = |name: &str| {
+        let label = format!("{name}-{}", &id[..8]);
+        desk.value("base.db", &format!("SELECT count(*) FROM readings WHERE device = '{label}'"))
+    };
+    assert_eq!(gathered("north"), Sql::Integer(2));
+    has(
+        &desk.run("rename north.db mast").ok(),
+        &["the fleet is asked for the name `mast`", "the name is `north`"],
+    );
+    has(&desk.run("status north.db").ok(), &["`north`", "asks for     the name `mast`"]);
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (3)");
+    exchange(&desk, "north");
+    // Its readings come in under the old name, and the base says what is asked for.
+    has(&exchange(&desk, "base"), &["mast (fingerprint ", "packmule admit base.db --fleet FILE"]);
+    assert_eq!(gathered("north"), Sql::Integer(3));
+    desk.run("admit base.db --fleet fleet.key").ok();
+    assert_eq!((gathered("north"), gathered("mast")), (Sql::Integer(0), Sql::Integer(3)));
+    in_step(&desk, &["base", "north", "east", "base"]);
+    assert_eq!(status(&desk, "north")["name"], "mast");
+    assert_eq!(fingerprint(&desk, "north"), id);
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (4)");
+    in_step(&desk, &["north", "base", "east", "north"]);
+    assert_eq!(desk.value("base.db", "SELECT sum(value) FROM readings"), Sql::Real(10.0));
+    assert_eq!(gathered("mast"), Sql::Integer(4));
+    // An old bundle does not bring the old name back; a name that is in use is not signed.
+    desk.run("rename east.db mast").ok();
+    exchange(&desk, "east");
+    exchange(&desk, "base");
+    let refused = desk.run("admit base.db --fleet fleet.key");
+    assert_eq!(refused.status, Some(1));
+    has(&refused.out, &["not admitted: mast", "its name is that of another device"]);
+    // Back to its own name: nothing is asked for any more.
+    has(&desk.run("rename east.db east").ok(), &["`east` now"]);
+    // A device of no fleet has its name at once.
+    desk.run("init alone.db --name alone").ok();
+    has(&desk.run("rename alone.db solo").ok(), &["`solo` now"]);
+    let long = "n".repeat(65);
+    desk.run(&format!("rename alone.db {long}")).refused("alone.db");
 }

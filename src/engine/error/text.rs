@@ -79,8 +79,8 @@ impl Error {
                     let name = device.name.as_deref().unwrap_or("(no certificate)");
                     write!(f, "{and}{name} (fingerprint {})", device.id)?;
                 }
-                let verb = if devices.len() == 1 { "is" } else { "are" };
-                write!(f, " {verb} not of this fleet yet, and the fleet is asked to sign the certificate")
+                let of = if devices.len() == 1 { "is not of this fleet yet, and asks" } else { "are not of this fleet yet, and ask" };
+                write!(f, " {of} for admission")
             }
             Self::Twin { device, seq } => write!(
                 f,

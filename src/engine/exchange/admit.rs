@@ -10,7 +10,7 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::{CERT_MAX, Certificate, RecordKind};
 
 use crate::engine::error::{Error, Result, UntrustedDevice};
-use crate::engine::exchange::{export, transaction};
+use crate::engine::exchange::{certificates, export, transaction};
 use crate::engine::fleet::admission::{self, Applicant};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::log::bundle::{BundleReader, Item};
@@ -251,7 +251,8 @@ pub(crate) fn take_admitted(replica: &mut Replica, admitted: &Admitted) -> Resul
         for bytes in admitted.certificates.values() {
             let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
             if certificate.device() != e.identity.id {
-                admission::admit(e, &certificate, bytes)?;
+                certificates::store(e, &certificate, bytes, Trust::ByFleet)?;
+                admission::keep_for(e, certificate.device(), bytes)?;
             }
         }
         Ok(())
@@ -330,9 +331,11 @@ pub(crate) fn applicants(replica: &Replica) -> Result<Vec<Applicant>> {
 }
 
 /// Makes of what is not trusted the error that says who asks for admission, where that is all.
-pub(crate) fn who_asks<R>(replica: &Replica, result: Result<R>) -> Result<R> {
+pub(crate) fn who_asks<R>(replica: &Replica, found: &Found, result: Result<R>) -> Result<R> {
     let Err(Error::Untrusted(devices)) = result else { return result };
-    let asks = applicants(replica)?;
+    let mut asks = applicants(replica)?;
+    let requests = found.requests.iter().filter_map(|bytes| Certificate::decode(bytes).ok());
+    asks.extend(requests.map(|certificate| admission::applicant(&certificate)));
     let all = !devices.is_empty() && devices.iter().all(|device| asks.iter().any(|a| a.id == device.id));
     let name = |id| asks.iter().find(|a| a.id == id).map(|a| a.name.clone());
     if !all {
@@ -350,4 +353,10 @@ pub(crate) fn expect_fleet(replica: &mut Replica, fleet: [u8; 32]) -> Result<()>
     transaction::transaction(replica, |e| meta::set(&e.db, "fleet", fleet))?;
     (replica.me, replica.identity) = devices::identity(&replica.db)?;
     Ok(())
+}
+
+/// Returns the name that this device asks for.
+pub(crate) fn asked_name(replica: &Replica) -> Result<Option<String>> {
+    let asked = catalog::reading(replica, admission::own_request)?;
+    Ok(asked.and_then(|bytes| Certificate::decode(&bytes).ok().map(|asked| asked.name.to_owned())))
 }

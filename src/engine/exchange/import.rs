@@ -22,7 +22,7 @@ use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::take_state::{self, StateMerge};
-use crate::engine::exchange::{export, inspect, reconcile, session, transaction, twin};
+use crate::engine::exchange::{certificates, export, inspect, reconcile, session, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{admission, devices, open, positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
@@ -68,7 +68,7 @@ pub(crate) fn import<R: Read + Seek>(
             catalog::reading(replica, |e| verify_bundle(e, input, &mut Found::default(), &mut verifying));
     }
     session::name_twin(replica, &verified)?;
-    let verified = admit::who_asks(replica, verified)?;
+    let verified = admit::who_asks(replica, &found, verified)?;
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
     bundle.rewind().map_err(Error::Stream)?;
@@ -91,7 +91,9 @@ pub(crate) fn import<R: Read + Seek>(
 pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result<()> {
     bundle.rewind().map_err(Error::Stream)?;
     let input = BufReader::new(&mut *bundle);
-    catalog::reading(replica, |e| verify_bundle(e, input, &mut Found::default(), &mut |_| ()))?;
+    let mut found = Found::default();
+    let verified = catalog::reading(replica, |e| verify_bundle(e, input, &mut found, &mut |_| ()));
+    admit::who_asks(replica, &found, verified)?;
     bundle.rewind().map_err(Error::Stream)
 }
 
@@ -212,6 +214,9 @@ impl<'e> Verification<'e> {
             && self.verified.sender == Some(DeviceId::of_key(&signed.fleet))
         {
             self.fleet = Some(signed.fleet);
+        }
+        if self.keys.contains(&key) {
+            return Ok(()); // It asks for another name, and is known by a certificate before this one.
         }
         match trust::verify_certificate(self.replica, certificate)? {
             Ok(_) => self.keys.push(key),
@@ -364,7 +369,7 @@ fn take_in_window(
             Item::Header(_) => {}
             Item::Certificate(certificate, bytes) => {
                 if let Ok(trust) = trust::verify_certificate(replica, &certificate)? {
-                    trust::store_certificate(replica, &certificate, bytes, trust)?;
+                    certificates::store(replica, &certificate, bytes, trust)?;
                 }
                 if verified.sender == Some(certificate.device()) {
                     admission::shown_by_itself(replica, &certificate)?;

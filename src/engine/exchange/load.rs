@@ -8,6 +8,7 @@ use rusqlite::{ErrorCode, params_from_iter};
 
 use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
+use crate::engine::exchange::certificates;
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, bad, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::{self, Trust};
@@ -45,7 +46,7 @@ impl Loader<'_, '_> {
                         Err(UntrustedDevice { revoked: true, .. }) => continue,
                         Err(_) => Trust::Singly,
                     };
-                    trust::store_certificate(e, &certificate, bytes, trust)?;
+                    certificates::store(e, &certificate, bytes, trust)?;
                 }
                 Item::State(body) => self.state(body)?,
                 Item::Part(body) => self.rows.keep_part(body)?,

@@ -5,6 +5,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `admit` | requests for admission found and signed; a place in a fleet taken |
+//! | `certificates` | certificates stored; another name |
 //! | `export` | bundles written |
 //! | `import` | bundles verified and taken in |
 //! | `inspect` | the contents of a bundle, for people |
@@ -28,6 +29,7 @@
 //! | `twin` | divergent histories of one identity, found |
 
 pub(crate) mod admit;
+pub(crate) mod certificates;
 pub(crate) mod export;
 pub(crate) mod heard;
 pub(crate) mod import;

@@ -5,7 +5,7 @@ use packmule_core::wire::{Certificate, Message};
 
 use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
-use crate::engine::exchange::{export, transaction};
+use crate::engine::exchange::{certificates, export, transaction};
 use crate::engine::fleet::{admission, devices, trust};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -108,7 +108,7 @@ pub(crate) fn meet(replica: &mut Replica, peer: &Peer) -> Result<()> {
     transaction::transaction(replica, |e| {
         let certificate = Certificate::decode(&peer.certificate).map_err(|e| Error::bundle(0, e))?;
         if let Ok(trust) = trust::verify_certificate(e, &certificate)? {
-            trust::store_certificate(e, &certificate, &peer.certificate, trust)?;
+            certificates::store(e, &certificate, &peer.certificate, trust)?;
             admission::shown_by_itself(e, &certificate)?;
         }
         Ok(())

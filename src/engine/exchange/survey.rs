@@ -13,7 +13,7 @@ use crate::engine::exchange::export;
 use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
-use crate::engine::exchange::{reconcile, transaction, twin};
+use crate::engine::exchange::{certificates, reconcile, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::fleet::{admission, positions, trust};
@@ -162,7 +162,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
             let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
             let trust = trust::verify_certificate(e, &certificate)?;
             let trust = trust.map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
-            trust::store_certificate(e, &certificate, bytes, trust)?;
+            certificates::store(e, &certificate, bytes, trust)?;
         }
         let (Some(sender), Some(check)) = (verified.sender, &check) else { return Ok(verified.evidence) };
         let Some(key) = trust::trusted_key(e, sender)? else {
@@ -183,7 +183,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         // A clone of this device decides nothing.
         Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
     });
-    let evidence = admit::who_asks(replica, heard)?;
+    let evidence = admit::who_asks(replica, &found, heard)?;
     reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
 }
 
@@ -244,7 +244,7 @@ fn store_members(replica: &mut Replica, fleet: [u8; 32], members: &[Vec<u8>]) ->
         for bytes in members {
             let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
             if let Ok(trust) = trust::verify_certificate(e, &certificate)? {
-                trust::store_certificate(e, &certificate, bytes, trust)?;
+                certificates::store(e, &certificate, bytes, trust)?;
             }
         }
         Ok(())

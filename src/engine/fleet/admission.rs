@@ -167,10 +167,9 @@ pub(crate) fn withdraw_own_request(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// Stores a certificate that our fleet has signed, and keeps it for its device, which does not have it yet.
-pub(crate) fn admit(replica: &Replica, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
-    trust::store_certificate(replica, certificate, bytes, Trust::ByFleet)?;
-    meta::set(&replica.db, &admission_of(certificate.device()), bytes)
+/// Keeps a certificate that our fleet has signed for its device, which does not have it yet.
+pub(crate) fn keep_for(replica: &Replica, device: DeviceId, bytes: &[u8]) -> Result<()> {
+    meta::set(&replica.db, &admission_of(device), bytes)
 }
 
 /// Records that a device shows this certificate itself: what it has need not be sent to it.

@@ -52,6 +52,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Name::Trust => commands::trust,
         Name::Revoke => commands::revoke,
         Name::Devices => commands::devices,
+        Name::Rename => commands::rename,
         Name::Retire => commands::retire,
         Name::Track => commands::track,
         Name::Untrack => commands::untrack,

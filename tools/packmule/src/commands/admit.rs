@@ -9,11 +9,11 @@ use packmule::core::model::DeviceId;
 use packmule::{Admission, AdmitOptions, Admitted, Applicant, Engine, FleetKey, Outcome};
 
 use super::device::{fingerprint, fleet_key};
-use super::{Context, options};
-use crate::documents::{AdmittedDevices, Reason, Request};
+use super::{Context, open, options};
+use crate::documents::{AdmittedDevices, Reason, Renamed, Request};
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, engine_text, say};
-use crate::text::{io_text, now, plural, quoted, shown};
+use crate::text::{count, io_text, now, quoted, shown};
 use crate::usage::flags;
 
 /// Where requests were found, and what could not be looked at.
@@ -205,14 +205,10 @@ fn report(
             let base = engine.identity().base;
             say!(
                 out,
-                "{}: has {}{}",
+                "{}: has {} in it now{}",
                 shown(path),
-                plural(signed, "the certificate", "the certificates"),
-                if base {
-                    "; the next `exchange`, `sync`, `export` or `serve` of it takes them along"
-                } else {
-                    ""
-                }
+                count(signed, "certificate"),
+                if base { "; its next `exchange`, `sync`, `export` or `serve` takes them along" } else { "" }
             );
         }
     }
@@ -225,6 +221,28 @@ fn report(
     Ok(())
 }
 
+/// `packmule rename`.
+pub fn rename(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let (path, name) = (context.args.path(0), context.args.text(1)?);
+    let mut engine = open(context)?;
+    let of_db = |e| Failure::engine(path, path, e);
+    let at_once = engine.rename(name).map_err(of_db)?;
+    let identity = engine.identity();
+    let asks = engine.asked_name().map_err(of_db)?;
+    let out = &mut *context.out;
+    out.document(&Renamed { fingerprint: identity.id.to_string(), name: &identity.name, asks });
+    if at_once {
+        say!(out, "{} is `{}` now", shown(path), identity.name);
+    } else {
+        say!(
+            out,
+            "the fleet is asked for the name `{name}` with whatever is sent; until `packmule admit`, where the fleet key is,"
+        );
+        say!(out, "answers that, the name is `{}`", identity.name);
+    }
+    Ok(())
+}
+
 /// Says who asks for admission, and what to type.
 pub fn asks_for_admission(applicants: &[(DeviceId, String)], what: &Path) -> Vec<String> {
     if applicants.is_empty() {
@@ -232,7 +250,7 @@ pub fn asks_for_admission(applicants: &[(DeviceId, String)], what: &Path) -> Vec
     }
     let mut lines: Vec<String> = applicants
         .iter()
-        .map(|(id, name)| format!("{name} asks the fleet to sign its certificate; fingerprint {id}"))
+        .map(|(id, name)| format!("{name} (fingerprint {id}) asks for admission to the fleet"))
         .collect();
     lines.push(
         "if you know it (`packmule status` at the board shows the fingerprint), run where the fleet key is:"

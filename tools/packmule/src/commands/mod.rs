@@ -6,7 +6,7 @@
 //! | file | commands |
 //! |---|---|
 //! | `device` | `init`, `fleet new`, `trust`, `revoke`, `devices`, `retire`, `join` |
-//! | `admit` | `admit` |
+//! | `admit` | `admit`, `rename` |
 //! | `tables` | `track`, `untrack`, `schema`, `seal` |
 //! | `compaction` | `compact`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
@@ -42,7 +42,7 @@ use crate::output::{Failure, Out};
 use crate::text::quoted;
 use crate::usage::{Args, flags};
 
-pub use admit::admit;
+pub use admit::{admit, rename};
 pub use board::board;
 pub use check::{digest, inspect, verify};
 pub use compaction::{compact, snapshot};

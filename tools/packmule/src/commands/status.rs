@@ -15,10 +15,14 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let engine = open_to_read(context)?;
     let status = engine.status().map_err(of_db(path))?;
+    let asked = engine.asked_name().map_err(of_db(path))?;
     let now = now();
     let out = &mut *context.out;
     out.document(&document(path, &status, now));
     print_device(path, &status, now, out);
+    if let Some(name) = asked {
+        say!(out, "  asks for     the name `{name}`, which the fleet has not signed yet");
+    }
     print_tables(path, &status, out);
     for wait in &status.waits {
         say!(out, "  waiting      {}", waiting(wait));

@@ -48,6 +48,18 @@ pub struct AdmittedDevices<'a> {
     pub stepped_over: Vec<Reason>,
 }
 
+/// `rename`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Renamed<'a> {
+    /// The device's fingerprint.
+    pub fingerprint: String,
+    /// Its name.
+    pub name: &'a str,
+    /// The name that it asks the fleet to sign, if that is another.
+    pub asks: Option<String>,
+}
+
 /// A device that asks for admission.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]

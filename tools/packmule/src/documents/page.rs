@@ -28,6 +28,7 @@ fn page() -> String {
     section::<Initialised>(&mut page, &mut types, "init");
     section::<FleetKeyMade>(&mut page, &mut types, "fleet new");
     section::<AdmittedDevices>(&mut page, &mut types, "admit");
+    section::<Renamed>(&mut page, &mut types, "rename");
     section::<Trusted>(&mut page, &mut types, "trust");
     section::<Revoked>(&mut page, &mut types, "revoke");
     section::<Devices>(&mut page, &mut types, "devices");

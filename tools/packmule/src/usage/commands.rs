@@ -54,6 +54,19 @@ each board gets its own `init`. A board that is made without \
         ],
     },
     Command {
+        name: Name::Rename,
+        words: "rename",
+        operands: "DB NAME",
+        count: (2, 2),
+        flags: &[],
+        group: Group::Devices,
+        summary: "give this device another name",
+        about: "Its identity stays. Of a device of a fleet the fleet key has to sign the name: the request goes with whatever is sent, \
+                `admit` answers it, and until then the old name stays. At a base, the rows of the device's per-device tables stand \
+                under the new name then.",
+        examples: &["packmule rename north.db north-mast"],
+    },
+    Command {
         name: Name::Trust,
         words: "trust",
         operands: "DB BUNDLE|FINGERPRINT",

@@ -32,6 +32,7 @@ pub enum Name {
     Revoke,
     Devices,
     Retire,
+    Rename,
     Track,
     Untrack,
     Schema,

@@ -257,7 +257,9 @@ fn an_untrusted_device_asks_and_is_refused_with_its_fingerprint_and_trusted_by_i
     assert_eq!(b.devices().unwrap().iter().find(|d| d.id == id).unwrap().trust, packmule::TrustedAs::Singly);
     // Trust is not handed on: A has to be told by its own people.
     let through_b = whole_bundle(&mut b);
-    assert!(matches!(try_import(&mut a, &through_b), Err(Error::Untrusted(s)) if s[0].id == id));
+    assert!(
+        matches!(try_import(&mut a, &through_b), Err(Error::AsksForAdmission { devices, .. }) if devices[0].id == id)
+    );
     a.trust(id).unwrap();
     import(&mut a, &through_b);
     carry(&mut a, &mut b);

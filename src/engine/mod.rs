@@ -71,6 +71,7 @@ pub use store::value::OwnedValue;
 pub use table::replica::Identity;
 pub use track::options::{TrackOptions, TrackReport};
 pub use upkeep::compact::CompactReport;
+pub use upkeep::remove::RemoveReport;
 pub use upkeep::status::{Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
@@ -81,7 +82,7 @@ use crate::engine::exchange::{
 use crate::engine::fleet::{open, roster, trust};
 use crate::engine::table::replica::Replica;
 use crate::engine::track::{columns, tables};
-use crate::engine::upkeep::{compact, digest, status, verify};
+use crate::engine::upkeep::{compact, digest, remove, status, verify};
 
 /// A database that is a device of a fleet.
 ///
@@ -374,6 +375,15 @@ impl Engine {
     /// [`Error::Sqlite`].
     pub fn asked_name(&self) -> Result<Option<String>> {
         admit::asked_name(&self.replica)
+    }
+
+    /// Makes a device a plain database again: all `_pm_` tables and triggers go, and the key files. The application's
+    /// tables stay as they are, those too in which rows were gathered.
+    ///
+    /// # Errors
+    /// [`Error::NotADevice`]; [`Error::Io`] if a key file cannot be removed, which the next call tries again.
+    pub fn remove(path: &Path, options: &Options) -> Result<RemoveReport> {
+        remove::remove(path, options)
     }
 
     /// Closes the conflict with this id, of which a beginning that is its alone will do.

@@ -56,6 +56,7 @@ fn devices(on: &mut Checked) {
     on.desk.run("export alone.db alone.pmb").ok();
     on.run("admit", "admit alone.pmb --fleet other.key");
     on.run("rename", "rename alone.db solo");
+    on.run("init --remove", "init --remove alone.db --yes");
     on.run("devices", "devices base.db");
     on.run("revoke", "revoke base.db east");
     on.desk.run("trust base.db east").ok();

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod admit;
+mod leaving;
 #[path = "../cli/support/mod.rs"]
 mod support;

@@ -7,6 +7,7 @@ use std::path::Path;
 use packmule::core::model::{DeviceId, Hex, decode_hex};
 use packmule::{Engine, FleetKey, Identity, InitOptions, JoinOptions, TrustedAs, label};
 
+use super::remove::remove;
 use super::{Context, of_db, open, open_to_read, options};
 use crate::documents::{
     Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
@@ -17,6 +18,19 @@ use crate::usage::{Args, flags};
 
 /// `packmule init`.
 pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    if context.args.has(&flags::REMOVE) {
+        let others = [&flags::NAME, &flags::FLEET, &flags::FLEET_ID, &flags::BASE];
+        if let Some(other) = others.into_iter().find(|flag| context.args.has(flag)) {
+            return Err(context
+                .args
+                .wrong(format!("--remove and --{} do not go together", other.name))
+                .into());
+        }
+        return remove(context);
+    }
+    if context.args.has(&flags::YES) {
+        return Err(context.args.wrong("--yes is for --remove").into());
+    }
     let args = &context.args;
     let path = args.path(0);
     let fleet = args.flag_path(&flags::FLEET).map(fleet_key).transpose()?;

@@ -6,6 +6,7 @@
 //! | file | commands |
 //! |---|---|
 //! | `device` | `init`, `fleet new`, `trust`, `revoke`, `devices`, `retire`, `join` |
+//! | `remove` | `init --remove` |
 //! | `admit` | `admit`, `rename` |
 //! | `tables` | `track`, `untrack`, `schema`, `seal` |
 //! | `compaction` | `compact`, `snapshot` |
@@ -27,6 +28,7 @@ mod import;
 mod intake;
 mod line;
 mod log;
+mod remove;
 mod serve;
 mod status;
 mod sync;

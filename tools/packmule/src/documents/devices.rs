@@ -48,6 +48,18 @@ pub struct AdmittedDevices<'a> {
     pub stepped_over: Vec<Reason>,
 }
 
+/// `init --remove`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Removed {
+    /// The database.
+    pub database: String,
+    /// How many tables, triggers and views of Packmule were dropped.
+    pub dropped: u64,
+    /// The key files that were removed.
+    pub key_files: Vec<String>,
+}
+
 /// `rename`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]

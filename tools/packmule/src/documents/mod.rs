@@ -32,8 +32,8 @@ pub use carry::{
 };
 pub use conflicts::{Conflicts, Resolved};
 pub use devices::{
-    AdmittedDevices, Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Renamed, Request,
-    Retired, Revoked, Trusted,
+    AdmittedDevices, Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Removed, Renamed,
+    Request, Retired, Revoked, Trusted,
 };
 pub use look::{
     Board, Demo, Digest, Inspected, Installed, LogGroup, LogSize, Memory, Status, Uart, Verified,

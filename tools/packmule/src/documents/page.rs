@@ -26,6 +26,7 @@ fn page() -> String {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     let mut types = settings.with(|settings| settings.inline_subschemas = true).into_generator();
     section::<Initialised>(&mut page, &mut types, "init");
+    section::<Removed>(&mut page, &mut types, "init --remove");
     section::<FleetKeyMade>(&mut page, &mut types, "fleet new");
     section::<AdmittedDevices>(&mut page, &mut types, "admit");
     section::<Renamed>(&mut page, &mut types, "rename");

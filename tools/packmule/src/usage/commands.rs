@@ -11,7 +11,7 @@ pub static COMMANDS: &[Command] = &[
         words: "init",
         operands: "DB",
         count: (1, 1),
-        flags: &[&flags::NAME, &flags::FLEET, &flags::FLEET_ID, &flags::BASE],
+        flags: &[&flags::NAME, &flags::FLEET, &flags::FLEET_ID, &flags::BASE, &flags::REMOVE, &flags::YES],
         group: Group::Devices,
         summary: "make the database a device; create the file if need be",
         about: "Gives the database an identity of its own: an ed25519 key, whose secret half goes to a file beside it \
@@ -21,6 +21,7 @@ each board gets its own `init`. A board that is made without \
         examples: &[
             "packmule init north.db --name north --fleet fleet.key",
             "packmule init base.db --name base --fleet fleet.key --base",
+            "packmule init --remove north.db",
         ],
     },
     Command {
@@ -125,13 +126,13 @@ each board gets its own `init`. A board that is made without \
         name: Name::Untrack,
         words: "untrack",
         operands: "DB TABLE...",
-        count: (2, ANY),
-        flags: &[],
+        count: (1, ANY),
+        flags: &[&flags::ALL],
         group: Group::Tables,
         summary: "stop tracking tables; their rows stay",
         about: "What was written before is sealed first. What is written from then on stays on this device, and what others \
                 write to the table is no longer shown here.",
-        examples: &["packmule untrack north.db scratch"],
+        examples: &["packmule untrack north.db scratch", "packmule untrack north.db --all"],
     },
     Command {
         name: Name::Schema,

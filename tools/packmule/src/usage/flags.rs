@@ -39,6 +39,12 @@ static VERSION: Flag = switch("version", "print the version");
 pub static NAME: Flag = value("name", "NAME", "what people call the device (the host's name)");
 pub static FLEET: Flag =
     value("fleet", "FILE", "the fleet key that signs its certificate, of `packmule fleet new`");
+pub static REMOVE: Flag = switch(
+    "remove",
+    "make it a plain database again: Packmule's tables, triggers and key go, its own tables stay",
+);
+pub static YES: Flag = switch("yes", "with --remove: without asking");
+pub static ALL: Flag = switch("all", "all tables that are tracked or gathered");
 pub static FLEET_ID: Flag =
     value("fleet-id", "HEX", "without the key: the only fleet that may admit it, as `fleet new` prints it");
 pub static ADMIT_BASES: Flag = switch("base", "those that ask to be a base too");

@@ -5,6 +5,7 @@
 //! | [`design`] | the promises, the way of the data, the merge with the argument for each rule |
 //! | [`glossary`] | one term for one thing |
 //! | [`conflicts`] | every kind of conflict by example, and what is none |
+//! | [`new_board`] | what to type when a board is added, and where |
 //! | [`mod@format`] | the format, byte by byte |
 //! | [`json`] | the fields of the JSON that each command prints |
 //! | [`security`] | what is defended against, and what is not |
@@ -25,6 +26,10 @@ pub mod glossary {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("conflicts.md")]
 pub mod conflicts {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("new-board.md")]
+pub mod new_board {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("../core/wire/FORMAT.md")]

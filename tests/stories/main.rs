@@ -3,5 +3,6 @@
 
 mod admit;
 mod leaving;
+mod new_board;
 #[path = "../cli/support/mod.rs"]
 mod support;

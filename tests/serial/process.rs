@@ -465,7 +465,9 @@ fn a_board_without_the_key_is_admitted_over_the_line() {
     desk.run("rename new.db mast").ok();
     let both = || {
         let (board, base) = (sync(&desk, "new.db", &cable.ends[0]), sync(&desk, "base.db", &cable.ends[1]));
-        [ended(board), ended(base)].map(|ran| assert_eq!(ran.status, Some(0), "{}", ran.err));
+        for ran in [ended(board), ended(base)] {
+            assert_eq!(ran.status, Some(0), "{}", ran.err);
+        }
     };
     both();
     has(&desk.run("admit base.db --fleet fleet.key").ok(), &["admitted: mast"]);

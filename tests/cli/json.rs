@@ -57,6 +57,7 @@ fn devices(on: &mut Checked) {
     on.run("admit", "admit alone.pmb --fleet other.key");
     on.run("rename", "rename alone.db solo");
     on.run("init --remove", "init --remove alone.db --yes");
+    on.run("fleet rotate", "fleet rotate other.key next.key");
     on.run("devices", "devices base.db");
     on.run("revoke", "revoke base.db east");
     on.desk.run("trust base.db east").ok();

@@ -4,5 +4,6 @@
 mod admit;
 mod leaving;
 mod new_board;
+mod rotate;
 #[path = "../cli/support/mod.rs"]
 mod support;

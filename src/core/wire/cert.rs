@@ -11,8 +11,11 @@ pub const CERT_MAX: usize = 1 + 32 + 2 + 64 + 1 + 64 + 1 + 32 + 64;
 
 const NAME_MAX: usize = 64;
 
-/// The highest serial of a certificate.
-pub const SERIAL_MAX: u8 = 127;
+/// The highest serial of a device's certificate.
+pub const SERIAL_MAX: u8 = 126;
+
+/// The serial of a certificate that is no device's, but of a fleet key, signed by the fleet key that it follows.
+const FLEET_KEY: u8 = 127;
 
 fn name_is_possible(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX && !name.chars().any(char::is_control)
@@ -73,6 +76,26 @@ impl<'a> Certificate<'a> {
     /// # Errors
     /// [`NoRoom`] as for [`Certificate::new`], and if the serial is above [`SERIAL_MAX`].
     pub fn numbered(key: &SecretKey, name: &'a str, base: bool, serial: u8) -> Result<Self, NoRoom> {
+        if serial > SERIAL_MAX {
+            return Err(NoRoom);
+        }
+        Self::own(key, name, base, serial)
+    }
+
+    /// Makes the statement that a fleet key follows another one; both sign it.
+    ///
+    /// # Errors
+    /// [`NoRoom`], which does not happen.
+    pub fn succession(new: &SecretKey, old: &SecretKey) -> Result<Certificate<'static>, NoRoom> {
+        Certificate::own(new, "fleet key", false, FLEET_KEY)?.vouched(old)
+    }
+
+    /// Returns whether it is no device's, but says that a fleet key follows another one.
+    pub fn is_fleet_key(&self) -> bool {
+        self.serial == FLEET_KEY
+    }
+
+    fn own(key: &SecretKey, name: &'a str, base: bool, serial: u8) -> Result<Self, NoRoom> {
         let mut certificate =
             Self { public_key: *key.public_key(), name, base, serial, signature: [0; 64], fleet: None };
         certificate.signature =
@@ -98,7 +121,7 @@ impl<'a> Certificate<'a> {
     }
 
     fn body(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
-        if !name_is_possible(self.name) || self.serial > SERIAL_MAX {
+        if !name_is_possible(self.name) || self.serial > FLEET_KEY {
             return Err(NoRoom);
         }
         let Self { public_key, name, base, serial, .. } = *self;

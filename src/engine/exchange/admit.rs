@@ -13,6 +13,7 @@ use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::{certificates, export, transaction};
 use crate::engine::fleet::admission::{self, Applicant};
 use crate::engine::fleet::devices::{self, Trust};
+use crate::engine::fleet::succession;
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::store::keys::FleetKey;
 use crate::engine::store::meta;
@@ -67,6 +68,8 @@ pub struct Admitted {
     pub requests: Vec<(Applicant, Outcome)>,
     /// The signed certificates.
     certificates: BTreeMap<DeviceId, Vec<u8>>,
+    /// The statements that the key follows others.
+    successions: Vec<Vec<u8>>,
 }
 
 impl<'a> Admission<'a> {
@@ -102,7 +105,7 @@ impl<'a> Admission<'a> {
         let certificate = Certificate::decode(bytes).ok()?;
         let id = certificate.device();
         match certificate.fleet {
-            Some(signed) if signed.fleet == self.key.public_key() => {
+            Some(signed) if self.key.public_keys().contains(&signed.fleet) => {
                 let Certificate { serial, name, base, .. } = certificate;
                 if self.members.get(&id).is_none_or(|known| known.0 < serial) {
                     self.members.insert(id, (serial, name.into(), base));
@@ -125,7 +128,7 @@ impl<'a> Admission<'a> {
     /// # Errors
     /// [`Error::Damaged`] if a certificate has no room.
     pub fn sign(&self, options: &AdmitOptions<'_>) -> Result<Admitted> {
-        let mut admitted = Admitted::default();
+        let mut admitted = Admitted { successions: self.key.1.clone(), ..Admitted::default() };
         for (id, bytes) in &self.requests {
             let Ok(certificate) = Certificate::decode(bytes) else { continue };
             let outcome = self.outcome(&certificate, options);
@@ -199,6 +202,9 @@ impl Admitted {
         for (_, bytes) in self.certificates.iter().filter(|(id, _)| of.contains(id)) {
             out.record(RecordKind::Certificate, bytes)?;
         }
+        for statement in &key.1 {
+            out.record(RecordKind::Certificate, statement)?;
+        }
         let (footer, _) = export::footer(out)?;
         Ok(footer)
     }
@@ -210,7 +216,8 @@ impl Admitted {
 /// [`Error::Usage`] if the database belongs to another fleet.
 pub(crate) fn read_database(admission: &mut Admission<'_>, replica: &Replica) -> Result<()> {
     catalog::reading(replica, |e| {
-        if e.identity.fleet.is_some_and(|fleet| fleet != admission.key.public_key()) {
+        let keys = e.identity.fleet.map_or(Ok(Vec::new()), |fleet| succession::keys_of(&e.db, fleet))?;
+        if !keys.is_empty() && admission.key.public_keys().iter().all(|key| !keys.contains(key)) {
             return Err(Error::Usage("the database belongs to another fleet than this key".into()));
         }
         let issuers = devices::issuers(&e.db, e.me)?;
@@ -241,7 +248,8 @@ pub(crate) fn read_database(admission: &mut Admission<'_>, replica: &Replica) ->
 
 /// Takes what was signed into a database: its own certificate, and those of others, which it sends to them.
 pub(crate) fn take_admitted(replica: &mut Replica, admitted: &Admitted) -> Result<()> {
-    let mut found = Found::default();
+    follow(replica, &admitted.successions)?;
+    let mut found = Found { successions: admitted.successions.clone(), ..Found::default() };
     for bytes in admitted.certificates.values() {
         let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
         found.see(replica, &certificate, bytes)?;
@@ -266,6 +274,8 @@ pub(crate) struct Found {
     ours: Vec<Vec<u8>>,
     /// Those of others that ask for one.
     requests: Vec<Vec<u8>>,
+    /// Statements that a fleet key follows another one.
+    successions: Vec<Vec<u8>>,
 }
 
 /// How many of each are kept of one bundle.
@@ -279,6 +289,12 @@ impl Found {
         certificate: &Certificate<'_>,
         bytes: &[u8],
     ) -> Result<()> {
+        if certificate.is_fleet_key() {
+            if self.successions.len() < FOUND_MAX {
+                self.successions.push(bytes.to_vec());
+            }
+            return Ok(());
+        }
         if self.ours.len() < FOUND_MAX && admission::is_for_us(replica, certificate)? {
             self.ours.push(bytes.to_vec());
         }
@@ -301,6 +317,7 @@ pub(crate) fn take(replica: &mut Replica, found: &Found) -> Result<bool> {
             taken = true;
         }
     }
+    taken |= follow(replica, &found.successions)?;
     if !found.requests.is_empty() {
         transaction::transaction(replica, |e| {
             for bytes in &found.requests {
@@ -313,6 +330,29 @@ pub(crate) fn take(replica: &mut Replica, found: &Found) -> Result<bool> {
         })?;
     }
     Ok(taken)
+}
+
+/// Keeps the statements that join a key with our fleet's. Returns whether one was new.
+fn follow(replica: &mut Replica, statements: &[Vec<u8>]) -> Result<bool> {
+    if statements.is_empty() || replica.identity.fleet.is_none() {
+        return Ok(false);
+    }
+    let followed = transaction::transaction(replica, |e| {
+        let mut any = false;
+        let mut more = true;
+        // They can stand in any order.
+        while more {
+            more = false;
+            for bytes in statements {
+                let statement = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+                more |= succession::keep(&e.db, &statement, bytes, e.now())?;
+            }
+            any |= more;
+        }
+        Ok(any)
+    })?;
+    (replica.me, replica.identity) = devices::identity(&replica.db)?;
+    Ok(followed)
 }
 
 /// Lists the devices that ask for admission here.

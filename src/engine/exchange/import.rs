@@ -168,6 +168,7 @@ fn verify_bundle(
                 found.see(replica, &certificate, bytes)?;
                 verification.certificate(&certificate)?;
             }
+            Item::FleetKey(statement, bytes) => found.see(replica, &statement, bytes)?,
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 verification.checkpoint(at, &checkpoint, bytes, &end)?;
@@ -366,7 +367,7 @@ fn take_in_window(
             progress(reported);
         }
         match reader.next_item()? {
-            Item::Header(_) => {}
+            Item::Header(_) | Item::FleetKey(..) => {}
             Item::Certificate(certificate, bytes) => {
                 if let Ok(trust) = trust::verify_certificate(replica, &certificate)? {
                     certificates::store(replica, &certificate, bytes, trust)?;

@@ -38,7 +38,7 @@ impl Loader<'_, '_> {
         let mut first = None;
         loop {
             match reader.next_item()? {
-                Item::Header(_) => {}
+                Item::Header(_) | Item::FleetKey(..) => {}
                 Item::Certificate(certificate, bytes) => {
                     // The maker answers for those whose fleet is another, or none.
                     let trust = match trust::verify_certificate(e, &certificate)? {

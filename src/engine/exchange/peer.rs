@@ -78,12 +78,13 @@ fn peer_of(certificate: &Certificate<'_>, bytes: &[u8]) -> Peer {
     }
 }
 
-/// Looks at a certificate that came in a session. Returns whether it has given this device a place in a fleet.
+/// Looks at a certificate that came in a session. Returns whether that is all that there is to it: it has given this
+/// device a place in a fleet, or it is no device's.
 pub(crate) fn look_at(replica: &mut Replica, certificate: &[u8]) -> Result<bool> {
     let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
     let mut found = Found::default();
     found.see(replica, &decoded, certificate)?;
-    admit::take(replica, &found)
+    Ok(admit::take(replica, &found)? || decoded.is_fleet_key())
 }
 
 /// Returns whether the device of a certificate asks for admission here.

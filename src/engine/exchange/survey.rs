@@ -115,7 +115,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 survey.ours = sender == replica.identity.id
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
             }
-            Item::Certificate(_, bytes) => {
+            Item::Certificate(_, bytes) | Item::FleetKey(_, bytes) => {
                 if survey.ours {
                     survey.certificates.insert(Sha256::digest(bytes).into());
                 }
@@ -195,7 +195,7 @@ struct Preface {
     found: Found,
     /// The fleet whose key is the sender: the bundle is an admission.
     fleet: Option<[u8; 32]>,
-    /// The certificates in it, if that is our fleet.
+    /// The certificates in it.
     by_fleet: Vec<Vec<u8>>,
 }
 
@@ -211,6 +211,7 @@ fn preface(replica: &Replica, input: impl Read) -> Result<Preface> {
                 preface.verified.read_header(&header);
                 preface.check = Some(HeaderCheck::of(&header));
             }
+            Item::FleetKey(statement, bytes) => preface.found.see(replica, &statement, bytes)?,
             Item::Certificate(certificate, bytes) => {
                 preface.found.see(replica, &certificate, bytes)?;
                 let signed = certificate.fleet.map(|signed| signed.fleet);
@@ -222,7 +223,7 @@ fn preface(replica: &Replica, input: impl Read) -> Result<Preface> {
                     signed.filter(|key| preface.verified.sender == Some(DeviceId::of_key(key)))
                 {
                     preface.fleet = Some(signed);
-                    if replica.identity.fleet == Some(signed) && preface.by_fleet.len() < MEMBERS_MAX {
+                    if preface.by_fleet.len() < MEMBERS_MAX {
                         preface.by_fleet.push(bytes.to_vec());
                     }
                 }
@@ -233,11 +234,12 @@ fn preface(replica: &Replica, input: impl Read) -> Result<Preface> {
 }
 
 /// How many certificates of an admission are taken.
-const MEMBERS_MAX: usize = 4_096;
+const MEMBERS_MAX: usize = 1_024;
 
 /// Stores the certificates of an admission by our fleet.
 fn store_members(replica: &mut Replica, fleet: [u8; 32], members: &[Vec<u8>]) -> Result<()> {
-    if replica.identity.fleet != Some(fleet) {
+    let Some(ours) = replica.identity.fleet else { return Ok(()) };
+    if !trust::is_of_fleet(replica, fleet, ours)? {
         return Ok(());
     }
     transaction::transaction(replica, |e| {

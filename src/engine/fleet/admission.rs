@@ -9,7 +9,7 @@ use packmule_core::wire::Certificate;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::trust;
+use crate::engine::fleet::{succession, trust};
 use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
@@ -49,7 +49,11 @@ pub(crate) fn is_for_us(replica: &Replica, certificate: &Certificate<'_>) -> Res
     let (ours, id) = (&replica.identity, certificate.device());
     let of_device: Option<i64> =
         value::maybe(&replica.db, "SELECT n FROM _pm_device WHERE public_key = ?1", [signed.fleet])?;
-    if of_device.is_some() || ours.fleet.is_some_and(|fleet| fleet != signed.fleet) {
+    let other = match ours.fleet {
+        Some(fleet) => !trust::is_of_fleet(replica, signed.fleet, fleet)?,
+        None => false,
+    };
+    if of_device.is_some() || other {
         return Ok(false);
     }
     if id == ours.id && ours.admitted {
@@ -80,7 +84,9 @@ pub(crate) fn take_place(replica: &Replica, certificate: &Certificate<'_>, bytes
             Trust::ByFleet,
         ),
     )?;
-    meta::set(db, "fleet", signed.fleet)?;
+    if replica.identity.fleet.is_none() {
+        meta::set(db, "fleet", signed.fleet)?;
+    }
     let asked: Option<Vec<u8>> = meta::get(db, OWN)?;
     let serial = asked.and_then(|asked| Certificate::decode(&asked).ok().map(|c| c.serial));
     if serial.is_some_and(|serial| serial <= certificate.serial) {
@@ -191,7 +197,8 @@ pub(crate) fn shown_by_itself(replica: &Replica, certificate: &Certificate<'_>) 
 /// Lists the certificates that go with everything that is sent: our request for another name, and what others are still
 /// to hear about themselves.
 pub(crate) fn carried(replica: &Replica) -> Result<Vec<Vec<u8>>> {
-    let mut all: Vec<Vec<u8>> = own_request(replica)?.into_iter().collect();
+    let mut all = succession::statements(&replica.db)?;
+    all.extend(own_request(replica)?);
     let mut statement =
         replica.db.prepare_cached("SELECT v FROM _pm_meta WHERE k GLOB 'admission ?*' ORDER BY k")?;
     let rows = statement.query_map([], |row| row.get(0))?;
@@ -202,7 +209,8 @@ pub(crate) fn carried(replica: &Replica) -> Result<Vec<Vec<u8>>> {
 /// Lists the certificates that a peer in a session is to hear first: its own, if it shows one of less worth, and our
 /// request for another name.
 pub(crate) fn for_peer(replica: &Replica, shown: &Certificate<'_>) -> Result<Vec<Vec<u8>>> {
-    let mut all: Vec<Vec<u8>> = own_request(replica)?.into_iter().collect();
+    let mut all = succession::statements(&replica.db)?;
+    all.extend(own_request(replica)?);
     let known: Option<Vec<u8>> = value::maybe(
         &replica.db,
         "SELECT certificate FROM _pm_device WHERE id = ?1 AND trust = ?2",
@@ -211,10 +219,7 @@ pub(crate) fn for_peer(replica: &Replica, shown: &Certificate<'_>) -> Result<Vec
     .flatten();
     let better = |known: &Vec<u8>| {
         Certificate::decode(known).is_ok_and(|known| {
-            let fleet = known.fleet.map(|signed| signed.fleet);
-            fleet.is_some()
-                && fleet == replica.identity.fleet
-                && (shown.fleet.is_none() || shown.serial < known.serial)
+            known.fleet.is_some() && (shown.fleet.is_none() || shown.serial < known.serial)
         })
     };
     all.extend(known.filter(better));
@@ -225,6 +230,7 @@ pub(crate) fn for_peer(replica: &Replica, shown: &Certificate<'_>) -> Result<Vec
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
     admitted: bool,
+    fleet: Option<[u8; 32]>,
     trusted: u64,
 }
 
@@ -235,5 +241,5 @@ pub(crate) fn standing(replica: &Replica) -> Result<Standing> {
         [Trust::Singly, Trust::ByFleet],
         |row| row.get(0),
     )?;
-    Ok(Standing { admitted: replica.identity.admitted, trusted })
+    Ok(Standing { admitted: replica.identity.admitted, fleet: replica.identity.fleet, trusted })
 }

@@ -7,6 +7,7 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::succession;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::{keys, meta, value};
@@ -29,7 +30,8 @@ pub(crate) fn identity(db: &Connection) -> Result<(i64, Identity)> {
 
 /// Returns whether a device's certificate, or one that vouches for it, carries a fleet's signature.
 fn is_admitted(db: &Connection, n: i64, fleet: [u8; 32]) -> Result<bool> {
-    Ok(chain(db, n)?.iter().any(|(_, issuer)| *issuer == fleet))
+    let keys = succession::keys_of(db, fleet)?;
+    Ok(chain(db, n)?.iter().any(|(_, issuer)| keys.contains(issuer)))
 }
 
 /// Returns the devices that vouch for a device, from the nearest on.

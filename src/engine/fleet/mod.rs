@@ -12,6 +12,7 @@
 //! | `peers` | what peers acknowledged, and what they have of our own log |
 //! | `positions` | how far each stream is applied |
 //! | `roster` | the list of devices, for people |
+//! | `succession` | fleet keys that follow one another |
 //! | `trust` | certificates verified and stored; trust given and taken |
 
 pub(crate) mod admission;
@@ -22,4 +23,5 @@ pub(crate) mod open;
 pub(crate) mod peers;
 pub(crate) mod positions;
 pub(crate) mod roster;
+pub(crate) mod succession;
 pub(crate) mod trust;

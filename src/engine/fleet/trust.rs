@@ -5,6 +5,7 @@ use packmule_core::wire::Certificate;
 
 use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::fleet::devices::{self, Trust};
+use crate::engine::fleet::succession;
 use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
@@ -27,10 +28,11 @@ pub(crate) fn verify_certificate(
         value::maybe(&replica.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
     let untrusted = |revoked| UntrustedDevice { id, name: Some(certificate.name.into()), revoked };
     Ok(match known {
+        _ if certificate.is_fleet_key() => Err(untrusted(false)),
         Some(Trust::Revoked) => Err(untrusted(true)),
         Some(trust @ (Trust::Singly | Trust::ByFleet)) => Ok(trust),
         _ => match (certificate.fleet, replica.identity.fleet) {
-            (Some(theirs), Some(ours)) if theirs.fleet == ours => Ok(Trust::ByFleet),
+            (Some(theirs), Some(ours)) if is_of_fleet(replica, theirs.fleet, ours)? => Ok(Trust::ByFleet),
             (Some(issuer), _) => {
                 // The key of a device is the issuer of the identity under which its second history goes on.
                 let trust: Option<Trust> = value::maybe(
@@ -48,6 +50,11 @@ pub(crate) fn verify_certificate(
     })
 }
 
+/// Returns whether a key is our fleet's, or one that is joined with it.
+pub(crate) fn is_of_fleet(replica: &Replica, key: [u8; 32], ours: [u8; 32]) -> Result<bool> {
+    Ok(key == ours || succession::keys_of(&replica.db, ours)?.contains(&key))
+}
+
 /// Stores a verified certificate. Returns the number of its device. A certificate that a fleet signed is not replaced
 /// by one without a fleet: whoever carries it could have removed that part.
 pub(crate) fn store_certificate(
@@ -59,9 +66,9 @@ pub(crate) fn store_certificate(
     let n = devices::device_number_or_new(replica, certificate.device())?;
     let old: Option<Vec<u8>> =
         value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
-    let rank = |c: &Certificate<'_>| {
-        c.fleet.map_or(0, |f| if Some(f.fleet) == replica.identity.fleet { 2 } else { 1 })
-    };
+    let keys =
+        replica.identity.fleet.map_or(Ok(Vec::new()), |fleet| succession::keys_of(&replica.db, fleet))?;
+    let rank = |c: &Certificate<'_>| c.fleet.map_or(0, |f| if keys.contains(&f.fleet) { 2 } else { 1 });
     let of = |c: &Certificate<'_>| (rank(c), c.serial);
     let weaker = old.is_some_and(|old| Certificate::decode(&old).is_ok_and(|old| of(certificate) < of(&old)));
     if n != replica.me && !weaker {

@@ -48,6 +48,8 @@ struct Record {
 pub(crate) enum Item<'a> {
     Header(HeaderReader<'a>),
     Certificate(Certificate<'a>, &'a [u8]),
+    /// The statement that a fleet key follows another one, and its bytes.
+    FleetKey(Certificate<'a>, &'a [u8]),
     /// A frame with an intact check sum, and its bytes. Whether it is its author's, the checkpoint after it shows.
     Frame(Section, Frame<'a>, &'a [u8]),
     /// A checkpoint that fits the frames before it, its bytes, and the chain after them. The caller verifies the
@@ -175,7 +177,11 @@ impl<R: Read> BundleReader<R> {
         match record.head.kind {
             RecordKind::Header => Ok(Item::Header(HeaderReader::parse(body).map_err(decode)?)),
             RecordKind::Certificate => {
-                Ok(Item::Certificate(Certificate::decode(body).map_err(decode)?, body))
+                let certificate = Certificate::decode(body).map_err(decode)?;
+                Ok(match certificate.is_fleet_key() {
+                    true => Item::FleetKey(certificate, body),
+                    false => Item::Certificate(certificate, body),
+                })
             }
             RecordKind::Frame => {
                 let (section, frame) = self.groups.add_frame(body).map_err(refuse)?;

@@ -5,12 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use packmule::core::model::DeviceId;
+use packmule::core::model::{DeviceId, Hex};
 use packmule::{Admission, AdmitOptions, Admitted, Applicant, Engine, FleetKey, Outcome};
 
 use super::device::{fingerprint, fleet_key};
 use super::{Context, open, options};
-use crate::documents::{AdmittedDevices, Reason, Renamed, Request};
+use crate::documents::{AdmittedDevices, FleetKeyRotated, Reason, Renamed, Request};
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, engine_text, say};
 use crate::text::{count, io_text, now, quoted, shown};
@@ -218,6 +218,32 @@ fn report(
     if signed == 0 && refused {
         return Err(Failure::Reported("nobody was admitted: see the reason for each request".into()));
     }
+    Ok(())
+}
+
+/// `packmule fleet rotate`.
+pub fn fleet_rotate(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let (old, path) = (context.args.path(0), context.args.path(1));
+    if path.exists() {
+        return Err(Failure::of(
+            path,
+            "is there already, and a key is never written over: choose another name",
+        ));
+    }
+    let old = fleet_key(old)?;
+    let key = old.rotate(path).map_err(|e| Failure::engine(path, path, e))?;
+    let (fleet, follows) = (Hex(&key.public_key()).to_string(), Hex(&old.public_key()).to_string());
+    let out = &mut *context.out;
+    out.document(&FleetKeyRotated { key_file: shown(path), fleet: &fleet, follows: &follows });
+    say!(
+        out,
+        "{} is the fleet's new key (fleet {}…); it follows {}…",
+        shown(path),
+        &fleet[..16],
+        &follows[..16]
+    );
+    say!(out, "devices take what either has signed once they hear of it; tell the base:");
+    say!(out, "  packmule admit DB --fleet {}", quoted(path));
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `device` | `init`, `fleet new`, `trust`, `revoke`, `devices`, `retire`, `join` |
 //! | `remove` | `init --remove` |
-//! | `admit` | `admit`, `rename` |
+//! | `admit` | `admit`, `fleet rotate`, `rename` |
 //! | `tables` | `track`, `untrack`, `schema`, `seal` |
 //! | `compaction` | `compact`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
@@ -44,7 +44,7 @@ use crate::output::{Failure, Out};
 use crate::text::quoted;
 use crate::usage::{Args, flags};
 
-pub use admit::{admit, rename};
+pub use admit::{admit, fleet_rotate, rename};
 pub use board::board;
 pub use check::{digest, inspect, verify};
 pub use compaction::{compact, snapshot};

@@ -60,6 +60,18 @@ pub struct Removed {
     pub key_files: Vec<String>,
 }
 
+/// `fleet rotate`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct FleetKeyRotated<'a> {
+    /// The secret file of the new key.
+    pub key_file: String,
+    /// The new public key.
+    pub fleet: &'a str,
+    /// The public key that it follows.
+    pub follows: &'a str,
+}
+
 /// `rename`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]

@@ -28,6 +28,7 @@ fn page() -> String {
     section::<Initialised>(&mut page, &mut types, "init");
     section::<Removed>(&mut page, &mut types, "init --remove");
     section::<FleetKeyMade>(&mut page, &mut types, "fleet new");
+    section::<FleetKeyRotated>(&mut page, &mut types, "fleet rotate");
     section::<AdmittedDevices>(&mut page, &mut types, "admit");
     section::<Renamed>(&mut page, &mut types, "rename");
     section::<Trusted>(&mut page, &mut types, "trust");

@@ -37,6 +37,19 @@ each board gets its own `init`. A board that is made without \
         examples: &["packmule fleet new fleet.key"],
     },
     Command {
+        name: Name::FleetRotate,
+        words: "fleet rotate",
+        operands: "OLD NEW",
+        count: (2, 2),
+        flags: &[],
+        group: Group::Devices,
+        summary: "make a fleet key that takes the place of another one",
+        about: "OLD signs the new key, which goes into the file NEW with that statement. `admit` and `init` with NEW carry the statement to \
+                devices, and these to each other; who has it takes what either key has signed, so no board needs another \
+                certificate. What OLD signs later is still taken: against a thief of OLD, make a new fleet.",
+        examples: &["packmule fleet rotate fleet.key fleet-2.key"],
+    },
+    Command {
         name: Name::Admit,
         words: "admit",
         operands: "BUNDLE|DIRECTORY|DB...",

@@ -27,6 +27,7 @@ pub use parse::{Request, parse};
 pub enum Name {
     Init,
     FleetNew,
+    FleetRotate,
     Admit,
     Trust,
     Revoke,

@@ -49,7 +49,8 @@ impl FleetKey {
         let statements = RefCell::new(self.1.clone());
         let lines = |key: &SecretKey| {
             let mut buf = [0; CERT_MAX];
-            let signed = Certificate::succession(key, &self.0).and_then(|signed| signed.encode(&mut buf));
+            let signed = Certificate::succession(key, &self.0);
+            let signed = signed.and_then(|signed| Certificate::encode(&signed, &mut buf));
             let len = signed.map_err(|_| Error::damaged("a certificate without room"))?;
             let mut all = statements.borrow_mut();
             all.push(buf[..len].to_vec());

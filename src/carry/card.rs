@@ -316,7 +316,14 @@ impl Visit<'_> {
                 }));
                 let path = self.report.left.last().map(|left| left.file.clone()).unwrap_or_default();
                 let certificates = self.engine.stated_certificates()?;
-                self.fresh.push(Ours { path, receiver: Some(peer.id), vector, spans, state: true, certificates });
+                self.fresh.push(Ours {
+                    path,
+                    receiver: Some(peer.id),
+                    vector,
+                    spans,
+                    state: true,
+                    certificates,
+                });
                 any = true;
             }
         }

@@ -7,13 +7,13 @@
 
 mod asm;
 
-use asm::{Asm, frame_head, group_head};
+use asm::{Asm, frame_head, group_head, group_head_numbered};
 use packmule_core::model::{Big, DeviceId, RealBits, Stream, Value};
 use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, Collation, Column, ColumnMerge, DefId, DefReader, DefWriter,
     Default, FRAME_MAX, Footer, ForeignKey, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Header,
-    HeaderReader, KeptRun, MAGIC, Merge, Mode, Op, OpHead, OpKind, Ops, Policy, Position, Probe, RecordHead,
-    RecordKind, Section, Shape, TableHead, crc32, put, take, write_record,
+    HeaderReader, KeptRun, MAGIC, Merge, Mode, Named, Op, OpHead, OpKind, Ops, Policy, Position, Probe,
+    RecordHead, RecordKind, Section, Shape, TableHead, crc32, put, take, write_record,
 };
 
 const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
@@ -110,7 +110,7 @@ fn first_frame_of_a_group() {
     a.crc();
     a.matches_file("frame-first", "The first frame of a group: context, no blocks.");
 
-    let context = CONTEXT.map(|(device, seq)| (DeviceId(device), seq));
+    let context = CONTEXT.map(|(device, seq)| (Named::Id(DeviceId(device)), seq));
     let group = GroupStart { lamport: 300, wall: -1, pair: 128, context: &context };
     let mut buf = [0; 200];
     let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 1, Some(group)).unwrap();
@@ -122,6 +122,45 @@ fn first_frame_of_a_group() {
     assert_eq!((head.lamport, head.wall, head.pair, head.contexts), (300, -1, 128, 3));
     assert!(frame.context().eq(context));
     assert!(frame.blocks().next_block().unwrap().is_none());
+}
+
+#[test]
+fn devices_by_small_numbers() {
+    const LAST: u32 = Named::NUMBER_MAX;
+    let mut a = Asm::new();
+    a.u8("version", 2).u8("flags", 1).u8("codec", 0).uint("seq", 2);
+    let context = [
+        (0, None, 1),
+        (1, Some([0xaa; 16]), 127),
+        (64, None, 128),
+        (u64::from(LAST), Some([0xbb; 16]), i64::MAX as u64),
+        (u64::from(LAST), None, 0),
+    ];
+    group_head_numbered(&mut a, 301, -1, 0, &context);
+    a.crc();
+    a.matches_file("frame-numbers", "The first frame of a group: its context names devices by numbers.");
+
+    let context = [
+        (Named::Author, 1),
+        (Named::Introduced(1, DeviceId([0xaa; 16])), 127),
+        (Named::Number(64), 128),
+        (Named::Introduced(LAST, DeviceId([0xbb; 16])), i64::MAX as u64),
+        (Named::Number(LAST), 0),
+    ];
+    fn group(context: &[(Named, u64)]) -> Option<GroupStart<'_>> {
+        Some(GroupStart { lamport: 301, wall: -1, pair: 0, context })
+    }
+    let mut buf = [0; 200];
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 2, group(&context)).unwrap();
+    assert_eq!(writer.finish(), a.bytes);
+    let frame = Frame::parse(&a.bytes).unwrap();
+    assert!(frame.context().eq(context));
+
+    // Ids and numbers do not mix, and there is no number 0 nor one that is too high.
+    for wrong in [Named::Id(DeviceId([1; 16])), Named::Number(0), Named::Number(LAST + 1)] {
+        let context = [(Named::Author, 1), (wrong, 1)];
+        assert!(FrameWriter::new(&mut buf, FrameFlags::default(), 2, group(&context)).is_err(), "{wrong:?}");
+    }
 }
 
 #[test]

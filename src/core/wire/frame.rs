@@ -8,8 +8,12 @@ use super::{
 };
 use crate::model::{DeviceId, Value, WallMs};
 
-/// The format version that this build writes, and the only one that it reads.
+/// The format version of everything but frames: the one that this build writes, and the only one that it reads.
 pub const FORMAT_VERSION: u8 = 1;
+
+/// The highest format version of a frame, whose context names devices by numbers. A frame that needs none has
+/// [`FORMAT_VERSION`]; both are read.
+pub const FRAME_VERSION: u8 = 2;
 
 /// The largest frame, in bytes, CRC included.
 pub const FRAME_MAX: usize = 65_536;
@@ -55,7 +59,7 @@ impl FrameFlags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct FrameHead {
-    /// [`FORMAT_VERSION`].
+    /// [`FORMAT_VERSION`] to [`FRAME_VERSION`].
     pub version: u8,
     /// See [`FrameFlags`].
     pub flags: FrameFlags,
@@ -90,8 +94,53 @@ pub struct GroupStart<'c> {
     pub wall: WallMs,
     /// See [`GroupHead::pair`].
     pub pair: u64,
-    /// What changed in the author's context since its last group of the same stream.
-    pub context: &'c [(DeviceId, u64)],
+    /// What changed in the author's context since its last group of the same stream. All of it names devices by
+    /// their ids, or none.
+    pub context: &'c [(Named, u64)],
+}
+
+/// How a context names a device. An author numbers devices anew in each of its streams, from 1, in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Named {
+    /// The author itself: its shared stream, in a context of its per-device stream.
+    Author,
+    /// By the number that it got before, in this frame or in an earlier one of the stream.
+    Number(u32),
+    /// By a number that it gets now, and its id.
+    Introduced(u32, DeviceId),
+    /// By its id alone, as in frames of version 1.
+    Id(DeviceId),
+}
+
+impl Named {
+    /// The highest number; the lowest is 1.
+    pub const NUMBER_MAX: u32 = u32::MAX >> 1;
+
+    fn write(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
+        let twice = |number: u32| match number {
+            1..=Self::NUMBER_MAX => Ok(number * 2),
+            _ => Err(NoRoom),
+        };
+        match *self {
+            Self::Author => put(buf, &0u32),
+            Self::Number(number) => put(buf, &twice(number)?),
+            Self::Introduced(number, device) => put(buf, &(twice(number)? + 1, device)),
+            Self::Id(device) => put(buf, &device),
+        }
+    }
+
+    fn read(rest: &mut &[u8], numbered: bool) -> Result<Self, DecodeError> {
+        if !numbered {
+            return Ok(Self::Id(take(rest)?));
+        }
+        Ok(match take::<u32>(rest)? {
+            0 => Self::Author,
+            1 => return Err(DecodeError::Malformed("a context that numbers its own author")),
+            named if named % 2 == 1 => Self::Introduced(named / 2, take(rest)?),
+            named => Self::Number(named / 2),
+        })
+    }
 }
 
 /// Writes frames into a buffer, one after the other.
@@ -147,13 +196,20 @@ impl<'b> FrameWriter<'b> {
         // The bit and the group head go together, whatever the caller's flags say.
         let rest = FrameFlags(flags.0 & !FrameFlags::FIRST.0);
         let flags = if group.is_some() { rest.with(FrameFlags::FIRST) } else { rest };
-        let mut len =
-            put(&mut self.buf[..usable], &FrameHead { version: FORMAT_VERSION, flags, codec: 0, seq })?;
+        let context = group.map_or(&[][..], |group| group.context);
+        let by_id = |named: &Named| matches!(named, Named::Id(_));
+        let version =
+            if context.iter().all(|(named, _)| by_id(named)) { FORMAT_VERSION } else { FRAME_VERSION };
+        if version == FRAME_VERSION && context.iter().any(|(named, _)| by_id(named)) {
+            return Err(NoRoom);
+        }
+        let mut len = put(&mut self.buf[..usable], &FrameHead { version, flags, codec: 0, seq })?;
         if let Some(GroupStart { lamport, wall, pair, context }) = group {
             let head = GroupHead { lamport, wall, pair, contexts: context.len() as u32 };
             len += put(&mut self.buf[len..usable], &head)?;
-            for entry in context {
-                len += put(&mut self.buf[len..usable], entry)?;
+            for (named, seq) in context {
+                len += named.write(&mut self.buf[len..usable])?;
+                len += put(&mut self.buf[len..usable], seq)?;
             }
         }
         (self.len, self.rows, self.empty) = (len, None, true);
@@ -330,7 +386,7 @@ impl<'a> Frame<'a> {
     /// Checks the CRC and reads the head.
     ///
     /// # Errors
-    /// [`DecodeError`] if the bytes are not a whole, undamaged frame of [`FORMAT_VERSION`].
+    /// [`DecodeError`] if the bytes are not a whole, undamaged frame of [`FORMAT_VERSION`] to [`FRAME_VERSION`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         if bytes.len() > FRAME_MAX {
             return Err(DecodeError::Malformed("a frame of more than 65,536 bytes"));
@@ -340,7 +396,7 @@ impl<'a> Frame<'a> {
             return Err(DecodeError::Crc);
         }
         let mut rest = body;
-        check_version(rest)?;
+        check_version(rest, FRAME_VERSION)?;
         let head: FrameHead = take(&mut rest)?;
         if head.flags.0 & !FrameFlags::KNOWN != 0 || head.codec != 0 {
             return Err(DecodeError::Malformed("a frame flag or codec of a newer Packmule"));
@@ -357,7 +413,7 @@ impl<'a> Frame<'a> {
             }
             let start = rest;
             for _ in 0..of_group.contexts {
-                let _: DeviceId = take(&mut rest)?;
+                Named::read(&mut rest, is_numbered(&head))?;
                 take_count(&mut rest)?;
             }
             contexts = &start[..start.len() - rest.len()];
@@ -368,7 +424,7 @@ impl<'a> Frame<'a> {
 
     /// Returns what changed in the author's context since its last group of the same stream.
     pub fn context(&self) -> Context<'a> {
-        Context { rest: self.contexts }
+        Context { rest: self.contexts, numbered: is_numbered(&self.head) }
     }
 
     /// Writes the same blocks under another head, which is no longer: another place in another stream.
@@ -407,14 +463,21 @@ impl<'a> Frame<'a> {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Context<'a> {
     rest: &'a [u8],
+    numbered: bool,
+}
+
+/// Returns whether a frame's context names devices by numbers.
+fn is_numbered(head: &FrameHead) -> bool {
+    head.version >= FRAME_VERSION
 }
 
 impl Iterator for Context<'_> {
-    type Item = (DeviceId, u64);
+    type Item = (Named, u64);
 
     fn next(&mut self) -> Option<Self::Item> {
         // `Frame::parse` has decoded all of it once.
-        take(&mut self.rest).ok()
+        let named = Named::read(&mut self.rest, self.numbered).ok()?;
+        Some((named, take(&mut self.rest).ok()?))
     }
 }
 

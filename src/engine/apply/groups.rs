@@ -30,8 +30,8 @@ use crate::engine::capture::evolve;
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::{membership, positions};
-use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
+use crate::engine::log::{contexts, frames};
 use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
 use crate::engine::merge::{compose, context_free, deferred, late, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
@@ -61,11 +61,12 @@ pub(crate) fn apply_group(
         let frame = frames::parse(&body)?;
         if let Some(group) = frame.group {
             (lamport, wall) = (group.lamport, group.wall);
-            for (id, seen) in frame.context() {
+            for (id, seen) in contexts::context(replica, dev, stream, &frame)? {
                 let other = devices::device_number_or_new(replica, id)?;
                 context.insert(other, seen);
                 positions::set_context(replica, dev, stream, other, seen)?;
             }
+            contexts::keep_numbers(replica, dev, stream, &frame)?;
         }
         if frame.group.is_some() {
             late = stream == Stream::Shared && membership::is_late(replica, dev, &context)?;

@@ -20,7 +20,7 @@ use packmule_core::wire::Checkpoint;
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::{devices, positions};
-use crate::engine::log::frames;
+use crate::engine::log::{contexts, frames};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -45,8 +45,8 @@ pub(crate) fn missing_dependency(
     with_pair: bool,
 ) -> Result<Option<Dependency>> {
     let body = frames::frame_here(replica, dev, group.stream, group.first)?;
-    let frame = frames::parse(&body)?;
-    for (id, seq) in frame.context() {
+    let context = contexts::context(replica, dev, group.stream, &frames::parse(&body)?)?;
+    for (id, seq) in context {
         let other = devices::device_number(replica, id)?;
         if other == Some(dev) && with_pair {
             continue; // The shared stream's part of the same seal comes first.

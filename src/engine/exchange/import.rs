@@ -4,13 +4,12 @@
 //! take it in. Frames go to the log first. A group is applied when everything that its author had
 //! seen is applied; until then it is pending in the log.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{
-    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Position, Probe, Section,
-};
+use packmule_core::wire::{Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Section};
 use rusqlite::OpenFlags;
 use sha2::{Digest, Sha256};
 
@@ -22,10 +21,12 @@ use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::take_state::{self, StateMerge};
+use crate::engine::exchange::verified::{Known, Verified};
 use crate::engine::exchange::{certificates, export, inspect, reconcile, session, transaction, twin};
-use crate::engine::fleet::peers::{self, PeerEvidence};
+use crate::engine::fleet::peers::Fit;
 use crate::engine::fleet::{admission, devices, open, positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
+use crate::engine::log::contexts::Mention;
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::store::connection::Options;
@@ -71,6 +72,11 @@ pub(crate) fn import<R: Read + Seek>(
     let verified = admit::who_asks(replica, &found, verified)?;
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
+    if !verified.any_news {
+        let Known { frames: known, skipped } = verified.known;
+        let waits = pending::pending_groups(replica)?;
+        return Ok(ImportReport { known, skipped, waits, ..ImportReport::default() });
+    }
     bundle.rewind().map_err(Error::Stream)?;
     let mut report = ImportReport::default();
     let mut reader = BundleReader::new(BufReader::new(&mut *bundle));
@@ -162,11 +168,11 @@ fn verify_bundle(
             progress(at);
             reported = at;
         }
-        match reader.next_item()? {
+        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(header) => verification.header(&header),
             Item::Certificate(certificate, bytes) => {
                 found.see(replica, &certificate, bytes)?;
-                verification.certificate(&certificate)?;
+                verification.certificate(&certificate, bytes)?;
             }
             Item::FleetKey(statement, bytes) => found.see(replica, &statement, bytes)?,
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
@@ -194,12 +200,22 @@ struct Verification<'e> {
     open_state: bool,
     /// The fleet whose key is the sender.
     fleet: Option<[u8; 32]>,
+    /// How the streams in the bundle name this device.
+    mentions: HashMap<(DeviceId, Stream), Mention>,
 }
 
 impl<'e> Verification<'e> {
     fn of(replica: &'e Replica) -> Self {
-        let (verified, keys, untrusted) = (Verified::default(), Vec::new(), Vec::new());
-        Self { replica, verified, header: None, keys, untrusted, open_state: false, fleet: None }
+        Self {
+            replica,
+            verified: Verified::default(),
+            header: None,
+            keys: Vec::new(),
+            untrusted: Vec::new(),
+            open_state: false,
+            fleet: None,
+            mentions: HashMap::new(),
+        }
     }
 
     /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
@@ -209,18 +225,28 @@ impl<'e> Verification<'e> {
     }
 
     /// Keeps the key of a certificate that is trusted, or the device as an untrusted one.
-    fn certificate(&mut self, certificate: &Certificate<'_>) -> Result<()> {
+    fn certificate(&mut self, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
         let key = (certificate.device(), certificate.public_key);
         if let Some(signed) = certificate.fleet
             && self.verified.sender == Some(DeviceId::of_key(&signed.fleet))
         {
             self.fleet = Some(signed.fleet);
         }
+        // What is kept for a device until it has it is forgotten when it shows it.
+        let shown = self.verified.sender == Some(key.0);
+        self.verified.any_news |= shown && admission::is_awaited(self.replica, bytes)?;
         if self.keys.contains(&key) {
-            return Ok(()); // It asks for another name, and is known by a certificate before this one.
+            // It asks for another name, and is known by a certificate before this one.
+            let signed = certificate.fleet.is_some();
+            self.verified.any_news |= signed && !trust::is_stored(self.replica, bytes)?;
+            return Ok(());
         }
         match trust::verify_certificate(self.replica, certificate)? {
-            Ok(_) => self.keys.push(key),
+            Ok(_) => {
+                self.verified.any_news |= !trust::is_stored(self.replica, bytes)?
+                    || trust::trusted_key(self.replica, key.0)?.is_none();
+                self.keys.push(key);
+            }
             Err(untrusted) => {
                 // Its issuer can be as new here as it is itself.
                 let issued = certificate.fleet.is_some_and(|v| self.keys.iter().any(|(_, k)| *k == v.fleet));
@@ -236,8 +262,13 @@ impl<'e> Verification<'e> {
 
     /// Looks at what a frame's author had seen of our own log, and whether the author is trusted.
     fn frame(&mut self, section: Section, frame: &Frame<'_>) -> Result<()> {
-        let seen = frame.context().filter(|(id, _)| *id == self.replica.identity.id);
-        seen.for_each(|(_, seq)| self.verified.evidence.has(Stream::Shared, seq));
+        let own = section.author == self.replica.identity.id;
+        if let Some(seq) = self.mention(section)?.follow(frame, own) {
+            self.verified.evidence.has(Stream::Shared, seq);
+        }
+        let ours = is_taken(self.replica, section);
+        self.verified.known.frames += 1;
+        self.verified.known.skipped += u64::from(frame.group.is_some() && !ours);
         let id = section.author;
         if self.untrusted.iter().all(|s| s.id != id) && self.key(id)?.is_none() {
             self.untrusted.push(UntrustedDevice { id, name: None, revoked: false });
@@ -245,10 +276,37 @@ impl<'e> Verification<'e> {
         Ok(())
     }
 
+    /// Returns how a stream names this device.
+    fn mention(&mut self, section: Section) -> Result<&mut Mention> {
+        match self.mentions.entry((section.author, section.stream)) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(free) => {
+                let author = devices::device_number(self.replica, section.author)?;
+                let me = self.replica.identity.id;
+                Ok(free.insert(Mention::of(self.replica, me, author, section.stream)?))
+            }
+        }
+    }
+
     /// Verifies the signature of a group, and compares the group with what is here of its author.
     fn checkpoint(&mut self, at: u64, checkpoint: &Checkpoint, bytes: &[u8], end: &Chain) -> Result<()> {
         let replica = self.replica;
         let Some(key) = self.key(checkpoint.author)? else { return Ok(()) };
+        let Checkpoint { author, stream, last, .. } = *checkpoint;
+        let dev = devices::device_number(replica, author)?;
+        let position = match dev {
+            Some(dev) => positions::position(replica, dev, stream)?.seq,
+            None => 0,
+        };
+        self.verified.any_news |= last > position && is_taken(replica, Section { author, stream });
+        if let Some(dev) = dev
+            && frames::has_group(&replica.db, dev, (checkpoint, bytes), end)?
+        {
+            if dev == replica.me {
+                self.verified.evidence.see(checkpoint, Fit::Fits, position);
+            }
+            return Ok(());
+        }
         if checkpoint.verify(&key, end).is_err() {
             let who = devices::name_of(replica, checkpoint.author)?;
             return Err(Error::bundle(at, BundleProblem::Signature(who)));
@@ -258,7 +316,6 @@ impl<'e> Verification<'e> {
         }
         if checkpoint.author == replica.identity.id {
             let fit = twin::fit(replica, checkpoint, Some(end), &key)?;
-            let position = positions::position(replica, replica.me, checkpoint.stream)?.seq;
             self.verified.evidence.see(checkpoint, fit, position);
             return Ok(());
         }
@@ -311,6 +368,7 @@ impl<'e> Verification<'e> {
             return if check.verify(&fleet) { Ok(self.verified) } else { Err(Error::bundle(0, who())) };
         }
         self.compare_vector()?;
+        self.verified.any_news |= !self.verified.is_recorded(self.replica)?;
         if let (Some(check), Some(sender)) = (&self.header, self.verified.sender) {
             match self.key(sender)? {
                 Some(key) if check.verify(&key) => {}
@@ -366,7 +424,7 @@ fn take_in_window(
             reported = reader.offset();
             progress(reported);
         }
-        match reader.next_item()? {
+        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(_) | Item::FleetKey(..) => {}
             Item::Certificate(certificate, bytes) => {
                 if let Ok(trust) = trust::verify_certificate(replica, &certificate)? {
@@ -408,6 +466,11 @@ fn take_in_window(
     }
     report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)
+}
+
+/// Returns whether a stream is taken here: per-device streams of others are gathered by bases alone.
+fn is_taken(replica: &Replica, Section { author, stream }: Section) -> bool {
+    stream == Stream::Shared || replica.identity.base || author == replica.identity.id
 }
 
 /// A window of an import, under way.
@@ -466,7 +529,7 @@ impl<'e> Window<'e> {
         let dev = devices::device_number_or_new(replica, section.author)?;
         if let Some(head) = frame.group {
             let have = positions::position(replica, dev, section.stream)?.seq;
-            let ours = section.stream == Stream::Shared || replica.identity.base || dev == replica.me;
+            let ours = is_taken(replica, section);
             self.group = Some((head, frame.head.seq > have && ours));
             report.skipped += u64::from(!ours);
         }
@@ -497,43 +560,6 @@ impl<'e> Window<'e> {
         self.any = true;
         ready::apply_ready(replica, dev, report)?;
         Ok(true)
-    }
-}
-
-/// What the first reading of a bundle found.
-#[derive(Default)]
-pub(crate) struct Verified {
-    pub sender: Option<DeviceId>,
-    /// What the sender has applied.
-    pub applied: Vec<Position>,
-    /// Its probes.
-    pub probes: Vec<Probe>,
-    /// When the sender made it, by its clock.
-    pub wall: i64,
-    /// What its frames, positions and probes show of this device's own log.
-    pub evidence: PeerEvidence,
-    /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
-    /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
-    signed: HashSet<[u8; 32]>,
-}
-
-impl Verified {
-    /// Keeps what a header says.
-    pub(crate) fn read_header(&mut self, header: &HeaderReader<'_>) {
-        self.sender = Some(header.header.sender);
-        self.applied = header.applied().collect();
-        self.probes = header.probes().collect();
-        self.wall = header.header.wall;
-    }
-
-    /// Records what the sender acknowledges, by its positions alone, and up to where it has the same of our own log, by
-    /// its probes too.
-    pub(crate) fn record_acknowledged(&self, replica: &Replica, sender: DeviceId) -> Result<()> {
-        peers::record_acknowledged(replica, sender, &self.applied, Some(self.wall))?;
-        if sender != replica.identity.id {
-            peers::record_compared(replica, self.probes.iter().copied())?;
-        }
-        Ok(())
     }
 }
 

@@ -96,7 +96,7 @@ impl Loader<'_, '_> {
             "def" => state_rows::load_def(&row),
             "declared" => state_rows::load_declared(&row),
             "dangling" => state_rows::load_orphan(&row),
-            "stream" | "context" | "floor" => state_rows::load_position(&row, kind),
+            "stream" | "context" | "number" | "floor" => state_rows::load_position(&row, kind),
             "conflict" | "image" | "parked" => state_rows::load_by_key(&row, kind),
             _ => Err(wrong()),
         }

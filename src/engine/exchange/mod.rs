@@ -27,6 +27,7 @@
 //! | `transaction` | transactions, before which a second history takes a new identity |
 //! | `trust_sender` | trust in who made a bundle |
 //! | `twin` | divergent histories of one identity, found |
+//! | `verified` | what the first reading of a bundle finds |
 
 pub(crate) mod admit;
 pub(crate) mod certificates;
@@ -51,3 +52,4 @@ pub(crate) mod take_state;
 pub(crate) mod transaction;
 pub(crate) mod trust_sender;
 pub(crate) mod twin;
+pub(crate) mod verified;

@@ -25,7 +25,7 @@ use crate::engine::table::replica::Replica;
 pub(super) const PART_BYTES: usize = 32_768;
 
 /// Selects the rows of `_pm_` tables that travel, with devices by their ids and tables by their names.
-const STATE: [(&str, &str); 9] = [
+const STATE: [(&str, &str); 10] = [
     ("lamport", "SELECT v FROM _pm_meta WHERE k = 'lamport'"),
     (
         "stream",
@@ -37,6 +37,11 @@ const STATE: [(&str, &str); 9] = [
         "context",
         "SELECT d.id, c.stream, o.id, c.seq FROM _pm_context c JOIN _pm_device d ON d.n = c.dev JOIN _pm_device o ON o.n = c.other
          WHERE c.stream = :shared",
+    ),
+    (
+        "number",
+        "SELECT d.id, m.stream, m.number, o.id FROM _pm_number m JOIN _pm_device d ON d.n = m.dev JOIN _pm_device o ON o.n = m.other
+         WHERE m.stream = :shared",
     ),
     ("floor", "SELECT d.id, f.stream, f.seq FROM _pm_floor f JOIN _pm_device d ON d.n = f.dev WHERE f.stream = :shared"),
     (

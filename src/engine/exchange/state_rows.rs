@@ -80,7 +80,7 @@ pub(super) fn load_lamport(row: &StateRow<'_>) -> Result<()> {
     meta::set(&row.replica.db, "lamport", ours.max(row.int_at(0)?))
 }
 
-/// Loads what the maker knew of a stream: its position, its context, or its watermark.
+/// Loads what the maker knew of a stream: its position, its context, its numbers, or its watermark.
 pub(super) fn load_position(row: &StateRow<'_>, kind: &str) -> Result<()> {
     let db = &row.replica.db;
     match kind {
@@ -95,6 +95,11 @@ pub(super) fn load_position(row: &StateRow<'_>, kind: &str) -> Result<()> {
         "context" => db
             .prepare_cached("INSERT INTO _pm_context (dev, stream, other, seq) VALUES (?1, ?2, ?3, ?4)")?
             .execute((row.device_at(0)?, row.int_at(1)?, row.device_at(2)?, row.int_at(3)?))?,
+        "number" => db
+            .prepare_cached(
+                "INSERT OR IGNORE INTO _pm_number (dev, stream, number, other) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute((row.device_at(0)?, row.int_at(1)?, row.int_at(2)?, row.device_at(3)?))?,
         _ => db.prepare_cached("INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)")?.execute((
             row.device_at(0)?,
             row.int_at(1)?,

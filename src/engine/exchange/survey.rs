@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::export;
-use crate::engine::exchange::import::Verified;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
+use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{certificates, reconcile, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
@@ -145,7 +145,8 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
 }
 
 /// Records what a bundle's sender acknowledges, and takes in none of its frames: for a bundle that is for another
-/// device, or has nothing new. The caller must know that it is whole.
+/// device, or has nothing new. The caller must know that it is whole. Where it acknowledges nothing new, nothing is
+/// written.
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
     let Preface { mut verified, check, sender_certificate, found, fleet, by_fleet } =
         preface(replica, input)?;
@@ -157,33 +158,22 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         }
         return store_members(replica, fleet, &by_fleet);
     }
-    let heard = transaction::transaction(replica, |e| {
-        if let Some(bytes) = &sender_certificate {
-            let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
-            let trust = trust::verify_certificate(e, &certificate)?;
-            let trust = trust.map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
-            certificates::store(e, &certificate, bytes, trust)?;
-        }
-        let (Some(sender), Some(check)) = (verified.sender, &check) else { return Ok(verified.evidence) };
-        let Some(key) = trust::trusted_key(e, sender)? else {
-            return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
-        };
-        if !check.verify(&key) {
-            return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));
-        }
-        if let Some(bytes) = &sender_certificate {
-            admission::shown_by_itself(e, &Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?)?;
-        }
-        let Verified { applied, probes, evidence, .. } = &mut verified;
-        let apart = twin::compare_vector(e, sender, (applied, probes), evidence)?;
-        if let Some(seq) = apart {
-            reconcile::record_twin(e, &devices::name_of(e, sender)?, seq)?;
-        }
-        verified.record_acknowledged(e, sender)?;
-        // A clone of this device decides nothing.
-        Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
-    });
-    let evidence = admit::who_asks(replica, &found, heard)?;
+    let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(()) };
+    let own = sender_certificate.unwrap_or_default();
+    let known = catalog::reading(replica, |e| {
+        let Some(key) = trust::trusted_key(e, sender)? else { return Ok(false) };
+        let stored = own.is_empty() || trust::is_stored(e, &own)? && !admission::is_awaited(e, &own)?;
+        let known = stored && check.verify(&key) && verified.is_recorded(e)?;
+        Ok(known && compare(e, &mut verified, sender)?.is_none())
+    })?;
+    if !known {
+        let heard =
+            transaction::transaction(replica, |e| record_heard(e, &mut verified, (sender, &check), &own));
+        admit::who_asks(replica, &found, heard)?;
+    }
+    // A clone of this device decides nothing.
+    let ours = sender == replica.identity.id;
+    let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
     reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
 }
 
@@ -206,7 +196,7 @@ fn preface(replica: &Replica, input: impl Read) -> Result<Preface> {
         Preface { verified, check: None, sender_certificate: None, found, fleet: None, by_fleet };
     let mut reader = BundleReader::new(input);
     loop {
-        match reader.next_item()? {
+        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(header) => {
                 preface.verified.read_header(&header);
                 preface.check = Some(HeaderCheck::of(&header));
@@ -251,6 +241,42 @@ fn store_members(replica: &mut Replica, fleet: [u8; 32], members: &[Vec<u8>]) ->
         }
         Ok(())
     })
+}
+
+/// Compares what a bundle's sender says with what is here. Returns where its history of itself parts from the one that
+/// is here.
+fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Result<Option<u64>> {
+    let Verified { applied, probes, evidence, .. } = verified;
+    twin::compare_vector(replica, sender, (applied, probes), evidence)
+}
+
+/// Stores the certificate of a bundle's sender, and records what it acknowledges.
+fn record_heard(
+    replica: &Replica,
+    verified: &mut Verified,
+    (sender, check): (DeviceId, &HeaderCheck),
+    certificate: &[u8],
+) -> Result<()> {
+    if !certificate.is_empty() {
+        let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+        let trust = trust::verify_certificate(replica, &decoded)?
+            .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
+        certificates::store(replica, &decoded, certificate, trust)?;
+    }
+    let Some(key) = trust::trusted_key(replica, sender)? else {
+        return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
+    };
+    if !check.verify(&key) {
+        return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(replica, sender)?)));
+    }
+    if !certificate.is_empty() {
+        let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+        admission::shown_by_itself(replica, &decoded)?;
+    }
+    if let Some(seq) = compare(replica, verified, sender)? {
+        reconcile::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;
+    }
+    verified.record_acknowledged(replica, sender)
 }
 
 /// Lists the trusted devices other than this one that were not retired: bases first, then by id.

@@ -133,6 +133,7 @@ impl<'e> StateMerge<'e> {
                 let seq = u64::try_from(row.int_at(3)?).map_err(|_| wrong())?;
                 self.contexts.push((row.device_at(0)?, row.device_at(2)?, seq));
             }
+            "number" => state_rows::load_position(&row, kind)?,
             "floor" => {
                 let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
                 self.floors.push((row.device_at(0)?, seq));

@@ -180,18 +180,27 @@ pub(crate) fn keep_for(replica: &Replica, device: DeviceId, bytes: &[u8]) -> Res
 
 /// Records that a device shows this certificate itself: what it has need not be sent to it.
 pub(crate) fn shown_by_itself(replica: &Replica, certificate: &Certificate<'_>) -> Result<()> {
-    let key = admission_of(certificate.device());
-    let kept: Option<Vec<u8>> = meta::get(&replica.db, &key)?;
-    let has = kept.is_some_and(|kept| {
+    if covers_kept(replica, certificate)? {
+        replica.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [admission_of(certificate.device())])?;
+    }
+    Ok(())
+}
+
+/// Returns whether [`shown_by_itself`] would forget something when a device shows this certificate.
+pub(crate) fn is_awaited(replica: &Replica, encoded: &[u8]) -> Result<bool> {
+    let Ok(certificate) = Certificate::read(encoded) else { return Ok(false) };
+    covers_kept(replica, &certificate)
+}
+
+/// Returns whether this certificate is as good as the one that is kept for its device.
+fn covers_kept(replica: &Replica, certificate: &Certificate<'_>) -> Result<bool> {
+    let kept: Option<Vec<u8>> = meta::get(&replica.db, &admission_of(certificate.device()))?;
+    Ok(kept.is_some_and(|kept| {
         Certificate::decode(&kept).is_ok_and(|kept| {
             certificate.fleet.map(|f| f.fleet) == kept.fleet.map(|f| f.fleet)
                 && certificate.serial >= kept.serial
         })
-    });
-    if has {
-        replica.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [key])?;
-    }
-    Ok(())
+    }))
 }
 
 /// Lists the certificates that go with everything that is sent: our request for another name, and what others are still

@@ -1,11 +1,13 @@
 //! Peers: what they acknowledged, and what they have of our own log.
 
+use std::collections::BTreeMap;
+
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, positions};
-use crate::engine::store::meta;
+use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
 /// Whether a group that comes is of the history that is here of its author.
@@ -99,9 +101,53 @@ pub(crate) fn record_acknowledged(
     record_compared(replica, applied.iter().copied().map(Probe::from))?;
     replica
         .db
-        .prepare_cached("UPDATE _pm_device SET heard = ?2 WHERE n = ?1")?
-        .execute((peer, replica.now()))?;
+        .prepare_cached(
+            "UPDATE _pm_device SET heard = ?2, said = CASE WHEN said > ?3 THEN said ELSE coalesce(?3, said) END WHERE n = ?1",
+        )?
+        .execute((peer, replica.now(), made))?;
     Ok(())
+}
+
+/// Returns whether it would change nothing to record what a bundle's sender says: it is no later than what the sender
+/// said before, and acknowledges no more.
+pub(crate) fn is_recorded(
+    replica: &Replica,
+    sender: DeviceId,
+    (applied, probes): (&[Position], &[Probe]),
+    made: i64,
+) -> Result<bool> {
+    if sender == replica.identity.id {
+        return Ok(true);
+    }
+    let Some(peer) = devices::device_number(replica, sender)? else { return Ok(false) };
+    let sql = "SELECT said FROM _pm_device WHERE n = ?1 AND heard IS NOT NULL";
+    let said: Option<i64> = value::maybe(&replica.db, sql, [peer])?.flatten();
+    if said.is_none_or(|said| said < made) || rollback(replica, peer, sender, applied, Some(made))?.is_some()
+    {
+        return Ok(false);
+    }
+    let mut statement = replica
+        .db
+        .prepare_cached("SELECT id, stream, seq FROM _pm_ack JOIN _pm_device ON n = dev WHERE peer = ?1")?;
+    let mut rows = statement.query([peer])?;
+    let mut acknowledged = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        acknowledged.insert((DeviceId(row.get(0)?), row.get::<_, u8>(1)?), row.get::<_, u64>(2)?);
+    }
+    let has =
+        |e: &Position| acknowledged.get(&(e.author, e.stream.number())).is_some_and(|seq| *seq >= e.seq);
+    if !applied.iter().all(has) {
+        return Ok(false);
+    }
+    for probe in applied.iter().copied().map(Probe::from).chain(probes.iter().copied()) {
+        if probe.author == replica.identity.id
+            && probe.seq <= positions::position(replica, replica.me, probe.stream)?.seq
+            && probe.seq > common_acked(replica, probe.stream)?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Records up to where somebody has the same of our own log, by probes that were compared with what is here.
@@ -123,6 +169,27 @@ pub(crate) fn record_rollback(
     made: Option<i64>,
 ) -> Result<()> {
     let Some(dev) = devices::device_number(replica, sender)? else { return Ok(()) };
+    let Some(lost) = rollback(replica, dev, sender, applied, made)? else { return Ok(()) };
+    if lost {
+        replica.db.execute("DELETE FROM _pm_ack WHERE peer = ?1", [dev])?;
+        // Without an entry it would count as having all that it wrote.
+        replica.db.execute(
+            "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, ?2, 0), (?1, ?1, ?3, 0)",
+            (dev, Stream::Shared.number(), Stream::PerDevice.number()),
+        )?;
+    }
+    replica.db.execute("UPDATE _pm_device SET set_back = ?2 WHERE n = ?1", (dev, lost))?;
+    Ok(())
+}
+
+/// Returns whether a device has lost frames of its own that are here, if that changes what is to be recorded of it.
+fn rollback(
+    replica: &Replica,
+    dev: i64,
+    sender: DeviceId,
+    applied: &[Position],
+    made: Option<i64>,
+) -> Result<Option<bool>> {
     let mut lost = false;
     for stream in Stream::ALL {
         let has = applied.iter().find(|e| (e.author, e.stream) == (sender, stream)).map_or(0, |e| e.seq);
@@ -137,21 +204,10 @@ pub(crate) fn record_rollback(
             |row| row.get(0),
         )?;
         if wrote.is_none_or(|wrote| made <= wrote) {
-            return Ok(()); // An old bundle.
+            return Ok(None); // An old bundle.
         }
     }
-    if lost {
-        replica.db.execute("DELETE FROM _pm_ack WHERE peer = ?1", [dev])?;
-        // Without an entry it would count as having all that it wrote.
-        replica.db.execute(
-            "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, ?2, 0), (?1, ?1, ?3, 0)",
-            (dev, Stream::Shared.number(), Stream::PerDevice.number()),
-        )?;
-    }
-    if lost != was {
-        replica.db.execute("UPDATE _pm_device SET set_back = ?2 WHERE n = ?1", (dev, lost))?;
-    }
-    Ok(())
+    Ok((lost || was).then_some(lost))
 }
 
 /// Stores peer evidence.

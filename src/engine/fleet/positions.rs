@@ -1,6 +1,6 @@
 //! Positions: how far each stream is applied here, with its chain, and what each author had seen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Position};
@@ -33,6 +33,22 @@ pub(crate) fn position(replica: &Replica, dev: i64, stream: Stream) -> Result<St
             StreamPosition { seq: 0, chain: Chain::start(&key.unwrap_or_default(), stream) }
         }
     })
+}
+
+/// Returns up to where all streams are applied here, by author and stream, with the device's number.
+pub(crate) fn all_positions(
+    replica: &Replica,
+) -> Result<BTreeMap<(DeviceId, Stream), (i64, StreamPosition)>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT d.id, s.stream, d.n, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut all = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let position = StreamPosition { seq: row.get(3)?, chain: Chain(row.get(4)?) };
+        all.insert((DeviceId(row.get(0)?), value::stream_of_number(row.get(1)?)?), (row.get(2)?, position));
+    }
+    Ok(all)
 }
 
 /// Records up to where a stream is applied here.

@@ -85,6 +85,12 @@ impl<R: Read> BundleReader<R> {
 
     /// Returns the next item; after [`Item::End`] there is none.
     pub(crate) fn next_item(&mut self) -> Result<Item<'_>> {
+        self.next_item_knowing(&|_| Ok(false))
+    }
+
+    /// Returns the next item, and does not check the signatures of a certificate whose bytes `is_known` has seen
+    /// checked before.
+    pub(crate) fn next_item_knowing(&mut self, is_known: &dyn Fn(&[u8]) -> Result<bool>) -> Result<Item<'_>> {
         if self.state == Expect::Magic {
             self.begin()?;
         }
@@ -98,7 +104,7 @@ impl<R: Read> BundleReader<R> {
             self.groups.begin_section(body).map_err(|problem| Error::bundle(record.at, problem))?;
             record = self.next_record()?;
         }
-        self.interpret(record)
+        self.interpret(record, is_known)
     }
 
     /// Reads the magic bytes.
@@ -169,7 +175,7 @@ impl<R: Read> BundleReader<R> {
     }
 
     /// Checks a record's body, and makes an item of it.
-    fn interpret(&mut self, record: Record) -> Result<Item<'_>> {
+    fn interpret(&mut self, record: Record, is_known: &dyn Fn(&[u8]) -> Result<bool>) -> Result<Item<'_>> {
         let at = record.at;
         let decode = |e: DecodeError| Error::bundle(at, e);
         let refuse = |problem: BundleProblem| Error::bundle(at, problem);
@@ -177,7 +183,8 @@ impl<R: Read> BundleReader<R> {
         match record.head.kind {
             RecordKind::Header => Ok(Item::Header(HeaderReader::parse(body).map_err(decode)?)),
             RecordKind::Certificate => {
-                let certificate = Certificate::decode(body).map_err(decode)?;
+                let read = if is_known(body)? { Certificate::read } else { Certificate::decode };
+                let certificate = read(body).map_err(decode)?;
                 Ok(match certificate.is_fleet_key() {
                     true => Item::FleetKey(certificate, body),
                     false => Item::Certificate(certificate, body),

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::log::visit::{self, Part};
+use crate::engine::store::value;
 use crate::engine::table::known::OpDef;
 use crate::engine::table::replica::Replica;
 
@@ -153,6 +154,19 @@ pub(crate) fn put_newest(db: &Connection, dev: i64, checkpoint: &Checkpoint, byt
     )?
     .execute((dev, checkpoint.stream.number(), checkpoint.last, bytes))?;
     Ok(())
+}
+
+/// Returns whether a group is in the log, byte for byte: with this checkpoint, and with this chain after it. Its signature
+/// was verified when it came, and it was compared with what is around it.
+pub(crate) fn has_group(
+    db: &Connection,
+    dev: i64,
+    (checkpoint, bytes): (&Checkpoint, &[u8]),
+    end: &Chain,
+) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3 AND checkpoint = ?4 AND chain = ?5";
+    let of = (dev, checkpoint.stream.number(), checkpoint.last, bytes, end.0);
+    Ok(value::maybe::<i64>(db, sql, of)?.is_some())
 }
 
 /// Parses a frame of the log, which was verified when it came.

@@ -1,15 +1,17 @@
 //! A group of our own, written frame by frame.
 
+use std::collections::hash_map::Entry;
+
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
-    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, NoRoom, OpHead,
+    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom, OpHead,
 };
 use rusqlite::Connection;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::log::frames;
+use crate::engine::log::{contexts, frames};
 use crate::engine::table::replica::Replica;
 
 /// Writes one group of our own: each frame when it is full, the checkpoint at the end.
@@ -200,8 +202,9 @@ fn too_many_runs() -> Error {
     Error::Usage("the frame size is too small for a verdict on versions of so many devices".into())
 }
 
-/// Returns what changed in our context since our last group of this stream, and records that this group carries it.
-fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(DeviceId, u64)>> {
+/// Returns what changed in our context since our last group of this stream, and records that this group carries it. A
+/// device that the stream names for the first time gets a number.
+fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(Named, u64)>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT s.dev, d.id, s.seq FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev
          LEFT JOIN _pm_context c ON c.dev = ?1 AND c.stream = ?2 AND c.other = s.dev
@@ -211,8 +214,21 @@ fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(DeviceId, u64
     let rows = statement
         .query_map(of, |row| Ok((row.get::<_, i64>(0)?, DeviceId(row.get(1)?), row.get::<_, u64>(2)?)))?;
     let changed = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    for (dev, _, seq) in &changed {
-        positions::set_context(replica, replica.me, stream, *dev, *seq)?;
+    let mut numbers = contexts::numbers(replica, replica.me, stream)?;
+    let mut last = numbers.values().copied().max().unwrap_or(0);
+    let mut context = Vec::with_capacity(changed.len());
+    for (dev, id, seq) in changed {
+        positions::set_context(replica, replica.me, stream, dev, seq)?;
+        let named = match numbers.entry(dev) {
+            _ if dev == replica.me => Named::Author,
+            Entry::Occupied(number) => Named::Number(*number.get()),
+            Entry::Vacant(free) => {
+                last += 1;
+                contexts::keep_number(replica, replica.me, stream, *free.insert(last), dev)?;
+                Named::Introduced(last, id)
+            }
+        };
+        context.push((named, seq));
     }
-    Ok(changed.into_iter().map(|(_, id, seq)| (id, seq)).collect())
+    Ok(context)
 }

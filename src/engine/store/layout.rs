@@ -18,11 +18,12 @@ const TABLES: &str = "
     -- Number 0 stands for the author of every baseline version.
     -- retired: 1 it will not come back, 2 it goes on under a new identity; retired_by and retired_seq: in which frame of which device that is said, if it is in the log.
     -- trust: 0 only heard of, 1 trusted singly, 2 its certificate is signed by our fleet, 3 revoked.
+    -- said: when, by its own clock, it made the last of its bundles that were heard here.
     -- set_back: it is rolled back: it has lost frames of its own that are here, and its contexts do not count as acknowledged.
     CREATE TABLE _pm_device (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, public_key BLOB, name TEXT,
         base INTEGER NOT NULL DEFAULT 0, certificate BLOB, trust INTEGER NOT NULL DEFAULT 0, heard INTEGER,
         retired INTEGER NOT NULL DEFAULT 0, retired_by INTEGER, retired_seq INTEGER,
-        set_back INTEGER NOT NULL DEFAULT 0);
+        set_back INTEGER NOT NULL DEFAULT 0, said INTEGER);
     -- Up to where each stream is applied, and its hash chain there.
     CREATE TABLE _pm_stream (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, chain BLOB NOT NULL,
         PRIMARY KEY (dev, stream)) WITHOUT ROWID;
@@ -38,6 +39,9 @@ const TABLES: &str = "
     -- The context of an author's last applied group of each stream.
     CREATE TABLE _pm_context (dev INTEGER, stream INTEGER, other INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY (dev, stream, other)) WITHOUT ROWID;
+    -- The small numbers by which an author's contexts name devices, as far as its stream is applied.
+    CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
+        PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
     -- What a peer has acknowledged.
     CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY (peer, dev, stream)) WITHOUT ROWID;
@@ -91,16 +95,24 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// The migrations, from version 1 on: the statement that makes the tables of a version those of the next one, and a
 /// view that makes them look so where nothing may be written.
-const MIGRATIONS: [[&str; 2]; 2] = [[
-    "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
-    "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
-], [
-    "CREATE TABLE IF NOT EXISTS _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
-     CREATE TABLE IF NOT EXISTS _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
-        PRIMARY KEY (dev, stream)) WITHOUT ROWID",
-    "CREATE TEMP VIEW _pm_unplaced AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS body WHERE 0;
-     CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0",
-]];
+const MIGRATIONS: [[&str; 2]; 2] = [
+    [
+        "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
+        "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
+    ],
+    [
+        "ALTER TABLE _pm_device ADD COLUMN said INTEGER;
+         CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
+            PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
+         CREATE TABLE _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
+         CREATE TABLE _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
+            PRIMARY KEY (dev, stream)) WITHOUT ROWID",
+        "CREATE TEMP VIEW _pm_device AS SELECT *, NULL AS said FROM main._pm_device;
+         CREATE TEMP VIEW _pm_number AS SELECT 0 AS dev, 0 AS stream, 0 AS number, 0 AS other WHERE 0;
+         CREATE TEMP VIEW _pm_unplaced AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS body WHERE 0;
+         CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0",
+    ],
+];
 
 /// Returns whether the database has the tables. Those of an older version are migrated.
 ///

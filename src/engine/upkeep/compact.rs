@@ -103,9 +103,8 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
 
 /// Raises the watermark of every stream to what is stable of it.
 fn raise_floors(replica: &Replica) -> Result<()> {
-    for dev in membership::known_authors(replica)? {
-        for stream in Stream::ALL {
-            let stable = membership::stable(replica, dev, stream)?;
+    for stream in Stream::ALL {
+        for (dev, stable) in membership::stable(replica, stream)? {
             membership::raise_floor(replica, dev, stream, stable)?;
         }
     }

@@ -192,6 +192,13 @@ fn frames_of_another_author_under_a_trusted_name_are_refused() {
     assert_eq!(everything(b.path()), before);
 }
 
+/// All that is in a database; requests for admission, which are all that is kept of who is not trusted, are taken out.
+fn without_requests(path: &std::path::Path) -> Vec<String> {
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.execute("DELETE FROM _pm_meta WHERE k GLOB 'request ?*'", []).unwrap();
+    everything(path)
+}
+
 #[test]
 fn a_header_signed_by_an_untrusted_device_is_refused() {
     let (_world, mut a, mut b) = small();
@@ -211,9 +218,9 @@ fn a_header_signed_by_an_untrusted_device_is_refused() {
     let mut buf = [0; CERT_MAX];
     let len = Certificate::new(&pair.sk, "a", false).unwrap().encode(&mut buf).unwrap();
     records.insert(1, (RecordKind::Certificate, buf[..len].to_vec()));
-    assert!(
-        matches!(try_import(&mut b, &bundles::join(&records)), Err(Error::Untrusted(s)) if s[0].id == id)
-    );
+    let asks = try_import(&mut b, &bundles::join(&records));
+    assert!(matches!(asks, Err(Error::AsksForAdmission { devices, .. }) if devices[0].id == id));
+    assert_eq!(without_requests(b.path()), before);
     // Vouched for by a fleet of its own making.
     let fleet = KeyPair::from_seed(Seed::new([8; 32]));
     let vouched = Certificate::new(&pair.sk, "a", false).unwrap().vouched(&fleet.sk).unwrap();
@@ -226,7 +233,7 @@ fn a_header_signed_by_an_untrusted_device_is_refused() {
 }
 
 #[test]
-fn an_untrusted_device_is_refused_with_its_fingerprint_and_trusted_by_it() {
+fn an_untrusted_device_asks_and_is_refused_with_its_fingerprint_and_trusted_by_it() {
     let (world, mut a, mut b) = small();
     let mut stranger = device(&world, "stranger", "drone", None);
     let id = stranger.identity().id;
@@ -234,22 +241,25 @@ fn an_untrusted_device_is_refused_with_its_fingerprint_and_trusted_by_it() {
     let before = everything(b.path());
     let error = try_import(&mut b, &bytes).unwrap_err();
     match &error {
-        Error::Untrusted(list) => {
-            assert_eq!(list[..], [UntrustedDevice { id, name: Some("drone".into()), revoked: false }])
+        Error::AsksForAdmission { devices, base: false } => {
+            assert_eq!(devices[..], [UntrustedDevice { id, name: Some("drone".into()), revoked: false }])
         }
         other => panic!("{other:?}"),
     }
     let said = error.to_string();
     assert!(said.contains("drone") && said.contains(&id.to_string()), "{said}");
-    assert_eq!(error.hint(), Some(packmule::Hint::Trust { devices: vec![id] }));
-    assert_eq!(everything(b.path()), before);
+    assert_eq!(error.hint(), Some(packmule::Hint::Admit { devices: vec![id], here: false }));
+    assert_eq!(b.applicants().unwrap()[0].id, id);
+    assert_eq!(without_requests(b.path()), before);
 
     b.trust(id).unwrap();
     assert_eq!(import(&mut b, &bytes).ops, 1);
     assert_eq!(b.devices().unwrap().iter().find(|d| d.id == id).unwrap().trust, packmule::TrustedAs::Singly);
     // Trust is not handed on: A has to be told by its own people.
     let through_b = whole_bundle(&mut b);
-    assert!(matches!(try_import(&mut a, &through_b), Err(Error::Untrusted(s)) if s[0].id == id));
+    assert!(
+        matches!(try_import(&mut a, &through_b), Err(Error::AsksForAdmission { devices, .. }) if devices[0].id == id)
+    );
     a.trust(id).unwrap();
     import(&mut a, &through_b);
     carry(&mut a, &mut b);

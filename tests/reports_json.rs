@@ -96,7 +96,7 @@ fn log_and_status(a: &Engine, b: &Engine) {
     assert!(groups[0]["frames"].as_array().unwrap().len() == 2 && groups[0]["at"].is_string());
     let status = of(a.status().unwrap());
     assert_eq!(status["tables"], json!([{ "name": "t", "how": "shared", "unsealed": 0, "note": null }]));
-    has(&status["identity"], &["fingerprint", "name", "base", "fleet"]);
+    has(&status["identity"], &["fingerprint", "name", "base", "fleet", "admitted"]);
     assert_eq!(status["identity"]["fingerprint"], id(a));
     assert_eq!(status["identity"]["fleet"].as_str().unwrap().len(), 64);
     assert_eq!(status["conflicts"], 2);

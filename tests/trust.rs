@@ -38,7 +38,7 @@ fn checking_a_bundle_changes_nothing() {
     let (_stranger, bytes) = stranger(&world);
     let good = whole_bundle(&mut world.board_with("a", TABLE, &["t"]));
     let before = everything(b.path());
-    assert!(matches!(b.check(&mut Cursor::new(&bytes)), Err(Error::Untrusted(_))));
+    assert!(matches!(b.check(&mut Cursor::new(&bytes)), Err(Error::AsksForAdmission { .. })));
     assert!(matches!(b.check(&mut Cursor::new(&good[..200])), Err(Error::Bundle { .. })));
     let mut good = Cursor::new(&good);
     b.check(&mut good).unwrap();

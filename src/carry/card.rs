@@ -65,6 +65,7 @@ struct Ours {
     spans: Vec<Span>,
     /// It has the state of the shared tables.
     state: bool,
+    certificates: BTreeSet<[u8; 32]>,
 }
 
 /// Exchanges with a card, and reports what it did in `report`, also when it fails.
@@ -147,6 +148,21 @@ impl Visit<'_> {
             }
         }
         paths.sort();
+        let before = self.engine.standing()?;
+        self.take_in_all(paths, watch)?;
+        if self.engine.standing()? != before {
+            // Somebody was admitted by one of the files: perhaps whoever made another that was not taken in.
+            let again = |why: &Skipped| {
+                matches!(why, Skipped::Refused(Error::Untrusted(_) | Error::AsksForAdmission { .. }))
+            };
+            let refused = self.report.stepped_over.extract_if(.., |(_, why)| again(why));
+            let refused = refused.map(|(path, _)| path).collect();
+            self.take_in_all(refused, watch)?;
+        }
+        Ok(())
+    }
+
+    fn take_in_all(&mut self, paths: Vec<PathBuf>, watch: &mut dyn FnMut(&Path, Progress)) -> Result<()> {
         for path in paths {
             if let Err(e) = self.take_in_one(&path, watch) {
                 if !about_file(&e) {
@@ -188,8 +204,8 @@ impl Visit<'_> {
             self.report.heard.push(path.into());
         }
         if survey.ours && in_folder {
-            let Survey { receiver, vector, spans, state, .. } = survey;
-            self.ours.push(Ours { path: path.into(), receiver, vector, spans, state });
+            let Survey { receiver, vector, spans, state, certificates, .. } = survey;
+            self.ours.push(Ours { path: path.into(), receiver, vector, spans, state, certificates });
         }
         Ok(())
     }
@@ -299,17 +315,27 @@ impl Visit<'_> {
                     Span::new(*author, *stream, first, *last)
                 }));
                 let path = self.report.left.last().map(|left| left.file.clone()).unwrap_or_default();
-                self.fresh.push(Ours { path, receiver: Some(peer.id), vector, spans, state: true });
+                let certificates = self.engine.stated_certificates()?;
+                self.fresh.push(Ours {
+                    path,
+                    receiver: Some(peer.id),
+                    vector,
+                    spans,
+                    state: true,
+                    certificates,
+                });
                 any = true;
             }
         }
         Ok(any)
     }
 
-    /// Returns whether a bundle of ours states what we have now.
+    /// Returns whether a bundle of ours states what we have now, and who we are.
     fn is_stated(&self) -> Result<bool> {
         let now = self.engine.positions()?;
-        Ok(self.ours.iter().any(|ours| ours.vector == now))
+        let certificates = self.engine.stated_certificates()?;
+        let states = |ours: &Ours| ours.vector == now && certificates.is_subset(&ours.certificates);
+        Ok(self.ours.iter().any(states))
     }
 
     /// Returns who lacks something that does not lie here yet: for whom a bundle is to be, and what needs not go in.
@@ -555,5 +581,6 @@ fn torn(problem: &Error) -> bool {
 
 /// Returns whether an error is about a file on the card, and not about the database.
 fn about_file(error: &Error) -> bool {
-    matches!(error, Error::Bundle { .. } | Error::Stream(_) | Error::Untrusted(_) | Error::Twin { .. })
+    use Error::{AsksForAdmission, Bundle, Stream, Twin, Untrusted};
+    matches!(error, Bundle { .. } | Stream(_) | Untrusted(_) | AsksForAdmission { .. } | Twin { .. })
 }

@@ -6,6 +6,7 @@
 //! | [`glossary`] | one term for one thing |
 //! | [`conflicts`] | every kind of conflict by example, and what is none |
 //! | [`keeper`] | what to type when something happened to a device |
+//! | [`new_board`] | what to type when a board is added, and where |
 //! | [`mod@format`] | the format, byte by byte |
 //! | [`json`] | the fields of the JSON that each command prints |
 //! | [`security`] | what is defended against, and what is not |
@@ -30,6 +31,10 @@ pub mod conflicts {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("keeper.md")]
 pub mod keeper {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("new-board.md")]
+pub mod new_board {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("../core/wire/FORMAT.md")]

@@ -1,5 +1,7 @@
 //! The part of the engine's face that the carriers alone call.
 
+use std::collections::BTreeSet;
+
 use packmule_core::model::DeviceId;
 use packmule_core::session::Frontier;
 use packmule_core::wire::{Position, Probe, Section};
@@ -10,11 +12,23 @@ use crate::engine::error::{Result, UntrustedDevice};
 use crate::engine::exchange::peer::{self, Peer};
 use crate::engine::exchange::revoke;
 use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
+use crate::engine::exchange::survey;
+use crate::engine::fleet::admission::{self, Standing};
 
 impl Engine {
     /// Our certificate.
     pub(crate) fn own_certificate(&self) -> Result<Vec<u8>> {
         peer::own_certificate(&self.replica)
+    }
+
+    /// Returns what decides whose frames are taken in.
+    pub(crate) fn standing(&self) -> Result<Standing> {
+        admission::standing(&self.replica)
+    }
+
+    /// Returns the hashes of the certificates that others are to have seen.
+    pub(crate) fn stated_certificates(&self) -> Result<BTreeSet<[u8; 32]>> {
+        survey::stated_certificates(&self.replica)
     }
 
     /// Returns the certificate of an author, and before it those of the devices that vouch for it.
@@ -28,6 +42,26 @@ impl Engine {
         certificate: &[u8],
     ) -> Result<std::result::Result<Peer, UntrustedDevice>> {
         peer::verify_peer(&self.replica, certificate)
+    }
+
+    /// Returns whom a certificate names that a fleet has signed, if any fleet may admit this device.
+    pub(crate) fn possible_fleet(&self, certificate: &[u8]) -> Result<Option<Peer>> {
+        peer::possible_fleet(&self.replica, certificate)
+    }
+
+    /// Looks whether a certificate gives this device a place in a fleet, or asks for one here.
+    pub(crate) fn look_at(&mut self, certificate: &[u8]) -> Result<bool> {
+        peer::look_at(&mut self.replica, certificate)
+    }
+
+    /// Returns whether the device of a certificate asks for admission here.
+    pub(crate) fn is_applicant(&self, certificate: &[u8]) -> Result<bool> {
+        peer::is_applicant(&self.replica, certificate)
+    }
+
+    /// Lists the certificates that a peer is to hear before all else.
+    pub(crate) fn introductions(&self, peer: &Peer) -> Result<Vec<Vec<u8>>> {
+        peer::introductions(&self.replica, peer)
     }
 
     /// Proves that we have our key.

@@ -48,6 +48,7 @@ pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
 pub use conflicts::resolve::Resolution;
 pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
+pub use exchange::admit::{Admission, AdmitOptions, Admitted, Outcome};
 pub use exchange::export::{ExportReport, Part, Recipient};
 pub use exchange::import::Progress;
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
@@ -59,6 +60,7 @@ pub use exchange::revoke::RevokeReport;
 pub(crate) use exchange::session::{GroupOut, Staged, StreamOut, frontier_of};
 pub use exchange::snapshot::SnapshotReport;
 pub use exchange::survey::{Span, Survey, Trusted};
+pub use fleet::admission::Applicant;
 pub use fleet::clocks::clock_words;
 pub use fleet::devices::{DeviceInfo, SaidBy, TrustedAs, label};
 pub use fleet::open::InitOptions;
@@ -70,15 +72,18 @@ pub use store::value::OwnedValue;
 pub use table::replica::Identity;
 pub use track::options::{TrackOptions, TrackReport};
 pub use upkeep::compact::CompactReport;
+pub use upkeep::remove::RemoveReport;
 pub use upkeep::status::{Standing, Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
 use crate::engine::conflicts::{history, list, resolve};
-use crate::engine::exchange::{export, import, join, revoke, snapshot, survey, transaction, trust_sender};
+use crate::engine::exchange::{
+    admit, certificates, export, import, join, revoke, snapshot, survey, transaction, trust_sender,
+};
 use crate::engine::fleet::{open, roster, trust};
 use crate::engine::table::replica::Replica;
 use crate::engine::track::{columns, tables};
-use crate::engine::upkeep::{compact, digest, status, verify};
+use crate::engine::upkeep::{compact, digest, remove, status, verify};
 
 /// A database that is a device of a fleet.
 ///
@@ -379,6 +384,32 @@ impl Engine {
         Ok((Self::of(replica), report))
     }
 
+    /// Gives this device another name. Of a device of a fleet the fleet key has to sign that: the request goes with whatever
+    /// is sent, and until it is admitted the old name stays. Returns whether the name counts at once.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an impossible name, [`Error::KeyMissing`].
+    pub fn rename(&mut self, name: &str) -> Result<bool> {
+        certificates::rename(&mut self.replica, name)
+    }
+
+    /// Returns the name that this device asks its fleet to sign, if it asks for another.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn asked_name(&self) -> Result<Option<String>> {
+        admit::asked_name(&self.replica)
+    }
+
+    /// Makes a device a plain database again: all `_pm_` tables and triggers go, and the key files. The application's
+    /// tables stay as they are, those too in which rows were gathered.
+    ///
+    /// # Errors
+    /// [`Error::NotADevice`]; [`Error::Io`] if a key file cannot be removed, which the next call tries again.
+    pub fn remove(path: &Path, options: &Options) -> Result<RemoveReport> {
+        remove::remove(path, options)
+    }
+
     /// Closes the conflict with this id, of which a beginning that is its alone will do.
     ///
     /// # Errors
@@ -431,6 +462,39 @@ impl Engine {
     /// a stream.
     pub fn survey(&self, input: impl Read) -> Survey {
         survey::survey(&self.replica, input)
+    }
+
+    /// Lists the devices that ask for admission to this device's fleet, as far as they were heard of.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn applicants(&self) -> Result<Vec<Applicant>> {
+        admit::applicants(&self.replica)
+    }
+
+    /// Adds the requests for admission that this database has heard of, its own too, and what it knows of the fleet.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the database belongs to another fleet than the key.
+    pub fn add_requests(&self, admission: &mut Admission<'_>) -> Result<()> {
+        admit::read_database(admission, &self.replica)
+    }
+
+    /// Names the only fleet that may admit this device, by its public key, and trusts the devices of that fleet. Without
+    /// it, a device takes the first fleet that admits it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it belongs to another fleet already.
+    pub fn expect_fleet(&mut self, fleet: [u8; 32]) -> Result<()> {
+        admit::expect_fleet(&mut self.replica, fleet)
+    }
+
+    /// Takes in what a fleet key has signed: its own certificate, and those of others, which it sends to them.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn take_admitted(&mut self, admitted: &Admitted) -> Result<()> {
+        admit::take_admitted(&mut self.replica, admitted)
     }
 
     /// Takes note of what a bundle's sender has, and of its frames nothing: for a bundle that is for

@@ -53,6 +53,11 @@ fn devices(on: &mut Checked) {
     on.run("init", "init alone.db --name alone");
     on.desk.run("export new.db new.pmb").ok();
     on.run("trust", "trust alone.db new.pmb");
+    on.desk.run("export alone.db alone.pmb").ok();
+    on.run("admit", "admit alone.pmb --fleet other.key");
+    on.run("rename", "rename alone.db solo");
+    on.run("init --remove", "init --remove alone.db --yes");
+    on.run("fleet rotate", "fleet rotate other.key next.key");
     on.run("devices", "devices base.db");
     on.run("revoke", "revoke base.db east");
     on.desk.run("revoke base.db east --undo").ok();

@@ -437,3 +437,40 @@ fn a_cloned_card_is_found_and_both_boards_are_in_step() {
     );
     assert_eq!(count("SELECT count(DISTINCT device) FROM readings"), rusqlite::types::Value::Integer(2));
 }
+
+/// A board that was made without the fleet key asks for admission over the line, and its certificate comes back by it.
+#[test]
+fn a_board_without_the_key_is_admitted_over_the_line() {
+    let desk = Desk::fleet(&[]);
+    desk.run("init new.db --name new").ok();
+    desk.sql("new.db", "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, value REAL); INSERT INTO readings (value) VALUES (1.5)");
+    desk.run("track new.db readings --mode per-device --append").ok();
+    let cable = cable(&desk, "line");
+    let (board, base) = (sync(&desk, "new.db", &cable.ends[0]), sync(&desk, "base.db", &cable.ends[1]));
+    let (board, base) = (ended(board), ended(base));
+    assert_eq!((board.status, base.status), (Some(1), Some(1)), "{} {}", board.err, base.err);
+    has(&base.err, &["new (fingerprint ", "asks for admission", "\n  packmule admit base.db --fleet FILE"]);
+    has(
+        &board.err,
+        &["base (fingerprint ", "has not admitted this device yet", "packmule admit DB --fleet FILE --only"],
+    );
+    desk.run("admit base.db --fleet fleet.key").ok();
+    let (board, base) = (sync(&desk, "new.db", &cable.ends[0]), sync(&desk, "base.db", &cable.ends[1]));
+    let (board, base) = (ended(board), ended(base));
+    assert_eq!((board.status, base.status), (Some(0), Some(0)), "{} {}", board.err, base.err);
+    let fleet = |db: &str| desk.run(&format!("status {db} --json")).json()["fleet"].clone();
+    assert_eq!(fleet("new.db"), fleet("base.db"));
+    assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), rusqlite::types::Value::Integer(1));
+    // Another name goes the same way.
+    desk.run("rename new.db mast").ok();
+    let both = || {
+        let (board, base) = (sync(&desk, "new.db", &cable.ends[0]), sync(&desk, "base.db", &cable.ends[1]));
+        for ran in [ended(board), ended(base)] {
+            assert_eq!(ran.status, Some(0), "{}", ran.err);
+        }
+    };
+    both();
+    has(&desk.run("admit base.db --fleet fleet.key").ok(), &["admitted: mast"]);
+    both();
+    has(&desk.run("status new.db").ok(), &["is the device `mast`"]);
+}

@@ -174,7 +174,13 @@ fn an_untrusted_device_is_refused_on_both_sides() {
     let (one, two) = exchange(&mut a, &mut b, 4_096);
     assert!(matches!(&two.error, Some(Error::UntrustedDevice(s)) if s.id == a.identity().id));
     match &one.error {
-        Some(Error::Refused { why: Refusal::Untrusted, about, us: true, by: Some((id, _)) }) => {
+        Some(Error::Refused {
+            why: Refusal::Untrusted,
+            about,
+            us: true,
+            by: Some((id, _)),
+            asked: false,
+        }) => {
             assert_eq!((*about, *id), (a.identity().id, b.identity().id));
         }
         other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! The life of a fleet, played through the program: with the commands that a person at that place would type.
+//! The life of a fleet, played through the program: with only the commands that a person at that place would type.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests are tests.
 
 #[path = "../serial/cable.rs"]
@@ -7,7 +7,11 @@ mod cable;
 #[path = "../cli/support/mod.rs"]
 mod support;
 
+mod admit;
 mod compacted;
 mod keeper;
+mod leaving;
+mod new_board;
 mod retired;
+mod rotate;
 mod stolen;

@@ -197,8 +197,13 @@ pub fn checkpoint(key: &KeyPair, stream: u8, first: u64, frames: &[&[u8]], prev:
 }
 
 pub fn certificate(key: &KeyPair, name: &str, base: bool, fleet: Option<&KeyPair>) -> Asm {
+    certificate_as(key, name, u8::from(base), fleet)
+}
+
+/// With this role: the lowest bit is base, the others are the serial.
+pub fn certificate_as(key: &KeyPair, name: &str, role: u8, fleet: Option<&KeyPair>) -> Asm {
     let mut a = Asm::new();
-    a.u8("version", 1).raw("public key", &*key.pk).str("name", name).u8("base?", u8::from(base));
+    a.u8("version", 1).raw("public key", &*key.pk).str("name", name).u8("role", role);
     let signed = |domain: &[u8], by: &KeyPair, body: &[u8]| sign(&by.sk, &[domain, body].concat());
     let body = a.bytes.clone();
     a.raw("the device's signature", &signed(b"packmule/1 device cert", key, &body));

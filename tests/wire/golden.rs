@@ -638,6 +638,20 @@ fn certificates() {
     assert_eq!(buf[..len], a.bytes);
     assert_eq!(Certificate::decode(&a.bytes), Ok(vouched));
 
+    let renamed = Certificate::numbered(&device.sk, "mast", true, 5).unwrap();
+    let a = asm::certificate_as(&device, "mast", 5 << 1 | 1, None);
+    let len = renamed.encode(&mut buf).unwrap();
+    assert_eq!(buf[..len], a.bytes);
+    assert_eq!(Certificate::decode(&a.bytes), Ok(renamed));
+    assert!(Certificate::numbered(&device.sk, "mast", true, 127).is_err(), "that serial is of fleet keys");
+
+    let next = Certificate::succession(&device.sk, &fleet.sk).unwrap();
+    let a = asm::certificate_as(&device, "fleet key", 127 << 1, Some(&fleet));
+    a.matches_file("certificate-fleet-key", "The fleet key of seed 01 follows that of seed 09.");
+    let len = next.encode(&mut buf).unwrap();
+    assert_eq!(buf[..len], a.bytes);
+    assert!(Certificate::decode(&a.bytes).unwrap().is_fleet_key() && !renamed.is_fleet_key());
+
     for name in ["", &"n".repeat(65), "a\tb", "a\u{85}b"] {
         assert!(Certificate::new(&device.sk, name, false).is_err(), "{name:?}");
         assert!(

@@ -27,6 +27,8 @@ pub enum Error {
         about: DeviceId,
         /// It is about us.
         us: bool,
+        /// This device belongs to no fleet yet, and has asked that of the peer for admission.
+        asked: bool,
     },
     /// Both ends are the same device.
     Itself,
@@ -56,12 +58,22 @@ impl Error {
             Ended::Log(e) => Self::Engine(e),
             Ended::Untrusted { device, revoked } => {
                 let here = UntrustedDevice { id: device, name: None, revoked };
-                Self::UntrustedDevice(kept.untrusted.take().unwrap_or(here))
+                let device = kept.untrusted.take().unwrap_or(here);
+                if kept.asks {
+                    let base = engine.identity().base;
+                    return EngineError::AsksForAdmission { devices: vec![device], base }.into();
+                }
+                Self::UntrustedDevice(device)
             }
             Ended::Refused { why: Refusal::Untrusted, about, us: false } if engine.is_revoked(about) => {
-                Self::Refused { by, why: Refusal::Revoked, about, us: false }
+                Self::Refused { by, why: Refusal::Revoked, about, us: false, asked: false }
             }
-            Ended::Refused { why, about, us } => Self::Refused { by, why, about, us },
+            Ended::Refused { why, about, us } => {
+                let ours = engine.identity();
+                let waits = !ours.admitted && (kept.only_admission || ours.fleet.is_some());
+                let asked = us && waits && why == Refusal::Untrusted;
+                Self::Refused { by, why, about, us, asked }
+            }
             Ended::Itself { echo: true } => Self::Itself,
             Ended::Itself { echo: false } => engine.record_clone().err().map_or(Self::Itself, Self::Engine),
             Ended::NewIdentity { was } => {
@@ -89,6 +101,7 @@ impl Error {
             Self::Engine(EngineError::Bundle { .. }) => None,
             Self::Engine(e) => e.hint(),
             Self::UntrustedDevice(s) if !s.revoked => Some(Hint::Trust { devices: vec![s.id] }),
+            Self::Refused { asked: true, about, .. } => Some(Hint::AdmitThere { device: *about }),
             Self::Refused { why: Refusal::Untrusted, about, .. } => Some(Hint::TrustThere { device: *about }),
             _ => None,
         }
@@ -127,10 +140,16 @@ impl fmt::Display for Error {
                 write!(f, "the other end is a device whose certificate was revoked here: {}", named(s))
             }
             Self::UntrustedDevice(s) => write!(f, "the other end is not trusted here: {}", named(s)),
-            Self::Refused { by, why, about, us } => {
+            Self::Refused { by, why, about, us, asked } => {
                 let by = by
                     .as_ref()
                     .map_or("the other end".into(), |(id, name)| format!("{name} (fingerprint {id})"));
+                if *asked {
+                    return write!(
+                        f,
+                        "{by} is of a fleet that has not admitted this device yet (fingerprint {about}), and was asked to"
+                    );
+                }
                 write_refusal(f, &by, *why, (*about, *us))
             }
             Self::NewIdentity { was, now } => write!(

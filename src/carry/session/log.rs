@@ -14,8 +14,14 @@ use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, Untrusted
 pub(super) struct Kept {
     /// The peer, once its certificate was trusted.
     pub(super) peer: Option<Peer>,
+    /// Its fleet may admit this device; until it has, nothing else is taken from it.
+    pub(super) only_admission: bool,
+    /// What the peer is to hear first, in reverse.
+    introductions: Option<Vec<Vec<u8>>>,
     /// Or why it was not.
     pub(super) untrusted: Option<UntrustedDevice>,
+    /// It asks our fleet for admission.
+    pub(super) asks: bool,
     /// What the peer is still to hear of frames beyond the vector.
     here: Vec<Frontier>,
     /// The vector that the peer knows of us.
@@ -126,6 +132,22 @@ impl Log for EngineLog<'_> {
                 self.kept.peer = Some(peer);
                 Trust::Trusted
             }
+            Err(device) if !device.revoked => {
+                self.kept.untrusted = Some(device);
+                // It may be of the fleet that this device waits for; or wait for ours.
+                match self.engine.possible_fleet(bytes)? {
+                    Some(peer) => {
+                        self.kept.peer = Some(peer);
+                        self.kept.only_admission = true;
+                        Trust::Trusted
+                    }
+                    None => {
+                        self.engine.look_at(bytes)?;
+                        self.kept.asks = self.engine.is_applicant(bytes)?;
+                        Trust::Untrusted
+                    }
+                }
+            }
             Err(device) => {
                 let trust = if device.revoked { Trust::Revoked } else { Trust::Untrusted };
                 self.kept.untrusted = Some(device);
@@ -141,9 +163,24 @@ impl Log for EngineLog<'_> {
     fn store_certificate(&mut self) -> Result<()> {
         let peer = self.kept.peer()?;
         let id = peer.id;
-        self.engine.meet(peer)?;
+        if !self.kept.only_admission {
+            self.engine.meet(peer)?;
+        }
         self.kept.introduced.insert(id);
         Ok(())
+    }
+
+    fn next_introduction(&mut self, body: &mut Body<'_>) -> Result<bool> {
+        if self.kept.introductions.is_none() {
+            let mut all = self.engine.introductions(self.kept.peer()?)?;
+            all.reverse();
+            self.kept.introductions = Some(all);
+        }
+        let next = self.kept.introductions.as_mut().and_then(Vec::pop);
+        if let Some(certificate) = &next {
+            body.extend(certificate);
+        }
+        Ok(next.is_some())
     }
 
     fn next_here(&mut self, after: Option<Section>) -> Result<Option<Frontier>> {
@@ -165,6 +202,9 @@ impl Log for EngineLog<'_> {
     }
 
     fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard> {
+        if self.kept.only_admission {
+            return Err(Error::Untrusted(self.kept.untrusted.take().into_iter().collect()));
+        }
         let mut applied: Vec<Position> = header.applied().collect();
         let probes: Vec<Probe> = header.probes().collect();
         if self.engine.reconcile(self.kept.peer()?, &mut applied, &probes)? {
@@ -237,6 +277,15 @@ impl Log for EngineLog<'_> {
     }
 
     fn stage(&mut self, item: Incoming<'_>) -> Result<()> {
+        if let Incoming::Certificate(bytes) = item
+            && self.engine.look_at(bytes)?
+        {
+            if self.kept.only_admission && self.engine.verify_peer(&self.kept.peer()?.certificate)?.is_ok() {
+                self.kept.only_admission = false;
+                self.engine.meet(self.kept.peer()?)?;
+            }
+            return Ok(());
+        }
         self.kept.staged.push(match item {
             Incoming::Certificate(bytes) => Staged::Certificate(bytes.into()),
             Incoming::Revocation(bytes) => Staged::Revocation(bytes.into()),
@@ -257,9 +306,11 @@ impl Log for EngineLog<'_> {
 
     fn refusal(error: &Error) -> (Refusal, Option<DeviceId>) {
         match error {
-            Error::Untrusted(all) => all.first().map_or((Refusal::Untrusted, None), |s| {
-                (if s.revoked { Refusal::Revoked } else { Refusal::Untrusted }, Some(s.id))
-            }),
+            Error::Untrusted(all) | Error::AsksForAdmission { devices: all, .. } => {
+                all.first().map_or((Refusal::Untrusted, None), |s| {
+                    (if s.revoked { Refusal::Revoked } else { Refusal::Untrusted }, Some(s.id))
+                })
+            }
             Error::Twin { .. } => (Refusal::Twin, None),
             Error::Bundle { .. } => (Refusal::Damaged, None),
             _ => (Refusal::Failed, None),

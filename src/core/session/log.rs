@@ -73,6 +73,17 @@ pub trait Log {
     /// As the trait says.
     fn store_certificate(&mut self) -> Result<(), Self::Error>;
 
+    /// Appends the next certificate that the peer is to hear before all else: its own, if a fleet has signed it and it
+    /// does not know that; or a further one of this device. Returns whether there was one. A log that has no such thing
+    /// leaves it out.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn next_introduction(&mut self, body: &mut Body<'_>) -> Result<bool, Self::Error> {
+        let _ = body;
+        Ok(false)
+    }
+
     /// Returns the next stream of which more is here than the vector has, `None` after the last. `after`: the one that
     /// was returned before it, in whatever order. A log that has no such thing leaves it out.
     ///

@@ -10,6 +10,8 @@ use crate::wire::{Message, NoRoom, RecordKind, Refusal, Section, put};
 #[derive(Default)]
 pub(super) struct Owed {
     proof: bool,
+    /// Certificates that the peer is to hear first.
+    certificates: bool,
     /// What is here beyond the vector, after this stream; then the vector.
     here: Option<Option<Section>>,
     plan: bool,
@@ -39,6 +41,7 @@ impl<B: Buffer, T> Machine<B, T> {
         owed.bye |= acts.bye;
         self.more_out |= acts.plan;
         if acts.introduce {
+            owed.certificates = true;
             owed.here = Some(None);
         }
         if acts.bye {
@@ -48,8 +51,9 @@ impl<B: Buffer, T> Machine<B, T> {
 
     /// Returns whether anything is owed.
     pub(super) fn owes(&self) -> bool {
-        let Owed { proof, here, plan, revocations, header, behind, bye } = &self.owed;
+        let Owed { proof, certificates, here, plan, revocations, header, behind, bye } = &self.owed;
         *proof
+            || *certificates
             || here.is_some()
             || *header
             || *plan
@@ -94,6 +98,9 @@ impl<B: Buffer, T> Machine<B, T> {
             // Before the vector: what the peer has of a revoked device need not be compared.
             let given = self.out.record(RecordKind::Revocation, |body| log.next_revocation(body))?;
             self.owed.revocations = given.map_err(Error::Log)?.is_some();
+        } else if self.owed.certificates {
+            let sent = self.out.record(RecordKind::Certificate, |body| log.next_introduction(body))?;
+            self.owed.certificates = sent.map_err(Error::Log)?.is_some();
         } else if let Some(after) = self.owed.here {
             let Some(here) = log.next_here(after).map_err(Error::Log)? else {
                 self.owed.here = None;

@@ -11,6 +11,12 @@ pub const CERT_MAX: usize = 1 + 32 + 2 + 64 + 1 + 64 + 1 + 32 + 64;
 
 const NAME_MAX: usize = 64;
 
+/// The highest serial of a device's certificate.
+pub const SERIAL_MAX: u8 = 126;
+
+/// The serial of a certificate that is no device's, but of a fleet key, signed by the fleet key that it follows.
+const FLEET_KEY: u8 = 127;
+
 fn name_is_possible(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_MAX && !name.chars().any(char::is_control)
 }
@@ -36,6 +42,8 @@ pub struct Certificate<'a> {
     pub name: &'a str,
     /// It gathers the rows of per-device tables.
     pub base: bool,
+    /// Which of the device's certificates it is: a higher one takes the place of those before it.
+    pub serial: u8,
     /// The device's own signature.
     pub signature: [u8; 64],
     /// The fleet's, if it belongs to one.
@@ -47,7 +55,8 @@ struct Body<'a> {
     version: u8,
     public_key: [u8; 32],
     name: &'a str,
-    base: bool,
+    /// The lowest bit: base. The others: serial.
+    role: u8,
 }
 
 const SIGNED_MAX: usize = 22 + CERT_MAX;
@@ -59,8 +68,36 @@ impl<'a> Certificate<'a> {
     /// [`NoRoom`] if the name is empty, longer than 64 bytes or has a control character in it:
     /// nobody would read the certificate.
     pub fn new(key: &SecretKey, name: &'a str, base: bool) -> Result<Self, NoRoom> {
+        Self::numbered(key, name, base, 0)
+    }
+
+    /// Makes a device's own certificate that takes the place of those with a lower serial.
+    ///
+    /// # Errors
+    /// [`NoRoom`] as for [`Certificate::new`], and if the serial is above [`SERIAL_MAX`].
+    pub fn numbered(key: &SecretKey, name: &'a str, base: bool, serial: u8) -> Result<Self, NoRoom> {
+        if serial > SERIAL_MAX {
+            return Err(NoRoom);
+        }
+        Self::own(key, name, base, serial)
+    }
+
+    /// Makes the statement that a fleet key follows another one; both sign it.
+    ///
+    /// # Errors
+    /// [`NoRoom`], which does not happen.
+    pub fn succession(new: &SecretKey, old: &SecretKey) -> Result<Certificate<'static>, NoRoom> {
+        Certificate::own(new, "fleet key", false, FLEET_KEY)?.vouched(old)
+    }
+
+    /// Returns whether it is no device's, but says that a fleet key follows another one.
+    pub fn is_fleet_key(&self) -> bool {
+        self.serial == FLEET_KEY
+    }
+
+    fn own(key: &SecretKey, name: &'a str, base: bool, serial: u8) -> Result<Self, NoRoom> {
         let mut certificate =
-            Self { public_key: *key.public_key(), name, base, signature: [0; 64], fleet: None };
+            Self { public_key: *key.public_key(), name, base, serial, signature: [0; 64], fleet: None };
         certificate.signature =
             certificate.signed(b"packmule/1 device cert", |m| *key.sign(m, None::<Noise>))?;
         Ok(certificate)
@@ -84,11 +121,11 @@ impl<'a> Certificate<'a> {
     }
 
     fn body(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
-        if !name_is_possible(self.name) {
+        if !name_is_possible(self.name) || self.serial > FLEET_KEY {
             return Err(NoRoom);
         }
-        let Self { public_key, name, base, .. } = *self;
-        put(buf, &Body { version: FORMAT_VERSION, public_key, name, base })
+        let Self { public_key, name, base, serial, .. } = *self;
+        put(buf, &Body { version: FORMAT_VERSION, public_key, name, role: u8::from(base) | serial << 1 })
     }
 
     /// Returns the device's id.
@@ -155,7 +192,8 @@ impl<'a> Certificate<'a> {
         if !rest.is_empty() {
             return Err(DecodeError::Malformed("bytes after the end of a certificate"));
         }
-        Ok(Self { public_key: body.public_key, name: body.name, base: body.base, signature, fleet })
+        let (base, serial) = (body.role & 1 == 1, body.role >> 1);
+        Ok(Self { public_key: body.public_key, name: body.name, base, serial, signature, fleet })
     }
 
     fn check(&self) -> Result<(), SignatureError> {

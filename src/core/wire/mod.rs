@@ -16,7 +16,7 @@ mod rows;
 mod session;
 
 pub use blocks::{Block, Blocks, Keep, KeptRun, Piece};
-pub use cert::{CERT_MAX, Certificate, FleetSignature};
+pub use cert::{CERT_MAX, Certificate, FleetSignature, SERIAL_MAX};
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
 pub use def::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,

@@ -23,6 +23,18 @@ pub enum Hint {
         /// The devices.
         devices: Vec<DeviceId>,
     },
+    /// If these devices belong to the fleet, sign their certificates where the fleet key is.
+    Admit {
+        /// The devices.
+        devices: Vec<DeviceId>,
+        /// The database has their requests, and is a base's: it is where they are to be signed.
+        here: bool,
+    },
+    /// This device has asked the other end's fleet for admission: sign its certificate there, where the fleet key is.
+    AdmitThere {
+        /// This device.
+        device: DeviceId,
+    },
     /// At the other end of a session, trust this device.
     TrustThere {
         /// The device.
@@ -110,6 +122,9 @@ impl Error {
                     return None;
                 }
                 Hint::Trust { devices }
+            }
+            Self::AsksForAdmission { devices, base } => {
+                Hint::Admit { devices: devices.iter().map(|d| d.id).collect(), here: *base }
             }
             Self::Bundle { cause, .. } => cause.hint()?,
             Self::Twin { .. } => Hint::BringToSecondHistory,

@@ -75,6 +75,14 @@ pub enum Error {
         /// The fleet's key says so.
         fleet: bool,
     },
+    /// A bundle, or the other end, is of devices that ask this device's fleet for admission: nothing of them is taken in
+    /// until the fleet key has signed their certificates.
+    AsksForAdmission {
+        /// Who asks.
+        devices: Vec<UntrustedDevice>,
+        /// This device is a base.
+        base: bool,
+    },
     /// The bytes are not a bundle, or are damaged.
     Bundle {
         /// Where in the stream, in bytes from its beginning.

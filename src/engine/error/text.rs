@@ -33,6 +33,7 @@ impl fmt::Display for Error {
             | Self::WalUnread { .. } => self.of_the_database(f),
             Self::Untrusted(_)
             | Self::Revoked { .. }
+            | Self::AsksForAdmission { .. }
             | Self::Twin { .. }
             | Self::Forked { .. }
             | Self::RolledBack
@@ -78,6 +79,15 @@ impl Error {
             }
             Self::Revoked { device, .. } => {
                 write!(f, "{device} was revoked here, which is taken back by a step of its own; nothing was changed")
+            }
+            Self::AsksForAdmission { devices, .. } => {
+                for (n, device) in devices.iter().enumerate() {
+                    let and = if n > 0 { ", " } else { "" };
+                    let name = device.name.as_deref().unwrap_or("(no certificate)");
+                    write!(f, "{and}{name} (fingerprint {})", device.id)?;
+                }
+                let of = if devices.len() == 1 { "is not of this fleet yet, and asks" } else { "are not of this fleet yet, and ask" };
+                write!(f, " {of} for admission")
             }
             Self::Twin { device, seq } => write!(
                 f,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use ed25519_compact::SecretKey;
-use packmule_core::model::{DeviceId, Stream};
+use packmule_core::model::{DeviceId, Stream, WallMs};
 use packmule_core::wire::{
     Certificate, FORMAT_VERSION, Footer, Header, MAGIC, Position, Probe, RecordKind, put, write_record,
 };
@@ -14,7 +14,7 @@ use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::{state, transaction, twin};
-use crate::engine::fleet::{devices, membership, positions, revocation};
+use crate::engine::fleet::{admission, devices, membership, positions, revocation};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -174,6 +174,11 @@ fn write_part(
     let mut wanted = wanted(replica, have)?;
     let needs_state = needs_state(replica, &wanted)?;
     write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
+    if with_vector {
+        for bytes in admission::carried(replica)? {
+            out.record(RecordKind::Certificate, &bytes)?;
+        }
+    }
     if needs_state {
         let has: BTreeMap<i64, u64> =
             wanted.iter().filter(|w| w.stream == Stream::Shared).map(|w| (w.dev, w.have)).collect();
@@ -187,15 +192,19 @@ fn write_part(
         let shared = positions::vector(replica)?.into_iter().filter(|e| e.stream == Stream::Shared);
         report.reached.extend(shared.map(|e| ((e.author, e.stream), e.seq)));
     }
+    report.frames = out.frames;
+    (report.footer, report.bytes) = footer(out)?;
+    Ok(report)
+}
+
+/// Ends a bundle. Returns its last record, and the bytes of all of it.
+pub(crate) fn footer(out: RecordWriter<'_>) -> Result<(Vec<u8>, u64)> {
     let footer = Footer { frames: out.frames, sha256: out.hash.finalize().into() };
     let (mut buf, mut record) = ([0; 64], [0; FOOTER_ROOM as usize]);
     let len = put(&mut buf, &footer)
         .and_then(|len| write_record(&mut record, RecordKind::Footer, &buf[..len]))
         .map_err(|_| Error::damaged("a footer without room"))?;
-    report.footer = record[..len].to_vec();
-    report.frames = out.frames;
-    report.bytes = out.bytes + len as u64;
-    Ok(report)
+    Ok((record[..len].to_vec(), out.bytes + len as u64))
 }
 
 /// Returns whether the recipient lacks frames of shared streams that are folded here.
@@ -221,19 +230,41 @@ pub(crate) fn write_header(
     out.record(RecordKind::Header, &signed_header(replica, sender, receiver, applied, probes)?)
 }
 
+/// Begins a bundle of a sender that has no log: a fleet key.
+pub(crate) fn begin_bundle<'w>(
+    to: &'w mut dyn Write,
+    sender: (&SecretKey, DeviceId),
+    wall: WallMs,
+) -> Result<RecordWriter<'w>> {
+    let mut out = RecordWriter::new(to);
+    out.raw(&MAGIC)?;
+    out.record(RecordKind::Header, &header(sender, None, wall, (&[], &[]))?)?;
+    Ok(out)
+}
+
 /// Encodes the signed header: for whom it is, what is applied here, and probes for the receiver to compare.
 pub(crate) fn signed_header(
     replica: &Replica,
-    (key, sender): (&SecretKey, DeviceId),
+    sender: (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
     applied: &[Position],
     probes: &[Probe],
+) -> Result<Vec<u8>> {
+    header(sender, receiver, replica.now(), (applied, probes))
+}
+
+/// Encodes a signed header.
+fn header(
+    (key, sender): (&SecretKey, DeviceId),
+    receiver: Option<DeviceId>,
+    wall: WallMs,
+    (applied, probes): (&[Position], &[Probe]),
 ) -> Result<Vec<u8>> {
     let header = Header {
         version: FORMAT_VERSION.into(),
         sender,
         receiver,
-        wall: replica.now(),
+        wall,
         applied: applied.len() as u32,
         probes: probes.len() as u32,
     };

@@ -4,13 +4,13 @@
 //! take it in. Frames go to the log first. A group is applied when everything that its author had
 //! seen is applied; until then it is pending in the log.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Position, Probe, Revocation, Section,
+    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Revocation, Section,
 };
 use rusqlite::OpenFlags;
 use sha2::{Digest, Sha256};
@@ -21,10 +21,12 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{seal, verdict};
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
+use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::take_state::{self, StateMerge};
-use crate::engine::exchange::{export, inspect, reconcile, revoke, session, transaction, twin};
-use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
-use crate::engine::fleet::{devices, membership, open, positions, revocation, trust};
+use crate::engine::exchange::verified::{Known, Verified};
+use crate::engine::exchange::{certificates, export, inspect, reconcile, revoke, session, transaction, twin};
+use crate::engine::fleet::peers::Fit;
+use crate::engine::fleet::{admission, devices, membership, open, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::contexts::Mention;
 use crate::engine::log::frames;
@@ -56,13 +58,20 @@ pub(crate) fn import<R: Read + Seek>(
 ) -> Result<ImportReport> {
     let total = bundle.seek(SeekFrom::End(0)).map_err(Error::Stream)?;
     bundle.rewind().map_err(Error::Stream)?;
-    let verified = catalog::reading(replica, |e| {
-        verify_bundle(e, BufReader::new(&mut *bundle), &mut |done| {
-            progress(Progress { done, total, verifying: true })
-        })
+    let mut verifying = |done| progress(Progress { done, total, verifying: true });
+    let mut found = Found::default();
+    let mut verified = catalog::reading(replica, |e| {
+        verify_bundle(e, BufReader::new(&mut *bundle), &mut found, &mut verifying)
     });
+    // What is in order, or is only not trusted, may have what makes it trusted.
+    if matches!(verified, Ok(_) | Err(Error::Untrusted(_))) && admit::take(replica, &found)? {
+        bundle.rewind().map_err(Error::Stream)?;
+        let input = BufReader::new(&mut *bundle);
+        verified =
+            catalog::reading(replica, |e| verify_bundle(e, input, &mut Found::default(), &mut verifying));
+    }
     session::name_twin(replica, &verified)?;
-    let verified = verified?;
+    let verified = admit::who_asks(replica, &found, verified)?;
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
     if !verified.any_news {
@@ -89,7 +98,10 @@ pub(crate) fn import<R: Read + Seek>(
 /// Verifies a bundle: refuses what [`import`] would refuse, and changes nothing.
 pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result<()> {
     bundle.rewind().map_err(Error::Stream)?;
-    catalog::reading(replica, |e| verify_bundle(e, BufReader::new(&mut *bundle), &mut |_| ()))?;
+    let input = BufReader::new(&mut *bundle);
+    let mut found = Found::default();
+    let verified = catalog::reading(replica, |e| verify_bundle(e, input, &mut found, &mut |_| ()));
+    admit::who_asks(replica, &found, verified)?;
     bundle.rewind().map_err(Error::Stream)
 }
 
@@ -142,8 +154,13 @@ pub(crate) fn import_database(
     Ok(report)
 }
 
-/// Reads all of a bundle and refuses what must be refused.
-fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u64)) -> Result<Verified> {
+/// Reads all of a bundle and refuses what must be refused. Certificates that are about admission go into `found`.
+fn verify_bundle(
+    replica: &Replica,
+    input: impl Read,
+    found: &mut Found,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Verified> {
     let mut reader = BundleReader::new(input);
     let mut verification = Verification::of(replica);
     let mut reported = 0;
@@ -155,7 +172,11 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
         }
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(header) => verification.header(&header),
-            Item::Certificate(certificate, bytes) => verification.certificate(&certificate, bytes)?,
+            Item::Certificate(certificate, bytes) => {
+                found.see(replica, &certificate, bytes)?;
+                verification.certificate(&certificate, bytes)?;
+            }
+            Item::FleetKey(statement, bytes) => found.see(replica, &statement, bytes)?,
             Item::Revocation(statement) => verification.revocation(&statement)?,
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
@@ -182,6 +203,8 @@ struct Verification<'e> {
     revoked: Vec<UntrustedDevice>,
     /// A state has begun, and its end has not come.
     open_state: bool,
+    /// The fleet whose key is the sender.
+    fleet: Option<[u8; 32]>,
     /// How the streams in the bundle name this device.
     mentions: HashMap<(DeviceId, Stream), Mention>,
 }
@@ -196,6 +219,7 @@ impl<'e> Verification<'e> {
             untrusted: Vec::new(),
             revoked: Vec::new(),
             open_state: false,
+            fleet: None,
             mentions: HashMap::new(),
         }
     }
@@ -219,6 +243,20 @@ impl<'e> Verification<'e> {
     /// Keeps the key of a certificate that is trusted, or the device as an untrusted one.
     fn certificate(&mut self, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
         let key = (certificate.device(), certificate.public_key);
+        if let Some(signed) = certificate.fleet
+            && self.verified.sender == Some(DeviceId::of_key(&signed.fleet))
+        {
+            self.fleet = Some(signed.fleet);
+        }
+        // What is kept for a device until it has it is forgotten when it shows it.
+        let shown = self.verified.sender == Some(key.0);
+        self.verified.any_news |= shown && admission::is_awaited(self.replica, bytes)?;
+        if self.keys.contains(&key) {
+            // It asks for another name, and is known by a certificate before this one.
+            let signed = certificate.fleet.is_some();
+            self.verified.any_news |= signed && !trust::is_stored(self.replica, bytes)?;
+            return Ok(());
+        }
         match trust::verify_certificate(self.replica, certificate)? {
             Ok(_) => {
                 self.verified.any_news |= !trust::is_stored(self.replica, bytes)?
@@ -358,6 +396,12 @@ impl<'e> Verification<'e> {
         if !self.untrusted.is_empty() {
             return Err(Error::Untrusted(self.untrusted));
         }
+        if let (Some(check), Some(fleet)) = (&self.header, self.fleet) {
+            // An admission: whoever signed the certificates is no device, and has nothing.
+            self.verified.sender = None;
+            let who = || BundleProblem::Signature("the fleet key".into());
+            return if check.verify(&fleet) { Ok(self.verified) } else { Err(Error::bundle(0, who())) };
+        }
         if let Some(sender) = self.verified.sender
             && self.is_revoked(sender)?
         {
@@ -407,7 +451,7 @@ impl<'e> Verification<'e> {
 /// Stores a certificate that is trusted, or of a revoked device.
 fn take_certificate(replica: &Replica, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
     match trust::verify_certificate(replica, certificate)? {
-        Ok(trust) => trust::store_certificate(replica, certificate, bytes, trust).map(|_| ()),
+        Ok(trust) => certificates::store(replica, certificate, bytes, trust).map(|_| ()),
         Err(untrusted) if untrusted.revoked => trust::store_revoked(replica, certificate, bytes),
         Err(_) => Ok(()),
     }
@@ -436,9 +480,12 @@ fn take_in_window(
             progress(reported);
         }
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
-            Item::Header(_) => {}
+            Item::Header(_) | Item::FleetKey(..) => {}
             Item::Certificate(certificate, bytes) => {
                 take_certificate(replica, &certificate, bytes)?;
+                if verified.sender == Some(certificate.device()) {
+                    admission::shown_by_itself(replica, &certificate)?;
+                }
             }
             Item::Revocation(statement) => window.any |= revoke::take_in(replica, &statement, report)?,
             Item::State(body) => window.state()?.record(body)?,
@@ -585,63 +632,6 @@ impl<'e> Window<'e> {
             ready::apply_ready(replica, dev, report)?;
         }
         Ok(true)
-    }
-}
-
-/// What a bundle has that is known already.
-#[derive(Default)]
-struct Known {
-    frames: u64,
-    /// Groups of streams that are not taken here.
-    skipped: u64,
-}
-
-/// What the first reading of a bundle found.
-#[derive(Default)]
-pub(crate) struct Verified {
-    pub sender: Option<DeviceId>,
-    /// What the sender has applied.
-    pub applied: Vec<Position>,
-    /// Its probes.
-    pub probes: Vec<Probe>,
-    /// When the sender made it, by its clock.
-    pub wall: i64,
-    /// What its frames, positions and probes show of this device's own log.
-    pub evidence: PeerEvidence,
-    /// Something in it would change something here. Otherwise nothing of it is read again, and nothing written.
-    any_news: bool,
-    /// What is in it.
-    known: Known,
-    /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
-    /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
-    signed: HashSet<[u8; 32]>,
-    /// Revoked devices of which it has another history than is here: of them, nothing is taken.
-    forked: HashSet<DeviceId>,
-}
-
-impl Verified {
-    /// Keeps what a header says.
-    pub(crate) fn read_header(&mut self, header: &HeaderReader<'_>) {
-        self.sender = Some(header.header.sender);
-        self.applied = header.applied().collect();
-        self.probes = header.probes().collect();
-        self.wall = header.header.wall;
-    }
-
-    /// Returns whether it would change nothing to record what the sender acknowledges.
-    pub(crate) fn is_recorded(&self, replica: &Replica) -> Result<bool> {
-        let Some(sender) = self.sender else { return Ok(true) };
-        peers::is_recorded(replica, sender, (&self.applied, &self.probes), self.wall)
-    }
-
-    /// Records what the sender acknowledges, by its positions alone, and up to where it has the same of our own log, by
-    /// its probes too.
-    pub(crate) fn record_acknowledged(&self, replica: &Replica, sender: DeviceId) -> Result<()> {
-        peers::record_acknowledged(replica, sender, &self.applied, Some(self.wall))?;
-        if sender != replica.identity.id {
-            peers::record_compared(replica, self.probes.iter().copied())?;
-        }
-        Ok(())
     }
 }
 

@@ -103,7 +103,7 @@ pub(crate) fn join<R: Read + Seek>(
     };
     // A new device trusts the snapshot's maker on its owner's word, unless a fleet is named.
     if let Some(fleet) = join.fleet
-        && verified.fleet != Some(fleet.public_key())
+        && !verified.fleet.is_some_and(|maker| fleet.public_keys().contains(&maker))
     {
         let name = Some(verified.maker_name);
         return Err(Error::Untrusted(vec![UntrustedDevice { id: verified.maker, name, revoked: false }]));
@@ -475,7 +475,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
             Item::End => {
                 return Err(Error::bundle(0, BundleProblem::IsABundle));
             }
-            Item::Frame(..) | Item::State(_) | Item::Part(_) | Item::Revocation(_) => {}
+            Item::Frame(..) | Item::State(_) | Item::Part(_) | Item::Revocation(_) | Item::FleetKey(..) => {}
         }
     }
 }

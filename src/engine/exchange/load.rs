@@ -9,6 +9,7 @@ use rusqlite::{ErrorCode, params_from_iter};
 use crate::engine::apply::vouched;
 use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
+use crate::engine::exchange::certificates;
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, bad, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::{self, Trust};
@@ -38,7 +39,7 @@ impl Loader<'_, '_> {
         let mut first = None;
         loop {
             match reader.next_item()? {
-                Item::Header(_) => {}
+                Item::Header(_) | Item::FleetKey(..) => {}
                 Item::Revocation(statement) => {
                     revocation::hear(e, &statement)?;
                 }
@@ -52,7 +53,7 @@ impl Loader<'_, '_> {
                         }
                         Err(_) => Trust::Singly,
                     };
-                    trust::store_certificate(e, &certificate, bytes, trust)?;
+                    certificates::store(e, &certificate, bytes, trust)?;
                 }
                 Item::State(body) => self.state(body)?,
                 Item::Part(body) => self.rows.keep_part(body)?,

@@ -4,6 +4,8 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `admit` | requests for admission found and signed; a place in a fleet taken |
+//! | `certificates` | certificates stored; another name |
 //! | `export` | bundles written |
 //! | `import` | bundles verified and taken in |
 //! | `inspect` | the contents of a bundle, for people |
@@ -26,7 +28,10 @@
 //! | `transaction` | transactions, before which a second history takes a new identity |
 //! | `trust_sender` | trust in who made a bundle |
 //! | `twin` | divergent histories of one identity, found |
+//! | `verified` | what the first reading of a bundle finds |
 
+pub(crate) mod admit;
+pub(crate) mod certificates;
 pub(crate) mod export;
 pub(crate) mod heard;
 pub(crate) mod import;
@@ -49,3 +54,4 @@ pub(crate) mod take_state;
 pub(crate) mod transaction;
 pub(crate) mod trust_sender;
 pub(crate) mod twin;
+pub(crate) mod verified;

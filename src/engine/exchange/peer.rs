@@ -4,8 +4,9 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::{Certificate, Message};
 
 use crate::engine::error::{Error, Result, UntrustedDevice};
-use crate::engine::exchange::{export, transaction};
-use crate::engine::fleet::{devices, membership, trust};
+use crate::engine::exchange::admit::{self, Found};
+use crate::engine::exchange::{certificates, export, transaction};
+use crate::engine::fleet::{admission, devices, membership, trust};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -56,13 +57,46 @@ pub(crate) fn verify_peer(
 ) -> Result<std::result::Result<Peer, UntrustedDevice>> {
     let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
     let outcome = catalog::reading(replica, |e| trust::verify_certificate(e, &decoded))?;
-    Ok(outcome.map(|_| Peer {
-        id: decoded.device(),
-        name: decoded.name.into(),
-        base: decoded.base,
-        public_key: decoded.public_key,
-        certificate: certificate.into(),
-    }))
+    Ok(outcome.map(|_| peer_of(&decoded, certificate)))
+}
+
+/// Makes a peer of a certificate that a fleet has signed, for a device that any fleet may admit: the peer can bring it
+/// its place there, and nothing else before that.
+pub(crate) fn possible_fleet(replica: &Replica, certificate: &[u8]) -> Result<Option<Peer>> {
+    let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+    let open = replica.identity.fleet.is_none() && decoded.fleet.is_some();
+    Ok(open.then(|| peer_of(&decoded, certificate)))
+}
+
+fn peer_of(certificate: &Certificate<'_>, bytes: &[u8]) -> Peer {
+    Peer {
+        id: certificate.device(),
+        name: certificate.name.into(),
+        base: certificate.base,
+        public_key: certificate.public_key,
+        certificate: bytes.into(),
+    }
+}
+
+/// Looks at a certificate that came in a session. Returns whether that is all that there is to it: it has given this
+/// device a place in a fleet, or it is no device's.
+pub(crate) fn look_at(replica: &mut Replica, certificate: &[u8]) -> Result<bool> {
+    let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+    let mut found = Found::default();
+    found.see(replica, &decoded, certificate)?;
+    Ok(admit::take(replica, &found)? || decoded.is_fleet_key())
+}
+
+/// Returns whether the device of a certificate asks for admission here.
+pub(crate) fn is_applicant(replica: &Replica, certificate: &[u8]) -> Result<bool> {
+    let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+    Ok(admit::applicants(replica)?.iter().any(|asks| asks.id == decoded.device()))
+}
+
+/// Lists the certificates that a peer is to hear first.
+pub(crate) fn introductions(replica: &Replica, peer: &Peer) -> Result<Vec<Vec<u8>>> {
+    let shown = Certificate::decode(&peer.certificate).map_err(|e| Error::bundle(0, e))?;
+    catalog::reading(replica, |e| admission::for_peer(e, &shown))
 }
 
 /// Signs our proof that we have our key.
@@ -75,9 +109,10 @@ pub(crate) fn meet(replica: &mut Replica, peer: &Peer) -> Result<()> {
     transaction::transaction(replica, |e| {
         let certificate = Certificate::decode(&peer.certificate).map_err(|e| Error::bundle(0, e))?;
         if let Ok(trust) = trust::verify_certificate(e, &certificate)? {
-            let dev = trust::store_certificate(e, &certificate, &peer.certificate, trust)?;
+            certificates::store(e, &certificate, &peer.certificate, trust)?;
+            admission::shown_by_itself(e, &certificate)?;
             // Who is at the other end of a line is not lost.
-            membership::record_returned(e, dev)?;
+            membership::record_returned(e, devices::device_number_or_new(e, peer.id)?)?;
         }
         Ok(())
     })

@@ -18,7 +18,7 @@ use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
-use crate::engine::exchange::{export, reconcile, revoke, transaction, twin};
+use crate::engine::exchange::{certificates, export, reconcile, revoke, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{devices, positions, revocation, trust};
 use crate::engine::log::frames;
@@ -277,7 +277,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
                 let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                 match trust::verify_certificate(replica, &certificate)? {
                     Ok(trust) => {
-                        trust::store_certificate(replica, &certificate, bytes, trust)?;
+                        certificates::store(replica, &certificate, bytes, trust)?;
                     }
                     Err(untrusted) if untrusted.revoked => {
                         trust::store_revoked(replica, &certificate, bytes)?;

@@ -1,21 +1,25 @@
 //! What a carrier needs to know to choose: what a bundle has, what peers have, what could be sent.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Certificate, Position, Revocation, Section};
+use sha2::{Digest, Sha256};
 
 use crate::engine::apply::report::ImportReport;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::import::Verified;
+use crate::engine::exchange::admit::{self, Found};
+use crate::engine::exchange::export;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
-use crate::engine::exchange::{reconcile, revoke, transaction, twin};
+use crate::engine::exchange::verified::Verified;
+use crate::engine::exchange::{certificates, reconcile, revoke, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
-use crate::engine::fleet::{positions, revocation, trust};
+use crate::engine::fleet::{admission, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
 #[cfg(feature = "serde")]
@@ -65,6 +69,9 @@ pub struct Survey {
     pub state: bool,
     /// The frames in it, and those for which a state stands.
     pub spans: Vec<Span>,
+    /// The hashes of the certificates in it, if this device made it.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) certificates: BTreeSet<[u8; 32]>,
     /// Why it is not whole; signatures of frames are not looked at.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
     pub problem: Option<Error>,
@@ -112,7 +119,12 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 survey.ours = sender == replica.identity.id
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
             }
-            Item::Certificate(..) | Item::Frame(..) | Item::Revocation(_) => {}
+            Item::Certificate(_, bytes) | Item::FleetKey(_, bytes) => {
+                if survey.ours {
+                    survey.certificates.insert(Sha256::digest(bytes).into());
+                }
+            }
+            Item::Frame(..) | Item::Revocation(_) => {}
             Item::Checkpoint(checkpoint, _, end) => {
                 // A clone of this device made it: this device cannot judge what it is worth.
                 if checkpoint.author == replica.identity.id
@@ -140,24 +152,18 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
 /// device, or has nothing new. The caller must know that it is whole. Where it acknowledges nothing new, nothing is
 /// written.
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
-    let (mut verified, mut check, mut own) = (Verified::default(), None, Vec::new());
-    let mut reader = BundleReader::new(input);
-    let mut statements = Vec::new();
-    loop {
-        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
-            Item::Header(header) => {
-                verified.read_header(&header);
-                check = Some(HeaderCheck::of(&header));
-            }
-            Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
-                own = bytes.to_vec();
-            }
-            Item::Certificate(..) => {}
-            Item::Revocation(statement) => statements.push(statement),
-            _ => break,
+    let Preface { mut verified, check, sender_certificate, found, fleet, by_fleet, statements } =
+        preface(replica, input)?;
+    admit::take(replica, &found)?;
+    if let (Some(check), Some(fleet)) = (&check, fleet) {
+        // An admission. That of another fleet, or of others, is nothing to this device.
+        if !check.verify(&fleet) {
+            return Err(Error::bundle(0, BundleProblem::Signature("the fleet key".into())));
         }
+        return store_members(replica, fleet, &by_fleet);
     }
     let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(()) };
+    let own = sender_certificate.unwrap_or_default();
     let known = catalog::reading(replica, |e| {
         let Some(key) = trust::trusted_key(e, sender)? else { return Ok(false) };
         for statement in &statements {
@@ -165,19 +171,96 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
                 return Ok(false);
             }
         }
-        let stored = own.is_empty() || trust::is_stored(e, &own)?;
+        let stored = own.is_empty() || trust::is_stored(e, &own)? && !admission::is_awaited(e, &own)?;
         let known = stored && check.verify(&key) && verified.is_recorded(e)?;
         Ok(known && compare(e, &mut verified, sender)?.is_none())
     })?;
     if !known {
-        transaction::transaction(replica, |e| {
+        let heard = transaction::transaction(replica, |e| {
             record_heard(e, &mut verified, (sender, &check), &own, &statements)
-        })?;
+        });
+        admit::who_asks(replica, &found, heard)?;
     }
     // A clone of this device decides nothing.
     let ours = sender == replica.identity.id;
     let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
     reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
+}
+
+/// What stands before the frames of a bundle.
+struct Preface {
+    verified: Verified,
+    check: Option<HeaderCheck>,
+    sender_certificate: Option<Vec<u8>>,
+    found: Found,
+    /// The fleet whose key is the sender: the bundle is an admission.
+    fleet: Option<[u8; 32]>,
+    /// The certificates in it.
+    by_fleet: Vec<Vec<u8>>,
+    /// The revocations in it.
+    statements: Vec<Revocation>,
+}
+
+/// Reads what stands before the frames of a bundle.
+fn preface(replica: &Replica, input: impl Read) -> Result<Preface> {
+    let (verified, found, by_fleet) = (Verified::default(), Found::default(), Vec::new());
+    let mut preface = Preface {
+        verified,
+        check: None,
+        sender_certificate: None,
+        found,
+        fleet: None,
+        by_fleet,
+        statements: Vec::new(),
+    };
+    let mut reader = BundleReader::new(input);
+    loop {
+        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
+            Item::Header(header) => {
+                preface.verified.read_header(&header);
+                preface.check = Some(HeaderCheck::of(&header));
+            }
+            Item::FleetKey(statement, bytes) => preface.found.see(replica, &statement, bytes)?,
+            Item::Certificate(certificate, bytes) => {
+                preface.found.see(replica, &certificate, bytes)?;
+                let signed = certificate.fleet.map(|signed| signed.fleet);
+                if Some(certificate.device()) == preface.verified.sender {
+                    // Of several the last one asks for another name: it is no reason to forget the first.
+                    preface.sender_certificate.get_or_insert_with(|| bytes.to_vec());
+                }
+                if let Some(signed) =
+                    signed.filter(|key| preface.verified.sender == Some(DeviceId::of_key(key)))
+                {
+                    preface.fleet = Some(signed);
+                    if preface.by_fleet.len() < MEMBERS_MAX {
+                        preface.by_fleet.push(bytes.to_vec());
+                    }
+                }
+            }
+            Item::Revocation(statement) => preface.statements.push(statement),
+            _ => return Ok(preface),
+        }
+    }
+}
+
+/// How many certificates of an admission are taken.
+const MEMBERS_MAX: usize = 1_024;
+
+/// Stores the certificates of an admission by our fleet.
+fn store_members(replica: &mut Replica, fleet: [u8; 32], members: &[Vec<u8>]) -> Result<()> {
+    let Some(ours) = replica.identity.fleet else { return Ok(()) };
+    if !trust::is_of_fleet(replica, fleet, ours)? {
+        return Ok(());
+    }
+    transaction::transaction(replica, |e| {
+        for bytes in members {
+            let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+            if let Ok(trust) = trust::verify_certificate(e, &certificate)? {
+                certificates::store(e, &certificate, bytes, trust)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Compares what a bundle's sender says with what is here. Returns where its history of itself parts from the one that
@@ -199,7 +282,7 @@ fn record_heard(
         let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
         let trust = trust::verify_certificate(replica, &decoded)?
             .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
-        trust::store_certificate(replica, &decoded, certificate, trust)?;
+        certificates::store(replica, &decoded, certificate, trust)?;
     }
     let Some(key) = trust::trusted_key(replica, sender)? else {
         return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
@@ -208,6 +291,10 @@ fn record_heard(
         return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(replica, sender)?)));
     }
     hear_revocations(replica, statements)?;
+    if !certificate.is_empty() {
+        let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+        admission::shown_by_itself(replica, &decoded)?;
+    }
     if let Some(seq) = compare(replica, verified, sender)? {
         reconcile::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;
     }
@@ -280,6 +367,16 @@ pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
             }
         }
         Ok(false)
+    })
+}
+
+/// Returns the hashes of the certificates that others are to have seen: ours, and those that go with all that is sent
+/// to anyone.
+pub(crate) fn stated_certificates(replica: &Replica) -> Result<BTreeSet<[u8; 32]>> {
+    catalog::reading(replica, |e| {
+        let mut all = admission::carried(e)?;
+        all.extend(export::certificates_for(e, e.me)?.pop().map(|(_, own)| own));
+        Ok(all.iter().map(|bytes| Sha256::digest(bytes).into()).collect())
     })
 }
 

@@ -3,7 +3,7 @@
 use packmule_core::wire::Certificate;
 
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::transaction;
+use crate::engine::exchange::{certificates, transaction};
 use crate::engine::fleet::devices::{self, DeviceInfo, Trust};
 use crate::engine::fleet::{roster, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
@@ -42,7 +42,7 @@ pub(crate) fn trust_sender<R: std::io::Read>(replica: &mut Replica, bundle: &mut
     trust::refuse_revoked(replica, id)?;
     transaction::transaction(replica, |e| {
         let trust = trust::verify_certificate(e, &certificate)?.unwrap_or(Trust::Singly);
-        trust::store_certificate(e, &certificate, &bytes, trust)?;
+        certificates::store(e, &certificate, &bytes, trust)?;
         // A certificate that was there and stays can be of a device that was not trusted.
         let n = devices::device_number_or_new(e, id)?;
         e.db.execute("UPDATE _pm_device SET trust = ?2 WHERE n = ?1", (n, trust))?;

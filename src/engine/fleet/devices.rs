@@ -7,6 +7,7 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::succession;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::{keys, meta, value};
@@ -23,7 +24,41 @@ pub(crate) fn identity(db: &Connection) -> Result<(i64, Identity)> {
             Ok((row.get::<_, [u8; 16]>(0)?, row.get(1)?, row.get(2)?))
         })?;
     let fleet = meta::get::<[u8; 32]>(db, "fleet")?;
-    Ok((me, Identity { id: DeviceId(id), name, base, fleet }))
+    let admitted = fleet.map_or(Ok(false), |fleet| is_admitted(db, me, fleet))?;
+    Ok((me, Identity { id: DeviceId(id), name, base, fleet, admitted }))
+}
+
+/// Returns whether a device's certificate, or one that vouches for it, carries a fleet's signature.
+fn is_admitted(db: &Connection, n: i64, fleet: [u8; 32]) -> Result<bool> {
+    let keys = succession::keys_of(db, fleet)?;
+    Ok(chain(db, n)?.iter().any(|(_, issuer)| keys.contains(issuer)))
+}
+
+/// Returns the devices that vouch for a device, from the nearest on.
+pub(crate) fn issuers(db: &Connection, n: i64) -> Result<Vec<DeviceId>> {
+    Ok(chain(db, n)?.into_iter().skip(1).map(|(id, _)| id).collect())
+}
+
+/// Returns a device and those that vouch for it, each with who signed its certificate; of none: zeros.
+fn chain(db: &Connection, n: i64) -> Result<Vec<(DeviceId, [u8; 32])>> {
+    let mut chain: Vec<(DeviceId, [u8; 32])> = Vec::new();
+    let mut next = Some(n);
+    while let Some(n) = next.take() {
+        let found: Option<Vec<u8>> =
+            value::maybe(db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
+        let Some(bytes) = found else { break };
+        let Ok(certificate) = Certificate::decode(&bytes) else { break };
+        let id = certificate.device();
+        if chain.iter().any(|(known, _)| *known == id) {
+            break;
+        }
+        let issuer = certificate.fleet.map(|signed| signed.fleet);
+        chain.push((id, issuer.unwrap_or_default()));
+        if let Some(issuer) = issuer {
+            next = value::maybe(db, "SELECT n FROM _pm_device WHERE public_key = ?1", [issuer])?;
+        }
+    }
+    Ok(chain)
 }
 
 /// Makes the database the device with this key; the issuer, if there is one, signs its certificate. `fleet` is the

@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `admission` | devices that ask the fleet to sign their certificates |
 //! | `clocks` | clocks that are far off |
 //! | `devices` | devices, their numbers and names |
 //! | `membership` | whose acknowledgements count, what is stable, who is retired |
@@ -12,8 +13,10 @@
 //! | `positions` | how far each stream is applied |
 //! | `revocation` | who is revoked, and who says so |
 //! | `roster` | the list of devices, for people |
+//! | `succession` | fleet keys that follow one another |
 //! | `trust` | certificates verified and stored; trust given and taken |
 
+pub(crate) mod admission;
 pub(crate) mod clocks;
 pub(crate) mod devices;
 pub(crate) mod membership;
@@ -22,4 +25,5 @@ pub(crate) mod peers;
 pub(crate) mod positions;
 pub(crate) mod revocation;
 pub(crate) mod roster;
+pub(crate) mod succession;
 pub(crate) mod trust;

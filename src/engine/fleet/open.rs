@@ -8,6 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
+use crate::engine::fleet::succession;
 use crate::engine::store::connection::{self, Options};
 use crate::engine::store::keys::{self, FleetKey};
 use crate::engine::store::layout;
@@ -89,6 +90,7 @@ fn make_device(
     let write = || -> Result<()> {
         let (issuer, fleet) = (init.fleet.map(|f| &f.0), init.fleet.map(FleetKey::public_key));
         devices::become_device(db, &key, (init.name, init.base), issuer, fleet)?;
+        init.fleet.map_or(Ok(()), |fleet| succession::keep_all(db, fleet))?;
         db.execute_batch("COMMIT")?;
         Ok(())
     };

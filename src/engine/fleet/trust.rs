@@ -7,8 +7,8 @@ use packmule_core::wire::Certificate;
 
 use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::fleet::devices::{self, SaidBy, Trust};
-use crate::engine::fleet::revocation;
-use crate::engine::store::value;
+use crate::engine::fleet::{revocation, succession};
+use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
 /// Returns the public key of a device, if it is trusted.
@@ -47,10 +47,11 @@ pub(crate) fn verify_certificate(
         value::maybe(&replica.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
     let untrusted = |revoked| UntrustedDevice { id, name: Some(certificate.name.into()), revoked };
     Ok(match known {
+        _ if certificate.is_fleet_key() => Err(untrusted(false)),
         Some(Trust::Revoked) => Err(untrusted(true)),
         Some(trust @ (Trust::Singly | Trust::ByFleet)) => Ok(trust),
         _ => match (certificate.fleet, replica.identity.fleet) {
-            (Some(theirs), Some(ours)) if theirs.fleet == ours => Ok(Trust::ByFleet),
+            (Some(theirs), Some(ours)) if is_of_fleet(replica, theirs.fleet, ours)? => Ok(Trust::ByFleet),
             (Some(issuer), _) => {
                 // The key of a device is the issuer of the identity under which its second history goes on.
                 let trust: Option<Trust> = value::maybe(
@@ -68,6 +69,11 @@ pub(crate) fn verify_certificate(
     })
 }
 
+/// Returns whether a key is our fleet's, or one that is joined with it.
+pub(crate) fn is_of_fleet(replica: &Replica, key: [u8; 32], ours: [u8; 32]) -> Result<bool> {
+    Ok(key == ours || succession::keys_of(&replica.db, ours)?.contains(&key))
+}
+
 /// Stores a verified certificate. Returns the number of its device. A certificate that a fleet signed is not replaced
 /// by one without a fleet: whoever carries it could have removed that part.
 pub(crate) fn store_certificate(
@@ -79,19 +85,38 @@ pub(crate) fn store_certificate(
     let n = devices::device_number_or_new(replica, certificate.device())?;
     let old: Option<Vec<u8>> =
         value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
-    let rank = |c: &Certificate<'_>| {
-        c.fleet.map_or(0, |f| if Some(f.fleet) == replica.identity.fleet { 2 } else { 1 })
-    };
-    let weaker =
-        old.is_some_and(|old| Certificate::decode(&old).is_ok_and(|old| rank(certificate) < rank(&old)));
+    let keys =
+        replica.identity.fleet.map_or(Ok(Vec::new()), |fleet| succession::keys_of(&replica.db, fleet))?;
+    let rank = |c: &Certificate<'_>| c.fleet.map_or(0, |f| if keys.contains(&f.fleet) { 2 } else { 1 });
+    let of = |c: &Certificate<'_>| (rank(c), c.serial);
+    let weaker = old.is_some_and(|old| Certificate::decode(&old).is_ok_and(|old| of(certificate) < of(&old)));
     if n != replica.me && !weaker {
         replica.db
             .prepare_cached(
                 "UPDATE _pm_device SET public_key = ?2, name = ?3, base = ?4, certificate = ?5, trust = ?6 WHERE n = ?1",
             )?
             .execute((n, certificate.public_key, certificate.name, certificate.base, encoded, trust))?;
+        if rank(certificate) == 2 {
+            request_is_met(replica, certificate)?;
+        }
     }
     Ok(n)
+}
+
+/// Returns where in `_pm_meta` the request of another device is.
+pub(crate) fn request_of(id: DeviceId) -> String {
+    format!("request {id}")
+}
+
+/// Forgets the request of a device whose certificate our fleet has signed since.
+fn request_is_met(replica: &Replica, certificate: &Certificate<'_>) -> Result<()> {
+    let key = request_of(certificate.device());
+    let kept: Option<Vec<u8>> = meta::get(&replica.db, &key)?;
+    if kept.is_some_and(|kept| Certificate::decode(&kept).is_ok_and(|kept| kept.serial <= certificate.serial))
+    {
+        replica.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [key])?;
+    }
+    Ok(())
 }
 
 /// Returns whether a certificate is stored here, byte for byte: its signatures were checked when it came.

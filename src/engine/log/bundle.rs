@@ -50,6 +50,8 @@ pub(crate) enum Item<'a> {
     Certificate(Certificate<'a>, &'a [u8]),
     /// A fleet's revocation of a device.
     Revocation(Revocation),
+    /// The statement that a fleet key follows another one, and its bytes.
+    FleetKey(Certificate<'a>, &'a [u8]),
     /// A frame with an intact check sum, and its bytes. Whether it is its author's, the checkpoint after it shows.
     Frame(Section, Frame<'a>, &'a [u8]),
     /// A checkpoint that fits the frames before it, its bytes, and the chain after them. The caller verifies the
@@ -184,7 +186,11 @@ impl<R: Read> BundleReader<R> {
             RecordKind::Header => Ok(Item::Header(HeaderReader::parse(body).map_err(decode)?)),
             RecordKind::Certificate => {
                 let read = if is_known(body)? { Certificate::read } else { Certificate::decode };
-                Ok(Item::Certificate(read(body).map_err(decode)?, body))
+                let certificate = read(body).map_err(decode)?;
+                Ok(match certificate.is_fleet_key() {
+                    true => Item::FleetKey(certificate, body),
+                    false => Item::Certificate(certificate, body),
+                })
             }
             RecordKind::Revocation => Ok(Item::Revocation(Revocation::decode(body).map_err(decode)?)),
             RecordKind::Frame => {

@@ -1,11 +1,13 @@
 //! Secret keys in files of their own: a device's beside its database, a fleet's wherever its owner wants it.
 
+use std::cell::RefCell;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use ed25519_compact::{KeyPair, SecretKey, Seed};
 use packmule_core::model::{DeviceId, Hex, decode_hex};
+use packmule_core::wire::{CERT_MAX, Certificate};
 
 use crate::engine::error::{Error, Result};
 
@@ -13,8 +15,17 @@ const DEVICE_LINE: &str = "packmule device key 1";
 
 const FLEET_LINE: &str = "packmule fleet key 1";
 
-/// The secret key of a fleet, which signs the certificates of its devices.
-pub struct FleetKey(pub(crate) SecretKey);
+const FLEET_HINT: &str = "whoever has this file can add devices to the fleet: keep it off the boards";
+
+/// How a line of a fleet key's file begins that has the statement that it follows another one.
+const SUCCESSION: &str = "follows ";
+
+/// How many keys a key can follow, all in one file.
+const SUCCESSIONS_MAX: usize = 16;
+
+/// The secret key of a fleet, which signs the certificates of its devices. With it, the statements that it follows
+/// other keys, the oldest first.
+pub struct FleetKey(pub(crate) SecretKey, pub(crate) Vec<Vec<u8>>);
 
 impl FleetKey {
     /// Makes a new key in a new file, readable by its owner alone.
@@ -22,13 +33,37 @@ impl FleetKey {
     /// # Errors
     /// [`Error::Io`], also if the file is there already.
     pub fn create(path: &Path) -> Result<Self> {
-        new_key(
-            path,
-            FLEET_LINE,
-            "whoever has this file can add devices to the fleet: keep it off the boards",
-            system_random,
-        )
-        .map(Self)
+        let key = new_key(path, FLEET_LINE, FLEET_HINT, system_random, &|_| Ok(String::new()))?;
+        Ok(Self(key, Vec::new()))
+    }
+
+    /// Makes a key in a new file that takes the place of this one: this one signs it, and devices that hear of that take
+    /// what either has signed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also if the file is there already; [`Error::Usage`] if the key follows too many others.
+    pub fn rotate(&self, path: &Path) -> Result<Self> {
+        if self.1.len() >= SUCCESSIONS_MAX {
+            return Err(Error::Usage("this fleet key follows as many others as one can".into()));
+        }
+        let statements = RefCell::new(self.1.clone());
+        let lines = |key: &SecretKey| {
+            let mut buf = [0; CERT_MAX];
+            let signed = Certificate::succession(key, &self.0);
+            let signed = signed.and_then(|signed| Certificate::encode(&signed, &mut buf));
+            let len = signed.map_err(|_| Error::damaged("a certificate without room"))?;
+            let mut all = statements.borrow_mut();
+            all.push(buf[..len].to_vec());
+            Ok(all.iter().map(|statement| format!("{SUCCESSION}{}\n", Hex(statement))).collect())
+        };
+        let key = new_key(path, FLEET_LINE, FLEET_HINT, system_random, &lines)?;
+        Ok(Self(key, statements.into_inner()))
+    }
+
+    /// Returns the public keys of the fleet: this one, and those that it follows.
+    pub(crate) fn public_keys(&self) -> Vec<[u8; 32]> {
+        let issuer = |bytes: &Vec<u8>| Certificate::decode(bytes).ok()?.fleet.map(|signed| signed.fleet);
+        self.1.iter().filter_map(issuer).chain([self.public_key()]).collect()
     }
 
     /// Reads the key from its file.
@@ -36,7 +71,19 @@ impl FleetKey {
     /// # Errors
     /// [`Error::Io`], or [`Error::KeyMissing`] if the file is not a fleet key.
     pub fn open(path: &Path) -> Result<Self> {
-        read_key(path, FLEET_LINE).map(Self)
+        let (key, rest) = read_key(path, FLEET_LINE)?;
+        let mut statements = Vec::new();
+        for hex in rest.lines().filter_map(|line| line.strip_prefix(SUCCESSION)) {
+            let mut bytes = vec![0; hex.len() / 2];
+            let good = decode_hex(hex, &mut bytes).is_ok()
+                && Certificate::decode(&bytes).is_ok_and(|statement| statement.is_fleet_key());
+            if !good {
+                let reason = "has a damaged line about the key that it follows".into();
+                return Err(Error::KeyMissing { path: path.into(), reason });
+            }
+            statements.push(bytes);
+        }
+        Ok(Self(key, statements))
     }
 
     /// Returns the public key, by which devices know the fleet.
@@ -105,45 +152,49 @@ pub(crate) fn new_device_key(
     random: fn(&mut [u8; 32]) -> std::io::Result<()>,
 ) -> Result<SecretKey> {
     let hint = "whoever has this file can write as this device: keep it beside its database";
-    new_key(path, DEVICE_LINE, hint, random)
+    new_key(path, DEVICE_LINE, hint, random, &|_| Ok(String::new()))
 }
 
 /// Reads a device's key from its file.
 pub(crate) fn read_device_key(path: &Path) -> Result<SecretKey> {
-    read_key(path, DEVICE_LINE)
+    read_key(path, DEVICE_LINE).map(|(key, _)| key)
 }
 
-/// Makes a secret key in a new file, whose first line is `line`. The hint is for whoever finds the file.
+/// Makes a secret key in a new file, whose first line is `line`. The hint is for whoever finds the file; `more` makes
+/// lines that follow it.
 fn new_key(
     path: &Path,
     line: &str,
     hint: &str,
     random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+    more: &dyn Fn(&SecretKey) -> Result<String>,
 ) -> Result<SecretKey> {
     let mut seed = [0; 32];
     random(&mut seed).map_err(Error::io("get random numbers for", path))?;
+    let key = KeyPair::from_seed(Seed::new(seed)).sk;
+    let more = more(&key)?;
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path).map_err(Error::io("make the key file", path))?;
-    write!(file, "{line}\n{}\n# {hint}\n", Hex(&seed))
+    write!(file, "{line}\n{}\n# {hint}\n{more}", Hex(&seed))
         .and_then(|()| file.sync_all())
         .map_err(Error::io("write the key file", path))?;
     // Without the key the database can sign nothing.
     sync_folder(path)?;
-    Ok(KeyPair::from_seed(Seed::new(seed)).sk)
+    Ok(key)
 }
 
-/// Reads a secret key from a file with this first line.
-fn read_key(path: &Path, line: &str) -> Result<SecretKey> {
+/// Reads a secret key from a file with this first line. Returns all of the file too.
+fn read_key(path: &Path, line: &str) -> Result<(SecretKey, String)> {
     let bad = |reason: &str| Error::KeyMissing { path: path.into(), reason: reason.into() };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => bad("is not there"),
         _ => bad(&format!("cannot be read ({e})")),
     })?;
-    file.take(4096).read_to_string(&mut text).map_err(|e| bad(&format!("cannot be read ({e})")))?;
+    file.take(1 << 14).read_to_string(&mut text).map_err(|e| bad(&format!("cannot be read ({e})")))?;
     let mut lines = text.lines();
     if lines.next() != Some(line) {
         return Err(bad(&format!("is not a \"{line}\" file")));
@@ -154,5 +205,5 @@ fn read_key(path: &Path, line: &str) -> Result<SecretKey> {
         return Err(bad("is cut short"));
     }
     decode_hex(hex, &mut seed).map_err(|_| bad("is damaged"))?;
-    Ok(KeyPair::from_seed(Seed::new(seed)).sk)
+    Ok((KeyPair::from_seed(Seed::new(seed)).sk, text))
 }

@@ -30,9 +30,11 @@ pub struct Identity {
     pub name: String,
     /// It gathers the rows of per-device tables.
     pub base: bool,
-    /// The fleet's public key, if it belongs to one.
+    /// The public key of the fleet whose devices it trusts.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::digits_if_any"))]
     pub fleet: Option<[u8; 32]>,
+    /// That fleet has signed its certificate: it belongs to it, and the fleet's devices take its frames in.
+    pub admitted: bool,
 }
 
 /// The open database of this device.

@@ -48,9 +48,12 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let command = match context.args.command.name {
         Name::Init => commands::init,
         Name::FleetNew => commands::fleet_new,
+        Name::FleetRotate => commands::fleet_rotate,
+        Name::Admit => commands::admit,
         Name::Trust => commands::trust,
         Name::Revoke => commands::revoke,
         Name::Devices => commands::devices,
+        Name::Rename => commands::rename,
         Name::Retire => commands::retire,
         Name::Track => commands::track,
         Name::Untrack => commands::untrack,

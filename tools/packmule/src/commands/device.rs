@@ -4,44 +4,63 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use packmule::core::model::{DeviceId, Hex};
-use packmule::{Engine, FleetKey, InitOptions, JoinOptions, TrustedAs, label};
+use packmule::core::model::{DeviceId, Hex, decode_hex};
+use packmule::{Engine, FleetKey, Identity, InitOptions, JoinOptions, TrustedAs, label};
 
+use super::remove::remove;
 use super::{Context, of_db, open, open_to_read, options};
 use crate::documents::{
     Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
 };
 use crate::output::{Failure, say};
 use crate::text::{columns, count, iso, number, plural, quoted, said_by, set_aside, shown, time};
-use crate::usage::flags;
+use crate::usage::{Args, flags};
 
 /// `packmule init`.
 pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    if context.args.has(&flags::REMOVE) {
+        let others = [&flags::NAME, &flags::FLEET, &flags::FLEET_ID, &flags::BASE];
+        if let Some(other) = others.into_iter().find(|flag| context.args.has(flag)) {
+            return Err(context
+                .args
+                .wrong(format!("--remove and --{} do not go together", other.name))
+                .into());
+        }
+        return remove(context);
+    }
+    if context.args.has(&flags::YES) {
+        return Err(context.args.wrong("--yes is for --remove").into());
+    }
     let args = &context.args;
     let path = args.path(0);
-    let fleet = match args.flag_path(&flags::FLEET) {
-        Some(file) => Some(FleetKey::open(file).map_err(|e| not_a_fleet_key(file, e))?),
-        None => None,
-    };
+    let fleet = args.flag_path(&flags::FLEET).map(fleet_key).transpose()?;
+    let expected = args.flag(&flags::FLEET_ID)?.map(|text| fleet_id(args, text)).transpose()?;
+    if fleet.is_some() && expected.is_some() {
+        return Err(args.wrong("--fleet and --fleet-id together: the key says which fleet it is").into());
+    }
     let name = args.flag(&flags::NAME)?.map_or_else(host_name, str::to_owned);
     let asked = InitOptions { name: &name, base: args.has(&flags::BASE), fleet: fleet.as_ref() };
     let key = format!("{}.pmkey", shown(path));
-    let engine = Engine::init_with(path, &asked, options(context)?).map_err(|e| match e {
+    let mut engine = Engine::init_with(path, &asked, options(context)?).map_err(|e| match e {
         packmule::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => Failure::of(
             path,
             format!("{key} is there already, the secret key of another database of this name: move it away first"),
         ),
         e => of_db(path)(e),
     })?;
+    if let Some(fleet) = expected {
+        engine.expect_fleet(fleet).map_err(of_db(path))?;
+    }
     let identity = engine.identity();
     let out = &mut *context.out;
-    let fleet = identity.fleet.map(|fleet| Hex(&fleet).to_string());
+    let (fleet, asks_fleet) = fleets(identity);
     out.document(&Initialised {
         database: shown(path),
         name: &identity.name,
         fingerprint: identity.id.to_string(),
         base: identity.base,
         fleet: fleet.clone(),
+        asks_fleet: asks_fleet.clone(),
         key_file: &key,
     });
     let what = if identity.base { "the base" } else { "the device" };
@@ -49,13 +68,48 @@ pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     say!(out, "  fingerprint  {}", identity.id);
     match fleet {
         Some(fleet) => say!(out, "  fleet        {}…", &fleet[..16]),
-        None => say!(out, "  fleet        none: other devices take its frames in after `packmule trust`"),
+        None => say!(out, "  fleet        {}", no_fleet(asks_fleet.as_deref())),
     }
     say!(out, "  secret key   {key} (readable by its owner alone; keep it beside the database)");
     if !identity.base {
         say!(out, "next: `packmule track {} TABLE` for each table that is to travel", quoted(path));
     }
     Ok(())
+}
+
+/// Says that a device belongs to no fleet, and what ends that.
+pub(super) fn no_fleet(asks: Option<&str>) -> String {
+    match asks {
+        Some(fleet) => format!(
+            "none yet: it asks the fleet {}… with whatever it sends; `packmule admit`, where the fleet key is, answers",
+            fleet.get(..16).unwrap_or(fleet)
+        ),
+        None => "none yet: it asks any fleet with whatever it sends; `packmule admit`, where a fleet key is, answers".into(),
+    }
+}
+
+/// Returns the fleet that a device belongs to, or else the one that it waits for.
+pub(super) fn fleets(identity: &Identity) -> (Option<String>, Option<String>) {
+    let fleet = identity.fleet.map(|fleet| Hex(&fleet).to_string());
+    if identity.admitted { (fleet, None) } else { (None, fleet) }
+}
+
+/// Reads a fleet's public key.
+fn fleet_id(args: &Args, text: &str) -> Result<[u8; 32], Failure> {
+    let mut id = [0; 32];
+    let lower = text.to_ascii_lowercase();
+    let wrong = || {
+        args.wrong(format!("--fleet-id is 64 hexadecimal digits, as `fleet new` prints them, not `{text}`"))
+    };
+    if lower.len() != 64 || decode_hex(&lower, &mut id).is_err() {
+        return Err(wrong().into());
+    }
+    Ok(id)
+}
+
+/// Opens a fleet key.
+pub(super) fn fleet_key(file: &Path) -> Result<FleetKey, Failure> {
+    FleetKey::open(file).map_err(|e| not_a_fleet_key(file, e))
 }
 
 fn not_a_fleet_key(file: &Path, error: packmule::Error) -> Failure {
@@ -102,6 +156,8 @@ pub fn fleet_new(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         out,
         "whoever has it can add devices to the fleet: keep it off the boards, and a copy in a safe place"
     );
+    say!(out, "fleet id, for `init --fleet-id` on boards that are to wait for this fleet alone:");
+    say!(out, "  {public}");
     say!(out, "next: `packmule init DB --fleet {}` for each device", quoted(path));
     Ok(())
 }
@@ -189,7 +245,7 @@ pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 }
 
 /// Reads a fingerprint, however its digits are set apart.
-fn fingerprint(text: &str) -> Option<DeviceId> {
+pub(super) fn fingerprint(text: &str) -> Option<DeviceId> {
     let digits: String = text.chars().filter(|c| !matches!(c, ' ' | ':' | '-')).collect();
     digits.to_ascii_lowercase().parse().ok()
 }
@@ -365,8 +421,8 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         "its identity"
     };
     say!(out, "  {what}: {} {}", identity.name, identity.id);
-    if identity.fleet.is_none() {
-        say!(out, "  it belongs to no fleet: other devices take its frames in after `packmule trust`");
+    if !identity.admitted {
+        say!(out, "  fleet        {}", no_fleet(fleets(identity).1.as_deref()));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Both ways with a card: exchange.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,11 @@ use packmule::carry::volume::Directory;
 use packmule::core::model::DeviceId;
 use packmule::{Engine, Error, label};
 
+use super::admit::asks_for_admission;
+use super::device::fleets;
 use super::intake::summary;
 use super::{Context, of_db, open};
-use crate::documents::{CardFile, Exchanged, File, Reason, WaitGroup};
+use crate::documents::{CardFile, Exchanged, File, Known, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, engine_text, say};
 use crate::text::{conflicts_open, count, shown, size, waiting};
 
@@ -19,6 +21,7 @@ use crate::text::{conflicts_open, count, shown, size, waiting};
 pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let (path, directory) = (context.args.path(0), context.args.path(1));
     let mut engine = open(context)?;
+    let before = engine.identity().admitted;
     let mut card = Directory::open(directory).map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => {
             Failure::of(directory, "another `packmule exchange` is at work there: wait until it ends")
@@ -56,7 +59,7 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             )),
         }
     });
-    Done::new(path, directory, &engine, &report)?.report(context.out, failure.as_ref());
+    Done::new(path, directory, (&engine, before), &report)?.report(context.out, failure.as_ref());
     match failure {
         // The document has it.
         Some(failure) if context.out.json => Err(Failure::Reported(failure.message().to_owned())),
@@ -72,19 +75,28 @@ struct Done<'a> {
     report: &'a Exchange,
     names: HashMap<DeviceId, String>,
     open: u64,
+    /// Who asks for admission, and in what `admit` finds the requests.
+    asks: Vec<(DeviceId, String)>,
+    ask_in: &'a Path,
+    /// The fleet that has admitted this device just now.
+    admitted: Option<String>,
 }
 
 impl<'a> Done<'a> {
     fn new(
         db: &'a Path,
         directory: &'a Path,
-        engine: &Engine,
+        (engine, admitted_before): (&Engine, bool),
         report: &'a Exchange,
     ) -> Result<Self, Failure> {
+        let base = engine.identity().base;
+        let asks = if base { known_applicants(db, engine)? } else { applicants(report) };
+        let admitted = fleets(engine.identity()).0.filter(|_| !admitted_before);
         let devices = engine.devices().map_err(of_db(db))?;
         let names = devices.iter().map(|d| (d.id, label(d.id, d.name.as_deref()))).collect();
         let open = engine.status().map_err(of_db(db))?.conflicts;
-        Ok(Self { db, directory, report, names, open })
+        let ask_in = if base { db } else { directory };
+        Ok(Self { db, directory, report, names, open, asks, ask_in, admitted })
     }
 
     fn report(&self, out: &mut Out<'_>, failure: Option<&Failure>) {
@@ -135,10 +147,14 @@ impl<'a> Done<'a> {
         }
         let waits = self.report.taken.last().map(|(_, report)| &report.waits[..]).unwrap_or_default();
         waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));
+        if let Some(fleet) = &self.admitted {
+            say!(out, "the fleet {}… has admitted this device", fleet.get(..16).unwrap_or(fleet));
+        }
+        asks_for_admission(&self.asks, self.ask_in).iter().for_each(|line| out.line(line));
         conflicts_open(self.open, self.db).into_iter().for_each(|line| out.line(&line));
     }
 
-    fn document(&self, failure: Option<&'a Failure>) -> Exchanged<'a> {
+    fn document<'s>(&'s self, failure: Option<&'s Failure>) -> Exchanged<'s> {
         let report = self.report;
         let files = |list: &[PathBuf]| list.iter().map(|file| shown(file)).collect();
         let reason = |file: &Path, reason: String| Reason { file: shown(file), reason };
@@ -156,6 +172,8 @@ impl<'a> Done<'a> {
             waiting: files(&report.waiting),
             removed: report.removed.iter().map(|(file, why)| reason(file, removed(*why).into())).collect(),
             not_left: report.not_left.as_ref().map(not_left),
+            asks: self.asks.iter().map(|(id, name)| Known { fingerprint: id.to_string(), name }).collect(),
+            admitted: self.admitted.is_some(),
             conflicts_open: self.open,
             error: failure.map(Failure::message),
         }
@@ -164,6 +182,8 @@ impl<'a> Done<'a> {
     fn skipped(&self, file: &Path, why: &Skipped) -> String {
         match why {
             Skipped::Foreign => "is not a bundle".into(),
+            // What helps is said once, for all of them.
+            Skipped::Refused(e @ Error::AsksForAdmission { .. }) => e.to_string(),
             Skipped::Refused(e) => engine_text(&self.directory.join(file), self.db, e),
         }
     }
@@ -171,6 +191,23 @@ impl<'a> Done<'a> {
     fn name(&self, receiver: Option<DeviceId>) -> String {
         receiver.map_or("anyone".into(), |id| self.names.get(&id).cloned().unwrap_or_else(|| id.to_string()))
     }
+}
+
+/// Lists all that are known to ask for admission.
+fn known_applicants(db: &Path, engine: &Engine) -> Result<Vec<(DeviceId, String)>, Failure> {
+    let all = engine.applicants().map_err(of_db(db))?;
+    Ok(all.into_iter().map(|asks| (asks.id, asks.name)).collect())
+}
+
+/// Lists those that ask for admission in bundles that were skipped.
+fn applicants(report: &Exchange) -> Vec<(DeviceId, String)> {
+    let mut all = BTreeMap::new();
+    for (_, why) in &report.stepped_over {
+        if let Skipped::Refused(Error::AsksForAdmission { devices, .. }) = why {
+            all.extend(devices.iter().map(|d| (d.id, d.name.clone().unwrap_or_default())));
+        }
+    }
+    all.into_iter().collect()
 }
 
 fn removed(why: Removed) -> &'static str {

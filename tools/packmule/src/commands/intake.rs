@@ -302,6 +302,7 @@ fn about_database(error: &Error) -> bool {
         Error::Bundle { .. }
             | Error::Stream(_)
             | Error::Untrusted(_)
+            | Error::AsksForAdmission { .. }
             | Error::Twin { .. }
             | Error::Source { .. }
             | Error::Usage(_)

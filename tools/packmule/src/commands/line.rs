@@ -63,6 +63,11 @@ pub fn failure(port: &Path, db: &Path, error: LineError) -> Failure {
                 failure_text(db, &LineError::Session(SessionError::UntrustedDevice(device.clone())));
             Failure::Refused { file: Some(shown(port)), message, untrusted: vec![device] }
         }
+        LineError::Session(SessionError::Engine(Error::AsksForAdmission { devices, base })) => {
+            let asks = Error::AsksForAdmission { devices: devices.clone(), base };
+            let message = failure_text(db, &LineError::Session(SessionError::Engine(asks)));
+            Failure::Refused { file: Some(shown(port)), message, untrusted: devices }
+        }
         LineError::Session(SessionError::Engine(e)) if !is_of_peer(&e) => Failure::engine(db, db, e),
         other => Failure::of(port, failure_text(db, &other)),
     }
@@ -70,7 +75,8 @@ pub fn failure(port: &Path, db: &Path, error: LineError) -> Failure {
 
 /// Returns whether an error is about what the other end sent.
 fn is_of_peer(error: &Error) -> bool {
-    matches!(error, Error::Bundle { .. } | Error::Untrusted(_) | Error::Twin { .. })
+    use Error::{AsksForAdmission, Bundle, Twin, Untrusted};
+    matches!(error, Bundle { .. } | Untrusted(_) | AsksForAdmission { .. } | Twin { .. })
 }
 
 /// Returns the words of a line's error, with the database's name in what they say to run.

@@ -6,6 +6,8 @@
 //! | file | commands |
 //! |---|---|
 //! | `device` | `init`, `fleet new`, `trust`, `revoke`, `devices`, `retire`, `join` |
+//! | `remove` | `init --remove` |
+//! | `admit` | `admit`, `fleet rotate`, `rename` |
 //! | `tables` | `track`, `untrack`, `schema`, `seal` |
 //! | `compaction` | `compact`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
@@ -14,6 +16,7 @@
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
 //! | `board` | `board` |
 
+mod admit;
 mod board;
 mod check;
 mod compaction;
@@ -25,6 +28,7 @@ mod import;
 mod intake;
 mod line;
 mod log;
+mod remove;
 mod serve;
 mod status;
 mod sync;
@@ -40,6 +44,7 @@ use crate::output::{Failure, Out};
 use crate::text::quoted;
 use crate::usage::{Args, flags};
 
+pub use admit::{admit, fleet_rotate, rename};
 pub use board::board;
 pub use check::{digest, inspect, verify};
 pub use compaction::{compact, snapshot};

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use packmule::core::model::Hex;
 use packmule::{Notice, Status, TableStatus, label};
 
+use super::device::{fleets, no_fleet};
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, WaitGroup};
 use crate::output::{Failure, Out, say};
@@ -18,10 +18,14 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let engine = open_to_read(context)?;
     let status = engine.status().map_err(of_db(path))?;
+    let asked = engine.asked_name().map_err(of_db(path))?;
     let now = now();
     let out = &mut *context.out;
     out.document(&document(path, &status, now));
     print_device(path, &status, now, out);
+    if let Some(name) = asked {
+        say!(out, "  asks for     the name `{name}`, which the fleet has not signed yet");
+    }
     print_tables(path, &status, out);
     for wait in &status.waits {
         say!(out, "  waiting      {}", waiting(wait));
@@ -65,7 +69,8 @@ fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<
         name: &identity.name,
         fingerprint: identity.id.to_string(),
         base: identity.base,
-        fleet: identity.fleet.map(|key| Hex(&key).to_string()),
+        fleet: fleets(identity).0,
+        asks_fleet: fleets(identity).1,
         can_seal: status.can_sign,
         tables: &status.tables,
         conflicts: status.conflicts,
@@ -85,9 +90,9 @@ fn print_device(path: &Path, status: &Status, now: i64, out: &mut Out<'_>) {
     let what = if identity.base { "base" } else { "device" };
     say!(out, "{} is the {what} `{}`", shown(path), identity.name);
     say!(out, "  fingerprint  {}", identity.id);
-    match identity.fleet {
-        Some(key) => say!(out, "  fleet        {}…", Hex(&key[..8])),
-        None => say!(out, "  fleet        none"),
+    match fleets(identity) {
+        (Some(fleet), _) => say!(out, "  fleet        {}…", &fleet[..16]),
+        (None, asks) => say!(out, "  fleet        {}", no_fleet(asks.as_deref())),
     }
     if !status.can_sign {
         say!(

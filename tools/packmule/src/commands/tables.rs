@@ -81,8 +81,21 @@ fn wanted(args: &Args, engine: &Engine) -> Result<TrackOptions, Failure> {
 pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let mut engine = open(context)?;
-    let tables = context.args.texts(1)?;
+    let mut tables: Vec<String> = context.args.texts(1)?.into_iter().map(str::to_owned).collect();
+    let all = context.args.has(&flags::ALL);
+    if all != tables.is_empty() {
+        return Err(context.args.wrong("give the tables, or --all").into());
+    }
+    if all {
+        let known = engine.status().map_err(of_db(path))?.tables;
+        let let_go = [TableHow::Waiting, TableHow::Untracked];
+        tables.extend(known.into_iter().filter(|table| !let_go.contains(&table.how)).map(|table| table.name));
+    }
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
     engine.untrack_all(&tables).map_err(of_db(path))?;
+    if tables.is_empty() {
+        say!(context.out, "no table is tracked");
+    }
     for table in &tables {
         say!(context.out, "{table}: no longer tracked; its rows stay");
     }

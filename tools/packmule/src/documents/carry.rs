@@ -7,6 +7,7 @@ use packmule::{ImportReport, Missing, Wait};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Known;
 #[cfg(test)]
 use super::report;
 use crate::text::{missing_words, waiting};
@@ -171,6 +172,10 @@ pub struct Exchanged<'a> {
     pub removed: Vec<Reason>,
     /// Why not everything could be left.
     pub not_left: Option<String>,
+    /// Devices that ask this fleet to sign their certificates.
+    pub asks: Vec<Known<'a>>,
+    /// The fleet has admitted this device in this exchange.
+    pub admitted: bool,
     /// How many conflicts are open.
     pub conflicts_open: u64,
     /// Why the exchange broke off, if it did.

@@ -4,6 +4,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Reason;
+
 /// `init`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]
@@ -18,6 +20,8 @@ pub struct Initialised<'a> {
     pub base: bool,
     /// The public key of its fleet.
     pub fleet: Option<String>,
+    /// The public key of the only fleet that may admit it.
+    pub asks_fleet: Option<String>,
     /// Where its secret key is.
     pub key_file: &'a str,
 }
@@ -30,6 +34,70 @@ pub struct FleetKeyMade<'a> {
     pub key_file: String,
     /// The fleet's public key.
     pub fleet: &'a str,
+}
+
+/// `admit`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct AdmittedDevices<'a> {
+    /// The requests that were found.
+    pub requests: Vec<Request<'a>>,
+    /// The files that were written, for the carrier by which the requests came.
+    pub files: Vec<String>,
+    /// Files that were skipped, and why.
+    pub stepped_over: Vec<Reason>,
+}
+
+/// `init --remove`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Removed {
+    /// The database.
+    pub database: String,
+    /// How many tables, triggers and views of Packmule were dropped.
+    pub dropped: u64,
+    /// The key files that were removed.
+    pub key_files: Vec<String>,
+}
+
+/// `fleet rotate`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct FleetKeyRotated<'a> {
+    /// The secret file of the new key.
+    pub key_file: String,
+    /// The new public key.
+    pub fleet: &'a str,
+    /// The public key that it follows.
+    pub follows: &'a str,
+}
+
+/// `rename`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Renamed<'a> {
+    /// The device's fingerprint.
+    pub fingerprint: String,
+    /// Its name.
+    pub name: &'a str,
+    /// The name that it asks the fleet to sign, if that is another.
+    pub asks: Option<String>,
+}
+
+/// A device that asks for admission.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Request<'a> {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// The name under which it asks.
+    pub name: &'a str,
+    /// It asks to be a base.
+    pub base: bool,
+    /// Its certificate is signed now.
+    pub admitted: bool,
+    /// Why it is not.
+    pub reason: Option<String>,
 }
 
 /// `trust`.

@@ -24,8 +24,10 @@ pub struct Status<'a> {
     pub fingerprint: String,
     /// It gathers the rows of per-device tables.
     pub base: bool,
-    /// The public key of its fleet.
+    /// The public key of its fleet; null until one has admitted it.
     pub fleet: Option<String>,
+    /// The public key of the only fleet that may admit it, as long as it has not.
+    pub asks_fleet: Option<String>,
     /// Its secret key is there.
     pub can_seal: bool,
     /// The tables that are known.

@@ -5,7 +5,7 @@
 //!
 //! | file | documents of |
 //! |---|---|
-//! | `devices` | `init`, `fleet new`, `trust`, `revoke`, `devices`, `retire`, `join` |
+//! | `devices` | `init`, `fleet new`, `fleet rotate`, `admit`, `trust`, `revoke`, `devices`, `retire`, `rename`, `join` |
 //! | `tables` | `track`, `untrack`, `schema`, `seal`, `compact`, `snapshot` |
 //! | `carry` | `export`, `import`, `merge`, `exchange`, `sync`, `serve` |
 //! | `conflicts` | `conflicts`, `resolve` |
@@ -32,7 +32,8 @@ pub use carry::{
 };
 pub use conflicts::{Conflicts, Resolved};
 pub use devices::{
-    Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
+    AdmittedDevices, Device, Devices, FleetKeyMade, FleetKeyRotated, Initialised, Joined, Known, Maker,
+    Removed, Renamed, Request, Retired, Revoked, Trusted,
 };
 pub use look::{
     Board, Demo, Digest, Inspected, Installed, LogGroup, LogSize, Memory, Status, Uart, Verified,

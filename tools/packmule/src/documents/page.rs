@@ -26,7 +26,11 @@ fn page() -> String {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     let mut types = settings.with(|settings| settings.inline_subschemas = true).into_generator();
     section::<Initialised>(&mut page, &mut types, "init");
+    section::<Removed>(&mut page, &mut types, "init --remove");
     section::<FleetKeyMade>(&mut page, &mut types, "fleet new");
+    section::<FleetKeyRotated>(&mut page, &mut types, "fleet rotate");
+    section::<AdmittedDevices>(&mut page, &mut types, "admit");
+    section::<Renamed>(&mut page, &mut types, "rename");
     section::<Trusted>(&mut page, &mut types, "trust");
     section::<Revoked>(&mut page, &mut types, "revoke");
     section::<Devices>(&mut page, &mut types, "devices");

@@ -51,7 +51,10 @@ impl Failure {
     /// Reports that the engine refused: `file` is what was worked on, `db` the database.
     pub fn engine(file: &Path, db: &Path, error: Error) -> Self {
         let message = engine_text(file, db, &error);
-        let untrusted = if let Error::Untrusted(untrusted) = error { untrusted } else { Vec::new() };
+        let untrusted = match error {
+            Error::Untrusted(devices) | Error::AsksForAdmission { devices, .. } => devices,
+            _ => Vec::new(),
+        };
         Self::Refused { file: Some(shown(file)), message, untrusted }
     }
 

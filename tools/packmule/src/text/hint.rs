@@ -15,6 +15,15 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         Some(Hint::Init) => format!(": run `packmule init {db}`"),
         Some(Hint::Track { table }) => format!(": run `packmule track {db} {table}`"),
         Some(Hint::Trust { devices }) => trust(&devices, &db),
+        Some(Hint::Admit { here: true, .. }) => {
+            format!("; if you know the device, run where the fleet key is:\n  packmule admit {db} --fleet FILE")
+        }
+        Some(Hint::Admit { .. }) => {
+            "; `packmule admit`, where the fleet key is, does that with the same bundle or card".into()
+        }
+        Some(Hint::AdmitThere { device }) => format!(
+            "; there, where the fleet key is:\n  packmule admit DB --fleet FILE --only {device}"
+        ),
         Some(Hint::TrustThere { device }) => format!("; there, run:\n  packmule trust DB {device}"),
         Some(Hint::CheckTheOtherEnd) => {
             ": is `packmule serve` or `packmule sync` running at the other end, with the same --baud, and are the wires \

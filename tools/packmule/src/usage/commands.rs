@@ -11,15 +11,17 @@ pub static COMMANDS: &[Command] = &[
         words: "init",
         operands: "DB",
         count: (1, 1),
-        flags: &[&flags::NAME, &flags::FLEET, &flags::BASE],
+        flags: &[&flags::NAME, &flags::FLEET, &flags::FLEET_ID, &flags::BASE, &flags::REMOVE, &flags::YES],
         group: Group::Devices,
         summary: "make the database a device; create the file if need be",
         about: "Gives the database an identity of its own: an ed25519 key, whose secret half goes to a file beside it \
                 (DB.pmkey). Tables and rows that are there stay as they are. Never copy the two files to a second board: \
-                each board gets its own `init`.",
+each board gets its own `init`. A board that is made without \
+                the fleet key asks for admission with whatever it sends: see `admit`.",
         examples: &[
             "packmule init north.db --name north --fleet fleet.key",
             "packmule init base.db --name base --fleet fleet.key --base",
+            "packmule init --remove north.db",
         ],
     },
     Command {
@@ -31,8 +33,52 @@ pub static COMMANDS: &[Command] = &[
         group: Group::Devices,
         summary: "make a fleet key",
         about: "Devices that were made with the same fleet key trust each other without further steps. The file is secret: \
-                whoever has it can add devices. It is needed at `init` alone; keep it off the boards.",
+                whoever has it can add devices. It is needed at `init` and `admit`; keep it off the boards.",
         examples: &["packmule fleet new fleet.key"],
+    },
+    Command {
+        name: Name::FleetRotate,
+        words: "fleet rotate",
+        operands: "OLD NEW",
+        count: (2, 2),
+        flags: &[],
+        group: Group::Devices,
+        summary: "make a fleet key that takes the place of another one",
+        about: "OLD signs the new key, which goes into the file NEW with that statement. `admit` and `init` with NEW carry the statement to \
+                devices, and these to each other; who has it takes what either key has signed, so no board needs another \
+                certificate. What OLD signs later is still taken: against a thief of OLD, make a new fleet.",
+        examples: &["packmule fleet rotate fleet.key fleet-2.key"],
+    },
+    Command {
+        name: Name::Admit,
+        words: "admit",
+        operands: "BUNDLE|DIRECTORY|DB...",
+        count: (1, ANY),
+        flags: &[&flags::FLEET, &flags::ADMIT_BASES, &flags::ONLY],
+        group: Group::Devices,
+        summary: "sign the certificates of devices that ask for admission to the fleet",
+        about: "A device that was made without the fleet key sends its request with every bundle, card and session. This prints each \
+                request's name and fingerprint and signs them: into a new file beside the bundles, which goes the way that they came; or, \
+                for a database, into it: its next `exchange`, `export` or `sync` takes the certificates along. Never of a \
+                revoked device, nor under a name that another device of the fleet has. What the device wrote meanwhile comes in \
+                at the next exchange. Without --base nobody becomes a base.",
+        examples: &[
+            "packmule admit base.db --fleet fleet.key",
+            "packmule admit /media/card --fleet fleet.key --only 3f9a61c20b7d4e5586a7c1d2e3f40516",
+        ],
+    },
+    Command {
+        name: Name::Rename,
+        words: "rename",
+        operands: "DB NAME",
+        count: (2, 2),
+        flags: &[],
+        group: Group::Devices,
+        summary: "give this device another name",
+        about: "Its identity stays. Of a device of a fleet the fleet key has to sign the name: the request goes with whatever is sent, \
+                `admit` answers it, and until then the old name stays. At a base, the rows of the device's per-device tables stand \
+                under the new name then.",
+        examples: &["packmule rename north.db north-mast"],
     },
     Command {
         name: Name::Trust,
@@ -97,13 +143,13 @@ pub static COMMANDS: &[Command] = &[
         name: Name::Untrack,
         words: "untrack",
         operands: "DB TABLE...",
-        count: (2, ANY),
-        flags: &[],
+        count: (1, ANY),
+        flags: &[&flags::ALL],
         group: Group::Tables,
         summary: "stop tracking tables; their rows stay",
         about: "What was written before is sealed first. What is written from then on stays on this device, and what others \
                 write to the table is no longer shown here.",
-        examples: &["packmule untrack north.db scratch"],
+        examples: &["packmule untrack north.db scratch", "packmule untrack north.db --all"],
     },
     Command {
         name: Name::Schema,

@@ -42,6 +42,16 @@ pub static FLEET: Flag =
 pub static REVOKE_FLEET: Flag =
     value("fleet", "FILE", "the fleet key, by which it travels and holds for the whole fleet");
 pub static TAKE_BACK: Flag = switch("undo", "take it back");
+pub static REMOVE: Flag = switch(
+    "remove",
+    "make it a plain database again: Packmule's tables, triggers and key go, its own tables stay",
+);
+pub static YES: Flag = switch("yes", "with --remove: without asking");
+pub static ALL: Flag = switch("all", "all tables that are tracked or gathered");
+pub static FLEET_ID: Flag =
+    value("fleet-id", "HEX", "without the key: the only fleet that may admit it, as `fleet new` prints it");
+pub static ADMIT_BASES: Flag = switch("base", "those that ask to be a base too");
+pub static ONLY: Flag = value("only", "FINGERPRINT", "this device alone; several times: these");
 pub static BASE: Flag = switch("base", "it gathers the rows of all devices' per-device tables");
 
 // Tables.

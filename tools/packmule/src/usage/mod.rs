@@ -27,10 +27,13 @@ pub use parse::{Request, parse};
 pub enum Name {
     Init,
     FleetNew,
+    FleetRotate,
+    Admit,
     Trust,
     Revoke,
     Devices,
     Retire,
+    Rename,
     Track,
     Untrack,
     Schema,

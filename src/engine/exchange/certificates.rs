@@ -1,0 +1,84 @@
+//! Certificates stored; what a base has gathered of a device goes along with its name.
+
+use packmule_core::wire::{CERT_MAX, Certificate};
+
+use crate::engine::error::{Error, Result};
+use crate::engine::exchange::transaction;
+use crate::engine::fleet::devices::{self, Trust};
+use crate::engine::fleet::{admission, trust};
+use crate::engine::show::triggers;
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::def::DEVICE_COLUMN;
+use crate::engine::table::known::State;
+use crate::engine::table::replica::Replica;
+
+/// Stores a verified certificate. The rows that are gathered here of its device stand under its new name then.
+pub(crate) fn store(
+    replica: &Replica,
+    certificate: &Certificate<'_>,
+    bytes: &[u8],
+    trust: Trust,
+) -> Result<()> {
+    let known = devices::device_number(replica, certificate.device())?;
+    let before = known.map(|n| devices::device_label(replica, n)).transpose()?;
+    let n = trust::store_certificate(replica, certificate, bytes, trust)?;
+    let after = devices::device_label(replica, n)?;
+    match before {
+        Some(before) if before != after => relabel(replica, &before, &after),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the gathered rows of a device another label.
+fn relabel(replica: &Replica, before: &str, after: &str) -> Result<()> {
+    for table in catalog::tables(replica).iter().filter(|table| table.state == State::Gathered) {
+        let name = &table.sql_name;
+        let sql = format!("UPDATE {name} SET {DEVICE_COLUMN} = ?2 WHERE {DEVICE_COLUMN} = ?1");
+        triggers::firing(replica, table, || {
+            Ok(replica.db.prepare_cached(&sql)?.execute((before, after))?)
+        })?;
+    }
+    Ok(())
+}
+
+/// Gives this device another name. Where others know it by a signature, the name is asked for, and the old one stays
+/// until that is given. Returns whether the name counts at once.
+pub(crate) fn rename(replica: &mut Replica, name: &str) -> Result<bool> {
+    let key = replica.signing_key()?.clone();
+    let at_once = transaction::transaction(replica, |e| {
+        let own: Vec<u8> =
+            e.db.query_row("SELECT certificate FROM _pm_device WHERE n = ?1", [e.me], |row| row.get(0))?;
+        let own = Certificate::decode(&own).map_err(|e| Error::damaged(format!("our certificate: {e}")))?;
+        let asked = admission::own_request(e)?;
+        let asked = asked.as_deref().and_then(|asked| Certificate::decode(asked).ok());
+        if own.name == name {
+            admission::withdraw_own_request(e)?;
+            return Ok(true);
+        }
+        if asked.is_some_and(|asked| asked.name == name) {
+            return Ok(false);
+        }
+        let serial = asked.map_or(own.serial, |asked| asked.serial.max(own.serial)).saturating_add(1);
+        let wrong = |_| {
+            Error::Usage(
+                "a name is 1 to 64 bytes without control characters, and a device can be renamed 127 times"
+                    .into(),
+            )
+        };
+        let certificate = Certificate::numbered(&key, name, own.base, serial).map_err(wrong)?;
+        let mut buf = [0; CERT_MAX];
+        let len = certificate.encode(&mut buf).map_err(wrong)?;
+        if own.fleet.is_some() {
+            admission::set_own_request(e, &buf[..len])?;
+            return Ok(false);
+        }
+        e.db.execute(
+            "UPDATE _pm_device SET name = ?2, certificate = ?3 WHERE n = ?1",
+            (e.me, name, &buf[..len]),
+        )?;
+        Ok(true)
+    })?;
+    (replica.me, replica.identity) = devices::identity(&replica.db)?;
+    Ok(at_once)
+}

@@ -1,0 +1,67 @@
+//! What the first reading of a bundle finds.
+
+use std::collections::HashSet;
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::{HeaderReader, Position, Probe};
+
+use crate::engine::error::Result;
+use crate::engine::fleet::peers::{self, PeerEvidence};
+use crate::engine::table::replica::Replica;
+
+/// What a bundle has that is known already.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub frames: u64,
+    /// Groups of streams that are not taken here.
+    pub skipped: u64,
+}
+
+/// What the first reading of a bundle found.
+#[derive(Default)]
+pub(crate) struct Verified {
+    pub sender: Option<DeviceId>,
+    /// What the sender has applied.
+    pub applied: Vec<Position>,
+    /// Its probes.
+    pub probes: Vec<Probe>,
+    /// When the sender made it, by its clock.
+    pub wall: i64,
+    /// What its frames, positions and probes show of this device's own log.
+    pub evidence: PeerEvidence,
+    /// Something in it would change something here. Otherwise nothing of it is read again, and nothing written.
+    pub any_news: bool,
+    /// What is in it.
+    pub known: Known,
+    /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
+    /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
+    pub signed: HashSet<[u8; 32]>,
+    /// Revoked devices of which it has another history than is here: of them, nothing is taken.
+    pub forked: HashSet<DeviceId>,
+}
+
+impl Verified {
+    /// Keeps what a header says.
+    pub(crate) fn read_header(&mut self, header: &HeaderReader<'_>) {
+        self.sender = Some(header.header.sender);
+        self.applied = header.applied().collect();
+        self.probes = header.probes().collect();
+        self.wall = header.header.wall;
+    }
+
+    /// Returns whether it would change nothing to record what the sender acknowledges.
+    pub(crate) fn is_recorded(&self, replica: &Replica) -> Result<bool> {
+        let Some(sender) = self.sender else { return Ok(true) };
+        peers::is_recorded(replica, sender, (&self.applied, &self.probes), self.wall)
+    }
+
+    /// Records what the sender acknowledges, by its positions alone, and up to where it has the same of our own log, by
+    /// its probes too.
+    pub(crate) fn record_acknowledged(&self, replica: &Replica, sender: DeviceId) -> Result<()> {
+        peers::record_acknowledged(replica, sender, &self.applied, Some(self.wall))?;
+        if sender != replica.identity.id {
+            peers::record_compared(replica, self.probes.iter().copied())?;
+        }
+        Ok(())
+    }
+}

@@ -285,7 +285,10 @@ fn a_database_of_a_newer_version() {
 #[test]
 fn a_database_of_an_older_version() {
     let (world, a, ..) = pair();
-    sql(&a, "ALTER TABLE _pm_dangling DROP COLUMN told; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'");
+    sql(
+        &a,
+        "ALTER TABLE _pm_dangling DROP COLUMN told; ALTER TABLE _pm_table DROP COLUMN gathers; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'",
+    );
     let path = a.path().to_owned();
     drop(a);
     let before = everything(&path);
@@ -296,7 +299,7 @@ fn a_database_of_an_older_version() {
     let mut a = Engine::open_with(&path, world.options()).unwrap();
     a.seal().unwrap();
     a.compact().unwrap();
-    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["2"]);
+    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["3"]);
 }
 
 /// A read-only file can be read from, and is not sealed.

@@ -85,7 +85,7 @@ pub(crate) fn apply_group(
                     membership::record_retired(replica, device, Some((dev, seq)), goes_on)?;
                 }
                 Part::Op(def, op) => {
-                    let writer = writers.of(def, || writer(replica, def.tid, def, dev))?;
+                    let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
                     apply_op(replica, writer, def, &op, &origin, (&seen, &context), &mut counts)?;
                 }
@@ -128,8 +128,12 @@ impl Writers {
 }
 
 /// Prepares to write a device's ops of one definition into its table here.
-pub(crate) fn writer(replica: &Replica, tid: i64, def: &OpDef, dev: i64) -> Result<Writer> {
-    let table = catalog::table(replica, tid)?;
+pub(crate) fn writer(replica: &Replica, stream: Stream, def: &OpDef, dev: i64) -> Result<Writer> {
+    let of_another = stream == Stream::PerDevice && dev != replica.me;
+    let table = match catalog::mirror_of(replica, def.tid).filter(|_| of_another) {
+        Some(mirror) => mirror,
+        None => catalog::table(replica, def.tid)?,
+    };
     let gathered = table.state == State::Gathered;
     let label = gathered.then(|| devices::device_label(replica, dev)).transpose()?;
     Ok(Writer::new(table, def, label))
@@ -163,6 +167,9 @@ fn apply_op(
         Stream::Shared => apply_shared_op(replica, &incoming)?,
     };
     counts.waiting += u64::from(!applied);
+    if applied && writer.table.gathers.is_some() {
+        *counts.apart.entry(writer.table.tid).or_default() += 1;
+    }
     Ok(())
 }
 

@@ -2,12 +2,13 @@
 
 use packmule_core::model::Stream;
 
-use crate::engine::apply::report::ImportReport;
+use crate::engine::apply::report::{GatheredApart, ImportReport};
 use crate::engine::apply::{groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers};
 use crate::engine::store::meta;
+use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
 /// Applies groups of one author as long as the next one is ready. Returns whether one was.
@@ -65,6 +66,15 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
         report.ops += counts.ops - counts.waiting;
         report.ops_waiting += counts.waiting;
+        for (tid, ops) in counts.apart {
+            let mirror = catalog::table(replica, tid)?;
+            let own = catalog::table(replica, mirror.gathers.unwrap_or(tid))?;
+            report.add_gathered_apart(&GatheredApart {
+                table: own.def.name.clone(),
+                gathered_in: mirror.def.name.clone(),
+                ops,
+            });
+        }
         replica
             .db
             .prepare_cached("UPDATE _pm_group SET applied = 1 WHERE dev = ?1 AND stream = ?2 AND last = ?3")?

@@ -29,6 +29,7 @@ use crate::engine::merge::deferred;
 use crate::engine::store::connection::Options;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
+use crate::engine::track::gathered;
 
 /// How far an import has come.
 #[derive(Clone, Copy, Debug)]
@@ -290,6 +291,7 @@ fn take_in_window(
     deferred::begin_deferring(replica)?;
     // What was written here before this moment did not take the others into account.
     seal::seal_here(replica, SealOptions::default())?;
+    gathered::gather_pending(replica)?;
     let conflicts_before = list::open_conflicts(replica)?;
     let start = reader.offset();
     let mut reported = start;

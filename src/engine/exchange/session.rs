@@ -24,6 +24,7 @@ use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
+use crate::engine::track::gathered;
 
 /// A group that is to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -264,6 +265,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
         deferred::begin_deferring(replica)?;
         // What was written here before this moment did not take the others into account.
         seal::seal_here(replica, SealOptions::default())?;
+        gathered::gather_pending(replica)?;
         list::open_conflicts(replica)?
     } else {
         0

@@ -82,7 +82,7 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
     let (applied, probes) = (positions::vector(replica)?, twin::probes(replica)?);
     export::write_header(replica, &mut out, (key, replica.identity.id), None, &applied, &probes)?;
     export::write_certificates(replica, &mut out, &|_| true)?;
-    let mut defs = replica.db.prepare("SELECT d.id, d.body FROM _pm_def d ORDER BY d.tid, d.id")?;
+    let mut defs = replica.db.prepare("SELECT d.id, d.body FROM _pm_def d JOIN _pm_table t ON t.tid = d.tid AND t.gathers IS NULL ORDER BY d.tid, d.id")?;
     let mut rows = defs.query([])?;
     while let Some(row) = rows.next()? {
         let def: Vec<u8> = row.get(1)?;

@@ -9,7 +9,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{meta, value};
 
 /// The version of the layout.
-const LAYOUT: i64 = 2;
+const LAYOUT: i64 = 3;
 
 /// `dev` is a device's number in `_pm_device`, which means nothing in other databases; `stream` is 0 shared, 1 per-device.
 /// Some names are older than the words that the code has now: they stay, since they are in databases.
@@ -49,8 +49,10 @@ const TABLES: &str = "
     -- state: 0 known from other devices only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
     -- 4 suspended: it was changed here in a way that does not travel. note: the reason of the state.
     -- appended: the high-water mark of an append table, by rowid. announced: its definition is in this device's log.
+    -- gathers: the table of which it gathers the rows of other devices, if that is another one: this database has a table of
+    -- its own under that name. Its own name here is one that no device can give to a table.
     CREATE TABLE _pm_table (tid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, def BLOB NOT NULL,
-        state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT);
+        state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT, gathers INTEGER);
     -- The heads: versions of rows that no other version dominates. seq and place: the frame of their op, and its offset there.
     -- claim: the stamp of the write that gave the row its unique values. kind: 1 insert, 2 update, 3 delete.
     -- columns: the live ones, which no other version dominates, if not all.
@@ -85,10 +87,16 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// The migrations, from version 1 on: the statement that makes the tables of a version those of the next one, and a
 /// view that makes them look so where nothing may be written.
-const MIGRATIONS: [[&str; 2]; 1] = [[
-    "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
-    "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
-]];
+const MIGRATIONS: [[&str; 2]; 2] = [
+    [
+        "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
+        "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
+    ],
+    [
+        "ALTER TABLE _pm_table ADD COLUMN gathers INTEGER",
+        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers FROM main._pm_table",
+    ],
+];
 
 /// Returns whether the database has the tables. Those of an older version are migrated.
 ///

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use packmule::carry::card::{self, Exchange, Limits, NotLeft, Removed, Skipped};
 use packmule::carry::volume::Directory;
 use packmule::core::model::DeviceId;
-use packmule::{Engine, Error, label};
+use packmule::{Engine, Error, ImportReport, label};
 
 use super::intake::summary;
 use super::{Context, of_db, open};
 use crate::documents::{CardFile, Exchanged, File, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, engine_text, say};
-use crate::text::{behind, conflicts_open, count, shown, size, waiting};
+use crate::text::{behind, conflicts_open, count, elsewhere, shown, size, waiting};
 
 /// `packmule exchange`.
 pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -133,6 +133,12 @@ impl<'a> Done<'a> {
         }
         let waits = self.report.taken.last().map(|(_, report)| &report.waits[..]).unwrap_or_default();
         waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));
+        let mut total = ImportReport::default();
+        for (_, report) in &self.report.taken {
+            total.ops_waiting += report.ops_waiting;
+            report.gathered_apart.iter().for_each(|of| total.add_gathered_apart(of));
+        }
+        elsewhere(&total, self.db).iter().for_each(|line| out.line(line));
         for id in &self.report.behind {
             say!(out, "{}", behind(&self.name(Some(*id)), self.db));
         }

@@ -8,7 +8,7 @@ use packmule::{Engine, Error, ImportReport, label};
 use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Meter, Out, engine_text, say};
-use crate::text::{conflicts_open, count, io_text, plural, quoted, shown, waiting};
+use crate::text::{conflicts_open, count, elsewhere, io_text, plural, quoted, shown, waiting};
 
 /// What is taken in, into which database.
 pub struct Intake<'a> {
@@ -186,6 +186,7 @@ impl<'a> Intake<'a> {
         total.skipped += report.skipped;
         total.ops += report.ops;
         total.ops_waiting += report.ops_waiting;
+        report.gathered_apart.iter().for_each(|of| total.add_gathered_apart(of));
         total.conflicts_opened += report.conflicts_opened;
         total.unsealed += report.unsealed;
         // What still waits after the last one.
@@ -252,14 +253,7 @@ impl<'a> Intake<'a> {
             );
         }
         self.total.waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));
-        if self.total.ops_waiting > 0 {
-            say!(
-                out,
-                "{} for a table or a column that is not here: `packmule status {}` says which",
-                plural(self.total.ops_waiting, "row waits", "rows wait"),
-                quoted(self.db)
-            );
-        }
+        elsewhere(&self.total, self.db).iter().for_each(|line| out.line(line));
         conflicts_open(open, self.db).into_iter().for_each(|line| out.line(&line));
     }
 

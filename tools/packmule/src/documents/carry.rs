@@ -3,7 +3,7 @@
 use packmule::carry::card::Left;
 use packmule::carry::session::Progress;
 use packmule::core::model::DeviceId;
-use packmule::{ImportReport, Missing, Wait};
+use packmule::{GatheredApart, ImportReport, Missing, Wait};
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -47,6 +47,9 @@ pub struct Taken<'a> {
     pub ops: u64,
     /// Rows that wait for a table or a column that is not here.
     pub ops_waiting: u64,
+    /// Rows applied to a table of another name than theirs, of which this database has one of its own.
+    #[cfg_attr(test, schemars(with = "Vec<report::GatheredApart>"))]
+    pub gathered_apart: &'a [GatheredApart],
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
     /// Rows of a database file that are not sealed and could not be sealed.
@@ -63,6 +66,7 @@ impl<'a> From<&'a ImportReport> for Taken<'a> {
             passed_over: report.skipped,
             ops: report.ops,
             ops_waiting: report.ops_waiting,
+            gathered_apart: &report.gathered_apart,
             conflicts_opened: report.conflicts_opened,
             unsealed: report.unsealed,
             new_identity: report.new_identity.as_deref(),
@@ -192,6 +196,9 @@ pub struct Counts {
     pub ops: u64,
     /// Rows that wait for a table or a column that is not here.
     pub ops_waiting: u64,
+    /// Rows applied to a table of another name than theirs, of which this database has one of its own.
+    #[cfg_attr(test, schemars(with = "Vec<report::GatheredApart>"))]
+    pub gathered_apart: Vec<GatheredApart>,
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
     /// This device lacks frames that are compacted away at the other end.
@@ -211,6 +218,7 @@ impl From<&Progress> for Counts {
             bytes_received: done.received.1,
             ops: done.taken.ops,
             ops_waiting: done.taken.ops_waiting,
+            gathered_apart: done.taken.gathered_apart.clone(),
             conflicts_opened: done.taken.conflicts_opened,
             needs_snapshot: done.needs_snapshot,
             peer_needs_snapshot: done.peer_needs_snapshot,

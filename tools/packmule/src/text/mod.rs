@@ -21,6 +21,6 @@ mod value;
 pub use format::{count, number, plural, quoted, shell_word, shown, size};
 pub use hint::hint;
 pub use layout::{columns, wrap};
-pub use sentence::{behind, conflicts_open, io_text, missing_words, range, stream, waiting};
+pub use sentence::{behind, conflicts_open, elsewhere, io_text, missing_words, range, stream, waiting};
 pub use time::{clock_wrong, iso, now, span, time};
 pub use value::{read, show};

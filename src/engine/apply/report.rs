@@ -22,10 +22,9 @@ pub struct ImportReport {
     pub conflicts_opened: u64,
     /// Groups that are pending, with their missing dependencies.
     pub waits: Vec<Wait>,
-    /// Rows of a database file that could not be sealed there.
+    /// Rows of a database file that are not sealed there, and so were not taken in.
     pub unsealed: u64,
-    /// The name of the new identity that this device, or the one whose database was taken in, has taken: it
-    /// turned out to be a second history of another.
+    /// The name of the new identity that this device has taken: it turned out to be a second history of another.
     pub new_identity: Option<String>,
 }
 

@@ -52,9 +52,9 @@ pub struct Taken<'a> {
     pub gathered_apart: &'a [GatheredApart],
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
-    /// Rows of a database file that are not sealed and could not be sealed.
+    /// Rows of a database file that are not sealed there, and so were not taken in.
     pub unsealed: u64,
-    /// The name of a device that turned out to be a fork of another, and has a new identity.
+    /// The new name of this device, if it turned out to be a fork of another and has a new identity.
     pub new_identity: Option<&'a str>,
 }
 

@@ -1,8 +1,11 @@
 //! Causal readiness: which groups of the log may be applied, and which dependencies the others miss.
 //!
-//! **Invariant.** What is applied is causally closed: for every applied group, all that its author had seen is
-//! applied too, and each stream is applied from its first frame without a gap. A seal over both streams is applied
-//! whole by whoever takes both.
+//! **Invariant.** What is applied is causally closed: for every applied group of a shared stream, all that its author
+//! had seen is applied too, and each stream is applied from its first frame without a gap. A seal over both streams is
+//! applied whole by whoever takes both, unless its shared part is here and has to wait.
+//!
+//! A per-device stream has one writer: nothing can be concurrent with it, and its rows depend on nothing in other
+//! streams. So it waits for no context, nor for what the shared part of the same seal waits for.
 //!
 //! **Why it holds.** A group is ready only if it continues its stream (first frame and chain), and if each entry of
 //! its context is at most the position of that device here. A context carries only what has changed since the
@@ -52,11 +55,12 @@ pub(crate) fn missing_dependency(
     group: &Next,
     with_pair: bool,
 ) -> Result<Option<Dependency>> {
+    if group.stream == Stream::PerDevice {
+        return Ok(None);
+    }
     let body = frames::frame_here(replica, dev, group.stream, group.first)?;
     let frame = frames::parse(&body)?;
-    if group.stream == Stream::Shared
-        && membership::is_stale(replica, dev, &frame.context().collect::<Vec<_>>())?
-    {
+    if membership::is_stale(replica, dev, &frame.context().collect::<Vec<_>>())? {
         return Ok(Some(Dependency::Snapshot));
     }
     for (id, seq) in frame.context() {
@@ -73,6 +77,13 @@ pub(crate) fn missing_dependency(
         }
     }
     Ok(None)
+}
+
+/// Returns whether a group that begins with this frame is here and waits.
+pub(crate) fn is_pending(replica: &Replica, dev: i64, stream: Stream, first: u64) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_group INDEXED BY _pm_group_waiting
+               WHERE dev = ?1 AND stream = ?2 AND first = ?3 AND NOT applied";
+    Ok(replica.db.prepare_cached(sql)?.exists((dev, stream.number(), first))?)
 }
 
 /// Lists the streams that have pending groups.

@@ -39,16 +39,17 @@ pub(crate) fn apply_pending(replica: &Replica, report: &mut ImportReport) -> Res
     }
 }
 
-/// Applies the next group of a stream, with the group of the same seal in the other stream, if both are
-/// ready. Returns whether it did.
+/// Applies the next group of a stream, with the group of the same seal in the other stream if that is ready too. The
+/// per-device part waits for the shared one to come, and no longer. Returns whether it did.
 fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportReport) -> Result<bool> {
     let Some(next) = pending::next_group(replica, dev, stream)? else { return Ok(false) };
     let mut groups = vec![next];
     if next.pair != 0 && (replica.identity.base || dev == replica.me) {
         let other = stream.other();
         match pending::next_group(replica, dev, other)? {
-            // Both or neither; which of them is asked about does not matter.
             Some(pair) if pair.first == next.pair => groups.push(pair),
+            // The shared part is here and waits, for how long nobody can say.
+            _ if stream == Stream::PerDevice && pending::is_pending(replica, dev, other, next.pair)? => {}
             _ if positions::position(replica, dev, other)?.seq >= next.pair => {}
             // From a device that will not come back, the other part may never come.
             _ if membership::is_retired(replica, dev)? => {}
@@ -56,13 +57,16 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         }
     }
     groups.sort_by_key(|g| g.stream.number());
-    for group in &groups {
-        let within = groups.len() == 2;
-        if pending::missing_dependency(replica, dev, group, within)?.is_some() {
+    let whole = groups.len() == 2;
+    let mut ready = Vec::with_capacity(groups.len());
+    for group in groups {
+        if pending::missing_dependency(replica, dev, &group, whole)?.is_none() {
+            ready.push(group);
+        } else if stream == Stream::Shared {
             return Ok(false);
         }
     }
-    for group in groups {
+    for group in ready {
         let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
         report.ops += counts.ops - counts.waiting;
         report.ops_waiting += counts.waiting;

@@ -287,7 +287,7 @@ fn a_database_of_an_older_version() {
     let (world, a, ..) = pair();
     sql(
         &a,
-        "ALTER TABLE _pm_dangling DROP COLUMN told; ALTER TABLE _pm_table DROP COLUMN gathers; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'",
+        "ALTER TABLE _pm_dangling DROP COLUMN told; ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'",
     );
     let path = a.path().to_owned();
     drop(a);

@@ -194,7 +194,7 @@ fn other_boards_receive_none_of_it_and_order_and_verify_the_rest() {
     let before = everything(b.path());
     let report = import(&mut b, &all);
     assert!(report.skipped > 0 && report.frames == 0 && report.waits.is_empty(), "{report:?}");
-    assert_eq!(everything(b.path()).len(), before.len());
+    assert_eq!(everything(b.path()).len(), before.len() + 1, "that A's statement was heard");
     assert_eq!(
         rows(
             &b,

@@ -106,8 +106,8 @@ impl Engine {
     }
 
     /// Records what a peer acknowledges. The header is the peer's own, and signed.
-    pub(crate) fn record_vector(&mut self, peer: DeviceId, applied: &[Position]) -> Result<()> {
-        session::record_vector(&mut self.replica, peer, applied)
+    pub(crate) fn record_vector(&mut self, peer: DeviceId, applied: &[Position], whole: bool) -> Result<()> {
+        session::record_vector(&mut self.replica, peer, applied, whole)
     }
 
     /// Compares what a peer has applied, and its probes, with what is here, and draws the consequences of what they

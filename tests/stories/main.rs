@@ -2,6 +2,7 @@
 
 mod copied_card;
 mod gathering;
+mod restored_base;
 mod same_tables;
 #[path = "../cli/support/mod.rs"]
 mod support;

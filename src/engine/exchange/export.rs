@@ -18,6 +18,7 @@ use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::log::frames;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
+use crate::engine::store::keys;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -323,11 +324,16 @@ pub(crate) fn signed_header(
     applied: &[Position],
     probes: &[Probe],
 ) -> Result<Vec<u8>> {
+    let mut seed = [0; 32];
+    keys::system_random(&mut seed).map_err(Error::io("draw a random number for", &replica.path))?;
+    let mut statement = [0; 8];
+    statement.copy_from_slice(&seed[..8]);
     let header = Header {
         version: FORMAT_VERSION.into(),
         sender,
         receiver,
         wall: replica.now(),
+        statement,
         applied: applied.len() as u32,
         probes: probes.len() as u32,
     };

@@ -20,7 +20,7 @@ use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::{export, reconcile, session, transaction, twin};
-use crate::engine::fleet::peers::{self, PeerEvidence};
+use crate::engine::fleet::peers::{self, PeerEvidence, Said};
 use crate::engine::fleet::{devices, open, positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
@@ -384,8 +384,8 @@ pub(crate) struct Verified {
     pub applied: Vec<Position>,
     /// Its probes.
     pub probes: Vec<Probe>,
-    /// When the sender made it, by its clock.
-    pub wall: i64,
+    /// The number of its sender's statement.
+    pub statement: [u8; 8],
     /// What its frames, positions and probes show of this device's own log.
     pub evidence: PeerEvidence,
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
@@ -399,13 +399,13 @@ impl Verified {
         self.sender = Some(header.header.sender);
         self.applied = header.applied().collect();
         self.probes = header.probes().collect();
-        self.wall = header.header.wall;
+        self.statement = header.header.statement;
     }
 
     /// Records what the sender acknowledges, by its positions alone, and up to where it has the same of our own log, by
     /// its probes too.
     pub(crate) fn record_acknowledged(&self, replica: &Replica, sender: DeviceId) -> Result<()> {
-        peers::record_acknowledged(replica, sender, &self.applied, Some(self.wall))?;
+        peers::record_acknowledged(replica, sender, &self.applied, Said::InFile(self.statement))?;
         if sender != replica.identity.id {
             peers::record_compared(replica, self.probes.iter().copied())?;
         }

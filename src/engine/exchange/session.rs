@@ -17,7 +17,7 @@ use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{export, reconcile, transaction, twin};
-use crate::engine::fleet::peers::{self, PeerEvidence};
+use crate::engine::fleet::peers::{self, PeerEvidence, Said};
 use crate::engine::fleet::{devices, positions, trust};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
@@ -371,9 +371,15 @@ fn drop_unfinished(replica: &mut Replica, author: DeviceId, stream: Stream) -> R
     })
 }
 
-/// Records what a peer acknowledges. The header is the peer's own, and signed.
-pub(crate) fn record_vector(replica: &mut Replica, peer: DeviceId, applied: &[Position]) -> Result<()> {
-    transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, applied, None))
+/// Records what a peer acknowledges: all that it has, or what changed. The header is the peer's own, and signed.
+pub(crate) fn record_vector(
+    replica: &mut Replica,
+    peer: DeviceId,
+    applied: &[Position],
+    whole: bool,
+) -> Result<()> {
+    let said = Said::InSession { whole };
+    transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, applied, said))
 }
 
 /// Compares what a peer has applied, and its probes, with what is here, and reconciles this device's own log with it. Returns whether this

@@ -72,36 +72,83 @@ impl PeerEvidence {
     }
 }
 
+/// How a peer said what it has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Said {
+    /// In a file, whose statement has this number.
+    InFile([u8; 8]),
+    /// In a session: all of it at its beginning, and then what changes.
+    InSession {
+        /// It is all.
+        whole: bool,
+    },
+}
+
+/// So many statements of a peer are remembered.
+const STATEMENTS: i64 = 64;
+
 /// Records what the sender of a bundle, or the peer of a session, has applied, and that we heard of it. Its positions
-/// were compared with what is here. The wall time at which it said so tells an old bundle from one of a device that
-/// was set back; in a session, it is now.
+/// were compared with what is here.
+///
+/// What it said last counts, also if that is less than before: it was restored from a backup. A file can come again,
+/// or late; one whose statement was heard already says nothing. One that comes late for the first time counts as said
+/// last until the peer speaks again. That is wrong, and costs no more than frames that are sent again: what is folded
+/// or applied is a matter of the log alone.
 pub(crate) fn record_acknowledged(
     replica: &Replica,
     sender: DeviceId,
     applied: &[Position],
-    made: Option<i64>,
+    said: Said,
 ) -> Result<()> {
     if sender == replica.identity.id {
         return Ok(());
     }
     let peer = devices::device_number_or_new(replica, sender)?;
-    record_rollback(replica, sender, applied, made)?;
+    record_compared(replica, applied.iter().copied().map(Probe::from))?;
+    let whole = match said {
+        Said::InFile(number) if !is_new_statement(replica, peer, number)? => return Ok(()),
+        Said::InFile(_) => true,
+        Said::InSession { whole } => whole,
+    };
+    if whole {
+        replica.db.prepare_cached("DELETE FROM _pm_ack WHERE peer = ?1")?.execute([peer])?;
+    }
     for entry in applied {
         let dev = devices::device_number_or_new(replica, entry.author)?;
         replica
             .db
             .prepare_cached(
                 "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
+                 ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = excluded.seq",
             )?
             .execute((peer, dev, entry.stream.number(), entry.seq))?;
     }
-    record_compared(replica, applied.iter().copied().map(Probe::from))?;
+    record_rollback(replica, peer, sender, applied)?;
     replica
         .db
         .prepare_cached("UPDATE _pm_device SET heard = ?2 WHERE n = ?1")?
         .execute((peer, replica.now()))?;
     Ok(())
+}
+
+/// Returns whether a statement of a peer was not heard before, and remembers it.
+fn is_new_statement(replica: &Replica, peer: i64, number: [u8; 8]) -> Result<bool> {
+    let new = replica
+        .db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO _pm_statement (peer, number, n)
+             VALUES (?1, ?2, (SELECT coalesce(max(n), 0) + 1 FROM _pm_statement WHERE peer = ?1))",
+        )?
+        .execute((peer, number))?
+        > 0;
+    replica
+        .db
+        .prepare_cached(
+            "DELETE FROM _pm_statement WHERE peer = ?1
+             AND n <= (SELECT max(n) FROM _pm_statement WHERE peer = ?1) - ?2",
+        )?
+        .execute((peer, STATEMENTS))?;
+    Ok(new)
 }
 
 /// Records up to where somebody has the same of our own log, by probes that were compared with what is here.
@@ -114,43 +161,25 @@ pub(crate) fn record_compared(replica: &Replica, probes: impl Iterator<Item = Pr
     Ok(())
 }
 
-/// Records whether a device has lost frames of its own that are here: then what it was known to have is
-/// what it says now, and what it had seen when it wrote does not count.
-pub(crate) fn record_rollback(
-    replica: &Replica,
-    sender: DeviceId,
-    applied: &[Position],
-    made: Option<i64>,
-) -> Result<()> {
-    let Some(dev) = devices::device_number(replica, sender)? else { return Ok(()) };
+/// Records whether a device has lost frames of its own that are here: then what it had seen when it wrote does not
+/// count.
+fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Position]) -> Result<()> {
     let mut lost = false;
     for stream in Stream::ALL {
-        let has = applied.iter().find(|e| (e.author, e.stream) == (sender, stream)).map_or(0, |e| e.seq);
+        let has = applied.iter().find(|e| (e.author, e.stream) == (id, stream)).map_or(0, |e| e.seq);
         lost |= has < positions::position(replica, dev, stream)?.seq;
     }
-    let was: bool =
-        replica.db.query_row("SELECT set_back FROM _pm_device WHERE n = ?1", [dev], |row| row.get(0))?;
-    if let (true, Some(made)) = (lost, made) {
-        let wrote: Option<i64> = replica.db.query_row(
-            "SELECT max(wall) FROM _pm_group WHERE dev = ?1 AND applied",
-            [dev],
-            |row| row.get(0),
-        )?;
-        if wrote.is_none_or(|wrote| made <= wrote) {
-            return Ok(()); // An old bundle.
-        }
-    }
     if lost {
-        replica.db.execute("DELETE FROM _pm_ack WHERE peer = ?1", [dev])?;
         // Without an entry it would count as having all that it wrote.
         replica.db.execute(
-            "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, ?2, 0), (?1, ?1, ?3, 0)",
+            "INSERT OR IGNORE INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, ?2, 0), (?1, ?1, ?3, 0)",
             (dev, Stream::Shared.number(), Stream::PerDevice.number()),
         )?;
     }
-    if lost != was {
-        replica.db.execute("UPDATE _pm_device SET set_back = ?2 WHERE n = ?1", (dev, lost))?;
-    }
+    replica
+        .db
+        .prepare_cached("UPDATE _pm_device SET set_back = ?2 WHERE n = ?1 AND set_back <> ?2")?
+        .execute((dev, lost))?;
     Ok(())
 }
 

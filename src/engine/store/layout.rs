@@ -38,9 +38,11 @@ const TABLES: &str = "
     -- The context of an author's last applied group of each stream.
     CREATE TABLE _pm_context (dev INTEGER, stream INTEGER, other INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY (dev, stream, other)) WITHOUT ROWID;
-    -- What a peer has acknowledged.
+    -- What a peer has acknowledged, as it said last.
     CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY (peer, dev, stream)) WITHOUT ROWID;
+    -- The last statements of a peer of what it has, by the random number of each; n counts them.
+    CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID;
     -- Up to where each stream was stable at the last compaction: its watermark.
     CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     -- The values of baseline versions, of which no frame is left.
@@ -93,7 +95,8 @@ const MIGRATIONS: [[&str; 2]; 2] = [
         "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
     ],
     [
-        "ALTER TABLE _pm_table ADD COLUMN gathers INTEGER",
+        "ALTER TABLE _pm_table ADD COLUMN gathers INTEGER;
+         CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID",
         "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers FROM main._pm_table",
     ],
 ];

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use packmule::{Engine, Error, ImportReport, label};
+use packmule::{Engine, Error, ImportReport};
 
 use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
 use crate::files::sources::{self, Kind};

@@ -124,6 +124,11 @@ impl Engine {
         session::reconcile(&mut self.replica, peer, applied, probes)
     }
 
+    /// Reissues this device's per-device tables, if a base lacks what is folded of them. Returns whether it did.
+    pub(crate) fn reissue(&mut self) -> Result<bool> {
+        session::reissue(&mut self.replica)
+    }
+
     /// Returns a number that changes whenever another program, or another connection, wrote to the database.
     pub(crate) fn data_version(&self) -> Result<i64> {
         session::data_version(&self.replica)

@@ -468,4 +468,12 @@ fn a_restored_base_gets_back_what_it_lost() {
     assert_eq!(gathered(), Sql::Integer(5));
     let (_, at_base) = together();
     assert_eq!((&at_base["ops"], &at_base["frames_received"]), (&0.into(), &0.into()));
+    // The board has folded all of it: its own table is the state of its stream.
+    let words = ["compact", "north.db"];
+    Ran::of(desk.command(&words).output().unwrap(), &words).ok();
+    assert_eq!(desk.value("north.db", "SELECT count(*) FROM _pm_frame WHERE stream = 1"), Sql::Integer(0));
+    std::fs::copy(desk.path("backup"), desk.path("base.db")).unwrap();
+    together();
+    together();
+    assert_eq!(gathered(), Sql::Integer(5));
 }

@@ -69,3 +69,28 @@ fn readings_do_not_wait_for_missing_frames_of_others() {
     assert_eq!(desk.value("base.db", "SELECT value FROM settings"), Sql::Integer(2));
     assert_eq!(desk.run("status base.db --json").json()["waits"], json!([]));
 }
+
+/// A second base is added when the board and the first base have folded all: it has all readings.
+#[test]
+fn a_second_base_that_is_added_late_has_all_readings() {
+    let desk = folded();
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2), (3)");
+    everybody(&desk, &["north", "east", "base"], 3);
+    for name in ["base", "north", "east"] {
+        desk.run(&format!("compact {name}.db")).ok();
+    }
+    let frames = "SELECT count(*) FROM _pm_frame WHERE stream = 1";
+    assert_eq!(desk.value("north.db", frames), Sql::Integer(0), "all of it is folded");
+    desk.run("init late.db --name late --fleet fleet.key --base").ok();
+    for name in ["late", "north", "base", "late", "north", "late"] {
+        desk.run_words(&["exchange", &format!("{name}.db"), "card"]);
+    }
+    assert_eq!(desk.value("late.db", "SELECT count(*) FROM readings"), Sql::Integer(3));
+    assert_eq!(gathered(&desk), Sql::Integer(3), "nothing is doubled");
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (4)");
+    for name in ["north", "late", "base"] {
+        desk.run_words(&["exchange", &format!("{name}.db"), "card"]);
+    }
+    assert_eq!(desk.value("late.db", "SELECT count(*) FROM readings"), Sql::Integer(4));
+    assert_eq!(gathered(&desk), Sql::Integer(4));
+}

@@ -86,3 +86,33 @@ fn an_old_statement_that_comes_again_says_nothing() {
     desk.run("import base.db for-base.pmb").ok();
     assert_eq!(gathered(&desk), Sql::Integer(5));
 }
+
+/// The board has folded what the base has lost: its own table is the state of its stream.
+#[test]
+fn it_gets_back_what_the_board_has_compacted() {
+    let desk = backed_up();
+    let before = identities(&desk);
+    rounds(&desk, 1);
+    desk.run("compact north.db").ok();
+    let frames = "SELECT count(*) FROM _pm_frame WHERE stream = 1";
+    assert_eq!(desk.value("north.db", frames), Sql::Integer(0), "all of it is folded");
+    restore(&desk);
+    // A frame after what is folded, from before the board hears what the base lacks.
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (6)");
+    desk.run("seal north.db").ok();
+    rounds(&desk, 3);
+    assert_eq!(gathered(&desk), Sql::Integer(6));
+    // It goes on from there; what was reissued is folded as all else, and not reissued again.
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (7)");
+    rounds(&desk, 3);
+    assert_eq!(gathered(&desk), Sql::Integer(7));
+    desk.run("compact north.db").ok();
+    rounds(&desk, 2);
+    assert_eq!(desk.value("north.db", frames), Sql::Integer(0));
+    assert_eq!(identities(&desk), before);
+    for name in ["north", "base"] {
+        let status = desk.run(&format!("status {name}.db --json")).json();
+        assert_eq!((&status["waits"], &status["notices"]), (&json!([]), &json!([])), "{name}");
+        desk.run(&format!("verify {name}.db")).ok();
+    }
+}

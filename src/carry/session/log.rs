@@ -109,7 +109,7 @@ impl Log for EngineLog<'_> {
 
     fn seal(&mut self) -> Result<bool> {
         if self.kept.version == Some(self.engine.data_version()?) {
-            return Ok(false);
+            return self.engine.reissue();
         }
         self.engine.seal()?;
         self.kept.version = Some(self.engine.data_version()?);

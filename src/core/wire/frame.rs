@@ -34,7 +34,11 @@ impl FrameFlags {
     /// The rows settle conflicts that a person or the application's resolver decided.
     pub const RESOLUTION: Self = Self(4);
 
-    const KNOWN: u8 = 7;
+    /// Of a per-device stream: the group has all rows of the author's per-device tables, and their definitions. Who
+    /// lacks frames before it goes on from here.
+    pub const REISSUES: Self = Self(8);
+
+    const KNOWN: u8 = 15;
 
     /// Returns whether every bit of `other` is set.
     pub const fn has(self, other: Self) -> bool {

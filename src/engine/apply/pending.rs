@@ -21,10 +21,11 @@
 //! If the author has taken a new identity, it has re-authored these frames; they are dropped and not listed.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::Checkpoint;
+use packmule_core::wire::{Checkpoint, FrameFlags};
 
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
+use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::log::frames;
 use crate::engine::store::value;
@@ -84,6 +85,33 @@ pub(crate) fn is_pending(replica: &Replica, dev: i64, stream: Stream, first: u64
     let sql = "SELECT 1 FROM _pm_group INDEXED BY _pm_group_waiting
                WHERE dev = ?1 AND stream = ?2 AND first = ?3 AND NOT applied";
     Ok(replica.db.prepare_cached(sql)?.exists((dev, stream.number(), first))?)
+}
+
+/// Goes on in a per-device stream of another device from a group that reissues its tables, over frames that are
+/// missing here: they are folded at their author, whose signature is on what this group goes on from. What is here of
+/// them pends no more.
+pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -> Result<()> {
+    let Checkpoint { stream, first, prev, .. } = *checkpoint;
+    if stream != Stream::PerDevice
+        || dev == replica.me
+        || positions::position(replica, dev, stream)?.seq + 1 >= first
+    {
+        return Ok(());
+    }
+    let body = frames::frame_here(replica, dev, stream, first)?;
+    if !frames::parse(&body)?.head.flags.has(FrameFlags::REISSUES) {
+        return Ok(());
+    }
+    for sql in [
+        "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq < ?3
+         AND seq > (SELECT coalesce(max(seq), 0) FROM _pm_stream WHERE dev = ?1 AND stream = ?2)",
+        "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last < ?3 AND NOT applied",
+        "INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3 - 1)
+         ON CONFLICT (dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
+    ] {
+        replica.db.prepare_cached(sql)?.execute((dev, stream.number(), first))?;
+    }
+    positions::set_position(replica, dev, stream, StreamPosition { seq: first - 1, chain: prev })
 }
 
 /// Lists the streams that have pending groups.

@@ -243,7 +243,8 @@ fn write_part(
     let wanted = wanted(replica, have)?;
     write_certificates(replica, &mut out, &|n| wanted.iter().any(|w| w.dev == n))?;
     let mut report = write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;
-    for w in &wanted {
+    // A snapshot has nothing of per-device streams: their author reissues them.
+    for w in wanted.iter().filter(|w| w.stream == Stream::Shared) {
         report.needs_snapshot |= membership::is_behind(replica, w.dev, w.stream, w.have)?;
     }
     let footer = Footer { frames: out.frames, sha256: out.hash.finalize().into() };

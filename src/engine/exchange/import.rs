@@ -370,6 +370,7 @@ impl Window<'_> {
         }
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
+        pending::go_on_from(replica, dev, checkpoint)?;
         self.any = true;
         ready::apply_ready(replica, dev, report)?;
         Ok(true)

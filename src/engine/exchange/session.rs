@@ -6,7 +6,9 @@
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::session::Frontier;
-use packmule_core::wire::{Certificate, Checkpoint, Frame, GroupDigest, Position, Probe, Section};
+use packmule_core::wire::{
+    Certificate, Checkpoint, Frame, FrameFlags, GroupDigest, Position, Probe, Section,
+};
 use rusqlite::OptionalExtension;
 
 use crate::engine::apply::report::ImportReport;
@@ -167,8 +169,30 @@ pub(crate) fn next_in_log(replica: &Replica, section: Section, dev: i64, have: u
         Some((lamport, first, last)) if first <= have + 1 => {
             StreamOut::Group(GroupOut { dev, section, lamport, first, last })
         }
+        _ if stream == Stream::PerDevice => reissued_group(replica, section, dev, have)?,
         _ => StreamOut::Folded,
     })
+}
+
+/// Finds the group from which who lacks folded frames of a per-device stream goes on: the first one in the log that
+/// reissues the author's tables. Where there is none, no other device helps: the author reissues them.
+fn reissued_group(replica: &Replica, section: Section, dev: i64, have: u64) -> Result<StreamOut> {
+    let from = if dev == replica.me { meta::get::<u64>(&replica.db, peers::REISSUED)? } else { None };
+    let found = replica
+        .db
+        .prepare_cached(
+            "SELECT lamport, first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first >= ?3 AND last > ?4
+             AND applied ORDER BY last LIMIT 1",
+        )?
+        .query_row((dev, section.stream.number(), from.unwrap_or(0), have), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((lamport, first, last)) = found else { return Ok(StreamOut::Nothing) };
+    let body = frames::frame_here(replica, dev, section.stream, first)?;
+    let reissues = frames::parse(&body)?.head.flags.has(FrameFlags::REISSUES);
+    let group = StreamOut::Group(GroupOut { dev, section, lamport, first, last });
+    Ok(if reissues { group } else { StreamOut::Nothing })
 }
 
 /// Counts the frames, and the bytes of frames, that a peer with this frontier lacks.
@@ -354,7 +378,8 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
     }
     twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
     let of_head = (head.lamport, head.wall, head.pair);
-    frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)
+    frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
+    pending::go_on_from(replica, dev, &checkpoint)
 }
 
 /// Forgets the frames of a stream that no group covers.
@@ -403,6 +428,14 @@ pub(crate) fn reconcile(
         })?;
     }
     reconcile::reconcile_own_log(replica, &evidence)
+}
+
+/// Reissues this device's per-device tables, if a base lacks what is folded of them. Returns whether it did.
+pub(crate) fn reissue(replica: &mut Replica) -> Result<bool> {
+    if !catalog::reading(replica, seal::is_reissuing)? {
+        return Ok(false);
+    }
+    Ok(transaction::seal(replica)?.frames > 0)
 }
 
 /// Reads a number that changes whenever another program, or another connection, wrote to the database.

@@ -84,6 +84,10 @@ pub(crate) enum Said {
     },
 }
 
+/// The name under which `_pm_meta` has the first frame of the group in which this device last reissued its per-device
+/// tables.
+pub(crate) const REISSUED: &str = "reissued";
+
 /// So many statements of a peer are remembered.
 const STATEMENTS: i64 = 64;
 
@@ -211,7 +215,10 @@ fn beyond_acked(replica: &Replica, stream: Stream) -> Result<u64> {
 
 /// Forgets all peer evidence: it was about the identity before.
 pub(crate) fn forget_evidence(replica: &Replica) -> Result<()> {
-    replica.db.execute("DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1')", [])?;
+    replica.db.execute(
+        "DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1', 'reissued')",
+        [],
+    )?;
     Ok(())
 }
 

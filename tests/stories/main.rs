@@ -1,4 +1,5 @@
 //! The life of a fleet, played through the program: with the commands that a person at that place would type.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod copied_card;
 mod gathering;

@@ -284,16 +284,21 @@ fn a_database_of_a_newer_version() {
 /// A database of an older Packmule is brought up to date when it is opened.
 #[test]
 fn a_database_of_an_older_version() {
+    let second = "ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; DROP TABLE _pm_number; DROP TABLE _pm_unplaced; DROP TABLE _pm_newest";
+    let first = format!("{second}; ALTER TABLE _pm_dangling DROP COLUMN told");
+    for (version, changes) in [(1, first.as_str()), (2, second)] {
+        brought_up_to_date(version, changes);
+    }
+}
+
+fn brought_up_to_date(version: i64, changes: &str) {
     let (world, a, ..) = pair();
-    sql(
-        &a,
-        "ALTER TABLE _pm_dangling DROP COLUMN told; ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; UPDATE _pm_meta SET v = 1 WHERE k = 'layout'",
-    );
+    sql(&a, &format!("{changes}; UPDATE _pm_meta SET v = {version} WHERE k = 'layout'"));
     let path = a.path().to_owned();
     drop(a);
     let before = everything(&path);
     let a = Engine::open_read_only(&path, world.options()).unwrap();
-    assert!(a.conflicts().unwrap().is_empty());
+    assert!(a.conflicts().unwrap().is_empty() && !a.devices().unwrap().is_empty());
     drop(a);
     assert_eq!(everything(&path), before);
     let mut a = Engine::open_with(&path, world.options()).unwrap();

@@ -123,7 +123,7 @@ fn what_is_carried_has_its_numbers() {
     assert_eq!(of(a.seal().unwrap()), json!({ "frames": 1, "ops": 1 }));
     let mut bundle = Vec::new();
     let exported = of(a.export(&mut bundle, Recipient::Device(b.identity().id)).unwrap());
-    has(&exported, &["frames", "groups", "bytes", "needs_snapshot", "unsealed"]);
+    has(&exported, &["frames", "groups", "bytes", "state", "unsealed"]);
     let info = of(packmule::inspect(&bundle[..]).unwrap());
     assert_eq!((&info["sender"], &info["receiver"]), (&json!(id(&a)), &json!(id(&b))));
     has(&info["certificates"][0], &["fingerprint", "name", "base", "fleet"]);
@@ -150,11 +150,14 @@ fn what_is_carried_has_its_numbers() {
     sql(&a, "CREATE TABLE other (id TEXT PRIMARY KEY)");
     let tracked = of(a.track("other", &TrackOptions::default()).unwrap());
     assert_eq!(tracked, json!({ "already": false, "rows": 0, "advice": [] }));
-    waiting(&world, &mut a, &mut b);
+    waiting();
 }
 
 /// A group that waits for frames of another device, and hints.
-fn waiting(world: &World, a: &mut Engine, b: &mut Engine) {
+fn waiting() {
+    let world = World::seeded(1);
+    let (mut a, mut b) = two(&world);
+    let (a, b) = (&mut a, &mut b);
     let mut c = world.board_with("c", TABLE, &["t"]);
     carry(a, b);
     sql(b, "INSERT INTO t VALUES (2, 2, 'y')");
@@ -220,7 +223,7 @@ fn a_card_s_report_has_its_files() {
         of(report)
     };
     let left = exchange(&mut a);
-    has(&left["left"][0], &["file", "for", "frames", "bytes"]);
+    has(&left["left"][0], &["file", "for", "frames", "bytes", "state"]);
     has(&left["stepped_over"][0], &["file", "reason"]);
     let taken = exchange(&mut b);
     assert_eq!(taken["taken"][0]["ops"], 1);

@@ -153,13 +153,9 @@ impl Fleet {
 
     /// Whether what a board lacks, or had not seen when it wrote, is folded at the base.
     fn is_left_behind(&mut self, at: usize) -> bool {
-        let label = label(&self.boards[at]);
         let mut bytes = Vec::new();
         let to = Recipient::Device(self.boards[at].identity().id);
-        let report = self.base.export(&mut bytes, to).unwrap();
-        let waits = self.base.status().unwrap().waits;
-        report.needs_snapshot
-            || waits.iter().any(|w| matches!(&w.missing, packmule::Missing::Snapshot { on } if *on == label))
+        self.base.export(&mut bytes, to).unwrap().state
     }
 
     /// Everybody meets the base, and whoever cannot be merged starts from its snapshot.

@@ -63,6 +63,8 @@ struct Ours {
     receiver: Option<DeviceId>,
     vector: Positions,
     spans: Vec<Span>,
+    /// It has the state of the shared tables.
+    state: bool,
 }
 
 /// Exchanges with a card, and reports what it did in `report`, also when it fails.
@@ -77,7 +79,16 @@ pub fn exchange(
     watch: &mut dyn FnMut(&Path, Progress),
     report: &mut Exchange,
 ) -> Result<()> {
-    let mut visit = Visit { engine, card, limits, report, folder: None, ours: Vec::new(), torn: Vec::new() };
+    let mut visit = Visit {
+        engine,
+        card,
+        limits,
+        report,
+        folder: None,
+        ours: Vec::new(),
+        fresh: Vec::new(),
+        torn: Vec::new(),
+    };
     visit.take_in(watch)?;
     visit.engine.seal()?;
     visit.tidy()?;
@@ -94,6 +105,8 @@ struct Visit<'a> {
     /// Our folder, by the name that it has on the card, if it is there.
     folder: Option<PathBuf>,
     ours: Vec<Ours>,
+    /// Those with a state that were left now.
+    fresh: Vec<Ours>,
     torn: Vec<PathBuf>,
 }
 
@@ -175,8 +188,8 @@ impl Visit<'_> {
             self.report.heard.push(path.into());
         }
         if survey.ours && in_folder {
-            let Survey { receiver, vector, spans, .. } = survey;
-            self.ours.push(Ours { path: path.into(), receiver, vector, spans });
+            let Survey { receiver, vector, spans, state, .. } = survey;
+            self.ours.push(Ours { path: path.into(), receiver, vector, spans, state });
         }
         Ok(())
     }
@@ -246,13 +259,8 @@ impl Visit<'_> {
         if matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
             return Ok(());
         }
-        for peer in self.engine.peers()?.into_iter().filter(|peer| peer.heard) {
-            if self.engine.needs_snapshot(&peer)? {
-                self.report.behind.push(peer.id);
-            }
-        }
         let stated_before = self.is_stated()?;
-        let mut stated = stated_before;
+        let mut stated = stated_before | self.leave_states()?;
         if let Some((receiver, have)) = self.lacking()? {
             stated |= self.leave_parts(receiver, have)?;
         }
@@ -265,6 +273,37 @@ impl Visit<'_> {
             self.remove(old.into_iter().map(|ours| (ours.path, Removed::Superseded)).collect())?;
         }
         Ok(())
+    }
+
+    /// Leaves each device that lacks what is folded here a bundle with the state, unless one lies here. Returns whether
+    /// one was left.
+    fn leave_states(&mut self) -> Result<bool> {
+        let mut any = false;
+        for peer in self.engine.peers()?.into_iter().filter(|peer| peer.heard) {
+            let lies_here = self.ours.iter().any(|ours| ours.state && ours.receiver == Some(peer.id));
+            if lies_here || !self.engine.needs_state(&peer)? {
+                continue;
+            }
+            let mut have = self.engine.acknowledged_by(peer.id)?;
+            let vector = self.engine.positions()?;
+            if !peer.takes_own {
+                let own = vector.keys().filter(|(_, stream)| *stream == Stream::PerDevice);
+                have.extend(own.map(|of| (*of, u64::MAX)));
+            }
+            if let Some(part) = self.leave_part(Some(peer.id), &have)?.filter(|part| part.state) {
+                let shared = vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared);
+                let mut spans: Vec<Span> =
+                    shared.map(|((author, stream), last)| Span::new(*author, *stream, 1, *last)).collect();
+                spans.extend(part.reached.iter().map(|((author, stream), last)| {
+                    let first = have.get(&(*author, *stream)).copied().unwrap_or(0) + 1;
+                    Span::new(*author, *stream, first, *last)
+                }));
+                let path = self.report.left.last().map(|left| left.file.clone()).unwrap_or_default();
+                self.fresh.push(Ours { path, receiver: Some(peer.id), vector, spans, state: true });
+                any = true;
+            }
+        }
+        Ok(any)
     }
 
     /// Returns whether a bundle of ours states what we have now.
@@ -316,6 +355,7 @@ impl Visit<'_> {
             let mut spans: Vec<&Span> = self
                 .ours
                 .iter()
+                .chain(&self.fresh)
                 .filter(|ours| ours.receiver.is_none() || ours.receiver == receiver)
                 .flat_map(|ours| &ours.spans)
                 .filter(|span| (span.author, span.stream) == of)
@@ -353,8 +393,8 @@ impl Visit<'_> {
             let part = Part { receiver, have, enough_bytes: self.limits.enough_bytes, most_bytes };
             match self.write(&part) {
                 Ok((file, written)) => {
-                    let (frames, bytes) = (written.frames, written.bytes);
-                    self.report.left.push(Left { file, receiver, frames, bytes });
+                    let PartReport { frames, bytes, state, .. } = written;
+                    self.report.left.push(Left { file, receiver, frames, bytes, state });
                     return Ok(Some(written));
                 }
                 Err(Failed::NoGroup { next_bytes }) => {

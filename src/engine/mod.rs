@@ -48,12 +48,13 @@ pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
 pub use conflicts::resolve::Resolution;
 pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
-pub use exchange::export::{ExportReport, Part, PartReport, Positions, Recipient};
+pub use exchange::export::{ExportReport, Part, Recipient};
 pub use exchange::import::Progress;
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
 pub use exchange::join::JoinOptions;
 pub use exchange::load::JoinReport;
 pub use exchange::peer::Peer;
+pub use exchange::records::{PartReport, Positions};
 pub(crate) use exchange::session::{GroupOut, Staged, StreamOut, frontier_of};
 pub use exchange::snapshot::SnapshotReport;
 pub use exchange::survey::{Span, Survey, Trusted};
@@ -432,12 +433,12 @@ impl Engine {
         survey::acknowledged_by(&self.replica, peer)
     }
 
-    /// Returns whether a device lacks frames that are folded here, as last heard of: it can go on from a snapshot alone.
+    /// Returns whether a device lacks frames that are folded here, as last heard of: a bundle for it has the state.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
-    pub fn needs_snapshot(&self, peer: &Trusted) -> Result<bool> {
-        survey::needs_snapshot(&self.replica, peer)
+    pub fn needs_state(&self, peer: &Trusted) -> Result<bool> {
+        survey::needs_state(&self.replica, peer)
     }
 
     /// Returns what is applied here.

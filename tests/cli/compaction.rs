@@ -29,9 +29,9 @@ fn a_newcomer_starts_from_what_was_compacted() {
     desk.run("retire a.db b").ok();
 }
 
-/// A newcomer that did not start from a snapshot is named by whoever has compacted, and hears what to do.
+/// A newcomer gets the state by the same card from whoever has compacted: nobody types anything for it.
 #[test]
-fn who_lacks_what_was_compacted_is_named_by_exchange() {
+fn who_lacks_what_was_compacted_gets_the_state_by_exchange() {
     let desk = Desk::new();
     desk.run("fleet new f.key").ok();
     for name in ["a", "b"] {
@@ -42,21 +42,25 @@ fn who_lacks_what_was_compacted_is_named_by_exchange() {
     desk.compact_alone("a", "f.key");
     std::fs::create_dir(desk.path("card")).unwrap();
     desk.run("exchange b.db card").ok();
-    has(
-        &desk.run("exchange a.db card").ok(),
-        &[
-            "b-",
-            "lacks frames that are compacted away here",
-            "`packmule snapshot a.db FILE`",
-            "`packmule join`",
-        ],
+    has(&desk.run("exchange a.db card").ok(), &["left for b-", "the state of the shared tables"]);
+    // It lies there until it is taken.
+    assert_eq!(desk.run("exchange a.db card --json").json()["left"].as_array().unwrap().len(), 0);
+    let was = desk.run("status b.db --json").json()["fingerprint"].clone();
+    has(&desk.run("exchange b.db card").ok(), &["2 rows applied"]);
+    assert_eq!(desk.run("digest a.db").ok(), desk.run("digest b.db").ok());
+    assert_eq!(desk.run("status b.db --json").json()["fingerprint"], was);
+    desk.run("exchange a.db card").ok();
+    // It is removed once it was acknowledged.
+    let left = desk.run("exchange a.db card --json").json();
+    assert_eq!(
+        (left["waiting"].as_array().unwrap().len(), left["left"].as_array().unwrap().len()),
+        (1, 0),
+        "{left}"
     );
-    let told = desk.run("exchange a.db card --json").json();
-    assert_eq!(told["need_snapshot"].as_array().unwrap().len(), 1);
     // Control: what was not compacted comes as frames.
     desk.run("init c.db --name c --fleet f.key").ok();
     desk.sql("c.db", "CREATE TABLE m (id TEXT PRIMARY KEY, v); INSERT INTO m VALUES (1, 2)");
     desk.run("track c.db m").ok();
     let told = desk.run("exchange c.db card --json").json();
-    assert_eq!(told["need_snapshot"].as_array().unwrap().len(), 0);
+    assert!(told["left"].as_array().unwrap().iter().all(|left| left["state"] == false), "{told}");
 }

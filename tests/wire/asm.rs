@@ -263,6 +263,20 @@ pub fn frame_head(flags: u8, seq: u64) -> Asm {
     a
 }
 
+/// How a context of version 2 names a device: by a number, and by its id where it is introduced; 0 is the author.
+pub type Numbered = (u64, Option<[u8; 16]>, u64);
+
+pub fn group_head_numbered(a: &mut Asm, lamport: u64, wall: i64, pair: u64, context: &[Numbered]) {
+    a.uint("lamport", lamport).int("wall", wall).uint("pair", pair).uint("contexts", context.len() as u64);
+    for (number, introduced, seq) in context {
+        match introduced {
+            Some(device) => a.uint("twice a number, and 1", number * 2 + 1).raw("  its device", device),
+            None => a.uint("twice a number", number * 2),
+        };
+        a.uint("  seq", *seq);
+    }
+}
+
 pub fn group_head(a: &mut Asm, lamport: u64, wall: i64, pair: u64, context: &[([u8; 16], u64)]) {
     a.uint("lamport", lamport).int("wall", wall).uint("pair", pair).uint("contexts", context.len() as u64);
     for (device, seq) in context {

@@ -7,13 +7,13 @@
 
 mod asm;
 
-use asm::{Asm, frame_head, group_head};
+use asm::{Asm, frame_head, group_head, group_head_numbered};
 use packmule_core::model::{Big, DeviceId, RealBits, Stream, Value};
 use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, Collation, Column, ColumnMerge, DefId, DefReader, DefWriter,
     Default, FRAME_MAX, Footer, ForeignKey, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Header,
-    HeaderReader, MAGIC, Merge, Mode, Op, OpHead, OpKind, Ops, Policy, Position, Probe, RecordHead,
-    RecordKind, Section, Shape, TableHead, crc32, put, take, write_record,
+    HeaderReader, KeptRun, MAGIC, Merge, Mode, Named, Op, OpHead, OpKind, Ops, Policy, Position, Probe,
+    RecordHead, RecordKind, Section, Shape, TableHead, crc32, put, take, write_record,
 };
 
 const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
@@ -110,7 +110,7 @@ fn first_frame_of_a_group() {
     a.crc();
     a.matches_file("frame-first", "The first frame of a group: context, no blocks.");
 
-    let context = CONTEXT.map(|(device, seq)| (DeviceId(device), seq));
+    let context = CONTEXT.map(|(device, seq)| (Named::Id(DeviceId(device)), seq));
     let group = GroupStart { lamport: 300, wall: -1, pair: 128, context: &context };
     let mut buf = [0; 200];
     let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 1, Some(group)).unwrap();
@@ -122,6 +122,45 @@ fn first_frame_of_a_group() {
     assert_eq!((head.lamport, head.wall, head.pair, head.contexts), (300, -1, 128, 3));
     assert!(frame.context().eq(context));
     assert!(frame.blocks().next_block().unwrap().is_none());
+}
+
+#[test]
+fn devices_by_small_numbers() {
+    const LAST: u32 = Named::NUMBER_MAX;
+    let mut a = Asm::new();
+    a.u8("version", 2).u8("flags", 1).u8("codec", 0).uint("seq", 2);
+    let context = [
+        (0, None, 1),
+        (1, Some([0xaa; 16]), 127),
+        (64, None, 128),
+        (u64::from(LAST), Some([0xbb; 16]), i64::MAX as u64),
+        (u64::from(LAST), None, 0),
+    ];
+    group_head_numbered(&mut a, 301, -1, 0, &context);
+    a.crc();
+    a.matches_file("frame-numbers", "The first frame of a group: its context names devices by numbers.");
+
+    let context = [
+        (Named::Author, 1),
+        (Named::Introduced(1, DeviceId([0xaa; 16])), 127),
+        (Named::Number(64), 128),
+        (Named::Introduced(LAST, DeviceId([0xbb; 16])), i64::MAX as u64),
+        (Named::Number(LAST), 0),
+    ];
+    fn group(context: &[(Named, u64)]) -> Option<GroupStart<'_>> {
+        Some(GroupStart { lamport: 301, wall: -1, pair: 0, context })
+    }
+    let mut buf = [0; 200];
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 2, group(&context)).unwrap();
+    assert_eq!(writer.finish(), a.bytes);
+    let frame = Frame::parse(&a.bytes).unwrap();
+    assert!(frame.context().eq(context));
+
+    // Ids and numbers do not mix, and there is no number 0 nor one that is too high.
+    for wrong in [Named::Id(DeviceId([1; 16])), Named::Number(0), Named::Number(LAST + 1)] {
+        let context = [(Named::Author, 1), (wrong, 1)];
+        assert!(FrameWriter::new(&mut buf, FrameFlags::default(), 2, group(&context)).is_err(), "{wrong:?}");
+    }
 }
 
 #[test]
@@ -220,6 +259,7 @@ fn ops_of_every_kind_and_flag() {
             OpKind::Insert => (1, "insert"),
             OpKind::Update => (2, "update"),
             OpKind::Delete => (3, "delete"),
+            OpKind::Keep => (64, "keep"),
         };
         let mut byte = kind;
         let mut name = what.to_string();
@@ -277,6 +317,60 @@ fn ops_of_every_kind_and_flag() {
         blocks.resume(ops.rest());
     }
     assert!(heads.next().is_none() && blocks.next_block().unwrap().is_none());
+}
+
+#[test]
+fn a_verdict() {
+    let shape = Shape { keys: &[true, false] };
+    let runs = [
+        KeptRun { device: DeviceId([0xaa; 16]), first: 1, last: 300 },
+        KeptRun { device: DeviceId([0xbb; 16]), first: 7, last: i64::MAX as u64 },
+    ];
+    let mut a = frame_head(8, 3);
+    a.u8("block: keep", 6).uint("runs", 2);
+    for KeptRun { device, first, last } in &runs {
+        a.raw("  device", &device.0).uint("  first frame", *first).uint("  last frame", *last);
+    }
+    a.u8("block: rows", 2).raw("definition", &DEF.0);
+    a.u8("keep", 64).value(&Value::Int(1));
+    a.u8("insert +claim", 5).uint("  claim", 0).value(&Value::Int(2)).value(&Value::Text(b"settled"));
+    a.u8("end of the rows", 0).u8("block: keep", 6).uint("runs", 0).crc();
+    a.matches_file(
+        "frame-verdict",
+        "A verdict: of one row nothing but what stays, of one the settled value.",
+    );
+
+    let mut buf = [0; 256];
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::VERDICT, 3, None).unwrap();
+    writer.keep(&runs).unwrap();
+    let keep = OpHead::plain(OpKind::Keep);
+    writer.op(DEF, &keep, [Value::Int(1)].into_iter()).unwrap();
+    let settled = OpHead { claim: Some(0), ..OpHead::plain(OpKind::Insert) };
+    writer.op(DEF, &settled, [Value::Int(2), Value::Text(b"settled")].into_iter()).unwrap();
+    writer.keep(&[]).unwrap();
+    assert_eq!(writer.finish(), a.bytes);
+
+    let frame = Frame::parse(&a.bytes).unwrap();
+    assert!(frame.head.flags.has(FrameFlags::VERDICT));
+    let mut blocks = frame.blocks();
+    let Some(Block::Keep(kept)) = blocks.next_block().unwrap() else { panic!("nothing is kept") };
+    assert!(kept.eq(runs));
+    let Some(Block::Rows { body, offset, .. }) = blocks.next_block().unwrap() else { panic!("no rows") };
+    let mut ops = Ops::new(body, offset, shape);
+    let op = ops.next_op().unwrap().unwrap();
+    assert_eq!((op.head, op.values(shape).count()), (keep, 1));
+    let op = ops.next_op().unwrap().unwrap();
+    assert_eq!((op.head, op.values(shape).count()), (settled, 2));
+    assert!(ops.next_op().unwrap().is_none());
+    blocks.resume(ops.rest());
+    let Some(Block::Keep(kept)) = blocks.next_block().unwrap() else { panic!("no second keep") };
+    assert_eq!(kept.count(), 0);
+
+    // No room for it: nothing is written.
+    let mut short = [0; 48];
+    let mut writer = FrameWriter::new(&mut short, FrameFlags::VERDICT, 3, None).unwrap();
+    let room = writer.room();
+    assert!(writer.keep(&runs).is_err() && writer.room() == room && writer.is_empty());
 }
 
 const COLUMNS: [Column<'_>; 7] = {

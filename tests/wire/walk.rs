@@ -19,10 +19,12 @@ pub const SHAPES: [&[bool]; 5] = [
 ];
 
 pub fn shape_of(name: &str) -> Shape<'static> {
-    Shape {
-        keys: SHAPES
-            [["frame-piece", "frame-values", "frame-ops"].iter().position(|n| *n == name).unwrap_or(0)],
-    }
+    let at = match name {
+        "frame-values" | "frame-verdict" => 1,
+        "frame-ops" => 2,
+        _ => 0,
+    };
+    Shape { keys: SHAPES[at] }
 }
 
 /// Reads a definition to its end, and writes what it read: a writer takes the shortest form, so that is no longer.
@@ -98,6 +100,7 @@ pub fn walk(bytes: &[u8], shape: Shape<'_>) -> Result<usize, DecodeError> {
             }
             Block::Piece(piece) => assert!(piece.bytes.len() < bytes.len()),
             Block::Retire(_) => {}
+            Block::Keep(runs) => assert!(runs.inspect(|_| step()).all(|run| run.first <= run.last)),
         }
     }
     Ok(steps)

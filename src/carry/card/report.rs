@@ -29,9 +29,6 @@ pub struct Exchange {
     pub removed: Vec<(PathBuf, Removed)>,
     /// Why not all could be left that others lack.
     pub not_left: Option<NotLeft>,
-    /// Devices that lack frames which are folded here: they can go on from a snapshot alone.
-    #[cfg_attr(feature = "serde", serde(rename = "need_snapshot"))]
-    pub behind: Vec<DeviceId>,
 }
 
 /// Why a file was skipped.
@@ -59,6 +56,8 @@ pub struct Left {
     pub frames: u64,
     /// Bytes of the file.
     pub bytes: u64,
+    /// It has the state of the shared tables: its receiver lacks frames that are folded here.
+    pub state: bool,
 }
 
 /// Why a bundle of ours was removed.

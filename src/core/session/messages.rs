@@ -2,7 +2,7 @@
 
 use super::state::Input;
 use super::{Buffer, Error, Frontier, Log, Machine, Peer, Trust};
-use crate::wire::{Certificate, FORMAT_VERSION, Message, SESSION_VERSION, Section};
+use crate::wire::{Certificate, FRAME_VERSION, Message, SESSION_VERSION, Section};
 
 impl<B: Buffer, T> Machine<B, T> {
     pub(super) fn receive_message<L: Log<Taken = T>>(
@@ -16,7 +16,7 @@ impl<B: Buffer, T> Machine<B, T> {
             }
             Message::Hello { session, format, nonce, certificate } => {
                 self.allow(Input::Hello)?;
-                for (versions, ours) in [(session, SESSION_VERSION), (format, FORMAT_VERSION)] {
+                for (versions, ours) in [(session, SESSION_VERSION), (format, FRAME_VERSION)] {
                     if !(versions.0..=versions.1).contains(&ours) {
                         return Err(Error::Version { theirs: versions.1 });
                     }

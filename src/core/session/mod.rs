@@ -62,7 +62,9 @@ pub use progress::Progress;
 pub use state::State;
 
 use crate::model::DeviceId;
-use crate::wire::{CERT_MAX, FORMAT_VERSION, Message, RECORD_HEAD_LEN, SESSION_VERSION, Section};
+use crate::wire::{
+    CERT_MAX, FORMAT_VERSION, FRAME_VERSION, Message, RECORD_HEAD_LEN, SESSION_VERSION, Section,
+};
 use buffer::Out;
 use state::{Input, next};
 
@@ -172,7 +174,7 @@ impl<B: Buffer, T: Default> Session<B, T> {
         };
         machine.send_message(&Message::Hello {
             session: (SESSION_VERSION, SESSION_VERSION),
-            format: (FORMAT_VERSION, FORMAT_VERSION),
+            format: (FORMAT_VERSION, FRAME_VERSION),
             nonce,
             certificate: &certificate,
         })?;

@@ -20,7 +20,7 @@ pub struct Progress<T = ()> {
     pub taken: T,
     /// Frames that the peer has acknowledged in all, of this device's own.
     pub acknowledged: u64,
-    /// The peer lacks frames that are folded here: only a snapshot brings it on, with `packmule join`.
+    /// The peer lacks frames that are folded here: a bundle with the state brings it on.
     pub peer_needs_snapshot: bool,
     /// The same of this device, as the peer announced.
     pub needs_snapshot: bool,

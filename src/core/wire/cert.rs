@@ -122,8 +122,20 @@ impl<'a> Certificate<'a> {
     /// # Errors
     /// [`DecodeError`] if it is not a certificate, or a signature in it does not match.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let certificate = Self::read(bytes)?;
+        certificate
+            .check()
+            .map_err(|_| DecodeError::Malformed("a certificate whose signature does not match"))?;
+        Ok(certificate)
+    }
+
+    /// Decodes it and checks no signature: for bytes of which [`Certificate::decode`] has done so before.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not a certificate.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut rest = bytes;
-        check_version(rest)?;
+        check_version(rest, FORMAT_VERSION)?;
         let body: Body<'a> = take(&mut rest)?;
         if !name_is_possible(body.name) {
             return Err(DecodeError::Malformed("a certificate with an impossible name"));
@@ -143,12 +155,7 @@ impl<'a> Certificate<'a> {
         if !rest.is_empty() {
             return Err(DecodeError::Malformed("bytes after the end of a certificate"));
         }
-        let certificate =
-            Self { public_key: body.public_key, name: body.name, base: body.base, signature, fleet };
-        certificate
-            .check()
-            .map_err(|_| DecodeError::Malformed("a certificate whose signature does not match"))?;
-        Ok(certificate)
+        Ok(Self { public_key: body.public_key, name: body.name, base: body.base, signature, fleet })
     }
 
     fn check(&self) -> Result<(), SignatureError> {

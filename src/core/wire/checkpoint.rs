@@ -172,7 +172,7 @@ impl Checkpoint {
             Ok(array)
         }
         let mut rest = bytes;
-        check_version(rest)?;
+        check_version(rest, FORMAT_VERSION)?;
         let [_, stream] = array(&mut rest)?;
         let stream =
             Stream::from_number(stream).ok_or(DecodeError::Malformed("a stream of an unknown kind"))?;

@@ -20,11 +20,7 @@ impl fmt::Display for DecodeError {
             Self::Short => f.write_str("it ends too early"),
             Self::Crc => f.write_str("its check sum does not match: it was damaged on the way"),
             Self::Version(v) if *v > super::FORMAT_VERSION as u16 => {
-                write!(
-                    f,
-                    "it is in format {v}, and this Packmule reads format {}: update Packmule",
-                    super::FORMAT_VERSION
-                )
+                write!(f, "it is in format {v}, which this Packmule does not read: update Packmule")
             }
             Self::Version(v) => {
                 write!(

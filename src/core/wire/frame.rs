@@ -8,8 +8,12 @@ use super::{
 };
 use crate::model::{DeviceId, Value, WallMs};
 
-/// The format version that this build writes, and the only one that it reads.
+/// The format version of everything but frames: the one that this build writes, and the only one that it reads.
 pub const FORMAT_VERSION: u8 = 1;
+
+/// The highest format version of a frame, whose context names devices by numbers. A frame that needs none has
+/// [`FORMAT_VERSION`]; both are read.
+pub const FRAME_VERSION: u8 = 2;
 
 /// The largest frame, in bytes, CRC included.
 pub const FRAME_MAX: usize = 65_536;
@@ -34,11 +38,15 @@ impl FrameFlags {
     /// The rows settle conflicts that a person or the application's resolver decided.
     pub const RESOLUTION: Self = Self(4);
 
+    /// A verdict: its ops say, of rows of which the author no longer knew who had written them, which versions stay
+    /// (see [`Keep`]) and what the author had.
+    pub const VERDICT: Self = Self(8);
+
     /// Of a per-device stream: the group has all rows of the author's per-device tables, and their definitions. Who
     /// lacks frames before it goes on from here.
-    pub const REISSUES: Self = Self(8);
+    pub const REISSUES: Self = Self(16);
 
-    const KNOWN: u8 = 15;
+    const KNOWN: u8 = 31;
 
     /// Returns whether every bit of `other` is set.
     pub const fn has(self, other: Self) -> bool {
@@ -55,7 +63,7 @@ impl FrameFlags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct FrameHead {
-    /// [`FORMAT_VERSION`].
+    /// [`FORMAT_VERSION`] to [`FRAME_VERSION`].
     pub version: u8,
     /// See [`FrameFlags`].
     pub flags: FrameFlags,
@@ -90,8 +98,53 @@ pub struct GroupStart<'c> {
     pub wall: WallMs,
     /// See [`GroupHead::pair`].
     pub pair: u64,
-    /// What changed in the author's context since its last group of the same stream.
-    pub context: &'c [(DeviceId, u64)],
+    /// What changed in the author's context since its last group of the same stream. All of it names devices by
+    /// their ids, or none.
+    pub context: &'c [(Named, u64)],
+}
+
+/// How a context names a device. An author numbers devices anew in each of its streams, from 1, in any order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Named {
+    /// The author itself: its shared stream, in a context of its per-device stream.
+    Author,
+    /// By the number that it got before, in this frame or in an earlier one of the stream.
+    Number(u32),
+    /// By a number that it gets now, and its id.
+    Introduced(u32, DeviceId),
+    /// By its id alone, as in frames of version 1.
+    Id(DeviceId),
+}
+
+impl Named {
+    /// The highest number; the lowest is 1.
+    pub const NUMBER_MAX: u32 = u32::MAX >> 1;
+
+    fn write(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
+        let twice = |number: u32| match number {
+            1..=Self::NUMBER_MAX => Ok(number * 2),
+            _ => Err(NoRoom),
+        };
+        match *self {
+            Self::Author => put(buf, &0u32),
+            Self::Number(number) => put(buf, &twice(number)?),
+            Self::Introduced(number, device) => put(buf, &(twice(number)? + 1, device)),
+            Self::Id(device) => put(buf, &device),
+        }
+    }
+
+    fn read(rest: &mut &[u8], numbered: bool) -> Result<Self, DecodeError> {
+        if !numbered {
+            return Ok(Self::Id(take(rest)?));
+        }
+        Ok(match take::<u32>(rest)? {
+            0 => Self::Author,
+            1 => return Err(DecodeError::Malformed("a context that numbers its own author")),
+            named if named % 2 == 1 => Self::Introduced(named / 2, take(rest)?),
+            named => Self::Number(named / 2),
+        })
+    }
 }
 
 /// Writes frames into a buffer, one after the other.
@@ -107,6 +160,7 @@ const BLOCK_ROWS: u8 = 2;
 const BLOCK_PIECE: u8 = 3;
 // 4 is kept for values by column.
 const BLOCK_RETIRE: u8 = 5;
+const BLOCK_KEEP: u8 = 6;
 
 /// Without the frame's bytes, which would not fit into a log.
 #[cfg(feature = "defmt")]
@@ -146,13 +200,20 @@ impl<'b> FrameWriter<'b> {
         // The bit and the group head go together, whatever the caller's flags say.
         let rest = FrameFlags(flags.0 & !FrameFlags::FIRST.0);
         let flags = if group.is_some() { rest.with(FrameFlags::FIRST) } else { rest };
-        let mut len =
-            put(&mut self.buf[..usable], &FrameHead { version: FORMAT_VERSION, flags, codec: 0, seq })?;
+        let context = group.map_or(&[][..], |group| group.context);
+        let by_id = |named: &Named| matches!(named, Named::Id(_));
+        let version =
+            if context.iter().all(|(named, _)| by_id(named)) { FORMAT_VERSION } else { FRAME_VERSION };
+        if version == FRAME_VERSION && context.iter().any(|(named, _)| by_id(named)) {
+            return Err(NoRoom);
+        }
+        let mut len = put(&mut self.buf[..usable], &FrameHead { version, flags, codec: 0, seq })?;
         if let Some(GroupStart { lamport, wall, pair, context }) = group {
             let head = GroupHead { lamport, wall, pair, contexts: context.len() as u32 };
             len += put(&mut self.buf[len..usable], &head)?;
-            for entry in context {
-                len += put(&mut self.buf[len..usable], entry)?;
+            for (named, seq) in context {
+                len += named.write(&mut self.buf[len..usable])?;
+                len += put(&mut self.buf[len..usable], seq)?;
             }
         }
         (self.len, self.rows, self.empty) = (len, None, true);
@@ -203,6 +264,34 @@ impl<'b> FrameWriter<'b> {
         self.len += 1;
         self.len += put(&mut self.buf[self.len..usable], &device)?;
         self.empty = false;
+        Ok(())
+    }
+
+    /// Writes which versions stay of the rows that follow, in this frame, of a verdict: frames of devices, each from the
+    /// first to the last, up to 65,535 runs.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing was written.
+    pub fn keep(&mut self, runs: &[KeptRun]) -> Result<(), NoRoom> {
+        let before = (self.len, self.rows);
+        let usable = self.usable();
+        // The old block's end has its byte in any case.
+        self.close_rows();
+        let mut len = self.len;
+        let count = u16::try_from(runs.len()).map_err(|_| NoRoom)?;
+        let mut write = || {
+            len += put(self.buf.get_mut(len..usable).ok_or(NoRoom)?, &BLOCK_KEEP)?;
+            len += put(&mut self.buf[len..usable], &count)?;
+            for run in runs {
+                len += put(&mut self.buf[len..usable], run)?;
+            }
+            Ok::<(), NoRoom>(())
+        };
+        if write().is_err() {
+            (self.len, self.rows) = before;
+            return Err(NoRoom);
+        }
+        (self.len, self.empty) = (len, false);
         Ok(())
     }
 
@@ -301,7 +390,7 @@ impl<'a> Frame<'a> {
     /// Checks the CRC and reads the head.
     ///
     /// # Errors
-    /// [`DecodeError`] if the bytes are not a whole, undamaged frame of [`FORMAT_VERSION`].
+    /// [`DecodeError`] if the bytes are not a whole, undamaged frame of [`FORMAT_VERSION`] to [`FRAME_VERSION`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         if bytes.len() > FRAME_MAX {
             return Err(DecodeError::Malformed("a frame of more than 65,536 bytes"));
@@ -311,7 +400,7 @@ impl<'a> Frame<'a> {
             return Err(DecodeError::Crc);
         }
         let mut rest = body;
-        check_version(rest)?;
+        check_version(rest, FRAME_VERSION)?;
         let head: FrameHead = take(&mut rest)?;
         if head.flags.0 & !FrameFlags::KNOWN != 0 || head.codec != 0 {
             return Err(DecodeError::Malformed("a frame flag or codec of a newer Packmule"));
@@ -328,7 +417,7 @@ impl<'a> Frame<'a> {
             }
             let start = rest;
             for _ in 0..of_group.contexts {
-                let _: DeviceId = take(&mut rest)?;
+                Named::read(&mut rest, is_numbered(&head))?;
                 take_count(&mut rest)?;
             }
             contexts = &start[..start.len() - rest.len()];
@@ -339,7 +428,7 @@ impl<'a> Frame<'a> {
 
     /// Returns what changed in the author's context since its last group of the same stream.
     pub fn context(&self) -> Context<'a> {
-        Context { rest: self.contexts }
+        Context { rest: self.contexts, numbered: is_numbered(&self.head) }
     }
 
     /// Writes the same blocks under another head, which is no longer: another place in another stream.
@@ -378,14 +467,21 @@ impl<'a> Frame<'a> {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Context<'a> {
     rest: &'a [u8],
+    numbered: bool,
+}
+
+/// Returns whether a frame's context names devices by numbers.
+fn is_numbered(head: &FrameHead) -> bool {
+    head.version >= FRAME_VERSION
 }
 
 impl Iterator for Context<'_> {
-    type Item = (DeviceId, u64);
+    type Item = (Named, u64);
 
     fn next(&mut self) -> Option<Self::Item> {
         // `Frame::parse` has decoded all of it once.
-        take(&mut self.rest).ok()
+        let named = Named::read(&mut self.rest, self.numbered).ok()?;
+        Some((named, take(&mut self.rest).ok()?))
     }
 }
 
@@ -397,6 +493,34 @@ pub struct Piece<'a> {
     pub number: u32,
     /// The next bytes of the value.
     pub bytes: &'a [u8],
+}
+
+/// Frames of one device, from the first to the last: whatever a row has of them stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct KeptRun {
+    /// Whose shared stream.
+    pub device: DeviceId,
+    /// The first frame.
+    pub first: u64,
+    /// The last frame.
+    pub last: u64,
+}
+
+/// Iterates over the runs of frames whose versions stay.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Keep<'a> {
+    rest: &'a [u8],
+}
+
+impl Iterator for Keep<'_> {
+    type Item = KeptRun;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // `Blocks::next_block` has decoded all of it once.
+        take(&mut self.rest).ok()
+    }
 }
 
 /// One block of a frame.
@@ -418,6 +542,8 @@ pub enum Block<'a> {
     Piece(Piece<'a>),
     /// A device that will not come back.
     Retire(DeviceId),
+    /// Which versions stay of the rows that follow in this frame.
+    Keep(Keep<'a>),
 }
 
 /// Walks the blocks of a frame; a block of rows must be walked to its end before the next.
@@ -444,6 +570,17 @@ impl<'a> Blocks<'a> {
                 Ok(Some(Block::Piece(Piece { number, bytes: take(&mut self.rest)? })))
             }
             BLOCK_RETIRE => Ok(Some(Block::Retire(take(&mut self.rest)?))),
+            BLOCK_KEEP => {
+                let runs: u16 = take(&mut self.rest)?;
+                let start = self.rest;
+                for _ in 0..runs {
+                    let run: KeptRun = take(&mut self.rest)?;
+                    if run.first == 0 || run.last < run.first || run.last > COUNT_MAX {
+                        return Err(DecodeError::Malformed("a run of impossible frames"));
+                    }
+                }
+                Ok(Some(Block::Keep(Keep { rest: &start[..start.len() - self.rest.len()] })))
+            }
             BLOCK_ROWS => {
                 let def = take_bytes(&mut self.rest, 8)?;
                 let mut id = [0; 8];

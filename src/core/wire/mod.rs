@@ -21,8 +21,8 @@ pub use def::{
 };
 pub use error::{DecodeError, NoRoom};
 pub use frame::{
-    Block, Blocks, Context, FORMAT_VERSION, FRAME_MAX, Frame, FrameFlags, FrameHead, FrameWriter, GroupHead,
-    GroupStart, LAMPORT_MAX, Piece,
+    Block, Blocks, Context, FORMAT_VERSION, FRAME_MAX, FRAME_VERSION, Frame, FrameFlags, FrameHead,
+    FrameWriter, GroupHead, GroupStart, Keep, KeptRun, LAMPORT_MAX, Named, Piece,
 };
 pub use record::{
     Footer, Header, HeaderReader, MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section,
@@ -57,11 +57,11 @@ fn take_count(input: &mut &[u8]) -> Result<u64, DecodeError> {
     Ok(count)
 }
 
-/// Looks at the version byte before anything else is read: a newer format may differ in all the rest.
-fn check_version(bytes: &[u8]) -> Result<(), DecodeError> {
+/// Looks at the version byte before anything else is read: a format newer than `newest` may differ in all the rest.
+fn check_version(bytes: &[u8], newest: u8) -> Result<(), DecodeError> {
     match bytes.first() {
         None => Err(DecodeError::Short),
-        Some(&FORMAT_VERSION) => Ok(()),
+        Some(version) if (FORMAT_VERSION..=newest).contains(version) => Ok(()),
         Some(&other) => Err(DecodeError::Version(other.into())),
     }
 }

@@ -13,6 +13,9 @@ pub enum OpKind {
     Update,
     /// The author deleted the row.
     Delete,
+    /// Of a verdict: the versions that the [`Keep`](super::Keep) before it names stay, and the verdict has none of its
+    /// own.
+    Keep,
 }
 
 const KIND_MASK: u8 = 3;
@@ -20,12 +23,13 @@ const HAS_CLAIM: u8 = 4;
 const HAS_COLUMNS: u8 = 8;
 const HAS_WALL: u8 = 16;
 const HAS_IMAGE: u8 = 32;
+const KEEPS: u8 = 64;
 
 /// An op without its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct OpHead<'a> {
-    /// Insert, update or delete.
+    /// Insert, update, delete, or keep.
     pub kind: OpKind,
     /// The stamp of the write that gave the row its unique values, where it is not this one:
     /// 0: it is older than the author remembers.
@@ -55,6 +59,7 @@ pub(super) fn write_op<'v>(
         OpKind::Insert => 1,
         OpKind::Update => 2,
         OpKind::Delete => 3,
+        OpKind::Keep => KEEPS,
     };
     byte |= if head.claim.is_some() { HAS_CLAIM } else { 0 };
     byte |= if head.columns.is_some() { HAS_COLUMNS } else { 0 };
@@ -109,7 +114,7 @@ fn carries(head: &OpHead<'_>, shape: &Shape<'_>, at: usize) -> bool {
     if shape.keys[at] {
         return true;
     }
-    if head.kind == OpKind::Delete && !head.image {
+    if head.kind == OpKind::Keep || (head.kind == OpKind::Delete && !head.image) {
         return false;
     }
     head.columns.is_none_or(|mask| mask.get(at / 8).is_some_and(|bits| bits >> (at % 8) & 1 == 1))
@@ -117,7 +122,7 @@ fn carries(head: &OpHead<'_>, shape: &Shape<'_>, at: usize) -> bool {
 
 /// An op of a frame.
 ///
-/// Carries the values of the key columns, and, unless it is a delete without an image, those of the
+/// Carries the values of the key columns, and, unless it is a delete without an image or keeps, those of the
 /// columns in the mask; all in the order of the definition.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -141,9 +146,10 @@ impl<'a> Op<'a> {
             1 => OpKind::Insert,
             2 => OpKind::Update,
             3 => OpKind::Delete,
+            0 if byte == KEEPS => OpKind::Keep,
             _ => return Err(DecodeError::Malformed("an op of an unknown kind")),
         };
-        if byte & !(KIND_MASK | HAS_CLAIM | HAS_COLUMNS | HAS_WALL | HAS_IMAGE) != 0 {
+        if byte & !(KIND_MASK | HAS_CLAIM | HAS_COLUMNS | HAS_WALL | HAS_IMAGE) != 0 && byte != KEEPS {
             return Err(DecodeError::Malformed("an op flag of a newer Packmule"));
         }
         let image = byte & HAS_IMAGE != 0;

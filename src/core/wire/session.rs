@@ -39,7 +39,7 @@ pub enum Message<'a> {
     Hello {
         /// The lowest and the highest [`SESSION_VERSION`] that it speaks.
         session: (u8, u8),
-        /// The same of [`super::FORMAT_VERSION`].
+        /// The same of frames: [`super::FORMAT_VERSION`] to [`super::FRAME_VERSION`].
         format: (u8, u8),
         /// Random, new in every session.
         nonce: [u8; 32],

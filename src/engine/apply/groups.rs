@@ -22,22 +22,23 @@
 
 use std::collections::HashMap;
 
-use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{DefId, FrameFlags, Op, OpKind};
+use packmule_core::model::{DeviceId, Stream, Value};
+use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
 use rusqlite::ErrorCode;
 
 use crate::engine::capture::evolve;
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::{devices, membership, positions};
-use crate::engine::log::frames;
+use crate::engine::fleet::devices::{self, BASELINE};
+use crate::engine::fleet::{membership, positions};
 use crate::engine::log::visit::{self, Part};
-use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
-use crate::engine::merge::{context_free, deferred, register};
+use crate::engine::log::{contexts, frames};
+use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
+use crate::engine::merge::{compose, context_free, deferred, late, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
-use crate::engine::table::known::{OpDef, State};
+use crate::engine::table::known::{OpDef, State, Table};
 use crate::engine::table::replica::Replica;
 
 /// Applies a group that is in the log and is ready.
@@ -54,22 +55,27 @@ pub(crate) fn apply_group(
     let mut lamport = 0;
     let mut wall = 0;
     let mut writers = Writers::default();
+    let mut late = false;
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
         if let Some(group) = frame.group {
             (lamport, wall) = (group.lamport, group.wall);
-            for (id, seen) in frame.context() {
+            for (id, seen) in contexts::context(replica, dev, stream, &frame)? {
                 let other = devices::device_number_or_new(replica, id)?;
                 context.insert(other, seen);
                 positions::set_context(replica, dev, stream, other, seen)?;
             }
+            contexts::keep_numbers(replica, dev, stream, &frame)?;
         }
-        let seen = if frame.head.flags.has(FrameFlags::CONTEXT_FREE) {
-            Seen::ContextFree
-        } else {
-            Seen::Context(&context)
-        };
+        if frame.group.is_some() {
+            late = stream == Stream::Shared && membership::is_late(replica, dev, &context)?;
+            if !late {
+                // It had seen all that is settled here, whoever wrote it.
+                context.insert(BASELINE, u64::MAX);
+            }
+        }
+        let mut keep: Vec<Kept> = Vec::new();
         visit::visit(replica, &frame, |part| {
             match part {
                 Part::Definition(body) => {
@@ -79,6 +85,7 @@ pub(crate) fn apply_group(
                     evolve::take_in_def(replica, stream, body, &stamp)?;
                     writers = Writers::default();
                 }
+                Part::Keep(runs) => keep = kept_here(replica, runs)?,
                 Part::Piece(_) => {}
                 Part::Retire(device) => {
                     let goes_on = frame.head.flags.has(FrameFlags::CONTEXT_FREE);
@@ -87,7 +94,10 @@ pub(crate) fn apply_group(
                 Part::Op(def, op) => {
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
-                    apply_op(replica, writer, def, &op, &origin, (&seen, &context), &mut counts)?;
+                    let late = late || !late::leaves_only_heads(replica, &keep)?;
+                    let seen = seen_of(&frame, &context, &keep);
+                    let sight = Sight { seen: &seen, context: &context, late };
+                    apply_op(replica, writer, def, &op, &origin, &sight, &mut counts)?;
                 }
             }
             Ok(())
@@ -101,6 +111,37 @@ pub(crate) fn apply_group(
         catalog::reload_catalog(replica)?; // Up to where append tables are sealed.
     }
     Ok(counts)
+}
+
+/// Returns what a frame's author had seen, by the kind of the frame.
+fn seen_of<'c>(frame: &Frame<'_>, context: &'c HashMap<i64, u64>, keep: &'c [Kept]) -> Seen<'c> {
+    if frame.head.flags.has(FrameFlags::CONTEXT_FREE) {
+        Seen::ContextFree
+    } else if frame.head.flags.has(FrameFlags::VERDICT) {
+        Seen::Verdict(context, keep)
+    } else {
+        Seen::Context(context)
+    }
+}
+
+/// Returns runs of frames with the devices' numbers here. Devices that nobody here has heard of have no versions here.
+fn kept_here(replica: &Replica, runs: Keep<'_>) -> Result<Vec<Kept>> {
+    let mut keep = Vec::new();
+    for KeptRun { device, first, last } in runs {
+        if let Some(dev) = devices::device_number(replica, device)? {
+            keep.push(Kept { dev, first, last });
+        }
+    }
+    Ok(keep)
+}
+
+/// What the author of an op had seen.
+struct Sight<'a> {
+    seen: &'a Seen<'a>,
+    /// What the author of a context-free op had heard.
+    context: &'a HashMap<i64, u64>,
+    /// It had not seen all that is folded here.
+    late: bool,
 }
 
 /// The writers of the definitions that a group's ops have. Ops of one definition stand together, so the one in use
@@ -145,9 +186,7 @@ struct Incoming<'a> {
     def: &'a OpDef,
     op: &'a Op<'a>,
     origin: &'a Origin,
-    seen: &'a Seen<'a>,
-    /// What the author of a context-free op had heard.
-    context: &'a HashMap<i64, u64>,
+    sight: &'a Sight<'a>,
 }
 
 /// Applies an op, and counts it.
@@ -157,11 +196,11 @@ fn apply_op(
     def: &OpDef,
     op: &Op<'_>,
     origin: &Origin,
-    (seen, context): (&Seen<'_>, &HashMap<i64, u64>),
+    sight: &Sight<'_>,
     counts: &mut Counts,
 ) -> Result<()> {
     counts.ops += 1;
-    let incoming = Incoming { writer, def, op, origin, seen, context };
+    let incoming = Incoming { writer, def, op, origin, sight };
     let applied = match origin.stream {
         Stream::PerDevice => apply_per_device_op(replica, &incoming)?,
         Stream::Shared => apply_shared_op(replica, &incoming)?,
@@ -189,18 +228,27 @@ fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<boo
 /// Applies an op of a shared stream. Returns whether it was applied; otherwise it is pending in the log, for a
 /// table that does not show it.
 fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
-    let Incoming { writer, def, op, origin, seen, context } = *incoming;
-    let table = &writer.table;
+    let Incoming { writer, def, op, origin, sight } = *incoming;
+    let (table, seen) = (&writer.table, sight.seen);
     if !writer.same_key {
         return Ok(false); // Nobody can say which row here it would be.
     }
     let key = def.key_of(op.values(def.shape()))?;
-    let new = head_of(incoming);
-    if matches!(seen, Seen::ContextFree) && table.shows_shared() {
-        context_free::prepare_context_free(replica, table, &key, &Seen::Heard(origin.dev, context), def, op)?;
+    if op.head.kind == OpKind::Keep {
+        apply_keep(replica, table, &key, origin.author, seen)?;
+        return Ok(table.shows_shared());
     }
-    let writable =
-        register::register(replica, table, &key, &new, &heads::heads(replica, table.tid, &key)?, seen)?;
+    let new = head_of(incoming);
+    let mut old = heads::heads(replica, table.tid, &key)?;
+    if sight.late && table.shows_shared() {
+        late::keep_settled(replica, table, &key, &new, &old)?;
+        old = heads::heads(replica, table.tid, &key)?;
+    } else if matches!(seen, Seen::ContextFree) && table.shows_shared() {
+        let heard = Seen::Heard(origin.dev, sight.context);
+        context_free::prepare_context_free(replica, table, &key, &heard, def, op)?;
+        old = heads::heads(replica, table.tid, &key)?;
+    }
+    let writable = register::register(replica, table, &key, &new, &old, seen)?;
     if table.shows_shared() {
         show_op(replica, incoming, &key, &new, writable)?;
         return Ok(true);
@@ -213,6 +261,22 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
             .execute((table.tid, &key))?;
     }
     Ok(false)
+}
+
+/// Applies what a verdict without a version of its own says of a row: what it does not leave is gone. A settled row is
+/// as it was.
+fn apply_keep(replica: &Replica, table: &Table, key: &[u8], author: DeviceId, seen: &Seen<'_>) -> Result<()> {
+    let heads = heads::heads(replica, table.tid, key)?;
+    let (removed, left) = register::remove_gone(replica, table, key, author, &heads, seen)?;
+    if removed == 0 || !table.shows_shared() {
+        return Ok(());
+    }
+    if left == 0 {
+        constraints::before_change(replica, table, key)?;
+        write::delete_row(replica, table, key)?;
+        compose::delete_from(replica, &table.quarantine_table(), table, key)?;
+    }
+    deferred::defer(replica, table.tid, key)
 }
 
 /// Makes the head that an op is of its row.
@@ -233,8 +297,8 @@ fn head_of(incoming: &Incoming<'_>) -> Head {
 
 /// Writes an op into its table if it is `writable`, and defers its row if a constraint is in its way.
 fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, writable: bool) -> Result<()> {
-    let Incoming { writer, def, op, origin, seen, .. } = *incoming;
-    let table = &writer.table;
+    let Incoming { writer, def, op, origin, sight } = *incoming;
+    let (table, seen) = (&writer.table, sight.seen);
     let there = constraints::before_change(replica, table, key)?;
     if new.kind == OpKind::Delete && table.is_parent {
         references::record_deleted(replica, table, key, true)?;

@@ -14,11 +14,8 @@
 //! then is the largest causally closed part of what is in the log, which does not depend on the order of the
 //! steps.
 //!
-//! A group is pending for one of three reasons: frames of a device are missing ([`Dependency::Frames`]); the other
-//! part of the same seal is missing; or its author had not seen what is folded here
-//! ([`Dependency::Snapshot`]), so that nobody here can say what it dominates. The last never ends by itself, and a
-//! group that has such a one in its context is pending with it: `is_never_ready` follows the missing dependencies.
-//! If the author has taken a new identity, it has re-authored these frames; they are dropped and not listed.
+//! A group is pending for one of two reasons: frames of a device are missing ([`Dependency`]), or the other part of the
+//! same seal is.
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, FrameFlags};
@@ -26,19 +23,14 @@ use packmule_core::wire::{Checkpoint, FrameFlags};
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::positions::StreamPosition;
-use crate::engine::fleet::{devices, membership, positions};
-use crate::engine::log::frames;
+use crate::engine::fleet::{devices, positions};
+use crate::engine::log::{contexts, frames};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// A missing dependency of a group.
+/// A missing dependency of a group: frames of a device, up to this one.
 #[derive(Clone, Copy)]
-pub(crate) enum Dependency {
-    /// Frames of a device, up to this one.
-    Frames(DeviceId, u64),
-    /// A snapshot: its author had not seen what is folded here.
-    Snapshot,
-}
+pub(crate) struct Dependency(pub DeviceId, pub u64);
 
 /// The pending part of a stream: from its first frame to its last.
 struct Pending {
@@ -60,11 +52,8 @@ pub(crate) fn missing_dependency(
         return Ok(None);
     }
     let body = frames::frame_here(replica, dev, group.stream, group.first)?;
-    let frame = frames::parse(&body)?;
-    if membership::is_stale(replica, dev, &frame.context().collect::<Vec<_>>())? {
-        return Ok(Some(Dependency::Snapshot));
-    }
-    for (id, seq) in frame.context() {
+    let context = contexts::context(replica, dev, group.stream, &frames::parse(&body)?)?;
+    for (id, seq) in context {
         let other = devices::device_number(replica, id)?;
         if other == Some(dev) && with_pair {
             continue; // The shared stream's part of the same seal comes first.
@@ -74,7 +63,7 @@ pub(crate) fn missing_dependency(
             None => 0,
         };
         if have < seq {
-            return Ok(Some(Dependency::Frames(id, seq)));
+            return Ok(Some(Dependency(id, seq)));
         }
     }
     Ok(None)
@@ -129,7 +118,7 @@ fn pending(replica: &Replica) -> Result<Vec<Pending>> {
     Ok(pending)
 }
 
-/// Lists the pending groups with their missing dependencies, without those that their author has re-authored.
+/// Lists the pending groups with their missing dependencies.
 pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
     let mut waits = Vec::new();
     for Pending { dev, stream, first, last } in pending(replica)? {
@@ -139,13 +128,7 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
             next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
         let missing = match (next, dependency) {
             (None, _) => Missing::Frames { of: author.clone(), up_to: first - 1 },
-            (Some(_), _) if is_never_ready(replica, dev, stream)? => {
-                if membership::goes_on(replica, dev)? {
-                    continue;
-                }
-                Missing::Snapshot { on: author.clone() }
-            }
-            (_, Some(Dependency::Frames(id, seq))) => {
+            (_, Some(Dependency(id, seq))) => {
                 Missing::Frames { of: devices::name_of(replica, id)?, up_to: seq }
             }
             (Some(next), _) => Missing::OtherPart { of: author.clone(), up_to: next.pair },
@@ -153,41 +136,6 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
         waits.push(Wait { author, frames: (first, last), missing });
     }
     Ok(waits)
-}
-
-/// Returns whether only a snapshot brings in what a stream goes on with: its author had not seen what is folded
-/// away here, or had seen pending groups of another author for which this holds.
-fn is_never_ready(replica: &Replica, dev: i64, stream: Stream) -> Result<bool> {
-    let mut seen = vec![(dev, stream)];
-    let mut at = 0;
-    while let Some((dev, stream)) = seen.get(at).copied() {
-        at += 1;
-        let Some(next) = next_group(replica, dev, stream)? else { continue };
-        let needs = match missing_dependency(replica, dev, &next, false)? {
-            Some(Dependency::Snapshot) => return Ok(true),
-            Some(Dependency::Frames(id, _)) => {
-                devices::device_number(replica, id)?.map(|dev| (dev, Stream::Shared))
-            }
-            None => Some((dev, stream.other())), // The other part of the same seal.
-        };
-        seen.extend(needs.filter(|needs| !seen.contains(needs)));
-    }
-    Ok(false)
-}
-
-/// Drops the groups that are never ready and that their author has re-authored.
-pub(crate) fn drop_re_authored(replica: &Replica) -> Result<()> {
-    for Pending { dev, stream, first, .. } in pending(replica)? {
-        if membership::goes_on(replica, dev)? && is_never_ready(replica, dev, stream)? {
-            for sql in [
-                "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq >= ?3",
-                "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first >= ?3",
-            ] {
-                replica.db.execute(sql, (dev, stream.number(), first))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A group that continues its stream.

@@ -7,7 +7,6 @@ use crate::engine::apply::{groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers};
-use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
@@ -89,8 +88,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
             group.stream,
             StreamPosition { seq: group.last, chain: group.chain },
         )?;
-        let lamport = meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0);
-        meta::set(&replica.db, "lamport", lamport.max(group.lamport))?;
+        positions::raise_lamport(replica, group.lamport)?;
         if dev == replica.me {
             peers::record_common(replica, group.stream, group.last)?; // Others had it.
         }

@@ -85,9 +85,4 @@ pub enum Missing {
         /// The last frame of it.
         up_to: u64,
     },
-    /// No frames help: its author had not seen what is folded here. That device starts again from a snapshot.
-    Snapshot {
-        /// The device.
-        on: String,
-    },
 }

@@ -15,6 +15,7 @@
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
 //! | `seal` | the seal: schema changes first, then the groups |
+//! | `verdict` | what a fold made unknowable, put into the log |
 
 pub(crate) mod adopt;
 pub(crate) mod declare;
@@ -26,4 +27,5 @@ pub(crate) mod merge_definitions;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
 pub(crate) mod seal;
+pub(crate) mod verdict;
 pub(crate) mod watch;

@@ -182,7 +182,7 @@ fn seal_values(
 
 /// Writes an op into the group. As long as it is too large for a frame, its largest value goes ahead of it in
 /// pieces; `firsts` are the frames in which the pieces of values begin. Returns its frame and its offset there.
-fn write_op(
+pub(crate) fn write_op(
     replica: &Replica,
     table: &Table,
     group: &mut GroupWriter<'_>,

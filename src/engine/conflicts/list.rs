@@ -112,6 +112,7 @@ impl From<OpKind> for VersionOp {
             OpKind::Insert => Self::Insert,
             OpKind::Update => Self::Update,
             OpKind::Delete => Self::Delete,
+            OpKind::Keep => Self::Row,
         }
     }
 }

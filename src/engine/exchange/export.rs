@@ -6,18 +6,15 @@ use std::io::Write;
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Certificate, FORMAT_VERSION, Footer, Header, MAGIC, Position, Probe, RecordKind, Section, put,
-    write_record,
+    Certificate, FORMAT_VERSION, Footer, Header, MAGIC, Position, Probe, RecordKind, put, write_record,
 };
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 
 use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::{transaction, twin};
+use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
+use crate::engine::exchange::{state, transaction, twin};
 use crate::engine::fleet::{devices, membership, positions};
-use crate::engine::log::frames;
-#[cfg(feature = "serde")]
-use crate::engine::store::json;
 use crate::engine::store::keys;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -43,14 +40,11 @@ pub struct ExportReport {
     pub groups: u64,
     /// Bytes of the bundle.
     pub bytes: u64,
-    /// The recipient lacks frames that are folded here: it needs a snapshot.
-    pub needs_snapshot: bool,
+    /// It has the state of the shared tables: the recipient lacks frames that are folded here.
+    pub state: bool,
     /// Rows written here that could not be sealed, since the secret key or the right to write is missing.
     pub unsealed: u64,
 }
-
-/// Up to where streams are there, of a device or in files.
-pub type Positions = BTreeMap<(DeviceId, Stream), u64>;
 
 /// What a bundle is to have, for a carrier with limits of its own. Groups go in oldest first and whole.
 #[derive(Clone, Copy, Debug)]
@@ -63,69 +57,6 @@ pub struct Part<'a> {
     pub enough_bytes: u64,
     /// The bundle gets no longer than this, its footer included.
     pub most_bytes: u64,
-}
-
-/// What went into a part.
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct PartReport {
-    /// Frames.
-    pub frames: u64,
-    /// Groups, each closed by a checkpoint.
-    pub groups: u64,
-    /// Bytes, the footer included.
-    pub bytes: u64,
-    /// The last record. It is for the caller to write, once all before it is durable.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "json::digits"))]
-    pub footer: Vec<u8>,
-    /// Up to where each stream that is in it goes.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "json::positions"))]
-    pub reached: Positions,
-    /// The length of the first group that did not go in, if one did not.
-    pub next_bytes: Option<u64>,
-    /// The recipient lacks frames that are folded here: it needs a snapshot.
-    pub needs_snapshot: bool,
-}
-
-/// The length of the footer's record, and room for its numbers to grow.
-const FOOTER_ROOM: u64 = 80;
-
-/// Writes records and keeps count.
-pub(crate) struct RecordWriter<'w> {
-    to: &'w mut dyn Write,
-    pub hash: Sha256,
-    buf: Vec<u8>,
-    pub bytes: u64,
-    pub frames: u64,
-}
-
-impl<'w> RecordWriter<'w> {
-    pub(crate) fn new(to: &'w mut dyn Write) -> Self {
-        Self { to, hash: Sha256::new(), buf: Vec::new(), bytes: 0, frames: 0 }
-    }
-
-    pub(crate) fn flush(&mut self) -> Result<()> {
-        self.to.flush().map_err(Error::Stream)
-    }
-
-    /// Writes bytes, and hashes and counts them.
-    fn raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hash.update(bytes);
-        self.bytes += bytes.len() as u64;
-        self.to.write_all(bytes).map_err(Error::Stream)
-    }
-
-    /// Writes a record.
-    pub(crate) fn record(&mut self, kind: RecordKind, body: &[u8]) -> Result<()> {
-        self.buf.resize(body.len() + 16, 0);
-        let len = write_record(&mut self.buf, kind, body)
-            .map_err(|_| Error::damaged("a record that is too long"))?;
-        let buf = std::mem::take(&mut self.buf);
-        let written = self.raw(&buf[..len]);
-        self.buf = buf;
-        written
-    }
 }
 
 /// Seals, then writes a bundle: the frames that the recipient lacks.
@@ -221,7 +152,7 @@ fn write_groups(
         frames: part.frames,
         groups: part.groups,
         bytes: part.bytes,
-        needs_snapshot: part.needs_snapshot,
+        state: part.state,
         unsealed: 0,
     })
 }
@@ -240,12 +171,21 @@ fn write_part(
     let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
     let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
     write_header(replica, &mut out, (key, sender), receiver, &applied, &probes)?;
-    let wanted = wanted(replica, have)?;
-    write_certificates(replica, &mut out, &|n| wanted.iter().any(|w| w.dev == n))?;
-    let mut report = write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;
-    // A snapshot has nothing of per-device streams: their author reissues them.
-    for w in wanted.iter().filter(|w| w.stream == Stream::Shared) {
-        report.needs_snapshot |= membership::is_behind(replica, w.dev, w.stream, w.have)?;
+    let mut wanted = wanted(replica, have)?;
+    let needs_state = needs_state(replica, &wanted)?;
+    write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
+    if needs_state {
+        let has: BTreeMap<i64, u64> =
+            wanted.iter().filter(|w| w.stream == Stream::Shared).map(|w| (w.dev, w.have)).collect();
+        state::write_state(replica, &mut out, &|dev| has.get(&dev).copied().unwrap_or(u64::MAX))?;
+        wanted.retain(|w| w.stream != Stream::Shared);
+    }
+    let mut report = records::write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;
+    report.state = needs_state;
+    if needs_state {
+        // A state goes as far as its vector.
+        let shared = positions::vector(replica)?.into_iter().filter(|e| e.stream == Stream::Shared);
+        report.reached.extend(shared.map(|e| ((e.author, e.stream), e.seq)));
     }
     let footer = Footer { frames: out.frames, sha256: out.hash.finalize().into() };
     let (mut buf, mut record) = ([0; 64], [0; FOOTER_ROOM as usize]);
@@ -258,50 +198,14 @@ fn write_part(
     Ok(report)
 }
 
-/// Writes the groups that are wanted, in causal order, as many as the limits allow.
-pub(crate) fn write_log(
-    replica: &Replica,
-    out: &mut RecordWriter<'_>,
-    wanted: &[Wanted],
-    (enough_bytes, most_bytes): (u64, u64),
-) -> Result<PartReport> {
-    let mut report = PartReport::default();
-    let mut groups = replica.db.prepare_cached(
-        "SELECT g.dev, g.stream, g.first, g.last, g.checkpoint, d.id FROM _pm_group g JOIN _pm_device d ON d.n = g.dev
-         WHERE g.applied ORDER BY g.lamport, d.id, g.stream, g.last",
-    )?;
-    let mut rows = groups.query([])?;
-    let mut section = None;
-    while let Some(row) = rows.next()? {
-        let (dev, stream): (i64, u8) = (row.get(0)?, row.get(1)?);
-        let (first, last): (u64, u64) = (row.get(2)?, row.get(3)?);
-        let from = wanted.iter().find(|w| (w.dev, w.stream.number()) == (dev, stream));
-        let Some(from) = from.filter(|w| last > w.have) else { continue };
-        if most_bytes < u64::MAX {
-            let bytes = group_bytes(replica, dev, from.stream, first, last)?;
-            let enough = report.groups > 0 && out.bytes >= enough_bytes;
-            if enough || out.bytes + bytes + FOOTER_ROOM > most_bytes {
-                report.next_bytes = Some(bytes);
-                break;
-            }
+/// Returns whether the recipient lacks frames of shared streams that are folded here.
+fn needs_state(replica: &Replica, wanted: &[Wanted]) -> Result<bool> {
+    for w in wanted.iter().filter(|w| w.stream == Stream::Shared) {
+        if membership::is_behind(replica, w.dev, w.stream, w.have)? {
+            return Ok(true);
         }
-        let this = Section { author: DeviceId(row.get(5)?), stream: from.stream };
-        if section != Some(this) {
-            let mut buf = [0; 32];
-            let len = put(&mut buf, &this).map_err(|_| Error::damaged("a section without room"))?;
-            out.record(RecordKind::Section, &buf[..len])?;
-            section = Some(this);
-        }
-        for seq in first..=last {
-            out.record(RecordKind::Frame, &frames::frame_here(replica, dev, from.stream, seq)?)?;
-            out.frames += 1;
-        }
-        let checkpoint: Vec<u8> = row.get(4)?;
-        out.record(RecordKind::Checkpoint, &checkpoint)?;
-        report.groups += 1;
-        report.reached.insert((this.author, this.stream), last);
     }
-    Ok(report)
+    Ok(false)
 }
 
 /// Begins a bundle or a snapshot: the magic number and the signed header.
@@ -344,18 +248,6 @@ pub(crate) fn signed_header(
         .map_err(|_| Error::damaged("a header without room"))?;
     buf.truncate(len);
     Ok(buf)
-}
-
-/// Bounds how many bytes a group has in a bundle.
-fn group_bytes(replica: &Replica, dev: i64, stream: Stream, first: u64, last: u64) -> Result<u64> {
-    let bytes: u64 = replica
-        .db
-        .prepare_cached(
-            "SELECT coalesce(sum(length(body) + 8), 0) FROM _pm_frame
-             WHERE dev = ?1 AND stream = ?2 AND seq BETWEEN ?3 AND ?4",
-        )?
-        .query_row((dev, stream.number(), first, last), |row| row.get(0))?;
-    Ok(bytes + 512) // Section and checkpoint, with their heads.
 }
 
 /// Lists the streams of which the recipient may lack something.
@@ -411,12 +303,4 @@ pub(crate) fn certificates_for(replica: &Replica, n: i64) -> Result<Vec<(i64, Ve
     }
     chain.reverse();
     Ok(chain)
-}
-
-/// A stream of which the recipient may lack something.
-pub(crate) struct Wanted {
-    pub dev: i64,
-    pub stream: Stream,
-    /// Up to here it has it.
-    pub have: u64,
 }

@@ -4,6 +4,7 @@
 //! take it in. Frames go to the log first. A group is applied when everything that its author had
 //! seen is applied; until then it is pending in the log.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
 
@@ -16,13 +17,15 @@ use sha2::{Digest, Sha256};
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready};
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::seal;
+use crate::engine::capture::{seal, verdict};
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::{export, reconcile, session, transaction, twin};
-use crate::engine::fleet::peers::{self, PeerEvidence, Said};
+use crate::engine::exchange::take_state::{self, StateMerge};
+use crate::engine::exchange::{export, inspect, reconcile, session, transaction, twin};
+use crate::engine::fleet::peers::{self, Fit, PeerEvidence, Said};
 use crate::engine::fleet::{devices, open, positions, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
+use crate::engine::log::contexts::Mention;
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::store::connection::Options;
@@ -62,6 +65,11 @@ pub(crate) fn import<R: Read + Seek>(
     let verified = verified?;
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
+    if !verified.any_news {
+        let Known { frames: known, skipped } = verified.known;
+        let waits = pending::pending_groups(replica)?;
+        return Ok(ImportReport { known, skipped, waits, ..ImportReport::default() });
+    }
     bundle.rewind().map_err(Error::Stream)?;
     let mut report = ImportReport::default();
     let mut reader = BundleReader::new(BufReader::new(&mut *bundle));
@@ -129,17 +137,17 @@ fn verify_bundle(replica: &Replica, input: impl Read, progress: &mut dyn FnMut(u
             progress(at);
             reported = at;
         }
-        match reader.next_item()? {
+        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(header) => verification.header(&header),
-            Item::Certificate(certificate, _) => verification.certificate(&certificate)?,
+            Item::Certificate(certificate, bytes) => verification.certificate(&certificate, bytes)?,
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 verification.checkpoint(at, &checkpoint, bytes, &end)?;
             }
+            Item::State(body) => verification.state(at, body)?,
+            Item::Part(_) => {}
+            Item::Seal(signature, digest) => verification.seal(at, &signature, &digest)?,
             Item::End => return verification.finish(),
-            Item::State(_) | Item::Part(_) | Item::Seal(..) => {
-                return Err(Error::bundle(0, BundleProblem::IsASnapshot));
-            }
         }
     }
 }
@@ -153,11 +161,23 @@ struct Verification<'e> {
     keys: Vec<(DeviceId, [u8; 32])>,
     /// The devices that the bundle has certificates or frames of, and that are not trusted.
     untrusted: Vec<UntrustedDevice>,
+    /// A state has begun, and its end has not come.
+    open_state: bool,
+    /// How the streams in the bundle name this device.
+    mentions: HashMap<(DeviceId, Stream), Mention>,
 }
 
 impl<'e> Verification<'e> {
     fn of(replica: &'e Replica) -> Self {
-        Self { replica, verified: Verified::default(), header: None, keys: Vec::new(), untrusted: Vec::new() }
+        Self {
+            replica,
+            verified: Verified::default(),
+            header: None,
+            keys: Vec::new(),
+            untrusted: Vec::new(),
+            open_state: false,
+            mentions: HashMap::new(),
+        }
     }
 
     /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
@@ -167,10 +187,14 @@ impl<'e> Verification<'e> {
     }
 
     /// Keeps the key of a certificate that is trusted, or the device as an untrusted one.
-    fn certificate(&mut self, certificate: &Certificate<'_>) -> Result<()> {
+    fn certificate(&mut self, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
         let key = (certificate.device(), certificate.public_key);
         match trust::verify_certificate(self.replica, certificate)? {
-            Ok(_) => self.keys.push(key),
+            Ok(_) => {
+                self.verified.any_news |= !trust::is_stored(self.replica, bytes)?
+                    || trust::trusted_key(self.replica, key.0)?.is_none();
+                self.keys.push(key);
+            }
             Err(untrusted) => {
                 // Its issuer can be as new here as it is itself.
                 let issued = certificate.fleet.is_some_and(|v| self.keys.iter().any(|(_, k)| *k == v.fleet));
@@ -186,8 +210,13 @@ impl<'e> Verification<'e> {
 
     /// Looks at what a frame's author had seen of our own log, and whether the author is trusted.
     fn frame(&mut self, section: Section, frame: &Frame<'_>) -> Result<()> {
-        let seen = frame.context().filter(|(id, _)| *id == self.replica.identity.id);
-        seen.for_each(|(_, seq)| self.verified.evidence.has(Stream::Shared, seq));
+        let own = section.author == self.replica.identity.id;
+        if let Some(seq) = self.mention(section)?.follow(frame, own) {
+            self.verified.evidence.has(Stream::Shared, seq);
+        }
+        let ours = is_taken(self.replica, section);
+        self.verified.known.frames += 1;
+        self.verified.known.skipped += u64::from(frame.group.is_some() && !ours);
         let id = section.author;
         if self.untrusted.iter().all(|s| s.id != id) && self.key(id)?.is_none() {
             self.untrusted.push(UntrustedDevice { id, name: None, revoked: false });
@@ -195,10 +224,37 @@ impl<'e> Verification<'e> {
         Ok(())
     }
 
+    /// Returns how a stream names this device.
+    fn mention(&mut self, section: Section) -> Result<&mut Mention> {
+        match self.mentions.entry((section.author, section.stream)) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(free) => {
+                let author = devices::device_number(self.replica, section.author)?;
+                let me = self.replica.identity.id;
+                Ok(free.insert(Mention::of(self.replica, me, author, section.stream)?))
+            }
+        }
+    }
+
     /// Verifies the signature of a group, and compares the group with what is here of its author.
     fn checkpoint(&mut self, at: u64, checkpoint: &Checkpoint, bytes: &[u8], end: &Chain) -> Result<()> {
         let replica = self.replica;
         let Some(key) = self.key(checkpoint.author)? else { return Ok(()) };
+        let Checkpoint { author, stream, last, .. } = *checkpoint;
+        let dev = devices::device_number(replica, author)?;
+        let position = match dev {
+            Some(dev) => positions::position(replica, dev, stream)?.seq,
+            None => 0,
+        };
+        self.verified.any_news |= last > position && is_taken(replica, Section { author, stream });
+        if let Some(dev) = dev
+            && frames::has_group(&replica.db, dev, (checkpoint, bytes), end)?
+        {
+            if dev == replica.me {
+                self.verified.evidence.see(checkpoint, Fit::Fits, position);
+            }
+            return Ok(());
+        }
         if checkpoint.verify(&key, end).is_err() {
             let who = devices::name_of(replica, checkpoint.author)?;
             return Err(Error::bundle(at, BundleProblem::Signature(who)));
@@ -208,11 +264,33 @@ impl<'e> Verification<'e> {
         }
         if checkpoint.author == replica.identity.id {
             let fit = twin::fit(replica, checkpoint, Some(end), &key)?;
-            let position = positions::position(replica, replica.me, checkpoint.stream)?.seq;
             self.verified.evidence.see(checkpoint, fit, position);
             return Ok(());
         }
         twin::refuse_twin(replica, checkpoint, Some(end), &key)
+    }
+
+    /// Verifies the proof of an entry of a state's vector, as if its group were here.
+    fn state(&mut self, at: u64, body: &[u8]) -> Result<()> {
+        if let Some(proof) = take_state::proof_of(self.replica, body)? {
+            if self.untrusted.iter().all(|s| s.id != proof.author) && self.key(proof.author)?.is_none() {
+                self.untrusted.push(UntrustedDevice { id: proof.author, name: None, revoked: false });
+            }
+            self.checkpoint(at, &proof.checkpoint, &proof.bytes, &proof.end)?;
+        }
+        self.open_state = true;
+        Ok(())
+    }
+
+    /// Verifies the maker's signature under a state.
+    fn seal(&mut self, at: u64, signature: &[u8; 64], digest: &[u8; 32]) -> Result<()> {
+        self.open_state = false;
+        let sender = self.verified.sender;
+        match sender.map(|id| self.key(id)).transpose()?.flatten() {
+            Some(key) if inspect::is_sealed_by(&key, signature, digest) => Ok(()),
+            Some(_) => Err(Error::bundle(at, BundleProblem::Signature("its maker".into()))),
+            None => Ok(()), // `finish` refuses the sender.
+        }
     }
 
     /// Finds the public key of a device that is trusted here or by its certificate in the bundle.
@@ -225,10 +303,14 @@ impl<'e> Verification<'e> {
 
     /// Verifies the header, once all certificates are known.
     fn finish(mut self) -> Result<Verified> {
+        if self.open_state {
+            return Err(Error::bundle(0, BundleProblem::Structure("a state without its end")));
+        }
         if !self.untrusted.is_empty() {
             return Err(Error::Untrusted(self.untrusted));
         }
         self.compare_vector()?;
+        self.verified.any_news |= !self.verified.is_recorded(self.replica)?;
         if let (Some(check), Some(sender)) = (&self.header, self.verified.sender) {
             match self.key(sender)? {
                 Some(key) if check.verify(&key) => {}
@@ -278,19 +360,29 @@ fn take_in_window(
     let conflicts_before = list::open_conflicts(replica)?;
     let start = reader.offset();
     let mut reported = start;
-    let mut window = Window { replica, verified, start, group: None, any: false };
+    let mut window = Window { replica, verified, start, group: None, state: None, any: false };
     let more = loop {
         // Also within a group, which can be as large as it likes.
         if reader.offset() - reported >= PROGRESS_BYTES {
             reported = reader.offset();
             progress(reported);
         }
-        match reader.next_item()? {
+        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(_) => {}
             Item::Certificate(certificate, bytes) => {
                 if let Ok(trust) = trust::verify_certificate(replica, &certificate)? {
                     trust::store_certificate(replica, &certificate, bytes, trust)?;
                 }
+            }
+            Item::State(body) => window.state()?.record(body)?,
+            Item::Part(body) => window.state()?.part(body)?,
+            Item::Seal(..) => window.end_state(report)?,
+            Item::Frame(section, frame, body) if window.state.is_some() => {
+                window.state()?.frame(section, &frame, body)?;
+            }
+            Item::Checkpoint(checkpoint, bytes, end) if window.state.is_some() => {
+                window.verify(&checkpoint, bytes, &end)?;
+                window.state()?.checkpoint(&checkpoint, bytes, &end)?;
             }
             Item::Frame(section, frame, body) => window.frame(section, &frame, body, report)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
@@ -299,17 +391,26 @@ fn take_in_window(
                     break true;
                 }
             }
-            Item::End | Item::State(_) | Item::Part(_) | Item::Seal(..) => break false,
+            Item::End => break false,
         }
     };
     if window.any {
         ready::apply_pending(replica, report)?;
+    }
+    if !more {
+        // At the end, and not for each window: what comes later may answer it.
+        verdict::seal_verdict(replica)?;
     }
     if let (false, Some(sender)) = (more, verified.sender) {
         verified.record_acknowledged(replica, sender)?;
     }
     report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)
+}
+
+/// Returns whether a stream is taken here: per-device streams of others are gathered by bases alone.
+fn is_taken(replica: &Replica, Section { author, stream }: Section) -> bool {
+    stream == Stream::Shared || replica.identity.base || author == replica.identity.id
 }
 
 /// A window of an import, under way.
@@ -320,11 +421,42 @@ struct Window<'e> {
     start: u64,
     /// The head of the group whose checkpoint has not come yet, and whether the group goes into the log.
     group: Option<(GroupHead, bool)>,
+    /// The state that is being merged. It ends in the window in which it begins.
+    state: Option<StateMerge<'e>>,
     /// A group went into the log.
     any: bool,
 }
 
-impl Window<'_> {
+impl<'e> Window<'e> {
+    /// Returns the state that is being merged; begins it if need be.
+    fn state(&mut self) -> Result<&mut StateMerge<'e>> {
+        match &mut self.state {
+            Some(state) => Ok(state),
+            none => Ok(none.insert(StateMerge::new(self.replica)?)),
+        }
+    }
+
+    /// Ends the state that is being merged.
+    fn end_state(&mut self, report: &mut ImportReport) -> Result<()> {
+        if let Some(state) = self.state.take() {
+            report.frames += state.frames;
+            report.ops += state.finish()?;
+            self.any = true;
+        }
+        Ok(())
+    }
+
+    /// Verifies the signature of a group once more: the bundle may have changed since it was read first.
+    fn verify(&self, checkpoint: &Checkpoint, bytes: &[u8], end: &Chain) -> Result<()> {
+        let key = trust::trusted_key(self.replica, checkpoint.author)?;
+        let known = self.verified.signed.contains(&signed(bytes, end));
+        if key.is_none_or(|key| !known && checkpoint.verify(&key, end).is_err()) {
+            let who = devices::name_of(self.replica, checkpoint.author)?;
+            return Err(Error::bundle(self.start, BundleProblem::Signature(who)));
+        }
+        Ok(())
+    }
+
     /// Puts a frame into the log, if it is new and its stream is taken here.
     fn frame(
         &mut self,
@@ -337,7 +469,7 @@ impl Window<'_> {
         let dev = devices::device_number_or_new(replica, section.author)?;
         if let Some(head) = frame.group {
             let have = positions::position(replica, dev, section.stream)?.seq;
-            let ours = section.stream == Stream::Shared || replica.identity.base || dev == replica.me;
+            let ours = is_taken(replica, section);
             self.group = Some((head, frame.head.seq > have && ours));
             report.skipped += u64::from(!ours);
         }
@@ -362,12 +494,7 @@ impl Window<'_> {
         let replica = self.replica;
         let Some((head, true)) = self.group.take() else { return Ok(false) };
         let dev = devices::device_number_or_new(replica, checkpoint.author)?;
-        let key = trust::trusted_key(replica, checkpoint.author)?;
-        let known = self.verified.signed.contains(&signed(bytes, end));
-        if key.is_none_or(|key| !known && checkpoint.verify(&key, end).is_err()) {
-            let who = devices::name_of(replica, checkpoint.author)?;
-            return Err(Error::bundle(self.start, BundleProblem::Signature(who)));
-        }
+        self.verify(checkpoint, bytes, end)?;
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
         pending::go_on_from(replica, dev, checkpoint)?;
@@ -375,6 +502,14 @@ impl Window<'_> {
         ready::apply_ready(replica, dev, report)?;
         Ok(true)
     }
+}
+
+/// What a bundle has that is known already.
+#[derive(Default)]
+struct Known {
+    frames: u64,
+    /// Groups of streams that are not taken here.
+    skipped: u64,
 }
 
 /// What the first reading of a bundle found.
@@ -389,6 +524,10 @@ pub(crate) struct Verified {
     pub statement: [u8; 8],
     /// What its frames, positions and probes show of this device's own log.
     pub evidence: PeerEvidence,
+    /// Something in it would change something here. Otherwise nothing of it is read again, and nothing written.
+    any_news: bool,
+    /// What is in it.
+    known: Known,
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
     /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
     signed: HashSet<[u8; 32]>,
@@ -401,6 +540,12 @@ impl Verified {
         self.applied = header.applied().collect();
         self.probes = header.probes().collect();
         self.statement = header.header.statement;
+    }
+
+    /// Returns whether it would change nothing to record what the sender acknowledges.
+    pub(crate) fn is_recorded(&self, replica: &Replica) -> Result<bool> {
+        let Some(sender) = self.sender else { return Ok(true) };
+        peers::is_recorded(replica, sender, self.statement, (&self.applied, &self.probes))
     }
 
     /// Records what the sender acknowledges, by its positions alone, and up to where it has the same of our own log, by

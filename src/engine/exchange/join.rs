@@ -34,6 +34,7 @@ use crate::engine::error::{self, BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::heard::{self, Heard};
 use crate::engine::exchange::inspect;
 use crate::engine::exchange::load::{self, JoinReport, Loader};
+use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::open::{self, InitOptions};
 use crate::engine::fleet::{devices, membership, peers, positions, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
@@ -185,7 +186,7 @@ fn rebase_here<R: Read + Seek>(
         replica.key.clone_from(new_key);
         report.new_identity = true;
     }
-    let mut loader = Loader { engine: replica, parts: 0, maker_defs: Vec::new(), report: &mut report };
+    let mut loader = Loader { engine: replica, rows: RowLoader::new(replica)?, report: &mut report };
     loader.load(BundleReader::new(BufReader::new(snapshot)))?;
     replica.quarantined.set(true); // Rows that were quarantined at the maker came along.
     for own in own {
@@ -288,7 +289,7 @@ fn wipe(replica: &Replica) -> Result<()> {
     }
     for name in [
         "stream", "frame", "group", "context", "ack", "floor", "def", "table", "head", "image", "conflict",
-        "parked", "dangling", "count", "held", "declared",
+        "parked", "dangling", "count", "held", "declared", "unplaced", "newest", "number",
     ] {
         replica.db.execute_batch(&format!("DELETE FROM _pm_{name}"))?;
     }
@@ -459,6 +460,9 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
                 if !good {
                     return Err(Error::bundle(at, BundleProblem::Signature(maker.name)));
                 }
+                let Item::End = reader.next_item()? else {
+                    return Err(Error::bundle(at, BundleProblem::IsABundle));
+                };
                 return Ok(Verified {
                     maker: maker.id,
                     maker_name: maker.name,

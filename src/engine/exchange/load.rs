@@ -4,31 +4,29 @@ use std::io::Read;
 
 use packmule_core::model::{DeviceId, Value};
 use packmule_core::wire::{DefId, take};
-use rusqlite::{ErrorCode, MAIN_DB, params_from_iter};
+use rusqlite::{ErrorCode, params_from_iter};
 
 use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::snapshot::PART_BYTES;
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, bad, wrong};
+use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::trust;
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
-use crate::engine::show::{triggers, write};
-use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::show::triggers;
+use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
-use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// Puts a snapshot's records into the database.
 pub(super) struct Loader<'e, 'r> {
     pub engine: &'e Replica,
-    pub parts: i64,
-    /// The maker's definitions, by table: its columns have its numbers.
-    pub maker_defs: Vec<TableDef>,
+    pub rows: RowLoader<'e>,
     pub report: &'r mut JoinReport,
 }
 
@@ -36,7 +34,6 @@ impl Loader<'_, '_> {
     /// Loads all records of a snapshot.
     pub(super) fn load(&mut self, mut reader: BundleReader<impl Read>) -> Result<()> {
         let e = self.engine;
-        e.db.execute_batch("CREATE TEMP TABLE _pm_part (n INTEGER PRIMARY KEY, body BLOB)")?;
         let mut first = None;
         loop {
             match reader.next_item()? {
@@ -51,11 +48,7 @@ impl Loader<'_, '_> {
                     trust::store_certificate(e, &certificate, bytes, trust)?;
                 }
                 Item::State(body) => self.state(body)?,
-                Item::Part(body) => {
-                    self.parts += 1;
-                    e.db.prepare_cached("INSERT INTO temp._pm_part (n, body) VALUES (?1, ?2)")?
-                        .execute((self.parts, body))?;
-                }
+                Item::Part(body) => self.rows.keep_part(body)?,
                 Item::Frame(section, frame, body) => {
                     first = frame.group.or(first);
                     let dev = devices::device_number_or_new(e, section.author)?;
@@ -74,7 +67,6 @@ impl Loader<'_, '_> {
                 Item::End | Item::Seal(..) => break,
             }
         }
-        e.db.execute_batch("DROP TABLE temp._pm_part")?;
         Ok(())
     }
 
@@ -90,7 +82,11 @@ impl Loader<'_, '_> {
             "table" => self.table(row.tid_at(0)?, row.blob_at(1)?, row.int_at(2)? == 1),
             "row" | "limbo" => {
                 let table = catalog::table(self.engine, row.tid_at(0)?)?;
-                self.row(&table, kind == "limbo", &values[1..])
+                self.rows
+                    .row(&table, kind == "limbo", &values[1..])
+                    .map_err(|e| breaks_constraint(&table, e))?;
+                self.report.rows += u64::from(kind == "row");
+                Ok(())
             }
             "head" => self.head(&row),
             "count" => self.counter(&row),
@@ -99,7 +95,7 @@ impl Loader<'_, '_> {
             "def" => state_rows::load_def(&row),
             "declared" => state_rows::load_declared(&row),
             "dangling" => state_rows::load_orphan(&row),
-            "stream" | "context" | "floor" => state_rows::load_position(&row, kind),
+            "stream" | "context" | "number" | "floor" => state_rows::load_position(&row, kind),
             "conflict" | "image" | "parked" => state_rows::load_by_key(&row, kind),
             _ => Err(wrong()),
         }
@@ -108,7 +104,10 @@ impl Loader<'_, '_> {
     /// Loads a version of a row that no other dominates.
     fn head(&self, row: &StateRow<'_>) -> Result<()> {
         let columns = match row.values.get(8) {
-            Some(Value::Blob(mask)) => Some(self.columns_here(row.tid_at(0)?, &Columns::of_bytes(mask))?),
+            Some(Value::Blob(mask)) => Some(
+                self.rows
+                    .columns_here(&*catalog::table(row.replica, row.tid_at(0)?)?, &Columns::of_bytes(mask))?,
+            ),
             _ => None,
         };
         row.replica
@@ -135,8 +134,8 @@ impl Loader<'_, '_> {
     fn counter(&self, row: &StateRow<'_>) -> Result<()> {
         let mut one = Columns::default();
         one.insert(usize::try_from(row.int_at(2)?).ok().filter(|c| *c < COLUMNS_MAX).ok_or_else(wrong)?);
-        let here = self.columns_here(row.tid_at(0)?, &one)?;
         let table = catalog::table(row.replica, row.tid_at(0)?)?;
+        let here = self.rows.columns_here(&table, &one)?;
         let column = (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)?;
         row.replica
             .db
@@ -164,8 +163,7 @@ impl Loader<'_, '_> {
                 Error::bundle(0, BundleProblem::Structure("a definition's id of another length"))
             })?),
         )?;
-        self.maker_defs.retain(|d| !d.name.eq_ignore_ascii_case(&theirs.def.name));
-        self.maker_defs.push(theirs.def.clone());
+        self.rows.keep_maker_def(theirs.def.clone());
         e.db.execute("UPDATE _pm_table SET def = ?2, announced = 1 WHERE tid = ?1", (tid, def_id))?;
         catalog::reload_catalog(e)?;
         if !shown {
@@ -263,154 +261,21 @@ impl Loader<'_, '_> {
         }
         Ok(())
     }
-
-    /// Finds the numbers here of the maker's columns.
-    fn columns_here(&self, tid: i64, theirs: &Columns) -> Result<Columns> {
-        let table = catalog::table(self.engine, tid)?;
-        let maker = self.maker_defs.iter().find(|d| d.name.eq_ignore_ascii_case(&table.def.name));
-        let maker =
-            maker.ok_or_else(|| Error::bundle(0, BundleProblem::Structure("a row of an unknown table")))?;
-        let here = |(at, c): (usize, &ColumnDef)| table.def.column(&c.name).filter(|_| theirs.contains(at));
-        Ok(maker.columns.iter().enumerate().filter_map(here).collect())
-    }
-
-    /// Reads a part of a large value.
-    fn part(&self, n: i64) -> Result<Vec<u8>> {
-        value::maybe(&self.engine.db, "SELECT body FROM temp._pm_part WHERE n = ?1", [n])?.ok_or_else(|| {
-            Error::bundle(0, BundleProblem::Structure("a large value of a snapshot is not whole"))
-        })
-    }
-
-    /// Writes a row; large values come from the parts before it.
-    fn row(&mut self, table: &Table, quarantine: bool, values: &[Value<'_>]) -> Result<()> {
-        let e = self.engine;
-        let columns = self.columns_of_row(table, values.len())?;
-        let first: i64 = value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
-        let (whole, streamed, end) = self.assemble(table, quarantine, values, &columns, first)?;
-        write_whole(e, table, quarantine, &columns, values, &whole)?;
-        let rowid = if streamed.is_empty() { 0 } else { e.db.last_insert_rowid() };
-        for large in streamed {
-            self.write_large(table, quarantine, rowid, large)?;
-        }
-        if end > 0 {
-            e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([end])?;
-        }
-        self.report.rows += u64::from(!quarantine);
-        Ok(())
-    }
-
-    /// Finds the columns here of a row's values, which come in the order of the maker's definition.
-    fn columns_of_row(&self, table: &Table, values: usize) -> Result<Vec<usize>> {
-        let maker = self
-            .maker_defs
-            .iter()
-            .find(|d| d.name.eq_ignore_ascii_case(&table.def.name))
-            .ok_or_else(wrong)?;
-        if values != maker.columns.len() {
-            return Err(wrong());
-        }
-        let columns: Option<Vec<usize>> = maker.columns.iter().map(|c| table.def.column(&c.name)).collect();
-        columns.ok_or_else(wrong)
-    }
-
-    /// Puts the large values of a row together from the parts from `part` on. Returns the values, those that are to
-    /// be written part by part, and the number after the last part.
-    ///
-    /// A large BLOB is written into its place part by part. Text must be whole for SQLite, and so must a value that
-    /// is indexed or that a trigger reads.
-    fn assemble(
-        &self,
-        table: &Table,
-        quarantine: bool,
-        values: &[Value<'_>],
-        columns: &[usize],
-        mut part: i64,
-    ) -> Result<(Vec<Option<OwnedValue>>, Vec<Streamed>, i64)> {
-        let e = self.engine;
-        let local = !quarantine && triggers::has_local_triggers(e, table)?;
-        let (mut whole, mut streamed) = (Vec::with_capacity(values.len()), Vec::new());
-        for (value, column) in values.iter().zip(columns) {
-            let Value::Big(big) = value else {
-                whole.push(Some(OwnedValue::of(*value)?));
-                continue;
-            };
-            let first = part;
-            part += i64::try_from(big.len.div_ceil(PART_BYTES as u64)).map_err(|_| wrong())?;
-            let needed = big.text
-                || (table.def.without_rowid && !quarantine)
-                || (local && triggers::triggers_read(e, table, *column))
-                || (!quarantine && write::is_indexed(e, table, *column)?);
-            if !needed && i32::try_from(big.len).is_ok() {
-                streamed.push(Streamed { column: *column, parts: first..part, len: big.len });
-                whole.push(None);
-                continue;
-            }
-            let mut bytes: Vec<u8> = Vec::new();
-            for n in first..part {
-                bytes.extend(self.part(n)?);
-            }
-            if bytes.len() as u64 != big.len {
-                return Err(wrong());
-            }
-            whole.push(Some(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) }));
-        }
-        Ok((whole, streamed, part))
-    }
-
-    /// Writes a large BLOB into the place that its row has for it.
-    fn write_large(&self, table: &Table, quarantine: bool, rowid: i64, large: Streamed) -> Result<()> {
-        let place = if quarantine { table.quarantine_table() } else { table.def.name.clone() };
-        let name = table.def.columns[large.column].name.as_str();
-        let mut blob = self.engine.db.blob_open(MAIN_DB, place.as_str(), name, rowid, false)?;
-        let mut at = 0;
-        for n in large.parts {
-            let bytes = self.part(n)?;
-            blob.write_at(&bytes, at)?;
-            at += bytes.len();
-        }
-        if at as u64 == large.len { Ok(()) } else { Err(wrong()) }
-    }
 }
 
-/// A large value that is written part by part.
-struct Streamed {
-    column: usize,
-    parts: std::ops::Range<i64>,
-    len: u64,
-}
-
-/// Inserts a row, with room for the values that are written part by part.
-fn write_whole(
-    replica: &Replica,
-    table: &Table,
-    quarantine: bool,
-    columns: &[usize],
-    values: &[Value<'_>],
-    whole: &[Option<OwnedValue>],
-) -> Result<()> {
-    let names: Vec<String> = columns.iter().map(|at| value::quote(&table.def.columns[*at].name)).collect();
-    let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
-    let name = if quarantine { table.quarantine_table() } else { table.sql_name.clone() };
-    let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));
-    let write = || {
-        let values = whole
-            .iter()
-            .zip(values)
-            .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)));
-        Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
-    };
-    let written = if quarantine { write() } else { triggers::firing(replica, table, write) };
-    match written {
-        Err(Error::Sqlite(error)) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            Err(Error::Row {
+/// Names the table where a row of a snapshot breaks a constraint.
+fn breaks_constraint(table: &Table, error: Error) -> Error {
+    match error {
+        Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Error::Row {
                 table: table.def.name.clone(),
                 reason: format!(
                     "a row of the snapshot breaks a constraint that this database alone has ({error}): take it away, \
-                     join, and make it again"
+                 join, and make it again"
                 ),
-            })
+            }
         }
-        written => written.map(|_| ()),
+        error => error,
     }
 }
 

@@ -5,18 +5,23 @@
 //! | file | what it does |
 //! |---|---|
 //! | `export` | bundles written |
-//! | `heard` | what a snapshot's maker has of what is here |
 //! | `import` | bundles verified and taken in |
 //! | `inspect` | the contents of a bundle, for people |
 //! | `join` | a device starts from a snapshot |
-//! | `load` | the snapshot read into the database |
 //! | `peer` | the other end of a session |
+//! | `heard` | what a snapshot's maker has of what is here |
+//! | `load` | the snapshot read into the database |
+//! | `merge_rows` | the rows of a state, merged with those here |
 //! | `reconcile` | peer evidence about our own log, and what follows from it |
+//! | `records` | records written: groups in causal order |
 //! | `rekey` | a second history takes a new identity |
 //! | `session` | what two ends that talk need of each other |
 //! | `snapshot` | snapshots written |
+//! | `state` | what a device has of the shared tables, written |
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
+//! | `state_values` | the values of a state's rows |
 //! | `survey` | what a card needs to know |
+//! | `take_state` | another device's state, merged with what is here |
 //! | `transaction` | transactions, before which a second history takes a new identity |
 //! | `trust_sender` | trust in who made a bundle |
 //! | `twin` | divergent histories of one identity, found |
@@ -27,13 +32,18 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod join;
 pub(crate) mod load;
+pub(crate) mod merge_rows;
 pub(crate) mod peer;
 pub(crate) mod reconcile;
+pub(crate) mod records;
 pub(crate) mod rekey;
 pub(crate) mod session;
 pub(crate) mod snapshot;
+pub(crate) mod state;
 pub(crate) mod state_rows;
+pub(crate) mod state_values;
 pub(crate) mod survey;
+pub(crate) mod take_state;
 pub(crate) mod transaction;
 pub(crate) mod trust_sender;
 pub(crate) mod twin;

@@ -25,14 +25,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart};
+use packmule_core::wire::{
+    Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart, Named,
+};
 
 use crate::engine::capture::{adopt, groups};
 use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
-use crate::engine::log::frames;
+use crate::engine::log::{contexts, frames};
 use crate::engine::merge::deferred;
 use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::show::{constraints, transaction};
@@ -72,6 +74,21 @@ impl Move<'_> {
             (self.new.1, self.seq(Stream::Shared, seq))
         } else {
             (id, seq)
+        }
+    }
+
+    /// Renames an entry of the context of a frame that moves. What the old per-device stream says of the old shared
+    /// stream up to `common`, the new one has said in its first group; if it needs no such group, nothing that its rows
+    /// depend on is lost.
+    fn named(&self, named: Named, seq: u64) -> Option<(Named, u64)> {
+        match named {
+            Named::Id(id) => {
+                let (id, seq) = self.context(id, seq);
+                Some((Named::Id(id), seq))
+            }
+            Named::Author if seq > self.common[0] => Some((named, self.seq(Stream::Shared, seq))),
+            Named::Author => None,
+            Named::Number(_) | Named::Introduced(..) => Some((named, seq)),
         }
     }
 }
@@ -202,9 +219,8 @@ fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
         let groups = groups_after(replica, replica.me, Stream::PerDevice, 0)?;
         for group in groups.iter().filter(|g| g.first <= common[1]) {
             let body = frames::frame_here(replica, replica.me, Stream::PerDevice, group.first)?;
-            let saw =
-                frames::parse(&body)?.context().any(|(id, n)| id == replica.identity.id && n > common[0]);
-            if saw {
+            let context = contexts::context(replica, replica.me, Stream::PerDevice, &frames::parse(&body)?)?;
+            if context.iter().any(|(id, n)| *id == replica.identity.id && *n > common[0]) {
                 common[1] = group.first - 1;
                 break;
             }
@@ -235,7 +251,7 @@ fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMa
         let mut later: BTreeSet<i64> = BTreeSet::new();
         for group in groups_after(replica, dev, stream, 0)? {
             let body = frames::frame_here(replica, dev, stream, group.first)?;
-            for (id, seq) in frames::parse(&body)?.context() {
+            for (id, seq) in contexts::context(replica, dev, stream, &frames::parse(&body)?)? {
                 let other = devices::device_number_or_new(replica, id)?;
                 if group.first <= common[at] {
                     contexts[at].insert(other, seq);
@@ -307,6 +323,11 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
     let mut buf = vec![0; FRAME_MAX];
     if common > 0 {
         seal_start(replica, of, stream, first, before, &mut buf, &mut position)?;
+    } else {
+        let (old, new) = (of.old.0, of.new.0);
+        for (other, number) in contexts::numbers(replica, old, stream)? {
+            contexts::keep_number(replica, new, stream, number, other)?;
+        }
     }
     for group in &groups {
         move_group(replica, of, stream, group, &mut buf, &mut position)?;
@@ -316,8 +337,8 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
         let (id, seq) = of.context(devices::device_id(replica, other)?, seq);
         positions::set_context(replica, of.new.0, stream, devices::device_number_or_new(replica, id)?, seq)?;
     }
-    if stream == Stream::Shared && common > 0 {
-        positions::set_context(replica, of.new.0, stream, of.old.0, common)?;
+    if common > 0 && of.common[0] > 0 {
+        positions::set_context(replica, of.new.0, stream, of.old.0, of.common[0])?;
     }
     Ok(ours - common)
 }
@@ -339,15 +360,17 @@ fn seal_start(
     // It writes nothing, so it may have seen what the next group has. Otherwise it would stay pending for ever
     // where all of that is folded.
     let body = frames::frame_here(replica, of.old.0, stream, next.first)?;
-    for (id, seq) in frames::parse(&body)?.context().map(|(id, seq)| of.context(id, seq)) {
+    for (id, seq) in contexts::context(replica, of.old.0, stream, &frames::parse(&body)?)? {
+        let (id, seq) = of.context(id, seq);
         if id != of.new.1 {
             context.entry(id).and_modify(|known| *known = seq.max(*known)).or_insert(seq);
         }
     }
-    if stream == Stream::Shared {
+    // Of the per-device stream too: what its moved groups say of that is left out of them.
+    if of.common[0] > 0 {
         context.insert(of.old.1, of.common[0]);
     }
-    let context: Vec<_> = context.into_iter().collect();
+    let context = introduce_all(replica, of, stream, context)?;
     let start = GroupStart { lamport: next.lamport, wall: next.wall, pair: 0, context: &context };
     let too_many = |_| Error::damaged("more devices than a frame can name");
     let mut writer =
@@ -356,8 +379,35 @@ fn seal_start(
     let mut digest = GroupDigest::default();
     digest.add(frame);
     frames::put_frame(&replica.db, of.new.0, stream, position.seq + 1, frame)?;
+    contexts::keep_numbers(replica, of.new.0, stream, &frames::parse(frame)?)?;
     let place = (position.seq + 1, position.seq + 1, 0);
     sign_group(replica, of, stream, next, place, digest, position)
+}
+
+/// Introduces all devices that a moved stream names, by the numbers that they have there, so that its groups can stay as
+/// they are; and those that `context` has besides. A device that had not been seen yet is introduced as such.
+fn introduce_all(
+    replica: &Replica,
+    of: &Move<'_>,
+    stream: Stream,
+    mut context: BTreeMap<DeviceId, u64>,
+) -> Result<Vec<(Named, u64)>> {
+    let mut named = Vec::new();
+    let mut last = 0;
+    for (other, number) in contexts::numbers(replica, of.old.0, stream)? {
+        let id = devices::device_id(replica, other)?;
+        named.push((Named::Introduced(number, id), context.remove(&id).unwrap_or(0)));
+        last = last.max(number);
+    }
+    for (id, seq) in context {
+        last += 1;
+        named.push((Named::Introduced(last, id), seq));
+    }
+    named.sort_by_key(|(named, _)| match named {
+        Named::Introduced(number, _) => *number,
+        _ => 0,
+    });
+    Ok(named)
 }
 
 /// Re-authors a group, and everything that names its frames.
@@ -376,8 +426,16 @@ fn move_group(
         let body = frames::frame_here(replica, of.old.0, stream, seq)?;
         let frame = frames::parse(&body)?;
         let to = of.seq(stream, seq);
-        let mut context: Vec<_> = frame.context().map(|(id, seq)| of.context(id, seq)).collect();
-        context.sort_unstable();
+        let mut context: Vec<_> = frame.context().filter_map(|(named, seq)| of.named(named, seq)).collect();
+        context.sort_by_key(|(named, _)| match named {
+            Named::Id(id) => Some(*id),
+            _ => None,
+        });
+        for (named, _) in &context {
+            if let Named::Introduced(number, _) = named {
+                forget_number(replica, of, stream, *number)?;
+            }
+        }
         let start = frame.group.map(|head| {
             pair = if head.pair == 0 { 0 } else { of.seq(other, head.pair) };
             GroupStart { lamport: head.lamport, wall: head.wall, pair, context: &context }
@@ -400,6 +458,15 @@ fn move_group(
     )?;
     let place = (of.seq(stream, group.first), of.seq(stream, group.last), pair);
     sign_group(replica, of, stream, group, place, digest, position)
+}
+
+/// Forgets a number that the old stream introduces in a frame that is not its any more.
+fn forget_number(replica: &Replica, of: &Move<'_>, stream: Stream, number: u32) -> Result<()> {
+    replica
+        .db
+        .prepare_cached("DELETE FROM _pm_number WHERE dev = ?1 AND stream = ?2 AND number = ?3")?
+        .execute((of.old.0, stream.number(), number))?;
+    Ok(())
 }
 
 /// Signs a group of the new device whose frames are in the log.

@@ -1,56 +1,13 @@
-//! Snapshots: what a device has of the shared tables, for a newcomer to start from.
-//!
-//! A snapshot is a stream of records like a bundle, closed by its maker's signature over all of it.
-//! Its rows are the maker's word; the frames that are still in the log are in it as their authors
-//! signed them, so that the newcomer takes part in conflicts from then on. `FORMAT.md` has the rows.
+//! Snapshots: a state in a file of its own, for a newcomer to start from.
 
 use std::io::Write;
 
-use ed25519_compact::Noise;
-use packmule_core::model::{Big, Stream, Value};
-use packmule_core::wire::{Mode, RecordKind, put};
-use rusqlite::types::ValueRef;
-use rusqlite::{MAIN_DB, params_from_iter};
-use sha2::{Digest, Sha256};
-
-use crate::engine::error::{Error, Result};
-use crate::engine::exchange::export::{self, RecordWriter, Wanted};
-use crate::engine::exchange::inspect::SEAL_DOMAIN;
-use crate::engine::exchange::{transaction, twin};
-use crate::engine::fleet::{devices, positions};
-use crate::engine::store::value::{self, Bind};
+use crate::engine::error::Result;
+use crate::engine::exchange::records::RecordWriter;
+use crate::engine::exchange::{export, state, transaction, twin};
+use crate::engine::fleet::positions;
 use crate::engine::table::catalog;
-use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-
-/// A part of a large value has at most so many bytes.
-pub(super) const PART_BYTES: usize = 32_768;
-
-/// Selects the rows of `_pm_` tables that travel, with devices by their ids and tables by their names.
-const STATE: [(&str, &str); 12] = [
-    ("lamport", "SELECT v FROM _pm_meta WHERE k = 'lamport'"),
-    ("stream", "SELECT d.id, s.stream, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev WHERE s.stream = :shared"),
-    (
-        "context",
-        "SELECT d.id, c.stream, o.id, c.seq FROM _pm_context c JOIN _pm_device d ON d.n = c.dev JOIN _pm_device o ON o.n = c.other
-         WHERE c.stream = :shared",
-    ),
-    ("floor", "SELECT d.id, f.stream, f.seq FROM _pm_floor f JOIN _pm_device d ON d.n = f.dev WHERE f.stream = :shared"),
-    (
-        "retired",
-        "SELECT d.id, b.id, d.retired_seq, d.retired FROM _pm_device d LEFT JOIN _pm_device b ON b.n = d.retired_by WHERE d.retired",
-    ),
-    ("declared", "SELECT t.name, p.what, p.name, d.id, p.seq, p.lamport, p.value, p.past, p.def
-                  FROM _pm_declared p JOIN _pm_table t ON t.tid = p.tid JOIN _pm_device d ON d.n = p.dev"),
-    ("head", "SELECT t.name, h.key, d.id, h.seq, h.place, h.claim, h.wall, h.kind, h.columns
-              FROM _pm_head h JOIN _pm_table t ON t.tid = h.tid JOIN _pm_device d ON d.n = h.dev"),
-    ("conflict", "SELECT t.name, c.key FROM _pm_conflict c JOIN _pm_table t ON t.tid = c.tid"),
-    ("parked", "SELECT t.name, p.key, p.reason, p.blocker FROM _pm_parked p JOIN _pm_table t ON t.tid = p.tid"),
-    ("dangling", "SELECT t.name, x.key, x.told FROM _pm_dangling x JOIN _pm_table t ON t.tid = x.tid"),
-    ("count", "SELECT t.name, c.key, c.col, d.id, c.seq, c.absolute, c.value
-               FROM _pm_count c JOIN _pm_table t ON t.tid = c.tid JOIN _pm_device d ON d.n = c.dev"),
-    ("image", "SELECT t.name, i.key, i.body FROM _pm_image i JOIN _pm_table t ON t.tid = i.tid"),
-];
 
 /// What went into a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,144 +39,9 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
     let (applied, probes) = (positions::vector(replica)?, twin::probes(replica)?);
     export::write_header(replica, &mut out, (key, replica.identity.id), None, &applied, &probes)?;
     export::write_certificates(replica, &mut out, &|_| true)?;
-    let mut defs = replica.db.prepare("SELECT d.id, d.body FROM _pm_def d JOIN _pm_table t ON t.tid = d.tid AND t.gathers IS NULL ORDER BY d.tid, d.id")?;
-    let mut rows = defs.query([])?;
-    while let Some(row) = rows.next()? {
-        let def: Vec<u8> = row.get(1)?;
-        state(&mut out, "def", &[Value::Blob(&def)])?;
-    }
-    for table in catalog::tables(replica).iter().filter(|t| t.def.mode == Mode::Shared) {
-        let shown = i64::from(table.state == State::Tracked);
-        let name = Value::Text(table.def.name.as_bytes());
-        state(&mut out, "table", &[name, Value::Blob(&table.def_id.0), Value::Int(shown)])?;
-        if table.shows_shared() {
-            report.tables += 1;
-            report.rows += write_rows(replica, &mut out, table, "row", &table.sql_name)?;
-            write_rows(replica, &mut out, table, "limbo", &table.quarantine_table())?;
-        }
-    }
-    for (kind, sql) in STATE {
-        let mut statement = replica.db.prepare(sql)?;
-        let n = statement.column_count();
-        if let Some(at) = statement.parameter_index(":shared")? {
-            statement.raw_bind_parameter(at, Stream::Shared.number())?;
-        }
-        let mut rows = statement.raw_query();
-        while let Some(row) = rows.next()? {
-            let values = (0..n)
-                .map(|at| row.get_ref(at).map(value::from_sql))
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            state(&mut out, kind, &values)?;
-        }
-    }
-    let wanted: Vec<Wanted> = applied
-        .iter()
-        .filter(|entry| entry.stream == Stream::Shared)
-        .map(|entry| {
-            Ok(devices::device_number(replica, entry.author)?.map(|dev| Wanted {
-                dev,
-                stream: entry.stream,
-                have: 0,
-            }))
-        })
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .flatten()
-        .collect();
-    export::write_log(replica, &mut out, &wanted, (u64::MAX, u64::MAX))?;
-    let digest: [u8; 32] = out.hash.clone().finalize().into();
-    let signature = key.sign([SEAL_DOMAIN, &digest].concat(), None::<Noise>);
-    out.record(RecordKind::Seal, &*signature)?;
+    (report.tables, report.rows) = state::write_state(replica, &mut out, &|_| 0)?;
     out.flush()?;
     report.frames = out.frames;
     report.bytes = out.bytes;
     Ok(report)
-}
-
-/// Writes a row of state as a record.
-fn state(out: &mut RecordWriter<'_>, kind: &str, values: &[Value<'_>]) -> Result<()> {
-    let size = values.iter().fold(64, |size, value| {
-        size + match value {
-            Value::Text(b) | Value::Blob(b) => b.len() + 8,
-            _ => 64,
-        }
-    });
-    let mut buf = vec![0; size];
-    let room = |_| Error::damaged("a row of a snapshot without room");
-    let mut len = put(&mut buf, kind).map_err(room)?;
-    for value in values {
-        len += put(&mut buf[len..], value).map_err(room)?;
-    }
-    out.record(RecordKind::State, &buf[..len])
-}
-
-/// Writes the rows of a table, each after the parts of its large values. Returns how many rows that were.
-fn write_rows(
-    replica: &Replica,
-    out: &mut RecordWriter<'_>,
-    table: &Table,
-    kind: &str,
-    from: &str,
-) -> Result<u64> {
-    let rowid =
-        if from == table.sql_name && table.def.without_rowid { "NULL" } else { table.def.rowid_name() };
-    let columns: Vec<String> = table
-        .def
-        .columns
-        .iter()
-        .map(|c| {
-            let c = value::quote(&c.name);
-            format!("CASE WHEN octet_length({c}) > {PART_BYTES} AND {rowid} IS NOT NULL THEN NULL ELSE {c} END, octet_length({c})")
-        })
-        .collect();
-    let sql =
-        format!("SELECT {rowid}, {} FROM {from} ORDER BY {}", columns.join(", "), table.def.key_list(""));
-    let mut statement = replica.db.prepare(&sql)?;
-    let mut rows = statement.query([])?;
-    let mut n = 0;
-    while let Some(row) = rows.next()? {
-        let rowid: Option<i64> = row.get(0)?;
-        let mut values = vec![Value::Text(table.def.name.as_bytes())];
-        for (at, column) in table.def.columns.iter().enumerate() {
-            let value = row.get_ref(1 + at * 2)?;
-            let len = row.get::<_, Option<i64>>(2 + at * 2)?.unwrap_or(0);
-            values.push(match (value, rowid) {
-                (ValueRef::Null, Some(rowid)) if len > PART_BYTES as i64 => {
-                    write_parts(replica, out, table, from, &column.name, rowid)?
-                }
-                (value, _) => value::from_sql(value),
-            });
-        }
-        state(out, kind, &values)?;
-        n += 1;
-    }
-    Ok(n)
-}
-
-/// Writes the parts of a large value. Returns what stands for the value in its row.
-fn write_parts(
-    replica: &Replica,
-    out: &mut RecordWriter<'_>,
-    table: &Table,
-    from: &str,
-    column: &str,
-    rowid: i64,
-) -> Result<Value<'static>> {
-    let name = if from == table.sql_name { table.def.name.clone() } else { table.quarantine_table() };
-    let c = value::quote(column);
-    let sql = format!("SELECT typeof({c}) = 'text' FROM {from} WHERE {} = ?1", table.def.rowid_name());
-    let text: bool =
-        replica.db.query_row(&sql, params_from_iter([Bind(Value::Int(rowid))]), |row| row.get(0))?;
-    let blob = replica.db.blob_open(MAIN_DB, name.as_str(), column, rowid, true)?;
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; PART_BYTES];
-    let mut at = 0;
-    while at < blob.len() {
-        let n = blob.read_at(&mut chunk, at)?;
-        hash.update(&chunk[..n]);
-        out.record(RecordKind::Part, &chunk[..n])?;
-        at += n;
-    }
-    let len = blob.len() as u64;
-    Ok(Value::Big(Big { text, number: 0, back: 0, len, sha256: hash.finalize().into() }))
 }

@@ -1,12 +1,13 @@
 //! Rows of a snapshot's state, put into the `_pm_` tables that they come from.
 
 use packmule_core::model::{DeviceId, Value};
-use packmule_core::wire::{DecodeError, DefId};
+use packmule_core::wire::{Checkpoint, DecodeError, DefId};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::fleet::membership::{self, Retirement};
+use crate::engine::log::frames;
 use crate::engine::store::meta;
 use crate::engine::store::value::Bind;
 use crate::engine::table::catalog;
@@ -79,16 +80,26 @@ pub(super) fn load_lamport(row: &StateRow<'_>) -> Result<()> {
     meta::set(&row.replica.db, "lamport", ours.max(row.int_at(0)?))
 }
 
-/// Loads what the maker knew of a stream: its position, its context, or its watermark.
+/// Loads what the maker knew of a stream: its position, its context, its numbers, or its watermark.
 pub(super) fn load_position(row: &StateRow<'_>, kind: &str) -> Result<()> {
     let db = &row.replica.db;
     match kind {
-        "stream" => db
-            .prepare_cached("INSERT INTO _pm_stream (dev, stream, seq, chain) VALUES (?1, ?2, ?3, ?4)")?
-            .execute((row.device_at(0)?, row.int_at(1)?, row.int_at(2)?, row.blob_at(3)?))?,
+        "stream" => {
+            if let Some(Value::Blob(checkpoint)) = row.values.get(4) {
+                let checkpoint_of = Checkpoint::decode(checkpoint).map_err(bad)?;
+                frames::put_newest(db, row.device_at(0)?, &checkpoint_of, checkpoint)?;
+            }
+            db.prepare_cached("INSERT INTO _pm_stream (dev, stream, seq, chain) VALUES (?1, ?2, ?3, ?4)")?
+                .execute((row.device_at(0)?, row.int_at(1)?, row.int_at(2)?, row.blob_at(3)?))?
+        }
         "context" => db
             .prepare_cached("INSERT INTO _pm_context (dev, stream, other, seq) VALUES (?1, ?2, ?3, ?4)")?
             .execute((row.device_at(0)?, row.int_at(1)?, row.device_at(2)?, row.int_at(3)?))?,
+        "number" => db
+            .prepare_cached(
+                "INSERT OR IGNORE INTO _pm_number (dev, stream, number, other) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute((row.device_at(0)?, row.int_at(1)?, row.int_at(2)?, row.device_at(3)?))?,
         _ => db.prepare_cached("INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)")?.execute((
             row.device_at(0)?,
             row.int_at(1)?,
@@ -122,7 +133,7 @@ pub(super) fn load_declared(row: &StateRow<'_>) -> Result<()> {
     row.replica
         .db
         .prepare_cached(
-            "INSERT INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
+            "INSERT OR IGNORE INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute((

@@ -3,11 +3,11 @@
 use std::io::Read;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Position, Section};
+use packmule_core::wire::{Certificate, Position, Section};
 
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::export::Positions;
 use crate::engine::exchange::import::Verified;
+use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::{reconcile, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
@@ -36,6 +36,13 @@ pub struct Span {
     pub last: u64,
 }
 
+impl Span {
+    /// Makes a span.
+    pub fn new(author: DeviceId, stream: Stream, first: u64, last: u64) -> Self {
+        Self { author, stream, first, last }
+    }
+}
+
 /// What a bundle has, so far as it could be read.
 #[derive(Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -50,7 +57,9 @@ pub struct Survey {
     /// What the sender had when it made it.
     #[cfg_attr(feature = "serde", serde(rename = "sender_had", serialize_with = "json::positions"))]
     pub vector: Positions,
-    /// The frames in it.
+    /// It has the state of the shared tables, which stands for all frames that the sender had of them.
+    pub state: bool,
+    /// The frames in it, and those for which a state stands.
     pub spans: Vec<Span>,
     /// Why it is not whole; signatures of frames are not looked at.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::text"))]
@@ -78,6 +87,11 @@ pub struct Trusted {
 pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
     let mut survey = Survey::default();
     survey.problem = survey_into(replica, input, &mut survey).err();
+    if survey.state {
+        survey.spans.retain(|span| span.stream != Stream::Shared);
+        let shared = survey.vector.iter().filter(|((_, stream), seq)| *stream == Stream::Shared && **seq > 0);
+        survey.spans.extend(shared.map(|((author, stream), seq)| Span::new(*author, *stream, 1, *seq)));
+    }
     survey
 }
 
@@ -111,52 +125,78 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     None => survey.spans.push(Span { author, stream, first, last }),
                 }
             }
-            Item::State(_) | Item::Part(_) | Item::Seal(..) => {
-                return Err(Error::bundle(0, BundleProblem::IsASnapshot));
-            }
+            Item::State(_) | Item::Part(_) => {}
+            Item::Seal(..) => survey.state = true,
             Item::End => return Ok(()),
         }
     }
 }
 
 /// Records what a bundle's sender acknowledges, and takes in none of its frames: for a bundle that is for another
-/// device, or has nothing new. The caller must know that it is whole.
+/// device, or has nothing new. The caller must know that it is whole. Where it acknowledges nothing new, nothing is
+/// written.
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
+    let (mut verified, mut check, mut own) = (Verified::default(), None, Vec::new());
     let mut reader = BundleReader::new(input);
-    let evidence = transaction::transaction(replica, |e| {
-        let (mut verified, mut check) = (Verified::default(), None);
-        loop {
-            match reader.next_item()? {
-                Item::Header(header) => {
-                    verified.read_header(&header);
-                    check = Some(HeaderCheck::of(&header));
-                }
-                Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
-                    let trust = trust::verify_certificate(e, &certificate)?
-                        .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
-                    trust::store_certificate(e, &certificate, bytes, trust)?;
-                }
-                Item::Certificate(..) => {}
-                _ => break,
+    loop {
+        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
+            Item::Header(header) => {
+                verified.read_header(&header);
+                check = Some(HeaderCheck::of(&header));
             }
+            Item::Certificate(certificate, bytes) if Some(certificate.device()) == verified.sender => {
+                own = bytes.to_vec();
+            }
+            Item::Certificate(..) => {}
+            _ => break,
         }
-        let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(verified.evidence) };
-        let Some(key) = trust::trusted_key(e, sender)? else {
-            return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
-        };
-        if !check.verify(&key) {
-            return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(e, sender)?)));
-        }
-        let Verified { applied, probes, evidence, .. } = &mut verified;
-        let apart = twin::compare_vector(e, sender, (applied, probes), evidence)?;
-        if let Some(seq) = apart {
-            reconcile::record_twin(e, &devices::name_of(e, sender)?, seq)?;
-        }
-        verified.record_acknowledged(e, sender)?;
-        // A clone of this device decides nothing.
-        Ok(if sender == e.identity.id { PeerEvidence::default() } else { verified.evidence })
+    }
+    let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(()) };
+    let known = catalog::reading(replica, |e| {
+        let Some(key) = trust::trusted_key(e, sender)? else { return Ok(false) };
+        let stored = own.is_empty() || trust::is_stored(e, &own)?;
+        let known = stored && check.verify(&key) && verified.is_recorded(e)?;
+        Ok(known && compare(e, &mut verified, sender)?.is_none())
     })?;
+    if !known {
+        transaction::transaction(replica, |e| record_heard(e, &mut verified, (sender, &check), &own))?;
+    }
+    // A clone of this device decides nothing.
+    let ours = sender == replica.identity.id;
+    let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
     reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
+}
+
+/// Compares what a bundle's sender says with what is here. Returns where its history of itself parts from the one that
+/// is here.
+fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Result<Option<u64>> {
+    let Verified { applied, probes, evidence, .. } = verified;
+    twin::compare_vector(replica, sender, (applied, probes), evidence)
+}
+
+/// Stores the certificate of a bundle's sender, and records what it acknowledges.
+fn record_heard(
+    replica: &Replica,
+    verified: &mut Verified,
+    (sender, check): (DeviceId, &HeaderCheck),
+    certificate: &[u8],
+) -> Result<()> {
+    if !certificate.is_empty() {
+        let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+        let trust = trust::verify_certificate(replica, &decoded)?
+            .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
+        trust::store_certificate(replica, &decoded, certificate, trust)?;
+    }
+    let Some(key) = trust::trusted_key(replica, sender)? else {
+        return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
+    };
+    if !check.verify(&key) {
+        return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(replica, sender)?)));
+    }
+    if let Some(seq) = compare(replica, verified, sender)? {
+        reconcile::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;
+    }
+    verified.record_acknowledged(replica, sender)
 }
 
 /// Lists the trusted devices other than this one that were not retired: bases first, then by id.
@@ -199,8 +239,9 @@ pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Posit
     })
 }
 
-/// Returns whether a device lacks frames that are folded here, by its last acknowledgement: it needs a snapshot.
-pub(crate) fn needs_snapshot(replica: &Replica, peer: &Trusted) -> Result<bool> {
+/// Returns whether a device lacks frames that are folded here, by its last acknowledgement: it needs
+/// the state.
+pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
     let has = acknowledged_by(replica, peer.id)?;
     catalog::reading(replica, |e| {
         for Position { author, stream, .. } in positions::vector(e)? {

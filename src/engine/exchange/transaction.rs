@@ -1,7 +1,7 @@
 //! Transactions, before which a second history takes a new identity.
 
 use crate::engine::capture::groups::{SealOptions, SealReport};
-use crate::engine::capture::seal;
+use crate::engine::capture::{seal, verdict};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{rekey, twin};
 use crate::engine::fleet::peers;
@@ -39,7 +39,8 @@ pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -
     })
 }
 
-/// Turns what applications wrote since the last seal into frames: one atomic group.
+/// Turns what applications wrote since the last seal into frames: one atomic group. A verdict that is still to be written
+/// follows: whatever sends calls this first.
 pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
     transaction(replica, |replica| {
         deferred::begin_deferring(replica)?;
@@ -47,6 +48,7 @@ pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
         let reissued = seal::reissue_for_bases(replica)?;
         report.frames += reissued.frames;
         report.ops += reissued.ops;
+        verdict::seal_verdict(replica)?;
         Ok(report)
     })
 }

@@ -26,10 +26,11 @@
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
-use rusqlite::OptionalExtension;
+use rusqlite::{CachedStatement, OptionalExtension};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
+use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::table::replica::Replica;
 
@@ -108,7 +109,8 @@ pub(crate) fn fit(
         return Ok(Fit::Fits);
     }
     let before = first - 1;
-    let agrees = match past(replica, dev, checkpoint.stream, before)? {
+    let mut group_at = replica.db.prepare_cached(GROUP_AT)?;
+    let agrees = match past(&mut group_at, dev, position, checkpoint.stream, before)? {
         _ if before == 0 => checkpoint.prev == start(),
         Past::Chain(chain) => chain == checkpoint.prev,
         _ => false,
@@ -129,19 +131,21 @@ pub(crate) fn compare_vector(
     evidence: &mut PeerEvidence,
 ) -> Result<Option<u64>> {
     let mut apart = None;
+    let here = positions::all_positions(replica)?;
+    let mut group_at = replica.db.prepare_cached(GROUP_AT)?;
     for entry in probes.iter().copied().chain(applied.iter().copied().map(Probe::from)) {
-        let Some(dev) = devices::device_number(replica, entry.author)?.filter(|_| entry.seq > 0) else {
+        if entry.seq == 0 {
             continue;
-        };
-        let seq = positions::position(replica, dev, entry.stream)?.seq;
-        let ours = dev == replica.me;
-        if entry.seq > seq {
+        }
+        let ours = entry.author == replica.identity.id;
+        let position = here.get(&(entry.author, entry.stream));
+        let Some((dev, position)) = position.filter(|(_, position)| entry.seq <= position.seq) else {
             if ours {
                 evidence.has(entry.stream, entry.seq);
             }
             continue;
-        }
-        let upper = match past(replica, dev, entry.stream, entry.seq)? {
+        };
+        let upper = match past(&mut group_at, *dev, *position, entry.stream, entry.seq)? {
             Past::Chain(chain) if chain.tag() == entry.tag => None,
             Past::Chain(_) => Some(entry.seq.saturating_sub(1)),
             Past::Inside(first) => Some(first - 1),
@@ -319,7 +323,7 @@ fn common_with(
 ) -> Result<Option<u64>> {
     let mut different = false;
     while at > 0 {
-        let before = match (past(replica, here, stream, at)?, past(source, there, stream, at)?) {
+        let before = match (past_here(replica, here, stream, at)?, past_here(source, there, stream, at)?) {
             (Past::Chain(here), Past::Chain(there)) if here == there => break,
             (Past::Unknown, _) | (_, Past::Unknown) => break,
             (Past::Inside(first), _) | (_, Past::Inside(first)) => first - 1,
@@ -332,24 +336,40 @@ fn common_with(
 }
 
 /// Finds what is known of a stream's chain after this frame.
-fn past(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
-    let position = positions::position(replica, dev, stream)?;
+fn past_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
+    past(
+        &mut replica.db.prepare_cached(GROUP_AT)?,
+        dev,
+        positions::position(replica, dev, stream)?,
+        stream,
+        seq,
+    )
+}
+
+/// Selects the group that a frame is in, or the next one.
+const GROUP_AT: &str = "SELECT first, last, chain, CASE WHEN first > ?3 THEN checkpoint END FROM _pm_group
+                        WHERE dev = ?1 AND stream = ?2 AND last >= ?3 ORDER BY last LIMIT 1";
+
+/// Finds what is known of a stream's chain after this frame, of a stream that is applied up to `position`.
+fn past(
+    group_at: &mut CachedStatement<'_>,
+    dev: i64,
+    position: StreamPosition,
+    stream: Stream,
+    seq: u64,
+) -> Result<Past> {
     if position.seq == seq {
         return Ok(Past::Chain(position.chain));
     }
-    let group: Option<(u64, u64, [u8; 32], Vec<u8>)> = replica
-        .db
-        .prepare_cached(
-            "SELECT first, last, chain, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last >= ?3
-             ORDER BY last LIMIT 1",
-        )?
+    let group = group_at
         .query_row((dev, stream.number(), seq), |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            let (first, last): (u64, u64) = (row.get(0)?, row.get(1)?);
+            Ok((first, last, row.get(2)?, row.get::<_, Option<Vec<u8>>>(3)?))
         })
         .optional()?;
     Ok(match group {
         Some((_, last, chain, _)) if last == seq => Past::Chain(Chain(chain)),
-        Some((first, _, _, after)) if first == seq + 1 => {
+        Some((first, _, _, Some(after))) if first == seq + 1 => {
             Past::Chain(Checkpoint::decode(&after).map_err(error::bad)?.prev)
         }
         Some((first, ..)) if first <= seq => Past::Inside(first),
@@ -359,7 +379,7 @@ fn past(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
 
 /// Finds the chain of a stream at the end of a group that is here, or before one.
 pub(crate) fn chain_at(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Option<Chain>> {
-    match past(replica, dev, stream, seq)? {
+    match past_here(replica, dev, stream, seq)? {
         Past::Chain(chain) => Ok(Some(chain)),
         Past::Inside(_) | Past::Unknown => Ok(None),
     }

@@ -79,12 +79,19 @@ pub(crate) fn clocks(replica: &Replica) -> Result<Clocks> {
 
 /// Returns what the log has of each other device's clock.
 fn heard_clocks(replica: &Replica) -> Result<Vec<Heard>> {
-    let last = |dev: i64, stream: u8, up_to: u64| {
-        value::maybe::<WallMs>(
+    // Devices that are in step have seen the same groups: each is looked up once.
+    let mut walls: HashMap<(i64, u8, u64), Option<WallMs>> = HashMap::new();
+    let mut last = |dev: i64, stream: u8, up_to: u64| -> Result<Option<WallMs>> {
+        if let Some(known) = walls.get(&(dev, stream, up_to)) {
+            return Ok(*known);
+        }
+        let found = value::maybe::<WallMs>(
             &replica.db,
             "SELECT wall FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last <= ?3 ORDER BY last DESC LIMIT 1",
             (dev, stream, up_to),
-        )
+        )?;
+        walls.insert((dev, stream, up_to), found);
+        Ok(found)
     };
     let mut statement =
         replica.db.prepare_cached("SELECT dev, stream, seq FROM _pm_stream WHERE dev <> ?1")?;

@@ -47,12 +47,6 @@ impl ToSql for Retirement {
     }
 }
 
-/// Returns the devices of which anything is applied here.
-pub(crate) fn known_authors(replica: &Replica) -> Result<Vec<i64>> {
-    let mut statement = replica.db.prepare_cached("SELECT DISTINCT dev FROM _pm_stream")?;
-    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
-}
-
 /// Returns the other devices whose acknowledgements of a stream count: of per-device rows, bases alone.
 fn required_peers(replica: &Replica, stream: Stream) -> Result<Vec<i64>> {
     let mut statement = replica.db.prepare_cached(
@@ -134,16 +128,47 @@ fn acknowledged(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Resul
     Ok(said.max(seen.unwrap_or(0)))
 }
 
-/// Returns up to where a stream is stable.
-pub(crate) fn stable(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
+/// Returns up to where a peer's acknowledgements of a stream count, by device number: [`acknowledged`] of all of them.
+fn all_acknowledged(replica: &Replica, peer: i64, stream: Stream) -> Result<HashMap<i64, u64>> {
+    let whole =
+        positions::position(replica, peer, Stream::Shared)?.seq >= said(replica, peer, peer, Stream::Shared)?;
+    let mut statement = replica.db.prepare_cached(
+        "SELECT dev, seq FROM _pm_ack WHERE peer = ?1 AND stream = ?2 AND ?3
+         UNION ALL SELECT other, seq FROM _pm_context JOIN _pm_device ON n = ?1 AND NOT set_back
+         WHERE dev = ?1 AND stream = ?4 AND ?2 = ?4",
+    )?;
+    let mut rows = statement.query((peer, stream.number(), whole, Stream::Shared.number()))?;
+    let mut all: HashMap<i64, u64> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let (dev, seq): (i64, u64) = (row.get(0)?, row.get(1)?);
+        all.entry(dev).and_modify(|known| *known = seq.max(*known)).or_insert(seq);
+    }
+    all.insert(peer, u64::MAX);
+    Ok(all)
+}
+
+/// Returns up to where a stream of each device is applied here; 0 where only the other one is known.
+fn applied(replica: &Replica, stream: Stream) -> Result<Vec<(i64, u64)>> {
+    let mut statement = replica
+        .db
+        .prepare_cached("SELECT dev, max(iif(stream = ?1, seq, 0)) FROM _pm_stream GROUP BY dev")?;
+    let rows = statement.query_map([stream.number()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns up to where a stream of each device is stable.
+pub(crate) fn stable(replica: &Replica, stream: Stream) -> Result<Vec<(i64, u64)>> {
+    let mut stable = applied(replica, stream)?;
     let peers = required_peers(replica, stream)?;
     if peers.is_empty() && (knows_nobody(replica)? || (stream == Stream::PerDevice && !replica.identity.base))
     {
-        return Ok(0); // Nobody is known who could have it.
+        stable.iter_mut().for_each(|(_, seq)| *seq = 0); // Nobody is known who could have it.
     }
-    let mut stable = positions::position(replica, dev, stream)?.seq;
     for peer in peers {
-        stable = stable.min(acknowledged(replica, peer, dev, stream)?);
+        let acknowledged = all_acknowledged(replica, peer, stream)?;
+        for (dev, seq) in &mut stable {
+            *seq = (*seq).min(acknowledged.get(dev).copied().unwrap_or(0));
+        }
     }
     Ok(stable)
 }
@@ -162,13 +187,12 @@ pub(crate) fn is_lacking_base(replica: &Replica, seq: u64) -> Result<bool> {
 pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     let mut most: Option<(i64, u64)> = None;
     for stream in Stream::ALL {
+        let applied = applied(replica, stream)?;
         for peer in required_peers(replica, stream)? {
-            let mut missing = 0;
-            for dev in known_authors(replica)? {
-                missing += positions::position(replica, dev, stream)?
-                    .seq
-                    .saturating_sub(acknowledged(replica, peer, dev, stream)?);
-            }
+            let acknowledged = all_acknowledged(replica, peer, stream)?;
+            let lacks =
+                |(dev, seq): &(i64, u64)| seq.saturating_sub(acknowledged.get(dev).copied().unwrap_or(0));
+            let missing = applied.iter().map(lacks).sum();
             if missing > 0 && most.is_none_or(|(_, n)| missing > n) {
                 most = Some((peer, missing));
             }
@@ -180,17 +204,11 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     }
 }
 
-/// Returns whether a group's author had not seen something that is folded here.
-pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)]) -> Result<bool> {
-    if dev == replica.me {
+/// Returns whether a group's author had not seen something that is folded here. `context` is all that it had seen, by
+/// device number.
+pub(crate) fn is_late(replica: &Replica, dev: i64, context: &HashMap<i64, u64>) -> Result<bool> {
+    if replica.options.late_counts_as_seen() {
         return Ok(false);
-    }
-    let mut seen: HashMap<i64, u64> =
-        positions::context_of(replica, dev, Stream::Shared)?.into_iter().collect();
-    for (id, seq) in context {
-        if let Some(other) = devices::device_number(replica, *id)? {
-            seen.insert(other, *seq);
-        }
     }
     let mut floors = replica
         .db
@@ -198,7 +216,7 @@ pub(crate) fn is_stale(replica: &Replica, dev: i64, context: &[(DeviceId, u64)])
     let mut rows = floors.query((dev, Stream::Shared.number()))?;
     while let Some(row) = rows.next()? {
         let (other, watermark): (i64, u64) = (row.get(0)?, row.get(1)?);
-        if seen.get(&other).copied().unwrap_or(0) < watermark {
+        if context.get(&other).copied().unwrap_or(0) < watermark {
             return Ok(true);
         }
     }
@@ -218,6 +236,26 @@ pub(crate) fn watermark(replica: &Replica, dev: i64, stream: Stream) -> Result<u
         (dev, stream.number()),
     )?;
     Ok(watermark.unwrap_or(0))
+}
+
+/// Raises the watermark of a stream.
+pub(crate) fn raise_floor(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<()> {
+    replica
+        .db
+        .prepare_cached(
+            "INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)
+             ON CONFLICT (dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
+        )?
+        .execute((dev, stream.number(), seq))?;
+    Ok(())
+}
+
+/// Lists the watermarks of shared streams, by device number.
+pub(crate) fn floors(replica: &Replica) -> Result<Vec<(i64, u64)>> {
+    let mut statement =
+        replica.db.prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = ?1 AND seq > 0")?;
+    let rows = statement.query_map([Stream::Shared.number()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Returns whether a device is retired.
@@ -245,10 +283,4 @@ pub(crate) fn record_retired(
         )?
         .execute((dev, by, seq, if goes_on { Retirement::GoesOn } else { Retirement::Gone }))?;
     Ok(())
-}
-
-/// Returns whether a device goes on under a new identity, which has re-authored what is pending of the old one.
-pub(crate) fn goes_on(replica: &Replica, dev: i64) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_device WHERE n = ?1 AND retired = ?2";
-    Ok(value::maybe::<i64>(&replica.db, sql, (dev, Retirement::GoesOn))?.is_some())
 }

@@ -155,6 +155,33 @@ fn is_new_statement(replica: &Replica, peer: i64, number: [u8; 8]) -> Result<boo
     Ok(new)
 }
 
+/// Returns whether it would change nothing to record what a bundle's sender says: its statement was heard already, and
+/// who has what of our own log is known.
+pub(crate) fn is_recorded(
+    replica: &Replica,
+    sender: DeviceId,
+    statement: [u8; 8],
+    (applied, probes): (&[Position], &[Probe]),
+) -> Result<bool> {
+    if sender == replica.identity.id {
+        return Ok(true);
+    }
+    let Some(peer) = devices::device_number(replica, sender)? else { return Ok(false) };
+    let heard = "SELECT 1 FROM _pm_statement WHERE peer = ?1 AND number = ?2";
+    if !replica.db.prepare_cached(heard)?.exists((peer, statement))? {
+        return Ok(false);
+    }
+    for probe in applied.iter().copied().map(Probe::from).chain(probes.iter().copied()) {
+        if probe.author == replica.identity.id
+            && probe.seq <= positions::position(replica, replica.me, probe.stream)?.seq
+            && probe.seq > common_acked(replica, probe.stream)?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Records up to where somebody has the same of our own log, by probes that were compared with what is here.
 pub(crate) fn record_compared(replica: &Replica, probes: impl Iterator<Item = Probe>) -> Result<()> {
     for probe in probes.filter(|probe| probe.author == replica.identity.id) {

@@ -1,11 +1,13 @@
 //! Positions: how far each stream is applied here, with its chain, and what each author had seen.
 
+use std::collections::{BTreeMap, HashMap};
+
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Position};
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::Result;
-use crate::engine::store::value;
+use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
 /// The last applied frame of a stream, and its chain after that.
@@ -31,6 +33,22 @@ pub(crate) fn position(replica: &Replica, dev: i64, stream: Stream) -> Result<St
             StreamPosition { seq: 0, chain: Chain::start(&key.unwrap_or_default(), stream) }
         }
     })
+}
+
+/// Returns up to where all streams are applied here, by author and stream, with the device's number.
+pub(crate) fn all_positions(
+    replica: &Replica,
+) -> Result<BTreeMap<(DeviceId, Stream), (i64, StreamPosition)>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT d.id, s.stream, d.n, s.seq, s.chain FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut all = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let position = StreamPosition { seq: row.get(3)?, chain: Chain(row.get(4)?) };
+        all.insert((DeviceId(row.get(0)?), value::stream_of_number(row.get(1)?)?), (row.get(2)?, position));
+    }
+    Ok(all)
 }
 
 /// Records up to where a stream is applied here.
@@ -83,4 +101,17 @@ pub(crate) fn vector(replica: &Replica) -> Result<Vec<Position>> {
         vector.push(Position { author: DeviceId(row.get(0)?), stream, seq: row.get(2)?, tag });
     }
     Ok(vector)
+}
+
+/// Returns up to where each device's stream of this kind is applied here, by device number.
+pub(crate) fn by_number(replica: &Replica, stream: Stream) -> Result<HashMap<i64, u64>> {
+    let mut statement = replica.db.prepare_cached("SELECT dev, seq FROM _pm_stream WHERE stream = ?1")?;
+    let rows = statement.query_map([stream.number()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Raises the highest stamp that was seen.
+pub(crate) fn raise_lamport(replica: &Replica, seen: u64) -> Result<()> {
+    let lamport = meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0);
+    meta::set(&replica.db, "lamport", lamport.max(seen))
 }

@@ -74,6 +74,13 @@ pub(crate) fn store_certificate(
     Ok(n)
 }
 
+/// Returns whether a certificate is stored here, byte for byte: its signatures were checked when it came.
+pub(crate) fn is_stored(replica: &Replica, encoded: &[u8]) -> Result<bool> {
+    let Ok(certificate) = Certificate::read(encoded) else { return Ok(false) };
+    let sql = "SELECT 1 FROM _pm_device WHERE id = ?1 AND certificate = ?2";
+    Ok(value::maybe::<i64>(&replica.db, sql, (certificate.device().0, encoded))?.is_some())
+}
+
 /// Finds a device by its name, its label, or enough of its id.
 ///
 /// # Errors

@@ -21,6 +21,8 @@ pub(crate) struct BundleReader<R> {
     body: Vec<u8>,
     state: Expect,
     groups: Groups,
+    /// The first byte of the next record, if it was looked at.
+    ahead: Option<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ enum Expect {
     Magic,
     Header,
     Records,
+    /// A state has ended: a snapshot does here, a bundle goes on.
+    Sealed,
     Nothing,
 }
 
@@ -50,11 +54,11 @@ pub(crate) enum Item<'a> {
     /// signature.
     Checkpoint(Checkpoint, &'a [u8], Chain),
     End,
-    /// A row of a snapshot's state.
+    /// A row of a state.
     State(&'a [u8]),
     /// A part of a large value of the next such row.
     Part(&'a [u8]),
-    /// The end of a snapshot: its maker's signature, and the hash that it is over.
+    /// The end of a state: its maker's signature, and the hash that it is over. A snapshot ends there.
     Seal([u8; 64], [u8; 32]),
 }
 
@@ -68,6 +72,7 @@ impl<R: Read> BundleReader<R> {
             body: Vec::new(),
             state: Expect::Magic,
             groups: Groups::default(),
+            ahead: None,
         }
     }
 
@@ -76,10 +81,20 @@ impl<R: Read> BundleReader<R> {
         self.offset
     }
 
-    /// Returns the next item; after [`Item::End`] and [`Item::Seal`] there is none.
+    /// Returns the next item; after [`Item::End`] there is none.
     pub(crate) fn next_item(&mut self) -> Result<Item<'_>> {
+        self.next_item_knowing(&|_| Ok(false))
+    }
+
+    /// Returns the next item, and does not check the signatures of a certificate whose bytes `is_known` has seen
+    /// checked before.
+    pub(crate) fn next_item_knowing(&mut self, is_known: &dyn Fn(&[u8]) -> Result<bool>) -> Result<Item<'_>> {
         if self.state == Expect::Magic {
             self.begin()?;
+        }
+        if self.state == Expect::Sealed && self.reached_end()? {
+            self.state = Expect::Nothing;
+            return Ok(Item::End);
         }
         let mut record = self.next_record()?;
         while record.head.kind == RecordKind::Section {
@@ -87,7 +102,7 @@ impl<R: Read> BundleReader<R> {
             self.groups.begin_section(body).map_err(|problem| Error::bundle(record.at, problem))?;
             record = self.next_record()?;
         }
-        self.interpret(record)
+        self.interpret(record, is_known)
     }
 
     /// Reads the magic bytes.
@@ -110,10 +125,22 @@ impl<R: Read> BundleReader<R> {
         Ok(())
     }
 
+    /// Returns whether nothing follows; otherwise keeps the byte that was read.
+    fn reached_end(&mut self) -> Result<bool> {
+        let mut byte = [0];
+        let n = self.input.read(&mut byte).map_err(Error::Stream)?;
+        self.ahead = (n > 0).then_some(byte[0]);
+        Ok(n == 0)
+    }
+
     /// Reads so many bytes into `body`.
     fn fill(&mut self, len: usize) -> Result<()> {
         self.body.resize(len, 0);
-        self.input.read_exact(&mut self.body).map_err(|e| match e.kind() {
+        let ahead = self.ahead.take();
+        if let (Some(byte), Some(first)) = (ahead, self.body.first_mut()) {
+            *first = byte;
+        }
+        self.input.read_exact(&mut self.body[usize::from(ahead.is_some())..]).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => Error::bundle(self.offset, DecodeError::Short),
             _ => Error::Stream(e),
         })
@@ -133,7 +160,9 @@ impl<R: Read> BundleReader<R> {
         self.offset += (RECORD_HEAD_LEN + self.body.len()) as u64;
         let expected = match self.state {
             Expect::Header => head.kind == RecordKind::Header,
-            Expect::Records => !matches!(head.kind, RecordKind::Header | RecordKind::Message),
+            Expect::Records | Expect::Sealed => {
+                !matches!(head.kind, RecordKind::Header | RecordKind::Message)
+            }
             _ => false,
         };
         if !expected {
@@ -144,7 +173,7 @@ impl<R: Read> BundleReader<R> {
     }
 
     /// Checks a record's body, and makes an item of it.
-    fn interpret(&mut self, record: Record) -> Result<Item<'_>> {
+    fn interpret(&mut self, record: Record, is_known: &dyn Fn(&[u8]) -> Result<bool>) -> Result<Item<'_>> {
         let at = record.at;
         let decode = |e: DecodeError| Error::bundle(at, e);
         let refuse = |problem: BundleProblem| Error::bundle(at, problem);
@@ -152,7 +181,8 @@ impl<R: Read> BundleReader<R> {
         match record.head.kind {
             RecordKind::Header => Ok(Item::Header(HeaderReader::parse(body).map_err(decode)?)),
             RecordKind::Certificate => {
-                Ok(Item::Certificate(Certificate::decode(body).map_err(decode)?, body))
+                let read = if is_known(body)? { Certificate::read } else { Certificate::decode };
+                Ok(Item::Certificate(read(body).map_err(decode)?, body))
             }
             RecordKind::Frame => {
                 let (section, frame) = self.groups.add_frame(body).map_err(refuse)?;
@@ -176,8 +206,7 @@ impl<R: Read> BundleReader<R> {
                 if self.groups.open.is_some() {
                     return Err(refuse(BYTES_AFTER));
                 }
-                end_of(&mut self.input, at)?;
-                self.state = Expect::Nothing;
+                self.state = Expect::Sealed;
                 Ok(Item::Seal(signature, record.before.finalize().into()))
             }
             RecordKind::Section | RecordKind::Message => Err(refuse(MISPLACED)),

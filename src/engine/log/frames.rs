@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::log::visit::{self, Part};
+use crate::engine::store::value;
 use crate::engine::table::known::OpDef;
 use crate::engine::table::replica::Replica;
 
@@ -130,6 +131,42 @@ pub(crate) fn put_group(
         end.0,
     ))?;
     Ok(())
+}
+
+/// Keeps the checkpoint of a group that leaves the log, as the newest of its stream that is known apart from the log.
+pub(crate) fn keep_newest(db: &Connection, dev: i64, stream: i64, last: u64) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO _pm_newest (dev, stream, last, checkpoint)
+         SELECT dev, stream, last, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3
+         ON CONFLICT (dev, stream) DO UPDATE SET last = excluded.last, checkpoint = excluded.checkpoint
+           WHERE excluded.last > last",
+    )?
+    .execute((dev, stream, last))?;
+    Ok(())
+}
+
+/// Keeps the newest checkpoint of a stream, whose group need not be in the log.
+pub(crate) fn put_newest(db: &Connection, dev: i64, checkpoint: &Checkpoint, bytes: &[u8]) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO _pm_newest (dev, stream, last, checkpoint) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (dev, stream) DO UPDATE SET last = excluded.last, checkpoint = excluded.checkpoint
+           WHERE excluded.last > last",
+    )?
+    .execute((dev, checkpoint.stream.number(), checkpoint.last, bytes))?;
+    Ok(())
+}
+
+/// Returns whether a group is in the log, byte for byte: with this checkpoint, and with this chain after it. Its signature
+/// was verified when it came, and it was compared with what is around it.
+pub(crate) fn has_group(
+    db: &Connection,
+    dev: i64,
+    (checkpoint, bytes): (&Checkpoint, &[u8]),
+    end: &Chain,
+) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3 AND checkpoint = ?4 AND chain = ?5";
+    let of = (dev, checkpoint.stream.number(), checkpoint.last, bytes, end.0);
+    Ok(value::maybe::<i64>(db, sql, of)?.is_some())
 }
 
 /// Parses a frame of the log, which was verified when it came.

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{Block, Frame, Op, Ops, Piece};
+use packmule_core::wire::{Block, Frame, Keep, Op, Ops, Piece};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::table::catalog;
@@ -22,6 +22,8 @@ pub(crate) enum Part<'d, 'f> {
     Definition(&'f [u8]),
     /// A device that will not come back.
     Retire(DeviceId),
+    /// Which versions stay of the rows that follow in this frame of a verdict.
+    Keep(Keep<'f>),
     /// A part of a large value.
     Piece(Piece<'f>),
     /// An op, and the definition in which it is encoded.
@@ -91,6 +93,7 @@ fn walk<'f, B>(
         let flow = match block {
             Block::Def(body) => each(Part::Definition(body))?,
             Block::Retire(device) => each(Part::Retire(device))?,
+            Block::Keep(keep) => each(Part::Keep(keep))?,
             Block::Piece(piece) => each(Part::Piece(piece))?,
             Block::Rows { def: id, body, offset } => {
                 let def = match catalog::op_def(replica, id) {

@@ -1,15 +1,17 @@
 //! A group of our own, written frame by frame.
 
+use std::collections::hash_map::Entry;
+
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
-    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, NoRoom, OpHead,
+    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom, OpHead,
 };
 use rusqlite::Connection;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::log::frames;
+use crate::engine::log::{contexts, frames};
 use crate::engine::table::replica::Replica;
 
 /// Writes one group of our own: each frame when it is full, the checkpoint at the end.
@@ -31,6 +33,8 @@ pub(crate) struct GroupWriter<'e> {
     pub frames: u64,
     pub ops: u64,
     bigs: u32,
+    /// What stays of the rows that follow, in a verdict: every frame says it again.
+    keep: Option<Vec<KeptRun>>,
 }
 
 impl<'e> GroupWriter<'e> {
@@ -57,7 +61,26 @@ impl<'e> GroupWriter<'e> {
         self.seq += 1;
         self.writer
             .begin(self.flags, self.seq, None)
-            .map_err(|_| Error::damaged("a frame without room for its head"))
+            .map_err(|_| Error::damaged("a frame without room for its head"))?;
+        match &self.keep {
+            Some(runs) => self.writer.keep(runs).map_err(|_| too_many_runs()),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes which versions stay of the rows that follow, of a verdict.
+    pub(crate) fn keep(&mut self, runs: Vec<KeptRun>) -> Result<()> {
+        if self.keep.as_ref() == Some(&runs) {
+            return Ok(());
+        }
+        let fits = self.writer.keep(&runs).is_ok();
+        self.keep = Some(runs);
+        if fits { Ok(()) } else { self.next_frame() }
+    }
+
+    /// Begins a new frame, unless this one is empty.
+    pub(crate) fn separate(&mut self) -> Result<()> {
+        if self.writer.is_empty() { Ok(()) } else { self.next_frame() }
     }
 
     /// Writes into this frame, or else into a new one. Returns `None` if it fits into no frame.
@@ -170,11 +193,18 @@ pub(crate) fn begin_group<'e>(
         frames: 0,
         ops: 0,
         bigs: 0,
+        keep: None,
     })
 }
 
-/// Returns what changed in our context since our last group of this stream, and records that this group carries it.
-fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(DeviceId, u64)>> {
+/// Makes the error of a verdict on versions of too many devices for a frame.
+fn too_many_runs() -> Error {
+    Error::Usage("the frame size is too small for a verdict on versions of so many devices".into())
+}
+
+/// Returns what changed in our context since our last group of this stream, and records that this group carries it. A
+/// device that the stream names for the first time gets a number.
+fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(Named, u64)>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT s.dev, d.id, s.seq FROM _pm_stream s JOIN _pm_device d ON d.n = s.dev
          LEFT JOIN _pm_context c ON c.dev = ?1 AND c.stream = ?2 AND c.other = s.dev
@@ -184,8 +214,21 @@ fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(DeviceId, u64
     let rows = statement
         .query_map(of, |row| Ok((row.get::<_, i64>(0)?, DeviceId(row.get(1)?), row.get::<_, u64>(2)?)))?;
     let changed = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    for (dev, _, seq) in &changed {
-        positions::set_context(replica, replica.me, stream, *dev, *seq)?;
+    let mut numbers = contexts::numbers(replica, replica.me, stream)?;
+    let mut last = numbers.values().copied().max().unwrap_or(0);
+    let mut context = Vec::with_capacity(changed.len());
+    for (dev, id, seq) in changed {
+        positions::set_context(replica, replica.me, stream, dev, seq)?;
+        let named = match numbers.entry(dev) {
+            _ if dev == replica.me => Named::Author,
+            Entry::Occupied(number) => Named::Number(*number.get()),
+            Entry::Vacant(free) => {
+                last += 1;
+                contexts::keep_number(replica, replica.me, stream, *free.insert(last), dev)?;
+                Named::Introduced(last, id)
+            }
+        };
+        context.push((named, seq));
     }
-    Ok(changed.into_iter().map(|(_, id, seq)| (id, seq)).collect())
+    Ok(context)
 }

@@ -20,12 +20,49 @@ use crate::engine::table::replica::Replica;
 
 /// Reads a row as its table shows it.
 pub(crate) fn shown_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
+    row_in(replica, &table.sql_name, table, key)
+}
+
+/// Reads a row from its table or, if it is quarantined, from the quarantine table.
+pub(crate) fn row_of(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
+    match shown_row(replica, table, key)? {
+        None => row_in(replica, &table.quarantine_table(), table, key),
+        shown => Ok(shown),
+    }
+}
+
+/// Reads a row from the table of this name: its own, or the quarantine table.
+pub(crate) fn row_in(
+    replica: &Replica,
+    name: &str,
+    table: &Table,
+    key: &[u8],
+) -> Result<Option<Vec<OwnedValue>>> {
     let keys = value::read_key(key)?;
-    let mut statement = replica.db.prepare_cached(&table.select_sql(&table.column_list()))?;
+    let sql = format!("SELECT {} FROM {name} WHERE {}", table.column_list(), table.key_match_from(0));
+    let mut statement = replica.db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
     values.collect::<Result<_>>().map(Some)
+}
+
+/// Returns whether a row has the same values in its table and in the quarantine table, exactly.
+pub(crate) fn is_same_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<bool> {
+    let keys = value::read_key(key)?;
+    let same = table.def.columns.iter().map(|column| {
+        let c = value::quote(&column.name);
+        format!("a.{c} IS b.{c} COLLATE BINARY AND typeof(a.{c}) = typeof(b.{c})")
+    });
+    let of = |name: &str| format!("(SELECT * FROM {name} WHERE {})", table.key_match_from(0));
+    let sql = format!(
+        "SELECT 1 FROM {} AS a JOIN {} AS b ON {}",
+        of(&table.sql_name),
+        of(&table.quarantine_table()),
+        same.collect::<Vec<_>>().join(" AND ")
+    );
+    let binds = params_from_iter(keys.iter().map(|v| Bind(v.borrow())));
+    Ok(value::maybe::<i64>(&replica.db, &sql, binds)?.is_some())
 }
 
 /// Deletes a row by its key from a table, the quarantine table as a rule, and runs no trigger.

@@ -18,14 +18,13 @@
 
 use packmule_core::model::Value;
 use packmule_core::wire::{Op, OpKind};
-use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::heads::{self, Head, Kind, Seen};
 use crate::engine::merge::{compose, deferred, versions};
-use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
@@ -190,28 +189,12 @@ pub(crate) fn remember_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>
                 compose::make_quarantined_row(replica, table, key, &changes)?;
             }
             compose::compose(replica, table, key, &heads, &judgement)?;
-            row = quarantined_row(replica, table, key)?;
+            row = compose::row_in(replica, &table.quarantine_table(), table, key)?;
             compose::delete_from(replica, &table.quarantine_table(), table, key)?;
         }
         remember_heard(replica, table, key, &Seen::All, row.filter(|row| own.as_ref() != Some(row)))?;
     }
     Ok(())
-}
-
-/// Reads a row from the quarantine table.
-fn quarantined_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
-    let keys = value::read_key(key)?;
-    let sql = format!(
-        "SELECT {} FROM {} WHERE {}",
-        table.column_list(),
-        table.quarantine_table(),
-        table.key_match_from(0)
-    );
-    let mut statement = replica.db.prepare_cached(&sql)?;
-    let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
-    values.collect::<Result<_>>().map(Some)
 }
 
 /// Returns the keys of the rows of which versions are remembered.

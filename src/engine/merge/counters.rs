@@ -18,6 +18,8 @@
 
 use packmule_core::merge::{Version, dominates};
 
+use rusqlite::Connection;
+
 use crate::engine::error::Result;
 use crate::engine::fleet::devices;
 use crate::engine::merge::heads::{Head, Seen};
@@ -77,4 +79,55 @@ pub(crate) fn forget_counted(
 pub(crate) fn has_absolute(replica: &Replica, tid: i64, key: &[u8], column: usize) -> Result<bool> {
     let sql = "SELECT 1 FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3 AND absolute = 1 LIMIT 1";
     Ok(value::maybe::<i64>(&replica.db, sql, (tid, key, column as i64))?.is_some())
+}
+
+/// A recent write to a counter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub column: usize,
+    pub dev: i64,
+    pub seq: u64,
+    pub absolute: bool,
+    pub value: i64,
+}
+
+impl Entry {
+    /// Returns whether two are the same write.
+    pub(crate) fn same_write(&self, other: &Self) -> bool {
+        (self.column, self.dev, self.seq) == (other.column, other.dev, other.seq)
+    }
+}
+
+/// Reads what is remembered of a row's counters, from `_pm_count` or a table like it.
+pub(crate) fn entries(db: &Connection, from: &str, tid: i64, key: &[u8]) -> Result<Vec<Entry>> {
+    let sql = format!("SELECT col, dev, seq, absolute, value FROM {from} WHERE tid = ?1 AND key = ?2");
+    let mut statement = db.prepare_cached(&sql)?;
+    let rows = statement.query_map((tid, key), |row| {
+        Ok(Entry {
+            column: row.get(0)?,
+            dev: row.get(1)?,
+            seq: row.get(2)?,
+            absolute: row.get(3)?,
+            value: row.get(4)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Remembers a write to a counter.
+pub(crate) fn put_entry(db: &Connection, tid: i64, key: &[u8], entry: &Entry) -> Result<()> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute((tid, key, entry.column as i64, entry.dev, entry.seq, entry.absolute, entry.value))?;
+    Ok(())
+}
+
+/// Forgets a write to a counter.
+pub(crate) fn forget_entry(db: &Connection, tid: i64, key: &[u8], entry: &Entry) -> Result<()> {
+    db.prepare_cached(
+        "DELETE FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3 AND dev = ?4 AND seq = ?5",
+    )?
+    .execute((tid, key, entry.column as i64, entry.dev, entry.seq))?;
+    Ok(())
 }

@@ -59,6 +59,16 @@ pub(crate) enum Seen<'c> {
     Heard(i64, &'c HashMap<i64, u64>),
     /// Nothing that counts: the op is context-free.
     ContextFree,
+    /// Up to these; the op is a verdict's, which leaves the versions in these runs of frames.
+    Verdict(&'c HashMap<i64, u64>, &'c [Kept]),
+}
+
+/// Frames of one device whose versions a verdict leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    pub dev: i64,
+    pub first: u64,
+    pub last: u64,
 }
 
 impl Seen<'_> {
@@ -66,11 +76,17 @@ impl Seen<'_> {
     pub(crate) fn of(&self, dev: i64) -> u64 {
         match self {
             Seen::All => u64::MAX,
-            Seen::Context(context) => context.get(&dev).copied().unwrap_or(0),
+            Seen::Context(context) | Seen::Verdict(context, _) => context.get(&dev).copied().unwrap_or(0),
             Seen::Heard(author, _) if *author == dev => u64::MAX,
             Seen::Heard(_, context) => context.get(&dev).copied().unwrap_or(0),
             Seen::ContextFree => 0,
         }
+    }
+
+    /// Returns whether a verdict says that a version stays.
+    pub(crate) fn keeps(&self, head: &Head) -> bool {
+        let Seen::Verdict(_, runs) = self else { return false };
+        runs.iter().any(|run| run.dev == head.dev && (run.first..=run.last).contains(&head.seq))
     }
 }
 
@@ -112,6 +128,8 @@ impl ToSql for Kind {
             OpKind::Insert => 1,
             OpKind::Update => 2,
             OpKind::Delete => 3,
+            // A verdict without a version of its own is no head.
+            OpKind::Keep => return Err(rusqlite::Error::ToSqlConversionFailure(NOT_A_VERSION.into())),
         };
         Ok(number.into())
     }
@@ -128,12 +146,28 @@ impl FromSql for Kind {
     }
 }
 
+const NOT_A_VERSION: &str = "an op that keeps is no version of its row";
+
 /// Reads the heads of a row, in the order of device numbers: a baseline version comes first.
 pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
-    let mut statement = replica.db.prepare_cached(
+    let mut heads = heads_in(replica, "_pm_head", tid, key)?;
+    for head in heads.iter_mut().take_while(|head| head.dev == BASELINE) {
+        head.baseline = if head.seq == 0 {
+            value::maybe(&replica.db, "SELECT body FROM _pm_image WHERE tid = ?1 AND key = ?2", (tid, key))?
+        } else {
+            let sql = "SELECT body FROM _pm_unplaced WHERE tid = ?1 AND key = ?2 AND n = ?3";
+            value::maybe(&replica.db, sql, (tid, key, head.seq))?.flatten()
+        };
+    }
+    Ok(heads)
+}
+
+/// Reads the heads of a row from a table like `_pm_head`, without the values of baseline versions.
+pub(crate) fn heads_in(replica: &Replica, from: &str, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
+    let mut statement = replica.db.prepare_cached(&format!(
         "SELECT dev, seq, place, claim, wall, kind, (SELECT id FROM _pm_device WHERE n = dev), columns
-         FROM _pm_head WHERE tid = ?1 AND key = ?2",
-    )?;
+         FROM {from} WHERE tid = ?1 AND key = ?2 ORDER BY dev, seq",
+    ))?;
     let mut rows = statement.query((tid, key))?;
     let mut heads = Vec::new();
     while let Some(row) = rows.next()? {
@@ -148,10 +182,6 @@ pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>
             columns: row.get_ref(7)?.as_blob_or_null().ok().flatten().map(Columns::of_bytes),
             baseline: None,
         });
-    }
-    if let Some(oldest) = heads.first_mut().filter(|head| head.dev == BASELINE) {
-        let sql = "SELECT body FROM _pm_image WHERE tid = ?1 AND key = ?2";
-        oldest.baseline = value::maybe(&replica.db, sql, (tid, key))?;
     }
     Ok(heads)
 }

@@ -9,6 +9,7 @@
 //! | `counters` | additions to a counter, and absolute writes |
 //! | `deferred` | the deferred queue: rows that are worked out at the end of the group |
 //! | `heads` | the versions of a row that no other dominates; what an author had seen |
+//! | `late` | late writes, and the settled values that they meet |
 //! | `register` | adds a version, removes those that it dominates |
 //! | `versions` | winner, conflict, authorship: judged from the heads |
 
@@ -17,5 +18,6 @@ pub(crate) mod context_free;
 pub(crate) mod counters;
 pub(crate) mod deferred;
 pub(crate) mod heads;
+pub(crate) mod late;
 pub(crate) mod register;
 pub(crate) mod versions;

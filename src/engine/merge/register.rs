@@ -3,6 +3,7 @@
 //! `apply/groups.rs` states what holds of the heads, and why it is enough to compare a new version with them alone.
 
 use packmule_core::merge::dominates;
+use packmule_core::model::DeviceId;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
@@ -28,7 +29,7 @@ pub(crate) fn register(
     let context_free = matches!(seen, Seen::ContextFree);
     let mut left = Vec::new();
     for head in old {
-        if !dominates(new.author, context_free, &head.version(), seen.of(head.dev)) {
+        if seen.keeps(head) || !dominates(new.author, context_free, &head.version(), seen.of(head.dev)) {
             left.push((head.kind, head.live(n)));
             continue;
         }
@@ -36,12 +37,8 @@ pub(crate) fn register(
             Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
             _ => Columns::default(),
         };
-        let head_key = (tid, key, head.dev, head.seq);
         if rest.is_empty() {
-            replica
-                .db
-                .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4")?
-                .execute(head_key)?;
+            forget_head(replica, tid, key, head)?;
         } else {
             replica
                 .db
@@ -52,6 +49,55 @@ pub(crate) fn register(
             left.push((head.kind, rest));
         }
     }
+    insert_head(replica, tid, key, new)?;
+    // A version of other columns than these can stand beside it.
+    let disjoint = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
+    let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(disjoint));
+    if !alone || (old.len() > 1 && !left.is_empty()) || deferred::is_quarantined(replica, tid, key)? {
+        deferred::defer(replica, tid, key)?;
+        return Ok(false);
+    }
+    if old.len() > 1 {
+        replica
+            .db
+            .prepare_cached("DELETE FROM _pm_conflict WHERE tid = ?1 AND key = ?2")?
+            .execute((tid, key))?;
+    }
+    Ok(true)
+}
+
+/// Removes the heads that a verdict says are gone, of a row of which it has no version of its own. Returns how many were
+/// removed, and how many are left.
+pub(crate) fn remove_gone(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    author: DeviceId,
+    old: &[Head],
+    seen: &Seen<'_>,
+) -> Result<(usize, usize)> {
+    let gone = old
+        .iter()
+        .filter(|head| !seen.keeps(head) && dominates(author, false, &head.version(), seen.of(head.dev)));
+    let mut removed = 0;
+    for head in gone {
+        forget_head(replica, table.tid, key, head)?;
+        removed += 1;
+    }
+    Ok((removed, old.len() - removed))
+}
+
+/// Removes a head.
+pub(crate) fn forget_head(replica: &Replica, tid: i64, key: &[u8], head: &Head) -> Result<()> {
+    replica
+        .db
+        .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4")?
+        .execute((tid, key, head.dev, head.seq))?;
+    Ok(())
+}
+
+/// Adds a head.
+pub(crate) fn insert_head(replica: &Replica, tid: i64, key: &[u8], new: &Head) -> Result<()> {
     replica
         .db
         .prepare_cached(
@@ -69,18 +115,5 @@ pub(crate) fn register(
             Kind(new.kind),
             new.columns.as_ref().map(Columns::as_bytes),
         ))?;
-    // A version of other columns than these can stand beside it.
-    let disjoint = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
-    let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(disjoint));
-    if !alone || (old.len() > 1 && !left.is_empty()) || deferred::is_quarantined(replica, tid, key)? {
-        deferred::defer(replica, tid, key)?;
-        return Ok(false);
-    }
-    if old.len() > 1 {
-        replica
-            .db
-            .prepare_cached("DELETE FROM _pm_conflict WHERE tid = ?1 AND key = ?2")?
-            .execute((tid, key))?;
-    }
-    Ok(true)
+    Ok(())
 }

@@ -70,19 +70,40 @@ pub(crate) fn count_values(
 }
 
 /// Adds to a counter where the row is: in its table or in the quarantine table.
-fn add(replica: &Replica, table: &Table, key: &[u8], column: usize, value: i64) -> Result<()> {
-    let c = value::quote(&table.def.columns[column].name);
-    let keys = value::read_key(key)?;
-    for name in [&table.sql_name, &table.quarantine_table()] {
-        let sql = format!("UPDATE {name} SET {c} = _pm_add({c}, ?1) WHERE {}", table.key_match_from(1));
-        let added = OwnedValue::Int(value);
-        let params = std::iter::once(&added).chain(&keys).map(|v| Bind(v.borrow()));
-        let changed = triggers::firing(replica, table, || {
-            Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(params.clone()))?)
-        })?;
-        if changed > 0 {
-            break;
-        }
+pub(crate) fn add(replica: &Replica, table: &Table, key: &[u8], column: usize, value: i64) -> Result<()> {
+    if !add_in(replica, &table.sql_name, table, key, column, value)? {
+        add_below(replica, table, key, column, value)?;
     }
     Ok(())
+}
+
+/// Adds to a counter of a row in the quarantine table.
+pub(crate) fn add_below(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    column: usize,
+    value: i64,
+) -> Result<()> {
+    add_in(replica, &table.quarantine_table(), table, key, column, value).map(|_| ())
+}
+
+/// Adds to a counter of a row in the table of this name. Returns whether the row is there.
+fn add_in(
+    replica: &Replica,
+    name: &str,
+    table: &Table,
+    key: &[u8],
+    column: usize,
+    value: i64,
+) -> Result<bool> {
+    let c = value::quote(&table.def.columns[column].name);
+    let keys = value::read_key(key)?;
+    let sql = format!("UPDATE {name} SET {c} = _pm_add({c}, ?1) WHERE {}", table.key_match_from(1));
+    let added = OwnedValue::Int(value);
+    let params = std::iter::once(&added).chain(&keys).map(|v| Bind(v.borrow()));
+    let changed = triggers::firing(replica, table, || {
+        Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(params.clone()))?)
+    })?;
+    Ok(changed > 0)
 }

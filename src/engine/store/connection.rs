@@ -29,6 +29,9 @@ pub struct Options {
     /// For the tests of the tests: makes the winner depend on the order of arrival, which is wrong.
     #[cfg(feature = "_test")]
     pub broken_winner: bool,
+    /// For the tests of the tests: takes a settled value for what a late write had seen, which is wrong.
+    #[cfg(feature = "_test")]
+    pub broken_verdict: bool,
 }
 
 impl Options {
@@ -36,6 +39,14 @@ impl Options {
     pub(crate) fn winner_is_by_arrival(&self) -> bool {
         #[cfg(feature = "_test")]
         return self.broken_winner;
+        #[cfg(not(feature = "_test"))]
+        false
+    }
+
+    /// Returns whether settled values count as seen by every write, which is wrong.
+    pub(crate) fn late_counts_as_seen(&self) -> bool {
+        #[cfg(feature = "_test")]
+        return self.broken_verdict;
         #[cfg(not(feature = "_test"))]
         false
     }
@@ -52,6 +63,8 @@ impl Default for Options {
             random: keys::system_random,
             #[cfg(feature = "_test")]
             broken_winner: false,
+            #[cfg(feature = "_test")]
+            broken_verdict: false,
             clock: Box::new(|| {
                 let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
                 since.map_or_else(

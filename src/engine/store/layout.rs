@@ -38,6 +38,9 @@ const TABLES: &str = "
     -- The context of an author's last applied group of each stream.
     CREATE TABLE _pm_context (dev INTEGER, stream INTEGER, other INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY (dev, stream, other)) WITHOUT ROWID;
+    -- The small numbers by which an author's contexts name devices, as far as its stream is applied.
+    CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
+        PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
     -- What a peer has acknowledged, as it said last.
     CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY (peer, dev, stream)) WITHOUT ROWID;
@@ -47,6 +50,12 @@ const TABLES: &str = "
     CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     -- The values of baseline versions, of which no frame is left.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- Rows of which a verdict is still to be written: values that were settled here when a write came whose author had not
+    -- seen them; n: 0 none, else the baseline version of that number, with its columns if not all.
+    CREATE TABLE _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
+    -- The newest checkpoint of a stream whose group is folded: the proof of up to where it goes.
+    CREATE TABLE _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
+        PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
     -- state: 0 known from other devices only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
     -- 4 suspended: it was changed here in a way that does not travel. note: the reason of the state.
@@ -96,8 +105,17 @@ const MIGRATIONS: [[&str; 2]; 2] = [
     ],
     [
         "ALTER TABLE _pm_table ADD COLUMN gathers INTEGER;
-         CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID",
-        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers FROM main._pm_table",
+         CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID;
+         CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
+            PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
+         CREATE TABLE _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
+         CREATE TABLE _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
+            PRIMARY KEY (dev, stream)) WITHOUT ROWID",
+        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers FROM main._pm_table;
+         CREATE TEMP VIEW _pm_statement AS SELECT NULL AS peer, NULL AS number, NULL AS n WHERE 0;
+         CREATE TEMP VIEW _pm_number AS SELECT 0 AS dev, 0 AS stream, 0 AS number, 0 AS other WHERE 0;
+         CREATE TEMP VIEW _pm_unplaced AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS body WHERE 0;
+         CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0",
     ],
 ];
 

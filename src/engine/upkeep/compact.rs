@@ -18,22 +18,22 @@
 //! `merge/versions.rs` (decisive heads), `show/references.rs` (whom an orphan is attributed to) and
 //! `capture/declare.rs` (claims from before a UNIQUE).
 //!
-//! **What it cannot do.** The context of a device that was not waited for (a newcomer with rows of its own, a retired
-//! device that returns, one of which nobody here had heard) may not cover the watermark. Then nobody here can say
-//! what its writes dominate: they stay pending, and their author starts from a snapshot (`exchange/join.rs`). A
-//! per-device stream waits for bases alone.
+//! **What it makes unknowable.** The context of a device that was not waited for (a newcomer with rows of its own, a
+//! retired device that returns, one of which nobody here had heard) may not cover the watermark. What its writes meet is
+//! then kept as it is, and a verdict puts that into the log (`merge/late.rs`, `capture/verdict.rs`). Folding stays a
+//! private act: it decides about nothing. A per-device stream waits for bases alone.
 
 use packmule_core::model::{DeviceId, Stream};
 use rusqlite::named_params;
 
-use crate::engine::apply::pending;
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, seal};
+use crate::engine::capture::{adopt, seal, verdict};
 use crate::engine::conflicts::list::{self, ConflictKind};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
+use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, references};
 #[cfg(feature = "serde")]
@@ -73,6 +73,7 @@ pub(crate) fn compact(replica: &mut Replica) -> Result<CompactReport> {
     transaction::transaction(replica, |e| {
         deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
+        verdict::seal_verdict(e)?;
         if meta::get::<bool>(&e.db, "unanswered")? == Some(true) {
             seal::seal_here(e, SealOptions { acknowledge: true, ..SealOptions::default() })?;
         }
@@ -85,10 +86,10 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     let mut report = CompactReport::default();
     let (before, bytes): (u64, u64) = log_size(replica)?;
     raise_floors(replica)?;
+    remember_wall(replica)?;
     keep_open_rows(replica)?;
     report.versions = forget_versions(replica)?;
     let folded = groups_to_fold(replica)?;
-    pending::drop_re_authored(replica)?;
     drop_groups(replica, &folded)?;
     references::forget_references(replica)?;
     adopt::remember_schema(replica)?;
@@ -102,19 +103,27 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
 
 /// Raises the watermark of every stream to what is stable of it.
 fn raise_floors(replica: &Replica) -> Result<()> {
-    for dev in membership::known_authors(replica)? {
-        for stream in Stream::ALL {
-            let stable = membership::stable(replica, dev, stream)?;
-            replica
-                .db
-                .prepare_cached(
-                    "INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
-                )?
-                .execute((dev, stream.number(), stable))?;
+    for stream in Stream::ALL {
+        for (dev, stable) in membership::stable(replica, stream)? {
+            membership::raise_floor(replica, dev, stream, stable)?;
         }
     }
     Ok(())
+}
+
+/// Remembers the latest wall time of what is folded: a settled value can be as late.
+fn remember_wall(replica: &Replica) -> Result<()> {
+    let latest: Option<i64> = replica.db.query_row(
+        "SELECT max(g.wall) FROM _pm_group g JOIN _pm_floor f ON f.dev = g.dev AND f.stream = g.stream
+         WHERE g.stream = ?1 AND g.applied AND g.last <= f.seq",
+        [Stream::Shared.number()],
+        |row| row.get(0),
+    )?;
+    let before = meta::get::<i64>(&replica.db, "folded_wall")?;
+    match latest.max(before) {
+        Some(wall) if Some(wall) != before => meta::set(&replica.db, "folded_wall", wall),
+        _ => Ok(()),
+    }
 }
 
 /// Lists in `_pm_open` the rows whose versions must stay known: the rows of open conflicts, also the shown ones,
@@ -202,6 +211,8 @@ fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
 /// Drops groups from the log.
 fn drop_groups(replica: &Replica, groups: &[Folded]) -> Result<()> {
     for (dev, stream, first, last) in groups {
+        // The newest one stays known: it is the proof of up to where the stream goes.
+        frames::keep_newest(&replica.db, *dev, *stream, *last)?;
         replica
             .db
             .prepare_cached("DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq BETWEEN ?3 AND ?4")?

@@ -5,9 +5,11 @@
 //! | `writes` | writing, sealing, exporting and importing, by how a table is tracked |
 //! | `growth` | one row written many times; more and more rows |
 //! | `stock` | a small import into a large database |
+//! | `fleet` | a base of many boards |
 //! | `world` | databases, devices and rows |
 //! | `time`, `machine`, `report` | a stopwatch; what it ran on; tables and JSON |
 
+mod fleet;
 mod growth;
 mod machine;
 mod report;
@@ -25,10 +27,12 @@ const HELP: &str = "\
 Measures what Packmule costs, beside plain SQLite in the same run.
 
   packmule-bench [--rows N] [--large N] [--repeats N] [--synchronous full|normal|off]
-                 [--only writes|growth|stock]... [--dir DIRECTORY] [--json]
+                 [--only writes|growth|stock|fleet]... [--boards N]
+                 [--dir DIRECTORY] [--json]
 
   --rows N         rows inserted in the comparison of writes          (100000)
   --large N        rows of the largest database; two smaller ones too (1000000)
+  --boards N       boards of the fleet                                (200)
   --repeats N      how often each is measured; medians are shown      (5)
   --synchronous S  of the application's connections; the engine's own
                    is always FULL                                     (full)
@@ -39,10 +43,14 @@ Measures what Packmule costs, beside plain SQLite in the same run.
 Example: packmule-bench > tools/bench/RESULTS.md
 ";
 
+/// What there is to measure.
+const PARTS: [&str; 4] = ["writes", "growth", "stock", "fleet"];
+
 /// What to measure.
 struct Plan {
     rows: u64,
     large: u64,
+    boards: usize,
     repeats: usize,
     synchronous: String,
     only: Vec<String>,
@@ -55,6 +63,7 @@ fn parse() -> Outcome<Option<Plan>> {
     let mut plan = Plan {
         rows: 100_000,
         large: 1_000_000,
+        boards: 200,
         repeats: 5,
         synchronous: "full".into(),
         only: Vec::new(),
@@ -66,6 +75,7 @@ fn parse() -> Outcome<Option<Plan>> {
         match argument {
             Long("rows") => plan.rows = parser.value()?.parse()?,
             Long("large") => plan.large = parser.value()?.parse()?,
+            Long("boards") => plan.boards = parser.value()?.parse()?,
             Long("repeats") => plan.repeats = parser.value()?.parse()?,
             Long("synchronous") => plan.synchronous = parser.value()?.string()?,
             Long("only") => plan.only.push(parser.value()?.string()?),
@@ -78,11 +88,11 @@ fn parse() -> Outcome<Option<Plan>> {
     if !["full", "normal", "off"].contains(&plan.synchronous.as_str()) {
         return Err("--synchronous is full, normal or off".into());
     }
-    if let Some(unknown) = plan.only.iter().find(|o| !["writes", "growth", "stock"].contains(&o.as_str())) {
-        return Err(format!("--only {unknown}: there are writes, growth and stock").into());
+    if let Some(unknown) = plan.only.iter().find(|o| !PARTS.contains(&o.as_str())) {
+        return Err(format!("--only {unknown}: there are {}", PARTS.join(", ")).into());
     }
-    if plan.rows < 1_000 || plan.large < 1_000 || plan.repeats == 0 {
-        return Err("at least 1,000 rows, and one repeat".into());
+    if plan.rows < 1_000 || plan.large < 1_000 || plan.boards == 0 || plan.repeats == 0 {
+        return Err("at least 1,000 rows, one board and one repeat".into());
     }
     Ok(Some(plan))
 }
@@ -104,6 +114,9 @@ fn run(plan: &Plan) -> Outcome {
     }
     if wants("stock") {
         sections.extend(stock::measure(&world, plan.large, plan.repeats)?);
+    }
+    if wants("fleet") {
+        sections.extend(fleet::measure(&world, plan.boards, plan.repeats)?);
     }
     let text = if plan.json { report::json } else { report::markdown };
     print!("{}", text(&machine, &sections));

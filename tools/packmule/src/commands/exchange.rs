@@ -13,7 +13,7 @@ use super::intake::summary;
 use super::{Context, of_db, open};
 use crate::documents::{CardFile, Exchanged, File, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, engine_text, say};
-use crate::text::{behind, conflicts_open, count, elsewhere, shown, size, waiting};
+use crate::text::{conflicts_open, count, elsewhere, shown, size, waiting};
 
 /// `packmule exchange`.
 pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -111,7 +111,9 @@ impl<'a> Done<'a> {
         }
         for left in &self.report.left {
             let (file, whom, size) = (at(&left.file), self.name(left.receiver), size(left.bytes));
-            if left.frames == 0 {
+            if left.state {
+                say!(out, "{file}: left for {whom}: the state of the shared tables, {size}");
+            } else if left.frames == 0 {
                 say!(out, "{file}: left for {whom}: what this device has, {size}");
             } else {
                 say!(out, "{file}: left for {whom}: {}, {size}", count(left.frames, "frame"));
@@ -139,9 +141,6 @@ impl<'a> Done<'a> {
             report.gathered_apart.iter().for_each(|of| total.add_gathered_apart(of));
         }
         elsewhere(&total, self.db).iter().for_each(|line| out.line(line));
-        for id in &self.report.behind {
-            say!(out, "{}", behind(&self.name(Some(*id)), self.db));
-        }
         conflicts_open(self.open, self.db).into_iter().for_each(|line| out.line(&line));
     }
 
@@ -163,7 +162,6 @@ impl<'a> Done<'a> {
             waiting: files(&report.waiting),
             removed: report.removed.iter().map(|(file, why)| reason(file, removed(*why).into())).collect(),
             not_left: report.not_left.as_ref().map(not_left),
-            need_snapshot: &report.behind,
             conflicts_open: self.open,
             error: failure.map(Failure::message),
         }

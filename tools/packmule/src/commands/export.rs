@@ -7,7 +7,7 @@ use super::{Context, of_db, open};
 use crate::documents::Exported;
 use crate::files::Target;
 use crate::output::{Failure, say};
-use crate::text::{behind, count, shown, size};
+use crate::text::{count, shown, size};
 use crate::usage::flags;
 use packmule::{Engine, ExportReport, Recipient};
 
@@ -51,14 +51,14 @@ pub fn export(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         bytes: report.bytes,
         receiver: peer,
         replaced,
-        needs_snapshot: report.needs_snapshot,
+        state: report.state,
     });
     say!(out, "{}", summary(&shown(bundle), &report, &whom));
     if replaced {
         say!(out, "it replaces an older bundle of this device");
     }
-    if report.needs_snapshot && peer.is_some() {
-        say!(out, "{}", behind(&whom, path));
+    if report.state {
+        say!(out, "it has the state of the shared tables, in place of frames that are compacted away here");
     }
     if report.frames == 0 && peer.is_some() {
         say!(

@@ -311,6 +311,8 @@ pub fn summary(report: &ImportReport) -> String {
     let mut parts = Vec::new();
     if report.frames > 0 {
         parts.push(count(report.frames, "new frame"));
+    }
+    if report.frames > 0 || report.ops > 0 {
         parts.push(format!("{} applied", count(report.ops, "row")));
     } else {
         parts.push("nothing new".to_owned());

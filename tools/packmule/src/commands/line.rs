@@ -100,8 +100,8 @@ pub fn summary(done: &Progress) -> String {
 /// Says what to do here, where this device lacks frames that are compacted away at the other end.
 pub fn needs_snapshot(peer: &str, db: &Path) -> String {
     format!(
-        "this device lacks frames that are compacted away on {peer}: run `packmule snapshot` there, and \
-         `packmule join {} FILE` with it here",
+        "this device lacks frames that are compacted away on {peer}: a card or a file brings it the state of the tables; \
+         run `packmule exchange {} DIRECTORY` here, then there, then here",
         quoted(db)
     )
 }

@@ -2,7 +2,6 @@
 
 use packmule::carry::card::Left;
 use packmule::carry::session::Progress;
-use packmule::core::model::DeviceId;
 use packmule::{GatheredApart, ImportReport, Missing, Wait};
 #[cfg(test)]
 use schemars::JsonSchema;
@@ -29,8 +28,8 @@ pub struct Exported<'a> {
     pub receiver: Option<&'a str>,
     /// An older bundle of this device was replaced.
     pub replaced: bool,
-    /// The receiver lacks frames that are compacted away here.
-    pub needs_snapshot: bool,
+    /// It has the state of the shared tables: the receiver lacks frames that are compacted away here.
+    pub state: bool,
 }
 
 /// What was taken in.
@@ -170,9 +169,6 @@ pub struct Exchanged<'a> {
     pub removed: Vec<Reason>,
     /// Why not everything could be left.
     pub not_left: Option<String>,
-    /// Fingerprints of devices that lack frames which are compacted away here.
-    #[cfg_attr(test, schemars(with = "Vec<String>"))]
-    pub need_snapshot: &'a [DeviceId],
     /// How many conflicts are open.
     pub conflicts_open: u64,
     /// Why the exchange broke off, if it did.

@@ -119,6 +119,8 @@ pub struct Left {
     pub frames: u64,
     /// The file's size.
     pub bytes: u64,
+    /// It has the state of the shared tables: its receiver lacks frames that are compacted away here.
+    pub state: bool,
 }
 
 /// `compact`.

@@ -26,7 +26,6 @@ pub fn missing_words(missing: &Missing) -> String {
     match missing {
         Missing::Frames { of, .. } => of.clone(),
         Missing::OtherPart { of, .. } => format!("{of} (the other part of the same seal)"),
-        Missing::Snapshot { on } => format!("a snapshot on {on}: run `packmule join` there"),
         _ => "what this version does not know".into(),
     }
 }
@@ -56,9 +55,10 @@ pub fn elsewhere(report: &ImportReport, db: &Path) -> Vec<String> {
 /// Says what to do for a device that lacks frames which are compacted away here.
 pub fn behind(whom: &str, db: &Path) -> String {
     format!(
-        "{whom} lacks frames that are compacted away here: run `packmule snapshot {} FILE` here, and \
-         `packmule join` with that file there",
-        quoted(db)
+        "{whom} lacks frames that are compacted away here: a card or a file brings it the state of the tables; run \
+         `packmule export {} FILE --for {}` here, and `packmule import` with that file there",
+        quoted(db),
+        quoted(Path::new(whom))
     )
 }
 

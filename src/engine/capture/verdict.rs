@@ -1,0 +1,250 @@
+//! Verdicts: what a fold made unknowable is put into the log by the device that meets it.
+//!
+//! **Invariant.** What versions a row has is a function of the set of frames alone. Folding has no part in it.
+//!
+//! **Why it holds.** Where a late write met a settled value, this device no longer knows whether one follows the other.
+//! The verdict says what holds from then on, whatever the truth was: the versions that it names stay, the settled value
+//! stays as a version of this device, and all else that its author had seen of the row is gone. Everybody applies that,
+//! also who still knows the truth, and comes to the same heads. Whoever has folded the row as well makes a verdict of
+//! its own; equal values are one version. No write is lost: what is gone is a version that another dominates, one whose
+//! value the verdict says itself, or a delete that met a row.
+//!
+//! All rows of a verdict are in one group. Of two that followed each other, the second would remove the first's values.
+//!
+//! **Unique values.** A value of a verdict has the earliest claim, 0: it was there before what came late. Where the
+//! winners of two rows claim one value, and one of the two is settled, its row is listed too: so all who compare the two
+//! claims know both.
+
+use packmule_core::model::{Stream, Value};
+use packmule_core::wire::{FrameFlags, KeptRun, LAMPORT_MAX, OpHead, OpKind};
+
+use crate::engine::capture::ops;
+use crate::engine::error::{Error, Result};
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::fleet::{peers, positions};
+use crate::engine::log::writer::{self, GroupWriter};
+use crate::engine::merge::heads::{self, Cause, Head, Seen};
+use crate::engine::merge::{compose, deferred, late, register, versions};
+use crate::engine::show::constraints;
+use crate::engine::store::meta;
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// Writes the verdict on the rows that a late write has met, if there are any. What was written here must be sealed.
+///
+/// A device without its key, or one that was set back and has not its own log again, puts that off.
+pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
+    if !replica.can_sign() || peers::is_rolled_back(replica)? {
+        return Ok(());
+    }
+    list_settled_claims(replica)?;
+    if !late::any_unplaced(replica)? {
+        return Ok(());
+    }
+    let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
+    meta::set(&replica.db, "lamport", lamport)?;
+    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
+    let mut buf = vec![0; replica.options.frame_bytes];
+    let mut group = writer::begin_group(replica, Stream::Shared, FrameFlags::VERDICT, lamport, 0, &mut buf)?;
+    let common = common_runs(replica, first)?;
+    // The second values of rows go into frames of their own: a frame has one version of a row.
+    for second in [false, true] {
+        let mut after = (i64::MIN, Vec::new(), 0);
+        while let Some(row) = next_unplaced(replica, &after, second)? {
+            judge_row(replica, &mut group, &row, &common)?;
+            after = (row.tid, row.key, row.number);
+        }
+        if !second && any_second(replica)? {
+            group.separate()?;
+        }
+    }
+    let position = group.finish()?;
+    positions::set_position(replica, replica.me, Stream::Shared, position)?;
+    meta::set(&replica.db, "unanswered", false)?;
+    replica.db.execute("DELETE FROM _pm_unplaced", [])?;
+    catalog::reload_catalog(replica)?;
+    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+}
+
+/// A row of which a verdict is to be written, with its settled value of this number.
+struct Unplaced {
+    tid: i64,
+    key: Vec<u8>,
+    number: u64,
+    body: Option<Vec<u8>>,
+}
+
+/// Returns the next row in the order of tables, keys and numbers.
+fn next_unplaced(replica: &Replica, after: &(i64, Vec<u8>, u64), second: bool) -> Result<Option<Unplaced>> {
+    use rusqlite::OptionalExtension;
+    let found = replica
+        .db
+        .prepare_cached(
+            "SELECT tid, key, n, body FROM _pm_unplaced WHERE (tid, key, n) > (?1, ?2, ?3) AND (n > 1) = ?4
+             ORDER BY tid, key, n LIMIT 1",
+        )?
+        .query_row((after.0, &after.1, after.2, second), |row| {
+            Ok(Unplaced { tid: row.get(0)?, key: row.get(1)?, number: row.get(2)?, body: row.get(3)? })
+        })
+        .optional()?;
+    Ok(found)
+}
+
+/// Returns whether a row has two settled values.
+fn any_second(replica: &Replica) -> Result<bool> {
+    Ok(value::maybe::<i64>(&replica.db, "SELECT 1 FROM _pm_unplaced WHERE n > 1 LIMIT 1", [])?.is_some())
+}
+
+/// Returns runs of frames that have the versions which came, of all rows together, and this group itself, which has two
+/// values of some row. No run has a frame that is folded here: whoever reads it must see that no settled value is meant.
+fn common_runs(replica: &Replica, first: u64) -> Result<Vec<KeptRun>> {
+    let mut statement = replica.db.prepare(
+        "SELECT d.id, min(h.seq), max(h.seq) FROM _pm_head h JOIN _pm_device d ON d.n = h.dev
+         LEFT JOIN _pm_floor f ON f.dev = h.dev AND f.stream = ?2
+         WHERE h.dev <> ?1 AND h.seq > coalesce(f.seq, 0)
+           AND EXISTS (SELECT 1 FROM _pm_unplaced u WHERE u.tid = h.tid AND u.key = h.key)
+         GROUP BY h.dev ORDER BY d.id",
+    )?;
+    let mut rows = statement.query((BASELINE, Stream::Shared.number()))?;
+    let mut runs = Vec::new();
+    while let Some(row) = rows.next()? {
+        let device = packmule_core::model::DeviceId(row.get(0)?);
+        runs.push(KeptRun { device, first: row.get(1)?, last: row.get(2)? });
+    }
+    if any_second(replica)? {
+        runs.push(KeptRun { device: replica.identity.id, first, last: i64::MAX as u64 });
+    }
+    Ok(runs)
+}
+
+/// Writes what holds of a row: which versions stay, and the settled value.
+fn judge_row(
+    replica: &Replica,
+    group: &mut GroupWriter<'_>,
+    row: &Unplaced,
+    common: &[KeptRun],
+) -> Result<()> {
+    let table = catalog::table(replica, row.tid)?;
+    let heads = heads::heads(replica, row.tid, &row.key)?;
+    let (baselines, kept): (Vec<Head>, Vec<Head>) = heads.into_iter().partition(|h| h.dev == BASELINE);
+    group.keep(runs_of(&kept, common))?;
+    let settled = baselines.into_iter().find(|head| head.seq == row.number);
+    let (kind, columns, mut values) = match (&settled, &row.body) {
+        (Some(head), Some(body)) => {
+            (OpKind::Insert, head.columns.clone(), versions::read_baseline(&table, body)?)
+        }
+        // It was overwritten here meanwhile, by who had seen it.
+        (None, Some(_)) => return Ok(()),
+        // All that came is deletes: so is what is said.
+        (_, None) if kept.iter().all(|head| head.kind == OpKind::Delete) && !kept.is_empty() => {
+            (OpKind::Delete, None, key_values(&table, &row.key)?)
+        }
+        (_, None) => (OpKind::Keep, None, key_values(&table, &row.key)?),
+    };
+    values.sort_by_key(|(column, _)| *column);
+    let carried: Vec<usize> = values.iter().map(|(column, _)| *column).collect();
+    let mask = mask_of(&table, &columns, &carried, kind);
+    let wall = shown_first(replica, &kept, group.wall)?;
+    let version = kind != OpKind::Keep;
+    let head = OpHead {
+        kind,
+        claim: version.then_some(0),
+        columns: mask.as_ref().map(|(bytes, _)| bytes.as_slice()),
+        wall: version.then_some(wall),
+        image: false,
+    };
+    let mut written: Vec<Value<'_>> = values.iter().map(|(_, value)| value.borrow()).collect();
+    let (seq, offset) = ops::write_op(replica, &table, group, &head, &carried, &mut written, Vec::new())?;
+    if let Some(settled) = &settled {
+        register::forget_head(replica, row.tid, &row.key, settled)?;
+    }
+    if version {
+        let new = Head {
+            dev: replica.me,
+            author: replica.identity.id,
+            seq,
+            offset,
+            claim: 0,
+            wall,
+            kind,
+            columns: mask.map(|(_, columns)| columns),
+            baseline: None,
+        };
+        register::insert_head(replica, row.tid, &row.key, &new)?;
+    }
+    deferred::defer(replica, row.tid, &row.key)
+}
+
+/// Returns the mask of an op that does not carry all columns, as bytes and as columns.
+fn mask_of(
+    table: &Table,
+    columns: &Option<Columns>,
+    carried: &[usize],
+    kind: OpKind,
+) -> Option<(Vec<u8>, Columns)> {
+    let n = table.def.columns.len();
+    if kind != OpKind::Insert || (columns.is_none() && carried.len() == n) {
+        return None;
+    }
+    let columns: Columns = carried.iter().copied().collect();
+    let mut bytes = columns.as_bytes().to_vec();
+    bytes.resize(n.div_ceil(8), 0);
+    Some((bytes, columns))
+}
+
+/// Returns the runs that say which versions of a row stay: the common ones, if they have all of them.
+fn runs_of(kept: &[Head], common: &[KeptRun]) -> Vec<KeptRun> {
+    let within =
+        |head: &Head, run: &KeptRun| run.device == head.author && (run.first..=run.last).contains(&head.seq);
+    if kept.iter().all(|head| common.iter().any(|run| within(head, run))) {
+        return common.to_vec();
+    }
+    let mut runs: Vec<KeptRun> =
+        kept.iter().map(|head| KeptRun { device: head.author, first: head.seq, last: head.seq }).collect();
+    runs.extend(common.iter().filter(|run| run.last == i64::MAX as u64));
+    runs.sort_by_key(|run| (run.device, run.first));
+    runs
+}
+
+/// Returns the values of a key, by column.
+fn key_values(table: &Table, key: &[u8]) -> Result<Vec<(usize, value::OwnedValue)>> {
+    let values = value::read_key(key)?;
+    if values.len() != table.def.keys().count() {
+        return Err(Error::damaged("`_pm_unplaced` has a key of another table"));
+    }
+    Ok(table.def.keys().zip(values).collect())
+}
+
+/// Returns a wall time with which the settled value is shown before what came late: policies that compare times take the
+/// latest of what is folded.
+fn shown_first(replica: &Replica, kept: &[Head], now: i64) -> Result<i64> {
+    let folded = meta::get::<i64>(&replica.db, "folded_wall")?;
+    let latest = kept.iter().map(|head| head.wall.saturating_add(1)).max();
+    Ok(folded.unwrap_or(i64::MIN).max(latest.unwrap_or(now)))
+}
+
+/// Lists the settled rows that claim a unique value which another row's winner claims.
+fn list_settled_claims(replica: &Replica) -> Result<()> {
+    if !replica.quarantined.get() {
+        return Ok(());
+    }
+    let mut statement = replica.db.prepare_cached(
+        "SELECT tid, key FROM (SELECT tid, key FROM _pm_parked WHERE blocker IS NOT NULL
+                               UNION SELECT tid, blocker FROM _pm_parked WHERE blocker IS NOT NULL) AS c
+         WHERE NOT EXISTS (SELECT 1 FROM _pm_head h WHERE h.tid = c.tid AND h.key = c.key)",
+    )?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
+    for (tid, key) in rows {
+        let table = catalog::table(replica, tid)?;
+        let Some(row) = compose::row_of(replica, &table, &key)? else { continue };
+        let counters: Columns = table.counters.iter().copied().collect();
+        let columns = Columns::all(table.def.columns.len()).minus(&counters);
+        late::add_baseline(replica, &table, &key, 1, &row, &columns)?;
+    }
+    Ok(())
+}

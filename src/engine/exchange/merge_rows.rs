@@ -1,0 +1,510 @@
+//! The rows of a state, merged one by one with those here.
+//!
+//! V is what is applied here, B what may be folded here; V′ and B′ are the maker's. A row has heads, or it is *settled*.
+//!
+//! | here | there | what holds |
+//! |---|---|---|
+//! | heads | heads | of mine those that are theirs too or that V′ has not; of theirs those that are mine too or that V has not |
+//! | settled | anything, B ≤ V′ | theirs: its maker had seen all that is settled here |
+//! | settled | heads, not so | those that V has not, beside the value here, which waits for a verdict; if there are none, the row stays |
+//! | anything | settled, B′ ≤ V | mine |
+//! | heads | settled, not so | those that V′ has not, beside the value there, which waits for a verdict; if there are none, theirs |
+//! | settled | settled, neither | equal ones stay; else both values wait for a verdict. Absence counts as nothing |
+//!
+//! **Why it is exact.** A head of a set of frames is a head in every smaller set that has it. So a head of mine that the
+//! maker has not, though V′ has its frame, was dominated there, and so it is in both together. A settled value is that of
+//! frames within B, and whoever has seen B has judged it.
+
+use std::collections::HashMap;
+
+use packmule_core::model::{Stream, Value};
+use rusqlite::ErrorCode;
+
+use crate::engine::error::{Error, Result};
+use crate::engine::exchange::state_rows::{COLUMNS_MAX, StateRow, wrong};
+use crate::engine::exchange::state_values::RowLoader;
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::fleet::{membership, positions};
+use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::{compose, counters, deferred, late, register};
+use crate::engine::show::{constraints, count, references, write};
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// What the maker has of rows in flight, until their rows come; and which rows came, of tables that are not empty here.
+const TEMP: &str = "
+    CREATE TEMP TABLE IF NOT EXISTS _pm_their_head (tid INTEGER, key BLOB, dev INTEGER, seq INTEGER, place INTEGER,
+        claim INTEGER, wall INTEGER, kind INTEGER, columns BLOB, PRIMARY KEY (tid, key, dev, seq)) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_their_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER,
+        absolute INTEGER, value INTEGER, PRIMARY KEY (tid, key, col, dev, seq)) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_their_image (tid INTEGER, key BLOB, body BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_their_key (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_left_key (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    DELETE FROM temp._pm_their_head; DELETE FROM temp._pm_their_count; DELETE FROM temp._pm_their_image;
+    DELETE FROM temp._pm_their_key; DELETE FROM temp._pm_left_key;
+";
+
+/// Merges rows.
+pub(super) struct RowMerge<'e> {
+    replica: &'e Replica,
+    pub loader: RowLoader<'e>,
+    /// What is applied here, and what the maker has applied, by device number.
+    had: HashMap<i64, u64>,
+    pub vector: HashMap<i64, u64>,
+    /// The maker had seen all that is settled here (B ≤ V′), and this device all that is settled there (B′ ≤ V).
+    they_saw: bool,
+    we_saw: bool,
+    /// The tables of the state, each with whether it was empty here.
+    tables: Vec<(i64, bool)>,
+    pub changed: u64,
+}
+
+/// What becomes of a row.
+enum Outcome {
+    /// It stays as it is here.
+    Ours,
+    /// It is as it is there, settled.
+    Theirs,
+    /// It has these heads; the row under them, for columns of which no head speaks, is ours or theirs.
+    Heads(Vec<Head>, bool),
+}
+
+impl<'e> RowMerge<'e> {
+    /// Begins with what is applied here.
+    pub(super) fn new(replica: &'e Replica) -> Result<Self> {
+        replica.db.execute_batch(TEMP)?;
+        replica.quarantined.set(true);
+        Ok(Self {
+            replica,
+            loader: RowLoader::new(replica)?,
+            had: positions::by_number(replica, Stream::Shared)?,
+            vector: HashMap::new(),
+            they_saw: false,
+            we_saw: false,
+            tables: Vec::new(),
+            changed: 0,
+        })
+    }
+
+    /// Compares what is folded here and there with what the other has seen, once the vectors are known.
+    pub(super) fn begin(&mut self, floors: &[(i64, u64)]) -> Result<()> {
+        let covers =
+            |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_some_and(|v| *v >= seq);
+        self.we_saw = floors.iter().all(|(dev, seq)| *seq == 0 || covers(&self.had, *dev, *seq));
+        let ours = membership::floors(self.replica)?;
+        self.they_saw = ours.iter().all(|(dev, seq)| covers(&self.vector, *dev, *seq));
+        Ok(())
+    }
+
+    /// Begins a table. Into one without rows and versions rows need only be written.
+    pub(super) fn begin_table(&mut self, table: &Table) -> Result<()> {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {})", table.sql_name);
+        let rows: bool = self.replica.db.query_row(&sql, [], |row| row.get(0))?;
+        let heads: bool = self.replica.db.query_row(
+            "SELECT EXISTS (SELECT 1 FROM _pm_head WHERE tid = ?1)",
+            [table.tid],
+            |row| row.get(0),
+        )?;
+        self.tables.push((table.tid, !rows && !heads));
+        Ok(())
+    }
+
+    /// Merges a row, or keeps a version of one until its row comes.
+    pub(super) fn record(&mut self, kind: &str, row: &StateRow<'_>) -> Result<()> {
+        let table = catalog::table(self.replica, row.tid_at(0)?)?;
+        let Some((_, empty)) = self.tables.iter().find(|(tid, _)| *tid == table.tid).copied() else {
+            return Err(wrong());
+        };
+        if !table.shows_shared() {
+            return Ok(());
+        }
+        match kind {
+            "head" => self.keep_head(&table, row),
+            "count" => self.keep_count(&table, row),
+            "image" => {
+                let sql = "INSERT OR REPLACE INTO temp._pm_their_image (tid, key, body) VALUES (?1, ?2, ?3)";
+                self.replica.db.prepare_cached(sql)?.execute((
+                    table.tid,
+                    row.blob_at(1)?,
+                    row.blob_at(2)?,
+                ))?;
+                Ok(())
+            }
+            _ => self.row(&table, empty, &row.values[1..]),
+        }
+    }
+
+    /// Keeps a version of a row, by the numbers of devices and columns here.
+    fn keep_head(&self, table: &Table, row: &StateRow<'_>) -> Result<()> {
+        let columns = match row.values.get(8) {
+            Some(Value::Blob(mask)) => Some(self.loader.columns_here(table, &Columns::of_bytes(mask))?),
+            // It wrote the whole row as the maker has it.
+            _ => {
+                let all = self.loader.columns_here(table, &Columns::all(COLUMNS_MAX))?;
+                Some(all).filter(|all| *all != Columns::all(table.def.columns.len()))
+            }
+        };
+        self.replica
+            .db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO temp._pm_their_head (tid, key, dev, seq, place, claim, wall, kind, columns)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute((
+                table.tid,
+                row.blob_at(1)?,
+                row.device_at(2)?,
+                row.int_at(3)?,
+                row.int_at(4)?,
+                row.int_at(5)?,
+                row.int_at(6)?,
+                row.int_at(7)?,
+                columns.as_ref().map(Columns::as_bytes),
+            ))?;
+        Ok(())
+    }
+
+    /// Keeps a recent write to a counter.
+    fn keep_count(&self, table: &Table, row: &StateRow<'_>) -> Result<()> {
+        let mut one = Columns::default();
+        one.insert(usize::try_from(row.int_at(2)?).ok().filter(|c| *c < COLUMNS_MAX).ok_or_else(wrong)?);
+        let here = self.loader.columns_here(table, &one)?;
+        let column = (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)?;
+        let sql = "INSERT OR REPLACE INTO temp._pm_their_count (tid, key, col, dev, seq, absolute, value)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        self.replica.db.prepare_cached(sql)?.execute((
+            table.tid,
+            row.blob_at(1)?,
+            column as i64,
+            row.device_at(3)?,
+            row.int_at(4)?,
+            row.int_at(5)?,
+            row.int_at(6)?,
+        ))?;
+        Ok(())
+    }
+
+    /// Merges a row that the maker shows, or has in quarantine.
+    fn row(&mut self, table: &Table, empty: bool, values: &[Value<'_>]) -> Result<()> {
+        let key = self.loader.key_of(table, values)?;
+        if empty && self.they_saw && !self.has_heads(table.tid, &key)? {
+            match self.loader.row(table, false, values) {
+                Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
+                written => {
+                    written?;
+                    self.changed += 1;
+                    return constraints::after_shown(self.replica, table, &key);
+                }
+            }
+        }
+        if !empty {
+            let sql = "INSERT OR IGNORE INTO temp._pm_their_key (tid, key) VALUES (?1, ?2)";
+            self.replica.db.prepare_cached(sql)?.execute((table.tid, &key))?;
+        }
+        // Beside the row here, where the two can be compared.
+        compose::delete_from(self.replica, &table.quarantine_table(), table, &key)?;
+        self.loader.row(table, true, values)?;
+        self.merge(table, &key, true)
+    }
+
+    /// Returns whether the maker has versions of a row.
+    fn has_heads(&self, tid: i64, key: &[u8]) -> Result<bool> {
+        let sql = "SELECT 1 FROM temp._pm_their_head WHERE tid = ?1 AND key = ?2 LIMIT 1";
+        Ok(value::maybe::<i64>(&self.replica.db, sql, (tid, key))?.is_some())
+    }
+
+    /// Merges a row. If it is `present` there, its values are in the quarantine table.
+    fn merge(&mut self, table: &Table, key: &[u8], present: bool) -> Result<()> {
+        let replica = self.replica;
+        let ours = heads::heads(replica, table.tid, key)?;
+        let theirs = heads::heads_in(replica, "temp._pm_their_head", table.tid, key)?;
+        let sql = "DELETE FROM temp._pm_their_head WHERE tid = ?1 AND key = ?2";
+        replica.db.prepare_cached(sql)?.execute((table.tid, key))?;
+        let quarantined = deferred::is_quarantined(replica, table.tid, key)?;
+        let outcome = self.decide(table, key, present, &ours, theirs)?;
+        if matches!(outcome, Outcome::Ours) {
+            if present {
+                compose::delete_from(replica, &table.quarantine_table(), table, key)?;
+            }
+            // What was in the quarantine table is composed again from the versions.
+            return if quarantined && present { deferred::defer(replica, table.tid, key) } else { Ok(()) };
+        }
+        self.changed += 1;
+        for head in &ours {
+            register::forget_head(replica, table.tid, key, head)?;
+        }
+        let (left, theirs_below) = match outcome {
+            Outcome::Heads(left, below) => (left, below),
+            _ => (Vec::new(), true),
+        };
+        for head in &left {
+            register::forget_head(replica, table.tid, key, head)?;
+            register::insert_head(replica, table.tid, key, head)?;
+        }
+        self.take_image(table, key)?;
+        self.merge_counts(table, key, theirs_below)?;
+        if theirs_below {
+            hide(replica, table, key)?;
+        } else if present && !quarantined {
+            compose::delete_from(replica, &table.quarantine_table(), table, key)?;
+        }
+        if left.is_empty() && !present {
+            for name in ["conflict", "parked"] {
+                let sql = format!("DELETE FROM _pm_{name} WHERE tid = ?1 AND key = ?2");
+                replica.db.prepare_cached(&sql)?.execute((table.tid, key))?;
+            }
+            return compose::delete_from(replica, &table.quarantine_table(), table, key);
+        }
+        deferred::defer(replica, table.tid, key)
+    }
+
+    /// Decides what becomes of a row, by the table at the head of this file; keeps the values that wait for a verdict.
+    fn decide(
+        &self,
+        table: &Table,
+        key: &[u8],
+        present: bool,
+        ours: &[Head],
+        theirs: Vec<Head>,
+    ) -> Result<Outcome> {
+        let new_to = |vector: &HashMap<i64, u64>, head: &Head| {
+            head.dev == BASELINE || vector.get(&head.dev).is_none_or(|seq| head.seq > *seq)
+        };
+        match (ours.is_empty(), theirs.is_empty()) {
+            (true, true) => self.decide_settled(table, key, present),
+            (true, false) if self.they_saw => {
+                let any = theirs.iter().any(|head| new_to(&self.had, head));
+                Ok(if any { Outcome::Heads(theirs, true) } else { Outcome::Ours })
+            }
+            (true, false) => {
+                let mut new: Vec<Head> = theirs.into_iter().filter(|h| new_to(&self.had, h)).collect();
+                if new.is_empty() {
+                    return Ok(Outcome::Ours);
+                }
+                new.extend(self.wait(table, key, 1, compose::shown_row(self.replica, table, key)?)?);
+                Ok(Outcome::Heads(new, false))
+            }
+            (false, true) if self.we_saw => Ok(Outcome::Ours),
+            (false, true) => {
+                let mut new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
+                if new.is_empty() {
+                    return Ok(Outcome::Theirs);
+                }
+                let row = compose::row_in(self.replica, &table.quarantine_table(), table, key)?;
+                new.extend(self.wait(table, key, 1, row.filter(|_| present))?);
+                Ok(Outcome::Heads(new, true))
+            }
+            (false, false) => {
+                let left = self.union(table, ours, theirs, &new_to);
+                let same = left.len() == ours.len()
+                    && left
+                        .iter()
+                        .zip(ours)
+                        .all(|(a, b)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns);
+                Ok(if same { Outcome::Ours } else { Outcome::Heads(left, !self.we_saw) })
+            }
+        }
+    }
+
+    /// Returns the heads of both, without those that the other knows to be dominated.
+    fn union(
+        &self,
+        table: &Table,
+        ours: &[Head],
+        theirs: Vec<Head>,
+        new_to: &dyn Fn(&HashMap<i64, u64>, &Head) -> bool,
+    ) -> Vec<Head> {
+        let n = table.def.columns.len();
+        let mut left: Vec<Head> = Vec::new();
+        for head in ours {
+            match theirs.iter().find(|other| (other.dev, other.seq) == (head.dev, head.seq)) {
+                Some(other) => {
+                    // A column that either knows to be overwritten is.
+                    let both = head.live(n).minus(&Columns::all(n).minus(&other.live(n)));
+                    let columns = Some(both).filter(|both| *both != head.live(n));
+                    left.push(Head { columns: columns.or_else(|| head.columns.clone()), ..head.clone() });
+                }
+                None if new_to(&self.vector, head) => left.push(head.clone()),
+                None => {}
+            }
+        }
+        let known = |head: &Head| ours.iter().any(|other| (other.dev, other.seq) == (head.dev, head.seq));
+        left.extend(theirs.into_iter().filter(|head| !known(head) && new_to(&self.had, head)));
+        left.sort_by_key(|head| (head.dev, head.seq));
+        left
+    }
+
+    /// Decides about a row that is settled on both sides.
+    fn decide_settled(&self, table: &Table, key: &[u8], present: bool) -> Result<Outcome> {
+        if self.we_saw || self.is_same(table, key, present)? {
+            return Ok(Outcome::Ours);
+        }
+        if self.they_saw {
+            return Ok(Outcome::Theirs);
+        }
+        let mine = compose::shown_row(self.replica, table, key)?;
+        let there = compose::row_in(self.replica, &table.quarantine_table(), table, key)?.filter(|_| present);
+        let theirs_below = mine.is_none();
+        self.raise_counters(table, key, &mine, &there)?;
+        let mut waiting = Vec::new();
+        for (row, number) in [mine, there].into_iter().flatten().zip(1..) {
+            waiting.extend(self.wait(table, key, number, Some(row))?);
+        }
+        Ok(Outcome::Heads(waiting, theirs_below))
+    }
+
+    /// Returns whether a row is the same here as the values in the quarantine table, or absent in both.
+    fn is_same(&self, table: &Table, key: &[u8], present: bool) -> Result<bool> {
+        if !present {
+            return Ok(compose::shown_row(self.replica, table, key)?.is_none());
+        }
+        compose::is_same_row(self.replica, table, key)
+    }
+
+    /// Keeps a settled value of a row until the verdict; none counts as nothing. Returns its baseline version.
+    fn wait(
+        &self,
+        table: &Table,
+        key: &[u8],
+        number: u64,
+        row: Option<Vec<value::OwnedValue>>,
+    ) -> Result<Option<Head>> {
+        let Some(row) = row else {
+            late::put_unplaced(self.replica, table.tid, key, 0, None)?;
+            return Ok(None);
+        };
+        let counters: Columns = table.counters.iter().copied().collect();
+        let columns = Columns::all(table.def.columns.len()).minus(&counters);
+        late::add_baseline(self.replica, table, key, number, &row, &columns).map(Some)
+    }
+
+    /// Takes the greater of two settled sums of a counter: neither is known to have all additions of the other.
+    fn raise_counters(
+        &self,
+        table: &Table,
+        key: &[u8],
+        mine: &Option<Vec<value::OwnedValue>>,
+        theirs: &Option<Vec<value::OwnedValue>>,
+    ) -> Result<()> {
+        let (Some(mine), Some(theirs)) = (mine, theirs) else { return Ok(()) };
+        for column in table.counters.iter().copied() {
+            let more = value::number(&theirs[column]).saturating_sub(value::number(&mine[column]));
+            if more > 0 {
+                count::add(self.replica, table, key, column, more)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the maker's baseline version of a row along.
+    fn take_image(&self, table: &Table, key: &[u8]) -> Result<()> {
+        self.replica
+            .db
+            .prepare_cached(
+                "INSERT OR IGNORE INTO _pm_image (tid, key, body)
+                 SELECT tid, key, body FROM temp._pm_their_image WHERE tid = ?1 AND key = ?2",
+            )?
+            .execute((table.tid, key))?;
+        Ok(())
+    }
+
+    /// Merges what is remembered of counters, as heads are; adds what the row below has not counted.
+    fn merge_counts(&self, table: &Table, key: &[u8], theirs_below: bool) -> Result<()> {
+        if table.counters.is_empty() {
+            return Ok(());
+        }
+        let db = &self.replica.db;
+        let ours = counters::entries(db, "_pm_count", table.tid, key)?;
+        let theirs = counters::entries(db, "temp._pm_their_count", table.tid, key)?;
+        let new_to =
+            |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_none_or(|v| seq > *v);
+        let is_in = |all: &[counters::Entry], e: &counters::Entry| all.iter().any(|o| o.same_write(e));
+        for entry in &ours {
+            let stays = is_in(&theirs, entry) || new_to(&self.vector, entry.dev, entry.seq);
+            if !stays {
+                counters::forget_entry(db, table.tid, key, entry)?;
+            } else if theirs_below && !entry.absolute && !is_in(&theirs, entry) {
+                count::add_below(self.replica, table, key, entry.column, entry.value)?;
+            }
+        }
+        for entry in theirs.iter().filter(|e| !is_in(&ours, e)) {
+            if new_to(&self.had, entry.dev, entry.seq) {
+                counters::put_entry(db, table.tid, key, entry)?;
+                if !theirs_below && !entry.absolute {
+                    count::add(self.replica, table, key, entry.column, entry.value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends: merges the rows that the maker does not show.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let db = &self.replica.db;
+        db.execute_batch(
+            "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM temp._pm_their_head",
+        )?;
+        if !self.we_saw {
+            for (tid, _) in self.tables.iter().filter(|(_, empty)| !empty) {
+                self.list_ours(*tid)?;
+            }
+        }
+        let mut after = (i64::MIN, Vec::new());
+        while let Some((tid, key)) = next_left(self.replica, &after)? {
+            let table = catalog::table(self.replica, tid)?;
+            self.merge(&table, &key, false)?;
+            after = (tid, key);
+        }
+        Ok(())
+    }
+
+    /// Lists the rows and versions here of a table that the maker has nothing of.
+    fn list_ours(&self, tid: i64) -> Result<()> {
+        let db = &self.replica.db;
+        let table = catalog::table(self.replica, tid)?;
+        if !table.shows_shared() {
+            return Ok(());
+        }
+        let n = table.def.keys().count();
+        let mut all = db.prepare(&format!("SELECT {} FROM {}", table.def.key_list(""), table.sql_name))?;
+        let mut put = db.prepare(
+            "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT ?1, ?2
+             WHERE NOT EXISTS (SELECT 1 FROM temp._pm_their_key WHERE tid = ?1 AND key = ?2)",
+        )?;
+        let mut rows = all.query([])?;
+        while let Some(row) = rows.next()? {
+            let values = (0..n)
+                .map(|at| row.get_ref(at).map(value::from_sql))
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            put.execute((tid, table.key_of(values.into_iter())?))?;
+        }
+        db.execute(
+            "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM _pm_head h WHERE tid = ?1
+             AND NOT EXISTS (SELECT 1 FROM temp._pm_their_key k WHERE k.tid = h.tid AND k.key = h.key)",
+            [tid],
+        )?;
+        Ok(())
+    }
+}
+
+/// Returns the next row that is left to be merged.
+fn next_left(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Option<(i64, Vec<u8>)>> {
+    use rusqlite::OptionalExtension;
+    let sql = "SELECT tid, key FROM temp._pm_left_key WHERE (tid, key) > (?1, ?2) ORDER BY tid, key LIMIT 1";
+    let next =
+        replica.db.prepare_cached(sql)?.query_row((after.0, &after.1), |row| Ok((row.get(0)?, row.get(1)?)));
+    Ok(next.optional()?)
+}
+
+/// Takes a row out of its table, as a delete would; what is in the quarantine table stays.
+fn hide(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    constraints::before_change(replica, table, key)?;
+    if table.is_parent {
+        references::record_deleted(replica, table, key, false)?;
+        references::record_changed(replica, table)?;
+    }
+    write::delete_row(replica, table, key)
+}

@@ -1,0 +1,183 @@
+//! Writes records: groups of the log in causal order, as many as there is room for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{RecordKind, Section, put, write_record};
+use sha2::{Digest, Sha256};
+
+use crate::engine::error::{Error, Result};
+use crate::engine::log::frames;
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
+use crate::engine::table::replica::Replica;
+
+/// Up to where streams are there, of a device or in files.
+pub type Positions = BTreeMap<(DeviceId, Stream), u64>;
+
+/// What went into a part.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct PartReport {
+    /// Frames.
+    pub frames: u64,
+    /// Groups, each closed by a checkpoint.
+    pub groups: u64,
+    /// Bytes, the footer included.
+    pub bytes: u64,
+    /// The last record. It is for the caller to write, once all before it is durable.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::digits"))]
+    pub footer: Vec<u8>,
+    /// Up to where each stream that is in it goes.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::positions"))]
+    pub reached: Positions,
+    /// The length of the first group that did not go in, if one did not.
+    pub next_bytes: Option<u64>,
+    /// It has the state of the shared tables: the recipient lacks frames that are folded here.
+    pub state: bool,
+}
+
+/// The length of the footer's record, and room for its numbers to grow.
+pub(crate) const FOOTER_ROOM: u64 = 80;
+
+/// Writes records and keeps count.
+pub(crate) struct RecordWriter<'w> {
+    to: &'w mut dyn Write,
+    pub hash: Sha256,
+    buf: Vec<u8>,
+    pub bytes: u64,
+    pub frames: u64,
+}
+
+impl<'w> RecordWriter<'w> {
+    pub(crate) fn new(to: &'w mut dyn Write) -> Self {
+        Self { to, hash: Sha256::new(), buf: Vec::new(), bytes: 0, frames: 0 }
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.to.flush().map_err(Error::Stream)
+    }
+
+    /// Writes bytes, and hashes and counts them.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.to.write_all(bytes).map_err(Error::Stream)
+    }
+
+    /// Writes a record.
+    pub(crate) fn record(&mut self, kind: RecordKind, body: &[u8]) -> Result<()> {
+        self.buf.resize(body.len() + 16, 0);
+        let len = write_record(&mut self.buf, kind, body)
+            .map_err(|_| Error::damaged("a record that is too long"))?;
+        let buf = std::mem::take(&mut self.buf);
+        let written = self.raw(&buf[..len]);
+        self.buf = buf;
+        written
+    }
+}
+
+/// Writes the groups that are wanted, in causal order, as many as the limits allow.
+pub(crate) fn write_log(
+    replica: &Replica,
+    out: &mut RecordWriter<'_>,
+    wanted: &[Wanted],
+    limits: (u64, u64),
+) -> Result<PartReport> {
+    let chosen = |dev: i64, stream: u8, _: u64, last: u64| {
+        let from = wanted.iter().find(|w| (w.dev, w.stream.number()) == (dev, stream));
+        from.filter(|w| last > w.have).map(|w| w.stream)
+    };
+    write_chosen(replica, out, &chosen, limits)
+}
+
+/// Chooses a group by its device's number, its stream, its first frame and its last; returns the stream.
+type Choice<'c> = dyn Fn(i64, u8, u64, u64) -> Option<Stream> + 'c;
+
+/// Writes the groups that `chosen` chooses, in causal order, as many as the limits allow.
+fn write_chosen(
+    replica: &Replica,
+    out: &mut RecordWriter<'_>,
+    chosen: &Choice<'_>,
+    (enough_bytes, most_bytes): (u64, u64),
+) -> Result<PartReport> {
+    let mut report = PartReport::default();
+    let mut groups = replica.db.prepare_cached(
+        "SELECT g.dev, g.stream, g.first, g.last, g.checkpoint, d.id FROM _pm_group g JOIN _pm_device d ON d.n = g.dev
+         WHERE g.applied ORDER BY g.lamport, d.id, g.stream, g.last",
+    )?;
+    let mut rows = groups.query([])?;
+    let mut section = None;
+    while let Some(row) = rows.next()? {
+        let (dev, stream): (i64, u8) = (row.get(0)?, row.get(1)?);
+        let (first, last): (u64, u64) = (row.get(2)?, row.get(3)?);
+        let Some(stream) = chosen(dev, stream, first, last) else { continue };
+        if most_bytes < u64::MAX {
+            let bytes = group_bytes(replica, dev, stream, first, last)?;
+            let enough = report.groups > 0 && out.bytes >= enough_bytes;
+            if enough || out.bytes + bytes + FOOTER_ROOM > most_bytes {
+                report.next_bytes = Some(bytes);
+                break;
+            }
+        }
+        let this = Section { author: DeviceId(row.get(5)?), stream };
+        if section != Some(this) {
+            let mut buf = [0; 32];
+            let len = put(&mut buf, &this).map_err(|_| Error::damaged("a section without room"))?;
+            out.record(RecordKind::Section, &buf[..len])?;
+            section = Some(this);
+        }
+        for seq in first..=last {
+            out.record(RecordKind::Frame, &frames::frame_here(replica, dev, stream, seq)?)?;
+            out.frames += 1;
+        }
+        let checkpoint: Vec<u8> = row.get(4)?;
+        out.record(RecordKind::Checkpoint, &checkpoint)?;
+        report.groups += 1;
+        report.reached.insert((this.author, this.stream), last);
+    }
+    Ok(report)
+}
+
+/// Writes the groups of shared streams that a state refers to: those with a head, and those after what `have` gives for
+/// a device's number.
+pub(crate) fn write_groups_in_flight(
+    replica: &Replica,
+    out: &mut RecordWriter<'_>,
+    have: &dyn Fn(i64) -> u64,
+) -> Result<()> {
+    let mut heads: BTreeMap<i64, BTreeSet<u64>> = BTreeMap::new();
+    let mut statement = replica.db.prepare("SELECT DISTINCT dev, seq FROM _pm_head WHERE dev > 0")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        heads.entry(row.get(0)?).or_default().insert(row.get(1)?);
+    }
+    drop(rows);
+    let in_flight = |dev: i64, stream: u8, first: u64, last: u64| {
+        let head = || heads.get(&dev).is_some_and(|heads| heads.range(first..=last).next().is_some());
+        (stream == Stream::Shared.number() && (last > have(dev) || head())).then_some(Stream::Shared)
+    };
+    write_chosen(replica, out, &in_flight, (u64::MAX, u64::MAX)).map(|_| ())
+}
+
+/// Bounds how many bytes a group has in a bundle.
+fn group_bytes(replica: &Replica, dev: i64, stream: Stream, first: u64, last: u64) -> Result<u64> {
+    let bytes: u64 = replica
+        .db
+        .prepare_cached(
+            "SELECT coalesce(sum(length(body) + 8), 0) FROM _pm_frame
+             WHERE dev = ?1 AND stream = ?2 AND seq BETWEEN ?3 AND ?4",
+        )?
+        .query_row((dev, stream.number(), first, last), |row| row.get(0))?;
+    Ok(bytes + 512) // Section and checkpoint, with their heads.
+}
+
+/// A stream of which the recipient may lack something.
+pub(crate) struct Wanted {
+    pub dev: i64,
+    pub stream: Stream,
+    /// Up to here it has it.
+    pub have: u64,
+}

@@ -1,0 +1,188 @@
+//! The rows of a state, put into their tables here: values by the maker's columns, large ones part by part.
+
+use packmule_core::model::Value;
+use rusqlite::{MAIN_DB, params_from_iter};
+
+use crate::engine::error::{BundleProblem, Error, Result};
+use crate::engine::exchange::state::PART_BYTES;
+use crate::engine::exchange::state_rows::wrong;
+use crate::engine::show::{triggers, write};
+use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::columns::Columns;
+use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// Writes the rows of a state.
+pub(super) struct RowLoader<'e> {
+    pub engine: &'e Replica,
+    parts: i64,
+    /// The maker's definitions, by table: its columns have its numbers.
+    pub maker_defs: Vec<TableDef>,
+}
+
+impl<'e> RowLoader<'e> {
+    /// Makes room for the parts of large values.
+    pub(super) fn new(engine: &'e Replica) -> Result<Self> {
+        engine.db.execute_batch("CREATE TEMP TABLE IF NOT EXISTS _pm_part (n INTEGER PRIMARY KEY, body BLOB); DELETE FROM temp._pm_part")?;
+        Ok(Self { engine, parts: 0, maker_defs: Vec::new() })
+    }
+
+    /// Keeps a part of a large value until its row comes.
+    pub(super) fn keep_part(&mut self, body: &[u8]) -> Result<()> {
+        self.parts += 1;
+        let sql = "INSERT INTO temp._pm_part (n, body) VALUES (?1, ?2)";
+        self.engine.db.prepare_cached(sql)?.execute((self.parts, body))?;
+        Ok(())
+    }
+
+    /// Keeps the definition that a table has at the maker.
+    pub(super) fn keep_maker_def(&mut self, def: TableDef) {
+        self.maker_defs.retain(|d| !d.name.eq_ignore_ascii_case(&def.name));
+        self.maker_defs.push(def);
+    }
+
+    /// Finds the numbers here of the maker's columns.
+    pub(super) fn columns_here(&self, table: &Table, theirs: &Columns) -> Result<Columns> {
+        let maker = self.maker_defs.iter().find(|d| d.name.eq_ignore_ascii_case(&table.def.name));
+        let maker =
+            maker.ok_or_else(|| Error::bundle(0, BundleProblem::Structure("a row of an unknown table")))?;
+        let here = |(at, c): (usize, &ColumnDef)| table.def.column(&c.name).filter(|_| theirs.contains(at));
+        Ok(maker.columns.iter().enumerate().filter_map(here).collect())
+    }
+
+    /// Reads a part of a large value.
+    fn part(&self, n: i64) -> Result<Vec<u8>> {
+        value::maybe(&self.engine.db, "SELECT body FROM temp._pm_part WHERE n = ?1", [n])?.ok_or_else(|| {
+            Error::bundle(0, BundleProblem::Structure("a large value of a snapshot is not whole"))
+        })
+    }
+
+    /// Writes a row; large values come from the parts before it.
+    pub(super) fn row(&mut self, table: &Table, quarantine: bool, values: &[Value<'_>]) -> Result<()> {
+        let e = self.engine;
+        let columns = self.columns_of_row(table, values.len())?;
+        let first: i64 = value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let (whole, streamed, end) = self.assemble(table, quarantine, values, &columns, first)?;
+        write_whole(e, table, quarantine, &columns, values, &whole)?;
+        let rowid = if streamed.is_empty() { 0 } else { e.db.last_insert_rowid() };
+        for large in streamed {
+            self.write_large(table, quarantine, rowid, large)?;
+        }
+        if end > 0 {
+            e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([end])?;
+        }
+        Ok(())
+    }
+
+    /// Encodes the key of a row from its values, which come in the order of the maker's definition.
+    pub(super) fn key_of(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
+        let columns = self.columns_of_row(table, values.len())?;
+        let of = |at: usize| columns.iter().position(|c| *c == at).map(|position| values[position]);
+        let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
+        table.key_of(keys.ok_or_else(wrong)?.into_iter())
+    }
+
+    /// Finds the columns here of a row's values, which come in the order of the maker's definition.
+    fn columns_of_row(&self, table: &Table, values: usize) -> Result<Vec<usize>> {
+        let maker = self
+            .maker_defs
+            .iter()
+            .find(|d| d.name.eq_ignore_ascii_case(&table.def.name))
+            .ok_or_else(wrong)?;
+        if values != maker.columns.len() {
+            return Err(wrong());
+        }
+        let columns: Option<Vec<usize>> = maker.columns.iter().map(|c| table.def.column(&c.name)).collect();
+        columns.ok_or_else(wrong)
+    }
+
+    /// Puts the large values of a row together from the parts from `part` on. Returns the values, those that are to
+    /// be written part by part, and the number after the last part.
+    ///
+    /// A large BLOB is written into its place part by part. Text must be whole for SQLite, and so must a value that
+    /// is indexed or that a trigger reads.
+    fn assemble(
+        &self,
+        table: &Table,
+        quarantine: bool,
+        values: &[Value<'_>],
+        columns: &[usize],
+        mut part: i64,
+    ) -> Result<(Vec<Option<OwnedValue>>, Vec<Streamed>, i64)> {
+        let e = self.engine;
+        let local = !quarantine && triggers::has_local_triggers(e, table)?;
+        let (mut whole, mut streamed) = (Vec::with_capacity(values.len()), Vec::new());
+        for (value, column) in values.iter().zip(columns) {
+            let Value::Big(big) = value else {
+                whole.push(Some(OwnedValue::of(*value)?));
+                continue;
+            };
+            let first = part;
+            part += i64::try_from(big.len.div_ceil(PART_BYTES as u64)).map_err(|_| wrong())?;
+            let needed = big.text
+                || (table.def.without_rowid && !quarantine)
+                || (local && triggers::triggers_read(e, table, *column))
+                || (!quarantine && write::is_indexed(e, table, *column)?);
+            if !needed && i32::try_from(big.len).is_ok() {
+                streamed.push(Streamed { column: *column, parts: first..part, len: big.len });
+                whole.push(None);
+                continue;
+            }
+            let mut bytes: Vec<u8> = Vec::new();
+            for n in first..part {
+                bytes.extend(self.part(n)?);
+            }
+            if bytes.len() as u64 != big.len {
+                return Err(wrong());
+            }
+            whole.push(Some(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) }));
+        }
+        Ok((whole, streamed, part))
+    }
+
+    /// Writes a large BLOB into the place that its row has for it.
+    fn write_large(&self, table: &Table, quarantine: bool, rowid: i64, large: Streamed) -> Result<()> {
+        let place = if quarantine { table.quarantine_table() } else { table.def.name.clone() };
+        let name = table.def.columns[large.column].name.as_str();
+        let mut blob = self.engine.db.blob_open(MAIN_DB, place.as_str(), name, rowid, false)?;
+        let mut at = 0;
+        for n in large.parts {
+            let bytes = self.part(n)?;
+            blob.write_at(&bytes, at)?;
+            at += bytes.len();
+        }
+        if at as u64 == large.len { Ok(()) } else { Err(wrong()) }
+    }
+}
+
+/// A large value that is written part by part.
+struct Streamed {
+    column: usize,
+    parts: std::ops::Range<i64>,
+    len: u64,
+}
+
+/// Inserts a row, with room for the values that are written part by part.
+fn write_whole(
+    replica: &Replica,
+    table: &Table,
+    quarantine: bool,
+    columns: &[usize],
+    values: &[Value<'_>],
+    whole: &[Option<OwnedValue>],
+) -> Result<()> {
+    let names: Vec<String> = columns.iter().map(|at| value::quote(&table.def.columns[*at].name)).collect();
+    let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
+    let name = if quarantine { table.quarantine_table() } else { table.sql_name.clone() };
+    let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));
+    let write = || {
+        let values = whole
+            .iter()
+            .zip(values)
+            .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)));
+        Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
+    };
+    let written = if quarantine { write() } else { triggers::firing(replica, table, write) };
+    written.map(|_| ())
+}

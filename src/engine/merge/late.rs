@@ -1,0 +1,123 @@
+//! Late writes: their author had not seen what is folded here.
+//!
+//! A settled row has no heads: it is in its table, and nobody here knows any more who wrote it. So nobody here can say
+//! whether a late write to it follows that value or is concurrent with it.
+//!
+//! **Invariant.** The heads of a row are those that the applied groups give, by causality alone, or the row is in
+//! `_pm_unplaced`. Such a row has, beside the heads that came, a baseline version with the value that was settled here
+//! (of number 1; a state that was merged can bring a second), or none where the row was not there: absence counts as
+//! nothing. Before this device sends, folds, or ends what it was asked for, `capture/verdict.rs` makes a verdict of it.
+//!
+//! **Why it is exact otherwise.** A settled value is that of versions within the watermarks (`_pm_floor`), as is all
+//! that removed others. A write whose author had seen all up to the watermarks had seen these, and dominates them like
+//! any other. A row that has heads has all of them.
+
+use packmule_core::model::Value;
+use packmule_core::wire::OpKind;
+
+use crate::engine::error::Result;
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::merge::heads::{Head, Kept};
+use crate::engine::merge::{compose, register};
+use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// Keeps what is settled of a row as a baseline version, before a late write to it is applied. `new` is the version that
+/// comes, `old` are the heads of the row.
+pub(crate) fn keep_settled(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    new: &Head,
+    old: &[Head],
+) -> Result<()> {
+    let columns = settled_columns(table, new, old);
+    if columns.is_empty() {
+        return Ok(());
+    }
+    match compose::shown_row(replica, table, key)? {
+        Some(row) => add_baseline(replica, table, key, 1, &row, &columns).map(|_| ()),
+        None => put_unplaced(replica, table.tid, key, 0, None),
+    }
+}
+
+/// Returns the columns that a version writes and no head speaks for: they are settled. Counters are not among them:
+/// late additions add up like others.
+fn settled_columns(table: &Table, new: &Head, old: &[Head]) -> Columns {
+    let n = table.def.columns.len();
+    if old.iter().any(|head| head.columns.is_none() || head.kind == OpKind::Delete) {
+        return Columns::default();
+    }
+    let written = if new.kind == OpKind::Delete { Columns::all(n) } else { new.live(n) };
+    let counters: Columns = table.counters.iter().copied().collect();
+    old.iter().fold(written.minus(&counters), |columns, head| columns.minus(&head.live(n)))
+}
+
+/// Adds a settled value of a row as its baseline version of this number. Returns the version.
+pub(crate) fn add_baseline(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    number: u64,
+    row: &[OwnedValue],
+    columns: &Columns,
+) -> Result<Head> {
+    let mut body = Vec::new();
+    for (at, (column, value)) in table.def.columns.iter().zip(row).enumerate() {
+        if (columns.contains(at) || column.key > 0) && !table.disputed.contains(at) {
+            body.extend(value::encode(&Value::Text(column.name.as_bytes()))?);
+            body.extend(value::encode(&value.borrow())?);
+        }
+    }
+    put_unplaced(replica, table.tid, key, number, Some(&body))?;
+    let whole = *columns == Columns::all(table.def.columns.len());
+    let head = Head {
+        dev: BASELINE,
+        author: packmule_core::model::DeviceId([0; 16]),
+        seq: number,
+        offset: 0,
+        claim: 0,
+        wall: i64::MIN,
+        kind: OpKind::Insert,
+        columns: Some(columns.clone()).filter(|_| !whole),
+        baseline: None,
+    };
+    register::forget_head(replica, table.tid, key, &head)?;
+    register::insert_head(replica, table.tid, key, &head)?;
+    Ok(head)
+}
+
+/// Records that a verdict on a row is to be written.
+pub(crate) fn put_unplaced(
+    replica: &Replica,
+    tid: i64,
+    key: &[u8],
+    number: u64,
+    body: Option<&[u8]>,
+) -> Result<()> {
+    replica
+        .db
+        .prepare_cached("INSERT OR REPLACE INTO _pm_unplaced (tid, key, n, body) VALUES (?1, ?2, ?3, ?4)")?
+        .execute((tid, key, number, body))?;
+    Ok(())
+}
+
+/// Returns whether verdicts are to be written.
+pub(crate) fn any_unplaced(replica: &Replica) -> Result<bool> {
+    Ok(value::maybe::<i64>(&replica.db, "SELECT 1 FROM _pm_unplaced LIMIT 1", [])?.is_some())
+}
+
+/// Returns whether a verdict leaves only versions that cannot be folded here: they are all heads of their rows, or were
+/// dominated by such.
+pub(crate) fn leaves_only_heads(replica: &Replica, keep: &[Kept]) -> Result<bool> {
+    for run in keep {
+        let floor: Option<u64> =
+            value::maybe(&replica.db, "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = 0", [run.dev])?;
+        if floor.unwrap_or(0) >= run.first {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,344 @@
+//! The life of a fleet: devices that were never waited for, groups that compact apart, restored backups. Whatever
+//! happens, exchanging bundles brings all to the same state, and nobody changes its identity.
+//!
+//! `PACKMULE_FLEETS=N` says how many random fleets live, from `PACKMULE_FIRST=N` on; `PACKMULE_SEED=N` replays one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+
+use std::io::Cursor;
+
+use common::*;
+use packmule::core::model::DeviceId;
+use packmule::{Engine, ImportReport, InitOptions, Options, Recipient};
+
+const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)";
+
+fn pack(of: &mut Engine, whom: DeviceId) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    of.export(&mut bytes, Recipient::Device(whom)).unwrap();
+    bytes
+}
+
+fn take(engine: &mut Engine, bundle: &[u8]) -> ImportReport {
+    engine.import(&mut Cursor::new(bundle), &mut |_| {}).unwrap()
+}
+
+/// Everybody gives everybody what it lacks.
+fn round(devices: &mut [Engine]) {
+    for from in 0..devices.len() {
+        for to in 0..devices.len() {
+            if from != to {
+                let whom = devices[to].identity().id;
+                let bundle = pack(&mut devices[from], whom);
+                take(&mut devices[to], &bundle);
+            }
+        }
+    }
+}
+
+fn notes(engine: &Engine) -> Vec<String> {
+    rows(engine, "SELECT id || '=' || body FROM notes ORDER BY id")
+}
+
+#[test]
+fn a_newcomer_with_rows_of_its_own_meets_who_has_folded() {
+    let world = World::new();
+    let mut devices = vec![world.board_with("a", NOTES, &["notes"]), world.board("b")];
+    for n in 0..20 {
+        sql(&devices[0], &format!("INSERT INTO notes VALUES ('n{n:02}', 'first')"));
+    }
+    for _ in 0..3 {
+        round(&mut devices);
+        devices.iter_mut().for_each(|d| drop(d.compact().unwrap()));
+    }
+    assert_eq!(rows(&devices[1], "SELECT count(*) FROM _pm_head"), ["0"]);
+    devices.push(world.board_with("c", NOTES, &["notes"]));
+    let ids: Vec<DeviceId> = devices.iter().map(|d| d.identity().id).collect();
+    sql(&devices[2], "INSERT INTO notes VALUES ('n03', 'mine'), ('own', 'only c')");
+    let card = pack(&mut devices[2], ids[0]);
+    let report = take(&mut devices[1], &card);
+    assert!(report.waits.is_empty(), "{report:?}");
+    for _ in 0..3 {
+        round(&mut devices);
+    }
+    let digests: Vec<String> = devices.iter().map(|d| d.digest(false).unwrap().to_string()).collect();
+    assert!(digests.iter().all(|d| *d == digests[0]), "{:#?}", devices.iter().map(notes).collect::<Vec<_>>());
+    for device in &devices {
+        let open = device.conflicts().unwrap();
+        assert_eq!(open.len(), 1, "{open:#?}");
+        assert_eq!(open[0].versions.len(), 2, "{open:#?}");
+        assert_eq!(notes(device).len(), 21);
+        // What was settled is shown before what came late.
+        assert_eq!(notes(device)[3], "\"n03=first\"");
+    }
+    let now: Vec<DeviceId> = devices.iter().map(|d| d.identity().id).collect();
+    assert_eq!(now, ids);
+}
+
+#[test]
+fn two_groups_that_folded_apart_meet() {
+    let world = World::new();
+    let mut one = vec![world.board_with("a", NOTES, &["notes"]), world.board("b")];
+    let mut two = vec![world.board_with("c", NOTES, &["notes"]), world.board("d")];
+    for (group, word) in [(&mut one, "one"), (&mut two, "two")] {
+        sql(
+            &group[0],
+            &format!("INSERT INTO notes VALUES ('same', 'same'), ('shared', '{word}'), ('{word}', '{word}')"),
+        );
+        for _ in 0..3 {
+            round(group);
+            group.iter_mut().for_each(|d| drop(d.compact().unwrap()));
+        }
+    }
+    one.extend(two);
+    for _ in 0..3 {
+        round(&mut one);
+    }
+    let digests: Vec<String> = one.iter().map(|d| d.digest(false).unwrap().to_string()).collect();
+    assert!(digests.iter().all(|d| *d == digests[0]), "{:#?}", one.iter().map(notes).collect::<Vec<_>>());
+    for device in &one {
+        assert_eq!(notes(device).len(), 4, "{:?}", notes(device));
+        assert_eq!(device.conflicts().unwrap().len(), 1);
+    }
+}
+
+/// What happens to a random fleet.
+struct Fleet {
+    world: World,
+    seed: u64,
+    random: u64,
+    devices: Vec<Engine>,
+    /// Bundles on their way: from which device, and for which.
+    post: Vec<(usize, usize, Vec<u8>)>,
+    backups: Vec<Option<std::path::PathBuf>>,
+    trace: Vec<String>,
+    /// The control: settled values count as seen by every write.
+    broken: bool,
+}
+
+/// What a fleet's table is.
+const TABLES: [&str; 4] = [
+    NOTES,
+    "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, u TEXT UNIQUE)",
+    "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INTEGER DEFAULT 0)",
+    "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT)",
+];
+
+impl Fleet {
+    fn new(seed: u64, broken: bool) -> Self {
+        let world = World::seeded(seed);
+        let mut fleet = Self {
+            world,
+            seed,
+            random: seed,
+            devices: Vec::new(),
+            post: Vec::new(),
+            backups: Vec::new(),
+            trace: Vec::new(),
+            broken,
+        };
+        for _ in 0..fleet.below(3) + 2 {
+            fleet.appear();
+        }
+        fleet
+    }
+
+    fn options(&self) -> Options {
+        Options { broken_verdict: self.broken, ..self.world.options() }
+    }
+
+    /// A backup of a device is made, or put in its place again.
+    fn back_up_or_restore(&mut self, d: usize) {
+        if let Some(path) = self.backups[d].take() {
+            self.devices[d] = Engine::open_with(&path, self.options()).unwrap();
+            self.trace.push(format!("d{d} is restored"));
+            // What it wrote since, and nobody has, is lost with its card.
+            self.post.retain(|(from, ..)| *from != d);
+            // It hears of the others before it writes: what comes of a second history is in `twins_at_random`.
+            let whom = self.devices[d].identity().id;
+            for other in (0..self.devices.len()).filter(|other| *other != d) {
+                let bundle = pack(&mut self.devices[other], whom);
+                self.arrive(d, &bundle);
+            }
+        } else {
+            let path = self.world.path(&format!("backup-{d}-{}", self.trace.len()));
+            copy_card(&self.devices[d], &path);
+            self.backups[d] = Some(path);
+            self.trace.push(format!("d{d} is backed up"));
+        }
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        // splitmix64
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    fn appear(&mut self) {
+        use packmule::{Merge, Policy, TrackOptions};
+        let n = self.devices.len();
+        let init = InitOptions { name: &format!("d{n}"), base: false, fleet: Some(&self.world.fleet) };
+        let mut engine =
+            Engine::init_with(&self.world.path(&format!("d{n}")), &init, self.options()).unwrap();
+        if self.below(4) > 0 || n == 0 {
+            sql(&engine, TABLES[(self.seed % 4) as usize]);
+            let merge = if (self.seed / 4).is_multiple_of(3) { Merge::Cell } else { Merge::Row };
+            let policy = if (self.seed / 12).is_multiple_of(4) { Policy::Lww } else { Policy::Manual };
+            let options = TrackOptions { merge, policy, ..TrackOptions::default() };
+            engine.track("notes", &options).unwrap();
+        }
+        self.devices.push(engine);
+        self.backups.push(None);
+        self.trace.push(format!("d{n} appears"));
+    }
+
+    fn write(&mut self, d: usize) {
+        let id =
+            if self.seed % 4 == 3 { format!("{}", self.below(4)) } else { format!("'k{}'", self.below(4)) };
+        let value = format!("v{}", self.below(6));
+        let engine = &self.devices[d];
+        let db = app(engine);
+        if db.prepare("SELECT 1 FROM notes").is_err() {
+            return;
+        }
+        let what = match self.below(8) {
+            0 | 1 => format!("DELETE FROM notes WHERE id = {id}"),
+            2 | 3 => format!("UPDATE notes SET body = '{value}' WHERE id = {id}"),
+            4 if self.seed % 4 == 1 => format!("UPDATE OR IGNORE notes SET u = '{value}' WHERE id = {id}"),
+            4 if self.seed % 4 == 2 => format!("UPDATE notes SET n = n + 1 WHERE id = {id}"),
+            _ => format!(
+                "INSERT INTO notes (id, body) VALUES ({id}, '{value}') ON CONFLICT DO UPDATE SET body = excluded.body"
+            ),
+        };
+        db.execute_batch(&what).unwrap();
+        self.trace.push(format!("d{d}: {what}"));
+    }
+
+    fn step(&mut self) {
+        let n = self.devices.len() as u64;
+        let d = self.below(n) as usize;
+        let other = ((d as u64 + 1 + self.below(n - 1)) % n) as usize;
+        self.world.tick(1000);
+        match self.below(100) {
+            0..=34 => self.write(d),
+            35..=69 => {
+                let whom = self.devices[other].identity().id;
+                let bundle = pack(&mut self.devices[d], whom);
+                self.trace.push(format!("d{d} packs for d{other}"));
+                if self.below(3) > 0 {
+                    self.arrive(other, &bundle);
+                }
+                self.post.push((d, other, bundle));
+            }
+            70..=79 if !self.post.is_empty() => {
+                let at = self.below(self.post.len() as u64) as usize;
+                let (_, to, bundle) =
+                    if self.below(2) == 0 { self.post.swap_remove(at) } else { self.post[at].clone() };
+                self.arrive(to, &bundle);
+            }
+            80..=91 => {
+                self.devices[d].compact().unwrap();
+                self.trace.push(format!("d{d} compacts"));
+            }
+            92..=94 if n < 6 => self.appear(),
+            95..=96 => {
+                let whom = self.devices[other].identity().id;
+                if self.devices[d].retire(whom).is_ok() {
+                    self.trace.push(format!("d{d} retires d{other}"));
+                }
+            }
+            _ if !self.broken => self.back_up_or_restore(d),
+            _ => {}
+        }
+    }
+
+    fn arrive(&mut self, to: usize, bundle: &[u8]) {
+        let report = take(&mut self.devices[to], bundle);
+        self.trace.push(format!("d{to} takes a bundle: {} rows, {} frames", report.ops, report.frames));
+    }
+
+    fn live(mut self) -> Result<[usize; 3], String> {
+        let ids = |devices: &[Engine]| devices.iter().map(|d| d.identity().id).collect::<Vec<_>>();
+        let steps = self.below(50) + 10;
+        for _ in 0..steps {
+            self.step();
+        }
+        let before = ids(&self.devices);
+        for n in 0.. {
+            round(&mut self.devices);
+            let digests: Vec<String> =
+                self.devices.iter().map(|d| d.digest(false).unwrap().to_string()).collect();
+            if digests.iter().all(|d| *d == digests[0]) && n >= 2 {
+                break;
+            }
+            if n == 5 {
+                let shown: Vec<_> = self
+                    .devices
+                    .iter()
+                    .map(|d| {
+                        let rows = if app(d).prepare("SELECT 1 FROM notes").is_ok() {
+                            rows(d, "SELECT * FROM notes ORDER BY 1")
+                        } else {
+                            Vec::new()
+                        };
+                        let open = d.conflicts().unwrap();
+                        let versions: Vec<_> = open
+                            .iter()
+                            .flat_map(|c| c.versions.iter().map(|v| (&c.id, v.device, v.op, v.at, &v.values)))
+                            .collect();
+                        format!("{} {rows:?}\n  {versions:?}", d.identity().id)
+                    })
+                    .collect();
+                return Err(format!("{}\n{}", self.trace.join("\n"), shown.join("\n")));
+            }
+        }
+        if ids(&self.devices) != before {
+            return Err(format!("{}\nan identity changed", self.trace.join("\n")));
+        }
+        let open = self.devices[0].conflicts().unwrap().len();
+        // The flags are the second byte of a frame.
+        let verdicts = "SELECT count(*) FROM _pm_frame WHERE unicode(substr(CAST(body AS TEXT), 2, 1)) & 8";
+        let verdicts: usize =
+            self.devices.iter().map(|d| rows(d, verdicts)[0].parse::<usize>().unwrap()).sum();
+        Ok([self.devices.len(), open, verdicts])
+    }
+}
+
+#[test]
+fn random_fleets_end_the_same() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let first = number("PACKMULE_FIRST").unwrap_or(0);
+    let seeds: Vec<u64> = match number("PACKMULE_SEED") {
+        Some(seed) => vec![seed],
+        None => (first..first + number("PACKMULE_FLEETS").unwrap_or(40)).collect(),
+    };
+    let mut failed = Vec::new();
+    let (mut open, mut verdicts) = (0, 0);
+    for seed in seeds {
+        let lived = std::panic::catch_unwind(|| Fleet::new(seed, false).live());
+        match lived {
+            Ok(Ok(counts)) => (open, verdicts) = (open + counts[1], verdicts + counts[2]),
+            Ok(Err(why)) => failed.push((seed, why)),
+            Err(_) => failed.push((seed, "it panicked".into())),
+        }
+    }
+    if let Some((seed, why)) = failed.first() {
+        panic!(
+            "{} failed: {:?}\nPACKMULE_SEED={seed}\n{why}",
+            failed.len(),
+            failed.iter().map(|f| f.0).collect::<Vec<_>>()
+        );
+    }
+    println!("open conflicts at the ends, frames of verdicts in the logs: {open}, {verdicts}");
+    assert!((open > 0 && verdicts > 0) || number("PACKMULE_SEED").is_some(), "nothing happened");
+}
+
+#[test]
+fn without_verdicts_fleets_part() {
+    let parts = |seed| !matches!(std::panic::catch_unwind(|| Fleet::new(seed, true).live()), Ok(Ok(_)));
+    assert!((0..100).any(parts), "the test does not see that folding decides");
+}

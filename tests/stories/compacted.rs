@@ -1,0 +1,129 @@
+//! What becomes of devices that a compaction did not wait for: newcomers, those that come back, groups apart.
+
+use super::support::{Desk, has};
+
+const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)";
+
+/// A fleet's desk, with a card.
+fn desk(boards: &[&str]) -> Desk {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.run("fleet new fleet.key").ok();
+    desk.run("init base.db --name base --base --fleet fleet.key").ok();
+    desk.sql("base.db", NOTES);
+    desk.run("track base.db notes").ok();
+    boards.iter().for_each(|board| newcomer(&desk, board));
+    desk
+}
+
+/// A board whose application makes its table itself.
+fn newcomer(desk: &Desk, name: &str) {
+    desk.run(&format!("init {name}.db --name {name} --fleet fleet.key")).ok();
+    desk.sql(&format!("{name}.db"), NOTES);
+    desk.run(&format!("track {name}.db notes")).ok();
+}
+
+/// Everybody meets the card in turn, so many times. No exchange ends with anything but 0.
+fn rounds(desk: &Desk, names: &[&str], n: usize) {
+    for _ in 0..n {
+        for name in names {
+            desk.run(&format!("exchange {name}.db card")).ok();
+        }
+    }
+}
+
+fn identity(desk: &Desk, name: &str) -> String {
+    desk.run(&format!("status {name}.db --json")).json()["fingerprint"].to_string()
+}
+
+/// All show the same, nothing waits, and everybody is who it was.
+fn all_the_same(desk: &Desk, names: &[&str], before: &[String]) {
+    let digest = desk.run("digest base.db").ok();
+    for (name, was) in names.iter().zip(before) {
+        assert_eq!(desk.run(&format!("digest {name}.db")).ok(), digest, "{name}");
+        assert_eq!(identity(desk, name), *was, "{name}");
+        let status = desk.run(&format!("status {name}.db --json")).json();
+        assert_eq!(status["waits"].as_array().unwrap().len(), 0, "{name}: {status}");
+    }
+}
+
+/// The base has compacted; a new board with rows of its own meets the card; an old board takes its bundle in before the
+/// base does.
+#[test]
+fn a_newcomer_whose_card_an_old_board_sees_first() {
+    let desk = desk(&["north", "south"]);
+    desk.sql("north.db", "INSERT INTO notes VALUES ('a', 'first'), ('b', 'first'), ('c', 'first')");
+    rounds(&desk, &["base", "north", "south"], 3);
+    for name in ["base", "north", "south"] {
+        desk.run(&format!("compact {name}.db")).ok();
+    }
+    newcomer(&desk, "new");
+    desk.sql("new.db", "INSERT INTO notes VALUES ('b', 'of new'), ('own', 'only here')");
+    let names = ["new", "south", "north", "base"];
+    let before: Vec<String> = names.iter().map(|name| identity(&desk, name)).collect();
+    rounds(&desk, &names, 4);
+    all_the_same(&desk, &names, &before);
+    // The row that both have is a conflict that somebody decides; nothing else is.
+    has(&desk.run("conflicts base.db").ok(), &["first", "of new"]);
+    assert_eq!(desk.run("conflicts base.db --json").json()["conflicts"].as_array().unwrap().len(), 1);
+    // The base takes in what comes later, of all of them.
+    for name in ["new", "south", "north"] {
+        desk.sql(&format!("{name}.db"), &format!("INSERT INTO notes VALUES ('later-{name}', 'x')"));
+    }
+    rounds(&desk, &names, 3);
+    all_the_same(&desk, &names, &before);
+    assert_eq!(desk.rows("base.db", "SELECT count(*) FROM notes WHERE id LIKE 'later-%'")[0][0], 3.into());
+}
+
+/// A board was away for a year and retired meanwhile; the others went on and compacted. It comes back with rows.
+#[test]
+fn a_board_that_was_retired_comes_back() {
+    let desk = desk(&["north", "old"]);
+    desk.sql("north.db", "INSERT INTO notes VALUES ('a', 'first'), ('b', 'first'), ('c', 'first')");
+    rounds(&desk, &["base", "north", "old"], 3);
+    desk.run("retire base.db old").ok();
+    desk.sql("north.db", "UPDATE notes SET body = 'second' WHERE id IN ('a', 'b')");
+    rounds(&desk, &["base", "north"], 3);
+    for name in ["base", "north"] {
+        desk.run(&format!("compact {name}.db")).ok();
+    }
+    desk.sql(
+        "old.db",
+        "UPDATE notes SET body = 'of old' WHERE id = 'a'; INSERT INTO notes VALUES ('old', 'x')",
+    );
+    let names = ["old", "base", "north"];
+    let before: Vec<String> = names.iter().map(|name| identity(&desk, name)).collect();
+    rounds(&desk, &names, 4);
+    all_the_same(&desk, &names, &before);
+    has(&desk.run("conflicts base.db").ok(), &["second", "of old"]);
+    assert_eq!(desk.rows("north.db", "SELECT body FROM notes WHERE id = 'old'")[0][0], "x".to_owned().into());
+    // What it had not touched is as the others left it.
+    assert_eq!(
+        desk.rows("old.db", "SELECT body FROM notes WHERE id = 'b'")[0][0],
+        "second".to_owned().into()
+    );
+}
+
+/// Two groups of boards have compacted each on its own, and meet for the first time.
+#[test]
+fn two_groups_that_compacted_apart_meet() {
+    let desk = desk(&["north", "east", "west"]);
+    std::fs::create_dir(desk.path("other")).unwrap();
+    desk.sql("north.db", "INSERT INTO notes VALUES ('same', 's'), ('both', 'north'), ('n', 'n')");
+    desk.sql("east.db", "INSERT INTO notes VALUES ('same', 's'), ('both', 'east'), ('e', 'e')");
+    for (card, group) in [("card", ["base", "north"]), ("other", ["east", "west"])] {
+        for _ in 0..3 {
+            for name in group {
+                desk.run(&format!("exchange {name}.db {card}")).ok();
+                desk.run(&format!("compact {name}.db")).ok();
+            }
+        }
+    }
+    let names = ["base", "north", "east", "west"];
+    let before: Vec<String> = names.iter().map(|name| identity(&desk, name)).collect();
+    rounds(&desk, &names, 4);
+    all_the_same(&desk, &names, &before);
+    let open = desk.run("conflicts west.db --json").json();
+    assert_eq!(open["conflicts"].as_array().unwrap().len(), 1, "{open}");
+    assert_eq!(desk.rows("west.db", "SELECT count(*) FROM notes")[0][0], 4.into());
+}

@@ -194,7 +194,7 @@ fn other_boards_receive_none_of_it_and_order_and_verify_the_rest() {
     let before = everything(b.path());
     let report = import(&mut b, &all);
     assert!(report.skipped > 0 && report.frames == 0 && report.waits.is_empty(), "{report:?}");
-    assert_eq!(everything(b.path()).len(), before.len());
+    assert_eq!(everything(b.path()).len(), before.len() + 1, "that A's statement was heard");
     assert_eq!(
         rows(
             &b,
@@ -232,9 +232,10 @@ fn a_second_base_gets_everything_from_the_first() {
     assert_eq!(rows(&second, "SELECT * FROM reading"), rows(&first, "SELECT * FROM reading"));
 }
 
-/// A table of that name is in the way at the base: nothing is lost, and it comes once it is moved.
+/// The base has a table of that name itself, which need not even fit: it stays as it is, and the rows of others stand
+/// beside it.
 #[test]
-fn a_table_in_the_way_at_the_base() {
+fn a_table_of_that_name_at_the_base() {
     let world = World::new();
     let mut a = board(&world, "a");
     let mut base = world.base("base");
@@ -244,19 +245,29 @@ fn a_table_in_the_way_at_the_base() {
         "INSERT INTO reading (sensor, v) VALUES ('t', 1), ('t', 2); INSERT INTO state VALUES ('k', 1, 1)",
     );
     let report = carry(&mut a, &mut base);
-    assert_eq!(report.ops_waiting, 2);
+    assert_eq!((report.ops, report.ops_waiting), (3, 0));
+    let apart = &report.gathered_apart[0];
+    assert_eq!((&*apart.table, &*apart.gathered_in, apart.ops), ("reading", "reading_gathered", 2));
     assert_eq!(rows(&base, "SELECT * FROM reading"), ["\"mine\""]);
     assert_eq!(rows(&base, "SELECT count(*) FROM state"), ["1"]);
-    let status = base.status().unwrap();
-    let waiting = status.tables.iter().find(|t| t.name == "reading").unwrap();
-    assert!(waiting.note.as_deref().unwrap().contains("rename"), "{waiting:?}");
-    assert!(base.track("reading", &append()).is_err());
+    assert_eq!(
+        gathered(&base, &a, "reading_gathered", "v, id"),
+        rows(&a, "SELECT v, id FROM reading ORDER BY id")
+    );
+    assert!(app(&base).execute_batch("DELETE FROM reading_gathered").is_err(), "guarded");
+    // Renamed later, it leaves things as they are.
     sql(&base, "ALTER TABLE reading RENAME TO mine");
-    assert_eq!(base.track("reading", &append()).unwrap().rows, 2);
-    assert_eq!(rows(&base, "SELECT count(*) FROM reading"), ["2"]);
     sql(&a, "INSERT INTO reading (sensor, v) VALUES ('t', 3)");
     carry(&mut a, &mut base);
-    assert_eq!(rows(&base, "SELECT count(*) FROM reading"), ["3"]);
+    assert_eq!(
+        gathered(&base, &a, "reading_gathered", "v, id"),
+        rows(&a, "SELECT v, id FROM reading ORDER BY id")
+    );
+    // A base that has them under their own name has the same.
+    let mut other = world.base("other");
+    carry(&mut base, &mut other);
+    assert_eq!(rows(&other, "SELECT * FROM reading"), rows(&base, "SELECT * FROM reading_gathered"));
+    assert_eq!(other.digest(true).unwrap(), base.digest(true).unwrap());
 }
 
 #[test]

@@ -112,9 +112,9 @@ fn a_board_carries_the_shared_rows_of_another_board() {
     assert_eq!(base.verify().unwrap().problems, [""; 0]);
 }
 
-/// A database file: its unsealed rows are sealed if its key lies beside it, else counted.
+/// A database file is only read, with its key beside it or without: what is not sealed in it is counted.
 #[test]
-fn a_database_file_without_its_key_brings_what_is_sealed() {
+fn a_database_file_brings_what_is_sealed() {
     let world = World::new();
     let mut a = board(&world);
     a.seal().unwrap();
@@ -130,6 +130,12 @@ fn a_database_file_without_its_key_brings_what_is_sealed() {
     let report = base.import_database(&copy, &mut |_| ()).unwrap();
     assert_eq!(report.unsealed, 3);
     assert_eq!(rows(&base, "SELECT count(*) FROM t"), ["2"]);
+    let before = std::fs::read(&path).unwrap();
+    let report = base.import_database(&path, &mut |_| ()).unwrap();
+    assert_eq!((report.unsealed, report.ops), (3, 0));
+    assert!(std::fs::read(&path).unwrap() == before);
+    assert!(!path.with_extension("db-shm").exists(), "not a file is made beside it");
+    Engine::open(&path).unwrap().seal().unwrap();
     let report = base.import_database(&path, &mut |_| ()).unwrap();
     assert_eq!((report.unsealed, report.ops), (0, 3));
     assert_eq!(rows(&base, "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM log)"), ["4|3"]);

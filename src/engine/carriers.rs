@@ -151,8 +151,8 @@ impl Engine {
     }
 
     /// Records what a peer acknowledges. The header is the peer's own, and signed.
-    pub(crate) fn record_vector(&mut self, peer: DeviceId, applied: &[Position]) -> Result<()> {
-        session::record_vector(&mut self.replica, peer, applied)
+    pub(crate) fn record_vector(&mut self, peer: DeviceId, applied: &[Position], whole: bool) -> Result<()> {
+        session::record_vector(&mut self.replica, peer, applied, whole)
     }
 
     /// Compares what a peer has applied, and its probes, with what is here, and draws the consequences of what they
@@ -167,6 +167,11 @@ impl Engine {
         probes: &[Probe],
     ) -> Result<bool> {
         session::reconcile(&mut self.replica, peer, applied, probes)
+    }
+
+    /// Reissues this device's per-device tables, if a base lacks what is folded of them. Returns whether it did.
+    pub(crate) fn reissue(&mut self) -> Result<bool> {
+        session::reissue(&mut self.replica)
     }
 
     /// Returns a number that changes whenever another program, or another connection, wrote to the database.

@@ -42,7 +42,7 @@ use std::time::Duration;
 use packmule_core::model::DeviceId;
 use rusqlite::{Connection, OpenFlags};
 
-pub use apply::report::{ImportReport, Missing, Wait};
+pub use apply::report::{GatheredApart, ImportReport, Missing, Wait};
 pub use capture::groups::SealReport;
 pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
@@ -355,12 +355,11 @@ impl Engine {
         import::check(&self.replica, bundle)
     }
 
-    /// Takes in what another device's database file has, and seals it there first if its key lies
-    /// beside it.
+    /// Takes in what another device's database file has sealed. The file is read alone, be it a copy or the device's
+    /// own: nothing is written to it, nor sealed in its name; what is not sealed in it is counted.
     ///
     /// # Errors
-    /// As [`Engine::import`]; [`Error::Source`] if the file cannot be read, is no device, or cannot be
-    /// sealed for another reason than that it must not be written to.
+    /// As [`Engine::import`]; [`Error::Source`] if the file cannot be read, or is no device.
     pub fn import_database(
         &mut self,
         path: &std::path::Path,

@@ -144,12 +144,19 @@ fn a_cloned_database() {
     for file in ["north.db", "clone.db"] {
         desk.sql(file, &format!("INSERT INTO settings VALUES ('{file}', 1, NULL)"));
     }
+    for file in ["north.db", "clone.db"] {
+        desk.run(&format!("seal {file}")).ok();
+    }
     desk.run("merge base.db north.db").ok();
-    desk.run("seal clone.db").ok();
-    std::fs::rename(desk.path("clone.db.pmkey"), desk.path("key")).unwrap();
+    let before = desk.dump("clone.db");
     has(&desk.run("merge base.db clone.db").refused("clone.db"), &["north-", "two histories"]);
-    std::fs::rename(desk.path("key"), desk.path("clone.db.pmkey")).unwrap();
-    has(&desk.run("merge base.db clone.db").ok(), &["it is a fork of a device", "a new identity, north-"]);
+    assert_eq!(desk.dump("clone.db"), before, "only its own commands write to it");
+    desk.run("export base.db for-clone.pmb").ok();
+    has(
+        &desk.run("import clone.db for-clone.pmb").ok(),
+        &["this database is a fork of a device", "a new identity, north-"],
+    );
+    has(&desk.run("merge base.db clone.db").ok(), &["1 row applied"]);
     has(&desk.run("status clone.db").ok(), &["second history of north-", "packmule retire clone.db "]);
     has(&desk.run("status base.db").ok(), &["north-", "two histories"]);
 }
@@ -208,15 +215,19 @@ fn a_locked_database() {
 fn a_boards_database_that_is_locked_or_damaged() {
     let (desk, _) = desk_with_a_bundle();
     desk.sql("north.db", "INSERT INTO settings VALUES ('late', 1, NULL)");
-    let before = desk.dump("base.db");
     let writer = Connection::open(desk.path("north.db")).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO settings VALUES ('half', 1, NULL)").unwrap();
+    // What is sealed in it can be read all the same.
+    desk.run("merge base.db north.db --wait 0.1").ok();
+    writer.execute_batch("ROLLBACK; PRAGMA journal_mode = DELETE; BEGIN EXCLUSIVE").unwrap();
+    let before = desk.dump("base.db");
     has(&desk.run("merge base.db north.db --wait 0.1").refused("north.db"), &["locked", "try again"]);
     assert_eq!(desk.dump("base.db"), before);
     // In a directory it is skipped.
     let merged = desk.run("merge base.db . --wait 0.1 --json").json();
     has(&merged["stepped_over"].to_string(), &["./north.db", "locked"]);
     writer.execute_batch("ROLLBACK").unwrap();
+    drop(writer);
     // The base is locked: that is no fault of the source.
     let writer = Connection::open(desk.path("base.db")).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();

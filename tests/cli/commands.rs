@@ -352,6 +352,7 @@ fn merge_takes_bundles_directories_and_database_files() {
     }
     std::fs::create_dir(desk.path("card")).unwrap();
     desk.run("export north.db card/north.pmb").ok();
+    desk.run("seal east.db").ok();
     // On its card, without its key: what is not sealed is counted and named.
     desk.run("seal south.db").ok();
     desk.sql("south.db", "INSERT INTO settings VALUES ('late', 1, NULL)");
@@ -361,10 +362,14 @@ fn merge_takes_bundles_directories_and_database_files() {
     assert_eq!(merged["files"].as_array().unwrap().len(), 3);
     has(
         &desk.run("merge base.db south.db").ok(),
-        &["south.db: nothing new", "1 row in it is not sealed, and could not be taken in", "packmule seal"],
+        &["south.db: nothing new", "1 row in it is not sealed, and not taken in", "packmule seal"],
     );
     // The whole desk, with the base itself in it.
     std::fs::rename(desk.path("kept.pmkey"), desk.path("south.db.pmkey")).unwrap();
+    let merged = desk.run("merge base.db . --json").json();
+    assert_eq!((&merged["ops"], &merged["unsealed"]), (&json!(0), &json!(1)));
+    has(&desk.run("merge base.db south.db").ok(), &["`packmule seal south.db` seals them"]);
+    desk.run("seal south.db").ok();
     let merged = desk.run("merge base.db . --json").json();
     assert_eq!((&merged["ops"], &merged["unsealed"]), (&json!(1), &json!(0)));
     assert_eq!(desk.value("base.db", "SELECT count(*) FROM settings"), Sql::Integer(4));

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use cable::Cable;
+use rusqlite::types::Value as Sql;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use serde_json::Value;
@@ -473,4 +474,43 @@ fn a_board_without_the_key_is_admitted_over_the_line() {
     has(&desk.run("admit base.db --fleet fleet.key").ok(), &["admitted: mast"]);
     both();
     has(&desk.run("status new.db").ok(), &["is the device `mast`"]);
+}
+
+/// A base that only gathers dies and is restored from last night's backup: a session brings back what it lost.
+#[test]
+fn a_restored_base_gets_back_what_it_lost() {
+    let desk = Desk::fleet(&["north"]);
+    let _cable = cable(&desk, "line");
+    let together = || {
+        let (one, two) =
+            (sync(&desk, "north.db", &desk.path("line-a")), sync(&desk, "base.db", &desk.path("line-b")));
+        (ended(one).json(), ended(two).json())
+    };
+    let gathered = || desk.value("base.db", "SELECT count(*) FROM readings");
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2)");
+    together();
+    std::fs::copy(desk.path("base.db"), desk.path("backup")).unwrap();
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (3), (4), (5)");
+    together();
+    assert_eq!(gathered(), Sql::Integer(5));
+    std::fs::copy(desk.path("backup"), desk.path("base.db")).unwrap();
+    assert_eq!(gathered(), Sql::Integer(2));
+    // The board hears of it, and so folds nothing that the base lacks.
+    for line in ["export base.db says.pmb", "import north.db says.pmb", "compact north.db"] {
+        let words: Vec<&str> = line.split(' ').collect();
+        Ran::of(desk.command(&words).output().unwrap(), &words).ok();
+    }
+    let (_, at_base) = together();
+    assert_eq!(at_base["ops"], 3);
+    assert_eq!(gathered(), Sql::Integer(5));
+    let (_, at_base) = together();
+    assert_eq!((&at_base["ops"], &at_base["frames_received"]), (&0.into(), &0.into()));
+    // The board has folded all of it: its own table is the state of its stream.
+    let words = ["compact", "north.db"];
+    Ran::of(desk.command(&words).output().unwrap(), &words).ok();
+    assert_eq!(desk.value("north.db", "SELECT count(*) FROM _pm_frame WHERE stream = 1"), Sql::Integer(0));
+    std::fs::copy(desk.path("backup"), desk.path("base.db")).unwrap();
+    together();
+    together();
+    assert_eq!(gathered(), Sql::Integer(5));
 }

@@ -324,6 +324,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
             sender: self.log.me,
             receiver: self.peer.map(|(id, ..)| id),
             wall: 0,
+            statement: [0; 8],
             applied: changed.len() as u32,
             probes: 0,
         };

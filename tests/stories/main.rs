@@ -9,9 +9,13 @@ mod support;
 
 mod admit;
 mod compacted;
+mod copied_card;
+mod gathering;
 mod keeper;
 mod leaving;
 mod new_board;
+mod restored_base;
 mod retired;
 mod rotate;
+mod same_tables;
 mod stolen;

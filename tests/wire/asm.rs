@@ -234,7 +234,10 @@ pub fn header(key: &KeyPair, to: Option<[u8; 16]>, wall: i64, applied: &[At], pr
         None => a.u8("no receiver", 0),
         Some(to) => a.u8("receiver", 1).raw("", &to),
     };
-    a.int("wall", wall).uint("applied", applied.len() as u64).uint("probes", probes.len() as u64);
+    a.int("wall", wall)
+        .raw("statement", &[0x5a; 8])
+        .uint("applied", applied.len() as u64)
+        .uint("probes", probes.len() as u64);
     for (what, list) in [("position", applied), ("probe", probes)] {
         for (author, stream, seq) in list {
             a.raw(&format!("{what}: author"), author).u8("  stream", *stream).uint("  seq", *seq);

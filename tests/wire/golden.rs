@@ -706,6 +706,7 @@ fn check_header(name: &str, title: &str, to: Option<[u8; 16]>, applied: &[asm::A
         sender: DeviceId::of_key(&key.pk),
         receiver: to.map(DeviceId),
         wall: 1_700_000_000_000,
+        statement: [0x5a; 8],
         applied: applied.len() as u32,
         probes: probes.len() as u32,
     };

@@ -27,7 +27,9 @@ pub(super) struct Kept {
     /// The vector that the peer knows of us.
     vector: Vec<Position>,
     /// What the peer has acknowledged and is not recorded yet.
-    acks: BTreeMap<(DeviceId, u8), Position>,
+    acks: Option<BTreeMap<(DeviceId, u8), Position>>,
+    /// What it said first was recorded, which is all that it has.
+    acks_recorded: bool,
     /// Up to where it has our streams.
     own_acked: [u64; 2],
     outgoing: Outgoing,
@@ -94,13 +96,14 @@ impl<'a> EngineLog<'a> {
     /// Collects what the peer acknowledges: what it has applied.
     fn collect_acks(&mut self, applied: &[Position]) {
         let me = self.engine.identity().id;
+        let acks = self.kept.acks.get_or_insert_default();
         for entry in applied {
             let number = entry.stream.number();
             let own = self.kept.own_acked.get_mut(usize::from(number));
             if let Some(own) = own.filter(|_| entry.author == me) {
                 *own = entry.seq.max(*own);
             }
-            let ack = self.kept.acks.entry((entry.author, number)).or_insert(*entry);
+            let ack = acks.entry((entry.author, number)).or_insert(*entry);
             if entry.seq > ack.seq {
                 *ack = *entry;
             }
@@ -114,7 +117,7 @@ impl Log for EngineLog<'_> {
 
     fn seal(&mut self) -> Result<bool> {
         if self.kept.version == Some(self.engine.data_version()?) {
-            return Ok(false);
+            return self.engine.reissue();
         }
         self.engine.seal()?;
         self.kept.version = Some(self.engine.data_version()?);
@@ -221,9 +224,10 @@ impl Log for EngineLog<'_> {
     }
 
     fn record_acks(&mut self) -> Result<()> {
-        if let (Some(peer), false) = (&self.kept.peer, self.kept.acks.is_empty()) {
-            let applied: Vec<Position> = std::mem::take(&mut self.kept.acks).into_values().collect();
-            self.engine.record_vector(peer.id, &applied)?;
+        if let (Some(peer), Some(acks)) = (&self.kept.peer, self.kept.acks.take()) {
+            let applied: Vec<Position> = acks.into_values().collect();
+            self.engine.record_vector(peer.id, &applied, !self.kept.acks_recorded)?;
+            self.kept.acks_recorded = true;
         }
         Ok(())
     }

@@ -43,7 +43,11 @@ impl FrameFlags {
     /// (see [`Keep`]) and what the author had.
     pub const VERDICT: Self = Self(8);
 
-    const KNOWN: u8 = 15;
+    /// Of a per-device stream: the group has all rows of the author's per-device tables, and their definitions. Who
+    /// lacks frames before it goes on from here.
+    pub const REISSUES: Self = Self(16);
+
+    const KNOWN: u8 = 31;
 
     /// Returns whether every bit of `other` is set.
     pub const fn has(self, other: Self) -> bool {

@@ -220,6 +220,8 @@ pub struct Header {
     pub receiver: Option<DeviceId>,
     /// When, by the sender's clock.
     pub wall: WallMs,
+    /// Random, drawn for this header: a receiver knows one that it has heard by it.
+    pub statement: [u8; 8],
     /// How many [`Position`]s follow.
     pub applied: u32,
     /// How many [`Probe`]s follow these.

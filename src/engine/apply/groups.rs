@@ -93,7 +93,7 @@ pub(crate) fn apply_group(
                     membership::hear_retired(replica, device, (dev, seq), goes_on)?;
                 }
                 Part::Op(def, op) => {
-                    let writer = writers.of(def, || writer(replica, def.tid, def, dev))?;
+                    let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
                     let late = late || !late::leaves_only_heads(replica, &keep)?;
                     let seen = seen_of(&frame, &context, &keep);
@@ -170,8 +170,12 @@ impl Writers {
 }
 
 /// Prepares to write a device's ops of one definition into its table here.
-pub(crate) fn writer(replica: &Replica, tid: i64, def: &OpDef, dev: i64) -> Result<Writer> {
-    let table = catalog::table(replica, tid)?;
+pub(crate) fn writer(replica: &Replica, stream: Stream, def: &OpDef, dev: i64) -> Result<Writer> {
+    let of_another = stream == Stream::PerDevice && dev != replica.me;
+    let table = match catalog::mirror_of(replica, def.tid).filter(|_| of_another) {
+        Some(mirror) => mirror,
+        None => catalog::table(replica, def.tid)?,
+    };
     let gathered = table.state == State::Gathered;
     let label = gathered.then(|| devices::device_label(replica, dev)).transpose()?;
     Ok(Writer::new(table, def, label))
@@ -203,6 +207,9 @@ fn apply_op(
         Stream::Shared => apply_shared_op(replica, &incoming)?,
     };
     counts.waiting += u64::from(!applied);
+    if applied && writer.table.gathers.is_some() {
+        *counts.apart.entry(writer.table.tid).or_default() += 1;
+    }
     Ok(())
 }
 

@@ -1,8 +1,11 @@
 //! Causal readiness: which groups of the log may be applied, and which dependencies the others miss.
 //!
-//! **Invariant.** What is applied is causally closed: for every applied group, all that its author had seen is
-//! applied too, and each stream is applied from its first frame without a gap. A seal over both streams is applied
-//! whole by whoever takes both.
+//! **Invariant.** What is applied is causally closed: for every applied group of a shared stream, all that its author
+//! had seen is applied too, and each stream is applied from its first frame without a gap. A seal over both streams is
+//! applied whole by whoever takes both, unless its shared part is here and has to wait.
+//!
+//! A per-device stream has one writer: nothing can be concurrent with it, and its rows depend on nothing in other
+//! streams. So it waits for no context, nor for what the shared part of the same seal waits for.
 //!
 //! **Why it holds.** A group is ready only if it continues its stream (first frame and chain), and if each entry of
 //! its context is at most the position of that device here. A context carries only what has changed since the
@@ -15,10 +18,11 @@
 //! same seal is.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::Checkpoint;
+use packmule_core::wire::{Checkpoint, FrameFlags};
 
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
+use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, positions, revocation};
 use crate::engine::log::{contexts, frames};
 use crate::engine::store::value;
@@ -44,6 +48,9 @@ pub(crate) fn missing_dependency(
     group: &Next,
     with_pair: bool,
 ) -> Result<Option<Dependency>> {
+    if group.stream == Stream::PerDevice {
+        return Ok(None);
+    }
     let body = frames::frame_here(replica, dev, group.stream, group.first)?;
     let context = contexts::context(replica, dev, group.stream, &frames::parse(&body)?)?;
     for (id, seq) in context {
@@ -60,6 +67,40 @@ pub(crate) fn missing_dependency(
         }
     }
     Ok(None)
+}
+
+/// Returns whether a group that begins with this frame is here and waits.
+pub(crate) fn is_pending(replica: &Replica, dev: i64, stream: Stream, first: u64) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_group INDEXED BY _pm_group_waiting
+               WHERE dev = ?1 AND stream = ?2 AND first = ?3 AND NOT applied";
+    Ok(replica.db.prepare_cached(sql)?.exists((dev, stream.number(), first))?)
+}
+
+/// Goes on in a per-device stream of another device from a group that reissues its tables, over frames that are
+/// missing here: they are folded at their author, whose signature is on what this group goes on from. What is here of
+/// them pends no more.
+pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -> Result<()> {
+    let Checkpoint { stream, first, prev, .. } = *checkpoint;
+    if stream != Stream::PerDevice
+        || dev == replica.me
+        || positions::position(replica, dev, stream)?.seq + 1 >= first
+    {
+        return Ok(());
+    }
+    let body = frames::frame_here(replica, dev, stream, first)?;
+    if !frames::parse(&body)?.head.flags.has(FrameFlags::REISSUES) {
+        return Ok(());
+    }
+    for sql in [
+        "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq < ?3
+         AND seq > (SELECT coalesce(max(seq), 0) FROM _pm_stream WHERE dev = ?1 AND stream = ?2)",
+        "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last < ?3 AND NOT applied",
+        "INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3 - 1)
+         ON CONFLICT (dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
+    ] {
+        replica.db.prepare_cached(sql)?.execute((dev, stream.number(), first))?;
+    }
+    positions::set_position(replica, dev, stream, StreamPosition { seq: first - 1, chain: prev })
 }
 
 /// Lists the streams that have pending groups.

@@ -2,11 +2,12 @@
 
 use packmule_core::model::Stream;
 
-use crate::engine::apply::report::ImportReport;
+use crate::engine::apply::report::{GatheredApart, ImportReport};
 use crate::engine::apply::{groups, pending, vouched};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers, revocation};
+use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
 /// Applies groups of one author as long as the next one is ready. Returns whether one was.
@@ -37,8 +38,8 @@ pub(crate) fn apply_pending(replica: &Replica, report: &mut ImportReport) -> Res
     }
 }
 
-/// Applies the next group of a stream, with the group of the same seal in the other stream, if both are
-/// ready. Returns whether it did.
+/// Applies the next group of a stream, with the group of the same seal in the other stream if that is ready too. The
+/// per-device part waits for the shared one to come, and no longer. Returns whether it did.
 fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportReport) -> Result<bool> {
     if let Some(last) = pending::next_last(replica, dev, stream)?
         && revocation::is_void(replica, dev, stream, last)?
@@ -50,12 +51,13 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     if next.pair != 0 && (replica.identity.base || dev == replica.me) {
         let other = stream.other();
         match pending::next_group(replica, dev, other)? {
-            // Both or neither; which of them is asked about does not matter.
             Some(pair)
                 if pair.first == next.pair && !revocation::is_void(replica, dev, other, pair.last)? =>
             {
                 groups.push(pair);
             }
+            // The shared part is here and waits, for how long nobody can say.
+            _ if stream == Stream::PerDevice && pending::is_pending(replica, dev, other, next.pair)? => {}
             _ if positions::position(replica, dev, other)?.seq >= next.pair => {}
             // From a device that will not come back, the other part may never come.
             _ if membership::is_retired(replica, dev)? || revocation::is_revoked(replica, dev)? => {}
@@ -63,16 +65,28 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         }
     }
     groups.sort_by_key(|g| g.stream.number());
-    for group in &groups {
-        let within = groups.len() == 2;
-        if pending::missing_dependency(replica, dev, group, within)?.is_some() {
+    let whole = groups.len() == 2;
+    let mut ready = Vec::with_capacity(groups.len());
+    for group in groups {
+        if pending::missing_dependency(replica, dev, &group, whole)?.is_none() {
+            ready.push(group);
+        } else if stream == Stream::Shared {
             return Ok(false);
         }
     }
-    for group in groups {
+    for group in ready {
         let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
         report.ops += counts.ops - counts.waiting;
         report.ops_waiting += counts.waiting;
+        for (tid, ops) in counts.apart {
+            let mirror = catalog::table(replica, tid)?;
+            let own = catalog::table(replica, mirror.gathers.unwrap_or(tid))?;
+            report.add_gathered_apart(&GatheredApart {
+                table: own.def.name.clone(),
+                gathered_in: mirror.def.name.clone(),
+                ops,
+            });
+        }
         replica
             .db
             .prepare_cached("UPDATE _pm_group SET applied = 1 WHERE dev = ?1 AND stream = ?2 AND last = ?3")?

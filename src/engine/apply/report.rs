@@ -16,6 +16,8 @@ pub struct ImportReport {
     pub ops: u64,
     /// Rows that are pending in the log, for a table or column that is not here.
     pub ops_waiting: u64,
+    /// Rows that were applied to a table of another name than theirs, which gathers them apart.
+    pub gathered_apart: Vec<GatheredApart>,
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
     /// Devices that are revoked now and were not before: the fleet's key says so, in what came.
@@ -24,11 +26,34 @@ pub struct ImportReport {
     pub restored: Vec<String>,
     /// Groups that are pending, with their missing dependencies.
     pub waits: Vec<Wait>,
-    /// Rows of a database file that could not be sealed there.
+    /// Rows of a database file that are not sealed there, and so were not taken in.
     pub unsealed: u64,
-    /// The name of the new identity that this device, or the one whose database was taken in, has taken: it
-    /// turned out to be a second history of another.
+    /// The name of the new identity that this device has taken: it turned out to be a second history of another.
     pub new_identity: Option<String>,
+}
+
+/// Rows of other devices that went into a table of another name, since this database has one of theirs itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct GatheredApart {
+    /// Their table, of which this database has one of its own.
+    pub table: String,
+    /// Where they stand here.
+    pub gathered_in: String,
+    /// How many were applied.
+    pub ops: u64,
+}
+
+impl ImportReport {
+    /// Adds rows that were gathered apart.
+    pub fn add_gathered_apart(&mut self, more: &GatheredApart) {
+        let known = self.gathered_apart.iter_mut().find(|known| known.gathered_in == more.gathered_in);
+        match known {
+            Some(known) => known.ops += more.ops,
+            None => self.gathered_apart.push(more.clone()),
+        }
+    }
 }
 
 /// A pending group of frames, with its missing dependency.

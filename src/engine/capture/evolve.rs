@@ -5,9 +5,8 @@ use packmule_core::wire::{DefId, Mode, OpKind};
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::{adopt, declare, merge_definitions, watch};
+use crate::engine::capture::{adopt, declare, gathering, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::devices;
 use crate::engine::merge::heads::{self, Kind, Stamp};
 use crate::engine::merge::versions;
 use crate::engine::store::meta;
@@ -56,20 +55,6 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
         .released
         .retain(|tid| catalog::table(replica, *tid).is_ok_and(|table| table.state == State::Tracked));
     Ok(noticed)
-}
-
-/// Makes a notice that a table is shared here and per-device elsewhere, or the reverse.
-fn notice_of_modes(replica: &Replica, dev: i64, table: &Table, theirs: &TableDef) -> Result<()> {
-    let word = |def: &TableDef| if def.mode == Mode::Shared { "shared" } else { "per-device" };
-    let what = format!(
-        "table `{}` is {} here and {} on {}: neither gets the other's rows; untrack it on one of them, and track it \
-         as the other one does",
-        theirs.name,
-        word(&table.def),
-        word(theirs),
-        devices::device_label(replica, dev)?
-    );
-    meta::notice(&replica.db, &what, replica.now())
 }
 
 /// Returns why a table must be suspended: it was changed in a way that other devices cannot follow.
@@ -382,27 +367,21 @@ fn make_or_merge(
     def: &TableDef,
     new: bool,
 ) -> Result<()> {
+    let gathers = stream == Stream::PerDevice
+        && def.mode == Mode::PerDevice
+        && replica.identity.base
+        && dev != replica.me;
+    if gathers {
+        return gathering::gather_def(replica, dev, tid, def, new);
+    }
     let table = catalog::table(replica, tid)?;
-    let gathers = stream == Stream::PerDevice && def.mode == Mode::PerDevice && replica.identity.base;
     match table.state {
         State::Known if new => {
-            let there: Option<i64> = value::maybe(
-                &replica.db,
-                "SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE",
-                [&def.name],
-            )?;
-            if there.is_some() {
-                let reason = if gathers {
-                    "a table of this name is here already; rename it, then track this one"
-                } else {
-                    "a table of this name is here and not tracked; track it to take them in"
-                };
+            if gathering::is_there(replica, &def.name)? {
+                let reason = "a table of this name is here and not tracked; track it to take them in";
                 adopt::set_reason(replica, tid, reason)
             } else if let Some(reason) = def.ungatherable() {
                 adopt::set_reason(replica, tid, reason)
-            } else if gathers {
-                make_gathering(replica, def)?;
-                gather(replica, tid, &def.name)
             } else if (stream == Stream::Shared && def.mode == Mode::Shared)
                 || (stream == Stream::PerDevice && def.mode == Mode::PerDevice && dev == replica.me)
             {
@@ -421,31 +400,7 @@ fn make_or_merge(
         State::Tracked | State::Gathered if table.def.mode == def.mode => {
             merge_definitions::merge_definition(replica, dev, tid, def)
         }
-        State::Tracked => notice_of_modes(replica, dev, &table, def),
+        State::Tracked => gathering::notice_of_modes(replica, dev, &table, def),
         _ => Ok(()),
     }
-}
-
-/// Makes the table in which a base gathers rows.
-pub(crate) fn make_gathering(replica: &Replica, def: &TableDef) -> Result<()> {
-    Ok(replica.db.execute_batch(&def.create_sql(true))?)
-}
-
-/// Begins to gather rows in a table that is there for it.
-pub(crate) fn gather(replica: &Replica, tid: i64, name: &str) -> Result<()> {
-    let name = value::quote(name);
-    for (event, row) in [("INSERT", "NEW"), ("UPDATE", "OLD"), ("DELETE", "OLD")] {
-        // Other devices own these rows. A mistaken write at the base must not look as if it had worked.
-        replica.db.execute_batch(&format!(
-            "CREATE TRIGGER _pm_guard_{event}_{tid} BEFORE {event} ON {name} WHEN {row}.device IS NOT NULL BEGIN
-               SELECT RAISE(ABORT, 'this table gathers the rows of other devices: they are changed on the device itself');
-             END"
-        ))?;
-    }
-    replica.db.execute(
-        "UPDATE _pm_table SET state = ?2, announced = 1, note = NULL WHERE tid = ?1",
-        (tid, State::Gathered),
-    )?;
-    catalog::reload_catalog(replica)?;
-    adopt::remember_schema(replica)
 }

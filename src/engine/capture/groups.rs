@@ -52,6 +52,8 @@ pub(crate) struct SealOptions<'a> {
     pub without: &'a [Vec<u8>],
     /// Columns that Packmule made, and that are not filled yet.
     pub made: &'a [&'a str],
+    /// Take in all rows of all per-device tables, and nothing else.
+    pub reissue: bool,
     /// Declare this of a table, and seal nothing else.
     pub declare: Option<&'a TableDef>,
 }
@@ -147,6 +149,9 @@ pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptio
     if table.state != State::Tracked || options.only.is_some_and(|tid| tid != table.tid) {
         return Ok(false);
     }
+    if options.reissue {
+        return Ok(table.def.mode == Mode::PerDevice);
+    }
     if !table.announced || options.take_in == Some(table.def.name.as_str()) {
         return Ok(true);
     }
@@ -183,12 +188,12 @@ pub(crate) fn seal_table(
     group: &mut GroupWriter<'_>,
     options: SealOptions<'_>,
 ) -> Result<()> {
-    if !table.announced {
+    if !table.announced || options.reissue {
         seal_def(replica, &table.def, group, options)?;
         replica.db.execute("UPDATE _pm_table SET announced = 1 WHERE tid = ?1", [table.tid])?;
     }
     let reader = RowReader::new(replica, table);
-    if options.take_in == Some(table.def.name.as_str()) {
+    if options.reissue || options.take_in == Some(table.def.name.as_str()) {
         seal_all(replica, &reader, group, options)?;
     } else if table.def.append {
         seal_above_mark(replica, &reader, group)?;
@@ -235,7 +240,9 @@ pub(crate) fn seal_all(
             last = reader.integer_key(row)?;
         }
     }
-    replica.db.execute("UPDATE _pm_table SET appended = ?2 WHERE tid = ?1", (table.tid, last))?;
+    replica
+        .db
+        .execute("UPDATE _pm_table SET appended = max(appended, ?2) WHERE tid = ?1", (table.tid, last))?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 //! | `groups` | writes one group of frames of everything that was recorded |
 //! | `redeclare` | seals a declaration of this device |
 //! | `merge_definitions` | merges the definitions of several devices |
+//! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
 //! | `seal` | the seal: schema changes first, then the groups |
 //! | `verdict` | what a fold made unknowable, put into the log |
@@ -20,6 +21,7 @@ pub(crate) mod adopt;
 pub(crate) mod declare;
 pub(crate) mod dirty;
 pub(crate) mod evolve;
+pub(crate) mod gathering;
 pub(crate) mod groups;
 pub(crate) mod merge_definitions;
 pub(crate) mod ops;

@@ -7,7 +7,6 @@ use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::{admission, trust};
 use crate::engine::show::triggers;
-use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::def::DEVICE_COLUMN;
 use crate::engine::table::known::State;

@@ -15,6 +15,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::{state, transaction, twin};
 use crate::engine::fleet::{admission, devices, membership, positions, revocation};
+use crate::engine::store::keys;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -260,11 +261,16 @@ fn header(
     wall: WallMs,
     (applied, probes): (&[Position], &[Probe]),
 ) -> Result<Vec<u8>> {
+    let mut seed = [0; 32];
+    keys::system_random(&mut seed).map_err(Error::Stream)?;
+    let mut statement = [0; 8];
+    statement.copy_from_slice(&seed[..8]);
     let header = Header {
         version: FORMAT_VERSION.into(),
         sender,
         receiver,
         wall,
+        statement,
         applied: applied.len() as u32,
         probes: probes.len() as u32,
     };

@@ -12,7 +12,6 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
     Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Revocation, Section,
 };
-use rusqlite::OpenFlags;
 use sha2::{Digest, Sha256};
 
 use crate::engine::apply::report::ImportReport;
@@ -34,6 +33,7 @@ use crate::engine::merge::deferred;
 use crate::engine::store::connection::Options;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
+use crate::engine::track::gathered;
 
 /// How far an import has come.
 #[derive(Clone, Copy, Debug)]
@@ -105,35 +105,21 @@ pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result
     bundle.rewind().map_err(Error::Stream)
 }
 
-/// Takes in what another device's database file has, and seals it there first if its key lies
-/// beside it.
+/// Takes in what another device's database file has sealed. The file is read alone: what is not sealed in it is counted.
 pub(crate) fn import_database(
     replica: &mut Replica,
     path: &std::path::Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ImportReport> {
-    let quick = || Options { busy_ms: replica.options.busy_ms, ..Options::default() };
+    let quick = Options { busy_ms: replica.options.busy_ms, ..Options::default() };
     let of_source = |error| Error::Source { path: path.into(), error: Box::new(error) };
-    let mut source = match open::open_as(path, quick(), OpenFlags::SQLITE_OPEN_READ_WRITE) {
-        Err(Error::Sqlite(_)) => open::open_as(path, quick(), OpenFlags::SQLITE_OPEN_READ_ONLY),
-        source => source,
-    }
-    .map_err(of_source)?;
+    let source = open::open_source(path, quick).map_err(of_source)?;
     if source.identity.id == replica.identity.id {
         return Err(Error::Usage(format!("{} is this device itself, or a copy of it", path.display())));
     }
-    let evidence = twin::refuse_other_history(replica, &source);
-    session::name_twin(replica, &evidence)?;
-    let (evidence, was) = (evidence?, source.identity.id);
-    if source.can_sign() && !source.db.is_readonly(rusqlite::MAIN_DB)? {
-        reconcile::reconcile_own_log(&mut source, &evidence).map_err(of_source)?;
-    }
-    if source.can_sign() {
-        match transaction::seal(&mut source) {
-            Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => {}
-            sealed => sealed.map(|_| ()).map_err(of_source)?,
-        }
-    }
+    let refused = twin::refuse_other_history(replica, &source);
+    session::name_twin(replica, &refused)?;
+    refused?;
     // Through a file, since a bundle is verified before it is taken in; its name is gone at once.
     let mut spool = tempfile::tempfile_in(replica.path.parent().unwrap_or(std::path::Path::new(".")))
         .map_err(Error::io("make a temporary file beside", &replica.path))?;
@@ -146,11 +132,9 @@ pub(crate) fn import_database(
     let exported =
         export::export_relay(&source, &mut BufWriter::new(&mut spool), (key, replica.identity.id), &have)
             .map_err(of_source)?;
-    let new_identity = twin::new_identity_label(&source, was);
     drop(source);
     let mut report = import(replica, &mut spool, progress)?;
     report.unsealed = exported.unsealed;
-    report.new_identity = new_identity;
     Ok(report)
 }
 
@@ -468,6 +452,7 @@ fn take_in_window(
     deferred::begin_deferring(replica)?;
     // What was written here before this moment did not take the others into account.
     seal::seal_here(replica, SealOptions::default())?;
+    gathered::gather_pending(replica)?;
     let conflicts_before = list::open_conflicts(replica)?;
     let start = reader.offset();
     let mut reported = start;
@@ -625,6 +610,7 @@ impl<'e> Window<'e> {
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
         vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
+        pending::go_on_from(replica, dev, checkpoint)?;
         self.any = true;
         self.returned |= Some(checkpoint.author) == self.verified.sender;
         // Who is revoked waits for what the others say, which may come with the same window.

@@ -7,7 +7,7 @@
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::session::Frontier;
 use packmule_core::wire::{
-    Certificate, Checkpoint, Frame, GroupDigest, Position, Probe, Revocation, Section,
+    Certificate, Checkpoint, Frame, FrameFlags, GroupDigest, Position, Probe, Revocation, Section,
 };
 use rusqlite::OptionalExtension;
 
@@ -19,13 +19,14 @@ use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{certificates, export, reconcile, revoke, transaction, twin};
-use crate::engine::fleet::peers::{self, PeerEvidence};
+use crate::engine::fleet::peers::{self, PeerEvidence, Said};
 use crate::engine::fleet::{devices, positions, revocation, trust};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
+use crate::engine::track::gathered;
 
 /// A group that is to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -169,8 +170,30 @@ pub(crate) fn next_in_log(replica: &Replica, section: Section, dev: i64, have: u
         Some((lamport, first, last)) if first <= have + 1 => {
             StreamOut::Group(GroupOut { dev, section, lamport, first, last })
         }
+        _ if stream == Stream::PerDevice => reissued_group(replica, section, dev, have)?,
         _ => StreamOut::Folded,
     })
+}
+
+/// Finds the group from which who lacks folded frames of a per-device stream goes on: the first one in the log that
+/// reissues the author's tables. Where there is none, no other device helps: the author reissues them.
+fn reissued_group(replica: &Replica, section: Section, dev: i64, have: u64) -> Result<StreamOut> {
+    let from = if dev == replica.me { meta::get::<u64>(&replica.db, peers::REISSUED)? } else { None };
+    let found = replica
+        .db
+        .prepare_cached(
+            "SELECT lamport, first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first >= ?3 AND last > ?4
+             AND applied ORDER BY last LIMIT 1",
+        )?
+        .query_row((dev, section.stream.number(), from.unwrap_or(0), have), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((lamport, first, last)) = found else { return Ok(StreamOut::Nothing) };
+    let body = frames::frame_here(replica, dev, section.stream, first)?;
+    let reissues = frames::parse(&body)?.head.flags.has(FrameFlags::REISSUES);
+    let group = StreamOut::Group(GroupOut { dev, section, lamport, first, last });
+    Ok(if reissues { group } else { StreamOut::Nothing })
 }
 
 /// Counts the frames, and the bytes of frames, that a peer with this frontier lacks.
@@ -267,6 +290,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
         deferred::begin_deferring(replica)?;
         // What was written here before this moment did not take the others into account.
         seal::seal_here(replica, SealOptions::default())?;
+        gathered::gather_pending(replica)?;
         list::open_conflicts(replica)?
     } else {
         0
@@ -378,7 +402,8 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
     twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
     let of_head = (head.lamport, head.wall, head.pair);
     frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
-    vouched::count_context(replica, dev, stream, checkpoint.first)
+    vouched::count_context(replica, dev, stream, checkpoint.first)?;
+    pending::go_on_from(replica, dev, &checkpoint)
 }
 
 /// Forgets the frames of a stream that no group covers.
@@ -395,9 +420,15 @@ fn drop_unfinished(replica: &mut Replica, author: DeviceId, stream: Stream) -> R
     })
 }
 
-/// Records what a peer acknowledges. The header is the peer's own, and signed.
-pub(crate) fn record_vector(replica: &mut Replica, peer: DeviceId, applied: &[Position]) -> Result<()> {
-    transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, applied, None))
+/// Records what a peer acknowledges: all that it has, or what changed. The header is the peer's own, and signed.
+pub(crate) fn record_vector(
+    replica: &mut Replica,
+    peer: DeviceId,
+    applied: &[Position],
+    whole: bool,
+) -> Result<()> {
+    let said = Said::InSession { whole };
+    transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, applied, said))
 }
 
 /// Compares what a peer has applied, and its probes, with what is here, and reconciles this device's own log with it. Returns whether this
@@ -422,6 +453,14 @@ pub(crate) fn reconcile(
         })?;
     }
     reconcile::reconcile_own_log(replica, &evidence)
+}
+
+/// Reissues this device's per-device tables, if a base lacks what is folded of them. Returns whether it did.
+pub(crate) fn reissue(replica: &mut Replica) -> Result<bool> {
+    if !catalog::reading(replica, seal::is_reissuing)? {
+        return Ok(false);
+    }
+    Ok(transaction::seal(replica)?.frames > 0)
 }
 
 /// Reads a number that changes whenever another program, or another connection, wrote to the database.

@@ -92,7 +92,9 @@ pub(crate) fn write_state(
 
 /// Writes the definitions, and which one each shared table has here.
 fn write_definitions(replica: &Replica, out: &mut RecordWriter<'_>) -> Result<()> {
-    let mut defs = replica.db.prepare("SELECT d.id, d.body FROM _pm_def d ORDER BY d.tid, d.id")?;
+    let mut defs = replica.db.prepare(
+        "SELECT d.id, d.body FROM _pm_def d JOIN _pm_table t ON t.tid = d.tid AND t.gathers IS NULL ORDER BY d.tid, d.id",
+    )?;
     let mut rows = defs.query([])?;
     while let Some(row) = rows.next()? {
         let def: Vec<u8> = row.get(1)?;

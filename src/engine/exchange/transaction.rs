@@ -44,7 +44,10 @@ pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -
 pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
     transaction(replica, |replica| {
         deferred::begin_deferring(replica)?;
-        let report = seal::seal_here(replica, SealOptions::default())?;
+        let mut report = seal::seal_here(replica, SealOptions::default())?;
+        let reissued = seal::reissue_for_bases(replica)?;
+        report.frames += reissued.frames;
+        report.ops += reissued.ops;
         verdict::seal_verdict(replica)?;
         Ok(report)
     })

@@ -303,32 +303,21 @@ pub(crate) fn new_identity_label(replica: &Replica, was: DeviceId) -> Option<Str
     (was != replica.identity.id).then(|| devices::label(replica.identity.id, Some(&replica.identity.name)))
 }
 
-/// Refuses a device's database that has another history of anybody than is here. Returns the evidence about that
-/// device's own log, which it reconciles itself if its secret key is beside it.
-pub(crate) fn refuse_other_history(replica: &Replica, source: &Replica) -> Result<PeerEvidence> {
-    let mut evidence = PeerEvidence::default();
+/// Refuses a device's database that has another history of anybody than is here.
+///
+/// # Errors
+/// [`Error::Twin`].
+pub(crate) fn refuse_other_history(replica: &Replica, source: &Replica) -> Result<()> {
     for entry in positions::vector(source)? {
         let Some(here) = devices::device_number(replica, entry.author)? else { continue };
-        let its_own = entry.author == source.identity.id;
         let known = positions::position(replica, here, entry.stream)?.seq;
-        if its_own {
-            evidence.has(entry.stream, known);
-        }
         let there = devices::device_number(source, entry.author)?.unwrap_or(0);
-        let Some(common) = common_with(replica, here, source, there, entry.stream, known.min(entry.seq))?
-        else {
-            if its_own {
-                evidence.same[PeerEvidence::at(entry.stream)] = known.min(entry.seq);
-            }
-            continue;
-        };
-        if !its_own || !source.can_sign() || source.db.is_readonly(rusqlite::MAIN_DB)? {
+        let both = known.min(entry.seq);
+        if let Some(common) = common_with(replica, here, source, there, entry.stream, both)? {
             return Err(Error::Twin { device: devices::name_of(replica, entry.author)?, seq: common + 1 });
         }
-        let at = PeerEvidence::at(entry.stream);
-        (evidence.diverges_by[at], evidence.diverges_at[at]) = (Some(common), Some(common));
     }
-    Ok(evidence)
+    Ok(())
 }
 
 /// Finds the end of the common part of a stream in two databases; `None` if they have the same up to `at`.

@@ -6,7 +6,7 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::{HeaderReader, Position, Probe};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::peers::{self, PeerEvidence};
+use crate::engine::fleet::peers::{self, PeerEvidence, Said};
 use crate::engine::table::replica::Replica;
 
 /// What a bundle has that is known already.
@@ -25,8 +25,8 @@ pub(crate) struct Verified {
     pub applied: Vec<Position>,
     /// Its probes.
     pub probes: Vec<Probe>,
-    /// When the sender made it, by its clock.
-    pub wall: i64,
+    /// The number of its sender's statement.
+    pub statement: [u8; 8],
     /// What its frames, positions and probes show of this device's own log.
     pub evidence: PeerEvidence,
     /// Something in it would change something here. Otherwise nothing of it is read again, and nothing written.
@@ -46,19 +46,19 @@ impl Verified {
         self.sender = Some(header.header.sender);
         self.applied = header.applied().collect();
         self.probes = header.probes().collect();
-        self.wall = header.header.wall;
+        self.statement = header.header.statement;
     }
 
     /// Returns whether it would change nothing to record what the sender acknowledges.
     pub(crate) fn is_recorded(&self, replica: &Replica) -> Result<bool> {
         let Some(sender) = self.sender else { return Ok(true) };
-        peers::is_recorded(replica, sender, (&self.applied, &self.probes), self.wall)
+        peers::is_recorded(replica, sender, self.statement, (&self.applied, &self.probes))
     }
 
     /// Records what the sender acknowledges, by its positions alone, and up to where it has the same of our own log, by
     /// its probes too.
     pub(crate) fn record_acknowledged(&self, replica: &Replica, sender: DeviceId) -> Result<()> {
-        peers::record_acknowledged(replica, sender, &self.applied, Some(self.wall))?;
+        peers::record_acknowledged(replica, sender, &self.applied, Said::InFile(self.statement))?;
         if sender != replica.identity.id {
             peers::record_compared(replica, self.probes.iter().copied())?;
         }

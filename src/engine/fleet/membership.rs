@@ -189,6 +189,16 @@ pub(crate) fn stable(replica: &Replica, stream: Stream) -> Result<Vec<(i64, u64)
     Ok(stable)
 }
 
+/// Returns whether a base that counts does not say that it has this device's per-device stream up to a frame.
+pub(crate) fn is_lacking_base(replica: &Replica, seq: u64) -> Result<bool> {
+    for peer in required_peers(replica, Stream::PerDevice)? {
+        if said(replica, peer, replica.me, Stream::PerDevice)? < seq {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Returns the device whose acknowledgements are missing for the most frames, by its label, and how many those are.
 pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     let mut most: Option<(i64, u64)> = None;

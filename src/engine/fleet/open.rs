@@ -1,8 +1,9 @@
 //! Making a database a device, and opening it.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use ed25519_compact::SecretKey;
 use packmule_core::model::DeviceId;
 use rusqlite::{Connection, OpenFlags};
 
@@ -101,6 +102,27 @@ fn make_device(
     written
 }
 
+/// Opens another device's database, of which nothing is changed, nor a file made beside it where that can be helped.
+pub(crate) fn open_source(path: &Path, options: Options) -> Result<Replica> {
+    let path = std::fs::canonicalize(path).map_err(Error::io("open", path))?;
+    let db = if connection::is_quiet_wal(&path) {
+        connection::open_unchanging(&path, &options)?
+    } else {
+        connection_to_read(&path, &options)?
+    };
+    // Its key is its own: nothing is signed in its name.
+    replica_of(db, path, options, |_, _| Ok(None))
+}
+
+/// Opens a connection that only reads, also where nothing can be written.
+fn connection_to_read(path: &Path, options: &Options) -> Result<Connection> {
+    match connection::open_connection(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options) {
+        // In WAL mode, even reading makes a file beside the database.
+        Err(e) if e.needs_to_write() => connection::open_unchanging(path, options),
+        db => db,
+    }
+}
+
 /// Opens a device; read-only also where nothing can be written.
 pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result<Replica> {
     if !(1024..=packmule_core::wire::FRAME_MAX).contains(&options.frame_bytes) {
@@ -108,21 +130,37 @@ pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result
     }
     let path = std::fs::canonicalize(path).map_err(Error::io("open", path))?;
     let read_only = flags == OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let mut db = match connection::open_connection(&path, flags, &options) {
-        // In WAL mode, even reading makes a file beside the database.
-        Err(e) if read_only && e.needs_to_write() => connection::open_unchanging(&path, &options)?,
-        db => db?,
+    let db = if read_only {
+        connection_to_read(&path, &options)?
+    } else {
+        connection::open_connection(&path, flags, &options)?
     };
+    replica_of(db, path, options, key_of)
+}
+
+/// Reads the secret key of a device beside its database, if it is there.
+fn key_of(path: &Path, id: DeviceId) -> Result<Option<SecretKey>> {
+    let key_path = keys::find_device_key(path, id)?;
+    let key = if key_path.exists() { Some(keys::read_device_key(&key_path)?) } else { None };
+    if key.as_ref().is_some_and(|key| DeviceId::of_key(&key.public_key()) != id) {
+        return Err(Error::KeyMissing { path: key_path, reason: "is the key of another device".into() });
+    }
+    Ok(key)
+}
+
+/// Makes the open database of a device of a connection to it.
+fn replica_of(
+    mut db: Connection,
+    path: PathBuf,
+    options: Options,
+    key: impl FnOnce(&Path, DeviceId) -> Result<Option<SecretKey>>,
+) -> Result<Replica> {
     let probe = Probe::of(&mut db)?;
     if !layout::present(&db)? {
         return Err(Error::NotADevice);
     }
     let (me, identity) = devices::identity(&db)?;
-    let key_path = keys::find_device_key(&path, identity.id)?;
-    let key = if key_path.exists() { Some(keys::read_device_key(&key_path)?) } else { None };
-    if key.as_ref().is_some_and(|key| DeviceId::of_key(&key.public_key()) != identity.id) {
-        return Err(Error::KeyMissing { path: key_path, reason: "is the key of another device".into() });
-    }
+    let key = key(&path, identity.id)?;
     let catalog = RefCell::new(Catalog::default());
     let triggers = RefCell::default();
     let replica = Replica {

@@ -1,13 +1,11 @@
 //! Peers: what they acknowledged, and what they have of our own log.
 
-use std::collections::BTreeMap;
-
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, positions};
-use crate::engine::store::{meta, value};
+use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
 
 /// Whether a group that comes is of the history that is here of its author.
@@ -74,69 +72,103 @@ impl PeerEvidence {
     }
 }
 
+/// How a peer said what it has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Said {
+    /// In a file, whose statement has this number.
+    InFile([u8; 8]),
+    /// In a session: all of it at its beginning, and then what changes.
+    InSession {
+        /// It is all.
+        whole: bool,
+    },
+}
+
+/// The name under which `_pm_meta` has the first frame of the group in which this device last reissued its per-device
+/// tables.
+pub(crate) const REISSUED: &str = "reissued";
+
+/// So many statements of a peer are remembered.
+const STATEMENTS: i64 = 64;
+
 /// Records what the sender of a bundle, or the peer of a session, has applied, and that we heard of it. Its positions
-/// were compared with what is here. The wall time at which it said so tells an old bundle from one of a device that
-/// was set back; in a session, it is now.
+/// were compared with what is here.
+///
+/// What it said last counts, also if that is less than before: it was restored from a backup. A file can come again,
+/// or late; one whose statement was heard already says nothing. One that comes late for the first time counts as said
+/// last until the peer speaks again. That is wrong, and costs no more than frames that are sent again: what is folded
+/// or applied is a matter of the log alone.
 pub(crate) fn record_acknowledged(
     replica: &Replica,
     sender: DeviceId,
     applied: &[Position],
-    made: Option<i64>,
+    said: Said,
 ) -> Result<()> {
     if sender == replica.identity.id {
         return Ok(());
     }
     let peer = devices::device_number_or_new(replica, sender)?;
-    record_rollback(replica, sender, applied, made)?;
+    record_compared(replica, applied.iter().copied().map(Probe::from))?;
+    let whole = match said {
+        Said::InFile(number) if !is_new_statement(replica, peer, number)? => return Ok(()),
+        Said::InFile(_) => true,
+        Said::InSession { whole } => whole,
+    };
+    if whole {
+        replica.db.prepare_cached("DELETE FROM _pm_ack WHERE peer = ?1")?.execute([peer])?;
+    }
     for entry in applied {
         let dev = devices::device_number_or_new(replica, entry.author)?;
         replica
             .db
             .prepare_cached(
                 "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
+                 ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = excluded.seq",
             )?
             .execute((peer, dev, entry.stream.number(), entry.seq))?;
     }
-    record_compared(replica, applied.iter().copied().map(Probe::from))?;
+    record_rollback(replica, peer, sender, applied)?;
     replica
         .db
-        .prepare_cached(
-            "UPDATE _pm_device SET heard = ?2, said = CASE WHEN said > ?3 THEN said ELSE coalesce(?3, said) END WHERE n = ?1",
-        )?
-        .execute((peer, replica.now(), made))?;
+        .prepare_cached("UPDATE _pm_device SET heard = ?2 WHERE n = ?1")?
+        .execute((peer, replica.now()))?;
     Ok(())
 }
 
-/// Returns whether it would change nothing to record what a bundle's sender says: it is no later than what the sender
-/// said before, and acknowledges no more.
+/// Returns whether a statement of a peer was not heard before, and remembers it.
+fn is_new_statement(replica: &Replica, peer: i64, number: [u8; 8]) -> Result<bool> {
+    let new = replica
+        .db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO _pm_statement (peer, number, n)
+             VALUES (?1, ?2, (SELECT coalesce(max(n), 0) + 1 FROM _pm_statement WHERE peer = ?1))",
+        )?
+        .execute((peer, number))?
+        > 0;
+    replica
+        .db
+        .prepare_cached(
+            "DELETE FROM _pm_statement WHERE peer = ?1
+             AND n <= (SELECT max(n) FROM _pm_statement WHERE peer = ?1) - ?2",
+        )?
+        .execute((peer, STATEMENTS))?;
+    Ok(new)
+}
+
+/// Returns whether it would change nothing to record what a bundle's sender says: its statement was heard already, and
+/// who has what of our own log is known.
 pub(crate) fn is_recorded(
     replica: &Replica,
     sender: DeviceId,
+    statement: [u8; 8],
     (applied, probes): (&[Position], &[Probe]),
-    made: i64,
 ) -> Result<bool> {
     if sender == replica.identity.id {
         return Ok(true);
     }
     let Some(peer) = devices::device_number(replica, sender)? else { return Ok(false) };
-    let sql = "SELECT said FROM _pm_device WHERE n = ?1 AND heard IS NOT NULL";
-    let said: Option<i64> = value::maybe(&replica.db, sql, [peer])?.flatten();
-    if said.is_none_or(|said| said < made) || rollback(replica, peer, sender, applied, Some(made))?.is_some()
-    {
-        return Ok(false);
-    }
-    let mut statement = replica
-        .db
-        .prepare_cached("SELECT id, stream, seq FROM _pm_ack JOIN _pm_device ON n = dev WHERE peer = ?1")?;
-    let mut rows = statement.query([peer])?;
-    let mut acknowledged = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        acknowledged.insert((DeviceId(row.get(0)?), row.get::<_, u8>(1)?), row.get::<_, u64>(2)?);
-    }
-    let has =
-        |e: &Position| acknowledged.get(&(e.author, e.stream.number())).is_some_and(|seq| *seq >= e.seq);
-    if !applied.iter().all(has) {
+    let heard = "SELECT 1 FROM _pm_statement WHERE peer = ?1 AND number = ?2";
+    if !replica.db.prepare_cached(heard)?.exists((peer, statement))? {
         return Ok(false);
     }
     for probe in applied.iter().copied().map(Probe::from).chain(probes.iter().copied()) {
@@ -160,54 +192,26 @@ pub(crate) fn record_compared(replica: &Replica, probes: impl Iterator<Item = Pr
     Ok(())
 }
 
-/// Records whether a device has lost frames of its own that are here: then what it was known to have is
-/// what it says now, and what it had seen when it wrote does not count.
-pub(crate) fn record_rollback(
-    replica: &Replica,
-    sender: DeviceId,
-    applied: &[Position],
-    made: Option<i64>,
-) -> Result<()> {
-    let Some(dev) = devices::device_number(replica, sender)? else { return Ok(()) };
-    let Some(lost) = rollback(replica, dev, sender, applied, made)? else { return Ok(()) };
+/// Records whether a device has lost frames of its own that are here: then what it had seen when it wrote does not
+/// count.
+fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Position]) -> Result<()> {
+    let mut lost = false;
+    for stream in Stream::ALL {
+        let has = applied.iter().find(|e| (e.author, e.stream) == (id, stream)).map_or(0, |e| e.seq);
+        lost |= has < positions::position(replica, dev, stream)?.seq;
+    }
     if lost {
-        replica.db.execute("DELETE FROM _pm_ack WHERE peer = ?1", [dev])?;
         // Without an entry it would count as having all that it wrote.
         replica.db.execute(
-            "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, ?2, 0), (?1, ?1, ?3, 0)",
+            "INSERT OR IGNORE INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?1, ?2, 0), (?1, ?1, ?3, 0)",
             (dev, Stream::Shared.number(), Stream::PerDevice.number()),
         )?;
     }
-    replica.db.execute("UPDATE _pm_device SET set_back = ?2 WHERE n = ?1", (dev, lost))?;
+    replica
+        .db
+        .prepare_cached("UPDATE _pm_device SET set_back = ?2 WHERE n = ?1 AND set_back <> ?2")?
+        .execute((dev, lost))?;
     Ok(())
-}
-
-/// Returns whether a device has lost frames of its own that are here, if that changes what is to be recorded of it.
-fn rollback(
-    replica: &Replica,
-    dev: i64,
-    sender: DeviceId,
-    applied: &[Position],
-    made: Option<i64>,
-) -> Result<Option<bool>> {
-    let mut lost = false;
-    for stream in Stream::ALL {
-        let has = applied.iter().find(|e| (e.author, e.stream) == (sender, stream)).map_or(0, |e| e.seq);
-        lost |= has < positions::position(replica, dev, stream)?.seq;
-    }
-    let was: bool =
-        replica.db.query_row("SELECT set_back FROM _pm_device WHERE n = ?1", [dev], |row| row.get(0))?;
-    if let (true, Some(made)) = (lost, made) {
-        let wrote: Option<i64> = replica.db.query_row(
-            "SELECT max(wall) FROM _pm_group WHERE dev = ?1 AND applied",
-            [dev],
-            |row| row.get(0),
-        )?;
-        if wrote.is_none_or(|wrote| made <= wrote) {
-            return Ok(None); // An old bundle.
-        }
-    }
-    Ok((lost || was).then_some(lost))
 }
 
 /// Stores peer evidence.
@@ -238,7 +242,10 @@ fn beyond_acked(replica: &Replica, stream: Stream) -> Result<u64> {
 
 /// Forgets all peer evidence: it was about the identity before.
 pub(crate) fn forget_evidence(replica: &Replica) -> Result<()> {
-    replica.db.execute("DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1')", [])?;
+    replica.db.execute(
+        "DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1', 'reissued')",
+        [],
+    )?;
     Ok(())
 }
 

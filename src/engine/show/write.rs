@@ -1,5 +1,6 @@
 //! Writes and deletes rows of the applications' tables as ops say.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use packmule_core::model::{Big, DeviceId, Stream, Value, WallMs};
@@ -15,10 +16,12 @@ use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
 
 /// How many ops and rows an import touched.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     pub ops: u64,
     pub waiting: u64,
+    /// By table, those that went into another table, which gathers them apart.
+    pub apart: BTreeMap<i64, u64>,
 }
 
 /// How ops of one definition are written into their table here.

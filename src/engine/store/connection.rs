@@ -1,5 +1,6 @@
 //! Opening a database: [`Options`], and the settings of every connection of ours.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,6 +82,19 @@ pub(crate) fn roll_back(db: &Connection) -> bool {
         let _ = db.execute_batch("ROLLBACK");
     }
     db.is_autocommit()
+}
+
+/// Returns whether a database is in WAL mode and no connection has it open: all that was written is in it.
+pub(crate) fn is_quiet_wal(path: &Path) -> bool {
+    let mut header = [0; 20];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        std::fs::metadata(name).is_ok_and(|file| file.len() > 0)
+    };
+    // The version by which it may be read: 2 stands for WAL.
+    read.is_ok() && header[19] == 2 && !beside("-wal") && !beside("-shm")
 }
 
 /// Opens a database that cannot be written to, without the files that SQLite would make beside it.

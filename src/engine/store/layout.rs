@@ -18,12 +18,11 @@ const TABLES: &str = "
     -- Number 0 stands for the author of every baseline version.
     -- retired: 1 it will not come back, 2 it goes on under a new identity; retired_by and retired_seq: in which frame of which device that is said, if it is in the log.
     -- trust: 0 only heard of, 1 trusted singly, 2 its certificate is signed by our fleet, 3 revoked.
-    -- said: when, by its own clock, it made the last of its bundles that were heard here.
     -- set_back: it is rolled back: it has lost frames of its own that are here, and its contexts do not count as acknowledged.
     CREATE TABLE _pm_device (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, public_key BLOB, name TEXT,
         base INTEGER NOT NULL DEFAULT 0, certificate BLOB, trust INTEGER NOT NULL DEFAULT 0, heard INTEGER,
         retired INTEGER NOT NULL DEFAULT 0, retired_by INTEGER, retired_seq INTEGER,
-        set_back INTEGER NOT NULL DEFAULT 0, said INTEGER);
+        set_back INTEGER NOT NULL DEFAULT 0);
     -- What is said about the revocation of a device. here: 1 if a person here revoked it. statement: the last one of the fleet's key.
     -- was: its trust before. vouched: up to where devices that are not revoked had seen its shared stream.
     -- forked: 1 if others have another history of it than is here, of which nothing can be taken in.
@@ -47,9 +46,11 @@ const TABLES: &str = "
     -- The small numbers by which an author's contexts name devices, as far as its stream is applied.
     CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
         PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
-    -- What a peer has acknowledged.
+    -- What a peer has acknowledged, as it said last.
     CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
         PRIMARY KEY (peer, dev, stream)) WITHOUT ROWID;
+    -- The last statements of a peer of what it has, by the random number of each; n counts them.
+    CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID;
     -- Up to where each stream was stable at the last compaction: its watermark.
     CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     -- The values of baseline versions, of which no frame is left.
@@ -64,8 +65,10 @@ const TABLES: &str = "
     -- state: 0 known from other devices only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
     -- 4 suspended: it was changed here in a way that does not travel. note: the reason of the state.
     -- appended: the high-water mark of an append table, by rowid. announced: its definition is in this device's log.
+    -- gathers: the table of which it gathers the rows of other devices, if that is another one: this database has a table of
+    -- its own under that name. Its own name here is one that no device can give to a table.
     CREATE TABLE _pm_table (tid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, def BLOB NOT NULL,
-        state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT);
+        state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT, gathers INTEGER);
     -- The heads: versions of rows that no other version dominates. seq and place: the frame of their op, and its offset there.
     -- claim: the stamp of the write that gave the row its unique values. kind: 1 insert, 2 update, 3 delete.
     -- columns: the live ones, which no other version dominates, if not all.
@@ -107,7 +110,8 @@ const MIGRATIONS: [[&str; 2]; 2] = [
     ],
     [
         // What a revocation covers is looked up again when the next one comes; until then it was said here.
-        "ALTER TABLE _pm_device ADD COLUMN said INTEGER;
+        "ALTER TABLE _pm_table ADD COLUMN gathers INTEGER;
+         CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID;
          CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
             PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
          CREATE TABLE _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
@@ -116,7 +120,8 @@ const MIGRATIONS: [[&str; 2]; 2] = [
          CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
             was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0, forked INTEGER NOT NULL DEFAULT 0);
          INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE trust = 3;",
-        "CREATE TEMP VIEW _pm_device AS SELECT *, NULL AS said FROM main._pm_device;
+        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers FROM main._pm_table;
+         CREATE TEMP VIEW _pm_statement AS SELECT NULL AS peer, NULL AS number, NULL AS n WHERE 0;
          CREATE TEMP VIEW _pm_number AS SELECT 0 AS dev, 0 AS stream, 0 AS number, 0 AS other WHERE 0;
          CREATE TEMP VIEW _pm_unplaced AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS body WHERE 0;
          CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0;

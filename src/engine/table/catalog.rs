@@ -21,7 +21,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
     }
     let mut catalog = Catalog { loaded: Some(version), ..Catalog::default() };
     let mut statement = replica.db.prepare_cached(
-        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body
+        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers
          FROM _pm_table t JOIN _pm_def d ON d.id = t.def ORDER BY t.tid",
     )?;
     let mut rows = statement.query([])?;
@@ -50,6 +50,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
             sql_name: format!("main.{}", value::quote(&def.name)),
             def,
             is_parent: false,
+            gathers: row.get(7)?,
         });
     }
     let parents: Vec<String> = tables
@@ -61,7 +62,11 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
         table.disputed = declared::disputed_columns(replica, table.tid, &table.def)?;
         let name = table.def.name.to_ascii_lowercase();
         table.is_parent = parents.contains(&name);
-        catalog.names.insert(name, table.tid);
+        match table.gathers {
+            // Its name is this database's own: in a log the same name means another table.
+            Some(of) => catalog.mirrors.insert(of, table.tid),
+            None => catalog.names.insert(name, table.tid),
+        };
         catalog.tables.insert(table.tid, Arc::new(table));
     }
     *replica.catalog.borrow_mut() = catalog;
@@ -94,12 +99,25 @@ pub(crate) fn table_named(replica: &Replica, name: &str) -> Option<Arc<Table>> {
     catalog.names.get(&name.to_ascii_lowercase()).and_then(|tid| catalog.tables.get(tid)).cloned()
 }
 
+/// Returns the table in which the rows that other devices have in this table are gathered, where that is another one.
+pub(crate) fn mirror_of(replica: &Replica, tid: i64) -> Option<Arc<Table>> {
+    let catalog = replica.catalog.borrow();
+    catalog.mirrors.get(&tid).and_then(|tid| catalog.tables.get(tid)).cloned()
+}
+
+/// Returns the table that stands under this name here: that of the log, or one in which rows are gathered apart.
+pub(crate) fn table_here(replica: &Replica, name: &str) -> Option<Arc<Table>> {
+    let apart =
+        || tables(replica).into_iter().find(|t| t.gathers.is_some() && t.def.name.eq_ignore_ascii_case(name));
+    table_named(replica, name).or_else(apart)
+}
+
 /// Returns the table of this name, tracked (also if it is suspended) or gathered here.
 ///
 /// # Errors
 /// [`Error::UnknownTable`].
 pub(crate) fn tracked_table(replica: &Replica, name: &str) -> Result<Arc<Table>> {
-    match table_named(replica, name) {
+    match table_here(replica, name) {
         Some(table) if matches!(table.state, State::Tracked | State::Gathered | State::Suspended) => {
             Ok(table)
         }

@@ -66,6 +66,8 @@ pub(crate) struct Table {
     pub counters: Vec<usize>,
     /// The disputed columns, which devices declared differently: nothing of other devices is written into them.
     pub disputed: Columns,
+    /// The table of which it gathers other devices' rows, if that is another one.
+    pub gathers: Option<i64>,
 }
 
 impl Table {
@@ -206,6 +208,8 @@ pub(crate) struct Catalog {
     pub loaded: Option<i64>,
     pub tables: HashMap<i64, Arc<Table>>,
     pub names: HashMap<String, i64>,
+    /// By table, the one in which other devices' rows of it are gathered, where that is another one.
+    pub mirrors: HashMap<i64, i64>,
     pub defs: HashMap<DefId, Arc<OpDef>>,
 }
 

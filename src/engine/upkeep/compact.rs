@@ -187,8 +187,9 @@ type Folded = (i64, i64, u64, u64);
 fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
     // No index lists the pending rows of per-device tables, so all frames of such streams stay.
     let pending: bool = replica.db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM _pm_table WHERE state IN (?1, ?2, ?3))",
-        [State::Known, State::Untracked, State::Suspended],
+        "SELECT EXISTS (SELECT 1 FROM _pm_table t WHERE state IN (?1, ?2, ?3)
+         AND NOT EXISTS (SELECT 1 FROM _pm_table m WHERE m.gathers = t.tid AND m.state = ?4))",
+        [State::Known, State::Untracked, State::Suspended, State::Gathered],
         |row| row.get(0),
     )?;
     let mut groups = replica.db.prepare(

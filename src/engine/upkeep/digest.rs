@@ -21,7 +21,7 @@ pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
             .into_iter()
             .filter(|t| t.shows_shared() || (gathered && t.state == State::Gathered))
             .collect();
-        tables.sort_by_key(|t| t.def.name.to_ascii_lowercase());
+        tables.sort_by_key(|t| name_in_log(e, t));
         let mut hash = Sha256::new();
         hash.update(b"packmule/1 digest");
         for table in &tables {
@@ -32,6 +32,12 @@ pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
         }
         Ok(Hex(&hash.finalize()).to_string())
     })
+}
+
+/// Returns the name that a table has in the log, in small letters.
+fn name_in_log(replica: &Replica, table: &Table) -> String {
+    let of = table.gathers.and_then(|tid| catalog::table(replica, tid).ok());
+    of.as_deref().unwrap_or(table).def.name.to_ascii_lowercase()
 }
 
 /// Hashes a table: its name, its columns and its rows.
@@ -48,7 +54,7 @@ fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()>
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    add(table.def.name.to_ascii_lowercase().as_bytes());
+    add(name_in_log(replica, table).as_bytes());
     names.iter().for_each(|name| add(name.as_bytes()));
     let columns: Vec<String> = names.iter().map(|name| value::quote(name)).collect();
     let mut order = table.def.key_list("");

@@ -13,7 +13,7 @@ use crate::engine::fleet::{clocks, membership, revocation};
 use crate::engine::store::json;
 use crate::engine::store::meta::{self, Notice};
 use crate::engine::table::catalog;
-use crate::engine::table::known::State;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::{Identity, Replica};
 
 /// How a table takes part.
@@ -139,6 +139,10 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
     catalog::reading(replica, |e| {
         let mut tables = Vec::new();
         for table in catalog::tables(e) {
+            let apart = catalog::mirror_of(e, table.tid).is_some_and(|m| m.state == State::Gathered);
+            if table.state == State::Known && apart {
+                continue; // It is a table of the application alone, and nothing waits for it.
+            }
             let how = match (table.state, table.def.mode) {
                 (State::Tracked, Mode::Shared) => TableHow::Shared,
                 (State::Tracked, Mode::PerDevice) => TableHow::PerDevice,
@@ -152,7 +156,7 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
                 name: table.def.name.clone(),
                 how,
                 unsealed,
-                note: table.note.clone(),
+                note: table.note.clone().or_else(|| note_of_mirror(e, &table)),
             });
         }
         let (log_frames, log_bytes) =
@@ -179,4 +183,11 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             notices,
         })
     })
+}
+
+/// Says of a table that gathers apart whose rows it has.
+fn note_of_mirror(replica: &Replica, table: &Table) -> Option<String> {
+    let own = catalog::table(replica, table.gathers?).ok()?;
+    let of = &own.def.name;
+    Some(format!("the rows of other devices' `{of}`; the `{of}` of this database has its own"))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use packmule::carry::card::{self, Exchange, Limits, NotLeft, Removed, Skipped};
 use packmule::carry::volume::Directory;
 use packmule::core::model::DeviceId;
-use packmule::{Engine, Error, label};
+use packmule::{Engine, Error, ImportReport, label};
 
 use super::admit::asks_for_admission;
 use super::device::fleets;
@@ -15,7 +15,7 @@ use super::intake::summary;
 use super::{Context, of_db, open};
 use crate::documents::{CardFile, Exchanged, File, Known, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, engine_text, say};
-use crate::text::{conflicts_open, count, shown, size, waiting};
+use crate::text::{conflicts_open, count, elsewhere, shown, size, waiting};
 
 /// `packmule exchange`.
 pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -151,6 +151,12 @@ impl<'a> Done<'a> {
             say!(out, "the fleet {}… has admitted this device", fleet.get(..16).unwrap_or(fleet));
         }
         asks_for_admission(&self.asks, self.ask_in).iter().for_each(|line| out.line(line));
+        let mut total = ImportReport::default();
+        for (_, report) in &self.report.taken {
+            total.ops_waiting += report.ops_waiting;
+            report.gathered_apart.iter().for_each(|of| total.add_gathered_apart(of));
+        }
+        elsewhere(&total, self.db).iter().for_each(|line| out.line(line));
         conflicts_open(self.open, self.db).into_iter().for_each(|line| out.line(&line));
     }
 

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use packmule::{Engine, Error, ImportReport, label};
+use packmule::{Engine, Error, ImportReport};
 
 use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Meter, Out, engine_text, say};
-use crate::text::{conflicts_open, count, io_text, plural, quoted, shown, waiting};
+use crate::text::{conflicts_open, count, elsewhere, io_text, plural, quoted, shown, waiting};
 
 /// What is taken in, into which database.
 pub struct Intake<'a> {
@@ -186,6 +186,7 @@ impl<'a> Intake<'a> {
         total.skipped += report.skipped;
         total.ops += report.ops;
         total.ops_waiting += report.ops_waiting;
+        report.gathered_apart.iter().for_each(|of| total.add_gathered_apart(of));
         total.conflicts_opened += report.conflicts_opened;
         total.unsealed += report.unsealed;
         total.revoked.extend_from_slice(&report.revoked);
@@ -206,24 +207,17 @@ impl<'a> Intake<'a> {
     }
 
     fn print_files(&self, out: &mut Out<'_>) {
-        let own = label(self.engine.identity().id, Some(&self.engine.identity().name));
         for (path, report) in &self.taken {
             say!(out, "{}: {}", shown(path), summary(report));
             if let Some(name) = &report.new_identity {
-                let it = if *name == own { "this database" } else { "it" };
                 say!(
                     out,
-                    "  {it} is a fork of a device (a clone, or rolled back): it has a new identity, {name}, and keeps all \
+                    "  this database is a fork of a device (a clone, or rolled back): it has a new identity, {name}, and keeps all \
                      that it wrote; `packmule status` shows more"
                 );
             }
             if report.unsealed > 0 {
-                say!(
-                    out,
-                    "  {} not sealed, and could not be taken in: the key file is not beside the database, or the database \
-                     cannot be written to; run `packmule seal` on that device",
-                    plural(report.unsealed, "row in it is", "rows in it are")
-                );
+                say!(out, "  {}", unsealed(path, report.unsealed));
             }
         }
         for (path, reason) in &self.stepped_over {
@@ -254,14 +248,7 @@ impl<'a> Intake<'a> {
             );
         }
         self.total.waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));
-        if self.total.ops_waiting > 0 {
-            say!(
-                out,
-                "{} for a table or a column that is not here: `packmule status {}` says which",
-                plural(self.total.ops_waiting, "row waits", "rows wait"),
-                quoted(self.db)
-            );
-        }
+        elsewhere(&self.total, self.db).iter().for_each(|line| out.line(line));
         conflicts_open(open, self.db).into_iter().for_each(|line| out.line(&line));
     }
 
@@ -307,6 +294,19 @@ fn about_database(error: &Error) -> bool {
             | Error::Source { .. }
             | Error::Usage(_)
     )
+}
+
+/// Says what is not sealed in a database that was taken in, and which command seals it.
+fn unsealed(path: &Path, rows: u64) -> String {
+    let these = plural(rows, "row in it is", "rows in it are");
+    let mut key = path.as_os_str().to_owned();
+    key.push(".pmkey");
+    let seal = if Path::new(&key).exists() {
+        format!("`packmule seal {}` seals them, if that is the device itself and no copy of it", quoted(path))
+    } else {
+        "`packmule seal` seals them on that device, where its key file is".into()
+    };
+    format!("{these} not sealed, and not taken in: what is merged is only read. {seal}; then merge it again")
 }
 
 /// Summarises a report in a line.

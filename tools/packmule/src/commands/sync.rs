@@ -11,7 +11,7 @@ use super::line::{failure, line_options, needs_snapshot, stop_on_signals, summar
 use super::{Context, of_db, open};
 use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure, Out, say};
-use crate::text::{behind, conflicts_open, io_text, number, shown, size, span, waiting};
+use crate::text::{behind, conflicts_open, elsewhere, io_text, number, shown, size, span, waiting};
 use crate::usage::{Args, flags};
 
 /// `packmule sync`.
@@ -76,6 +76,7 @@ fn print_left(done: &Progress, peer: &str, db: &Path, out: &mut Out<'_>) {
     for wait in &done.taken.waits {
         say!(out, "{}", waiting(wait));
     }
+    elsewhere(&done.taken, db).iter().for_each(|line| out.line(line));
 }
 
 /// What the session reports on its way.

@@ -2,7 +2,7 @@
 
 use packmule::carry::card::Left;
 use packmule::carry::session::Progress;
-use packmule::{ImportReport, Missing, Wait};
+use packmule::{GatheredApart, ImportReport, Missing, Wait};
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -47,15 +47,18 @@ pub struct Taken<'a> {
     pub ops: u64,
     /// Rows that wait for a table or a column that is not here.
     pub ops_waiting: u64,
+    /// Rows applied to a table of another name than theirs, of which this database has one of its own.
+    #[cfg_attr(test, schemars(with = "Vec<report::GatheredApart>"))]
+    pub gathered_apart: &'a [GatheredApart],
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
-    /// Rows of a database file that are not sealed and could not be sealed.
+    /// Rows of a database file that are not sealed there, and so were not taken in.
     pub unsealed: u64,
     /// The devices that are revoked now and were not before: the fleet key says so, in what came.
     pub revoked: &'a [String],
     /// The devices that are no longer revoked, since the fleet key says so.
     pub restored: &'a [String],
-    /// The name of a device that turned out to be a fork of another, and has a new identity.
+    /// The new name of this device, if it turned out to be a fork of another and has a new identity.
     pub new_identity: Option<&'a str>,
 }
 
@@ -67,6 +70,7 @@ impl<'a> From<&'a ImportReport> for Taken<'a> {
             passed_over: report.skipped,
             ops: report.ops,
             ops_waiting: report.ops_waiting,
+            gathered_apart: &report.gathered_apart,
             conflicts_opened: report.conflicts_opened,
             unsealed: report.unsealed,
             revoked: &report.revoked,
@@ -199,6 +203,9 @@ pub struct Counts {
     pub ops: u64,
     /// Rows that wait for a table or a column that is not here.
     pub ops_waiting: u64,
+    /// Rows applied to a table of another name than theirs, of which this database has one of its own.
+    #[cfg_attr(test, schemars(with = "Vec<report::GatheredApart>"))]
+    pub gathered_apart: Vec<GatheredApart>,
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
     /// This device lacks frames that are compacted away at the other end.
@@ -218,6 +225,7 @@ impl From<&Progress> for Counts {
             bytes_received: done.received.1,
             ops: done.taken.ops,
             ops_waiting: done.taken.ops_waiting,
+            gathered_apart: done.taken.gathered_apart.clone(),
             conflicts_opened: done.taken.conflicts_opened,
             needs_snapshot: done.needs_snapshot,
             peer_needs_snapshot: done.peer_needs_snapshot,

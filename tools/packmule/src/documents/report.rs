@@ -62,6 +62,17 @@ pub struct TableStatus {
     pub note: Option<String>,
 }
 
+/// Rows of other devices in a table of another name than theirs.
+#[derive(JsonSchema, Serialize)]
+pub struct GatheredApart {
+    /// Their table, of which this database has one of its own.
+    pub table: String,
+    /// Where they stand here.
+    pub gathered_in: String,
+    /// How many were applied.
+    pub ops: u64,
+}
+
 /// A group of frames.
 #[derive(JsonSchema, Serialize)]
 pub struct HistoryEntry {

@@ -22,7 +22,7 @@ pub use format::{count, number, plural, quoted, shell_word, shown, size};
 pub use hint::hint;
 pub use layout::{columns, wrap};
 pub use sentence::{
-    behind, conflicts_open, io_text, missing_words, range, said_by, set_aside, stream, waiting,
+    behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
 };
 pub use time::{clock_wrong, iso, now, read_time, span, time};
 pub use value::{read, show};

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use packmule::core::model::Stream;
-use packmule::{Missing, SaidBy, Wait};
+use packmule::{GatheredApart, ImportReport, Missing, SaidBy, Wait};
 
 use super::{count, plural, quoted};
 
@@ -49,6 +49,28 @@ pub fn said_by(by: &SaidBy) -> String {
 /// Says how many frames of a revoked device are set aside.
 pub fn set_aside(frames: u64) -> String {
     if frames == 0 { String::new() } else { format!("; {} of it set aside", count(frames, "frame")) }
+}
+
+/// Says where rows stand that went into a table of another name than theirs.
+pub fn gathered_apart(of: &GatheredApart) -> String {
+    let GatheredApart { table, gathered_in, ops, .. } = of;
+    format!(
+        "{} of other devices' `{table}` applied in `{gathered_in}`: the `{table}` of this database has its own rows",
+        count(*ops, "row")
+    )
+}
+
+/// Says of an import what does not stand where people look for it: rows gathered apart, rows that wait.
+pub fn elsewhere(report: &ImportReport, db: &Path) -> Vec<String> {
+    let mut lines: Vec<String> = report.gathered_apart.iter().map(gathered_apart).collect();
+    if report.ops_waiting > 0 {
+        lines.push(format!(
+            "{} for a table or a column that is not here: `packmule status {}` says which",
+            plural(report.ops_waiting, "row waits", "rows wait"),
+            quoted(db)
+        ));
+    }
+    lines
 }
 
 /// Says what to do for a device that lacks frames which are compacted away here.

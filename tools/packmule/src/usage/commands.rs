@@ -263,8 +263,8 @@ each board gets its own `init`. A board that is made without \
         flags: &[],
         group: Group::Carry,
         summary: "take in bundles, directories, and boards' database files themselves",
-        about: "As `import`; and a source may be a board's database file, for instance on its SD card. What is not sealed there is \
-                sealed first if its key lies beside it and it can be written to; otherwise such rows are counted and named.",
+        about: "As `import`; and a source may be a board's database file, for instance on its SD card, or a copy of it. It is only \
+                read: what is not sealed in it is counted, and the command is named that seals it on the board.",
         examples: &[
             "packmule merge base.db /media/north/north.db",
             "packmule merge base.db north.pmb /media/card",

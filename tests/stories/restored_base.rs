@@ -1,0 +1,118 @@
+//! A base that only gathers dies, and is restored from last night's backup.
+
+use rusqlite::types::Value as Sql;
+use serde_json::json;
+
+use crate::support::{Desk, has};
+
+/// A board and a base in step by a card; the base is backed up, and goes on.
+fn backed_up() -> Desk {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    std::fs::create_dir(desk.path("backup")).unwrap();
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2)");
+    rounds(&desk, 2);
+    assert_eq!(gathered(&desk), Sql::Integer(2));
+    for file in ["base.db", "base.db-wal", "base.db.pmkey"] {
+        let _ = std::fs::copy(desk.path(file), desk.path("backup").join(file));
+    }
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (3), (4), (5)");
+    rounds(&desk, 2);
+    assert_eq!(gathered(&desk), Sql::Integer(5));
+    desk
+}
+
+/// The board, then the base, with the card.
+fn rounds(desk: &Desk, times: usize) {
+    for _ in 0..times {
+        desk.run("exchange north.db card").ok();
+        desk.run("exchange base.db card").ok();
+    }
+}
+
+fn restore(desk: &Desk) {
+    for file in ["base.db", "base.db-wal", "base.db-shm", "base.db.pmkey"] {
+        let _ = std::fs::remove_file(desk.path(file));
+        let _ = std::fs::copy(desk.path("backup").join(file), desk.path(file));
+    }
+    assert_eq!(gathered(desk), Sql::Integer(2));
+}
+
+fn gathered(desk: &Desk) -> Sql {
+    desk.value("base.db", "SELECT count(*) FROM readings")
+}
+
+fn identities(desk: &Desk) -> Vec<serde_json::Value> {
+    ["north", "base"].map(|n| desk.run(&format!("status {n}.db --json")).json()["fingerprint"].clone()).into()
+}
+
+#[test]
+fn it_gets_back_what_it_lost_by_the_card() {
+    let desk = backed_up();
+    let before = identities(&desk);
+    restore(&desk);
+    rounds(&desk, 3);
+    assert_eq!(gathered(&desk), Sql::Integer(5));
+    assert_eq!(identities(&desk), before);
+    for name in ["north", "base"] {
+        let status = desk.run(&format!("status {name}.db --json")).json();
+        assert_eq!((&status["waits"], &status["notices"]), (&json!([]), &json!([])), "{name}");
+    }
+}
+
+#[test]
+fn it_gets_back_what_it_lost_by_a_fresh_card_and_by_files() {
+    let desk = backed_up();
+    restore(&desk);
+    std::fs::remove_dir_all(desk.path("card")).unwrap();
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.run("export base.db says.pmb").ok();
+    desk.run("import north.db says.pmb").ok();
+    desk.run("export north.db for-base.pmb --for base").ok();
+    has(&desk.run("import base.db for-base.pmb").ok(), &["3 rows applied"]);
+}
+
+/// What the base said before is heard again afterwards, as it lies on another card: it counts once.
+#[test]
+fn an_old_statement_that_comes_again_says_nothing() {
+    let desk = backed_up();
+    desk.run("export base.db old.pmb").ok();
+    desk.run("import north.db old.pmb").ok();
+    restore(&desk);
+    desk.run("export base.db says.pmb").ok();
+    desk.run("import north.db says.pmb").ok();
+    desk.run("import north.db old.pmb").ok();
+    desk.run("export north.db for-base.pmb --for base").ok();
+    desk.run("import base.db for-base.pmb").ok();
+    assert_eq!(gathered(&desk), Sql::Integer(5));
+}
+
+/// The board has folded what the base has lost: its own table is the state of its stream.
+#[test]
+fn it_gets_back_what_the_board_has_compacted() {
+    let desk = backed_up();
+    let before = identities(&desk);
+    rounds(&desk, 1);
+    desk.run("compact north.db").ok();
+    let frames = "SELECT count(*) FROM _pm_frame WHERE stream = 1";
+    assert_eq!(desk.value("north.db", frames), Sql::Integer(0), "all of it is folded");
+    restore(&desk);
+    // A frame after what is folded, from before the board hears what the base lacks.
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (6)");
+    desk.run("seal north.db").ok();
+    rounds(&desk, 3);
+    assert_eq!(gathered(&desk), Sql::Integer(6));
+    // It goes on from there; what was reissued is folded as all else, and not reissued again.
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (7)");
+    rounds(&desk, 3);
+    assert_eq!(gathered(&desk), Sql::Integer(7));
+    desk.run("compact north.db").ok();
+    rounds(&desk, 2);
+    assert_eq!(desk.value("north.db", frames), Sql::Integer(0));
+    assert_eq!(identities(&desk), before);
+    for name in ["north", "base"] {
+        let status = desk.run(&format!("status {name}.db --json")).json();
+        assert_eq!((&status["waits"], &status["notices"]), (&json!([]), &json!([])), "{name}");
+        desk.run(&format!("verify {name}.db")).ok();
+    }
+}

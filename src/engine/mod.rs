@@ -50,7 +50,6 @@ pub use conflicts::resolve::Resolution;
 pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
 pub use exchange::admit::{Admission, AdmitOptions, Admitted, Outcome};
 pub use exchange::export::{ExportReport, Part, Recipient};
-pub use exchange::import::Progress;
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
 pub use exchange::join::JoinOptions;
 pub use exchange::load::JoinReport;
@@ -60,6 +59,7 @@ pub use exchange::revoke::RevokeReport;
 pub(crate) use exchange::session::{GroupOut, Staged, StreamOut, frontier_of};
 pub use exchange::snapshot::SnapshotReport;
 pub use exchange::survey::{Span, Survey, Trusted};
+pub use exchange::verified::Progress;
 pub use fleet::admission::Applicant;
 pub use fleet::clocks::clock_words;
 pub use fleet::devices::{DeviceInfo, SaidBy, TrustedAs, label};
@@ -78,7 +78,7 @@ pub use upkeep::verify::VerifyReport;
 
 use crate::engine::conflicts::{history, list, resolve};
 use crate::engine::exchange::{
-    admit, certificates, export, import, join, revoke, snapshot, survey, transaction, trust_sender,
+    admit, certificates, export, import, join, revoke, snapshot, source, survey, transaction, trust_sender,
 };
 use crate::engine::fleet::{open, roster, trust};
 use crate::engine::table::replica::Replica;
@@ -365,7 +365,7 @@ impl Engine {
         path: &std::path::Path,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImportReport> {
-        import::import_database(&mut self.replica, path, progress)
+        source::import_database(&mut self.replica, path, progress)
     }
 
     /// Makes a database a device that starts from a snapshot; creates the file if need be.

@@ -67,8 +67,6 @@ pub(crate) fn apply_group(
                 positions::set_context(replica, dev, stream, other, seen)?;
             }
             contexts::keep_numbers(replica, dev, stream, &frame)?;
-        }
-        if frame.group.is_some() {
             late = stream == Stream::Shared && membership::is_late(replica, dev, &context)?;
             if !late {
                 // It had seen all that is settled here, whoever wrote it.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
@@ -22,31 +22,17 @@ use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::take_state::{self, StateMerge};
-use crate::engine::exchange::verified::{Known, Verified};
-use crate::engine::exchange::{certificates, export, inspect, reconcile, revoke, session, transaction, twin};
+use crate::engine::exchange::verified::{Known, Progress, Verified};
+use crate::engine::exchange::{certificates, inspect, reconcile, revoke, session, transaction, twin};
 use crate::engine::fleet::peers::Fit;
-use crate::engine::fleet::{admission, devices, membership, open, positions, revocation, trust};
+use crate::engine::fleet::{admission, devices, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::contexts::Mention;
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
-use crate::engine::store::connection::Options;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 use crate::engine::track::gathered;
-
-/// How far an import has come.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct Progress {
-    /// Bytes of the bundle that are done with.
-    pub done: u64,
-    /// Bytes of the bundle in all.
-    pub total: u64,
-    /// They are being verified; nothing is taken in yet.
-    pub verifying: bool,
-}
 
 /// Takes in a bundle.
 ///
@@ -103,39 +89,6 @@ pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result
     let verified = catalog::reading(replica, |e| verify_bundle(e, input, &mut found, &mut |_| ()));
     admit::who_asks(replica, &found, verified)?;
     bundle.rewind().map_err(Error::Stream)
-}
-
-/// Takes in what another device's database file has sealed. The file is read alone: what is not sealed in it is counted.
-pub(crate) fn import_database(
-    replica: &mut Replica,
-    path: &std::path::Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<ImportReport> {
-    let quick = Options { busy_ms: replica.options.busy_ms, ..Options::default() };
-    let of_source = |error| Error::Source { path: path.into(), error: Box::new(error) };
-    let source = open::open_source(path, quick).map_err(of_source)?;
-    if source.identity.id == replica.identity.id {
-        return Err(Error::Usage(format!("{} is this device itself, or a copy of it", path.display())));
-    }
-    let refused = twin::refuse_other_history(replica, &source);
-    session::name_twin(replica, &refused)?;
-    refused?;
-    // Through a file, since a bundle is verified before it is taken in; its name is gone at once.
-    let mut spool = tempfile::tempfile_in(replica.path.parent().unwrap_or(std::path::Path::new(".")))
-        .map_err(Error::io("make a temporary file beside", &replica.path))?;
-    let key = replica.signing_key()?;
-    let here: HashMap<_, _> = positions::vector(replica)?
-        .into_iter()
-        .map(|entry| ((entry.author, entry.stream), entry.seq))
-        .collect();
-    let have = |id, stream| Ok(here.get(&(id, stream)).copied().unwrap_or(0));
-    let exported =
-        export::export_relay(&source, &mut BufWriter::new(&mut spool), (key, replica.identity.id), &have)
-            .map_err(of_source)?;
-    drop(source);
-    let mut report = import(replica, &mut spool, progress)?;
-    report.unsealed = exported.unsealed;
-    Ok(report)
 }
 
 /// Reads all of a bundle and refuses what must be refused. Certificates that are about admission go into `found`.
@@ -433,12 +386,21 @@ impl<'e> Verification<'e> {
 }
 
 /// Stores a certificate that is trusted, or of a revoked device.
-fn take_certificate(replica: &Replica, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
+fn take_certificate(
+    replica: &Replica,
+    certificate: &Certificate<'_>,
+    bytes: &[u8],
+    sender: Option<DeviceId>,
+) -> Result<()> {
     match trust::verify_certificate(replica, certificate)? {
-        Ok(trust) => certificates::store(replica, certificate, bytes, trust).map(|_| ()),
-        Err(untrusted) if untrusted.revoked => trust::store_revoked(replica, certificate, bytes),
-        Err(_) => Ok(()),
+        Ok(trust) => certificates::store(replica, certificate, bytes, trust)?,
+        Err(untrusted) if untrusted.revoked => trust::store_revoked(replica, certificate, bytes)?,
+        Err(_) => {}
     }
+    if sender == Some(certificate.device()) {
+        admission::shown_by_itself(replica, certificate)?;
+    }
+    Ok(())
 }
 
 /// Takes in as many groups as make a window. Returns whether there is more.
@@ -467,10 +429,7 @@ fn take_in_window(
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(_) | Item::FleetKey(..) => {}
             Item::Certificate(certificate, bytes) => {
-                take_certificate(replica, &certificate, bytes)?;
-                if verified.sender == Some(certificate.device()) {
-                    admission::shown_by_itself(replica, &certificate)?;
-                }
+                take_certificate(replica, &certificate, bytes, verified.sender)?;
             }
             Item::Revocation(statement) => window.any |= revoke::take_in(replica, &statement, report)?,
             Item::State(body) => window.state()?.record(body)?,

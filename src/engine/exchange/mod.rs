@@ -20,6 +20,7 @@
 //! | `revoke` | devices revoked, and revocations heard |
 //! | `session` | what two ends that talk need of each other |
 //! | `snapshot` | snapshots written |
+//! | `source` | another device's database file, read as a bundle |
 //! | `state` | what a device has of the shared tables, written |
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
 //! | `state_values` | the values of a state's rows |
@@ -46,6 +47,7 @@ pub(crate) mod rekey;
 pub(crate) mod revoke;
 pub(crate) mod session;
 pub(crate) mod snapshot;
+pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod state_rows;
 pub(crate) mod state_values;

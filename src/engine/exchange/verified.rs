@@ -9,6 +9,19 @@ use crate::engine::error::Result;
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
 use crate::engine::table::replica::Replica;
 
+/// How far an import has come.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes of the bundle that are done with.
+    pub done: u64,
+    /// Bytes of the bundle in all.
+    pub total: u64,
+    /// They are being verified; nothing is taken in yet.
+    pub verifying: bool,
+}
+
 /// What a bundle has that is known already.
 #[derive(Default)]
 pub(crate) struct Known {

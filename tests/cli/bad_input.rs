@@ -228,7 +228,8 @@ fn a_boards_database_that_is_locked_or_damaged() {
     has(&merged["stepped_over"].to_string(), &["./north.db", "locked"]);
     writer.execute_batch("ROLLBACK").unwrap();
     drop(writer);
-    // The base is locked: that is no fault of the source.
+    // The base is locked: that is no fault of the source, which has something new.
+    desk.run("seal north.db").ok();
     let writer = Connection::open(desk.path("base.db")).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
     has(&desk.run("merge base.db north.db --wait 0.1").refused("base.db"), &["locked"]);

@@ -66,7 +66,7 @@ fn a_board_made_without_the_key_is_admitted_at_the_base() {
     has(
         &said,
         &[
-            "skipped: new (fingerprint ",
+            "skipped: new (",
             "new (fingerprint ",
             &id,
             "asks for admission",

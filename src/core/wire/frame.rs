@@ -40,7 +40,7 @@ impl FrameFlags {
     pub const RESOLUTION: Self = Self(4);
 
     /// A verdict: its ops say, of rows of which the author no longer knew who had written them, which versions stay
-    /// (see [`Keep`]) and what the author had.
+    /// (see [`Keep`](super::Keep)) and what the author had.
     pub const VERDICT: Self = Self(8);
 
     /// Of a per-device stream: the group has all rows of the author's per-device tables, and their definitions. Who

@@ -302,10 +302,7 @@ impl Visit<'_> {
             }
             let mut have = self.engine.acknowledged_by(peer.id)?;
             let vector = self.engine.positions()?;
-            if !peer.takes_own {
-                let own = vector.keys().filter(|(_, stream)| *stream == Stream::PerDevice);
-                have.extend(own.map(|of| (*of, u64::MAX)));
-            }
+            leave_out_not_taken(&peer, vector.keys().copied(), &mut have);
             if let Some(part) = self.leave_part(Some(peer.id), &have)?.filter(|part| part.state) {
                 let shared = vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared);
                 let mut spans: Vec<Span> =
@@ -353,10 +350,7 @@ impl Visit<'_> {
             if !lacks(&log, &have, peer.takes_own) {
                 continue;
             }
-            if !peer.takes_own {
-                let own = log.iter().filter(|s| s.stream == Stream::PerDevice);
-                have.extend(own.map(|s| ((s.author, s.stream), u64::MAX)));
-            }
+            leave_out_not_taken(&peer, log.iter().map(|s| (s.author, s.stream)), &mut have);
             found = Some(match found {
                 None => (Some(peer.id), have),
                 // What several lack lies there once: from what the least informed of them has.
@@ -542,6 +536,17 @@ impl Write for Counted {
 
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
+    }
+}
+
+/// Counts the streams that a peer does not take as streams that it has.
+fn leave_out_not_taken(
+    peer: &Trusted,
+    streams: impl Iterator<Item = (DeviceId, Stream)>,
+    have: &mut Positions,
+) {
+    if !peer.takes_own {
+        have.extend(streams.filter(|(_, stream)| *stream == Stream::PerDevice).map(|of| (of, u64::MAX)));
     }
 }
 

@@ -26,6 +26,7 @@ use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
 use rusqlite::ErrorCode;
 
+use crate::engine::apply::vouched;
 use crate::engine::capture::evolve;
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
@@ -66,14 +67,16 @@ pub(crate) fn apply_group(
                 context.insert(other, seen);
                 positions::set_context(replica, dev, stream, other, seen)?;
             }
-            contexts::keep_numbers(replica, dev, stream, &frame)?;
+            if contexts::keep_numbers(replica, dev, stream, &frame)? {
+                vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
+            }
             late = stream == Stream::Shared && membership::is_late(replica, dev, &context)?;
             if !late {
                 // It had seen all that is settled here, whoever wrote it.
                 context.insert(BASELINE, u64::MAX);
             }
         }
-        let mut keep: Vec<Kept> = Vec::new();
+        let (mut keep, mut folded) = (Vec::new(), false);
         visit::visit(replica, &frame, |part| {
             match part {
                 Part::Definition(body) => {
@@ -83,19 +86,17 @@ pub(crate) fn apply_group(
                     evolve::take_in_def(replica, stream, body, &stamp)?;
                     writers = Writers::default();
                 }
-                Part::Keep(runs) => keep = kept_here(replica, runs)?,
-                Part::Piece(_) => {}
-                Part::Return(device) => membership::hear_returned(replica, device, dev)?,
-                Part::Retire(device) => {
-                    let goes_on = frame.head.flags.has(FrameFlags::CONTEXT_FREE);
-                    membership::hear_retired(replica, device, (dev, seq), goes_on)?;
+                Part::Keep(runs) => {
+                    keep = kept_here(replica, runs)?;
+                    folded = !late::leaves_only_heads(replica, &keep)?;
                 }
+                Part::Piece(_) => {}
+                Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
                 Part::Op(def, op) => {
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
-                    let late = late || !late::leaves_only_heads(replica, &keep)?;
                     let seen = seen_of(&frame, &context, &keep);
-                    let sight = Sight { seen: &seen, context: &context, late };
+                    let sight = Sight { seen: &seen, context: &context, late: late || folded };
                     apply_op(replica, writer, def, &op, &origin, &sight, &mut counts)?;
                 }
             }
@@ -110,6 +111,23 @@ pub(crate) fn apply_group(
         catalog::reload_catalog(replica)?; // Up to where append tables are sealed.
     }
     Ok(counts)
+}
+
+/// Hears what a frame of a device says of who is retired, or back.
+pub(crate) fn hear_standing(
+    replica: &Replica,
+    frame: &Frame<'_>,
+    part: &Part<'_, '_>,
+    dev: i64,
+) -> Result<()> {
+    match part {
+        Part::Return(device) => membership::hear_returned(replica, *device, dev),
+        Part::Retire(device) => {
+            let goes_on = frame.head.flags.has(FrameFlags::CONTEXT_FREE);
+            membership::hear_retired(replica, *device, (dev, frame.head.seq), goes_on)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns what a frame's author had seen, by the kind of the frame.

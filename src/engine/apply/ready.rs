@@ -3,7 +3,7 @@
 use packmule_core::model::Stream;
 
 use crate::engine::apply::report::{GatheredApart, ImportReport};
-use crate::engine::apply::{groups, pending, vouched};
+use crate::engine::apply::{groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers, revocation};
@@ -101,10 +101,6 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         if dev == replica.me {
             peers::record_common(replica, group.stream, group.last)?; // Others had it.
         }
-    }
-    if revocation::any(replica)? {
-        // Contexts of pending groups may name devices by numbers that this one has introduced.
-        vouched::recount(replica)?;
     }
     Ok(true)
 }

@@ -27,13 +27,25 @@ pub(crate) fn count_context(replica: &Replica, dev: i64, stream: Stream, first: 
         return Ok(());
     }
     let body = frames::frame_here(replica, dev, stream, first)?;
-    // A number that a pending group introduces is not known yet: `recount` comes after each group that is applied.
+    // A number that a pending group introduces is not known yet: `count_pending` comes when it is.
     for (id, seq) in contexts::context(replica, dev, stream, &frames::parse(&body)?)? {
         if let Some(other) = devices::device_number(replica, id)? {
             raise(replica, other, seq)?;
         }
     }
     Ok(())
+}
+
+/// Counts anew the contexts of the pending groups of a stream: it has given devices numbers.
+pub(crate) fn count_pending(replica: &Replica, dev: i64, stream: Stream) -> Result<()> {
+    let mut pending = replica.db.prepare_cached(
+        "SELECT first FROM _pm_group INDEXED BY _pm_group_waiting WHERE dev = ?1 AND stream = ?2 AND NOT applied",
+    )?;
+    let firsts = pending.query_map((dev, stream.number()), |row| row.get(0))?;
+    firsts
+        .collect::<rusqlite::Result<Vec<u64>>>()?
+        .into_iter()
+        .try_for_each(|first| count_context(replica, dev, stream, first))
 }
 
 fn raise(replica: &Replica, dev: i64, seq: u64) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{FrameFlags, LAMPORT_MAX, Merge, Mode, OpKind};
+use packmule_core::wire::{FrameFlags, Merge, Mode, OpKind};
 use rusqlite::{Row, params_from_iter};
 
 use crate::engine::capture::declare;
@@ -77,8 +77,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         let only_acknowledges = options.acknowledge && !says;
         return if only_acknowledges { Ok(report) } else { Err(Error::RolledBack) };
     }
-    let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
-    meta::set(&replica.db, "lamport", lamport)?;
+    let lamport = positions::next_lamport(replica)?;
     let firsts: Vec<u64> = Stream::ALL
         .iter()
         .map(|s| Ok(positions::position(replica, replica.me, *s)?.seq + 1))

@@ -16,7 +16,7 @@
 //! claims know both.
 
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{FrameFlags, KeptRun, LAMPORT_MAX, OpHead, OpKind};
+use packmule_core::wire::{FrameFlags, KeptRun, OpHead, OpKind};
 
 use crate::engine::capture::ops;
 use crate::engine::error::{Error, Result};
@@ -44,8 +44,7 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     if !late::any_unplaced(replica)? {
         return Ok(());
     }
-    let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
-    meta::set(&replica.db, "lamport", lamport)?;
+    let lamport = positions::next_lamport(replica)?;
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     let mut buf = vec![0; replica.options.frame_bytes];
     let mut group = writer::begin_group(replica, Stream::Shared, FrameFlags::VERDICT, lamport, 0, &mut buf)?;

@@ -2,6 +2,7 @@
 
 use packmule_core::wire::{CERT_MAX, Certificate};
 
+use crate::engine::apply::vouched;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, Trust};
@@ -27,6 +28,11 @@ pub(crate) fn store(
         Some(before) if before != after => relabel(replica, &before, &after),
         _ => Ok(()),
     }
+}
+
+/// Stores the certificate of a revoked device, and counts what those here had seen of it.
+pub(crate) fn store_revoked(replica: &Replica, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
+    if trust::store_revoked(replica, certificate, bytes)? { vouched::recount(replica) } else { Ok(()) }
 }
 
 /// Gives the gathered rows of a device another label.

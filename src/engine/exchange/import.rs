@@ -394,7 +394,7 @@ fn take_certificate(
 ) -> Result<()> {
     match trust::verify_certificate(replica, certificate)? {
         Ok(trust) => certificates::store(replica, certificate, bytes, trust)?,
-        Err(untrusted) if untrusted.revoked => trust::store_revoked(replica, certificate, bytes)?,
+        Err(untrusted) if untrusted.revoked => certificates::store_revoked(replica, certificate, bytes)?,
         Err(_) => {}
     }
     if sender == Some(certificate.device()) {

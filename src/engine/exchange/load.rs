@@ -3,14 +3,14 @@
 use std::io::Read;
 
 use packmule_core::model::{DeviceId, Value};
-use packmule_core::wire::{DefId, take};
+use packmule_core::wire::DefId;
 use rusqlite::{ErrorCode, params_from_iter};
 
 use crate::engine::apply::vouched;
 use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::certificates;
-use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, bad, wrong};
+use crate::engine::exchange::state_rows::{self, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::{revocation, trust};
@@ -48,7 +48,7 @@ impl Loader<'_, '_> {
                     let trust = match trust::verify_certificate(e, &certificate)? {
                         Ok(trust) => trust,
                         Err(UntrustedDevice { revoked: true, .. }) => {
-                            trust::store_revoked(e, &certificate, bytes)?;
+                            certificates::store_revoked(e, &certificate, bytes)?;
                             continue;
                         }
                         Err(_) => Trust::Singly,
@@ -80,12 +80,8 @@ impl Loader<'_, '_> {
     }
 
     /// Puts a row of the maker's state into the database.
-    fn state(&mut self, mut body: &[u8]) -> Result<()> {
-        let kind: &str = take(&mut body).map_err(bad)?;
-        let mut values: Vec<Value<'_>> = Vec::new();
-        while !body.is_empty() {
-            values.push(take(&mut body).map_err(bad)?);
-        }
+    fn state(&mut self, body: &[u8]) -> Result<()> {
+        let (kind, values) = state_rows::parse(body)?;
         let row = StateRow { replica: self.engine, values: &values };
         match kind {
             "table" => self.table(row.tid_at(0)?, row.blob_at(1)?, row.int_at(2)? == 1),
@@ -119,48 +115,13 @@ impl Loader<'_, '_> {
             ),
             _ => None,
         };
-        row.replica
-            .db
-            .prepare_cached(
-                "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute((
-                row.tid_at(0)?,
-                row.blob_at(1)?,
-                row.device_at(2)?,
-                row.int_at(3)?,
-                row.int_at(4)?,
-                row.int_at(5)?,
-                row.int_at(6)?,
-                row.int_at(7)?,
-                columns.as_ref().map(Columns::as_bytes),
-            ))?;
-        Ok(())
+        state_rows::put_head(row, "INSERT INTO _pm_head", columns.as_ref())
     }
 
     /// Loads a recent write to a counter.
     fn counter(&self, row: &StateRow<'_>) -> Result<()> {
-        let mut one = Columns::default();
-        one.insert(usize::try_from(row.int_at(2)?).ok().filter(|c| *c < COLUMNS_MAX).ok_or_else(wrong)?);
         let table = catalog::table(row.replica, row.tid_at(0)?)?;
-        let here = self.rows.columns_here(&table, &one)?;
-        let column = (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)?;
-        row.replica
-            .db
-            .prepare_cached(
-                "INSERT INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute((
-                row.tid_at(0)?,
-                row.blob_at(1)?,
-                column as i64,
-                row.device_at(3)?,
-                row.int_at(4)?,
-                row.int_at(5)?,
-                row.int_at(6)?,
-            ))?;
-        Ok(())
+        state_rows::put_count(row, "INSERT INTO _pm_count", self.rows.counter_here(&table, row)?)
     }
 
     /// Makes a table of the snapshot a table here.

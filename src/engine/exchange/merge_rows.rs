@@ -21,7 +21,7 @@ use packmule_core::model::{Stream, Value};
 use rusqlite::ErrorCode;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::state_rows::{COLUMNS_MAX, StateRow, wrong};
+use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::{membership, positions};
@@ -123,7 +123,11 @@ impl<'e> RowMerge<'e> {
         }
         match kind {
             "head" => self.keep_head(&table, row),
-            "count" => self.keep_count(&table, row),
+            "count" => state_rows::put_count(
+                row,
+                "INSERT OR REPLACE INTO temp._pm_their_count",
+                self.loader.counter_here(&table, row)?,
+            ),
             "image" => {
                 let sql = "INSERT OR REPLACE INTO temp._pm_their_image (tid, key, body) VALUES (?1, ?2, ?3)";
                 self.replica.db.prepare_cached(sql)?.execute((
@@ -147,44 +151,7 @@ impl<'e> RowMerge<'e> {
                 Some(all).filter(|all| *all != Columns::all(table.def.columns.len()))
             }
         };
-        self.replica
-            .db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO temp._pm_their_head (tid, key, dev, seq, place, claim, wall, kind, columns)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute((
-                table.tid,
-                row.blob_at(1)?,
-                row.device_at(2)?,
-                row.int_at(3)?,
-                row.int_at(4)?,
-                row.int_at(5)?,
-                row.int_at(6)?,
-                row.int_at(7)?,
-                columns.as_ref().map(Columns::as_bytes),
-            ))?;
-        Ok(())
-    }
-
-    /// Keeps a recent write to a counter.
-    fn keep_count(&self, table: &Table, row: &StateRow<'_>) -> Result<()> {
-        let mut one = Columns::default();
-        one.insert(usize::try_from(row.int_at(2)?).ok().filter(|c| *c < COLUMNS_MAX).ok_or_else(wrong)?);
-        let here = self.loader.columns_here(table, &one)?;
-        let column = (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)?;
-        let sql = "INSERT OR REPLACE INTO temp._pm_their_count (tid, key, col, dev, seq, absolute, value)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        self.replica.db.prepare_cached(sql)?.execute((
-            table.tid,
-            row.blob_at(1)?,
-            column as i64,
-            row.device_at(3)?,
-            row.int_at(4)?,
-            row.int_at(5)?,
-            row.int_at(6)?,
-        ))?;
-        Ok(())
+        state_rows::put_head(row, "INSERT OR REPLACE INTO temp._pm_their_head", columns.as_ref())
     }
 
     /// Merges a row that the maker shows, or has in quarantine.

@@ -49,7 +49,7 @@ pub(crate) fn revoke(replica: &mut Replica, id: DeviceId, key: Option<&FleetKey>
             None => revocation::say_here(e, dev, true)?,
         }
         follow(e, key.is_some())?;
-        report(e, &before, key.is_some(), 0)
+        Ok(RevokeReport { for_fleet: key.is_some(), ..changes(e, &before)? })
     })
 }
 
@@ -83,20 +83,21 @@ pub(crate) fn take_back(replica: &mut Replica, id: DeviceId, key: Option<&FleetK
         }
         revocation::say_here(e, dev, false)?;
         let frames = follow(e, key.is_some())?;
-        report(e, &before, key.is_some(), frames)
+        Ok(RevokeReport { for_fleet: key.is_some(), frames, ..changes(e, &before)? })
     })
 }
 
 /// Takes in a statement of a fleet's key. Returns whether it was new here.
 pub(crate) fn take_in(replica: &Replica, statement: &Revocation, report: &mut ImportReport) -> Result<bool> {
-    let before = labels(replica)?;
-    if !revocation::hear(replica, statement)? {
+    if !revocation::is_news(replica, statement)? {
         return Ok(false);
     }
+    let before = labels(replica)?;
+    revocation::hear(replica, statement)?;
     follow(replica, true)?;
-    let now = labels(replica)?;
-    report.revoked.extend(now.iter().filter(|label| !before.contains(label)).cloned());
-    report.restored.extend(before.into_iter().filter(|label| !now.contains(label)));
+    let changed = changes(replica, &before)?;
+    report.revoked.extend(changed.revoked);
+    report.restored.extend(changed.restored);
     Ok(true)
 }
 
@@ -125,12 +126,14 @@ fn labels(replica: &Replica) -> Result<Vec<String>> {
     revocation::revoked(replica)?.into_keys().map(|dev| devices::device_label(replica, dev)).collect()
 }
 
-fn report(replica: &Replica, before: &[String], for_fleet: bool, frames: u64) -> Result<RevokeReport> {
+/// Reports who is revoked now and was not before, and the reverse.
+fn changes(replica: &Replica, before: &[String]) -> Result<RevokeReport> {
     let now = labels(replica)?;
     let without = |all: &[String], some: &[String]| {
         all.iter().filter(|label| !some.contains(label)).cloned().collect::<Vec<_>>()
     };
-    Ok(RevokeReport { for_fleet, revoked: without(&now, before), restored: without(before, &now), frames })
+    let (revoked, restored) = (without(&now, before), without(before, &now));
+    Ok(RevokeReport { revoked, restored, ..RevokeReport::default() })
 }
 
 /// Reads all statements of the fleet's key that are known here.

@@ -304,7 +304,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
                         certificates::store(replica, &certificate, bytes, trust)?;
                     }
                     Err(untrusted) if untrusted.revoked => {
-                        trust::store_revoked(replica, &certificate, bytes)?;
+                        certificates::store_revoked(replica, &certificate, bytes)?;
                     }
                     Err(untrusted) => return Err(Error::Untrusted(vec![untrusted])),
                 }

@@ -1,7 +1,7 @@
 //! Rows of a snapshot's state, put into the `_pm_` tables that they come from.
 
 use packmule_core::model::{DeviceId, Value};
-use packmule_core::wire::{Checkpoint, DecodeError, DefId};
+use packmule_core::wire::{Checkpoint, DecodeError, DefId, take};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::{BundleProblem, Error, Result};
@@ -11,6 +11,7 @@ use crate::engine::log::frames;
 use crate::engine::store::meta;
 use crate::engine::store::value::Bind;
 use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
 
@@ -25,6 +26,16 @@ pub(super) fn bad(error: DecodeError) -> Error {
 /// Makes the error of a row that is not as its kind should be.
 pub(super) fn wrong() -> Error {
     Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"))
+}
+
+/// Reads a record of a state: its kind, and its values.
+pub(super) fn parse(mut body: &[u8]) -> Result<(&str, Vec<Value<'_>>)> {
+    let kind: &str = take(&mut body).map_err(bad)?;
+    let mut values = Vec::new();
+    while !body.is_empty() {
+        values.push(take(&mut body).map_err(bad)?);
+    }
+    Ok((kind, values))
 }
 
 /// A row of the maker's state: values, with devices by their ids and tables by their names.
@@ -72,6 +83,48 @@ impl<'a> StateRow<'a> {
     pub(super) fn tid_at(&self, at: usize) -> Result<i64> {
         catalog::table_named(self.replica, self.text_at(at)?).map(|t| t.tid).ok_or_else(wrong)
     }
+}
+
+/// Puts a version of a row into `_pm_head` or a table like it, with its columns here. `insert` names the table.
+pub(super) fn put_head(row: &StateRow<'_>, insert: &str, columns: Option<&Columns>) -> Result<()> {
+    row.replica
+        .db
+        .prepare_cached(&format!(
+            "{insert} (tid, key, dev, seq, place, claim, wall, kind, columns)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+        ))?
+        .execute((
+            row.tid_at(0)?,
+            row.blob_at(1)?,
+            row.device_at(2)?,
+            row.int_at(3)?,
+            row.int_at(4)?,
+            row.int_at(5)?,
+            row.int_at(6)?,
+            row.int_at(7)?,
+            columns.map(Columns::as_bytes),
+        ))?;
+    Ok(())
+}
+
+/// Puts a recent write to a counter into `_pm_count` or a table like it; `column` is the counter's here.
+pub(super) fn put_count(row: &StateRow<'_>, insert: &str, column: usize) -> Result<()> {
+    row.replica
+        .db
+        .prepare_cached(&format!(
+            "{insert} (tid, key, col, dev, seq, absolute, value)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+        ))?
+        .execute((
+            row.tid_at(0)?,
+            row.blob_at(1)?,
+            column as i64,
+            row.device_at(3)?,
+            row.int_at(4)?,
+            row.int_at(5)?,
+            row.int_at(6)?,
+        ))?;
+    Ok(())
 }
 
 /// Raises the stamp to the maker's.

@@ -5,7 +5,7 @@ use rusqlite::{MAIN_DB, params_from_iter};
 
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::exchange::state::PART_BYTES;
-use crate::engine::exchange::state_rows::wrong;
+use crate::engine::exchange::state_rows::{COLUMNS_MAX, StateRow, wrong};
 use crate::engine::show::{triggers, write};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
@@ -73,6 +73,14 @@ impl<'e> RowLoader<'e> {
             e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([end])?;
         }
         Ok(())
+    }
+
+    /// Finds the number here of the column that a recent write to a counter is about.
+    pub(super) fn counter_here(&self, table: &Table, row: &StateRow<'_>) -> Result<usize> {
+        let mut one = Columns::default();
+        one.insert(usize::try_from(row.int_at(2)?).ok().filter(|c| *c < COLUMNS_MAX).ok_or_else(wrong)?);
+        let here = self.columns_here(table, &one)?;
+        (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)
     }
 
     /// Encodes the key of a row from its values, which come in the order of the maker's definition.

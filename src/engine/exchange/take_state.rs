@@ -7,9 +7,10 @@
 //! **Why it holds.** `merge_rows.rs` has the cases of a row. What a state says beyond its author's own log is proved: each
 //! entry of its vector comes with that author's newest checkpoint. Its rows are its maker's word, under its signature.
 
-use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, FrameFlags, GroupHead, Mode, Section, take};
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
 
+use crate::engine::apply::{groups, vouched};
 use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
@@ -17,7 +18,7 @@ use crate::engine::exchange::state_rows::{self, StateRow, bad, wrong};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
-use crate::engine::log::visit::{self, Part};
+use crate::engine::log::visit;
 use crate::engine::merge::heads::{Cause, Seen, Stamp};
 use crate::engine::show::constraints;
 use crate::engine::table::catalog;
@@ -34,19 +35,9 @@ pub(super) struct Proof {
     pub end: Chain,
 }
 
-/// Reads a record of a state: its kind, and its values.
-fn parse(mut body: &[u8]) -> Result<(&str, Vec<Value<'_>>)> {
-    let kind: &str = take(&mut body).map_err(bad)?;
-    let mut values = Vec::new();
-    while !body.is_empty() {
-        values.push(take(&mut body).map_err(bad)?);
-    }
-    Ok((kind, values))
-}
-
 /// Reads the entry of a state's vector that a record is, if it is one. Its signature is for the caller to verify.
 pub(super) fn proof_of(replica: &Replica, body: &[u8]) -> Result<Option<Proof>> {
-    let (kind, values) = parse(body)?;
+    let (kind, values) = state_rows::parse(body)?;
     if kind != "stream" {
         return Ok(None);
     }
@@ -114,7 +105,7 @@ impl<'e> StateMerge<'e> {
 
     /// Merges a record.
     pub(super) fn record(&mut self, body: &[u8]) -> Result<()> {
-        let (kind, values) = parse(body)?;
+        let (kind, values) = state_rows::parse(body)?;
         let row = StateRow { replica: self.replica, values: &values };
         match kind {
             "def" => self.defs.push((DefId::of(row.blob_at(0)?), row.blob_at(0)?.to_vec())),
@@ -196,7 +187,7 @@ impl<'e> StateMerge<'e> {
 
     /// Stores a declaration; one that the maker knows to be superseded is so.
     fn declare(&self, declaration: &Declaration) -> Result<()> {
-        let (_, values) = parse(&declaration.body)?;
+        let (_, values) = state_rows::parse(&declaration.body)?;
         let row = StateRow { replica: self.replica, values: &values };
         state_rows::load_declared(&row)?;
         if declaration.past {
@@ -272,14 +263,7 @@ impl<'e> StateMerge<'e> {
         }
         let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
         let frame = frames::parse(&body)?;
-        visit::visit_defined(replica, &frame, |part| match part {
-            Part::Retire(device) => {
-                let goes_on = frame.head.flags.has(FrameFlags::CONTEXT_FREE);
-                membership::hear_retired(replica, device, (dev, seq), goes_on)
-            }
-            Part::Return(device) => membership::hear_returned(replica, device, dev),
-            _ => Ok(()),
-        })
+        visit::visit_defined(replica, &frame, |part| groups::hear_standing(replica, &frame, &part, dev))
     }
 
     /// Ends the merge: what only this device has, then positions, then what constraints say.
@@ -296,6 +280,7 @@ impl<'e> StateMerge<'e> {
         for (dev, seq) in &self.floors {
             membership::raise_floor(replica, *dev, Stream::Shared, *seq)?;
         }
+        vouched::recount(replica)?;
         positions::raise_lamport(replica, self.lamport)?;
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;

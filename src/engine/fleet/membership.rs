@@ -84,7 +84,7 @@ fn is_gone(replica: &Replica, dev: i64) -> Result<bool> {
 fn holds_up_retirement(replica: &Replica, dev: i64, (by, seq): (i64, u64)) -> Result<Option<i64>> {
     let have = positions::position(replica, dev, Stream::Shared)?.seq;
     for peer in active_peers(replica)? {
-        let knows = acknowledged(replica, peer, by, Stream::Shared)? >= seq;
+        let knows = acknowledged(replica, peer, Stream::Shared)?.get(&by).is_some_and(|known| *known >= seq);
         if !knows || said(replica, peer, dev, Stream::Shared)? > have {
             return Ok(Some(peer));
         }
@@ -126,26 +126,9 @@ fn knows_nobody(replica: &Replica) -> Result<bool> {
     Ok(value::maybe::<i64>(&replica.db, sql, [replica.me])?.is_none())
 }
 
-/// Returns up to where a peer's acknowledgement of a stream counts.
-fn acknowledged(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
-    if peer == dev {
-        return Ok(positions::position(replica, dev, stream)?.seq);
-    }
+/// Returns up to where a peer's acknowledgements of a stream count, by device number. It has all that it wrote itself.
+fn acknowledged(replica: &Replica, peer: i64, stream: Stream) -> Result<HashMap<i64, u64>> {
     // What it had sealed before it said so may be concurrent with what it acknowledged.
-    let whole =
-        positions::position(replica, peer, Stream::Shared)?.seq >= said(replica, peer, peer, Stream::Shared)?;
-    let said = if whole { said(replica, peer, dev, stream)? } else { 0 };
-    let seen: Option<u64> = value::maybe(
-        &replica.db,
-        "SELECT seq FROM _pm_context JOIN _pm_device ON n = ?1 AND NOT set_back
-         WHERE dev = ?1 AND stream = ?3 AND other = ?2 AND ?4",
-        (peer, dev, Stream::Shared.number(), stream == Stream::Shared),
-    )?;
-    Ok(said.max(seen.unwrap_or(0)))
-}
-
-/// Returns up to where a peer's acknowledgements of a stream count, by device number: [`acknowledged`] of all of them.
-fn all_acknowledged(replica: &Replica, peer: i64, stream: Stream) -> Result<HashMap<i64, u64>> {
     let whole =
         positions::position(replica, peer, Stream::Shared)?.seq >= said(replica, peer, peer, Stream::Shared)?;
     let mut statement = replica.db.prepare_cached(
@@ -181,7 +164,7 @@ pub(crate) fn stable(replica: &Replica, stream: Stream) -> Result<Vec<(i64, u64)
         stable.iter_mut().for_each(|(_, seq)| *seq = 0); // Nobody is known who could have it.
     }
     for peer in peers {
-        let acknowledged = all_acknowledged(replica, peer, stream)?;
+        let acknowledged = acknowledged(replica, peer, stream)?;
         for (dev, seq) in &mut stable {
             *seq = (*seq).min(acknowledged.get(dev).copied().unwrap_or(0));
         }
@@ -205,7 +188,7 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     for stream in Stream::ALL {
         let applied = applied(replica, stream)?;
         for peer in required_peers(replica, stream)? {
-            let acknowledged = all_acknowledged(replica, peer, stream)?;
+            let acknowledged = acknowledged(replica, peer, stream)?;
             let lacks =
                 |(dev, seq): &(i64, u64)| seq.saturating_sub(acknowledged.get(dev).copied().unwrap_or(0));
             let missing = applied.iter().map(lacks).sum();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Chain, Position};
+use packmule_core::wire::{Chain, LAMPORT_MAX, Position};
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::Result;
@@ -108,6 +108,13 @@ pub(crate) fn by_number(replica: &Replica, stream: Stream) -> Result<HashMap<i64
     let mut statement = replica.db.prepare_cached("SELECT dev, seq FROM _pm_stream WHERE stream = ?1")?;
     let rows = statement.query_map([stream.number()], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns the stamp of the next group of this device, which is seen by that.
+pub(crate) fn next_lamport(replica: &Replica) -> Result<u64> {
+    let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);
+    meta::set(&replica.db, "lamport", lamport)?;
+    Ok(lamport)
 }
 
 /// Raises the highest stamp that was seen.

@@ -30,11 +30,15 @@ pub(crate) fn author_key(replica: &Replica, id: DeviceId) -> Result<Option<[u8; 
     )
 }
 
-/// Stores the certificate of a revoked device, by which what others had taken in of it is verified.
-pub(crate) fn store_revoked(replica: &Replica, certificate: &Certificate<'_>, encoded: &[u8]) -> Result<()> {
+/// Stores the certificate of a revoked device, by which what others had taken in of it is verified. Returns whether the
+/// device is new among the revoked.
+pub(crate) fn store_revoked(
+    replica: &Replica,
+    certificate: &Certificate<'_>,
+    encoded: &[u8],
+) -> Result<bool> {
     let n = store_certificate(replica, certificate, encoded, Trust::Revoked)?;
-    replica.db.execute("INSERT OR IGNORE INTO _pm_revocation (dev) VALUES (?1)", [n])?;
-    Ok(())
+    Ok(replica.db.execute("INSERT OR IGNORE INTO _pm_revocation (dev) VALUES (?1)", [n])? > 0)
 }
 
 /// Verifies a certificate. Returns the trust of its device, or why there is none.

@@ -49,15 +49,17 @@ fn numbered(replica: &Replica, dev: i64, stream: Stream, number: u32) -> Result<
     Ok(value::maybe(&replica.db, sql, (dev, stream.number(), number))?.map(DeviceId))
 }
 
-/// Keeps the numbers that a frame introduces, when it is applied.
-pub(crate) fn keep_numbers(replica: &Replica, dev: i64, stream: Stream, frame: &Frame<'_>) -> Result<()> {
+/// Keeps the numbers that a frame introduces, when it is applied. Returns whether there are any.
+pub(crate) fn keep_numbers(replica: &Replica, dev: i64, stream: Stream, frame: &Frame<'_>) -> Result<bool> {
+    let mut any = false;
     for (named, _) in frame.context() {
         if let Named::Introduced(number, device) = named {
             let other = devices::device_number_or_new(replica, device)?;
             keep_number(replica, dev, stream, number, other)?;
+            any = true;
         }
     }
-    Ok(())
+    Ok(any)
 }
 
 /// Keeps the number by which a stream names a device from now on.

@@ -135,14 +135,9 @@ pub(crate) fn put_group(
 
 /// Keeps the checkpoint of a group that leaves the log, as the newest of its stream that is known apart from the log.
 pub(crate) fn keep_newest(db: &Connection, dev: i64, stream: i64, last: u64) -> Result<()> {
-    db.prepare_cached(
-        "INSERT INTO _pm_newest (dev, stream, last, checkpoint)
-         SELECT dev, stream, last, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3
-         ON CONFLICT (dev, stream) DO UPDATE SET last = excluded.last, checkpoint = excluded.checkpoint
-           WHERE excluded.last > last",
-    )?
-    .execute((dev, stream, last))?;
-    Ok(())
+    let sql = "SELECT checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3";
+    let bytes: Vec<u8> = db.prepare_cached(sql)?.query_row((dev, stream, last), |row| row.get(0))?;
+    put_newest(db, dev, &Checkpoint::decode(&bytes).map_err(error::bad)?, &bytes)
 }
 
 /// Keeps the newest checkpoint of a stream, whose group need not be in the log.

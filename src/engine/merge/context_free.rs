@@ -22,8 +22,9 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
-use crate::engine::merge::heads::{self, Head, Kind, Seen};
-use crate::engine::merge::{compose, deferred, versions};
+use crate::engine::merge::counters::{self, Entry};
+use crate::engine::merge::heads::{self, Head, Seen};
+use crate::engine::merge::{compose, deferred, register, versions};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
@@ -105,30 +106,12 @@ fn remember_row(
     row: &[OwnedValue],
     columns: Option<Columns>,
 ) -> Result<()> {
-    let mut body = Vec::new();
-    for (at, (column, value)) in table.def.columns.iter().zip(row).enumerate() {
-        if !table.disputed.contains(at) {
-            body.extend(value::encode(&Value::Text(column.name.as_bytes()))?);
-            body.extend(value::encode(&value.borrow())?);
-        }
-    }
+    let body = versions::write_baseline(table, row, &Columns::all(table.def.columns.len()))?;
     replica
         .db
         .prepare_cached("INSERT OR REPLACE INTO _pm_image (tid, key, body) VALUES (?1, ?2, ?3)")?
         .execute((table.tid, key, body))?;
-    replica.db
-        .prepare_cached(
-            "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns) VALUES (?1, ?2, ?5, 0, 0, 0, ?3, ?6, ?4)",
-        )?
-        .execute((
-            table.tid,
-            key,
-            i64::MIN,
-            columns.as_ref().map(Columns::as_bytes),
-            BASELINE,
-            Kind(OpKind::Insert),
-        ))?;
-    Ok(())
+    register::insert_head(replica, table.tid, key, &Head::baseline(0, columns))
 }
 
 /// Makes what was heard of counters one absolute value: what they show, without what came since.
@@ -139,35 +122,20 @@ fn remember_counters(
     heard: &Seen<'_>,
     row: Option<&[OwnedValue]>,
 ) -> Result<()> {
+    let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
     for column in table.counters.iter().copied() {
-        let counted = replica
-            .db
-            .prepare_cached(
-                "SELECT dev, seq, absolute, value FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3",
-            )?
-            .query_map((table.tid, key, column as i64), |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })?
-            .collect::<rusqlite::Result<Vec<(i64, u64, bool, i64)>>>()?;
-        let (known, since): (Vec<_>, Vec<_>) =
-            counted.into_iter().partition(|(dev, seq, ..)| heard.of(*dev) >= *seq);
-        if since.iter().any(|(_, _, absolute, _)| *absolute) {
+        let (known, since): (Vec<Entry>, Vec<Entry>) =
+            counted.iter().filter(|e| e.column == column).partition(|e| heard.of(e.dev) >= e.seq);
+        if since.iter().any(|entry| entry.absolute) {
             continue;
         }
-        for (dev, seq, ..) in known {
-            replica.db
-                .prepare_cached(
-                    "DELETE FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3 AND dev = ?4 AND seq = ?5",
-                )?
-                .execute((table.tid, key, column as i64, dev, seq))?;
+        for entry in &known {
+            counters::forget_entry(&replica.db, table.tid, key, entry)?;
         }
         let Some(OwnedValue::Int(shown)) = row.map(|row| &row[column]) else { continue };
-        let base = since.iter().fold(*shown, |base, (.., added)| base.wrapping_sub(*added));
-        replica.db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?5, 0, 1, ?4)",
-            )?
-            .execute((table.tid, key, column as i64, base, BASELINE))?;
+        let value = since.iter().fold(*shown, |base, entry| base.wrapping_sub(entry.value));
+        let base = Entry { column, dev: BASELINE, seq: 0, absolute: true, value };
+        counters::put_entry(&replica.db, table.tid, key, &base)?;
     }
     Ok(())
 }

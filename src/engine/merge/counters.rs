@@ -36,12 +36,8 @@ pub(crate) fn count_as_is(
     head: &Head,
     value: &OwnedValue,
 ) -> Result<()> {
-    replica.db
-        .prepare_cached(
-            "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6)",
-        )?
-        .execute((table.tid, key, column as i64, head.dev, head.seq, value::number(value)))?;
-    Ok(())
+    let (dev, seq, value) = (head.dev, head.seq, value::number(value));
+    put_entry(&replica.db, table.tid, key, &Entry { column, dev, seq, absolute: true, value })
 }
 
 /// Forgets what an absolute write had seen. Returns whether any entry is left.
@@ -53,21 +49,12 @@ pub(crate) fn forget_counted(
     new: &Head,
     seen: &Seen<'_>,
 ) -> Result<bool> {
-    let mut statement = replica
-        .db
-        .prepare_cached("SELECT dev, seq FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3")?;
-    let entries = statement
-        .query_map((tid, key, column as i64), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, u64>(1)?)))?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
     let mut left = false;
-    for (dev, seq) in entries {
-        let old = Version { author: devices::device_id(replica, dev)?, seq, wall: 0, delete: false };
-        if dominates(new.author, matches!(seen, Seen::ContextFree), &old, seen.of(dev)) {
-            replica.db
-                .prepare_cached(
-                    "DELETE FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3 AND dev = ?4 AND seq = ?5",
-                )?
-                .execute((tid, key, column as i64, dev, seq))?;
+    for entry in entries(&replica.db, "_pm_count", tid, key)?.into_iter().filter(|e| e.column == column) {
+        let author = devices::device_id(replica, entry.dev)?;
+        let old = Version { author, seq: entry.seq, wall: 0, delete: false };
+        if dominates(new.author, matches!(seen, Seen::ContextFree), &old, seen.of(entry.dev)) {
+            forget_entry(&replica.db, tid, key, &entry)?;
         } else {
             left = true;
         }

@@ -34,6 +34,21 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// Makes a baseline version of this number: it is nobody's, and older than all others.
+    pub(crate) fn baseline(number: u64, columns: Option<Columns>) -> Self {
+        Self {
+            dev: BASELINE,
+            author: DeviceId([0; 16]),
+            seq: number,
+            offset: 0,
+            claim: 0,
+            wall: WallMs::MIN,
+            kind: OpKind::Insert,
+            columns,
+            baseline: None,
+        }
+    }
+
     /// Returns the columns that it speaks for, of a table with `n`; a delete speaks for none.
     pub(crate) fn live(&self, n: usize) -> Columns {
         match (&self.columns, self.kind) {

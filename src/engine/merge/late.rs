@@ -12,13 +12,13 @@
 //! that removed others. A write whose author had seen all up to the watermarks had seen these, and dominates them like
 //! any other. A row that has heads has all of them.
 
-use packmule_core::model::Value;
+use packmule_core::model::Stream;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
-use crate::engine::fleet::devices::BASELINE;
+use crate::engine::fleet::membership;
 use crate::engine::merge::heads::{Head, Kept};
-use crate::engine::merge::{compose, register};
+use crate::engine::merge::{compose, register, versions};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
@@ -64,26 +64,10 @@ pub(crate) fn add_baseline(
     row: &[OwnedValue],
     columns: &Columns,
 ) -> Result<Head> {
-    let mut body = Vec::new();
-    for (at, (column, value)) in table.def.columns.iter().zip(row).enumerate() {
-        if (columns.contains(at) || column.key > 0) && !table.disputed.contains(at) {
-            body.extend(value::encode(&Value::Text(column.name.as_bytes()))?);
-            body.extend(value::encode(&value.borrow())?);
-        }
-    }
+    let body = versions::write_baseline(table, row, columns)?;
     put_unplaced(replica, table.tid, key, number, Some(&body))?;
     let whole = *columns == Columns::all(table.def.columns.len());
-    let head = Head {
-        dev: BASELINE,
-        author: packmule_core::model::DeviceId([0; 16]),
-        seq: number,
-        offset: 0,
-        claim: 0,
-        wall: i64::MIN,
-        kind: OpKind::Insert,
-        columns: Some(columns.clone()).filter(|_| !whole),
-        baseline: None,
-    };
+    let head = Head::baseline(number, Some(columns.clone()).filter(|_| !whole));
     register::forget_head(replica, table.tid, key, &head)?;
     register::insert_head(replica, table.tid, key, &head)?;
     Ok(head)
@@ -113,9 +97,7 @@ pub(crate) fn any_unplaced(replica: &Replica) -> Result<bool> {
 /// dominated by such.
 pub(crate) fn leaves_only_heads(replica: &Replica, keep: &[Kept]) -> Result<bool> {
     for run in keep {
-        let floor: Option<u64> =
-            value::maybe(&replica.db, "SELECT seq FROM _pm_floor WHERE dev = ?1 AND stream = 0", [run.dev])?;
-        if floor.unwrap_or(0) >= run.first {
+        if membership::is_behind(replica, run.dev, Stream::Shared, run.first - 1)? {
             return Ok(false);
         }
     }

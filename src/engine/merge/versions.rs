@@ -187,6 +187,19 @@ pub(crate) fn claim_of(table: &Table, heads: &[Head]) -> u64 {
     claim.unwrap_or(0)
 }
 
+/// Writes the values of a row that a baseline version of these columns has, and its key: names and values in turn.
+/// Disputed columns are not among them.
+pub(crate) fn write_baseline(table: &Table, row: &[OwnedValue], columns: &Columns) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    for (at, (column, value)) in table.def.columns.iter().zip(row).enumerate() {
+        if (columns.contains(at) || column.key > 0) && !table.disputed.contains(at) {
+            body.extend(value::encode(&Value::Text(column.name.as_bytes()))?);
+            body.extend(value::encode(&value.borrow())?);
+        }
+    }
+    Ok(body)
+}
+
 /// Reads the values of a baseline version: names and values in turn.
 pub(crate) fn read_baseline(table: &Table, mut body: &[u8]) -> Result<Vec<(usize, OwnedValue)>> {
     let bad = |e| Error::damaged(format!("`_pm_image`: {e}"));

@@ -4,6 +4,7 @@ use packmule_core::wire::{ColumnMerge, Op, OpKind};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::Result;
+use crate::engine::merge::counters::Entry;
 use crate::engine::merge::heads::{Head, Seen};
 use crate::engine::merge::{counters, deferred};
 use crate::engine::show::triggers;
@@ -55,11 +56,8 @@ pub(crate) fn count_values(
         } else {
             counters::has_absolute(replica, table.tid, key, column)?
         };
-        replica.db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute((table.tid, key, column as i64, new.dev, new.seq, absolute, value))?;
+        let entry = Entry { column, dev: new.dev, seq: new.seq, absolute, value };
+        counters::put_entry(&replica.db, table.tid, key, &entry)?;
         if others || (absolute && new.kind == OpKind::Update) {
             deferred::defer(replica, table.tid, key)?;
         } else if !absolute && !ours && value != 0 {

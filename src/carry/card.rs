@@ -343,10 +343,14 @@ impl Visit<'_> {
             let have = self.with_ours(&log, Positions::new(), None);
             return Ok(lacks(&log, &have, true).then_some((None, have)));
         }
+        // Who lacks what is folded here has been left a state: nobody else needs one.
+        let mut folded = self.engine.positions()?;
+        log.iter().for_each(|stream| _ = folded.remove(&(stream.author, stream.stream)));
         let mut found: Option<(Option<DeviceId>, Positions)> = None;
         for peer in peers.into_iter().filter(|peer| peer.heard) {
             let has = self.engine.acknowledged_by(peer.id)?;
             let mut have = self.with_ours(&log, has, Some(peer.id));
+            have.extend(folded.clone());
             if !lacks(&log, &have, peer.takes_own) {
                 continue;
             }

@@ -75,6 +75,26 @@ fn a_newcomer_whose_card_an_old_board_sees_first() {
     assert_eq!(desk.rows("base.db", "SELECT count(*) FROM notes WHERE id LIKE 'later-%'")[0][0], 3.into());
 }
 
+/// All have compacted, and know each other: what is written then travels alone, not with all that was ever written.
+#[test]
+fn a_fleet_that_has_compacted_carries_what_is_new() {
+    let desk = desk(&["north", "south"]);
+    desk.sql("north.db", "INSERT INTO notes VALUES ('a', 'first')");
+    desk.sql("south.db", "INSERT INTO notes VALUES ('b', 'first')");
+    let names = ["base", "north", "south"];
+    rounds(&desk, &names, 3);
+    names.iter().for_each(|name| _ = desk.run(&format!("compact {name}.db")).ok());
+    for (i, writer) in names.iter().enumerate() {
+        desk.sql(&format!("{writer}.db"), &format!("INSERT INTO notes VALUES ('new-{i}', 'x')"));
+        let left = desk.run(&format!("exchange {writer}.db card --json")).json()["left"].clone();
+        assert_eq!(left.as_array().unwrap().len(), 1, "{left}");
+        assert_eq!(left[0]["state"], false, "{left}");
+        rounds(&desk, &names, 3);
+    }
+    let digest = desk.run("digest base.db").ok();
+    names.iter().for_each(|name| assert_eq!(desk.run(&format!("digest {name}.db")).ok(), digest));
+}
+
 /// A board was away for a year and retired meanwhile; the others went on and compacted. It comes back with rows.
 #[test]
 fn a_board_that_was_retired_comes_back() {

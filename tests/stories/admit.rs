@@ -54,6 +54,34 @@ fn in_step(desk: &Desk, devices: &[&str]) {
     assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
 }
 
+/// A board that is in no fleet yet meets a card on which a fleet's bundles lie: what helps is said once, and helps.
+#[test]
+fn a_board_in_no_fleet_is_told_once_what_helps() {
+    let desk = desk();
+    desk.sql("north.db", "INSERT INTO settings VALUES ('of north', 1, '')");
+    exchange(&desk, "north");
+    exchange(&desk, "base");
+    let said = exchange(&desk, "new");
+    assert_eq!(said.matches(": skipped: the bundle has frames of devices").count(), 2, "{said}");
+    assert_eq!(said.matches("no fleet has admitted this device yet").count(), 1, "{said}");
+    assert!(said.lines().all(|line| line.chars().count() <= 96), "{said}");
+    // Trusted one by one, as printed: their bundles are taken in.
+    let trusts: Vec<&str> = said.lines().filter_map(|line| line.trim().strip_prefix("packmule ")).collect();
+    assert_eq!(trusts.len(), 2, "{said}");
+    trusts.iter().for_each(|command| drop(desk.run(command).ok()));
+    has(&exchange(&desk, "new"), &["taken in: ", "1 row applied"]);
+    // Or admitted, as printed.
+    board(&desk, "late", "");
+    let said = exchange(&desk, "late");
+    has(&said, &["`packmule admit card --fleet FILE`"]);
+    desk.run("admit card --fleet fleet.key").ok();
+    for device in ["base", "late"] {
+        exchange(&desk, device);
+    }
+    assert_ne!(status(&desk, "late")["fleet"], Value::Null);
+    assert_eq!(desk.value("late.db", "SELECT count(*) FROM settings WHERE key = 'of north'"), Sql::Integer(1));
+}
+
 #[test]
 fn a_board_made_without_the_key_is_admitted_at_the_base() {
     let desk = desk();

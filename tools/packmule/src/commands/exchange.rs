@@ -1,6 +1,6 @@
 //! Both ways with a card: exchange.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use super::intake::summary;
 use super::{Context, of_db, open};
 use crate::documents::{CardFile, Exchanged, File, Known, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, engine_text, say};
-use crate::text::{conflicts_open, count, elsewhere, shown, size, waiting};
+use crate::text::{conflicts_open, count, elsewhere, quoted, shown, size, waiting};
 
 /// `packmule exchange`.
 pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -80,6 +80,8 @@ struct Done<'a> {
     ask_in: &'a Path,
     /// The fleet that has admitted this device just now.
     admitted: Option<String>,
+    /// No fleet has admitted this device.
+    outside: bool,
 }
 
 impl<'a> Done<'a> {
@@ -91,12 +93,14 @@ impl<'a> Done<'a> {
     ) -> Result<Self, Failure> {
         let base = engine.identity().base;
         let asks = if base { known_applicants(db, engine)? } else { applicants(report) };
-        let admitted = fleets(engine.identity()).0.filter(|_| !admitted_before);
+        let fleet = fleets(engine.identity()).0;
+        let outside = fleet.is_none();
+        let admitted = fleet.filter(|_| !admitted_before);
         let devices = engine.devices().map_err(of_db(db))?;
         let names = devices.iter().map(|d| (d.id, label(d.id, d.name.as_deref()))).collect();
         let open = engine.status().map_err(of_db(db))?.conflicts;
         let ask_in = if base { db } else { directory };
-        Ok(Self { db, directory, report, names, open, asks, ask_in, admitted })
+        Ok(Self { db, directory, report, names, open, asks, ask_in, admitted, outside })
     }
 
     fn report(&self, out: &mut Out<'_>, failure: Option<&Failure>) {
@@ -151,6 +155,7 @@ impl<'a> Done<'a> {
             say!(out, "the fleet {}… has admitted this device", fleet.get(..16).unwrap_or(fleet));
         }
         asks_for_admission(&self.asks, self.ask_in).iter().for_each(|line| out.line(line));
+        self.outside_the_fleet().iter().for_each(|line| out.line(line));
         let mut total = ImportReport::default();
         for (_, report) in &self.report.taken {
             total.ops_waiting += report.ops_waiting;
@@ -190,8 +195,30 @@ impl<'a> Done<'a> {
             Skipped::Foreign => "is not a bundle".into(),
             // What helps is said once, for all of them.
             Skipped::Refused(e @ Error::AsksForAdmission { .. }) => e.to_string(),
+            Skipped::Refused(e @ Error::Untrusted(_)) if self.outside => e.to_string(),
             Skipped::Refused(e) => engine_text(&self.directory.join(file), self.db, e),
         }
+    }
+
+    /// Says once what helps a device that no fleet has admitted, and that could take in nothing for it.
+    fn outside_the_fleet(&self) -> Vec<String> {
+        let mut strangers = BTreeSet::new();
+        for (_, why) in &self.report.stepped_over {
+            if let Skipped::Refused(Error::Untrusted(devices)) = why {
+                strangers.extend(devices.iter().filter(|device| !device.revoked).map(|device| device.id));
+            }
+        }
+        if !self.outside || strangers.is_empty() {
+            return Vec::new();
+        }
+        let (db, directory) = (quoted(self.db), quoted(self.directory));
+        let mut lines = vec![
+            "no fleet has admitted this device yet: what it leaves here asks for that, and where the".into(),
+            format!("fleet key is, `packmule admit {directory} --fleet FILE` answers. Or, without a fleet, for"),
+            "each device whose fingerprint is the one that its `packmule status` shows:".into(),
+        ];
+        lines.extend(strangers.iter().map(|id| format!("  packmule trust {db} {id}")));
+        lines
     }
 
     fn name(&self, receiver: Option<DeviceId>) -> String {

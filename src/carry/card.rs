@@ -23,6 +23,7 @@
 //! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
 //! nothing else, so a card may be copied, come late, or come twice.
 
+mod problem;
 mod report;
 
 use std::collections::BTreeSet;
@@ -31,12 +32,11 @@ use std::path::{Path, PathBuf};
 
 use packmule_core::model::{DeviceId, Stream, decode_hex};
 
+use problem::{about_file, full, read_only, torn};
 pub use report::{Exchange, Left, NotLeft, Removed, Skipped};
 
 use super::volume::{Sink, Volume};
-use crate::engine::{
-    BundleProblem, Engine, Error, Part, PartReport, Positions, Progress, Result, Span, Survey, Trusted,
-};
+use crate::engine::{Engine, Error, Part, PartReport, Positions, Progress, Result, Span, Survey, Trusted};
 
 /// The folder on the card.
 pub const FOLDER: &str = "PACKMULE";
@@ -89,6 +89,7 @@ pub fn exchange(
         ours: Vec::new(),
         fresh: Vec::new(),
         torn: Vec::new(),
+        said: Positions::new(),
     };
     visit.take_in(watch)?;
     visit.engine.seal()?;
@@ -109,6 +110,8 @@ struct Visit<'a> {
     /// Those with a state that were left now.
     fresh: Vec<Ours>,
     torn: Vec<PathBuf>,
+    /// What others say that they have, of what this device takes.
+    said: Positions,
 }
 
 /// A file could not be written.
@@ -189,9 +192,9 @@ impl Visit<'_> {
         }
         let have = self.engine.positions()?;
         let (me, base) = (self.engine.identity().id, self.engine.identity().base);
+        let takes = |author, stream| stream == Stream::Shared || base || author == me;
         let new = |s: &Span| {
-            let takes = s.stream == Stream::Shared || base || s.author == me;
-            takes && s.last > have.get(&(s.author, s.stream)).copied().unwrap_or(0)
+            takes(s.author, s.stream) && s.last > have.get(&(s.author, s.stream)).copied().unwrap_or(0)
         };
         let for_us = survey.receiver.is_none_or(|receiver| receiver == me) || survey.ours;
         // Frames of ours that we do not have: the database was restored from a backup.
@@ -202,6 +205,12 @@ impl Visit<'_> {
             io::Seek::rewind(&mut file).map_err(Error::Stream)?;
             self.engine.hear(BufReader::new(&mut file))?;
             self.report.heard.push(path.into());
+        }
+        if !survey.ours {
+            for (of, seq) in survey.vector.iter().filter(|((author, stream), _)| takes(*author, *stream)) {
+                let said = self.said.entry(*of).or_insert(0);
+                *said = (*said).max(*seq);
+            }
         }
         if survey.ours && in_folder {
             let Survey { receiver, vector, spans, state, certificates, .. } = survey;
@@ -275,7 +284,7 @@ impl Visit<'_> {
         if matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
             return Ok(());
         }
-        let stated_before = self.is_stated()?;
+        let stated_before = self.is_stated()? && !self.is_forgotten()?;
         let mut stated = stated_before | self.leave_states()?;
         if let Some((receiver, have)) = self.lacking()? {
             stated |= self.leave_parts(receiver, have)?;
@@ -333,6 +342,13 @@ impl Visit<'_> {
         let certificates = self.engine.stated_certificates()?;
         let states = |ours: &Ours| ours.vector == now && certificates.is_subset(&ours.certificates);
         Ok(self.ours.iter().any(states))
+    }
+
+    /// Returns whether others have more than this device, and left it nothing that brings it: they may wait for it no
+    /// longer, and need to hear from it anew.
+    fn is_forgotten(&self) -> Result<bool> {
+        let have = self.engine.positions()?;
+        Ok(self.said.iter().any(|(of, said)| have.get(of).copied().unwrap_or(0) < *said))
     }
 
     /// Returns who lacks something that does not lie here yet: for whom a bundle is to be, and what needs not go in.
@@ -566,30 +582,4 @@ fn failed(e: io::Error, doing: &'static str, path: &Path) -> Failed {
         e if full(&e) => Failed::Full { written: 0 },
         e => Failed::Other(Error::io(doing, path)(e)),
     }
-}
-
-fn read_only(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
-}
-
-fn full(e: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-}
-
-/// Returns whether a bundle of ours that has this problem was not written to its end, or was damaged since: in either
-/// case nobody can take it in.
-fn torn(problem: &Error) -> bool {
-    use packmule_core::wire::DecodeError::Version;
-    match problem {
-        Error::Bundle { cause: BundleProblem::Decode(Version(_)), .. } => false,
-        Error::Bundle { .. } => true,
-        _ => false,
-    }
-}
-
-/// Returns whether an error is about a file on the card, and not about the database.
-fn about_file(error: &Error) -> bool {
-    use Error::{AsksForAdmission, Bundle, Stream, Twin, Untrusted};
-    matches!(error, Bundle { .. } | Stream(_) | Untrusted(_) | AsksForAdmission { .. } | Twin { .. })
 }

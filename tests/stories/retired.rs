@@ -147,3 +147,26 @@ fn what_a_board_says_of_another_holds_for_itself() {
     rounds(&desk, &["north", "base"], 2);
     assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(3));
 }
+
+/// A board is retired that only reads: it meets the card all the same, and is left what it lacks, also once that is
+/// folded. What it left before it was retired brings nothing back.
+#[test]
+fn a_retired_board_that_writes_nothing_is_kept_in_step() {
+    let desk = fleet();
+    desk.run("retire base.db south").ok();
+    desk.sql("base.db", "INSERT INTO settings VALUES ('of base', 1, '')");
+    let for_south = |said: &str| said.contains("left for south-");
+    rounds(&desk, &["north", "base"], 2);
+    for db in ["north.db", "base.db"] {
+        desk.run(&format!("compact {db}")).ok();
+        let said = desk.run(&format!("exchange {db} card")).ok();
+        assert!(!for_south(&said), "{said}");
+    }
+    rounds(&desk, &["south", "base", "north"], 3);
+    let digest = desk.run("digest base.db").ok();
+    ["north.db", "south.db"].iter().for_each(|db| assert_eq!(desk.run(&format!("digest {db}")).ok(), digest));
+    assert_eq!(
+        desk.value("south.db", "SELECT count(*) FROM settings WHERE key = 'of base'"),
+        Sql::Integer(1)
+    );
+}

@@ -18,6 +18,7 @@ use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{certificates, reconcile, revoke, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
+use crate::engine::fleet::membership::Retirement;
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::fleet::{admission, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
@@ -313,14 +314,17 @@ fn hear_revocations(replica: &Replica, statements: &[Revocation]) -> Result<()> 
     Ok(())
 }
 
-/// Lists the trusted devices other than this one that were not retired: bases first, then by id.
+/// Lists the trusted devices other than this one: bases first, then by id. A retired one is among them if it has
+/// spoken since.
 pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
     catalog::reading(replica, |e| {
         let mut statement = e.db.prepare_cached(
             "SELECT id, base, heard IS NOT NULL, base OR name IS NULL FROM _pm_device
-             WHERE n <> ?1 AND trust IN (?2, ?3) AND NOT retired ORDER BY base DESC, id",
+             WHERE n <> ?1 AND trust IN (?2, ?3)
+               AND (NOT retired OR retired = ?4 AND EXISTS (SELECT 1 FROM _pm_ack WHERE peer = n))
+             ORDER BY base DESC, id",
         )?;
-        let rows = statement.query_map((e.me, Trust::Singly, Trust::ByFleet), |row| {
+        let rows = statement.query_map((e.me, Trust::Singly, Trust::ByFleet, Retirement::Gone), |row| {
             Ok(Trusted {
                 id: DeviceId(row.get(0)?),
                 base: row.get(1)?,

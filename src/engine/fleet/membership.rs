@@ -276,6 +276,9 @@ pub(crate) fn is_retired(replica: &Replica, dev: i64) -> Result<bool> {
 
 /// Records that a device is retired, and in which frame of which device that is said. `goes_on` says that it goes on
 /// under a new identity.
+///
+/// What it has acknowledged is forgotten: a retired device of which something is known has spoken since, and is left
+/// what it lacks, though nobody waits for it.
 pub(crate) fn record_retired(
     replica: &Replica,
     id: DeviceId,
@@ -283,6 +286,9 @@ pub(crate) fn record_retired(
     goes_on: bool,
 ) -> Result<()> {
     let dev = devices::device_number_or_new(replica, id)?;
+    if !is_retired(replica, dev)? {
+        replica.db.prepare_cached("DELETE FROM _pm_ack WHERE peer = ?1")?.execute([dev])?;
+    }
     let (by, seq) = said.unzip();
     replica
         .db

@@ -78,18 +78,11 @@ pub(super) fn heard(replica: &Replica, applied: &[Position], probes: &[Probe]) -
     Ok(Heard { own, others, ..comparison.heard })
 }
 
-/// Returns whether what is here of a stream has the chain that a probe names; `None` if the chain there is not known
-/// here.
-fn is_same(replica: &Replica, dev: i64, probe: &Probe) -> Result<Option<bool>> {
-    let chain = twin::chain_at(replica, dev, probe.stream, probe.seq)?;
-    Ok(chain.map(|chain| chain.tag() == probe.tag))
-}
-
 impl Comparison {
     /// Compares a probe of a stream of this device with what is here.
     fn compare_own(&mut self, replica: &Replica, probe: &Probe, is_applied: bool) -> Result<()> {
         let position = positions::position(replica, replica.me, probe.stream)?.seq;
-        let same = is_same(replica, replica.me, probe)?;
+        let same = twin::has_tag(replica, replica.me, probe)?;
         let own = &mut self.own[PeerEvidence::at(probe.stream)];
         if is_applied {
             own.applied = own.applied.max(probe.seq);
@@ -107,7 +100,7 @@ impl Comparison {
     /// Compares a probe of a stream of another device with what is here.
     fn compare_other(&mut self, replica: &Replica, dev: i64, probe: &Probe, is_applied: bool) -> Result<()> {
         let position = positions::position(replica, dev, probe.stream)?.seq;
-        let same = is_same(replica, dev, probe)?;
+        let same = twin::has_tag(replica, dev, probe)?;
         let other = same == Some(false) || (same.is_none() && probe.seq <= position);
         self.heard.another_of_others |=
             other && !membership::is_behind(replica, dev, probe.stream, probe.seq)?;

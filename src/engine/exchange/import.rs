@@ -301,6 +301,12 @@ impl<'e> Verification<'e> {
                 self.untrusted.push(UntrustedDevice { id: proof.author, name: None, revoked: false });
             }
             self.checkpoint(at, &proof.checkpoint, &proof.bytes, &proof.end)?;
+            let ours = positions::position(self.replica, self.replica.me, Stream::Shared)?.seq;
+            let goes_on = proof.author == self.replica.identity.id && proof.seq > ours;
+            self.verified.evidence.by_state |= goes_on;
+        }
+        for place in take_state::own_places(self.replica, body)? {
+            twin::compare_place(self.replica, Stream::Shared, &place, &mut self.verified.evidence)?;
         }
         self.open_state = true;
         Ok(())

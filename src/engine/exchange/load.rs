@@ -15,7 +15,7 @@ use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::{revocation, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
-use crate::engine::log::frames;
+use crate::engine::log::{frames, tags};
 use crate::engine::merge::deferred;
 use crate::engine::show::triggers;
 use crate::engine::store::value::{self, Bind};
@@ -95,6 +95,7 @@ impl Loader<'_, '_> {
             }
             "head" => self.head(&row),
             "count" => self.counter(&row),
+            "tags" => tags::keep_unknown(self.engine, row.device_at(0)?, row.blob_at(1)?),
             "lamport" => state_rows::load_lamport(&row),
             "retired" => state_rows::load_retired(&row),
             "def" => state_rows::load_def(&row),

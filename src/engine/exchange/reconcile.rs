@@ -45,7 +45,8 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
         // Others have more, and nothing shows whether this device's last frames are among it.
         unknown |= evidence.more[at] > position && common[at] < position;
     }
-    if evidence.is_divergent() || unknown {
+    // What others have may still come frame by frame, which shows it; a state would hide it.
+    if evidence.is_divergent() || (unknown && evidence.by_state) {
         rekey::rekey(replica, common)?;
         return Ok(true);
     }

@@ -34,7 +34,7 @@ use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
-use crate::engine::log::{contexts, frames};
+use crate::engine::log::{contexts, frames, tags};
 use crate::engine::merge::deferred;
 use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::show::{constraints, transaction};
@@ -317,6 +317,7 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
             replica.db.execute("DELETE FROM _pm_stream WHERE dev = ?1 AND stream = ?2", place)?;
         }
     }
+    tags::forget_after(replica, of.old.0, stream, common)?;
     let Some(first) = groups.first() else { return Ok(0) };
     let contexts = positions::context_of(replica, of.old.0, stream)?;
     let mut position = StreamPosition { seq: 0, chain: Chain::start(&of.key.public_key(), stream) };

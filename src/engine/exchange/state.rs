@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::inspect::SEAL_DOMAIN;
 use crate::engine::exchange::records::{self, RecordWriter};
+use crate::engine::log::tags;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
@@ -76,6 +77,7 @@ pub(crate) fn write_state(
 ) -> Result<(u64, u64)> {
     let (mut tables, mut rows) = (0, 0);
     write_definitions(replica, out)?;
+    write_places(replica, out)?;
     write_records(replica, out, &STATE)?;
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
         tables += 1;
@@ -104,6 +106,19 @@ fn write_definitions(replica: &Replica, out: &mut RecordWriter<'_>) -> Result<()
         let shown = i64::from(table.state == State::Tracked);
         let name = Value::Text(table.def.name.as_bytes());
         state(out, "table", &[name, Value::Blob(&table.def_id.0), Value::Int(shown)])?;
+    }
+    Ok(())
+}
+
+/// Writes where the shared streams were, of groups that are folded.
+fn write_places(replica: &Replica, out: &mut RecordWriter<'_>) -> Result<()> {
+    let mut streams = replica.db.prepare(
+        "SELECT DISTINCT d.n, d.id FROM _pm_tag t JOIN _pm_device d ON d.n = t.dev WHERE t.stream = ?1 ORDER BY d.id",
+    )?;
+    let mut rows = streams.query([Stream::Shared.number()])?;
+    while let Some(row) = rows.next()? {
+        let id: Vec<u8> = row.get(1)?;
+        state(out, "tags", &[Value::Blob(&id), Value::Blob(&tags::packed(replica, row.get(0)?)?)])?;
     }
     Ok(())
 }

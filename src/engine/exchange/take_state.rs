@@ -18,6 +18,7 @@ use crate::engine::exchange::state_rows::{self, StateRow, bad, wrong};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
+use crate::engine::log::tags::{self, Place};
 use crate::engine::log::visit;
 use crate::engine::merge::heads::{Cause, Seen, Stamp};
 use crate::engine::show::constraints;
@@ -51,6 +52,19 @@ pub(super) fn proof_of(replica: &Replica, body: &[u8]) -> Result<Option<Proof>> 
         return Err(wrong());
     }
     Ok(Some(Proof { author, seq, checkpoint, bytes, end }))
+}
+
+/// Reads the places of this device's own stream that a record of a state is, if it is that.
+pub(super) fn own_places(replica: &Replica, body: &[u8]) -> Result<Vec<Place>> {
+    let (kind, values) = state_rows::parse(body)?;
+    if kind != "tags" {
+        return Ok(Vec::new());
+    }
+    let row = StateRow { replica, values: &values };
+    if row.device_id_at(0)? != replica.identity.id {
+        return Ok(Vec::new());
+    }
+    tags::unpacked(row.blob_at(1)?)
 }
 
 /// A declaration of a table, as the maker has it.
@@ -125,6 +139,7 @@ impl<'e> StateMerge<'e> {
                 let seq = u64::try_from(row.int_at(3)?).map_err(|_| wrong())?;
                 self.contexts.push((row.device_at(0)?, row.device_at(2)?, seq));
             }
+            "tags" => tags::keep_unknown(self.replica, row.device_at(0)?, row.blob_at(1)?)?,
             "number" => state_rows::load_position(&row, kind)?,
             "floor" => {
                 let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
@@ -292,6 +307,12 @@ impl<'e> StateMerge<'e> {
     fn advance(&self, dev: i64, proof: &Proof) -> Result<()> {
         let replica = self.replica;
         if proof.seq > positions::position(replica, dev, Stream::Shared)?.seq {
+            tags::keep_position(
+                replica,
+                dev,
+                Stream::Shared,
+                positions::position(replica, dev, Stream::Shared)?,
+            )?;
             let position = StreamPosition { seq: proof.seq, chain: proof.end };
             positions::set_position(replica, dev, Stream::Shared, position)?;
             if dev == replica.me {
@@ -299,6 +320,7 @@ impl<'e> StateMerge<'e> {
             }
         }
         frames::put_newest(&replica.db, dev, &proof.checkpoint, &proof.bytes)?;
+        tags::keep_proof(replica, dev, &proof.checkpoint, &proof.end)?;
         replica.db.execute(
             "UPDATE _pm_group SET applied = 1 WHERE dev = ?1 AND stream = ?2 AND last <= ?3 AND NOT applied",
             (dev, Stream::Shared.number(), proof.seq),

@@ -32,6 +32,7 @@ use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
 use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, membership, positions, revocation};
+use crate::engine::log::tags::Place;
 use crate::engine::table::replica::Replica;
 
 /// So many of the last groups of a device become probes one by one.
@@ -44,10 +45,24 @@ const PROBES_MAX: usize = 8_192;
 enum Past {
     /// The chain there.
     Chain(Chain),
+    /// Its tag there: the group is folded.
+    Tag([u8; 4]),
     /// The frame is in the middle of a group, which is atomic; the group's first frame.
     Inside(u64),
     /// Nothing: the group is not kept any more, or is not here yet.
     Unknown,
+}
+
+impl Past {
+    /// Returns whether the stream has this tag there; `None` if that is not known.
+    fn has(&self, tag: [u8; 4]) -> Option<bool> {
+        match self {
+            Self::Chain(chain) => Some(chain.tag() == tag),
+            Self::Tag(known) => Some(*known == tag),
+            Self::Inside(_) => Some(false),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// Refuses a group that contradicts what is here of the same author; `end` is the chain after it, if
@@ -105,16 +120,22 @@ pub(crate) fn fit(
         };
     }
     drop(rows);
+    let before = first - 1;
+    let agrees = match past_here(replica, dev, checkpoint.stream, before)? {
+        _ if before == 0 => Some(checkpoint.prev == start()),
+        Past::Chain(chain) => Some(chain == checkpoint.prev),
+        past => past.has(checkpoint.prev.tag()),
+    };
+    if last <= position.seq {
+        // Of what is folded in its place, the tags are left.
+        let after =
+            end.map(|end| Ok::<_, Error>(past_here(replica, dev, checkpoint.stream, last)?.has(end.tag())));
+        fits &= agrees != Some(false) && after.transpose()?.flatten() != Some(false);
+    }
     if fits {
         return Ok(Fit::Fits);
     }
-    let before = first - 1;
-    let mut group_at = replica.db.prepare_cached(GROUP_AT)?;
-    let agrees = match past(&mut group_at, dev, position, checkpoint.stream, before)? {
-        _ if before == 0 => checkpoint.prev == start(),
-        Past::Chain(chain) => chain == checkpoint.prev,
-        _ => false,
-    };
+    let agrees = agrees == Some(true);
     Ok(Fit::Diverges { common: agrees.then_some(before) })
 }
 
@@ -134,7 +155,8 @@ pub(crate) fn compare_vector(
 ) -> Result<Option<u64>> {
     let mut apart = None;
     let here = positions::all_positions(replica)?;
-    let mut group_at = replica.db.prepare_cached(GROUP_AT)?;
+    let (group_at, tag_at) = (replica.db.prepare_cached(GROUP_AT)?, replica.db.prepare_cached(TAG_AT)?);
+    let mut places = Places { group_at, tag_at };
     for entry in probes.iter().copied().chain(applied.iter().copied().map(Probe::from)) {
         if entry.seq == 0 {
             continue;
@@ -153,20 +175,17 @@ pub(crate) fn compare_vector(
         if revocation::is_revoked(replica, *dev)? {
             continue;
         }
-        let upper = match past(&mut group_at, *dev, *position, entry.stream, entry.seq)? {
-            Past::Chain(chain) if chain.tag() == entry.tag => None,
-            Past::Chain(_) => Some(entry.seq.saturating_sub(1)),
+        let upper = match places.past(*dev, *position, entry.stream, entry.seq)? {
             Past::Inside(first) => Some(first - 1),
-            Past::Unknown => continue,
+            past => match past.has(entry.tag) {
+                Some(true) => None,
+                Some(false) => Some(entry.seq.saturating_sub(1)),
+                None => continue,
+            },
         };
-        let at = PeerEvidence::at(entry.stream);
         match upper {
-            None if ours => evidence.same[at] = evidence.same[at].max(entry.seq),
+            _ if ours => evidence.compared(entry.stream, entry.seq, upper),
             None => {}
-            Some(upper) if ours => {
-                evidence.diverges_by[at] =
-                    Some(evidence.diverges_by[at].map_or(upper, |other| other.min(upper)));
-            }
             Some(upper) if entry.author == sender => {
                 apart = Some(apart.map_or(upper + 1, |other: u64| other.min(upper + 1)));
             }
@@ -179,6 +198,29 @@ pub(crate) fn compare_vector(
         applied.retain(|e| e.author != sender);
     }
     Ok(apart)
+}
+
+/// Compares a place of this device's own log that came with a state with what is here.
+pub(crate) fn compare_place(
+    replica: &Replica,
+    stream: Stream,
+    place: &Place,
+    evidence: &mut PeerEvidence,
+) -> Result<()> {
+    if place.seq > positions::position(replica, replica.me, stream)?.seq {
+        return Ok(());
+    }
+    match past_here(replica, replica.me, stream, place.seq)? {
+        Past::Inside(first) => evidence.compared(stream, place.seq, Some(first - 1)),
+        past => match past.has(place.tag) {
+            Some(same) => {
+                let before = place.seq.saturating_sub(1);
+                evidence.compared(stream, place.seq, (!same).then_some(before));
+            }
+            None => {}
+        },
+    }
+    Ok(())
 }
 
 /// Lists probes of a device's own log, for it to compare. If it was rolled back, or is a second history, it finds the
@@ -213,12 +255,15 @@ fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<Probe>) -> Result<()
     let before = probes.len();
     for stream in Stream::ALL {
         let mut groups = replica.db.prepare_cached(
-            "SELECT last, chain, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 ORDER BY last DESC",
+            "SELECT last, chain, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2
+             UNION ALL SELECT last, tag, NULL FROM _pm_tag t WHERE dev = ?1 AND stream = ?2 AND NOT EXISTS
+               (SELECT 1 FROM _pm_group g WHERE g.dev = ?1 AND g.stream = ?2 AND g.last = t.last) ORDER BY last DESC",
         )?;
         let mut rows = groups.query((dev, stream.number()))?;
         let (mut at, mut next) = (0u64, 0u64);
         // Where the group before a probed one is folded, the probed one carries the chain at its end.
         let mut probed: Option<Checkpoint> = None;
+        let mut said = peers::said(replica, dev, dev, stream)?.filter(|seq| *seq > 0);
         let before_probed =
             |probed: &Checkpoint| Probe { author, stream, seq: probed.first - 1, tag: probed.prev.tag() };
         while let Some(row) = rows.next()? {
@@ -226,10 +271,17 @@ fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<Probe>) -> Result<()
             if let Some(probed) = probed.take().filter(|probed| probed.first - 1 > seq) {
                 probes.push(before_probed(&probed));
             }
-            if at >= next {
-                probes.push(Probe { author, stream, seq, tag: Chain(row.get(1)?).tag() });
-                next = if at < EACH { at + 1 } else { at * 2 };
-                probed = Some(Checkpoint::decode(&row.get::<_, Vec<u8>>(2)?).map_err(error::bad)?);
+            // Where it said last that it is, and what is before that: there it was set back to.
+            let said_here = said.take_if(|said| seq <= *said).is_some();
+            if at >= next || said_here {
+                let chain: Vec<u8> = row.get(1)?;
+                let tag =
+                    chain.first_chunk().copied().ok_or_else(|| Error::damaged("a chain without bytes"))?;
+                probes.push(Probe { author, stream, seq, tag });
+                next = if at < EACH { at + 1 } else { next.max(at * 2) };
+                let checkpoint: Option<Vec<u8>> = row.get(2)?;
+                probed =
+                    checkpoint.map(|bytes| Checkpoint::decode(&bytes).map_err(error::bad)).transpose()?;
             }
             at += 1;
         }
@@ -333,6 +385,7 @@ fn common_with(
     while at > 0 {
         let before = match (past_here(replica, here, stream, at)?, past_here(source, there, stream, at)?) {
             (Past::Chain(here), Past::Chain(there)) if here == there => break,
+            (Past::Tag(tag), past) | (past, Past::Tag(tag)) if past.has(tag) == Some(true) => break,
             (Past::Unknown, _) | (_, Past::Unknown) => break,
             (Past::Inside(first), _) | (_, Past::Inside(first)) => first - 1,
             _ => at - 1,
@@ -345,50 +398,71 @@ fn common_with(
 
 /// Finds what is known of a stream's chain after this frame.
 fn past_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
-    past(
-        &mut replica.db.prepare_cached(GROUP_AT)?,
-        dev,
-        positions::position(replica, dev, stream)?,
-        stream,
-        seq,
-    )
+    let (group_at, tag_at) = (replica.db.prepare_cached(GROUP_AT)?, replica.db.prepare_cached(TAG_AT)?);
+    Places { group_at, tag_at }.past(dev, positions::position(replica, dev, stream)?, stream, seq)
 }
 
 /// Selects the group that a frame is in, or the next one.
 const GROUP_AT: &str = "SELECT first, last, chain, CASE WHEN first > ?3 THEN checkpoint END FROM _pm_group
                         WHERE dev = ?1 AND stream = ?2 AND last >= ?3 ORDER BY last LIMIT 1";
 
-/// Finds what is known of a stream's chain after this frame, of a stream that is applied up to `position`.
-fn past(
-    group_at: &mut CachedStatement<'_>,
-    dev: i64,
-    position: StreamPosition,
-    stream: Stream,
-    seq: u64,
-) -> Result<Past> {
-    if position.seq == seq {
-        return Ok(Past::Chain(position.chain));
-    }
-    let group = group_at
-        .query_row((dev, stream.number(), seq), |row| {
-            let (first, last): (u64, u64) = (row.get(0)?, row.get(1)?);
-            Ok((first, last, row.get(2)?, row.get::<_, Option<Vec<u8>>>(3)?))
-        })
-        .optional()?;
-    Ok(match group {
-        Some((_, last, chain, _)) if last == seq => Past::Chain(Chain(chain)),
-        Some((first, _, _, Some(after))) if first == seq + 1 => {
-            Past::Chain(Checkpoint::decode(&after).map_err(error::bad)?.prev)
+/// Selects the folded group that a frame is in, or the next one.
+const TAG_AT: &str = "SELECT first, last, tag FROM _pm_tag WHERE dev = ?1 AND stream = ?2 AND last >= ?3
+                      ORDER BY last LIMIT 1";
+
+/// The statements that find what is known of a stream's chain.
+struct Places<'r> {
+    group_at: CachedStatement<'r>,
+    tag_at: CachedStatement<'r>,
+}
+
+impl Places<'_> {
+    /// Finds what is known of a stream's chain after this frame, of a stream that is applied up to `position`.
+    fn past(&mut self, dev: i64, position: StreamPosition, stream: Stream, seq: u64) -> Result<Past> {
+        if position.seq == seq {
+            return Ok(Past::Chain(position.chain));
         }
-        Some((first, ..)) if first <= seq => Past::Inside(first),
-        _ => Past::Unknown,
-    })
+        let group = self
+            .group_at
+            .query_row((dev, stream.number(), seq), |row| {
+                let (first, last): (u64, u64) = (row.get(0)?, row.get(1)?);
+                Ok((first, last, row.get(2)?, row.get::<_, Option<Vec<u8>>>(3)?))
+            })
+            .optional()?;
+        match group {
+            Some((_, last, chain, _)) if last == seq => return Ok(Past::Chain(Chain(chain))),
+            Some((first, _, _, Some(after))) if first == seq + 1 => {
+                return Ok(Past::Chain(Checkpoint::decode(&after).map_err(error::bad)?.prev));
+            }
+            Some((first, ..)) if first <= seq => return Ok(Past::Inside(first)),
+            _ => {}
+        }
+        let folded = self
+            .tag_at
+            .query_row((dev, stream.number(), seq), |row| {
+                Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?, row.get(2)?))
+            })
+            .optional()?;
+        Ok(match folded {
+            Some((_, last, tag)) if last == seq => Past::Tag(tag),
+            Some((first, ..)) if first <= seq => Past::Inside(first),
+            _ => Past::Unknown,
+        })
+    }
 }
 
 /// Finds the chain of a stream at the end of a group that is here, or before one.
 pub(crate) fn chain_at(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Option<Chain>> {
     match past_here(replica, dev, stream, seq)? {
         Past::Chain(chain) => Ok(Some(chain)),
-        Past::Inside(_) | Past::Unknown => Ok(None),
+        Past::Tag(_) | Past::Inside(_) | Past::Unknown => Ok(None),
+    }
+}
+
+/// Returns whether a stream has this tag at a place; `None` if that is not known.
+pub(crate) fn has_tag(replica: &Replica, dev: i64, probe: &Probe) -> Result<Option<bool>> {
+    match past_here(replica, dev, probe.stream, probe.seq)? {
+        Past::Inside(_) => Ok(None),
+        past => Ok(past.has(probe.tag)),
     }
 }

@@ -21,7 +21,7 @@ use rusqlite::types::ToSqlOutput;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, SaidBy, Trust};
-use crate::engine::fleet::positions;
+use crate::engine::fleet::{peers, positions};
 use crate::engine::store::meta;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -112,12 +112,7 @@ fn active_peers(replica: &Replica) -> Result<Vec<i64>> {
 
 /// Returns up to where a peer said that it has applied a stream.
 fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
-    let seq: Option<u64> = value::maybe(
-        &replica.db,
-        "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3",
-        (peer, dev, stream.number()),
-    )?;
-    Ok(seq.unwrap_or(0))
+    Ok(peers::said(replica, peer, dev, stream)?.unwrap_or(0))
 }
 
 /// Returns whether this device has met no other yet, not even a retired one.

@@ -5,7 +5,7 @@ use packmule_core::wire::{Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, positions};
-use crate::engine::store::meta;
+use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
 /// Whether a group that comes is of the history that is here of its author.
@@ -28,6 +28,8 @@ pub(crate) struct PeerEvidence {
     pub diverges_by: [Option<u64>; 2],
     /// Its divergence point is exactly after this frame.
     pub diverges_at: [Option<u64>; 2],
+    /// A state comes that goes on where this device's log ends, without its frames.
+    pub by_state: bool,
 }
 
 impl PeerEvidence {
@@ -57,6 +59,17 @@ impl PeerEvidence {
                 let before = checkpoint.first - 1;
                 self.diverges_by[at] = Some(self.diverges_by[at].map_or(before, |other| other.min(before)));
                 self.diverges_at[at] = self.diverges_at[at].or(common);
+            }
+        }
+    }
+
+    /// Records how a place of this device's log compared: the same, or another history from this frame on or before.
+    pub(crate) fn compared(&mut self, stream: Stream, seq: u64, diverges_by: Option<u64>) {
+        let at = Self::at(stream);
+        match diverges_by {
+            None => self.same[at] = self.same[at].max(seq),
+            Some(upper) => {
+                self.diverges_by[at] = Some(self.diverges_by[at].map_or(upper, |other| other.min(upper)));
             }
         }
     }
@@ -190,6 +203,12 @@ pub(crate) fn record_compared(replica: &Replica, probes: impl Iterator<Item = Pr
         }
     }
     Ok(())
+}
+
+/// Returns up to where a peer said last that it has a stream.
+pub(crate) fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<Option<u64>> {
+    let sql = "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3";
+    value::maybe(&replica.db, sql, (peer, dev, stream.number()))
 }
 
 /// Records whether a device has lost frames of its own that are here: then what it had seen when it wrote does not

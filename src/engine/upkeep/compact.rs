@@ -33,7 +33,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
-use crate::engine::log::frames;
+use crate::engine::log::{frames, tags};
 use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, references};
 #[cfg(feature = "serde")]
@@ -216,6 +216,7 @@ fn drop_groups(replica: &Replica, groups: &[Folded]) -> Result<()> {
     for (dev, stream, first, last) in groups {
         // The newest one stays known: it is the proof of up to where the stream goes.
         frames::keep_newest(&replica.db, *dev, *stream, *last)?;
+        tags::keep_group(replica, *dev, *stream, *last)?;
         replica
             .db
             .prepare_cached("DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq BETWEEN ?3 AND ?4")?
@@ -225,7 +226,7 @@ fn drop_groups(replica: &Replica, groups: &[Folded]) -> Result<()> {
             .prepare_cached("DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3")?
             .execute((dev, stream, last))?;
     }
-    Ok(())
+    tags::forget_oldest(replica)
 }
 
 /// Counts the frames in the log, and their bytes.

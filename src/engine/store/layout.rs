@@ -9,7 +9,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{meta, value};
 
 /// The version of the layout.
-const LAYOUT: i64 = 3;
+const LAYOUT: i64 = 4;
 
 /// `dev` is a device's number in `_pm_device`, which means nothing in other databases; `stream` is 0 shared, 1 per-device.
 /// Some names are older than the words that the code has now: they stay, since they are in databases.
@@ -53,10 +53,15 @@ const TABLES: &str = "
     CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID;
     -- Up to where each stream was stable at the last compaction: its watermark.
     CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
+    -- What the watermarks of shared streams are after each kept fold n, as far as it raised them; the first n is what was
+    -- before the oldest kept fold. dev 0: about how many bytes the list of the fold takes.
+    CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
+    -- The rows that the kept folds settled, each with the newest that did.
+    CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- The values of baseline versions, of which no frame is left.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of which a verdict is still to be written: values that were settled here when a write came whose author had not
-    -- seen them; n: 0 none, else the baseline version of that number, with its columns if not all.
+    -- seen them; n: 0 none, else the baseline version of that number, with its columns if not all; none of a row that was deleted.
     CREATE TABLE _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
     -- The newest checkpoint of a stream whose group is folded: the proof of up to where it goes.
     CREATE TABLE _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
@@ -103,7 +108,7 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// The migrations, from version 1 on: the statement that makes the tables of a version those of the next one, and a
 /// view that makes them look so where nothing may be written.
-const MIGRATIONS: [[&str; 2]; 2] = [
+const MIGRATIONS: [[&str; 2]; 3] = [
     [
         "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
         "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
@@ -127,6 +132,12 @@ const MIGRATIONS: [[&str; 2]; 2] = [
          CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0;
          CREATE TEMP VIEW _pm_revocation AS
          SELECT n AS dev, 1 AS here, NULL AS statement, 1 AS was, 0 AS vouched, 0 AS forked FROM main._pm_device WHERE trust = 3",
+    ],
+    [
+        "CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
+         CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;",
+        "CREATE TEMP VIEW _pm_fold AS SELECT 0 AS n, 0 AS dev, 0 AS seq WHERE 0;
+         CREATE TEMP VIEW _pm_folded AS SELECT NULL AS tid, NULL AS key, NULL AS n WHERE 0;",
     ],
 ];
 

@@ -284,12 +284,16 @@ fn a_database_of_a_newer_version() {
 /// A database of an older Packmule is brought up to date when it is opened.
 #[test]
 fn a_database_of_an_older_version() {
-    let third = "DROP TABLE _pm_tag;
-                 INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE name = 'b'";
-    let second = "DROP TABLE _pm_tag; ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; DROP TABLE _pm_number;
-                  DROP TABLE _pm_unplaced; DROP TABLE _pm_newest; DROP TABLE _pm_revocation";
+    let third = "DROP TABLE _pm_tag; DROP TABLE _pm_fold; DROP TABLE _pm_folded";
+    let second = format!(
+        "{third}; ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; DROP TABLE _pm_number;
+         DROP TABLE _pm_unplaced; DROP TABLE _pm_newest; DROP TABLE _pm_revocation"
+    );
     let first = format!("{second}; ALTER TABLE _pm_dangling DROP COLUMN told");
-    for (version, changes) in [(1, first.as_str()), (2, second), (3, third)] {
+    let revoked_here = format!(
+        "{third}; INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE name = 'b'"
+    );
+    for (version, changes) in [(1, first.as_str()), (2, second.as_str()), (3, &revoked_here)] {
         brought_up_to_date(version, changes);
     }
 }

@@ -145,7 +145,9 @@ impl Fleet {
     }
 
     fn options(&self) -> Options {
-        Options { broken_verdict: self.broken, ..self.world.options() }
+        // Each fleet has its lists of folds: none, such as are dropped all the time, long ones.
+        let fold_list_bytes = [0, 60, 200, 4 << 20][(self.seed / 3 % 4) as usize];
+        Options { broken_verdict: self.broken, fold_list_bytes, ..self.world.options() }
     }
 
     /// A backup of a device is made, or put in its place again.

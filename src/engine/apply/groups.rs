@@ -33,6 +33,7 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::{membership, positions};
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
+use crate::engine::merge::folds::Fold;
 use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
 use crate::engine::merge::{compose, context_free, deferred, late, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
@@ -56,7 +57,7 @@ pub(crate) fn apply_group(
     let mut lamport = 0;
     let mut wall = 0;
     let mut writers = Writers::default();
-    let mut late = false;
+    let mut late = None;
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
@@ -70,13 +71,13 @@ pub(crate) fn apply_group(
             if contexts::keep_numbers(replica, dev, stream, &frame)? {
                 vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
             }
-            late = stream == Stream::Shared && membership::is_late(replica, dev, &context)?;
-            if !late {
+            late = if stream == Stream::Shared { late::first_unseen(replica, dev, &context)? } else { None };
+            if late.is_none() {
                 // It had seen all that is settled here, whoever wrote it.
                 context.insert(BASELINE, u64::MAX);
             }
         }
-        let (mut keep, mut folded) = (Vec::new(), false);
+        let (mut keep, mut unplaced) = (Vec::new(), late);
         visit::visit(replica, &frame, |part| {
             match part {
                 Part::Definition(body) => {
@@ -88,7 +89,7 @@ pub(crate) fn apply_group(
                 }
                 Part::Keep(runs) => {
                     keep = kept_here(replica, runs)?;
-                    folded = !late::leaves_only_heads(replica, &keep)?;
+                    unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
                 }
                 Part::Piece(_) => {}
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
@@ -96,7 +97,7 @@ pub(crate) fn apply_group(
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
                     let seen = seen_of(&frame, &context, &keep);
-                    let sight = Sight { seen: &seen, context: &context, late: late || folded };
+                    let sight = Sight { seen: &seen, context: &context, late: unplaced };
                     apply_op(replica, writer, def, &op, &origin, &sight, &mut counts)?;
                 }
             }
@@ -157,8 +158,8 @@ struct Sight<'a> {
     seen: &'a Seen<'a>,
     /// What the author of a context-free op had heard.
     context: &'a HashMap<i64, u64>,
-    /// It had not seen all that is folded here.
-    late: bool,
+    /// The first fold here that it had not seen, if any: what that settled, and later ones, it may not have seen.
+    late: Option<Fold>,
 }
 
 /// The writers of the definitions that a group's ops have. Ops of one definition stand together, so the one in use
@@ -257,8 +258,8 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
     }
     let new = head_of(incoming);
     let mut old = heads::heads(replica, table.tid, &key)?;
-    if sight.late && table.shows_shared() {
-        late::keep_settled(replica, table, &key, &new, &old)?;
+    if let (Some(unseen), true) = (sight.late, table.shows_shared()) {
+        late::keep_settled(replica, table, &key, &new, &old, unseen)?;
         old = heads::heads(replica, table.tid, &key)?;
     } else if matches!(seen, Seen::ContextFree) && table.shows_shared() {
         let heard = Seen::Heard(origin.dev, sight.context);

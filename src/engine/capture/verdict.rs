@@ -132,16 +132,19 @@ fn judge_row(
     group.keep(runs_of(&kept, common))?;
     let settled = baselines.into_iter().find(|head| head.seq == row.number);
     let (kind, columns, mut values) = match (&settled, &row.body) {
+        (Some(head), _) if head.kind == OpKind::Delete => {
+            (OpKind::Delete, None, key_values(&table, &row.key)?)
+        }
         (Some(head), Some(body)) => {
             (OpKind::Insert, head.columns.clone(), versions::read_baseline(&table, body)?)
         }
         // It was overwritten here meanwhile, by who had seen it.
-        (None, Some(_)) => return Ok(()),
+        (None, _) if row.number > 0 => return Ok(()),
         // All that came is deletes: so is what is said.
-        (_, None) if kept.iter().all(|head| head.kind == OpKind::Delete) && !kept.is_empty() => {
+        _ if kept.iter().all(|head| head.kind == OpKind::Delete) && !kept.is_empty() => {
             (OpKind::Delete, None, key_values(&table, &row.key)?)
         }
-        (_, None) => (OpKind::Keep, None, key_values(&table, &row.key)?),
+        _ => (OpKind::Keep, None, key_values(&table, &row.key)?),
     };
     values.sort_by_key(|(column, _)| *column);
     let carried: Vec<usize> = values.iter().map(|(column, _)| *column).collect();

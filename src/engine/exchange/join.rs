@@ -289,7 +289,8 @@ fn wipe(replica: &Replica) -> Result<()> {
     }
     for name in [
         "stream", "frame", "group", "context", "ack", "floor", "def", "table", "head", "image", "conflict",
-        "parked", "dangling", "count", "held", "declared", "unplaced", "newest", "tag", "number",
+        "parked", "dangling", "count", "held", "declared", "unplaced", "newest", "tag", "number", "fold",
+        "folded",
     ] {
         replica.db.execute_batch(&format!("DELETE FROM _pm_{name}"))?;
     }

@@ -5,7 +5,7 @@
 //! | here | there | what holds |
 //! |---|---|---|
 //! | heads | heads | of mine those that are theirs too or that V′ has not; of theirs those that are mine too or that V has not |
-//! | settled | anything, B ≤ V′ | theirs: its maker had seen all that is settled here |
+//! | settled | anything, B of the row ≤ V′ | theirs: its maker had seen all that is settled here |
 //! | settled | heads, not so | those that V has not, beside the value here, which waits for a verdict; if there are none, the row stays |
 //! | anything | settled, B′ ≤ V | mine |
 //! | heads | settled, not so | those that V′ has not, beside the value there, which waits for a verdict; if there are none, theirs |
@@ -17,14 +17,15 @@
 
 use std::collections::HashMap;
 
-use packmule_core::model::{Stream, Value};
+use packmule_core::model::{DeviceId, Stream, Value};
 use rusqlite::ErrorCode;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
-use crate::engine::fleet::devices::BASELINE;
-use crate::engine::fleet::{membership, positions};
+use crate::engine::fleet::devices::{self, BASELINE};
+use crate::engine::fleet::positions;
+use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, counters, deferred, late, register};
 use crate::engine::show::{constraints, count, references, write};
@@ -42,9 +43,11 @@ const TEMP: &str = "
         absolute INTEGER, value INTEGER, PRIMARY KEY (tid, key, col, dev, seq)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_image (tid INTEGER, key BLOB, body BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_key (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_their_gone (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_left_key (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     DELETE FROM temp._pm_their_head; DELETE FROM temp._pm_their_count; DELETE FROM temp._pm_their_image;
     DELETE FROM temp._pm_their_key; DELETE FROM temp._pm_left_key;
+    DELETE FROM temp._pm_their_gone;
 ";
 
 /// Merges rows.
@@ -54,9 +57,12 @@ pub(super) struct RowMerge<'e> {
     /// What is applied here, and what the maker has applied, by device number.
     had: HashMap<i64, u64>,
     pub vector: HashMap<i64, u64>,
-    /// The maker had seen all that is settled here (B ≤ V′), and this device all that is settled there (B′ ≤ V).
-    they_saw: bool,
+    /// The first fold here that the maker had not seen, if it had not seen all that is settled here (B ≤ V′).
+    unseen: Option<Fold>,
+    /// This device had seen all that is settled there (B′ ≤ V).
     we_saw: bool,
+    /// The state has only rows that changed since what this device has seen; all others stay.
+    pub partial: bool,
     /// The tables of the state, each with whether it was empty here.
     tables: Vec<(i64, bool)>,
     pub changed: u64,
@@ -82,8 +88,9 @@ impl<'e> RowMerge<'e> {
             loader: RowLoader::new(replica)?,
             had: positions::by_number(replica, Stream::Shared)?,
             vector: HashMap::new(),
-            they_saw: false,
+            unseen: None,
             we_saw: false,
+            partial: false,
             tables: Vec::new(),
             changed: 0,
         })
@@ -94,9 +101,20 @@ impl<'e> RowMerge<'e> {
         let covers =
             |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_some_and(|v| *v >= seq);
         self.we_saw = floors.iter().all(|(dev, seq)| *seq == 0 || covers(&self.had, *dev, *seq));
-        let ours = membership::floors(self.replica)?;
-        self.they_saw = ours.iter().all(|(dev, seq)| covers(&self.vector, *dev, *seq));
+        let saw = |dev: i64| self.vector.get(&dev).copied().unwrap_or(0);
+        self.unseen = folds::first_unseen(self.replica, &saw)?;
         Ok(())
+    }
+
+    /// Returns whether the maker had seen all that is settled here of a row.
+    fn they_saw(&self, table: &Table, key: &[u8]) -> Result<bool> {
+        self.unseen.map_or(Ok(true), |unseen| folds::settled_before(self.replica, table.tid, key, unseen))
+    }
+
+    /// Returns whether a device's shared stream was applied here up to a frame.
+    pub(super) fn had(&self, id: DeviceId, seq: u64) -> Result<bool> {
+        let dev = devices::device_number(self.replica, id)?;
+        Ok(dev.and_then(|dev| self.had.get(&dev)).is_some_and(|had| *had >= seq))
     }
 
     /// Begins a table. Into one without rows and versions rows need only be written.
@@ -137,6 +155,11 @@ impl<'e> RowMerge<'e> {
                 ))?;
                 Ok(())
             }
+            "gone" => {
+                let sql = "INSERT OR IGNORE INTO temp._pm_their_gone (tid, key) VALUES (?1, ?2)";
+                self.replica.db.prepare_cached(sql)?.execute((table.tid, row.blob_at(1)?))?;
+                Ok(())
+            }
             _ => self.row(&table, empty, &row.values[1..]),
         }
     }
@@ -157,7 +180,7 @@ impl<'e> RowMerge<'e> {
     /// Merges a row that the maker shows, or has in quarantine.
     fn row(&mut self, table: &Table, empty: bool, values: &[Value<'_>]) -> Result<()> {
         let key = self.loader.key_of(table, values)?;
-        if empty && self.they_saw && !self.has_heads(table.tid, &key)? {
+        if empty && self.they_saw(table, &key)? && !self.has_heads(table.tid, &key)? {
             match self.loader.row(table, false, values) {
                 Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
                 written => {
@@ -242,7 +265,7 @@ impl<'e> RowMerge<'e> {
         };
         match (ours.is_empty(), theirs.is_empty()) {
             (true, true) => self.decide_settled(table, key, present),
-            (true, false) if self.they_saw => {
+            (true, false) if self.they_saw(table, key)? => {
                 let any = theirs.iter().any(|head| new_to(&self.had, head));
                 Ok(if any { Outcome::Heads(theirs, true) } else { Outcome::Ours })
             }
@@ -251,7 +274,14 @@ impl<'e> RowMerge<'e> {
                 if new.is_empty() {
                     return Ok(Outcome::Ours);
                 }
-                new.extend(self.wait(table, key, 1, compose::shown_row(self.replica, table, key)?)?);
+                let deleted = folds::listed(self.replica, table.tid, key)?.is_some();
+                new.extend(self.wait(
+                    table,
+                    key,
+                    1,
+                    compose::shown_row(self.replica, table, key)?,
+                    deleted,
+                )?);
                 Ok(Outcome::Heads(new, false))
             }
             (false, true) if self.we_saw => Ok(Outcome::Ours),
@@ -261,7 +291,13 @@ impl<'e> RowMerge<'e> {
                     return Ok(Outcome::Theirs);
                 }
                 let row = compose::row_in(self.replica, &table.quarantine_table(), table, key)?;
-                new.extend(self.wait(table, key, 1, row.filter(|_| present))?);
+                new.extend(self.wait(
+                    table,
+                    key,
+                    1,
+                    row.filter(|_| present),
+                    self.is_gone_there(table, key)?,
+                )?);
                 Ok(Outcome::Heads(new, true))
             }
             (false, false) => {
@@ -274,6 +310,12 @@ impl<'e> RowMerge<'e> {
                 Ok(if same { Outcome::Ours } else { Outcome::Heads(left, !self.we_saw) })
             }
         }
+    }
+
+    /// Returns whether the maker says that a row was deleted.
+    fn is_gone_there(&self, table: &Table, key: &[u8]) -> Result<bool> {
+        let sql = "SELECT 1 FROM temp._pm_their_gone WHERE tid = ?1 AND key = ?2";
+        Ok(value::maybe::<i64>(&self.replica.db, sql, (table.tid, key))?.is_some())
     }
 
     /// Returns the heads of both, without those that the other knows to be dominated.
@@ -309,7 +351,7 @@ impl<'e> RowMerge<'e> {
         if self.we_saw || self.is_same(table, key, present)? {
             return Ok(Outcome::Ours);
         }
-        if self.they_saw {
+        if self.they_saw(table, key)? {
             return Ok(Outcome::Theirs);
         }
         let mine = compose::shown_row(self.replica, table, key)?;
@@ -318,7 +360,7 @@ impl<'e> RowMerge<'e> {
         self.raise_counters(table, key, &mine, &there)?;
         let mut waiting = Vec::new();
         for (row, number) in [mine, there].into_iter().flatten().zip(1..) {
-            waiting.extend(self.wait(table, key, number, Some(row))?);
+            waiting.extend(self.wait(table, key, number, Some(row), false)?);
         }
         Ok(Outcome::Heads(waiting, theirs_below))
     }
@@ -331,18 +373,17 @@ impl<'e> RowMerge<'e> {
         compose::is_same_row(self.replica, table, key)
     }
 
-    /// Keeps a settled value of a row until the verdict; none counts as nothing. Returns its baseline version.
+    /// Keeps a settled value of a row until the verdict; none counts as nothing, unless it is known to be `deleted`. Returns
+    /// its baseline version.
     fn wait(
         &self,
         table: &Table,
         key: &[u8],
         number: u64,
         row: Option<Vec<value::OwnedValue>>,
+        deleted: bool,
     ) -> Result<Option<Head>> {
-        let Some(row) = row else {
-            late::put_unplaced(self.replica, table.tid, key, 0, None)?;
-            return Ok(None);
-        };
+        let Some(row) = row else { return late::keep_absent(self.replica, table, key, deleted) };
         let counters: Columns = table.counters.iter().copied().collect();
         let columns = Columns::all(table.def.columns.len()).minus(&counters);
         late::add_baseline(self.replica, table, key, number, &row, &columns).map(Some)
@@ -412,9 +453,10 @@ impl<'e> RowMerge<'e> {
     pub(super) fn finish(&mut self) -> Result<()> {
         let db = &self.replica.db;
         db.execute_batch(
-            "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM temp._pm_their_head",
+            "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM temp._pm_their_head;
+             INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT tid, key FROM temp._pm_their_gone",
         )?;
-        if !self.we_saw {
+        if !self.we_saw && !self.partial {
             for (tid, _) in self.tables.iter().filter(|(_, empty)| !empty) {
                 self.list_ours(*tid)?;
             }

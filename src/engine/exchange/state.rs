@@ -5,6 +5,12 @@
 //! them, so that the receiver takes part in conflicts from then on. `FORMAT.md` has the rows.
 //!
 //! Heads come before rows: who merges a row knows its versions then.
+//!
+//! **Partial.** Who has seen all of B as it was after some fold whose later ones are all listed (`merge/folds.rs`) gets only
+//! the rows of these lists and those in flight; of a listed row that is gone, its key. All versions of the other rows are
+//! within that B, which comes first, as a guard: who lacks any of it takes nothing of the state, and says in its next
+//! bundle what it has. The whole goes to who has seen less than the lists reach back, a newcomer for instance; and as
+//! a snapshot. Rows are looked up by their keys: the work is that of the rows that go.
 
 use ed25519_compact::Noise;
 use packmule_core::model::{Big, Stream, Value};
@@ -16,7 +22,9 @@ use sha2::{Digest, Sha256};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::inspect::SEAL_DOMAIN;
 use crate::engine::exchange::records::{self, RecordWriter};
+use crate::engine::fleet::devices;
 use crate::engine::log::tags;
+use crate::engine::merge::folds::{self, Fold};
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
@@ -76,13 +84,25 @@ pub(crate) fn write_state(
     have: &dyn Fn(i64) -> u64,
 ) -> Result<(u64, u64)> {
     let (mut tables, mut rows) = (0, 0);
+    let since = folds::newest_seen(replica, have)?;
+    for (dev, seq) in since.iter().flat_map(|(_, seen)| seen) {
+        let id = devices::device_id(replica, *dev)?;
+        state(out, "since", &[Value::Blob(&id.0), Value::Int(*seq as i64)])?;
+    }
+    let since = since.map(|(fold, _)| fold);
     write_definitions(replica, out)?;
     write_places(replica, out)?;
     write_records(replica, out, &STATE)?;
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
         tables += 1;
-        rows += write_rows(replica, out, table, "row", &table.sql_name)?;
-        write_rows(replica, out, table, "limbo", &table.quarantine_table())?;
+        rows += match since {
+            Some(fold) => write_changed_rows(replica, out, table, fold)?,
+            None => {
+                let shown = write_rows(replica, out, table, ("row", &table.sql_name), None)?;
+                write_rows(replica, out, table, ("limbo", &table.quarantine_table()), None)?;
+                shown
+            }
+        };
     }
     write_records(replica, out, &JUDGED)?;
     records::write_groups_in_flight(replica, out, have)?;
@@ -159,13 +179,42 @@ fn state(out: &mut RecordWriter<'_>, kind: &str, values: &[Value<'_>]) -> Result
     out.record(RecordKind::State, &buf[..len])
 }
 
-/// Writes the rows of a table, each after the parts of its large values. Returns how many rows that were.
+/// Writes the rows of a table that later folds than this one list, or that are in flight; of those that are not there,
+/// the keys. Returns how many.
+fn write_changed_rows(
+    replica: &Replica,
+    out: &mut RecordWriter<'_>,
+    table: &Table,
+    fold: Fold,
+) -> Result<u64> {
+    let name = Value::Text(table.def.name.as_bytes());
+    let mut changed = replica.db.prepare(
+        "SELECT key FROM _pm_folded WHERE tid = ?1 AND n > ?2
+         UNION SELECT key FROM _pm_head WHERE tid = ?1 UNION SELECT key FROM _pm_count WHERE tid = ?1
+         UNION SELECT key FROM _pm_parked WHERE tid = ?1 ORDER BY key",
+    )?;
+    let mut keys = changed.query((table.tid, fold.0))?;
+    let mut n = 0;
+    while let Some(row) = keys.next()? {
+        let key: Vec<u8> = row.get(0)?;
+        let shown = write_rows(replica, out, table, ("row", &table.sql_name), Some(&key))?;
+        let parked = write_rows(replica, out, table, ("limbo", &table.quarantine_table()), Some(&key))?;
+        if shown + parked == 0 {
+            state(out, "gone", &[name, Value::Blob(&key)])?;
+        }
+        n += 1;
+    }
+    Ok(n)
+}
+
+/// Writes the rows of a table, or the one with this key if it is there, each after the parts of its large values. `kind`
+/// says which they are, `from` where they are. Returns how many rows that were.
 fn write_rows(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
     table: &Table,
-    kind: &str,
-    from: &str,
+    (kind, from): (&str, &str),
+    key: Option<&[u8]>,
 ) -> Result<u64> {
     let rowid =
         if from == table.sql_name && table.def.without_rowid { "NULL" } else { table.def.rowid_name() };
@@ -178,10 +227,14 @@ fn write_rows(
             format!("CASE WHEN octet_length({c}) > {PART_BYTES} AND {rowid} IS NOT NULL THEN NULL ELSE {c} END, octet_length({c})")
         })
         .collect();
-    let sql =
-        format!("SELECT {rowid}, {} FROM {from} ORDER BY {}", columns.join(", "), table.def.key_list(""));
-    let mut statement = replica.db.prepare(&sql)?;
-    let mut rows = statement.query([])?;
+    let which = match key {
+        Some(_) => format!("WHERE {}", table.key_match_from(0)),
+        None => format!("ORDER BY {}", table.def.key_list("")),
+    };
+    let sql = format!("SELECT {rowid}, {} FROM {from} {which}", columns.join(", "));
+    let mut statement = replica.db.prepare_cached(&sql)?;
+    let keys = key.map(value::read_key).transpose()?.unwrap_or_default();
+    let mut rows = statement.query(params_from_iter(keys.iter().map(|value| Bind(value.borrow()))))?;
     let mut n = 0;
     while let Some(row) = rows.next()? {
         let rowid: Option<i64> = row.get(0)?;

@@ -20,6 +20,7 @@ use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
 use crate::engine::log::tags::{self, Place};
 use crate::engine::log::visit;
+use crate::engine::merge::folds;
 use crate::engine::merge::heads::{Cause, Seen, Stamp};
 use crate::engine::show::constraints;
 use crate::engine::table::catalog;
@@ -93,6 +94,8 @@ pub(super) struct StateMerge<'e> {
     contexts: Vec<(i64, i64, u64)>,
     floors: Vec<(i64, u64)>,
     lamport: u64,
+    /// This device lacks some of what the state goes on from: nothing of it is taken.
+    ignored: bool,
     /// The group whose checkpoint has not come yet.
     group: Option<GroupHead>,
     pub frames: u64,
@@ -112,6 +115,7 @@ impl<'e> StateMerge<'e> {
             contexts: Vec::new(),
             floors: Vec::new(),
             lamport: 0,
+            ignored: false,
             group: None,
             frames: 0,
         })
@@ -121,7 +125,15 @@ impl<'e> StateMerge<'e> {
     pub(super) fn record(&mut self, body: &[u8]) -> Result<()> {
         let (kind, values) = state_rows::parse(body)?;
         let row = StateRow { replica: self.replica, values: &values };
+        if self.ignored {
+            return Ok(());
+        }
         match kind {
+            "since" => {
+                self.rows.partial = true;
+                let seq = u64::try_from(row.int_at(1)?).map_err(|_| wrong())?;
+                self.ignored = !self.rows.had(row.device_id_at(0)?, seq)?;
+            }
             "def" => self.defs.push((DefId::of(row.blob_at(0)?), row.blob_at(0)?.to_vec())),
             "table" => {
                 let id = row.blob_at(1)?.try_into().map_err(|_| wrong())?;
@@ -147,7 +159,7 @@ impl<'e> StateMerge<'e> {
             }
             // Who is retired is for frames to say (`hear`); whether a row is in conflict, quarantined or an orphan is found here.
             "retired" | "conflict" | "parked" | "dangling" => {}
-            "head" | "count" | "image" | "row" | "limbo" => {
+            "head" | "count" | "image" | "row" | "limbo" | "gone" => {
                 self.define()?;
                 self.rows.record(kind, &row)?;
             }
@@ -158,6 +170,9 @@ impl<'e> StateMerge<'e> {
 
     /// Keeps a part of a large value of the next row.
     pub(super) fn part(&mut self, body: &[u8]) -> Result<()> {
+        if self.ignored {
+            return Ok(());
+        }
         self.rows.loader.keep_part(body)
     }
 
@@ -242,6 +257,9 @@ impl<'e> StateMerge<'e> {
     /// Stores a frame in flight.
     pub(super) fn frame(&mut self, section: Section, frame: &Frame<'_>, body: &[u8]) -> Result<()> {
         self.group = frame.group.or(self.group);
+        if self.ignored {
+            return Ok(());
+        }
         let dev = devices::device_number_or_new(self.replica, section.author)?;
         let new = frames::put_frame(&self.replica.db, dev, section.stream, frame.head.seq, body)?;
         self.frames += u64::from(new);
@@ -251,6 +269,9 @@ impl<'e> StateMerge<'e> {
     /// Stores a group in flight, whose signature is verified. It is applied: its effects are in the rows.
     pub(super) fn checkpoint(&mut self, checkpoint: &Checkpoint, bytes: &[u8], end: &Chain) -> Result<()> {
         let head = self.group.take().ok_or_else(wrong)?;
+        if self.ignored {
+            return Ok(());
+        }
         let dev = devices::device_number_or_new(self.replica, checkpoint.author)?;
         let covered = self.rows.vector.get(&dev).is_some_and(|seq| checkpoint.last <= *seq);
         if checkpoint.stream != Stream::Shared || !covered {
@@ -283,6 +304,9 @@ impl<'e> StateMerge<'e> {
 
     /// Ends the merge: what only this device has, then positions, then what constraints say.
     pub(super) fn finish(mut self) -> Result<u64> {
+        if self.ignored {
+            return Ok(0);
+        }
         self.define()?;
         self.rows.finish()?;
         let replica = self.replica;
@@ -295,6 +319,7 @@ impl<'e> StateMerge<'e> {
         for (dev, seq) in &self.floors {
             membership::raise_floor(replica, *dev, Stream::Shared, *seq)?;
         }
+        folds::restart(replica)?;
         vouched::recount(replica)?;
         positions::raise_lamport(replica, self.lamport)?;
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;

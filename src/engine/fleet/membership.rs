@@ -201,25 +201,6 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
     }
 }
 
-/// Returns whether a group's author had not seen something that is folded here. `context` is all that it had seen, by
-/// device number.
-pub(crate) fn is_late(replica: &Replica, dev: i64, context: &HashMap<i64, u64>) -> Result<bool> {
-    if replica.options.late_counts_as_seen() {
-        return Ok(false);
-    }
-    let mut floors = replica
-        .db
-        .prepare_cached("SELECT dev, seq FROM _pm_floor WHERE stream = ?2 AND seq > 0 AND dev <> ?1")?;
-    let mut rows = floors.query((dev, Stream::Shared.number()))?;
-    while let Some(row) = rows.next()? {
-        let (other, watermark): (i64, u64) = (row.get(0)?, row.get(1)?);
-        if context.get(&other).copied().unwrap_or(0) < watermark {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Returns whether a peer that has a stream up to `have` needs frames that are folded here.
 pub(crate) fn is_behind(replica: &Replica, dev: i64, stream: Stream, have: u64) -> Result<bool> {
     Ok(have < watermark(replica, dev, stream)?)

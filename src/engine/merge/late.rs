@@ -6,17 +6,19 @@
 //! **Invariant.** The heads of a row are those that the applied groups give, by causality alone, or the row is in
 //! `_pm_unplaced`. Such a row has, beside the heads that came, a baseline version with the value that was settled here
 //! (of number 1; a state that was merged can bring a second), or none where the row was not there: absence counts as
-//! nothing. Before this device sends, folds, or ends what it was asked for, `capture/verdict.rs` makes a verdict of it.
+//! nothing, but for a row that a list of folds has (`folds.rs`): that was deleted, which is its baseline version. Before this device sends, folds, or ends what it was asked for, `capture/verdict.rs` makes a verdict of it.
 //!
 //! **Why it is exact otherwise.** A settled value is that of versions within the watermarks (`_pm_floor`), as is all
 //! that removed others. A write whose author had seen all up to the watermarks had seen these, and dominates them like
-//! any other. A row that has heads has all of them.
+//! any other. Where lists of folds tell more closely up to where a row was written, it is enough to have seen that.
+//! A row that has heads has all of them.
 
-use packmule_core::model::Stream;
+use std::collections::HashMap;
+
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
-use crate::engine::fleet::membership;
+use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{Head, Kept};
 use crate::engine::merge::{compose, register, versions};
 use crate::engine::store::value::{self, OwnedValue};
@@ -24,23 +26,54 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Keeps what is settled of a row as a baseline version, before a late write to it is applied. `new` is the version that
-/// comes, `old` are the heads of the row.
+/// Returns the first fold here that the author of a group had not seen, if there is one. `context` is all that it had
+/// seen, by device number.
+pub(crate) fn first_unseen(replica: &Replica, dev: i64, context: &HashMap<i64, u64>) -> Result<Option<Fold>> {
+    if replica.options.late_counts_as_seen() {
+        return Ok(None);
+    }
+    let saw = |other: i64| if other == dev { u64::MAX } else { context.get(&other).copied().unwrap_or(0) };
+    folds::first_unseen(replica, &saw)
+}
+
+/// Keeps what is settled of a row as a baseline version, before a late write to it is applied, unless it was settled before
+/// the first fold that the author had not seen. `new` is the version that comes, `old` are the heads of the row.
 pub(crate) fn keep_settled(
     replica: &Replica,
     table: &Table,
     key: &[u8],
     new: &Head,
     old: &[Head],
+    unseen: Fold,
 ) -> Result<()> {
     let columns = settled_columns(table, new, old);
-    if columns.is_empty() {
+    if columns.is_empty() || folds::settled_before(replica, table.tid, key, unseen)? {
         return Ok(());
     }
     match compose::shown_row(replica, table, key)? {
         Some(row) => add_baseline(replica, table, key, 1, &row, &columns).map(|_| ()),
-        None => put_unplaced(replica, table.tid, key, 0, None),
+        None => {
+            keep_absent(replica, table, key, folds::listed(replica, table.tid, key)?.is_some()).map(|_| ())
+        }
     }
+}
+
+/// Keeps that a row was not there; if it is known to be `deleted`, as its baseline version. Returns that.
+pub(crate) fn keep_absent(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    deleted: bool,
+) -> Result<Option<Head>> {
+    if !deleted {
+        put_unplaced(replica, table.tid, key, 0, None)?;
+        return Ok(None);
+    }
+    put_unplaced(replica, table.tid, key, 1, None)?;
+    let head = Head { kind: OpKind::Delete, ..Head::baseline(1, None) };
+    register::forget_head(replica, table.tid, key, &head)?;
+    register::insert_head(replica, table.tid, key, &head)?;
+    Ok(Some(head))
 }
 
 /// Returns the columns that a version writes and no head speaks for: they are settled. Counters are not among them:
@@ -93,13 +126,12 @@ pub(crate) fn any_unplaced(replica: &Replica) -> Result<bool> {
     Ok(value::maybe::<i64>(&replica.db, "SELECT 1 FROM _pm_unplaced LIMIT 1", [])?.is_some())
 }
 
-/// Returns whether a verdict leaves only versions that cannot be folded here: they are all heads of their rows, or were
-/// dominated by such.
-pub(crate) fn leaves_only_heads(replica: &Replica, keep: &[Kept]) -> Result<bool> {
+/// Returns the first fold here whose rows can have versions that a verdict leaves. All others are heads of their rows, or
+/// were dominated by such.
+pub(crate) fn first_kept(replica: &Replica, keep: &[Kept]) -> Result<Option<Fold>> {
+    let mut first = None;
     for run in keep {
-        if membership::is_behind(replica, run.dev, Stream::Shared, run.first - 1)? {
-            return Ok(false);
-        }
+        first = first.into_iter().chain(folds::first_with(replica, run.dev, run.first)?).min();
     }
-    Ok(true)
+    Ok(first)
 }

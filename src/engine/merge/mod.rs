@@ -8,6 +8,7 @@
 //! | `compose` | the row that the versions make, in the quarantine table |
 //! | `counters` | additions to a counter, and absolute writes |
 //! | `deferred` | the deferred queue: rows that are worked out at the end of the group |
+//! | `folds` | lists of folds: which rows each compaction settled |
 //! | `heads` | the versions of a row that no other dominates; what an author had seen |
 //! | `late` | late writes, and the settled values that they meet |
 //! | `register` | adds a version, removes those that it dominates |
@@ -17,6 +18,7 @@ pub(crate) mod compose;
 pub(crate) mod context_free;
 pub(crate) mod counters;
 pub(crate) mod deferred;
+pub(crate) mod folds;
 pub(crate) mod heads;
 pub(crate) mod late;
 pub(crate) mod register;

@@ -20,6 +20,9 @@ pub struct Options {
     pub frame_bytes: usize,
     /// How many bytes of frames are applied in one transaction; a group is never split.
     pub window_bytes: usize,
+    /// How many bytes the lists of what was folded may take, about; the oldest go first. They make states smaller, and
+    /// fewer conflicts of who comes back late. Without any, all is as right.
+    pub fold_list_bytes: u64,
     /// The page size of new databases: a power of two, 512 to 65,536.
     pub page_bytes: u32,
     /// The wall clock.
@@ -59,6 +62,7 @@ impl Default for Options {
             cache_kib: 4_096,
             frame_bytes: 16_384,
             window_bytes: 1 << 20,
+            fold_list_bytes: 4 << 20,
             page_bytes: 4_096,
             random: keys::system_random,
             #[cfg(feature = "_test")]

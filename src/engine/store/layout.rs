@@ -53,10 +53,15 @@ const TABLES: &str = "
     CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID;
     -- Up to where each stream was stable at the last compaction: its watermark.
     CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
+    -- What the watermarks of shared streams are after each kept fold n, as far as it raised them; the first n is what was
+    -- before the oldest kept fold. dev 0: about how many bytes the list of the fold takes.
+    CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
+    -- The rows that the kept folds settled, each with the newest that did.
+    CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- The values of baseline versions, of which no frame is left.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of which a verdict is still to be written: values that were settled here when a write came whose author had not
-    -- seen them; n: 0 none, else the baseline version of that number, with its columns if not all.
+    -- seen them; n: 0 none, else the baseline version of that number, with its columns if not all; none of a row that was deleted.
     CREATE TABLE _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
     -- The newest checkpoint of a stream whose group is folded: the proof of up to where it goes.
     CREATE TABLE _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
@@ -134,8 +139,12 @@ const MIGRATIONS: [[&str; 2]; 3] = [
     ],
     [
         "CREATE TABLE _pm_tag (dev INTEGER, stream INTEGER, last INTEGER, first INTEGER NOT NULL, tag BLOB NOT NULL,
-            PRIMARY KEY (dev, stream, last)) WITHOUT ROWID;",
-        "CREATE TEMP VIEW _pm_tag AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS first, NULL AS tag WHERE 0",
+            PRIMARY KEY (dev, stream, last)) WITHOUT ROWID;
+         CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
+         CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;",
+        "CREATE TEMP VIEW _pm_tag AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS first, NULL AS tag WHERE 0;
+         CREATE TEMP VIEW _pm_fold AS SELECT 0 AS n, 0 AS dev, 0 AS seq WHERE 0;
+         CREATE TEMP VIEW _pm_folded AS SELECT NULL AS tid, NULL AS key, NULL AS n WHERE 0;",
     ],
 ];
 

@@ -35,6 +35,7 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::log::{frames, tags};
 use crate::engine::merge::deferred;
+use crate::engine::merge::folds::{self, Fold};
 use crate::engine::show::{constraints, references};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
@@ -85,10 +86,11 @@ pub(crate) fn compact(replica: &mut Replica) -> Result<CompactReport> {
 fn fold(replica: &Replica) -> Result<CompactReport> {
     let mut report = CompactReport::default();
     let (before, bytes): (u64, u64) = log_size(replica)?;
+    let fold = folds::begin(replica)?;
     raise_floors(replica)?;
     remember_wall(replica)?;
     keep_open_rows(replica)?;
-    report.versions = forget_versions(replica)?;
+    report.versions = forget_versions(replica, fold)?;
     let folded = groups_to_fold(replica)?;
     drop_groups(replica, &folded)?;
     references::forget_references(replica)?;
@@ -152,17 +154,23 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
 }
 
 /// Forgets the versions of the rows whose versions are all stable and of which nothing is open, with what was
-/// counted and the baseline versions of such rows. Returns how many versions.
-fn forget_versions(replica: &Replica) -> Result<u64> {
-    let versions = replica.db.execute(
-        &format!("DELETE {FORGET} AND h.tid NOT IN ({DISPUTED_TABLES})"),
-        named_params! {
-            ":tracked": State::Tracked,
-            ":shared": Stream::Shared.number(),
-            ":baseline": BASELINE,
-            ":column": Subject::Column,
-        },
-    )? as u64;
+/// counted and the baseline versions of such rows. Lists these rows. Returns how many versions.
+fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
+    let forgotten = format!("{FORGET} AND h.tid NOT IN ({DISPUTED_TABLES})");
+    let of = named_params! {
+        ":tracked": State::Tracked,
+        ":shared": Stream::Shared.number(),
+        ":baseline": BASELINE,
+        ":column": Subject::Column,
+    };
+    let mut keys =
+        replica.db.prepare(&format!("SELECT DISTINCT h.tid, h.key {forgotten} ORDER BY h.tid, h.key"))?;
+    let versions = if folds::list(replica, fold, keys.query(of)?)? {
+        let listed = "EXISTS (SELECT 1 FROM _pm_folded f WHERE f.tid = h.tid AND f.key = h.key AND f.n = ?1)";
+        replica.db.execute(&format!("DELETE FROM _pm_head AS h WHERE {listed}"), [fold.0])?
+    } else {
+        replica.db.execute(&format!("DELETE {forgotten}"), of)?
+    } as u64;
     replica.db.execute(
         &format!(
             "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({DISPUTED_TABLES}) AND NOT EXISTS (

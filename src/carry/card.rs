@@ -251,7 +251,7 @@ impl Visit<'_> {
         let has = self.engine.acknowledged_by(peer.id)?;
         Ok(spans
             .iter()
-            .filter(|s| s.stream == Stream::Shared || peer.takes_own)
+            .filter(|s| takes(peer, s.author, s.stream))
             .all(|s| s.author == peer.id || has.get(&(s.author, s.stream)).is_some_and(|has| *has >= s.last)))
     }
 
@@ -304,13 +304,11 @@ impl Visit<'_> {
             let vector = self.engine.positions()?;
             leave_out_not_taken(&peer, vector.keys().copied(), &mut have);
             if let Some(part) = self.leave_part(Some(peer.id), &have)?.filter(|part| part.state) {
-                let shared = vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared);
-                let mut spans: Vec<Span> =
-                    shared.map(|((author, stream), last)| Span::new(*author, *stream, 1, *last)).collect();
-                spans.extend(part.reached.iter().map(|((author, stream), last)| {
+                let spans = part.reached.iter().map(|((author, stream), last)| {
                     let first = have.get(&(*author, *stream)).copied().unwrap_or(0) + 1;
                     Span::new(*author, *stream, first, *last)
-                }));
+                });
+                let spans = spans.collect();
                 let path = self.report.left.last().map(|left| left.file.clone()).unwrap_or_default();
                 let certificates = self.engine.stated_certificates()?;
                 self.fresh.push(Ours {
@@ -340,14 +338,14 @@ impl Visit<'_> {
         let log = self.engine.log_spans()?;
         let peers = self.engine.peers()?;
         if !self.is_gathered(&peers) {
-            let have = self.with_ours(&log, Positions::new(), None);
-            return Ok(lacks(&log, &have, true).then_some((None, have)));
+            let have = self.with_ours(&log, Positions::new(), None)?;
+            return Ok(lacks(&log, &have, None).then_some((None, have)));
         }
         let mut found: Option<(Option<DeviceId>, Positions)> = None;
         for peer in peers.into_iter().filter(|peer| peer.heard) {
             let has = self.engine.acknowledged_by(peer.id)?;
-            let mut have = self.with_ours(&log, has, Some(peer.id));
-            if !lacks(&log, &have, peer.takes_own) {
+            let mut have = self.with_ours(&log, has, Some(peer.id))?;
+            if !lacks(&log, &have, Some(&peer)) {
                 continue;
             }
             leave_out_not_taken(&peer, log.iter().map(|s| (s.author, s.stream)), &mut have);
@@ -366,11 +364,11 @@ impl Visit<'_> {
     }
 
     /// Returns what a device has once it has taken in the bundles of ours that lie here, of what the log has.
-    fn with_ours(&self, log: &[Span], has: Positions, receiver: Option<DeviceId>) -> Positions {
-        let mut have = Positions::new();
+    fn with_ours(&self, log: &[Span], has: Positions, receiver: Option<DeviceId>) -> Result<Positions> {
+        // What is not in the log any more is not a matter of these bundles, not even a stream that is folded as a whole.
+        let mut have = self.engine.positions()?;
         for stream in log {
             let of = (stream.author, stream.stream);
-            // What is not in the log any more is not a matter of bundles.
             let mut seq = has.get(&of).copied().unwrap_or(0).max(stream.first - 1);
             let mut spans: Vec<&Span> = self
                 .ours
@@ -388,7 +386,7 @@ impl Visit<'_> {
             }
             have.insert(of, seq);
         }
-        have
+        Ok(have)
     }
 
     /// Leaves as many files as are needed. Returns whether there is one.
@@ -539,20 +537,24 @@ impl Write for Counted {
     }
 }
 
+/// Returns whether a peer takes a stream: a per-device stream only if it gathers, and its own.
+fn takes(peer: &Trusted, author: DeviceId, stream: Stream) -> bool {
+    stream == Stream::Shared || peer.takes_own || author == peer.id
+}
+
 /// Counts the streams that a peer does not take as streams that it has.
 fn leave_out_not_taken(
     peer: &Trusted,
     streams: impl Iterator<Item = (DeviceId, Stream)>,
     have: &mut Positions,
 ) {
-    if !peer.takes_own {
-        have.extend(streams.filter(|(_, stream)| *stream == Stream::PerDevice).map(|of| (of, u64::MAX)));
-    }
+    have.extend(streams.filter(|(author, stream)| !takes(peer, *author, *stream)).map(|of| (of, u64::MAX)));
 }
 
-fn lacks(log: &[Span], have: &Positions, own: bool) -> bool {
+/// Returns whether a peer, or anybody, lacks something of the log.
+fn lacks(log: &[Span], have: &Positions, peer: Option<&Trusted>) -> bool {
     log.iter()
-        .filter(|s| s.stream == Stream::Shared || own)
+        .filter(|s| peer.is_none_or(|peer| takes(peer, s.author, s.stream)))
         .any(|s| have.get(&(s.author, s.stream)).is_none_or(|have| *have < s.last))
 }
 

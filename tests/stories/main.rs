@@ -8,6 +8,7 @@ mod cable;
 mod support;
 
 mod admit;
+mod bases;
 mod compacted;
 mod copied_card;
 mod gathering;

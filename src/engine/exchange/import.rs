@@ -499,7 +499,7 @@ impl<'e> Window<'e> {
     fn state(&mut self) -> Result<&mut StateMerge<'e>> {
         match &mut self.state {
             Some(state) => Ok(state),
-            none => Ok(none.insert(StateMerge::new(self.replica)?)),
+            none => Ok(none.insert(StateMerge::new(self.replica, self.verified.sender)?)),
         }
     }
 

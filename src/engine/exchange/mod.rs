@@ -8,6 +8,7 @@
 //! | `certificates` | certificates stored; another name |
 //! | `export` | bundles written |
 //! | `import` | bundles verified and taken in |
+//! | `gathered_state` | what a base has gathered, for another base and for its author |
 //! | `inspect` | the contents of a bundle, for people |
 //! | `join` | a device starts from a snapshot |
 //! | `peer` | the other end of a session |
@@ -25,6 +26,7 @@
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
 //! | `state_values` | the values of a state's rows |
 //! | `survey` | what a card needs to know |
+//! | `take_gathered` | what a base has gathered, taken in |
 //! | `take_state` | another device's state, merged with what is here |
 //! | `transaction` | transactions, before which a second history takes a new identity |
 //! | `trust_sender` | trust in who made a bundle |
@@ -34,6 +36,7 @@
 pub(crate) mod admit;
 pub(crate) mod certificates;
 pub(crate) mod export;
+pub(crate) mod gathered_state;
 pub(crate) mod heard;
 pub(crate) mod import;
 pub(crate) mod inspect;
@@ -52,6 +55,7 @@ pub(crate) mod state;
 pub(crate) mod state_rows;
 pub(crate) mod state_values;
 pub(crate) mod survey;
+pub(crate) mod take_gathered;
 pub(crate) mod take_state;
 pub(crate) mod transaction;
 pub(crate) mod trust_sender;

@@ -36,6 +36,11 @@ impl<'e> RowLoader<'e> {
         Ok(())
     }
 
+    /// Forgets the parts that were kept: their row is not taken in.
+    pub(super) fn drop_parts(&mut self) -> Result<()> {
+        Ok(self.engine.db.execute_batch("DELETE FROM temp._pm_part")?)
+    }
+
     /// Keeps the definition that a table has at the maker.
     pub(super) fn keep_maker_def(&mut self, def: TableDef) {
         self.maker_defs.retain(|d| !d.name.eq_ignore_ascii_case(&def.name));
@@ -73,6 +78,56 @@ impl<'e> RowLoader<'e> {
             e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([end])?;
         }
         Ok(())
+    }
+
+    /// Makes a row of a device what the maker's is: in the table in which rows are gathered under this label, or in this
+    /// device's own. Columns that are not here are left out. Returns whether anything changed.
+    pub(super) fn write_own(
+        &mut self,
+        table: &Table,
+        label: Option<&str>,
+        maker: &TableDef,
+        values: &[Value<'_>],
+    ) -> Result<bool> {
+        let e = self.engine;
+        if values.len() != maker.columns.len() {
+            return Err(wrong());
+        }
+        let (mut columns, mut kept) = (Vec::new(), Vec::new());
+        for (column, value) in maker.columns.iter().zip(values) {
+            match (table.def.column(&column.name), value) {
+                (Some(at), value) => {
+                    columns.push(at);
+                    kept.push(*value);
+                }
+                (None, Value::Big(_)) => return Err(wrong()),
+                (None, _) => {}
+            }
+        }
+        let first: i64 = value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let (whole, streamed, end) = self.assemble(table, false, &kept, &columns, first)?;
+        let label = label.map(|label| Bind(Value::Text(label.as_bytes())));
+        let mut key: Vec<Bind<'_>> = label.into_iter().collect();
+        for at in table.def.keys() {
+            let position = columns.iter().position(|c| *c == at).ok_or_else(wrong)?;
+            key.push(Bind(whole[position].as_ref().map_or(kept[position], OwnedValue::borrow)));
+        }
+        let binds: Vec<Bind<'_>> = whole
+            .iter()
+            .zip(&kept)
+            .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)))
+            .collect();
+        let before = changes(e)?;
+        triggers::write_difference(e, table, &key, &columns, &binds, Some(&table.insert_sql(&columns)))?;
+        if !streamed.is_empty() {
+            let sql = table.select_sql(table.def.rowid_name());
+            let rowid = e.db.query_row(&sql, params_from_iter(&key), |row| row.get(0))?;
+            streamed.into_iter().try_for_each(|large| self.write_large(table, false, rowid, large))?;
+        }
+        if end > 0 {
+            e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([end])?;
+        }
+        Ok(changes(e)? > before)
     }
 
     /// Finds the number here of the column that a recent write to a counter is about.
@@ -169,6 +224,11 @@ struct Streamed {
     column: usize,
     parts: std::ops::Range<i64>,
     len: u64,
+}
+
+/// Counts the rows that were changed on this connection.
+fn changes(replica: &Replica) -> Result<i64> {
+    Ok(replica.db.prepare_cached("SELECT total_changes()")?.query_row([], |row| row.get(0))?)
 }
 
 /// Inserts a row, with room for the values that are written part by part.

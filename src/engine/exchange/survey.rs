@@ -16,7 +16,9 @@ use crate::engine::exchange::export;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::verified::Verified;
-use crate::engine::exchange::{certificates, reconcile, revoke, transaction, twin};
+use crate::engine::exchange::{
+    certificates, gathered_state, reconcile, revoke, take_state, transaction, twin,
+};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::fleet::{admission, positions, revocation, trust};
@@ -69,6 +71,9 @@ pub struct Survey {
     pub state: bool,
     /// The frames in it, and those for which a state stands.
     pub spans: Vec<Span>,
+    /// Up to where a state in it stands for the frames of streams.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    stands_for: Vec<(DeviceId, Stream, u64)>,
     /// The hashes of the certificates in it, if this device made it.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) certificates: BTreeSet<[u8; 32]>,
@@ -98,10 +103,10 @@ pub struct Trusted {
 pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
     let mut survey = Survey::default();
     survey.problem = survey_into(replica, input, &mut survey).err();
-    if survey.state {
-        survey.spans.retain(|span| span.stream != Stream::Shared);
-        let shared = survey.vector.iter().filter(|((_, stream), seq)| *stream == Stream::Shared && **seq > 0);
-        survey.spans.extend(shared.map(|((author, stream), seq)| Span::new(*author, *stream, 1, *seq)));
+    // A state has all that its maker had of its streams.
+    for (author, stream, seq) in std::mem::take(&mut survey.stands_for) {
+        survey.spans.retain(|span| (span.author, span.stream) != (author, stream) || span.last > seq);
+        survey.spans.push(Span::new(author, stream, 1, seq));
     }
     survey
 }
@@ -141,7 +146,8 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     None => survey.spans.push(Span { author, stream, first, last }),
                 }
             }
-            Item::State(_) | Item::Part(_) => {}
+            Item::State(body) => survey.stands_for.extend(take_state::place_of(replica, body)?),
+            Item::Part(_) => {}
             Item::Seal(..) => survey.state = true,
             Item::End => return Ok(()),
         }
@@ -359,9 +365,14 @@ pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
     let has = acknowledged_by(replica, peer.id)?;
     catalog::reading(replica, |e| {
         for Position { author, stream, .. } in positions::vector(e)? {
-            let goes = author != peer.id && (stream == Stream::Shared || peer.takes_own);
+            let goes = author == peer.id || stream == Stream::Shared || peer.takes_own;
             let Some(dev) = devices::device_number(e, author)?.filter(|_| goes) else { continue };
-            let have = has.get(&(author, stream)).copied().unwrap_or(0);
+            // A device has all that it wrote, unless it says that it was set back.
+            let unsaid = if author == peer.id { u64::MAX } else { 0 };
+            let have = has.get(&(author, stream)).copied().unwrap_or(unsaid);
+            if stream == Stream::PerDevice && gathered_state::stands_for(e, dev, have)? {
+                return Ok(true);
+            }
             if matches!(session::next_in_log(e, Section { author, stream }, dev, have)?, StreamOut::Folded) {
                 return Ok(true);
             }

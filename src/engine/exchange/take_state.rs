@@ -15,6 +15,7 @@ use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
 use crate::engine::exchange::state_rows::{self, StateRow, bad, wrong};
+use crate::engine::exchange::take_gathered::GatheredMerge;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
@@ -46,11 +47,23 @@ pub(super) fn proof_of(replica: &Replica, body: &[u8]) -> Result<Option<Proof>> 
     let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
     let checkpoint = Checkpoint::decode(&bytes).map_err(bad)?;
     let end = Chain(row.blob_at(3)?.try_into().map_err(|_| wrong())?);
-    let fits = (checkpoint.author, checkpoint.stream, checkpoint.last) == (author, Stream::Shared, seq);
-    if !fits || row.int_at(1)? != i64::from(Stream::Shared.number()) {
+    let fits = (checkpoint.author, checkpoint.last) == (author, seq);
+    if !fits || row.int_at(1)? != i64::from(checkpoint.stream.number()) {
         return Err(wrong());
     }
     Ok(Some(Proof { author, seq, checkpoint, bytes, end }))
+}
+
+/// Reads up to where a state stands for a stream, if a record of it says so.
+pub(super) fn place_of(replica: &Replica, body: &[u8]) -> Result<Option<(DeviceId, Stream, u64)>> {
+    let (kind, values) = state_rows::parse(body)?;
+    if kind != "stream" {
+        return Ok(None);
+    }
+    let row = StateRow { replica, values: &values };
+    let stream = u8::try_from(row.int_at(1)?).map_err(|_| wrong())?;
+    let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
+    Ok(Some((row.device_id_at(0)?, Stream::from_number(stream).ok_or_else(wrong)?, seq)))
 }
 
 /// A declaration of a table, as the maker has it.
@@ -69,6 +82,7 @@ struct Declaration {
 pub(super) struct StateMerge<'e> {
     replica: &'e Replica,
     rows: RowMerge<'e>,
+    gathered: GatheredMerge<'e>,
     /// The maker's definitions: of all its ops, and what tables have now, with whether it shows them.
     defs: Vec<(DefId, Vec<u8>)>,
     tables: Vec<(String, DefId, bool)>,
@@ -85,11 +99,14 @@ pub(super) struct StateMerge<'e> {
 }
 
 impl<'e> StateMerge<'e> {
-    /// Begins to merge a state.
-    pub(super) fn new(replica: &'e Replica) -> Result<Self> {
+    /// Begins to merge a state that a device has sent.
+    pub(super) fn new(replica: &'e Replica, sender: Option<DeviceId>) -> Result<Self> {
+        let sender = sender.filter(|id| *id != replica.identity.id);
+        let sender = sender.map(|id| devices::device_number_or_new(replica, id)).transpose()?;
         Ok(Self {
             replica,
             rows: RowMerge::new(replica)?,
+            gathered: GatheredMerge::new(replica, sender),
             defs: Vec::new(),
             tables: Vec::new(),
             declarations: Vec::new(),
@@ -108,7 +125,17 @@ impl<'e> StateMerge<'e> {
         let (kind, values) = state_rows::parse(body)?;
         let row = StateRow { replica: self.replica, values: &values };
         match kind {
-            "def" => self.defs.push((DefId::of(row.blob_at(0)?), row.blob_at(0)?.to_vec())),
+            "def" => {
+                let (id, body) = (DefId::of(row.blob_at(0)?), row.blob_at(0)?);
+                self.gathered.def(id, body)?;
+                self.defs.push((id, body.to_vec()));
+            }
+            "gathers" => self.gathered.table(row.blob_at(0)?)?,
+            "own" => self.gathered.row(&mut self.rows.loader, &row)?,
+            "gone" => self.gathered.gone(&row)?,
+            "context" | "number" if row.int_at(1)? == i64::from(Stream::PerDevice.number()) => {
+                self.gathered.position(kind, &row)?;
+            }
             "table" => {
                 let id = row.blob_at(1)?.try_into().map_err(|_| wrong())?;
                 self.tables.push((row.text_at(0)?.to_owned(), DefId(id), row.int_at(2)? == 1));
@@ -117,6 +144,10 @@ impl<'e> StateMerge<'e> {
             "lamport" => self.lamport = u64::try_from(row.int_at(0)?).map_err(|_| wrong())?,
             "stream" => {
                 let proof = proof_of(self.replica, body)?.ok_or_else(wrong)?;
+                if proof.checkpoint.stream == Stream::PerDevice {
+                    self.define()?;
+                    return self.gathered.begin(proof);
+                }
                 let dev = devices::device_number_or_new(self.replica, proof.author)?;
                 self.rows.vector.insert(dev, proof.seq);
                 self.vector.push((dev, proof));
@@ -270,6 +301,7 @@ impl<'e> StateMerge<'e> {
     pub(super) fn finish(mut self) -> Result<u64> {
         self.define()?;
         self.rows.finish()?;
+        self.gathered.end()?;
         let replica = self.replica;
         for (dev, proof) in &self.vector {
             self.advance(*dev, proof)?;
@@ -285,7 +317,7 @@ impl<'e> StateMerge<'e> {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
         catalog::reload_catalog(replica)?;
-        Ok(self.rows.changed)
+        Ok(self.rows.changed + self.gathered.changed)
     }
 
     /// Records that a stream is applied up to where the maker had it.

@@ -112,12 +112,24 @@ fn active_peers(replica: &Replica) -> Result<Vec<i64>> {
 
 /// Returns up to where a peer said that it has applied a stream.
 fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
-    let seq: Option<u64> = value::maybe(
-        &replica.db,
-        "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3",
-        (peer, dev, stream.number()),
-    )?;
-    Ok(seq.unwrap_or(0))
+    Ok(said_if_any(replica, peer, dev, stream)?.unwrap_or(0))
+}
+
+/// Returns up to where a peer said that it has applied a stream, if it said so.
+pub(crate) fn said_if_any(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<Option<u64>> {
+    let sql = "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3";
+    value::maybe(&replica.db, sql, (peer, dev, stream.number()))
+}
+
+/// Returns the other bases that are trusted and not retired.
+pub(crate) fn active_bases(replica: &Replica) -> Result<Vec<i64>> {
+    let mut bases = Vec::new();
+    for peer in active_peers(replica)? {
+        if is_base(replica, peer)? {
+            bases.push(peer);
+        }
+    }
+    Ok(bases)
 }
 
 /// Returns whether this device has met no other yet, not even a retired one.

@@ -9,7 +9,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{meta, value};
 
 /// The version of the layout.
-const LAYOUT: i64 = 3;
+const LAYOUT: i64 = 4;
 
 /// `dev` is a device's number in `_pm_device`, which means nothing in other databases; `stream` is 0 shared, 1 per-device.
 /// Some names are older than the words that the code has now: they stay, since they are in databases.
@@ -61,6 +61,9 @@ const TABLES: &str = "
     -- The newest checkpoint of a stream whose group is folded: the proof of up to where it goes.
     CREATE TABLE _pm_newest (dev INTEGER, stream INTEGER, last INTEGER NOT NULL, checkpoint BLOB NOT NULL,
         PRIMARY KEY (dev, stream)) WITHOUT ROWID;
+    -- Keys of rows that a device deleted from its per-device tables in frames that are folded here: in which frame. The oldest
+    -- by rowid are forgotten.
+    CREATE TABLE _pm_gone (dev INTEGER, tid INTEGER, key BLOB, seq INTEGER NOT NULL, PRIMARY KEY (dev, tid, key));
     CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
     -- state: 0 known from other devices only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
     -- 4 suspended: it was changed here in a way that does not travel. note: the reason of the state.
@@ -103,7 +106,7 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// The migrations, from version 1 on: the statement that makes the tables of a version those of the next one, and a
 /// view that makes them look so where nothing may be written.
-const MIGRATIONS: [[&str; 2]; 2] = [
+const MIGRATIONS: [[&str; 2]; 3] = [
     [
         "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
         "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
@@ -127,6 +130,10 @@ const MIGRATIONS: [[&str; 2]; 2] = [
          CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0;
          CREATE TEMP VIEW _pm_revocation AS
          SELECT n AS dev, 1 AS here, NULL AS statement, 1 AS was, 0 AS vouched, 0 AS forked FROM main._pm_device WHERE trust = 3",
+    ],
+    [
+        "CREATE TABLE _pm_gone (dev INTEGER, tid INTEGER, key BLOB, seq INTEGER NOT NULL, PRIMARY KEY (dev, tid, key))",
+        "CREATE TEMP VIEW _pm_gone AS SELECT 0 AS dev, 0 AS tid, NULL AS key, 0 AS seq WHERE 0",
     ],
 ];
 

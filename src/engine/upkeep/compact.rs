@@ -214,6 +214,9 @@ fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
 /// Drops groups from the log.
 fn drop_groups(replica: &Replica, groups: &[Folded]) -> Result<()> {
     for (dev, stream, first, last) in groups {
+        if *stream == i64::from(Stream::PerDevice.number()) {
+            frames::list_gone(replica, *dev, *first, *last)?;
+        }
         // The newest one stays known: it is the proof of up to where the stream goes.
         frames::keep_newest(&replica.db, *dev, *stream, *last)?;
         replica

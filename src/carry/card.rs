@@ -17,7 +17,7 @@
 //!    a bundle of its own. What several lack lies there once, for anyone. As long as nobody was heard of who
 //!    gathers, everything is for anyone: the card may be on its way to a base that is not known yet.
 //! 5. Every bundle states in its header what we have. If none of ours does that yet, one without frames is left,
-//!    and takes the place of an older such one.
+//!    and takes the place of an older such one. Who is left out, since others take it to be gone, states it anew.
 //!
 //! What is not left, for want of room or because the card was pulled out, is left the next time: what a
 //! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
@@ -88,6 +88,7 @@ pub fn exchange(
         folder: None,
         ours: Vec::new(),
         fresh: Vec::new(),
+        heard_of: Positions::new(),
         torn: Vec::new(),
     };
     visit.take_in(watch)?;
@@ -108,6 +109,8 @@ struct Visit<'a> {
     ours: Vec<Ours>,
     /// Those with a state that were left now.
     fresh: Vec<Ours>,
+    /// Up to where the makers of bundles that lie here have shared streams.
+    heard_of: Positions,
     torn: Vec<PathBuf>,
 }
 
@@ -187,6 +190,10 @@ impl Visit<'_> {
             }
             return Err(problem);
         }
+        for (of, seq) in survey.vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared) {
+            let known = self.heard_of.entry(*of).or_insert(0);
+            *known = (*seq).max(*known);
+        }
         let have = self.engine.positions()?;
         let (me, base) = (self.engine.identity().id, self.engine.identity().base);
         let new = |s: &Span| {
@@ -215,12 +222,13 @@ impl Visit<'_> {
         let mut remove: Vec<_> =
             std::mem::take(&mut self.torn).into_iter().map(|p| (p, Removed::Torn)).collect();
         let peers: Vec<Trusted> = self.engine.peers()?;
+        let returning = self.engine.returning()?;
         let gathered = self.is_gathered(&peers);
         let mut keep = Vec::new();
         for ours in std::mem::take(&mut self.ours) {
             let why = match ours.receiver {
                 _ if ours.spans.is_empty() => None,
-                Some(receiver) => match peers.iter().find(|peer| peer.id == receiver) {
+                Some(receiver) => match peers.iter().chain(&returning).find(|peer| peer.id == receiver) {
                     None => Some(Removed::Revoked),
                     Some(peer) => self.has(peer, &ours.spans)?.then_some(Removed::Acknowledged),
                 },
@@ -275,8 +283,8 @@ impl Visit<'_> {
         if matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
             return Ok(());
         }
-        let stated_before = self.is_stated()?;
-        let mut stated = stated_before | self.leave_states()?;
+        let stated_before = self.is_stated()? && !self.is_left_out()?;
+        let mut stated = stated_before | self.leave_states()? | self.leave_for_returning()?;
         if let Some((receiver, have)) = self.lacking()? {
             stated |= self.leave_parts(receiver, have)?;
         }
@@ -323,6 +331,29 @@ impl Visit<'_> {
             }
         }
         Ok(any)
+    }
+
+    /// Leaves each retired device that has spoken since a bundle with what it lacks, unless one lies here. Returns whether
+    /// one was left.
+    fn leave_for_returning(&mut self) -> Result<bool> {
+        let mut any = false;
+        for peer in self.engine.returning()? {
+            if self.ours.iter().any(|ours| ours.receiver == Some(peer.id)) {
+                continue;
+            }
+            let mut have = self.engine.acknowledged_by(peer.id)?;
+            let streams: Vec<_> = self.engine.positions()?.into_keys().collect();
+            leave_out_not_taken(&peer, streams.iter().copied(), &mut have);
+            any |= self.leave_part(Some(peer.id), &have)?.is_some();
+        }
+        Ok(any)
+    }
+
+    /// Returns whether others who were here have what we lack, and left none of it for us: they may think that we have it,
+    /// or that we are gone. So we say anew what we have.
+    fn is_left_out(&self) -> Result<bool> {
+        let have = self.engine.positions()?;
+        Ok(self.heard_of.iter().any(|(of, seq)| *seq > have.get(of).copied().unwrap_or(0)))
     }
 
     /// Returns whether a bundle of ours states what we have now, and who we are.

@@ -513,6 +513,15 @@ impl Engine {
         survey::peers(&self.replica)
     }
 
+    /// Lists the trusted devices that were retired and have spoken since: what is left for them tells them so, and they
+    /// say that they are back.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn returning(&self) -> Result<Vec<Trusted>> {
+        survey::returning(&self.replica)
+    }
+
     /// Returns what a device has, as last heard of: from itself, or from what its frames say it had seen.
     ///
     /// # Errors

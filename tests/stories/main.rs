@@ -20,3 +20,4 @@ mod retired;
 mod rotate;
 mod same_tables;
 mod stolen;
+mod untracked;

@@ -507,7 +507,9 @@ impl<'e> Window<'e> {
     fn end_state(&mut self, report: &mut ImportReport) -> Result<()> {
         if let Some(state) = self.state.take() {
             report.frames += state.frames;
-            report.ops += state.finish()?;
+            let (changed, waiting) = state.finish()?;
+            report.ops += changed;
+            report.ops_waiting += waiting;
             self.any = true;
         }
         Ok(())

@@ -11,6 +11,7 @@
 //! | `gathered_state` | what a base has gathered, for another base and for its author |
 //! | `inspect` | the contents of a bundle, for people |
 //! | `join` | a device starts from a snapshot |
+//! | `merge_waiting` | the rows of a state that wait for their table |
 //! | `peer` | the other end of a session |
 //! | `heard` | what a snapshot's maker has of what is here |
 //! | `load` | the snapshot read into the database |
@@ -43,6 +44,7 @@ pub(crate) mod inspect;
 pub(crate) mod join;
 pub(crate) mod load;
 pub(crate) mod merge_rows;
+pub(crate) mod merge_waiting;
 pub(crate) mod peer;
 pub(crate) mod reconcile;
 pub(crate) mod records;

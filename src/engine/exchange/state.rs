@@ -126,7 +126,11 @@ fn write_definitions(replica: &Replica, out: &mut RecordWriter<'_>, shared: bool
         return Ok(());
     }
     for table in catalog::tables(replica).iter().filter(|t| t.def.mode == Mode::Shared) {
-        let shown = i64::from(table.state == State::Tracked);
+        let shown = match table.state {
+            State::Tracked => 1,
+            State::Known => 2,
+            _ => 0,
+        };
         let name = Value::Text(table.def.name.as_bytes());
         state(out, "table", &[name, Value::Blob(&table.def_id.0), Value::Int(shown)])?;
     }

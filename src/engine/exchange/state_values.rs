@@ -36,6 +36,32 @@ impl<'e> RowLoader<'e> {
         Ok(())
     }
 
+    /// Puts the values of a row together, large ones from the parts before it.
+    pub(super) fn values(&mut self, values: &[Value<'_>]) -> Result<Vec<OwnedValue>> {
+        let mut part: i64 =
+            value::maybe(&self.engine.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let mut whole = Vec::with_capacity(values.len());
+        for value in values {
+            let Value::Big(big) = value else {
+                whole.push(OwnedValue::of(*value)?);
+                continue;
+            };
+            let mut bytes: Vec<u8> = Vec::new();
+            while (bytes.len() as u64) < big.len {
+                bytes.extend(self.part(part)?);
+                part += 1;
+            }
+            whole.push(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) });
+        }
+        self.drop_parts()?;
+        Ok(whole)
+    }
+
+    /// Returns the definition that a table has at the maker.
+    pub(super) fn maker_def(&self, name: &str) -> Result<&TableDef> {
+        self.maker_defs.iter().find(|d| d.name.eq_ignore_ascii_case(name)).ok_or_else(wrong)
+    }
+
     /// Forgets the parts that were kept: their row is not taken in.
     pub(super) fn drop_parts(&mut self) -> Result<()> {
         Ok(self.engine.db.execute_batch("DELETE FROM temp._pm_part")?)
@@ -142,6 +168,17 @@ impl<'e> RowLoader<'e> {
     pub(super) fn key_of(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
         let columns = self.columns_of_row(table, values.len())?;
         let of = |at: usize| columns.iter().position(|c| *c == at).map(|position| values[position]);
+        let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
+        table.key_of(keys.ok_or_else(wrong)?.into_iter())
+    }
+
+    /// Encodes the key of a row of a table that need not have all of the maker's columns here.
+    pub(super) fn key_of_maker(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
+        let maker = self.maker_def(&table.def.name)?;
+        if values.len() != maker.columns.len() {
+            return Err(wrong());
+        }
+        let of = |at: usize| maker.column(&table.def.columns[at].name).map(|position| values[position]);
         let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
         table.key_of(keys.ok_or_else(wrong)?.into_iter())
     }

@@ -21,7 +21,7 @@ use crate::engine::exchange::{
 };
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
-use crate::engine::fleet::{admission, positions, revocation, trust};
+use crate::engine::fleet::{admission, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
 #[cfg(feature = "serde")]
@@ -335,6 +335,20 @@ pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    })
+}
+
+/// Lists the trusted devices that are retired and have spoken since: they are told, and say that they are back.
+pub(crate) fn returning(replica: &Replica) -> Result<Vec<Trusted>> {
+    catalog::reading(replica, |e| {
+        let one = |dev: i64| -> Result<Trusted> {
+            let sql = "SELECT id, base, base OR name IS NULL FROM _pm_device WHERE n = ?1";
+            Ok(e.db.prepare_cached(sql)?.query_row([dev], |row| {
+                let (id, base, takes_own) = (DeviceId(row.get(0)?), row.get(1)?, row.get(2)?);
+                Ok(Trusted { id, base, heard: true, takes_own })
+            })?)
+        };
+        membership::returning(e)?.into_iter().map(one).collect()
     })
 }
 

@@ -24,7 +24,6 @@ use crate::engine::merge::heads::{Cause, Seen, Stamp};
 use crate::engine::show::constraints;
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
-use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 
 /// An entry of a state's vector, with its proof.
@@ -85,7 +84,7 @@ pub(super) struct StateMerge<'e> {
     gathered: GatheredMerge<'e>,
     /// The maker's definitions: of all its ops, and what tables have now, with whether it shows them.
     defs: Vec<(DefId, Vec<u8>)>,
-    tables: Vec<(String, DefId, bool)>,
+    tables: Vec<(String, DefId, i64)>,
     declarations: Vec<Declaration>,
     defined: bool,
     /// What the maker has applied, and where it keeps what.
@@ -138,7 +137,7 @@ impl<'e> StateMerge<'e> {
             }
             "table" => {
                 let id = row.blob_at(1)?.try_into().map_err(|_| wrong())?;
-                self.tables.push((row.text_at(0)?.to_owned(), DefId(id), row.int_at(2)? == 1));
+                self.tables.push((row.text_at(0)?.to_owned(), DefId(id), row.int_at(2)?));
             }
             "declared" => self.declaration(&row, body)?,
             "lamport" => self.lamport = u64::try_from(row.int_at(0)?).map_err(|_| wrong())?,
@@ -232,7 +231,7 @@ impl<'e> StateMerge<'e> {
     }
 
     /// Begins the rows of a table: what it is at the maker, and what it is here.
-    fn begin_table(&mut self, name: &str, id: DefId, shown: bool) -> Result<()> {
+    fn begin_table(&mut self, name: &str, id: DefId, shown: i64) -> Result<()> {
         let theirs = catalog::op_def(self.replica, id)?;
         if !theirs.def.name.eq_ignore_ascii_case(name) {
             return Err(wrong());
@@ -243,16 +242,8 @@ impl<'e> StateMerge<'e> {
             declare::apply_declarations(self.replica, table.tid, &table.disputed.clone())?;
         }
         let table = catalog::table_named(self.replica, name).ok_or_else(wrong)?;
-        if shown && !table.shows_shared() {
-            let reason = match table.state {
-                State::Suspended => {
-                    "it is suspended here, and its state cannot be merged until it fits again"
-                }
-                _ => "a table of this name is here that does not take in these rows; track it, or rename it",
-            };
-            return Err(Error::cannot_track(name, reason));
-        }
-        self.rows.begin_table(&table)
+        let fits = table.def.has_key_of(&theirs.def) && table.def.mode == theirs.def.mode;
+        self.rows.begin_table(&table, fits, shown != 0)
     }
 
     /// Stores a frame in flight.
@@ -298,7 +289,9 @@ impl<'e> StateMerge<'e> {
     }
 
     /// Ends the merge: what only this device has, then positions, then what constraints say.
-    pub(super) fn finish(mut self) -> Result<u64> {
+    ///
+    /// Returns how many rows changed, and how many wait for their table.
+    pub(super) fn finish(mut self) -> Result<(u64, u64)> {
         self.define()?;
         self.rows.finish()?;
         self.gathered.end()?;
@@ -317,7 +310,7 @@ impl<'e> StateMerge<'e> {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
         catalog::reload_catalog(replica)?;
-        Ok(self.rows.changed + self.gathered.changed)
+        Ok((self.rows.changed + self.gathered.changed, self.rows.waiting))
     }
 
     /// Records that a stream is applied up to where the maker had it.

@@ -296,6 +296,9 @@ pub(crate) fn record_retired(
 ) -> Result<()> {
     let dev = devices::device_number_or_new(replica, id)?;
     let (by, seq) = said.unzip();
+    if !is_retired(replica, dev)? {
+        forget_speaking(replica, dev)?;
+    }
     replica
         .db
         .prepare_cached(
@@ -324,6 +327,33 @@ pub(crate) fn hear_retired(replica: &Replica, id: DeviceId, said: (i64, u64), go
     record_retired(replica, id, Some(said), goes_on)
 }
 
+/// Names where `_pm_meta` has that a retired device has spoken since, by its number.
+const SPOKE: &str = "spoke ";
+
+/// Records that a device has said what it has. One that is retired may be alive: it is told.
+pub(crate) fn hear_speaking(replica: &Replica, dev: i64) -> Result<()> {
+    if is_retired(replica, dev)? && !goes_on(replica, dev)? {
+        meta::set(&replica.db, &format!("{SPOKE}{dev}"), true)?;
+    }
+    Ok(())
+}
+
+/// Forgets that a device has spoken: it is retired anew, or back.
+fn forget_speaking(replica: &Replica, dev: i64) -> Result<()> {
+    replica.db.prepare_cached("DELETE FROM _pm_meta WHERE k = ?1")?.execute([format!("{SPOKE}{dev}")])?;
+    Ok(())
+}
+
+/// Lists the trusted devices that are retired and have spoken since.
+pub(crate) fn returning(replica: &Replica) -> Result<Vec<i64>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT n FROM _pm_device WHERE retired = ?1 AND trust IN (?2, ?3) AND EXISTS (SELECT 1 FROM _pm_meta WHERE k = ?4 || n)
+         ORDER BY id",
+    )?;
+    let of = (Retirement::Gone, Trust::Singly, Trust::ByFleet, SPOKE);
+    Ok(statement.query_map(of, |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Under this name `_pm_meta` has whether this device was retired, and has not said yet that it is back.
 const RETURN_OWED: &str = "return owed";
 
@@ -345,6 +375,7 @@ pub(crate) fn record_returned(replica: &Replica, dev: i64) -> Result<()> {
     replica.db.prepare_cached(
         "UPDATE _pm_device SET retired = 0, retired_by = NULL, retired_seq = NULL WHERE n = ?1 AND retired = ?2",
     )?.execute((dev, Retirement::Gone))?;
+    forget_speaking(replica, dev)?;
     if dev == replica.me {
         meta::set(&replica.db, RETURN_OWED, false)?;
     }

@@ -270,7 +270,9 @@ impl<'e> RowMerge<'e> {
             // What was in the quarantine table is composed again from the versions.
             return if quarantined && present { deferred::defer(replica, table.tid, key) } else { Ok(()) };
         }
-        self.changed += 1;
+        // A row that only this device has stays; that somebody has to say so changes nothing.
+        let stays = matches!(&outcome, Outcome::Heads(left, _) if !present && is_same(left, &ours));
+        self.changed += u64::from(!stays);
         for head in &ours {
             register::forget_head(replica, table.tid, key, head)?;
         }
@@ -337,12 +339,7 @@ impl<'e> RowMerge<'e> {
             }
             (false, false) => {
                 let left = self.union(table, ours, theirs, &new_to);
-                let same = left.len() == ours.len()
-                    && left
-                        .iter()
-                        .zip(ours)
-                        .all(|(a, b)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns);
-                Ok(if same { Outcome::Ours } else { Outcome::Heads(left, !self.we_saw) })
+                Ok(if is_same(&left, ours) { Outcome::Ours } else { Outcome::Heads(left, !self.we_saw) })
             }
         }
     }
@@ -538,6 +535,12 @@ impl<'e> RowMerge<'e> {
         }
         Ok(())
     }
+}
+
+/// Returns whether versions are the same, in the same order.
+fn is_same(a: &[Head], b: &[Head]) -> bool {
+    let same = |(a, b): (&Head, &Head)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns;
+    a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
 /// Returns the next row that is left to be merged.

@@ -10,7 +10,7 @@
 //! and no peer has more of its stream than is here: until then somebody may still bring frames of it.
 //!
 //! **Retirement.** It decides for whom the log waits, and never about content. What a base says of it holds for all, and
-//! travels in its log; what another device says holds for itself alone. A retired device that hears of it says that it
+//! travels in its log; what the fleet key says holds for all too, at once, and travels with everything; what another device says holds for itself alone. A retired device that hears of it says that it
 //! is back, which holds for all too; one that brings new writes of its own is taken back by whoever takes them in.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use rusqlite::types::ToSqlOutput;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, SaidBy, Trust};
-use crate::engine::fleet::positions;
+use crate::engine::fleet::{positions, revocation};
 use crate::engine::store::meta;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -327,6 +327,14 @@ pub(crate) fn hear_retired(replica: &Replica, id: DeviceId, said: (i64, u64), go
     record_retired(replica, id, Some(said), goes_on)
 }
 
+/// Records that a device is retired by the fleet key's word, which holds at once, for all.
+pub(crate) fn hear_retired_by_fleet(replica: &Replica, id: DeviceId) -> Result<()> {
+    if id == replica.identity.id {
+        meta::set(&replica.db, RETURN_OWED, true)?;
+    }
+    record_retired(replica, id, None, false)
+}
+
 /// Names where `_pm_meta` has that a retired device has spoken since, by its number.
 const SPOKE: &str = "spoke ";
 
@@ -384,7 +392,9 @@ pub(crate) fn record_returned(replica: &Replica, dev: i64) -> Result<()> {
 
 /// Returns who says that a retired device is.
 pub(crate) fn retired_by(replica: &Replica, dev: i64) -> Result<SaidBy> {
+    let by_fleet = revocation::retirement_of(replica, devices::device_id(replica, dev)?)?;
     Ok(match retired_in(replica, dev)? {
+        None if by_fleet.is_some_and(|said| said.revoked) => SaidBy::Fleet,
         Some((by, _)) if by != replica.me || replica.identity.base => {
             SaidBy::Device(devices::device_label(replica, by)?)
         }

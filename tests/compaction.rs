@@ -119,11 +119,11 @@ fn a_silent_device_holds_the_log_back_until_it_is_retired() {
     let c_id = c.identity().id;
     // Neither is a base: each says it for itself.
     let retired = |engine: &Engine| engine.devices().unwrap().iter().any(|d| d.id == c_id && d.retired);
-    assert!(!a.retire(c_id).unwrap(), "it does not travel");
+    assert!(!a.retire(c_id, None).unwrap(), "it does not travel");
     carry_all(&mut [&mut a, &mut b]);
     assert!(retired(&a) && !retired(&b));
     assert!(b.compact().unwrap().held_back_by.is_some());
-    assert!(!b.retire(c_id).unwrap());
+    assert!(!b.retire(c_id, None).unwrap());
     for device in [&mut a, &mut b] {
         let report = device.compact().unwrap();
         assert_eq!(counted(device, "_pm_head"), "0", "{report:?}");
@@ -386,7 +386,7 @@ fn what_a_base_did_not_wait_for_comes_in() {
         if known {
             sql(&b, "INSERT INTO t VALUES ('old', 1); INSERT INTO log (v) VALUES ('old')");
             carry_all(&mut [&mut a, &mut b, &mut base]);
-            base.retire(b.identity().id).unwrap();
+            base.retire(b.identity().id, None).unwrap();
         }
         carry_all(&mut [&mut a, &mut base]);
         sql(&a, "INSERT INTO t VALUES ('a', 1)");

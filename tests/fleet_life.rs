@@ -249,7 +249,7 @@ impl Fleet {
             92..=94 if n < 6 => self.appear(),
             95..=96 => {
                 let whom = self.devices[other].identity().id;
-                if self.devices[d].retire(whom).is_ok() {
+                if self.devices[d].retire(whom, None).is_ok() {
                     self.trace.push(format!("d{d} retires d{other}"));
                 }
             }

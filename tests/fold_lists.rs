@@ -55,7 +55,7 @@ impl Fleet {
 
     fn retire_the_one_away(&mut self) {
         let id = self.devices[AWAY].identity().id;
-        self.devices[BASE].retire(id).unwrap();
+        self.devices[BASE].retire(id, None).unwrap();
         self.rounds(&[1, 2], 3);
     }
 

@@ -146,7 +146,7 @@ impl Fleet {
         let living: Vec<_> = self.boards.iter().map(|board| board.identity().id).collect();
         for device in self.base.devices().unwrap() {
             if !device.this && !device.retired && !living.contains(&device.id) {
-                self.base.retire(device.id).unwrap();
+                self.base.retire(device.id, None).unwrap();
             }
         }
     }

@@ -17,7 +17,7 @@
 //!    a bundle of its own. What several lack lies there once, for anyone. As long as nobody was heard of who
 //!    gathers, everything is for anyone: the card may be on its way to a base that is not known yet.
 //! 5. Every bundle states in its header what we have. If none of ours does that yet, one without frames is left,
-//!    and takes the place of an older such one.
+//!    and takes the place of an older such one. Who is left out, since others take it to be gone, states it anew.
 //!
 //! What is not left, for want of room or because the card was pulled out, is left the next time: what a
 //! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
@@ -88,8 +88,8 @@ pub fn exchange(
         folder: None,
         ours: Vec::new(),
         fresh: Vec::new(),
+        heard_of: Positions::new(),
         torn: Vec::new(),
-        said: Positions::new(),
     };
     visit.take_in(watch)?;
     visit.engine.seal()?;
@@ -109,9 +109,9 @@ struct Visit<'a> {
     ours: Vec<Ours>,
     /// Those with a state that were left now.
     fresh: Vec<Ours>,
+    /// Up to where the makers of bundles that lie here have shared streams.
+    heard_of: Positions,
     torn: Vec<PathBuf>,
-    /// What others say that they have, of what this device takes.
-    said: Positions,
 }
 
 /// A file could not be written.
@@ -190,11 +190,15 @@ impl Visit<'_> {
             }
             return Err(problem);
         }
+        for (of, seq) in survey.vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared) {
+            let known = self.heard_of.entry(*of).or_insert(0);
+            *known = (*seq).max(*known);
+        }
         let have = self.engine.positions()?;
         let (me, base) = (self.engine.identity().id, self.engine.identity().base);
-        let takes = |author, stream| stream == Stream::Shared || base || author == me;
         let new = |s: &Span| {
-            takes(s.author, s.stream) && s.last > have.get(&(s.author, s.stream)).copied().unwrap_or(0)
+            let takes = s.stream == Stream::Shared || base || s.author == me;
+            takes && s.last > have.get(&(s.author, s.stream)).copied().unwrap_or(0)
         };
         let for_us = survey.receiver.is_none_or(|receiver| receiver == me) || survey.ours;
         // Frames of ours that we do not have: the database was restored from a backup.
@@ -205,12 +209,6 @@ impl Visit<'_> {
             io::Seek::rewind(&mut file).map_err(Error::Stream)?;
             self.engine.hear(BufReader::new(&mut file))?;
             self.report.heard.push(path.into());
-        }
-        if !survey.ours {
-            for (of, seq) in survey.vector.iter().filter(|((author, stream), _)| takes(*author, *stream)) {
-                let said = self.said.entry(*of).or_insert(0);
-                *said = (*said).max(*seq);
-            }
         }
         if survey.ours && in_folder {
             let Survey { receiver, vector, spans, state, certificates, .. } = survey;
@@ -224,12 +222,13 @@ impl Visit<'_> {
         let mut remove: Vec<_> =
             std::mem::take(&mut self.torn).into_iter().map(|p| (p, Removed::Torn)).collect();
         let peers: Vec<Trusted> = self.engine.peers()?;
+        let returning = self.engine.returning()?;
         let gathered = self.is_gathered(&peers);
         let mut keep = Vec::new();
         for ours in std::mem::take(&mut self.ours) {
             let why = match ours.receiver {
                 _ if ours.spans.is_empty() => None,
-                Some(receiver) => match peers.iter().find(|peer| peer.id == receiver) {
+                Some(receiver) => match peers.iter().chain(&returning).find(|peer| peer.id == receiver) {
                     None => Some(Removed::Revoked),
                     Some(peer) => self.has(peer, &ours.spans)?.then_some(Removed::Acknowledged),
                 },
@@ -260,7 +259,7 @@ impl Visit<'_> {
         let has = self.engine.acknowledged_by(peer.id)?;
         Ok(spans
             .iter()
-            .filter(|s| s.stream == Stream::Shared || peer.takes_own)
+            .filter(|s| takes(peer, s.author, s.stream))
             .all(|s| s.author == peer.id || has.get(&(s.author, s.stream)).is_some_and(|has| *has >= s.last)))
     }
 
@@ -284,8 +283,8 @@ impl Visit<'_> {
         if matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
             return Ok(());
         }
-        let stated_before = self.is_stated()? && !self.is_forgotten()?;
-        let mut stated = stated_before | self.leave_states()?;
+        let stated_before = self.is_stated()? && !self.is_left_out()?;
+        let mut stated = stated_before | self.leave_states()? | self.leave_for_returning()?;
         if let Some((receiver, have)) = self.lacking()? {
             stated |= self.leave_parts(receiver, have)?;
         }
@@ -313,13 +312,11 @@ impl Visit<'_> {
             let vector = self.engine.positions()?;
             leave_out_not_taken(&peer, vector.keys().copied(), &mut have);
             if let Some(part) = self.leave_part(Some(peer.id), &have)?.filter(|part| part.state) {
-                let shared = vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared);
-                let mut spans: Vec<Span> =
-                    shared.map(|((author, stream), last)| Span::new(*author, *stream, 1, *last)).collect();
-                spans.extend(part.reached.iter().map(|((author, stream), last)| {
+                let spans = part.reached.iter().map(|((author, stream), last)| {
                     let first = have.get(&(*author, *stream)).copied().unwrap_or(0) + 1;
                     Span::new(*author, *stream, first, *last)
-                }));
+                });
+                let spans = spans.collect();
                 let path = self.report.left.last().map(|left| left.file.clone()).unwrap_or_default();
                 let certificates = self.engine.stated_certificates()?;
                 self.fresh.push(Ours {
@@ -336,6 +333,29 @@ impl Visit<'_> {
         Ok(any)
     }
 
+    /// Leaves each retired device that has spoken since a bundle with what it lacks, unless one lies here. Returns whether
+    /// one was left.
+    fn leave_for_returning(&mut self) -> Result<bool> {
+        let mut any = false;
+        for peer in self.engine.returning()? {
+            if self.ours.iter().any(|ours| ours.receiver == Some(peer.id)) {
+                continue;
+            }
+            let mut have = self.engine.acknowledged_by(peer.id)?;
+            let streams: Vec<_> = self.engine.positions()?.into_keys().collect();
+            leave_out_not_taken(&peer, streams.iter().copied(), &mut have);
+            any |= self.leave_part(Some(peer.id), &have)?.is_some();
+        }
+        Ok(any)
+    }
+
+    /// Returns whether others who were here have what we lack, and left none of it for us: they may think that we have it,
+    /// or that we are gone. So we say anew what we have.
+    fn is_left_out(&self) -> Result<bool> {
+        let have = self.engine.positions()?;
+        Ok(self.heard_of.iter().any(|(of, seq)| *seq > have.get(of).copied().unwrap_or(0)))
+    }
+
     /// Returns whether a bundle of ours states what we have now, and who we are.
     fn is_stated(&self) -> Result<bool> {
         let now = self.engine.positions()?;
@@ -344,30 +364,19 @@ impl Visit<'_> {
         Ok(self.ours.iter().any(states))
     }
 
-    /// Returns whether others have more than this device, and left it nothing that brings it: they may wait for it no
-    /// longer, and need to hear from it anew.
-    fn is_forgotten(&self) -> Result<bool> {
-        let have = self.engine.positions()?;
-        Ok(self.said.iter().any(|(of, said)| have.get(of).copied().unwrap_or(0) < *said))
-    }
-
     /// Returns who lacks something that does not lie here yet: for whom a bundle is to be, and what needs not go in.
     fn lacking(&self) -> Result<Option<(Option<DeviceId>, Positions)>> {
         let log = self.engine.log_spans()?;
         let peers = self.engine.peers()?;
         if !self.is_gathered(&peers) {
-            let have = self.with_ours(&log, Positions::new(), None);
-            return Ok(lacks(&log, &have, true).then_some((None, have)));
+            let have = self.with_ours(&log, Positions::new(), None)?;
+            return Ok(lacks(&log, &have, None).then_some((None, have)));
         }
-        // Who lacks what is folded here has been left a state: nobody else needs one.
-        let mut folded = self.engine.positions()?;
-        log.iter().for_each(|stream| _ = folded.remove(&(stream.author, stream.stream)));
         let mut found: Option<(Option<DeviceId>, Positions)> = None;
         for peer in peers.into_iter().filter(|peer| peer.heard) {
             let has = self.engine.acknowledged_by(peer.id)?;
-            let mut have = self.with_ours(&log, has, Some(peer.id));
-            have.extend(folded.clone());
-            if !lacks(&log, &have, peer.takes_own) {
+            let mut have = self.with_ours(&log, has, Some(peer.id))?;
+            if !lacks(&log, &have, Some(&peer)) {
                 continue;
             }
             leave_out_not_taken(&peer, log.iter().map(|s| (s.author, s.stream)), &mut have);
@@ -386,11 +395,11 @@ impl Visit<'_> {
     }
 
     /// Returns what a device has once it has taken in the bundles of ours that lie here, of what the log has.
-    fn with_ours(&self, log: &[Span], has: Positions, receiver: Option<DeviceId>) -> Positions {
-        let mut have = Positions::new();
+    fn with_ours(&self, log: &[Span], has: Positions, receiver: Option<DeviceId>) -> Result<Positions> {
+        // What is not in the log any more is not a matter of these bundles, not even a stream that is folded as a whole.
+        let mut have = self.engine.positions()?;
         for stream in log {
             let of = (stream.author, stream.stream);
-            // What is not in the log any more is not a matter of bundles.
             let mut seq = has.get(&of).copied().unwrap_or(0).max(stream.first - 1);
             let mut spans: Vec<&Span> = self
                 .ours
@@ -408,7 +417,7 @@ impl Visit<'_> {
             }
             have.insert(of, seq);
         }
-        have
+        Ok(have)
     }
 
     /// Leaves as many files as are needed. Returns whether there is one.
@@ -559,20 +568,24 @@ impl Write for Counted {
     }
 }
 
+/// Returns whether a peer takes a stream: a per-device stream only if it gathers, and its own.
+fn takes(peer: &Trusted, author: DeviceId, stream: Stream) -> bool {
+    stream == Stream::Shared || peer.takes_own || author == peer.id
+}
+
 /// Counts the streams that a peer does not take as streams that it has.
 fn leave_out_not_taken(
     peer: &Trusted,
     streams: impl Iterator<Item = (DeviceId, Stream)>,
     have: &mut Positions,
 ) {
-    if !peer.takes_own {
-        have.extend(streams.filter(|(_, stream)| *stream == Stream::PerDevice).map(|of| (of, u64::MAX)));
-    }
+    have.extend(streams.filter(|(author, stream)| !takes(peer, *author, *stream)).map(|of| (of, u64::MAX)));
 }
 
-fn lacks(log: &[Span], have: &Positions, own: bool) -> bool {
+/// Returns whether a peer, or anybody, lacks something of the log.
+fn lacks(log: &[Span], have: &Positions, peer: Option<&Trusted>) -> bool {
     log.iter()
-        .filter(|s| s.stream == Stream::Shared || own)
+        .filter(|s| peer.is_none_or(|peer| takes(peer, s.author, s.stream)))
         .any(|s| have.get(&(s.author, s.stream)).is_none_or(|have| *have < s.last))
 }
 

@@ -7,6 +7,7 @@
 //! | [`conflicts`] | every kind of conflict by example, and what is none |
 //! | [`keeper`] | what to type when something happened to a device |
 //! | [`new_board`] | what to type when a board is added, and where |
+//! | [`dead_base`] | what to type when a base is gone for good |
 //! | [`mod@format`] | the format, byte by byte |
 //! | [`json`] | the fields of the JSON that each command prints |
 //! | [`security`] | what is defended against, and what is not |
@@ -35,6 +36,10 @@ pub mod keeper {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("new-board.md")]
 pub mod new_board {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("dead-base.md")]
+pub mod dead_base {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("../core/wire/FORMAT.md")]

@@ -188,25 +188,26 @@ impl Engine {
         compact::compact(&mut self.replica)
     }
 
-    /// Says that a device will not come back: the log waits for it no longer. At a base it travels, and holds once all
-    /// others know; elsewhere it holds for this device alone. Returns whether it travels.
+    /// Says that a device will not come back: the log waits for it no longer. With the fleet's key it travels, and holds at
+    /// once; at a base it travels, and holds once all others know; elsewhere it holds for this device alone. Returns
+    /// whether it travels.
     ///
     /// It is taken back by [`Engine::take_back_retirement`], and by itself when the device writes again.
     ///
     /// # Errors
-    /// [`Error::Usage`] for this device, [`Error::KeyMissing`], [`Error::Sqlite`].
-    pub fn retire(&mut self, id: DeviceId) -> Result<bool> {
-        compact::retire(&mut self.replica, id)
+    /// [`Error::Usage`] for this device or another fleet's key, [`Error::KeyMissing`], [`Error::Sqlite`].
+    pub fn retire(&mut self, id: DeviceId, key: Option<&FleetKey>) -> Result<bool> {
+        compact::retire(&mut self.replica, id, key)
     }
 
-    /// Says that a device which was retired is back: at a base for all, elsewhere for this device alone. Returns
-    /// whether it travels.
+    /// Says that a device which was retired is back: with the fleet's key or at a base for all, elsewhere for this device
+    /// alone. Returns whether it travels.
     ///
     /// # Errors
     /// [`Error::Usage`] if it is not retired, or goes on under a new identity; [`Error::KeyMissing`],
     /// [`Error::Sqlite`].
-    pub fn take_back_retirement(&mut self, id: DeviceId) -> Result<bool> {
-        compact::take_back_retirement(&mut self.replica, id)
+    pub fn take_back_retirement(&mut self, id: DeviceId, key: Option<&FleetKey>) -> Result<bool> {
+        compact::take_back_retirement(&mut self.replica, id, key)
     }
 
     /// Lists every open conflict with every version.
@@ -511,6 +512,15 @@ impl Engine {
     /// [`Error::Sqlite`].
     pub fn peers(&self) -> Result<Vec<Trusted>> {
         survey::peers(&self.replica)
+    }
+
+    /// Lists the trusted devices that were retired and have spoken since: what is left for them tells them so, and they
+    /// say that they are back.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn returning(&self) -> Result<Vec<Trusted>> {
+        survey::returning(&self.replica)
     }
 
     /// Returns what a device has, as last heard of: from itself, or from what its frames say it had seen.

@@ -562,7 +562,7 @@ fn a_device_whose_place_in_the_log_is_gone_is_named_and_served_what_there_is() {
     }
     sql(&a, "UPDATE t SET v = 2");
     exchange(&mut a, &mut b, 500);
-    a.retire(c.identity().id).unwrap();
+    a.retire(c.identity().id, None).unwrap();
     for _ in 0..3 {
         exchange(&mut a, &mut b, 500);
         assert!(a.compact().unwrap().held_back_by.is_none_or(|(name, _)| !name.starts_with("c-")));

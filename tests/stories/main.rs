@@ -8,9 +8,12 @@ mod cable;
 mod support;
 
 mod admit;
+mod bases;
 mod compacted;
 mod copied_card;
+mod dead_base;
 mod gathering;
+mod join;
 mod keeper;
 mod leaving;
 mod new_board;
@@ -19,3 +22,4 @@ mod retired;
 mod rotate;
 mod same_tables;
 mod stolen;
+mod untracked;

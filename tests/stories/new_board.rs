@@ -14,7 +14,7 @@ fn block() -> Vec<&'static str> {
     block.lines().filter(|line| line.starts_with("packmule ")).collect()
 }
 
-fn shell(desk: &Desk, line: &str) -> String {
+pub fn shell(desk: &Desk, line: &str) -> String {
     let program = Path::new(PACKMULE).parent().unwrap().display();
     let path = format!("{program}:{}", std::env::var("PATH").unwrap_or_default());
     let mut shell = Command::new("sh");

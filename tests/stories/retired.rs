@@ -170,3 +170,38 @@ fn a_retired_board_that_writes_nothing_is_kept_in_step() {
         Sql::Integer(1)
     );
 }
+
+/// The only base is dead. A person at another device has the fleet key: by its word the base is retired for all.
+#[test]
+fn the_fleet_key_retires_for_all() {
+    let desk = fleet();
+    desk.run("compact north.db").ok();
+    let shown = desk.run("retire north.db base --fleet fleet.key").ok();
+    has(
+        &shown,
+        &["base-", "is retired", "wherever this is carried", "--undo --fleet fleet.key` takes it back"],
+    );
+    rounds(&desk, &["north", "south"], 2);
+    for db in ["north.db", "south.db"] {
+        let base = at(&desk, db, "base");
+        assert_eq!(
+            (&base["retired"], &base["retired_by"]),
+            (&true.into(), &"by the fleet key".into()),
+            "{db}"
+        );
+        has(&desk.run(&format!("status {db}")).ok(), &["retired      base-", "(by the fleet key)"]);
+    }
+    // No base is left: what is each board's own is not folded.
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (2)");
+    for name in ["north", "south", "north"] {
+        desk.run(&format!("compact {name}.db")).ok();
+        rounds(&desk, &["north", "south"], 1);
+    }
+    assert_ne!(desk.value("north.db", "SELECT count(*) FROM _pm_frame WHERE stream = 1"), Sql::Integer(0));
+    desk.run("retire south.db base --undo --fleet fleet.key").ok();
+    rounds(&desk, &["south", "north"], 2);
+    assert_eq!(at(&desk, "north.db", "base")["retired"], false);
+    // The key of another fleet says nothing here.
+    desk.run("fleet new other.key").ok();
+    has(&desk.run("retire north.db base --fleet other.key").refused("north.db"), &["another fleet"]);
+}

@@ -23,7 +23,7 @@ use packmule_core::wire::{Checkpoint, FrameFlags};
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::positions::StreamPosition;
-use crate::engine::fleet::{devices, positions, revocation};
+use crate::engine::fleet::{devices, membership, positions, revocation};
 use crate::engine::log::{contexts, frames};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -91,15 +91,8 @@ pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -
     if !frames::parse(&body)?.head.flags.has(FrameFlags::REISSUES) {
         return Ok(());
     }
-    for sql in [
-        "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq < ?3
-         AND seq > (SELECT coalesce(max(seq), 0) FROM _pm_stream WHERE dev = ?1 AND stream = ?2)",
-        "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last < ?3 AND NOT applied",
-        "INSERT INTO _pm_floor (dev, stream, seq) VALUES (?1, ?2, ?3 - 1)
-         ON CONFLICT (dev, stream) DO UPDATE SET seq = max(seq, excluded.seq)",
-    ] {
-        replica.db.prepare_cached(sql)?.execute((dev, stream.number(), first))?;
-    }
+    frames::forget_pending(&replica.db, dev, stream, first - 1)?;
+    membership::raise_floor(replica, dev, stream, first - 1)?;
     positions::set_position(replica, dev, stream, StreamPosition { seq: first - 1, chain: prev })
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use packmule_core::model::{DeviceId, Stream};
+use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{FrameFlags, Merge, Mode, OpKind};
 use rusqlite::{Row, params_from_iter};
 
@@ -194,6 +194,9 @@ pub(crate) fn seal_table(
     let reader = RowReader::new(replica, table);
     if options.reissue || options.take_in == Some(table.def.name.as_str()) {
         seal_all(replica, &reader, group, options)?;
+        if options.reissue {
+            seal_gone(replica, &reader, group)?;
+        }
     } else if table.def.append {
         seal_above_mark(replica, &reader, group)?;
     }
@@ -242,6 +245,22 @@ pub(crate) fn seal_all(
     replica
         .db
         .execute("UPDATE _pm_table SET appended = max(appended, ?2) WHERE tid = ?1", (table.tid, last))?;
+    Ok(())
+}
+
+/// Seals the deletes of rows that this device has deleted from a per-device table, in frames that are folded.
+fn seal_gone(replica: &Replica, reader: &RowReader<'_>, group: &mut GroupWriter<'_>) -> Result<()> {
+    let mut gone = replica.db.prepare("SELECT key FROM _pm_gone WHERE dev = ?1 AND tid = ?2 ORDER BY key")?;
+    let mut rows = gone.query((replica.me, reader.table.tid))?;
+    let change = Change { kind: OpKind::Delete, ..Change::default() };
+    while let Some(row) = rows.next()? {
+        let key = value::read_key(&row.get::<_, Vec<u8>>(0)?)?;
+        let binds = params_from_iter(key.iter().map(|v| Bind(v.borrow())));
+        if value::maybe::<i64>(&replica.db, &reader.table.select_sql("1"), binds)?.is_none() {
+            let keys: Vec<Value<'_>> = key.iter().map(|v| v.borrow()).collect();
+            ops::seal_delete(replica, reader, group, &keys, &change, &Seen::ContextFree)?;
+        }
+    }
     Ok(())
 }
 

@@ -13,7 +13,8 @@ use sha2::Digest;
 use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
-use crate::engine::exchange::{state, transaction, twin};
+use crate::engine::exchange::state::Parts;
+use crate::engine::exchange::{gathered_state, state, transaction, twin};
 use crate::engine::fleet::{admission, devices, membership, positions, revocation};
 use crate::engine::store::keys;
 use crate::engine::store::value;
@@ -174,20 +175,30 @@ fn write_part(
     write_revocations(replica, &mut out)?;
     let mut wanted = wanted(replica, have)?;
     let needs_state = needs_state(replica, &wanted)?;
+    let gathered = gathered_out(replica, &wanted, receiver.is_some() || !with_vector)?;
     write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
     if with_vector {
         for bytes in admission::carried(replica)? {
             out.record(RecordKind::Certificate, &bytes)?;
         }
     }
-    if needs_state {
+    if needs_state || !gathered.is_empty() {
         let has: BTreeMap<i64, u64> =
             wanted.iter().filter(|w| w.stream == Stream::Shared).map(|w| (w.dev, w.have)).collect();
-        state::write_state(replica, &mut out, &|dev| has.get(&dev).copied().unwrap_or(u64::MAX))?;
-        wanted.retain(|w| w.stream != Stream::Shared);
+        let have = |dev| has.get(&dev).copied().unwrap_or(u64::MAX);
+        let shared = if needs_state { Some(&have as &dyn Fn(i64) -> u64) } else { None };
+        state::write_state(replica, &mut out, key, &Parts { shared, gathered: &gathered })?;
+        wanted.retain(|w| match w.stream {
+            Stream::Shared => !needs_state,
+            Stream::PerDevice => !gathered.contains(&w.dev),
+        });
     }
     let mut report = records::write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;
-    report.state = needs_state;
+    report.state = needs_state || !gathered.is_empty();
+    for dev in gathered {
+        let seq = positions::position(replica, dev, Stream::PerDevice)?.seq;
+        report.reached.insert((devices::device_id(replica, dev)?, Stream::PerDevice), seq);
+    }
     if needs_state {
         // A state goes as far as its vector.
         let shared = positions::vector(replica)?.into_iter().filter(|e| e.stream == Stream::Shared);
@@ -206,6 +217,19 @@ pub(crate) fn footer(out: RecordWriter<'_>) -> Result<(Vec<u8>, u64)> {
         .and_then(|len| write_record(&mut record, RecordKind::Footer, &buf[..len]))
         .map_err(|_| Error::damaged("a footer without room"))?;
     Ok((record[..len].to_vec(), out.bytes + len as u64))
+}
+
+/// Lists the devices of whose per-device streams the recipient lacks what is folded here, and what is gathered here stands
+/// for it. Where it is for anyone, those of which somebody is known to lack it: it is much for all others.
+fn gathered_out(replica: &Replica, wanted: &[Wanted], for_one: bool) -> Result<Vec<i64>> {
+    let mut all = Vec::new();
+    for w in wanted.iter().filter(|w| w.stream == Stream::PerDevice) {
+        let stands = gathered_state::stands_for(replica, w.dev, w.have)?;
+        if stands && (for_one || gathered_state::is_wanted(replica, w.dev)?) {
+            all.push(w.dev);
+        }
+    }
+    Ok(all)
 }
 
 /// Returns whether the recipient lacks frames of shared streams that are folded here.

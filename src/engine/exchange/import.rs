@@ -171,7 +171,7 @@ impl<'e> Verification<'e> {
     fn revocation(&mut self, statement: &Revocation) -> Result<()> {
         let is_news = revocation::is_news(self.replica, statement)?;
         self.verified.any_news |= is_news;
-        if statement.revoked && is_news {
+        if statement.revoked && !statement.retirement && is_news {
             self.revoked.push(UntrustedDevice { id: statement.device, name: None, revoked: true });
         }
         Ok(())
@@ -496,7 +496,7 @@ struct Window<'e> {
     state: Option<StateMerge<'e>>,
     /// A group went into the log.
     any: bool,
-    /// It was the sender's own.
+    /// A frame of the sender's own is new here.
     returned: bool,
 }
 
@@ -505,7 +505,7 @@ impl<'e> Window<'e> {
     fn state(&mut self) -> Result<&mut StateMerge<'e>> {
         match &mut self.state {
             Some(state) => Ok(state),
-            none => Ok(none.insert(StateMerge::new(self.replica)?)),
+            none => Ok(none.insert(StateMerge::new(self.replica, self.verified.sender)?)),
         }
     }
 
@@ -513,7 +513,9 @@ impl<'e> Window<'e> {
     fn end_state(&mut self, report: &mut ImportReport) -> Result<()> {
         if let Some(state) = self.state.take() {
             report.frames += state.frames;
-            report.ops += state.finish()?;
+            let (changed, waiting) = state.finish()?;
+            report.ops += changed;
+            report.ops_waiting += waiting;
             self.any = true;
         }
         Ok(())
@@ -554,6 +556,8 @@ impl<'e> Window<'e> {
             let new = frames::put_frame(&replica.db, dev, section.stream, frame.head.seq, body)?;
             report.frames += u64::from(new);
             report.known += u64::from(!new);
+            // What waits here already comes again with each card, also from who is dead.
+            self.returned |= new && Some(section.author) == self.verified.sender;
         } else {
             report.known += 1;
         }
@@ -577,7 +581,6 @@ impl<'e> Window<'e> {
         vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
         pending::go_on_from(replica, dev, checkpoint)?;
         self.any = true;
-        self.returned |= Some(checkpoint.author) == self.verified.sender;
         // Who is revoked waits for what the others say, which may come with the same window.
         if !revocation::is_revoked(replica, dev)? {
             ready::apply_ready(replica, dev, report)?;

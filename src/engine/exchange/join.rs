@@ -31,10 +31,12 @@ use crate::engine::capture::watch;
 use crate::engine::capture::{adopt, evolve, seal};
 use crate::engine::conflicts::resolve;
 use crate::engine::error::{self, BundleProblem, Error, Result, UntrustedDevice};
+use crate::engine::exchange::admit::{self, Admission, AdmitOptions};
 use crate::engine::exchange::heard::{self, Heard};
-use crate::engine::exchange::inspect;
 use crate::engine::exchange::load::{self, JoinReport, Loader};
 use crate::engine::exchange::state_values::RowLoader;
+use crate::engine::exchange::{certificates, import, inspect, transaction};
+use crate::engine::fleet::devices::Trust;
 use crate::engine::fleet::open::{self, InitOptions};
 use crate::engine::fleet::{devices, membership, peers, positions, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
@@ -42,7 +44,7 @@ use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::Seen;
 use crate::engine::merge::{compose, context_free, deferred};
-use crate::engine::show::{constraints, transaction, triggers, write};
+use crate::engine::show::{self, constraints, triggers, write};
 use crate::engine::store::connection::{self, Options};
 use crate::engine::store::keys::{self, FleetKey};
 use crate::engine::store::layout;
@@ -66,6 +68,8 @@ struct Verified {
     maker: DeviceId,
     maker_name: String,
     certificate: Vec<u8>,
+    /// All certificates in it.
+    certificates: Vec<Vec<u8>>,
     fleet: Option<[u8; 32]>,
     /// What its maker has applied.
     applied: Vec<Position>,
@@ -122,11 +126,62 @@ pub(crate) fn join<R: Read + Seek>(
             return Err(Error::Untrusted(vec![untrusted]));
         }
     }
-    let report = rebase(&mut engine, snapshot, &verified, join)?;
+    let report = match take_in(&mut engine, snapshot, &verified, join, is_device) {
+        // Others have built on the second history that is here: nothing else brings the two together.
+        Err(Error::Forked { .. } | Error::Twin { .. }) => rebase(&mut engine, snapshot, &verified, join)?,
+        taken => taken?,
+    };
     let path = engine.path.clone();
     let options = std::mem::take(&mut engine.options);
     drop(engine);
     Ok((open::open_as(&path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)?, report))
+}
+
+/// Takes in a snapshot as the state that it is: identity, log and what is not sealed stay.
+fn take_in<R: Read + Seek>(
+    replica: &mut Replica,
+    snapshot: &mut R,
+    verified: &Verified,
+    join: &JoinOptions<'_>,
+    is_device: bool,
+) -> Result<JoinReport> {
+    if !is_device {
+        trust_all(replica, &verified.certificates)?;
+    } else if let Some(fleet) = join.fleet.filter(|_| !replica.identity.admitted) {
+        let mut admission = Admission::new(fleet);
+        admit::read_database(&mut admission, replica)?;
+        let own = [replica.identity.id];
+        let admitted = admission.sign(&AdmitOptions { base: replica.identity.base, only: &own })?;
+        admit::take_admitted(replica, &admitted)?;
+    }
+    let taken = import::import(replica, snapshot, &mut |_| ())?;
+    Ok(JoinReport {
+        maker: Some(verified.maker),
+        maker_name: verified.maker_name.clone(),
+        rows: taken.ops,
+        waiting: taken.ops_waiting,
+        frames: taken.frames,
+        kept: 0,
+        new_identity: taken.new_identity.is_some(),
+    })
+}
+
+/// Trusts the devices that a snapshot's maker answers for: those of other fleets, or of none, singly. A new device does so
+/// on its owner's word.
+fn trust_all(replica: &mut Replica, all: &[Vec<u8>]) -> Result<()> {
+    transaction::transaction(replica, |e| {
+        for bytes in all {
+            let certificate = Certificate::decode(bytes).map_err(error::bad)?;
+            match trust::verify_certificate(e, &certificate)? {
+                Ok(trust) => certificates::store(e, &certificate, bytes, trust)?,
+                Err(UntrustedDevice { revoked: true, .. }) => {
+                    certificates::store_revoked(e, &certificate, bytes)?;
+                }
+                Err(_) => certificates::store(e, &certificate, bytes, Trust::Singly)?,
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Starts from a snapshot, in one transaction.
@@ -140,7 +195,7 @@ fn rebase<R: Read + Seek>(
     let mut new_key = None;
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     let result = rebase_here(replica, snapshot, verified, join, &mut new_key);
-    let result = transaction::end_transaction(replica, result);
+    let result = show::transaction::end_transaction(replica, result);
     triggers::count_as_tracked(replica, &[]);
     let report = result?;
     if new_key.is_some() {
@@ -451,6 +506,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
             }
             Item::Seal(signature, digest) => {
                 let fleet = maker.and_then(|id| fleet_of(&certificates, id));
+                let all = certificates.iter().map(|known| known.bytes.clone()).collect();
                 let Some(maker) = maker.and_then(|id| certificates.into_iter().find(|c| c.id == id)) else {
                     return Err(Error::bundle(
                         at,
@@ -468,6 +524,7 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
                     maker: maker.id,
                     maker_name: maker.name,
                     certificate: maker.bytes,
+                    certificates: all,
                     fleet,
                     applied,
                     probes,

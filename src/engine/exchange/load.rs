@@ -9,9 +9,9 @@ use rusqlite::{ErrorCode, params_from_iter};
 use crate::engine::apply::vouched;
 use crate::engine::capture::{adopt, declare, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
-use crate::engine::exchange::certificates;
 use crate::engine::exchange::state_rows::{self, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
+use crate::engine::exchange::{certificates, revoke};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::{revocation, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
@@ -41,7 +41,11 @@ impl Loader<'_, '_> {
             match reader.next_item()? {
                 Item::Header(_) | Item::FleetKey(..) => {}
                 Item::Revocation(statement) => {
-                    revocation::hear(e, &statement)?;
+                    if statement.retirement {
+                        revoke::hear_retirement(e, &statement)?;
+                    } else {
+                        revocation::hear(e, &statement)?;
+                    }
                 }
                 Item::Certificate(certificate, bytes) => {
                     // The maker answers for those whose fleet is another, or none.
@@ -261,6 +265,8 @@ pub struct JoinReport {
     pub maker_name: String,
     /// Rows taken in.
     pub rows: u64,
+    /// Rows that wait for a table of their name to be tracked.
+    pub waiting: u64,
     /// Frames in flight taken in.
     pub frames: u64,
     /// Rows that this database had and nobody had heard of: re-authored.

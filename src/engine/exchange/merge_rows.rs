@@ -21,6 +21,7 @@ use packmule_core::model::{DeviceId, Stream, Value};
 use rusqlite::ErrorCode;
 
 use crate::engine::error::{Error, Result};
+use crate::engine::exchange::merge_waiting;
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::{self, BASELINE};
@@ -63,9 +64,23 @@ pub(super) struct RowMerge<'e> {
     we_saw: bool,
     /// The state has only rows that changed since what this device has seen; all others stay.
     pub partial: bool,
-    /// The tables of the state, each with whether it was empty here.
-    tables: Vec<(i64, bool)>,
+    /// The tables of the state.
+    tables: Vec<Merging>,
     pub changed: u64,
+    /// Rows that wait for their table.
+    pub waiting: u64,
+}
+
+/// A table of the state.
+#[derive(Clone, Copy)]
+struct Merging {
+    tid: i64,
+    /// It has neither rows nor versions here.
+    empty: bool,
+    /// Its key is another one here, or it is per-device here: nothing of it is taken in.
+    aside: bool,
+    /// The state has all that its maker has of it; otherwise what is not in the state may be there all the same.
+    whole: bool,
 }
 
 /// What becomes of a row.
@@ -93,6 +108,7 @@ impl<'e> RowMerge<'e> {
             partial: false,
             tables: Vec::new(),
             changed: 0,
+            waiting: 0,
         })
     }
 
@@ -117,27 +133,28 @@ impl<'e> RowMerge<'e> {
         Ok(dev.and_then(|dev| self.had.get(&dev)).is_some_and(|had| *had >= seq))
     }
 
-    /// Begins a table. Into one without rows and versions rows need only be written.
-    pub(super) fn begin_table(&mut self, table: &Table) -> Result<()> {
+    /// Begins a table; `fits` says whether its rows can be those of the table here, `whole` whether its maker has nothing
+    /// more of it. Into one without rows and versions rows need only be written.
+    pub(super) fn begin_table(&mut self, table: &Table, fits: bool, whole: bool) -> Result<()> {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {})", table.sql_name);
-        let rows: bool = self.replica.db.query_row(&sql, [], |row| row.get(0))?;
+        let rows: bool = !table.shows_shared() || self.replica.db.query_row(&sql, [], |row| row.get(0))?;
         let heads: bool = self.replica.db.query_row(
             "SELECT EXISTS (SELECT 1 FROM _pm_head WHERE tid = ?1)",
             [table.tid],
             |row| row.get(0),
         )?;
-        self.tables.push((table.tid, !rows && !heads));
+        self.tables.push(Merging { tid: table.tid, empty: !rows && !heads, aside: !fits, whole });
         Ok(())
     }
 
     /// Merges a row, or keeps a version of one until its row comes.
     pub(super) fn record(&mut self, kind: &str, row: &StateRow<'_>) -> Result<()> {
         let table = catalog::table(self.replica, row.tid_at(0)?)?;
-        let Some((_, empty)) = self.tables.iter().find(|(tid, _)| *tid == table.tid).copied() else {
+        let Some(merging) = self.tables.iter().find(|merging| merging.tid == table.tid).copied() else {
             return Err(wrong());
         };
-        if !table.shows_shared() {
-            return Ok(());
+        if merging.aside {
+            return if matches!(kind, "row" | "limbo") { self.loader.drop_parts() } else { Ok(()) };
         }
         match kind {
             "head" => self.keep_head(&table, row),
@@ -155,12 +172,13 @@ impl<'e> RowMerge<'e> {
                 ))?;
                 Ok(())
             }
-            "gone" => {
+            "deleted" => {
                 let sql = "INSERT OR IGNORE INTO temp._pm_their_gone (tid, key) VALUES (?1, ?2)";
                 self.replica.db.prepare_cached(sql)?.execute((table.tid, row.blob_at(1)?))?;
                 Ok(())
             }
-            _ => self.row(&table, empty, &row.values[1..]),
+            _ if !table.shows_shared() => self.waiting_row(&table, &row.values[1..]),
+            _ => self.row(&table, merging.empty, &row.values[1..]),
         }
     }
 
@@ -200,6 +218,61 @@ impl<'e> RowMerge<'e> {
         self.merge(table, &key, true)
     }
 
+    /// Merges a row of a table that does not show it here.
+    fn waiting_row(&mut self, table: &Table, values: &[Value<'_>]) -> Result<()> {
+        let key = self.loader.key_of_maker(table, values)?;
+        let sql = "INSERT OR IGNORE INTO temp._pm_their_key (tid, key) VALUES (?1, ?2)";
+        self.replica.db.prepare_cached(sql)?.execute((table.tid, &key))?;
+        let values = self.loader.values(values)?;
+        self.merge_waiting(table, &key, Some(&values))
+    }
+
+    /// Merges what waits of a row; `values` are those that the maker has, if it has the row.
+    fn merge_waiting(
+        &mut self,
+        table: &Table,
+        key: &[u8],
+        values: Option<&[value::OwnedValue]>,
+    ) -> Result<()> {
+        let ours = heads::heads(self.replica, table.tid, key)?;
+        let theirs = self.take_their_heads(table, key)?;
+        self.take_image(table, key)?;
+        self.take_counts(table, key)?;
+        let row = merge_waiting::Waiting {
+            replica: self.replica,
+            table,
+            key,
+            ours,
+            theirs,
+            had: &self.had,
+            vector: &self.vector,
+            they_saw: self.they_saw(table, key)?,
+            we_saw: self.we_saw,
+        };
+        let maker = self.loader.maker_def(&table.def.name)?;
+        self.waiting += u64::from(merge_waiting::merge(&row, maker, values)?);
+        Ok(())
+    }
+
+    /// Takes the maker's versions of a row out of where they were kept.
+    fn take_their_heads(&self, table: &Table, key: &[u8]) -> Result<Vec<Head>> {
+        let theirs = heads::heads_in(self.replica, "temp._pm_their_head", table.tid, key)?;
+        let sql = "DELETE FROM temp._pm_their_head WHERE tid = ?1 AND key = ?2";
+        self.replica.db.prepare_cached(sql)?.execute((table.tid, key))?;
+        Ok(theirs)
+    }
+
+    /// Takes along what the maker remembers of counters of a row that waits.
+    fn take_counts(&self, table: &Table, key: &[u8]) -> Result<()> {
+        let db = &self.replica.db;
+        for entry in counters::entries(db, "temp._pm_their_count", table.tid, key)? {
+            if self.had.get(&entry.dev).is_none_or(|seq| entry.seq > *seq) {
+                counters::put_entry(db, table.tid, key, &entry)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns whether the maker has versions of a row.
     fn has_heads(&self, tid: i64, key: &[u8]) -> Result<bool> {
         let sql = "SELECT 1 FROM temp._pm_their_head WHERE tid = ?1 AND key = ?2 LIMIT 1";
@@ -210,9 +283,7 @@ impl<'e> RowMerge<'e> {
     fn merge(&mut self, table: &Table, key: &[u8], present: bool) -> Result<()> {
         let replica = self.replica;
         let ours = heads::heads(replica, table.tid, key)?;
-        let theirs = heads::heads_in(replica, "temp._pm_their_head", table.tid, key)?;
-        let sql = "DELETE FROM temp._pm_their_head WHERE tid = ?1 AND key = ?2";
-        replica.db.prepare_cached(sql)?.execute((table.tid, key))?;
+        let theirs = self.take_their_heads(table, key)?;
         let quarantined = deferred::is_quarantined(replica, table.tid, key)?;
         let outcome = self.decide(table, key, present, &ours, theirs)?;
         if matches!(outcome, Outcome::Ours) {
@@ -222,7 +293,9 @@ impl<'e> RowMerge<'e> {
             // What was in the quarantine table is composed again from the versions.
             return if quarantined && present { deferred::defer(replica, table.tid, key) } else { Ok(()) };
         }
-        self.changed += 1;
+        // A row that only this device has stays; that somebody has to say so changes nothing.
+        let stays = matches!(&outcome, Outcome::Heads(left, _) if !present && is_same(left, &ours));
+        self.changed += u64::from(!stays);
         for head in &ours {
             register::forget_head(replica, table.tid, key, head)?;
         }
@@ -302,12 +375,7 @@ impl<'e> RowMerge<'e> {
             }
             (false, false) => {
                 let left = self.union(table, ours, theirs, &new_to);
-                let same = left.len() == ours.len()
-                    && left
-                        .iter()
-                        .zip(ours)
-                        .all(|(a, b)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns);
-                Ok(if same { Outcome::Ours } else { Outcome::Heads(left, !self.we_saw) })
+                Ok(if is_same(&left, ours) { Outcome::Ours } else { Outcome::Heads(left, !self.we_saw) })
             }
         }
     }
@@ -457,14 +525,20 @@ impl<'e> RowMerge<'e> {
              INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT tid, key FROM temp._pm_their_gone",
         )?;
         if !self.we_saw && !self.partial {
-            for (tid, _) in self.tables.iter().filter(|(_, empty)| !empty) {
-                self.list_ours(*tid)?;
+            for merging in
+                self.tables.iter().filter(|merging| !merging.empty && !merging.aside && merging.whole)
+            {
+                self.list_ours(merging.tid)?;
             }
         }
         let mut after = (i64::MIN, Vec::new());
         while let Some((tid, key)) = next_left(self.replica, &after)? {
             let table = catalog::table(self.replica, tid)?;
-            self.merge(&table, &key, false)?;
+            if table.shows_shared() {
+                self.merge(&table, &key, false)?;
+            } else {
+                self.merge_waiting(&table, &key, None)?;
+            }
             after = (tid, key);
         }
         Ok(())
@@ -474,9 +548,20 @@ impl<'e> RowMerge<'e> {
     fn list_ours(&self, tid: i64) -> Result<()> {
         let db = &self.replica.db;
         let table = catalog::table(self.replica, tid)?;
-        if !table.shows_shared() {
-            return Ok(());
+        if table.shows_shared() {
+            self.list_our_rows(&table)?;
         }
+        db.execute(
+            "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM _pm_head h WHERE tid = ?1
+             AND NOT EXISTS (SELECT 1 FROM temp._pm_their_key k WHERE k.tid = h.tid AND k.key = h.key)",
+            [tid],
+        )?;
+        Ok(())
+    }
+
+    /// Lists the rows here of a table that the maker does not have.
+    fn list_our_rows(&self, table: &Table) -> Result<()> {
+        let (db, tid) = (&self.replica.db, table.tid);
         let n = table.def.keys().count();
         let mut all = db.prepare(&format!("SELECT {} FROM {}", table.def.key_list(""), table.sql_name))?;
         let mut put = db.prepare(
@@ -490,13 +575,14 @@ impl<'e> RowMerge<'e> {
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             put.execute((tid, table.key_of(values.into_iter())?))?;
         }
-        db.execute(
-            "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM _pm_head h WHERE tid = ?1
-             AND NOT EXISTS (SELECT 1 FROM temp._pm_their_key k WHERE k.tid = h.tid AND k.key = h.key)",
-            [tid],
-        )?;
         Ok(())
     }
+}
+
+/// Returns whether versions are the same, in the same order.
+fn is_same(a: &[Head], b: &[Head]) -> bool {
+    let same = |(a, b): (&Head, &Head)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns;
+    a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
 /// Returns the next row that is left to be merged.

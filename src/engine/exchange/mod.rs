@@ -8,8 +8,10 @@
 //! | `certificates` | certificates stored; another name |
 //! | `export` | bundles written |
 //! | `import` | bundles verified and taken in |
+//! | `gathered_state` | what a base has gathered, for another base and for its author |
 //! | `inspect` | the contents of a bundle, for people |
 //! | `join` | a device starts from a snapshot |
+//! | `merge_waiting` | the rows of a state that wait for their table |
 //! | `peer` | the other end of a session |
 //! | `heard` | what a snapshot's maker has of what is here |
 //! | `load` | the snapshot read into the database |
@@ -25,6 +27,7 @@
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
 //! | `state_values` | the values of a state's rows |
 //! | `survey` | what a card needs to know |
+//! | `take_gathered` | what a base has gathered, taken in |
 //! | `take_state` | another device's state, merged with what is here |
 //! | `transaction` | transactions, before which a second history takes a new identity |
 //! | `trust_sender` | trust in who made a bundle |
@@ -34,12 +37,14 @@
 pub(crate) mod admit;
 pub(crate) mod certificates;
 pub(crate) mod export;
+pub(crate) mod gathered_state;
 pub(crate) mod heard;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod join;
 pub(crate) mod load;
 pub(crate) mod merge_rows;
+pub(crate) mod merge_waiting;
 pub(crate) mod peer;
 pub(crate) mod reconcile;
 pub(crate) mod records;
@@ -52,6 +57,7 @@ pub(crate) mod state;
 pub(crate) mod state_rows;
 pub(crate) mod state_values;
 pub(crate) mod survey;
+pub(crate) mod take_gathered;
 pub(crate) mod take_state;
 pub(crate) mod transaction;
 pub(crate) mod trust_sender;

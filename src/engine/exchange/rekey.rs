@@ -180,6 +180,10 @@ fn move_streams(replica: &Replica, of: &Move<'_>, contexts: &[BTreeMap<i64, u64>
         moved += move_stream(replica, of, stream, &contexts[usize::from(stream.number())])?;
     }
     replica.db.execute_batch("DROP INDEX _pm_head_place; DROP INDEX _pm_count_place")?;
+    replica.db.execute(
+        "UPDATE _pm_gone SET dev = ?2, seq = seq - ?4 WHERE dev = ?1 AND seq > ?3",
+        (of.old.0, of.new.0, of.common[1], of.shift[1]),
+    )?;
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
         set_contexts(replica, of.old.0, stream, &contexts[at])?;

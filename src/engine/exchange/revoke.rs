@@ -10,8 +10,7 @@ use crate::engine::capture::seal;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, SaidBy};
-use crate::engine::fleet::revocation;
-use crate::engine::fleet::trust;
+use crate::engine::fleet::{membership, revocation, trust};
 use crate::engine::store::keys::FleetKey;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -92,6 +91,9 @@ pub(crate) fn take_in(replica: &Replica, statement: &Revocation, report: &mut Im
     if !revocation::is_news(replica, statement)? {
         return Ok(false);
     }
+    if statement.retirement {
+        return hear_retirement(replica, statement).map(|()| true);
+    }
     let before = labels(replica)?;
     revocation::hear(replica, statement)?;
     follow(replica, true)?;
@@ -99,6 +101,16 @@ pub(crate) fn take_in(replica: &Replica, statement: &Revocation, report: &mut Im
     report.revoked.extend(changed.revoked);
     report.restored.extend(changed.restored);
     Ok(true)
+}
+
+/// Takes in what the fleet's key says of a retirement: it holds at once.
+pub(crate) fn hear_retirement(replica: &Replica, statement: &Revocation) -> Result<()> {
+    revocation::hear(replica, statement)?;
+    if statement.revoked {
+        membership::hear_retired_by_fleet(replica, statement.device)
+    } else {
+        membership::record_returned(replica, devices::device_number_or_new(replica, statement.device)?)
+    }
 }
 
 /// Follows what is said now: brings trust in step with it, seals what this device has of who is revoked, and applies

@@ -18,7 +18,7 @@ use crate::engine::capture::seal;
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
-use crate::engine::exchange::{certificates, export, reconcile, revoke, transaction, twin};
+use crate::engine::exchange::{certificates, export, gathered_state, reconcile, revoke, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
 use crate::engine::fleet::{devices, positions, revocation, trust};
 use crate::engine::log::frames;
@@ -170,7 +170,10 @@ pub(crate) fn next_in_log(replica: &Replica, section: Section, dev: i64, have: u
         Some((lamport, first, last)) if first <= have + 1 => {
             StreamOut::Group(GroupOut { dev, section, lamport, first, last })
         }
-        _ if stream == Stream::PerDevice => reissued_group(replica, section, dev, have)?,
+        _ if stream == Stream::PerDevice => match reissued_group(replica, section, dev, have)? {
+            StreamOut::Nothing if gathered_state::stands_for(replica, dev, have)? => StreamOut::Folded,
+            group => group,
+        },
         _ => StreamOut::Folded,
     })
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::engine::error::Result;
 use crate::engine::exchange::records::RecordWriter;
+use crate::engine::exchange::state::Parts;
 use crate::engine::exchange::{export, state, transaction, twin};
 use crate::engine::fleet::positions;
 use crate::engine::table::catalog;
@@ -40,7 +41,8 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
     export::write_header(replica, &mut out, (key, replica.identity.id), None, &applied, &probes)?;
     export::write_revocations(replica, &mut out)?;
     export::write_certificates(replica, &mut out, &|_| true)?;
-    (report.tables, report.rows) = state::write_state(replica, &mut out, &|_| 0)?;
+    (report.tables, report.rows) =
+        state::write_state(replica, &mut out, key, &Parts { shared: Some(&|_| 0), gathered: &[] })?;
     out.flush()?;
     report.frames = out.frames;
     report.bytes = out.bytes;

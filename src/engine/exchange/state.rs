@@ -1,4 +1,5 @@
-//! State: what a device has of the shared tables, for who lacks frames that are folded here.
+//! State: what a device has of the shared tables, for who lacks frames that are folded here; and what a base has gathered
+//! (`gathered_state`).
 //!
 //! It stands in a bundle after the certificates, or alone as a snapshot, and its maker's signature over all before it
 //! closes it. Its rows are the maker's word; the frames that are still in flight are in it as their authors signed
@@ -12,7 +13,7 @@
 //! bundle what it has. The whole goes to who has seen less than the lists reach back, a newcomer for instance; and as
 //! a snapshot. Rows are looked up by their keys: the work is that of the rows that go.
 
-use ed25519_compact::Noise;
+use ed25519_compact::{Noise, SecretKey};
 use packmule_core::model::{Big, Stream, Value};
 use packmule_core::wire::{Mode, RecordKind, put};
 use rusqlite::types::ValueRef;
@@ -20,6 +21,7 @@ use rusqlite::{MAIN_DB, params_from_iter};
 use sha2::{Digest, Sha256};
 
 use crate::engine::error::{Error, Result};
+use crate::engine::exchange::gathered_state;
 use crate::engine::exchange::inspect::SEAL_DOMAIN;
 use crate::engine::exchange::records::{self, RecordWriter};
 use crate::engine::fleet::devices;
@@ -27,6 +29,7 @@ use crate::engine::log::tags;
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
+use crate::engine::table::def::DEVICE_COLUMN;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
@@ -76,54 +79,80 @@ const JUDGED: [(&str, &str); 3] = [
     ("dangling", "SELECT t.name, x.key, x.told FROM _pm_dangling x JOIN _pm_table t ON t.tid = x.tid"),
 ];
 
-/// Writes the state of the shared tables, with the groups in flight and those after what `have` gives for a device's
-/// number, and signs all that was written. Returns how many tables and rows.
+/// What goes into a state.
+pub(crate) struct Parts<'a> {
+    /// The shared tables, with the groups after what this gives for a device's number.
+    pub shared: Option<&'a dyn Fn(i64) -> u64>,
+    /// The devices whose per-device rows go in, by number.
+    pub gathered: &'a [i64],
+}
+
+/// Writes the state of the shared tables, with the groups in flight, and what is gathered here of devices; signs all that
+/// was written with the sender's key. Returns how many shared tables and rows.
 pub(crate) fn write_state(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
-    have: &dyn Fn(i64) -> u64,
+    key: &SecretKey,
+    parts: &Parts<'_>,
 ) -> Result<(u64, u64)> {
     let (mut tables, mut rows) = (0, 0);
-    let since = folds::newest_seen(replica, have)?;
+    let since = parts.shared.map(|have| folds::newest_seen(replica, have)).transpose()?.flatten();
     for (dev, seq) in since.iter().flat_map(|(_, seen)| seen) {
         let id = devices::device_id(replica, *dev)?;
         state(out, "since", &[Value::Blob(&id.0), Value::Int(*seq as i64)])?;
     }
     let since = since.map(|(fold, _)| fold);
-    write_definitions(replica, out)?;
-    write_places(replica, out)?;
-    write_records(replica, out, &STATE)?;
-    for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
-        tables += 1;
-        rows += match since {
-            Some(fold) => write_changed_rows(replica, out, table, fold)?,
-            None => {
-                let shown = write_rows(replica, out, table, ("row", &table.sql_name), None)?;
-                write_rows(replica, out, table, ("limbo", &table.quarantine_table()), None)?;
-                shown
-            }
-        };
+    write_definitions(replica, out, parts.shared.is_some())?;
+    if !parts.gathered.is_empty() {
+        gathered_state::write_tables(replica, out)?;
     }
-    write_records(replica, out, &JUDGED)?;
-    records::write_groups_in_flight(replica, out, have)?;
+    if parts.shared.is_some() {
+        write_places(replica, out)?;
+        write_records(replica, out, &STATE)?;
+        for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
+            tables += 1;
+            rows += match since {
+                Some(fold) => write_changed_rows(replica, out, table, fold)?,
+                None => {
+                    let shown = write_rows(replica, out, table, "row", &RowsOf::all(&table.sql_name))?;
+                    write_rows(replica, out, table, "limbo", &RowsOf::all(&table.quarantine_table()))?;
+                    shown
+                }
+            };
+        }
+        write_records(replica, out, &JUDGED)?;
+    }
+    parts.gathered.iter().try_for_each(|dev| gathered_state::write_gathered(replica, out, *dev))?;
+    if let Some(have) = parts.shared {
+        records::write_groups_in_flight(replica, out, have)?;
+    }
     let digest: [u8; 32] = out.hash.clone().finalize().into();
-    let signature = replica.signing_key()?.sign([SEAL_DOMAIN, &digest].concat(), None::<Noise>);
+    let signature = key.sign([SEAL_DOMAIN, &digest].concat(), None::<Noise>);
     out.record(RecordKind::Seal, &*signature)?;
     Ok((tables, rows))
 }
 
-/// Writes the definitions, and which one each shared table has here.
-fn write_definitions(replica: &Replica, out: &mut RecordWriter<'_>) -> Result<()> {
+/// Writes the definitions; of `shared` tables too, with which one each has here.
+fn write_definitions(replica: &Replica, out: &mut RecordWriter<'_>, shared: bool) -> Result<()> {
     let mut defs = replica.db.prepare(
-        "SELECT d.id, d.body FROM _pm_def d JOIN _pm_table t ON t.tid = d.tid AND t.gathers IS NULL ORDER BY d.tid, d.id",
+        "SELECT d.tid, d.body FROM _pm_def d JOIN _pm_table t ON t.tid = d.tid AND t.gathers IS NULL ORDER BY d.tid, d.id",
     )?;
     let mut rows = defs.query([])?;
     while let Some(row) = rows.next()? {
         let def: Vec<u8> = row.get(1)?;
-        state(out, "def", &[Value::Blob(&def)])?;
+        if shared || catalog::table(replica, row.get(0)?)?.def.mode == Mode::PerDevice {
+            state(out, "def", &[Value::Blob(&def)])?;
+        }
+    }
+    if !shared {
+        return Ok(());
     }
     for table in catalog::tables(replica).iter().filter(|t| t.def.mode == Mode::Shared) {
-        let shown = i64::from(table.state == State::Tracked);
+        let shown = match table.state {
+            State::Tracked => 1,
+            State::Known => 2,
+            _ => 0,
+        };
         let name = Value::Text(table.def.name.as_bytes());
         state(out, "table", &[name, Value::Blob(&table.def_id.0), Value::Int(shown)])?;
     }
@@ -163,7 +192,7 @@ fn write_records(replica: &Replica, out: &mut RecordWriter<'_>, of: &[(&str, &st
 }
 
 /// Writes a row of state as a record.
-fn state(out: &mut RecordWriter<'_>, kind: &str, values: &[Value<'_>]) -> Result<()> {
+pub(super) fn state(out: &mut RecordWriter<'_>, kind: &str, values: &[Value<'_>]) -> Result<()> {
     let size = values.iter().fold(64, |size, value| {
         size + match value {
             Value::Text(b) | Value::Blob(b) => b.len() + 8,
@@ -197,25 +226,47 @@ fn write_changed_rows(
     let mut n = 0;
     while let Some(row) = keys.next()? {
         let key: Vec<u8> = row.get(0)?;
-        let shown = write_rows(replica, out, table, ("row", &table.sql_name), Some(&key))?;
-        let parked = write_rows(replica, out, table, ("limbo", &table.quarantine_table()), Some(&key))?;
+        let shown = write_rows(replica, out, table, "row", &RowsOf::one(&table.sql_name, &key))?;
+        let parked = write_rows(replica, out, table, "limbo", &RowsOf::one(&table.quarantine_table(), &key))?;
         if shown + parked == 0 {
-            state(out, "gone", &[name, Value::Blob(&key)])?;
+            state(out, "deleted", &[name, Value::Blob(&key)])?;
         }
         n += 1;
     }
     Ok(n)
 }
 
-/// Writes the rows of a table, or the one with this key if it is there, each after the parts of its large values. `kind`
-/// says which they are, `from` where they are. Returns how many rows that were.
-fn write_rows(
+/// Which rows of a table are written.
+pub(super) struct RowsOf<'a> {
+    /// The table as it is named in SQL: its own, or its quarantine table.
+    pub from: &'a str,
+    /// The name that it has for the receiver, if that is another one.
+    pub name: Option<&'a str>,
+    /// The label of the device whose rows they are, where rows of several stand.
+    pub label: Option<&'a str>,
+    /// The key of the one row that is written.
+    pub key: Option<&'a [u8]>,
+}
+
+impl<'a> RowsOf<'a> {
+    fn all(from: &'a str) -> Self {
+        Self { from, name: None, label: None, key: None }
+    }
+
+    fn one(from: &'a str, key: &'a [u8]) -> Self {
+        Self { key: Some(key), ..Self::all(from) }
+    }
+}
+
+/// Writes the rows of a table, each after the parts of its large values. Returns how many rows that were.
+pub(super) fn write_rows(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
     table: &Table,
-    (kind, from): (&str, &str),
-    key: Option<&[u8]>,
+    kind: &str,
+    of: &RowsOf<'_>,
 ) -> Result<u64> {
+    let from = of.from;
     let rowid =
         if from == table.sql_name && table.def.without_rowid { "NULL" } else { table.def.rowid_name() };
     let columns: Vec<String> = table
@@ -227,18 +278,23 @@ fn write_rows(
             format!("CASE WHEN octet_length({c}) > {PART_BYTES} AND {rowid} IS NOT NULL THEN NULL ELSE {c} END, octet_length({c})")
         })
         .collect();
-    let which = match key {
-        Some(_) => format!("WHERE {}", table.key_match_from(0)),
-        None => format!("ORDER BY {}", table.def.key_list("")),
+    let keys = of.key.map(value::read_key).transpose()?.unwrap_or_default();
+    let only = match (of.key, of.label) {
+        (Some(_), _) => format!("WHERE {}", table.key_match_from(0)),
+        (None, Some(_)) => format!("WHERE {DEVICE_COLUMN} = ?1 ORDER BY {}", table.def.key_list("")),
+        (None, None) => format!("ORDER BY {}", table.def.key_list("")),
     };
-    let sql = format!("SELECT {rowid}, {} FROM {from} {which}", columns.join(", "));
+    let sql = format!("SELECT {rowid}, {} FROM {from} {only}", columns.join(", "));
     let mut statement = replica.db.prepare_cached(&sql)?;
-    let keys = key.map(value::read_key).transpose()?.unwrap_or_default();
-    let mut rows = statement.query(params_from_iter(keys.iter().map(|value| Bind(value.borrow()))))?;
+    let mut rows = match of.label {
+        Some(label) => statement.query([label])?,
+        None => statement.query(params_from_iter(keys.iter().map(|value| Bind(value.borrow()))))?,
+    };
+    let name = of.name.unwrap_or(&table.def.name);
     let mut n = 0;
     while let Some(row) = rows.next()? {
         let rowid: Option<i64> = row.get(0)?;
-        let mut values = vec![Value::Text(table.def.name.as_bytes())];
+        let mut values = vec![Value::Text(name.as_bytes())];
         for (at, column) in table.def.columns.iter().enumerate() {
             let value = row.get_ref(1 + at * 2)?;
             let len = row.get::<_, Option<i64>>(2 + at * 2)?.unwrap_or(0);

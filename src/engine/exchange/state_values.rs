@@ -36,6 +36,37 @@ impl<'e> RowLoader<'e> {
         Ok(())
     }
 
+    /// Puts the values of a row together, large ones from the parts before it.
+    pub(super) fn values(&mut self, values: &[Value<'_>]) -> Result<Vec<OwnedValue>> {
+        let mut part: i64 =
+            value::maybe(&self.engine.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let mut whole = Vec::with_capacity(values.len());
+        for value in values {
+            let Value::Big(big) = value else {
+                whole.push(OwnedValue::of(*value)?);
+                continue;
+            };
+            let mut bytes: Vec<u8> = Vec::new();
+            while (bytes.len() as u64) < big.len {
+                bytes.extend(self.part(part)?);
+                part += 1;
+            }
+            whole.push(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) });
+        }
+        self.drop_parts()?;
+        Ok(whole)
+    }
+
+    /// Returns the definition that a table has at the maker.
+    pub(super) fn maker_def(&self, name: &str) -> Result<&TableDef> {
+        self.maker_defs.iter().find(|d| d.name.eq_ignore_ascii_case(name)).ok_or_else(wrong)
+    }
+
+    /// Forgets the parts that were kept: their row is not taken in.
+    pub(super) fn drop_parts(&mut self) -> Result<()> {
+        Ok(self.engine.db.execute_batch("DELETE FROM temp._pm_part")?)
+    }
+
     /// Keeps the definition that a table has at the maker.
     pub(super) fn keep_maker_def(&mut self, def: TableDef) {
         self.maker_defs.retain(|d| !d.name.eq_ignore_ascii_case(&def.name));
@@ -75,6 +106,56 @@ impl<'e> RowLoader<'e> {
         Ok(())
     }
 
+    /// Makes a row of a device what the maker's is: in the table in which rows are gathered under this label, or in this
+    /// device's own. Columns that are not here are left out. Returns whether anything changed.
+    pub(super) fn write_own(
+        &mut self,
+        table: &Table,
+        label: Option<&str>,
+        maker: &TableDef,
+        values: &[Value<'_>],
+    ) -> Result<bool> {
+        let e = self.engine;
+        if values.len() != maker.columns.len() {
+            return Err(wrong());
+        }
+        let (mut columns, mut kept) = (Vec::new(), Vec::new());
+        for (column, value) in maker.columns.iter().zip(values) {
+            match (table.def.column(&column.name), value) {
+                (Some(at), value) => {
+                    columns.push(at);
+                    kept.push(*value);
+                }
+                (None, Value::Big(_)) => return Err(wrong()),
+                (None, _) => {}
+            }
+        }
+        let first: i64 = value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let (whole, streamed, end) = self.assemble(table, false, &kept, &columns, first)?;
+        let label = label.map(|label| Bind(Value::Text(label.as_bytes())));
+        let mut key: Vec<Bind<'_>> = label.into_iter().collect();
+        for at in table.def.keys() {
+            let position = columns.iter().position(|c| *c == at).ok_or_else(wrong)?;
+            key.push(Bind(whole[position].as_ref().map_or(kept[position], OwnedValue::borrow)));
+        }
+        let binds: Vec<Bind<'_>> = whole
+            .iter()
+            .zip(&kept)
+            .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)))
+            .collect();
+        let before = changes(e)?;
+        triggers::write_difference(e, table, &key, &columns, &binds, Some(&table.insert_sql(&columns)))?;
+        if !streamed.is_empty() {
+            let sql = table.select_sql(table.def.rowid_name());
+            let rowid = e.db.query_row(&sql, params_from_iter(&key), |row| row.get(0))?;
+            streamed.into_iter().try_for_each(|large| self.write_large(table, false, rowid, large))?;
+        }
+        if end > 0 {
+            e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([end])?;
+        }
+        Ok(changes(e)? > before)
+    }
+
     /// Finds the number here of the column that a recent write to a counter is about.
     pub(super) fn counter_here(&self, table: &Table, row: &StateRow<'_>) -> Result<usize> {
         let mut one = Columns::default();
@@ -87,6 +168,17 @@ impl<'e> RowLoader<'e> {
     pub(super) fn key_of(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
         let columns = self.columns_of_row(table, values.len())?;
         let of = |at: usize| columns.iter().position(|c| *c == at).map(|position| values[position]);
+        let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
+        table.key_of(keys.ok_or_else(wrong)?.into_iter())
+    }
+
+    /// Encodes the key of a row of a table that need not have all of the maker's columns here.
+    pub(super) fn key_of_maker(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
+        let maker = self.maker_def(&table.def.name)?;
+        if values.len() != maker.columns.len() {
+            return Err(wrong());
+        }
+        let of = |at: usize| maker.column(&table.def.columns[at].name).map(|position| values[position]);
         let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
         table.key_of(keys.ok_or_else(wrong)?.into_iter())
     }
@@ -169,6 +261,11 @@ struct Streamed {
     column: usize,
     parts: std::ops::Range<i64>,
     len: u64,
+}
+
+/// Counts the rows that were changed on this connection.
+fn changes(replica: &Replica) -> Result<i64> {
+    Ok(replica.db.prepare_cached("SELECT total_changes()")?.query_row([], |row| row.get(0))?)
 }
 
 /// Inserts a row, with room for the values that are written part by part.

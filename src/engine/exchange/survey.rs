@@ -16,11 +16,12 @@ use crate::engine::exchange::export;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::verified::Verified;
-use crate::engine::exchange::{certificates, reconcile, revoke, transaction, twin};
+use crate::engine::exchange::{
+    certificates, gathered_state, reconcile, revoke, take_state, transaction, twin,
+};
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::membership::Retirement;
 use crate::engine::fleet::peers::PeerEvidence;
-use crate::engine::fleet::{admission, positions, revocation, trust};
+use crate::engine::fleet::{admission, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
 #[cfg(feature = "serde")]
@@ -70,6 +71,9 @@ pub struct Survey {
     pub state: bool,
     /// The frames in it, and those for which a state stands.
     pub spans: Vec<Span>,
+    /// Up to where a state in it stands for the frames of streams.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    stands_for: Vec<(DeviceId, Stream, u64)>,
     /// The hashes of the certificates in it, if this device made it.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) certificates: BTreeSet<[u8; 32]>,
@@ -99,10 +103,10 @@ pub struct Trusted {
 pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
     let mut survey = Survey::default();
     survey.problem = survey_into(replica, input, &mut survey).err();
-    if survey.state {
-        survey.spans.retain(|span| span.stream != Stream::Shared);
-        let shared = survey.vector.iter().filter(|((_, stream), seq)| *stream == Stream::Shared && **seq > 0);
-        survey.spans.extend(shared.map(|((author, stream), seq)| Span::new(*author, *stream, 1, *seq)));
+    // A state has all that its maker had of its streams.
+    for (author, stream, seq) in std::mem::take(&mut survey.stands_for) {
+        survey.spans.retain(|span| (span.author, span.stream) != (author, stream) || span.last > seq);
+        survey.spans.push(Span::new(author, stream, 1, seq));
     }
     survey
 }
@@ -142,7 +146,8 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     None => survey.spans.push(Span { author, stream, first, last }),
                 }
             }
-            Item::State(_) | Item::Part(_) => {}
+            Item::State(body) => survey.stands_for.extend(take_state::place_of(replica, body)?),
+            Item::Part(_) => {}
             Item::Seal(..) => survey.state = true,
             Item::End => return Ok(()),
         }
@@ -314,17 +319,14 @@ fn hear_revocations(replica: &Replica, statements: &[Revocation]) -> Result<()> 
     Ok(())
 }
 
-/// Lists the trusted devices other than this one: bases first, then by id. A retired one is among them if it has
-/// spoken since.
+/// Lists the trusted devices other than this one that were not retired: bases first, then by id.
 pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
     catalog::reading(replica, |e| {
         let mut statement = e.db.prepare_cached(
             "SELECT id, base, heard IS NOT NULL, base OR name IS NULL FROM _pm_device
-             WHERE n <> ?1 AND trust IN (?2, ?3)
-               AND (NOT retired OR retired = ?4 AND EXISTS (SELECT 1 FROM _pm_ack WHERE peer = n))
-             ORDER BY base DESC, id",
+             WHERE n <> ?1 AND trust IN (?2, ?3) AND NOT retired ORDER BY base DESC, id",
         )?;
-        let rows = statement.query_map((e.me, Trust::Singly, Trust::ByFleet, Retirement::Gone), |row| {
+        let rows = statement.query_map((e.me, Trust::Singly, Trust::ByFleet), |row| {
             Ok(Trusted {
                 id: DeviceId(row.get(0)?),
                 base: row.get(1)?,
@@ -333,6 +335,20 @@ pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    })
+}
+
+/// Lists the trusted devices that are retired and have spoken since: they are told, and say that they are back.
+pub(crate) fn returning(replica: &Replica) -> Result<Vec<Trusted>> {
+    catalog::reading(replica, |e| {
+        let one = |dev: i64| -> Result<Trusted> {
+            let sql = "SELECT id, base, base OR name IS NULL FROM _pm_device WHERE n = ?1";
+            Ok(e.db.prepare_cached(sql)?.query_row([dev], |row| {
+                let (id, base, takes_own) = (DeviceId(row.get(0)?), row.get(1)?, row.get(2)?);
+                Ok(Trusted { id, base, heard: true, takes_own })
+            })?)
+        };
+        membership::returning(e)?.into_iter().map(one).collect()
     })
 }
 
@@ -363,9 +379,14 @@ pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
     let has = acknowledged_by(replica, peer.id)?;
     catalog::reading(replica, |e| {
         for Position { author, stream, .. } in positions::vector(e)? {
-            let goes = author != peer.id && (stream == Stream::Shared || peer.takes_own);
+            let goes = author == peer.id || stream == Stream::Shared || peer.takes_own;
             let Some(dev) = devices::device_number(e, author)?.filter(|_| goes) else { continue };
-            let have = has.get(&(author, stream)).copied().unwrap_or(0);
+            // A device has all that it wrote, unless it says that it was set back.
+            let unsaid = if author == peer.id { u64::MAX } else { 0 };
+            let have = has.get(&(author, stream)).copied().unwrap_or(unsaid);
+            if stream == Stream::PerDevice && gathered_state::stands_for(e, dev, have)? {
+                return Ok(true);
+            }
             if matches!(session::next_in_log(e, Section { author, stream }, dev, have)?, StreamOut::Folded) {
                 return Ok(true);
             }

@@ -15,6 +15,7 @@ use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
 use crate::engine::exchange::state_rows::{self, StateRow, bad, wrong};
+use crate::engine::exchange::take_gathered::GatheredMerge;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
@@ -25,7 +26,6 @@ use crate::engine::merge::heads::{Cause, Seen, Stamp};
 use crate::engine::show::constraints;
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
-use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 
 /// An entry of a state's vector, with its proof.
@@ -48,8 +48,8 @@ pub(super) fn proof_of(replica: &Replica, body: &[u8]) -> Result<Option<Proof>> 
     let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
     let checkpoint = Checkpoint::decode(&bytes).map_err(bad)?;
     let end = Chain(row.blob_at(3)?.try_into().map_err(|_| wrong())?);
-    let fits = (checkpoint.author, checkpoint.stream, checkpoint.last) == (author, Stream::Shared, seq);
-    if !fits || row.int_at(1)? != i64::from(Stream::Shared.number()) {
+    let fits = (checkpoint.author, checkpoint.last) == (author, seq);
+    if !fits || row.int_at(1)? != i64::from(checkpoint.stream.number()) {
         return Err(wrong());
     }
     Ok(Some(Proof { author, seq, checkpoint, bytes, end }))
@@ -68,6 +68,18 @@ pub(super) fn own_places(replica: &Replica, body: &[u8]) -> Result<Vec<Place>> {
     tags::unpacked(row.blob_at(1)?)
 }
 
+/// Reads up to where a state stands for a stream, if a record of it says so.
+pub(super) fn place_of(replica: &Replica, body: &[u8]) -> Result<Option<(DeviceId, Stream, u64)>> {
+    let (kind, values) = state_rows::parse(body)?;
+    if kind != "stream" {
+        return Ok(None);
+    }
+    let row = StateRow { replica, values: &values };
+    let stream = u8::try_from(row.int_at(1)?).map_err(|_| wrong())?;
+    let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
+    Ok(Some((row.device_id_at(0)?, Stream::from_number(stream).ok_or_else(wrong)?, seq)))
+}
+
 /// A declaration of a table, as the maker has it.
 struct Declaration {
     table: String,
@@ -84,9 +96,10 @@ struct Declaration {
 pub(super) struct StateMerge<'e> {
     replica: &'e Replica,
     rows: RowMerge<'e>,
+    gathered: GatheredMerge<'e>,
     /// The maker's definitions: of all its ops, and what tables have now, with whether it shows them.
     defs: Vec<(DefId, Vec<u8>)>,
-    tables: Vec<(String, DefId, bool)>,
+    tables: Vec<(String, DefId, i64)>,
     declarations: Vec<Declaration>,
     defined: bool,
     /// What the maker has applied, and where it keeps what.
@@ -102,11 +115,14 @@ pub(super) struct StateMerge<'e> {
 }
 
 impl<'e> StateMerge<'e> {
-    /// Begins to merge a state.
-    pub(super) fn new(replica: &'e Replica) -> Result<Self> {
+    /// Begins to merge a state that a device has sent.
+    pub(super) fn new(replica: &'e Replica, sender: Option<DeviceId>) -> Result<Self> {
+        let sender = sender.filter(|id| *id != replica.identity.id);
+        let sender = sender.map(|id| devices::device_number_or_new(replica, id)).transpose()?;
         Ok(Self {
             replica,
             rows: RowMerge::new(replica)?,
+            gathered: GatheredMerge::new(replica, sender),
             defs: Vec::new(),
             tables: Vec::new(),
             declarations: Vec::new(),
@@ -134,15 +150,29 @@ impl<'e> StateMerge<'e> {
                 let seq = u64::try_from(row.int_at(1)?).map_err(|_| wrong())?;
                 self.ignored = !self.rows.had(row.device_id_at(0)?, seq)?;
             }
-            "def" => self.defs.push((DefId::of(row.blob_at(0)?), row.blob_at(0)?.to_vec())),
+            "def" => {
+                let (id, body) = (DefId::of(row.blob_at(0)?), row.blob_at(0)?);
+                self.gathered.def(id, body)?;
+                self.defs.push((id, body.to_vec()));
+            }
+            "gathers" => self.gathered.table(row.blob_at(0)?)?,
+            "own" => self.gathered.row(&mut self.rows.loader, &row)?,
+            "gone" => self.gathered.gone(&row)?,
+            "context" | "number" if row.int_at(1)? == i64::from(Stream::PerDevice.number()) => {
+                self.gathered.position(kind, &row)?;
+            }
             "table" => {
                 let id = row.blob_at(1)?.try_into().map_err(|_| wrong())?;
-                self.tables.push((row.text_at(0)?.to_owned(), DefId(id), row.int_at(2)? == 1));
+                self.tables.push((row.text_at(0)?.to_owned(), DefId(id), row.int_at(2)?));
             }
             "declared" => self.declaration(&row, body)?,
             "lamport" => self.lamport = u64::try_from(row.int_at(0)?).map_err(|_| wrong())?,
             "stream" => {
                 let proof = proof_of(self.replica, body)?.ok_or_else(wrong)?;
+                if proof.checkpoint.stream == Stream::PerDevice {
+                    self.define()?;
+                    return self.gathered.begin(proof);
+                }
                 let dev = devices::device_number_or_new(self.replica, proof.author)?;
                 self.rows.vector.insert(dev, proof.seq);
                 self.vector.push((dev, proof));
@@ -159,7 +189,7 @@ impl<'e> StateMerge<'e> {
             }
             // Who is retired is for frames to say (`hear`); whether a row is in conflict, quarantined or an orphan is found here.
             "retired" | "conflict" | "parked" | "dangling" => {}
-            "head" | "count" | "image" | "row" | "limbo" | "gone" => {
+            "head" | "count" | "image" | "row" | "limbo" | "deleted" => {
                 self.define()?;
                 self.rows.record(kind, &row)?;
             }
@@ -231,7 +261,7 @@ impl<'e> StateMerge<'e> {
     }
 
     /// Begins the rows of a table: what it is at the maker, and what it is here.
-    fn begin_table(&mut self, name: &str, id: DefId, shown: bool) -> Result<()> {
+    fn begin_table(&mut self, name: &str, id: DefId, shown: i64) -> Result<()> {
         let theirs = catalog::op_def(self.replica, id)?;
         if !theirs.def.name.eq_ignore_ascii_case(name) {
             return Err(wrong());
@@ -242,16 +272,8 @@ impl<'e> StateMerge<'e> {
             declare::apply_declarations(self.replica, table.tid, &table.disputed.clone())?;
         }
         let table = catalog::table_named(self.replica, name).ok_or_else(wrong)?;
-        if shown && !table.shows_shared() {
-            let reason = match table.state {
-                State::Suspended => {
-                    "it is suspended here, and its state cannot be merged until it fits again"
-                }
-                _ => "a table of this name is here that does not take in these rows; track it, or rename it",
-            };
-            return Err(Error::cannot_track(name, reason));
-        }
-        self.rows.begin_table(&table)
+        let fits = table.def.has_key_of(&theirs.def) && table.def.mode == theirs.def.mode;
+        self.rows.begin_table(&table, fits, shown != 0)
     }
 
     /// Stores a frame in flight.
@@ -303,12 +325,15 @@ impl<'e> StateMerge<'e> {
     }
 
     /// Ends the merge: what only this device has, then positions, then what constraints say.
-    pub(super) fn finish(mut self) -> Result<u64> {
+    ///
+    /// Returns how many rows changed, and how many wait for their table.
+    pub(super) fn finish(mut self) -> Result<(u64, u64)> {
         if self.ignored {
-            return Ok(0);
+            return Ok((0, 0));
         }
         self.define()?;
         self.rows.finish()?;
+        self.gathered.end()?;
         let replica = self.replica;
         for (dev, proof) in &self.vector {
             self.advance(*dev, proof)?;
@@ -325,7 +350,7 @@ impl<'e> StateMerge<'e> {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
         catalog::reload_catalog(replica)?;
-        Ok(self.rows.changed)
+        Ok((self.rows.changed + self.gathered.changed, self.rows.waiting))
     }
 
     /// Records that a stream is applied up to where the maker had it.

@@ -10,7 +10,7 @@
 //! and no peer has more of its stream than is here: until then somebody may still bring frames of it.
 //!
 //! **Retirement.** It decides for whom the log waits, and never about content. What a base says of it holds for all, and
-//! travels in its log; what another device says holds for itself alone. A retired device that hears of it says that it
+//! travels in its log; what the fleet key says holds for all too, at once, and travels with everything; what another device says holds for itself alone. A retired device that hears of it says that it
 //! is back, which holds for all too; one that brings new writes of its own is taken back by whoever takes them in.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use rusqlite::types::ToSqlOutput;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, SaidBy, Trust};
-use crate::engine::fleet::{peers, positions};
+use crate::engine::fleet::{peers, positions, revocation};
 use crate::engine::store::meta;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -113,6 +113,17 @@ fn active_peers(replica: &Replica) -> Result<Vec<i64>> {
 /// Returns up to where a peer said that it has applied a stream.
 fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
     Ok(peers::said(replica, peer, dev, stream)?.unwrap_or(0))
+}
+
+/// Returns the other bases that are trusted and not retired.
+pub(crate) fn active_bases(replica: &Replica) -> Result<Vec<i64>> {
+    let mut bases = Vec::new();
+    for peer in active_peers(replica)? {
+        if is_base(replica, peer)? {
+            bases.push(peer);
+        }
+    }
+    Ok(bases)
 }
 
 /// Returns whether this device has met no other yet, not even a retired one.
@@ -252,9 +263,6 @@ pub(crate) fn is_retired(replica: &Replica, dev: i64) -> Result<bool> {
 
 /// Records that a device is retired, and in which frame of which device that is said. `goes_on` says that it goes on
 /// under a new identity.
-///
-/// What it has acknowledged is forgotten: a retired device of which something is known has spoken since, and is left
-/// what it lacks, though nobody waits for it.
 pub(crate) fn record_retired(
     replica: &Replica,
     id: DeviceId,
@@ -262,10 +270,10 @@ pub(crate) fn record_retired(
     goes_on: bool,
 ) -> Result<()> {
     let dev = devices::device_number_or_new(replica, id)?;
-    if !is_retired(replica, dev)? {
-        replica.db.prepare_cached("DELETE FROM _pm_ack WHERE peer = ?1")?.execute([dev])?;
-    }
     let (by, seq) = said.unzip();
+    if !is_retired(replica, dev)? {
+        forget_speaking(replica, dev)?;
+    }
     replica
         .db
         .prepare_cached(
@@ -294,6 +302,41 @@ pub(crate) fn hear_retired(replica: &Replica, id: DeviceId, said: (i64, u64), go
     record_retired(replica, id, Some(said), goes_on)
 }
 
+/// Records that a device is retired by the fleet key's word, which holds at once, for all.
+pub(crate) fn hear_retired_by_fleet(replica: &Replica, id: DeviceId) -> Result<()> {
+    if id == replica.identity.id {
+        meta::set(&replica.db, RETURN_OWED, true)?;
+    }
+    record_retired(replica, id, None, false)
+}
+
+/// Names where `_pm_meta` has that a retired device has spoken since, by its number.
+const SPOKE: &str = "spoke ";
+
+/// Records that a device has said what it has. One that is retired may be alive: it is told.
+pub(crate) fn hear_speaking(replica: &Replica, dev: i64) -> Result<()> {
+    if is_retired(replica, dev)? && !goes_on(replica, dev)? {
+        meta::set(&replica.db, &format!("{SPOKE}{dev}"), true)?;
+    }
+    Ok(())
+}
+
+/// Forgets that a device has spoken: it is retired anew, or back.
+fn forget_speaking(replica: &Replica, dev: i64) -> Result<()> {
+    replica.db.prepare_cached("DELETE FROM _pm_meta WHERE k = ?1")?.execute([format!("{SPOKE}{dev}")])?;
+    Ok(())
+}
+
+/// Lists the trusted devices that are retired and have spoken since.
+pub(crate) fn returning(replica: &Replica) -> Result<Vec<i64>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT n FROM _pm_device WHERE retired = ?1 AND trust IN (?2, ?3) AND EXISTS (SELECT 1 FROM _pm_meta WHERE k = ?4 || n)
+         ORDER BY id",
+    )?;
+    let of = (Retirement::Gone, Trust::Singly, Trust::ByFleet, SPOKE);
+    Ok(statement.query_map(of, |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Under this name `_pm_meta` has whether this device was retired, and has not said yet that it is back.
 const RETURN_OWED: &str = "return owed";
 
@@ -315,6 +358,7 @@ pub(crate) fn record_returned(replica: &Replica, dev: i64) -> Result<()> {
     replica.db.prepare_cached(
         "UPDATE _pm_device SET retired = 0, retired_by = NULL, retired_seq = NULL WHERE n = ?1 AND retired = ?2",
     )?.execute((dev, Retirement::Gone))?;
+    forget_speaking(replica, dev)?;
     if dev == replica.me {
         meta::set(&replica.db, RETURN_OWED, false)?;
     }
@@ -323,7 +367,9 @@ pub(crate) fn record_returned(replica: &Replica, dev: i64) -> Result<()> {
 
 /// Returns who says that a retired device is.
 pub(crate) fn retired_by(replica: &Replica, dev: i64) -> Result<SaidBy> {
+    let by_fleet = revocation::retirement_of(replica, devices::device_id(replica, dev)?)?;
     Ok(match retired_in(replica, dev)? {
+        None if by_fleet.is_some_and(|said| said.revoked) => SaidBy::Fleet,
         Some((by, _)) if by != replica.me || replica.identity.base => {
             SaidBy::Device(devices::device_label(replica, by)?)
         }

@@ -4,7 +4,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::{devices, positions};
+use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
@@ -141,6 +141,7 @@ pub(crate) fn record_acknowledged(
             .execute((peer, dev, entry.stream.number(), entry.seq))?;
     }
     record_rollback(replica, peer, sender, applied)?;
+    membership::hear_speaking(replica, peer)?;
     replica
         .db
         .prepare_cached("UPDATE _pm_device SET heard = ?2 WHERE n = ?1")?

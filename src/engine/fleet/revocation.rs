@@ -13,7 +13,7 @@ use packmule_core::wire::{Certificate, REVOCATION_MAX, Revocation};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices::{self, SaidBy, Trust};
 use crate::engine::store::keys::FleetKey;
-use crate::engine::store::value;
+use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
 /// Returns whether anything was ever said about a device.
@@ -37,7 +37,21 @@ pub(crate) fn statements(replica: &Replica) -> Result<Vec<Vec<u8>>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT statement FROM _pm_revocation JOIN _pm_device ON n = dev WHERE statement IS NOT NULL ORDER BY id",
     )?;
-    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+    let mut all = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    let mut retirements =
+        replica.db.prepare_cached("SELECT v FROM _pm_meta WHERE k GLOB ?1 || '*' ORDER BY k")?;
+    let retirements = retirements.query_map([RETIREMENT], |row| row.get(0))?;
+    all.extend(retirements.collect::<rusqlite::Result<Vec<Vec<u8>>>>()?);
+    Ok(all)
+}
+
+/// Under these names, with the device's id, `_pm_meta` has what the fleet's key says of retirements.
+const RETIREMENT: &str = "retirement ";
+
+/// Reads what the fleet's key says of the retirement of a device.
+pub(crate) fn retirement_of(replica: &Replica, id: DeviceId) -> Result<Option<Revocation>> {
+    let found: Option<Vec<u8>> = meta::get(&replica.db, &format!("{RETIREMENT}{id}"))?;
+    found.map(|bytes| Revocation::decode(&bytes).map_err(error::bad)).transpose()
 }
 
 /// Reads what the fleet's key says of a device.
@@ -52,6 +66,10 @@ pub(crate) fn is_news(replica: &Replica, statement: &Revocation) -> Result<bool>
     if replica.identity.fleet != Some(statement.fleet) {
         return Ok(false);
     }
+    if statement.retirement {
+        let known = retirement_of(replica, statement.device)?;
+        return Ok(known.is_none_or(|known| statement.supersedes(&known)));
+    }
     let Some(dev) = devices::device_number(replica, statement.device)? else { return Ok(true) };
     Ok(statement_about(replica, dev)?.is_none_or(|known| statement.supersedes(&known)))
 }
@@ -64,6 +82,10 @@ pub(crate) fn hear(replica: &Replica, statement: &Revocation) -> Result<bool> {
     let dev = devices::device_number_or_new(replica, statement.device)?;
     let mut buf = [0; REVOCATION_MAX];
     let len = statement.encode(&mut buf).map_err(|_| Error::damaged("a revocation without room"))?;
+    if statement.retirement {
+        meta::set(&replica.db, &format!("{RETIREMENT}{}", statement.device), buf.get(..len))?;
+        return Ok(true);
+    }
     replica.db.execute(
         "INSERT INTO _pm_revocation (dev, statement) VALUES (?1, ?2)
          ON CONFLICT (dev) DO UPDATE SET statement = excluded.statement",
@@ -77,19 +99,39 @@ pub(crate) fn hear(replica: &Replica, statement: &Revocation) -> Result<bool> {
 /// # Errors
 /// [`Error::Usage`] if it is another fleet's key.
 pub(crate) fn state(replica: &Replica, dev: i64, revoked: bool, key: &FleetKey) -> Result<Revocation> {
-    match replica.identity.fleet {
-        Some(fleet) if fleet == key.public_key() => {}
-        Some(_) => return Err(Error::Usage("this is the key of another fleet than this database's".into())),
-        None => {
-            return Err(Error::Usage(
-                "this database belongs to no fleet: a fleet's key says nothing to it".into(),
-            ));
-        }
-    }
+    must_be_ours(replica, key)?;
     let before = statement_about(replica, dev)?.map_or(0, |known| known.number + 1);
     let number = before.max(u64::try_from(replica.now()).unwrap_or(0));
     Revocation::sign(&key.0, devices::device_id(replica, dev)?, revoked, number)
         .map_err(|_| Error::damaged("a revocation whose number is too high"))
+}
+
+/// Makes the fleet's key say that a device is retired, or no longer so.
+///
+/// # Errors
+/// [`Error::Usage`] if it is another fleet's key.
+pub(crate) fn state_retirement(
+    replica: &Replica,
+    id: DeviceId,
+    retired: bool,
+    key: &FleetKey,
+) -> Result<Revocation> {
+    must_be_ours(replica, key)?;
+    let before = retirement_of(replica, id)?.map_or(0, |known| known.number + 1);
+    let number = before.max(u64::try_from(replica.now()).unwrap_or(0));
+    Revocation::sign_retirement(&key.0, id, retired, number)
+        .map_err(|_| Error::damaged("a retirement whose number is too high"))
+}
+
+/// Refuses the key of another fleet than this database's.
+fn must_be_ours(replica: &Replica, key: &FleetKey) -> Result<()> {
+    match replica.identity.fleet {
+        Some(fleet) if fleet == key.public_key() => Ok(()),
+        Some(_) => Err(Error::Usage("this is the key of another fleet than this database's".into())),
+        None => {
+            Err(Error::Usage("this database belongs to no fleet: a fleet's key says nothing to it".into()))
+        }
+    }
 }
 
 /// Records whether a person here says that a device is revoked.

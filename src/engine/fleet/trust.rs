@@ -73,6 +73,33 @@ pub(crate) fn verify_certificate(
     })
 }
 
+/// Returns whether a device is a base by its fleet's word: the certificate that the fleet key signed says so, and every
+/// one by which the device goes on under a new identity. Where this device is in no fleet, whoever trusts a device singly
+/// trusts what that says of itself.
+pub(crate) fn is_base_by_fleet(replica: &Replica, dev: i64) -> Result<bool> {
+    let keys =
+        replica.identity.fleet.map_or(Ok(Vec::new()), |fleet| succession::keys_of(&replica.db, fleet))?;
+    let mut seen = BTreeSet::new();
+    let mut next = Some(dev);
+    while let Some(n) = next.take().filter(|n| seen.insert(*n)) {
+        let sql = "SELECT certificate FROM _pm_device WHERE n = ?1";
+        let bytes: Option<Vec<u8>> = value::maybe(&replica.db, sql, [n])?.flatten();
+        let Some(Ok(certificate)) = bytes.as_deref().map(Certificate::decode) else { return Ok(false) };
+        if !certificate.base {
+            return Ok(false);
+        }
+        match certificate.fleet {
+            Some(signed) if keys.contains(&signed.fleet) => return Ok(true),
+            None => return Ok(replica.identity.fleet.is_none()),
+            Some(signed) => {
+                let sql = "SELECT n FROM _pm_device WHERE public_key = ?1";
+                next = value::maybe(&replica.db, sql, [signed.fleet])?;
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Returns whether a key is our fleet's, or one that is joined with it.
 pub(crate) fn is_of_fleet(replica: &Replica, key: [u8; 32], ours: [u8; 32]) -> Result<bool> {
     Ok(key == ours || succession::keys_of(&replica.db, ours)?.contains(&key))

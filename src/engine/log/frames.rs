@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use packmule_core::model::{Stream, WallMs};
-use packmule_core::wire::{CHECKPOINT_LEN, Chain, Checkpoint, Frame, Op};
+use packmule_core::wire::{CHECKPOINT_LEN, Chain, Checkpoint, Frame, Op, OpKind};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::engine::error::{self, Error, Result};
@@ -149,6 +149,54 @@ pub(crate) fn put_newest(db: &Connection, dev: i64, checkpoint: &Checkpoint, byt
     )?
     .execute((dev, checkpoint.stream.number(), checkpoint.last, bytes))?;
     Ok(())
+}
+
+/// So many deleted keys of per-device tables are remembered.
+const GONE_MAX: i64 = 100_000;
+
+/// Remembers that a device deleted a row of its per-device table, in a frame that is folded here.
+pub(crate) fn put_gone(db: &Connection, dev: i64, tid: i64, key: &[u8], seq: u64) -> Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO _pm_gone (dev, tid, key, seq) VALUES (?1, ?2, ?3, ?4)")?
+        .execute((dev, tid, key, seq))?;
+    db.prepare_cached("DELETE FROM _pm_gone WHERE rowid <= (SELECT max(rowid) FROM _pm_gone) - ?1")?
+        .execute([GONE_MAX])?;
+    Ok(())
+}
+
+/// Remembers the rows that the frames of a group of a per-device stream delete: the group is folded.
+pub(crate) fn list_gone(replica: &Replica, dev: i64, first: u64, last: u64) -> Result<()> {
+    for seq in first..=last {
+        let body = frame_here(replica, dev, Stream::PerDevice, seq)?;
+        visit::visit_defined(replica, &parse(&body)?, |part| match part {
+            Part::Op(def, op) if op.head.kind == OpKind::Delete => {
+                put_gone(&replica.db, dev, def.tid, &def.key_of(op.values(def.shape()))?, seq)
+            }
+            _ => Ok(()),
+        })?;
+    }
+    Ok(())
+}
+
+/// Forgets what of a stream is not applied up to a frame: something stands for it.
+pub(crate) fn forget_pending(db: &Connection, dev: i64, stream: Stream, up_to: u64) -> Result<()> {
+    for sql in [
+        "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq <= ?3
+         AND seq > (SELECT coalesce(max(seq), 0) FROM _pm_stream WHERE dev = ?1 AND stream = ?2)",
+        "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last <= ?3 AND NOT applied",
+    ] {
+        db.prepare_cached(sql)?.execute((dev, stream.number(), up_to))?;
+    }
+    Ok(())
+}
+
+/// Reads the checkpoint of the last applied group of a stream, whether or not that is in the log; `None` where only an
+/// older program had it.
+pub(crate) fn newest(db: &Connection, dev: i64, stream: Stream) -> Result<Option<Vec<u8>>> {
+    let sql = "SELECT coalesce(g.checkpoint, n.checkpoint) FROM _pm_stream s
+         LEFT JOIN _pm_group g ON g.dev = s.dev AND g.stream = s.stream AND g.last = s.seq
+         LEFT JOIN _pm_newest n ON n.dev = s.dev AND n.stream = s.stream AND n.last = s.seq
+         WHERE s.dev = ?1 AND s.stream = ?2";
+    Ok(value::maybe(db, sql, (dev, stream.number()))?.flatten())
 }
 
 /// Returns whether a group is in the log, byte for byte: with this checkpoint, and with this chain after it. Its signature

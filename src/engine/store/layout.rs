@@ -70,6 +70,9 @@ const TABLES: &str = "
     -- second history. first: the group's first frame, or that of last where the group is not known.
     CREATE TABLE _pm_tag (dev INTEGER, stream INTEGER, last INTEGER, first INTEGER NOT NULL, tag BLOB NOT NULL,
         PRIMARY KEY (dev, stream, last)) WITHOUT ROWID;
+    -- Keys of rows that a device deleted from its per-device tables in frames that are folded here: in which frame. The oldest
+    -- by rowid are forgotten.
+    CREATE TABLE _pm_gone (dev INTEGER, tid INTEGER, key BLOB, seq INTEGER NOT NULL, PRIMARY KEY (dev, tid, key));
     CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
     -- state: 0 known from other devices only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
     -- 4 suspended: it was changed here in a way that does not travel. note: the reason of the state.
@@ -141,10 +144,12 @@ const MIGRATIONS: [[&str; 2]; 3] = [
         "CREATE TABLE _pm_tag (dev INTEGER, stream INTEGER, last INTEGER, first INTEGER NOT NULL, tag BLOB NOT NULL,
             PRIMARY KEY (dev, stream, last)) WITHOUT ROWID;
          CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
-         CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;",
+         CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+         CREATE TABLE _pm_gone (dev INTEGER, tid INTEGER, key BLOB, seq INTEGER NOT NULL, PRIMARY KEY (dev, tid, key));",
         "CREATE TEMP VIEW _pm_tag AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS first, NULL AS tag WHERE 0;
          CREATE TEMP VIEW _pm_fold AS SELECT 0 AS n, 0 AS dev, 0 AS seq WHERE 0;
-         CREATE TEMP VIEW _pm_folded AS SELECT NULL AS tid, NULL AS key, NULL AS n WHERE 0;",
+         CREATE TEMP VIEW _pm_folded AS SELECT NULL AS tid, NULL AS key, NULL AS n WHERE 0;
+         CREATE TEMP VIEW _pm_gone AS SELECT 0 AS dev, 0 AS tid, NULL AS key, 0 AS seq WHERE 0;",
     ],
 ];
 

@@ -30,15 +30,17 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{adopt, seal, verdict};
 use crate::engine::conflicts::list::{self, ConflictKind};
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::transaction;
+use crate::engine::exchange::{revoke, transaction};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
+use crate::engine::fleet::revocation;
 use crate::engine::log::{frames, tags};
 use crate::engine::merge::deferred;
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::show::{constraints, references};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
+use crate::engine::store::keys::FleetKey;
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::declared::{DISPUTED_TABLES, Subject};
@@ -222,6 +224,9 @@ fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
 /// Drops groups from the log.
 fn drop_groups(replica: &Replica, groups: &[Folded]) -> Result<()> {
     for (dev, stream, first, last) in groups {
+        if *stream == i64::from(Stream::PerDevice.number()) {
+            frames::list_gone(replica, *dev, *first, *last)?;
+        }
         // The newest one stays known: it is the proof of up to where the stream goes.
         frames::keep_newest(&replica.db, *dev, *stream, *last)?;
         tags::keep_group(replica, *dev, *stream, *last)?;
@@ -245,13 +250,17 @@ fn log_size(replica: &Replica) -> Result<(u64, u64)> {
 }
 
 /// Retires a device that will not come back: nothing waits for its acknowledgements any more. What a base says of it
-/// travels, and holds once all others know; what another device says holds for itself alone. Returns whether it
-/// travels.
-pub(crate) fn retire(replica: &mut Replica, id: DeviceId) -> Result<bool> {
+/// travels, and holds once all others know; what the fleet's key says travels, and holds at once; what another device
+/// says holds for itself alone. Returns whether it travels.
+pub(crate) fn retire(replica: &mut Replica, id: DeviceId, key: Option<&FleetKey>) -> Result<bool> {
     transaction::transaction(replica, |e| {
         let dev = devices::device_number_or_new(e, id)?;
         if dev == e.me {
             return Err(Error::Usage("a device cannot retire itself: retire it on another one".into()));
+        }
+        if let Some(key) = key {
+            say_for_fleet(e, id, true, key)?;
+            return Ok(true);
         }
         let travels = e.identity.base;
         if !membership::is_retired(e, dev)? && travels {
@@ -265,8 +274,25 @@ pub(crate) fn retire(replica: &mut Replica, id: DeviceId) -> Result<bool> {
     })
 }
 
-/// Takes back that a device is retired: at a base for all, elsewhere for this device alone. Returns whether it travels.
-pub(crate) fn take_back_retirement(replica: &mut Replica, id: DeviceId) -> Result<bool> {
+/// Makes the fleet's key say that a device is retired, or back.
+fn say_for_fleet(replica: &Replica, id: DeviceId, retired: bool, key: &FleetKey) -> Result<()> {
+    let statement = revocation::state_retirement(replica, id, retired, key)?;
+    revoke::hear_retirement(replica, &statement)?;
+    // It goes with whatever is sent, so there is something to send.
+    if replica.can_sign() {
+        deferred::begin_deferring(replica)?;
+        seal::seal_here(replica, SealOptions { acknowledge: true, ..SealOptions::default() })?;
+    }
+    Ok(())
+}
+
+/// Takes back that a device is retired: at a base or with the fleet's key for all, elsewhere for this device alone.
+/// Returns whether it travels.
+pub(crate) fn take_back_retirement(
+    replica: &mut Replica,
+    id: DeviceId,
+    key: Option<&FleetKey>,
+) -> Result<bool> {
     transaction::transaction(replica, |e| {
         let label = devices::name_of(e, id)?;
         let dev = devices::device_number(e, id)?.unwrap_or(BASELINE);
@@ -277,6 +303,10 @@ pub(crate) fn take_back_retirement(replica: &mut Replica, id: DeviceId) -> Resul
         }
         if !membership::is_retired(e, dev)? {
             return Err(Error::Usage(format!("{label} is not retired")));
+        }
+        if let Some(key) = key {
+            say_for_fleet(e, id, false, key)?;
+            return Ok(true);
         }
         if e.identity.base {
             deferred::begin_deferring(e)?;

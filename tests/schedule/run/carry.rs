@@ -111,7 +111,7 @@ impl Run {
         self.trace.push(format!("d{d}: d{who} is lost"));
         // Each device says it for itself; what a base says travels.
         for d in others {
-            let travels = self.devices[d].engine.retire(id).unwrap();
+            let travels = self.devices[d].engine.retire(id, None).unwrap();
             self.sealed(d, BTreeMap::new(), travels);
         }
         self.retired.insert(who);

@@ -396,6 +396,7 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         fingerprint: identity.id.to_string(),
         maker: report.maker.map(|id| Maker { id: id.to_string(), name: &report.maker_name }),
         rows: report.rows,
+        waiting: report.waiting,
         frames: report.frames,
         kept: report.kept,
         new_identity: report.new_identity,
@@ -408,6 +409,11 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         count(report.rows, "row"),
         count(report.frames, "frame")
     );
+    if report.waiting > 0 {
+        let these = plural(report.waiting, "row waits", "rows wait");
+        say!(out, "{these} for a table that is here and not tracked:");
+        say!(out, "  `packmule status {}` says which", quoted(&path));
+    }
     if report.kept > 0 {
         say!(
             out,
@@ -434,8 +440,13 @@ pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let id = engine.find_device(&given).map_err(of_db(&path))?;
     let undo = context.args.has(&flags::TAKE_BACK);
-    let travels =
-        if undo { engine.take_back_retirement(id) } else { engine.retire(id) }.map_err(of_db(&path))?;
+    let key = match context.args.flag_path(&flags::REVOKE_FLEET) {
+        Some(file) => Some(FleetKey::open(file).map_err(|e| not_a_fleet_key(file, e))?),
+        None => None,
+    };
+    let key = key.as_ref();
+    let done = if undo { engine.take_back_retirement(id, key) } else { engine.retire(id, key) };
+    let travels = done.map_err(of_db(&path))?;
     let name = engine.devices().map_err(of_db(&path))?.into_iter().find(|d| d.id == id).and_then(|d| d.name);
     let who = label(id, name.as_deref());
     let out = &mut *context.out;
@@ -447,12 +458,16 @@ pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     say!(out, "{who} is retired: the log no longer waits for it, {holds}");
     if !travels {
-        say!(out, "for all devices, run it at a base");
+        say!(out, "for all devices, run it at a base, or with --fleet FILE: the fleet key");
     }
     say!(
         out,
-        "`packmule retire {} {id} --undo` takes it back, and so does the device itself when it writes again",
-        quoted(&path)
+        "`packmule retire {} {id} --undo{}` takes it back, and so does the device itself when it writes again",
+        quoted(&path),
+        context
+            .args
+            .flag_path(&flags::REVOKE_FLEET)
+            .map_or_else(String::new, |f| format!(" --fleet {}", quoted(f)))
     );
     Ok(())
 }

@@ -214,6 +214,8 @@ pub struct Joined<'a> {
     pub maker: Option<Maker<'a>>,
     /// Rows taken in.
     pub rows: u64,
+    /// Rows that wait for a table of their name to be tracked.
+    pub waiting: u64,
     /// Frames in flight taken in.
     pub frames: u64,
     /// Rows of its own that no other device had.

@@ -209,8 +209,8 @@ each board gets its own `init`. A board that is made without \
         group: Group::Carry,
         summary: "start from a snapshot",
         about: "Makes the database a device that has what the snapshot has (and the file, if need be). Rows that it had itself and that \
-                no other device had are kept: where the snapshot has other ones, that is a conflict. A device that had sealed frames \
-                before gets a new identity.",
+                no other device had are kept: where the snapshot has other ones, that is a conflict. A device keeps its identity, and what \
+                it has not sealed. A table of that name that is here and not tracked waits for `packmule track`.",
         examples: &["packmule join south.db start.pms --name south --fleet fleet.key"],
     },
     Command {
@@ -218,13 +218,17 @@ each board gets its own `init`. A board that is made without \
         words: "retire",
         operands: "DB DEVICE",
         count: (2, 2),
-        flags: &[&flags::TAKE_BACK],
+        flags: &[&flags::REVOKE_FLEET, &flags::TAKE_BACK],
         group: Group::Devices,
         summary: "stop waiting for a device",
         about: "For a device that will not come back: until it is retired, what it is not known to have stays in every log. At a \
-                base it travels, and holds for all; elsewhere it holds for this database alone. It is taken back by --undo, \
-                and by itself when the device writes again.",
-        examples: &["packmule retire base.db south", "packmule retire base.db south --undo"],
+                base, or with the fleet key, it travels and holds for all; elsewhere it holds for this database alone. It is \
+                taken back by --undo, and by itself when the device writes again.",
+        examples: &[
+            "packmule retire base.db south",
+            "packmule retire north.db base --fleet fleet.key",
+            "packmule retire base.db south --undo",
+        ],
     },
     Command {
         name: Name::Export,

@@ -1,0 +1,118 @@
+//! The rows of a state for a table that does not show them here: it is not tracked, or suspended.
+//!
+//! No table is tracked by arrival, and none of them holds up the rest of a state. What is settled there waits as the
+//! baseline version of its row, as what frames bring waits in the log; `track` makes one of both.
+
+use std::collections::HashMap;
+
+use packmule_core::model::Value;
+use packmule_core::wire::OpKind;
+
+use crate::engine::error::Result;
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::merge::counters::{self, Entry};
+use crate::engine::merge::heads::Head;
+use crate::engine::merge::{compose, register};
+use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::table::columns::Columns;
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::replica::Replica;
+
+/// What is known of a row here and at the maker.
+pub(super) struct Waiting<'a> {
+    pub replica: &'a Replica,
+    pub table: &'a Table,
+    pub key: &'a [u8],
+    pub ours: Vec<Head>,
+    pub theirs: Vec<Head>,
+    /// What is applied here, and at the maker.
+    pub had: &'a HashMap<i64, u64>,
+    pub vector: &'a HashMap<i64, u64>,
+    /// The maker had seen all that is settled here; this device all that is settled there.
+    pub they_saw: bool,
+    pub we_saw: bool,
+}
+
+/// Merges a row whose values at the maker are these. Returns whether anything changed.
+pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedValue]>) -> Result<bool> {
+    let Waiting { replica, table, key, .. } = *row;
+    let tid = table.tid;
+    let new_to = |vector: &HashMap<i64, u64>, head: &Head| {
+        head.dev != BASELINE && vector.get(&head.dev).is_none_or(|seq| head.seq > *seq)
+    };
+    let same = |a: &Head, b: &Head| (a.dev, a.seq) == (b.dev, b.seq);
+    let was_settled = row.ours.is_empty() || row.ours.iter().any(|head| head.dev == BASELINE);
+    if row.we_saw && row.theirs.is_empty() && !(row.they_saw && was_settled) {
+        return Ok(false);
+    }
+    let mut left: Vec<Head> = row
+        .ours
+        .iter()
+        .filter(|head| {
+            let known = row.theirs.iter().any(|other| same(head, other));
+            known || new_to(row.vector, head) || (head.dev == BASELINE && !row.they_saw)
+        })
+        .cloned()
+        .collect();
+    // A maker for which the rows wait as well has what is settled as baseline versions, and no rows.
+    let settled = |head: &Head| head.dev == BASELINE && values.is_none() && !row.we_saw;
+    let came = row.theirs.iter().filter(|head| settled(head) || new_to(row.had, head));
+    let came: Vec<Head> = came.filter(|head| !row.ours.iter().any(|o| same(o, head))).cloned().collect();
+    left.extend(came);
+    for head in &row.ours {
+        register::forget_head(replica, tid, key, head)?;
+    }
+    for head in &left {
+        register::insert_head(replica, tid, key, head)?;
+    }
+    if let Some(values) = values {
+        keep_settled(row, &left, maker, values)?;
+    }
+    if table.state == State::Suspended {
+        let sql = "INSERT OR IGNORE INTO _pm_held (tid, key) VALUES (?1, ?2)";
+        replica.db.prepare_cached(sql)?.execute((tid, key))?;
+    }
+    Ok(true)
+}
+
+/// Keeps the values at the maker as the baseline version of the row, for the columns of which no version speaks.
+fn keep_settled(row: &Waiting<'_>, left: &[Head], maker: &TableDef, values: &[OwnedValue]) -> Result<()> {
+    let Waiting { replica, table, key, .. } = *row;
+    let n = table.def.columns.len();
+    let whole = |head: &Head| head.columns.is_none() || head.kind == OpKind::Delete || head.dev == BASELINE;
+    if left.iter().any(whole) {
+        return Ok(());
+    }
+    // A suspended table has its rows: one that is the same needs no version.
+    if left.is_empty() && table.state == State::Suspended && is_shown(row, maker, values)? {
+        return Ok(());
+    }
+    let mut body = Vec::new();
+    for (column, value) in maker.columns.iter().zip(values) {
+        body.extend(value::encode(&Value::Text(column.name.as_bytes()))?);
+        body.extend(value::encode(&value.borrow())?);
+    }
+    let sql = "INSERT OR REPLACE INTO _pm_image (tid, key, body) VALUES (?1, ?2, ?3)";
+    replica.db.prepare_cached(sql)?.execute((table.tid, key, body))?;
+    let speaks = left.iter().fold(Columns::all(n), |columns, head| columns.minus(&head.live(n)));
+    let columns = Some(speaks).filter(|columns| *columns != Columns::all(n));
+    register::insert_head(replica, table.tid, key, &Head::baseline(0, columns))?;
+    for (column, value) in maker.columns.iter().zip(values) {
+        let Some(at) = table.def.column(&column.name).filter(|at| table.counters.contains(at)) else {
+            continue;
+        };
+        let entry = Entry { column: at, dev: BASELINE, seq: 0, absolute: true, value: value::number(value) };
+        counters::put_entry(&replica.db, table.tid, key, &entry)?;
+    }
+    Ok(())
+}
+
+/// Returns whether the table has the row with these values.
+fn is_shown(row: &Waiting<'_>, maker: &TableDef, values: &[OwnedValue]) -> Result<bool> {
+    let Some(shown) = compose::shown_row(row.replica, row.table, row.key)? else { return Ok(false) };
+    let same = |column: &str, value: &OwnedValue| {
+        row.table.def.column(column).is_some_and(|at| shown.get(at) == Some(value))
+    };
+    Ok(maker.columns.iter().zip(values).all(|(column, value)| same(&column.name, value)))
+}

@@ -1,0 +1,251 @@
+//! What a base has gathered, taken in: by another base, and by an author that was set back.
+//!
+//! **Invariant.** Afterwards every row is here that the maker had gathered of the author up to the place that the state
+//! proves, and the stream goes on after that place. Rows are added and changed; those alone are deleted whose keys are
+//! listed, and whose deletion is news here. What a board has pruned is no deletion: a base keeps it.
+//!
+//! **Who may say it.** Rows of a per-device stream come from their author or from a base, and who is a base the fleet key
+//! says. What anybody else sends of it is left out, with a notice.
+
+use std::collections::BTreeMap;
+
+use packmule_core::model::Stream;
+use packmule_core::wire::{DefId, Mode};
+use rusqlite::params_from_iter;
+
+use crate::engine::capture::evolve;
+use crate::engine::error::{self, Result};
+use crate::engine::exchange::state_rows::{StateRow, wrong};
+use crate::engine::exchange::state_values::RowLoader;
+use crate::engine::exchange::take_state::Proof;
+use crate::engine::fleet::positions::{self, StreamPosition};
+use crate::engine::fleet::{devices, membership, peers, trust};
+use crate::engine::log::{contexts, frames};
+use crate::engine::merge::heads::{Seen, Stamp};
+use crate::engine::show::triggers;
+use crate::engine::store::meta;
+use crate::engine::store::value::{self, Bind};
+use crate::engine::table::catalog;
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::replica::Replica;
+
+/// A table as its maker gathers it.
+struct Maker {
+    def: TableDef,
+    body: Vec<u8>,
+}
+
+/// The rows of one author that are being taken in.
+struct Author {
+    dev: i64,
+    proof: Proof,
+    /// What is gathered here stands under this label; none in this device's own tables.
+    label: Option<String>,
+    /// Up to here its stream was applied before.
+    had: u64,
+    /// Rows of it wait for a table that cannot take them in yet; `status` names that.
+    waits: bool,
+}
+
+/// What a base has gathered, being taken in.
+pub(super) struct GatheredMerge<'e> {
+    replica: &'e Replica,
+    /// Who sent it; `None` if that is this device itself, from a database that it reads.
+    sender: Option<i64>,
+    tables: BTreeMap<String, Maker>,
+    /// All definitions of per-device tables: ops of the frames that follow name them.
+    defs: Vec<(DefId, Vec<u8>)>,
+    author: Option<Author>,
+    pub changed: u64,
+}
+
+impl<'e> GatheredMerge<'e> {
+    pub(super) fn new(replica: &'e Replica, sender: Option<i64>) -> Self {
+        Self { replica, sender, tables: BTreeMap::new(), defs: Vec::new(), author: None, changed: 0 }
+    }
+
+    /// Keeps the definition that a table has where it is gathered.
+    pub(super) fn table(&mut self, body: &[u8]) -> Result<()> {
+        let def = TableDef::decode(body).map_err(error::bad)?;
+        if def.mode != Mode::PerDevice {
+            return Err(wrong());
+        }
+        self.tables.insert(def.name.to_ascii_lowercase(), Maker { def, body: body.to_vec() });
+        Ok(())
+    }
+
+    /// Keeps a definition, if it is a per-device table's.
+    pub(super) fn def(&mut self, id: DefId, body: &[u8]) -> Result<()> {
+        if TableDef::decode(body).map_err(error::bad)?.mode == Mode::PerDevice {
+            self.defs.push((id, body.to_vec()));
+        }
+        Ok(())
+    }
+
+    /// Begins the rows of an author, whose place is proved; leaves them out if they are not for this device to take from
+    /// this sender, or no news.
+    pub(super) fn begin(&mut self, proof: Proof) -> Result<()> {
+        self.end()?;
+        let replica = self.replica;
+        let dev = devices::device_number_or_new(replica, proof.author)?;
+        let had = positions::position(replica, dev, Stream::PerDevice)?.seq;
+        let ours = replica.identity.base || dev == replica.me;
+        if !ours || proof.seq <= had {
+            return Ok(());
+        }
+        if let Some(sender) = self.sender
+            && sender != dev
+            && !trust::is_base_by_fleet(replica, sender)?
+        {
+            let what = format!(
+                "{} sent per-device rows of {}, and is no base by the fleet key's word: they were left out",
+                devices::device_label(replica, sender)?,
+                devices::device_label(replica, dev)?
+            );
+            return meta::notice(&replica.db, &what, replica.now());
+        }
+        let label = if dev == replica.me { None } else { Some(devices::device_label(replica, dev)?) };
+        self.author = Some(Author { dev, proof, label, had, waits: false });
+        if dev != replica.me {
+            let names: Vec<String> = self.tables.keys().cloned().collect();
+            names.iter().try_for_each(|name| self.take_table(name))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what the author had seen, and by which numbers it names devices: its frames go on from there.
+    pub(super) fn position(&self, kind: &str, row: &StateRow<'_>) -> Result<()> {
+        let Some(author) = &self.author else { return Ok(()) };
+        if row.device_at(0)? != author.dev {
+            return Err(wrong());
+        }
+        match kind {
+            "context" => {
+                let seq = u64::try_from(row.int_at(3)?).map_err(|_| wrong())?;
+                positions::set_context(self.replica, author.dev, Stream::PerDevice, row.device_at(2)?, seq)
+            }
+            _ => {
+                let number = u32::try_from(row.int_at(2)?).map_err(|_| wrong())?;
+                contexts::keep_number(self.replica, author.dev, Stream::PerDevice, number, row.device_at(3)?)
+            }
+        }
+    }
+
+    /// Makes a table of the maker's known here, as its author would have.
+    fn take_table(&self, name: &str) -> Result<()> {
+        let replica = self.replica;
+        let (Some(author), Some(maker)) = (&self.author, self.tables.get(name)) else { return Ok(()) };
+        let stamp = Stamp {
+            dev: author.dev,
+            seq: author.proof.seq,
+            lamport: 0,
+            seen: &Seen::ContextFree,
+            decides: false,
+        };
+        // Of a table that this device has itself, it knows the columns better.
+        let own = author.dev == replica.me && catalog::table_named(replica, name).is_some();
+        if !own {
+            evolve::take_in_def(replica, Stream::PerDevice, &maker.body, &stamp)?;
+        }
+        for (id, body) in &self.defs {
+            let def = TableDef::decode(body).map_err(error::bad)?;
+            if def.name.eq_ignore_ascii_case(name) {
+                catalog::keep_def(replica, &def, *id, body)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the table in which rows of the author stand; `None` if they cannot be taken in here.
+    fn place(&self, name: &str) -> Result<Option<std::sync::Arc<Table>>> {
+        let Some(author) = &self.author else { return Ok(None) };
+        let Some(table) = catalog::table_named(self.replica, name) else { return Ok(None) };
+        let (table, wanted) = if author.label.is_some() {
+            (catalog::mirror_of(self.replica, table.tid).unwrap_or(table), State::Gathered)
+        } else {
+            (table, State::Tracked)
+        };
+        let fits = |t: &Table| t.state == wanted && t.def.mode == Mode::PerDevice;
+        let same_key =
+            |t: &Table| self.tables.get(&name.to_ascii_lowercase()).is_some_and(|m| t.def.has_key_of(&m.def));
+        Ok(Some(table).filter(|t| fits(t) && same_key(t)))
+    }
+
+    /// Takes in a row of the author; large values are in the parts before it.
+    pub(super) fn row(&mut self, loader: &mut RowLoader<'e>, row: &StateRow<'_>) -> Result<()> {
+        let name = row.text_at(0)?.to_ascii_lowercase();
+        let Some(author) = &self.author else { return loader.drop_parts() };
+        if author.label.is_none() && self.place(&name)?.is_none() {
+            self.take_table(&name)?;
+        }
+        let (Some(table), Some(maker)) = (self.place(&name)?, self.tables.get(&name)) else {
+            if let Some(author) = &mut self.author {
+                author.waits = true;
+            }
+            return loader.drop_parts();
+        };
+        let values = row.values.get(1..).unwrap_or_default();
+        let Some(author) = &self.author else { return Ok(()) };
+        self.changed += u64::from(loader.write_own(&table, author.label.as_deref(), &maker.def, values)?);
+        Ok(())
+    }
+
+    /// Deletes a row that the author had deleted after what was here of its stream.
+    pub(super) fn gone(&mut self, row: &StateRow<'_>) -> Result<()> {
+        let replica = self.replica;
+        let name = row.text_at(0)?;
+        let Some(author) = &self.author else { return Ok(()) };
+        let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
+        let Some(table) = self.place(name)?.filter(|_| seq > author.had && seq <= author.proof.seq) else {
+            return Ok(());
+        };
+        let key = value::read_key(row.blob_at(1)?)?;
+        let label = author.label.as_deref().map(|label| packmule_core::model::Value::Text(label.as_bytes()));
+        let sql = table.delete_sql();
+        let deleted = triggers::firing(replica, &table, || {
+            let values = label.into_iter().chain(key.iter().map(|v| v.borrow())).map(Bind);
+            Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
+        })?;
+        self.changed += deleted as u64;
+        let tid = table.gathers.unwrap_or(table.tid);
+        frames::put_gone(&replica.db, author.dev, tid, row.blob_at(1)?, seq)
+    }
+
+    /// Ends the rows of an author: its stream goes on after them. Where some wait for a table, it stays where it was, and
+    /// they come again.
+    pub(super) fn end(&mut self) -> Result<()> {
+        let replica = self.replica;
+        let Some(author) = self.author.take() else { return Ok(()) };
+        let Author { dev, proof, waits, .. } = author;
+        if waits {
+            return Ok(());
+        }
+        let stream = Stream::PerDevice;
+        frames::forget_pending(&replica.db, dev, stream, proof.seq)?;
+        positions::set_position(replica, dev, stream, StreamPosition { seq: proof.seq, chain: proof.end })?;
+        frames::put_newest(&replica.db, dev, &proof.checkpoint, &proof.bytes)?;
+        membership::raise_floor(replica, dev, stream, proof.seq)?;
+        if dev == replica.me {
+            peers::record_common(replica, stream, proof.seq)?;
+            self.remember_marks()?;
+        }
+        Ok(())
+    }
+
+    /// Raises the marks of this device's append tables: what came back is sealed already.
+    fn remember_marks(&self) -> Result<()> {
+        let replica = self.replica;
+        for table in catalog::tables(replica) {
+            if table.def.append && table.state == State::Tracked {
+                let sql = format!(
+                    "UPDATE _pm_table SET appended = max(appended, (SELECT coalesce(max({}), 0) FROM {})) WHERE tid = ?1",
+                    table.def.key_list(""),
+                    table.sql_name
+                );
+                replica.db.execute(&sql, [table.tid])?;
+            }
+        }
+        catalog::reload_catalog(replica)
+    }
+}

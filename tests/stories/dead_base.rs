@@ -1,0 +1,87 @@
+//! The page of a dead base: every command on it, as typed, while the cards go round.
+
+use rusqlite::types::Value as Sql;
+
+use crate::new_board::shell;
+use crate::support::{Desk, has};
+
+const PAGE: &str = include_str!("../../src/docs/dead-base.md");
+
+/// A fleet whose base has gathered and compacted all, and is gone.
+fn desk() -> Desk {
+    let desk = Desk::fleet(&["north", "east"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    for board in ["north", "east"] {
+        desk.sql(
+            &format!("{board}.db"),
+            &format!(
+                "INSERT INTO readings (value) VALUES (1), (2); INSERT INTO settings VALUES ('{board}', 1, '')"
+            ),
+        );
+    }
+    rounds(&desk, &["north", "east", "base"], 3);
+    for name in ["north", "east", "base"] {
+        desk.run(&format!("compact {name}.db")).ok();
+    }
+    rounds(&desk, &["north", "east", "base"], 1);
+    desk
+}
+
+fn rounds(desk: &Desk, names: &[&str], times: usize) {
+    for name in names.iter().cycle().take(names.len() * times) {
+        desk.run(&format!("exchange {name}.db card")).ok();
+    }
+}
+
+/// Types the commands of the page; after each the boards exchange, as they always do.
+fn type_all(desk: &Desk) {
+    let block = PAGE.split("```").nth(1).unwrap();
+    for line in block.lines().filter(|line| line.starts_with("packmule ")) {
+        let said = shell(desk, line);
+        if let Some((_, shows)) = line.split_once("# -> ") {
+            has(&said, &[shows]);
+        }
+        rounds(desk, &["north", "east"], 1);
+    }
+}
+
+#[test]
+fn every_command_of_the_page_is_run() {
+    let desk = desk();
+    for file in ["base.db", "base.db-wal", "base.db-shm", "base.db.pmkey"] {
+        let _ = std::fs::remove_file(desk.path(file));
+    }
+    type_all(&desk);
+    rounds(&desk, &["second", "north", "east"], 2);
+    assert_eq!(desk.value("second.db", "SELECT count(*) FROM readings"), Sql::Integer(4));
+    let digests: Vec<String> =
+        ["second", "north", "east"].iter().map(|name| desk.run(&format!("digest {name}.db")).ok()).collect();
+    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
+    // The boards fold again: the new base has what they wrote.
+    rounds(&desk, &["second", "north", "east"], 2);
+    let shown = desk.run("compact north.db").ok();
+    assert!(!shown.contains("base-"), "nothing waits for the dead one:\n{shown}");
+    assert_eq!(desk.value("north.db", "SELECT count(*) FROM _pm_frame WHERE stream = 1"), Sql::Integer(0));
+}
+
+/// The disk of the dead base can be read, and a board has deleted what it had: the merge that the list names.
+#[test]
+fn the_disk_of_the_dead_base_has_what_boards_have_not() {
+    let desk = desk();
+    desk.sql("north.db", "DELETE FROM readings");
+    std::fs::remove_file(desk.path("base.db.pmkey")).unwrap();
+    let merge = PAGE.split('`').find(|code| code.starts_with("packmule merge ")).unwrap();
+    shell(&desk, "packmule init second.db --name second --fleet fleet.key --base");
+    shell(&desk, merge);
+    assert_eq!(desk.value("second.db", "SELECT count(*) FROM readings"), Sql::Integer(4));
+    type_all_but_init(&desk);
+    assert_eq!(desk.value("second.db", "SELECT count(*) FROM readings"), Sql::Integer(4));
+}
+
+fn type_all_but_init(desk: &Desk) {
+    for line in ["packmule exchange second.db card", "packmule retire second.db base --fleet fleet.key"] {
+        assert!(PAGE.contains(line));
+        shell(desk, line);
+        rounds(desk, &["north", "east"], 1);
+    }
+}

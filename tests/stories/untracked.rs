@@ -1,0 +1,116 @@
+//! A state meets a table of its name that is not tracked there: that table's rows wait, named, and nothing else does.
+
+use rusqlite::types::Value as Sql;
+
+use crate::support::{Desk, has};
+
+/// A base and a board that have compacted rows of two shared tables; a card.
+fn folded() -> Desk {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.sql("north.db", "CREATE TABLE notes (id TEXT PRIMARY KEY, body)");
+    desk.run("track north.db notes").ok();
+    desk.sql(
+        "north.db",
+        "INSERT INTO settings VALUES ('a', 1, ''), ('b', 1, ''), ('c', 1, '');
+         INSERT INTO notes VALUES ('n', 'first')",
+    );
+    rounds(&desk, &["north", "base"], 3);
+    for name in ["base", "north"] {
+        desk.run(&format!("compact {name}.db")).ok();
+    }
+    desk
+}
+
+fn rounds(desk: &Desk, names: &[&str], times: usize) {
+    for name in names.iter().cycle().take(names.len() * times) {
+        desk.run(&format!("exchange {name}.db card")).ok();
+    }
+}
+
+fn in_step(desk: &Desk, names: &[&str]) {
+    let digests: Vec<String> = names.iter().map(|name| desk.run(&format!("digest {name}.db")).ok()).collect();
+    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
+}
+
+#[test]
+fn its_rows_wait_until_it_is_tracked_and_the_rest_comes_in() {
+    let desk = folded();
+    desk.run("init new.db --name new --fleet fleet.key").ok();
+    // By the application's own script, and with rows: one as it is elsewhere, one of its own, one that differs.
+    desk.sql(
+        "new.db",
+        "CREATE TABLE settings (key TEXT PRIMARY KEY, value, note TEXT);
+         INSERT INTO settings VALUES ('a', 1, ''), ('c', 2, ''), ('own', 1, '')",
+    );
+    let before = desk.rows("new.db", "SELECT * FROM settings ORDER BY key");
+    desk.run("exchange new.db card").ok();
+    rounds(&desk, &["base"], 1);
+    let shown = desk.run("exchange new.db card").ok();
+    has(&shown, &["3 rows wait", "`packmule status new.db` says which"]);
+    assert_eq!(desk.value("new.db", "SELECT body FROM notes"), Sql::Text("first".into()));
+    assert_eq!(desk.rows("new.db", "SELECT * FROM settings ORDER BY key"), before);
+    has(&desk.run("status new.db").ok(), &["settings", "waiting", "track it"]);
+    // What comes later waits as well; nothing else does.
+    desk.sql(
+        "north.db",
+        "UPDATE settings SET value = 9 WHERE key = 'b'; INSERT INTO notes VALUES ('m', 'second')",
+    );
+    rounds(&desk, &["north", "base", "new"], 2);
+    assert_eq!(desk.value("new.db", "SELECT count(*) FROM notes"), Sql::Integer(2));
+    desk.run("track new.db settings").ok();
+    assert_eq!(desk.value("new.db", "SELECT value FROM settings WHERE key = 'b'"), Sql::Integer(9));
+    rounds(&desk, &["new", "base", "north"], 3);
+    let all = ["new", "base", "north"];
+    in_step(&desk, &all);
+    for name in all {
+        assert_eq!(
+            desk.value(&format!("{name}.db"), "SELECT count(*) FROM settings"),
+            Sql::Integer(4),
+            "{name}"
+        );
+        let open = desk.run(&format!("conflicts {name}.db --json")).json();
+        assert_eq!(open["conflicts"].as_array().unwrap().len(), 1, "{name}: {open}");
+        desk.run(&format!("verify {name}.db")).ok();
+    }
+}
+
+/// It was let go here, and the others went on and compacted.
+#[test]
+fn a_table_that_was_let_go_waits_too() {
+    let desk = folded();
+    desk.run("init new.db --name new --fleet fleet.key").ok();
+    rounds(&desk, &["new", "base", "north"], 3);
+    in_step(&desk, &["new", "base"]);
+    desk.run("untrack new.db settings").ok();
+    desk.run("retire base.db new").ok();
+    desk.sql("north.db", "UPDATE settings SET value = 9 WHERE key = 'b'; UPDATE notes SET body = 'later'");
+    rounds(&desk, &["north", "base"], 3);
+    for name in ["base", "north"] {
+        desk.run(&format!("compact {name}.db")).ok();
+    }
+    rounds(&desk, &["new", "base"], 3);
+    assert_eq!(desk.value("new.db", "SELECT body FROM notes"), Sql::Text("later".into()));
+    assert_eq!(desk.value("new.db", "SELECT value FROM settings WHERE key = 'b'"), Sql::Integer(1));
+    desk.run("track new.db settings").ok();
+    rounds(&desk, &["new", "base", "north"], 3);
+    in_step(&desk, &["new", "base", "north"]);
+    // What it showed when it was tracked again was written without the others' knowledge: somebody decides.
+    let open = desk.run("conflicts base.db --json").json();
+    assert_eq!(open["conflicts"].as_array().unwrap().len(), 1, "{open}");
+}
+
+/// The same name, another primary key: that table is set aside, and says so.
+#[test]
+fn a_table_that_does_not_fit_is_set_aside_alone() {
+    let desk = folded();
+    desk.run("init new.db --name new --fleet fleet.key").ok();
+    desk.sql("new.db", "CREATE TABLE settings (id INTEGER PRIMARY KEY, key TEXT, value)");
+    desk.run("track new.db settings").ok();
+    rounds(&desk, &["new", "base", "new"], 1);
+    assert_eq!(desk.value("new.db", "SELECT body FROM notes"), Sql::Text("first".into()));
+    has(&desk.run("status new.db").ok(), &["settings", "another primary key"]);
+    desk.sql("north.db", "UPDATE notes SET body = 'later'");
+    rounds(&desk, &["north", "base", "new"], 2);
+    assert_eq!(desk.value("new.db", "SELECT body FROM notes"), Sql::Text("later".into()));
+}

@@ -24,6 +24,8 @@ pub(crate) struct Noticed {
     pub released: Vec<i64>,
     /// Disputed columns on which the application decided, of tables by number, and what they are.
     pub decided: Vec<(i64, ColumnDef)>,
+    /// Tables that the application made anew, each with the columns that it did not have before.
+    pub anew: Vec<(i64, Vec<String>)>,
     /// Columns that were made here, of tables by number: their values are in the log.
     pub made: Vec<(i64, String)>,
 }
@@ -155,6 +157,9 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     let intact = watch::capture_intact(replica, table)?;
     let added = adopt_changes(replica, table, &now, kinds, noticed)?;
     recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
+    if !intact {
+        noticed.anew.push((table.tid, added.into_iter().map(|column| column.name).collect()));
+    }
     Ok(None)
 }
 
@@ -249,13 +254,7 @@ fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]
         record_missing(replica, table)?;
     }
     if !intact {
-        // The table was rebuilt. Nothing recorded what was deleted meanwhile.
-        let what = format!(
-            "table `{}` was rebuilt here: all its rows were taken in again; rows deleted at that moment stay on other devices",
-            def.name
-        );
-        meta::notice(&replica.db, &what, replica.now())?;
-        return record_rows(replica, table, &Columns::all(def.columns.len()), "1");
+        return Ok(()); // Nothing recorded what was written to it: it is restated.
     }
     // An append table has no triggers: the seal reads on from the high-water mark.
     for column in added.iter().filter(|_| !def.append) {
@@ -320,7 +319,7 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
         "SELECT key FROM _pm_head h WHERE tid = ?1 AND kind <> ?2
          AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)",
     )?;
-    let mut rows = statement.query((table.tid, Kind(OpKind::Delete)))?;
+    let mut rows = statement.query((table.tid, Kind(OpKind::Delete, false)))?;
     while let Some(row) = rows.next()? {
         let bytes: Vec<u8> = row.get(0)?;
         let key = value::read_key(&bytes)?;

@@ -42,7 +42,7 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
         return Ok(());
     }
     for key in context_free::remembered_keys(replica, tid)? {
-        for head in heads::heads(replica, tid, &key)?.iter().filter(|h| h.kind != OpKind::Delete) {
+        for head in heads::all_heads(replica, tid, &key)?.iter().filter(|h| h.kind != OpKind::Delete) {
             let live = head.live(before.columns.len());
             // These are the columns that the op carries, without those that were overwritten.
             let columns: Columns =

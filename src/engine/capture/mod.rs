@@ -14,6 +14,7 @@
 //! | `merge_definitions` | merges the definitions of several devices |
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
+//! | `restate` | a table that its application made anew |
 //! | `seal` | the seal: schema changes first, then the groups |
 //! | `verdict` | what a fold made unknowable, put into the log |
 
@@ -26,6 +27,7 @@ pub(crate) mod groups;
 pub(crate) mod merge_definitions;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
+pub(crate) mod restate;
 pub(crate) mod seal;
 pub(crate) mod verdict;
 pub(crate) mod watch;

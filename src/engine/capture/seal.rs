@@ -8,7 +8,7 @@ use packmule_core::wire::FrameFlags;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
-use crate::engine::capture::{evolve, merge_definitions, redeclare};
+use crate::engine::capture::{evolve, merge_definitions, redeclare, restate};
 use crate::engine::error::Result;
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::merge::heads::{Cause, Seen};
@@ -32,6 +32,11 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
     let sealed = groups::seal_groups(replica, options)?;
     report.frames += sealed.frames;
     report.ops += sealed.ops;
+    for (tid, added) in noticed.anew {
+        let restated = restate::restate(replica, tid, &added)?;
+        report.frames += restated.frames;
+        report.ops += restated.ops;
+    }
     for (tid, column) in noticed.decided {
         redeclare::decide_column(replica, tid, &column)?;
     }

@@ -26,7 +26,7 @@ use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::{membership, positions};
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{compose, counters, deferred, late, register};
+use crate::engine::merge::{compose, counters, deferred, late, register, restated};
 use crate::engine::show::{constraints, count, references, write};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -186,7 +186,7 @@ impl<'e> RowMerge<'e> {
     /// Merges a row. If it is `present` there, its values are in the quarantine table.
     fn merge(&mut self, table: &Table, key: &[u8], present: bool) -> Result<()> {
         let replica = self.replica;
-        let ours = heads::heads(replica, table.tid, key)?;
+        let ours = heads::all_heads(replica, table.tid, key)?;
         let theirs = heads::heads_in(replica, "temp._pm_their_head", table.tid, key)?;
         let sql = "DELETE FROM temp._pm_their_head WHERE tid = ?1 AND key = ?2";
         replica.db.prepare_cached(sql)?.execute((table.tid, key))?;
@@ -300,6 +300,14 @@ impl<'e> RowMerge<'e> {
         }
         let known = |head: &Head| ours.iter().any(|other| (other.dev, other.seq) == (head.dev, head.seq));
         left.extend(theirs.into_iter().filter(|head| !known(head) && new_to(&self.had, head)));
+        // A restated version loses to what its author had not seen: whoever has it only had not either.
+        let theirs_new: Vec<Head> = left.iter().filter(|h| !h.weak && !known(h)).cloned().collect();
+        let ours_new: Vec<Head> =
+            ours.iter().filter(|h| !h.weak && new_to(&self.vector, h)).cloned().collect();
+        left.retain_mut(|head| {
+            let unseen = if known(head) { &theirs_new } else { &ours_new };
+            !head.weak || restated::is_left(head, unseen, n)
+        });
         left.sort_by_key(|head| (head.dev, head.seq));
         left
     }

@@ -75,7 +75,10 @@ fn a_rebuild_that_changes_nothing_undoes_nothing_and_travels_for_nothing() {
         sql(&devices[0], &as_it_was());
         meet(&mut devices);
         all_equal(&devices);
-        assert_eq!(rows(&devices[1], "SELECT id, name FROM item ORDER BY id"), ["\"1\"|\"edited\"", "\"3\"|\"three\""]);
+        assert_eq!(
+            rows(&devices[1], "SELECT id, name FROM item ORDER BY id"),
+            ["\"1\"|\"edited\"", "\"3\"|\"three\""]
+        );
         assert!(devices[0].conflicts().unwrap().is_empty(), "{merge:?} {policy:?}");
     }
 }
@@ -90,7 +93,10 @@ fn what_a_rebuild_changes_loses_to_what_its_author_had_not_seen_and_wins_over_th
             world.tick(5000);
             // It writes all names, leaves one row out, and deletes one before the next seal.
             sql(&devices[1], &rebuild("id, upper(name), n FROM item WHERE id <> '2'"));
-            sql(&devices[1], "DELETE FROM item WHERE id = '3'; INSERT INTO item VALUES ('4', 'four', 4, 'new')");
+            sql(
+                &devices[1],
+                "DELETE FROM item WHERE id = '3'; INSERT INTO item VALUES ('4', 'four', 4, 'new')",
+            );
             sql(&devices[2], "UPDATE item SET n = 30 WHERE id = '3'");
             meet(&mut devices);
             all_equal(&devices);
@@ -180,5 +186,8 @@ fn per_device_rows_that_a_rebuild_leaves_out_are_gone_at_the_base() {
     sql(&board, &rebuild("id, name, n FROM item WHERE id <> '2'"));
     sql(&board, "DELETE FROM item WHERE id = '3'; INSERT INTO item VALUES ('4', 'four', 4, 'y')");
     carry_all(&mut [&mut board, &mut base]);
-    assert_eq!(rows(&base, "SELECT id, name, note FROM item ORDER BY id"), ["\"1\"|\"one\"|\"x\"", "\"4\"|\"four\"|\"y\""]);
+    assert_eq!(
+        rows(&base, "SELECT id, name, note FROM item ORDER BY id"),
+        ["\"1\"|\"one\"|\"x\"", "\"4\"|\"four\"|\"y\""]
+    );
 }

@@ -8,6 +8,7 @@ use packmule_core::wire::{DefId, Op, OpKind, Span};
 use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
+use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::heads::{self, Head, Seen};
@@ -173,10 +174,16 @@ fn remove_row(
     let heads = heads::all_heads(replica, table.tid, key)?;
     let unseen = |head: &Head| head.dev != dev && head.seq > seen.of(head.dev);
     let Some(row) = compose::shown_row(replica, table, key)? else { return Ok(false) };
+    let n = table.def.columns.len();
     if heads.iter().any(unseen) {
+        let ours = heads.iter().any(|head| unseen(head) && head.dev == replica.me);
+        let spoken: Columns =
+            (0..n).filter(|at| heads.iter().any(|head| unseen(head) && head.live(n).contains(*at))).collect();
+        if ours && spoken != Columns::all(n) {
+            write_again(replica, table, key)?;
+        }
         return Ok(false);
     }
-    let n = table.def.columns.len();
     let counters: Columns = table.counters.iter().copied().collect();
     if late && heads.is_empty() {
         late::add_baseline(replica, table, key, 1, &row, &Columns::all(n).minus(&counters))?;
@@ -201,4 +208,20 @@ fn remove_row(
     write::delete_row(replica, table, key)?;
     deferred::undefer(replica, table.tid, key)?;
     Ok(true)
+}
+
+/// Records that a row was written, whole: its author left it out, and so has only what this device wrote meanwhile of it.
+fn write_again(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    let values = value::read_key(key)?;
+    let marks: Vec<String> = (1..=values.len()).map(|n| format!("?{n}")).collect();
+    let sql = format!(
+        "INSERT INTO {} ({}) VALUES ({}, {})",
+        table.dirty(),
+        table.change_columns(),
+        marks.join(", "),
+        ChangeFlags::INSERT
+    );
+    let binds = params_from_iter(values.iter().map(|value| Bind(value.borrow())));
+    replica.db.prepare_cached(&sql)?.execute(binds)?;
+    Ok(())
 }

@@ -245,10 +245,11 @@ fn write_group(replica: &Replica, table: &Arc<Table>, group: &mut GroupWriter<'_
 
 /// Makes a notice that a table was rebuilt, if any row of it may differ.
 fn notice_of_restating(replica: &Replica, table: &Table) -> Result<()> {
-    let rows: u64 =
-        replica.db.query_row("SELECT count(*) FROM temp._pm_restate WHERE what <> ?1", [What::Same as i64], |row| {
-            row.get(0)
-        })?;
+    let rows: u64 = replica.db.query_row(
+        "SELECT count(*) FROM temp._pm_restate WHERE what <> ?1",
+        [What::Same as i64],
+        |row| row.get(0),
+    )?;
     if rows == 0 {
         return Ok(());
     }

@@ -70,7 +70,7 @@ pub use store::keys::FleetKey;
 pub use store::meta::Notice;
 pub use store::value::OwnedValue;
 pub use table::replica::Identity;
-pub use track::options::{TrackOptions, TrackReport};
+pub use track::options::{NewColumns, TrackOptions, TrackReport};
 pub use upkeep::compact::CompactReport;
 pub use upkeep::remove::RemoveReport;
 pub use upkeep::status::{Standing, Status, TableHow, TableStatus};

@@ -5,7 +5,7 @@ use packmule_core::wire::{DefId, Mode, OpKind};
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::{adopt, declare, gathering, merge_definitions, watch};
+use crate::engine::capture::{adopt, declare, follow, gathering, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Kind, Stamp};
 use crate::engine::merge::versions;
@@ -26,6 +26,8 @@ pub(crate) struct Noticed {
     pub decided: Vec<(i64, ColumnDef)>,
     /// Tables that the application made anew, each with the columns that it did not have before.
     pub anew: Vec<(i64, Vec<String>)>,
+    /// Tables with rows that got what others had written into columns that were added now.
+    pub filled: Vec<i64>,
     /// Columns that were made here, of tables by number: their values are in the log.
     pub made: Vec<(i64, String)>,
 }
@@ -156,9 +158,15 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     notice_dropped_uniques(replica, &table.def, &now)?;
     let intact = watch::capture_intact(replica, table)?;
     let added = adopt_changes(replica, table, &now, kinds, noticed)?;
+    let mark = follow::mark(replica, table)?;
     recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
+    let names: Vec<String> = added.iter().map(|column| column.name.clone()).collect();
+    if follow::fill(replica, table.tid, &table.def, &names, mark)? {
+        noticed.filled.push(table.tid);
+    }
+    follow::tell_waiting(replica, table.tid)?;
     if !intact {
-        noticed.anew.push((table.tid, added.into_iter().map(|column| column.name).collect()));
+        noticed.anew.push((table.tid, names));
     }
     Ok(None)
 }
@@ -349,6 +357,11 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let id = DefId::of(body);
     let new = catalog::table_named(replica, &def.name).is_none();
     let tid = catalog::keep_def(replica, &def, id, body)?;
+    if stamp.decides && !new {
+        for column in def.columns.iter().filter(|c| c.key == 0) {
+            follow::ordain_column(replica, tid, &column.name, true)?;
+        }
+    }
     let disputed = catalog::table(replica, tid)?.disputed.clone();
     let declared = stream == Stream::Shared
         && def.declares()
@@ -389,6 +402,7 @@ fn make_or_merge(
                     "UPDATE _pm_table SET state = ?2, announced = 1 WHERE tid = ?1",
                     (tid, State::Tracked),
                 )?;
+                follow::set_follows(replica, tid, true)?;
                 catalog::reload_catalog(replica)?;
                 watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
                 adopt::remember_schema(replica)

@@ -9,6 +9,7 @@
 //! | `ops` | reads rows and writes them as ops |
 //! | `adopt` | adopts a definition for a table here |
 //! | `declare` | what holds where devices declare a table differently |
+//! | `follow` | columns that other devices add: they follow, or wait for the application |
 //! | `groups` | writes one group of frames of everything that was recorded |
 //! | `redeclare` | seals a declaration of this device |
 //! | `merge_definitions` | merges the definitions of several devices |
@@ -22,6 +23,7 @@ pub(crate) mod adopt;
 pub(crate) mod declare;
 pub(crate) mod dirty;
 pub(crate) mod evolve;
+pub(crate) mod follow;
 pub(crate) mod gathering;
 pub(crate) mod groups;
 pub(crate) mod merge_definitions;

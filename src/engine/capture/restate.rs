@@ -40,6 +40,8 @@ enum What {
     Gone = 2,
     /// It is as it was: said only in a span.
     Same = 3,
+    /// There is no more of it here than what others wrote while the table was not there.
+    Lacking = 4,
 }
 
 /// Restates a table. `added` are the columns that it did not have before. Within the open transaction, after a seal.
@@ -85,7 +87,7 @@ fn list_differences(replica: &Replica, table: &Arc<Table>, added: &[String]) -> 
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let key = key_of(table, row)?;
-        if deferred::is_quarantined(replica, table.tid, &key)? {
+        if deferred::is_quarantined(replica, table.tid, &key)? || is_held(replica, table.tid, &key)? {
             continue;
         }
         let heads = heads::heads(replica, table.tid, &key)?;
@@ -106,13 +108,42 @@ fn list_differences(replica: &Replica, table: &Arc<Table>, added: &[String]) -> 
     for key in context_free::remembered_keys(replica, table.tid)? {
         let heads = heads::heads(replica, table.tid, &key)?;
         if compose::shown_row(replica, table, &key)?.is_none()
+            && !is_held(replica, table.tid, &key)?
             && !deferred::is_quarantined(replica, table.tid, &key)?
             && versions::judge_versions(replica, table, &heads)?.present
         {
             put(replica, &key, What::Gone, None)?;
         }
     }
+    if spans {
+        list_unshown(replica, table)?;
+    }
     Ok(spans)
+}
+
+/// Lists the rows that are not shown here: of these nothing is said, but that a part of a row is all that is left of it.
+fn list_unshown(replica: &Replica, table: &Table) -> Result<()> {
+    let n = table.def.columns.len();
+    let sql = "SELECT key FROM _pm_held WHERE tid = ?1 UNION SELECT key FROM _pm_parked WHERE tid = ?1";
+    let keys = replica
+        .db
+        .prepare(sql)?
+        .query_map([table.tid], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    for key in keys {
+        let heads = heads::heads(replica, table.tid, &key)?;
+        let whole = (0..n).all(|at| heads.iter().any(|head| head.live(n).contains(at)));
+        let gone = heads.iter().any(|head| head.kind == OpKind::Delete);
+        let lacks = !whole && !gone && compose::row_of(replica, table, &key)?.is_none();
+        put(replica, &key, if lacks { What::Lacking } else { What::Same }, None)?;
+    }
+    Ok(())
+}
+
+/// Returns whether versions of a row have come while its table was suspended: they are still to be shown.
+fn is_held(replica: &Replica, tid: i64, key: &[u8]) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_held WHERE tid = ?1 AND key = ?2";
+    Ok(value::maybe::<i64>(&replica.db, sql, (tid, key))?.is_some())
 }
 
 /// Lists all rows of a per-device table: it has one writer, whose table is what holds.
@@ -237,7 +268,8 @@ fn write_group(replica: &Replica, table: &Arc<Table>, group: &mut GroupWriter<'_
             let change = Change { kind: OpKind::Delete, heads: Some(heads), ..Change::default() };
             ops::seal_delete(replica, &reader, group, &borrowed, &change, &Seen::All)?;
         } else {
-            ops::seal_same(replica, table, group, &borrowed)?;
+            let kind = if what == What::Same as i64 { OpKind::Keep } else { OpKind::Update };
+            ops::seal_unsaid(replica, table, group, &borrowed, kind)?;
         }
     }
     Ok(())

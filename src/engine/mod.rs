@@ -271,6 +271,15 @@ impl Engine {
         roster::devices(&self.replica)
     }
 
+    /// Lists the tables of which not all travels, with the reasons: those that are held, and those with columns of other
+    /// devices that wait for the application. Their writes are not counted. Cheap: every command that sends calls it.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn left_out(&self) -> Result<Vec<TableStatus>> {
+        status::left_out(&self.replica)
+    }
+
     /// Computes the digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
     ///
     /// With `gathered`, the per-device rows that a base gathers count too: for comparing two bases.

@@ -538,7 +538,7 @@ fn a_dropped_table_is_let_go_and_the_rest_goes_on() {
     assert_eq!(rows(&pair.b, "SELECT * FROM t"), ["\"a\"|1"], "others keep it");
     assert!(pair.a.status().unwrap().notices.iter().any(|n| n.text.contains("`t` was dropped")));
     let left = "SELECT name FROM sqlite_schema WHERE name LIKE '%dirty%' OR type = 'trigger' ORDER BY name";
-    assert_eq!(rows(&pair.a, left).iter().filter(|n| n.contains("dirty")).count(), 1);
+    assert_eq!(rows(&pair.a, left).iter().filter(|n| n.contains("dirty")).count(), 2, "it may come back");
     // What others write to it waits, and comes when it is tracked again.
     sql(&pair.b, "INSERT INTO t VALUES ('c', 3)");
     assert_eq!(carry(&mut pair.b, &mut pair.a).ops_waiting, 1);

@@ -70,7 +70,7 @@ pub use store::keys::FleetKey;
 pub use store::meta::Notice;
 pub use store::value::OwnedValue;
 pub use table::replica::Identity;
-pub use track::options::{TrackOptions, TrackReport};
+pub use track::options::{NewColumns, TrackOptions, TrackReport};
 pub use upkeep::compact::CompactReport;
 pub use upkeep::remove::RemoveReport;
 pub use upkeep::status::{Standing, Status, TableHow, TableStatus};
@@ -270,6 +270,15 @@ impl Engine {
     /// [`Error::Sqlite`].
     pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
         roster::devices(&self.replica)
+    }
+
+    /// Lists the tables of which not all travels, with the reasons: those that are held, and those with columns of other
+    /// devices that wait for the application. Their writes are not counted. Cheap: every command that sends calls it.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn left_out(&self) -> Result<Vec<TableStatus>> {
+        status::left_out(&self.replica)
     }
 
     /// Computes the digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.

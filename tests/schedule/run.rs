@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use packmule::{ColumnMerge, Conflict, ConflictKind, Engine, InitOptions, Merge, Policy, TrackOptions};
+use packmule::{
+    ColumnMerge, Conflict, ConflictKind, Engine, InitOptions, Merge, NewColumns, Policy, TrackOptions,
+};
 use rusqlite::Connection;
 
 use super::tables::TABLES;
@@ -98,6 +100,7 @@ fn options(table: &Table, first: packmule::Policy) -> TrackOptions {
             model::Policy::Lww => Policy::Lww,
             model::Policy::Prefer => first,
         },
+        new_columns: Some(NewColumns::Follow),
         columns: table.rules.iter().map(|(c, r)| (c.to_string(), rule(*r))).collect(),
         ..TrackOptions::default()
     }

@@ -12,6 +12,7 @@ pub(super) const BLOCK_PIECE: u8 = 3;
 pub(super) const BLOCK_RETIRE: u8 = 5;
 pub(super) const BLOCK_RETURN: u8 = 7;
 pub(super) const BLOCK_KEEP: u8 = 6;
+pub(super) const BLOCK_SPAN: u8 = 8;
 
 /// A large value's part in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,19 @@ impl Iterator for Keep<'_> {
     }
 }
 
+/// Rows of a table that a group restates: it has all of them. Those of which it has no op, and that its author had seen,
+/// are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Span<'a> {
+    /// The definition that says what the key is.
+    pub def: DefId,
+    /// The key of the first row, in canonical form; empty: from the first row that there is.
+    pub from: &'a [u8],
+    /// The key of the last row; empty: to the last row that there is.
+    pub to: &'a [u8],
+}
+
 /// One block of a frame.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -74,6 +88,8 @@ pub enum Block<'a> {
     Return(DeviceId),
     /// Which versions stay of the rows that follow in this frame.
     Keep(Keep<'a>),
+    /// Which rows of a table the group has all of, if it restates them.
+    Span(Span<'a>),
 }
 
 /// Walks the blocks of a frame; a block of rows must be walked to its end before the next.
@@ -116,6 +132,12 @@ impl<'a> Blocks<'a> {
                     }
                 }
                 Ok(Some(Block::Keep(Keep { rest: &start[..start.len() - self.rest.len()] })))
+            }
+            BLOCK_SPAN => {
+                let mut id = [0; 8];
+                id.copy_from_slice(take_bytes(&mut self.rest, 8)?);
+                let def = DefId(id);
+                Ok(Some(Block::Span(Span { def, from: take(&mut self.rest)?, to: take(&mut self.rest)? })))
             }
             BLOCK_ROWS => {
                 let def = take_bytes(&mut self.rest, 8)?;

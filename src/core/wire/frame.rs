@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{
-    BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, Blocks, KeptRun,
+    BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN, Blocks, KeptRun,
+    Span,
 };
 use super::rows::{OpHead, write_op};
 use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, take, take_count};
@@ -47,7 +48,11 @@ impl FrameFlags {
     /// lacks frames before it goes on from here.
     pub const REISSUES: Self = Self(16);
 
-    const KNOWN: u8 = 31;
+    /// Restated rows: those of a table that its application has made anew. They are the weakest of writes: they lose to
+    /// any version that their author had not seen. An op that keeps says that the row is as it was.
+    pub const RESTATED: Self = Self(32);
+
+    const KNOWN: u8 = 63;
 
     /// Returns whether every bit of `other` is set.
     pub const fn has(self, other: Self) -> bool {
@@ -298,6 +303,26 @@ impl<'b> FrameWriter<'b> {
             return Err(NoRoom);
         }
         (self.len, self.empty) = (len, false);
+        Ok(())
+    }
+
+    /// Writes which rows of a table the group has all of, if it restates them.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing was written.
+    pub fn span(&mut self, span: &Span<'_>) -> Result<(), NoRoom> {
+        if self.room() < span.from.len() + span.to.len() + 2 * 5 + 10 {
+            return Err(NoRoom);
+        }
+        self.close_rows();
+        let usable = self.usable();
+        self.buf[self.len] = BLOCK_SPAN;
+        self.buf[self.len + 1..self.len + 9].copy_from_slice(&span.def.0);
+        self.len += 9;
+        for end in [span.from, span.to] {
+            self.len += put(&mut self.buf[self.len..usable], &Bytes(end))?;
+        }
+        self.empty = false;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ mod revocation;
 mod rows;
 mod session;
 
-pub use blocks::{Block, Blocks, Keep, KeptRun, Piece};
+pub use blocks::{Block, Blocks, Keep, KeptRun, Piece, Span};
 pub use cert::{CERT_MAX, Certificate, FleetSignature, SERIAL_MAX};
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
 pub use def::{

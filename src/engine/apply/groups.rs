@@ -26,6 +26,7 @@ use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
 use rusqlite::ErrorCode;
 
+use crate::engine::apply::restated::{self, Spans};
 use crate::engine::apply::vouched;
 use crate::engine::capture::evolve;
 use crate::engine::error::{Error, Result};
@@ -33,7 +34,7 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::{membership, positions};
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
-use crate::engine::merge::folds::Fold;
+use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
 use crate::engine::merge::{compose, context_free, deferred, late, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
@@ -58,6 +59,7 @@ pub(crate) fn apply_group(
     let mut wall = 0;
     let mut writers = Writers::default();
     let mut late = None;
+    let mut spans = Spans::default();
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
@@ -77,6 +79,7 @@ pub(crate) fn apply_group(
                 context.insert(BASELINE, u64::MAX);
             }
         }
+        let restates = frame.head.flags.has(FrameFlags::RESTATED);
         let (mut keep, mut unplaced) = (Vec::new(), late);
         visit::visit(replica, &frame, |part| {
             match part {
@@ -91,18 +94,31 @@ pub(crate) fn apply_group(
                     keep = kept_here(replica, runs)?;
                     unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
                 }
+                Part::Span(span) => spans.add(replica, &span)?,
                 Part::Piece(_) => {}
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
                 Part::Op(def, op) => {
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
                     let seen = seen_of(&frame, &context, &keep);
-                    let sight = Sight { seen: &seen, context: &context, late: unplaced };
+                    let sight = Sight { seen: &seen, context: &context, late: unplaced, restates };
+                    if restates {
+                        spans.note(replica, writer.table.tid, &def.key_of(op.values(def.shape()))?)?;
+                    }
                     apply_op(replica, writer, def, &op, &origin, &sight, &mut counts)?;
                 }
             }
             Ok(())
         })?;
+    }
+    for (def, from, to) in spans.take() {
+        let def = catalog::op_def(replica, def)?;
+        let writer = writer(replica, stream, &def, dev)?;
+        let table = &writer.table;
+        if writer.same_key && (table.shows_shared() || table.state == State::Gathered) {
+            let seen = Seen::Context(&context);
+            counts.ops += restated::remove_left_out(replica, &writer, (&from, &to), (dev, &seen), late)?;
+        }
     }
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
@@ -160,6 +176,8 @@ struct Sight<'a> {
     context: &'a HashMap<i64, u64>,
     /// The first fold here that it had not seen, if any: what that settled, and later ones, it may not have seen.
     late: Option<Fold>,
+    /// The op is a restated row.
+    restates: bool,
 }
 
 /// The writers of the definitions that a group's ops have. Ops of one definition stand together, so the one in use
@@ -207,6 +225,16 @@ struct Incoming<'a> {
     sight: &'a Sight<'a>,
 }
 
+/// What became of an op.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Applied,
+    /// It is pending in the log, for a table that does not show it.
+    Waits,
+    /// Its row is as it says already, or it lost: it does not count.
+    Nothing,
+}
+
 /// Applies an op, and counts it.
 fn apply_op(
     replica: &Replica,
@@ -217,49 +245,64 @@ fn apply_op(
     sight: &Sight<'_>,
     counts: &mut Counts,
 ) -> Result<()> {
-    counts.ops += 1;
     let incoming = Incoming { writer, def, op, origin, sight };
-    let applied = match origin.stream {
+    let done = match origin.stream {
         Stream::PerDevice => apply_per_device_op(replica, &incoming)?,
         Stream::Shared => apply_shared_op(replica, &incoming)?,
     };
-    counts.waiting += u64::from(!applied);
-    if applied && writer.table.gathers.is_some() {
+    counts.ops += u64::from(done != Done::Nothing);
+    counts.waiting += u64::from(done == Done::Waits);
+    if done == Done::Applied && writer.table.gathers.is_some() {
         *counts.apart.entry(writer.table.tid).or_default() += 1;
     }
     Ok(())
 }
 
-/// Applies an op of a per-device stream. Returns whether it was applied; otherwise it is pending in the log.
-fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
-    let Incoming { writer, def, op, origin, .. } = *incoming;
+/// Applies an op of a per-device stream.
+fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
+    let Incoming { writer, def, op, origin, sight } = *incoming;
+    if op.head.kind == OpKind::Keep && sight.restates {
+        return Ok(Done::Nothing);
+    }
     if writer.table.state == State::Gathered {
         write::write_row(replica, writer, def, op, origin)?;
     } else if origin.dev == replica.me && writer.table.state == State::Tracked {
         recover_row(replica, writer, def, op, origin)?;
     } else {
-        return Ok(false);
+        return Ok(Done::Waits);
     }
-    Ok(true)
+    Ok(Done::Applied)
 }
 
-/// Applies an op of a shared stream. Returns whether it was applied; otherwise it is pending in the log, for a
-/// table that does not show it.
-fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
+/// Applies an op of a shared stream.
+fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
     let Incoming { writer, def, op, origin, sight } = *incoming;
     let (table, seen) = (&writer.table, sight.seen);
     if !writer.same_key {
-        return Ok(false); // Nobody can say which row here it would be.
+        return Ok(Done::Waits); // Nobody can say which row here it would be.
     }
     let key = def.key_of(op.values(def.shape()))?;
+    if sight.restates && op.head.kind == OpKind::Keep {
+        return Ok(Done::Nothing);
+    }
+    if sight.restates && restated::is_lacking(def, op) {
+        if table.shows_shared() {
+            restated::give_again(replica, table, &key)?;
+        }
+        return Ok(Done::Nothing);
+    }
     if op.head.kind == OpKind::Keep {
         apply_keep(replica, table, &key, origin.author, seen)?;
-        return Ok(table.shows_shared());
+        return Ok(if table.shows_shared() { Done::Applied } else { Done::Waits });
     }
     let new = head_of(incoming);
     let mut old = heads::heads(replica, table.tid, &key)?;
     if let (Some(unseen), true) = (sight.late, table.shows_shared()) {
         late::keep_settled(replica, table, &key, &new, &old, unseen)?;
+        let unknown = old.is_empty() && !folds::settled_before(replica, table.tid, &key, unseen)?;
+        if new.weak && unknown && compose::shown_row(replica, table, &key)?.is_none() {
+            return Ok(Done::Nothing); // It loses to what nobody here knows any more, if only by a verdict.
+        }
         old = heads::heads(replica, table.tid, &key)?;
     } else if matches!(seen, Seen::ContextFree) && table.shows_shared() {
         let heard = Seen::Heard(origin.dev, sight.context);
@@ -268,8 +311,11 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
     }
     let writable = register::register(replica, table, &key, &new, &old, seen)?;
     if table.shows_shared() {
+        if new.weak && is_idle(replica, incoming, &key, writable)? {
+            return Ok(Done::Nothing);
+        }
         show_op(replica, incoming, &key, &new, writable)?;
-        return Ok(true);
+        return Ok(Done::Applied);
     }
     count::count(replica, table, &key, def, op, &new, seen, true)?;
     if table.state == State::Suspended {
@@ -278,13 +324,23 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
             .prepare_cached("INSERT OR IGNORE INTO _pm_held (tid, key) VALUES (?1, ?2)")?
             .execute((table.tid, &key))?;
     }
-    Ok(false)
+    Ok(Done::Waits)
+}
+
+/// Returns whether a restated version that was registered changes nothing that is shown.
+fn is_idle(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], writable: bool) -> Result<bool> {
+    let Incoming { writer, def, op, origin, .. } = *incoming;
+    if writable {
+        return restated::is_as_it_was(replica, writer, key, def, op);
+    }
+    let heads = heads::heads(replica, writer.table.tid, key)?;
+    Ok(!heads.iter().any(|head| (head.dev, head.seq) == (origin.dev, origin.seq)))
 }
 
 /// Applies what a verdict without a version of its own says of a row: what it does not leave is gone. A settled row is
 /// as it was.
 fn apply_keep(replica: &Replica, table: &Table, key: &[u8], author: DeviceId, seen: &Seen<'_>) -> Result<()> {
-    let heads = heads::heads(replica, table.tid, key)?;
+    let heads = heads::all_heads(replica, table.tid, key)?;
     let (removed, left) = register::remove_gone(replica, table, key, author, &heads, seen)?;
     if removed == 0 || !table.shows_shared() {
         return Ok(());
@@ -308,6 +364,7 @@ fn head_of(incoming: &Incoming<'_>) -> Head {
         claim: op.head.claim.unwrap_or(origin.lamport),
         wall: op.head.wall.unwrap_or(origin.wall),
         kind: op.head.kind,
+        weak: incoming.sight.restates,
         columns: writer.carried(def, op),
         baseline: None,
     }

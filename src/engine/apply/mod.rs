@@ -7,6 +7,7 @@
 //! | `groups` | one group, applied |
 //! | `ready` | the groups that are ready, applied in causal order |
 //! | `report` | what an import did |
+//! | `restated` | groups that restate rows of a table that was made anew |
 //! | `vouched` | what of a revoked author is still taken in |
 //! | `pending` | the groups that are pending, and their missing dependencies |
 
@@ -14,4 +15,5 @@ pub(crate) mod groups;
 pub(crate) mod pending;
 pub(crate) mod ready;
 pub(crate) mod report;
+pub(crate) mod restated;
 pub(crate) mod vouched;

@@ -43,8 +43,15 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
 pub(crate) fn make_columns_plain(replica: &Replica, tid: i64, n: usize) -> Result<()> {
     replica
         .db
-        .prepare_cached("UPDATE _pm_head SET columns = ?2 WHERE tid = ?1 AND columns IS NULL AND kind <> ?3")?
-        .execute((tid, Columns::all(n).as_bytes(), Kind(OpKind::Delete)))?;
+        .prepare_cached(
+            "UPDATE _pm_head SET columns = ?2 WHERE tid = ?1 AND columns IS NULL AND kind NOT IN (?3, ?4)",
+        )?
+        .execute((
+            tid,
+            Columns::all(n).as_bytes(),
+            Kind(OpKind::Delete, false),
+            Kind(OpKind::Delete, true),
+        ))?;
     Ok(())
 }
 

@@ -118,8 +118,15 @@ pub(crate) enum Event {
 }
 
 /// Returns the SQL of the extra columns' values, each after a comma. `changed` gives the condition by which a column
-/// counts as changed.
-pub(crate) fn extra_values(table: &Table, event: &Event, changed: &dyn Fn(usize) -> String) -> String {
+/// counts as changed; `outliving` makes an expression over OLD and NEW outlive its columns, as `value_in` makes a column
+/// of the row of a name.
+pub(crate) fn extra_values(
+    table: &Table,
+    event: &Event,
+    changed: &dyn Fn(usize) -> String,
+    outliving: &dyn Fn(&str) -> String,
+    value_in: &dyn Fn(&str, usize) -> String,
+) -> String {
     let def = &table.def;
     let mut values = Vec::new();
     if def.timed() {
@@ -132,7 +139,7 @@ pub(crate) fn extra_values(table: &Table, event: &Event, changed: &dyn Fn(usize)
             Event::Update => {
                 let bits: Vec<String> =
                     columns.map(|at| format!("(({}) << {})", changed(at), at - n * MASK_BITS)).collect();
-                bits.join(" | ")
+                outliving(&bits.join(" | "))
             }
             _ => "NULL".into(),
         });
@@ -143,14 +150,14 @@ pub(crate) fn extra_values(table: &Table, event: &Event, changed: &dyn Fn(usize)
             Event::Update => {
                 let number =
                     |side: &str| format!("CASE typeof({side}.{c}) WHEN 'integer' THEN {side}.{c} ELSE 0 END");
-                format!("{} - {}", number("NEW"), number("OLD"))
+                outliving(&format!("{} - {}", number("NEW"), number("OLD")))
             }
             _ => "NULL".into(),
         });
     }
     if def.needs_baseline() {
-        values.extend(def.columns.iter().map(|c| match event {
-            Event::Gone(row) => format!("{row}.{}", value::quote(&c.name)),
+        values.extend((0..def.columns.len()).map(|at| match event {
+            Event::Gone(row) => value_in(row, at),
             _ => "NULL".into(),
         }));
     }

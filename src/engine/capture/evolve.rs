@@ -5,7 +5,7 @@ use packmule_core::wire::{DefId, Mode, OpKind};
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::{adopt, declare, gathering, merge_definitions, watch};
+use crate::engine::capture::{adopt, declare, follow, gathering, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Kind, Stamp};
 use crate::engine::merge::versions;
@@ -16,6 +16,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// What the application did to tracked tables that is sealed by itself.
 #[derive(std::default::Default)]
@@ -24,6 +25,10 @@ pub(crate) struct Noticed {
     pub released: Vec<i64>,
     /// Disputed columns on which the application decided, of tables by number, and what they are.
     pub decided: Vec<(i64, ColumnDef)>,
+    /// Tables that the application made anew, each with the columns that it did not have before.
+    pub anew: Vec<(i64, Vec<String>)>,
+    /// Tables with rows that got what others had written into columns that were added now.
+    pub filled: Vec<i64>,
     /// Columns that were made here, of tables by number: their values are in the log.
     pub made: Vec<(i64, String)>,
 }
@@ -154,11 +159,20 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     notice_dropped_uniques(replica, &table.def, &now)?;
     let intact = watch::capture_intact(replica, table)?;
     let added = adopt_changes(replica, table, &now, kinds, noticed)?;
+    let mark = follow::mark(replica, table)?;
     recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
+    let names: Vec<String> = added.iter().map(|column| column.name.clone()).collect();
+    if follow::fill(replica, table.tid, &table.def, &names, mark)? {
+        noticed.filled.push(table.tid);
+    }
+    follow::tell_waiting(replica, table.tid)?;
+    if !intact {
+        noticed.anew.push((table.tid, names));
+    }
     Ok(None)
 }
 
-/// Stops tracking a table that was dropped. Returns the reason for suspension if it was only renamed.
+/// Returns why a table that is not there is suspended: it was dropped, or renamed.
 fn notice_absence(replica: &Replica, table: &Table) -> Result<Option<String>> {
     let name = &table.def.name;
     let renamed: Option<String> = value::maybe(
@@ -174,16 +188,13 @@ fn notice_absence(replica: &Replica, table: &Table) -> Result<Option<String>> {
             value::quote(name)
         )));
     }
-    let what = format!(
-        "table `{name}` was dropped here: it is no longer tracked, and its rows stay on other devices"
-    );
-    meta::notice(&replica.db, &what, replica.now())?;
-    watch::remove_capture(replica, table)?;
-    replica.db.execute(
-        "UPDATE _pm_table SET state = ?2, note = 'dropped here' WHERE tid = ?1",
-        (table.tid, State::Untracked),
-    )?;
-    Ok(None)
+    if table.state != State::Suspended {
+        let what = format!("table `{name}` was dropped here: its rows stay on other devices");
+        meta::notice(&replica.db, &what, replica.now())?;
+    }
+    Ok(Some("it was dropped here: it goes on when a table of that name and definition is back; until then what other \
+         devices write waits; to let it go: untrack it"
+        .into()))
 }
 
 /// Adopts the definition that a table has now, where it is another one than before.
@@ -249,13 +260,7 @@ fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]
         record_missing(replica, table)?;
     }
     if !intact {
-        // The table was rebuilt. Nothing recorded what was deleted meanwhile.
-        let what = format!(
-            "table `{}` was rebuilt here: all its rows were taken in again; rows deleted at that moment stay on other devices",
-            def.name
-        );
-        meta::notice(&replica.db, &what, replica.now())?;
-        return record_rows(replica, table, &Columns::all(def.columns.len()), "1");
+        return Ok(()); // Nothing recorded what was written to it: it is restated.
     }
     // An append table has no triggers: the seal reads on from the high-water mark.
     for column in added.iter().filter(|_| !def.append) {
@@ -320,7 +325,7 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
         "SELECT key FROM _pm_head h WHERE tid = ?1 AND kind <> ?2
          AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)",
     )?;
-    let mut rows = statement.query((table.tid, Kind(OpKind::Delete)))?;
+    let mut rows = statement.query((table.tid, Kind(OpKind::Delete, false)))?;
     while let Some(row) = rows.next()? {
         let bytes: Vec<u8> = row.get(0)?;
         let key = value::read_key(&bytes)?;
@@ -350,6 +355,14 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let id = DefId::of(body);
     let new = catalog::table_named(replica, &def.name).is_none();
     let tid = catalog::keep_def(replica, &def, id, body)?;
+    if !stamp.decides && def.mode == Mode::Shared {
+        shapes::record_shape(replica, tid, stamp.dev, id)?;
+    }
+    if stamp.decides && !new {
+        for column in def.columns.iter().filter(|c| c.key == 0) {
+            follow::ordain_column(replica, tid, &column.name, true)?;
+        }
+    }
     let disputed = catalog::table(replica, tid)?.disputed.clone();
     let declared = stream == Stream::Shared
         && def.declares()
@@ -390,6 +403,7 @@ fn make_or_merge(
                     "UPDATE _pm_table SET state = ?2, announced = 1 WHERE tid = ?1",
                     (tid, State::Tracked),
                 )?;
+                follow::set_follows(replica, tid, true)?;
                 catalog::reload_catalog(replica)?;
                 watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
                 adopt::remember_schema(replica)

@@ -22,6 +22,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// What a seal made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,14 @@ pub struct SealReport {
     pub frames: u64,
     /// Rows in them.
     pub ops: u64,
+}
+
+impl SealReport {
+    /// Counts what another seal of the same transaction made.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.ops += other.ops;
+    }
 }
 
 /// What a seal is for, beside what applications wrote.
@@ -214,6 +223,9 @@ pub(crate) fn seal_def(
     let seq = group.def(&def.name, &body)?;
     if let Some(table) = catalog::table_named(replica, &def.name).filter(|_| def.declares()) {
         let decides = options.declare.is_some();
+        if !decides {
+            shapes::record_shape(replica, table.tid, replica.me, id)?;
+        }
         let stamp = Stamp { dev: replica.me, seq, lamport: group.lamport, seen: &Seen::All, decides };
         declare::record_declared(replica, table.tid, def, id, &stamp)?;
     }

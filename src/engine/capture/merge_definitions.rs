@@ -1,17 +1,12 @@
 //! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
-use packmule_core::model::Stream;
-use packmule_core::wire::OpKind;
-
-use crate::engine::capture::{adopt, declare, dirty, watch};
+use crate::engine::capture::{adopt, declare, dirty, follow, watch};
 use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
-use crate::engine::log::frames;
-use crate::engine::merge::{context_free, deferred, heads};
+use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
-use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
@@ -41,28 +36,7 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
     if names(&table.def) == names(before) && names(&entry.def) == names(before) {
         return Ok(());
     }
-    for key in context_free::remembered_keys(replica, tid)? {
-        for head in heads::heads(replica, tid, &key)?.iter().filter(|h| h.kind != OpKind::Delete) {
-            let live = head.live(before.columns.len());
-            // These are the columns that the op carries, without those that were overwritten.
-            let columns: Columns =
-                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
-                    let names = op.values(def.shape());
-                    Ok(names
-                        .map(|(at, _)| def.def.columns[at].name.as_str())
-                        .filter(|name| before.column(name).is_none_or(|at| live.contains(at)))
-                        .filter_map(|name| table.def.column(name))
-                        .collect())
-                })?;
-            replica
-                .db
-                .prepare_cached(
-                    "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
-                )?
-                .execute((tid, &key, head.dev, head.seq, columns.as_bytes()))?;
-        }
-    }
-    Ok(())
+    follow::respeak(replica, &table, before)
 }
 
 /// Adds the columns and the UNIQUEs of a definition that the table here does not have.
@@ -88,7 +62,13 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         meta::notice(&replica.db, &what, replica.now())?;
     }
     let added: Vec<_> = theirs.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
+    let follows = follow::follows(replica, table)?;
     for mut column in added {
+        if follow::is_ordained(replica, tid, &column.name, false)?
+            || !(follows || follow::is_ordained(replica, tid, &column.name, true)?)
+        {
+            continue;
+        }
         if let Some((_, first)) = declare::declared_columns(replica, tid, &column.name)?.into_iter().next() {
             column = first;
         }
@@ -111,7 +91,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         }
     }
     if !grown && uniques.is_empty() {
-        return Ok(());
+        return follow::tell_waiting(replica, tid);
     }
     def.uniques.sort();
     adopt::adopt_def(replica, table.tid, &def)?;
@@ -126,7 +106,8 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         catalog::reload_catalog(replica)?;
         watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
     }
-    adopt::remember_schema(replica)
+    adopt::remember_schema(replica)?;
+    follow::tell_waiting(replica, tid)
 }
 
 /// Makes a UNIQUE that others have. Rows that conflict go to the quarantine table and into the deferred queue.

@@ -9,11 +9,13 @@
 //! | `ops` | reads rows and writes them as ops |
 //! | `adopt` | adopts a definition for a table here |
 //! | `declare` | what holds where devices declare a table differently |
+//! | `follow` | columns that other devices add: they follow, or wait for the application |
 //! | `groups` | writes one group of frames of everything that was recorded |
 //! | `redeclare` | seals a declaration of this device |
 //! | `merge_definitions` | merges the definitions of several devices |
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
+//! | `restate` | a table that its application made anew |
 //! | `seal` | the seal: schema changes first, then the groups |
 //! | `verdict` | what a fold made unknowable, put into the log |
 
@@ -21,11 +23,13 @@ pub(crate) mod adopt;
 pub(crate) mod declare;
 pub(crate) mod dirty;
 pub(crate) mod evolve;
+pub(crate) mod follow;
 pub(crate) mod gathering;
 pub(crate) mod groups;
 pub(crate) mod merge_definitions;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
+pub(crate) mod restate;
 pub(crate) mod seal;
 pub(crate) mod verdict;
 pub(crate) mod watch;

@@ -120,6 +120,29 @@ pub(crate) fn seal_delete(
     seal_values(replica, table, group, values, Vec::new(), change, last.is_some(), seen)
 }
 
+/// Writes an op of a row without any value but the key's, into a group that restates its table: the row is as it was, or,
+/// with an update, there is nothing of it here.
+pub(crate) fn seal_unsaid(
+    replica: &Replica,
+    table: &Table,
+    group: &mut GroupWriter<'_>,
+    keys: &[Value<'_>],
+    kind: OpKind,
+) -> Result<()> {
+    let none = vec![0; table.def.columns.len().div_ceil(8)];
+    let columns = (kind != OpKind::Keep).then_some(&none[..]);
+    let by_key: Vec<(usize, Value<'_>)> = {
+        let mut all: Vec<_> = table.def.keys().zip(keys.iter().copied()).collect();
+        all.sort_by_key(|(at, _)| *at);
+        all
+    };
+    let head = OpHead { kind, claim: None, columns, wall: None, image: false };
+    let carried: Vec<usize> = by_key.iter().map(|(at, _)| *at).collect();
+    let mut values: Vec<Value<'_>> = by_key.iter().map(|(_, value)| *value).collect();
+    write_op(replica, table, group, &head, &carried, &mut values, Vec::new())?;
+    Ok(())
+}
+
 /// Writes an op with those of a row's values that it carries, and registers it as a version of the row.
 #[allow(clippy::too_many_arguments)]
 fn seal_values(
@@ -169,6 +192,7 @@ fn seal_values(
         claim: head.claim.unwrap_or(group.lamport),
         wall: head.wall.unwrap_or(group.wall),
         kind: head.kind,
+        weak: group.restates(),
         columns: change.columns.as_ref().map(|_| carried.iter().copied().collect()),
         baseline: None,
     };

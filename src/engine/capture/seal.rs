@@ -8,7 +8,7 @@ use packmule_core::wire::FrameFlags;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
-use crate::engine::capture::{evolve, merge_definitions, redeclare};
+use crate::engine::capture::{evolve, merge_definitions, redeclare, restate};
 use crate::engine::error::Result;
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::merge::heads::{Cause, Seen};
@@ -22,16 +22,24 @@ use crate::engine::table::replica::Replica;
 /// Seals within the open transaction.
 pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
     let mut report = SealReport::default();
-    let noticed = evolve::notice_schema_changes(replica)?;
+    let mut noticed = evolve::notice_schema_changes(replica)?;
     for tid in noticed.released {
         let made = noticed.made.iter().filter(|(of, _)| *of == tid).map(|(_, name)| name.as_str());
-        let released = release(replica, tid, &made.collect::<Vec<_>>())?;
-        report.frames += released.frames;
-        report.ops += released.ops;
+        if let Some(at) = noticed.anew.iter().position(|(of, _)| *of == tid) {
+            // What others wrote meanwhile is not compared: it was never shown here.
+            report.add(&restate::restate(replica, tid, &noticed.anew.swap_remove(at).1)?);
+        }
+        report.add(&release(replica, tid, &made.collect::<Vec<_>>())?);
     }
-    let sealed = groups::seal_groups(replica, options)?;
-    report.frames += sealed.frames;
-    report.ops += sealed.ops;
+    report.add(&groups::seal_groups(replica, options)?);
+    for tid in &noticed.filled {
+        let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
+        deferred::defer_all(replica, *tid)?;
+        constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+    }
+    for (tid, added) in noticed.anew {
+        report.add(&restate::restate(replica, tid, &added)?);
+    }
     for (tid, column) in noticed.decided {
         redeclare::decide_column(replica, tid, &column)?;
     }

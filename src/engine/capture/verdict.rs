@@ -127,7 +127,7 @@ fn judge_row(
     common: &[KeptRun],
 ) -> Result<()> {
     let table = catalog::table(replica, row.tid)?;
-    let heads = heads::heads(replica, row.tid, &row.key)?;
+    let heads = heads::all_heads(replica, row.tid, &row.key)?;
     let (baselines, kept): (Vec<Head>, Vec<Head>) = heads.into_iter().partition(|h| h.dev == BASELINE);
     group.keep(runs_of(&kept, common))?;
     let settled = baselines.into_iter().find(|head| head.seq == row.number);
@@ -172,6 +172,7 @@ fn judge_row(
             claim: 0,
             wall,
             kind,
+            weak: false,
             columns: mask.map(|(_, columns)| columns),
             baseline: None,
         };

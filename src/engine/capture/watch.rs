@@ -96,6 +96,40 @@ fn changed(name: &str, decl_type: &str) -> String {
     sql
 }
 
+/// Makes an expression over OLD and NEW outlive a column that the application drops: the column is NULL then.
+///
+/// SQLite looks for `OLD.c` in the trigger's row first. If it has no such column, the two subqueries around have one. A
+/// trigger that names a column plainly would make every `ALTER TABLE ... DROP COLUMN` fail.
+fn outliving(def: &TableDef, expression: &str) -> String {
+    let nulls: Vec<String> = def
+        .columns
+        .iter()
+        .filter(|c| c.key == 0)
+        .map(|c| format!("NULL AS {}", value::quote(&c.name)))
+        .collect();
+    if nulls.is_empty() {
+        return format!("({expression})");
+    }
+    let nulls = nulls.join(", ");
+    format!(
+        "(SELECT (SELECT (SELECT {expression}) FROM (SELECT {nulls}) AS OLD) FROM (SELECT {nulls}) AS NEW)"
+    )
+}
+
+/// Returns the value of a column in a row that a displacing trigger finds in its table; NULL if the column is gone.
+fn outliving_value(def: &TableDef, table: &str, column: &str) -> String {
+    let c = value::quote(column);
+    let same: Vec<String> = def
+        .keys()
+        .map(|at| value::quote(&def.columns[at].name))
+        .map(|key| format!("_pm_row.{key} = {table}.{key}"))
+        .collect();
+    format!(
+        "(SELECT (SELECT _pm_row.{c} FROM {table} AS _pm_row WHERE {}) FROM (SELECT NULL AS {c}) AS _pm_row)",
+        same.join(" AND ")
+    )
+}
+
 /// Returns the SQL that makes the triggers of a table.
 fn triggers(db: &Connection, table: &Table) -> Result<String> {
     let (tid, def) = (table.tid, &table.def);
@@ -118,6 +152,7 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
     } else {
         any(&mut (0..def.columns.len()).filter(|at| uniques.iter().any(|u| u.columns.contains(at))))
     };
+    let claims = outliving(def, &claims);
     let (new_keys, old_keys) = (def.key_list("NEW."), def.key_list("OLD."));
     let sql = format!(
         "CREATE TRIGGER {insert} AFTER INSERT ON {table} BEGIN
@@ -130,7 +165,7 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
          CREATE TRIGGER {delete} AFTER DELETE ON {table} BEGIN
            INSERT INTO {list} VALUES ({old_keys}, {DELETE}{gone});
          END;",
-        any = any(&mut (0..def.columns.len())),
+        any = outliving(def, &any(&mut (0..def.columns.len()))),
         inserted = extra_values(source, Event::Insert),
         updated = extra_values(source, Event::Update),
         gone = extra_values(source, Event::Gone("OLD".into())),
@@ -181,7 +216,17 @@ fn displacement_triggers(
 /// Returns what a trigger writes into the extra columns of the list.
 fn extra_values(table: &Table, event: Event) -> String {
     let columns = &table.def.columns;
-    dirty::extra_values(table, &event, &|at| changed(&columns[at].name, &columns[at].decl_type))
+    let changed = |at: usize| changed(&columns[at].name, &columns[at].decl_type);
+    dirty::extra_values(
+        table,
+        &event,
+        &changed,
+        &|expression| outliving(&table.def, expression),
+        &|row, at| match row {
+            "OLD" => outliving(&table.def, &format!("OLD.{}", value::quote(&columns[at].name))),
+            table_name => outliving_value(&table.def, table_name, &columns[at].name),
+        },
+    )
 }
 
 /// Returns the name of the rowid, if there is one that is not the key itself and that SQL can set.

@@ -243,8 +243,8 @@ fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     let mut contents: Vec<Vec<u8>> = Vec::new();
     let mut versions = Vec::new();
     let mut taking_part: Vec<&Head> = Vec::new();
-    let deletes = heads.iter().any(|h| h.kind == OpKind::Delete);
-    for head in judgement.order.iter().map(|at| &heads[*at]) {
+    let deletes = heads.iter().any(|h| h.kind == OpKind::Delete && !h.weak);
+    for head in judgement.order.iter().map(|at| &heads[*at]).filter(|head| !head.weak) {
         let live = head.live(n);
         let disputes = judgement.disputed.iter().any(|column| live.contains(*column));
         if head.kind != OpKind::Delete && !disputes && !deletes {

@@ -28,7 +28,7 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::positions;
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{compose, counters, deferred, late, register};
+use crate::engine::merge::{compose, counters, deferred, late, register, restated};
 use crate::engine::show::{constraints, count, references, write};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -234,7 +234,7 @@ impl<'e> RowMerge<'e> {
         key: &[u8],
         values: Option<&[value::OwnedValue]>,
     ) -> Result<()> {
-        let ours = heads::heads(self.replica, table.tid, key)?;
+        let ours = heads::all_heads(self.replica, table.tid, key)?;
         let theirs = self.take_their_heads(table, key)?;
         self.take_image(table, key)?;
         self.take_counts(table, key)?;
@@ -282,7 +282,7 @@ impl<'e> RowMerge<'e> {
     /// Merges a row. If it is `present` there, its values are in the quarantine table.
     fn merge(&mut self, table: &Table, key: &[u8], present: bool) -> Result<()> {
         let replica = self.replica;
-        let ours = heads::heads(replica, table.tid, key)?;
+        let ours = heads::all_heads(replica, table.tid, key)?;
         let theirs = self.take_their_heads(table, key)?;
         let quarantined = deferred::is_quarantined(replica, table.tid, key)?;
         let outcome = self.decide(table, key, present, &ours, theirs)?;
@@ -410,6 +410,14 @@ impl<'e> RowMerge<'e> {
         }
         let known = |head: &Head| ours.iter().any(|other| (other.dev, other.seq) == (head.dev, head.seq));
         left.extend(theirs.into_iter().filter(|head| !known(head) && new_to(&self.had, head)));
+        // A restated version loses to what its author had not seen: whoever has it only had not either.
+        let theirs_new: Vec<Head> = left.iter().filter(|h| !h.weak && !known(h)).cloned().collect();
+        let ours_new: Vec<Head> =
+            ours.iter().filter(|h| !h.weak && new_to(&self.vector, h)).cloned().collect();
+        left.retain_mut(|head| {
+            let unseen = if known(head) { &theirs_new } else { &ours_new };
+            !head.weak || restated::is_left(head, unseen, n)
+        });
         left.sort_by_key(|head| (head.dev, head.seq));
         left
     }

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{Block, Frame, Keep, Op, Ops, Piece};
+use packmule_core::wire::{Block, Frame, Keep, Op, Ops, Piece, Span};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::table::catalog;
@@ -26,6 +26,8 @@ pub(crate) enum Part<'d, 'f> {
     Return(DeviceId),
     /// Which versions stay of the rows that follow in this frame of a verdict.
     Keep(Keep<'f>),
+    /// Which rows of a table a restating group has all of.
+    Span(Span<'f>),
     /// A part of a large value.
     Piece(Piece<'f>),
     /// An op, and the definition in which it is encoded.
@@ -97,6 +99,7 @@ fn walk<'f, B>(
             Block::Retire(device) => each(Part::Retire(device))?,
             Block::Return(device) => each(Part::Return(device))?,
             Block::Keep(keep) => each(Part::Keep(keep))?,
+            Block::Span(span) => each(Part::Span(span))?,
             Block::Piece(piece) => each(Part::Piece(piece))?,
             Block::Rows { def: id, body, offset } => {
                 let def = match catalog::op_def(replica, id) {

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
-    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom, OpHead,
+    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom, OpHead, Span,
 };
 use rusqlite::Connection;
 
@@ -38,6 +38,11 @@ pub(crate) struct GroupWriter<'e> {
 }
 
 impl<'e> GroupWriter<'e> {
+    /// Returns whether its ops are restated rows.
+    pub(crate) fn restates(&self) -> bool {
+        self.flags.has(FrameFlags::RESTATED)
+    }
+
     /// Returns the number of the next large value of this group.
     pub(crate) fn next_big(&mut self) -> u32 {
         self.bigs += 1;
@@ -76,6 +81,11 @@ impl<'e> GroupWriter<'e> {
         let fits = self.writer.keep(&runs).is_ok();
         self.keep = Some(runs);
         if fits { Ok(()) } else { self.next_frame() }
+    }
+
+    /// Writes which rows of a table this group has all of, if it restates them.
+    pub(crate) fn span(&mut self, span: &Span<'_>) -> Result<()> {
+        self.fit(|w| w.span(span))?.ok_or_else(|| Error::damaged("a frame without room for two keys"))
     }
 
     /// Begins a new frame, unless this one is empty.

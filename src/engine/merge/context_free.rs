@@ -77,7 +77,7 @@ pub(crate) fn remember_heard(
     {
         return Ok(()); // No device has compacted these.
     }
-    let heads = heads::heads(replica, table.tid, key)?;
+    let heads = heads::all_heads(replica, table.tid, key)?;
     let known = |h: &Head| h.dev != BASELINE && heard.of(h.dev) >= h.seq;
     let all_known = heads.iter().all(|h| h.dev == BASELINE || known(h));
     let (replaced, left): (Vec<Head>, Vec<Head>) =

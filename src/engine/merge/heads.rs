@@ -10,7 +10,9 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRe
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
+use crate::engine::merge::restated;
 use crate::engine::store::value;
+use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::replica::Replica;
 
@@ -26,6 +28,8 @@ pub(crate) struct Head {
     pub claim: u64,
     pub wall: WallMs,
     pub kind: OpKind,
+    /// It is restated: of a table that its application has made anew. See `merge/restated.rs`.
+    pub weak: bool,
     /// The columns of which no later version is known; `None` if it wrote the whole row and no
     /// column of it was overwritten.
     pub columns: Option<Columns>,
@@ -44,6 +48,7 @@ impl Head {
             claim: 0,
             wall: WallMs::MIN,
             kind: OpKind::Insert,
+            weak: false,
             columns,
             baseline: None,
         }
@@ -134,8 +139,11 @@ impl Cause<'_> {
     }
 }
 
-/// The kind of an op, as `_pm_head` has it.
-pub(crate) struct Kind(pub OpKind);
+/// The kind of a version, as `_pm_head` has it, and whether it is restated.
+pub(crate) struct Kind(pub OpKind, pub bool);
+
+/// What the kind of a restated version is more.
+const WEAK: i64 = 3;
 
 impl ToSql for Kind {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -146,16 +154,16 @@ impl ToSql for Kind {
             // A verdict without a version of its own is no head.
             OpKind::Keep => return Err(rusqlite::Error::ToSqlConversionFailure(NOT_A_VERSION.into())),
         };
-        Ok(number.into())
+        Ok((number + if self.1 { WEAK } else { 0 }).into())
     }
 }
 
 impl FromSql for Kind {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         match value.as_i64()? {
-            1 => Ok(Self(OpKind::Insert)),
-            2 => Ok(Self(OpKind::Update)),
-            3 => Ok(Self(OpKind::Delete)),
+            kind @ (1 | 4) => Ok(Self(OpKind::Insert, kind > WEAK)),
+            kind @ (2 | 5) => Ok(Self(OpKind::Update, kind > WEAK)),
+            kind @ (3 | 6) => Ok(Self(OpKind::Delete, kind > WEAK)),
             _ => Err(FromSqlError::other(Error::damaged("`_pm_head` has a row of an unknown kind"))),
         }
     }
@@ -163,8 +171,18 @@ impl FromSql for Kind {
 
 const NOT_A_VERSION: &str = "an op that keeps is no version of its row";
 
-/// Reads the heads of a row, in the order of device numbers: a baseline version comes first.
+/// Reads the heads of a row, in the order of device numbers: a baseline version comes first. A restated version hides
+/// what it was written over.
 pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
+    let heads = all_heads(replica, tid, key)?;
+    if heads.iter().all(|head| !head.weak) {
+        return Ok(heads);
+    }
+    Ok(restated::hide_restated(heads, catalog::table(replica, tid)?.def.columns.len()))
+}
+
+/// Reads the heads of a row, with those that restated versions hide.
+pub(crate) fn all_heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
     let mut heads = heads_in(replica, "_pm_head", tid, key)?;
     for head in heads.iter_mut().take_while(|head| head.dev == BASELINE) {
         head.baseline = if head.seq == 0 {
@@ -186,13 +204,15 @@ pub(crate) fn heads_in(replica: &Replica, from: &str, tid: i64, key: &[u8]) -> R
     let mut rows = statement.query((tid, key))?;
     let mut heads = Vec::new();
     while let Some(row) = rows.next()? {
+        let Kind(kind, weak) = row.get(5)?;
         heads.push(Head {
             dev: row.get(0)?,
             seq: row.get(1)?,
             offset: row.get(2)?,
             claim: row.get(3)?,
             wall: row.get(4)?,
-            kind: row.get::<_, Kind>(5)?.0,
+            kind,
+            weak,
             author: DeviceId(row.get(6)?),
             columns: row.get_ref(7)?.as_blob_or_null().ok().flatten().map(Columns::of_bytes),
             baseline: None,

@@ -12,6 +12,7 @@
 //! | `heads` | the versions of a row that no other dominates; what an author had seen |
 //! | `late` | late writes, and the settled values that they meet |
 //! | `register` | adds a version, removes those that it dominates |
+//! | `restated` | the weakest of writes: what an application wrote when it made a table anew |
 //! | `versions` | winner, conflict, authorship: judged from the heads |
 
 pub(crate) mod compose;
@@ -22,4 +23,5 @@ pub(crate) mod folds;
 pub(crate) mod heads;
 pub(crate) mod late;
 pub(crate) mod register;
+pub(crate) mod restated;
 pub(crate) mod versions;

@@ -7,8 +7,8 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
-use crate::engine::merge::deferred;
-use crate::engine::merge::heads::{Head, Kind, Seen};
+use crate::engine::merge::heads::{self, Head, Kind, Seen};
+use crate::engine::merge::{deferred, restated};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -25,10 +25,20 @@ pub(crate) fn register(
     seen: &Seen<'_>,
 ) -> Result<bool> {
     let (tid, n) = (table.tid, table.def.columns.len());
+    if new.weak {
+        return restated::register_restated(replica, table, key, new, seen);
+    }
+    let hidden;
+    let (old, overruled) = if old.iter().any(|head| head.weak) {
+        hidden = heads::all_heads(replica, tid, key)?;
+        (&hidden[..], restated::overrule(replica, table, key, new, &hidden)?)
+    } else {
+        (old, false)
+    };
     let mine = new.live(n);
     let context_free = matches!(seen, Seen::ContextFree);
     let mut left = Vec::new();
-    for head in old {
+    for head in old.iter().filter(|head| !head.weak) {
         if seen.keeps(head) || !dominates(new.author, context_free, &head.version(), seen.of(head.dev)) {
             left.push((head.kind, head.live(n)));
             continue;
@@ -37,15 +47,8 @@ pub(crate) fn register(
             Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
             _ => Columns::default(),
         };
-        if rest.is_empty() {
-            forget_head(replica, tid, key, head)?;
-        } else {
-            replica
-                .db
-                .prepare_cached(
-                    "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
-                )?
-                .execute((tid, key, head.dev, head.seq, rest.as_bytes()))?;
+        leave_columns(replica, tid, key, head, &rest)?;
+        if !rest.is_empty() {
             left.push((head.kind, rest));
         }
     }
@@ -53,7 +56,11 @@ pub(crate) fn register(
     // A version of other columns than these can stand beside it.
     let disjoint = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
     let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(disjoint));
-    if !alone || (old.len() > 1 && !left.is_empty()) || deferred::is_quarantined(replica, tid, key)? {
+    if !alone
+        || overruled
+        || (old.len() > 1 && !left.is_empty())
+        || deferred::is_quarantined(replica, tid, key)?
+    {
         deferred::defer(replica, tid, key)?;
         return Ok(false);
     }
@@ -87,6 +94,26 @@ pub(crate) fn remove_gone(
     Ok((removed, old.len() - removed))
 }
 
+/// Leaves of a head these columns, or nothing.
+pub(crate) fn leave_columns(
+    replica: &Replica,
+    tid: i64,
+    key: &[u8],
+    head: &Head,
+    rest: &Columns,
+) -> Result<()> {
+    if rest.is_empty() {
+        return forget_head(replica, tid, key, head);
+    }
+    replica
+        .db
+        .prepare_cached(
+            "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
+        )?
+        .execute((tid, key, head.dev, head.seq, rest.as_bytes()))?;
+    Ok(())
+}
+
 /// Removes a head.
 pub(crate) fn forget_head(replica: &Replica, tid: i64, key: &[u8], head: &Head) -> Result<()> {
     replica
@@ -112,7 +139,7 @@ pub(crate) fn insert_head(replica: &Replica, tid: i64, key: &[u8], new: &Head) -
             new.offset,
             new.claim,
             new.wall,
-            Kind(new.kind),
+            Kind(new.kind, new.weak),
             new.columns.as_ref().map(Columns::as_bytes),
         ))?;
     Ok(())

@@ -59,8 +59,11 @@ pub(crate) fn judge_versions(replica: &Replica, table: &Table, heads: &[Head]) -
     }
     let decisive: Vec<usize> = order.iter().copied().filter(|at| is_decisive(table, &heads[*at])).collect();
     let deletes = decisive.iter().any(|at| versions[*at].delete);
-    let writes = decisive.iter().any(|at| !versions[*at].delete);
     let present = decisive.first().is_some_and(|at| !versions[*at].delete) || (!deletes && !heads.is_empty());
+    // What is restated is in conflict with nothing.
+    let decisive: Vec<usize> = decisive.into_iter().filter(|at| !heads[*at].weak).collect();
+    let deletes = decisive.iter().any(|at| versions[*at].delete);
+    let writes = decisive.iter().any(|at| !versions[*at].delete);
     let mut judgement = Judgement { open: false, present, order, disputed: BTreeSet::new() };
     if heads.len() < 2 || decides(policy, &versions) {
         return Ok(judgement);

@@ -14,6 +14,7 @@
 //! | `replica` | the open database of this device |
 //! | `catalog` | the known tables, kept in step with the file |
 //! | `declared` | the declarations of a table that are not superseded |
+//! | `shapes` | what a table is on other devices |
 
 pub(crate) mod catalog;
 pub(crate) mod columns;
@@ -25,3 +26,4 @@ pub(crate) mod known;
 pub(crate) mod probe;
 pub(crate) mod replica;
 mod schema;
+pub(crate) mod shapes;

@@ -1,9 +1,9 @@
 //! A column added everywhere.
 
-use packmule_core::wire::{Collation, ColumnMerge};
+use packmule_core::wire::{Collation, ColumnMerge, Mode};
 
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::seal;
+use crate::engine::capture::{follow, redeclare, seal};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::OwnedValue;
 use crate::engine::table::def::{ColumnDef, ColumnDefault};
@@ -53,5 +53,9 @@ pub(crate) fn add_column(
         table.def.column_sql(&column)
     ))?;
     seal::seal_here(replica, SealOptions::default())?;
-    Ok(())
+    if table.def.mode == Mode::PerDevice {
+        return Ok(());
+    }
+    follow::ordain_column(replica, table.tid, name, true)?;
+    redeclare::decide_column(replica, table.tid, &column)
 }

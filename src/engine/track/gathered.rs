@@ -46,7 +46,12 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                     let origin = Origin { dev, author, stream, seq, lamport: 0, wall: 0 };
                     write::write_row(replica, writer, def, &op, &origin)?;
                 }
-                Part::Piece(_) | Part::Keep(_) | Part::Retire(_) | Part::Return(_) | Part::Op(..) => {}
+                Part::Piece(_)
+                | Part::Keep(_)
+                | Part::Span(_)
+                | Part::Retire(_)
+                | Part::Return(_)
+                | Part::Op(..) => {}
             }
             Ok(())
         })

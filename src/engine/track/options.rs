@@ -2,6 +2,15 @@
 
 use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
 
+/// What becomes of columns that other devices add to a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewColumns {
+    /// What is written into them waits until the application adds them here.
+    Wait,
+    /// They are added here.
+    Follow,
+}
+
 /// How a table is to be tracked.
 #[derive(Clone, Debug)]
 pub struct TrackOptions {
@@ -15,6 +24,8 @@ pub struct TrackOptions {
     pub policy: Policy,
     /// What is done about those to single columns.
     pub columns: Vec<(String, ColumnMerge)>,
+    /// What becomes of columns that other devices add; `None`: as it was, which at first is to wait.
+    pub new_columns: Option<NewColumns>,
 }
 
 impl Default for TrackOptions {
@@ -25,6 +36,7 @@ impl Default for TrackOptions {
             merge: Merge::Row,
             policy: Policy::Manual,
             columns: Vec::new(),
+            new_columns: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use packmule_core::wire::{FrameFlags, Mode};
 
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, merge_definitions, redeclare, seal, watch};
+use crate::engine::capture::{adopt, follow, merge_definitions, redeclare, seal, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::table::catalog;
@@ -11,7 +11,7 @@ use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::track::gathered;
-use crate::engine::track::options::{TrackOptions, TrackReport};
+use crate::engine::track::options::{NewColumns, TrackOptions, TrackReport};
 
 /// Tracks several tables in the same way: all of them, or none. Returns the reports in their order.
 pub(crate) fn track_all(
@@ -19,7 +19,39 @@ pub(crate) fn track_all(
     tables: &[&str],
     options: &TrackOptions,
 ) -> Result<Vec<TrackReport>> {
-    tables.iter().map(|table| track_here(replica, table, options)).collect()
+    tables.iter().map(|table| track_one(replica, table, options)).collect()
+}
+
+/// Tracks a table, and records what becomes of columns that others add.
+fn track_one(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TrackReport> {
+    if let (Some(columns), Some(table)) = (options.new_columns, catalog::table_here(replica, name)) {
+        set_new_columns(replica, &table, columns)?;
+    }
+    let report = track_here(replica, name, options)?;
+    if let (Some(columns), Some(table)) = (options.new_columns, catalog::table_here(replica, name)) {
+        set_new_columns(replica, &table, columns)?;
+    }
+    Ok(report)
+}
+
+/// Records what becomes of columns that others add; those that wait are added if they are to follow.
+fn set_new_columns(replica: &Replica, table: &Table, columns: NewColumns) -> Result<()> {
+    let follows = columns == NewColumns::Follow;
+    if follow::follows(replica, table)? == follows {
+        return Ok(());
+    }
+    follow::set_follows(replica, table.tid, follows)?;
+    if table.state == State::Tracked && follows {
+        let before = table.def.clone();
+        merge_definitions::merge_definitions(replica, table.tid, &before)?;
+        let now = catalog::table(replica, table.tid)?;
+        let added = now.def.columns.iter().map(|c| c.name.clone());
+        let added: Vec<String> = added.filter(|name| before.column(name).is_none()).collect();
+        follow::fill(replica, table.tid, &now.def, &added, i64::MAX)?;
+        deferred::defer_all(replica, table.tid)?;
+        seal::seal_here(replica, SealOptions::default())?;
+    }
+    Ok(())
 }
 
 /// Tracks a table, or says that it is tracked in this way already.

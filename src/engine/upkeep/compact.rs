@@ -27,7 +27,7 @@ use packmule_core::model::{DeviceId, Stream};
 use rusqlite::named_params;
 
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, seal, verdict};
+use crate::engine::capture::{adopt, follow, seal, verdict};
 use crate::engine::conflicts::list::{self, ConflictKind};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{revoke, transaction};
@@ -92,6 +92,7 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     raise_floors(replica)?;
     remember_wall(replica)?;
     keep_open_rows(replica)?;
+    keep_waiting_columns(replica)?;
     report.versions = forget_versions(replica, fold)?;
     let folded = groups_to_fold(replica)?;
     drop_groups(replica, &folded)?;
@@ -155,10 +156,24 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
+/// Lists in `_pm_unfoldable` the tables that lack columns which others write into: what comes for these is in the versions.
+fn keep_waiting_columns(replica: &Replica) -> Result<()> {
+    replica.db.execute_batch(
+        "CREATE TEMP TABLE IF NOT EXISTS _pm_unfoldable (tid INTEGER PRIMARY KEY); DELETE FROM temp._pm_unfoldable",
+    )?;
+    for table in catalog::tables(replica) {
+        if !follow::waiting_columns(replica, &table)?.is_empty() {
+            replica.db.execute("INSERT INTO temp._pm_unfoldable (tid) VALUES (?1)", [table.tid])?;
+        }
+    }
+    Ok(())
+}
+
 /// Forgets the versions of the rows whose versions are all stable and of which nothing is open, with what was
 /// counted and the baseline versions of such rows. Lists these rows. Returns how many versions.
 fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
-    let forgotten = format!("{FORGET} AND h.tid NOT IN ({DISPUTED_TABLES})");
+    let forgotten =
+        format!("{FORGET} AND h.tid NOT IN ({DISPUTED_TABLES} UNION SELECT tid FROM temp._pm_unfoldable)");
     let of = named_params! {
         ":tracked": State::Tracked,
         ":shared": Stream::Shared.number(),
@@ -175,7 +190,7 @@ fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
     } as u64;
     replica.db.execute(
         &format!(
-            "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({DISPUTED_TABLES}) AND NOT EXISTS (
+            "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({DISPUTED_TABLES} UNION SELECT tid FROM temp._pm_unfoldable) AND NOT EXISTS (
             SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
             WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))"
         ),

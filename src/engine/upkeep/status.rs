@@ -185,6 +185,23 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
     })
 }
 
+/// Lists the tables of which not all travels: those that are suspended, and those with columns that wait.
+pub(crate) fn left_out(replica: &Replica) -> Result<Vec<TableStatus>> {
+    catalog::reading(replica, |e| {
+        let tables = catalog::tables(e).into_iter();
+        let of_note =
+            tables.filter(|t| t.state == State::Suspended || (t.state == State::Tracked && t.note.is_some()));
+        Ok(of_note
+            .map(|table| TableStatus {
+                name: table.def.name.clone(),
+                how: if table.state == State::Suspended { TableHow::Suspended } else { TableHow::Shared },
+                unsealed: 0,
+                note: table.note.clone(),
+            })
+            .collect())
+    })
+}
+
 /// Says of a table that gathers apart whose rows it has.
 fn note_of_mirror(replica: &Replica, table: &Table) -> Option<String> {
     let own = catalog::table(replica, table.gathers?).ok()?;

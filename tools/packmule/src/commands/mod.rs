@@ -36,12 +36,12 @@ mod tables;
 
 use std::path::Path;
 
-use packmule::{Engine, Error};
+use packmule::{Engine, Error, TableHow};
 
 use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Out};
-use crate::text::quoted;
+use crate::text::{hint, quoted, wrap};
 use crate::usage::{Args, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
@@ -86,6 +86,21 @@ fn options(context: &Context<'_, '_>) -> Result<packmule::Options, Failure> {
         options.busy_ms = (seconds * 1000.0) as u32;
     }
     Ok(options)
+}
+
+/// Says on standard error of which tables not all travels: after every command that sends, takes in or compares.
+pub fn tell_left_out(context: &Context<'_, '_>) {
+    use std::io::Write;
+    let path = context.args.path(0);
+    // The command itself has done what it was asked for.
+    let Ok(engine) = Engine::open_read_only(path, packmule::Options::default()) else { return };
+    for table in engine.left_out().unwrap_or_default() {
+        let note = table.note.as_deref().unwrap_or("it was changed here");
+        let held = if table.how == TableHow::Suspended { "held: " } else { "" };
+        let said = format!("note: table `{}`: {held}{note}{}", table.name, hint(table.hint(), path));
+        let words: Vec<String> = said.split(' ').map(str::to_owned).collect();
+        let _ = writeln!(std::io::stderr(), "{}", wrap(&words, 2));
+    }
 }
 
 /// Opens the database that is the first operand.

@@ -5,7 +5,7 @@ use crate::documents::{Added, Sealed, Tracked, TrackedTable, Untracked};
 use crate::output::{Failure, say};
 use crate::text::{count, quoted, read, shown};
 use crate::usage::{Args, flags};
-use packmule::{ColumnMerge, Engine, Merge, Mode, Policy, TableHow, TrackOptions};
+use packmule::{ColumnMerge, Engine, Merge, Mode, NewColumns, Policy, TableHow, TrackOptions};
 
 /// `packmule track`.
 pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -74,6 +74,10 @@ fn wanted(args: &Args, engine: &Engine) -> Result<TrackOptions, Failure> {
         merge: if args.flag(&flags::MERGE)? == Some("cell") { Merge::Cell } else { Merge::Row },
         policy,
         columns: check_columns(args)?,
+        new_columns: args.flag(&flags::COLUMNS)?.map(|word| match word {
+            "follow" => NewColumns::Follow,
+            _ => NewColumns::Wait,
+        }),
     })
 }
 

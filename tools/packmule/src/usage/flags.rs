@@ -59,6 +59,11 @@ pub static MODE: Flag =
     value("mode", "shared|per-device", "all devices edit the same rows, or each owns its rows (shared)");
 pub static APPEND: Flag =
     switch("append", "rows are only ever added, under an AUTOINCREMENT key: capture costs nothing");
+pub static COLUMNS: Flag = value(
+    "columns",
+    "wait|follow",
+    "what others write into a column of theirs waits until the application adds it, or it is added (wait)",
+);
 pub static MERGE: Flag = value(
     "merge",
     "row|cell",

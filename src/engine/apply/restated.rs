@@ -1,0 +1,247 @@
+//! Applying a group that restates rows of a table: what it says itself, and what it has no op of.
+//!
+//! `merge/restated.rs` states what holds of restated versions. A row that is as the op says is not written, and its op
+//! does not count.
+
+use packmule_core::model::Value;
+use packmule_core::wire::{DefId, Op, OpKind, Span};
+use rusqlite::params_from_iter;
+use sha2::{Digest, Sha256};
+
+use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::error::Result;
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::merge::folds::{self, Fold};
+use crate::engine::merge::heads::{self, Head, Seen};
+use crate::engine::merge::{compose, deferred, late, register, versions};
+use crate::engine::show::write::{self, Writer};
+use crate::engine::show::{constraints, references};
+use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::{OpDef, State, Table};
+use crate::engine::table::replica::Replica;
+
+/// The rows that the group in hand has ops of, and those of them that are gone here.
+const TEMP: &str = "
+    CREATE TEMP TABLE IF NOT EXISTS _pm_restated (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_left_out (key BLOB PRIMARY KEY) WITHOUT ROWID;
+    DELETE FROM temp._pm_restated;
+";
+
+/// The spans of a group.
+#[derive(Default)]
+pub(super) struct Spans(Vec<(DefId, Vec<u8>, Vec<u8>)>);
+
+impl Spans {
+    /// Takes a span down.
+    pub(super) fn add(&mut self, replica: &Replica, span: &Span<'_>) -> Result<()> {
+        if self.0.is_empty() {
+            replica.db.execute_batch(TEMP)?;
+        }
+        self.0.push((span.def, span.from.to_vec(), span.to.to_vec()));
+        Ok(())
+    }
+
+    /// Takes down that the group has an op of a row.
+    pub(super) fn note(&self, replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        replica
+            .db
+            .prepare_cached("INSERT OR IGNORE INTO temp._pm_restated (tid, key) VALUES (?1, ?2)")?
+            .execute((tid, key))?;
+        Ok(())
+    }
+
+    /// Gives each span.
+    pub(super) fn take(self) -> impl Iterator<Item = (DefId, Vec<u8>, Vec<u8>)> {
+        self.0.into_iter()
+    }
+}
+
+/// Returns whether the row that is shown is as an op says.
+pub(super) fn is_as_it_was(
+    replica: &Replica,
+    writer: &Writer,
+    key: &[u8],
+    def: &OpDef,
+    op: &Op<'_>,
+) -> Result<bool> {
+    let table = &writer.table;
+    if table.state == State::Gathered {
+        return Ok(false);
+    }
+    let Some(row) = compose::shown_row(replica, table, key)? else {
+        return Ok(op.head.kind == OpKind::Delete);
+    };
+    if op.head.kind == OpKind::Delete {
+        return Ok(false);
+    }
+    for (at, said) in op.values(def.shape()) {
+        let Some(column) = writer.columns[at].filter(|column| !table.leaves(*column)) else { continue };
+        if !is_equal(&said, &row[column]) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Returns whether a value of an op and one of a row are the same.
+fn is_equal(said: &Value<'_>, here: &OwnedValue) -> bool {
+    let Value::Big(big) = said else { return *said == here.borrow() };
+    let (text, bytes) = match here {
+        OwnedValue::Text(bytes) => (true, bytes),
+        OwnedValue::Blob(bytes) => (false, bytes),
+        _ => return false,
+    };
+    text == big.text && bytes.len() as u64 == big.len && <[u8; 32]>::from(Sha256::digest(bytes)) == big.sha256
+}
+
+/// Removes the rows of a span that the group has no op of. Returns how many.
+///
+/// `late` is the first fold here that the author had not seen: what that settled, and later ones, waits for a verdict.
+pub(super) fn remove_left_out(
+    replica: &Replica,
+    writer: &Writer,
+    (from, to): (&[u8], &[u8]),
+    (dev, seen): (i64, &Seen<'_>),
+    late: Option<Fold>,
+) -> Result<u64> {
+    let table = &writer.table;
+    list_left_out(replica, writer, from, to)?;
+    let mut removed = 0;
+    loop {
+        let sql = "DELETE FROM temp._pm_left_out WHERE key = (SELECT min(key) FROM temp._pm_left_out) RETURNING key";
+        let Some(key) = value::maybe::<Vec<u8>>(&replica.db, sql, [])? else { return Ok(removed) };
+        removed += u64::from(match table.state {
+            State::Gathered => remove_gathered(replica, writer, &key)?,
+            _ => remove_row(replica, table, &key, (dev, seen), late)?,
+        });
+    }
+}
+
+/// Lists in `_pm_left_out` the rows of a span that the group has no op of.
+fn list_left_out(replica: &Replica, writer: &Writer, from: &[u8], to: &[u8]) -> Result<()> {
+    let table = &writer.table;
+    let keys = table.def.key_list("");
+    let mut binds = Vec::new();
+    let mut conditions = Vec::new();
+    for (key, compared) in [(from, ">="), (to, "<=")] {
+        let values = value::read_key(key)?;
+        if values.len() == table.def.keys().count() {
+            let marks: Vec<String> = (1..=values.len()).map(|n| format!("?{}", n + binds.len())).collect();
+            conditions.push(format!("({keys}) {compared} ({})", marks.join(", ")));
+            binds.extend(values);
+        }
+    }
+    if let Some(label) = &writer.label {
+        binds.push(OwnedValue::Text(label.clone().into_bytes()));
+        conditions.push(format!("device = ?{}", binds.len()));
+    }
+    let given = if conditions.is_empty() { "1".into() } else { conditions.join(" AND ") };
+    let sql = format!("SELECT {keys} FROM {} WHERE {given}", table.sql_name);
+    let mut statement = replica.db.prepare(&sql)?;
+    let mut put = replica.db.prepare_cached(
+        "INSERT OR IGNORE INTO temp._pm_left_out (key) SELECT ?2
+         WHERE NOT EXISTS (SELECT 1 FROM temp._pm_restated WHERE tid = ?1 AND key = ?2)",
+    )?;
+    let n = table.def.keys().count();
+    let mut rows = statement.query(params_from_iter(binds.iter().map(|v| Bind(v.borrow()))))?;
+    while let Some(row) = rows.next()? {
+        let values =
+            (0..n).map(|at| row.get_ref(at).map(value::from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
+        put.execute((table.tid, table.key_of(values.into_iter())?))?;
+    }
+    Ok(())
+}
+
+/// Removes a row of another device that a base gathers.
+fn remove_gathered(replica: &Replica, writer: &Writer, key: &[u8]) -> Result<bool> {
+    let keys = value::read_key(key)?;
+    let label = writer.label.iter().map(|l| Value::Text(l.as_bytes()));
+    let binds = label.chain(keys.iter().map(OwnedValue::borrow)).map(Bind);
+    Ok(replica.db.prepare_cached(&writer.delete)?.execute(params_from_iter(binds))? > 0)
+}
+
+/// Removes a shared row, unless it has a version that the author had not seen.
+fn remove_row(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    (dev, seen): (i64, &Seen<'_>),
+    late: Option<Fold>,
+) -> Result<bool> {
+    let heads = heads::all_heads(replica, table.tid, key)?;
+    let unseen = |head: &Head| head.dev != dev && head.seq > seen.of(head.dev);
+    let Some(row) = compose::shown_row(replica, table, key)? else { return Ok(false) };
+    let n = table.def.columns.len();
+    if heads.iter().any(unseen) {
+        give_again(replica, table, key)?;
+        return Ok(false);
+    }
+    let counters: Columns = table.counters.iter().copied().collect();
+    let unplaced = match late {
+        Some(unseen) if heads.is_empty() => !folds::settled_before(replica, table.tid, key, unseen)?,
+        _ => false,
+    };
+    if unplaced {
+        late::add_baseline(replica, table, key, 1, &row, &Columns::all(n).minus(&counters))?;
+        return Ok(false);
+    }
+    for head in heads.iter().filter(|head| head.weak || (head.dev, head.seq) == (BASELINE, 0)) {
+        register::forget_head(replica, table.tid, key, head)?;
+    }
+    // What it was is kept as long as a write may come whose author had not seen that it is gone.
+    let body = versions::write_baseline(table, &row, &Columns::all(n))?;
+    replica
+        .db
+        .prepare_cached("INSERT OR REPLACE INTO _pm_image (tid, key, body) VALUES (?1, ?2, ?3)")?
+        .execute((table.tid, key, body))?;
+    let gone = Head { kind: OpKind::Delete, weak: true, ..Head::baseline(0, None) };
+    register::insert_head(replica, table.tid, key, &gone)?;
+    constraints::before_change(replica, table, key)?;
+    if table.is_parent {
+        references::record_deleted(replica, table, key, true)?;
+        references::record_changed(replica, table)?;
+    }
+    write::delete_row(replica, table, key)?;
+    deferred::undefer(replica, table.tid, key)?;
+    Ok(true)
+}
+
+/// Returns whether an op says that its author has nothing of the row but what others wrote.
+pub(super) fn is_lacking(def: &OpDef, op: &Op<'_>) -> bool {
+    op.head.kind == OpKind::Update
+        && op.values(def.shape()).all(|(at, _)| def.def.columns[at].key > 0)
+        && def.def.columns.iter().any(|column| column.key == 0)
+}
+
+/// Writes a row again of which another device has lost all but what this one wrote.
+pub(super) fn give_again(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    let n = table.def.columns.len();
+    let heads = heads::all_heads(replica, table.tid, key)?;
+    let ours: Vec<&Head> =
+        heads.iter().filter(|head| head.dev == replica.me && head.kind != OpKind::Delete).collect();
+    let whole = (0..n).all(|at| ours.iter().any(|head| head.live(n).contains(at)));
+    if ours.is_empty() || whole || compose::shown_row(replica, table, key)?.is_none() {
+        return Ok(());
+    }
+    write_again(replica, table, key)
+}
+
+/// Records that a row was written, whole: its author left it out, and so has only what this device wrote meanwhile of it.
+fn write_again(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    let values = value::read_key(key)?;
+    let marks: Vec<String> = (1..=values.len()).map(|n| format!("?{n}")).collect();
+    let sql = format!(
+        "INSERT INTO {} ({}) VALUES ({}, {})",
+        table.dirty(),
+        table.change_columns(),
+        marks.join(", "),
+        ChangeFlags::INSERT
+    );
+    let binds = params_from_iter(values.iter().map(|value| Bind(value.borrow())));
+    replica.db.prepare_cached(&sql)?.execute(binds)?;
+    Ok(())
+}

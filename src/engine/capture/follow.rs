@@ -1,0 +1,192 @@
+//! Columns that other devices add to a table: they follow by themselves where Packmule made it, and wait where an
+//! application did, which adds them itself.
+//!
+//! **Invariant.** What others wrote into a column that waits stays in the log, in the versions of its rows; such a table is
+//! not folded. When the column comes, each row gets what its versions say of it, before anything of the row is sealed.
+
+use packmule_core::model::Stream;
+use packmule_core::wire::OpKind;
+use rusqlite::params_from_iter;
+
+use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::capture::merge_definitions;
+use crate::engine::error::{self, Result};
+use crate::engine::log::frames;
+use crate::engine::merge::{context_free, heads, versions};
+use crate::engine::store::meta;
+use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::replica::Replica;
+
+/// Records whether the columns of others follow in a table, or wait.
+pub(crate) fn set_follows(replica: &Replica, tid: i64, follows: bool) -> Result<()> {
+    meta::set(&replica.db, &format!("columns {tid}"), follows)
+}
+
+/// Returns whether the columns of others follow in a table.
+pub(crate) fn follows(replica: &Replica, table: &Table) -> Result<bool> {
+    let set = meta::get::<bool>(&replica.db, &format!("columns {}", table.tid))?;
+    Ok(set.unwrap_or(table.state == State::Gathered))
+}
+
+/// Records that a person has added a column for all devices.
+pub(crate) fn ordain_column(replica: &Replica, tid: i64, name: &str, there: bool) -> Result<()> {
+    meta::set(&replica.db, &ordained_key(tid, name), there)
+}
+
+/// Returns whether a person has added (or, if `there` is false, dropped) a column for all devices.
+pub(crate) fn is_ordained(replica: &Replica, tid: i64, name: &str, there: bool) -> Result<bool> {
+    Ok(meta::get::<bool>(&replica.db, &ordained_key(tid, name))? == Some(there))
+}
+
+fn ordained_key(tid: i64, name: &str) -> String {
+    format!("column {tid} {}", name.to_ascii_lowercase())
+}
+
+/// Returns the columns of a table that other devices have, and that wait here for the application.
+pub(crate) fn waiting_columns(replica: &Replica, table: &Table) -> Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    if !table.shows_shared() || follows(replica, table)? {
+        return Ok(names);
+    }
+    for body in merge_definitions::other_defs(replica, table.tid)? {
+        let def = TableDef::decode(&body).map_err(error::bad)?;
+        for column in def.columns.iter().filter(|c| def.mode == table.def.mode && c.key == 0) {
+            let known = table.def.column(&column.name).is_some()
+                || names.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
+            if !known && !is_gone(replica, table.tid, &column.name)? {
+                names.push(column.name.clone());
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Returns whether a column is one that was dropped on all devices.
+fn is_gone(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
+    is_ordained(replica, tid, name, false)
+}
+
+/// Says in the table's status which columns wait.
+pub(crate) fn tell_waiting(replica: &Replica, tid: i64) -> Result<()> {
+    let table = catalog::table(replica, tid)?;
+    if table.state != State::Tracked {
+        return Ok(());
+    }
+    let waiting = waiting_columns(replica, &table)?;
+    let reason = (!waiting.is_empty()).then(|| {
+        let names: Vec<String> = waiting.iter().map(|name| format!("`{name}`")).collect();
+        format!(
+            "other devices have the column {}: what they write into it waits until the application adds it here",
+            names.join(", ")
+        )
+    });
+    if table.note != reason {
+        replica.db.execute("UPDATE _pm_table SET note = ?2 WHERE tid = ?1", (tid, reason))?;
+        catalog::reload_catalog(replica)?;
+    }
+    Ok(())
+}
+
+/// Gives the remembered versions of a table's rows the columns that they have in its definition now. `before` is the
+/// definition by which they were recorded.
+pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef) -> Result<()> {
+    for key in context_free::remembered_keys(replica, table.tid)? {
+        let heads = heads::all_heads(replica, table.tid, &key)?;
+        for head in heads.iter().filter(|h| h.kind != OpKind::Delete && h.baseline.is_none()) {
+            let live = head.live(before.columns.len());
+            // These are the columns that the op carries, without those that were overwritten.
+            let columns: Columns =
+                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
+                    let names = op.values(def.shape());
+                    Ok(names
+                        .map(|(at, _)| def.def.columns[at].name.as_str())
+                        .filter(|name| before.column(name).is_none_or(|at| live.contains(at)))
+                        .filter_map(|name| table.def.column(name))
+                        .collect())
+                })?;
+            replica
+                .db
+                .prepare_cached(
+                    "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
+                )?
+                .execute((table.tid, &key, head.dev, head.seq, columns.as_bytes()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fills columns that have come with what the versions of each row say of them. `before` is the definition without them;
+/// entries of the list of changes after `mark` were made because of them alone, and go where a row is filled.
+pub(crate) fn fill(
+    replica: &Replica,
+    tid: i64,
+    before: &TableDef,
+    added: &[String],
+    mark: i64,
+) -> Result<bool> {
+    let table = catalog::table(replica, tid)?;
+    if !table.shows_shared() || added.is_empty() {
+        return Ok(false);
+    }
+    respeak(replica, &table, before)?;
+    let mut filled = false;
+    for key in context_free::remembered_keys(replica, tid)? {
+        let said = said_of(replica, &table, &key, added)?;
+        if said.is_empty() {
+            continue;
+        }
+        filled = true;
+        let keys = value::read_key(&key)?;
+        let columns: Vec<usize> = said.iter().map(|(at, _)| *at).collect();
+        let binds = said.iter().map(|(_, value)| value).chain(&keys).map(|value| Bind(value.borrow()));
+        replica.db.prepare_cached(&table.update_sql(&columns))?.execute(params_from_iter(binds))?;
+        let same: Vec<String> = (1..=keys.len()).map(|n| format!("k{n} = ?{n}")).collect();
+        let sql = format!(
+            "DELETE FROM {} WHERE {} AND note = {} AND rowid > {mark}",
+            table.dirty(),
+            same.join(" AND "),
+            ChangeFlags::UPDATE_UNIQUE
+        );
+        let binds = keys.iter().map(|value| Bind(value.borrow()));
+        replica.db.prepare_cached(&sql)?.execute(params_from_iter(binds))?;
+    }
+    Ok(filled)
+}
+
+/// Returns what the first version of a row that speaks for each of these columns says of it.
+fn said_of(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    added: &[String],
+) -> Result<Vec<(usize, OwnedValue)>> {
+    let heads = heads::heads(replica, table.tid, key)?;
+    let judgement = versions::judge_versions(replica, table, &heads)?;
+    let n = table.def.columns.len();
+    let mut said: Vec<(usize, OwnedValue)> = Vec::new();
+    for head in judgement.order.iter().map(|at| &heads[*at]).filter(|h| h.kind != OpKind::Delete) {
+        let live = head.live(n);
+        let wanted =
+            |at: usize| added.iter().any(|name| name.eq_ignore_ascii_case(&table.def.columns[at].name));
+        if !(0..n).any(|at| live.contains(at) && wanted(at)) {
+            continue;
+        }
+        for (at, value) in versions::values(replica, table, head)? {
+            if live.contains(at) && wanted(at) && said.iter().all(|(other, _)| *other != at) {
+                said.push((at, value));
+            }
+        }
+    }
+    Ok(said)
+}
+
+/// Returns the highest place in a table's list of changes.
+pub(crate) fn mark(replica: &Replica, table: &Table) -> Result<i64> {
+    let sql = format!("SELECT coalesce(max(rowid), 0) FROM {}", table.dirty());
+    Ok(replica.db.query_row(&sql, [], |row| row.get(0))?)
+}

@@ -1,0 +1,237 @@
+//! Tables that their application makes anew: what is as it was is no write, and what differs is the weakest of writes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+use common::*;
+use packmule::{Engine, Merge, Mode, Policy, TrackOptions};
+
+const ITEM: &str = "CREATE TABLE item (id TEXT PRIMARY KEY, name TEXT, n INTEGER)";
+
+/// The twelve steps of a migration, with what the copy makes of each row.
+fn rebuild(select: &str) -> String {
+    format!(
+        "PRAGMA foreign_keys = OFF; BEGIN;
+         CREATE TABLE item_new (id TEXT PRIMARY KEY, name TEXT, n INTEGER, note TEXT DEFAULT 'x');
+         INSERT INTO item_new (id, name, n) SELECT {select};
+         DROP TABLE item; ALTER TABLE item_new RENAME TO item; COMMIT"
+    )
+}
+
+fn as_it_was() -> String {
+    rebuild("id, name, n FROM item")
+}
+
+const ALL: [(Merge, Policy); 4] = [
+    (Merge::Row, Policy::Manual),
+    (Merge::Row, Policy::Lww),
+    (Merge::Cell, Policy::Manual),
+    (Merge::Cell, Policy::Lww),
+];
+
+/// Three devices with three rows each has; `folded`: nobody remembers who wrote them.
+fn three(merge: Merge, policy: Policy, folded: bool) -> (World, [Engine; 3]) {
+    let world = World::new();
+    let options = TrackOptions { merge, policy, ..TrackOptions::default() };
+    let mut devices = ["a", "b", "c"].map(|name| world.board(name));
+    for device in &mut devices {
+        sql(device, ITEM);
+        device.track("item", &options).unwrap();
+    }
+    sql(&devices[0], "INSERT INTO item VALUES ('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3)");
+    meet(&mut devices);
+    if folded {
+        meet(&mut devices);
+        for _ in 0..2 {
+            devices.iter_mut().for_each(|device| drop(device.compact().unwrap()));
+            meet(&mut devices);
+        }
+    }
+    (world, devices)
+}
+
+fn meet(devices: &mut [Engine; 3]) {
+    carry_all(&mut devices.iter_mut().collect::<Vec<_>>());
+}
+
+fn all_equal(devices: &[Engine; 3]) {
+    let columns = |d: &Engine| rows(d, "SELECT count(*) FROM pragma_table_info('item')");
+    if devices.iter().all(|device| columns(device) == columns(&devices[0])) {
+        digests_equal(&devices.iter().collect::<Vec<_>>());
+    }
+    for device in devices {
+        let shown = |d: &Engine| rows(d, "SELECT id, name, n FROM item ORDER BY id");
+        assert_eq!(shown(device), shown(&devices[0]));
+        assert_eq!(device.conflicts().unwrap(), devices[0].conflicts().unwrap());
+        assert!(device.verify().unwrap().problems.is_empty());
+    }
+}
+
+#[test]
+fn a_rebuild_that_changes_nothing_undoes_nothing_and_travels_for_nothing() {
+    for (merge, policy) in ALL {
+        let (world, mut devices) = three(merge, policy, false);
+        sql(&devices[0], "UPDATE item SET name = 'edited' WHERE id = '1'; DELETE FROM item WHERE id = '2'");
+        devices[0].seal().unwrap();
+        world.tick(5000);
+        sql(&devices[1], &as_it_was());
+        let sealed = devices[1].seal().unwrap();
+        assert_eq!(sealed.ops, 0, "{merge:?} {policy:?}");
+        meet(&mut devices);
+        sql(&devices[2], &as_it_was());
+        sql(&devices[0], &as_it_was());
+        meet(&mut devices);
+        all_equal(&devices);
+        assert_eq!(
+            rows(&devices[1], "SELECT id, name FROM item ORDER BY id"),
+            ["\"1\"|\"edited\"", "\"3\"|\"three\""]
+        );
+        assert!(devices[0].conflicts().unwrap().is_empty(), "{merge:?} {policy:?}");
+    }
+}
+
+#[test]
+fn what_a_rebuild_changes_loses_to_what_its_author_had_not_seen_and_wins_over_the_rest() {
+    for folded in [false, true] {
+        for (merge, policy) in ALL {
+            let (world, mut devices) = three(merge, policy, folded);
+            sql(&devices[0], "UPDATE item SET name = 'edited' WHERE id = '1'");
+            devices[0].seal().unwrap();
+            world.tick(5000);
+            // It writes all names, leaves one row out, and deletes one before the next seal.
+            sql(&devices[1], &rebuild("id, upper(name), n FROM item WHERE id <> '2'"));
+            sql(
+                &devices[1],
+                "DELETE FROM item WHERE id = '3'; INSERT INTO item VALUES ('4', 'four', 4, 'new')",
+            );
+            sql(&devices[2], "UPDATE item SET n = 30 WHERE id = '3'");
+            meet(&mut devices);
+            all_equal(&devices);
+            let what = format!("{merge:?} {policy:?} folded {folded}");
+            let names = rows(&devices[0], "SELECT id, name, n FROM item ORDER BY id");
+            assert_eq!(names, ["\"1\"|\"edited\"|1", "\"3\"|\"three\"|30", "\"4\"|\"four\"|4"], "{what}");
+            assert!(devices[0].conflicts().unwrap().is_empty(), "{what}");
+            // A next write is one like any other.
+            sql(&devices[1], "UPDATE item SET name = 'again' WHERE id = '1'");
+            meet(&mut devices);
+            all_equal(&devices);
+            assert_eq!(rows(&devices[2], "SELECT name FROM item WHERE id = '1'"), ["\"again\""], "{what}");
+        }
+    }
+}
+
+/// Two edits that had not seen each other are a conflict, also where one of them was rebuilt over.
+#[test]
+fn a_rebuild_hides_no_conflict() {
+    for late in [false, true] {
+        let (_world, mut devices) = three(Merge::Row, Policy::Manual, false);
+        sql(&devices[0], "UPDATE item SET name = 'a' WHERE id = '1'");
+        devices[0].seal().unwrap();
+        sql(&devices[0], &rebuild("id, upper(name), n FROM item"));
+        if late {
+            let [a, _, c] = &mut devices;
+            carry(a, c);
+            assert_eq!(rows(c, "SELECT name FROM item WHERE id = '1'"), ["\"A\""]);
+        }
+        sql(&devices[1], "UPDATE item SET name = 'b' WHERE id = '1'");
+        meet(&mut devices);
+        all_equal(&devices);
+        let conflicts = devices[2].conflicts().unwrap();
+        assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+        assert_eq!(conflicts[0].versions.len(), 2);
+        let id = conflicts[0].id.clone();
+        devices[2].resolve(&id, &packmule::Resolution::Take(devices[0].identity().id)).unwrap();
+        meet(&mut devices);
+        all_equal(&devices);
+        assert_eq!(rows(&devices[1], "SELECT name FROM item WHERE id = '1'"), ["\"a\""]);
+    }
+}
+
+#[test]
+fn all_devices_migrate_one_after_the_other() {
+    for folded in [false, true] {
+        let (_world, mut devices) = three(Merge::Row, Policy::Manual, folded);
+        for d in 0..3 {
+            sql(&devices[d], &rebuild("id, name || '!', n FROM item"));
+            sql(&devices[(d + 1) % 3], &format!("INSERT INTO item (id, name, n) VALUES ('n{d}', 'new', 0)"));
+            meet(&mut devices);
+            all_equal(&devices);
+        }
+        assert!(devices[0].conflicts().unwrap().is_empty());
+        assert_eq!(rows(&devices[0], "SELECT count(*) FROM item"), ["6"]);
+    }
+}
+
+/// An equal row is not written: no trigger of the application fires for it, and it is no op.
+#[test]
+fn an_equal_row_is_not_written() {
+    let (_world, mut devices) = three(Merge::Row, Policy::Manual, true);
+    sql(
+        &devices[1],
+        "CREATE TABLE audit (id); CREATE TRIGGER au AFTER UPDATE ON item BEGIN INSERT INTO audit VALUES (NEW.id); END;
+         CREATE TRIGGER ai AFTER INSERT ON item BEGIN INSERT INTO audit VALUES (NEW.id); END;
+         CREATE TRIGGER ad AFTER DELETE ON item BEGIN INSERT INTO audit VALUES (OLD.id); END",
+    );
+    sql(&devices[0], "BEGIN; CREATE TABLE x AS SELECT * FROM item; DROP TABLE item; CREATE TABLE item (id TEXT PRIMARY KEY, name TEXT, n INTEGER);
+         INSERT INTO item SELECT * FROM x; DROP TABLE x; COMMIT");
+    let [a, b, _] = &mut devices;
+    assert_eq!(carry(a, b).ops, 0);
+    assert!(rows(b, "SELECT * FROM audit").is_empty());
+    meet(&mut devices);
+    all_equal(&devices);
+}
+
+#[test]
+fn per_device_rows_that_a_rebuild_leaves_out_are_gone_at_the_base() {
+    let world = World::new();
+    let mut board = world.board("board");
+    let mut base = world.base("base");
+    sql(&board, ITEM);
+    board.track("item", &TrackOptions { mode: Mode::PerDevice, ..TrackOptions::default() }).unwrap();
+    sql(&board, "INSERT INTO item VALUES ('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3)");
+    carry(&mut board, &mut base);
+    sql(&board, &rebuild("id, name, n FROM item WHERE id <> '2'"));
+    sql(&board, "DELETE FROM item WHERE id = '3'; INSERT INTO item VALUES ('4', 'four', 4, 'y')");
+    carry_all(&mut [&mut board, &mut base]);
+    assert_eq!(
+        rows(&base, "SELECT id, name, note FROM item ORDER BY id"),
+        ["\"1\"|\"one\"|\"x\"", "\"4\"|\"four\"|\"y\""]
+    );
+}
+
+/// Dropped and created again, with a seal between or not: it goes on as it was declared.
+#[test]
+fn a_dropped_table_goes_on_when_it_is_back() {
+    for seal_between in [false, true] {
+        for folded in [false, true] {
+            let (_world, mut devices) = three(Merge::Cell, Policy::Lww, folded);
+            sql(&devices[0], "DROP TABLE item");
+            if seal_between {
+                devices[0].seal().unwrap();
+                let held = devices[0].status().unwrap().tables;
+                assert_eq!(held[0].how, packmule::TableHow::Suspended);
+            }
+            sql(&devices[1], "UPDATE item SET name = 'edited' WHERE id = '2'");
+            if seal_between {
+                let [a, b, _] = &mut devices;
+                carry(b, a);
+            }
+            sql(&devices[0], ITEM);
+            sql(&devices[0], "INSERT INTO item VALUES ('1', 'one', 1), ('new', 'new', 0)");
+            meet(&mut devices);
+            meet(&mut devices);
+            all_equal(&devices);
+            let names = rows(&devices[2], "SELECT id, name FROM item ORDER BY id");
+            assert_eq!(
+                names,
+                ["\"1\"|\"one\"", "\"2\"|\"edited\"", "\"new\"|\"new\""],
+                "{seal_between} {folded}"
+            );
+            // As it was declared.
+            sql(&devices[0], "UPDATE item SET name = 'a' WHERE id = '1'");
+            sql(&devices[1], "UPDATE item SET n = 5 WHERE id = '1'");
+            meet(&mut devices);
+            all_equal(&devices);
+            assert_eq!(rows(&devices[2], "SELECT name, n FROM item WHERE id = '1'"), ["\"a\"|5"]);
+        }
+    }
+}

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 
 use crate::engine::error::Result;
+use crate::engine::store::geopackage;
 
 /// The bits that any of its arguments has.
 struct Or;
@@ -51,5 +52,5 @@ pub(crate) fn register_functions(db: &Connection) -> Result<()> {
     })?;
     db.create_aggregate_function("_pm_or", 1, flags, Or)?;
     db.create_aggregate_function("_pm_sum", 1, flags, WrappingSum)?;
-    Ok(())
+    geopackage::register(db)
 }

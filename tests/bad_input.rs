@@ -320,7 +320,7 @@ fn brought_up_to_date(version: i64, changes: &str) {
     let mut a = Engine::open_with(&path, world.options()).unwrap();
     a.seal().unwrap();
     a.compact().unwrap();
-    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["3"]);
+    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["4"]);
     let id = revoked(&a)[0].id;
     a.take_back_revocation(id, None).unwrap();
     assert!(revoked(&a).is_empty() && a.peers().unwrap().iter().any(|peer| peer.id == id));

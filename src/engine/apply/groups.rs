@@ -270,7 +270,7 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
         show_op(replica, incoming, &key, &new, writable)?;
         return Ok(true);
     }
-    count::count(replica, table, &key, def, op, &new, seen, true)?;
+    count::count(replica, table, &key, def, op, (&new, origin.lamport), seen, true)?;
     if table.state == State::Suspended {
         replica
             .db
@@ -323,7 +323,7 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
     if new.kind == OpKind::Delete && !there {
         references::record_changed(replica, table)?;
     }
-    count::count(replica, table, key, def, op, new, seen, false)?;
+    count::count(replica, table, key, def, op, (new, origin.lamport), seen, false)?;
     if !writable {
         return Ok(());
     }

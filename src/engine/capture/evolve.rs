@@ -294,7 +294,10 @@ fn notice_dropped_uniques(replica: &Replica, def: &TableDef, now: &TableDef) -> 
 /// Records rows as updated in these columns.
 fn record_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &str) -> Result<()> {
     let masks = dirty::mask_values(table, columns);
-    let counters = table.counters.iter().map(|at| (format!(", c{at}"), ", 0".to_owned()));
+    let counters = table.counters.iter().map(|at| {
+        let c = value::quote(&table.def.columns[*at].name);
+        (format!(", o{at}"), format!(", {c}"))
+    });
     let masks = masks.iter().enumerate().map(|(n, mask)| (format!(", m{n}"), format!(", {mask}")));
     let (names, values): (String, String) = masks.chain(counters).unzip();
     replica.db.execute(

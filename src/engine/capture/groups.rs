@@ -8,15 +8,15 @@ use rusqlite::{Row, params_from_iter};
 
 use crate::engine::capture::declare;
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::ops::{self, Change, RowReader};
+use crate::engine::capture::ops::{self, Change, CounterChange, RowReader};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
-use crate::engine::merge::{deferred, versions};
+use crate::engine::merge::{counters, deferred, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
-use crate::engine::store::value::{self, Bind};
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
@@ -298,7 +298,7 @@ pub(crate) fn seal_dirty(
             if def.mode == Mode::Shared { heads::heads(replica, table.tid, &key)? } else { Vec::new() };
         match present {
             Some(present) => {
-                let change = change_of(table, row, &heads, &unwritten)?;
+                let change = change_of(table, row, present, &heads, &unwritten)?;
                 let change = Change { heads: Some(heads), ..change };
                 ops::seal_row(replica, reader, group, present, &change, &seen())?;
             }
@@ -320,38 +320,45 @@ pub(crate) fn seal_dirty(
 }
 
 /// Returns the query of the list of changes with one row a key: after the key's columns the change flags, the
-/// last wall time, the masks, what was added to the counters, and whether some entry lacks masks or additions.
+/// last wall time, the masks, what the counters were before, and whether some entry lacks masks or counters.
 fn net_changes_sql(table: &Table) -> String {
     let def = &table.def;
     let (masks, counters) = (dirty::masks(table), def.counters());
     let keys: Vec<String> = (1..=def.keys().count()).map(|n| format!("k{n}")).collect();
     let keys = keys.join(", ");
     let mut columns = vec![keys.clone(), "_pm_or(note)".into()];
-    columns.push(if def.timed() { "max(wall)" } else { "NULL" }.into());
+    // Of the last write: a clock that was ahead once must not win for ever.
+    let last = "_pm_first(-rowid, wall) FILTER (WHERE wall IS NOT NULL)";
+    columns.push(if def.timed() { last } else { "NULL" }.into());
     columns.extend((0..masks).map(|m| format!("_pm_or(m{m})")));
-    columns.extend(counters.iter().map(|at| format!("_pm_sum(c{at})")));
-    // Entries from before the table merged as it does now do not have these.
-    let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("c{at}")));
+    let updates = format!("note IN ({}, {})", ChangeFlags::UPDATE, ChangeFlags::UPDATE_UNIQUE);
+    columns.extend(
+        counters.iter().map(|at| format!("_pm_first(rowid, o{at}) FILTER (WHERE o{at} IS NOT NULL)")),
+    );
+    // Entries from before the table merged as it does now do not have these. A counter that was NULL is absolute anyway.
+    let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("o{at}")));
     let lacking: Vec<String> = lacking.map(|name| format!("{name} IS NULL")).collect();
     let lacking = if lacking.is_empty() { "0".into() } else { lacking.join(" OR ") };
-    columns.push(format!(
-        "max(note IN ({}, {}) AND ({lacking}))",
-        ChangeFlags::UPDATE,
-        ChangeFlags::UPDATE_UNIQUE
-    ));
+    columns.push(format!("max({updates} AND ({lacking}))"));
     format!("SELECT {} FROM {} GROUP BY {keys}", columns.join(", "), table.dirty())
 }
 
-/// Returns the change that a row of [`net_changes_sql`] makes of a row that is in its table.
+/// Returns the change that a row of [`net_changes_sql`] makes of a row that is in its table, `present`.
 ///
 /// `unwritten` are the columns that keep what the log has for them, unless the application wrote to them.
-fn change_of(table: &Table, row: &Row<'_>, heads: &[Head], unwritten: &Columns) -> Result<Change> {
+fn change_of(
+    table: &Table,
+    row: &Row<'_>,
+    present: &Row<'_>,
+    heads: &[Head],
+    unwritten: &Columns,
+) -> Result<Change> {
     let def = &table.def;
     let n = def.keys().count();
-    let (masks, counters) = (dirty::masks(table), def.counters());
+    let (masks, counted) = (dirty::masks(table), def.counters());
     let flags: ChangeFlags = row.get(n)?;
     let mut change = Change { wall: row.get(n + 1)?, ..Change::default() };
-    let lacking: bool = row.get(n + 2 + masks + counters.len())?;
+    let lacking: bool = row.get(n + 2 + masks + counted.len())?;
     let whole = lacking || flags.has(ChangeFlags::INSERT | ChangeFlags::RESOLVED);
     // Where the whole row travels in either, an insert of a row that is known is written as its update.
     // An update of a counter or of cells is something else.
@@ -374,8 +381,16 @@ fn change_of(table: &Table, row: &Row<'_>, heads: &[Head], unwritten: &Columns) 
         change.columns = Some(all.minus(&unwritten.clone().minus(&written)));
     }
     if change.kind == OpKind::Update {
-        for (c, at) in counters.iter().enumerate() {
-            change.added.push((*at, row.get(n + 2 + masks + c)?));
+        for (c, column) in counted.into_iter().enumerate() {
+            let before = OwnedValue::of(value::from_sql(row.get_ref(n + 2 + masks + c)?))?;
+            let after = OwnedValue::of(value::from_sql(present.get_ref(column)?))?;
+            // A resolution without an update leaves counters as they are.
+            let added = match counters::difference(&before, &after, def.columns[column].affinity()) {
+                _ if before == OwnedValue::Null => OwnedValue::Int(0),
+                Some(added) => added,
+                None => counters::carried_absolute(&after)?,
+            };
+            change.counted.push(CounterChange { column, carried: added, before });
         }
     }
     Ok(change)

@@ -175,7 +175,7 @@ pub(crate) fn set(
             ));
         }
         if table.counters.contains(&at) {
-            record_set_counter(replica, table, open, at, value)?;
+            record_counter(replica, table, open, at, value)?;
         }
         columns.push((at, value));
     }
@@ -192,8 +192,8 @@ fn holding_table(replica: &Replica, table: &Table, key: &[u8]) -> Result<String>
     })
 }
 
-/// Records that a counter is set, as the addition that this makes: so it travels.
-fn record_set_counter(
+/// Records what a counter was before it is set, so that the seal makes an addition of it.
+fn record_counter(
     replica: &Replica,
     table: &Table,
     open: &Open,
@@ -201,30 +201,23 @@ fn record_set_counter(
     value: &OwnedValue,
 ) -> Result<()> {
     let name = &table.def.columns[at].name;
-    let OwnedValue::Int(to) = value else {
-        return Err(Error::cannot_resolve(format!("`{name}` is a counter: it takes an integer"), &[]));
-    };
+    if !matches!(value, OwnedValue::Int(_) | OwnedValue::Real(_)) {
+        return Err(Error::cannot_resolve(format!("`{name}` is a counter: it takes a number"), &[]));
+    }
+    let row = compose::row_of(replica, table, &open.key)?;
+    let before = row.map_or(OwnedValue::Int(0), |mut row| row.swap_remove(at));
     let key = value::read_key(&open.key)?;
-    let c = value::quote(name);
-    let sql = format!(
-        "SELECT CASE typeof({c}) WHEN 'integer' THEN {c} ELSE 0 END FROM {} WHERE {}",
-        holding_table(replica, table, &open.key)?,
-        table.key_match_from(0)
-    );
-    let binds = || key.iter().map(|v| Bind(v.borrow()));
-    let old: Option<i64> = value::maybe(&replica.db, &sql, params_from_iter(binds()))?;
-    let added = OwnedValue::Int(to.wrapping_sub(old.unwrap_or(0)));
     let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
     replica.db.execute(
         &format!(
-            "INSERT INTO {} ({}, c{at}) VALUES ({}, {}, ?{})",
+            "INSERT INTO {} ({}, o{at}) VALUES ({}, {}, ?{})",
             table.dirty(),
             table.change_columns(),
             marks.join(", "),
             ChangeFlags::RESOLVED,
             key.len() + 1
         ),
-        params_from_iter(binds().chain(std::iter::once(Bind(added.borrow())))),
+        params_from_iter(key.iter().chain(std::iter::once(&before))),
     )?;
     Ok(())
 }
@@ -293,6 +286,11 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
             columns.retain(|(column, _)| *column != at);
             columns.push((at, value));
         }
+    }
+    // The spelling and the type of the key are the version's too.
+    if let Some(last) = heads.last() {
+        let values = versions::values(replica, table, last)?;
+        columns.extend(values.into_iter().filter(|(at, _)| table.def.columns[*at].key > 0));
     }
     let columns: Vec<_> = columns.iter().map(|(at, value)| (*at, value)).collect();
     write_columns(replica, table, open, &columns)?;

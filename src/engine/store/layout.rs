@@ -9,7 +9,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{meta, value};
 
 /// The version of the layout.
-const LAYOUT: i64 = 3;
+const LAYOUT: i64 = 4;
 
 /// `dev` is a device's number in `_pm_device`, which means nothing in other databases; `stream` is 0 shared, 1 per-device.
 /// Some names are older than the words that the code has now: they stay, since they are in databases.
@@ -74,9 +74,10 @@ const TABLES: &str = "
     -- columns: the live ones, which no other version dominates, if not all.
     CREATE TABLE _pm_head (tid INTEGER, key BLOB, dev INTEGER, seq INTEGER, place INTEGER NOT NULL, claim INTEGER NOT NULL,
         wall INTEGER NOT NULL, kind INTEGER NOT NULL, columns BLOB, PRIMARY KEY (tid, key, dev, seq)) WITHOUT ROWID;
-    -- Recent writes to counters: what was added, or (absolute) what an insert or delete left there.
+    -- Recent writes to counters: what was added, or (absolute) what was left there; of device 0 what the counter was before
+    -- any of them. lamport: of their group.
     CREATE TABLE _pm_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER, absolute INTEGER NOT NULL,
-        value INTEGER NOT NULL, PRIMARY KEY (tid, key, col, absolute, dev, seq)) WITHOUT ROWID;
+        value, lamport INTEGER NOT NULL, PRIMARY KEY (tid, key, col, absolute, dev, seq)) WITHOUT ROWID;
     -- Rows with versions of different content.
     CREATE TABLE _pm_conflict (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Quarantined rows: a constraint of the table refuses their winner. blocker: the key of the blocking row.
@@ -103,7 +104,7 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// The migrations, from version 1 on: the statement that makes the tables of a version those of the next one, and a
 /// view that makes them look so where nothing may be written.
-const MIGRATIONS: [[&str; 2]; 2] = [
+const MIGRATIONS: [[&str; 2]; 3] = [
     [
         "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
         "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
@@ -127,6 +128,14 @@ const MIGRATIONS: [[&str; 2]; 2] = [
          CREATE TEMP VIEW _pm_newest AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS checkpoint WHERE 0;
          CREATE TEMP VIEW _pm_revocation AS
          SELECT n AS dev, 1 AS here, NULL AS statement, 1 AS was, 0 AS vouched, 0 AS forked FROM main._pm_device WHERE trust = 3",
+    ],
+    [
+        "ALTER TABLE _pm_count RENAME TO _pm_count_of_integers;
+         CREATE TABLE _pm_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER, absolute INTEGER NOT NULL,
+            value, lamport INTEGER NOT NULL, PRIMARY KEY (tid, key, col, absolute, dev, seq)) WITHOUT ROWID;
+         INSERT INTO _pm_count SELECT tid, key, col, dev, seq, absolute, value, 0 FROM _pm_count_of_integers;
+         DROP TABLE _pm_count_of_integers;",
+        "CREATE TEMP VIEW _pm_count AS SELECT *, 0 AS lamport FROM main._pm_count",
     ],
 ];
 

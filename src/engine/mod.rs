@@ -22,6 +22,7 @@
 pub(crate) mod apply;
 pub(crate) mod capture;
 mod carriers;
+mod rows;
 pub(crate) mod conflicts;
 pub(crate) mod error;
 pub(crate) mod exchange;
@@ -44,6 +45,7 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use apply::report::{GatheredApart, ImportReport, Missing, Wait};
 pub use capture::groups::SealReport;
+pub use capture::not_sent::NotSent;
 pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
 pub use conflicts::resolve::Resolution;
@@ -72,6 +74,7 @@ pub use store::value::OwnedValue;
 pub use table::replica::Identity;
 pub use track::options::{TrackOptions, TrackReport};
 pub use upkeep::compact::CompactReport;
+pub use upkeep::prune::{Keep, PruneReport};
 pub use upkeep::remove::RemoveReport;
 pub use upkeep::status::{Standing, Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;

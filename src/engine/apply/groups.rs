@@ -348,7 +348,7 @@ fn recover_row(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, ori
     if let Some(Value::Int(id)) = values.find(|(at, _)| def.def.columns[*at].key > 0).map(|(_, v)| v) {
         replica
             .db
-            .prepare_cached("UPDATE _pm_table SET appended = max(appended, ?2) WHERE tid = ?1")?
+            .prepare_cached("UPDATE _pm_table SET appended = max(appended, ?2), gaps = 0 WHERE tid = ?1")?
             .execute((writer.table.tid, id))?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use packmule_core::wire::{DefId, Mode, OpKind};
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::{adopt, declare, gathering, merge_definitions, watch};
+use crate::engine::capture::{adopt, append, declare, gathering, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Kind, Stamp};
 use crate::engine::merge::versions;
@@ -248,6 +248,11 @@ fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]
         // The triggers did not know every unique index, by which a REPLACE may have removed rows.
         record_missing(replica, table)?;
     }
+    if !intact && def.append {
+        append::begin_again(replica, table)?;
+        catalog::reload_catalog(replica)?;
+        return record_rows(replica, table, &Columns::all(def.columns.len()), "1");
+    }
     if !intact {
         // The table was rebuilt. Nothing recorded what was deleted meanwhile.
         let what = format!(
@@ -257,8 +262,7 @@ fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]
         meta::notice(&replica.db, &what, replica.now())?;
         return record_rows(replica, table, &Columns::all(def.columns.len()), "1");
     }
-    // An append table has no triggers: the seal reads on from the high-water mark.
-    for column in added.iter().filter(|_| !def.append) {
+    for column in added {
         // The triggers did not know this column: a row that differs from the default was written to.
         let c = value::quote(&column.name);
         let default = value::literal(&column.constant());

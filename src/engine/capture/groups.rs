@@ -6,7 +6,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{FrameFlags, Merge, Mode, OpKind};
 use rusqlite::{Row, params_from_iter};
 
-use crate::engine::capture::declare;
+use crate::engine::capture::{append, declare};
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::ops::{self, Change, CounterChange, RowReader};
 use crate::engine::error::{Error, Result};
@@ -61,6 +61,7 @@ pub(crate) struct SealOptions<'a> {
 /// Seals: writes a group into each stream for which there is something. Within the open transaction.
 pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
     let mut streams = [false; 2];
+    append::find_all_gaps(replica)?;
     for table in catalog::tables(replica).iter().filter(|_| options.declare.is_none()) {
         if has_something(replica, table, options)? {
             streams[usize::from(stream_of(table).number())] = true;
@@ -176,6 +177,7 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u6
                 table.sql_name
             ))?
             .query_row((table.high_water, most), |row| row.get::<_, u64>(0))?;
+        n += append::unsealed_below(replica, table, most)?;
     }
     Ok(n)
 }
@@ -195,9 +197,17 @@ pub(crate) fn seal_table(
     if options.reissue || options.take_in == Some(table.def.name.as_str()) {
         seal_all(replica, &reader, group, options)?;
     } else if table.def.append {
+        append::seal_below_mark(replica, &reader, group)?;
         seal_above_mark(replica, &reader, group)?;
     }
-    seal_dirty(replica, &reader, group, options)
+    seal_dirty(replica, &reader, group, options)?;
+    if !table.def.append {
+        return Ok(());
+    }
+    let mark: i64 =
+        replica.db.query_row("SELECT appended FROM _pm_table WHERE tid = ?1", [table.tid], |row| row.get(0))?;
+    append::update_gaps(replica, table, mark)?;
+    append::note_reached(replica, table, mark, group.wall)
 }
 
 /// Writes a definition into the group, and records what it declares.
@@ -280,6 +290,7 @@ pub(crate) fn seal_dirty(
     let mut statement = replica.db.prepare_cached(&net_changes_sql(table))?;
     let mut dirty = statement.query([])?;
     let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
+    let mut deleted = 0;
     let seen = || if options.flags.has(FrameFlags::CONTEXT_FREE) { Seen::ContextFree } else { Seen::All };
     while let Some(row) = dirty.next()? {
         let flags: ChangeFlags = row.get(n)?;
@@ -305,6 +316,7 @@ pub(crate) fn seal_dirty(
             // What came and went unnoticed while the row itself was quarantined is not its end.
             None if !flags.has(ChangeFlags::RESOLVED)
                 && deferred::is_quarantined(replica, table.tid, &key)? => {}
+            None if table.watches_gaps() && !table.carries_deletes => deleted += 1,
             None => {
                 let wall = row.get(n + 1)?;
                 let change = Change { kind: OpKind::Delete, wall, heads: Some(heads), ..Change::default() };
@@ -313,6 +325,9 @@ pub(crate) fn seal_dirty(
         }
     }
     drop(dirty);
+    if deleted > 0 {
+        append::note_deleted(replica, table, deleted)?;
+    }
     if options.without.is_empty() {
         replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
     }

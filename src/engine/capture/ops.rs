@@ -9,6 +9,7 @@ use rusqlite::{MAIN_DB, Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
 use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::capture::not_sent;
 use crate::engine::error::{Error, Result};
 use crate::engine::log::writer::GroupWriter;
 use crate::engine::merge::heads::{self, Head, Seen};
@@ -22,7 +23,7 @@ use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// The longest key that travels, in bytes.
-const KEY_MAX: usize = 1024;
+pub(crate) const KEY_MAX: usize = 1024;
 
 /// What an op says of a row, besides its values.
 #[derive(Clone)]
@@ -276,7 +277,7 @@ fn can_carry(replica: &Replica, table: &Table, keys: &[Value<'_>]) -> Result<boo
         _ => None,
     });
     if let Some(problem) = &problem {
-        let what = format!("a row of `{}` is not synced: it has {problem}", table.def.name);
+        let what = format!("{}it has {problem}", not_sent::unkeyed_prefix(table));
         meta::notice(&replica.db, &what, replica.now())?;
     }
     Ok(problem.is_none())

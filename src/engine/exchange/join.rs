@@ -309,7 +309,7 @@ fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
     let (id, body) = own.def.encode()?;
     let tid = catalog::keep_def(replica, &own.def, id, &body)?;
     replica.db.execute(
-        "UPDATE _pm_table SET def = ?2, state = ?4, announced = 0, appended = ?3, note = NULL WHERE tid = ?1",
+        "UPDATE _pm_table SET def = ?2, state = ?4, announced = 0, appended = ?3, gaps = 0, note = NULL WHERE tid = ?1",
         (tid, id.0, own.high_water, State::Tracked),
     )?;
     catalog::reload_catalog(replica)?;

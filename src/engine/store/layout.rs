@@ -67,8 +67,13 @@ const TABLES: &str = "
     -- appended: the high-water mark of an append table, by rowid. announced: its definition is in this device's log.
     -- gathers: the table of which it gathers the rows of other devices, if that is another one: this database has a table of
     -- its own under that name. Its own name here is one that no device can give to a table.
+    -- deletes: 1 if an append table carries deletes. gaps: 1 if `_pm_gap` has the free ids up to the mark.
     CREATE TABLE _pm_table (tid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, def BLOB NOT NULL,
-        state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT, gathers INTEGER);
+        state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT, gathers INTEGER,
+        deletes INTEGER NOT NULL DEFAULT 0, gaps INTEGER NOT NULL DEFAULT 0);
+    -- Of append tables, the ranges of ids up to the mark that no row has; and when which mark was reached.
+    CREATE TABLE _pm_gap (tid INTEGER, first INTEGER, last INTEGER NOT NULL, PRIMARY KEY (tid, first)) WITHOUT ROWID;
+    CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;
     -- The heads: versions of rows that no other version dominates. seq and place: the frame of their op, and its offset there.
     -- claim: the stamp of the write that gave the row its unique values. kind: 1 insert, 2 update, 3 delete.
     -- columns: the live ones, which no other version dominates, if not all.
@@ -121,7 +126,7 @@ const MIGRATIONS: [[&str; 2]; 3] = [
          CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
             was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0, forked INTEGER NOT NULL DEFAULT 0);
          INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE trust = 3;",
-        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers FROM main._pm_table;
+        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers, 0 AS deletes, 0 AS gaps FROM main._pm_table;
          CREATE TEMP VIEW _pm_statement AS SELECT NULL AS peer, NULL AS number, NULL AS n WHERE 0;
          CREATE TEMP VIEW _pm_number AS SELECT 0 AS dev, 0 AS stream, 0 AS number, 0 AS other WHERE 0;
          CREATE TEMP VIEW _pm_unplaced AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS body WHERE 0;
@@ -134,8 +139,15 @@ const MIGRATIONS: [[&str; 2]; 3] = [
          CREATE TABLE _pm_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER, absolute INTEGER NOT NULL,
             value, lamport INTEGER NOT NULL, PRIMARY KEY (tid, key, col, absolute, dev, seq)) WITHOUT ROWID;
          INSERT INTO _pm_count SELECT tid, key, col, dev, seq, absolute, value, 0 FROM _pm_count_of_integers;
-         DROP TABLE _pm_count_of_integers;",
-        "CREATE TEMP VIEW _pm_count AS SELECT *, 0 AS lamport FROM main._pm_count",
+         DROP TABLE _pm_count_of_integers;
+         ALTER TABLE _pm_table ADD COLUMN deletes INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE _pm_table ADD COLUMN gaps INTEGER NOT NULL DEFAULT 0;
+         CREATE TABLE _pm_gap (tid INTEGER, first INTEGER, last INTEGER NOT NULL, PRIMARY KEY (tid, first)) WITHOUT ROWID;
+         CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;",
+        "CREATE TEMP VIEW _pm_count AS SELECT *, 0 AS lamport FROM main._pm_count;
+         CREATE TEMP VIEW IF NOT EXISTS _pm_table AS SELECT *, 0 AS deletes, 0 AS gaps FROM main._pm_table;
+         CREATE TEMP VIEW _pm_gap AS SELECT 0 AS tid, 0 AS first, 0 AS last WHERE 0;
+         CREATE TEMP VIEW _pm_reached AS SELECT 0 AS tid, 0 AS mark, 0 AS wall WHERE 0",
     ],
 ];
 

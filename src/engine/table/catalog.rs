@@ -21,7 +21,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
     }
     let mut catalog = Catalog { loaded: Some(version), ..Catalog::default() };
     let mut statement = replica.db.prepare_cached(
-        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers
+        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers, t.deletes, t.gaps
          FROM _pm_table t JOIN _pm_def d ON d.id = t.def ORDER BY t.tid",
     )?;
     let mut rows = statement.query([])?;
@@ -44,6 +44,8 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
             disputed: Columns::default(),
             state,
             high_water: row.get(2)?,
+            carries_deletes: row.get(8)?,
+            knows_gaps: row.get(9)?,
             announced: row.get(3)?,
             note: row.get(4)?,
             def_id: DefId(row.get(5)?),

@@ -9,6 +9,8 @@ pub struct TrackOptions {
     pub mode: Mode,
     /// Rows are only ever added, with an AUTOINCREMENT key: capture costs nothing.
     pub append: bool,
+    /// Deletes of an append table travel too; otherwise they are only counted.
+    pub carry_deletes: bool,
     /// How fine concurrent writes are distinguished: by row or by cell.
     pub merge: Merge,
     /// What is done about them.
@@ -22,6 +24,7 @@ impl Default for TrackOptions {
         Self {
             mode: Mode::Shared,
             append: false,
+            carry_deletes: false,
             merge: Merge::Row,
             policy: Policy::Manual,
             columns: Vec::new(),

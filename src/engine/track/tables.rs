@@ -3,7 +3,7 @@
 use packmule_core::wire::{FrameFlags, Mode};
 
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, merge_definitions, redeclare, seal, watch};
+use crate::engine::capture::{adopt, merge_definitions, not_sent, redeclare, seal, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::table::catalog;
@@ -29,12 +29,24 @@ fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
     }
     let def = wanted_def(replica, name, options)?;
     let known = catalog::table_named(replica, &def.name);
-    if let Some(known) = &known
-        && let Some(report) = track_known(replica, known, &def)?
-    {
-        return Ok(report);
+    let done = known.as_ref().map(|known| track_known(replica, known, &def)).transpose()?.flatten();
+    let mut report = match done {
+        Some(report) => report,
+        None => begin_tracking(replica, &def, known.as_deref())?,
+    };
+    let table = catalog::tracked_table(replica, &def.name)?;
+    if def.append && table.carries_deletes != options.carry_deletes {
+        replica.db.execute(
+            "UPDATE _pm_table SET deletes = ?2 WHERE tid = ?1",
+            (table.tid, options.carry_deletes),
+        )?;
+        catalog::reload_catalog(replica)?;
+        report.already = false;
     }
-    begin_tracking(replica, &def, known.as_deref())
+    if !report.already && not_sent::may_lack_key(&table) {
+        report.advice.extend(not_sent::unkeyed(replica, &table)?.iter().map(ToString::to_string));
+    }
+    Ok(report)
 }
 
 /// Compares what is wanted with what is known of the table. Returns a report if nothing more is to be done, and
@@ -88,7 +100,7 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
     let (id, body) = def.encode()?;
     let tid = catalog::keep_def(replica, def, id, &body)?;
     replica.db.execute(
-        "UPDATE _pm_table SET def = ?2, state = ?3, announced = 0, appended = 0, note = NULL WHERE tid = ?1",
+        "UPDATE _pm_table SET def = ?2, state = ?3, announced = 0, appended = 0, gaps = 0, note = NULL WHERE tid = ?1",
         (tid, id.0, State::Tracked),
     )?;
     catalog::reload_catalog(replica)?;
@@ -127,6 +139,12 @@ fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
     def.append = options.append;
     def.merge = options.merge;
     def.policy = options.policy;
+    if options.carry_deletes && !options.append {
+        return Err(Error::cannot_track(
+            &def.name,
+            "only of an append table are deletes a matter of choice: all others carry them",
+        ));
+    }
     if options.append && !(def.autoincrement && def.integer_key()) {
         return Err(Error::cannot_track(
             &def.name,

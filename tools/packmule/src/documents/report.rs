@@ -140,6 +140,19 @@ pub struct CompactReport {
     pub held_back_by: Option<HeldBack>,
 }
 
+/// `prune`.
+#[derive(JsonSchema, Serialize)]
+pub struct PruneReport {
+    /// Rows that were deleted here.
+    pub rows: u64,
+    /// Rows that are left in the table.
+    pub rows_left: u64,
+    /// Rows of the table that no base is known to have.
+    pub unacknowledged: u64,
+    /// The base whose acknowledgement counts; null where no base is known to have anything.
+    pub base: Option<String>,
+}
+
 /// A device for which frames stay in the log.
 #[derive(JsonSchema, Serialize)]
 pub struct HeldBack {

@@ -59,6 +59,15 @@ pub static MODE: Flag =
     value("mode", "shared|per-device", "all devices edit the same rows, or each owns its rows (shared)");
 pub static APPEND: Flag =
     switch("append", "rows are only ever added, under an AUTOINCREMENT key: capture costs nothing");
+pub static DELETES: Flag = value(
+    "deletes",
+    "name|carry",
+    "with --append: rows that are deleted here are only counted, or deleted elsewhere too (name)",
+);
+pub static PRUNE_KEEP: Flag = value("keep", "AGE", "rows that were sealed within AGE stay: 30d, 12h");
+pub static PRUNE_ROWS: Flag = value("rows", "N", "the newest N rows stay");
+pub static PRUNE_FREE: Flag =
+    value("free", "SIZE", "the oldest rows go until so much of the file is free: 200M, 1G");
 pub static MERGE: Flag = value(
     "merge",
     "row|cell",

@@ -14,6 +14,7 @@ mod gathering;
 mod keeper;
 mod leaving;
 mod new_board;
+mod pruned;
 mod restored_base;
 mod retired;
 mod rotate;

@@ -24,7 +24,6 @@ use std::collections::HashMap;
 
 use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
-use rusqlite::ErrorCode;
 
 use crate::engine::apply::vouched;
 use crate::engine::capture::evolve;
@@ -331,9 +330,7 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
         Ok(true) => constraints::after_shown(replica, table, key),
         // The row to be changed is not in its table.
         Ok(false) => deferred::defer(replica, table.tid, key),
-        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            deferred::defer(replica, table.tid, key)
-        }
+        Err(Error::Sqlite(e)) if constraints::is_refused(&e) => deferred::defer(replica, table.tid, key),
         Err(e) => Err(e),
     }
 }

@@ -9,6 +9,7 @@ use crate::engine::capture::{adopt, append, declare, gathering, merge_definition
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Kind, Stamp};
 use crate::engine::merge::versions;
+use crate::engine::show::writable;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
@@ -142,6 +143,11 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     let kinds = changed_kinds(replica, table, &mut now)?;
     if let Some(reason) = why_suspended(replica, table, &now)? {
         return Ok(Some(reason));
+    }
+    if let Some(reason) = writable::why_not(replica, table)? {
+        return Ok(Some(format!(
+            "{reason}; drop that: until then its rows wait, here and from other devices, and nothing is lost"
+        )));
     }
     if table.state == State::Suspended {
         replica.db.execute(

@@ -2,17 +2,18 @@
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{FrameFlags, OpKind};
-use rusqlite::{OptionalExtension, params_from_iter};
+use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{declare, redeclare, seal};
+use crate::engine::conflicts::keep_both;
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::{quarantine, triggers, write};
-use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -89,7 +90,7 @@ fn close(
             }
             take_versions(replica, table, open, &heads)
         }
-        (_, Resolution::KeepBoth) => keep_both(replica, table, open),
+        (_, Resolution::KeepBoth) => keep_both::keep_both(replica, table, open),
     }
 }
 
@@ -299,7 +300,7 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
 
 /// Reads what a version itself says of a row: not its key, its counters and its disputed columns, and not what later
 /// versions wrote over.
-fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
+pub(super) fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
     let live = head.live(table.def.columns.len());
     let mut values = versions::values(replica, table, head)?;
     values.retain(|(at, _)| {
@@ -333,116 +334,8 @@ fn insert_version(
     Ok(())
 }
 
-/// Keeps the row as it is shown, and makes of each other version a row under a key of its own.
-fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
-    if deferred::is_quarantined(replica, table.tid, &open.key)? {
-        return Err(Error::cannot_resolve(
-            "the row is quarantined by a constraint: resolve that conflict first",
-            &[Way::Set],
-        ));
-    }
-    let key = value::read_key(&open.key)?;
-    let shown: Vec<OwnedValue> = replica
-        .db
-        .prepare_cached(&table.select_sql(&table.column_list()))?
-        .query_row(params_from_iter(key.iter().map(|v| Bind(v.borrow()))), |row| {
-            (0..table.def.columns.len())
-                .map(|at| Ok(OwnedValue::of(value::from_sql(row.get_ref(at)?))))
-                .collect()
-        })
-        .optional()?
-        .map_or_else(|| Ok(Vec::new()), |values: Vec<Result<OwnedValue>>| values.into_iter().collect())?;
-    if shown.is_empty() {
-        return Err(Error::cannot_resolve("the row is not shown", &[Way::Take]));
-    }
-    let mut known = vec![shown.clone()];
-    for at in versions::judge_versions(replica, table, &open.heads)?.order {
-        let head = &open.heads[at];
-        if head.kind == OpKind::Delete {
-            continue;
-        }
-        let mut row = shown.clone();
-        for (column, value) in own_values(replica, table, head)? {
-            row[column] = value;
-        }
-        if known.contains(&row) {
-            continue;
-        }
-        known.push(row.clone());
-        let (column, value) = new_key(replica, table, head)?;
-        row[column] = value;
-        let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
-        let sql =
-            format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, table.column_list(), marks.join(", "));
-        triggers::firing(replica, table, || {
-            let values = row.iter().map(|v| Bind(v.borrow()));
-            Ok(replica.db.execute(&sql, params_from_iter(values))?)
-        })?;
-        let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
-        record_key(replica, table, &key, ChangeFlags::INSERT)?;
-    }
-    if known.len() == 1 {
-        return Err(Error::cannot_resolve("the other version deletes the row", &[Way::Take, Way::Delete]));
-    }
-    record_resolved(replica, table, &open.key)
-}
-
-/// Makes a key that no row has: the next number, or the text with the author's name after it.
-fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, OwnedValue)> {
-    let last = table.def.keys().last().ok_or_else(|| Error::damaged("a table without a key"))?;
-    let column = &table.def.columns[last];
-    let c = value::quote(&column.name);
-    if matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Numeric | Affinity::Real) {
-        let next: Option<i64> = replica.db.query_row(
-            &format!(
-                "SELECT CAST(coalesce(max({c}), 0) AS INTEGER) FROM (SELECT {c} FROM {} UNION ALL SELECT {c} FROM {})",
-                table.sql_name,
-                table.quarantine_table()
-            ),
-            [],
-            |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
-        )?;
-        return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| {
-            Error::cannot_resolve("no key is left after the greatest; insert the row by hand", &[])
-        });
-    }
-    let version = list::version(replica, table, head, false)?;
-    let old = version
-        .values
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(&column.name))
-        .map(|(_, v)| v.clone());
-    for n in 1..1000 {
-        let suffix = if n == 1 { String::new() } else { format!("-{n}") };
-        let tail = format!("-{}{suffix}", version.name.as_deref().unwrap_or("other"));
-        let value = match &old {
-            Some(OwnedValue::Text(text)) => OwnedValue::Text([text, tail.as_bytes()].concat()),
-            Some(OwnedValue::Blob(blob)) => OwnedValue::Blob([blob, tail.as_bytes()].concat()),
-            _ => {
-                return Err(Error::cannot_resolve(
-                    format!("no new key can be made for `{}`; insert the other row by hand", column.name),
-                    &[Way::Take],
-                ));
-            }
-        };
-        let taken: Option<i64> = value::maybe(
-            &replica.db,
-            &format!(
-                "SELECT 1 FROM {} WHERE {c} = ?1 UNION ALL SELECT 1 FROM {} WHERE {c} = ?1 LIMIT 1",
-                table.sql_name,
-                table.quarantine_table()
-            ),
-            [Bind(value.borrow())],
-        )?;
-        if taken.is_none() {
-            return Ok((last, value));
-        }
-    }
-    Err(Error::cannot_resolve("no free key was found; insert the row by hand", &[]))
-}
-
 /// Records that a row was resolved, so that the seal makes an op of it whatever it is like.
-fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+pub(super) fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     record_key(replica, table, &value::read_key(key)?, ChangeFlags::RESOLVED)
 }
 

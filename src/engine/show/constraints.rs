@@ -141,7 +141,7 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     let claim = versions::claim_of(&table, &heads::heads(replica, tid, key)?);
     let refused = match quarantine::move_from_quarantine(replica, &table, key, false) {
         Ok(()) => return after_shown(replica, &table, key),
-        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => e,
+        Err(Error::Sqlite(e)) if is_refused(&e) => e,
         Err(e) => return Err(e),
     };
     use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE};
@@ -199,6 +199,11 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
         Err(e) => Err(e),
         Ok(_) => quarantine(replica, tid, key, &reason, blocker.as_deref()),
     }
+}
+
+/// Returns whether a table refuses a row: by a constraint, or by the type of its INTEGER PRIMARY KEY.
+pub(crate) fn is_refused(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
 }
 
 /// Records that a row is quarantined, and by which blocking row if there is one.

@@ -11,6 +11,9 @@ pub struct TrackOptions {
     pub append: bool,
     /// Deletes of an append table travel too; otherwise they are only counted.
     pub carry_deletes: bool,
+    /// A shared table with a plain integer key: rows may be made on several devices, and a person knows. Without it
+    /// tracking such a table gives advice.
+    pub ids_shared: bool,
     /// How fine concurrent writes are distinguished: by row or by cell.
     pub merge: Merge,
     /// What is done about them.
@@ -25,6 +28,7 @@ impl Default for TrackOptions {
             mode: Mode::Shared,
             append: false,
             carry_deletes: false,
+            ids_shared: false,
             merge: Merge::Row,
             policy: Policy::Manual,
             columns: Vec::new(),

@@ -1,11 +1,14 @@
 //! Tables tracked, and untracked.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use packmule_core::wire::{FrameFlags, Mode};
 
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{adopt, merge_definitions, not_sent, redeclare, seal, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::{compose, context_free, deferred};
+use crate::engine::show::writable;
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
@@ -19,7 +22,38 @@ pub(crate) fn track_all(
     tables: &[&str],
     options: &TrackOptions,
 ) -> Result<Vec<TrackReport>> {
-    tables.iter().map(|table| track_here(replica, table, options)).collect()
+    let mut reports = tables
+        .iter()
+        .map(|table| track_here(replica, table, options))
+        .collect::<Result<Vec<TrackReport>>>()?;
+    if !options.ids_shared {
+        warn_of_ids(replica, tables, &mut reports);
+    }
+    Ok(reports)
+}
+
+/// Adds what people should know of keys that two devices can take at the same time, of the tables that were tracked
+/// now and of those that they refer to.
+fn warn_of_ids(replica: &Replica, names: &[&str], reports: &mut [TrackReport]) {
+    let tables = catalog::tables(replica);
+    let mut children: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for child in tables.iter().filter(|t| t.state == State::Tracked) {
+        for foreign in &child.def.foreign_keys {
+            children.entry(foreign.parent.to_ascii_lowercase()).or_default().insert(&child.def.name);
+        }
+    }
+    let takes_same = |t: &Table| t.shows_shared() && t.def.integer_key();
+    let mut told: BTreeSet<i64> = BTreeSet::new();
+    for (name, report) in names.iter().zip(reports).filter(|(_, report)| !report.already) {
+        let Some(table) = catalog::table_named(replica, name) else { continue };
+        let parents = table.def.foreign_keys.iter().filter_map(|f| catalog::table_named(replica, &f.parent));
+        for of in std::iter::once(table.clone()).chain(parents).filter(|t| takes_same(t)) {
+            if told.insert(of.tid) {
+                let by = children.get(&of.def.name.to_ascii_lowercase());
+                report.advice.push(advice(&of.def, by));
+            }
+        }
+    }
 }
 
 /// Tracks a table, or says that it is tracked in this way already.
@@ -105,6 +139,9 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
     )?;
     catalog::reload_catalog(replica)?;
     let table = catalog::table(replica, tid)?;
+    if let Some(reason) = writable::why_not(replica, &table)? {
+        return Err(Error::cannot_track(&def.name, reason));
+    }
     watch::install_capture(replica, &table)?;
     adopt::remember_schema(replica)?;
     // What others have declared of the table, and this one lacks.
@@ -129,7 +166,7 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
             ..SealOptions::default()
         },
     )?;
-    Ok(TrackReport { already: false, rows: sealed.ops, advice: advice(def) })
+    Ok(TrackReport { already: false, rows: sealed.ops, advice: Vec::new() })
 }
 
 /// Reads the definition of a table, and puts into it how it is to be tracked.
@@ -209,16 +246,18 @@ fn explain_difference(known: &Table, wanted: &TableDef) -> String {
     )
 }
 
-/// Says what people should know of a table that they track.
-fn advice(def: &TableDef) -> Vec<String> {
-    let mut advice = Vec::new();
-    if def.mode == Mode::Shared && def.integer_key() {
-        advice.push(format!(
-            "`{0}` is shared and has a plain INTEGER PRIMARY KEY: two devices that insert at the same time will take the \
-             same numbers, and each pair is a conflict. If each device owns its rows, track it in the mode per-device; \
-             otherwise give it a key that devices cannot share, such as a text or hex(randomblob(16))",
-            def.name
-        ));
-    }
-    advice
+/// Says what people should know of a shared table whose keys are plain integers, and of the tables that refer to it.
+fn advice(def: &TableDef, referred_by: Option<&BTreeSet<&str>>) -> String {
+    let by: Vec<String> = referred_by.into_iter().flatten().map(|name| format!("`{name}`")).collect();
+    let children = match by.is_empty() {
+        true => String::new(),
+        false => format!(", and {} refers to these numbers", by.join(", ")),
+    };
+    format!(
+        "`{0}` is shared and has a plain INTEGER PRIMARY KEY: two devices that insert at the same time will take the \
+         same numbers, and each pair is a conflict{children}. If each device owns its rows, track it in the mode per-device; \
+         otherwise give it a key that devices cannot share, such as a text or hex(randomblob(16)). If only one device makes \
+         rows, or `resolve --keep-both` is fine, `--ids shared` silences this",
+        def.name
+    )
 }

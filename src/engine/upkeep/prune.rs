@@ -80,8 +80,6 @@ fn prune_here(replica: &Replica, table: &Table, keep: Keep) -> Result<PruneRepor
     let deleted = delete_rows(replica, table, bound, keep);
     replica.db.set_db_config(triggers, false)?;
     report.rows = deleted?;
-    // All was sealed before: these entries are of the rows that are pruned.
-    replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
     if report.rows > 0 {
         append::forget_gaps(replica, table.tid)?;
         append::update_gaps(replica, table, table.high_water)?;
@@ -174,6 +172,8 @@ fn delete_rows(replica: &Replica, table: &Table, bound: Option<i64>, keep: Keep)
             0 => return Ok(deleted),
             n => deleted += n as u64,
         }
+        // All was sealed before: these entries are of the rows that are pruned.
+        replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
     }
 }
 

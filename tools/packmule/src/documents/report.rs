@@ -20,6 +20,9 @@ pub struct Conflict {
     pub kind: String,
     /// The versions.
     pub versions: Vec<ConflictVersion>,
+    /// Of `insert/insert`: how many rows refer to the row, by table. `--keep-both` takes those along that the author of
+    /// a version made.
+    pub referred_by: BTreeMap<String, u64>,
     /// Of `unique`, `foreign-key` and `schema`: the columns that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,

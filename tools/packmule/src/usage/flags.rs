@@ -64,6 +64,11 @@ pub static DELETES: Flag = value(
     "name|carry",
     "with --append: rows that are deleted here are only counted, or deleted elsewhere too (name)",
 );
+pub static IDS: Flag = value(
+    "ids",
+    "shared",
+    "a plain integer key is fine: without the note about numbers that two devices can take",
+);
 pub static PRUNE_KEEP: Flag = value("keep", "AGE", "rows that were sealed within AGE stay: 30d, 12h");
 pub static PRUNE_ROWS: Flag = value("rows", "N", "the newest N rows stay");
 pub static PRUNE_FREE: Flag =

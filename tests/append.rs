@@ -34,7 +34,8 @@ fn not_sent(engine: &Engine) -> Vec<(u64, String)> {
 #[test]
 fn inserts_run_no_trigger() {
     let (_world, a, _base) = two(&append());
-    let on = rows(&a, "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'readings'").concat();
+    let on =
+        rows(&a, "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'readings'").concat();
     assert!(!on.contains("INSERT ON"), "{on}");
 }
 
@@ -58,7 +59,10 @@ fn updates_are_carried_and_deletes_are_named() {
     let (_world, mut a, mut base) = two(&append());
     sql(&a, "UPDATE readings SET value = 20 WHERE id = 2; UPDATE readings SET id = 9 WHERE id = 3");
     carry(&mut a, &mut base);
-    assert_eq!(rows(&base, "SELECT id, value FROM readings ORDER BY id"), ["1|1.0r", "2|20.0r", "3|3.0r", "9|3.0r"]);
+    assert_eq!(
+        rows(&base, "SELECT id, value FROM readings ORDER BY id"),
+        ["1|1.0r", "2|20.0r", "3|3.0r", "9|3.0r"]
+    );
     assert_eq!(not_sent(&a)[0].0, 1, "the old id is gone here alone");
     sql(&a, "DELETE FROM readings WHERE id <= 2");
     carry(&mut a, &mut base);
@@ -115,7 +119,8 @@ fn ids_that_start_again_are_carried() {
 #[test]
 fn pruning_deletes_what_a_base_has_and_nothing_else() {
     let (world, mut a, mut base) = two(&append());
-    let many = "INSERT INTO readings (value) WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+    let many =
+        "INSERT INTO readings (value) WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
         SELECT i FROM n";
     sql(&a, many);
     // The base has the first three alone.

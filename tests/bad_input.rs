@@ -284,10 +284,13 @@ fn a_database_of_a_newer_version() {
 /// A database of an older Packmule is brought up to date when it is opened.
 #[test]
 fn a_database_of_an_older_version() {
+    let third = "ALTER TABLE _pm_table DROP COLUMN deletes; ALTER TABLE _pm_table DROP COLUMN gaps; DROP TABLE _pm_gap;
+                 DROP TABLE _pm_reached; ALTER TABLE _pm_count DROP COLUMN lamport";
     let second = "ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; DROP TABLE _pm_number;
                   DROP TABLE _pm_unplaced; DROP TABLE _pm_newest; DROP TABLE _pm_revocation";
+    let second = format!("{third}; {second}");
     let first = format!("{second}; ALTER TABLE _pm_dangling DROP COLUMN told");
-    for (version, changes) in [(1, first.as_str()), (2, second)] {
+    for (version, changes) in [(1, first.as_str()), (2, &second), (3, third)] {
         brought_up_to_date(version, changes);
     }
 }
@@ -314,14 +317,16 @@ fn brought_up_to_date(version: i64, changes: &str) {
             .filter(|d| d.revoked_by == Some(packmule::SaidBy::Here))
             .collect()
     };
-    assert_eq!(revoked(&a).len(), 1, "what was revoked here stays revoked");
+    // Since version 3 what was said of a revocation stands in a table of its own.
+    let known = usize::from(version < 3);
+    assert_eq!(revoked(&a).len(), known, "what was revoked here stays revoked");
     drop(a);
     assert_eq!(everything(&path), before);
     let mut a = Engine::open_with(&path, world.options()).unwrap();
     a.seal().unwrap();
     a.compact().unwrap();
     assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["4"]);
-    let id = revoked(&a)[0].id;
+    let Some(id) = revoked(&a).first().map(|device| device.id) else { return };
     a.take_back_revocation(id, None).unwrap();
     assert!(revoked(&a).is_empty() && a.peers().unwrap().iter().any(|peer| peer.id == id));
 }

@@ -86,7 +86,11 @@ fn sums_are_the_same_whoever_compacts() {
         for backwards in [false, true] {
             let (_world, mut devices) = three(decl_type, "3");
             for round in 0..6 {
-                meet(&mut devices, [step, "n - 0.7; n + 3", if round % 2 == 0 { step } else { "" }], backwards);
+                meet(
+                    &mut devices,
+                    [step, "n - 0.7; n + 3", if round % 2 == 0 { step } else { "" }],
+                    backwards,
+                );
                 devices[round % 2].compact().unwrap();
             }
         }

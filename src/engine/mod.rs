@@ -22,13 +22,13 @@
 pub(crate) mod apply;
 pub(crate) mod capture;
 mod carriers;
-mod rows;
 pub(crate) mod conflicts;
 pub(crate) mod error;
 pub(crate) mod exchange;
 pub(crate) mod fleet;
 pub(crate) mod log;
 pub(crate) mod merge;
+mod rows;
 pub(crate) mod show;
 pub(crate) mod store;
 pub(crate) mod table;

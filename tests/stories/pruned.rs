@@ -6,9 +6,7 @@ use crate::support::Desk;
 
 /// Runs a command, and returns what it said.
 fn said(desk: &Desk, line: &str) -> String {
-    let ran = desk.run(line);
-    ran.ok();
-    ran.out
+    desk.run(line).ok().out
 }
 
 /// Before the base has been heard, nothing goes; then all that it has.
@@ -28,7 +26,11 @@ fn a_board_deletes_what_the_base_has() {
     desk.run("exchange north.db card").ok();
     desk.run("exchange base.db card").ok();
     assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(3));
-    for wrong in ["prune north.db readings", "prune north.db readings --rows x", "prune north.db readings --rows 1 --keep 1d"] {
+    for wrong in [
+        "prune north.db readings",
+        "prune north.db readings --rows x",
+        "prune north.db readings --rows 1 --keep 1d",
+    ] {
         assert_eq!(desk.run(wrong).status, Some(2), "{wrong}");
     }
 }
@@ -49,7 +51,10 @@ fn what_does_not_travel_is_named_by_what_sends() {
     desk.sql("north.db", "DELETE FROM readings WHERE value = 1");
     for command in ["seal north.db", "export north.db north.pmb", "exchange north.db card"] {
         let told = said(&desk, command);
-        assert!(told.contains("1 row of `readings` is not sent: they were deleted here"), "{command}: {told}");
+        assert!(
+            told.contains("1 row of `readings` is not sent: they were deleted here"),
+            "{command}: {told}"
+        );
         assert!(told.contains("2 rows of `pairs` are not sent: NULL"), "{command}: {told}");
     }
 }

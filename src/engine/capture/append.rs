@@ -29,7 +29,8 @@ const GAPS: u32 = 1_000;
 const LEAST: i64 = i64::MIN + 1;
 
 /// Says, before the table's name, that rows of it were deleted here and not elsewhere.
-const DELETED: &str = "rows that were deleted here stay elsewhere, since an append table carries no deletes: ";
+const DELETED: &str =
+    "rows that were deleted here stay elsewhere, since an append table carries no deletes: ";
 
 /// Returns the notice of rows of a table that were deleted here alone.
 pub(crate) fn deleted_notice(table: &Table) -> String {
@@ -149,7 +150,7 @@ pub(crate) fn find_all_gaps(replica: &Replica) -> Result<()> {
 
 /// Records when a mark was reached: at most one an hour is kept, besides the last one.
 pub(crate) fn note_reached(replica: &Replica, table: &Table, mark: i64, wall: WallMs) -> Result<()> {
-    const HOUR: i64 = 3_600_000;
+    const HOUR: u64 = 3_600_000;
     if mark <= table.high_water {
         return Ok(());
     }
@@ -159,7 +160,7 @@ pub(crate) fn note_reached(replica: &Replica, table: &Table, mark: i64, wall: Wa
         .query_map([table.tid], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<Vec<(i64, i64)>>>()?;
     if let [last, before] = last[..]
-        && last.1.abs_diff(before.1) < HOUR as u64
+        && wall.abs_diff(before.1) < HOUR
     {
         replica.db.execute("DELETE FROM _pm_reached WHERE tid = ?1 AND mark = ?2", (table.tid, last.0))?;
     }

@@ -135,7 +135,8 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         return notice_absence(replica, table);
     }
     // A table that cannot be read any more, for instance one without a primary key, is suspended too.
-    let mut now = match TableDef::read(&replica.db, &table.def.name) {
+    let key: Vec<String> = table.def.keys().map(|at| table.def.columns[at].name.clone()).collect();
+    let mut now = match TableDef::read_keyed(&replica.db, &table.def.name, &key) {
         Ok(now) => now,
         Err(Error::CannotTrack { reason, .. }) => return Ok(Some(reason)),
         Err(e) => return Err(e),
@@ -403,7 +404,7 @@ fn make_or_merge(
                     "UPDATE _pm_table SET state = ?2, announced = 1 WHERE tid = ?1",
                     (tid, State::Tracked),
                 )?;
-                catalog::reload_catalog(replica)?;
+                catalog::reload_table(replica, tid)?;
                 watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
                 adopt::remember_schema(replica)
             } else {

@@ -6,9 +6,9 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{FrameFlags, Merge, Mode, OpKind};
 use rusqlite::{Row, params_from_iter};
 
-use crate::engine::capture::{append, declare};
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::ops::{self, Change, CounterChange, RowReader};
+use crate::engine::capture::{append, declare};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
@@ -38,8 +38,8 @@ pub struct SealReport {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SealOptions<'a> {
     pub flags: FrameFlags,
-    /// Take in all rows of this table.
-    pub take_in: Option<&'a str>,
+    /// Take in all rows of these tables, by number, each without the columns that Packmule made and that are not filled yet.
+    pub take_in: &'a [(i64, Vec<String>)],
     /// Make an acknowledgement-only group if nothing was written: it says what this device has seen.
     pub acknowledge: bool,
     /// Say that this device will not come back.
@@ -50,7 +50,7 @@ pub(crate) struct SealOptions<'a> {
     pub only: Option<i64>,
     /// Leave what is recorded of these rows for later; in order.
     pub without: &'a [Vec<u8>],
-    /// Columns that Packmule made, and that are not filled yet.
+    /// Columns of the one table that Packmule made, and that are not filled yet.
     pub made: &'a [&'a str],
     /// Take in all rows of all per-device tables, and nothing else.
     pub reissue: bool,
@@ -152,7 +152,7 @@ pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptio
     if options.reissue {
         return Ok(table.def.mode == Mode::PerDevice);
     }
-    if !table.announced || options.take_in == Some(table.def.name.as_str()) {
+    if !table.announced || takes_in(table, options).is_some() {
         return Ok(true);
     }
     Ok(unsealed(replica, table, 1)? > 0)
@@ -194,8 +194,9 @@ pub(crate) fn seal_table(
         replica.db.execute("UPDATE _pm_table SET announced = 1 WHERE tid = ?1", [table.tid])?;
     }
     let reader = RowReader::new(replica, table);
-    if options.reissue || options.take_in == Some(table.def.name.as_str()) {
-        seal_all(replica, &reader, group, options)?;
+    let taken = takes_in(table, options);
+    if options.reissue || taken.is_some() {
+        seal_all(replica, &reader, group, taken.unwrap_or_default())?;
     } else if table.def.append {
         append::seal_below_mark(replica, &reader, group)?;
         seal_above_mark(replica, &reader, group)?;
@@ -205,9 +206,17 @@ pub(crate) fn seal_table(
         return Ok(());
     }
     let mark: i64 =
-        replica.db.query_row("SELECT appended FROM _pm_table WHERE tid = ?1", [table.tid], |row| row.get(0))?;
+        replica
+            .db
+            .query_row("SELECT appended FROM _pm_table WHERE tid = ?1", [table.tid], |row| row.get(0))?;
     append::update_gaps(replica, table, mark)?;
     append::note_reached(replica, table, mark, group.wall)
+}
+
+/// Returns the columns that are not filled yet, if all rows of a table are to be taken in.
+fn takes_in<'o>(table: &Table, options: SealOptions<'o>) -> Option<&'o [String]> {
+    let found = options.take_in.iter().find(|(tid, _)| *tid == table.tid);
+    found.map(|(_, made)| made.as_slice())
 }
 
 /// Writes a definition into the group, and records what it declares.
@@ -232,10 +241,10 @@ pub(crate) fn seal_all(
     replica: &Replica,
     reader: &RowReader<'_>,
     group: &mut GroupWriter<'_>,
-    options: SealOptions<'_>,
+    made: &[String],
 ) -> Result<()> {
     let table = reader.table;
-    let made: Columns = options.made.iter().filter_map(|name| table.def.column(name)).collect();
+    let made: Columns = made.iter().filter_map(|name| table.def.column(name)).collect();
     let columns = Columns::all(table.def.columns.len()).minus(&made);
     let change = Change { columns: Some(columns).filter(|_| !made.is_empty()), ..Change::default() };
     let sql =

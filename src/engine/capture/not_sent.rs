@@ -1,7 +1,7 @@
 //! What of tracked tables does not travel: counted, so that whatever sends can name it.
 
 use crate::engine::capture::append;
-use crate::engine::capture::ops::KEY_MAX;
+use crate::engine::capture::ops::{KEY_MAX, unkeyed_prefix};
 use crate::engine::error::Result;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -49,17 +49,12 @@ pub(crate) fn not_sent(replica: &Replica) -> Result<Vec<NotSent>> {
     Ok(found)
 }
 
-/// Begins the notice of a row that cannot travel for its key.
-pub(crate) fn unkeyed_prefix(table: &Table) -> String {
-    format!("a row of `{}` is not synced: ", table.def.name)
-}
-
 /// Counts the rows of a table that cannot travel for their key.
 pub(crate) fn unkeyed(replica: &Replica, table: &Table) -> Result<Vec<NotSent>> {
-    let names: Vec<String> =
-        table.def.keys().map(|at| value::quote(&table.def.columns[at].name)).collect();
+    let names: Vec<String> = table.def.keys().map(|at| value::quote(&table.def.columns[at].name)).collect();
     let any = |what: &str| names.iter().map(|c| format!("{c} {what}")).collect::<Vec<_>>().join(" OR ");
-    let long = names.iter().map(|c| format!("octet_length({c}) > {KEY_MAX}")).collect::<Vec<_>>().join(" OR ");
+    let long =
+        names.iter().map(|c| format!("octet_length({c}) > {KEY_MAX}")).collect::<Vec<_>>().join(" OR ");
     let mut found = Vec::new();
     for (condition, reason) in [
         (any("IS NULL"), "NULL in their key, which does not tell them apart".to_owned()),

@@ -9,7 +9,6 @@ use rusqlite::{MAIN_DB, Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
 use crate::engine::capture::dirty::ChangeFlags;
-use crate::engine::capture::not_sent;
 use crate::engine::error::{Error, Result};
 use crate::engine::log::writer::GroupWriter;
 use crate::engine::merge::heads::{self, Head, Seen};
@@ -51,7 +50,14 @@ pub(crate) struct CounterChange {
 
 impl Default for Change {
     fn default() -> Self {
-        Self { kind: OpKind::Insert, claim: None, columns: None, wall: None, counted: Vec::new(), heads: None }
+        Self {
+            kind: OpKind::Insert,
+            claim: None,
+            columns: None,
+            wall: None,
+            counted: Vec::new(),
+            heads: None,
+        }
     }
 }
 
@@ -267,6 +273,11 @@ fn register_own(
     constraints::after_shown(replica, table, key)
 }
 
+/// Begins the notice of a row that cannot travel for its key.
+pub(crate) fn unkeyed_prefix(table: &Table) -> String {
+    format!("a row of `{}` is not synced: ", table.def.name)
+}
+
 /// Returns whether the key can travel. If not, a notice says so, since the rest must go on.
 fn can_carry(replica: &Replica, table: &Table, keys: &[Value<'_>]) -> Result<bool> {
     let problem = keys.iter().find_map(|value| match value {
@@ -277,7 +288,7 @@ fn can_carry(replica: &Replica, table: &Table, keys: &[Value<'_>]) -> Result<boo
         _ => None,
     });
     if let Some(problem) = &problem {
-        let what = format!("{}it has {problem}", not_sent::unkeyed_prefix(table));
+        let what = format!("{}it has {problem}", unkeyed_prefix(table));
         meta::notice(&replica.db, &what, replica.now())?;
     }
     Ok(problem.is_none())
@@ -364,7 +375,7 @@ impl<'e> RowReader<'e> {
         }
         let guarded = !any.is_empty();
         if guarded {
-            columns.push(any.join(" OR "));
+            columns.push(value::joined(&any, "OR"));
         }
         Self { replica, table, columns: columns.join(", "), guarded, large }
     }

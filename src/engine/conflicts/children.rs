@@ -39,7 +39,12 @@ pub(crate) fn references_to(replica: &Replica, parent: &Table) -> Vec<Reference>
 }
 
 /// Returns the keys of the rows whose column has a row's key.
-pub(crate) fn keys_of(replica: &Replica, child: &Table, column: usize, parent: &[u8]) -> Result<Vec<Vec<u8>>> {
+pub(crate) fn keys_of(
+    replica: &Replica,
+    child: &Table,
+    column: usize,
+    parent: &[u8],
+) -> Result<Vec<Vec<u8>>> {
     let c = value::quote(&child.def.columns[column].name);
     let sql = format!("SELECT {} FROM {} WHERE {c} = ?1", child.def.key_list(""), child.sql_name);
     let mut statement = replica.db.prepare_cached(&sql)?;

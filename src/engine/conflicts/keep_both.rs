@@ -12,9 +12,9 @@ use packmule_core::wire::OpKind;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::ChangeFlags;
-use crate::engine::conflicts::list::{self, ConflictKind, Open};
-use crate::engine::conflicts::resolve::{own_values, record_key, record_resolved};
 use crate::engine::conflicts::children::{self, Reference};
+use crate::engine::conflicts::list::{self, ConflictKind, Open};
+use crate::engine::conflicts::record::{own_values, record_key, record_resolved};
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, deferred, versions};
@@ -223,4 +223,3 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
     }
     Err(Error::cannot_resolve("no free key was found; insert the row by hand", &[]))
 }
-

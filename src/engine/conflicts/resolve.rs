@@ -9,6 +9,7 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{declare, redeclare, seal};
 use crate::engine::conflicts::keep_both;
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
+use crate::engine::conflicts::record::{own_values, record_resolved};
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::{compose, deferred, versions};
@@ -298,20 +299,6 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
     record_resolved(replica, table, &open.key)
 }
 
-/// Reads what a version itself says of a row: not its key, its counters and its disputed columns, and not what later
-/// versions wrote over.
-pub(super) fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
-    let live = head.live(table.def.columns.len());
-    let mut values = versions::values(replica, table, head)?;
-    values.retain(|(at, _)| {
-        live.contains(*at)
-            && table.def.columns[*at].key == 0
-            && !table.counters.contains(at)
-            && !table.disputed.contains(*at)
-    });
-    Ok(values)
-}
-
 /// Inserts a version with some columns changed.
 fn insert_version(
     replica: &Replica,
@@ -331,31 +318,6 @@ fn insert_version(
         let values = row.iter().map(|(_, v)| Bind(v.borrow()));
         Ok(replica.db.execute(&sql, params_from_iter(values))?)
     })?;
-    Ok(())
-}
-
-/// Records that a row was resolved, so that the seal makes an op of it whatever it is like.
-pub(super) fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    record_key(replica, table, &value::read_key(key)?, ChangeFlags::RESOLVED)
-}
-
-/// Records in a table's list of changes what was done to a row.
-pub(crate) fn record_key(
-    replica: &Replica,
-    table: &Table,
-    key: &[OwnedValue],
-    what: ChangeFlags,
-) -> Result<()> {
-    let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
-    replica.db.execute(
-        &format!(
-            "INSERT INTO {} ({}) VALUES ({}, {what})",
-            table.dirty(),
-            table.change_columns(),
-            marks.join(", ")
-        ),
-        params_from_iter(key.iter().map(|v| Bind(v.borrow()))),
-    )?;
     Ok(())
 }
 

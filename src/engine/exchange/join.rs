@@ -29,7 +29,7 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::watch;
 use crate::engine::capture::{adopt, evolve, seal};
-use crate::engine::conflicts::resolve;
+use crate::engine::conflicts::record;
 use crate::engine::error::{self, BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::heard::{self, Heard};
 use crate::engine::exchange::inspect;
@@ -316,7 +316,7 @@ fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
     let table = catalog::table(replica, tid)?;
     watch::install_capture(replica, &table)?;
     for (key, what) in &own.dirty {
-        resolve::record_key(replica, &table, &value::read_key(key)?, *what)?;
+        record::record_key(replica, &table, &value::read_key(key)?, *what)?;
     }
     Ok(())
 }
@@ -351,7 +351,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
             }
             written => {
                 written?;
-                resolve::record_key(replica, &table, &value::read_key(&key)?, flags)?;
+                record::record_key(replica, &table, &value::read_key(&key)?, flags)?;
             }
         }
     }
@@ -361,7 +361,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
     // resolution pass finds which of them is quarantined.
     for (table, key, row) in clashing {
         replace_row(replica, &table, &key, &row)?;
-        resolve::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
+        record::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
         seal::seal_here(replica, context_free)?;
     }
     Ok(kept)

@@ -54,12 +54,13 @@ pub(crate) fn is_same_row(replica: &Replica, table: &Table, key: &[u8]) -> Resul
         let c = value::quote(&column.name);
         format!("a.{c} IS b.{c} COLLATE BINARY AND typeof(a.{c}) = typeof(b.{c})")
     });
+    let same: Vec<String> = same.collect();
     let of = |name: &str| format!("(SELECT * FROM {name} WHERE {})", table.key_match_from(0));
     let sql = format!(
         "SELECT 1 FROM {} AS a JOIN {} AS b ON {}",
         of(&table.sql_name),
         of(&table.quarantine_table()),
-        same.collect::<Vec<_>>().join(" AND ")
+        value::joined(&same, "AND")
     );
     let binds = params_from_iter(keys.iter().map(|v| Bind(v.borrow())));
     Ok(value::maybe::<i64>(&replica.db, &sql, binds)?.is_some())

@@ -42,7 +42,11 @@ impl Aggregate<Option<(i64, OwnedValue)>, OwnedValue> for First {
         Ok(())
     }
 
-    fn finalize(&self, _: &mut Context<'_>, first: Option<Option<(i64, OwnedValue)>>) -> rusqlite::Result<OwnedValue> {
+    fn finalize(
+        &self,
+        _: &mut Context<'_>,
+        first: Option<Option<(i64, OwnedValue)>>,
+    ) -> rusqlite::Result<OwnedValue> {
         Ok(first.flatten().map_or(OwnedValue::Null, |(_, value)| value))
     }
 }

@@ -19,9 +19,8 @@ struct Geometry {
 
 /// Registers the functions.
 pub(crate) fn register(db: &Connection) -> Result<()> {
-    let flags = FunctionFlags::SQLITE_UTF8
-        | FunctionFlags::SQLITE_DETERMINISTIC
-        | FunctionFlags::SQLITE_INNOCUOUS;
+    let flags =
+        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     for (at, name) in ["ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY"].into_iter().enumerate() {
         db.create_scalar_function(name, 1, flags, move |context| {
             Ok(read(context.get_raw(0)).and_then(|geometry| geometry.bounds).map(|bounds| bounds[at]))
@@ -99,7 +98,8 @@ mod tests {
         let point = geometry(1, &[1, 1, 0, 0, 0], &[5.0, 6.0]);
         assert_eq!(of(&point), Some(Geometry { empty: false, bounds: Some([5.0, 5.0, 6.0, 6.0]) }));
         assert_eq!(of(&geometry(0x11, &[], &[])), Some(Geometry { empty: true, bounds: None }));
-        for bytes in [&b"GP"[..], b"", b"XX\0\x01\0\0\0\0", &square[..39], &geometry(0b1011, &[], &[0.0; 8])] {
+        for bytes in [&b"GP"[..], b"", b"XX\0\x01\0\0\0\0", &square[..39], &geometry(0b1011, &[], &[0.0; 8])]
+        {
             assert!(of(bytes).is_none_or(|g| g.bounds.is_none()), "{bytes:?}");
         }
     }

@@ -153,6 +153,19 @@ pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
     Ok(values)
 }
 
+/// Joins conditions by AND or OR, as a balanced tree: SQLite refuses expressions that are nested more than 1,000 deep, and
+/// a plain chain of a thousand is that deep.
+pub(crate) fn joined(parts: &[String], by: &str) -> String {
+    match parts {
+        [] => "0".into(),
+        [one] => one.clone(),
+        _ => {
+            let (left, right) = parts.split_at(parts.len() / 2);
+            format!("({}) {by} ({})", joined(left, by), joined(right, by))
+        }
+    }
+}
+
 /// Quotes a name for SQL.
 pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

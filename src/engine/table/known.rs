@@ -43,7 +43,7 @@ impl FromSql for State {
 }
 
 /// A table that is known.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub tid: i64,
     /// What it is here, or what its last definition in the log says.
@@ -224,6 +224,16 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
+    /// Puts a table into it, in the place of what was known of it.
+    pub(crate) fn put(&mut self, table: Table) {
+        match table.gathers {
+            // Its name is this database's own: in a log the same name means another table.
+            Some(of) => self.mirrors.insert(of, table.tid),
+            None => self.names.insert(table.def.name.to_ascii_lowercase(), table.tid),
+        };
+        self.tables.insert(table.tid, Arc::new(table));
+    }
+
     /// Empties it.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();

@@ -22,10 +22,19 @@ pub(crate) fn track_all(
     tables: &[&str],
     options: &TrackOptions,
 ) -> Result<Vec<TrackReport>> {
-    let mut reports = tables
-        .iter()
-        .map(|table| track_here(replica, table, options))
-        .collect::<Result<Vec<TrackReport>>>()?;
+    let mut reports = Vec::new();
+    let mut begun = Vec::new();
+    for name in tables {
+        let (report, new) = track_here(replica, name, options)?;
+        reports.push(report);
+        begun.extend(new);
+    }
+    seal_begun(replica, &begun)?;
+    for (name, report) in tables.iter().zip(&mut reports) {
+        if let Some(new) = begun.iter().find(|new| new.def.name.eq_ignore_ascii_case(name)) {
+            look_at_rows(replica, &*catalog::table(replica, new.tid)?, report)?;
+        }
+    }
     if !options.ids_shared {
         warn_of_ids(replica, tables, &mut reports);
     }
@@ -57,16 +66,16 @@ fn warn_of_ids(replica: &Replica, names: &[&str], reports: &mut [TrackReport]) {
 }
 
 /// Tracks a table, or says that it is tracked in this way already.
-fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TrackReport> {
+fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<(TrackReport, Option<Begun>)> {
     if let Some(report) = gathered::track_gathered(replica, name, options)? {
-        return Ok(report);
+        return Ok((report, None));
     }
     let def = wanted_def(replica, name, options)?;
     let known = catalog::table_named(replica, &def.name);
     let done = known.as_ref().map(|known| track_known(replica, known, &def)).transpose()?.flatten();
-    let mut report = match done {
-        Some(report) => report,
-        None => begin_tracking(replica, &def, known.as_deref())?,
+    let (mut report, begun) = match done {
+        Some(report) => (report, None),
+        None => (TrackReport::default(), Some(begin_tracking(replica, &def, known.as_deref())?)),
     };
     let table = catalog::tracked_table(replica, &def.name)?;
     if def.append && table.carries_deletes != options.carry_deletes {
@@ -74,13 +83,23 @@ fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
             "UPDATE _pm_table SET deletes = ?2 WHERE tid = ?1",
             (table.tid, options.carry_deletes),
         )?;
-        catalog::reload_catalog(replica)?;
+        catalog::reload_table(replica, table.tid)?;
         report.already = false;
     }
-    if !report.already && not_sent::may_lack_key(&table) {
-        report.advice.extend(not_sent::unkeyed(replica, &table)?.iter().map(ToString::to_string));
+    Ok((report, begun))
+}
+
+/// Counts the rows that were taken in, and names those that could not be.
+fn look_at_rows(replica: &Replica, table: &Table, report: &mut TrackReport) -> Result<()> {
+    let count = format!("SELECT count(*) FROM {}", table.sql_name);
+    report.rows = replica.db.query_row(&count, [], |row| row.get(0))?;
+    if not_sent::may_lack_key(table) {
+        for what in not_sent::unkeyed(replica, table)? {
+            report.rows = report.rows.saturating_sub(what.rows);
+            report.advice.push(what.to_string());
+        }
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Compares what is wanted with what is known of the table. Returns a report if nothing more is to be done, and
@@ -129,49 +148,60 @@ fn merges_alike(a: &TableDef, b: &TableDef) -> bool {
         && a.columns.iter().all(|c| b.column(&c.name).is_none_or(|at| b.columns[at].merge == c.merge))
 }
 
-/// Installs the capture of a table, merges its definition with those of others, and seals the rows that are in it.
-fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> Result<TrackReport> {
+/// A table that begins to be tracked, and what others had of it before.
+struct Begun {
+    tid: i64,
+    def: TableDef,
+    before: TableDef,
+}
+
+/// Makes a table one that is tracked, with its capture.
+fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> Result<Begun> {
     let (id, body) = def.encode()?;
     let tid = catalog::keep_def(replica, def, id, &body)?;
     replica.db.execute(
         "UPDATE _pm_table SET def = ?2, state = ?3, announced = 0, appended = 0, gaps = 0, note = NULL WHERE tid = ?1",
         (tid, id.0, State::Tracked),
     )?;
-    catalog::reload_catalog(replica)?;
+    catalog::reload_table(replica, tid)?;
     let table = catalog::table(replica, tid)?;
     if let Some(reason) = writable::why_not(replica, &table)? {
         return Err(Error::cannot_track(&def.name, reason));
     }
     watch::install_capture(replica, &table)?;
+    let before = known.map_or(def, |known| &known.def).clone();
+    Ok(Begun { tid, def: def.clone(), before })
+}
+
+/// Merges the definitions of tables with those of others, and seals the rows that are in them: all in one group.
+fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
+    if begun.is_empty() {
+        return Ok(());
+    }
     adopt::remember_schema(replica)?;
-    // What others have declared of the table, and this one lacks.
-    let before = known.map_or(def, |known| &known.def);
-    merge_definitions::merge_definitions(replica, tid, before)?;
-    let table = catalog::table(replica, tid)?;
-    // Our own rows say nothing of columns that this table lacked.
-    let made: Vec<&str> =
-        table.def.columns.iter().map(|c| c.name.as_str()).filter(|name| def.column(name).is_none()).collect();
-    // Versions that others wrote before go through one constraint resolution pass together with our own rows.
-    let mut both = context_free::remembered_keys(replica, tid)?;
-    both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));
-    context_free::remember_unshown(replica, &table, &both)?;
-    deferred::defer_all(replica, tid)?;
+    let mut take_in = Vec::new();
+    for Begun { tid, def, before } in begun {
+        // What others have declared of the table, and this one lacks.
+        merge_definitions::merge_definitions(replica, *tid, before)?;
+        let table = catalog::table(replica, *tid)?;
+        // Our own rows say nothing of columns that this table lacked.
+        let made = table.def.columns.iter().map(|c| &c.name).filter(|name| def.column(name).is_none());
+        take_in.push((*tid, made.cloned().collect()));
+        // Versions that others wrote before go through one constraint resolution pass together with our own rows.
+        let mut both = context_free::remembered_keys(replica, *tid)?;
+        both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));
+        context_free::remember_unshown(replica, &table, &both)?;
+        deferred::defer_all(replica, *tid)?;
+    }
     // Our rows are older than what we know of others, but were written without having seen it.
-    let sealed = seal::seal_here(
-        replica,
-        SealOptions {
-            flags: FrameFlags::CONTEXT_FREE,
-            take_in: Some(&def.name),
-            made: &made,
-            ..SealOptions::default()
-        },
-    )?;
-    Ok(TrackReport { already: false, rows: sealed.ops, advice: Vec::new() })
+    let flags = FrameFlags::CONTEXT_FREE;
+    seal::seal_here(replica, SealOptions { flags, take_in: &take_in, ..SealOptions::default() })?;
+    Ok(())
 }
 
 /// Reads the definition of a table, and puts into it how it is to be tracked.
 fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TableDef> {
-    let mut def = TableDef::read(&replica.db, name)?;
+    let mut def = TableDef::read_keyed(&replica.db, name, &options.key)?;
     def.mode = options.mode;
     def.append = options.append;
     def.merge = options.merge;

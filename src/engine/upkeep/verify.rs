@@ -45,7 +45,9 @@ fn verify_file(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
         Err(error) if lacks_the_applications(&error) => {
             let names: Vec<String> = replica
                 .db
-                .prepare("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name")?
+                .prepare(
+                    "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name",
+                )?
                 .query_map([], |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
             for name in names {
@@ -74,7 +76,9 @@ fn integrity(replica: &Replica, what: &str) -> rusqlite::Result<Vec<String>> {
 /// Returns whether SQLite lacks a collation or a function that only the application has.
 fn lacks_the_applications(error: &rusqlite::Error) -> bool {
     let said = said(error);
-    ["no such collation sequence", "unknown function", "no such function"].iter().any(|what| said.contains(what))
+    ["no such collation sequence", "unknown function", "no such function"]
+        .iter()
+        .any(|what| said.contains(what))
 }
 
 /// Returns what SQLite says, without the statement.

@@ -70,14 +70,15 @@ pub fn prune(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 /// Reads which rows stay: exactly one of the three.
 fn wanted(args: &Args) -> Result<Keep, Failure> {
     let scaled = |text: &str, units: &[(&str, u64)]| {
-        units.iter().find_map(|(unit, factor)| {
-            text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*factor)
-        })
+        units
+            .iter()
+            .find_map(|(unit, factor)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*factor))
     };
     const DAY: u64 = 86_400_000;
     let ages = [("d", DAY), ("h", DAY / 24), ("m", DAY / 1_440), ("s", 1_000)];
     let sizes = [("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)];
-    let given = [args.flag(&flags::PRUNE_KEEP)?, args.flag(&flags::PRUNE_ROWS)?, args.flag(&flags::PRUNE_FREE)?];
+    let given =
+        [args.flag(&flags::PRUNE_KEEP)?, args.flag(&flags::PRUNE_ROWS)?, args.flag(&flags::PRUNE_FREE)?];
     let keep = match given {
         [Some(age), None, None] => scaled(age, &ages).map(Keep::Recent),
         [None, Some(rows), None] => rows.parse().ok().map(Keep::Rows),

@@ -42,8 +42,11 @@ fn print(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     say!(out, "{}  {}: {}", conflict.id, conflict.table, key.join(", "));
     say!(out, "  {}", why(&conflict.kind));
     conflict.versions.iter().for_each(|version| print_version(conflict, version, out));
-    let by: Vec<String> =
-        conflict.referred_by.iter().map(|(table, rows)| format!("{} of {table}", count(*rows, "row"))).collect();
+    let by: Vec<String> = conflict
+        .referred_by
+        .iter()
+        .map(|(table, rows)| format!("{} of {table}", count(*rows, "row")))
+        .collect();
     if !by.is_empty() {
         say!(out, "  referred to by {}: --keep-both takes along", by.join(", "));
         say!(out, "  those of the author whose row gets a new key");

@@ -71,6 +71,7 @@ fn wanted(args: &Args, engine: &Engine) -> Result<TrackOptions, Failure> {
     Ok(TrackOptions {
         mode: if args.flag(&flags::MODE)? == Some("per-device") { Mode::PerDevice } else { Mode::Shared },
         append: args.has(&flags::APPEND),
+        key: args.flag(&flags::KEY)?.map_or_else(Vec::new, |key| key.split(',').map(str::to_owned).collect()),
         ids_shared: args.flag(&flags::IDS)?.is_some(),
         carry_deletes: args.flag(&flags::DELETES)? == Some("carry"),
         merge: if args.flag(&flags::MERGE)? == Some("cell") { Merge::Cell } else { Merge::Row },

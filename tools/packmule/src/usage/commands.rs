@@ -128,7 +128,16 @@ each board gets its own `init`. A board that is made without \
         words: "track",
         operands: "DB TABLE...",
         count: (2, ANY),
-        flags: &[&flags::MODE, &flags::APPEND, &flags::DELETES, &flags::IDS, &flags::MERGE, &flags::POLICY, &flags::COLUMN],
+        flags: &[
+            &flags::MODE,
+            &flags::APPEND,
+            &flags::KEY,
+            &flags::DELETES,
+            &flags::IDS,
+            &flags::MERGE,
+            &flags::POLICY,
+            &flags::COLUMN,
+        ],
         group: Group::Tables,
         summary: "keep tables in step from now on, with the rows that they have",
         about: "Puts plain SQL triggers on the table, so that any program with any SQLite library can write to it. Rows that \

@@ -64,6 +64,11 @@ pub static DELETES: Flag = value(
     "name|carry",
     "with --append: rows that are deleted here are only counted, or deleted elsewhere too (name)",
 );
+pub static KEY: Flag = value(
+    "key",
+    "COL,...",
+    "the UNIQUE index that tells rows apart, of a table without a primary key (its only one)",
+);
 pub static IDS: Flag = value(
     "ids",
     "shared",

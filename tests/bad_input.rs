@@ -284,7 +284,9 @@ fn a_database_of_a_newer_version() {
 /// A database of an older Packmule is brought up to date when it is opened.
 #[test]
 fn a_database_of_an_older_version() {
-    let third = "DROP TABLE _pm_tag; DROP TABLE _pm_fold; DROP TABLE _pm_folded; DROP TABLE _pm_gone";
+    let third = "DROP TABLE _pm_tag; DROP TABLE _pm_fold; DROP TABLE _pm_folded; DROP TABLE _pm_gone;
+                 ALTER TABLE _pm_table DROP COLUMN deletes; ALTER TABLE _pm_table DROP COLUMN gaps; DROP TABLE _pm_gap;
+                 DROP TABLE _pm_reached; ALTER TABLE _pm_count DROP COLUMN lamport";
     let second = format!(
         "{third}; ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; DROP TABLE _pm_number;
          DROP TABLE _pm_unplaced; DROP TABLE _pm_newest; DROP TABLE _pm_revocation"
@@ -327,7 +329,9 @@ fn brought_up_to_date(version: i64, changes: &str) {
             .filter(|d| d.revoked_by == Some(packmule::SaidBy::Here))
             .collect()
     };
-    assert_eq!(revoked(&a).len(), 1, "what was revoked here stays revoked");
+    // Since version 3 what was said of a revocation stands in a table of its own.
+    let known = usize::from(version < 3);
+    assert_eq!(revoked(&a).len(), known, "what was revoked here stays revoked");
     drop(a);
     assert_eq!(everything(&path), before);
     let mut a = Engine::open_with(&path, world.options()).unwrap();

@@ -51,7 +51,7 @@ fn a_conflict_has_its_word_and_rows_by_column() {
     let conflicts = of(a.conflicts().unwrap());
     let of_kind = |kind: &str| conflicts.as_array().unwrap().iter().find(|c| c["kind"] == kind).unwrap();
     let insert = of_kind("insert/insert");
-    has(insert, &["id", "table", "key", "kind", "versions"]);
+    has(insert, &["id", "table", "key", "kind", "versions", "referred_by"]);
     assert_eq!((&insert["table"], &insert["key"]), (&json!("t"), &json!({ "id": 1 })));
     let mut versions = insert["versions"].as_array().unwrap().clone();
     versions.sort_by_key(|version| version["name"].to_string());
@@ -69,7 +69,7 @@ fn a_conflict_has_its_word_and_rows_by_column() {
         json!({ "id": 1, "v": { "real": "-Infinity" }, "u": { "hex": "ff", "text": true } })
     );
     let unique = of_kind("unique");
-    has(unique, &["id", "table", "key", "kind", "versions", "columns"]);
+    has(unique, &["id", "table", "key", "kind", "versions", "columns", "referred_by"]);
     assert_eq!(unique["columns"], json!(["u"]));
     log_and_status(&a, &b);
 }
@@ -150,7 +150,7 @@ fn what_is_carried_has_its_numbers() {
     assert_eq!((&imported["ops"], &imported["ops_waiting"]), (&json!(1), &json!(0)));
     has(&of(&b.peers().unwrap()[0]), &["fingerprint", "base", "heard", "takes_own"]);
     let verified = of(b.verify().unwrap());
-    has(&verified, &["frames", "groups", "problems"]);
+    has(&verified, &["frames", "groups", "problems", "unchecked"]);
     let compacted = of(b.compact().unwrap());
     has(&compacted, &["frames_folded", "bytes_folded", "versions_forgotten", "frames_left", "held_back_by"]);
     has(&compacted["held_back_by"], &["device", "frames"]);

@@ -86,6 +86,9 @@ fn carrying(on: &mut Checked, id: &str) {
     }
     on.run("compact", "compact base.db");
     on.run("compact", "compact north.db");
+    on.desk.sql("north.db", "CREATE TABLE beats (id INTEGER PRIMARY KEY AUTOINCREMENT, n)");
+    on.desk.run("track north.db beats --mode per-device --append").ok();
+    on.run("prune", "prune north.db beats --rows 10");
 }
 
 fn tables(on: &mut Checked) {

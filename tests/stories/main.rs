@@ -17,6 +17,7 @@ mod join;
 mod keeper;
 mod leaving;
 mod new_board;
+mod pruned;
 mod restored_base;
 mod retired;
 mod rotate;

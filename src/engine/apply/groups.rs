@@ -24,7 +24,6 @@ use std::collections::HashMap;
 
 use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
-use rusqlite::ErrorCode;
 
 use crate::engine::apply::restated::{self, Spans};
 use crate::engine::apply::vouched;
@@ -317,7 +316,7 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
         show_op(replica, incoming, &key, &new, writable)?;
         return Ok(Done::Applied);
     }
-    count::count(replica, table, &key, def, op, &new, seen, true)?;
+    count::count(replica, table, &key, def, op, (&new, origin.lamport), seen, true)?;
     if table.state == State::Suspended {
         replica
             .db
@@ -381,7 +380,7 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
     if new.kind == OpKind::Delete && !there {
         references::record_changed(replica, table)?;
     }
-    count::count(replica, table, key, def, op, new, seen, false)?;
+    count::count(replica, table, key, def, op, (new, origin.lamport), seen, false)?;
     if !writable {
         return Ok(());
     }
@@ -389,9 +388,7 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
         Ok(true) => constraints::after_shown(replica, table, key),
         // The row to be changed is not in its table.
         Ok(false) => deferred::defer(replica, table.tid, key),
-        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            deferred::defer(replica, table.tid, key)
-        }
+        Err(Error::Sqlite(e)) if constraints::is_refused(&e) => deferred::defer(replica, table.tid, key),
         Err(e) => Err(e),
     }
 }
@@ -406,7 +403,7 @@ fn recover_row(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, ori
     if let Some(Value::Int(id)) = values.find(|(at, _)| def.def.columns[*at].key > 0).map(|(_, v)| v) {
         replica
             .db
-            .prepare_cached("UPDATE _pm_table SET appended = max(appended, ?2) WHERE tid = ?1")?
+            .prepare_cached("UPDATE _pm_table SET appended = max(appended, ?2), gaps = 0 WHERE tid = ?1")?
             .execute((writer.table.tid, id))?;
     }
     Ok(())

@@ -108,7 +108,7 @@ fn equalise_claims(replica: &Replica, tid: i64, stamp: &Stamp<'_>) -> Result<()>
 
 /// Makes the table here what was declared. `disputed` are the columns that were disputed before.
 pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns) -> Result<()> {
-    catalog::reload_catalog(replica)?;
+    catalog::reload_table(replica, tid)?;
     let table = catalog::table(replica, tid)?;
     if !table.shows_shared() {
         return Ok(());
@@ -155,7 +155,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
     let changed = def != table.def;
     if changed {
         adopt::adopt_def(replica, tid, &def)?;
-        catalog::reload_catalog(replica)?;
+        catalog::reload_table(replica, tid)?;
     }
     let table = catalog::table(replica, tid)?;
     if changed || *disputed != table.disputed {

@@ -6,7 +6,7 @@
 //! | `note` | every table | what was done: [`ChangeFlags`] |
 //! | `wall` | tables where the time of a write counts | when, in milliseconds since 1970 |
 //! | `m0`… | tables that merge by cell, or with a disputed column | which columns an update changed, 60 bits each |
-//! | `cN` | tables with counters | what an update added to the counter column N |
+//! | `oN` | tables with counters | what the counter column N was before an update |
 //! | `iN` | tables whose deletes carry the row's last values | column N of a row that is deleted |
 
 use std::fmt;
@@ -102,7 +102,7 @@ pub(crate) fn extra_columns(table: &Table) -> Vec<String> {
         names.push("wall".into());
     }
     names.extend((0..masks(table)).map(|n| format!("m{n}")));
-    names.extend(def.counters().iter().map(|at| format!("c{at}")));
+    names.extend(def.counters().iter().map(|at| format!("o{at}")));
     if def.needs_baseline() {
         names.extend((0..def.columns.len()).map(|at| format!("i{at}")));
     }
@@ -147,11 +147,7 @@ pub(crate) fn extra_values(
     for at in def.counters() {
         let c = value::quote(&def.columns[at].name);
         values.push(match event {
-            Event::Update => {
-                let number =
-                    |side: &str| format!("CASE typeof({side}.{c}) WHEN 'integer' THEN {side}.{c} ELSE 0 END");
-                outliving(&format!("{} - {}", number("NEW"), number("OLD")))
-            }
+            Event::Update => outliving(&format!("OLD.{c}")),
             _ => "NULL".into(),
         });
     }

@@ -5,10 +5,11 @@ use packmule_core::wire::{DefId, Mode, OpKind};
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::{adopt, declare, follow, gathering, merge_definitions, watch};
+use crate::engine::capture::{adopt, append, declare, follow, gathering, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Kind, Stamp};
 use crate::engine::merge::versions;
+use crate::engine::show::writable;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
@@ -139,7 +140,8 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         return notice_absence(replica, table);
     }
     // A table that cannot be read any more, for instance one without a primary key, is suspended too.
-    let mut now = match TableDef::read(&replica.db, &table.def.name) {
+    let key: Vec<String> = table.def.keys().map(|at| table.def.columns[at].name.clone()).collect();
+    let mut now = match TableDef::read_keyed(&replica.db, &table.def.name, &key) {
         Ok(now) => now,
         Err(Error::CannotTrack { reason, .. }) => return Ok(Some(reason)),
         Err(e) => return Err(e),
@@ -147,6 +149,11 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     let kinds = changed_kinds(replica, table, &mut now)?;
     if let Some(reason) = why_suspended(replica, table, &now)? {
         return Ok(Some(reason));
+    }
+    if let Some(reason) = writable::why_not(replica, table)? {
+        return Ok(Some(format!(
+            "{reason}; drop that: until then its rows wait, here and from other devices, and nothing is lost"
+        )));
     }
     if table.state == State::Suspended {
         replica.db.execute(
@@ -259,11 +266,15 @@ fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]
         // The triggers did not know every unique index, by which a REPLACE may have removed rows.
         record_missing(replica, table)?;
     }
+    if !intact && def.append {
+        append::begin_again(replica, table)?;
+        catalog::reload_catalog(replica)?;
+        return record_rows(replica, table, &Columns::all(def.columns.len()), "1");
+    }
     if !intact {
         return Ok(()); // Nothing recorded what was written to it: it is restated.
     }
-    // An append table has no triggers: the seal reads on from the high-water mark.
-    for column in added.iter().filter(|_| !def.append) {
+    for column in added {
         // The triggers did not know this column: a row that differs from the default was written to.
         let c = value::quote(&column.name);
         let default = value::literal(&column.constant());
@@ -299,7 +310,10 @@ fn notice_dropped_uniques(replica: &Replica, def: &TableDef, now: &TableDef) -> 
 /// Records rows as updated in these columns.
 fn record_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &str) -> Result<()> {
     let masks = dirty::mask_values(table, columns);
-    let counters = table.counters.iter().map(|at| (format!(", c{at}"), ", 0".to_owned()));
+    let counters = table.counters.iter().map(|at| {
+        let c = value::quote(&table.def.columns[*at].name);
+        (format!(", o{at}"), format!(", {c}"))
+    });
     let masks = masks.iter().enumerate().map(|(n, mask)| (format!(", m{n}"), format!(", {mask}")));
     let (names, values): (String, String) = masks.chain(counters).unzip();
     replica.db.execute(
@@ -404,7 +418,7 @@ fn make_or_merge(
                     (tid, State::Tracked),
                 )?;
                 follow::set_follows(replica, tid, true)?;
-                catalog::reload_catalog(replica)?;
+                catalog::reload_table(replica, tid)?;
                 watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
                 adopt::remember_schema(replica)
             } else {

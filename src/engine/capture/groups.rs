@@ -6,17 +6,17 @@ use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{FrameFlags, Merge, Mode, OpKind};
 use rusqlite::{Row, params_from_iter};
 
-use crate::engine::capture::declare;
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::ops::{self, Change, RowReader};
+use crate::engine::capture::ops::{self, Change, CounterChange, RowReader};
+use crate::engine::capture::{append, declare};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
-use crate::engine::merge::{deferred, versions};
+use crate::engine::merge::{counters, deferred, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
-use crate::engine::store::value::{self, Bind};
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
@@ -47,8 +47,8 @@ impl SealReport {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SealOptions<'a> {
     pub flags: FrameFlags,
-    /// Take in all rows of this table.
-    pub take_in: Option<&'a str>,
+    /// Take in all rows of these tables, by number, each without the columns that Packmule made and that are not filled yet.
+    pub take_in: &'a [(i64, Vec<String>)],
     /// Make an acknowledgement-only group if nothing was written: it says what this device has seen.
     pub acknowledge: bool,
     /// Say that this device will not come back.
@@ -59,7 +59,7 @@ pub(crate) struct SealOptions<'a> {
     pub only: Option<i64>,
     /// Leave what is recorded of these rows for later; in order.
     pub without: &'a [Vec<u8>],
-    /// Columns that Packmule made, and that are not filled yet.
+    /// Columns of the one table that Packmule made, and that are not filled yet.
     pub made: &'a [&'a str],
     /// Take in all rows of all per-device tables, and nothing else.
     pub reissue: bool,
@@ -70,6 +70,7 @@ pub(crate) struct SealOptions<'a> {
 /// Seals: writes a group into each stream for which there is something. Within the open transaction.
 pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
     let mut streams = [false; 2];
+    append::find_all_gaps(replica)?;
     for table in catalog::tables(replica).iter().filter(|_| options.declare.is_none()) {
         if has_something(replica, table, options)? {
             streams[usize::from(stream_of(table).number())] = true;
@@ -160,7 +161,7 @@ pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptio
     if options.reissue {
         return Ok(table.def.mode == Mode::PerDevice);
     }
-    if !table.announced || options.take_in == Some(table.def.name.as_str()) {
+    if !table.announced || takes_in(table, options).is_some() {
         return Ok(true);
     }
     Ok(unsealed(replica, table, 1)? > 0)
@@ -185,6 +186,7 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u6
                 table.sql_name
             ))?
             .query_row((table.high_water, most), |row| row.get::<_, u64>(0))?;
+        n += append::unsealed_below(replica, table, most)?;
     }
     Ok(n)
 }
@@ -201,15 +203,32 @@ pub(crate) fn seal_table(
         replica.db.execute("UPDATE _pm_table SET announced = 1 WHERE tid = ?1", [table.tid])?;
     }
     let reader = RowReader::new(replica, table);
-    if options.reissue || options.take_in == Some(table.def.name.as_str()) {
-        seal_all(replica, &reader, group, options)?;
+    let taken = takes_in(table, options);
+    if options.reissue || taken.is_some() {
+        seal_all(replica, &reader, group, taken.unwrap_or_default())?;
         if options.reissue {
             seal_gone(replica, &reader, group)?;
         }
     } else if table.def.append {
+        append::seal_below_mark(replica, &reader, group)?;
         seal_above_mark(replica, &reader, group)?;
     }
-    seal_dirty(replica, &reader, group, options)
+    seal_dirty(replica, &reader, group, options)?;
+    if !table.def.append {
+        return Ok(());
+    }
+    let mark: i64 =
+        replica
+            .db
+            .query_row("SELECT appended FROM _pm_table WHERE tid = ?1", [table.tid], |row| row.get(0))?;
+    append::update_gaps(replica, table, mark)?;
+    append::note_reached(replica, table, mark, group.wall)
+}
+
+/// Returns the columns that are not filled yet, if all rows of a table are to be taken in.
+fn takes_in<'o>(table: &Table, options: SealOptions<'o>) -> Option<&'o [String]> {
+    let found = options.take_in.iter().find(|(tid, _)| *tid == table.tid);
+    found.map(|(_, made)| made.as_slice())
 }
 
 /// Writes a definition into the group, and records what it declares.
@@ -237,10 +256,10 @@ pub(crate) fn seal_all(
     replica: &Replica,
     reader: &RowReader<'_>,
     group: &mut GroupWriter<'_>,
-    options: SealOptions<'_>,
+    made: &[String],
 ) -> Result<()> {
     let table = reader.table;
-    let made: Columns = options.made.iter().filter_map(|name| table.def.column(name)).collect();
+    let made: Columns = made.iter().filter_map(|name| table.def.column(name)).collect();
     let columns = Columns::all(table.def.columns.len()).minus(&made);
     let change = Change { columns: Some(columns).filter(|_| !made.is_empty()), ..Change::default() };
     let sql =
@@ -311,6 +330,7 @@ pub(crate) fn seal_dirty(
     let mut statement = replica.db.prepare_cached(&net_changes_sql(table))?;
     let mut dirty = statement.query([])?;
     let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
+    let mut deleted = 0;
     let seen = || if options.flags.has(FrameFlags::CONTEXT_FREE) { Seen::ContextFree } else { Seen::All };
     while let Some(row) = dirty.next()? {
         let flags: ChangeFlags = row.get(n)?;
@@ -329,13 +349,14 @@ pub(crate) fn seal_dirty(
             if def.mode == Mode::Shared { heads::heads(replica, table.tid, &key)? } else { Vec::new() };
         match present {
             Some(present) => {
-                let change = change_of(table, row, &heads, &unwritten)?;
+                let change = change_of(table, row, present, &heads, &unwritten)?;
                 let change = Change { heads: Some(heads), ..change };
                 ops::seal_row(replica, reader, group, present, &change, &seen())?;
             }
             // What came and went unnoticed while the row itself was quarantined is not its end.
             None if !flags.has(ChangeFlags::RESOLVED)
                 && deferred::is_quarantined(replica, table.tid, &key)? => {}
+            None if table.watches_gaps() && !table.carries_deletes => deleted += 1,
             None => {
                 let wall = row.get(n + 1)?;
                 let change = Change { kind: OpKind::Delete, wall, heads: Some(heads), ..Change::default() };
@@ -344,6 +365,9 @@ pub(crate) fn seal_dirty(
         }
     }
     drop(dirty);
+    if deleted > 0 {
+        append::note_deleted(replica, table, deleted)?;
+    }
     if options.without.is_empty() {
         replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
     }
@@ -351,38 +375,45 @@ pub(crate) fn seal_dirty(
 }
 
 /// Returns the query of the list of changes with one row a key: after the key's columns the change flags, the
-/// last wall time, the masks, what was added to the counters, and whether some entry lacks masks or additions.
+/// last wall time, the masks, what the counters were before, and whether some entry lacks masks or counters.
 fn net_changes_sql(table: &Table) -> String {
     let def = &table.def;
     let (masks, counters) = (dirty::masks(table), def.counters());
     let keys: Vec<String> = (1..=def.keys().count()).map(|n| format!("k{n}")).collect();
     let keys = keys.join(", ");
     let mut columns = vec![keys.clone(), "_pm_or(note)".into()];
-    columns.push(if def.timed() { "max(wall)" } else { "NULL" }.into());
+    // Of the last write: a clock that was ahead once must not win for ever.
+    let last = "_pm_first(-rowid, wall) FILTER (WHERE wall IS NOT NULL)";
+    columns.push(if def.timed() { last } else { "NULL" }.into());
     columns.extend((0..masks).map(|m| format!("_pm_or(m{m})")));
-    columns.extend(counters.iter().map(|at| format!("_pm_sum(c{at})")));
-    // Entries from before the table merged as it does now do not have these.
-    let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("c{at}")));
+    let updates = format!("note IN ({}, {})", ChangeFlags::UPDATE, ChangeFlags::UPDATE_UNIQUE);
+    columns.extend(
+        counters.iter().map(|at| format!("_pm_first(rowid, o{at}) FILTER (WHERE o{at} IS NOT NULL)")),
+    );
+    // Entries from before the table merged as it does now do not have these. A counter that was NULL is absolute anyway.
+    let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("o{at}")));
     let lacking: Vec<String> = lacking.map(|name| format!("{name} IS NULL")).collect();
     let lacking = if lacking.is_empty() { "0".into() } else { lacking.join(" OR ") };
-    columns.push(format!(
-        "max(note IN ({}, {}) AND ({lacking}))",
-        ChangeFlags::UPDATE,
-        ChangeFlags::UPDATE_UNIQUE
-    ));
+    columns.push(format!("max({updates} AND ({lacking}))"));
     format!("SELECT {} FROM {} GROUP BY {keys}", columns.join(", "), table.dirty())
 }
 
-/// Returns the change that a row of [`net_changes_sql`] makes of a row that is in its table.
+/// Returns the change that a row of [`net_changes_sql`] makes of a row that is in its table, `present`.
 ///
 /// `unwritten` are the columns that keep what the log has for them, unless the application wrote to them.
-fn change_of(table: &Table, row: &Row<'_>, heads: &[Head], unwritten: &Columns) -> Result<Change> {
+fn change_of(
+    table: &Table,
+    row: &Row<'_>,
+    present: &Row<'_>,
+    heads: &[Head],
+    unwritten: &Columns,
+) -> Result<Change> {
     let def = &table.def;
     let n = def.keys().count();
-    let (masks, counters) = (dirty::masks(table), def.counters());
+    let (masks, counted) = (dirty::masks(table), def.counters());
     let flags: ChangeFlags = row.get(n)?;
     let mut change = Change { wall: row.get(n + 1)?, ..Change::default() };
-    let lacking: bool = row.get(n + 2 + masks + counters.len())?;
+    let lacking: bool = row.get(n + 2 + masks + counted.len())?;
     let whole = lacking || flags.has(ChangeFlags::INSERT | ChangeFlags::RESOLVED);
     // Where the whole row travels in either, an insert of a row that is known is written as its update.
     // An update of a counter or of cells is something else.
@@ -405,8 +436,16 @@ fn change_of(table: &Table, row: &Row<'_>, heads: &[Head], unwritten: &Columns) 
         change.columns = Some(all.minus(&unwritten.clone().minus(&written)));
     }
     if change.kind == OpKind::Update {
-        for (c, at) in counters.iter().enumerate() {
-            change.added.push((*at, row.get(n + 2 + masks + c)?));
+        for (c, column) in counted.into_iter().enumerate() {
+            let before = OwnedValue::of(value::from_sql(row.get_ref(n + 2 + masks + c)?))?;
+            let after = OwnedValue::of(value::from_sql(present.get_ref(column)?))?;
+            // A resolution without an update leaves counters as they are.
+            let added = match counters::difference(&before, &after, def.columns[column].affinity()) {
+                _ if before == OwnedValue::Null => OwnedValue::Int(0),
+                Some(added) => added,
+                None => counters::carried_absolute(&after)?,
+            };
+            change.counted.push(CounterChange { column, carried: added, before });
         }
     }
     Ok(change)

@@ -46,9 +46,12 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     if !def.has_key_of(theirs) {
         let who = devices::device_label(replica, dev)?;
         let what = format!(
-            "table `{0}` has another primary key on {who}: its rows cannot be matched with those here, and stay in the \
-             log; rename the table on one of the two, or rebuild it with the same key and track it again",
-            def.name
+            "table `{0}` has another primary key on {who} ({1}) than here ({2}): its rows cannot be matched with those \
+             here, and stay in the log; rename the table on one of the two, or rebuild it with the same key and track \
+             it again",
+            def.name,
+            theirs.show_key(),
+            def.show_key()
         );
         let hint = Hint::TrackAgain { table: def.name.clone() };
         return meta::notice_with(&replica.db, &what, &hint, replica.now());

@@ -7,6 +7,8 @@
 //! | `watch` | the triggers that record which rows change |
 //! | `dirty` | the lists that they append to; what an entry says |
 //! | `ops` | reads rows and writes them as ops |
+//! | `append` | append tables: the rows that no trigger records |
+//! | `not_sent` | what of tracked tables does not travel |
 //! | `adopt` | adopts a definition for a table here |
 //! | `declare` | what holds where devices declare a table differently |
 //! | `follow` | columns that other devices add: they follow, or wait for the application |
@@ -20,6 +22,7 @@
 //! | `verdict` | what a fold made unknowable, put into the log |
 
 pub(crate) mod adopt;
+pub(crate) mod append;
 pub(crate) mod declare;
 pub(crate) mod dirty;
 pub(crate) mod evolve;
@@ -27,6 +30,7 @@ pub(crate) mod follow;
 pub(crate) mod gathering;
 pub(crate) mod groups;
 pub(crate) mod merge_definitions;
+pub(crate) mod not_sent;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
 pub(crate) mod restate;

@@ -12,8 +12,9 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::error::{Error, Result};
 use crate::engine::log::writer::GroupWriter;
 use crate::engine::merge::heads::{self, Head, Seen};
-use crate::engine::merge::register;
-use crate::engine::show::{constraints, count, references};
+use crate::engine::merge::{counters, register};
+use crate::engine::show::count::{self, Counted};
+use crate::engine::show::{constraints, references};
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
@@ -21,7 +22,7 @@ use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// The longest key that travels, in bytes.
-const KEY_MAX: usize = 1024;
+pub(crate) const KEY_MAX: usize = 1024;
 
 /// What an op says of a row, besides its values.
 #[derive(Clone)]
@@ -31,15 +32,32 @@ pub(crate) struct Change {
     /// The columns that changed, if not the whole row counts.
     pub columns: Option<Columns>,
     pub wall: Option<WallMs>,
-    /// What was added to counters, by column.
-    pub added: Vec<(usize, i64)>,
+    /// What an update did to counters.
+    pub counted: Vec<CounterChange>,
     /// The heads of the row, if they were looked up.
     pub heads: Option<Vec<Head>>,
 }
 
+/// What an update did to a counter.
+#[derive(Clone)]
+pub(crate) struct CounterChange {
+    pub column: usize,
+    /// What the op carries of it.
+    pub carried: OwnedValue,
+    /// What it was before.
+    pub before: OwnedValue,
+}
+
 impl Default for Change {
     fn default() -> Self {
-        Self { kind: OpKind::Insert, claim: None, columns: None, wall: None, added: Vec::new(), heads: None }
+        Self {
+            kind: OpKind::Insert,
+            claim: None,
+            columns: None,
+            wall: None,
+            counted: Vec::new(),
+            heads: None,
+        }
     }
 }
 
@@ -60,8 +78,8 @@ pub(crate) fn seal_row(
     if !can_carry(replica, table, &keys)? {
         return Ok(());
     }
-    for (at, added) in &change.added {
-        values[*at] = Value::Int(*added);
+    for counted in &change.counted {
+        values[counted.column] = counted.carried.borrow();
     }
     let mut firsts = Vec::new();
     if reader.guarded && row.get::<_, bool>(n)? {
@@ -196,12 +214,15 @@ fn seal_values(
         columns: change.columns.as_ref().map(|_| carried.iter().copied().collect()),
         baseline: None,
     };
-    let absolute = new.kind != OpKind::Update;
     let counted = table.counters.iter().filter_map(|at| {
         let value = OwnedValue::of(values[carried.iter().position(|c| c == at)?]).ok()?;
-        Some((*at, value, absolute))
+        let plain = new.kind != OpKind::Update;
+        let (value, absolute) = if plain { (value, true) } else { counters::read_carried(value) };
+        let before = change.counted.iter().find(|c| c.column == *at).map(|c| c.before.clone());
+        Some(Counted { column: *at, value, absolute, before })
     });
-    register_own(replica, table, &key, &new, change.heads.as_deref(), &counted.collect::<Vec<_>>(), seen)
+    let counted: Vec<Counted> = counted.collect();
+    register_own(replica, table, &key, (&new, group.lamport), change.heads.as_deref(), &counted, seen)
 }
 
 /// Writes an op into the group. As long as it is too large for a frame, its largest value goes ahead of it in
@@ -250,15 +271,14 @@ pub(crate) fn write_op(
 
 /// Registers an op of this device as a version of its row, which the table shows already.
 ///
-/// `known` are the heads of the row if they were looked up; `counted` are its counters, each with whether the
-/// op says what the counter is.
+/// `known` are the heads of the row if they were looked up; `counted` is what the op says of counters.
 fn register_own(
     replica: &Replica,
     table: &Table,
     key: &[u8],
-    new: &Head,
+    (new, lamport): (&Head, u64),
     known: Option<&[Head]>,
-    counted: &[(usize, OwnedValue, bool)],
+    counted: &[Counted],
     seen: &Seen<'_>,
 ) -> Result<()> {
     constraints::before_change(replica, table, key)?;
@@ -273,8 +293,13 @@ fn register_own(
         None => heads::heads(replica, table.tid, key)?.into(),
     };
     register::register(replica, table, key, new, &old, seen)?;
-    count::count_values(replica, table, key, counted, new, seen, true)?;
+    count::count_values(replica, table, key, counted, (new, lamport), seen, true)?;
     constraints::after_shown(replica, table, key)
+}
+
+/// Begins the notice of a row that cannot travel for its key.
+pub(crate) fn unkeyed_prefix(table: &Table) -> String {
+    format!("a row of `{}` is not synced: ", table.def.name)
 }
 
 /// Returns whether the key can travel. If not, a notice says so, since the rest must go on.
@@ -287,7 +312,7 @@ fn can_carry(replica: &Replica, table: &Table, keys: &[Value<'_>]) -> Result<boo
         _ => None,
     });
     if let Some(problem) = &problem {
-        let what = format!("a row of `{}` is not synced: it has {problem}", table.def.name);
+        let what = format!("{}it has {problem}", unkeyed_prefix(table));
         meta::notice(&replica.db, &what, replica.now())?;
     }
     Ok(problem.is_none())
@@ -374,7 +399,7 @@ impl<'e> RowReader<'e> {
         }
         let guarded = !any.is_empty();
         if guarded {
-            columns.push(any.join(" OR "));
+            columns.push(value::joined(&any, "OR"));
         }
         Self { replica, table, columns: columns.join(", "), guarded, large }
     }

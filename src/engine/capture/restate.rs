@@ -47,7 +47,8 @@ enum What {
 /// Restates a table. `added` are the columns that it did not have before. Within the open transaction, after a seal.
 pub(crate) fn restate(replica: &Replica, tid: i64, added: &[String]) -> Result<SealReport> {
     let table = catalog::table(replica, tid)?;
-    if table.state != State::Tracked || peers::is_rolled_back(replica)? {
+    // What becomes of an append table that is made anew is told by its mark (`append.rs`).
+    if table.state != State::Tracked || table.def.append || peers::is_rolled_back(replica)? {
         return Ok(SealReport::default());
     }
     replica.db.execute_batch(TEMP)?;

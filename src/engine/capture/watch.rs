@@ -21,11 +21,7 @@ fn trigger_names(tid: i64) -> [String; 5] {
 /// Makes the list and the triggers of a table; replaces triggers that are there.
 pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
-    let def = &table.def;
     dirty::make_lists(replica, table)?;
-    if def.append {
-        return Ok(());
-    }
     replica.db.execute_batch(&triggers(&replica.db, table)?)?;
     Ok(())
 }
@@ -47,9 +43,6 @@ pub(crate) fn remove_triggers(replica: &Replica, tid: i64) -> Result<()> {
 
 /// Returns whether the triggers differ from what they must be now, for instance since unique indexes were added.
 pub(crate) fn capture_outdated(replica: &Replica, table: &Table) -> Result<bool> {
-    if table.def.append {
-        return Ok(false);
-    }
     let wanted = triggers(&replica.db, table)?;
     let mut statement =
         replica.db.prepare_cached("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1")?;
@@ -68,13 +61,12 @@ pub(crate) fn capture_outdated(replica: &Replica, table: &Table) -> Result<bool>
 
 /// Returns whether all triggers that the table must have are there: dropping a table drops them too.
 pub(crate) fn capture_intact(replica: &Replica, table: &Table) -> Result<bool> {
-    if table.def.append {
-        return Ok(true);
-    }
     let mut statement = replica.db.prepare_cached(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE",
     )?;
-    for name in &trigger_names(table.tid)[..3] {
+    // An append table has none on INSERT.
+    let first = usize::from(table.def.append);
+    for name in &trigger_names(table.tid)[first..3] {
         if statement.query_row((name, &table.def.name), |row| row.get::<_, i64>(0))? != 1 {
             return Ok(false);
         }
@@ -143,7 +135,7 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
     let any = |columns: &mut dyn Iterator<Item = usize>| {
         let parts: Vec<_> =
             columns.map(|at| changed(&def.columns[at].name, &def.columns[at].decl_type)).collect();
-        if parts.is_empty() { "0".to_owned() } else { parts.join(" OR ") }
+        value::joined(&parts, "OR")
     };
     let key_changed = any(&mut def.keys());
     let uniques = unique_indexes(db, def)?;
@@ -154,6 +146,9 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
     };
     let claims = outliving(def, &claims);
     let (new_keys, old_keys) = (def.key_list("NEW."), def.key_list("OLD."));
+    if def.append {
+        return Ok(append_triggers(source, &list, &key_changed));
+    }
     let sql = format!(
         "CREATE TRIGGER {insert} AFTER INSERT ON {table} BEGIN
            INSERT INTO {list} VALUES ({new_keys}, {INSERT}{inserted});
@@ -175,6 +170,29 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
         DELETE = ChangeFlags::DELETE,
     );
     Ok(sql + &displacement_triggers(db, source, &uniques, &claims, &list)?)
+}
+
+/// Returns the triggers of an append table: inserts are free, and rows above the mark are not sealed yet.
+fn append_triggers(source: &Table, list: &str, key_changed: &str) -> String {
+    let def = &source.def;
+    let [_, update, delete, ..] = trigger_names(source.tid);
+    let (new_keys, old_keys) = (def.key_list("NEW."), def.key_list("OLD."));
+    let sealed = format!("{old_keys} <= (SELECT appended FROM _pm_table WHERE tid = {})", source.tid);
+    format!(
+        "CREATE TRIGGER {update} AFTER UPDATE ON {table} WHEN {sealed} BEGIN
+           INSERT INTO {list} VALUES ({new_keys}, CASE WHEN {key_changed} THEN {INSERT} ELSE {UPDATE} END{updated});
+           INSERT INTO {list} SELECT {old_keys}, {DELETE}{gone} WHERE {key_changed};
+         END;
+         CREATE TRIGGER {delete} AFTER DELETE ON {table} WHEN {sealed} BEGIN
+           INSERT INTO {list} VALUES ({old_keys}, {DELETE}{gone});
+         END;",
+        table = value::quote(&def.name),
+        updated = extra_values(source, Event::Update),
+        gone = extra_values(source, Event::Gone("OLD".into())),
+        INSERT = ChangeFlags::INSERT,
+        UPDATE = ChangeFlags::UPDATE,
+        DELETE = ChangeFlags::DELETE,
+    )
 }
 
 /// Returns the triggers that record rows which a REPLACE may remove, for which no delete trigger runs. `claims`
@@ -232,10 +250,11 @@ fn extra_values(table: &Table, event: Event) -> String {
 /// Returns the name of the rowid, if there is one that is not the key itself and that SQL can set.
 fn free_rowid(db: &Connection, def: &TableDef) -> Result<Option<&'static str>> {
     let name = ["rowid", "_rowid_", "oid"].into_iter().find(|name| def.column(name).is_none());
-    // INTEGER PRIMARY KEY DESC has an index, and is no alias of the rowid.
-    let indexed = "SELECT count(*) FROM pragma_index_list(?1) WHERE origin = 'pk'";
-    let is_key = def.integer_key()
-        && db.prepare_cached(indexed)?.query_row([&def.name], |row| row.get::<_, i64>(0))? == 0;
+    // INTEGER PRIMARY KEY DESC has an index, and is no alias of the rowid; nor is a UNIQUE column.
+    let alias = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE pk > 0)
+        AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')";
+    let is_key =
+        def.integer_key() && db.prepare_cached(alias)?.query_row([&def.name], |row| row.get::<_, bool>(0))?;
     Ok(name.filter(|_| !def.without_rowid && !is_key))
 }
 

@@ -1,11 +1,14 @@
 //! Open conflicts: what concurrent writes left open, listed the same on every device.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use packmule_core::model::{DeviceId, Hex, WallMs};
 use packmule_core::wire::{ColumnMerge, Merge, OpKind};
 use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
 use crate::engine::capture::declare;
+use crate::engine::conflicts::children;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::merge::heads::{self, Head};
@@ -159,6 +162,9 @@ pub struct Conflict {
     /// The versions, the shown one first. Of a `unique` conflict, the quarantined row and the row that has the
     /// value.
     pub versions: Vec<ConflictVersion>,
+    /// Where rows were made under one key: how many rows of which tables refer to it. When both are kept, those that the
+    /// author of a version made go along with it.
+    pub referred_by: BTreeMap<String, u64>,
 }
 
 /// An open conflict with what is needed to resolve it.
@@ -174,7 +180,38 @@ pub(crate) struct Open {
 
 /// Lists every open conflict with every version.
 pub(crate) fn conflicts(replica: &Replica) -> Result<Vec<Conflict>> {
-    catalog::reading(replica, |e| Ok(open_list(e)?.into_iter().map(|open| open.conflict).collect()))
+    catalog::reading(replica, |e| {
+        let mut open = open_list(e)?;
+        count_references(e, &mut open)?;
+        Ok(open.into_iter().map(|open| open.conflict).collect())
+    })
+}
+
+/// Returns the keys under which several rows were made, by table.
+pub(crate) fn made_twice(open: &[Open]) -> BTreeMap<i64, BTreeSet<Vec<u8>>> {
+    let mut keys: BTreeMap<i64, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    for open in open.iter().filter(|o| o.conflict.kind == ConflictKind::InsertInsert) {
+        keys.entry(open.tid).or_default().insert(open.key.clone());
+    }
+    keys
+}
+
+/// Counts the rows that refer to rows of which several were made under one key.
+fn count_references(replica: &Replica, open: &mut [Open]) -> Result<()> {
+    let mut counts: BTreeMap<(i64, Vec<u8>), BTreeMap<String, u64>> = BTreeMap::new();
+    for (tid, keys) in made_twice(open) {
+        children::visit(replica, &*catalog::table(replica, tid)?, &keys, |child, referred, _| {
+            let of = counts.entry((tid, referred.to_vec())).or_default();
+            *of.entry(child.def.name.clone()).or_default() += 1;
+            Ok(())
+        })?;
+    }
+    for open in open {
+        if let Some(of) = counts.remove(&(open.tid, open.key.clone())) {
+            open.conflict.referred_by = of;
+        }
+    }
+    Ok(())
 }
 
 /// Counts the open conflicts.
@@ -417,6 +454,7 @@ fn make(
         key: names.zip(value::read_key(&key)?).collect(),
         kind,
         versions,
+        referred_by: BTreeMap::new(),
     };
     Ok(Open { conflict, tid: table.tid, key, heads, blocking })
 }

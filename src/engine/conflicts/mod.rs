@@ -4,10 +4,16 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `children` | the rows that refer to a row by its key |
 //! | `history` | the log, for people |
+//! | `keep_both` | both rows of a conflict kept, with the rows that refer to each |
 //! | `list` | open conflicts with every version |
+//! | `record` | what a resolution reads of a version, and how it records a row |
 //! | `resolve` | a conflict resolved |
 
+pub(crate) mod children;
 pub(crate) mod history;
+mod keep_both;
 pub(crate) mod list;
+pub(crate) mod record;
 pub(crate) mod resolve;

@@ -2,17 +2,19 @@
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{FrameFlags, OpKind};
-use rusqlite::{OptionalExtension, params_from_iter};
+use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{declare, redeclare, seal};
+use crate::engine::conflicts::keep_both;
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
+use crate::engine::conflicts::record::{own_values, record_resolved};
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::{quarantine, triggers, write};
-use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -89,7 +91,7 @@ fn close(
             }
             take_versions(replica, table, open, &heads)
         }
-        (_, Resolution::KeepBoth) => keep_both(replica, table, open),
+        (_, Resolution::KeepBoth) => keep_both::keep_both(replica, table, open),
     }
 }
 
@@ -175,7 +177,7 @@ pub(crate) fn set(
             ));
         }
         if table.counters.contains(&at) {
-            record_set_counter(replica, table, open, at, value)?;
+            record_counter(replica, table, open, at, value)?;
         }
         columns.push((at, value));
     }
@@ -192,8 +194,8 @@ fn holding_table(replica: &Replica, table: &Table, key: &[u8]) -> Result<String>
     })
 }
 
-/// Records that a counter is set, as the addition that this makes: so it travels.
-fn record_set_counter(
+/// Records what a counter was before it is set, so that the seal makes an addition of it.
+fn record_counter(
     replica: &Replica,
     table: &Table,
     open: &Open,
@@ -201,30 +203,23 @@ fn record_set_counter(
     value: &OwnedValue,
 ) -> Result<()> {
     let name = &table.def.columns[at].name;
-    let OwnedValue::Int(to) = value else {
-        return Err(Error::cannot_resolve(format!("`{name}` is a counter: it takes an integer"), &[]));
-    };
+    if !matches!(value, OwnedValue::Int(_) | OwnedValue::Real(_)) {
+        return Err(Error::cannot_resolve(format!("`{name}` is a counter: it takes a number"), &[]));
+    }
+    let row = compose::row_of(replica, table, &open.key)?;
+    let before = row.map_or(OwnedValue::Int(0), |mut row| row.swap_remove(at));
     let key = value::read_key(&open.key)?;
-    let c = value::quote(name);
-    let sql = format!(
-        "SELECT CASE typeof({c}) WHEN 'integer' THEN {c} ELSE 0 END FROM {} WHERE {}",
-        holding_table(replica, table, &open.key)?,
-        table.key_match_from(0)
-    );
-    let binds = || key.iter().map(|v| Bind(v.borrow()));
-    let old: Option<i64> = value::maybe(&replica.db, &sql, params_from_iter(binds()))?;
-    let added = OwnedValue::Int(to.wrapping_sub(old.unwrap_or(0)));
     let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
     replica.db.execute(
         &format!(
-            "INSERT INTO {} ({}, c{at}) VALUES ({}, {}, ?{})",
+            "INSERT INTO {} ({}, o{at}) VALUES ({}, {}, ?{})",
             table.dirty(),
             table.change_columns(),
             marks.join(", "),
             ChangeFlags::RESOLVED,
             key.len() + 1
         ),
-        params_from_iter(binds().chain(std::iter::once(Bind(added.borrow())))),
+        params_from_iter(key.iter().chain(std::iter::once(&before))),
     )?;
     Ok(())
 }
@@ -294,23 +289,14 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
             columns.push((at, value));
         }
     }
+    // The spelling and the type of the key are the version's too.
+    if let Some(last) = heads.last() {
+        let values = versions::values(replica, table, last)?;
+        columns.extend(values.into_iter().filter(|(at, _)| table.def.columns[*at].key > 0));
+    }
     let columns: Vec<_> = columns.iter().map(|(at, value)| (*at, value)).collect();
     write_columns(replica, table, open, &columns)?;
     record_resolved(replica, table, &open.key)
-}
-
-/// Reads what a version itself says of a row: not its key, its counters and its disputed columns, and not what later
-/// versions wrote over.
-fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
-    let live = head.live(table.def.columns.len());
-    let mut values = versions::values(replica, table, head)?;
-    values.retain(|(at, _)| {
-        live.contains(*at)
-            && table.def.columns[*at].key == 0
-            && !table.counters.contains(at)
-            && !table.disputed.contains(*at)
-    });
-    Ok(values)
 }
 
 /// Inserts a version with some columns changed.
@@ -332,139 +318,6 @@ fn insert_version(
         let values = row.iter().map(|(_, v)| Bind(v.borrow()));
         Ok(replica.db.execute(&sql, params_from_iter(values))?)
     })?;
-    Ok(())
-}
-
-/// Keeps the row as it is shown, and makes of each other version a row under a key of its own.
-fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
-    if deferred::is_quarantined(replica, table.tid, &open.key)? {
-        return Err(Error::cannot_resolve(
-            "the row is quarantined by a constraint: resolve that conflict first",
-            &[Way::Set],
-        ));
-    }
-    let key = value::read_key(&open.key)?;
-    let shown: Vec<OwnedValue> = replica
-        .db
-        .prepare_cached(&table.select_sql(&table.column_list()))?
-        .query_row(params_from_iter(key.iter().map(|v| Bind(v.borrow()))), |row| {
-            (0..table.def.columns.len())
-                .map(|at| Ok(OwnedValue::of(value::from_sql(row.get_ref(at)?))))
-                .collect()
-        })
-        .optional()?
-        .map_or_else(|| Ok(Vec::new()), |values: Vec<Result<OwnedValue>>| values.into_iter().collect())?;
-    if shown.is_empty() {
-        return Err(Error::cannot_resolve("the row is not shown", &[Way::Take]));
-    }
-    let mut known = vec![shown.clone()];
-    for at in versions::judge_versions(replica, table, &open.heads)?.order {
-        let head = &open.heads[at];
-        if head.kind == OpKind::Delete {
-            continue;
-        }
-        let mut row = shown.clone();
-        for (column, value) in own_values(replica, table, head)? {
-            row[column] = value;
-        }
-        if known.contains(&row) {
-            continue;
-        }
-        known.push(row.clone());
-        let (column, value) = new_key(replica, table, head)?;
-        row[column] = value;
-        let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
-        let sql =
-            format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, table.column_list(), marks.join(", "));
-        triggers::firing(replica, table, || {
-            let values = row.iter().map(|v| Bind(v.borrow()));
-            Ok(replica.db.execute(&sql, params_from_iter(values))?)
-        })?;
-        let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
-        record_key(replica, table, &key, ChangeFlags::INSERT)?;
-    }
-    if known.len() == 1 {
-        return Err(Error::cannot_resolve("the other version deletes the row", &[Way::Take, Way::Delete]));
-    }
-    record_resolved(replica, table, &open.key)
-}
-
-/// Makes a key that no row has: the next number, or the text with the author's name after it.
-fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, OwnedValue)> {
-    let last = table.def.keys().last().ok_or_else(|| Error::damaged("a table without a key"))?;
-    let column = &table.def.columns[last];
-    let c = value::quote(&column.name);
-    if matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Numeric | Affinity::Real) {
-        let next: Option<i64> = replica.db.query_row(
-            &format!(
-                "SELECT CAST(coalesce(max({c}), 0) AS INTEGER) FROM (SELECT {c} FROM {} UNION ALL SELECT {c} FROM {})",
-                table.sql_name,
-                table.quarantine_table()
-            ),
-            [],
-            |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
-        )?;
-        return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| {
-            Error::cannot_resolve("no key is left after the greatest; insert the row by hand", &[])
-        });
-    }
-    let version = list::version(replica, table, head, false)?;
-    let old = version
-        .values
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(&column.name))
-        .map(|(_, v)| v.clone());
-    for n in 1..1000 {
-        let suffix = if n == 1 { String::new() } else { format!("-{n}") };
-        let tail = format!("-{}{suffix}", version.name.as_deref().unwrap_or("other"));
-        let value = match &old {
-            Some(OwnedValue::Text(text)) => OwnedValue::Text([text, tail.as_bytes()].concat()),
-            Some(OwnedValue::Blob(blob)) => OwnedValue::Blob([blob, tail.as_bytes()].concat()),
-            _ => {
-                return Err(Error::cannot_resolve(
-                    format!("no new key can be made for `{}`; insert the other row by hand", column.name),
-                    &[Way::Take],
-                ));
-            }
-        };
-        let taken: Option<i64> = value::maybe(
-            &replica.db,
-            &format!(
-                "SELECT 1 FROM {} WHERE {c} = ?1 UNION ALL SELECT 1 FROM {} WHERE {c} = ?1 LIMIT 1",
-                table.sql_name,
-                table.quarantine_table()
-            ),
-            [Bind(value.borrow())],
-        )?;
-        if taken.is_none() {
-            return Ok((last, value));
-        }
-    }
-    Err(Error::cannot_resolve("no free key was found; insert the row by hand", &[]))
-}
-
-/// Records that a row was resolved, so that the seal makes an op of it whatever it is like.
-fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    record_key(replica, table, &value::read_key(key)?, ChangeFlags::RESOLVED)
-}
-
-/// Records in a table's list of changes what was done to a row.
-pub(crate) fn record_key(
-    replica: &Replica,
-    table: &Table,
-    key: &[OwnedValue],
-    what: ChangeFlags,
-) -> Result<()> {
-    let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
-    replica.db.execute(
-        &format!(
-            "INSERT INTO {} ({}) VALUES ({}, {what})",
-            table.dirty(),
-            table.change_columns(),
-            marks.join(", ")
-        ),
-        params_from_iter(key.iter().map(|v| Bind(v.borrow()))),
-    )?;
     Ok(())
 }
 

@@ -31,6 +31,12 @@ pub enum Error {
     Stream(io::Error),
     /// The file is a database, but not a device.
     NotADevice,
+    /// The file has none of Packmule's tables, but a device's secret key lies beside it: an application has put another
+    /// file in the place of the database.
+    Replaced {
+        /// The key file.
+        key: PathBuf,
+    },
     /// The database is a device already.
     AlreadyADevice {
         /// Its id.

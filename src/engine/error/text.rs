@@ -27,6 +27,7 @@ impl fmt::Display for Error {
                 f.write_str("an earlier failure could not be undone in this handle: open the database again")
             }
             Self::NotADevice
+            | Self::Replaced { .. }
             | Self::AlreadyADevice { .. }
             | Self::NewerDatabase { .. }
             | Self::KeyMissing { .. }
@@ -50,6 +51,14 @@ impl fmt::Display for Error {
 impl Error {
     fn of_the_database(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Replaced { key } => write!(
+                f,
+                "this is another file than the one that was made a device: the device's key lies beside it ({}), but \
+                 Packmule's tables are not in it; an application has put a new file in its place. Put the old file back, \
+                 and have the application write into it instead; or, to begin again with this one, move the key away and \
+                 run `packmule init`",
+                key.display()
+            ),
             Self::AlreadyADevice { device, name } => {
                 write!(f, "the database is already the device {name} ({device}); nothing was changed")
             }
@@ -140,7 +149,10 @@ impl Error {
 fn sqlite(f: &mut fmt::Formatter<'_>, error: &rusqlite::Error) -> fmt::Result {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            f.write_str("the database is locked by another program that is in the middle of a write")
+            f.write_str(
+                "the database is locked by another program, which is in the middle of a write or keeps it for itself \
+                 (PRAGMA locking_mode = EXCLUSIVE)",
+            )
         }
         Some(ErrorCode::NotADatabase) => f.write_str("the file is not an SQLite database"),
         Some(ErrorCode::ReadOnly) => f.write_str(
@@ -149,9 +161,28 @@ fn sqlite(f: &mut fmt::Formatter<'_>, error: &rusqlite::Error) -> fmt::Result {
         Some(ErrorCode::CannotOpen) => {
             f.write_str("the database cannot be opened: check that its folder exists and may be written to")
         }
-        Some(ErrorCode::DiskFull) => f.write_str("the disk is full: free some space and try again"),
+        Some(ErrorCode::DiskFull) => f.write_str(
+            "the disk is full: nothing of this was kept, and nothing is damaged; free some space (`df` shows it) and try \
+             again",
+        ),
+        Some(ErrorCode::SystemIoFailure) => f.write_str(io_failure(error)),
         Some(ErrorCode::DatabaseCorrupt) => write!(f, "the database is damaged ({error})"),
         _ => write!(f, "SQLite: {error}"),
+    }
+}
+
+/// Says what failed of the disk, and what to do.
+fn io_failure(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+    match error.sqlite_error().map(|e| e.extended_code) {
+        Some(SQLITE_IOERR_READ | SQLITE_IOERR_SHORT_READ | SQLITE_IOERR_CORRUPTFS) => {
+            "the database file could not be read: the disk or card fails, or was pulled out (`dmesg` says more); copy what \
+             can be read to another one, then run `packmule verify` on the copy"
+        }
+        _ => {
+            "the disk did not take what was written: it may be full (`df` shows it), pulled out or failing (`dmesg` says \
+             more); nothing of this was kept; try again when it is well"
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::watch;
 use crate::engine::capture::{adopt, evolve, seal};
-use crate::engine::conflicts::resolve;
+use crate::engine::conflicts::record;
 use crate::engine::error::{self, BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Admission, AdmitOptions};
 use crate::engine::exchange::heard::{self, Heard};
@@ -365,14 +365,14 @@ fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
     let (id, body) = own.def.encode()?;
     let tid = catalog::keep_def(replica, &own.def, id, &body)?;
     replica.db.execute(
-        "UPDATE _pm_table SET def = ?2, state = ?4, announced = 0, appended = ?3, note = NULL WHERE tid = ?1",
+        "UPDATE _pm_table SET def = ?2, state = ?4, announced = 0, appended = ?3, gaps = 0, note = NULL WHERE tid = ?1",
         (tid, id.0, own.high_water, State::Tracked),
     )?;
     catalog::reload_catalog(replica)?;
     let table = catalog::table(replica, tid)?;
     watch::install_capture(replica, &table)?;
     for (key, what) in &own.dirty {
-        resolve::record_key(replica, &table, &value::read_key(key)?, *what)?;
+        record::record_key(replica, &table, &value::read_key(key)?, *what)?;
     }
     Ok(())
 }
@@ -407,7 +407,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
             }
             written => {
                 written?;
-                resolve::record_key(replica, &table, &value::read_key(&key)?, flags)?;
+                record::record_key(replica, &table, &value::read_key(&key)?, flags)?;
             }
         }
     }
@@ -417,7 +417,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
     // resolution pass finds which of them is quarantined.
     for (table, key, row) in clashing {
         replace_row(replica, &table, &key, &row)?;
-        resolve::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
+        record::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
         seal::seal_here(replica, context_free)?;
     }
     Ok(kept)

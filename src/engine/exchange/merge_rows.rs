@@ -17,6 +17,7 @@
 
 use std::collections::HashMap;
 
+use packmule_core::merge::value_order;
 use packmule_core::model::{DeviceId, Stream, Value};
 use rusqlite::ErrorCode;
 
@@ -41,7 +42,7 @@ const TEMP: &str = "
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_head (tid INTEGER, key BLOB, dev INTEGER, seq INTEGER, place INTEGER,
         claim INTEGER, wall INTEGER, kind INTEGER, columns BLOB, PRIMARY KEY (tid, key, dev, seq)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER,
-        absolute INTEGER, value INTEGER, PRIMARY KEY (tid, key, col, dev, seq)) WITHOUT ROWID;
+        absolute INTEGER, value, lamport INTEGER, PRIMARY KEY (tid, key, col, dev, seq)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_image (tid INTEGER, key BLOB, body BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_key (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_gone (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
@@ -475,9 +476,8 @@ impl<'e> RowMerge<'e> {
     ) -> Result<()> {
         let (Some(mine), Some(theirs)) = (mine, theirs) else { return Ok(()) };
         for column in table.counters.iter().copied() {
-            let more = value::number(&theirs[column]).saturating_sub(value::number(&mine[column]));
-            if more > 0 {
-                count::add(self.replica, table, key, column, more)?;
+            if value_order(&theirs[column].borrow(), &mine[column].borrow()).is_gt() {
+                count::set(self.replica, table, key, column, &theirs[column])?;
             }
         }
         Ok(())
@@ -495,7 +495,7 @@ impl<'e> RowMerge<'e> {
         Ok(())
     }
 
-    /// Merges what is remembered of counters, as heads are; adds what the row below has not counted.
+    /// Merges what is remembered of counters, as heads are. What a counter was before comes with the row below.
     fn merge_counts(&self, table: &Table, key: &[u8], theirs_below: bool) -> Result<()> {
         if table.counters.is_empty() {
             return Ok(());
@@ -506,20 +506,39 @@ impl<'e> RowMerge<'e> {
         let new_to =
             |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_none_or(|v| seq > *v);
         let is_in = |all: &[counters::Entry], e: &counters::Entry| all.iter().any(|o| o.same_write(e));
+        let row = if theirs_below {
+            compose::row_in(self.replica, &table.quarantine_table(), table, key)?
+        } else {
+            compose::shown_row(self.replica, table, key)?
+        };
         for entry in &ours {
             let stays = is_in(&theirs, entry) || new_to(&self.vector, entry.dev, entry.seq);
-            if !stays {
+            if !stays || entry.is_base() {
                 counters::forget_entry(db, table.tid, key, entry)?;
-            } else if theirs_below && !entry.absolute && !is_in(&theirs, entry) {
-                count::add_below(self.replica, table, key, entry.column, entry.value)?;
             }
         }
-        for entry in theirs.iter().filter(|e| !is_in(&ours, e)) {
+        for entry in theirs.iter().filter(|e| !is_in(&ours, e) && !e.is_base()) {
             if new_to(&self.had, entry.dev, entry.seq) {
                 counters::put_entry(db, table.tid, key, entry)?;
-                if !theirs_below && !entry.absolute {
-                    count::add(self.replica, table, key, entry.column, entry.value)?;
+            }
+        }
+        let below = if theirs_below { &theirs } else { &ours };
+        let left = counters::entries(db, "_pm_count", table.tid, key)?;
+        for column in table.counters.iter().copied() {
+            if !left.iter().any(|e| e.column == column && !e.absolute) {
+                continue;
+            }
+            let mut of = below.iter().filter(|e| e.column == column && e.absolute);
+            match of.clone().find(|e| e.is_base()) {
+                Some(base) => counters::put_entry(db, table.tid, key, base)?,
+                // Nothing is remembered there: it is what the row shows.
+                None if of.next().is_none() => {
+                    if let Some(row) = &row {
+                        let base = counters::Entry::base(column, row[column].clone());
+                        counters::put_entry(db, table.tid, key, &base)?;
+                    }
                 }
+                None => {}
             }
         }
         Ok(())

@@ -102,7 +102,7 @@ fn keep_settled(row: &Waiting<'_>, left: &[Head], maker: &TableDef, values: &[Ow
         let Some(at) = table.def.column(&column.name).filter(|at| table.counters.contains(at)) else {
             continue;
         };
-        let entry = Entry { column: at, dev: BASELINE, seq: 0, absolute: true, value: value::number(value) };
+        let entry = Entry::of(at, &Head::baseline(0, None), 0, true, value.clone());
         counters::put_entry(&replica.db, table.tid, key, &entry)?;
     }
     Ok(())

@@ -112,8 +112,8 @@ pub(super) fn put_count(row: &StateRow<'_>, insert: &str, column: usize) -> Resu
     row.replica
         .db
         .prepare_cached(&format!(
-            "{insert} (tid, key, col, dev, seq, absolute, value)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+            "{insert} (tid, key, col, dev, seq, absolute, value, lamport)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
         ))?
         .execute((
             row.tid_at(0)?,
@@ -122,7 +122,8 @@ pub(super) fn put_count(row: &StateRow<'_>, insert: &str, column: usize) -> Resu
             row.device_at(3)?,
             row.int_at(4)?,
             row.int_at(5)?,
-            row.int_at(6)?,
+            Bind(row.values.get(6).copied().ok_or_else(wrong)?),
+            if row.values.len() > 7 { row.int_at(7)? } else { 0 },
         ))?;
     Ok(())
 }

@@ -77,8 +77,7 @@ fn make_device(
     // one that a power cut left behind is nobody's.
     let key_path = keys::device_key_path(&database);
     if key_path.exists() {
-        let there = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-        return Err(Error::io("make the key file", key_path)(there));
+        return Err(Error::Replaced { key: key_path });
     }
     let new_key_path = keys::new_key_path(&key_path);
     match std::fs::remove_file(&new_key_path) {
@@ -157,7 +156,8 @@ fn replica_of(
 ) -> Result<Replica> {
     let probe = Probe::of(&mut db)?;
     if !layout::present(&db)? {
-        return Err(Error::NotADevice);
+        let key = keys::device_key_path(&path);
+        return Err(if key.exists() { Error::Replaced { key } } else { Error::NotADevice });
     }
     let (me, identity) = devices::identity(&db)?;
     let key = key(&path, identity.id)?;

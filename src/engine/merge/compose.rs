@@ -54,12 +54,13 @@ pub(crate) fn is_same_row(replica: &Replica, table: &Table, key: &[u8]) -> Resul
         let c = value::quote(&column.name);
         format!("a.{c} IS b.{c} COLLATE BINARY AND typeof(a.{c}) = typeof(b.{c})")
     });
+    let same: Vec<String> = same.collect();
     let of = |name: &str| format!("(SELECT * FROM {name} WHERE {})", table.key_match_from(0));
     let sql = format!(
         "SELECT 1 FROM {} AS a JOIN {} AS b ON {}",
         of(&table.sql_name),
         of(&table.quarantine_table()),
-        same.collect::<Vec<_>>().join(" AND ")
+        value::joined(&same, "AND")
     );
     let binds = params_from_iter(keys.iter().map(|v| Bind(v.borrow())));
     Ok(value::maybe::<i64>(&replica.db, &sql, binds)?.is_some())
@@ -178,22 +179,16 @@ pub(crate) fn make_quarantined_row(
     Ok(())
 }
 
-/// Sets the counters of a quarantined row for which absolute writes are remembered.
+/// Sets the counters of a quarantined row of which writes are remembered.
 pub(crate) fn compose_counters(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    if table.counters.is_empty() {
+        return Ok(());
+    }
+    let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
     for column in table.counters.iter().copied() {
-        if !counters::has_absolute(replica, table.tid, key, column)? {
-            continue;
+        if let Some(total) = counters::total(&entries, column, table.def.columns[column].affinity()) {
+            make_quarantined_row(replica, table, key, &[(column, total)])?;
         }
-        let mut statement = replica.db.prepare_cached(
-            "SELECT absolute, value FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3",
-        )?;
-        let mut rows = statement.query((table.tid, key, column as i64))?;
-        let (mut most, mut sum) = (i64::MIN, 0i64);
-        while let Some(row) = rows.next()? {
-            let value: i64 = row.get(1)?;
-            if row.get(0)? { most = most.max(value) } else { sum = sum.wrapping_add(value) }
-        }
-        make_quarantined_row(replica, table, key, &[(column, OwnedValue::Int(most.wrapping_add(sum)))])?;
     }
     Ok(())
 }

@@ -125,17 +125,20 @@ fn remember_counters(
     let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
     for column in table.counters.iter().copied() {
         let (known, since): (Vec<Entry>, Vec<Entry>) =
-            counted.iter().filter(|e| e.column == column).partition(|e| heard.of(e.dev) >= e.seq);
+            counted.iter().filter(|e| e.column == column).cloned().partition(|e| heard.of(e.dev) >= e.seq);
         if since.iter().any(|entry| entry.absolute) {
             continue;
         }
         for entry in &known {
             counters::forget_entry(&replica.db, table.tid, key, entry)?;
         }
-        let Some(OwnedValue::Int(shown)) = row.map(|row| &row[column]) else { continue };
-        let value = since.iter().fold(*shown, |base, entry| base.wrapping_sub(entry.value));
-        let base = Entry { column, dev: BASELINE, seq: 0, absolute: true, value };
-        counters::put_entry(&replica.db, table.tid, key, &base)?;
+        let Some(row) = row else { continue };
+        match counters::total(&known, column, table.def.columns[column].affinity()) {
+            Some(value) => {
+                counters::put_entry(&replica.db, table.tid, key, &Entry::base(column, value))?;
+            }
+            None => counters::put_base(replica, table, key, column, &row[column])?,
+        }
     }
     Ok(())
 }

@@ -1,29 +1,33 @@
 //! Counters: columns whose concurrent additions add up.
 //!
-//! An update carries what it added. An insert or a delete is absolute: it carries what the counter was.
+//! An update carries what it added, INTEGER or REAL, such that adding it to what was there gives exactly what its author
+//! wrote. Where no number does that (NULL, text, a BLOB, a jump that rounding or 64 bits swallow) it is absolute, as an
+//! insert and a delete are: it carries what the counter was.
 //!
-//! **Invariant.** A counter is the greatest of the absolute values that no later absolute write had seen, plus
-//! every addition that none of those had seen. `_pm_count` has exactly these once any absolute value is remembered.
-//! While none is, the counter is what the table shows, and additions are added to it as they come.
+//! **Invariant.** A counter is the greatest of the absolute values that no later absolute write had seen, and then
+//! every addition that none of those had seen, added one after the other in the order of (Lamport timestamp, author,
+//! frame). Each step saturates at 64 bits, is rounded as SQLite rounds, and is stored as the column stores it.
+//! `_pm_count` has exactly these; what the counter was before the first of them is an absolute value of device 0.
 //!
 //! **Why it holds.** An absolute write removes what its context covers, additions and absolute values, by the same
 //! rule as a version removes heads; an addition removes nothing. Groups are applied in causal order, so what is
-//! left is a function of the set of groups. Maximum and sum do not depend on the order. The sum wraps at 64 bits,
-//! since one that saturates or fails would depend on it. While no absolute value is remembered the shown value is
-//! a sum too, and additions commute.
+//! left is a function of the set of groups, and the order in which it is added up one too. The order respects causality:
+//! our own newest write comes last, so a seal finds in the table just what it makes of it.
 //!
 //! Compaction forgets the entries of a row all together, once all are stable: the shown value then contains them,
-//! and whatever comes later has them in its context. A version from before the column was a counter counts as
-//! absolute. A column that was ever a counter stays one.
+//! and whatever comes later has them in its context, so that it comes after them in the order as well. A version from
+//! before the column was a counter counts as absolute. A column that was ever a counter stays one.
 
-use packmule_core::merge::{Version, dominates};
+use std::cmp::Ordering;
 
+use packmule_core::merge::{Version, dominates, value_order};
+use packmule_core::model::DeviceId;
 use rusqlite::Connection;
 
 use crate::engine::error::Result;
-use crate::engine::fleet::devices;
+use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::heads::{Head, Seen};
-use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
@@ -36,8 +40,109 @@ pub(crate) fn count_as_is(
     head: &Head,
     value: &OwnedValue,
 ) -> Result<()> {
-    let (dev, seq, value) = (head.dev, head.seq, value::number(value));
-    put_entry(&replica.db, table.tid, key, &Entry { column, dev, seq, absolute: true, value })
+    put_entry(&replica.db, table.tid, key, &Entry::of(column, head, 0, true, value.clone()))
+}
+
+/// Returns what is added to a counter that was `before` and is `after`, so that adding it gives `after` exactly; `None` if
+/// no number does.
+pub(crate) fn difference(before: &OwnedValue, after: &OwnedValue, affinity: Affinity) -> Option<OwnedValue> {
+    let real = |value: &OwnedValue| match value {
+        OwnedValue::Int(i) => Some(*i as f64),
+        OwnedValue::Real(r) => Some(*r),
+        _ => None,
+    };
+    if before.borrow() == after.borrow() {
+        return Some(OwnedValue::Int(0));
+    }
+    let gives = |added: &OwnedValue| plus(before, added, affinity).borrow() == after.borrow();
+    if let (OwnedValue::Int(before), OwnedValue::Int(after)) = (before, after) {
+        return after.checked_sub(*before).map(OwnedValue::Int).filter(gives);
+    }
+    let about = real(after)? - real(before)?;
+    [about, about.next_up(), about.next_down()].into_iter().map(OwnedValue::Real).find(gives)
+}
+
+/// Adds to a counter, as it is stored in a column of this affinity. What is no number stays as it is.
+fn plus(value: &OwnedValue, added: &OwnedValue, affinity: Affinity) -> OwnedValue {
+    let sum = match (value, added) {
+        _ if is_nothing(added) => return value.clone(),
+        (OwnedValue::Int(a), OwnedValue::Int(b)) => return stored_int(a.saturating_add(*b), affinity),
+        (OwnedValue::Int(a), OwnedValue::Real(b)) => *a as f64 + b,
+        (OwnedValue::Real(a), OwnedValue::Int(b)) => a + *b as f64,
+        (OwnedValue::Real(a), OwnedValue::Real(b)) => a + b,
+        _ => return value.clone(),
+    };
+    let whole = matches!(affinity, Affinity::Integer | Affinity::Numeric) && sum.fract() == 0.0;
+    // SQLite stores no NaN, and as an INTEGER what is one exactly, but for the two ends of the range.
+    match sum {
+        sum if sum.is_nan() => OwnedValue::Null,
+        sum if whole && sum > i64::MIN as f64 && sum < i64::MAX as f64 => OwnedValue::Int(sum as i64),
+        sum => OwnedValue::Real(sum),
+    }
+}
+
+/// Returns an integer as it is stored in a column of this affinity.
+fn stored_int(value: i64, affinity: Affinity) -> OwnedValue {
+    if affinity == Affinity::Real { OwnedValue::Real(value as f64) } else { OwnedValue::Int(value) }
+}
+
+/// Returns whether adding a value changes nothing.
+pub(crate) fn is_nothing(added: &OwnedValue) -> bool {
+    matches!(added, OwnedValue::Int(0)) || matches!(added, OwnedValue::Real(r) if *r == 0.0)
+}
+
+/// Returns an absolute value as an update carries it: a number would be an addition.
+pub(crate) fn carried_absolute(value: &OwnedValue) -> Result<OwnedValue> {
+    Ok(match value {
+        OwnedValue::Null | OwnedValue::Text(_) => value.clone(),
+        value => OwnedValue::Blob(value::encode(&value.borrow())?),
+    })
+}
+
+/// Reads what an update carries for a counter: what was added, or an absolute value, and whether it is one.
+pub(crate) fn read_carried(value: OwnedValue) -> (OwnedValue, bool) {
+    match value {
+        OwnedValue::Int(_) | OwnedValue::Real(_) => (value, false),
+        OwnedValue::Blob(bytes) => match value::read_key(&bytes).as_deref() {
+            Ok([value]) => (value.clone(), true),
+            _ => (OwnedValue::Blob(bytes), true),
+        },
+        value => (value, true),
+    }
+}
+
+/// Returns what the counter in a column is by its entries; `None` if no absolute value is among them.
+pub(crate) fn total(entries: &[Entry], column: usize, affinity: Affinity) -> Option<OwnedValue> {
+    let of = |absolute: bool| entries.iter().filter(move |e| e.column == column && e.absolute == absolute);
+    let start = of(true).map(|e| &e.value).max_by(|a, b| value_order(&a.borrow(), &b.borrow()))?;
+    let mut added: Vec<&Entry> = of(false).collect();
+    added.sort_by(|a, b| a.order(b));
+    Some(added.iter().fold(start.clone(), |sum, entry| plus(&sum, &entry.value, affinity)))
+}
+
+/// Remembers what a counter was before the first addition to it, unless an absolute value is remembered. Additions of an
+/// older layout, which had no such value, are in it already.
+pub(crate) fn put_base(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    column: usize,
+    before: &OwnedValue,
+) -> Result<()> {
+    let known = entries(&replica.db, "_pm_count", table.tid, key)?;
+    if known.iter().any(|e| e.column == column && e.absolute) {
+        return Ok(());
+    }
+    let value = without(before, known.iter().filter(|e| e.column == column));
+    put_entry(&replica.db, table.tid, key, &Entry::base(column, value))
+}
+
+/// Returns a counter without these additions to it, as far as they are integers.
+fn without<'e>(value: &OwnedValue, added: impl Iterator<Item = &'e Entry>) -> OwnedValue {
+    added.fold(value.clone(), |value, entry| match (value, &entry.value) {
+        (OwnedValue::Int(a), OwnedValue::Int(b)) => OwnedValue::Int(a.saturating_sub(*b)),
+        (value, _) => value,
+    })
 }
 
 /// Forgets what an absolute write had seen. Returns whether any entry is left.
@@ -51,8 +156,7 @@ pub(crate) fn forget_counted(
 ) -> Result<bool> {
     let mut left = false;
     for entry in entries(&replica.db, "_pm_count", tid, key)?.into_iter().filter(|e| e.column == column) {
-        let author = devices::device_id(replica, entry.dev)?;
-        let old = Version { author, seq: entry.seq, wall: 0, delete: false };
+        let old = Version { author: entry.author, seq: entry.seq, wall: 0, delete: false };
         if dominates(new.author, matches!(seen, Seen::ContextFree), &old, seen.of(entry.dev)) {
             forget_entry(&replica.db, tid, key, &entry)?;
         } else {
@@ -62,23 +166,41 @@ pub(crate) fn forget_counted(
     Ok(left)
 }
 
-/// Returns whether an absolute value of a counter is remembered.
-pub(crate) fn has_absolute(replica: &Replica, tid: i64, key: &[u8], column: usize) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_count WHERE tid = ?1 AND key = ?2 AND col = ?3 AND absolute = 1 LIMIT 1";
-    Ok(value::maybe::<i64>(&replica.db, sql, (tid, key, column as i64))?.is_some())
-}
-
 /// A recent write to a counter.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub column: usize,
     pub dev: i64,
+    pub author: DeviceId,
     pub seq: u64,
+    /// That of its group.
+    pub lamport: u64,
     pub absolute: bool,
-    pub value: i64,
+    pub value: OwnedValue,
 }
 
 impl Entry {
+    /// Makes the entry of a write.
+    pub(crate) fn of(column: usize, write: &Head, lamport: u64, absolute: bool, value: OwnedValue) -> Self {
+        let Head { dev, author, seq, .. } = *write;
+        Self { column, dev, author, seq, lamport, absolute, value }
+    }
+
+    /// Makes the entry of what a counter was before any write that is remembered.
+    pub(crate) fn base(column: usize, value: OwnedValue) -> Self {
+        Self { column, dev: BASELINE, author: DeviceId([0; 16]), seq: 0, lamport: 0, absolute: true, value }
+    }
+
+    /// Returns whether it is such an entry.
+    pub(crate) fn is_base(&self) -> bool {
+        self.dev == BASELINE
+    }
+
+    /// Compares by the order in which additions are added up.
+    fn order(&self, other: &Self) -> Ordering {
+        (self.lamport, self.author, self.seq).cmp(&(other.lamport, other.author, other.seq))
+    }
+
     /// Returns whether two are the same write.
     pub(crate) fn same_write(&self, other: &Self) -> bool {
         (self.column, self.dev, self.seq) == (other.column, other.dev, other.seq)
@@ -87,26 +209,43 @@ impl Entry {
 
 /// Reads what is remembered of a row's counters, from `_pm_count` or a table like it.
 pub(crate) fn entries(db: &Connection, from: &str, tid: i64, key: &[u8]) -> Result<Vec<Entry>> {
-    let sql = format!("SELECT col, dev, seq, absolute, value FROM {from} WHERE tid = ?1 AND key = ?2");
+    let sql = format!(
+        "SELECT col, dev, seq, absolute, value, lamport, (SELECT id FROM _pm_device WHERE n = dev)
+         FROM {from} WHERE tid = ?1 AND key = ?2"
+    );
     let mut statement = db.prepare_cached(&sql)?;
-    let rows = statement.query_map((tid, key), |row| {
-        Ok(Entry {
+    let mut rows = statement.query((tid, key))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(Entry {
             column: row.get(0)?,
             dev: row.get(1)?,
             seq: row.get(2)?,
             absolute: row.get(3)?,
-            value: row.get(4)?,
-        })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+            value: OwnedValue::of(value::from_sql(row.get_ref(4)?))?,
+            lamport: row.get(5)?,
+            author: DeviceId(row.get(6)?),
+        });
+    }
+    Ok(found)
 }
 
 /// Remembers a write to a counter.
 pub(crate) fn put_entry(db: &Connection, tid: i64, key: &[u8], entry: &Entry) -> Result<()> {
     db.prepare_cached(
-        "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT OR REPLACE INTO _pm_count (tid, key, col, dev, seq, absolute, value, lamport)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
-    .execute((tid, key, entry.column as i64, entry.dev, entry.seq, entry.absolute, entry.value))?;
+    .execute((
+        tid,
+        key,
+        entry.column as i64,
+        entry.dev,
+        entry.seq,
+        entry.absolute,
+        Bind(entry.value.borrow()),
+        entry.lamport,
+    ))?;
     Ok(())
 }
 

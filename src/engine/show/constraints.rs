@@ -27,7 +27,7 @@ use rusqlite::{ErrorCode, OptionalExtension};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::heads::{self, Cause};
 use crate::engine::merge::{compose, deferred, versions};
-use crate::engine::show::{quarantine, references, triggers};
+use crate::engine::show::{quarantine, references, triggers, write};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
@@ -95,8 +95,8 @@ pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Resul
     references::check_references(replica, cause)
 }
 
-/// Moves a row of the queue to the quarantine table, composes it there from its versions, and finds out when it
-/// claimed its unique values.
+/// Composes a row of the queue from its versions, in the quarantine table, and finds out when it claimed its unique
+/// values. One that its table shows just so stays there.
 fn judge_deferred(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     let table = catalog::table(replica, tid)?;
     if !table.shows_shared() {
@@ -111,13 +111,22 @@ fn judge_deferred(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     };
     replica.db.prepare_cached(sql)?.execute((tid, key))?;
     before_change(replica, &table, key)?;
-    quarantine::move_to_quarantine(replica, &table, key)?;
+    quarantine::copy_to_quarantine(replica, &table, key)?;
     replica.db.prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?.execute((tid, key))?;
     if !heads.is_empty() && !judgement.present {
+        write::delete_row(replica, &table, key)?;
         compose::delete_from(replica, &table.quarantine_table(), &table, key)?;
         return deferred::undefer(replica, tid, key);
     }
     compose::compose(replica, &table, key, &heads, &judgement)?;
+    if compose::is_same_row(replica, &table, key)? {
+        // Its table shows it already: it is not written, and no trigger runs. A row of an earlier claim that is
+        // still in the queue evicts it.
+        compose::delete_from(replica, &table.quarantine_table(), &table, key)?;
+        after_shown(replica, &table, key)?;
+        return deferred::undefer(replica, tid, key);
+    }
+    write::delete_row(replica, &table, key)?;
     replica
         .db
         .prepare_cached("UPDATE temp._pm_put_off SET claim = ?3 WHERE tid = ?1 AND key = ?2")?
@@ -132,7 +141,7 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     let claim = versions::claim_of(&table, &heads::heads(replica, tid, key)?);
     let refused = match quarantine::move_from_quarantine(replica, &table, key, false) {
         Ok(()) => return after_shown(replica, &table, key),
-        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => e,
+        Err(Error::Sqlite(e)) if is_refused(&e) => e,
         Err(e) => return Err(e),
     };
     use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE};
@@ -190,6 +199,11 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
         Err(e) => Err(e),
         Ok(_) => quarantine(replica, tid, key, &reason, blocker.as_deref()),
     }
+}
+
+/// Returns whether a table refuses a row: by a constraint, or by the type of its INTEGER PRIMARY KEY.
+pub(crate) fn is_refused(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
 }
 
 /// Records that a row is quarantined, and by which blocking row if there is one.

@@ -1,4 +1,4 @@
-//! Records what ops say of counters, and adds it to the rows that are shown. `merge/counters.rs` states the invariant.
+//! Records what ops say of counters, and shows what they come to. `merge/counters.rs` states the invariant.
 
 use packmule_core::wire::{ColumnMerge, Op, OpKind};
 use rusqlite::params_from_iter;
@@ -6,13 +6,23 @@ use rusqlite::params_from_iter;
 use crate::engine::error::Result;
 use crate::engine::merge::counters::Entry;
 use crate::engine::merge::heads::{Head, Seen};
-use crate::engine::merge::{counters, deferred};
+use crate::engine::merge::{compose, counters, deferred};
 use crate::engine::show::triggers;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
 
-/// Records what an op says of counters. `ours` says that the table shows it already.
+/// What a write says of a counter.
+pub(crate) struct Counted {
+    pub column: usize,
+    pub value: OwnedValue,
+    /// It says what the counter is, not what was added.
+    pub absolute: bool,
+    /// What the counter was before the write, if the table shows the write already.
+    pub before: Option<OwnedValue>,
+}
+
+/// Records what an op says of counters. `ours` says that the table shows it already, or shows nothing.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn count(
     replica: &Replica,
@@ -20,7 +30,7 @@ pub(crate) fn count(
     key: &[u8],
     def: &OpDef,
     op: &Op<'_>,
-    new: &Head,
+    new: (&Head, u64),
     seen: &Seen<'_>,
     ours: bool,
 ) -> Result<()> {
@@ -31,75 +41,95 @@ pub(crate) fn count(
     for (at, value) in op.values(def.shape()) {
         let theirs = &def.def.columns[at];
         if let Some(column) = table.def.column(&theirs.name).filter(|c| table.counters.contains(c)) {
+            let value = OwnedValue::of(value).unwrap_or(OwnedValue::Null);
             // An update by an author to whom the column was no counter says what its value is.
-            let absolute = new.kind != OpKind::Update || theirs.merge != ColumnMerge::Counter;
-            values.push((column, OwnedValue::of(value).unwrap_or(OwnedValue::Null), absolute));
+            let plain = new.0.kind != OpKind::Update || theirs.merge != ColumnMerge::Counter;
+            let (value, absolute) = if plain { (value, true) } else { counters::read_carried(value) };
+            values.push(Counted { column, value, absolute, before: None });
         }
     }
     count_values(replica, table, key, &values, new, seen, ours)
 }
 
-/// Records values of counters by column, each with whether it says what the counter is.
+/// Records values of counters. `new` is the version that they are of, with the Lamport timestamp of its group.
 pub(crate) fn count_values(
     replica: &Replica,
     table: &Table,
     key: &[u8],
-    values: &[(usize, OwnedValue, bool)],
-    new: &Head,
+    values: &[Counted],
+    (new, lamport): (&Head, u64),
     seen: &Seen<'_>,
     ours: bool,
 ) -> Result<()> {
-    for (column, value, absolute) in values {
-        let (column, value, absolute) = (*column, value::number(value), *absolute);
-        let others = if absolute {
+    for counted in values {
+        let column = counted.column;
+        if !counted.absolute && counters::is_nothing(&counted.value) {
+            continue;
+        }
+        let others = if counted.absolute {
             counters::forget_counted(replica, table.tid, key, column, new, seen)?
         } else {
-            counters::has_absolute(replica, table.tid, key, column)?
+            let shown = if ours { None } else { shown_counter(replica, table, key, column)? };
+            if let Some(before) = counted.before.as_ref().or(shown.as_ref()) {
+                counters::put_base(replica, table, key, column, before)?;
+            }
+            false
         };
-        let entry = Entry { column, dev: new.dev, seq: new.seq, absolute, value };
+        let entry = Entry::of(column, new, lamport, counted.absolute, counted.value.clone());
         counters::put_entry(&replica.db, table.tid, key, &entry)?;
-        if others || (absolute && new.kind == OpKind::Update) {
+        if others {
             deferred::defer(replica, table.tid, key)?;
-        } else if !absolute && !ours && value != 0 {
-            add(replica, table, key, column, value)?;
+        } else if !ours && new.kind == OpKind::Update {
+            show_total(replica, table, key, column)?;
         }
     }
     Ok(())
 }
 
-/// Adds to a counter where the row is: in its table or in the quarantine table.
-pub(crate) fn add(replica: &Replica, table: &Table, key: &[u8], column: usize, value: i64) -> Result<()> {
-    if !add_in(replica, &table.sql_name, table, key, column, value)? {
-        add_below(replica, table, key, column, value)?;
-    }
-    Ok(())
+/// Returns what a counter of a row shows, in its table or in the quarantine table.
+fn shown_counter(replica: &Replica, table: &Table, key: &[u8], column: usize) -> Result<Option<OwnedValue>> {
+    Ok(compose::row_of(replica, table, key)?.map(|mut row| row.swap_remove(column)))
 }
 
-/// Adds to a counter of a row in the quarantine table.
-pub(crate) fn add_below(
+/// Shows what a counter comes to where the row is: in its table or in the quarantine table.
+fn show_total(replica: &Replica, table: &Table, key: &[u8], column: usize) -> Result<()> {
+    let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
+    match counters::total(&entries, column, table.def.columns[column].affinity()) {
+        Some(total) => set(replica, table, key, column, &total),
+        None => Ok(()),
+    }
+}
+
+/// Sets a counter of a row where the row is.
+pub(crate) fn set(
     replica: &Replica,
     table: &Table,
     key: &[u8],
     column: usize,
-    value: i64,
+    value: &OwnedValue,
 ) -> Result<()> {
-    add_in(replica, &table.quarantine_table(), table, key, column, value).map(|_| ())
+    if compose::shown_row(replica, table, key)?.is_some_and(|row| row[column].borrow() == value.borrow()) {
+        return Ok(());
+    }
+    if !set_in(replica, &table.sql_name, table, key, column, value)? {
+        set_in(replica, &table.quarantine_table(), table, key, column, value)?;
+    }
+    Ok(())
 }
 
-/// Adds to a counter of a row in the table of this name. Returns whether the row is there.
-fn add_in(
+/// Sets a counter of a row in the table of this name. Returns whether the row is there.
+fn set_in(
     replica: &Replica,
     name: &str,
     table: &Table,
     key: &[u8],
     column: usize,
-    value: i64,
+    value: &OwnedValue,
 ) -> Result<bool> {
     let c = value::quote(&table.def.columns[column].name);
     let keys = value::read_key(key)?;
-    let sql = format!("UPDATE {name} SET {c} = _pm_add({c}, ?1) WHERE {}", table.key_match_from(1));
-    let added = OwnedValue::Int(value);
-    let params = std::iter::once(&added).chain(&keys).map(|v| Bind(v.borrow()));
+    let sql = format!("UPDATE {name} SET {c} = ?1 WHERE {}", table.key_match_from(1));
+    let params = std::iter::once(value).chain(&keys).map(|v| Bind(v.borrow()));
     let changed = triggers::firing(replica, table, || {
         Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(params.clone()))?)
     })?;

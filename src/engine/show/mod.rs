@@ -10,6 +10,7 @@
 //! | `constraints` | the constraint resolution pass over the deferred queue |
 //! | `transaction` | ends a transaction |
 //! | `triggers` | the application's own triggers, for rows of other devices |
+//! | `writable` | whether an import could write to a table at all |
 //! | `write` | writes and deletes rows |
 
 pub(crate) mod constraints;
@@ -18,4 +19,5 @@ pub(crate) mod quarantine;
 pub(crate) mod references;
 pub(crate) mod transaction;
 pub(crate) mod triggers;
+pub(crate) mod writable;
 pub(crate) mod write;

@@ -11,6 +11,12 @@ use crate::engine::table::replica::Replica;
 
 /// Moves a row from its table to the quarantine table; one that is there already stays.
 pub(crate) fn move_to_quarantine(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    copy_to_quarantine(replica, table, key)?;
+    write::delete_row(replica, table, key)
+}
+
+/// Copies a row from its table to the quarantine table; one that is there already stays.
+pub(crate) fn copy_to_quarantine(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     let values = value::read_key(key)?;
     let columns = table.column_list();
     let sql = format!(
@@ -19,7 +25,7 @@ pub(crate) fn move_to_quarantine(replica: &Replica, table: &Table, key: &[u8]) -
         table.select_sql(&columns)
     );
     replica.db.prepare_cached(&sql)?.execute(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
-    write::delete_row(replica, table, key)
+    Ok(())
 }
 
 /// Moves a row from the quarantine table to its table; with `replace`, removes the rows that it conflicts with.

@@ -15,6 +15,9 @@
 //! | may ROLLBACK, FAIL, or IGNORE the row | left out, with a notice |
 //! | fails for a row | skipped for that row, with a notice |
 //!
+//! Of a table all of these are copied, or none: where one is left out with a notice the others are left out too, since
+//! they may keep one thing together, as the triggers of a spatial index do. A row that is equal already is not written.
+//!
 //! An authorizer, and the program that SQLite makes of a trigger, say which of these it is. As with SQLite's default,
 //! a trigger does not run within itself: `recursive_triggers` is off while any copies are there. A row that is
 //! contested or quarantined is deleted and inserted again. The net effect is the same, but a trigger that counts only
@@ -31,6 +34,9 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::probe::{Access, Local, PREFIX};
 use crate::engine::table::replica::Replica;
+
+/// What is said of the other triggers of a table of which one cannot run.
+const NOR_THE_OTHERS: &str = "; so no trigger of that table does";
 
 /// What is done about a trigger.
 enum Handling {
@@ -139,8 +145,10 @@ fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usi
     let mut visited: HashSet<String> = to_visit.iter().cloned().collect();
     while let Some(table) = to_visit.pop() {
         let tid = catalog::table_named(replica, &table).filter(|t| synced(t)).map(|t| t.tid);
+        let mut copies = Vec::new();
+        let mut refused = false;
         for candidate in candidates.iter().filter(|c| c.table.eq_ignore_ascii_case(&table)) {
-            let copy = format!("{PREFIX}{}", found.len());
+            let copy = format!("{PREFIX}{}", found.len() + copies.len());
             let prefix = format!(
                 "trigger `{}` of table `{}` does not run for rows that come from other devices: ",
                 candidate.name, candidate.table
@@ -149,22 +157,27 @@ fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usi
             match judge_trigger(replica, candidate, &copy, &sql, tid.is_some())? {
                 Handling::LeaveOut => {}
                 Handling::Refuse(reason) => {
-                    notice_once(replica, &format!("{prefix}{reason}"))?;
+                    refused = true;
+                    notice_once(replica, &format!("{prefix}{reason}{NOR_THE_OTHERS}"))?;
                     continue;
                 }
                 Handling::Copy { writes, reads } => {
-                    if let Some(tid) = tid {
-                        let known = on.entry(tid).or_default();
-                        known.0.push(found.len());
-                        known.1.extend(reads);
-                    }
-                    to_visit.extend(writes.into_iter().filter(|table| visited.insert(table.clone())));
                     let (name, table) = (candidate.name.clone(), candidate.table.clone());
-                    found.push(Local { copy, sql, name, table });
+                    copies.push((Local { copy, sql, name, table }, writes, reads));
                 }
             }
             // What was wrong with it once is corrected.
             replica.db.execute("DELETE FROM _pm_notice WHERE substr(what, 1, length(?1)) = ?1", [prefix])?;
+        }
+        // Triggers of one table may keep one thing together, such as an index that one fills and another empties.
+        for (local, writes, reads) in copies.into_iter().filter(|_| !refused) {
+            if let Some(tid) = tid {
+                let known = on.entry(tid).or_default();
+                known.0.push(found.len());
+                known.1.extend(reads);
+            }
+            to_visit.extend(writes.into_iter().filter(|table| visited.insert(table.clone())));
+            found.push(local);
         }
     }
     Ok((found, on))

@@ -99,7 +99,10 @@ pub(crate) fn write_row(
     let written: Vec<(usize, Value<'_>)> = values
         .iter()
         .filter_map(|(at, value)| Some((writer.columns[*at].filter(|c| !table.leaves(*c))?, *at, *value)))
-        .filter(|(c, at, _)| !partial || (def.def.columns[*at].key == 0 && !table.counters.contains(c)))
+        .filter(|(c, at, _)| {
+            let spelling = op.head.columns.is_none() || def.def.columns[*at].key == 0;
+            !partial || (spelling && !table.counters.contains(c))
+        })
         .map(|(column, _, value)| (column, value))
         .collect();
     let local = triggers::has_local_triggers(replica, table)?;

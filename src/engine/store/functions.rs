@@ -4,6 +4,8 @@ use rusqlite::Connection;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 
 use crate::engine::error::Result;
+use crate::engine::store::geopackage;
+use crate::engine::store::value::{self, OwnedValue};
 
 /// The bits that any of its arguments has.
 struct Or;
@@ -23,33 +25,37 @@ impl Aggregate<i64, i64> for Or {
     }
 }
 
-/// A sum of integers that wraps around, as counters do.
-struct WrappingSum;
+/// The second argument of the call with the least first one.
+struct First;
 
-impl Aggregate<i64, i64> for WrappingSum {
-    fn init(&self, _: &mut Context<'_>) -> rusqlite::Result<i64> {
-        Ok(0)
+impl Aggregate<Option<(i64, OwnedValue)>, OwnedValue> for First {
+    fn init(&self, _: &mut Context<'_>) -> rusqlite::Result<Option<(i64, OwnedValue)>> {
+        Ok(None)
     }
 
-    fn step(&self, context: &mut Context<'_>, sum: &mut i64) -> rusqlite::Result<()> {
-        *sum = sum.wrapping_add(context.get::<Option<i64>>(0).ok().flatten().unwrap_or(0));
+    fn step(&self, context: &mut Context<'_>, first: &mut Option<(i64, OwnedValue)>) -> rusqlite::Result<()> {
+        let at = context.get(0)?;
+        if first.as_ref().is_none_or(|(before, _)| at < *before) {
+            let value = OwnedValue::of(value::from_sql(context.get_raw(1)));
+            *first = Some((at, value.map_err(|e| rusqlite::Error::UserFunctionError(e.into()))?));
+        }
         Ok(())
     }
 
-    fn finalize(&self, _: &mut Context<'_>, sum: Option<i64>) -> rusqlite::Result<i64> {
-        Ok(sum.unwrap_or(0))
+    fn finalize(
+        &self,
+        _: &mut Context<'_>,
+        first: Option<Option<(i64, OwnedValue)>>,
+    ) -> rusqlite::Result<OwnedValue> {
+        Ok(first.flatten().map_or(OwnedValue::Null, |(_, value)| value))
     }
 }
 
-/// Registers `_pm_add(a, b)`, which wraps around, and the aggregates `_pm_or` and `_pm_sum`, by which a seal makes
-/// one entry of all that the list of changes has for a row.
+/// Registers the aggregates `_pm_or` and `_pm_first(place, value)`, by which a seal makes one entry of all that the list
+/// of changes has for a row, and the functions of a GeoPackage.
 pub(crate) fn register_functions(db: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
-    db.create_scalar_function("_pm_add", 2, flags, |context| {
-        let number = |at| context.get::<i64>(at).unwrap_or(0);
-        Ok(number(0).wrapping_add(number(1)))
-    })?;
     db.create_aggregate_function("_pm_or", 1, flags, Or)?;
-    db.create_aggregate_function("_pm_sum", 1, flags, WrappingSum)?;
-    Ok(())
+    db.create_aggregate_function("_pm_first", 2, flags, First)?;
+    geopackage::register(db)
 }

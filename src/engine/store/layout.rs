@@ -79,16 +79,22 @@ const TABLES: &str = "
     -- appended: the high-water mark of an append table, by rowid. announced: its definition is in this device's log.
     -- gathers: the table of which it gathers the rows of other devices, if that is another one: this database has a table of
     -- its own under that name. Its own name here is one that no device can give to a table.
+    -- deletes: 1 if an append table carries deletes. gaps: 1 if `_pm_gap` has the free ids up to the mark.
     CREATE TABLE _pm_table (tid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, def BLOB NOT NULL,
-        state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT, gathers INTEGER);
+        state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT, gathers INTEGER,
+        deletes INTEGER NOT NULL DEFAULT 0, gaps INTEGER NOT NULL DEFAULT 0);
+    -- Of append tables, the ranges of ids up to the mark that no row has; and when which mark was reached.
+    CREATE TABLE _pm_gap (tid INTEGER, first INTEGER, last INTEGER NOT NULL, PRIMARY KEY (tid, first)) WITHOUT ROWID;
+    CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;
     -- The heads: versions of rows that no other version dominates. seq and place: the frame of their op, and its offset there.
     -- claim: the stamp of the write that gave the row its unique values. kind: 1 insert, 2 update, 3 delete.
     -- columns: the live ones, which no other version dominates, if not all.
     CREATE TABLE _pm_head (tid INTEGER, key BLOB, dev INTEGER, seq INTEGER, place INTEGER NOT NULL, claim INTEGER NOT NULL,
         wall INTEGER NOT NULL, kind INTEGER NOT NULL, columns BLOB, PRIMARY KEY (tid, key, dev, seq)) WITHOUT ROWID;
-    -- Recent writes to counters: what was added, or (absolute) what an insert or delete left there.
+    -- Recent writes to counters: what was added, or (absolute) what was left there; of device 0 what the counter was before
+    -- any of them. lamport: of their group.
     CREATE TABLE _pm_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER, absolute INTEGER NOT NULL,
-        value INTEGER NOT NULL, PRIMARY KEY (tid, key, col, absolute, dev, seq)) WITHOUT ROWID;
+        value, lamport INTEGER NOT NULL, PRIMARY KEY (tid, key, col, absolute, dev, seq)) WITHOUT ROWID;
     -- Rows with versions of different content.
     CREATE TABLE _pm_conflict (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Quarantined rows: a constraint of the table refuses their winner. blocker: the key of the blocking row.
@@ -132,7 +138,7 @@ const MIGRATIONS: [[&str; 2]; 3] = [
          CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
             was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0, forked INTEGER NOT NULL DEFAULT 0);
          INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE trust = 3;",
-        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers FROM main._pm_table;
+        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers, 0 AS deletes, 0 AS gaps FROM main._pm_table;
          CREATE TEMP VIEW _pm_statement AS SELECT NULL AS peer, NULL AS number, NULL AS n WHERE 0;
          CREATE TEMP VIEW _pm_number AS SELECT 0 AS dev, 0 AS stream, 0 AS number, 0 AS other WHERE 0;
          CREATE TEMP VIEW _pm_unplaced AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS body WHERE 0;
@@ -145,11 +151,24 @@ const MIGRATIONS: [[&str; 2]; 3] = [
             PRIMARY KEY (dev, stream, last)) WITHOUT ROWID;
          CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
          CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
-         CREATE TABLE _pm_gone (dev INTEGER, tid INTEGER, key BLOB, seq INTEGER NOT NULL, PRIMARY KEY (dev, tid, key));",
+         CREATE TABLE _pm_gone (dev INTEGER, tid INTEGER, key BLOB, seq INTEGER NOT NULL, PRIMARY KEY (dev, tid, key));
+         ALTER TABLE _pm_count RENAME TO _pm_count_of_integers;
+         CREATE TABLE _pm_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER, absolute INTEGER NOT NULL,
+            value, lamport INTEGER NOT NULL, PRIMARY KEY (tid, key, col, absolute, dev, seq)) WITHOUT ROWID;
+         INSERT INTO _pm_count SELECT tid, key, col, dev, seq, absolute, value, 0 FROM _pm_count_of_integers;
+         DROP TABLE _pm_count_of_integers;
+         ALTER TABLE _pm_table ADD COLUMN deletes INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE _pm_table ADD COLUMN gaps INTEGER NOT NULL DEFAULT 0;
+         CREATE TABLE _pm_gap (tid INTEGER, first INTEGER, last INTEGER NOT NULL, PRIMARY KEY (tid, first)) WITHOUT ROWID;
+         CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;",
         "CREATE TEMP VIEW _pm_tag AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS first, NULL AS tag WHERE 0;
          CREATE TEMP VIEW _pm_fold AS SELECT 0 AS n, 0 AS dev, 0 AS seq WHERE 0;
          CREATE TEMP VIEW _pm_folded AS SELECT NULL AS tid, NULL AS key, NULL AS n WHERE 0;
-         CREATE TEMP VIEW _pm_gone AS SELECT 0 AS dev, 0 AS tid, NULL AS key, 0 AS seq WHERE 0;",
+         CREATE TEMP VIEW _pm_gone AS SELECT 0 AS dev, 0 AS tid, NULL AS key, 0 AS seq WHERE 0;
+         CREATE TEMP VIEW _pm_count AS SELECT *, 0 AS lamport FROM main._pm_count;
+         CREATE TEMP VIEW IF NOT EXISTS _pm_table AS SELECT *, 0 AS deletes, 0 AS gaps FROM main._pm_table;
+         CREATE TEMP VIEW _pm_gap AS SELECT 0 AS tid, 0 AS first, 0 AS last WHERE 0;
+         CREATE TEMP VIEW _pm_reached AS SELECT 0 AS tid, 0 AS mark, 0 AS wall WHERE 0",
     ],
 ];
 

@@ -75,10 +75,15 @@ pub(crate) fn notice_with(db: &Connection, text: &str, hint: &Hint, wall: i64) -
 
 /// Makes a notice for people, which `status` shows. One that is there already is only counted.
 pub(crate) fn notice(db: &Connection, what: &str, wall: i64) -> Result<()> {
+    notice_of(db, what, 1, wall)
+}
+
+/// Makes a notice for people that counts, so many more.
+pub(crate) fn notice_of(db: &Connection, what: &str, more: u64, wall: i64) -> Result<()> {
     db.prepare_cached(
-        "INSERT INTO _pm_notice (what, wall, count) VALUES (?1, ?2, 1)
-         ON CONFLICT (what) DO UPDATE SET wall = excluded.wall, count = count + 1",
+        "INSERT INTO _pm_notice (what, wall, count) VALUES (?1, ?2, ?3)
+         ON CONFLICT (what) DO UPDATE SET wall = excluded.wall, count = count + excluded.count",
     )?
-    .execute((what, wall))?;
+    .execute((what, wall, more))?;
     Ok(())
 }

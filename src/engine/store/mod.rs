@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `connection` | how a database is opened; `Options` |
 //! | `functions` | our own SQL functions |
+//! | `geopackage` | the functions that a GeoPackage's spatial index calls |
 //! | `json` | how the reports look when they are serialised |
 //! | `keys` | secret keys, in files of their own |
 //! | `layout` | the `_pm_` tables, and how an older layout is migrated |
@@ -14,6 +15,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod functions;
+mod geopackage;
 #[cfg(feature = "serde")]
 pub(crate) mod json;
 pub(crate) mod keys;

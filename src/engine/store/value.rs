@@ -75,6 +75,18 @@ impl OwnedValue {
     }
 }
 
+impl ToSql for OwnedValue {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(i) => ValueRef::Integer(*i),
+            Self::Real(r) => ValueRef::Real(*r),
+            Self::Text(t) => ValueRef::Text(t),
+            Self::Blob(b) => ValueRef::Blob(b),
+        }))
+    }
+}
+
 impl std::fmt::Display for OwnedValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -141,6 +153,19 @@ pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
     Ok(values)
 }
 
+/// Joins conditions by AND or OR, as a balanced tree: SQLite refuses expressions that are nested more than 1,000 deep, and
+/// a plain chain of a thousand is that deep.
+pub(crate) fn joined(parts: &[String], by: &str) -> String {
+    match parts {
+        [] => "0".into(),
+        [one] => one.clone(),
+        _ => {
+            let (left, right) = parts.split_at(parts.len() / 2);
+            format!("({}) {by} ({})", joined(left, by), joined(right, by))
+        }
+    }
+}
+
 /// Quotes a name for SQL.
 pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -182,14 +207,6 @@ pub(crate) fn maybe<T: rusqlite::types::FromSql>(
 ) -> Result<Option<T>> {
     use rusqlite::OptionalExtension;
     Ok(db.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?)
-}
-
-/// Returns the value of a counter; what is no integer counts as 0.
-pub(crate) fn number(value: &OwnedValue) -> i64 {
-    match value {
-        OwnedValue::Int(i) => *i,
-        _ => 0,
-    }
 }
 
 /// Reads what a number in a `_pm_` table stands for; `damaged` says what is wrong if it stands for nothing.

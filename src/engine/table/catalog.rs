@@ -1,5 +1,6 @@
 //! The known tables and definitions, kept in memory as long as no other connection changes the database.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use packmule_core::wire::DefId;
@@ -7,7 +8,6 @@ use rusqlite::OptionalExtension;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::{connection, value};
-use crate::engine::table::columns::Columns;
 use crate::engine::table::declared;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{Catalog, OpDef, State, Table};
@@ -20,16 +20,32 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
         return Ok(());
     }
     let mut catalog = Catalog { loaded: Some(version), ..Catalog::default() };
+    let tables = read_tables(replica, None)?;
+    let parents: HashSet<String> = tables
+        .iter()
+        .filter(|t| t.shows_shared())
+        .flat_map(|t| t.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()))
+        .collect();
+    for mut table in tables {
+        table.is_parent = parents.contains(&table.def.name.to_ascii_lowercase());
+        catalog.put(table);
+    }
+    *replica.catalog.borrow_mut() = catalog;
+    Ok(())
+}
+
+/// Reads all known tables, or one of them; not whether others refer to it.
+fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers
-         FROM _pm_table t JOIN _pm_def d ON d.id = t.def ORDER BY t.tid",
+        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers, t.deletes, t.gaps
+         FROM _pm_table t JOIN _pm_def d ON d.id = t.def WHERE t.tid = ?1 OR ?1 IS NULL ORDER BY t.tid",
     )?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([only])?;
     let mut tables = Vec::new();
     while let Some(row) = rows.next()? {
         let body: Vec<u8> = row.get(6)?;
         let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
-        let state: State = row.get(1)?;
+        let (tid, state): (i64, State) = (row.get(0)?, row.get(1)?);
         let unique = state == State::Tracked
             && replica
                 .db
@@ -38,12 +54,14 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
                 )?
                 .query_row([&def.name], |row| Ok(row.get::<_, i64>(0)? > 0))?;
         tables.push(Table {
-            tid: row.get(0)?,
+            tid,
             unique,
             counters: def.counters(),
-            disputed: Columns::default(),
+            disputed: declared::disputed_columns(replica, tid, &def)?,
             state,
             high_water: row.get(2)?,
+            carries_deletes: row.get(8)?,
+            knows_gaps: row.get(9)?,
             announced: row.get(3)?,
             note: row.get(4)?,
             def_id: DefId(row.get(5)?),
@@ -53,23 +71,27 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
             gathers: row.get(7)?,
         });
     }
-    let parents: Vec<String> = tables
-        .iter()
-        .filter(|t| t.shows_shared())
-        .flat_map(|t| t.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()))
-        .collect();
-    for mut table in tables {
-        table.disputed = declared::disputed_columns(replica, table.tid, &table.def)?;
-        let name = table.def.name.to_ascii_lowercase();
-        table.is_parent = parents.contains(&name);
-        match table.gathers {
-            // Its name is this database's own: in a log the same name means another table.
-            Some(of) => catalog.mirrors.insert(of, table.tid),
-            None => catalog.names.insert(name, table.tid),
-        };
-        catalog.tables.insert(table.tid, Arc::new(table));
+    Ok(tables)
+}
+
+/// Loads one table again, after a change of our own to it: what it costs does not depend on how many tables there are.
+pub(crate) fn reload_table(replica: &Replica, tid: i64) -> Result<()> {
+    replica::doubt_triggers(replica);
+    let Some(mut table) = read_tables(replica, Some(tid))?.pop() else { return reload_catalog(replica) };
+    let mut catalog = replica.catalog.borrow_mut();
+    let name = table.def.name.to_ascii_lowercase();
+    let refers = |t: &Table, name: &str| {
+        t.shows_shared() && t.def.foreign_keys.iter().any(|f| f.parent.eq_ignore_ascii_case(name))
+    };
+    table.is_parent =
+        refers(&table, &name) || catalog.tables.values().any(|t| t.tid != tid && refers(t, &name));
+    for parent in table.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()) {
+        let known = catalog.names.get(&parent).and_then(|tid| catalog.tables.get(tid));
+        if let Some(parent) = known.filter(|p| !p.is_parent && table.shows_shared()).cloned() {
+            catalog.put(Table { is_parent: true, ..(*parent).clone() });
+        }
     }
-    *replica.catalog.borrow_mut() = catalog;
+    catalog.put(table);
     Ok(())
 }
 
@@ -175,7 +197,7 @@ pub(crate) fn keep_def(replica: &Replica, def: &TableDef, id: DefId, body: &[u8]
         .prepare_cached("INSERT OR IGNORE INTO _pm_def (id, tid, body) VALUES (?1, ?2, ?3)")?
         .execute((id.0, tid, body))?;
     if known.is_none() {
-        reload_catalog(replica)?;
+        reload_table(replica, tid)?;
     }
     Ok(tid)
 }

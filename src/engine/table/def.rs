@@ -110,11 +110,23 @@ impl TableDef {
         })
     }
 
-    /// Returns whether another definition has the same columns as its primary key, in the same order.
+    /// Returns whether another definition has the same columns as its primary key, in the same order, and of the same
+    /// kind: what tells rows apart here does there.
     pub(crate) fn has_key_of(&self, other: &Self) -> bool {
-        let names =
-            |def: &Self| def.keys().map(|at| def.columns[at].name.to_ascii_lowercase()).collect::<Vec<_>>();
-        names(self) == names(other)
+        let kinds = |def: &Self| {
+            let kind = |c: &ColumnDef| (c.name.to_ascii_lowercase(), c.affinity(), c.collation);
+            def.keys().map(|at| kind(&def.columns[at])).collect::<Vec<_>>()
+        };
+        kinds(self) == kinds(other)
+    }
+
+    /// Shows the primary key, for people.
+    pub(crate) fn show_key(&self) -> String {
+        let columns = self.keys().map(|at| {
+            let column = &self.columns[at];
+            format!("`{}` {}", column.name, column.show())
+        });
+        columns.collect::<Vec<_>>().join(", ")
     }
 
     /// Returns the reason if a base cannot gather the table's rows.

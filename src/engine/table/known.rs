@@ -43,7 +43,7 @@ impl FromSql for State {
 }
 
 /// A table that is known.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub tid: i64,
     /// What it is here, or what its last definition in the log says.
@@ -52,6 +52,10 @@ pub(crate) struct Table {
     pub state: State,
     /// The highest rowid that is sealed, of an append table.
     pub high_water: i64,
+    /// Whether an append table carries deletes.
+    pub carries_deletes: bool,
+    /// Whether the free ids up to its mark are known.
+    pub knows_gaps: bool,
     /// The definition is in the log of this device.
     pub announced: bool,
     /// The reason of its state, for people.
@@ -74,6 +78,12 @@ impl Table {
     /// Returns whether rows of the shared stream are shown in it.
     pub(crate) fn shows_shared(&self) -> bool {
         self.state == State::Tracked && self.def.mode == Mode::Shared
+    }
+
+    /// Returns whether rows that come at or below its mark are looked for: it is an append table that this device alone
+    /// writes to.
+    pub(crate) fn watches_gaps(&self) -> bool {
+        self.def.append && self.def.mode == Mode::PerDevice && self.state == State::Tracked
     }
 
     /// Returns the name of the list of rows that were written since the last seal.
@@ -214,6 +224,16 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
+    /// Puts a table into it, in the place of what was known of it.
+    pub(crate) fn put(&mut self, table: Table) {
+        match table.gathers {
+            // Its name is this database's own: in a log the same name means another table.
+            Some(of) => self.mirrors.insert(of, table.tid),
+            None => self.names.insert(table.def.name.to_ascii_lowercase(), table.tid),
+        };
+        self.tables.insert(table.tid, Arc::new(table));
+    }
+
     /// Empties it.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();

@@ -13,10 +13,19 @@ impl TableDef {
     /// # Errors
     /// [`Error::CannotTrack`] if there is no such table, or if it cannot be tracked.
     pub(crate) fn read(db: &Connection, table: &str) -> Result<Self> {
+        Self::read_keyed(db, table, &[])
+    }
+
+    /// Reads it, as [`TableDef::read`] does; without a primary key, these columns of a UNIQUE index are its key. Without
+    /// names it is the only such index.
+    ///
+    /// # Errors
+    /// As [`TableDef::read`].
+    pub(crate) fn read_keyed(db: &Connection, table: &str, key: &[String]) -> Result<Self> {
         use rusqlite::OptionalExtension;
         let found = db
             .query_row(
-                "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
+                "SELECT name, type, wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'",
                 [table],
                 |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?)),
             )
@@ -48,12 +57,7 @@ impl TableDef {
         if def.columns.len() > COLUMNS_MAX {
             return Err(Error::cannot_track(&def.name, format!("it has more than {COLUMNS_MAX} columns")));
         }
-        if def.keys().next().is_none() {
-            return Err(Error::cannot_track(
-                &def.name,
-                "it has no primary key, so that its rows cannot be identified; make a new table with one, and copy the rows",
-            ));
-        }
+        def.read_key(db, key)?;
         if !def.without_rowid && ["rowid", "_rowid_", "oid"].iter().all(|name| def.column(name).is_some()) {
             return Err(Error::cannot_track(
                 &def.name,
@@ -64,6 +68,74 @@ impl TableDef {
         def.read_uniques(db)?;
         def.read_foreign_keys(db)?;
         Ok(def)
+    }
+
+    /// Takes a UNIQUE index for the key of a table that has no primary key.
+    fn read_key(&mut self, db: &Connection, key: &[String]) -> Result<()> {
+        let names = |def: &Self, of: &[usize]| {
+            of.iter().map(|at| def.columns[*at].name.to_ascii_lowercase()).collect::<Vec<_>>()
+        };
+        let wanted: Vec<String> = key.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let own: Vec<usize> = self.keys().collect();
+        if !own.is_empty() {
+            let same = wanted.is_empty() || names(self, &own) == wanted;
+            let reason = "it has a primary key, which is what tells its rows apart: leave out --key";
+            return if same { Ok(()) } else { Err(Error::cannot_track(&self.name, reason)) };
+        }
+        let mut found = self.unique_keys(db)?;
+        let all: Vec<String> = found.iter().map(|of| names(self, of).join(",")).collect();
+        if !wanted.is_empty() {
+            found.retain(|of| names(self, of) == wanted);
+        }
+        let given = || if wanted.is_empty() { "name one".to_owned() } else { "give one of them".to_owned() };
+        let reason = match (&found[..], all.is_empty()) {
+            ([one], _) => {
+                for (place, at) in one.iter().enumerate() {
+                    self.columns[*at].key = place as u16 + 1;
+                }
+                return Ok(());
+            }
+            (_, true) => "it has no primary key and no UNIQUE index over plain columns, so that its rows cannot be \
+                          identified; make such an index (CREATE UNIQUE INDEX ... ON the columns that tell rows apart), \
+                          or a new table with a primary key, and copy the rows"
+                .to_owned(),
+            (_, false) => format!(
+                "it has no primary key, but UNIQUE indexes over: {}; {} with --key COL,...",
+                all.join("; "),
+                given()
+            ),
+        };
+        Err(Error::cannot_track(&self.name, reason))
+    }
+
+    /// Returns the columns of each UNIQUE index that can be a key: over all rows and plain columns, which it compares as
+    /// the columns themselves do.
+    fn unique_keys(&self, db: &Connection) -> Result<Vec<Vec<usize>>> {
+        let mut indexes = db.prepare(
+            "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND NOT partial ORDER BY name",
+        )?;
+        let mut terms =
+            db.prepare("SELECT name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
+        let mut found: Vec<Vec<usize>> = Vec::new();
+        for index in indexes.query_map([&self.name], |row| row.get::<_, String>(0))? {
+            let of = terms
+                .query_map([index?], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<Vec<(Option<String>, Option<String>)>>>()?;
+            let columns: Option<Vec<usize>> = of
+                .into_iter()
+                .map(|(name, collation)| {
+                    let at = self.column(&name?)?;
+                    let same = match self.columns[at].collation {
+                        Collation::Binary => "BINARY",
+                        Collation::NoCase => "NOCASE",
+                        Collation::RTrim => "RTRIM",
+                    };
+                    collation.filter(|c| c.eq_ignore_ascii_case(same)).map(|_| at)
+                })
+                .collect();
+            found.extend(columns.filter(|columns| !found.contains(columns)));
+        }
+        Ok(found)
     }
 
     /// Reads the columns, but for generated ones.
@@ -128,8 +200,9 @@ impl TableDef {
                 .iter()
                 .map(|name| name.as_ref().and_then(|name| self.column(name)).map(|at| at as u16))
                 .collect();
+            let key: Vec<u16> = self.keys().map(|at| at as u16).collect();
             // An index over an expression stays this database's own.
-            if let Some(unique) = unique.filter(|unique| !self.uniques.contains(unique)) {
+            if let Some(unique) = unique.filter(|u| !self.uniques.contains(u) && *u != key) {
                 self.uniques.push(unique);
             }
         }

@@ -18,6 +18,13 @@ pub struct TrackOptions {
     pub mode: Mode,
     /// Rows are only ever added, with an AUTOINCREMENT key: capture costs nothing.
     pub append: bool,
+    /// The columns of a UNIQUE index that tell rows apart, of a table without a primary key; empty if it has but one.
+    pub key: Vec<String>,
+    /// Deletes of an append table travel too; otherwise they are only counted.
+    pub carry_deletes: bool,
+    /// A shared table with a plain integer key: rows may be made on several devices, and a person knows. Without it
+    /// tracking such a table gives advice.
+    pub ids_shared: bool,
     /// How fine concurrent writes are distinguished: by row or by cell.
     pub merge: Merge,
     /// What is done about them.
@@ -33,6 +40,9 @@ impl Default for TrackOptions {
         Self {
             mode: Mode::Shared,
             append: false,
+            key: Vec::new(),
+            carry_deletes: false,
+            ids_shared: false,
             merge: Merge::Row,
             policy: Policy::Manual,
             columns: Vec::new(),

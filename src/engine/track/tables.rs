@@ -1,11 +1,14 @@
 //! Tables tracked, and untracked.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use packmule_core::wire::{FrameFlags, Mode};
 
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, follow, merge_definitions, redeclare, seal, watch};
+use crate::engine::capture::{adopt, follow, merge_definitions, not_sent, redeclare, seal, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::{compose, context_free, deferred};
+use crate::engine::show::writable;
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
@@ -19,25 +22,58 @@ pub(crate) fn track_all(
     tables: &[&str],
     options: &TrackOptions,
 ) -> Result<Vec<TrackReport>> {
-    tables.iter().map(|table| track_one(replica, table, options)).collect()
+    let mut reports = Vec::new();
+    let mut begun = Vec::new();
+    for name in tables {
+        set_new_columns(replica, name, options)?;
+        let (report, new) = track_here(replica, name, options)?;
+        reports.push(report);
+        begun.extend(new);
+    }
+    seal_begun(replica, &begun)?;
+    tables.iter().try_for_each(|name| set_new_columns(replica, name, options))?;
+    for (name, report) in tables.iter().zip(&mut reports) {
+        if let Some(new) = begun.iter().find(|new| new.def.name.eq_ignore_ascii_case(name)) {
+            look_at_rows(replica, &*catalog::table(replica, new.tid)?, report)?;
+        }
+    }
+    if !options.ids_shared {
+        warn_of_ids(replica, tables, &mut reports);
+    }
+    Ok(reports)
 }
 
-/// Tracks a table, and records what becomes of columns that others add.
-fn track_one(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TrackReport> {
-    if let (Some(columns), Some(table)) = (options.new_columns, catalog::table_here(replica, name)) {
-        set_new_columns(replica, &table, columns)?;
+/// Adds what people should know of keys that two devices can take at the same time, of the tables that were tracked
+/// now and of those that they refer to.
+fn warn_of_ids(replica: &Replica, names: &[&str], reports: &mut [TrackReport]) {
+    let tables = catalog::tables(replica);
+    let mut children: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for child in tables.iter().filter(|t| t.state == State::Tracked) {
+        for foreign in &child.def.foreign_keys {
+            children.entry(foreign.parent.to_ascii_lowercase()).or_default().insert(&child.def.name);
+        }
     }
-    let report = track_here(replica, name, options)?;
-    if let (Some(columns), Some(table)) = (options.new_columns, catalog::table_here(replica, name)) {
-        set_new_columns(replica, &table, columns)?;
+    let takes_same = |t: &Table| t.shows_shared() && t.def.integer_key();
+    let mut told: BTreeSet<i64> = BTreeSet::new();
+    for (name, report) in names.iter().zip(reports).filter(|(_, report)| !report.already) {
+        let Some(table) = catalog::table_named(replica, name) else { continue };
+        let parents = table.def.foreign_keys.iter().filter_map(|f| catalog::table_named(replica, &f.parent));
+        for of in std::iter::once(table.clone()).chain(parents).filter(|t| takes_same(t)) {
+            if told.insert(of.tid) {
+                let by = children.get(&of.def.name.to_ascii_lowercase());
+                report.advice.push(advice(&of.def, by));
+            }
+        }
     }
-    Ok(report)
 }
 
 /// Records what becomes of columns that others add; those that wait are added if they are to follow.
-fn set_new_columns(replica: &Replica, table: &Table, columns: NewColumns) -> Result<()> {
+fn set_new_columns(replica: &Replica, name: &str, options: &TrackOptions) -> Result<()> {
+    let (Some(columns), Some(table)) = (options.new_columns, catalog::table_here(replica, name)) else {
+        return Ok(());
+    };
     let follows = columns == NewColumns::Follow;
-    if follow::follows(replica, table)? == follows {
+    if follow::follows(replica, &table)? == follows {
         return Ok(());
     }
     follow::set_follows(replica, table.tid, follows)?;
@@ -55,18 +91,40 @@ fn set_new_columns(replica: &Replica, table: &Table, columns: NewColumns) -> Res
 }
 
 /// Tracks a table, or says that it is tracked in this way already.
-fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TrackReport> {
+fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<(TrackReport, Option<Begun>)> {
     if let Some(report) = gathered::track_gathered(replica, name, options)? {
-        return Ok(report);
+        return Ok((report, None));
     }
     let def = wanted_def(replica, name, options)?;
     let known = catalog::table_named(replica, &def.name);
-    if let Some(known) = &known
-        && let Some(report) = track_known(replica, known, &def)?
-    {
-        return Ok(report);
+    let done = known.as_ref().map(|known| track_known(replica, known, &def)).transpose()?.flatten();
+    let (mut report, begun) = match done {
+        Some(report) => (report, None),
+        None => (TrackReport::default(), Some(begin_tracking(replica, &def, known.as_deref())?)),
+    };
+    let table = catalog::tracked_table(replica, &def.name)?;
+    if def.append && table.carries_deletes != options.carry_deletes {
+        replica.db.execute(
+            "UPDATE _pm_table SET deletes = ?2 WHERE tid = ?1",
+            (table.tid, options.carry_deletes),
+        )?;
+        catalog::reload_table(replica, table.tid)?;
+        report.already = false;
     }
-    begin_tracking(replica, &def, known.as_deref())
+    Ok((report, begun))
+}
+
+/// Counts the rows that were taken in, and names those that could not be.
+fn look_at_rows(replica: &Replica, table: &Table, report: &mut TrackReport) -> Result<()> {
+    let count = format!("SELECT count(*) FROM {}", table.sql_name);
+    report.rows = replica.db.query_row(&count, [], |row| row.get(0))?;
+    if not_sent::may_lack_key(table) {
+        for what in not_sent::unkeyed(replica, table)? {
+            report.rows = report.rows.saturating_sub(what.rows);
+            report.advice.push(what.to_string());
+        }
+    }
+    Ok(())
 }
 
 /// Compares what is wanted with what is known of the table. Returns a report if nothing more is to be done, and
@@ -115,50 +173,70 @@ fn merges_alike(a: &TableDef, b: &TableDef) -> bool {
         && a.columns.iter().all(|c| b.column(&c.name).is_none_or(|at| b.columns[at].merge == c.merge))
 }
 
-/// Installs the capture of a table, merges its definition with those of others, and seals the rows that are in it.
-fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> Result<TrackReport> {
+/// A table that begins to be tracked, and what others had of it before.
+struct Begun {
+    tid: i64,
+    def: TableDef,
+    before: TableDef,
+}
+
+/// Makes a table one that is tracked, with its capture.
+fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> Result<Begun> {
     let (id, body) = def.encode()?;
     let tid = catalog::keep_def(replica, def, id, &body)?;
     replica.db.execute(
-        "UPDATE _pm_table SET def = ?2, state = ?3, announced = 0, appended = 0, note = NULL WHERE tid = ?1",
+        "UPDATE _pm_table SET def = ?2, state = ?3, announced = 0, appended = 0, gaps = 0, note = NULL WHERE tid = ?1",
         (tid, id.0, State::Tracked),
     )?;
-    catalog::reload_catalog(replica)?;
+    catalog::reload_table(replica, tid)?;
     let table = catalog::table(replica, tid)?;
+    if let Some(reason) = writable::why_not(replica, &table)? {
+        return Err(Error::cannot_track(&def.name, reason));
+    }
     watch::install_capture(replica, &table)?;
+    let before = known.map_or(def, |known| &known.def).clone();
+    Ok(Begun { tid, def: def.clone(), before })
+}
+
+/// Merges the definitions of tables with those of others, and seals the rows that are in them: all in one group.
+fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
+    if begun.is_empty() {
+        return Ok(());
+    }
     adopt::remember_schema(replica)?;
-    // What others have declared of the table, and this one lacks.
-    let before = known.map_or(def, |known| &known.def);
-    merge_definitions::merge_definitions(replica, tid, before)?;
-    let table = catalog::table(replica, tid)?;
-    // Our own rows say nothing of columns that this table lacked.
-    let made: Vec<&str> =
-        table.def.columns.iter().map(|c| c.name.as_str()).filter(|name| def.column(name).is_none()).collect();
-    // Versions that others wrote before go through one constraint resolution pass together with our own rows.
-    let mut both = context_free::remembered_keys(replica, tid)?;
-    both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));
-    context_free::remember_unshown(replica, &table, &both)?;
-    deferred::defer_all(replica, tid)?;
+    let mut take_in = Vec::new();
+    for Begun { tid, def, before } in begun {
+        // What others have declared of the table, and this one lacks.
+        merge_definitions::merge_definitions(replica, *tid, before)?;
+        let table = catalog::table(replica, *tid)?;
+        // Our own rows say nothing of columns that this table lacked.
+        let made = table.def.columns.iter().map(|c| &c.name).filter(|name| def.column(name).is_none());
+        take_in.push((*tid, made.cloned().collect()));
+        // Versions that others wrote before go through one constraint resolution pass together with our own rows.
+        let mut both = context_free::remembered_keys(replica, *tid)?;
+        both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));
+        context_free::remember_unshown(replica, &table, &both)?;
+        deferred::defer_all(replica, *tid)?;
+    }
     // Our rows are older than what we know of others, but were written without having seen it.
-    let sealed = seal::seal_here(
-        replica,
-        SealOptions {
-            flags: FrameFlags::CONTEXT_FREE,
-            take_in: Some(&def.name),
-            made: &made,
-            ..SealOptions::default()
-        },
-    )?;
-    Ok(TrackReport { already: false, rows: sealed.ops, advice: advice(def) })
+    let flags = FrameFlags::CONTEXT_FREE;
+    seal::seal_here(replica, SealOptions { flags, take_in: &take_in, ..SealOptions::default() })?;
+    Ok(())
 }
 
 /// Reads the definition of a table, and puts into it how it is to be tracked.
 fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TableDef> {
-    let mut def = TableDef::read(&replica.db, name)?;
+    let mut def = TableDef::read_keyed(&replica.db, name, &options.key)?;
     def.mode = options.mode;
     def.append = options.append;
     def.merge = options.merge;
     def.policy = options.policy;
+    if options.carry_deletes && !options.append {
+        return Err(Error::cannot_track(
+            &def.name,
+            "only of an append table are deletes a matter of choice: all others carry them",
+        ));
+    }
     if options.append && !(def.autoincrement && def.integer_key()) {
         return Err(Error::cannot_track(
             &def.name,
@@ -223,16 +301,18 @@ fn explain_difference(known: &Table, wanted: &TableDef) -> String {
     )
 }
 
-/// Says what people should know of a table that they track.
-fn advice(def: &TableDef) -> Vec<String> {
-    let mut advice = Vec::new();
-    if def.mode == Mode::Shared && def.integer_key() {
-        advice.push(format!(
-            "`{0}` is shared and has a plain INTEGER PRIMARY KEY: two devices that insert at the same time will take the \
-             same numbers, and each pair is a conflict. If each device owns its rows, track it in the mode per-device; \
-             otherwise give it a key that devices cannot share, such as a text or hex(randomblob(16))",
-            def.name
-        ));
-    }
-    advice
+/// Says what people should know of a shared table whose keys are plain integers, and of the tables that refer to it.
+fn advice(def: &TableDef, referred_by: Option<&BTreeSet<&str>>) -> String {
+    let by: Vec<String> = referred_by.into_iter().flatten().map(|name| format!("`{name}`")).collect();
+    let children = match by.is_empty() {
+        true => String::new(),
+        false => format!(", and {} refers to these numbers", by.join(", ")),
+    };
+    format!(
+        "`{0}` is shared and has a plain INTEGER PRIMARY KEY: two devices that insert at the same time will take the \
+         same numbers, and each pair is a conflict{children}. If each device owns its rows, track it in the mode per-device; \
+         otherwise give it a key that devices cannot share, such as a text or hex(randomblob(16)). If only one device makes \
+         rows, or `resolve --keep-both` is fine, `--ids shared` silences this",
+        def.name
+    )
 }

@@ -28,7 +28,8 @@ use rusqlite::named_params;
 
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{adopt, follow, seal, verdict};
-use crate::engine::conflicts::list::{self, ConflictKind};
+use crate::engine::conflicts::children;
+use crate::engine::conflicts::list::{self, ConflictKind, Open};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{revoke, transaction};
 use crate::engine::fleet::devices::{self, BASELINE};
@@ -139,7 +140,9 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
         "CREATE TEMP TABLE IF NOT EXISTS _pm_open (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
          DELETE FROM temp._pm_open",
     )?;
-    for open in list::open_list(replica)? {
+    let all = list::open_list(replica)?;
+    keep_children(replica, &all)?;
+    for open in all {
         let quarantined = matches!(open.conflict.kind, ConflictKind::Unique(_) | ConflictKind::Check(_));
         let clashes = if quarantined {
             constraints::conflicting_rows(replica, &*catalog::table(replica, open.tid)?, &open.key)?
@@ -165,6 +168,20 @@ fn keep_waiting_columns(replica: &Replica) -> Result<()> {
         if !follow::waiting_columns(replica, &table)?.is_empty() {
             replica.db.execute("INSERT INTO temp._pm_unfoldable (tid) VALUES (?1)", [table.tid])?;
         }
+    }
+    Ok(())
+}
+
+/// Lists the rows that refer to a row under whose key several were made: whoever keeps both must know who wrote them.
+fn keep_children(replica: &Replica, open: &[Open]) -> Result<()> {
+    for (tid, keys) in list::made_twice(open) {
+        children::visit(replica, &*catalog::table(replica, tid)?, &keys, |child, _, key| {
+            replica
+                .db
+                .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?
+                .execute((child.tid, key))?;
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -6,12 +6,14 @@
 //! |---|---|
 //! | `compact` | what every device has, folded out of the log |
 //! | `digest` | one line that is the same where the content is |
+//! | `prune` | rows that a base has, deleted here |
 //! | `remove` | a database that leaves Packmule |
 //! | `status` | the state of a device |
 //! | `verify` | the log verified |
 
 pub(crate) mod compact;
 pub(crate) mod digest;
+pub(crate) mod prune;
 pub(crate) mod remove;
 pub(crate) mod status;
 pub(crate) mod verify;

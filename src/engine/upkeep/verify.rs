@@ -21,6 +21,8 @@ pub struct VerifyReport {
     pub groups: u64,
     /// What is wrong, in words; empty if nothing is.
     pub problems: Vec<String>,
+    /// What could not be checked, in words: tables that use what only the application has.
+    pub unchecked: Vec<String>,
 }
 
 /// Verifies SQLite's own integrity, every frame, chain and signature of the log, and that every
@@ -28,18 +30,64 @@ pub struct VerifyReport {
 pub(crate) fn verify(replica: &Replica) -> Result<VerifyReport> {
     catalog::reading(replica, |e| {
         let mut report = VerifyReport::default();
-        let mut statement = e.db.prepare("PRAGMA integrity_check(10)")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let line: String = row.get(0)?;
-            if line != "ok" {
-                report.problems.push(format!("SQLite: {line}"));
-            }
-        }
+        verify_file(e, &mut report)?;
         verify_log(e, &mut report)?;
         verify_heads(e, &mut report)?;
         Ok(report)
     })
+}
+
+/// Has SQLite verify the file. Where a table uses a collation or a function that only the application has, SQLite
+/// verifies nothing at all: then each table is verified by itself, and those that cannot be are named.
+fn verify_file(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
+    match integrity(replica, "10") {
+        Ok(problems) => report.problems.extend(problems),
+        Err(error) if lacks_the_applications(&error) => {
+            let names: Vec<String> = replica
+                .db
+                .prepare(
+                    "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name",
+                )?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            for name in names {
+                match integrity(replica, &value::quote(&name)) {
+                    Ok(problems) => report.problems.extend(problems),
+                    Err(error) if lacks_the_applications(&error) => {
+                        report.unchecked.push(format!("table `{name}`: {}", said(&error)));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// Has SQLite verify all, or one table. Returns the problems.
+fn integrity(replica: &Replica, what: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = replica.db.prepare(&format!("PRAGMA integrity_check({what})"))?;
+    let lines = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let problems = lines.filter(|line| !matches!(line.as_deref(), Ok("ok")));
+    problems.map(|line| line.map(|line| format!("SQLite: {line}"))).collect()
+}
+
+/// Returns whether SQLite lacks a collation or a function that only the application has.
+fn lacks_the_applications(error: &rusqlite::Error) -> bool {
+    let said = said(error);
+    ["no such collation sequence", "unknown function", "no such function"]
+        .iter()
+        .any(|what| said.contains(what))
+}
+
+/// Returns what SQLite says, without the statement.
+fn said(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// Verifies every group of the log, in the order of each stream.

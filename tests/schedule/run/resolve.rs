@@ -78,7 +78,15 @@ impl Run {
                     })
                     .collect();
                 let delete = own.iter().any(|h| h.write.row.is_none());
-                rows.push((place.clone(), if delete { None } else { Some(set(&own)) }, false));
+                let mut row = set(&own);
+                // The key as that version spells it.
+                let spelled = own.last().and_then(|head| head.write.row.as_ref());
+                for (c, v) in spelled.into_iter().flatten() {
+                    if table.keys.contains(&c.as_str()) {
+                        row.insert(c.clone(), v.clone());
+                    }
+                }
+                rows.push((place.clone(), if delete { None } else { Some(row) }, false));
             }
             (_, How::KeepBoth) => {
                 rows.push((place.clone(), Some(base.clone()), false));

@@ -47,7 +47,7 @@ impl Run {
             }
             let touch = device.touched.entry((t, k.clone())).or_default();
             if table.timed() {
-                touch.wall = touch.wall.max(Some(now));
+                touch.wall = Some(now);
             }
             let Some(new) = new else {
                 touch.claimed = true;

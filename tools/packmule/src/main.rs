@@ -60,6 +60,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Name::Schema => commands::schema,
         Name::Seal => commands::seal,
         Name::Compact => commands::compact,
+        Name::Prune => commands::prune,
         Name::Snapshot => commands::snapshot,
         Name::Join => commands::join,
         Name::Export => commands::export,

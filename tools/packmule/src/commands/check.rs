@@ -43,12 +43,16 @@ struct Checked {
     groups: u64,
     without_certificate: Option<u64>,
     problems: Vec<String>,
+    /// What could not be checked.
+    unchecked: Vec<String>,
 }
 
 fn verify_database(context: &mut Context<'_, '_>, path: &Path) -> Result<(), Failure> {
     let report = open_to_read(context)?.verify().map_err(of_db(path))?;
     let (frames, groups, problems) = (report.frames, report.groups, report.problems);
-    let checked = Checked { kind: "database", frames, groups, without_certificate: None, problems };
+    let unchecked = report.unchecked;
+    let checked =
+        Checked { kind: "database", frames, groups, without_certificate: None, problems, unchecked };
     checked.report(path, context.out)
 }
 
@@ -70,6 +74,7 @@ fn verify_bundle(context: &mut Context<'_, '_>, path: &Path) -> Result<(), Failu
         groups: info.groups.len() as u64,
         without_certificate: Some(unsigned),
         problems,
+        unchecked: Vec::new(),
     };
     checked.report(path, context.out)
 }
@@ -82,11 +87,13 @@ impl Checked {
             kind: self.kind,
             ok,
             problems: &self.problems,
+            unchecked: &self.unchecked,
             frames: self.frames,
             groups: self.groups,
             groups_without_certificate: self.without_certificate,
             error: (!ok).then(|| format!("{found} found")),
         });
+        self.unchecked.iter().for_each(|what| say!(out, "{}: not checked: {what}", shown(path)));
         if ok {
             let checked = self.checked();
             say!(out, "{}: all is well: {checked}, every check sum, chain and signature right", shown(path));

@@ -1,4 +1,4 @@
-//! What all have: compact, snapshot.
+//! What others have: compact, prune, snapshot.
 
 use std::io::BufWriter;
 
@@ -7,6 +7,8 @@ use crate::documents::SnapshotWritten;
 use crate::files::Target;
 use crate::output::{Failure, say};
 use crate::text::{count, quoted, shown, size};
+use crate::usage::{Args, flags};
+use packmule::Keep;
 
 /// `packmule compact`.
 pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -36,6 +38,54 @@ pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// `packmule prune`.
+pub fn prune(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0).to_owned();
+    let keep = wanted(&context.args)?;
+    let [table] = context.args.texts(1)?[..] else {
+        return Err(context.args.wrong("after the database comes one table").into());
+    };
+    let table = table.to_owned();
+    let mut engine = open(context)?;
+    let report = engine.prune(&table, keep).map_err(of_db(&path))?;
+    let out = &mut *context.out;
+    out.document(&report);
+    match &report.base {
+        Some(base) => say!(
+            out,
+            "{table}: {} deleted that the base {base} has, by its own word; {} left",
+            count(report.rows, "row"),
+            report.rows_left
+        ),
+        None => say!(out, "{table}: nothing deleted: no base is known to have any of its rows"),
+    }
+    if report.unacknowledged > 0 {
+        say!(out, "{} no base is known to have stay", count(report.unacknowledged, "row that"));
+    }
+    Ok(())
+}
+
+/// Reads which rows stay: exactly one of the three.
+fn wanted(args: &Args) -> Result<Keep, Failure> {
+    let scaled = |text: &str, units: &[(&str, u64)]| {
+        units
+            .iter()
+            .find_map(|(unit, factor)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*factor))
+    };
+    const DAY: u64 = 86_400_000;
+    let ages = [("d", DAY), ("h", DAY / 24), ("m", DAY / 1_440), ("s", 1_000)];
+    let sizes = [("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)];
+    let given =
+        [args.flag(&flags::PRUNE_KEEP)?, args.flag(&flags::PRUNE_ROWS)?, args.flag(&flags::PRUNE_FREE)?];
+    let keep = match given {
+        [Some(age), None, None] => scaled(age, &ages).map(Keep::Recent),
+        [None, Some(rows), None] => rows.parse().ok().map(Keep::Rows),
+        [None, None, Some(size)] => scaled(size, &sizes).map(Keep::Free),
+        _ => return Err(args.wrong("give one of --keep AGE (30d), --rows N, --free SIZE (200M)").into()),
+    };
+    Ok(keep.ok_or_else(|| args.wrong("an age is 30d, 12h, 90m or 60s, a size 500K, 200M or 1G"))?)
 }
 
 /// `packmule snapshot`.

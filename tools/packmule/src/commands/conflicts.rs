@@ -7,7 +7,7 @@ use packmule::{Conflict, ConflictKind, ConflictVersion, OwnedValue, Resolution};
 use super::{Context, of_db, open, open_to_read};
 use crate::documents::{Conflicts, Resolved};
 use crate::output::{Failure, Out, say};
-use crate::text::{columns, plural, quoted, read, shell_word, show, shown, time};
+use crate::text::{columns, count, plural, quoted, read, shell_word, show, shown, time};
 use crate::usage::{Args, flags};
 
 /// `packmule conflicts`.
@@ -42,6 +42,15 @@ fn print(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     say!(out, "{}  {}: {}", conflict.id, conflict.table, key.join(", "));
     say!(out, "  {}", why(&conflict.kind));
     conflict.versions.iter().for_each(|version| print_version(conflict, version, out));
+    let by: Vec<String> = conflict
+        .referred_by
+        .iter()
+        .map(|(table, rows)| format!("{} of {table}", count(*rows, "row")))
+        .collect();
+    if !by.is_empty() {
+        say!(out, "  referred to by {}: --keep-both takes along", by.join(", "));
+        say!(out, "  those of the author whose row gets a new key");
+    }
     print_ways(path, conflict, out);
 }
 

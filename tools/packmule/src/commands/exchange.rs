@@ -12,7 +12,7 @@ use packmule::{Engine, Error, ImportReport, label};
 use super::admit::asks_for_admission;
 use super::device::fleets;
 use super::intake::summary;
-use super::{Context, of_db, open};
+use super::{Context, of_db, open, say_not_sent};
 use crate::documents::{CardFile, Exchanged, File, Known, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, engine_text, say};
 use crate::text::{conflicts_open, count, elsewhere, quoted, shown, size, waiting};
@@ -60,6 +60,9 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         }
     });
     Done::new(path, directory, (&engine, before), &report)?.report(context.out, failure.as_ref());
+    if failure.is_none() {
+        say_not_sent(context.out, &engine, path)?;
+    }
     match failure {
         // The document has it.
         Some(failure) if context.out.json => Err(Failure::Reported(failure.message().to_owned())),

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
-use super::{Context, of_db, open};
+use super::{Context, of_db, open, say_not_sent};
 use crate::documents::Exported;
 use crate::files::Target;
 use crate::output::{Failure, say};
@@ -60,6 +60,7 @@ pub fn export(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if report.state {
         say!(out, "it has the state of the shared tables, in place of frames that are compacted away here");
     }
+    say_not_sent(out, &engine, path)?;
     if report.frames == 0 && peer.is_some() {
         say!(
             out,

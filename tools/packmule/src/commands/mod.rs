@@ -9,7 +9,7 @@
 //! | `remove` | `init --remove` |
 //! | `admit` | `admit`, `fleet rotate`, `rename` |
 //! | `tables` | `track`, `untrack`, `schema`, `seal` |
-//! | `compaction` | `compact`, `snapshot` |
+//! | `compaction` | `compact`, `prune`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
 //! | `conflicts` | `conflicts`, `resolve` |
@@ -40,14 +40,14 @@ use packmule::{Engine, Error, TableHow};
 
 use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Out};
+use crate::output::{Failure, Out, say};
 use crate::text::{hint, quoted, wrap};
 use crate::usage::{Args, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
 pub use board::board;
 pub use check::{digest, inspect, verify};
-pub use compaction::{compact, snapshot};
+pub use compaction::{compact, prune, snapshot};
 pub use conflicts::{conflicts, resolve};
 pub use device::{devices, fleet_new, init, join, retire, revoke, trust};
 pub use exchange::exchange;
@@ -137,6 +137,14 @@ fn open_as(
         Ok(_) => {}
     }
     open(path, options(context)?).map_err(|e| Failure::engine(path, path, e))
+}
+
+/// Names what of the tracked tables does not travel: whatever sends says so.
+fn say_not_sent(out: &mut Out<'_>, engine: &Engine, path: &Path) -> Result<(), Failure> {
+    for what in engine.not_sent().map_err(of_db(path))? {
+        say!(out, "{what}");
+    }
+    Ok(())
 }
 
 /// Returns what makes a failure of the engine's error about the database.

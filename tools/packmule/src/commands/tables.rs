@@ -1,6 +1,6 @@
 //! Tables: track, untrack, schema, seal.
 
-use super::{Context, of_db, open};
+use super::{Context, of_db, open, say_not_sent};
 use crate::documents::{Added, Sealed, Tracked, TrackedTable, Untracked};
 use crate::output::{Failure, say};
 use crate::text::{count, quoted, read, shown};
@@ -71,6 +71,9 @@ fn wanted(args: &Args, engine: &Engine) -> Result<TrackOptions, Failure> {
     Ok(TrackOptions {
         mode: if args.flag(&flags::MODE)? == Some("per-device") { Mode::PerDevice } else { Mode::Shared },
         append: args.has(&flags::APPEND),
+        key: args.flag(&flags::KEY)?.map_or_else(Vec::new, |key| key.split(',').map(str::to_owned).collect()),
+        ids_shared: args.flag(&flags::IDS)?.is_some(),
+        carry_deletes: args.flag(&flags::DELETES)? == Some("carry"),
         merge: if args.flag(&flags::MERGE)? == Some("cell") { Merge::Cell } else { Merge::Row },
         policy,
         columns: check_columns(args)?,
@@ -139,8 +142,10 @@ pub fn seal(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             count(report.ops, "row"),
             count(report.frames, "frame")
         );
+        say_not_sent(context.out, &engine, path)?;
         return Ok(());
     }
+    say_not_sent(out, &engine, path)?;
     say!(out, "{}: nothing was written since the last seal", shown(path));
     let tracked = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.how != TableHow::Untracked);
     if !tracked {

@@ -106,6 +106,8 @@ pub struct Verified<'a> {
     pub ok: bool,
     /// What is wrong, in words.
     pub problems: &'a [String],
+    /// What could not be checked, in words: tables that use a collation or a function that only the application has.
+    pub unchecked: &'a [String],
     /// Frames that were checked.
     pub frames: u64,
     /// Groups that were checked.

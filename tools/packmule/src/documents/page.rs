@@ -40,6 +40,7 @@ fn page() -> String {
     section::<Added>(&mut page, &mut types, "schema");
     section::<Sealed>(&mut page, &mut types, "seal");
     section::<report::CompactReport>(&mut page, &mut types, "compact");
+    section::<report::PruneReport>(&mut page, &mut types, "prune");
     section::<SnapshotWritten>(&mut page, &mut types, "snapshot");
     section::<Joined>(&mut page, &mut types, "join");
     section::<Exported>(&mut page, &mut types, "export");

@@ -20,6 +20,9 @@ pub struct Conflict {
     pub kind: String,
     /// The versions.
     pub versions: Vec<ConflictVersion>,
+    /// Of `insert/insert`: how many rows refer to the row, by table. `--keep-both` takes those along that the author of
+    /// a version made.
+    pub referred_by: BTreeMap<String, u64>,
     /// Of `unique`, `foreign-key` and `schema`: the columns that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
@@ -138,6 +141,19 @@ pub struct CompactReport {
     pub frames_left: u64,
     /// The device for which the most frames stay.
     pub held_back_by: Option<HeldBack>,
+}
+
+/// `prune`.
+#[derive(JsonSchema, Serialize)]
+pub struct PruneReport {
+    /// Rows that were deleted here.
+    pub rows: u64,
+    /// Rows that are left in the table.
+    pub rows_left: u64,
+    /// Rows of the table that no base is known to have.
+    pub unacknowledged: u64,
+    /// The base whose acknowledgement counts; null where no base is known to have anything.
+    pub base: Option<String>,
 }
 
 /// A device for which frames stay in the log.

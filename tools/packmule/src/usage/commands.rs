@@ -131,6 +131,9 @@ each board gets its own `init`. A board that is made without \
         flags: &[
             &flags::MODE,
             &flags::APPEND,
+            &flags::KEY,
+            &flags::DELETES,
+            &flags::IDS,
             &flags::MERGE,
             &flags::POLICY,
             &flags::COLUMN,
@@ -194,6 +197,22 @@ each board gets its own `init`. A board that is made without \
         about: "What every device that is not retired is known to have leaves the log; tables, open conflicts and digest stay as they \
                 are. Nothing leaves it before another device is known. It also records in the log what this device has seen, so that others can compact too: run it now and then on each.",
         examples: &["packmule compact base.db"],
+    },
+    Command {
+        name: Name::Prune,
+        words: "prune",
+        operands: "DB TABLE",
+        count: (2, 2),
+        flags: &[&flags::PRUNE_KEEP, &flags::PRUNE_ROWS, &flags::PRUNE_FREE],
+        group: Group::Tables,
+        summary: "delete rows of an append table here that a base has",
+        about: "Deletes the oldest rows of an append table on this device, as far as a base that is not retired has acknowledged them; \
+                it prints which base. Rows that no base is known to have stay, and where there is no base nothing is deleted. Nothing is deleted \
+                elsewhere. An age is counted from when the row was sealed.",
+        examples: &[
+            "packmule prune north.db readings --keep 30d",
+            "packmule prune north.db readings --free 200M",
+        ],
     },
     Command {
         name: Name::Snapshot,

@@ -64,6 +64,25 @@ pub static COLUMNS: Flag = value(
     "wait|follow",
     "what others write into a column of theirs waits until the application adds it, or it is added (wait)",
 );
+pub static DELETES: Flag = value(
+    "deletes",
+    "name|carry",
+    "with --append: rows that are deleted here are only counted, or deleted elsewhere too (name)",
+);
+pub static KEY: Flag = value(
+    "key",
+    "COL,...",
+    "the UNIQUE index that tells rows apart, of a table without a primary key (its only one)",
+);
+pub static IDS: Flag = value(
+    "ids",
+    "shared",
+    "a plain integer key is fine: without the note about numbers that two devices can take",
+);
+pub static PRUNE_KEEP: Flag = value("keep", "AGE", "rows that were sealed within AGE stay: 30d, 12h");
+pub static PRUNE_ROWS: Flag = value("rows", "N", "the newest N rows stay");
+pub static PRUNE_FREE: Flag =
+    value("free", "SIZE", "the oldest rows go until so much of the file is free: 200M, 1G");
 pub static MERGE: Flag = value(
     "merge",
     "row|cell",

@@ -39,6 +39,7 @@ pub enum Name {
     Schema,
     Seal,
     Compact,
+    Prune,
     Snapshot,
     Join,
     Export,

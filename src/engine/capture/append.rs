@@ -1,0 +1,198 @@
+//! Append tables: the rows that no trigger records.
+//!
+//! An append table has no trigger on INSERT, so inserts cost nothing: a seal reads on from its high-water mark. Rows that
+//! come at or below the mark (ids that start again, a row that is filled in with an id of its own) can only take ids
+//! that were free. So the free ids up to the mark are kept as ranges, `_pm_gap`, and a seal looks into each of them.
+//! Triggers on UPDATE and DELETE record what happens to rows up to the mark.
+//!
+//! A DELETE is not carried unless the table is tracked so, since deleting old rows is how cards are kept free; it is
+//! counted in a notice.
+
+use std::sync::Arc;
+
+use packmule_core::model::WallMs;
+
+use crate::engine::capture::ops::{self, Change, RowReader};
+use crate::engine::error::Result;
+use crate::engine::log::writer::GroupWriter;
+use crate::engine::merge::heads::Seen;
+use crate::engine::store::meta;
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// So many ranges of free ids are looked into: the widest ones.
+const GAPS: u32 = 1_000;
+
+/// The least id of which ranges speak.
+const LEAST: i64 = i64::MIN + 1;
+
+/// Says, before the table's name, that rows of it were deleted here and not elsewhere.
+const DELETED: &str =
+    "rows that were deleted here stay elsewhere, since an append table carries no deletes: ";
+
+/// Returns the notice of rows of a table that were deleted here alone.
+pub(crate) fn deleted_notice(table: &Table) -> String {
+    format!("{DELETED}`{}`", table.def.name)
+}
+
+/// Counts rows that were deleted here and not elsewhere, and has the free ids looked for again.
+pub(crate) fn note_deleted(replica: &Replica, table: &Table, rows: u64) -> Result<()> {
+    meta::notice_of(&replica.db, &deleted_notice(table), rows, replica.now())?;
+    forget_gaps(replica, table.tid)
+}
+
+/// Forgets the ranges of free ids: the next seal looks for them again.
+pub(crate) fn forget_gaps(replica: &Replica, tid: i64) -> Result<()> {
+    replica.db.execute("UPDATE _pm_table SET gaps = 0 WHERE tid = ?1", [tid])?;
+    Ok(())
+}
+
+/// Begins again with a table that was made anew: its rows are recorded one by one, and the mark is its last id.
+pub(crate) fn begin_again(replica: &Replica, table: &Table) -> Result<()> {
+    let id = table.def.key_list("");
+    let sql = format!(
+        "UPDATE _pm_table SET gaps = 0, appended = (SELECT coalesce(max({id}), 0) FROM {}) WHERE tid = ?1",
+        table.sql_name
+    );
+    replica.db.execute(&sql, [table.tid])?;
+    replica.db.execute("DELETE FROM _pm_reached WHERE tid = ?1", [table.tid])?;
+    Ok(())
+}
+
+/// Returns the ranges of ids that were free and in which rows are now.
+fn filled_gaps(replica: &Replica, table: &Table) -> Result<Vec<(i64, i64)>> {
+    let id = table.def.key_list("");
+    let mut statement = replica.db.prepare_cached(&format!(
+        "SELECT first, last FROM _pm_gap WHERE tid = ?1
+         AND EXISTS (SELECT 1 FROM {} WHERE {id} BETWEEN first AND last) ORDER BY first",
+        table.sql_name
+    ))?;
+    let gaps = statement.query_map([table.tid], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(gaps.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Counts rows that came at or below the mark, up to `most`.
+pub(crate) fn unsealed_below(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
+    if !table.watches_gaps() || !table.knows_gaps {
+        return Ok(0);
+    }
+    let id = table.def.key_list("");
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {id} BETWEEN ?1 AND ?2 LIMIT ?3)",
+        table.sql_name
+    );
+    let mut n = 0;
+    for (first, last) in filled_gaps(replica, table)? {
+        n += replica.db.prepare_cached(&sql)?.query_row((first, last, most), |row| row.get::<_, u64>(0))?;
+    }
+    Ok(n.min(most.into()))
+}
+
+/// Seals the rows that came at or below the mark.
+pub(crate) fn seal_below_mark(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+) -> Result<()> {
+    let table = reader.table;
+    if !table.watches_gaps() || !table.knows_gaps {
+        return Ok(());
+    }
+    let id = table.def.key_list("");
+    let sql = format!(
+        "SELECT {} FROM {} WHERE {id} BETWEEN ?1 AND ?2 ORDER BY {id}",
+        reader.columns, table.sql_name
+    );
+    for (first, last) in filled_gaps(replica, table)? {
+        let mut statement = replica.db.prepare_cached(&sql)?;
+        let mut rows = statement.query((first, last))?;
+        while let Some(row) = rows.next()? {
+            ops::seal_row(replica, reader, group, row, &Change::default(), &Seen::All)?;
+        }
+        replica.db.execute("DELETE FROM _pm_gap WHERE tid = ?1 AND first = ?2", (table.tid, first))?;
+        find_gaps(replica, table, first, last)?;
+    }
+    Ok(())
+}
+
+/// Brings the ranges of free ids up to date after a seal, whose mark is now `mark`.
+pub(crate) fn update_gaps(replica: &Replica, table: &Table, mark: i64) -> Result<()> {
+    if !table.watches_gaps() {
+        return Ok(());
+    }
+    let known: bool =
+        replica.db.query_row("SELECT gaps FROM _pm_table WHERE tid = ?1", [table.tid], |row| row.get(0))?;
+    if known {
+        if mark > table.high_water {
+            find_gaps(replica, table, table.high_water.saturating_add(1), mark)?;
+        }
+        return Ok(());
+    }
+    replica.db.execute("DELETE FROM _pm_gap WHERE tid = ?1", [table.tid])?;
+    find_gaps(replica, table, LEAST, mark)?;
+    replica.db.execute("UPDATE _pm_table SET gaps = 1 WHERE tid = ?1", [table.tid])?;
+    Ok(())
+}
+
+/// Finds the free ids of tables of which they are not known.
+pub(crate) fn find_all_gaps(replica: &Replica) -> Result<()> {
+    let unknown = |t: &&Arc<Table>| t.watches_gaps() && !t.knows_gaps && t.announced;
+    let tables = catalog::tables(replica);
+    let mut found = false;
+    for table in tables.iter().filter(unknown) {
+        update_gaps(replica, table, table.high_water)?;
+        found = true;
+    }
+    if found { catalog::reload_catalog(replica) } else { Ok(()) }
+}
+
+/// Records when a mark was reached: at most one an hour is kept, besides the last one.
+pub(crate) fn note_reached(replica: &Replica, table: &Table, mark: i64, wall: WallMs) -> Result<()> {
+    const HOUR: u64 = 3_600_000;
+    if mark <= table.high_water {
+        return Ok(());
+    }
+    let last = replica
+        .db
+        .prepare_cached("SELECT mark, wall FROM _pm_reached WHERE tid = ?1 ORDER BY mark DESC LIMIT 2")?
+        .query_map([table.tid], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(i64, i64)>>>()?;
+    if let [last, before] = last[..]
+        && wall.abs_diff(before.1) < HOUR
+    {
+        replica.db.execute("DELETE FROM _pm_reached WHERE tid = ?1 AND mark = ?2", (table.tid, last.0))?;
+    }
+    replica
+        .db
+        .prepare_cached("INSERT OR REPLACE INTO _pm_reached (tid, mark, wall) VALUES (?1, ?2, ?3)")?
+        .execute((table.tid, mark, wall))?;
+    Ok(())
+}
+
+/// Finds the free ids in a range.
+fn find_gaps(replica: &Replica, table: &Table, first: i64, last: i64) -> Result<()> {
+    let id = table.def.key_list("");
+    let (name, tid) = (&table.sql_name, table.tid);
+    replica
+        .db
+        .prepare_cached(&format!(
+            "INSERT OR REPLACE INTO _pm_gap (tid, first, last)
+             SELECT {tid}, before + 1, id - 1 FROM (
+               SELECT {id} AS id, lag({id}, 1, ?1 - 1) OVER (ORDER BY {id}) AS before
+               FROM {name} WHERE {id} BETWEEN ?1 AND ?2)
+             WHERE id > before + 1 ORDER BY id - before DESC LIMIT {GAPS}"
+        ))?
+        .execute((first, last))?;
+    let sql = format!("SELECT max({id}) FROM {name} WHERE {id} BETWEEN ?1 AND ?2");
+    let found: Option<i64> = value::maybe::<Option<i64>>(&replica.db, &sql, (first, last))?.flatten();
+    let after = found.map_or(first, |found| found.saturating_add(1));
+    if after <= last {
+        replica.db.execute(
+            "INSERT OR REPLACE INTO _pm_gap (tid, first, last) VALUES (?1, ?2, ?3)",
+            (tid, after, last),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Both rows of a conflict kept: the shown one stays, each other version becomes a row under a new key.
+//!
+//! Two devices that made different rows under one integer key meant two things. So the rows that the author of a version
+//! made refer to it go along with it: their foreign key gets the new value. Where such a row is itself one of two that were
+//! made under one key, both of these are kept as well, since only here it is known to which row each of them refers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use packmule_core::model::DeviceId;
+use packmule_core::wire::OpKind;
+use rusqlite::params_from_iter;
+
+use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::conflicts::children::{self, Reference};
+use crate::engine::conflicts::list::{self, ConflictKind, Open};
+use crate::engine::conflicts::record::{own_values, record_key, record_resolved};
+use crate::engine::error::{Error, Result, Way};
+use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::{compose, deferred, versions};
+use crate::engine::show::triggers;
+use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// What an author's rows refer to now: in this column they have `new` in place of `old`.
+#[derive(Clone)]
+struct Moved {
+    author: DeviceId,
+    column: usize,
+    old: OwnedValue,
+    new: OwnedValue,
+}
+
+impl Moved {
+    /// Changes a row of a version.
+    fn change(&self, author: DeviceId, row: &mut [OwnedValue]) -> bool {
+        let is = author == self.author && row[self.column] == self.old;
+        if is {
+            row[self.column] = self.new.clone();
+        }
+        is
+    }
+}
+
+/// The rows that were closed so far.
+type Closed = BTreeSet<(i64, Vec<u8>)>;
+
+/// Keeps the row as it is shown, and makes of each other version a row under a key of its own.
+pub(crate) fn keep_both(replica: &Replica, table: &Arc<Table>, open: &Open) -> Result<()> {
+    keep_all(replica, table, open, None, &mut Closed::new())
+}
+
+fn keep_all(
+    replica: &Replica,
+    table: &Arc<Table>,
+    open: &Open,
+    moved: Option<&Moved>,
+    closed: &mut Closed,
+) -> Result<()> {
+    closed.insert((table.tid, open.key.clone()));
+    if deferred::is_quarantined(replica, table.tid, &open.key)? {
+        return Err(Error::cannot_resolve(
+            "the row is quarantined by a constraint: resolve that conflict first",
+            &[Way::Set],
+        ));
+    }
+    let Some(mut shown) = compose::shown_row(replica, table, &open.key)? else {
+        return Err(Error::cannot_resolve("the row is not shown", &[Way::Take]));
+    };
+    let order = versions::judge_versions(replica, table, &open.heads)?.order;
+    let plain = shown.clone();
+    let winner = order.iter().map(|at| &open.heads[*at]).find(|head| head.kind != OpKind::Delete);
+    if let (Some(moved), Some(winner)) = (moved, winner)
+        && moved.change(winner.author, &mut shown)
+    {
+        change_reference(replica, table, &open.key, moved.column, &moved.new)?;
+    }
+    let mut known = vec![shown.clone()];
+    for head in order.iter().map(|at| &open.heads[*at]).filter(|head| head.kind != OpKind::Delete) {
+        let mut row = plain.clone();
+        for (column, value) in own_values(replica, table, head)? {
+            row[column] = value;
+        }
+        if let Some(moved) = moved {
+            moved.change(head.author, &mut row);
+        }
+        if known.contains(&row) {
+            continue;
+        }
+        known.push(row.clone());
+        let (column, new) = new_key(replica, table, head)?;
+        let old = std::mem::replace(&mut row[column], new.clone());
+        insert(replica, table, &row)?;
+        if table.def.keys().count() == 1 {
+            take_along(replica, table, open, (head.author, &old, &new), closed)?;
+        }
+    }
+    if known.len() == 1 && moved.is_none() {
+        return Err(Error::cannot_resolve("the other version deletes the row", &[Way::Take, Way::Delete]));
+    }
+    record_resolved(replica, table, &open.key)
+}
+
+/// Inserts a row under its new key.
+fn insert(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<()> {
+    let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
+    let sql =
+        format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, table.column_list(), marks.join(", "));
+    triggers::firing(replica, table, || Ok(replica.db.execute(&sql, params_from_iter(row))?))?;
+    let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
+    record_key(replica, table, &key, ChangeFlags::INSERT)
+}
+
+/// Takes the rows that an author made refer to a row along to its new key.
+fn take_along(
+    replica: &Replica,
+    table: &Arc<Table>,
+    open: &Open,
+    (author, old, new): (DeviceId, &OwnedValue, &OwnedValue),
+    closed: &mut Closed,
+) -> Result<()> {
+    for Reference { child, column } in children::references_to(replica, table) {
+        let moved = Moved { author, column, old: old.clone(), new: new.clone() };
+        // Of two rows under one key the author's may be the one that is not shown.
+        for other in list::open_list(replica)? {
+            let meant = other.tid == child.tid
+                && other.conflict.kind == ConflictKind::InsertInsert
+                && !closed.contains(&(child.tid, other.key.clone()));
+            if meant && refers(replica, &child, &other.heads, &moved)? {
+                keep_all(replica, &child, &other, Some(&moved), closed)?;
+            }
+        }
+        for key in children::keys_of(replica, &child, column, &open.key)? {
+            let heads = heads::heads(replica, child.tid, &key)?;
+            let is_theirs = !heads.is_empty() && heads.iter().all(|head| head.author == author);
+            if is_theirs && !closed.contains(&(child.tid, key.clone())) {
+                change_reference(replica, &child, &key, column, new)?;
+                record_resolved(replica, &child, &key)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a version of the author refers to the old key.
+fn refers(replica: &Replica, child: &Table, heads: &[Head], moved: &Moved) -> Result<bool> {
+    for head in heads.iter().filter(|head| head.author == moved.author && head.kind != OpKind::Delete) {
+        let values = versions::values(replica, child, head)?;
+        if values.iter().any(|(at, value)| *at == moved.column && *value == moved.old) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes a row refer to another one.
+fn change_reference(
+    replica: &Replica,
+    child: &Table,
+    key: &[u8],
+    column: usize,
+    new: &OwnedValue,
+) -> Result<()> {
+    let keys = value::read_key(key)?;
+    let sql = child.update_sql(&[column]);
+    triggers::firing(replica, child, || {
+        Ok(replica.db.execute(&sql, params_from_iter(std::iter::once(new).chain(&keys)))?)
+    })?;
+    Ok(())
+}
+
+/// Makes a key that no row has: the next number, or the text with the author's name after it.
+fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, OwnedValue)> {
+    let last = table.def.keys().last().ok_or_else(|| Error::damaged("a table without a key"))?;
+    let column = &table.def.columns[last];
+    let c = value::quote(&column.name);
+    if matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Numeric | Affinity::Real) {
+        let next: Option<i64> = replica.db.query_row(
+            &format!(
+                "SELECT CAST(coalesce(max({c}), 0) AS INTEGER) FROM (SELECT {c} FROM {} UNION ALL SELECT {c} FROM {})",
+                table.sql_name,
+                table.quarantine_table()
+            ),
+            [],
+            |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
+        )?;
+        return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| {
+            Error::cannot_resolve("no key is left after the greatest; insert the row by hand", &[])
+        });
+    }
+    let version = list::version(replica, table, head, false)?;
+    let old = version
+        .values
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(&column.name))
+        .map(|(_, v)| v.clone());
+    for n in 1..1000 {
+        let suffix = if n == 1 { String::new() } else { format!("-{n}") };
+        let tail = format!("-{}{suffix}", version.name.as_deref().unwrap_or("other"));
+        let value = match &old {
+            Some(OwnedValue::Text(text)) => OwnedValue::Text([text, tail.as_bytes()].concat()),
+            Some(OwnedValue::Blob(blob)) => OwnedValue::Blob([blob, tail.as_bytes()].concat()),
+            _ => {
+                return Err(Error::cannot_resolve(
+                    format!("no new key can be made for `{}`; insert the other row by hand", column.name),
+                    &[Way::Take],
+                ));
+            }
+        };
+        let taken: Option<i64> = value::maybe(
+            &replica.db,
+            &format!(
+                "SELECT 1 FROM {} WHERE {c} = ?1 UNION ALL SELECT 1 FROM {} WHERE {c} = ?1 LIMIT 1",
+                table.sql_name,
+                table.quarantine_table()
+            ),
+            [Bind(value.borrow())],
+        )?;
+        if taken.is_none() {
+            return Ok((last, value));
+        }
+    }
+    Err(Error::cannot_resolve("no free key was found; insert the row by hand", &[]))
+}

@@ -1,0 +1,50 @@
+//! What a resolution reads of a version, and how it records a row for the seal.
+
+use rusqlite::params_from_iter;
+
+use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::error::Result;
+use crate::engine::merge::heads::Head;
+use crate::engine::merge::versions;
+use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// Reads what a version itself says of a row: not its key, its counters and its disputed columns, and not what later
+/// versions wrote over.
+pub(crate) fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
+    let live = head.live(table.def.columns.len());
+    let mut values = versions::values(replica, table, head)?;
+    values.retain(|(at, _)| {
+        live.contains(*at)
+            && table.def.columns[*at].key == 0
+            && !table.counters.contains(at)
+            && !table.disputed.contains(*at)
+    });
+    Ok(values)
+}
+
+/// Records that a row was resolved, so that the seal makes an op of it whatever it is like.
+pub(crate) fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    record_key(replica, table, &value::read_key(key)?, ChangeFlags::RESOLVED)
+}
+
+/// Records in a table's list of changes what was done to a row.
+pub(crate) fn record_key(
+    replica: &Replica,
+    table: &Table,
+    key: &[OwnedValue],
+    what: ChangeFlags,
+) -> Result<()> {
+    let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
+    replica.db.execute(
+        &format!(
+            "INSERT INTO {} ({}) VALUES ({}, {what})",
+            table.dirty(),
+            table.change_columns(),
+            marks.join(", ")
+        ),
+        params_from_iter(key.iter().map(|v| Bind(v.borrow()))),
+    )?;
+    Ok(())
+}

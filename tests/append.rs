@@ -1,0 +1,167 @@
+//! Append tables: inserts run no trigger, and nothing that happens to a row is left behind without a word.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+use common::*;
+use packmule::{Engine, Keep, TrackOptions};
+
+const READINGS: &str = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, value REAL)";
+
+/// A board with an append table of three readings, and a base that has them.
+fn two(options: &TrackOptions) -> (World, Engine, Engine) {
+    let world = World::new();
+    let mut a = world.board("a");
+    sql(&a, READINGS);
+    a.track("readings", options).unwrap();
+    sql(&a, "INSERT INTO readings (value) VALUES (1), (2), (3)");
+    let mut base = world.base("base");
+    carry(&mut a, &mut base);
+    carry(&mut base, &mut a);
+    (world, a, base)
+}
+
+fn same(a: &mut Engine, base: &mut Engine) {
+    carry(a, base);
+    let all = "SELECT id, value FROM readings ORDER BY id";
+    assert_eq!(rows(a, all), rows(base, all));
+    assert_eq!(a.seal().unwrap().ops, 0, "all of it is sealed");
+}
+
+fn not_sent(engine: &Engine) -> Vec<(u64, String)> {
+    engine.not_sent().unwrap().into_iter().map(|what| (what.rows, what.to_string())).collect()
+}
+
+#[test]
+fn inserts_run_no_trigger() {
+    let (_world, a, _base) = two(&append());
+    let on =
+        rows(&a, "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'readings'").concat();
+    assert!(!on.contains("INSERT ON"), "{on}");
+}
+
+#[test]
+fn rows_below_the_mark_are_carried() {
+    let (_world, mut a, mut base) = two(&append());
+    // A jump, which leaves ids free, then rows in the gap, before all others, and with a negative id.
+    sql(&a, "INSERT INTO readings VALUES (100, 100)");
+    same(&mut a, &mut base);
+    sql(&a, "INSERT INTO readings VALUES (50, 50), (-7, 0.5)");
+    same(&mut a, &mut base);
+    sql(&a, "INSERT INTO readings VALUES (49, 49), (51, 51), (99, 99), (-8, 0.25)");
+    same(&mut a, &mut base);
+    sql(&a, "INSERT INTO readings (value) VALUES (101)");
+    same(&mut a, &mut base);
+    assert_eq!(not_sent(&a), []);
+}
+
+#[test]
+fn updates_are_carried_and_deletes_are_named() {
+    let (_world, mut a, mut base) = two(&append());
+    sql(&a, "UPDATE readings SET value = 20 WHERE id = 2; UPDATE readings SET id = 9 WHERE id = 3");
+    carry(&mut a, &mut base);
+    assert_eq!(
+        rows(&base, "SELECT id, value FROM readings ORDER BY id"),
+        ["1|1.0r", "2|20.0r", "3|3.0r", "9|3.0r"]
+    );
+    assert_eq!(not_sent(&a)[0].0, 1, "the old id is gone here alone");
+    sql(&a, "DELETE FROM readings WHERE id <= 2");
+    carry(&mut a, &mut base);
+    assert_eq!(rows(&base, "SELECT count(*) FROM readings"), ["4"]);
+    let told = not_sent(&a);
+    assert!(told.len() == 1 && told[0].0 == 3 && told[0].1.contains("`readings`"), "{told:?}");
+    // A row that is written and deleted before it was sealed was nowhere.
+    sql(&a, "INSERT INTO readings (value) VALUES (5); DELETE FROM readings WHERE value = 5");
+    a.seal().unwrap();
+    assert_eq!(not_sent(&a), told);
+    // An id that is taken again is another content of the same row.
+    sql(&a, "INSERT INTO readings VALUES (1, 11)");
+    carry(&mut a, &mut base);
+    assert_eq!(rows(&base, "SELECT value FROM readings WHERE id = 1"), ["11.0r"]);
+}
+
+#[test]
+fn deletes_are_carried_where_a_person_says_so() {
+    let (_world, mut a, mut base) = two(&TrackOptions { carry_deletes: true, ..append() });
+    sql(&a, "DELETE FROM readings WHERE id <> 2");
+    same(&mut a, &mut base);
+    assert_eq!(not_sent(&a), []);
+    a.track("readings", &append()).unwrap();
+    sql(&a, "DELETE FROM readings");
+    carry(&mut a, &mut base);
+    assert_eq!(rows(&base, "SELECT id FROM readings"), ["2"]);
+}
+
+#[test]
+fn ids_that_start_again_are_carried() {
+    for again in [
+        "DELETE FROM readings; DELETE FROM sqlite_sequence",
+        &format!("DROP TABLE readings; {READINGS}"),
+        &format!("ALTER TABLE readings RENAME TO old; {READINGS}; DROP TABLE old"),
+    ] {
+        for between in [false, true] {
+            let (_world, mut a, mut base) = two(&append());
+            sql(&a, again);
+            if between && !again.contains("CREATE") {
+                carry(&mut a, &mut base);
+            }
+            sql(&a, "INSERT INTO readings (value) VALUES (100), (101)");
+            carry(&mut a, &mut base);
+            let all = "SELECT id, value FROM readings WHERE value >= 100 ORDER BY id";
+            assert_eq!(rows(&base, all), ["1|100.0r", "2|101.0r"], "{again} {between}");
+            sql(&a, "INSERT INTO readings (value) VALUES (102), (103), (104)");
+            carry(&mut a, &mut base);
+            assert_eq!(rows(&base, all), rows(&a, all), "{again} {between}");
+            assert_eq!(a.seal().unwrap().ops, 0);
+        }
+    }
+}
+
+#[test]
+fn pruning_deletes_what_a_base_has_and_nothing_else() {
+    let (world, mut a, mut base) = two(&append());
+    let many =
+        "INSERT INTO readings (value) WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+        SELECT i FROM n";
+    sql(&a, many);
+    // The base has the first three alone.
+    let report = a.prune("readings", Keep::Rows(10)).unwrap();
+    assert_eq!((report.rows, report.rows_left, report.unacknowledged), (3, 2000, 2000));
+    assert!(report.base.unwrap().contains("base"));
+    carry(&mut a, &mut base);
+    carry(&mut base, &mut a);
+    world.tick(3_600_000 * 5);
+    sql(&a, "INSERT INTO readings (value) VALUES (7)");
+    assert_eq!(a.prune("readings", Keep::Recent(3_600_000)).unwrap().rows, 2000);
+    assert_eq!(rows(&a, "SELECT value FROM readings"), ["7.0r"]);
+    same_at_base(&mut a, &mut base, 2004);
+    assert_eq!(not_sent(&a), [], "what is pruned is elsewhere, as it is to be");
+    // Ids below the mark that pruning has freed can be taken again.
+    sql(&a, "INSERT INTO readings VALUES (5, 55)");
+    carry(&mut a, &mut base);
+    assert_eq!(rows(&base, "SELECT value FROM readings WHERE id = 5"), ["55.0r"]);
+    // Without a base that counts nothing goes.
+    carry(&mut base, &mut a);
+    a.retire(base.identity().id, None).unwrap();
+    let report = a.prune("readings", Keep::Rows(0)).unwrap();
+    assert_eq!((report.rows, report.base), (0, None));
+    assert!(a.prune("none", Keep::Rows(0)).is_err());
+}
+
+fn same_at_base(a: &mut Engine, base: &mut Engine, rows_there: usize) {
+    carry(a, base);
+    assert_eq!(rows(base, "SELECT count(*) FROM readings"), [rows_there.to_string()]);
+}
+
+#[test]
+fn pruning_to_free_room() {
+    let (_world, mut a, mut base) = two(&append());
+    sql(
+        &a,
+        "INSERT INTO readings (value) WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n",
+    );
+    carry(&mut a, &mut base);
+    carry(&mut base, &mut a);
+    let report = a.prune("readings", Keep::Free(100_000)).unwrap();
+    assert!(report.rows > 1_000 && report.rows_left > 1_000, "{report:?}");
+    assert_eq!(rows(&a, "SELECT min(value) > 1000 FROM readings"), ["1"], "the oldest go first");
+}

@@ -13,6 +13,7 @@ mod copied_card;
 mod gathering;
 mod keeper;
 mod leaving;
+mod migrations;
 mod new_board;
 mod restored_base;
 mod retired;

@@ -69,7 +69,7 @@ fn a_rebuild_on_one_board_undoes_nothing_of_another() {
     round(&desk);
     in_step(&desk);
     assert_eq!(texts(&desk, "north.db", "SELECT id, name, note FROM item"), ["1 edited x"]);
-    assert!(desk.run("conflicts base.db").ok().contains("no open conflict"));
+    assert!(desk.run("conflicts base.db").ok().contains("no conflict is open"));
     desk.sql("east.db", VERSION_2);
     round(&desk);
     in_step(&desk);
@@ -101,7 +101,7 @@ fn a_column_waits_for_the_application() {
     round(&desk);
     in_step(&desk);
     assert_eq!(texts(&desk, "east.db", "SELECT colour FROM item WHERE id = '1'"), ["red"]);
-    assert!(desk.run("conflicts base.db").ok().contains("no open conflict"));
+    assert!(desk.run("conflicts base.db").ok().contains("no conflict is open"));
 }
 
 #[test]

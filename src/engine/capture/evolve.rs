@@ -359,7 +359,7 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let tid = catalog::keep_def(replica, &def, id, body)?;
     if stamp.decides && !new {
         for column in def.columns.iter().filter(|c| c.key == 0) {
-            follow::ordain_column(replica, tid, &column.name, true)?;
+            follow::ordain_column(replica, tid, &column.name)?;
         }
     }
     let disputed = catalog::table(replica, tid)?.disputed.clone();
@@ -376,7 +376,9 @@ pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &S
     let def = TableDef::decode(body).map_err(error::bad)?;
     match catalog::table_named(replica, &def.name) {
         Some(table) if !stamp.decides && stream == Stream::Shared => {
-            shapes::record_shape(replica, table.tid, (stamp.dev, stamp.seq, stamp.lamport), DefId::of(body))
+            let place = (stamp.dev, stamp.seq, stamp.lamport);
+            shapes::record_shape(replica, table.tid, place, DefId::of(body))?;
+            follow::tell_waiting(replica, table.tid)
         }
         _ => Ok(()),
     }

@@ -43,19 +43,21 @@ pub(crate) fn has_announced(replica: &Replica, tid: i64) -> Result<bool> {
     Ok(statement.exists((tid, Subject::Shape, replica.me))?)
 }
 
-/// Returns the columns of a table that some other device, which is not retired, does not have yet. They count in no
-/// digest.
-pub(crate) fn lacking_columns(replica: &Replica, table: &Table) -> Result<Columns> {
+/// Returns the definitions that the other devices, which are not retired, announced last of a table.
+pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<DefId>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT p.def, max(p.seq) FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
          WHERE p.tid = ?1 AND p.what = ?2 AND p.dev <> ?3 AND NOT d.retired AND d.trust <> 3 GROUP BY p.dev",
     )?;
-    let ids = statement
-        .query_map((table.tid, Subject::Shape, replica.me), |row| row.get(0))?
-        .collect::<rusqlite::Result<Vec<[u8; 8]>>>()?;
+    let ids = statement.query_map((tid, Subject::Shape, replica.me), |row| Ok(DefId(row.get(0)?)))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns the columns of a table that some other device does not have yet. They count in no digest.
+pub(crate) fn lacking_columns(replica: &Replica, table: &Table) -> Result<Columns> {
     let mut lacking = Columns::default();
-    for id in ids {
-        let theirs = catalog::op_def(replica, DefId(id))?;
+    for id in shapes(replica, table.tid)? {
+        let theirs = catalog::op_def(replica, id)?;
         for (at, column) in table.def.columns.iter().enumerate() {
             if theirs.def.mode == table.def.mode && theirs.def.column(&column.name).is_none() {
                 lacking.insert(at);

@@ -16,6 +16,7 @@ mod gathering;
 mod join;
 mod keeper;
 mod leaving;
+mod migrations;
 mod new_board;
 mod pruned;
 mod restored_base;

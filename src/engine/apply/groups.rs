@@ -86,7 +86,7 @@ pub(crate) fn apply_group(
                     let decides = frame.head.flags.has(FrameFlags::RESOLUTION);
                     let seen = Seen::Context(&context);
                     let stamp = Stamp { dev, seq, lamport, seen: &seen, decides };
-                    evolve::take_in_def(replica, stream, body, &stamp)?;
+                    evolve::hear_def(replica, stream, body, &stamp)?;
                     writers = Writers::default();
                 }
                 Part::Keep(runs) => {

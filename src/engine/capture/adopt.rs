@@ -9,6 +9,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// Remembers the version of the schema, so that the next seal looks at the tables only if it has changed.
 pub(crate) fn remember_schema(replica: &Replica) -> Result<()> {
@@ -23,7 +24,8 @@ pub(crate) fn schema_version(replica: &Replica) -> Result<i64> {
 /// Makes a definition the table's. The next seal announces it in the log, unless it is in somebody's log already.
 pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<()> {
     let old = catalog::table(replica, tid)?.def.columns.len();
-    if def.columns.len() > old {
+    let grows = def.columns.len() > old;
+    if grows {
         make_columns_plain(replica, tid, old)?;
     }
     let (id, body) = def.encode()?;
@@ -35,7 +37,7 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
     replica
         .db
         .prepare_cached("UPDATE _pm_table SET def = ?2, announced = ?3, note = NULL WHERE tid = ?1")?
-        .execute((tid, id.0, announced.is_some()))?;
+        .execute((tid, id.0, announced.is_some() && !(grows && shapes::has_announced(replica, tid)?)))?;
     Ok(())
 }
 

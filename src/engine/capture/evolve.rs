@@ -19,6 +19,10 @@ use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes;
 
+/// Why a table is suspended that was dropped.
+pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table of that name and definition is back, and \
+     until then what other devices write waits; if it is not to come back";
+
 /// What the application did to tracked tables that is sealed by itself.
 #[derive(std::default::Default)]
 pub(crate) struct Noticed {
@@ -199,9 +203,7 @@ fn notice_absence(replica: &Replica, table: &Table) -> Result<Option<String>> {
         let what = format!("table `{name}` was dropped here: its rows stay on other devices");
         meta::notice(&replica.db, &what, replica.now())?;
     }
-    Ok(Some("it was dropped here: it goes on when a table of that name and definition is back; until then what other \
-         devices write waits; to let it go: untrack it"
-        .into()))
+    Ok(Some(DROPPED.into()))
 }
 
 /// Adopts the definition that a table has now, where it is another one than before.
@@ -369,12 +371,9 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let id = DefId::of(body);
     let new = catalog::table_named(replica, &def.name).is_none();
     let tid = catalog::keep_def(replica, &def, id, body)?;
-    if !stamp.decides && def.mode == Mode::Shared {
-        shapes::record_shape(replica, tid, stamp.dev, id)?;
-    }
     if stamp.decides && !new {
         for column in def.columns.iter().filter(|c| c.key == 0) {
-            follow::ordain_column(replica, tid, &column.name, true)?;
+            follow::ordain_column(replica, tid, &column.name)?;
         }
     }
     let disputed = catalog::table(replica, tid)?.disputed.clone();
@@ -383,6 +382,20 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
         && declare::record_declared(replica, tid, &def, id, stamp)?;
     make_or_merge(replica, stream, stamp.dev, tid, &def, new)?;
     if declared { declare::apply_declarations(replica, tid, &disputed) } else { Ok(()) }
+}
+
+/// Takes in a definition from a frame, and records that it is what the table is on its author's device.
+pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
+    take_in_def(replica, stream, body, stamp)?;
+    let def = TableDef::decode(body).map_err(error::bad)?;
+    match catalog::table_named(replica, &def.name) {
+        Some(table) if !stamp.decides && stream == Stream::Shared => {
+            let place = (stamp.dev, stamp.seq, stamp.lamport);
+            shapes::record_shape(replica, table.tid, place, DefId::of(body))?;
+            follow::tell_waiting(replica, table.tid)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes the table of a definition, or merges the definition with that of the table that is here.

@@ -9,8 +9,7 @@ use packmule_core::wire::OpKind;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::ChangeFlags;
-use crate::engine::capture::merge_definitions;
-use crate::engine::error::{self, Result};
+use crate::engine::error::Result;
 use crate::engine::log::frames;
 use crate::engine::merge::{context_free, heads, versions};
 use crate::engine::store::meta;
@@ -20,6 +19,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// Records whether the columns of others follow in a table, or wait.
 pub(crate) fn set_follows(replica: &Replica, tid: i64, follows: bool) -> Result<()> {
@@ -33,13 +33,13 @@ pub(crate) fn follows(replica: &Replica, table: &Table) -> Result<bool> {
 }
 
 /// Records that a person has added a column for all devices.
-pub(crate) fn ordain_column(replica: &Replica, tid: i64, name: &str, there: bool) -> Result<()> {
-    meta::set(&replica.db, &ordained_key(tid, name), there)
+pub(crate) fn ordain_column(replica: &Replica, tid: i64, name: &str) -> Result<()> {
+    meta::set(&replica.db, &ordained_key(tid, name), true)
 }
 
-/// Returns whether a person has added (or, if `there` is false, dropped) a column for all devices.
-pub(crate) fn is_ordained(replica: &Replica, tid: i64, name: &str, there: bool) -> Result<bool> {
-    Ok(meta::get::<bool>(&replica.db, &ordained_key(tid, name))? == Some(there))
+/// Returns whether a person has added a column for all devices.
+pub(crate) fn is_ordained(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
+    Ok(meta::get::<bool>(&replica.db, &ordained_key(tid, name))? == Some(true))
 }
 
 fn ordained_key(tid: i64, name: &str) -> String {
@@ -52,23 +52,18 @@ pub(crate) fn waiting_columns(replica: &Replica, table: &Table) -> Result<Vec<St
     if !table.shows_shared() || follows(replica, table)? {
         return Ok(names);
     }
-    for body in merge_definitions::other_defs(replica, table.tid)? {
-        let def = TableDef::decode(&body).map_err(error::bad)?;
+    for id in shapes::shapes(replica, table.tid)? {
+        let def = &catalog::op_def(replica, id)?.def;
         for column in def.columns.iter().filter(|c| def.mode == table.def.mode && c.key == 0) {
             let known = table.def.column(&column.name).is_some()
                 || names.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
-            if !known && !is_gone(replica, table.tid, &column.name)? {
+            if !known {
                 names.push(column.name.clone());
             }
         }
     }
     names.sort();
     Ok(names)
-}
-
-/// Returns whether a column is one that was dropped on all devices.
-fn is_gone(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
-    is_ordained(replica, tid, name, false)
 }
 
 /// Says in the table's status which columns wait.

@@ -243,7 +243,7 @@ pub(crate) fn seal_def(
     if let Some(table) = catalog::table_named(replica, &def.name).filter(|_| def.declares()) {
         let decides = options.declare.is_some();
         if !decides {
-            shapes::record_shape(replica, table.tid, replica.me, id)?;
+            shapes::record_shape(replica, table.tid, (replica.me, seq, group.lamport), id)?;
         }
         let stamp = Stamp { dev: replica.me, seq, lamport: group.lamport, seen: &Seen::All, decides };
         declare::record_declared(replica, table.tid, def, id, &stamp)?;

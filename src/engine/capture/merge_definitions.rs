@@ -67,9 +67,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     let added: Vec<_> = theirs.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
     let follows = follow::follows(replica, table)?;
     for mut column in added {
-        if follow::is_ordained(replica, tid, &column.name, false)?
-            || !(follows || follow::is_ordained(replica, tid, &column.name, true)?)
-        {
+        if !(follows || follow::is_ordained(replica, tid, &column.name)?) {
             continue;
         }
         if let Some((_, first)) = declare::declared_columns(replica, tid, &column.name)?.into_iter().next() {

@@ -58,6 +58,11 @@ pub enum Hint {
     },
     /// Look at the list of devices.
     ListDevices,
+    /// Let the table go, if it is not to come back.
+    Untrack {
+        /// The table.
+        table: String,
+    },
     /// Look at the list of open conflicts.
     ListConflicts,
     /// Check the log, and keep a copy of the database.

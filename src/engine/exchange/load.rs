@@ -7,7 +7,7 @@ use packmule_core::wire::DefId;
 use rusqlite::{ErrorCode, params_from_iter};
 
 use crate::engine::apply::vouched;
-use crate::engine::capture::{adopt, declare, merge_definitions, watch};
+use crate::engine::capture::{adopt, declare, follow, merge_definitions, watch};
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::state_rows::{self, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
@@ -151,6 +151,7 @@ impl Loader<'_, '_> {
         )?;
         if there.is_none() {
             e.db.execute_batch(&theirs.def.create_sql(false))?;
+            follow::set_follows(e, tid, true)?;
         } else {
             self.take_over(tid, &theirs.def)?;
         }

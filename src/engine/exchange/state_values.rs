@@ -167,7 +167,7 @@ impl<'e> RowLoader<'e> {
     /// Encodes the key of a row from its values, which come in the order of the maker's definition.
     pub(super) fn key_of(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
         let columns = self.columns_of_row(table, values.len())?;
-        let of = |at: usize| columns.iter().position(|c| *c == at).map(|position| values[position]);
+        let of = |at: usize| columns.iter().position(|c| *c == Some(at)).map(|position| values[position]);
         let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
         table.key_of(keys.ok_or_else(wrong)?.into_iter())
     }
@@ -183,8 +183,9 @@ impl<'e> RowLoader<'e> {
         table.key_of(keys.ok_or_else(wrong)?.into_iter())
     }
 
-    /// Finds the columns here of a row's values, which come in the order of the maker's definition.
-    fn columns_of_row(&self, table: &Table, values: usize) -> Result<Vec<usize>> {
+    /// Finds the columns here of a row's values, which come in the order of the maker's definition. One that waits here
+    /// has its default, but for what versions say of it.
+    fn columns_of_row(&self, table: &Table, values: usize) -> Result<Vec<Option<usize>>> {
         let maker = self
             .maker_defs
             .iter()
@@ -193,8 +194,7 @@ impl<'e> RowLoader<'e> {
         if values != maker.columns.len() {
             return Err(wrong());
         }
-        let columns: Option<Vec<usize>> = maker.columns.iter().map(|c| table.def.column(&c.name)).collect();
-        columns.ok_or_else(wrong)
+        Ok(maker.columns.iter().map(|c| table.def.column(&c.name)).collect())
     }
 
     /// Puts the large values of a row together from the parts from `part` on. Returns the values, those that are to
@@ -207,7 +207,7 @@ impl<'e> RowLoader<'e> {
         table: &Table,
         quarantine: bool,
         values: &[Value<'_>],
-        columns: &[usize],
+        columns: &[Option<usize>],
         mut part: i64,
     ) -> Result<(Vec<Option<OwnedValue>>, Vec<Streamed>, i64)> {
         let e = self.engine;
@@ -220,6 +220,10 @@ impl<'e> RowLoader<'e> {
             };
             let first = part;
             part += i64::try_from(big.len.div_ceil(PART_BYTES as u64)).map_err(|_| wrong())?;
+            let Some(column) = column else {
+                whole.push(None);
+                continue;
+            };
             let needed = big.text
                 || (table.def.without_rowid && !quarantine)
                 || (local && triggers::triggers_read(e, table, *column))
@@ -273,11 +277,12 @@ fn write_whole(
     replica: &Replica,
     table: &Table,
     quarantine: bool,
-    columns: &[usize],
+    columns: &[Option<usize>],
     values: &[Value<'_>],
     whole: &[Option<OwnedValue>],
 ) -> Result<()> {
-    let names: Vec<String> = columns.iter().map(|at| value::quote(&table.def.columns[*at].name)).collect();
+    let names: Vec<String> =
+        columns.iter().flatten().map(|at| value::quote(&table.def.columns[*at].name)).collect();
     let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
     let name = if quarantine { table.quarantine_table() } else { table.sql_name.clone() };
     let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));
@@ -285,7 +290,9 @@ fn write_whole(
         let values = whole
             .iter()
             .zip(values)
-            .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)));
+            .zip(columns)
+            .filter(|(_, column)| column.is_some())
+            .map(|((whole, value), _)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)));
         Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
     };
     let written = if quarantine { write() } else { triggers::firing(replica, table, write) };

@@ -6,7 +6,7 @@
 //! **Invariant.** `_pm_head` has the heads that there would be without restated versions, and besides, of each restated
 //! version that no other restated one dominates, the columns of which its author had seen all that those heads say. In
 //! these columns it hides them ([`hide_restated`]); two that are concurrent are like other versions there, but are never
-//! in conflict.
+//! in conflict, and one that deletes the row hides all others.
 //!
 //! **Why it holds.** A new version that is not restated is seen by no restated one that is here, so it takes its columns
 //! from all of them, whether it has seen them or not. A new restated version takes its columns from those that it has
@@ -25,9 +25,13 @@ use crate::engine::table::replica::Replica;
 
 /// Takes from the heads of a row what restated ones among them hide, of a table with `n` columns.
 pub(crate) fn hide_restated(heads: Vec<Head>, n: usize) -> Vec<Head> {
+    if heads.iter().any(|head| head.weak && head.kind == OpKind::Delete) {
+        // Of two that are concurrent, one may have only a part of the row.
+        return heads.into_iter().filter(|head| head.weak && head.kind == OpKind::Delete).collect();
+    }
     let mut hidden = Columns::default();
     for head in heads.iter().filter(|head| head.weak) {
-        let columns = if head.kind == OpKind::Delete { Columns::all(n) } else { head.live(n) };
+        let columns = head.live(n);
         (0..n).filter(|at| columns.contains(*at)).for_each(|at| hidden.insert(at));
     }
     let left = heads.into_iter().filter_map(|head| {
@@ -101,6 +105,10 @@ pub(crate) fn register_restated(
     let mut beside = false;
     for head in old.iter().filter(|head| head.weak) {
         if had_seen(head) {
+            if head.kind == OpKind::Delete && new.kind == OpKind::Update {
+                bring_back(replica, table, key, head)?;
+                beside = true;
+            }
             let rest = if delete { Columns::default() } else { head.live(n).minus(&whole) };
             register::leave_columns(replica, tid, key, head, &rest)?;
         } else {

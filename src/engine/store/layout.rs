@@ -106,7 +106,8 @@ const TABLES: &str = "
     -- Rows of suspended tables of which versions of other devices have come since.
     CREATE TABLE _pm_held (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- What devices declared of shared tables; past: the declaration is superseded.
-    -- what: 0 how the table merges, 1 what a column is, 2 what is done about concurrent writes to it, 3 a UNIQUE.
+    -- what: 0 how the table merges, 1 what a column is, 2 what is done about concurrent writes to it, 3 a UNIQUE,
+    -- 4 what the table is on the device, as it announced it last.
     CREATE TABLE _pm_declared (tid INTEGER, what INTEGER, name TEXT, dev INTEGER, seq INTEGER, lamport INTEGER NOT NULL,
         value BLOB NOT NULL, past INTEGER NOT NULL, def BLOB NOT NULL, PRIMARY KEY (tid, what, name, dev, seq)) WITHOUT ROWID;
     -- Notices for people, which status shows.

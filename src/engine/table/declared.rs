@@ -23,6 +23,8 @@ pub(crate) enum Subject {
     Rule = 2,
     /// A UNIQUE, by its columns.
     Unique = 3,
+    /// What the table is on the device: see `shapes`.
+    Shape = 4,
 }
 
 impl ToSql for Subject {

@@ -1,32 +1,68 @@
-//! What a table is on other devices, by the definition that each of them announced last.
+//! What a table is on other devices, by the definition that each of them announced last: a declaration of its own kind,
+//! so that it travels with every state.
 //!
-//! A device whose table Packmule made announces none: it follows. Devices that have the same frames know the same of each
-//! other.
+//! A device whose table Packmule made announces none: columns follow there.
 
 use packmule_core::wire::DefId;
 
-use crate::engine::error::{Error, Result};
-use crate::engine::store::meta;
-use crate::engine::table::def::TableDef;
+use crate::engine::error::Result;
+use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::declared::Subject;
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Records the definition that a device announced of a table.
-pub(crate) fn record_shape(replica: &Replica, tid: i64, dev: i64, id: DefId) -> Result<()> {
-    meta::set(&replica.db, &format!("shape {tid} {dev}"), id.0)
+/// Records the definition that a device announced of a table, in a frame of this number.
+pub(crate) fn record_shape(
+    replica: &Replica,
+    tid: i64,
+    (dev, seq, lamport): (i64, u64, u64),
+    id: DefId,
+) -> Result<()> {
+    replica
+        .db
+        .prepare_cached(
+            "UPDATE _pm_declared SET past = 1 WHERE tid = ?1 AND what = ?2 AND dev = ?3 AND seq < ?4",
+        )?
+        .execute((tid, Subject::Shape, dev, seq))?;
+    replica
+        .db
+        .prepare_cached(
+            "INSERT OR REPLACE INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
+             VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, 0, ?6)",
+        )?
+        .execute((tid, Subject::Shape, dev, seq, lamport, id.0))?;
+    Ok(())
 }
 
-/// Returns what a table is on each device that announced it and is not retired, this one left out.
-pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<(i64, TableDef)>> {
+/// Returns whether this device has announced a table itself: the others count on what it announced last.
+pub(crate) fn has_announced(replica: &Replica, tid: i64) -> Result<bool> {
+    let mut statement = replica
+        .db
+        .prepare_cached("SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND dev = ?3 LIMIT 1")?;
+    Ok(statement.exists((tid, Subject::Shape, replica.me))?)
+}
+
+/// Returns the definitions that the other devices, which are not retired, announced last of a table.
+pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<DefId>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT d.n, f.body FROM _pm_device d JOIN _pm_meta m ON m.k = 'shape ' || ?1 || ' ' || d.n
-         JOIN _pm_def f ON f.id = m.v WHERE d.n <> ?2 AND NOT d.retired AND d.trust <> 3 ORDER BY d.n",
+        "SELECT p.def, max(p.seq) FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.dev <> ?3 AND NOT d.retired AND d.trust <> 3 GROUP BY p.dev",
     )?;
-    let found = statement
-        .query_map((tid, replica.me), |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
-    let decode = |(dev, body): (i64, Vec<u8>)| {
-        let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
-        Ok((dev, def))
-    };
-    found.into_iter().map(decode).collect()
+    let ids = statement.query_map((tid, Subject::Shape, replica.me), |row| Ok(DefId(row.get(0)?)))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns the columns of a table that some other device does not have yet. They count in no digest.
+pub(crate) fn lacking_columns(replica: &Replica, table: &Table) -> Result<Columns> {
+    let mut lacking = Columns::default();
+    for id in shapes(replica, table.tid)? {
+        let theirs = catalog::op_def(replica, id)?;
+        for (at, column) in table.def.columns.iter().enumerate() {
+            if theirs.def.mode == table.def.mode && theirs.def.column(&column.name).is_none() {
+                lacking.insert(at);
+            }
+        }
+    }
+    Ok(lacking)
 }

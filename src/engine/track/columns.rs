@@ -56,6 +56,6 @@ pub(crate) fn add_column(
     if table.def.mode == Mode::PerDevice {
         return Ok(());
     }
-    follow::ordain_column(replica, table.tid, name, true)?;
+    follow::ordain_column(replica, table.tid, name)?;
     redeclare::decide_column(replica, table.tid, &column)
 }

@@ -47,6 +47,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::declared::{DISPUTED_TABLES, Subject};
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// What a compaction did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,13 +160,18 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// Lists in `_pm_unfoldable` the tables that lack columns which others write into: what comes for these is in the versions.
+/// Lists in `_pm_unfoldable` the tables that lack columns which others write into, here or elsewhere: what was written into
+/// them is in the versions alone.
 fn keep_waiting_columns(replica: &Replica) -> Result<()> {
     replica.db.execute_batch(
         "CREATE TEMP TABLE IF NOT EXISTS _pm_unfoldable (tid INTEGER PRIMARY KEY); DELETE FROM temp._pm_unfoldable",
     )?;
     for table in catalog::tables(replica) {
-        if !follow::waiting_columns(replica, &table)?.is_empty() {
+        if !table.shows_shared() {
+            continue;
+        }
+        let lacking = shapes::lacking_columns(replica, &table)?;
+        if !lacking.is_empty() || !follow::waiting_columns(replica, &table)?.is_empty() {
             replica.db.execute("INSERT INTO temp._pm_unfoldable (tid) VALUES (?1)", [table.tid])?;
         }
     }

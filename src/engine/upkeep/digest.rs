@@ -11,6 +11,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::def::DEVICE_COLUMN;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// Computes the digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
 ///
@@ -44,7 +45,10 @@ fn name_in_log(replica: &Replica, table: &Table) -> String {
 fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()> {
     // Columns in the order of their names: devices may have added them in different orders.
     // The values of a disputed column are each device's own.
-    let here = table.def.columns.iter().enumerate().filter(|(at, _)| !table.disputed.contains(*at));
+    // A column that some device still lacks counts nowhere.
+    let lacking = shapes::lacking_columns(replica, table)?;
+    let counts = |at: usize| !table.disputed.contains(at) && !lacking.contains(at);
+    let here = table.def.columns.iter().enumerate().filter(|(at, _)| counts(*at));
     let mut names: Vec<String> = here.map(|(_, c)| c.name.to_ascii_lowercase()).collect();
     names.sort();
     if table.state == State::Gathered {

@@ -4,7 +4,7 @@ use packmule_core::wire::Mode;
 
 use crate::engine::apply::pending;
 use crate::engine::apply::report::Wait;
-use crate::engine::capture::groups;
+use crate::engine::capture::{evolve, groups};
 use crate::engine::conflicts::list;
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices::{self, SaidBy};
@@ -69,7 +69,12 @@ pub struct TableStatus {
 impl TableStatus {
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<Hint> {
-        (self.how == TableHow::Suspended).then(|| Hint::TrackAgain { table: self.name.clone() })
+        let table = self.name.clone();
+        match (self.how, self.note.as_deref()) {
+            (TableHow::Suspended, Some(evolve::DROPPED)) => Some(Hint::Untrack { table }),
+            (TableHow::Suspended, _) => Some(Hint::TrackAgain { table }),
+            _ => None,
+        }
     }
 }
 

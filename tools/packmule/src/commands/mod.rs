@@ -42,7 +42,7 @@ use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Out, say};
 use crate::text::{hint, quoted, wrap};
-use crate::usage::{Args, flags};
+use crate::usage::{Args, Name, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
 pub use board::board;
@@ -88,19 +88,41 @@ fn options(context: &Context<'_, '_>) -> Result<packmule::Options, Failure> {
     Ok(options)
 }
 
-/// Says on standard error of which tables not all travels: after every command that sends, takes in or compares.
-pub fn tell_left_out(context: &Context<'_, '_>) {
+/// Says of which tables not all travels: after every command that sends, takes in or compares. Standard error has it where
+/// standard output has something for a program.
+pub fn tell_left_out(context: &mut Context<'_, '_>) {
     use std::io::Write;
     let path = context.args.path(0);
     // The command itself has done what it was asked for.
     let Ok(engine) = Engine::open_read_only(path, packmule::Options::default()) else { return };
+    let name = context.args.command.name;
+    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
     for table in engine.left_out().unwrap_or_default() {
         let note = table.note.as_deref().unwrap_or("it was changed here");
         let held = if table.how == TableHow::Suspended { "held: " } else { "" };
         let said = format!("note: table `{}`: {held}{note}{}", table.name, hint(table.hint(), path));
-        let words: Vec<String> = said.split(' ').map(str::to_owned).collect();
-        let _ = writeln!(std::io::stderr(), "{}", wrap(&words, 2));
+        let said = wrap(&words_of(&said), 2);
+        if name == Name::Digest || piped || context.out.json {
+            let _ = writeln!(std::io::stderr(), "{said}");
+        } else {
+            context.out.line(&said);
+        }
     }
+}
+
+/// Takes a text apart into words; a command between backquotes is one.
+fn words_of(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match words.last_mut() {
+            Some(last) if last.matches('`').count() % 2 == 1 => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words
 }
 
 /// Opens the database that is the first operand.

@@ -36,6 +36,7 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         Some(Hint::TrackAgain { table }) => {
             format!(" (`packmule untrack {db} {table}`, then `packmule track {db} {table}`)")
         }
+        Some(Hint::Untrack { table }) => format!(": `packmule untrack {db} {table}`"),
         Some(Hint::ListDevices) => format!(": `packmule devices {db}` lists them"),
         Some(Hint::ListConflicts) => format!("; see `packmule conflicts {db}`"),
         Some(Hint::Verify) => format!(": run `packmule verify {db}`, and keep a copy"),

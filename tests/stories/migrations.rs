@@ -1,0 +1,166 @@
+//! An application that migrates its tables board by board, with a card between.
+
+use rusqlite::types::Value as Sql;
+
+use crate::support::{Desk, has};
+
+const VERSION_1: &str = "CREATE TABLE item (id TEXT PRIMARY KEY, name TEXT NOT NULL, n INTEGER)";
+/// What an ORM does for every change of a column.
+const VERSION_2: &str = "PRAGMA foreign_keys = OFF; BEGIN;
+    CREATE TABLE new__item (id TEXT PRIMARY KEY, name TEXT NOT NULL, n INTEGER, note TEXT DEFAULT 'x');
+    INSERT INTO new__item (id, name, n) SELECT id, name, n FROM item;
+    DROP TABLE item; ALTER TABLE new__item RENAME TO item; COMMIT";
+
+/// Two boards that run the application, and a base that has its tables from them; a card.
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.run("fleet new fleet.key").ok();
+    desk.run("init base.db --name base --fleet fleet.key --base").ok();
+    for board in ["north", "east"] {
+        let db = format!("{board}.db");
+        desk.run(&format!("init {db} --name {board} --fleet fleet.key")).ok();
+        desk.sql(&db, VERSION_1);
+        desk.run(&format!("track {db} item")).ok();
+    }
+    desk.sql("north.db", "INSERT INTO item VALUES ('1', 'one', 1), ('2', 'two', 2)");
+    std::fs::create_dir(desk.path("card")).unwrap();
+    round(&desk);
+    desk
+}
+
+fn round(desk: &Desk) -> String {
+    let mut said = String::new();
+    for _ in 0..2 {
+        for name in ["north", "east", "base"] {
+            said += &desk.run(&format!("exchange {name}.db card")).ok();
+        }
+    }
+    said
+}
+
+fn texts(desk: &Desk, db: &str, sql: &str) -> Vec<String> {
+    let rows = desk.rows(db, sql);
+    rows.into_iter()
+        .map(|row| {
+            row.into_iter()
+                .map(|v| match v {
+                    Sql::Text(text) => text,
+                    Sql::Integer(n) => n.to_string(),
+                    other => format!("{other:?}"),
+                })
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect()
+}
+
+fn in_step(desk: &Desk) {
+    let digests: Vec<String> =
+        ["north", "east", "base"].map(|name| desk.run(&format!("digest {name}.db")).out).into();
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+}
+
+#[test]
+fn a_rebuild_on_one_board_undoes_nothing_of_another() {
+    let desk = desk();
+    desk.sql("east.db", "UPDATE item SET name = 'edited' WHERE id = '1'; DELETE FROM item WHERE id = '2'");
+    desk.run("seal east.db").ok();
+    desk.sql("north.db", VERSION_2);
+    round(&desk);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "north.db", "SELECT id, name, note FROM item"), ["1 edited x"]);
+    assert!(desk.run("conflicts base.db").ok().contains("no conflict is open"));
+    desk.sql("east.db", VERSION_2);
+    round(&desk);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "base.db", "SELECT id, name, note FROM item"), ["1 edited x"]);
+}
+
+/// A card comes by between the two updates of the application.
+#[test]
+fn a_column_waits_for_the_application() {
+    let desk = desk();
+    desk.sql(
+        "north.db",
+        "ALTER TABLE item ADD COLUMN colour TEXT; UPDATE item SET colour = 'red' WHERE id = '1'",
+    );
+    let said = round(&desk);
+    has(&said.replace("\n  ", " "), &["table `item`", "`colour`", "waits until the application adds it"]);
+    assert_eq!(
+        texts(&desk, "base.db", "SELECT colour FROM item WHERE id = '1'"),
+        ["red"],
+        "Packmule made it"
+    );
+    desk.sql("east.db", "INSERT INTO item VALUES ('3', 'by position', 3)");
+    round(&desk);
+    in_step(&desk);
+    for name in ["north", "east"] {
+        desk.run(&format!("compact {name}.db")).ok();
+    }
+    desk.sql("east.db", "ALTER TABLE item ADD COLUMN colour TEXT");
+    round(&desk);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "east.db", "SELECT colour FROM item WHERE id = '1'"), ["red"]);
+    assert!(desk.run("conflicts base.db").ok().contains("no conflict is open"));
+}
+
+#[test]
+fn a_column_that_is_to_follow_follows() {
+    let desk = desk();
+    desk.run("track east.db item --columns follow").ok();
+    desk.sql(
+        "north.db",
+        "ALTER TABLE item ADD COLUMN colour TEXT; UPDATE item SET colour = 'red' WHERE id = '1'",
+    );
+    round(&desk);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "east.db", "SELECT colour FROM item WHERE id = '1'"), ["red"]);
+    // One that a person adds is added everywhere.
+    desk.run("track east.db item --columns wait").ok();
+    desk.run("schema north.db add-column item size INTEGER").ok();
+    round(&desk);
+    in_step(&desk);
+    desk.sql("east.db", "UPDATE item SET size = 7 WHERE id = '2'");
+    round(&desk);
+    assert_eq!(texts(&desk, "north.db", "SELECT size FROM item WHERE id = '2'"), ["7"]);
+}
+
+/// The application's own statement works, also where it merges by cell and counts.
+#[test]
+fn an_application_can_drop_a_column() {
+    let desk = desk();
+    for name in ["north", "east"] {
+        desk.sql(
+            &format!("{name}.db"),
+            "CREATE TABLE stock (id TEXT PRIMARY KEY, n INTEGER, old TEXT, u TEXT UNIQUE)",
+        );
+        desk.run(&format!("track {name}.db stock --merge cell --column n=counter")).ok();
+    }
+    desk.sql("north.db", "INSERT INTO stock VALUES ('a', 1, 'x', 'u')");
+    round(&desk);
+    desk.sql("east.db", "ALTER TABLE stock DROP COLUMN old; UPDATE stock SET n = n + 1");
+    let said = round(&desk);
+    has(&said, &["table `stock`: held", "`old` is gone"]);
+    desk.sql("north.db", "UPDATE item SET n = 9 WHERE id = '1'");
+    round(&desk);
+    assert_eq!(texts(&desk, "east.db", "SELECT n FROM item WHERE id = '1'"), ["9"], "the rest goes on");
+    desk.sql("east.db", "ALTER TABLE stock ADD COLUMN old TEXT");
+    round(&desk);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "north.db", "SELECT n, old FROM stock"), ["2 x"]);
+}
+
+#[test]
+fn a_table_that_was_dropped_goes_on_when_it_is_back() {
+    let desk = desk();
+    desk.sql("north.db", "DROP TABLE item");
+    for command in ["seal north.db", "exchange north.db card", "export north.db x.pmb"] {
+        has(&desk.run(command).ok(), &["table `item`: held: it was dropped here", "packmule untrack"]);
+    }
+    has(&desk.run("digest north.db").err, &["table `item`: held: it was dropped here"]);
+    desk.sql("north.db", VERSION_1);
+    desk.sql("north.db", "INSERT INTO item VALUES ('1', 'one', 1), ('9', 'nine', 9)");
+    round(&desk);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "base.db", "SELECT id, name FROM item ORDER BY id"), ["1 one", "9 nine"]);
+}

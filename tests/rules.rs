@@ -293,3 +293,22 @@ fn the_file_itself() {
         );
     }
 }
+
+/// A table that was tracked in the wrong way can be tracked in another, as long as nobody has heard of it.
+#[test]
+fn another_mode_before_anybody_has_heard() {
+    let world = World::new();
+    let mut a = world.board_with(
+        "a",
+        "CREATE TABLE t (id TEXT PRIMARY KEY, v); INSERT INTO t VALUES ('x', 1)",
+        &["t"],
+    );
+    a.untrack("t").unwrap();
+    a.track("t", &per_device()).unwrap();
+    sql(&a, "UPDATE t SET v = 2");
+    let mut base = world.base("base");
+    carry_all(&mut [&mut a, &mut base]);
+    a.untrack("t").unwrap();
+    let refused = a.track("t", &TrackOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("per-device"), "{refused}");
+}

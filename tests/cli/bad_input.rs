@@ -185,7 +185,7 @@ fn a_database_that_is_none() {
     desk.run_words(&["init", "plain.db", "--name", "line\nbreak"]).refused("plain.db");
     assert_eq!(desk.files(), files);
     std::fs::write(desk.path("plain.db.pmkey"), "somebody's key").unwrap();
-    has(&desk.run("init plain.db").refused("plain.db"), &["plain.db.pmkey is there already", "move it away"]);
+    has(&desk.run("init plain.db").refused("plain.db"), &["plain.db.pmkey", "move the key away"]);
     std::fs::remove_file(desk.path("plain.db.pmkey")).unwrap();
     desk.run("init plain.db --name p").ok();
     has(&desk.run("init plain.db --name q").refused("plain.db"), &["already the device p"]);

@@ -6,7 +6,7 @@ use crate::support::Desk;
 
 /// Runs a command, and returns what it said.
 fn said(desk: &Desk, line: &str) -> String {
-    desk.run(line).ok().out
+    desk.run(line).ok()
 }
 
 /// Before the base has been heard, nothing goes; then all that it has.

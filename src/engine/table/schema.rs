@@ -23,6 +23,10 @@ impl TableDef {
     /// As [`TableDef::read`].
     pub(crate) fn read_keyed(db: &Connection, table: &str, key: &[String]) -> Result<Self> {
         use rusqlite::OptionalExtension;
+        let lower = table.to_ascii_lowercase();
+        if lower.starts_with("_pm_") || lower.starts_with("sqlite_") {
+            return Err(Error::cannot_track(table, "it belongs to Packmule or to SQLite itself"));
+        }
         let found = db
             .query_row(
                 "SELECT name, type, wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'",
@@ -36,10 +40,6 @@ impl TableDef {
         let refuse = |reason: &str| Err(Error::cannot_track(&name, reason));
         if kind != "table" {
             return refuse(&format!("it is a {kind} table or view; track the tables that it is made from"));
-        }
-        let lower = name.to_ascii_lowercase();
-        if lower.starts_with("_pm_") || lower.starts_with("sqlite_") {
-            return refuse("it belongs to Packmule or to SQLite itself");
         }
         let mut def = Self {
             name,

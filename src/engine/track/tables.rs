@@ -9,6 +9,7 @@ use crate::engine::capture::{adopt, follow, merge_definitions, not_sent, redecla
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::writable;
+use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
@@ -140,6 +141,9 @@ fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Optio
         seal::seal_here(replica, SealOptions::default())?;
         return Ok(Some(TrackReport::default()));
     }
+    if !merges_alike(&known.def, def) && known.state == State::Untracked && nobody_has_ours(replica)? {
+        return Ok(None); // How it was tracked before is known here alone.
+    }
     if !merges_alike(&known.def, def) {
         return Err(Error::cannot_track(&def.name, explain_difference(known, def)));
     }
@@ -164,6 +168,13 @@ fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Optio
         ));
     }
     Ok(None)
+}
+
+/// Returns whether no other device is known to have anything of this device's log.
+fn nobody_has_ours(replica: &Replica) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_ack WHERE dev = ?1 AND peer <> ?1 AND seq > 0
+        UNION ALL SELECT 1 FROM _pm_context WHERE other = ?1 AND dev <> ?1 AND seq > 0 LIMIT 1";
+    Ok(value::maybe::<i64>(&replica.db, sql, [replica.me])?.is_none())
 }
 
 /// Returns whether two definitions say the same of how the table is tracked and merged; of columns, of those
@@ -194,7 +205,8 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
         return Err(Error::cannot_track(&def.name, reason));
     }
     watch::install_capture(replica, &table)?;
-    let before = known.map_or(def, |known| &known.def).clone();
+    let before =
+        known.map(|known| &known.def).filter(|before| before.mode == def.mode).unwrap_or(def).clone();
     Ok(Begun { tid, def: def.clone(), before })
 }
 
@@ -212,6 +224,9 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
         // Our own rows say nothing of columns that this table lacked.
         let made = table.def.columns.iter().map(|c| &c.name).filter(|name| def.column(name).is_none());
         take_in.push((*tid, made.cloned().collect()));
+        if table.def.mode == Mode::PerDevice {
+            continue;
+        }
         // Versions that others wrote before go through one constraint resolution pass together with our own rows.
         let mut both = context_free::remembered_keys(replica, *tid)?;
         both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));

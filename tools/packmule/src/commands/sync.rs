@@ -8,7 +8,7 @@ use packmule::carry::session::Progress;
 use packmule::label;
 
 use super::line::{failure, line_options, needs_snapshot, stop_on_signals, summary};
-use super::{Context, of_db, open};
+use super::{Context, of_db, open, say_not_sent};
 use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure, Out, say};
 use crate::text::{behind, conflicts_open, elsewhere, io_text, number, shown, size, span, waiting};
@@ -51,6 +51,7 @@ pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         number(watch.baud.into())
     );
     print_left(&done, watch.peer.as_deref().unwrap_or("the other end"), db, out);
+    say_not_sent(out, &engine, db)?;
     conflicts_open(open, db).into_iter().for_each(|line| out.line(&line));
     Ok(())
 }

@@ -222,7 +222,10 @@ fn apply_op(
         Stream::PerDevice => apply_per_device_op(replica, &incoming)?,
         Stream::Shared => apply_shared_op(replica, &incoming)?,
     };
-    counts.waiting += u64::from(!applied);
+    if !applied {
+        counts.waiting += 1;
+        *counts.waiting_for.entry(def.tid).or_default() += 1;
+    }
     if applied && writer.table.gathers.is_some() {
         *counts.apart.entry(writer.table.tid).or_default() += 1;
     }

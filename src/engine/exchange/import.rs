@@ -506,10 +506,7 @@ impl<'e> Window<'e> {
     /// Ends the state that is being merged.
     fn end_state(&mut self, report: &mut ImportReport) -> Result<()> {
         if let Some(state) = self.state.take() {
-            report.frames += state.frames;
-            let (changed, waiting) = state.finish()?;
-            report.ops += changed;
-            report.ops_waiting += waiting;
+            state.finish(report)?;
             self.any = true;
         }
         Ok(())

@@ -15,7 +15,7 @@
 //! maker has not, though V′ has its frame, was dominated there, and so it is in both together. A settled value is that of
 //! frames within B, and whoever has seen B has judged it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use packmule_core::model::{Stream, Value};
 use rusqlite::ErrorCode;
@@ -61,8 +61,8 @@ pub(super) struct RowMerge<'e> {
     /// The tables of the state.
     tables: Vec<Merging>,
     pub changed: u64,
-    /// Rows that wait for their table.
-    pub waiting: u64,
+    /// Rows that wait for their table, by table.
+    pub waiting: BTreeMap<i64, u64>,
 }
 
 /// A table of the state.
@@ -101,7 +101,7 @@ impl<'e> RowMerge<'e> {
             we_saw: false,
             tables: Vec::new(),
             changed: 0,
-            waiting: 0,
+            waiting: BTreeMap::new(),
         })
     }
 
@@ -227,7 +227,9 @@ impl<'e> RowMerge<'e> {
             we_saw: self.we_saw,
         };
         let maker = self.loader.maker_def(&table.def.name)?;
-        self.waiting += u64::from(merge_waiting::merge(&row, maker, values)?);
+        if merge_waiting::merge(&row, maker, values)? {
+            *self.waiting.entry(table.tid).or_default() += 1;
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
 
+use crate::engine::apply::report::{ImportReport, WaitsForTable};
 use crate::engine::apply::{groups, vouched};
 use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
@@ -94,7 +95,7 @@ pub(super) struct StateMerge<'e> {
     lamport: u64,
     /// The group whose checkpoint has not come yet.
     group: Option<GroupHead>,
-    pub frames: u64,
+    frames: u64,
 }
 
 impl<'e> StateMerge<'e> {
@@ -290,8 +291,8 @@ impl<'e> StateMerge<'e> {
 
     /// Ends the merge: what only this device has, then positions, then what constraints say.
     ///
-    /// Returns how many rows changed, and how many wait for their table.
-    pub(super) fn finish(mut self) -> Result<(u64, u64)> {
+    /// Adds to the report how many rows changed, and how many wait for their table.
+    pub(super) fn finish(mut self, report: &mut ImportReport) -> Result<()> {
         self.define()?;
         self.rows.finish()?;
         self.gathered.end()?;
@@ -310,7 +311,13 @@ impl<'e> StateMerge<'e> {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
         catalog::reload_catalog(replica)?;
-        Ok((self.rows.changed + self.gathered.changed, self.rows.waiting))
+        report.frames += self.frames;
+        report.ops += self.rows.changed + self.gathered.changed;
+        for (tid, ops) in self.rows.waiting {
+            report.ops_waiting += ops;
+            report.add_waiting_for(WaitsForTable::of(&*catalog::table(replica, tid)?, ops));
+        }
+        Ok(())
     }
 
     /// Records that a stream is applied up to where the maker had it.

@@ -62,6 +62,8 @@ pub struct TableStatus {
     pub how: TableHow,
     /// Writes since the last seal; counted up to 1,000,000.
     pub unsealed: u64,
+    /// Rows of others that wait for it, of a shared table; counted up to 1,000,000.
+    pub waiting: u64,
     /// The status reason: why its rows are pending.
     pub note: Option<String>,
 }
@@ -156,6 +158,7 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
                 name: table.def.name.clone(),
                 how,
                 unsealed,
+                waiting: rows_waiting(e, &table)?,
                 note: table.note.clone().or_else(|| note_of_mirror(e, &table)),
             });
         }
@@ -183,6 +186,15 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             notices,
         })
     })
+}
+
+/// Counts the rows of which versions wait for a shared table.
+fn rows_waiting(replica: &Replica, table: &Table) -> Result<u64> {
+    if table.shows_shared() || table.def.mode != Mode::Shared {
+        return Ok(0);
+    }
+    let sql = "SELECT count(*) FROM (SELECT DISTINCT key FROM _pm_head WHERE tid = ?1 LIMIT 1000000)";
+    Ok(replica.db.prepare_cached(sql)?.query_row([table.tid], |row| row.get(0))?)
 }
 
 /// Says of a table that gathers apart whose rows it has.

@@ -71,6 +71,12 @@ pub(crate) fn missing_dependency(
     Ok(None)
 }
 
+/// Returns whether a group has what only a newer Packmule can read: it waits until there is one here.
+pub(crate) fn is_newer(replica: &Replica, dev: i64, group: &Next) -> Result<bool> {
+    let body = frames::frame_here(replica, dev, group.stream, group.first)?;
+    Ok(frames::parse(&body)?.is_newer())
+}
+
 /// Returns whether a group that begins with this frame is here and waits.
 pub(crate) fn is_pending(replica: &Replica, dev: i64, stream: Stream, first: u64) -> Result<bool> {
     let sql = "SELECT 1 FROM _pm_group INDEXED BY _pm_group_waiting
@@ -124,6 +130,12 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
             continue;
         }
         let next = next_group(replica, dev, stream)?;
+        if let Some(group) = &next
+            && is_newer(replica, dev, group)?
+        {
+            waits.push(Wait { author, frames: (first, last), since, missing: Missing::Newer });
+            continue;
+        }
         let dependency =
             next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
         let missing = match (next, dependency) {

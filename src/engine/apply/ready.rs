@@ -68,7 +68,8 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     let whole = groups.len() == 2;
     let mut ready = Vec::with_capacity(groups.len());
     for group in groups {
-        if pending::missing_dependency(replica, dev, &group, whole)?.is_none() {
+        let readable = !pending::is_newer(replica, dev, &group)?;
+        if readable && pending::missing_dependency(replica, dev, &group, whole)?.is_none() {
             ready.push(group);
         } else if stream == Stream::Shared {
             return Ok(false);

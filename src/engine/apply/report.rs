@@ -136,4 +136,6 @@ pub enum Missing {
     /// That its author is no longer revoked, or that a device that is not had taken these frames in before it heard of
     /// it. Until then they are set aside.
     Vouching,
+    /// A newer Packmule here: its author's has written what this one cannot read.
+    Newer,
 }

@@ -23,6 +23,11 @@ pub fn waiting(wait: &Wait) -> String {
             "{frames} of {author} {}: it is revoked, and no other device says that it had taken them in before",
             if wait.frames.0 == wait.frames.1 { "is set aside" } else { "are set aside" }
         ),
+        Missing::Newer => format!(
+            "{frames} of {author} {waits} for a newer Packmule here, since {}:\n  \
+             this one cannot read what was written there; all else goes on",
+            iso(wait.since)
+        ),
         missing => format!("{frames} of {author} {waits} for {}", missing_words(missing)),
     }
 }
@@ -32,6 +37,7 @@ pub fn missing_words(missing: &Missing) -> String {
     match missing {
         Missing::Frames { of, .. } => of.clone(),
         Missing::OtherPart { of, .. } => format!("{of} (the other part of the same seal)"),
+        Missing::Newer => "a newer Packmule here".into(),
         Missing::Vouching => "set aside, since it is revoked".into(),
         _ => "what this version does not know".into(),
     }

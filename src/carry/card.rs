@@ -23,6 +23,7 @@
 //! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
 //! nothing else, so a card may be copied, come late, or come twice.
 
+mod problem;
 mod report;
 
 use std::collections::BTreeSet;
@@ -33,10 +34,10 @@ use packmule_core::model::{DeviceId, Stream, decode_hex};
 
 pub use report::{Exchange, Left, NotLeft, Removed, Skipped};
 
+use problem::{about_file, full, read_only, torn};
+
 use super::volume::{Sink, Volume};
-use crate::engine::{
-    BundleProblem, Engine, Error, Part, PartReport, Positions, Progress, Result, Span, Survey, Trusted,
-};
+use crate::engine::{Engine, Error, Part, PartReport, Positions, Progress, Result, Span, Survey, Trusted};
 
 /// The folder on the card.
 pub const FOLDER: &str = "PACKMULE";
@@ -595,30 +596,4 @@ fn failed(e: io::Error, doing: &'static str, path: &Path) -> Failed {
         e if full(&e) => Failed::Full { written: 0 },
         e => Failed::Other(Error::io(doing, path)(e)),
     }
-}
-
-fn read_only(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
-}
-
-fn full(e: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-}
-
-/// Returns whether a bundle of ours that has this problem was not written to its end, or was damaged since: in either
-/// case nobody can take it in.
-fn torn(problem: &Error) -> bool {
-    use packmule_core::wire::DecodeError::Version;
-    match problem {
-        Error::Bundle { cause: BundleProblem::Decode(Version(_)), .. } => false,
-        Error::Bundle { .. } => true,
-        _ => false,
-    }
-}
-
-/// Returns whether an error is about a file on the card, and not about the database.
-fn about_file(error: &Error) -> bool {
-    use Error::{AsksForAdmission, Bundle, Stream, Twin, Untrusted};
-    matches!(error, Bundle { .. } | Stream(_) | Untrusted(_) | AsksForAdmission { .. } | Twin { .. })
 }

@@ -21,7 +21,8 @@ use crate::engine::capture::{seal, verdict};
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
-use crate::engine::exchange::take_state::{self, StateMerge};
+use crate::engine::exchange::state_rows;
+use crate::engine::exchange::take_state::StateMerge;
 use crate::engine::exchange::verified::{Known, Progress, Verified};
 use crate::engine::exchange::{certificates, inspect, reconcile, revoke, session, transaction, twin};
 use crate::engine::fleet::peers::Fit;
@@ -296,7 +297,7 @@ impl<'e> Verification<'e> {
 
     /// Verifies the proof of an entry of a state's vector, as if its group were here.
     fn state(&mut self, at: u64, body: &[u8]) -> Result<()> {
-        if let Some(proof) = take_state::proof_of(self.replica, body)? {
+        if let Some(proof) = state_rows::proof_of(self.replica, body)? {
             if self.untrusted.iter().all(|s| s.id != proof.author) && self.key(proof.author)?.is_none() {
                 self.untrusted.push(UntrustedDevice { id: proof.author, name: None, revoked: false });
             }

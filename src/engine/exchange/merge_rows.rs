@@ -200,7 +200,7 @@ impl<'e> RowMerge<'e> {
         let key = self.loader.key_of_maker(table, values)?;
         let sql = "INSERT OR IGNORE INTO temp._pm_their_key (tid, key) VALUES (?1, ?2)";
         self.replica.db.prepare_cached(sql)?.execute((table.tid, &key))?;
-        let values = self.loader.values(values)?;
+        let values = self.loader.put_together(values)?;
         self.merge_waiting(table, &key, Some(&values))
     }
 

@@ -8,24 +8,19 @@
 //! Heads come before rows: who merges a row knows its versions then.
 
 use ed25519_compact::{Noise, SecretKey};
-use packmule_core::model::{Big, Stream, Value};
-use packmule_core::wire::{Mode, RecordKind, put};
-use rusqlite::types::ValueRef;
-use rusqlite::{MAIN_DB, params_from_iter};
-use sha2::{Digest, Sha256};
+use packmule_core::model::{Stream, Value};
+use packmule_core::wire::{Mode, RecordKind};
+use sha2::Digest;
 
-use crate::engine::error::{Error, Result};
+use crate::engine::error::Result;
 use crate::engine::exchange::gathered_state;
 use crate::engine::exchange::inspect::SEAL_DOMAIN;
 use crate::engine::exchange::records::{self, RecordWriter};
-use crate::engine::store::value::{self, Bind};
+use crate::engine::exchange::state_records::{RowsOf, state, write_rows};
+use crate::engine::store::value;
 use crate::engine::table::catalog;
-use crate::engine::table::def::DEVICE_COLUMN;
-use crate::engine::table::known::{State, Table};
+use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
-
-/// A part of a large value has at most so many bytes.
-pub(super) const PART_BYTES: usize = 32_768;
 
 /// Selects the rows of `_pm_` tables that travel, with devices by their ids and tables by their names.
 const STATE: [(&str, &str); 10] = [
@@ -154,114 +149,4 @@ fn write_records(replica: &Replica, out: &mut RecordWriter<'_>, of: &[(&str, &st
         }
     }
     Ok(())
-}
-
-/// Writes a row of state as a record.
-pub(super) fn state(out: &mut RecordWriter<'_>, kind: &str, values: &[Value<'_>]) -> Result<()> {
-    let size = values.iter().fold(64, |size, value| {
-        size + match value {
-            Value::Text(b) | Value::Blob(b) => b.len() + 8,
-            _ => 64,
-        }
-    });
-    let mut buf = vec![0; size];
-    let room = |_| Error::damaged("a row of a snapshot without room");
-    let mut len = put(&mut buf, kind).map_err(room)?;
-    for value in values {
-        len += put(&mut buf[len..], value).map_err(room)?;
-    }
-    out.record(RecordKind::State, &buf[..len])
-}
-
-/// Which rows of a table are written.
-pub(super) struct RowsOf<'a> {
-    /// The table as it is named in SQL: its own, or its quarantine table.
-    pub from: &'a str,
-    /// The name that it has for the receiver, if that is another one.
-    pub name: Option<&'a str>,
-    /// The label of the device whose rows they are, where rows of several stand.
-    pub label: Option<&'a str>,
-}
-
-impl<'a> RowsOf<'a> {
-    fn all(from: &'a str) -> Self {
-        Self { from, name: None, label: None }
-    }
-}
-
-/// Writes the rows of a table, each after the parts of its large values. Returns how many rows that were.
-pub(super) fn write_rows(
-    replica: &Replica,
-    out: &mut RecordWriter<'_>,
-    table: &Table,
-    kind: &str,
-    of: &RowsOf<'_>,
-) -> Result<u64> {
-    let from = of.from;
-    let rowid =
-        if from == table.sql_name && table.def.without_rowid { "NULL" } else { table.def.rowid_name() };
-    let columns: Vec<String> = table
-        .def
-        .columns
-        .iter()
-        .map(|c| {
-            let c = value::quote(&c.name);
-            format!("CASE WHEN octet_length({c}) > {PART_BYTES} AND {rowid} IS NOT NULL THEN NULL ELSE {c} END, octet_length({c})")
-        })
-        .collect();
-    let only = if of.label.is_some() { format!("WHERE {DEVICE_COLUMN} = ?1") } else { String::new() };
-    let sql = format!(
-        "SELECT {rowid}, {} FROM {from} {only} ORDER BY {}",
-        columns.join(", "),
-        table.def.key_list("")
-    );
-    let mut statement = replica.db.prepare(&sql)?;
-    let mut rows = statement.query(params_from_iter(of.label))?;
-    let name = of.name.unwrap_or(&table.def.name);
-    let mut n = 0;
-    while let Some(row) = rows.next()? {
-        let rowid: Option<i64> = row.get(0)?;
-        let mut values = vec![Value::Text(name.as_bytes())];
-        for (at, column) in table.def.columns.iter().enumerate() {
-            let value = row.get_ref(1 + at * 2)?;
-            let len = row.get::<_, Option<i64>>(2 + at * 2)?.unwrap_or(0);
-            values.push(match (value, rowid) {
-                (ValueRef::Null, Some(rowid)) if len > PART_BYTES as i64 => {
-                    write_parts(replica, out, table, from, &column.name, rowid)?
-                }
-                (value, _) => value::from_sql(value),
-            });
-        }
-        state(out, kind, &values)?;
-        n += 1;
-    }
-    Ok(n)
-}
-
-/// Writes the parts of a large value. Returns what stands for the value in its row.
-fn write_parts(
-    replica: &Replica,
-    out: &mut RecordWriter<'_>,
-    table: &Table,
-    from: &str,
-    column: &str,
-    rowid: i64,
-) -> Result<Value<'static>> {
-    let name = if from == table.sql_name { table.def.name.clone() } else { table.quarantine_table() };
-    let c = value::quote(column);
-    let sql = format!("SELECT typeof({c}) = 'text' FROM {from} WHERE {} = ?1", table.def.rowid_name());
-    let text: bool =
-        replica.db.query_row(&sql, params_from_iter([Bind(Value::Int(rowid))]), |row| row.get(0))?;
-    let blob = replica.db.blob_open(MAIN_DB, name.as_str(), column, rowid, true)?;
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; PART_BYTES];
-    let mut at = 0;
-    while at < blob.len() {
-        let n = blob.read_at(&mut chunk, at)?;
-        hash.update(&chunk[..n]);
-        out.record(RecordKind::Part, &chunk[..n])?;
-        at += n;
-    }
-    let len = blob.len() as u64;
-    Ok(Value::Big(Big { text, number: 0, back: 0, len, sha256: hash.finalize().into() }))
 }

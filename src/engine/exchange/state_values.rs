@@ -4,7 +4,7 @@ use packmule_core::model::Value;
 use rusqlite::{MAIN_DB, params_from_iter};
 
 use crate::engine::error::{BundleProblem, Error, Result};
-use crate::engine::exchange::state::PART_BYTES;
+use crate::engine::exchange::state_records::PART_BYTES;
 use crate::engine::exchange::state_rows::{COLUMNS_MAX, StateRow, wrong};
 use crate::engine::show::{triggers, write};
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -37,7 +37,7 @@ impl<'e> RowLoader<'e> {
     }
 
     /// Puts the values of a row together, large ones from the parts before it.
-    pub(super) fn values(&mut self, values: &[Value<'_>]) -> Result<Vec<OwnedValue>> {
+    pub(super) fn put_together(&mut self, values: &[Value<'_>]) -> Result<Vec<OwnedValue>> {
         let mut part: i64 =
             value::maybe(&self.engine.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
         let mut whole = Vec::with_capacity(values.len());

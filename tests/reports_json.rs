@@ -95,7 +95,10 @@ fn log_and_status(a: &Engine, b: &Engine) {
     assert!(groups.iter().any(|group| group["device"] == id(b) && group["stream"] == "shared"));
     assert!(groups[0]["frames"].as_array().unwrap().len() == 2 && groups[0]["at"].is_string());
     let status = of(a.status().unwrap());
-    assert_eq!(status["tables"], json!([{ "name": "t", "how": "shared", "unsealed": 0, "note": null }]));
+    assert_eq!(
+        status["tables"],
+        json!([{ "name": "t", "how": "shared", "unsealed": 0, "waiting": 0, "note": null }])
+    );
     has(&status["identity"], &["fingerprint", "name", "base", "fleet", "admitted"]);
     assert_eq!(status["identity"]["fingerprint"], id(a));
     assert_eq!(status["identity"]["fleet"].as_str().unwrap().len(), 64);
@@ -180,7 +183,7 @@ fn waiting() {
     assert_eq!(report["reached"][0]["device"], id(b));
     assert!(report["footer"].is_string());
     let waits = of(import(&mut c, &bundle))["waits"].clone();
-    has(&waits[0], &["author", "frames", "missing"]);
+    has(&waits[0], &["author", "frames", "since", "missing"]);
     has(&waits[0]["missing"], &["frames"]);
     has(&waits[0]["missing"]["frames"], &["of", "up_to"]);
     assert_eq!(of(c.status().unwrap())["waits"], waits);
@@ -250,6 +253,6 @@ fn a_start_from_a_snapshot_names_its_maker() {
     let path = world.path("fresh");
     let (_, report) = Engine::join(&path, &mut Cursor::new(snapshot), &join, world.options()).unwrap();
     let report = of(report);
-    has(&report, &["maker", "maker_name", "rows", "frames", "kept", "new_identity"]);
+    has(&report, &["maker", "maker_name", "rows", "waiting", "frames", "kept", "new_identity"]);
     assert_eq!((&report["maker"], &report["maker_name"]), (&json!(id(&a)), &json!("a")));
 }

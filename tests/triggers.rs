@@ -503,7 +503,7 @@ fn starting_from_a_snapshot() {
     sql(&b, EXTERNAL);
     sql(&a, "INSERT INTO docs VALUES (1, 'red', 'one', 'x'), (2, 'green', 'two', 'y')");
     sql(&b, "INSERT INTO docs VALUES (3, 'blue', 'three', 'z')");
-    // Of a table that was not tracked the rows are taken in as well.
+    // A table that was not tracked waits until it is.
     let plain = world.path("plain");
     open(&plain)
         .execute_batch(&format!("{schema} {EXTERNAL} INSERT INTO docs VALUES (4, 'red', 'three', 'p')"))
@@ -516,6 +516,7 @@ fn starting_from_a_snapshot() {
         let join = packmule::JoinOptions { name: Some("b"), fleet: Some(&world.fleet) };
         let mut read = std::io::Cursor::new(&snapshot);
         let (mut b, _) = Engine::join(&path, &mut read, &join, world.options()).unwrap();
+        b.track_all(&["docs", "log"], &packmule::TrackOptions::default()).unwrap();
         assert_eq!(rows(&b, "SELECT count(*) FROM docs"), [expected.to_string()]);
         index_is_right(&b, true);
         // Its own logged row, and those of the snapshot: none that a trigger wrote just now.

@@ -43,7 +43,7 @@ use std::time::Duration;
 use packmule_core::model::DeviceId;
 use rusqlite::{Connection, OpenFlags};
 
-pub use apply::report::{GatheredApart, ImportReport, Missing, Wait};
+pub use apply::report::{GatheredApart, ImportReport, Missing, Wait, WaitsForTable};
 pub use capture::groups::SealReport;
 pub use capture::not_sent::NotSent;
 pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};

@@ -47,7 +47,7 @@ fn the_whole_trip_of_one_board() {
     let status = desk.run("status north.db --json").json();
     assert_eq!(
         status["tables"][0],
-        json!({ "name": "settings", "how": "shared", "unsealed": 1, "note": null })
+        json!({ "name": "settings", "how": "shared", "unsealed": 1, "waiting": 0, "note": null })
     );
     assert_eq!(status["tables"][1]["unsealed"], 2);
     has(

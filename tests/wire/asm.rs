@@ -216,8 +216,16 @@ pub fn certificate_as(key: &KeyPair, name: &str, role: u8, fleet: Option<&KeyPai
 }
 
 pub fn revocation(fleet: &KeyPair, device: [u8; 16], revoked: bool, number: u64) -> Asm {
+    statement(fleet, device, ("revoked?", u8::from(revoked)), number)
+}
+
+pub fn retirement(fleet: &KeyPair, device: [u8; 16], says: u8, number: u64) -> Asm {
+    statement(fleet, device, ("3: retired", says), number)
+}
+
+fn statement(fleet: &KeyPair, device: [u8; 16], says: (&str, u8), number: u64) -> Asm {
     let mut a = Asm::new();
-    a.u8("version", 1).raw("device", &device).u8("revoked?", u8::from(revoked)).uint("number", number);
+    a.u8("version", 1).raw("device", &device).u8(says.0, says.1).uint("number", number);
     a.raw("the fleet's public key", &*fleet.pk);
     let message = [&b"packmule/1 revocation "[..], &a.bytes].concat();
     a.raw("the fleet's signature", &sign(&fleet.sk, &message));

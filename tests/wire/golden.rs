@@ -689,6 +689,26 @@ fn revocations() {
     assert!(at(true, 5).supersedes(&at(false, 5)) && !at(false, 5).supersedes(&at(true, 5)));
 }
 
+#[test]
+fn retirements() {
+    let (fleet, device) = (asm::key(9), asm::id(&asm::key(1)));
+    let mut buf = [0; REVOCATION_MAX];
+    for (retired, says) in [(true, 3), (false, 2)] {
+        let made =
+            Revocation::sign_retirement(&fleet.sk, DeviceId(device), retired, 1_795_747_203_000).unwrap();
+        let a = asm::retirement(&fleet, device, says, 1_795_747_203_000);
+        if retired {
+            a.matches_file("retirement", "Device seed 01 retired by fleet seed 09.");
+        }
+        let len = made.encode(&mut buf).unwrap();
+        assert_eq!(buf[..len], a.bytes);
+        assert_eq!(Revocation::decode(&a.bytes), Ok(made));
+        assert!(made.retirement && made.revoked == retired);
+    }
+    // What a later version may say is not taken for something else.
+    assert!(Revocation::decode(&asm::retirement(&fleet, device, 4, 5).bytes).is_err());
+}
+
 fn check_header(name: &str, title: &str, to: Option<[u8; 16]>, applied: &[asm::At], probes: &[asm::At]) {
     let key = asm::key(2);
     let a = asm::header(&key, to, 1_700_000_000_000, applied, probes);

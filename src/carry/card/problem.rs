@@ -1,13 +1,15 @@
-//! What an error means: of the medium, of a file on it, or of the database.
+//! What is wrong with a card or a file on it.
 
 use std::io;
 
 use crate::engine::{BundleProblem, Error};
 
+/// Returns whether a card is read-only.
 pub(super) fn read_only(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
+/// Returns whether a card is full.
 pub(super) fn full(e: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge)

@@ -433,9 +433,6 @@ impl<'a> Frame<'a> {
         let mut rest = body;
         check_version(rest, FRAME_VERSION)?;
         let head: FrameHead = take(&mut rest)?;
-        if head.flags.0 & !FrameFlags::KNOWN != 0 || head.codec != 0 {
-            return Err(DecodeError::Malformed("a frame flag or codec of a newer Packmule"));
-        }
         if head.seq == 0 || head.seq > COUNT_MAX {
             return Err(DecodeError::Malformed("a frame of impossible number"));
         }
@@ -455,6 +452,12 @@ impl<'a> Frame<'a> {
             group = Some(of_group);
         }
         Ok(Self { head, group, bytes, contexts, blocks: rest })
+    }
+
+    /// Returns whether it has a flag or a codec of a newer Packmule: it can be kept, verified and passed on, and its place
+    /// and context are known, but its blocks cannot be read.
+    pub fn is_newer(&self) -> bool {
+        self.head.flags.0 & !FrameFlags::KNOWN != 0 || self.head.codec != 0
     }
 
     /// Returns what changed in the author's context since its last group of the same stream.

@@ -250,7 +250,10 @@ fn apply_op(
         Stream::Shared => apply_shared_op(replica, &incoming)?,
     };
     counts.ops += u64::from(done != Done::Nothing);
-    counts.waiting += u64::from(done == Done::Waits);
+    if done == Done::Waits {
+        counts.waiting += 1;
+        *counts.waiting_for.entry(def.tid).or_default() += 1;
+    }
     if done == Done::Applied && writer.table.gathers.is_some() {
         *counts.apart.entry(writer.table.tid).or_default() += 1;
     }

@@ -38,6 +38,8 @@ struct Pending {
     stream: Stream,
     first: u64,
     last: u64,
+    /// When the first group was sealed, by its author's clock.
+    wall: i64,
 }
 
 /// Finds a dependency of a group that is not applied here; `with_pair` says that the other part of the same seal
@@ -67,6 +69,12 @@ pub(crate) fn missing_dependency(
         }
     }
     Ok(None)
+}
+
+/// Returns whether a group has what only a newer Packmule can read: it waits until there is one here.
+pub(crate) fn is_newer(replica: &Replica, dev: i64, group: &Next) -> Result<bool> {
+    let body = frames::frame_here(replica, dev, group.stream, group.first)?;
+    Ok(frames::parse(&body)?.is_newer())
 }
 
 /// Returns whether a group that begins with this frame is here and waits.
@@ -99,14 +107,15 @@ pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -
 /// Lists the streams that have pending groups.
 fn pending(replica: &Replica) -> Result<Vec<Pending>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT dev, stream, min(first), max(last) FROM _pm_group INDEXED BY _pm_group_waiting
+        "SELECT dev, stream, min(first), max(last), min(wall) FROM _pm_group INDEXED BY _pm_group_waiting
          WHERE NOT applied GROUP BY dev, stream",
     )?;
     let mut rows = statement.query([])?;
     let mut pending = Vec::new();
     while let Some(row) = rows.next()? {
         let stream = value::stream_of_number(row.get(1)?)?;
-        pending.push(Pending { dev: row.get(0)?, stream, first: row.get(2)?, last: row.get(3)? });
+        let (dev, first, last, wall) = (row.get(0)?, row.get(2)?, row.get(3)?, row.get(4)?);
+        pending.push(Pending { dev, stream, first, last, wall });
     }
     Ok(pending)
 }
@@ -114,13 +123,19 @@ fn pending(replica: &Replica) -> Result<Vec<Pending>> {
 /// Lists the pending groups with their missing dependencies.
 pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
     let mut waits = Vec::new();
-    for Pending { dev, stream, first, last } in pending(replica)? {
+    for Pending { dev, stream, first, last, wall: since } in pending(replica)? {
         let author = devices::device_label(replica, dev)?;
         if revocation::is_void(replica, dev, stream, last)? {
-            waits.push(Wait { author, frames: (first, last), missing: Missing::Vouching });
+            waits.push(Wait { author, frames: (first, last), since, missing: Missing::Vouching });
             continue;
         }
         let next = next_group(replica, dev, stream)?;
+        if let Some(group) = &next
+            && is_newer(replica, dev, group)?
+        {
+            waits.push(Wait { author, frames: (first, last), since, missing: Missing::Newer });
+            continue;
+        }
         let dependency =
             next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
         let missing = match (next, dependency) {
@@ -130,7 +145,7 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
             }
             (Some(next), _) => Missing::OtherPart { of: author.clone(), up_to: next.pair },
         };
-        waits.push(Wait { author, frames: (first, last), missing });
+        waits.push(Wait { author, frames: (first, last), since, missing });
     }
     Ok(waits)
 }

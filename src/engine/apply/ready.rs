@@ -2,7 +2,7 @@
 
 use packmule_core::model::Stream;
 
-use crate::engine::apply::report::{GatheredApart, ImportReport};
+use crate::engine::apply::report::{GatheredApart, ImportReport, WaitsForTable};
 use crate::engine::apply::{groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
@@ -68,7 +68,8 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     let whole = groups.len() == 2;
     let mut ready = Vec::with_capacity(groups.len());
     for group in groups {
-        if pending::missing_dependency(replica, dev, &group, whole)?.is_none() {
+        let readable = !pending::is_newer(replica, dev, &group)?;
+        if readable && pending::missing_dependency(replica, dev, &group, whole)?.is_none() {
             ready.push(group);
         } else if stream == Stream::Shared {
             return Ok(false);
@@ -78,6 +79,9 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
         report.ops += counts.ops - counts.waiting;
         report.ops_waiting += counts.waiting;
+        for (tid, ops) in counts.waiting_for {
+            report.add_waiting_for(WaitsForTable::of(&*catalog::table(replica, tid)?, ops));
+        }
         for (tid, ops) in counts.apart {
             let mirror = catalog::table(replica, tid)?;
             let own = catalog::table(replica, mirror.gathers.unwrap_or(tid))?;

@@ -1,5 +1,9 @@
 //! What an import did.
 
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
+use crate::engine::table::known::{State, Table};
+
 /// What an import did.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -16,6 +20,8 @@ pub struct ImportReport {
     pub ops: u64,
     /// Rows that are pending in the log, for a table or column that is not here.
     pub ops_waiting: u64,
+    /// The tables that these wait for.
+    pub waiting_for: Vec<WaitsForTable>,
     /// Rows that were applied to a table of another name than theirs, which gathers them apart.
     pub gathered_apart: Vec<GatheredApart>,
     /// Conflicts that are open now and were not before.
@@ -45,7 +51,42 @@ pub struct GatheredApart {
     pub ops: u64,
 }
 
+/// Rows that wait for a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct WaitsForTable {
+    /// Its name.
+    pub table: String,
+    /// How many rows came that wait.
+    pub ops: u64,
+    /// Why, and what will end the waiting.
+    pub why: String,
+}
+
+impl WaitsForTable {
+    /// Says why rows wait for a table.
+    pub(crate) fn of(table: &Table, ops: u64) -> Self {
+        let why = table.note.clone().unwrap_or_else(|| match table.state {
+            State::Known => "it is not here: make it, then track it".into(),
+            State::Suspended => "it is suspended here until it fits again".into(),
+            _ => {
+                "its key or its mode is another one here: rename it, or make it as the others have it".into()
+            }
+        });
+        Self { table: table.def.name.clone(), ops, why }
+    }
+}
+
 impl ImportReport {
+    /// Adds rows that wait for a table.
+    pub fn add_waiting_for(&mut self, more: WaitsForTable) {
+        match self.waiting_for.iter_mut().find(|known| known.table == more.table) {
+            Some(known) => known.ops += more.ops,
+            None => self.waiting_for.push(more),
+        }
+    }
+
     /// Adds rows that were gathered apart.
     pub fn add_gathered_apart(&mut self, more: &GatheredApart) {
         let known = self.gathered_apart.iter_mut().find(|known| known.gathered_in == more.gathered_in);
@@ -65,6 +106,9 @@ pub struct Wait {
     pub author: String,
     /// Its frames.
     pub frames: (u64, u64),
+    /// When the first of them was sealed, by its author's clock.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::time"))]
+    pub since: i64,
     /// What is missing.
     pub missing: Missing,
 }
@@ -92,4 +136,6 @@ pub enum Missing {
     /// That its author is no longer revoked, or that a device that is not had taken these frames in before it heard of
     /// it. Until then they are set aside.
     Vouching,
+    /// A newer Packmule here: its author's has written what this one cannot read.
+    Newer,
 }

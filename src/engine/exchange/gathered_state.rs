@@ -9,7 +9,7 @@ use rusqlite::params_from_iter;
 
 use crate::engine::error::Result;
 use crate::engine::exchange::records::RecordWriter;
-use crate::engine::exchange::state::{self, RowsOf};
+use crate::engine::exchange::state_records::{RowsOf, state, write_rows};
 use crate::engine::fleet::{devices, membership, peers, positions, trust};
 use crate::engine::log::frames;
 use crate::engine::store::value::{self, Bind};
@@ -77,7 +77,7 @@ pub(super) fn write_tables(replica: &Replica, out: &mut RecordWriter<'_>) -> Res
         let mut def = here.def.clone();
         def.name.clone_from(&table.def.name);
         let (_, body) = def.encode()?;
-        state::state(out, "gathers", &[Value::Blob(&body)])?;
+        state(out, "gathers", &[Value::Blob(&body)])?;
     }
     Ok(())
 }
@@ -91,11 +91,7 @@ pub(super) fn write_gathered(replica: &Replica, out: &mut RecordWriter<'_>, dev:
     let stream = Value::Int(Stream::PerDevice.number().into());
     let author = Value::Blob(&id.0);
     let seq = Value::Int(position.seq as i64);
-    state::state(
-        out,
-        "stream",
-        &[author, stream, seq, Value::Blob(&position.chain.0), Value::Blob(&checkpoint)],
-    )?;
+    state(out, "stream", &[author, stream, seq, Value::Blob(&position.chain.0), Value::Blob(&checkpoint)])?;
     for (sql, kind) in [
         ("SELECT other, seq FROM _pm_context WHERE dev = ?1 AND stream = ?2 ORDER BY other", "context"),
         ("SELECT other, number FROM _pm_number WHERE dev = ?1 AND stream = ?2 ORDER BY number", "number"),
@@ -107,13 +103,13 @@ pub(super) fn write_gathered(replica: &Replica, out: &mut RecordWriter<'_>, dev:
             let (other, n) = (Value::Blob(&other.0), Value::Int(n));
             let values =
                 if kind == "context" { [author, stream, other, n] } else { [author, stream, n, other] };
-            state::state(out, kind, &values)?;
+            state(out, kind, &values)?;
         }
     }
     let label = devices::device_label(replica, dev)?;
     for (table, here) in gathered_tables(replica)?.unwrap_or_default() {
         let of = RowsOf { from: &here.sql_name, name: Some(&table.def.name), label: Some(&label), key: None };
-        state::write_rows(replica, out, &here, "own", &of)?;
+        write_rows(replica, out, &here, "own", &of)?;
         write_gone(replica, out, dev, &table, &here, &label)?;
     }
     Ok(())
@@ -139,7 +135,7 @@ fn write_gone(
         let binds = label.chain(values.iter().map(|v| v.borrow())).map(Bind);
         if value::maybe::<i64>(&replica.db, &here.select_sql("1"), params_from_iter(binds))?.is_none() {
             let name = Value::Text(table.def.name.as_bytes());
-            state::state(out, "gone", &[name, Value::Blob(&key), Value::Int(seq)])?;
+            state(out, "gone", &[name, Value::Blob(&key), Value::Int(seq)])?;
         }
     }
     Ok(())

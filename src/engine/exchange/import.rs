@@ -21,7 +21,8 @@ use crate::engine::capture::{seal, verdict};
 use crate::engine::conflicts::list;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
-use crate::engine::exchange::take_state::{self, StateMerge};
+use crate::engine::exchange::state_rows;
+use crate::engine::exchange::take_state::StateMerge;
 use crate::engine::exchange::verified::{Known, Progress, Verified};
 use crate::engine::exchange::{certificates, inspect, reconcile, revoke, session, transaction, twin};
 use crate::engine::fleet::peers::Fit;
@@ -296,7 +297,7 @@ impl<'e> Verification<'e> {
 
     /// Verifies the proof of an entry of a state's vector, as if its group were here.
     fn state(&mut self, at: u64, body: &[u8]) -> Result<()> {
-        if let Some(proof) = take_state::proof_of(self.replica, body)? {
+        if let Some(proof) = state_rows::proof_of(self.replica, body)? {
             if self.untrusted.iter().all(|s| s.id != proof.author) && self.key(proof.author)?.is_none() {
                 self.untrusted.push(UntrustedDevice { id: proof.author, name: None, revoked: false });
             }
@@ -305,7 +306,7 @@ impl<'e> Verification<'e> {
             let goes_on = proof.author == self.replica.identity.id && proof.seq > ours;
             self.verified.evidence.by_state |= goes_on;
         }
-        for place in take_state::own_places(self.replica, body)? {
+        for place in state_rows::own_places(self.replica, body)? {
             twin::compare_place(self.replica, Stream::Shared, &place, &mut self.verified.evidence)?;
         }
         self.open_state = true;
@@ -512,10 +513,7 @@ impl<'e> Window<'e> {
     /// Ends the state that is being merged.
     fn end_state(&mut self, report: &mut ImportReport) -> Result<()> {
         if let Some(state) = self.state.take() {
-            report.frames += state.frames;
-            let (changed, waiting) = state.finish()?;
-            report.ops += changed;
-            report.ops_waiting += waiting;
+            state.finish(report)?;
             self.any = true;
         }
         Ok(())

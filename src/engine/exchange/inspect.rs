@@ -144,7 +144,9 @@ impl Inspection {
         group.bytes += bytes.len() as u64;
         // Definitions come before the rows; those after rows are not looked for.
         let mut blocks = frame.blocks();
-        while let Some(Block::Def(body)) = blocks.next_block().map_err(|e| Error::bundle(at, e))? {
+        while !frame.is_newer()
+            && let Some(Block::Def(body)) = blocks.next_block().map_err(|e| Error::bundle(at, e))?
+        {
             let def = DefReader::new(body).map_err(|e| Error::bundle(at, e))?;
             group.tables.push(def.head.name.into());
         }

@@ -15,7 +15,7 @@
 //! maker has not, though V′ has its frame, was dominated there, and so it is in both together. A settled value is that of
 //! frames within B, and whoever has seen B has judged it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use packmule_core::merge::value_order;
 use packmule_core::model::{DeviceId, Stream, Value};
@@ -68,8 +68,8 @@ pub(super) struct RowMerge<'e> {
     /// The tables of the state.
     tables: Vec<Merging>,
     pub changed: u64,
-    /// Rows that wait for their table.
-    pub waiting: u64,
+    /// Rows that wait for their table, by table.
+    pub waiting: BTreeMap<i64, u64>,
 }
 
 /// A table of the state.
@@ -109,7 +109,7 @@ impl<'e> RowMerge<'e> {
             partial: false,
             tables: Vec::new(),
             changed: 0,
-            waiting: 0,
+            waiting: BTreeMap::new(),
         })
     }
 
@@ -221,10 +221,10 @@ impl<'e> RowMerge<'e> {
 
     /// Merges a row of a table that does not show it here.
     fn waiting_row(&mut self, table: &Table, values: &[Value<'_>]) -> Result<()> {
-        let key = self.loader.key_of_maker(table, values)?;
+        let key = self.loader.key_of(table, values)?;
         let sql = "INSERT OR IGNORE INTO temp._pm_their_key (tid, key) VALUES (?1, ?2)";
         self.replica.db.prepare_cached(sql)?.execute((table.tid, &key))?;
-        let values = self.loader.values(values)?;
+        let values = self.loader.put_together(values)?;
         self.merge_waiting(table, &key, Some(&values))
     }
 
@@ -251,7 +251,9 @@ impl<'e> RowMerge<'e> {
             we_saw: self.we_saw,
         };
         let maker = self.loader.maker_def(&table.def.name)?;
-        self.waiting += u64::from(merge_waiting::merge(&row, maker, values)?);
+        if merge_waiting::merge(&row, maker, values)? {
+            *self.waiting.entry(table.tid).or_default() += 1;
+        }
         Ok(())
     }
 

@@ -24,6 +24,7 @@
 //! | `snapshot` | snapshots written |
 //! | `source` | another device's database file, read as a bundle |
 //! | `state` | what a device has of the shared tables, written |
+//! | `state_records` | the records of a state, written |
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
 //! | `state_values` | the values of a state's rows |
 //! | `survey` | what a card needs to know |
@@ -54,6 +55,7 @@ pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod source;
 pub(crate) mod state;
+pub(crate) mod state_records;
 pub(crate) mod state_rows;
 pub(crate) mod state_values;
 pub(crate) mod survey;

@@ -1,13 +1,14 @@
 //! Rows of a snapshot's state, put into the `_pm_` tables that they come from.
 
-use packmule_core::model::{DeviceId, Value};
-use packmule_core::wire::{Checkpoint, DecodeError, DefId, take};
+use packmule_core::model::{DeviceId, Stream, Value};
+use packmule_core::wire::{Chain, Checkpoint, DecodeError, DefId, take};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::fleet::membership::{self, Retirement};
 use crate::engine::log::frames;
+use crate::engine::log::tags::{self, Place};
 use crate::engine::store::meta;
 use crate::engine::store::value::Bind;
 use crate::engine::table::catalog;
@@ -83,6 +84,58 @@ impl<'a> StateRow<'a> {
     pub(super) fn tid_at(&self, at: usize) -> Result<i64> {
         catalog::table_named(self.replica, self.text_at(at)?).map(|t| t.tid).ok_or_else(wrong)
     }
+}
+
+/// An entry of a state's vector, with its proof.
+pub(super) struct Proof {
+    pub author: DeviceId,
+    pub seq: u64,
+    pub checkpoint: Checkpoint,
+    pub bytes: Vec<u8>,
+    pub end: Chain,
+}
+
+/// Reads the entry of a state's vector that a record is, if it is one. Its signature is for the caller to verify.
+pub(super) fn proof_of(replica: &Replica, body: &[u8]) -> Result<Option<Proof>> {
+    let (kind, values) = parse(body)?;
+    if kind != "stream" {
+        return Ok(None);
+    }
+    let row = StateRow { replica, values: &values };
+    let (author, bytes) = (row.device_id_at(0)?, row.blob_at(4)?.to_vec());
+    let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
+    let checkpoint = Checkpoint::decode(&bytes).map_err(bad)?;
+    let end = Chain(row.blob_at(3)?.try_into().map_err(|_| wrong())?);
+    let fits = (checkpoint.author, checkpoint.last) == (author, seq);
+    if !fits || row.int_at(1)? != i64::from(checkpoint.stream.number()) {
+        return Err(wrong());
+    }
+    Ok(Some(Proof { author, seq, checkpoint, bytes, end }))
+}
+
+/// Reads the places of this device's own stream that a record of a state is, if it is that.
+pub(super) fn own_places(replica: &Replica, body: &[u8]) -> Result<Vec<Place>> {
+    let (kind, values) = parse(body)?;
+    if kind != "tags" {
+        return Ok(Vec::new());
+    }
+    let row = StateRow { replica, values: &values };
+    if row.device_id_at(0)? != replica.identity.id {
+        return Ok(Vec::new());
+    }
+    tags::unpacked(row.blob_at(1)?)
+}
+
+/// Reads up to where a state stands for a stream, if a record of it says so.
+pub(super) fn place_of(replica: &Replica, body: &[u8]) -> Result<Option<(DeviceId, Stream, u64)>> {
+    let (kind, values) = parse(body)?;
+    if kind != "stream" {
+        return Ok(None);
+    }
+    let row = StateRow { replica, values: &values };
+    let stream = u8::try_from(row.int_at(1)?).map_err(|_| wrong())?;
+    let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
+    Ok(Some((row.device_id_at(0)?, Stream::from_number(stream).ok_or_else(wrong)?, seq)))
 }
 
 /// Puts a version of a row into `_pm_head` or a table like it, with its columns here. `insert` names the table.

@@ -4,7 +4,7 @@ use packmule_core::model::Value;
 use rusqlite::{MAIN_DB, params_from_iter};
 
 use crate::engine::error::{BundleProblem, Error, Result};
-use crate::engine::exchange::state::PART_BYTES;
+use crate::engine::exchange::state_records::PART_BYTES;
 use crate::engine::exchange::state_rows::{COLUMNS_MAX, StateRow, wrong};
 use crate::engine::show::{triggers, write};
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -37,7 +37,7 @@ impl<'e> RowLoader<'e> {
     }
 
     /// Puts the values of a row together, large ones from the parts before it.
-    pub(super) fn values(&mut self, values: &[Value<'_>]) -> Result<Vec<OwnedValue>> {
+    pub(super) fn put_together(&mut self, values: &[Value<'_>]) -> Result<Vec<OwnedValue>> {
         let mut part: i64 =
             value::maybe(&self.engine.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
         let mut whole = Vec::with_capacity(values.len());
@@ -119,29 +119,22 @@ impl<'e> RowLoader<'e> {
         if values.len() != maker.columns.len() {
             return Err(wrong());
         }
-        let (mut columns, mut kept) = (Vec::new(), Vec::new());
-        for (column, value) in maker.columns.iter().zip(values) {
-            match (table.def.column(&column.name), value) {
-                (Some(at), value) => {
-                    columns.push(at);
-                    kept.push(*value);
-                }
-                (None, Value::Big(_)) => return Err(wrong()),
-                (None, _) => {}
-            }
-        }
+        let here: Vec<Option<usize>> = maker.columns.iter().map(|c| table.def.column(&c.name)).collect();
         let first: i64 = value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
-        let (whole, streamed, end) = self.assemble(table, false, &kept, &columns, first)?;
+        let (whole, streamed, end) = self.assemble(table, false, values, &here, first)?;
         let label = label.map(|label| Bind(Value::Text(label.as_bytes())));
         let mut key: Vec<Bind<'_>> = label.into_iter().collect();
         for at in table.def.keys() {
-            let position = columns.iter().position(|c| *c == at).ok_or_else(wrong)?;
-            key.push(Bind(whole[position].as_ref().map_or(kept[position], OwnedValue::borrow)));
+            let position = here.iter().position(|c| *c == Some(at)).ok_or_else(wrong)?;
+            key.push(Bind(whole[position].as_ref().map_or(values[position], OwnedValue::borrow)));
         }
+        let columns: Vec<usize> = here.iter().flatten().copied().collect();
         let binds: Vec<Bind<'_>> = whole
             .iter()
-            .zip(&kept)
-            .map(|(whole, value)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)))
+            .zip(values)
+            .zip(&here)
+            .filter(|(_, here)| here.is_some())
+            .map(|((whole, value), _)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)))
             .collect();
         let before = changes(e)?;
         triggers::write_difference(e, table, &key, &columns, &binds, Some(&table.insert_sql(&columns)))?;
@@ -168,17 +161,6 @@ impl<'e> RowLoader<'e> {
     pub(super) fn key_of(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
         let columns = self.columns_of_row(table, values.len())?;
         let of = |at: usize| columns.iter().position(|c| *c == Some(at)).map(|position| values[position]);
-        let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
-        table.key_of(keys.ok_or_else(wrong)?.into_iter())
-    }
-
-    /// Encodes the key of a row of a table that need not have all of the maker's columns here.
-    pub(super) fn key_of_maker(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
-        let maker = self.maker_def(&table.def.name)?;
-        if values.len() != maker.columns.len() {
-            return Err(wrong());
-        }
-        let of = |at: usize| maker.column(&table.def.columns[at].name).map(|position| values[position]);
         let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
         table.key_of(keys.ok_or_else(wrong)?.into_iter())
     }

@@ -17,7 +17,7 @@ use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{
-    certificates, gathered_state, reconcile, revoke, take_state, transaction, twin,
+    certificates, gathered_state, reconcile, revoke, state_rows, transaction, twin,
 };
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
@@ -146,7 +146,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     None => survey.spans.push(Span { author, stream, first, last }),
                 }
             }
-            Item::State(body) => survey.stands_for.extend(take_state::place_of(replica, body)?),
+            Item::State(body) => survey.stands_for.extend(state_rows::place_of(replica, body)?),
             Item::Part(_) => {}
             Item::Seal(..) => survey.state = true,
             Item::End => return Ok(()),

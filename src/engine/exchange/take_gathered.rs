@@ -15,9 +15,8 @@ use rusqlite::params_from_iter;
 
 use crate::engine::capture::evolve;
 use crate::engine::error::{self, Result};
-use crate::engine::exchange::state_rows::{StateRow, wrong};
+use crate::engine::exchange::state_rows::{Proof, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
-use crate::engine::exchange::take_state::Proof;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers, trust};
 use crate::engine::log::{contexts, frames};
@@ -86,7 +85,7 @@ impl<'e> GatheredMerge<'e> {
     /// Begins the rows of an author, whose place is proved; leaves them out if they are not for this device to take from
     /// this sender, or no news.
     pub(super) fn begin(&mut self, proof: Proof) -> Result<()> {
-        self.end()?;
+        self.end_author()?;
         let replica = self.replica;
         let dev = devices::device_number_or_new(replica, proof.author)?;
         let had = positions::position(replica, dev, Stream::PerDevice)?.seq;
@@ -115,7 +114,7 @@ impl<'e> GatheredMerge<'e> {
     }
 
     /// Keeps what the author had seen, and by which numbers it names devices: its frames go on from there.
-    pub(super) fn position(&self, kind: &str, row: &StateRow<'_>) -> Result<()> {
+    pub(super) fn read_place(&self, kind: &str, row: &StateRow<'_>) -> Result<()> {
         let Some(author) = &self.author else { return Ok(()) };
         if row.device_at(0)? != author.dev {
             return Err(wrong());
@@ -214,7 +213,7 @@ impl<'e> GatheredMerge<'e> {
 
     /// Ends the rows of an author: its stream goes on after them. Where some wait for a table, it stays where it was, and
     /// they come again.
-    pub(super) fn end(&mut self) -> Result<()> {
+    pub(super) fn end_author(&mut self) -> Result<()> {
         let replica = self.replica;
         let Some(author) = self.author.take() else { return Ok(()) };
         let Author { dev, proof, waits, .. } = author;

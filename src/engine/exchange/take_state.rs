@@ -10,16 +10,17 @@
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
 
+use crate::engine::apply::report::{ImportReport, WaitsForTable};
 use crate::engine::apply::{groups, vouched};
 use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
-use crate::engine::exchange::state_rows::{self, StateRow, bad, wrong};
+use crate::engine::exchange::state_rows::{self, Proof, StateRow, proof_of, wrong};
 use crate::engine::exchange::take_gathered::GatheredMerge;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
-use crate::engine::log::tags::{self, Place};
+use crate::engine::log::tags;
 use crate::engine::log::visit;
 use crate::engine::merge::folds;
 use crate::engine::merge::heads::{Cause, Seen, Stamp};
@@ -27,58 +28,6 @@ use crate::engine::show::constraints;
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
-
-/// An entry of a state's vector, with its proof.
-pub(super) struct Proof {
-    pub author: DeviceId,
-    pub seq: u64,
-    pub checkpoint: Checkpoint,
-    pub bytes: Vec<u8>,
-    pub end: Chain,
-}
-
-/// Reads the entry of a state's vector that a record is, if it is one. Its signature is for the caller to verify.
-pub(super) fn proof_of(replica: &Replica, body: &[u8]) -> Result<Option<Proof>> {
-    let (kind, values) = state_rows::parse(body)?;
-    if kind != "stream" {
-        return Ok(None);
-    }
-    let row = StateRow { replica, values: &values };
-    let (author, bytes) = (row.device_id_at(0)?, row.blob_at(4)?.to_vec());
-    let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
-    let checkpoint = Checkpoint::decode(&bytes).map_err(bad)?;
-    let end = Chain(row.blob_at(3)?.try_into().map_err(|_| wrong())?);
-    let fits = (checkpoint.author, checkpoint.last) == (author, seq);
-    if !fits || row.int_at(1)? != i64::from(checkpoint.stream.number()) {
-        return Err(wrong());
-    }
-    Ok(Some(Proof { author, seq, checkpoint, bytes, end }))
-}
-
-/// Reads the places of this device's own stream that a record of a state is, if it is that.
-pub(super) fn own_places(replica: &Replica, body: &[u8]) -> Result<Vec<Place>> {
-    let (kind, values) = state_rows::parse(body)?;
-    if kind != "tags" {
-        return Ok(Vec::new());
-    }
-    let row = StateRow { replica, values: &values };
-    if row.device_id_at(0)? != replica.identity.id {
-        return Ok(Vec::new());
-    }
-    tags::unpacked(row.blob_at(1)?)
-}
-
-/// Reads up to where a state stands for a stream, if a record of it says so.
-pub(super) fn place_of(replica: &Replica, body: &[u8]) -> Result<Option<(DeviceId, Stream, u64)>> {
-    let (kind, values) = state_rows::parse(body)?;
-    if kind != "stream" {
-        return Ok(None);
-    }
-    let row = StateRow { replica, values: &values };
-    let stream = u8::try_from(row.int_at(1)?).map_err(|_| wrong())?;
-    let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
-    Ok(Some((row.device_id_at(0)?, Stream::from_number(stream).ok_or_else(wrong)?, seq)))
-}
 
 /// A declaration of a table, as the maker has it.
 struct Declaration {
@@ -111,7 +60,7 @@ pub(super) struct StateMerge<'e> {
     ignored: bool,
     /// The group whose checkpoint has not come yet.
     group: Option<GroupHead>,
-    pub frames: u64,
+    frames: u64,
 }
 
 impl<'e> StateMerge<'e> {
@@ -159,7 +108,7 @@ impl<'e> StateMerge<'e> {
             "own" => self.gathered.row(&mut self.rows.loader, &row)?,
             "gone" => self.gathered.gone(&row)?,
             "context" | "number" if row.int_at(1)? == i64::from(Stream::PerDevice.number()) => {
-                self.gathered.position(kind, &row)?;
+                self.gathered.read_place(kind, &row)?;
             }
             "table" => {
                 let id = row.blob_at(1)?.try_into().map_err(|_| wrong())?;
@@ -326,14 +275,14 @@ impl<'e> StateMerge<'e> {
 
     /// Ends the merge: what only this device has, then positions, then what constraints say.
     ///
-    /// Returns how many rows changed, and how many wait for their table.
-    pub(super) fn finish(mut self) -> Result<(u64, u64)> {
+    /// Adds to the report how many rows changed, and how many wait for their table.
+    pub(super) fn finish(mut self, report: &mut ImportReport) -> Result<()> {
         if self.ignored {
-            return Ok((0, 0));
+            return Ok(());
         }
         self.define()?;
         self.rows.finish()?;
-        self.gathered.end()?;
+        self.gathered.end_author()?;
         let replica = self.replica;
         for (dev, proof) in &self.vector {
             self.advance(*dev, proof)?;
@@ -350,7 +299,13 @@ impl<'e> StateMerge<'e> {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
         catalog::reload_catalog(replica)?;
-        Ok((self.rows.changed + self.gathered.changed, self.rows.waiting))
+        report.frames += self.frames;
+        report.ops += self.rows.changed + self.gathered.changed;
+        for (tid, ops) in self.rows.waiting {
+            report.ops_waiting += ops;
+            report.add_waiting_for(WaitsForTable::of(&*catalog::table(replica, tid)?, ops));
+        }
+        Ok(())
     }
 
     /// Records that a stream is applied up to where the maker had it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{Block, Frame, Keep, Op, Ops, Piece, Span};
 
-use crate::engine::error::{self, Error, Result};
+use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::table::catalog;
 use crate::engine::table::known::OpDef;
 use crate::engine::table::replica::Replica;
@@ -92,6 +92,9 @@ fn walk<'f, B>(
     frame: &Frame<'f>,
     mut each: impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<B>>,
 ) -> Result<End<B>> {
+    if frame.is_newer() {
+        return Ok(End::Undefined(Error::bundle(0, BundleProblem::Structure("a frame of a newer Packmule"))));
+    }
     let mut blocks = frame.blocks();
     while let Some(block) = blocks.next_block().map_err(error::bad)? {
         let flow = match block {

@@ -20,6 +20,8 @@ use crate::engine::table::replica::Replica;
 pub(crate) struct Counts {
     pub ops: u64,
     pub waiting: u64,
+    /// By table, those that wait for it.
+    pub waiting_for: BTreeMap<i64, u64>,
     /// By table, those that went into another table, which gathers them apart.
     pub apart: BTreeMap<i64, u64>,
 }

@@ -62,6 +62,8 @@ pub struct TableStatus {
     pub how: TableHow,
     /// Writes since the last seal; counted up to 1,000,000.
     pub unsealed: u64,
+    /// Rows of others that wait for it, of a shared table; counted up to 1,000,000.
+    pub waiting: u64,
     /// The status reason: why its rows are pending.
     pub note: Option<String>,
 }
@@ -161,6 +163,7 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
                 name: table.def.name.clone(),
                 how,
                 unsealed,
+                waiting: rows_waiting(e, &table)?,
                 note: table.note.clone().or_else(|| note_of_mirror(e, &table)),
             });
         }
@@ -196,15 +199,25 @@ pub(crate) fn left_out(replica: &Replica) -> Result<Vec<TableStatus>> {
         let tables = catalog::tables(e).into_iter();
         let of_note =
             tables.filter(|t| t.state == State::Suspended || (t.state == State::Tracked && t.note.is_some()));
-        Ok(of_note
-            .map(|table| TableStatus {
-                name: table.def.name.clone(),
-                how: if table.state == State::Suspended { TableHow::Suspended } else { TableHow::Shared },
-                unsealed: 0,
-                note: table.note.clone(),
+        of_note
+            .map(|table| {
+                let how =
+                    if table.state == State::Suspended { TableHow::Suspended } else { TableHow::Shared };
+                let waiting = rows_waiting(e, &table)?;
+                let (name, note) = (table.def.name.clone(), table.note.clone());
+                Ok(TableStatus { name, how, unsealed: 0, waiting, note })
             })
-            .collect())
+            .collect()
     })
+}
+
+/// Counts the rows of which versions wait for a shared table.
+fn rows_waiting(replica: &Replica, table: &Table) -> Result<u64> {
+    if table.shows_shared() || table.def.mode != Mode::Shared {
+        return Ok(0);
+    }
+    let sql = "SELECT count(*) FROM (SELECT DISTINCT key FROM _pm_head WHERE tid = ?1 LIMIT 1000000)";
+    Ok(replica.db.prepare_cached(sql)?.query_row([table.tid], |row| row.get(0))?)
 }
 
 /// Says of a table that gathers apart whose rows it has.

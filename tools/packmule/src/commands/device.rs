@@ -460,14 +460,11 @@ pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if !travels {
         say!(out, "for all devices, run it at a base, or with --fleet FILE: the fleet key");
     }
-    say!(
-        out,
-        "`packmule retire {} {id} --undo{}` takes it back, and so does the device itself when it writes again",
-        quoted(&path),
-        context
-            .args
-            .flag_path(&flags::REVOKE_FLEET)
-            .map_or_else(String::new, |f| format!(" --fleet {}", quoted(f)))
-    );
+    let db = quoted(&path);
+    let undo = match context.args.flag_path(&flags::REVOKE_FLEET) {
+        Some(file) => format!("`packmule retire {db} {id} --undo --fleet {}`", quoted(file)),
+        None => format!("`packmule retire {db} {id} --undo`"),
+    };
+    say!(out, "{undo} takes it back, and so does the device itself when it writes again");
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use packmule::carry::card::{self, Exchange, Limits, NotLeft, Removed, Skipped};
 use packmule::carry::volume::Directory;
 use packmule::core::model::DeviceId;
-use packmule::{Engine, Error, ImportReport, label};
+use packmule::{Engine, Error, ImportReport, Wait, label};
 
 use super::admit::asks_for_admission;
 use super::device::fleets;
@@ -78,6 +78,8 @@ struct Done<'a> {
     report: &'a Exchange,
     names: HashMap<DeviceId, String>,
     open: u64,
+    /// What waits, whether or not something was taken in now.
+    waits: Vec<Wait>,
     /// Who asks for admission, and in what `admit` finds the requests.
     asks: Vec<(DeviceId, String)>,
     ask_in: &'a Path,
@@ -101,9 +103,10 @@ impl<'a> Done<'a> {
         let admitted = fleet.filter(|_| !admitted_before);
         let devices = engine.devices().map_err(of_db(db))?;
         let names = devices.iter().map(|d| (d.id, label(d.id, d.name.as_deref()))).collect();
-        let open = engine.status().map_err(of_db(db))?.conflicts;
+        let status = engine.status().map_err(of_db(db))?;
+        let (open, waits) = (status.conflicts, status.waits);
         let ask_in = if base { db } else { directory };
-        Ok(Self { db, directory, report, names, open, asks, ask_in, admitted, outside })
+        Ok(Self { db, directory, report, names, open, waits, asks, ask_in, admitted, outside })
     }
 
     fn report(&self, out: &mut Out<'_>, failure: Option<&Failure>) {
@@ -152,8 +155,7 @@ impl<'a> Done<'a> {
                 ),
             }
         }
-        let waits = self.report.taken.last().map(|(_, report)| &report.waits[..]).unwrap_or_default();
-        waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));
+        self.waits.iter().for_each(|wait| say!(out, "{}", waiting(wait)));
         if let Some(fleet) = &self.admitted {
             say!(out, "the fleet {}… has admitted this device", fleet.get(..16).unwrap_or(fleet));
         }
@@ -162,6 +164,7 @@ impl<'a> Done<'a> {
         let mut total = ImportReport::default();
         for (_, report) in &self.report.taken {
             total.ops_waiting += report.ops_waiting;
+            report.waiting_for.iter().for_each(|of| total.add_waiting_for(of.clone()));
             report.gathered_apart.iter().for_each(|of| total.add_gathered_apart(of));
         }
         elsewhere(&total, self.db).iter().for_each(|line| out.line(line));

@@ -186,6 +186,7 @@ impl<'a> Intake<'a> {
         total.skipped += report.skipped;
         total.ops += report.ops;
         total.ops_waiting += report.ops_waiting;
+        report.waiting_for.iter().for_each(|of| total.add_waiting_for(of.clone()));
         report.gathered_apart.iter().for_each(|of| total.add_gathered_apart(of));
         total.conflicts_opened += report.conflicts_opened;
         total.unsealed += report.unsealed;

@@ -9,8 +9,8 @@ use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, WaitGroup};
 use crate::output::{Failure, Out, say};
 use crate::text::{
-    clock_wrong, columns, count, hint, iso, now, number, quoted, said_by, set_aside, shown, size, time,
-    waiting,
+    clock_wrong, columns, count, hint, iso, now, number, plural, quoted, said_by, set_aside, shown, size,
+    time, waiting,
 };
 
 /// `packmule status`.
@@ -128,6 +128,8 @@ fn table_row(table: &TableStatus, db: &Path) -> Vec<String> {
         n => Some(format!("{} not sealed yet", count(n, "write"))),
     };
     let note = table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db));
-    let tail: Vec<String> = unsealed.into_iter().chain(note).collect();
+    let waiting =
+        (table.waiting > 0).then(|| format!("{} for it", plural(table.waiting, "row waits", "rows wait")));
+    let tail: Vec<String> = unsealed.into_iter().chain(waiting).chain(note).collect();
     vec![format!("    {}", table.name), table.how.words().to_owned(), tail.join("; ")]
 }

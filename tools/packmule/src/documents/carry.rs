@@ -2,7 +2,7 @@
 
 use packmule::carry::card::Left;
 use packmule::carry::session::Progress;
-use packmule::{GatheredApart, ImportReport, Missing, Wait};
+use packmule::{GatheredApart, ImportReport, Missing, Wait, WaitsForTable};
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Known;
 #[cfg(test)]
 use super::report;
-use crate::text::{missing_words, waiting};
+use crate::text::{iso, missing_words, waiting};
 
 /// `export`.
 #[derive(Serialize)]
@@ -47,6 +47,9 @@ pub struct Taken<'a> {
     pub ops: u64,
     /// Rows that wait for a table or a column that is not here.
     pub ops_waiting: u64,
+    /// The tables that these wait for, and why.
+    #[cfg_attr(test, schemars(with = "Vec<report::WaitsForTable>"))]
+    pub waiting_for: &'a [WaitsForTable],
     /// Rows applied to a table of another name than theirs, of which this database has one of its own.
     #[cfg_attr(test, schemars(with = "Vec<report::GatheredApart>"))]
     pub gathered_apart: &'a [GatheredApart],
@@ -70,6 +73,7 @@ impl<'a> From<&'a ImportReport> for Taken<'a> {
             passed_over: report.skipped,
             ops: report.ops,
             ops_waiting: report.ops_waiting,
+            waiting_for: &report.waiting_for,
             gathered_apart: &report.gathered_apart,
             conflicts_opened: report.conflicts_opened,
             unsealed: report.unsealed,
@@ -88,6 +92,8 @@ pub struct WaitGroup<'a> {
     pub author: &'a str,
     /// Its first and its last frame.
     pub frames: [u64; 2],
+    /// When the first of them was sealed, by its author's clock.
+    pub since: String,
     /// Whose frames are missing.
     pub missing: String,
     /// Up to which one they are needed; 0 if no frames help.
@@ -101,7 +107,13 @@ impl<'a> From<&'a Wait> for WaitGroup<'a> {
             Missing::Frames { up_to, .. } | Missing::OtherPart { up_to, .. } => up_to,
             _ => 0,
         };
-        Self { author: &wait.author, frames, missing: missing_words(&wait.missing), up_to }
+        Self {
+            author: &wait.author,
+            frames,
+            since: iso(wait.since),
+            missing: missing_words(&wait.missing),
+            up_to,
+        }
     }
 }
 

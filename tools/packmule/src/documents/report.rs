@@ -61,8 +61,21 @@ pub struct TableStatus {
     pub how: String,
     /// Writes that are not sealed yet, up to 1,000,000.
     pub unsealed: u64,
+    /// Rows of others that wait for it, of a shared table, up to 1,000,000.
+    pub waiting: u64,
     /// What people should know about it.
     pub note: Option<String>,
+}
+
+/// Rows that wait for a table.
+#[derive(JsonSchema, Serialize)]
+pub struct WaitsForTable {
+    /// Its name.
+    pub table: String,
+    /// How many rows came that wait.
+    pub ops: u64,
+    /// Why, and what will end the waiting.
+    pub why: String,
 }
 
 /// Rows of other devices in a table of another name than theirs.

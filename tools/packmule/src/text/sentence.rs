@@ -6,7 +6,7 @@ use std::path::Path;
 use packmule::core::model::Stream;
 use packmule::{GatheredApart, ImportReport, Missing, SaidBy, Wait};
 
-use super::{count, plural, quoted};
+use super::{count, iso, plural, quoted};
 
 /// Says what a group of frames waits for.
 pub fn waiting(wait: &Wait) -> String {
@@ -15,11 +15,18 @@ pub fn waiting(wait: &Wait) -> String {
     let waits = if wait.frames.0 == wait.frames.1 { "waits" } else { "wait" };
     match &wait.missing {
         Missing::Frames { of, up_to } => format!(
-            "{frames} of {author} {waits} for frames of {of} up to {up_to}, and can be applied only after them"
+            "{frames} of {author} {waits} for frames of {of} up to {up_to}, since {}:\n  \
+             they come with the next card, bundle or session of whoever has them",
+            iso(wait.since)
         ),
         Missing::Vouching => format!(
             "{frames} of {author} {}: it is revoked, and no other device says that it had taken them in before",
             if wait.frames.0 == wait.frames.1 { "is set aside" } else { "are set aside" }
+        ),
+        Missing::Newer => format!(
+            "{frames} of {author} {waits} for a newer Packmule here, since {}:\n  \
+             this one cannot read what was written there; all else goes on",
+            iso(wait.since)
         ),
         missing => format!("{frames} of {author} {waits} for {}", missing_words(missing)),
     }
@@ -30,6 +37,7 @@ pub fn missing_words(missing: &Missing) -> String {
     match missing {
         Missing::Frames { of, .. } => of.clone(),
         Missing::OtherPart { of, .. } => format!("{of} (the other part of the same seal)"),
+        Missing::Newer => "a newer Packmule here".into(),
         Missing::Vouching => "set aside, since it is revoked".into(),
         _ => "what this version does not know".into(),
     }
@@ -69,6 +77,9 @@ pub fn elsewhere(report: &ImportReport, db: &Path) -> Vec<String> {
             plural(report.ops_waiting, "row waits", "rows wait"),
             quoted(db)
         ));
+    }
+    for of in &report.waiting_for {
+        lines.push(format!("  {} for `{}`:\n    {}", count(of.ops, "row"), of.table, of.why));
     }
     lines
 }

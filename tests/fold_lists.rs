@@ -128,3 +128,57 @@ fn without_lists_more_conflicts_are_listed() {
     carry(away, base);
     assert_eq!(fleet.conflicts().len(), 28);
 }
+
+/// Who was set back to less than a state goes on from takes nothing of it, and gets the whole then.
+#[test]
+fn a_state_for_who_has_less_is_ignored() {
+    let mut fleet = Fleet::new(200);
+    let backup = fleet.world.path("backup");
+    sql(&fleet.devices[AWAY], "DELETE FROM notes");
+    fleet.rounds(&[AWAY, 1, 2], 2);
+    copy_card(&fleet.devices[AWAY], &backup);
+    sql(&fleet.devices[1], "INSERT INTO notes VALUES (1, 'one'), (2, 'two')");
+    fleet.rounds(&[1, 2, AWAY], 3);
+    fleet.compact(&[BASE]);
+    fleet.go_on_without();
+    let [base, away] = fleet.devices.get_disjoint_mut([BASE, AWAY]).unwrap();
+    let partial = bundle(base, away);
+    *away = Engine::open_with(&backup, fleet.world.options()).unwrap();
+    let report = import(away, &partial);
+    assert_eq!((report.ops, report.frames), (0, 0), "{report:?}");
+    assert_eq!(rows_of(away, "SELECT count(*) FROM notes"), "0");
+    assert_eq!(fleet.conflicts(), Vec::<String>::new());
+    assert_eq!(rows_of(&fleet.devices[AWAY], "SELECT group_concat(body) FROM notes"), "\"y1.1,y1.2\"");
+}
+
+/// A late write to a row that a kept list says was deleted is in conflict with that, on whichever side it is met; what
+/// nobody had heard of is not.
+#[test]
+fn a_late_write_to_a_row_that_was_deleted() {
+    for base_first in [true, false] {
+        let mut fleet = Fleet::new(20);
+        fleet.retire_the_one_away();
+        sql(&fleet.devices[1], "DELETE FROM notes WHERE id = 3");
+        fleet.rounds(&[1, 2], 3);
+        fleet.compact(&[BASE, 1, 2]);
+        sql(
+            &fleet.devices[AWAY],
+            "UPDATE notes SET body = 'late' WHERE id = 3; INSERT INTO notes VALUES (99, 'new')",
+        );
+        let [base, away] = fleet.devices.get_disjoint_mut([BASE, AWAY]).unwrap();
+        if base_first {
+            carry(away, base)
+        } else {
+            carry(base, away)
+        };
+        assert_eq!(fleet.conflicts(), ["[(\"id\", Int(3))]"]);
+        let open = fleet.devices[2].conflicts().unwrap();
+        assert!(open[0].versions.iter().any(|v| v.op == packmule::VersionOp::Delete), "{open:#?}");
+        assert_eq!(rows_of(&fleet.devices[2], "SELECT body FROM notes WHERE id = 3"), "\"late\"");
+        // It is decided like any other.
+        let take = packmule::Resolution::Delete;
+        fleet.devices[BASE].resolve(&open[0].id, &take).unwrap();
+        assert!(fleet.conflicts().is_empty());
+        assert_eq!(rows_of(&fleet.devices[AWAY], "SELECT count(*) FROM notes WHERE id = 3"), "0");
+    }
+}

@@ -16,10 +16,10 @@ use crate::engine::exchange::export;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::verified::Verified;
-use crate::engine::exchange::{certificates, reconcile, revoke, transaction, twin};
+use crate::engine::exchange::{certificates, reconcile, revoke, take_state, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
-use crate::engine::fleet::{admission, positions, revocation, trust};
+use crate::engine::fleet::{admission, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
 #[cfg(feature = "serde")]
@@ -67,6 +67,9 @@ pub struct Survey {
     pub vector: Positions,
     /// It has the state of the shared tables, which stands for all frames that the sender had of them.
     pub state: bool,
+    /// What who takes the state must have, if this device made it.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) since: Positions,
     /// The frames in it, and those for which a state stands.
     pub spans: Vec<Span>,
     /// The hashes of the certificates in it, if this device made it.
@@ -141,7 +144,14 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     None => survey.spans.push(Span { author, stream, first, last }),
                 }
             }
-            Item::State(_) | Item::Part(_) => {}
+            Item::State(body) => {
+                if survey.ours
+                    && let Some((id, seq)) = take_state::since_of(replica, body)?
+                {
+                    survey.since.insert((id, Stream::Shared), seq);
+                }
+            }
+            Item::Part(_) => {}
             Item::Seal(..) => survey.state = true,
             Item::End => return Ok(()),
         }
@@ -362,6 +372,10 @@ pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
             let goes = author != peer.id && (stream == Stream::Shared || peer.takes_own);
             let Some(dev) = devices::device_number(e, author)?.filter(|_| goes) else { continue };
             let have = has.get(&(author, stream)).copied().unwrap_or(0);
+            // Its next group can be in the log though a later one is not.
+            if stream == Stream::Shared && membership::is_behind(e, dev, stream, have)? {
+                return Ok(true);
+            }
             if matches!(session::next_in_log(e, Section { author, stream }, dev, have)?, StreamOut::Folded) {
                 return Ok(true);
             }

@@ -54,6 +54,16 @@ pub(super) fn proof_of(replica: &Replica, body: &[u8]) -> Result<Option<Proof>> 
     Ok(Some(Proof { author, seq, checkpoint, bytes, end }))
 }
 
+/// Reads what who takes a state must have, if a record says that: a device's id, and up to where its stream.
+pub(super) fn since_of(replica: &Replica, body: &[u8]) -> Result<Option<(DeviceId, u64)>> {
+    let (kind, values) = state_rows::parse(body)?;
+    let row = StateRow { replica, values: &values };
+    match kind {
+        "since" => Ok(Some((row.device_id_at(0)?, u64::try_from(row.int_at(1)?).map_err(|_| wrong())?))),
+        _ => Ok(None),
+    }
+}
+
 /// A declaration of a table, as the maker has it.
 struct Declaration {
     table: String,
@@ -109,17 +119,17 @@ impl<'e> StateMerge<'e> {
 
     /// Merges a record.
     pub(super) fn record(&mut self, body: &[u8]) -> Result<()> {
-        let (kind, values) = state_rows::parse(body)?;
-        let row = StateRow { replica: self.replica, values: &values };
         if self.ignored {
             return Ok(());
         }
+        if let Some((id, seq)) = since_of(self.replica, body)? {
+            self.rows.partial = true;
+            self.ignored = !self.rows.had(id, seq)?;
+            return Ok(());
+        }
+        let (kind, values) = state_rows::parse(body)?;
+        let row = StateRow { replica: self.replica, values: &values };
         match kind {
-            "since" => {
-                self.rows.partial = true;
-                let seq = u64::try_from(row.int_at(1)?).map_err(|_| wrong())?;
-                self.ignored = !self.rows.had(row.device_id_at(0)?, seq)?;
-            }
             "def" => self.defs.push((DefId::of(row.blob_at(0)?), row.blob_at(0)?.to_vec())),
             "table" => {
                 let id = row.blob_at(1)?.try_into().map_err(|_| wrong())?;

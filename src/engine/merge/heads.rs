@@ -134,6 +134,9 @@ impl Cause<'_> {
     }
 }
 
+/// A delete, as `_pm_head` has it.
+pub(crate) const DELETE: i64 = 3;
+
 /// The kind of an op, as `_pm_head` has it.
 pub(crate) struct Kind(pub OpKind);
 
@@ -142,7 +145,7 @@ impl ToSql for Kind {
         let number: i64 = match self.0 {
             OpKind::Insert => 1,
             OpKind::Update => 2,
-            OpKind::Delete => 3,
+            OpKind::Delete => DELETE,
             // A verdict without a version of its own is no head.
             OpKind::Keep => return Err(rusqlite::Error::ToSqlConversionFailure(NOT_A_VERSION.into())),
         };
@@ -155,7 +158,7 @@ impl FromSql for Kind {
         match value.as_i64()? {
             1 => Ok(Self(OpKind::Insert)),
             2 => Ok(Self(OpKind::Update)),
-            3 => Ok(Self(OpKind::Delete)),
+            DELETE => Ok(Self(OpKind::Delete)),
             _ => Err(FromSqlError::other(Error::damaged("`_pm_head` has a row of an unknown kind"))),
         }
     }

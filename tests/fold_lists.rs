@@ -289,3 +289,49 @@ fn a_state_is_as_large_as_what_changed() {
     }
     assert!(costs[0] < 40_000 && costs[1] > 20 * count, "{costs:?} bytes");
 }
+
+/// A late write to a cell of a row whose delete is folded: the conflict is listed, and the row has what the write says and
+/// else its defaults, everywhere, also where the row was still there.
+#[test]
+fn a_late_write_to_a_cell_of_a_row_that_is_gone() {
+    for lists in [true, false] {
+        let world = World::new();
+        let mut base = world.base("base");
+        sql(&base, "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT DEFAULT 'none', more TEXT)");
+        sql(&base, "INSERT INTO notes VALUES (1, 'first', 'more of it'), (2, 'second', 'x')");
+        let options = packmule::TrackOptions { merge: packmule::Merge::Cell, ..Default::default() };
+        base.track("notes", &options).unwrap();
+        let mut devices = vec![base];
+        devices.extend(["one", "two", "away"].map(|name| world.board(name)));
+        let mut fleet = Fleet { world, devices };
+        fleet.rounds(&[1, 2, AWAY], 4);
+        fleet.compact(&[BASE, 1]);
+        fleet.retire_the_one_away();
+        sql(&fleet.devices[1], "DELETE FROM notes WHERE id = 1");
+        fleet.rounds(&[1, 2], 3);
+        // The second board has not folded it.
+        fleet.compact(&[BASE, 1]);
+        if !lists {
+            sql(&fleet.devices[BASE], "DELETE FROM _pm_folded; DELETE FROM _pm_fold");
+            sql(&fleet.devices[1], "DELETE FROM _pm_folded; DELETE FROM _pm_fold");
+        }
+        sql(&fleet.devices[AWAY], "UPDATE notes SET more = 'late' WHERE id = 1");
+        let [base, away] = fleet.devices.get_disjoint_mut([BASE, AWAY]).unwrap();
+        carry(away, base);
+        fleet.rounds(&[1, 2, AWAY], 3);
+        for device in &fleet.devices {
+            println!(
+                "{lists}: {:?} {:?} {:?}",
+                rows(device, "SELECT * FROM notes"),
+                device.conflicts().unwrap(),
+                rows(device, "SELECT hex(key), dev, seq, kind, hex(columns) FROM _pm_head")
+            );
+        }
+        let open = fleet.conflicts();
+        // Without lists the delete counts as nothing.
+        assert_eq!(open.len(), usize::from(lists));
+        for device in &fleet.devices {
+            assert_eq!(rows_of(device, "SELECT * FROM notes WHERE id = 1"), "1|\"none\"|\"late\"");
+        }
+    }
+}

@@ -84,11 +84,11 @@ pub(crate) fn write_state(
 ) -> Result<(u64, u64)> {
     let (mut tables, mut rows) = (0, 0);
     let since = folds::newest_seen(replica, have)?;
-    for (dev, seq) in since.iter().flat_map(|(_, seen)| seen) {
+    for (dev, seq) in since.iter().flat_map(|since| &since.seen) {
         let id = devices::device_id(replica, *dev)?;
         state(out, "since", &[Value::Blob(&id.0), Value::Int(*seq as i64)])?;
     }
-    let since = since.map(|(fold, _)| fold);
+    let since = since.map(|since| since.fold);
     write_definitions(replica, out)?;
     write_records(replica, out, &STATE)?;
     for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {

@@ -209,12 +209,16 @@ fn drop_until(replica: &Replica, fold: Fold, most: u64) -> Result<()> {
     put_entry(replica, fold, BASELINE, if too_many { 0 } else { of_deletes })
 }
 
-/// Finds the newest fold after which B is within what somebody had seen, and is not nothing; what needs to be known of
-/// B then, by device number. `None` if lists do not reach back so far.
-pub(crate) fn newest_seen(
-    replica: &Replica,
-    saw: &dyn Fn(i64) -> u64,
-) -> Result<Option<(Fold, Vec<(i64, u64)>)>> {
+/// What somebody had seen of the folds here.
+pub(crate) struct Since {
+    pub fold: Fold,
+    /// B after it, by device number.
+    pub seen: Vec<(i64, u64)>,
+}
+
+/// Finds the newest fold after which B is within what somebody had seen, and is not nothing. `None` if lists do not reach
+/// back so far.
+pub(crate) fn newest_seen(replica: &Replica, saw: &dyn Fn(i64) -> u64) -> Result<Option<Since>> {
     let Some(unseen) = first_unseen(replica, saw)? else { return Ok(None) };
     let last: Option<i64> =
         replica.db.query_row("SELECT max(n) FROM _pm_fold WHERE n < ?1", [unseen.0], |row| row.get(0))?;
@@ -224,5 +228,5 @@ pub(crate) fn newest_seen(
         .prepare_cached("SELECT dev, max(seq) FROM _pm_fold WHERE n <= ?1 AND dev > 0 GROUP BY dev")?;
     let rows = statement.query_map([last], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let seen = rows.collect::<rusqlite::Result<Vec<(i64, u64)>>>()?;
-    Ok((!seen.is_empty()).then_some((Fold(last), seen)))
+    Ok((!seen.is_empty()).then_some(Since { fold: Fold(last), seen }))
 }

@@ -63,8 +63,9 @@ struct Ours {
     receiver: Option<DeviceId>,
     vector: Positions,
     spans: Vec<Span>,
-    /// It has the state of the shared tables.
+    /// It has the state of the shared tables, for who has this.
     state: bool,
+    since: Positions,
     certificates: BTreeSet<[u8; 32]>,
 }
 
@@ -211,8 +212,8 @@ impl Visit<'_> {
             self.report.heard.push(path.into());
         }
         if survey.ours && in_folder {
-            let Survey { receiver, vector, spans, state, certificates, .. } = survey;
-            self.ours.push(Ours { path: path.into(), receiver, vector, spans, state, certificates });
+            let Survey { receiver, vector, spans, state, since, certificates, .. } = survey;
+            self.ours.push(Ours { path: path.into(), receiver, vector, spans, state, since, certificates });
         }
         Ok(())
     }
@@ -304,11 +305,19 @@ impl Visit<'_> {
     fn leave_states(&mut self) -> Result<bool> {
         let mut any = false;
         for peer in self.engine.peers()?.into_iter().filter(|peer| peer.heard) {
+            let mut have = self.engine.acknowledged_by(peer.id)?;
+            // Who was restored from a backup may have less than it said before.
+            let lacks =
+                |of: &(DeviceId, Stream), seq| have.get(of).map_or(of.0 != peer.id, |have| *have < seq);
+            let of_no_use = |ours: &mut Ours| {
+                ours.receiver == Some(peer.id) && ours.since.iter().any(|(of, seq)| lacks(of, *seq))
+            };
+            let useless: Vec<_> = self.ours.extract_if(.., of_no_use).collect();
+            self.remove(useless.into_iter().map(|ours| (ours.path, Removed::Superseded)).collect())?;
             let lies_here = self.ours.iter().any(|ours| ours.state && ours.receiver == Some(peer.id));
             if lies_here || !self.engine.needs_state(&peer)? {
                 continue;
             }
-            let mut have = self.engine.acknowledged_by(peer.id)?;
             let vector = self.engine.positions()?;
             leave_out_not_taken(&peer, vector.keys().copied(), &mut have);
             if let Some(part) = self.leave_part(Some(peer.id), &have)?.filter(|part| part.state) {
@@ -319,14 +328,8 @@ impl Visit<'_> {
                 let spans = spans.collect();
                 let path = self.report.left.last().map(|left| left.file.clone()).unwrap_or_default();
                 let certificates = self.engine.stated_certificates()?;
-                self.fresh.push(Ours {
-                    path,
-                    receiver: Some(peer.id),
-                    vector,
-                    spans,
-                    state: true,
-                    certificates,
-                });
+                let (receiver, state, since) = (Some(peer.id), true, Positions::new());
+                self.fresh.push(Ours { path, receiver, vector, spans, state, since, certificates });
                 any = true;
             }
         }

@@ -147,3 +147,82 @@ fn two_groups_that_compacted_apart_meet() {
     assert_eq!(open["conflicts"].as_array().unwrap().len(), 1, "{open}");
     assert_eq!(desk.rows("west.db", "SELECT count(*) FROM notes")[0][0], 4.into());
 }
+
+/// The sizes of the bundles on the card, in bytes.
+fn bytes_on(desk: &Desk, card: &str) -> u64 {
+    let folder = std::fs::read_dir(desk.path(card).join("PACKMULE"));
+    folder.into_iter().flatten().map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// A base with 20,000 rows, which all boards have.
+fn large(boards: &[&str]) -> Desk {
+    let desk = desk(boards);
+    desk.sql(
+        "base.db",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+         INSERT INTO notes SELECT printf('n%05d', i), 'the first text of row ' || i FROM n",
+    );
+    rounds(&desk, &["base"].iter().chain(boards).copied().collect::<Vec<_>>(), 3);
+    desk.run("compact base.db").ok();
+    desk
+}
+
+/// While a board was away, 100 of 20,000 rows were changed, and that was folded. The card brings it these, and says so of
+/// those that were deleted.
+#[test]
+fn a_board_that_was_away_gets_the_rows_that_changed() {
+    let desk = large(&["north", "away"]);
+    desk.run("retire base.db away").ok();
+    desk.sql("base.db", "UPDATE notes SET body = 'later' WHERE id < 'n00091'");
+    desk.sql("base.db", "DELETE FROM notes WHERE id BETWEEN 'n00091' AND 'n00100'");
+    rounds(&desk, &["base", "north"], 3);
+    desk.run("compact base.db").ok();
+    let before = ["away", "base", "north"].map(|name| identity(&desk, name));
+    // It comes with a row, and says what it has.
+    desk.sql("away.db", "INSERT INTO notes VALUES ('own', 'of away')");
+    desk.run("exchange away.db card").ok();
+    let others = bytes_on(&desk, "card");
+    let left = desk.run("exchange base.db card").ok();
+    has(&left, &["the state"]);
+    let bytes = bytes_on(&desk, "card").saturating_sub(others);
+    assert!(bytes < 20_000, "{bytes} bytes for 100 rows: {left}");
+    rounds(&desk, &["away", "base", "north"], 2);
+    all_the_same(&desk, &["away", "base", "north"], &before);
+    assert_eq!(desk.rows("away.db", "SELECT count(*) FROM notes WHERE body = 'later'")[0][0], 90.into());
+    assert_eq!(desk.rows("away.db", "SELECT count(*) FROM notes")[0][0], 19_991.into());
+    assert_eq!(desk.run("conflicts base.db --json").json()["conflicts"].as_array().unwrap().len(), 0);
+}
+
+/// The board is set back, to a backup from before it had what the card goes on from: it takes nothing of that, says what it
+/// has, and is left what it needs.
+#[test]
+fn a_board_that_was_away_is_restored_from_before() {
+    let desk = desk(&["north", "away"]);
+    let backup = || {
+        desk.sql("away.db", &format!("VACUUM INTO '{}'", desk.path("backup.db").display()));
+    };
+    rounds(&desk, &["base", "north", "away"], 2);
+    backup();
+    desk.sql("base.db", "INSERT INTO notes VALUES ('a', 'first'), ('b', 'first')");
+    rounds(&desk, &["base", "north", "away"], 3);
+    desk.run("compact base.db").ok();
+    desk.run("retire base.db away").ok();
+    desk.sql("base.db", "UPDATE notes SET body = 'second' WHERE id = 'a'");
+    rounds(&desk, &["base", "north"], 3);
+    desk.run("compact base.db").ok();
+    desk.sql("away.db", "INSERT INTO notes VALUES ('own', 'of away')");
+    desk.run("exchange away.db card").ok();
+    has(&desk.run("exchange base.db card").ok(), &["the state"]);
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(desk.path(format!("away.db{end}")));
+    }
+    std::fs::rename(desk.path("backup.db"), desk.path("away.db")).unwrap();
+    let names = ["away", "base", "north"];
+    let before = names.map(|name| identity(&desk, name));
+    rounds(&desk, &names, 3);
+    all_the_same(&desk, &names, &before);
+    assert_eq!(
+        desk.rows("away.db", "SELECT group_concat(body) FROM notes")[0][0],
+        "second,first,of away".to_owned().into()
+    );
+}

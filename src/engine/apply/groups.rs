@@ -340,14 +340,15 @@ fn is_idle(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], writable: boo
 }
 
 /// Applies what a verdict without a version of its own says of a row: what it does not leave is gone. A settled row is
-/// as it was.
+/// as it was. With a delete goes what only the delete says: of the row's last values, columns that no version is left for
+/// have their defaults, as where the delete was folded.
 fn apply_keep(replica: &Replica, table: &Table, key: &[u8], author: DeviceId, seen: &Seen<'_>) -> Result<()> {
     let heads = heads::all_heads(replica, table.tid, key)?;
     let (removed, left) = register::remove_gone(replica, table, key, author, &heads, seen)?;
-    if removed == 0 || !table.shows_shared() {
+    if removed.is_empty() || !table.shows_shared() {
         return Ok(());
     }
-    if left == 0 {
+    if left == 0 || removed.iter().any(|head| head.kind == OpKind::Delete) {
         constraints::before_change(replica, table, key)?;
         write::delete_row(replica, table, key)?;
         compose::delete_from(replica, &table.quarantine_table(), table, key)?;

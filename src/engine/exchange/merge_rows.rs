@@ -27,7 +27,7 @@ use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::positions;
-use crate::engine::merge::folds::{self, Fold};
+use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, counters, deferred, late, register, restated};
 use crate::engine::show::{constraints, count, references, write};
@@ -350,13 +350,13 @@ impl<'e> RowMerge<'e> {
                 if new.is_empty() {
                     return Ok(Outcome::Ours);
                 }
-                let deleted = folds::listed(self.replica, table.tid, key)?.is_some();
+                let absence = folds::absence(self.replica, table.tid, key)?;
                 new.extend(self.wait(
                     table,
                     key,
                     1,
                     compose::shown_row(self.replica, table, key)?,
-                    deleted,
+                    absence,
                 )?);
                 Ok(Outcome::Heads(new, false))
             }
@@ -372,7 +372,7 @@ impl<'e> RowMerge<'e> {
                     key,
                     1,
                     row.filter(|_| present),
-                    self.is_gone_there(table, key)?,
+                    self.absence_there(table, key)?,
                 )?);
                 Ok(Outcome::Heads(new, true))
             }
@@ -383,10 +383,11 @@ impl<'e> RowMerge<'e> {
         }
     }
 
-    /// Returns whether the maker says that a row was deleted.
-    fn is_gone_there(&self, table: &Table, key: &[u8]) -> Result<bool> {
+    /// Looks up what the maker says of a row that is not there.
+    fn absence_there(&self, table: &Table, key: &[u8]) -> Result<Absence> {
         let sql = "SELECT 1 FROM temp._pm_their_gone WHERE tid = ?1 AND key = ?2";
-        Ok(value::maybe::<i64>(&self.replica.db, sql, (table.tid, key))?.is_some())
+        let gone = value::maybe::<i64>(&self.replica.db, sql, (table.tid, key))?;
+        Ok(gone.map_or(Absence::Unknown, |_| Absence::Deleted))
     }
 
     /// Returns the heads of both, without those that the other knows to be dominated.
@@ -439,7 +440,7 @@ impl<'e> RowMerge<'e> {
         self.raise_counters(table, key, &mine, &there)?;
         let mut waiting = Vec::new();
         for (row, number) in [mine, there].into_iter().flatten().zip(1..) {
-            waiting.extend(self.wait(table, key, number, Some(row), false)?);
+            waiting.extend(self.wait(table, key, number, Some(row), Absence::Unknown)?);
         }
         Ok(Outcome::Heads(waiting, theirs_below))
     }
@@ -452,17 +453,17 @@ impl<'e> RowMerge<'e> {
         compose::is_same_row(self.replica, table, key)
     }
 
-    /// Keeps a settled value of a row until the verdict; none counts as nothing, unless it is known to be `deleted`. Returns
-    /// its baseline version.
+    /// Keeps a settled value of a row until the verdict; none counts as nothing, unless it was deleted. Returns its
+    /// baseline version.
     fn wait(
         &self,
         table: &Table,
         key: &[u8],
         number: u64,
         row: Option<Vec<value::OwnedValue>>,
-        deleted: bool,
+        absence: Absence,
     ) -> Result<Option<Head>> {
-        let Some(row) = row else { return late::keep_absent(self.replica, table, key, deleted) };
+        let Some(row) = row else { return late::keep_absent(self.replica, table, key, absence) };
         let counters: Columns = table.counters.iter().copied().collect();
         let columns = Columns::all(table.def.columns.len()).minus(&counters);
         late::add_baseline(self.replica, table, key, number, &row, &columns).map(Some)

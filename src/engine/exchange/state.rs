@@ -92,11 +92,11 @@ pub(crate) fn write_state(
 ) -> Result<(u64, u64)> {
     let (mut tables, mut rows) = (0, 0);
     let since = parts.shared.map(|have| folds::newest_seen(replica, have)).transpose()?.flatten();
-    for (dev, seq) in since.iter().flat_map(|(_, seen)| seen) {
+    for (dev, seq) in since.iter().flat_map(|since| &since.seen) {
         let id = devices::device_id(replica, *dev)?;
         state(out, "since", &[Value::Blob(&id.0), Value::Int(*seq as i64)])?;
     }
-    let since = since.map(|(fold, _)| fold);
+    let since = since.map(|since| since.fold);
     write_definitions(replica, out, parts.shared.is_some())?;
     if !parts.gathered.is_empty() {
         gathered_state::write_tables(replica, out)?;

@@ -126,6 +126,16 @@ pub(super) fn own_places(replica: &Replica, body: &[u8]) -> Result<Vec<Place>> {
     tags::unpacked(row.blob_at(1)?)
 }
 
+/// Reads what who takes a state must have, if a record says that: a device's id, and up to where its stream.
+pub(super) fn since_of(replica: &Replica, body: &[u8]) -> Result<Option<(DeviceId, u64)>> {
+    let (kind, values) = parse(body)?;
+    let row = StateRow { replica, values: &values };
+    match kind {
+        "since" => Ok(Some((row.device_id_at(0)?, u64::try_from(row.int_at(1)?).map_err(|_| wrong())?))),
+        _ => Ok(None),
+    }
+}
+
 /// Reads up to where a state stands for a stream, if a record of it says so.
 pub(super) fn place_of(replica: &Replica, body: &[u8]) -> Result<Option<(DeviceId, Stream, u64)>> {
     let (kind, values) = parse(body)?;

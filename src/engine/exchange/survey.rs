@@ -69,6 +69,9 @@ pub struct Survey {
     pub vector: Positions,
     /// It has the state of the shared tables, which stands for all frames that the sender had of them.
     pub state: bool,
+    /// What who takes the state must have, if this device made it.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) since: Positions,
     /// The frames in it, and those for which a state stands.
     pub spans: Vec<Span>,
     /// Up to where a state in it stands for the frames of streams.
@@ -146,7 +149,14 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     None => survey.spans.push(Span { author, stream, first, last }),
                 }
             }
-            Item::State(body) => survey.stands_for.extend(state_rows::place_of(replica, body)?),
+            Item::State(body) => {
+                survey.stands_for.extend(state_rows::place_of(replica, body)?);
+                if survey.ours
+                    && let Some((id, seq)) = state_rows::since_of(replica, body)?
+                {
+                    survey.since.insert((id, Stream::Shared), seq);
+                }
+            }
             Item::Part(_) => {}
             Item::Seal(..) => survey.state = true,
             Item::End => return Ok(()),
@@ -384,7 +394,12 @@ pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
             // A device has all that it wrote, unless it says that it was set back.
             let unsaid = if author == peer.id { u64::MAX } else { 0 };
             let have = has.get(&(author, stream)).copied().unwrap_or(unsaid);
-            if stream == Stream::PerDevice && gathered_state::stands_for(e, dev, have)? {
+            // Its next group can be in the log though a later one is not.
+            let behind = match stream {
+                Stream::Shared => membership::is_behind(e, dev, stream, have)?,
+                Stream::PerDevice => gathered_state::stands_for(e, dev, have)?,
+            };
+            if behind {
                 return Ok(true);
             }
             if matches!(session::next_in_log(e, Section { author, stream }, dev, have)?, StreamOut::Folded) {

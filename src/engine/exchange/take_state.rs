@@ -15,7 +15,7 @@ use crate::engine::apply::{groups, vouched};
 use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
-use crate::engine::exchange::state_rows::{self, Proof, StateRow, proof_of, wrong};
+use crate::engine::exchange::state_rows::{self, Proof, StateRow, proof_of, since_of, wrong};
 use crate::engine::exchange::take_gathered::GatheredMerge;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
@@ -88,17 +88,17 @@ impl<'e> StateMerge<'e> {
 
     /// Merges a record.
     pub(super) fn record(&mut self, body: &[u8]) -> Result<()> {
-        let (kind, values) = state_rows::parse(body)?;
-        let row = StateRow { replica: self.replica, values: &values };
         if self.ignored {
             return Ok(());
         }
+        if let Some((id, seq)) = since_of(self.replica, body)? {
+            self.rows.partial = true;
+            self.ignored = !self.rows.had(id, seq)?;
+            return Ok(());
+        }
+        let (kind, values) = state_rows::parse(body)?;
+        let row = StateRow { replica: self.replica, values: &values };
         match kind {
-            "since" => {
-                self.rows.partial = true;
-                let seq = u64::try_from(row.int_at(1)?).map_err(|_| wrong())?;
-                self.ignored = !self.rows.had(row.device_id_at(0)?, seq)?;
-            }
             "def" => {
                 let (id, body) = (DefId::of(row.blob_at(0)?), row.blob_at(0)?);
                 self.gathered.def(id, body)?;

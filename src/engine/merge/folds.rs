@@ -15,6 +15,10 @@
 //!
 //! `_pm_fold` has what B is after each fold, as far as the fold raised it. Its first number is B before the oldest
 //! list. Each number also has an entry of the device [`BASELINE`]: about how many bytes its list takes.
+//!
+//! **Deletes** are listed longer: of lists that go they stay, up to half of the room. While all are (the entry of the device
+//! [`ALL_DELETES`]), a row that is neither here nor listed was never here. So what a newcomer brings of its own needs no
+//! word in a verdict.
 
 use packmule_core::model::Stream;
 use rusqlite::Rows;
@@ -32,6 +36,9 @@ pub(crate) struct Fold(pub i64);
 /// Less than every fold: where no list is kept.
 const BEFORE_ALL: Fold = Fold(i64::MIN);
 
+/// In the place of a device in `_pm_fold`: lists have all deletes that were folded.
+const ALL_DELETES: i64 = -1;
+
 /// A row of a list takes about so many bytes beside its key, and so does what a fold raised of one device.
 const ENTRY_BYTES: u64 = 10;
 
@@ -42,8 +49,8 @@ pub(crate) fn first_unseen(replica: &Replica, saw: &dyn Fn(i64) -> u64) -> Resul
         return Ok(None);
     }
     let mut statement =
-        replica.db.prepare_cached("SELECT n, dev, seq FROM _pm_fold WHERE dev <> ?1 ORDER BY n")?;
-    let mut rows = statement.query([BASELINE])?;
+        replica.db.prepare_cached("SELECT n, dev, seq FROM _pm_fold WHERE dev > 0 ORDER BY n")?;
+    let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         if row.get::<_, u64>(2)? > saw(row.get(1)?) {
             return Ok(Some(Fold(row.get(0)?)));
@@ -80,12 +87,39 @@ fn base(replica: &Replica) -> Result<Option<Fold>> {
 /// Drops all lists: what is folded from now on is after B.
 pub(crate) fn restart(replica: &Replica) -> Result<()> {
     replica.db.execute_batch("DELETE FROM _pm_folded; DELETE FROM _pm_fold")?;
-    replica.db.execute(
-        "INSERT INTO _pm_fold (n, dev, seq) SELECT 0, dev, seq FROM _pm_floor WHERE stream = ?1 AND seq > 0
-         UNION ALL SELECT 0, ?2, 0",
-        (Stream::Shared.number(), BASELINE),
+    let raised = replica.db.execute(
+        "INSERT INTO _pm_fold (n, dev, seq) SELECT 0, dev, seq FROM _pm_floor WHERE stream = ?1 AND seq > 0",
+        [Stream::Shared.number()],
     )?;
+    put_entry(replica, Fold(0), BASELINE, 0)?;
+    // Where nothing was folded yet, nothing that was deleted is forgotten.
+    if raised == 0 { put_entry(replica, Fold(0), ALL_DELETES, 1) } else { Ok(()) }
+}
+
+fn put_entry(replica: &Replica, fold: Fold, dev: i64, seq: u64) -> Result<()> {
+    let sql = "INSERT OR REPLACE INTO _pm_fold (n, dev, seq) VALUES (?1, ?2, ?3)";
+    replica.db.prepare_cached(sql)?.execute((fold.0, dev, seq))?;
     Ok(())
+}
+
+/// What is known of a settled row that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// A list of folds has it: it was deleted.
+    Deleted,
+    /// Lists have every row that was deleted and folded, and not this one.
+    Never,
+    /// It was deleted, or never was there.
+    Unknown,
+}
+
+/// Looks up what is known of a settled row that is not here.
+pub(crate) fn absence(replica: &Replica, tid: i64, key: &[u8]) -> Result<Absence> {
+    if listed(replica, tid, key)?.is_some() {
+        return Ok(Absence::Deleted);
+    }
+    let all = value::maybe::<i64>(&replica.db, "SELECT 1 FROM _pm_fold WHERE dev = ?1", [ALL_DELETES])?;
+    Ok(all.map_or(Absence::Unknown, |_| Absence::Never))
 }
 
 /// Begins a fold, before the watermarks are raised. Returns its number.
@@ -97,8 +131,8 @@ pub(crate) fn begin(replica: &Replica) -> Result<Fold> {
     Ok(Fold(last + 1))
 }
 
-/// Lists the rows of a fold, which `rows` has by table and key, after the watermarks are raised. Returns whether the
-/// list is kept: one that is larger than all lists may be is not, and none is then.
+/// Lists the rows of a fold, after the watermarks are raised: `rows` has their tables, keys, and whether they are deletes.
+/// Returns whether all are listed: of a list that is larger than all may be, only deletes are, and of older ones.
 pub(crate) fn list(replica: &Replica, fold: Fold, mut rows: Rows<'_>) -> Result<bool> {
     let most = replica.options.fold_list_bytes;
     let raised = replica.db.execute(
@@ -106,27 +140,31 @@ pub(crate) fn list(replica: &Replica, fold: Fold, mut rows: Rows<'_>) -> Result<
          AND f.seq > coalesce((SELECT max(p.seq) FROM _pm_fold p WHERE p.dev = f.dev), 0)",
         (fold.0, Stream::Shared.number()),
     )?;
-    let mut bytes = raised as u64 * ENTRY_BYTES;
     let mut put = replica.db.prepare_cached(
-        "INSERT INTO _pm_folded (tid, key, n) VALUES (?1, ?2, ?3) ON CONFLICT (tid, key) DO UPDATE SET n = excluded.n",
+        "INSERT INTO _pm_folded (tid, key, n, gone) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (tid, key) DO UPDATE SET n = excluded.n, gone = excluded.gone",
     )?;
+    let (mut bytes, mut of_deletes) = (raised as u64 * ENTRY_BYTES, 0);
     while let Some(row) = rows.next()? {
-        let (tid, key) = (row.get::<_, i64>(0)?, row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
-        bytes += key.len() as u64 + ENTRY_BYTES;
-        if bytes > most {
-            restart(replica)?;
-            return Ok(false);
+        let tid: i64 = row.get(0)?;
+        let key = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        let (gone, size) = (row.get(2)?, key.len() as u64 + ENTRY_BYTES);
+        bytes += size;
+        of_deletes += if gone { size } else { 0 };
+        if (bytes <= most || gone) && of_deletes <= most {
+            put.execute((tid, key, fold.0, gone))?;
         }
-        put.execute((tid, key, fold.0))?;
     }
-    if bytes > 0 {
-        replica
-            .db
-            .prepare_cached("INSERT INTO _pm_fold (n, dev, seq) VALUES (?1, ?2, ?3)")?
-            .execute((fold.0, BASELINE, bytes))?;
+    drop(rows);
+    if of_deletes > most {
+        restart(replica)?;
+    } else if bytes > most {
+        drop_until(replica, fold, most)?;
+    } else if bytes > 0 {
+        put_entry(replica, fold, BASELINE, bytes)?;
+        drop_oldest(replica, most)?;
     }
-    drop_oldest(replica, most)?;
-    Ok(true)
+    Ok(bytes <= most)
 }
 
 /// Drops the oldest lists, if all of them are larger than they may be: some more than need be, since each time all lists
@@ -139,38 +177,56 @@ fn drop_oldest(replica: &Replica, most: u64) -> Result<()> {
     while let Some(row) = rows.next()? {
         total += row.get::<_, u64>(1)?;
         if total > most - most / 4 && oldest.is_none() {
-            oldest = Some(row.get::<_, i64>(0)?);
+            oldest = Some(Fold(row.get(0)?));
         }
         over |= total > most;
     }
-    let Some(oldest) = oldest.filter(|_| over) else { return Ok(()) };
-    replica.db.execute("DELETE FROM _pm_folded WHERE n <= ?1", [oldest])?;
-    replica.db.execute(
-        "DELETE FROM _pm_fold AS f WHERE f.n <= ?1
-         AND EXISTS (SELECT 1 FROM _pm_fold o WHERE o.dev = f.dev AND o.n <= ?1 AND o.n > f.n)",
-        [oldest],
-    )?;
-    replica.db.execute(
-        "UPDATE _pm_fold SET n = ?1, seq = iif(dev = ?2, 0, seq) WHERE n <= ?1",
-        (oldest, BASELINE),
-    )?;
-    Ok(())
+    drop(rows);
+    oldest.filter(|_| over).map_or(Ok(()), |oldest| drop_until(replica, oldest, most))
 }
 
-/// Finds the newest fold after which B is within what somebody had seen, and is not nothing; what needs to be known of
-/// B then, by device number. `None` if lists do not reach back so far.
-pub(crate) fn newest_seen(
-    replica: &Replica,
-    saw: &dyn Fn(i64) -> u64,
-) -> Result<Option<(Fold, Vec<(i64, u64)>)>> {
+/// Drops the lists up to this fold, but for what they say was deleted, as long as that is little.
+fn drop_until(replica: &Replica, fold: Fold, most: u64) -> Result<()> {
+    let db = &replica.db;
+    db.execute("DELETE FROM _pm_folded WHERE n <= ?1 AND NOT gone", [fold.0])?;
+    let of_deletes: u64 = db.query_row(
+        "SELECT coalesce(sum(length(key) + ?2), 0) FROM _pm_folded WHERE n <= ?1",
+        (fold.0, ENTRY_BYTES),
+        |row| row.get(0),
+    )?;
+    let too_many = of_deletes > most / 2;
+    if too_many {
+        db.execute("DELETE FROM _pm_folded WHERE n <= ?1", [fold.0])?;
+        db.execute("DELETE FROM _pm_fold WHERE dev = ?1", [ALL_DELETES])?;
+    }
+    db.execute("UPDATE _pm_folded SET n = ?1 WHERE n < ?1", [fold.0])?;
+    db.execute(
+        "DELETE FROM _pm_fold AS f WHERE f.n <= ?1
+         AND EXISTS (SELECT 1 FROM _pm_fold o WHERE o.dev = f.dev AND o.n <= ?1 AND o.n > f.n)",
+        [fold.0],
+    )?;
+    db.execute("UPDATE _pm_fold SET n = ?1 WHERE n < ?1", [fold.0])?;
+    put_entry(replica, fold, BASELINE, if too_many { 0 } else { of_deletes })
+}
+
+/// What somebody had seen of the folds here.
+pub(crate) struct Since {
+    pub fold: Fold,
+    /// B after it, by device number.
+    pub seen: Vec<(i64, u64)>,
+}
+
+/// Finds the newest fold after which B is within what somebody had seen, and is not nothing. `None` if lists do not reach
+/// back so far.
+pub(crate) fn newest_seen(replica: &Replica, saw: &dyn Fn(i64) -> u64) -> Result<Option<Since>> {
     let Some(unseen) = first_unseen(replica, saw)? else { return Ok(None) };
     let last: Option<i64> =
         replica.db.query_row("SELECT max(n) FROM _pm_fold WHERE n < ?1", [unseen.0], |row| row.get(0))?;
     let Some(last) = last else { return Ok(None) };
     let mut statement = replica
         .db
-        .prepare_cached("SELECT dev, max(seq) FROM _pm_fold WHERE n <= ?1 AND dev <> ?2 GROUP BY dev")?;
-    let rows = statement.query_map((last, BASELINE), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .prepare_cached("SELECT dev, max(seq) FROM _pm_fold WHERE n <= ?1 AND dev > 0 GROUP BY dev")?;
+    let rows = statement.query_map([last], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let seen = rows.collect::<rusqlite::Result<Vec<(i64, u64)>>>()?;
-    Ok((!seen.is_empty()).then_some((Fold(last), seen)))
+    Ok((!seen.is_empty()).then_some(Since { fold: Fold(last), seen }))
 }

@@ -139,18 +139,21 @@ impl Cause<'_> {
     }
 }
 
+/// A delete, as `_pm_head` has it.
+pub(crate) const DELETE: i64 = 3;
+
 /// The kind of a version, as `_pm_head` has it, and whether it is restated.
 pub(crate) struct Kind(pub OpKind, pub bool);
 
 /// What the kind of a restated version is more.
-const WEAK: i64 = 3;
+pub(crate) const WEAK: i64 = 3;
 
 impl ToSql for Kind {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         let number: i64 = match self.0 {
             OpKind::Insert => 1,
             OpKind::Update => 2,
-            OpKind::Delete => 3,
+            OpKind::Delete => DELETE,
             // A verdict without a version of its own is no head.
             OpKind::Keep => return Err(rusqlite::Error::ToSqlConversionFailure(NOT_A_VERSION.into())),
         };
@@ -163,7 +166,7 @@ impl FromSql for Kind {
         match value.as_i64()? {
             kind @ (1 | 4) => Ok(Self(OpKind::Insert, kind > WEAK)),
             kind @ (2 | 5) => Ok(Self(OpKind::Update, kind > WEAK)),
-            kind @ (3 | 6) => Ok(Self(OpKind::Delete, kind > WEAK)),
+            kind @ (DELETE | 6) => Ok(Self(OpKind::Delete, kind > WEAK)),
             _ => Err(FromSqlError::other(Error::damaged("`_pm_head` has a row of an unknown kind"))),
         }
     }

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
-use crate::engine::merge::folds::{self, Fold};
+use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{Head, Kept};
 use crate::engine::merge::{compose, register, versions};
 use crate::engine::store::value::{self, OwnedValue};
@@ -52,22 +52,24 @@ pub(crate) fn keep_settled(
     }
     match compose::shown_row(replica, table, key)? {
         Some(row) => add_baseline(replica, table, key, 1, &row, &columns).map(|_| ()),
-        None => {
-            keep_absent(replica, table, key, folds::listed(replica, table.tid, key)?.is_some()).map(|_| ())
-        }
+        None => keep_absent(replica, table, key, folds::absence(replica, table.tid, key)?).map(|_| ()),
     }
 }
 
-/// Keeps that a row was not there; if it is known to be `deleted`, as its baseline version. Returns that.
+/// Keeps that a row was not there; if it was deleted, as its baseline version. Returns that.
 pub(crate) fn keep_absent(
     replica: &Replica,
     table: &Table,
     key: &[u8],
-    deleted: bool,
+    absence: Absence,
 ) -> Result<Option<Head>> {
-    if !deleted {
-        put_unplaced(replica, table.tid, key, 0, None)?;
-        return Ok(None);
+    match absence {
+        Absence::Never => return Ok(None),
+        Absence::Unknown => {
+            put_unplaced(replica, table.tid, key, 0, None)?;
+            return Ok(None);
+        }
+        Absence::Deleted => {}
     }
     put_unplaced(replica, table.tid, key, 1, None)?;
     let head = Head { kind: OpKind::Delete, ..Head::baseline(1, None) };

@@ -73,8 +73,8 @@ pub(crate) fn register(
     Ok(true)
 }
 
-/// Removes the heads that a verdict says are gone, of a row of which it has no version of its own. Returns how many were
-/// removed, and how many are left.
+/// Removes the heads that a verdict says are gone, of a row of which it has no version of its own. Returns those that
+/// were removed, and how many are left.
 pub(crate) fn remove_gone(
     replica: &Replica,
     table: &Table,
@@ -82,16 +82,15 @@ pub(crate) fn remove_gone(
     author: DeviceId,
     old: &[Head],
     seen: &Seen<'_>,
-) -> Result<(usize, usize)> {
-    let gone = old
-        .iter()
-        .filter(|head| !seen.keeps(head) && dominates(author, false, &head.version(), seen.of(head.dev)));
-    let mut removed = 0;
-    for head in gone {
+) -> Result<(Vec<Head>, usize)> {
+    let gone =
+        |head: &&Head| !seen.keeps(head) && dominates(author, false, &head.version(), seen.of(head.dev));
+    let removed: Vec<Head> = old.iter().filter(gone).cloned().collect();
+    for head in &removed {
         forget_head(replica, table.tid, key, head)?;
-        removed += 1;
     }
-    Ok((removed, old.len() - removed))
+    let left = old.len() - removed.len();
+    Ok((removed, left))
 }
 
 /// Leaves of a head these columns, or nothing.

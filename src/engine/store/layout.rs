@@ -54,10 +54,10 @@ const TABLES: &str = "
     -- Up to where each stream was stable at the last compaction: its watermark.
     CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     -- What the watermarks of shared streams are after each kept fold n, as far as it raised them; the first n is what was
-    -- before the oldest kept fold. dev 0: about how many bytes the list of the fold takes.
+    -- before the oldest kept fold. dev 0: about how many bytes the list of the fold takes; -1: the lists have all deletes.
     CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
-    -- The rows that the kept folds settled, each with the newest that did.
-    CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- The rows that the kept folds settled, each with the newest that did. gone: it was deleted.
+    CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, gone INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- The values of baseline versions, of which no frame is left.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of which a verdict is still to be written: values that were settled here when a write came whose author had not
@@ -151,7 +151,7 @@ const MIGRATIONS: [[&str; 2]; 3] = [
         "CREATE TABLE _pm_tag (dev INTEGER, stream INTEGER, last INTEGER, first INTEGER NOT NULL, tag BLOB NOT NULL,
             PRIMARY KEY (dev, stream, last)) WITHOUT ROWID;
          CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
-         CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+         CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, gone INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
          CREATE TABLE _pm_gone (dev INTEGER, tid INTEGER, key BLOB, seq INTEGER NOT NULL, PRIMARY KEY (dev, tid, key));
          ALTER TABLE _pm_count RENAME TO _pm_count_of_integers;
          CREATE TABLE _pm_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER, absolute INTEGER NOT NULL,
@@ -164,7 +164,7 @@ const MIGRATIONS: [[&str; 2]; 3] = [
          CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;",
         "CREATE TEMP VIEW _pm_tag AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS first, NULL AS tag WHERE 0;
          CREATE TEMP VIEW _pm_fold AS SELECT 0 AS n, 0 AS dev, 0 AS seq WHERE 0;
-         CREATE TEMP VIEW _pm_folded AS SELECT NULL AS tid, NULL AS key, NULL AS n WHERE 0;
+         CREATE TEMP VIEW _pm_folded AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS gone WHERE 0;
          CREATE TEMP VIEW _pm_gone AS SELECT 0 AS dev, 0 AS tid, NULL AS key, 0 AS seq WHERE 0;
          CREATE TEMP VIEW _pm_count AS SELECT *, 0 AS lamport FROM main._pm_count;
          CREATE TEMP VIEW IF NOT EXISTS _pm_table AS SELECT *, 0 AS deletes, 0 AS gaps FROM main._pm_table;

@@ -38,6 +38,7 @@ use crate::engine::fleet::revocation;
 use crate::engine::log::{frames, tags};
 use crate::engine::merge::deferred;
 use crate::engine::merge::folds::{self, Fold};
+use crate::engine::merge::heads::{DELETE, WEAK};
 use crate::engine::show::{constraints, references};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
@@ -203,8 +204,9 @@ fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
         ":baseline": BASELINE,
         ":column": Subject::Column,
     };
-    let mut keys =
-        replica.db.prepare(&format!("SELECT DISTINCT h.tid, h.key {forgotten} ORDER BY h.tid, h.key"))?;
+    let mut keys = replica.db.prepare(&format!(
+        "SELECT h.tid, h.key, max(h.kind IN ({DELETE}, {DELETE} + {WEAK})) {forgotten} GROUP BY h.tid, h.key"
+    ))?;
     let versions = if folds::list(replica, fold, keys.query(of)?)? {
         let listed = "EXISTS (SELECT 1 FROM _pm_folded f WHERE f.tid = h.tid AND f.key = h.key AND f.n = ?1)";
         replica.db.execute(&format!("DELETE FROM _pm_head AS h WHERE {listed}"), [fold.0])?

@@ -46,6 +46,22 @@ pub struct GatheredApart {
 }
 
 impl ImportReport {
+    /// Adds what another import did, after this one.
+    pub fn add_import(&mut self, more: Self) {
+        self.frames += more.frames;
+        self.known += more.known;
+        self.skipped += more.skipped;
+        self.ops += more.ops;
+        self.ops_waiting += more.ops_waiting;
+        more.gathered_apart.iter().for_each(|more| self.add_gathered_apart(more));
+        self.conflicts_opened += more.conflicts_opened;
+        self.revoked.extend(more.revoked);
+        self.restored.extend(more.restored);
+        self.waits = more.waits;
+        self.unsealed += more.unsealed;
+        self.new_identity = more.new_identity.or(self.new_identity.take());
+    }
+
     /// Adds rows that were gathered apart.
     pub fn add_gathered_apart(&mut self, more: &GatheredApart) {
         let known = self.gathered_apart.iter_mut().find(|known| known.gathered_in == more.gathered_in);

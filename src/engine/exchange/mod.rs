@@ -10,6 +10,7 @@
 //! | `import` | bundles verified and taken in |
 //! | `inspect` | the contents of a bundle, for people |
 //! | `join` | a device starts from a snapshot |
+//! | `offer` | the state for the peer of a session |
 //! | `peer` | the other end of a session |
 //! | `heard` | what a snapshot's maker has of what is here |
 //! | `load` | the snapshot read into the database |
@@ -40,6 +41,7 @@ pub(crate) mod inspect;
 pub(crate) mod join;
 pub(crate) mod load;
 pub(crate) mod merge_rows;
+pub(crate) mod offer;
 pub(crate) mod peer;
 pub(crate) mod reconcile;
 pub(crate) mod records;

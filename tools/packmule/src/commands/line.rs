@@ -91,11 +91,21 @@ pub fn failure_text(db: &Path, error: &LineError) -> String {
 pub fn summary(done: &Progress) -> String {
     let mut parts = Vec::new();
     let frames = |(frames, bytes): (u64, u64)| format!("{} ({})", count(frames, "frame"), size(bytes));
+    let state = |bytes: u64, rows: u64| format!("a state of {} ({})", count(rows, "row"), size(bytes));
+    if done.state_sent.0 > 0 {
+        parts.push(format!("sent {}", state(done.state_sent.0, done.state_to_send.1)));
+    }
+    if done.state_received.0 > 0 {
+        parts.push(format!("received {}", state(done.state_received.0, done.state_to_receive.1)));
+    }
     if done.sent.0 > 0 {
         parts.push(format!("sent {}", frames(done.sent)));
     }
     if done.received.0 > 0 {
-        parts.push(format!("received {}, {} applied", frames(done.received), count(done.taken.ops, "row")));
+        parts.push(format!("received {}", frames(done.received)));
+    }
+    if done.received.0 > 0 || done.state_received.0 > 0 {
+        parts.push(format!("{} applied", count(done.taken.ops, "row")));
     }
     if done.taken.conflicts_opened > 0 {
         parts.push(format!("{} opened", count(done.taken.conflicts_opened, "conflict")));

@@ -207,6 +207,12 @@ fn since(before: &Progress, after: &Progress) -> Progress {
     news.sent.1 -= before.sent.1.min(news.sent.1);
     news.received.0 -= before.received.0.min(news.received.0);
     news.received.1 -= before.received.1.min(news.received.1);
+    // A state is carried whole.
+    for (of, news) in
+        [(before.state_sent, &mut news.state_sent), (before.state_received, &mut news.state_received)]
+    {
+        *news = if of == *news { (0, 0) } else { *news };
+    }
     news.taken.ops -= before.taken.ops.min(news.taken.ops);
     news.taken.conflicts_opened -= before.taken.conflicts_opened.min(news.taken.conflicts_opened);
     news

@@ -122,9 +122,11 @@ impl Watch {
 
 /// Draws how far a session is: what is to be sent and what is to come.
 fn draw(bar: &mut Bar, progress: &Progress) {
-    let out = progress.sent.1.saturating_sub(progress.under_way);
-    let come = progress.received.1 + progress.coming;
-    let total = progress.to_send.1.max(progress.sent.1) + progress.to_receive.1.max(come);
+    let out = (progress.sent.1 + progress.state_sent.0).saturating_sub(progress.under_way);
+    let come = progress.received.1 + progress.coming + progress.state_received.0;
+    let to_send = progress.to_send.1 + progress.state_to_send.0;
+    let to_receive = progress.to_receive.1 + progress.state_to_receive.0;
+    let total = to_send.max(out) + to_receive.max(come);
     let ways: Vec<String> = [(out, "out"), (come, "in")]
         .into_iter()
         .filter(|(bytes, _)| *bytes > 0)

@@ -5,6 +5,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "state.rs"]
+mod state;
 
 use common::{Random, World, append, digests_equal, rows, sql};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::model::DeviceId;
-use packmule_core::session::{Body, Frontier, Heard, Incoming, Log, NextGroup, Trust};
+use packmule_core::session::{Body, Frontier, Heard, Incoming, Intake, Log, NextGroup, Trust};
 use packmule_core::wire::{Certificate, HeaderReader, Offer, Position, Probe, Refusal, Section};
 
 use super::outgoing::Outgoing;
@@ -358,14 +358,21 @@ impl Log for EngineLog<'_> {
         Ok(self.kept.coming.as_ref().map(|coming| coming.here))
     }
 
-    fn take_state(&mut self, taken: &mut ImportReport) -> Result<bool> {
-        let Some(coming) = self.kept.coming.take() else { return Ok(false) };
+    fn take_state(&mut self, taken: &mut ImportReport) -> Result<Intake> {
+        let Some(coming) = self.kept.coming.take() else { return Ok(Intake::Refused) };
         let was = self.engine.identity().id;
-        taken.add_import(coming.take(self.engine)?);
+        match coming.take(self.engine) {
+            Ok(report) => taken.add_import(report),
+            Err(e) if is_of_content(&e) => {
+                taken.state_refused = Some(e.to_string());
+                return Ok(Intake::Refused);
+            }
+            Err(e) => return Err(e),
+        }
         // The state says what its maker had when it was made; what it has said since counts.
         self.kept.acks = Some(self.kept.said.clone());
         self.kept.acks_recorded = false;
-        Ok(self.engine.identity().id != was)
+        Ok(if self.engine.identity().id == was { Intake::Taken } else { Intake::NewIdentity })
     }
 
     fn discard(&mut self) {
@@ -385,4 +392,19 @@ impl Log for EngineLog<'_> {
             _ => (Refusal::Failed, None),
         }
     }
+}
+
+/// Returns whether an error is about what a state says, and not about this device's disk or database.
+fn is_of_content(error: &Error) -> bool {
+    use Error::{AsksForAdmission, Bundle, CannotTrack, Row, Twin, UnknownTable, Untrusted};
+    matches!(
+        error,
+        AsksForAdmission { .. }
+            | Bundle { .. }
+            | CannotTrack { .. }
+            | Row { .. }
+            | Twin { .. }
+            | UnknownTable { .. }
+            | Untrusted(_)
+    )
 }

@@ -175,7 +175,7 @@ impl Ready {
     /// Writes the state of now. Under its name it is whole.
     fn make(engine: &mut Engine, peer: &Peer, frontier: &[Frontier], path: PathBuf) -> Result<Option<Self>> {
         let _ = fs::remove_file(&path);
-        tidy(engine);
+        forget_all(engine, "", KEPT - 1);
         let new = beside(engine, &(of_peer(peer) + ".new"));
         let Some(file) = open(&new, true)? else { return Ok(None) };
         let mut out = BufWriter::new(&file);
@@ -203,10 +203,11 @@ impl Ready {
     }
 }
 
-/// Deletes the files of states that are older than the newest few: nobody came for them.
-fn tidy(engine: &Engine) {
+/// Deletes the files of states whose names go on like this, but the newest few: nobody came for them.
+fn forget_all(engine: &Engine, like: &str, but: usize) {
     let mut prefix: OsString = engine.path().file_name().unwrap_or_default().to_owned();
     prefix.push(PREFIX);
+    prefix.push(like);
     let prefix = prefix.to_string_lossy().into_owned();
     let folder = engine.path().parent().filter(|folder| !folder.as_os_str().is_empty());
     let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else { return };
@@ -216,7 +217,7 @@ fn tidy(engine: &Engine) {
         .filter_map(|entry| Some((entry.metadata().and_then(|m| m.modified()).ok()?, entry.path())))
         .collect();
     files.sort();
-    let old = files.len().saturating_sub(KEPT - 1);
+    let old = files.len().saturating_sub(but);
     files.iter().take(old).for_each(|(_, path)| drop(fs::remove_file(path)));
 }
 
@@ -236,7 +237,9 @@ impl Coming {
         let hash = u64::from_be_bytes(*offer.sha256.first_chunk().unwrap_or(&[0; 8]));
         let path = beside(engine, &format!("from-{:08x}-{hash:016x}", peer.short()));
         if !path.exists() {
-            tidy(engine);
+            // Another one is on its way; what came of that before it is of no use.
+            forget_all(engine, &format!("from-{:08x}-", peer.short()), 0);
+            forget_all(engine, "", KEPT - 1);
         }
         let Some(file) = open(&path, false)? else { return Ok(None) };
         let failed = || Error::io("keep the state in", &path);

@@ -201,14 +201,14 @@ pub trait Log {
         Ok(None)
     }
 
-    /// Takes in the state, of which every chunk was committed: all of it, or nothing. Returns whether this device has
-    /// turned out to be a divergent history of its identity, and has taken a new one.
+    /// Takes in the state, of which every chunk was committed: all of it, or nothing. One that is refused keeps the rest
+    /// of the session from nothing.
     ///
     /// # Errors
     /// As the trait says.
-    fn take_state(&mut self, taken: &mut Self::Taken) -> Result<bool, Self::Error> {
+    fn take_state(&mut self, taken: &mut Self::Taken) -> Result<Intake, Self::Error> {
         let _ = taken;
-        Ok(false)
+        Ok(Intake::Refused)
     }
 
     /// Decides what could not be decided before all had come, now that the peer has nothing more for the moment: this end
@@ -329,6 +329,18 @@ impl Incoming<'_> {
             | Self::Chunk(bytes) => bytes.len(),
         }
     }
+}
+
+/// What a log makes of the peer's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Intake {
+    /// It is taken in.
+    Taken,
+    /// It is not, and nothing of it is here.
+    Refused,
+    /// It is taken in, and shows that this device is a divergent history of its identity, which has taken a new one.
+    NewIdentity,
 }
 
 /// What a log makes of the peer's vector.

@@ -59,7 +59,7 @@ use core::fmt;
 
 pub use buffer::{Body, Buffer};
 pub use error::Error;
-pub use log::{Frontier, Group, Heard, Incoming, Log, NextGroup, Trust};
+pub use log::{Frontier, Group, Heard, Incoming, Intake, Log, NextGroup, Trust};
 pub use progress::Progress;
 pub use state::State;
 

@@ -4,7 +4,7 @@
 //! last chunk that is kept, as long as the state that is offered is the same. Frames go on when it is taken in.
 
 use super::state::Input;
-use super::{Buffer, Error, Incoming, Log, Machine};
+use super::{Buffer, Error, Incoming, Intake, Log, Machine};
 use crate::wire::{CHUNK_MAX, Message, Offer, RecordKind, begin_chunk};
 
 /// The session version from which on a peer knows what an offer is.
@@ -156,8 +156,10 @@ impl<B: Buffer, T> Machine<B, T> {
                 self.progress.state_goes_on(from);
                 Ok(())
             }
-            (Some(Going { at: None, .. }), None) => {
+            // Before it begins, or when all of it is there and was looked at.
+            (Some(Going { bytes, at }), None) if at.is_none_or(|at| at == *bytes) => {
                 self.transfer.out = None;
+                self.more_out = true;
                 self.transfer.offers = OFFERS_MAX;
                 self.progress.state_to_send = (0, 0);
                 self.say_behind();
@@ -196,13 +198,20 @@ impl<B: Buffer, T> Machine<B, T> {
             return Ok(());
         }
         self.flush(log)?;
-        if log.take_state(&mut self.progress.taken).map_err(Error::Log)? {
-            return Err(Error::NewIdentity { was: self.me });
+        self.transfer.coming = None;
+        match log.take_state(&mut self.progress.taken).map_err(Error::Log)? {
+            Intake::Taken => {
+                self.progress.state_received.1 = self.progress.state_to_receive.1;
+                self.transfer.took = true;
+                self.look_again();
+                Ok(())
+            }
+            Intake::Refused => {
+                self.transfer.answer = Some(None);
+                Ok(())
+            }
+            Intake::NewIdentity => Err(Error::NewIdentity { was: self.me }),
         }
-        self.progress.state_received.1 = self.progress.state_to_receive.1;
-        (self.transfer.coming, self.transfer.took) = (None, true);
-        self.look_again();
-        Ok(())
     }
 
     /// Handles that the peer has taken the state in: frames follow.

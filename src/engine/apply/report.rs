@@ -28,6 +28,8 @@ pub struct ImportReport {
     pub waits: Vec<Wait>,
     /// Rows of a database file that are not sealed there, and so were not taken in.
     pub unsealed: u64,
+    /// Why the state that came over a session was not taken in: nothing of it is here.
+    pub state_refused: Option<String>,
     /// The name of the new identity that this device has taken: it turned out to be a second history of another.
     pub new_identity: Option<String>,
 }
@@ -59,6 +61,7 @@ impl ImportReport {
         self.restored.extend(more.restored);
         self.waits = more.waits;
         self.unsealed += more.unsealed;
+        self.state_refused = more.state_refused;
         self.new_identity = more.new_identity.or(self.new_identity.take());
     }
 

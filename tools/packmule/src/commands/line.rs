@@ -113,8 +113,19 @@ pub fn summary(done: &Progress) -> String {
     if parts.is_empty() { "nothing new on either side".into() } else { parts.join("; ") }
 }
 
+/// Says what this device lacks of what is compacted away at the other end, and why, if it lacks anything.
+pub fn lacking(done: &Progress, peer: &str, db: &Path) -> Option<String> {
+    match &done.taken.state_refused {
+        Some(why) => Some(format!(
+            "the state of {peer} was not taken in, and nothing of it is here: {why}; once that is mended, the next \
+             session takes it in"
+        )),
+        None => done.needs_snapshot.then(|| needs_snapshot(peer, db)),
+    }
+}
+
 /// Says what to do here, where this device lacks frames that are compacted away at the other end.
-pub fn needs_snapshot(peer: &str, db: &Path) -> String {
+fn needs_snapshot(peer: &str, db: &Path) -> String {
     format!(
         "this device lacks frames that are compacted away on {peer}: a card or a file brings it the state of the tables; \
          run `packmule exchange {} DIRECTORY` here, then there, then here",

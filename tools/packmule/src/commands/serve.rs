@@ -7,7 +7,7 @@ use packmule::carry::serial::{self, Options, Status, Stop};
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
-use super::line::{failure_text, line_options, needs_snapshot, stop_on_signals, summary};
+use super::line::{failure_text, lacking, line_options, stop_on_signals, summary};
 use super::{Context, open};
 use crate::documents::{Counts, Event};
 use crate::output::{Failure, Out, say};
@@ -186,9 +186,7 @@ impl Served<'_> {
         if progress.peer_needs_snapshot {
             what.push(behind(peer, self.db));
         }
-        if progress.needs_snapshot {
-            what.push(needs_snapshot(peer, self.db));
-        }
+        what.extend(lacking(progress, peer, self.db));
         what.extend(progress.taken.waits.iter().map(waiting));
         self.change("in step", what.join("\n"), More::Carried(Box::new(news)));
     }

@@ -7,7 +7,7 @@ use packmule::carry::serial::{self, Options, Status, Stop};
 use packmule::carry::session::Progress;
 use packmule::label;
 
-use super::line::{failure, line_options, needs_snapshot, stop_on_signals, summary};
+use super::line::{failure, lacking, line_options, stop_on_signals, summary};
 use super::{Context, of_db, open};
 use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure, Out, say};
@@ -70,8 +70,8 @@ fn print_left(done: &Progress, peer: &str, db: &Path, out: &mut Out<'_>) {
     if done.peer_needs_snapshot {
         say!(out, "{}", behind(peer, db));
     }
-    if done.needs_snapshot {
-        say!(out, "{}", needs_snapshot(peer, db));
+    if let Some(line) = lacking(done, peer, db) {
+        say!(out, "{line}");
     }
     for wait in &done.taken.waits {
         say!(out, "{}", waiting(wait));

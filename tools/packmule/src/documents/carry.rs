@@ -207,6 +207,8 @@ pub struct Counts {
     pub state_rows_received: u64,
     /// Bytes of it; what came over the line before it broke off is among them.
     pub state_bytes_received: u64,
+    /// Why the state that came was not taken in; nothing of it is here then, and the rest came in.
+    pub state_refused: Option<String>,
     /// Rows applied.
     pub ops: u64,
     /// Rows that wait for a table or a column that is not here.
@@ -235,6 +237,7 @@ impl From<&Progress> for Counts {
             state_bytes_sent: done.state_sent.0,
             state_rows_received: done.state_received.1,
             state_bytes_received: done.state_received.0,
+            state_refused: done.taken.state_refused.clone(),
             ops: done.taken.ops,
             ops_waiting: done.taken.ops_waiting,
             gathered_apart: done.taken.gathered_apart.clone(),

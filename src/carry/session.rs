@@ -7,17 +7,20 @@
 //! | this one | [`Session`]: the machine with what it keeps beside the database |
 //! | `log` | the calls that the machine makes, answered by the engine |
 //! | `outgoing` | what the peer has, and which group goes to it next |
+//! | `state` | the state for who lacks what is folded, in files beside the database |
 //! | `growing` | the buffers: as long as what is on its way |
 //! | `error` | why a session ends, in words that say what to do next |
 //!
 //! # Memory
 //! One record that is being sent (a frame has up to 64 KiB) and one that is coming; what came and is not committed,
-//! which is less than 16 KiB and a frame; and some 200 bytes for each stream of the fleet.
+//! which is less than 16 KiB and a frame; and some 300 bytes for each stream of the fleet. A state, which can be as
+//! large as the database, is in a file beside it at both ends while it is on its way.
 
 mod error;
 mod growing;
 mod log;
 mod outgoing;
+mod state;
 
 pub use error::Error;
 

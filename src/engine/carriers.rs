@@ -1,6 +1,7 @@
 //! The part of the engine's face that the carriers alone call.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 
 use packmule_core::model::DeviceId;
 use packmule_core::session::Frontier;
@@ -9,6 +10,7 @@ use packmule_core::wire::{Position, Probe, Section};
 use super::Engine;
 use crate::engine::apply::report::ImportReport;
 use crate::engine::error::{Result, UntrustedDevice};
+use crate::engine::exchange::offer;
 use crate::engine::exchange::peer::{self, Peer};
 use crate::engine::exchange::revoke;
 use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
@@ -133,6 +135,26 @@ impl Engine {
     /// Reads the checkpoint of a group that is sent.
     pub(crate) fn checkpoint_out(&self, group: &GroupOut) -> Result<Vec<u8>> {
         session::checkpoint_out(&self.replica, group)
+    }
+
+    /// Seals, then writes the state of the shared tables for a peer that has this much. Returns whether it needs one.
+    pub(crate) fn export_state(
+        &mut self,
+        to: &mut dyn Write,
+        peer: &Peer,
+        frontier: &[Frontier],
+    ) -> Result<bool> {
+        offer::export_state(&mut self.replica, to, peer, frontier)
+    }
+
+    /// Returns whether a peer lacks what is folded here, also when it has what stands in `vector`.
+    pub(crate) fn is_behind_with(
+        &self,
+        peer: &Peer,
+        frontier: &[Frontier],
+        vector: &[Position],
+    ) -> Result<bool> {
+        offer::is_behind_with(&self.replica, peer, frontier, vector)
     }
 
     /// Takes in what came, in one transaction. Groups whose checkpoint is among it are verified, and

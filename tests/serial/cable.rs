@@ -144,6 +144,8 @@ impl Drop for Cable {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        // The terminals are gone with it.
+        self.ends.iter().for_each(|end| drop(std::fs::remove_file(end)));
     }
 }
 

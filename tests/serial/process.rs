@@ -319,9 +319,9 @@ fn two_lines_at_once_and_one_hears_from_the_other() {
     assert_eq!(base.end(Signal::TERM), Some(0));
 }
 
-/// Who lacks what was compacted away is named at both ends, and the exchange comes to its end.
+/// Who lacks what was compacted away gets the state over the line, and nobody is sent for a card.
 #[test]
-fn a_newcomer_without_a_snapshot_is_asked_to_join() {
+fn a_newcomer_gets_the_state_over_the_line() {
     let desk = Desk::fleet(&["north"]);
     fill(&desk, "north", 20, 100);
     desk.compact_alone("north", "fleet.key");
@@ -330,9 +330,13 @@ fn a_newcomer_without_a_snapshot_is_asked_to_join() {
     let north = sync(&desk, "north.db", &cable.ends[0]);
     let new = sync(&desk, "new.db", &cable.ends[1]);
     let (north, new) = (ended(north).json(), ended(new).json());
-    let flags = |out: &Value| (out["needs_snapshot"].clone(), out["peer_needs_snapshot"].clone());
-    assert_eq!(flags(&north), (false.into(), true.into()));
-    assert_eq!(flags(&new), (true.into(), false.into()));
+    for out in [&north, &new] {
+        assert_eq!((&out["needs_snapshot"], &out["peer_needs_snapshot"]), (&false.into(), &false.into()));
+    }
+    assert_eq!((&north["state_rows_sent"], &new["state_rows_received"]), (&20.into(), &20.into()));
+    assert_eq!(north["state_bytes_sent"], new["state_bytes_received"]);
+    assert_eq!(digest(&desk, "north"), digest(&desk, "new"));
+    assert!(desk.files().iter().all(|file| !file.contains("pmstate")), "{:?}", desk.files());
 }
 
 #[test]

@@ -5,8 +5,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "state.rs"]
+mod state;
 
-use common::{Random, World, append, bundle, digests_equal, import, rows, sql};
+use common::{Random, World, append, digests_equal, rows, sql};
+
 use packmule::Engine;
 use packmule::carry::session::{Error, Session};
 use packmule::core::model::DeviceId;
@@ -549,10 +552,9 @@ fn two_clones_at_one_line_are_named_and_change_nothing_else() {
     assert_eq!(a.identity(), twin.identity());
 }
 
-/// A device that was retired comes back, and what it lacks is folded: both ends say so, the rest travels, and
-/// nothing of it comes again and again.
+/// A device that was retired comes back, and what it lacks is folded: it gets the state, and then what follows.
 #[test]
-fn a_device_whose_place_in_the_log_is_gone_is_named_and_served_what_there_is() {
+fn a_device_whose_place_in_the_log_is_gone_gets_the_state() {
     let world = World::new();
     let (mut a, mut b, mut c) = (board(&world, "a"), board(&world, "b"), world.base("c"));
     fill(&a, "a", 20, 50);
@@ -574,22 +576,24 @@ fn a_device_whose_place_in_the_log_is_gone_is_named_and_served_what_there_is() {
     let (one, two) = exchange(&mut a, &mut c, 500);
     assert!(one.error.is_none() && two.error.is_none(), "{:?} {:?}", one.error, two.error);
     let (at_a, at_c) = (one.session.progress(), two.session.progress());
-    assert!(at_a.peer_needs_snapshot && !at_a.needs_snapshot, "{at_a:?}");
-    assert!(at_c.needs_snapshot && !at_c.peer_needs_snapshot, "{at_c:?}");
+    assert!(!at_a.peer_needs_snapshot && !at_c.needs_snapshot, "{at_a:?} {at_c:?}");
+    assert_eq!((at_a.state_sent, at_c.state_received.1), (at_a.state_to_send, 20), "{at_a:?} {at_c:?}");
     assert!(at_c.received.0 > 0, "the rows of its own stream");
+    digests_equal(&[&a, &c]);
     // What it wrote waits for nothing.
     assert!(at_a.taken.waits.is_empty(), "{:?}", at_a.taken.waits);
     assert_eq!(rows(&a, "SELECT count(*) FROM t WHERE id = 'of c'"), ["1"]);
-    // The next time there is nothing new, and it is said again.
+    // The next time there is nothing new.
     let (one, two) = exchange(&mut a, &mut c, 500);
     assert_eq!((one.session.progress().sent.0, two.session.progress().sent.0), (0, 0));
-    assert!(one.session.progress().peer_needs_snapshot && two.session.progress().needs_snapshot);
-    // Control: one that is not behind is not named so.
+    assert_eq!((one.session.progress().state_sent.0, two.session.progress().state_sent.0), (0, 0));
+    // Control: one that is not behind gets none.
     let (one, two) = exchange(&mut a, &mut b, 500);
-    assert!(!one.session.progress().peer_needs_snapshot && !two.session.progress().needs_snapshot);
+    assert_eq!((one.session.progress().state_sent.0, two.session.progress().state_sent.0), (0, 0));
+    digests_equal(&[&a, &b]);
 }
 
-/// A newcomer's rows come in over a line also where what it lacks is folded; the state comes by a bundle.
+/// A newcomer's rows come in over a line also where what it lacks is folded, and it gets the state by the same line.
 #[test]
 fn what_a_newcomer_brings_over_a_line_waits_for_nothing() {
     for sessions in [1, 2, 3] {
@@ -608,16 +612,12 @@ fn what_a_newcomer_brings_over_a_line_waits_for_nothing() {
             fill(&b, &format!("b{n}-"), 2, 10);
             sql(&b, &format!("INSERT INTO readings (v) VALUES ('b{n}')"));
             let (one, _) = exchange(&mut b, &mut base, 4_096);
-            assert!(one.error.is_none() && one.session.progress().needs_snapshot, "{:?}", one.error);
+            assert!(one.error.is_none() && !one.session.progress().needs_snapshot, "{:?}", one.error);
+            assert_eq!(one.session.progress().state_received.0 > 0, n == 0);
             assert!(one.session.progress().acknowledged > 0);
             assert_eq!(rows(&base, "SELECT count(*) FROM readings"), [(n + 1).to_string()]);
         }
         assert_eq!(rows(&base, "SELECT count(*) FROM t WHERE id LIKE 'b%'"), [(2 * sessions).to_string()]);
-        let was = b.identity().id;
-        let state = bundle(&mut base, &b);
-        import(&mut b, &state);
-        exchange(&mut b, &mut base, 4_096);
-        assert_eq!(b.identity().id, was);
         digests_equal(&[&b, &base]);
         assert_eq!(rows(&base, "SELECT count(*) FROM readings"), [sessions.to_string()]);
     }

@@ -7,11 +7,11 @@
 mod common;
 mod pages;
 
-use common::{World, sql};
+use common::{World, carry, sql};
 use ed25519_compact::{KeyPair, SecretKey, Seed};
 use packmule::carry::session::Session as OnDatabase;
 use packmule::core::model::Stream;
-use packmule::core::session::Session as Machine;
+use packmule::core::session::{Progress, Session as Machine};
 use packmule::{DeviceInfo, Engine};
 use pages::{Pages, Talk};
 
@@ -28,6 +28,12 @@ fn fleet_key(world: &World) -> SecretKey {
 
 /// Lets both talk until each has all that the other has; how many frames the recorder sent and received.
 fn exchange(recorder: &mut Recorder, board: &mut Engine) -> (u64, u64) {
+    let (small, _) = talk(recorder, board);
+    (small.sent.0, small.received.0)
+}
+
+/// Lets both talk until each has all that the other has; how far each came.
+fn talk(recorder: &mut Recorder, board: &mut Engine) -> (Progress, packmule::carry::session::Progress) {
     let mut talk = Talk::new(recorder);
     let mut small = OnPages::new(&mut talk, [1; 32], 0).unwrap();
     let mut large = OnDatabase::new(board, [2; 32], 0).unwrap();
@@ -52,7 +58,7 @@ fn exchange(recorder: &mut Recorder, board: &mut Engine) -> (u64, u64) {
     small.finish(&mut talk).unwrap();
     large.finish(board).unwrap();
     assert_eq!(talk.recorded, talk.acked);
-    (small.progress().sent.0, small.progress().received.0)
+    (small.progress().clone(), large.progress().clone())
 }
 
 fn seen_of(recorder: &Recorder, board: &Engine) -> DeviceInfo {
@@ -99,4 +105,29 @@ fn a_board_that_is_no_base_gets_the_shared_stream_alone() {
     assert_eq!(exchange(&mut recorder, &mut board).0, 2);
     let info = seen_of(&recorder, &board);
     assert_eq!((info.shared, info.own), (2, 0));
+}
+
+/// A microcontroller lacks what a base has folded. It takes no state, says so, and all the rest goes on.
+#[test]
+fn a_recorder_declines_the_state() {
+    let world = World::new();
+    let (mut base, mut board) = (world.base("base"), world.board("board"));
+    sql(&base, "CREATE TABLE settings (key TEXT PRIMARY KEY, value); INSERT INTO settings VALUES ('a', 1)");
+    base.track("settings", &packmule::TrackOptions::default()).unwrap();
+    for _ in 0..2 {
+        carry(&mut base, &mut board);
+        carry(&mut board, &mut base);
+    }
+    assert!(base.compact().unwrap().frames > 0);
+    let mut recorder = Recorder::new(77, "recorder", false, &fleet_key(&world));
+    recorder.record(Stream::Shared, 2, b"").unwrap();
+    recorder.record(Stream::PerDevice, 3, b"").unwrap();
+    for sent in [5, 0] {
+        let (small, large) = talk(&mut recorder, &mut base);
+        assert!(small.needs_snapshot && large.peer_needs_snapshot);
+        assert_eq!((large.state_sent, small.state_received), ((0, 0), (0, 0)));
+        assert_eq!(small.sent.0, sent);
+    }
+    let info = seen_of(&recorder, &base);
+    assert_eq!((info.shared, info.own), (2, 3));
 }

@@ -407,6 +407,8 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
         let item = match item {
             // A leaf trusts whom its fleet has signed, and keeps no list.
             Incoming::Revocation(_) => return Ok(()),
+            // It has wanted none.
+            Incoming::Chunk(_) => return Err(Refused::Wrong),
             Incoming::Certificate(bytes) => Vec::from_slice(bytes).map(Staged::Certificate).ok(),
             Incoming::Frame(section, seq, bytes) => {
                 Vec::from_slice(bytes).map(|bytes| Staged::Frame(Page { section, seq, bytes })).ok()

@@ -1,12 +1,9 @@
 //! A board is stolen: it is revoked, nobody else is cut off, and what the thief wrote is found and undone.
 
-use std::path::Path;
-use std::process::Stdio;
-
 use rusqlite::types::Value as Sql;
 
-use crate::cable::Cable;
-use crate::support::{Desk, Ran, has};
+use crate::line::{line, synced};
+use crate::support::{Desk, has};
 
 /// A base, and boards that have all met on a card.
 fn fleet(boards: &[&str]) -> Desk {
@@ -195,25 +192,6 @@ fn a_snapshot_has_the_revocations() {
     assert!(!format!("{}{}", refused.out, refused.err).contains("packmule trust"), "{}", refused.err);
     rounds(&desk, &["new", "base", "east"], 3);
     are_equal(&desk, &["new", "base", "east"]);
-}
-
-/// Both ends of a serial line sync; how each ended.
-fn line(desk: &Desk, one: &str, two: &str) -> [Ran; 2] {
-    static N: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let n = N.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let cable = Cable::new(desk.path(format!("wire{n}-a")), desk.path(format!("wire{n}-b")), u32::MAX);
-    let start = |device: &str, end: &Path| {
-        let db = format!("{device}.db");
-        let words = ["sync", &db, "--json", "--baud", "4000000", "--serial", end.to_str().unwrap()];
-        let mut command = desk.command(&words);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    let running = [start(one, &cable.ends[0]), start(two, &cable.ends[1])];
-    running.map(|child| Ran::of(child.wait_with_output().unwrap(), &["sync"]))
-}
-
-fn synced(desk: &Desk, one: &str, two: &str) {
-    let _ = line(desk, one, two).map(Ran::json);
 }
 
 /// The same over serial lines: east has met the thief, hears of the theft from the base, and is not cut off.

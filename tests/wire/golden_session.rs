@@ -7,7 +7,10 @@ mod asm;
 
 use asm::Asm;
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Message, RecordHead, RecordKind, Refusal, SESSION_VERSION, write_record};
+use packmule_core::wire::{
+    CHUNK_MAX, Message, Offer, RecordHead, RecordKind, Refusal, SESSION_VERSION, SESSION_VERSION_MIN,
+    begin_chunk, write_record,
+};
 
 /// The crate writes exactly `by_hand`, a body, and reads `message` from it; both also in a record.
 fn agree(file: &str, title: &str, messages: &[(Asm, Message<'_>)]) {
@@ -40,7 +43,7 @@ fn hello_and_proof() {
     let certificate = asm::certificate(&board, "board", false, Some(&asm::key(3)));
     let mut hello = Asm::new();
     hello.u8("message: hello", 0);
-    hello.u8("session: lowest", 1).u8("highest", 1).u8("format: lowest", 1).u8("highest", 2);
+    hello.u8("session: lowest", 1).u8("highest", 2).u8("format: lowest", 1).u8("highest", 2);
     hello.raw("nonce", &nonce).run("certificate", &certificate.bytes);
 
     let signed = [&b"packmule/1 session"[..], &asm::id(&board), &asm::id(&base), &nonce, &other].concat();
@@ -62,7 +65,7 @@ fn hello_and_proof() {
             (
                 hello,
                 Message::Hello {
-                    session: (SESSION_VERSION, SESSION_VERSION),
+                    session: (SESSION_VERSION_MIN, SESSION_VERSION),
                     format: (1, 2),
                     nonce,
                     certificate: &certificate.bytes,
@@ -117,22 +120,46 @@ fn every_other_message() {
         alone.u8(&format!("message: {what}"), number);
         all.push((alone, message));
     }
+    for (bytes, rows) in [(0, 0), (300, 128), (i64::MAX as u64, u64::MAX)] {
+        let (mut offer, mut want) = (Asm::new(), Asm::new());
+        offer.u8("message: offer", 9).raw("SHA-256", &[0xbb; 32]).uint("bytes", bytes).uint("rows", rows);
+        want.u8("message: want", 10).uint("from", bytes);
+        all.push((offer, Message::Offer(Offer { sha256: [0xbb; 32], bytes, rows })));
+        all.push((want, Message::Want(bytes)));
+    }
+    let (mut decline, mut chunk, mut took) = (Asm::new(), Asm::new(), Asm::new());
+    decline.u8("message: decline", 11);
+    chunk.u8("message: chunk", 12).run("bytes", &[0xcc; 130]);
+    took.u8("message: took", 13);
+    let mut head = [0; 8];
+    let head_len = begin_chunk(&mut head, 130).unwrap();
+    assert_eq!(head[..head_len], chunk.bytes[..head_len]);
+    all.extend([(decline, Message::Decline), (chunk, Message::Chunk(&[0xcc; 130])), (took, Message::Took)]);
     agree("session-messages", "Every message of a session but the first two, as records.", &all);
 }
 
 #[test]
 fn what_is_no_message_is_refused() {
-    for kind in 9..128u8 {
+    for kind in 14..128u8 {
         assert!(Message::decode(&[kind, 0, 0, 0]).is_err(), "{kind}");
     }
     assert!(
         Message::decode(&[6, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(),
         "a ninth reason"
     );
+    // A chunk has bytes, and not too many.
+    for (len, is_one) in [(0, false), (1, true), (CHUNK_MAX, true), (CHUNK_MAX + 1, false)] {
+        let mut chunk = Asm::new();
+        chunk.u8("", 12).run("", &vec![0; len]);
+        assert_eq!(Message::decode(&chunk.bytes).is_ok(), is_one, "{len}");
+    }
     // Counts end at 2^63 - 1, as sequence numbers do.
     for past in [0, 1] {
         let mut here = Asm::new();
         here.u8("", 2).raw("", &[0xaa; 16]).u8("", 0).uint("", 0).uint("", i64::MAX as u64 + past);
         assert_eq!(Message::decode(&here.bytes).is_ok(), past == 0);
+        let mut want = Asm::new();
+        want.u8("", 10).uint("", i64::MAX as u64 + past);
+        assert_eq!(Message::decode(&want.bytes).is_ok(), past == 0);
     }
 }

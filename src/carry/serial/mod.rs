@@ -123,6 +123,11 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// Returns what was sent and received, as numbers that grow with it.
+fn moved_so_far(progress: &Progress) -> (u64, u64) {
+    (progress.sent.0 + progress.state_sent.0, progress.received.0 + progress.state_received.0)
+}
+
 /// Runs `work` while a thread serves the line.
 fn on_line<R>(
     options: &Options,
@@ -335,7 +340,7 @@ impl<'a> End<'a> {
             (self.report)(Status::Moving(session.progress()));
         }
         let in_step = session.in_step();
-        let so_far = (session.progress().sent.0, session.progress().received.0);
+        let so_far = moved_so_far(session.progress());
         if in_step && self.in_step_at != Some(so_far) {
             self.in_step_at = Some(so_far);
             (self.report)(Status::InStep(session.progress()));

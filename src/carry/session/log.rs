@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::model::DeviceId;
-use packmule_core::session::{Body, Frontier, Heard, Incoming, Log, NextGroup, Trust};
-use packmule_core::wire::{Certificate, HeaderReader, Position, Probe, Refusal, Section};
+use packmule_core::session::{Body, Frontier, Heard, Incoming, Intake, Log, NextGroup, Trust};
+use packmule_core::wire::{Certificate, HeaderReader, Offer, Position, Probe, Refusal, Section};
 
 use super::outgoing::Outgoing;
+use super::state::{Coming, Ready};
 use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, UntrustedDevice};
 
 /// What a session keeps besides what is in the database.
@@ -26,8 +27,9 @@ pub(super) struct Kept {
     here: Vec<Frontier>,
     /// The vector that the peer knows of us.
     vector: Vec<Position>,
-    /// What the peer has acknowledged and is not recorded yet.
+    /// What the peer has acknowledged and is not recorded yet; all that it has acknowledged in this session.
     acks: Option<BTreeMap<(DeviceId, u8), Position>>,
+    said: BTreeMap<(DeviceId, u8), Position>,
     /// What it said first was recorded, which is all that it has.
     acks_recorded: bool,
     /// Up to where it has our streams.
@@ -39,6 +41,13 @@ pub(super) struct Kept {
     revocations: Option<Vec<Vec<u8>>>,
     /// What came and is not committed.
     staged: Vec<Staged>,
+    /// The same of the state that comes.
+    chunks: Vec<u8>,
+    /// Something was committed, and what it leaves open is not decided yet.
+    unsettled: bool,
+    /// The state for the peer, and the one from it.
+    ready: Option<Ready>,
+    coming: Option<Coming>,
     /// The database's version when it was last sealed.
     version: Option<i64>,
 }
@@ -103,9 +112,11 @@ impl<'a> EngineLog<'a> {
             if let Some(own) = own.filter(|_| entry.author == me) {
                 *own = entry.seq.max(*own);
             }
-            let ack = acks.entry((entry.author, number)).or_insert(*entry);
-            if entry.seq > ack.seq {
-                *ack = *entry;
+            for known in [&mut *acks, &mut self.kept.said] {
+                let ack = known.entry((entry.author, number)).or_insert(*entry);
+                if entry.seq > ack.seq {
+                    *ack = *entry;
+                }
             }
         }
     }
@@ -290,22 +301,83 @@ impl Log for EngineLog<'_> {
             }
             return Ok(());
         }
+        if let Incoming::Chunk(bytes) = item {
+            self.kept.chunks.extend_from_slice(bytes);
+            return Ok(());
+        }
         self.kept.staged.push(match item {
             Incoming::Certificate(bytes) => Staged::Certificate(bytes.into()),
             Incoming::Revocation(bytes) => Staged::Revocation(bytes.into()),
             Incoming::Frame(section, seq, bytes) => Staged::Frame(section, seq, bytes.into()),
             Incoming::Checkpoint(bytes) => Staged::Checkpoint(bytes.into()),
+            Incoming::Chunk(_) => return Ok(()),
         });
         Ok(())
     }
 
     fn commit(&mut self, taken: &mut ImportReport) -> Result<()> {
         let staged = std::mem::take(&mut self.kept.staged);
+        let chunks = std::mem::take(&mut self.kept.chunks);
+        if let (Some(coming), false) = (&mut self.kept.coming, chunks.is_empty()) {
+            coming.append(&chunks)?;
+        }
+        if staged.is_empty() {
+            return Ok(());
+        }
+        self.kept.unsettled = true;
         self.engine.take_staged(&staged, taken)
+    }
+
+    fn settle(&mut self) -> Result<bool> {
+        if std::mem::take(&mut self.kept.unsettled) {
+            self.engine.seal()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn offer_state(&mut self) -> Result<Option<Offer>> {
+        let Kept { peer, outgoing, .. } = &*self.kept;
+        let Some(peer) = peer else { return Ok(None) };
+        self.kept.ready = Ready::of(self.engine, peer, outgoing.frontier())?;
+        Ok(self.kept.ready.as_ref().map(|ready| ready.offer))
+    }
+
+    fn state_chunk(&mut self, at: u64, to: &mut [u8]) -> Result<()> {
+        self.kept.ready.as_mut().map_or(Ok(()), |ready| ready.read(at, to))
+    }
+
+    fn state_taken(&mut self) -> Result<()> {
+        self.kept.ready.take().into_iter().for_each(Ready::forget);
+        self.kept.outgoing.look_up_all();
+        Ok(())
+    }
+
+    fn want_state(&mut self, offer: &Offer) -> Result<Option<u64>> {
+        self.kept.coming = Coming::begin(self.engine, self.kept.peer()?.id, offer)?;
+        Ok(self.kept.coming.as_ref().map(|coming| coming.here))
+    }
+
+    fn take_state(&mut self, taken: &mut ImportReport) -> Result<Intake> {
+        let Some(coming) = self.kept.coming.take() else { return Ok(Intake::Refused) };
+        let was = self.engine.identity().id;
+        match coming.take(self.engine) {
+            Ok(report) => taken.add_import(report),
+            Err(e) if is_of_content(&e) => {
+                taken.state_refused = Some(e.to_string());
+                return Ok(Intake::Refused);
+            }
+            Err(e) => return Err(e),
+        }
+        // The state says what its maker had when it was made; what it has said since counts.
+        self.kept.acks = Some(self.kept.said.clone());
+        self.kept.acks_recorded = false;
+        Ok(if self.engine.identity().id == was { Intake::Taken } else { Intake::NewIdentity })
     }
 
     fn discard(&mut self) {
         self.kept.staged = Vec::new();
+        self.kept.chunks = Vec::new();
     }
 
     fn refusal(error: &Error) -> (Refusal, Option<DeviceId>) {
@@ -320,4 +392,19 @@ impl Log for EngineLog<'_> {
             _ => (Refusal::Failed, None),
         }
     }
+}
+
+/// Returns whether an error is about what a state says, and not about this device's disk or database.
+fn is_of_content(error: &Error) -> bool {
+    use Error::{AsksForAdmission, Bundle, CannotTrack, Row, Twin, UnknownTable, Untrusted};
+    matches!(
+        error,
+        AsksForAdmission { .. }
+            | Bundle { .. }
+            | CannotTrack { .. }
+            | Row { .. }
+            | Twin { .. }
+            | UnknownTable { .. }
+            | Untrusted(_)
+    )
 }

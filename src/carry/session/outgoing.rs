@@ -58,6 +58,10 @@ impl Outgoing {
                 self.keep(next);
             }
         }
+        // What is folded comes first: what follows it builds on it.
+        if std::mem::take(&mut self.behind) {
+            return Ok(NextGroup::Behind);
+        }
         while let Some((place, group)) = self.heads.as_mut().and_then(BTreeMap::pop_first) {
             // It may have come to the peer, or was folded, since it was looked up.
             match self.next_of(engine, peer, group.section)? {
@@ -67,6 +71,11 @@ impl Outgoing {
         }
         let behind = std::mem::take(&mut self.behind);
         Ok(if behind { NextGroup::Behind } else { NextGroup::Nothing })
+    }
+
+    /// Looks up all again: the peer has taken in a state.
+    pub(super) fn look_up_all(&mut self) {
+        (self.heads, self.behind) = (None, false);
     }
 
     fn begin(&mut self, group: GroupOut) -> NextGroup {

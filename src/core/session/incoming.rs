@@ -121,7 +121,7 @@ impl<B: Buffer, T> Machine<B, T> {
         match kind {
             RecordKind::Message => {
                 let message = Message::decode(body).map_err(|_| Error::Protocol("an unknown message"))?;
-                self.receive_message(log, &message)
+                self.receive_message(log, now_ms, &message)
             }
             RecordKind::Header => self.receive_header(log, body),
             RecordKind::Certificate => {

@@ -2,7 +2,7 @@
 
 use super::Body;
 use crate::model::DeviceId;
-use crate::wire::{Certificate, HeaderReader, Refusal, Section};
+use crate::wire::{Certificate, HeaderReader, Offer, Refusal, Section};
 
 /// A log of frames as a session sees it: on a board a database, on a microcontroller some pages of flash.
 ///
@@ -17,7 +17,8 @@ use crate::wire::{Certificate, HeaderReader, Refusal, Section};
 /// | what is here | [`next_revocation`](Log::next_revocation), [`next_here`](Log::next_here), [`header`](Log::header) |
 /// | what the peer has | [`peer_has`](Log::peer_has), [`receive_header`](Log::receive_header), [`record_acks`](Log::record_acks) |
 /// | frames go out | [`plan`](Log::plan), [`next_group`](Log::next_group), [`next_certificate`](Log::next_certificate), [`frame`](Log::frame), [`checkpoint`](Log::checkpoint) |
-/// | frames come in | [`stage`](Log::stage), [`commit`](Log::commit), [`discard`](Log::discard) |
+/// | the state, for who lacks what is folded | [`offer_state`](Log::offer_state), [`state_chunk`](Log::state_chunk), [`state_taken`](Log::state_taken); [`want_state`](Log::want_state), [`take_state`](Log::take_state) |
+/// | frames come in | [`stage`](Log::stage), [`commit`](Log::commit), [`settle`](Log::settle), [`discard`](Log::discard) |
 ///
 /// # What must be durable
 /// A log that loses its power at any moment must still have what [`commit`](Log::commit) returned for: the session
@@ -164,6 +165,61 @@ pub trait Log {
     /// As the trait says.
     fn checkpoint(&mut self, body: &mut Body<'_>) -> Result<(), Self::Error>;
 
+    /// Makes the state ready that the peer needs to go on, if this log has such a thing; or finds the one that the peer
+    /// has a part of, if that is still of use. It stays as it is, byte by byte, until another is offered.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn offer_state(&mut self) -> Result<Option<Offer>, Self::Error> {
+        Ok(None)
+    }
+
+    /// Reads the bytes of the offered state from `at` on, as many as `to` has room for.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn state_chunk(&mut self, at: u64, to: &mut [u8]) -> Result<(), Self::Error> {
+        let _ = (at, to);
+        Ok(())
+    }
+
+    /// Handles that the peer has taken in the offered state. Its vector came before.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn state_taken(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// Returns from which byte on this log wants the state that the peer offers: what it has kept of it need not come
+    /// again. `None` where it takes none; then what is folded at the peer comes by no session.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn want_state(&mut self, offer: &Offer) -> Result<Option<u64>, Self::Error> {
+        let _ = offer;
+        Ok(None)
+    }
+
+    /// Takes in the state, of which every chunk was committed: all of it, or nothing. One that is refused keeps the rest
+    /// of the session from nothing.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn take_state(&mut self, taken: &mut Self::Taken) -> Result<Intake, Self::Error> {
+        let _ = taken;
+        Ok(Intake::Refused)
+    }
+
+    /// Decides what could not be decided before all had come, now that the peer has nothing more for the moment: this end
+    /// says that it has all of it only after that. Returns whether there may be new groups for the peer.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn settle(&mut self) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+
     /// Keeps what came until it is committed. Nothing of it is verified but its form.
     ///
     /// # Errors
@@ -258,6 +314,8 @@ pub enum Incoming<'a> {
     Frame(Section, u64, &'a [u8]),
     /// A group's checkpoint.
     Checkpoint(&'a [u8]),
+    /// The next bytes of the state that is wanted. They may be lost without harm: the state is then whole later.
+    Chunk(&'a [u8]),
 }
 
 impl Incoming<'_> {
@@ -267,9 +325,22 @@ impl Incoming<'_> {
             Self::Certificate(bytes)
             | Self::Revocation(bytes)
             | Self::Frame(_, _, bytes)
-            | Self::Checkpoint(bytes) => bytes.len(),
+            | Self::Checkpoint(bytes)
+            | Self::Chunk(bytes) => bytes.len(),
         }
     }
+}
+
+/// What a log makes of the peer's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Intake {
+    /// It is taken in.
+    Taken,
+    /// It is not, and nothing of it is here.
+    Refused,
+    /// It is taken in, and shows that this device is a divergent history of its identity, which has taken a new one.
+    NewIdentity,
 }
 
 /// What a log makes of the peer's vector.

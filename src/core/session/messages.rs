@@ -2,12 +2,13 @@
 
 use super::state::Input;
 use super::{Buffer, Error, Frontier, Log, Machine, Peer, Trust};
-use crate::wire::{Certificate, FRAME_VERSION, Message, SESSION_VERSION, Section};
+use crate::wire::{Certificate, FRAME_VERSION, Message, SESSION_VERSION, SESSION_VERSION_MIN, Section};
 
 impl<B: Buffer, T> Machine<B, T> {
     pub(super) fn receive_message<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
+        now_ms: u64,
         message: &Message<'_>,
     ) -> Result<(), Error<L::Error>> {
         match *message {
@@ -16,10 +17,13 @@ impl<B: Buffer, T> Machine<B, T> {
             }
             Message::Hello { session, format, nonce, certificate } => {
                 self.allow(Input::Hello)?;
-                for (versions, ours) in [(session, SESSION_VERSION), (format, FRAME_VERSION)] {
-                    if !(versions.0..=versions.1).contains(&ours) {
-                        return Err(Error::Version { theirs: versions.1 });
-                    }
+                // The highest that both speak.
+                self.version = session.1.min(SESSION_VERSION);
+                if self.version < session.0.max(SESSION_VERSION_MIN) {
+                    return Err(Error::Version { theirs: session.1 });
+                }
+                if !(format.0..=format.1).contains(&FRAME_VERSION) {
+                    return Err(Error::Version { theirs: format.1 });
                 }
                 self.receive_hello(log, &nonce, certificate)
             }
@@ -41,6 +45,9 @@ impl<B: Buffer, T> Machine<B, T> {
                 self.step(log, Input::Figure)?;
                 self.progress.needs_snapshot = true;
                 Ok(())
+            }
+            Message::Offer(_) | Message::Want(_) | Message::Decline | Message::Chunk(_) | Message::Took => {
+                self.receive_of_state(log, now_ms, message)
             }
             Message::Idle(count) => {
                 self.allow(Input::Idle)?;

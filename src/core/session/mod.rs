@@ -14,6 +14,7 @@
 //! | `incoming.rs` | bytes become records, records are handled: certificates, frames, checkpoints, vectors |
 //! | `messages.rs` | what the peer sends besides: hello, proof, idle, … |
 //! | `outgoing.rs` | what goes out, one record at a time; the refusal after an error |
+//! | `transfer.rs` | the state of the shared tables, for who lacks what is folded |
 //! | `staging.rs` | what came, until it is committed; a stream that breaks off |
 //! | `buffer.rs` | [`Buffer`]: where the record lies that is coming, and the one that is going |
 //! | `progress.rs`, `error.rs` | how far it is; why it ended |
@@ -52,24 +53,26 @@ mod outgoing;
 mod progress;
 mod staging;
 mod state;
+mod transfer;
 
 use core::fmt;
 
 pub use buffer::{Body, Buffer};
 pub use error::Error;
-pub use log::{Frontier, Group, Heard, Incoming, Log, NextGroup, Trust};
+pub use log::{Frontier, Group, Heard, Incoming, Intake, Log, NextGroup, Trust};
 pub use progress::Progress;
 pub use state::State;
 
 use crate::model::DeviceId;
 use crate::wire::{
-    CERT_MAX, FORMAT_VERSION, FRAME_VERSION, Message, RECORD_HEAD_LEN, SESSION_VERSION, Section,
+    CERT_MAX, FORMAT_VERSION, FRAME_VERSION, Message, RECORD_HEAD_LEN, SESSION_VERSION, SESSION_VERSION_MIN,
+    Section,
 };
 use buffer::Out;
 use state::{Input, next};
 
 /// What a session takes besides its two buffers, in bytes, where [`Log::Taken`] is `()`.
-pub const OVERHEAD: usize = 448;
+pub const OVERHEAD: usize = 576;
 const _: () = {
     assert!(size_of::<Session<heapless::Vec<u8, 512>>>() <= 2 * (512 + 16) + OVERHEAD);
     assert!(size_of::<Session<heapless::Vec<u8, 4096>>>() <= 2 * (4096 + 16) + OVERHEAD);
@@ -97,6 +100,8 @@ struct Machine<B, T> {
     state: State,
     me: DeviceId,
     nonce: [u8; 32],
+    /// The highest session version that both speak, once the peer's hello has come.
+    version: u8,
     peer: Option<Peer>,
     /// The caller wants no more.
     finished: bool,
@@ -116,6 +121,7 @@ struct Machine<B, T> {
     sending: Option<outgoing::Sending>,
     /// There may be a group for the peer.
     more_out: bool,
+    transfer: transfer::Transfer,
     /// Our last idle; whether nothing was sent since; up to which of them the peer has committed all.
     idle: u32,
     idle_current: bool,
@@ -152,6 +158,7 @@ impl<B: Buffer, T: Default> Session<B, T> {
             state: State::Hello,
             me,
             nonce,
+            version: SESSION_VERSION_MIN,
             peer: None,
             finished: false,
             peer_bye: false,
@@ -166,6 +173,7 @@ impl<B: Buffer, T: Default> Session<B, T> {
             section_out: None,
             sending: None,
             more_out: true,
+            transfer: transfer::Transfer::default(),
             idle: 0,
             idle_current: false,
             settled_in: 0,
@@ -173,7 +181,7 @@ impl<B: Buffer, T: Default> Session<B, T> {
             progress: Progress::default(),
         };
         machine.send_message(&Message::Hello {
-            session: (SESSION_VERSION, SESSION_VERSION),
+            session: (SESSION_VERSION_MIN, SESSION_VERSION),
             format: (FORMAT_VERSION, FRAME_VERSION),
             nonce,
             certificate: &certificate,
@@ -209,6 +217,7 @@ impl<B: Buffer, T> Session<B, T> {
             && m.settled_out == m.peer_idle
             && m.staged.is_empty()
             && m.sending.is_none()
+            && m.transfer.is_idle()
     }
 
     /// Returns whether the peer sends no more frames.
@@ -289,6 +298,9 @@ impl<B: Buffer, T> Machine<B, T> {
         self.owe(&acts);
         if acts.commit {
             self.flush(log)?;
+            if log.settle().map_err(Error::Log)? {
+                self.look_again();
+            }
         }
         if acts.record {
             log.record_acks().map_err(Error::Log)?;

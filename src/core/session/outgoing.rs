@@ -46,6 +46,7 @@ impl<B: Buffer, T> Machine<B, T> {
         }
         if acts.bye {
             self.sending = None;
+            self.transfer.stop_sending();
         }
     }
 
@@ -60,6 +61,7 @@ impl<B: Buffer, T> Machine<B, T> {
             || *revocations
             || *behind
             || *bye
+            || self.transfer.owes()
             || self.settled_out != self.committed_idle
     }
 
@@ -119,6 +121,7 @@ impl<B: Buffer, T> Machine<B, T> {
         } else if self.settled_out != self.committed_idle {
             self.settled_out = self.committed_idle;
             self.send_message(&Message::Settled(self.settled_out))?;
+        } else if self.send_word()? {
         } else if take(&mut self.owed.behind) {
             self.send_message(&Message::Behind)?;
         } else if take(&mut self.owed.bye) {
@@ -138,6 +141,9 @@ impl<B: Buffer, T> Machine<B, T> {
             self.send_group(log)?;
             return Ok(true);
         }
+        if self.transfer.is_going() {
+            return self.send_chunk(log);
+        }
         if !self.more_out {
             return Ok(false);
         }
@@ -147,8 +153,9 @@ impl<B: Buffer, T> Machine<B, T> {
                 self.begin_group(group);
             }
             NextGroup::Behind => {
-                self.owed.behind |= !self.progress.peer_needs_snapshot;
-                self.progress.peer_needs_snapshot = true;
+                if !self.offer_state(log)? {
+                    self.say_behind();
+                }
             }
             NextGroup::Nothing => {
                 self.more_out = false;
@@ -161,6 +168,11 @@ impl<B: Buffer, T> Machine<B, T> {
             }
         }
         Ok(true)
+    }
+
+    /// Makes this end owe the peer the word that it is behind.
+    pub(super) fn owe_behind(&mut self, owes: bool) {
+        self.owed.behind |= owes;
     }
 
     fn begin_group(&mut self, group: Group) {

@@ -1,5 +1,7 @@
 //! How far a session is.
 
+use crate::wire::Offer;
+
 /// How far a session has come. `T`: what the log reports of what it took in.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -16,17 +18,41 @@ pub struct Progress<T = ()> {
     pub coming: u64,
     /// How much is to come, as far as the peer has announced.
     pub to_receive: (u64, u64),
+    /// Bytes of the state that the peer has been sent, what it had before included; rows, once it has taken it in.
+    pub state_sent: (u64, u64),
+    /// How many bytes and rows the state has that was offered to the peer.
+    pub state_to_send: (u64, u64),
+    /// Bytes that are here of the state that the peer has offered; rows, once it is taken in.
+    pub state_received: (u64, u64),
+    /// How many bytes and rows it has.
+    pub state_to_receive: (u64, u64),
     /// What was made of what came.
     pub taken: T,
     /// Frames that the peer has acknowledged in all, of this device's own.
     pub acknowledged: u64,
-    /// The peer lacks frames that are folded here: a bundle with the state brings it on.
+    /// The peer lacks frames that are folded here, and takes no state over this session: a bundle with the state brings
+    /// it on.
     pub peer_needs_snapshot: bool,
     /// The same of this device, as the peer announced.
     pub needs_snapshot: bool,
 }
 
 impl<T> Progress<T> {
+    /// Begins to count a state that goes out.
+    pub(super) fn offer_state(&mut self, offer: Offer) {
+        (self.state_to_send, self.state_sent) = ((offer.bytes, offer.rows), (0, 0));
+    }
+
+    /// Counts what the peer has of it.
+    pub(super) fn state_goes_on(&mut self, from: u64) {
+        self.state_sent.0 = from;
+    }
+
+    /// Begins to count a state that comes; `here` bytes of it are here.
+    pub(super) fn expect_state(&mut self, offer: &Offer, here: u64) {
+        (self.state_to_receive, self.state_received) = ((offer.bytes, offer.rows), (here, 0));
+    }
+
     /// Counts a frame that goes out.
     pub(super) fn count_sent(&mut self, bytes: usize) {
         self.sent.0 += 1;

@@ -32,9 +32,9 @@ pub(super) enum Input {
     Here,
     /// The peer's version vector, or what changed in it.
     Header,
-    /// A certificate, a section, a frame or a checkpoint.
+    /// A certificate, a section, a frame or a checkpoint; a state that is offered, or a part of it.
     Content,
-    /// How much is to come, or that this device is behind.
+    /// How much is to come, or that this device is behind; an answer to the state that was offered.
     Figure,
     /// The peer has nothing more to send for now.
     Idle,
@@ -134,8 +134,8 @@ mod tests {
             (Input::Proof, "peer: proof, valid"),
             (Input::Here, "peer: here"),
             (Input::Header, "peer: header"),
-            (Input::Content, "peer: certificate, section, frame, checkpoint"),
-            (Input::Figure, "peer: plan, behind"),
+            (Input::Content, "peer: certificate, section, frame, checkpoint, offer, chunk"),
+            (Input::Figure, "peer: plan, behind, want, decline, took"),
             (Input::Idle, "peer: idle"),
             (Input::Settled, "peer: settled"),
             (Input::Bye, "peer: bye"),

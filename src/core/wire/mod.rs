@@ -33,7 +33,7 @@ pub use record::{
 };
 pub use revocation::{REVOCATION_MAX, Revocation};
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};
-pub use session::{Message, Refusal, SESSION_VERSION};
+pub use session::{CHUNK_MAX, Message, Offer, Refusal, SESSION_VERSION, SESSION_VERSION_MIN, begin_chunk};
 
 pub use crate::model::crc32;
 

@@ -6,8 +6,26 @@ use serde::{Deserialize, Serialize};
 use super::{COUNT_MAX, DecodeError, NoRoom, SignatureError, put, take};
 use crate::model::{DeviceId, Stream};
 
-/// The version of the session that this build speaks.
-pub const SESSION_VERSION: u8 = 1;
+/// The highest version of the session that this build speaks. Since 2 a peer that lacks what is folded is offered the
+/// state.
+pub const SESSION_VERSION: u8 = 2;
+/// The lowest version of the session that this build speaks.
+pub const SESSION_VERSION_MIN: u8 = 1;
+/// A [`Message::Chunk`] has at most so many bytes of a state.
+pub const CHUNK_MAX: usize = 4_096;
+
+/// Encodes what stands before the `len` bytes of a [`Message::Chunk`], for who has them elsewhere. Returns its length.
+///
+/// # Errors
+/// [`NoRoom`].
+pub fn begin_chunk(buf: &mut [u8], len: usize) -> Result<usize, NoRoom> {
+    let (kind, rest) = buf.split_first_mut().ok_or(NoRoom)?;
+    *kind = CHUNK;
+    Ok(1 + put(rest, &(len as u64))?)
+}
+
+/// The number of a [`Message::Chunk`].
+const CHUNK: u8 = 12;
 
 /// Why an end goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,8 +97,31 @@ pub enum Message<'a> {
     },
     /// It will send nothing more in this session.
     Bye,
-    /// The peer lacks frames that are folded here: it can go on from a snapshot alone.
+    /// The peer lacks frames that are folded here: it can go on from a state alone, which this session does not bring.
     Behind,
+    /// The peer lacks frames that are folded here: the state of the shared tables is ready for it.
+    Offer(Offer),
+    /// It takes the state that was offered, from this byte on: it has those before.
+    Want(u64),
+    /// It cannot take the state that was offered.
+    Decline,
+    /// The next bytes of the state, at most [`CHUNK_MAX`].
+    Chunk(&'a [u8]),
+    /// It has taken in the state, durably.
+    Took,
+}
+
+/// A state of the shared tables, as a bundle of so many bytes. The same hash means the same bytes, so that a transfer
+/// goes on where it broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Offer {
+    /// SHA-256 of the bundle.
+    pub sha256: [u8; 32],
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// How many rows it has: for people who watch.
+    pub rows: u64,
 }
 
 const PROOF_LEN: usize = 18 + 2 * 16 + 2 * 32;
@@ -119,7 +160,15 @@ impl<'a> Message<'a> {
         {
             return Err(DecodeError::Malformed("a count out of its range"));
         }
-        Ok(message)
+        match message {
+            Self::Offer(Offer { bytes: count, .. }) | Self::Want(count) if count > COUNT_MAX => {
+                Err(DecodeError::Malformed("a count out of its range"))
+            }
+            Self::Chunk(bytes) if bytes.is_empty() || bytes.len() > CHUNK_MAX => {
+                Err(DecodeError::Malformed("a chunk of another length"))
+            }
+            message => Ok(message),
+        }
     }
 
     /// Returns the signature of a [`Message::Proof`], over both ends' ids and nonces.

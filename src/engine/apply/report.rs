@@ -34,6 +34,8 @@ pub struct ImportReport {
     pub waits: Vec<Wait>,
     /// Rows of a database file that are not sealed there, and so were not taken in.
     pub unsealed: u64,
+    /// Why the state that came over a session was not taken in: nothing of it is here.
+    pub state_refused: Option<String>,
     /// The name of the new identity that this device has taken: it turned out to be a second history of another.
     pub new_identity: Option<String>,
 }
@@ -85,6 +87,24 @@ impl ImportReport {
             Some(known) => known.ops += more.ops,
             None => self.waiting_for.push(more),
         }
+    }
+
+    /// Adds what another import did, after this one.
+    pub fn add_import(&mut self, more: Self) {
+        self.frames += more.frames;
+        self.known += more.known;
+        self.skipped += more.skipped;
+        self.ops += more.ops;
+        self.ops_waiting += more.ops_waiting;
+        more.gathered_apart.iter().for_each(|more| self.add_gathered_apart(more));
+        more.waiting_for.into_iter().for_each(|more| self.add_waiting_for(more));
+        self.conflicts_opened += more.conflicts_opened;
+        self.revoked.extend(more.revoked);
+        self.restored.extend(more.restored);
+        self.waits = more.waits;
+        self.unsealed += more.unsealed;
+        self.state_refused = more.state_refused;
+        self.new_identity = more.new_identity.or(self.new_identity.take());
     }
 
     /// Adds rows that were gathered apart.

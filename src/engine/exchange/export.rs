@@ -136,6 +136,17 @@ pub(crate) fn export_part(replica: &Replica, to: &mut dyn Write, part: &Part<'_>
     })
 }
 
+/// Writes all that is not in `have` for a receiver, without sealing first. The footer is left to the caller.
+pub(crate) fn export_all(
+    replica: &Replica,
+    to: &mut dyn Write,
+    receiver: DeviceId,
+    have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
+) -> Result<PartReport> {
+    let from = (replica.signing_key()?, replica.identity.id);
+    write_part(replica, to, from, Some(receiver), true, have, (u64::MAX, u64::MAX))
+}
+
 /// Writes a whole bundle: the groups that are not in `have`.
 fn write_groups(
     replica: &Replica,

@@ -12,6 +12,7 @@
 //! | `inspect` | the contents of a bundle, for people |
 //! | `join` | a device starts from a snapshot |
 //! | `merge_waiting` | the rows of a state that wait for their table |
+//! | `offer` | the state for the peer of a session |
 //! | `peer` | the other end of a session |
 //! | `heard` | what a snapshot's maker has of what is here |
 //! | `load` | the snapshot read into the database |
@@ -46,6 +47,7 @@ pub(crate) mod join;
 pub(crate) mod load;
 pub(crate) mod merge_rows;
 pub(crate) mod merge_waiting;
+pub(crate) mod offer;
 pub(crate) mod peer;
 pub(crate) mod reconcile;
 pub(crate) mod records;

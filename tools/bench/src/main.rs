@@ -6,11 +6,13 @@
 //! | `growth` | one row written many times; more and more rows |
 //! | `stock` | a small import into a large database |
 //! | `fleet` | a base of many boards |
+//! | `line` | a newcomer's first start over a serial line, in virtual time |
 //! | `world` | databases, devices and rows |
 //! | `time`, `machine`, `report` | a stopwatch; what it ran on; tables and JSON |
 
 mod fleet;
 mod growth;
+mod line;
 mod machine;
 mod report;
 mod stock;
@@ -27,7 +29,7 @@ const HELP: &str = "\
 Measures what Packmule costs, beside plain SQLite in the same run.
 
   packmule-bench [--rows N] [--large N] [--repeats N] [--synchronous full|normal|off]
-                 [--only writes|growth|stock|fleet]... [--boards N]
+                 [--only writes|growth|stock|fleet|line]... [--boards N]
                  [--dir DIRECTORY] [--json]
 
   --rows N         rows inserted in the comparison of writes          (100000)
@@ -44,7 +46,7 @@ Example: packmule-bench > tools/bench/RESULTS.md
 ";
 
 /// What there is to measure.
-const PARTS: [&str; 4] = ["writes", "growth", "stock", "fleet"];
+const PARTS: [&str; 5] = ["writes", "growth", "stock", "fleet", "line"];
 
 /// What to measure.
 struct Plan {
@@ -117,6 +119,9 @@ fn run(plan: &Plan) -> Outcome {
     }
     if wants("fleet") {
         sections.extend(fleet::measure(&world, plan.boards, plan.repeats)?);
+    }
+    if wants("line") {
+        sections.extend(line::measure(&world)?);
     }
     let text = if plan.json { report::json } else { report::markdown };
     print!("{}", text(&machine, &sections));

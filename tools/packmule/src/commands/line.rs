@@ -91,11 +91,21 @@ pub fn failure_text(db: &Path, error: &LineError) -> String {
 pub fn summary(done: &Progress) -> String {
     let mut parts = Vec::new();
     let frames = |(frames, bytes): (u64, u64)| format!("{} ({})", count(frames, "frame"), size(bytes));
+    let state = |bytes: u64, rows: u64| format!("a state of {} ({})", count(rows, "row"), size(bytes));
+    if done.state_sent.0 > 0 {
+        parts.push(format!("sent {}", state(done.state_sent.0, done.state_to_send.1)));
+    }
+    if done.state_received.0 > 0 {
+        parts.push(format!("received {}", state(done.state_received.0, done.state_to_receive.1)));
+    }
     if done.sent.0 > 0 {
         parts.push(format!("sent {}", frames(done.sent)));
     }
     if done.received.0 > 0 {
-        parts.push(format!("received {}, {} applied", frames(done.received), count(done.taken.ops, "row")));
+        parts.push(format!("received {}", frames(done.received)));
+    }
+    if done.received.0 > 0 || done.state_received.0 > 0 {
+        parts.push(format!("{} applied", count(done.taken.ops, "row")));
     }
     if done.taken.conflicts_opened > 0 {
         parts.push(format!("{} opened", count(done.taken.conflicts_opened, "conflict")));
@@ -103,8 +113,19 @@ pub fn summary(done: &Progress) -> String {
     if parts.is_empty() { "nothing new on either side".into() } else { parts.join("; ") }
 }
 
+/// Says what this device lacks of what is compacted away at the other end, and why, if it lacks anything.
+pub fn lacking(done: &Progress, peer: &str, db: &Path) -> Option<String> {
+    match &done.taken.state_refused {
+        Some(why) => Some(format!(
+            "the state of {peer} was not taken in, and nothing of it is here: {why}; once that is mended, the next \
+             session takes it in"
+        )),
+        None => done.needs_snapshot.then(|| needs_snapshot(peer, db)),
+    }
+}
+
 /// Says what to do here, where this device lacks frames that are compacted away at the other end.
-pub fn needs_snapshot(peer: &str, db: &Path) -> String {
+fn needs_snapshot(peer: &str, db: &Path) -> String {
     format!(
         "this device lacks frames that are compacted away on {peer}: a card or a file brings it the state of the tables; \
          run `packmule exchange {} DIRECTORY` here, then there, then here",

@@ -7,7 +7,7 @@ use packmule::carry::serial::{self, Options, Status, Stop};
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
-use super::line::{failure_text, line_options, needs_snapshot, stop_on_signals, summary};
+use super::line::{failure_text, lacking, line_options, stop_on_signals, summary};
 use super::{Context, open};
 use crate::documents::{Counts, Event};
 use crate::output::{Failure, Out, say};
@@ -186,9 +186,7 @@ impl Served<'_> {
         if progress.peer_needs_snapshot {
             what.push(behind(peer, self.db));
         }
-        if progress.needs_snapshot {
-            what.push(needs_snapshot(peer, self.db));
-        }
+        what.extend(lacking(progress, peer, self.db));
         what.extend(progress.taken.waits.iter().map(waiting));
         self.change("in step", what.join("\n"), More::Carried(Box::new(news)));
     }
@@ -207,6 +205,12 @@ fn since(before: &Progress, after: &Progress) -> Progress {
     news.sent.1 -= before.sent.1.min(news.sent.1);
     news.received.0 -= before.received.0.min(news.received.0);
     news.received.1 -= before.received.1.min(news.received.1);
+    // A state is carried whole.
+    for (of, news) in
+        [(before.state_sent, &mut news.state_sent), (before.state_received, &mut news.state_received)]
+    {
+        *news = if of == *news { (0, 0) } else { *news };
+    }
     news.taken.ops -= before.taken.ops.min(news.taken.ops);
     news.taken.conflicts_opened -= before.taken.conflicts_opened.min(news.taken.conflicts_opened);
     news

@@ -7,7 +7,7 @@ use packmule::carry::serial::{self, Options, Status, Stop};
 use packmule::carry::session::Progress;
 use packmule::label;
 
-use super::line::{failure, line_options, needs_snapshot, stop_on_signals, summary};
+use super::line::{failure, lacking, line_options, stop_on_signals, summary};
 use super::{Context, of_db, open, say_not_sent};
 use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure, Out, say};
@@ -71,8 +71,8 @@ fn print_left(done: &Progress, peer: &str, db: &Path, out: &mut Out<'_>) {
     if done.peer_needs_snapshot {
         say!(out, "{}", behind(peer, db));
     }
-    if done.needs_snapshot {
-        say!(out, "{}", needs_snapshot(peer, db));
+    if let Some(line) = lacking(done, peer, db) {
+        say!(out, "{line}");
     }
     for wait in &done.taken.waits {
         say!(out, "{}", waiting(wait));
@@ -123,9 +123,11 @@ impl Watch {
 
 /// Draws how far a session is: what is to be sent and what is to come.
 fn draw(bar: &mut Bar, progress: &Progress) {
-    let out = progress.sent.1.saturating_sub(progress.under_way);
-    let come = progress.received.1 + progress.coming;
-    let total = progress.to_send.1.max(progress.sent.1) + progress.to_receive.1.max(come);
+    let out = (progress.sent.1 + progress.state_sent.0).saturating_sub(progress.under_way);
+    let come = progress.received.1 + progress.coming + progress.state_received.0;
+    let to_send = progress.to_send.1 + progress.state_to_send.0;
+    let to_receive = progress.to_receive.1 + progress.state_to_receive.0;
+    let total = to_send.max(out) + to_receive.max(come);
     let ways: Vec<String> = [(out, "out"), (come, "in")]
         .into_iter()
         .filter(|(bytes, _)| *bytes > 0)

@@ -211,6 +211,16 @@ pub struct Counts {
     pub frames_received: u64,
     /// Their bytes.
     pub bytes_received: u64,
+    /// Rows of the state that was sent to a peer that lacks what is compacted away here.
+    pub state_rows_sent: u64,
+    /// Bytes of it; what came over the line before it broke off is among them.
+    pub state_bytes_sent: u64,
+    /// Rows of the state that came, since what is compacted away at the other end was not here.
+    pub state_rows_received: u64,
+    /// Bytes of it; what came over the line before it broke off is among them.
+    pub state_bytes_received: u64,
+    /// Why the state that came was not taken in; nothing of it is here then, and the rest came in.
+    pub state_refused: Option<String>,
     /// Rows applied.
     pub ops: u64,
     /// Rows that wait for a table or a column that is not here.
@@ -220,9 +230,9 @@ pub struct Counts {
     pub gathered_apart: Vec<GatheredApart>,
     /// Conflicts that are open now and were not before.
     pub conflicts_opened: u64,
-    /// This device lacks frames that are compacted away at the other end.
+    /// This device lacks frames that are compacted away at the other end, and the state did not come over the line.
     pub needs_snapshot: bool,
-    /// The other end lacks frames that are compacted away here.
+    /// The other end lacks frames that are compacted away here, and the state did not go over the line.
     pub peer_needs_snapshot: bool,
     /// What groups wait for, in words.
     pub waits: Vec<String>,
@@ -235,6 +245,11 @@ impl From<&Progress> for Counts {
             bytes_sent: done.sent.1,
             frames_received: done.received.0,
             bytes_received: done.received.1,
+            state_rows_sent: done.state_sent.1,
+            state_bytes_sent: done.state_sent.0,
+            state_rows_received: done.state_received.1,
+            state_bytes_received: done.state_received.0,
+            state_refused: done.taken.state_refused.clone(),
             ops: done.taken.ops,
             ops_waiting: done.taken.ops_waiting,
             gathered_apart: done.taken.gathered_apart.clone(),

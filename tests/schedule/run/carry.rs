@@ -129,10 +129,6 @@ impl Run {
         let n = self.devices.len();
         let clock = Arc::new(AtomicI64::new(self.now(d)));
         let name = format!("d{n}");
-        // Its application has made the tables: what does not travel, a CHECK for one, is in them.
-        let made = open(&self.path(n));
-        self.tables.iter().for_each(|table| made.execute_batch(table.sql).unwrap());
-        drop(made);
         let join = packmule::JoinOptions { name: Some(&name), fleet: Some(&self.world.fleet) };
         let (engine, _) =
             Engine::join(&self.path(n), &mut std::io::Cursor::new(&bytes), &join, self.options_by(&clock))

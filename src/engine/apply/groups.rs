@@ -64,19 +64,7 @@ pub(crate) fn apply_group(
         let frame = frames::parse(&body)?;
         if let Some(group) = frame.group {
             (lamport, wall) = (group.lamport, group.wall);
-            for (id, seen) in contexts::context(replica, dev, stream, &frame)? {
-                let other = devices::device_number_or_new(replica, id)?;
-                context.insert(other, seen);
-                positions::set_context(replica, dev, stream, other, seen)?;
-            }
-            if contexts::keep_numbers(replica, dev, stream, &frame)? {
-                vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
-            }
-            late = if stream == Stream::Shared { late::first_unseen(replica, dev, &context)? } else { None };
-            if late.is_none() {
-                // It had seen all that is settled here, whoever wrote it.
-                context.insert(BASELINE, u64::MAX);
-            }
+            late = hear_context(replica, (dev, stream), &frame, &mut context)?;
         }
         let restates = frame.head.flags.has(FrameFlags::RESTATED);
         let (mut keep, mut unplaced) = (Vec::new(), late);
@@ -93,7 +81,7 @@ pub(crate) fn apply_group(
                     keep = kept_here(replica, runs)?;
                     unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
                 }
-                Part::Span(span) => spans.add(replica, &span)?,
+                Part::Span(span) => spans.take_down(replica, &span)?,
                 Part::Piece(_) => {}
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
                 Part::Op(def, op) => {
@@ -110,15 +98,7 @@ pub(crate) fn apply_group(
             Ok(())
         })?;
     }
-    for (def, from, to) in spans.take() {
-        let def = catalog::op_def(replica, def)?;
-        let writer = writer(replica, stream, &def, dev)?;
-        let table = &writer.table;
-        if writer.same_key && (table.shows_shared() || table.state == State::Gathered) {
-            let seen = Seen::Context(&context);
-            counts.ops += restated::remove_left_out(replica, &writer, (&from, &to), (dev, &seen), late)?;
-        }
-    }
+    counts.ops += remove_left_out(replica, (dev, stream), spans, &Seen::Context(&context), late)?;
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
     }
@@ -127,6 +107,49 @@ pub(crate) fn apply_group(
         catalog::reload_catalog(replica)?; // Up to where append tables are sealed.
     }
     Ok(counts)
+}
+
+/// Takes in what changed in a group's context. Returns whether its author had not seen all that is folded here.
+fn hear_context(
+    replica: &Replica,
+    (dev, stream): (i64, Stream),
+    frame: &Frame<'_>,
+    context: &mut HashMap<i64, u64>,
+) -> Result<Option<Fold>> {
+    for (id, seen) in contexts::context(replica, dev, stream, frame)? {
+        let other = devices::device_number_or_new(replica, id)?;
+        context.insert(other, seen);
+        positions::set_context(replica, dev, stream, other, seen)?;
+    }
+    if contexts::keep_numbers(replica, dev, stream, frame)? {
+        vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
+    }
+    let late = if stream == Stream::Shared { late::first_unseen(replica, dev, context)? } else { None };
+    if late.is_none() {
+        // It had seen all that is settled here, whoever wrote it.
+        context.insert(BASELINE, u64::MAX);
+    }
+    Ok(late)
+}
+
+/// Removes the rows that a restating group has no op of. Returns how many.
+fn remove_left_out(
+    replica: &Replica,
+    (dev, stream): (i64, Stream),
+    spans: Spans,
+    seen: &Seen<'_>,
+    late: Option<Fold>,
+) -> Result<u64> {
+    let mut removed = 0;
+    for (def, from, to) in spans.take() {
+        let def = catalog::op_def(replica, def)?;
+        let writer = writer(replica, stream, &def, dev)?;
+        let table = &writer.table;
+        if writer.same_key && (table.shows_shared() || table.state == State::Gathered) {
+            removed += restated::remove_left_out(replica, &writer, (&from, &to), (dev, seen), late)?;
+        }
+    }
+    Ok(removed)
 }
 
 /// Hears what a frame of a device says of who is retired, or back.

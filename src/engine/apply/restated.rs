@@ -34,7 +34,7 @@ pub(super) struct Spans(Vec<(DefId, Vec<u8>, Vec<u8>)>);
 
 impl Spans {
     /// Takes a span down.
-    pub(super) fn add(&mut self, replica: &Replica, span: &Span<'_>) -> Result<()> {
+    pub(super) fn take_down(&mut self, replica: &Replica, span: &Span<'_>) -> Result<()> {
         if self.0.is_empty() {
             replica.db.execute_batch(TEMP)?;
         }

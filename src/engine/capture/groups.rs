@@ -37,7 +37,7 @@ pub struct SealReport {
 
 impl SealReport {
     /// Counts what another seal of the same transaction made.
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub(crate) fn also_made(&mut self, other: &Self) {
         self.frames += other.frames;
         self.ops += other.ops;
     }

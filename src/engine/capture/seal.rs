@@ -27,18 +27,18 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
         let made = noticed.made.iter().filter(|(of, _)| *of == tid).map(|(_, name)| name.as_str());
         if let Some(at) = noticed.anew.iter().position(|(of, _)| *of == tid) {
             // What others wrote meanwhile is not compared: it was never shown here.
-            report.add(&restate::restate(replica, tid, &noticed.anew.swap_remove(at).1)?);
+            report.also_made(&restate::restate(replica, tid, &noticed.anew.swap_remove(at).1)?);
         }
-        report.add(&release(replica, tid, &made.collect::<Vec<_>>())?);
+        report.also_made(&release(replica, tid, &made.collect::<Vec<_>>())?);
     }
-    report.add(&groups::seal_groups(replica, options)?);
+    report.also_made(&groups::seal_groups(replica, options)?);
     for tid in &noticed.filled {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         deferred::defer_all(replica, *tid)?;
         constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
     }
     for (tid, added) in noticed.anew {
-        report.add(&restate::restate(replica, tid, &added)?);
+        report.also_made(&restate::restate(replica, tid, &added)?);
     }
     for (tid, column) in noticed.decided {
         redeclare::decide_column(replica, tid, &column)?;

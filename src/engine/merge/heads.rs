@@ -10,7 +10,6 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRe
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
-use crate::engine::merge::restated;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -181,7 +180,29 @@ pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>
     if heads.iter().all(|head| !head.weak) {
         return Ok(heads);
     }
-    Ok(restated::hide_restated(heads, catalog::table(replica, tid)?.def.columns.len()))
+    Ok(hide_restated(heads, catalog::table(replica, tid)?.def.columns.len()))
+}
+
+/// Takes from the heads of a row what restated ones among them hide, of a table with `n` columns.
+fn hide_restated(heads: Vec<Head>, n: usize) -> Vec<Head> {
+    if heads.iter().any(|head| head.weak && head.kind == OpKind::Delete) {
+        // Of two that are concurrent, one may have only a part of the row.
+        return heads.into_iter().filter(|head| head.weak && head.kind == OpKind::Delete).collect();
+    }
+    let mut hidden = Columns::default();
+    for head in heads.iter().filter(|head| head.weak) {
+        let columns = head.live(n);
+        (0..n).filter(|at| columns.contains(*at)).for_each(|at| hidden.insert(at));
+    }
+    let left = heads.into_iter().filter_map(|head| {
+        if head.weak {
+            return Some(head);
+        }
+        // One that is restated had seen the delete.
+        let rest = head.live(n).minus(&hidden);
+        if rest.is_empty() { None } else { Some(Head { columns: Some(rest), ..head }) }
+    });
+    left.collect()
 }
 
 /// Reads the heads of a row, with those that restated versions hide.

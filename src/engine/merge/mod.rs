@@ -13,6 +13,7 @@
 //! | `late` | late writes, and the settled values that they meet |
 //! | `register` | adds a version, removes those that it dominates |
 //! | `restated` | the weakest of writes: what an application wrote when it made a table anew |
+//! | `written` | writes to `_pm_head` |
 //! | `versions` | winner, conflict, authorship: judged from the heads |
 
 pub(crate) mod compose;
@@ -25,3 +26,4 @@ pub(crate) mod late;
 pub(crate) mod register;
 pub(crate) mod restated;
 pub(crate) mod versions;
+pub(crate) mod written;

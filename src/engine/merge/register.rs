@@ -7,7 +7,8 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
-use crate::engine::merge::heads::{self, Head, Kind, Seen};
+use crate::engine::merge::heads::{self, Head, Seen};
+pub(crate) use crate::engine::merge::written::{forget_head, insert_head, leave_columns};
 use crate::engine::merge::{deferred, restated};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
@@ -91,55 +92,4 @@ pub(crate) fn remove_gone(
     }
     let left = old.len() - removed.len();
     Ok((removed, left))
-}
-
-/// Leaves of a head these columns, or nothing.
-pub(crate) fn leave_columns(
-    replica: &Replica,
-    tid: i64,
-    key: &[u8],
-    head: &Head,
-    rest: &Columns,
-) -> Result<()> {
-    if rest.is_empty() {
-        return forget_head(replica, tid, key, head);
-    }
-    replica
-        .db
-        .prepare_cached(
-            "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
-        )?
-        .execute((tid, key, head.dev, head.seq, rest.as_bytes()))?;
-    Ok(())
-}
-
-/// Removes a head.
-pub(crate) fn forget_head(replica: &Replica, tid: i64, key: &[u8], head: &Head) -> Result<()> {
-    replica
-        .db
-        .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4")?
-        .execute((tid, key, head.dev, head.seq))?;
-    Ok(())
-}
-
-/// Adds a head.
-pub(crate) fn insert_head(replica: &Replica, tid: i64, key: &[u8], new: &Head) -> Result<()> {
-    replica
-        .db
-        .prepare_cached(
-            "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute((
-            tid,
-            key,
-            new.dev,
-            new.seq,
-            new.offset,
-            new.claim,
-            new.wall,
-            Kind(new.kind, new.weak),
-            new.columns.as_ref().map(Columns::as_bytes),
-        ))?;
-    Ok(())
 }

@@ -5,7 +5,7 @@
 //!
 //! **Invariant.** `_pm_head` has the heads that there would be without restated versions, and besides, of each restated
 //! version that no other restated one dominates, the columns of which its author had seen all that those heads say. In
-//! these columns it hides them ([`hide_restated`]); two that are concurrent are like other versions there, but are never
+//! these columns it hides them (`heads`); two that are concurrent are like other versions there, but are never
 //! in conflict, and one that deletes the row hides all others.
 //!
 //! **Why it holds.** A new version that is not restated is seen by no restated one that is here, so it takes its columns
@@ -18,32 +18,10 @@ use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
 use crate::engine::merge::heads::{self, Head, Seen};
-use crate::engine::merge::{compose, deferred, register, versions};
+use crate::engine::merge::{compose, deferred, versions, written};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
-
-/// Takes from the heads of a row what restated ones among them hide, of a table with `n` columns.
-pub(crate) fn hide_restated(heads: Vec<Head>, n: usize) -> Vec<Head> {
-    if heads.iter().any(|head| head.weak && head.kind == OpKind::Delete) {
-        // Of two that are concurrent, one may have only a part of the row.
-        return heads.into_iter().filter(|head| head.weak && head.kind == OpKind::Delete).collect();
-    }
-    let mut hidden = Columns::default();
-    for head in heads.iter().filter(|head| head.weak) {
-        let columns = head.live(n);
-        (0..n).filter(|at| columns.contains(*at)).for_each(|at| hidden.insert(at));
-    }
-    let left = heads.into_iter().filter_map(|head| {
-        if head.weak {
-            return Some(head);
-        }
-        // One that is restated had seen the delete.
-        let rest = head.live(n).minus(&hidden);
-        (!rest.is_empty()).then(|| Head { columns: Some(rest), ..head })
-    });
-    left.collect()
-}
 
 /// Takes from the restated versions of a row what a new version says, which is not restated. Returns whether there were
 /// any.
@@ -61,7 +39,7 @@ pub(crate) fn overrule(
         if head.kind == OpKind::Delete && new.kind != OpKind::Delete {
             bring_back(replica, table, key, head)?;
         }
-        register::leave_columns(replica, table.tid, key, head, &rest)?;
+        written::leave_columns(replica, table.tid, key, head, &rest)?;
     }
     Ok(old.iter().any(|head| head.weak))
 }
@@ -110,13 +88,13 @@ pub(crate) fn register_restated(
                 beside = true;
             }
             let rest = if delete { Columns::default() } else { head.live(n).minus(&whole) };
-            register::leave_columns(replica, tid, key, head, &rest)?;
+            written::leave_columns(replica, tid, key, head, &rest)?;
         } else {
             beside = true;
         }
     }
     let columns = if mine == whole { new.columns.clone() } else { Some(mine.clone()) };
-    register::insert_head(replica, tid, key, &Head { columns, ..new.clone() })?;
+    written::insert_head(replica, tid, key, &Head { columns, ..new.clone() })?;
     // A version of other columns than these can stand beside it.
     if beside || mine != whole || old.len() > 1 || deferred::is_quarantined(replica, tid, key)? {
         deferred::defer(replica, tid, key)?;

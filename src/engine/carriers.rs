@@ -51,6 +51,21 @@ impl Engine {
         peer::possible_fleet(&self.replica, certificate)
     }
 
+    /// Returns whether a fleet key signed a certificate that may follow our own fleet's.
+    pub(crate) fn may_follow(&self, certificate: &[u8]) -> Result<bool> {
+        peer::may_follow(&self.replica, certificate)
+    }
+
+    /// Returns the statements that fleet keys follow each other, as far as they are joined with our fleet's.
+    pub(crate) fn successions(&self) -> Result<Vec<Vec<u8>>> {
+        peer::successions(&self.replica)
+    }
+
+    /// Hears such statements. What no key of our fleet has signed says nothing.
+    pub(crate) fn hear_successions(&mut self, statements: &[Vec<u8>]) -> Result<()> {
+        peer::hear_successions(&mut self.replica, statements)
+    }
+
     /// Looks whether a certificate gives this device a place in a fleet, or asks for one here.
     pub(crate) fn look_at(&mut self, certificate: &[u8]) -> Result<bool> {
         peer::look_at(&mut self.replica, certificate)

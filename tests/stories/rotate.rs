@@ -3,6 +3,7 @@
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
 
+use crate::line::{line, synced};
 use crate::support::{Desk, has};
 
 fn exchange(desk: &Desk, devices: &[&str]) {
@@ -70,4 +71,43 @@ fn a_base_is_told_and_tells_the_others_also_of_a_second_rotation() {
     assert_eq!(fleet(&desk, "mid"), third["fleet"]);
     desk.run("fleet new other.key").ok();
     desk.run("admit base.db --fleet other.key").refused("base.db");
+}
+
+/// A board that the new key has signed is met over a line by devices that have heard of the old key alone: it brings the
+/// statement itself, and nobody types anything.
+#[test]
+fn a_device_of_the_new_key_is_accepted_over_a_line() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "INSERT INTO settings VALUES ('a', 1, '')");
+    synced(&desk, "north", "base");
+    let made = desk.run("fleet rotate fleet.key next.key --json").json();
+    desk.run("fleet rotate next.key third.key").ok();
+    desk.run("fleet new foreign.key").ok();
+    for (name, key) in [("new", "next.key"), ("third", "third.key"), ("foreign", "foreign.key")] {
+        desk.run(&format!("init {name}.db --name {name} --fleet {key}")).ok();
+        desk.sql(
+            &format!("{name}.db"),
+            &format!("CREATE TABLE settings (key TEXT PRIMARY KEY, value, note TEXT); INSERT INTO settings VALUES ('{name}', 2, '')"),
+        );
+        desk.run(&format!("track {name}.db settings")).ok();
+    }
+    // Neither end is a base, and each is told only what the other says.
+    synced(&desk, "new", "north");
+    assert_eq!(fleet(&desk, "north"), made["fleet"]);
+    // Two keys on at once.
+    synced(&desk, "third", "base");
+    for (one, two) in [("north", "base"), ("new", "base"), ("third", "base"), ("north", "base")] {
+        synced(&desk, one, two);
+    }
+    let digest = desk.run("digest base.db").ok();
+    for name in ["north", "new", "third"] {
+        assert_eq!(desk.run(&format!("digest {name}.db")).ok(), digest, "{name}");
+        assert_eq!(fleet(&desk, name), fleet(&desk, "third"), "{name}");
+    }
+    // Control: a device of a fleet that has nothing to do with it.
+    for ran in line(&desk, "foreign", "base") {
+        assert_eq!(ran.status, Some(1), "{}", ran.err);
+        has(&ran.err, &["not trust"]);
+    }
+    assert_eq!(desk.run("digest base.db").ok(), digest);
 }

@@ -131,16 +131,24 @@ fn every_other_message() {
     decline.u8("message: decline", 11);
     chunk.u8("message: chunk", 12).run("bytes", &[0xcc; 130]);
     took.u8("message: took", 13);
+    let statement = asm::certificate(&asm::key(1), "board", false, Some(&asm::key(3))).bytes;
+    let mut follows = Asm::new();
+    follows.u8("message: follows", 14).run("certificate", &statement);
     let mut head = [0; 8];
     let head_len = begin_chunk(&mut head, 130).unwrap();
     assert_eq!(head[..head_len], chunk.bytes[..head_len]);
-    all.extend([(decline, Message::Decline), (chunk, Message::Chunk(&[0xcc; 130])), (took, Message::Took)]);
+    all.extend([
+        (decline, Message::Decline),
+        (chunk, Message::Chunk(&[0xcc; 130])),
+        (took, Message::Took),
+        (follows, Message::Follows(&statement)),
+    ]);
     agree("session-messages", "Every message of a session but the first two, as records.", &all);
 }
 
 #[test]
 fn what_is_no_message_is_refused() {
-    for kind in 14..128u8 {
+    for kind in 15..128u8 {
         assert!(Message::decode(&[kind, 0, 0, 0]).is_err(), "{kind}");
     }
     assert!(

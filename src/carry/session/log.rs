@@ -15,6 +15,11 @@ use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, Untrusted
 pub(super) struct Kept {
     /// The peer, once its certificate was trusted.
     pub(super) peer: Option<Peer>,
+    /// Its certificate, while a key that follows our fleet's may have signed it.
+    pending: Vec<u8>,
+    /// Which fleet keys follow which: what the peer is still to hear, and what it has said.
+    successions: Option<Vec<Vec<u8>>>,
+    heard: Vec<Vec<u8>>,
     /// Its fleet may admit this device; until it has, nothing else is taken from it.
     pub(super) only_admission: bool,
     /// What the peer is to hear first, in reverse.
@@ -57,6 +62,9 @@ impl Kept {
         self.peer.as_ref().ok_or_else(|| Error::Usage("the other end has not said who it is".into()))
     }
 }
+
+/// So many statements that fleet keys follow each other are heard of a peer before its proof.
+const SUCCESSIONS_MAX: usize = 16;
 
 /// The engine as a session's log.
 pub(super) struct EngineLog<'a> {
@@ -155,12 +163,48 @@ impl Log for EngineLog<'_> {
                         self.kept.only_admission = true;
                         Trust::Trusted
                     }
+                    None if self.engine.may_follow(bytes)? => {
+                        self.kept.pending = bytes.into();
+                        Trust::Pending
+                    }
                     None => {
                         self.engine.look_at(bytes)?;
                         self.kept.asks = self.engine.is_applicant(bytes)?;
                         Trust::Untrusted
                     }
                 }
+            }
+            Err(device) => {
+                let trust = if device.revoked { Trust::Revoked } else { Trust::Untrusted };
+                self.kept.untrusted = Some(device);
+                trust
+            }
+        })
+    }
+
+    fn next_succession(&mut self, body: &mut Body<'_>) -> Result<bool> {
+        if self.kept.successions.is_none() {
+            self.kept.successions = Some(self.engine.successions()?);
+        }
+        let next = self.kept.successions.as_mut().and_then(Vec::pop);
+        next.iter().for_each(|statement| body.extend(statement));
+        Ok(next.is_some())
+    }
+
+    fn hear_succession(&mut self, bytes: &[u8]) -> Result<()> {
+        // One can build on another that comes later. Who is trusted already says it again after its proof.
+        if !self.kept.pending.is_empty() && self.kept.heard.len() < SUCCESSIONS_MAX {
+            self.kept.heard.push(bytes.into());
+        }
+        Ok(())
+    }
+
+    fn verify_again(&mut self) -> Result<Trust> {
+        self.engine.hear_successions(&std::mem::take(&mut self.kept.heard))?;
+        Ok(match self.engine.verify_peer(&self.kept.pending)? {
+            Ok(peer) => {
+                (self.kept.peer, self.kept.untrusted) = (Some(peer), None);
+                Trust::Trusted
             }
             Err(device) => {
                 let trust = if device.revoked { Trust::Revoked } else { Trust::Untrusted };

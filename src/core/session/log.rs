@@ -13,7 +13,7 @@ use crate::wire::{Certificate, HeaderReader, Offer, Refusal, Section};
 /// | when | calls |
 /// |---|---|
 /// | at the beginning | [`seal`](Log::seal), [`certificate`](Log::certificate) |
-/// | who the peer is | [`verify_certificate`](Log::verify_certificate), [`prove`](Log::prove), [`store_certificate`](Log::store_certificate) |
+/// | who the peer is | [`verify_certificate`](Log::verify_certificate), [`next_succession`](Log::next_succession), [`hear_succession`](Log::hear_succession), [`verify_again`](Log::verify_again), [`prove`](Log::prove), [`store_certificate`](Log::store_certificate) |
 /// | what is here | [`next_revocation`](Log::next_revocation), [`next_here`](Log::next_here), [`header`](Log::header) |
 /// | what the peer has | [`peer_has`](Log::peer_has), [`receive_header`](Log::receive_header), [`record_acks`](Log::record_acks) |
 /// | frames go out | [`plan`](Log::plan), [`next_group`](Log::next_group), [`next_certificate`](Log::next_certificate), [`frame`](Log::frame), [`checkpoint`](Log::checkpoint) |
@@ -61,6 +61,33 @@ pub trait Log {
         certificate: &Certificate<'_>,
         bytes: &[u8],
     ) -> Result<Trust, Self::Error>;
+
+    /// Appends the next statement that a fleet key follows another one, which the peer may need to trust this device.
+    /// Returns whether there was one. A log that keeps none leaves it out.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn next_succession(&mut self, body: &mut Body<'_>) -> Result<bool, Self::Error> {
+        let _ = body;
+        Ok(false)
+    }
+
+    /// Hears such a statement of a peer that has proved nothing yet: only what a key of our own fleet has signed counts.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn hear_succession(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+        let _ = bytes;
+        Ok(())
+    }
+
+    /// Decides about a peer that was [`Trust::Pending`] once more, after all that it says before its proof.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn verify_again(&mut self) -> Result<Trust, Self::Error> {
+        Ok(Trust::Untrusted)
+    }
 
     /// Signs, as [`Message::prove`](crate::wire::Message::prove) does, that this device has its key.
     ///
@@ -253,6 +280,9 @@ pub enum Trust {
     Untrusted,
     /// It was trusted once.
     Revoked,
+    /// It is not trusted so far, but may be signed by a key that follows our fleet's: what it says before its proof
+    /// decides.
+    Pending,
 }
 
 /// Up to where somebody has a stream, and what it has of the group after that.

@@ -2,7 +2,10 @@
 
 use super::state::Input;
 use super::{Buffer, Error, Frontier, Log, Machine, Peer, Trust};
-use crate::wire::{Certificate, FRAME_VERSION, Message, SESSION_VERSION, SESSION_VERSION_MIN, Section};
+use crate::model::DeviceId;
+use crate::wire::{
+    Certificate, FRAME_VERSION, Message, Refusal, SESSION_VERSION, SESSION_VERSION_MIN, Section,
+};
 
 impl<B: Buffer, T> Machine<B, T> {
     pub(super) fn receive_message<L: Log<Taken = T>>(
@@ -12,9 +15,7 @@ impl<B: Buffer, T> Machine<B, T> {
         message: &Message<'_>,
     ) -> Result<(), Error<L::Error>> {
         match *message {
-            Message::Refused { why, device } => {
-                Err(Error::Refused { why, about: device, us: device == self.me })
-            }
+            Message::Refused { why, device } => Err(self.refused(log, why, device)),
             Message::Hello { session, format, nonce, certificate } => {
                 self.allow(Input::Hello)?;
                 // The highest that both speak.
@@ -30,6 +31,10 @@ impl<B: Buffer, T> Machine<B, T> {
             Message::Proof(signature) => {
                 self.allow(Input::Proof)?;
                 self.receive_proof(log, signature)
+            }
+            Message::Follows(statement) => {
+                self.step(log, Input::Follows)?;
+                log.hear_succession(statement).map_err(Error::Log)
             }
             Message::Here { author, stream, groups, frames } => {
                 self.step(log, Input::Here)?;
@@ -70,6 +75,16 @@ impl<B: Buffer, T> Machine<B, T> {
         }
     }
 
+    /// Returns why the session ends, where the peer goes no further: that it is not trusted here is the nearer reason.
+    fn refused<L: Log<Taken = T>>(&self, log: &mut L, why: Refusal, about: DeviceId) -> Error<L::Error> {
+        if let Some(Peer { pending: true, id, .. }) = self.peer
+            && let Err(nearer) = log.verify_again().map_err(Error::Log).and_then(|trust| trusted(trust, id))
+        {
+            return nearer;
+        }
+        Error::Refused { why, about, us: about == self.me }
+    }
+
     fn receive_hello<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
@@ -78,17 +93,20 @@ impl<B: Buffer, T> Machine<B, T> {
     ) -> Result<(), Error<L::Error>> {
         let certificate = Certificate::decode(bytes).map_err(Error::Damaged)?;
         let device = certificate.device();
-        match log.verify_certificate(&certificate, bytes).map_err(Error::Log)? {
-            Trust::Trusted => {}
-            Trust::Untrusted => return Err(Error::Untrusted { device, revoked: false }),
-            Trust::Revoked => return Err(Error::Untrusted { device, revoked: true }),
+        let trust = log.verify_certificate(&certificate, bytes).map_err(Error::Log)?;
+        // An older peer says nothing that could decide.
+        let pending = trust == Trust::Pending && self.version >= SINCE;
+        if !pending {
+            trusted(trust, device)?;
         }
         if device == self.me {
             return Err(Error::Itself { echo: *nonce == self.nonce });
         }
         let public_key = certificate.public_key;
-        self.peer = Some(Peer { id: device, public_key, nonce: *nonce, proved: false });
-        self.step(log, Input::Hello)
+        self.peer = Some(Peer { id: device, public_key, nonce: *nonce, proved: false, pending });
+        self.step(log, Input::Hello)?;
+        self.owe_successions(self.version >= SINCE);
+        Ok(())
     }
 
     fn receive_proof<L: Log<Taken = T>>(
@@ -100,8 +118,23 @@ impl<B: Buffer, T> Machine<B, T> {
         let us = (self.me, &self.nonce);
         Message::check_proof(signature, &peer.public_key, (peer.id, &peer.nonce), us)
             .map_err(|_| Error::Proof)?;
+        if peer.pending {
+            trusted(log.verify_again().map_err(Error::Log)?, peer.id)?;
+        }
         log.store_certificate().map_err(Error::Log)?;
-        self.peer = Some(Peer { proved: true, ..peer });
+        self.peer = Some(Peer { proved: true, pending: false, ..peer });
         self.step(log, Input::Proof)
+    }
+}
+
+/// The session version from which on an end says before its proof which fleet keys follow which.
+const SINCE: u8 = 2;
+
+/// Refuses a device that is not trusted.
+fn trusted<E>(trust: Trust, device: DeviceId) -> Result<(), Error<E>> {
+    match trust {
+        Trust::Trusted => Ok(()),
+        Trust::Untrusted | Trust::Pending => Err(Error::Untrusted { device, revoked: false }),
+        Trust::Revoked => Err(Error::Untrusted { device, revoked: true }),
     }
 }

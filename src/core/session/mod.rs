@@ -139,6 +139,8 @@ struct Peer {
     nonce: [u8; 32],
     /// It has the key.
     proved: bool,
+    /// Whether it is trusted is decided with its proof.
+    pending: bool,
 }
 
 impl<B: Buffer, T: Default> Session<B, T> {

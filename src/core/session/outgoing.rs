@@ -1,14 +1,17 @@
 //! What goes out: one record at a time, so that the buffer need never hold two. What came meanwhile only sets what is
 //! owed.
 
+use super::buffer::written;
 use super::state::{Acts, Input, next};
 use super::{Buffer, Error, Group, Log, MESSAGE_MAX, Machine, NextGroup, State};
 use crate::model::DeviceId;
-use crate::wire::{Message, NoRoom, RecordKind, Refusal, Section, put};
+use crate::wire::{CERT_MAX, Message, NoRoom, RecordKind, Refusal, Section, put};
 
 /// What is to be sent before the next frame, in this order.
 #[derive(Default)]
 pub(super) struct Owed {
+    /// Which fleet keys follow which.
+    successions: bool,
     proof: bool,
     /// Certificates that the peer is to hear first.
     certificates: bool,
@@ -52,8 +55,10 @@ impl<B: Buffer, T> Machine<B, T> {
 
     /// Returns whether anything is owed.
     pub(super) fn owes(&self) -> bool {
-        let Owed { proof, certificates, here, plan, revocations, header, behind, bye } = &self.owed;
-        *proof
+        let Owed { successions, proof, certificates, here, plan, revocations, header, behind, bye } =
+            &self.owed;
+        *successions
+            || *proof
             || *certificates
             || here.is_some()
             || *header
@@ -92,7 +97,9 @@ impl<B: Buffer, T> Machine<B, T> {
     /// Sends the first thing that is owed. Returns whether there was one.
     fn send_owed<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<bool, Error<L::Error>> {
         use core::mem::take;
-        if take(&mut self.owed.proof) {
+        if self.owed.successions {
+            self.send_succession(log)?;
+        } else if take(&mut self.owed.proof) {
             let peer = self.peer()?;
             let proof = log.prove(&self.nonce, (peer.id, &peer.nonce)).map_err(Error::Log)?;
             self.send_message(&Message::Proof(&proof))?;
@@ -168,6 +175,19 @@ impl<B: Buffer, T> Machine<B, T> {
             }
         }
         Ok(true)
+    }
+
+    /// Makes this end owe the peer which fleet keys follow which.
+    pub(super) fn owe_successions(&mut self, owes: bool) {
+        self.owed.successions |= owes;
+    }
+
+    /// Sends the next statement that a fleet key follows another one.
+    fn send_succession<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+        let mut statement = heapless::Vec::<u8, CERT_MAX>::new();
+        let more = written(&mut statement, |body| log.next_succession(body))?.map_err(Error::Log)?;
+        self.owed.successions = more;
+        if more { self.send_message(&Message::Follows(&statement)) } else { Ok(()) }
     }
 
     /// Makes this end owe the peer the word that it is behind.

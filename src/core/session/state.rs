@@ -24,8 +24,10 @@ pub enum State {
 /// What can happen to a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Input {
-    /// A hello of a trusted device.
+    /// A hello of a trusted device, or of one that may be.
     Hello,
+    /// That a fleet key follows another one.
+    Follows,
     /// A proof that is valid.
     Proof,
     /// What the peer has beyond its vector.
@@ -93,6 +95,7 @@ pub(super) const fn next(state: State, input: Input) -> Option<(State, Acts)> {
     use State as S;
     Some(match (state, input) {
         (S::Hello, I::Hello) => (S::Proof, Acts { prove: true, ..NONE }),
+        (S::Proof, I::Follows) => (state, NONE),
         (S::Proof, I::Proof) => (S::Greeting, Acts { introduce: true, ..NONE }),
         (S::Greeting | S::Leaving, I::Here) => (state, NONE),
         (S::Greeting, I::Header) => (S::Open, Acts { plan: true, ..NONE }),
@@ -112,7 +115,7 @@ pub(super) const fn next(state: State, input: Input) -> Option<(State, Acts)> {
             (S::Over, Acts { discard: true, refuse: true, ..NONE })
         }
         (S::Proof | S::Greeting | S::Open | S::Leaving, I::Hello)
-        | (S::Hello | S::Greeting | S::Open | S::Leaving, I::Proof)
+        | (S::Hello | S::Greeting | S::Open | S::Leaving, I::Follows | I::Proof)
         | (S::Hello | S::Proof | S::Open, I::Here)
         | (S::Hello | S::Proof, I::Header | I::Content | I::Figure | I::Idle | I::Settled | I::Bye)
         | (S::Over, _) => return None,
@@ -130,7 +133,8 @@ mod tests {
 
     fn table() -> String {
         let inputs = [
-            (Input::Hello, "peer: hello, trusted"),
+            (Input::Hello, "peer: hello, trusted, or its proof decides"),
+            (Input::Follows, "peer: follows"),
             (Input::Proof, "peer: proof, valid"),
             (Input::Here, "peer: here"),
             (Input::Header, "peer: header"),

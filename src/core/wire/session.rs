@@ -7,7 +7,7 @@ use super::{COUNT_MAX, DecodeError, NoRoom, SignatureError, put, take};
 use crate::model::{DeviceId, Stream};
 
 /// The highest version of the session that this build speaks. Since 2 a peer that lacks what is folded is offered the
-/// state.
+/// state, and hears before the proof which fleet keys follow which.
 pub const SESSION_VERSION: u8 = 2;
 /// The lowest version of the session that this build speaks.
 pub const SESSION_VERSION_MIN: u8 = 1;
@@ -109,6 +109,9 @@ pub enum Message<'a> {
     Chunk(&'a [u8]),
     /// It has taken in the state, durably.
     Took,
+    /// A fleet key follows another one: the [`super::Certificate`] that says so. It comes before the proof, whose device
+    /// the new key may have signed.
+    Follows(&'a [u8]),
 }
 
 /// A state of the shared tables, as a bundle of so many bytes. The same hash means the same bytes, so that a transfer

@@ -6,7 +6,7 @@ use packmule_core::wire::{Certificate, Message};
 use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::{certificates, export, transaction};
-use crate::engine::fleet::{admission, devices, membership, trust};
+use crate::engine::fleet::{admission, devices, membership, succession, trust};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -66,6 +66,29 @@ pub(crate) fn possible_fleet(replica: &Replica, certificate: &[u8]) -> Result<Op
     let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
     let open = replica.identity.fleet.is_none() && decoded.fleet.is_some();
     Ok(open.then(|| peer_of(&decoded, certificate)))
+}
+
+/// Returns whether a fleet key signed a certificate that may follow our own fleet's.
+pub(crate) fn may_follow(replica: &Replica, certificate: &[u8]) -> Result<bool> {
+    let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+    Ok(replica.identity.fleet.is_some() && decoded.fleet.is_some())
+}
+
+/// Lists the statements that fleet keys follow each other.
+pub(crate) fn successions(replica: &Replica) -> Result<Vec<Vec<u8>>> {
+    catalog::reading(replica, |e| succession::statements(&e.db))
+}
+
+/// Hears statements that a fleet key follows another one. What has nothing to do with our fleet says nothing.
+pub(crate) fn hear_successions(replica: &mut Replica, statements: &[Vec<u8>]) -> Result<()> {
+    let mut found = Found::default();
+    for bytes in statements {
+        let decoded = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+        if decoded.is_fleet_key() {
+            found.see(replica, &decoded, bytes)?;
+        }
+    }
+    admit::take(replica, &found).map(|_| ())
 }
 
 fn peer_of(certificate: &Certificate<'_>, bytes: &[u8]) -> Peer {

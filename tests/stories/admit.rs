@@ -79,7 +79,10 @@ fn a_board_in_no_fleet_is_told_once_what_helps() {
         exchange(&desk, device);
     }
     assert_ne!(status(&desk, "late")["fleet"], Value::Null);
-    assert_eq!(desk.value("late.db", "SELECT count(*) FROM settings WHERE key = 'of north'"), Sql::Integer(1));
+    assert_eq!(
+        desk.value("late.db", "SELECT count(*) FROM settings WHERE key = 'of north'"),
+        Sql::Integer(1)
+    );
 }
 
 #[test]

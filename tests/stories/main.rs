@@ -18,4 +18,5 @@ mod restored_base;
 mod retired;
 mod rotate;
 mod same_tables;
+mod small_memory;
 mod stolen;

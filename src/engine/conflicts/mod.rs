@@ -7,7 +7,9 @@
 //! | `history` | the log, for people |
 //! | `list` | open conflicts with every version |
 //! | `resolve` | a conflict resolved |
+//! | `walk` | goes through the open conflicts one by one |
 
 pub(crate) mod history;
 pub(crate) mod list;
 pub(crate) mod resolve;
+pub(crate) mod walk;

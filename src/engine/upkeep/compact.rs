@@ -28,7 +28,8 @@ use rusqlite::named_params;
 
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{adopt, seal, verdict};
-use crate::engine::conflicts::list::{self, ConflictKind};
+use crate::engine::conflicts::list::ConflictKind;
+use crate::engine::conflicts::walk;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, BASELINE};
@@ -134,7 +135,7 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
         "CREATE TEMP TABLE IF NOT EXISTS _pm_open (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
          DELETE FROM temp._pm_open",
     )?;
-    for open in list::open_list(replica)? {
+    walk::each(replica, &mut |open| {
         let quarantined = matches!(open.conflict.kind, ConflictKind::Unique(_) | ConflictKind::Check(_));
         let clashes = if quarantined {
             constraints::conflicting_rows(replica, &*catalog::table(replica, open.tid)?, &open.key)?
@@ -147,8 +148,8 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
                 .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?
                 .execute((open.tid, key))?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Forgets the versions of the rows whose versions are all stable and of which nothing is open, with what was

@@ -214,7 +214,9 @@ impl<'a> Done<'a> {
         let (db, directory) = (quoted(self.db), quoted(self.directory));
         let mut lines = vec![
             "no fleet has admitted this device yet: what it leaves here asks for that, and where the".into(),
-            format!("fleet key is, `packmule admit {directory} --fleet FILE` answers. Or, without a fleet, for"),
+            format!(
+                "fleet key is, `packmule admit {directory} --fleet FILE` answers. Or, without a fleet, for"
+            ),
             "each device whose fingerprint is the one that its `packmule status` shows:".into(),
         ];
         lines.extend(strangers.iter().map(|id| format!("  packmule trust {db} {id}")));

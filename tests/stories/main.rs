@@ -20,3 +20,4 @@ mod rotate;
 mod same_tables;
 mod small_memory;
 mod stolen;
+mod strange_files;

@@ -79,11 +79,12 @@ pub use upkeep::remove::RemoveReport;
 pub use upkeep::status::{Standing, Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
-use crate::engine::conflicts::{history, list, resolve};
+use crate::engine::conflicts::{history, resolve, walk};
 use crate::engine::exchange::{
     admit, certificates, export, import, join, revoke, snapshot, source, survey, transaction, trust_sender,
 };
 use crate::engine::fleet::{open, roster, trust};
+use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 use crate::engine::track::{columns, tables};
 use crate::engine::upkeep::{compact, digest, remove, status, verify};
@@ -113,10 +114,7 @@ impl Engine {
         Self::init_with(path, options, Options::default())
     }
 
-    /// Does what [`Engine::init`] does, with options for the engine that it returns.
-    ///
-    /// # Errors
-    /// As [`Engine::init`].
+    /// Does what [`Engine::init`] does, with its errors and with options for the engine that it returns.
     pub fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -> Result<Self> {
         open::init_with(path, init, options).map(Self::of)
     }
@@ -213,12 +211,23 @@ impl Engine {
         compact::take_back_retirement(&mut self.replica, id, key)
     }
 
-    /// Lists every open conflict with every version.
+    /// Lists every open conflict in memory, with the errors of [`Engine::each_conflict`], which holds one at a time.
+    pub fn conflicts(&self) -> Result<Vec<Conflict>> {
+        let mut all = Vec::new();
+        self.each_conflict(&mut |conflict| {
+            all.push(conflict);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Gives every open conflict to `each`, with every version, in an order that is the same on every device. TEXT
+    /// and BLOB of more than 4,096 bytes are told by length and hash.
     ///
     /// # Errors
-    /// [`Error::Sqlite`].
-    pub fn conflicts(&self) -> Result<Vec<Conflict>> {
-        list::conflicts(&self.replica)
+    /// [`Error::Sqlite`], whatever `each` returns.
+    pub fn each_conflict(&self, each: &mut dyn FnMut(Conflict) -> Result<()>) -> Result<()> {
+        catalog::reading(&self.replica, |e| walk::each_conflict(e, each))
     }
 
     /// Finds a device by its name, or by enough of its id, of which a label's end is the beginning.
@@ -437,9 +446,10 @@ impl Engine {
     /// As [`Engine::resolve`]; conflicts that were closed before stay closed.
     pub fn resolve_with(&mut self, decide: &mut dyn FnMut(&Conflict) -> Option<Resolution>) -> Result<u64> {
         let mut closed = 0;
-        for conflict in self.conflicts()? {
-            if let Some(resolution) = decide(&conflict) {
-                self.resolve(&conflict.id, &resolution)?;
+        let mut walk = catalog::reading(&self.replica, |e| Ok(walk::Walk::new(e)))?;
+        while let Some(open) = catalog::reading(&self.replica, |e| walk.next_open(e))? {
+            if let Some(resolution) = decide(&open.conflict) {
+                self.resolve(&open.conflict.id, &resolution)?;
                 closed += 1;
             }
         }

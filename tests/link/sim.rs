@@ -2,7 +2,7 @@
 //! function of the seed: nothing sleeps, nothing is random beyond it.
 #![allow(dead_code)]
 
-use packmule_core::link::{Config, Event, Link, State, Stats, WIRE_MAX};
+use packmule_core::link::{Config, Event, Heard, Link, State, Stats, WIRE_MAX};
 use std::boxed::Box;
 use std::collections::VecDeque;
 use std::string::String;
@@ -58,6 +58,9 @@ fn ln(x: f64) -> f64 {
     2.0 * sum - halves * core::f64::consts::LN_2
 }
 
+/// What a line makes of a byte.
+pub type Change = fn(u8) -> Vec<u8>;
+
 /// What the line does. Times in microseconds, chances by the byte unless said otherwise.
 #[derive(Clone, Debug)]
 pub struct Faults {
@@ -79,6 +82,8 @@ pub struct Faults {
     pub carries: Vec<(u64, u32)>,
     /// Above this rate, bits flip with this chance besides.
     pub edge: (u32, f64),
+    /// What the line makes of each byte, from a moment on: nothing, another, or several.
+    pub changes: Option<(u64, Change)>,
 }
 
 impl Faults {
@@ -96,6 +101,7 @@ impl Faults {
             cuts: Vec::new(),
             carries: Vec::new(),
             edge: (u32::MAX, 0.0),
+            changes: None,
         }
     }
 }
@@ -153,6 +159,10 @@ impl Line {
             if !cut {
                 let due = self.free_us.max(self.held_us) as u64 + self.faults.latency_us;
                 let bytes = self.spoil(self.free_us as u64, bytes);
+                let bytes = match self.faults.changes {
+                    Some((from, change)) if from <= now => bytes.into_iter().flat_map(change).collect(),
+                    _ => bytes,
+                };
                 self.flying.push_back((due, bytes, self.rate));
             }
         }
@@ -228,6 +238,7 @@ pub trait Machine {
     fn restart(&mut self, nonce: u32);
     fn state(&self) -> State;
     fn stats(&self) -> Stats;
+    fn stalled_us(&self, now: u64) -> u64;
     fn payload_and_fec_rate(&self) -> (u16, u8);
     fn baud(&self) -> u32;
     fn baud_wanted(&self) -> Option<u32>;
@@ -266,6 +277,9 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     }
     fn state(&self) -> State {
         self.state()
+    }
+    fn stalled_us(&self, now: u64) -> u64 {
+        Link::stalled_us(self, now)
     }
     fn stats(&self) -> Stats {
         *self.stats()
@@ -332,6 +346,8 @@ pub struct End {
     pub rates: Vec<(u64, u32)>,
     /// What its port does when it is set.
     pub port: Port,
+    /// What the line brought since the connection last got on.
+    pub heard: Heard,
     /// Finish once everything is sent.
     pub finishes: bool,
     pub wrong: Option<String>,
@@ -357,6 +373,7 @@ impl End {
             reborn: false,
             rates: Vec::new(),
             port: Port::Good,
+            heard: Heard::new(),
             finishes: true,
             wrong: None,
         }
@@ -568,7 +585,12 @@ impl World {
                         if raised && rate != to.rate {
                             bytes = self.lines[1 - who].garbage(bytes.len());
                         }
-                        self.ends[who].machine.receive_bytes(self.now, &bytes);
+                        let end = &mut self.ends[who];
+                        end.machine.receive_bytes(self.now, &bytes);
+                        if end.machine.state() == State::Open && end.machine.stalled_us(self.now) == 0 {
+                            end.heard = Heard::new();
+                        }
+                        end.heard.hear(&bytes);
                         due = true;
                     }
                 }

@@ -282,5 +282,6 @@ pub fn show(value: &packmule::OwnedValue) -> String {
         OwnedValue::Real(r) => format!("{r:?}r"),
         OwnedValue::Text(t) => format!("{:?}", String::from_utf8_lossy(t)),
         OwnedValue::Blob(b) => format!("{b:02x?}"),
+        large @ OwnedValue::Large { .. } => large.to_string(),
     }
 }

@@ -25,5 +25,7 @@ mod restored_base;
 mod retired;
 mod rotate;
 mod same_tables;
+mod small_memory;
 mod stolen;
+mod strange_files;
 mod untracked;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use packmule_core::link::Cause;
+
 use crate::carry::session;
 use crate::engine::Hint;
 
@@ -15,10 +17,12 @@ pub enum Error {
     Port(io::Error),
     /// The session came to its end.
     Session(session::Error),
-    /// Nobody answered for so long.
-    Nobody(Duration),
+    /// Nobody answered for so long. The cause says what came in place of an answer.
+    Nobody(Duration, Cause),
     /// The other end answered, and then not for so long.
     Silent(Duration),
+    /// Both ends hear each other, and for so long not one byte got through whole.
+    Stalled(Duration, Cause),
     /// The other end speaks no version of the link that this one speaks.
     Incompatible,
     /// The other end ended before all was done.
@@ -32,7 +36,7 @@ impl Error {
     pub fn hint(&self) -> Option<Hint> {
         match self {
             Self::Session(e) => e.hint(),
-            Self::Nobody(_) => Some(Hint::CheckTheOtherEnd),
+            Self::Nobody(_, Cause::Nothing) => Some(Hint::CheckTheOtherEnd),
             Self::Port(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(Hint::JoinThePortsGroup),
             Self::Port(e) if e.kind() == io::ErrorKind::ResourceBusy => Some(Hint::FreeThePort),
             _ => None,
@@ -66,7 +70,15 @@ impl fmt::Display for Error {
             }
             Self::Port(e) => write!(f, "the port cannot be used: {e}"),
             Self::Session(e) => e.fmt(f),
-            Self::Nobody(time) => write!(f, "nobody answered within {} s", time.as_secs()),
+            Self::Nobody(time, cause) => {
+                write!(f, "nobody answered within {} s{}", time.as_secs(), in_place_of_an_answer(*cause))
+            }
+            Self::Stalled(time, cause) => write!(
+                f,
+                "the other end is there, and nothing got through for {} s: {}; what came before is kept",
+                time.as_secs(),
+                what_the_line_does(*cause)
+            ),
             Self::Silent(time) => write!(
                 f,
                 "the other end was not heard for {} s; what came is kept, and what is missing comes when it is run again",
@@ -82,3 +94,42 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Says what came where nobody answered.
+fn in_place_of_an_answer(cause: Cause) -> String {
+    match cause {
+        Cause::Nothing => String::new(),
+        Cause::Text => {
+            ": the other end sends text, such as a login prompt: stop the login or console on that port \
+             (for instance `systemctl disable --now serial-getty@ttyS0`) and run `packmule serve` there"
+                .into()
+        }
+        Cause::Noise => {
+            ": bytes come that make no sense: use the same --baud at both ends, and look whether another program \
+             has the port there, and at the cable's ground"
+                .into()
+        }
+        cause => format!(": {}", what_the_line_does(cause)),
+    }
+}
+
+/// Says what a line does to bytes.
+fn what_the_line_does(cause: Cause) -> String {
+    match cause {
+        Cause::Nothing => "the line is cut one way: look at the cable".into(),
+        Cause::FlowControl => {
+            "the line swallows XON and XOFF: turn software flow control off, in the adaptor or radio too".into()
+        }
+        Cause::SevenBits => "the line carries 7 bits to a byte: set it to 8 data bits, no parity (8N1)".into(),
+        Cause::LineEnds => {
+            "the line changes CR and LF: something on it takes the bytes for text; make it transparent".into()
+        }
+        Cause::Swallows(value) => {
+            format!("the byte 0x{value:02x} never comes through: something on the line takes it for a command")
+        }
+        Cause::Text => "the other end sends text besides: stop the login or console on that port".into(),
+        Cause::Noise | Cause::Unknown => {
+            "the line loses or changes nearly every packet: try a lower --baud, a shorter cable, or another one".into()
+        }
+    }
+}

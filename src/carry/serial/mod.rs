@@ -49,7 +49,7 @@ pub struct Options {
     pub baud_max: u32,
     /// Flow control.
     pub flow: Flow,
-    /// [`sync`] gives up when the other end was not heard for so long; `None`: never.
+    /// [`sync`] gives up when the other end was not heard for so long, or nothing got through; `None`: never.
     pub patience: Option<Duration>,
 }
 
@@ -109,6 +109,11 @@ pub fn serve(
 
 /// After a failed session, so that the calls of an untrusted device do not fill a log.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// How long nothing gets through before a line counts as one that carries nothing: a noisy line takes some time to find
+/// the packets that it carries.
+const LEAST_STALL: Duration = Duration::from_secs(3);
+/// How long who serves waits for a connection on which nothing gets through.
+const SERVES_STALLED: Duration = Duration::from_secs(120);
 /// How often the progress is reported, also where nothing moved but what is under way.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// How long an end that closes waits for the other to acknowledge what it sent last.
@@ -235,12 +240,29 @@ impl<'a> End<'a> {
                 && !self.goes_on
                 && silent.elapsed() >= patience
             {
-                return Err(if self.met { Error::Silent(patience) } else { Error::Nobody(patience) });
+                let cause = self.line.lock().cause();
+                return Err(if self.met { Error::Silent(patience) } else { Error::Nobody(patience, cause) });
             }
+            self.look_at_stall()?;
             if !moved {
                 self.wait();
             }
         }
+    }
+
+    /// Gives up a connection on which nothing gets through for as long as patience lasts. Who serves has some patience
+    /// in any case, so that it is told, and begins again.
+    fn look_at_stall(&self) -> Result<(), Error> {
+        let patience = match self.options.patience {
+            Some(patience) => patience.max(LEAST_STALL),
+            None if self.goes_on => SERVES_STALLED,
+            None => return Ok(()),
+        };
+        let inner = self.line.lock();
+        if inner.stalled() < patience {
+            return Ok(());
+        }
+        Err(Error::Stalled(patience, inner.cause()))
     }
 
     /// Handles an event of the line. Returns whether that ends the connection.

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use packmule_core::link::{BoardLink, Config, Event, State, WIRE_MAX};
+use packmule_core::link::{BoardLink, Cause, Config, Event, Heard, State, WIRE_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::port::Port;
@@ -46,6 +46,8 @@ pub(super) struct Line {
 /// The link and what is reported of it.
 pub(super) struct Inner {
     pub(super) link: Box<BoardLink>,
+    /// What the line brought.
+    pub(super) heard: Heard,
     pub(super) events: VecDeque<LineEvent>,
     /// What came of the connection before the other end began a new one: a receive buffer at most.
     pub(super) unread: Vec<u8>,
@@ -87,6 +89,16 @@ impl Inner {
         if over || self.restarted() { std::mem::take(&mut self.unread) } else { self.receive_all() }
     }
 
+    /// Returns for how long the connection has not got on.
+    pub(super) fn stalled(&self) -> Duration {
+        Duration::from_micros(self.link.stalled_us(self.now()))
+    }
+
+    /// Returns what is wrong with the line, most likely.
+    pub(super) fn cause(&self) -> Cause {
+        self.heard.cause(self.link.stats().packets_received > 0)
+    }
+
     /// Returns the link's clock.
     fn now(&self) -> u64 {
         self.begun.elapsed().as_micros() as u64
@@ -103,6 +115,7 @@ impl Line {
         config.baud_max = options.baud_max.max(options.baud);
         let inner = Inner {
             link: Box::new(BoardLink::new(config)),
+            heard: Heard::new(),
             events: VecDeque::new(),
             unread: Vec::new(),
             stop: false,
@@ -196,7 +209,13 @@ impl Line {
         if let Some(count) = came {
             let mut inner = self.lock();
             let now = inner.now();
-            inner.link.receive_bytes(now, bytes.get(..count).unwrap_or_default());
+            let bytes = bytes.get(..count).unwrap_or_default();
+            inner.link.receive_bytes(now, bytes);
+            // What came before the connection stopped getting on says nothing of the line as it is.
+            if inner.link.state() == State::Open && inner.link.stalled_us(now) == 0 {
+                inner.heard = Heard::new();
+            }
+            inner.heard.hear(bytes);
         }
         let mut inner = self.lock();
         let mut now = inner.now();

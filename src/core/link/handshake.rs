@@ -176,6 +176,28 @@ impl Handshake {
 impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     Link<TX, RX, PACKET, FLIGHT>
 {
+    /// Returns for how long, in microseconds, an open connection has not got on although it should: bytes were sent and
+    /// not acknowledged, or packets came damaged, and not one byte went either way. A peer that is busy acknowledges
+    /// what it was sent, so that waiting for it does not count. 0: it gets on.
+    pub fn stalled_us(&self, now: u64) -> u64 {
+        let open = matches!(self.hand.state, State::Open | State::Finishing);
+        let (since, refused) = self.moved;
+        if open && (self.sender.is_under_way() || self.stats.packets_refused != refused) {
+            now.saturating_sub(since)
+        } else {
+            0
+        }
+    }
+
+    /// Notes whether a packet got the connection on: by the places of both streams before it, and whether it only said
+    /// that its sender is there, while nothing was under way.
+    pub(super) fn note_moved(&mut self, now: u64, before: (u32, u32), only_there: bool) {
+        let idle = only_there && !self.sender.is_under_way();
+        if idle || before != (self.sender.whole(), self.receiver.whole()) {
+            self.moved = (now, self.stats.packets_refused);
+        }
+    }
+
     pub(super) fn receive_hello(&mut self, now: u64, hello: &Hello) {
         let hand = &mut self.hand;
         // Our own, sent back by a loop or an echoing terminal, or one that can never be an end.
@@ -273,6 +295,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
             Some(Report::Connected | Report::Restarted) => {
                 self.hand.connected = true;
                 self.asked = now;
+                self.moved = (now, self.stats.packets_refused);
             }
             Some(Report::Closed) => self.hand.closed = true,
             None => {}

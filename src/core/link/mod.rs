@@ -14,6 +14,7 @@
 //! | `rate.rs` | the line's rate: proposed, tried, lost; `RATES.md` is the table |
 //! | `adapt.rs` | packet length and error correction by the measured loss; `GOODPUT.md` is what it carries |
 //! | `packet.rs`, `check.rs`, `fec.rs`, `cobs.rs` | the bytes: fields, check sum, error correction, framing |
+//! | `heard.rs` | [`Heard`]: what the bytes of a line on which nothing goes on are like |
 //! | `config.rs` | [`Config`], limits, [`Event`], [`Stats`] |
 //! | `show.rs` | how a link looks in a log (`Debug`, `defmt`) |
 //! | `pump.rs` | [`Pump`]: a UART through `embedded-io` |
@@ -51,6 +52,7 @@ mod cobs;
 mod config;
 mod fec;
 mod handshake;
+mod heard;
 mod packet;
 mod pump;
 mod rate;
@@ -65,6 +67,7 @@ use adapt::{Adapt, PAYLOAD_USUAL};
 use cobs::{Stuffer, Unstuffed, Unstuffer, wire_len};
 pub use config::{Config, Event, PAYLOAD_MAX, PAYLOAD_MIN, Peer, Stats, VERSION, WIRE_MAX, WIRE_MIN};
 use handshake::Handshake;
+pub use heard::{Cause, Heard};
 use packet::{CRC_LEN, Front, Hello, OVERHEAD_USUAL};
 pub use pump::Pump;
 use rate::Rate;
@@ -101,6 +104,9 @@ pub struct Link<const TX: usize, const RX: usize, const PACKET: usize = 1200, co
     adapt: Adapt,
     rate: Rate,
     stats: Stats,
+    /// When the connection last got on: a byte was acknowledged, or came in its place. And how many packets had been
+    /// refused by then.
+    moved: (u64, u32),
     /// When the line will have carried everything handed out.
     line_free: u64,
     /// When the last packet that asks for an answer will have left.
@@ -156,6 +162,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 corrected: 0,
                 lost: 0,
             },
+            moved: (0, 0),
             line_free: 0,
             asked: 0,
             fec_rate_in: 0,
@@ -330,6 +337,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         self.receiver.corrected = self.receiver.corrected.wrapping_add(checked.corrected as u8);
         self.receiver.wide = packet.wide;
         let late = now + u64::from(self.config.ack_delay_us);
+        let before = (self.sender.whole(), self.receiver.whole());
         let outcome = packet.data.map(|data| {
             let number = packet.number.expand(self.receiver.highest.wrapping_add(1));
             self.receiver.receive(number, data, late)
@@ -349,6 +357,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         if let Some((acked, corrected)) = acked {
             self.observe_ack(acked, corrected, silent);
         }
+        self.note_moved(now, before, outcome.is_none());
         self.rate_packet(now);
         self.confirm_peer(now);
     }

@@ -115,6 +115,11 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         to.wrapping_sub(self.read) as usize
     }
 
+    /// Returns the place before which everything is here.
+    pub(super) fn whole(&self) -> u32 {
+        self.whole
+    }
+
     /// Returns whether the peer's end and everything before it is here.
     pub(super) fn ended(&self) -> bool {
         self.end.is_some_and(|end| before(end, self.whole))

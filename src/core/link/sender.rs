@@ -157,6 +157,16 @@ impl<const TX: usize, const FLIGHT: usize> Sender<TX, FLIGHT> {
         !self.done()
     }
 
+    /// Returns whether bytes were sent that the peer has not acknowledged.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.fresh != self.whole
+    }
+
+    /// Returns the place before which the peer has every byte.
+    pub(super) fn whole(&self) -> u32 {
+        self.whole
+    }
+
     /// Returns how many numbers the peer has not acknowledged.
     pub(super) fn unacked(&self) -> u32 {
         self.number.wrapping_sub(self.acked)

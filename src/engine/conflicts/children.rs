@@ -1,6 +1,6 @@
 //! The rows that refer to a row by its key, where that is one column.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rusqlite::params_from_iter;
@@ -62,7 +62,7 @@ pub(crate) fn keys_of(
 
 /// Gives each row that refers to one of these rows of a table: the table that it is in, the key of the row that it refers
 /// to, and its own. One walk through each table that refers, however many rows are asked for.
-pub(crate) fn visit(
+fn visit(
     replica: &Replica,
     parent: &Table,
     keys: &BTreeSet<Vec<u8>>,
@@ -86,4 +86,40 @@ pub(crate) fn visit(
         }
     }
     Ok(())
+}
+
+/// Gives each row that refers to a contested row: the table and the key of that, its own table and its own key. Only the
+/// keys of contested rows to which others can refer are in memory.
+pub(crate) fn of_contested(
+    replica: &Replica,
+    mut each: impl FnMut(&Table, &[u8], &Table, Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    for parent in catalog::tables(replica).into_iter().filter(|t| t.shows_shared()) {
+        if references_to(replica, &parent).is_empty() {
+            continue;
+        }
+        let keys: BTreeSet<Vec<u8>> = replica
+            .db
+            .prepare_cached("SELECT key FROM _pm_conflict WHERE tid = ?1")?
+            .query_map([parent.tid], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        if !keys.is_empty() {
+            visit(replica, &parent, &keys, |child, referred, own| each(&parent, referred, child, own))?;
+        }
+    }
+    Ok(())
+}
+
+/// How many rows of each table refer to a contested row, by the table and the key of that.
+pub(crate) type Counts = BTreeMap<(i64, Vec<u8>), BTreeMap<String, u64>>;
+
+/// Counts the rows that refer to contested rows.
+pub(crate) fn counts(replica: &Replica) -> Result<Counts> {
+    let mut counts = Counts::new();
+    of_contested(replica, |parent, referred, child, _| {
+        let of = counts.entry((parent.tid, referred.to_vec())).or_default();
+        *of.entry(child.def.name.clone()).or_default() += 1;
+        Ok(())
+    })?;
+    Ok(counts)
 }

@@ -15,6 +15,7 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::conflicts::children::{self, Reference};
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
 use crate::engine::conflicts::record::{own_values, record_key, record_resolved};
+use crate::engine::conflicts::walk;
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, deferred, versions};
@@ -80,7 +81,7 @@ fn keep_all(
     for head in order.iter().map(|at| &open.heads[*at]).filter(|head| head.kind != OpKind::Delete) {
         let mut row = plain.clone();
         for (column, value) in own_values(replica, table, head)? {
-            row[column] = value;
+            row[column] = value.whole(replica, head)?;
         }
         if let Some(moved) = moved {
             moved.change(head.author, &mut row);
@@ -123,11 +124,16 @@ fn take_along(
     for Reference { child, column } in children::references_to(replica, table) {
         let moved = Moved { author, column, old: old.clone(), new: new.clone() };
         // Of two rows under one key the author's may be the one that is not shown.
-        for other in list::open_list(replica)? {
-            let meant = other.tid == child.tid
-                && other.conflict.kind == ConflictKind::InsertInsert
-                && !closed.contains(&(child.tid, other.key.clone()));
-            if meant && refers(replica, &child, &other.heads, &moved)? {
+        let mut meant = Vec::new();
+        walk::each(replica, &mut |other| {
+            let made_twice = other.tid == child.tid && other.conflict.kind == ConflictKind::InsertInsert;
+            if made_twice && refers(replica, &child, &other.heads, &moved)? {
+                meant.push(other);
+            }
+            Ok(())
+        })?;
+        for other in meant {
+            if !closed.contains(&(child.tid, other.key.clone())) {
                 keep_all(replica, &child, &other, Some(&moved), closed)?;
             }
         }

@@ -1,14 +1,13 @@
 //! Open conflicts: what concurrent writes left open, listed the same on every device.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use packmule_core::model::{DeviceId, Hex, WallMs};
+use packmule_core::model::{Big, DeviceId, Hex, WallMs};
 use packmule_core::wire::{ColumnMerge, Merge, OpKind};
 use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
 use crate::engine::capture::declare;
-use crate::engine::conflicts::children;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::merge::heads::{self, Head};
@@ -18,7 +17,8 @@ use crate::engine::show::references;
 use crate::engine::store::json;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
-use crate::engine::table::known::{State, Table};
+use crate::engine::table::known::Table;
+use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 
 /// Why a row is in conflict.
@@ -178,100 +178,8 @@ pub(crate) struct Open {
     pub blocking: Option<Vec<u8>>,
 }
 
-/// Lists every open conflict with every version.
-pub(crate) fn conflicts(replica: &Replica) -> Result<Vec<Conflict>> {
-    catalog::reading(replica, |e| {
-        let mut open = open_list(e)?;
-        count_references(e, &mut open)?;
-        Ok(open.into_iter().map(|open| open.conflict).collect())
-    })
-}
-
-/// Returns the keys under which several rows were made, by table.
-pub(crate) fn made_twice(open: &[Open]) -> BTreeMap<i64, BTreeSet<Vec<u8>>> {
-    let mut keys: BTreeMap<i64, BTreeSet<Vec<u8>>> = BTreeMap::new();
-    for open in open.iter().filter(|o| o.conflict.kind == ConflictKind::InsertInsert) {
-        keys.entry(open.tid).or_default().insert(open.key.clone());
-    }
-    keys
-}
-
-/// Counts the rows that refer to rows of which several were made under one key.
-fn count_references(replica: &Replica, open: &mut [Open]) -> Result<()> {
-    let mut counts: BTreeMap<(i64, Vec<u8>), BTreeMap<String, u64>> = BTreeMap::new();
-    for (tid, keys) in made_twice(open) {
-        children::visit(replica, &*catalog::table(replica, tid)?, &keys, |child, referred, _| {
-            let of = counts.entry((tid, referred.to_vec())).or_default();
-            *of.entry(child.def.name.clone()).or_default() += 1;
-            Ok(())
-        })?;
-    }
-    for open in open {
-        if let Some(of) = counts.remove(&(open.tid, open.key.clone())) {
-            open.conflict.referred_by = of;
-        }
-    }
-    Ok(())
-}
-
-/// Counts the open conflicts.
-pub(crate) fn open_conflicts(replica: &Replica) -> Result<u64> {
-    let mut n: u64 = replica
-        .db
-        .prepare_cached(
-            "SELECT (SELECT count(*) FROM _pm_conflict c JOIN _pm_table t USING (tid) WHERE t.state = ?1)
-                  + (SELECT count(*) FROM _pm_parked p JOIN _pm_table t USING (tid) WHERE t.state = ?1)",
-        )?
-        .query_row([State::Tracked], |row| row.get(0))?;
-    for (tid, key) in references::pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
-        n += u64::from(!references::orphaned_by(replica, &*catalog::table(replica, tid)?, &key)?.is_empty());
-    }
-    for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
-        n += (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)).count() as u64;
-    }
-    Ok(n)
-}
-
-/// Lists every open conflict with every version, and what is needed to resolve it, in an order that is the same on
-/// every device.
-pub(crate) fn open_list(replica: &Replica) -> Result<Vec<Open>> {
-    let mut all = Vec::new();
-    // A suspended table shows nothing, so that nothing can be decided about its rows.
-    for (tid, key) in rows_of_tracked(replica, "_pm_conflict")? {
-        all.push(contested(replica, tid, key)?);
-    }
-    for (tid, key) in rows_of_tracked(replica, "_pm_parked")? {
-        all.push(quarantined(replica, tid, key)?);
-    }
-    for (tid, key) in references::pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
-        let table = catalog::table(replica, tid)?;
-        if let Some(foreign) = references::orphaned_by(replica, &table, &key)?.first() {
-            all.push(orphan(replica, &table, key, *foreign)?);
-        }
-    }
-    for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
-        for at in (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)) {
-            all.push(schema_conflict(replica, table, &table.def.columns[at].name)?);
-        }
-    }
-    all.sort_by(|a, b| {
-        let order =
-            |o: &Open| (o.conflict.table.to_ascii_lowercase(), o.key.clone(), o.conflict.kind.clone());
-        order(a).cmp(&order(b))
-    });
-    Ok(all)
-}
-
-/// Reads the rows of tracked tables that one of our lists has.
-fn rows_of_tracked(replica: &Replica, list: &str) -> Result<Vec<(i64, Vec<u8>)>> {
-    let sql = format!("SELECT tid, key FROM {list} JOIN _pm_table USING (tid) WHERE state = ?1");
-    let mut statement = replica.db.prepare_cached(&sql)?;
-    let rows = statement.query_map([State::Tracked], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
 /// Describes a row that has concurrent versions of different content.
-fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
+pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     let table = catalog::table(replica, tid)?;
     let n = table.def.columns.len();
     let heads = heads::heads(replica, tid, &key)?;
@@ -327,21 +235,21 @@ fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
 }
 
 /// Describes a quarantined row, with the blocking row if a UNIQUE quarantined it.
-fn quarantined(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
+pub(crate) fn quarantined(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     let table = catalog::table(replica, tid)?;
     let heads = heads::heads(replica, tid, &key)?;
     let mut versions = Vec::new();
     let mut kind = None;
     let mut blocking = None;
     let version = row_version(replica, &table, &key, &heads, false, true)?;
-    let mut contents = vec![content_of(&version)];
-    if let Some((columns, found)) = blocking_row(replica, &table, &version)? {
+    let mut contents = vec![content_of(&version)?];
+    if let Some((columns, found)) = blocking_row(replica, &table, &key)? {
         kind = Some(ConflictKind::Unique(columns));
         // A row without a claim is older than the conflict. Some devices have folded its version, so none names it.
         let theirs = heads::heads(replica, tid, &found)?;
         let attributed = versions::claim_of(&table, &theirs) > 0;
         let row = row_version(replica, &table, &found, &theirs, true, attributed)?;
-        contents.push(content_of(&row));
+        contents.push(content_of(&row)?);
         versions.push(row);
         blocking = Some(found);
     }
@@ -360,28 +268,26 @@ fn quarantined(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     make(&table, key, kind, versions, contents, heads, blocking)
 }
 
-/// Finds the first UNIQUE of the definition by which a version clashes with a shown row, and that row's key.
-fn blocking_row(
-    replica: &Replica,
-    table: &Table,
-    version: &ConflictVersion,
-) -> Result<Option<(Vec<String>, Vec<u8>)>> {
+/// Finds the first UNIQUE of the definition by which a quarantined row clashes with a shown row, and that row's key.
+fn blocking_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<(Vec<String>, Vec<u8>)>> {
+    let mine = value::read_key(key)?;
     for unique in &table.def.uniques {
         let names: Vec<&String> = unique.iter().map(|at| &table.def.columns[usize::from(*at)].name).collect();
-        let values: Option<Vec<&OwnedValue>> = names
-            .iter()
-            .map(|name| version.values.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v))
-            .collect();
-        let Some(values) = values else { continue };
-        let same: Vec<String> = names
-            .iter()
-            .enumerate()
-            .map(|(n, name)| format!("{} = ?{}", value::quote(name), n + 1))
-            .collect();
-        let sql =
-            format!("SELECT {} FROM {} WHERE {}", table.def.key_list(""), table.sql_name, same.join(" AND "));
+        if unique.iter().any(|at| table.disputed.contains(usize::from(*at))) {
+            continue; // The values of a disputed column are each device's own.
+        }
+        let same: Vec<String> =
+            names.iter().map(|name| format!("t.{0} = q.{0}", value::quote(name))).collect();
+        let sql = format!(
+            "SELECT {} FROM (SELECT * FROM {} WHERE {}) AS q CROSS JOIN {} AS t WHERE {}",
+            table.def.key_list("t."),
+            table.quarantine_table(),
+            table.key_match_from(0),
+            table.sql_name,
+            same.join(" AND ")
+        );
         let mut statement = replica.db.prepare_cached(&sql)?;
-        let mut rows = statement.query(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
+        let mut rows = statement.query(params_from_iter(mine.iter().map(|v| Bind(v.borrow()))))?;
         if let Some(row) = rows.next()? {
             let n = table.def.keys().count();
             let values = (0..n)
@@ -395,19 +301,19 @@ fn blocking_row(
 }
 
 /// Describes an orphan: a row whose foreign key refers to a row that is not there.
-fn orphan(replica: &Replica, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
+pub(crate) fn orphan(replica: &Replica, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
     let heads = heads::heads(replica, table.tid, &key)?;
     let attributed = references::is_attributed(replica, table, &key, &heads, foreign)?;
     let row = row_version(replica, table, &key, &heads, true, attributed)?;
     let foreign = &table.def.foreign_keys[foreign];
     let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();
     let kind = ConflictKind::ForeignKey(columns, foreign.parent.clone());
-    let contents = vec![content_of(&row)];
+    let contents = vec![content_of(&row)?];
     make(table, key, kind, vec![row], contents, heads, None)
 }
 
 /// Describes a disputed column, with each declaration of it and who made it first.
-fn schema_conflict(replica: &Replica, table: &Table, column: &str) -> Result<Open> {
+pub(crate) fn schema_conflict(replica: &Replica, table: &Table, column: &str) -> Result<Open> {
     let column = column.to_ascii_lowercase();
     let mut contents = vec![column.clone().into_bytes()];
     let mut versions = Vec::new();
@@ -459,12 +365,12 @@ fn make(
     Ok(Open { conflict, tid: table.tid, key, heads, blocking })
 }
 
-/// Describes a version as it is in the log, with its large values put together; of a part of a row, the key and
+/// Describes a version as it is in the log, with its large values by length and hash; of a part of a row, the key and
 /// that part.
 pub(crate) fn version(replica: &Replica, table: &Table, head: &Head, shown: bool) -> Result<ConflictVersion> {
     let mut values = Vec::new();
     if head.kind != OpKind::Delete {
-        for (column, value) in versions::values(replica, table, head)? {
+        for (column, value) in versions::told(replica, table, head)? {
             // An update of a counter says what was added, which is not a version of it.
             let rule = table.def.columns[column].merge;
             if rule != ColumnMerge::Counter || head.kind == OpKind::Insert {
@@ -498,24 +404,8 @@ fn row_version(
     attributed: bool,
 ) -> Result<ConflictVersion> {
     let head = versions::writer_of(replica, table, heads)?.filter(|_| attributed);
-    let key = value::read_key(key)?;
-    let columns = table.column_list();
-    let sql = if shown {
-        table.select_sql(&columns)
-    } else {
-        format!("SELECT {columns} FROM {} WHERE {}", table.quarantine_table(), table.key_match_from(0))
-    };
-    let mut statement = replica.db.prepare_cached(&sql)?;
-    let mut rows = statement.query(params_from_iter(key.iter().map(|v| Bind(v.borrow()))))?;
-    let mut values = Vec::new();
-    if let Some(row) = rows.next()? {
-        for (at, column) in table.def.columns.iter().enumerate() {
-            if table.disputed.contains(at) {
-                continue; // The values of a disputed column are each device's own.
-            }
-            values.push((column.name.clone(), OwnedValue::of(value::from_sql(row.get_ref(at)?))?));
-        }
-    }
+    let place = if shown { table.def.name.clone() } else { table.quarantine_table() };
+    let values = told_row(replica, table, &place, key)?;
     let name = match head {
         Some(head) => name_of_number(replica, head.dev)?,
         None => None,
@@ -528,6 +418,40 @@ fn row_version(
         shown,
         values,
     })
+}
+
+/// Reads a row by the names of its columns, as it is listed: its long values by length and hash.
+fn told_row(replica: &Replica, table: &Table, place: &str, key: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
+    // The values of a disputed column are each device's own.
+    let columns: Vec<(String, Option<usize>)> = (0..table.def.columns.len())
+        .filter(|at| !table.disputed.contains(*at))
+        .map(|at| (table.def.columns[at].name.clone(), Some(at)))
+        .collect();
+    let guarded = large::Guarded::new(table, &columns);
+    let key = value::read_key(key)?;
+    let sql =
+        format!("SELECT {} FROM {} WHERE {}", guarded.sql, value::quote(place), table.key_match_from(0));
+    let mut statement = replica.db.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(key.iter().map(|v| Bind(v.borrow()))))?;
+    let mut values = Vec::new();
+    let Some(row) = rows.next()? else { return Ok(values) };
+    let n = columns.len();
+    let rowid = if guarded.plain || !row.get(n)? { None } else { Some(row.get(n + 1)?) };
+    for (n, (name, at)) in columns.into_iter().enumerate() {
+        let large = match (rowid, at) {
+            (Some(rowid), Some(at)) => {
+                let found = large::look(replica, table, place, at, rowid)?;
+                found.map(|(text, _)| large::big(replica, table, place, at, rowid, text)).transpose()?
+            }
+            _ => None,
+        };
+        let value = match large {
+            Some(Big { text, len, sha256, .. }) => OwnedValue::Large { text, bytes: len, sha256 },
+            None => OwnedValue::of(value::from_sql(row.get_ref(n)?))?.shortened(),
+        };
+        values.push((name, value));
+    }
+    Ok(values)
 }
 
 /// Names a version's author: its name and short id.
@@ -545,15 +469,17 @@ impl ConflictVersion {
 }
 
 /// Encodes the values of a version, in the order of the column names, for comparing.
-fn content_of(version: &ConflictVersion) -> Vec<u8> {
+fn content_of(version: &ConflictVersion) -> Result<Vec<u8>> {
     let mut values: Vec<_> = version.values.iter().collect();
     values.sort_by_key(|(name, _)| name.to_ascii_lowercase());
     let mut content = Vec::new();
     for (name, value) in values {
         content.extend_from_slice(name.to_ascii_lowercase().as_bytes());
         content.push(0);
-        // Never fails: an owned value is never in pieces.
-        let _ = value::push_key(&mut content, value.borrow(), packmule_core::wire::Collation::Binary);
+        match value {
+            OwnedValue::Large { .. } => content.extend(value::encode_compared(value.borrow())?),
+            value => value::push_key(&mut content, value.borrow(), packmule_core::wire::Collation::Binary)?,
+        }
     }
-    content
+    Ok(content)
 }

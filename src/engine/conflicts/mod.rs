@@ -10,6 +10,7 @@
 //! | `list` | open conflicts with every version |
 //! | `record` | what a resolution reads of a version, and how it records a row |
 //! | `resolve` | a conflict resolved |
+//! | `walk` | goes through the open conflicts one by one |
 
 pub(crate) mod children;
 pub(crate) mod history;
@@ -17,3 +18,4 @@ mod keep_both;
 pub(crate) mod list;
 pub(crate) mod record;
 pub(crate) mod resolve;
+pub(crate) mod walk;

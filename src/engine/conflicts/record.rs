@@ -5,16 +5,16 @@ use rusqlite::params_from_iter;
 use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::error::Result;
 use crate::engine::merge::heads::Head;
-use crate::engine::merge::versions;
+use crate::engine::merge::versions::{self, Held};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// Reads what a version itself says of a row: not its key, its counters and its disputed columns, and not what later
 /// versions wrote over.
-pub(crate) fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
+pub(crate) fn own_values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, Held)>> {
     let live = head.live(table.def.columns.len());
-    let mut values = versions::values(replica, table, head)?;
+    let mut values = versions::held(replica, table, head)?;
     values.retain(|(at, _)| {
         live.contains(*at)
             && table.def.columns[*at].key == 0

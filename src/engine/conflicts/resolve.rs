@@ -8,10 +8,12 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{declare, redeclare, seal};
 use crate::engine::conflicts::keep_both;
-use crate::engine::conflicts::list::{self, ConflictKind, Open};
+use crate::engine::conflicts::list::{ConflictKind, Open};
 use crate::engine::conflicts::record::{own_values, record_resolved};
+use crate::engine::conflicts::walk;
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::Head;
+use crate::engine::merge::versions::Held;
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::{quarantine, triggers, write};
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -34,10 +36,16 @@ pub enum Resolution {
 
 /// Resolves the conflict with this id, of which a prefix that no other has is enough.
 pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> Result<()> {
-    let mut open = list::open_list(replica)?;
-    let n = open.len();
-    open.retain(|o| o.conflict.id.starts_with(id) && id.len() >= 4);
-    let [conflict] = &open[..] else {
+    let (mut n, mut matching, mut found) = (0, 0, None);
+    walk::each(replica, &mut |open| {
+        n += 1;
+        if id.len() >= 4 && open.conflict.id.starts_with(id) {
+            matching += 1;
+            found = Some(open);
+        }
+        Ok(())
+    })?;
+    let Some(conflict) = &found.filter(|_| matching == 1) else {
         return Err(Error::NoSuchConflict { id: id.into(), open: n });
     };
     let table = catalog::table(replica, conflict.tid)?;
@@ -179,6 +187,12 @@ pub(crate) fn set(
         if table.counters.contains(&at) {
             record_counter(replica, table, open, at, value)?;
         }
+        if matches!(value, OwnedValue::Large { .. }) {
+            return Err(Error::cannot_resolve(
+                format!("the value for `{name}` is only told by its length and hash: give it whole"),
+                &[Way::Take],
+            ));
+        }
         columns.push((at, value));
     }
     write_columns(replica, table, open, &columns)?;
@@ -282,20 +296,35 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
     if heads.iter().any(|h| h.kind == OpKind::Delete) {
         return delete_resolved(replica, table, &open.key);
     }
-    let mut columns: Vec<(usize, OwnedValue)> = Vec::new();
+    let mut columns: Vec<(usize, &Head, Held)> = Vec::new();
     for head in heads {
         for (at, value) in own_values(replica, table, head)? {
-            columns.retain(|(column, _)| *column != at);
-            columns.push((at, value));
+            columns.retain(|(column, ..)| *column != at);
+            columns.push((at, head, value));
         }
     }
     // The spelling and the type of the key are the version's too.
     if let Some(last) = heads.last() {
-        let values = versions::values(replica, table, last)?;
-        columns.extend(values.into_iter().filter(|(at, _)| table.def.columns[*at].key > 0));
+        let values = versions::held(replica, table, last)?.into_iter();
+        columns.extend(
+            values.filter(|(at, _)| table.def.columns[*at].key > 0).map(|(at, value)| (at, *last, value)),
+        );
     }
-    let columns: Vec<_> = columns.iter().map(|(at, value)| (*at, value)).collect();
-    write_columns(replica, table, open, &columns)?;
+    let (mut written, mut large) = (Vec::new(), Vec::new());
+    for (at, head, value) in columns {
+        written.push(match value {
+            Held::Pieces(big) if !big.text && write::takes_pieces(replica, table, at)? => {
+                large.push((at, head, big));
+                (at, OwnedValue::Large { text: false, bytes: big.len, sha256: big.sha256 })
+            }
+            value => (at, value.whole(replica, head)?),
+        });
+    }
+    let written: Vec<_> = written.iter().map(|(at, value)| (*at, value)).collect();
+    write_columns(replica, table, open, &written)?;
+    for (at, head, big) in large {
+        compose::write_pieces(replica, table, table.place(), &open.key, at, head, &big)?;
+    }
     record_resolved(replica, table, &open.key)
 }
 
@@ -306,9 +335,13 @@ fn insert_version(
     head: &Head,
     changes: &[(usize, &OwnedValue)],
 ) -> Result<()> {
-    let mut row = versions::values(replica, table, head)?;
+    let mut row = versions::held(replica, table, head)?;
+    row.retain(|(column, _)| changes.iter().all(|(at, _)| at != column));
+    let mut row: Vec<(usize, OwnedValue)> = row
+        .into_iter()
+        .map(|(column, value)| Ok((column, value.whole(replica, head)?)))
+        .collect::<Result<_>>()?;
     for (at, value) in changes {
-        row.retain(|(column, _)| column != at);
         row.push((*at, (*value).clone()));
     }
     let names: Vec<String> = row.iter().map(|(at, _)| value::quote(&table.def.columns[*at].name)).collect();

@@ -18,7 +18,7 @@ use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, vouched};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{seal, verdict};
-use crate::engine::conflicts::list;
+use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::state_rows;
@@ -422,7 +422,7 @@ fn take_in_window(
     // What was written here before this moment did not take the others into account.
     seal::seal_here(replica, SealOptions::default())?;
     gathered::gather_pending(replica)?;
-    let conflicts_before = list::open_conflicts(replica)?;
+    let conflicts_before = walk::open_conflicts(replica)?;
     let start = reader.offset();
     let mut reported = start;
     let mut window =
@@ -476,7 +476,7 @@ fn take_in_window(
             ready::apply_pending(replica, report)?;
         }
     }
-    report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
+    report.conflicts_opened += walk::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)
 }
 

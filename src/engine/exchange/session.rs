@@ -15,7 +15,7 @@ use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, vouched};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
-use crate::engine::conflicts::list;
+use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{certificates, export, gathered_state, reconcile, revoke, transaction, twin};
@@ -294,7 +294,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
         // What was written here before this moment did not take the others into account.
         seal::seal_here(replica, SealOptions::default())?;
         gathered::gather_pending(replica)?;
-        list::open_conflicts(replica)?
+        walk::open_conflicts(replica)?
     } else {
         0
     };
@@ -331,7 +331,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
     if groups {
         ready::apply_pending(replica, report)?;
         report.waits = pending::pending_groups(replica)?;
-        report.conflicts_opened += list::open_conflicts(replica)?.saturating_sub(conflicts_before);
+        report.conflicts_opened += walk::open_conflicts(replica)?.saturating_sub(conflicts_before);
     }
     Ok(())
 }

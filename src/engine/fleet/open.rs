@@ -104,11 +104,12 @@ fn make_device(
 /// Opens another device's database, of which nothing is changed, nor a file made beside it where that can be helped.
 pub(crate) fn open_source(path: &Path, options: Options) -> Result<Replica> {
     let path = std::fs::canonicalize(path).map_err(Error::io("open", path))?;
-    let db = if connection::is_quiet_wal(&path) {
+    let mut db = if connection::is_quiet_wal(&path) {
         connection::open_unchanging(&path, &options)?
     } else {
         connection_to_read(&path, &options)?
     };
+    connection::limit_reading(&mut db, &path)?;
     // Its key is its own: nothing is signed in its name.
     replica_of(db, path, options, |_, _| Ok(None))
 }
@@ -129,11 +130,14 @@ pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result
     }
     let path = std::fs::canonicalize(path).map_err(Error::io("open", path))?;
     let read_only = flags == OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let db = if read_only {
+    let mut db = if read_only {
         connection_to_read(&path, &options)?
     } else {
         connection::open_connection(&path, flags, &options)?
     };
+    if read_only {
+        connection::limit_reading(&mut db, &path)?;
+    }
     replica_of(db, path, options, key_of)
 }
 

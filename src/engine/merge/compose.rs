@@ -6,16 +6,19 @@
 //! carries. `versions` says why the result is the same everywhere.
 
 use packmule_core::merge::{Version, column_winner};
+use packmule_core::model::{Big, Stream};
 use packmule_core::wire::{ColumnMerge, Merge};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::Result;
+use crate::engine::log::frames;
 use crate::engine::merge::counters;
 use crate::engine::merge::heads::Head;
-use crate::engine::merge::versions::{self, Judgement};
+use crate::engine::merge::versions::{self, Held, Judgement};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::def::ColumnDefault;
 use crate::engine::table::known::Table;
+use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 
 /// Reads a row as its table shows it.
@@ -85,19 +88,55 @@ pub(crate) fn compose(
     if heads.is_empty() {
         return Ok(()); // The row is undisputed, and as the table showed it.
     }
+    let values = heads.iter().map(|h| versions::held(replica, table, h)).collect::<Result<Vec<_>>>()?;
+    let value_of = |at: usize, column: usize| values[at].iter().find(|(c, _)| *c == column).map(|(_, v)| v);
+    let Some(changes) = choose(replica, table, heads, judgement, &value_of)? else { return Ok(()) };
+    let default = |column: usize| match &table.def.columns[column].default {
+        ColumnDefault::Literal(value) => value.clone(),
+        _ => OwnedValue::Null,
+    };
+    let (mut written, mut large) = (Vec::new(), Vec::new());
+    for (column, at) in changes {
+        written.push(match at.and_then(|at| Some((at, value_of(at, column)?.clone()))) {
+            None => (column, default(column)),
+            // The quarantine table has no index on it, so that it can be written piece by piece.
+            Some((at, Held::Pieces(big))) if !big.text && i32::try_from(big.len).is_ok() => {
+                large.push((column, at, big));
+                (column, OwnedValue::Large { text: false, bytes: big.len, sha256: big.sha256 })
+            }
+            Some((at, held)) => (column, held.whole(replica, &heads[at])?),
+        });
+    }
+    make_quarantined_row(replica, table, key, &written)?;
+    for (column, at, big) in large {
+        write_pieces(replica, table, &table.quarantine_table(), key, column, &heads[at], &big)?;
+    }
+    compose_counters(replica, table, key)
+}
+
+/// Columns, each with the version that its value is of, by its place among the heads.
+type Chosen = Vec<(usize, Option<usize>)>;
+
+/// Chooses of which version each column has its value; without one, it is a default. Returns none where no version
+/// writes the row.
+fn choose<'v>(
+    replica: &Replica,
+    table: &Table,
+    heads: &[Head],
+    judgement: &Judgement,
+    value_of: &dyn Fn(usize, usize) -> Option<&'v Held>,
+) -> Result<Option<Chosen>> {
     let n = table.def.columns.len();
     let versions: Vec<Version> = heads.iter().map(Head::version).collect();
-    let values = heads.iter().map(|h| versions::values(replica, table, h)).collect::<Result<Vec<_>>>()?;
-    let value_of = |at: usize, column: usize| values[at].iter().find(|(c, _)| *c == column).map(|(_, v)| v);
     let writers: Vec<usize> = judgement.order.iter().copied().filter(|at| !versions[*at].delete).collect();
     let deleted = judgement.order.iter().copied().find(|at| versions[*at].delete);
-    let Some(first) = writers.first().copied() else { return Ok(()) };
+    let Some(first) = writers.first().copied() else { return Ok(None) };
     let row_winner = if table.def.merge == Merge::Row { Some(first) } else { None };
-    let mut changes: Vec<(usize, OwnedValue)> = Vec::new();
+    let mut changes: Vec<(usize, Option<usize>)> = Vec::new();
     for column in 0..n {
         let definition = &table.def.columns[column];
         if definition.key > 0 {
-            changes.extend(value_of(first, column).map(|v| (column, v.clone())));
+            changes.extend(value_of(first, column).map(|_| (column, Some(first))));
             continue;
         }
         if definition.merge == ColumnMerge::Counter || table.leaves(column) {
@@ -108,8 +147,8 @@ pub(crate) fn compose(
             .copied()
             .filter(|at| heads[*at].live(n).contains(column) && value_of(*at, column).is_some())
             .collect();
-        let candidates =
-            speaking.iter().filter_map(|at| Some((&versions[*at], value_of(*at, column)?.borrow())));
+        let candidates = candidates(replica, definition.merge, heads, &speaking, |at| value_of(at, column))?;
+        let candidates = speaking.iter().zip(&candidates).map(|(at, held)| (&versions[*at], held.borrow()));
         let chosen = if definition.merge == ColumnMerge::Table
             && let Some(row) = row_winner.filter(|row| speaking.contains(row))
         {
@@ -118,20 +157,53 @@ pub(crate) fn compose(
             column_winner(definition.merge, table.def.policy, candidates).map(|at| speaking[at])
         };
         match (chosen, deleted) {
-            (Some(at), _) => changes.extend(value_of(at, column).map(|v| (column, v.clone()))),
+            (Some(at), _) => changes.push((column, Some(at))),
             // No head that is left wrote it: it is what it was when the row was deleted.
             (None, Some(deleted)) => {
-                let default = match &definition.default {
-                    ColumnDefault::Literal(value) => value.clone(),
-                    _ => OwnedValue::Null,
-                };
-                changes.push((column, value_of(deleted, column).cloned().unwrap_or(default)));
+                changes.push((column, value_of(deleted, column).map(|_| deleted)));
             }
             (None, None) => {}
         }
     }
-    make_quarantined_row(replica, table, key, &changes)?;
-    compose_counters(replica, table, key)
+    Ok(Some(changes))
+}
+
+/// Returns the values of one column among which its rule chooses, those that are compared by content whole.
+fn candidates<'v>(
+    replica: &Replica,
+    rule: ColumnMerge,
+    heads: &[Head],
+    speaking: &[usize],
+    value_of: impl Fn(usize) -> Option<&'v Held>,
+) -> Result<Vec<Held>> {
+    let by_content = matches!(rule, ColumnMerge::Max | ColumnMerge::Min);
+    let values = speaking.iter().filter_map(|at| Some((*at, value_of(*at)?)));
+    let values = values.map(|(at, held)| match held {
+        held if by_content => Ok(Held::Here(held.clone().whole(replica, &heads[at])?)),
+        Held::Pieces(big) => Ok(Held::Pieces(*big)),
+        Held::Here(_) => Ok(Held::Here(OwnedValue::Null)), // Nobody looks at it.
+    });
+    values.collect()
+}
+
+/// Writes a large BLOB of a version piece by piece into a row of this place that has room for it.
+pub(crate) fn write_pieces(
+    replica: &Replica,
+    table: &Table,
+    place: &str,
+    key: &[u8],
+    column: usize,
+    head: &Head,
+    big: &Big,
+) -> Result<()> {
+    let rowid = large::rowid(replica, table, place, key)?;
+    let mut blob = large::open(replica, table, place, column, rowid, false)?;
+    let mut at = 0;
+    frames::pieces(replica, (head.dev, Stream::Shared, head.seq), big, |bytes| {
+        blob.write_at(bytes, at)?;
+        at += bytes.len();
+        Ok(())
+    })
 }
 
 /// Changes columns of a row in the quarantine table; makes the row if it is not there.

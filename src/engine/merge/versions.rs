@@ -20,14 +20,14 @@
 use std::collections::BTreeSet;
 
 use packmule_core::merge::{Version, decides, precedence, winner};
-use packmule_core::model::{Stream, Value};
+use packmule_core::model::{Big, Stream, Value};
 use packmule_core::wire::{ColumnMerge, Merge, OpKind};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::log::frames;
 use crate::engine::merge::heads::Head;
-use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::store::value::{self, LARGE, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -93,49 +93,104 @@ pub(crate) fn judge_versions(replica: &Replica, table: &Table, heads: &[Head]) -
 pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<Content> {
     if head.dev == BASELINE {
         let values = values(replica, table, head)?;
-        let encoded = values.iter().map(|(column, value)| Ok((*column, value::encode(&value.borrow())?)));
+        let encoded =
+            values.iter().map(|(column, value)| Ok((*column, value::encode_compared(value.borrow())?)));
         return encoded.collect();
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
         let mut content = Vec::new();
         for (at, value) in op.values(def.shape()) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
-            let value = match value {
+            let encoded = match value {
+                // Other devices may have it at hand, in larger frames.
+                Value::Big(big) if big.len <= LARGE as u64 => {
+                    value::encode_compared(put_together(replica, head, &big)?.borrow())?
+                }
                 // Where the pieces stand in the log does not count.
-                Value::Big(big) => Value::Big(packmule_core::model::Big { number: 0, back: 0, ..big }),
-                value => value,
+                value => value::encode_compared(value)?,
             };
-            content.push((column, value::encode(&value)?));
+            content.push((column, encoded));
         }
         content.sort();
         Ok(content)
     })
 }
 
-/// Reads a version's values by column here, and puts those in pieces together.
-pub(crate) fn values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
+/// A value of a version.
+#[derive(Clone)]
+pub(crate) enum Held {
+    /// At hand.
+    Here(OwnedValue),
+    /// In pieces in the log.
+    Pieces(Big),
+}
+
+impl Held {
+    /// Returns it as a value of the wire.
+    pub(crate) fn borrow(&self) -> Value<'_> {
+        match self {
+            Self::Here(value) => value.borrow(),
+            Self::Pieces(big) => Value::Big(*big),
+        }
+    }
+
+    /// Returns it whole.
+    pub(crate) fn whole(self, replica: &Replica, head: &Head) -> Result<OwnedValue> {
+        match self {
+            Self::Here(value) => Ok(value),
+            Self::Pieces(big) => put_together(replica, head, &big),
+        }
+    }
+}
+
+/// Puts a value of a version together from its pieces.
+fn put_together(replica: &Replica, head: &Head, big: &Big) -> Result<OwnedValue> {
+    let mut whole = Vec::new();
+    frames::pieces(replica, (head.dev, Stream::Shared, head.seq), big, |bytes| {
+        whole.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    Ok(if big.text { OwnedValue::Text(whole) } else { OwnedValue::Blob(whole) })
+}
+
+/// Reads a version's values by column here; those in pieces stay where they are.
+pub(crate) fn held(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, Held)>> {
     if head.dev == BASELINE {
-        return read_baseline(table, head.baseline.as_deref().unwrap_or_default());
+        let values = read_baseline(table, head.baseline.as_deref().unwrap_or_default())?;
+        return Ok(values.into_iter().map(|(column, value)| (column, Held::Here(value))).collect());
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
         let mut values = Vec::new();
         for (at, value) in op.values(def.shape()) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
             let value = match value {
-                Value::Big(big) => {
-                    let mut whole = Vec::new();
-                    frames::pieces(replica, (head.dev, Stream::Shared, head.seq), &big, |bytes| {
-                        whole.extend_from_slice(bytes);
-                        Ok(())
-                    })?;
-                    if big.text { OwnedValue::Text(whole) } else { OwnedValue::Blob(whole) }
-                }
-                value => OwnedValue::of(value)?,
+                Value::Big(big) => Held::Pieces(big),
+                value => Held::Here(OwnedValue::of(value)?),
             };
             values.push((column, value));
         }
         Ok(values)
     })
+}
+
+/// Reads a version's values by column here, and puts those in pieces together.
+pub(crate) fn values(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
+    let held = held(replica, table, head)?.into_iter();
+    held.map(|(column, value)| Ok((column, value.whole(replica, head)?))).collect()
+}
+
+/// Reads a version's values by column here, as they are listed: long ones by length and hash.
+pub(crate) fn told(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
+    let told = held(replica, table, head)?.into_iter().map(|(column, value)| {
+        let told = match value {
+            Held::Pieces(Big { text, len, sha256, .. }) if len > LARGE as u64 => {
+                OwnedValue::Large { text, bytes: len, sha256 }
+            }
+            value => value.whole(replica, head)?.shortened(),
+        };
+        Ok((column, told))
+    });
+    told.collect()
 }
 
 /// Returns whether a version counts for the row as a whole. What is left of an overwritten row speaks only for

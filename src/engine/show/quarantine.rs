@@ -7,6 +7,7 @@ use crate::engine::merge::compose;
 use crate::engine::show::{triggers, write};
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::known::Table;
+use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 
 /// Moves a row from its table to the quarantine table; one that is there already stays.
@@ -17,15 +18,11 @@ pub(crate) fn move_to_quarantine(replica: &Replica, table: &Table, key: &[u8]) -
 
 /// Copies a row from its table to the quarantine table; one that is there already stays.
 pub(crate) fn copy_to_quarantine(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    let values = value::read_key(key)?;
-    let columns = table.column_list();
-    let sql = format!(
-        "INSERT OR REPLACE INTO {} ({columns}) {}",
-        table.quarantine_table(),
-        table.select_sql(&columns)
-    );
-    replica.db.prepare_cached(&sql)?.execute(params_from_iter(values.iter().map(|v| Bind(v.borrow()))))?;
-    Ok(())
+    let large = large_columns(replica, table, &table.def.name, key)?;
+    let (from, to) = (table.sql_name.as_str(), table.quarantine_table());
+    copy(replica, table, key, "OR REPLACE", (from, &to), &large)?;
+    let names = (table.def.name.as_str(), to.as_str());
+    large.iter().try_for_each(|column| large::copy(replica, table, key, *column, names))
 }
 
 /// Moves a row from the quarantine table to its table; with `replace`, removes the rows that it conflicts with.
@@ -35,18 +32,46 @@ pub(crate) fn move_from_quarantine(
     key: &[u8],
     replace: bool,
 ) -> Result<()> {
+    let (from, to) = (table.quarantine_table(), table.sql_name.as_str());
+    let mut large = Vec::new();
+    for column in large_columns(replica, table, &from, key)? {
+        if write::takes_pieces(replica, table, column)? {
+            large.push(column);
+        }
+    }
+    let verb = if replace { "OR REPLACE" } else { "" };
+    triggers::firing(replica, table, || copy(replica, table, key, verb, (&from, to), &large))?;
+    let names = (from.as_str(), table.def.name.as_str());
+    large.iter().try_for_each(|column| large::copy(replica, table, key, *column, names))?;
+    compose::delete_from(replica, &table.quarantine_table(), table, key)
+}
+
+/// Returns the columns in which a row has a BLOB that is copied piece by piece: none of a table whose rows SQLite
+/// reads whole.
+fn large_columns(replica: &Replica, table: &Table, from: &str, key: &[u8]) -> Result<Vec<usize>> {
+    if table.def.without_rowid { Ok(Vec::new()) } else { large::blobs(replica, table, from, key) }
+}
+
+/// Copies a row, with room for the large BLOBs in place of them.
+fn copy(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    verb: &str,
+    (from, to): (&str, &str),
+    large: &[usize],
+) -> Result<usize> {
     let values = value::read_key(key)?;
     let columns = table.column_list();
+    let read: Vec<String> = (0..table.def.columns.len())
+        .map(|at| (large.contains(&at), value::quote(&table.def.columns[at].name)))
+        .map(|(large, c)| if large { format!("zeroblob(octet_length({c}))") } else { c })
+        .collect();
     let sql = format!(
-        "INSERT {} INTO {} ({columns}) SELECT {columns} FROM {} WHERE {}",
-        if replace { "OR REPLACE" } else { "" },
-        table.sql_name,
-        table.quarantine_table(),
+        "INSERT {verb} INTO {to} ({columns}) SELECT {} FROM {from} WHERE {}",
+        read.join(", "),
         table.key_match_from(0)
     );
-    triggers::firing(replica, table, || {
-        let values = values.iter().map(|v| Bind(v.borrow()));
-        Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
-    })?;
-    compose::delete_from(replica, &table.quarantine_table(), table, key)
+    let values = values.iter().map(|v| Bind(v.borrow()));
+    Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))?)
 }

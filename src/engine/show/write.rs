@@ -13,6 +13,7 @@ use crate::engine::show::triggers;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
+use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 
 /// How many ops and rows an import touched.
@@ -108,7 +109,7 @@ pub(crate) fn write_row(
         .map(|(column, _, value)| (column, value))
         .collect();
     let local = triggers::has_local_triggers(replica, table)?;
-    let large = read_large(replica, table, &written, origin, local)?;
+    let large = read_large(replica, table, &written, origin)?;
     let mut texts = large.texts.iter();
     let columns = || written.iter().map(|(column, _)| *column).collect::<Vec<usize>>();
     let values = written.iter().map(|(column, value)| match value {
@@ -147,22 +148,18 @@ struct Large {
     blobs: Vec<(usize, Big)>,
 }
 
-/// Reads the large values of an op as far as they cannot be written piece by piece. Text must be put together,
-/// and so must what an index covers or what a trigger reads, if `local` says that triggers run.
+/// Reads the large values of an op as far as they cannot be written piece by piece. Text must be put together.
 fn read_large(
     replica: &Replica,
     table: &Table,
     written: &[(usize, Value<'_>)],
     origin: &Origin,
-    local: bool,
 ) -> Result<Large> {
     let row = (origin.dev, origin.stream, origin.seq);
     let mut large = Large::default();
     for (column, value) in written {
         let (Value::Big(big), column) = (value, *column) else { continue };
-        let whole =
-            big.text || table.def.without_rowid || (local && triggers::triggers_read(replica, table, column));
-        if whole || is_indexed(replica, table, column)? {
+        if big.text || !takes_pieces(replica, table, column)? {
             let mut whole = Vec::new();
             frames::pieces(replica, row, big, |bytes| {
                 whole.extend_from_slice(bytes);
@@ -204,6 +201,16 @@ fn write_blobs(
         })?;
     }
     Ok(())
+}
+
+/// Returns whether a BLOB of a column may be written piece by piece into a row that has room for it. Nothing may look
+/// at the value before: no index, no CHECK, none of the application's triggers.
+pub(crate) fn takes_pieces(replica: &Replica, table: &Table, column: usize) -> Result<bool> {
+    if table.def.without_rowid || is_indexed(replica, table, column)? || large::is_checked(replica, table)? {
+        return Ok(false);
+    }
+    let local = triggers::has_local_triggers(replica, table)?;
+    Ok(!(local && triggers::triggers_read(replica, table, column)))
 }
 
 /// Returns whether SQLite refuses incremental writing for a column.

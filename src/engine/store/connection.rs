@@ -125,6 +125,34 @@ pub(crate) fn open_unchanging(path: &Path, options: &Options) -> Result<Connecti
     open_connection(Path::new(&uri), flags, options)
 }
 
+/// The longest SQL, in bytes: also of what the schema of a database says.
+const SQL_MAX: i32 = 1_000_000;
+/// How many steps of SQLite's machine reading a strange database may take: at first, and for each byte of it.
+const STEPS: u64 = 1_000_000_000;
+const STEPS_A_BYTE: u64 = 100;
+/// How many steps are counted at once.
+const STEPS_AT_ONCE: i32 = 1_000_000;
+
+/// Sets limits for reading a database that others may have made: no value is longer than its file, and no query goes on
+/// for ever.
+pub(crate) fn limit_reading(db: &mut Connection, path: &Path) -> Result<()> {
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        std::fs::metadata(name).map_or(0, |file| file.len())
+    };
+    let bytes = beside("").saturating_add(beside("-wal"));
+    let longest = i32::try_from(bytes.max(1 << 20)).unwrap_or(i32::MAX);
+    let allowed = db.limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH)?;
+    db.set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH, longest.min(allowed))?;
+    let mut left = STEPS.saturating_add(bytes.saturating_mul(STEPS_A_BYTE)) / STEPS_AT_ONCE as u64;
+    let over = move || {
+        left = left.saturating_sub(1);
+        left == 0
+    };
+    Ok(db.progress_handler(STEPS_AT_ONCE, Some(over))?)
+}
+
 /// Opens a connection of ours.
 pub(crate) fn open_connection(path: &Path, flags: OpenFlags, options: &Options) -> Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -133,10 +161,14 @@ pub(crate) fn open_connection(path: &Path, flags: OpenFlags, options: &Options) 
     db.set_prepared_statement_cache_capacity(256);
     // Rows of other devices are applied as they are: the application's triggers ran where they were written.
     db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    // FULL: what is acknowledged to a peer must be on the disk. Foreign keys are checked by us,
+    // Nothing here needs what this forbids, and the file may be anybody's.
+    db.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    db.set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_MAX)?;
+    // EXTRA: what is acknowledged to a peer must be on the disk. With FULL, a rollback journal that was removed may be
+    // back after a power cut, and undo the commit; in WAL mode both are the same. Foreign keys are checked by us,
     // after a group. With recursive triggers, a REPLACE runs our own TEMP triggers for the rows that it removes.
     db.execute_batch(&format!(
-        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = ON; \
+        "PRAGMA synchronous = EXTRA; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = ON; \
          PRAGMA trusted_schema = OFF; PRAGMA cache_size = -{}",
         options.cache_kib
     ))?;

@@ -34,7 +34,7 @@ impl<T: Display> Serialize for Shown<T> {
     }
 }
 
-/// A BLOB is `{"hex": …}`, text that is not UTF-8 has `"text": true` too, an infinity is `{"real": …}`.
+/// A BLOB is `{"hex": …}`, a long TEXT or BLOB `{"bytes": …, "sha256": …}`, text that is not UTF-8 has `"text": true` too, an infinity is `{"real": …}`.
 impl Serialize for OwnedValue {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -52,6 +52,15 @@ impl Serialize for OwnedValue {
                 }
             },
             Self::Blob(blob) => to.collect_map([("hex", Shown(Hex(blob)))]),
+            Self::Large { text, bytes, sha256 } => {
+                let mut map = to.serialize_map(None)?;
+                map.serialize_entry("bytes", bytes)?;
+                map.serialize_entry("sha256", &Shown(Hex(sha256)))?;
+                if *text {
+                    map.serialize_entry("text", &true)?;
+                }
+                map.end()
+            }
         }
     }
 }

@@ -173,11 +173,41 @@ const MIGRATIONS: [[&str; 2]; 3] = [
     ],
 ];
 
+/// Refuses a database in which something that has a name of ours is not a plain table: a view or a generated column of a
+/// strange file could go on for ever, or be of any size.
+fn refuse_strange(db: &Connection) -> Result<()> {
+    let ours = "name LIKE '\\_pm\\_%' ESCAPE '\\'";
+    let strange = value::maybe::<String>(
+        db,
+        &format!(
+            "SELECT name FROM main.sqlite_schema WHERE {ours} AND (type = 'view' OR type = 'table' AND rootpage = 0)"
+        ),
+        [],
+    )?;
+    let generated = match strange {
+        Some(name) => Some(name),
+        None => value::maybe(
+            db,
+            &format!(
+                "SELECT name FROM main.sqlite_schema s WHERE {ours} AND type = 'table'
+                 AND EXISTS (SELECT 1 FROM pragma_table_xinfo(s.name) WHERE hidden <> 0)"
+            ),
+            [],
+        )?,
+    };
+    match generated {
+        Some(name) => Err(Error::damaged(format!("`{}` is not a plain table", name.escape_debug()))),
+        None => Ok(()),
+    }
+}
+
 /// Returns whether the database has the tables. Those of an older version are migrated.
 ///
 /// # Errors
-/// [`Error::NewerDatabase`] if their version is newer than ours.
+/// [`Error::NewerDatabase`] if their version is newer than ours; [`Error::Damaged`] if something that has a name of ours
+/// is not a plain table.
 pub(crate) fn present(db: &Connection) -> Result<bool> {
+    refuse_strange(db)?;
     let found: Option<i64> =
         value::maybe(db, "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_pm_meta'", [])?;
     if found.is_none() {

@@ -1,9 +1,10 @@
 //! Values between SQLite and the wire: bound, read, encoded as keys; names and literals quoted.
 
-use packmule_core::model::{Hex, RealBits, Stream, Value};
+use packmule_core::model::{Big, Hex, RealBits, Stream, Value};
 use packmule_core::wire::Collation;
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
+use sha2::{Digest, Sha256};
 
 use crate::engine::error::{Error, Result};
 
@@ -48,7 +49,20 @@ pub enum OwnedValue {
     Text(Vec<u8>),
     /// BLOB.
     Blob(Vec<u8>),
+    /// A long TEXT or BLOB, of which only this is told: it is never read into memory whole.
+    Large {
+        /// TEXT, else BLOB.
+        text: bool,
+        /// Bytes in all.
+        bytes: u64,
+        /// SHA-256 of the content.
+        sha256: [u8; 32],
+    },
 }
+
+/// TEXT and BLOB of more bytes are compared by length and hash, and told so where versions are listed: the same on
+/// every device, whatever its frames hold.
+pub(crate) const LARGE: usize = 4096;
 
 impl OwnedValue {
     /// Returns it as a value of the wire.
@@ -59,6 +73,21 @@ impl OwnedValue {
             Self::Real(r) => Value::real(*r),
             Self::Text(t) => Value::Text(t),
             Self::Blob(b) => Value::Blob(b),
+            Self::Large { text, bytes, sha256 } => {
+                Value::Big(Big { text: *text, number: 0, back: 0, len: *bytes, sha256: *sha256 })
+            }
+        }
+    }
+
+    /// Tells a long value by its length and hash.
+    pub(crate) fn shortened(self) -> Self {
+        match &self {
+            Self::Text(b) | Self::Blob(b) if b.len() > LARGE => Self::Large {
+                text: matches!(self, Self::Text(_)),
+                bytes: b.len() as u64,
+                sha256: Sha256::digest(b).into(),
+            },
+            _ => self,
         }
     }
 
@@ -83,6 +112,7 @@ impl ToSql for OwnedValue {
             Self::Real(r) => ValueRef::Real(*r),
             Self::Text(t) => ValueRef::Text(t),
             Self::Blob(b) => ValueRef::Blob(b),
+            Self::Large { bytes, .. } => return Ok(ToSqlOutput::ZeroBlob(*bytes)),
         }))
     }
 }
@@ -97,6 +127,10 @@ impl std::fmt::Display for OwnedValue {
             Self::Blob(b) => {
                 write!(f, "x'{}'", Hex(&b[..b.len().min(32)]))?;
                 if b.len() > 32 { write!(f, "… ({} bytes)", b.len()) } else { Ok(()) }
+            }
+            Self::Large { text, bytes, sha256 } => {
+                let kind = if *text { "TEXT" } else { "BLOB" };
+                write!(f, "{kind} of {bytes} bytes, SHA-256 {}…", Hex(&sha256[..8]))
             }
         }
     }
@@ -225,6 +259,29 @@ pub(crate) fn stream_of_number(number: u8) -> Result<Stream> {
     Stream::from_number(number).ok_or_else(|| Error::damaged("a stream of an unknown kind"))
 }
 
+/// Returns what stands before the content of a TEXT or BLOB of this length where [`encode`] encodes it.
+pub(crate) fn head_of_bytes(text: bool, len: u64) -> Result<Vec<u8>> {
+    let mut head = encode(&if text { Value::Text(&[]) } else { Value::Blob(&[]) })?;
+    head.pop(); // The length, which is 0.
+    let mut number = [0; 10];
+    let n =
+        packmule_core::wire::put(&mut number, &len).map_err(|_| Error::damaged("a length without room"))?;
+    head.extend_from_slice(&number[..n]);
+    Ok(head)
+}
+
+/// Encodes a value as it is compared: a long one by its length and hash, also if it is at hand.
+pub(crate) fn encode_compared(value: Value<'_>) -> Result<Vec<u8>> {
+    match value {
+        Value::Big(big) => encode(&Value::Big(Big { number: 0, back: 0, ..big })),
+        Value::Text(b) | Value::Blob(b) if b.len() > LARGE => {
+            let (text, sha256) = (matches!(value, Value::Text(_)), Sha256::digest(b).into());
+            encode(&Value::Big(Big { text, number: 0, back: 0, len: b.len() as u64, sha256 }))
+        }
+        value => encode(&value),
+    }
+}
+
 /// Encodes a value, so that it can be compared by its bytes.
 pub(crate) fn encode(value: &Value<'_>) -> Result<Vec<u8>> {
     let len = match value {
@@ -251,6 +308,8 @@ pub(crate) fn literal(value: &OwnedValue) -> String {
             _ => format!("(CAST({} AS TEXT))", hex_literal(t)),
         },
         OwnedValue::Blob(b) => hex_literal(b),
+        // A default is never told so: it stands whole in its definition.
+        OwnedValue::Large { .. } => "NULL".into(),
     }
 }
 
@@ -262,6 +321,17 @@ pub(crate) fn hex_literal(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_head_of_bytes_is_what_stands_before_them() {
+        for len in [0, 1, 127, 128, 300, 70_000] {
+            let bytes = vec![7; len];
+            for (text, value) in [(true, Value::Text(&bytes)), (false, Value::Blob(&bytes))] {
+                let head = head_of_bytes(text, len as u64).unwrap();
+                assert_eq!([head, bytes.clone()].concat(), encode(&value).unwrap());
+            }
+        }
+    }
 
     fn key(value: Value<'_>, collation: Collation) -> Vec<u8> {
         let mut out = Vec::new();

@@ -179,6 +179,11 @@ impl Table {
         self.disputed.contains(at) && self.def.columns[at].is_optional()
     }
 
+    /// Returns the name of the table that it is here, unquoted.
+    pub(crate) fn place(&self) -> &str {
+        &self.def.name
+    }
+
     /// Returns the name of its quarantine table.
     pub(crate) fn quarantine_table(&self) -> String {
         format!("_pm_limbo_{}", self.tid)

@@ -28,8 +28,8 @@ use rusqlite::named_params;
 
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{adopt, follow, seal, verdict};
-use crate::engine::conflicts::children;
-use crate::engine::conflicts::list::{self, ConflictKind, Open};
+use crate::engine::conflicts::list::ConflictKind;
+use crate::engine::conflicts::{children, walk};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{revoke, transaction};
 use crate::engine::fleet::devices::{self, BASELINE};
@@ -142,9 +142,8 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
         "CREATE TEMP TABLE IF NOT EXISTS _pm_open (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
          DELETE FROM temp._pm_open",
     )?;
-    let all = list::open_list(replica)?;
-    keep_children(replica, &all)?;
-    for open in all {
+    keep_children(replica)?;
+    walk::each(replica, &mut |open| {
         let quarantined = matches!(open.conflict.kind, ConflictKind::Unique(_) | ConflictKind::Check(_));
         let clashes = if quarantined {
             constraints::conflicting_rows(replica, &*catalog::table(replica, open.tid)?, &open.key)?
@@ -157,8 +156,8 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
                 .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?
                 .execute((open.tid, key))?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Lists in `_pm_unfoldable` the tables that lack columns which others write into, here or elsewhere: what was written into
@@ -179,18 +178,15 @@ fn keep_waiting_columns(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// Lists the rows that refer to a row under whose key several were made: whoever keeps both must know who wrote them.
-fn keep_children(replica: &Replica, open: &[Open]) -> Result<()> {
-    for (tid, keys) in list::made_twice(open) {
-        children::visit(replica, &*catalog::table(replica, tid)?, &keys, |child, _, key| {
-            replica
-                .db
-                .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?
-                .execute((child.tid, key))?;
-            Ok(())
-        })?;
-    }
-    Ok(())
+/// Lists the rows that refer to a contested row: whoever keeps both of two must know who wrote them.
+fn keep_children(replica: &Replica) -> Result<()> {
+    children::of_contested(replica, |_, _, child, key| {
+        replica
+            .db
+            .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?
+            .execute((child.tid, key))?;
+        Ok(())
+    })
 }
 
 /// Forgets the versions of the rows whose versions are all stable and of which nothing is open, with what was

@@ -4,12 +4,13 @@ use packmule_core::model::Hex;
 use packmule_core::wire::Mode;
 use sha2::{Digest, Sha256};
 
-use crate::engine::conflicts::list;
+use crate::engine::conflicts::walk;
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::def::DEVICE_COLUMN;
 use crate::engine::table::known::{State, Table};
+use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes;
 
@@ -28,9 +29,10 @@ pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
         for table in &tables {
             hash_table(e, table, &mut hash)?;
         }
-        for open in list::open_list(e)? {
+        walk::each(e, &mut |open| {
             hash.update(open.conflict.id.as_bytes());
-        }
+            Ok(())
+        })?;
         Ok(Hex(&hash.finalize()).to_string())
     })
 }
@@ -60,21 +62,27 @@ fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()>
     };
     add(name_in_log(replica, table).as_bytes());
     names.iter().for_each(|name| add(name.as_bytes()));
-    let columns: Vec<String> = names.iter().map(|name| value::quote(name)).collect();
+    let columns: Vec<(String, Option<usize>)> =
+        names.into_iter().map(|name| (table.def.column(&name), name)).map(|(at, name)| (name, at)).collect();
+    let guarded = large::Guarded::new(table, &columns);
     let mut order = table.def.key_list("");
     if table.def.mode == Mode::PerDevice {
         order = format!("{}, {order}", DEVICE_COLUMN);
     }
-    let mut statement = replica.db.prepare(&format!(
-        "SELECT {} FROM {} ORDER BY {order}",
-        columns.join(", "),
-        table.sql_name
-    ))?;
+    let sql = format!("SELECT {} FROM {} ORDER BY {order}", guarded.sql, table.sql_name);
+    let mut statement = replica.db.prepare(&sql)?;
     let mut rows = statement.query([])?;
     let mut buf = Vec::new();
     while let Some(row) = rows.next()? {
-        for at in 0..columns.len() {
-            let value = row.get_ref(at)?;
+        let n = columns.len();
+        let rowid = if guarded.plain || !row.get(n)? { None } else { Some(row.get(n + 1)?) };
+        for (n, (_, at)) in columns.iter().enumerate() {
+            if let (Some(rowid), Some(at)) = (rowid, at)
+                && hash_large(replica, table, *at, rowid, hash)?
+            {
+                continue;
+            }
+            let value = row.get_ref(n)?;
             let len = value.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
             buf.resize(len + 24, 0);
             let len = packmule_core::wire::put(&mut buf, &value::from_sql(value))
@@ -83,4 +91,17 @@ fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// Hashes a value piece by piece, if it is large: as it would be hashed whole.
+fn hash_large(replica: &Replica, table: &Table, at: usize, rowid: i64, hash: &mut Sha256) -> Result<bool> {
+    let place = table.place();
+    let Some((text, len)) = large::look(replica, table, place, at, rowid)? else { return Ok(false) };
+    hash.update(value::head_of_bytes(text, len)?);
+    let blob = large::open(replica, table, place, at, rowid, true)?;
+    large::read(&blob, &mut |bytes| {
+        hash.update(bytes);
+        Ok(())
+    })?;
+    Ok(true)
 }

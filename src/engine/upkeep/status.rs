@@ -5,7 +5,7 @@ use packmule_core::wire::Mode;
 use crate::engine::apply::pending;
 use crate::engine::apply::report::Wait;
 use crate::engine::capture::{evolve, groups};
-use crate::engine::conflicts::list;
+use crate::engine::conflicts::walk;
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices::{self, SaidBy};
 use crate::engine::fleet::{clocks, membership, revocation};
@@ -91,6 +91,8 @@ pub struct Status {
     pub can_sign: bool,
     /// The tables that are known.
     pub tables: Vec<TableStatus>,
+    /// The database's journal mode, as SQLite names it: `wal`, unless somebody has set another.
+    pub journal_mode: String,
     /// How many conflicts are open.
     pub conflicts: u64,
     /// The pending groups in the log, with their missing dependencies.
@@ -180,7 +182,8 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             identity: e.identity.clone(),
             can_sign: e.can_sign(),
             tables,
-            conflicts: list::open_conflicts(e)?,
+            journal_mode: e.db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?,
+            conflicts: walk::open_conflicts(e)?,
             waits: pending::pending_groups(e)?,
             log_frames,
             log_bytes,

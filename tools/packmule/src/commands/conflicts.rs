@@ -1,11 +1,12 @@
 //! Conflicts: conflicts, resolve.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use packmule::{Conflict, ConflictKind, ConflictVersion, OwnedValue, Resolution};
 
 use super::{Context, of_db, open, open_to_read};
-use crate::documents::{Conflicts, Resolved};
+use crate::documents::{Conflicts, OpenConflicts, Resolved};
 use crate::output::{Failure, Out, say};
 use crate::text::{columns, count, plural, quoted, read, shell_word, show, shown, time};
 use crate::usage::{Args, flags};
@@ -14,17 +15,28 @@ use crate::usage::{Args, flags};
 pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let engine = open_to_read(context)?;
-    let open = engine.conflicts().map_err(of_db(path))?;
-    let unsealed = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.unsealed > 0);
+    let status = engine.status().map_err(of_db(path))?;
+    let unsealed = status.tables.iter().any(|t| t.unsealed > 0);
     let out = &mut *context.out;
-    out.document(&Conflicts { conflicts: &open });
-    match open.len() {
+    if out.json {
+        let failed = RefCell::default();
+        out.document(&Conflicts { conflicts: OpenConflicts { engine: &engine, failed: &failed } });
+        // What was printed stays a whole document.
+        let failed = failed.into_inner().map(|e| of_db(path)(e).message().to_owned());
+        return failed
+            .map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))));
+    }
+    match status.conflicts {
         0 => say!(out, "{}: no conflict is open", shown(path)),
-        n => say!(out, "{}: {}", shown(path), plural(n as u64, "conflict is open", "conflicts are open")),
+        n => say!(out, "{}: {}", shown(path), plural(n, "conflict is open", "conflicts are open")),
     }
-    for conflict in &open {
-        print(path, conflict, out);
-    }
+    let printed = engine.each_conflict(&mut |conflict| {
+        if !out.closed() {
+            print(path, &conflict, out);
+        }
+        Ok(())
+    });
+    printed.map_err(of_db(path))?;
     if unsealed {
         say!(out);
         say!(out, "writes since the last seal are not taken into account: `packmule seal {}`", quoted(path));

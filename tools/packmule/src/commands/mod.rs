@@ -130,9 +130,18 @@ fn open(context: &Context<'_, '_>) -> Result<Engine, Failure> {
     open_as(context, Engine::open_with)
 }
 
-/// Opens it for a command that only reads: also on a disk that cannot be written to.
+/// Opens it for a command that only reads: also on a disk that cannot be written to. Where no key lies beside it, it is
+/// another device's file: nothing is written to it.
 fn open_to_read(context: &Context<'_, '_>) -> Result<Engine, Failure> {
     let again = options(context)?;
+    let beside = |end: &str| {
+        let mut key = context.args.path(0).as_os_str().to_owned();
+        key.push(end);
+        Path::new(&key).exists()
+    };
+    if ![".pmkey", ".pmkey.new", ".pmkey.old"].iter().any(|end| beside(end)) {
+        return open_as(context, Engine::open_read_only);
+    }
     open_as(context, |path, options| match Engine::open_with(path, options) {
         Err(e) if e.needs_to_write() => Engine::open_read_only(path, again),
         opened => opened,

@@ -73,6 +73,7 @@ fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<
         asks_fleet: fleets(identity).1,
         can_seal: status.can_sign,
         tables: &status.tables,
+        journal_mode: &status.journal_mode,
         conflicts: status.conflicts,
         waits: status.waits.iter().map(WaitGroup::from).collect(),
         log: LogSize { frames: status.log_frames, bytes: status.log_bytes },
@@ -102,6 +103,9 @@ fn print_device(path: &Path, status: &Status, now: i64, out: &mut Out<'_>) {
         );
     }
     say!(out, "  log          {}, {}", count(status.log_frames, "frame"), size(status.log_bytes));
+    if status.journal_mode != "wal" {
+        say!(out, "  journal      {}, not WAL: whoever writes keeps all others out", status.journal_mode);
+    }
     say!(out, "  clock        {}", time(now));
     match status.conflicts {
         0 => say!(out, "  conflicts    none"),

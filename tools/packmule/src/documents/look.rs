@@ -33,6 +33,8 @@ pub struct Status<'a> {
     /// The tables that are known.
     #[cfg_attr(test, schemars(with = "Vec<report::TableStatus>"))]
     pub tables: &'a [TableStatus],
+    /// Its journal mode, as SQLite names it: `wal`, unless somebody has set another.
+    pub journal_mode: &'a str,
     /// How many conflicts are open.
     pub conflicts: u64,
     /// Groups of frames that wait for others.

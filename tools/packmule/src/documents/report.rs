@@ -47,8 +47,9 @@ pub struct ConflictVersion {
     pub op: String,
     /// The table shows this one.
     pub shown: bool,
-    /// The row's values, by column: empty for a delete. A BLOB is `{"hex": …}`, text that is not UTF-8 has
-    /// `"text": true` too, an infinity is `{"real": …}`.
+    /// The row's values, by column: empty for a delete. A BLOB is `{"hex": …}`; a TEXT or BLOB of more than
+    /// 4,096 bytes is `{"bytes": …, "sha256": …}`; text that is one of these has `"text": true` too; an infinity is
+    /// `{"real": …}`.
     pub values: BTreeMap<String, Value>,
 }
 

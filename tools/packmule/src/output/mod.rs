@@ -5,9 +5,11 @@
 //! | file | what lives there |
 //! |---|---|
 //! | this one | standard output |
+//! | `ending` | a panic, no memory: the end of the program |
 //! | `failure` | what went wrong, in one line that says what to do |
 //! | `progress` | how far long work is, for whoever watches |
 
+mod ending;
 mod failure;
 mod progress;
 
@@ -15,6 +17,7 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
+pub use ending::{Allocator, say_panics};
 pub use failure::{Failure, engine_text};
 pub use progress::{Bar, Meter};
 

@@ -31,6 +31,7 @@ pub fn show(value: &OwnedValue) -> String {
                 format!("x'{cut}'")
             }
         }
+        large @ OwnedValue::Large { .. } => large.to_string(),
     }
 }
 

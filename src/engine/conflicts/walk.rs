@@ -1,0 +1,180 @@
+//! Goes through the open conflicts one by one, in an order that is the same on every device: however many are open,
+//! a few keys are in memory. No statement stays open between two of them, so that what is seen may be written to.
+
+use std::collections::VecDeque;
+
+use crate::engine::conflicts::children;
+use crate::engine::conflicts::list::{self, Conflict, ConflictKind, Open};
+use crate::engine::error::Result;
+use crate::engine::show::references;
+use crate::engine::table::catalog;
+use crate::engine::table::known::State;
+use crate::engine::table::replica::Replica;
+
+/// How many keys are read at once.
+const KEYS: usize = 64;
+
+/// Which of our lists a row is in; of one row they are listed in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum List {
+    Contested,
+    Quarantined,
+    Dangling,
+}
+
+/// A way through the open conflicts.
+pub(crate) struct Walk {
+    /// The tables to come, the next one last.
+    tables: Vec<i64>,
+    /// The rows of the present table that were read.
+    rows: VecDeque<(Vec<u8>, List)>,
+    /// The last row that was read, and its table.
+    last: Option<(i64, Vec<u8>, List)>,
+    /// The disputed columns of the present table, the next one last.
+    columns: Vec<String>,
+}
+
+impl Walk {
+    /// Begins at the first one.
+    pub(crate) fn new(replica: &Replica) -> Self {
+        let mut tables: Vec<(String, i64)> =
+            catalog::tables(replica).iter().map(|t| (t.def.name.to_ascii_lowercase(), t.tid)).collect();
+        tables.sort();
+        let tables = tables.into_iter().rev().map(|(_, tid)| tid).collect();
+        Self { tables, rows: VecDeque::new(), last: None, columns: Vec::new() }
+    }
+
+    /// Returns the next open conflict.
+    pub(crate) fn next_open(&mut self, replica: &Replica) -> Result<Option<Open>> {
+        loop {
+            let Some(tid) = self.present_table(replica)? else { return Ok(None) };
+            if let Some(column) = self.columns.pop() {
+                let table = catalog::table(replica, tid)?;
+                return list::schema_conflict(replica, &table, &column).map(Some);
+            }
+            let Some((key, list)) = self.rows.pop_front() else { continue };
+            match list {
+                List::Contested => return list::contested(replica, tid, key).map(Some),
+                List::Quarantined => return list::quarantined(replica, tid, key).map(Some),
+                List::Dangling => {
+                    let table = catalog::table(replica, tid)?;
+                    if let Some(foreign) = references::orphaned_by(replica, &table, &key)?.first() {
+                        return list::orphan(replica, &table, key, *foreign).map(Some);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the present table, of which something is at hand; goes on to the next one if nothing is left of it.
+    fn present_table(&mut self, replica: &Replica) -> Result<Option<i64>> {
+        loop {
+            if let Some((tid, ..)) = self.last.as_ref() {
+                let tid = *tid;
+                if self.columns.is_empty() && self.rows.is_empty() {
+                    self.read_rows(replica)?;
+                }
+                if !self.columns.is_empty() || !self.rows.is_empty() {
+                    return Ok(Some(tid));
+                }
+            }
+            let Some(tid) = self.tables.pop() else { return Ok(None) };
+            self.last = Some((tid, Vec::new(), List::Contested));
+            let table = catalog::table(replica, tid)?;
+            if table.shows_shared() {
+                let disputed = (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at));
+                self.columns = disputed.map(|at| table.def.columns[at].name.to_ascii_lowercase()).collect();
+                self.columns.sort_by(|a, b| b.cmp(a));
+            }
+        }
+    }
+
+    /// Reads the rows that come after the last one.
+    fn read_rows(&mut self, replica: &Replica) -> Result<()> {
+        let Some((tid, key, list)) = &self.last else { return Ok(()) };
+        // A suspended table shows nothing, so that nothing can be decided about its rows.
+        let tracked = catalog::table(replica, *tid)?.state == State::Tracked;
+        let mut statement = replica.db.prepare_cached(
+            "SELECT key, 0 AS list FROM _pm_conflict WHERE tid = ?1 AND key >= ?2 AND ?3
+             UNION ALL SELECT key, 1 FROM _pm_parked WHERE tid = ?1 AND key >= ?2 AND ?3
+             UNION ALL SELECT key, 2 FROM _pm_dangling WHERE tid = ?1 AND key >= ?2
+             ORDER BY key, list LIMIT ?4",
+        )?;
+        // Of the last row's own key there are up to three.
+        let mut rows = statement.query((tid, key, tracked, KEYS + 3))?;
+        while let Some(row) = rows.next()? {
+            let next = match row.get(1)? {
+                0 => List::Contested,
+                1 => List::Quarantined,
+                _ => List::Dangling,
+            };
+            let row: Vec<u8> = row.get(0)?;
+            // No row has an empty key.
+            if key.is_empty() || (&row, next) > (key, *list) {
+                self.rows.push_back((row, next));
+            }
+        }
+        if let Some((key, list)) = self.rows.back() {
+            self.last = Some((*tid, key.clone(), *list));
+        }
+        Ok(())
+    }
+}
+
+/// Gives every open conflict to `each`, with what is needed to resolve it.
+pub(crate) fn each(replica: &Replica, each: &mut dyn FnMut(Open) -> Result<()>) -> Result<()> {
+    let mut walk = Walk::new(replica);
+    while let Some(open) = walk.next_open(replica)? {
+        each(open)?;
+    }
+    Ok(())
+}
+
+/// Gives every open conflict to `each`, with how many rows refer to a row that was made twice.
+pub(crate) fn each_conflict(replica: &Replica, give: &mut dyn FnMut(Conflict) -> Result<()>) -> Result<()> {
+    let mut counts = children::counts(replica)?;
+    each(replica, &mut |mut open| {
+        if open.conflict.kind == ConflictKind::InsertInsert
+            && let Some(of) = counts.remove(&(open.tid, std::mem::take(&mut open.key)))
+        {
+            open.conflict.referred_by = of;
+        }
+        give(open.conflict)
+    })
+}
+
+/// Counts the open conflicts.
+pub(crate) fn open_conflicts(replica: &Replica) -> Result<u64> {
+    let mut n: u64 = replica
+        .db
+        .prepare_cached(
+            "SELECT (SELECT count(*) FROM _pm_conflict c JOIN _pm_table t USING (tid) WHERE t.state = ?1)
+                  + (SELECT count(*) FROM _pm_parked p JOIN _pm_table t USING (tid) WHERE t.state = ?1)",
+        )?
+        .query_row([State::Tracked], |row| row.get(0))?;
+    n += orphans(replica)?;
+    for table in catalog::tables(replica).iter().filter(|t| t.shows_shared()) {
+        n += (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)).count() as u64;
+    }
+    Ok(n)
+}
+
+/// Counts the rows that are orphans.
+fn orphans(replica: &Replica) -> Result<u64> {
+    let (mut n, mut last) = (0, (i64::MIN, Vec::new()));
+    loop {
+        let rows: Vec<(i64, Vec<u8>)> = replica
+            .db
+            .prepare_cached(
+                "SELECT tid, key FROM _pm_dangling WHERE (tid, key) > (?1, ?2) ORDER BY tid, key LIMIT ?3",
+            )?
+            .query_map((last.0, &last.1, KEYS), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        let Some(end) = rows.last() else { return Ok(n) };
+        for (tid, key) in &rows {
+            let table = catalog::table(replica, *tid)?;
+            n += u64::from(!references::orphaned_by(replica, &table, key)?.is_empty());
+        }
+        last = end.clone();
+    }
+}

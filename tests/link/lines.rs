@@ -1,0 +1,74 @@
+//! Lines that eat or change certain bytes: an open connection on which nothing gets through any more is found within a
+//! time that is stated, by a virtual clock, and the likely cause is named. A line that is only slow, noisy or waiting is
+//! never taken for one.
+
+mod sim;
+
+use packmule_core::link::{Cause, Heard};
+use sim::{Change, Faults, World, make};
+
+const S: u64 = 1_000_000;
+/// How long nothing may get through.
+const PATIENCE: u64 = 5 * S;
+
+fn world(seed: u64, from: u64, change: Option<Change>) -> World {
+    let faults = || Faults { changes: change.map(|change| (from, change)), ..Faults::clean(115_200, 1_000) };
+    let big = || make::<32768, 32768, 2240, 256>();
+    World::new(seed, [faults(), faults()], [big(), big()], [200_000, 200_000], |_| {})
+}
+
+fn stalled(world: &World) -> bool {
+    world.ends.iter().any(|end| end.machine.stalled_us(world.now) >= PATIENCE)
+}
+
+const CHANGES: [(&str, Cause, Change); 4] =
+    [
+        ("XON and XOFF are swallowed", Cause::FlowControl, |b| {
+            if b == 0x11 || b == 0x13 { vec![] } else { vec![b] }
+        }),
+        ("LF becomes CR LF", Cause::LineEnds, |b| if b == b'\n' { vec![b'\r', b'\n'] } else { vec![b] }),
+        ("CR becomes LF", Cause::LineEnds, |b| if b == b'\r' { vec![b'\n'] } else { vec![b] }),
+        ("7 bits to a byte", Cause::SevenBits, |b| vec![b & 0x7f]),
+    ];
+
+#[test]
+fn a_line_that_changes_bytes_is_found_and_named() {
+    for (what, cause, change) in CHANGES {
+        for seed in 1..6 {
+            // From when the connection is open.
+            let mut world = world(seed, 2 * S, Some(change));
+            assert!(world.run(60 * S, |world| stalled(world)), "{what}, seed {seed}: {}", world.report());
+            let end = &world.ends[0];
+            let named = end.heard.cause(end.machine.stats().packets_received > 0);
+            println!(
+                "{what}, seed {seed}: found after {} s, {named:?}, {} bytes",
+                world.now / S,
+                end.heard.count()
+            );
+            assert_eq!(named, cause, "{what}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_line_that_carries_is_never_taken_for_one_that_does_not() {
+    for seed in 1..6 {
+        let mut world = world(seed, 0, None);
+        let over = world.run(300 * S, |world| {
+            assert!(!stalled(world), "seed {seed}: {}", world.report());
+            world.over()
+        });
+        assert!(over, "seed {seed}: {}", world.report());
+    }
+}
+
+#[test]
+fn what_is_no_link_is_named() {
+    let mut prompt = Heard::new();
+    prompt.hear(b"\r\nRaspbian GNU/Linux 12 north ttyS0\r\n\r\nnorth login: ");
+    assert_eq!(prompt.cause(false), Cause::Text);
+    let mut noise = Heard::new();
+    noise.hear(&(0..200u32).map(|n| (n * 97 % 251) as u8).collect::<Vec<u8>>());
+    assert_eq!(noise.cause(false), Cause::Noise);
+    assert_eq!(Heard::new().cause(false), Cause::Nothing);
+}

@@ -1,0 +1,185 @@
+//! Promise 9: memory is set by a budget, not by the size of a BLOB, of a conflict, or by how many conflicts are open.
+//!
+//! An allocator counts what the library takes, and SQLite counts what it takes itself. Of that, its page cache is the
+//! budget that was given. Alone in its program, in one test, since both count for all of a program.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::*;
+use packmule::{Engine, Options, Recipient, Resolution, TrackOptions};
+
+/// The system's allocator, counted.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+fn more(bytes: usize) {
+    let now = NOW.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    MOST.fetch_max(now, Ordering::Relaxed);
+}
+
+// SAFETY: every call goes on to the system's allocator as it is; the counts are apart from that.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        more(layout.size());
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The page cache of the devices here, and what is allowed beside it.
+const CACHE_KIB: u32 = 512;
+const ALLOWED: usize = 1 << 20;
+
+/// What SQLite has allocated, and the most that it had since the last reset.
+fn sqlite(reset: bool) -> (usize, usize) {
+    let (mut now, mut most) = (0, 0);
+    // SAFETY: both pointers are to live variables.
+    unsafe {
+        rusqlite::ffi::sqlite3_status64(
+            rusqlite::ffi::SQLITE_STATUS_MEMORY_USED,
+            &mut now,
+            &mut most,
+            i32::from(reset),
+        )
+    };
+    (now as usize, most as usize)
+}
+
+/// What a piece of work took at its highest, beside SQLite's page cache: the library's own, and SQLite's.
+fn taken<R>(what: &str, work: impl FnOnce() -> R) -> (usize, R) {
+    sqlite(true);
+    let start = (NOW.load(Ordering::Relaxed), sqlite(false).0);
+    MOST.store(start.0, Ordering::Relaxed);
+    let result = work();
+    let own = MOST.load(Ordering::Relaxed) - start.0;
+    let sqlite = sqlite(false).1.saturating_sub(start.1);
+    println!("{what:>24}: {:>6} KiB of our own, {:>6} KiB of SQLite's", own >> 10, sqlite >> 10);
+    (own + sqlite.saturating_sub(CACHE_KIB as usize * 1024), result)
+}
+
+/// Does a piece of work, which must stay within what is allowed.
+fn within<R>(what: &str, allowed: usize, work: impl FnOnce() -> R) -> R {
+    let (bytes, result) = taken(what, work);
+    assert!(bytes <= allowed, "{what}: {bytes} bytes beside the page cache, {allowed} are allowed");
+    result
+}
+
+fn device(world: &World, name: &str) -> Engine {
+    drop(if name == "base" { world.base(name) } else { world.board(name) });
+    Engine::open_with(&world.path(name), Options { cache_kib: CACHE_KIB, ..world.options() }).unwrap()
+}
+
+/// Every command that looks at a database or sends from it, within what is allowed.
+fn every_command(world: &World, of: &mut Engine, allowed: usize) {
+    let path = world.dir.path().join("out");
+    within("status", allowed, || of.status().unwrap());
+    within("conflicts", allowed, || of.each_conflict(&mut |_| Ok(())).unwrap());
+    within("digest", allowed, || of.digest(false).unwrap());
+    within("log", allowed, || of.log(None, &[], &mut |_| Ok(())).unwrap());
+    within("devices", allowed, || of.devices().unwrap());
+    within("verify", allowed, || of.verify().unwrap());
+    let mut file = std::fs::File::create(&path).unwrap();
+    within("export", allowed, || of.export(&mut file, Recipient::Anyone).unwrap());
+    let file = std::fs::File::open(&path).unwrap();
+    within("inspect", allowed, || packmule::inspect(std::io::BufReader::new(file)).unwrap());
+    within("compact", allowed, || of.compact().unwrap());
+    let mut file = std::fs::File::create(&path).unwrap();
+    within("snapshot", allowed, || of.snapshot(&mut file).unwrap());
+}
+
+/// Carries by a file, so that the bundle is not in memory.
+fn carry_by_file(world: &World, from: &mut Engine, to: &mut Engine, allowed: usize) {
+    let path = world.dir.path().join("bundle");
+    let mut file = std::fs::File::create(&path).unwrap();
+    let recipient = Recipient::Device(to.identity().id);
+    within("seal and export", allowed, || from.export(&mut file, recipient).unwrap());
+    let mut file = std::fs::File::open(&path).unwrap();
+    within("import", allowed, || to.import(&mut file, &mut |_| ()).unwrap());
+}
+
+/// Two devices change a BLOB of 20 MB of one row; then somebody decides.
+fn a_conflict_of_a_large_blob() {
+    const LARGE: usize = 20_000_000;
+    let world = World::new();
+    let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
+    for of in [&a, &b] {
+        sql(of, "CREATE TABLE t (k INTEGER PRIMARY KEY, note TEXT, v BLOB)");
+    }
+    a.track("t", &TrackOptions::default()).unwrap();
+    b.track("t", &TrackOptions::default()).unwrap();
+    sql(&a, &format!("INSERT INTO t VALUES (1, 'a', zeroblob({LARGE}))"));
+    world.tick(10);
+    sql(&b, &format!("INSERT INTO t VALUES (1, 'b', CAST(zeroblob({LARGE}) || 'b' AS BLOB))"));
+    carry_by_file(&world, &mut a, &mut b, ALLOWED);
+    carry_by_file(&world, &mut b, &mut a, ALLOWED);
+    assert_eq!(a.digest(false).unwrap(), b.digest(false).unwrap());
+    assert_eq!(a.conflicts().unwrap().len(), 1);
+    assert_eq!(a.conflicts().unwrap(), b.conflicts().unwrap());
+    assert_eq!(
+        rows(&a, "SELECT note, octet_length(v) FROM t"),
+        rows(&b, "SELECT note, octet_length(v) FROM t")
+    );
+    println!("{:?}", a.conflicts().unwrap()[0].versions);
+    every_command(&world, &mut b, ALLOWED);
+    let id = b.conflicts().unwrap()[0].id.clone();
+    let mine = Resolution::Take(b.identity().id);
+    within("resolve", ALLOWED, || b.resolve(&id, &mine).unwrap());
+    carry_by_file(&world, &mut b, &mut a, ALLOWED);
+    assert!(a.conflicts().unwrap().is_empty());
+    every_command(&world, &mut a, ALLOWED);
+}
+
+/// Thousands of rows that two devices made under one key.
+fn many_open_conflicts(n: u32) {
+    let world = World::new();
+    let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
+    for of in [&mut a, &mut b] {
+        sql(of, "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)");
+        of.track("t", &TrackOptions::default()).unwrap();
+    }
+    for (of, word) in [(&a, "a"), (&b, "b")] {
+        sql(
+            of,
+            &format!(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n})
+                 INSERT INTO t SELECT i, '{word} ' || i FROM n"
+            ),
+        );
+    }
+    carry_by_file(&world, &mut a, &mut b, ALLOWED);
+    carry_by_file(&world, &mut b, &mut a, ALLOWED);
+    assert_eq!(b.status().unwrap().conflicts, u64::from(n));
+    assert_eq!(a.digest(false).unwrap(), b.digest(false).unwrap());
+    every_command(&world, &mut b, ALLOWED);
+    let mut ids = Vec::new();
+    b.each_conflict(&mut |conflict| {
+        ids.push(conflict.id);
+        Ok(())
+    })
+    .unwrap();
+    within("resolve", ALLOWED, || b.resolve(&ids[ids.len() / 2], &Resolution::Delete).unwrap());
+    // The control: who keeps all of them in memory is found out.
+    let (bytes, _) = taken("all in memory", || b.conflicts().unwrap());
+    assert!(bytes > ALLOWED, "{bytes}");
+}
+
+#[test]
+fn memory_follows_neither_a_blob_nor_a_conflict_nor_their_number() {
+    a_conflict_of_a_large_blob();
+    many_open_conflicts(std::env::var("PACKMULE_CONFLICTS").map_or(1_000, |n| n.parse().unwrap()));
+}

@@ -198,7 +198,7 @@ fn a_power_cut_in_init_is_in_nobodys_way() {
     // And one with the right name stays where it is: its database may come back.
     std::fs::write(key("d"), "somebody's").unwrap();
     let init = InitOptions { name: "d", base: false, fleet: None };
-    assert!(matches!(Engine::init(&world.path("d"), &init), Err(Error::Io { .. })));
+    assert!(matches!(Engine::init(&world.path("d"), &init), Err(Error::Replaced { .. })));
     assert_eq!(std::fs::read_to_string(key("d")).unwrap(), "somebody's");
     assert!(!world.path("d").exists() && !new("d").exists());
 }

@@ -23,6 +23,7 @@
 //! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
 //! nothing else, so a card may be copied, come late, or come twice.
 
+mod lacking;
 mod problem;
 mod report;
 
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 use packmule_core::model::{DeviceId, Stream, decode_hex};
 
+use lacking::{lacks, leave_out_not_taken, takes};
 use problem::{about_file, full, read_only, torn};
 pub use report::{Exchange, Left, NotLeft, Removed, Skipped};
 
@@ -569,27 +571,6 @@ impl Write for Counted {
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }
-}
-
-/// Returns whether a peer takes a stream: a per-device stream only if it gathers, and its own.
-fn takes(peer: &Trusted, author: DeviceId, stream: Stream) -> bool {
-    stream == Stream::Shared || peer.takes_own || author == peer.id
-}
-
-/// Counts the streams that a peer does not take as streams that it has.
-fn leave_out_not_taken(
-    peer: &Trusted,
-    streams: impl Iterator<Item = (DeviceId, Stream)>,
-    have: &mut Positions,
-) {
-    have.extend(streams.filter(|(author, stream)| !takes(peer, *author, *stream)).map(|of| (of, u64::MAX)));
-}
-
-/// Returns whether a peer, or anybody, lacks something of the log.
-fn lacks(log: &[Span], have: &Positions, peer: Option<&Trusted>) -> bool {
-    log.iter()
-        .filter(|s| peer.is_none_or(|peer| takes(peer, s.author, s.stream)))
-        .any(|s| have.get(&(s.author, s.stream)).is_none_or(|have| *have < s.last))
 }
 
 fn failed(e: io::Error, doing: &'static str, path: &Path) -> Failed {

@@ -19,6 +19,7 @@
 //! | `exchange` | What carriers call: the log given and taken. |
 //! | `upkeep` | What keeps a database small and sound, and what there is to know of it. |
 
+mod admission;
 pub(crate) mod apply;
 pub(crate) mod capture;
 mod carriers;
@@ -484,39 +485,6 @@ impl Engine {
     /// a stream.
     pub fn survey(&self, input: impl Read) -> Survey {
         survey::survey(&self.replica, input)
-    }
-
-    /// Lists the devices that ask for admission to this device's fleet, as far as they were heard of.
-    ///
-    /// # Errors
-    /// [`Error::Sqlite`].
-    pub fn applicants(&self) -> Result<Vec<Applicant>> {
-        admit::applicants(&self.replica)
-    }
-
-    /// Adds the requests for admission that this database has heard of, its own too, and what it knows of the fleet.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if the database belongs to another fleet than the key.
-    pub fn add_requests(&self, admission: &mut Admission<'_>) -> Result<()> {
-        admit::read_database(admission, &self.replica)
-    }
-
-    /// Names the only fleet that may admit this device, by its public key, and trusts the devices of that fleet. Without
-    /// it, a device takes the first fleet that admits it.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if it belongs to another fleet already.
-    pub fn expect_fleet(&mut self, fleet: [u8; 32]) -> Result<()> {
-        admit::expect_fleet(&mut self.replica, fleet)
-    }
-
-    /// Takes in what a fleet key has signed: its own certificate, and those of others, which it sends to them.
-    ///
-    /// # Errors
-    /// [`Error::Sqlite`].
-    pub fn take_admitted(&mut self, admitted: &Admitted) -> Result<()> {
-        admit::take_admitted(&mut self.replica, admitted)
     }
 
     /// Takes note of what a bundle's sender has, and of its frames nothing: for a bundle that is for

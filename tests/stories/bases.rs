@@ -53,7 +53,12 @@ fn gathered(desk: &Desk, base: &str) -> [Vec<Vec<Sql>>; 2] {
 fn in_order(desk: &Desk, names: &[&str]) {
     for name in names {
         let status = desk.run(&format!("status {name}.db --json")).json();
-        assert_eq!((&status["waits"], &status["notices"]), (&json!([]), &json!([])), "{name}");
+        assert_eq!(status["waits"], json!([]), "{name}");
+        // That an append table carries no deletes is no disorder.
+        let notices = status["notices"].as_array().unwrap().iter();
+        let others: Vec<_> =
+            notices.filter(|n| !n.to_string().contains("rows that were deleted here")).collect();
+        assert!(others.is_empty(), "{name}: {others:?}");
         desk.run(&format!("verify {name}.db")).ok();
     }
 }

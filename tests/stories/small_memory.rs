@@ -95,8 +95,9 @@ fn too_little_memory_is_a_failure_and_no_abort() {
                 refused += 1;
                 assert!(ran.err.starts_with("packmule: "), "{}", ran.err);
             }
-            // The system could not even load the program.
+            // The system could not even load the program, or its first thread.
             _ if ran.err.contains("loading shared libraries")
+                || ran.err.contains("failed to allocate an alternative stack")
                 || ran.err.is_empty()
                 || ran.err.starts_with("sh:") =>
             {

@@ -162,7 +162,7 @@ fn sqlite(f: &mut fmt::Formatter<'_>, error: &rusqlite::Error) -> fmt::Result {
             f.write_str("the database cannot be opened: check that its folder exists and may be written to")
         }
         Some(ErrorCode::DiskFull) => f.write_str(
-            "the disk is full: nothing of this was kept, and nothing is damaged; free some space (`df` shows it) and try \
+            "the disk is full: nothing of this was kept; free some space (`df` shows it) and try \
              again",
         ),
         Some(ErrorCode::SystemIoFailure) => f.write_str(io_failure(error)),

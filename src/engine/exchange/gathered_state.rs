@@ -10,7 +10,7 @@ use rusqlite::params_from_iter;
 use crate::engine::error::Result;
 use crate::engine::exchange::records::RecordWriter;
 use crate::engine::exchange::state_records::{RowsOf, state, write_rows};
-use crate::engine::fleet::{devices, membership, peers, positions, trust};
+use crate::engine::fleet::{devices, membership, positions, trust};
 use crate::engine::log::frames;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
@@ -61,7 +61,7 @@ pub(crate) fn stands_for(replica: &Replica, dev: i64, have: u64) -> Result<bool>
 /// what is gathered here stands: another base, or the author.
 pub(crate) fn is_wanted(replica: &Replica, dev: i64) -> Result<bool> {
     for peer in membership::active_bases(replica)?.into_iter().chain([dev]) {
-        let said = peers::said(replica, peer, dev, Stream::PerDevice)?;
+        let said = membership::said(replica, peer, dev, Stream::PerDevice)?;
         // An author has all that it wrote, unless it says that it was set back.
         let have = said.unwrap_or(if peer == dev { u64::MAX } else { 0 });
         if stands_for(replica, dev, have)? {

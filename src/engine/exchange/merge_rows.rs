@@ -22,9 +22,9 @@ use packmule_core::model::{DeviceId, Stream, Value};
 use rusqlite::ErrorCode;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::merge_waiting;
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
+use crate::engine::exchange::{merge_left, merge_waiting};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::positions;
 use crate::engine::merge::folds::{self, Absence, Fold};
@@ -558,11 +558,11 @@ impl<'e> RowMerge<'e> {
             for merging in
                 self.tables.iter().filter(|merging| !merging.empty && !merging.aside && merging.whole)
             {
-                self.list_ours(merging.tid)?;
+                merge_left::list_ours(self.replica, merging.tid)?;
             }
         }
         let mut after = (i64::MIN, Vec::new());
-        while let Some((tid, key)) = next_left(self.replica, &after)? {
+        while let Some((tid, key)) = merge_left::next_left(self.replica, &after)? {
             let table = catalog::table(self.replica, tid)?;
             if table.shows_shared() {
                 self.merge(&table, &key, false)?;
@@ -573,55 +573,12 @@ impl<'e> RowMerge<'e> {
         }
         Ok(())
     }
-
-    /// Lists the rows and versions here of a table that the maker has nothing of.
-    fn list_ours(&self, tid: i64) -> Result<()> {
-        let db = &self.replica.db;
-        let table = catalog::table(self.replica, tid)?;
-        if table.shows_shared() {
-            self.list_our_rows(&table)?;
-        }
-        db.execute(
-            "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM _pm_head h WHERE tid = ?1
-             AND NOT EXISTS (SELECT 1 FROM temp._pm_their_key k WHERE k.tid = h.tid AND k.key = h.key)",
-            [tid],
-        )?;
-        Ok(())
-    }
-
-    /// Lists the rows here of a table that the maker does not have.
-    fn list_our_rows(&self, table: &Table) -> Result<()> {
-        let (db, tid) = (&self.replica.db, table.tid);
-        let n = table.def.keys().count();
-        let mut all = db.prepare(&format!("SELECT {} FROM {}", table.def.key_list(""), table.sql_name))?;
-        let mut put = db.prepare(
-            "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT ?1, ?2
-             WHERE NOT EXISTS (SELECT 1 FROM temp._pm_their_key WHERE tid = ?1 AND key = ?2)",
-        )?;
-        let mut rows = all.query([])?;
-        while let Some(row) = rows.next()? {
-            let values = (0..n)
-                .map(|at| row.get_ref(at).map(value::from_sql))
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            put.execute((tid, table.key_of(values.into_iter())?))?;
-        }
-        Ok(())
-    }
 }
 
 /// Returns whether versions are the same, in the same order.
 fn is_same(a: &[Head], b: &[Head]) -> bool {
     let same = |(a, b): (&Head, &Head)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns;
     a.len() == b.len() && a.iter().zip(b).all(same)
-}
-
-/// Returns the next row that is left to be merged.
-fn next_left(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Option<(i64, Vec<u8>)>> {
-    use rusqlite::OptionalExtension;
-    let sql = "SELECT tid, key FROM temp._pm_left_key WHERE (tid, key) > (?1, ?2) ORDER BY tid, key LIMIT 1";
-    let next =
-        replica.db.prepare_cached(sql)?.query_row((after.0, &after.1), |row| Ok((row.get(0)?, row.get(1)?)));
-    Ok(next.optional()?)
 }
 
 /// Takes a row out of its table, as a delete would; what is in the quarantine table stays.

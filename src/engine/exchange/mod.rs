@@ -11,6 +11,7 @@
 //! | `gathered_state` | what a base has gathered, for another base and for its author |
 //! | `inspect` | the contents of a bundle, for people |
 //! | `join` | a device starts from a snapshot |
+//! | `merge_left` | what is left to be merged at the end of a state |
 //! | `merge_waiting` | the rows of a state that wait for their table |
 //! | `offer` | the state for the peer of a session |
 //! | `peer` | the other end of a session |
@@ -45,6 +46,7 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod join;
 pub(crate) mod load;
+pub(crate) mod merge_left;
 pub(crate) mod merge_rows;
 pub(crate) mod merge_waiting;
 pub(crate) mod offer;

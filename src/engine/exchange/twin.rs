@@ -212,13 +212,11 @@ pub(crate) fn compare_place(
     }
     match past_here(replica, replica.me, stream, place.seq)? {
         Past::Inside(first) => evidence.compared(stream, place.seq, Some(first - 1)),
-        past => match past.has(place.tag) {
-            Some(same) => {
-                let before = place.seq.saturating_sub(1);
-                evidence.compared(stream, place.seq, (!same).then_some(before));
+        past => {
+            if let Some(same) = past.has(place.tag) {
+                evidence.compared(stream, place.seq, (!same).then(|| place.seq.saturating_sub(1)));
             }
-            None => {}
-        },
+        }
     }
     Ok(())
 }
@@ -263,7 +261,7 @@ fn add_probes(replica: &Replica, dev: i64, probes: &mut Vec<Probe>) -> Result<()
         let (mut at, mut next) = (0u64, 0u64);
         // Where the group before a probed one is folded, the probed one carries the chain at its end.
         let mut probed: Option<Checkpoint> = None;
-        let mut said = peers::said(replica, dev, dev, stream)?.filter(|seq| *seq > 0);
+        let mut said = membership::said(replica, dev, dev, stream)?.filter(|seq| *seq > 0);
         let before_probed =
             |probed: &Checkpoint| Probe { author, stream, seq: probed.first - 1, tag: probed.prev.tag() };
         while let Some(row) = rows.next()? {

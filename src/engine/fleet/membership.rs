@@ -21,7 +21,7 @@ use rusqlite::types::ToSqlOutput;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, SaidBy, Trust};
-use crate::engine::fleet::{peers, positions, revocation};
+use crate::engine::fleet::{positions, revocation};
 use crate::engine::store::meta;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -85,7 +85,7 @@ fn holds_up_retirement(replica: &Replica, dev: i64, (by, seq): (i64, u64)) -> Re
     let have = positions::position(replica, dev, Stream::Shared)?.seq;
     for peer in active_peers(replica)? {
         let knows = acknowledged(replica, peer, Stream::Shared)?.get(&by).is_some_and(|known| *known >= seq);
-        if !knows || said(replica, peer, dev, Stream::Shared)? > have {
+        if !knows || said(replica, peer, dev, Stream::Shared)?.unwrap_or(0) > have {
             return Ok(Some(peer));
         }
     }
@@ -110,9 +110,10 @@ fn active_peers(replica: &Replica) -> Result<Vec<i64>> {
     Ok(statement.query_map(trusted, |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Returns up to where a peer said that it has applied a stream.
-fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
-    Ok(peers::said(replica, peer, dev, stream)?.unwrap_or(0))
+/// Returns up to where a peer said last that it has applied a stream.
+pub(crate) fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<Option<u64>> {
+    let sql = "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3";
+    value::maybe(&replica.db, sql, (peer, dev, stream.number()))
 }
 
 /// Returns the other bases that are trusted and not retired.
@@ -135,8 +136,8 @@ fn knows_nobody(replica: &Replica) -> Result<bool> {
 /// Returns up to where a peer's acknowledgements of a stream count, by device number. It has all that it wrote itself.
 fn acknowledged(replica: &Replica, peer: i64, stream: Stream) -> Result<HashMap<i64, u64>> {
     // What it had sealed before it said so may be concurrent with what it acknowledged.
-    let whole =
-        positions::position(replica, peer, Stream::Shared)?.seq >= said(replica, peer, peer, Stream::Shared)?;
+    let whole = positions::position(replica, peer, Stream::Shared)?.seq
+        >= said(replica, peer, peer, Stream::Shared)?.unwrap_or(0);
     let mut statement = replica.db.prepare_cached(
         "SELECT dev, seq FROM _pm_ack WHERE peer = ?1 AND stream = ?2 AND ?3
          UNION ALL SELECT other, seq FROM _pm_context JOIN _pm_device ON n = ?1 AND NOT set_back
@@ -181,7 +182,7 @@ pub(crate) fn stable(replica: &Replica, stream: Stream) -> Result<Vec<(i64, u64)
 /// Returns whether a base that counts does not say that it has this device's per-device stream up to a frame.
 pub(crate) fn is_lacking_base(replica: &Replica, seq: u64) -> Result<bool> {
     for peer in required_peers(replica, Stream::PerDevice)? {
-        if said(replica, peer, replica.me, Stream::PerDevice)? < seq {
+        if said(replica, peer, replica.me, Stream::PerDevice)?.unwrap_or(0) < seq {
             return Ok(true);
         }
     }

@@ -5,7 +5,7 @@ use packmule_core::wire::{Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, membership, positions};
-use crate::engine::store::{meta, value};
+use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
 
 /// Whether a group that comes is of the history that is here of its author.
@@ -204,12 +204,6 @@ pub(crate) fn record_compared(replica: &Replica, probes: impl Iterator<Item = Pr
         }
     }
     Ok(())
-}
-
-/// Returns up to where a peer said last that it has a stream.
-pub(crate) fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<Option<u64>> {
-    let sql = "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3";
-    value::maybe(&replica.db, sql, (peer, dev, stream.number()))
 }
 
 /// Records whether a device has lost frames of its own that are here: then what it had seen when it wrote does not

@@ -50,10 +50,20 @@ pub(crate) fn row_in(
     values.collect::<Result<_>>().map(Some)
 }
 
-/// Returns whether a row has the same values in its table and in the quarantine table, exactly.
+/// Returns whether a row has the same values in its table and in the quarantine table, exactly. Large BLOBs are compared
+/// piece by piece.
 pub(crate) fn is_same_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<bool> {
     let keys = value::read_key(key)?;
-    let same = table.def.columns.iter().map(|column| {
+    let places = (table.def.name.as_str(), table.quarantine_table());
+    let mut large = Vec::new();
+    if !table.def.without_rowid {
+        large = large::blobs(replica, table, places.0, key)?;
+        if large != large::blobs(replica, table, &places.1, key)? {
+            return Ok(false);
+        }
+    }
+    let small = table.def.columns.iter().enumerate().filter(|(at, _)| !large.contains(at));
+    let same = small.map(|(_, column)| {
         let c = value::quote(&column.name);
         format!("a.{c} IS b.{c} COLLATE BINARY AND typeof(a.{c}) = typeof(b.{c})")
     });
@@ -66,7 +76,15 @@ pub(crate) fn is_same_row(replica: &Replica, table: &Table, key: &[u8]) -> Resul
         value::joined(&same, "AND")
     );
     let binds = params_from_iter(keys.iter().map(|v| Bind(v.borrow())));
-    Ok(value::maybe::<i64>(&replica.db, &sql, binds)?.is_some())
+    if value::maybe::<i64>(&replica.db, &sql, binds)?.is_none() {
+        return Ok(false);
+    }
+    for column in large {
+        if !large::is_same(replica, table, key, column, (places.0, &places.1))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Deletes a row by its key from a table, the quarantine table as a rule, and runs no trigger.

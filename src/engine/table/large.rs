@@ -102,6 +102,28 @@ pub(crate) fn copy(
     })
 }
 
+/// Returns whether a row has the same BLOB in two places.
+pub(crate) fn is_same(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    column: usize,
+    (here, there): (&str, &str),
+) -> Result<bool> {
+    let open = |place| open(replica, table, place, column, rowid(replica, table, place, key)?, true);
+    let (here, there) = (open(here)?, open(there)?);
+    let (mut same, mut at, mut other) = (here.len() == there.len(), 0, vec![0; PIECE]);
+    if same {
+        read(&here, &mut |bytes| {
+            let n = there.read_at(&mut other[..bytes.len()], at)?;
+            same &= other[..n] == *bytes;
+            at += n;
+            Ok(())
+        })?;
+    }
+    Ok(same)
+}
+
 /// Gives a value to `take`, piece by piece.
 pub(crate) fn read(blob: &Blob<'_>, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut piece = vec![0; PIECE.min(blob.len())];
@@ -138,7 +160,7 @@ impl Guarded {
         let plain = any.is_empty();
         if !plain {
             let any: Vec<String> = any.iter().map(|any| format!("coalesce({any}, 0)")).collect();
-            read.push(any.join(" OR "));
+            read.push(value::joined(&any, "OR"));
             read.push(table.def.rowid_name().into());
         }
         Self { sql: read.join(", "), plain }

@@ -29,6 +29,8 @@ struct Device {
     lost: Option<[u64; 2]>,
     /// It wrote something while it lacked what it had lost: a real second history.
     second: bool,
+    /// How many frames of verdicts of its own it had when it was restored.
+    verdicts: usize,
     revoked: bool,
     /// The group in which it lives, while groups live apart.
     group: u64,
@@ -144,6 +146,7 @@ impl Fleet {
             backups: Vec::new(),
             lost: None,
             second: false,
+            verdicts: 0,
             revoked: false,
             group,
         });
@@ -189,6 +192,8 @@ impl Fleet {
     fn recovered(&mut self, d: usize) {
         let device = &mut self.devices[d];
         let now = positions(&device.engine);
+        // A verdict is written, too.
+        device.second |= device.lost.is_some() && own_verdicts(&device.engine) > device.verdicts;
         if device.lost.is_some_and(|lost| lost.iter().zip(now).all(|(lost, now)| now >= *lost)) {
             device.lost = None;
         }
@@ -234,6 +239,7 @@ impl Fleet {
         let before = device.engine.identity().id;
         device.engine = Engine::open_with(&to, options).unwrap();
         device.second |= device.engine.identity().id != before;
+        device.verdicts = own_verdicts(&device.engine);
         self.trace.push(format!("d{d} is restored"));
         self.recovered(d);
     }
@@ -387,9 +393,7 @@ impl Fleet {
         met.twice += there.windows(2).filter(|pair| pair[0] == pair[1]).count();
         met.second += self.devices.iter().filter(|d| d.second).count() as u32;
         met.conflicts += self.devices[0].engine.conflicts().unwrap().len();
-        // The flags are the second byte of a frame.
-        let verdicts = "SELECT count(*) FROM _pm_frame WHERE unicode(substr(CAST(body AS TEXT), 2, 1)) & 8";
-        met.verdicts += rows(&self.devices[0].engine, verdicts)[0].parse::<usize>().unwrap();
+        met.verdicts += self.devices.iter().map(|d| own_verdicts(&d.engine)).sum::<usize>();
         Ok(())
     }
 
@@ -466,6 +470,16 @@ impl Fleet {
 fn positions(engine: &Engine) -> [u64; 2] {
     let this = engine.devices().unwrap().into_iter().find(|d| d.this).unwrap();
     [this.shared, this.own]
+}
+
+/// How many frames of verdicts a device has written, of those in its log. The flags are the second byte of a frame.
+fn own_verdicts(engine: &Engine) -> usize {
+    let sql = format!(
+        "SELECT count(*) FROM _pm_frame JOIN _pm_device ON n = dev
+         WHERE id = x'{}' AND unicode(substr(CAST(body AS TEXT), 2, 1)) & 8",
+        engine.identity().id
+    );
+    rows(engine, &sql)[0].parse().unwrap()
 }
 
 fn readings(engine: &Engine) -> Vec<String> {

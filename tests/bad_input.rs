@@ -326,9 +326,7 @@ fn brought_up_to_date(version: i64, changes: &str) {
             .filter(|d| d.revoked_by == Some(packmule::SaidBy::Here))
             .collect()
     };
-    // Since version 3 what was said of a revocation stands in a table of its own.
-    let known = usize::from(version < 3);
-    assert_eq!(revoked(&a).len(), known, "what was revoked here stays revoked");
+    assert_eq!(revoked(&a).len(), 1, "what was revoked here stays revoked");
     drop(a);
     assert_eq!(everything(&path), before);
     let mut a = Engine::open_with(&path, world.options()).unwrap();

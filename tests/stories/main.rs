@@ -21,6 +21,7 @@ mod migrations;
 mod new_board;
 mod over_lines;
 mod pruned;
+mod random_fleets;
 mod restored_base;
 mod retired;
 mod rotate;

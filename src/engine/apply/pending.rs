@@ -84,6 +84,24 @@ pub(crate) fn is_pending(replica: &Replica, dev: i64, stream: Stream, first: u64
     Ok(replica.db.prepare_cached(sql)?.exists((dev, stream.number(), first))?)
 }
 
+/// Returns whether the next group of another device waits for a shared frame of this one, or a later one.
+pub(crate) fn is_built_on(replica: &Replica, dev: i64, first: u64) -> Result<bool> {
+    let id = devices::device_id(replica, dev)?;
+    for other in pending(replica)? {
+        if other.dev == dev || other.stream != Stream::Shared {
+            continue;
+        }
+        if let Some(next) = next_group(replica, other.dev, Stream::Shared)?
+            && let Some(Dependency(of, seq)) = missing_dependency(replica, other.dev, &next, false)?
+            && of == id
+            && seq >= first
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Goes on in a per-device stream of another device from a group that reissues its tables, over frames that are
 /// missing here: they are folded at their author, whose signature is on what this group goes on from. What is here of
 /// them pends no more.

@@ -61,7 +61,8 @@ pub(crate) fn import<R: Read + Seek>(
     let verified = admit::who_asks(replica, &found, verified)?;
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
-    if !verified.any_news {
+    // A device that waits to know where its history ends takes nothing in: it has rows that must be sealed before.
+    if reconcile::only_hears(replica, &verified)? || !verified.any_news {
         let Known { frames: known, skipped } = verified.known;
         let waits = pending::pending_groups(replica)?;
         return Ok(ImportReport { known, skipped, waits, ..ImportReport::default() });

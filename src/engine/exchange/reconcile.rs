@@ -3,6 +3,7 @@
 use packmule_core::model::Stream;
 
 use crate::engine::error::Result;
+use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{rekey, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions;
@@ -51,6 +52,17 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
         return Ok(true);
     }
     let evidence = *evidence;
-    transaction::transaction(replica, |e| peers::record_evidence(e, &evidence))?;
+    // A transaction that seals could take a new identity first, of which none of this is said.
+    transaction::record(replica, |e| peers::record_evidence(e, &evidence))?;
     Ok(false)
+}
+
+/// Records what the sender of a bundle has, if that is all that this device takes from it: it waits to know where its
+/// history ends. Returns whether it does.
+pub(crate) fn only_hears(replica: &mut Replica, verified: &Verified) -> Result<bool> {
+    let waits = rekey::waits_here(replica)?;
+    if waits && let Some(sender) = verified.sender {
+        transaction::record(replica, |e| verified.record_acknowledged(e, sender))?;
+    }
+    Ok(waits)
 }

@@ -43,6 +43,9 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 
+/// So often a device that was rolled back says what it has before it goes on with what it knows.
+const PATIENCE: u64 = 4;
+
 /// A group of ours that is re-authored.
 struct Old {
     first: u64,
@@ -104,6 +107,28 @@ pub(crate) fn must_rekey(replica: &Replica) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Returns whether this device was rolled back and has something to seal, and nobody has said yet up to where others have
+/// the same: until then it only says what it has. Whoever hears that answers with the place (`twin::probes_of`); where
+/// nobody does, it goes on after a few times with what it knows.
+pub(crate) fn waits_to_know(replica: &Replica) -> Result<bool> {
+    if !must_rekey(replica)? || peers::times_waited(replica)? >= PATIENCE {
+        return Ok(false);
+    }
+    let common = twin::common_prefix(replica, [0; 2], [u64::MAX; 2], true)?;
+    for stream in Stream::ALL {
+        let at = usize::from(stream.number());
+        if common[at] < positions::position(replica, replica.me, stream)?.seq {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Returns the same of a device of which nothing is loaded yet.
+pub(crate) fn waits_here(replica: &Replica) -> Result<bool> {
+    Ok(peers::is_rolled_back(replica)? && catalog::reading(replica, waits_to_know)?)
 }
 
 /// Takes a new identity, and re-authors what each stream has after its common prefix with the first history.

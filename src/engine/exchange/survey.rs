@@ -17,7 +17,7 @@ use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{
-    certificates, gathered_state, reconcile, revoke, state_rows, transaction, twin,
+    certificates, gathered_state, reconcile, rekey, revoke, state_rows, transaction, twin,
 };
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
@@ -192,9 +192,13 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         Ok(known && compare(e, &mut verified, sender)?.is_none())
     })?;
     if !known {
-        let heard = transaction::transaction(replica, |e| {
-            record_heard(e, &mut verified, (sender, &check), &own, &statements)
-        });
+        let heard = if rekey::waits_here(replica)? {
+            transaction::record(replica, |e| record_heard(e, &mut verified, (sender, &check), &own, &[]))
+        } else {
+            transaction::transaction(replica, |e| {
+                record_heard(e, &mut verified, (sender, &check), &own, &statements)
+            })
+        };
         admit::who_asks(replica, &found, heard)?;
     }
     // A clone of this device decides nothing.

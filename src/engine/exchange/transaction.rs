@@ -30,6 +30,16 @@ pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) 
     end_transaction(replica, result)
 }
 
+/// Runs `work`, which neither seals nor applies anything, in one transaction.
+pub(crate) fn record<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
+    if replica.poisoned {
+        return Err(Error::Poisoned);
+    }
+    replica.db.execute_batch("BEGIN IMMEDIATE")?;
+    let result = catalog::load_catalog(replica).and_then(|()| work(replica));
+    end_transaction(replica, result)
+}
+
 /// Runs `work` in one transaction, after what was written here was sealed: `work` decides about rows.
 pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     transaction(replica, |replica| {
@@ -42,6 +52,10 @@ pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -
 /// Turns what applications wrote since the last seal into frames: one atomic group. A verdict that is still to be written
 /// follows: whatever sends calls this first.
 pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
+    if rekey::waits_here(replica)? {
+        record(replica, peers::wait_once_more)?;
+        return Ok(SealReport::default());
+    }
     transaction(replica, |replica| {
         deferred::begin_deferring(replica)?;
         let mut report = seal::seal_here(replica, SealOptions::default())?;

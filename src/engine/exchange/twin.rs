@@ -221,13 +221,20 @@ pub(crate) fn compare_place(
     Ok(())
 }
 
-/// Lists probes of a device's own log, for it to compare. If it was rolled back, or is a second history, it finds the
-/// divergence point by them, also by a carrier that brings none of its frames.
+/// Lists probes of a device's own log, for it to compare, and of those that were set back. If it was rolled back, or is a
+/// second history, it finds the divergence point by them, also by a carrier that brings none of its frames.
 pub(crate) fn probes_of(replica: &Replica, device: Option<DeviceId>) -> Result<Vec<Probe>> {
     let mut probes = Vec::new();
     let device = device.filter(|id| *id != replica.identity.id);
-    if let Some(dev) = device.map(|id| devices::device_number(replica, id)).transpose()?.flatten() {
-        add_probes(replica, dev, &mut probes)?;
+    let receiver = device.map(|id| devices::device_number(replica, id)).transpose()?.flatten();
+    // Whoever was set back waits to hear of it, by whatever bundle it meets first.
+    let mut set_back = replica.db.prepare_cached("SELECT n FROM _pm_device WHERE set_back AND n <> ?1")?;
+    let set_back =
+        set_back.query_map([replica.me], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    for dev in receiver.into_iter().chain(set_back.into_iter().filter(|dev| Some(*dev) != receiver)) {
+        if probes.len() < PROBES_MAX {
+            add_probes(replica, dev, &mut probes)?;
+        }
     }
     Ok(probes)
 }

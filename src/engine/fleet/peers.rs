@@ -257,11 +257,24 @@ fn beyond_acked(replica: &Replica, stream: Stream) -> Result<u64> {
 /// Forgets all peer evidence: it was about the identity before.
 pub(crate) fn forget_evidence(replica: &Replica) -> Result<()> {
     replica.db.execute(
-        "DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1', 'reissued')",
+        "DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1', 'reissued', 'waited')",
         [],
     )?;
     Ok(())
 }
+
+/// Returns how often this device has waited to be told up to where others have the same.
+pub(crate) fn times_waited(replica: &Replica) -> Result<u64> {
+    Ok(meta::get(&replica.db, WAITED)?.unwrap_or(0))
+}
+
+/// Counts that it waits once more.
+pub(crate) fn wait_once_more(replica: &Replica) -> Result<()> {
+    meta::set(&replica.db, WAITED, times_waited(replica)? + 1)
+}
+
+/// The name under which `_pm_meta` has how often this device has waited to be told up to where others have the same.
+const WAITED: &str = "waited";
 
 /// Returns whether this device was rolled back: others have frames of it that it has not. What it wrote now would be a
 /// second history.

@@ -11,7 +11,7 @@ fn three(merge: Merge) -> (World, [Engine; 3]) {
     let world = World::new();
     let mut a = world.board("a");
     sql(&a, T);
-    a.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
+    a.track("t", &TrackOptions { merge, ..follow() }).unwrap();
     let mut b = world.board("b");
     let mut c = world.board("c");
     carry(&mut a, &mut b);

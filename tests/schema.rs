@@ -17,10 +17,6 @@ fn two(sql_text: &str, options: &TrackOptions) -> (World, Engine, Engine) {
     (world, a, b)
 }
 
-fn follow() -> TrackOptions {
-    TrackOptions { new_columns: Some(packmule::NewColumns::Follow), ..TrackOptions::default() }
-}
-
 fn plain() -> (World, Engine, Engine) {
     let made = two(&format!("{T}; INSERT INTO t VALUES ('a', 1, 1), ('b', 2, 2)"), &follow());
     sql(&made.1, "CREATE TABLE other (k TEXT PRIMARY KEY, v)");

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use packmule::{Engine, FleetKey, ImportReport, InitOptions, Mode, Options, Recipient, TrackOptions};
+use packmule::{
+    Engine, FleetKey, ImportReport, InitOptions, Mode, NewColumns, Options, Recipient, TrackOptions,
+};
 use rusqlite::Connection;
 
 thread_local! {
@@ -132,6 +134,11 @@ pub fn written_at(engine: &Engine, ms: i64) {
 
 pub fn per_device() -> TrackOptions {
     TrackOptions { mode: Mode::PerDevice, ..TrackOptions::default() }
+}
+
+/// A table that gets the columns of other devices by itself, also where an application made it.
+pub fn follow() -> TrackOptions {
+    TrackOptions { new_columns: Some(NewColumns::Follow), ..TrackOptions::default() }
 }
 
 pub fn append() -> TrackOptions {

@@ -23,11 +23,14 @@ pub(crate) fn schema_version(replica: &Replica) -> Result<i64> {
 
 /// Makes a definition the table's. The next seal announces it in the log, unless it is in somebody's log already.
 pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<()> {
-    let old = catalog::table(replica, tid)?.def.columns.len();
+    let before = catalog::table(replica, tid)?;
+    let old = before.def.columns.len();
     let grows = def.columns.len() > old;
     if grows {
         make_columns_plain(replica, tid, old)?;
     }
+    // The others count on what this device has announced.
+    let owes = grows || !before.announced;
     let (id, body) = def.encode()?;
     let announced: Option<i64> = value::maybe(&replica.db, "SELECT 1 FROM _pm_def WHERE id = ?1", [id.0])?;
     replica
@@ -37,7 +40,7 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
     replica
         .db
         .prepare_cached("UPDATE _pm_table SET def = ?2, announced = ?3, note = NULL WHERE tid = ?1")?
-        .execute((tid, id.0, announced.is_some() && !(grows && shapes::has_announced(replica, tid)?)))?;
+        .execute((tid, id.0, announced.is_some() && !(owes && shapes::has_announced(replica, tid)?)))?;
     Ok(())
 }
 

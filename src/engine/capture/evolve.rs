@@ -5,6 +5,7 @@ use packmule_core::wire::{DefId, Mode, OpKind};
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
+use crate::engine::capture::follow::Added;
 use crate::engine::capture::{adopt, append, declare, follow, gathering, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Kind, Stamp};
@@ -170,10 +171,11 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     notice_dropped_uniques(replica, &table.def, &now)?;
     let intact = watch::capture_intact(replica, table)?;
     let added = adopt_changes(replica, table, &now, kinds, noticed)?;
-    let mark = follow::mark(replica, table)?;
-    recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
+    let mut come = recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
     let names: Vec<String> = added.iter().map(|column| column.name.clone()).collect();
-    if follow::fill(replica, table.tid, &table.def, &names, mark)? {
+    // A column on whose kind the application decided did not wait: what is in it now holds.
+    come.retain(|column| table.def.column(&column.name).is_none());
+    if follow::fill(replica, table.tid, &table.def, &come)? {
         noticed.filled.push(table.tid);
     }
     follow::tell_waiting(replica, table.tid)?;
@@ -257,8 +259,9 @@ fn adopt_changes(
     Ok(added)
 }
 
-/// Makes the triggers again where they are missing or outdated, and records the rows that they missed.
-fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]) -> Result<()> {
+/// Makes the triggers again where they are missing or outdated, and records the rows that they missed. Returns the columns that
+/// were added.
+fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]) -> Result<Vec<Added>> {
     let def = &table.def;
     let outdated = watch::capture_outdated(replica, table)?;
     if outdated || !intact {
@@ -271,20 +274,24 @@ fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]
     if !intact && def.append {
         append::begin_again(replica, table)?;
         catalog::reload_catalog(replica)?;
-        return record_rows(replica, table, &Columns::all(def.columns.len()), "1");
+        record_rows(replica, table, &Columns::all(def.columns.len()), "1")?;
     }
-    if !intact {
-        return Ok(()); // Nothing recorded what was written to it: it is restated.
-    }
+    let mut come = Vec::new();
     for column in added {
-        // The triggers did not know this column: a row that differs from the default was written to.
-        let c = value::quote(&column.name);
-        let default = value::literal(&column.constant());
-        let differs = format!("typeof({c}) <> typeof({default}) OR {c} IS NOT {default} COLLATE BINARY");
-        let at = def.column(&column.name).into_iter().collect();
-        record_rows(replica, table, &at, &differs)?;
+        let first = follow::next_entry(replica, table)?;
+        // Where nothing recorded what was written to the table, it is restated.
+        if intact {
+            // The triggers did not know this column: a row that differs from the default was written to.
+            let c = value::quote(&column.name);
+            let default = value::literal(&column.constant());
+            let differs = format!("typeof({c}) <> typeof({default}) OR {c} IS NOT {default} COLLATE BINARY");
+            let at = def.column(&column.name).into_iter().collect();
+            record_rows(replica, table, &at, &differs)?;
+        }
+        let entries = first..follow::next_entry(replica, table)?;
+        come.push(Added { name: column.name.clone(), entries });
     }
-    Ok(())
+    Ok(come)
 }
 
 /// Makes a notice of each UNIQUE that the application has dropped.

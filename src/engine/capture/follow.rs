@@ -4,6 +4,8 @@
 //! **Invariant.** What others wrote into a column that waits stays in the log, in the versions of its rows; such a table is
 //! not folded. When the column comes, each row gets what its versions say of it, before anything of the row is sealed.
 
+use std::ops::Range;
+
 use packmule_core::model::Stream;
 use packmule_core::wire::OpKind;
 use rusqlite::params_from_iter;
@@ -115,15 +117,16 @@ pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef) -> Re
     Ok(())
 }
 
-/// Fills columns that have come with what the versions of each row say of them. `before` is the definition without them;
-/// entries of the list of changes after `mark` were made because of them alone, and go where a row is filled.
-pub(crate) fn fill(
-    replica: &Replica,
-    tid: i64,
-    before: &TableDef,
-    added: &[String],
-    mark: i64,
-) -> Result<bool> {
+/// A column that has come.
+pub(crate) struct Added {
+    pub name: String,
+    /// The places in the list of changes of the entries that were made because of it alone.
+    pub entries: Range<i64>,
+}
+
+/// Fills columns that have come with what the versions of each row say of them. `before` is the definition without them.
+/// The entries that were made because of a column go where it is filled; those of others stay.
+pub(crate) fn fill(replica: &Replica, tid: i64, before: &TableDef, added: &[Added]) -> Result<bool> {
     let table = catalog::table(replica, tid)?;
     if !table.shows_shared() || added.is_empty() {
         return Ok(false);
@@ -141,11 +144,18 @@ pub(crate) fn fill(
         let binds = said.iter().map(|(_, value)| value).chain(&keys).map(|value| Bind(value.borrow()));
         replica.db.prepare_cached(&table.update_sql(&columns))?.execute(params_from_iter(binds))?;
         let same: Vec<String> = (1..=keys.len()).map(|n| format!("k{n} = ?{n}")).collect();
+        let of = |at: usize| added.iter().find(|c| c.name.eq_ignore_ascii_case(&table.def.columns[at].name));
+        let because: Vec<String> = columns
+            .iter()
+            .filter_map(|at| of(*at))
+            .map(|column| format!("rowid >= {} AND rowid < {}", column.entries.start, column.entries.end))
+            .collect();
         let sql = format!(
-            "DELETE FROM {} WHERE {} AND note = {} AND rowid > {mark}",
+            "DELETE FROM {} WHERE {} AND note = {} AND ({})",
             table.dirty(),
             same.join(" AND "),
-            ChangeFlags::UPDATE_UNIQUE
+            ChangeFlags::UPDATE_UNIQUE,
+            because.join(" OR ")
         );
         let binds = keys.iter().map(|value| Bind(value.borrow()));
         replica.db.prepare_cached(&sql)?.execute(params_from_iter(binds))?;
@@ -158,7 +168,7 @@ fn said_of(
     replica: &Replica,
     table: &Table,
     key: &[u8],
-    added: &[String],
+    added: &[Added],
 ) -> Result<Vec<(usize, OwnedValue)>> {
     let heads = heads::heads(replica, table.tid, key)?;
     let judgement = versions::judge_versions(replica, table, &heads)?;
@@ -167,7 +177,7 @@ fn said_of(
     for head in judgement.order.iter().map(|at| &heads[*at]).filter(|h| h.kind != OpKind::Delete) {
         let live = head.live(n);
         let wanted =
-            |at: usize| added.iter().any(|name| name.eq_ignore_ascii_case(&table.def.columns[at].name));
+            |at: usize| added.iter().any(|c| c.name.eq_ignore_ascii_case(&table.def.columns[at].name));
         if !(0..n).any(|at| live.contains(at) && wanted(at)) {
             continue;
         }
@@ -180,8 +190,8 @@ fn said_of(
     Ok(said)
 }
 
-/// Returns the highest place in a table's list of changes.
-pub(crate) fn mark(replica: &Replica, table: &Table) -> Result<i64> {
-    let sql = format!("SELECT coalesce(max(rowid), 0) FROM {}", table.dirty());
+/// Returns the place that the next entry in a table's list of changes gets.
+pub(crate) fn next_entry(replica: &Replica, table: &Table) -> Result<i64> {
+    let sql = format!("SELECT coalesce(max(rowid), 0) + 1 FROM {}", table.dirty());
     Ok(replica.db.query_row(&sql, [], |row| row.get(0))?)
 }

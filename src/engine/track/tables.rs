@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::wire::{FrameFlags, Mode};
 
+use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{adopt, follow, merge_definitions, not_sent, redeclare, seal, watch};
 use crate::engine::error::{Error, Result};
@@ -82,9 +83,9 @@ fn set_new_columns(replica: &Replica, name: &str, options: &TrackOptions) -> Res
         let before = table.def.clone();
         merge_definitions::merge_definitions(replica, table.tid, &before)?;
         let now = catalog::table(replica, table.tid)?;
-        let added = now.def.columns.iter().map(|c| c.name.clone());
-        let added: Vec<String> = added.filter(|name| before.column(name).is_none()).collect();
-        follow::fill(replica, table.tid, &now.def, &added, i64::MAX)?;
+        let added = now.def.columns.iter().filter(|c| before.column(&c.name).is_none());
+        let added: Vec<Added> = added.map(|c| Added { name: c.name.clone(), entries: 0..0 }).collect();
+        follow::fill(replica, table.tid, &now.def, &added)?;
         deferred::defer_all(replica, table.tid)?;
         seal::seal_here(replica, SealOptions::default())?;
     }

@@ -92,6 +92,7 @@ pub fn exchange(
     };
     visit.take_in(watch)?;
     visit.engine.seal()?;
+    visit.engine.remember()?;
     visit.tidy()?;
     visit.leave()?;
     visit.report.waiting = visit.ours.iter().map(|ours| ours.path.clone()).collect();

@@ -318,6 +318,14 @@ impl Engine {
         export::export_part(&self.replica, to, part)
     }
 
+    /// Remembers what is applied here, which [`Engine::export_part`] is about to say.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn remember(&mut self) -> Result<()> {
+        transaction::remember(&mut self.replica)
+    }
+
     /// Walks the log in the order in which groups are applied: each group that has ops of the table
     /// (any, if `None`) and key (any, if empty), after those ops.
     ///

@@ -14,7 +14,7 @@ use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::{state, transaction, twin};
-use crate::engine::fleet::{admission, devices, membership, positions, revocation};
+use crate::engine::fleet::{admission, devices, membership, positions, revocation, statements};
 use crate::engine::store::keys;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -69,6 +69,7 @@ pub(crate) fn export(
 ) -> Result<ExportReport> {
     replica.signing_key()?;
     transaction::seal(replica)?;
+    transaction::remember(replica)?;
     catalog::reading(replica, |e| write_bundle(e, to, recipient, e.signing_key()?, e.identity.id, true))
 }
 
@@ -125,13 +126,26 @@ fn takes_own(replica: &Replica, peer: i64) -> Result<bool> {
     Ok(takes.unwrap_or(true))
 }
 
+/// Returns what [`takes_own`] does, of a device that may not be known here at all.
+fn takes_own_by_id(replica: &Replica, id: DeviceId) -> Result<bool> {
+    devices::device_number(replica, id)?.map_or(Ok(true), |peer| takes_own(replica, peer))
+}
+
 /// Writes what of the log is not in `part.have`, up to a limit, without sealing first. The footer is
 /// left to the caller, so that what is before it can be made durable first.
 pub(crate) fn export_part(replica: &Replica, to: &mut dyn Write, part: &Part<'_>) -> Result<PartReport> {
     catalog::reading(replica, |e| {
         let have = |id, stream| Ok(part.have.get(&(id, stream)).copied().unwrap_or(0));
         let (key, sender) = (e.signing_key()?, e.identity.id);
-        write_part(e, to, (key, sender), part.receiver, true, &have, (part.enough_bytes, part.most_bytes))
+        write_part(
+            e,
+            to,
+            (key, sender),
+            part.receiver,
+            (true, false),
+            &have,
+            (part.enough_bytes, part.most_bytes),
+        )
     })
 }
 
@@ -146,7 +160,7 @@ fn write_groups(
     have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
 ) -> Result<ExportReport> {
     let all = (u64::MAX, u64::MAX);
-    let part = write_part(replica, to, (key, sender), receiver, with_vector, have, all)?;
+    let part = write_part(replica, to, (key, sender), receiver, (with_vector, true), have, all)?;
     to.write_all(&part.footer).and_then(|()| to.flush()).map_err(Error::Stream)?;
     Ok(ExportReport {
         frames: part.frames,
@@ -157,23 +171,31 @@ fn write_groups(
     })
 }
 
-/// Writes the header, the certificates and as many groups as the limits allow; makes the footer.
+/// Writes the header (`brief` ones tell what differs from what the receiver said last), the certificates and as many groups as the limits allow; makes the footer.
 fn write_part(
     replica: &Replica,
     to: &mut dyn Write,
     (key, sender): (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
-    with_vector: bool,
+    (with_vector, brief): (bool, bool),
     have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
     (enough_bytes, most_bytes): (u64, u64),
 ) -> Result<PartReport> {
     let mut out = RecordWriter::new(to);
-    let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
-    let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
-    write_header(replica, &mut out, (key, sender), receiver, &applied, &probes)?;
-    write_revocations(replica, &mut out)?;
     let mut wanted = wanted(replica, have)?;
     let needs_state = needs_state(replica, &wanted)?;
+    let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
+    let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
+    let difference = match receiver.filter(|_| brief && with_vector && !needs_state) {
+        Some(id) => statements::difference(replica, id, &applied, takes_own_by_id(replica, id)?)?,
+        None => None,
+    };
+    let header = match &difference {
+        Some(difference) => (Some(difference.base), &difference.positions[..], &probes[..]),
+        None => (None, &applied[..], &probes[..]),
+    };
+    write_header(replica, &mut out, (key, sender), receiver, header)?;
+    write_revocations(replica, &mut out)?;
     write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
     if with_vector {
         for bytes in admission::carried(replica)? {
@@ -218,17 +240,19 @@ fn needs_state(replica: &Replica, wanted: &[Wanted]) -> Result<bool> {
     Ok(false)
 }
 
+/// What a header says: what its positions differ from, if they do not tell all; the positions; the probes.
+pub(crate) type Vector<'a> = (Option<[u8; 8]>, &'a [Position], &'a [Probe]);
+
 /// Begins a bundle or a snapshot: the magic number and the signed header.
 pub(crate) fn write_header(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
     sender: (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
-    applied: &[Position],
-    probes: &[Probe],
+    vector: Vector<'_>,
 ) -> Result<()> {
     out.raw(&MAGIC)?;
-    out.record(RecordKind::Header, &signed_header(replica, sender, receiver, applied, probes)?)
+    out.record(RecordKind::Header, &signed_header(replica, sender, receiver, vector)?)
 }
 
 /// Begins a bundle of a sender that has no log: a fleet key.
@@ -239,7 +263,7 @@ pub(crate) fn begin_bundle<'w>(
 ) -> Result<RecordWriter<'w>> {
     let mut out = RecordWriter::new(to);
     out.raw(&MAGIC)?;
-    out.record(RecordKind::Header, &header(sender, None, wall, (&[], &[]))?)?;
+    out.record(RecordKind::Header, &header(sender, None, wall, (None, &[], &[]))?)?;
     Ok(out)
 }
 
@@ -248,10 +272,9 @@ pub(crate) fn signed_header(
     replica: &Replica,
     sender: (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
-    applied: &[Position],
-    probes: &[Probe],
+    vector: Vector<'_>,
 ) -> Result<Vec<u8>> {
-    header(sender, receiver, replica.now(), (applied, probes))
+    header(sender, receiver, replica.now(), vector)
 }
 
 /// Encodes a signed header.
@@ -259,7 +282,7 @@ fn header(
     (key, sender): (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
     wall: WallMs,
-    (applied, probes): (&[Position], &[Probe]),
+    (base, applied, probes): Vector<'_>,
 ) -> Result<Vec<u8>> {
     let mut seed = [0; 32];
     keys::system_random(&mut seed).map_err(Error::Stream)?;
@@ -271,6 +294,7 @@ fn header(
         receiver,
         wall,
         statement,
+        base,
         applied: applied.len() as u32,
         probes: probes.len() as u32,
     };

@@ -285,7 +285,7 @@ fn a_database_of_a_newer_version() {
 #[test]
 fn a_database_of_an_older_version() {
     let second = "ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; DROP TABLE _pm_number;
-                  DROP TABLE _pm_unplaced; DROP TABLE _pm_stated; DROP TABLE _pm_told;
+                  DROP TABLE _pm_unplaced; DROP TABLE _pm_stated; DROP TABLE _pm_told; DROP TABLE _pm_aside;
                   ALTER TABLE _pm_ack DROP COLUMN tag; DROP TABLE _pm_newest; DROP TABLE _pm_revocation";
     let first = format!("{second}; ALTER TABLE _pm_dangling DROP COLUMN told");
     for (version, changes) in [(1, first.as_str()), (2, second)] {

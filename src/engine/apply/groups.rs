@@ -26,6 +26,7 @@ use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
 use rusqlite::ErrorCode;
 
+use crate::engine::apply::aside::Pieces;
 use crate::engine::apply::vouched;
 use crate::engine::capture::evolve;
 use crate::engine::error::{Error, Result};
@@ -53,10 +54,10 @@ pub(crate) fn apply_group(
     let author = devices::device_id(replica, dev)?;
     let mut context: HashMap<i64, u64> = positions::context_of(replica, dev, stream)?.into_iter().collect();
     let mut counts = Counts::default();
-    let mut lamport = 0;
-    let mut wall = 0;
+    let (mut lamport, mut wall) = (0, 0);
     let mut writers = Writers::default();
     let mut late = false;
+    let mut pieces = Pieces::default();
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
@@ -90,9 +91,10 @@ pub(crate) fn apply_group(
                     keep = kept_here(replica, runs)?;
                     folded = !late::leaves_only_heads(replica, &keep)?;
                 }
-                Part::Piece(_) => {}
+                Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
                 Part::Op(def, op) => {
+                    pieces.claim(seq, def, &op)?;
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
                     let seen = seen_of(&frame, &context, &keep);
@@ -257,6 +259,9 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<bool> {
     }
     let new = head_of(incoming);
     let mut old = heads::heads(replica, table.tid, &key)?;
+    if old.iter().any(|head| (head.dev, head.seq) == (new.dev, new.seq)) {
+        return Err(Error::damaged("a row twice in one frame"));
+    }
     if sight.late && table.shows_shared() {
         late::keep_settled(replica, table, &key, &new, &old)?;
         old = heads::heads(replica, table.tid, &key)?;

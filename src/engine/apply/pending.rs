@@ -20,6 +20,7 @@
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, FrameFlags};
 
+use crate::engine::apply::aside;
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::positions::StreamPosition;
@@ -128,6 +129,12 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
             continue;
         }
         let next = next_group(replica, dev, stream)?;
+        if let Some(reason) =
+            next.map(|next| aside::reason(replica, (dev, stream, next.first))).transpose()?.flatten()
+        {
+            waits.push(Wait { author, frames: (first, last), missing: Missing::Unreadable { reason } });
+            continue;
+        }
         let dependency =
             next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
         let missing = match (next, dependency) {

@@ -3,10 +3,11 @@
 use packmule_core::model::Stream;
 
 use crate::engine::apply::report::{GatheredApart, ImportReport};
-use crate::engine::apply::{groups, pending};
+use crate::engine::apply::{aside, groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers, revocation};
+use crate::engine::show::write::Counts;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
@@ -65,8 +66,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         }
     }
     groups.sort_by_key(|g| g.stream.number());
-    let whole = groups.len() == 2;
-    let mut ready = Vec::with_capacity(groups.len());
+    let (whole, mut ready) = (groups.len() == 2, Vec::new());
     for group in groups {
         if pending::missing_dependency(replica, dev, &group, whole)?.is_none() {
             ready.push(group);
@@ -74,8 +74,15 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
             return Ok(false);
         }
     }
-    for group in ready {
-        let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
+    let Some(first) = ready.first() else { return Ok(false) };
+    let applied = aside::contained(replica, (dev, first.stream, first.first), || {
+        ready
+            .iter()
+            .map(|group| groups::apply_group(replica, dev, group.stream, group.first, group.last))
+            .collect()
+    })?;
+    let Some(applied): Option<Vec<Counts>> = applied else { return Ok(false) };
+    for (group, counts) in ready.into_iter().zip(applied) {
         report.ops += counts.ops - counts.waiting;
         report.ops_waiting += counts.waiting;
         for (tid, ops) in counts.apart {

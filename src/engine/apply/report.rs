@@ -92,4 +92,9 @@ pub enum Missing {
     /// That its author is no longer revoked, or that a device that is not had taken these frames in before it heard of
     /// it. Until then they are set aside.
     Vouching,
+    /// That its content can be applied here: it cannot, for this reason. It is set aside; a newer version may read it.
+    Unreadable {
+        /// Why.
+        reason: String,
+    },
 }

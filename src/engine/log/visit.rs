@@ -38,7 +38,8 @@ enum End<B> {
     Whole,
     /// The visitor found what it looked for.
     Found(B),
-    /// The definition of a block of rows is not here, so that nobody knows where the next block begins.
+    /// The definition of a block of rows is not here, or a block is none that is known, so that nobody knows where the
+    /// next block begins.
     Undefined(Error),
 }
 
@@ -54,8 +55,8 @@ pub(crate) fn visit<'f>(
     }
 }
 
-/// Gives each part of a frame to `each`, up to the first rows whose definition is not here. A pending group may
-/// have such rows.
+/// Gives each part of a frame to `each`, up to the first rows whose definition is not here, or what cannot be read. A
+/// pending group may have such.
 pub(crate) fn visit_defined<'f>(
     replica: &Replica,
     frame: &Frame<'f>,
@@ -91,7 +92,12 @@ fn walk<'f, B>(
     mut each: impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<B>>,
 ) -> Result<End<B>> {
     let mut blocks = frame.blocks();
-    while let Some(block) = blocks.next_block().map_err(error::bad)? {
+    loop {
+        let block = match blocks.next_block() {
+            Ok(Some(block)) => block,
+            Ok(None) => return Ok(End::Whole),
+            Err(unknown) => return Ok(End::Undefined(error::bad(unknown))),
+        };
         let flow = match block {
             Block::Def(body) => each(Part::Definition(body))?,
             Block::Retire(device) => each(Part::Retire(device))?,
@@ -104,7 +110,12 @@ fn walk<'f, B>(
                     Err(missing) => return Ok(End::Undefined(missing)),
                 };
                 let mut ops = Ops::new(body, offset, def.shape());
-                while let Some(op) = ops.next_op().map_err(error::bad)? {
+                loop {
+                    let op = match ops.next_op() {
+                        Ok(Some(op)) => op,
+                        Ok(None) => break,
+                        Err(unknown) => return Ok(End::Undefined(error::bad(unknown))),
+                    };
                     if let ControlFlow::Break(found) = each(Part::Op(&def, op))? {
                         return Ok(End::Found(found));
                     }
@@ -117,5 +128,4 @@ fn walk<'f, B>(
             return Ok(End::Found(found));
         }
     }
-    Ok(End::Whole)
 }

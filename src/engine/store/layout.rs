@@ -46,6 +46,9 @@ const TABLES: &str = "
     -- The small numbers by which an author's contexts name devices, as far as its stream is applied.
     CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
         PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
+    -- The groups whose content cannot be applied here, by their first frame; tried: with which version and schema.
+    CREATE TABLE _pm_aside (dev INTEGER, stream INTEGER, first INTEGER NOT NULL, reason TEXT NOT NULL, tried TEXT NOT NULL,
+        PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     -- What a peer has acknowledged, as it said last. tag: of the chain that it has there; NULL where what it said is not
     -- known word for word, so that nothing can be said by what differs from it.
     CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, tag BLOB,
@@ -120,6 +123,8 @@ const MIGRATIONS: [[&str; 2]; 2] = [
          CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
             PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
          ALTER TABLE _pm_ack ADD COLUMN tag BLOB;
+         CREATE TABLE _pm_aside (dev INTEGER, stream INTEGER, first INTEGER NOT NULL, reason TEXT NOT NULL, tried TEXT NOT NULL,
+            PRIMARY KEY (dev, stream)) WITHOUT ROWID;
          CREATE TABLE _pm_stated (digest BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
          CREATE TABLE _pm_told (dev INTEGER, n INTEGER, seq INTEGER NOT NULL, tag BLOB NOT NULL, PRIMARY KEY (dev, n)) WITHOUT ROWID;
          CREATE TABLE _pm_unplaced (tid INTEGER, key BLOB, n INTEGER, body BLOB, PRIMARY KEY (tid, key, n)) WITHOUT ROWID;
@@ -131,6 +136,7 @@ const MIGRATIONS: [[&str; 2]; 2] = [
         "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers FROM main._pm_table;
          CREATE TEMP VIEW _pm_statement AS SELECT NULL AS peer, NULL AS number, NULL AS n WHERE 0;
          CREATE TEMP VIEW _pm_number AS SELECT 0 AS dev, 0 AS stream, 0 AS number, 0 AS other WHERE 0;
+         CREATE TEMP VIEW _pm_aside AS SELECT NULL AS dev, NULL AS stream, NULL AS first, NULL AS reason, NULL AS tried WHERE 0;
          CREATE TEMP VIEW _pm_ack AS SELECT *, NULL AS tag FROM main._pm_ack;
          CREATE TEMP VIEW _pm_stated AS SELECT NULL AS digest, NULL AS n WHERE 0;
          CREATE TEMP VIEW _pm_told AS SELECT NULL AS dev, NULL AS n, NULL AS seq, NULL AS tag WHERE 0;

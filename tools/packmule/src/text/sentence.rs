@@ -21,6 +21,11 @@ pub fn waiting(wait: &Wait) -> String {
             "{frames} of {author} {}: it is revoked, and no other device says that it had taken them in before",
             if wait.frames.0 == wait.frames.1 { "is set aside" } else { "are set aside" }
         ),
+        Missing::Unreadable { reason } => format!(
+            "{frames} of {author} {}: {}",
+            if wait.frames.0 == wait.frames.1 { "is set aside" } else { "are set aside" },
+            reason
+        ),
         missing => format!("{frames} of {author} {waits} for {}", missing_words(missing)),
     }
 }
@@ -31,6 +36,7 @@ pub fn missing_words(missing: &Missing) -> String {
         Missing::Frames { of, .. } => of.clone(),
         Missing::OtherPart { of, .. } => format!("{of} (the other part of the same seal)"),
         Missing::Vouching => "set aside, since it is revoked".into(),
+        Missing::Unreadable { .. } => "set aside, since it cannot be applied".into(),
         _ => "what this version does not know".into(),
     }
 }

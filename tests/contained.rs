@@ -96,7 +96,7 @@ fn replace(frame: &[u8], from: &str, to: &str) -> Vec<u8> {
     let mut buf = vec![0; 60_000];
     let mut empty = FrameWriter::new(&mut buf, frame.head.flags, frame.head.seq, Some(group)).unwrap();
     let mut blocks = frame.at((empty.finish().len() - 4) as u32).unwrap().to_vec();
-    let at = blocks.windows(from.len()).position(|bytes| bytes == from.as_bytes()).expect(from);
+    let at = blocks.windows(from.len()).position(|bytes| bytes == from.as_bytes()).unwrap();
     blocks[at..at + to.len()].copy_from_slice(to.as_bytes());
     blocks
 }
@@ -155,7 +155,7 @@ fn fleet() -> Fleet {
     let mut base = world.base("base");
     sql(&base, SETTINGS);
     base.track("settings", &TrackOptions::default()).unwrap();
-    let mut board = |name: &str| world.board_with(name, SETTINGS, &["settings"]);
+    let board = |name: &str| world.board_with(name, SETTINGS, &["settings"]);
     let (mut good, mut north, mut insider) = (board("good"), board("north"), board("insider"));
     common::carry_all(&mut [&mut base, &mut good, &mut north, &mut insider]);
     Fleet { world, base, good, north, insider }

@@ -5,7 +5,6 @@
 //! A definition is looked up only when a block names it: it may be in the same frame, before that block, and the
 //! visitor stores it when the walk meets it.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use packmule_core::model::DeviceId;
@@ -33,11 +32,9 @@ pub(crate) enum Part<'d, 'f> {
 }
 
 /// How a walk ended.
-enum End<B> {
+enum End {
     /// The frame was at its end.
     Whole,
-    /// The visitor found what it looked for.
-    Found(B),
     /// The definition of a block of rows is not here, or a block is none that is known, so that nobody knows where the
     /// next block begins.
     Undefined(Error),
@@ -49,9 +46,9 @@ pub(crate) fn visit<'f>(
     frame: &Frame<'f>,
     each: impl FnMut(Part<'_, 'f>) -> Result<()>,
 ) -> Result<()> {
-    match walk(replica, frame, whole(each))? {
+    match walk(replica, frame, each)? {
         End::Undefined(missing) => Err(missing),
-        End::Whole | End::Found(()) => Ok(()),
+        End::Whole => Ok(()),
     }
 }
 
@@ -62,35 +59,15 @@ pub(crate) fn visit_defined<'f>(
     frame: &Frame<'f>,
     each: impl FnMut(Part<'_, 'f>) -> Result<()>,
 ) -> Result<()> {
-    walk(replica, frame, whole(each)).map(|_| ())
+    walk(replica, frame, each).map(|_| ())
 }
 
-/// Gives each part of a frame to `each` until it breaks off with what it looked for; `None` if it never does.
-pub(crate) fn find<'f, B>(
+/// Walks through a frame.
+fn walk<'f>(
     replica: &Replica,
     frame: &Frame<'f>,
-    each: impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<B>>,
-) -> Result<Option<B>> {
-    match walk(replica, frame, each)? {
-        End::Undefined(missing) => Err(missing),
-        End::Found(found) => Ok(Some(found)),
-        End::Whole => Ok(None),
-    }
-}
-
-/// Makes a visitor that never breaks off.
-fn whole<'f>(
     mut each: impl FnMut(Part<'_, 'f>) -> Result<()>,
-) -> impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<()>> {
-    move |part| each(part).map(ControlFlow::Continue)
-}
-
-/// Walks through a frame, until the visitor breaks off.
-fn walk<'f, B>(
-    replica: &Replica,
-    frame: &Frame<'f>,
-    mut each: impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<B>>,
-) -> Result<End<B>> {
+) -> Result<End> {
     let mut blocks = frame.blocks();
     loop {
         let block = match blocks.next_block() {
@@ -98,7 +75,7 @@ fn walk<'f, B>(
             Ok(None) => return Ok(End::Whole),
             Err(unknown) => return Ok(End::Undefined(error::bad(unknown))),
         };
-        let flow = match block {
+        match block {
             Block::Def(body) => each(Part::Definition(body))?,
             Block::Retire(device) => each(Part::Retire(device))?,
             Block::Return(device) => each(Part::Return(device))?,
@@ -111,21 +88,14 @@ fn walk<'f, B>(
                 };
                 let mut ops = Ops::new(body, offset, def.shape());
                 loop {
-                    let op = match ops.next_op() {
-                        Ok(Some(op)) => op,
+                    match ops.next_op() {
+                        Ok(Some(op)) => each(Part::Op(&def, op))?,
                         Ok(None) => break,
                         Err(unknown) => return Ok(End::Undefined(error::bad(unknown))),
-                    };
-                    if let ControlFlow::Break(found) = each(Part::Op(&def, op))? {
-                        return Ok(End::Found(found));
                     }
                 }
                 blocks.resume(ops.rest());
-                continue;
             }
-        };
-        if let ControlFlow::Break(found) = flow {
-            return Ok(End::Found(found));
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `encoding` | definitions as the log carries them |
 //! | `ddl` | definitions made into SQL |
 //! | `known` | what is known of a tracked table, and of a definition in the log |
+//! | `opened` | frames of the log that were opened last |
 //! | `probe` | what SQLite says about the application's triggers |
 //! | `replica` | the open database of this device |
 //! | `catalog` | the known tables, kept in step with the file |
@@ -22,6 +23,7 @@ pub(crate) mod declared;
 pub(crate) mod def;
 mod encoding;
 pub(crate) mod known;
+pub(crate) mod opened;
 pub(crate) mod probe;
 pub(crate) mod replica;
 mod schema;

@@ -9,8 +9,8 @@ use common::{World, bundle, carry, digests_equal, import, rows, sql};
 use packmule::{Engine, Missing, TrackOptions};
 use packmule_core::model::{Big, DeviceId, Value};
 use packmule_core::wire::{
-    Block, Chain, Checkpoint, DefId, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Named, OpHead,
-    OpKind, RecordKind,
+    Block, CERT_MAX, Certificate, Chain, Checkpoint, DefId, Frame, FrameFlags, FrameWriter, GroupDigest,
+    GroupStart, Named, OpHead, OpKind, RecordKind,
 };
 
 const SETTINGS: &str = "CREATE TABLE settings (id INTEGER PRIMARY KEY, value)";
@@ -250,4 +250,42 @@ fn wrong_content_that_waits_harms_nobody_when_its_turn_comes() {
         import(&mut fleet.good, &wrong);
         goes_on(&mut fleet, what);
     }
+}
+
+/// A board's key vouches for no base, whose acknowledgements would let others forget.
+#[test]
+fn a_board_vouches_for_no_base() {
+    let mut fleet = fleet();
+    sql(&fleet.insider, "INSERT INTO settings VALUES (5, 'sound')");
+    let mut records = bundles::records(&bundle(&mut fleet.insider, &fleet.base));
+    for (n, base) in [(1, true), (2, false)] {
+        let key = ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new([n; 32])).sk;
+        let name = if base { "false base" } else { "successor" };
+        let certificate =
+            Certificate::new(&key, name, base).unwrap().vouched(&key_of(&fleet.insider)).unwrap();
+        let mut buf = [0; CERT_MAX];
+        let len = certificate.encode(&mut buf).unwrap();
+        let at = records.iter().rposition(|(kind, _)| *kind == RecordKind::Certificate).unwrap();
+        records.insert(at + 1, (RecordKind::Certificate, buf[..len].to_vec()));
+    }
+    // It is refused as a whole, or taken without that base.
+    let _ = common::try_import(&mut fleet.good, &bundles::join(&records));
+    let named =
+        |name: &str| fleet.good.devices().unwrap().into_iter().any(|d| d.name.as_deref() == Some(name));
+    assert!(!named("false base"));
+    assert_eq!(fleet.good.devices().unwrap().iter().filter(|d| d.base).count(), 1);
+}
+
+/// 32 hexadecimal digits are an id, also where a device has them for its name.
+#[test]
+fn a_name_stands_for_nobodys_id() {
+    let Fleet { world, mut base, good, .. } = fleet();
+    let id = good.identity().id;
+    let mut other = world.board_with(&id.to_string(), SETTINGS, &["settings"]);
+    carry(&mut other, &mut base);
+    assert_eq!(base.find_device(&id.to_string()).unwrap(), id);
+    let nobody = "00112233445566778899aabbccddeeff";
+    let mut named = world.board_with(nobody, SETTINGS, &["settings"]);
+    carry(&mut named, &mut base);
+    assert!(base.find_device(nobody).is_err());
 }

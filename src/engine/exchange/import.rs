@@ -109,7 +109,7 @@ fn verify_bundle(
             reported = at;
         }
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
-            Item::Header(header) => verification.header(&header),
+            Item::Header(header) => verification.header(&header)?,
             Item::Certificate(certificate, bytes) => {
                 found.see(replica, &certificate, bytes)?;
                 verification.certificate(&certificate, bytes)?;
@@ -163,9 +163,10 @@ impl<'e> Verification<'e> {
     }
 
     /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
-    fn header(&mut self, header: &HeaderReader<'_>) {
-        self.verified.read_header(header);
+    fn header(&mut self, header: &HeaderReader<'_>) -> Result<()> {
+        self.verified.read_header(self.replica, header)?;
         self.header = Some(HeaderCheck::of(header));
+        Ok(())
     }
 
     /// Keeps who is revoked by a statement that is news here: it is taken in before the frames are.

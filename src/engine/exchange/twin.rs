@@ -212,13 +212,12 @@ pub(crate) fn compare_place(
     }
     match past_here(replica, replica.me, stream, place.seq)? {
         Past::Inside(first) => evidence.compared(stream, place.seq, Some(first - 1)),
-        past => match past.has(place.tag) {
-            Some(same) => {
+        past => {
+            if let Some(same) = past.has(place.tag) {
                 let before = place.seq.saturating_sub(1);
                 evidence.compared(stream, place.seq, (!same).then_some(before));
             }
-            None => {}
-        },
+        }
     }
     Ok(())
 }

@@ -286,7 +286,9 @@ fn a_database_of_a_newer_version() {
 fn a_database_of_an_older_version() {
     let third = "DROP TABLE _pm_tag; DROP TABLE _pm_fold; DROP TABLE _pm_folded; DROP TABLE _pm_gone;
                  ALTER TABLE _pm_table DROP COLUMN deletes; ALTER TABLE _pm_table DROP COLUMN gaps; DROP TABLE _pm_gap;
-                 DROP TABLE _pm_reached; ALTER TABLE _pm_count DROP COLUMN lamport";
+                 DROP TABLE _pm_reached; ALTER TABLE _pm_count DROP COLUMN lamport;
+                 DROP TABLE _pm_stated; DROP TABLE _pm_told; DROP TABLE _pm_aside;
+                 ALTER TABLE _pm_ack DROP COLUMN tag";
     let second = format!(
         "{third}; ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; DROP TABLE _pm_number;
          DROP TABLE _pm_unplaced; DROP TABLE _pm_newest; DROP TABLE _pm_revocation"

@@ -23,6 +23,7 @@
 //! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
 //! nothing else, so a card may be copied, come late, or come twice.
 
+mod counted;
 mod lacking;
 mod problem;
 mod report;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use packmule_core::model::{DeviceId, Stream, decode_hex};
 
+use counted::Counted;
 use lacking::{lacks, leave_out_not_taken, takes};
 use problem::{about_file, full, read_only, torn};
 pub use report::{Exchange, Left, NotLeft, Removed, Skipped};
@@ -96,6 +98,7 @@ pub fn exchange(
     };
     visit.take_in(watch)?;
     visit.engine.seal()?;
+    visit.engine.remember()?;
     visit.tidy()?;
     visit.leave()?;
     visit.report.waiting = visit.ours.iter().map(|ours| ours.path.clone()).collect();
@@ -553,24 +556,6 @@ fn number(path: &Path) -> Option<u32> {
     let mut number = [0; 4];
     decode_hex(name, &mut number).ok()?;
     Some(u32::from_be_bytes(number))
-}
-
-/// Counts what was written.
-struct Counted {
-    sink: Box<dyn Sink>,
-    bytes: u64,
-}
-
-impl Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.sink.write(bytes)?;
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
-    }
 }
 
 fn failed(e: io::Error, doing: &'static str, path: &Path) -> Failed {

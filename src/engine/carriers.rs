@@ -12,9 +12,11 @@ use crate::engine::apply::report::ImportReport;
 use crate::engine::error::{Result, UntrustedDevice};
 use crate::engine::exchange::offer;
 use crate::engine::exchange::peer::{self, Peer};
+use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::revoke;
 use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
-use crate::engine::exchange::survey;
+use crate::engine::exchange::survey::{self, Span, Trusted};
+use crate::engine::exchange::transaction;
 use crate::engine::fleet::admission::{self, Standing};
 
 impl Engine {
@@ -214,5 +216,46 @@ impl Engine {
     /// Returns a number that changes whenever another program, or another connection, wrote to the database.
     pub(crate) fn data_version(&self) -> Result<i64> {
         session::data_version(&self.replica)
+    }
+
+    /// Remembers what is applied here, which [`Engine::export_part`] is about to say.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub(crate) fn remember(&mut self) -> Result<()> {
+        transaction::remember(&mut self.replica)
+    }
+
+    /// Lists the trusted devices that were retired and have spoken since: what is left for them tells them so, and they
+    /// say that they are back.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn returning(&self) -> Result<Vec<Trusted>> {
+        survey::returning(&self.replica)
+    }
+
+    /// Returns what a device has, as last heard of: from itself, or from what its frames say it had seen.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn acknowledged_by(&self, peer: DeviceId) -> Result<Positions> {
+        survey::acknowledged_by(&self.replica, peer)
+    }
+
+    /// Returns whether a device lacks frames that are folded here, as last heard of: a bundle for it has the state.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn needs_state(&self, peer: &Trusted) -> Result<bool> {
+        survey::needs_state(&self.replica, peer)
+    }
+
+    /// Returns what the log could give: of each stream, what is applied here and still in the log.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`].
+    pub fn log_spans(&self) -> Result<Vec<Span>> {
+        survey::log_spans(&self.replica)
     }
 }

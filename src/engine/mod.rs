@@ -504,45 +504,12 @@ impl Engine {
         survey::peers(&self.replica)
     }
 
-    /// Lists the trusted devices that were retired and have spoken since: what is left for them tells them so, and they
-    /// say that they are back.
-    ///
-    /// # Errors
-    /// [`Error::Sqlite`].
-    pub fn returning(&self) -> Result<Vec<Trusted>> {
-        survey::returning(&self.replica)
-    }
-
-    /// Returns what a device has, as last heard of: from itself, or from what its frames say it had seen.
-    ///
-    /// # Errors
-    /// [`Error::Sqlite`].
-    pub fn acknowledged_by(&self, peer: DeviceId) -> Result<Positions> {
-        survey::acknowledged_by(&self.replica, peer)
-    }
-
-    /// Returns whether a device lacks frames that are folded here, as last heard of: a bundle for it has the state.
-    ///
-    /// # Errors
-    /// [`Error::Sqlite`].
-    pub fn needs_state(&self, peer: &Trusted) -> Result<bool> {
-        survey::needs_state(&self.replica, peer)
-    }
-
     /// Returns what is applied here.
     ///
     /// # Errors
     /// [`Error::Sqlite`].
     pub fn positions(&self) -> Result<Positions> {
         survey::positions(&self.replica)
-    }
-
-    /// Returns what the log could give: of each stream, what is applied here and still in the log.
-    ///
-    /// # Errors
-    /// [`Error::Sqlite`].
-    pub fn log_spans(&self) -> Result<Vec<Span>> {
-        survey::log_spans(&self.replica)
     }
 
     /// Tracks a table: takes in the rows that it has, and captures what is written from now on.

@@ -325,6 +325,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
             receiver: self.peer.map(|(id, ..)| id),
             wall: 0,
             statement: [0; 8],
+            base: None,
             applied: changed.len() as u32,
             probes: 0,
         };

@@ -236,16 +236,29 @@ fn statement(fleet: &KeyPair, device: [u8; 16], says: (&str, u8), number: u64) -
 pub type At = ([u8; 16], u8, u64);
 
 pub fn header(key: &KeyPair, to: Option<[u8; 16]>, wall: i64, applied: &[At], probes: &[At]) -> Asm {
+    header_after(key, (to, None), wall, applied, probes)
+}
+
+/// A header that tells what differs from a base.
+pub fn header_after(
+    key: &KeyPair,
+    (to, base): (Option<[u8; 16]>, Option<[u8; 8]>),
+    wall: i64,
+    applied: &[At],
+    probes: &[At],
+) -> Asm {
     let mut a = Asm::new();
     a.uint("version", 1).raw("sender", &id(key));
     match to {
         None => a.u8("no receiver", 0),
         Some(to) => a.u8("receiver", 1).raw("", &to),
     };
-    a.int("wall", wall)
-        .raw("statement", &[0x5a; 8])
-        .uint("applied", applied.len() as u64)
-        .uint("probes", probes.len() as u64);
+    a.int("wall", wall).raw("statement", &[0x5a; 8]);
+    match base {
+        None => a.u8("no base", 0),
+        Some(base) => a.u8("base", 1).raw("", &base),
+    };
+    a.uint("applied", applied.len() as u64).uint("probes", probes.len() as u64);
     for (what, list) in [("position", applied), ("probe", probes)] {
         for (author, stream, seq) in list {
             a.raw(&format!("{what}: author"), author).u8("  stream", *stream).uint("  seq", *seq);
@@ -255,6 +268,17 @@ pub fn header(key: &KeyPair, to: Option<[u8; 16]>, wall: i64, applied: &[At], pr
     let digest = sha(&[b"packmule/1 header", &a.bytes]);
     a.raw("signature", &sign(&key.sk, &digest));
     a
+}
+
+/// Names a vector of shared streams by its content.
+pub fn vector_digest(said: &[At]) -> [u8; 8] {
+    let mut bytes = Vec::new();
+    for (author, _, seq) in said {
+        bytes.extend_from_slice(author);
+        bytes.extend_from_slice(&seq.to_le_bytes());
+        bytes.extend_from_slice(&author[..4]);
+    }
+    sha(&[b"packmule/1 vector", &bytes])[..8].try_into().unwrap()
 }
 
 pub fn record_head(kind: u8, len: usize) -> Asm {
@@ -290,10 +314,13 @@ pub type Numbered = (u64, Option<[u8; 16]>, u64);
 
 pub fn group_head_numbered(a: &mut Asm, lamport: u64, wall: i64, pair: u64, context: &[Numbered]) {
     a.uint("lamport", lamport).int("wall", wall).uint("pair", pair).uint("contexts", context.len() as u64);
+    let mut last = 0;
     for (number, introduced, seq) in context {
+        let step = number.saturating_sub(last);
+        last += step;
         match introduced {
-            Some(device) => a.uint("twice a number, and 1", number * 2 + 1).raw("  its device", device),
-            None => a.uint("twice a number", number * 2),
+            Some(device) => a.uint("twice a step, and 1", step * 2 + 1).raw("  its device", device),
+            None => a.uint("twice a step", step * 2),
         };
         a.uint("  seq", *seq);
     }

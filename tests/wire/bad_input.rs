@@ -146,12 +146,13 @@ fn good_revocation(bytes: &[u8]) -> bool {
 }
 
 type Good = fn(&[u8]) -> bool;
-const SIGNED: [(&str, Good); 7] = [
+const SIGNED: [(&str, Good); 8] = [
     ("checkpoint", good_checkpoint),
     ("certificate", good_certificate),
     ("certificate-fleet", good_fleet_certificate),
     ("header", good_header),
     ("header-for", good_header),
+    ("header-differs", good_header),
     ("revocation", good_revocation),
     ("retirement", good_revocation),
 ];

@@ -14,7 +14,7 @@ use packmule_core::wire::{
     Default, FRAME_MAX, Footer, ForeignKey, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Header,
     HeaderReader, KeptRun, MAGIC, Merge, Mode, Named, Op, OpHead, OpKind, Ops, Policy, Position, Probe,
     REVOCATION_MAX, RecordHead, RecordKind, Revocation, Section, Shape, TableHead, crc32, put, take,
-    write_record,
+    vector_digest, write_record,
 };
 
 const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
@@ -135,7 +135,6 @@ fn devices_by_small_numbers() {
         (1, Some([0xaa; 16]), 127),
         (64, None, 128),
         (u64::from(LAST), Some([0xbb; 16]), i64::MAX as u64),
-        (u64::from(LAST), None, 0),
     ];
     group_head_numbered(&mut a, 301, -1, 0, &context);
     a.crc();
@@ -146,7 +145,6 @@ fn devices_by_small_numbers() {
         (Named::Introduced(1, DeviceId([0xaa; 16])), 127),
         (Named::Number(64), 128),
         (Named::Introduced(LAST, DeviceId([0xbb; 16])), i64::MAX as u64),
-        (Named::Number(LAST), 0),
     ];
     fn group(context: &[(Named, u64)]) -> Option<GroupStart<'_>> {
         Some(GroupStart { lamport: 301, wall: -1, pair: 0, context })
@@ -157,6 +155,8 @@ fn devices_by_small_numbers() {
     let frame = Frame::parse(&a.bytes).unwrap();
     assert!(frame.context().eq(context));
 
+    let down = [(Named::Number(2), 1), (Named::Number(2), 1)];
+    assert!(FrameWriter::new(&mut buf, FrameFlags::default(), 2, group(&down)).is_err(), "numbers ascend");
     // Ids and numbers do not mix, and there is no number 0 nor one that is too high.
     for wrong in [Named::Id(DeviceId([1; 16])), Named::Number(0), Named::Number(LAST + 1)] {
         let context = [(Named::Author, 1), (wrong, 1)];
@@ -709,9 +709,15 @@ fn retirements() {
     assert!(Revocation::decode(&asm::retirement(&fleet, device, 4, 5).bytes).is_err());
 }
 
-fn check_header(name: &str, title: &str, to: Option<[u8; 16]>, applied: &[asm::At], probes: &[asm::At]) {
+fn check_header(
+    name: &str,
+    title: &str,
+    (to, base): (Option<[u8; 16]>, Option<[u8; 8]>),
+    applied: &[asm::At],
+    probes: &[asm::At],
+) {
     let key = asm::key(2);
-    let a = asm::header(&key, to, 1_700_000_000_000, applied, probes);
+    let a = asm::header_after(&key, (to, base), 1_700_000_000_000, applied, probes);
     a.matches_file(name, title);
     let position = |(author, stream, seq): &asm::At| Position {
         author: DeviceId(*author),
@@ -727,6 +733,7 @@ fn check_header(name: &str, title: &str, to: Option<[u8; 16]>, applied: &[asm::A
         receiver: to.map(DeviceId),
         wall: 1_700_000_000_000,
         statement: [0x5a; 8],
+        base,
         applied: applied.len() as u32,
         probes: probes.len() as u32,
     };
@@ -741,11 +748,23 @@ fn check_header(name: &str, title: &str, to: Option<[u8; 16]>, applied: &[asm::A
 
 #[test]
 fn headers() {
-    check_header("header", "For everyone, with nothing; sender seed 02.", None, &[], &[]);
+    check_header("header", "For everyone, with nothing; sender seed 02.", (None, None), &[], &[]);
     let applied = [([0xaa; 16], 0, 127), ([0xaa; 16], 1, 128), ([0xbb; 16], 0, i64::MAX as u64)];
     let probes = [([0xaa; 16], 1, 300), ([0xaa; 16], 0, 126), ([0xaa; 16], 0, 127)];
     let title = "For one device, with positions and probes; sender seed 02.";
-    check_header("header-for", title, Some([0xaa; 16]), &applied, &probes);
+    check_header("header-for", title, (Some([0xaa; 16]), None), &applied, &probes);
+    let said = [([0xaa; 16], 0, 127), ([0xbb; 16], 0, 9), ([0xcc; 16], 0, 300)];
+    let base = asm::vector_digest(&said);
+    let position = |(author, stream, seq): asm::At| Position {
+        author: DeviceId(author),
+        stream: Stream::from_number(stream).unwrap(),
+        seq,
+        tag: [author[0]; 4],
+    };
+    assert_eq!(vector_digest(said.into_iter().map(position)), base);
+    let differs = [([0xaa; 16], 0, 128), ([0xbb; 16], 0, 0), ([0xdd; 16], 1, 1)];
+    let title = "What differs from what its receiver said last; sender seed 02.";
+    check_header("header-differs", title, (Some([0xaa; 16]), Some(base)), &differs, &[]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use packmule_core::wire::{Certificate, HeaderReader, Offer, Position, Probe, Ref
 
 use super::outgoing::Outgoing;
 use super::state::{Coming, Ready};
-use crate::engine::{Engine, Error, ImportReport, Peer, Result, Staged, UntrustedDevice};
+use crate::engine::{BundleProblem, Engine, Error, ImportReport, Peer, Result, Staged, UntrustedDevice};
 
 /// What a session keeps besides what is in the database.
 #[derive(Default)]
@@ -94,6 +94,7 @@ impl<'a> EngineLog<'a> {
         if !first && changed.is_empty() {
             return Ok(false);
         }
+        self.engine.remember()?;
         let probes = if first { self.engine.session_probes(peer)? } else { Vec::new() };
         let applied: Vec<Position> =
             vector.iter().filter(|entry| entry.author == me || is_new(entry)).copied().collect();
@@ -262,6 +263,10 @@ impl Log for EngineLog<'_> {
     fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard> {
         if self.kept.only_admission {
             return Err(Error::Untrusted(self.kept.untrusted.take().into_iter().collect()));
+        }
+        if header.header.base.is_some() {
+            let what = "a header in a session that does not tell all that its sender has";
+            return Err(Error::bundle(0, BundleProblem::Structure(what)));
         }
         let mut applied: Vec<Position> = header.applied().collect();
         let probes: Vec<Probe> = header.probes().collect();

@@ -4,7 +4,7 @@ use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, FORMAT_VERSION, NoRoom, SignatureError, check_version, put, take, take_bytes};
-use crate::model::DeviceId;
+use crate::model::{DeviceId, is_unseen};
 
 /// The longest encoded certificate, in bytes; a name has at most 64.
 pub const CERT_MAX: usize = 1 + 32 + 2 + 64 + 1 + 64 + 1 + 32 + 64;
@@ -18,7 +18,7 @@ pub const SERIAL_MAX: u8 = 126;
 const FLEET_KEY: u8 = 127;
 
 fn name_is_possible(name: &str) -> bool {
-    !name.is_empty() && name.len() <= NAME_MAX && !name.chars().any(char::is_control)
+    !name.is_empty() && name.len() <= NAME_MAX && !name.chars().any(is_unseen)
 }
 
 /// A fleet's signature for a device.

@@ -105,7 +105,7 @@ pub struct GroupStart<'c> {
     /// See [`GroupHead::pair`].
     pub pair: u64,
     /// What changed in the author's context since its last group of the same stream. All of it names devices by
-    /// their ids, or none.
+    /// their ids, or none; numbers ascend.
     pub context: &'c [(Named, u64)],
 }
 
@@ -127,29 +127,33 @@ impl Named {
     /// The highest number; the lowest is 1.
     pub const NUMBER_MAX: u32 = u32::MAX >> 1;
 
-    fn write(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
-        let twice = |number: u32| match number {
-            1..=Self::NUMBER_MAX => Ok(number * 2),
-            _ => Err(NoRoom),
+    /// Writes it after an entry of the number `last`, which becomes this one's.
+    fn write(&self, buf: &mut [u8], last: &mut u32) -> Result<usize, NoRoom> {
+        let mut step = |number: u32| {
+            let step = number.checked_sub(*last).filter(|step| *step > 0 && number <= Self::NUMBER_MAX);
+            *last = number;
+            step.map(|step| step * 2).ok_or(NoRoom)
         };
         match *self {
             Self::Author => put(buf, &0u32),
-            Self::Number(number) => put(buf, &twice(number)?),
-            Self::Introduced(number, device) => put(buf, &(twice(number)? + 1, device)),
+            Self::Number(number) => put(buf, &step(number)?),
+            Self::Introduced(number, device) => put(buf, &(step(number)? + 1, device)),
             Self::Id(device) => put(buf, &device),
         }
     }
 
-    fn read(rest: &mut &[u8], numbered: bool) -> Result<Self, DecodeError> {
+    fn read(rest: &mut &[u8], numbered: bool, last: &mut u32) -> Result<Self, DecodeError> {
         if !numbered {
             return Ok(Self::Id(take(rest)?));
         }
-        Ok(match take::<u32>(rest)? {
-            0 => Self::Author,
-            1 => return Err(DecodeError::Malformed("a context that numbers its own author")),
-            named if named % 2 == 1 => Self::Introduced(named / 2, take(rest)?),
-            named => Self::Number(named / 2),
-        })
+        let step = take::<u32>(rest)?;
+        if step < 2 {
+            let own = "a context that numbers its own author";
+            return if step == 0 { Ok(Self::Author) } else { Err(DecodeError::Malformed(own)) };
+        }
+        let number = last.checked_add(step / 2).filter(|number| *number <= Self::NUMBER_MAX);
+        *last = number.ok_or(DecodeError::Malformed("a context with too high a number"))?;
+        Ok(if step % 2 == 1 { Self::Introduced(*last, take(rest)?) } else { Self::Number(*last) })
     }
 }
 
@@ -210,8 +214,9 @@ impl<'b> FrameWriter<'b> {
         if let Some(GroupStart { lamport, wall, pair, context }) = group {
             let head = GroupHead { lamport, wall, pair, contexts: context.len() as u32 };
             len += put(&mut self.buf[len..usable], &head)?;
+            let mut last = 0;
             for (named, seq) in context {
-                len += named.write(&mut self.buf[len..usable])?;
+                len += named.write(&mut self.buf[len..usable], &mut last)?;
                 len += put(&mut self.buf[len..usable], seq)?;
             }
         }
@@ -443,9 +448,9 @@ impl<'a> Frame<'a> {
             if of_group.lamport > LAMPORT_MAX || of_group.pair > COUNT_MAX {
                 return Err(DecodeError::Malformed("a count out of its range"));
             }
-            let start = rest;
+            let (start, mut last) = (rest, 0);
             for _ in 0..of_group.contexts {
-                Named::read(&mut rest, is_numbered(&head))?;
+                Named::read(&mut rest, is_numbered(&head), &mut last)?;
                 take_count(&mut rest)?;
             }
             contexts = &start[..start.len() - rest.len()];
@@ -462,7 +467,7 @@ impl<'a> Frame<'a> {
 
     /// Returns what changed in the author's context since its last group of the same stream.
     pub fn context(&self) -> Context<'a> {
-        Context { rest: self.contexts, numbered: is_numbered(&self.head) }
+        Context { rest: self.contexts, numbered: is_numbered(&self.head), last: 0 }
     }
 
     /// Writes the same blocks under another head, which is no longer: another place in another stream.
@@ -502,6 +507,7 @@ impl<'a> Frame<'a> {
 pub struct Context<'a> {
     rest: &'a [u8],
     numbered: bool,
+    last: u32,
 }
 
 /// Returns whether a frame's context names devices by numbers.
@@ -514,7 +520,7 @@ impl Iterator for Context<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         // `Frame::parse` has decoded all of it once.
-        let named = Named::read(&mut self.rest, self.numbered).ok()?;
+        let named = Named::read(&mut self.rest, self.numbered, &mut self.last).ok()?;
         Some((named, take(&mut self.rest).ok()?))
     }
 }

@@ -29,7 +29,7 @@ pub use frame::{
 };
 pub use record::{
     Footer, Header, HeaderReader, MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section,
-    finish_record, write_record,
+    finish_record, vector_digest, write_record,
 };
 pub use revocation::{REVOCATION_MAX, Revocation};
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};

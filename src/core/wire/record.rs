@@ -222,6 +222,8 @@ pub struct Header {
     pub wall: WallMs,
     /// Random, drawn for this header: a receiver knows one that it has heard by it.
     pub statement: [u8; 8],
+    /// What the receiver said last, by [`vector_digest`]: the positions tell only what differs from it.
+    pub base: Option<[u8; 8]>,
     /// How many [`Position`]s follow.
     pub applied: u32,
     /// How many [`Probe`]s follow these.
@@ -229,6 +231,23 @@ pub struct Header {
 }
 
 const HEADER_DOMAIN: &[u8; 17] = b"packmule/1 header";
+const VECTOR_DOMAIN: &[u8; 17] = b"packmule/1 vector";
+
+/// Names a version vector by its content: the shared streams in it, in the order of authors, with their tags.
+/// Two devices that compute the same have the same vector before them.
+pub fn vector_digest(shared: impl Iterator<Item = Position>) -> [u8; 8] {
+    let mut hash = Sha256::new();
+    hash.update(VECTOR_DOMAIN);
+    for Position { author, seq, tag, .. } in shared {
+        hash.update(author.0);
+        hash.update(seq.to_le_bytes());
+        hash.update(tag);
+    }
+    let whole: [u8; 32] = hash.finalize().into();
+    let mut digest = [0; 8];
+    digest.copy_from_slice(&whole[..8]);
+    digest
+}
 
 impl Header {
     /// Encodes a header with its two lists and the sender's signature; returns the length. `applied` is in the order of
@@ -306,7 +325,8 @@ impl<'a> HeaderReader<'a> {
         self.bytes
     }
 
-    /// Returns what the sender has applied, each stream once, in the order of authors and streams.
+    /// Returns what the sender has applied, each stream once, in the order of authors and streams. With a
+    /// [`Header::base`], only what differs from it: number 0 takes a stream out of it.
     pub fn applied(&self) -> impl Iterator<Item = Position> + 'a {
         let mut rest = self.applied;
         core::iter::from_fn(move || take(&mut rest).ok())

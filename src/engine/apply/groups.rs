@@ -25,6 +25,7 @@ use std::collections::HashMap;
 use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
 
+use crate::engine::apply::aside::Pieces;
 use crate::engine::apply::restated::{self, Spans};
 use crate::engine::apply::vouched;
 use crate::engine::capture::evolve;
@@ -54,11 +55,10 @@ pub(crate) fn apply_group(
     let author = devices::device_id(replica, dev)?;
     let mut context: HashMap<i64, u64> = positions::context_of(replica, dev, stream)?.into_iter().collect();
     let mut counts = Counts::default();
-    let mut lamport = 0;
-    let mut wall = 0;
+    let (mut lamport, mut wall) = (0, 0);
     let mut writers = Writers::default();
     let mut late = None;
-    let mut spans = Spans::default();
+    let (mut spans, mut pieces) = (Spans::default(), Pieces::default());
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
@@ -82,9 +82,10 @@ pub(crate) fn apply_group(
                     unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
                 }
                 Part::Span(span) => spans.take_down(replica, &span)?,
-                Part::Piece(_) => {}
+                Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
                 Part::Op(def, op) => {
+                    pieces.claim(seq, def, &op)?;
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
                     let seen = seen_of(&frame, &context, &keep);
@@ -320,8 +321,14 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
         apply_keep(replica, table, &key, origin.author, seen)?;
         return Ok(if table.shows_shared() { Done::Applied } else { Done::Waits });
     }
+    if def.def.integer_key() && !op.values(def.shape()).any(|(at, value)| has_integer_key(def, at, &value)) {
+        return Err(Error::damaged("a key that an INTEGER PRIMARY KEY cannot have"));
+    }
     let new = head_of(incoming);
     let mut old = heads::heads(replica, table.tid, &key)?;
+    if old.iter().any(|head| (head.dev, head.seq) == (new.dev, new.seq)) {
+        return Err(Error::damaged("a row twice in one frame"));
+    }
     if let (Some(unseen), true) = (sight.late, table.shows_shared()) {
         late::keep_settled(replica, table, &key, &new, &old, unseen)?;
         let unknown = old.is_empty() && !folds::settled_before(replica, table.tid, &key, unseen)?;
@@ -350,6 +357,11 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
             .execute((table.tid, &key))?;
     }
     Ok(Done::Waits)
+}
+
+/// Returns whether a value is one that an INTEGER PRIMARY KEY can have, and of the key.
+fn has_integer_key(def: &OpDef, at: usize, value: &Value<'_>) -> bool {
+    def.def.columns[at].key > 0 && matches!(value, Value::Int(_))
 }
 
 /// Returns whether a restated version that was registered changes nothing that is shown.

@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `aside` | groups that cannot be applied, set aside by name |
 //! | `groups` | one group, applied |
 //! | `ready` | the groups that are ready, applied in causal order |
 //! | `report` | what an import did |
@@ -11,6 +12,7 @@
 //! | `vouched` | what of a revoked author is still taken in |
 //! | `pending` | the groups that are pending, and their missing dependencies |
 
+pub(crate) mod aside;
 pub(crate) mod groups;
 pub(crate) mod pending;
 pub(crate) mod ready;

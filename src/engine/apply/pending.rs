@@ -20,6 +20,7 @@
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, FrameFlags};
 
+use crate::engine::apply::aside;
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::positions::StreamPosition;
@@ -75,6 +76,15 @@ pub(crate) fn missing_dependency(
 pub(crate) fn is_newer(replica: &Replica, dev: i64, group: &Next) -> Result<bool> {
     let body = frames::frame_here(replica, dev, group.stream, group.first)?;
     Ok(frames::parse(&body)?.is_newer())
+}
+
+/// Finds why a group cannot be applied here for what is in it, whatever else comes.
+fn unfit(replica: &Replica, dev: i64, group: &Next) -> Result<Option<Missing>> {
+    if is_newer(replica, dev, group)? {
+        return Ok(Some(Missing::Newer));
+    }
+    let reason = aside::reason(replica, (dev, group.stream, group.first))?;
+    Ok(reason.map(|reason| Missing::Unreadable { reason }))
 }
 
 /// Returns whether a group that begins with this frame is here and waits.
@@ -149,9 +159,9 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
         }
         let next = next_group(replica, dev, stream)?;
         if let Some(group) = &next
-            && is_newer(replica, dev, group)?
+            && let Some(missing) = unfit(replica, dev, group)?
         {
-            waits.push(Wait { author, frames: (first, last), since, missing: Missing::Newer });
+            waits.push(Wait { author, frames: (first, last), since, missing });
             continue;
         }
         let dependency =

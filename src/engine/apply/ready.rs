@@ -3,10 +3,11 @@
 use packmule_core::model::Stream;
 
 use crate::engine::apply::report::{GatheredApart, ImportReport, WaitsForTable};
-use crate::engine::apply::{groups, pending};
+use crate::engine::apply::{aside, groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers, revocation};
+use crate::engine::show::write::Counts;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
@@ -68,8 +69,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         }
     }
     groups.sort_by_key(|g| g.stream.number());
-    let whole = groups.len() == 2;
-    let mut ready = Vec::with_capacity(groups.len());
+    let (whole, mut ready) = (groups.len() == 2, Vec::new());
     for group in groups {
         let readable = !pending::is_newer(replica, dev, &group)?;
         if readable && pending::missing_dependency(replica, dev, &group, whole)?.is_none() {
@@ -78,36 +78,55 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
             return Ok(false);
         }
     }
-    for group in ready {
-        let counts = groups::apply_group(replica, dev, group.stream, group.first, group.last)?;
-        report.ops += counts.ops - counts.waiting;
-        report.ops_waiting += counts.waiting;
-        for (tid, ops) in counts.waiting_for {
-            report.add_waiting_for(WaitsForTable::of(&*catalog::table(replica, tid)?, ops));
-        }
-        for (tid, ops) in counts.apart {
-            let mirror = catalog::table(replica, tid)?;
-            let own = catalog::table(replica, mirror.gathers.unwrap_or(tid))?;
-            report.add_gathered_apart(&GatheredApart {
-                table: own.def.name.clone(),
-                gathered_in: mirror.def.name.clone(),
-                ops,
-            });
-        }
-        replica
-            .db
-            .prepare_cached("UPDATE _pm_group SET applied = 1 WHERE dev = ?1 AND stream = ?2 AND last = ?3")?
-            .execute((dev, group.stream.number(), group.last))?;
-        positions::set_position(
-            replica,
-            dev,
-            group.stream,
-            StreamPosition { seq: group.last, chain: group.chain },
-        )?;
-        positions::raise_lamport(replica, group.lamport)?;
-        if dev == replica.me {
-            peers::record_common(replica, group.stream, group.last)?; // Others had it.
-        }
+    let Some(first) = ready.first() else { return Ok(false) };
+    let applied = aside::contained(replica, (dev, first.stream, first.first), || {
+        ready
+            .iter()
+            .map(|group| groups::apply_group(replica, dev, group.stream, group.first, group.last))
+            .collect()
+    })?;
+    let Some(applied): Option<Vec<Counts>> = applied else { return Ok(false) };
+    for (group, counts) in ready.iter().zip(applied) {
+        record_applied(replica, dev, group, counts, report)?;
     }
     Ok(true)
+}
+
+/// Records that a group is applied, and what it did.
+fn record_applied(
+    replica: &Replica,
+    dev: i64,
+    group: &pending::Next,
+    counts: Counts,
+    report: &mut ImportReport,
+) -> Result<()> {
+    report.ops += counts.ops - counts.waiting;
+    report.ops_waiting += counts.waiting;
+    for (tid, ops) in counts.waiting_for {
+        report.add_waiting_for(WaitsForTable::of(&*catalog::table(replica, tid)?, ops));
+    }
+    for (tid, ops) in counts.apart {
+        let mirror = catalog::table(replica, tid)?;
+        let own = catalog::table(replica, mirror.gathers.unwrap_or(tid))?;
+        report.add_gathered_apart(&GatheredApart {
+            table: own.def.name.clone(),
+            gathered_in: mirror.def.name.clone(),
+            ops,
+        });
+    }
+    replica
+        .db
+        .prepare_cached("UPDATE _pm_group SET applied = 1 WHERE dev = ?1 AND stream = ?2 AND last = ?3")?
+        .execute((dev, group.stream.number(), group.last))?;
+    positions::set_position(
+        replica,
+        dev,
+        group.stream,
+        StreamPosition { seq: group.last, chain: group.chain },
+    )?;
+    positions::raise_lamport(replica, group.lamport)?;
+    if dev == replica.me {
+        peers::record_common(replica, group.stream, group.last)?; // Others had it.
+    }
+    Ok(())
 }

@@ -158,4 +158,9 @@ pub enum Missing {
     Vouching,
     /// A newer Packmule here: its author's has written what this one cannot read.
     Newer,
+    /// That its content can be applied here: it cannot, for this reason. It is set aside; a newer version may read it.
+    Unreadable {
+        /// Why.
+        reason: String,
+    },
 }

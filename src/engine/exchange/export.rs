@@ -15,7 +15,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::state::Parts;
 use crate::engine::exchange::{gathered_state, state, transaction, twin};
-use crate::engine::fleet::{admission, devices, membership, positions, revocation};
+use crate::engine::fleet::{admission, devices, membership, positions, revocation, statements};
 use crate::engine::store::keys;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -70,6 +70,7 @@ pub(crate) fn export(
 ) -> Result<ExportReport> {
     replica.signing_key()?;
     transaction::seal(replica)?;
+    transaction::remember(replica)?;
     catalog::reading(replica, |e| write_bundle(e, to, recipient, e.signing_key()?, e.identity.id, true))
 }
 
@@ -126,13 +127,26 @@ fn takes_own(replica: &Replica, peer: i64) -> Result<bool> {
     Ok(takes.unwrap_or(true))
 }
 
+/// Returns what [`takes_own`] does, of a device that may not be known here at all.
+fn takes_own_by_id(replica: &Replica, id: DeviceId) -> Result<bool> {
+    devices::device_number(replica, id)?.map_or(Ok(true), |peer| takes_own(replica, peer))
+}
+
 /// Writes what of the log is not in `part.have`, up to a limit, without sealing first. The footer is
 /// left to the caller, so that what is before it can be made durable first.
 pub(crate) fn export_part(replica: &Replica, to: &mut dyn Write, part: &Part<'_>) -> Result<PartReport> {
     catalog::reading(replica, |e| {
         let have = |id, stream| Ok(part.have.get(&(id, stream)).copied().unwrap_or(0));
         let (key, sender) = (e.signing_key()?, e.identity.id);
-        write_part(e, to, (key, sender), part.receiver, true, &have, (part.enough_bytes, part.most_bytes))
+        write_part(
+            e,
+            to,
+            (key, sender),
+            part.receiver,
+            (true, false),
+            &have,
+            (part.enough_bytes, part.most_bytes),
+        )
     })
 }
 
@@ -144,7 +158,7 @@ pub(crate) fn export_all(
     have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
 ) -> Result<PartReport> {
     let from = (replica.signing_key()?, replica.identity.id);
-    write_part(replica, to, from, Some(receiver), true, have, (u64::MAX, u64::MAX))
+    write_part(replica, to, from, Some(receiver), (true, false), have, (u64::MAX, u64::MAX))
 }
 
 /// Writes a whole bundle: the groups that are not in `have`.
@@ -158,7 +172,7 @@ fn write_groups(
     have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
 ) -> Result<ExportReport> {
     let all = (u64::MAX, u64::MAX);
-    let part = write_part(replica, to, (key, sender), receiver, with_vector, have, all)?;
+    let part = write_part(replica, to, (key, sender), receiver, (with_vector, true), have, all)?;
     to.write_all(&part.footer).and_then(|()| to.flush()).map_err(Error::Stream)?;
     Ok(ExportReport {
         frames: part.frames,
@@ -169,31 +183,40 @@ fn write_groups(
     })
 }
 
-/// Writes the header, the certificates and as many groups as the limits allow; makes the footer.
+/// Writes the header (`brief` ones tell what differs from what the receiver said last), the certificates and as many groups as the limits allow; makes the footer.
 fn write_part(
     replica: &Replica,
     to: &mut dyn Write,
     (key, sender): (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
-    with_vector: bool,
+    (with_vector, brief): (bool, bool),
     have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
     (enough_bytes, most_bytes): (u64, u64),
 ) -> Result<PartReport> {
     let mut out = RecordWriter::new(to);
-    let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
-    let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
-    write_header(replica, &mut out, (key, sender), receiver, &applied, &probes)?;
-    write_revocations(replica, &mut out)?;
     let mut wanted = wanted(replica, have)?;
     let needs_state = needs_state(replica, &wanted)?;
     let gathered = gathered_out(replica, &wanted, receiver.is_some() || !with_vector)?;
+    let with_state = needs_state || !gathered.is_empty();
+    let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
+    let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
+    let difference = match receiver.filter(|_| brief && with_vector && !with_state) {
+        Some(id) => statements::difference(replica, id, &applied, takes_own_by_id(replica, id)?)?,
+        None => None,
+    };
+    let header = match &difference {
+        Some(difference) => (Some(difference.base), &difference.positions[..], &probes[..]),
+        None => (None, &applied[..], &probes[..]),
+    };
+    write_header(replica, &mut out, (key, sender), receiver, header)?;
+    write_revocations(replica, &mut out)?;
     write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
     if with_vector {
         for bytes in admission::carried(replica)? {
             out.record(RecordKind::Certificate, &bytes)?;
         }
     }
-    if needs_state || !gathered.is_empty() {
+    if with_state {
         let has: BTreeMap<i64, u64> =
             wanted.iter().filter(|w| w.stream == Stream::Shared).map(|w| (w.dev, w.have)).collect();
         let have = |dev| has.get(&dev).copied().unwrap_or(u64::MAX);
@@ -205,7 +228,7 @@ fn write_part(
         });
     }
     let mut report = records::write_log(replica, &mut out, &wanted, (enough_bytes, most_bytes))?;
-    report.state = needs_state || !gathered.is_empty();
+    report.state = with_state;
     for dev in gathered {
         let seq = positions::position(replica, dev, Stream::PerDevice)?.seq;
         report.reached.insert((devices::device_id(replica, dev)?, Stream::PerDevice), seq);
@@ -253,17 +276,19 @@ fn needs_state(replica: &Replica, wanted: &[Wanted]) -> Result<bool> {
     Ok(false)
 }
 
+/// What a header says: what its positions differ from, if they do not tell all; the positions; the probes.
+pub(crate) type Vector<'a> = (Option<[u8; 8]>, &'a [Position], &'a [Probe]);
+
 /// Begins a bundle or a snapshot: the magic number and the signed header.
 pub(crate) fn write_header(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
     sender: (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
-    applied: &[Position],
-    probes: &[Probe],
+    vector: Vector<'_>,
 ) -> Result<()> {
     out.raw(&MAGIC)?;
-    out.record(RecordKind::Header, &signed_header(replica, sender, receiver, applied, probes)?)
+    out.record(RecordKind::Header, &signed_header(replica, sender, receiver, vector)?)
 }
 
 /// Begins a bundle of a sender that has no log: a fleet key.
@@ -274,7 +299,7 @@ pub(crate) fn begin_bundle<'w>(
 ) -> Result<RecordWriter<'w>> {
     let mut out = RecordWriter::new(to);
     out.raw(&MAGIC)?;
-    out.record(RecordKind::Header, &header(sender, None, wall, (&[], &[]))?)?;
+    out.record(RecordKind::Header, &header(sender, None, wall, (None, &[], &[]))?)?;
     Ok(out)
 }
 
@@ -283,10 +308,9 @@ pub(crate) fn signed_header(
     replica: &Replica,
     sender: (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
-    applied: &[Position],
-    probes: &[Probe],
+    vector: Vector<'_>,
 ) -> Result<Vec<u8>> {
-    header(sender, receiver, replica.now(), (applied, probes))
+    header(sender, receiver, replica.now(), vector)
 }
 
 /// Encodes a signed header.
@@ -294,7 +318,7 @@ fn header(
     (key, sender): (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
     wall: WallMs,
-    (applied, probes): (&[Position], &[Probe]),
+    (base, applied, probes): Vector<'_>,
 ) -> Result<Vec<u8>> {
     let mut seed = [0; 32];
     keys::system_random(&mut seed).map_err(Error::Stream)?;
@@ -306,6 +330,7 @@ fn header(
         receiver,
         wall,
         statement,
+        base,
         applied: applied.len() as u32,
         probes: probes.len() as u32,
     };

@@ -28,8 +28,7 @@ use crate::engine::exchange::{certificates, inspect, reconcile, revoke, session,
 use crate::engine::fleet::peers::Fit;
 use crate::engine::fleet::{admission, devices, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
-use crate::engine::log::contexts::Mention;
-use crate::engine::log::frames;
+use crate::engine::log::{contexts::Mention, frames};
 use crate::engine::merge::deferred;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -110,7 +109,7 @@ fn verify_bundle(
             reported = at;
         }
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
-            Item::Header(header) => verification.header(&header),
+            Item::Header(header) => verification.header(&header)?,
             Item::Certificate(certificate, bytes) => {
                 found.see(replica, &certificate, bytes)?;
                 verification.certificate(&certificate, bytes)?;
@@ -164,9 +163,10 @@ impl<'e> Verification<'e> {
     }
 
     /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
-    fn header(&mut self, header: &HeaderReader<'_>) {
-        self.verified.read_header(header);
+    fn header(&mut self, header: &HeaderReader<'_>) -> Result<()> {
+        self.verified.read_header(self.replica, header)?;
         self.header = Some(HeaderCheck::of(header));
+        Ok(())
     }
 
     /// Keeps who is revoked by a statement that is news here: it is taken in before the frames are.

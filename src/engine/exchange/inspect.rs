@@ -26,9 +26,12 @@ pub struct BundleInfo {
     /// When, by the sender's clock.
     #[cfg_attr(feature = "serde", serde(rename = "made", serialize_with = "json::time"))]
     pub wall: WallMs,
-    /// What the sender had when it made it.
+    /// What the sender had when it made it; with `vector_differs`, only what differs from what the receiver said last.
     #[cfg_attr(feature = "serde", serde(rename = "sender_had", serialize_with = "json::vector"))]
     pub vector: Vec<Position>,
+    /// The sender tells only what differs from what the receiver said last.
+    #[cfg_attr(feature = "serde", serde(rename = "sender_had_differs"))]
+    pub vector_differs: bool,
     /// The header's signature is that of the sender's certificate in the bundle; `None` if it has none.
     pub signed: Option<bool>,
     /// The devices whose certificates are in it: id, name, base, issued by a fleet.
@@ -117,6 +120,7 @@ impl Inspection {
         let info = &mut self.info;
         (info.sender, info.receiver, info.wall) = (Some(sender), receiver, wall);
         info.vector = header.applied().collect();
+        info.vector_differs = header.header.base.is_some();
         self.header = Some(HeaderCheck::of(header));
     }
 

@@ -20,7 +20,7 @@ use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{certificates, export, gathered_state, reconcile, revoke, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
-use crate::engine::fleet::{devices, positions, revocation, trust};
+use crate::engine::fleet::{devices, positions, revocation, statements, trust};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
@@ -82,7 +82,7 @@ pub(crate) fn session_header(
     probes: &[Probe],
 ) -> Result<Vec<u8>> {
     let sender = (replica.signing_key()?, replica.identity.id);
-    export::signed_header(replica, sender, Some(to), applied, probes)
+    export::signed_header(replica, sender, Some(to), (None, applied, probes))
 }
 
 /// Lists what is here beyond the vector: pending groups, and frames of a group that is not whole.
@@ -330,6 +330,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
     }
     if groups {
         ready::apply_pending(replica, report)?;
+        statements::remember(replica)?;
         report.waits = pending::pending_groups(replica)?;
         report.conflicts_opened += walk::open_conflicts(replica)?.saturating_sub(conflicts_before);
     }

@@ -38,7 +38,7 @@ fn write_snapshot(replica: &Replica, to: &mut dyn Write) -> Result<SnapshotRepor
     let mut out = RecordWriter::new(to);
     let mut report = SnapshotReport::default();
     let (applied, probes) = (positions::vector(replica)?, twin::probes(replica)?);
-    export::write_header(replica, &mut out, (key, replica.identity.id), None, &applied, &probes)?;
+    export::write_header(replica, &mut out, (key, replica.identity.id), None, (None, &applied, &probes))?;
     export::write_revocations(replica, &mut out)?;
     export::write_certificates(replica, &mut out, &|_| true)?;
     (report.tables, report.rows) =

@@ -237,7 +237,7 @@ fn preface(replica: &Replica, input: impl Read) -> Result<Preface> {
     loop {
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(header) => {
-                preface.verified.read_header(&header);
+                preface.verified.read_header(replica, &header)?;
                 preface.check = Some(HeaderCheck::of(&header));
             }
             Item::FleetKey(statement, bytes) => preface.found.see(replica, &statement, bytes)?,

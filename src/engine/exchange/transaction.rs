@@ -4,7 +4,7 @@ use crate::engine::capture::groups::{SealOptions, SealReport};
 use crate::engine::capture::{seal, verdict};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{rekey, twin};
-use crate::engine::fleet::peers;
+use crate::engine::fleet::{peers, statements};
 use crate::engine::merge::deferred;
 use crate::engine::show::transaction::end_transaction;
 use crate::engine::store::connection;
@@ -47,6 +47,14 @@ pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -
         seal::seal_here(replica, SealOptions::default())?;
         work(replica)
     })
+}
+
+/// Remembers what is applied here: it is about to be said. Where that was said before, nothing is written.
+pub(crate) fn remember(replica: &mut Replica) -> Result<()> {
+    if catalog::reading(replica, statements::is_remembered)? {
+        return Ok(());
+    }
+    transaction(replica, statements::remember)
 }
 
 /// Turns what applications wrote since the last seal into frames: one atomic group. A verdict that is still to be written

@@ -7,6 +7,7 @@ use packmule_core::wire::{HeaderReader, Position, Probe};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
+use crate::engine::fleet::statements;
 use crate::engine::table::replica::Replica;
 
 /// How far an import has come.
@@ -34,12 +35,13 @@ pub(crate) struct Known {
 #[derive(Default)]
 pub(crate) struct Verified {
     pub sender: Option<DeviceId>,
-    /// What the sender has applied.
+    /// What the sender has applied, as far as it is known.
     pub applied: Vec<Position>,
     /// Its probes.
     pub probes: Vec<Probe>,
-    /// The number of its sender's statement.
-    pub statement: [u8; 8],
+    /// The number of its sender's statement, if all that it says is known: it may tell what differs from something that
+    /// this device does not remember having said.
+    pub statement: Option<[u8; 8]>,
     /// What its frames, positions and probes show of this device's own log.
     pub evidence: PeerEvidence,
     /// Something in it would change something here. Otherwise nothing of it is read again, and nothing written.
@@ -55,11 +57,13 @@ pub(crate) struct Verified {
 
 impl Verified {
     /// Keeps what a header says.
-    pub(crate) fn read_header(&mut self, header: &HeaderReader<'_>) {
+    pub(crate) fn read_header(&mut self, replica: &Replica, header: &HeaderReader<'_>) -> Result<()> {
+        let whole = statements::whole(replica, header)?;
         self.sender = Some(header.header.sender);
-        self.applied = header.applied().collect();
+        self.statement = whole.as_ref().map(|_| header.header.statement);
+        self.applied = whole.unwrap_or_else(|| header.applied().filter(|e| e.seq > 0).collect());
         self.probes = header.probes().collect();
-        self.statement = header.header.statement;
+        Ok(())
     }
 
     /// Returns whether it would change nothing to record what the sender acknowledges.
@@ -71,7 +75,16 @@ impl Verified {
     /// Records what the sender acknowledges, by its positions alone, and up to where it has the same of our own log, by
     /// its probes too.
     pub(crate) fn record_acknowledged(&self, replica: &Replica, sender: DeviceId) -> Result<()> {
-        peers::record_acknowledged(replica, sender, &self.applied, Said::InFile(self.statement))?;
+        match self.statement {
+            Some(statement) => {
+                peers::record_acknowledged(replica, sender, &self.applied, Said::InFile(statement))?;
+            }
+            None if sender == replica.identity.id => {}
+            None => {
+                peers::forget_word(replica, sender)?;
+                peers::record_compared(replica, self.applied.iter().copied().map(Probe::from))?;
+            }
+        }
         if sender != replica.identity.id {
             peers::record_compared(replica, self.probes.iter().copied())?;
         }

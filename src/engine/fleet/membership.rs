@@ -198,7 +198,7 @@ pub(crate) fn held_back_by(replica: &Replica) -> Result<Option<(String, u64)>> {
             let acknowledged = acknowledged(replica, peer, stream)?;
             let lacks =
                 |(dev, seq): &(i64, u64)| seq.saturating_sub(acknowledged.get(dev).copied().unwrap_or(0));
-            let missing = applied.iter().map(lacks).sum();
+            let missing = applied.iter().map(lacks).fold(0, u64::saturating_add);
             if missing > 0 && most.is_none_or(|(_, n)| missing > n) {
                 // For one that is retired the log waits only until all others know.
                 let retired = if is_retired(replica, peer)? { retired_in(replica, peer)? } else { None };

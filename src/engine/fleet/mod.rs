@@ -13,6 +13,7 @@
 //! | `positions` | how far each stream is applied |
 //! | `revocation` | who is revoked, and who says so |
 //! | `roster` | the list of devices, for people |
+//! | `statements` | what is said of what is here, by what differs from what the other end said |
 //! | `succession` | fleet keys that follow one another |
 //! | `trust` | certificates verified and stored; trust given and taken |
 
@@ -25,5 +26,6 @@ pub(crate) mod peers;
 pub(crate) mod positions;
 pub(crate) mod revocation;
 pub(crate) mod roster;
+pub(crate) mod statements;
 pub(crate) mod succession;
 pub(crate) mod trust;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use ed25519_compact::SecretKey;
-use packmule_core::model::DeviceId;
+use packmule_core::model::{DeviceId, is_unseen};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::engine::error::{Error, Result};
@@ -31,9 +31,9 @@ pub struct InitOptions<'a> {
 
 /// Makes a database a device, and opens it.
 pub(crate) fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -> Result<Replica> {
-    if init.name.is_empty() || init.name.len() > 64 || init.name.chars().any(char::is_control) {
+    if init.name.is_empty() || init.name.len() > 64 || init.name.chars().any(is_unseen) {
         return Err(Error::Usage(format!(
-            "a device's name is 1 to 64 bytes without control characters: `{}` is not",
+            "a device's name is 1 to 64 bytes without control or invisible characters: `{}` is not",
             init.name.escape_debug()
         )));
     }
@@ -177,6 +177,7 @@ fn replica_of(
         catalog,
         triggers,
         probe,
+        opened: RefCell::default(),
         quarantined: true.into(),
         poisoned: false,
     };

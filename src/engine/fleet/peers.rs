@@ -4,7 +4,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::{devices, membership, positions};
+use crate::engine::fleet::{devices, membership, positions, statements};
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
 
@@ -135,10 +135,10 @@ pub(crate) fn record_acknowledged(
         replica
             .db
             .prepare_cached(
-                "INSERT INTO _pm_ack (peer, dev, stream, seq) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = excluded.seq",
+                "INSERT INTO _pm_ack (peer, dev, stream, seq, tag) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = excluded.seq, tag = excluded.tag",
             )?
-            .execute((peer, dev, entry.stream.number(), entry.seq))?;
+            .execute((peer, dev, entry.stream.number(), entry.seq, entry.tag))?;
     }
     record_rollback(replica, peer, sender, applied)?;
     membership::hear_speaking(replica, peer)?;
@@ -170,11 +170,11 @@ fn is_new_statement(replica: &Replica, peer: i64, number: [u8; 8]) -> Result<boo
 }
 
 /// Returns whether it would change nothing to record what a bundle's sender says: its statement was heard already, and
-/// who has what of our own log is known.
+/// who has what of our own log is known. Without a statement, it says the latter alone.
 pub(crate) fn is_recorded(
     replica: &Replica,
     sender: DeviceId,
-    statement: [u8; 8],
+    statement: Option<[u8; 8]>,
     (applied, probes): (&[Position], &[Probe]),
 ) -> Result<bool> {
     if sender == replica.identity.id {
@@ -182,7 +182,11 @@ pub(crate) fn is_recorded(
     }
     let Some(peer) = devices::device_number(replica, sender)? else { return Ok(false) };
     let heard = "SELECT 1 FROM _pm_statement WHERE peer = ?1 AND number = ?2";
-    if !replica.db.prepare_cached(heard)?.exists((peer, statement))? {
+    let is_recorded = match statement {
+        Some(statement) => replica.db.prepare_cached(heard)?.exists((peer, statement))?,
+        None => !replica.db.prepare_cached(WORD)?.exists([peer])?,
+    };
+    if !is_recorded {
         return Ok(false);
     }
     for probe in applied.iter().copied().map(Probe::from).chain(probes.iter().copied()) {
@@ -194,6 +198,17 @@ pub(crate) fn is_recorded(
         }
     }
     Ok(true)
+}
+
+/// Selects what is known word for word of what a peer said.
+const WORD: &str = "SELECT 1 FROM _pm_ack WHERE peer = ?1 AND tag IS NOT NULL";
+
+/// Records that what a peer says could not be understood: it is told all that is here the next time, so that it can
+/// refer to that.
+pub(crate) fn forget_word(replica: &Replica, peer: DeviceId) -> Result<()> {
+    let Some(peer) = devices::device_number(replica, peer)? else { return Ok(()) };
+    replica.db.prepare_cached("UPDATE _pm_ack SET tag = NULL WHERE peer = ?1")?.execute([peer])?;
+    Ok(())
 }
 
 /// Records up to where somebody has the same of our own log, by probes that were compared with what is here.
@@ -260,7 +275,7 @@ pub(crate) fn forget_evidence(replica: &Replica) -> Result<()> {
         "DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1', 'reissued', 'waited')",
         [],
     )?;
-    Ok(())
+    statements::forget_all(replica)
 }
 
 /// Returns how often this device has waited to be told up to where others have the same.

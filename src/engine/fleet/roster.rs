@@ -17,7 +17,7 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
             "SELECT n, id, name, base, trust, heard, retired,
                 (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = ?2),
                 (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = ?3),
-                (SELECT sum(seq) FROM _pm_ack a WHERE a.peer = d.n AND a.dev = ?1)
+                (SELECT CAST(min(total(seq), 9e18) AS INTEGER) FROM _pm_ack a WHERE a.peer = d.n AND a.dev = ?1)
              FROM _pm_device d WHERE n > 0 ORDER BY n <> ?1, name, id",
         )?;
         let rows =

@@ -50,6 +50,9 @@ pub(crate) fn verify_certificate(
     let known: Option<Trust> =
         value::maybe(&replica.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
     let untrusted = |revoked| UntrustedDevice { id, name: Some(certificate.name.into()), revoked };
+    if certificate.base && is_issued_by_board(replica, certificate)? {
+        return Ok(Err(untrusted(false)));
+    }
     Ok(match known {
         _ if certificate.is_fleet_key() => Err(untrusted(false)),
         Some(Trust::Revoked) => Err(untrusted(true)),
@@ -98,6 +101,13 @@ pub(crate) fn is_base_by_fleet(replica: &Replica, dev: i64) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Returns whether the issuer of a certificate is a device that is no base: whose second history is none either.
+fn is_issued_by_board(replica: &Replica, certificate: &Certificate<'_>) -> Result<bool> {
+    let Some(issuer) = certificate.fleet else { return Ok(false) };
+    let sql = "SELECT 1 FROM _pm_device WHERE public_key = ?1 AND NOT base";
+    Ok(replica.db.prepare_cached(sql)?.exists([issuer.fleet])?)
 }
 
 /// Returns whether a key is our fleet's, or one that is joined with it.
@@ -169,6 +179,15 @@ pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
     })?;
     let all = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     let lower = given.to_ascii_lowercase();
+    // 32 digits are always an id: a name that looks like one is hit in nobody's stead.
+    if let Ok(id) = lower.parse::<DeviceId>() {
+        let known = all.iter().any(|(_, known, _)| *known == id.0);
+        return if known {
+            Ok(id)
+        } else {
+            Err(Error::Device { given: given.into(), candidates: Vec::new() })
+        };
+    }
     let mut found: Vec<_> = all
         .iter()
         .filter(|(_, id, name)| {

@@ -1,15 +1,17 @@
 //! Frames and groups in the database: stored, and read again.
 
-use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use packmule_core::model::{Stream, WallMs};
-use packmule_core::wire::{CHECKPOINT_LEN, Chain, Checkpoint, Frame, Op, OpKind};
+use packmule_core::wire::{CHECKPOINT_LEN, Chain, Checkpoint, Frame, Op, OpKind, Ops};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::log::visit::{self, Part};
 use crate::engine::store::value;
+use crate::engine::table::catalog;
 use crate::engine::table::known::OpDef;
+use crate::engine::table::opened::OpenFrame;
 use crate::engine::table::replica::Replica;
 
 /// Reads a frame of the log, if it is there.
@@ -65,16 +67,31 @@ pub(crate) fn op_at<R>(
     offset: u32,
     f: impl FnOnce(&OpDef, &Op<'_>) -> Result<R>,
 ) -> Result<R> {
+    let lost = || Error::damaged("a version that is not where the log should have it");
+    let open = open_frame(replica, dev, stream, seq)?;
+    let def = catalog::op_def(replica, open.def_at(offset).ok_or_else(lost)?)?;
+    let body = open.body.get(offset as usize..).ok_or_else(lost)?;
+    let op = Ops::new(body, offset, def.shape()).next_op().map_err(error::bad)?.ok_or_else(lost)?;
+    f(&def, &op)
+}
+
+/// Opens a frame to find ops in it, or finds it open.
+fn open_frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Arc<OpenFrame>> {
+    let place = (dev, stream.number(), seq);
+    if let Some(open) = replica.opened.borrow().opened_at(place) {
+        return Ok(open);
+    }
     let body = frame_here(replica, dev, stream, seq)?;
-    let frame = parse(&body)?;
-    let mut f = Some(f);
-    let found = visit::find(replica, &frame, |part| match part {
-        Part::Op(def, op) if op.offset == offset => Ok(ControlFlow::Break(f.take().map(|f| f(def, &op)))),
-        Part::Op(_, op) if op.offset > offset => Ok(ControlFlow::Break(None)),
-        _ => Ok(ControlFlow::Continue(())),
+    let mut ops = Vec::new();
+    visit::visit(replica, &parse(&body)?, |part| {
+        if let Part::Op(def, op) = part {
+            ops.push((op.offset, def.id));
+        }
+        Ok(())
     })?;
-    let lost = || Err(Error::damaged("a version that is not where the log should have it"));
-    found.flatten().unwrap_or_else(lost)
+    let open = Arc::new(OpenFrame { place, body, ops });
+    replica.opened.borrow_mut().keep_open(open.clone());
+    Ok(open)
 }
 
 /// Stores a frame. Returns whether it was stored: not if a group covers the frame that is there already. One that no

@@ -5,7 +5,6 @@
 //! A definition is looked up only when a block names it: it may be in the same frame, before that block, and the
 //! visitor stores it when the walk meets it.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use packmule_core::model::DeviceId;
@@ -35,12 +34,11 @@ pub(crate) enum Part<'d, 'f> {
 }
 
 /// How a walk ended.
-enum End<B> {
+enum End {
     /// The frame was at its end.
     Whole,
-    /// The visitor found what it looked for.
-    Found(B),
-    /// The definition of a block of rows is not here, so that nobody knows where the next block begins.
+    /// The definition of a block of rows is not here, or a block is none that is known, so that nobody knows where the
+    /// next block begins.
     Undefined(Error),
 }
 
@@ -50,54 +48,39 @@ pub(crate) fn visit<'f>(
     frame: &Frame<'f>,
     each: impl FnMut(Part<'_, 'f>) -> Result<()>,
 ) -> Result<()> {
-    match walk(replica, frame, whole(each))? {
+    match walk(replica, frame, each)? {
         End::Undefined(missing) => Err(missing),
-        End::Whole | End::Found(()) => Ok(()),
+        End::Whole => Ok(()),
     }
 }
 
-/// Gives each part of a frame to `each`, up to the first rows whose definition is not here. A pending group may
-/// have such rows.
+/// Gives each part of a frame to `each`, up to the first rows whose definition is not here, or what cannot be read. A
+/// pending group may have such.
 pub(crate) fn visit_defined<'f>(
     replica: &Replica,
     frame: &Frame<'f>,
     each: impl FnMut(Part<'_, 'f>) -> Result<()>,
 ) -> Result<()> {
-    walk(replica, frame, whole(each)).map(|_| ())
+    walk(replica, frame, each).map(|_| ())
 }
 
-/// Gives each part of a frame to `each` until it breaks off with what it looked for; `None` if it never does.
-pub(crate) fn find<'f, B>(
+/// Walks through a frame.
+fn walk<'f>(
     replica: &Replica,
     frame: &Frame<'f>,
-    each: impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<B>>,
-) -> Result<Option<B>> {
-    match walk(replica, frame, each)? {
-        End::Undefined(missing) => Err(missing),
-        End::Found(found) => Ok(Some(found)),
-        End::Whole => Ok(None),
-    }
-}
-
-/// Makes a visitor that never breaks off.
-fn whole<'f>(
     mut each: impl FnMut(Part<'_, 'f>) -> Result<()>,
-) -> impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<()>> {
-    move |part| each(part).map(ControlFlow::Continue)
-}
-
-/// Walks through a frame, until the visitor breaks off.
-fn walk<'f, B>(
-    replica: &Replica,
-    frame: &Frame<'f>,
-    mut each: impl FnMut(Part<'_, 'f>) -> Result<ControlFlow<B>>,
-) -> Result<End<B>> {
+) -> Result<End> {
     if frame.is_newer() {
         return Ok(End::Undefined(Error::bundle(0, BundleProblem::Structure("a frame of a newer Packmule"))));
     }
     let mut blocks = frame.blocks();
-    while let Some(block) = blocks.next_block().map_err(error::bad)? {
-        let flow = match block {
+    loop {
+        let block = match blocks.next_block() {
+            Ok(Some(block)) => block,
+            Ok(None) => return Ok(End::Whole),
+            Err(unknown) => return Ok(End::Undefined(error::bad(unknown))),
+        };
+        match block {
             Block::Def(body) => each(Part::Definition(body))?,
             Block::Retire(device) => each(Part::Retire(device))?,
             Block::Return(device) => each(Part::Return(device))?,
@@ -110,18 +93,15 @@ fn walk<'f, B>(
                     Err(missing) => return Ok(End::Undefined(missing)),
                 };
                 let mut ops = Ops::new(body, offset, def.shape());
-                while let Some(op) = ops.next_op().map_err(error::bad)? {
-                    if let ControlFlow::Break(found) = each(Part::Op(&def, op))? {
-                        return Ok(End::Found(found));
+                loop {
+                    match ops.next_op() {
+                        Ok(Some(op)) => each(Part::Op(&def, op))?,
+                        Ok(None) => break,
+                        Err(unknown) => return Ok(End::Undefined(error::bad(unknown))),
                     }
                 }
                 blocks.resume(ops.rest());
-                continue;
             }
-        };
-        if let ControlFlow::Break(found) = flow {
-            return Ok(End::Found(found));
         }
     }
-    Ok(End::Whole)
 }

@@ -245,5 +245,9 @@ fn context_delta(replica: &Replica, stream: Stream) -> Result<Vec<(Named, u64)>>
         };
         context.push((named, seq));
     }
+    context.sort_by_key(|(named, _)| match named {
+        Named::Number(number) | Named::Introduced(number, _) => *number,
+        Named::Author | Named::Id(_) => 0,
+    });
     Ok(context)
 }

@@ -46,9 +46,17 @@ const TABLES: &str = "
     -- The small numbers by which an author's contexts name devices, as far as its stream is applied.
     CREATE TABLE _pm_number (dev INTEGER, stream INTEGER, number INTEGER, other INTEGER NOT NULL,
         PRIMARY KEY (dev, stream, number)) WITHOUT ROWID;
-    -- What a peer has acknowledged, as it said last.
-    CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
+    -- The groups whose content cannot be applied here, by their first frame; tried: with which version and schema.
+    CREATE TABLE _pm_aside (dev INTEGER, stream INTEGER, first INTEGER NOT NULL, reason TEXT NOT NULL, tried TEXT NOT NULL,
+        PRIMARY KEY (dev, stream)) WITHOUT ROWID;
+    -- What a peer has acknowledged, as it said last. tag: of the chain that it has there; NULL where what it said is not
+    -- known word for word, so that nothing can be said by what differs from it.
+    CREATE TABLE _pm_ack (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, tag BLOB,
         PRIMARY KEY (peer, dev, stream)) WITHOUT ROWID;
+    -- What this device said itself that it has of the shared streams: n counts the vectors, digest names one; _pm_told has from
+    -- which one on it said what of a stream.
+    CREATE TABLE _pm_stated (digest BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE _pm_told (dev INTEGER, n INTEGER, seq INTEGER NOT NULL, tag BLOB NOT NULL, PRIMARY KEY (dev, n)) WITHOUT ROWID;
     -- The last statements of a peer of what it has, by the random number of each; n counts them.
     CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID;
     -- Up to where each stream was stable at the last compaction: its watermark.
@@ -161,7 +169,12 @@ const MIGRATIONS: [[&str; 2]; 3] = [
          ALTER TABLE _pm_table ADD COLUMN deletes INTEGER NOT NULL DEFAULT 0;
          ALTER TABLE _pm_table ADD COLUMN gaps INTEGER NOT NULL DEFAULT 0;
          CREATE TABLE _pm_gap (tid INTEGER, first INTEGER, last INTEGER NOT NULL, PRIMARY KEY (tid, first)) WITHOUT ROWID;
-         CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;",
+         CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;
+         ALTER TABLE _pm_ack ADD COLUMN tag BLOB;
+         CREATE TABLE _pm_aside (dev INTEGER, stream INTEGER, first INTEGER NOT NULL, reason TEXT NOT NULL, tried TEXT NOT NULL,
+            PRIMARY KEY (dev, stream)) WITHOUT ROWID;
+         CREATE TABLE _pm_stated (digest BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+         CREATE TABLE _pm_told (dev INTEGER, n INTEGER, seq INTEGER NOT NULL, tag BLOB NOT NULL, PRIMARY KEY (dev, n)) WITHOUT ROWID;",
         "CREATE TEMP VIEW _pm_tag AS SELECT NULL AS dev, NULL AS stream, NULL AS last, NULL AS first, NULL AS tag WHERE 0;
          CREATE TEMP VIEW _pm_fold AS SELECT 0 AS n, 0 AS dev, 0 AS seq WHERE 0;
          CREATE TEMP VIEW _pm_folded AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS gone WHERE 0;
@@ -169,7 +182,11 @@ const MIGRATIONS: [[&str; 2]; 3] = [
          CREATE TEMP VIEW _pm_count AS SELECT *, 0 AS lamport FROM main._pm_count;
          CREATE TEMP VIEW IF NOT EXISTS _pm_table AS SELECT *, 0 AS deletes, 0 AS gaps FROM main._pm_table;
          CREATE TEMP VIEW _pm_gap AS SELECT 0 AS tid, 0 AS first, 0 AS last WHERE 0;
-         CREATE TEMP VIEW _pm_reached AS SELECT 0 AS tid, 0 AS mark, 0 AS wall WHERE 0",
+         CREATE TEMP VIEW _pm_reached AS SELECT 0 AS tid, 0 AS mark, 0 AS wall WHERE 0;
+         CREATE TEMP VIEW _pm_aside AS SELECT NULL AS dev, NULL AS stream, NULL AS first, NULL AS reason, NULL AS tried WHERE 0;
+         CREATE TEMP VIEW _pm_ack AS SELECT *, NULL AS tag FROM main._pm_ack;
+         CREATE TEMP VIEW _pm_stated AS SELECT NULL AS digest, NULL AS n WHERE 0;
+         CREATE TEMP VIEW _pm_told AS SELECT NULL AS dev, NULL AS n, NULL AS seq, NULL AS tag WHERE 0",
     ],
 ];
 

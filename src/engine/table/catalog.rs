@@ -13,8 +13,9 @@ use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{Catalog, OpDef, State, Table};
 use crate::engine::table::replica::{self, Replica};
 
-/// Loads the catalog, unless it is the database's still.
+/// Loads the catalog, unless it is the database's still. Frames that are open belong to the transaction before.
 pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
+    replica.opened.borrow_mut().close_all();
     let version: i64 = replica.db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
     if replica.catalog.borrow().loaded == Some(version) {
         return Ok(());

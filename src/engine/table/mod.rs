@@ -11,6 +11,7 @@
 //! | `ddl` | definitions made into SQL |
 //! | `known` | what is known of a tracked table, and of a definition in the log |
 //! | `large` | large values of rows, read and copied piece by piece |
+//! | `opened` | frames of the log that were opened last |
 //! | `probe` | what SQLite says about the application's triggers |
 //! | `replica` | the open database of this device |
 //! | `catalog` | the known tables, kept in step with the file |
@@ -25,6 +26,7 @@ pub(crate) mod def;
 mod encoding;
 pub(crate) mod known;
 pub(crate) mod large;
+pub(crate) mod opened;
 pub(crate) mod probe;
 pub(crate) mod replica;
 mod schema;

@@ -16,6 +16,7 @@ use crate::engine::store::connection::Options;
 use crate::engine::store::json;
 use crate::engine::store::keys;
 use crate::engine::table::known::Catalog;
+use crate::engine::table::opened::Opened;
 use crate::engine::table::probe::{Probe, Triggers};
 
 /// The identity of a database: which device it is.
@@ -50,6 +51,7 @@ pub(crate) struct Replica {
     pub catalog: RefCell<Catalog>,
     pub triggers: RefCell<Triggers>,
     pub probe: Arc<Probe>,
+    pub opened: RefCell<Opened>,
     /// Whether there may be quarantined rows: mostly there are none, and `_pm_parked` need not be read for each op.
     pub quarantined: Cell<bool>,
     /// A transaction could not be ended: this connection does nothing more.

@@ -3,6 +3,8 @@
 use packmule_core::model::Stream;
 use packmule_core::wire::{Chain, Checkpoint, GroupDigest};
 
+use crate::engine::apply::pending;
+use crate::engine::apply::report::Missing;
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::log::frames;
@@ -34,6 +36,7 @@ pub(crate) fn verify(replica: &Replica) -> Result<VerifyReport> {
         verify_file(e, &mut report)?;
         verify_log(e, &mut report)?;
         verify_heads(e, &mut report)?;
+        verify_waiting(e, &mut report)?;
         Ok(report)
     })
 }
@@ -157,6 +160,18 @@ fn verify_group(
         return Err(Error::damaged("it does not continue what is before it"));
     }
     Ok(chain)
+}
+
+/// Names the groups that wait because their content cannot be applied here.
+fn verify_waiting(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
+    for wait in pending::pending_groups(replica)? {
+        if let Missing::Unreadable { reason } = &wait.missing {
+            let (first, last) = wait.frames;
+            let who = &wait.author;
+            report.problems.push(format!("frames {first} to {last} of {who} are set aside: {reason}"));
+        }
+    }
+    Ok(())
 }
 
 /// Verifies that every version that is remembered is in the log, at its place.

@@ -151,7 +151,8 @@ pub fn inspect(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         }),
         out,
     );
-    say!(out, "  its sender had");
+    let differs = if info.vector_differs { ", beside what its receiver said last" } else { "" };
+    say!(out, "  its sender had{differs}");
     print_rows(
         info.vector.iter().map(|v| {
             let frames = format!("{} {}", count(v.seq, "frame"), stream(v.stream));

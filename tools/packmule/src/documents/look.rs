@@ -138,8 +138,10 @@ pub struct Inspected<'a> {
     pub bytes: u64,
     /// The certificates in it.
     pub certificates: Vec<Certificate<'a>>,
-    /// What its sender had.
+    /// What its sender had; with `sender_had_differs`, only what differs from what the receiver said last.
     pub sender_had: Vec<SenderHad>,
+    /// `sender_had` is not all that its sender had.
+    pub sender_had_differs: bool,
     /// The groups of frames in it.
     pub groups: Vec<BundleGroup<'a>>,
 }
@@ -175,6 +177,7 @@ impl<'a> From<&'a BundleInfo> for Inspected<'a> {
             bytes: info.bytes,
             certificates: certificates.collect(),
             sender_had: sender_had.collect(),
+            sender_had_differs: info.vector_differs,
             groups: groups.collect(),
         }
     }

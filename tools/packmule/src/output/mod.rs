@@ -17,6 +17,8 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
+use crate::text::safe;
+
 pub use ending::{Allocator, say_panics};
 pub use failure::{Failure, engine_text};
 pub use progress::{Bar, Meter};
@@ -43,10 +45,10 @@ impl<'w> Out<'w> {
         Self { to: BufWriter::new(to), json: false, closed: false, failed: None }
     }
 
-    /// Prints a line, unless a JSON document is wanted.
+    /// Prints a line, unless a JSON document is wanted. Whatever a terminal would act on is escaped.
     pub fn line(&mut self, line: &str) {
         if !self.json {
-            self.write(line);
+            self.write(&safe(line));
             self.write("\n");
         }
     }

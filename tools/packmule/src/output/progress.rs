@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use crate::text::{size, span};
+use crate::text::{safe, size, span};
 
 /// One line on standard error, written over and over; nothing where nobody watches.
 pub struct Meter {
@@ -47,7 +47,7 @@ impl Meter {
         let _ = write!(
             io::stderr(),
             "\r\x1b[K{}: {} {} of {}, {}/s, {} left",
-            self.name,
+            safe(&self.name),
             if at.verifying { "checking" } else { "taking in" },
             size(at.done),
             size(at.total),
@@ -88,7 +88,7 @@ impl Bar {
     pub fn say(&mut self, what: &str) {
         if self.watched {
             self.drawn = Some(Instant::now());
-            let _ = write!(io::stderr(), "\r\x1b[K{}: {what}", self.name);
+            let _ = write!(io::stderr(), "\r\x1b[K{}: {what}", safe(&self.name));
         }
     }
 
@@ -114,7 +114,7 @@ impl Bar {
         };
         let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH as usize - full));
         // In one piece: a line that comes in pieces flickers.
-        let line = format!("\r\x1b[K{}: [{bar}] {percent} %  {more}, {how}", self.name);
+        let line = format!("\r\x1b[K{}: [{bar}] {percent} %  {more}, {how}", safe(&self.name));
         let _ = io::stderr().write_all(line.as_bytes());
     }
 

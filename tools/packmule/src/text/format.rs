@@ -1,6 +1,21 @@
 //! Sizes, numbers and names, as people read them.
 
+use std::borrow::Cow;
 use std::path::Path;
+
+use packmule::core::model::is_unseen;
+
+/// Returns text as a terminal may have it: what it would act on, or nobody sees, is escaped. Line ends stay.
+pub fn safe(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| c != '\n' && is_unseen(c);
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    text.chars()
+        .flat_map(|c| if acts(c) { c.escape_default().collect() } else { vec![c] })
+        .collect::<String>()
+        .into()
+}
 
 /// Formats a path for people.
 pub fn shown(path: &Path) -> String {
@@ -66,6 +81,13 @@ pub fn number(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_acts_on_is_escaped() {
+        assert_eq!(safe("plain, ä, 温度\nnext"), "plain, ä, 温度\nnext");
+        let text = "a\u{1b}[31mb\u{9b}c\u{7}d\re\u{202e}f\u{200b}g\u{feff}h";
+        assert_eq!(safe(text), "a\\u{1b}[31mb\\u{9b}c\\u{7}d\\re\\u{202e}f\\u{200b}g\\u{feff}h");
+    }
 
     #[test]
     fn sizes_and_numbers_are_short() {

@@ -18,7 +18,7 @@ mod sentence;
 mod time;
 mod value;
 
-pub use format::{count, number, plural, quoted, shell_word, shown, size};
+pub use format::{count, number, plural, quoted, safe, shell_word, shown, size};
 pub use hint::hint;
 pub use layout::{columns, wrap};
 pub use sentence::{

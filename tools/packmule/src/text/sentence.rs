@@ -28,6 +28,11 @@ pub fn waiting(wait: &Wait) -> String {
              this one cannot read what was written there; all else goes on",
             iso(wait.since)
         ),
+        Missing::Unreadable { reason } => format!(
+            "{frames} of {author} {}: {}",
+            if wait.frames.0 == wait.frames.1 { "is set aside" } else { "are set aside" },
+            reason
+        ),
         missing => format!("{frames} of {author} {waits} for {}", missing_words(missing)),
     }
 }
@@ -39,6 +44,7 @@ pub fn missing_words(missing: &Missing) -> String {
         Missing::OtherPart { of, .. } => format!("{of} (the other part of the same seal)"),
         Missing::Newer => "a newer Packmule here".into(),
         Missing::Vouching => "set aside, since it is revoked".into(),
+        Missing::Unreadable { .. } => "set aside, since it cannot be applied".into(),
         _ => "what this version does not know".into(),
     }
 }

@@ -1,7 +1,7 @@
 //! A row's values as text, and back from what people type.
 
 use packmule::OwnedValue;
-use packmule::core::model::{Hex, decode_hex};
+use packmule::core::model::{Hex, decode_hex, is_unseen};
 
 /// How many letters of a text, or bytes of a BLOB, are shown.
 const SHOWN: usize = 60;
@@ -37,7 +37,7 @@ pub fn show(value: &OwnedValue) -> String {
 
 /// Returns a letter, escaped if a terminal would act on it.
 fn visible(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_default().collect() } else { vec![c] }
+    if is_unseen(c) { c.escape_default().collect() } else { vec![c] }
 }
 
 /// Reads what a person typed: `NULL`, `x'00ff'`, `'text'`, a number if it is written as one is shown, else text.

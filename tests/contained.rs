@@ -1,0 +1,291 @@
+//! What one device signs harms only what that device may write: each wrong content here is signed with a real
+//! device's key, and everything else goes on after it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod bundles;
+mod common;
+
+use common::{World, bundle, carry, digests_equal, import, rows, sql};
+use packmule::{Engine, Missing, TrackOptions};
+use packmule_core::model::{Big, DeviceId, Value};
+use packmule_core::wire::{
+    Block, CERT_MAX, Certificate, Chain, Checkpoint, DefId, Frame, FrameFlags, FrameWriter, GroupDigest,
+    GroupStart, Named, OpHead, OpKind, RecordKind,
+};
+
+const SETTINGS: &str = "CREATE TABLE settings (id INTEGER PRIMARY KEY, value)";
+
+/// The secret key of a device.
+fn key_of(engine: &Engine) -> ed25519_compact::SecretKey {
+    let text = std::fs::read_to_string(engine.path().with_extension("db.pmkey")).unwrap();
+    let hex = text.lines().nth(1).unwrap();
+    let seed: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(seed.try_into().unwrap())).sk
+}
+
+/// What stands in a frame instead of what its author sealed.
+enum Content {
+    /// These bytes, as they are.
+    Raw(Vec<u8>),
+    /// Ops of the table that the bundle's group is about.
+    Ops(fn(&mut FrameWriter<'_>, DefId)),
+    /// What was sealed, with these bytes in place of those of the same length.
+    Replaced(&'static str, &'static str),
+    /// A definition of these bytes.
+    Def(Vec<u8>),
+}
+
+/// Writes the last group of a bundle again, with another content and context, and signs it.
+fn forged(author: &Engine, bytes: &[u8], content: &Content, context: &[(Named, u64)]) -> Vec<u8> {
+    let mut records = bundles::records(bytes);
+    let has = |body: &[u8]| match content {
+        Content::Replaced(from, _) => body.windows(from.len()).any(|bytes| bytes == from.as_bytes()),
+        _ => true,
+    };
+    let at = records.iter().rposition(|(kind, body)| *kind == RecordKind::Frame && has(body)).unwrap();
+    records.truncate(at + 2);
+    let old = Checkpoint::decode(&records[at + 1].1).unwrap();
+    let frame = Frame::parse(&records[at].1).unwrap();
+    let mut blocks = frame.blocks();
+    let def = match blocks.next_block().unwrap() {
+        Some(Block::Rows { def, .. }) => def,
+        _ => DefId([0; 8]),
+    };
+    let head = frame.group.unwrap();
+    let group = GroupStart { lamport: head.lamport, wall: head.wall, pair: 0, context };
+    let mut buf = vec![0; 60_000];
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), old.first, Some(group)).unwrap();
+    match content {
+        Content::Raw(_) | Content::Replaced(..) => {}
+        Content::Ops(write) => write(&mut writer, def),
+        Content::Def(def) => writer.def(def).unwrap(),
+    }
+    let mut body = writer.finish().to_vec();
+    let replaced;
+    let raw = match content {
+        Content::Raw(raw) => Some(raw),
+        Content::Replaced(from, to) => {
+            replaced = replace(&records[at].1, from, to);
+            Some(&replaced)
+        }
+        _ => None,
+    };
+    if let Some(raw) = raw {
+        body.truncate(body.len() - 4);
+        body.extend(raw);
+        body.extend(packmule_core::wire::crc32(&body).to_le_bytes());
+    }
+    let mut digest = GroupDigest::default();
+    digest.add(&body);
+    let end: Chain = old.prev.after(&digest.finish());
+    let id = author.identity().id;
+    let signed = Checkpoint::sign(&key_of(author), id, old.stream, old.first, old.first, old.prev, &end);
+    let mut buf = [0; 512];
+    let len = signed.encode(&mut buf).unwrap();
+    records[at].1 = body;
+    records[at + 1].1 = buf[..len].to_vec();
+    bundles::join(&records)
+}
+
+/// The blocks of a group's first frame, with other bytes in them.
+fn replace(frame: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let frame = Frame::parse(frame).unwrap();
+    let head = frame.group.unwrap();
+    let context: Vec<_> = frame.context().collect();
+    let group = GroupStart { lamport: head.lamport, wall: head.wall, pair: head.pair, context: &context };
+    let mut buf = vec![0; 60_000];
+    let mut empty = FrameWriter::new(&mut buf, frame.head.flags, frame.head.seq, Some(group)).unwrap();
+    let mut blocks = frame.at((empty.finish().len() - 4) as u32).unwrap().to_vec();
+    let at = blocks.windows(from.len()).position(|bytes| bytes == from.as_bytes()).unwrap();
+    blocks[at..at + to.len()].copy_from_slice(to.as_bytes());
+    blocks
+}
+
+const INSERT: OpHead<'static> = OpHead::plain(OpKind::Insert);
+
+fn text_key(writer: &mut FrameWriter<'_>, def: DefId) {
+    writer.op(def, &INSERT, [Value::Text(b"no number"), Value::Int(1)].into_iter()).unwrap();
+}
+
+fn key_twice(writer: &mut FrameWriter<'_>, def: DefId) {
+    for value in 0..2 {
+        writer.op(def, &INSERT, [Value::Int(77), Value::Int(value)].into_iter()).unwrap();
+    }
+}
+
+fn lost_pieces(writer: &mut FrameWriter<'_>, def: DefId) {
+    let big = Big { text: false, number: 0, back: 0, len: 5_000, sha256: [1; 32] };
+    writer.op(def, &INSERT, [Value::Int(78), Value::Big(big)].into_iter()).unwrap();
+}
+
+fn pieces_elsewhere(writer: &mut FrameWriter<'_>, def: DefId) {
+    writer.piece(0, &[7; 100]).unwrap();
+    let big = Big { text: false, number: 0, back: 40_000, len: 100, sha256: [1; 32] };
+    writer.op(def, &INSERT, [Value::Int(79), Value::Big(big)].into_iter()).unwrap();
+}
+
+fn unknown_def(writer: &mut FrameWriter<'_>, _: DefId) {
+    writer.op(DefId([9; 8]), &INSERT, [Value::Int(1), Value::Int(1)].into_iter()).unwrap();
+}
+
+fn corpus() -> Vec<(&'static str, Content)> {
+    vec![
+        ("a block of a newer version", Content::Raw(vec![0x3f, 1, 2, 3])),
+        ("a block that ends too early", Content::Raw(vec![2, 200])),
+        ("a definition of nothing", Content::Def(vec![0xff; 40])),
+        ("a definition that is empty", Content::Def(Vec::new())),
+        ("rows of a definition that nobody has", Content::Ops(unknown_def)),
+        ("a text key in an INTEGER PRIMARY KEY", Content::Ops(text_key)),
+        ("a key twice in a frame", Content::Ops(key_twice)),
+        ("a value in pieces that are not there", Content::Ops(lost_pieces)),
+        ("a value in pieces of another frame", Content::Ops(pieces_elsewhere)),
+    ]
+}
+
+struct Fleet {
+    world: World,
+    base: Engine,
+    good: Engine,
+    north: Engine,
+    insider: Engine,
+}
+
+fn fleet() -> Fleet {
+    let world = World::new();
+    let mut base = world.base("base");
+    sql(&base, SETTINGS);
+    base.track("settings", &TrackOptions::default()).unwrap();
+    let board = |name: &str| world.board_with(name, SETTINGS, &["settings"]);
+    let (mut good, mut north, mut insider) = (board("good"), board("north"), board("insider"));
+    common::carry_all(&mut [&mut base, &mut good, &mut north, &mut insider]);
+    Fleet { world, base, good, north, insider }
+}
+
+/// Honest work goes on, whatever came before.
+fn goes_on(fleet: &mut Fleet, what: &str) {
+    let Fleet { world, base, good, north, insider } = fleet;
+    for (value, board) in [&mut *good, &mut *north].into_iter().enumerate() {
+        sql(board, &format!("INSERT OR REPLACE INTO settings VALUES ({}, 'honest')", 1_000 + value));
+        carry(board, base);
+    }
+    carry(base, good);
+    carry(base, north);
+    assert_eq!(rows(base, "SELECT count(*) FROM settings WHERE value = 'honest'"), ["2"], "{what}");
+    digests_equal(&[base, good, north]);
+    for device in [&mut *base, &mut *good] {
+        assert_eq!(device.devices().unwrap().len(), 4, "{what}");
+        device.status().unwrap();
+        device.log(None, &[], &mut |_| Ok(())).unwrap();
+        device.conflicts().unwrap();
+        device.verify().unwrap();
+        device.compact().unwrap();
+    }
+    base.revoke(insider.identity().id, Some(&world.fleet)).unwrap();
+    carry(base, good);
+    sql(good, "INSERT INTO settings VALUES (2000, 'after')");
+    carry(good, base);
+    digests_equal(&[base, good]);
+}
+
+#[test]
+fn wrong_content_sets_its_author_aside_and_nobody_else() {
+    for (what, content) in corpus() {
+        let mut fleet = fleet();
+        sql(&fleet.insider, "INSERT INTO settings VALUES (5, 'sound')");
+        let bytes = bundle(&mut fleet.insider, &fleet.base);
+        let wrong = forged(&fleet.insider, &bytes, &content, &[]);
+        let report = import(&mut fleet.base, &wrong);
+        assert_eq!(report.ops, 0, "{what}");
+        let named = |waits: &[packmule::Wait]| {
+            let unreadable = |w: &packmule::Wait| matches!(&w.missing, Missing::Unreadable { reason } if !reason.is_empty());
+            waits.iter().any(|w| unreadable(w) && w.author.starts_with("insider"))
+        };
+        assert!(named(&report.waits), "{what}: {:?}", report.waits);
+        assert!(named(&fleet.base.status().unwrap().waits), "{what}");
+        let problems = fleet.base.verify().unwrap().problems;
+        assert!(problems.len() == 1 && problems[0].contains("insider"), "{what}: {problems:?}");
+        import(&mut fleet.good, &wrong);
+        goes_on(&mut fleet, what);
+    }
+}
+
+/// Definitions that SQLite refuses, where a base would make the table.
+#[test]
+fn a_definition_that_sqlite_refuses_harms_its_author_alone() {
+    let refused = [
+        ("xragma_table_info", "pragma_table_info", "name"),
+        ("sqlxte_of_insider", "sqlite_of_insider", "name"),
+        ("a_pm_table_of_his", "_pm_head_________", "name"),
+        ("readings_of_north", "readings_of_north", "value"),
+    ];
+    for (name, wrong, column) in refused {
+        let mut fleet = fleet();
+        sql(
+            &fleet.insider,
+            &format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY AUTOINCREMENT, {column} TEXT)"),
+        );
+        fleet.insider.track(name, &common::append()).unwrap();
+        sql(&fleet.insider, &format!("INSERT INTO {name} VALUES (1, 'x')"));
+        let bytes = bundle(&mut fleet.insider, &fleet.base);
+        let content = Content::Replaced(name, wrong);
+        let wrong_bytes = forged(&fleet.insider, &bytes, &content, &[]);
+        let report = common::try_import(&mut fleet.base, &wrong_bytes);
+        assert!(report.is_ok(), "{wrong}: {report:?}");
+        goes_on(&mut fleet, wrong);
+    }
+}
+
+/// What waits for another device's next frame is not read until then, and harms nobody when it is.
+#[test]
+fn wrong_content_that_waits_harms_nobody_when_its_turn_comes() {
+    for (what, content) in corpus() {
+        let mut fleet = fleet();
+        sql(&fleet.insider, "INSERT INTO settings VALUES (5, 'sound')");
+        let bytes = bundle(&mut fleet.insider, &fleet.base);
+        let seq = fleet.north.devices().unwrap()[0].shared + 1;
+        let north: DeviceId = fleet.north.identity().id;
+        let wrong = forged(&fleet.insider, &bytes, &content, &[(Named::Id(north), seq)]);
+        let waits = import(&mut fleet.base, &wrong).waits;
+        assert!(matches!(waits[0].missing, Missing::Frames { .. }), "{what}: {waits:?}");
+        import(&mut fleet.good, &wrong);
+        goes_on(&mut fleet, what);
+    }
+}
+
+/// A board's key vouches for no base, whose acknowledgements would let others forget.
+#[test]
+fn a_board_vouches_for_no_base() {
+    let mut fleet = fleet();
+    sql(&fleet.insider, "INSERT INTO settings VALUES (5, 'sound')");
+    let mut records = bundles::records(&bundle(&mut fleet.insider, &fleet.base));
+    for (n, base) in [(1, true), (2, false)] {
+        let key = ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new([n; 32])).sk;
+        let name = if base { "false base" } else { "successor" };
+        let certificate =
+            Certificate::new(&key, name, base).unwrap().vouched(&key_of(&fleet.insider)).unwrap();
+        let mut buf = [0; CERT_MAX];
+        let len = certificate.encode(&mut buf).unwrap();
+        let at = records.iter().rposition(|(kind, _)| *kind == RecordKind::Certificate).unwrap();
+        records.insert(at + 1, (RecordKind::Certificate, buf[..len].to_vec()));
+    }
+    // It is refused as a whole, or taken without that base.
+    let _ = common::try_import(&mut fleet.good, &bundles::join(&records));
+    let named =
+        |name: &str| fleet.good.devices().unwrap().into_iter().any(|d| d.name.as_deref() == Some(name));
+    assert!(!named("false base"));
+    assert_eq!(fleet.good.devices().unwrap().iter().filter(|d| d.base).count(), 1);
+}
+
+/// 32 hexadecimal digits are an id, also where a device has them for its name.
+#[test]
+fn a_name_stands_for_nobodys_id() {
+    let Fleet { world, mut base, good, .. } = fleet();
+    let id = good.identity().id;
+    let mut other = world.board_with(&id.to_string(), SETTINGS, &["settings"]);
+    carry(&mut other, &mut base);
+    assert_eq!(base.find_device(&id.to_string()).unwrap(), id);
+    let nobody = "00112233445566778899aabbccddeeff";
+    let mut named = world.board_with(nobody, SETTINGS, &["settings"]);
+    carry(&mut named, &mut base);
+    assert!(base.find_device(nobody).is_err());
+}

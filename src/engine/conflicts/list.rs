@@ -17,9 +17,11 @@ use crate::engine::show::references;
 use crate::engine::store::json;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// Why a row is in conflict.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,6 +178,8 @@ pub(crate) struct Open {
     pub heads: Vec<Head>,
     /// Of a `unique` conflict: the key of the blocking row.
     pub blocking: Option<Vec<u8>>,
+    /// It is about columns alone that other devices lack, where nobody knows of it: it counts in no digest.
+    pub about_lacking: bool,
 }
 
 /// Describes a row that has concurrent versions of different content.
@@ -189,6 +193,9 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
     let mut versions = Vec::new();
     let mut taking_part: Vec<&Head> = Vec::new();
     let deletes = heads.iter().any(|h| h.kind == OpKind::Delete && !h.weak);
+    // Of columns that other devices lack nothing is in the id, which is the same everywhere.
+    let lacking = shapes::lacking_columns(replica, &table)?;
+    let mut everywhere: Vec<(Vec<u8>, OpKind)> = Vec::new();
     for head in judgement.order.iter().map(|at| &heads[*at]).filter(|head| !head.weak) {
         let live = head.live(n);
         let disputes = judgement.disputed.iter().any(|column| live.contains(*column));
@@ -196,6 +203,7 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
             continue;
         }
         let mut content = vec![u8::from(head.kind == OpKind::Delete)];
+        let mut known = content.clone();
         if head.kind != OpKind::Delete {
             // By name: the columns of devices may stand in different orders.
             let mut values: Vec<(String, Vec<u8>)> = Vec::new();
@@ -213,10 +221,16 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
             }
             values.sort();
             for (name, value) in values {
-                content.extend_from_slice(name.as_bytes());
-                content.push(0);
-                content.extend_from_slice(&value);
+                let part = [name.as_bytes(), &[0], &value].concat();
+                content.extend_from_slice(&part);
+                if !is_in(&lacking, &table, &name) {
+                    known.extend_from_slice(&part);
+                }
             }
+        }
+        let disputes_known = judgement.disputed.iter().any(|at| live.contains(*at) && !lacking.contains(*at));
+        if head.kind == OpKind::Delete || disputes_known || deletes {
+            everywhere.push((known, head.kind));
         }
         taking_part.push(head);
         if !contents.contains(&content) {
@@ -224,14 +238,23 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
             versions.push(version(replica, &table, head, versions.is_empty() && !quarantined)?);
         }
     }
+    let about_lacking = everywhere.iter().all(|(content, _)| *content == everywhere[0].0);
+    let mut kinds: Vec<OpKind> = taking_part.iter().map(|head| head.kind).collect();
+    if !about_lacking {
+        kinds = everywhere.iter().map(|(_, kind)| *kind).collect();
+        contents = everywhere.into_iter().map(|(content, _)| content).collect();
+        contents.sort();
+        contents.dedup();
+    }
     let kind = if deletes {
         ConflictKind::UpdateDelete
-    } else if taking_part.iter().all(|h| h.kind == OpKind::Insert) {
+    } else if kinds.iter().all(|kind| *kind == OpKind::Insert) {
         ConflictKind::InsertInsert
     } else {
         ConflictKind::UpdateUpdate
     };
-    make(&table, key, kind, versions, contents, heads, None)
+    let open = make(&table, key, kind, versions, contents, heads, None)?;
+    Ok(Open { about_lacking, ..open })
 }
 
 /// Describes a quarantined row, with the blocking row if a UNIQUE quarantined it.
@@ -242,14 +265,15 @@ pub(crate) fn quarantined(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<O
     let mut kind = None;
     let mut blocking = None;
     let version = row_version(replica, &table, &key, &heads, false, true)?;
-    let mut contents = vec![content_of(&version)?];
+    let lacking = shapes::lacking_columns(replica, &table)?;
+    let mut contents = vec![content_of(&table, &version, &lacking)?];
     if let Some((columns, found)) = blocking_row(replica, &table, &key)? {
         kind = Some(ConflictKind::Unique(columns));
         // A row without a claim is older than the conflict. Some devices have folded its version, so none names it.
         let theirs = heads::heads(replica, tid, &found)?;
         let attributed = versions::claim_of(&table, &theirs) > 0;
         let row = row_version(replica, &table, &found, &theirs, true, attributed)?;
-        contents.push(content_of(&row)?);
+        contents.push(content_of(&table, &row, &lacking)?);
         versions.push(row);
         blocking = Some(found);
     }
@@ -308,7 +332,7 @@ pub(crate) fn orphan(replica: &Replica, table: &Table, key: Vec<u8>, foreign: us
     let foreign = &table.def.foreign_keys[foreign];
     let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();
     let kind = ConflictKind::ForeignKey(columns, foreign.parent.clone());
-    let contents = vec![content_of(&row)?];
+    let contents = vec![content_of(table, &row, &shapes::lacking_columns(replica, table)?)?];
     make(table, key, kind, vec![row], contents, heads, None)
 }
 
@@ -362,7 +386,7 @@ fn make(
         versions,
         referred_by: BTreeMap::new(),
     };
-    Ok(Open { conflict, tid: table.tid, key, heads, blocking })
+    Ok(Open { conflict, tid: table.tid, key, heads, blocking, about_lacking: false })
 }
 
 /// Describes a version as it is in the log, with its large values by length and hash; of a part of a row, the key and
@@ -468,9 +492,15 @@ impl ConflictVersion {
     }
 }
 
-/// Encodes the values of a version, in the order of the column names, for comparing.
-fn content_of(version: &ConflictVersion) -> Result<Vec<u8>> {
-    let mut values: Vec<_> = version.values.iter().collect();
+/// Returns whether a column is one of these.
+fn is_in(columns: &Columns, table: &Table, name: &str) -> bool {
+    table.def.column(name).is_some_and(|at| columns.contains(at))
+}
+
+/// Encodes the values of a version, in the order of the column names, for comparing: of all columns but those that other
+/// devices lack.
+fn content_of(table: &Table, version: &ConflictVersion, lacking: &Columns) -> Result<Vec<u8>> {
+    let mut values: Vec<_> = version.values.iter().filter(|(name, _)| !is_in(lacking, table, name)).collect();
     values.sort_by_key(|(name, _)| name.to_ascii_lowercase());
     let mut content = Vec::new();
     for (name, value) in values {

@@ -30,7 +30,9 @@ pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
             hash_table(e, table, &mut hash)?;
         }
         walk::each(e, &mut |open| {
-            hash.update(open.conflict.id.as_bytes());
+            if !open.about_lacking {
+                hash.update(open.conflict.id.as_bytes());
+            }
             Ok(())
         })?;
         Ok(Hex(&hash.finalize()).to_string())

@@ -221,7 +221,7 @@ impl Engine {
     /// Remembers what is applied here, which [`Engine::export_part`] is about to say.
     ///
     /// # Errors
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub(crate) fn remember(&mut self) -> Result<()> {
         transaction::remember(&mut self.replica)
     }
@@ -230,7 +230,7 @@ impl Engine {
     /// say that they are back.
     ///
     /// # Errors
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn returning(&self) -> Result<Vec<Trusted>> {
         survey::returning(&self.replica)
     }
@@ -238,7 +238,7 @@ impl Engine {
     /// Returns what a device has, as last heard of: from itself, or from what its frames say it had seen.
     ///
     /// # Errors
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn acknowledged_by(&self, peer: DeviceId) -> Result<Positions> {
         survey::acknowledged_by(&self.replica, peer)
     }
@@ -246,7 +246,7 @@ impl Engine {
     /// Returns whether a device lacks frames that are folded here, as last heard of: a bundle for it has the state.
     ///
     /// # Errors
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn needs_state(&self, peer: &Trusted) -> Result<bool> {
         survey::needs_state(&self.replica, peer)
     }
@@ -254,7 +254,7 @@ impl Engine {
     /// Returns what the log could give: of each stream, what is applied here and still in the log.
     ///
     /// # Errors
-    /// [`Error::Sqlite`].
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn log_spans(&self) -> Result<Vec<Span>> {
         survey::log_spans(&self.replica)
     }

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::engine::capture::declare;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, BASELINE};
+use crate::engine::merge::deferred;
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{deferred, versions};
+use crate::engine::merge::versions::{self, Judgement};
 use crate::engine::show::references;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
@@ -202,32 +203,7 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
         if head.kind != OpKind::Delete && !disputes && !deletes {
             continue;
         }
-        let mut content = vec![u8::from(head.kind == OpKind::Delete)];
-        let mut known = content.clone();
-        if head.kind != OpKind::Delete {
-            // By name: the columns of devices may stand in different orders.
-            let mut values: Vec<(String, Vec<u8>)> = Vec::new();
-            for (column, value) in versions::content(replica, &table, head)? {
-                // Columns with a rule of their own, or of which no other version differs, do not count.
-                let by_cell = table.def.merge == Merge::Cell && !deletes;
-                let counts = if by_cell {
-                    judgement.disputed.contains(&column)
-                } else {
-                    table.def.columns[column].merge == ColumnMerge::Table
-                };
-                if counts && live.contains(column) {
-                    values.push((table.def.columns[column].name.to_ascii_lowercase(), value));
-                }
-            }
-            values.sort();
-            for (name, value) in values {
-                let part = [name.as_bytes(), &[0], &value].concat();
-                content.extend_from_slice(&part);
-                if !is_in(&lacking, &table, &name) {
-                    known.extend_from_slice(&part);
-                }
-            }
-        }
+        let (content, known) = contents_of(replica, &table, head, &judgement, (&lacking, deletes))?;
         let disputes_known = judgement.disputed.iter().any(|at| live.contains(*at) && !lacking.contains(*at));
         if head.kind == OpKind::Delete || disputes_known || deletes {
             everywhere.push((known, head.kind));
@@ -255,6 +231,45 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
     };
     let open = make(&table, key, kind, versions, contents, heads, None)?;
     Ok(Open { about_lacking, ..open })
+}
+
+/// Returns what a version says in a conflict, as it is compared; and the same of columns that no device lacks.
+fn contents_of(
+    replica: &Replica,
+    table: &Table,
+    head: &Head,
+    judgement: &Judgement,
+    (lacking, deletes): (&Columns, bool),
+) -> Result<(Vec<u8>, Vec<u8>)> {
+    let live = head.live(table.def.columns.len());
+    let mut content = vec![u8::from(head.kind == OpKind::Delete)];
+    let mut known = content.clone();
+    if head.kind == OpKind::Delete {
+        return Ok((content, known));
+    }
+    // By name: the columns of devices may stand in different orders.
+    let mut values: Vec<(String, Vec<u8>)> = Vec::new();
+    for (column, value) in versions::content(replica, table, head)? {
+        // Columns with a rule of their own, or of which no other version differs, do not count.
+        let by_cell = table.def.merge == Merge::Cell && !deletes;
+        let counts = if by_cell {
+            judgement.disputed.contains(&column)
+        } else {
+            table.def.columns[column].merge == ColumnMerge::Table
+        };
+        if counts && live.contains(column) {
+            values.push((table.def.columns[column].name.to_ascii_lowercase(), value));
+        }
+    }
+    values.sort();
+    for (name, value) in values {
+        let part = [name.as_bytes(), &[0], &value].concat();
+        content.extend_from_slice(&part);
+        if !is_in(lacking, table, &name) {
+            known.extend_from_slice(&part);
+        }
+    }
+    Ok((content, known))
 }
 
 /// Describes a quarantined row, with the blocking row if a UNIQUE quarantined it.

@@ -15,9 +15,9 @@ use std::collections::HashMap;
 
 use packmule_core::model::{Big, Stream, Value};
 use packmule_core::wire::{Op, Piece};
-use rusqlite::{ErrorCode, OptionalExtension};
 
-use crate::engine::error::{Error, Result};
+use crate::engine::capture::adopt;
+use crate::engine::error::{self, Error, Result};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::OpDef;
@@ -71,8 +71,7 @@ pub(crate) fn contained<R>(
 
 /// Names what a group was tried with: this version of the program, and the database's schema.
 fn tried(replica: &Replica) -> Result<String> {
-    let schema: i64 = replica.db.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
-    Ok(format!("{} {schema}", env!("CARGO_PKG_VERSION")))
+    Ok(format!("{} {}", env!("CARGO_PKG_VERSION"), adopt::schema_version(replica)?))
 }
 
 /// Returns whether a group was tried as things are, and failed.
@@ -85,35 +84,13 @@ fn is_hopeless(replica: &Replica, (dev, stream, first): Place) -> Result<bool> {
 /// Returns why the group of a stream that begins with a frame is set aside, if it is.
 pub(crate) fn reason(replica: &Replica, (dev, stream, first): Place) -> Result<Option<String>> {
     let sql = "SELECT reason FROM _pm_aside WHERE dev = ?1 AND stream = ?2 AND first = ?3";
-    Ok(replica
-        .db
-        .prepare_cached(sql)?
-        .query_row((dev, stream.number(), first), |row| row.get(0))
-        .optional()?)
+    value::maybe(&replica.db, sql, (dev, stream.number(), first))
 }
 
 /// Returns whether an error is about what was to be applied, and not about this machine or its disk.
 fn is_of_content(error: &Error) -> bool {
-    use ErrorCode::{
-        CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, FileLockingProtocolFailed,
-        NotADatabase, OperationAborted, OperationInterrupted, OutOfMemory, ReadOnly, SystemIoFailure,
-    };
     match error {
-        Error::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) => !matches!(
-            failure.code,
-            CannotOpen
-                | DatabaseBusy
-                | DatabaseCorrupt
-                | DatabaseLocked
-                | DiskFull
-                | FileLockingProtocolFailed
-                | NotADatabase
-                | OperationAborted
-                | OperationInterrupted
-                | OutOfMemory
-                | ReadOnly
-                | SystemIoFailure
-        ),
+        Error::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) => !error::is_of_machine(failure.code),
         Error::Sqlite(_)
         | Error::Damaged(_)
         | Error::Bundle { .. }

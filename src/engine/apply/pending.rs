@@ -18,7 +18,7 @@
 //! same seal is.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Checkpoint, FrameFlags};
+use packmule_core::wire::{Checkpoint, Frame, FrameFlags};
 
 use crate::engine::apply::aside;
 use crate::engine::apply::report::{Missing, Wait};
@@ -43,20 +43,32 @@ struct Pending {
     wall: i64,
 }
 
-/// Finds a dependency of a group that is not applied here; `with_pair` says that the other part of the same seal
-/// is applied with it.
-pub(crate) fn missing_dependency(
+/// Returns whether a group can be read and applied here now; `with_pair` says that the other part of the same seal is
+/// applied with it.
+pub(crate) fn is_ready(replica: &Replica, dev: i64, group: &Next, with_pair: bool) -> Result<bool> {
+    let body = frames::frame_here(replica, dev, group.stream, group.first)?;
+    let frame = frames::parse(&body)?;
+    Ok(!frame.is_newer() && missing_in(replica, dev, group.stream, &frame, with_pair)?.is_none())
+}
+
+/// Finds a dependency of a group that is not applied here.
+fn missing_dependency(replica: &Replica, dev: i64, group: &Next) -> Result<Option<Dependency>> {
+    let body = frames::frame_here(replica, dev, group.stream, group.first)?;
+    missing_in(replica, dev, group.stream, &frames::parse(&body)?, false)
+}
+
+/// Finds a dependency of the group that begins with a frame.
+fn missing_in(
     replica: &Replica,
     dev: i64,
-    group: &Next,
+    stream: Stream,
+    frame: &Frame<'_>,
     with_pair: bool,
 ) -> Result<Option<Dependency>> {
-    if group.stream == Stream::PerDevice {
+    if stream == Stream::PerDevice {
         return Ok(None);
     }
-    let body = frames::frame_here(replica, dev, group.stream, group.first)?;
-    let context = contexts::context(replica, dev, group.stream, &frames::parse(&body)?)?;
-    for (id, seq) in context {
+    for (id, seq) in contexts::context(replica, dev, stream, frame)? {
         let other = devices::device_number(replica, id)?;
         if other == Some(dev) && with_pair {
             continue; // The shared stream's part of the same seal comes first.
@@ -73,7 +85,7 @@ pub(crate) fn missing_dependency(
 }
 
 /// Returns whether a group has what only a newer Packmule can read: it waits until there is one here.
-pub(crate) fn is_newer(replica: &Replica, dev: i64, group: &Next) -> Result<bool> {
+fn is_newer(replica: &Replica, dev: i64, group: &Next) -> Result<bool> {
     let body = frames::frame_here(replica, dev, group.stream, group.first)?;
     Ok(frames::parse(&body)?.is_newer())
 }
@@ -102,7 +114,7 @@ pub(crate) fn is_built_on(replica: &Replica, dev: i64, first: u64) -> Result<boo
             continue;
         }
         if let Some(next) = next_group(replica, other.dev, Stream::Shared)?
-            && let Some(Dependency(of, seq)) = missing_dependency(replica, other.dev, &next, false)?
+            && let Some(Dependency(of, seq)) = missing_dependency(replica, other.dev, &next)?
             && of == id
             && seq >= first
         {
@@ -164,8 +176,7 @@ pub(crate) fn pending_groups(replica: &Replica) -> Result<Vec<Wait>> {
             waits.push(Wait { author, frames: (first, last), since, missing });
             continue;
         }
-        let dependency =
-            next.map(|next| missing_dependency(replica, dev, &next, false)).transpose()?.flatten();
+        let dependency = next.map(|next| missing_dependency(replica, dev, &next)).transpose()?.flatten();
         let missing = match (next, dependency) {
             (None, _) => Missing::Frames { of: author.clone(), up_to: first - 1 },
             (_, Some(Dependency(id, seq))) => {

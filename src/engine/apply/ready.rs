@@ -71,8 +71,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     groups.sort_by_key(|g| g.stream.number());
     let (whole, mut ready) = (groups.len() == 2, Vec::new());
     for group in groups {
-        let readable = !pending::is_newer(replica, dev, &group)?;
-        if readable && pending::missing_dependency(replica, dev, &group, whole)?.is_none() {
+        if pending::is_ready(replica, dev, &group, whole)? {
             ready.push(group);
         } else if stream == Stream::Shared {
             return Ok(false);

@@ -6,14 +6,13 @@
 use packmule_core::model::Value;
 use packmule_core::wire::{DefId, Op, OpKind, Span};
 use rusqlite::params_from_iter;
-use sha2::{Digest, Sha256};
 
-use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Head, Seen};
-use crate::engine::merge::{compose, deferred, late, register, versions};
+use crate::engine::merge::{compose, deferred, late, versions, written};
 use crate::engine::show::write::{self, Writer};
 use crate::engine::show::{constraints, references};
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -80,22 +79,11 @@ pub(super) fn is_as_it_was(
     }
     for (at, said) in op.values(def.shape()) {
         let Some(column) = writer.columns[at].filter(|column| !table.leaves(*column)) else { continue };
-        if !is_equal(&said, &row[column]) {
+        if !versions::is_equal(&said, &row[column]) {
             return Ok(false);
         }
     }
     Ok(true)
-}
-
-/// Returns whether a value of an op and one of a row are the same.
-fn is_equal(said: &Value<'_>, here: &OwnedValue) -> bool {
-    let Value::Big(big) = said else { return *said == here.borrow() };
-    let (text, bytes) = match here {
-        OwnedValue::Text(bytes) => (true, bytes),
-        OwnedValue::Blob(bytes) => (false, bytes),
-        _ => return false,
-    };
-    text == big.text && bytes.len() as u64 == big.len && <[u8; 32]>::from(Sha256::digest(bytes)) == big.sha256
 }
 
 /// Removes the rows of a span that the group has no op of. Returns how many.
@@ -190,16 +178,12 @@ fn remove_row(
         return Ok(false);
     }
     for head in heads.iter().filter(|head| head.weak || (head.dev, head.seq) == (BASELINE, 0)) {
-        register::forget_head(replica, table.tid, key, head)?;
+        written::forget_head(replica, table.tid, key, head)?;
     }
     // What it was is kept as long as a write may come whose author had not seen that it is gone.
     let body = versions::write_baseline(table, &row, &Columns::all(n))?;
-    replica
-        .db
-        .prepare_cached("INSERT OR REPLACE INTO _pm_image (tid, key, body) VALUES (?1, ?2, ?3)")?
-        .execute((table.tid, key, body))?;
     let gone = Head { kind: OpKind::Delete, weak: true, ..Head::baseline(0, None) };
-    register::insert_head(replica, table.tid, key, &gone)?;
+    written::insert_image(replica, table.tid, key, &gone, &body)?;
     constraints::before_change(replica, table, key)?;
     if table.is_parent {
         references::record_deleted(replica, table, key, true)?;
@@ -227,21 +211,5 @@ pub(super) fn give_again(replica: &Replica, table: &Table, key: &[u8]) -> Result
     if ours.is_empty() || whole || compose::shown_row(replica, table, key)?.is_none() {
         return Ok(());
     }
-    write_again(replica, table, key)
-}
-
-/// Records that a row was written, whole: its author left it out, and so has only what this device wrote meanwhile of it.
-fn write_again(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    let values = value::read_key(key)?;
-    let marks: Vec<String> = (1..=values.len()).map(|n| format!("?{n}")).collect();
-    let sql = format!(
-        "INSERT INTO {} ({}) VALUES ({}, {})",
-        table.dirty(),
-        table.change_columns(),
-        marks.join(", "),
-        ChangeFlags::INSERT
-    );
-    let binds = params_from_iter(values.iter().map(|value| Bind(value.borrow())));
-    replica.db.prepare_cached(&sql)?.execute(binds)?;
-    Ok(())
+    dirty::record_key(replica, table, &value::read_key(key)?, ChangeFlags::INSERT)
 }

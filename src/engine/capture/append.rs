@@ -63,6 +63,9 @@ pub(crate) fn begin_again(replica: &Replica, table: &Table) -> Result<()> {
 
 /// Returns the ranges of ids that were free and in which rows are now.
 fn filled_gaps(replica: &Replica, table: &Table) -> Result<Vec<(i64, i64)>> {
+    if !table.watches_gaps() || !table.knows_gaps {
+        return Ok(Vec::new());
+    }
     let id = table.def.key_list("");
     let mut statement = replica.db.prepare_cached(&format!(
         "SELECT first, last FROM _pm_gap WHERE tid = ?1
@@ -73,48 +76,79 @@ fn filled_gaps(replica: &Replica, table: &Table) -> Result<Vec<(i64, i64)>> {
     Ok(gaps.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Counts rows that came at or below the mark, up to `most`.
-pub(crate) fn unsealed_below(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
-    if !table.watches_gaps() || !table.knows_gaps {
-        return Ok(0);
-    }
+/// Returns the range of ids above the mark, if there are any.
+fn above_mark(table: &Table) -> Option<(i64, i64)> {
+    table.high_water.checked_add(1).map(|first| (first, i64::MAX))
+}
+
+/// Counts the rows that came since the last seal, at or below the mark and above it; each up to `most`.
+pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
     let id = table.def.key_list("");
     let sql = format!(
         "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {id} BETWEEN ?1 AND ?2 LIMIT ?3)",
         table.sql_name
     );
-    let mut n = 0;
-    for (first, last) in filled_gaps(replica, table)? {
-        n += replica.db.prepare_cached(&sql)?.query_row((first, last, most), |row| row.get::<_, u64>(0))?;
+    let mut count = replica.db.prepare_cached(&sql)?;
+    let mut count_in =
+        |(first, last): (i64, i64)| count.query_row((first, last, most), |row| row.get::<_, u64>(0));
+    let mut below = 0;
+    for range in filled_gaps(replica, table)? {
+        below += count_in(range)?;
     }
-    Ok(n.min(most.into()))
+    let above = above_mark(table).map(count_in).transpose()?.unwrap_or(0);
+    Ok(below.min(most.into()) + above)
 }
 
-/// Seals the rows that came at or below the mark.
-pub(crate) fn seal_below_mark(
+/// Seals the rows that came since the last seal, at or below the mark and above it.
+pub(crate) fn seal_appended(
     replica: &Replica,
     reader: &RowReader<'_>,
     group: &mut GroupWriter<'_>,
 ) -> Result<()> {
     let table = reader.table;
-    if !table.watches_gaps() || !table.knows_gaps {
-        return Ok(());
+    for (first, last) in filled_gaps(replica, table)? {
+        seal_range(replica, reader, group, (first, last))?;
+        replica.db.execute("DELETE FROM _pm_gap WHERE tid = ?1 AND first = ?2", (table.tid, first))?;
+        find_gaps(replica, table, first, last)?;
     }
+    let last =
+        above_mark(table).map(|range| seal_range(replica, reader, group, range)).transpose()?.flatten();
+    replica.db.execute(
+        "UPDATE _pm_table SET appended = ?2 WHERE tid = ?1",
+        (table.tid, last.unwrap_or(table.high_water)),
+    )?;
+    Ok(())
+}
+
+/// Seals the rows in a range of ids. Returns the last one's id, if there are any.
+fn seal_range(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+    range: (i64, i64),
+) -> Result<Option<i64>> {
+    let table = reader.table;
     let id = table.def.key_list("");
     let sql = format!(
         "SELECT {} FROM {} WHERE {id} BETWEEN ?1 AND ?2 ORDER BY {id}",
         reader.columns, table.sql_name
     );
-    for (first, last) in filled_gaps(replica, table)? {
-        let mut statement = replica.db.prepare_cached(&sql)?;
-        let mut rows = statement.query((first, last))?;
-        while let Some(row) = rows.next()? {
-            ops::seal_row(replica, reader, group, row, &Change::default(), &Seen::All)?;
-        }
-        replica.db.execute("DELETE FROM _pm_gap WHERE tid = ?1 AND first = ?2", (table.tid, first))?;
-        find_gaps(replica, table, first, last)?;
+    let mut statement = replica.db.prepare_cached(&sql)?;
+    let mut rows = statement.query(range)?;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        ops::seal_row(replica, reader, group, row, &Change::default(), &Seen::All)?;
+        last = Some(reader.integer_key(row)?);
     }
-    Ok(())
+    Ok(last)
+}
+
+/// Notes up to where a table is sealed now, and which ids are free there.
+pub(crate) fn note_sealed(replica: &Replica, table: &Table, wall: WallMs) -> Result<()> {
+    let sql = "SELECT appended FROM _pm_table WHERE tid = ?1";
+    let mark: i64 = replica.db.query_row(sql, [table.tid], |row| row.get(0))?;
+    update_gaps(replica, table, mark)?;
+    note_reached(replica, table, mark, wall)
 }
 
 /// Brings the ranges of free ids up to date after a seal, whose mark is now `mark`.
@@ -149,7 +183,7 @@ pub(crate) fn find_all_gaps(replica: &Replica) -> Result<()> {
 }
 
 /// Records when a mark was reached: at most one an hour is kept, besides the last one.
-pub(crate) fn note_reached(replica: &Replica, table: &Table, mark: i64, wall: WallMs) -> Result<()> {
+fn note_reached(replica: &Replica, table: &Table, mark: i64, wall: WallMs) -> Result<()> {
     const HOUR: u64 = 3_600_000;
     if mark <= table.high_water {
         return Ok(());

@@ -13,11 +13,11 @@ use std::fmt;
 use std::ops::BitOr;
 
 use packmule_core::wire::{Collation, Merge, Mode};
-use rusqlite::ToSql;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use rusqlite::{ToSql, params_from_iter};
 
 use crate::engine::error::{Error, Result};
-use crate::engine::store::value;
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -176,6 +176,25 @@ pub(crate) fn mask_columns(masks: &[i64]) -> Columns {
         (0..MASK_BITS).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| n * MASK_BITS + bit)
     };
     masks.iter().enumerate().flat_map(bits).collect()
+}
+
+/// Records in a table's list of changes what was done to a row.
+pub(crate) fn record_key(
+    replica: &Replica,
+    table: &Table,
+    key: &[OwnedValue],
+    what: ChangeFlags,
+) -> Result<()> {
+    let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
+    let sql = format!(
+        "INSERT INTO {} ({}) VALUES ({}, {what})",
+        table.dirty(),
+        table.change_columns(),
+        marks.join(", ")
+    );
+    let binds = params_from_iter(key.iter().map(|v| Bind(v.borrow())));
+    replica.db.prepare_cached(&sql)?.execute(binds)?;
+    Ok(())
 }
 
 /// Makes the list and the quarantine table of a table, or adds the columns that they lack.

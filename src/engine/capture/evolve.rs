@@ -352,21 +352,13 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
     while let Some(row) = rows.next()? {
         let bytes: Vec<u8> = row.get(0)?;
         let key = value::read_key(&bytes)?;
-        let binds = || params_from_iter(key.iter().map(|v| Bind(v.borrow())));
-        let gone = value::maybe::<i64>(&replica.db, &table.select_sql("1"), binds())?.is_none();
+        let binds = params_from_iter(key.iter().map(|v| Bind(v.borrow())));
+        let gone = value::maybe::<i64>(&replica.db, &table.select_sql("1"), binds)?.is_none();
         // A delete may be the winner beside such a version.
         if gone
             && versions::judge_versions(replica, table, &heads::heads(replica, table.tid, &bytes)?)?.present
         {
-            let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
-            let sql = format!(
-                "INSERT INTO {} ({}) VALUES ({}, {})",
-                table.dirty(),
-                table.change_columns(),
-                marks.join(", "),
-                ChangeFlags::MAYBE_GONE
-            );
-            replica.db.prepare_cached(&sql)?.execute(binds())?;
+            dirty::record_key(replica, table, &key, ChangeFlags::MAYBE_GONE)?;
         }
     }
     Ok(())

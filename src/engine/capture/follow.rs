@@ -54,7 +54,7 @@ pub(crate) fn waiting_columns(replica: &Replica, table: &Table) -> Result<Vec<St
     if !table.shows_shared() || follows(replica, table)? {
         return Ok(names);
     }
-    for id in shapes::shapes(replica, table.tid)? {
+    for id in shapes::shapes(replica, table)? {
         let def = &catalog::op_def(replica, id)?.def;
         for column in def.columns.iter().filter(|c| def.mode == table.def.mode && c.key == 0) {
             let known = table.def.column(&column.name).is_some()
@@ -143,7 +143,6 @@ pub(crate) fn fill(replica: &Replica, tid: i64, before: &TableDef, added: &[Adde
         let columns: Vec<usize> = said.iter().map(|(at, _)| *at).collect();
         let binds = said.iter().map(|(_, value)| value).chain(&keys).map(|value| Bind(value.borrow()));
         replica.db.prepare_cached(&table.update_sql(&columns))?.execute(params_from_iter(binds))?;
-        let same: Vec<String> = (1..=keys.len()).map(|n| format!("k{n} = ?{n}")).collect();
         let of = |at: usize| added.iter().find(|c| c.name.eq_ignore_ascii_case(&table.def.columns[at].name));
         let because: Vec<String> = columns
             .iter()
@@ -153,7 +152,7 @@ pub(crate) fn fill(replica: &Replica, tid: i64, before: &TableDef, added: &[Adde
         let sql = format!(
             "DELETE FROM {} WHERE {} AND note = {} AND ({})",
             table.dirty(),
-            same.join(" AND "),
+            table.change_match(),
             ChangeFlags::UPDATE_UNIQUE,
             because.join(" OR ")
         );

@@ -167,8 +167,7 @@ pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptio
     Ok(unsealed(replica, table, 1)? > 0)
 }
 
-/// Counts the entries in the list of changes, and the rows of an append table above its high-water mark; each up to
-/// `most`.
+/// Counts the entries in the list of changes, and the rows of an append table that no entry tells of; each up to `most`.
 pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
     if !matches!(table.state, State::Tracked | State::Suspended) {
         return Ok(0);
@@ -178,15 +177,7 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u6
         .prepare_cached(&format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT ?1)", table.dirty()))?
         .query_row([most], |row| row.get(0))?;
     if table.def.append && table.state == State::Tracked {
-        let id = table.def.key_list("");
-        n += replica
-            .db
-            .prepare_cached(&format!(
-                "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {id} > ?1 LIMIT ?2)",
-                table.sql_name
-            ))?
-            .query_row((table.high_water, most), |row| row.get::<_, u64>(0))?;
-        n += append::unsealed_below(replica, table, most)?;
+        n += append::unsealed(replica, table, most)?;
     }
     Ok(n)
 }
@@ -210,19 +201,10 @@ pub(crate) fn seal_table(
             seal_gone(replica, &reader, group)?;
         }
     } else if table.def.append {
-        append::seal_below_mark(replica, &reader, group)?;
-        seal_above_mark(replica, &reader, group)?;
+        append::seal_appended(replica, &reader, group)?;
     }
     seal_dirty(replica, &reader, group, options)?;
-    if !table.def.append {
-        return Ok(());
-    }
-    let mark: i64 =
-        replica
-            .db
-            .query_row("SELECT appended FROM _pm_table WHERE tid = ?1", [table.tid], |row| row.get(0))?;
-    append::update_gaps(replica, table, mark)?;
-    append::note_reached(replica, table, mark, group.wall)
+    if table.def.append { append::note_sealed(replica, table, group.wall) } else { Ok(()) }
 }
 
 /// Returns the columns that are not filled yet, if all rows of a table are to be taken in.
@@ -292,26 +274,6 @@ fn seal_gone(replica: &Replica, reader: &RowReader<'_>, group: &mut GroupWriter<
             ops::seal_delete(replica, reader, group, &keys, &change, &Seen::ContextFree)?;
         }
     }
-    Ok(())
-}
-
-/// Seals the rows of an append table above its high-water mark.
-pub(crate) fn seal_above_mark(
-    replica: &Replica,
-    reader: &RowReader<'_>,
-    group: &mut GroupWriter<'_>,
-) -> Result<()> {
-    let table = reader.table;
-    let id = table.def.key_list("");
-    let sql = format!("SELECT {} FROM {} WHERE {id} > ?1 ORDER BY {id}", reader.columns, table.sql_name);
-    let mut statement = replica.db.prepare_cached(&sql)?;
-    let mut rows = statement.query([table.high_water])?;
-    let mut last = table.high_water;
-    while let Some(row) = rows.next()? {
-        ops::seal_row(replica, reader, group, row, &Change::default(), &Seen::All)?;
-        last = reader.integer_key(row)?;
-    }
-    replica.db.execute("UPDATE _pm_table SET appended = ?2 WHERE tid = ?1", (table.tid, last))?;
     Ok(())
 }
 

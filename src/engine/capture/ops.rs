@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use packmule_core::model::{Big, Value, WallMs};
 use packmule_core::wire::{Mode, OpHead, OpKind};
-use rusqlite::{MAIN_DB, Row, params_from_iter};
+use rusqlite::{Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
 use crate::engine::capture::dirty::ChangeFlags;
@@ -16,9 +16,10 @@ use crate::engine::merge::{counters, register};
 use crate::engine::show::count::{self, Counted};
 use crate::engine::show::{constraints, references};
 use crate::engine::store::meta;
-use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
+use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 
 /// The longest key that travels, in bytes.
@@ -112,12 +113,11 @@ pub(crate) fn seal_delete(
     let mut last: Option<Vec<OwnedValue>> = None;
     if table.needs_baseline() {
         let columns: Vec<String> = (0..n).map(|at| format!("i{at}")).collect();
-        let same: Vec<String> = (1..=keys.len()).map(|n| format!("k{n} = ?{n}")).collect();
         let sql = format!(
             "SELECT {} FROM {} WHERE {} AND note IN ({}, {}) ORDER BY rowid DESC LIMIT 1",
             columns.join(", "),
             table.dirty(),
-            same.join(" AND "),
+            table.change_match(),
             ChangeFlags::DELETE,
             ChangeFlags::MAYBE_GONE
         );
@@ -327,11 +327,10 @@ fn write_large(
     keys: &[Value<'_>],
 ) -> Result<(Big, u64)> {
     let table = reader.table;
-    let name = &table.def.columns[at].name;
     let number = group.next_big();
     let mut hash = Sha256::new();
     let binds = || params_from_iter(keys.iter().map(|v| Bind(*v)));
-    let c = value::quote(name);
+    let c = value::quote(&table.def.columns[at].name);
     let (text, len): (bool, u64) = replica
         .db
         .prepare_cached(&table.select_sql(&format!("typeof({c}) = 'text', octet_length({c})")))?
@@ -353,7 +352,7 @@ fn write_large(
             .db
             .prepare_cached(&table.select_sql(table.def.rowid_name()))?
             .query_row(binds(), |row| row.get(0))?;
-        let blob = replica.db.blob_open(MAIN_DB, table.def.name.as_str(), name.as_str(), rowid, true)?;
+        let blob = large::open(replica, table, table.place(), at, rowid, true)?;
         let mut chunk = vec![0; replica.options.frame_bytes];
         let mut offset = 0;
         while offset < blob.len() {
@@ -387,9 +386,7 @@ impl<'e> RowReader<'e> {
         let mut any = Vec::new();
         for column in &table.def.columns {
             let c = value::quote(&column.name);
-            // Keys travel whole or not at all; numbers are never large.
-            if column.key > 0 || matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Real)
-            {
+            if !large::can_be_large(column) {
                 columns.push(c);
             } else {
                 let is_large = format!("octet_length({c}) > {large}");
@@ -407,7 +404,7 @@ impl<'e> RowReader<'e> {
     /// Returns whether a value of a row is large.
     fn is_large(&self, at: usize, keys: &[Value<'_>]) -> Result<bool> {
         let column = &self.table.def.columns[at];
-        if column.key > 0 || matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Real) {
+        if !large::can_be_large(column) {
             return Ok(false);
         }
         let sql = self.table.select_sql(&format!(

@@ -196,9 +196,8 @@ fn differing(
         return Ok(None);
     }
     let n = table.def.columns.len();
-    let spoken = heads.iter().fold(Columns::default(), |all, head| {
-        (0..n).filter(|at| all.contains(*at) || head.live(n).contains(*at)).collect()
-    });
+    let mut spoken = Columns::default();
+    heads.iter().for_each(|head| spoken.extend(&head.live(n)));
     let said = said_values(replica, table, key, own, heads, &judgement)?;
     let mut differing = Columns::default();
     for (at, column) in table.def.columns.iter().enumerate() {

@@ -81,8 +81,7 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
         .prepare("SELECT key FROM _pm_held WHERE tid = ?1 ORDER BY key")?
         .query_map([tid], |row| row.get::<_, Vec<u8>>(0))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    let keys = (1..=table.def.keys().count()).map(|n| format!("k{n} = ?{n}")).collect::<Vec<_>>();
-    let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), keys.join(" AND "));
+    let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), table.change_match());
     let mut both = Vec::new();
     for key in pending {
         let values = value::read_key(&key)?;
@@ -97,10 +96,8 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     if !both.is_empty() {
         // Whoever wrote to these rows here did not see what others wrote to them meanwhile.
         context_free::remember_unshown(replica, &*catalog::table(replica, tid)?, &both)?;
-        let context_free =
-            groups::seal_groups(replica, SealOptions { flags: FrameFlags::CONTEXT_FREE, ..options })?;
-        report.frames += context_free.frames;
-        report.ops += context_free.ops;
+        let options = SealOptions { flags: FrameFlags::CONTEXT_FREE, ..options };
+        report.also_made(&groups::seal_groups(replica, options)?);
     }
     deferred::defer_all(replica, tid)?;
     constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;

@@ -24,7 +24,7 @@ use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Head, Seen};
-use crate::engine::merge::{compose, deferred, late, register, versions};
+use crate::engine::merge::{compose, deferred, late, versions, written};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value;
@@ -161,7 +161,7 @@ fn judge_row(
     let mut written: Vec<Value<'_>> = values.iter().map(|(_, value)| value.borrow()).collect();
     let (seq, offset) = ops::write_op(replica, &table, group, &head, &carried, &mut written, Vec::new())?;
     if let Some(settled) = &settled {
-        register::forget_head(replica, row.tid, &row.key, settled)?;
+        written::forget_head(replica, row.tid, &row.key, settled)?;
     }
     if version {
         let new = Head {
@@ -176,7 +176,7 @@ fn judge_row(
             columns: mask.map(|(_, columns)| columns),
             baseline: None,
         };
-        register::insert_head(replica, row.tid, &row.key, &new)?;
+        written::insert_head(replica, row.tid, &row.key, &new)?;
     }
     deferred::defer(replica, row.tid, &row.key)
 }

@@ -11,10 +11,10 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::OpKind;
 use rusqlite::params_from_iter;
 
-use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::conflicts::children::{self, Reference};
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
-use crate::engine::conflicts::record::{own_values, record_key, record_resolved};
+use crate::engine::conflicts::record::{own_values, record_resolved};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::{self, Head};
@@ -110,7 +110,7 @@ fn insert(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<()> {
         format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, table.column_list(), marks.join(", "));
     triggers::firing(replica, table, || Ok(replica.db.execute(&sql, params_from_iter(row))?))?;
     let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
-    record_key(replica, table, &key, ChangeFlags::INSERT)
+    dirty::record_key(replica, table, &key, ChangeFlags::INSERT)
 }
 
 /// Takes the rows that an author made refer to a row along to its new key.

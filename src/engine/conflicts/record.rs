@@ -1,12 +1,10 @@
 //! What a resolution reads of a version, and how it records a row for the seal.
 
-use rusqlite::params_from_iter;
-
-use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::error::Result;
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::versions::{self, Held};
-use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::store::value;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
@@ -26,25 +24,5 @@ pub(crate) fn own_values(replica: &Replica, table: &Table, head: &Head) -> Resul
 
 /// Records that a row was resolved, so that the seal makes an op of it whatever it is like.
 pub(crate) fn record_resolved(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    record_key(replica, table, &value::read_key(key)?, ChangeFlags::RESOLVED)
-}
-
-/// Records in a table's list of changes what was done to a row.
-pub(crate) fn record_key(
-    replica: &Replica,
-    table: &Table,
-    key: &[OwnedValue],
-    what: ChangeFlags,
-) -> Result<()> {
-    let marks: Vec<String> = (1..=key.len()).map(|n| format!("?{n}")).collect();
-    replica.db.execute(
-        &format!(
-            "INSERT INTO {} ({}) VALUES ({}, {what})",
-            table.dirty(),
-            table.change_columns(),
-            marks.join(", ")
-        ),
-        params_from_iter(key.iter().map(|v| Bind(v.borrow()))),
-    )?;
-    Ok(())
+    dirty::record_key(replica, table, &value::read_key(key)?, ChangeFlags::RESOLVED)
 }

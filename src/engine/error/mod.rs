@@ -194,6 +194,30 @@ pub enum BundleProblem {
 /// The engine's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Returns whether a failure of SQLite is the machine's, and not about what was to be done: its disk, its memory, a lock,
+/// the file itself.
+pub(crate) fn is_of_machine(code: rusqlite::ErrorCode) -> bool {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, FileLockingProtocolFailed,
+        NotADatabase, OperationAborted, OperationInterrupted, OutOfMemory, ReadOnly, SystemIoFailure,
+    };
+    matches!(
+        code,
+        CannotOpen
+            | DatabaseBusy
+            | DatabaseCorrupt
+            | DatabaseLocked
+            | DiskFull
+            | FileLockingProtocolFailed
+            | NotADatabase
+            | OperationAborted
+            | OperationInterrupted
+            | OutOfMemory
+            | ReadOnly
+            | SystemIoFailure
+    )
+}
+
 impl Error {
     /// Whether SQLite would have to write where it cannot, as it has to even for reading in WAL mode:
     /// then [`Engine::open_read_only`](super::Engine::open_read_only) may still read.

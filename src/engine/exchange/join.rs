@@ -25,11 +25,10 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Certificate, FrameFlags, Mode, Position, Probe};
 use rusqlite::{ErrorCode, OpenFlags, params_from_iter};
 
-use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::watch;
 use crate::engine::capture::{adopt, evolve, seal};
-use crate::engine::conflicts::record;
 use crate::engine::error::{self, BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Admission, AdmitOptions};
 use crate::engine::exchange::heard::{self, Heard};
@@ -372,7 +371,7 @@ fn track_own_again(replica: &Replica, own: &OwnTable) -> Result<()> {
     let table = catalog::table(replica, tid)?;
     watch::install_capture(replica, &table)?;
     for (key, what) in &own.dirty {
-        record::record_key(replica, &table, &value::read_key(key)?, *what)?;
+        dirty::record_key(replica, &table, &value::read_key(key)?, *what)?;
     }
     Ok(())
 }
@@ -407,7 +406,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
             }
             written => {
                 written?;
-                record::record_key(replica, &table, &value::read_key(&key)?, flags)?;
+                dirty::record_key(replica, &table, &value::read_key(&key)?, flags)?;
             }
         }
     }
@@ -417,7 +416,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
     // resolution pass finds which of them is quarantined.
     for (table, key, row) in clashing {
         replace_row(replica, &table, &key, &row)?;
-        record::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
+        dirty::record_key(replica, &table, &value::read_key(&key)?, ChangeFlags::INSERT)?;
         seal::seal_here(replica, context_free)?;
     }
     Ok(kept)

@@ -29,7 +29,7 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::positions;
 use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{compose, counters, deferred, late, register, restated};
+use crate::engine::merge::{compose, counters, deferred, late, restated, written};
 use crate::engine::show::{constraints, count, references, write};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -300,15 +300,15 @@ impl<'e> RowMerge<'e> {
         let stays = matches!(&outcome, Outcome::Heads(left, _) if !present && is_same(left, &ours));
         self.changed += u64::from(!stays);
         for head in &ours {
-            register::forget_head(replica, table.tid, key, head)?;
+            written::forget_head(replica, table.tid, key, head)?;
         }
         let (left, theirs_below) = match outcome {
             Outcome::Heads(left, below) => (left, below),
             _ => (Vec::new(), true),
         };
         for head in &left {
-            register::forget_head(replica, table.tid, key, head)?;
-            register::insert_head(replica, table.tid, key, head)?;
+            written::forget_head(replica, table.tid, key, head)?;
+            written::insert_head(replica, table.tid, key, head)?;
         }
         self.take_image(table, key)?;
         self.merge_counts(table, key, theirs_below)?;

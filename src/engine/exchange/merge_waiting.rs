@@ -12,7 +12,7 @@ use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::Head;
-use crate::engine::merge::{compose, register};
+use crate::engine::merge::{compose, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
@@ -61,10 +61,10 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
     let came: Vec<Head> = came.filter(|head| !row.ours.iter().any(|o| same(o, head))).cloned().collect();
     left.extend(came);
     for head in &row.ours {
-        register::forget_head(replica, tid, key, head)?;
+        written::forget_head(replica, tid, key, head)?;
     }
     for head in &left {
-        register::insert_head(replica, tid, key, head)?;
+        written::insert_head(replica, tid, key, head)?;
     }
     if let Some(values) = values {
         keep_settled(row, &left, maker, values)?;
@@ -93,11 +93,9 @@ fn keep_settled(row: &Waiting<'_>, left: &[Head], maker: &TableDef, values: &[Ow
         body.extend(value::encode(&Value::Text(column.name.as_bytes()))?);
         body.extend(value::encode(&value.borrow())?);
     }
-    let sql = "INSERT OR REPLACE INTO _pm_image (tid, key, body) VALUES (?1, ?2, ?3)";
-    replica.db.prepare_cached(sql)?.execute((table.tid, key, body))?;
     let speaks = left.iter().fold(Columns::all(n), |columns, head| columns.minus(&head.live(n)));
     let columns = Some(speaks).filter(|columns| *columns != Columns::all(n));
-    register::insert_head(replica, table.tid, key, &Head::baseline(0, columns))?;
+    written::insert_image(replica, table.tid, key, &Head::baseline(0, columns), &body)?;
     for (column, value) in maker.columns.iter().zip(values) {
         let Some(at) = table.def.column(&column.name).filter(|at| table.counters.contains(at)) else {
             continue;

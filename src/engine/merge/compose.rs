@@ -54,7 +54,7 @@ pub(crate) fn row_in(
 /// piece by piece.
 pub(crate) fn is_same_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<bool> {
     let keys = value::read_key(key)?;
-    let places = (table.def.name.as_str(), table.quarantine_table());
+    let places = (table.place(), table.quarantine_table());
     let mut large = Vec::new();
     if !table.def.without_rowid {
         large = large::blobs(replica, table, places.0, key)?;

@@ -16,15 +16,13 @@
 //! become one absolute value: what is shown, without the additions that came since. So the sum stays the same, with
 //! or without memory of its parts.
 
-use packmule_core::model::Value;
 use packmule_core::wire::{Op, OpKind};
-use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Head, Seen};
-use crate::engine::merge::{compose, deferred, register, versions};
+use crate::engine::merge::{compose, deferred, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
@@ -48,17 +46,7 @@ pub(crate) fn prepare_context_free(
         if table.disputed.contains(column) {
             continue;
         }
-        differs |= match value {
-            Value::Big(big) => {
-                let (text, bytes) = match &row[column] {
-                    OwnedValue::Text(bytes) => (true, &bytes[..]),
-                    OwnedValue::Blob(bytes) => (false, &bytes[..]),
-                    _ => (!big.text, &[][..]),
-                };
-                text != big.text || <[u8; 32]>::from(Sha256::digest(bytes)) != big.sha256
-            }
-            value => value != row[column].borrow(),
-        };
+        differs |= !versions::is_equal(&value, &row[column]);
     }
     remember_heard(replica, table, key, heard, row.filter(|_| differs))
 }
@@ -83,10 +71,7 @@ pub(crate) fn remember_heard(
     let (replaced, left): (Vec<Head>, Vec<Head>) =
         heads.into_iter().partition(|h| known(h) || (h.dev == BASELINE && all_known));
     for head in &replaced {
-        replica
-            .db
-            .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4")?
-            .execute((table.tid, key, head.dev, head.seq))?;
+        written::forget_head(replica, table.tid, key, head)?;
     }
     remember_counters(replica, table, key, heard, row.as_deref())?;
     let Some(row) = row else { return Ok(()) };
@@ -107,11 +92,7 @@ fn remember_row(
     columns: Option<Columns>,
 ) -> Result<()> {
     let body = versions::write_baseline(table, row, &Columns::all(table.def.columns.len()))?;
-    replica
-        .db
-        .prepare_cached("INSERT OR REPLACE INTO _pm_image (tid, key, body) VALUES (?1, ?2, ?3)")?
-        .execute((table.tid, key, body))?;
-    register::insert_head(replica, table.tid, key, &Head::baseline(0, columns))
+    written::insert_image(replica, table.tid, key, &Head::baseline(0, columns), &body)
 }
 
 /// Makes what was heard of counters one absolute value: what they show, without what came since.

@@ -190,10 +190,7 @@ fn hide_restated(heads: Vec<Head>, n: usize) -> Vec<Head> {
         return heads.into_iter().filter(|head| head.weak && head.kind == OpKind::Delete).collect();
     }
     let mut hidden = Columns::default();
-    for head in heads.iter().filter(|head| head.weak) {
-        let columns = head.live(n);
-        (0..n).filter(|at| columns.contains(*at)).for_each(|at| hidden.insert(at));
-    }
+    heads.iter().filter(|head| head.weak).for_each(|head| hidden.extend(&head.live(n)));
     let left = heads.into_iter().filter_map(|head| {
         if head.weak {
             return Some(head);

@@ -20,7 +20,7 @@ use packmule_core::wire::OpKind;
 use crate::engine::error::Result;
 use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{Head, Kept};
-use crate::engine::merge::{compose, register, versions};
+use crate::engine::merge::{compose, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
@@ -73,8 +73,8 @@ pub(crate) fn keep_absent(
     }
     put_unplaced(replica, table.tid, key, 1, None)?;
     let head = Head { kind: OpKind::Delete, ..Head::baseline(1, None) };
-    register::forget_head(replica, table.tid, key, &head)?;
-    register::insert_head(replica, table.tid, key, &head)?;
+    written::forget_head(replica, table.tid, key, &head)?;
+    written::insert_head(replica, table.tid, key, &head)?;
     Ok(Some(head))
 }
 
@@ -103,8 +103,8 @@ pub(crate) fn add_baseline(
     put_unplaced(replica, table.tid, key, number, Some(&body))?;
     let whole = *columns == Columns::all(table.def.columns.len());
     let head = Head::baseline(number, Some(columns.clone()).filter(|_| !whole));
-    register::forget_head(replica, table.tid, key, &head)?;
-    register::insert_head(replica, table.tid, key, &head)?;
+    written::forget_head(replica, table.tid, key, &head)?;
+    written::insert_head(replica, table.tid, key, &head)?;
     Ok(head)
 }
 

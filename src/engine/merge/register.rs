@@ -2,14 +2,15 @@
 //!
 //! `apply/groups.rs` states what holds of the heads, and why it is enough to compare a new version with them alone.
 
+use std::borrow::Cow;
+
 use packmule_core::merge::dominates;
 use packmule_core::model::DeviceId;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
 use crate::engine::merge::heads::{self, Head, Seen};
-pub(crate) use crate::engine::merge::written::{forget_head, insert_head, leave_columns};
-use crate::engine::merge::{deferred, restated};
+use crate::engine::merge::{deferred, restated, written};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -29,13 +30,13 @@ pub(crate) fn register(
     if new.weak {
         return restated::register_restated(replica, table, key, new, seen);
     }
-    let hidden;
-    let (old, overruled) = if old.iter().any(|head| head.weak) {
-        hidden = heads::all_heads(replica, tid, key)?;
-        (&hidden[..], restated::overrule(replica, table, key, new, &hidden)?)
-    } else {
-        (old, false)
-    };
+    let overrules = old.iter().any(|head| head.weak);
+    let mut old = Cow::Borrowed(old);
+    if overrules {
+        // With what the restated ones hide.
+        old = heads::all_heads(replica, tid, key)?.into();
+        restated::overrule(replica, table, key, new, &old)?;
+    }
     let mine = new.live(n);
     let context_free = matches!(seen, Seen::ContextFree);
     let mut left = Vec::new();
@@ -48,17 +49,17 @@ pub(crate) fn register(
             Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
             _ => Columns::default(),
         };
-        leave_columns(replica, tid, key, head, &rest)?;
+        written::leave_columns(replica, tid, key, head, &rest)?;
         if !rest.is_empty() {
             left.push((head.kind, rest));
         }
     }
-    insert_head(replica, tid, key, new)?;
+    written::insert_head(replica, tid, key, new)?;
     // A version of other columns than these can stand beside it.
     let disjoint = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
     let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(disjoint));
     if !alone
-        || overruled
+        || overrules
         || (old.len() > 1 && !left.is_empty())
         || deferred::is_quarantined(replica, tid, key)?
     {
@@ -88,7 +89,7 @@ pub(crate) fn remove_gone(
         |head: &&Head| !seen.keeps(head) && dominates(author, false, &head.version(), seen.of(head.dev));
     let removed: Vec<Head> = old.iter().filter(gone).cloned().collect();
     for head in &removed {
-        forget_head(replica, table.tid, key, head)?;
+        written::forget_head(replica, table.tid, key, head)?;
     }
     let left = old.len() - removed.len();
     Ok((removed, left))

@@ -23,15 +23,8 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Takes from the restated versions of a row what a new version says, which is not restated. Returns whether there were
-/// any.
-pub(crate) fn overrule(
-    replica: &Replica,
-    table: &Table,
-    key: &[u8],
-    new: &Head,
-    old: &[Head],
-) -> Result<bool> {
+/// Takes from the restated versions of a row what a new version says, which is not restated.
+pub(crate) fn overrule(replica: &Replica, table: &Table, key: &[u8], new: &Head, old: &[Head]) -> Result<()> {
     let n = table.def.columns.len();
     for head in old.iter().filter(|head| head.weak) {
         let partial = new.kind != OpKind::Delete && new.columns.is_some() && head.kind != OpKind::Delete;
@@ -41,7 +34,7 @@ pub(crate) fn overrule(
         }
         written::leave_columns(replica, table.tid, key, head, &rest)?;
     }
-    Ok(old.iter().any(|head| head.weak))
+    Ok(())
 }
 
 /// Makes the row of a restated delete as it was, below what its versions say: it counts as never deleted.

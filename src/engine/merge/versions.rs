@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 use packmule_core::merge::{Version, decides, precedence, winner};
 use packmule_core::model::{Big, Stream, Value};
 use packmule_core::wire::{ColumnMerge, Merge, OpKind};
+use sha2::{Digest, Sha256};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
@@ -114,6 +115,17 @@ pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<C
         content.sort();
         Ok(content)
     })
+}
+
+/// Returns whether a value of an op and one of a row are the same.
+pub(crate) fn is_equal(said: &Value<'_>, here: &OwnedValue) -> bool {
+    let Value::Big(big) = said else { return *said == here.borrow() };
+    let (text, bytes) = match here {
+        OwnedValue::Text(bytes) => (true, bytes),
+        OwnedValue::Blob(bytes) => (false, bytes),
+        _ => return false,
+    };
+    text == big.text && bytes.len() as u64 == big.len && <[u8; 32]>::from(Sha256::digest(bytes)) == big.sha256
 }
 
 /// A value of a version.

@@ -1,4 +1,4 @@
-//! Writes to `_pm_head`, one version at a time.
+//! Writes to `_pm_head`, one version at a time, and to `_pm_image`.
 
 use crate::engine::error::Result;
 use crate::engine::merge::heads::{Head, Kind};
@@ -54,4 +54,13 @@ pub(crate) fn insert_head(replica: &Replica, tid: i64, key: &[u8], new: &Head) -
             new.columns.as_ref().map(Columns::as_bytes),
         ))?;
     Ok(())
+}
+
+/// Adds a baseline version of a row with its values, in the place of those that were there.
+pub(crate) fn insert_image(replica: &Replica, tid: i64, key: &[u8], new: &Head, body: &[u8]) -> Result<()> {
+    replica
+        .db
+        .prepare_cached("INSERT OR REPLACE INTO _pm_image (tid, key, body) VALUES (?1, ?2, ?3)")?
+        .execute((tid, key, body))?;
+    insert_head(replica, tid, key, new)
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use rusqlite::{ErrorCode, PrepFlags, params_from_iter};
 
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{self, Error, Result};
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
@@ -437,17 +437,7 @@ fn is_the_triggers(error: &rusqlite::Error) -> bool {
     let Some(cause) = error.sqlite_error() else { return false };
     match cause.code {
         ErrorCode::DatabaseCorrupt => cause.extended_code == rusqlite::ffi::SQLITE_CORRUPT_VTAB,
-        ErrorCode::OutOfMemory
-        | ErrorCode::SystemIoFailure
-        | ErrorCode::DiskFull
-        | ErrorCode::DatabaseBusy
-        | ErrorCode::DatabaseLocked
-        | ErrorCode::OperationInterrupted
-        | ErrorCode::OperationAborted
-        | ErrorCode::ReadOnly
-        | ErrorCode::CannotOpen
-        | ErrorCode::NotADatabase => false,
-        _ => true,
+        code => !error::is_of_machine(code),
     }
 }
 

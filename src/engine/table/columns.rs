@@ -47,6 +47,16 @@ impl Columns {
         self.0.is_empty()
     }
 
+    /// Adds the columns of `other`.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (a, b) in self.0.iter_mut().zip(&other.0) {
+            *a |= b;
+        }
+    }
+
     /// Returns the columns that are not in `other`.
     pub(crate) fn minus(mut self, other: &Self) -> Self {
         for (a, b) in self.0.iter_mut().zip(&other.0) {
@@ -82,5 +92,8 @@ mod tests {
         assert_eq!(a.clone().minus(&b), [1].into_iter().collect());
         assert!(a.clone().minus(&Columns::all(10)).is_empty());
         assert_eq!(Columns::of_bytes(b.as_bytes()), b);
+        let mut both = a.clone();
+        both.extend(&b);
+        assert_eq!(both, [1, 9, 30].into_iter().collect());
     }
 }

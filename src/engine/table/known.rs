@@ -97,6 +97,12 @@ impl Table {
         keys.chain(["note".into()]).collect::<Vec<_>>().join(", ")
     }
 
+    /// Returns the condition on the key of an entry of that list.
+    pub(crate) fn change_match(&self) -> String {
+        let keys = (1..=self.def.keys().count()).map(|n| format!("k{n} = ?{n}"));
+        keys.collect::<Vec<_>>().join(" AND ")
+    }
+
     /// Returns the `SELECT` of columns by a key.
     pub(crate) fn select_sql(&self, columns: &str) -> String {
         format!("SELECT {columns} FROM {} WHERE {}", self.sql_name, self.key_match_from(0))

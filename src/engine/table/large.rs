@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
 use crate::engine::store::value::{self, Affinity, Bind, LARGE};
+use crate::engine::table::def::ColumnDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
@@ -14,8 +15,7 @@ use crate::engine::table::replica::Replica;
 const PIECE: usize = 16_384;
 
 /// Returns whether a value of a column can be large: keys travel whole or not at all, and numbers are short.
-fn can_be_large(table: &Table, at: usize) -> bool {
-    let column = &table.def.columns[at];
+pub(crate) fn can_be_large(column: &ColumnDef) -> bool {
     column.key == 0 && !matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Real)
 }
 
@@ -47,7 +47,8 @@ pub(crate) fn open<'r>(
 
 /// Returns the columns in which a row has a large BLOB.
 pub(crate) fn blobs(replica: &Replica, table: &Table, place: &str, key: &[u8]) -> Result<Vec<usize>> {
-    let columns: Vec<usize> = (0..table.def.columns.len()).filter(|at| can_be_large(table, *at)).collect();
+    let columns: Vec<usize> =
+        (0..table.def.columns.len()).filter(|at| can_be_large(&table.def.columns[*at])).collect();
     if columns.is_empty() {
         return Ok(columns);
     }
@@ -150,7 +151,7 @@ impl Guarded {
         for (name, at) in columns {
             let c = value::quote(name);
             match at {
-                Some(at) if !table.def.without_rowid && can_be_large(table, *at) => {
+                Some(at) if !table.def.without_rowid && can_be_large(&table.def.columns[*at]) => {
                     any.push(format!("octet_length({c}) > {LARGE}"));
                     read.push(format!("CASE WHEN octet_length({c}) > {LARGE} THEN NULL ELSE {c} END"));
                 }
@@ -175,7 +176,7 @@ pub(crate) fn look(
     column: usize,
     rowid: i64,
 ) -> Result<Option<(bool, u64)>> {
-    if !can_be_large(table, column) {
+    if !can_be_large(&table.def.columns[column]) {
         return Ok(None);
     }
     let c = value::quote(&table.def.columns[column].name);

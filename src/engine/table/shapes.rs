@@ -43,26 +43,31 @@ pub(crate) fn has_announced(replica: &Replica, tid: i64) -> Result<bool> {
     Ok(statement.exists((tid, Subject::Shape, replica.me))?)
 }
 
-/// Returns the definitions that the other devices, which are not retired, announced last of a table.
-pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<DefId>> {
-    shapes_but_of(replica, tid, Some(replica.me))
+/// Returns the definitions that the other devices, which are not retired, announced last of a table: those that are not
+/// what it is here.
+pub(crate) fn shapes(replica: &Replica, table: &Table) -> Result<Vec<DefId>> {
+    shapes_but_of(replica, table, Some(replica.me))
 }
 
-/// Returns the definitions that all devices but one, and those that are retired, announced last of a table.
-fn shapes_but_of(replica: &Replica, tid: i64, but: Option<i64>) -> Result<Vec<DefId>> {
+/// Returns the definitions that all devices but one, and those that are retired, announced last of a table: those that are
+/// not what it is here.
+fn shapes_but_of(replica: &Replica, table: &Table, but: Option<i64>) -> Result<Vec<DefId>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT p.def, max(p.seq) FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
          WHERE p.tid = ?1 AND p.what = ?2 AND p.dev IS NOT ?3 AND (NOT d.retired OR p.dev = ?4) AND d.trust <> 3 GROUP BY p.dev",
     )?;
-    let ids = statement.query_map((tid, Subject::Shape, but, replica.me), |row| Ok(DefId(row.get(0)?)))?;
-    Ok(ids.collect::<rusqlite::Result<_>>()?)
+    let ids =
+        statement.query_map((table.tid, Subject::Shape, but, replica.me), |row| Ok(DefId(row.get(0)?)))?;
+    let mut ids = ids.collect::<rusqlite::Result<Vec<_>>>()?;
+    ids.retain(|id| *id != table.def_id);
+    Ok(ids)
 }
 
 /// Returns the columns of a table that some device does not have yet, as far as it has announced: they count in no digest.
 /// So does one that this device has followed, until its own log says so.
 pub(crate) fn lacking_columns(replica: &Replica, table: &Table) -> Result<Columns> {
     let mut lacking = Columns::default();
-    for id in shapes_but_of(replica, table.tid, None)? {
+    for id in shapes_but_of(replica, table, None)? {
         let theirs = catalog::op_def(replica, id)?;
         for (at, column) in table.def.columns.iter().enumerate() {
             if theirs.def.mode == table.def.mode && theirs.def.column(&column.name).is_none() {

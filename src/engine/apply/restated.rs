@@ -134,12 +134,9 @@ fn list_left_out(replica: &Replica, writer: &Writer, from: &[u8], to: &[u8]) -> 
         "INSERT OR IGNORE INTO temp._pm_left_out (key) SELECT ?2
          WHERE NOT EXISTS (SELECT 1 FROM temp._pm_restated WHERE tid = ?1 AND key = ?2)",
     )?;
-    let n = table.def.keys().count();
     let mut rows = statement.query(params_from_iter(binds.iter().map(|v| Bind(v.borrow()))))?;
     while let Some(row) = rows.next()? {
-        let values =
-            (0..n).map(|at| row.get_ref(at).map(value::from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
-        put.execute((table.tid, table.key_of(values.into_iter())?))?;
+        put.execute((table.tid, table.key_in(row)?))?;
     }
     Ok(())
 }

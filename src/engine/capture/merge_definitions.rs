@@ -12,7 +12,7 @@ use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// Returns the definitions of a table that are known from others.
-pub(crate) fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
+fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
     let mut statement = replica.db.prepare(
         "SELECT body FROM _pm_def WHERE tid = ?1 AND id <> (SELECT def FROM _pm_table WHERE tid = ?1) ORDER BY id",
     )?;
@@ -116,7 +116,6 @@ pub(crate) fn make_unique(replica: &Replica, table: &Table, unique: &[u16]) -> R
     let names: Vec<String> =
         unique.iter().map(|at| value::quote(&table.def.columns[usize::from(*at)].name)).collect();
     let same: Vec<String> = names.iter().map(|c| format!("a.{c} = b.{c}")).collect();
-    let n = table.def.keys().count();
     let set: Vec<String> = names.iter().map(|c| format!("{c} IS NOT NULL")).collect();
     let sql = format!(
         "WITH clash AS (SELECT {0} FROM {1} WHERE {2} GROUP BY {0} HAVING count(*) > 1)
@@ -132,10 +131,7 @@ pub(crate) fn make_unique(replica: &Replica, table: &Table, unique: &[u16]) -> R
         let mut statement = replica.db.prepare(&sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let values = (0..n)
-                .map(|at| row.get_ref(at).map(value::from_sql))
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            keys.push(table.key_of(values.into_iter())?);
+            keys.push(table.key_in(row)?);
         }
     }
     for key in keys {

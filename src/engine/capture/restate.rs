@@ -150,14 +150,11 @@ fn is_held(replica: &Replica, tid: i64, key: &[u8]) -> Result<bool> {
 /// Lists all rows of a per-device table: it has one writer, whose table is what holds.
 fn list_all(replica: &Replica, table: &Table) -> Result<bool> {
     let keys = table.def.key_list("");
-    let mut statement = replica.db.prepare(&format!(
-        "SELECT {} FROM {} ORDER BY {keys}",
-        table.column_list(),
-        table.sql_name
-    ))?;
+    let mut statement =
+        replica.db.prepare(&format!("SELECT {keys} FROM {} ORDER BY {keys}", table.sql_name))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        put(replica, &key_of(table, row)?, What::Written, None)?;
+        put(replica, &table.key_in(row)?, What::Written, None)?;
     }
     Ok(true)
 }

@@ -150,13 +150,6 @@ pub(crate) fn put_group(
     Ok(())
 }
 
-/// Keeps the checkpoint of a group that leaves the log, as the newest of its stream that is known apart from the log.
-pub(crate) fn keep_newest(db: &Connection, dev: i64, stream: i64, last: u64) -> Result<()> {
-    let sql = "SELECT checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3";
-    let bytes: Vec<u8> = db.prepare_cached(sql)?.query_row((dev, stream, last), |row| row.get(0))?;
-    put_newest(db, dev, &Checkpoint::decode(&bytes).map_err(error::bad)?, &bytes)
-}
-
 /// Keeps the newest checkpoint of a stream, whose group need not be in the log.
 pub(crate) fn put_newest(db: &Connection, dev: i64, checkpoint: &Checkpoint, bytes: &[u8]) -> Result<()> {
     db.prepare_cached(

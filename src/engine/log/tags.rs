@@ -8,6 +8,7 @@ use packmule_core::wire::{Chain, Checkpoint};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::positions::{self, StreamPosition};
+use crate::engine::log::frames;
 use crate::engine::table::replica::Replica;
 
 /// So many tags of a stream are kept, the newest: those of a backup that is older by more groups are not there.
@@ -26,14 +27,17 @@ pub(crate) struct Place {
     pub tag: [u8; 4],
 }
 
-/// Keeps the tags before and after a group that leaves the log.
+/// Keeps what stays known of a group that leaves the log: its checkpoint, which is the proof of up to where the stream goes
+/// if it is the newest, and the tags before and after it.
 pub(crate) fn keep_group(replica: &Replica, dev: i64, stream: i64, last: u64) -> Result<()> {
     let sql = "SELECT chain, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3";
     let (chain, bytes): ([u8; 32], Vec<u8>) = replica
         .db
         .prepare_cached(sql)?
         .query_row((dev, stream, last), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    keep_proof(replica, dev, &Checkpoint::decode(&bytes).map_err(error::bad)?, &Chain(chain))
+    let checkpoint = Checkpoint::decode(&bytes).map_err(error::bad)?;
+    frames::put_newest(&replica.db, dev, &checkpoint, &bytes)?;
+    keep_proof(replica, dev, &checkpoint, &Chain(chain))
 }
 
 /// Keeps the tags before and after a group of which only the checkpoint is here, with the chain after it.

@@ -13,7 +13,7 @@
 //! | `late` | late writes, and the settled values that they meet |
 //! | `register` | adds a version, removes those that it dominates |
 //! | `restated` | the weakest of writes: what an application wrote when it made a table anew |
-//! | `written` | writes to `_pm_head` |
+//! | `written` | writes to `_pm_head`, and the values of baseline versions |
 //! | `versions` | winner, conflict, authorship: judged from the heads |
 
 pub(crate) mod compose;

@@ -92,29 +92,18 @@ pub(crate) fn judge_versions(replica: &Replica, table: &Table, heads: &[Head]) -
 /// Reads a version's values in the form that is compared, by column here; of a delete, the row's last values if it
 /// carries them.
 pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<Content> {
-    if head.dev == BASELINE {
-        let values = values(replica, table, head)?;
-        let encoded =
-            values.iter().map(|(column, value)| Ok((*column, value::encode_compared(value.borrow())?)));
-        return encoded.collect();
+    let mut content = Vec::new();
+    for (column, value) in held(replica, table, head)? {
+        let value = match value {
+            // Other devices may have it at hand, in larger frames.
+            Held::Pieces(big) if big.len <= LARGE as u64 => Held::Here(put_together(replica, head, &big)?),
+            // Where the pieces stand in the log does not count.
+            value => value,
+        };
+        content.push((column, value::encode_compared(value.borrow())?));
     }
-    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
-        let mut content = Vec::new();
-        for (at, value) in op.values(def.shape()) {
-            let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
-            let encoded = match value {
-                // Other devices may have it at hand, in larger frames.
-                Value::Big(big) if big.len <= LARGE as u64 => {
-                    value::encode_compared(put_together(replica, head, &big)?.borrow())?
-                }
-                // Where the pieces stand in the log does not count.
-                value => value::encode_compared(value)?,
-            };
-            content.push((column, encoded));
-        }
-        content.sort();
-        Ok(content)
-    })
+    content.sort();
+    Ok(content)
 }
 
 /// Returns whether a value of an op and one of a row are the same.

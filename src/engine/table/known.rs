@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use packmule_core::model::Value;
 use packmule_core::wire::{Collation, DefId, Mode, Shape};
-use rusqlite::ToSql;
 use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
+use rusqlite::{Row, ToSql};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value;
@@ -207,6 +207,12 @@ impl Table {
             value::push_key(&mut key, value, self.def.columns[at].collation)?;
         }
         Ok(key)
+    }
+
+    /// Encodes the canonical key of a row of a query whose first columns are the key's.
+    pub(crate) fn key_in(&self, row: &Row<'_>) -> Result<Vec<u8>> {
+        let values = (0..self.def.keys().count()).map(|at| row.get_ref(at).map(value::from_sql));
+        self.key_of(values.collect::<rusqlite::Result<Vec<_>>>()?.into_iter())
     }
 }
 

@@ -263,8 +263,6 @@ fn drop_groups(replica: &Replica, groups: &[Folded]) -> Result<()> {
         if *stream == i64::from(Stream::PerDevice.number()) {
             frames::list_gone(replica, *dev, *first, *last)?;
         }
-        // The newest one stays known: it is the proof of up to where the stream goes.
-        frames::keep_newest(&replica.db, *dev, *stream, *last)?;
         tags::keep_group(replica, *dev, *stream, *last)?;
         replica
             .db

@@ -110,7 +110,7 @@ pub(crate) fn apply_group(
     Ok(counts)
 }
 
-/// Takes in what changed in a group's context. Returns whether its author had not seen all that is folded here.
+/// Takes in what changed in a group's context. Returns the first fold here that its author had not seen, if there is one.
 fn hear_context(
     replica: &Replica,
     (dev, stream): (i64, Stream),

@@ -45,9 +45,22 @@ pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> R
         }
         Ok(())
     })?;
-    let Some(conflict) = &found.filter(|_| matching == 1) else {
-        return Err(Error::NoSuchConflict { id: id.into(), open: n });
-    };
+    match &found.filter(|_| matching == 1) {
+        Some(open) => resolve_open(replica, open, resolution),
+        None => Err(Error::NoSuchConflict { id: id.into(), open: n }),
+    }
+}
+
+/// Resolves a conflict that was seen before, if it is as it was.
+pub(crate) fn resolve_seen(replica: &Replica, seen: &Open, resolution: &Resolution) -> Result<()> {
+    let id = &seen.conflict.id;
+    match &walk::again(replica, seen)?.filter(|open| open.conflict.id == *id) {
+        Some(open) => resolve_open(replica, open, resolution),
+        None => Err(Error::NoSuchConflict { id: id.clone(), open: walk::open_conflicts(replica)? as usize }),
+    }
+}
+
+fn resolve_open(replica: &Replica, conflict: &Open, resolution: &Resolution) -> Result<()> {
     let table = catalog::table(replica, conflict.tid)?;
     if let ConflictKind::Schema(column) = &conflict.conflict.kind {
         close_schema(replica, &table, conflict, column, resolution)?;

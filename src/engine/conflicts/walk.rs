@@ -124,6 +124,22 @@ impl Walk {
     }
 }
 
+/// Describes a conflict that was seen before, as it is now; `None` if it is closed.
+pub(crate) fn again(replica: &Replica, seen: &Open) -> Result<Option<Open>> {
+    let table = catalog::table(replica, seen.tid)?;
+    let list = match &seen.conflict.kind {
+        ConflictKind::ForeignKey(..) => List::Dangling,
+        // It was suspended meanwhile: nothing can be decided about its rows.
+        _ if !table.shows_shared() => return Ok(None),
+        ConflictKind::Schema(column) => return list::schema_conflict(replica, &table, column).map(Some),
+        ConflictKind::Unique(_) | ConflictKind::Check(_) => List::Quarantined,
+        ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete => {
+            List::Contested
+        }
+    };
+    describe(replica, seen.tid, seen.key.clone(), list)
+}
+
 /// Describes the conflict of a row that is in a list, unless it was closed since the list was read.
 fn describe(replica: &Replica, tid: i64, key: Vec<u8>, list: List) -> Result<Option<Open>> {
     let listed = format!("SELECT 1 FROM {} WHERE tid = ?1 AND key = ?2", list.table());

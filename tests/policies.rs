@@ -267,3 +267,30 @@ fn the_host_application_may_decide() {
     assert_eq!(rows(c, "SELECT n FROM sensors"), ["33"]);
     assert!(c.conflicts().unwrap().is_empty());
 }
+
+/// Rows that refer to rows of their own table: when both of two parents are kept, the children made twice are kept with
+/// them, and the application is not asked about them any more.
+#[test]
+fn the_host_application_is_asked_of_open_conflicts_alone() {
+    let world = World::new();
+    let make = "CREATE TABLE nodes (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES nodes (id), v TEXT)";
+    let mut a = world.board_with("a", make, &["nodes"]);
+    let mut b = world.board_with("b", make, &["nodes"]);
+    carry_all(&mut [&mut a, &mut b]);
+    sql(&a, "INSERT INTO nodes VALUES (1, NULL, 'a'), (2, 1, 'child of a')");
+    sql(&b, "INSERT INTO nodes VALUES (1, NULL, 'b'), (2, 1, 'child of b')");
+    carry_all(&mut [&mut a, &mut b]);
+    assert_eq!(a.conflicts().unwrap().len(), 2);
+    let mut asked = 0;
+    let closed = a.resolve_with(&mut |conflict| {
+        asked += 1;
+        assert_eq!(conflict.versions.len(), 2);
+        Some(Resolution::KeepBoth)
+    });
+    assert_eq!((closed.unwrap(), asked), (1, 1));
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert!(b.conflicts().unwrap().is_empty());
+    let pairs = "SELECT p.v, c.v FROM nodes c JOIN nodes p ON p.id = c.parent ORDER BY p.v";
+    assert_eq!(rows(&b, pairs), ["\"a\"|\"child of a\"", "\"b\"|\"child of b\""]);
+}

@@ -350,8 +350,7 @@ impl Visit<'_> {
                 continue;
             }
             let mut have = self.engine.acknowledged_by(peer.id)?;
-            let streams: Vec<_> = self.engine.positions()?.into_keys().collect();
-            leave_out_not_taken(&peer, streams.iter().copied(), &mut have);
+            leave_out_not_taken(&peer, self.engine.positions()?.into_keys(), &mut have);
             any |= self.leave_part(Some(peer.id), &have)?.is_some();
         }
         Ok(any)

@@ -450,7 +450,7 @@ impl Engine {
         let mut walk = catalog::reading(&self.replica, |e| Ok(walk::Walk::new(e)))?;
         while let Some(open) = catalog::reading(&self.replica, |e| walk.next_open(e))? {
             if let Some(resolution) = decide(&open.conflict) {
-                self.resolve(&open.conflict.id, &resolution)?;
+                transaction::after_seal(&mut self.replica, |e| resolve::resolve_seen(e, &open, &resolution))?;
                 closed += 1;
             }
         }

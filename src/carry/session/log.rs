@@ -15,6 +15,8 @@ use crate::engine::{BundleProblem, Engine, Error, ImportReport, Peer, Result, St
 pub(super) struct Kept {
     /// The peer, once its certificate was trusted.
     pub(super) peer: Option<Peer>,
+    /// Or why it was not.
+    pub(super) untrusted: Option<UntrustedDevice>,
     /// Its certificate, while a key that follows our fleet's may have signed it.
     pending: Vec<u8>,
     /// Which fleet keys follow which: what the peer is still to hear, and what it has said.
@@ -24,8 +26,6 @@ pub(super) struct Kept {
     pub(super) only_admission: bool,
     /// What the peer is to hear first, in reverse.
     introductions: Option<Vec<Vec<u8>>>,
-    /// Or why it was not.
-    pub(super) untrusted: Option<UntrustedDevice>,
     /// It asks our fleet for admission.
     pub(super) asks: bool,
     /// What the peer is still to hear of frames beyond the vector.
@@ -59,8 +59,28 @@ pub(super) struct Kept {
 
 impl Kept {
     fn peer(&self) -> Result<&Peer> {
-        self.peer.as_ref().ok_or_else(|| Error::Usage("the other end has not said who it is".into()))
+        known(&self.peer)
     }
+}
+
+fn known(peer: &Option<Peer>) -> Result<&Peer> {
+    peer.as_ref().ok_or_else(|| Error::Usage("the other end has not said who it is".into()))
+}
+
+/// Appends the next of what the peer is to hear; the last one comes first. All of it is looked up at the first call.
+/// Returns whether there was one.
+fn next_of(
+    left: &mut Option<Vec<Vec<u8>>>,
+    all: impl FnOnce() -> Result<Vec<Vec<u8>>>,
+    body: &mut Body<'_>,
+) -> Result<bool> {
+    let left = match left {
+        Some(left) => left,
+        None => left.insert(all()?),
+    };
+    let next = left.pop();
+    next.iter().for_each(|bytes| body.extend(bytes));
+    Ok(next.is_some())
 }
 
 /// So many statements that fleet keys follow each other are heard of a peer before its proof.
@@ -176,20 +196,14 @@ impl Log for EngineLog<'_> {
                 }
             }
             Err(device) => {
-                let trust = if device.revoked { Trust::Revoked } else { Trust::Untrusted };
                 self.kept.untrusted = Some(device);
-                trust
+                Trust::Revoked
             }
         })
     }
 
     fn next_succession(&mut self, body: &mut Body<'_>) -> Result<bool> {
-        if self.kept.successions.is_none() {
-            self.kept.successions = Some(self.engine.successions()?);
-        }
-        let next = self.kept.successions.as_mut().and_then(Vec::pop);
-        next.iter().for_each(|statement| body.extend(statement));
-        Ok(next.is_some())
+        next_of(&mut self.kept.successions, || self.engine.successions(), body)
     }
 
     fn hear_succession(&mut self, bytes: &[u8]) -> Result<()> {
@@ -230,16 +244,13 @@ impl Log for EngineLog<'_> {
     }
 
     fn next_introduction(&mut self, body: &mut Body<'_>) -> Result<bool> {
-        if self.kept.introductions.is_none() {
-            let mut all = self.engine.introductions(self.kept.peer()?)?;
+        let Kept { peer, introductions, .. } = &mut *self.kept;
+        let all = || {
+            let mut all = self.engine.introductions(known(peer)?)?;
             all.reverse();
-            self.kept.introductions = Some(all);
-        }
-        let next = self.kept.introductions.as_mut().and_then(Vec::pop);
-        if let Some(certificate) = &next {
-            body.extend(certificate);
-        }
-        Ok(next.is_some())
+            Ok(all)
+        };
+        next_of(introductions, all, body)
     }
 
     fn next_here(&mut self, after: Option<Section>) -> Result<Option<Frontier>> {
@@ -297,12 +308,7 @@ impl Log for EngineLog<'_> {
     }
 
     fn next_revocation(&mut self, body: &mut Body<'_>) -> Result<bool> {
-        if self.kept.revocations.is_none() {
-            self.kept.revocations = Some(self.engine.revocations()?);
-        }
-        let next = self.kept.revocations.as_mut().and_then(Vec::pop);
-        next.iter().for_each(|statement| body.extend(statement));
-        Ok(next.is_some())
+        next_of(&mut self.kept.revocations, || self.engine.revocations(), body)
     }
 
     fn next_group(&mut self) -> Result<NextGroup> {
@@ -350,16 +356,15 @@ impl Log for EngineLog<'_> {
             }
             return Ok(());
         }
-        if let Incoming::Chunk(bytes) = item {
-            self.kept.chunks.extend_from_slice(bytes);
-            return Ok(());
-        }
         self.kept.staged.push(match item {
             Incoming::Certificate(bytes) => Staged::Certificate(bytes.into()),
             Incoming::Revocation(bytes) => Staged::Revocation(bytes.into()),
             Incoming::Frame(section, seq, bytes) => Staged::Frame(section, seq, bytes.into()),
             Incoming::Checkpoint(bytes) => Staged::Checkpoint(bytes.into()),
-            Incoming::Chunk(_) => return Ok(()),
+            Incoming::Chunk(bytes) => {
+                self.kept.chunks.extend_from_slice(bytes);
+                return Ok(());
+            }
         });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What the peer sends besides frames.
 
 use super::state::Input;
-use super::{Buffer, Error, Frontier, Log, Machine, Peer, Trust};
+use super::{Buffer, Error, Frontier, Log, Machine, Peer, SINCE, Trust};
 use crate::model::DeviceId;
 use crate::wire::{
     Certificate, FRAME_VERSION, Message, Refusal, SESSION_VERSION, SESSION_VERSION_MIN, Section,
@@ -126,9 +126,6 @@ impl<B: Buffer, T> Machine<B, T> {
         self.step(log, Input::Proof)
     }
 }
-
-/// The session version from which on an end says before its proof which fleet keys follow which.
-const SINCE: u8 = 2;
 
 /// Refuses a device that is not trusted.
 fn trusted<E>(trust: Trust, device: DeviceId) -> Result<(), Error<E>> {

@@ -71,6 +71,8 @@ use crate::wire::{
 use buffer::Out;
 use state::{Input, next};
 
+/// The session version from which on a peer knows the messages about fleet keys that follow each other and about a state.
+const SINCE: u8 = 2;
 /// What a session takes besides its two buffers, in bytes, where [`Log::Taken`] is `()`.
 pub const OVERHEAD: usize = 576;
 const _: () = {

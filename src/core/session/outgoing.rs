@@ -190,9 +190,10 @@ impl<B: Buffer, T> Machine<B, T> {
         if more { self.send_message(&Message::Follows(&statement)) } else { Ok(()) }
     }
 
-    /// Makes this end owe the peer the word that it is behind.
-    pub(super) fn owe_behind(&mut self, owes: bool) {
-        self.owed.behind |= owes;
+    /// Tells the peer once that it lacks what this session does not bring.
+    pub(super) fn say_behind(&mut self) {
+        self.owed.behind |= !self.progress.peer_needs_snapshot;
+        self.progress.peer_needs_snapshot = true;
     }
 
     fn begin_group(&mut self, group: Group) {

@@ -43,11 +43,6 @@ impl<T> Progress<T> {
         (self.state_to_send, self.state_sent) = ((offer.bytes, offer.rows), (0, 0));
     }
 
-    /// Counts what the peer has of it.
-    pub(super) fn state_goes_on(&mut self, from: u64) {
-        self.state_sent.0 = from;
-    }
-
     /// Begins to count a state that comes; `here` bytes of it are here.
     pub(super) fn expect_state(&mut self, offer: &Offer, here: u64) {
         (self.state_to_receive, self.state_received) = ((offer.bytes, offer.rows), (here, 0));

@@ -4,11 +4,9 @@
 //! last chunk that is kept, as long as the state that is offered is the same. Frames go on when it is taken in.
 
 use super::state::Input;
-use super::{Buffer, Error, Incoming, Intake, Log, Machine};
+use super::{Buffer, Error, Incoming, Intake, Log, Machine, SINCE};
 use crate::wire::{CHUNK_MAX, Message, Offer, RecordKind, begin_chunk};
 
-/// The session version from which on a peer knows what an offer is.
-const SINCE: u8 = 2;
 /// So many states are offered in a session: after the second one the log has what this peer cannot take.
 const OFFERS_MAX: u8 = 2;
 
@@ -127,7 +125,7 @@ impl<B: Buffer, T> Machine<B, T> {
     }
 
     /// Looks how much of the state that the peer offers is here.
-    pub(super) fn receive_offer<L: Log<Taken = T>>(
+    fn receive_offer<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
         offer: &Offer,
@@ -146,14 +144,14 @@ impl<B: Buffer, T> Machine<B, T> {
     }
 
     /// Handles where the peer wants the state to begin; `None` if it cannot take it.
-    pub(super) fn receive_answer<E>(&mut self, from: Option<u64>) -> Result<(), Error<E>> {
+    fn receive_answer<E>(&mut self, from: Option<u64>) -> Result<(), Error<E>> {
         let unasked = Error::Protocol("an answer that nobody asked for");
         match (&mut self.transfer.out, from) {
             // It was broken off meanwhile.
             (None, _) if self.transfer.offers > 0 => Ok(()),
             (Some(going), Some(from)) if going.at.is_none() && from <= going.bytes => {
                 going.at = Some(from);
-                self.progress.state_goes_on(from);
+                self.progress.state_sent.0 = from;
                 Ok(())
             }
             // Before it begins, or when all of it is there and was looked at.
@@ -169,14 +167,8 @@ impl<B: Buffer, T> Machine<B, T> {
         }
     }
 
-    /// Tells the peer that it lacks what this session does not bring.
-    pub(super) fn say_behind(&mut self) {
-        self.owe_behind(!self.progress.peer_needs_snapshot);
-        self.progress.peer_needs_snapshot = true;
-    }
-
     /// Keeps a chunk, and takes the state in once it is whole.
-    pub(super) fn receive_chunk<L: Log<Taken = T>>(
+    fn receive_chunk<L: Log<Taken = T>>(
         &mut self,
         log: &mut L,
         now_ms: u64,
@@ -215,7 +207,7 @@ impl<B: Buffer, T> Machine<B, T> {
     }
 
     /// Handles that the peer has taken the state in: frames follow.
-    pub(super) fn receive_took<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
+    fn receive_took<L: Log<Taken = T>>(&mut self, log: &mut L) -> Result<(), Error<L::Error>> {
         match self.transfer.out {
             Some(Going { bytes, at: Some(at) }) if at == bytes => {}
             None if self.transfer.offers > 0 => return Ok(()),

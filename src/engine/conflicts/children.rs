@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rusqlite::params_from_iter;
+use rusqlite::{Row, params_from_iter};
 
 use crate::engine::error::Result;
 use crate::engine::store::value;
@@ -49,15 +49,24 @@ pub(crate) fn keys_of(
     let sql = format!("SELECT {} FROM {} WHERE {c} = ?1", child.def.key_list(""), child.sql_name);
     let mut statement = replica.db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(value::read_key(parent)?.iter()))?;
-    let n = child.def.keys().count();
     let mut keys = Vec::new();
     while let Some(row) = rows.next()? {
-        let values =
-            (0..n).map(|at| row.get_ref(at).map(value::from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
-        keys.push(child.key_of(values.into_iter())?);
+        keys.push(first_key(child, row)?);
     }
     keys.sort();
     Ok(keys)
+}
+
+/// Reads the key of a row of a table, which stands in the first columns of what was read.
+pub(crate) fn first_key(table: &Table, row: &Row<'_>) -> Result<Vec<u8>> {
+    let values = (0..table.def.keys().count()).map(|at| row.get_ref(at).map(value::from_sql));
+    table.key_of(values.collect::<rusqlite::Result<Vec<_>>>()?.into_iter())
+}
+
+/// Returns the keys of the contested rows of a table.
+pub(crate) fn contested_keys(replica: &Replica, tid: i64) -> Result<BTreeSet<Vec<u8>>> {
+    let mut statement = replica.db.prepare_cached("SELECT key FROM _pm_conflict WHERE tid = ?1")?;
+    Ok(statement.query_map([tid], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Gives each row that refers to one of these rows of a table: the table that it is in, the key of the row that it refers
@@ -65,11 +74,12 @@ pub(crate) fn keys_of(
 fn visit(
     replica: &Replica,
     parent: &Table,
+    references: &[Reference],
     keys: &BTreeSet<Vec<u8>>,
     mut each: impl FnMut(&Table, &[u8], Vec<u8>) -> Result<()>,
 ) -> Result<()> {
-    for Reference { child, column } in references_to(replica, parent) {
-        let c = value::quote(&child.def.columns[column].name);
+    for Reference { child, column } in references {
+        let c = value::quote(&child.def.columns[*column].name);
         let n = child.def.keys().count();
         let sql =
             format!("SELECT {}, {c} FROM {} WHERE {c} IS NOT NULL", child.def.key_list(""), child.sql_name);
@@ -78,10 +88,7 @@ fn visit(
         while let Some(row) = rows.next()? {
             let referred = parent.key_of(std::iter::once(value::from_sql(row.get_ref(n)?)))?;
             if keys.contains(&referred) {
-                let own = (0..n)
-                    .map(|at| row.get_ref(at).map(value::from_sql))
-                    .collect::<rusqlite::Result<Vec<_>>>()?;
-                each(&child, &referred, child.key_of(own.into_iter())?)?;
+                each(child, &referred, first_key(child, row)?)?;
             }
         }
     }
@@ -94,17 +101,16 @@ pub(crate) fn of_contested(
     replica: &Replica,
     mut each: impl FnMut(&Table, &[u8], &Table, Vec<u8>) -> Result<()>,
 ) -> Result<()> {
-    for parent in catalog::tables(replica).into_iter().filter(|t| t.shows_shared()) {
-        if references_to(replica, &parent).is_empty() {
+    for parent in catalog::tables(replica).into_iter().filter(|t| t.shows_shared() && t.is_parent) {
+        let references = references_to(replica, &parent);
+        if references.is_empty() {
             continue;
         }
-        let keys: BTreeSet<Vec<u8>> = replica
-            .db
-            .prepare_cached("SELECT key FROM _pm_conflict WHERE tid = ?1")?
-            .query_map([parent.tid], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
+        let keys = contested_keys(replica, parent.tid)?;
         if !keys.is_empty() {
-            visit(replica, &parent, &keys, |child, referred, own| each(&parent, referred, child, own))?;
+            visit(replica, &parent, &references, &keys, |child, referred, own| {
+                each(&parent, referred, child, own)
+            })?;
         }
     }
     Ok(())

@@ -5,7 +5,6 @@
 //! made under one key, both of these are kept as well, since only here it is known to which row each of them refers.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::OpKind;
@@ -15,7 +14,6 @@ use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::conflicts::children::{self, Reference};
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
 use crate::engine::conflicts::record::{own_values, record_resolved};
-use crate::engine::conflicts::walk;
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, deferred, versions};
@@ -48,13 +46,13 @@ impl Moved {
 type Closed = BTreeSet<(i64, Vec<u8>)>;
 
 /// Keeps the row as it is shown, and makes of each other version a row under a key of its own.
-pub(crate) fn keep_both(replica: &Replica, table: &Arc<Table>, open: &Open) -> Result<()> {
+pub(crate) fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
     keep_all(replica, table, open, None, &mut Closed::new())
 }
 
 fn keep_all(
     replica: &Replica,
-    table: &Arc<Table>,
+    table: &Table,
     open: &Open,
     moved: Option<&Moved>,
     closed: &mut Closed,
@@ -105,9 +103,7 @@ fn keep_all(
 
 /// Inserts a row under its new key.
 fn insert(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<()> {
-    let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
-    let sql =
-        format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, table.column_list(), marks.join(", "));
+    let sql = table.insert_sql(&(0..row.len()).collect::<Vec<_>>());
     triggers::firing(replica, table, || Ok(replica.db.execute(&sql, params_from_iter(row))?))?;
     let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
     dirty::record_key(replica, table, &key, ChangeFlags::INSERT)
@@ -116,7 +112,7 @@ fn insert(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<()> {
 /// Takes the rows that an author made refer to a row along to its new key.
 fn take_along(
     replica: &Replica,
-    table: &Arc<Table>,
+    table: &Table,
     open: &Open,
     (author, old, new): (DeviceId, &OwnedValue, &OwnedValue),
     closed: &mut Closed,
@@ -125,13 +121,12 @@ fn take_along(
         let moved = Moved { author, column, old: old.clone(), new: new.clone() };
         // Of two rows under one key the author's may be the one that is not shown.
         let mut meant = Vec::new();
-        walk::each(replica, &mut |other| {
-            let made_twice = other.tid == child.tid && other.conflict.kind == ConflictKind::InsertInsert;
-            if made_twice && refers(replica, &child, &other.heads, &moved)? {
-                meant.push(other);
+        for key in children::contested_keys(replica, child.tid)? {
+            if refers(replica, &child, &heads::heads(replica, child.tid, &key)?, &moved)? {
+                meant.push(list::contested(replica, child.tid, key)?);
             }
-            Ok(())
-        })?;
+        }
+        meant.retain(|other| other.conflict.kind == ConflictKind::InsertInsert);
         for other in meant {
             if !closed.contains(&(child.tid, other.key.clone())) {
                 keep_all(replica, &child, &other, Some(&moved), closed)?;

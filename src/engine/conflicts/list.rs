@@ -8,6 +8,7 @@ use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
 use crate::engine::capture::declare;
+use crate::engine::conflicts::children;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::merge::deferred;
@@ -192,7 +193,7 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
     let quarantined = deferred::is_quarantined(replica, tid, &key)?;
     let mut contents: Vec<Vec<u8>> = Vec::new();
     let mut versions = Vec::new();
-    let mut taking_part: Vec<&Head> = Vec::new();
+    let mut kinds: Vec<OpKind> = Vec::new();
     let deletes = heads.iter().any(|h| h.kind == OpKind::Delete && !h.weak);
     // Of columns that other devices lack nothing is in the id, which is the same everywhere.
     let lacking = shapes::lacking_columns(replica, &table)?;
@@ -208,14 +209,13 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
         if head.kind == OpKind::Delete || disputes_known || deletes {
             everywhere.push((known, head.kind));
         }
-        taking_part.push(head);
+        kinds.push(head.kind);
         if !contents.contains(&content) {
             contents.push(content);
             versions.push(version(replica, &table, head, versions.is_empty() && !quarantined)?);
         }
     }
     let about_lacking = everywhere.iter().all(|(content, _)| *content == everywhere[0].0);
-    let mut kinds: Vec<OpKind> = taking_part.iter().map(|head| head.kind).collect();
     if !about_lacking {
         kinds = everywhere.iter().map(|(_, kind)| *kind).collect();
         contents = everywhere.into_iter().map(|(content, _)| content).collect();
@@ -249,9 +249,9 @@ fn contents_of(
     }
     // By name: the columns of devices may stand in different orders.
     let mut values: Vec<(String, Vec<u8>)> = Vec::new();
+    let by_cell = table.def.merge == Merge::Cell && !deletes;
     for (column, value) in versions::content(replica, table, head)? {
         // Columns with a rule of their own, or of which no other version differs, do not count.
-        let by_cell = table.def.merge == Merge::Cell && !deletes;
         let counts = if by_cell {
             judgement.disputed.contains(&column)
         } else {
@@ -328,12 +328,7 @@ fn blocking_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<(
         let mut statement = replica.db.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(mine.iter().map(|v| Bind(v.borrow()))))?;
         if let Some(row) = rows.next()? {
-            let n = table.def.keys().count();
-            let values = (0..n)
-                .map(|at| row.get_ref(at).map(value::from_sql))
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            let key = table.key_of(values.into_iter())?;
-            return Ok(Some((names.into_iter().cloned().collect(), key)));
+            return Ok(Some((names.into_iter().cloned().collect(), children::first_key(table, row)?)));
         }
     }
     Ok(None)
@@ -443,7 +438,7 @@ fn row_version(
     attributed: bool,
 ) -> Result<ConflictVersion> {
     let head = versions::writer_of(replica, table, heads)?.filter(|_| attributed);
-    let place = if shown { table.def.name.clone() } else { table.quarantine_table() };
+    let place = if shown { table.place().into() } else { table.quarantine_table() };
     let values = told_row(replica, table, &place, key)?;
     let name = match head {
         Some(head) => name_of_number(replica, head.dev)?,

@@ -45,9 +45,22 @@ pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> R
         }
         Ok(())
     })?;
-    let Some(conflict) = &found.filter(|_| matching == 1) else {
-        return Err(Error::NoSuchConflict { id: id.into(), open: n });
-    };
+    match &found.filter(|_| matching == 1) {
+        Some(open) => resolve_open(replica, open, resolution),
+        None => Err(Error::NoSuchConflict { id: id.into(), open: n }),
+    }
+}
+
+/// Resolves a conflict that was seen before, if it is as it was.
+pub(crate) fn resolve_seen(replica: &Replica, seen: &Open, resolution: &Resolution) -> Result<()> {
+    let id = &seen.conflict.id;
+    match &walk::again(replica, seen)?.filter(|open| open.conflict.id == *id) {
+        Some(open) => resolve_open(replica, open, resolution),
+        None => Err(Error::NoSuchConflict { id: id.clone(), open: walk::open_conflicts(replica)? as usize }),
+    }
+}
+
+fn resolve_open(replica: &Replica, conflict: &Open, resolution: &Resolution) -> Result<()> {
     let table = catalog::table(replica, conflict.tid)?;
     if let ConflictKind::Schema(column) = &conflict.conflict.kind {
         close_schema(replica, &table, conflict, column, resolution)?;
@@ -65,12 +78,7 @@ pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> R
 }
 
 /// Writes what a resolution says of a row, without sealing it.
-fn close(
-    replica: &Replica,
-    table: &std::sync::Arc<Table>,
-    open: &Open,
-    resolution: &Resolution,
-) -> Result<()> {
+fn close(replica: &Replica, table: &Table, open: &Open, resolution: &Resolution) -> Result<()> {
     let cannot = |reason: &str, ways| Err(Error::cannot_resolve(reason, ways));
     match (&open.conflict.kind, resolution) {
         (_, Resolution::Delete) => delete_resolved(replica, table, &open.key),
@@ -128,7 +136,7 @@ fn close_schema(
 }
 
 /// Keeps the row of this device, of two that claim one value, and deletes the other.
-fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, device: DeviceId) -> Result<()> {
+fn take_claim(replica: &Replica, table: &Table, open: &Open, device: DeviceId) -> Result<()> {
     let [quarantined, blocking] = &open.conflict.versions[..] else {
         return Err(Error::damaged("a unique conflict without two rows"));
     };
@@ -152,12 +160,7 @@ fn take_claim(replica: &Replica, table: &std::sync::Arc<Table>, open: &Open, dev
 }
 
 /// Changes columns of a row to the values that were given.
-pub(crate) fn set(
-    replica: &Replica,
-    table: &std::sync::Arc<Table>,
-    open: &Open,
-    values: &[(String, OwnedValue)],
-) -> Result<()> {
+fn set(replica: &Replica, table: &Table, open: &Open, values: &[(String, OwnedValue)]) -> Result<()> {
     let mut columns = Vec::new();
     for (name, value) in values {
         let at = table.def.column(name).ok_or_else(|| {
@@ -344,9 +347,7 @@ fn insert_version(
     for (at, value) in changes {
         row.push((*at, (*value).clone()));
     }
-    let names: Vec<String> = row.iter().map(|(at, _)| value::quote(&table.def.columns[*at].name)).collect();
-    let marks: Vec<String> = (1..=row.len()).map(|n| format!("?{n}")).collect();
-    let sql = format!("INSERT INTO {} ({}) VALUES ({})", table.sql_name, names.join(", "), marks.join(", "));
+    let sql = table.insert_sql(&row.iter().map(|(at, _)| *at).collect::<Vec<_>>());
     triggers::firing(replica, table, || {
         let values = row.iter().map(|(_, v)| Bind(v.borrow()));
         Ok(replica.db.execute(&sql, params_from_iter(values))?)

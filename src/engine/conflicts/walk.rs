@@ -22,6 +22,16 @@ enum List {
     Dangling,
 }
 
+impl List {
+    fn table(self) -> &'static str {
+        match self {
+            Self::Contested => "_pm_conflict",
+            Self::Quarantined => "_pm_parked",
+            Self::Dangling => "_pm_dangling",
+        }
+    }
+}
+
 /// A way through the open conflicts.
 pub(crate) struct Walk {
     /// The tables to come, the next one last.
@@ -53,15 +63,8 @@ impl Walk {
                 return list::schema_conflict(replica, &table, &column).map(Some);
             }
             let Some((key, list)) = self.rows.pop_front() else { continue };
-            match list {
-                List::Contested => return list::contested(replica, tid, key).map(Some),
-                List::Quarantined => return list::quarantined(replica, tid, key).map(Some),
-                List::Dangling => {
-                    let table = catalog::table(replica, tid)?;
-                    if let Some(foreign) = references::orphaned_by(replica, &table, &key)?.first() {
-                        return list::orphan(replica, &table, key, *foreign).map(Some);
-                    }
-                }
+            if let Some(open) = describe(replica, tid, key, list)? {
+                return Ok(Some(open));
             }
         }
     }
@@ -119,6 +122,41 @@ impl Walk {
         }
         Ok(())
     }
+}
+
+/// Describes a conflict that was seen before, as it is now; `None` if it is closed.
+pub(crate) fn again(replica: &Replica, seen: &Open) -> Result<Option<Open>> {
+    let table = catalog::table(replica, seen.tid)?;
+    let list = match &seen.conflict.kind {
+        ConflictKind::ForeignKey(..) => List::Dangling,
+        // It was suspended meanwhile: nothing can be decided about its rows.
+        _ if !table.shows_shared() => return Ok(None),
+        ConflictKind::Schema(column) => return list::schema_conflict(replica, &table, column).map(Some),
+        ConflictKind::Unique(_) | ConflictKind::Check(_) => List::Quarantined,
+        ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete => {
+            List::Contested
+        }
+    };
+    describe(replica, seen.tid, seen.key.clone(), list)
+}
+
+/// Describes the conflict of a row that is in a list, unless it was closed since the list was read.
+fn describe(replica: &Replica, tid: i64, key: Vec<u8>, list: List) -> Result<Option<Open>> {
+    let listed = format!("SELECT 1 FROM {} WHERE tid = ?1 AND key = ?2", list.table());
+    if !replica.db.prepare_cached(&listed)?.exists((tid, &key))? {
+        return Ok(None);
+    }
+    Ok(Some(match list {
+        List::Contested => list::contested(replica, tid, key)?,
+        List::Quarantined => list::quarantined(replica, tid, key)?,
+        List::Dangling => {
+            let table = catalog::table(replica, tid)?;
+            match references::orphaned_by(replica, &table, &key)?.first() {
+                Some(foreign) => list::orphan(replica, &table, key, *foreign)?,
+                None => return Ok(None),
+            }
+        }
+    }))
 }
 
 /// Gives every open conflict to `each`, with what is needed to resolve it.

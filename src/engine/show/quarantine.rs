@@ -18,10 +18,10 @@ pub(crate) fn move_to_quarantine(replica: &Replica, table: &Table, key: &[u8]) -
 
 /// Copies a row from its table to the quarantine table; one that is there already stays.
 pub(crate) fn copy_to_quarantine(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    let large = large_columns(replica, table, &table.def.name, key)?;
+    let large = large_columns(replica, table, table.place(), key)?;
     let (from, to) = (table.sql_name.as_str(), table.quarantine_table());
     copy(replica, table, key, "OR REPLACE", (from, &to), &large)?;
-    let names = (table.def.name.as_str(), to.as_str());
+    let names = (table.place(), to.as_str());
     large.iter().try_for_each(|column| large::copy(replica, table, key, *column, names))
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn move_from_quarantine(
     }
     let verb = if replace { "OR REPLACE" } else { "" };
     triggers::firing(replica, table, || copy(replica, table, key, verb, (&from, to), &large))?;
-    let names = (from.as_str(), table.def.name.as_str());
+    let names = (from.as_str(), table.place());
     large.iter().try_for_each(|column| large::copy(replica, table, key, *column, names))?;
     compose::delete_from(replica, &table.quarantine_table(), table, key)
 }

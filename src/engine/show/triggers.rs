@@ -453,7 +453,7 @@ fn is_of_the_row(table: &Table, error: &rusqlite::Error) -> bool {
 }
 
 /// Returns what SQLite says, without the statement.
-fn message(error: &rusqlite::Error) -> String {
+pub(crate) fn message(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),

@@ -192,8 +192,8 @@ fn keep_children(replica: &Replica) -> Result<()> {
 /// Forgets the versions of the rows whose versions are all stable and of which nothing is open, with what was
 /// counted and the baseline versions of such rows. Lists these rows. Returns how many versions.
 fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
-    let forgotten =
-        format!("{FORGET} AND h.tid NOT IN ({DISPUTED_TABLES} UNION SELECT tid FROM temp._pm_unfoldable)");
+    let unfoldable = format!("{DISPUTED_TABLES} UNION SELECT tid FROM temp._pm_unfoldable");
+    let forgotten = format!("{FORGET} AND h.tid NOT IN ({unfoldable})");
     let of = named_params! {
         ":tracked": State::Tracked,
         ":shared": Stream::Shared.number(),
@@ -211,7 +211,7 @@ fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
     } as u64;
     replica.db.execute(
         &format!(
-            "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({DISPUTED_TABLES} UNION SELECT tid FROM temp._pm_unfoldable) AND NOT EXISTS (
+            "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({unfoldable}) AND NOT EXISTS (
             SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
             WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))"
         ),

@@ -35,6 +35,17 @@ pub enum TableHow {
 }
 
 impl TableHow {
+    fn of(table: &Table) -> Self {
+        match (table.state, table.def.mode) {
+            (State::Tracked, Mode::Shared) => Self::Shared,
+            (State::Tracked, Mode::PerDevice) => Self::PerDevice,
+            (State::Gathered, _) => Self::Gathered,
+            (State::Known, _) => Self::Waiting,
+            (State::Untracked, _) => Self::Untracked,
+            (State::Suspended, _) => Self::Suspended,
+        }
+    }
+
     /// Names it in words, as in `status --json`.
     pub fn words(self) -> &'static str {
         match self {
@@ -152,18 +163,10 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             if table.state == State::Known && apart {
                 continue; // It is a table of the application alone, and nothing waits for it.
             }
-            let how = match (table.state, table.def.mode) {
-                (State::Tracked, Mode::Shared) => TableHow::Shared,
-                (State::Tracked, Mode::PerDevice) => TableHow::PerDevice,
-                (State::Gathered, _) => TableHow::Gathered,
-                (State::Known, _) => TableHow::Waiting,
-                (State::Untracked, _) => TableHow::Untracked,
-                (State::Suspended, _) => TableHow::Suspended,
-            };
             let unsealed = groups::unsealed(e, &table, 1_000_000)?;
             tables.push(TableStatus {
                 name: table.def.name.clone(),
-                how,
+                how: TableHow::of(&table),
                 unsealed,
                 waiting: rows_waiting(e, &table)?,
                 note: table.note.clone().or_else(|| note_of_mirror(e, &table)),
@@ -204,9 +207,7 @@ pub(crate) fn left_out(replica: &Replica) -> Result<Vec<TableStatus>> {
             tables.filter(|t| t.state == State::Suspended || (t.state == State::Tracked && t.note.is_some()));
         of_note
             .map(|table| {
-                let how =
-                    if table.state == State::Suspended { TableHow::Suspended } else { TableHow::Shared };
-                let waiting = rows_waiting(e, &table)?;
+                let (how, waiting) = (TableHow::of(&table), rows_waiting(e, &table)?);
                 let (name, note) = (table.def.name.clone(), table.note.clone());
                 Ok(TableStatus { name, how, unsealed: 0, waiting, note })
             })

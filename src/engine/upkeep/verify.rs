@@ -9,6 +9,7 @@ use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
+use crate::engine::show::triggers;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -58,7 +59,7 @@ fn verify_file(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
                 match integrity(replica, &value::quote(&name)) {
                     Ok(problems) => report.problems.extend(problems),
                     Err(error) if lacks_the_applications(&error) => {
-                        report.unchecked.push(format!("table `{name}`: {}", said(&error)));
+                        report.unchecked.push(format!("table `{name}`: {}", triggers::message(&error)));
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -79,19 +80,10 @@ fn integrity(replica: &Replica, what: &str) -> rusqlite::Result<Vec<String>> {
 
 /// Returns whether SQLite lacks a collation or a function that only the application has.
 fn lacks_the_applications(error: &rusqlite::Error) -> bool {
-    let said = said(error);
+    let said = triggers::message(error);
     ["no such collation sequence", "unknown function", "no such function"]
         .iter()
         .any(|what| said.contains(what))
-}
-
-/// Returns what SQLite says, without the statement.
-fn said(error: &rusqlite::Error) -> String {
-    match error {
-        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
-        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
-        other => other.to_string(),
-    }
 }
 
 /// Verifies every group of the log, in the order of each stream.

@@ -9,19 +9,11 @@ use common::{World, bundle, carry, digests_equal, import, rows, sql};
 use packmule::{Engine, Missing, TrackOptions};
 use packmule_core::model::{Big, DeviceId, Value};
 use packmule_core::wire::{
-    Block, CERT_MAX, Certificate, Chain, Checkpoint, DefId, Frame, FrameFlags, FrameWriter, GroupDigest,
-    GroupStart, Named, OpHead, OpKind, RecordKind,
+    Block, CERT_MAX, Certificate, DefId, Frame, FrameFlags, FrameWriter, GroupStart, Named, OpHead, OpKind,
+    RecordKind,
 };
 
 const SETTINGS: &str = "CREATE TABLE settings (id INTEGER PRIMARY KEY, value)";
-
-/// The secret key of a device.
-fn key_of(engine: &Engine) -> ed25519_compact::SecretKey {
-    let text = std::fs::read_to_string(engine.path().with_extension("db.pmkey")).unwrap();
-    let hex = text.lines().nth(1).unwrap();
-    let seed: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
-    ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(seed.try_into().unwrap())).sk
-}
 
 /// What stands in a frame instead of what its author sealed.
 enum Content {
@@ -44,7 +36,6 @@ fn forged(author: &Engine, bytes: &[u8], content: &Content, context: &[(Named, u
     };
     let at = records.iter().rposition(|(kind, body)| *kind == RecordKind::Frame && has(body)).unwrap();
     records.truncate(at + 2);
-    let old = Checkpoint::decode(&records[at + 1].1).unwrap();
     let frame = Frame::parse(&records[at].1).unwrap();
     let mut blocks = frame.blocks();
     let def = match blocks.next_block().unwrap() {
@@ -54,7 +45,7 @@ fn forged(author: &Engine, bytes: &[u8], content: &Content, context: &[(Named, u
     let head = frame.group.unwrap();
     let group = GroupStart { lamport: head.lamport, wall: head.wall, pair: 0, context };
     let mut buf = vec![0; 60_000];
-    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), old.first, Some(group)).unwrap();
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), frame.head.seq, Some(group)).unwrap();
     match content {
         Content::Raw(_) | Content::Replaced(..) => {}
         Content::Ops(write) => write(&mut writer, def),
@@ -75,15 +66,7 @@ fn forged(author: &Engine, bytes: &[u8], content: &Content, context: &[(Named, u
         body.extend(raw);
         body.extend(packmule_core::wire::crc32(&body).to_le_bytes());
     }
-    let mut digest = GroupDigest::default();
-    digest.add(&body);
-    let end: Chain = old.prev.after(&digest.finish());
-    let id = author.identity().id;
-    let signed = Checkpoint::sign(&key_of(author), id, old.stream, old.first, old.first, old.prev, &end);
-    let mut buf = [0; 512];
-    let len = signed.encode(&mut buf).unwrap();
-    records[at].1 = body;
-    records[at + 1].1 = buf[..len].to_vec();
+    bundles::replace_frame(&mut records, at, body, author);
     bundles::join(&records)
 }
 
@@ -262,7 +245,7 @@ fn a_board_vouches_for_no_base() {
         let key = ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new([n; 32])).sk;
         let name = if base { "false base" } else { "successor" };
         let certificate =
-            Certificate::new(&key, name, base).unwrap().vouched(&key_of(&fleet.insider)).unwrap();
+            Certificate::new(&key, name, base).unwrap().vouched(&bundles::key_of(&fleet.insider)).unwrap();
         let mut buf = [0; CERT_MAX];
         let len = certificate.encode(&mut buf).unwrap();
         let at = records.iter().rposition(|(kind, _)| *kind == RecordKind::Certificate).unwrap();

@@ -530,17 +530,9 @@ fn life(seed: u64, broken: bool, met: &mut Met) -> Result<(), String> {
     Err(format!("{}\n{why}", fleet.trace.join("\n")))
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn fleets_end_the_same_through_cards_alone() {
-    let first = number("PACKMULE_FIRST").unwrap_or(0);
-    let seeds = match number("PACKMULE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => first..first + number("PACKMULE_SCHEDULES").unwrap_or(20),
-    };
+    let seeds = seeds(20);
     let many = seeds.end - seeds.start >= 20;
     let mut met = Met::default();
     let mut failed = Vec::new();

@@ -1,16 +1,14 @@
 //! The life of a fleet: devices that were never waited for, groups that compact apart, restored backups. Whatever
 //! happens, exchanging bundles brings all to the same state, and nobody changes its identity.
 //!
-//! `PACKMULE_FLEETS=N` says how many random fleets live, from `PACKMULE_FIRST=N` on; `PACKMULE_SEED=N` replays one.
+//! `PACKMULE_SCHEDULES=N` says how many random fleets live, from `PACKMULE_FIRST=N` on; `PACKMULE_SEED=N` replays one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
-use std::io::Cursor;
-
 use common::*;
 use packmule::core::model::DeviceId;
-use packmule::{Engine, ImportReport, InitOptions, Options, Recipient};
+use packmule::{Engine, InitOptions, Options, Recipient};
 
 const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)";
 
@@ -20,10 +18,6 @@ fn pack(of: &mut Engine, whom: DeviceId) -> Vec<u8> {
     bytes
 }
 
-fn take(engine: &mut Engine, bundle: &[u8]) -> ImportReport {
-    engine.import(&mut Cursor::new(bundle), &mut |_| {}).unwrap()
-}
-
 /// Everybody gives everybody what it lacks.
 fn round(devices: &mut [Engine]) {
     for from in 0..devices.len() {
@@ -31,7 +25,7 @@ fn round(devices: &mut [Engine]) {
             if from != to {
                 let whom = devices[to].identity().id;
                 let bundle = pack(&mut devices[from], whom);
-                take(&mut devices[to], &bundle);
+                import(&mut devices[to], &bundle);
             }
         }
     }
@@ -57,7 +51,7 @@ fn a_newcomer_with_rows_of_its_own_meets_who_has_folded() {
     let ids: Vec<DeviceId> = devices.iter().map(|d| d.identity().id).collect();
     sql(&devices[2], "INSERT INTO notes VALUES ('n03', 'mine'), ('own', 'only c')");
     let card = pack(&mut devices[2], ids[0]);
-    let report = take(&mut devices[1], &card);
+    let report = import(&mut devices[1], &card);
     assert!(report.waits.is_empty(), "{report:?}");
     for _ in 0..3 {
         round(&mut devices);
@@ -107,7 +101,7 @@ fn two_groups_that_folded_apart_meet() {
 struct Fleet {
     world: World,
     seed: u64,
-    random: u64,
+    random: Random,
     devices: Vec<Engine>,
     /// Bundles on their way: from which device, and for which.
     post: Vec<(usize, usize, Vec<u8>)>,
@@ -131,7 +125,7 @@ impl Fleet {
         let mut fleet = Self {
             world,
             seed,
-            random: seed,
+            random: Random(seed),
             devices: Vec::new(),
             post: Vec::new(),
             backups: Vec::new(),
@@ -172,12 +166,7 @@ impl Fleet {
     }
 
     fn below(&mut self, n: u64) -> u64 {
-        // splitmix64
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
+        self.random.below(n)
     }
 
     fn appear(&mut self) {
@@ -259,7 +248,7 @@ impl Fleet {
     }
 
     fn arrive(&mut self, to: usize, bundle: &[u8]) {
-        let report = take(&mut self.devices[to], bundle);
+        let report = import(&mut self.devices[to], bundle);
         self.trace.push(format!("d{to} takes a bundle: {} rows, {} frames", report.ops, report.frames));
     }
 
@@ -312,15 +301,9 @@ impl Fleet {
 
 #[test]
 fn random_fleets_end_the_same() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
-    let first = number("PACKMULE_FIRST").unwrap_or(0);
-    let seeds: Vec<u64> = match number("PACKMULE_SEED") {
-        Some(seed) => vec![seed],
-        None => (first..first + number("PACKMULE_FLEETS").unwrap_or(40)).collect(),
-    };
     let mut failed = Vec::new();
     let (mut open, mut verdicts) = (0, 0);
-    for seed in seeds {
+    for seed in seeds(40) {
         let lived = std::panic::catch_unwind(|| Fleet::new(seed, false).live());
         match lived {
             Ok(Ok(counts)) => (open, verdicts) = (open + counts[1], verdicts + counts[2]),

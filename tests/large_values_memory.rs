@@ -18,40 +18,25 @@ fn memory_does_not_follow_the_size_of_a_value() {
     a.track("t", &TrackOptions::default()).unwrap();
     sql(&a, "INSERT INTO t VALUES (1, zeroblob(40000000))");
     let path = world.dir.path().join("bundle");
-    peak(true);
-    let start = peak(false).0;
+    sqlite_memory(true);
+    let start = sqlite_memory(false).0;
     a.export(&mut std::fs::File::create(&path).unwrap(), packmule::Recipient::Anyone).unwrap();
     b.import(&mut std::fs::File::open(&path).unwrap(), &mut |_| ()).unwrap();
-    let (_, highest) = peak(false);
+    let (_, highest) = sqlite_memory(false);
     println!("SQLite's memory: {start} before, {highest} at its highest");
     assert_eq!(rows(&b, "SELECT length(v) FROM t"), ["40000000"]);
     assert!(highest - start < 4 << 20, "{start} → {highest}");
 
     // So it is where a newcomer starts from a snapshot.
     a.compact().unwrap();
-    peak(true);
-    let start = peak(false).0;
+    sqlite_memory(true);
+    let start = sqlite_memory(false).0;
     a.snapshot(&mut std::fs::File::create(&path).unwrap()).unwrap();
     let join = packmule::JoinOptions { name: Some("c"), fleet: Some(&world.fleet) };
     let mut file = std::fs::File::open(&path).unwrap();
     let (c, _) = Engine::join(&world.path("c"), &mut file, &join, options(&world)).unwrap();
-    let (_, highest) = peak(false);
+    let (_, highest) = sqlite_memory(false);
     println!("from a snapshot: {start} before, {highest} at its highest");
     assert_eq!(rows(&c, "SELECT length(v) FROM t"), ["40000000"]);
     assert!(highest - start < 4 << 20, "{start} → {highest}");
-}
-
-/// What SQLite has allocated, and the most that it had since the last reset.
-fn peak(reset: bool) -> (i64, i64) {
-    let (mut now, mut most) = (0, 0);
-    // SAFETY: both pointers are to live variables.
-    unsafe {
-        rusqlite::ffi::sqlite3_status64(
-            rusqlite::ffi::SQLITE_STATUS_MEMORY_USED,
-            &mut now,
-            &mut most,
-            i32::from(reset),
-        )
-    };
-    (now, most)
 }

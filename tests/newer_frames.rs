@@ -5,24 +5,10 @@
 mod bundles;
 mod common;
 use common::*;
-use packmule::core::wire::{Checkpoint, Frame, GroupDigest, RecordKind, crc32};
-use packmule::{Engine, Missing, Recipient};
+use packmule::core::wire::{Frame, RecordKind, crc32};
+use packmule::{Engine, Missing};
 
 const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body)";
-
-fn bundle(of: &mut Engine) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    of.export(&mut bytes, Recipient::Anyone).unwrap();
-    bytes
-}
-
-/// The secret key of a device of a test.
-fn key_of(engine: &Engine) -> ed25519_compact::SecretKey {
-    let text = std::fs::read_to_string(engine.path().with_extension("db.pmkey")).unwrap();
-    let hex = text.lines().nth(1).unwrap();
-    let seed: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
-    ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::from_slice(&seed).unwrap()).sk
-}
 
 /// The bundle as a newer version would have written its last group: with this flag or codec, and a block that nobody here
 /// knows.
@@ -35,18 +21,8 @@ fn newer(author: &Engine, bytes: &[u8], flag: u8, codec: u8) -> Vec<u8> {
     body.extend([99, 1, 2, 3]);
     let crc = crc32(&body);
     body.extend(crc.to_le_bytes());
-    let old = Checkpoint::decode(&records[at + 1].1).unwrap();
-    assert_eq!(old.first, old.last, "one frame");
-    let mut digest = GroupDigest::default();
-    digest.add(&body);
-    let end = old.prev.after(&digest.finish());
-    let id = author.identity().id;
-    let signed = Checkpoint::sign(&key_of(author), id, old.stream, old.first, old.last, old.prev, &end);
-    let mut buf = [0; 512];
-    let len = signed.encode(&mut buf).unwrap();
     assert!(Frame::parse(&body).unwrap().is_newer());
-    records[at].1 = body;
-    records[at + 1].1 = buf[..len].to_vec();
+    bundles::replace_frame(&mut records, at, body, author);
     bundles::join(&records)
 }
 
@@ -60,7 +36,7 @@ fn what_a_newer_version_wrote_waits_by_name_and_the_rest_goes_on() {
         carry_all(&mut [&mut a, &mut b, &mut base]);
         sql(&a, "INSERT INTO notes VALUES ('newer', 1)");
         a.seal().unwrap();
-        let whole = bundle(&mut a);
+        let whole = whole_bundle(&mut a);
         let forged = newer(&a, &whole, flag, codec);
         // Together with what others have written, in one bundle and in the next.
         let report = import(&mut base, &forged);

@@ -45,29 +45,14 @@ static ALLOCATOR: Counting = Counting;
 const CACHE_KIB: u32 = 512;
 const ALLOWED: usize = 1 << 20;
 
-/// What SQLite has allocated, and the most that it had since the last reset.
-fn sqlite(reset: bool) -> (usize, usize) {
-    let (mut now, mut most) = (0, 0);
-    // SAFETY: both pointers are to live variables.
-    unsafe {
-        rusqlite::ffi::sqlite3_status64(
-            rusqlite::ffi::SQLITE_STATUS_MEMORY_USED,
-            &mut now,
-            &mut most,
-            i32::from(reset),
-        )
-    };
-    (now as usize, most as usize)
-}
-
 /// What a piece of work took at its highest, beside SQLite's page cache: the library's own, and SQLite's.
 fn taken<R>(what: &str, work: impl FnOnce() -> R) -> (usize, R) {
-    sqlite(true);
-    let start = (NOW.load(Ordering::Relaxed), sqlite(false).0);
+    sqlite_memory(true);
+    let start = (NOW.load(Ordering::Relaxed), sqlite_memory(false).0);
     MOST.store(start.0, Ordering::Relaxed);
     let result = work();
     let own = MOST.load(Ordering::Relaxed) - start.0;
-    let sqlite = sqlite(false).1.saturating_sub(start.1);
+    let sqlite = sqlite_memory(false).1.saturating_sub(start.1);
     println!("{what:>24}: {:>6} KiB of our own, {:>6} KiB of SQLite's", own >> 10, sqlite >> 10);
     (own + sqlite.saturating_sub(CACHE_KIB as usize * 1024), result)
 }

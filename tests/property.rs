@@ -36,14 +36,7 @@ fn quietly() {
 #[test]
 fn all_schedules_converge_to_the_model() {
     quietly();
-    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
-    let seeds: Vec<u64> = match number("PACKMULE_SEED") {
-        Some(seed) => vec![seed],
-        None => {
-            let first = number("PACKMULE_FIRST").unwrap_or(0);
-            (first..first + number("PACKMULE_SCHEDULES").unwrap_or(USUAL)).collect()
-        }
-    };
+    let seeds: Vec<u64> = common::seeds(USUAL).collect();
     // Two cores: each takes every other schedule.
     let failed = Mutex::new(Vec::new());
     let totals: [AtomicUsize; 9] = Default::default();

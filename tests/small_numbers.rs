@@ -8,9 +8,7 @@ use std::io::Cursor;
 
 use common::{World, app, append, bundle, carry, digests_equal, import, rows, sql};
 use packmule::{Engine, JoinOptions};
-use packmule_core::wire::{
-    Checkpoint, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Named, RecordKind,
-};
+use packmule_core::wire::{Frame, FrameFlags, FrameWriter, GroupStart, Named, RecordKind};
 
 const SETTINGS: &str = "CREATE TABLE settings (key TEXT PRIMARY KEY, value)";
 
@@ -107,41 +105,23 @@ fn who_starts_from_a_snapshot_knows_the_numbers() {
     assert!(new.status().unwrap().waits.is_empty());
 }
 
-/// The secret key of a device.
-fn key_of(engine: &Engine) -> ed25519_compact::SecretKey {
-    let text = std::fs::read_to_string(engine.path().with_extension("db.pmkey")).unwrap();
-    let hex = text.lines().nth(1).unwrap();
-    let seed: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
-    ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(seed.try_into().unwrap())).sk
-}
-
 /// Writes the only frame of a bundle again, with a context of its author's choice.
 fn forged(author: &Engine, bytes: &[u8], context: &[(Named, u64)]) -> Vec<u8> {
     let mut records = bundles::records(bytes);
     let at = records.iter().position(|(kind, _)| *kind == RecordKind::Frame).unwrap();
-    let old = Checkpoint::decode(&records[at + 1].1).unwrap();
     let frame = Frame::parse(&records[at].1).unwrap();
     let head = frame.group.unwrap();
     let group = GroupStart { lamport: head.lamport, wall: head.wall, pair: 0, context };
     let mut buf = vec![0; 4096];
     // The blocks stay as they are, after a head that is longer.
-    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), old.first, Some(group)).unwrap();
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), frame.head.seq, Some(group)).unwrap();
     let head = writer.finish().to_vec();
     let rest = frame.at(0).unwrap();
     let blocks = &rest[rest.len() - blocks_len(&frame)..];
     let mut body = [&head[..head.len() - 4], blocks].concat();
     let crc = packmule_core::wire::crc32(&body);
     body.extend(crc.to_le_bytes());
-    let mut digest = GroupDigest::default();
-    digest.add(&body);
-    let end = old.prev.after(&digest.finish());
-    let key = key_of(author);
-    let signed =
-        Checkpoint::sign(&key, author.identity().id, old.stream, old.first, old.first, old.prev, &end);
-    let mut buf = [0; 512];
-    let len = signed.encode(&mut buf).unwrap();
-    records[at].1 = body;
-    records[at + 1].1 = buf[..len].to_vec();
+    bundles::replace_frame(&mut records, at, body, author);
     bundles::join(&records)
 }
 

@@ -4,10 +4,8 @@
 mod bundles;
 mod common;
 use common::*;
-use packmule::core::model::DeviceId;
 use packmule::core::wire::{
-    CERT_MAX, Certificate, Checkpoint, FrameFlags, FrameWriter, GroupDigest, GroupStart, LAMPORT_MAX,
-    RecordKind,
+    CERT_MAX, Certificate, Checkpoint, FrameFlags, FrameWriter, GroupStart, LAMPORT_MAX, RecordKind,
 };
 use packmule::{BundleProblem, Engine, Error, InitOptions, TrackOptions, inspect, label};
 use std::io::Cursor;
@@ -22,13 +20,6 @@ fn stranger(world: &World) -> (Engine, Vec<u8>) {
     stranger.track("t", &TrackOptions::default()).unwrap();
     let bytes = whole_bundle(&mut stranger);
     (stranger, bytes)
-}
-
-fn key_of(engine: &Engine) -> ed25519_compact::SecretKey {
-    let text = std::fs::read_to_string(engine.path().with_extension("db.pmkey")).unwrap();
-    let hex = text.lines().nth(1).unwrap();
-    let seed: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
-    ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(seed.try_into().unwrap())).sk
 }
 
 #[test]
@@ -131,26 +122,18 @@ fn a_stamp_beyond_all_counting_is_refused() {
     let mut b = world.board("b");
     carry(&mut a, &mut b);
     carry(&mut b, &mut a);
-    let id: DeviceId = a.identity().id;
     sql(&a, "INSERT INTO t VALUES ('x', 1)");
     let before = everything(b.path());
     let bytes = bundle(&mut a, &b);
     let forge = |lamport| {
         let mut records = bundles::records(&bytes);
         let frame = records.iter().position(|(kind, _)| *kind == RecordKind::Frame).unwrap();
-        let old = Checkpoint::decode(&records[frame + 1].1).unwrap();
+        let seq = Checkpoint::decode(&records[frame + 1].1).unwrap().first;
         let mut buf = [0; 1024];
         let group = GroupStart { lamport, wall: 0, pair: 0, context: &[] };
-        let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), old.first, Some(group)).unwrap();
+        let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), seq, Some(group)).unwrap();
         let body = writer.finish().to_vec();
-        let mut digest = GroupDigest::default();
-        digest.add(&body);
-        let end = old.prev.after(&digest.finish());
-        let signed = Checkpoint::sign(&key_of(&a), id, old.stream, old.first, old.first, old.prev, &end);
-        let mut buf = [0; 512];
-        let len = signed.encode(&mut buf).unwrap();
-        records[frame].1 = body;
-        records[frame + 1].1 = buf[..len].to_vec();
+        bundles::replace_frame(&mut records, frame, body, &a);
         bundles::join(&records)
     };
     for lamport in [LAMPORT_MAX + 1, i64::MAX as u64, u64::MAX] {

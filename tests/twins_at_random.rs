@@ -260,7 +260,6 @@ fn schedule(seed: u64, met: &mut Met) {
 
 #[test]
 fn whatever_is_on_a_card_arrives() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match number("PACKMULE_SEED") {
         Some(seed) => seed..seed + 1,
         None => 1..number("PACKMULE_SCHEDULES").unwrap_or(20) + 1,

@@ -1,9 +1,11 @@
 //! Bundles taken apart and put together again, as another program might, or an attacker.
 #![allow(dead_code)] // Each test uses a part of it.
 
+use packmule::Engine;
 use packmule::core::model::{DeviceId, Stream};
 use packmule::core::wire::{
-    Checkpoint, Footer, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, put, take, write_record,
+    Checkpoint, Footer, GroupDigest, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, put, take,
+    write_record,
 };
 use sha2::{Digest, Sha256};
 
@@ -40,6 +42,29 @@ fn add(out: &mut Vec<u8>, kind: RecordKind, body: &[u8]) {
     let mut buf = vec![0; body.len() + 64];
     let len = write_record(&mut buf, kind, body).unwrap();
     out.extend_from_slice(&buf[..len]);
+}
+
+/// The secret key of a device.
+pub fn key_of(engine: &Engine) -> ed25519_compact::SecretKey {
+    let text = std::fs::read_to_string(engine.path().with_extension("db.pmkey")).unwrap();
+    let hex = text.lines().nth(1).unwrap();
+    let seed: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(seed.try_into().unwrap())).sk
+}
+
+/// Puts another frame in the place of a group's only one, with the checkpoint that its author would make of it.
+pub fn replace_frame(records: &mut [Record], at: usize, body: Vec<u8>, author: &Engine) {
+    let old = Checkpoint::decode(&records[at + 1].1).unwrap();
+    assert_eq!(old.first, old.last, "one frame");
+    let mut digest = GroupDigest::default();
+    digest.add(&body);
+    let end = old.prev.after(&digest.finish());
+    let id = author.identity().id;
+    let signed = Checkpoint::sign(&key_of(author), id, old.stream, old.first, old.first, old.prev, &end);
+    let mut buf = [0; 512];
+    let len = signed.encode(&mut buf).unwrap();
+    records[at].1 = body;
+    records[at + 1].1 = buf[..len].to_vec();
 }
 
 /// One group of a bundle, as a bundle of its own with the same header and certificates.

@@ -2,6 +2,8 @@
 //! Packmule, and bundles carried between them.
 #![allow(dead_code)] // Each test uses a part of it.
 
+mod random;
+
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +13,9 @@ use packmule::{
     Engine, FleetKey, ImportReport, InitOptions, Mode, NewColumns, Options, Recipient, TrackOptions,
 };
 use rusqlite::Connection;
+
+#[allow(unused_imports)] // Each test uses a part of it.
+pub use random::*;
 
 thread_local! {
     /// Counts the keys of a world, so that the same schedule has the same device ids every time.
@@ -238,29 +243,17 @@ pub fn digests_equal(devices: &[&Engine]) {
     }
 }
 
-/// A small random number generator (SplitMix64, Steele, Lea and Flood 2014), so that a seed
-/// replays on every machine.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len() as u64) as usize]
-    }
+/// What SQLite has allocated in this program, and the most that it had since the last reset: bytes.
+pub fn sqlite_memory(reset: bool) -> (usize, usize) {
+    let (mut now, mut most) = (0, 0);
+    // SAFETY: both pointers are to live variables.
+    unsafe {
+        rusqlite::ffi::sqlite3_status64(
+            rusqlite::ffi::SQLITE_STATUS_MEMORY_USED,
+            &mut now,
+            &mut most,
+            i32::from(reset),
+        )
+    };
+    (now as usize, most as usize)
 }

@@ -1,13 +1,13 @@
 //! The state over a session, for who lacks what is folded: torn lines, killed programs, lost and forged files, peers that
 //! know of no such thing.
 
+#[path = "../bundles/mod.rs"]
+mod bundles;
+
 use std::path::{Path, PathBuf};
 
 use common::open;
-use packmule::core::wire::{
-    CHUNK_MAX, Footer, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, put, write_record,
-};
-use sha2::{Digest, Sha256};
+use packmule::core::wire::{CHUNK_MAX, RECORD_HEAD_LEN, RecordHead, RecordKind, write_record};
 
 use super::*;
 
@@ -173,39 +173,14 @@ fn what_is_spoiled_comes_again() {
     is_done(&mut fleet);
 }
 
-/// The records of a bundle: kinds and bodies.
-fn records(bytes: &[u8]) -> Vec<(RecordKind, Vec<u8>)> {
-    let (mut rest, mut all) = (&bytes[MAGIC.len()..], Vec::new());
-    while !rest.is_empty() {
-        let head = RecordHead::parse(rest[..RECORD_HEAD_LEN].try_into().unwrap()).unwrap();
-        let (body, after) = rest[RECORD_HEAD_LEN..].split_at(head.len as usize);
-        all.push((head.kind, head.check(body).unwrap().to_vec()));
-        rest = after;
-    }
-    all
-}
-
 /// Writes a bundle whose check sums are right, with another value in one row of the state.
 fn forge(path: &Path) {
-    let mut out = MAGIC.to_vec();
-    let mut forged = false;
-    for (kind, mut body) in records(&std::fs::read(path).unwrap()) {
-        let mut buf = vec![0; body.len() + 128];
-        if kind == RecordKind::State && body.starts_with(b"\x03row") && !forged {
-            *body.last_mut().unwrap() ^= 1;
-            forged = true;
-        }
-        if kind == RecordKind::Footer {
-            let mut rest = &body[..];
-            let footer: Footer = packmule::core::wire::take(&mut rest).unwrap();
-            let len = put(&mut buf, &Footer { sha256: Sha256::digest(&out).into(), ..footer }).unwrap();
-            body = buf[..len].to_vec();
-        }
-        let len = write_record(&mut buf, kind, &body).unwrap();
-        out.extend_from_slice(&buf[..len]);
-    }
-    assert!(forged);
-    std::fs::write(path, out).unwrap();
+    let mut records = bundles::records(&std::fs::read(path).unwrap());
+    let is_row =
+        |(kind, body): &&mut bundles::Record| *kind == RecordKind::State && body.starts_with(b"\x03row");
+    let (_, row) = records.iter_mut().find(is_row).unwrap();
+    *row.last_mut().unwrap() ^= 1;
+    std::fs::write(path, bundles::join(&records)).unwrap();
 }
 
 /// A state that its maker has not signed so is refused whole, and keeps nothing else from coming in. It does not come

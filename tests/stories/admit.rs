@@ -4,6 +4,7 @@
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
 
+use crate::card::{are_equal, exchange, fingerprint, rounds, status};
 use crate::support::{Desk, has};
 
 /// A fleet with a base and a board, and a board `new` with rows of its own that nobody has admitted; a card.
@@ -28,30 +29,14 @@ fn board(desk: &Desk, name: &str, more: &str) {
     desk.run(&format!("track {name}.db readings --mode per-device --append")).ok();
 }
 
-fn exchange(desk: &Desk, device: &str) -> String {
-    desk.run(&format!("exchange {device}.db card")).ok()
-}
-
-fn status(desk: &Desk, device: &str) -> Value {
-    desk.run(&format!("status {device}.db --json")).json()
-}
-
-fn fingerprint(desk: &Desk, device: &str) -> String {
-    status(desk, device)["fingerprint"].as_str().unwrap().to_owned()
-}
-
 fn gathered(desk: &Desk) -> Sql {
     desk.value("base.db", "SELECT count(*) FROM readings")
 }
 
 /// Everybody exchanges, twice; then all are the same, and the base has all readings.
 fn in_step(desk: &Desk, devices: &[&str]) {
-    for _ in 0..2 {
-        devices.iter().for_each(|device| drop(exchange(desk, device)));
-    }
-    let digests: Vec<String> =
-        devices.iter().map(|device| desk.run(&format!("digest {device}.db")).ok()).collect();
-    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
+    rounds(desk, devices, 2);
+    are_equal(desk, devices);
 }
 
 /// A board that is in no fleet yet meets a card on which a fleet's bundles lie: what helps is said once, and helps.

@@ -3,6 +3,7 @@
 use rusqlite::types::Value as Sql;
 use serde_json::json;
 
+use crate::card::{back_up, fingerprint, restore, rounds, status};
 use crate::support::{Desk, has};
 
 /// A base, and boards that also have a table whose rows they change and delete; all in step, and folded.
@@ -36,12 +37,6 @@ fn folded(boards: &[&str]) -> Desk {
     desk
 }
 
-fn rounds(desk: &Desk, names: &[&str], times: usize) {
-    for name in names.iter().cycle().take(names.len() * times) {
-        desk.run(&format!("exchange {name}.db card")).ok();
-    }
-}
-
 const READINGS: &str = "SELECT device, id, value FROM readings ORDER BY 1, 2";
 const STATE: &str = "SELECT device, k, v, picture FROM state ORDER BY 1, 2";
 
@@ -52,7 +47,7 @@ fn gathered(desk: &Desk, base: &str) -> [Vec<Vec<Sql>>; 2] {
 
 fn in_order(desk: &Desk, names: &[&str]) {
     for name in names {
-        let status = desk.run(&format!("status {name}.db --json")).json();
+        let status = status(desk, name);
         assert_eq!(status["waits"], json!([]), "{name}");
         // That an append table carries no deletes is no disorder.
         let notices = status["notices"].as_array().unwrap().iter();
@@ -122,18 +117,15 @@ fn only_a_base_of_the_fleet_gives_rows_of_others() {
     // A base by its own word alone, which somebody trusts by its fingerprint.
     desk.run("init liar.db --name liar --base").ok();
     desk.run("merge liar.db base.db").refused("base.db");
-    let id = |db: &str| {
-        desk.run(&format!("status {db} --json")).json()["fingerprint"].as_str().unwrap().to_owned()
-    };
     for name in ["base", "north"] {
-        desk.run(&format!("trust liar.db {}", id(&format!("{name}.db")))).ok();
+        desk.run(&format!("trust liar.db {}", fingerprint(&desk, name))).ok();
     }
     desk.run("merge liar.db base.db").ok();
     assert_eq!(desk.value("liar.db", "SELECT count(*) FROM readings"), Sql::Integer(3));
     desk.run("compact liar.db").ok();
     desk.run("init late.db --name late --fleet fleet.key --base").ok();
-    desk.run(&format!("trust late.db {}", id("liar.db"))).ok();
-    desk.run(&format!("trust liar.db {}", id("late.db"))).ok();
+    desk.run(&format!("trust late.db {}", fingerprint(&desk, "liar"))).ok();
+    desk.run(&format!("trust liar.db {}", fingerprint(&desk, "late"))).ok();
     desk.carry("late", "liar");
     desk.run("export liar.db lies.pmb --for late").ok();
     desk.run("import late.db lies.pmb").ok();
@@ -147,11 +139,9 @@ fn only_a_base_of_the_fleet_gives_rows_of_others() {
 fn a_board_that_was_set_back_gets_its_own_rows_from_the_base() {
     let desk = Desk::fleet(&["north"]);
     std::fs::create_dir(desk.path("card")).unwrap();
-    std::fs::create_dir(desk.path("image")).unwrap();
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2)");
     rounds(&desk, &["north", "base"], 2);
-    let files = ["north.db", "north.db-wal", "north.db.pmkey"];
-    files.iter().for_each(|file| drop(std::fs::copy(desk.path(file), desk.path("image").join(file))));
+    back_up(&desk, "north", "image");
     desk.sql(
         "north.db",
         "INSERT INTO readings (value) VALUES (3), (4); INSERT INTO settings VALUES ('later', 1, '')",
@@ -164,14 +154,11 @@ fn a_board_that_was_set_back_gets_its_own_rows_from_the_base() {
     let frames = "SELECT count(*) FROM _pm_frame WHERE stream = 1";
     assert_eq!(desk.value("base.db", frames), Sql::Integer(0), "all of it is folded");
     let rows = desk.rows("north.db", "SELECT id, value FROM readings ORDER BY id");
-    let identity = desk.run("status north.db --json").json()["fingerprint"].clone();
-    for file in ["north.db", "north.db-wal", "north.db-shm", "north.db.pmkey"] {
-        let _ = std::fs::remove_file(desk.path(file));
-        let _ = std::fs::copy(desk.path("image").join(file), desk.path(file));
-    }
+    let identity = fingerprint(&desk, "north");
+    restore(&desk, "north", "image");
     rounds(&desk, &["north", "base"], 3);
     assert_eq!(desk.rows("north.db", "SELECT id, value FROM readings ORDER BY id"), rows);
-    assert_eq!(desk.run("status north.db --json").json()["fingerprint"], identity);
+    assert_eq!(fingerprint(&desk, "north"), identity);
     // It goes on after them.
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (5)");
     rounds(&desk, &["north", "base"], 2);
@@ -186,7 +173,6 @@ fn deletes_that_are_folded_come_by_their_list_and_what_is_pruned_stays() {
     for meets in ["base", "north"] {
         let desk = Desk::fleet(&["north"]);
         std::fs::create_dir(desk.path("card")).unwrap();
-        std::fs::create_dir(desk.path("backup")).unwrap();
         desk.run("init second.db --name second --fleet fleet.key --base").ok();
         desk.sql("north.db", "CREATE TABLE state (k TEXT PRIMARY KEY, v)");
         desk.run("track north.db state --mode per-device").ok();
@@ -197,8 +183,7 @@ fn deletes_that_are_folded_come_by_their_list_and_what_is_pruned_stays() {
         );
         let all = ["north", "base", "second"];
         rounds(&desk, &all, 2);
-        let files = ["second.db", "second.db-wal", "second.db.pmkey"];
-        files.iter().for_each(|file| drop(std::fs::copy(desk.path(file), desk.path("backup").join(file))));
+        back_up(&desk, "second", "backup");
         desk.sql("north.db", "DELETE FROM state WHERE k IN ('gone', 'back'); DELETE FROM readings");
         rounds(&desk, &all, 2);
         desk.sql("north.db", "INSERT INTO state VALUES ('back', 2)");
@@ -208,10 +193,7 @@ fn deletes_that_are_folded_come_by_their_list_and_what_is_pruned_stays() {
             let left = desk.value(&format!("{name}.db"), "SELECT count(*) FROM _pm_frame WHERE stream = 1");
             assert_eq!(left, Sql::Integer(0), "{name}");
         }
-        for file in ["second.db", "second.db-wal", "second.db-shm", "second.db.pmkey"] {
-            let _ = std::fs::remove_file(desk.path(file));
-            let _ = std::fs::copy(desk.path("backup").join(file), desk.path(file));
-        }
+        restore(&desk, "second", "backup");
         std::fs::remove_dir_all(desk.path("card")).unwrap();
         std::fs::create_dir(desk.path("card")).unwrap();
         rounds(&desk, &["second", meets], 3);

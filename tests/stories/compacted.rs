@@ -1,5 +1,6 @@
 //! What becomes of devices that a compaction did not wait for: newcomers, those that come back, groups apart.
 
+use super::card::{exchange, fingerprint, rounds, status};
 use super::support::{Desk, has};
 
 const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)";
@@ -23,26 +24,13 @@ fn newcomer(desk: &Desk, name: &str) {
     desk.run(&format!("track {name}.db notes")).ok();
 }
 
-/// Everybody meets the card in turn, so many times. No exchange ends with anything but 0.
-fn rounds(desk: &Desk, names: &[&str], n: usize) {
-    for _ in 0..n {
-        for name in names {
-            desk.run(&format!("exchange {name}.db card")).ok();
-        }
-    }
-}
-
-fn identity(desk: &Desk, name: &str) -> String {
-    desk.run(&format!("status {name}.db --json")).json()["fingerprint"].to_string()
-}
-
 /// All show the same, nothing waits, and everybody is who it was.
 fn all_the_same(desk: &Desk, names: &[&str], before: &[String]) {
     let digest = desk.run("digest base.db").ok();
     for (name, was) in names.iter().zip(before) {
         assert_eq!(desk.run(&format!("digest {name}.db")).ok(), digest, "{name}");
-        assert_eq!(identity(desk, name), *was, "{name}");
-        let status = desk.run(&format!("status {name}.db --json")).json();
+        let status = status(desk, name);
+        assert_eq!(status["fingerprint"], **was, "{name}");
         assert_eq!(status["waits"].as_array().unwrap().len(), 0, "{name}: {status}");
     }
 }
@@ -60,7 +48,7 @@ fn a_newcomer_whose_card_an_old_board_sees_first() {
     newcomer(&desk, "new");
     desk.sql("new.db", "INSERT INTO notes VALUES ('b', 'of new'), ('own', 'only here')");
     let names = ["new", "south", "north", "base"];
-    let before: Vec<String> = names.iter().map(|name| identity(&desk, name)).collect();
+    let before: Vec<String> = names.iter().map(|name| fingerprint(&desk, name)).collect();
     rounds(&desk, &names, 4);
     all_the_same(&desk, &names, &before);
     // The row that both have is a conflict that somebody decides; nothing else is.
@@ -112,7 +100,7 @@ fn a_board_that_was_retired_comes_back() {
         "UPDATE notes SET body = 'of old' WHERE id = 'a'; INSERT INTO notes VALUES ('old', 'x')",
     );
     let names = ["old", "base", "north"];
-    let before: Vec<String> = names.iter().map(|name| identity(&desk, name)).collect();
+    let before: Vec<String> = names.iter().map(|name| fingerprint(&desk, name)).collect();
     rounds(&desk, &names, 4);
     all_the_same(&desk, &names, &before);
     has(&desk.run("conflicts base.db").ok(), &["second", "of old"]);
@@ -140,7 +128,7 @@ fn two_groups_that_compacted_apart_meet() {
         }
     }
     let names = ["base", "north", "east", "west"];
-    let before: Vec<String> = names.iter().map(|name| identity(&desk, name)).collect();
+    let before: Vec<String> = names.iter().map(|name| fingerprint(&desk, name)).collect();
     rounds(&desk, &names, 4);
     all_the_same(&desk, &names, &before);
     let open = desk.run("conflicts west.db --json").json();
@@ -177,12 +165,12 @@ fn a_board_that_was_away_gets_the_rows_that_changed() {
     desk.sql("base.db", "DELETE FROM notes WHERE id BETWEEN 'n00091' AND 'n00100'");
     rounds(&desk, &["base", "north"], 3);
     desk.run("compact base.db").ok();
-    let before = ["away", "base", "north"].map(|name| identity(&desk, name));
+    let before = ["away", "base", "north"].map(|name| fingerprint(&desk, name));
     // It comes with a row, and says what it has.
     desk.sql("away.db", "INSERT INTO notes VALUES ('own', 'of away')");
-    desk.run("exchange away.db card").ok();
+    exchange(&desk, "away");
     let others = bytes_on(&desk, "card");
-    let left = desk.run("exchange base.db card").ok();
+    let left = exchange(&desk, "base");
     has(&left, &["the state"]);
     let bytes = bytes_on(&desk, "card").saturating_sub(others);
     assert!(bytes < 20_000, "{bytes} bytes for 100 rows: {left}");
@@ -211,14 +199,14 @@ fn a_board_that_was_away_is_restored_from_before() {
     rounds(&desk, &["base", "north"], 3);
     desk.run("compact base.db").ok();
     desk.sql("away.db", "INSERT INTO notes VALUES ('own', 'of away')");
-    desk.run("exchange away.db card").ok();
-    has(&desk.run("exchange base.db card").ok(), &["the state"]);
+    exchange(&desk, "away");
+    has(&exchange(&desk, "base"), &["the state"]);
     for end in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(desk.path(format!("away.db{end}")));
     }
     std::fs::rename(desk.path("backup.db"), desk.path("away.db")).unwrap();
     let names = ["away", "base", "north"];
-    let before = names.map(|name| identity(&desk, name));
+    let before = names.map(|name| fingerprint(&desk, name));
     rounds(&desk, &names, 3);
     all_the_same(&desk, &names, &before);
     assert_eq!(

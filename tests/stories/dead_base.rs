@@ -2,6 +2,7 @@
 
 use rusqlite::types::Value as Sql;
 
+use crate::card::{are_equal, lose, rounds};
 use crate::new_board::shell;
 use crate::support::{Desk, has};
 
@@ -27,12 +28,6 @@ fn desk() -> Desk {
     desk
 }
 
-fn rounds(desk: &Desk, names: &[&str], times: usize) {
-    for name in names.iter().cycle().take(names.len() * times) {
-        desk.run(&format!("exchange {name}.db card")).ok();
-    }
-}
-
 /// Types the commands of the page; after each the boards exchange, as they always do.
 fn type_all(desk: &Desk) {
     let block = PAGE.split("```").nth(1).unwrap();
@@ -48,15 +43,11 @@ fn type_all(desk: &Desk) {
 #[test]
 fn every_command_of_the_page_is_run() {
     let desk = desk();
-    for file in ["base.db", "base.db-wal", "base.db-shm", "base.db.pmkey"] {
-        let _ = std::fs::remove_file(desk.path(file));
-    }
+    lose(&desk, "base");
     type_all(&desk);
     rounds(&desk, &["second", "north", "east"], 2);
     assert_eq!(desk.value("second.db", "SELECT count(*) FROM readings"), Sql::Integer(4));
-    let digests: Vec<String> =
-        ["second", "north", "east"].iter().map(|name| desk.run(&format!("digest {name}.db")).ok()).collect();
-    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
+    are_equal(&desk, &["second", "north", "east"]);
     // The boards fold again: the new base has what they wrote.
     rounds(&desk, &["second", "north", "east"], 2);
     let shown = desk.run("compact north.db").ok();

@@ -3,6 +3,7 @@
 use rusqlite::types::Value as Sql;
 use serde_json::json;
 
+use crate::card::rounds;
 use crate::support::Desk;
 
 /// A base and two boards that know each other, and what all have is compacted at the base.
@@ -10,16 +11,9 @@ fn folded() -> Desk {
     let desk = Desk::fleet(&["north", "east"]);
     std::fs::create_dir(desk.path("card")).unwrap();
     desk.sql("north.db", "INSERT INTO settings VALUES ('a', 1, NULL)");
-    everybody(&desk, &["north", "east", "base"], 3);
+    rounds(&desk, &["north", "east", "base"], 3);
     desk.run("compact base.db").ok();
     desk
-}
-
-/// Everybody in turn, some times over.
-fn everybody(desk: &Desk, names: &[&str], rounds: usize) {
-    for name in names.iter().cycle().take(names.len() * rounds) {
-        desk.run(&format!("exchange {name}.db card")).ok();
-    }
 }
 
 fn gathered(desk: &Desk) -> Sql {
@@ -39,16 +33,14 @@ fn the_readings_of_a_newcomer_wait_for_no_shared_table() {
     );
     desk.run("track new.db settings").ok();
     desk.run("track new.db readings --mode per-device --append").ok();
-    desk.run("exchange new.db card").ok();
-    desk.run("exchange base.db card").ok();
+    rounds(&desk, &["new", "base"], 1);
     assert_eq!(gathered(&desk), Sql::Integer(2000));
     // Rows of both kinds in one transaction.
     desk.sql(
         "new.db",
         "BEGIN; INSERT INTO settings VALUES ('n', 1, NULL); INSERT INTO readings (value) VALUES (1); COMMIT",
     );
-    desk.run("exchange new.db card").ok();
-    desk.run("exchange base.db card").ok();
+    rounds(&desk, &["new", "base"], 1);
     assert_eq!(gathered(&desk), Sql::Integer(2001));
 }
 
@@ -75,7 +67,7 @@ fn readings_do_not_wait_for_missing_frames_of_others() {
 fn a_second_base_that_is_added_late_has_all_readings() {
     let desk = folded();
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2), (3)");
-    everybody(&desk, &["north", "east", "base"], 3);
+    rounds(&desk, &["north", "east", "base"], 3);
     for name in ["base", "north", "east"] {
         desk.run(&format!("compact {name}.db")).ok();
     }

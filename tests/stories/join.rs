@@ -2,6 +2,7 @@
 
 use rusqlite::types::Value as Sql;
 
+use crate::card::{are_equal, fingerprint, rounds};
 use crate::support::{Desk, has};
 
 fn folded() -> Desk {
@@ -19,20 +20,10 @@ fn folded() -> Desk {
     desk
 }
 
-fn rounds(desk: &Desk, names: &[&str], times: usize) {
-    for name in names.iter().cycle().take(names.len() * times) {
-        desk.run(&format!("exchange {name}.db card")).ok();
-    }
-}
-
-fn fingerprint(desk: &Desk, name: &str) -> String {
-    desk.run(&format!("status {name}.db --json")).json()["fingerprint"].as_str().unwrap().to_owned()
-}
-
+#[track_caller]
 fn in_step(desk: &Desk, names: &[&str]) {
     rounds(desk, names, 3);
-    let digests: Vec<String> = names.iter().map(|name| desk.run(&format!("digest {name}.db")).ok()).collect();
-    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
+    are_equal(desk, names);
 }
 
 /// A base takes the snapshot of another base, or its own: it goes on gathering, in the same tables.

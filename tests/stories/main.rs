@@ -4,11 +4,15 @@
 #[path = "../serial/cable.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod cable;
+#[path = "../common/random.rs"]
+#[allow(dead_code)] // Not all that it can.
+mod random;
 #[path = "../cli/support/mod.rs"]
 mod support;
 
 mod admit;
 mod bases;
+mod card;
 mod compacted;
 mod copied_card;
 mod dead_base;

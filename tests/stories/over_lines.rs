@@ -4,6 +4,7 @@
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
 
+use crate::card::{self, back_up, fingerprint, status};
 use crate::line::{line, synced, torn};
 use crate::support::{Desk, has};
 
@@ -42,12 +43,8 @@ fn rounds(desk: &Desk, boards: &[&str], n: usize) {
     }
 }
 
-fn identity(desk: &Desk, name: &str) -> String {
-    desk.run(&format!("status {name}.db --json")).json()["fingerprint"].to_string()
-}
-
 fn identities(desk: &Desk, names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| identity(desk, name)).collect()
+    names.iter().map(|name| fingerprint(desk, name)).collect()
 }
 
 /// All show the same, nothing waits, everybody is who it was, and no file of a state is left.
@@ -56,8 +53,8 @@ fn all_the_same(desk: &Desk, names: &[&str], before: &[String]) {
     let digest = desk.run(&format!("digest {}.db", names[0])).ok();
     for (name, was) in names.iter().zip(before) {
         assert_eq!(desk.run(&format!("digest {name}.db")).ok(), digest, "{name}");
-        assert_eq!(identity(desk, name), *was, "{name}");
-        let status = desk.run(&format!("status {name}.db --json")).json();
+        let status = status(desk, name);
+        assert_eq!(status["fingerprint"], **was, "{name}");
         assert_eq!(
             (&status["waits"], &status["notices"]),
             (&Value::Array(vec![]), &Value::Array(vec![])),
@@ -80,15 +77,12 @@ fn note(desk: &Desk, name: &str, id: &str) -> Option<Sql> {
 /// A base and its backup of last night.
 fn backed_up() -> Desk {
     let desk = desk(&["north"]);
-    std::fs::create_dir(desk.path("backup")).unwrap();
     desk.sql(
         "north.db",
         "INSERT INTO readings (value) VALUES (1), (2); INSERT INTO notes VALUES ('a', 'first')",
     );
     rounds(&desk, &["north"], 2);
-    for file in ["base.db", "base.db-wal", "base.db.pmkey"] {
-        let _ = std::fs::copy(desk.path(file), desk.path("backup").join(file));
-    }
+    back_up(&desk, "base", "backup");
     desk.sql(
         "north.db",
         "INSERT INTO readings (value) VALUES (3), (4), (5); UPDATE notes SET body = 'second'; INSERT INTO notes VALUES ('b', 'x')",
@@ -103,10 +97,7 @@ fn gathered(desk: &Desk) -> Sql {
 }
 
 fn restore(desk: &Desk) {
-    for file in ["base.db", "base.db-wal", "base.db-shm", "base.db.pmkey"] {
-        let _ = std::fs::remove_file(desk.path(file));
-        let _ = std::fs::copy(desk.path("backup").join(file), desk.path(file));
-    }
+    card::restore(desk, "base", "backup");
     assert_eq!(gathered(desk), Sql::Integer(2));
 }
 

@@ -2,12 +2,8 @@
 
 use rusqlite::types::Value as Sql;
 
+use crate::card::rounds;
 use crate::support::Desk;
-
-/// Runs a command, and returns what it said.
-fn said(desk: &Desk, line: &str) -> String {
-    desk.run(line).ok()
-}
 
 /// Before the base has been heard, nothing goes; then all that it has.
 #[test]
@@ -16,15 +12,13 @@ fn a_board_deletes_what_the_base_has() {
     std::fs::create_dir(desk.path("card")).unwrap();
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2), (3)");
     desk.run("exchange north.db card").ok();
-    let told = said(&desk, "prune north.db readings --rows 1");
+    let told = desk.run("prune north.db readings --rows 1").ok();
     assert!(told.contains("nothing deleted: no base is known"), "{told}");
-    desk.run("exchange base.db card").ok();
-    desk.run("exchange north.db card").ok();
-    let told = said(&desk, "prune north.db readings --rows 1");
+    rounds(&desk, &["base", "north"], 1);
+    let told = desk.run("prune north.db readings --rows 1").ok();
     assert!(told.contains("2 rows deleted that the base base"), "{told}");
     assert_eq!(desk.value("north.db", "SELECT count(*) FROM readings"), Sql::Integer(1));
-    desk.run("exchange north.db card").ok();
-    desk.run("exchange base.db card").ok();
+    rounds(&desk, &["north", "base"], 1);
     assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(3));
     for wrong in [
         "prune north.db readings",
@@ -41,7 +35,7 @@ fn what_does_not_travel_is_named_by_what_sends() {
     let desk = Desk::fleet(&["north"]);
     std::fs::create_dir(desk.path("card")).unwrap();
     desk.sql("north.db", "CREATE TABLE pairs (a INTEGER, b TEXT, v, PRIMARY KEY (a, b)); INSERT INTO pairs VALUES (1, NULL, 2)");
-    let told = said(&desk, "track north.db pairs");
+    let told = desk.run("track north.db pairs").ok();
     assert!(told.contains("1 row of `pairs` is not sent: NULL"), "{told}");
     desk.sql(
         "north.db",
@@ -50,11 +44,19 @@ fn what_does_not_travel_is_named_by_what_sends() {
     desk.run("seal north.db").ok();
     desk.sql("north.db", "DELETE FROM readings WHERE value = 1");
     for command in ["seal north.db", "export north.db north.pmb", "exchange north.db card"] {
-        let told = said(&desk, command);
+        let told = desk.run(command).ok();
         assert!(
             told.contains("1 row of `readings` is not sent: they were deleted here"),
             "{command}: {told}"
         );
         assert!(told.contains("2 rows of `pairs` are not sent: NULL"), "{command}: {told}");
+        assert!(told.lines().all(|line| line.chars().count() <= 80), "{command}: {told}");
+    }
+    // Where standard output has something for a program, standard error has it.
+    for command in ["seal north.db --json", "export north.db -", "exchange north.db card --json"] {
+        let ran = desk.run(command);
+        assert_eq!(ran.status, Some(0), "{command}: {}", ran.err);
+        assert!(!ran.out.contains("not sent"), "{command}: {}", ran.out);
+        assert!(ran.err.contains("2 rows of `pairs` are not sent: NULL"), "{command}: {}", ran.err);
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use super::card::status;
+use super::random::{Random, seeds};
 use super::support::Desk;
 
 const TABLES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT);
@@ -20,7 +22,7 @@ struct Board {
 
 struct Fleet {
     desk: Desk,
-    random: u64,
+    random: Random,
     boards: Vec<Board>,
     n: u32,
     trace: Vec<String>,
@@ -30,7 +32,7 @@ impl Fleet {
     fn new(seed: u64) -> Self {
         let desk = Desk::new();
         ["card0", "card1", "card2"].iter().for_each(|card| std::fs::create_dir(desk.path(card)).unwrap());
-        let mut fleet = Self { desk, random: seed, boards: Vec::new(), n: 0, trace: Vec::new() };
+        let mut fleet = Self { desk, random: Random(seed), boards: Vec::new(), n: 0, trace: Vec::new() };
         fleet.run("fleet new fleet.key");
         fleet.run("init base.db --name base --base --fleet fleet.key");
         fleet.appear();
@@ -38,13 +40,8 @@ impl Fleet {
         fleet
     }
 
-    /// SplitMix64.
     fn below(&mut self, n: usize) -> usize {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
+        self.random.below(n as u64) as usize
     }
 
     fn run(&mut self, command: &str) {
@@ -125,12 +122,9 @@ impl Fleet {
         std::iter::once("base".into()).chain(boards).collect()
     }
 
-    fn status(&self, name: &str) -> serde_json::Value {
-        self.desk.run(&format!("status {name}.db --json")).json()
-    }
-
     fn live(&mut self) {
-        let before: Vec<_> = self.names().iter().map(|n| self.status(n)["fingerprint"].clone()).collect();
+        let before: Vec<_> =
+            self.names().iter().map(|n| status(&self.desk, n)["fingerprint"].clone()).collect();
         for _ in 0..self.below(25) + 10 {
             self.step();
         }
@@ -141,7 +135,7 @@ impl Fleet {
         let digest = self.desk.run("digest base.db").ok();
         for (at, name) in names.iter().enumerate() {
             assert_eq!(self.desk.run(&format!("digest {name}.db")).ok(), digest, "{name}");
-            let status = self.status(name);
+            let status = status(&self.desk, name);
             assert_eq!(status["waits"].as_array().unwrap().len(), 0, "{name}: {status}");
             assert!(before.get(at).is_none_or(|was| *was == status["fingerprint"]), "{name} is another");
         }
@@ -157,19 +151,10 @@ impl Fleet {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn random_fleets_through_the_program() {
-    let first = number("PACKMULE_FIRST").unwrap_or(0);
-    let seeds = match number("PACKMULE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => first..first + number("PACKMULE_SCHEDULES").unwrap_or(3),
-    };
     let mut failed = Vec::new();
-    for seed in seeds {
+    for seed in seeds(3) {
         let mut fleet = Fleet::new(seed);
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fleet.live())).is_err() {
             eprintln!("PACKMULE_SEED={seed} replays it:\n{}", fleet.trace.join("\n"));

@@ -3,19 +3,19 @@
 use rusqlite::types::Value as Sql;
 use serde_json::json;
 
+use crate::card::{self, back_up, fingerprint, status};
 use crate::support::{Desk, has};
+
+const ALL: [&str; 2] = ["north", "base"];
 
 /// A board and a base in step by a card; the base is backed up, and goes on.
 fn backed_up() -> Desk {
     let desk = Desk::fleet(&["north"]);
     std::fs::create_dir(desk.path("card")).unwrap();
-    std::fs::create_dir(desk.path("backup")).unwrap();
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2)");
     rounds(&desk, 2);
     assert_eq!(gathered(&desk), Sql::Integer(2));
-    for file in ["base.db", "base.db-wal", "base.db.pmkey"] {
-        let _ = std::fs::copy(desk.path(file), desk.path("backup").join(file));
-    }
+    back_up(&desk, "base", "backup");
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (3), (4), (5)");
     rounds(&desk, 2);
     assert_eq!(gathered(&desk), Sql::Integer(5));
@@ -24,17 +24,11 @@ fn backed_up() -> Desk {
 
 /// The board, then the base, with the card.
 fn rounds(desk: &Desk, times: usize) {
-    for _ in 0..times {
-        desk.run("exchange north.db card").ok();
-        desk.run("exchange base.db card").ok();
-    }
+    card::rounds(desk, &ALL, times);
 }
 
 fn restore(desk: &Desk) {
-    for file in ["base.db", "base.db-wal", "base.db-shm", "base.db.pmkey"] {
-        let _ = std::fs::remove_file(desk.path(file));
-        let _ = std::fs::copy(desk.path("backup").join(file), desk.path(file));
-    }
+    card::restore(desk, "base", "backup");
     assert_eq!(gathered(desk), Sql::Integer(2));
 }
 
@@ -42,8 +36,8 @@ fn gathered(desk: &Desk) -> Sql {
     desk.value("base.db", "SELECT count(*) FROM readings")
 }
 
-fn identities(desk: &Desk) -> Vec<serde_json::Value> {
-    ["north", "base"].map(|n| desk.run(&format!("status {n}.db --json")).json()["fingerprint"].clone()).into()
+fn identities(desk: &Desk) -> [String; 2] {
+    ALL.map(|name| fingerprint(desk, name))
 }
 
 #[test]
@@ -54,8 +48,8 @@ fn it_gets_back_what_it_lost_by_the_card() {
     rounds(&desk, 3);
     assert_eq!(gathered(&desk), Sql::Integer(5));
     assert_eq!(identities(&desk), before);
-    for name in ["north", "base"] {
-        let status = desk.run(&format!("status {name}.db --json")).json();
+    for name in ALL {
+        let status = status(&desk, name);
         assert_eq!((&status["waits"], &status["notices"]), (&json!([]), &json!([])), "{name}");
     }
 }
@@ -110,8 +104,8 @@ fn it_gets_back_what_the_board_has_compacted() {
     rounds(&desk, 2);
     assert_eq!(desk.value("north.db", frames), Sql::Integer(0));
     assert_eq!(identities(&desk), before);
-    for name in ["north", "base"] {
-        let status = desk.run(&format!("status {name}.db --json")).json();
+    for name in ALL {
+        let status = status(&desk, name);
         assert_eq!((&status["waits"], &status["notices"]), (&json!([]), &json!([])), "{name}");
         desk.run(&format!("verify {name}.db")).ok();
     }

@@ -3,6 +3,7 @@
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
 
+use crate::card::rounds;
 use crate::support::{Desk, has};
 
 fn fleet() -> Desk {
@@ -14,14 +15,6 @@ fn fleet() -> Desk {
     );
     rounds(&desk, &["north", "south", "base"], 3);
     desk
-}
-
-fn rounds(desk: &Desk, devices: &[&str], n: usize) {
-    for _ in 0..n {
-        for device in devices {
-            desk.run(&format!("exchange {device}.db card")).ok();
-        }
-    }
 }
 
 fn at(desk: &Desk, db: &str, name: &str) -> Value {

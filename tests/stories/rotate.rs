@@ -3,15 +3,12 @@
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
 
+use crate::card::{rounds, status};
 use crate::line::{line, synced};
 use crate::support::{Desk, has};
 
-fn exchange(desk: &Desk, devices: &[&str]) {
-    devices.iter().for_each(|device| drop(desk.run(&format!("exchange {device}.db card")).ok()));
-}
-
 fn fleet(desk: &Desk, device: &str) -> Value {
-    desk.run(&format!("status {device}.db --json")).json()["fleet"].clone()
+    status(desk, device)["fleet"].clone()
 }
 
 #[test]
@@ -19,7 +16,7 @@ fn devices_follow_the_new_key() {
     let desk = Desk::fleet(&["north", "east"]);
     std::fs::create_dir(desk.path("card")).unwrap();
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
-    exchange(&desk, &["north", "east", "base", "north"]);
+    rounds(&desk, &["north", "east", "base", "north"], 1);
     let old = fleet(&desk, "base");
     let made = desk.run("fleet rotate fleet.key next.key --json").json();
     assert_eq!(made["follows"], old);
@@ -30,27 +27,27 @@ fn devices_follow_the_new_key() {
     desk.run("track new.db readings --mode per-device --append").ok();
     desk.run("fleet new foreign.key").ok();
     desk.run("init foreign.db --name foreign --fleet foreign.key").ok();
-    exchange(&desk, &["new"]);
+    rounds(&desk, &["new"], 1);
     // It carries the statement itself.
-    exchange(&desk, &["base", "north", "new", "east", "base", "new"]);
+    rounds(&desk, &["base", "north", "new", "east", "base", "new"], 1);
     assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(2));
     for device in ["base", "north", "east", "new"] {
         assert_eq!(fleet(&desk, device), made["fleet"], "{device}");
     }
     let listed = desk.run("devices base.db --json").json();
     assert_eq!(listed["devices"].as_array().unwrap().len(), 4, "a key is no device: {listed}");
-    exchange(&desk, &["foreign"]);
+    rounds(&desk, &["foreign"], 1);
     has(&desk.run("exchange base.db card").ok(), &["not trusted here"]);
     // A board without any key is admitted by the new one; its card has never met the others.
     std::fs::remove_dir_all(desk.path("card")).unwrap();
     std::fs::create_dir(desk.path("card")).unwrap();
     desk.run("init last.db --name last").ok();
-    exchange(&desk, &["last"]);
+    rounds(&desk, &["last"], 1);
     desk.run("admit card --fleet next.key").ok();
-    exchange(&desk, &["last", "east", "base", "last"]);
+    rounds(&desk, &["last", "east", "base", "last"], 1);
     assert_eq!(fleet(&desk, "last"), made["fleet"]);
     desk.sql("east.db", "INSERT INTO settings VALUES ('a', 1, '')");
-    exchange(&desk, &["east", "base", "last", "north", "new"]);
+    rounds(&desk, &["east", "base", "last", "north", "new"], 1);
     assert_eq!(desk.run("digest base.db").ok(), desk.run("digest north.db").ok());
 }
 
@@ -58,16 +55,16 @@ fn devices_follow_the_new_key() {
 fn a_base_is_told_and_tells_the_others_also_of_a_second_rotation() {
     let desk = Desk::fleet(&["north"]);
     std::fs::create_dir(desk.path("card")).unwrap();
-    exchange(&desk, &["north", "base", "north"]);
+    rounds(&desk, &["north", "base", "north"], 1);
     desk.run("fleet rotate fleet.key second.key").ok();
     let third = desk.run("fleet rotate second.key third.key --json").json();
     desk.run("admit base.db --fleet third.key").ok();
     assert_eq!(fleet(&desk, "base"), third["fleet"]);
-    exchange(&desk, &["base", "north"]);
+    rounds(&desk, &["base", "north"], 1);
     assert_eq!(fleet(&desk, "north"), third["fleet"]);
     // A device that a key in between has signed is of the fleet too; a key that follows nothing is not.
     desk.run("init mid.db --name mid --fleet second.key").ok();
-    exchange(&desk, &["mid", "base", "mid"]);
+    rounds(&desk, &["mid", "base", "mid"], 1);
     assert_eq!(fleet(&desk, "mid"), third["fleet"]);
     desk.run("fleet new other.key").ok();
     desk.run("admit base.db --fleet other.key").refused("base.db");

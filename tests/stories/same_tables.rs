@@ -2,6 +2,7 @@
 
 use rusqlite::types::Value as Sql;
 
+use crate::card::{exchange, rounds};
 use crate::support::{Desk, has};
 
 const SCRIPT: &str =
@@ -26,12 +27,9 @@ fn desk() -> Desk {
 
 /// Everybody in turn, twice; what the base printed the first time.
 fn round(desk: &Desk) -> String {
-    desk.run("exchange north.db card").ok();
-    desk.run("exchange east.db card").ok();
-    let said = desk.run("exchange base.db card").ok();
-    for name in ["north", "east", "base"] {
-        desk.run(&format!("exchange {name}.db card")).ok();
-    }
+    rounds(desk, &["north", "east"], 1);
+    let said = exchange(desk, "base");
+    rounds(desk, &["north", "east", "base"], 1);
     said
 }
 

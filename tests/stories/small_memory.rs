@@ -1,16 +1,10 @@
 //! Boards with little memory: every command works with 40 MB of address space, and with a BLOB of 20 MB in 64 MB.
 
-use std::process::{Command, Stdio};
-
 use crate::support::{Desk, Ran, has};
 
 /// Runs `packmule` in so many KiB of address space.
 fn within(desk: &Desk, kib: u32, line: &str) -> Ran {
-    let script = format!("ulimit -v {kib} && exec \"$0\" {line}");
-    let mut command = Command::new("sh");
-    command.current_dir(desk.path(".")).args(["-c", &script, env!("CARGO_BIN_EXE_packmule")]);
-    let words: Vec<&str> = line.split(' ').collect();
-    Ran::of(command.stdin(Stdio::null()).output().unwrap(), &words)
+    desk.run_within(&[&format!("-v {kib}")], line)
 }
 
 /// Two boards that write one row each under one key, with a BLOB of this size; then all that people do with it.

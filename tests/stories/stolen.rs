@@ -2,6 +2,7 @@
 
 use rusqlite::types::Value as Sql;
 
+use crate::card::{self, are_equal, fingerprint};
 use crate::line::{line, synced};
 use crate::support::{Desk, has};
 
@@ -33,15 +34,9 @@ fn rounds(desk: &Desk, devices: &[&str], n: usize) {
 
 /// Exchanges with the card; nobody is told to trust anybody.
 fn exchange(desk: &Desk, device: &str) -> String {
-    let shown = desk.run(&format!("exchange {device}.db card")).ok();
+    let shown = card::exchange(desk, device);
     assert!(!shown.contains("packmule trust"), "{shown}");
     shown
-}
-
-#[track_caller]
-fn are_equal(desk: &Desk, devices: &[&str]) {
-    let digests: Vec<String> = devices.iter().map(|d| desk.run(&format!("digest {d}.db")).ok()).collect();
-    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{devices:?} {digests:#?}");
 }
 
 fn setting(desk: &Desk, device: &str, key: &str) -> Option<Sql> {
@@ -257,10 +252,7 @@ fn whom_the_stolen_board_vouches_for_is_revoked_with_it() {
     desk.sql("copy.db", "INSERT INTO settings VALUES ('by the copy', 1, '')");
     rounds(&desk, &["thief", "base", "copy", "base", "east"], 2);
     assert_eq!(setting(&desk, "east", "by the copy"), Some(Sql::Integer(1)));
-    let id = |db: &str| {
-        desk.run(&format!("status {db} --json")).json()["fingerprint"].as_str().unwrap().to_owned()
-    };
-    let (thief, copy) = (id("thief.db"), id("copy.db"));
+    let (thief, copy) = (fingerprint(&desk, "thief"), fingerprint(&desk, "copy"));
     assert_ne!(thief, copy, "it has another identity now");
     has(
         &desk.run(&format!("revoke base.db {thief} --fleet fleet.key")).ok(),
@@ -281,7 +273,7 @@ fn whom_the_stolen_board_vouches_for_is_revoked_with_it() {
     desk.carry("thief", "naive");
     desk.carry("naive", "late");
     desk.run("exchange late.db den").ok();
-    assert!(![thief, copy].contains(&id("late.db")));
+    assert!(![thief, copy].contains(&fingerprint(&desk, "late")));
     let shown = desk.run("exchange base.db den").ok();
     has(&shown, &["skipped: ", "revoked"]);
     assert!(!shown.contains("packmule trust"), "{shown}");

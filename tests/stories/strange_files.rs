@@ -1,8 +1,6 @@
 //! Database files that somebody has prepared: what has a name of ours in them goes on for ever, or is of any size. They are
 //! refused at once; the honest ones beside them come in.
 
-use std::process::{Command, Stdio};
-
 use crate::support::{Desk, Ran, has};
 
 /// A base, an honest board, and a copy of its file without its key in which one thing is strange.
@@ -23,11 +21,7 @@ fn desk(strange: &str) -> Desk {
 
 /// Runs `packmule` with so much of time and memory that who reads on for ever comes to an end.
 fn limited(desk: &Desk, line: &str) -> Ran {
-    let script = format!("ulimit -t 20 && ulimit -v 262144 && exec \"$0\" {line}");
-    let mut command = Command::new("sh");
-    command.current_dir(desk.path(".")).args(["-c", &script, env!("CARGO_BIN_EXE_packmule")]);
-    let words: Vec<&str> = line.split(' ').collect();
-    Ran::of(command.stdin(Stdio::null()).output().unwrap(), &words)
+    desk.run_within(&["-t 20", "-v 262144"], line)
 }
 
 #[test]

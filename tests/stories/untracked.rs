@@ -2,6 +2,7 @@
 
 use rusqlite::types::Value as Sql;
 
+use crate::card::{are_equal, exchange, rounds};
 use crate::support::{Desk, has};
 
 /// A base and a board that have compacted rows of two shared tables; a card.
@@ -22,17 +23,6 @@ fn folded() -> Desk {
     desk
 }
 
-fn rounds(desk: &Desk, names: &[&str], times: usize) {
-    for name in names.iter().cycle().take(names.len() * times) {
-        desk.run(&format!("exchange {name}.db card")).ok();
-    }
-}
-
-fn in_step(desk: &Desk, names: &[&str]) {
-    let digests: Vec<String> = names.iter().map(|name| desk.run(&format!("digest {name}.db")).ok()).collect();
-    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
-}
-
 #[test]
 fn its_rows_wait_until_it_is_tracked_and_the_rest_comes_in() {
     let desk = folded();
@@ -44,9 +34,9 @@ fn its_rows_wait_until_it_is_tracked_and_the_rest_comes_in() {
          INSERT INTO settings VALUES ('a', 1, ''), ('c', 2, ''), ('own', 1, '')",
     );
     let before = desk.rows("new.db", "SELECT * FROM settings ORDER BY key");
-    desk.run("exchange new.db card").ok();
+    exchange(&desk, "new");
     rounds(&desk, &["base"], 1);
-    let shown = desk.run("exchange new.db card").ok();
+    let shown = exchange(&desk, "new");
     has(&shown, &["3 rows wait", "`packmule status new.db` says which"]);
     assert_eq!(desk.value("new.db", "SELECT body FROM notes"), Sql::Text("first".into()));
     assert_eq!(desk.rows("new.db", "SELECT * FROM settings ORDER BY key"), before);
@@ -62,7 +52,7 @@ fn its_rows_wait_until_it_is_tracked_and_the_rest_comes_in() {
     assert_eq!(desk.value("new.db", "SELECT value FROM settings WHERE key = 'b'"), Sql::Integer(9));
     rounds(&desk, &["new", "base", "north"], 3);
     let all = ["new", "base", "north"];
-    in_step(&desk, &all);
+    are_equal(&desk, &all);
     for name in all {
         assert_eq!(
             desk.value(&format!("{name}.db"), "SELECT count(*) FROM settings"),
@@ -81,7 +71,7 @@ fn a_table_that_was_let_go_waits_too() {
     let desk = folded();
     desk.run("init new.db --name new --fleet fleet.key").ok();
     rounds(&desk, &["new", "base", "north"], 3);
-    in_step(&desk, &["new", "base"]);
+    are_equal(&desk, &["new", "base"]);
     desk.run("untrack new.db settings").ok();
     desk.run("retire base.db new").ok();
     desk.sql("north.db", "UPDATE settings SET value = 9 WHERE key = 'b'; UPDATE notes SET body = 'later'");
@@ -94,7 +84,7 @@ fn a_table_that_was_let_go_waits_too() {
     assert_eq!(desk.value("new.db", "SELECT value FROM settings WHERE key = 'b'"), Sql::Integer(1));
     desk.run("track new.db settings").ok();
     rounds(&desk, &["new", "base", "north"], 3);
-    in_step(&desk, &["new", "base", "north"]);
+    are_equal(&desk, &["new", "base", "north"]);
     // What it showed when it was tracked again was written without the others' knowledge: somebody decides.
     let open = desk.run("conflicts base.db --json").json();
     assert_eq!(open["conflicts"].as_array().unwrap().len(), 1, "{open}");

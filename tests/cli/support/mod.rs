@@ -95,6 +95,15 @@ impl Desk {
         ran
     }
 
+    /// Runs `packmule` in it with so much of time or memory, as the shell's `ulimit` takes it.
+    pub fn run_within(&self, limits: &[&str], line: &str) -> Ran {
+        let limits: String = limits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
+        let mut command = Command::new("sh");
+        command.current_dir(self.dir.path()).args(["-c", &format!("{limits}exec \"$0\" {line}"), PACKMULE]);
+        let words: Vec<&str> = line.split(' ').collect();
+        Ran::of(command.stdin(Stdio::null()).output().unwrap(), &words)
+    }
+
     /// The command, not run yet.
     pub fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(PACKMULE);

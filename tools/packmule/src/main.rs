@@ -81,14 +81,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         // The parser has made a request for help of it.
         Name::Help => return Ok(()),
     };
-    command(context)?;
-    if matches!(
-        context.args.command.name,
-        Name::Seal | Name::Export | Name::Import | Name::Merge | Name::Sync | Name::Exchange | Name::Digest
-    ) {
-        commands::tell_left_out(context);
-    }
-    Ok(())
+    command(context)
 }
 
 #[global_allocator]

@@ -7,7 +7,7 @@ use std::path::Path;
 use packmule::core::model::DeviceId;
 use packmule::{BundleInfo, label};
 
-use super::{Context, of_db, open_to_read};
+use super::{Context, of_db, open_to_read, say_left_out};
 use crate::documents::{Digest, Inspected, Verified};
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Out, say};
@@ -18,9 +18,11 @@ use crate::usage::flags;
 pub fn digest(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let gathered = context.args.has(&flags::GATHERED);
-    let digest = open_to_read(context)?.digest(gathered).map_err(of_db(path))?;
+    let engine = open_to_read(context)?;
+    let digest = engine.digest(gathered).map_err(of_db(path))?;
     context.out.document(&Digest { digest: &digest });
     say!(context.out, "{digest}");
+    say_left_out(context, &engine);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::{Context, of_db, open};
 use crate::documents::SnapshotWritten;
 use crate::files::Target;
 use crate::output::{Failure, say};
-use crate::text::{count, quoted, shown, size};
+use crate::text::{count, number, plural, quoted, shown, size};
 use crate::usage::{Args, flags};
 use packmule::Keep;
 
@@ -42,14 +42,11 @@ pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 
 /// `packmule prune`.
 pub fn prune(context: &mut Context<'_, '_>) -> Result<(), Failure> {
-    let path = context.args.path(0).to_owned();
+    let path = context.args.path(0);
     let keep = wanted(&context.args)?;
-    let [table] = context.args.texts(1)?[..] else {
-        return Err(context.args.wrong("after the database comes one table").into());
-    };
-    let table = table.to_owned();
+    let table = context.args.text(1)?;
     let mut engine = open(context)?;
-    let report = engine.prune(&table, keep).map_err(of_db(&path))?;
+    let report = engine.prune(table, keep).map_err(of_db(path))?;
     let out = &mut *context.out;
     out.document(&report);
     match &report.base {
@@ -57,12 +54,13 @@ pub fn prune(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             out,
             "{table}: {} deleted that the base {base} has, by its own word; {} left",
             count(report.rows, "row"),
-            report.rows_left
+            number(report.rows_left)
         ),
         None => say!(out, "{table}: nothing deleted: no base is known to have any of its rows"),
     }
     if report.unacknowledged > 0 {
-        say!(out, "{} no base is known to have stay", count(report.unacknowledged, "row that"));
+        let stay = plural(report.unacknowledged, "row stays, which", "rows stay, which");
+        say!(out, "{stay} no base is known to have");
     }
     Ok(())
 }
@@ -85,7 +83,8 @@ fn wanted(args: &Args) -> Result<Keep, Failure> {
         [None, None, Some(size)] => scaled(size, &sizes).map(Keep::Free),
         _ => return Err(args.wrong("give one of --keep AGE (30d), --rows N, --free SIZE (200M)").into()),
     };
-    Ok(keep.ok_or_else(|| args.wrong("an age is 30d, 12h, 90m or 60s, a size 500K, 200M or 1G"))?)
+    Ok(keep
+        .ok_or_else(|| args.wrong("an age is 30d, 12h, 90m or 60s, N a number, a size 500K, 200M or 1G"))?)
 }
 
 /// `packmule snapshot`.

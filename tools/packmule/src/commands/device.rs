@@ -256,10 +256,7 @@ pub fn revoke(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let given = context.args.text(1)?;
     let id = fingerprint(given).map_or_else(|| engine.find_device(given), Ok).map_err(of_db(path))?;
-    let key = match context.args.flag_path(&flags::REVOKE_FLEET) {
-        Some(file) => Some(FleetKey::open(file).map_err(|e| not_a_fleet_key(file, e))?),
-        None => None,
-    };
+    let key = context.args.flag_path(&flags::REVOKE_FLEET).map(fleet_key).transpose()?;
     let undo = context.args.has(&flags::TAKE_BACK);
     let done =
         if undo { engine.take_back_revocation(id, key.as_ref()) } else { engine.revoke(id, key.as_ref()) }
@@ -373,15 +370,12 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
     let (path, file) = (args.path(0).to_owned(), args.path(1).to_owned());
-    let fleet = match args.flag_path(&flags::FLEET) {
-        Some(key) => Some(FleetKey::open(key).map_err(|e| Failure::engine(key, &path, e))?),
-        None => None,
-    };
+    let fleet = args.flag_path(&flags::FLEET).map(fleet_key).transpose()?;
     let name = args.flag(&flags::NAME)?.map_or_else(host_name, str::to_owned);
     let new = !path.exists();
     let named = new || args.has(&flags::NAME);
     let asked = JoinOptions { name: named.then_some(name.as_str()), fleet: fleet.as_ref() };
-    let mut from = File::open(&file).map_err(|e| Failure::of(&file, format!("cannot be opened: {e}")))?;
+    let mut from = File::open(&file).map_err(|e| Failure::io(&file, "read it", &e))?;
     let joined = Engine::join(&path, &mut from, &asked, options(context)?);
     let (engine, report) = joined.map_err(|e| {
         use packmule::Error::{Bundle, Stream, Usage};
@@ -440,10 +434,7 @@ pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let id = engine.find_device(&given).map_err(of_db(&path))?;
     let undo = context.args.has(&flags::TAKE_BACK);
-    let key = match context.args.flag_path(&flags::REVOKE_FLEET) {
-        Some(file) => Some(FleetKey::open(file).map_err(|e| not_a_fleet_key(file, e))?),
-        None => None,
-    };
+    let key = context.args.flag_path(&flags::REVOKE_FLEET).map(fleet_key).transpose()?;
     let key = key.as_ref();
     let done = if undo { engine.take_back_retirement(id, key) } else { engine.retire(id, key) };
     let travels = done.map_err(of_db(&path))?;

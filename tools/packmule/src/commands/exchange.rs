@@ -12,10 +12,10 @@ use packmule::{Engine, Error, ImportReport, Wait, label};
 use super::admit::asks_for_admission;
 use super::device::fleets;
 use super::intake::summary;
-use super::{Context, of_db, open, say_not_sent};
+use super::{Context, of_db, open, say_left_out};
 use crate::documents::{CardFile, Exchanged, File, Known, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, engine_text, say};
-use crate::text::{conflicts_open, count, elsewhere, quoted, shown, size, waiting};
+use crate::text::{conflicts_open, count, elsewhere, quoted, shown, size, waiting, words, wrap};
 
 /// `packmule exchange`.
 pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -60,14 +60,14 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         }
     });
     Done::new(path, directory, (&engine, before), &report)?.report(context.out, failure.as_ref());
-    if failure.is_none() {
-        say_not_sent(context.out, &engine, path)?;
-    }
     match failure {
         // The document has it.
         Some(failure) if context.out.json => Err(Failure::Reported(failure.message().to_owned())),
         Some(failure) => Err(failure),
-        None => Ok(()),
+        None => {
+            say_left_out(context, &engine);
+            Ok(())
+        }
     }
 }
 
@@ -162,11 +162,7 @@ impl<'a> Done<'a> {
         asks_for_admission(&self.asks, self.ask_in).iter().for_each(|line| out.line(line));
         self.outside_the_fleet().iter().for_each(|line| out.line(line));
         let mut total = ImportReport::default();
-        for (_, report) in &self.report.taken {
-            total.ops_waiting += report.ops_waiting;
-            report.waiting_for.iter().for_each(|of| total.add_waiting_for(of.clone()));
-            report.gathered_apart.iter().for_each(|of| total.add_gathered_apart(of));
-        }
+        self.report.taken.iter().for_each(|(_, report)| total.add_import(report.clone()));
         elsewhere(&total, self.db).iter().for_each(|line| out.line(line));
         conflicts_open(self.open, self.db).into_iter().for_each(|line| out.line(&line));
     }
@@ -218,13 +214,12 @@ impl<'a> Done<'a> {
             return Vec::new();
         }
         let (db, directory) = (quoted(self.db), quoted(self.directory));
-        let mut lines = vec![
-            "no fleet has admitted this device yet: what it leaves here asks for that, and where the".into(),
-            format!(
-                "fleet key is, `packmule admit {directory} --fleet FILE` answers. Or, without a fleet, for"
-            ),
-            "each device whose fingerprint is the one that its `packmule status` shows:".into(),
-        ];
+        let what = format!(
+            "no fleet has admitted this device yet: what it leaves here asks for that, and where the fleet key is, \
+             `packmule admit {directory} --fleet FILE` answers. Or, without a fleet, for each device whose fingerprint is \
+             the one that its `packmule status` shows:"
+        );
+        let mut lines = vec![wrap(&words(&what), 0)];
         lines.extend(strangers.iter().map(|id| format!("  packmule trust {db} {id}")));
         lines
     }

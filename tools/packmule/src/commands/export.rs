@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
-use super::{Context, of_db, open, say_not_sent};
+use super::{Context, of_db, open, say_left_out};
 use crate::documents::Exported;
 use crate::files::Target;
 use crate::output::{Failure, say};
@@ -38,6 +38,7 @@ pub fn export(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if standard_output {
         let report = write(&mut engine, path, bundle, out.raw(), recipient)?;
         let _ = writeln!(io::stderr(), "{}", summary("standard output", &report, &whom));
+        say_left_out(context, &engine);
         return Ok(());
     }
     let mut target = Target::begin(bundle, engine.identity().id)?;
@@ -60,13 +61,13 @@ pub fn export(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if report.state {
         say!(out, "it has the state of the shared tables, in place of frames that are compacted away here");
     }
-    say_not_sent(out, &engine, path)?;
     if report.frames == 0 && peer.is_some() {
         say!(
             out,
             "as far as is known here, {whom} lacks nothing; the bundle still says what this device has"
         );
     }
+    say_left_out(context, &engine);
     Ok(())
 }
 

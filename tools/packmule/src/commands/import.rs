@@ -1,7 +1,7 @@
 //! Taking in: import, merge.
 
 use super::intake::Intake;
-use super::{Context, open};
+use super::{Context, open, say_left_out};
 use crate::output::Failure;
 
 /// `packmule import`.
@@ -18,5 +18,7 @@ fn take_in(context: &mut Context<'_, '_>, databases: bool) -> Result<(), Failure
     let mut engine = open(context)?;
     let mut intake = Intake::new(context.args.path(0), &mut engine, databases);
     intake.take_in(&context.args.paths(1))?;
-    intake.report(context.out)
+    intake.report(context.out)?;
+    say_left_out(context, &engine);
+    Ok(())
 }

@@ -180,20 +180,7 @@ impl<'a> Intake<'a> {
     }
 
     fn add(&mut self, path: &Path, report: ImportReport) {
-        let total = &mut self.total;
-        total.frames += report.frames;
-        total.known += report.known;
-        total.skipped += report.skipped;
-        total.ops += report.ops;
-        total.ops_waiting += report.ops_waiting;
-        report.waiting_for.iter().for_each(|of| total.add_waiting_for(of.clone()));
-        report.gathered_apart.iter().for_each(|of| total.add_gathered_apart(of));
-        total.conflicts_opened += report.conflicts_opened;
-        total.unsealed += report.unsealed;
-        total.revoked.extend_from_slice(&report.revoked);
-        total.restored.extend_from_slice(&report.restored);
-        // What still waits after the last one.
-        total.waits.clone_from(&report.waits);
+        self.total.add_import(report.clone());
         self.taken.push((path.into(), report));
     }
 

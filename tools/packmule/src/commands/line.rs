@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use super::{Context, options, profile};
 use crate::output::{Failure, engine_text};
-use crate::text::{count, hint, quoted, shown, size};
+use crate::text::{behind, count, hint, quoted, shown, size, waiting};
 use crate::usage::{Flag, flags};
 
 /// Makes the options of a line, as the flags and the board's profile say.
@@ -113,8 +113,15 @@ pub fn summary(done: &Progress) -> String {
     if parts.is_empty() { "nothing new on either side".into() } else { parts.join("; ") }
 }
 
+/// Says what could not be carried.
+pub fn left(done: &Progress, peer: &str, db: &Path) -> Vec<String> {
+    let behind = done.peer_needs_snapshot.then(|| behind(peer, db));
+    let waits = done.taken.waits.iter().map(waiting);
+    behind.into_iter().chain(lacking(done, peer, db)).chain(waits).collect()
+}
+
 /// Says what this device lacks of what is compacted away at the other end, and why, if it lacks anything.
-pub fn lacking(done: &Progress, peer: &str, db: &Path) -> Option<String> {
+fn lacking(done: &Progress, peer: &str, db: &Path) -> Option<String> {
     match &done.taken.state_refused {
         Some(why) => Some(format!(
             "the state of {peer} was not taken in, and nothing of it is here: {why}; once that is mended, the next \

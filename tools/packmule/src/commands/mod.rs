@@ -40,8 +40,8 @@ use packmule::{Engine, Error, TableHow};
 
 use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Out, say};
-use crate::text::{hint, quoted, wrap};
+use crate::output::{Failure, Out};
+use crate::text::{hint, quoted, safe, words, wrap};
 use crate::usage::{Args, Name, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
@@ -88,41 +88,29 @@ fn options(context: &Context<'_, '_>) -> Result<packmule::Options, Failure> {
     Ok(options)
 }
 
-/// Says of which tables not all travels: after every command that sends, takes in or compares. Standard error has it where
-/// standard output has something for a program.
-pub fn tell_left_out(context: &mut Context<'_, '_>) {
+/// Says what of the tracked tables does not travel, and which tables are held: after every command that sends, takes in
+/// or compares. Standard error has it where standard output has something for a program.
+fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
     use std::io::Write;
-    let path = context.args.path(0);
-    // The command itself has done what it was asked for.
-    let Ok(engine) = Engine::open_read_only(path, packmule::Options::default()) else { return };
-    let name = context.args.command.name;
-    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
-    for table in engine.left_out().unwrap_or_default() {
+    let (path, name) = (context.args.path(0), context.args.command.name);
+    let sends = !matches!(name, Name::Import | Name::Merge | Name::Digest);
+    // The command itself has done what it was asked for: that this cannot be read is no failure of it.
+    let rows = if sends { engine.not_sent().unwrap_or_default() } else { Vec::new() };
+    let tables = engine.left_out().unwrap_or_default();
+    let rows = rows.iter().map(ToString::to_string);
+    let said = rows.chain(tables.iter().map(|table| {
         let note = table.note.as_deref().unwrap_or("it was changed here");
         let held = if table.how == TableHow::Suspended { "held: " } else { "" };
-        let said = format!("note: table `{}`: {held}{note}{}", table.name, hint(table.hint(), path));
-        let said = wrap(&words_of(&said), 2);
+        format!("note: table `{}`: {held}{note}{}", table.name, hint(table.hint(), path))
+    }));
+    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
+    for said in said.map(|said| wrap(&words(&said), 2)) {
         if name == Name::Digest || piped || context.out.json {
-            let _ = writeln!(std::io::stderr(), "{said}");
+            let _ = writeln!(std::io::stderr(), "{}", safe(&said));
         } else {
             context.out.line(&said);
         }
     }
-}
-
-/// Takes a text apart into words; a command between backquotes is one.
-fn words_of(text: &str) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match words.last_mut() {
-            Some(last) if last.matches('`').count() % 2 == 1 => {
-                last.push(' ');
-                last.push_str(word);
-            }
-            _ => words.push(word.to_owned()),
-        }
-    }
-    words
 }
 
 /// Opens the database that is the first operand.
@@ -168,14 +156,6 @@ fn open_as(
         Ok(_) => {}
     }
     open(path, options(context)?).map_err(|e| Failure::engine(path, path, e))
-}
-
-/// Names what of the tracked tables does not travel: whatever sends says so.
-fn say_not_sent(out: &mut Out<'_>, engine: &Engine, path: &Path) -> Result<(), Failure> {
-    for what in engine.not_sent().map_err(of_db(path))? {
-        say!(out, "{what}");
-    }
-    Ok(())
 }
 
 /// Returns what makes a failure of the engine's error about the database.

@@ -7,11 +7,11 @@ use packmule::carry::serial::{self, Options, Status, Stop};
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
-use super::line::{failure_text, lacking, line_options, stop_on_signals, summary};
+use super::line::{failure_text, left, line_options, stop_on_signals, summary};
 use super::{Context, open};
 use crate::documents::{Counts, Event};
 use crate::output::{Failure, Out, say};
-use crate::text::{behind, io_text, iso, now, number, shown, time, waiting};
+use crate::text::{io_text, iso, now, number, shown, time};
 use crate::usage::{Args, flags};
 
 /// `packmule serve`.
@@ -183,11 +183,7 @@ impl Served<'_> {
         let news = since(&self.before, progress);
         self.before = progress.clone();
         let mut what = vec![format!("in step with {peer}: {}", summary(&news))];
-        if progress.peer_needs_snapshot {
-            what.push(behind(peer, self.db));
-        }
-        what.extend(lacking(progress, peer, self.db));
-        what.extend(progress.taken.waits.iter().map(waiting));
+        what.extend(left(progress, peer, self.db));
         self.change("in step", what.join("\n"), More::Carried(Box::new(news)));
     }
 

@@ -1,17 +1,16 @@
 //! Over a serial line, until both ends have everything: sync.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use packmule::carry::serial::{self, Options, Status, Stop};
 use packmule::carry::session::Progress;
 use packmule::label;
 
-use super::line::{failure, lacking, line_options, stop_on_signals, summary};
-use super::{Context, of_db, open, say_not_sent};
+use super::line::{failure, left, line_options, stop_on_signals, summary};
+use super::{Context, of_db, open, say_left_out};
 use crate::documents::{Counts, Synced};
-use crate::output::{Bar, Failure, Out, say};
-use crate::text::{behind, conflicts_open, elsewhere, io_text, number, shown, size, span, waiting};
+use crate::output::{Bar, Failure, say};
+use crate::text::{conflicts_open, elsewhere, io_text, number, shown, size, span};
 use crate::usage::{Args, flags};
 
 /// `packmule sync`.
@@ -50,9 +49,10 @@ pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         span(seconds.ceil() as u64),
         number(watch.baud.into())
     );
-    print_left(&done, watch.peer.as_deref().unwrap_or("the other end"), db, out);
-    say_not_sent(out, &engine, db)?;
+    left(&done, watch.peer.as_deref().unwrap_or("the other end"), db).iter().for_each(|line| out.line(line));
+    elsewhere(&done.taken, db).iter().for_each(|line| out.line(line));
     conflicts_open(open, db).into_iter().for_each(|line| out.line(&line));
+    say_left_out(context, &engine);
     Ok(())
 }
 
@@ -64,20 +64,6 @@ fn patience(args: &Args) -> Result<Option<Duration>, Failure> {
         Some(seconds) => Ok(Some(Duration::from_secs_f64(seconds))),
         None => Err(args.wrong(format!("--patience is a number of seconds, not `{text}`")).into()),
     }
-}
-
-/// Prints what could not be carried.
-fn print_left(done: &Progress, peer: &str, db: &Path, out: &mut Out<'_>) {
-    if done.peer_needs_snapshot {
-        say!(out, "{}", behind(peer, db));
-    }
-    if let Some(line) = lacking(done, peer, db) {
-        say!(out, "{line}");
-    }
-    for wait in &done.taken.waits {
-        say!(out, "{}", waiting(wait));
-    }
-    elsewhere(&done.taken, db).iter().for_each(|line| out.line(line));
 }
 
 /// What the session reports on its way.

@@ -1,9 +1,9 @@
 //! Tables: track, untrack, schema, seal.
 
-use super::{Context, of_db, open, say_not_sent};
+use super::{Context, of_db, open, say_left_out};
 use crate::documents::{Added, Sealed, Tracked, TrackedTable, Untracked};
 use crate::output::{Failure, say};
-use crate::text::{count, quoted, read, shown};
+use crate::text::{count, quoted, read, shown, words, wrap};
 use crate::usage::{Args, flags};
 use packmule::{ColumnMerge, Engine, Merge, Mode, NewColumns, Policy, TableHow, TrackOptions};
 
@@ -30,7 +30,8 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             say!(out, "{table}: tracked, {} taken in", count(report.rows, "row"));
         }
         for advice in &report.advice {
-            say!(out, "  note: {advice}");
+            let note: Vec<String> = std::iter::once("  note:".into()).chain(words(advice)).collect();
+            out.line(&wrap(&note, 4));
         }
     }
     Ok(())
@@ -142,14 +143,13 @@ pub fn seal(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             count(report.ops, "row"),
             count(report.frames, "frame")
         );
-        say_not_sent(context.out, &engine, path)?;
-        return Ok(());
+    } else {
+        say!(out, "{}: nothing was written since the last seal", shown(path));
+        let tables = engine.status().map_err(of_db(path))?.tables;
+        if tables.iter().all(|table| table.how == TableHow::Untracked) {
+            say!(out, "no table is tracked yet: `packmule track {} TABLE`", quoted(path));
+        }
     }
-    say_not_sent(out, &engine, path)?;
-    say!(out, "{}: nothing was written since the last seal", shown(path));
-    let tracked = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.how != TableHow::Untracked);
-    if !tracked {
-        say!(out, "no table is tracked yet: `packmule track {} TABLE`", quoted(path));
-    }
+    say_left_out(context, &engine);
     Ok(())
 }

@@ -39,3 +39,18 @@ pub fn wrap(words: &[String], indent: usize) -> String {
     }
     text
 }
+
+/// Takes a text apart into words; a command between backquotes is one.
+pub fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match words.last_mut() {
+            Some(last) if last.matches('`').count() % 2 == 1 => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words
+}

@@ -20,7 +20,7 @@ mod value;
 
 pub use format::{count, number, plural, quoted, safe, shell_word, shown, size};
 pub use hint::hint;
-pub use layout::{columns, wrap};
+pub use layout::{columns, words, wrap};
 pub use sentence::{
     behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
 };

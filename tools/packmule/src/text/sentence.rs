@@ -12,7 +12,8 @@ use super::{count, iso, plural, quoted};
 pub fn waiting(wait: &Wait) -> String {
     let author = &wait.author;
     let frames = range(wait.frames.0, wait.frames.1);
-    let waits = if wait.frames.0 == wait.frames.1 { "waits" } else { "wait" };
+    let one = wait.frames.0 == wait.frames.1;
+    let (waits, set_aside) = if one { ("waits", "is set aside") } else { ("wait", "are set aside") };
     match &wait.missing {
         Missing::Frames { of, up_to } => format!(
             "{frames} of {author} {waits} for frames of {of} up to {up_to}, since {}:\n  \
@@ -20,19 +21,14 @@ pub fn waiting(wait: &Wait) -> String {
             iso(wait.since)
         ),
         Missing::Vouching => format!(
-            "{frames} of {author} {}: it is revoked, and no other device says that it had taken them in before",
-            if wait.frames.0 == wait.frames.1 { "is set aside" } else { "are set aside" }
+            "{frames} of {author} {set_aside}: it is revoked, and no other device says that it had taken them in before"
         ),
         Missing::Newer => format!(
             "{frames} of {author} {waits} for a newer Packmule here, since {}:\n  \
              this one cannot read what was written there; all else goes on",
             iso(wait.since)
         ),
-        Missing::Unreadable { reason } => format!(
-            "{frames} of {author} {}: {}",
-            if wait.frames.0 == wait.frames.1 { "is set aside" } else { "are set aside" },
-            reason
-        ),
+        Missing::Unreadable { reason } => format!("{frames} of {author} {set_aside}: {reason}"),
         missing => format!("{frames} of {author} {waits} for {}", missing_words(missing)),
     }
 }

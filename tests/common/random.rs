@@ -1,0 +1,45 @@
+//! Random tests that can be replayed.
+
+use std::ops::Range;
+
+/// A small random number generator (SplitMix64, Steele, Lea and Flood 2014), so that a seed
+/// replays on every machine.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// A number that whoever runs the tests has set.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// The seeds to try: `PACKMULE_SEED=N` is one of them, which is replayed; else it is `PACKMULE_SCHEDULES=N` of them,
+/// or so many as usual, from `PACKMULE_FIRST=N` on.
+pub fn seeds(usual: u64) -> Range<u64> {
+    let first = number("PACKMULE_FIRST").unwrap_or(0);
+    match number("PACKMULE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => first..first + number("PACKMULE_SCHEDULES").unwrap_or(usual),
+    }
+}

@@ -13,7 +13,7 @@ use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::{certificates, export, transaction};
 use crate::engine::fleet::admission::{self, Applicant};
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::succession;
+use crate::engine::fleet::{succession, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::store::keys::FleetKey;
 use crate::engine::store::meta;
@@ -216,7 +216,7 @@ impl Admitted {
 /// [`Error::Usage`] if the database belongs to another fleet.
 pub(crate) fn read_database(admission: &mut Admission<'_>, replica: &Replica) -> Result<()> {
     catalog::reading(replica, |e| {
-        let keys = e.identity.fleet.map_or(Ok(Vec::new()), |fleet| succession::keys_of(&e.db, fleet))?;
+        let keys = trust::fleet_keys(e)?;
         if !keys.is_empty() && admission.key.public_keys().iter().all(|key| !keys.contains(key)) {
             return Err(Error::Usage("the database belongs to another fleet than this key".into()));
         }

@@ -1,5 +1,6 @@
 //! Certificates stored; what a base has gathered of a device goes along with its name.
 
+use packmule_core::model::DeviceId;
 use packmule_core::wire::{CERT_MAX, Certificate};
 
 use crate::engine::apply::vouched;
@@ -35,6 +36,38 @@ pub(crate) fn store_revoked(replica: &Replica, certificate: &Certificate<'_>, by
     if trust::store_revoked(replica, certificate, bytes)? { vouched::recount(replica) } else { Ok(()) }
 }
 
+/// Stores a certificate of a bundle that is trusted, or of a revoked device. What its sender shows of itself need not be
+/// kept for it any longer.
+pub(crate) fn take(
+    replica: &Replica,
+    certificate: &Certificate<'_>,
+    bytes: &[u8],
+    sender: Option<DeviceId>,
+) -> Result<()> {
+    match trust::verify_certificate(replica, certificate)? {
+        Ok(trust) => store(replica, certificate, bytes, trust)?,
+        Err(untrusted) if untrusted.revoked => store_revoked(replica, certificate, bytes)?,
+        Err(_) => {}
+    }
+    if sender == Some(certificate.device()) {
+        admission::shown_by_itself(replica, certificate)?;
+    }
+    Ok(())
+}
+
+/// Stores a certificate of a snapshot, whose maker answers for the devices of other fleets, or of none.
+pub(crate) fn store_answered_for(
+    replica: &Replica,
+    certificate: &Certificate<'_>,
+    bytes: &[u8],
+) -> Result<()> {
+    match trust::verify_certificate(replica, certificate)? {
+        Ok(trust) => store(replica, certificate, bytes, trust),
+        Err(untrusted) if untrusted.revoked => store_revoked(replica, certificate, bytes),
+        Err(_) => store(replica, certificate, bytes, Trust::Singly),
+    }
+}
+
 /// Gives the gathered rows of a device another label.
 fn relabel(replica: &Replica, before: &str, after: &str) -> Result<()> {
     for table in catalog::tables(replica).iter().filter(|table| table.state == State::Gathered) {
@@ -52,8 +85,8 @@ fn relabel(replica: &Replica, before: &str, after: &str) -> Result<()> {
 pub(crate) fn rename(replica: &mut Replica, name: &str) -> Result<bool> {
     let key = replica.signing_key()?.clone();
     let at_once = transaction::transaction(replica, |e| {
-        let own: Vec<u8> =
-            e.db.query_row("SELECT certificate FROM _pm_device WHERE n = ?1", [e.me], |row| row.get(0))?;
+        let missing = || Error::damaged("our certificate is missing");
+        let own = devices::certificate(&e.db, e.me)?.ok_or_else(missing)?;
         let own = Certificate::decode(&own).map_err(|e| Error::damaged(format!("our certificate: {e}")))?;
         let asked = admission::own_request(e)?;
         let asked = asked.as_deref().and_then(|asked| Certificate::decode(asked).ok());

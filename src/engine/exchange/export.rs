@@ -41,7 +41,7 @@ pub struct ExportReport {
     pub groups: u64,
     /// Bytes of the bundle.
     pub bytes: u64,
-    /// It has the state of the shared tables: the recipient lacks frames that are folded here.
+    /// It has a state, of the shared tables or of what is gathered here: the recipient lacks frames that are folded here.
     pub state: bool,
     /// Rows written here that could not be sealed, since the secret key or the right to write is missing.
     pub unsealed: u64,
@@ -104,32 +104,21 @@ fn write_bundle(
         Recipient::Anyone => (None, None),
         Recipient::Device(id) => (Some(id), devices::device_number(replica, id)?),
     };
+    let takes_own = receiver.map_or(Ok(true), |id| takes_own(replica, id))?;
     let have = |id: DeviceId, stream: Stream| -> Result<u64> {
         let (Some(peer), Some(dev)) = (peer, devices::device_number(replica, id)?) else { return Ok(0) };
-        if stream == Stream::PerDevice && dev != peer && !takes_own(replica, peer)? {
+        if stream == Stream::PerDevice && dev != peer && !takes_own {
             return Ok(u64::MAX);
         }
-        let seq: Option<u64> = value::maybe(
-            &replica.db,
-            "SELECT seq FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3",
-            (peer, dev, stream.number()),
-        )?;
-        // A device has what it wrote itself, unless it says that it was rolled back.
-        Ok(seq.unwrap_or(if dev == peer { u64::MAX } else { 0 }))
+        membership::has(replica, peer, dev, stream)
     };
     write_groups(replica, to, key, sender, receiver, with_vector, &have)
 }
 
-/// Returns whether a peer takes per-device streams of others. One whose certificate is not known here may.
-fn takes_own(replica: &Replica, peer: i64) -> Result<bool> {
-    let takes: Option<bool> =
-        value::maybe(&replica.db, "SELECT base OR name IS NULL FROM _pm_device WHERE n = ?1", [peer])?;
-    Ok(takes.unwrap_or(true))
-}
-
-/// Returns what [`takes_own`] does, of a device that may not be known here at all.
-fn takes_own_by_id(replica: &Replica, id: DeviceId) -> Result<bool> {
-    devices::device_number(replica, id)?.map_or(Ok(true), |peer| takes_own(replica, peer))
+/// Returns whether a peer takes per-device streams of others. One that is not known here, or whose certificate is not, may.
+fn takes_own(replica: &Replica, peer: DeviceId) -> Result<bool> {
+    let sql = "SELECT base OR name IS NULL FROM _pm_device WHERE id = ?1";
+    Ok(value::maybe(&replica.db, sql, [peer.0])?.unwrap_or(true))
 }
 
 /// Writes what of the log is not in `part.have`, up to a limit, without sealing first. The footer is
@@ -138,15 +127,8 @@ pub(crate) fn export_part(replica: &Replica, to: &mut dyn Write, part: &Part<'_>
     catalog::reading(replica, |e| {
         let have = |id, stream| Ok(part.have.get(&(id, stream)).copied().unwrap_or(0));
         let (key, sender) = (e.signing_key()?, e.identity.id);
-        write_part(
-            e,
-            to,
-            (key, sender),
-            part.receiver,
-            (true, false),
-            &have,
-            (part.enough_bytes, part.most_bytes),
-        )
+        let limits = (part.enough_bytes, part.most_bytes);
+        write_part(e, to, (key, sender), part.receiver, (true, false), &have, limits)
     })
 }
 
@@ -183,7 +165,8 @@ fn write_groups(
     })
 }
 
-/// Writes the header (`brief` ones tell what differs from what the receiver said last), the certificates and as many groups as the limits allow; makes the footer.
+/// Writes the header, the certificates and as many groups as the limits allow; makes the footer. A `brief` header tells
+/// what differs from what the receiver said last.
 fn write_part(
     replica: &Replica,
     to: &mut dyn Write,
@@ -194,19 +177,20 @@ fn write_part(
     (enough_bytes, most_bytes): (u64, u64),
 ) -> Result<PartReport> {
     let mut out = RecordWriter::new(to);
-    let mut wanted = wanted(replica, have)?;
+    let vector = positions::vector(replica)?;
+    let mut wanted = wanted(replica, &vector, have)?;
     let needs_state = needs_state(replica, &wanted)?;
     let gathered = gathered_out(replica, &wanted, receiver.is_some() || !with_vector)?;
     let with_state = needs_state || !gathered.is_empty();
     let probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
-    let applied = if with_vector { positions::vector(replica)? } else { Vec::new() };
     let difference = match receiver.filter(|_| brief && with_vector && !with_state) {
-        Some(id) => statements::difference(replica, id, &applied, takes_own_by_id(replica, id)?)?,
+        Some(id) => statements::difference(replica, id, &vector, takes_own(replica, id)?)?,
         None => None,
     };
+    let applied = if with_vector { &vector[..] } else { &[] };
     let header = match &difference {
         Some(difference) => (Some(difference.base), &difference.positions[..], &probes[..]),
-        None => (None, &applied[..], &probes[..]),
+        None => (None, applied, &probes[..]),
     };
     write_header(replica, &mut out, (key, sender), receiver, header)?;
     write_revocations(replica, &mut out)?;
@@ -235,7 +219,7 @@ fn write_part(
     }
     if needs_state {
         // A state goes as far as its vector.
-        let shared = positions::vector(replica)?.into_iter().filter(|e| e.stream == Stream::Shared);
+        let shared = vector.iter().filter(|e| e.stream == Stream::Shared);
         report.reached.extend(shared.map(|e| ((e.author, e.stream), e.seq)));
     }
     report.frames = out.frames;
@@ -342,13 +326,14 @@ fn header(
     Ok(buf)
 }
 
-/// Lists the streams of which the recipient may lack something.
-pub(crate) fn wanted(
+/// Lists the streams of a vector of which the recipient may lack something.
+fn wanted(
     replica: &Replica,
+    vector: &[Position],
     have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
 ) -> Result<Vec<Wanted>> {
     let mut wanted = Vec::new();
-    for entry in positions::vector(replica)? {
+    for entry in vector {
         let have = have(entry.author, entry.stream)?;
         if let Some(dev) = devices::device_number(replica, entry.author)?.filter(|_| have < entry.seq) {
             wanted.push(Wanted { dev, stream: entry.stream, have });
@@ -392,12 +377,9 @@ pub(crate) fn certificates_for(replica: &Replica, n: i64) -> Result<Vec<(i64, Ve
     let mut chain: Vec<(i64, Vec<u8>)> = Vec::new();
     let mut next = Some(n);
     while let Some(n) = next.take().filter(|n| chain.iter().all(|(known, _)| known != n)) {
-        let found: Option<Vec<u8>> =
-            value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
-        let Some(bytes) = found else { break };
+        let Some(bytes) = devices::certificate(&replica.db, n)? else { break };
         if let Some(issuer) = Certificate::decode(&bytes).ok().and_then(|c| c.fleet) {
-            let sql = "SELECT n FROM _pm_device WHERE public_key = ?1";
-            next = value::maybe(&replica.db, sql, [issuer.fleet])?;
+            next = devices::number_of_key(&replica.db, &issuer.fleet)?;
         }
         chain.push((n, bytes));
     }

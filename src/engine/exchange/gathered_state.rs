@@ -61,10 +61,7 @@ pub(crate) fn stands_for(replica: &Replica, dev: i64, have: u64) -> Result<bool>
 /// what is gathered here stands: another base, or the author.
 pub(crate) fn is_wanted(replica: &Replica, dev: i64) -> Result<bool> {
     for peer in membership::active_bases(replica)?.into_iter().chain([dev]) {
-        let said = membership::said(replica, peer, dev, Stream::PerDevice)?;
-        // An author has all that it wrote, unless it says that it was set back.
-        let have = said.unwrap_or(if peer == dev { u64::MAX } else { 0 });
-        if stands_for(replica, dev, have)? {
+        if stands_for(replica, dev, membership::has(replica, peer, dev, Stream::PerDevice)?)? {
             return Ok(true);
         }
     }

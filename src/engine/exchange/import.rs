@@ -21,7 +21,7 @@ use crate::engine::capture::{seal, verdict};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
-use crate::engine::exchange::state_rows;
+use crate::engine::exchange::state_rows::{Proof, StateRow};
 use crate::engine::exchange::take_state::StateMerge;
 use crate::engine::exchange::verified::{Known, Progress, Verified};
 use crate::engine::exchange::{certificates, inspect, reconcile, revoke, session, transaction, twin};
@@ -232,6 +232,11 @@ impl<'e> Verification<'e> {
         {
             self.verified.evidence.has(Stream::Shared, seq);
         }
+        self.author(id)
+    }
+
+    /// Keeps an author as an untrusted device, if it is one.
+    fn author(&mut self, id: DeviceId) -> Result<()> {
         if self.untrusted.iter().all(|s| s.id != id) && self.key(id)?.is_none() {
             self.untrusted.push(UntrustedDevice { id, name: None, revoked: false });
         }
@@ -296,19 +301,26 @@ impl<'e> Verification<'e> {
         Ok(self.revoked.iter().any(|known| known.id == id) || revocation::is_revoked_id(self.replica, id)?)
     }
 
-    /// Verifies the proof of an entry of a state's vector, as if its group were here.
+    /// Verifies the proof of an entry of a state's vector, as if its group were here; compares what it knows of where our
+    /// own stream was.
     fn state(&mut self, at: u64, body: &[u8]) -> Result<()> {
-        if let Some(proof) = state_rows::proof_of(self.replica, body)? {
-            if self.untrusted.iter().all(|s| s.id != proof.author) && self.key(proof.author)?.is_none() {
-                self.untrusted.push(UntrustedDevice { id: proof.author, name: None, revoked: false });
+        let row = StateRow::parse(self.replica, body)?;
+        match row.kind {
+            "stream" => {
+                let Proof { checkpoint, bytes, end } = row.proof()?;
+                self.author(checkpoint.author)?;
+                self.checkpoint(at, &checkpoint, &bytes, &end)?;
+                if checkpoint.author == self.replica.identity.id {
+                    let ours = positions::position(self.replica, self.replica.me, Stream::Shared)?.seq;
+                    self.verified.evidence.by_state |= checkpoint.last > ours;
+                }
             }
-            self.checkpoint(at, &proof.checkpoint, &proof.bytes, &proof.end)?;
-            let ours = positions::position(self.replica, self.replica.me, Stream::Shared)?.seq;
-            let goes_on = proof.author == self.replica.identity.id && proof.seq > ours;
-            self.verified.evidence.by_state |= goes_on;
-        }
-        for place in state_rows::own_places(self.replica, body)? {
-            twin::compare_place(self.replica, Stream::Shared, &place, &mut self.verified.evidence)?;
+            "tags" => {
+                for place in row.own_places()? {
+                    twin::compare_place(self.replica, Stream::Shared, &place, &mut self.verified.evidence)?;
+                }
+            }
+            _ => {}
         }
         self.open_state = true;
         Ok(())
@@ -393,24 +405,6 @@ impl<'e> Verification<'e> {
     }
 }
 
-/// Stores a certificate that is trusted, or of a revoked device.
-fn take_certificate(
-    replica: &Replica,
-    certificate: &Certificate<'_>,
-    bytes: &[u8],
-    sender: Option<DeviceId>,
-) -> Result<()> {
-    match trust::verify_certificate(replica, certificate)? {
-        Ok(trust) => certificates::store(replica, certificate, bytes, trust)?,
-        Err(untrusted) if untrusted.revoked => certificates::store_revoked(replica, certificate, bytes)?,
-        Err(_) => {}
-    }
-    if sender == Some(certificate.device()) {
-        admission::shown_by_itself(replica, certificate)?;
-    }
-    Ok(())
-}
-
 /// Takes in as many groups as make a window. Returns whether there is more.
 fn take_in_window(
     replica: &Replica,
@@ -437,7 +431,7 @@ fn take_in_window(
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(_) | Item::FleetKey(..) => {}
             Item::Certificate(certificate, bytes) => {
-                take_certificate(replica, &certificate, bytes, verified.sender)?;
+                certificates::take(replica, &certificate, bytes, verified.sender)?;
             }
             Item::Revocation(statement) => window.any |= revoke::take_in(replica, &statement, report)?,
             Item::State(body) => window.state()?.record(body)?,

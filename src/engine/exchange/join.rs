@@ -1,4 +1,8 @@
-//! Starting from a snapshot: a new device, or one whose writes cannot be placed any more because others have folded.
+//! Starting from a snapshot: a new device, or one that lacks what others have folded.
+//!
+//! A snapshot is taken in as the state that it is (`take_state.rs`): identity, log and what is not sealed stay. A new device
+//! trusts first whom the maker answers for, on its owner's word. Only where others have built on a second history that is
+//! here does the device start anew; the rest of this is about that.
 //!
 //! **Invariant.** Afterwards the shared tables are the snapshot's, and beside it stands every row here of which the
 //! snapshot's maker cannot have heard, as a context-free write of this device: equal rows are one version, different
@@ -16,7 +20,7 @@
 //! A device that had frames takes a new identity, because its old numbers may stand for other frames elsewhere. The
 //! old identity is retired, unless another device goes on as it. The snapshot's rows are its maker's word, under its
 //! signature; the frames in it are their authors'. The snapshot is verified to its end before anything is written,
-//! and all of the rest is one SQLite transaction.
+//! and all of this is one SQLite transaction.
 
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -35,7 +39,6 @@ use crate::engine::exchange::heard::{self, Heard};
 use crate::engine::exchange::load::{self, JoinReport, Loader};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::exchange::{certificates, import, inspect, transaction};
-use crate::engine::fleet::devices::Trust;
 use crate::engine::fleet::open::{self, InitOptions};
 use crate::engine::fleet::{devices, membership, peers, positions, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
@@ -171,19 +174,13 @@ fn trust_all(replica: &mut Replica, all: &[Vec<u8>]) -> Result<()> {
     transaction::transaction(replica, |e| {
         for bytes in all {
             let certificate = Certificate::decode(bytes).map_err(error::bad)?;
-            match trust::verify_certificate(e, &certificate)? {
-                Ok(trust) => certificates::store(e, &certificate, bytes, trust)?,
-                Err(UntrustedDevice { revoked: true, .. }) => {
-                    certificates::store_revoked(e, &certificate, bytes)?;
-                }
-                Err(_) => certificates::store(e, &certificate, bytes, Trust::Singly)?,
-            }
+            certificates::store_answered_for(e, &certificate, bytes)?;
         }
         Ok(())
     })
 }
 
-/// Starts from a snapshot, in one transaction.
+/// Starts anew from a snapshot, in one transaction.
 fn rebase<R: Read + Seek>(
     replica: &mut Replica,
     snapshot: &mut R,
@@ -330,6 +327,13 @@ fn keys_in_frame(
     })
 }
 
+/// The `_pm_` tables that are about the log, or name tables by numbers that are given anew.
+const WIPED: [&str; 26] = [
+    "stream", "frame", "group", "context", "ack", "floor", "def", "table", "head", "image", "conflict",
+    "parked", "dangling", "count", "held", "declared", "unplaced", "newest", "tag", "number", "fold",
+    "folded", "gone", "gap", "reached", "aside",
+];
+
 /// Forgets the log and all that was known by it.
 fn wipe(replica: &Replica) -> Result<()> {
     for table in catalog::tables(replica) {
@@ -341,11 +345,7 @@ fn wipe(replica: &Replica) -> Result<()> {
             load::empty(replica, &table)?;
         }
     }
-    for name in [
-        "stream", "frame", "group", "context", "ack", "floor", "def", "table", "head", "image", "conflict",
-        "parked", "dangling", "count", "held", "declared", "unplaced", "newest", "tag", "number", "fold",
-        "folded",
-    ] {
+    for name in WIPED {
         replica.db.execute_batch(&format!("DELETE FROM _pm_{name}"))?;
     }
     peers::forget_evidence(replica)?;
@@ -534,5 +534,25 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
             }
             Item::Frame(..) | Item::State(_) | Item::Part(_) | Item::Revocation(_) | Item::FleetKey(..) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_table_is_wiped_or_outlives_the_log() {
+        // Who is known and trusted, and what was said to people; `peers::forget_evidence` forgets the last two.
+        let kept = ["meta", "device", "revocation", "statement", "notice", "stated", "told"];
+        let db = rusqlite::Connection::open_in_memory().unwrap();
+        layout::create(&db).unwrap();
+        let mut all = db.prepare("SELECT substr(name, 5) FROM sqlite_schema WHERE type = 'table'").unwrap();
+        let all = all.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<Vec<String>>>();
+        let mut all = all.unwrap();
+        let mut named: Vec<&str> = WIPED.into_iter().chain(kept).collect();
+        all.sort();
+        named.sort();
+        assert_eq!(all, named);
     }
 }

@@ -1,4 +1,4 @@
-//! A snapshot's records, put into the database that starts from it.
+//! A snapshot's records, put into the wiped database that starts anew from it.
 
 use std::io::Read;
 
@@ -8,12 +8,11 @@ use rusqlite::{ErrorCode, params_from_iter};
 
 use crate::engine::apply::vouched;
 use crate::engine::capture::{adopt, declare, follow, merge_definitions, watch};
-use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
+use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::exchange::state_rows::{self, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::exchange::{certificates, revoke};
-use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::{revocation, trust};
+use crate::engine::fleet::{devices, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::log::{frames, tags};
 use crate::engine::merge::deferred;
@@ -48,16 +47,7 @@ impl Loader<'_, '_> {
                     }
                 }
                 Item::Certificate(certificate, bytes) => {
-                    // The maker answers for those whose fleet is another, or none.
-                    let trust = match trust::verify_certificate(e, &certificate)? {
-                        Ok(trust) => trust,
-                        Err(UntrustedDevice { revoked: true, .. }) => {
-                            certificates::store_revoked(e, &certificate, bytes)?;
-                            continue;
-                        }
-                        Err(_) => Trust::Singly,
-                    };
-                    certificates::store(e, &certificate, bytes, trust)?;
+                    certificates::store_answered_for(e, &certificate, bytes)?;
                 }
                 Item::State(body) => self.state(body)?,
                 Item::Part(body) => self.rows.keep_part(body)?,
@@ -85,16 +75,15 @@ impl Loader<'_, '_> {
 
     /// Puts a row of the maker's state into the database.
     fn state(&mut self, body: &[u8]) -> Result<()> {
-        let (kind, values) = state_rows::parse(body)?;
-        let row = StateRow { replica: self.engine, values: &values };
-        match kind {
+        let row = StateRow::parse(self.engine, body)?;
+        match row.kind {
             "table" => self.table(row.tid_at(0)?, row.blob_at(1)?, row.int_at(2)? == 1),
             "row" | "limbo" => {
                 let table = catalog::table(self.engine, row.tid_at(0)?)?;
                 self.rows
-                    .row(&table, kind == "limbo", &values[1..])
+                    .row(&table, row.kind == "limbo", &row.values[1..])
                     .map_err(|e| breaks_constraint(&table, e))?;
-                self.report.rows += u64::from(kind == "row");
+                self.report.rows += u64::from(row.kind == "row");
                 Ok(())
             }
             "head" => self.head(&row),
@@ -105,8 +94,8 @@ impl Loader<'_, '_> {
             "def" => state_rows::load_def(&row),
             "declared" => state_rows::load_declared(&row),
             "dangling" => state_rows::load_orphan(&row),
-            "stream" | "context" | "number" | "floor" => state_rows::load_position(&row, kind),
-            "conflict" | "image" | "parked" => state_rows::load_by_key(&row, kind),
+            "stream" | "context" | "number" | "floor" => state_rows::load_position(&row),
+            "conflict" | "image" | "parked" => state_rows::load_by_key(&row),
             _ => Err(wrong()),
         }
     }

@@ -115,9 +115,7 @@ impl<'e> RowMerge<'e> {
 
     /// Compares what is folded here and there with what the other has seen, once the vectors are known.
     pub(super) fn begin(&mut self, floors: &[(i64, u64)]) -> Result<()> {
-        let covers =
-            |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_some_and(|v| *v >= seq);
-        self.we_saw = floors.iter().all(|(dev, seq)| *seq == 0 || covers(&self.had, *dev, *seq));
+        self.we_saw = floors.iter().all(|(dev, seq)| *seq == 0 || !positions::lacks(&self.had, *dev, *seq));
         let saw = |dev: i64| self.vector.get(&dev).copied().unwrap_or(0);
         self.unseen = folds::first_unseen(self.replica, &saw)?;
         Ok(())
@@ -131,7 +129,7 @@ impl<'e> RowMerge<'e> {
     /// Returns whether a device's shared stream was applied here up to a frame.
     pub(super) fn had(&self, id: DeviceId, seq: u64) -> Result<bool> {
         let dev = devices::device_number(self.replica, id)?;
-        Ok(dev.and_then(|dev| self.had.get(&dev)).is_some_and(|had| *had >= seq))
+        Ok(dev.is_some_and(|dev| !positions::lacks(&self.had, dev, seq)))
     }
 
     /// Begins a table; `fits` says whether its rows can be those of the table here, `whole` whether its maker has nothing
@@ -149,15 +147,15 @@ impl<'e> RowMerge<'e> {
     }
 
     /// Merges a row, or keeps a version of one until its row comes.
-    pub(super) fn record(&mut self, kind: &str, row: &StateRow<'_>) -> Result<()> {
+    pub(super) fn record(&mut self, row: &StateRow<'_>) -> Result<()> {
         let table = catalog::table(self.replica, row.tid_at(0)?)?;
         let Some(merging) = self.tables.iter().find(|merging| merging.tid == table.tid).copied() else {
             return Err(wrong());
         };
         if merging.aside {
-            return if matches!(kind, "row" | "limbo") { self.loader.drop_parts() } else { Ok(()) };
+            return if matches!(row.kind, "row" | "limbo") { self.loader.drop_parts() } else { Ok(()) };
         }
-        match kind {
+        match row.kind {
             "head" => self.keep_head(&table, row),
             "count" => state_rows::put_count(
                 row,
@@ -210,8 +208,7 @@ impl<'e> RowMerge<'e> {
             }
         }
         if !empty {
-            let sql = "INSERT OR IGNORE INTO temp._pm_their_key (tid, key) VALUES (?1, ?2)";
-            self.replica.db.prepare_cached(sql)?.execute((table.tid, &key))?;
+            self.keep_their_key(table, &key)?;
         }
         // Beside the row here, where the two can be compared.
         compose::delete_from(self.replica, &table.quarantine_table(), table, &key)?;
@@ -222,10 +219,16 @@ impl<'e> RowMerge<'e> {
     /// Merges a row of a table that does not show it here.
     fn waiting_row(&mut self, table: &Table, values: &[Value<'_>]) -> Result<()> {
         let key = self.loader.key_of(table, values)?;
-        let sql = "INSERT OR IGNORE INTO temp._pm_their_key (tid, key) VALUES (?1, ?2)";
-        self.replica.db.prepare_cached(sql)?.execute((table.tid, &key))?;
+        self.keep_their_key(table, &key)?;
         let values = self.loader.put_together(values)?;
         self.merge_waiting(table, &key, Some(&values))
+    }
+
+    /// Keeps that the maker has a row.
+    fn keep_their_key(&self, table: &Table, key: &[u8]) -> Result<()> {
+        let sql = "INSERT OR IGNORE INTO temp._pm_their_key (tid, key) VALUES (?1, ?2)";
+        self.replica.db.prepare_cached(sql)?.execute((table.tid, key))?;
+        Ok(())
     }
 
     /// Merges what waits of a row; `values` are those that the maker has, if it has the row.
@@ -269,7 +272,7 @@ impl<'e> RowMerge<'e> {
     fn take_counts(&self, table: &Table, key: &[u8]) -> Result<()> {
         let db = &self.replica.db;
         for entry in counters::entries(db, "temp._pm_their_count", table.tid, key)? {
-            if self.had.get(&entry.dev).is_none_or(|seq| entry.seq > *seq) {
+            if positions::lacks(&self.had, entry.dev, entry.seq) {
                 counters::put_entry(db, table.tid, key, &entry)?;
             }
         }
@@ -336,9 +339,6 @@ impl<'e> RowMerge<'e> {
         ours: &[Head],
         theirs: Vec<Head>,
     ) -> Result<Outcome> {
-        let new_to = |vector: &HashMap<i64, u64>, head: &Head| {
-            head.dev == BASELINE || vector.get(&head.dev).is_none_or(|seq| head.seq > *seq)
-        };
         match (ours.is_empty(), theirs.is_empty()) {
             (true, true) => self.decide_settled(table, key, present),
             (true, false) if self.they_saw(table, key)? => {
@@ -377,7 +377,7 @@ impl<'e> RowMerge<'e> {
                 Ok(Outcome::Heads(new, true))
             }
             (false, false) => {
-                let left = self.union(table, ours, theirs, &new_to);
+                let left = self.union(table, ours, theirs);
                 Ok(if is_same(&left, ours) { Outcome::Ours } else { Outcome::Heads(left, !self.we_saw) })
             }
         }
@@ -391,13 +391,7 @@ impl<'e> RowMerge<'e> {
     }
 
     /// Returns the heads of both, without those that the other knows to be dominated.
-    fn union(
-        &self,
-        table: &Table,
-        ours: &[Head],
-        theirs: Vec<Head>,
-        new_to: &dyn Fn(&HashMap<i64, u64>, &Head) -> bool,
-    ) -> Vec<Head> {
+    fn union(&self, table: &Table, ours: &[Head], theirs: Vec<Head>) -> Vec<Head> {
         let n = table.def.columns.len();
         let mut left: Vec<Head> = Vec::new();
         for head in ours {
@@ -506,8 +500,6 @@ impl<'e> RowMerge<'e> {
         let db = &self.replica.db;
         let ours = counters::entries(db, "_pm_count", table.tid, key)?;
         let theirs = counters::entries(db, "temp._pm_their_count", table.tid, key)?;
-        let new_to =
-            |vector: &HashMap<i64, u64>, dev: i64, seq: u64| vector.get(&dev).is_none_or(|v| seq > *v);
         let is_in = |all: &[counters::Entry], e: &counters::Entry| all.iter().any(|o| o.same_write(e));
         let row = if theirs_below {
             compose::row_in(self.replica, &table.quarantine_table(), table, key)?
@@ -515,13 +507,13 @@ impl<'e> RowMerge<'e> {
             compose::shown_row(self.replica, table, key)?
         };
         for entry in &ours {
-            let stays = is_in(&theirs, entry) || new_to(&self.vector, entry.dev, entry.seq);
+            let stays = is_in(&theirs, entry) || positions::lacks(&self.vector, entry.dev, entry.seq);
             if !stays || entry.is_base() {
                 counters::forget_entry(db, table.tid, key, entry)?;
             }
         }
         for entry in theirs.iter().filter(|e| !is_in(&ours, e) && !e.is_base()) {
-            if new_to(&self.had, entry.dev, entry.seq) {
+            if positions::lacks(&self.had, entry.dev, entry.seq) {
                 counters::put_entry(db, table.tid, key, entry)?;
             }
         }
@@ -573,6 +565,11 @@ impl<'e> RowMerge<'e> {
         }
         Ok(())
     }
+}
+
+/// Returns whether a version is new to who has applied what is in a vector. Of a baseline version nobody knows.
+fn new_to(vector: &HashMap<i64, u64>, head: &Head) -> bool {
+    head.dev == BASELINE || positions::lacks(vector, head.dev, head.seq)
 }
 
 /// Returns whether versions are the same, in the same order.

@@ -10,6 +10,7 @@ use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
+use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::{compose, written};
@@ -39,7 +40,7 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
     let Waiting { replica, table, key, .. } = *row;
     let tid = table.tid;
     let new_to = |vector: &HashMap<i64, u64>, head: &Head| {
-        head.dev != BASELINE && vector.get(&head.dev).is_none_or(|seq| head.seq > *seq)
+        head.dev != BASELINE && positions::lacks(vector, head.dev, head.seq)
     };
     let same = |a: &Head, b: &Head| (a.dev, a.seq) == (b.dev, b.seq);
     let was_settled = row.ours.is_empty() || row.ours.iter().any(|head| head.dev == BASELINE);

@@ -16,7 +16,7 @@
 //! | `offer` | the state for the peer of a session |
 //! | `peer` | the other end of a session |
 //! | `heard` | what a snapshot's maker has of what is here |
-//! | `load` | the snapshot read into the database |
+//! | `load` | the snapshot read into a database that starts anew |
 //! | `merge_rows` | the rows of a state, merged with those here |
 //! | `reconcile` | peer evidence about our own log, and what follows from it |
 //! | `records` | records written: groups in causal order |

@@ -27,8 +27,7 @@ pub(crate) fn export_state(
     transaction::seal(replica)?;
     let have = |author, stream| {
         let known = session::frontier_of(frontier, Section { author, stream });
-        let all = stream == Stream::PerDevice;
-        Ok(if all { u64::MAX } else { known.map_or(0, |known| known.groups) })
+        Ok(if stream == Stream::PerDevice { u64::MAX } else { known.map_or(0, |known| known.groups) })
     };
     let part = catalog::reading(replica, |e| export::export_all(e, to, peer.id, &have))?;
     to.write_all(&part.footer).and_then(|()| to.flush()).map_err(Error::Stream)?;

@@ -7,7 +7,6 @@ use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::{certificates, export, transaction};
 use crate::engine::fleet::{admission, devices, membership, succession, trust};
-use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
@@ -31,15 +30,8 @@ pub struct Peer {
 
 /// Reads our certificate.
 pub(crate) fn own_certificate(replica: &Replica) -> Result<Vec<u8>> {
-    catalog::reading(replica, |e| certificate_of(e, e.me))?
+    catalog::reading(replica, |e| devices::certificate(&e.db, e.me))?
         .ok_or_else(|| Error::damaged("our certificate is missing"))
-}
-
-/// Reads the certificate of a device.
-fn certificate_of(replica: &Replica, dev: i64) -> Result<Option<Vec<u8>>> {
-    let found: Option<Option<Vec<u8>>> =
-        value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [dev])?;
-    Ok(found.flatten())
 }
 
 /// Reads the certificate chain of an author, issuers first.

@@ -35,7 +35,7 @@ pub struct PartReport {
     pub reached: Positions,
     /// The length of the first group that did not go in, if one did not.
     pub next_bytes: Option<u64>,
-    /// It has the state of the shared tables: the recipient lacks frames that are folded here.
+    /// It has a state, of the shared tables or of what is gathered here: the recipient lacks frames that are folded here.
     pub state: bool,
 }
 

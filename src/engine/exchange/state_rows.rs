@@ -29,23 +29,24 @@ pub(super) fn wrong() -> Error {
     Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"))
 }
 
-/// Reads a record of a state: its kind, and its values.
-pub(super) fn parse(mut body: &[u8]) -> Result<(&str, Vec<Value<'_>>)> {
-    let kind: &str = take(&mut body).map_err(bad)?;
-    let mut values = Vec::new();
-    while !body.is_empty() {
-        values.push(take(&mut body).map_err(bad)?);
-    }
-    Ok((kind, values))
-}
-
-/// A row of the maker's state: values, with devices by their ids and tables by their names.
+/// A row of the maker's state: its kind, and its values, with devices by their ids and tables by their names.
 pub(super) struct StateRow<'a> {
     pub replica: &'a Replica,
-    pub values: &'a [Value<'a>],
+    pub kind: &'a str,
+    pub values: Vec<Value<'a>>,
 }
 
 impl<'a> StateRow<'a> {
+    /// Reads a record of a state.
+    pub(super) fn parse(replica: &'a Replica, mut body: &'a [u8]) -> Result<Self> {
+        let kind: &str = take(&mut body).map_err(bad)?;
+        let mut values = Vec::new();
+        while !body.is_empty() {
+            values.push(take(&mut body).map_err(bad)?);
+        }
+        Ok(Self { replica, kind, values })
+    }
+
     /// Reads an integer.
     pub(super) fn int_at(&self, at: usize) -> Result<i64> {
         match self.values.get(at) {
@@ -84,68 +85,49 @@ impl<'a> StateRow<'a> {
     pub(super) fn tid_at(&self, at: usize) -> Result<i64> {
         catalog::table_named(self.replica, self.text_at(at)?).map(|t| t.tid).ok_or_else(wrong)
     }
+
+    /// Reads a number of frames.
+    pub(super) fn seq_at(&self, at: usize) -> Result<u64> {
+        u64::try_from(self.int_at(at)?).map_err(|_| wrong())
+    }
+
+    /// Reads, of a `since`, what who takes the state must have: a device's id, and up to where its shared stream.
+    pub(super) fn since(&self) -> Result<(DeviceId, u64)> {
+        Ok((self.device_id_at(0)?, self.seq_at(1)?))
+    }
+
+    /// Reads, of a `stream`, up to where the state stands for it.
+    pub(super) fn place(&self) -> Result<(DeviceId, Stream, u64)> {
+        let stream = u8::try_from(self.int_at(1)?).ok().and_then(Stream::from_number);
+        Ok((self.device_id_at(0)?, stream.ok_or_else(wrong)?, self.seq_at(2)?))
+    }
+
+    /// Reads, of a `stream`, the proof of its place. Its signature is for the caller to verify.
+    pub(super) fn proof(&self) -> Result<Proof> {
+        let bytes = self.blob_at(4)?.to_vec();
+        let checkpoint = Checkpoint::decode(&bytes).map_err(bad)?;
+        let end = Chain(self.blob_at(3)?.try_into().map_err(|_| wrong())?);
+        if self.place()? != (checkpoint.author, checkpoint.stream, checkpoint.last) {
+            return Err(wrong());
+        }
+        Ok(Proof { checkpoint, bytes, end })
+    }
+
+    /// Reads, of `tags`, the places of this device's own stream, if they are of that.
+    pub(super) fn own_places(&self) -> Result<Vec<Place>> {
+        if self.device_id_at(0)? == self.replica.identity.id {
+            tags::unpacked(self.blob_at(1)?)
+        } else {
+            Ok(Vec::new())
+        }
+    }
 }
 
-/// An entry of a state's vector, with its proof.
+/// The proof of up to where a stream goes that a state stands for: the newest checkpoint, and the chain after it.
 pub(super) struct Proof {
-    pub author: DeviceId,
-    pub seq: u64,
     pub checkpoint: Checkpoint,
     pub bytes: Vec<u8>,
     pub end: Chain,
-}
-
-/// Reads the entry of a state's vector that a record is, if it is one. Its signature is for the caller to verify.
-pub(super) fn proof_of(replica: &Replica, body: &[u8]) -> Result<Option<Proof>> {
-    let (kind, values) = parse(body)?;
-    if kind != "stream" {
-        return Ok(None);
-    }
-    let row = StateRow { replica, values: &values };
-    let (author, bytes) = (row.device_id_at(0)?, row.blob_at(4)?.to_vec());
-    let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
-    let checkpoint = Checkpoint::decode(&bytes).map_err(bad)?;
-    let end = Chain(row.blob_at(3)?.try_into().map_err(|_| wrong())?);
-    let fits = (checkpoint.author, checkpoint.last) == (author, seq);
-    if !fits || row.int_at(1)? != i64::from(checkpoint.stream.number()) {
-        return Err(wrong());
-    }
-    Ok(Some(Proof { author, seq, checkpoint, bytes, end }))
-}
-
-/// Reads the places of this device's own stream that a record of a state is, if it is that.
-pub(super) fn own_places(replica: &Replica, body: &[u8]) -> Result<Vec<Place>> {
-    let (kind, values) = parse(body)?;
-    if kind != "tags" {
-        return Ok(Vec::new());
-    }
-    let row = StateRow { replica, values: &values };
-    if row.device_id_at(0)? != replica.identity.id {
-        return Ok(Vec::new());
-    }
-    tags::unpacked(row.blob_at(1)?)
-}
-
-/// Reads what who takes a state must have, if a record says that: a device's id, and up to where its stream.
-pub(super) fn since_of(replica: &Replica, body: &[u8]) -> Result<Option<(DeviceId, u64)>> {
-    let (kind, values) = parse(body)?;
-    let row = StateRow { replica, values: &values };
-    match kind {
-        "since" => Ok(Some((row.device_id_at(0)?, u64::try_from(row.int_at(1)?).map_err(|_| wrong())?))),
-        _ => Ok(None),
-    }
-}
-
-/// Reads up to where a state stands for a stream, if a record of it says so.
-pub(super) fn place_of(replica: &Replica, body: &[u8]) -> Result<Option<(DeviceId, Stream, u64)>> {
-    let (kind, values) = parse(body)?;
-    if kind != "stream" {
-        return Ok(None);
-    }
-    let row = StateRow { replica, values: &values };
-    let stream = u8::try_from(row.int_at(1)?).map_err(|_| wrong())?;
-    let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
-    Ok(Some((row.device_id_at(0)?, Stream::from_number(stream).ok_or_else(wrong)?, seq)))
 }
 
 /// Puts a version of a row into `_pm_head` or a table like it, with its columns here. `insert` names the table.
@@ -198,9 +180,9 @@ pub(super) fn load_lamport(row: &StateRow<'_>) -> Result<()> {
 }
 
 /// Loads what the maker knew of a stream: its position, its context, its numbers, or its watermark.
-pub(super) fn load_position(row: &StateRow<'_>, kind: &str) -> Result<()> {
+pub(super) fn load_position(row: &StateRow<'_>) -> Result<()> {
     let db = &row.replica.db;
-    match kind {
+    match row.kind {
         "stream" => {
             if let Some(Value::Blob(checkpoint)) = row.values.get(4) {
                 let checkpoint_of = Checkpoint::decode(checkpoint).map_err(bad)?;
@@ -229,9 +211,7 @@ pub(super) fn load_position(row: &StateRow<'_>, kind: &str) -> Result<()> {
 /// Loads that a device was retired, and which frame says so.
 pub(super) fn load_retired(row: &StateRow<'_>) -> Result<()> {
     let said = match row.values.get(1) {
-        Some(Value::Blob(_)) => {
-            Some((row.device_at(1)?, u64::try_from(row.int_at(2)?).map_err(|_| wrong())?))
-        }
+        Some(Value::Blob(_)) => Some((row.device_at(1)?, row.seq_at(2)?)),
         _ => None,
     };
     let goes_on = row.int_at(3)? == Retirement::GoesOn as i64;
@@ -277,9 +257,9 @@ pub(super) fn load_orphan(row: &StateRow<'_>) -> Result<()> {
 }
 
 /// Loads what is kept of a row by its key: that it is in conflict, its baseline version, or that it is quarantined.
-pub(super) fn load_by_key(row: &StateRow<'_>, kind: &str) -> Result<()> {
+pub(super) fn load_by_key(row: &StateRow<'_>) -> Result<()> {
     let marks: Vec<String> = (2..=row.values.len()).map(|n| format!("?{n}")).collect();
-    let sql = format!("INSERT INTO _pm_{kind} VALUES (?1, {})", marks.join(", "));
+    let sql = format!("INSERT INTO _pm_{} VALUES (?1, {})", row.kind, marks.join(", "));
     let tid = row.tid_at(0)?;
     let rest = row.values.get(1..).unwrap_or_default().iter().map(|v| Bind(*v));
     let params = std::iter::once(Bind(Value::Int(tid))).chain(rest);

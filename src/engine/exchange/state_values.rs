@@ -1,6 +1,8 @@
 //! The rows of a state, put into their tables here: values by the maker's columns, large ones part by part.
 
-use packmule_core::model::Value;
+use std::ops::Range;
+
+use packmule_core::model::{Big, Value};
 use rusqlite::{MAIN_DB, params_from_iter};
 
 use crate::engine::error::{BundleProblem, Error, Result};
@@ -18,7 +20,7 @@ pub(super) struct RowLoader<'e> {
     pub engine: &'e Replica,
     parts: i64,
     /// The maker's definitions, by table: its columns have its numbers.
-    pub maker_defs: Vec<TableDef>,
+    maker_defs: Vec<TableDef>,
 }
 
 impl<'e> RowLoader<'e> {
@@ -38,20 +40,16 @@ impl<'e> RowLoader<'e> {
 
     /// Puts the values of a row together, large ones from the parts before it.
     pub(super) fn put_together(&mut self, values: &[Value<'_>]) -> Result<Vec<OwnedValue>> {
-        let mut part: i64 =
-            value::maybe(&self.engine.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let mut part = self.first_part()?;
         let mut whole = Vec::with_capacity(values.len());
         for value in values {
             let Value::Big(big) = value else {
                 whole.push(OwnedValue::of(*value)?);
                 continue;
             };
-            let mut bytes: Vec<u8> = Vec::new();
-            while (bytes.len() as u64) < big.len {
-                bytes.extend(self.part(part)?);
-                part += 1;
-            }
-            whole.push(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) });
+            let end = part + parts_of(big)?;
+            whole.push(self.whole(big, part..end)?);
+            part = end;
         }
         self.drop_parts()?;
         Ok(whole)
@@ -75,11 +73,27 @@ impl<'e> RowLoader<'e> {
 
     /// Finds the numbers here of the maker's columns.
     pub(super) fn columns_here(&self, table: &Table, theirs: &Columns) -> Result<Columns> {
-        let maker = self.maker_defs.iter().find(|d| d.name.eq_ignore_ascii_case(&table.def.name));
-        let maker =
-            maker.ok_or_else(|| Error::bundle(0, BundleProblem::Structure("a row of an unknown table")))?;
+        let maker = self.maker_def(&table.def.name)?;
         let here = |(at, c): (usize, &ColumnDef)| table.def.column(&c.name).filter(|_| theirs.contains(at));
         Ok(maker.columns.iter().enumerate().filter_map(here).collect())
+    }
+
+    /// Returns the number of the first part that is kept.
+    fn first_part(&self) -> Result<i64> {
+        let first = value::maybe(&self.engine.db, "SELECT min(n) FROM temp._pm_part", [])?;
+        Ok(first.flatten().unwrap_or(0))
+    }
+
+    /// Puts a large value together from its parts.
+    fn whole(&self, big: &Big, parts: Range<i64>) -> Result<OwnedValue> {
+        let mut bytes: Vec<u8> = Vec::new();
+        for n in parts {
+            bytes.extend(self.part(n)?);
+        }
+        if bytes.len() as u64 != big.len {
+            return Err(wrong());
+        }
+        Ok(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) })
     }
 
     /// Reads a part of a large value.
@@ -92,8 +106,8 @@ impl<'e> RowLoader<'e> {
     /// Writes a row; large values come from the parts before it.
     pub(super) fn row(&mut self, table: &Table, quarantine: bool, values: &[Value<'_>]) -> Result<()> {
         let e = self.engine;
-        let columns = self.columns_of_row(table, values.len())?;
-        let first: i64 = value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let columns = columns_of(self.maker_def(&table.def.name)?, table, values.len())?;
+        let first = self.first_part()?;
         let (whole, streamed, end) = self.assemble(table, quarantine, values, &columns, first)?;
         write_whole(e, table, quarantine, &columns, values, &whole)?;
         let rowid = if streamed.is_empty() { 0 } else { e.db.last_insert_rowid() };
@@ -116,11 +130,8 @@ impl<'e> RowLoader<'e> {
         values: &[Value<'_>],
     ) -> Result<bool> {
         let e = self.engine;
-        if values.len() != maker.columns.len() {
-            return Err(wrong());
-        }
-        let here: Vec<Option<usize>> = maker.columns.iter().map(|c| table.def.column(&c.name)).collect();
-        let first: i64 = value::maybe(&e.db, "SELECT min(n) FROM temp._pm_part", [])?.flatten().unwrap_or(0);
+        let here = columns_of(maker, table, values.len())?;
+        let first = self.first_part()?;
         let (whole, streamed, end) = self.assemble(table, false, values, &here, first)?;
         let label = label.map(|label| Bind(Value::Text(label.as_bytes())));
         let mut key: Vec<Bind<'_>> = label.into_iter().collect();
@@ -136,7 +147,7 @@ impl<'e> RowLoader<'e> {
             .filter(|(_, here)| here.is_some())
             .map(|((whole, value), _)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)))
             .collect();
-        let before = changes(e)?;
+        let before = e.db.total_changes();
         triggers::write_difference(e, table, &key, &columns, &binds, Some(&table.insert_sql(&columns)))?;
         if !streamed.is_empty() {
             let sql = table.select_sql(table.def.rowid_name());
@@ -146,7 +157,7 @@ impl<'e> RowLoader<'e> {
         if end > 0 {
             e.db.prepare_cached("DELETE FROM temp._pm_part WHERE n < ?1")?.execute([end])?;
         }
-        Ok(changes(e)? > before)
+        Ok(e.db.total_changes() > before)
     }
 
     /// Finds the number here of the column that a recent write to a counter is about.
@@ -159,24 +170,10 @@ impl<'e> RowLoader<'e> {
 
     /// Encodes the key of a row from its values, which come in the order of the maker's definition.
     pub(super) fn key_of(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
-        let columns = self.columns_of_row(table, values.len())?;
+        let columns = columns_of(self.maker_def(&table.def.name)?, table, values.len())?;
         let of = |at: usize| columns.iter().position(|c| *c == Some(at)).map(|position| values[position]);
         let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
         table.key_of(keys.ok_or_else(wrong)?.into_iter())
-    }
-
-    /// Finds the columns here of a row's values, which come in the order of the maker's definition. One that waits here
-    /// has its default, but for what versions say of it.
-    fn columns_of_row(&self, table: &Table, values: usize) -> Result<Vec<Option<usize>>> {
-        let maker = self
-            .maker_defs
-            .iter()
-            .find(|d| d.name.eq_ignore_ascii_case(&table.def.name))
-            .ok_or_else(wrong)?;
-        if values != maker.columns.len() {
-            return Err(wrong());
-        }
-        Ok(maker.columns.iter().map(|c| table.def.column(&c.name)).collect())
     }
 
     /// Puts the large values of a row together from the parts from `part` on. Returns the values, those that are to
@@ -201,7 +198,7 @@ impl<'e> RowLoader<'e> {
                 continue;
             };
             let first = part;
-            part += i64::try_from(big.len.div_ceil(PART_BYTES as u64)).map_err(|_| wrong())?;
+            part += parts_of(big)?;
             let Some(column) = column else {
                 whole.push(None);
                 continue;
@@ -215,14 +212,7 @@ impl<'e> RowLoader<'e> {
                 whole.push(None);
                 continue;
             }
-            let mut bytes: Vec<u8> = Vec::new();
-            for n in first..part {
-                bytes.extend(self.part(n)?);
-            }
-            if bytes.len() as u64 != big.len {
-                return Err(wrong());
-            }
-            whole.push(Some(if big.text { OwnedValue::Text(bytes) } else { OwnedValue::Blob(bytes) }));
+            whole.push(Some(self.whole(big, first..part)?));
         }
         Ok((whole, streamed, part))
     }
@@ -245,13 +235,22 @@ impl<'e> RowLoader<'e> {
 /// A large value that is written part by part.
 struct Streamed {
     column: usize,
-    parts: std::ops::Range<i64>,
+    parts: Range<i64>,
     len: u64,
 }
 
-/// Counts the rows that were changed on this connection.
-fn changes(replica: &Replica) -> Result<i64> {
-    Ok(replica.db.prepare_cached("SELECT total_changes()")?.query_row([], |row| row.get(0))?)
+/// Counts the parts of a large value.
+fn parts_of(big: &Big) -> Result<i64> {
+    i64::try_from(big.len.div_ceil(PART_BYTES as u64)).map_err(|_| wrong())
+}
+
+/// Finds the columns here of a row's values, which come in the order of the maker's definition. One that waits here
+/// has its default, but for what versions say of it.
+fn columns_of(maker: &TableDef, table: &Table, values: usize) -> Result<Vec<Option<usize>>> {
+    if values != maker.columns.len() {
+        return Err(wrong());
+    }
+    Ok(maker.columns.iter().map(|c| table.def.column(&c.name)).collect())
 }
 
 /// Inserts a row, with room for the values that are written part by part.

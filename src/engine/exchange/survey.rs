@@ -15,10 +15,9 @@ use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::export;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
+use crate::engine::exchange::state_rows::StateRow;
 use crate::engine::exchange::verified::Verified;
-use crate::engine::exchange::{
-    certificates, gathered_state, reconcile, rekey, revoke, state_rows, transaction, twin,
-};
+use crate::engine::exchange::{certificates, gathered_state, reconcile, rekey, revoke, transaction, twin};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::fleet::{admission, membership, positions, revocation, trust};
@@ -67,7 +66,8 @@ pub struct Survey {
     /// What the sender had when it made it.
     #[cfg_attr(feature = "serde", serde(rename = "sender_had", serialize_with = "json::positions"))]
     pub vector: Positions,
-    /// It has the state of the shared tables, which stands for all frames that the sender had of them.
+    /// It has a state, of the shared tables or of what its sender had gathered, which stands for all frames that the sender
+    /// had of them.
     pub state: bool,
     /// What who takes the state must have, if this device made it.
     #[cfg_attr(feature = "serde", serde(skip))]
@@ -150,11 +150,14 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 }
             }
             Item::State(body) => {
-                survey.stands_for.extend(state_rows::place_of(replica, body)?);
-                if survey.ours
-                    && let Some((id, seq)) = state_rows::since_of(replica, body)?
-                {
-                    survey.since.insert((id, Stream::Shared), seq);
+                let row = StateRow::parse(replica, body)?;
+                match row.kind {
+                    "stream" => survey.stands_for.push(row.place()?),
+                    "since" if survey.ours => {
+                        let (id, seq) = row.since()?;
+                        survey.since.insert((id, Stream::Shared), seq);
+                    }
+                    _ => {}
                 }
             }
             Item::Part(_) => {}
@@ -337,33 +340,25 @@ fn hear_revocations(replica: &Replica, statements: &[Revocation]) -> Result<()> 
 pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
     catalog::reading(replica, |e| {
         let mut statement = e.db.prepare_cached(
-            "SELECT id, base, heard IS NOT NULL, base OR name IS NULL FROM _pm_device
-             WHERE n <> ?1 AND trust IN (?2, ?3) AND NOT retired ORDER BY base DESC, id",
+            "SELECT n FROM _pm_device WHERE n <> ?1 AND trust IN (?2, ?3) AND NOT retired ORDER BY base DESC, id",
         )?;
-        let rows = statement.query_map((e.me, Trust::Singly, Trust::ByFleet), |row| {
-            Ok(Trusted {
-                id: DeviceId(row.get(0)?),
-                base: row.get(1)?,
-                heard: row.get(2)?,
-                takes_own: row.get(3)?,
-            })
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let all = statement.query_map((e.me, Trust::Singly, Trust::ByFleet), |row| row.get(0))?;
+        all.map(|n| trusted(e, n?)).collect()
     })
 }
 
 /// Lists the trusted devices that are retired and have spoken since: they are told, and say that they are back.
 pub(crate) fn returning(replica: &Replica) -> Result<Vec<Trusted>> {
-    catalog::reading(replica, |e| {
-        let one = |dev: i64| -> Result<Trusted> {
-            let sql = "SELECT id, base, base OR name IS NULL FROM _pm_device WHERE n = ?1";
-            Ok(e.db.prepare_cached(sql)?.query_row([dev], |row| {
-                let (id, base, takes_own) = (DeviceId(row.get(0)?), row.get(1)?, row.get(2)?);
-                Ok(Trusted { id, base, heard: true, takes_own })
-            })?)
-        };
-        membership::returning(e)?.into_iter().map(one).collect()
-    })
+    catalog::reading(replica, |e| membership::returning(e)?.into_iter().map(|n| trusted(e, n)).collect())
+}
+
+/// Reads what is known of a trusted device.
+fn trusted(replica: &Replica, n: i64) -> Result<Trusted> {
+    let sql = "SELECT id, base, heard IS NOT NULL, base OR name IS NULL FROM _pm_device WHERE n = ?1";
+    Ok(replica.db.prepare_cached(sql)?.query_row([n], |row| {
+        let (id, base, heard, takes_own) = (DeviceId(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?);
+        Ok(Trusted { id, base, heard, takes_own })
+    })?)
 }
 
 /// Lists what a device has: by its own acknowledgements, or by what its frames say it had seen.
@@ -398,15 +393,15 @@ pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
             // A device has all that it wrote, unless it says that it was set back.
             let unsaid = if author == peer.id { u64::MAX } else { 0 };
             let have = has.get(&(author, stream)).copied().unwrap_or(unsaid);
-            // Its next group can be in the log though a later one is not.
-            let behind = match stream {
-                Stream::Shared => membership::is_behind(e, dev, stream, have)?,
+            let next = || session::next_in_log(e, Section { author, stream }, dev, have);
+            let lacks = match stream {
+                // Its next group can be in the log though a later one is not.
+                Stream::Shared => {
+                    membership::is_behind(e, dev, stream, have)? || matches!(next()?, StreamOut::Folded)
+                }
                 Stream::PerDevice => gathered_state::stands_for(e, dev, have)?,
             };
-            if behind {
-                return Ok(true);
-            }
-            if matches!(session::next_in_log(e, Section { author, stream }, dev, have)?, StreamOut::Folded) {
+            if lacks {
                 return Ok(true);
             }
         }

@@ -29,7 +29,7 @@ use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
-/// A table as its maker gathers it.
+/// A table as its maker has it.
 struct Maker {
     def: TableDef,
     body: Vec<u8>,
@@ -54,7 +54,7 @@ pub(super) struct GatheredMerge<'e> {
     sender: Option<i64>,
     tables: BTreeMap<String, Maker>,
     /// All definitions of per-device tables: ops of the frames that follow name them.
-    defs: Vec<(DefId, Vec<u8>)>,
+    defs: Vec<(DefId, Maker)>,
     author: Option<Author>,
     pub changed: u64,
 }
@@ -74,12 +74,9 @@ impl<'e> GatheredMerge<'e> {
         Ok(())
     }
 
-    /// Keeps a definition, if it is a per-device table's.
-    pub(super) fn def(&mut self, id: DefId, body: &[u8]) -> Result<()> {
-        if TableDef::decode(body).map_err(error::bad)?.mode == Mode::PerDevice {
-            self.defs.push((id, body.to_vec()));
-        }
-        Ok(())
+    /// Keeps a definition of a per-device table.
+    pub(super) fn def(&mut self, id: DefId, def: TableDef, body: &[u8]) {
+        self.defs.push((id, Maker { def, body: body.to_vec() }));
     }
 
     /// Begins the rows of an author, whose place is proved; leaves them out if they are not for this device to take from
@@ -87,10 +84,10 @@ impl<'e> GatheredMerge<'e> {
     pub(super) fn begin(&mut self, proof: Proof) -> Result<()> {
         self.end_author()?;
         let replica = self.replica;
-        let dev = devices::device_number_or_new(replica, proof.author)?;
+        let dev = devices::device_number_or_new(replica, proof.checkpoint.author)?;
         let had = positions::position(replica, dev, Stream::PerDevice)?.seq;
         let ours = replica.identity.base || dev == replica.me;
-        if !ours || proof.seq <= had {
+        if !ours || proof.checkpoint.last <= had {
             return Ok(());
         }
         if let Some(sender) = self.sender
@@ -114,15 +111,15 @@ impl<'e> GatheredMerge<'e> {
     }
 
     /// Keeps what the author had seen, and by which numbers it names devices: its frames go on from there.
-    pub(super) fn read_place(&self, kind: &str, row: &StateRow<'_>) -> Result<()> {
+    pub(super) fn read_place(&self, row: &StateRow<'_>) -> Result<()> {
         let Some(author) = &self.author else { return Ok(()) };
         if row.device_at(0)? != author.dev {
             return Err(wrong());
         }
-        match kind {
+        match row.kind {
             "context" => {
-                let seq = u64::try_from(row.int_at(3)?).map_err(|_| wrong())?;
-                positions::set_context(self.replica, author.dev, Stream::PerDevice, row.device_at(2)?, seq)
+                let (other, seq) = (row.device_at(2)?, row.seq_at(3)?);
+                positions::set_context(self.replica, author.dev, Stream::PerDevice, other, seq)
             }
             _ => {
                 let number = u32::try_from(row.int_at(2)?).map_err(|_| wrong())?;
@@ -137,7 +134,7 @@ impl<'e> GatheredMerge<'e> {
         let (Some(author), Some(maker)) = (&self.author, self.tables.get(name)) else { return Ok(()) };
         let stamp = Stamp {
             dev: author.dev,
-            seq: author.proof.seq,
+            seq: author.proof.checkpoint.last,
             lamport: 0,
             seen: &Seen::ContextFree,
             decides: false,
@@ -147,19 +144,18 @@ impl<'e> GatheredMerge<'e> {
         if !own {
             evolve::take_in_def(replica, Stream::PerDevice, &maker.body, &stamp)?;
         }
-        for (id, body) in &self.defs {
-            let def = TableDef::decode(body).map_err(error::bad)?;
+        for (id, Maker { def, body }) in &self.defs {
             if def.name.eq_ignore_ascii_case(name) {
-                catalog::keep_def(replica, &def, *id, body)?;
+                catalog::keep_def(replica, def, *id, body)?;
             }
         }
         Ok(())
     }
 
     /// Finds the table in which rows of the author stand; `None` if they cannot be taken in here.
-    fn place(&self, name: &str) -> Result<Option<std::sync::Arc<Table>>> {
-        let Some(author) = &self.author else { return Ok(None) };
-        let Some(table) = catalog::table_named(self.replica, name) else { return Ok(None) };
+    fn place(&self, name: &str) -> Option<std::sync::Arc<Table>> {
+        let author = self.author.as_ref()?;
+        let table = catalog::table_named(self.replica, name)?;
         let (table, wanted) = if author.label.is_some() {
             (catalog::mirror_of(self.replica, table.tid).unwrap_or(table), State::Gathered)
         } else {
@@ -168,17 +164,19 @@ impl<'e> GatheredMerge<'e> {
         let fits = |t: &Table| t.state == wanted && t.def.mode == Mode::PerDevice;
         let same_key =
             |t: &Table| self.tables.get(&name.to_ascii_lowercase()).is_some_and(|m| t.def.has_key_of(&m.def));
-        Ok(Some(table).filter(|t| fits(t) && same_key(t)))
+        Some(table).filter(|t| fits(t) && same_key(t))
     }
 
     /// Takes in a row of the author; large values are in the parts before it.
     pub(super) fn row(&mut self, loader: &mut RowLoader<'e>, row: &StateRow<'_>) -> Result<()> {
         let name = row.text_at(0)?.to_ascii_lowercase();
         let Some(author) = &self.author else { return loader.drop_parts() };
-        if author.label.is_none() && self.place(&name)?.is_none() {
+        let mut place = self.place(&name);
+        if author.label.is_none() && place.is_none() {
             self.take_table(&name)?;
+            place = self.place(&name);
         }
-        let (Some(table), Some(maker)) = (self.place(&name)?, self.tables.get(&name)) else {
+        let (Some(table), Some(maker)) = (place, self.tables.get(&name)) else {
             if let Some(author) = &mut self.author {
                 author.waits = true;
             }
@@ -195,10 +193,9 @@ impl<'e> GatheredMerge<'e> {
         let replica = self.replica;
         let name = row.text_at(0)?;
         let Some(author) = &self.author else { return Ok(()) };
-        let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
-        let Some(table) = self.place(name)?.filter(|_| seq > author.had && seq <= author.proof.seq) else {
-            return Ok(());
-        };
+        let seq = row.seq_at(2)?;
+        let is_news = seq > author.had && seq <= author.proof.checkpoint.last;
+        let Some(table) = self.place(name).filter(|_| is_news) else { return Ok(()) };
         let key = value::read_key(row.blob_at(1)?)?;
         let label = author.label.as_deref().map(|label| packmule_core::model::Value::Text(label.as_bytes()));
         let sql = table.delete_sql();
@@ -220,13 +217,13 @@ impl<'e> GatheredMerge<'e> {
         if waits {
             return Ok(());
         }
-        let stream = Stream::PerDevice;
-        frames::forget_pending(&replica.db, dev, stream, proof.seq)?;
-        positions::set_position(replica, dev, stream, StreamPosition { seq: proof.seq, chain: proof.end })?;
+        let (stream, seq) = (Stream::PerDevice, proof.checkpoint.last);
+        frames::forget_pending(&replica.db, dev, stream, seq)?;
+        positions::set_position(replica, dev, stream, StreamPosition { seq, chain: proof.end })?;
         frames::put_newest(&replica.db, dev, &proof.checkpoint, &proof.bytes)?;
-        membership::raise_floor(replica, dev, stream, proof.seq)?;
+        membership::raise_floor(replica, dev, stream, seq)?;
         if dev == replica.me {
-            peers::record_common(replica, stream, proof.seq)?;
+            peers::record_common(replica, stream, seq)?;
             self.remember_marks()?;
         }
         Ok(())

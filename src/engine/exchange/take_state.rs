@@ -15,7 +15,7 @@ use crate::engine::apply::{groups, vouched};
 use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
-use crate::engine::exchange::state_rows::{self, Proof, StateRow, proof_of, since_of, wrong};
+use crate::engine::exchange::state_rows::{self, Proof, StateRow, wrong};
 use crate::engine::exchange::take_gathered::GatheredMerge;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
@@ -46,7 +46,7 @@ pub(super) struct StateMerge<'e> {
     replica: &'e Replica,
     rows: RowMerge<'e>,
     gathered: GatheredMerge<'e>,
-    /// The maker's definitions: of all its ops, and what tables have now, with whether it shows them.
+    /// The maker's definitions of shared tables: of all its ops, and what tables have now, with whether it shows them.
     defs: Vec<(DefId, Vec<u8>)>,
     tables: Vec<(String, DefId, i64)>,
     declarations: Vec<Declaration>,
@@ -91,56 +91,52 @@ impl<'e> StateMerge<'e> {
         if self.ignored {
             return Ok(());
         }
-        if let Some((id, seq)) = since_of(self.replica, body)? {
-            self.rows.partial = true;
-            self.ignored = !self.rows.had(id, seq)?;
-            return Ok(());
-        }
-        let (kind, values) = state_rows::parse(body)?;
-        let row = StateRow { replica: self.replica, values: &values };
-        match kind {
+        let row = StateRow::parse(self.replica, body)?;
+        match row.kind {
+            "since" => {
+                let (id, seq) = row.since()?;
+                self.rows.partial = true;
+                self.ignored = !self.rows.had(id, seq)?;
+            }
             "def" => {
-                let (id, body) = (DefId::of(row.blob_at(0)?), row.blob_at(0)?);
-                self.gathered.def(id, body)?;
-                self.defs.push((id, body.to_vec()));
+                let body = row.blob_at(0)?;
+                let (id, def) = (DefId::of(body), TableDef::decode(body).map_err(error::bad)?);
+                match def.mode {
+                    Mode::Shared => self.defs.push((id, body.to_vec())),
+                    Mode::PerDevice => self.gathered.def(id, def, body),
+                }
             }
             "gathers" => self.gathered.table(row.blob_at(0)?)?,
             "own" => self.gathered.row(&mut self.rows.loader, &row)?,
             "gone" => self.gathered.gone(&row)?,
             "context" | "number" if row.int_at(1)? == i64::from(Stream::PerDevice.number()) => {
-                self.gathered.read_place(kind, &row)?;
+                self.gathered.read_place(&row)?;
             }
             "table" => {
                 let id = row.blob_at(1)?.try_into().map_err(|_| wrong())?;
                 self.tables.push((row.text_at(0)?.to_owned(), DefId(id), row.int_at(2)?));
             }
             "declared" => self.declaration(&row, body)?,
-            "lamport" => self.lamport = u64::try_from(row.int_at(0)?).map_err(|_| wrong())?,
+            "lamport" => self.lamport = row.seq_at(0)?,
             "stream" => {
-                let proof = proof_of(self.replica, body)?.ok_or_else(wrong)?;
+                let proof = row.proof()?;
                 if proof.checkpoint.stream == Stream::PerDevice {
                     self.define()?;
                     return self.gathered.begin(proof);
                 }
-                let dev = devices::device_number_or_new(self.replica, proof.author)?;
-                self.rows.vector.insert(dev, proof.seq);
+                let dev = devices::device_number_or_new(self.replica, proof.checkpoint.author)?;
+                self.rows.vector.insert(dev, proof.checkpoint.last);
                 self.vector.push((dev, proof));
             }
-            "context" => {
-                let seq = u64::try_from(row.int_at(3)?).map_err(|_| wrong())?;
-                self.contexts.push((row.device_at(0)?, row.device_at(2)?, seq));
-            }
+            "context" => self.contexts.push((row.device_at(0)?, row.device_at(2)?, row.seq_at(3)?)),
             "tags" => tags::keep_unknown(self.replica, row.device_at(0)?, row.blob_at(1)?)?,
-            "number" => state_rows::load_position(&row, kind)?,
-            "floor" => {
-                let seq = u64::try_from(row.int_at(2)?).map_err(|_| wrong())?;
-                self.floors.push((row.device_at(0)?, seq));
-            }
+            "number" => state_rows::load_position(&row)?,
+            "floor" => self.floors.push((row.device_at(0)?, row.seq_at(2)?)),
             // Who is retired is for frames to say (`hear`); whether a row is in conflict, quarantined or an orphan is found here.
             "retired" | "conflict" | "parked" | "dangling" => {}
             "head" | "count" | "image" | "row" | "limbo" | "deleted" => {
                 self.define()?;
-                self.rows.record(kind, &row)?;
+                self.rows.record(&row)?;
             }
             _ => return Err(wrong()),
         }
@@ -161,8 +157,8 @@ impl<'e> StateMerge<'e> {
             table: row.text_at(0)?.to_owned(),
             def: DefId(row.blob_at(8)?.try_into().map_err(|_| wrong())?),
             dev: row.device_at(3)?,
-            seq: u64::try_from(row.int_at(4)?).map_err(|_| wrong())?,
-            lamport: u64::try_from(row.int_at(5)?).map_err(|_| wrong())?,
+            seq: row.seq_at(4)?,
+            lamport: row.seq_at(5)?,
             past: row.int_at(7)? != 0,
             body: body.to_vec(),
         });
@@ -174,16 +170,11 @@ impl<'e> StateMerge<'e> {
         if std::mem::replace(&mut self.defined, true) {
             return Ok(());
         }
-        let mut defs: Vec<(u64, &[u8], Option<&Declaration>)> = Vec::new();
-        for (id, body) in &self.defs {
-            let first = self.declarations.iter().filter(|d| d.def == *id).min_by_key(|d| d.lamport);
-            defs.push((first.map_or(u64::MAX, |d| d.lamport), body, first));
-        }
-        defs.sort_by_key(|(lamport, body, _)| (*lamport, DefId::of(body).0));
-        for (_, body, declaration) in defs {
-            if TableDef::decode(body).map_err(error::bad)?.mode == Mode::Shared {
-                take_in_def(self.replica, body, declaration)?;
-            }
+        let first = |id: &DefId| self.declarations.iter().filter(|d| d.def == *id).min_by_key(|d| d.lamport);
+        let mut defs: Vec<_> = self.defs.iter().map(|(id, body)| (first(id), id.0, body)).collect();
+        defs.sort_by_key(|(first, id, _)| (first.map_or(u64::MAX, |d| d.lamport), *id));
+        for (declaration, _, body) in defs {
+            take_in_def(self.replica, body, declaration)?;
         }
         for declaration in &self.declarations {
             self.declare(declaration)?;
@@ -196,8 +187,7 @@ impl<'e> StateMerge<'e> {
 
     /// Stores a declaration; one that the maker knows to be superseded is so.
     fn declare(&self, declaration: &Declaration) -> Result<()> {
-        let (_, values) = state_rows::parse(&declaration.body)?;
-        let row = StateRow { replica: self.replica, values: &values };
+        let row = StateRow::parse(self.replica, &declaration.body)?;
         state_rows::load_declared(&row)?;
         if declaration.past {
             let tid = row.tid_at(0)?;
@@ -259,15 +249,13 @@ impl<'e> StateMerge<'e> {
             end,
             false,
         )?;
-        (checkpoint.first..=checkpoint.last).try_for_each(|seq| self.hear(dev, seq))
+        let had = positions::position(self.replica, dev, Stream::Shared)?.seq;
+        (checkpoint.first.max(had + 1)..=checkpoint.last).try_for_each(|seq| self.hear(dev, seq))
     }
 
     /// Hears what a frame in flight says of who is retired: that is for frames to say.
     fn hear(&self, dev: i64, seq: u64) -> Result<()> {
         let replica = self.replica;
-        if seq <= positions::position(replica, dev, Stream::Shared)?.seq {
-            return Ok(());
-        }
         let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
         let frame = frames::parse(&body)?;
         visit::visit_defined(replica, &frame, |part| groups::hear_standing(replica, &frame, &part, dev))
@@ -311,24 +299,20 @@ impl<'e> StateMerge<'e> {
     /// Records that a stream is applied up to where the maker had it.
     fn advance(&self, dev: i64, proof: &Proof) -> Result<()> {
         let replica = self.replica;
-        if proof.seq > positions::position(replica, dev, Stream::Shared)?.seq {
-            tags::keep_position(
-                replica,
-                dev,
-                Stream::Shared,
-                positions::position(replica, dev, Stream::Shared)?,
-            )?;
-            let position = StreamPosition { seq: proof.seq, chain: proof.end };
+        let (seq, before) = (proof.checkpoint.last, positions::position(replica, dev, Stream::Shared)?);
+        if seq > before.seq {
+            tags::keep_position(replica, dev, Stream::Shared, before)?;
+            let position = StreamPosition { seq, chain: proof.end };
             positions::set_position(replica, dev, Stream::Shared, position)?;
             if dev == replica.me {
-                peers::record_common(replica, Stream::Shared, proof.seq)?;
+                peers::record_common(replica, Stream::Shared, seq)?;
             }
         }
         frames::put_newest(&replica.db, dev, &proof.checkpoint, &proof.bytes)?;
         tags::keep_proof(replica, dev, &proof.checkpoint, &proof.end)?;
         replica.db.execute(
             "UPDATE _pm_group SET applied = 1 WHERE dev = ?1 AND stream = ?2 AND last <= ?3 AND NOT applied",
-            (dev, Stream::Shared.number(), proof.seq),
+            (dev, Stream::Shared.number(), seq),
         )?;
         Ok(())
     }

@@ -63,6 +63,15 @@ impl Past {
             Self::Unknown => None,
         }
     }
+
+    /// Compares it, as what is known of frame `seq`, with a tag that somebody has there. Returns up to where the histories can
+    /// be one, if they part; `None` if that is not known.
+    fn compare(&self, seq: u64, tag: [u8; 4]) -> Option<Option<u64>> {
+        match self {
+            Self::Inside(first) => Some(Some(first - 1)),
+            past => past.has(tag).map(|same| (!same).then(|| seq.saturating_sub(1))),
+        }
+    }
 }
 
 /// Refuses a group that contradicts what is here of the same author; `end` is the chain after it, if
@@ -175,14 +184,8 @@ pub(crate) fn compare_vector(
         if revocation::is_revoked(replica, *dev)? {
             continue;
         }
-        let upper = match places.past(*dev, *position, entry.stream, entry.seq)? {
-            Past::Inside(first) => Some(first - 1),
-            past => match past.has(entry.tag) {
-                Some(true) => None,
-                Some(false) => Some(entry.seq.saturating_sub(1)),
-                None => continue,
-            },
-        };
+        let past = places.past(*dev, *position, entry.stream, entry.seq)?;
+        let Some(upper) = past.compare(entry.seq, entry.tag) else { continue };
         match upper {
             _ if ours => evidence.compared(entry.stream, entry.seq, upper),
             None => {}
@@ -210,13 +213,8 @@ pub(crate) fn compare_place(
     if place.seq > positions::position(replica, replica.me, stream)?.seq {
         return Ok(());
     }
-    match past_here(replica, replica.me, stream, place.seq)? {
-        Past::Inside(first) => evidence.compared(stream, place.seq, Some(first - 1)),
-        past => {
-            if let Some(same) = past.has(place.tag) {
-                evidence.compared(stream, place.seq, (!same).then(|| place.seq.saturating_sub(1)));
-            }
-        }
+    if let Some(upper) = past_here(replica, replica.me, stream, place.seq)?.compare(place.seq, place.tag) {
+        evidence.compared(stream, place.seq, upper);
     }
     Ok(())
 }

@@ -75,19 +75,18 @@ impl Verified {
     /// Records what the sender acknowledges, by its positions alone, and up to where it has the same of our own log, by
     /// its probes too.
     pub(crate) fn record_acknowledged(&self, replica: &Replica, sender: DeviceId) -> Result<()> {
+        if sender == replica.identity.id {
+            return Ok(());
+        }
         match self.statement {
             Some(statement) => {
                 peers::record_acknowledged(replica, sender, &self.applied, Said::InFile(statement))?;
             }
-            None if sender == replica.identity.id => {}
             None => {
                 peers::forget_word(replica, sender)?;
                 peers::record_compared(replica, self.applied.iter().copied().map(Probe::from))?;
             }
         }
-        if sender != replica.identity.id {
-            peers::record_compared(replica, self.probes.iter().copied())?;
-        }
-        Ok(())
+        peers::record_compared(replica, self.probes.iter().copied())
     }
 }

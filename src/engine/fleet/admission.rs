@@ -47,8 +47,7 @@ pub(crate) fn applicant(certificate: &Certificate<'_>) -> Applicant {
 pub(crate) fn is_for_us(replica: &Replica, certificate: &Certificate<'_>) -> Result<bool> {
     let Some(signed) = certificate.fleet else { return Ok(false) };
     let (ours, id) = (&replica.identity, certificate.device());
-    let of_device: Option<i64> =
-        value::maybe(&replica.db, "SELECT n FROM _pm_device WHERE public_key = ?1", [signed.fleet])?;
+    let of_device = devices::number_of_key(&replica.db, &signed.fleet)?;
     let other = match ours.fleet {
         Some(fleet) => !trust::is_of_fleet(replica, signed.fleet, fleet)?,
         None => false,
@@ -64,8 +63,7 @@ pub(crate) fn is_for_us(replica: &Replica, certificate: &Certificate<'_>) -> Res
 
 /// Returns the serial of our certificate.
 pub(crate) fn own_serial(replica: &Replica) -> Result<Option<u8>> {
-    let bytes: Option<Vec<u8>> =
-        value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [replica.me])?.flatten();
+    let bytes = devices::certificate(&replica.db, replica.me)?;
     Ok(bytes.and_then(|bytes| Certificate::decode(&bytes).ok().map(|c| c.serial)))
 }
 

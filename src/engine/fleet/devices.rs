@@ -31,34 +31,48 @@ pub(crate) fn identity(db: &Connection) -> Result<(i64, Identity)> {
 /// Returns whether a device's certificate, or one that vouches for it, carries a fleet's signature.
 fn is_admitted(db: &Connection, n: i64, fleet: [u8; 32]) -> Result<bool> {
     let keys = succession::keys_of(db, fleet)?;
-    Ok(chain(db, n)?.iter().any(|(_, issuer)| keys.contains(issuer)))
+    Ok(chain(db, n)?.iter().filter_map(|link| link.issuer).any(|issuer| keys.contains(&issuer)))
 }
 
 /// Returns the devices that vouch for a device, from the nearest on.
 pub(crate) fn issuers(db: &Connection, n: i64) -> Result<Vec<DeviceId>> {
-    Ok(chain(db, n)?.into_iter().skip(1).map(|(id, _)| id).collect())
+    Ok(chain(db, n)?.into_iter().skip(1).map(|link| link.id).collect())
 }
 
-/// Returns a device and those that vouch for it, each with who signed its certificate; of none: zeros.
-fn chain(db: &Connection, n: i64) -> Result<Vec<(DeviceId, [u8; 32])>> {
-    let mut chain: Vec<(DeviceId, [u8; 32])> = Vec::new();
+/// What a certificate says of its device, in a chain of those who vouch for each other.
+pub(crate) struct Link {
+    pub id: DeviceId,
+    pub base: bool,
+    /// The key that signed it, if any did.
+    pub issuer: Option<[u8; 32]>,
+}
+
+/// Returns a device and those that vouch for it.
+pub(crate) fn chain(db: &Connection, n: i64) -> Result<Vec<Link>> {
+    let mut chain: Vec<Link> = Vec::new();
     let mut next = Some(n);
     while let Some(n) = next.take() {
-        let found: Option<Vec<u8>> =
-            value::maybe(db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
-        let Some(bytes) = found else { break };
+        let Some(bytes) = certificate(db, n)? else { break };
         let Ok(certificate) = Certificate::decode(&bytes) else { break };
         let id = certificate.device();
-        if chain.iter().any(|(known, _)| *known == id) {
+        if chain.iter().any(|known| known.id == id) {
             break;
         }
         let issuer = certificate.fleet.map(|signed| signed.fleet);
-        chain.push((id, issuer.unwrap_or_default()));
-        if let Some(issuer) = issuer {
-            next = value::maybe(db, "SELECT n FROM _pm_device WHERE public_key = ?1", [issuer])?;
-        }
+        chain.push(Link { id, base: certificate.base, issuer });
+        next = issuer.map_or(Ok(None), |issuer| number_of_key(db, &issuer))?;
     }
     Ok(chain)
+}
+
+/// Reads the certificate of a device, if it is here.
+pub(crate) fn certificate(db: &Connection, n: i64) -> Result<Option<Vec<u8>>> {
+    Ok(value::maybe(db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten())
+}
+
+/// Returns the number of the device with this public key.
+pub(crate) fn number_of_key(db: &Connection, key: &[u8; 32]) -> Result<Option<i64>> {
+    value::maybe(db, "SELECT n FROM _pm_device WHERE public_key = ?1", [key])
 }
 
 /// Makes the database the device with this key; the issuer, if there is one, signs its certificate. `fleet` is the

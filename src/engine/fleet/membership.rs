@@ -10,8 +10,9 @@
 //! and no peer has more of its stream than is here: until then somebody may still bring frames of it.
 //!
 //! **Retirement.** It decides for whom the log waits, and never about content. What a base says of it holds for all, and
-//! travels in its log; what the fleet key says holds for all too, at once, and travels with everything; what another device says holds for itself alone. A retired device that hears of it says that it
-//! is back, which holds for all too; one that brings new writes of its own is taken back by whoever takes them in.
+//! travels in its log; what the fleet key says holds for all too, at once, and travels with everything; what another
+//! device says holds for itself alone. A retired device that hears of it says that it is back, which holds for all too;
+//! one that brings new writes of its own is taken back by whoever takes them in.
 
 use std::collections::HashMap;
 
@@ -103,11 +104,22 @@ fn retired_in(replica: &Replica, dev: i64) -> Result<Option<(i64, u64)>> {
 
 /// Returns the other devices that are trusted and not retired.
 fn active_peers(replica: &Replica) -> Result<Vec<i64>> {
+    active(replica, false)
+}
+
+/// Returns the other bases that are trusted and not retired.
+pub(crate) fn active_bases(replica: &Replica) -> Result<Vec<i64>> {
+    active(replica, true)
+}
+
+/// Returns the other devices, or bases alone, that are trusted and not retired.
+fn active(replica: &Replica, bases: bool) -> Result<Vec<i64>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT n FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (?2, ?3) AND public_key IS NOT NULL AND NOT retired",
+        "SELECT n FROM _pm_device WHERE n <> ?1 AND n > 0 AND trust IN (?2, ?3) AND public_key IS NOT NULL AND NOT retired
+         AND (base OR NOT ?4)",
     )?;
-    let trusted = (replica.me, Trust::Singly, Trust::ByFleet);
-    Ok(statement.query_map(trusted, |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+    let of = (replica.me, Trust::Singly, Trust::ByFleet, bases);
+    Ok(statement.query_map(of, |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Returns up to where a peer said last that it has applied a stream.
@@ -116,15 +128,10 @@ pub(crate) fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Re
     value::maybe(&replica.db, sql, (peer, dev, stream.number()))
 }
 
-/// Returns the other bases that are trusted and not retired.
-pub(crate) fn active_bases(replica: &Replica) -> Result<Vec<i64>> {
-    let mut bases = Vec::new();
-    for peer in active_peers(replica)? {
-        if is_base(replica, peer)? {
-            bases.push(peer);
-        }
-    }
-    Ok(bases)
+/// Returns up to where a peer counts as having a stream, by what it said last. A device has all that it wrote, unless it
+/// says that it was set back.
+pub(crate) fn has(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
+    Ok(said(replica, peer, dev, stream)?.unwrap_or(if peer == dev { u64::MAX } else { 0 }))
 }
 
 /// Returns whether this device has met no other yet, not even a retired one.

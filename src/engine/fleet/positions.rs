@@ -110,6 +110,11 @@ pub(crate) fn by_number(replica: &Replica, stream: Stream) -> Result<HashMap<i64
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Returns whether a vector by device number does not reach a frame.
+pub(crate) fn lacks(vector: &HashMap<i64, u64>, dev: i64, seq: u64) -> bool {
+    vector.get(&dev).is_none_or(|has| seq > *has)
+}
+
 /// Returns the stamp of the next group of this device, which is seen by that.
 pub(crate) fn next_lamport(replica: &Replica) -> Result<u64> {
     let lamport = (meta::get::<u64>(&replica.db, "lamport")?.unwrap_or(0) + 1).min(LAMPORT_MAX);

@@ -80,27 +80,21 @@ pub(crate) fn verify_certificate(
 /// one by which the device goes on under a new identity. Where this device is in no fleet, whoever trusts a device singly
 /// trusts what that says of itself.
 pub(crate) fn is_base_by_fleet(replica: &Replica, dev: i64) -> Result<bool> {
-    let keys =
-        replica.identity.fleet.map_or(Ok(Vec::new()), |fleet| succession::keys_of(&replica.db, fleet))?;
-    let mut seen = BTreeSet::new();
-    let mut next = Some(dev);
-    while let Some(n) = next.take().filter(|n| seen.insert(*n)) {
-        let sql = "SELECT certificate FROM _pm_device WHERE n = ?1";
-        let bytes: Option<Vec<u8>> = value::maybe(&replica.db, sql, [n])?.flatten();
-        let Some(Ok(certificate)) = bytes.as_deref().map(Certificate::decode) else { return Ok(false) };
-        if !certificate.base {
-            return Ok(false);
-        }
-        match certificate.fleet {
-            Some(signed) if keys.contains(&signed.fleet) => return Ok(true),
+    let keys = fleet_keys(replica)?;
+    for link in devices::chain(&replica.db, dev)? {
+        match link.issuer {
+            _ if !link.base => return Ok(false),
+            Some(issuer) if keys.contains(&issuer) => return Ok(true),
+            Some(_) => {}
             None => return Ok(replica.identity.fleet.is_none()),
-            Some(signed) => {
-                let sql = "SELECT n FROM _pm_device WHERE public_key = ?1";
-                next = value::maybe(&replica.db, sql, [signed.fleet])?;
-            }
         }
     }
     Ok(false)
+}
+
+/// Returns the public keys of our fleet: its key, and those that are joined with it. None where this device is in none.
+pub(crate) fn fleet_keys(replica: &Replica) -> Result<Vec<[u8; 32]>> {
+    replica.identity.fleet.map_or(Ok(Vec::new()), |fleet| succession::keys_of(&replica.db, fleet))
 }
 
 /// Returns whether the issuer of a certificate is a device that is no base: whose second history is none either.
@@ -124,10 +118,8 @@ pub(crate) fn store_certificate(
     trust: Trust,
 ) -> Result<i64> {
     let n = devices::device_number_or_new(replica, certificate.device())?;
-    let old: Option<Vec<u8>> =
-        value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
-    let keys =
-        replica.identity.fleet.map_or(Ok(Vec::new()), |fleet| succession::keys_of(&replica.db, fleet))?;
+    let old = devices::certificate(&replica.db, n)?;
+    let keys = fleet_keys(replica)?;
     let rank = |c: &Certificate<'_>| c.fleet.map_or(0, |f| if keys.contains(&f.fleet) { 2 } else { 1 });
     let of = |c: &Certificate<'_>| (rank(c), c.serial);
     let weaker = old.is_some_and(|old| Certificate::decode(&old).is_ok_and(|old| of(certificate) < of(&old)));
@@ -267,8 +259,7 @@ fn restore(replica: &Replica, n: i64) -> Result<()> {
     let was: Option<Trust> = value::maybe(&replica.db, "SELECT was FROM _pm_revocation WHERE dev = ?1", [n])?;
     let was = was.unwrap_or(Trust::None);
     set(was)?;
-    let certificate: Option<Vec<u8>> =
-        value::maybe(&replica.db, "SELECT certificate FROM _pm_device WHERE n = ?1", [n])?.flatten();
+    let certificate = devices::certificate(&replica.db, n)?;
     if let (Trust::None, Some(Ok(certificate))) = (was, certificate.as_deref().map(Certificate::decode))
         && let Ok(trust) = verify_certificate(replica, &certificate)?
     {

@@ -1,7 +1,7 @@
 //! Opening a database: [`Options`], and the settings of every connection of ours.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use packmule_core::model::WallMs;
@@ -88,17 +88,25 @@ pub(crate) fn roll_back(db: &Connection) -> bool {
     db.is_autocommit()
 }
 
+/// Returns the path of a file that SQLite keeps beside a database.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// Returns how many bytes a file has; none if it is not there.
+fn bytes_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
 /// Returns whether a database is in WAL mode and no connection has it open: all that was written is in it.
 pub(crate) fn is_quiet_wal(path: &Path) -> bool {
     let mut header = [0; 20];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
-    let beside = |end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        std::fs::metadata(name).is_ok_and(|file| file.len() > 0)
-    };
+    let none = |end: &str| bytes_of(&beside(path, end)) == 0;
     // The version by which it may be read: 2 stands for WAL.
-    read.is_ok() && header[19] == 2 && !beside("-wal") && !beside("-shm")
+    read.is_ok() && header[19] == 2 && none("-wal") && none("-shm")
 }
 
 /// Opens a database that cannot be written to, without the files that SQLite would make beside it.
@@ -106,10 +114,9 @@ pub(crate) fn is_quiet_wal(path: &Path) -> bool {
 /// # Errors
 /// [`Error::WalUnread`] if its last writes are in a `-wal` file, which only such files make readable.
 pub(crate) fn open_unchanging(path: &Path, options: &Options) -> Result<Connection> {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    if std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
-        return Err(Error::WalUnread { path: wal.into() });
+    let wal = beside(path, "-wal");
+    if bytes_of(&wal) > 0 {
+        return Err(Error::WalUnread { path: wal });
     }
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -136,12 +143,7 @@ const STEPS_AT_ONCE: i32 = 1_000_000;
 /// Sets limits for reading a database that others may have made: no value is longer than its file, and no query goes on
 /// for ever.
 pub(crate) fn limit_reading(db: &mut Connection, path: &Path) -> Result<()> {
-    let beside = |end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        std::fs::metadata(name).map_or(0, |file| file.len())
-    };
-    let bytes = beside("").saturating_add(beside("-wal"));
+    let bytes = bytes_of(path).saturating_add(bytes_of(&beside(path, "-wal")));
     let longest = i32::try_from(bytes.max(1 << 20)).unwrap_or(i32::MAX);
     let allowed = db.limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH)?;
     db.set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH, longest.min(allowed))?;

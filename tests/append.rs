@@ -165,3 +165,34 @@ fn pruning_to_free_room() {
     assert!(report.rows > 1_000 && report.rows_left > 1_000, "{report:?}");
     assert_eq!(rows(&a, "SELECT min(value) > 1000 FROM readings"), ["1"], "the oldest go first");
 }
+
+/// Rows of others in a shared append table are not taken for this device's own: by frames, by a state, by a snapshot.
+#[test]
+fn what_others_appended_is_not_sealed_again() {
+    let world = World::new();
+    let table = "CREATE TABLE r (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
+    let options = TrackOptions { append: true, ids_shared: true, ..TrackOptions::default() };
+    let device = |name: &str, base: bool| {
+        let mut device = if base { world.base(name) } else { world.board(name) };
+        sql(&device, table);
+        device.track("r", &options).unwrap();
+        device
+    };
+    let (mut a, mut base) = (device("a", false), device("base", true));
+    sql(&a, "INSERT INTO r (v) VALUES (1), (2), (3)");
+    carry_all(&mut [&mut a, &mut base]);
+    assert_eq!(base.seal().unwrap().ops, 0, "by frames");
+    carry_all(&mut [&mut a, &mut base]);
+    base.compact().unwrap();
+    let mut late = device("late", false);
+    carry_all(&mut [&mut late, &mut base]);
+    assert_eq!(rows(&late, "SELECT v FROM r ORDER BY id"), ["1", "2", "3"]);
+    assert_eq!(late.seal().unwrap().ops, 0, "by a state");
+    assert_eq!(rows(&late, "SELECT count(*) FROM _pm_head"), ["0"]);
+    // Its own are.
+    sql(&late, "INSERT INTO r (v) VALUES (4)");
+    assert_eq!(late.seal().unwrap().ops, 1);
+    carry_all(&mut [&mut a, &mut base, &mut late]);
+    assert_eq!(rows(&a, "SELECT v FROM r ORDER BY id"), ["1", "2", "3", "4"]);
+    digests_equal(&[&a, &base, &late]);
+}

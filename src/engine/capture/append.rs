@@ -19,7 +19,7 @@ use crate::engine::merge::heads::Seen;
 use crate::engine::store::meta;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// So many ranges of free ids are looked into: the widest ones.
@@ -97,6 +97,20 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u6
     }
     let above = above_mark(table).map(count_in).transpose()?.unwrap_or(0);
     Ok(below.min(most.into()) + above)
+}
+
+/// Raises the marks of append tables to the last row. After a seal, in its transaction: what came since came from others.
+pub(crate) fn raise_marks(replica: &Replica) -> Result<()> {
+    let mut raised = 0;
+    for table in catalog::tables(replica).iter().filter(|t| t.def.append && t.state == State::Tracked) {
+        let sql = format!(
+            "UPDATE _pm_table SET appended = last FROM (SELECT max({}) AS last FROM {}) WHERE tid = ?1 AND last > appended",
+            table.def.key_list(""),
+            table.sql_name
+        );
+        raised += replica.db.prepare_cached(&sql)?.execute([table.tid])?;
+    }
+    if raised > 0 { catalog::reload_catalog(replica) } else { Ok(()) }
 }
 
 /// Seals the rows that came since the last seal, at or below the mark and above it.

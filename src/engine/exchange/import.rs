@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, vouched};
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{seal, verdict};
+use crate::engine::capture::{append, seal, verdict};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
@@ -460,6 +460,7 @@ fn take_in_window(
     if let (true, Some(sender)) = (window.returned, verified.sender) {
         membership::record_returned(replica, devices::device_number_or_new(replica, sender)?)?;
     }
+    append::raise_marks(replica)?;
     if !more {
         // At the end, and not for each window: what comes later may answer it.
         verdict::seal_verdict(replica)?;

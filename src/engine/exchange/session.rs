@@ -14,7 +14,7 @@ use rusqlite::OptionalExtension;
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, vouched};
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::seal;
+use crate::engine::capture::{append, seal};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
@@ -330,6 +330,7 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
     }
     if groups {
         ready::apply_pending(replica, report)?;
+        append::raise_marks(replica)?;
         statements::remember(replica)?;
         report.waits = pending::pending_groups(replica)?;
         report.conflicts_opened += walk::open_conflicts(replica)?.saturating_sub(conflicts_before);

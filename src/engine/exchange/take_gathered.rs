@@ -224,24 +224,7 @@ impl<'e> GatheredMerge<'e> {
         membership::raise_floor(replica, dev, stream, seq)?;
         if dev == replica.me {
             peers::record_common(replica, stream, seq)?;
-            self.remember_marks()?;
         }
         Ok(())
-    }
-
-    /// Raises the marks of this device's append tables: what came back is sealed already.
-    fn remember_marks(&self) -> Result<()> {
-        let replica = self.replica;
-        for table in catalog::tables(replica) {
-            if table.def.append && table.state == State::Tracked {
-                let sql = format!(
-                    "UPDATE _pm_table SET appended = max(appended, (SELECT coalesce(max({}), 0) FROM {})) WHERE tid = ?1",
-                    table.def.key_list(""),
-                    table.sql_name
-                );
-                replica.db.execute(&sql, [table.tid])?;
-            }
-        }
-        catalog::reload_catalog(replica)
     }
 }

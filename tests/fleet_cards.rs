@@ -18,7 +18,7 @@ use common::*;
 use packmule::carry::card::{self, Exchange, Limits, Skipped};
 use packmule::carry::volume::Directory;
 use packmule::core::model::DeviceId;
-use packmule::{Engine, Error, InitOptions, Merge, Missing, Options, Policy, TrackOptions};
+use packmule::{ColumnMerge, Engine, Error, InitOptions, Merge, Missing, Options, Policy, TrackOptions};
 
 /// One device of the fleet, with what is known of it by construction.
 struct Device {
@@ -75,7 +75,17 @@ struct Fleet {
     without: Vec<String>,
 }
 
-const SHARED: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INTEGER DEFAULT 0)";
+const SHARED: &str =
+    "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INTEGER DEFAULT 0, r REAL DEFAULT 0,
+    hi INTEGER, lo INTEGER)";
+
+/// The rules of the columns, in fleets that have such.
+const RULES: [(&str, ColumnMerge); 4] = [
+    ("n", ColumnMerge::Counter),
+    ("r", ColumnMerge::Counter),
+    ("hi", ColumnMerge::Max),
+    ("lo", ColumnMerge::Min),
+];
 const READINGS: &str = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT)";
 
 impl Fleet {
@@ -132,7 +142,9 @@ impl Fleet {
             sql(&engine, SHARED);
             let merge = if self.seed % 4 == 1 { Merge::Cell } else { Merge::Row };
             let policy = if self.seed % 5 == 1 { Policy::Lww } else { Policy::Manual };
-            let options = TrackOptions { merge, policy, ..TrackOptions::default() };
+            let rules = RULES.map(|(column, rule)| (column.to_owned(), rule));
+            let columns = if self.seed % 4 < 3 { rules.into() } else { Vec::new() };
+            let options = TrackOptions { merge, policy, columns, ..TrackOptions::default() };
             engine.track("notes", &options).unwrap();
         }
         if !base {
@@ -162,12 +174,15 @@ impl Fleet {
         let (key, value) = (format!("k{}", self.below(5)), format!("v{}", self.values));
         let mut texts = Vec::new();
         if notes {
-            texts.push(match self.below(8) {
+            let k = self.below(9) as i64 - 3;
+            texts.push(match self.below(10) {
                 0 => format!("DELETE FROM notes WHERE id = '{key}'"),
-                1 | 2 => format!("UPDATE notes SET n = n + 1 WHERE id = '{key}'"),
-                3 => format!("UPDATE notes SET body = '{value}' WHERE id = '{key}'"),
+                1 | 2 => format!("UPDATE notes SET n = n + {k} WHERE id = '{key}'"),
+                3 => format!("UPDATE notes SET r = r + {k} * 0.1 WHERE id = '{key}'"),
+                4 => format!("UPDATE notes SET hi = {k}, lo = {k} WHERE id = '{key}'"),
+                5 => format!("UPDATE notes SET body = '{value}' WHERE id = '{key}'"),
                 _ => format!(
-                    "INSERT INTO notes (id, body) VALUES ('{key}', '{value}')
+                    "INSERT INTO notes VALUES ('{key}', '{value}', {k}, {k} / 10.0, {k}, {k})
                      ON CONFLICT DO UPDATE SET body = excluded.body"
                 ),
             });

@@ -175,7 +175,7 @@ fn two_groups_that_counted_apart_meet() {
     rounds(&desk, &names, 3);
     all_the_same(&desk, &names, &before);
     assert_eq!(desk.rows("east.db", "SELECT n FROM stock ORDER BY part"), [[8.into()], [3.into()]]);
-    has(&desk.run("conflicts east.db").ok(), &["no open conflicts"]);
+    has(&desk.run("conflicts east.db").ok(), &["no conflict is open"]);
 }
 
 /// The sizes of the bundles on the card, in bytes.

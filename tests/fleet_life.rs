@@ -147,7 +147,7 @@ fn what_a_verdict_removed_does_not_come_back_with_a_state() {
     let alone = |device: &mut Engine| {
         let known: Vec<DeviceId> =
             device.devices().unwrap().iter().filter(|d| !d.this).map(|d| d.id).collect();
-        known.into_iter().for_each(|id| drop(device.retire(id, None).unwrap()));
+        known.into_iter().for_each(|id| _ = device.retire(id, None).unwrap());
         device.compact().unwrap();
         device.compact().unwrap();
     };

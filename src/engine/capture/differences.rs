@@ -7,7 +7,6 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{Mode, OpKind};
 use rusqlite::params_from_iter;
 
-use crate::engine::capture::restate::What;
 use crate::engine::capture::runs::{self, Run, Runs, Summer};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions;
@@ -35,6 +34,17 @@ const TEMP: &str = "
 const GONE: i64 = 0;
 const SAME: i64 = 1;
 const DIFFERS: i64 = 2;
+
+/// What a restating group says of a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Written = 1,
+    Gone = 2,
+    /// It is as it was: said only in a span.
+    Same = 3,
+    /// There is no more of it here than what others wrote while the table was not there.
+    Lacking = 4,
+}
 
 /// Compares a table. `added` are the columns that it did not have before.
 struct Comparison<'e> {
@@ -74,9 +84,9 @@ impl Comparison<'_> {
             }
             return Ok(());
         };
-        let mut next = Some(runs.first()?);
+        let mut next = Some(runs.first_run()?);
         while let Some(run) = next {
-            next = runs.after(run.first.as_deref())?;
+            next = runs.run_after(run.first.as_deref())?;
             let end = next.as_ref().and_then(|next| next.first.as_deref());
             if !self.is_as_it_was(&mut summer, &run, end)? {
                 put_span(self.replica, self.table, run.first.as_deref(), end)?;
@@ -99,7 +109,7 @@ impl Comparison<'_> {
             if run.sum == Some(0) {
                 return put(replica, key, What::Written, None); // Nothing was settled: it is new.
             }
-            sum = sum.wrapping_add(summer.sum(row, columns)?);
+            sum = sum.wrapping_add(summer.sum_of(row, columns)?);
             has_defaults = has_defaults && summer.has_defaults(row, columns)?;
             Ok(())
         })?;
@@ -223,7 +233,9 @@ fn list_unshown(replica: &Replica, table: &Table) -> Result<()> {
 fn list_logged(replica: &Replica, table: &Table) -> Result<bool> {
     let last = positions::position(replica, replica.me, Stream::PerDevice)?.seq;
     for seq in runs::summed(replica, table.tid)? + 1..=last {
-        let Some(body) = frames::frame(replica, replica.me, Stream::PerDevice, seq)? else { return Ok(false) };
+        let Some(body) = frames::frame(replica, replica.me, Stream::PerDevice, seq)? else {
+            return Ok(false);
+        };
         visit::visit(replica, &frames::parse(&body)?, |part| match part {
             Part::Op(def, op) if def.tid == table.tid && op.head.kind != OpKind::Keep => {
                 let key = def.key_of(op.values(def.shape()))?;
@@ -316,7 +328,9 @@ fn put_span(
         (&first, &end),
     )?;
     if joined == 0 {
-        replica.db.execute("INSERT INTO temp._pm_restate_span (first, last) VALUES (?1, ?2)", (&first, &end))?;
+        replica
+            .db
+            .execute("INSERT INTO temp._pm_restate_span (first, last) VALUES (?1, ?2)", (&first, &end))?;
     }
     Ok(())
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use packmule_core::wire::{FrameFlags, Mode, OpKind, Span};
 use rusqlite::params_from_iter;
 
+use crate::engine::capture::differences::{self, What};
 use crate::engine::capture::groups::{self, SealReport};
 use crate::engine::capture::ops::{self, Change, RowReader};
-use crate::engine::capture::{differences, runs};
+use crate::engine::capture::runs;
 use crate::engine::error::Result;
 use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
@@ -26,17 +27,6 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
-/// What a restating group says of a row.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
-    Written = 1,
-    Gone = 2,
-    /// It is as it was: said only in a span.
-    Same = 3,
-    /// There is no more of it here than what others wrote while the table was not there.
-    Lacking = 4,
-}
-
 /// Restates a table. `added` are the columns that it did not have before. Within the open transaction, after a seal.
 pub(crate) fn restate(replica: &Replica, tid: i64, added: &[String]) -> Result<SealReport> {
     let table = catalog::table(replica, tid)?;
@@ -45,7 +35,8 @@ pub(crate) fn restate(replica: &Replica, tid: i64, added: &[String]) -> Result<S
         return Ok(SealReport::default());
     }
     differences::list(replica, &table, added)?;
-    let any = "SELECT EXISTS (SELECT 1 FROM temp._pm_restate) OR EXISTS (SELECT 1 FROM temp._pm_restate_span)";
+    let any =
+        "SELECT EXISTS (SELECT 1 FROM temp._pm_restate) OR EXISTS (SELECT 1 FROM temp._pm_restate_span)";
     if !replica.db.query_row(any, [], |row| row.get::<_, bool>(0))? {
         return Ok(SealReport::default());
     }

@@ -74,7 +74,7 @@ impl<'e> Runs<'e> {
     }
 
     /// Returns the first run.
-    pub(crate) fn first(&self) -> Result<Run> {
+    pub(crate) fn first_run(&self) -> Result<Run> {
         let sql = "SELECT sum, columns FROM _pm_run WHERE tid = ?1";
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let (sum, columns) = self.replica.db.prepare_cached(sql)?.query_row([self.table.tid], read)?;
@@ -82,14 +82,14 @@ impl<'e> Runs<'e> {
     }
 
     /// Returns the run after that with this first key.
-    pub(crate) fn after(&self, first: Option<&[OwnedValue]>) -> Result<Option<Run>> {
+    pub(crate) fn run_after(&self, first: Option<&[OwnedValue]>) -> Result<Option<Run>> {
         match first {
-            Some(key) => self.find(&format!("({}) > ({})", self.keys, marks(key.len(), 1)), key, "ASC"),
-            None => self.find("1", &[], "ASC"),
+            Some(key) => self.one_run(&format!("({}) > ({})", self.keys, marks(key.len(), 1)), key, "ASC"),
+            None => self.one_run("1", &[], "ASC"),
         }
     }
 
-    fn find(&self, condition: &str, key: &[OwnedValue], order: &str) -> Result<Option<Run>> {
+    fn one_run(&self, condition: &str, key: &[OwnedValue], order: &str) -> Result<Option<Run>> {
         if !self.is_split {
             return Ok(None);
         }
@@ -116,9 +116,9 @@ impl<'e> Runs<'e> {
         match first {
             Some(key) => {
                 let after = format!("sum IS NULL AND ({}) > ({})", self.keys, marks(key.len(), 1));
-                self.find(&after, key, "ASC")
+                self.one_run(&after, key, "ASC")
             }
-            None => self.find("sum IS NULL", &[], "ASC"),
+            None => self.one_run("sum IS NULL", &[], "ASC"),
         }
     }
 
@@ -126,10 +126,9 @@ impl<'e> Runs<'e> {
     pub(crate) fn doubt(&self, first: Option<&[OwnedValue]>) -> Result<()> {
         let db = &self.replica.db;
         match first {
-            None => {
-                db.prepare_cached("UPDATE _pm_run SET sum = NULL WHERE tid = ?1")?
-                    .execute([self.table.tid])?
-            }
+            None => db
+                .prepare_cached("UPDATE _pm_run SET sum = NULL WHERE tid = ?1")?
+                .execute([self.table.tid])?,
             Some(key) => {
                 let sql = format!(
                     "UPDATE {} SET sum = NULL WHERE ({}) = ({})",
@@ -145,8 +144,8 @@ impl<'e> Runs<'e> {
 
     /// Returns the run that a key is in.
     fn of_key(&self, key: &[OwnedValue]) -> Result<Run> {
-        let found = self.find(&format!("({}) <= ({})", self.keys, marks(key.len(), 1)), key, "DESC")?;
-        found.map_or_else(|| self.first(), Ok)
+        let found = self.one_run(&format!("({}) <= ({})", self.keys, marks(key.len(), 1)), key, "DESC")?;
+        found.map_or_else(|| self.first_run(), Ok)
     }
 
     /// Makes the sum of the run unknown that a row is in.
@@ -156,7 +155,7 @@ impl<'e> Runs<'e> {
     }
 
     /// Writes a run.
-    fn put(&mut self, run: &Run) -> Result<()> {
+    fn put_run(&mut self, run: &Run) -> Result<()> {
         let db = &self.replica.db;
         let Some(first) = &run.first else {
             db.prepare_cached("UPDATE _pm_run SET sum = ?2, columns = ?3 WHERE tid = ?1")?.execute((
@@ -167,7 +166,7 @@ impl<'e> Runs<'e> {
             return Ok(());
         };
         if !self.is_split {
-            self.split()?;
+            self.make_further()?;
         }
         let n = first.len();
         let sql = format!(
@@ -189,7 +188,7 @@ impl<'e> Runs<'e> {
     }
 
     /// Makes the table of the further runs.
-    fn split(&mut self) -> Result<()> {
+    fn make_further(&mut self) -> Result<()> {
         let collated = |at: usize| match self.table.def.columns[at].collation {
             Collation::Binary => "",
             Collation::NoCase => " COLLATE NOCASE",
@@ -210,9 +209,8 @@ impl<'e> Runs<'e> {
     }
 
     /// Joins a run with the one before it.
-    fn join(&self, first: &[OwnedValue]) -> Result<()> {
-        let sql =
-            format!("DELETE FROM {} WHERE ({}) = ({})", self.name, self.keys, marks(first.len(), 1));
+    fn join_with_before(&self, first: &[OwnedValue]) -> Result<()> {
+        let sql = format!("DELETE FROM {} WHERE ({}) = ({})", self.name, self.keys, marks(first.len(), 1));
         let binds = params_from_iter(first.iter().map(|v| Bind(v.borrow())));
         self.replica.db.prepare_cached(&sql)?.execute(binds)?;
         Ok(())
@@ -220,7 +218,7 @@ impl<'e> Runs<'e> {
 
     /// Reads the rows of a run again. One that has become long is split, one that has become short is joined with the next.
     fn sum_again(&mut self, summer: &mut Summer<'_>, run: &Run) -> Result<()> {
-        let mut next = self.after(run.first.as_deref())?.and_then(|next| next.first);
+        let mut next = self.run_after(run.first.as_deref())?.and_then(|next| next.first);
         let columns = self.table.def.columns.len();
         let begun = |first| Piece { run: Run { first, sum: Some(0), columns }, rows: 0, most: 0 };
         let (mut before, mut piece): (Option<Piece>, Piece) = (None, begun(run.first.clone()));
@@ -229,7 +227,7 @@ impl<'e> Runs<'e> {
             each_row(summer, from.as_deref(), next.as_deref(), &mut |summer, row, key| {
                 if piece.rows > 0 && piece.rows >= piece.most {
                     let full = std::mem::replace(&mut piece, begun(Some(value::read_key(key)?)));
-                    before.replace(full).map_or(Ok(()), |done| self.put(&done.run))?;
+                    before.replace(full).map_or(Ok(()), |done| self.put_run(&done.run))?;
                 }
                 if piece.rows == 0 {
                     let least = u64::from(self.replica.options.run_rows.max(1));
@@ -237,24 +235,26 @@ impl<'e> Runs<'e> {
                 }
                 piece.rows += 1;
                 if is_settled(self.replica, self.table, key)? {
-                    piece.add(summer.sum(row, columns)?);
+                    piece.add_sum(summer.sum_of(row, columns)?);
                 }
                 Ok(())
             })?;
             // A few rows are no run of their own.
-            let Some(joined) = next.take_if(|_| before.is_none() && piece.rows * 4 < piece.most) else { break };
-            self.join(&joined)?;
-            next = self.after(Some(&joined))?.and_then(|next| next.first);
+            let Some(joined) = next.take_if(|_| before.is_none() && piece.rows * 4 < piece.most) else {
+                break;
+            };
+            self.join_with_before(&joined)?;
+            next = self.run_after(Some(&joined))?.and_then(|next| next.first);
             from = Some(joined);
         }
         if let Some(mut before) = before {
             if piece.rows * 2 < piece.most {
-                before.add(piece.run.sum.unwrap_or(0));
-                return self.put(&before.run);
+                before.add_sum(piece.run.sum.unwrap_or(0));
+                return self.put_run(&before.run);
             }
-            self.put(&before.run)?;
+            self.put_run(&before.run)?;
         }
-        self.put(&piece.run)
+        self.put_run(&piece.run)
     }
 }
 
@@ -269,7 +269,7 @@ struct Piece {
 }
 
 impl Piece {
-    fn add(&mut self, sum: i64) {
+    fn add_sum(&mut self, sum: i64) {
         self.run.sum = Some(self.run.sum.unwrap_or(0).wrapping_add(sum));
     }
 }
@@ -299,7 +299,7 @@ impl<'e> Summer<'e> {
     }
 
     /// Returns what the first `n` columns of a row add to the sum of its run.
-    pub(crate) fn sum(&mut self, row: &Row<'_>, n: usize) -> Result<i64> {
+    pub(crate) fn sum_of(&mut self, row: &Row<'_>, n: usize) -> Result<i64> {
         let mut hash = match self.begun.iter().find(|(of, _)| *of == n) {
             Some((_, begun)) => begun.clone(),
             None => {
@@ -314,7 +314,7 @@ impl<'e> Summer<'e> {
                 begun
             }
         };
-        self.rows.add(row, n, &mut hash)?;
+        self.rows.add_row(row, n, &mut hash)?;
         let hash: [u8; 32] = hash.finalize().into();
         let (first, _) = hash.split_at(8);
         Ok(i64::from_le_bytes(first.try_into().unwrap_or_default()))
@@ -343,8 +343,7 @@ pub(crate) fn each_row<'e>(
         binds.extend(key.iter().map(|v| Bind(v.borrow())));
     }
     let given = if conditions.is_empty() { "1".into() } else { conditions.join(" AND ") };
-    let sql =
-        format!("SELECT {} FROM {} WHERE {given} ORDER BY {keys}", summer.rows.sql(), table.sql_name);
+    let sql = format!("SELECT {} FROM {} WHERE {given} ORDER BY {keys}", summer.rows.sql(), table.sql_name);
     let mut statement = replica.db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(binds))?;
     let at: Vec<usize> = table.def.keys().collect();
@@ -467,7 +466,7 @@ pub(crate) fn refresh(replica: &Replica, table: &Table) -> Result<()> {
             Runs::with(replica, table, false)
         }
     };
-    let first = runs.first()?;
+    let first = runs.first_run()?;
     if first.sum.is_none() {
         runs.sum_again(&mut summer, &first)?;
     }

@@ -38,7 +38,7 @@ impl<'e> RowHash<'e> {
     }
 
     /// Adds the first `n` columns of a row to a hash.
-    pub(crate) fn add(&mut self, row: &Row<'_>, n: usize, hash: &mut Sha256) -> Result<()> {
+    pub(crate) fn add_row(&mut self, row: &Row<'_>, n: usize, hash: &mut Sha256) -> Result<()> {
         let rowid = self.rowid(row)?;
         for (at, (_, column)) in self.columns.iter().enumerate().take(n) {
             if let (Some(rowid), Some(column)) = (rowid, column)

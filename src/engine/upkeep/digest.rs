@@ -75,7 +75,7 @@ fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()>
     let mut statement = replica.db.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        rows_hash.add(row, n, hash)?;
+        rows_hash.add_row(row, n, hash)?;
     }
     Ok(())
 }

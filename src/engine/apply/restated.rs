@@ -28,6 +28,9 @@ const TEMP: &str = "
     DELETE FROM temp._pm_restated; DELETE FROM temp._pm_spanned;
 ";
 
+/// A span: the definition of its table, and the keys of its ends.
+type Spanned = (DefId, Vec<u8>, Vec<u8>);
+
 /// The spans of a group: they lie in `_pm_spanned`, since a group may have any number of them.
 #[derive(Default)]
 pub(super) struct Spans {
@@ -58,8 +61,8 @@ impl Spans {
         Ok(())
     }
 
-    /// Takes one out: the definition, and the keys of its ends.
-    pub(super) fn take(&self, replica: &Replica) -> Result<Option<(DefId, Vec<u8>, Vec<u8>)>> {
+    /// Takes one out.
+    pub(super) fn take(&self, replica: &Replica) -> Result<Option<Spanned>> {
         if !self.any {
             return Ok(None);
         }

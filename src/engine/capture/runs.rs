@@ -326,13 +326,16 @@ impl<'e> Summer<'e> {
     }
 }
 
+/// What takes the rows of a run: each with what sums it, and its canonical key.
+type EachRow<'f, 'e> = dyn FnMut(&mut Summer<'e>, &Row<'_>, &[u8]) -> Result<()> + 'f;
+
 /// Gives each row from a key on to before another one, in the order of keys, with its canonical key. A row whose key cannot
 /// travel is passed over.
 pub(crate) fn each_row<'e>(
     summer: &mut Summer<'e>,
     from: Option<&[OwnedValue]>,
     to: Option<&[OwnedValue]>,
-    each: &mut dyn FnMut(&mut Summer<'e>, &Row<'_>, &[u8]) -> Result<()>,
+    each: &mut EachRow<'_, 'e>,
 ) -> Result<()> {
     let (replica, table) = (summer.replica, summer.table);
     let keys = table.def.key_list("");

@@ -17,6 +17,7 @@
 //! | `merge_definitions` | merges the definitions of several devices |
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
+//! | `renumbered` | tables without a key whose rows have got other rowids |
 //! | `runs` | sums of runs of settled rows |
 //! | `differences` | how a table that was made anew differs from what it was |
 //! | `restate` | a table that its application made anew |
@@ -36,6 +37,7 @@ pub(crate) mod merge_definitions;
 pub(crate) mod not_sent;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
+pub(crate) mod renumbered;
 pub(crate) mod restate;
 pub(crate) mod runs;
 pub(crate) mod seal;

@@ -74,14 +74,6 @@ pub(crate) fn free_id(replica: &Replica, table: &Table, id: i64) -> Result<()> {
     Ok(())
 }
 
-/// Leaves the widest ranges of free ids, if there are more than are looked into.
-pub(crate) fn leave_widest_gaps(replica: &Replica, table: &Table) -> Result<()> {
-    let sql = "DELETE FROM _pm_gap WHERE tid = ?1 AND first IN (
-        SELECT first FROM _pm_gap WHERE tid = ?1 ORDER BY last - first DESC LIMIT -1 OFFSET ?2)";
-    replica.db.prepare_cached(sql)?.execute((table.tid, GAPS + 1))?;
-    Ok(())
-}
-
 /// Records the rows that came at ids that were free: what is looked for next is what is free now.
 pub(crate) fn record_filled(replica: &Replica, table: &Table) -> Result<()> {
     let id = table.def.key_list("");
@@ -301,7 +293,7 @@ fn find_gaps(replica: &Replica, table: &Table, first: i64, last: i64) -> Result<
 
 /// Keeps the widest of a table's ranges, if they have become too many: an application that skips ids leaves a range for
 /// each of its rows.
-fn forget_narrow_gaps(replica: &Replica, tid: i64) -> Result<()> {
+pub(crate) fn forget_narrow_gaps(replica: &Replica, tid: i64) -> Result<()> {
     let mut count = replica.db.prepare_cached("SELECT count(*) FROM _pm_gap WHERE tid = ?1")?;
     if count.query_row([tid], |row| row.get::<_, u32>(0))? > GAPS_MOST {
         replica.db.execute(

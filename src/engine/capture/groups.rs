@@ -335,7 +335,7 @@ pub(crate) fn seal_dirty(
         append::note_deleted(replica, table, deleted)?;
     }
     if table.watches_gaps() {
-        append::leave_widest_gaps(replica, table)?;
+        append::forget_narrow_gaps(replica, table.tid)?;
     }
     if options.without.is_empty() {
         replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;

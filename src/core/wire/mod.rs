@@ -18,8 +18,8 @@ mod session;
 
 pub use blocks::{Block, Blocks, Keep, KeptRun, Piece, Span};
 pub use cert::{CERT_MAX, Certificate, FleetSignature, SERIAL_MAX};
-pub use columns::Columns;
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
+pub use columns::Columns;
 pub use def::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,
     TableHead,

@@ -60,23 +60,20 @@ impl Columns {
         Self { values: Values::new() }
     }
 
-    /// Codes the plain blocks in `blocks` into `out`; returns the length. `shape` gives of a definition which columns are keys.
+    /// Codes the plain blocks in `blocks` into `out`; returns the length. `shape` says of a definition how many columns
+    /// there are, and which are keys. `blocks` stay as they are.
     ///
     /// # Errors
-    /// [`NoRoom`] if `out` is too short, or the blocks are none.
-    pub fn encode<'k>(
+    /// [`NoRoom`] if `out` is too short, or `blocks` are not what [`super::FrameWriter`] writes.
+    pub(super) fn encode(
         &mut self,
         blocks: &mut [u8],
         out: &mut [u8],
-        mut shape: impl FnMut(DefId) -> Option<&'k [bool]>,
+        shape: impl FnMut(DefId, &mut [bool]) -> Option<usize>,
     ) -> Result<usize, NoRoom> {
         self.values.reset();
         let mut coder = Encoder::new(out);
-        self.walk(&mut coder, blocks, |id, keys| {
-            let found = shape(id).filter(|found| found.len() <= keys.len())?;
-            keys[..found.len()].copy_from_slice(found);
-            Some(found.len())
-        })?;
+        self.walk(&mut coder, blocks, shape)?;
         coder.finish()
     }
 
@@ -84,7 +81,7 @@ impl Columns {
     ///
     /// # Errors
     /// [`DecodeError`] if it is nothing of the kind, or longer than `blocks`.
-    pub fn decode(&mut self, coded: &[u8], blocks: &mut [u8]) -> Result<usize, DecodeError> {
+    pub(super) fn decode(&mut self, coded: &[u8], blocks: &mut [u8]) -> Result<usize, DecodeError> {
         self.values.reset();
         self.walk(&mut Decoder::new(coded), blocks, |_, _| None)
     }
@@ -207,8 +204,7 @@ impl Columns {
             if byte & HAS_WALL != 0 {
                 at = self.values.signed(coder, buf, at, WALLS)?;
             }
-            let keys_only =
-                byte == KEEPS || (byte & KIND_MASK == 3 && byte & HAS_IMAGE == 0);
+            let keys_only = byte == KEEPS || (byte & KIND_MASK == 3 && byte & HAS_IMAGE == 0);
             let mut beside = Beside::default();
             for (index, key) in keys.iter().enumerate() {
                 let masked = mask.is_none_or(|from| buf[from + index / 8] >> (index % 8) & 1 == 1);

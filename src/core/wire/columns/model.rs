@@ -81,7 +81,7 @@ impl Mixer {
     }
 
     pub(super) fn reset(&mut self) {
-        self.slots.fill(UNUSED);
+        self.slots = [UNUSED; 1 << SLOT_BITS];
         self.weights = [[22_000; INPUTS]; SETS];
     }
 

@@ -321,7 +321,8 @@ impl Values {
                     return BESIDE;
                 }
                 let last = &buf[range(column.last)];
-                let alike = kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
+                let alike =
+                    kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
                 if alike && bytes[1] < 128 { FIELDED } else { kind }
             }
             kind => kind,
@@ -407,7 +408,7 @@ impl Values {
     ) -> Result<(usize, u32), C::Stop> {
         let column = &mut self.columns[index % COLUMNS];
         let mixer = &mut self.mixer;
-            if way == INT {
+        if way == INT {
             let number = number::code(mixer, coder, &mut column.integers, id, beside, bits as i64)?;
             let start = put_tag::<C>(buf, at, INT)?;
             let end = put_varint(buf, start, zigzag(number)).ok_or_else(C::bad)?;
@@ -423,7 +424,8 @@ impl Values {
         if way == RESCALED {
             let new = (0..=SCALE_MAX).find(|scale| real::mantissa(bits, *scale).is_some()).unwrap_or(0);
             let mut numbers = Numbers::NEW;
-            let new = number::code(mixer, coder, &mut numbers, id ^ 6, &mut Beside::default(), i64::from(new))?;
+            let new =
+                number::code(mixer, coder, &mut numbers, id ^ 6, &mut Beside::default(), i64::from(new))?;
             let new = u8::try_from(new).ok().filter(|new| *new <= SCALE_MAX).ok_or_else(C::bad)?;
             let up = 10i64.wrapping_pow(u32::from(new.saturating_sub(column.scale)));
             column.decimals.set(column.decimals.last.wrapping_mul(up));
@@ -432,8 +434,14 @@ impl Values {
         if way == NEW_FACTOR {
             let found = if C::ENCODES { Factor::of(bits, &column.recent) } else { None };
             let mut numbers = Numbers::NEW;
-            let mantissa =
-                number::code(mixer, coder, &mut numbers, id ^ 8, &mut Beside::default(), found.map_or(0, |f| f.mantissa))?;
+            let mantissa = number::code(
+                mixer,
+                coder,
+                &mut numbers,
+                id ^ 8,
+                &mut Beside::default(),
+                found.map_or(0, |f| f.mantissa),
+            )?;
             column.factor = Factor { mantissa };
         }
         let number = if way == DECIMAL || way == RESCALED {

@@ -85,8 +85,6 @@ impl Coder for Encoder<'_> {
 /// Reads decisions.
 pub(super) struct Decoder<'a> {
     input: &'a [u8],
-    /// How many bytes past the end were read, as zeros.
-    past: u32,
     low: u32,
     high: u32,
     code: u32,
@@ -95,7 +93,7 @@ pub(super) struct Decoder<'a> {
 impl<'a> Decoder<'a> {
     /// Reads from `input`.
     pub(super) fn new(input: &'a [u8]) -> Self {
-        let mut decoder = Self { input, past: 0, low: 0, high: u32::MAX, code: 0 };
+        let mut decoder = Self { input, low: 0, high: u32::MAX, code: 0 };
         for _ in 0..4 {
             decoder.code = decoder.code << 8 | u32::from(decoder.next());
         }
@@ -108,10 +106,7 @@ impl<'a> Decoder<'a> {
                 self.input = rest;
                 *first
             }
-            None => {
-                self.past += 1;
-                0
-            }
+            None => 0,
         }
     }
 }

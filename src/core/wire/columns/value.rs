@@ -79,6 +79,21 @@ pub(super) struct Values {
     memo: [Place; 1 << MEMO_BITS],
 }
 
+/// A column: which one, and a hash that tells its contexts from those of others.
+#[derive(Clone, Copy)]
+struct Of {
+    index: usize,
+    id: u32,
+}
+
+/// How a value is said. Where it is decoded, only `way` is known.
+#[derive(Clone, Copy)]
+struct Said {
+    way: u8,
+    /// The bits of an INTEGER or REAL.
+    bits: u64,
+}
+
 fn range(place: Place) -> core::ops::Range<usize> {
     place.0 as usize..(place.0 + place.1) as usize
 }
@@ -162,18 +177,17 @@ impl Values {
         Ok(*slot)
     }
 
-    /// Codes `len` bytes at `at`, by those before them.
+    /// Codes the bytes at `at`, by those before them.
     fn bytes<C: Coder>(
         &mut self,
         coder: &mut C,
         buf: &mut [u8],
-        at: usize,
-        len: usize,
+        at: core::ops::Range<usize>,
         id: u32,
         beside: Beside,
     ) -> Result<(), C::Stop> {
         let (mut prefix, mut one, mut two, mut three) = (0, 0, 0, 0);
-        for i in at..at + len {
+        for i in at {
             let contexts: Contexts = [
                 hash(id, 11),
                 hash(hash(id, 12), prefix),
@@ -218,7 +232,7 @@ impl Values {
         if buf.len() < at || buf.len() - at < len {
             return Err(C::bad());
         }
-        self.bytes(coder, buf, at, len, id, Beside::default())?;
+        self.bytes(coder, buf, at..at + len, id, Beside::default())?;
         Ok(at + len)
     }
 
@@ -252,24 +266,24 @@ impl Values {
         index: usize,
         beside: &mut Beside,
     ) -> Result<usize, C::Stop> {
-        let id = hash(index as u32, 99);
-        let (end, given) = if C::ENCODES { self.given(buf, at).ok_or_else(C::bad)? } else { (0, 0) };
-        let way = if C::ENCODES { self.way(buf, at..end, index, given, *beside, id) } else { 0 };
-        let way = self.code_way(coder, index, id, *beside, way)?;
-        let (end, of_value) = match way {
+        let of = Of { index, id: hash(index as u32, 99) };
+        let (end, bits) = if C::ENCODES { self.given(buf, at).ok_or_else(C::bad)? } else { (at, 0) };
+        let way = if C::ENCODES { self.way(buf, at..end, of, bits, *beside) } else { 0 };
+        let said = Said { way: self.code_way(coder, of, *beside, way)?, bits };
+        let (end, of_value) = match said.way {
             NULL => (put_tag::<C>(buf, at, NULL)?, 1),
             INT | REAL | DECIMAL | RESCALED | MULTIPLE | NEW_FACTOR => {
-                self.number::<C>(coder, buf, at, index, way, given, beside, id)?
+                self.number::<C>(coder, buf, at, of, said, beside)?
             }
             BIG => {
                 let mut end = put_tag::<C>(buf, at, BIG)?;
-                end = self.raw(coder, buf, end, 1, id)?;
+                end = self.raw(coder, buf, end, 1, of.id)?;
                 for _ in 0..3 {
-                    end = self.raw_varint(coder, buf, end, id)?;
+                    end = self.raw_varint(coder, buf, end, of.id)?;
                 }
-                (self.raw(coder, buf, end, 32, id)?, 2)
+                (self.raw(coder, buf, end, 32, of.id)?, 2)
             }
-            _ => self.run(coder, buf, at..end, index, way, *beside, id)?,
+            _ => self.run(coder, buf, at, of, said.way, *beside)?,
         };
         *beside = Beside { one: of_value, two: hash(beside.one, of_value), ..*beside };
         Ok(end)
@@ -296,15 +310,8 @@ impl Values {
     }
 
     /// Chooses how to say a value.
-    fn way(
-        &mut self,
-        buf: &[u8],
-        value: core::ops::Range<usize>,
-        index: usize,
-        bits: u64,
-        beside: Beside,
-        id: u32,
-    ) -> u8 {
+    fn way(&mut self, buf: &[u8], value: core::ops::Range<usize>, of: Of, bits: u64, beside: Beside) -> u8 {
+        let Of { index, id } = of;
         match buf[value.start] {
             REAL => self.way_of_real(index, bits),
             kind @ (TEXT | BLOB) => {
@@ -355,14 +362,8 @@ impl Values {
         REAL
     }
 
-    fn code_way<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        index: usize,
-        id: u32,
-        beside: Beside,
-        way: u8,
-    ) -> Result<u8, C::Stop> {
+    fn code_way<C: Coder>(&mut self, coder: &mut C, of: Of, beside: Beside, way: u8) -> Result<u8, C::Stop> {
+        let Of { index, id } = of;
         let column = &mut self.columns[index % COLUMNS];
         let contexts: Contexts = [
             hash(id, 21),
@@ -394,18 +395,17 @@ impl Values {
         Ok(coded)
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Codes an INTEGER or a REAL. Returns where it ends, and a hash of it.
     fn number<C: Coder>(
         &mut self,
         coder: &mut C,
         buf: &mut [u8],
         at: usize,
-        index: usize,
-        way: u8,
-        bits: u64,
+        of: Of,
+        said: Said,
         beside: &mut Beside,
-        id: u32,
     ) -> Result<(usize, u32), C::Stop> {
+        let (Of { index, id }, Said { way, bits }) = (of, said);
         let column = &mut self.columns[index % COLUMNS];
         let mixer = &mut self.mixer;
         if way == INT {
@@ -418,32 +418,12 @@ impl Values {
         let end = start + 8;
         if way == REAL {
             buf.get(start..end).ok_or_else(C::bad)?;
-            self.bytes(coder, buf, start, 8, id ^ 5, Beside::default())?;
+            self.bytes(coder, buf, start..end, id ^ 5, Beside::default())?;
             return Ok((end, hash_bytes(&buf[start..end])));
         }
-        if way == RESCALED {
-            let new = (0..=SCALE_MAX).find(|scale| real::mantissa(bits, *scale).is_some()).unwrap_or(0);
-            let mut numbers = Numbers::NEW;
-            let new =
-                number::code(mixer, coder, &mut numbers, id ^ 6, &mut Beside::default(), i64::from(new))?;
-            let new = u8::try_from(new).ok().filter(|new| *new <= SCALE_MAX).ok_or_else(C::bad)?;
-            let up = 10i64.wrapping_pow(u32::from(new.saturating_sub(column.scale)));
-            column.decimals.set(column.decimals.last.wrapping_mul(up));
-            column.scale = new;
-        }
-        if way == NEW_FACTOR {
-            let found = if C::ENCODES { Factor::of(bits, &column.recent) } else { None };
-            let mut numbers = Numbers::NEW;
-            let mantissa = number::code(
-                mixer,
-                coder,
-                &mut numbers,
-                id ^ 8,
-                &mut Beside::default(),
-                found.map_or(0, |f| f.mantissa),
-            )?;
-            column.factor = Factor { mantissa };
-        }
+        self.unit(coder, of, said)?;
+        let column = &mut self.columns[index % COLUMNS];
+        let mixer = &mut self.mixer;
         let number = if way == DECIMAL || way == RESCALED {
             let given = if C::ENCODES { real::mantissa(bits, column.scale).ok_or_else(C::bad)? } else { 0 };
             real::decimal(number::code(mixer, coder, &mut column.decimals, id, beside, given)?, column.scale)
@@ -456,18 +436,40 @@ impl Values {
         Ok((end, number::hash_of(bits as i64)))
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Codes what numbers of a column are counted in from here on, where it is new.
+    fn unit<C: Coder>(&mut self, coder: &mut C, of: Of, said: Said) -> Result<(), C::Stop> {
+        let column = &mut self.columns[of.index % COLUMNS];
+        let mixer = &mut self.mixer;
+        let mut code = |id, given| {
+            let mut numbers = Numbers::NEW;
+            number::code(mixer, coder, &mut numbers, id, &mut Beside::default(), given)
+        };
+        if said.way == RESCALED {
+            let new = (0..=SCALE_MAX).find(|scale| real::mantissa(said.bits, *scale).is_some()).unwrap_or(0);
+            let new = code(of.id ^ 6, i64::from(new))?;
+            let new = u8::try_from(new).ok().filter(|new| *new <= SCALE_MAX).ok_or_else(C::bad)?;
+            let up = 10i64.wrapping_pow(u32::from(new.saturating_sub(column.scale)));
+            column.decimals.set(column.decimals.last.wrapping_mul(up));
+            column.scale = new;
+        }
+        if said.way == NEW_FACTOR {
+            let found = if C::ENCODES { Factor::of(said.bits, &column.recent) } else { None };
+            column.factor = Factor { mantissa: code(of.id ^ 8, found.map_or(0, |factor| factor.mantissa))? };
+        }
+        Ok(())
+    }
+
+    /// Codes a TEXT or BLOB. Returns where it ends, and a hash of it.
     fn run<C: Coder>(
         &mut self,
         coder: &mut C,
         buf: &mut [u8],
-        given: core::ops::Range<usize>,
-        index: usize,
+        at: usize,
+        of: Of,
         way: u8,
         beside: Beside,
-        id: u32,
     ) -> Result<(usize, u32), C::Stop> {
-        let at = given.start;
+        let Of { index, id } = of;
         let column = self.columns[index % COLUMNS];
         let after = hash(hash(id, 1), column.last_hash);
         let beside_key = hash(hash(id, 2), beside.one);
@@ -485,7 +487,7 @@ impl Values {
                 buf.copy_within(range(place), at);
                 end
             }
-            FIELDED => self.fields(coder, buf, at, index, column.last, id)?,
+            FIELDED => self.fields(coder, buf, at, of, column.last)?,
             TEXT | BLOB => {
                 let start = put_tag::<C>(buf, at, way)?;
                 let len = if C::ENCODES { varint(buf, start).ok_or_else(C::bad)?.0 as i64 } else { 0 };
@@ -496,7 +498,7 @@ impl Values {
                 if len > buf.len() || start > buf.len() - len {
                     return Err(C::bad());
                 }
-                self.bytes(coder, buf, start, len, id ^ u32::from(way), beside)?;
+                self.bytes(coder, buf, start..start + len, id ^ u32::from(way), beside)?;
                 start + len
             }
             _ => return Err(C::bad()),
@@ -510,15 +512,16 @@ impl Values {
         Ok((end, of_value))
     }
 
+    /// Codes a TEXT that differs from the last one in its digits. Returns where it ends.
     fn fields<C: Coder>(
         &mut self,
         coder: &mut C,
         buf: &mut [u8],
         at: usize,
-        index: usize,
+        of: Of,
         last: Place,
-        id: u32,
     ) -> Result<usize, C::Stop> {
+        let Of { index, id } = of;
         let mut text = [0; 64];
         let of_last = buf.get(range(last)).ok_or_else(C::bad)?;
         if of_last.first() != Some(&TEXT) {

@@ -22,7 +22,7 @@ pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureEr
 pub use columns::Columns;
 pub use def::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,
-    TableHead,
+    Rows, TableHead,
 };
 pub use error::{DecodeError, NoRoom};
 pub use frame::{

@@ -529,11 +529,8 @@ impl<'e> RowMerge<'e> {
         }
         let there = self.row_there(table, key, present)?;
         // Of a row that is in quarantine here, theirs is in its place.
-        let mine = if present {
-            compose::shown_row(self.replica, table, key)?
-        } else {
-            compose::row_of(self.replica, table, key)?
-        };
+        let read = if present { compose::shown_row } else { compose::row_of };
+        let mine = read(self.replica, table, key)?;
         merge_counters::merge(&merge_counters::Counting {
             replica: self.replica,
             table,

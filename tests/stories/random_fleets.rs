@@ -26,13 +26,16 @@ struct Fleet {
     boards: Vec<Board>,
     n: u32,
     trace: Vec<String>,
+    /// How many of a hundred exchanges encrypt.
+    encrypt: u64,
 }
 
 impl Fleet {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, encrypt: u64) -> Self {
         let desk = Desk::new();
         ["card0", "card1", "card2"].iter().for_each(|card| std::fs::create_dir(desk.path(card)).unwrap());
-        let mut fleet = Self { desk, random: Random(seed), boards: Vec::new(), n: 0, trace: Vec::new() };
+        let mut fleet =
+            Self { desk, random: Random(seed), boards: Vec::new(), n: 0, trace: Vec::new(), encrypt };
         fleet.run("fleet new fleet.key");
         fleet.run("init base.db --name base --base --fleet fleet.key");
         fleet.appear();
@@ -47,6 +50,11 @@ impl Fleet {
     fn run(&mut self, command: &str) {
         self.trace.push(command.into());
         self.desk.run(command).ok();
+    }
+
+    fn exchange(&mut self, name: &str, card: usize) {
+        let encrypt = self.encrypt > 0 && self.random.below(100) < self.encrypt;
+        self.run(&format!("exchange {name}.db card{card}{}", if encrypt { " --encrypt" } else { "" }));
     }
 
     fn appear(&mut self) {
@@ -81,8 +89,8 @@ impl Fleet {
         let card = self.below(2);
         match self.below(20) {
             0..=6 => self.write(board),
-            7..=12 => self.run(&format!("exchange {name}.db card{card}")),
-            13..=14 => self.run(&format!("exchange base.db card{card}")),
+            7..=12 => self.exchange(&name, card),
+            13..=14 => self.exchange("base", card),
             15 => self.run(&format!("compact {name}.db")),
             16 => self.run("compact base.db"),
             17 if self.boards.len() < 4 => self.appear(),
@@ -129,8 +137,9 @@ impl Fleet {
             self.step();
         }
         let names = self.names();
-        for _ in 0..4 {
-            names.iter().for_each(|name| self.run(&format!("exchange {name}.db card2")));
+        // Who encrypts is to be known first, and then to know the others.
+        for _ in 0..if self.encrypt > 0 { 6 } else { 4 } {
+            names.iter().for_each(|name| self.exchange(name, 2));
         }
         let digest = self.desk.run("digest base.db").ok();
         for (at, name) in names.iter().enumerate() {
@@ -153,9 +162,24 @@ impl Fleet {
 
 #[test]
 fn random_fleets_through_the_program() {
+    play(0);
+}
+
+#[test]
+fn random_fleets_that_encrypt() {
+    play(100);
+}
+
+/// Some who come by encrypt, others do not.
+#[test]
+fn random_fleets_of_which_some_encrypt() {
+    play(50);
+}
+
+fn play(encrypt: u64) {
     let mut failed = Vec::new();
     for seed in seeds(3) {
-        let mut fleet = Fleet::new(seed);
+        let mut fleet = Fleet::new(seed, encrypt);
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fleet.live())).is_err() {
             eprintln!("PACKMULE_SEED={seed} replays it:\n{}", fleet.trace.join("\n"));
             failed.push(seed);

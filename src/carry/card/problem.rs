@@ -24,7 +24,8 @@ pub(super) fn torn(problem: &Error) -> bool {
             cause:
                 BundleProblem::Decode(Version(_))
                 | BundleProblem::PassphraseNeeded
-                | BundleProblem::WrongPassphrase,
+                | BundleProblem::WrongPassphrase
+                | BundleProblem::NotForUs { keyless: true, .. },
             ..
         } => false,
         Error::Bundle { .. } => true,

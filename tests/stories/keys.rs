@@ -78,7 +78,7 @@ fn at_a_terminal(desk: &Desk, line: &str, typed: &[&str]) -> (bool, String) {
     let mut child = command.stdin(input).stdout(output).stderr(terminal).spawn().unwrap();
     drop(command);
     let (mut master, mut shown) = (File::from(master), Vec::new());
-    let mut read = |shown: &mut Vec<u8>, master: &mut File| {
+    let read = |shown: &mut Vec<u8>, master: &mut File| {
         let mut byte = [0];
         // What ends the terminal is an error on Linux.
         let n = master.read(&mut byte).unwrap_or(0);

@@ -13,6 +13,7 @@
 //! | `join` | a device starts from a snapshot |
 //! | `merge_left` | what is left to be merged at the end of a state |
 //! | `merge_waiting` | the rows of a state that wait for their table |
+//! | `newest` | the newest checkpoints of devices that were set back, shown to them |
 //! | `offer` | the state for the peer of a session |
 //! | `peer` | the other end of a session |
 //! | `heard` | what a snapshot's maker has of what is here |
@@ -49,6 +50,7 @@ pub(crate) mod load;
 pub(crate) mod merge_left;
 pub(crate) mod merge_rows;
 pub(crate) mod merge_waiting;
+pub(crate) mod newest;
 pub(crate) mod offer;
 pub(crate) mod peer;
 pub(crate) mod reconcile;

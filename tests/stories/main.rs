@@ -7,6 +7,8 @@ mod cable;
 #[path = "../common/random.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod random;
+#[path = "../skips/mod.rs"]
+mod skips;
 #[path = "../cli/support/mod.rs"]
 mod support;
 
@@ -16,9 +18,12 @@ mod card;
 mod compacted;
 mod copied_card;
 mod dead_base;
+mod encrypted;
 mod gathering;
 mod join;
 mod keeper;
+mod keyless;
+mod keys;
 mod leaving;
 mod line;
 mod migrations;

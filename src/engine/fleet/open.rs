@@ -138,7 +138,11 @@ pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result
     if read_only {
         connection::limit_reading(&mut db, &path)?;
     }
-    replica_of(db, path, options, key_of)
+    let replica = replica_of(db, path, options, key_of)?;
+    if !read_only && replica.can_sign() {
+        keys::remove_old_key(&replica.path);
+    }
+    Ok(replica)
 }
 
 /// Reads the secret key of a device beside its database, if it is there.

@@ -9,7 +9,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{meta, value};
 
 /// The version of the layout.
-const LAYOUT: i64 = 4;
+const LAYOUT: i64 = 5;
 
 /// `dev` is a device's number in `_pm_device`, which means nothing in other databases; `stream` is 0 shared, 1 per-device.
 /// Some names are older than the words that the code has now: they stay, since they are in databases.
@@ -66,6 +66,12 @@ const TABLES: &str = "
     CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
     -- The rows that the kept folds settled, each with the newest that did. gone: it was deleted.
     CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, gone INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- Sums of runs of settled rows: the first run of each table; its further ones are in `_pm_runs_N`. sum: NULL if unknown.
+    -- columns: how many columns are summed. split: whether there are further ones. seq: of a per-device table, the last frame
+    -- of this device whose rows are summed; _pm_summed has it of shared tables, up to the last compaction.
+    CREATE TABLE _pm_run (tid INTEGER PRIMARY KEY, sum INTEGER, columns INTEGER NOT NULL, seq INTEGER NOT NULL,
+        split INTEGER NOT NULL);
+    CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
     -- The values of baseline versions, of which no frame is left.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of which a verdict is still to be written: values that were settled here when a write came whose author had not
@@ -130,7 +136,7 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// The migrations, from version 1 on: the statement that makes the tables of a version those of the next one, and a
 /// view that makes them look so where nothing may be written.
-const MIGRATIONS: [[&str; 2]; 3] = [
+const MIGRATIONS: [[&str; 2]; 4] = [
     [
         "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
         "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
@@ -187,6 +193,13 @@ const MIGRATIONS: [[&str; 2]; 3] = [
          CREATE TEMP VIEW _pm_ack AS SELECT *, NULL AS tag FROM main._pm_ack;
          CREATE TEMP VIEW _pm_stated AS SELECT NULL AS digest, NULL AS n WHERE 0;
          CREATE TEMP VIEW _pm_told AS SELECT NULL AS dev, NULL AS n, NULL AS seq, NULL AS tag WHERE 0",
+    ],
+    [
+        "CREATE TABLE _pm_run (tid INTEGER PRIMARY KEY, sum INTEGER, columns INTEGER NOT NULL, seq INTEGER NOT NULL,
+            split INTEGER NOT NULL);
+         CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);",
+        "CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
+         CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0",
     ],
 ];
 

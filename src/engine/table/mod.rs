@@ -12,6 +12,7 @@
 //! | `keyless` | tables without any key |
 //! | `known` | what is known of a tracked table, and of a definition in the log |
 //! | `large` | large values of rows, read and copied piece by piece |
+//! | `row_hash` | rows hashed value by value |
 //! | `opened` | frames of the log that were opened last |
 //! | `probe` | what SQLite says about the application's triggers |
 //! | `replica` | the open database of this device |
@@ -31,5 +32,6 @@ pub(crate) mod large;
 pub(crate) mod opened;
 pub(crate) mod probe;
 pub(crate) mod replica;
+pub(crate) mod row_hash;
 mod schema;
 pub(crate) mod shapes;

@@ -43,10 +43,10 @@ enum End {
 }
 
 /// Gives each part of a frame to `each`.
-pub(crate) fn visit<'f>(
+pub(crate) fn visit(
     replica: &Replica,
-    frame: &Frame<'f>,
-    each: impl FnMut(Part<'_, 'f>) -> Result<()>,
+    frame: &Frame<'_>,
+    each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<()> {
     match walk(replica, frame, each)? {
         End::Undefined(missing) => Err(missing),
@@ -56,23 +56,29 @@ pub(crate) fn visit<'f>(
 
 /// Gives each part of a frame to `each`, up to the first rows whose definition is not here, or what cannot be read. A
 /// pending group may have such.
-pub(crate) fn visit_defined<'f>(
+pub(crate) fn visit_defined(
     replica: &Replica,
-    frame: &Frame<'f>,
-    each: impl FnMut(Part<'_, 'f>) -> Result<()>,
+    frame: &Frame<'_>,
+    each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<()> {
     walk(replica, frame, each).map(|_| ())
 }
 
 /// Walks through a frame.
-fn walk<'f>(
-    replica: &Replica,
-    frame: &Frame<'f>,
-    mut each: impl FnMut(Part<'_, 'f>) -> Result<()>,
-) -> Result<End> {
+fn walk(replica: &Replica, frame: &Frame<'_>, each: impl FnMut(Part<'_, '_>) -> Result<()>) -> Result<End> {
     if frame.is_newer() {
         return Ok(End::Undefined(Error::bundle(0, BundleProblem::Structure("a frame of a newer Packmule"))));
     }
+    let walked = replica.codings.plain(frame, |plain| walk_plain(replica, plain, each));
+    walked.unwrap_or_else(|undecodable| Ok(End::Undefined(error::bad(undecodable))))
+}
+
+/// Walks through a frame in its plain form.
+fn walk_plain(
+    replica: &Replica,
+    frame: &Frame<'_>,
+    mut each: impl FnMut(Part<'_, '_>) -> Result<()>,
+) -> Result<End> {
     let mut blocks = frame.blocks();
     loop {
         let block = match blocks.next_block() {

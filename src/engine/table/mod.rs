@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `coding` | the memory in which frames are coded by column |
 //! | `columns` | sets of columns |
 //! | `def` | what a table is: its definition |
 //! | `schema` | definitions read from the schema of a database |
@@ -21,6 +22,7 @@
 //! | `shapes` | what a table is on other devices |
 
 pub(crate) mod catalog;
+pub(crate) mod coding;
 pub(crate) mod columns;
 pub(crate) mod ddl;
 pub(crate) mod declared;

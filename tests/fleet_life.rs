@@ -238,9 +238,9 @@ impl Fleet {
             // What it wrote since, and nobody has, is lost with its card.
             self.post.retain(|(from, ..)| *from != d);
             // It hears of the others before it writes: what comes of a second history is in `twins_at_random`.
-            let whom = self.devices[d].identity().id;
             for other in (0..self.devices.len()).filter(|other| *other != d) {
-                let bundle = pack(&mut self.devices[other], whom);
+                // The others have not heard that it has less: a bundle for anyone shows it.
+                let bundle = whole_bundle(&mut self.devices[other]);
                 self.arrive(d, &bundle);
             }
         } else {

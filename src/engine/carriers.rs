@@ -10,6 +10,7 @@ use packmule_core::wire::{Position, Probe, Section};
 use super::Engine;
 use crate::engine::apply::report::ImportReport;
 use crate::engine::error::{Result, UntrustedDevice};
+use crate::engine::exchange::newest;
 use crate::engine::exchange::offer;
 use crate::engine::exchange::peer::{self, Peer};
 use crate::engine::exchange::records::Positions;
@@ -18,6 +19,7 @@ use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
 use crate::engine::exchange::survey::{self, Span, Trusted};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::admission::{self, Standing};
+use crate::engine::fleet::peers::PeerEvidence;
 
 impl Engine {
     /// Our certificate.
@@ -204,8 +206,19 @@ impl Engine {
         peer: &Peer,
         applied: &mut Vec<Position>,
         probes: &[Probe],
+        evidence: &mut PeerEvidence,
     ) -> Result<bool> {
-        session::reconcile(&mut self.replica, peer, applied, probes)
+        session::reconcile(&mut self.replica, peer, applied, probes, evidence)
+    }
+
+    /// Returns the newest checkpoints of the peer's own streams, if it has less of them than is here, the next one last.
+    pub(crate) fn newest_for(&self, peer: DeviceId, applied: &[Position]) -> Result<Vec<Vec<u8>>> {
+        newest::for_peer(&self.replica, peer, applied)
+    }
+
+    /// Hears such a checkpoint of ours. Whether this device goes on under a new identity.
+    pub(crate) fn hear_newest(&mut self, bytes: &[u8], evidence: &mut PeerEvidence) -> Result<bool> {
+        session::hear_newest(&mut self.replica, bytes, evidence)
     }
 
     /// Reissues this device's per-device tables, if a base lacks what is folded of them. Returns whether it did.

@@ -69,6 +69,7 @@ pub use fleet::admission::Applicant;
 pub use fleet::clocks::clock_words;
 pub use fleet::devices::{DeviceInfo, SaidBy, TrustedAs, label};
 pub use fleet::open::InitOptions;
+pub(crate) use fleet::peers::PeerEvidence;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
 pub use store::cipher::ENCRYPTED_MAGIC;
 pub use store::connection::Options;

@@ -94,7 +94,7 @@ pub fn split(bytes: &[u8]) -> Vec<Group> {
     let mut groups = Vec::new();
     for (kind, body) in records(bytes) {
         match kind {
-            RecordKind::Header | RecordKind::Certificate | RecordKind::Revocation => {
+            RecordKind::Header | RecordKind::Certificate | RecordKind::Revocation | RecordKind::Newest => {
                 before.push((kind, body))
             }
             RecordKind::Section => section = Some(body),

@@ -210,7 +210,7 @@ fn of_version_1(bytes: &[u8]) -> Vec<u8> {
     let head = RecordHead::parse(bytes[..RECORD_HEAD_LEN].try_into().unwrap()).unwrap();
     let (body, rest) = bytes[RECORD_HEAD_LEN..].split_at(head.len as usize);
     let mut body = head.check(body).unwrap().to_vec();
-    assert_eq!(body[..3], [0, 1, 2], "hello, from version 1 to 2");
+    assert_eq!(body[..3], [0, 1, 3], "hello, from version 1 to 3");
     body[2] = 1;
     let mut record = vec![0; body.len() + 16];
     let len = write_record(&mut record, head.kind, &body).unwrap();

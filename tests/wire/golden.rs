@@ -12,9 +12,9 @@ use packmule_core::model::{Big, DeviceId, RealBits, Stream, Value};
 use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, Collation, Column, ColumnMerge, DefId, DefReader, DefWriter,
     Default, FRAME_MAX, Footer, ForeignKey, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Header,
-    HeaderReader, KeptRun, MAGIC, Merge, Mode, Named, Op, OpHead, OpKind, Ops, Policy, Position, Probe,
-    REVOCATION_MAX, RecordHead, RecordKind, Revocation, Rows, Section, Shape, TableHead, crc32, put, take,
-    vector_digest, write_record,
+    HeaderReader, KeptRun, MAGIC, Merge, Mode, NEWEST_LEN, Named, Newest, Op, OpHead, OpKind, Ops, Policy,
+    Position, Probe, REVOCATION_MAX, RecordHead, RecordKind, Revocation, Rows, Section, Shape, TableHead,
+    crc32, put, take, vector_digest, write_record,
 };
 
 const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
@@ -614,6 +614,19 @@ fn checkpoint_over_two_frames() {
     assert_eq!(Checkpoint::decode(&a.bytes), Ok(made));
     assert!(made.verify(&key.pk, &end).is_ok());
     assert!(made.verify(&key.pk, &before).is_err() && made.verify(&asm::key(2).pk, &end).is_err());
+
+    // Without its frames: the chain after them goes with it.
+    let mut newest = Asm::new();
+    newest.all(&a).raw("chain after", &end.0);
+    newest.matches_file("newest", "The checkpoint of checkpoint.hex, with the chain after its frames.");
+    let shown = Newest { checkpoint: made, end };
+    let mut buf = [0; NEWEST_LEN];
+    assert_eq!(shown.encode(&mut buf), Ok(162));
+    assert_eq!(buf[..], newest.bytes);
+    assert_eq!(Newest::decode(&newest.bytes), Ok(shown));
+    assert!(shown.verify(&key.pk).is_ok() && shown.verify(&asm::key(2).pk).is_err());
+    assert!(Newest { end: before, ..shown }.verify(&key.pk).is_err());
+    assert!(Newest::decode(&newest.bytes[1..]).is_err() && Newest::decode(&[]).is_err());
 }
 
 #[test]
@@ -770,7 +783,7 @@ fn headers() {
 
 #[test]
 fn record_heads() {
-    const KINDS: [(u8, RecordKind); 11] = [
+    const KINDS: [(u8, RecordKind); 12] = [
         (1, RecordKind::Header),
         (2, RecordKind::Certificate),
         (3, RecordKind::Section),
@@ -781,6 +794,7 @@ fn record_heads() {
         (8, RecordKind::State),
         (9, RecordKind::Part),
         (10, RecordKind::Seal),
+        (11, RecordKind::Newest),
         (16, RecordKind::Revocation),
     ];
     let mut a = Asm::new();
@@ -798,7 +812,7 @@ fn record_heads() {
         "record-heads",
         "Heads of every kind with the shortest and the longest frame's length; the longest of all.",
     );
-    for (kind, len) in [(1, 3), (4, 65_537), (1, (1 << 20) + 1), (0, 4), (11, 4), (15, 4), (17, 4), (255, 4)]
+    for (kind, len) in [(1, 3), (4, 65_537), (1, (1 << 20) + 1), (0, 4), (12, 4), (15, 4), (17, 4), (255, 4)]
     {
         let head = asm::record_head(kind, len).bytes;
         assert!(RecordHead::parse(head[..].try_into().unwrap()).is_err(), "{kind} {len}");
@@ -896,7 +910,7 @@ fn a_whole_bundle() {
                 chain = Some(Chain::start(&key, of.stream));
             }
             RecordKind::State | RecordKind::Part | RecordKind::Seal => panic!("a bundle is no snapshot"),
-            RecordKind::Revocation => panic!("nobody is revoked"),
+            RecordKind::Revocation | RecordKind::Newest => panic!("nobody is revoked, or was set back"),
             RecordKind::Frame => {
                 assert_eq!(Frame::parse(body).unwrap().head.seq, 1);
                 let mut digest = GroupDigest::default();

@@ -43,7 +43,7 @@ fn hello_and_proof() {
     let certificate = asm::certificate(&board, "board", false, Some(&asm::key(3)));
     let mut hello = Asm::new();
     hello.u8("message: hello", 0);
-    hello.u8("session: lowest", 1).u8("highest", 2).u8("format: lowest", 1).u8("highest", 2);
+    hello.u8("session: lowest", 1).u8("highest", 3).u8("format: lowest", 1).u8("highest", 2);
     hello.raw("nonce", &nonce).run("certificate", &certificate.bytes);
 
     let signed = [&b"packmule/1 session"[..], &asm::id(&board), &asm::id(&base), &nonce, &other].concat();

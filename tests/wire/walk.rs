@@ -2,7 +2,8 @@
 
 use packmule_core::wire::{
     Block, Certificate, Checkpoint, Column, DecodeError, DefReader, DefWriter, Footer, ForeignKey, Frame,
-    HeaderReader, MAGIC, Op, Ops, RECORD_HEAD_LEN, RecordHead, RecordKind, Revocation, Section, Shape, take,
+    HeaderReader, MAGIC, Newest, Op, Ops, RECORD_HEAD_LEN, RecordHead, RecordKind, Revocation, Section,
+    Shape, take,
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +126,9 @@ pub fn walk_bundle(bytes: &[u8]) -> Result<bool, DecodeError> {
             }
             RecordKind::Revocation => {
                 Revocation::decode(body)?;
+            }
+            RecordKind::Newest => {
+                Newest::decode(body)?;
             }
             RecordKind::Section => {
                 take::<Section>(&mut &*body)?;

@@ -8,7 +8,9 @@ use packmule_core::wire::{Certificate, HeaderReader, Offer, Position, Probe, Ref
 
 use super::outgoing::Outgoing;
 use super::state::{Coming, Ready};
-use crate::engine::{BundleProblem, Engine, Error, ImportReport, Peer, Result, Staged, UntrustedDevice};
+use crate::engine::{
+    BundleProblem, Engine, Error, ImportReport, Peer, PeerEvidence, Result, Staged, UntrustedDevice,
+};
 
 /// What a session keeps besides what is in the database.
 #[derive(Default)]
@@ -46,6 +48,9 @@ pub(super) struct Kept {
     revocations: Option<Vec<Vec<u8>>>,
     /// What came and is not committed.
     staged: Vec<Staged>,
+    /// What its last vector says of our own log; and the newest checkpoints of its own log that it is to hear.
+    evidence: PeerEvidence,
+    newest: Option<Vec<Vec<u8>>>,
     /// The same of the state that comes.
     chunks: Vec<u8>,
     /// Something was committed, and what it leaves open is not decided yet.
@@ -281,8 +286,14 @@ impl Log for EngineLog<'_> {
         }
         let mut applied: Vec<Position> = header.applied().collect();
         let probes: Vec<Probe> = header.probes().collect();
-        if self.engine.reconcile(self.kept.peer()?, &mut applied, &probes)? {
+        let Kept { peer, evidence, newest, .. } = &mut *self.kept;
+        let peer = known(peer)?;
+        *evidence = PeerEvidence::default();
+        if self.engine.reconcile(peer, &mut applied, &probes, evidence)? {
             return Ok(Heard::NewIdentity);
+        }
+        if newest.is_none() {
+            *newest = Some(self.engine.newest_for(peer.id, &applied)?);
         }
         // A probe does not raise the frontier: before a pending group there can be a gap. What is pending without one
         // the peer has said before its header.
@@ -292,6 +303,14 @@ impl Log for EngineLog<'_> {
         }
         self.collect_acks(&applied);
         Ok(Heard::Acknowledged(self.kept.own_acked.iter().sum()))
+    }
+
+    fn next_newest(&mut self, body: &mut Body<'_>) -> Result<bool> {
+        next_of(&mut self.kept.newest, || Ok(Vec::new()), body)
+    }
+
+    fn hear_newest(&mut self, bytes: &[u8]) -> Result<bool> {
+        self.engine.hear_newest(bytes, &mut self.kept.evidence)
     }
 
     fn record_acks(&mut self) -> Result<()> {

@@ -132,6 +132,13 @@ impl<B: Buffer, T> Machine<B, T> {
                 self.step(log, Input::Content)?;
                 self.stage(log, now_ms, Incoming::Revocation(body))
             }
+            RecordKind::Newest => {
+                self.step(log, Input::Figure)?;
+                match log.hear_newest(body).map_err(Error::Log)? {
+                    true => Err(Error::NewIdentity { was: self.me }),
+                    false => Ok(()),
+                }
+            }
             RecordKind::Section => {
                 self.step(log, Input::Content)?;
                 let mut rest = body;

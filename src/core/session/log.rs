@@ -16,6 +16,7 @@ use crate::wire::{Certificate, HeaderReader, Offer, Refusal, Section};
 /// | who the peer is | [`verify_certificate`](Log::verify_certificate), [`next_succession`](Log::next_succession), [`hear_succession`](Log::hear_succession), [`verify_again`](Log::verify_again), [`prove`](Log::prove), [`store_certificate`](Log::store_certificate) |
 /// | what is here | [`next_revocation`](Log::next_revocation), [`next_here`](Log::next_here), [`header`](Log::header) |
 /// | what the peer has | [`peer_has`](Log::peer_has), [`receive_header`](Log::receive_header), [`record_acks`](Log::record_acks) |
+/// | it was set back | [`next_newest`](Log::next_newest), [`hear_newest`](Log::hear_newest) |
 /// | frames go out | [`plan`](Log::plan), [`next_group`](Log::next_group), [`next_certificate`](Log::next_certificate), [`frame`](Log::frame), [`checkpoint`](Log::checkpoint) |
 /// | the state, for who lacks what is folded | [`offer_state`](Log::offer_state), [`state_chunk`](Log::state_chunk), [`state_taken`](Log::state_taken); [`want_state`](Log::want_state), [`take_state`](Log::take_state) |
 /// | frames come in | [`stage`](Log::stage), [`commit`](Log::commit), [`settle`](Log::settle), [`discard`](Log::discard) |
@@ -141,6 +142,27 @@ pub trait Log {
     /// # Errors
     /// As the trait says.
     fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Self::Error>;
+
+    /// Appends, as a [`Newest`](crate::wire::Newest), the next newest checkpoint of the peer's own streams, if its vector
+    /// shows that it has less of them than is here, or another history. Returns whether there was one. A log that keeps
+    /// none leaves it out: the peer's frames are shown by themselves.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn next_newest(&mut self, body: &mut Body<'_>) -> Result<bool, Self::Error> {
+        let _ = body;
+        Ok(false)
+    }
+
+    /// Hears up to where a stream of this device goes at the peer. Only what this device has signed itself says anything.
+    /// Returns whether this device takes a new identity by it, as a divergent history of its own.
+    ///
+    /// # Errors
+    /// As the trait says.
+    fn hear_newest(&mut self, bytes: &[u8]) -> Result<bool, Self::Error> {
+        let _ = bytes;
+        Ok(false)
+    }
 
     /// Records what the peer has acknowledged since the last time.
     ///

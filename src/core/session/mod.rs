@@ -73,6 +73,8 @@ use state::{Input, next};
 
 /// The session version from which on a peer knows the messages about fleet keys that follow each other and about a state.
 const SINCE: u8 = 2;
+/// The session version from which on a peer that was set back is shown its own newest checkpoints.
+const SINCE_NEWEST: u8 = 3;
 /// What a session takes besides its two buffers, in bytes, where [`Log::Taken`] is `()`.
 pub const OVERHEAD: usize = 576;
 const _: () = {

@@ -3,7 +3,7 @@
 
 use super::buffer::written;
 use super::state::{Acts, Input, next};
-use super::{Buffer, Error, Group, Log, MESSAGE_MAX, Machine, NextGroup, State};
+use super::{Buffer, Error, Group, Log, MESSAGE_MAX, Machine, NextGroup, SINCE_NEWEST, State};
 use crate::model::DeviceId;
 use crate::wire::{CERT_MAX, Message, NoRoom, RecordKind, Refusal, Section, put};
 
@@ -17,6 +17,8 @@ pub(super) struct Owed {
     certificates: bool,
     /// What is here beyond the vector, after this stream; then the vector.
     here: Option<Option<Section>>,
+    /// The newest checkpoints of the peer's own streams, if it has less of them.
+    newest: bool,
     plan: bool,
     revocations: bool,
     /// What changed in the vector.
@@ -40,6 +42,7 @@ impl<B: Buffer, T> Machine<B, T> {
         let owed = &mut self.owed;
         owed.proof |= acts.prove;
         owed.plan |= acts.plan;
+        owed.newest |= acts.plan && self.version >= SINCE_NEWEST;
         owed.revocations |= acts.introduce;
         owed.bye |= acts.bye;
         self.more_out |= acts.plan;
@@ -55,13 +58,14 @@ impl<B: Buffer, T> Machine<B, T> {
 
     /// Returns whether anything is owed.
     pub(super) fn owes(&self) -> bool {
-        let Owed { successions, proof, certificates, here, plan, revocations, header, behind, bye } =
+        let Owed { successions, proof, certificates, here, newest, plan, revocations, header, behind, bye } =
             &self.owed;
         *successions
             || *proof
             || *certificates
             || here.is_some()
             || *header
+            || *newest
             || *plan
             || *revocations
             || *behind
@@ -119,6 +123,10 @@ impl<B: Buffer, T> Machine<B, T> {
             self.owed.here = Some(Some(here.section));
             let Section { author, stream } = here.section;
             self.send_message(&Message::Here { author, stream, groups: here.groups, frames: here.frames })?;
+        } else if self.owed.newest {
+            // Before all groups: a peer that was set back is to write no more before it has them.
+            let shown = self.out.record(RecordKind::Newest, |body| log.next_newest(body))?;
+            self.owed.newest = shown.map_err(Error::Log)?.is_some();
         } else if take(&mut self.owed.plan) {
             self.progress.to_send = log.plan().map_err(Error::Log)?;
             let (frames, bytes) = self.progress.to_send;

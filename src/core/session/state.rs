@@ -36,7 +36,8 @@ pub(super) enum Input {
     Header,
     /// A certificate, a section, a frame or a checkpoint; a state that is offered, or a part of it.
     Content,
-    /// How much is to come, or that this device is behind; an answer to the state that was offered.
+    /// How much is to come, or that this device is behind; its own newest checkpoint; an answer to the state that was
+    /// offered.
     Figure,
     /// The peer has nothing more to send for now.
     Idle,
@@ -139,7 +140,7 @@ mod tests {
             (Input::Here, "peer: here"),
             (Input::Header, "peer: header"),
             (Input::Content, "peer: certificate, section, frame, checkpoint, offer, chunk"),
-            (Input::Figure, "peer: plan, behind, want, decline, took"),
+            (Input::Figure, "peer: plan, behind, newest, want, decline, took"),
             (Input::Idle, "peer: idle"),
             (Input::Settled, "peer: settled"),
             (Input::Bye, "peer: bye"),

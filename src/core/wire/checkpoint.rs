@@ -93,6 +93,9 @@ pub struct Checkpoint {
 /// The encoded length of a checkpoint, in bytes.
 pub const CHECKPOINT_LEN: usize = 1 + 1 + 16 + 8 + 8 + 32 + 64;
 
+/// The encoded length of a [`Newest`], in bytes.
+pub const NEWEST_LEN: usize = CHECKPOINT_LEN + 32;
+
 const SIGNED_LEN: usize = 21 + 16 + 1 + 8 + 8 + 32 + 32;
 
 impl Checkpoint {
@@ -192,5 +195,45 @@ impl Checkpoint {
             return Err(DecodeError::Malformed("a checkpoint of impossible extent"));
         }
         Ok(checkpoint)
+    }
+}
+
+/// The newest checkpoint of a stream with the chain after it, without the frames: what proves to the stream's author, who
+/// was set back, up to where its log goes elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Newest {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// The chain after its group, which its signature covers.
+    pub end: Chain,
+}
+
+impl Newest {
+    /// Encodes it; returns [`NEWEST_LEN`].
+    ///
+    /// # Errors
+    /// [`NoRoom`] if `buf` is shorter than that.
+    pub fn encode(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
+        let at = self.checkpoint.encode(buf)?;
+        buf.get_mut(at..NEWEST_LEN).ok_or(NoRoom)?.copy_from_slice(&self.end.0);
+        Ok(NEWEST_LEN)
+    }
+
+    /// Decodes it; the signature is not checked yet.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not one of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (checkpoint, end) = bytes.split_last_chunk().ok_or(DecodeError::Short)?;
+        Ok(Self { checkpoint: Checkpoint::decode(checkpoint)?, end: Chain(*end) })
+    }
+
+    /// Checks the signature.
+    ///
+    /// # Errors
+    /// [`SignatureError`] if the author did not sign this.
+    pub fn verify(&self, public_key: &[u8; 32]) -> Result<(), SignatureError> {
+        self.checkpoint.verify(public_key, &self.end)
     }
 }

@@ -18,7 +18,7 @@ mod session;
 
 pub use blocks::{Block, Blocks, Keep, KeptRun, Piece, Span};
 pub use cert::{CERT_MAX, Certificate, FleetSignature, SERIAL_MAX};
-pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
+pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, NEWEST_LEN, Newest, SignatureError};
 pub use columns::Columns;
 pub use def::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,

@@ -43,6 +43,8 @@ pub enum RecordKind {
     Part,
     /// The end of a snapshot, with its maker's signature.
     Seal,
+    /// A [`super::Newest`]: the newest checkpoint of a stream, for its author.
+    Newest,
     /// A [`super::Revocation`].
     Revocation = 15,
 }
@@ -60,6 +62,7 @@ impl RecordKind {
             8 => Self::State,
             9 => Self::Part,
             10 => Self::Seal,
+            11 => Self::Newest,
             16 => Self::Revocation,
             _ => return None,
         })

@@ -7,8 +7,9 @@ use super::{COUNT_MAX, DecodeError, NoRoom, SignatureError, put, take};
 use crate::model::{DeviceId, Stream};
 
 /// The highest version of the session that this build speaks. Since 2 a peer that lacks what is folded is offered the
-/// state, and hears before the proof which fleet keys follow which.
-pub const SESSION_VERSION: u8 = 2;
+/// state, and hears before the proof which fleet keys follow which. Since 3 a peer that was set back is shown its own newest
+/// checkpoints.
+pub const SESSION_VERSION: u8 = 3;
 /// The lowest version of the session that this build speaks.
 pub const SESSION_VERSION_MIN: u8 = 1;
 /// A [`Message::Chunk`] has at most so many bytes of a state.

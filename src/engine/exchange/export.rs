@@ -14,7 +14,7 @@ use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::state::Parts;
-use crate::engine::exchange::{gathered_state, state, transaction, twin};
+use crate::engine::exchange::{gathered_state, newest, state, transaction, twin};
 use crate::engine::fleet::{admission, devices, membership, positions, revocation, statements};
 use crate::engine::store::keys;
 use crate::engine::store::value;
@@ -199,6 +199,8 @@ fn write_part(
         for bytes in admission::carried(replica)? {
             out.record(RecordKind::Certificate, &bytes)?;
         }
+        let goes = |dev, stream| wanted.iter().any(|w| (w.dev, w.stream) == (dev, stream));
+        newest::write(replica, &mut out, receiver, &goes)?;
     }
     if with_state {
         let has: BTreeMap<i64, u64> =

@@ -4,8 +4,6 @@
 //! take it in. Frames go to the log first. A group is applied when everything that its author had
 //! seen is applied; until then it is pending in the log.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
@@ -24,11 +22,13 @@ use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::state_rows::{Proof, StateRow};
 use crate::engine::exchange::take_state::StateMerge;
 use crate::engine::exchange::verified::{Known, Progress, Verified};
-use crate::engine::exchange::{certificates, inspect, reconcile, revoke, session, transaction, twin};
-use crate::engine::fleet::peers::Fit;
+use crate::engine::exchange::{
+    certificates, inspect, newest, reconcile, revoke, session, survey, transaction, twin,
+};
+use crate::engine::fleet::peers::{self, Fit};
 use crate::engine::fleet::{admission, devices, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
-use crate::engine::log::{contexts::Mention, frames};
+use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -45,18 +45,22 @@ pub(crate) fn import<R: Read + Seek>(
     let total = bundle.seek(SeekFrom::End(0)).map_err(Error::Stream)?;
     bundle.rewind().map_err(Error::Stream)?;
     let mut verifying = |done| progress(Progress { done, total, verifying: true });
-    let mut found = Found::default();
+    let (mut found, mut other) = (Found::default(), None);
     let mut verified = catalog::reading(replica, |e| {
-        verify_bundle(e, BufReader::new(&mut *bundle), &mut found, &mut verifying)
+        verify_bundle(e, BufReader::new(&mut *bundle), (&mut found, &mut other), &mut verifying)
     });
     // What is in order, or is only not trusted, may have what makes it trusted.
     if matches!(verified, Ok(_) | Err(Error::Untrusted(_))) && admit::take(replica, &found)? {
         bundle.rewind().map_err(Error::Stream)?;
         let input = BufReader::new(&mut *bundle);
-        verified =
-            catalog::reading(replica, |e| verify_bundle(e, input, &mut Found::default(), &mut verifying));
+        verified = catalog::reading(replica, |e| {
+            verify_bundle(e, input, (&mut Found::default(), &mut other), &mut verifying)
+        });
     }
-    session::name_twin(replica, &verified)?;
+    if let Err(Error::Twin { .. }) = &verified {
+        session::name_twin(replica, &verified)?;
+        hear_refused(replica, bundle, other)?;
+    }
     let verified = admit::who_asks(replica, &found, verified)?;
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
@@ -82,21 +86,38 @@ pub(crate) fn import<R: Read + Seek>(
     Ok(report)
 }
 
+/// Hears what the sender of a bundle has that is refused since it has another history of somebody; `author` of those that
+/// an author's own signature shows. Whoever has the second history is shown the first with all that is sent.
+fn hear_refused(
+    replica: &mut Replica,
+    bundle: &mut (impl Read + Seek),
+    author: Option<DeviceId>,
+) -> Result<()> {
+    bundle.rewind().map_err(Error::Stream)?;
+    match survey::hear(replica, BufReader::new(bundle)) {
+        Ok(()) | Err(Error::Twin { .. } | Error::Untrusted(_) | Error::Bundle { .. }) => {}
+        Err(e) => return Err(e),
+    }
+    author.map_or(Ok(()), |author| transaction::record(replica, |e| peers::record_other_history(e, author)))
+}
+
 /// Verifies a bundle: refuses what [`import`] would refuse, and changes nothing.
 pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result<()> {
     bundle.rewind().map_err(Error::Stream)?;
     let input = BufReader::new(&mut *bundle);
     let mut found = Found::default();
-    let verified = catalog::reading(replica, |e| verify_bundle(e, input, &mut found, &mut |_| ()));
+    let verified =
+        catalog::reading(replica, |e| verify_bundle(e, input, (&mut found, &mut None), &mut |_| ()));
     admit::who_asks(replica, &found, verified)?;
     bundle.rewind().map_err(Error::Stream)
 }
 
-/// Reads all of a bundle and refuses what must be refused. Certificates that are about admission go into `found`.
+/// Reads all of a bundle and refuses what must be refused. Certificates that are about admission go into `found`; an author
+/// of whom another history is here, into `other`.
 fn verify_bundle(
     replica: &Replica,
     input: impl Read,
-    found: &mut Found,
+    (found, other): (&mut Found, &mut Option<DeviceId>),
     progress: &mut dyn FnMut(u64),
 ) -> Result<Verified> {
     let mut reader = BundleReader::new(input);
@@ -116,9 +137,14 @@ fn verify_bundle(
             }
             Item::FleetKey(statement, bytes) => found.see(replica, &statement, bytes)?,
             Item::Revocation(statement) => verification.revocation(&statement)?,
+            Item::Newest(shown) => newest::hear(replica, &shown, &mut verification.verified.evidence)?,
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
-                verification.checkpoint(at, &checkpoint, bytes, &end)?;
+                let taken = verification.checkpoint(at, &checkpoint, bytes, &end);
+                if let Err(Error::Twin { .. }) = &taken {
+                    *other = Some(checkpoint.author);
+                }
+                taken?;
             }
             Item::State(body) => verification.state(at, body)?,
             Item::Part(_) => {}
@@ -143,8 +169,6 @@ struct Verification<'e> {
     open_state: bool,
     /// The fleet whose key is the sender.
     fleet: Option<[u8; 32]>,
-    /// How the streams in the bundle name this device.
-    mentions: HashMap<(DeviceId, Stream), Mention>,
 }
 
 impl<'e> Verification<'e> {
@@ -158,7 +182,6 @@ impl<'e> Verification<'e> {
             revoked: Vec::new(),
             open_state: false,
             fleet: None,
-            mentions: HashMap::new(),
         }
     }
 
@@ -219,20 +242,12 @@ impl<'e> Verification<'e> {
         Ok(())
     }
 
-    /// Looks at what a frame's author had seen of our own log, and whether the author is trusted.
+    /// Counts a frame, and looks whether its author is trusted.
     fn frame(&mut self, section: Section, frame: &Frame<'_>) -> Result<()> {
-        let own = section.author == self.replica.identity.id;
-        let seen = self.mention(section)?.follow(frame, own);
         let ours = is_taken(self.replica, section);
         self.verified.known.frames += 1;
         self.verified.known.skipped += u64::from(frame.group.is_some() && !ours);
-        let id = section.author;
-        if let Some(seq) = seen
-            && !self.is_revoked(id)?
-        {
-            self.verified.evidence.has(Stream::Shared, seq);
-        }
-        self.author(id)
+        self.author(section.author)
     }
 
     /// Keeps an author as an untrusted device, if it is one.
@@ -241,18 +256,6 @@ impl<'e> Verification<'e> {
             self.untrusted.push(UntrustedDevice { id, name: None, revoked: false });
         }
         Ok(())
-    }
-
-    /// Returns how a stream names this device.
-    fn mention(&mut self, section: Section) -> Result<&mut Mention> {
-        match self.mentions.entry((section.author, section.stream)) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(free) => {
-                let author = devices::device_number(self.replica, section.author)?;
-                let me = self.replica.identity.id;
-                Ok(free.insert(Mention::of(self.replica, me, author, section.stream)?))
-            }
-        }
     }
 
     /// Verifies the signature of a group, and compares the group with what is here of its author.
@@ -429,7 +432,7 @@ fn take_in_window(
             progress(reported);
         }
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
-            Item::Header(_) | Item::FleetKey(..) => {}
+            Item::Header(_) | Item::Newest(_) | Item::FleetKey(..) => {}
             Item::Certificate(certificate, bytes) => {
                 certificates::take(replica, &certificate, bytes, verified.sender)?;
             }

@@ -93,7 +93,7 @@ pub fn inspect(input: impl Read) -> Result<BundleInfo> {
             Item::Frame(section, frame, bytes) => inspection.frame(at, section, &frame, bytes)?,
             Item::Checkpoint(checkpoint, _, end) => inspection.checkpoint(&checkpoint, &end),
             Item::State(_) => inspection.info.state_rows += 1,
-            Item::Part(_) | Item::Revocation(_) | Item::FleetKey(..) => {}
+            Item::Part(_) | Item::Revocation(_) | Item::Newest(_) | Item::FleetKey(..) => {}
             Item::Seal(signature, digest) => {
                 let info = inspection.sealed(at, &signature, &digest)?;
                 return Ok(BundleInfo { bytes: reader.offset(), ..info });

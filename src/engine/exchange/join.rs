@@ -59,7 +59,7 @@ use crate::engine::table::replica::Replica;
 /// How a device starts from a snapshot.
 #[derive(Clone, Copy, Default)]
 pub struct JoinOptions<'a> {
-    /// Its name; a device that was one before keeps its own.
+    /// Its name; a device that was one before is renamed, as `Engine::rename` does it.
     pub name: Option<&'a str>,
     /// The fleet that issues its certificate.
     pub fleet: Option<&'a FleetKey>,
@@ -127,6 +127,9 @@ pub(crate) fn join<R: Read + Seek>(
         if let Err(untrusted) = outcome {
             return Err(Error::Untrusted(vec![untrusted]));
         }
+    }
+    if let Some(name) = join.name.filter(|_| is_device) {
+        certificates::rename(&mut engine, name)?;
     }
     let report = match take_in(&mut engine, snapshot, &verified, join, is_device) {
         // Others have built on the second history that is here: nothing else brings the two together.
@@ -532,7 +535,12 @@ fn verify<R: Read + Seek>(snapshot: &mut R) -> Result<Verified> {
             Item::End => {
                 return Err(Error::bundle(0, BundleProblem::IsABundle));
             }
-            Item::Frame(..) | Item::State(_) | Item::Part(_) | Item::Revocation(_) | Item::FleetKey(..) => {}
+            Item::Frame(..)
+            | Item::State(_)
+            | Item::Part(_)
+            | Item::Revocation(_)
+            | Item::Newest(_)
+            | Item::FleetKey(..) => {}
         }
     }
 }

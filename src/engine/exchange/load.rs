@@ -38,7 +38,7 @@ impl Loader<'_, '_> {
         let mut first = None;
         loop {
             match reader.next_item()? {
-                Item::Header(_) | Item::FleetKey(..) => {}
+                Item::Header(_) | Item::Newest(_) | Item::FleetKey(..) => {}
                 Item::Revocation(statement) => {
                     if statement.retirement {
                         revoke::hear_retirement(e, &statement)?;

@@ -15,6 +15,7 @@
 //! | `merge_counters` | the counters of a state's rows, merged |
 //! | `merge_left` | what is left to be merged at the end of a state |
 //! | `merge_waiting` | the rows of a state that wait for their table |
+//! | `newest` | the newest checkpoints of devices that were set back, shown to them |
 //! | `offer` | the state for the peer of a session |
 //! | `peer` | the other end of a session |
 //! | `heard` | what a snapshot's maker has of what is here |
@@ -55,6 +56,7 @@ pub(crate) mod merge_left;
 pub(crate) mod merge_rows;
 pub(crate) mod merge_settled;
 pub(crate) mod merge_waiting;
+pub(crate) mod newest;
 pub(crate) mod offer;
 pub(crate) mod peer;
 pub(crate) mod reconcile;

@@ -33,8 +33,8 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
         positions[PeerEvidence::at(stream)] = positions::position(replica, replica.me, stream)?.seq;
     }
     let more = evidence.more.iter().zip(positions).any(|(more, position)| *more > position);
-    if !more && !evidence.is_divergent() {
-        return Ok(false);
+    if !more && !evidence.is_other_shown {
+        return Ok(false); // What others only say of our log proves nothing.
     }
     let bound = evidence.diverges_by.map(|apart| apart.unwrap_or(u64::MAX));
     // What a vector shows counts more than earlier acknowledgements: their sender can have the second history.

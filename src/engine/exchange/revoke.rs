@@ -103,9 +103,11 @@ pub(crate) fn take_in(replica: &Replica, statement: &Revocation, report: &mut Im
     Ok(true)
 }
 
-/// Takes in what the fleet's key says of a retirement: it holds at once.
+/// Takes in what the fleet's key says of a retirement: it holds at once. An older statement than is here says nothing.
 pub(crate) fn hear_retirement(replica: &Replica, statement: &Revocation) -> Result<()> {
-    revocation::hear(replica, statement)?;
+    if !revocation::hear(replica, statement)? {
+        return Ok(());
+    }
     if statement.revoked {
         membership::hear_retired_by_fleet(replica, statement.device)
     } else {

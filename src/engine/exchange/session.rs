@@ -7,7 +7,7 @@
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::session::Frontier;
 use packmule_core::wire::{
-    Certificate, Checkpoint, Frame, FrameFlags, GroupDigest, Position, Probe, Revocation, Section,
+    Certificate, Checkpoint, Frame, FrameFlags, GroupDigest, Newest, Position, Probe, Revocation, Section,
 };
 use rusqlite::OptionalExtension;
 
@@ -18,7 +18,9 @@ use crate::engine::capture::{append, seal};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
-use crate::engine::exchange::{certificates, export, gathered_state, reconcile, revoke, transaction, twin};
+use crate::engine::exchange::{
+    certificates, export, gathered_state, newest, reconcile, revoke, transaction, twin,
+};
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
 use crate::engine::fleet::{devices, positions, revocation, statements, trust};
 use crate::engine::log::frames;
@@ -446,18 +448,25 @@ pub(crate) fn reconcile(
     peer: &Peer,
     applied: &mut Vec<Position>,
     probes: &[Probe],
+    evidence: &mut PeerEvidence,
 ) -> Result<bool> {
-    let mut evidence = PeerEvidence::default();
-    let compared = catalog::reading(replica, |e| {
-        twin::compare_vector(e, peer.id, (applied, probes), &[], &mut evidence)
-    });
+    let compared =
+        catalog::reading(replica, |e| twin::compare_vector(e, peer.id, (applied, probes), &[], evidence));
     name_twin(replica, &compared)?;
     if let Some(seq) = compared? {
         transaction::transaction(replica, |e| {
             reconcile::record_twin(e, &devices::name_of(e, peer.id)?, seq)
         })?;
     }
-    reconcile::reconcile_own_log(replica, &evidence)
+    reconcile::reconcile_own_log(replica, evidence)
+}
+
+/// Hears the newest checkpoint of one of this device's own streams at the peer, whose vector gave `evidence`. Returns
+/// whether this device took a new identity.
+pub(crate) fn hear_newest(replica: &mut Replica, bytes: &[u8], evidence: &mut PeerEvidence) -> Result<bool> {
+    let shown = Newest::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+    catalog::reading(replica, |e| newest::hear(e, &shown, evidence))?;
+    reconcile::reconcile_own_log(replica, evidence)
 }
 
 /// Reissues this device's per-device tables, if a base lacks what is folded of them. Returns whether it did.

@@ -17,7 +17,9 @@ use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::state_rows::StateRow;
 use crate::engine::exchange::verified::Verified;
-use crate::engine::exchange::{certificates, gathered_state, reconcile, rekey, revoke, transaction, twin};
+use crate::engine::exchange::{
+    certificates, gathered_state, newest, reconcile, rekey, revoke, transaction, twin,
+};
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::fleet::{admission, membership, positions, revocation, trust};
@@ -132,7 +134,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     survey.certificates.insert(Sha256::digest(bytes).into());
                 }
             }
-            Item::Frame(..) | Item::Revocation(_) => {}
+            Item::Frame(..) | Item::Revocation(_) | Item::Newest(_) => {}
             Item::Checkpoint(checkpoint, _, end) => {
                 // A clone of this device made it: this device cannot judge what it is worth.
                 if checkpoint.author == replica.identity.id
@@ -261,6 +263,7 @@ fn preface(replica: &Replica, input: impl Read) -> Result<Preface> {
                 }
             }
             Item::Revocation(statement) => preface.statements.push(statement),
+            Item::Newest(shown) => newest::hear(replica, &shown, &mut preface.verified.evidence)?,
             _ => return Ok(preface),
         }
     }

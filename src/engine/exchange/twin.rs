@@ -22,7 +22,11 @@
 //! alike or what is folded (which everybody had), bounded by every contradiction, and then what this device had sealed
 //! before that, in both streams, since a device seals one group after the other. A prefix that is too high would
 //! leave frames under an identity that has others there, and they would be lost; one that is too low would write the
-//! same frames twice. The `more` of a vector is its sender's word, signed by the sender, not by us.
+//! same frames twice.
+//!
+//! **What counts as evidence.** That others have more of our log, or another history, is shown by a checkpoint alone that
+//! our own key has signed: with its frames, as the proof of a state, or by itself (`newest.rs`). What a vector, a probe
+//! or a context says without that is disregarded; with it, it tells where the histories part.
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
@@ -176,8 +180,8 @@ pub(crate) fn compare_vector(
         let ours = entry.author == replica.identity.id;
         let position = here.get(&(entry.author, entry.stream));
         let Some((dev, position)) = position.filter(|(_, position)| entry.seq <= position.seq) else {
-            if ours {
-                evidence.has(entry.stream, entry.seq);
+            if ours && sender == replica.identity.id {
+                evidence.has(entry.stream, entry.seq); // We said so ourselves.
             }
             continue;
         };

@@ -22,9 +22,12 @@ pub(crate) enum Fit {
 pub(crate) struct PeerEvidence {
     /// Up to here peers have the same.
     pub same: [u64; 2],
-    /// Up to here peers have something.
+    /// Up to here peers have something, as checkpoints show that this device has signed.
     pub more: [u64; 2],
-    /// Peers have another history: its divergence point is after this frame or before.
+    /// Such a checkpoint is of another history.
+    pub is_other_shown: bool,
+    /// Peers have another history, or say so: its divergence point is after this frame or before. Where nothing shows
+    /// it, that counts for nothing.
     pub diverges_by: [Option<u64>; 2],
     /// Its divergence point is exactly after this frame.
     pub diverges_at: [Option<u64>; 2],
@@ -38,7 +41,7 @@ impl PeerEvidence {
         stream.number().into()
     }
 
-    /// Records that somebody has, or has seen, a frame of this device.
+    /// Records that somebody has a frame of this device, as this device's own signature shows.
     pub(crate) fn has(&mut self, stream: Stream, seq: u64) {
         let more = &mut self.more[Self::at(stream)];
         *more = seq.max(*more);
@@ -57,13 +60,15 @@ impl PeerEvidence {
             }
             Fit::Diverges { common } => {
                 let before = checkpoint.first - 1;
+                self.is_other_shown = true;
                 self.diverges_by[at] = Some(self.diverges_by[at].map_or(before, |other| other.min(before)));
                 self.diverges_at[at] = self.diverges_at[at].or(common);
             }
         }
     }
 
-    /// Records how a place of this device's log compared: the same, or another history from this frame on or before.
+    /// Records how a place of this device's log compared with what somebody says of it: the same, or another history from
+    /// this frame on or before.
     pub(crate) fn compared(&mut self, stream: Stream, seq: u64, diverges_by: Option<u64>) {
         let at = Self::at(stream);
         match diverges_by {
@@ -132,13 +137,17 @@ pub(crate) fn record_acknowledged(
     }
     for entry in applied {
         let dev = devices::device_number_or_new(replica, entry.author)?;
+        // Nobody has more of our own log than there is: who says so was told by us before we were set back, or lies.
+        let ours =
+            if dev == replica.me { positions::position(replica, dev, entry.stream)?.seq } else { u64::MAX };
+        let (seq, tag) = (entry.seq.min(ours), Some(entry.tag).filter(|_| entry.seq <= ours));
         replica
             .db
             .prepare_cached(
                 "INSERT INTO _pm_ack (peer, dev, stream, seq, tag) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (peer, dev, stream) DO UPDATE SET seq = excluded.seq, tag = excluded.tag",
             )?
-            .execute((peer, dev, entry.stream.number(), entry.seq, entry.tag))?;
+            .execute((peer, dev, entry.stream.number(), seq, tag))?;
     }
     record_rollback(replica, peer, sender, applied)?;
     membership::hear_speaking(replica, peer)?;
@@ -224,10 +233,14 @@ pub(crate) fn record_compared(replica: &Replica, probes: impl Iterator<Item = Pr
 /// Records whether a device has lost frames of its own that are here: then what it had seen when it wrote does not
 /// count.
 fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Position]) -> Result<()> {
-    let mut lost = false;
+    let (mut lost, mut more) = (false, false);
     for stream in Stream::ALL {
         let has = applied.iter().find(|e| (e.author, e.stream) == (id, stream)).map_or(0, |e| e.seq);
-        lost |= has < positions::position(replica, dev, stream)?.seq;
+        let here = positions::position(replica, dev, stream)?.seq;
+        (lost, more) = (lost | (has < here), more | (has > here));
+    }
+    if more && !lost {
+        return Ok(()); // Of which history that is, is not known here.
     }
     if lost {
         // Without an entry it would count as having all that it wrote.
@@ -240,6 +253,14 @@ fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Positio
         .db
         .prepare_cached("UPDATE _pm_device SET set_back = ?2 WHERE n = ?1 AND set_back <> ?2")?
         .execute((dev, lost))?;
+    Ok(())
+}
+
+/// Records that a device has another history than is here, as its own signature shows: it counts as set back, until it
+/// says that it has what is here.
+pub(crate) fn record_other_history(replica: &Replica, id: DeviceId) -> Result<()> {
+    let sql = "UPDATE _pm_device SET set_back = 1 WHERE id = ?1 AND n <> ?2";
+    replica.db.prepare_cached(sql)?.execute((id.0, replica.me))?;
     Ok(())
 }
 

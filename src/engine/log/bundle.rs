@@ -6,7 +6,7 @@ use std::io::Read;
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{
-    Certificate, Chain, Checkpoint, DecodeError, Footer, Frame, GroupDigest, HeaderReader, MAGIC,
+    Certificate, Chain, Checkpoint, DecodeError, Footer, Frame, GroupDigest, HeaderReader, MAGIC, Newest,
     RECORD_HEAD_LEN, RecordHead, RecordKind, Revocation, Section, take,
 };
 use sha2::{Digest, Sha256};
@@ -53,6 +53,8 @@ pub(crate) enum Item<'a> {
     Revocation(Revocation),
     /// The statement that a fleet key follows another one, and its bytes.
     FleetKey(Certificate<'a>, &'a [u8]),
+    /// The newest checkpoint of a stream, with the chain after it. The caller verifies the signature.
+    Newest(Newest),
     /// A frame with an intact check sum, and its bytes. Whether it is its author's, the checkpoint after it shows.
     Frame(Section, Frame<'a>, &'a [u8]),
     /// A checkpoint that fits the frames before it, its bytes, and the chain after them. The caller verifies the
@@ -196,6 +198,7 @@ impl<R: Read> BundleReader<R> {
                 })
             }
             RecordKind::Revocation => Ok(Item::Revocation(Revocation::decode(body).map_err(decode)?)),
+            RecordKind::Newest => Ok(Item::Newest(Newest::decode(body).map_err(decode)?)),
             RecordKind::Frame => {
                 let (section, frame) = self.groups.add_frame(body).map_err(refuse)?;
                 Ok(Item::Frame(section, frame, body))

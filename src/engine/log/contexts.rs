@@ -12,7 +12,6 @@ use packmule_core::wire::{Frame, Named};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices;
-use crate::engine::log::frames;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -86,58 +85,4 @@ pub(crate) fn numbers(replica: &Replica, dev: i64, stream: Stream) -> Result<Has
         replica.db.prepare_cached("SELECT other, number FROM _pm_number WHERE dev = ?1 AND stream = ?2")?;
     let rows = statement.query_map((dev, stream.number()), |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// How a stream names one device, from frame to frame.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mention {
-    device: DeviceId,
-    number: Option<u32>,
-}
-
-impl Mention {
-    /// Begins after the last frame of a stream that is here, pending ones included.
-    pub(crate) fn of(replica: &Replica, device: DeviceId, dev: Option<i64>, stream: Stream) -> Result<Self> {
-        let mut mention = Self { device, number: None };
-        let (Some(dev), Some(other)) = (dev, devices::device_number(replica, device)?) else {
-            return Ok(mention);
-        };
-        mention.number = numbers(replica, dev, stream)?.get(&other).copied();
-        let firsts = replica
-            .db
-            .prepare_cached(
-                "SELECT first FROM _pm_group INDEXED BY _pm_group_waiting
-                 WHERE dev = ?1 AND stream = ?2 AND NOT applied ORDER BY first",
-            )?
-            .query_map((dev, stream.number()), |row| row.get(0))?
-            .collect::<rusqlite::Result<Vec<u64>>>()?;
-        for first in firsts {
-            let body = frames::frame_here(replica, dev, stream, first)?;
-            mention.follow(&frames::parse(&body)?, false);
-        }
-        Ok(mention)
-    }
-
-    /// Follows a frame. Returns up to which frame its author had seen the device, if it says so; `own` says that the
-    /// device is the author.
-    pub(crate) fn follow(&mut self, frame: &Frame<'_>, own: bool) -> Option<u64> {
-        let mut seen = None;
-        for (named, seq) in frame.context() {
-            let meant = match named {
-                Named::Author => own,
-                Named::Id(device) => device == self.device,
-                Named::Number(number) => self.number == Some(number),
-                Named::Introduced(number, device) if device == self.device => {
-                    self.number = Some(number);
-                    true
-                }
-                Named::Introduced(number, _) => {
-                    self.number = self.number.filter(|ours| *ours != number);
-                    false
-                }
-            };
-            seen = if meant { seen.max(Some(seq)) } else { seen };
-        }
-        seen
-    }
 }

@@ -344,7 +344,9 @@ pub(crate) fn take_back_retirement(
                 "{label} goes on under a new identity: it does not come back as this one"
             )));
         }
-        if !membership::is_retired(e, dev)? {
+        // A person here may have taken it back already for this database alone.
+        let by_fleet = key.is_some() && revocation::retirement_of(e, id)?.is_some_and(|said| said.revoked);
+        if !by_fleet && !membership::is_retired(e, dev)? {
             return Err(Error::Usage(format!("{label} is not retired")));
         }
         if let Some(key) = key {

@@ -1,0 +1,106 @@
+//! The newest checkpoint of a stream with the chain after it, which is kept when its group is folded: shown to the stream's
+//! author, it proves that there is more of the author's log, or another history.
+//!
+//! What others only claim of a device's own log (a version vector, probes, the context of a frame) proves nothing to
+//! that device: any device of the fleet can sign such a claim, and who believed it would stop to write, or take a new
+//! identity. What the device has signed itself nobody else can make. So who has more of a device's log than the
+//! device itself shows it the newest checkpoint. That costs nothing as long as nobody was set back:
+//!
+//! - a bundle for one device has those of the receiver's streams if the receiver said last that it has less;
+//! - every bundle has those of devices that said last that they have less than is here;
+//! - a bundle for anyone, which a device may read that was set back and has said nothing yet, has those of the other
+//!   devices too, of [`DEVICES_MAX`] at the most;
+//! - a session shows them once the peer's vector has come.
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Checkpoint, NEWEST_LEN, Newest, Position, RecordKind};
+
+use crate::engine::error::{self, Error, Result};
+use crate::engine::exchange::records::RecordWriter;
+use crate::engine::exchange::twin;
+use crate::engine::fleet::peers::PeerEvidence;
+use crate::engine::fleet::{devices, membership, positions, trust};
+use crate::engine::log::frames;
+use crate::engine::table::replica::Replica;
+
+/// A bundle for anyone shows the newest checkpoints of so many devices that nobody knows to have been set back: those
+/// that were heard of last.
+const DEVICES_MAX: usize = 32;
+
+/// Hears the newest checkpoint of a stream. Only one of this device's own streams, with its own signature, says anything.
+pub(crate) fn hear(replica: &Replica, shown: &Newest, evidence: &mut PeerEvidence) -> Result<()> {
+    let Newest { checkpoint, end } = shown;
+    if checkpoint.author != replica.identity.id {
+        return Ok(());
+    }
+    let Some(key) = trust::author_key(replica, checkpoint.author)? else { return Ok(()) };
+    if shown.verify(&key).is_ok() {
+        let position = positions::position(replica, replica.me, checkpoint.stream)?.seq;
+        evidence.see(checkpoint, twin::fit(replica, checkpoint, Some(end), &key)?, position);
+    }
+    Ok(())
+}
+
+/// Writes the newest checkpoints that a bundle shows, of streams of which none of the bundle's own groups shows it:
+/// `goes` says which those are.
+pub(crate) fn write(
+    replica: &Replica,
+    out: &mut RecordWriter<'_>,
+    receiver: Option<DeviceId>,
+    goes: &dyn Fn(i64, Stream) -> bool,
+) -> Result<()> {
+    let receiver_dev = receiver.map(|id| devices::device_number(replica, id)).transpose()?.flatten();
+    let mut statement = replica.db.prepare_cached(
+        "SELECT n, set_back FROM _pm_device WHERE n > 0 AND n <> ?1 AND public_key IS NOT NULL
+         AND (set_back OR n = ?2 OR ?3) ORDER BY set_back DESC, heard DESC, id",
+    )?;
+    let mut rows = statement.query((replica.me, receiver_dev, receiver.is_none()))?;
+    let mut others = 0;
+    while let Some(row) = rows.next()? {
+        let (dev, set_back): (i64, bool) = (row.get(0)?, row.get(1)?);
+        let to_anyone = receiver.is_none() && !set_back && others < DEVICES_MAX;
+        others += usize::from(to_anyone);
+        for stream in Stream::ALL {
+            let lacks = || said_less(replica, dev, stream);
+            if !goes(dev, stream) && (set_back || to_anyone || lacks()?) {
+                write_one(replica, out, dev, stream)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a device said last that it has less of its own stream than is here.
+fn said_less(replica: &Replica, dev: i64, stream: Stream) -> Result<bool> {
+    let here = positions::position(replica, dev, stream)?.seq;
+    Ok(membership::has(replica, dev, dev, stream)? < here)
+}
+
+fn write_one(replica: &Replica, out: &mut RecordWriter<'_>, dev: i64, stream: Stream) -> Result<()> {
+    newest(replica, dev, stream)?.map_or(Ok(()), |bytes| out.record(RecordKind::Newest, &bytes))
+}
+
+/// Lists the newest checkpoints of the peer's own streams, encoded, of which more is here than it says (`applied`), or
+/// another history than it says.
+pub(crate) fn for_peer(replica: &Replica, peer: DeviceId, applied: &[Position]) -> Result<Vec<Vec<u8>>> {
+    let mut all = Vec::new();
+    let Some(dev) = devices::device_number(replica, peer)? else { return Ok(all) };
+    for stream in Stream::ALL {
+        let here = positions::position(replica, dev, stream)?.seq;
+        let has = applied.iter().find(|e| (e.author, e.stream) == (peer, stream)).map_or(0, |e| e.seq);
+        if has < here {
+            all.extend(newest(replica, dev, stream)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Encodes the newest checkpoint of a stream, with the chain after it; `None` where only an older program had it.
+fn newest(replica: &Replica, dev: i64, stream: Stream) -> Result<Option<Vec<u8>>> {
+    let Some(bytes) = frames::newest(&replica.db, dev, stream)? else { return Ok(None) };
+    let checkpoint = Checkpoint::decode(&bytes).map_err(error::bad)?;
+    let newest = Newest { checkpoint, end: positions::position(replica, dev, stream)?.chain };
+    let mut buf = vec![0; NEWEST_LEN];
+    newest.encode(&mut buf).map_err(|_| Error::damaged("a checkpoint without room"))?;
+    Ok(Some(buf))
+}

@@ -67,6 +67,14 @@ impl TableDef {
         }
         def.read_uniques(db)?;
         def.read_foreign_keys(db)?;
+        if let Some(name) = def.unseen_name() {
+            let reason = format!(
+                "`{}` has a letter that nobody sees, with which one name looks like another: other devices refuse it; \
+                 rename it",
+                name.escape_debug()
+            );
+            return Err(Error::cannot_track(&def.name, reason));
+        }
         Ok(def)
     }
 

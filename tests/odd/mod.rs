@@ -5,9 +5,9 @@
 use packmule::Engine;
 use packmule::core::model::{Big, DeviceId, Stream, Value};
 use packmule::core::wire::{
-    Block, Chain, Checkpoint, Column, DefId, DefReader, DefWriter, ForeignKey, Frame, FrameFlags,
-    FrameWriter, GroupDigest, GroupStart, KeptRun, Merge, Named, OpHead, OpKind, Ops, Policy, RecordKind,
-    Section, Shape, Span, put,
+    Block, Chain, Checkpoint, Column, ColumnMerge, DefId, DefReader, DefWriter, ForeignKey, Frame,
+    FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Merge, Named, OpHead, OpKind, Ops, Policy,
+    RecordKind, Section, Shape, Span, put,
 };
 
 use crate::bundles::{self, Record};
@@ -21,6 +21,8 @@ pub struct Def {
     pub keys: Vec<bool>,
     /// The declared type of each column.
     types: Vec<String>,
+    /// A delete carries the row's last values.
+    images: bool,
 }
 
 impl Def {
@@ -29,7 +31,9 @@ impl Def {
         let columns: Vec<Column<'_>> = (0..reader.head.columns).map(|_| reader.item().unwrap()).collect();
         let types = columns.iter().map(|c| c.decl_type.to_owned()).collect();
         let keys = columns.iter().map(|c| c.key > 0).collect();
-        Self { id: DefId::of(bytes), bytes: bytes.to_vec(), keys, types }
+        let images =
+            reader.head.merge == Merge::Cell || columns.iter().any(|c| c.merge == ColumnMerge::Counter);
+        Self { id: DefId::of(bytes), bytes: bytes.to_vec(), keys, types, images }
     }
 }
 
@@ -171,8 +175,9 @@ pub fn odd_frame(random: &mut Random, seq: u64, own: DeviceId, scene: &mut Scene
     let group = GroupStart { lamport, wall, pair: 0, context: &context };
     // Most frames are such as a seal might make, but for what they say: one op that nobody takes hides all others.
     let sound = random.chance(85);
-    let all = [0, 0, 0, 2, 4, 8, 32, 16, 6, 10, 12, 34, 36, 40, 14, 62];
-    let flags = *random.pick(if sound { &all[..7] } else { &all });
+    // Not context-free: what these make of a row that is contested depends on the order yet (`src/docs/design.md`).
+    let all = [0, 0, 0, 4, 8, 32, 16, 6, 10, 12, 34, 36, 40, 14, 62];
+    let flags = *random.pick(if sound { &all[..6] } else { &all });
     let mut buf = vec![0; 60_000];
     let mut writer = FrameWriter::new(&mut buf, FrameFlags(flags), seq, Some(group)).unwrap();
     if random.chance(7) {
@@ -183,6 +188,7 @@ pub fn odd_frame(random: &mut Random, seq: u64, own: DeviceId, scene: &mut Scene
     if flags & 8 != 0 || (!sound && random.chance(20)) {
         odd_keep(random, &mut writer, scene.devices);
     }
+    let mut rows = Vec::new();
     for _ in 0..1 + random.below(4) {
         let def = random.pick(scene.defs).clone();
         match if sound { 4 } else { random.below(20) } {
@@ -200,7 +206,7 @@ pub fn odd_frame(random: &mut Random, seq: u64, own: DeviceId, scene: &mut Scene
                 0
             }
             _ => {
-                odd_op(random, &mut writer, &def, (flags, sound));
+                odd_op(random, &mut writer, &def, (flags, sound), &mut rows);
                 0
             }
         };
@@ -220,8 +226,16 @@ fn odd_keep(random: &mut Random, writer: &mut FrameWriter<'_>, devices: &[(Devic
     writer.keep(&runs).unwrap();
 }
 
-fn odd_op(random: &mut Random, writer: &mut FrameWriter<'_>, def: &Def, (flags, sound): (u8, bool)) {
-    let kinds: &[OpKind] = if flags & (8 | 32) != 0 || (!sound && random.chance(10)) {
+fn odd_op(
+    random: &mut Random,
+    writer: &mut FrameWriter<'_>,
+    def: &Def,
+    (flags, sound): (u8, bool),
+    rows: &mut Vec<Vec<Value<'static>>>,
+) {
+    let kinds: &[OpKind] = if sound && flags & (8 | 32) != 0 {
+        &[OpKind::Insert, OpKind::Delete, OpKind::Keep]
+    } else if flags & (8 | 32) != 0 || (!sound && random.chance(10)) {
         &[OpKind::Insert, OpKind::Update, OpKind::Delete, OpKind::Keep]
     } else {
         &[OpKind::Insert, OpKind::Update, OpKind::Update, OpKind::Delete]
@@ -240,7 +254,7 @@ fn odd_op(random: &mut Random, writer: &mut FrameWriter<'_>, def: &Def, (flags, 
         claim: (!plain && random.chance(20)).then(|| random.below(9)),
         columns: part.then_some(&mask[..]),
         wall: (!plain && random.chance(20)).then(|| *random.pick(&[i64::MIN, 0, 5, i64::MAX])),
-        image: kind == OpKind::Delete && random.chance(50),
+        image: kind == OpKind::Delete && random.chance(50) && (def.images || !sound),
     };
     let carried = |at: usize| {
         def.keys[at]
@@ -250,6 +264,11 @@ fn odd_op(random: &mut Random, writer: &mut FrameWriter<'_>, def: &Def, (flags, 
     };
     let columns: Vec<usize> = (0..def.keys.len()).filter(|at| carried(*at)).collect();
     let values: Vec<Value<'static>> = columns.iter().map(|at| odd_value(random, def, *at, sound)).collect();
+    let key: Vec<_> = columns.iter().zip(&values).filter(|(at, _)| def.keys[**at]).map(|(_, v)| *v).collect();
+    if sound && rows.contains(&key) {
+        return; // A frame has a row once.
+    }
+    rows.push(key);
     writer.op(def.id, &head, values.into_iter()).unwrap();
 }
 

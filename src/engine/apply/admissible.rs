@@ -17,7 +17,9 @@ use crate::engine::table::known::OpDef;
 /// What the ops of one frame must keep to.
 pub(crate) struct Rules {
     flags: FrameFlags,
-    /// The rows that the frame has had, by table and key, where nothing else finds one that comes twice.
+    /// Nothing else finds a row that comes twice.
+    thorough: bool,
+    /// The rows that the frame has had, by table and key.
     rows: HashSet<(i64, Vec<u8>)>,
 }
 
@@ -42,7 +44,13 @@ impl Rules {
         if of_other.clone().any(|kind| flags.has(*kind)) {
             return Err(Error::damaged("a frame of a kind that its stream cannot have"));
         }
-        Ok(Self { flags, rows: HashSet::new() })
+        let thorough = flags.has(FrameFlags::VERDICT) || flags.has(FrameFlags::RESTATED);
+        Ok(Self { flags, thorough, rows: HashSet::new() })
+    }
+
+    /// Returns the rules for a frame that is not applied, so that its rows meet no versions.
+    pub(crate) fn thorough(self) -> Self {
+        Self { thorough: true, ..self }
     }
 
     /// Refuses what no seal makes.
@@ -78,7 +86,7 @@ impl Rules {
         if op.head.kind == OpKind::Insert && !may_be_part && carried < def.def.columns.len() {
             return Err(Error::damaged("a new row without all its values"));
         }
-        if verdict || restates {
+        if self.thorough {
             let key = def.key_of(op.values(def.shape()))?;
             if !self.rows.insert((def.tid, key)) {
                 return Err(Error::damaged("a row twice in one frame"));

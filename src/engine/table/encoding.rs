@@ -194,10 +194,16 @@ fn check_head(head: &TableHead<'_>) -> Result<(), DecodeError> {
         return Err(DecodeError::Malformed("a table definition with an impossible number of columns"));
     }
     let name = head.name.to_ascii_lowercase();
-    if name.is_empty() || name.starts_with("_pm_") || name.starts_with("sqlite_") || name.contains('\0') {
+    let reserved = name.starts_with("_pm_") || name.starts_with("sqlite_") || hides_function(&name);
+    if name.is_empty() || reserved || name.contains('\0') {
         return Err(DecodeError::Malformed("a table definition whose name is reserved"));
     }
     Ok(())
+}
+
+/// Returns whether a table of this name, in lower case, hides a function of SQLite's by which tables are read.
+pub(super) fn hides_function(name: &str) -> bool {
+    name.starts_with("pragma_") || matches!(name, "json_each" | "json_tree")
 }
 
 /// Decodes the columns of a UNIQUE, of a table with so many `columns`.

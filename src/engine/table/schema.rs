@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::def::{ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, TableDef};
+use crate::engine::table::encoding::hides_function;
 
 impl TableDef {
     /// Reads the definition of a table of this database. How it merges no schema says: the caller sets it.
@@ -26,6 +27,10 @@ impl TableDef {
         let lower = table.to_ascii_lowercase();
         if lower.starts_with("_pm_") || lower.starts_with("sqlite_") {
             return Err(Error::cannot_track(table, "it belongs to Packmule or to SQLite itself"));
+        }
+        if hides_function(&lower) {
+            let reason = "its name hides a function of SQLite's by which tables are read; rename it";
+            return Err(Error::cannot_track(table, reason));
         }
         let found = db
             .query_row(

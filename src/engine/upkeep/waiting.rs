@@ -74,7 +74,10 @@ fn look_into(
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
-        let mut rules = Rules::of(&frame.head, stream)?;
+        if frame.is_newer() {
+            return Ok(()); // It waits for a newer program.
+        }
+        let mut rules = Rules::of(&frame.head, stream)?.thorough();
         let find = |id| defs.borrow().get(&id).cloned().or_else(|| catalog::op_def(replica, id).ok());
         visit::visit_waiting(&frame, find, |part| {
             match part {

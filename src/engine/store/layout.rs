@@ -9,7 +9,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::{meta, value};
 
 /// The version of the layout.
-const LAYOUT: i64 = 4;
+const LAYOUT: i64 = 5;
 
 /// `dev` is a device's number in `_pm_device`, which means nothing in other databases; `stream` is 0 shared, 1 per-device.
 /// Some names are older than the words that the code has now: they stay, since they are in databases.
@@ -33,6 +33,9 @@ const TABLES: &str = "
         PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     CREATE TABLE _pm_frame (dev INTEGER, stream INTEGER, seq INTEGER, body BLOB NOT NULL,
         PRIMARY KEY (dev, stream, seq));
+    -- Frames that a peer has sent in a session, of a group whose checkpoint has not come: known to that peer alone.
+    CREATE TABLE _pm_staged (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER, body BLOB NOT NULL,
+        PRIMARY KEY (peer, dev, stream, seq));
     -- applied: 0 while a dependency is missing. pair: the first frame of the group of the other stream in the same seal, or 0. chain: after its last frame.
     CREATE TABLE _pm_group (dev INTEGER, stream INTEGER, last INTEGER, first INTEGER NOT NULL, lamport INTEGER NOT NULL,
         wall INTEGER NOT NULL, pair INTEGER NOT NULL, applied INTEGER NOT NULL, checkpoint BLOB NOT NULL,
@@ -130,7 +133,7 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 
 /// The migrations, from version 1 on: the statement that makes the tables of a version those of the next one, and a
 /// view that makes them look so where nothing may be written.
-const MIGRATIONS: [[&str; 2]; 3] = [
+const MIGRATIONS: [[&str; 2]; 4] = [
     [
         "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
         "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
@@ -187,6 +190,13 @@ const MIGRATIONS: [[&str; 2]; 3] = [
          CREATE TEMP VIEW _pm_ack AS SELECT *, NULL AS tag FROM main._pm_ack;
          CREATE TEMP VIEW _pm_stated AS SELECT NULL AS digest, NULL AS n WHERE 0;
          CREATE TEMP VIEW _pm_told AS SELECT NULL AS dev, NULL AS n, NULL AS seq, NULL AS tag WHERE 0",
+    ],
+    [
+        "CREATE TABLE _pm_staged (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER, body BLOB NOT NULL,
+            PRIMARY KEY (peer, dev, stream, seq));
+         DELETE FROM _pm_frame WHERE NOT EXISTS (SELECT 1 FROM _pm_group g WHERE g.dev = _pm_frame.dev
+            AND g.stream = _pm_frame.stream AND g.last >= _pm_frame.seq AND g.first <= _pm_frame.seq);",
+        "CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0",
     ],
 ];
 

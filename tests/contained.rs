@@ -10,7 +10,7 @@ use packmule::{Engine, Missing, TrackOptions};
 use packmule_core::model::{Big, DeviceId, Value};
 use packmule_core::wire::{
     Block, CERT_MAX, Certificate, Collation, Column, ColumnMerge, DefId, DefWriter, Default, ForeignKey,
-    Frame, FrameFlags, FrameWriter, GroupStart, Merge, Mode, Named, OpHead, OpKind, Policy, RecordKind,
+    Frame, FrameFlags, FrameWriter, GroupStart, Merge, Mode, Named, OpHead, OpKind, Policy, RecordKind, Rows,
     TableHead,
 };
 
@@ -144,7 +144,7 @@ const fn named(name: &str) -> TableHead<'_> {
         merge: Merge::Row,
         policy: Policy::Manual,
         append: false,
-        without_rowid: false,
+        rows: Rows::Rowid,
         autoincrement: false,
         columns: 0,
         uniques: 0,

@@ -119,22 +119,22 @@ fn play(world: &World, seed: u64) -> usize {
         groups.push(insiders[at].sign(body));
     }
     let mut aside = 0;
-    for at in 0..3 {
+    for (at, device) in devices.iter_mut().enumerate().take(3) {
         let mut order: Vec<usize> = (0..groups.len()).collect();
         if at > 0 {
             (1..order.len()).rev().for_each(|n| order.swap(n, random.below(n as u64 + 1) as usize));
         }
         for group in order {
             if random.chance(25) {
-                honest(&mut random, &devices[at]);
+                honest(&mut random, device);
             }
-            let taken = try_import(&mut devices[at], &groups[group]);
+            let taken = try_import(device, &groups[group]);
             assert!(taken.is_ok(), "seed {seed}: {taken:?}");
             if common::number("PACKMULE_SEED").is_some() {
                 println!("{at} takes group {group}: {taken:?}");
             }
         }
-        aside += devices[at].status().unwrap().waits.len();
+        aside += device.status().unwrap().waits.len();
     }
     for _ in 0..2 {
         for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {

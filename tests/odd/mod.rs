@@ -7,7 +7,7 @@ use packmule::core::model::{Big, DeviceId, Stream, Value};
 use packmule::core::wire::{
     Block, Chain, Checkpoint, Column, ColumnMerge, DefId, DefReader, DefWriter, ForeignKey, Frame,
     FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Merge, Named, OpHead, OpKind, Ops, Policy,
-    RecordKind, Section, Shape, Span, put,
+    RecordKind, Rows, Section, Shape, Span, put,
 };
 
 use crate::bundles::{self, Record};
@@ -281,10 +281,10 @@ fn odd_value(random: &mut Random, def: &Def, at: usize, sound: bool) -> Value<'s
     let of_type = sound || random.chance(80);
     match &*def.types[at] {
         "INTEGER" if def.keys[at] && of_type => return Value::Int(1 + random.below(4) as i64),
-        "TEXT" if def.keys[at] && of_type => return Value::Text(*random.pick(&TEXTS[1..5])),
+        "TEXT" if def.keys[at] && of_type => return Value::Text(random.pick::<&[u8]>(&TEXTS[1..5])),
         _ if of_type && random.chance(20) && !def.keys[at] => return Value::Null,
         "INTEGER" if of_type => return *random.pick(&PLAIN),
-        "TEXT" if of_type => return Value::Text(*random.pick(&TEXTS)),
+        "TEXT" if of_type => return Value::Text(random.pick::<&[u8]>(&TEXTS)),
         "REAL" if of_type => return Value::real(*random.pick(&NUMBERS)),
         _ => {}
     }
@@ -321,9 +321,13 @@ pub fn odd_def(random: &mut Random, defs: &[Def]) -> Def {
         2 => head.policy = if head.policy == Policy::Manual { Policy::Lww } else { Policy::Manual },
         3 => columns[at].not_null ^= true,
         4 => columns[at].key = random.below(3) as u16,
-        5 => head.without_rowid ^= true,
+        5 => head.rows = *random.pick(&[Rows::Rowid, Rows::WithoutRowid, Rows::Keyless]),
         6 => {
-            columns.push(Column { name: *random.pick(&["extra", "other", "e\"x"]), key: 0, ..columns[at] });
+            columns.push(Column {
+                name: random.pick::<&str>(&["extra", "other", "e\"x"]),
+                key: 0,
+                ..columns[at]
+            });
             head.columns += 1;
         }
         _ => {

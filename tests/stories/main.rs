@@ -7,6 +7,8 @@ mod cable;
 #[path = "../common/random.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod random;
+#[path = "../skips/mod.rs"]
+mod skips;
 #[path = "../cli/support/mod.rs"]
 mod support;
 
@@ -19,6 +21,7 @@ mod dead_base;
 mod gathering;
 mod join;
 mod keeper;
+mod keyless;
 mod leaving;
 mod line;
 mod migrations;

@@ -13,7 +13,7 @@ use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, Collation, Column, ColumnMerge, DefId, DefReader, DefWriter,
     Default, FRAME_MAX, Footer, ForeignKey, Frame, FrameFlags, FrameWriter, GroupDigest, GroupStart, Header,
     HeaderReader, KeptRun, MAGIC, Merge, Mode, Named, Op, OpHead, OpKind, Ops, Policy, Position, Probe,
-    REVOCATION_MAX, RecordHead, RecordKind, Revocation, Section, Shape, TableHead, crc32, put, take,
+    REVOCATION_MAX, RecordHead, RecordKind, Revocation, Rows, Section, Shape, TableHead, crc32, put, take,
     vector_digest, write_record,
 };
 
@@ -420,7 +420,7 @@ fn table_head(name: &str, mode: Mode, merge: Merge, policy: Policy) -> TableHead
         merge,
         policy,
         append: false,
-        without_rowid: false,
+        rows: Rows::Rowid,
         autoincrement: false,
         columns: 0,
         uniques: 0,
@@ -432,7 +432,7 @@ fn table_head(name: &str, mode: Mode, merge: Merge, policy: Policy) -> TableHead
 fn heads() -> [TableHead<'static>; 4] {
     [
         TableHead {
-            without_rowid: true,
+            rows: Rows::WithoutRowid,
             columns: 7,
             uniques: 2,
             foreign_keys: 5,
@@ -441,6 +441,7 @@ fn heads() -> [TableHead<'static>; 4] {
         TableHead {
             append: true,
             autoincrement: true,
+            rows: Rows::Keyless,
             ..table_head("log", Mode::PerDevice, Merge::Row, Policy::Lww)
         },
         table_head("p", Mode::Shared, Merge::Row, Policy::Prefer(DeviceId([0xee; 16]))),
@@ -463,7 +464,7 @@ fn def_by_hand(head: &TableHead<'_>) -> Asm {
         Policy::Lww => a.u8("policy lww", 1),
         Policy::Prefer(device) => a.u8("policy prefer", 2).raw("  device", &device.0),
     };
-    a.u8("append?", head.append.into()).u8("WITHOUT ROWID?", head.without_rowid.into());
+    a.u8("append?", head.append.into()).u8("rows: 1 WITHOUT ROWID, 2 keyless", head.rows as u8);
     a.u8("AUTOINCREMENT?", head.autoincrement.into());
     a.uint("columns", head.columns.into()).uint("uniques", head.uniques.into());
     a.uint("foreign keys", head.foreign_keys.into());

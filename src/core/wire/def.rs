@@ -102,6 +102,18 @@ pub enum Default<'a> {
     Expression,
 }
 
+/// By what rows of a table are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Rows {
+    /// By their rowid, beside the key.
+    Rowid,
+    /// Declared WITHOUT ROWID.
+    WithoutRowid,
+    /// By their rowid alone: the application's table has no key. The one key column, an INTEGER, is its rowid.
+    Keyless,
+}
+
 /// A definition's head; columns, unique constraints and foreign keys follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -116,8 +128,8 @@ pub struct TableHead<'a> {
     pub policy: Policy,
     /// Rows are only ever added.
     pub append: bool,
-    /// Declared WITHOUT ROWID.
-    pub without_rowid: bool,
+    /// By what its rows are found.
+    pub rows: Rows,
     /// The key is an INTEGER PRIMARY KEY AUTOINCREMENT.
     pub autoincrement: bool,
     /// How many columns follow.

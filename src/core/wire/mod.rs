@@ -20,7 +20,7 @@ pub use cert::{CERT_MAX, Certificate, FleetSignature, SERIAL_MAX};
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
 pub use def::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,
-    TableHead,
+    Rows, TableHead,
 };
 pub use error::{DecodeError, NoRoom};
 pub use frame::{

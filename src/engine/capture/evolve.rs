@@ -145,8 +145,8 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         return notice_absence(replica, table);
     }
     // A table that cannot be read any more, for instance one without a primary key, is suspended too.
-    let key: Vec<String> = table.def.keys().map(|at| table.def.columns[at].name.clone()).collect();
-    let mut now = match TableDef::read_keyed(&replica.db, &table.def.name, &key) {
+    let mut key = Vec::new();
+    let mut now = match TableDef::read_by(&replica.db, &table.def.name, table.def.by(&mut key)) {
         Ok(now) => now,
         Err(Error::CannotTrack { reason, .. }) => return Ok(Some(reason)),
         Err(e) => return Err(e),

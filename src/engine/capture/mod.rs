@@ -17,6 +17,7 @@
 //! | `merge_definitions` | merges the definitions of several devices |
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
+//! | `renumbered` | tables without a key whose rows have got other rowids |
 //! | `restate` | a table that its application made anew |
 //! | `seal` | the seal: schema changes first, then the groups |
 //! | `verdict` | what a fold made unknowable, put into the log |
@@ -33,6 +34,7 @@ pub(crate) mod merge_definitions;
 pub(crate) mod not_sent;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
+pub(crate) mod renumbered;
 pub(crate) mod restate;
 pub(crate) mod seal;
 pub(crate) mod verdict;

@@ -279,7 +279,8 @@ fn notice_of_restating(replica: &Replica, table: &Table) -> Result<()> {
         [What::Same as i64],
         |row| row.get(0),
     )?;
-    if rows == 0 {
+    // Nobody else writes to a per-device table.
+    if rows == 0 || table.def.mode == Mode::PerDevice {
         return Ok(());
     }
     let what = format!(

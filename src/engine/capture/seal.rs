@@ -8,7 +8,7 @@ use packmule_core::wire::FrameFlags;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
-use crate::engine::capture::{evolve, merge_definitions, redeclare, restate};
+use crate::engine::capture::{evolve, merge_definitions, redeclare, renumbered, restate};
 use crate::engine::error::Result;
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::merge::heads::{Cause, Seen};
@@ -31,6 +31,10 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
         }
         report.also_made(&release(replica, tid, &made.collect::<Vec<_>>())?);
     }
+    let renumbered = renumbered::take_renumbered(replica)?;
+    let renumbered = renumbered.into_iter().filter(|tid| !noticed.anew.iter().any(|(of, _)| of == tid));
+    let renumbered: Vec<_> = renumbered.map(|tid| (tid, Vec::new())).collect();
+    noticed.anew.extend(renumbered);
     report.also_made(&groups::seal_groups(replica, options)?);
     for tid in &noticed.filled {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;

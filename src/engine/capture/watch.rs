@@ -7,6 +7,7 @@
 use rusqlite::Connection;
 
 use crate::engine::capture::dirty::{self, ChangeFlags, Event};
+use crate::engine::capture::renumbered;
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::TableDef;
@@ -22,6 +23,7 @@ fn trigger_names(tid: i64) -> [String; 5] {
 pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
     dirty::make_lists(replica, table)?;
+    renumbered::make(replica, table)?;
     replica.db.execute_batch(&triggers(&replica.db, table)?)?;
     Ok(())
 }
@@ -29,7 +31,11 @@ pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
 /// Removes the triggers and the list of a table.
 pub(crate) fn remove_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
-    replica.db.execute_batch(&format!("DROP TABLE IF EXISTS {}", table.dirty()))?;
+    replica.db.execute_batch(&format!(
+        "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}",
+        table.dirty(),
+        table.rowids()
+    ))?;
     Ok(())
 }
 
@@ -255,7 +261,7 @@ fn free_rowid(db: &Connection, def: &TableDef) -> Result<Option<&'static str>> {
         AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')";
     let is_key =
         def.integer_key() && db.prepare_cached(alias)?.query_row([&def.name], |row| row.get::<_, bool>(0))?;
-    Ok(name.filter(|_| !def.without_rowid && !is_key))
+    Ok(name.filter(|_| !def.without_rowid && !is_key && !def.keyless))
 }
 
 /// A unique index other than the primary key's.

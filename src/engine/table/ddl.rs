@@ -9,11 +9,13 @@ impl TableDef {
     /// Returns the `CREATE TABLE` for this definition. A gathered table has the column `device` before its own.
     pub(crate) fn create_sql(&self, gathered: bool) -> String {
         let mut parts = Vec::new();
-        let integer_key = self.integer_key() && !gathered;
+        let integer_key = self.integer_key() && !gathered && !self.keyless;
         if gathered {
             parts.push(format!("{} TEXT NOT NULL", value::quote(DEVICE_COLUMN)));
         }
-        for c in &self.columns {
+        // The rowid of a table without a key is a column at a base alone.
+        let hidden = usize::from(self.keyless && !gathered);
+        for c in &self.columns[hidden..] {
             let mut part = self.column_sql(c);
             if integer_key && c.key > 0 {
                 part.push_str(if self.autoincrement { " PRIMARY KEY AUTOINCREMENT" } else { " PRIMARY KEY" });
@@ -25,7 +27,7 @@ impl TableDef {
             let columns = columns.map(|at| value::quote(&self.columns[at].name));
             device.into_iter().chain(columns).collect::<Vec<_>>().join(", ")
         };
-        if !integer_key {
+        if !integer_key && hidden == 0 {
             parts.push(format!("PRIMARY KEY ({})", list(&mut self.keys())));
         }
         // Each author keeps its rows unique. At a base rows come one by one, and two may exchange their values.

@@ -55,6 +55,8 @@ pub(crate) struct TableDef {
     pub policy: Policy,
     pub append: bool,
     pub without_rowid: bool,
+    /// The application's table has no key: its rowid stands as the first column, and is the key.
+    pub keyless: bool,
     pub autoincrement: bool,
     pub columns: Vec<ColumnDef>,
     /// Column numbers of each UNIQUE constraint over plain columns.

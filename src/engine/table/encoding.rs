@@ -2,8 +2,8 @@
 
 use packmule_core::model::{Value, is_unseen};
 use packmule_core::wire::{
-    Column, DecodeError, DefId, DefReader, DefWriter, Default as WireDefault, FRAME_MAX, ForeignKey, NoRoom,
-    TableHead,
+    Column, DecodeError, DefId, DefReader, DefWriter, Default as WireDefault, FRAME_MAX, ForeignKey, Mode,
+    NoRoom, Rows, TableHead,
 };
 
 use crate::engine::error::{Error, Result};
@@ -34,7 +34,11 @@ impl TableDef {
             merge: self.merge,
             policy: self.policy,
             append: self.append,
-            without_rowid: self.without_rowid,
+            rows: match (self.without_rowid, self.keyless) {
+                (_, true) => Rows::Keyless,
+                (true, false) => Rows::WithoutRowid,
+                (false, false) => Rows::Rowid,
+            },
             autoincrement: self.autoincrement,
             columns: self.columns.len() as u16,
             uniques: self.uniques.len() as u16,
@@ -86,7 +90,8 @@ impl TableDef {
             merge: head.merge,
             policy: head.policy,
             append: head.append,
-            without_rowid: head.without_rowid,
+            without_rowid: head.rows == Rows::WithoutRowid,
+            keyless: head.rows == Rows::Keyless,
             autoincrement: head.autoincrement,
             columns: Vec::new(),
             uniques: Vec::new(),
@@ -104,6 +109,9 @@ impl TableDef {
             def.foreign_keys.push(key);
         }
         let n = def.columns.iter().filter(|c| c.key > 0).count();
+        if def.keyless && !(def.mode == Mode::PerDevice && n == 1 && def.columns[0].is_rowid()) {
+            return Err(DecodeError::Malformed("a table without a key with an impossible key"));
+        }
         if n == 0 || def.keys().count() != n || !reader.at_end() {
             return Err(DecodeError::Malformed("a table definition with an impossible key"));
         }

@@ -91,6 +91,11 @@ impl Table {
         format!("_pm_dirty_{}", self.tid)
     }
 
+    /// Returns the name of the table that lies beside one without a key.
+    pub(crate) fn rowids(&self) -> String {
+        format!("_pm_rowids_{}", self.tid)
+    }
+
     /// Returns the columns that every entry of that list has.
     pub(crate) fn change_columns(&self) -> String {
         let keys = (1..=self.def.keys().count()).map(|n| format!("k{n}"));

@@ -9,6 +9,7 @@
 //! | `schema` | definitions read from the schema of a database |
 //! | `encoding` | definitions as the log carries them |
 //! | `ddl` | definitions made into SQL |
+//! | `keyless` | tables without any key |
 //! | `known` | what is known of a tracked table, and of a definition in the log |
 //! | `large` | large values of rows, read and copied piece by piece |
 //! | `opened` | frames of the log that were opened last |
@@ -24,6 +25,7 @@ pub(crate) mod ddl;
 pub(crate) mod declared;
 pub(crate) mod def;
 mod encoding;
+pub(crate) mod keyless;
 pub(crate) mod known;
 pub(crate) mod large;
 pub(crate) mod opened;

@@ -7,6 +7,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::def::{ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, TableDef};
 use crate::engine::table::encoding::hides_function;
+use crate::engine::table::keyless::{By, ROWID_NAMES};
 
 impl TableDef {
     /// Reads the definition of a table of this database. How it merges no schema says: the caller sets it.
@@ -14,15 +15,14 @@ impl TableDef {
     /// # Errors
     /// [`Error::CannotTrack`] if there is no such table, or if it cannot be tracked.
     pub(crate) fn read(db: &Connection, table: &str) -> Result<Self> {
-        Self::read_keyed(db, table, &[])
+        Self::read_by(db, table, By::Columns(&[]))
     }
 
-    /// Reads it, as [`TableDef::read`] does; without a primary key, these columns of a UNIQUE index are its key. Without
-    /// names it is the only such index.
+    /// Reads it, as [`TableDef::read`] does; `by` says what tells rows apart where there is no primary key.
     ///
     /// # Errors
     /// As [`TableDef::read`].
-    pub(crate) fn read_keyed(db: &Connection, table: &str, key: &[String]) -> Result<Self> {
+    pub(crate) fn read_by(db: &Connection, table: &str, by: By<'_>) -> Result<Self> {
         use rusqlite::OptionalExtension;
         let lower = table.to_ascii_lowercase();
         if lower.starts_with("_pm_") || lower.starts_with("sqlite_") {
@@ -53,6 +53,7 @@ impl TableDef {
             policy: Policy::Manual,
             append: false,
             without_rowid,
+            keyless: false,
             autoincrement: false,
             columns: Vec::new(),
             uniques: Vec::new(),
@@ -62,8 +63,12 @@ impl TableDef {
         if def.columns.len() > COLUMNS_MAX {
             return Err(Error::cannot_track(&def.name, format!("it has more than {COLUMNS_MAX} columns")));
         }
-        def.read_key(db, key)?;
-        if !def.without_rowid && ["rowid", "_rowid_", "oid"].iter().all(|name| def.column(name).is_some()) {
+        match by {
+            By::Rowid(name) => def.take_rowid(Some(name))?,
+            By::Columns(key) => def.read_key(db, key, false)?,
+            By::IndexOrRowid => def.read_key(db, &[], true)?,
+        }
+        if !def.without_rowid && ROWID_NAMES.iter().all(|name| def.column(name).is_some()) {
             return Err(Error::cannot_track(
                 &def.name,
                 "its columns have taken every name of the rowid, by which large values are read; rename one of \
@@ -83,8 +88,8 @@ impl TableDef {
         Ok(def)
     }
 
-    /// Takes a UNIQUE index for the key of a table that has no primary key.
-    fn read_key(&mut self, db: &Connection, key: &[String]) -> Result<()> {
+    /// Takes a UNIQUE index for the key of a table that has no primary key; or the rowid, if it may.
+    fn read_key(&mut self, db: &Connection, key: &[String], or_rowid: bool) -> Result<()> {
         let names = |def: &Self, of: &[usize]| {
             of.iter().map(|at| def.columns[*at].name.to_ascii_lowercase()).collect::<Vec<_>>()
         };
@@ -108,9 +113,10 @@ impl TableDef {
                 }
                 return Ok(());
             }
-            (_, true) => "it has no primary key and no UNIQUE index over plain columns, so that its rows cannot be \
-                          identified; make such an index (CREATE UNIQUE INDEX ... ON the columns that tell rows apart), \
-                          or a new table with a primary key, and copy the rows"
+            (_, true) if or_rowid => return self.take_rowid(None),
+            (_, true) => "it has no primary key and no UNIQUE index over plain columns, so that devices cannot tell \
+                          which of its rows are the same: make such an index (CREATE UNIQUE INDEX ... ON the columns \
+                          that tell rows apart); or track it with --mode per-device, which needs no key"
                 .to_owned(),
             (_, false) => format!(
                 "it has no primary key, but UNIQUE indexes over: {}; {} with --key COL,...",

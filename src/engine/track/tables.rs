@@ -6,13 +6,14 @@ use packmule_core::wire::{FrameFlags, Mode};
 
 use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, follow, merge_definitions, not_sent, redeclare, seal, watch};
+use crate::engine::capture::{adopt, follow, merge_definitions, not_sent, redeclare, restate, seal, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::writable;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
+use crate::engine::table::keyless::By;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::track::gathered;
@@ -190,6 +191,8 @@ struct Begun {
     tid: i64,
     def: TableDef,
     before: TableDef,
+    /// It was tracked here before.
+    again: bool,
 }
 
 /// Makes a table one that is tracked, with its capture.
@@ -208,7 +211,8 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
     watch::install_capture(replica, &table)?;
     let before =
         known.map(|known| &known.def).filter(|before| before.mode == def.mode).unwrap_or(def).clone();
-    Ok(Begun { tid, def: def.clone(), before })
+    let again = known.is_some_and(|known| known.state == State::Untracked);
+    Ok(Begun { tid, def: def.clone(), before, again })
 }
 
 /// Merges the definitions of tables with those of others, and seals the rows that are in them: all in one group.
@@ -217,13 +221,18 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
         return Ok(());
     }
     adopt::remember_schema(replica)?;
-    let mut take_in = Vec::new();
-    for Begun { tid, def, before } in begun {
+    let (mut take_in, mut again) = (Vec::new(), Vec::new());
+    for Begun { tid, def, before, again: was_tracked } in begun {
         // What others have declared of the table, and this one lacks.
         merge_definitions::merge_definitions(replica, *tid, before)?;
         let table = catalog::table(replica, *tid)?;
         // Our own rows say nothing of columns that this table lacked.
         let made = table.def.columns.iter().map(|c| &c.name).filter(|name| def.column(name).is_none());
+        if *was_tracked && !def.append && def.mode == Mode::PerDevice {
+            // Rows that went meanwhile are nowhere recorded.
+            again.push(*tid);
+            continue;
+        }
         take_in.push((*tid, made.cloned().collect()));
         if table.def.mode == Mode::PerDevice {
             continue;
@@ -237,12 +246,19 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
     // Our rows are older than what we know of others, but were written without having seen it.
     let flags = FrameFlags::CONTEXT_FREE;
     seal::seal_here(replica, SealOptions { flags, take_in: &take_in, ..SealOptions::default() })?;
+    for tid in again {
+        restate::restate(replica, tid, &[])?;
+    }
     Ok(())
 }
 
 /// Reads the definition of a table, and puts into it how it is to be tracked.
 fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<TableDef> {
-    let mut def = TableDef::read_keyed(&replica.db, name, &options.key)?;
+    let by = match options.mode {
+        Mode::PerDevice if options.key.is_empty() && !options.append => By::IndexOrRowid,
+        _ => By::Columns(&options.key),
+    };
+    let mut def = TableDef::read_by(&replica.db, name, by)?;
     def.mode = options.mode;
     def.append = options.append;
     def.merge = options.merge;

@@ -70,6 +70,38 @@ fn a_newcomer_with_rows_of_its_own_meets_who_has_folded() {
     assert_eq!(now, ids);
 }
 
+/// A board seals shared rows and readings at once. Another board takes the shared ones; no base has met the readings when
+/// the card is set back. Whoever has the shared part of that seal waits for the other no longer than its author does.
+#[test]
+fn what_is_lost_with_a_card_holds_up_nobody() {
+    let world = World::new();
+    let mut north = world.board_with("north", NOTES, &["notes"]);
+    sql(&north, "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v)");
+    north.track("readings", &append()).unwrap();
+    let (mut east, mut base) = (world.board("east"), world.base("base"));
+    north.seal().unwrap();
+    let backup = world.path("backup");
+    copy_card(&north, &backup);
+    sql(&north, "INSERT INTO notes VALUES ('a', 'kept by east'); INSERT INTO readings (v) VALUES ('lost')");
+    carry(&mut north, &mut east);
+    let id = north.identity().id;
+    let mut north = Engine::open_with(&backup, world.options()).unwrap();
+    // The base hears of it from the other board, and cannot know that the rest is lost.
+    assert_eq!(carry(&mut east, &mut base).waits.len(), 1);
+    carry(&mut north, &mut east); // It says that it was set back.
+    let back = carry(&mut east, &mut north);
+    assert!(back.waits.is_empty(), "{back:?}");
+    assert_eq!(notes(&north), notes(&east));
+    assert!(carry(&mut north, &mut base).waits.is_empty());
+    digests_equal(&[&north, &east, &base]);
+    assert_eq!(north.identity().id, id);
+    // It goes on, and the base gathers what it measures.
+    sql(&north, "INSERT INTO readings (v) VALUES ('next')");
+    carry(&mut north, &mut base);
+    assert_eq!(rows(&base, "SELECT v FROM readings"), ["\"next\""]);
+    assert_eq!(base.verify().unwrap().problems, [""; 0]);
+}
+
 #[test]
 fn two_groups_that_folded_apart_meet() {
     let world = World::new();

@@ -235,7 +235,7 @@ fn a_card_s_report_has_its_files() {
         of(report)
     };
     let left = exchange(&mut a);
-    has(&left["left"][0], &["file", "for", "frames", "bytes", "state"]);
+    has(&left["left"][0], &["file", "for", "frames", "bytes", "state", "encrypted", "introduction"]);
     has(&left["stepped_over"][0], &["file", "reason"]);
     let taken = exchange(&mut b);
     assert_eq!(taken["taken"][0]["ops"], 1);

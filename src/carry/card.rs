@@ -19,28 +19,34 @@
 //! 5. Every bundle states in its header what we have. If none of ours does that yet, one without frames is left,
 //!    and takes the place of an older such one. Who is left out, since others take it to be gone, states it anew.
 //!
+//! All of this is the same where it is encrypted; `secrecy` says what is different then.
+//!
 //! What is not left, for want of room or because the card was pulled out, is left the next time: what a
 //! peer has is known from the peer alone. A file that takes in what another wrote in vain costs its reading and
 //! nothing else, so a card may be copied, come late, or come twice.
 
 mod counted;
 mod lacking;
+mod leaving;
+mod ours;
+mod out;
 mod problem;
 mod report;
+mod secrecy;
 
-use std::collections::BTreeSet;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use packmule_core::model::{DeviceId, Stream, decode_hex};
+use packmule_core::model::{DeviceId, Stream};
 
-use counted::Counted;
 use lacking::{lacks, leave_out_not_taken, takes};
-use problem::{about_file, full, read_only, torn};
+use ours::Ours;
+use problem::{about_file, locked, read_only, torn};
 pub use report::{Exchange, Left, NotLeft, Removed, Skipped};
+use secrecy::Secrecy;
 
-use super::volume::{Sink, Volume};
-use crate::engine::{Engine, Error, Part, PartReport, Positions, Progress, Result, Span, Survey, Trusted};
+use super::volume::Volume;
+use crate::engine::{Encryption, Engine, Error, Positions, Progress, Readers, Result, Span, Survey, Trusted};
 
 /// The folder on the card.
 pub const FOLDER: &str = "PACKMULE";
@@ -61,18 +67,6 @@ impl Default for Limits {
     }
 }
 
-/// A bundle of ours that lies on the card, whole.
-struct Ours {
-    path: PathBuf,
-    receiver: Option<DeviceId>,
-    vector: Positions,
-    spans: Vec<Span>,
-    /// It has the state of the shared tables, for who has this.
-    state: bool,
-    since: Positions,
-    certificates: BTreeSet<[u8; 32]>,
-}
-
 /// Exchanges with a card, and reports what it did in `report`, also when it fails.
 ///
 /// # Errors
@@ -85,24 +79,22 @@ pub fn exchange(
     watch: &mut dyn FnMut(&Path, Progress),
     report: &mut Exchange,
 ) -> Result<()> {
-    let mut visit = Visit {
-        engine,
-        card,
-        limits,
-        report,
-        folder: None,
-        ours: Vec::new(),
-        fresh: Vec::new(),
-        heard_of: Positions::new(),
-        torn: Vec::new(),
-    };
-    visit.take_in(watch)?;
-    visit.engine.seal()?;
-    visit.engine.remember()?;
-    visit.tidy()?;
-    visit.leave()?;
-    visit.report.waiting = visit.ours.iter().map(|ours| ours.path.clone()).collect();
-    Ok(())
+    Visit::new((engine, card), limits, false, report).make(watch)
+}
+
+/// Exchanges with a card as [`exchange`] does, and leaves everything encrypted, to this device and all whose
+/// certificates it knows. A device that knows none leaves its certificate alone, and its rows once it knows one.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn exchange_encrypted(
+    engine: &mut Engine,
+    card: &mut dyn Volume,
+    limits: &Limits,
+    watch: &mut dyn FnMut(&Path, Progress),
+    report: &mut Exchange,
+) -> Result<()> {
+    Visit::new((engine, card), limits, true, report).make(watch)
 }
 
 struct Visit<'a> {
@@ -118,23 +110,47 @@ struct Visit<'a> {
     /// Up to where the makers of bundles that lie here have shared streams.
     heard_of: Positions,
     torn: Vec<PathBuf>,
+    /// What is left is to be encrypted.
+    encrypt: bool,
+    secrecy: Secrecy,
+    /// An encrypted bundle lies there that this device cannot read.
+    locked: bool,
 }
 
-/// A file could not be written.
-enum Failed {
-    /// The card or the file was full after so many bytes.
-    Full {
-        written: u64,
-    },
-    /// Not even the first group has room, which has so many bytes.
-    NoGroup {
-        next_bytes: u64,
-    },
-    ReadOnly,
-    Other(Error),
-}
+impl<'a> Visit<'a> {
+    fn new(
+        (engine, card): (&'a mut Engine, &'a mut dyn Volume),
+        limits: &'a Limits,
+        encrypt: bool,
+        report: &'a mut Exchange,
+    ) -> Self {
+        Self {
+            engine,
+            card,
+            limits,
+            report,
+            folder: None,
+            ours: Vec::new(),
+            fresh: Vec::new(),
+            heard_of: Positions::new(),
+            torn: Vec::new(),
+            encrypt,
+            secrecy: Secrecy::Clear,
+            locked: false,
+        }
+    }
 
-impl Visit<'_> {
+    fn make(mut self, watch: &mut dyn FnMut(&Path, Progress)) -> Result<()> {
+        self.take_in(watch)?;
+        self.engine.seal()?;
+        self.engine.remember()?;
+        self.choose_readers()?;
+        self.tidy()?;
+        self.leave()?;
+        self.report.waiting = self.ours.iter().map(|ours| ours.path.clone()).collect();
+        Ok(())
+    }
+
     fn take_in(&mut self, watch: &mut dyn FnMut(&Path, Progress)) -> Result<()> {
         let io = |path: &Path| Error::io("read the card's folder", path.to_path_buf());
         let mut paths = Vec::new();
@@ -184,9 +200,24 @@ impl Visit<'_> {
     }
 
     fn take_in_one(&mut self, path: &Path, watch: &mut dyn FnMut(&Path, Progress)) -> Result<()> {
-        let mut file = self.card.open(path).map_err(Error::Stream)?;
-        let survey = self.engine.survey(BufReader::new(&mut file));
         let in_folder = self.folder.as_deref().is_some_and(|folder| path.parent() == Some(folder));
+        let file = self.card.open(path).map_err(Error::Stream)?;
+        let mut file = match self.engine.open_bundle(file, None) {
+            Err(problem) if in_folder && self.is_our_name(path) && torn(&problem) => {
+                self.torn.push(path.into());
+                return Ok(());
+            }
+            Err(problem) => {
+                self.locked |= locked(&problem);
+                return Err(problem);
+            }
+            Ok(file) => file,
+        };
+        let readers = match file.encryption() {
+            Some(Encryption::Devices(devices)) => Some(devices.clone()),
+            _ => None,
+        };
+        let survey = self.engine.survey(BufReader::new(&mut file));
         if let Some(problem) = survey.problem {
             // One that has not even a header is known by its name; to anybody it is nothing.
             let ours = survey.ours || survey.sender.is_none() && self.is_our_name(path);
@@ -218,7 +249,16 @@ impl Visit<'_> {
         }
         if survey.ours && in_folder {
             let Survey { receiver, vector, spans, state, since, certificates, .. } = survey;
-            self.ours.push(Ours { path: path.into(), receiver, vector, spans, state, since, certificates });
+            self.ours.push(Ours {
+                path: path.into(),
+                receiver,
+                vector,
+                spans,
+                state,
+                since,
+                certificates,
+                readers,
+            });
         }
         Ok(())
     }
@@ -233,6 +273,7 @@ impl Visit<'_> {
         let mut keep = Vec::new();
         for ours in std::mem::take(&mut self.ours) {
             let why = match ours.receiver {
+                _ if let Some(why) = self.is_for_others_eyes(&ours, &peers)? => Some(why),
                 _ if ours.spans.is_empty() => None,
                 Some(receiver) => match peers.iter().chain(&returning).find(|peer| peer.id == receiver) {
                     None => Some(Removed::Revoked),
@@ -289,6 +330,10 @@ impl Visit<'_> {
         if matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
             return Ok(());
         }
+        self.introduce()?;
+        if matches!(self.secrecy, Secrecy::Nobody) {
+            return Ok(());
+        }
         let stated_before = self.is_stated()? && !self.is_left_out()?;
         let mut stated = stated_before | self.leave_states()? | self.leave_for_returning()?;
         if let Some((receiver, have)) = self.lacking()? {
@@ -299,7 +344,11 @@ impl Visit<'_> {
             stated = self.leave_part(None, &all)?.is_some();
         }
         if stated && !stated_before {
-            let old: Vec<_> = self.ours.extract_if(.., |ours| ours.spans.is_empty()).collect();
+            let old: Vec<_> = {
+                let (ours, encrypt) = (&mut self.ours, self.encrypt);
+                let is_old = |ours: &mut Ours| ours.spans.is_empty() && !(encrypt && ours.is_introduction());
+                ours.extract_if(.., is_old).collect()
+            };
             self.remove(old.into_iter().map(|ours| (ours.path, Removed::Superseded)).collect())?;
         }
         Ok(())
@@ -319,7 +368,10 @@ impl Visit<'_> {
             };
             let useless: Vec<_> = self.ours.extract_if(.., of_no_use).collect();
             self.remove(useless.into_iter().map(|ours| (ours.path, Removed::Superseded)).collect())?;
-            let lies_here = self.ours.iter().any(|ours| ours.state && ours.receiver == Some(peer.id));
+            let lies_here = self
+                .ours
+                .iter()
+                .any(|ours| ours.state && ours.receiver == Some(peer.id) && ours.opens_for(peer.id));
             if lies_here || !self.engine.needs_state(&peer)? {
                 continue;
             }
@@ -334,7 +386,8 @@ impl Visit<'_> {
                 let path = self.report.left.last().map(|left| left.file.clone()).unwrap_or_default();
                 let certificates = self.engine.stated_certificates()?;
                 let (receiver, state, since) = (Some(peer.id), true, Positions::new());
-                self.fresh.push(Ours { path, receiver, vector, spans, state, since, certificates });
+                let readers = self.secrecy.readers().map(Readers::devices);
+                self.fresh.push(Ours { path, receiver, vector, spans, state, since, certificates, readers });
                 any = true;
             }
         }
@@ -346,7 +399,7 @@ impl Visit<'_> {
     fn leave_for_returning(&mut self) -> Result<bool> {
         let mut any = false;
         for peer in self.engine.returning()? {
-            if self.ours.iter().any(|ours| ours.receiver == Some(peer.id)) {
+            if self.ours.iter().any(|ours| ours.receiver == Some(peer.id) && ours.opens_for(peer.id)) {
                 continue;
             }
             let mut have = self.engine.acknowledged_by(peer.id)?;
@@ -367,7 +420,9 @@ impl Visit<'_> {
     fn is_stated(&self) -> Result<bool> {
         let now = self.engine.positions()?;
         let certificates = self.engine.stated_certificates()?;
-        let states = |ours: &Ours| ours.vector == now && certificates.is_subset(&ours.certificates);
+        let states = |ours: &Ours| {
+            ours.vector == now && certificates.is_subset(&ours.certificates) && self.secrecy.fits(ours)
+        };
         Ok(self.ours.iter().any(states))
     }
 
@@ -413,6 +468,10 @@ impl Visit<'_> {
                 .iter()
                 .chain(&self.fresh)
                 .filter(|ours| ours.receiver.is_none() || ours.receiver == receiver)
+                .filter(|ours| match receiver {
+                    Some(device) => ours.opens_for(device),
+                    None => self.secrecy.counts(ours),
+                })
                 .flat_map(|ours| &ours.spans)
                 .filter(|span| (span.author, span.stream) == of)
                 .collect();
@@ -438,129 +497,5 @@ impl Visit<'_> {
             have.extend(part.reached);
         }
         Ok(any)
-    }
-
-    /// Leaves one file, with as much as there is room for; `None` if it could not be left.
-    fn leave_part(&mut self, receiver: Option<DeviceId>, have: &Positions) -> Result<Option<PartReport>> {
-        let mut room = self.card.room().unwrap_or(u64::MAX);
-        // What is reported free may not be; each time less is tried.
-        for _ in 0..8 {
-            let most_bytes = room.min(self.limits.most_bytes);
-            let part = Part { receiver, have, enough_bytes: self.limits.enough_bytes, most_bytes };
-            match self.write(&part) {
-                Ok((file, written)) => {
-                    let PartReport { frames, bytes, state, .. } = written;
-                    self.report.left.push(Left { file, receiver, frames, bytes, state });
-                    return Ok(Some(written));
-                }
-                Err(Failed::NoGroup { next_bytes }) => {
-                    let too_long = room > self.limits.most_bytes;
-                    self.report.not_left = Some(if too_long {
-                        NotLeft::TooLong { next_bytes }
-                    } else {
-                        NotLeft::Full { next_bytes: Some(next_bytes) }
-                    });
-                    return Ok(None);
-                }
-                Err(Failed::Full { written }) => room = most_bytes.min(written) / 4 * 3,
-                Err(Failed::ReadOnly) => {
-                    self.report.not_left = Some(NotLeft::ReadOnly);
-                    return Ok(None);
-                }
-                Err(Failed::Other(e)) => return Err(e),
-            }
-        }
-        self.report.not_left = Some(NotLeft::Full { next_bytes: None });
-        Ok(None)
-    }
-
-    /// Writes a file: whole, or not at all, unless the card goes away.
-    fn write(&mut self, part: &Part<'_>) -> std::result::Result<(PathBuf, PartReport), Failed> {
-        let folder = self.make_folder()?;
-        let (path, sink) = self.create(&folder)?;
-        let mut out = BufWriter::with_capacity(1 << 16, Counted { sink, bytes: 0 });
-        let written = self.engine.export_part(&mut out, part).and_then(|report| {
-            if report.groups == 0 && report.next_bytes.is_some() {
-                return Ok(report);
-            }
-            out.flush()
-                .and_then(|()| out.get_mut().sink.sync())
-                .and_then(|()| out.get_mut().sink.write_all(&report.footer))
-                .and_then(|()| out.get_mut().sink.sync())
-                .map_err(Error::Stream)?;
-            Ok(report)
-        });
-        // Without flushing: what could not be written would be tried again.
-        let bytes = out.into_parts().0.bytes;
-        let failed = match written {
-            Ok(PartReport { groups: 0, next_bytes: Some(next_bytes), .. }) => Failed::NoGroup { next_bytes },
-            Ok(report) => match self.card.sync_folder(&folder) {
-                Ok(()) => return Ok((path, report)),
-                Err(e) => failed(e, "sync the card's folder", &folder),
-            },
-            Err(Error::Stream(e)) if full(&e) => Failed::Full { written: bytes },
-            Err(Error::Stream(e)) => failed(e, "write to the card the file", &path),
-            Err(e) => Failed::Other(e),
-        };
-        // It is torn, and not there to anyone. If it cannot be removed now, it is the next time.
-        let _ = self.card.remove(&path).and_then(|()| self.card.sync_folder(&folder));
-        Err(failed)
-    }
-
-    fn make_folder(&mut self) -> std::result::Result<PathBuf, Failed> {
-        if let Some(folder) = &self.folder {
-            return Ok(folder.clone());
-        }
-        let folder = PathBuf::from(FOLDER);
-        match self.card.create_folder(&folder) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(failed(e, "make on the card the folder", &folder)),
-        }
-        self.folder = Some(folder.clone());
-        Ok(folder)
-    }
-
-    /// Returns what the number that is a file's name begins with, in its upper 20 bits: the device's id does too.
-    fn prefix(&self) -> u32 {
-        self.engine.identity().id.short() & !0xfff
-    }
-
-    fn is_our_name(&self, path: &Path) -> bool {
-        number(path).is_some_and(|number| number & !0xfff == self.prefix())
-    }
-
-    /// Creates a new file: five digits of our id, and three that count.
-    fn create(&mut self, folder: &Path) -> std::result::Result<(PathBuf, Box<dyn Sink>), Failed> {
-        let prefix = self.prefix();
-        let listed = self.card.list(folder).map_err(|e| failed(e, "read the card's folder", folder))?;
-        let taken: BTreeSet<u32> =
-            listed.iter().filter_map(|entry| number(&entry.name)).filter(|n| n & !0xfff == prefix).collect();
-        let next = taken.last().map_or(0, |last| last + 1);
-        for n in (0..=0xfff).map(|n| prefix | (next + n) & 0xfff).filter(|n| !taken.contains(n)) {
-            let path = folder.join(format!("{n:08X}.PMB"));
-            match self.card.create_new(&path) {
-                Ok(sink) => return Ok((path, sink)),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(failed(e, "make on the card the file", &path)),
-            }
-        }
-        Err(Failed::Full { written: 0 })
-    }
-}
-
-/// Returns the number that is a file's name, if it is one of ours or of others.
-fn number(path: &Path) -> Option<u32> {
-    let name = path.file_stem()?.to_str()?;
-    let mut number = [0; 4];
-    decode_hex(name, &mut number).ok()?;
-    Some(u32::from_be_bytes(number))
-}
-
-fn failed(e: io::Error, doing: &'static str, path: &Path) -> Failed {
-    match e {
-        e if read_only(&e) => Failed::ReadOnly,
-        e if full(&e) => Failed::Full { written: 0 },
-        e => Failed::Other(Error::io(doing, path)(e)),
     }
 }

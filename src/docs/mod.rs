@@ -9,6 +9,7 @@
 //! | [`new_board`] | what to type when a board is added, and where |
 //! | [`dead_base`] | what to type when a base is gone for good |
 //! | [`mod@format`] | the format, byte by byte |
+//! | [`encrypted`] | encrypted bundles, byte by byte, and why they are so |
 //! | [`json`] | the fields of the JSON that each command prints |
 //! | [`security`] | what is defended against, and what is not |
 //! | [`contributing`] | how to add a table, a record, a policy, a command; how to replay a random test |
@@ -44,6 +45,10 @@ pub mod dead_base {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("../core/wire/FORMAT.md")]
 pub mod format {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("encrypted.md")]
+pub mod encrypted {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("json.md")]

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use packmule::carry::card::NotLeft;
 use packmule::carry::volume::Directory;
+use packmule::{Engine, Error, FleetKey, InitOptions};
 
 use crate::{Fleet, NAMES, skips};
 
@@ -141,6 +142,24 @@ fn on_exfat() {
 #[test]
 fn on_ext4() {
     goes_round_on("ext4");
+}
+
+/// A secret key is not made where every user could read it.
+#[test]
+fn no_key_is_made_on_vfat() {
+    let mounted = match mount("vfat") {
+        Ok(mounted) if mounted.by_kernel => mounted,
+        Ok(_) => return skips::skip("a key on vfat", "fuse has modes of its own"),
+        Err(why) => return skips::skip("a key on vfat", &why),
+    };
+    let init = InitOptions { name: "north", base: false, fleet: None };
+    let refused = Engine::init(&mounted.card().join("north.db"), &init).err();
+    assert!(
+        matches!(&refused, Some(e @ Error::KeyUnprotected { .. }) if e.to_string().contains("FAT")),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read_dir(mounted.card()).unwrap().count(), 0);
+    assert!(matches!(FleetKey::create(&mounted.card().join("fleet.key")), Err(Error::KeyUnprotected { .. })));
 }
 
 /// No two exchanges of one card run at once.

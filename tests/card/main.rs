@@ -21,6 +21,7 @@ use common::*;
 struct Fleet {
     world: World,
     devices: Vec<(&'static str, Engine)>,
+    encrypt: bool,
 }
 
 const NAMES: [&str; 4] = ["north", "east", "south", "base"];
@@ -41,7 +42,7 @@ impl Fleet {
             };
             devices.push((name, engine));
         }
-        let fleet = Self { world, devices };
+        let fleet = Self { world, devices, encrypt: false };
         fleet.write(0);
         fleet
     }
@@ -73,7 +74,8 @@ impl Fleet {
     fn try_exchange(&mut self, name: &str, card: &mut dyn Volume) -> packmule::Result<Exchange> {
         self.world.tick(60_000);
         let mut report = Exchange::default();
-        card::exchange(self.get(name), card, &Limits::default(), &mut |_, _| (), &mut report)?;
+        let exchange = if self.encrypt { card::exchange_encrypted } else { card::exchange };
+        exchange(self.get(name), card, &Limits::default(), &mut |_, _| (), &mut report)?;
         Ok(report)
     }
 

@@ -96,7 +96,10 @@ impl Trip {
 
 /// Pulls at operation `at`; `None` if the trip is shorter.
 fn pulled_at(at: u64, wrong: Wrong) -> Option<Trip> {
-    let mut trip = Trip::new(wrong, at);
+    pull_at(at, Trip::new(wrong, at))
+}
+
+fn pull_at(at: u64, mut trip: Trip) -> Option<Trip> {
     let mut fuel = Some(at);
     for (n, name) in TRIP.iter().enumerate() {
         if n == 6 {
@@ -143,6 +146,32 @@ fn pulled_out_at_every_odd_write() {
 #[test]
 fn pulled_out_at_every_even_write() {
     pulled_out_at_every_second_write(2);
+}
+
+/// The same with a fleet that encrypts: what was torn is tidied up, and all find together.
+#[test]
+fn pulled_out_while_it_encrypts() {
+    let mut at = 1;
+    let trip = |at| {
+        let mut trip = Trip::new(Wrong::Nothing, at);
+        trip.fleet.encrypt = true;
+        trip
+    };
+    while let Some(mut pulled) = pull_at(at, trip(at)) {
+        for _ in 0..2 {
+            go_on(&mut pulled);
+        }
+        pulled.assert_good(&format!("pulled at {at}"));
+        pulled.fleet.assert_same(2);
+        let own = pulled
+            .card
+            .files()
+            .into_keys()
+            .filter(|path| pulled.card.maker(path).as_deref() != Some("somebody"));
+        assert!(own.count() <= 4, "pulled at {at}");
+        at += 3;
+    }
+    assert!(at > 100, "the trip has {at} operations");
 }
 
 /// Each visit is pulled out at its first operation, then tried again and pulled out at its second, and so on.

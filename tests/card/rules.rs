@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use packmule::carry::card::{Exchange, Limits, NotLeft, Removed, Skipped};
+use packmule::carry::card::{self, Exchange, Limits, NotLeft, Removed, Skipped};
 
 use crate::common::*;
 use crate::memory::{Card, Wrong, is_whole};
@@ -197,6 +197,31 @@ fn long_logs_are_split_at_groups() {
     sql(fleet.get("north"), "INSERT INTO settings VALUES ('long', hex(zeroblob(9000)))");
     let report = exchange_with(fleet.get("north"), &mut card, &limits);
     assert!(matches!(report.not_left, Some(NotLeft::TooLong { next_bytes: 18_000.. })), "{report:?}");
+}
+
+/// So are those that are encrypted: no file is longer than it may be.
+#[test]
+fn long_logs_are_split_when_they_are_encrypted() {
+    let mut fleet = Fleet::new();
+    fleet.encrypt = true;
+    let mut card = Card::new(Wrong::Nothing);
+    for name in ["base", "north", "base", "north"] {
+        fleet.exchange(name, &mut card);
+    }
+    let north = fleet.get("north");
+    for n in 0..20 {
+        sql(north, &format!("INSERT INTO settings VALUES ({n}, hex(zeroblob(400)))"));
+        north.seal().unwrap();
+    }
+    let limits = Limits { enough_bytes: 4_000, most_bytes: 6_000 };
+    let mut report = Exchange::default();
+    card::exchange_encrypted(north, &mut card, &limits, &mut |_, _| (), &mut report).unwrap();
+    assert!(report.left.len() >= 4, "{report:?}");
+    assert!(report.left.iter().all(|left| left.bytes <= 6_000 && left.encrypted), "{report:?}");
+    let lens: Vec<u64> = card.files().into_values().map(|bytes| bytes.len() as u64).collect();
+    assert!(report.left.iter().all(|left| lens.contains(&left.bytes)), "{report:?} {lens:?}");
+    fleet.exchange("base", &mut card);
+    assert_eq!(rows(fleet.get("base"), "SELECT count(*) FROM settings"), ["22"]);
 }
 
 #[test]

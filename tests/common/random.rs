@@ -43,3 +43,20 @@ pub fn seeds(usual: u64) -> Range<u64> {
         None => first..first + number("PACKMULE_SCHEDULES").unwrap_or(usual),
     }
 }
+
+/// Tries seeds on as many threads as there are cores, each on the next one.
+pub fn on_all_cores(seeds: Range<u64>, each: &(dyn Fn(u64) + Sync)) {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(seed) =
+                    Some(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)).filter(|n| *n < seeds.end)
+                {
+                    each(seed);
+                }
+            });
+        }
+    });
+}

@@ -20,10 +20,21 @@ pub(super) fn full(e: &io::Error) -> bool {
 pub(super) fn torn(problem: &Error) -> bool {
     use packmule_core::wire::DecodeError::Version;
     match problem {
-        Error::Bundle { cause: BundleProblem::Decode(Version(_)), .. } => false,
+        Error::Bundle {
+            cause:
+                BundleProblem::Decode(Version(_))
+                | BundleProblem::PassphraseNeeded
+                | BundleProblem::WrongPassphrase,
+            ..
+        } => false,
         Error::Bundle { .. } => true,
         _ => false,
     }
+}
+
+/// Returns whether a bundle is encrypted, and this device cannot read it.
+pub(super) fn locked(problem: &Error) -> bool {
+    matches!(problem, Error::Bundle { cause: BundleProblem::NotForUs { .. }, .. })
 }
 
 /// Returns whether an error is about a file on the card, and not about the database.

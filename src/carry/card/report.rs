@@ -58,6 +58,11 @@ pub struct Left {
     pub bytes: u64,
     /// It has the state of the shared tables: its receiver lacks frames that are folded here.
     pub state: bool,
+    /// It is encrypted to the fleet.
+    pub encrypted: bool,
+    /// It has this device's certificate or request, and nothing else: who does not know that cannot encrypt to this
+    /// device.
+    pub introduction: bool,
 }
 
 /// Why a bundle of ours was removed.
@@ -73,6 +78,10 @@ pub enum Removed {
     Superseded,
     /// It was for a device that is not trusted any more.
     Revoked,
+    /// It was not encrypted, and what is left now is.
+    InClear,
+    /// It was encrypted to a device that is revoked, or not to one that is known now and lacks it.
+    Readers,
 }
 
 /// Why not all could be left.

@@ -41,7 +41,7 @@ pub(crate) fn apply_pending(replica: &Replica, report: &mut ImportReport) -> Res
 
 /// Applies the next group of a stream, with the group of the same seal in the other stream if that is ready too. The
 /// per-device part waits for the shared one to come, and no longer; the shared one for the other until somebody else's
-/// group waits for it. Returns whether it did.
+/// group waits for it, or its author says that it has lost the other. Returns whether it did.
 fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportReport) -> Result<bool> {
     if let Some(last) = pending::next_last(replica, dev, stream)?
         && revocation::is_void(replica, dev, stream, last)?
@@ -65,6 +65,7 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
             _ if membership::is_retired(replica, dev)? || revocation::is_revoked(replica, dev)? => {}
             // What others wrote after it is not to wait for rows that may be nowhere any more.
             _ if stream == Stream::Shared && pending::is_built_on(replica, dev, next.first)? => {}
+            _ if stream == Stream::Shared && peers::is_lost(replica, dev, next.last, next.pair)? => {}
             _ => return Ok(false),
         }
     }

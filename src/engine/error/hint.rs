@@ -86,6 +86,17 @@ pub enum Hint {
     ImportBundle,
     /// Copy the bundle again, or export it again.
     ExportAgain,
+    /// The bundle is encrypted, and not to this device: have it made again once its maker has this device's certificate.
+    HaveItEncryptedToThis,
+    /// The bundle is encrypted to devices: read it where the key of one of them is.
+    ReadWithADevice,
+    /// Give the passphrase.
+    GivePassphrase,
+    /// Take the rights of others away from this file.
+    Protect {
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// Give more of the id.
     GiveMoreOfTheId,
     /// Resolve the conflict in one of these ways.
@@ -132,6 +143,8 @@ impl Error {
                 Hint::Admit { devices: devices.iter().map(|d| d.id).collect(), here: *base }
             }
             Self::Bundle { cause, .. } => cause.hint()?,
+            Self::KeyLoose { path, .. } => Hint::Protect { path: path.clone() },
+            Self::KeyPassphrase { wrong: false, .. } => Hint::GivePassphrase,
             Self::Twin { .. } => Hint::BringToSecondHistory,
             Self::Forked { other, .. } => Hint::Join { other: other.clone() },
             Self::RolledBack => Hint::TakeBack,
@@ -150,8 +163,13 @@ impl BundleProblem {
     fn hint(&self) -> Option<Hint> {
         match self {
             Self::IsASnapshot => Some(Hint::StartFromSnapshot),
-            Self::IsABundle => Some(Hint::ImportBundle),
+            Self::IsABundle | Self::Encrypted => Some(Hint::ImportBundle),
             Self::NotABundle | Self::Decode(packmule_core::wire::DecodeError::Version(_)) => None,
+            Self::NotForUs { keyless: true, .. } => Some(Hint::ReadWithADevice),
+            Self::NotForUs { .. } => Some(Hint::HaveItEncryptedToThis),
+            Self::PassphraseNeeded => Some(Hint::GivePassphrase),
+            Self::WrongPassphrase => None,
+            Self::Ciphertext { .. } => Some(Hint::ExportAgain),
             Self::Empty | Self::Decode(_) | Self::Signature(_) | Self::Structure(_) => {
                 Some(Hint::ExportAgain)
             }

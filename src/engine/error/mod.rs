@@ -56,6 +56,25 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Others than its owner can read a key file.
+    KeyLoose {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A file that others cannot read cannot be made there, so no key was.
+    KeyUnprotected {
+        /// Where the key was to be.
+        path: PathBuf,
+    },
+    /// A key file is under a passphrase.
+    KeyPassphrase {
+        /// The file.
+        path: PathBuf,
+        /// One was given, and is not its.
+        wrong: bool,
+    },
     /// No tracked table has this name.
     UnknownTable {
         /// The name.
@@ -189,7 +208,27 @@ pub enum BundleProblem {
     Signature(String),
     /// The parts do not fit together; what.
     Structure(&'static str),
+    /// It is encrypted, and is read as if it were not, or where nothing encrypted can be.
+    Encrypted,
+    /// It is encrypted to devices, and the key that is at hand is of none of them.
+    NotForUs {
+        /// At most to so many devices.
+        slots: u16,
+        /// No device's key is at hand.
+        keyless: bool,
+    },
+    /// It is encrypted with a passphrase, and none was given.
+    PassphraseNeeded,
+    /// It is encrypted with another passphrase, or damaged.
+    WrongPassphrase,
+    /// What is encrypted was cut short or altered.
+    Ciphertext {
+        /// Where the part of it begins that does not verify, in bytes from the file's beginning.
+        chunk: u64,
+    },
 }
+
+impl std::error::Error for BundleProblem {}
 
 /// The engine's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -224,6 +263,18 @@ impl Error {
     pub fn needs_to_write(&self) -> bool {
         use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
         matches!(self, Self::Sqlite(e) if matches!(e.sqlite_error_code(), Some(CannotOpen | ReadOnly)))
+    }
+
+    /// Makes an error of what a bundle's stream said at an offset: it may know what is wrong with the bundle.
+    pub(crate) fn reading(offset: u64, error: io::Error) -> Self {
+        match error.downcast::<BundleProblem>() {
+            Ok(BundleProblem::Ciphertext { chunk }) => {
+                Self::bundle(chunk, BundleProblem::Ciphertext { chunk })
+            }
+            Ok(problem) => Self::bundle(offset, problem),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Self::bundle(offset, DecodeError::Short),
+            Err(e) => Self::Stream(e),
+        }
     }
 
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {

@@ -17,7 +17,11 @@ impl fmt::Display for Error {
                 BundleProblem::NotABundle
                 | BundleProblem::Empty
                 | BundleProblem::IsASnapshot
-                | BundleProblem::IsABundle => write!(f, "{cause}"),
+                | BundleProblem::IsABundle
+                | BundleProblem::Encrypted
+                | BundleProblem::NotForUs { .. }
+                | BundleProblem::PassphraseNeeded
+                | BundleProblem::WrongPassphrase => write!(f, "{cause}"),
                 cause => write!(f, "{cause} (at byte {offset})"),
             },
             Self::Usage(reason) => f.write_str(reason),
@@ -31,6 +35,9 @@ impl fmt::Display for Error {
             | Self::AlreadyADevice { .. }
             | Self::NewerDatabase { .. }
             | Self::KeyMissing { .. }
+            | Self::KeyLoose { .. }
+            | Self::KeyUnprotected { .. }
+            | Self::KeyPassphrase { .. }
             | Self::WalUnread { .. } => self.of_the_database(f),
             Self::Untrusted(_)
             | Self::Revoked { .. }
@@ -70,6 +77,24 @@ impl Error {
                 "the device's secret key is needed and {} {reason}; put it back from where the database was kept",
                 path.display()
             ),
+            Self::KeyLoose { path, mode } => write!(
+                f,
+                "the secret key {} can be read by others than its owner (mode {mode:o}), and is not used like that",
+                path.display()
+            ),
+            Self::KeyUnprotected { path } => write!(
+                f,
+                "the secret key {} cannot be kept from other users there: the file system keeps no permissions (FAT and \
+                 exFAT do not). Put the database on one that does, for instance ext4, or mount this one with umask=077; \
+                 nothing was made",
+                path.display()
+            ),
+            Self::KeyPassphrase { path, wrong: false } => {
+                write!(f, "the key {} has a passphrase, and none is given", path.display())
+            }
+            Self::KeyPassphrase { path, .. } => {
+                write!(f, "that is not the passphrase of the key {}", path.display())
+            }
             Self::WalUnread { path } => write!(
                 f,
                 "the last writes are still in {}, and can be read only where the disk may be written to: mount it so, \
@@ -214,6 +239,28 @@ impl fmt::Display for BundleProblem {
                 write!(f, "the signature of {who} does not match: the bundle was altered on the way")
             }
             Self::Structure(what) => write!(f, "the bundle does not hold together ({what})"),
+            Self::Encrypted => f.write_str("this is an encrypted bundle"),
+            Self::NotForUs { slots, keyless: true } => {
+                write!(
+                    f,
+                    "the bundle is encrypted to {slots} devices at most, and no device's key is at hand"
+                )
+            }
+            Self::NotForUs { slots, keyless: false } => {
+                write!(
+                    f,
+                    "the bundle is encrypted to {slots} devices at most, and this device is none of them"
+                )
+            }
+            Self::PassphraseNeeded => {
+                f.write_str("the bundle is encrypted with a passphrase, which is not given")
+            }
+            Self::WrongPassphrase => f.write_str(
+                "the bundle is encrypted with another passphrase than this, or its first bytes are damaged",
+            ),
+            Self::Ciphertext { .. } => f.write_str(
+                "the bundle is encrypted, and was cut short or altered since: it cannot be decrypted",
+            ),
         }
     }
 }

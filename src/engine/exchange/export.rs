@@ -378,7 +378,7 @@ pub(crate) fn certificates_for(replica: &Replica, n: i64) -> Result<Vec<(i64, Ve
     let mut next = Some(n);
     while let Some(n) = next.take().filter(|n| chain.iter().all(|(known, _)| known != n)) {
         let Some(bytes) = devices::certificate(&replica.db, n)? else { break };
-        if let Some(issuer) = Certificate::decode(&bytes).ok().and_then(|c| c.fleet) {
+        if let Some(issuer) = Certificate::read(&bytes).ok().and_then(|c| c.fleet) {
             next = devices::number_of_key(&replica.db, &issuer.fleet)?;
         }
         chain.push((n, bytes));

@@ -467,10 +467,9 @@ fn take_in_window(
     }
     if let (false, Some(sender)) = (more, verified.sender) {
         verified.record_acknowledged(replica, sender)?;
-        // What it has applied of per-device streams of revoked devices, it vouches for.
-        if revocation::any(replica)? {
-            ready::apply_pending(replica, report)?;
-        }
+        // What it has applied of per-device streams of revoked devices, it vouches for; what it has lost of its own,
+        // nothing waits for any more.
+        ready::apply_pending(replica, report)?;
     }
     report.conflicts_opened += walk::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)

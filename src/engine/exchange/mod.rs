@@ -10,6 +10,7 @@
 //! | `import` | bundles verified and taken in |
 //! | `gathered_state` | what a base has gathered, for another base and for its author |
 //! | `inspect` | the contents of a bundle, for people |
+//! | `introduce` | this device's certificate alone, for those who encrypt and do not know it |
 //! | `join` | a device starts from a snapshot |
 //! | `merge_left` | what is left to be merged at the end of a state |
 //! | `merge_waiting` | the rows of a state that wait for their table |
@@ -45,6 +46,7 @@ pub(crate) mod gathered_state;
 pub(crate) mod heard;
 pub(crate) mod import;
 pub(crate) mod inspect;
+pub(crate) mod introduce;
 pub(crate) mod join;
 pub(crate) mod load;
 pub(crate) mod merge_left;

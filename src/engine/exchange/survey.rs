@@ -118,7 +118,7 @@ pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
 fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Result<()> {
     let mut reader = BundleReader::new(input);
     loop {
-        match reader.next_item()? {
+        match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
             Item::Header(header) => {
                 let sender = header.header.sender;
                 survey.sender = Some(sender);
@@ -302,7 +302,7 @@ fn record_heard(
     statements: &[Revocation],
 ) -> Result<()> {
     if !certificate.is_empty() {
-        let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+        let decoded = Certificate::read(certificate).map_err(|e| Error::bundle(0, e))?;
         let trust = trust::verify_certificate(replica, &decoded)?
             .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
         certificates::store(replica, &decoded, certificate, trust)?;
@@ -315,7 +315,7 @@ fn record_heard(
     }
     hear_revocations(replica, statements)?;
     if !certificate.is_empty() {
-        let decoded = Certificate::decode(certificate).map_err(|e| Error::bundle(0, e))?;
+        let decoded = Certificate::read(certificate).map_err(|e| Error::bundle(0, e))?;
         admission::shown_by_itself(replica, &decoded)?;
     }
     if let Some(seq) = compare(replica, verified, sender)? {

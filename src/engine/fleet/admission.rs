@@ -64,7 +64,7 @@ pub(crate) fn is_for_us(replica: &Replica, certificate: &Certificate<'_>) -> Res
 /// Returns the serial of our certificate.
 pub(crate) fn own_serial(replica: &Replica) -> Result<Option<u8>> {
     let bytes = devices::certificate(&replica.db, replica.me)?;
-    Ok(bytes.and_then(|bytes| Certificate::decode(&bytes).ok().map(|c| c.serial)))
+    Ok(bytes.and_then(|bytes| Certificate::read(&bytes).ok().map(|c| c.serial)))
 }
 
 /// Takes a certificate that [`is_for_us`]. Our identity has changed then, and is to be read again.
@@ -86,7 +86,7 @@ pub(crate) fn take_place(replica: &Replica, certificate: &Certificate<'_>, bytes
         meta::set(db, "fleet", signed.fleet)?;
     }
     let asked: Option<Vec<u8>> = meta::get(db, OWN)?;
-    let serial = asked.and_then(|asked| Certificate::decode(&asked).ok().map(|c| c.serial));
+    let serial = asked.and_then(|asked| Certificate::read(&asked).ok().map(|c| c.serial));
     if serial.is_some_and(|serial| serial <= certificate.serial) {
         db.execute("DELETE FROM _pm_meta WHERE k = ?1", [OWN])?;
     }
@@ -117,7 +117,7 @@ pub(crate) fn is_request(replica: &Replica, certificate: &Certificate<'_>) -> Re
     Ok(match known {
         Some((Trust::Revoked | Trust::Singly, _)) => false,
         Some((Trust::ByFleet, Some(bytes))) => {
-            Certificate::decode(&bytes).is_ok_and(|signed| signed.serial < certificate.serial)
+            Certificate::read(&bytes).is_ok_and(|signed| signed.serial < certificate.serial)
         }
         _ => true,
     })
@@ -138,7 +138,7 @@ pub(crate) fn keep_request(replica: &Replica, certificate: &Certificate<'_>, byt
             .db
             .query_row("SELECT count(*) FROM _pm_meta WHERE k GLOB 'request ?*'", [], |row| row.get(0))?;
     let newer = match &known {
-        Some(known) => Certificate::decode(known).is_ok_and(|known| known.serial < certificate.serial),
+        Some(known) => Certificate::read(known).is_ok_and(|known| known.serial < certificate.serial),
         None => kept < REQUESTS_MAX,
     };
     if newer {
@@ -194,7 +194,7 @@ pub(crate) fn is_awaited(replica: &Replica, encoded: &[u8]) -> Result<bool> {
 fn covers_kept(replica: &Replica, certificate: &Certificate<'_>) -> Result<bool> {
     let kept: Option<Vec<u8>> = meta::get(&replica.db, &admission_of(certificate.device()))?;
     Ok(kept.is_some_and(|kept| {
-        Certificate::decode(&kept).is_ok_and(|kept| {
+        Certificate::read(&kept).is_ok_and(|kept| {
             certificate.fleet.map(|f| f.fleet) == kept.fleet.map(|f| f.fleet)
                 && certificate.serial >= kept.serial
         })
@@ -225,7 +225,7 @@ pub(crate) fn for_peer(replica: &Replica, shown: &Certificate<'_>) -> Result<Vec
     )?
     .flatten();
     let better = |known: &Vec<u8>| {
-        Certificate::decode(known).is_ok_and(|known| {
+        Certificate::read(known).is_ok_and(|known| {
             known.fleet.is_some() && (shown.fleet.is_none() || shown.serial < known.serial)
         })
     };

@@ -53,7 +53,7 @@ pub(crate) fn chain(db: &Connection, n: i64) -> Result<Vec<Link>> {
     let mut next = Some(n);
     while let Some(n) = next.take() {
         let Some(bytes) = certificate(db, n)? else { break };
-        let Ok(certificate) = Certificate::decode(&bytes) else { break };
+        let Ok(certificate) = Certificate::read(&bytes) else { break };
         let id = certificate.device();
         if chain.iter().any(|known| known.id == id) {
             break;

@@ -11,6 +11,7 @@
 //! | `open` | making a database a device, and opening it |
 //! | `peers` | what peers acknowledged, and what they have of our own log |
 //! | `positions` | how far each stream is applied |
+//! | `readers` | who can read what this device encrypts |
 //! | `revocation` | who is revoked, and who says so |
 //! | `roster` | the list of devices, for people |
 //! | `statements` | what is said of what is here, by what differs from what the other end said |
@@ -24,6 +25,7 @@ pub(crate) mod membership;
 pub(crate) mod open;
 pub(crate) mod peers;
 pub(crate) mod positions;
+pub(crate) mod readers;
 pub(crate) mod revocation;
 pub(crate) mod roster;
 pub(crate) mod statements;

@@ -136,7 +136,11 @@ pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result
         connection::open_connection(&path, flags, &options)?
     };
     let steps = if read_only { connection::limit_reading(&mut db, &path)? } else { Steps::default() };
-    replica_of(db, (path, options, steps), key_of)
+    let replica = replica_of(db, (path, options, steps), key_of)?;
+    if !read_only && replica.can_sign() {
+        keys::remove_old_key(&replica.path);
+    }
+    Ok(replica)
 }
 
 /// Reads the secret key of a device beside its database, if it is there.

@@ -303,6 +303,20 @@ pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
     Ok(false)
 }
 
+/// Returns whether the per-device part of a seal, which begins with the frame `pair`, is lost with a card: its author has
+/// the shared part, which ends with the frame `last`, and not the other. This device itself is given its shared frames
+/// back by whoever has them, and the others by bases alone: it waits for them if it has heard that somebody has them.
+pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Result<bool> {
+    if dev == replica.me {
+        return Ok(beyond_acked(replica, Stream::PerDevice)? < pair);
+    }
+    let said = "SELECT 1 FROM _pm_ack s WHERE s.peer = ?1 AND s.dev = ?1 AND s.stream = ?2 AND s.seq >= ?4
+                AND NOT EXISTS (SELECT 1 FROM _pm_ack p
+                  WHERE p.peer = ?1 AND p.dev = ?1 AND p.stream = ?3 AND p.seq >= ?5)";
+    let (shared, own) = (Stream::Shared.number(), Stream::PerDevice.number());
+    Ok(replica.db.prepare_cached(said)?.exists((dev, shared, own, last, pair))?)
+}
+
 /// Returns the names under which `_pm_meta` has the peer evidence about a stream of ours.
 fn keys(stream: Stream) -> (&'static str, &'static str) {
     match stream {

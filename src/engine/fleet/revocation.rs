@@ -180,7 +180,7 @@ fn add_issued(replica: &Replica, said: &mut BTreeMap<i64, SaidBy>) -> Result<()>
         let n: i64 = row.get(0)?;
         keys.insert(row.get(1)?, n);
         let certificate: Option<Vec<u8>> = row.get(2)?;
-        let issuer = certificate.as_deref().and_then(|c| Certificate::decode(c).ok()).and_then(|c| c.fleet);
+        let issuer = certificate.as_deref().and_then(|c| Certificate::read(c).ok()).and_then(|c| c.fleet);
         if let Some(issuer) = issuer {
             issued.entry(issuer.fleet).or_default().push(n);
         }

@@ -122,7 +122,7 @@ pub(crate) fn store_certificate(
     let keys = fleet_keys(replica)?;
     let rank = |c: &Certificate<'_>| c.fleet.map_or(0, |f| if keys.contains(&f.fleet) { 2 } else { 1 });
     let of = |c: &Certificate<'_>| (rank(c), c.serial);
-    let weaker = old.is_some_and(|old| Certificate::decode(&old).is_ok_and(|old| of(certificate) < of(&old)));
+    let weaker = old.is_some_and(|old| Certificate::read(&old).is_ok_and(|old| of(certificate) < of(&old)));
     if n != replica.me && !weaker {
         replica.db
             .prepare_cached(
@@ -145,8 +145,7 @@ pub(crate) fn request_of(id: DeviceId) -> String {
 fn request_is_met(replica: &Replica, certificate: &Certificate<'_>) -> Result<()> {
     let key = request_of(certificate.device());
     let kept: Option<Vec<u8>> = meta::get(&replica.db, &key)?;
-    if kept.is_some_and(|kept| Certificate::decode(&kept).is_ok_and(|kept| kept.serial <= certificate.serial))
-    {
+    if kept.is_some_and(|kept| Certificate::read(&kept).is_ok_and(|kept| kept.serial <= certificate.serial)) {
         replica.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [key])?;
     }
     Ok(())
@@ -260,7 +259,7 @@ fn restore(replica: &Replica, n: i64) -> Result<()> {
     let was = was.unwrap_or(Trust::None);
     set(was)?;
     let certificate = devices::certificate(&replica.db, n)?;
-    if let (Trust::None, Some(Ok(certificate))) = (was, certificate.as_deref().map(Certificate::decode))
+    if let (Trust::None, Some(Ok(certificate))) = (was, certificate.as_deref().map(Certificate::read))
         && let Ok(trust) = verify_certificate(replica, &certificate)?
     {
         set(trust)?;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows a database: `import` and `inspect` decide what to do with each item.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{
@@ -12,6 +12,7 @@ use packmule_core::wire::{
 use sha2::{Digest, Sha256};
 
 use crate::engine::error::{BundleProblem, Error, Result};
+use crate::engine::store::cipher::ENCRYPTED_MAGIC;
 
 /// Reads a bundle, with one record in memory.
 pub(crate) struct BundleReader<R> {
@@ -112,9 +113,13 @@ impl<R: Read> BundleReader<R> {
     /// Reads the magic bytes.
     fn begin(&mut self) -> Result<()> {
         let mut magic = Vec::new();
-        (&mut self.input).take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(Error::Stream)?;
+        let read = (&mut self.input).take(MAGIC.len() as u64).read_to_end(&mut magic);
+        read.map_err(|e| Error::reading(0, e))?;
         if magic.is_empty() {
             return Err(Error::bundle(0, BundleProblem::Empty));
+        }
+        if magic == ENCRYPTED_MAGIC {
+            return Err(Error::bundle(0, BundleProblem::Encrypted));
         }
         if magic != MAGIC {
             let cut = MAGIC.starts_with(&magic);
@@ -132,7 +137,7 @@ impl<R: Read> BundleReader<R> {
     /// Returns whether nothing follows; otherwise keeps the byte that was read.
     fn reached_end(&mut self) -> Result<bool> {
         let mut byte = [0];
-        let n = self.input.read(&mut byte).map_err(Error::Stream)?;
+        let n = self.input.read(&mut byte).map_err(|e| Error::reading(self.offset, e))?;
         self.ahead = (n > 0).then_some(byte[0]);
         Ok(n == 0)
     }
@@ -144,10 +149,8 @@ impl<R: Read> BundleReader<R> {
         if let (Some(byte), Some(first)) = (ahead, self.body.first_mut()) {
             *first = byte;
         }
-        self.input.read_exact(&mut self.body[usize::from(ahead.is_some())..]).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => Error::bundle(self.offset, DecodeError::Short),
-            _ => Error::Stream(e),
-        })
+        let read = self.input.read_exact(&mut self.body[usize::from(ahead.is_some())..]);
+        read.map_err(|e| Error::reading(self.offset, e))
     }
 
     /// Reads a record into `body`, and refuses one whose kind cannot stand there.
@@ -229,7 +232,7 @@ const BYTES_AFTER: BundleProblem = BundleProblem::Structure("bytes after its end
 
 /// Refuses bytes after the last record, which begins at `at`.
 fn end_of(input: &mut impl Read, at: u64) -> Result<()> {
-    match input.read(&mut [0]).map_err(Error::Stream)? {
+    match input.read(&mut [0]).map_err(|e| Error::reading(at, e))? {
         0 => Ok(()),
         _ => Err(Error::bundle(at, BYTES_AFTER)),
     }

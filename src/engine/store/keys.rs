@@ -1,7 +1,7 @@
 //! Secret keys in files of their own: a device's beside its database, a fleet's wherever its owner wants it.
 
 use std::cell::RefCell;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,13 @@ use packmule_core::model::{DeviceId, Hex, decode_hex};
 use packmule_core::wire::{CERT_MAX, Certificate};
 
 use crate::engine::error::{Error, Result};
+use crate::engine::store::cipher::{self, NotOpened, PASSPHRASE_SLOT};
 
 const DEVICE_LINE: &str = "packmule device key 1";
 
 const FLEET_LINE: &str = "packmule fleet key 1";
+
+const LOCKED_FLEET_LINE: &str = "packmule fleet key 1 with a passphrase";
 
 const FLEET_HINT: &str = "whoever has this file can add devices to the fleet: keep it off the boards";
 
@@ -33,7 +36,17 @@ impl FleetKey {
     /// # Errors
     /// [`Error::Io`], also if the file is there already.
     pub fn create(path: &Path) -> Result<Self> {
-        let key = new_key(path, FLEET_LINE, FLEET_HINT, system_random, &|_| Ok(String::new()))?;
+        Self::create_with(path, None)
+    }
+
+    /// Makes a new key in a new file, under a passphrase if there is one: then the file alone is not enough. To make a
+    /// key of a passphrase takes 12 MiB of memory.
+    ///
+    /// # Errors
+    /// As [`FleetKey::create`].
+    pub fn create_with(path: &Path, passphrase: Option<&[u8]>) -> Result<Self> {
+        let form = Form { passphrase, ..Form::fleet() };
+        let key = new_key(path, &form, system_random, &|_| Ok(String::new()))?;
         Ok(Self(key, Vec::new()))
     }
 
@@ -43,6 +56,14 @@ impl FleetKey {
     /// # Errors
     /// [`Error::Io`], also if the file is there already; [`Error::Usage`] if the key follows too many others.
     pub fn rotate(&self, path: &Path) -> Result<Self> {
+        self.rotate_with(path, None)
+    }
+
+    /// Does what [`FleetKey::rotate`] does, with its errors; the new file is under a passphrase, if there is one.
+    ///
+    /// # Errors
+    /// As [`FleetKey::rotate`].
+    pub fn rotate_with(&self, path: &Path, passphrase: Option<&[u8]>) -> Result<Self> {
         if self.1.len() >= SUCCESSIONS_MAX {
             return Err(Error::Usage("this fleet key follows as many others as one can".into()));
         }
@@ -56,7 +77,7 @@ impl FleetKey {
             all.push(buf[..len].to_vec());
             Ok(all.iter().map(|statement| format!("{SUCCESSION}{}\n", Hex(statement))).collect())
         };
-        let key = new_key(path, FLEET_LINE, FLEET_HINT, system_random, &lines)?;
+        let key = new_key(path, &Form { passphrase, ..Form::fleet() }, system_random, &lines)?;
         Ok(Self(key, statements.into_inner()))
     }
 
@@ -69,9 +90,18 @@ impl FleetKey {
     /// Reads the key from its file.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::KeyMissing`] if the file is not a fleet key.
+    /// [`Error::KeyMissing`] if the file is not a fleet key; [`Error::KeyLoose`] if others can read it;
+    /// [`Error::KeyPassphrase`] if it has a passphrase.
     pub fn open(path: &Path) -> Result<Self> {
-        let (key, rest) = read_key(path, FLEET_LINE)?;
+        Self::open_with(path, None)
+    }
+
+    /// Reads the key from its file with a passphrase, if it has one.
+    ///
+    /// # Errors
+    /// As [`FleetKey::open`]; [`Error::KeyPassphrase`] also for a wrong passphrase, and [`Error::Io`] for too little memory.
+    pub fn open_with(path: &Path, passphrase: Option<&[u8]>) -> Result<Self> {
+        let (key, rest) = read_key(path, &Form { passphrase, ..Form::fleet() })?;
         let mut statements = Vec::new();
         for hex in rest.lines().filter_map(|line| line.strip_prefix(SUCCESSION)) {
             let mut bytes = vec![0; hex.len() / 2];
@@ -106,15 +136,18 @@ pub(crate) fn new_key_path(key: &Path) -> PathBuf {
     name.into()
 }
 
-/// Renames a new identity's key to its lasting name. The old key stays beside it.
+/// Renames a new identity's key to its lasting name, in the place of the old one. The old identity signs nothing any
+/// more: all that it wrote and nobody has is written anew.
 pub(crate) fn adopt_new_key(key: &Path) -> Result<()> {
-    if key.exists() {
-        let mut old = key.as_os_str().to_owned();
-        old.push(".old");
-        std::fs::rename(key, &old).map_err(Error::io("rename the old key file", key))?;
-    }
     std::fs::rename(new_key_path(key), key).map_err(Error::io("rename the key file", key))?;
     sync_folder(key)
+}
+
+/// Removes the key of an identity before this one, which earlier versions kept. Where nothing can be written, it stays.
+pub(crate) fn remove_old_key(database: &Path) {
+    let mut old = device_key_path(database).into_os_string();
+    old.push(".old");
+    let _ = std::fs::remove_file(PathBuf::from(old));
 }
 
 /// Returns the path of the key of the device `id` in this database.
@@ -134,9 +167,7 @@ pub(crate) fn find_device_key(database: &Path, id: DeviceId) -> Result<PathBuf> 
 /// Makes the name of a file survive a power cut.
 fn sync_folder(of: &Path) -> Result<()> {
     if let Some(folder) = of.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::File::open(folder)
-            .and_then(|f| f.sync_all())
-            .map_err(Error::io("sync the folder", folder))?;
+        File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("sync the folder", folder))?;
     }
     Ok(())
 }
@@ -151,34 +182,64 @@ pub(crate) fn new_device_key(
     path: &Path,
     random: fn(&mut [u8; 32]) -> std::io::Result<()>,
 ) -> Result<SecretKey> {
-    let hint = "whoever has this file can write as this device: keep it beside its database";
-    new_key(path, DEVICE_LINE, hint, random, &|_| Ok(String::new()))
+    new_key(path, &Form::device(), random, &|_| Ok(String::new()))
 }
 
 /// Reads a device's key from its file.
 pub(crate) fn read_device_key(path: &Path) -> Result<SecretKey> {
-    read_key(path, DEVICE_LINE).map(|(key, _)| key)
+    read_key(path, &Form::device()).map(|(key, _)| key)
 }
 
-/// Makes a secret key in a new file, whose first line is `line`. The hint is for whoever finds the file; `more` makes
-/// lines that follow it.
+/// What a key's file looks like.
+struct Form<'a> {
+    /// Its first line.
+    line: &'a str,
+    /// Its first line if it has a passphrase.
+    locked_line: Option<&'a str>,
+    /// For whoever finds the file.
+    hint: &'a str,
+    passphrase: Option<&'a [u8]>,
+}
+
+impl Form<'_> {
+    fn device() -> Self {
+        let hint = "whoever has this file can write as this device: keep it beside its database";
+        Self { line: DEVICE_LINE, locked_line: None, hint, passphrase: None }
+    }
+
+    fn fleet() -> Self {
+        Self { line: FLEET_LINE, locked_line: Some(LOCKED_FLEET_LINE), hint: FLEET_HINT, passphrase: None }
+    }
+}
+
+/// Makes a secret key in a new file; `more` makes lines that follow it.
 fn new_key(
     path: &Path,
-    line: &str,
-    hint: &str,
-    random: fn(&mut [u8; 32]) -> std::io::Result<()>,
+    form: &Form<'_>,
+    random: cipher::Random,
     more: &dyn Fn(&SecretKey) -> Result<String>,
 ) -> Result<SecretKey> {
     let mut seed = [0; 32];
     random(&mut seed).map_err(Error::io("get random numbers for", path))?;
     let key = KeyPair::from_seed(Seed::new(seed)).sk;
     let more = more(&key)?;
+    let (line, secret) = match (form.passphrase, form.locked_line) {
+        (Some(passphrase), Some(line)) => {
+            let wrapped = cipher::wrap_by_passphrase(&seed, passphrase, random);
+            (line, Hex(&wrapped.map_err(Error::io("lock the key file", path))?).to_string())
+        }
+        _ => (form.line, Hex(&seed).to_string()),
+    };
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path).map_err(Error::io("make the key file", path))?;
-    write!(file, "{line}\n{}\n# {hint}\n{more}", Hex(&seed))
+    if mode(&file, path)? & LOOSE != 0 {
+        let _ = std::fs::remove_file(path);
+        return Err(Error::KeyUnprotected { path: path.into() });
+    }
+    write!(file, "{line}\n{secret}\n# {}\n{more}", form.hint)
         .and_then(|()| file.sync_all())
         .map_err(Error::io("write the key file", path))?;
     // Without the key the database can sign nothing.
@@ -186,24 +247,67 @@ fn new_key(
     Ok(key)
 }
 
-/// Reads a secret key from a file with this first line. Returns all of the file too.
-fn read_key(path: &Path, line: &str) -> Result<(SecretKey, String)> {
+/// The bits of a file's mode that let others than its owner read or write it.
+const LOOSE: u32 = 0o077;
+
+/// Returns the mode of a file, where there is such a thing.
+fn mode(file: &File, path: &Path) -> Result<u32> {
+    let found = file.metadata().map_err(Error::io("look at the key file", path))?;
+    #[cfg(unix)]
+    return Ok(std::os::unix::fs::MetadataExt::mode(&found) & 0o777);
+    #[cfg(not(unix))]
+    return Ok(if found.is_file() { 0o600 } else { 0 });
+}
+
+/// Refuses a key file that others can read, if it is this user's: of another's files it is for him to say who reads them.
+fn refuse_loose(file: &File, path: &Path) -> Result<()> {
+    let mode = mode(file, path)?;
+    #[cfg(unix)]
+    {
+        let owner = file.metadata().map_err(Error::io("look at the key file", path))?;
+        if std::os::unix::fs::MetadataExt::uid(&owner) != rustix::process::geteuid().as_raw() {
+            return Ok(());
+        }
+    }
+    if mode & LOOSE != 0 {
+        return Err(Error::KeyLoose { path: path.into(), mode });
+    }
+    Ok(())
+}
+
+/// Reads a secret key from a file of this form. Returns all of the file too.
+fn read_key(path: &Path, form: &Form<'_>) -> Result<(SecretKey, String)> {
     let bad = |reason: &str| Error::KeyMissing { path: path.into(), reason: reason.into() };
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+    let file = File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => bad("is not there"),
         _ => bad(&format!("cannot be read ({e})")),
     })?;
+    refuse_loose(&file, path)?;
     file.take(1 << 14).read_to_string(&mut text).map_err(|e| bad(&format!("cannot be read ({e})")))?;
     let mut lines = text.lines();
-    if lines.next() != Some(line) {
-        return Err(bad(&format!("is not a \"{line}\" file")));
+    let first = lines.next();
+    let locked = first.is_some() && first == form.locked_line;
+    if !locked && first != Some(form.line) {
+        return Err(bad(&format!("is not a \"{}\" file", form.line)));
     }
     let hex = lines.next().unwrap_or_default();
-    let mut seed = [0; 32];
-    if hex.len() != 64 {
+    let mut bytes = [0; PASSPHRASE_SLOT];
+    let len = if locked { PASSPHRASE_SLOT } else { 32 };
+    if hex.len() != 2 * len {
         return Err(bad("is cut short"));
     }
-    decode_hex(hex, &mut seed).map_err(|_| bad("is damaged"))?;
+    decode_hex(hex, &mut bytes[..len]).map_err(|_| bad("is damaged"))?;
+    let mut seed = [0; 32];
+    seed.copy_from_slice(&bytes[..32]);
+    if locked {
+        let wrong = |wrong| Error::KeyPassphrase { path: path.into(), wrong };
+        let passphrase = form.passphrase.ok_or_else(|| wrong(false))?;
+        seed = cipher::unwrap_by_passphrase(&bytes, passphrase).map_err(|why| match why {
+            NotOpened::Wrong => wrong(true),
+            NotOpened::Costs => bad("is damaged"),
+            NotOpened::Memory(e) => Error::io("open with its passphrase the key file", path)(e),
+        })?;
+    }
     Ok((KeyPair::from_seed(Seed::new(seed)).sk, text))
 }

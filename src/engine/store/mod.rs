@@ -4,7 +4,9 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `cipher` | what encrypts bundles, and the fleet key where it has a passphrase |
 //! | `connection` | how a database is opened; `Options` |
+//! | `decrypt`, `encrypt` | a bundle that may be encrypted, read and written |
 //! | `functions` | our own SQL functions |
 //! | `geopackage` | the functions that a GeoPackage's spatial index calls |
 //! | `json` | how the reports look when they are serialised |
@@ -13,7 +15,10 @@
 //! | `meta` | single values, and notices for people |
 //! | `value` | values of SQLite, bound and read; names and literals quoted |
 
+pub(crate) mod cipher;
 pub(crate) mod connection;
+pub(crate) mod decrypt;
+pub(crate) mod encrypt;
 pub(crate) mod functions;
 mod geopackage;
 #[cfg(feature = "serde")]

@@ -238,22 +238,28 @@ fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
         [State::Known, State::Untracked, State::Suspended, State::Gathered],
         |row| row.get(0),
     )?;
+    // An index would change the schema: every application's connection would read it again.
+    replica.db.execute_batch(
+        "CREATE TEMP TABLE IF NOT EXISTS _pm_head_at (dev INTEGER, seq INTEGER, PRIMARY KEY (dev, seq)) WITHOUT ROWID;
+         DELETE FROM temp._pm_head_at;
+         INSERT OR IGNORE INTO temp._pm_head_at SELECT dev, seq FROM _pm_head",
+    )?;
     let mut groups = replica.db.prepare(
         "SELECT g.dev, g.stream, g.first, g.last FROM _pm_group g
          JOIN _pm_floor f ON f.dev = g.dev AND f.stream = g.stream AND g.last <= f.seq
          WHERE g.applied AND (g.stream = ?2 OR NOT ?1) AND NOT EXISTS (
-            SELECT 1 FROM _pm_head h WHERE g.stream = ?2 AND h.dev = g.dev AND h.seq BETWEEN g.first AND g.last)
+            SELECT 1 FROM temp._pm_head_at h
+            WHERE g.stream = ?2 AND h.dev = g.dev AND h.seq BETWEEN g.first AND g.last)
          AND NOT EXISTS (SELECT 1 FROM _pm_device r WHERE g.stream = ?2 AND r.retired AND r.retired_by = g.dev
             AND r.retired_seq BETWEEN g.first AND g.last)",
     )?;
-    replica.db.execute_batch("CREATE INDEX IF NOT EXISTS _pm_head_place ON _pm_head (dev, seq)")?;
     let folded = groups
         .query_map((pending, Stream::Shared.number()), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })?
         .collect::<rusqlite::Result<Vec<Folded>>>()?;
     drop(groups);
-    replica.db.execute_batch("DROP INDEX _pm_head_place")?;
+    replica.db.execute_batch("DELETE FROM temp._pm_head_at")?;
     Ok(folded)
 }
 

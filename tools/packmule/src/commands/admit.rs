@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use packmule::core::model::{DeviceId, Hex};
 use packmule::{Admission, AdmitOptions, Admitted, Applicant, Engine, FleetKey, Outcome};
 
-use super::device::{fingerprint, fleet_key};
+use super::device::{fingerprint, fleet_key, passphrase_for};
 use super::{Context, open, options};
 use crate::documents::{AdmittedDevices, FleetKeyRotated, Reason, Renamed, Request};
 use crate::files::sources::{self, Kind};
@@ -30,7 +30,7 @@ pub fn admit(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
     let file = args.flag_path(&flags::FLEET);
     let file = file.ok_or_else(|| args.wrong("--fleet is missing: it names the fleet key"))?;
-    let key = fleet_key(file)?;
+    let key = fleet_key(args, file)?;
     let mut only = Vec::new();
     for text in args.all(&flags::ONLY)? {
         let wrong =
@@ -94,9 +94,18 @@ fn look(
     Ok(())
 }
 
+const ENCRYPTED: &str =
+    "is encrypted: a request in it is found in the database of a device that has taken it in";
+
 /// Reads a bundle. Returns why it cannot be.
 fn read(path: &Path, admission: &mut Admission<'_>, from: &mut Sources) -> Result<(), String> {
     let file = File::open(path).map_err(|e| format!("cannot be read: {}", io_text(&e)))?;
+    let file = packmule::open_bundle(file, None).map_err(|e| match e {
+        packmule::Error::Bundle { cause: packmule::BundleProblem::NotForUs { .. }, .. } => {
+            ENCRYPTED.to_owned()
+        }
+        e => engine_text(path, path, &e),
+    })?;
     let asks = admission.read(BufReader::new(file)).map_err(|e| engine_text(path, path, &e))?;
     if !asks.is_empty() {
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -230,8 +239,9 @@ pub fn fleet_rotate(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             "is there already, and a key is never written over: choose another name",
         ));
     }
-    let old = fleet_key(old)?;
-    let key = old.rotate(path).map_err(|e| Failure::engine(path, path, e))?;
+    let old = fleet_key(&context.args, old)?;
+    let secret = passphrase_for(&context.args, path)?;
+    let key = old.rotate_with(path, secret.as_deref()).map_err(|e| Failure::engine(path, path, e))?;
     let (fleet, follows) = (Hex(&key.public_key()).to_string(), Hex(&old.public_key()).to_string());
     let out = &mut *context.out;
     out.document(&FleetKeyRotated { key_file: shown(path), fleet: &fleet, follows: &follows });

@@ -5,13 +5,14 @@ use std::io::BufReader;
 use std::path::Path;
 
 use packmule::core::model::DeviceId;
-use packmule::{BundleInfo, label};
+use packmule::{BundleInfo, BundleProblem, Encryption, Engine, Error, label};
 
-use super::{Context, of_db, open_to_read, say_left_out};
-use crate::documents::{Digest, Inspected, Verified};
+use super::{Context, of_db, open_to_read, options, say_left_out};
+use crate::documents::{Digest, Encrypted, Inspected, Verified};
+use crate::files::passphrase;
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Out, say};
-use crate::text::{columns, count, number, plural, quoted, range, shown, size, stream, time};
+use crate::output::{Failure, Out, engine_text, say};
+use crate::text::{columns, count, number, plural, quoted, range, shown, size, stream, time, words, wrap};
 use crate::usage::flags;
 
 /// `packmule digest`.
@@ -59,7 +60,10 @@ fn verify_database(context: &mut Context<'_, '_>, path: &Path) -> Result<(), Fai
 }
 
 fn verify_bundle(context: &mut Context<'_, '_>, path: &Path) -> Result<(), Failure> {
-    let info = read_bundle(path)?;
+    let info = match read_bundle(context, path)? {
+        Looked::Read(info, _) => info,
+        Looked::Locked(_, _, e) => return Err(Failure::engine(path, path, e)),
+    };
     let mut problems = Vec::new();
     if info.signed == Some(false) {
         problems.push("its header: the signature does not match".into());
@@ -121,15 +125,66 @@ impl Checked {
     }
 }
 
-/// Reads what a bundle says of itself.
-fn read_bundle(path: &Path) -> Result<BundleInfo, Failure> {
+/// What can be seen of a bundle.
+enum Looked {
+    /// All of it, and how it is encrypted, if it is.
+    Read(Box<BundleInfo>, Option<Encrypted>),
+    /// It is encrypted, and no key was given: how, the file's length, and what reading it says.
+    Locked(Encrypted, u64, Error),
+}
+
+/// Reads what a bundle says of itself: an encrypted one with the key of the device that is given, or with a passphrase.
+fn read_bundle(context: &Context<'_, '_>, path: &Path) -> Result<Looked, Failure> {
     let kind = sources::kind(path).map_err(|e| Failure::io(path, "read it", &e))?;
     if kind == Kind::Database {
         let hint = format!("`packmule status {}` shows what is in it", quoted(path));
         return Err(Failure::of(path, format!("is a database, not a bundle: {hint}")));
     }
+    let args = &context.args;
+    let passphrase = passphrase::given(args)?;
     let file = File::open(path).map_err(|e| Failure::io(path, "read it", &e))?;
-    packmule::inspect(BufReader::new(file)).map_err(|e| Failure::engine(path, path, e))
+    let bytes = file.metadata().map_err(|e| Failure::io(path, "look at it", &e))?.len();
+    let (db, opened) = match args.flag_path(&flags::WITH) {
+        None => (path, packmule::open_bundle(file, passphrase.as_deref())),
+        Some(db) => {
+            let engine = Engine::open_read_only(db, options(context)?).map_err(of_db(db))?;
+            (db, engine.open_bundle(file, passphrase.as_deref()))
+        }
+    };
+    let bundle = match opened {
+        Ok(bundle) => bundle,
+        Err(e) => {
+            return match (&e, without_key(&e)) {
+                (_, Some(how)) => Ok(Looked::Locked(how, bytes, e)),
+                _ => Err(Failure::engine(path, db, e)),
+            };
+        }
+    };
+    let encrypted = bundle.encryption().map(|how| match how {
+        Encryption::Devices(devices) => Encrypted {
+            to: "devices",
+            read: true,
+            at_most: Some(devices.len() as u64),
+            devices: devices.iter().map(DeviceId::to_string).collect(),
+        },
+        _ => Encrypted { to: "passphrase", read: true, at_most: None, devices: Vec::new() },
+    });
+    let info = packmule::inspect(BufReader::new(bundle)).map_err(|e| Failure::engine(path, path, e))?;
+    Ok(Looked::Read(Box::new(info), encrypted))
+}
+
+/// Returns how a bundle is encrypted, where it could not be read since no key was given.
+fn without_key(error: &Error) -> Option<Encrypted> {
+    match error {
+        Error::Bundle { cause: BundleProblem::NotForUs { slots, keyless: true }, .. } => {
+            let at_most = Some((*slots).into());
+            Some(Encrypted { to: "devices", read: false, at_most, devices: Vec::new() })
+        }
+        Error::Bundle { cause: BundleProblem::PassphraseNeeded, .. } => {
+            Some(Encrypted { to: "passphrase", read: false, at_most: None, devices: Vec::new() })
+        }
+        _ => None,
+    }
 }
 
 /// Returns the name of a device in a bundle, as people read it.
@@ -140,10 +195,28 @@ fn name_in(info: &BundleInfo, id: DeviceId) -> String {
 /// `packmule inspect`.
 pub fn inspect(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
-    let info = read_bundle(path)?;
+    let (info, encrypted) = match read_bundle(context, path)? {
+        Looked::Read(info, encrypted) => (info, encrypted),
+        Looked::Locked(how, bytes, why) => {
+            let out = &mut *context.out;
+            say!(out, "{}: an encrypted bundle of {}", shown(path), size(bytes));
+            say!(out, "{}", wrap(&words(&engine_text(path, path, &why)), 0));
+            let mut info = BundleInfo::default();
+            info.bytes = bytes;
+            out.document(&Inspected::new(&info, Some(how)));
+            return Ok(());
+        }
+    };
     let out = &mut *context.out;
-    out.document(&Inspected::from(&info));
+    out.document(&Inspected::new(&info, encrypted.clone()));
     print_header(path, &info, out);
+    if let Some(how) = encrypted {
+        let name = |id: &String| id.parse().map_or_else(|_| id.clone(), |id| name_in(&info, id));
+        let names: Vec<_> = how.devices.iter().map(name).collect();
+        let to =
+            if names.is_empty() { "with a passphrase".into() } else { format!("to {}", names.join(", ")) };
+        say!(out, "  encrypted    {to}");
+    }
     say!(out, "  certificates");
     print_rows(
         info.devices.iter().map(|(id, name, base, fleet)| {

@@ -91,7 +91,7 @@ fn wanted(args: &Args) -> Result<Keep, Failure> {
 pub fn snapshot(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let (path, file) = (context.args.path(0).to_owned(), context.args.path(1).to_owned());
     let mut engine = open(context)?;
-    let mut target = Target::begin(&file, engine.identity().id)?;
+    let mut target = Target::begin(&file, &engine, None)?;
     let report = {
         let mut to = BufWriter::with_capacity(1 << 16, target.file());
         engine.snapshot(&mut to).map_err(|e| {

@@ -12,6 +12,7 @@ use super::{Context, of_db, open, open_to_read, options};
 use crate::documents::{
     Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
 };
+use crate::files::passphrase;
 use crate::output::{Failure, say};
 use crate::text::{columns, count, iso, number, plural, quoted, said_by, set_aside, shown, time};
 use crate::usage::{Args, flags};
@@ -33,7 +34,7 @@ pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let args = &context.args;
     let path = args.path(0);
-    let fleet = args.flag_path(&flags::FLEET).map(fleet_key).transpose()?;
+    let fleet = args.flag_path(&flags::FLEET).map(|file| fleet_key(args, file)).transpose()?;
     let expected = args.flag(&flags::FLEET_ID)?.map(|text| fleet_id(args, text)).transpose()?;
     if fleet.is_some() && expected.is_some() {
         return Err(args.wrong("--fleet and --fleet-id together: the key says which fleet it is").into());
@@ -107,9 +108,9 @@ fn fleet_id(args: &Args, text: &str) -> Result<[u8; 32], Failure> {
     Ok(id)
 }
 
-/// Opens a fleet key.
-pub(super) fn fleet_key(file: &Path) -> Result<FleetKey, Failure> {
-    FleetKey::open(file).map_err(|e| not_a_fleet_key(file, e))
+/// Opens a fleet key; asks for its passphrase, if it has one and none is given.
+pub(super) fn fleet_key(args: &Args, file: &Path) -> Result<FleetKey, Failure> {
+    passphrase::open_fleet_key(args, file).map_err(|e| not_a_fleet_key(file, e))
 }
 
 fn not_a_fleet_key(file: &Path, error: packmule::Error) -> Failure {
@@ -138,6 +139,12 @@ fn host_name() -> String {
     if name.is_empty() { "device".into() } else { name }
 }
 
+/// Returns the passphrase of a new fleet key, if it is to have one.
+pub(super) fn passphrase_for(args: &Args, file: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let wanted = args.has(&flags::PASSPHRASE) || args.has(&flags::PASSPHRASE_FILE);
+    wanted.then(|| passphrase::new(args, file)).transpose()
+}
+
 /// `packmule fleet new`.
 pub fn fleet_new(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
@@ -147,7 +154,8 @@ pub fn fleet_new(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             "is there already, and a key is never written over: choose another name",
         ));
     }
-    let key = FleetKey::create(path).map_err(of_db(path))?;
+    let secret = passphrase_for(&context.args, path)?;
+    let key = FleetKey::create_with(path, secret.as_deref()).map_err(of_db(path))?;
     let public = Hex(&key.public_key()).to_string();
     let out = &mut *context.out;
     out.document(&FleetKeyMade { key_file: shown(path), fleet: &public });
@@ -186,6 +194,7 @@ fn asked(engine: &Engine, db: &Path, given: &Path, text: &str) -> Result<(Device
         return Ok((known?, Asked::default()));
     }
     let file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
+    let file = engine.open_bundle(file, None).map_err(|e| Failure::engine(given, db, e))?;
     let info = packmule::inspect(BufReader::new(file)).map_err(|e| Failure::engine(given, db, e))?;
     let sender = info.sender.ok_or_else(|| Failure::of(given, "does not say who made it"))?;
     let mut asked = Asked { by_bundle: true, ..Asked::default() };
@@ -214,7 +223,8 @@ pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let already = before.is_some_and(|d| matches!(d.trust, TrustedAs::Singly | TrustedAs::ByFleet));
     if asked.by_bundle {
-        let mut file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
+        let file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
+        let mut file = engine.open_bundle(file, None).map_err(|e| Failure::engine(given, path, e))?;
         engine.trust_sender(&mut file).map_err(|e| Failure::engine(given, path, e))?;
     } else if !already {
         engine.trust(id).map_err(of_db(path))?;
@@ -256,7 +266,11 @@ pub fn revoke(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let given = context.args.text(1)?;
     let id = fingerprint(given).map_or_else(|| engine.find_device(given), Ok).map_err(of_db(path))?;
-    let key = context.args.flag_path(&flags::REVOKE_FLEET).map(fleet_key).transpose()?;
+    let key = context
+        .args
+        .flag_path(&flags::REVOKE_FLEET)
+        .map(|file| fleet_key(&context.args, file))
+        .transpose()?;
     let undo = context.args.has(&flags::TAKE_BACK);
     let done =
         if undo { engine.take_back_revocation(id, key.as_ref()) } else { engine.revoke(id, key.as_ref()) }
@@ -370,7 +384,7 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
     let (path, file) = (args.path(0).to_owned(), args.path(1).to_owned());
-    let fleet = args.flag_path(&flags::FLEET).map(fleet_key).transpose()?;
+    let fleet = args.flag_path(&flags::FLEET).map(|file| fleet_key(args, file)).transpose()?;
     let name = args.flag(&flags::NAME)?.map_or_else(host_name, str::to_owned);
     let new = !path.exists();
     let named = new || args.has(&flags::NAME);
@@ -434,7 +448,11 @@ pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let id = engine.find_device(&given).map_err(of_db(&path))?;
     let undo = context.args.has(&flags::TAKE_BACK);
-    let key = context.args.flag_path(&flags::REVOKE_FLEET).map(fleet_key).transpose()?;
+    let key = context
+        .args
+        .flag_path(&flags::REVOKE_FLEET)
+        .map(|file| fleet_key(&context.args, file))
+        .transpose()?;
     let key = key.as_ref();
     let done = if undo { engine.take_back_retirement(id, key) } else { engine.retire(id, key) };
     let travels = done.map_err(of_db(&path))?;
@@ -453,7 +471,11 @@ pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let db = quoted(&path);
     let undo = match context.args.flag_path(&flags::REVOKE_FLEET) {
-        Some(file) => format!("`packmule retire {db} {id} --undo --fleet {}`", quoted(file)),
+        Some(file) => {
+            let secret = context.args.flag_path(&flags::PASSPHRASE_FILE);
+            let secret = secret.map_or(String::new(), |file| format!(" --passphrase-file {}", quoted(file)));
+            format!("`packmule retire {db} {id} --undo --fleet {}{secret}`", quoted(file))
+        }
         None => format!("`packmule retire {db} {id} --undo`"),
     };
     say!(out, "{undo} takes it back, and so does the device itself when it writes again");

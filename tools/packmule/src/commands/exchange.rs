@@ -16,6 +16,7 @@ use super::{Context, of_db, open, say_left_out};
 use crate::documents::{CardFile, Exchanged, File, Known, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, engine_text, say};
 use crate::text::{conflicts_open, count, elsewhere, quoted, shown, size, waiting, words, wrap};
+use crate::usage::flags;
 
 /// `packmule exchange`.
 pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -33,7 +34,9 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     })?;
     let mut report = Exchange::default();
     let mut meter: Option<(PathBuf, Meter)> = None;
-    let exchanged = card::exchange(
+    let encrypt = context.args.has(&flags::ENCRYPT);
+    let exchange = if encrypt { card::exchange_encrypted } else { card::exchange };
+    let exchanged = exchange(
         &mut engine,
         &mut card,
         &Limits::default(),
@@ -133,7 +136,10 @@ impl<'a> Done<'a> {
         }
         for left in &self.report.left {
             let (file, whom, size) = (at(&left.file), self.name(left.receiver), size(left.bytes));
-            if left.state {
+            let size = if left.encrypted { format!("{size}, encrypted") } else { size };
+            if left.introduction {
+                say!(out, "{file}: left for anyone: who this device is, in clear, {size}");
+            } else if left.state {
                 say!(out, "{file}: left for {whom}: the state of the shared tables, {size}");
             } else if left.frames == 0 {
                 say!(out, "{file}: left for {whom}: what this device has, {size}");
@@ -252,6 +258,8 @@ fn removed(why: Removed) -> &'static str {
         Removed::Torn => "it was not written to its end",
         Removed::Superseded => "a later one has more",
         Removed::Revoked => "it was for a device that is no longer trusted",
+        Removed::InClear => "it was not encrypted",
+        Removed::Readers => "it was encrypted to a device that is revoked, or not to one that needs it",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::intake::Intake;
 use super::{Context, open, say_left_out};
+use crate::files::passphrase;
 use crate::output::Failure;
 
 /// `packmule import`.
@@ -15,8 +16,9 @@ pub fn merge(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 }
 
 fn take_in(context: &mut Context<'_, '_>, databases: bool) -> Result<(), Failure> {
+    let passphrase = passphrase::given(&context.args)?;
     let mut engine = open(context)?;
-    let mut intake = Intake::new(context.args.path(0), &mut engine, databases);
+    let mut intake = Intake::new(context.args.path(0), &mut engine, databases, passphrase);
     intake.take_in(&context.args.paths(1))?;
     intake.report(context.out)?;
     say_left_out(context, &engine);

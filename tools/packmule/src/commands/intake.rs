@@ -20,11 +20,12 @@ pub struct Intake<'a> {
     taken: Vec<(PathBuf, ImportReport)>,
     stepped_over: Vec<(PathBuf, String)>,
     others: Vec<PathBuf>,
+    passphrase: Option<Vec<u8>>,
 }
 
 impl<'a> Intake<'a> {
     /// Makes an intake into this database.
-    pub fn new(db: &'a Path, engine: &'a mut Engine, databases: bool) -> Self {
+    pub fn new(db: &'a Path, engine: &'a mut Engine, databases: bool, passphrase: Option<Vec<u8>>) -> Self {
         Self {
             db,
             engine,
@@ -33,6 +34,7 @@ impl<'a> Intake<'a> {
             taken: Vec::new(),
             stepped_over: Vec::new(),
             others: Vec::new(),
+            passphrase,
         }
     }
 
@@ -69,7 +71,11 @@ impl<'a> Intake<'a> {
         }
         match self.named_kind(path)? {
             Kind::Database => Ok(()),
-            _ => self.engine.check(&mut open(path)?).map_err(|e| self.failure(path, e)),
+            _ => {
+                let file = self.engine.open_bundle(open(path)?, self.passphrase.as_deref());
+                let checked = file.and_then(|mut file| self.engine.check(&mut file));
+                checked.map_err(|e| self.failure(path, e))
+            }
         }
     }
 
@@ -89,7 +95,7 @@ impl<'a> Intake<'a> {
     fn take_named(&mut self, path: &Path) -> Result<(), Failure> {
         let taken = match self.named_kind(path)? {
             Kind::Database => self.database(path),
-            _ => open(path).map(|mut file| self.bundle(path, &mut file))?,
+            _ => open(path).map(|file| self.bundle(path, file))?,
         };
         let report = taken.map_err(|e| self.failure(path, e))?;
         self.add(path, report);
@@ -113,7 +119,7 @@ impl<'a> Intake<'a> {
         self.others.extend(found.others);
         for path in found.bundles {
             let taken = match File::open(&path) {
-                Ok(mut file) => self.bundle(&path, &mut file),
+                Ok(file) => self.bundle(&path, file),
                 Err(e) => {
                     self.stepped_over.push((path, format!("cannot be read: {}", io_text(&e))));
                     continue;
@@ -143,14 +149,15 @@ impl<'a> Intake<'a> {
             .map_err(|e| Failure::io(self.db, "make a temporary file beside it", &e))?;
         std::io::copy(&mut std::io::stdin().lock(), &mut spool)
             .map_err(|e| Failure::io(self.db, "keep standard input in a temporary file beside it", &e))?;
-        let report = self.bundle(name, &mut spool).map_err(|e| self.failure(name, e))?;
+        let report = self.bundle(name, spool).map_err(|e| self.failure(name, e))?;
         self.add(name, report);
         Ok(())
     }
 
-    fn bundle(&mut self, path: &Path, file: &mut File) -> Result<ImportReport, Error> {
+    fn bundle(&mut self, path: &Path, file: File) -> Result<ImportReport, Error> {
         let mut meter = Meter::new(shown(path));
-        self.engine.import(file, &mut |at| meter.show(at))
+        let mut file = self.engine.open_bundle(file, self.passphrase.as_deref())?;
+        self.engine.import(&mut file, &mut |at| meter.show(at))
     }
 
     fn database(&mut self, path: &Path) -> Result<ImportReport, Error> {

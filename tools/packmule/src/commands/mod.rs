@@ -127,7 +127,7 @@ fn open_to_read(context: &Context<'_, '_>) -> Result<Engine, Failure> {
         key.push(end);
         Path::new(&key).exists()
     };
-    if ![".pmkey", ".pmkey.new", ".pmkey.old"].iter().any(|end| beside(end)) {
+    if ![".pmkey", ".pmkey.new"].iter().any(|end| beside(end)) {
         return open_as(context, Engine::open_read_only);
     }
     open_as(context, |path, options| match Engine::open_with(path, options) {

@@ -31,6 +31,10 @@ pub struct Exported<'a> {
     pub replaced: bool,
     /// It has the state of the shared tables: the receiver lacks frames that are compacted away here.
     pub state: bool,
+    /// `devices` or `passphrase`, if it is encrypted.
+    pub encrypted: Option<&'static str>,
+    /// The fingerprints of the devices that can read it, if it is encrypted to devices; this one is among them.
+    pub readers: Vec<String>,
 }
 
 /// What was taken in.

@@ -130,12 +130,14 @@ pub struct Inspected<'a> {
     pub sender: Option<String>,
     /// The fingerprint of the device that it is for; null for anyone.
     pub receiver: Option<String>,
-    /// When, by the sender's clock.
-    pub made: String,
+    /// When, by the sender's clock; null if the bundle is encrypted, and could not be read.
+    pub made: Option<String>,
     /// The sender's signature is right; null if its certificate is not in the bundle.
     pub signed: Option<bool>,
-    /// The file's size.
+    /// The bundle's size; the file's, if it is encrypted and could not be read.
     pub bytes: u64,
+    /// How it is encrypted; null if it is not.
+    pub encrypted: Option<Encrypted>,
     /// The certificates in it.
     pub certificates: Vec<Certificate<'a>>,
     /// What its sender had; with `sender_had_differs`, only what differs from what the receiver said last.
@@ -146,8 +148,23 @@ pub struct Inspected<'a> {
     pub groups: Vec<BundleGroup<'a>>,
 }
 
-impl<'a> From<&'a BundleInfo> for Inspected<'a> {
-    fn from(info: &'a BundleInfo) -> Self {
+/// How a bundle is encrypted.
+#[derive(Clone, Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Encrypted {
+    /// `devices` or `passphrase`.
+    pub to: &'static str,
+    /// It could be read with a key that was given.
+    pub read: bool,
+    /// It is for so many devices at most; null for a passphrase.
+    pub at_most: Option<u64>,
+    /// The fingerprints of these devices, if it could be read.
+    pub devices: Vec<String>,
+}
+
+impl<'a> Inspected<'a> {
+    /// Makes a document of a bundle that was read, or of nothing but how it is encrypted.
+    pub fn new(info: &'a BundleInfo, encrypted: Option<Encrypted>) -> Self {
         let certificates = info.devices.iter().map(|(id, name, base, fleet)| Certificate {
             fingerprint: id.to_string(),
             name,
@@ -172,9 +189,10 @@ impl<'a> From<&'a BundleInfo> for Inspected<'a> {
         Self {
             sender: info.sender.map(|id| id.to_string()),
             receiver: info.receiver.map(|id| id.to_string()),
-            made: iso(info.wall),
+            made: encrypted.as_ref().is_none_or(|how| how.read).then(|| iso(info.wall)),
             signed: info.signed,
             bytes: info.bytes,
+            encrypted,
             certificates: certificates.collect(),
             sender_had: sender_had.collect(),
             sender_had_differs: info.vector_differs,

@@ -36,7 +36,7 @@ pub use devices::{
     Removed, Renamed, Request, Retired, Revoked, Trusted,
 };
 pub use look::{
-    Board, Demo, Digest, Inspected, Installed, LogGroup, LogSize, Memory, Status, Uart, Verified,
+    Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Status, Uart, Verified,
 };
 pub use tables::{Added, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 

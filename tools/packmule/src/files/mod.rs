@@ -6,9 +6,11 @@
 //! |---|---|
 //! | `sources` | what a file is; directories to take in |
 //! | `target` | a file that is there whole or not at all |
+//! | `passphrase` | passphrases, from a file or the terminal |
 //! | `board` | profiles of boards: budgets, serial line |
 
 pub mod board;
+pub mod passphrase;
 pub mod sources;
 mod target;
 

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use packmule::ENCRYPTED_MAGIC;
 use packmule::core::wire::MAGIC;
 
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A bundle, whole or not.
+    /// A bundle, whole or not, encrypted or not.
     Bundle,
     /// An SQLite database.
     Database,
@@ -27,7 +28,7 @@ pub fn kind(path: &Path) -> io::Result<Kind> {
     File::open(path)?.take(16).read_to_end(&mut first)?;
     Ok(match first {
         _ if first.is_empty() => Kind::Empty,
-        _ if first.starts_with(&MAGIC) => Kind::Bundle,
+        _ if first.starts_with(&MAGIC) || first.starts_with(&ENCRYPTED_MAGIC) => Kind::Bundle,
         _ if first == SQLITE => Kind::Database,
         _ => Kind::Other,
     })

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use packmule::core::model::DeviceId;
+use packmule::Engine;
 
 use crate::output::Failure;
 use crate::text::shown;
@@ -21,8 +21,8 @@ pub struct Target {
 
 impl Target {
     /// Begins a file for a bundle of this device. Only an older bundle of the same device is replaced.
-    pub fn begin(path: &Path, me: DeviceId) -> Result<Self, Failure> {
-        let replaces = may_replace(path, me)?;
+    pub fn begin(path: &Path, engine: &Engine, passphrase: Option<&[u8]>) -> Result<Self, Failure> {
+        let replaces = may_replace(path, engine, passphrase)?;
         let name = path
             .file_name()
             .ok_or_else(|| Failure::of(path, "is not a file name: give for instance `north.pmb`"))?;
@@ -77,7 +77,7 @@ impl Drop for Target {
 }
 
 /// Returns whether an older bundle of this device is there; refuses what is anything else.
-fn may_replace(path: &Path, me: DeviceId) -> Result<bool, Failure> {
+fn may_replace(path: &Path, engine: &Engine, passphrase: Option<&[u8]>) -> Result<bool, Failure> {
     let found = match std::fs::metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         found => found.map_err(|e| Failure::io(path, "look at it", &e))?,
@@ -94,8 +94,9 @@ fn may_replace(path: &Path, me: DeviceId) -> Result<bool, Failure> {
     if !found.is_file() {
         return Err(Failure::of(path, "is not a plain file: use `-` to write to standard output"));
     }
-    let sender = File::open(path).ok().and_then(|f| packmule::inspect(io::BufReader::new(f)).ok()?.sender);
-    if sender == Some(me) {
+    let opened = File::open(path).ok().and_then(|file| engine.open_bundle(file, passphrase).ok());
+    let sender = opened.and_then(|bundle| packmule::inspect(io::BufReader::new(bundle)).ok()?.sender);
+    if sender == Some(engine.identity().id) {
         return Ok(true);
     }
     Err(Failure::of(

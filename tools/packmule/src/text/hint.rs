@@ -56,6 +56,12 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         Some(Hint::StartFromSnapshot) => ": `packmule join` starts from it".into(),
         Some(Hint::ImportBundle) => ": `packmule import` takes it in".into(),
         Some(Hint::ExportAgain) => "; copy or export it again".into(),
+        Some(Hint::HaveItEncryptedToThis) => {
+            ": have it made again after its maker has taken in a bundle of this device, or seen it on a card".into()
+        }
+        Some(Hint::ReadWithADevice) => ": give the database of one of them with --with".into(),
+        Some(Hint::GivePassphrase) => ": give it with --passphrase-file FILE".into(),
+        Some(Hint::Protect { path }) => format!(": run `chmod 600 {}`", quoted(&path)),
         Some(Hint::GiveMoreOfTheId) => ": give more of the id".into(),
         Some(Hint::Resolve(ways)) => ways_to_resolve(ways),
         Some(_) => String::new(),

@@ -11,7 +11,15 @@ pub static COMMANDS: &[Command] = &[
         words: "init",
         operands: "DB",
         count: (1, 1),
-        flags: &[&flags::NAME, &flags::FLEET, &flags::FLEET_ID, &flags::BASE, &flags::REMOVE, &flags::YES],
+        flags: &[
+            &flags::NAME,
+            &flags::FLEET,
+            &flags::FLEET_ID,
+            &flags::BASE,
+            &flags::PASSPHRASE_FILE,
+            &flags::REMOVE,
+            &flags::YES,
+        ],
         group: Group::Devices,
         summary: "make the database a device; create the file if need be",
         about: "Gives the database an identity of its own: an ed25519 key, whose secret half goes to a file beside it \
@@ -29,19 +37,20 @@ each board gets its own `init`. A board that is made without \
         words: "fleet new",
         operands: "FILE",
         count: (1, 1),
-        flags: &[],
+        flags: &[&flags::PASSPHRASE, &flags::PASSPHRASE_FILE],
         group: Group::Devices,
         summary: "make a fleet key",
         about: "Devices that were made with the same fleet key trust each other without further steps. The file is secret: \
-                whoever has it can add devices. It is needed at `init` and `admit`; keep it off the boards.",
-        examples: &["packmule fleet new fleet.key"],
+                whoever has it can add devices. It is needed at `init` and `admit`; keep it off the boards. With --passphrase \
+                the file alone is of no use: each command that takes it asks for the passphrase.",
+        examples: &["packmule fleet new fleet.key", "packmule fleet new fleet.key --passphrase"],
     },
     Command {
         name: Name::FleetRotate,
         words: "fleet rotate",
         operands: "OLD NEW",
         count: (2, 2),
-        flags: &[],
+        flags: &[&flags::PASSPHRASE, &flags::PASSPHRASE_FILE],
         group: Group::Devices,
         summary: "make a fleet key that takes the place of another one",
         about: "OLD signs the new key, which goes into the file NEW with that statement. `admit` and `init` with NEW carry the statement to \
@@ -54,7 +63,7 @@ each board gets its own `init`. A board that is made without \
         words: "admit",
         operands: "BUNDLE|DIRECTORY|DB...",
         count: (1, ANY),
-        flags: &[&flags::FLEET, &flags::ADMIT_BASES, &flags::ONLY],
+        flags: &[&flags::FLEET, &flags::PASSPHRASE_FILE, &flags::ADMIT_BASES, &flags::ONLY],
         group: Group::Devices,
         summary: "sign the certificates of devices that ask for admission to the fleet",
         about: "A device that was made without the fleet key sends its request with every bundle, card and session. This prints each \
@@ -100,7 +109,7 @@ each board gets its own `init`. A board that is made without \
         words: "revoke",
         operands: "DB DEVICE",
         count: (2, 2),
-        flags: &[&flags::REVOKE_FLEET, &flags::TAKE_BACK],
+        flags: &[&flags::REVOKE_FLEET, &flags::PASSPHRASE_FILE, &flags::TAKE_BACK],
         group: Group::Devices,
         summary: "take nothing more from a device that was stolen; what it wrote before stays",
         about: "With --fleet it travels with every bundle, card and session, and holds for the whole fleet; without, it holds \
@@ -232,7 +241,7 @@ each board gets its own `init`. A board that is made without \
         words: "join",
         operands: "DB FILE",
         count: (2, 2),
-        flags: &[&flags::NAME, &flags::FLEET],
+        flags: &[&flags::NAME, &flags::FLEET, &flags::PASSPHRASE_FILE],
         group: Group::Carry,
         summary: "start from a snapshot",
         about: "Makes the database a device that has what the snapshot has (and the file, if need be). Rows that it had itself and that \
@@ -245,7 +254,7 @@ each board gets its own `init`. A board that is made without \
         words: "retire",
         operands: "DB DEVICE",
         count: (2, 2),
-        flags: &[&flags::REVOKE_FLEET, &flags::TAKE_BACK],
+        flags: &[&flags::REVOKE_FLEET, &flags::PASSPHRASE_FILE, &flags::TAKE_BACK],
         group: Group::Devices,
         summary: "stop waiting for a device",
         about: "For a device that will not come back: until it is retired, what it is not known to have stays in every log. At a \
@@ -262,13 +271,16 @@ each board gets its own `init`. A board that is made without \
         words: "export",
         operands: "DB BUNDLE",
         count: (2, 2),
-        flags: &[&flags::FOR],
+        flags: &[&flags::FOR, &flags::ENCRYPT_TO, &flags::PASSPHRASE_FILE],
         group: Group::Carry,
         summary: "write a bundle: the frames that another device lacks",
         about: "Without --for, all frames of the log. The file is there whole or not at all; one of the same name is replaced \
                 only if it is an older bundle of this device. BUNDLE `-` is standard output. A lost bundle loses no \
-                data: what a peer has is known only from itself.",
+                data: what a peer has is known only from itself. --encrypt-to and --passphrase-file encrypt it: who has the file and none \
+                of the keys sees its length, and at most how many devices it is for.",
         examples: &[
+            "packmule export north.db north.pmb --encrypt-to base",
+            "packmule export north.db north.pmb --passphrase-file secret.txt",
             "packmule export north.db /media/card/north.pmb --for base",
             "packmule export north.db - | ssh base packmule import base.db -",
         ],
@@ -278,7 +290,7 @@ each board gets its own `init`. A board that is made without \
         words: "import",
         operands: "DB BUNDLE|DIRECTORY...",
         count: (2, ANY),
-        flags: &[],
+        flags: &[&flags::PASSPHRASE_FILE],
         group: Group::Carry,
         summary: "take in bundles; directories are searched for them",
         about: "A bundle is checked from its first to its last byte before anything of it is taken in; taking it in again changes \
@@ -291,7 +303,7 @@ each board gets its own `init`. A board that is made without \
         words: "merge",
         operands: "BASE SOURCE...",
         count: (2, ANY),
-        flags: &[],
+        flags: &[&flags::PASSPHRASE_FILE],
         group: Group::Carry,
         summary: "take in bundles, directories, and boards' database files themselves",
         about: "As `import`; and a source may be a board's database file, for instance on its SD card, or a copy of it. It is only \
@@ -340,13 +352,18 @@ each board gets its own `init`. A board that is made without \
         words: "exchange",
         operands: "DB DIRECTORY",
         count: (2, 2),
-        flags: &[],
+        flags: &[&flags::ENCRYPT],
         group: Group::Carry,
         summary: "both ways with a mounted card or stick",
         about: "Takes in what others left on the card for this device, and leaves what they lack, in the folder PACKMULE. Many devices can \
                 share a card, of any file system. A card that is pulled out at any moment costs nothing but this exchange; bundles of \
-                this device that have been acknowledged are removed, those of others never. On a full card the oldest frames come first.",
-        examples: &["packmule exchange north.db /media/card"],
+                this device that have been acknowledged are removed, those of others never. On a full card the oldest frames come first. \
+                With --encrypt a lost card tells nothing of what is in the tables: a device that is new to the others leaves its \
+                certificate in clear, and its rows the next time, when it knows theirs.",
+        examples: &[
+            "packmule exchange north.db /media/card",
+            "packmule exchange north.db /media/card --encrypt",
+        ],
     },
     Command {
         name: Name::Conflicts,
@@ -418,11 +435,11 @@ each board gets its own `init`. A board that is made without \
         words: "verify",
         operands: "DB|BUNDLE",
         count: (1, 1),
-        flags: &[],
+        flags: &[&flags::WITH, &flags::PASSPHRASE_FILE],
         group: Group::Look,
         summary: "check everything that can be checked",
         about: "Of a database: SQLite's own integrity check, every frame's check sum, hash chain and signature, and that every version that \
-                is remembered is in the log. Of a bundle: all of that which needs no database. Exit status 1 if anything is wrong.",
+                is remembered is in the log. Of a bundle: all of that which needs no database; of an encrypted one with --with or --passphrase-file. Exit status 1 if anything is wrong.",
         examples: &["packmule verify base.db", "packmule verify /media/card/north.pmb"],
     },
     Command {
@@ -430,11 +447,12 @@ each board gets its own `init`. A board that is made without \
         words: "inspect",
         operands: "BUNDLE",
         count: (1, 1),
-        flags: &[],
+        flags: &[&flags::WITH, &flags::PASSPHRASE_FILE],
         group: Group::Look,
         summary: "show what is in a bundle",
-        about: "Who made it, when and for whom, what its sender had, and every group of frames. Needs no database.",
-        examples: &["packmule inspect north.pmb"],
+        about: "Who made it, when and for whom, what its sender had, and every group of frames. Needs no database. Of an encrypted bundle, which none of the keys is given \
+                for, it shows how it is encrypted.",
+        examples: &["packmule inspect north.pmb", "packmule inspect north.pmb --with base.db"],
     },
     Command {
         name: Name::Board,

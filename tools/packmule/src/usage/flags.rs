@@ -7,7 +7,7 @@ pub struct Flag {
     pub name: &'static str,
     /// What its value is called, or the choices for it, with `|` between them; none if it takes none.
     pub value: Option<&'static str>,
-    /// It can be given several times, and several `NAME=VALUE` can follow it.
+    /// It can be given several times, and several `NAME=VALUE` can follow it; after the operands, several of any kind.
     pub many: bool,
     /// Help, in a line.
     pub about: &'static str,
@@ -53,6 +53,16 @@ pub static FLEET_ID: Flag =
 pub static ADMIT_BASES: Flag = switch("base", "those that ask to be a base too");
 pub static ONLY: Flag = value("only", "FINGERPRINT", "this device alone; several times: these");
 pub static BASE: Flag = switch("base", "it gathers the rows of all devices' per-device tables");
+
+pub static PASSPHRASE: Flag = switch(
+    "passphrase",
+    "the new file is under a passphrase, which is asked for: without it, it is of no use",
+);
+pub static PASSPHRASE_FILE: Flag = value(
+    "passphrase-file",
+    "FILE",
+    "the passphrase is the first line of FILE; of a fleet key it is asked for without",
+);
 
 // Tables.
 pub static MODE: Flag =
@@ -103,6 +113,17 @@ pub static DEFAULT: Flag =
 
 // Carrying.
 pub static FOR: Flag = value("for", "DEVICE", "only what that device lacks, as last heard of");
+pub static ENCRYPT: Flag = switch(
+    "encrypt",
+    "to the fleet: all devices whose certificates are known here; who knows none introduces itself first",
+);
+pub static ENCRYPT_TO: Flag = values(
+    "encrypt-to",
+    "DEVICE...|fleet",
+    "encrypt it to these devices, or to all whose certificates are known",
+);
+pub static WITH: Flag =
+    value("with", "DB", "a device to which the bundle is encrypted: its key reads it; nothing is taken in");
 pub static SERIAL: Flag = value("serial", "FILE", "the serial port, for instance /dev/ttyUSB0");
 pub static SERIAL_PORTS: Flag = value("serial", "FILE...", "the serial ports; one or several");
 pub static BAUD: Flag = value("baud", "N", "bits a second at the beginning, the same at both ends (115200)");

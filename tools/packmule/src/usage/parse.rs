@@ -46,7 +46,11 @@ pub fn parse(line: &[OsString]) -> Result<Request, UsageError> {
             }
             Arg::Long(name) => {
                 let flag = known_flag(command, name).ok_or_else(|| unknown_flag(command, name))?;
-                read_flag(&mut parser, flag, &mut read.flags).map_err(wrong)?;
+                // No operand is missing any more: what follows is the flag's.
+                let full = command.is_some_and(|c| {
+                    read.words.len() >= c.words.split(' ').count().saturating_add(c.count.1)
+                });
+                read_flag(&mut parser, flag, full, &mut read.flags).map_err(wrong)?;
             }
             Arg::Short(c) => return Err(unknown_flag(command, &c.to_string())),
         }
@@ -95,6 +99,7 @@ fn known_flag(command: Option<&'static Command>, name: &str) -> Option<&'static 
 fn read_flag(
     parser: &mut lexopt::Parser,
     flag: &'static Flag,
+    full: bool,
     flags: &mut Vec<(&'static Flag, OsString)>,
 ) -> Result<(), lexopt::Error> {
     let Some(choices) = flag.value else {
@@ -113,7 +118,8 @@ fn read_flag(
         }
     }
     flags.push((flag, value));
-    let is_more = |arg: &OsStr| arg.to_str().is_some_and(|arg| !arg.starts_with('-') && arg.contains('='));
+    let is_more =
+        |arg: &OsStr| arg.to_str().is_some_and(|arg| !arg.starts_with('-') && (full || arg.contains('=')));
     let more = || flag.many.then(|| parser.try_raw_args()?.next_if(is_more)).flatten();
     flags.extend(std::iter::from_fn(more).map(|value| (flag, value)));
     Ok(())
@@ -182,5 +188,10 @@ mod tests {
         assert!(set.has(&flags::JSON));
         let set = args("resolve --set a=-1 DB ID");
         assert_eq!((set.len(), set.text(1).ok()), (2, Some("ID")));
+        let to = args("export DB FILE --encrypt-to north south --json");
+        assert_eq!(to.all(&flags::ENCRYPT_TO).ok(), Some(vec!["north", "south"]));
+        let to = args("export --encrypt-to north --encrypt-to south DB FILE");
+        assert_eq!(to.all(&flags::ENCRYPT_TO).ok(), Some(vec!["north", "south"]));
+        assert_eq!((to.len(), to.text(1).ok()), (2, Some("FILE")));
     }
 }

@@ -1,0 +1,119 @@
+//! How a fleet must end.
+
+use packmule::Missing;
+
+use super::*;
+
+impl Fleet {
+    pub(super) fn live(&mut self, met: &mut Met) -> Result<(), String> {
+        let steps = self.below(60) + 20;
+        for _ in 0..steps {
+            let was = ids(&self.devices);
+            self.step(met)?;
+            self.same_identities(&was)?;
+        }
+        let was = ids(&self.devices);
+        for _ in 0..4 {
+            for d in 0..self.devices.len() {
+                self.world.tick(1_000);
+                if !self.devices[d].revoked {
+                    self.exchange(d, 3)?;
+                }
+            }
+            self.same_identities(&was)?;
+        }
+        match self.in_step() {
+            // A third device has taken in what is now of another identity: who has the first history refuses it.
+            Err(_) if self.refused_twins => {
+                met.forked += 1;
+                return Ok(());
+            }
+            judged => judged?,
+        }
+        let there = self.devices[0].gathered("readings", None);
+        met.twice += there.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        met.second += self.devices.iter().filter(|d| d.second).count() as u32;
+        met.conflicts += self.devices[0].engine.conflicts().unwrap().len();
+        met.verdicts += self.devices.iter().map(own_verdicts).sum::<usize>();
+        Ok(())
+    }
+
+    fn same_identities(&mut self, was: &[DeviceId]) -> Result<(), String> {
+        for (d, was) in was.iter().enumerate() {
+            if self.devices[d].engine.identity().id != *was {
+                self.trace.push(format!("d{d} has another identity"));
+                if !self.devices[d].second {
+                    return Err(format!("d{d} has another identity and is no second history"));
+                }
+                self.devices[d].lost = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn in_step(&self) -> Result<(), String> {
+        let all: Vec<(usize, &Device)> =
+            self.devices.iter().enumerate().filter(|(_, d)| !d.revoked).collect();
+        let digest = |d: &Device| d.engine.digest(false).unwrap();
+        let first = digest(all[0].1);
+        let apart: Vec<usize> = all.iter().filter(|(_, d)| digest(d) != first).map(|(n, _)| *n).collect();
+        if !apart.is_empty() {
+            return Err(format!("{apart:?} have another digest than d{}\n{}", all[0].0, shown(&all)));
+        }
+        for (n, device) in &all {
+            let mut waits = device.engine.status().unwrap().waits;
+            // What a revoked device wrote and nobody had taken in is void.
+            waits.retain(|wait| wait.missing != Missing::Vouching);
+            if !waits.is_empty() {
+                return Err(format!("at d{n} waits {waits:?}"));
+            }
+        }
+        for (n, base) in all.iter().filter(|(_, d)| d.base) {
+            self.has_gathered(*n, base, &all)?;
+        }
+        Ok(())
+    }
+
+    /// A base has what all others have of their own.
+    fn has_gathered(&self, n: usize, base: &Device, all: &[(usize, &Device)]) -> Result<(), String> {
+        let there = base.gathered("readings", None);
+        let distinct: BTreeSet<&String> = there.iter().collect();
+        // A second history that nobody tells where it begins writes again what it may have written alone.
+        let twice = there.windows(2).filter(|pair| pair[0] == pair[1]);
+        let wrong: Vec<_> = twice.filter(|pair| !self.devices[self.authors[&pair[0]]].second).collect();
+        if !wrong.is_empty() {
+            return Err(format!("base d{n} has readings twice: {wrong:?}"));
+        }
+        for (m, other) in all.iter().filter(|(m, _)| *m != n) {
+            let lacks: Vec<_> = other.own("readings").into_iter().filter(|v| !distinct.contains(v)).collect();
+            if !lacks.is_empty() {
+                return Err(format!("base d{n} lacks readings of d{m}: {lacks:?}"));
+            }
+            let (own, here) = (other.own("state"), base.gathered("state", Some(&other.label())));
+            if !other.second && own != here {
+                return Err(format!("base d{n} has of d{m}'s state {here:?}, not {own:?}"));
+            }
+        }
+        let of_others = |v: &&String| self.authors[*v] != n && !self.devices[self.authors[*v]].revoked;
+        let lost: Vec<_> = self.pruned.iter().filter(of_others).filter(|v| !distinct.contains(v)).collect();
+        if !lost.is_empty() {
+            return Err(format!("base d{n} lacks readings that were pruned: {lost:?}"));
+        }
+        Ok(())
+    }
+}
+
+fn shown(all: &[(usize, &Device)]) -> String {
+    let one = |(n, d): &(usize, &Device)| {
+        let rows = |table: &&str| dump(&d.app, &format!("SELECT * FROM {table} ORDER BY 1"));
+        let tables: Vec<_> = ["notes", "tags", "marks"].iter().filter(|t| d.has(t)).map(rows).collect();
+        let open = d.engine.conflicts().unwrap();
+        let versions: Vec<_> = open
+            .iter()
+            .flat_map(|c| c.versions.iter().map(|v| (&c.kind, &c.key, v.device, v.op, v.at, &v.values)))
+            .collect();
+        let waits = d.engine.status().unwrap().waits;
+        format!("d{n} {} {tables:?}\n    {waits:?}\n    {versions:?}", d.engine.identity().id)
+    };
+    all.iter().map(one).collect::<Vec<_>>().join("\n")
+}

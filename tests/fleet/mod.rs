@@ -1,0 +1,402 @@
+//! Whole fleets at random, as data that a test can let live: the devices with what is known of each by construction, what
+//! their applications write, and the cards between them.
+
+mod events;
+mod judge;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use packmule::core::model::DeviceId;
+use packmule::{Engine, InitOptions, Merge, Options, Policy, TrackOptions};
+use rusqlite::Connection;
+
+use crate::common::*;
+
+/// One device of the fleet, with what is known of it by construction.
+struct Device {
+    engine: Engine,
+    /// Its application's connection.
+    app: Connection,
+    base: bool,
+    backups: Vec<PathBuf>,
+    /// Up to where its streams went before it was restored, as long as it has not got them back.
+    lost: Option<[u64; 2]>,
+    /// It wrote something while it lacked what it had lost, or beside a copy of itself: a real second history.
+    second: bool,
+    /// How many frames of verdicts of its own it had when it was restored or copied.
+    verdicts: usize,
+    /// The device of which it is a copy, or the copy of it.
+    twin: Option<usize>,
+    /// It wrote something since it was copied.
+    wrote: bool,
+    revoked: bool,
+    /// The group in which it lives, while groups live apart.
+    group: u64,
+}
+
+/// What happened, so that it is known that something did.
+#[derive(Default, Debug)]
+pub struct Met {
+    pub restored: u32,
+    pub second: u32,
+    pub copied: u32,
+    pub folded: u64,
+    pub states: u32,
+    pub revoked: u32,
+    pub retired: u32,
+    pub back: u32,
+    pub pruned: u64,
+    pub merged: u32,
+    pub resolved: u32,
+    pub conflicts: usize,
+    pub verdicts: usize,
+    pub twice: usize,
+    /// Fleets in which somebody took in a second history before it was found.
+    pub forked: u32,
+}
+
+impl Met {
+    /// Adds what another thread's fleets met.
+    pub fn add(&mut self, of: &Self) {
+        self.restored += of.restored;
+        self.second += of.second;
+        self.copied += of.copied;
+        self.folded += of.folded;
+        self.states += of.states;
+        self.revoked += of.revoked;
+        self.retired += of.retired;
+        self.back += of.back;
+        self.pruned += of.pruned;
+        self.merged += of.merged;
+        self.resolved += of.resolved;
+        self.conflicts += of.conflicts;
+        self.verdicts += of.verdicts;
+        self.twice += of.twice;
+        self.forked += of.forked;
+    }
+
+    /// Whether everything happened that can happen.
+    pub fn is_everything(&self) -> bool {
+        let some =
+            [self.restored, self.second, self.copied, self.states, self.revoked, self.retired, self.back];
+        let more = [self.folded, self.pruned, self.merged.into(), self.resolved.into()];
+        some.iter().all(|n| *n > 0) && more.iter().all(|n| *n > 0) && self.conflicts > 0 && self.verdicts > 0
+    }
+}
+
+struct Fleet {
+    world: World,
+    random: Random,
+    seed: u64,
+    devices: Vec<Device>,
+    cards: Vec<PathBuf>,
+    /// Bundles under way: for which device.
+    post: Vec<(usize, Vec<u8>)>,
+    files: u32,
+    values: u32,
+    apart: bool,
+    /// A bundle of a real second history, or of who took it in, was refused.
+    refused_twins: bool,
+    /// Which device wrote a reading.
+    authors: BTreeMap<String, usize>,
+    /// Readings that were pruned, by the word of a base.
+    pruned: BTreeSet<String>,
+    trace: Vec<String>,
+    /// The control: settled values count as seen by every write.
+    broken: bool,
+    without: Vec<String>,
+}
+
+const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INTEGER DEFAULT 0)";
+const TAGS: &str = "CREATE TABLE tags (id TEXT PRIMARY KEY, name TEXT UNIQUE);
+    CREATE TABLE marks (id TEXT PRIMARY KEY, tag TEXT REFERENCES tags (id), n INT)";
+const READINGS: &str = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT)";
+const STATE: &str = "CREATE TABLE state (k TEXT PRIMARY KEY, v TEXT)";
+
+impl Fleet {
+    fn new(seed: u64, broken: bool) -> Self {
+        let without = std::env::var("PACKMULE_WITHOUT").unwrap_or_default();
+        let mut fleet = Self {
+            world: World::seeded(seed),
+            random: Random(seed),
+            seed,
+            devices: Vec::new(),
+            cards: Vec::new(),
+            post: Vec::new(),
+            files: 0,
+            values: 0,
+            apart: seed.is_multiple_of(3),
+            refused_twins: false,
+            authors: BTreeMap::new(),
+            pruned: BTreeSet::new(),
+            trace: Vec::new(),
+            broken,
+            without: without.split(',').map(str::to_owned).collect(),
+        };
+        (0..4).for_each(|n| fleet.cards.push(fleet.folder(n)));
+        fleet.appear(true);
+        (0..2).for_each(|_| fleet.appear(false));
+        fleet
+    }
+
+    fn options(&self) -> Options {
+        Options { broken_verdict: self.broken, ..self.world.options() }
+    }
+
+    fn folder(&self, n: u32) -> PathBuf {
+        let path = self.world.dir.path().join(format!("card{n}"));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn file(&mut self) -> PathBuf {
+        self.files += 1;
+        self.world.path(&format!("copy{}", self.files))
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.random.below(n as u64) as usize
+    }
+
+    /// A device appears, with rows of its own before it meets anybody.
+    fn appear(&mut self, base: bool) {
+        let n = self.devices.len();
+        let name = format!("{}{n}", if base { "base" } else { "board" });
+        let init = InitOptions { name: &name, base, fleet: Some(&self.world.fleet) };
+        let engine = Engine::init_with(&self.world.path(&name), &init, self.options()).unwrap();
+        let group = self.random.below(2);
+        self.devices.push(Device::new(engine, base, group));
+        self.trace.push(format!("d{n} appears, a {}, in group {group}", if base { "base" } else { "board" }));
+        self.connect(n);
+        self.make_tables(n);
+        self.write(n);
+    }
+
+    /// Boards have the tables of the fleet, most of them all; a base may have some, by the same script.
+    fn make_tables(&mut self, d: usize) {
+        let often = if self.devices[d].base { 30 } else { 80 };
+        let merge = if self.seed % 4 == 1 { Merge::Cell } else { Merge::Row };
+        let policy = if self.seed % 5 == 1 { Policy::Lww } else { Policy::Manual };
+        let shared = TrackOptions { merge, policy, ..TrackOptions::default() };
+        let [notes, unique, state] = [100, often, often].map(|percent| self.random.chance(percent));
+        let notes = notes && (!self.devices[d].base || self.random.chance(30));
+        let readings = !self.devices[d].base || self.random.chance(10);
+        let tables: [(_, &[&str], _, _); 4] = [
+            (notes, &["notes"], NOTES, &shared),
+            (unique, &["tags", "marks"], TAGS, &shared),
+            (readings, &["readings"], READINGS, &append()),
+            (readings && state, &["state"], STATE, &per_device()),
+        ];
+        let device = &mut self.devices[d];
+        for (_, names, text, options) in tables.iter().filter(|(there, ..)| *there) {
+            device.app.execute_batch(text).unwrap();
+            device.engine.track_all(names, options).unwrap();
+        }
+    }
+
+    fn write(&mut self, d: usize) {
+        self.values += 1;
+        let n = self.values;
+        let mut texts = Vec::new();
+        if self.devices[d].has("notes") {
+            texts.push(self.note());
+        }
+        if self.devices[d].has("tags") && self.random.chance(40) {
+            texts.push(self.tag());
+        }
+        if self.devices[d].has("marks") && self.random.chance(25) {
+            let (key, tag) = (self.below(3), self.below(4));
+            texts.push(format!("INSERT OR REPLACE INTO marks VALUES ('m{key}', 't{tag}', {n})"));
+        }
+        if self.devices[d].owns("readings") {
+            texts.push(format!("INSERT INTO readings (v) VALUES ('r{n}')"));
+            self.authors.insert(format!("\"r{n}\""), d);
+        }
+        if self.devices[d].owns("state") && self.random.chance(40) {
+            let key = self.below(3);
+            texts.push(match self.below(4) {
+                0 => format!("DELETE FROM state WHERE k = 's{key}'"),
+                _ => format!("INSERT OR REPLACE INTO state VALUES ('s{key}', 'w{n}')"),
+            });
+        }
+        for text in &mut texts {
+            match self.devices[d].app.execute_batch(text) {
+                Ok(()) => {}
+                // Half of the fleets let SQLite watch their foreign keys.
+                Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                    text.push_str(" -- is refused");
+                }
+                Err(e) => panic!("{text}: {e}"),
+            }
+        }
+        self.touched(d);
+        self.trace.push(format!("d{d}: {}", texts.join("; ")));
+    }
+
+    fn note(&mut self) -> String {
+        let (key, value) = (format!("k{}", self.below(5)), format!("v{}", self.values));
+        match self.below(8) {
+            0 => format!("DELETE FROM notes WHERE id = '{key}'"),
+            1 | 2 => format!("UPDATE notes SET n = n + 1 WHERE id = '{key}'"),
+            3 => format!("UPDATE notes SET body = '{value}' WHERE id = '{key}'"),
+            _ => format!(
+                "INSERT INTO notes (id, body) VALUES ('{key}', '{value}')
+                 ON CONFLICT DO UPDATE SET body = excluded.body"
+            ),
+        }
+    }
+
+    /// Few names, so that two devices claim one.
+    fn tag(&mut self) -> String {
+        let (key, name) = (self.below(4), self.below(4));
+        match self.below(6) {
+            0 => format!("DELETE FROM tags WHERE id = 't{key}'"),
+            1 => format!("UPDATE OR IGNORE tags SET name = 'n{name}' WHERE id = 't{key}'"),
+            2 => format!("UPDATE tags SET name = NULL WHERE id = 't{key}'"),
+            3 => format!("INSERT OR REPLACE INTO tags VALUES ('t{key}', 'n{name}')"),
+            _ => format!("INSERT OR IGNORE INTO tags VALUES ('t{key}', 'n{name}')"),
+        }
+    }
+
+    /// A device is to write something of its own.
+    fn touched(&mut self, d: usize) {
+        self.recovered(d);
+        self.wrote(d);
+        self.devices[d].second |= self.devices[d].lost.is_some();
+    }
+
+    /// Of a device and its copy that have both written, each is a second history.
+    fn wrote(&mut self, d: usize) {
+        self.devices[d].wrote = true;
+        let Some(twin) = self.devices[d].twin else { return };
+        if self.devices[twin].wrote {
+            [d, twin].iter().for_each(|d| self.devices[*d].second = true);
+        }
+    }
+
+    /// Finds whether a device that was restored has got back what it had lost.
+    fn recovered(&mut self, d: usize) {
+        let device = &mut self.devices[d];
+        if device.lost.is_none() && device.twin.is_none() {
+            return;
+        }
+        let now = positions(&device.engine);
+        // A verdict is written, too.
+        let said = own_verdicts(device) > device.verdicts;
+        device.second |= device.lost.is_some() && said;
+        if device.lost.is_some_and(|lost| lost.iter().zip(now).all(|(lost, now)| now >= *lost)) {
+            device.lost = None;
+        }
+        if said {
+            self.wrote(d);
+        }
+    }
+
+    fn connect(&mut self, d: usize) {
+        self.devices[d].connect(self.seed % 2 == 1);
+    }
+
+    fn off(&self, kind: &str) -> bool {
+        self.broken || self.without.iter().any(|name| name == kind)
+    }
+}
+
+impl Device {
+    fn new(engine: Engine, base: bool, group: u64) -> Self {
+        Self {
+            app: Connection::open_in_memory().unwrap(),
+            engine,
+            base,
+            backups: Vec::new(),
+            lost: None,
+            second: false,
+            verdicts: 0,
+            twin: None,
+            wrote: false,
+            revoked: false,
+            group,
+        }
+    }
+
+    /// Its application connects to the database, as it does when it starts.
+    fn connect(&mut self, foreign_keys: bool) {
+        self.app = app(&self.engine);
+        self.app.pragma_update(None, "foreign_keys", foreign_keys).unwrap();
+    }
+
+    fn has(&self, table: &str) -> bool {
+        self.app.prepare(&format!("SELECT 1 FROM {table}")).is_ok()
+    }
+
+    /// Whether it has a per-device table for rows of its own.
+    fn owns(&self, table: &str) -> bool {
+        self.has(table) && self.app.prepare(&format!("SELECT device FROM {table}")).is_err()
+    }
+
+    /// The rows of its own.
+    fn own(&self, table: &str) -> Vec<String> {
+        if !self.owns(table) {
+            return Vec::new();
+        }
+        // Of readings, the ids of two histories of one device are the same.
+        let what = if table == "readings" { "v" } else { "k, v" };
+        dump(&self.app, &format!("SELECT {what} FROM {table} ORDER BY 1"))
+    }
+
+    /// What a base has gathered of all devices, or of the one that is so labelled.
+    fn gathered(&self, table: &str, of: Option<&str>) -> Vec<String> {
+        let beside = format!("{table}_gathered");
+        let from = if self.owns(table) { beside.as_str() } else { table };
+        if !self.has(from) {
+            return Vec::new();
+        }
+        let what = if table == "readings" { "v" } else { "k, v" };
+        let of = of.map(|label| format!("WHERE device = '{label}'")).unwrap_or_default();
+        dump(&self.app, &format!("SELECT {what} FROM {from} {of} ORDER BY 1"))
+    }
+
+    fn label(&self) -> String {
+        packmule::label(self.engine.identity().id, Some(&self.engine.identity().name))
+    }
+}
+
+/// Up to where a device's own streams go.
+fn positions(engine: &Engine) -> [u64; 2] {
+    let this = engine.devices().unwrap().into_iter().find(|d| d.this).unwrap();
+    [this.shared, this.own]
+}
+
+/// How many frames of verdicts a device has written, of those in its log. The flags are the second byte of a frame.
+fn own_verdicts(device: &Device) -> usize {
+    let sql = format!(
+        "SELECT count(*) FROM _pm_frame JOIN _pm_device ON n = dev
+         WHERE id = x'{}' AND unicode(substr(CAST(body AS TEXT), 2, 1)) & 8",
+        device.engine.identity().id
+    );
+    dump(&device.app, &sql)[0].parse().unwrap()
+}
+
+fn key_of(db: &Path) -> PathBuf {
+    db.with_extension("db.pmkey")
+}
+
+/// Lets a fleet live; tells why it did not end as it should, and what happened to it.
+pub fn life(seed: u64, broken: bool, met: &mut Met) -> Result<(), (String, String)> {
+    let mut fleet = Fleet::new(seed, broken);
+    let lived = catch_unwind(AssertUnwindSafe(|| fleet.live(met)));
+    let why = match lived {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(why)) => why,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            format!("it panicked: {}", text.unwrap_or_default())
+        }
+    };
+    Err((why, fleet.trace.join("\n")))
+}
+
+fn ids(devices: &[Device]) -> Vec<DeviceId> {
+    devices.iter().map(|d| d.engine.identity().id).collect()
+}

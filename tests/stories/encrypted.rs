@@ -1,0 +1,225 @@
+//! A fleet that encrypts: by cards alone, and by bundles that are mailed. What is lost tells nothing.
+
+use std::path::PathBuf;
+
+use rusqlite::types::Value as Sql;
+
+use crate::card::{are_equal, back_up, fingerprint, lose, restore, status};
+use crate::support::{Desk, has};
+
+/// A device exchanges with the card, encrypted; what it says.
+fn exchange(desk: &Desk, name: &str) -> String {
+    desk.run(&format!("exchange {name}.db card --encrypt")).ok()
+}
+
+fn rounds(desk: &Desk, names: &[&str], times: usize) {
+    for name in names.iter().cycle().take(names.len() * times) {
+        exchange(desk, name);
+    }
+}
+
+fn desk(boards: &[&str]) -> Desk {
+    let desk = Desk::fleet(boards);
+    for board in boards {
+        write(&desk, board);
+    }
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk
+}
+
+/// A board writes a setting and a reading that nothing else has in it.
+fn write(desk: &Desk, board: &str) {
+    let row = format!(
+        "INSERT OR REPLACE INTO settings VALUES ('key-of-{board}', 'worth-of-{board}', 'noted-by-{board}')"
+    );
+    desk.sql(&format!("{board}.db"), &row);
+    desk.sql(&format!("{board}.db"), "INSERT INTO readings (value) VALUES (20.25)");
+}
+
+/// The files on the card.
+fn files(desk: &Desk) -> Vec<PathBuf> {
+    let Ok(folder) = std::fs::read_dir(desk.path("card/PACKMULE")) else { return Vec::new() };
+    folder.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Which of these stand in the bytes of a file on the card.
+fn tells(desk: &Desk, words: &[&str]) -> Vec<String> {
+    let mut told = Vec::new();
+    for file in files(desk) {
+        let bytes = std::fs::read(&file).unwrap();
+        let has = |word: &&&str| bytes.windows(word.len()).any(|part| part == word.as_bytes());
+        told.extend(words.iter().filter(has).map(|word| word.to_string()));
+    }
+    told
+}
+
+const ROWS: [&str; 6] = ["settings", "readings", "key-of-", "worth-of-", "noted-by-", "value"];
+
+fn gathered(desk: &Desk) -> Sql {
+    desk.value("base.db", "SELECT count(*) FROM readings")
+}
+
+#[test]
+fn a_lost_card_tells_nothing() {
+    let desk = desk(&["north", "east"]);
+    let said = exchange(&desk, "north");
+    has(&said, &["left for anyone: who this device is, in clear"]);
+    assert_eq!(tells(&desk, &ROWS), [""; 0]);
+    // At no time is there a row, or the name of a table.
+    for name in ["base", "east", "north"].iter().cycle().take(15) {
+        exchange(&desk, name);
+        assert_eq!(tells(&desk, &ROWS), [""; 0]);
+    }
+    are_equal(&desk, &["base", "north", "east"]);
+    assert_eq!(gathered(&desk), Sql::Integer(2));
+    // Once they know each other, not even a name.
+    assert_eq!(tells(&desk, &["north", "base", "east"]), [""; 0]);
+    assert!(!files(&desk).is_empty());
+    // At rest it stays at rest, and what is acknowledged goes.
+    let before = files(&desk).len();
+    rounds(&desk, &["base", "north", "east"], 2);
+    assert_eq!(files(&desk).len(), before);
+    assert!(before <= 3, "{before}");
+    // The control: without encryption the same words are found.
+    write(&desk, "north");
+    desk.run("exchange north.db card").ok();
+    assert_ne!(tells(&desk, &["worth-of-"]), [""; 0]);
+    // And what lies there in clear is left anew.
+    let said = exchange(&desk, "north");
+    has(&said, &["removed: it was not encrypted", "encrypted"]);
+    assert_eq!(tells(&desk, &ROWS), [""; 0]);
+}
+
+/// Nobody types anything but the same exchange: who comes, is admitted, goes back to a backup or begins anew, finds in.
+#[test]
+fn a_fleet_lives_by_encrypted_cards_alone() {
+    let desk = desk(&["north", "east"]);
+    rounds(&desk, &["base", "north", "east"], 4);
+    are_equal(&desk, &["base", "north", "east"]);
+    // A newcomer with a certificate of the fleet.
+    desk.run("init west.db --name west --fleet fleet.key").ok();
+    desk.sql("west.db", "CREATE TABLE settings (key TEXT PRIMARY KEY, value, note TEXT)");
+    desk.run("track west.db settings").ok();
+    desk.sql("west.db", "INSERT INTO settings VALUES ('key-of-west', 'worth-of-west', '')");
+    let said = exchange(&desk, "west");
+    has(&said, &["skipped: the bundle is encrypted", "this device is none of them"]);
+    rounds(&desk, &["base", "west", "north", "east"], 4);
+    are_equal(&desk, &["base", "north", "east", "west"]);
+    assert_eq!(tells(&desk, &["west", "worth-of-"]), [""; 0]);
+    // A board without the fleet key: its request is in clear, so that it can be signed where the key is.
+    desk.run("init new.db --name new").ok();
+    desk.sql("new.db", "CREATE TABLE settings (key TEXT PRIMARY KEY, value, note TEXT)");
+    desk.run("track new.db settings").ok();
+    desk.sql("new.db", "INSERT INTO settings VALUES ('key-of-new', 'worth-of-new', '')");
+    exchange(&desk, "new");
+    let said = desk.run("admit card --fleet fleet.key").ok();
+    has(&said, &["admitted: new"]);
+    let all = ["base", "new", "north", "east", "west"];
+    rounds(&desk, &all, 4);
+    assert_ne!(status(&desk, "new")["fleet"], serde_json::Value::Null);
+    are_equal(&desk, &all);
+    assert_eq!(tells(&desk, &ROWS), [""; 0]);
+    // A base that was set back.
+    back_up(&desk, "base", "backup");
+    for board in ["north", "east"] {
+        write(&desk, board);
+    }
+    rounds(&desk, &all, 3);
+    restore(&desk, "base", "backup");
+    rounds(&desk, &all, 3);
+    are_equal(&desk, &all);
+    assert_eq!(gathered(&desk), Sql::Integer(4));
+    // A base that is gone, and another in its place: what lies there it cannot read.
+    lose(&desk, "base");
+    desk.run("init base.db --name base --fleet fleet.key --base").ok();
+    rounds(&desk, &all, 5);
+    are_equal(&desk, &all);
+    assert_eq!(tells(&desk, &ROWS), [""; 0]);
+}
+
+#[test]
+fn a_revoked_device_gets_no_slot() {
+    let desk = desk(&["north", "east"]);
+    rounds(&desk, &["base", "north", "east"], 4);
+    let thief = fingerprint(&desk, "east");
+    desk.run(&format!("revoke base.db {thief} --fleet fleet.key")).ok();
+    rounds(&desk, &["base", "north"], 3);
+    write(&desk, "north");
+    rounds(&desk, &["north", "base"], 2);
+    for file in files(&desk) {
+        let file = file.strip_prefix(desk.path("")).unwrap().display().to_string();
+        let seen = desk.run(&format!("inspect {file} --with north.db --json")).json();
+        if seen["sender"] == thief.as_str() {
+            continue; // It can read its own.
+        }
+        let said = desk.run(&format!("inspect {file} --with east.db")).refused(&file);
+        has(&said, &["this device is none of them"]);
+    }
+    let said = desk.run("export base.db for-thief.pmb --encrypt-to east").refused("base.db");
+    has(&said, &["is revoked"]);
+}
+
+#[test]
+fn a_bundle_for_devices_opens_with_their_keys_alone() {
+    let desk = desk(&["north", "east"]);
+    // Nobody is known yet.
+    let said = desk.run("export north.db north.pmb --encrypt-to fleet").refused("north.db");
+    has(&said, &["no other device's certificate is known here", "--passphrase-file"]);
+    desk.carry("base", "north");
+    desk.carry("east", "north");
+    let said = desk.run("export north.db north.pmb --encrypt-to base").ok();
+    has(&said, &["encrypted: base-", " can read it, and this device, and nobody else"]);
+    let bytes = std::fs::read(desk.path("north.pmb")).unwrap();
+    for word in ROWS.iter().chain(&["north", "base"]) {
+        assert!(!bytes.windows(word.len()).any(|part| part == word.as_bytes()), "{word}");
+    }
+    let said = desk.run("import east.db north.pmb").refused("north.pmb");
+    has(&said, &["encrypted to 4 devices at most, and this device is none of them", "have it made again"]);
+    // Without a key it is said what it is; with one, what is in it.
+    has(&desk.run("inspect north.pmb").ok(), &["an encrypted bundle of", "4 devices at most"]);
+    has(&desk.run("inspect north.pmb --with base.db").ok(), &["from         north", "encrypted    to "]);
+    let seen = desk.run("inspect north.pmb --json").json();
+    assert_eq!((&seen["encrypted"]["at_most"], &seen["encrypted"]["read"]), (&4.into(), &false.into()));
+    has(&desk.run("verify north.pmb").refused("north.pmb"), &["no device's key is at hand"]);
+    has(&desk.run("verify north.pmb --with base.db").ok(), &["all is well"]);
+    // It is this device's own: another one takes its place.
+    has(
+        &desk.run("export north.db north.pmb --encrypt-to base east").ok(),
+        &["encrypted: base-", ", east-", " can read it", "it replaces"],
+    );
+    for (name, applied) in [("base", "2 rows applied"), ("east", "1 row applied")] {
+        has(&desk.run(&format!("import {name}.db north.pmb")).ok(), &[applied]);
+    }
+    let for_one = desk.run("export north.db one.pmb --for east --encrypt-to base").usage();
+    has(&for_one, &["could not read it"]);
+    // `merge` of a directory, and standard input.
+    has(&desk.run("merge base.db north.pmb").ok(), &["nothing new"]);
+}
+
+#[test]
+fn a_bundle_under_a_passphrase_goes_by_mail() {
+    let desk = desk(&["north"]);
+    std::fs::write(desk.path("secret.txt"), "correct horse\n").unwrap();
+    std::fs::write(desk.path("other.txt"), "wrong horse\n").unwrap();
+    std::fs::write(desk.path("empty.txt"), "\n").unwrap();
+    let said = desk.run("export north.db north.pmb --passphrase-file secret.txt").ok();
+    has(&said, &["whoever has the passphrase can read it"]);
+    has(&desk.run("export north.db x.pmb --passphrase-file empty.txt").refused("empty.txt"), &["is empty"]);
+    desk.run("export north.db x.pmb --passphrase-file secret.txt --encrypt-to fleet").usage();
+    let said = desk.run("import base.db north.pmb").refused("north.pmb");
+    has(&said, &["is encrypted with a passphrase, which is not given: give it with --passphrase-file FILE"]);
+    let said = desk.run("import base.db north.pmb --passphrase-file other.txt").refused("north.pmb");
+    has(&said, &["encrypted with another passphrase"]);
+    has(&desk.run("inspect north.pmb").ok(), &["an encrypted bundle of"]);
+    has(&desk.run("verify north.pmb --passphrase-file secret.txt").ok(), &["all is well"]);
+    has(&desk.run("inspect north.pmb --passphrase-file secret.txt").ok(), &["with a passphrase"]);
+    // On a card it is named and stepped over.
+    std::fs::copy(desk.path("north.pmb"), desk.path("card/north.pmb")).unwrap();
+    has(&desk.run("exchange base.db card").ok(), &["skipped: the bundle is encrypted with a passphrase"]);
+    has(&desk.run("import base.db card --passphrase-file secret.txt").ok(), &["2 rows applied"]);
+    are_equal(&desk, &["base", "north"]);
+    // A board with 40 MB has room enough for it.
+    let small = |line: &str| desk.run_within(&["-v 40960"], line).ok();
+    small("export base.db base.pmb --passphrase-file secret.txt");
+    small("import north.db base.pmb --passphrase-file secret.txt");
+}

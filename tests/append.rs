@@ -196,3 +196,31 @@ fn what_others_appended_is_not_sealed_again() {
     assert_eq!(rows(&a, "SELECT v FROM r ORDER BY id"), ["1", "2", "3", "4"]);
     digests_equal(&[&a, &base, &late]);
 }
+
+/// An application that takes every other id leaves a range of free ids for each row. So many are kept of a table, however
+/// often it is sealed, and a row that comes into the widest of them is still carried.
+#[test]
+fn ranges_of_free_ids_are_bounded_by_table() {
+    let world = World::new();
+    let mut a = world.board("a");
+    sql(
+        &a,
+        "CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v); INSERT INTO log VALUES (500, 'first')",
+    );
+    a.track("log", &append()).unwrap();
+    for n in 0..6 {
+        let from = 1_000 + n * 1_600;
+        sql(
+            &a,
+            &format!(
+                "WITH RECURSIVE c (id) AS (VALUES ({from}) UNION ALL SELECT id + 2 FROM c WHERE id < {from} + 1596)
+                 INSERT INTO log SELECT id, 'skips' FROM c"
+            ),
+        );
+        a.seal().unwrap();
+    }
+    let ranges: u64 = rows(&a, "SELECT count(*) FROM _pm_gap")[0].parse().unwrap();
+    assert!((1_000..=2_000).contains(&ranges), "{ranges}");
+    sql(&a, "INSERT INTO log VALUES (3, 'below')");
+    assert_eq!(a.seal().unwrap().ops, 1);
+}

@@ -1,29 +1,41 @@
-//! Whole fleets at random, through the program: boards that appear, write, meet a card and compact on their own, are
-//! restored from a backup, retired; cards that are lost. Nobody types a cure, and no command ends with anything but 0.
+//! Whole fleets at random, through the program: boards and bases that appear, write, meet a card and compact on their own,
+//! prune, are restored from a backup, copied and merged, retired and back, revoked and back; cards that are lost; groups
+//! that live apart. Nobody types a cure, and no command ends with anything but 0.
 //!
 //! `PACKMULE_SEED=N` replays one fleet, `PACKMULE_SCHEDULES=N` says how many live, from `PACKMULE_FIRST=N` on.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 
 use super::card::status;
-use super::random::{Random, seeds};
+use super::random::{Random, on_all_cores, seeds};
 use super::support::Desk;
 
-const TABLES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT);
-    CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT)";
+const TABLES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INT);
+    CREATE TABLE tags (id TEXT PRIMARY KEY, name TEXT UNIQUE);
+    CREATE TABLE marks (id TEXT PRIMARY KEY, tag TEXT REFERENCES tags (id), n INT);
+    CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT);
+    CREATE TABLE state (k TEXT PRIMARY KEY, v TEXT)";
 
-struct Board {
+struct Member {
     name: String,
+    base: bool,
     /// A backup of it was made.
     backup: bool,
     /// It was restored, and its application is not started again before the fleet has met.
     quiet: bool,
+    revoked: bool,
+    /// The card that goes round where it lives, while groups live apart.
+    card: usize,
 }
 
 struct Fleet {
     desk: Desk,
     random: Random,
-    boards: Vec<Board>,
+    cell: bool,
+    members: Vec<Member>,
+    apart: bool,
     n: u32,
     trace: Vec<String>,
 }
@@ -32,11 +44,10 @@ impl Fleet {
     fn new(seed: u64) -> Self {
         let desk = Desk::new();
         ["card0", "card1", "card2"].iter().for_each(|card| std::fs::create_dir(desk.path(card)).unwrap());
-        let mut fleet = Self { desk, random: Random(seed), boards: Vec::new(), n: 0, trace: Vec::new() };
+        let (cell, apart) = (seed % 4 == 1, seed.is_multiple_of(3));
+        let mut fleet =
+            Self { desk, random: Random(seed), cell, members: Vec::new(), apart, n: 0, trace: Vec::new() };
         fleet.run("fleet new fleet.key");
-        fleet.run("init base.db --name base --base --fleet fleet.key");
-        fleet.appear();
-        fleet.appear();
         fleet
     }
 
@@ -49,117 +60,215 @@ impl Fleet {
         self.desk.run(command).ok();
     }
 
-    fn appear(&mut self) {
-        let name = format!("board{}", self.boards.len());
-        self.run(&format!("init {name}.db --name {name} --fleet fleet.key"));
-        self.desk.sql(&format!("{name}.db"), TABLES);
-        self.run(&format!("track {name}.db notes"));
-        self.run(&format!("track {name}.db readings --append"));
-        self.boards.push(Board { name, backup: false, quiet: false });
-        let board = self.boards.len() - 1;
-        self.write(board);
+    fn appear(&mut self, base: bool) {
+        let at = self.members.len();
+        let name = format!("{}{at}", if base { "base" } else { "board" });
+        let role = if base { " --base" } else { "" };
+        self.run(&format!("init {name}.db --name {name} --fleet fleet.key{role}"));
+        let card = self.below(2);
+        self.members.push(Member { name, base, backup: false, quiet: false, revoked: false, card });
+        if !base {
+            self.make_tables(at);
+            self.write(at);
+        }
     }
 
-    fn write(&mut self, board: usize) {
-        if self.boards[board].quiet {
+    fn make_tables(&mut self, board: usize) {
+        let db = format!("{}.db", self.members[board].name);
+        self.desk.sql(&db, TABLES);
+        let merge = if self.cell { " --merge cell" } else { "" };
+        self.run(&format!("track {db} notes tags marks{merge}"));
+        self.run(&format!("track {db} readings --mode per-device --append"));
+        self.run(&format!("track {db} state --mode per-device"));
+    }
+
+    fn write(&mut self, at: usize) {
+        if self.members[at].quiet || self.members[at].base {
             return;
         }
         self.n += 1;
-        let (n, key) = (self.n, self.below(4));
-        let sql = format!(
-            "INSERT INTO notes VALUES ('k{key}', 'v{n}') ON CONFLICT (id) DO UPDATE SET body = excluded.body;
-             INSERT INTO readings (v) VALUES ('r{n}')"
-        );
-        let db = format!("{}.db", self.boards[board].name);
+        let (n, key, name) = (self.n, self.below(4), self.below(3));
+        let note = match self.below(5) {
+            0 => format!("DELETE FROM notes WHERE id = 'k{key}'"),
+            1 => format!("UPDATE notes SET n = {n} WHERE id = 'k{key}'"),
+            _ => format!(
+                "INSERT INTO notes VALUES ('k{key}', 'v{n}', 0) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+            ),
+        };
+        let tag = match self.below(4) {
+            0 => format!("DELETE FROM marks WHERE tag = 't{key}'; DELETE FROM tags WHERE id = 't{key}'"),
+            1 => format!("INSERT OR IGNORE INTO marks SELECT 'm{n}', id, {n} FROM tags WHERE id = 't{key}'"),
+            _ => format!("INSERT OR IGNORE INTO tags VALUES ('t{key}', 'n{name}')"),
+        };
+        let state = match self.below(4) {
+            0 => format!("DELETE FROM state WHERE k = 's{name}'"),
+            _ => format!("INSERT OR REPLACE INTO state VALUES ('s{name}', 'w{n}')"),
+        };
+        let sql = format!("{note}; {tag}; {state}; INSERT INTO readings (v) VALUES ('r{n}')");
+        let db = format!("{}.db", self.members[at].name);
         self.desk.sql(&db, &sql);
         self.trace.push(format!("{db}: {sql}"));
     }
 
     fn step(&mut self) {
-        let board = self.below(self.boards.len());
-        let name = self.boards[board].name.clone();
-        let card = self.below(2);
-        match self.below(20) {
-            0..=6 => self.write(board),
-            7..=12 => self.run(&format!("exchange {name}.db card{card}")),
-            13..=14 => self.run(&format!("exchange base.db card{card}")),
-            15 => self.run(&format!("compact {name}.db")),
-            16 => self.run("compact base.db"),
-            17 if self.boards.len() < 4 => self.appear(),
-            18 if !self.boards[board].backup => self.back_up(board),
-            18 if !self.boards[board].quiet => self.restore(board),
-            _ => {
+        let at = self.below(self.members.len());
+        let name = self.members[at].name.clone();
+        let card = if self.apart { self.members[at].card } else { self.below(2) };
+        let Member { base, quiet, backup, .. } = self.members[at];
+        match self.below(30) {
+            0..=8 => self.write(at),
+            9..=17 => self.run(&format!("exchange {name}.db card{card}")),
+            18..=19 if !quiet => self.run(&format!("compact {name}.db")),
+            20 if !base && !quiet => {
+                let rows = self.below(3);
+                self.run(&format!("prune {name}.db readings --rows {rows}"));
+            }
+            21 if self.members.len() < 5 => {
+                let base = self.random.chance(25);
+                self.appear(base);
+            }
+            22..=23 if !backup => self.back_up(at),
+            22..=23 if !quiet && !base => self.restore(at),
+            24 if base => self.merge(at),
+            25..=26 if base => self.retire(at),
+            27 if base => self.revoke(at),
+            28 => self.apart = false,
+            29 => {
                 let path = self.desk.path(format!("card{card}"));
                 std::fs::remove_dir_all(&path).unwrap();
                 std::fs::create_dir(&path).unwrap();
                 self.trace.push(format!("card{card} is lost"));
             }
+            _ => {}
         }
     }
 
-    fn back_up(&mut self, board: usize) {
-        let name = self.boards[board].name.clone();
+    fn copy(&mut self, name: &str, to: &str) {
         self.run(&format!("seal {name}.db"));
-        let to = self.desk.path(format!("{name}.backup"));
-        self.desk.sql(&format!("{name}.db"), &format!("VACUUM INTO '{}'", to.display()));
-        self.boards[board].backup = true;
+        let path = self.desk.path(to);
+        let _ = std::fs::remove_file(&path);
+        self.desk.sql(&format!("{name}.db"), &format!("VACUUM INTO '{}'", path.display()));
+    }
+
+    fn back_up(&mut self, at: usize) {
+        let name = self.members[at].name.clone();
+        self.copy(&name, &format!("{name}.backup"));
+        self.members[at].backup = true;
         self.trace.push(format!("{name} is backed up"));
     }
 
-    fn restore(&mut self, board: usize) {
-        let name = self.boards[board].name.clone();
+    fn restore(&mut self, at: usize) {
+        let name = self.members[at].name.clone();
         for end in ["-wal", "-shm"] {
             let _ = std::fs::remove_file(self.desk.path(format!("{name}.db{end}")));
         }
         std::fs::copy(self.desk.path(format!("{name}.backup")), self.desk.path(format!("{name}.db")))
             .unwrap();
-        self.boards[board].quiet = true;
+        self.members[at].quiet = true;
         self.trace.push(format!("{name} is restored"));
     }
 
-    fn names(&self) -> Vec<String> {
-        let boards = self.boards.iter().map(|board| board.name.clone());
-        std::iter::once("base".into()).chain(boards).collect()
+    /// The office takes in a copy of a board's card, its key beside it.
+    fn merge(&mut self, base: usize) {
+        let of = self.below(self.members.len());
+        if of == base || self.apart || self.members[of].revoked {
+            return;
+        }
+        let (name, of) = (self.members[base].name.clone(), self.members[of].name.clone());
+        self.copy(&of, "copy.db");
+        std::fs::copy(self.desk.path(format!("{of}.db.pmkey")), self.desk.path("copy.db.pmkey")).unwrap();
+        self.run(&format!("merge {name}.db copy.db"));
+    }
+
+    /// What a base knows of another device, if it knows it.
+    fn known(&self, base: &str, of: &str) -> Option<serde_json::Value> {
+        let devices = self.desk.run(&format!("devices {base}.db --json")).json();
+        devices["devices"].as_array().unwrap().iter().find(|d| d["name"] == of).cloned()
+    }
+
+    /// Says that a device will not come back; or that it is back, if that was said.
+    fn retire(&mut self, base: usize) {
+        let of = self.below(self.members.len());
+        let (name, of) = (self.members[base].name.clone(), self.members[of].name.clone());
+        let Some(known) = self.known(&name, &of).filter(|_| name != of) else { return };
+        let undo = if known["retired"] == true { " --undo" } else { "" };
+        self.run(&format!("retire {name}.db {of}{undo}"));
+    }
+
+    /// A board is stolen; or found again.
+    fn revoke(&mut self, base: usize) {
+        let at = self.below(self.members.len());
+        let (name, of) = (self.members[base].name.clone(), self.members[at].name.clone());
+        let Some(known) = self.known(&name, &of).filter(|_| !self.members[at].base) else { return };
+        let revoked = known["revoked"] == true;
+        if revoked != self.members[at].revoked {
+            return; // Another base has said so.
+        }
+        let undo = if revoked { " --undo" } else { "" };
+        self.run(&format!("revoke {name}.db {of} --fleet fleet.key{undo}"));
+        self.members[at].revoked = !revoked;
     }
 
     fn live(&mut self) {
-        let before: Vec<_> =
-            self.names().iter().map(|n| status(&self.desk, n)["fingerprint"].clone()).collect();
-        for _ in 0..self.below(25) + 10 {
+        [true, false, false].into_iter().for_each(|base| self.appear(base));
+        for _ in 0..self.below(35) + 15 {
             self.step();
         }
-        let names = self.names();
+        let before: Vec<_> =
+            self.members.iter().map(|m| status(&self.desk, &m.name)["fingerprint"].clone()).collect();
+        let names: Vec<String> = self.members.iter().filter(|m| !m.revoked).map(|m| m.name.clone()).collect();
         for _ in 0..4 {
             names.iter().for_each(|name| self.run(&format!("exchange {name}.db card2")));
         }
-        let digest = self.desk.run("digest base.db").ok();
-        for (at, name) in names.iter().enumerate() {
+        let digest = self.desk.run(&format!("digest {}.db", names[0])).ok();
+        for (member, was) in self.members.iter().zip(before).filter(|(m, _)| !m.revoked) {
+            let name = &member.name;
             assert_eq!(self.desk.run(&format!("digest {name}.db")).ok(), digest, "{name}");
             let status = status(&self.desk, name);
-            assert_eq!(status["waits"].as_array().unwrap().len(), 0, "{name}: {status}");
-            assert!(before.get(at).is_none_or(|was| *was == status["fingerprint"]), "{name} is another");
+            // What a revoked device wrote and nobody had taken in is void.
+            let waits = status["waits"].as_array().unwrap().iter();
+            let stolen: Vec<&str> =
+                self.members.iter().filter(|m| m.revoked).map(|m| m.name.as_str()).collect();
+            let of_stolen = |wait: &&serde_json::Value| {
+                stolen.iter().any(|name| wait["author"].as_str().is_some_and(|of| of.starts_with(name)))
+            };
+            assert_eq!(waits.filter(|wait| !of_stolen(wait)).count(), 0, "{name}: {status}");
+            assert_eq!(was, status["fingerprint"], "{name} is another");
         }
-        let readings = |name: &str| self.desk.rows(&format!("{name}.db"), "SELECT v FROM readings");
-        let gathered: Vec<String> = readings("base").iter().map(|row| format!("{:?}", row[0])).collect();
-        let distinct: BTreeSet<&String> = gathered.iter().collect();
-        assert_eq!(distinct.len(), gathered.len(), "{gathered:?}");
-        for name in &names[1..] {
-            for row in readings(name) {
-                assert!(distinct.contains(&format!("{:?}", row[0])), "the base lacks {:?} of {name}", row[0]);
+        self.bases_have_gathered();
+    }
+
+    fn bases_have_gathered(&self) {
+        for base in self.members.iter().filter(|m| m.base) {
+            let gathered: Vec<String> = self.column(&base.name, "SELECT v FROM readings");
+            let distinct: BTreeSet<&String> = gathered.iter().collect();
+            assert_eq!(distinct.len(), gathered.len(), "{}: {gathered:?}", base.name);
+            for board in self.members.iter().filter(|m| !m.base && !m.revoked) {
+                for row in self.column(&board.name, "SELECT v FROM readings") {
+                    assert!(distinct.contains(&row), "{} lacks {row} of {}", base.name, board.name);
+                }
+                let own = self.column(&board.name, "SELECT k || v FROM state ORDER BY 1");
+                let sql = format!("SELECT k || v FROM state WHERE device LIKE '{}-%' ORDER BY 1", board.name);
+                assert_eq!(self.column(&base.name, &sql), own, "{} has of {}", base.name, board.name);
             }
         }
+    }
+
+    fn column(&self, name: &str, sql: &str) -> Vec<String> {
+        self.desk.rows(&format!("{name}.db"), sql).iter().map(|row| format!("{:?}", row[0])).collect()
     }
 }
 
 #[test]
 fn random_fleets_through_the_program() {
-    let mut failed = Vec::new();
-    for seed in seeds(3) {
+    let failed = Mutex::new(Vec::new());
+    on_all_cores(seeds(3), &|seed| {
         let mut fleet = Fleet::new(seed);
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fleet.live())).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| fleet.live())).is_err() {
             eprintln!("PACKMULE_SEED={seed} replays it:\n{}", fleet.trace.join("\n"));
-            failed.push(seed);
+            failed.lock().unwrap().push(seed);
         }
-    }
+    });
+    let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{} failed: {failed:?}", failed.len());
 }

@@ -22,8 +22,11 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
-/// So many ranges of free ids are looked into: the widest ones.
+/// So many ranges of free ids are kept of a table: the widest ones. Each seal looks into all of them.
 const GAPS: u32 = 1_000;
+
+/// At so many, they are cut back to that: not at each seal.
+const GAPS_MOST: u32 = 2 * GAPS;
 
 /// The least id of which ranges speak.
 const LEAST: i64 = i64::MIN + 1;
@@ -240,6 +243,20 @@ fn find_gaps(replica: &Replica, table: &Table, first: i64, last: i64) -> Result<
         replica.db.execute(
             "INSERT OR REPLACE INTO _pm_gap (tid, first, last) VALUES (?1, ?2, ?3)",
             (tid, after, last),
+        )?;
+    }
+    forget_narrow_gaps(replica, tid)
+}
+
+/// Keeps the widest of a table's ranges, if they have become too many: an application that skips ids leaves a range for
+/// each of its rows.
+fn forget_narrow_gaps(replica: &Replica, tid: i64) -> Result<()> {
+    let mut count = replica.db.prepare_cached("SELECT count(*) FROM _pm_gap WHERE tid = ?1")?;
+    if count.query_row([tid], |row| row.get::<_, u32>(0))? > GAPS_MOST {
+        replica.db.execute(
+            "DELETE FROM _pm_gap WHERE tid = ?1 AND first NOT IN (
+               SELECT first FROM _pm_gap WHERE tid = ?1 ORDER BY last - first DESC, first LIMIT ?2)",
+            (tid, GAPS),
         )?;
     }
     Ok(())

@@ -140,6 +140,10 @@ pub struct Left {
     pub bytes: u64,
     /// It has the state of the shared tables: its receiver lacks frames that are compacted away here.
     pub state: bool,
+    /// It is encrypted to the fleet.
+    pub encrypted: bool,
+    /// It has this device's certificate or request, and nothing else.
+    pub introduction: bool,
 }
 
 /// `compact`.

@@ -152,6 +152,77 @@ fn same_at_base(a: &mut Engine, base: &mut Engine, rows_there: usize) {
     assert_eq!(rows(base, "SELECT count(*) FROM readings"), [rows_there.to_string()]);
 }
 
+/// What triggers of the application do while rows are pruned is what an application wrote.
+#[test]
+fn what_triggers_write_while_rows_are_pruned_is_sealed() {
+    let (_world, mut a, mut base) = two(&append());
+    let many = "INSERT INTO readings (value) WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200) SELECT i FROM n";
+    sql(&a, many);
+    sql(
+        &a,
+        "CREATE TRIGGER total AFTER DELETE ON readings BEGIN
+           UPDATE readings SET value = value + OLD.value WHERE id = 1203;
+           INSERT INTO readings (value) SELECT -1 WHERE OLD.id = 50;
+           INSERT INTO readings (id, value) SELECT 3, -3 WHERE OLD.id = 600;
+           INSERT INTO readings (id, value) SELECT 700, -7 WHERE OLD.id = 700;
+         END;",
+    );
+    carry(&mut a, &mut base);
+    carry(&mut base, &mut a);
+    assert_eq!(a.prune("readings", Keep::Rows(1)).unwrap().rows, 1202);
+    let here = rows(&a, "SELECT id, value FROM readings ORDER BY id");
+    let sum = 1200.0 + (1..1200).sum::<u32>() as f64 + 6.0;
+    assert_eq!(here, ["3|-3.0r", "700|-7.0r", &format!("1203|{sum:?}r"), "1204|-1.0r"]);
+    carry(&mut a, &mut base);
+    assert_eq!(
+        rows(&base, "SELECT id, value FROM readings WHERE id IN (3, 700, 1203, 1204) ORDER BY id"),
+        here
+    );
+    assert_eq!(rows(&base, "SELECT count(*) FROM readings"), ["1204"]);
+    assert_eq!(a.seal().unwrap().ops, 0);
+}
+
+/// An id that a delete frees is known from the delete: no seal walks through the table for it.
+#[test]
+fn ids_that_deletes_free_are_noted_one_by_one() {
+    for carry_deletes in [false, true] {
+        let (_world, mut a, mut base) = two(&TrackOptions { carry_deletes, ..append() });
+        sql(
+            &a,
+            "INSERT INTO readings (value) WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) SELECT i FROM n",
+        );
+        a.seal().unwrap();
+        let gaps = "SELECT first, last FROM _pm_gap WHERE first > 0 ORDER BY first";
+        // A seal that looks for the free ids again would find that this one is free too.
+        sql(
+            &a,
+            "CREATE TABLE kept AS SELECT * FROM readings WHERE id = 4000; DELETE FROM _pm_gap WHERE first > 0",
+        );
+        sql(&a, "DELETE FROM readings WHERE id IN (10, 12, 13, 20)");
+        a.seal().unwrap();
+        assert_eq!(rows(&a, gaps), ["10|10", "12|13", "20|20"]);
+        sql(&a, "DELETE FROM readings WHERE id IN (11, 14, 9, 5003)");
+        a.seal().unwrap();
+        assert_eq!(rows(&a, gaps), ["9|14", "20|20", "5003|5003"]);
+        assert_eq!(rows(&a, "SELECT gaps FROM _pm_table"), ["1"]);
+        // What comes there is seen.
+        sql(&a, "INSERT INTO readings VALUES (12, 0.5), (20, 0.25), (5003, 0.125)");
+        carry(&mut a, &mut base);
+        assert_eq!(
+            rows(&base, "SELECT id, value FROM readings WHERE id IN (12, 20, 5003) ORDER BY id"),
+            ["12|0.5r", "20|0.25r", "5003|0.125r"]
+        );
+        // Of many, the widest are looked into.
+        sql(&a, "DELETE FROM readings WHERE id % 3 = 1 AND id > 50");
+        a.seal().unwrap();
+        let n: u32 = rows(&a, "SELECT count(*) FROM _pm_gap")[0].parse().unwrap();
+        assert!((900..=2_001).contains(&n), "{n}");
+        sql(&a, "INSERT INTO readings VALUES (-7, 7)");
+        carry(&mut a, &mut base);
+        assert_eq!(rows(&base, "SELECT value FROM readings WHERE id = -7"), ["7.0r"]);
+    }
+}
+
 #[test]
 fn pruning_to_free_room() {
     let (_world, mut a, mut base) = two(&append());

@@ -32,11 +32,12 @@ enum Content {
 fn forged(author: &Engine, bytes: &[u8], content: &Content, context: &[(Named, u64)]) -> Vec<u8> {
     let mut records = bundles::records(bytes);
     let has = |body: &[u8]| match content {
-        Content::Replaced(from, _) => body.windows(from.len()).any(|bytes| bytes == from.as_bytes()),
+        Content::Replaced(from, _) => bundles::plain(body).windows(from.len()).any(|b| b == from.as_bytes()),
         _ => true,
     };
     let at = records.iter().rposition(|(kind, body)| *kind == RecordKind::Frame && has(body)).unwrap();
     records.truncate(at + 2);
+    records[at].1 = bundles::plain(&records[at].1);
     let frame = Frame::parse(&records[at].1).unwrap();
     let mut blocks = frame.blocks();
     let def = match blocks.next_block().unwrap() {

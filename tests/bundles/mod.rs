@@ -4,8 +4,8 @@
 use packmule::Engine;
 use packmule::core::model::{DeviceId, Stream};
 use packmule::core::wire::{
-    Checkpoint, Footer, GroupDigest, MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, put, take,
-    write_record,
+    Checkpoint, Columns, FRAME_MAX, Footer, Frame, GroupDigest, MAGIC, RECORD_HEAD_LEN, RecordHead,
+    RecordKind, Section, put, take, write_record,
 };
 use sha2::{Digest, Sha256};
 
@@ -22,6 +22,18 @@ pub fn records(bytes: &[u8]) -> Vec<Record> {
         rest = &rest[end..];
     }
     all
+}
+
+/// A frame with its blocks as they are, not by column.
+pub fn plain(body: &[u8]) -> Vec<u8> {
+    let frame = Frame::parse(body).unwrap();
+    if !frame.is_by_column() {
+        return body.to_vec();
+    }
+    let mut out = vec![0; FRAME_MAX];
+    let len = frame.plain(&mut Columns::new(), &mut out).unwrap();
+    out.truncate(len);
+    out
 }
 
 /// A bundle of these records, with every check sum and the footer made again.

@@ -60,3 +60,55 @@ fn what_does_not_travel_is_named_by_what_sends() {
         assert!(ran.err.contains("2 rows of `pairs` are not sent: NULL"), "{command}: {}", ran.err);
     }
 }
+
+/// Tracking again in another way says that it is another way, and only in the same way that there was nothing to do.
+#[test]
+fn tracking_again_says_what_it_changed() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "CREATE TABLE stock (id TEXT PRIMARY KEY, amount INTEGER)");
+    let changed = "is tracked in this way from now on";
+    for (command, told) in [
+        ("track north.db stock", "stock: tracked, 0 rows taken in"),
+        ("track north.db stock --columns wait", "stock: tracked in this way already"),
+        ("track north.db stock --columns follow", changed),
+        ("track north.db stock --columns follow", "stock: tracked in this way already"),
+        ("track north.db stock", "stock: tracked in this way already"),
+        ("track north.db stock --columns wait", changed),
+        ("track north.db stock --merge cell", changed),
+        ("track north.db stock --merge cell --ids shared", "stock: tracked in this way already"),
+        ("track north.db readings --mode per-device --append --deletes carry", changed),
+        ("track north.db readings --mode per-device --append", changed),
+    ] {
+        let said = desk.run(command).ok();
+        assert!(said.contains(told), "{command}: {said}");
+    }
+    for (wrong, told) in [
+        ("track north.db stock --ids anything", "--ids can only be shared, not `anything`"),
+        ("track north.db stock --columns never", "--columns is one of wait|follow, not `never`"),
+    ] {
+        let ran = desk.run(wrong);
+        assert_eq!(ran.status, Some(2), "{wrong}");
+        assert!(ran.err.contains(told), "{wrong}: {}", ran.err);
+    }
+}
+
+/// Once deletes are carried, what was deleted before is still named, and nobody is told to have them carried.
+#[test]
+fn what_is_carried_already_is_not_proposed() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2), (3)");
+    desk.run("seal north.db").ok();
+    desk.sql("north.db", "DELETE FROM readings WHERE value = 1");
+    let told = desk.run("export north.db north.pmb").ok();
+    assert!(told.contains("`--deletes carry`"), "{told}");
+    desk.run("track north.db readings --mode per-device --append --deletes carry").ok();
+    desk.sql("north.db", "DELETE FROM readings WHERE value = 2");
+    let told = desk.run("export north.db north.pmb").ok();
+    assert!(told.contains("1 row of `readings` is not sent: they were deleted here"), "{told}");
+    assert!(!told.contains("--deletes"), "{told}");
+    desk.run("import base.db north.pmb").ok();
+    assert_eq!(
+        desk.value("base.db", "SELECT group_concat(value) FROM readings"),
+        Sql::Text("1.0,3.0".into())
+    );
+}

@@ -8,7 +8,6 @@ use crate::model::DeviceId;
 pub(super) const BLOCK_DEF: u8 = 1;
 pub(super) const BLOCK_ROWS: u8 = 2;
 pub(super) const BLOCK_PIECE: u8 = 3;
-// 4 is kept for values by column.
 pub(super) const BLOCK_RETIRE: u8 = 5;
 pub(super) const BLOCK_RETURN: u8 = 7;
 pub(super) const BLOCK_KEEP: u8 = 6;

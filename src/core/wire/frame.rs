@@ -6,6 +6,7 @@ use super::blocks::{
     BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN, Blocks, KeptRun,
     Span,
 };
+use super::columns::Columns;
 use super::rows::{OpHead, write_op};
 use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, take, take_count};
 use crate::model::{DeviceId, Value, WallMs};
@@ -25,6 +26,10 @@ pub const FRAME_MAX: usize = 65_536;
 pub const LAMPORT_MAX: u64 = 1 << 62;
 
 const CRC_LEN: usize = 4;
+/// Where the codec stands in a frame, after the version and the flags.
+const CODEC_AT: usize = 2;
+/// The codec of blocks by column.
+const BY_COLUMN: u8 = 1;
 
 /// What a frame states of itself, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +78,7 @@ pub struct FrameHead {
     pub version: u8,
     /// See [`FrameFlags`].
     pub flags: FrameFlags,
-    /// How the blocks are coded: 0 as they are; the others are kept for compression.
+    /// How the blocks are coded: 0 as they are, 1 by column (see [`Frame::plain`]).
     pub codec: u8,
     /// The place in the author's stream, from 1, without gaps.
     pub seq: u64,
@@ -161,6 +166,8 @@ impl Named {
 pub struct FrameWriter<'b> {
     buf: &'b mut [u8],
     len: usize,
+    /// Where the blocks begin.
+    blocks: usize,
     rows: Option<DefId>,
     empty: bool,
 }
@@ -184,7 +191,7 @@ impl<'b> FrameWriter<'b> {
         seq: u64,
         group: Option<GroupStart<'_>>,
     ) -> Result<Self, NoRoom> {
-        let mut writer = Self { buf, len: 0, rows: None, empty: true };
+        let mut writer = Self { buf, len: 0, blocks: 0, rows: None, empty: true };
         writer.begin(flags, seq, group)?;
         Ok(writer)
     }
@@ -220,7 +227,7 @@ impl<'b> FrameWriter<'b> {
                 len += put(&mut self.buf[len..usable], seq)?;
             }
         }
-        (self.len, self.rows, self.empty) = (len, None, true);
+        (self.len, self.blocks, self.rows, self.empty) = (len, len, None, true);
         Ok(())
     }
 
@@ -403,10 +410,39 @@ impl<'b> FrameWriter<'b> {
     /// Closes the frame with its CRC and returns it; the next use is [`FrameWriter::begin`].
     pub fn finish(&mut self) -> &[u8] {
         self.close_rows();
-        let crc = crc32(&self.buf[..self.len]).to_le_bytes();
-        self.buf[self.len..self.len + CRC_LEN].copy_from_slice(&crc);
-        &self.buf[..self.len + CRC_LEN]
+        let end = end_frame(self.buf, self.len);
+        &self.buf[..end]
     }
+
+    /// Closes the frame, with its blocks by column where that is shorter, and returns it; the next use is
+    /// [`FrameWriter::begin`]. `out` is for what is coded: as long as the frame, it is long enough. `shape` writes, for a
+    /// definition of which the frame has rows, which of its columns are keys, and returns how many columns it has.
+    pub fn finish_by_column<'f>(
+        &'f mut self,
+        columns: &mut Columns,
+        out: &'f mut [u8],
+        shape: impl FnMut(DefId, &mut [bool]) -> Option<usize>,
+    ) -> &'f [u8] {
+        self.close_rows();
+        let room = out.len().min(self.len).saturating_sub(CRC_LEN);
+        if self.blocks < room {
+            let (head, coded) = out[..room].split_at_mut(self.blocks);
+            head.copy_from_slice(&self.buf[..self.blocks]);
+            head[CODEC_AT] = BY_COLUMN;
+            if let Ok(len) = columns.encode(&mut self.buf[self.blocks..self.len], coded, shape) {
+                let end = end_frame(out, self.blocks + len);
+                return &out[..end];
+            }
+        }
+        self.finish()
+    }
+}
+
+/// Writes the CRC of what stands before `len`; returns where it ends.
+fn end_frame(buf: &mut [u8], len: usize) -> usize {
+    let crc = crc32(&buf[..len]).to_le_bytes();
+    buf[len..len + CRC_LEN].copy_from_slice(&crc);
+    len + CRC_LEN
 }
 
 /// A frame whose CRC and head have been checked.
@@ -462,7 +498,27 @@ impl<'a> Frame<'a> {
     /// Returns whether it has a flag or a codec of a newer Packmule: it can be kept, verified and passed on, and its place
     /// and context are known, but its blocks cannot be read.
     pub fn is_newer(&self) -> bool {
-        self.head.flags.0 & !FrameFlags::KNOWN != 0 || self.head.codec != 0
+        self.head.flags.0 & !FrameFlags::KNOWN != 0 || self.head.codec > BY_COLUMN
+    }
+
+    /// Returns whether its blocks are by column: they must be made [`plain`](Frame::plain) to be read.
+    pub fn is_by_column(&self) -> bool {
+        self.head.codec == BY_COLUMN
+    }
+
+    /// Writes it with its blocks as they are into `out`, for which [`FRAME_MAX`] bytes are enough; returns the length.
+    /// Every offset of an op is one in this form. What was signed is the form that came.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the blocks are not coded as they should be, or `out` is too short.
+    pub fn plain(&self, columns: &mut Columns, out: &mut [u8]) -> Result<usize, DecodeError> {
+        let start = self.bytes.len() - CRC_LEN - self.blocks.len();
+        let room = out.len().min(FRAME_MAX).checked_sub(CRC_LEN).filter(|room| start <= *room);
+        let (head, blocks) = out[..room.ok_or(DecodeError::Short)?].split_at_mut(start);
+        head.copy_from_slice(&self.bytes[..start]);
+        head[CODEC_AT] = 0;
+        let len = columns.decode(self.blocks, blocks)?;
+        Ok(end_frame(out, start + len))
     }
 
     /// Returns what changed in the author's context since its last group of the same stream.
@@ -482,6 +538,7 @@ impl<'a> Frame<'a> {
         group: Option<GroupStart<'_>>,
     ) -> Result<(usize, u32), NoRoom> {
         let mut writer = FrameWriter::new(buf, self.head.flags, seq, group)?;
+        writer.buf[CODEC_AT] = self.head.codec;
         let old = self.bytes.len() - CRC_LEN - self.blocks.len();
         let less = old.checked_sub(writer.len).ok_or(NoRoom)? as u32;
         let end = writer.len + self.blocks.len();

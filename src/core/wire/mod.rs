@@ -7,6 +7,7 @@
 mod blocks;
 mod cert;
 mod checkpoint;
+mod columns;
 mod def;
 mod error;
 mod frame;
@@ -18,6 +19,7 @@ mod session;
 pub use blocks::{Block, Blocks, Keep, KeptRun, Piece, Span};
 pub use cert::{CERT_MAX, Certificate, FleetSignature, SERIAL_MAX};
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, SignatureError};
+pub use columns::Columns;
 pub use def::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,
     Rows, TableHead,

@@ -18,12 +18,12 @@ pub enum OpKind {
     Keep,
 }
 
-const KIND_MASK: u8 = 3;
-const HAS_CLAIM: u8 = 4;
-const HAS_COLUMNS: u8 = 8;
-const HAS_WALL: u8 = 16;
-const HAS_IMAGE: u8 = 32;
-const KEEPS: u8 = 64;
+pub(super) const KIND_MASK: u8 = 3;
+pub(super) const HAS_CLAIM: u8 = 4;
+pub(super) const HAS_COLUMNS: u8 = 8;
+pub(super) const HAS_WALL: u8 = 16;
+pub(super) const HAS_IMAGE: u8 = 32;
+pub(super) const KEEPS: u8 = 64;
 
 /// An op without its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ use crate::engine::apply::admissible::Rules;
 use crate::engine::apply::aside::Pieces;
 use crate::engine::apply::restated::{self, Spans};
 use crate::engine::apply::vouched;
-use crate::engine::capture::evolve;
+use crate::engine::capture::{evolve, runs};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::{membership, positions};
@@ -102,7 +102,7 @@ pub(crate) fn apply_group(
             Ok(())
         })?;
     }
-    counts.ops += remove_left_out(replica, (dev, stream), spans, &Seen::Context(&context), late)?;
+    counts.ops += remove_left_out(replica, (dev, stream), &spans, &Seen::Context(&context), late)?;
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
     }
@@ -140,12 +140,12 @@ fn hear_context(
 fn remove_left_out(
     replica: &Replica,
     (dev, stream): (i64, Stream),
-    spans: Spans,
+    spans: &Spans,
     seen: &Seen<'_>,
     late: Option<Fold>,
 ) -> Result<u64> {
     let mut removed = 0;
-    for (def, from, to) in spans.take() {
+    while let Some((def, from, to)) = spans.take(replica)? {
         let def = catalog::op_def(replica, def)?;
         let writer = writer(replica, stream, &def, dev)?;
         let table = &writer.table;
@@ -377,6 +377,9 @@ fn apply_keep(replica: &Replica, table: &Table, key: &[u8], author: DeviceId, se
     let (removed, left) = register::remove_gone(replica, table, key, author, &heads, seen)?;
     if removed.is_empty() || !table.shows_shared() {
         return Ok(());
+    }
+    if left == 0 {
+        runs::touch(replica, table, key)?;
     }
     if left == 0 || removed.iter().any(|head| head.kind == OpKind::Delete) {
         constraints::before_change(replica, table, key)?;

@@ -24,26 +24,34 @@ use crate::engine::table::replica::Replica;
 const TEMP: &str = "
     CREATE TEMP TABLE IF NOT EXISTS _pm_restated (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_left_out (key BLOB PRIMARY KEY) WITHOUT ROWID;
-    DELETE FROM temp._pm_restated;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_spanned (n INTEGER PRIMARY KEY, def BLOB, first BLOB, last BLOB);
+    DELETE FROM temp._pm_restated; DELETE FROM temp._pm_spanned;
 ";
 
-/// The spans of a group.
+/// A span: the definition of its table, and the keys of its ends.
+type Spanned = (DefId, Vec<u8>, Vec<u8>);
+
+/// The spans of a group: they lie in `_pm_spanned`, since a group may have any number of them.
 #[derive(Default)]
-pub(super) struct Spans(Vec<(DefId, Vec<u8>, Vec<u8>)>);
+pub(super) struct Spans {
+    any: bool,
+}
 
 impl Spans {
     /// Takes a span down.
     pub(super) fn take_down(&mut self, replica: &Replica, span: &Span<'_>) -> Result<()> {
-        if self.0.is_empty() {
+        if !self.any {
             replica.db.execute_batch(TEMP)?;
+            self.any = true;
         }
-        self.0.push((span.def, span.from.to_vec(), span.to.to_vec()));
+        let sql = "INSERT INTO temp._pm_spanned (def, first, last) VALUES (?1, ?2, ?3)";
+        replica.db.prepare_cached(sql)?.execute((span.def.0, span.from, span.to))?;
         Ok(())
     }
 
     /// Takes down that the group has an op of a row.
     pub(super) fn note(&self, replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
-        if self.0.is_empty() {
+        if !self.any {
             return Ok(());
         }
         replica
@@ -53,9 +61,15 @@ impl Spans {
         Ok(())
     }
 
-    /// Gives each span.
-    pub(super) fn take(self) -> impl Iterator<Item = (DefId, Vec<u8>, Vec<u8>)> {
-        self.0.into_iter()
+    /// Takes one out.
+    pub(super) fn take(&self, replica: &Replica) -> Result<Option<Spanned>> {
+        if !self.any {
+            return Ok(None);
+        }
+        let sql = "DELETE FROM temp._pm_spanned WHERE n = (SELECT min(n) FROM temp._pm_spanned) RETURNING def, first, last";
+        let mut statement = replica.db.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        rows.next()?.map(|row| Ok((DefId(row.get(0)?), row.get(1)?, row.get(2)?))).transpose()
     }
 }
 

@@ -11,7 +11,9 @@
 use std::sync::Arc;
 
 use packmule_core::model::WallMs;
+use rusqlite::OptionalExtension;
 
+use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::ops::{self, Change, RowReader};
 use crate::engine::error::Result;
 use crate::engine::log::writer::GroupWriter;
@@ -40,10 +42,51 @@ pub(crate) fn deleted_notice(table: &Table) -> String {
     format!("{DELETED}`{}`", table.def.name)
 }
 
-/// Counts rows that were deleted here and not elsewhere, and has the free ids looked for again.
+/// Counts rows that were deleted here and not elsewhere.
 pub(crate) fn note_deleted(replica: &Replica, table: &Table, rows: u64) -> Result<()> {
-    meta::notice_of(&replica.db, &deleted_notice(table), rows, replica.now())?;
-    forget_gaps(replica, table.tid)
+    meta::notice_of(&replica.db, &deleted_notice(table), rows, replica.now())
+}
+
+/// Adds the id of a row that was deleted to the ranges of free ids, if they are known: without a walk through the table.
+pub(crate) fn free_id(replica: &Replica, table: &Table, id: i64) -> Result<()> {
+    if !table.watches_gaps() || !table.knows_gaps {
+        return Ok(());
+    }
+    let db = &replica.db;
+    let before: Option<(i64, i64)> = db
+        .prepare_cached(
+            "SELECT first, last FROM _pm_gap WHERE tid = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1",
+        )?
+        .query_row((table.tid, id), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if before.is_some_and(|(_, last)| last >= id) {
+        return Ok(());
+    }
+    let first = before.filter(|(_, last)| *last == id - 1).map_or(id, |(first, _)| first);
+    let next = "DELETE FROM _pm_gap WHERE tid = ?1 AND first = ?2 RETURNING last";
+    let after: Option<i64> =
+        db.prepare_cached(next)?.query_row((table.tid, id.saturating_add(1)), |row| row.get(0)).optional()?;
+    db.prepare_cached("INSERT OR REPLACE INTO _pm_gap (tid, first, last) VALUES (?1, ?2, ?3)")?.execute((
+        table.tid,
+        first,
+        after.unwrap_or(id),
+    ))?;
+    Ok(())
+}
+
+/// Records the rows that came at ids that were free: what is looked for next is what is free now.
+pub(crate) fn record_filled(replica: &Replica, table: &Table) -> Result<()> {
+    let id = table.def.key_list("");
+    for range in filled_gaps(replica, table)? {
+        let sql = format!(
+            "INSERT INTO {} (k1, note) SELECT {id}, {} FROM {} WHERE {id} BETWEEN ?1 AND ?2",
+            table.dirty(),
+            ChangeFlags::INSERT,
+            table.sql_name
+        );
+        replica.db.execute(&sql, range)?;
+    }
+    Ok(())
 }
 
 /// Forgets the ranges of free ids: the next seal looks for them again.
@@ -250,7 +293,7 @@ fn find_gaps(replica: &Replica, table: &Table, first: i64, last: i64) -> Result<
 
 /// Keeps the widest of a table's ranges, if they have become too many: an application that skips ids leaves a range for
 /// each of its rows.
-fn forget_narrow_gaps(replica: &Replica, tid: i64) -> Result<()> {
+pub(crate) fn forget_narrow_gaps(replica: &Replica, tid: i64) -> Result<()> {
     let mut count = replica.db.prepare_cached("SELECT count(*) FROM _pm_gap WHERE tid = ?1")?;
     if count.query_row([tid], |row| row.get::<_, u32>(0))? > GAPS_MOST {
         replica.db.execute(

@@ -318,8 +318,12 @@ pub(crate) fn seal_dirty(
             // What came and went unnoticed while the row itself was quarantined is not its end.
             None if !flags.has(ChangeFlags::RESOLVED)
                 && deferred::is_quarantined(replica, table.tid, &key)? => {}
-            None if table.watches_gaps() && !table.carries_deletes => deleted += 1,
+            None if table.watches_gaps() && !table.carries_deletes => {
+                deleted += 1;
+                free_id(replica, table, &values)?;
+            }
             None => {
+                free_id(replica, table, &values)?;
                 let wall = row.get(n + 1)?;
                 let change = Change { kind: OpKind::Delete, wall, heads: Some(heads), ..Change::default() };
                 ops::seal_delete(replica, reader, group, &values, &change, &seen())?;
@@ -330,10 +334,21 @@ pub(crate) fn seal_dirty(
     if deleted > 0 {
         append::note_deleted(replica, table, deleted)?;
     }
+    if table.watches_gaps() {
+        append::forget_narrow_gaps(replica, table.tid)?;
+    }
     if options.without.is_empty() {
         replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
     }
     Ok(())
+}
+
+/// Frees the id of a row of an append table that was deleted.
+fn free_id(replica: &Replica, table: &Table, key: &[Value<'_>]) -> Result<()> {
+    match key {
+        [Value::Int(id)] => append::free_id(replica, table, *id),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the query of the list of changes with one row a key: after the key's columns the change flags, the

@@ -18,6 +18,8 @@
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
 //! | `renumbered` | tables without a key whose rows have got other rowids |
+//! | `runs` | sums of runs of settled rows |
+//! | `differences` | how a table that was made anew differs from what it was |
 //! | `restate` | a table that its application made anew |
 //! | `seal` | the seal: schema changes first, then the groups |
 //! | `verdict` | what a fold made unknowable, put into the log |
@@ -25,6 +27,7 @@
 pub(crate) mod adopt;
 pub(crate) mod append;
 pub(crate) mod declare;
+mod differences;
 pub(crate) mod dirty;
 pub(crate) mod evolve;
 pub(crate) mod follow;
@@ -36,6 +39,7 @@ pub(crate) mod ops;
 pub(crate) mod redeclare;
 pub(crate) mod renumbered;
 pub(crate) mod restate;
+pub(crate) mod runs;
 pub(crate) mod seal;
 pub(crate) mod verdict;
 pub(crate) mod watch;

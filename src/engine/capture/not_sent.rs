@@ -41,8 +41,11 @@ pub(crate) fn not_sent(replica: &Replica) -> Result<Vec<NotSent>> {
         }
         let sql = "SELECT count FROM _pm_notice WHERE what = ?1";
         if let Some(rows) = value::maybe(&replica.db, sql, [append::deleted_notice(table)])? {
-            let reason =
-                "they were deleted here and stay elsewhere; `--deletes carry` at `track` deletes there too";
+            let reason = if table.carries_deletes {
+                "they were deleted here before deletes were carried, and stay elsewhere"
+            } else {
+                "they were deleted here and stay elsewhere; `--deletes carry` at `track` carries further ones"
+            };
             found.push(NotSent { table: table.def.name.clone(), rows, reason: reason.into() });
         }
     }

@@ -7,7 +7,7 @@
 use rusqlite::Connection;
 
 use crate::engine::capture::dirty::{self, ChangeFlags, Event};
-use crate::engine::capture::renumbered;
+use crate::engine::capture::{renumbered, runs};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::TableDef;
@@ -28,9 +28,10 @@ pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Removes the triggers and the list of a table.
+/// Removes the triggers and the list of a table, and its sums.
 pub(crate) fn remove_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
+    runs::forget(replica, table.tid)?;
     replica.db.execute_batch(&format!(
         "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}",
         table.dirty(),

@@ -13,6 +13,7 @@ use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
+use crate::engine::table::coding::Codings;
 
 /// What a bundle says of itself.
 #[derive(Clone, Debug, Default)]
@@ -111,6 +112,7 @@ struct Inspection {
     /// The group whose checkpoint has not come yet.
     group: Option<GroupInfo>,
     header: Option<HeaderCheck>,
+    codings: Codings,
 }
 
 impl Inspection {
@@ -147,14 +149,18 @@ impl Inspection {
         });
         group.bytes += bytes.len() as u64;
         // Definitions come before the rows; those after rows are not looked for.
-        let mut blocks = frame.blocks();
-        while !frame.is_newer()
-            && let Some(Block::Def(body)) = blocks.next_block().map_err(|e| Error::bundle(at, e))?
-        {
-            let def = DefReader::new(body).map_err(|e| Error::bundle(at, e))?;
-            group.tables.push(def.head.name.into());
+        if frame.is_newer() {
+            return Ok(());
         }
-        Ok(())
+        let tables = &mut group.tables;
+        let named = self.codings.plain(frame, |plain| {
+            let mut blocks = plain.blocks();
+            while let Some(Block::Def(body)) = blocks.next_block()? {
+                tables.push(DefReader::new(body)?.head.name.into());
+            }
+            Ok(())
+        });
+        named.and_then(|named| named).map_err(|e| Error::bundle(at, e))
     }
 
     /// Closes a group, and verifies its signature if the author's certificate is there.

@@ -21,6 +21,7 @@ use packmule_core::merge::value_order;
 use packmule_core::model::{DeviceId, Stream, Value};
 use rusqlite::ErrorCode;
 
+use crate::engine::capture::runs;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
@@ -142,7 +143,11 @@ impl<'e> RowMerge<'e> {
             [table.tid],
             |row| row.get(0),
         )?;
-        self.tables.push(Merging { tid: table.tid, empty: !rows && !heads, aside: !fits, whole });
+        let empty = !rows && !heads;
+        if empty {
+            runs::forget(self.replica, table.tid)?;
+        }
+        self.tables.push(Merging { tid: table.tid, empty, aside: !fits, whole });
         Ok(())
     }
 
@@ -302,6 +307,7 @@ impl<'e> RowMerge<'e> {
         // A row that only this device has stays; that somebody has to say so changes nothing.
         let stays = matches!(&outcome, Outcome::Heads(left, _) if !present && is_same(left, &ours));
         self.changed += u64::from(!stays);
+        runs::touch(replica, table, key)?;
         for head in &ours {
             written::forget_head(replica, table.tid, key, head)?;
         }

@@ -29,7 +29,7 @@ use packmule_core::wire::{
     Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart, Named,
 };
 
-use crate::engine::capture::{adopt, groups};
+use crate::engine::capture::{adopt, groups, runs};
 use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
@@ -165,6 +165,7 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift };
     let moved = move_streams(replica, &of, &contexts)?;
     peers::forget_evidence(replica)?;
+    runs::forget_all(replica)?;
     replica.key = Some(key);
     let what = format!(
         "this database was a second history of {was}: a copy, or set back to a backup. It goes on as {} with all that \

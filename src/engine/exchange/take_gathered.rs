@@ -13,7 +13,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, Mode};
 use rusqlite::params_from_iter;
 
-use crate::engine::capture::evolve;
+use crate::engine::capture::{evolve, runs};
 use crate::engine::error::{self, Result};
 use crate::engine::exchange::state_rows::{Proof, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
@@ -100,6 +100,9 @@ impl<'e> GatheredMerge<'e> {
                 devices::device_label(replica, dev)?
             );
             return meta::notice(&replica.db, &what, replica.now());
+        }
+        if dev == replica.me {
+            runs::forget_all(replica)?;
         }
         let label = if dev == replica.me { None } else { Some(devices::device_label(replica, dev)?) };
         self.author = Some(Author { dev, proof, label, had, waits: false });

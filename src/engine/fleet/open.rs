@@ -14,6 +14,7 @@ use crate::engine::store::connection::{self, Options, Steps};
 use crate::engine::store::keys::{self, FleetKey};
 use crate::engine::store::layout;
 use crate::engine::table::catalog;
+use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::probe::Probe;
 use crate::engine::table::replica::Replica;
@@ -179,6 +180,7 @@ fn replica_of(
         triggers,
         probe,
         opened: RefCell::default(),
+        codings: Codings::default(),
         quarantined: true.into(),
         steps,
         poisoned: false,

@@ -81,7 +81,14 @@ fn open_frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<A
     if let Some(open) = replica.opened.borrow().opened_at(place) {
         return Ok(open);
     }
-    let body = frame_here(replica, dev, stream, seq)?;
+    let mut body = frame_here(replica, dev, stream, seq)?;
+    let frame = parse(&body)?;
+    if frame.is_by_column() {
+        body = replica.codings.with(|coding| {
+            let len = frame.plain(&mut coding.columns, &mut coding.buf).map_err(error::bad)?;
+            Ok::<_, Error>(coding.buf[..len].to_vec())
+        })?;
+    }
     let mut ops = Vec::new();
     visit::visit(replica, &parse(&body)?, |part| {
         if let Part::Op(def, op) = part {

@@ -43,12 +43,12 @@ enum End {
 }
 
 /// Gives each part of a frame to `each`.
-pub(crate) fn visit<'f>(
+pub(crate) fn visit(
     replica: &Replica,
-    frame: &Frame<'f>,
-    each: impl FnMut(Part<'_, 'f>) -> Result<()>,
+    frame: &Frame<'_>,
+    each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<()> {
-    match walk(frame, |id| catalog::op_def(replica, id), each)? {
+    match walk(replica, frame, |id| catalog::op_def(replica, id), each)? {
         End::Undefined(missing) => Err(missing),
         End::Whole => Ok(()),
     }
@@ -56,22 +56,23 @@ pub(crate) fn visit<'f>(
 
 /// Gives each part of a frame to `each`, up to the first rows whose definition is not here, or what cannot be read. A
 /// pending group may have such.
-pub(crate) fn visit_defined<'f>(
+pub(crate) fn visit_defined(
     replica: &Replica,
-    frame: &Frame<'f>,
-    each: impl FnMut(Part<'_, 'f>) -> Result<()>,
+    frame: &Frame<'_>,
+    each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<()> {
-    walk(frame, |id| catalog::op_def(replica, id), each).map(|_| ())
+    walk(replica, frame, |id| catalog::op_def(replica, id), each).map(|_| ())
 }
 
 /// Gives each part of a frame that is not applied yet to `each`, up to the first rows whose definition `find` has not.
 ///
 /// # Errors
 /// What of it cannot be read, also by a newer Packmule's doing; whatever `each` returns.
-pub(crate) fn visit_waiting<'f>(
-    frame: &Frame<'f>,
+pub(crate) fn visit_waiting(
+    replica: &Replica,
+    frame: &Frame<'_>,
     find: impl Fn(DefId) -> Option<Arc<OpDef>>,
-    each: impl FnMut(Part<'_, 'f>) -> Result<()>,
+    each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<()> {
     let lacks = std::cell::Cell::new(false);
     let found = |id| {
@@ -80,21 +81,32 @@ pub(crate) fn visit_waiting<'f>(
             Error::damaged("rows whose table definition is not there")
         })
     };
-    match walk(frame, found, each)? {
+    match walk(replica, frame, found, each)? {
         End::Undefined(why) if !lacks.get() => Err(why),
         End::Undefined(_) | End::Whole => Ok(()),
     }
 }
 
 /// Walks through a frame.
-fn walk<'f>(
-    frame: &Frame<'f>,
+fn walk(
+    replica: &Replica,
+    frame: &Frame<'_>,
     find: impl Fn(DefId) -> Result<Arc<OpDef>>,
-    mut each: impl FnMut(Part<'_, 'f>) -> Result<()>,
+    each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<End> {
     if frame.is_newer() {
         return Ok(End::Undefined(Error::bundle(0, BundleProblem::Structure("a frame of a newer Packmule"))));
     }
+    let walked = replica.codings.plain(frame, |plain| walk_plain(plain, find, each));
+    walked.unwrap_or_else(|undecodable| Ok(End::Undefined(error::bad(undecodable))))
+}
+
+/// Walks through a frame in its plain form.
+fn walk_plain(
+    frame: &Frame<'_>,
+    find: impl Fn(DefId) -> Result<Arc<OpDef>>,
+    mut each: impl FnMut(Part<'_, '_>) -> Result<()>,
+) -> Result<End> {
     let mut blocks = frame.blocks();
     loop {
         let block = match blocks.next_block() {

@@ -7,16 +7,16 @@ use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
     Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom, OpHead, Span,
 };
-use rusqlite::Connection;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::log::{contexts, frames};
+use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
 /// Writes one group of our own: each frame when it is full, the checkpoint at the end.
 pub(crate) struct GroupWriter<'e> {
-    db: &'e Connection,
+    replica: &'e Replica,
     key: &'e SecretKey,
     dev: i64,
     author: DeviceId,
@@ -33,6 +33,8 @@ pub(crate) struct GroupWriter<'e> {
     pub frames: u64,
     pub ops: u64,
     bigs: u32,
+    /// Whether this frame has pieces of large values.
+    has_pieces: bool,
     /// What stays of the rows that follow, in a verdict: every frame says it again.
     keep: Option<Vec<KeptRun>>,
 }
@@ -49,14 +51,27 @@ impl<'e> GroupWriter<'e> {
         self.bigs - 1
     }
 
-    /// Stores the frame.
+    /// Stores the frame, by column if that is shorter. The pieces of large values stay as they are.
     fn flush(&mut self) -> Result<()> {
-        let frame = self.writer.finish();
-        self.digest.add(frame);
-        if !frames::put_frame(self.db, self.dev, self.stream, self.seq, frame)? {
+        let Self { replica, writer, digest, .. } = self;
+        let stored = replica.codings.with(|coding| {
+            let frame = if self.has_pieces {
+                writer.finish()
+            } else {
+                writer.finish_by_column(&mut coding.columns, &mut coding.buf, |id, keys| {
+                    let def = catalog::op_def(replica, id).ok()?;
+                    keys.get_mut(..def.key_flags.len())?.copy_from_slice(&def.key_flags);
+                    Some(def.key_flags.len())
+                })
+            };
+            digest.add(frame);
+            frames::put_frame(&replica.db, self.dev, self.stream, self.seq, frame)
+        })?;
+        if !stored {
             return Err(Error::damaged("the log has a frame of this device that it did not write"));
         }
         self.frames += 1;
+        self.has_pieces = false;
         Ok(())
     }
 
@@ -155,6 +170,7 @@ impl<'e> GroupWriter<'e> {
                 .fit(|w| w.piece(number, bytes))?
                 .ok_or_else(|| Error::damaged("a frame without room"))?;
             first.get_or_insert(self.seq);
+            self.has_pieces = true;
             bytes = &bytes[written..];
         }
         Ok(first.unwrap_or(self.seq))
@@ -167,7 +183,13 @@ impl<'e> GroupWriter<'e> {
         let chain = self.start.chain.after(&std::mem::take(&mut self.digest).finish());
         let checkpoint =
             Checkpoint::sign(self.key, self.author, self.stream, first, self.seq, self.start.chain, &chain);
-        frames::put_own_group(self.db, self.dev, &checkpoint, (self.lamport, self.wall, self.pair), &chain)?;
+        frames::put_own_group(
+            &self.replica.db,
+            self.dev,
+            &checkpoint,
+            (self.lamport, self.wall, self.pair),
+            &chain,
+        )?;
         Ok(StreamPosition { seq: self.seq, chain })
     }
 }
@@ -192,7 +214,7 @@ pub(crate) fn begin_group<'e>(
     let writer = FrameWriter::new(buf, flags, start.seq + 1, Some(group))
         .map_err(|_| Error::Usage("the frame size is too small for what changed in the context".into()))?;
     Ok(GroupWriter {
-        db: &replica.db,
+        replica,
         key,
         dev: replica.me,
         author: replica.identity.id,
@@ -208,6 +230,7 @@ pub(crate) fn begin_group<'e>(
         frames: 0,
         ops: 0,
         bigs: 0,
+        has_pieces: false,
         keep: None,
     })
 }

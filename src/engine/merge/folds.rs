@@ -132,8 +132,14 @@ pub(crate) fn begin(replica: &Replica) -> Result<Fold> {
 }
 
 /// Lists the rows of a fold, after the watermarks are raised: `rows` has their tables, keys, and whether they are deletes.
-/// Returns whether all are listed: of a list that is larger than all may be, only deletes are, and of older ones.
-pub(crate) fn list(replica: &Replica, fold: Fold, mut rows: Rows<'_>) -> Result<bool> {
+/// Each is given to `each` too. Returns whether all are listed: of a list that is larger than all may be, only deletes are,
+/// and of older ones.
+pub(crate) fn list(
+    replica: &Replica,
+    fold: Fold,
+    mut rows: Rows<'_>,
+    each: &mut dyn FnMut(i64, &[u8]) -> Result<()>,
+) -> Result<bool> {
     let most = replica.options.fold_list_bytes;
     let raised = replica.db.execute(
         "INSERT INTO _pm_fold (n, dev, seq) SELECT ?1, f.dev, f.seq FROM _pm_floor f WHERE f.stream = ?2
@@ -154,6 +160,7 @@ pub(crate) fn list(replica: &Replica, fold: Fold, mut rows: Rows<'_>) -> Result<
         if (bytes <= most || gone) && of_deletes <= most {
             put.execute((tid, key, fold.0, gone))?;
         }
+        each(tid, key)?;
     }
     drop(rows);
     if of_deletes > most {

@@ -25,6 +25,9 @@ pub struct Options {
     /// How many bytes the lists of what was folded may take, about; the oldest go first. They make states smaller, and
     /// fewer conflicts of who comes back late. Without any, all is as right.
     pub fold_list_bytes: u64,
+    /// How many rows a run has of which a sum is kept, at least: by these sums a table that its application made anew is
+    /// compared with what it was. A run that differs is sent whole.
+    pub run_rows: u32,
     /// The page size of new databases: a power of two, 512 to 65,536.
     pub page_bytes: u32,
     /// The wall clock.
@@ -37,6 +40,9 @@ pub struct Options {
     /// For the tests of the tests: takes a settled value for what a late write had seen, which is wrong.
     #[cfg(feature = "_test")]
     pub broken_verdict: bool,
+    /// For the tests of the tests: takes every run of settled rows for what it was, which is wrong.
+    #[cfg(feature = "_test")]
+    pub broken_sums: bool,
 }
 
 impl Options {
@@ -55,6 +61,14 @@ impl Options {
         #[cfg(not(feature = "_test"))]
         false
     }
+
+    /// Returns whether every run of settled rows counts as what it was, which is wrong.
+    pub(crate) fn sums_always_match(&self) -> bool {
+        #[cfg(feature = "_test")]
+        return self.broken_sums;
+        #[cfg(not(feature = "_test"))]
+        false
+    }
 }
 
 impl Default for Options {
@@ -65,12 +79,15 @@ impl Default for Options {
             frame_bytes: 16_384,
             window_bytes: 1 << 20,
             fold_list_bytes: 4 << 20,
+            run_rows: 64,
             page_bytes: 4_096,
             random: keys::system_random,
             #[cfg(feature = "_test")]
             broken_winner: false,
             #[cfg(feature = "_test")]
             broken_verdict: false,
+            #[cfg(feature = "_test")]
+            broken_sums: false,
             clock: Box::new(|| {
                 let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
                 since.map_or_else(

@@ -69,6 +69,12 @@ const TABLES: &str = "
     CREATE TABLE _pm_fold (n INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (n, dev)) WITHOUT ROWID;
     -- The rows that the kept folds settled, each with the newest that did. gone: it was deleted.
     CREATE TABLE _pm_folded (tid INTEGER, key BLOB, n INTEGER NOT NULL, gone INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- Sums of runs of settled rows: the first run of each table; its further ones are in `_pm_runs_N`. sum: NULL if unknown.
+    -- columns: how many columns are summed. split: whether there are further ones. seq: of a per-device table, the last frame
+    -- of this device whose rows are summed; _pm_summed has it of shared tables, up to the last compaction.
+    CREATE TABLE _pm_run (tid INTEGER PRIMARY KEY, sum INTEGER, columns INTEGER NOT NULL, seq INTEGER NOT NULL,
+        split INTEGER NOT NULL);
+    CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
     -- The values of baseline versions, of which no frame is left.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of which a verdict is still to be written: values that were settled here when a write came whose author had not
@@ -195,8 +201,13 @@ const MIGRATIONS: [[&str; 2]; 4] = [
         "CREATE TABLE _pm_staged (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER, body BLOB NOT NULL,
             PRIMARY KEY (peer, dev, stream, seq));
          DELETE FROM _pm_frame WHERE NOT EXISTS (SELECT 1 FROM _pm_group g WHERE g.dev = _pm_frame.dev
-            AND g.stream = _pm_frame.stream AND g.last >= _pm_frame.seq AND g.first <= _pm_frame.seq);",
-        "CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0",
+            AND g.stream = _pm_frame.stream AND g.last >= _pm_frame.seq AND g.first <= _pm_frame.seq);
+         CREATE TABLE _pm_run (tid INTEGER PRIMARY KEY, sum INTEGER, columns INTEGER NOT NULL, seq INTEGER NOT NULL,
+            split INTEGER NOT NULL);
+         CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);",
+        "CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
+         CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
+         CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0",
     ],
 ];
 

@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `coding` | the memory in which frames are coded by column |
 //! | `columns` | sets of columns |
 //! | `def` | what a table is: its definition |
 //! | `schema` | definitions read from the schema of a database |
@@ -12,6 +13,7 @@
 //! | `keyless` | tables without any key |
 //! | `known` | what is known of a tracked table, and of a definition in the log |
 //! | `large` | large values of rows, read and copied piece by piece |
+//! | `row_hash` | rows hashed value by value |
 //! | `opened` | frames of the log that were opened last |
 //! | `probe` | what SQLite says about the application's triggers |
 //! | `replica` | the open database of this device |
@@ -20,6 +22,7 @@
 //! | `shapes` | what a table is on other devices |
 
 pub(crate) mod catalog;
+pub(crate) mod coding;
 pub(crate) mod columns;
 pub(crate) mod ddl;
 pub(crate) mod declared;
@@ -31,5 +34,6 @@ pub(crate) mod large;
 pub(crate) mod opened;
 pub(crate) mod probe;
 pub(crate) mod replica;
+pub(crate) mod row_hash;
 mod schema;
 pub(crate) mod shapes;

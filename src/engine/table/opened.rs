@@ -15,6 +15,7 @@ const OPEN: usize = 3;
 pub(crate) struct OpenFrame {
     /// Its device's number, its stream and its number.
     pub place: (i64, u8, u64),
+    /// In its plain form.
     pub body: Vec<u8>,
     /// The offset of each op in it, ascending, and the definition in which it is encoded.
     pub ops: Vec<(u32, DefId)>,

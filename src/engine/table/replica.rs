@@ -15,6 +15,7 @@ use crate::engine::store::connection::{Options, Steps};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::keys;
+use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::opened::Opened;
 use crate::engine::table::probe::{Probe, Triggers};
@@ -52,6 +53,7 @@ pub(crate) struct Replica {
     pub triggers: RefCell<Triggers>,
     pub probe: Arc<Probe>,
     pub opened: RefCell<Opened>,
+    pub codings: Codings,
     /// Whether there may be quarantined rows: mostly there are none, and `_pm_parked` need not be read for each op.
     pub quarantined: Cell<bool>,
     /// How long a transaction may be that only reads, where others may have made the file.

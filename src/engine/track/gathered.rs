@@ -153,5 +153,5 @@ pub(crate) fn track_gathered(
     replay_gathered(replica, table.gathers.unwrap_or(table.tid))?;
     let count = format!("SELECT count(*) FROM main.{}", value::quote(&table.def.name));
     let rows = replica.db.query_row(&count, [], |row| row.get(0))?;
-    Ok(Some(TrackReport { already: false, rows, advice: Vec::new() }))
+    Ok(Some(TrackReport { rows, ..TrackReport::default() }))
 }

@@ -58,8 +58,17 @@ impl Default for TrackOptions {
 pub struct TrackReport {
     /// It was tracked in this way already, and nothing was done.
     pub already: bool,
+    /// It was tracked already, and how it is tracked was changed.
+    pub changed: bool,
     /// Rows that were in the table and were sealed.
     pub rows: u64,
     /// What people should know about this table.
     pub advice: Vec<String>,
+}
+
+impl TrackReport {
+    /// Notes that how the table is tracked was changed.
+    pub(super) fn note_changed(&mut self) {
+        (self.already, self.changed) = (false, true);
+    }
 }

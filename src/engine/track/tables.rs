@@ -28,13 +28,18 @@ pub(crate) fn track_all(
     let mut reports = Vec::new();
     let mut begun = Vec::new();
     for name in tables {
-        set_new_columns(replica, name, options)?;
-        let (report, new) = track_here(replica, name, options)?;
+        let changed = set_new_columns(replica, name, options)?;
+        let (mut report, new) = track_here(replica, name, options)?;
+        if changed {
+            report.note_changed();
+        }
         reports.push(report);
         begun.extend(new);
     }
     seal_begun(replica, &begun)?;
-    tables.iter().try_for_each(|name| set_new_columns(replica, name, options))?;
+    for new in &begun {
+        set_new_columns(replica, &new.def.name, options)?;
+    }
     for (name, report) in tables.iter().zip(&mut reports) {
         if let Some(new) = begun.iter().find(|new| new.def.name.eq_ignore_ascii_case(name)) {
             look_at_rows(replica, &*catalog::table(replica, new.tid)?, report)?;
@@ -70,14 +75,15 @@ fn warn_of_ids(replica: &Replica, names: &[&str], reports: &mut [TrackReport]) {
     }
 }
 
-/// Records what becomes of columns that others add; those that wait are added if they are to follow.
-fn set_new_columns(replica: &Replica, name: &str, options: &TrackOptions) -> Result<()> {
+/// Records what becomes of columns that others add; those that wait are added if they are to follow. Returns whether it is
+/// another thing than before, of a table that was tracked.
+fn set_new_columns(replica: &Replica, name: &str, options: &TrackOptions) -> Result<bool> {
     let (Some(columns), Some(table)) = (options.new_columns, catalog::table_here(replica, name)) else {
-        return Ok(());
+        return Ok(false);
     };
     let follows = columns == NewColumns::Follow;
     if follow::follows(replica, &table)? == follows {
-        return Ok(());
+        return Ok(false);
     }
     follow::set_follows(replica, table.tid, follows)?;
     if table.state == State::Tracked && follows {
@@ -90,7 +96,7 @@ fn set_new_columns(replica: &Replica, name: &str, options: &TrackOptions) -> Res
         deferred::defer_all(replica, table.tid)?;
         seal::seal_here(replica, SealOptions::default())?;
     }
-    Ok(())
+    Ok(matches!(table.state, State::Tracked | State::Suspended))
 }
 
 /// Tracks a table, or says that it is tracked in this way already.
@@ -112,7 +118,9 @@ fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<(
             (table.tid, options.carry_deletes),
         )?;
         catalog::reload_table(replica, table.tid)?;
-        report.already = false;
+        if begun.is_none() {
+            report.note_changed();
+        }
     }
     Ok((report, begun))
 }
@@ -141,7 +149,7 @@ fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Optio
     if !merges_alike(&known.def, def) && redeclares {
         redeclare::redeclare(replica, known, def)?;
         seal::seal_here(replica, SealOptions::default())?;
-        return Ok(Some(TrackReport::default()));
+        return Ok(Some(TrackReport { changed: true, ..TrackReport::default() }));
     }
     if !merges_alike(&known.def, def) && known.state == State::Untracked && nobody_has_ours(replica)? {
         return Ok(None); // How it was tracked before is known here alone.

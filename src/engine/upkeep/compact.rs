@@ -27,7 +27,7 @@ use packmule_core::model::{DeviceId, Stream};
 use rusqlite::named_params;
 
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, follow, seal, verdict};
+use crate::engine::capture::{adopt, follow, runs, seal, verdict};
 use crate::engine::conflicts::list::ConflictKind;
 use crate::engine::conflicts::{children, walk};
 use crate::engine::error::{Error, Result};
@@ -97,6 +97,7 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     keep_open_rows(replica)?;
     keep_waiting_columns(replica)?;
     report.versions = forget_versions(replica, fold)?;
+    runs::refresh_all(replica)?;
     let folded = groups_to_fold(replica)?;
     drop_groups(replica, &folded)?;
     references::forget_references(replica)?;
@@ -203,7 +204,8 @@ fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
     let mut keys = replica.db.prepare(&format!(
         "SELECT h.tid, h.key, max(h.kind IN ({DELETE}, {DELETE} + {WEAK})) {forgotten} GROUP BY h.tid, h.key"
     ))?;
-    let versions = if folds::list(replica, fold, keys.query(of)?)? {
+    let mut settle = |tid, key: &[u8]| runs::touch(replica, &*catalog::table(replica, tid)?, key);
+    let versions = if folds::list(replica, fold, keys.query(of)?, &mut settle)? {
         let listed = "EXISTS (SELECT 1 FROM _pm_folded f WHERE f.tid = h.tid AND f.key = h.key AND f.n = ?1)";
         replica.db.execute(&format!("DELETE FROM _pm_head AS h WHERE {listed}"), [fold.0])?
     } else {

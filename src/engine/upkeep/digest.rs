@@ -5,13 +5,12 @@ use packmule_core::wire::Mode;
 use sha2::{Digest, Sha256};
 
 use crate::engine::conflicts::walk;
-use crate::engine::error::{Error, Result};
-use crate::engine::store::value;
+use crate::engine::error::Result;
 use crate::engine::table::catalog;
 use crate::engine::table::def::DEVICE_COLUMN;
 use crate::engine::table::known::{State, Table};
-use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::row_hash::RowHash;
 use crate::engine::table::shapes;
 
 /// Computes the digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
@@ -66,44 +65,17 @@ fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()>
     names.iter().for_each(|name| add(name.as_bytes()));
     let columns: Vec<(String, Option<usize>)> =
         names.into_iter().map(|name| (table.def.column(&name), name)).map(|(at, name)| (name, at)).collect();
-    let guarded = large::Guarded::new(table, &columns);
+    let n = columns.len();
+    let mut rows_hash = RowHash::new(replica, table, columns);
     let mut order = table.def.key_list("");
     if table.def.mode == Mode::PerDevice {
         order = format!("{}, {order}", DEVICE_COLUMN);
     }
-    let sql = format!("SELECT {} FROM {} ORDER BY {order}", guarded.sql, table.sql_name);
+    let sql = format!("SELECT {} FROM {} ORDER BY {order}", rows_hash.sql(), table.sql_name);
     let mut statement = replica.db.prepare(&sql)?;
     let mut rows = statement.query([])?;
-    let mut buf = Vec::new();
     while let Some(row) = rows.next()? {
-        let n = columns.len();
-        let rowid = if guarded.plain || !row.get(n)? { None } else { Some(row.get(n + 1)?) };
-        for (n, (_, at)) in columns.iter().enumerate() {
-            if let (Some(rowid), Some(at)) = (rowid, at)
-                && hash_large(replica, table, *at, rowid, hash)?
-            {
-                continue;
-            }
-            let value = row.get_ref(n)?;
-            let len = value.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
-            buf.resize(len + 24, 0);
-            let len = packmule_core::wire::put(&mut buf, &value::from_sql(value))
-                .map_err(|_| Error::damaged("a value without room"))?;
-            hash.update(&buf[..len]);
-        }
+        rows_hash.add_row(row, n, hash)?;
     }
     Ok(())
-}
-
-/// Hashes a value piece by piece, if it is large: as it would be hashed whole.
-fn hash_large(replica: &Replica, table: &Table, at: usize, rowid: i64, hash: &mut Sha256) -> Result<bool> {
-    let place = table.place();
-    let Some((text, len)) = large::look(replica, table, place, at, rowid)? else { return Ok(false) };
-    hash.update(value::head_of_bytes(text, len)?);
-    let blob = large::open(replica, table, place, at, rowid, true)?;
-    large::read(&blob, &mut |bytes| {
-        hash.update(bytes);
-        Ok(())
-    })?;
-    Ok(true)
 }

@@ -7,6 +7,7 @@
 
 use packmule_core::model::Stream;
 
+use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{append, seal};
 use crate::engine::error::{Error, Result};
@@ -81,6 +82,7 @@ fn prune_here(replica: &Replica, table: &Table, keep: Keep) -> Result<PruneRepor
     replica.db.set_db_config(triggers, false)?;
     report.rows = deleted?;
     if report.rows > 0 {
+        append::record_filled(replica, table)?;
         append::forget_gaps(replica, table.tid)?;
         append::update_gaps(replica, table, table.high_water)?;
     }
@@ -155,26 +157,44 @@ fn bound(replica: &Replica, table: &Table, keep: Keep) -> Result<Option<i64>> {
 /// Deletes the oldest rows up to a bound. Returns how many.
 fn delete_rows(replica: &Replica, table: &Table, bound: Option<i64>, keep: Keep) -> Result<u64> {
     let Some(bound) = bound else { return Ok(0) };
+    replica.db.execute_batch("CREATE TEMP TABLE IF NOT EXISTS _pm_pruned (id INTEGER PRIMARY KEY)")?;
     let id = table.def.key_list("");
-    let sql = format!(
-        "DELETE FROM {0} WHERE {id} IN (SELECT {id} FROM {0} WHERE {id} <= ?1
-         AND {id} NOT IN (SELECT id FROM temp._pm_kept) ORDER BY {id} LIMIT ?2)",
+    let list = format!(
+        "INSERT INTO temp._pm_pruned (id) SELECT {id} FROM {} WHERE {id} > ?1 AND {id} <= ?2
+         AND {id} NOT IN (SELECT id FROM temp._pm_kept) ORDER BY {id} LIMIT ?3",
         table.sql_name
     );
-    let mut deleted = 0;
+    let delete = format!("DELETE FROM {} WHERE {id} IN (SELECT id FROM temp._pm_pruned)", table.sql_name);
+    let (mut deleted, mut last) = (0, i64::MIN);
     loop {
-        if let Keep::Free(bytes) = keep
-            && free_bytes(replica)? >= bytes
-        {
+        replica.db.execute_batch("DELETE FROM temp._pm_pruned")?;
+        let enough = match keep {
+            Keep::Free(bytes) => free_bytes(replica)? >= bytes,
+            _ => false,
+        };
+        if enough || replica.db.execute(&list, (last, bound, STEP as i64))? == 0 {
+            record_put_back(replica, table, last)?;
             return Ok(deleted);
         }
-        match replica.db.execute(&sql, (bound, STEP as i64))? {
-            0 => return Ok(deleted),
-            n => deleted += n as u64,
-        }
-        // All was sealed before: these entries are of the rows that are pruned.
-        replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
+        last = replica.db.query_row("SELECT max(id) FROM temp._pm_pruned", [], |row| row.get(0))?;
+        deleted += replica.db.execute(&delete, [])? as u64;
+        // Only of these rows: what triggers of the application did to others meanwhile is sealed like all that it writes.
+        let entries = format!("DELETE FROM {} WHERE k1 IN (SELECT id FROM temp._pm_pruned)", table.dirty());
+        replica.db.execute(&entries, [])?;
     }
+}
+
+/// Records the rows up to this id that triggers of the application put back while others were pruned.
+fn record_put_back(replica: &Replica, table: &Table, last: i64) -> Result<()> {
+    let id = table.def.key_list("");
+    let sql = format!(
+        "INSERT INTO {} (k1, note) SELECT {id}, {} FROM {} WHERE {id} <= ?1 AND {id} NOT IN (SELECT id FROM temp._pm_kept)",
+        table.dirty(),
+        ChangeFlags::INSERT,
+        table.sql_name
+    );
+    replica.db.execute(&sql, [last])?;
+    Ok(())
 }
 
 /// Returns how many bytes of the database file are free for new rows.

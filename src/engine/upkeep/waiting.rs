@@ -79,7 +79,7 @@ fn look_into(
         }
         let mut rules = Rules::of(&frame.head, stream)?.thorough();
         let find = |id| defs.borrow().get(&id).cloned().or_else(|| catalog::op_def(replica, id).ok());
-        visit::visit_waiting(&frame, find, |part| {
+        visit::visit_waiting(replica, &frame, find, |part| {
             match part {
                 Part::Definition(body) => {
                     let (id, def) = (DefId::of(body), TableDef::hear(body).map_err(error::bad)?);

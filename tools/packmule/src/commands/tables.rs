@@ -19,6 +19,7 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let documents = tables.iter().zip(&reports).map(|(table, report)| TrackedTable {
         table,
         already: report.already,
+        changed: report.changed,
         rows: report.rows,
         advice: &report.advice,
     });
@@ -26,6 +27,8 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     for (table, report) in tables.iter().zip(&reports) {
         if report.already {
             say!(out, "{table}: tracked in this way already");
+        } else if report.changed {
+            say!(out, "{table}: was tracked already, and is tracked in this way from now on");
         } else {
             say!(out, "{table}: tracked, {} taken in", count(report.rows, "row"));
         }

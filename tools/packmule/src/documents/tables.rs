@@ -20,6 +20,8 @@ pub struct TrackedTable<'a> {
     pub table: &'a str,
     /// It was tracked in this way already.
     pub already: bool,
+    /// It was tracked already, and how it is tracked was changed.
+    pub changed: bool,
     /// Rows that were taken in.
     pub rows: u64,
     /// What people should know about it.

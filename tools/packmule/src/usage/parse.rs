@@ -107,14 +107,16 @@ fn read_flag(
         return Ok(());
     };
     let value = parser.value()?;
-    if choices.contains('|') && !flag.many {
+    // What is not a choice is called by a name in capitals.
+    if !choices.contains(|c: char| c.is_ascii_uppercase()) || choices.contains('|') && !flag.many {
         let fits = |choice: &str| match choice.split_once('=') {
             Some((name, _)) => value.to_string_lossy().starts_with(&format!("{name}=")),
             None => value == choice,
         };
         if !choices.split('|').any(fits) {
             let shown = value.to_string_lossy();
-            return Err(format!("--{} is one of {choices}, not `{shown}`", flag.name).into());
+            let is = if choices.contains('|') { "is one of" } else { "can only be" };
+            return Err(format!("--{} {is} {choices}, not `{shown}`", flag.name).into());
         }
     }
     flags.push((flag, value));

@@ -1,0 +1,217 @@
+//! A frame's blocks, coded by column: see `FORMAT.md`, "Codec 1".
+//!
+//! One walk over the plain blocks serves both ends: what is coded is read from the buffer where it is known, and written
+//! into it where it is not.
+
+mod coder;
+mod model;
+mod number;
+mod real;
+mod text;
+mod value;
+
+use super::blocks::{BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN};
+use super::rows::{HAS_CLAIM, HAS_COLUMNS, HAS_IMAGE, HAS_WALL, KEEPS, KIND_MASK};
+use super::{DecodeError, DefId, NoRoom};
+use coder::{Coder, Decoder, Encoder};
+use model::{INPUTS, hash};
+use number::Beside;
+use value::Values;
+
+/// So many columns can a table have.
+const COLUMNS_MAX: usize = 2_000;
+
+/// What a coder of frames has in memory: about 100 KiB. It begins anew with each frame.
+pub struct Columns {
+    values: Values,
+}
+
+/// Without its tables.
+#[cfg(feature = "defmt")]
+impl defmt::Format for Columns {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Columns");
+    }
+}
+
+impl core::fmt::Debug for Columns {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Columns").finish_non_exhaustive()
+    }
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const BLOCKS: u32 = 1_000;
+const OPS: u32 = 1_100;
+const MASKS: u32 = 1_200;
+const WALLS: u32 = 1_300;
+const CLAIMS: u32 = 1_400;
+const OTHER: u32 = 1_500;
+const SHAPES: u32 = 1_600;
+
+impl Columns {
+    /// Makes one.
+    pub const fn new() -> Self {
+        Self { values: Values::new() }
+    }
+
+    /// Codes the plain blocks in `blocks` into `out`; returns the length. `shape` says of a definition how many columns
+    /// there are, and which are keys. `blocks` stay as they are.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if `out` is too short, or `blocks` are not what [`super::FrameWriter`] writes.
+    pub(super) fn encode(
+        &mut self,
+        blocks: &mut [u8],
+        out: &mut [u8],
+        shape: impl FnMut(DefId, &mut [bool]) -> Option<usize>,
+    ) -> Result<usize, NoRoom> {
+        self.values.reset();
+        let mut coder = Encoder::new(out);
+        self.walk(&mut coder, blocks, shape)?;
+        coder.finish()
+    }
+
+    /// Decodes what [`Columns::encode`] wrote into `blocks`; returns the length.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is nothing of the kind, or longer than `blocks`.
+    pub(super) fn decode(&mut self, coded: &[u8], blocks: &mut [u8]) -> Result<usize, DecodeError> {
+        self.values.reset();
+        self.walk(&mut Decoder::new(coded), blocks, |_, _| None)
+    }
+
+    fn walk<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        mut shape: impl FnMut(DefId, &mut [bool]) -> Option<usize>,
+    ) -> Result<usize, C::Stop> {
+        let mut at = 0;
+        let mut last = (DefId([0; 8]), 0);
+        let mut keys = [false; COLUMNS_MAX];
+        loop {
+            let more = self.values.mixer.code(coder, &[BLOCKS; INPUTS], BLOCKS, 300, at < buf.len())?;
+            if !more {
+                return Ok(at);
+            }
+            let kind = self.values.byte(coder, buf, at, &[BLOCKS; INPUTS], BLOCKS)?;
+            at += 1;
+            at = match kind {
+                BLOCK_ROWS => {
+                    at = self.values.raw(coder, buf, at, 8, BLOCKS + 1)?;
+                    let mut id = [0; 8];
+                    id.copy_from_slice(&buf[at - 8..at]);
+                    let id = DefId(id);
+                    if last.0 != id || last.1 == 0 {
+                        let given = if C::ENCODES { shape(id, &mut keys).ok_or_else(C::bad)? } else { 0 };
+                        last = (id, self.shape(coder, &mut keys, given)?);
+                    }
+                    self.rows(coder, buf, at, &keys[..last.1])?
+                }
+                BLOCK_DEF => self.run(coder, buf, at)?,
+                BLOCK_PIECE => {
+                    at = self.values.raw_varint(coder, buf, at, OTHER)?;
+                    self.run(coder, buf, at)?
+                }
+                BLOCK_RETIRE | BLOCK_RETURN => self.values.raw(coder, buf, at, 16, OTHER)?,
+                BLOCK_SPAN => {
+                    at = self.values.raw(coder, buf, at, 8, OTHER)?;
+                    at = self.run(coder, buf, at)?;
+                    self.run(coder, buf, at)?
+                }
+                BLOCK_KEEP => {
+                    let start = at;
+                    at = self.values.raw_varint(coder, buf, at, OTHER)?;
+                    let mut runs = 0u32;
+                    for (i, byte) in buf[start..at].iter().enumerate() {
+                        runs |= u32::from(byte & 127).checked_shl(7 * i as u32).ok_or_else(C::bad)?;
+                    }
+                    for _ in 0..runs {
+                        at = self.values.raw(coder, buf, at, 16, OTHER)?;
+                        at = self.values.raw_varint(coder, buf, at, OTHER + 2)?;
+                        at = self.values.raw_varint(coder, buf, at, OTHER + 3)?;
+                    }
+                    at
+                }
+                _ => return Err(C::bad()),
+            };
+        }
+    }
+
+    /// Codes a run of bytes, with its length before it.
+    fn run<C: Coder>(&mut self, coder: &mut C, buf: &mut [u8], at: usize) -> Result<usize, C::Stop> {
+        let start = self.values.raw_varint(coder, buf, at, OTHER + 1)?;
+        let mut len = 0u64;
+        for (i, byte) in buf[at..start].iter().enumerate() {
+            len |= u64::from(byte & 127).checked_shl(7 * i as u32).ok_or_else(C::bad)?;
+        }
+        let len = usize::try_from(len).map_err(|_| C::bad())?;
+        self.values.raw(coder, buf, start, len, OTHER + 4)
+    }
+
+    /// Codes how many columns there are, and which are keys.
+    fn shape<C: Coder>(&mut self, coder: &mut C, keys: &mut [bool], given: usize) -> Result<usize, C::Stop> {
+        let mut count = (given as u32).to_le_bytes();
+        self.values.raw(coder, &mut count, 0, 2, SHAPES)?;
+        let count = u32::from_le_bytes(count) as usize & 0xFFFF;
+        if count == 0 || count > keys.len() {
+            return Err(C::bad());
+        }
+        for key in &mut keys[..count] {
+            *key = self.values.mixer.code(coder, &[SHAPES; INPUTS], SHAPES, 301, *key)?;
+        }
+        Ok(count)
+    }
+
+    fn rows<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        mut at: usize,
+        keys: &[bool],
+    ) -> Result<usize, C::Stop> {
+        let mut before = 0;
+        let mask_len = keys.len().div_ceil(8);
+        let mut mask_at = None;
+        loop {
+            let contexts = [hash(OPS, before); INPUTS];
+            let byte = self.values.byte(coder, buf, at, &contexts, OPS)?;
+            before = u32::from(byte);
+            at += 1;
+            if byte == 0 {
+                return Ok(at);
+            }
+            if byte & HAS_CLAIM != 0 {
+                at = self.values.raw_varint(coder, buf, at, CLAIMS)?;
+            }
+            let mut mask = None;
+            if byte & HAS_COLUMNS != 0 {
+                for i in 0..mask_len {
+                    let old = mask_at.map_or(0, |from: usize| u32::from(buf[from + i]) + 1);
+                    let contexts = [hash(hash(MASKS, i as u32), old); INPUTS];
+                    self.values.byte(coder, buf, at + i, &contexts, MASKS)?;
+                }
+                mask = Some(at);
+                mask_at = mask;
+                at += mask_len;
+            }
+            if byte & HAS_WALL != 0 {
+                at = self.values.signed(coder, buf, at, WALLS)?;
+            }
+            let keys_only = byte == KEEPS || (byte & KIND_MASK == 3 && byte & HAS_IMAGE == 0);
+            let mut beside = Beside::default();
+            for (index, key) in keys.iter().enumerate() {
+                let masked = mask.is_none_or(|from| buf[from + index / 8] >> (index % 8) & 1 == 1);
+                if *key || (!keys_only && masked) {
+                    at = self.values.value(coder, buf, at, index, &mut beside)?;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Text that is a number in disguise: dates, decimals, a prefix with a counter. Its runs of digits are numbers, the rest
+//! is as it was in the text before.
+
+/// So many runs of digits at most.
+pub(super) const RUNS: usize = 8;
+const DIGITS_MAX: usize = 18;
+
+/// The runs of digits of a text: where each begins, and how long it is.
+#[derive(Clone, Copy)]
+pub(super) struct Runs {
+    pub(super) at: [(u16, u8); RUNS],
+    pub(super) len: usize,
+}
+
+impl Runs {
+    /// Finds the runs of digits; `None` if there are none or too many, or one is too long.
+    pub(super) fn of(text: &[u8]) -> Option<Self> {
+        if text.len() > 64 {
+            return None;
+        }
+        let mut runs = Self { at: [(0, 0); RUNS], len: 0 };
+        let mut at = 0;
+        while at < text.len() {
+            if !text[at].is_ascii_digit() {
+                at += 1;
+                continue;
+            }
+            let len = text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if runs.len == RUNS || len > DIGITS_MAX {
+                return None;
+            }
+            runs.at[runs.len] = (at as u16, len as u8);
+            runs.len += 1;
+            at += len;
+        }
+        (runs.len > 0).then_some(runs)
+    }
+
+    /// Reads the number of a run.
+    pub(super) fn number(&self, run: usize, text: &[u8]) -> i64 {
+        let (at, len) = self.at[run];
+        text[usize::from(at)..][..usize::from(len)].iter().fold(0, |n, d| n * 10 + i64::from(d - b'0'))
+    }
+
+    /// Returns whether both texts are the same but for the digits.
+    pub(super) fn same_but_digits(text: &[u8], other: &[u8]) -> bool {
+        text.len() == other.len()
+            && text.iter().zip(other).all(|(a, b)| a == b || a.is_ascii_digit() && b.is_ascii_digit())
+    }
+
+    /// Writes a number over a run; `false` if it does not fit.
+    pub(super) fn write(&self, run: usize, mut number: i64, text: &mut [u8]) -> bool {
+        let (at, len) = self.at[run];
+        for digit in text[usize::from(at)..][..usize::from(len)].iter_mut().rev() {
+            *digit = b'0' + number.rem_euclid(10) as u8;
+            number = number.div_euclid(10);
+        }
+        number == 0
+    }
+}

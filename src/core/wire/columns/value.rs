@@ -1,0 +1,568 @@
+//! Values by column: what kind each is, and then what it differs by from those before it.
+
+use super::coder::Coder;
+use super::model::{Contexts, INPUTS, Mixer, hash};
+use super::number::{self, Beside, Numbers};
+use super::real::{self, Factor};
+use super::text::Runs;
+
+const COLUMNS: usize = 64;
+const FIELDS: usize = 256;
+const MEMO_BITS: u32 = 11;
+/// What is looked for in a number's REAL by trying is not tried for ever.
+const TRIES: u8 = 16;
+/// Scales up to this are tried before a factor is looked for.
+const USUAL_SCALE: u8 = 6;
+const SCALE_MAX: u8 = 17;
+
+// As postcard numbers the variants of `Value`.
+const NULL: u8 = 0;
+const INT: u8 = 1;
+const REAL: u8 = 2;
+const TEXT: u8 = 3;
+const BLOB: u8 = 4;
+const BIG: u8 = 5;
+// Ways to say one of these.
+const DECIMAL: u8 = 6;
+const RESCALED: u8 = 7;
+const MULTIPLE: u8 = 8;
+const NEW_FACTOR: u8 = 9;
+const FIELDED: u8 = 10;
+const AFTER_LAST: u8 = 11;
+const AS_LAST: u8 = 12;
+const BESIDE: u8 = 13;
+
+/// Where a value stands in the plain frame; of no length: nowhere.
+type Place = (u32, u32);
+
+#[derive(Clone, Copy)]
+struct Column {
+    way: u8,
+    ways: u32,
+    scale: u8,
+    factor: Factor,
+    /// The last REALs, to choose a factor by. Only who encodes needs them.
+    recent: [u64; 8],
+    tries: u8,
+    integers: Numbers,
+    decimals: Numbers,
+    multiples: Numbers,
+    lengths: Numbers,
+    /// The last TEXT or BLOB.
+    last: Place,
+    last_hash: u32,
+}
+
+impl Column {
+    const NEW: Self = Self {
+        way: NULL,
+        ways: 0,
+        scale: 0,
+        factor: Factor { mantissa: 0 },
+        recent: [0; 8],
+        tries: 0,
+        integers: Numbers::NEW,
+        decimals: Numbers::NEW,
+        multiples: Numbers::NEW,
+        lengths: Numbers::NEW,
+        last: (0, 0),
+        last_hash: 0,
+    };
+}
+
+/// All that is learned of the values in a frame.
+pub(super) struct Values {
+    pub(super) mixer: Mixer,
+    columns: [Column; COLUMNS],
+    fields: [Numbers; FIELDS],
+    /// By what stood before it: the place of a value.
+    memo: [Place; 1 << MEMO_BITS],
+}
+
+/// A column: which one, and a hash that tells its contexts from those of others.
+#[derive(Clone, Copy)]
+struct Of {
+    index: usize,
+    id: u32,
+}
+
+/// How a value is said. Where it is decoded, only `way` is known.
+#[derive(Clone, Copy)]
+struct Said {
+    way: u8,
+    /// The bits of an INTEGER or REAL.
+    bits: u64,
+}
+
+fn range(place: Place) -> core::ops::Range<usize> {
+    place.0 as usize..(place.0 + place.1) as usize
+}
+
+fn hash_bytes(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(bytes.len() as u32, |h, byte| hash(h, u32::from(*byte)))
+}
+
+/// Reads a varint in `buf`; returns it and where it ends.
+fn varint(buf: &[u8], mut at: usize) -> Option<(u64, usize)> {
+    let (mut number, mut shift) = (0u64, 0);
+    loop {
+        let byte = *buf.get(at)?;
+        at += 1;
+        number |= u64::from(byte & 127).checked_shl(shift)?;
+        shift += 7;
+        if byte < 128 {
+            return Some((number, at));
+        }
+    }
+}
+
+/// Writes a varint; returns where it ends.
+fn put_varint(buf: &mut [u8], mut at: usize, mut number: u64) -> Option<usize> {
+    loop {
+        let byte = (number & 127) as u8;
+        number >>= 7;
+        *buf.get_mut(at)? = if number > 0 { byte | 128 } else { byte };
+        at += 1;
+        if number == 0 {
+            return Some(at);
+        }
+    }
+}
+
+pub(super) const fn zigzag(number: i64) -> u64 {
+    (number << 1 ^ number >> 63) as u64
+}
+
+pub(super) const fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+impl Values {
+    pub(super) const fn new() -> Self {
+        Self {
+            mixer: Mixer::new(),
+            columns: [Column::NEW; COLUMNS],
+            fields: [Numbers::NEW; FIELDS],
+            memo: [(0, 0); 1 << MEMO_BITS],
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.mixer.reset();
+        self.columns = [Column::NEW; COLUMNS];
+        self.fields = [Numbers::NEW; FIELDS];
+        self.memo = [(0, 0); 1 << MEMO_BITS];
+    }
+
+    fn memo(&mut self, of: u32) -> &mut Place {
+        &mut self.memo[(of >> (32 - MEMO_BITS)) as usize]
+    }
+
+    /// Codes the byte at `at` of `buf`, in contexts of its own.
+    pub(super) fn byte<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: usize,
+        contexts: &Contexts,
+        set: u32,
+    ) -> Result<u8, C::Stop> {
+        let slot = buf.get_mut(at).ok_or_else(C::bad)?;
+        let mut node = 1;
+        for bit in (0..8).rev() {
+            let one = self.mixer.code(coder, contexts, set, node, *slot >> bit & 1 == 1)?;
+            node = node << 1 | u32::from(one);
+        }
+        *slot = node as u8;
+        Ok(*slot)
+    }
+
+    /// Codes the bytes at `at`, by those before them.
+    fn bytes<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: core::ops::Range<usize>,
+        id: u32,
+        beside: Beside,
+    ) -> Result<(), C::Stop> {
+        let (mut prefix, mut one, mut two, mut three) = (0, 0, 0, 0);
+        for i in at {
+            let contexts: Contexts = [
+                hash(id, 11),
+                hash(hash(id, 12), prefix),
+                hash(hash(id, 13), one),
+                hash(hash(id, 14), two),
+                hash(hash(id, 15), three),
+                hash(hash(hash(id, 16), prefix), beside.one),
+            ];
+            let byte = u32::from(self.byte(coder, buf, i, &contexts, id ^ 7)?) + 1;
+            prefix = hash(prefix, byte);
+            (three, two, one) = (two << 9 | byte, one << 9 | byte, byte);
+        }
+        Ok(())
+    }
+
+    /// Codes the varint at `at`, byte for byte. Returns where it ends.
+    pub(super) fn raw_varint<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: usize,
+        id: u32,
+    ) -> Result<usize, C::Stop> {
+        for i in 0..10 {
+            let contexts = [hash(id, i); INPUTS];
+            if self.byte(coder, buf, at + i as usize, &contexts, id)? < 128 {
+                return Ok(at + i as usize + 1);
+            }
+        }
+        Err(C::bad())
+    }
+
+    /// Codes bytes of no meaning. Returns where they end.
+    pub(super) fn raw<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: usize,
+        len: usize,
+        id: u32,
+    ) -> Result<usize, C::Stop> {
+        if buf.len() < at || buf.len() - at < len {
+            return Err(C::bad());
+        }
+        self.bytes(coder, buf, at..at + len, id, Beside::default())?;
+        Ok(at + len)
+    }
+
+    /// Codes the signed number at `at`, a varint. Returns where it ends.
+    pub(super) fn signed<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: usize,
+        id: u32,
+    ) -> Result<usize, C::Stop> {
+        let given = self.given_number::<C>(buf, at)?;
+        let numbers = &mut self.fields[id as usize % FIELDS];
+        let number = number::code(&mut self.mixer, coder, numbers, id, &mut Beside::default(), given)?;
+        put_varint(buf, at, zigzag(number)).ok_or_else(C::bad)
+    }
+
+    fn given_number<C: Coder>(&self, buf: &[u8], at: usize) -> Result<i64, C::Stop> {
+        if !C::ENCODES {
+            return Ok(0);
+        }
+        varint(buf, at).map(|(number, _)| unzigzag(number)).ok_or_else(C::bad)
+    }
+
+    /// Codes the value at `at` in `buf`, of a column. Returns where it ends.
+    pub(super) fn value<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: usize,
+        index: usize,
+        beside: &mut Beside,
+    ) -> Result<usize, C::Stop> {
+        let of = Of { index, id: hash(index as u32, 99) };
+        let (end, bits) = if C::ENCODES { self.given(buf, at).ok_or_else(C::bad)? } else { (at, 0) };
+        let way = if C::ENCODES { self.way(buf, at..end, of, bits, *beside) } else { 0 };
+        let said = Said { way: self.code_way(coder, of, *beside, way)?, bits };
+        let (end, of_value) = match said.way {
+            NULL => (put_tag::<C>(buf, at, NULL)?, 1),
+            INT | REAL | DECIMAL | RESCALED | MULTIPLE | NEW_FACTOR => {
+                self.number::<C>(coder, buf, at, of, said, beside)?
+            }
+            BIG => {
+                let mut end = put_tag::<C>(buf, at, BIG)?;
+                end = self.raw(coder, buf, end, 1, of.id)?;
+                for _ in 0..3 {
+                    end = self.raw_varint(coder, buf, end, of.id)?;
+                }
+                (self.raw(coder, buf, end, 32, of.id)?, 2)
+            }
+            _ => self.run(coder, buf, at, of, said.way, *beside)?,
+        };
+        *beside = Beside { one: of_value, two: hash(beside.one, of_value), ..*beside };
+        Ok(end)
+    }
+
+    /// Returns where the value at `at` ends, and its bits if it is a number.
+    fn given(&self, buf: &[u8], at: usize) -> Option<(usize, u64)> {
+        let body = at + 1;
+        Some(match *buf.get(at)? {
+            NULL => (body, 0),
+            INT => {
+                let (number, end) = varint(buf, body)?;
+                (end, unzigzag(number) as u64)
+            }
+            REAL => (body + 8, u64::from_le_bytes(*buf.get(body..)?.first_chunk()?)),
+            TEXT | BLOB => {
+                let (len, start) = varint(buf, body)?;
+                let end = start.checked_add(usize::try_from(len).ok()?).filter(|end| *end <= buf.len())?;
+                (end, 0)
+            }
+            BIG => (body, 0),
+            _ => return None,
+        })
+    }
+
+    /// Chooses how to say a value.
+    fn way(&mut self, buf: &[u8], value: core::ops::Range<usize>, of: Of, bits: u64, beside: Beside) -> u8 {
+        let Of { index, id } = of;
+        match buf[value.start] {
+            REAL => self.way_of_real(index, bits),
+            kind @ (TEXT | BLOB) => {
+                let column = self.columns[index % COLUMNS];
+                let bytes = &buf[value];
+                let is = |place: Place| place.1 > 0 && buf.get(range(place)) == Some(bytes);
+                if is(*self.memo(hash(hash(id, 1), column.last_hash))) {
+                    return AFTER_LAST;
+                }
+                if is(column.last) {
+                    return AS_LAST;
+                }
+                if is(*self.memo(hash(hash(id, 2), beside.one))) {
+                    return BESIDE;
+                }
+                let last = &buf[range(column.last)];
+                let alike =
+                    kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
+                if alike && bytes[1] < 128 { FIELDED } else { kind }
+            }
+            kind => kind,
+        }
+    }
+
+    fn way_of_real(&mut self, index: usize, bits: u64) -> u8 {
+        let column = &mut self.columns[index % COLUMNS];
+        column.recent.rotate_right(1);
+        column.recent[0] = bits;
+        if column.factor.mantissa > 0 && column.factor.count(bits).is_some() {
+            return MULTIPLE;
+        }
+        if real::mantissa(bits, column.scale).is_some() {
+            return DECIMAL;
+        }
+        let usual = (0..=USUAL_SCALE).find(|scale| real::mantissa(bits, *scale).is_some());
+        if usual.is_some() {
+            return if usual > Some(column.scale) { RESCALED } else { REAL };
+        }
+        if column.tries < TRIES {
+            column.tries += 1;
+            if Factor::of(bits, &column.recent).is_some() {
+                return NEW_FACTOR;
+            }
+            if (USUAL_SCALE..=SCALE_MAX).any(|scale| real::mantissa(bits, scale).is_some()) {
+                return RESCALED;
+            }
+        }
+        REAL
+    }
+
+    fn code_way<C: Coder>(&mut self, coder: &mut C, of: Of, beside: Beside, way: u8) -> Result<u8, C::Stop> {
+        let Of { index, id } = of;
+        let column = &mut self.columns[index % COLUMNS];
+        let contexts: Contexts = [
+            hash(id, 21),
+            hash(hash(id, 22), column.ways & 0xFF),
+            hash(hash(id, 23), column.ways & 0xFFFF),
+            hash(hash(id, 24), beside.one),
+            hash(hash(id, 25), column.ways),
+            hash(hash(hash(id, 26), beside.two), column.ways & 0xF),
+        ];
+        let set = id ^ 3;
+        let mut node = 1;
+        let same = self.mixer.code(coder, &contexts, set, 31, way == column.way)?;
+        let coded = if same {
+            column.way
+        } else {
+            for bit in (0..4).rev() {
+                let one = self.mixer.code(coder, &contexts, set, node + 32, way >> bit & 1 == 1)?;
+                node = node << 1 | u32::from(one);
+            }
+            (node & 15) as u8
+        };
+        // What comes once is no sign of what comes next.
+        column.way = match coded {
+            RESCALED => DECIMAL,
+            NEW_FACTOR => MULTIPLE,
+            other => other,
+        };
+        column.ways = column.ways << 4 | u32::from(column.way);
+        Ok(coded)
+    }
+
+    /// Codes an INTEGER or a REAL. Returns where it ends, and a hash of it.
+    fn number<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: usize,
+        of: Of,
+        said: Said,
+        beside: &mut Beside,
+    ) -> Result<(usize, u32), C::Stop> {
+        let (Of { index, id }, Said { way, bits }) = (of, said);
+        let column = &mut self.columns[index % COLUMNS];
+        let mixer = &mut self.mixer;
+        if way == INT {
+            let number = number::code(mixer, coder, &mut column.integers, id, beside, bits as i64)?;
+            let start = put_tag::<C>(buf, at, INT)?;
+            let end = put_varint(buf, start, zigzag(number)).ok_or_else(C::bad)?;
+            return Ok((end, number::hash_of(number)));
+        }
+        let start = put_tag::<C>(buf, at, REAL)?;
+        let end = start + 8;
+        if way == REAL {
+            buf.get(start..end).ok_or_else(C::bad)?;
+            self.bytes(coder, buf, start..end, id ^ 5, Beside::default())?;
+            return Ok((end, hash_bytes(&buf[start..end])));
+        }
+        self.unit(coder, of, said)?;
+        let column = &mut self.columns[index % COLUMNS];
+        let mixer = &mut self.mixer;
+        let number = if way == DECIMAL || way == RESCALED {
+            let given = if C::ENCODES { real::mantissa(bits, column.scale).ok_or_else(C::bad)? } else { 0 };
+            real::decimal(number::code(mixer, coder, &mut column.decimals, id, beside, given)?, column.scale)
+        } else {
+            let given = if C::ENCODES { column.factor.count(bits).ok_or_else(C::bad)? } else { 0 };
+            column.factor.times(number::code(mixer, coder, &mut column.multiples, id, beside, given)?)
+        };
+        let bits = number.to_bits();
+        buf.get_mut(start..end).ok_or_else(C::bad)?.copy_from_slice(&bits.to_le_bytes());
+        Ok((end, number::hash_of(bits as i64)))
+    }
+
+    /// Codes what numbers of a column are counted in from here on, where it is new.
+    fn unit<C: Coder>(&mut self, coder: &mut C, of: Of, said: Said) -> Result<(), C::Stop> {
+        let column = &mut self.columns[of.index % COLUMNS];
+        let mixer = &mut self.mixer;
+        let mut code = |id, given| {
+            let mut numbers = Numbers::NEW;
+            number::code(mixer, coder, &mut numbers, id, &mut Beside::default(), given)
+        };
+        if said.way == RESCALED {
+            let new = (0..=SCALE_MAX).find(|scale| real::mantissa(said.bits, *scale).is_some()).unwrap_or(0);
+            let new = code(of.id ^ 6, i64::from(new))?;
+            let new = u8::try_from(new).ok().filter(|new| *new <= SCALE_MAX).ok_or_else(C::bad)?;
+            let up = 10i64.wrapping_pow(u32::from(new.saturating_sub(column.scale)));
+            column.decimals.set(column.decimals.last.wrapping_mul(up));
+            column.scale = new;
+        }
+        if said.way == NEW_FACTOR {
+            let found = if C::ENCODES { Factor::of(said.bits, &column.recent) } else { None };
+            column.factor = Factor { mantissa: code(of.id ^ 8, found.map_or(0, |factor| factor.mantissa))? };
+        }
+        Ok(())
+    }
+
+    /// Codes a TEXT or BLOB. Returns where it ends, and a hash of it.
+    fn run<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: usize,
+        of: Of,
+        way: u8,
+        beside: Beside,
+    ) -> Result<(usize, u32), C::Stop> {
+        let Of { index, id } = of;
+        let column = self.columns[index % COLUMNS];
+        let after = hash(hash(id, 1), column.last_hash);
+        let beside_key = hash(hash(id, 2), beside.one);
+        let end = match way {
+            AFTER_LAST | AS_LAST | BESIDE => {
+                let place = match way {
+                    AFTER_LAST => *self.memo(after),
+                    AS_LAST => column.last,
+                    _ => *self.memo(beside_key),
+                };
+                let end = at + place.1 as usize;
+                if place.1 == 0 || end > buf.len() {
+                    return Err(C::bad());
+                }
+                buf.copy_within(range(place), at);
+                end
+            }
+            FIELDED => self.fields(coder, buf, at, of, column.last)?,
+            TEXT | BLOB => {
+                let start = put_tag::<C>(buf, at, way)?;
+                let len = if C::ENCODES { varint(buf, start).ok_or_else(C::bad)?.0 as i64 } else { 0 };
+                let lengths = &mut self.columns[index % COLUMNS].lengths;
+                let len = number::code(&mut self.mixer, coder, lengths, id ^ 9, &mut Beside::default(), len)?;
+                let start = put_varint(buf, start, len as u64).ok_or_else(C::bad)?;
+                let len = usize::try_from(len).map_err(|_| C::bad())?;
+                if len > buf.len() || start > buf.len() - len {
+                    return Err(C::bad());
+                }
+                self.bytes(coder, buf, start..start + len, id ^ u32::from(way), beside)?;
+                start + len
+            }
+            _ => return Err(C::bad()),
+        };
+        let place = (at as u32, (end - at) as u32);
+        let of_value = hash_bytes(&buf[at..end]);
+        *self.memo(after) = place;
+        *self.memo(beside_key) = place;
+        let column = &mut self.columns[index % COLUMNS];
+        (column.last, column.last_hash) = (place, of_value);
+        Ok((end, of_value))
+    }
+
+    /// Codes a TEXT that differs from the last one in its digits. Returns where it ends.
+    fn fields<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: usize,
+        of: Of,
+        last: Place,
+    ) -> Result<usize, C::Stop> {
+        let Of { index, id } = of;
+        let mut text = [0; 64];
+        let of_last = buf.get(range(last)).ok_or_else(C::bad)?;
+        if of_last.first() != Some(&TEXT) {
+            return Err(C::bad());
+        }
+        let len = body(of_last).len();
+        let runs = Runs::of(body(of_last)).ok_or_else(C::bad)?;
+        text[..len].copy_from_slice(body(of_last));
+        let (start, end) = (at + 2, at + 2 + len);
+        if end > buf.len() {
+            return Err(C::bad());
+        }
+        let (mut of_step, mut all) = (0, 0);
+        for run in (0..runs.len).rev() {
+            let field = index * 8 + run;
+            let before = runs.number(run, &text);
+            let numbers = &mut self.fields[field % FIELDS];
+            numbers.last = before;
+            let given = if C::ENCODES { runs.number(run, &buf[start..end]) } else { 0 };
+            let id = hash(hash(id, 31), field as u32);
+            let mut around = Beside { one: of_step, two: all, steps: [0.0; 2] };
+            let number = number::code(&mut self.mixer, coder, numbers, id, &mut around, given)?;
+            if !runs.write(run, number, &mut text) {
+                return Err(C::bad());
+            }
+            let step = number.wrapping_sub(before);
+            of_step = step.signum() as u32;
+            all = hash(all, of_step);
+        }
+        (buf[at], buf[at + 1]) = (TEXT, len as u8);
+        buf[start..end].copy_from_slice(&text[..len]);
+        Ok(end)
+    }
+}
+
+/// Returns the bytes of a TEXT or BLOB whose length takes one byte.
+fn body(value: &[u8]) -> &[u8] {
+    value.get(2..).unwrap_or(&[])
+}
+
+fn put_tag<C: Coder>(buf: &mut [u8], at: usize, tag: u8) -> Result<usize, C::Stop> {
+    *buf.get_mut(at).ok_or_else(C::bad)? = tag;
+    Ok(at + 1)
+}

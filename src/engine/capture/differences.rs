@@ -1,0 +1,398 @@
+//! How a table that its application made anew differs from what it was: what a restating group has to say of it.
+//!
+//! Run by run (`runs.rs`): what of the rows the log still tells is compared with that, one by one; of settled rows the sum of
+//! the run tells whether any differs. A run that may differ is said whole, in a *span*: its rows, and that all else is gone.
+
+use packmule_core::model::Stream;
+use packmule_core::wire::{Mode, OpKind};
+use rusqlite::params_from_iter;
+
+use crate::engine::capture::runs::{self, Run, Runs, Summer};
+use crate::engine::error::Result;
+use crate::engine::fleet::positions;
+use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
+use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::{compose, context_free, deferred, versions};
+use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::{OpDef, Table};
+use crate::engine::table::replica::Replica;
+
+/// What is to be said of rows: `what` is a [`What`], `columns` those that differ, if not all. The spans, by the canonical keys
+/// of their ends; `last` is the first key of the next run. And of a per-device table, the rows that are in the log: `state` 0
+/// gone, 1 it is as the log says, 2 it is not.
+const TEMP: &str = "
+    CREATE TEMP TABLE IF NOT EXISTS _pm_restate (n INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, what INTEGER NOT NULL,
+        columns BLOB);
+    CREATE TEMP TABLE IF NOT EXISTS _pm_restate_span (n INTEGER PRIMARY KEY, first BLOB NOT NULL, last BLOB NOT NULL);
+    CREATE TEMP TABLE IF NOT EXISTS _pm_restate_log (key BLOB PRIMARY KEY, state INTEGER NOT NULL) WITHOUT ROWID;
+    DELETE FROM temp._pm_restate; DELETE FROM temp._pm_restate_span; DELETE FROM temp._pm_restate_log;
+";
+
+/// A row's state in `_pm_restate_log`.
+const GONE: i64 = 0;
+const SAME: i64 = 1;
+const DIFFERS: i64 = 2;
+
+/// What a restating group says of a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Written = 1,
+    Gone = 2,
+    /// It is as it was: said only in a span.
+    Same = 3,
+    /// There is no more of it here than what others wrote while the table was not there.
+    Lacking = 4,
+}
+
+/// Compares a table. `added` are the columns that it did not have before.
+struct Comparison<'e> {
+    replica: &'e Replica,
+    table: &'e Table,
+    added: &'e [String],
+}
+
+/// Lists in `_pm_restate` what is to be said of the rows of a table, and in `_pm_restate_span` its spans. `added` are the
+/// columns that it did not have before.
+pub(super) fn list(replica: &Replica, table: &Table, added: &[String]) -> Result<()> {
+    replica.db.execute_batch(TEMP)?;
+    let comparison = Comparison { replica, table, added };
+    let mut runs = Runs::open(replica, table)?;
+    if table.def.mode == Mode::PerDevice && !list_logged(replica, table)? {
+        runs = None;
+        runs::forget(replica, table.tid)?;
+    }
+    comparison.compare(runs.as_ref())?;
+    match table.def.mode {
+        Mode::Shared => comparison.list_gone()?,
+        Mode::PerDevice => comparison.list_gone_logged()?,
+    }
+    comparison.list_spans()
+}
+
+impl Comparison<'_> {
+    /// Compares all runs.
+    fn compare(&self, runs: Option<&Runs<'_>>) -> Result<()> {
+        let mut summer = Summer::new(self.replica, self.table);
+        let Some(runs) = runs else {
+            // Where nothing is folded, nothing is settled.
+            let settled = runs::is_any_folded(self.replica, self.table)?;
+            let run = Run { first: None, sum: Some(0).filter(|_| !settled), columns: 0 };
+            if !self.is_as_it_was(&mut summer, &run, None)? {
+                put_span(self.replica, self.table, None, None)?;
+            }
+            return Ok(());
+        };
+        let mut next = Some(runs.first_run()?);
+        while let Some(run) = next {
+            next = runs.run_after(run.first.as_deref())?;
+            let end = next.as_ref().and_then(|next| next.first.as_deref());
+            if !self.is_as_it_was(&mut summer, &run, end)? {
+                put_span(self.replica, self.table, run.first.as_deref(), end)?;
+                runs.doubt(run.first.as_deref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the rows of a run, and lists those that differ from what the log tells. Returns whether its settled rows are
+    /// as they were, as far as can be told.
+    fn is_as_it_was(&self, summer: &mut Summer<'_>, run: &Run, end: Option<&[OwnedValue]>) -> Result<bool> {
+        let Self { replica, table, .. } = *self;
+        let (mut sum, mut has_defaults) = (0_i64, true);
+        let columns = run.columns.min(table.def.columns.len());
+        runs::each_row(summer, run.first.as_deref(), end, &mut |summer, row, key| {
+            if self.is_unshown(key)? || self.list_logged_row(key)? {
+                return Ok(());
+            }
+            if run.sum == Some(0) {
+                return put(replica, key, What::Written, None); // Nothing was settled: it is new.
+            }
+            sum = sum.wrapping_add(summer.sum_of(row, columns)?);
+            has_defaults = has_defaults && summer.has_defaults(row, columns)?;
+            Ok(())
+        })?;
+        let same = run.sum == Some(sum) && has_defaults && run.columns == columns;
+        Ok(same || replica.options.sums_always_match())
+    }
+
+    /// Returns whether nothing is said of what the table has of a row: it is parked, or versions of it are still to be shown.
+    fn is_unshown(&self, key: &[u8]) -> Result<bool> {
+        let Self { replica, table, .. } = *self;
+        Ok(table.def.mode == Mode::Shared
+            && (deferred::is_quarantined(replica, table.tid, key)? || is_held(replica, table.tid, key)?))
+    }
+
+    /// Lists a row that is in its table, if it differs from what the log tells. Returns whether the log tells of it.
+    fn list_logged_row(&self, key: &[u8]) -> Result<bool> {
+        let Self { replica, table, .. } = *self;
+        if table.def.mode == Mode::PerDevice {
+            let state = logged(replica, key)?;
+            if state.is_some_and(|state| state != SAME) {
+                put(replica, key, What::Written, None)?;
+            }
+            return Ok(state.is_some());
+        }
+        let heads = heads::heads(replica, table.tid, key)?;
+        if heads.is_empty() {
+            return Ok(false);
+        }
+        let own = read_row(replica, table, key)?.unwrap_or_default();
+        match differing(replica, table, key, &own, &heads, self.added)? {
+            Some(columns) if columns.is_empty() => {}
+            Some(columns) => put(replica, key, What::Written, Some(&columns))?,
+            None => put(replica, key, What::Written, None)?,
+        }
+        Ok(true)
+    }
+
+    /// Lists the shared rows that are not there although the log tells of them.
+    fn list_gone(&self) -> Result<()> {
+        let Self { replica, table, .. } = *self;
+        for key in context_free::remembered_keys(replica, table.tid)? {
+            let heads = heads::heads(replica, table.tid, &key)?;
+            if compose::shown_row(replica, table, &key)?.is_none()
+                && !self.is_unshown(&key)?
+                && versions::judge_versions(replica, table, &heads)?.present
+            {
+                put(replica, &key, What::Gone, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the rows of a per-device table that are not there although the log tells of them.
+    fn list_gone_logged(&self) -> Result<()> {
+        let Self { replica, table, .. } = *self;
+        let mut statement =
+            replica.db.prepare("SELECT key FROM temp._pm_restate_log WHERE state <> ?1 ORDER BY key")?;
+        let mut rows = statement.query([GONE])?;
+        while let Some(row) = rows.next()? {
+            let key: Vec<u8> = row.get(0)?;
+            if !is_there(replica, table, &value::read_key(&key)?)? {
+                put(replica, &key, What::Gone, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists all rows in the spans, and those that are not shown.
+    fn list_spans(&self) -> Result<()> {
+        let Self { replica, table, .. } = *self;
+        let mut summer = Summer::new(replica, table);
+        let mut statement = replica.db.prepare("SELECT first, last FROM temp._pm_restate_span ORDER BY n")?;
+        let mut spans = statement.query([])?;
+        let mut any = false;
+        while let Some(span) = spans.next()? {
+            any = true;
+            let ends = [span.get::<_, Vec<u8>>(0)?, span.get::<_, Vec<u8>>(1)?];
+            let [first, last] = ends.each_ref().map(|key| value::read_key(key));
+            let (first, last) = (first?, last?);
+            let end = |key: &Vec<OwnedValue>| (!key.is_empty()).then(|| key.clone());
+            runs::each_row(&mut summer, end(&first).as_deref(), end(&last).as_deref(), &mut |_, _, key| {
+                if self.is_unshown(key)? {
+                    return Ok(());
+                }
+                let logged = match table.def.mode {
+                    Mode::Shared => !heads::heads(replica, table.tid, key)?.is_empty(),
+                    Mode::PerDevice => logged(replica, key)?.is_some(),
+                };
+                put(replica, key, if logged { What::Same } else { What::Written }, None)
+            })?;
+            // A span has its end too, which is of the next run.
+            if !last.is_empty() && is_there(replica, table, &last)? {
+                put(replica, &ends[1], What::Same, None)?;
+            }
+        }
+        if any && table.def.mode == Mode::Shared { list_unshown(replica, table) } else { Ok(()) }
+    }
+}
+
+/// Lists the rows that are not shown here: of these nothing is said, but that a part of a row is all that is left of it.
+fn list_unshown(replica: &Replica, table: &Table) -> Result<()> {
+    let n = table.def.columns.len();
+    let sql = "SELECT key FROM _pm_held WHERE tid = ?1 UNION SELECT key FROM _pm_parked WHERE tid = ?1";
+    let keys = replica
+        .db
+        .prepare(sql)?
+        .query_map([table.tid], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    for key in keys {
+        let heads = heads::heads(replica, table.tid, &key)?;
+        let whole = (0..n).all(|at| heads.iter().any(|head| head.live(n).contains(at)));
+        let gone = heads.iter().any(|head| head.kind == OpKind::Delete);
+        let lacks = !whole && !gone && compose::row_of(replica, table, &key)?.is_none();
+        put(replica, &key, if lacks { What::Lacking } else { What::Same }, None)?;
+    }
+    Ok(())
+}
+
+/// Lists in `_pm_restate_log` the rows of a per-device table that were sealed since its sums were made. Returns whether the
+/// log has all of them.
+fn list_logged(replica: &Replica, table: &Table) -> Result<bool> {
+    let last = positions::position(replica, replica.me, Stream::PerDevice)?.seq;
+    for seq in runs::summed(replica, table.tid)? + 1..=last {
+        let Some(body) = frames::frame(replica, replica.me, Stream::PerDevice, seq)? else {
+            return Ok(false);
+        };
+        visit::visit(replica, &frames::parse(&body)?, |part| match part {
+            Part::Op(def, op) if def.tid == table.tid && op.head.kind != OpKind::Keep => {
+                let key = def.key_of(op.values(def.shape()))?;
+                let state = match op.head.kind {
+                    OpKind::Delete => GONE,
+                    _ => compare_op(replica, table, &key, def, &op)?,
+                };
+                let sql = "INSERT OR REPLACE INTO temp._pm_restate_log (key, state) VALUES (?1, ?2)";
+                replica.db.prepare_cached(sql)?.execute((key, state))?;
+                Ok(())
+            }
+            _ => Ok(()),
+        })?;
+    }
+    Ok(true)
+}
+
+/// Compares a row with the last op of it.
+fn compare_op(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    def: &OpDef,
+    op: &packmule_core::wire::Op<'_>,
+) -> Result<i64> {
+    let Some(row) = read_row(replica, table, key)? else { return Ok(DIFFERS) };
+    let mut said = Columns::default();
+    for (at, value) in op.values(def.shape()) {
+        let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
+        said.insert(column);
+        if !versions::is_equal(&value, &row[column]) {
+            return Ok(DIFFERS);
+        }
+    }
+    // A column that the op does not have came later.
+    let same = |at: usize| said.contains(at) || row[at] == table.def.columns[at].constant();
+    let whole = op.head.columns.is_none() && (0..row.len()).all(same);
+    Ok(if whole { SAME } else { DIFFERS })
+}
+
+/// Looks up what the log tells of a row of a per-device table.
+fn logged(replica: &Replica, key: &[u8]) -> Result<Option<i64>> {
+    value::maybe(&replica.db, "SELECT state FROM temp._pm_restate_log WHERE key = ?1", [key])
+}
+
+/// Reads a row of a table.
+fn read_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
+    let key = value::read_key(key)?;
+    let mut statement = replica.db.prepare_cached(&table.select_sql(&table.column_list()))?;
+    let mut rows = statement.query(params_from_iter(key.iter().map(|v| Bind(v.borrow()))))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
+    values.collect::<Result<_>>().map(Some)
+}
+
+/// Returns whether a row is in its table.
+fn is_there(replica: &Replica, table: &Table, key: &[OwnedValue]) -> Result<bool> {
+    let binds = params_from_iter(key.iter().map(|v| Bind(v.borrow())));
+    Ok(value::maybe::<i64>(&replica.db, &table.select_sql("1"), binds)?.is_some())
+}
+
+/// Returns whether versions of a row have come while its table was suspended: they are still to be shown.
+fn is_held(replica: &Replica, tid: i64, key: &[u8]) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_held WHERE tid = ?1 AND key = ?2";
+    Ok(value::maybe::<i64>(&replica.db, sql, (tid, key))?.is_some())
+}
+
+/// Puts a row into the list, unless it is there.
+fn put(replica: &Replica, key: &[u8], what: What, columns: Option<&Columns>) -> Result<()> {
+    replica
+        .db
+        .prepare_cached("INSERT OR IGNORE INTO temp._pm_restate (key, what, columns) VALUES (?1, ?2, ?3)")?
+        .execute((key, what as i64, columns.map(Columns::as_bytes)))?;
+    Ok(())
+}
+
+/// Puts a run into the list of spans; together with the one before it, if that ends where it begins.
+fn put_span(
+    replica: &Replica,
+    table: &Table,
+    first: Option<&[OwnedValue]>,
+    end: Option<&[OwnedValue]>,
+) -> Result<()> {
+    let key = |values: Option<&[OwnedValue]>| {
+        values.map_or(Ok(Vec::new()), |values| table.key_of(values.iter().map(OwnedValue::borrow)))
+    };
+    let (first, end) = (key(first)?, key(end)?);
+    let joined = replica.db.execute(
+        "UPDATE temp._pm_restate_span SET last = ?2 WHERE n = (SELECT max(n) FROM temp._pm_restate_span) AND last = ?1 AND last <> x''",
+        (&first, &end),
+    )?;
+    if joined == 0 {
+        replica
+            .db
+            .execute("INSERT INTO temp._pm_restate_span (first, last) VALUES (?1, ?2)", (&first, &end))?;
+    }
+    Ok(())
+}
+
+/// Returns the columns in which a row differs from what its versions say; `None` if they say that it is not there.
+///
+/// Of a column of which no version speaks, nobody remembers what it was, unless it is new: then it was its default.
+/// Counters are left out: what was added to them meanwhile nobody knows.
+fn differing(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    own: &[OwnedValue],
+    heads: &[Head],
+    added: &[String],
+) -> Result<Option<Columns>> {
+    let judgement = versions::judge_versions(replica, table, heads)?;
+    if !judgement.present {
+        return Ok(None);
+    }
+    let n = table.def.columns.len();
+    let mut spoken = Columns::default();
+    heads.iter().for_each(|head| spoken.extend(&head.live(n)));
+    let said = said_values(replica, table, key, own, heads, &judgement)?;
+    let mut differing = Columns::default();
+    for (at, column) in table.def.columns.iter().enumerate() {
+        if column.key > 0 || table.counters.contains(&at) || table.disputed.contains(at) {
+            continue;
+        }
+        let new = || added.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
+        let same = if spoken.contains(at) {
+            said.get(at).is_some_and(|said| *said == own[at])
+        } else {
+            new() && own[at] == column.constant()
+        };
+        if !same {
+            differing.insert(at);
+        }
+    }
+    Ok(Some(differing))
+}
+
+/// Returns the values of a row that its versions say; those of which none speaks are as they are.
+fn said_values(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    own: &[OwnedValue],
+    heads: &[Head],
+    judgement: &versions::Judgement,
+) -> Result<Vec<OwnedValue>> {
+    if let [only] = heads {
+        let mut said = own.to_vec();
+        for (at, value) in versions::values(replica, table, only)? {
+            said[at] = value;
+        }
+        return Ok(said);
+    }
+    let changes: Vec<_> = own.iter().cloned().enumerate().collect();
+    compose::make_quarantined_row(replica, table, key, &changes)?;
+    compose::compose(replica, table, key, heads, judgement)?;
+    let said = compose::row_in(replica, &table.quarantine_table(), table, key)?;
+    compose::delete_from(replica, &table.quarantine_table(), table, key)?;
+    Ok(said.unwrap_or_default())
+}

@@ -1,0 +1,275 @@
+//! Frames by column: what is coded comes back bit for bit, and what nobody coded is refused without harm.
+//!
+//! The random tests print their seed; `PACKMULE_SEED=N` replays one, `PACKMULE_SCHEDULES=N` runs so many.
+
+// The helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod asm;
+#[path = "../common/random.rs"]
+#[allow(dead_code)] // Each test uses a part of it.
+mod random;
+
+use asm::vector;
+use packmule_core::model::{Big, DeviceId, RealBits, Value};
+use packmule_core::wire::{
+    Columns, DefId, FRAME_MAX, Frame, FrameFlags, FrameWriter, GroupStart, KeptRun, OpHead, OpKind, Span,
+};
+use random::{Random, seeds};
+
+/// The columns that are keys, of three tables.
+const SHAPES: [&[bool]; 3] = [&[true, false, false, false, false], &[false, true, true], &[true]];
+
+fn def_id(table: usize) -> DefId {
+    DefId([table as u8 + 1; 8])
+}
+
+fn shape(id: DefId, keys: &mut [bool]) -> Option<usize> {
+    let shape = SHAPES.get(usize::from(id.0[0]).checked_sub(1)?)?;
+    keys[..shape.len()].copy_from_slice(shape);
+    Some(shape.len())
+}
+
+/// What a column has: values that follow from each other, and some that do not.
+struct Source {
+    style: u64,
+    count: i64,
+    text: Vec<u8>,
+}
+
+impl Source {
+    fn new(random: &mut Random) -> Self {
+        Self { style: random.below(12), count: random.below(1_000) as i64, text: Vec::new() }
+    }
+
+    fn value(&mut self, random: &mut Random) -> Value<'_> {
+        if random.chance(5) {
+            self.style = random.below(12);
+        }
+        self.count = self.count.wrapping_add(random.below(7) as i64 - 2);
+        let count = self.count;
+        self.text.clear();
+        match self.style {
+            0 => Value::Null,
+            1 => Value::Int(count),
+            2 => Value::Int(random.next() as i64),
+            3 => Value::real(count as f64 / 100.0),
+            4 => Value::real(count as f64 * 1.15078),
+            5 => Value::Real(RealBits(random.next())),
+            6 => *random.pick(&[
+                Value::real(-0.0),
+                Value::real(f64::INFINITY),
+                Value::real(f64::NAN),
+                Value::Int(i64::MIN),
+                Value::Int(i64::MAX),
+                Value::real(1e300),
+                Value::real(0.1 + 0.2),
+                Value::Text(b""),
+                Value::Blob(b""),
+                Value::Text(b"0"),
+            ]),
+            7 => {
+                let (day, hour) = (count.rem_euclid(28) + 1, count.rem_euclid(24));
+                self.text.extend(format!("2026-11-{day:02}T{hour:02}:00:00Z").bytes());
+                Value::Text(&self.text)
+            }
+            8 => {
+                self.text.extend(format!("sensor-{}", count.rem_euclid(12)).bytes());
+                Value::Text(&self.text)
+            }
+            9 => {
+                let len = if random.chance(10) { 200 } else { 16 };
+                self.text.extend((0..len).map(|_| random.next() as u8));
+                if random.chance(50) { Value::Blob(&self.text) } else { Value::Text(&self.text) }
+            }
+            10 => {
+                self.text.extend(format!("{}-{:018}", "9".repeat(20), count.unsigned_abs()).bytes());
+                Value::Text(&self.text)
+            }
+            _ => Value::Big(Big {
+                text: random.chance(50),
+                number: random.next() as u32,
+                back: random.below(9) as u32,
+                len: random.next(),
+                sha256: [random.next() as u8; 32],
+            }),
+        }
+    }
+}
+
+/// Writes an op as a seal would; returns whether it fitted.
+fn write_op(writer: &mut FrameWriter<'_>, random: &mut Random, table: usize, sources: &mut [Source]) -> bool {
+    let keys = SHAPES[table];
+    let kind = *random.pick(&[OpKind::Insert, OpKind::Insert, OpKind::Update, OpKind::Delete, OpKind::Keep]);
+    let plain = kind == OpKind::Keep || random.chance(60);
+    let mask = [random.below(1 << keys.len()) as u8];
+    let mut head = OpHead::plain(kind);
+    if !plain {
+        head.claim = random.chance(30).then(|| random.next() >> 1);
+        head.columns = random.chance(50).then_some(&mask[..]);
+        head.wall = random.chance(40).then(|| random.next() as i64 >> random.below(60));
+        head.image = kind == OpKind::Delete && random.chance(50);
+    }
+    let all = !(kind == OpKind::Keep || kind == OpKind::Delete && !head.image);
+    let carried = |at: usize| keys[at] || all && head.columns.is_none_or(|mask| mask[0] >> at & 1 == 1);
+    let values: Vec<Value<'_>> = sources
+        .iter_mut()
+        .enumerate()
+        .filter(|(at, _)| *at < keys.len() && carried(*at))
+        .map(|(_, source)| source.value(random))
+        .collect();
+    writer.op(def_id(table), &head, values.into_iter()).is_ok()
+}
+
+/// Fills a frame with whatever a frame may have.
+fn fill(writer: &mut FrameWriter<'_>, random: &mut Random) {
+    let mut sources: Vec<Vec<Source>> =
+        SHAPES.iter().map(|keys| keys.iter().map(|_| Source::new(random)).collect()).collect();
+    let mut table = 0;
+    for _ in 0..random.below(400) {
+        if random.chance(3) {
+            table = random.below(3) as usize;
+        }
+        let device = DeviceId([random.next() as u8; 16]);
+        let other = match random.below(200) {
+            0 => writer.def(&vec![random.next() as u8; random.below(90) as usize]),
+            1 => writer.retire(device),
+            2 => writer.came_back(device),
+            3 => writer.keep(&[KeptRun { device, first: 1, last: random.next() >> 1 | 1 }; 3]),
+            4 => writer.span(&Span { def: def_id(0), from: b"", to: b"abc" }),
+            5 => writer.piece(random.next() as u32, b"a piece of a large value").map(|_| ()),
+            _ => Ok(()),
+        };
+        if other.is_err() || !write_op(writer, random, table, &mut sources[table]) {
+            return;
+        }
+    }
+}
+
+/// A frame in its plain form, and by column.
+fn both(random: &mut Random) -> (Vec<u8>, Vec<u8>) {
+    let mut buf = vec![0; 64 + random.below(FRAME_MAX as u64 - 64) as usize];
+    let group = GroupStart { lamport: 7, wall: 9, pair: 0, context: &[] };
+    let first = random.chance(50).then_some(group);
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 3, first).unwrap();
+    fill(&mut writer, random);
+    let mut out = vec![0; FRAME_MAX];
+    let coded = writer.finish_by_column(&mut Columns::new(), &mut out, shape).to_vec();
+    (writer.finish().to_vec(), coded)
+}
+
+fn plain_of(coded: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; FRAME_MAX];
+    let len = Frame::parse(coded).unwrap().plain(&mut Columns::new(), &mut out).unwrap();
+    out.truncate(len);
+    out
+}
+
+#[test]
+fn what_is_coded_comes_back_bit_for_bit() {
+    let mut shorter = 0;
+    for seed in seeds(100) {
+        let (plain, coded) = both(&mut Random(seed));
+        assert!(coded.len() <= plain.len(), "seed {seed}");
+        let frame = Frame::parse(&coded).unwrap();
+        if frame.is_by_column() {
+            shorter += 1;
+            assert!(!frame.is_newer());
+            assert!(plain_of(&coded) == plain, "seed {seed}: {} bytes, {} coded", plain.len(), coded.len());
+        } else {
+            assert!(coded == plain, "seed {seed}");
+        }
+    }
+    assert!(shorter > 0, "none was coded");
+}
+
+#[test]
+fn what_nobody_coded_is_refused_or_read_within_the_frame() {
+    let mut columns = Columns::new();
+    let mut out = vec![0; FRAME_MAX];
+    let (mut read, mut refused) = (0, 0);
+    for seed in seeds(100) {
+        let mut random = Random(seed);
+        let (_, mut coded) = both(&mut random);
+        coded[2] = 1;
+        for _ in 0..20 {
+            let at = 4 + random.below(coded.len() as u64 - 8) as usize;
+            coded[at] ^= 1 << random.below(8);
+            if random.chance(20) {
+                coded.truncate(at + 5);
+            }
+            let end = coded.len() - 4;
+            let crc = packmule_core::wire::crc32(&coded[..end]).to_le_bytes();
+            coded[end..].copy_from_slice(&crc);
+            // A changed byte of the head may end it before its blocks.
+            let Ok(frame) = Frame::parse(&coded) else { break };
+            match frame.plain(&mut columns, &mut out) {
+                Ok(len) => {
+                    read += 1;
+                    assert!(Frame::parse(&out[..len]).is_ok(), "seed {seed}");
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(read > 0 && refused > 0, "{read} read, {refused} refused");
+}
+
+#[test]
+fn a_frame_moved_to_another_place_has_the_same_blocks() {
+    for seed in seeds(20) {
+        let (plain, coded) = both(&mut Random(seed));
+        let frame = Frame::parse(&coded).unwrap();
+        let group = frame.group.map(|head| GroupStart {
+            lamport: head.lamport,
+            wall: head.wall,
+            pair: 0,
+            context: &[],
+        });
+        let mut buf = vec![0; FRAME_MAX];
+        let (len, less) = frame.moved(&mut buf, 2, group).unwrap();
+        assert_eq!(less, 0);
+        let moved = if frame.is_by_column() { plain_of(&buf[..len]) } else { buf[..len].to_vec() };
+        let blocks = |frame: &[u8]| frame[4..frame.len() - 4].to_vec();
+        assert!(blocks(&moved) == blocks(&plain), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_vector_is_the_frame_of_ops_by_column() {
+    let (coded, plain) = (vector("frame-by-column"), vector("frame-ops"));
+    assert!(coded.len() < plain.len());
+    assert!(plain_of(&coded) == plain);
+}
+
+/// Hourly readings of a station, as applications write them.
+fn readings(hours: u64) -> (usize, usize) {
+    let mut buf = vec![0; FRAME_MAX];
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 1, None).unwrap();
+    let mut random = Random(1);
+    let mut temperature = 120;
+    for hour in 0..hours {
+        temperature += random.below(9) as i64 - 4;
+        let at = format!("2026-11-{:02} {:02}:00:00", hour / 24 % 28 + 1, hour % 24);
+        let values = [
+            Value::Int(hour as i64 + 1),
+            Value::Text(at.as_bytes()),
+            Value::Text(b"roof"),
+            Value::real(temperature as f64 / 10.0),
+            Value::Null,
+        ];
+        writer.op(def_id(0), &OpHead::plain(OpKind::Insert), values.into_iter()).unwrap();
+    }
+    let mut out = vec![0; FRAME_MAX];
+    let coded = writer.finish_by_column(&mut Columns::new(), &mut out, shape).len();
+    (writer.finish().len(), coded)
+}
+
+#[test]
+fn readings_take_about_a_byte_a_row() {
+    let (plain, coded) = readings(1_000);
+    println!("1,000 rows: {plain} bytes plain, {coded} by column");
+    // 9 steps of the temperature are 0.4 bytes; all else follows from the row before.
+    assert!(coded < 900, "{coded}");
+    assert!(plain > 40_000, "{plain}");
+}

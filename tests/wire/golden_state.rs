@@ -1,0 +1,181 @@
+//! Golden vectors of what makes tables anew, and of states: see `golden.rs`.
+
+// The helpers of tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod asm;
+
+use asm::{Asm, frame_head};
+use packmule_core::model::Value;
+use packmule_core::wire::{
+    Block, DefId, Frame, FrameFlags, FrameWriter, OpHead, OpKind, Ops, RecordHead, RecordKind, Shape, Span,
+    put, take, write_record,
+};
+
+const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
+
+/// Keys in canonical form: each value of the key, one after the other.
+fn key(values: &[Value<'_>]) -> Vec<u8> {
+    let mut key = Asm::new();
+    values.iter().for_each(|value| {
+        key.value(value);
+    });
+    key.bytes
+}
+
+#[test]
+fn a_restated_table() {
+    let shape = Shape { keys: &[true, false, false] };
+    let (first, last) = (key(&[Value::Int(-100)]), key(&[Value::Int(300)]));
+    let spans = [(&first[..], &last[..]), (&last[..], &[][..]), (&[][..], &first[..])];
+    let text = Value::Text(b"as the copy has it");
+    let mut a = frame_head(32, 9);
+    for (from, to) in spans {
+        a.u8("block: span", 8).raw("definition", &DEF.0).run("first key", from).run("last key", to);
+    }
+    a.u8("block: rows", 2).raw("definition", &DEF.0);
+    a.u8("insert: the whole row", 1).value(&Value::Int(1)).value(&text).value(&Value::Null);
+    a.u8("update +columns", 2 + 8).raw("  columns 0 and 1", &[3]).value(&Value::Int(2)).value(&text);
+    a.u8("delete: the copy left it out", 3).value(&Value::Int(3));
+    a.u8("as it was", 64).value(&Value::Int(4));
+    a.u8("update +columns", 2 + 8).raw("  none: nothing of it is here", &[0]).value(&Value::Int(5));
+    a.u8("end of the rows", 0).crc();
+    a.matches_file("frame-restated", "Rows of a table that was made anew, and of which keys all are here.");
+
+    let heads = [
+        OpHead::plain(OpKind::Insert),
+        OpHead { columns: Some(&[3]), ..OpHead::plain(OpKind::Update) },
+        OpHead::plain(OpKind::Delete),
+        OpHead::plain(OpKind::Keep),
+        OpHead { columns: Some(&[0]), ..OpHead::plain(OpKind::Update) },
+    ];
+    let values = [
+        &[Value::Int(1), text, Value::Null][..],
+        &[Value::Int(2), text],
+        &[Value::Int(3)],
+        &[Value::Int(4)],
+        &[Value::Int(5)],
+    ];
+    let mut buf = [0; 256];
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::RESTATED, 9, None).unwrap();
+    for (from, to) in spans {
+        writer.span(&Span { def: DEF, from, to }).unwrap();
+    }
+    for (head, values) in heads.iter().zip(values) {
+        writer.op(DEF, head, values.iter().copied()).unwrap();
+    }
+    assert_eq!(writer.finish(), a.bytes);
+
+    let frame = Frame::parse(&a.bytes).unwrap();
+    assert!(frame.head.flags.has(FrameFlags::RESTATED) && !frame.is_newer());
+    let mut blocks = frame.blocks();
+    for (from, to) in spans {
+        let Some(Block::Span(span)) = blocks.next_block().unwrap() else { panic!("no span") };
+        assert_eq!((span.def, span.from, span.to), (DEF, from, to));
+    }
+    let Some(Block::Rows { body, offset, .. }) = blocks.next_block().unwrap() else { panic!("no rows") };
+    let mut ops = Ops::new(body, offset, shape);
+    for (head, values) in heads.iter().zip(values) {
+        let op = ops.next_op().unwrap().unwrap();
+        assert_eq!(op.head, *head);
+        assert!(op.values(shape).map(|(_, value)| value).eq(values.iter().copied()));
+    }
+    assert!(ops.next_op().unwrap().is_none());
+    blocks.resume(ops.rest());
+    assert!(blocks.next_block().unwrap().is_none());
+
+    // No room for it: nothing is written.
+    let mut short = [0; 24];
+    let mut writer = FrameWriter::new(&mut short, FrameFlags::RESTATED, 9, None).unwrap();
+    let room = writer.room();
+    assert!(writer.span(&Span { def: DEF, from: &first, to: &last }).is_err());
+    assert!(writer.room() == room && writer.is_empty());
+}
+
+/// One record of each kind that a state has, but for definitions and rows of `_pm_` tables that are older than these.
+#[test]
+fn records_of_a_state() {
+    let (board, base) = ([0xaa; 16], [0xbb; 16]);
+    let blob = |bytes: &'static [u8]| Value::Blob(bytes);
+    let (board, base) = (Value::Blob(&board), Value::Blob(&base));
+    let (shared, per_device) = (Value::Int(0), Value::Int(1));
+    let places = [&300u64.to_le_bytes()[..], &[1, 2, 3, 4], &301u64.to_le_bytes(), &[5, 6, 7, 8]].concat();
+    let one_key = key(&[Value::Int(7), Value::Text(b"k")]);
+    let name = Value::Text(b"stock");
+    let key = Value::Blob(&one_key);
+    let records: [(&str, &str, Vec<Value<'_>>); 14] = [
+        ("since", "device, seq", vec![board, Value::Int(128)]),
+        ("table", "name, definition, 1 with rows", vec![name, Value::Blob(&DEF.0), Value::Int(1)]),
+        ("tags", "device, places", vec![board, Value::Blob(&places)]),
+        ("lamport", "stamp", vec![Value::Int(1 << 40)]),
+        (
+            "stream",
+            "device, stream, seq, chain, checkpoint",
+            vec![base, per_device, Value::Int(9), blob(&[0x5a; 32]), blob(&[0xcc; 130])],
+        ),
+        ("context", "device, stream, other device, seq", vec![board, shared, base, Value::Int(64)]),
+        ("number", "device, stream, number, other device", vec![board, shared, Value::Int(1), base]),
+        ("floor", "device, stream, seq", vec![board, shared, Value::Int(63)]),
+        (
+            "head",
+            "table, key, device, seq, offset, claim, wall, kind (a restated update), columns",
+            vec![
+                name,
+                key,
+                board,
+                Value::Int(130),
+                Value::Int(40),
+                Value::Int(0),
+                Value::Int(-1),
+                Value::Int(5),
+                blob(&[0b110]),
+            ],
+        ),
+        (
+            "count",
+            "table, key, column, device, seq, absolute, value, stamp",
+            vec![
+                name,
+                key,
+                Value::Int(2),
+                board,
+                Value::Int(130),
+                Value::Int(0),
+                Value::real(-0.5),
+                Value::Int(77),
+            ],
+        ),
+        ("deleted", "table, key", vec![name, key]),
+        ("gathers", "definition", vec![blob(b"a definition")]),
+        ("own", "table, the row's values", vec![Value::Text(b"readings"), Value::Int(1), Value::real(21.5)]),
+        ("gone", "table, key, seq", vec![Value::Text(b"readings"), key, Value::Int(8)]),
+    ];
+    let mut all = Asm::new();
+    for (kind, what, values) in &records {
+        let mut body = Asm::new();
+        body.str(&format!("kind; then {what}:"), kind);
+        values.iter().for_each(|value| {
+            body.value(value);
+        });
+        let by_hand = asm::record(8, &body);
+
+        let mut buf = [0; 512];
+        let mut len = put(&mut buf, *kind).unwrap();
+        for value in values {
+            len += put(&mut buf[len..], value).unwrap();
+        }
+        let mut record = [0; 600];
+        let written = write_record(&mut record, RecordKind::State, &buf[..len]).unwrap();
+        assert_eq!(record[..written], by_hand.bytes, "{kind}");
+
+        let head = RecordHead::parse(by_hand.bytes[..8].try_into().unwrap()).unwrap();
+        let mut rest = head.check(&by_hand.bytes[8..]).unwrap();
+        assert_eq!((head.kind, take::<&str>(&mut rest).unwrap()), (RecordKind::State, *kind));
+        for value in values {
+            assert_eq!(take::<Value<'_>>(&mut rest).unwrap(), *value, "{kind}");
+        }
+        assert!(rest.is_empty(), "{kind}");
+        all.all(&by_hand);
+    }
+    all.matches_file("state-records", "Records of a state, one of each newer kind.");
+}

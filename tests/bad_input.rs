@@ -284,17 +284,18 @@ fn a_database_of_a_newer_version() {
 /// A database of an older Packmule is brought up to date when it is opened.
 #[test]
 fn a_database_of_an_older_version() {
-    let third = "DROP TABLE _pm_tag; DROP TABLE _pm_fold; DROP TABLE _pm_folded; DROP TABLE _pm_gone;
+    let fourth = "DROP TABLE _pm_staged; DROP TABLE _pm_run; DROP TABLE _pm_summed";
+    let third = format!("{fourth}; DROP TABLE _pm_tag; DROP TABLE _pm_fold; DROP TABLE _pm_folded; DROP TABLE _pm_gone;
                  ALTER TABLE _pm_table DROP COLUMN deletes; ALTER TABLE _pm_table DROP COLUMN gaps; DROP TABLE _pm_gap;
                  DROP TABLE _pm_reached; ALTER TABLE _pm_count DROP COLUMN lamport;
                  DROP TABLE _pm_stated; DROP TABLE _pm_told; DROP TABLE _pm_aside;
-                 ALTER TABLE _pm_ack DROP COLUMN tag";
+                 ALTER TABLE _pm_ack DROP COLUMN tag");
     let second = format!(
         "{third}; ALTER TABLE _pm_table DROP COLUMN gathers; DROP TABLE _pm_statement; DROP TABLE _pm_number;
          DROP TABLE _pm_unplaced; DROP TABLE _pm_newest; DROP TABLE _pm_revocation"
     );
     let first = format!("{second}; ALTER TABLE _pm_dangling DROP COLUMN told");
-    for (version, changes) in [(1, first.as_str()), (2, second.as_str()), (3, third)] {
+    for (version, changes) in [(1, first.as_str()), (2, second.as_str()), (3, third.as_str()), (4, fourth)] {
         brought_up_to_date(version, changes);
     }
 }
@@ -334,7 +335,7 @@ fn brought_up_to_date(version: i64, changes: &str) {
     let mut a = Engine::open_with(&path, world.options()).unwrap();
     a.seal().unwrap();
     a.compact().unwrap();
-    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["4"]);
+    assert_eq!(rows(&a, "SELECT v FROM _pm_meta WHERE k = 'layout'"), ["5"]);
     let id = revoked(&a)[0].id;
     a.take_back_revocation(id, None).unwrap();
     assert!(revoked(&a).is_empty() && a.peers().unwrap().iter().any(|peer| peer.id == id));

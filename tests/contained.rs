@@ -9,8 +9,9 @@ use common::{World, bundle, carry, digests_equal, import, rows, sql};
 use packmule::{Engine, Missing, TrackOptions};
 use packmule_core::model::{Big, DeviceId, Value};
 use packmule_core::wire::{
-    Block, CERT_MAX, Certificate, DefId, Frame, FrameFlags, FrameWriter, GroupStart, Named, OpHead, OpKind,
-    RecordKind,
+    Block, CERT_MAX, Certificate, Collation, Column, ColumnMerge, DefId, DefWriter, Default, ForeignKey,
+    Frame, FrameFlags, FrameWriter, GroupStart, Merge, Mode, Named, OpHead, OpKind, Policy, RecordKind, Rows,
+    TableHead,
 };
 
 const SETTINGS: &str = "CREATE TABLE settings (id INTEGER PRIMARY KEY, value)";
@@ -112,8 +113,97 @@ fn unknown_def(writer: &mut FrameWriter<'_>, _: DefId) {
     writer.op(DefId([9; 8]), &INSERT, [Value::Int(1), Value::Int(1)].into_iter()).unwrap();
 }
 
-fn corpus() -> Vec<(&'static str, Content)> {
+/// Writes a definition of a table that SQLite, or who reads it, refuses.
+fn def(head: TableHead<'_>, columns: &[Column<'_>], parent: Option<(&str, &[(&str, &str)])>) -> Content {
+    let mut buf = vec![0; 60_000];
+    let (columns_n, foreign_keys) = (columns.len() as u16, u16::from(parent.is_some()));
+    let mut writer =
+        DefWriter::new(&mut buf, &TableHead { columns: columns_n, foreign_keys, ..head }).unwrap();
+    columns.iter().for_each(|column| writer.item(column).unwrap());
+    if let Some((parent, pairs)) = parent {
+        let key = ForeignKey { parent, on_delete: 0, on_update: 0, columns: pairs.len() as u16 };
+        writer.item(&key).unwrap();
+        pairs.iter().for_each(|pair| writer.item(pair).unwrap());
+    }
+    Content::Def(writer.finish().to_vec())
+}
+
+const ID: Column<'static> = Column {
+    name: "id",
+    decl_type: "INTEGER",
+    collation: Collation::Binary,
+    not_null: false,
+    key: 1,
+    default: Default::None,
+    merge: ColumnMerge::Table,
+};
+
+const fn named(name: &str) -> TableHead<'_> {
+    TableHead {
+        name,
+        mode: Mode::Shared,
+        merge: Merge::Row,
+        policy: Policy::Manual,
+        append: false,
+        rows: Rows::Rowid,
+        autoincrement: false,
+        columns: 0,
+        uniques: 0,
+        foreign_keys: 0,
+    }
+}
+
+/// Definitions that no table can have.
+fn definitions() -> Vec<(&'static str, Content)> {
+    let value = Column { name: "value", decl_type: "", key: 0, ..ID };
+    let nan = Column { default: Default::Literal(Value::real(f64::NAN)), ..value };
+    let big = Big { text: true, number: 0, back: 0, len: 9, sha256: [1; 32] };
+    let pieces = Column { default: Default::Literal(Value::Big(big)), ..value };
+    let names: Vec<String> = (0..1_001).map(|n| format!("c{n}")).collect();
+    let wide: Vec<_> =
+        names.iter().map(|name| Column { name, key: u16::from(name == "c0"), ..value }).collect();
     vec![
+        ("a table named as a table-valued function", def(named("pragma_table_info"), &[ID, value], None)),
+        ("a table named as one of SQLite's", def(named("sqlite_of_his"), &[ID, value], None)),
+        ("a table named as one of Packmule's", def(named("_pm_of_his"), &[ID, value], None)),
+        ("a DEFAULT that is no number", def(named("nan"), &[ID, nan], None)),
+        ("a DEFAULT in pieces", def(named("pieces"), &[ID, pieces], None)),
+        ("more than 1,000 columns", def(named("wide"), &wide, None)),
+        ("a foreign key without columns", def(named("child"), &[ID, value], Some(("settings", &[])))),
+        ("a table without a key", def(named("keyless"), &[value], None)),
+        ("a table whose name turns the text around", def(named("a\u{202e}b"), &[ID, value], None)),
+        (
+            "a column whose name clears the screen",
+            def(named("c"), &[ID, Column { name: "\u{1b}[2J", ..value }], None),
+        ),
+        ("a parent that nobody sees", def(named("d"), &[ID, value], Some(("a\u{200b}", &[("value", "id")])))),
+    ]
+}
+
+fn not_a_number(writer: &mut FrameWriter<'_>, def: DefId) {
+    writer.op(def, &INSERT, [Value::Int(80), Value::real(f64::NAN)].into_iter()).unwrap();
+}
+
+fn part_of_a_row(writer: &mut FrameWriter<'_>, def: DefId) {
+    let head = OpHead { columns: Some(&[0]), ..INSERT };
+    writer.op(def, &head, [Value::Int(81)].into_iter()).unwrap();
+}
+
+fn keeps_out_of_place(writer: &mut FrameWriter<'_>, def: DefId) {
+    writer.op(def, &OpHead::plain(OpKind::Keep), [Value::Int(1)].into_iter()).unwrap();
+}
+
+fn corpus() -> Vec<(&'static str, Content)> {
+    let mut all = ops();
+    all.extend(definitions());
+    all
+}
+
+fn ops() -> Vec<(&'static str, Content)> {
+    vec![
+        ("a value that SQLite cannot store", Content::Ops(not_a_number)),
+        ("a new row of which a part is said", Content::Ops(part_of_a_row)),
+        ("a row that stays, of no verdict", Content::Ops(keeps_out_of_place)),
         ("a block of a newer version", Content::Raw(vec![0x3f, 1, 2, 3])),
         ("a block that ends too early", Content::Raw(vec![2, 200])),
         ("a definition of nothing", Content::Def(vec![0xff; 40])),
@@ -231,6 +321,11 @@ fn wrong_content_that_waits_harms_nobody_when_its_turn_comes() {
         let wrong = forged(&fleet.insider, &bytes, &content, &[(Named::Id(north), seq)]);
         let waits = import(&mut fleet.base, &wrong).waits;
         assert!(matches!(waits[0].missing, Missing::Frames { .. }), "{what}: {waits:?}");
+        let problems = fleet.base.verify().unwrap().problems;
+        // A definition may still come, by whoever has it.
+        let may_come = what == "rows of a definition that nobody has";
+        let named = problems.iter().any(|problem| problem.contains("insider"));
+        assert!(named || may_come, "{what}: {problems:?}");
         import(&mut fleet.good, &wrong);
         goes_on(&mut fleet, what);
     }

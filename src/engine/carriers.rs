@@ -125,9 +125,9 @@ impl Engine {
         session::session_header(&self.replica, to, applied, probes)
     }
 
-    /// Returns what is here beyond the vector: pending groups, and frames of one that is not whole.
-    pub(crate) fn beyond_vector(&self) -> Result<Vec<Frontier>> {
-        session::beyond_vector(&self.replica)
+    /// Returns what is here beyond the vector: pending groups, and frames of one that this peer has not sent whole.
+    pub(crate) fn beyond_vector(&mut self, peer: DeviceId) -> Result<Vec<Frontier>> {
+        session::beyond_vector(&mut self.replica, peer)
     }
 
     /// Returns what goes to a peer next of each stream of which it lacks something. Its frontier is in the order of authors and
@@ -176,14 +176,19 @@ impl Engine {
         offer::is_behind_with(&self.replica, peer, frontier, vector)
     }
 
-    /// Takes in what came, in one transaction. Groups whose checkpoint is among it are verified, and
+    /// Takes in what came from a peer, in one transaction. Groups whose checkpoint is among it are verified, and
     /// applied if nothing that they need is missing.
     ///
     /// # Errors
     /// As [`Engine::import`]; nothing of it is kept then, and nothing either of an unfinished group that turned
     /// out to be wrong.
-    pub(crate) fn take_staged(&mut self, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
-        session::take_staged(&mut self.replica, staged, report)
+    pub(crate) fn take_staged(
+        &mut self,
+        peer: DeviceId,
+        staged: &[Staged],
+        report: &mut ImportReport,
+    ) -> Result<()> {
+        session::take_staged(&mut self.replica, peer, staged, report)
     }
 
     /// Makes a notice that there is a clone of this device.

@@ -260,7 +260,7 @@ impl Log for EngineLog<'_> {
 
     fn next_here(&mut self, after: Option<Section>) -> Result<Option<Frontier>> {
         if after.is_none() {
-            self.kept.here = self.engine.beyond_vector()?;
+            self.kept.here = self.engine.beyond_vector(self.kept.peer()?.id)?;
             self.kept.here.reverse();
         }
         Ok(self.kept.here.pop())
@@ -398,7 +398,7 @@ impl Log for EngineLog<'_> {
             return Ok(());
         }
         self.kept.unsettled = true;
-        self.engine.take_staged(&staged, taken)
+        self.engine.take_staged(self.kept.peer()?.id, &staged, taken)
     }
 
     fn settle(&mut self) -> Result<bool> {

@@ -6,8 +6,8 @@
 //! stream of this one author stands still, and whatever else is in the same import goes in. What fails for another reason
 //! (a full disk, a lock) fails for all, as before.
 //!
-//! It is tried again when this program is another version, or the schema has changed: a newer version's block is read by
-//! a newer Packmule.
+//! It is tried again when this program is another version, a definition has come, or the schema has changed: a newer
+//! version's block is read by a newer Packmule, and rows may wait for a definition that comes by somebody else.
 //!
 //! [`Missing::Unreadable`]: crate::engine::apply::report::Missing::Unreadable
 
@@ -32,46 +32,58 @@ const VALUES_MAX: usize = 65_536;
 /// A group, by its device, its stream and its first frame.
 pub(crate) type Place = (i64, Stream, u64);
 
-/// Runs `work`, which applies groups that begin at `place`, in a savepoint. Returns `None`, with nothing of it done, if
-/// their content cannot be applied: then they are set aside.
+/// Runs `work`, which applies groups of one device, the parts of one seal, in a savepoint. Returns `None`, with nothing of
+/// it done, if their content cannot be applied: then they are set aside.
 pub(crate) fn contained<R>(
     replica: &Replica,
-    place: Place,
+    places: &[Place],
     work: impl FnOnce() -> Result<R>,
 ) -> Result<Option<R>> {
-    let (dev, stream, first) = place;
-    if is_hopeless(replica, place)? {
-        return Ok(None);
+    for place in places {
+        if is_hopeless(replica, *place)? {
+            return Ok(None);
+        }
     }
     replica.db.execute_batch("SAVEPOINT _pm_apply")?;
     match work() {
         Ok(done) => {
             replica.db.execute_batch("RELEASE _pm_apply")?;
             let sql = "DELETE FROM _pm_aside WHERE dev = ?1 AND stream = ?2";
-            replica.db.prepare_cached(sql)?.execute((dev, stream.number()))?;
+            for (dev, stream, _) in places {
+                replica.db.prepare_cached(sql)?.execute((dev, stream.number()))?;
+            }
             Ok(Some(done))
         }
         Err(e) if is_of_content(&e) => {
             replica.db.execute_batch("ROLLBACK TO _pm_apply; RELEASE _pm_apply")?;
             catalog::reload_catalog(replica)?;
-            let reason: String = e.to_string().chars().take(REASON_MAX).collect();
+            let reason = said(&e);
+            let tried = tried(replica)?;
             let sql = "INSERT OR REPLACE INTO _pm_aside (dev, stream, first, reason, tried) VALUES (?1, ?2, ?3, ?4, ?5)";
-            replica.db.prepare_cached(sql)?.execute((
-                dev,
-                stream.number(),
-                first,
-                reason,
-                tried(replica)?,
-            ))?;
+            for (dev, stream, first) in places {
+                replica.db.prepare_cached(sql)?.execute((dev, stream.number(), first, &reason, &tried))?;
+            }
             Ok(None)
         }
         Err(e) => Err(e),
     }
 }
 
-/// Names what a group was tried with: this version of the program, and the database's schema.
+/// Says what is wrong with content.
+pub(crate) fn said(error: &Error) -> String {
+    let said = match error {
+        // It is not this database that is damaged.
+        Error::Damaged(what) => what.clone(),
+        other => other.to_string(),
+    };
+    said.chars().take(REASON_MAX).collect()
+}
+
+/// Names what a group was tried with: this version of the program, the database's schema, and how many definitions.
 fn tried(replica: &Replica) -> Result<String> {
-    Ok(format!("{} {}", env!("CARGO_PKG_VERSION"), adopt::schema_version(replica)?))
+    let defs: Option<u64> = value::maybe(&replica.db, "SELECT count(*) FROM _pm_def", [])?;
+    let (version, schema) = (env!("CARGO_PKG_VERSION"), adopt::schema_version(replica)?);
+    Ok(format!("{version} {schema} {}", defs.unwrap_or_default()))
 }
 
 /// Returns whether a group was tried as things are, and failed.
@@ -88,7 +100,7 @@ pub(crate) fn reason(replica: &Replica, (dev, stream, first): Place) -> Result<O
 }
 
 /// Returns whether an error is about what was to be applied, and not about this machine or its disk.
-fn is_of_content(error: &Error) -> bool {
+pub(crate) fn is_of_content(error: &Error) -> bool {
     match error {
         Error::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) => !error::is_of_machine(failure.code),
         Error::Sqlite(_)

@@ -25,6 +25,7 @@ use std::collections::HashMap;
 use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
 
+use crate::engine::apply::admissible::Rules;
 use crate::engine::apply::aside::Pieces;
 use crate::engine::apply::restated::{self, Spans};
 use crate::engine::apply::vouched;
@@ -67,6 +68,7 @@ pub(crate) fn apply_group(
             late = hear_context(replica, (dev, stream), &frame, &mut context)?;
         }
         let restates = frame.head.flags.has(FrameFlags::RESTATED);
+        let mut rules = Rules::of(&frame.head, stream)?;
         let (mut keep, mut unplaced) = (Vec::new(), late);
         visit::visit(replica, &frame, |part| {
             match part {
@@ -85,6 +87,7 @@ pub(crate) fn apply_group(
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
                 Part::Op(def, op) => {
+                    rules.check(stream, def, &op)?;
                     pieces.claim(seq, def, &op)?;
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
@@ -321,9 +324,6 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
         apply_keep(replica, table, &key, origin.author, seen)?;
         return Ok(if table.shows_shared() { Done::Applied } else { Done::Waits });
     }
-    if def.def.integer_key() && !op.values(def.shape()).any(|(at, value)| has_integer_key(def, at, &value)) {
-        return Err(Error::damaged("a key that an INTEGER PRIMARY KEY cannot have"));
-    }
     let new = head_of(incoming);
     let mut old = heads::heads(replica, table.tid, &key)?;
     if old.iter().any(|head| (head.dev, head.seq) == (new.dev, new.seq)) {
@@ -358,11 +358,6 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
             .execute((table.tid, &key))?;
     }
     Ok(Done::Waits)
-}
-
-/// Returns whether a value is one that an INTEGER PRIMARY KEY can have, and of the key.
-fn has_integer_key(def: &OpDef, at: usize, value: &Value<'_>) -> bool {
-    def.def.columns[at].key > 0 && matches!(value, Value::Int(_))
 }
 
 /// Returns whether a restated version that was registered changes nothing that is shown.

@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `admissible` | which ops an honest seal can have made |
 //! | `aside` | groups that cannot be applied, set aside by name |
 //! | `groups` | one group, applied |
 //! | `ready` | the groups that are ready, applied in causal order |
@@ -12,6 +13,7 @@
 //! | `vouched` | what of a revoked author is still taken in |
 //! | `pending` | the groups that are pending, and their missing dependencies |
 
+pub(crate) mod admissible;
 pub(crate) mod aside;
 pub(crate) mod groups;
 pub(crate) mod pending;

@@ -78,8 +78,11 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
             return Ok(false);
         }
     }
-    let Some(first) = ready.first() else { return Ok(false) };
-    let applied = aside::contained(replica, (dev, first.stream, first.first), || {
+    if ready.is_empty() {
+        return Ok(false);
+    }
+    let places: Vec<aside::Place> = ready.iter().map(|group| (dev, group.stream, group.first)).collect();
+    let applied = aside::contained(replica, &places, || {
         ready
             .iter()
             .map(|group| groups::apply_group(replica, dev, group.stream, group.first, group.last))

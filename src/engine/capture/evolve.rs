@@ -370,7 +370,7 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
 
 /// Takes in a definition from the log of another device.
 pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
-    let def = TableDef::decode(body).map_err(error::bad)?;
+    let def = TableDef::hear(body).map_err(error::bad)?;
     let id = DefId::of(body);
     let new = catalog::table_named(replica, &def.name).is_none();
     let tid = catalog::keep_def(replica, &def, id, body)?;
@@ -390,7 +390,7 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
 /// Takes in a definition from a frame, and records that it is what the table is on its author's device.
 pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
     take_in_def(replica, stream, body, stamp)?;
-    let def = TableDef::decode(body).map_err(error::bad)?;
+    let def = TableDef::hear(body).map_err(error::bad)?;
     match catalog::table_named(replica, &def.name) {
         Some(table) if !stamp.decides && stream == Stream::Shared => {
             let place = (stamp.dev, stamp.seq, stamp.lamport);

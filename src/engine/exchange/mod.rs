@@ -29,6 +29,7 @@
 //! | `session` | what two ends that talk need of each other |
 //! | `snapshot` | snapshots written |
 //! | `source` | another device's database file, read as a bundle |
+//! | `staged` | frames of a session whose checkpoint has not come |
 //! | `state` | what a device has of the shared tables, written |
 //! | `state_records` | the records of a state, written |
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
@@ -66,6 +67,7 @@ pub(crate) mod revoke;
 pub(crate) mod session;
 pub(crate) mod snapshot;
 pub(crate) mod source;
+pub(crate) mod staged;
 pub(crate) mod state;
 pub(crate) mod state_records;
 pub(crate) mod state_rows;

@@ -1,8 +1,8 @@
 //! What a session needs of the database: groups to send, frame by frame; groups that are received, kept as they come
 //! and applied once they are verified; who has what.
 //!
-//! A frame that came by a session is in `_pm_frame` at once, also while the checkpoint of its group
-//! is still to come. Such a frame counts for nothing (no group covers it) but need not come again.
+//! A frame that came by a session is kept at once, also while the checkpoint of its group is still to come (`staged`). Such
+//! a frame counts for nothing, but its sender need not send it again.
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::session::Frontier;
@@ -19,7 +19,7 @@ use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{
-    certificates, export, gathered_state, newest, reconcile, revoke, transaction, twin,
+    certificates, export, gathered_state, newest, reconcile, revoke, staged, transaction, twin,
 };
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
 use crate::engine::fleet::{devices, positions, revocation, statements, trust};
@@ -87,9 +87,11 @@ pub(crate) fn session_header(
     export::signed_header(replica, sender, Some(to), (None, applied, probes))
 }
 
-/// Lists what is here beyond the vector: pending groups, and frames of a group that is not whole.
-pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<Frontier>> {
+/// Lists what is here beyond the vector: pending groups, and the frames of a group that this peer has not sent whole.
+pub(crate) fn beyond_vector(replica: &mut Replica, peer: DeviceId) -> Result<Vec<Frontier>> {
+    staged::tidy(replica)?;
     catalog::reading(replica, |e| {
+        let peer = devices::device_number(e, peer)?;
         let mut streams = e.db.prepare_cached(
             "SELECT d.n, d.id, f.stream, coalesce((SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND s.stream = f.stream), 0)
              FROM _pm_device d JOIN (SELECT 0 AS stream UNION ALL SELECT 1) f ORDER BY d.n, f.stream",
@@ -109,9 +111,10 @@ pub(crate) fn beyond_vector(replica: &Replica) -> Result<Vec<Frontier>> {
                 groups = last;
             }
             let mut frames = groups;
-            let mut frame =
-                e.db.prepare_cached("SELECT 1 FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq = ?3")?;
-            while frame.exists((dev, number, frames + 1))? {
+            let mut frame = e.db.prepare_cached(
+                "SELECT 1 FROM _pm_staged WHERE peer = ?1 AND dev = ?2 AND stream = ?3 AND seq = ?4",
+            )?;
+            while frame.exists((peer, dev, number, frames + 1))? {
                 frames += 1;
             }
             if frames > applied {
@@ -250,9 +253,14 @@ pub(crate) fn checkpoint_out(replica: &Replica, group: &GroupOut) -> Result<Vec<
 /// # Errors
 /// As [`Engine::import`]; nothing of it is kept then, and nothing either of an unfinished group that turned
 /// out to be wrong.
-pub(crate) fn take_staged(replica: &mut Replica, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
+pub(crate) fn take_staged(
+    replica: &mut Replica,
+    peer: DeviceId,
+    staged: &[Staged],
+    report: &mut ImportReport,
+) -> Result<()> {
     let before = report.clone();
-    let taken = transaction::transaction(replica, |e| stage(e, staged, report));
+    let taken = transaction::transaction(replica, |e| stage(e, peer, staged, report));
     name_twin(replica, &taken)?;
     if taken.is_err() {
         *report = before;
@@ -262,7 +270,7 @@ pub(crate) fn take_staged(replica: &mut Replica, staged: &[Staged], report: &mut
             if let Staged::Checkpoint(bytes) = item
                 && let Ok(checkpoint) = Checkpoint::decode(bytes)
             {
-                drop_unfinished(replica, checkpoint.author, checkpoint.stream)?;
+                staged::drop_unfinished(replica, peer, checkpoint.author, checkpoint.stream)?;
             }
         }
     }
@@ -289,7 +297,7 @@ pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<(
 }
 
 /// Puts what was received into the database, and applies what is ready.
-fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
+fn stage(replica: &Replica, peer: DeviceId, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
     let groups = staged.iter().any(|item| matches!(item, Staged::Checkpoint(_) | Staged::Revocation(_)));
     let conflicts_before = if groups {
         deferred::begin_deferring(replica)?;
@@ -318,8 +326,8 @@ fn stage(replica: &Replica, staged: &[Staged], report: &mut ImportReport) -> Res
                 let statement = Revocation::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                 revoke::take_in(replica, &statement, report)?;
             }
-            Staged::Frame(section, seq, body) => stage_frame(replica, *section, *seq, body, report)?,
-            Staged::Checkpoint(bytes) => match stage_group(replica, bytes) {
+            Staged::Frame(section, seq, body) => stage_frame(replica, peer, (*section, *seq), body, report)?,
+            Staged::Checkpoint(bytes) => match stage_group(replica, peer, bytes) {
                 // Whoever has the key of a revoked device can sign as many histories as he likes: that is to hold up
                 // nobody else's frames.
                 Err(Error::Twin { .. } | Error::Bundle { .. }) if is_of_revoked(replica, bytes)? => {
@@ -345,11 +353,11 @@ fn is_of_revoked(replica: &Replica, bytes: &[u8]) -> Result<bool> {
     Checkpoint::decode(bytes).map_or(Ok(false), |c| revocation::is_revoked_id(replica, c.author))
 }
 
-/// Puts a frame into the log, if it is new and its stream is taken here.
+/// Keeps a frame until its checkpoint comes, if it is new and its stream is taken here.
 fn stage_frame(
     replica: &Replica,
-    section: Section,
-    seq: u64,
+    peer: DeviceId,
+    (section, seq): (Section, u64),
     body: &[u8],
     report: &mut ImportReport,
 ) -> Result<()> {
@@ -362,15 +370,14 @@ fn stage_frame(
         report.skipped += 1;
         return Ok(());
     }
-    let known = seq <= positions::position(replica, dev, section.stream)?.seq
-        || !frames::put_frame(&replica.db, dev, section.stream, seq, body)?;
+    let known = !staged::keep_frame(replica, peer, (dev, section.stream, seq), body)?;
     report.known += u64::from(known);
     report.frames += u64::from(!known);
     Ok(())
 }
 
-/// Verifies a group whose frames are all in the log, and puts it there.
-fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
+/// Verifies a group whose frames are all here, and puts it into the log.
+fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
     let refuse = |what| Error::bundle(0, BundleProblem::Structure(what));
     let checkpoint = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
     let stream = checkpoint.stream;
@@ -388,7 +395,7 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
     let mut digest = GroupDigest::default();
     let mut head = None;
     for seq in checkpoint.first..=checkpoint.last {
-        let Some(body) = frames::frame(replica, dev, stream, seq)? else {
+        let Some(body) = staged::frame(replica, peer, (dev, stream, seq))? else {
             return Err(refuse("a checkpoint without all its frames"));
         };
         let frame = Frame::parse(&body).map_err(|e| Error::bundle(0, e))?;
@@ -408,23 +415,10 @@ fn stage_group(replica: &Replica, bytes: &[u8]) -> Result<()> {
     }
     twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
     let of_head = (head.lamport, head.wall, head.pair);
+    staged::keep_group(replica, peer, (dev, stream), (checkpoint.first, checkpoint.last))?;
     frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
     vouched::count_context(replica, dev, stream, checkpoint.first)?;
     pending::go_on_from(replica, dev, &checkpoint)
-}
-
-/// Forgets the frames of a stream that no group covers.
-fn drop_unfinished(replica: &mut Replica, author: DeviceId, stream: Stream) -> Result<()> {
-    transaction::transaction(replica, |e| {
-        let Some(dev) = devices::device_number(e, author)? else { return Ok(()) };
-        e.db.execute(
-            "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2
-               AND seq > coalesce((SELECT max(last) FROM _pm_group WHERE dev = ?1 AND stream = ?2), 0)
-               AND seq > coalesce((SELECT seq FROM _pm_stream WHERE dev = ?1 AND stream = ?2), 0)",
-            (dev, stream.number()),
-        )?;
-        Ok(())
-    })
 }
 
 /// Records what a peer acknowledges: all that it has, or what changed. The header is the peer's own, and signed.

@@ -220,7 +220,7 @@ pub(super) fn load_retired(row: &StateRow<'_>) -> Result<()> {
 
 /// Loads a definition that ops are written in.
 pub(super) fn load_def(row: &StateRow<'_>) -> Result<()> {
-    let def = TableDef::decode(row.blob_at(0)?).map_err(bad)?;
+    let def = TableDef::hear(row.blob_at(0)?).map_err(bad)?;
     catalog::keep_def(row.replica, &def, DefId::of(row.blob_at(0)?), row.blob_at(0)?)?;
     Ok(())
 }

@@ -66,7 +66,7 @@ impl<'e> GatheredMerge<'e> {
 
     /// Keeps the definition that a table has where it is gathered.
     pub(super) fn table(&mut self, body: &[u8]) -> Result<()> {
-        let def = TableDef::decode(body).map_err(error::bad)?;
+        let def = TableDef::hear(body).map_err(error::bad)?;
         if def.mode != Mode::PerDevice {
             return Err(wrong());
         }

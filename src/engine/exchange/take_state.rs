@@ -100,7 +100,7 @@ impl<'e> StateMerge<'e> {
             }
             "def" => {
                 let body = row.blob_at(0)?;
-                let (id, def) = (DefId::of(body), TableDef::decode(body).map_err(error::bad)?);
+                let (id, def) = (DefId::of(body), TableDef::hear(body).map_err(error::bad)?);
                 match def.mode {
                     Mode::Shared => self.defs.push((id, body.to_vec())),
                     Mode::PerDevice => self.gathered.def(id, def, body),
@@ -325,7 +325,7 @@ fn take_in_def(replica: &Replica, body: &[u8], declaration: Option<&Declaration>
     if declaration.is_some() {
         return evolve::take_in_def(replica, Stream::Shared, body, &stamp);
     }
-    let def = TableDef::decode(body).map_err(error::bad)?;
+    let def = TableDef::hear(body).map_err(error::bad)?;
     if catalog::table_named(replica, &def.name).is_none() {
         return evolve::take_in_def(replica, Stream::Shared, body, &stamp);
     }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::fleet::succession;
-use crate::engine::store::connection::{self, Options};
+use crate::engine::store::connection::{self, Options, Steps};
 use crate::engine::store::keys::{self, FleetKey};
 use crate::engine::store::layout;
 use crate::engine::table::catalog;
@@ -110,9 +110,9 @@ pub(crate) fn open_source(path: &Path, options: Options) -> Result<Replica> {
     } else {
         connection_to_read(&path, &options)?
     };
-    connection::limit_reading(&mut db, &path)?;
+    let steps = connection::limit_reading(&mut db, &path)?;
     // Its key is its own: nothing is signed in its name.
-    replica_of(db, path, options, |_, _| Ok(None))
+    replica_of(db, (path, options, steps), |_, _| Ok(None))
 }
 
 /// Opens a connection that only reads, also where nothing can be written.
@@ -136,10 +136,8 @@ pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result
     } else {
         connection::open_connection(&path, flags, &options)?
     };
-    if read_only {
-        connection::limit_reading(&mut db, &path)?;
-    }
-    let replica = replica_of(db, path, options, key_of)?;
+    let steps = if read_only { connection::limit_reading(&mut db, &path)? } else { Steps::default() };
+    let replica = replica_of(db, (path, options, steps), key_of)?;
     if !read_only && replica.can_sign() {
         keys::remove_old_key(&replica.path);
     }
@@ -159,8 +157,7 @@ fn key_of(path: &Path, id: DeviceId) -> Result<Option<SecretKey>> {
 /// Makes the open database of a device of a connection to it.
 fn replica_of(
     mut db: Connection,
-    path: PathBuf,
-    options: Options,
+    (path, options, steps): (PathBuf, Options, Steps),
     key: impl FnOnce(&Path, DeviceId) -> Result<Option<SecretKey>>,
 ) -> Result<Replica> {
     let probe = Probe::of(&mut db)?;
@@ -185,6 +182,7 @@ fn replica_of(
         opened: RefCell::default(),
         codings: Codings::default(),
         quarantined: true.into(),
+        steps,
         poisoned: false,
     };
     catalog::load_catalog(&replica)?;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{Block, Frame, Keep, Op, Ops, Piece, Span};
+use packmule_core::wire::{Block, DefId, Frame, Keep, Op, Ops, Piece, Span};
 
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::table::catalog;
@@ -48,7 +48,7 @@ pub(crate) fn visit(
     frame: &Frame<'_>,
     each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<()> {
-    match walk(replica, frame, each)? {
+    match walk(replica, frame, |id| catalog::op_def(replica, id), each)? {
         End::Undefined(missing) => Err(missing),
         End::Whole => Ok(()),
     }
@@ -61,22 +61,50 @@ pub(crate) fn visit_defined(
     frame: &Frame<'_>,
     each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<()> {
-    walk(replica, frame, each).map(|_| ())
+    walk(replica, frame, |id| catalog::op_def(replica, id), each).map(|_| ())
+}
+
+/// Gives each part of a frame that is not applied yet to `each`, up to the first rows whose definition `find` has not.
+///
+/// # Errors
+/// What of it cannot be read, also by a newer Packmule's doing; whatever `each` returns.
+pub(crate) fn visit_waiting(
+    replica: &Replica,
+    frame: &Frame<'_>,
+    find: impl Fn(DefId) -> Option<Arc<OpDef>>,
+    each: impl FnMut(Part<'_, '_>) -> Result<()>,
+) -> Result<()> {
+    let lacks = std::cell::Cell::new(false);
+    let found = |id| {
+        find(id).ok_or_else(|| {
+            lacks.set(true);
+            Error::damaged("rows whose table definition is not there")
+        })
+    };
+    match walk(replica, frame, found, each)? {
+        End::Undefined(why) if !lacks.get() => Err(why),
+        End::Undefined(_) | End::Whole => Ok(()),
+    }
 }
 
 /// Walks through a frame.
-fn walk(replica: &Replica, frame: &Frame<'_>, each: impl FnMut(Part<'_, '_>) -> Result<()>) -> Result<End> {
+fn walk(
+    replica: &Replica,
+    frame: &Frame<'_>,
+    find: impl Fn(DefId) -> Result<Arc<OpDef>>,
+    each: impl FnMut(Part<'_, '_>) -> Result<()>,
+) -> Result<End> {
     if frame.is_newer() {
         return Ok(End::Undefined(Error::bundle(0, BundleProblem::Structure("a frame of a newer Packmule"))));
     }
-    let walked = replica.codings.plain(frame, |plain| walk_plain(replica, plain, each));
+    let walked = replica.codings.plain(frame, |plain| walk_plain(plain, find, each));
     walked.unwrap_or_else(|undecodable| Ok(End::Undefined(error::bad(undecodable))))
 }
 
 /// Walks through a frame in its plain form.
 fn walk_plain(
-    replica: &Replica,
     frame: &Frame<'_>,
+    find: impl Fn(DefId) -> Result<Arc<OpDef>>,
     mut each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<End> {
     let mut blocks = frame.blocks();
@@ -94,7 +122,7 @@ fn walk_plain(
             Block::Span(span) => each(Part::Span(span))?,
             Block::Piece(piece) => each(Part::Piece(piece))?,
             Block::Rows { def: id, body, offset } => {
-                let def = match catalog::op_def(replica, id) {
+                let def = match find(id) {
                     Ok(def) => def,
                     Err(missing) => return Ok(End::Undefined(missing)),
                 };

@@ -2,6 +2,8 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use packmule_core::model::WallMs;
@@ -157,19 +159,43 @@ const STEPS_A_BYTE: u64 = 100;
 /// How many steps are counted at once.
 const STEPS_AT_ONCE: i32 = 1_000_000;
 
-/// Sets limits for reading a database that others may have made: no value is longer than its file, and no query goes on
-/// for ever.
-pub(crate) fn limit_reading(db: &mut Connection, path: &Path) -> Result<()> {
+/// How many steps are left of one transaction that reads a strange database: what is honest may read it as often as it
+/// likes.
+#[derive(Clone, Default)]
+pub(crate) struct Steps {
+    left: Arc<AtomicU64>,
+    all: u64,
+}
+
+impl Steps {
+    /// Begins to count anew, with a transaction.
+    pub(crate) fn renew(&self) {
+        self.left.store(self.all, Ordering::Relaxed);
+    }
+
+    /// Has this connection's transactions end after so many steps.
+    fn limit(db: &mut Connection, steps: u64) -> Result<Self> {
+        let limited = Self { left: Arc::default(), all: (steps / STEPS_AT_ONCE as u64).max(1) };
+        limited.renew();
+        let left = limited.left.clone();
+        let over = move || {
+            let before = left.load(Ordering::Relaxed);
+            left.store(before.saturating_sub(1), Ordering::Relaxed);
+            before <= 1
+        };
+        db.progress_handler(STEPS_AT_ONCE, Some(over))?;
+        Ok(limited)
+    }
+}
+
+/// Sets limits for reading a database that others may have made: no value is longer than its file, and no transaction goes
+/// on for ever.
+pub(crate) fn limit_reading(db: &mut Connection, path: &Path) -> Result<Steps> {
     let bytes = bytes_of(path).saturating_add(bytes_of(&beside(path, "-wal")));
     let longest = i32::try_from(bytes.max(1 << 20)).unwrap_or(i32::MAX);
     let allowed = db.limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH)?;
     db.set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH, longest.min(allowed))?;
-    let mut left = STEPS.saturating_add(bytes.saturating_mul(STEPS_A_BYTE)) / STEPS_AT_ONCE as u64;
-    let over = move || {
-        left = left.saturating_sub(1);
-        left == 0
-    };
-    Ok(db.progress_handler(STEPS_AT_ONCE, Some(over))?)
+    Steps::limit(db, STEPS.saturating_add(bytes.saturating_mul(STEPS_A_BYTE)))
 }
 
 /// Opens a connection of ours.
@@ -195,4 +221,28 @@ pub(crate) fn open_connection(path: &Path, flags: OpenFlags, options: &Options) 
     // The first read of the file: it fails if this is no database.
     db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(db)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A board's database on a read-only card is read as often as somebody looks at it; one endless view is not.
+    #[test]
+    fn steps_are_counted_by_the_transaction() {
+        let mut db = Connection::open_in_memory().unwrap();
+        let steps = Steps::limit(&mut db, 8_000_000).unwrap();
+        let read = |rows: i64| {
+            let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1) SELECT count(*) FROM n";
+            db.query_row(sql, [rows], |row| row.get::<_, i64>(0))
+        };
+        for _ in 0..4 {
+            steps.renew();
+            assert_eq!(read(150_000).unwrap(), 150_000);
+        }
+        let over = (0..8).map(|_| read(150_000)).find_map(|read| read.err()).unwrap();
+        assert!(over.to_string().contains("interrupted"), "{over}");
+        steps.renew();
+        assert!(read(i64::MAX).is_err());
+    }
 }

@@ -33,6 +33,9 @@ const TABLES: &str = "
         PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     CREATE TABLE _pm_frame (dev INTEGER, stream INTEGER, seq INTEGER, body BLOB NOT NULL,
         PRIMARY KEY (dev, stream, seq));
+    -- Frames that a peer has sent in a session, of a group whose checkpoint has not come: known to that peer alone.
+    CREATE TABLE _pm_staged (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER, body BLOB NOT NULL,
+        PRIMARY KEY (peer, dev, stream, seq));
     -- applied: 0 while a dependency is missing. pair: the first frame of the group of the other stream in the same seal, or 0. chain: after its last frame.
     CREATE TABLE _pm_group (dev INTEGER, stream INTEGER, last INTEGER, first INTEGER NOT NULL, lamport INTEGER NOT NULL,
         wall INTEGER NOT NULL, pair INTEGER NOT NULL, applied INTEGER NOT NULL, checkpoint BLOB NOT NULL,
@@ -195,10 +198,15 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TEMP VIEW _pm_told AS SELECT NULL AS dev, NULL AS n, NULL AS seq, NULL AS tag WHERE 0",
     ],
     [
-        "CREATE TABLE _pm_run (tid INTEGER PRIMARY KEY, sum INTEGER, columns INTEGER NOT NULL, seq INTEGER NOT NULL,
+        "CREATE TABLE _pm_staged (peer INTEGER, dev INTEGER, stream INTEGER, seq INTEGER, body BLOB NOT NULL,
+            PRIMARY KEY (peer, dev, stream, seq));
+         DELETE FROM _pm_frame WHERE NOT EXISTS (SELECT 1 FROM _pm_group g WHERE g.dev = _pm_frame.dev
+            AND g.stream = _pm_frame.stream AND g.last >= _pm_frame.seq AND g.first <= _pm_frame.seq);
+         CREATE TABLE _pm_run (tid INTEGER PRIMARY KEY, sum INTEGER, columns INTEGER NOT NULL, seq INTEGER NOT NULL,
             split INTEGER NOT NULL);
          CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);",
-        "CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
+        "CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
+         CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
          CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0",
     ],
 ];

@@ -231,6 +231,47 @@ impl Affinity {
             Self::Numeric
         }
     }
+
+    /// Returns whether a column stores a value as it is: what was read from it, it does.
+    pub(crate) fn stores(self, value: &Value<'_>) -> bool {
+        let numeric = matches!(self, Self::Integer | Self::Real | Self::Numeric);
+        match value {
+            Value::Int(_) => !matches!(self, Self::Text | Self::Real),
+            Value::Real(bits) => {
+                let real = f64::from_bits(bits.0);
+                let is_whole = real.fract() == 0.0 && real > i64::MIN as f64 && real < i64::MAX as f64;
+                // SQLite stores whole numbers as integers, and there is no negative 0 among these.
+                let whole = numeric && is_whole && (self != Self::Real || (real == 0.0 && bits.0 != 0));
+                self != Self::Text && !real.is_nan() && !whole
+            }
+            Value::Text(text) => !numeric || !is_number(text),
+            Value::Null | Value::Blob(_) | Value::Big(_) => true,
+        }
+    }
+}
+
+/// Returns whether SQLite takes a text for a number where a column wants numbers: digits, maybe with a sign, a point and
+/// an exponent, maybe with spaces around.
+fn is_number(text: &[u8]) -> bool {
+    let is_space = |byte: &u8| matches!(byte, b' ' | 9..=13);
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let signed = |text: &[u8]| usize::from(matches!(text.first(), Some(b'+' | b'-')));
+    let start = text.iter().take_while(|byte| is_space(byte)).count();
+    let end = text.iter().rev().take_while(|byte| is_space(byte)).count();
+    let Some(mut rest) = text.get(start..text.len() - end) else { return false };
+    rest = &rest[signed(rest)..];
+    let mut found = digits(rest);
+    rest = &rest[found..];
+    if let [b'.', after @ ..] = rest {
+        let more = digits(after);
+        (found, rest) = (found + more, &after[more..]);
+    }
+    if let (true, [b'e' | b'E', after @ ..]) = (found > 0, rest) {
+        let after = &after[signed(after)..];
+        let more = digits(after);
+        return more > 0 && more == after.len();
+    }
+    found > 0 && rest.is_empty()
 }
 
 /// Runs a query. Returns the first column of its first row, if there is a row.

@@ -170,13 +170,7 @@ pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
         return Err(Error::damaged("rows in the log whose table definition is not there"));
     };
     let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
-    let op_def = Arc::new(OpDef {
-        id,
-        tid,
-        key_flags: def.key_flags(),
-        keys: def.keys().map(|at| (at, def.columns[at].collation)).collect(),
-        def,
-    });
+    let op_def = Arc::new(OpDef::of(id, tid, def));
     replica.catalog.borrow_mut().defs.insert(id, op_def.clone());
     Ok(op_def)
 }
@@ -214,6 +208,7 @@ pub(crate) fn reading<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Resul
     }
     let nested = !replica.db.is_autocommit();
     if !nested {
+        replica.steps.renew();
         replica.db.execute_batch("BEGIN")?;
     }
     let result = load_catalog(replica).and_then(|()| work(replica));

@@ -1,5 +1,6 @@
 //! Definitions as the log carries them.
 
+use packmule_core::model::{Value, is_unseen};
 use packmule_core::wire::{
     Column, DecodeError, DefId, DefReader, DefWriter, Default as WireDefault, FRAME_MAX, ForeignKey, Mode,
     NoRoom, Rows, TableHead,
@@ -117,12 +118,31 @@ impl TableDef {
         Ok(def)
     }
 
+    /// Decodes a definition that another device has announced: besides, its names are ones that people can tell apart.
+    pub(crate) fn hear(encoded: &[u8]) -> Result<Self, DecodeError> {
+        let def = Self::decode(encoded)?;
+        match def.unseen_name() {
+            None => Ok(def),
+            Some(_) => {
+                Err(DecodeError::Malformed("a table definition whose names have letters that nobody sees"))
+            }
+        }
+    }
+
+    /// Returns a name of the table or of a column that has letters which nobody sees, or on which a terminal acts.
+    pub(crate) fn unseen_name(&self) -> Option<&str> {
+        let parents = self.foreign_keys.iter().map(|key| &key.parent);
+        let columns = self.columns.iter().map(|column| &column.name);
+        let mut names = std::iter::once(&self.name).chain(columns).chain(parents);
+        names.find(|name| name.chars().any(is_unseen)).map(String::as_str)
+    }
+
     /// Adds a decoded column, and refuses what no column can be.
     fn add_column(&mut self, c: Column<'_>) -> Result<(), DecodeError> {
         if c.name.is_empty() || c.name.contains('\0') || self.column(c.name).is_some() {
             return Err(DecodeError::Malformed("a table definition with an impossible column"));
         }
-        let impossible = |_| DecodeError::Malformed("a table definition with an impossible default");
+        let impossible = |_: Error| DecodeError::Malformed("a table definition with an impossible default");
         self.columns.push(ColumnDef {
             name: c.name.into(),
             decl_type: c.decl_type.into(),
@@ -131,6 +151,13 @@ impl TableDef {
             key: c.key,
             default: match c.default {
                 WireDefault::None => ColumnDefault::None,
+                // SQLite has no such value, and no literal of it.
+                WireDefault::Literal(Value::Real(bits)) if f64::from_bits(bits.0).is_nan() => {
+                    return Err(impossible(Error::damaged("NaN")));
+                }
+                WireDefault::Literal(Value::Big(_)) => {
+                    return Err(impossible(Error::damaged("a value in pieces")));
+                }
                 WireDefault::Literal(value) => {
                     ColumnDefault::Literal(OwnedValue::of(value).map_err(impossible)?)
                 }
@@ -153,7 +180,8 @@ impl TableDef {
             columns.push((here.to_owned(), there.to_owned()));
         }
         let action = |number: u8| ACTIONS.get(usize::from(number)).is_some();
-        if columns.iter().any(|(here, _)| self.column(here).is_none())
+        if columns.is_empty()
+            || columns.iter().any(|(here, _)| self.column(here).is_none())
             || !action(key.on_delete)
             || !action(key.on_update)
         {
@@ -174,10 +202,16 @@ fn check_head(head: &TableHead<'_>) -> Result<(), DecodeError> {
         return Err(DecodeError::Malformed("a table definition with an impossible number of columns"));
     }
     let name = head.name.to_ascii_lowercase();
-    if name.is_empty() || name.starts_with("_pm_") || name.starts_with("sqlite_") || name.contains('\0') {
+    let reserved = name.starts_with("_pm_") || name.starts_with("sqlite_") || hides_function(&name);
+    if name.is_empty() || reserved || name.contains('\0') {
         return Err(DecodeError::Malformed("a table definition whose name is reserved"));
     }
     Ok(())
+}
+
+/// Returns whether a table of this name, in lower case, hides a function of SQLite's by which tables are read.
+pub(super) fn hides_function(name: &str) -> bool {
+    name.starts_with("pragma_") || matches!(name, "json_each" | "json_tree")
 }
 
 /// Decodes the columns of a UNIQUE, of a table with so many `columns`.

@@ -233,6 +233,14 @@ pub(crate) struct OpDef {
     pub keys: Vec<(usize, Collation)>,
 }
 
+impl OpDef {
+    /// Makes what ops need of a definition.
+    pub(crate) fn of(id: DefId, tid: i64, def: TableDef) -> Self {
+        let keys = def.keys().map(|at| (at, def.columns[at].collation)).collect();
+        Self { id, tid, key_flags: def.key_flags(), keys, def }
+    }
+}
+
 /// What is known of tables; forgotten when another connection changed the database.
 #[derive(Default)]
 pub(crate) struct Catalog {

@@ -11,7 +11,7 @@ use packmule_core::model::{DeviceId, WallMs};
 use rusqlite::Connection;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::store::connection::Options;
+use crate::engine::store::connection::{Options, Steps};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::keys;
@@ -56,6 +56,8 @@ pub(crate) struct Replica {
     pub codings: Codings,
     /// Whether there may be quarantined rows: mostly there are none, and `_pm_parked` need not be read for each op.
     pub quarantined: Cell<bool>,
+    /// How long a transaction may be that only reads, where others may have made the file.
+    pub steps: Steps,
     /// A transaction could not be ended: this connection does nothing more.
     pub poisoned: bool,
 }

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::def::{ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, TableDef};
+use crate::engine::table::encoding::hides_function;
 use crate::engine::table::keyless::{By, ROWID_NAMES};
 
 impl TableDef {
@@ -26,6 +27,10 @@ impl TableDef {
         let lower = table.to_ascii_lowercase();
         if lower.starts_with("_pm_") || lower.starts_with("sqlite_") {
             return Err(Error::cannot_track(table, "it belongs to Packmule or to SQLite itself"));
+        }
+        if hides_function(&lower) {
+            let reason = "its name hides a function of SQLite's by which tables are read; rename it";
+            return Err(Error::cannot_track(table, reason));
         }
         let found = db
             .query_row(
@@ -72,6 +77,14 @@ impl TableDef {
         }
         def.read_uniques(db)?;
         def.read_foreign_keys(db)?;
+        if let Some(name) = def.unseen_name() {
+            let reason = format!(
+                "`{}` has a letter that nobody sees, with which one name looks like another: other devices refuse it; \
+                 rename it",
+                name.escape_debug()
+            );
+            return Err(Error::cannot_track(&def.name, reason));
+        }
         Ok(def)
     }
 

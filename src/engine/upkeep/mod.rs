@@ -10,6 +10,7 @@
 //! | `remove` | a database that leaves Packmule |
 //! | `status` | the state of a device |
 //! | `verify` | the log verified |
+//! | `waiting` | what waits in the log, looked into |
 
 pub(crate) mod compact;
 pub(crate) mod digest;
@@ -17,3 +18,4 @@ pub(crate) mod prune;
 pub(crate) mod remove;
 pub(crate) mod status;
 pub(crate) mod verify;
+pub(crate) mod waiting;

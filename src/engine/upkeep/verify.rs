@@ -3,8 +3,6 @@
 use packmule_core::model::Stream;
 use packmule_core::wire::{Chain, Checkpoint, GroupDigest};
 
-use crate::engine::apply::pending;
-use crate::engine::apply::report::Missing;
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::log::frames;
@@ -13,6 +11,7 @@ use crate::engine::show::triggers;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
+use crate::engine::upkeep::waiting;
 
 /// What `verify` looked at, and the problems that it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +36,7 @@ pub(crate) fn verify(replica: &Replica) -> Result<VerifyReport> {
         verify_file(e, &mut report)?;
         verify_log(e, &mut report)?;
         verify_heads(e, &mut report)?;
-        verify_waiting(e, &mut report)?;
+        waiting::verify_waiting(e, &mut report.problems)?;
         Ok(report)
     })
 }
@@ -152,18 +151,6 @@ fn verify_group(
         return Err(Error::damaged("it does not continue what is before it"));
     }
     Ok(chain)
-}
-
-/// Names the groups that wait because their content cannot be applied here.
-fn verify_waiting(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
-    for wait in pending::pending_groups(replica)? {
-        if let Missing::Unreadable { reason } = &wait.missing {
-            let (first, last) = wait.frames;
-            let who = &wait.author;
-            report.problems.push(format!("frames {first} to {last} of {who} are set aside: {reason}"));
-        }
-    }
-    Ok(())
 }
 
 /// Verifies that every version that is remembered is in the log, at its place.

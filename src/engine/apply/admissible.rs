@@ -1,0 +1,125 @@
+//! Which ops an honest seal can have made: all others are refused, and their group with them.
+//!
+//! **Why.** What no seal makes was never thought through: whether a device takes it so or so can then depend on the order
+//! in which frames come, and two devices differ for good. Here a frame is looked at by itself, with the definitions that
+//! it names: so all devices refuse the same ones.
+
+use std::collections::HashSet;
+
+use packmule_core::model::{Stream, Value};
+use packmule_core::wire::{ColumnMerge, FrameFlags, FrameHead, Mode, Op, OpKind};
+
+use crate::engine::error::{Error, Result};
+use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::known::OpDef;
+
+/// What the ops of one frame must keep to.
+pub(crate) struct Rules {
+    flags: FrameFlags,
+    /// Nothing else finds a row that comes twice.
+    thorough: bool,
+    /// The rows that the frame has had, by table and key.
+    rows: HashSet<(i64, Vec<u8>)>,
+}
+
+impl Rules {
+    /// Returns the rules for a frame, whose flags must go together.
+    pub(crate) fn of(head: &FrameHead, stream: Stream) -> Result<Self> {
+        let flags = head.flags;
+        let kinds = [
+            FrameFlags::CONTEXT_FREE,
+            FrameFlags::RESOLUTION,
+            FrameFlags::VERDICT,
+            FrameFlags::RESTATED,
+            FrameFlags::REISSUES,
+        ];
+        if kinds.iter().filter(|kind| flags.has(**kind)).count() > 1 {
+            return Err(Error::damaged("a frame of two kinds at once"));
+        }
+        let of_other = match stream {
+            Stream::Shared => [FrameFlags::REISSUES].iter(),
+            Stream::PerDevice => [FrameFlags::RESOLUTION, FrameFlags::VERDICT][..].iter(),
+        };
+        if of_other.clone().any(|kind| flags.has(*kind)) {
+            return Err(Error::damaged("a frame of a kind that its stream cannot have"));
+        }
+        let thorough = flags.has(FrameFlags::VERDICT) || flags.has(FrameFlags::RESTATED);
+        Ok(Self { flags, thorough, rows: HashSet::new() })
+    }
+
+    /// Returns the rules for a frame that is not applied, so that its rows meet no versions.
+    pub(crate) fn thorough(self) -> Self {
+        Self { thorough: true, ..self }
+    }
+
+    /// Refuses what no seal makes.
+    pub(crate) fn check(&mut self, stream: Stream, def: &OpDef, op: &Op<'_>) -> Result<()> {
+        let of_shared = def.def.mode == Mode::Shared;
+        if of_shared != (stream == Stream::Shared) {
+            return Err(Error::damaged("rows of a table in a stream that it does not go by"));
+        }
+        if !of_shared {
+            return Ok(()); // A row has one author, and whoever gathers it stores what a small device wrote as SQLite does.
+        }
+        let (verdict, restates) = (self.flags.has(FrameFlags::VERDICT), self.flags.has(FrameFlags::RESTATED));
+        if op.head.kind == OpKind::Keep && !verdict && !restates {
+            return Err(Error::damaged("a row without values in a frame that says nothing of others"));
+        }
+        if op.head.kind == OpKind::Update && verdict {
+            return Err(Error::damaged("a change of a row in a verdict, which says what a row is"));
+        }
+        if op.head.image && !def.def.needs_baseline() {
+            return Err(Error::damaged("last values of a row where nothing can ask for them"));
+        }
+        let mut carried = 0;
+        for (at, value) in op.values(def.shape()) {
+            carried += 1;
+            if restates && op.head.kind == OpKind::Update && def.def.columns[at].merge == ColumnMerge::Counter
+            {
+                return Err(Error::damaged("an addition by who restates a table"));
+            }
+            check_value(&def.def, &def.def.columns[at], op.head.kind, &value)?;
+        }
+        // Of a table that is tracked again, columns that are not back yet are not said.
+        let may_be_part = verdict || self.flags.has(FrameFlags::CONTEXT_FREE);
+        if op.head.kind == OpKind::Insert && !may_be_part && carried < def.def.columns.len() {
+            return Err(Error::damaged("a new row without all its values"));
+        }
+        if self.thorough {
+            let key = def.key_of(op.values(def.shape()))?;
+            if !self.rows.insert((def.tid, key)) {
+                return Err(Error::damaged("a row twice in one frame"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a value that the author's column cannot have.
+fn check_value(def: &TableDef, column: &ColumnDef, kind: OpKind, value: &Value<'_>) -> Result<()> {
+    let is_key = column.key > 0;
+    let fits = if column.merge == ColumnMerge::Counter && kind == OpKind::Update && !is_key {
+        match value {
+            Value::Real(bits) => !f64::from_bits(bits.0).is_nan(),
+            Value::Blob(bytes) => {
+                matches!(
+                    value::read_key(bytes).as_deref(),
+                    Ok([OwnedValue::Int(_) | OwnedValue::Real(_) | OwnedValue::Blob(_)])
+                ) && value::read_key(bytes)?.iter().all(|inner| column.affinity().stores(&inner.borrow()))
+            }
+            Value::Int(_) | Value::Null | Value::Big(_) => true,
+            Value::Text(_) => column.affinity().stores(value),
+        }
+    } else {
+        column.affinity().stores(value)
+    };
+    let is_rowid = is_key && def.integer_key();
+    if !fits
+        || (is_key && matches!(value, Value::Null | Value::Big(_)))
+        || (is_rowid && !matches!(value, Value::Int(_)))
+    {
+        return Err(Error::damaged(format!("a value that its column `{}` cannot have", column.name)));
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Frames that came by a session, until the checkpoint of their group does: nobody has verified them.
+//!
+//! **Why apart.** Whoever is trusted can send frames of anybody's, and no checkpoint ever. In the log such frames would
+//! stand where an honest peer's belong, and its checkpoint would be refused. So each peer's are kept for that peer alone:
+//! it need not send them again after a cable was pulled, nobody else hears of them, and no wrong checkpoint of one peer
+//! touches what another has sent. One unfinished group a peer stays over sessions, up to [`STAYS_MAX`] bytes.
+
+use packmule_core::model::{DeviceId, Stream};
+use rusqlite::OptionalExtension;
+
+use crate::engine::error::Result;
+use crate::engine::exchange::transaction;
+use crate::engine::fleet::{devices, positions};
+use crate::engine::log::frames;
+use crate::engine::store::value;
+use crate::engine::table::replica::Replica;
+
+/// So many bytes of an unfinished group stay over sessions.
+const STAYS_MAX: u64 = 64 << 20;
+
+/// Keeps a frame of a peer's. Returns whether it is new.
+pub(super) fn keep_frame(
+    replica: &Replica,
+    peer: DeviceId,
+    (dev, stream, seq): (i64, Stream, u64),
+    body: &[u8],
+) -> Result<bool> {
+    if seq <= positions::position(replica, dev, stream)?.seq || is_covered(replica, dev, stream, seq)? {
+        return Ok(false);
+    }
+    let peer = devices::device_number_or_new(replica, peer)?;
+    let sql = "INSERT INTO _pm_staged (peer, dev, stream, seq, body) VALUES (?1, ?2, ?3, ?4, ?5)
+               ON CONFLICT (peer, dev, stream, seq) DO UPDATE SET body = excluded.body WHERE body <> excluded.body";
+    Ok(replica.db.prepare_cached(sql)?.execute((peer, dev, stream.number(), seq, body))? > 0)
+}
+
+/// Returns whether a group in the log has a frame, which waits.
+fn is_covered(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<bool> {
+    let sql =
+        "SELECT first FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last >= ?3 ORDER BY last LIMIT 1";
+    let first: Option<u64> = value::maybe(&replica.db, sql, (dev, stream.number(), seq))?;
+    Ok(first.is_some_and(|first| first <= seq))
+}
+
+/// Reads a frame that a peer has sent, or that is in the log.
+pub(super) fn frame(
+    replica: &Replica,
+    peer: DeviceId,
+    (dev, stream, seq): (i64, Stream, u64),
+) -> Result<Option<Vec<u8>>> {
+    let staged = replica
+        .db
+        .prepare_cached(
+            "SELECT body FROM _pm_staged WHERE peer = (SELECT n FROM _pm_device WHERE id = ?1)
+               AND dev = ?2 AND stream = ?3 AND seq = ?4",
+        )?
+        .query_row((peer.0, dev, stream.number(), seq), |row| row.get(0))
+        .optional()?;
+    match staged {
+        Some(body) => Ok(Some(body)),
+        None => frames::frame(replica, dev, stream, seq),
+    }
+}
+
+/// Puts the frames of a group whose checkpoint is verified into the log. What other peers have sent of it is as done.
+pub(super) fn keep_group(
+    replica: &Replica,
+    peer: DeviceId,
+    (dev, stream): (i64, Stream),
+    (first, last): (u64, u64),
+) -> Result<()> {
+    for seq in first..=last {
+        if let Some(body) = frame(replica, peer, (dev, stream, seq))? {
+            frames::put_frame(&replica.db, dev, stream, seq, &body)?;
+        }
+    }
+    replica
+        .db
+        .prepare_cached("DELETE FROM _pm_staged WHERE dev = ?1 AND stream = ?2 AND seq <= ?3")?
+        .execute((dev, stream.number(), last))?;
+    Ok(())
+}
+
+/// Forgets what a peer has sent of a stream: its checkpoint refuses it.
+pub(super) fn drop_unfinished(
+    replica: &mut Replica,
+    peer: DeviceId,
+    author: DeviceId,
+    stream: Stream,
+) -> Result<()> {
+    transaction::transaction(replica, |e| {
+        e.db.execute(
+            "DELETE FROM _pm_staged WHERE peer = (SELECT n FROM _pm_device WHERE id = ?1)
+               AND dev = (SELECT n FROM _pm_device WHERE id = ?2) AND stream = ?3",
+            (peer.0, author.0, stream.number()),
+        )?;
+        Ok(())
+    })
+}
+
+/// Forgets what does not stay when a session begins: of each peer all groups but one, and that one where it is done with
+/// or too large.
+pub(super) fn tidy(replica: &mut Replica) -> Result<()> {
+    if value::maybe::<i64>(&replica.db, "SELECT 1 FROM _pm_staged LIMIT 1", [])?.is_none() {
+        return Ok(());
+    }
+    transaction::transaction(replica, |e| {
+        e.db.execute_batch(&format!(
+            "DELETE FROM _pm_staged WHERE seq <= coalesce((SELECT s.seq FROM _pm_stream s
+               WHERE s.dev = _pm_staged.dev AND s.stream = _pm_staged.stream), 0);
+             DELETE FROM _pm_staged WHERE (peer, dev, stream) IN (
+               SELECT peer, dev, stream FROM (
+                 SELECT peer, dev, stream, bytes, row_number() OVER (PARTITION BY peer ORDER BY bytes DESC, dev, stream) AS n
+                 FROM (SELECT peer, dev, stream, sum(length(body)) AS bytes FROM _pm_staged GROUP BY peer, dev, stream))
+               WHERE n > 1 OR bytes > {STAYS_MAX})"
+        ))?;
+        Ok(())
+    })
+}

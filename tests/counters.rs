@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 use common::*;
-use packmule::{ColumnMerge, Engine, TrackOptions};
+use packmule::{ColumnMerge, Engine, OwnedValue, Resolution, TrackOptions};
 
 /// Three devices with a counter of this type, at this value.
 fn three(decl_type: &str, value: &str) -> (World, [Engine; 3]) {
@@ -95,4 +95,108 @@ fn sums_are_the_same_whoever_compacts() {
             }
         }
     }
+}
+
+const SUMS: &str =
+    "CREATE TABLE sums (id TEXT PRIMARY KEY, n INTEGER DEFAULT 0, r REAL DEFAULT 0, hi INTEGER, lo INTEGER)";
+
+/// A board with a table that counts.
+fn counting(world: &World, name: &str) -> Engine {
+    let mut board = world.board(name);
+    sql(&board, SUMS);
+    let rules = [
+        ("n", ColumnMerge::Counter),
+        ("r", ColumnMerge::Counter),
+        ("hi", ColumnMerge::Max),
+        ("lo", ColumnMerge::Min),
+    ];
+    let columns = rules.map(|(column, rule)| (column.into(), rule)).into();
+    board.track("sums", &TrackOptions { columns, ..TrackOptions::default() }).unwrap();
+    board
+}
+
+/// All meet, and all compact; nobody remembers then what the sums are made of.
+fn settle(devices: &mut [Engine]) {
+    for _ in 0..3 {
+        carry_all(&mut devices.iter_mut().collect::<Vec<_>>());
+        devices.iter_mut().for_each(|device| drop(device.compact().unwrap()));
+    }
+    assert_eq!(
+        rows(&devices[0], "SELECT (SELECT count(*) FROM _pm_count) + (SELECT count(*) FROM _pm_head)"),
+        ["0"]
+    );
+}
+
+fn all_show(devices: &mut [Engine], query: &str, expected: &[&str]) {
+    for _ in 0..2 {
+        carry_all(&mut devices.iter_mut().collect::<Vec<_>>());
+    }
+    digests_equal(&devices.iter().collect::<Vec<_>>());
+    for device in devices.iter() {
+        assert_eq!(rows(device, query), expected, "{}", device.identity().name);
+        assert_eq!(device.conflicts().unwrap(), devices[0].conflicts().unwrap());
+    }
+}
+
+/// Two sums that were settled apart, and neither had seen all of the other: both are listed, the greater is shown, what is
+/// added adds up, and somebody says what it is. `max` and `min` take theirs.
+#[test]
+fn sums_that_were_settled_apart_are_both_listed() {
+    let world = World::new();
+    let mut all = vec![counting(&world, "a"), world.board("b")];
+    let mut others = vec![counting(&world, "c"), world.board("d")];
+    for (group, values) in [(&mut all, "5, 0.5, 50, 5"), (&mut others, "3, 2.5, 80, 2")] {
+        sql(&group[0], &format!("INSERT INTO sums VALUES ('one', {values}), ('same', 1, 1.5, 1, 1)"));
+        sql(&group[0], "UPDATE sums SET n = n + 1 WHERE id = 'one'");
+        settle(group);
+    }
+    // One that is added before they meet.
+    sql(&all[0], "UPDATE sums SET n = n + 10 WHERE id = 'one'");
+    all.extend(others);
+    all_show(&mut all, "SELECT * FROM sums ORDER BY id", &["\"one\"|16|2.5r|80|2", "\"same\"|1|1.5r|1|1"]);
+    let open = all[0].conflicts().unwrap();
+    assert_eq!(open.len(), 1, "{open:#?}");
+    let sums = |name: &str| -> Vec<String> {
+        let of = open[0].versions.iter().flat_map(|v| v.values.iter());
+        of.filter(|(column, _)| column == name).map(|(_, value)| format!("{value:?}")).collect()
+    };
+    assert!(sums("n").contains(&"Int(6)".into()) && sums("n").contains(&"Int(4)".into()), "{open:#?}");
+    assert!(sums("r").contains(&"Real(0.5)".into()) && sums("r").contains(&"Real(2.5)".into()), "{open:#?}");
+    sql(&all[1], "UPDATE sums SET r = r + 0.25 WHERE id = 'same'");
+    // One device met both, and says both: what it is to be is set, as for any two versions of one device.
+    let id = open[0].id.clone();
+    all[2].resolve(&id, &Resolution::Set(vec![("n".into(), OwnedValue::Int(4))])).unwrap();
+    all_show(&mut all, "SELECT id, n, hi FROM sums ORDER BY id", &["\"one\"|4|80", "\"same\"|1|1"]);
+    assert!(all[0].conflicts().unwrap().is_empty());
+}
+
+/// What is added late to a settled sum adds up: integers by the frame alone, without a word in a verdict; reals by a
+/// verdict, in the same order everywhere, though one still remembers what the sum is made of.
+#[test]
+fn late_additions_add_up() {
+    let world = World::new();
+    let mut all = vec![counting(&world, "a"), world.board("b"), world.board("late")];
+    sql(&all[0], "INSERT INTO sums VALUES ('one', 5, 0.1, 0, 0)");
+    carry_all(&mut all.iter_mut().collect::<Vec<_>>());
+    // It writes, and is retired before anybody hears of it.
+    sql(&all[2], "UPDATE sums SET n = n + 100, r = r + 0.2 WHERE id = 'one'");
+    all[2].seal().unwrap();
+    let late = all[2].identity().id;
+    for device in &mut all[..2] {
+        device.retire(late, None).unwrap();
+    }
+    for n in 1..4 {
+        sql(&all[n % 2], "UPDATE sums SET n = n + 1, r = r + 0.7 WHERE id = 'one'");
+        let [a, b, _] = &mut all[..] else { unreachable!() };
+        carry_all(&mut [a, b]);
+    }
+    let [a, b, _] = &mut all[..] else { unreachable!() };
+    for _ in 0..2 {
+        a.compact().unwrap();
+        carry_all(&mut [a, b]);
+    }
+    assert_eq!(rows(a, "SELECT count(*) FROM _pm_count"), ["0"]);
+    assert_ne!(rows(b, "SELECT count(*) FROM _pm_count"), ["0"]);
+    all_show(&mut all, "SELECT n FROM sums", &["108"]);
+    assert!(all[0].conflicts().unwrap().is_empty());
 }

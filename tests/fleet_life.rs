@@ -129,6 +129,60 @@ fn two_groups_that_folded_apart_meet() {
     }
 }
 
+/// A verdict that has no value of its own (the row was not there, and that counts as nothing) has removed a version. A state
+/// whose maker had not seen the verdict, and has settled on that version, does not bring it back on one device alone.
+#[test]
+fn what_a_verdict_removed_does_not_come_back_with_a_state() {
+    use packmule::{Policy, TrackOptions};
+    let world = World::new();
+    let mut devices = ["meets", "settles", "late", "third"].map(|name| {
+        let init = InitOptions { name, base: false, fleet: Some(&world.fleet) };
+        let options = Options { fold_list_bytes: 0, ..world.options() };
+        let mut engine = Engine::init_with(&world.path(name), &init, options).unwrap();
+        sql(&engine, NOTES);
+        let options = TrackOptions { policy: Policy::Lww, ..TrackOptions::default() };
+        engine.track("notes", &options).unwrap();
+        engine
+    });
+    let alone = |device: &mut Engine| {
+        let known: Vec<DeviceId> =
+            device.devices().unwrap().iter().filter(|d| !d.this).map(|d| d.id).collect();
+        known.into_iter().for_each(|id| _ = device.retire(id, None).unwrap());
+        device.compact().unwrap();
+        device.compact().unwrap();
+    };
+    let give = |devices: &mut [Engine], from: usize, to: usize| {
+        let whom = devices[to].identity().id;
+        let bundle = pack(&mut devices[from], whom);
+        import(&mut devices[to], &bundle);
+    };
+    sql(&devices[2], "INSERT INTO notes VALUES ('k', 'late')");
+    devices[2].seal().unwrap();
+    world.tick(60_000);
+    sql(&devices[1], "INSERT INTO notes VALUES ('k', 'removed')");
+    give(&mut devices, 1, 0);
+    world.tick(60_000);
+    sql(&devices[0], "DELETE FROM notes");
+    give(&mut devices, 0, 3);
+    alone(&mut devices[0]);
+    assert_eq!(rows(&devices[0], "SELECT count(*) FROM _pm_head"), ["0"]);
+    // The late one meets the delete that nobody there remembers; whoever does hears what stays.
+    give(&mut devices, 2, 0);
+    give(&mut devices, 0, 3);
+    assert_eq!(notes(&devices[0]), ["\"k=late\""]);
+    assert_eq!(notes(&devices[3]), ["\"k=late\""]);
+    give(&mut devices, 2, 1);
+    sql(&devices[1], "INSERT INTO notes VALUES ('other', 'x')");
+    alone(&mut devices[1]);
+    assert_eq!(rows(&devices[1], "SELECT count(*) FROM _pm_head"), ["0"]);
+    assert_eq!(notes(&devices[1]), ["\"k=removed\"", "\"other=x\""]);
+    give(&mut devices, 1, 0);
+    for _ in 0..3 {
+        round(&mut devices);
+    }
+    digests_equal(&devices.iter().collect::<Vec<_>>());
+}
+
 /// What happens to a random fleet.
 struct Fleet {
     world: World,

@@ -348,3 +348,28 @@ fn a_unique_made_later_deletes_no_row_that_is_gone_by_a_policy() {
     digests_equal(&[&a, &b]);
     assert_eq!(rows(&a, "SELECT v FROM t"), ["3"]);
 }
+
+/// Alembic writes every default as text. SQLite stores it as the column's type has it.
+#[test]
+fn a_default_that_is_stored_as_another_type_makes_no_write() {
+    let world = World::new();
+    let mut a = world.board_with("a", &format!("{T}; INSERT INTO t VALUES ('a', 1, 1)"), &["t"]);
+    let mut b = world.board_with("b", T, &["t"]);
+    carry(&mut a, &mut b);
+    sql(&b, "UPDATE t SET v = 2");
+    b.seal().unwrap();
+    sql(&a, "ALTER TABLE t ADD COLUMN n INTEGER NOT NULL DEFAULT '7'");
+    assert_eq!(a.seal().unwrap().ops, 0);
+    carry(&mut b, &mut a);
+    assert_eq!(rows(&a, "SELECT v, n FROM t"), ["2|7"]);
+    assert!(a.conflicts().unwrap().is_empty());
+    // A table that is made anew with such a column.
+    let mut c = world.board_with("c", &format!("{T}; INSERT INTO t VALUES ('a', 1, 1)"), &["t"]);
+    sql(
+        &c,
+        "CREATE TABLE u (k TEXT PRIMARY KEY, v, w, n INTEGER NOT NULL DEFAULT '7', r REAL DEFAULT '1.5', i REAL DEFAULT 2);
+         INSERT INTO u (k, v, w) SELECT * FROM t; DROP TABLE t; ALTER TABLE u RENAME TO t",
+    );
+    assert_eq!(c.seal().unwrap().ops, 0);
+    assert_eq!(rows(&c, "SELECT v, n, r, i FROM t"), ["1|7|1.5r|2.0r"]);
+}

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use packmule::core::model::DeviceId;
-use packmule::{Engine, InitOptions, Merge, Options, Policy, TrackOptions};
+use packmule::{ColumnMerge, Engine, InitOptions, Merge, Options, Policy, TrackOptions};
 use rusqlite::Connection;
 
 use crate::common::*;
@@ -113,7 +113,16 @@ struct Fleet {
     without: Vec<String>,
 }
 
-const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INTEGER DEFAULT 0)";
+const NOTES: &str =
+    "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INTEGER DEFAULT 0, r REAL DEFAULT 0,
+    hi INTEGER, lo INTEGER)";
+/// The rules of its columns, in fleets that have such.
+const RULES: [(&str, ColumnMerge); 4] = [
+    ("n", ColumnMerge::Counter),
+    ("r", ColumnMerge::Counter),
+    ("hi", ColumnMerge::Max),
+    ("lo", ColumnMerge::Min),
+];
 const TAGS: &str = "CREATE TABLE tags (id TEXT PRIMARY KEY, name TEXT UNIQUE);
     CREATE TABLE marks (id TEXT PRIMARY KEY, tag TEXT REFERENCES tags (id), n INT)";
 const READINGS: &str = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT)";
@@ -184,11 +193,14 @@ impl Fleet {
         let merge = if self.seed % 4 == 1 { Merge::Cell } else { Merge::Row };
         let policy = if self.seed % 5 == 1 { Policy::Lww } else { Policy::Manual };
         let shared = TrackOptions { merge, policy, ..TrackOptions::default() };
+        let rules = RULES.map(|(column, rule)| (column.to_owned(), rule));
+        let columns = if self.seed % 4 < 3 { rules.into() } else { Vec::new() };
+        let counting = TrackOptions { columns, ..shared.clone() };
         let [notes, unique, state] = [100, often, often].map(|percent| self.random.chance(percent));
         let notes = notes && (!self.devices[d].base || self.random.chance(30));
         let readings = !self.devices[d].base || self.random.chance(10);
         let tables: [(_, &[&str], _, _); 4] = [
-            (notes, &["notes"], NOTES, &shared),
+            (notes, &["notes"], NOTES, &counting),
             (unique, &["tags", "marks"], TAGS, &shared),
             (readings, &["readings"], READINGS, &append()),
             (readings && state, &["state"], STATE, &per_device()),
@@ -244,12 +256,15 @@ impl Fleet {
 
     fn note(&mut self) -> String {
         let (key, value) = (format!("k{}", self.below(5)), format!("v{}", self.values));
-        match self.below(8) {
+        let k = self.below(9) as i64 - 3;
+        match self.below(10) {
             0 => format!("DELETE FROM notes WHERE id = '{key}'"),
-            1 | 2 => format!("UPDATE notes SET n = n + 1 WHERE id = '{key}'"),
-            3 => format!("UPDATE notes SET body = '{value}' WHERE id = '{key}'"),
+            1 | 2 => format!("UPDATE notes SET n = n + {k} WHERE id = '{key}'"),
+            3 => format!("UPDATE notes SET r = r + {k} * 0.1 WHERE id = '{key}'"),
+            4 => format!("UPDATE notes SET hi = {k}, lo = {k} WHERE id = '{key}'"),
+            5 => format!("UPDATE notes SET body = '{value}' WHERE id = '{key}'"),
             _ => format!(
-                "INSERT INTO notes (id, body) VALUES ('{key}', '{value}')
+                "INSERT INTO notes VALUES ('{key}', '{value}', {k}, {k} / 10.0, {k}, {k})
                  ON CONFLICT DO UPDATE SET body = excluded.body"
             ),
         }

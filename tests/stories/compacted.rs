@@ -136,6 +136,48 @@ fn two_groups_that_compacted_apart_meet() {
     assert_eq!(desk.rows("west.db", "SELECT count(*) FROM notes")[0][0], 4.into());
 }
 
+/// Two groups of boards have counted the same things, each has compacted on its own: neither sum is known to have what the
+/// other has. Both are listed, and somebody says what it is; what each adds from then on adds up.
+#[test]
+fn two_groups_that_counted_apart_meet() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("card")).unwrap();
+    std::fs::create_dir(desk.path("other")).unwrap();
+    desk.run("fleet new fleet.key").ok();
+    for name in ["base", "north", "east", "west"] {
+        let base = if name == "base" { " --base" } else { "" };
+        desk.run(&format!("init {name}.db --name {name} --fleet fleet.key{base}")).ok();
+        desk.sql(&format!("{name}.db"), "CREATE TABLE stock (part TEXT PRIMARY KEY, n INTEGER DEFAULT 0)");
+        desk.run(&format!("track {name}.db stock --column n=counter")).ok();
+    }
+    desk.sql("north.db", "INSERT INTO stock VALUES ('bolt', 5), ('nut', 1)");
+    desk.sql("east.db", "INSERT INTO stock VALUES ('bolt', 3), ('nut', 1)");
+    for (card, group) in [("card", ["base", "north"]), ("other", ["east", "west"])] {
+        for _ in 0..3 {
+            for name in group {
+                desk.run(&format!("exchange {name}.db {card}")).ok();
+                desk.run(&format!("compact {name}.db")).ok();
+            }
+        }
+    }
+    let names = ["base", "north", "east", "west"];
+    let before: Vec<String> = names.iter().map(|name| fingerprint(&desk, name)).collect();
+    rounds(&desk, &names, 4);
+    all_the_same(&desk, &names, &before);
+    let listed = desk.run("conflicts base.db").ok();
+    has(&listed, &["stock: part = bolt", "n  = 5", "n  = 3"]);
+    assert!(!listed.contains("nut"), "equal sums are one: {listed}");
+    let open = desk.run("conflicts base.db --json").json();
+    let id = open["conflicts"][0]["id"].as_str().unwrap().to_owned();
+    desk.run(&format!("resolve base.db {id} --set n=8")).ok();
+    desk.sql("west.db", "UPDATE stock SET n = n + 1 WHERE part = 'nut'");
+    desk.sql("north.db", "UPDATE stock SET n = n + 1 WHERE part = 'nut'");
+    rounds(&desk, &names, 3);
+    all_the_same(&desk, &names, &before);
+    assert_eq!(desk.rows("east.db", "SELECT n FROM stock ORDER BY part"), [[8.into()], [3.into()]]);
+    has(&desk.run("conflicts east.db").ok(), &["no conflict is open"]);
+}
+
 /// The sizes of the bundles on the card, in bytes.
 fn bytes_on(desk: &Desk, card: &str) -> u64 {
     let folder = std::fs::read_dir(desk.path(card).join("PACKMULE"));

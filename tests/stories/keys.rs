@@ -1,9 +1,16 @@
 //! Keys at rest: who can read their files, and what is left of one that is not used any more.
 
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::card::{back_up, exchange, restore, rounds};
-use crate::support::{Desk, has};
+use crate::support::{Desk, PACKMULE, has};
 
 fn set_mode(desk: &Desk, file: &str, mode: u32) {
     std::fs::set_permissions(desk.path(file), PermissionsExt::from_mode(mode)).unwrap();
@@ -54,6 +61,54 @@ fn a_fleet_key_can_have_a_passphrase() {
     desk.run("fleet rotate fleet.key next.key --passphrase-file secret.txt").ok();
     has(&std::fs::read_to_string(desk.path("next.key")).unwrap(), &["with a passphrase\n"]);
     desk.run("init west.db --name west --fleet next.key --passphrase-file secret.txt").ok();
+}
+
+/// Runs `packmule` at a terminal, and types a line at each prompt; how it ended, and what the terminal showed.
+fn at_a_terminal(desk: &Desk, line: &str, typed: &[&str]) -> (bool, String) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal =
+        OpenOptions::new().read(true).write(true).open(OsStr::from_bytes(name.as_bytes())).unwrap();
+    // It makes the terminal the one of a new session.
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait"]).arg(PACKMULE).args(line.split(' ')).current_dir(desk.path(""));
+    let (input, output) = (terminal.try_clone().unwrap(), terminal.try_clone().unwrap());
+    let mut child = command.stdin(input).stdout(output).stderr(terminal).spawn().unwrap();
+    drop(command);
+    let (mut master, mut shown) = (File::from(master), Vec::new());
+    let read = |shown: &mut Vec<u8>, master: &mut File| {
+        let mut byte = [0];
+        // What ends the terminal is an error on Linux.
+        let n = master.read(&mut byte).unwrap_or(0);
+        shown.extend_from_slice(&byte[..n]);
+        n > 0
+    };
+    for answer in typed {
+        while !shown.ends_with(b": ") && read(&mut shown, &mut master) {}
+        master.write_all(format!("{answer}\n").as_bytes()).unwrap();
+        shown.push(b'|');
+    }
+    while read(&mut shown, &mut master) {}
+    (child.wait().unwrap().success(), String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn a_passphrase_is_asked_for_and_not_shown() {
+    let desk = Desk::new();
+    let (done, shown) = at_a_terminal(&desk, "fleet new fleet.key --passphrase", &["six words", "six word"]);
+    has(&shown, &["passphrase for fleet.key: ", "the same again: ", "differ"]);
+    assert!(!done && !desk.path("fleet.key").exists(), "{shown}");
+    let (done, shown) = at_a_terminal(&desk, "fleet new fleet.key --passphrase", &["six words", "six words"]);
+    has(&shown, &["is a new fleet key"]);
+    assert!(done && !shown.contains("six"), "{shown}");
+    let init = "init base.db --name base --base --fleet fleet.key";
+    let (done, shown) = at_a_terminal(&desk, init, &["seven words"]);
+    has(&shown, &["passphrase of fleet.key: ", "not the passphrase"]);
+    assert!(!done && !shown.contains("seven"), "{shown}");
+    let (done, shown) = at_a_terminal(&desk, init, &["six words"]);
+    assert!(done && !shown.contains("six"), "{shown}");
 }
 
 /// The key of an identity that is given up does not stay, nor one that an earlier version kept.

@@ -150,3 +150,16 @@ fn django() {
     let tables = "shop_author shop_tag shop_book shop_book_tags";
     Writer { script: "django_app.py", tables, at_base: true, last: 3, desk: Desk::new() }.plays("django");
 }
+
+#[test]
+fn peewee() {
+    let tables = "author tag book book_tag_through";
+    Writer { script: "peewee_app.py", tables, at_base: true, last: 3, desk: Desk::new() }.plays("peewee");
+}
+
+#[test]
+fn sqlite_utils() {
+    let tables = "author tag book book_tag";
+    Writer { script: "sqlite_utils_app.py", tables, at_base: true, last: 3, desk: Desk::new() }
+        .plays("sqlite_utils");
+}

@@ -16,7 +16,7 @@ pub(super) fn full(e: &io::Error) -> bool {
 }
 
 /// Returns whether a bundle of ours that has this problem was not written to its end, or was damaged since: in either
-/// case nobody can take it in.
+/// case nobody can take it in. What this device encrypts has a slot for itself: where its key opens none, it is damaged.
 pub(super) fn torn(problem: &Error) -> bool {
     use packmule_core::wire::DecodeError::Version;
     match problem {
@@ -24,7 +24,8 @@ pub(super) fn torn(problem: &Error) -> bool {
             cause:
                 BundleProblem::Decode(Version(_))
                 | BundleProblem::PassphraseNeeded
-                | BundleProblem::WrongPassphrase,
+                | BundleProblem::WrongPassphrase
+                | BundleProblem::NotForUs { keyless: true, .. },
             ..
         } => false,
         Error::Bundle { .. } => true,

@@ -36,7 +36,7 @@ use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
-use crate::engine::merge::{compose, context_free, deferred, late, register};
+use crate::engine::merge::{compose, context_free, counters, deferred, late, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
@@ -330,7 +330,8 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
         return Err(Error::damaged("a row twice in one frame"));
     }
     if let (Some(unseen), true) = (sight.late, table.shows_shared()) {
-        late::keep_settled(replica, table, &key, &new, &old, unseen)?;
+        let said = counters::read_counted(table, def, op);
+        late::keep_settled(replica, table, &key, &new, &old, &said, unseen)?;
         let unknown = old.is_empty() && !folds::settled_before(replica, table.tid, &key, unseen)?;
         if new.weak && unknown && compose::shown_row(replica, table, &key)?.is_none() {
             return Ok(Done::Nothing); // It loses to what nobody here knows any more, if only by a verdict.
@@ -380,6 +381,10 @@ fn is_idle(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], writable: boo
 fn apply_keep(replica: &Replica, table: &Table, key: &[u8], author: DeviceId, seen: &Seen<'_>) -> Result<()> {
     let heads = heads::all_heads(replica, table.tid, key)?;
     let (removed, left) = register::remove_gone(replica, table, key, author, &heads, seen)?;
+    let by = Head { author, ..Head::baseline(0, None) };
+    if count::forget_gone(replica, table, key, &by, seen)? && removed.is_empty() && table.shows_shared() {
+        count::show_totals(replica, table, key)?;
+    }
     if removed.is_empty() || !table.shows_shared() {
         return Ok(());
     }

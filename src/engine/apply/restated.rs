@@ -179,13 +179,12 @@ fn remove_row(
         give_again(replica, table, key)?;
         return Ok(false);
     }
-    let counters: Columns = table.counters.iter().copied().collect();
     let unplaced = match late {
         Some(unseen) if heads.is_empty() => !folds::settled_before(replica, table.tid, key, unseen)?,
         _ => false,
     };
     if unplaced {
-        late::add_baseline(replica, table, key, 1, &row, &Columns::all(n).minus(&counters))?;
+        late::keep_row(replica, table, key, &row)?;
         return Ok(false);
     }
     for head in heads.iter().filter(|head| head.weak || (head.dev, head.seq) == (BASELINE, 0)) {

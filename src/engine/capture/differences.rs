@@ -364,7 +364,7 @@ fn differing(
         let same = if spoken.contains(at) {
             said.get(at).is_some_and(|said| *said == own[at])
         } else {
-            new() && own[at] == column.constant()
+            new() && column.is_constant(&own[at])
         };
         if !same {
             differing.insert(at);

@@ -12,7 +12,7 @@ use crate::engine::merge::heads::{self, Kind, Stamp};
 use crate::engine::merge::versions;
 use crate::engine::show::writable;
 use crate::engine::store::meta;
-use crate::engine::store::value::{self, Bind};
+use crate::engine::store::value::{self, Affinity, Bind};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
@@ -284,7 +284,11 @@ fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]
             // The triggers did not know this column: a row that differs from the default was written to.
             let c = value::quote(&column.name);
             let default = value::literal(&column.constant());
-            let differs = format!("typeof({c}) <> typeof({default}) OR {c} IS NOT {default} COLLATE BINARY");
+            let mut differs = format!("{c} IS NOT {default} COLLATE BINARY");
+            // Any other column stores its default as its type has it: '7' as 7, in one of integers.
+            if column.affinity() == Affinity::Blob {
+                differs = format!("typeof({c}) <> typeof({default}) OR {differs}");
+            }
             let at = def.column(&column.name).into_iter().collect();
             record_rows(replica, table, &at, &differs)?;
         }

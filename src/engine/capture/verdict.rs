@@ -15,7 +15,7 @@
 //! winners of two rows claim one value, and one of the two is settled, its row is listed too: so all who compare the two
 //! claims know both.
 
-use packmule_core::model::{Stream, Value};
+use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{FrameFlags, KeptRun, OpHead, OpKind};
 
 use crate::engine::capture::ops;
@@ -23,6 +23,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
+use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Cause, Head, Seen};
 use crate::engine::merge::{compose, deferred, late, versions, written};
 use crate::engine::show::constraints;
@@ -110,7 +111,7 @@ fn common_runs(replica: &Replica, first: u64) -> Result<Vec<KeptRun>> {
     let mut rows = statement.query((BASELINE, Stream::Shared.number()))?;
     let mut runs = Vec::new();
     while let Some(row) = rows.next()? {
-        let device = packmule_core::model::DeviceId(row.get(0)?);
+        let device = DeviceId(row.get(0)?);
         runs.push(KeptRun { device, first: row.get(1)?, last: row.get(2)? });
     }
     if any_second(replica)? {
@@ -129,22 +130,15 @@ fn judge_row(
     let table = catalog::table(replica, row.tid)?;
     let heads = heads::all_heads(replica, row.tid, &row.key)?;
     let (baselines, kept): (Vec<Head>, Vec<Head>) = heads.into_iter().partition(|h| h.dev == BASELINE);
-    group.keep(runs_of(&kept, common))?;
+    let counted = counters::entries(&replica.db, "_pm_count", row.tid, &row.key)?;
+    let added = counted.iter().filter(|entry| !entry.is_base()).map(|entry| (entry.author, entry.seq));
+    let frames = kept.iter().map(|head| (head.author, head.seq)).chain(added).collect();
+    group.keep(runs_of(frames, common))?;
+    let is_sum = |entry: &&Entry| entry.is_base() && entry.seq == row.number && row.number > 0;
+    let sums: Vec<&Entry> = counted.iter().filter(is_sum).collect();
     let settled = baselines.into_iter().find(|head| head.seq == row.number);
-    let (kind, columns, mut values) = match (&settled, &row.body) {
-        (Some(head), _) if head.kind == OpKind::Delete => {
-            (OpKind::Delete, None, key_values(&table, &row.key)?)
-        }
-        (Some(head), Some(body)) => {
-            (OpKind::Insert, head.columns.clone(), versions::read_baseline(&table, body)?)
-        }
-        // It was overwritten here meanwhile, by who had seen it.
-        (None, _) if row.number > 0 => return Ok(()),
-        // All that came is deletes: so is what is said.
-        _ if kept.iter().all(|head| head.kind == OpKind::Delete) && !kept.is_empty() => {
-            (OpKind::Delete, None, key_values(&table, &row.key)?)
-        }
-        _ => (OpKind::Keep, None, key_values(&table, &row.key)?),
+    let Some((kind, columns, mut values)) = said_of(&table, row, settled.as_ref(), &kept, &sums)? else {
+        return Ok(()); // It was overwritten here meanwhile, by who had seen it.
     };
     values.sort_by_key(|(column, _)| *column);
     let carried: Vec<usize> = values.iter().map(|(column, _)| *column).collect();
@@ -162,6 +156,14 @@ fn judge_row(
     let (seq, offset) = ops::write_op(replica, &table, group, &head, &carried, &mut written, Vec::new())?;
     if let Some(settled) = &settled {
         written::forget_head(replica, row.tid, &row.key, settled)?;
+    }
+    for sum in sums {
+        counters::forget_entry(&replica.db, row.tid, &row.key, sum)?;
+        if version {
+            let (dev, author) = (replica.me, replica.identity.id);
+            let said = Entry { dev, author, seq, lamport: group.lamport, ..sum.clone() };
+            counters::put_entry(&replica.db, row.tid, &row.key, &said)?;
+        }
     }
     if version {
         let new = Head {
@@ -181,6 +183,40 @@ fn judge_row(
     deferred::defer(replica, row.tid, &row.key)
 }
 
+/// What is said of a row: how, of which columns if not of all, and the values.
+type Said = (OpKind, Option<Columns>, Vec<(usize, value::OwnedValue)>);
+
+/// Returns what is said of a row: its settled value and settled sums, or that it is gone, or nothing but what stays. `None`
+/// where nothing is left to be said.
+fn said_of(
+    table: &Table,
+    row: &Unplaced,
+    settled: Option<&Head>,
+    kept: &[Head],
+    sums: &[&Entry],
+) -> Result<Option<Said>> {
+    let key = || key_values(table, &row.key);
+    let (kind, columns, mut values) = match (settled, &row.body) {
+        (Some(head), _) if head.kind == OpKind::Delete => (OpKind::Delete, None, key()?),
+        (Some(head), Some(body)) => {
+            (OpKind::Insert, head.columns.clone(), versions::read_baseline(table, body)?)
+        }
+        (None, _) if !sums.is_empty() => (OpKind::Insert, Some(Columns::default()), key()?),
+        (None, _) if row.number > 0 => return Ok(None),
+        // All that came is deletes: so is what is said.
+        _ if kept.iter().all(|head| head.kind == OpKind::Delete) && !kept.is_empty() => {
+            (OpKind::Delete, None, key()?)
+        }
+        _ => (OpKind::Keep, None, key()?),
+    };
+    if kind != OpKind::Insert {
+        return Ok(Some((kind, columns, values)));
+    }
+    values.extend(sums.iter().map(|sum| (sum.column, sum.value.clone())));
+    let columns = columns.filter(|_| values.len() < table.def.columns.len());
+    Ok(Some((kind, columns, values)))
+}
+
 /// Returns the mask of an op that does not carry all columns, as bytes and as columns.
 fn mask_of(
     table: &Table,
@@ -198,15 +234,19 @@ fn mask_of(
     Some((bytes, columns))
 }
 
-/// Returns the runs that say which versions of a row stay: the common ones, if they have all of them.
-fn runs_of(kept: &[Head], common: &[KeptRun]) -> Vec<KeptRun> {
-    let within =
-        |head: &Head, run: &KeptRun| run.device == head.author && (run.first..=run.last).contains(&head.seq);
-    if kept.iter().all(|head| common.iter().any(|run| within(head, run))) {
+/// Returns the runs that say which versions of a row stay, and what was counted: the common ones, if they have all of
+/// these frames.
+fn runs_of(mut kept: Vec<(DeviceId, u64)>, common: &[KeptRun]) -> Vec<KeptRun> {
+    let within = |(device, seq): &(DeviceId, u64), run: &KeptRun| {
+        run.device == *device && (run.first..=run.last).contains(seq)
+    };
+    if kept.iter().all(|frame| common.iter().any(|run| within(frame, run))) {
         return common.to_vec();
     }
+    kept.sort();
+    kept.dedup();
     let mut runs: Vec<KeptRun> =
-        kept.iter().map(|head| KeptRun { device: head.author, first: head.seq, last: head.seq }).collect();
+        kept.into_iter().map(|(device, seq)| KeptRun { device, first: seq, last: seq }).collect();
     runs.extend(common.iter().filter(|run| run.last == i64::MAX as u64));
     runs.sort_by_key(|run| (run.device, run.first));
     runs

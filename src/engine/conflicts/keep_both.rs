@@ -4,8 +4,9 @@
 //! made refer to it go along with it: their foreign key gets the new value. Where such a row is itself one of two that were
 //! made under one key, both of these are kept as well, since only here it is known to which row each of them refers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use packmule_core::merge::value_order;
 use packmule_core::model::DeviceId;
 use packmule_core::wire::OpKind;
 use rusqlite::params_from_iter;
@@ -13,7 +14,7 @@ use rusqlite::params_from_iter;
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::conflicts::children::{self, Reference};
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
-use crate::engine::conflicts::record::{own_values, record_resolved};
+use crate::engine::conflicts::record::{own_sums, own_values, record_resolved};
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, deferred, versions};
@@ -76,10 +77,17 @@ fn keep_all(
         change_reference(replica, table, &open.key, moved.column, &moved.new)?;
     }
     let mut known = vec![shown.clone()];
+    let greatest = greatest_sums(replica, table, &open.heads)?;
     for head in order.iter().map(|at| &open.heads[*at]).filter(|head| head.kind != OpKind::Delete) {
         let mut row = plain.clone();
         for (column, value) in own_values(replica, table, head)? {
             row[column] = value.whole(replica, head)?;
+        }
+        for (column, sum) in own_sums(replica, table, head)? {
+            // The shown row has the greatest, with what was added since.
+            if greatest.get(&column) != Some(&sum) {
+                row[column] = sum;
+            }
         }
         if let Some(moved) = moved {
             moved.change(head.author, &mut row);
@@ -99,6 +107,20 @@ fn keep_all(
         return Err(Error::cannot_resolve("the other version deletes the row", &[Way::Take, Way::Delete]));
     }
     record_resolved(replica, table, &open.key)
+}
+
+/// Returns the greatest of the settled sums that versions of a row say, by column.
+fn greatest_sums(replica: &Replica, table: &Table, heads: &[Head]) -> Result<BTreeMap<usize, OwnedValue>> {
+    let mut greatest = BTreeMap::new();
+    for head in heads {
+        for (column, sum) in own_sums(replica, table, head)? {
+            let known = greatest.entry(column).or_insert_with(|| sum.clone());
+            if value_order(&sum.borrow(), &known.borrow()).is_gt() {
+                *known = sum;
+            }
+        }
+    }
+    Ok(greatest)
 }
 
 /// Inserts a row under its new key.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use packmule_core::merge::value_order;
 use packmule_core::model::{Big, DeviceId, Hex, WallMs};
 use packmule_core::wire::{ColumnMerge, Merge, OpKind};
 use rusqlite::params_from_iter;
@@ -187,7 +188,6 @@ pub(crate) struct Open {
 /// Describes a row that has concurrent versions of different content.
 pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Open> {
     let table = catalog::table(replica, tid)?;
-    let n = table.def.columns.len();
     let heads = heads::heads(replica, tid, &key)?;
     let judgement = versions::judge_versions(replica, &table, &heads)?;
     let quarantined = deferred::is_quarantined(replica, tid, &key)?;
@@ -198,14 +198,15 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
     // Of columns that other devices lack nothing is in the id, which is the same everywhere.
     let lacking = shapes::lacking_columns(replica, &table)?;
     let mut everywhere: Vec<(Vec<u8>, OpKind)> = Vec::new();
-    for head in judgement.order.iter().map(|at| &heads[*at]).filter(|head| !head.weak) {
-        let live = head.live(n);
-        let disputes = judgement.disputed.iter().any(|column| live.contains(*column));
+    for head in in_order(replica, &table, &heads, &judgement)?.into_iter().filter(|head| !head.weak) {
+        let disputes = judgement.disputed.iter().any(|column| versions::disputes(&table, head, *column));
         if head.kind != OpKind::Delete && !disputes && !deletes {
             continue;
         }
         let (content, known) = contents_of(replica, &table, head, &judgement, (&lacking, deletes))?;
-        let disputes_known = judgement.disputed.iter().any(|at| live.contains(*at) && !lacking.contains(*at));
+        let known_there = |at: &&usize| !lacking.contains(**at);
+        let disputes_known =
+            judgement.disputed.iter().filter(known_there).any(|at| versions::disputes(&table, head, *at));
         if head.kind == OpKind::Delete || disputes_known || deletes {
             everywhere.push((known, head.kind));
         }
@@ -233,6 +234,31 @@ pub(crate) fn contested(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<Ope
     Ok(Open { about_lacking, ..open })
 }
 
+/// Returns the versions of a contested row, the shown one first. Of settled sums the greatest is shown.
+fn in_order<'h>(
+    replica: &Replica,
+    table: &Table,
+    heads: &'h [Head],
+    judgement: &Judgement,
+) -> Result<Vec<&'h Head>> {
+    let mut order: Vec<&Head> = judgement.order.iter().map(|at| &heads[*at]).collect();
+    let counts = |at: &usize| table.def.columns[*at].merge == ColumnMerge::Counter;
+    let Some(column) = judgement.disputed.iter().next().filter(|_| judgement.disputed.iter().all(counts))
+    else {
+        return Ok(order);
+    };
+    let mut sums = BTreeMap::new();
+    for head in heads.iter().filter(|head| versions::disputes(table, head, *column)) {
+        let told = versions::told(replica, table, head)?.into_iter();
+        sums.extend(told.filter(|(at, _)| at == column).map(|(_, sum)| ((head.dev, head.seq), sum)));
+    }
+    order.sort_by(|a, b| match (sums.get(&(b.dev, b.seq)), sums.get(&(a.dev, a.seq))) {
+        (Some(b), Some(a)) => value_order(&b.borrow(), &a.borrow()),
+        (b, a) => b.is_some().cmp(&a.is_some()),
+    });
+    Ok(order)
+}
+
 /// Returns what a version says in a conflict, as it is compared; and the same of columns that no device lacks.
 fn contents_of(
     replica: &Replica,
@@ -241,7 +267,6 @@ fn contents_of(
     judgement: &Judgement,
     (lacking, deletes): (&Columns, bool),
 ) -> Result<(Vec<u8>, Vec<u8>)> {
-    let live = head.live(table.def.columns.len());
     let mut content = vec![u8::from(head.kind == OpKind::Delete)];
     let mut known = content.clone();
     if head.kind == OpKind::Delete {
@@ -252,12 +277,9 @@ fn contents_of(
     let by_cell = table.def.merge == Merge::Cell && !deletes;
     for (column, value) in versions::content(replica, table, head)? {
         // Columns with a rule of their own, or of which no other version differs, do not count.
-        let counts = if by_cell {
-            judgement.disputed.contains(&column)
-        } else {
-            table.def.columns[column].merge == ColumnMerge::Table
-        };
-        if counts && live.contains(column) {
+        let disputed = judgement.disputed.contains(&column);
+        let counts = disputed || (!by_cell && table.def.columns[column].merge == ColumnMerge::Table);
+        if counts && versions::disputes(table, head, column) {
             values.push((table.def.columns[column].name.to_ascii_lowercase(), value));
         }
     }

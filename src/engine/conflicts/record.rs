@@ -4,7 +4,7 @@ use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::error::Result;
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::versions::{self, Held};
-use crate::engine::store::value;
+use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
@@ -20,6 +20,16 @@ pub(crate) fn own_values(replica: &Replica, table: &Table, head: &Head) -> Resul
             && !table.disputed.contains(*at)
     });
     Ok(values)
+}
+
+/// Reads the settled sums of counters that a verdict's version says.
+pub(crate) fn own_sums(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, OwnedValue)>> {
+    if table.counters.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut sums = versions::values(replica, table, head)?;
+    sums.retain(|(at, _)| table.counters.contains(at) && versions::disputes(table, head, *at));
+    Ok(sums)
 }
 
 /// Records that a row was resolved, so that the seal makes an op of it whatever it is like.

@@ -9,7 +9,7 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{declare, redeclare, seal};
 use crate::engine::conflicts::keep_both;
 use crate::engine::conflicts::list::{ConflictKind, Open};
-use crate::engine::conflicts::record::{own_values, record_resolved};
+use crate::engine::conflicts::record::{own_sums, own_values, record_resolved};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::Head;
@@ -301,7 +301,8 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
     }
     let mut columns: Vec<(usize, &Head, Held)> = Vec::new();
     for head in heads {
-        for (at, value) in own_values(replica, table, head)? {
+        let sums = settled_sums(replica, table, open, head)?;
+        for (at, value) in own_values(replica, table, head)?.into_iter().chain(sums) {
             columns.retain(|(column, ..)| *column != at);
             columns.push((at, head, value));
         }
@@ -329,6 +330,16 @@ fn take_versions(replica: &Replica, table: &Table, open: &Open, heads: &[&Head])
         compose::write_pieces(replica, table, table.place(), &open.key, at, head, &big)?;
     }
     record_resolved(replica, table, &open.key)
+}
+
+/// Returns the settled sums that a verdict's version says: the counters become these.
+fn settled_sums(replica: &Replica, table: &Table, open: &Open, head: &Head) -> Result<Vec<(usize, Held)>> {
+    let mut sums = own_sums(replica, table, head)?;
+    sums.retain(|(_, sum)| matches!(sum, OwnedValue::Int(_) | OwnedValue::Real(_)));
+    for (at, sum) in &sums {
+        record_counter(replica, table, open, *at, sum)?;
+    }
+    Ok(sums.into_iter().map(|(at, sum)| (at, Held::Here(sum))).collect())
 }
 
 /// Inserts a version with some columns changed.

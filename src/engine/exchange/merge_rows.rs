@@ -8,30 +8,31 @@
 //! | settled | anything, B of the row ≤ V′ | theirs: its maker had seen all that is settled here |
 //! | settled | heads, not so | those that V has not, beside the value here, which waits for a verdict; if there are none, the row stays |
 //! | anything | settled, B′ ≤ V | mine |
-//! | heads | settled, not so | those that V′ has not, beside the value there, which waits for a verdict; if there are none, theirs |
+//! | heads | settled, not so | those that V′ has not, beside the value there, which waits for a verdict; if there are none, and no verdict that V′ has not says what stays, theirs |
 //! | settled | settled, neither | equal ones stay; else both values wait for a verdict. Absence counts as nothing |
 //!
 //! **Why it is exact.** A head of a set of frames is a head in every smaller set that has it. So a head of mine that the
 //! maker has not, though V′ has its frame, was dominated there, and so it is in both together. A settled value is that of
 //! frames within B, and whoever has seen B has judged it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
-use packmule_core::merge::value_order;
 use packmule_core::model::{DeviceId, Stream, Value};
 use rusqlite::ErrorCode;
 
 use crate::engine::capture::runs;
 use crate::engine::error::{Error, Result};
+use crate::engine::exchange::merge_settled::{self, Settled};
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
-use crate::engine::exchange::{merge_left, merge_waiting};
+use crate::engine::exchange::{merge_counters, merge_left, merge_waiting};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::positions;
 use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, counters, deferred, late, restated, written};
-use crate::engine::show::{constraints, count, references, write};
+use crate::engine::show::{constraints, references, write};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -47,10 +48,11 @@ const TEMP: &str = "
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_image (tid INTEGER, key BLOB, body BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_key (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_their_gone (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_marked (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TEMP TABLE IF NOT EXISTS _pm_left_key (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     DELETE FROM temp._pm_their_head; DELETE FROM temp._pm_their_count; DELETE FROM temp._pm_their_image;
     DELETE FROM temp._pm_their_key; DELETE FROM temp._pm_left_key;
-    DELETE FROM temp._pm_their_gone;
+    DELETE FROM temp._pm_their_gone; DELETE FROM temp._pm_marked;
 ";
 
 /// Merges rows.
@@ -66,6 +68,8 @@ pub(super) struct RowMerge<'e> {
     we_saw: bool,
     /// The state has only rows that changed since what this device has seen; all others stay.
     pub partial: bool,
+    /// `_pm_marked` has what verdicts say that the maker had not seen.
+    marked: Cell<bool>,
     /// The tables of the state.
     tables: Vec<Merging>,
     pub changed: u64,
@@ -108,6 +112,7 @@ impl<'e> RowMerge<'e> {
             unseen: None,
             we_saw: false,
             partial: false,
+            marked: Cell::new(false),
             tables: Vec::new(),
             changed: 0,
             waiting: BTreeMap::new(),
@@ -202,7 +207,7 @@ impl<'e> RowMerge<'e> {
     /// Merges a row that the maker shows, or has in quarantine.
     fn row(&mut self, table: &Table, empty: bool, values: &[Value<'_>]) -> Result<()> {
         let key = self.loader.key_of(table, values)?;
-        if empty && self.they_saw(table, &key)? && !self.has_heads(table.tid, &key)? {
+        if empty && self.they_saw(table, &key)? && !self.has_versions(table.tid, &key)? {
             match self.loader.row(table, false, values) {
                 Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
                 written => {
@@ -214,6 +219,9 @@ impl<'e> RowMerge<'e> {
         }
         if !empty {
             self.keep_their_key(table, &key)?;
+        }
+        if !table.counters.is_empty() && deferred::is_quarantined(self.replica, table.tid, &key)? {
+            compose::keep_bases(self.replica, table, &key)?;
         }
         // Beside the row here, where the two can be compared.
         compose::delete_from(self.replica, &table.quarantine_table(), table, &key)?;
@@ -284,9 +292,10 @@ impl<'e> RowMerge<'e> {
         Ok(())
     }
 
-    /// Returns whether the maker has versions of a row.
-    fn has_heads(&self, tid: i64, key: &[u8]) -> Result<bool> {
-        let sql = "SELECT 1 FROM temp._pm_their_head WHERE tid = ?1 AND key = ?2 LIMIT 1";
+    /// Returns whether the maker has versions of a row, or what was counted in it.
+    fn has_versions(&self, tid: i64, key: &[u8]) -> Result<bool> {
+        let sql = "SELECT 1 FROM temp._pm_their_head WHERE tid = ?1 AND key = ?2
+                   UNION ALL SELECT 1 FROM temp._pm_their_count WHERE tid = ?1 AND key = ?2 LIMIT 1";
         Ok(value::maybe::<i64>(&self.replica.db, sql, (tid, key))?.is_some())
     }
 
@@ -297,7 +306,8 @@ impl<'e> RowMerge<'e> {
         let theirs = self.take_their_heads(table, key)?;
         let quarantined = deferred::is_quarantined(replica, table.tid, key)?;
         let outcome = self.decide(table, key, present, &ours, theirs)?;
-        if matches!(outcome, Outcome::Ours) {
+        let sums = self.merge_counts(table, key, present, matches!(outcome, Outcome::Ours))?;
+        if matches!(outcome, Outcome::Ours) && !sums {
             if present {
                 compose::delete_from(replica, &table.quarantine_table(), table, key)?;
             }
@@ -313,14 +323,14 @@ impl<'e> RowMerge<'e> {
         }
         let (left, theirs_below) = match outcome {
             Outcome::Heads(left, below) => (left, below),
-            _ => (Vec::new(), true),
+            Outcome::Ours => (ours.clone(), false),
+            Outcome::Theirs => (Vec::new(), true),
         };
         for head in &left {
             written::forget_head(replica, table.tid, key, head)?;
             written::insert_head(replica, table.tid, key, head)?;
         }
         self.take_image(table, key)?;
-        self.merge_counts(table, key, theirs_below)?;
         if theirs_below {
             hide(replica, table, key)?;
         } else if present && !quarantined {
@@ -352,41 +362,71 @@ impl<'e> RowMerge<'e> {
                 Ok(if any { Outcome::Heads(theirs, true) } else { Outcome::Ours })
             }
             (true, false) => {
+                let row = compose::shown_row(self.replica, table, key)?;
+                let there = self.row_there(table, key, present && !self.we_saw)?;
+                let below =
+                    Settled::under(table, &theirs, there).filter(|below| below.differs(row.as_deref()));
                 let mut new: Vec<Head> = theirs.into_iter().filter(|h| new_to(&self.had, h)).collect();
-                if new.is_empty() {
+                if new.is_empty() && below.is_none() {
                     return Ok(Outcome::Ours);
                 }
                 let absence = folds::absence(self.replica, table.tid, key)?;
-                new.extend(self.wait(
-                    table,
-                    key,
-                    1,
-                    compose::shown_row(self.replica, table, key)?,
-                    absence,
-                )?);
+                new.extend(self.wait(table, key, 1, row, absence)?);
+                if let Some(below) = below {
+                    new.push(below.keep(self.replica, table, key, 2)?);
+                }
                 Ok(Outcome::Heads(new, false))
             }
             (false, true) if self.we_saw => Ok(Outcome::Ours),
             (false, true) => {
                 let mut new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
-                if new.is_empty() {
+                let row = self.row_there(table, key, present)?;
+                let mine = self.row_here(table, key)?;
+                let below = Settled::under(table, ours, mine).filter(|below| below.differs(row.as_deref()));
+                if new.is_empty() && below.is_none() && !self.is_marked(table, key)? {
                     return Ok(Outcome::Theirs);
                 }
-                let row = compose::row_in(self.replica, &table.quarantine_table(), table, key)?;
-                new.extend(self.wait(
-                    table,
-                    key,
-                    1,
-                    row.filter(|_| present),
-                    self.absence_there(table, key)?,
-                )?);
+                new.extend(self.wait(table, key, 1, row, self.absence_there(table, key)?)?);
+                if let Some(below) = below {
+                    new.push(below.keep(self.replica, table, key, 2)?);
+                }
                 Ok(Outcome::Heads(new, true))
             }
             (false, false) => {
-                let left = self.union(table, ours, theirs);
+                let settled = if self.we_saw || self.they_saw(table, key)? {
+                    (None, None)
+                } else {
+                    let there = self.row_there(table, key, present)?;
+                    let mine = self.row_here(table, key)?;
+                    (Settled::under(table, ours, mine), Settled::under(table, &theirs, there))
+                };
+                let mut left = self.union(table, ours, theirs.clone());
+                let only = |others: &[Head]| left.iter().filter(|h| !is_in(others, h)).cloned().collect();
+                let new: (Vec<Head>, Vec<Head>) = (only(&theirs), only(ours));
+                left.extend(merge_settled::keep_both(self.replica, table, key, settled, &new)?);
                 Ok(if is_same(&left, ours) { Outcome::Ours } else { Outcome::Heads(left, !self.we_saw) })
             }
         }
+    }
+
+    /// Returns whether a verdict that the maker had not seen says only what stays of a row.
+    fn is_marked(&self, table: &Table, key: &[u8]) -> Result<bool> {
+        if !self.marked.replace(true) {
+            merge_settled::list_marked(self.replica, &self.vector)?;
+        }
+        let sql = "SELECT 1 FROM temp._pm_marked WHERE tid = ?1 AND key = ?2";
+        Ok(value::maybe::<i64>(&self.replica.db, sql, (table.tid, key))?.is_some())
+    }
+
+    /// Reads a row as it is here, if it is not in quarantine.
+    fn row_here(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<value::OwnedValue>>> {
+        if self.they_saw(table, key)? { Ok(None) } else { compose::shown_row(self.replica, table, key) }
+    }
+
+    /// Reads a row as the maker has it, if it is `present` there.
+    fn row_there(&self, table: &Table, key: &[u8], present: bool) -> Result<Option<Vec<value::OwnedValue>>> {
+        let there = compose::row_in(self.replica, &table.quarantine_table(), table, key)?;
+        Ok(there.filter(|_| present))
     }
 
     /// Looks up what the maker says of a row that is not there.
@@ -412,7 +452,7 @@ impl<'e> RowMerge<'e> {
                 None => {}
             }
         }
-        let known = |head: &Head| ours.iter().any(|other| (other.dev, other.seq) == (head.dev, head.seq));
+        let known = |head: &Head| is_in(ours, head);
         left.extend(theirs.into_iter().filter(|head| !known(head) && new_to(&self.had, head)));
         // A restated version loses to what its author had not seen: whoever has it only had not either.
         let theirs_new: Vec<Head> = left.iter().filter(|h| !h.weak && !known(h)).cloned().collect();
@@ -431,13 +471,12 @@ impl<'e> RowMerge<'e> {
         if self.we_saw || self.is_same(table, key, present)? {
             return Ok(Outcome::Ours);
         }
-        if self.they_saw(table, key)? {
+        if self.they_saw(table, key)? && !self.is_marked(table, key)? {
             return Ok(Outcome::Theirs);
         }
         let mine = compose::shown_row(self.replica, table, key)?;
         let there = compose::row_in(self.replica, &table.quarantine_table(), table, key)?.filter(|_| present);
         let theirs_below = mine.is_none();
-        self.raise_counters(table, key, &mine, &there)?;
         let mut waiting = Vec::new();
         for (row, number) in [mine, there].into_iter().flatten().zip(1..) {
             waiting.extend(self.wait(table, key, number, Some(row), Absence::Unknown)?);
@@ -469,23 +508,6 @@ impl<'e> RowMerge<'e> {
         late::add_baseline(self.replica, table, key, number, &row, &columns).map(Some)
     }
 
-    /// Takes the greater of two settled sums of a counter: neither is known to have all additions of the other.
-    fn raise_counters(
-        &self,
-        table: &Table,
-        key: &[u8],
-        mine: &Option<Vec<value::OwnedValue>>,
-        theirs: &Option<Vec<value::OwnedValue>>,
-    ) -> Result<()> {
-        let (Some(mine), Some(theirs)) = (mine, theirs) else { return Ok(()) };
-        for column in table.counters.iter().copied() {
-            if value_order(&theirs[column].borrow(), &mine[column].borrow()).is_gt() {
-                count::set(self.replica, table, key, column, &theirs[column])?;
-            }
-        }
-        Ok(())
-    }
-
     /// Takes the maker's baseline version of a row along.
     fn take_image(&self, table: &Table, key: &[u8]) -> Result<()> {
         self.replica
@@ -498,51 +520,28 @@ impl<'e> RowMerge<'e> {
         Ok(())
     }
 
-    /// Merges what is remembered of counters, as heads are. What a counter was before comes with the row below.
-    fn merge_counts(&self, table: &Table, key: &[u8], theirs_below: bool) -> Result<()> {
-        if table.counters.is_empty() {
-            return Ok(());
+    /// Merges the counters of a row; if it `stays` as it is here, only where neither side had seen all that is settled on
+    /// the other. Returns whether sums of it wait for a verdict.
+    fn merge_counts(&self, table: &Table, key: &[u8], present: bool, stays: bool) -> Result<bool> {
+        let they_saw = self.they_saw(table, key)?;
+        if table.counters.is_empty() || (stays && (self.we_saw || they_saw)) {
+            return Ok(false);
         }
-        let db = &self.replica.db;
-        let ours = counters::entries(db, "_pm_count", table.tid, key)?;
-        let theirs = counters::entries(db, "temp._pm_their_count", table.tid, key)?;
-        let is_in = |all: &[counters::Entry], e: &counters::Entry| all.iter().any(|o| o.same_write(e));
-        let row = if theirs_below {
-            compose::row_in(self.replica, &table.quarantine_table(), table, key)?
-        } else {
-            compose::shown_row(self.replica, table, key)?
-        };
-        for entry in &ours {
-            let stays = is_in(&theirs, entry) || positions::lacks(&self.vector, entry.dev, entry.seq);
-            if !stays || entry.is_base() {
-                counters::forget_entry(db, table.tid, key, entry)?;
-            }
-        }
-        for entry in theirs.iter().filter(|e| !is_in(&ours, e) && !e.is_base()) {
-            if positions::lacks(&self.had, entry.dev, entry.seq) {
-                counters::put_entry(db, table.tid, key, entry)?;
-            }
-        }
-        let below = if theirs_below { &theirs } else { &ours };
-        let left = counters::entries(db, "_pm_count", table.tid, key)?;
-        for column in table.counters.iter().copied() {
-            if !left.iter().any(|e| e.column == column && !e.absolute) {
-                continue;
-            }
-            let mut of = below.iter().filter(|e| e.column == column && e.absolute);
-            match of.clone().find(|e| e.is_base()) {
-                Some(base) => counters::put_entry(db, table.tid, key, base)?,
-                // Nothing is remembered there: it is what the row shows.
-                None if of.next().is_none() => {
-                    if let Some(row) = &row {
-                        let base = counters::Entry::base(column, row[column].clone());
-                        counters::put_entry(db, table.tid, key, &base)?;
-                    }
-                }
-                None => {}
-            }
-        }
-        Ok(())
+        let there = self.row_there(table, key, present)?;
+        // Of a row that is in quarantine here, theirs is in its place.
+        let read = if present { compose::shown_row } else { compose::row_of };
+        let mine = read(self.replica, table, key)?;
+        merge_counters::merge(&merge_counters::Counting {
+            replica: self.replica,
+            table,
+            key,
+            mine: mine.as_deref(),
+            theirs: there.as_deref(),
+            had: &self.had,
+            vector: &self.vector,
+            they_saw,
+            we_saw: self.we_saw,
+        })
     }
 
     /// Ends: merges the rows that the maker does not show.
@@ -576,6 +575,11 @@ impl<'e> RowMerge<'e> {
 /// Returns whether a version is new to who has applied what is in a vector. Of a baseline version nobody knows.
 fn new_to(vector: &HashMap<i64, u64>, head: &Head) -> bool {
     head.dev == BASELINE || positions::lacks(vector, head.dev, head.seq)
+}
+
+/// Returns whether a version is among these.
+fn is_in(heads: &[Head], head: &Head) -> bool {
+    heads.iter().any(|other| (other.dev, other.seq) == (head.dev, head.seq))
 }
 
 /// Returns whether versions are the same, in the same order.

@@ -12,12 +12,14 @@
 //! | `inspect` | the contents of a bundle, for people |
 //! | `introduce` | this device's certificate alone, for those who encrypt and do not know it |
 //! | `join` | a device starts from a snapshot |
+//! | `merge_counters` | the counters of a state's rows, merged |
 //! | `merge_left` | what is left to be merged at the end of a state |
 //! | `merge_waiting` | the rows of a state that wait for their table |
 //! | `offer` | the state for the peer of a session |
 //! | `peer` | the other end of a session |
 //! | `heard` | what a snapshot's maker has of what is here |
 //! | `load` | the snapshot read into a database that starts anew |
+//! | `merge_settled` | what is settled under versions of a part of a row |
 //! | `merge_rows` | the rows of a state, merged with those here |
 //! | `reconcile` | peer evidence about our own log, and what follows from it |
 //! | `records` | records written: groups in causal order |
@@ -48,8 +50,10 @@ pub(crate) mod inspect;
 pub(crate) mod introduce;
 pub(crate) mod join;
 pub(crate) mod load;
+pub(crate) mod merge_counters;
 pub(crate) mod merge_left;
 pub(crate) mod merge_rows;
+pub(crate) mod merge_settled;
 pub(crate) mod merge_waiting;
 pub(crate) mod offer;
 pub(crate) mod peer;

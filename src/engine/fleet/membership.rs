@@ -36,7 +36,9 @@ pub(crate) const FORGET: &str = "
       AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM temp._pm_open o WHERE o.tid = h.tid AND o.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM _pm_head o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
-                      WHERE o.tid = h.tid AND o.key = h.key AND o.dev <> :baseline AND o.seq > coalesce(f.seq, 0))";
+                      WHERE o.tid = h.tid AND o.key = h.key AND o.dev <> :baseline AND o.seq > coalesce(f.seq, 0))
+      AND NOT EXISTS (SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
+                      WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))";
 
 /// What became of a retired device, as `_pm_device.retired` has it; 0 is one that is not retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -276,9 +276,16 @@ pub(crate) fn compose_counters(replica: &Replica, table: &Table, key: &[u8]) -> 
     }
     let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
     for column in table.counters.iter().copied() {
-        if let Some(total) = counters::total(&entries, column, table.def.columns[column].affinity()) {
+        if let Some(total) = counters::total(table, &entries, column) {
             make_quarantined_row(replica, table, key, &[(column, total)])?;
         }
     }
     Ok(())
+}
+
+/// Remembers what the counters of a quarantined row are, as far as they are settled.
+pub(crate) fn keep_bases(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    let Some(row) = row_in(replica, &table.quarantine_table(), table, key)? else { return Ok(()) };
+    let mut columns = table.counters.iter();
+    columns.try_for_each(|column| counters::put_base(replica, table, key, *column, &row[*column]))
 }

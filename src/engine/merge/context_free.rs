@@ -114,7 +114,7 @@ fn remember_counters(
             counters::forget_entry(&replica.db, table.tid, key, entry)?;
         }
         let Some(row) = row else { continue };
-        match counters::total(&known, column, table.def.columns[column].affinity()) {
+        match counters::total(table, &known, column) {
             Some(value) => {
                 counters::put_entry(&replica.db, table.tid, key, &Entry::base(column, value))?;
             }

@@ -12,23 +12,31 @@
 //! **Why it holds.** An absolute write removes what its context covers, additions and absolute values, by the same
 //! rule as a version removes heads; an addition removes nothing. Groups are applied in causal order, so what is
 //! left is a function of the set of groups, and the order in which it is added up one too. The order respects causality:
-//! our own newest write comes last, so a seal finds in the table just what it makes of it.
+//! our own newest write comes last, so a seal finds in the table just what it makes of it. Where no absolute value is left,
+//! the counter begins at the column's default.
 //!
-//! Compaction forgets the entries of a row all together, once all are stable: the shown value then contains them,
-//! and whatever comes later has them in its context, so that it comes after them in the order as well. A version from
-//! before the column was a counter counts as absolute. A column that was ever a counter stays one.
+//! Compaction forgets the entries of a row all together and with its heads, once all are stable: the shown value then
+//! contains them, and whatever comes later has them in its context, so that it comes after them in the order as well. A
+//! version from before the column was a counter counts as absolute. A column that was ever a counter stays one.
+//!
+//! **Settled sums.** What a settled counter is made of nobody here knows. A late addition of an integer adds up with it all
+//! the same, by its own frame. Any other late write (absolute, or one that rounding makes depend on the order) cannot be
+//! placed: the sum waits for a verdict (`late.rs`), as an entry of device 0 with the number of the settled value. The
+//! verdict says it as an absolute value of its author; the entries that its keep runs name stay, all else that its author
+//! had seen is gone. Two sums that verdicts say, and that differ, are a conflict (`versions.rs`).
 
 use std::cmp::Ordering;
 
 use packmule_core::merge::{Version, dominates, value_order};
 use packmule_core::model::DeviceId;
+use packmule_core::wire::{ColumnMerge, Op, OpKind};
 use rusqlite::Connection;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::heads::{Head, Seen};
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
 
 /// Records the value of a version from before the column was a counter as absolute.
@@ -111,13 +119,108 @@ pub(crate) fn read_carried(value: OwnedValue) -> (OwnedValue, bool) {
     }
 }
 
-/// Returns what the counter in a column is by its entries; `None` if no absolute value is among them.
-pub(crate) fn total(entries: &[Entry], column: usize, affinity: Affinity) -> Option<OwnedValue> {
+/// Returns what the counter in a column is by its entries; `None` if there are none.
+pub(crate) fn total(table: &Table, entries: &[Entry], column: usize) -> Option<OwnedValue> {
+    let affinity = table.def.columns[column].affinity();
     let of = |absolute: bool| entries.iter().filter(move |e| e.column == column && e.absolute == absolute);
-    let start = of(true).map(|e| &e.value).max_by(|a, b| value_order(&a.borrow(), &b.borrow()))?;
+    let start = of(true).map(|e| &e.value).max_by(|a, b| value_order(&a.borrow(), &b.borrow()));
     let mut added: Vec<&Entry> = of(false).collect();
+    if start.is_none() && added.is_empty() {
+        return None;
+    }
+    let start = start.cloned().unwrap_or_else(|| table.def.columns[column].constant());
     added.sort_by(|a, b| a.order(b));
-    Some(added.iter().fold(start.clone(), |sum, entry| plus(&sum, &entry.value, affinity)))
+    Some(added.iter().fold(start, |sum, entry| plus(&sum, &entry.value, affinity)))
+}
+
+/// What a write says of a counter.
+pub(crate) struct Counted {
+    pub column: usize,
+    pub value: OwnedValue,
+    /// It says what the counter is, not what was added.
+    pub absolute: bool,
+    /// What the counter was before the write, if the table shows the write already.
+    pub before: Option<OwnedValue>,
+}
+
+/// Reads what an op says of counters.
+pub(crate) fn read_counted(table: &Table, def: &OpDef, op: &Op<'_>) -> Vec<Counted> {
+    if table.counters.is_empty() {
+        return Vec::new();
+    }
+    let values = op.values(def.shape()).filter_map(|(at, value)| {
+        let theirs = &def.def.columns[at];
+        let column = table.def.column(&theirs.name).filter(|c| table.counters.contains(c))?;
+        let value = OwnedValue::of(value).unwrap_or(OwnedValue::Null);
+        // An update by an author to whom the column was no counter says what its value is.
+        let plain = op.head.kind != OpKind::Update || theirs.merge != ColumnMerge::Counter;
+        let (value, absolute) = if plain { (value, true) } else { read_carried(value) };
+        Some(Counted { column, value, absolute, before: None })
+    });
+    values.collect()
+}
+
+/// Returns the settled sums of a row that a late write cannot be placed on. `row` is what the row shows.
+pub(crate) fn unplaced_sums(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    row: &[OwnedValue],
+    said: &[Counted],
+    deletes: bool,
+) -> Result<Vec<(usize, OwnedValue)>> {
+    let entries = entries(&replica.db, "_pm_count", table.tid, key)?;
+    let mut sums = Vec::new();
+    for column in table.counters.iter().copied() {
+        let Some(sum) = settled_sum(&entries, column, Some(row)) else { continue };
+        let affinity = table.def.columns[column].affinity();
+        let said = said.iter().find(|counted| counted.column == column);
+        let fits = |counted: &Counted| {
+            !counted.absolute
+                && (is_nothing(&counted.value) || adds_in_any_order(&sum, &counted.value, affinity))
+        };
+        if said.map_or(deletes, |counted| !fits(counted)) {
+            sums.push((column, sum));
+        }
+    }
+    Ok(sums)
+}
+
+/// Returns what of a counter is settled: what it was before all that is remembered of it, if nobody knows of what that is
+/// made. `row` is what the row shows, if it is there.
+pub(crate) fn settled_sum(
+    entries: &[Entry],
+    column: usize,
+    row: Option<&[OwnedValue]>,
+) -> Option<OwnedValue> {
+    let mut of = entries.iter().filter(|e| e.column == column).peekable();
+    if of.peek().is_none() {
+        return row.map(|row| row[column].clone());
+    }
+    of.find(|e| e.is_base() && e.seq == 0).map(|base| base.value.clone())
+}
+
+/// Returns whether it makes no difference when a value was added to those that make a sum.
+fn adds_in_any_order(sum: &OwnedValue, added: &OwnedValue, affinity: Affinity) -> bool {
+    match (sum, added) {
+        (OwnedValue::Int(a), OwnedValue::Int(b)) => {
+            affinity == Affinity::Integer && a.checked_add(*b).is_some() && ![i64::MIN, i64::MAX].contains(a)
+        }
+        _ => false,
+    }
+}
+
+/// Keeps the settled sum of a counter as what waits for a verdict, by the number of the settled value.
+pub(crate) fn settle(
+    replica: &Replica,
+    tid: i64,
+    key: &[u8],
+    number: u64,
+    (column, value): (usize, OwnedValue),
+) -> Result<()> {
+    let base = Entry::base(column, value);
+    forget_entry(&replica.db, tid, key, &base)?;
+    put_entry(&replica.db, tid, key, &Entry { seq: number, ..base })
 }
 
 /// Remembers what a counter was before the first addition to it, unless an absolute value is remembered. Additions of an
@@ -157,7 +260,8 @@ pub(crate) fn forget_counted(
     let mut left = false;
     for entry in entries(&replica.db, "_pm_count", tid, key)?.into_iter().filter(|e| e.column == column) {
         let old = Version { author: entry.author, seq: entry.seq, wall: 0, delete: false };
-        if dominates(new.author, matches!(seen, Seen::ContextFree), &old, seen.of(entry.dev)) {
+        let kept = seen.keeps_at(entry.dev, entry.seq);
+        if !kept && dominates(new.author, matches!(seen, Seen::ContextFree), &old, seen.of(entry.dev)) {
             forget_entry(&replica.db, tid, key, &entry)?;
         } else {
             left = true;

@@ -62,6 +62,11 @@ impl Head {
         }
     }
 
+    /// Returns whether it is a settled value that a verdict says: it claims its unique values before all others.
+    pub(crate) fn settles(&self) -> bool {
+        self.dev != BASELINE && self.kind == OpKind::Insert && self.claim == 0
+    }
+
     /// Returns what decides about this version among others.
     pub(crate) fn version(&self) -> Version {
         Version { author: self.author, seq: self.seq, wall: self.wall, delete: self.kind == OpKind::Delete }
@@ -104,8 +109,13 @@ impl Seen<'_> {
 
     /// Returns whether a verdict says that a version stays.
     pub(crate) fn keeps(&self, head: &Head) -> bool {
+        self.keeps_at(head.dev, head.seq)
+    }
+
+    /// Returns whether a verdict says that what a frame of a device says stays.
+    pub(crate) fn keeps_at(&self, dev: i64, seq: u64) -> bool {
         let Seen::Verdict(_, runs) = self else { return false };
-        runs.iter().any(|run| run.dev == head.dev && (run.first..=run.last).contains(&head.seq))
+        runs.iter().any(|run| run.dev == dev && (run.first..=run.last).contains(&seq))
     }
 }
 

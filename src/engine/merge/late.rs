@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
+use crate::engine::merge::counters::{self, Counted, Entry};
 use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{Head, Kept};
 use crate::engine::merge::{compose, versions, written};
@@ -44,16 +45,77 @@ pub(crate) fn keep_settled(
     key: &[u8],
     new: &Head,
     old: &[Head],
+    said: &[Counted],
     unseen: Fold,
 ) -> Result<()> {
     let columns = settled_columns(table, new, old);
-    if columns.is_empty() || folds::settled_before(replica, table.tid, key, unseen)? {
+    if columns.is_empty() && said.is_empty() {
         return Ok(());
     }
-    match compose::shown_row(replica, table, key)? {
-        Some(row) => add_baseline(replica, table, key, 1, &row, &columns).map(|_| ()),
-        None => keep_absent(replica, table, key, folds::absence(replica, table.tid, key)?).map(|_| ()),
+    if folds::settled_before(replica, table.tid, key, unseen)? {
+        // It had seen what its counters were.
+        for counted in said.iter().filter(|counted| counted.absolute) {
+            let base = Entry::base(counted.column, OwnedValue::Null);
+            counters::forget_entry(&replica.db, table.tid, key, &base)?;
+        }
+        return Ok(());
     }
+    let row = match old.is_empty() {
+        true => compose::shown_row(replica, table, key)?,
+        false => compose::row_of(replica, table, key)?,
+    };
+    let Some(row) = row else {
+        if !columns.is_empty() {
+            keep_absent(replica, table, key, folds::absence(replica, table.tid, key)?)?;
+        }
+        return Ok(());
+    };
+    // Of a row whose versions are known it is known whether it is gone.
+    let deletes = new.kind == OpKind::Delete;
+    if !deletes || !columns.is_empty() {
+        keep_sums(
+            replica,
+            table,
+            key,
+            1,
+            counters::unplaced_sums(replica, table, key, &row, said, deletes)?,
+        )?;
+    }
+    if !columns.is_empty() {
+        add_baseline(replica, table, key, 1, &row, &columns)?;
+    }
+    Ok(())
+}
+
+/// Keeps settled sums of a row until the verdict, with its settled value of this number.
+pub(crate) fn keep_sums(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    number: u64,
+    sums: Vec<(usize, OwnedValue)>,
+) -> Result<()> {
+    if sums.is_empty() {
+        return Ok(());
+    }
+    replica
+        .db
+        .prepare_cached("INSERT OR IGNORE INTO _pm_unplaced (tid, key, n, body) VALUES (?1, ?2, ?3, NULL)")?
+        .execute((table.tid, key, number))?;
+    sums.into_iter().try_for_each(|sum| counters::settle(replica, table.tid, key, number, sum))
+}
+
+/// Keeps all that is settled of a row until the verdict, whose values are these.
+pub(crate) fn keep_row(replica: &Replica, table: &Table, key: &[u8], row: &[OwnedValue]) -> Result<()> {
+    let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
+    let sums = table
+        .counters
+        .iter()
+        .filter_map(|column| Some((*column, counters::settled_sum(&counted, *column, Some(row))?)));
+    keep_sums(replica, table, key, 1, sums.collect())?;
+    let columns: Columns = table.counters.iter().copied().collect();
+    let columns = Columns::all(table.def.columns.len()).minus(&columns);
+    add_baseline(replica, table, key, 1, row, &columns).map(|_| ())
 }
 
 /// Keeps that a row was not there; if it was deleted, as its baseline version. Returns that.
@@ -78,8 +140,7 @@ pub(crate) fn keep_absent(
     Ok(Some(head))
 }
 
-/// Returns the columns that a version writes and no head speaks for: they are settled. Counters are not among them:
-/// late additions add up like others.
+/// Returns the columns that a version writes and no head speaks for: they are settled. Counters are not among them.
 fn settled_columns(table: &Table, new: &Head, old: &[Head]) -> Columns {
     let n = table.def.columns.len();
     if old.iter().any(|head| head.columns.is_none() || head.kind == OpKind::Delete) {

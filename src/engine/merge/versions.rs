@@ -11,7 +11,7 @@
 //! two heads share. Nothing of it depends on when a version came. Values are compared by their encoded content
 //! (reals by their bits, large values by length and hash), never by where they stand in the log. A column is
 //! disputed if two heads that speak for it differ. A row is open if the policy does not decide and a column is
-//! disputed, or a delete meets a write.
+//! disputed, or a delete meets a write. Counters are disputed only where two verdicts say settled sums that differ.
 //!
 //! **Compaction must not show.** A head of an overwritten row that speaks only for columns which the later version
 //! did not know may be forgotten on one device and be here on another. So it is not *decisive*: it fills its own
@@ -72,12 +72,12 @@ pub(crate) fn judge_versions(replica: &Replica, table: &Table, heads: &[Head]) -
     let contents = decisive
         .iter()
         .filter(|at| !versions[**at].delete)
-        .map(|at| Ok((heads[*at].live(n), content(replica, table, &heads[*at])?)))
-        .collect::<Result<Vec<(Columns, Content)>>>()?;
-    for column in (0..n).filter(|c| table.def.columns[*c].merge == ColumnMerge::Table) {
+        .map(|at| Ok((&heads[*at], content(replica, table, &heads[*at])?)))
+        .collect::<Result<Vec<(&Head, Content)>>>()?;
+    for column in 0..n {
         let mut values = contents
             .iter()
-            .filter(|(live, _)| live.contains(column))
+            .filter(|(head, _)| disputes(table, head, column))
             .filter_map(|(_, content)| content.iter().find(|(at, _)| *at == column).map(|(_, v)| v));
         if let Some(first) = values.next()
             && values.any(|other| other != first)
@@ -87,6 +87,17 @@ pub(crate) fn judge_versions(replica: &Replica, table: &Table, heads: &[Head]) -
     }
     judgement.open = (deletes && writes) || !judgement.disputed.is_empty();
     Ok(judgement)
+}
+
+/// Returns whether a version can be in conflict with others in a column: it speaks for it, and the column has no rule of its
+/// own. Of a counter a settled sum that a verdict says can.
+pub(crate) fn disputes(table: &Table, head: &Head, column: usize) -> bool {
+    let by_rule = match table.def.columns[column].merge {
+        ColumnMerge::Table => true,
+        ColumnMerge::Counter => head.settles(),
+        _ => false,
+    };
+    by_rule && head.live(table.def.columns.len()).contains(column)
 }
 
 /// Reads a version's values in the form that is compared, by column here; of a delete, the row's last values if it

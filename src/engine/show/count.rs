@@ -1,26 +1,16 @@
 //! Records what ops say of counters, and shows what they come to. `merge/counters.rs` states the invariant.
 
-use packmule_core::wire::{ColumnMerge, Op, OpKind};
+use packmule_core::wire::{Op, OpKind};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::Result;
-use crate::engine::merge::counters::Entry;
+use crate::engine::merge::counters::{Counted, Entry};
 use crate::engine::merge::heads::{Head, Seen};
 use crate::engine::merge::{compose, counters, deferred};
 use crate::engine::show::triggers;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
-
-/// What a write says of a counter.
-pub(crate) struct Counted {
-    pub column: usize,
-    pub value: OwnedValue,
-    /// It says what the counter is, not what was added.
-    pub absolute: bool,
-    /// What the counter was before the write, if the table shows the write already.
-    pub before: Option<OwnedValue>,
-}
 
 /// Records what an op says of counters. `ours` says that the table shows it already, or shows nothing.
 #[allow(clippy::too_many_arguments)]
@@ -37,18 +27,29 @@ pub(crate) fn count(
     if table.counters.is_empty() {
         return Ok(());
     }
-    let mut values = Vec::new();
-    for (at, value) in op.values(def.shape()) {
-        let theirs = &def.def.columns[at];
-        if let Some(column) = table.def.column(&theirs.name).filter(|c| table.counters.contains(c)) {
-            let value = OwnedValue::of(value).unwrap_or(OwnedValue::Null);
-            // An update by an author to whom the column was no counter says what its value is.
-            let plain = new.0.kind != OpKind::Update || theirs.merge != ColumnMerge::Counter;
-            let (value, absolute) = if plain { (value, true) } else { counters::read_carried(value) };
-            values.push(Counted { column, value, absolute, before: None });
-        }
+    let values = counters::read_counted(table, def, op);
+    if new.0.kind == OpKind::Delete && values.is_empty() {
+        forget_gone(replica, table, key, new.0, seen)?;
     }
     count_values(replica, table, key, &values, new, seen, ours)
+}
+
+/// Forgets what a verdict says is gone of a row's counters, of which it has no value. Returns whether anything was.
+pub(crate) fn forget_gone(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    new: &Head,
+    seen: &Seen<'_>,
+) -> Result<bool> {
+    if table.counters.is_empty() || !matches!(seen, Seen::Verdict(..)) {
+        return Ok(false);
+    }
+    let before = counters::entries(&replica.db, "_pm_count", table.tid, key)?.len();
+    for column in table.counters.iter().copied() {
+        counters::forget_counted(replica, table.tid, key, column, new, seen)?;
+    }
+    Ok(counters::entries(&replica.db, "_pm_count", table.tid, key)?.len() < before)
 }
 
 /// Records values of counters. `new` is the version that they are of, with the Lamport timestamp of its group.
@@ -79,7 +80,7 @@ pub(crate) fn count_values(
         counters::put_entry(&replica.db, table.tid, key, &entry)?;
         if others {
             deferred::defer(replica, table.tid, key)?;
-        } else if !ours && new.kind == OpKind::Update {
+        } else if !ours && (new.kind == OpKind::Update || new.columns.is_some()) {
             show_total(replica, table, key, column)?;
         }
     }
@@ -91,10 +92,15 @@ fn shown_counter(replica: &Replica, table: &Table, key: &[u8], column: usize) ->
     Ok(compose::row_of(replica, table, key)?.map(|mut row| row.swap_remove(column)))
 }
 
+/// Shows what the counters of a row come to.
+pub(crate) fn show_totals(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    table.counters.iter().try_for_each(|column| show_total(replica, table, key, *column))
+}
+
 /// Shows what a counter comes to where the row is: in its table or in the quarantine table.
 fn show_total(replica: &Replica, table: &Table, key: &[u8], column: usize) -> Result<()> {
     let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
-    match counters::total(&entries, column, table.def.columns[column].affinity()) {
+    match counters::total(table, &entries, column) {
         Some(total) => set(replica, table, key, column, &total),
         None => Ok(()),
     }

@@ -130,8 +130,9 @@ pub(crate) fn mirror_of(replica: &Replica, tid: i64) -> Option<Arc<Table>> {
 
 /// Returns the table that stands under this name here: that of the log, or one in which rows are gathered apart.
 pub(crate) fn table_here(replica: &Replica, name: &str) -> Option<Arc<Table>> {
-    let apart =
-        || tables(replica).into_iter().find(|t| t.gathers.is_some() && t.def.name.eq_ignore_ascii_case(name));
+    let catalog = replica.catalog.borrow();
+    let mut apart = catalog.mirrors.values().filter_map(|tid| catalog.tables.get(tid));
+    let apart = || apart.find(|t| t.def.name.eq_ignore_ascii_case(name)).cloned();
     table_named(replica, name).or_else(apart)
 }
 

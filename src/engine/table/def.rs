@@ -201,6 +201,22 @@ impl ColumnDef {
         }
     }
 
+    /// Returns whether a value is that of rows which are older than the column: its default, as its type stores it (of
+    /// integers, '7' is 7).
+    pub(crate) fn is_constant(&self, value: &OwnedValue) -> bool {
+        let constant = self.constant();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap_or_default();
+        *value == constant
+            || match (value, &constant) {
+                (OwnedValue::Int(n), OwnedValue::Text(t)) => text(t).trim().parse() == Ok(*n),
+                (OwnedValue::Real(x), OwnedValue::Text(t)) => text(t).trim().parse() == Ok(*x),
+                (OwnedValue::Real(x), OwnedValue::Int(n)) => *x == *n as f64,
+                (OwnedValue::Int(n), OwnedValue::Real(x)) => *x == *n as f64,
+                (OwnedValue::Text(t), OwnedValue::Int(n)) => text(t) == n.to_string(),
+                _ => false,
+            } && self.affinity() != Affinity::Blob
+    }
+
     /// Returns whether a row can be inserted without a value for it.
     pub(crate) fn is_optional(&self) -> bool {
         !self.not_null || matches!(self.default, ColumnDefault::Literal(_))

@@ -215,7 +215,8 @@ fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
         &format!(
             "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({unfoldable}) AND NOT EXISTS (
             SELECT 1 FROM _pm_count o LEFT JOIN _pm_floor f ON f.dev = o.dev AND f.stream = :shared
-            WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))"
+            WHERE o.tid = h.tid AND o.key = h.key AND o.seq > coalesce(f.seq, 0))
+            AND NOT EXISTS (SELECT 1 FROM _pm_head o WHERE o.tid = h.tid AND o.key = h.key)"
         ),
         named_params! { ":shared": Stream::Shared.number(), ":column": Subject::Column },
     )?;

@@ -90,7 +90,12 @@ fn print_ways(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     say!(out, "  to close it:");
     let resolve = format!("packmule resolve {} {}", quoted(path), conflict.id);
     let take = !matches!(conflict.kind, ConflictKind::ForeignKey(..) | ConflictKind::Check(_));
+    let mut said = Vec::new();
     for version in conflict.versions.iter().filter(|_| take) {
+        if said.contains(&version.device) {
+            continue;
+        }
+        said.push(version.device);
         let Some(id) = version.device else { continue };
         let one_of_a_name = |v: &&ConflictVersion| v.name == version.name && v.device != Some(id);
         let who = match &version.name {
@@ -120,17 +125,23 @@ fn differs(versions: &[ConflictVersion], name: &str, value: &OwnedValue) -> bool
 /// Makes an example of `--set`.
 fn example_set(conflict: &Conflict) -> String {
     let values = conflict.versions.iter().flat_map(|v| &v.values);
-    let open: Vec<&str> = values
+    let open: Vec<&(String, OwnedValue)> = values
         .filter(|(name, value)| {
             !conflict.key.iter().any(|(key, _)| key == name) && differs(&conflict.versions, name, value)
         })
-        .map(|(name, _)| name.as_str())
         .collect();
+    // A counter takes no text.
+    if let (ConflictKind::InsertInsert | ConflictKind::UpdateUpdate, Some((name, value))) =
+        (&conflict.kind, open.first())
+        && matches!(value, OwnedValue::Int(_) | OwnedValue::Real(_))
+    {
+        return format!("{}={}", shell_word(name), show(value));
+    }
     let column = match &conflict.kind {
         ConflictKind::Unique(columns) | ConflictKind::ForeignKey(columns, _) => {
             columns.first().map(String::as_str)
         }
-        _ => open.first().copied(),
+        _ => open.first().map(|(name, _)| name.as_str()),
     };
     format!("{}=VALUE", shell_word(column.unwrap_or("COLUMN")))
 }

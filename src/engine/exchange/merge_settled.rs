@@ -1,0 +1,120 @@
+//! What is settled under versions that speak for a part of a row, where neither side had seen all that is settled on the
+//! other: such values meet as settled rows do, for the columns of which the versions do not speak.
+//!
+//! **Marks.** A verdict may say only what stays of a row, and have no version of it. What is settled at a maker that had not
+//! seen such a verdict may be what the verdict removed: it does not simply take the place of the row here, but waits for a
+//! verdict. The verdicts that the maker had not seen are still in the log.
+
+use std::collections::HashMap;
+
+use packmule_core::model::Stream;
+use packmule_core::wire::{FrameFlags, OpKind};
+
+use crate::engine::error::Result;
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::fleet::positions;
+use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
+use crate::engine::merge::heads::Head;
+use crate::engine::merge::late;
+use crate::engine::store::value::OwnedValue;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// What is settled of a row: its values, and the columns of which no version there speaks.
+pub(super) struct Settled {
+    row: Vec<OwnedValue>,
+    columns: Columns,
+}
+
+impl Settled {
+    /// Finds what is settled under heads of a row; `row` is what it shows there. `None` if that is nothing.
+    pub(super) fn under(table: &Table, heads: &[Head], row: Option<Vec<OwnedValue>>) -> Option<Self> {
+        let row = row?;
+        let n = table.def.columns.len();
+        let whole = |head: &Head| head.columns.is_none() || head.kind == OpKind::Delete;
+        if heads.iter().any(|head| whole(head) || head.weak || head.dev == BASELINE) {
+            return None;
+        }
+        let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
+        let columns = heads.iter().fold(Columns::all(n).minus(&not), |left, head| left.minus(&head.live(n)));
+        (!columns.is_empty()).then_some(Self { row, columns })
+    }
+
+    /// Returns the columns of this in which another has other values, or versions say something.
+    fn met(&self, other: Option<&Self>, versions: &[Head]) -> Columns {
+        let n = self.row.len();
+        let mut met = Columns::default();
+        versions.iter().for_each(|head| met.extend(&head.live(n)));
+        if let Some(other) = other {
+            let differs = |at: &usize| other.columns.contains(*at) && self.row[*at] != other.row[*at];
+            (0..n).filter(differs).for_each(|at| met.insert(at));
+        }
+        self.columns.clone().minus(&Columns::all(n).minus(&met))
+    }
+
+    /// Returns whether it speaks for a column with another value than a row that is settled.
+    pub(super) fn differs(&self, row: Option<&[OwnedValue]>) -> bool {
+        (0..self.row.len())
+            .any(|at| self.columns.contains(at) && row.is_none_or(|row| row[at] != self.row[at]))
+    }
+
+    /// Keeps it until the verdict. Returns its baseline version.
+    pub(super) fn keep(&self, replica: &Replica, table: &Table, key: &[u8], number: u64) -> Result<Head> {
+        late::add_baseline(replica, table, key, number, &self.row, &self.columns)
+    }
+}
+
+/// Keeps of a row that has versions on both sides what is settled under them and met by what the other side has new.
+/// Returns the baseline versions.
+pub(super) fn keep_both(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    (mine, theirs): (Option<Settled>, Option<Settled>),
+    (my_new, their_new): &(Vec<Head>, Vec<Head>),
+) -> Result<Vec<Head>> {
+    let mut kept = Vec::new();
+    for (settled, other, new, number) in [(&mine, &theirs, their_new, 1), (&theirs, &mine, my_new, 2)] {
+        if let Some(settled) = settled
+            && !settled.met(other.as_ref(), new).is_empty()
+        {
+            kept.push(settled.keep(replica, table, key, number)?);
+        }
+    }
+    Ok(kept)
+}
+
+/// Lists in `_pm_marked` the rows of which verdicts that are not within a vector say only what stays.
+pub(super) fn list_marked(replica: &Replica, vector: &HashMap<i64, u64>) -> Result<()> {
+    let shared = Stream::Shared.number();
+    let mut groups = replica
+        .db
+        .prepare("SELECT dev, first, last FROM _pm_group WHERE stream = ?1 AND applied ORDER BY dev, last")?;
+    let mut put =
+        replica.db.prepare_cached("INSERT OR IGNORE INTO temp._pm_marked (tid, key) VALUES (?1, ?2)")?;
+    let mut found = groups.query([shared])?;
+    while let Some(row) = found.next()? {
+        let (dev, first, last): (i64, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if !positions::lacks(vector, dev, last) {
+            continue;
+        }
+        for seq in first..=last {
+            let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
+            let frame = frames::parse(&body)?;
+            if !frame.head.flags.has(FrameFlags::VERDICT) {
+                break; // All frames of a group are of a kind.
+            }
+            visit::visit_defined(replica, &frame, |part| {
+                if let Part::Op(def, op) = part
+                    && op.head.kind == OpKind::Keep
+                {
+                    put.execute((def.tid, def.key_of(op.values(def.shape()))?))?;
+                }
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}

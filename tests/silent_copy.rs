@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::*;
 use packmule::carry::card::{self, Exchange, Limits};
@@ -13,7 +13,7 @@ use packmule::{Engine, TrackOptions};
 const SQL: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v);
                    CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
 
-fn exchange(engine: &mut Engine, card: &PathBuf) -> Exchange {
+fn exchange(engine: &mut Engine, card: &Path) -> Exchange {
     let mut report = Exchange::default();
     let mut directory = Directory::open(card).unwrap();
     card::exchange(engine, &mut directory, &Limits::default(), &mut |_, _| (), &mut report).unwrap();

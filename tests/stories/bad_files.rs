@@ -86,7 +86,7 @@ fn give_away(folder: &Path, root: bool) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.ends_with("h-unreadable.pmb") {
-            fs::set_permissions(&path, Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
             continue;
         }
         if path.is_dir() {

@@ -161,7 +161,7 @@ fn what_is_carried_has_its_numbers() {
     has(&of(a.snapshot(&mut snapshot).unwrap()), &["tables", "rows", "frames", "bytes"]);
     sql(&a, "CREATE TABLE other (id TEXT PRIMARY KEY)");
     let tracked = of(a.track("other", &TrackOptions::default()).unwrap());
-    assert_eq!(tracked, json!({ "already": false, "rows": 0, "advice": [] }));
+    assert_eq!(tracked, json!({ "already": false, "changed": false, "rows": 0, "advice": [] }));
     waiting();
 }
 

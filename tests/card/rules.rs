@@ -127,7 +127,7 @@ fn a_full_card_takes_the_oldest_first() {
         let mut fleet = Fleet::new();
         let north = fleet.get("north");
         for n in 0..40 {
-            sql(north, &format!("INSERT INTO settings VALUES ({n}, hex(zeroblob(400)))"));
+            sql(north, &format!("INSERT INTO settings VALUES ({n}, randomblob(800))"));
             north.seal().unwrap();
         }
         let mut card = Card::new(Wrong::Nothing);
@@ -179,7 +179,7 @@ fn long_logs_are_split_at_groups() {
     let mut fleet = Fleet::new();
     let north = fleet.get("north");
     for n in 0..20 {
-        sql(north, &format!("INSERT INTO settings VALUES ({n}, hex(zeroblob(400)))"));
+        sql(north, &format!("INSERT INTO settings VALUES ({n}, randomblob(800))"));
         north.seal().unwrap();
     }
     let mut card = Card::new(Wrong::Nothing);
@@ -194,7 +194,7 @@ fn long_logs_are_split_at_groups() {
     assert_eq!(rows(fleet.get("base"), "SELECT count(*) FROM settings"), ["22"]);
     assert!(Limits::default().most_bytes < 1 << 32, "what FAT32 takes");
     // A group that no file can hold is named.
-    sql(fleet.get("north"), "INSERT INTO settings VALUES ('long', hex(zeroblob(9000)))");
+    sql(fleet.get("north"), "INSERT INTO settings VALUES ('long', randomblob(18000))");
     let report = exchange_with(fleet.get("north"), &mut card, &limits);
     assert!(matches!(report.not_left, Some(NotLeft::TooLong { next_bytes: 18_000.. })), "{report:?}");
 }
@@ -210,7 +210,7 @@ fn long_logs_are_split_when_they_are_encrypted() {
     }
     let north = fleet.get("north");
     for n in 0..20 {
-        sql(north, &format!("INSERT INTO settings VALUES ({n}, hex(zeroblob(400)))"));
+        sql(north, &format!("INSERT INTO settings VALUES ({n}, randomblob(800))"));
         north.seal().unwrap();
     }
     let limits = Limits { enough_bytes: 4_000, most_bytes: 6_000 };

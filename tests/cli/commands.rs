@@ -218,7 +218,10 @@ fn track_and_untrack_several_tables() {
         "CREATE TABLE one (k TEXT PRIMARY KEY, v); CREATE TABLE two (id INTEGER PRIMARY KEY, v); INSERT INTO two VALUES (1, 2)",
     );
     let tracked = desk.run("track a.db one two --json").json();
-    assert_eq!(tracked["tables"][0], json!({ "table": "one", "already": false, "rows": 0, "advice": [] }));
+    assert_eq!(
+        tracked["tables"][0],
+        json!({ "table": "one", "already": false, "changed": false, "rows": 0, "advice": [] })
+    );
     assert_eq!(tracked["tables"][1]["rows"], 1);
     assert_eq!(tracked["tables"][1]["advice"].as_array().unwrap().len(), 1);
     has(&desk.run("track a.db one").ok(), &["one: tracked in this way already"]);

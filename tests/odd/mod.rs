@@ -103,7 +103,8 @@ impl Insider {
 
 /// The definitions in a frame, up to its first rows.
 fn defs_of(body: &[u8]) -> Vec<Def> {
-    let frame = Frame::parse(body).unwrap();
+    let body = bundles::plain(body);
+    let frame = Frame::parse(&body).unwrap();
     let (mut blocks, mut defs) = (frame.blocks(), Vec::new());
     while let Ok(Some(Block::Def(def))) = blocks.next_block() {
         defs.push(Def::of(def));
@@ -113,7 +114,8 @@ fn defs_of(body: &[u8]) -> Vec<Def> {
 
 /// Says what is in a frame, for whoever looks into a seed.
 pub fn describe(body: &[u8], defs: &[Def]) -> String {
-    let frame = Frame::parse(body).unwrap();
+    let body = bundles::plain(body);
+    let frame = Frame::parse(&body).unwrap();
     let mut text =
         format!("{:?} {:?} seen {:?}", frame.head, frame.group, frame.context().collect::<Vec<_>>());
     let mut blocks = frame.blocks();

@@ -112,7 +112,9 @@ fn check_value(def: &TableDef, column: &ColumnDef, kind: OpKind, value: &Value<'
             Value::Text(_) => column.affinity().stores(value),
         }
     } else {
+        // A key of which no row is left is said in canonical form, which has whole REALs as INTEGERs.
         column.affinity().stores(value)
+            || is_key && matches!(value, Value::Int(n) if column.affinity().stores(&Value::real(*n as f64)))
     };
     let is_rowid = is_key && def.integer_key();
     if !fits

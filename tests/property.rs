@@ -18,6 +18,8 @@ use schedule::run::{run, shrink};
 
 /// How many schedules are run where it is not said: as many as the suite has time for.
 const USUAL: u64 = 300;
+/// The same of those in which devices fold as they like.
+const USUAL_FOLDS: u64 = 60;
 
 /// What the schedules that failed wrote to standard error would be in the way.
 fn quietly() {
@@ -78,4 +80,38 @@ fn a_winner_by_arrival_fails_within_a_hundred_schedules() {
     quietly();
     let failed = (0..100).find(|seed| run(&Schedule::new(*seed), true).is_err());
     assert!(failed.is_some(), "the test does not see that the winner depends on the order of arrival");
+}
+
+#[test]
+fn whoever_folds_what_nobody_else_has_shows_what_the_log_says() {
+    quietly();
+    let totals: [AtomicUsize; 6] = Default::default();
+    let failed = Mutex::new(Vec::new());
+    let seeds = common::seeds(USUAL_FOLDS);
+    let n = seeds.end - seeds.start;
+    common::on_all_cores(seeds, &|seed| match schedule::folds::run(seed, false) {
+        Ok(counts) => counts.iter().zip(&totals).for_each(|(n, total)| {
+            total.fetch_add(*n, Ordering::Relaxed);
+        }),
+        Err((trace, text)) => failed.lock().unwrap().push((seed, trace, text)),
+    });
+    println!(
+        "{n} schedules; verdicts on rows, versions folded, newcomers, backups taken back, conflicts open at the end, \
+         resolutions: {totals:?}"
+    );
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort();
+    let numbers: Vec<u64> = failed.iter().map(|(seed, ..)| *seed).collect();
+    if let Some((seed, trace, text)) = failed.first() {
+        panic!("failed: {numbers:?}; the first:\nPACKMULE_SEED={seed}\n{}\n{text}", trace.join("\n"));
+    }
+    // A run in which nothing was judged would show nothing.
+    assert!(n < USUAL_FOLDS || totals.iter().all(|n| n.load(Ordering::Relaxed) > 0));
+}
+
+#[test]
+fn a_settled_value_that_counts_as_seen_fails_within_a_hundred_schedules() {
+    quietly();
+    let failed = (0..100).find(|seed| schedule::folds::run(*seed, true).is_err());
+    assert!(failed.is_some(), "the test does not see that a write is lost where a verdict is due");
 }

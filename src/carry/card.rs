@@ -250,9 +250,11 @@ impl<'a> Visit<'a> {
             self.engine.hear(BufReader::new(&mut file))?;
             self.report.heard.push(path.into());
         }
-        if survey.ours && in_folder {
-            let Survey { receiver, vector, spans, state, since, certificates, .. } = survey;
+        // What a copy of our card left there is for others to hear: it alone removes it.
+        if survey.ours && !survey.of_copy && in_folder {
+            let Survey { of_now, receiver, vector, spans, state, since, certificates, .. } = survey;
             self.ours.push(Ours {
+                of_now,
                 path: path.into(),
                 receiver,
                 vector,
@@ -390,7 +392,17 @@ impl<'a> Visit<'a> {
                 let certificates = self.engine.stated_certificates()?;
                 let (receiver, state, since) = (Some(peer.id), true, Positions::new());
                 let readers = self.secrecy.readers().map(Readers::devices);
-                self.fresh.push(Ours { path, receiver, vector, spans, state, since, certificates, readers });
+                self.fresh.push(Ours {
+                    of_now: true,
+                    path,
+                    receiver,
+                    vector,
+                    spans,
+                    state,
+                    since,
+                    certificates,
+                    readers,
+                });
                 any = true;
             }
         }
@@ -424,7 +436,10 @@ impl<'a> Visit<'a> {
         let now = self.engine.positions()?;
         let certificates = self.engine.stated_certificates()?;
         let states = |ours: &Ours| {
-            ours.vector == now && certificates.is_subset(&ours.certificates) && self.secrecy.fits(ours)
+            ours.of_now
+                && ours.vector == now
+                && certificates.is_subset(&ours.certificates)
+                && self.secrecy.fits(ours)
         };
         Ok(self.ours.iter().any(states))
     }

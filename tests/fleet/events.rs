@@ -112,7 +112,7 @@ impl Fleet {
 
     /// A board makes room.
     fn prune(&mut self, d: usize, met: &mut Met) {
-        if !self.devices[d].owns("readings") || self.off("prune") {
+        if !self.devices[d].owns("readings") || self.devices[d].silent || self.off("prune") {
             return;
         }
         self.touched(d);
@@ -164,7 +164,8 @@ impl Fleet {
         self.recovered(d);
     }
 
-    /// A copy of a device's card, its key beside it, is run as another device; both have something to write.
+    /// A copy of a device's card, its key beside it, is run as another device; both have something to write, or the copy
+    /// writes nothing.
     fn copy(&mut self, of: usize, met: &mut Met) {
         if self.devices[of].base || self.devices[of].twin.is_some() || self.devices[of].lost.is_some() {
             return;
@@ -186,7 +187,10 @@ impl Fleet {
         self.devices[n].revoked = self.devices[of].revoked;
         self.devices[n].second = self.devices[of].second;
         met.copied += 1;
-        self.trace.push(format!("d{n} is a copy of d{of}"));
+        let silent = !self.off("silent") && self.random.chance(50);
+        self.devices[n].silent = silent;
+        met.silent += u32::from(silent);
+        self.trace.push(format!("d{n} is a {}copy of d{of}", if silent { "silent " } else { "" }));
         [of, n].iter().for_each(|d| self.write(*d));
     }
 
@@ -237,7 +241,7 @@ impl Fleet {
     /// Somebody decides about a conflict.
     fn resolve(&mut self, d: usize, met: &mut Met) {
         let open = self.devices[d].engine.conflicts().unwrap();
-        if open.is_empty() {
+        if open.is_empty() || self.devices[d].silent {
             return;
         }
         let conflict = &open[self.below(open.len())];

@@ -42,6 +42,11 @@ impl Fleet {
         for (d, was) in was.iter().enumerate() {
             if self.devices[d].engine.identity().id != *was {
                 self.trace.push(format!("d{d} has another identity"));
+                // A copy that writes nothing still seals what Packmule itself has to say, for instance that it is back.
+                let copies = [Some(d), self.devices[d].twin];
+                if copies.iter().flatten().any(|d| self.devices[*d].silent) {
+                    copies.iter().flatten().for_each(|d| self.devices[*d].second = true);
+                }
                 if !self.devices[d].second {
                     return Err(format!("d{d} has another identity and is no second history"));
                 }
@@ -68,8 +73,23 @@ impl Fleet {
                 return Err(format!("at d{n} waits {waits:?}"));
             }
         }
+        for (n, copy) in all.iter().filter(|(_, d)| d.silent && !d.second) {
+            self.has_caught_up(*n, copy)?;
+        }
         for (n, base) in all.iter().filter(|(_, d)| d.base) {
             self.has_gathered(*n, base, &all)?;
+        }
+        Ok(())
+    }
+
+    /// A copy that wrote nothing has what the device has of its own.
+    fn has_caught_up(&self, n: usize, copy: &Device) -> Result<(), String> {
+        let of = &self.devices[copy.twin.unwrap()];
+        let has = copy.own("readings");
+        let lacks: Vec<_> = of.own("readings").into_iter().filter(|v| !has.contains(v)).collect();
+        if !lacks.is_empty() || of.own("state") != copy.own("state") {
+            let states = (of.own("state"), copy.own("state"));
+            return Err(format!("the copy d{n} lacks readings {lacks:?}; states are {states:?}"));
         }
         Ok(())
     }

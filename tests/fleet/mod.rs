@@ -29,6 +29,8 @@ struct Device {
     verdicts: usize,
     /// The device of which it is a copy, or the copy of it.
     twin: Option<usize>,
+    /// It is a copy that is carried about, and writes nothing.
+    silent: bool,
     /// It wrote something since it was copied.
     wrote: bool,
     revoked: bool,
@@ -42,6 +44,7 @@ pub struct Met {
     pub restored: u32,
     pub second: u32,
     pub copied: u32,
+    pub silent: u32,
     pub folded: u64,
     pub states: u32,
     pub revoked: u32,
@@ -63,6 +66,7 @@ impl Met {
         self.restored += of.restored;
         self.second += of.second;
         self.copied += of.copied;
+        self.silent += of.silent;
         self.folded += of.folded;
         self.states += of.states;
         self.revoked += of.revoked;
@@ -81,7 +85,7 @@ impl Met {
     pub fn is_everything(&self) -> bool {
         let some =
             [self.restored, self.second, self.copied, self.states, self.revoked, self.retired, self.back];
-        let more = [self.folded, self.pruned, self.merged.into(), self.resolved.into()];
+        let more = [self.folded, self.pruned, self.merged.into(), self.resolved.into(), self.silent.into()];
         some.iter().all(|n| *n > 0) && more.iter().all(|n| *n > 0) && self.conflicts > 0 && self.verdicts > 0
     }
 }
@@ -209,6 +213,9 @@ impl Fleet {
     }
 
     fn write(&mut self, d: usize) {
+        if self.devices[d].silent {
+            return;
+        }
         self.values += 1;
         let n = self.values;
         let mut texts = Vec::new();
@@ -278,6 +285,9 @@ impl Fleet {
     /// A device is to write something of its own.
     fn touched(&mut self, d: usize) {
         self.recovered(d);
+        if self.devices[d].silent {
+            return;
+        }
         self.wrote(d);
         self.devices[d].second |= self.devices[d].lost.is_some();
     }
@@ -329,6 +339,7 @@ impl Device {
             second: false,
             verdicts: 0,
             twin: None,
+            silent: false,
             wrote: false,
             revoked: false,
             group,

@@ -3,6 +3,8 @@
 //!
 //! Values are SQLite's literals as `common::dump` writes them.
 
+pub mod log;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A row: its values by column.

@@ -1,5 +1,6 @@
 //! Schedules as data: made from a seed alone, so that steps can be left out of one.
 
+pub mod folds;
 pub mod run;
 pub mod tables;
 

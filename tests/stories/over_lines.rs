@@ -136,6 +136,75 @@ fn a_restored_base_gets_back_what_the_board_has_compacted() {
     all_the_same(&desk, &names, &before);
 }
 
+/// A base with two boards' readings, all of which are folded everywhere; one of the boards is dead. A second base is added.
+fn late() -> Desk {
+    let desk = desk(&["north", "east"]);
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+                INSERT INTO readings (value) SELECT random() FROM n";
+    for board in ["north", "east"] {
+        desk.sql(&format!("{board}.db"), many);
+    }
+    rounds(&desk, &["north", "east"], 3);
+    for name in ["base", "north", "east"] {
+        desk.run(&format!("compact {name}.db")).ok();
+        let left = desk.value(&format!("{name}.db"), "SELECT count(*) FROM _pm_frame WHERE stream = 1");
+        assert_eq!(left, Sql::Integer(0), "{name}: all of it is folded");
+    }
+    std::fs::remove_file(desk.path("east.db")).unwrap();
+    desk.run("init late.db --name late --fleet fleet.key --base").ok();
+    desk
+}
+
+/// What a base has gathered.
+fn readings(desk: &Desk, base: &str) -> Vec<Vec<Sql>> {
+    desk.rows(&format!("{base}.db"), "SELECT device, id, value FROM readings ORDER BY 1, 2")
+}
+
+/// All that the first base has gathered is at the second one, and both go on.
+#[track_caller]
+fn both_gather(desk: &Desk) {
+    let names = ["late", "base"];
+    let before = identities(desk, &names);
+    let all = readings(desk, "base");
+    assert_eq!((all.len(), readings(desk, "late") == all), (4_000, true));
+    // North meets the second one alone, which tells the first.
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (7)");
+    synced(desk, "north", "late");
+    let ends = synced(desk, "late", "base");
+    for end in &ends {
+        assert_eq!((&end["state_rows_sent"], &end["state_rows_received"]), (&0.into(), &0.into()), "{end}");
+    }
+    for name in names {
+        assert_eq!(readings(desk, name).len(), 4_001, "{name}");
+    }
+    synced(desk, "north", "base");
+    all_the_same(desk, &names, &before);
+    let digest = desk.run("digest base.db --gathered").ok();
+    assert_eq!(desk.run("digest late.db --gathered").ok(), digest);
+}
+
+/// A base that is added late has all readings by a cable to the first one, also those that boards have folded.
+#[test]
+fn a_late_base_gets_what_the_first_one_has_gathered() {
+    let desk = late();
+    let [base, late] = synced(&desk, "base", "late");
+    assert_eq!((&base["state_rows_sent"], &late["state_rows_received"]), (&4_000.into(), &4_000.into()));
+    both_gather(&desk);
+}
+
+/// The same, and the cable is pulled on the way.
+#[test]
+fn a_late_base_whose_cable_is_pulled_goes_on_where_it_was() {
+    let desk = late();
+    torn(&desk, "base", "late", 30_000);
+    let kept = desk.files().into_iter().find(|file| file.starts_with("late.db.pmstate-from-")).unwrap();
+    let here = std::fs::metadata(desk.path(&kept)).unwrap().len();
+    let whole = std::fs::metadata(desk.path(files_to(&desk, "base"))).unwrap().len();
+    assert!(here > 10_000 && here < whole, "{here} of {whole}");
+    synced(&desk, "base", "late");
+    both_gather(&desk);
+}
+
 /// A base and two boards that have folded all notes; a newcomer with rows of its own, one of them contested.
 fn compacted() -> Desk {
     let desk = desk(&["north", "south"]);

@@ -10,6 +10,8 @@ use crate::engine::{Positions, Span};
 /// A bundle of ours that lies on the card, whole.
 pub(super) struct Ours {
     pub path: PathBuf,
+    /// It states what we have as who we are now: as no copy of our card would, nor did we before we were set back.
+    pub of_now: bool,
     pub receiver: Option<DeviceId>,
     pub vector: Positions,
     pub spans: Vec<Span>,

@@ -98,7 +98,10 @@ fn walk(file: &File) -> io::Result<Walked> {
                         found.vector = header.applied().collect();
                     }
                 }
-                RecordKind::State => found.rows += u64::from(body.starts_with(b"\x03row")),
+                RecordKind::State => {
+                    let is_row = body.starts_with(b"\x03row") || body.starts_with(b"\x03own");
+                    found.rows += u64::from(is_row);
+                }
                 RecordKind::Footer => found.whole = true,
                 _ => {}
             }

@@ -15,8 +15,8 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::state::Parts;
 use crate::engine::exchange::{gathered_state, newest, state, transaction, twin};
+use crate::engine::fleet::copies::{self, Incarnation};
 use crate::engine::fleet::{admission, devices, membership, positions, revocation, statements};
-use crate::engine::store::keys;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -285,7 +285,7 @@ pub(crate) fn begin_bundle<'w>(
 ) -> Result<RecordWriter<'w>> {
     let mut out = RecordWriter::new(to);
     out.raw(&MAGIC)?;
-    out.record(RecordKind::Header, &header(sender, None, wall, (None, &[], &[]))?)?;
+    out.record(RecordKind::Header, &header(sender, None, wall, None, (None, &[], &[]))?)?;
     Ok(out)
 }
 
@@ -296,7 +296,8 @@ pub(crate) fn signed_header(
     receiver: Option<DeviceId>,
     vector: Vector<'_>,
 ) -> Result<Vec<u8>> {
-    header(sender, receiver, replica.now(), vector)
+    let own = if sender.1 == replica.identity.id { copies::own(replica)? } else { Vec::new() };
+    header(sender, receiver, replica.now(), own.last().copied(), vector)
 }
 
 /// Encodes a signed header.
@@ -304,18 +305,15 @@ fn header(
     (key, sender): (&SecretKey, DeviceId),
     receiver: Option<DeviceId>,
     wall: WallMs,
+    incarnation: Option<Incarnation>,
     (base, applied, probes): Vector<'_>,
 ) -> Result<Vec<u8>> {
-    let mut seed = [0; 32];
-    keys::system_random(&mut seed).map_err(Error::Stream)?;
-    let mut statement = [0; 8];
-    statement.copy_from_slice(&seed[..8]);
     let header = Header {
         version: FORMAT_VERSION.into(),
         sender,
         receiver,
         wall,
-        statement,
+        statement: copies::number(incarnation)?,
         base,
         applied: applied.len() as u32,
         probes: probes.len() as u32,

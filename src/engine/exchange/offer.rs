@@ -14,8 +14,9 @@ use crate::engine::exchange::transaction;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
-/// Seals, then writes the state of the shared tables, with the frames in flight, for a peer with this frontier. Per-device
-/// streams are not in it: they go as frames. Returns whether there is a state in it.
+/// Seals, then writes the state of the shared tables, with the frames in flight, for a peer with this frontier; and what is
+/// gathered here that stands for folded frames of per-device streams. All else of these goes as frames. Returns whether
+/// there is a state in it.
 pub(crate) fn export_state(
     replica: &mut Replica,
     to: &mut dyn Write,
@@ -27,9 +28,19 @@ pub(crate) fn export_state(
     transaction::seal(replica)?;
     let have = |author, stream| {
         let known = session::frontier_of(frontier, Section { author, stream });
-        Ok(if stream == Stream::PerDevice { u64::MAX } else { known.map_or(0, |known| known.groups) })
+        known.map_or(0, |known| known.groups)
     };
-    let part = catalog::reading(replica, |e| export::export_all(e, to, peer.id, &have))?;
+    let part = catalog::reading(replica, |e| {
+        let have = |author, stream| {
+            let known = have(author, stream);
+            if stream == Stream::Shared {
+                return Ok(known);
+            }
+            let next = session::stream_out(e, peer, Section { author, stream }, known)?;
+            Ok(if matches!(next, StreamOut::Folded) { known } else { u64::MAX })
+        };
+        export::export_all(e, to, peer.id, &have)
+    })?;
     to.write_all(&part.footer).and_then(|()| to.flush()).map_err(Error::Stream)?;
     Ok(part.state)
 }

@@ -22,7 +22,7 @@ use crate::engine::exchange::{
 };
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::PeerEvidence;
-use crate::engine::fleet::{admission, membership, positions, revocation, trust};
+use crate::engine::fleet::{admission, copies, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
 #[cfg(feature = "serde")]
@@ -65,6 +65,12 @@ pub struct Survey {
     pub receiver: Option<DeviceId>,
     /// This device made it: its signature is under the header.
     pub ours: bool,
+    /// Another database under this device's identity made it: a copy that was set back.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) of_copy: bool,
+    /// It states what this device has under the incarnation of now.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) of_now: bool,
     /// What the sender had when it made it.
     #[cfg_attr(feature = "serde", serde(rename = "sender_had", serialize_with = "json::positions"))]
     pub vector: Positions,
@@ -128,6 +134,9 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 survey.vector = header.applied().map(|e| ((e.author, e.stream), e.seq)).collect();
                 survey.ours = sender == replica.identity.id
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
+                let (own, by) = (copies::own(replica)?, copies::of(header.header.statement));
+                survey.of_copy = survey.ours && by.is_some_and(|by| !own.contains(&by));
+                survey.of_now = survey.ours && by == own.last().copied();
             }
             Item::Certificate(_, bytes) | Item::FleetKey(_, bytes) => {
                 if survey.ours {
@@ -369,7 +378,7 @@ pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Posit
     catalog::reading(replica, |e| {
         let Some(peer) = devices::device_number(e, peer)? else { return Ok(Positions::new()) };
         let mut statement = e.db.prepare_cached(
-            "SELECT d.id, stream, max(seq) FROM (
+            "SELECT d.id, stream, max(seq), d.n FROM (
                SELECT dev, stream, seq FROM _pm_ack WHERE peer = ?1
                UNION ALL SELECT other, 0, seq FROM _pm_context JOIN _pm_device ON n = ?1 AND NOT set_back
                WHERE dev = ?1)
@@ -379,7 +388,9 @@ pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Posit
         let mut has = Positions::new();
         while let Some(row) = rows.next()? {
             let stream = value::stream_of_number(row.get(1)?)?;
-            has.insert((DeviceId(row.get(0)?), stream), row.get(2)?);
+            let seq: u64 = row.get(2)?;
+            let least = copies::least(e, peer, row.get(3)?, stream)?;
+            has.insert((DeviceId(row.get(0)?), stream), least.map_or(seq, |least| least.min(seq)));
         }
         Ok(has)
     })

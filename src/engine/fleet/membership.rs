@@ -22,7 +22,7 @@ use rusqlite::types::ToSqlOutput;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, SaidBy, Trust};
-use crate::engine::fleet::{positions, revocation};
+use crate::engine::fleet::{copies, positions, revocation};
 use crate::engine::store::meta;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -131,9 +131,10 @@ pub(crate) fn said(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Re
 }
 
 /// Returns up to where a peer counts as having a stream, by what it said last. A device has all that it wrote, unless it
-/// says that it was set back.
+/// says that it was set back; of several copies of its card, what the least informed has.
 pub(crate) fn has(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<u64> {
-    Ok(said(replica, peer, dev, stream)?.unwrap_or(if peer == dev { u64::MAX } else { 0 }))
+    let said = said(replica, peer, dev, stream)?.unwrap_or(if peer == dev { u64::MAX } else { 0 });
+    Ok(copies::least(replica, peer, dev, stream)?.map_or(said, |least| least.min(said)))
 }
 
 /// Returns whether this device has met no other yet, not even a retired one.

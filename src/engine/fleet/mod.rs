@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `admission` | devices that ask the fleet to sign their certificates |
 //! | `clocks` | clocks that are far off |
+//! | `copies` | copies of a device's card, of which one is behind |
 //! | `devices` | devices, their numbers and names |
 //! | `membership` | whose acknowledgements count, what is stable, who is retired |
 //! | `open` | making a database a device, and opening it |
@@ -20,6 +21,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod clocks;
+pub(crate) mod copies;
 pub(crate) mod devices;
 pub(crate) mod membership;
 pub(crate) mod open;

@@ -4,7 +4,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::{devices, membership, positions, statements};
+use crate::engine::fleet::{copies, devices, membership, positions, statements};
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
 
@@ -149,7 +149,12 @@ pub(crate) fn record_acknowledged(
             )?
             .execute((peer, dev, entry.stream.number(), seq, tag))?;
     }
-    record_rollback(replica, peer, sender, applied)?;
+    let lacks = record_rollback(replica, peer, sender, applied)?;
+    if let Said::InFile(number) = said {
+        let numbered = |e: &Position| Ok((devices::device_number_or_new(replica, e.author)?, *e));
+        let applied = applied.iter().map(numbered).collect::<Result<Vec<_>>>()?;
+        copies::hear(replica, peer, number, &applied, lacks)?;
+    }
     membership::hear_speaking(replica, peer)?;
     replica
         .db
@@ -231,8 +236,8 @@ pub(crate) fn record_compared(replica: &Replica, probes: impl Iterator<Item = Pr
 }
 
 /// Records whether a device has lost frames of its own that are here: then what it had seen when it wrote does not
-/// count.
-fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Position]) -> Result<()> {
+/// count. Returns whether it has.
+fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Position]) -> Result<bool> {
     let (mut lost, mut more) = (false, false);
     for stream in Stream::ALL {
         let has = applied.iter().find(|e| (e.author, e.stream) == (id, stream)).map_or(0, |e| e.seq);
@@ -240,7 +245,7 @@ fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Positio
         (lost, more) = (lost | (has < here), more | (has > here));
     }
     if more && !lost {
-        return Ok(()); // Of which history that is, is not known here.
+        return Ok(false); // Of which history that is, is not known here.
     }
     if lost {
         // Without an entry it would count as having all that it wrote.
@@ -253,7 +258,7 @@ fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Positio
         .db
         .prepare_cached("UPDATE _pm_device SET set_back = ?2 WHERE n = ?1 AND set_back <> ?2")?
         .execute((dev, lost))?;
-    Ok(())
+    Ok(lost)
 }
 
 /// Records that a device has another history than is here, as its own signature shows: it counts as set back, until it
@@ -266,11 +271,16 @@ pub(crate) fn record_other_history(replica: &Replica, id: DeviceId) -> Result<()
 
 /// Stores peer evidence.
 pub(crate) fn record_evidence(replica: &Replica, evidence: &PeerEvidence) -> Result<()> {
+    let was = is_rolled_back(replica)?;
     for stream in Stream::ALL {
         let at = PeerEvidence::at(stream);
         record_common(replica, stream, evidence.same[at])?;
         let more = keys(stream).1;
         meta::set(&replica.db, more, beyond_acked(replica, stream)?.max(evidence.more[at]))?;
+    }
+    // Another database may go on speaking for this device.
+    if !was && is_rolled_back(replica)? {
+        copies::draw(replica)?;
     }
     Ok(())
 }
@@ -293,7 +303,7 @@ fn beyond_acked(replica: &Replica, stream: Stream) -> Result<u64> {
 /// Forgets all peer evidence: it was about the identity before.
 pub(crate) fn forget_evidence(replica: &Replica) -> Result<()> {
     replica.db.execute(
-        "DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1', 'reissued', 'waited')",
+        "DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1', 'reissued', 'waited', 'incarnations')",
         [],
     )?;
     statements::forget_all(replica)

@@ -62,6 +62,9 @@ const TABLES: &str = "
     CREATE TABLE _pm_told (dev INTEGER, n INTEGER, seq INTEGER NOT NULL, tag BLOB NOT NULL, PRIMARY KEY (dev, n)) WITHOUT ROWID;
     -- The last statements of a peer of what it has, by the random number of each; n counts them.
     CREATE TABLE _pm_statement (peer INTEGER, number BLOB, n INTEGER NOT NULL, PRIMARY KEY (peer, number)) WITHOUT ROWID;
+    -- What an incarnation of a peer said last that it has, as long as it lacks frames of its own log; number: of that statement.
+    CREATE TABLE _pm_copy (peer INTEGER, incarnation BLOB, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
+        number BLOB NOT NULL, PRIMARY KEY (peer, incarnation, dev, stream)) WITHOUT ROWID;
     -- Up to where each stream was stable at the last compaction: its watermark.
     CREATE TABLE _pm_floor (dev INTEGER, stream INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (dev, stream)) WITHOUT ROWID;
     -- What the watermarks of shared streams are after each kept fold n, as far as it raised them; the first n is what was
@@ -204,9 +207,12 @@ const MIGRATIONS: [[&str; 2]; 4] = [
             AND g.stream = _pm_frame.stream AND g.last >= _pm_frame.seq AND g.first <= _pm_frame.seq);
          CREATE TABLE _pm_run (tid INTEGER PRIMARY KEY, sum INTEGER, columns INTEGER NOT NULL, seq INTEGER NOT NULL,
             split INTEGER NOT NULL);
+         CREATE TABLE _pm_copy (peer INTEGER, incarnation BLOB, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
+            number BLOB NOT NULL, PRIMARY KEY (peer, incarnation, dev, stream)) WITHOUT ROWID;
          CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);",
         "CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
          CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
+         CREATE TEMP VIEW _pm_copy AS SELECT NULL AS peer, NULL AS incarnation, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS number WHERE 0;
          CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0",
     ],
 ];

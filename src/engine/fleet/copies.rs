@@ -1,0 +1,102 @@
+//! Copies of a device's card: several databases under one identity, of which one may be behind and write nothing.
+//!
+//! What a device said last counts as what it has. Where two databases speak for it, the one that has all would always talk
+//! over the one that is behind, and that one would never get back what it lacks. So whoever learns that others have more of
+//! its own log than it has draws an **incarnation**: random bytes at the beginning of the number of each statement that it
+//! makes from then on (`FORMAT.md`, header). What an incarnation said last is remembered here beside what the device said
+//! last, as long as it lacks frames of its own log; both count for what is sent to it, never for what is folded.
+//!
+//! An incarnation that is not heard of again is forgotten with the last of its remembered statements. A device that was
+//! restored, and is alone, speaks under its new incarnation only: it is forgotten as soon as it has all.
+
+use packmule_core::model::Stream;
+use packmule_core::wire::Position;
+
+use crate::engine::error::{Error, Result};
+use crate::engine::store::{keys, meta, value};
+use crate::engine::table::replica::Replica;
+
+/// The random bytes of an incarnation.
+pub(crate) type Incarnation = [u8; 3];
+
+/// The first byte of a statement's number that has an incarnation; of others it is never that.
+const HAS_INCARNATION: u8 = 0;
+
+/// The name under which `_pm_meta` has the incarnations of this database, the newest last.
+const OWN: &str = "incarnations";
+
+/// So many of its own incarnations a database remembers.
+const KEPT: usize = 16;
+
+/// Returns the incarnation of who made a statement; `None` before it was ever set back.
+pub(crate) fn of(number: [u8; 8]) -> Option<Incarnation> {
+    let [HAS_INCARNATION, a, b, c, ..] = number else { return None };
+    Some([a, b, c])
+}
+
+/// Lists the incarnations that this database has had, the newest last.
+pub(crate) fn own(replica: &Replica) -> Result<Vec<Incarnation>> {
+    let all: Vec<u8> = meta::get(&replica.db, OWN)?.unwrap_or_default();
+    Ok(all.as_chunks().0.to_vec())
+}
+
+/// Draws an incarnation: this database has heard that others have more of its own log.
+pub(crate) fn draw(replica: &Replica) -> Result<()> {
+    let mut all = own(replica)?;
+    all.push(random()?);
+    let old = all.len().saturating_sub(KEPT);
+    meta::set(&replica.db, OWN, all.split_off(old).concat())
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut seed = [0; 32];
+    keys::system_random(&mut seed).map_err(Error::Stream)?;
+    Ok(*seed.first_chunk().unwrap_or(&[0; N]))
+}
+
+/// Draws the number of a statement of an incarnation.
+pub(crate) fn number(incarnation: Option<Incarnation>) -> Result<[u8; 8]> {
+    let mut number: [u8; 8] = random()?;
+    match incarnation {
+        Some([a, b, c]) => number[..4].copy_from_slice(&[HAS_INCARNATION, a, b, c]),
+        None => number[0] = number[0].max(HAS_INCARNATION + 1),
+    }
+    Ok(number)
+}
+
+/// Records what an incarnation of a peer says that it has; `lacks`: it lacks frames of its own log.
+pub(crate) fn hear(
+    replica: &Replica,
+    peer: i64,
+    number: [u8; 8],
+    applied: &[(i64, Position)],
+    lacks: bool,
+) -> Result<()> {
+    let Some(incarnation) = of(number) else { return Ok(()) };
+    let forget = "DELETE FROM _pm_copy WHERE peer = ?1 AND (incarnation = ?2
+                  OR number NOT IN (SELECT number FROM _pm_statement WHERE peer = ?1))";
+    replica.db.prepare_cached(forget)?.execute((peer, incarnation))?;
+    if !lacks {
+        return Ok(());
+    }
+    let sql = "INSERT OR REPLACE INTO _pm_copy (peer, incarnation, dev, stream, seq, number)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let mut insert = replica.db.prepare_cached(sql)?;
+    // One that has nothing is remembered, too.
+    for stream in Stream::ALL {
+        insert.execute((peer, incarnation, peer, stream.number(), 0, number))?;
+    }
+    for (dev, entry) in applied {
+        insert.execute((peer, incarnation, dev, entry.stream.number(), entry.seq, number))?;
+    }
+    Ok(())
+}
+
+/// Returns the least that a copy of a peer's card has of a stream; `None` if no copy is known to be behind.
+pub(crate) fn least(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<Option<u64>> {
+    let sql = "SELECT min(coalesce(c.seq, 0)) FROM
+                 (SELECT DISTINCT incarnation FROM _pm_copy JOIN _pm_statement USING (peer, number) WHERE peer = ?1) i
+               LEFT JOIN _pm_copy c ON c.peer = ?1 AND c.incarnation = i.incarnation AND c.dev = ?2 AND c.stream = ?3
+               HAVING count(*) > 0";
+    value::maybe(&replica.db, sql, (peer, dev, stream.number()))
+}

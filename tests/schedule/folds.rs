@@ -167,27 +167,30 @@ impl Fleet {
         let to = (d + 1 + self.random.below(n as u64 - 1) as usize) % n;
         match self.random.below(100) {
             0..=34 => self.write(d),
-            35..=49 => {
+            35..=45 => {
                 let anyone = self.random.chance(30);
                 let bytes = self.bundle(d, Some(to).filter(|_| !anyone));
                 self.trace.push(format!("d{d}: bundle {} for d{to}, anyone {anyone}", self.bundles.len()));
                 self.bundles.push(bytes);
             }
-            50..=69 if !self.bundles.is_empty() => {
+            46..=63 if !self.bundles.is_empty() => {
                 let at = self.random.below(self.bundles.len() as u64) as usize;
                 self.trace.push(format!("d{d}: takes in bundle {at}"));
                 let bytes = self.bundles[at].clone();
                 self.take_in(d, &bytes);
             }
-            70..=77 => {
+            64..=73 => {
                 self.trace.push(format!("d{d}: gives d{to} all"));
                 let bytes = self.bundle(d, Some(to));
                 self.take_in(to, &bytes);
             }
-            78..=87 => self.fold(d),
-            88..=90 if n < 5 => self.newcomer(),
-            91..=93 => self.backup(d),
-            94..=96 => self.restore(d, to),
+            74..=83 => self.fold(d),
+            84..=86 if n < 5 => {
+                self.newcomer();
+                self.counts[2] += 1;
+            }
+            87..=90 => self.backup(d),
+            91..=96 => self.restore(d, to),
             97..=99 => self.resolve(d),
             _ => {}
         }
@@ -223,8 +226,11 @@ impl Fleet {
         let before = engine.digest(false).unwrap();
         let versions = engine.compact().unwrap().versions;
         assert_eq!(engine.digest(false).unwrap(), before, "the digest of d{d}, folded");
-        for id in given_up {
-            engine.take_back_retirement(id, None).unwrap();
+        // Those that stay given up are back once they write again.
+        if self.random.chance(60) {
+            for id in given_up {
+                engine.take_back_retirement(id, None).unwrap();
+            }
         }
         self.counts[1] += versions as usize;
         self.trace.push(format!("d{d}: folds {versions} versions, reckless {reckless}"));
@@ -243,10 +249,13 @@ impl Fleet {
 
     /// A device is set back, and hears at once of what it has forgotten from one that has all of it.
     fn restore(&mut self, d: usize, from: usize) {
-        self.read(d);
+        if self.devices[d].backup.is_none() {
+            return;
+        }
+        let bytes = self.bundle(d, Some(from));
+        self.take_in(from, &bytes);
         let id = self.devices[d].engine.identity().id.to_string();
-        let has = self.applied(from).get(&id).copied().unwrap_or(0);
-        if self.devices[d].backup.is_none() || has < self.devices[d].read {
+        if self.applied(from).get(&id).copied().unwrap_or(0) < self.devices[d].read {
             return;
         }
         let path = self.world.path(&self.devices[d].name);
@@ -265,6 +274,7 @@ impl Fleet {
         self.devices[from].engine.export(&mut bytes, to).unwrap();
         self.read(from);
         import(&mut self.devices[d].engine, &bytes);
+        assert_eq!(self.devices[d].engine.identity().id.to_string(), id, "the identity of d{d}");
         self.read(d);
         self.check(d);
     }
@@ -311,7 +321,6 @@ impl Fleet {
             assert!(self.has_all(d), "d{d} has everything");
             self.check(d);
         }
-        self.counts[2] = self.devices.len().saturating_sub(3);
         self.counts[4] = self.devices[0].engine.conflicts().unwrap().len();
     }
 }

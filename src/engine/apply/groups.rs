@@ -344,7 +344,13 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
     }
     let writable = register::register(replica, table, &key, &new, &old, seen)?;
     if table.shows_shared() {
+        if new.weak && new.kind == OpKind::Delete {
+            restated::keep_deleted(replica, table, &key, &new)?;
+        }
         if new.weak && is_idle(replica, incoming, &key, writable)? {
+            // Counters count though the rest of the version loses.
+            count::count(replica, table, &key, def, op, (&new, origin.lamport), seen, false)?;
+            count::show_totals(replica, table, &key)?;
             return Ok(Done::Nothing);
         }
         show_op(replica, incoming, &key, &new, writable)?;

@@ -174,7 +174,6 @@ fn remove_row(
     let heads = heads::all_heads(replica, table.tid, key)?;
     let unseen = |head: &Head| head.dev != dev && head.seq > seen.of(head.dev);
     let Some(row) = compose::shown_row(replica, table, key)? else { return Ok(false) };
-    let n = table.def.columns.len();
     if heads.iter().any(unseen) {
         give_again(replica, table, key)?;
         return Ok(false);
@@ -190,10 +189,7 @@ fn remove_row(
     for head in heads.iter().filter(|head| head.weak || (head.dev, head.seq) == (BASELINE, 0)) {
         written::forget_head(replica, table.tid, key, head)?;
     }
-    // What it was is kept as long as a write may come whose author had not seen that it is gone.
-    let body = versions::write_baseline(table, &row, &Columns::all(n))?;
-    let gone = Head { kind: OpKind::Delete, weak: true, ..Head::baseline(0, None) };
-    written::insert_image(replica, table.tid, key, &gone, &body)?;
+    keep_image(replica, table, key, &row)?;
     constraints::before_change(replica, table, key)?;
     if table.is_parent {
         references::record_deleted(replica, table, key, true)?;
@@ -202,6 +198,28 @@ fn remove_row(
     write::delete_row(replica, table, key)?;
     deferred::undefer(replica, table.tid, key)?;
     Ok(true)
+}
+
+/// Keeps what a row was that a restated delete removes, as long as a write may come whose author had not seen that it is
+/// gone: it may be of some columns, and nobody may remember the others.
+fn keep_image(replica: &Replica, table: &Table, key: &[u8], row: &[OwnedValue]) -> Result<()> {
+    let body = versions::write_baseline(table, row, &Columns::all(table.def.columns.len()))?;
+    let gone = Head { kind: OpKind::Delete, weak: true, ..Head::baseline(0, None) };
+    written::forget_head(replica, table.tid, key, &gone)?;
+    written::insert_image(replica, table.tid, key, &gone, &body)
+}
+
+/// Keeps what a row was that a restated delete, which is registered, removes. Where it lost, its author gets again what it
+/// lacks of the row.
+pub(super) fn keep_deleted(replica: &Replica, table: &Table, key: &[u8], new: &Head) -> Result<()> {
+    let heads = heads::all_heads(replica, table.tid, key)?;
+    if !heads.iter().any(|head| (head.dev, head.seq) == (new.dev, new.seq)) {
+        return give_again(replica, table, key);
+    }
+    match compose::shown_row(replica, table, key)? {
+        Some(row) => keep_image(replica, table, key, &row),
+        None => Ok(()),
+    }
 }
 
 /// Returns whether an op says that its author has nothing of the row but what others wrote.

@@ -13,7 +13,7 @@ use crate::engine::fleet::positions;
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{compose, context_free, deferred, versions};
+use crate::engine::merge::{compose, context_free, counters, deferred, versions};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
@@ -338,7 +338,7 @@ fn put_span(
 /// Returns the columns in which a row differs from what its versions say; `None` if they say that it is not there.
 ///
 /// Of a column of which no version speaks, nobody remembers what it was, unless it is new: then it was its default.
-/// Counters are left out: what was added to them meanwhile nobody knows.
+/// A counter is by what is remembered of it.
 fn differing(
     replica: &Replica,
     table: &Table,
@@ -355,13 +355,17 @@ fn differing(
     let mut spoken = Columns::default();
     heads.iter().for_each(|head| spoken.extend(&head.live(n)));
     let said = said_values(replica, table, key, own, heads, &judgement)?;
+    let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
     let mut differing = Columns::default();
     for (at, column) in table.def.columns.iter().enumerate() {
-        if column.key > 0 || table.counters.contains(&at) || table.disputed.contains(at) {
+        if column.key > 0 || table.disputed.contains(at) {
             continue;
         }
         let new = || added.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
-        let same = if spoken.contains(at) {
+        let counted = table.counters.contains(&at).then(|| counters::total(table, &entries, at)).flatten();
+        let same = if let Some(total) = counted {
+            total.borrow() == own[at].borrow()
+        } else if spoken.contains(at) && !table.counters.contains(&at) {
             said.get(at).is_some_and(|said| *said == own[at])
         } else {
             new() && column.is_constant(&own[at])

@@ -8,17 +8,17 @@
 use std::sync::Arc;
 
 use packmule_core::wire::{FrameFlags, Mode, OpKind, Span};
-use rusqlite::params_from_iter;
+use rusqlite::{Row, params_from_iter};
 
 use crate::engine::capture::differences::{self, What};
 use crate::engine::capture::groups::{self, SealReport};
-use crate::engine::capture::ops::{self, Change, RowReader};
+use crate::engine::capture::ops::{self, Change, CounterChange, RowReader};
 use crate::engine::capture::runs;
 use crate::engine::error::Result;
 use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Seen};
-use crate::engine::merge::versions;
+use crate::engine::merge::{counters, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -89,9 +89,10 @@ fn write_group(replica: &Replica, table: &Arc<Table>, group: &mut GroupWriter<'_
         if what == What::Written as i64 {
             let claim = keeps_claim(table, columns.as_ref()).then(|| versions::claim_of(table, &heads));
             let kind = if columns.is_some() { OpKind::Update } else { OpKind::Insert };
-            let change = Change { kind, claim, columns, heads: Some(heads), ..Change::default() };
+            let mut change = Change { kind, claim, columns, heads: Some(heads), ..Change::default() };
             let mut found = select.query(params_from_iter(borrowed.iter().map(|v| Bind(*v))))?;
             if let Some(row) = found.next()? {
+                change.counted = counted(table, row, change.columns.as_ref())?;
                 ops::seal_row(replica, &reader, group, row, &change, &Seen::All)?;
             }
         } else if what == What::Gone as i64 {
@@ -103,6 +104,17 @@ fn write_group(replica: &Replica, table: &Arc<Table>, group: &mut GroupWriter<'_
         }
     }
     Ok(())
+}
+
+/// Returns what an op of some columns of a row says of counters among them: what they are.
+fn counted(table: &Table, row: &Row<'_>, columns: Option<&Columns>) -> Result<Vec<CounterChange>> {
+    let Some(columns) = columns else { return Ok(Vec::new()) };
+    let counters = table.counters.iter().copied().filter(|at| columns.contains(*at));
+    let counted = counters.map(|column| {
+        let before = OwnedValue::of(value::from_sql(row.get_ref(column)?))?;
+        Ok(CounterChange { column, carried: counters::carried_absolute(&before)?, before })
+    });
+    counted.collect()
 }
 
 /// Makes a notice that a table was rebuilt, if any row of it may differ.

@@ -15,6 +15,12 @@
 //! our own newest write comes last, so a seal finds in the table just what it makes of it. Where no absolute value is left,
 //! the counter begins at the column's default.
 //!
+//! **Restated values** (`restated.rs`) are absolute: nobody remembers what a settled counter was, so what a rebuild added
+//! is not known, and a fleet that migrates device by device makes the same copy several times, which must not add up. As an
+//! absolute value it contains all that its author had seen, and additions that the author had not seen count on top; it is
+//! the same before a fold and after it. It is weak only against other absolute values: one begins the counter where no
+//! other is left. It counts though the rest of its version loses.
+//!
 //! Compaction forgets the entries of a row all together and with its heads, once all are stable: the shown value then
 //! contains them, and whatever comes later has them in its context, so that it comes after them in the order as well. A
 //! version from before the column was a counter counts as absolute. A column that was ever a counter stays one.
@@ -123,7 +129,11 @@ pub(crate) fn read_carried(value: OwnedValue) -> (OwnedValue, bool) {
 pub(crate) fn total(table: &Table, entries: &[Entry], column: usize) -> Option<OwnedValue> {
     let affinity = table.def.columns[column].affinity();
     let of = |absolute: bool| entries.iter().filter(move |e| e.column == column && e.absolute == absolute);
-    let start = of(true).map(|e| &e.value).max_by(|a, b| value_order(&a.borrow(), &b.borrow()));
+    let greatest = |weak: bool| {
+        let values = of(true).filter(|e| e.weak == weak).map(|e| &e.value);
+        values.max_by(|a, b| value_order(&a.borrow(), &b.borrow()))
+    };
+    let start = greatest(false).or_else(|| greatest(true));
     let mut added: Vec<&Entry> = of(false).collect();
     if start.is_none() && added.is_empty() {
         return None;
@@ -280,6 +290,8 @@ pub(crate) struct Entry {
     /// That of its group.
     pub lamport: u64,
     pub absolute: bool,
+    /// It is an absolute value of a restated version.
+    pub weak: bool,
     pub value: OwnedValue,
 }
 
@@ -287,12 +299,13 @@ impl Entry {
     /// Makes the entry of a write.
     pub(crate) fn of(column: usize, write: &Head, lamport: u64, absolute: bool, value: OwnedValue) -> Self {
         let Head { dev, author, seq, .. } = *write;
-        Self { column, dev, author, seq, lamport, absolute, value }
+        Self { column, dev, author, seq, lamport, absolute, weak: absolute && write.weak, value }
     }
 
     /// Makes the entry of what a counter was before any write that is remembered.
     pub(crate) fn base(column: usize, value: OwnedValue) -> Self {
-        Self { column, dev: BASELINE, author: DeviceId([0; 16]), seq: 0, lamport: 0, absolute: true, value }
+        let author = DeviceId([0; 16]);
+        Self { column, dev: BASELINE, author, seq: 0, lamport: 0, absolute: true, weak: false, value }
     }
 
     /// Returns whether it is such an entry.
@@ -311,6 +324,9 @@ impl Entry {
     }
 }
 
+/// The `absolute` of a restated value.
+const WEAK: i64 = 2;
+
 /// Reads what is remembered of a row's counters, from `_pm_count` or a table like it.
 pub(crate) fn entries(db: &Connection, from: &str, tid: i64, key: &[u8]) -> Result<Vec<Entry>> {
     let sql = format!(
@@ -325,7 +341,8 @@ pub(crate) fn entries(db: &Connection, from: &str, tid: i64, key: &[u8]) -> Resu
             column: row.get(0)?,
             dev: row.get(1)?,
             seq: row.get(2)?,
-            absolute: row.get(3)?,
+            absolute: row.get::<_, i64>(3)? != 0,
+            weak: row.get::<_, i64>(3)? == WEAK,
             value: OwnedValue::of(value::from_sql(row.get_ref(4)?))?,
             lamport: row.get(5)?,
             author: DeviceId(row.get(6)?),
@@ -346,7 +363,7 @@ pub(crate) fn put_entry(db: &Connection, tid: i64, key: &[u8], entry: &Entry) ->
         entry.column as i64,
         entry.dev,
         entry.seq,
-        entry.absolute,
+        if entry.weak { WEAK } else { i64::from(entry.absolute) },
         Bind(entry.value.borrow()),
         entry.lamport,
     ))?;

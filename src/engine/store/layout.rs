@@ -111,8 +111,8 @@ const TABLES: &str = "
     -- columns: the live ones, which no other version dominates, if not all.
     CREATE TABLE _pm_head (tid INTEGER, key BLOB, dev INTEGER, seq INTEGER, place INTEGER NOT NULL, claim INTEGER NOT NULL,
         wall INTEGER NOT NULL, kind INTEGER NOT NULL, columns BLOB, PRIMARY KEY (tid, key, dev, seq)) WITHOUT ROWID;
-    -- Recent writes to counters: what was added, or (absolute) what was left there; of device 0 what the counter was before
-    -- any of them. lamport: of their group.
+    -- Recent writes to counters: what was added, or (absolute) what was left there, 2 if restated; of device 0 what the
+    -- counter was before any of them. lamport: of their group.
     CREATE TABLE _pm_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER, absolute INTEGER NOT NULL,
         value, lamport INTEGER NOT NULL, PRIMARY KEY (tid, key, col, absolute, dev, seq)) WITHOUT ROWID;
     -- Rows with versions of different content.

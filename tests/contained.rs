@@ -496,10 +496,9 @@ fn a_wrong_state_harms_nobody_who_has_the_log() {
     let count = wrong_states(&records).len();
     assert!(count > 50, "{count}: is there a state?");
     drop(fleet);
-    // All of them with `PACKMULE_STATES=1`; else each fifth.
-    let step = std::env::var("PACKMULE_STATES").map_or(5, |step| step.parse().unwrap());
-    let start = 0;
-    for n in (start..count).step_by(step) {
+    // All of them with `PACKMULE_STATES=1`; else each seventh.
+    let step = std::env::var("PACKMULE_STATES").map_or(7, |step| step.parse().unwrap());
+    for n in (0..count).step_by(step) {
         let (mut fleet, mut late) = folded();
         let mut records = bundles::records(&bundle(&mut fleet.insider, &late));
         let (what, at, body) = wrong_states(&records).swap_remove(n);
@@ -517,11 +516,8 @@ fn a_wrong_state_harms_nobody_who_has_the_log() {
         };
         let same = late_goes_on(&mut fleet, &mut late);
         println!("{what} | {heard} | {same}");
-        let on =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| goes_on_with(&mut fleet, &what, 5)));
-        if on.is_err() {
-            println!("BAD {what}");
-        }
+        assert!(same.starts_with("goes on"), "{what}: {same}");
+        goes_on_with(&mut fleet, &what, 5);
     }
 }
 

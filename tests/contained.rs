@@ -6,6 +6,9 @@ mod bundles;
 mod common;
 
 use common::{World, bundle, carry, digests_equal, import, rows, sql};
+use packmule::carry::card::{self, Exchange, Limits};
+use packmule::carry::session::Session;
+use packmule::carry::volume::Directory;
 use packmule::{Engine, Missing, TrackOptions};
 use packmule_core::model::{Big, DeviceId, Value};
 use packmule_core::wire::{
@@ -237,6 +240,11 @@ fn fleet() -> Fleet {
 
 /// Honest work goes on, whatever came before.
 fn goes_on(fleet: &mut Fleet, what: &str) {
+    goes_on_with(fleet, what, 4);
+}
+
+/// The same, in a fleet of so many.
+fn goes_on_with(fleet: &mut Fleet, what: &str, devices: usize) {
     let Fleet { world, base, good, north, insider } = fleet;
     for (value, board) in [&mut *good, &mut *north].into_iter().enumerate() {
         sql(board, &format!("INSERT OR REPLACE INTO settings VALUES ({}, 'honest')", 1_000 + value));
@@ -247,7 +255,7 @@ fn goes_on(fleet: &mut Fleet, what: &str) {
     assert_eq!(rows(base, "SELECT count(*) FROM settings WHERE value = 'honest'"), ["2"], "{what}");
     digests_equal(&[base, good, north]);
     for device in [&mut *base, &mut *good] {
-        assert_eq!(device.devices().unwrap().len(), 4, "{what}");
+        assert_eq!(device.devices().unwrap().len(), devices, "{what}");
         device.status().unwrap();
         device.log(None, &[], &mut |_| Ok(())).unwrap();
         device.conflicts().unwrap();
@@ -259,6 +267,41 @@ fn goes_on(fleet: &mut Fleet, what: &str) {
     sql(good, "INSERT INTO settings VALUES (2000, 'after')");
     carry(good, base);
     digests_equal(&[base, good]);
+    // By a card, and by a session.
+    let folder = world.dir.path().join("card");
+    std::fs::create_dir_all(&folder).unwrap();
+    sql(good, "INSERT INTO settings VALUES (2001, 'by a card')");
+    for at_base in [false, true, false] {
+        let device = if at_base { &mut *base } else { &mut *good };
+        let mut report = Exchange::default();
+        let mut directory = Directory::open(&folder).unwrap();
+        card::exchange(device, &mut directory, &Limits::default(), &mut |_, _| (), &mut report).unwrap();
+        assert!(report.stepped_over.is_empty(), "{what}: {:?}", report.stepped_over);
+    }
+    digests_equal(&[base, good]);
+    sql(base, "INSERT INTO settings VALUES (2002, 'by a session')");
+    sync(good, base);
+    digests_equal(&[base, good]);
+}
+
+/// A session of two, in this process.
+fn sync(one: &mut Engine, other: &mut Engine) {
+    let mut ends = [Session::new(one, [1; 32], 0).unwrap(), Session::new(other, [2; 32], 0).unwrap()];
+    let devices = [one, other];
+    let mut input = Vec::new();
+    for turn in 0..200 {
+        let (session, engine) = (&mut ends[turn % 2], &mut *devices[turn % 2]);
+        session.receive(engine, turn as u64, &input).unwrap();
+        session.caught_up(engine).unwrap();
+        session.tick(engine, turn as u64).unwrap();
+        input.clear();
+        while let out @ [_, ..] = session.output(engine).unwrap() {
+            let len = out.len();
+            input.extend_from_slice(out);
+            session.sent(len);
+        }
+    }
+    assert!(ends.iter().all(Session::in_step));
 }
 
 #[test]
@@ -280,6 +323,8 @@ fn wrong_content_sets_its_author_aside_and_nobody_else() {
         assert!(problems.len() == 1 && problems[0].contains("insider"), "{what}: {problems:?}");
         import(&mut fleet.good, &wrong);
         goes_on(&mut fleet, what);
+        let Missing::Unreadable { reason } = &report.waits[0].missing else { panic!("{:?}", report.waits) };
+        println!("{what} | set aside: {reason} | all else goes on");
     }
 }
 
@@ -367,4 +412,150 @@ fn a_name_stands_for_nobodys_id() {
     let mut named = world.board_with(nobody, SETTINGS, &["settings"]);
     carry(&mut named, &mut base);
     assert!(base.find_device(nobody).is_err());
+}
+
+/// A fleet that has folded what all have, and a board that knows nothing of it yet.
+fn folded() -> (Fleet, Engine) {
+    let mut fleet = fleet();
+    let Fleet { world, base, good, north, insider } = &mut fleet;
+    sql(good, "INSERT INTO settings VALUES (1, 'one'), (2, 'two')");
+    sql(insider, "INSERT INTO settings VALUES (3, 'three')");
+    let mut all = [base, good, north, insider];
+    for _ in 0..2 {
+        common::carry_all(&mut all.each_mut().map(|device| &mut **device));
+        all.iter_mut().for_each(|device| drop(device.compact().unwrap()));
+    }
+    let mut late = world.board_with("late", SETTINGS, &["settings"]);
+    carry(&mut late, insider);
+    sql(insider, "UPDATE settings SET value = 'in flight' WHERE id = 3");
+    (fleet, late)
+}
+
+/// The kind and the values of a state's record.
+fn state_row(body: &[u8]) -> (String, Vec<Value<'_>>) {
+    let mut rest = body;
+    let kind = packmule_core::wire::take::<&str>(&mut rest).unwrap().to_owned();
+    let mut values = Vec::new();
+    while !rest.is_empty() {
+        values.push(packmule_core::wire::take(&mut rest).unwrap());
+    }
+    (kind, values)
+}
+
+fn state_body(kind: &str, values: &[Value<'_>]) -> Vec<u8> {
+    let mut buf = vec![0; 60_000];
+    let mut len = packmule_core::wire::put(&mut buf, kind).unwrap();
+    for value in values {
+        len += packmule_core::wire::put(&mut buf[len..], value).unwrap();
+    }
+    buf.truncate(len);
+    buf
+}
+
+/// What no honest maker says in the place of a value.
+fn instead_of(value: &Value<'_>) -> Vec<Value<'static>> {
+    match value {
+        Value::Int(_) => vec![Value::Int(1 << 62), Value::Int(i64::MIN), Value::Int(-1), Value::Null],
+        Value::Blob(_) => vec![Value::Blob(b""), Value::Blob(&[9; 40]), Value::Int(1)],
+        Value::Text(_) => vec![Value::Text(b"nothing"), Value::Text(b"sqlite_master"), Value::Int(1)],
+        _ => vec![Value::Int(1)],
+    }
+}
+
+/// The states that a fleet's insider signs: of each kind of record the last one, with each of its values wrong.
+fn wrong_states(records: &[bundles::Record]) -> Vec<(String, usize, Vec<u8>)> {
+    let mut last = std::collections::BTreeMap::new();
+    for (at, (kind, body)) in records.iter().enumerate() {
+        if *kind == RecordKind::State {
+            last.insert(state_row(body).0, at);
+        }
+    }
+    let mut all = Vec::new();
+    for (kind, at) in last {
+        let (_, values) = state_row(&records[at].1);
+        for (n, value) in values.iter().enumerate() {
+            for wrong in instead_of(value) {
+                let mut values = values.clone();
+                values[n] = wrong;
+                all.push((format!("{kind}: value {n} is {wrong:?}"), at, state_body(&kind, &values)));
+            }
+        }
+        let short = state_body(&kind, &values[..values.len().saturating_sub(1)]);
+        all.push((format!("{kind}: a value too few"), at, short));
+        all.push((format!("{kind}: of an unknown kind"), at, state_body("nothing", &values)));
+    }
+    all
+}
+
+/// Whatever an insider says in a state that it signs, the others go on, and whoever has taken it in can be written to,
+/// asked and heard.
+#[test]
+fn a_wrong_state_harms_nobody_who_has_the_log() {
+    let (mut fleet, late) = folded();
+    let records = bundles::records(&bundle(&mut fleet.insider, &late));
+    let count = wrong_states(&records).len();
+    assert!(count > 50, "{count}: is there a state?");
+    drop(fleet);
+    // All of them with `PACKMULE_STATES=1`; else each seventh.
+    let step = std::env::var("PACKMULE_STATES").map_or(7, |step| step.parse().unwrap());
+    for n in (0..count).step_by(step) {
+        let (mut fleet, mut late) = folded();
+        let mut records = bundles::records(&bundle(&mut fleet.insider, &late));
+        let (what, at, body) = wrong_states(&records).swap_remove(n);
+        records[at].1 = body;
+        bundles::seal_state(&mut records, &fleet.insider);
+        let wrong = bundles::join(&records);
+        let before = common::everything(late.path());
+        let taken = common::try_import(&mut late, &wrong);
+        let heard = match &taken {
+            Ok(report) => format!("taken in, {} rows", report.ops),
+            Err(e) => {
+                assert_eq!(common::everything(late.path()), before, "{what}: refused, and left a trace");
+                format!("refused: {}", e.to_string().lines().next().unwrap_or_default())
+            }
+        };
+        let same = late_goes_on(&mut fleet, &mut late);
+        println!("{what} | {heard} | {same}");
+        assert!(same.starts_with("goes on"), "{what}: {same}");
+        goes_on_with(&mut fleet, &what, 5);
+    }
+}
+
+/// Whoever took in a wrong state writes, is heard by the base, and hears it; whether both have the same then.
+fn late_goes_on(fleet: &mut Fleet, late: &mut Engine) -> String {
+    let Fleet { base, .. } = fleet;
+    let mut failed = Vec::new();
+    let mut note = |of: &str, done: packmule::Result<()>| {
+        if let Err(e) = done {
+            failed.push(format!("{of} fails: {e}"));
+        }
+    };
+    for round in 0..2 {
+        common::app(late)
+            .execute_batch(&format!("INSERT INTO settings VALUES ({}, 'late')", 500 + round))
+            .unwrap();
+        for (of, from) in [("to the late one", true), ("from the late one", false)] {
+            let mut bytes = Vec::new();
+            let (one, other) = if from { (&mut *base, &mut *late) } else { (&mut *late, &mut *base) };
+            let id = other.identity().id;
+            let sent = one.export(&mut bytes, packmule::Recipient::Device(id)).map(drop);
+            let ok = sent.is_ok();
+            note(of, sent);
+            if ok {
+                note(of, common::try_import(other, &bytes).map(drop));
+            }
+        }
+    }
+    note("devices", late.devices().map(drop));
+    note("status", late.status().map(drop));
+    note("log", late.log(None, &[], &mut |_| Ok(())).map(drop));
+    note("conflicts", late.conflicts().map(drop));
+    note("verify", late.verify().map(drop));
+    note("compact", late.compact().map(drop));
+    let same = late.digest(false).ok() == base.digest(false).ok();
+    if failed.is_empty() {
+        format!("goes on, {}", if same { "the same" } else { "with other content" })
+    } else {
+        failed.join("; ")
+    }
 }

@@ -156,9 +156,12 @@ impl<'a> Visit<'a> {
         let mut paths = Vec::new();
         for entry in self.card.list(Path::new("")).map_err(io(Path::new(".")))? {
             let name = entry.name.to_string_lossy().to_ascii_uppercase();
+            let named_so = name.ends_with(".PMB") && !name.starts_with('.');
             if entry.folder && name == FOLDER {
                 self.folder = Some(entry.name);
-            } else if !entry.folder && name.ends_with(".PMB") && !name.starts_with('.') {
+            } else if entry.folder && named_so {
+                self.report.stepped_over.push((entry.name, Skipped::Foreign));
+            } else if named_so {
                 paths.push(entry.name);
             }
         }

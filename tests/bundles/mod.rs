@@ -38,16 +38,30 @@ pub fn plain(body: &[u8]) -> Vec<u8> {
 
 /// A bundle of these records, with every check sum and the footer made again.
 pub fn join(records: &[Record]) -> Vec<u8> {
+    let (mut out, frames) = begin(records);
+    let mut body = [0; 64];
+    let len = put(&mut body, &Footer { frames, sha256: Sha256::digest(&out).into() }).unwrap();
+    add(&mut out, RecordKind::Footer, &body[..len]);
+    out
+}
+
+/// A bundle of these records without its footer, and how many frames it has.
+fn begin(records: &[Record]) -> (Vec<u8>, u64) {
     let mut out = MAGIC.to_vec();
     let mut frames = 0;
     for (kind, body) in records.iter().filter(|(kind, _)| *kind != RecordKind::Footer) {
         frames += u64::from(*kind == RecordKind::Frame);
         add(&mut out, *kind, body);
     }
-    let mut body = [0; 64];
-    let len = put(&mut body, &Footer { frames, sha256: Sha256::digest(&out).into() }).unwrap();
-    add(&mut out, RecordKind::Footer, &body[..len]);
-    out
+    (out, frames)
+}
+
+/// Signs the state in a bundle again, as its sender would.
+pub fn seal_state(records: &mut [Record], sender: &Engine) {
+    let at = records.iter().position(|(kind, _)| *kind == RecordKind::Seal).unwrap();
+    let digest = Sha256::digest(&begin(&records[..at]).0);
+    let signed = [&b"packmule/1 snapshot"[..], &digest].concat();
+    records[at].1 = key_of(sender).sign(signed, None).to_vec();
 }
 
 fn add(out: &mut Vec<u8>, kind: RecordKind, body: &[u8]) {

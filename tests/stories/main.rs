@@ -1,6 +1,8 @@
 //! The life of a fleet, played through the program: with only the commands that a person at that place would type.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Helpers of tests are tests.
 
+#[path = "../bundles/mod.rs"]
+mod bundles;
 #[path = "../serial/cable.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod cable;
@@ -13,6 +15,7 @@ mod skips;
 mod support;
 
 mod admit;
+mod bad_files;
 mod bases;
 mod card;
 mod compacted;

@@ -75,7 +75,12 @@ impl Rules {
         let mut carried = 0;
         for (at, value) in op.values(def.shape()) {
             carried += 1;
-            if restates && op.head.kind == OpKind::Update && def.def.columns[at].merge == ColumnMerge::Counter
+            // An absolute value is no number here: see `merge::counters`.
+            let adds = matches!(value, Value::Int(_) | Value::Real(_));
+            if restates
+                && op.head.kind == OpKind::Update
+                && adds
+                && def.def.columns[at].merge == ColumnMerge::Counter
             {
                 return Err(Error::damaged("an addition by who restates a table"));
             }

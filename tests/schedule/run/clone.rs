@@ -114,12 +114,16 @@ impl Run {
         let Some(n) = self.devices.iter().position(|device| device.copy.is_some()) else { return };
         let teller = self.active().into_iter().find(|d| *d != n && Some(*d) != self.copied(n)).unwrap();
         // What it says is refused, and tells who hears it that this device lacks what others have of it: the answer has
-        // the proof.
-        let said = self.bundle(n, Some(teller));
-        let refused = crate::common::try_import(&mut self.devices[teller].engine, &said);
-        assert!(matches!(refused, Err(packmule::Error::Twin { .. })), "d{teller}: {refused:?}");
-        let bytes = self.bundle(teller, Some(n));
-        self.take_in(n, &bytes);
+        // the proof. It may take a second visit.
+        for _ in 0..2 {
+            if self.devices[n].copy.is_some() {
+                let said = self.bundle(n, Some(teller));
+                let refused = crate::common::try_import(&mut self.devices[teller].engine, &said);
+                assert!(matches!(refused, Err(packmule::Error::Twin { .. })), "d{teller}: {refused:?}");
+                let bytes = self.bundle(teller, Some(n));
+                self.take_in(n, &bytes);
+            }
+        }
         assert!(self.devices[n].copy.is_none(), "d{n} goes on as a second history");
     }
 

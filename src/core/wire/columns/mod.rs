@@ -1,4 +1,4 @@
-//! A frame's blocks, coded by column: see `FORMAT.md`, "Codec 1".
+//! A frame's blocks, coded by column: see `FORMAT.md`, "By column".
 //!
 //! One walk over the plain blocks serves both ends: what is coded is read from the buffer where it is known, and written
 //! into it where it is not.
@@ -116,7 +116,7 @@ impl Columns {
                 }
                 BLOCK_DEF => self.run(coder, buf, at)?,
                 BLOCK_PIECE => {
-                    at = self.values.raw_varint(coder, buf, at, OTHER)?;
+                    (_, at) = self.values.raw_varint(coder, buf, at, OTHER)?;
                     self.run(coder, buf, at)?
                 }
                 BLOCK_RETIRE | BLOCK_RETURN => self.values.raw(coder, buf, at, 16, OTHER)?,
@@ -126,16 +126,12 @@ impl Columns {
                     self.run(coder, buf, at)?
                 }
                 BLOCK_KEEP => {
-                    let start = at;
-                    at = self.values.raw_varint(coder, buf, at, OTHER)?;
-                    let mut runs = 0u32;
-                    for (i, byte) in buf[start..at].iter().enumerate() {
-                        runs |= u32::from(byte & 127).checked_shl(7 * i as u32).ok_or_else(C::bad)?;
-                    }
+                    let runs;
+                    (runs, at) = self.values.raw_varint(coder, buf, at, OTHER)?;
                     for _ in 0..runs {
                         at = self.values.raw(coder, buf, at, 16, OTHER)?;
-                        at = self.values.raw_varint(coder, buf, at, OTHER + 2)?;
-                        at = self.values.raw_varint(coder, buf, at, OTHER + 3)?;
+                        (_, at) = self.values.raw_varint(coder, buf, at, OTHER + 2)?;
+                        (_, at) = self.values.raw_varint(coder, buf, at, OTHER + 3)?;
                     }
                     at
                 }
@@ -146,11 +142,7 @@ impl Columns {
 
     /// Codes a run of bytes, with its length before it.
     fn run<C: Coder>(&mut self, coder: &mut C, buf: &mut [u8], at: usize) -> Result<usize, C::Stop> {
-        let start = self.values.raw_varint(coder, buf, at, OTHER + 1)?;
-        let mut len = 0u64;
-        for (i, byte) in buf[at..start].iter().enumerate() {
-            len |= u64::from(byte & 127).checked_shl(7 * i as u32).ok_or_else(C::bad)?;
-        }
+        let (len, start) = self.values.raw_varint(coder, buf, at, OTHER + 1)?;
         let len = usize::try_from(len).map_err(|_| C::bad())?;
         self.values.raw(coder, buf, start, len, OTHER + 4)
     }
@@ -188,7 +180,7 @@ impl Columns {
                 return Ok(at);
             }
             if byte & HAS_CLAIM != 0 {
-                at = self.values.raw_varint(coder, buf, at, CLAIMS)?;
+                (_, at) = self.values.raw_varint(coder, buf, at, CLAIMS)?;
             }
             let mut mask = None;
             if byte & HAS_COLUMNS != 0 {

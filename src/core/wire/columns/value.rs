@@ -129,11 +129,11 @@ fn put_varint(buf: &mut [u8], mut at: usize, mut number: u64) -> Option<usize> {
     }
 }
 
-pub(super) const fn zigzag(number: i64) -> u64 {
+const fn zigzag(number: i64) -> u64 {
     (number << 1 ^ number >> 63) as u64
 }
 
-pub(super) const fn unzigzag(number: u64) -> i64 {
+const fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
@@ -203,18 +203,18 @@ impl Values {
         Ok(())
     }
 
-    /// Codes the varint at `at`, byte for byte. Returns where it ends.
+    /// Codes the varint at `at`, byte for byte. Returns it and where it ends.
     pub(super) fn raw_varint<C: Coder>(
         &mut self,
         coder: &mut C,
         buf: &mut [u8],
         at: usize,
         id: u32,
-    ) -> Result<usize, C::Stop> {
+    ) -> Result<(u64, usize), C::Stop> {
         for i in 0..10 {
             let contexts = [hash(id, i); INPUTS];
             if self.byte(coder, buf, at + i as usize, &contexts, id)? < 128 {
-                return Ok(at + i as usize + 1);
+                return varint(buf, at).ok_or_else(C::bad);
             }
         }
         Err(C::bad())
@@ -244,17 +244,11 @@ impl Values {
         at: usize,
         id: u32,
     ) -> Result<usize, C::Stop> {
-        let given = self.given_number::<C>(buf, at)?;
+        let given = if C::ENCODES { varint(buf, at).ok_or_else(C::bad)?.0 } else { 0 };
+        let given = unzigzag(given);
         let numbers = &mut self.fields[id as usize % FIELDS];
         let number = number::code(&mut self.mixer, coder, numbers, id, &mut Beside::default(), given)?;
         put_varint(buf, at, zigzag(number)).ok_or_else(C::bad)
-    }
-
-    fn given_number<C: Coder>(&self, buf: &[u8], at: usize) -> Result<i64, C::Stop> {
-        if !C::ENCODES {
-            return Ok(0);
-        }
-        varint(buf, at).map(|(number, _)| unzigzag(number)).ok_or_else(C::bad)
     }
 
     /// Codes the value at `at` in `buf`, of a column. Returns where it ends.
@@ -267,7 +261,7 @@ impl Values {
         beside: &mut Beside,
     ) -> Result<usize, C::Stop> {
         let of = Of { index, id: hash(index as u32, 99) };
-        let (end, bits) = if C::ENCODES { self.given(buf, at).ok_or_else(C::bad)? } else { (at, 0) };
+        let (end, bits) = if C::ENCODES { Self::given(buf, at).ok_or_else(C::bad)? } else { (at, 0) };
         let way = if C::ENCODES { self.way(buf, at..end, of, bits, *beside) } else { 0 };
         let said = Said { way: self.code_way(coder, of, *beside, way)?, bits };
         let (end, of_value) = match said.way {
@@ -279,7 +273,7 @@ impl Values {
                 let mut end = put_tag::<C>(buf, at, BIG)?;
                 end = self.raw(coder, buf, end, 1, of.id)?;
                 for _ in 0..3 {
-                    end = self.raw_varint(coder, buf, end, of.id)?;
+                    (_, end) = self.raw_varint(coder, buf, end, of.id)?;
                 }
                 (self.raw(coder, buf, end, 32, of.id)?, 2)
             }
@@ -289,11 +283,11 @@ impl Values {
         Ok(end)
     }
 
-    /// Returns where the value at `at` ends, and its bits if it is a number.
-    fn given(&self, buf: &[u8], at: usize) -> Option<(usize, u64)> {
+    /// Returns where the value at `at` ends, as far as the choice of its way asks, and its bits if it is a number.
+    fn given(buf: &[u8], at: usize) -> Option<(usize, u64)> {
         let body = at + 1;
         Some(match *buf.get(at)? {
-            NULL => (body, 0),
+            NULL | BIG => (body, 0),
             INT => {
                 let (number, end) = varint(buf, body)?;
                 (end, unzigzag(number) as u64)
@@ -304,7 +298,6 @@ impl Values {
                 let end = start.checked_add(usize::try_from(len).ok()?).filter(|end| *end <= buf.len())?;
                 (end, 0)
             }
-            BIG => (body, 0),
             _ => return None,
         })
     }

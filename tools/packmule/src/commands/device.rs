@@ -110,7 +110,13 @@ fn fleet_id(args: &Args, text: &str) -> Result<[u8; 32], Failure> {
 
 /// Opens a fleet key; asks for its passphrase, if it has one and none is given.
 pub(super) fn fleet_key(args: &Args, file: &Path) -> Result<FleetKey, Failure> {
-    passphrase::open_fleet_key(args, file).map_err(|e| not_a_fleet_key(file, e))
+    let opened = match FleetKey::open(file) {
+        Err(packmule::Error::KeyPassphrase { .. }) => {
+            FleetKey::open_with(file, Some(&passphrase::of(args, file)?))
+        }
+        opened => opened,
+    };
+    opened.map_err(|e| not_a_fleet_key(file, e))
 }
 
 fn not_a_fleet_key(file: &Path, error: packmule::Error) -> Failure {

@@ -79,7 +79,7 @@ pub fn exchange(
     watch: &mut dyn FnMut(&Path, Progress),
     report: &mut Exchange,
 ) -> Result<()> {
-    Visit::new((engine, card), limits, false, report).make(watch)
+    Visit::new((engine, card), limits, Secrecy::Clear, report).make(watch)
 }
 
 /// Exchanges with a card as [`exchange`] does, and leaves everything encrypted, to this device and all whose
@@ -94,7 +94,7 @@ pub fn exchange_encrypted(
     watch: &mut dyn FnMut(&Path, Progress),
     report: &mut Exchange,
 ) -> Result<()> {
-    Visit::new((engine, card), limits, true, report).make(watch)
+    Visit::new((engine, card), limits, Secrecy::Nobody, report).make(watch)
 }
 
 struct Visit<'a> {
@@ -110,8 +110,6 @@ struct Visit<'a> {
     /// Up to where the makers of bundles that lie here have shared streams.
     heard_of: Positions,
     torn: Vec<PathBuf>,
-    /// What is left is to be encrypted.
-    encrypt: bool,
     secrecy: Secrecy,
     /// An encrypted bundle lies there that this device cannot read.
     locked: bool,
@@ -121,7 +119,7 @@ impl<'a> Visit<'a> {
     fn new(
         (engine, card): (&'a mut Engine, &'a mut dyn Volume),
         limits: &'a Limits,
-        encrypt: bool,
+        secrecy: Secrecy,
         report: &'a mut Exchange,
     ) -> Self {
         Self {
@@ -134,8 +132,7 @@ impl<'a> Visit<'a> {
             fresh: Vec::new(),
             heard_of: Positions::new(),
             torn: Vec::new(),
-            encrypt,
-            secrecy: Secrecy::Clear,
+            secrecy,
             locked: false,
         }
     }
@@ -349,11 +346,8 @@ impl<'a> Visit<'a> {
             stated = self.leave_part(None, &all)?.is_some();
         }
         if stated && !stated_before {
-            let old: Vec<_> = {
-                let (ours, encrypt) = (&mut self.ours, self.encrypt);
-                let is_old = |ours: &mut Ours| ours.spans.is_empty() && !(encrypt && ours.is_introduction());
-                ours.extract_if(.., is_old).collect()
-            };
+            let is_old = |ours: &mut Ours| ours.spans.is_empty() && !self.secrecy.introduces(ours);
+            let old: Vec<_> = self.ours.extract_if(.., is_old).collect();
             self.remove(old.into_iter().map(|ours| (ours.path, Removed::Superseded)).collect())?;
         }
         Ok(())

@@ -215,6 +215,12 @@ fn a_bundle_under_a_passphrase_goes_by_mail() {
     has(&desk.run("inspect north.pmb").ok(), &["an encrypted bundle of"]);
     has(&desk.run("verify north.pmb --passphrase-file secret.txt").ok(), &["all is well"]);
     has(&desk.run("inspect north.pmb --passphrase-file secret.txt").ok(), &["with a passphrase"]);
+    // Nor does `admit` read it, which takes the fleet key's passphrase alone.
+    let said =
+        desk.run("admit north.pmb --fleet fleet.key --passphrase-file secret.txt").refused("north.pmb");
+    has(&said, &["a request in it is found in the database of a device that has taken it in"]);
+    // What takes no passphrase says what does.
+    has(&desk.run("trust base.db north.pmb").refused("north.pmb"), &["(of import, merge, inspect, verify)"]);
     // On a card it is named and stepped over.
     std::fs::copy(desk.path("north.pmb"), desk.path("card/north.pmb")).unwrap();
     has(&desk.run("exchange base.db card").ok(), &["skipped: the bundle is encrypted with a passphrase"]);

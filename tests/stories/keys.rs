@@ -47,6 +47,10 @@ fn a_fleet_key_can_have_a_passphrase() {
     let init = "init base.db --name base --base --fleet fleet.key";
     let said = desk.run(&format!("{init} --passphrase-file other.txt")).refused("fleet.key");
     has(&said, &["not the passphrase"]);
+    // The file that is wrong is named, and not the key.
+    std::fs::write(desk.path("empty.txt"), "\n").unwrap();
+    desk.run(&format!("{init} --passphrase-file empty.txt")).refused("empty.txt");
+    desk.run(&format!("{init} --passphrase-file nowhere.txt")).refused("nowhere.txt");
     desk.run(&format!("{init} --passphrase-file secret.txt")).ok();
     // Each command that takes it.
     desk.run("init north.db --name north").ok();

@@ -35,26 +35,23 @@ impl Visit<'_> {
         have: &Positions,
     ) -> Result<Option<PartReport>> {
         let mut room = self.card.room().unwrap_or(u64::MAX);
+        let readers = self.secrecy.readers().cloned();
         // What is reported free may not be; each time less is tried.
         for _ in 0..8 {
             let most_bytes = room.min(self.limits.most_bytes);
-            let readers = self.secrecy.readers().cloned();
             let most_of_bundle = readers.as_ref().map_or(most_bytes, |readers| readers.room_in(most_bytes));
             let enough_bytes = self.limits.enough_bytes;
             let part = Part { receiver, have, enough_bytes, most_bytes: most_of_bundle };
             match self.write(readers.as_ref(), &|engine, out| engine.export_part(out, &part)) {
                 Ok((file, bytes, written)) => {
-                    let PartReport { frames, state, .. } = written;
-                    let encrypted = readers.is_some();
-                    let introduction = false;
                     self.report.left.push(Left {
                         file,
                         receiver,
-                        frames,
+                        frames: written.frames,
                         bytes,
-                        state,
-                        encrypted,
-                        introduction,
+                        state: written.state,
+                        encrypted: readers.is_some(),
+                        introduction: false,
                     });
                     return Ok(Some(written));
                 }
@@ -82,10 +79,15 @@ impl Visit<'_> {
     /// Leaves an introduction, as far as there is room for it.
     pub(super) fn leave_introduction(&mut self) -> Result<()> {
         match self.write(None, &|engine, out| engine.write_introduction(out)) {
-            Ok((file, bytes, _)) => {
-                let (receiver, frames, state, encrypted, introduction) = (None, 0, false, false, true);
-                self.report.left.push(Left { file, receiver, frames, bytes, state, encrypted, introduction });
-            }
+            Ok((file, bytes, _)) => self.report.left.push(Left {
+                file,
+                receiver: None,
+                frames: 0,
+                bytes,
+                state: false,
+                encrypted: false,
+                introduction: true,
+            }),
             Err(Failed::Full { .. } | Failed::NoGroup { .. }) => {
                 self.report.not_left = Some(NotLeft::Full { next_bytes: None });
             }

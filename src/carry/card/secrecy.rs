@@ -18,7 +18,7 @@ use crate::engine::{Readers, Result, Trusted};
 pub(super) enum Secrecy {
     /// Anyone.
     Clear,
-    /// This device alone: it knows no other, so rows are not left.
+    /// This device alone: it knows no other yet, so rows are not left.
     Nobody,
     /// These.
     To(Readers),
@@ -42,6 +42,11 @@ impl Secrecy {
         }
     }
 
+    /// Returns whether a bundle is left in clear since others may not know this device.
+    pub(super) fn introduces(&self, ours: &Ours) -> bool {
+        !matches!(self, Self::Clear) && ours.is_introduction()
+    }
+
     /// Returns whether a bundle of ours counts as left for anyone.
     pub(super) fn counts(&self, ours: &Ours) -> bool {
         matches!(self, Self::Clear) == ours.readers.is_none()
@@ -51,10 +56,11 @@ impl Secrecy {
 impl Visit<'_> {
     /// Decides who can read what is left, once all that lies there is taken in.
     pub(super) fn choose_readers(&mut self) -> Result<()> {
-        if self.encrypt {
+        if matches!(self.secrecy, Secrecy::Nobody) {
             let readers = self.engine.fleet_readers()?;
-            let alone = readers.devices().len() < 2;
-            self.secrecy = if alone { Secrecy::Nobody } else { Secrecy::To(readers) };
+            if readers.devices().len() > 1 {
+                self.secrecy = Secrecy::To(readers);
+            }
         }
         Ok(())
     }
@@ -62,8 +68,8 @@ impl Visit<'_> {
     /// Returns why a bundle of ours is not to lie there, for whoever can read it or cannot.
     pub(super) fn is_for_others_eyes(&self, ours: &Ours, peers: &[Trusted]) -> Result<Option<Removed>> {
         let Some(readers) = &ours.readers else {
-            let open = self.encrypt && !ours.is_introduction();
-            return Ok(open.then_some(Removed::InClear));
+            let fits = matches!(self.secrecy, Secrecy::Clear) || self.secrecy.introduces(ours);
+            return Ok((!fits).then_some(Removed::InClear));
         };
         if readers.iter().any(|reader| self.engine.is_revoked(*reader)) {
             return Ok(Some(Removed::Readers));

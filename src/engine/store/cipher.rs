@@ -99,11 +99,17 @@ pub(crate) fn device_slots(
     for (slot, reader) in slots.chunks_exact_mut(SLOT).zip(readers) {
         let shared = x25519::PublicKey::new(reader.key).dh(&ephemeral).map_err(weak)?;
         let key = derive(b"packmule/1 device slot", &[&public, &reader.key, &shared[..]]);
-        let (secret, tag) = slot.split_at_mut(32);
-        secret.copy_from_slice(file_key);
-        tag.copy_from_slice(&Cipher::new(&key).seal(0, true, secret)?);
+        fill_slot(&key, file_key, slot)?;
     }
     Ok((public, slots))
+}
+
+/// Encrypts a secret into a slot.
+fn fill_slot(key: &[u8; 32], secret: &[u8; 32], slot: &mut [u8]) -> io::Result<()> {
+    let (bytes, tag) = slot.split_at_mut(32);
+    bytes.copy_from_slice(secret);
+    tag.copy_from_slice(&Cipher::new(key).seal(0, true, bytes)?);
+    Ok(())
 }
 
 /// Returns the key that opens this device's slot in a file with this ephemeral key.
@@ -136,9 +142,7 @@ pub(crate) fn wrap_by_passphrase(
     wrapped[16..20].copy_from_slice(&MEMORY_KIB.to_le_bytes());
     wrapped[20..24].copy_from_slice(&PASSES.to_le_bytes());
     let key = passphrase_key(passphrase, &wrapped[..16], (MEMORY_KIB, PASSES))?;
-    let (bytes, tag) = wrapped[24..].split_at_mut(32);
-    bytes.copy_from_slice(secret);
-    tag.copy_from_slice(&Cipher::new(&key).seal(0, true, bytes)?);
+    fill_slot(&key, secret, &mut wrapped[24..])?;
     Ok(wrapped)
 }
 

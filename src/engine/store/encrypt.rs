@@ -78,7 +78,7 @@ impl<W: Write> Encrypting<W> {
         (readers.random)(&mut file_key)?;
         let mut head = ENCRYPTED_MAGIC.to_vec();
         head.push(CONTAINER_VERSION);
-        let mut chunk = Vec::with_capacity(CHUNK + TAG);
+        let mut list = Vec::new();
         match &readers.who {
             Who::Devices(devices) => {
                 let slots = cipher::slots_for(devices.len());
@@ -90,19 +90,19 @@ impl<W: Write> Encrypting<W> {
                 head.extend_from_slice(&(slots as u16).to_le_bytes());
                 head.extend_from_slice(&ephemeral);
                 head.extend_from_slice(&wrapped);
-                chunk.extend_from_slice(&(devices.len() as u16).to_le_bytes());
-                devices.iter().for_each(|device| chunk.extend_from_slice(&device.id.0));
+                list.extend_from_slice(&(devices.len() as u16).to_le_bytes());
+                devices.iter().for_each(|device| list.extend_from_slice(&device.id.0));
             }
             Who::Passphrase(passphrase) => {
                 head.push(TO_PASSPHRASE);
                 head.extend_from_slice(&cipher::wrap_by_passphrase(&file_key, passphrase, readers.random)?);
-                chunk.extend_from_slice(&[0, 0]);
+                list.extend_from_slice(&[0, 0]);
             }
         }
         to.write_all(&head)?;
         let cipher = Cipher::new(&cipher::chunk_key(&file_key, Sha256::new_with_prefix(&head)));
         let mut begun = Self { to, cipher, chunk: Vec::with_capacity(CHUNK + TAG), number: 0 };
-        begun.write_all(&chunk)?;
+        begun.write_all(&list)?;
         Ok(begun)
     }
 

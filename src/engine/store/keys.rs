@@ -1,8 +1,10 @@
 //! Secret keys in files of their own: a device's beside its database, a fleet's wherever its owner wants it.
 
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Write};
+#[cfg(unix)]
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ed25519_compact::{KeyPair, SecretKey, Seed};
@@ -233,9 +235,9 @@ fn new_key(
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.mode(0o600);
     let mut file = options.open(path).map_err(Error::io("make the key file", path))?;
-    if mode(&file, path)? & LOOSE != 0 {
+    if loose_mode(&look_at(&file, path)?).is_some() {
         let _ = std::fs::remove_file(path);
         return Err(Error::KeyUnprotected { path: path.into() });
     }
@@ -247,32 +249,37 @@ fn new_key(
     Ok(key)
 }
 
+fn look_at(file: &File, path: &Path) -> Result<Metadata> {
+    file.metadata().map_err(Error::io("look at the key file", path))
+}
+
 /// The bits of a file's mode that let others than its owner read or write it.
+#[cfg(unix)]
 const LOOSE: u32 = 0o077;
 
-/// Returns the mode of a file, where there is such a thing.
-fn mode(file: &File, path: &Path) -> Result<u32> {
-    let found = file.metadata().map_err(Error::io("look at the key file", path))?;
-    #[cfg(unix)]
-    return Ok(std::os::unix::fs::MetadataExt::mode(&found) & 0o777);
-    #[cfg(not(unix))]
-    return Ok(if found.is_file() { 0o600 } else { 0 });
+/// Returns the mode of a file, if others than its owner can read or write it.
+#[cfg(unix)]
+fn loose_mode(found: &Metadata) -> Option<u32> {
+    Some(found.mode() & 0o777).filter(|mode| mode & LOOSE != 0)
+}
+
+/// There are no modes here.
+#[cfg(not(unix))]
+fn loose_mode(_: &Metadata) -> Option<u32> {
+    None
 }
 
 /// Refuses a key file that others can read, if it is this user's: of another's files it is for him to say who reads them.
 fn refuse_loose(file: &File, path: &Path) -> Result<()> {
-    let mode = mode(file, path)?;
+    let found = look_at(file, path)?;
     #[cfg(unix)]
-    {
-        let owner = file.metadata().map_err(Error::io("look at the key file", path))?;
-        if std::os::unix::fs::MetadataExt::uid(&owner) != rustix::process::geteuid().as_raw() {
-            return Ok(());
-        }
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Ok(());
     }
-    if mode & LOOSE != 0 {
-        return Err(Error::KeyLoose { path: path.into(), mode });
+    match loose_mode(&found) {
+        Some(mode) => Err(Error::KeyLoose { path: path.into(), mode }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Reads a secret key from a file of this form. Returns all of the file too.

@@ -6,7 +6,9 @@ use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use packmule::core::model::{DeviceId, Hex};
-use packmule::{Admission, AdmitOptions, Admitted, Applicant, Engine, FleetKey, Outcome};
+use packmule::{
+    Admission, AdmitOptions, Admitted, Applicant, BundleProblem, Engine, Error, FleetKey, Outcome,
+};
 
 use super::device::{fingerprint, fleet_key, passphrase_for};
 use super::{Context, open, options};
@@ -100,8 +102,9 @@ const ENCRYPTED: &str =
 /// Reads a bundle. Returns why it cannot be.
 fn read(path: &Path, admission: &mut Admission<'_>, from: &mut Sources) -> Result<(), String> {
     let file = File::open(path).map_err(|e| format!("cannot be read: {}", io_text(&e)))?;
+    // The passphrase that is given is the fleet key's.
     let file = packmule::open_bundle(file, None).map_err(|e| match e {
-        packmule::Error::Bundle { cause: packmule::BundleProblem::NotForUs { .. }, .. } => {
+        Error::Bundle { cause: BundleProblem::NotForUs { .. } | BundleProblem::PassphraseNeeded, .. } => {
             ENCRYPTED.to_owned()
         }
         e => engine_text(path, path, &e),

@@ -154,9 +154,9 @@ fn read_bundle(context: &Context<'_, '_>, path: &Path) -> Result<Looked, Failure
     let bundle = match opened {
         Ok(bundle) => bundle,
         Err(e) => {
-            return match (&e, without_key(&e)) {
-                (_, Some(how)) => Ok(Looked::Locked(how, bytes, e)),
-                _ => Err(Failure::engine(path, db, e)),
+            return match without_key(&e) {
+                Some(how) => Ok(Looked::Locked(how, bytes, e)),
+                None => Err(Failure::engine(path, db, e)),
             };
         }
     };

@@ -15,7 +15,7 @@ use crate::documents::{
 use crate::files::passphrase;
 use crate::output::{Failure, say};
 use crate::text::{columns, count, iso, number, plural, quoted, said_by, set_aside, shown, time};
-use crate::usage::{Args, flags};
+use crate::usage::{Args, Flag, flags};
 
 /// `packmule init`.
 pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let args = &context.args;
     let path = args.path(0);
-    let fleet = args.flag_path(&flags::FLEET).map(|file| fleet_key(args, file)).transpose()?;
+    let fleet = given_fleet_key(args, &flags::FLEET)?;
     let expected = args.flag(&flags::FLEET_ID)?.map(|text| fleet_id(args, text)).transpose()?;
     if fleet.is_some() && expected.is_some() {
         return Err(args.wrong("--fleet and --fleet-id together: the key says which fleet it is").into());
@@ -110,7 +110,18 @@ fn fleet_id(args: &Args, text: &str) -> Result<[u8; 32], Failure> {
 
 /// Opens a fleet key; asks for its passphrase, if it has one and none is given.
 pub(super) fn fleet_key(args: &Args, file: &Path) -> Result<FleetKey, Failure> {
-    passphrase::open_fleet_key(args, file).map_err(|e| not_a_fleet_key(file, e))
+    let opened = match FleetKey::open(file) {
+        Err(packmule::Error::KeyPassphrase { .. }) => {
+            FleetKey::open_with(file, Some(&passphrase::of(args, file)?))
+        }
+        opened => opened,
+    };
+    opened.map_err(|e| not_a_fleet_key(file, e))
+}
+
+/// Opens the fleet key of a flag, if it was given.
+fn given_fleet_key(args: &Args, flag: &Flag) -> Result<Option<FleetKey>, Failure> {
+    args.flag_path(flag).map(|file| fleet_key(args, file)).transpose()
 }
 
 fn not_a_fleet_key(file: &Path, error: packmule::Error) -> Failure {
@@ -266,11 +277,7 @@ pub fn revoke(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let given = context.args.text(1)?;
     let id = fingerprint(given).map_or_else(|| engine.find_device(given), Ok).map_err(of_db(path))?;
-    let key = context
-        .args
-        .flag_path(&flags::REVOKE_FLEET)
-        .map(|file| fleet_key(&context.args, file))
-        .transpose()?;
+    let key = given_fleet_key(&context.args, &flags::REVOKE_FLEET)?;
     let undo = context.args.has(&flags::TAKE_BACK);
     let done =
         if undo { engine.take_back_revocation(id, key.as_ref()) } else { engine.revoke(id, key.as_ref()) }
@@ -384,7 +391,7 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
     let (path, file) = (args.path(0).to_owned(), args.path(1).to_owned());
-    let fleet = args.flag_path(&flags::FLEET).map(|file| fleet_key(args, file)).transpose()?;
+    let fleet = given_fleet_key(args, &flags::FLEET)?;
     let name = args.flag(&flags::NAME)?.map_or_else(host_name, str::to_owned);
     let new = !path.exists();
     let named = new || args.has(&flags::NAME);
@@ -448,11 +455,7 @@ pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let id = engine.find_device(&given).map_err(of_db(&path))?;
     let undo = context.args.has(&flags::TAKE_BACK);
-    let key = context
-        .args
-        .flag_path(&flags::REVOKE_FLEET)
-        .map(|file| fleet_key(&context.args, file))
-        .transpose()?;
+    let key = given_fleet_key(&context.args, &flags::REVOKE_FLEET)?;
     let key = key.as_ref();
     let done = if undo { engine.take_back_retirement(id, key) } else { engine.retire(id, key) };
     let travels = done.map_err(of_db(&path))?;

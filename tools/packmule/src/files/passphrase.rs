@@ -4,7 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 
-use packmule::{Error, FleetKey};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::output::Failure;
@@ -38,18 +37,11 @@ fn line(from: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Opens a fleet key; asks for its passphrase, if it has one and none is given.
-pub fn open_fleet_key(args: &Args, file: &Path) -> Result<FleetKey, Error> {
-    let not_given = |why: Failure| Error::Usage(why.message().to_owned());
-    match FleetKey::open(file) {
-        Err(Error::KeyPassphrase { .. }) => {
-            let passphrase = match given(args).map_err(not_given)? {
-                Some(passphrase) => passphrase,
-                None => ask(&format!("passphrase of {}: ", quoted(file))).map_err(not_given)?,
-            };
-            FleetKey::open_with(file, Some(&passphrase))
-        }
-        opened => opened,
+/// Returns the passphrase of a file that has one: given, or asked for.
+pub fn of(args: &Args, file: &Path) -> Result<Vec<u8>, Failure> {
+    match given(args)? {
+        Some(passphrase) => Ok(passphrase),
+        None => ask(file, &format!("passphrase of {}: ", quoted(file))),
     }
 }
 
@@ -58,23 +50,23 @@ pub fn new(args: &Args, file: &Path) -> Result<Vec<u8>, Failure> {
     if let Some(passphrase) = given(args)? {
         return Ok(passphrase);
     }
-    let passphrase = ask(&format!("passphrase for {}: ", quoted(file)))?;
-    if ask("the same again: ")? != passphrase {
+    let passphrase = ask(file, &format!("passphrase for {}: ", quoted(file)))?;
+    if ask(file, "the same again: ")? != passphrase {
         return Err(Failure::of(file, "the two passphrases differ; nothing was made"));
     }
     Ok(passphrase)
 }
 
-/// Asks at the terminal, which does not show what is typed.
-fn ask(prompt: &str) -> Result<Vec<u8>, Failure> {
+/// Asks for a file's passphrase at the terminal, which does not show what is typed.
+fn ask(file: &Path, prompt: &str) -> Result<Vec<u8>, Failure> {
     const NO_TERMINAL: &str =
         "a passphrase is needed, and there is no terminal to ask at: give --passphrase-file FILE";
     let mut terminal = OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/tty")
-        .map_err(|_| Failure::plain(NO_TERMINAL))?;
-    let failed = |e: std::io::Error| Failure::plain(format!("the terminal: {}", io_text(&e)));
+        .map_err(|_| Failure::of(file, NO_TERMINAL))?;
+    let failed = |e: std::io::Error| Failure::of(file, format!("the terminal: {}", io_text(&e)));
     let quiet = Quiet::new(&terminal).map_err(|e| failed(e.into()))?;
     terminal.write_all(prompt.as_bytes()).map_err(failed)?;
     let read = line(&mut BufReader::new(&terminal));
@@ -82,7 +74,7 @@ fn ask(prompt: &str) -> Result<Vec<u8>, Failure> {
     let _ = terminal.write_all(b"\n");
     let passphrase = read.map_err(failed)?;
     if passphrase.is_empty() {
-        return Err(Failure::plain("no passphrase was typed; nothing was done"));
+        return Err(Failure::of(file, "no passphrase was typed; nothing was done"));
     }
     Ok(passphrase)
 }

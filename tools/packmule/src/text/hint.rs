@@ -60,7 +60,7 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
             ": have it made again after its maker has taken in a bundle of this device, or seen it on a card".into()
         }
         Some(Hint::ReadWithADevice) => ": give the database of one of them with --with".into(),
-        Some(Hint::GivePassphrase) => ": give it with --passphrase-file FILE".into(),
+        Some(Hint::GivePassphrase) => ": give it with --passphrase-file FILE (of import, merge, inspect, verify)".into(),
         Some(Hint::Protect { path }) => format!(": run `chmod 600 {}`", quoted(&path)),
         Some(Hint::GiveMoreOfTheId) => ": give more of the id".into(),
         Some(Hint::Resolve(ways)) => ways_to_resolve(ways),

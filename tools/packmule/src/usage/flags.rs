@@ -119,7 +119,7 @@ pub static ENCRYPT: Flag = switch(
 );
 pub static ENCRYPT_TO: Flag = values(
     "encrypt-to",
-    "DEVICE...|fleet",
+    "DEVICE|fleet",
     "encrypt it to these devices, or to all whose certificates are known",
 );
 pub static WITH: Flag =

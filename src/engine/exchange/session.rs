@@ -149,7 +149,7 @@ pub(crate) fn stream_out(replica: &Replica, peer: &Peer, section: Section, have:
 }
 
 /// Finds what follows `have` in a stream, if the peer takes the stream.
-fn next_of(replica: &Replica, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
+pub(super) fn next_of(replica: &Replica, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
     if !wants(peer, section) {
         return Ok(StreamOut::Nothing);
     }

@@ -295,3 +295,31 @@ fn ranges_of_free_ids_are_bounded_by_table() {
     sql(&a, "INSERT INTO log VALUES (3, 'below')");
     assert_eq!(a.seal().unwrap().ops, 1);
 }
+
+/// A seal's part in a shared append table waits at the base for the part of its own table, until its author says that that is
+/// lost. What is applied then is not this base's own either.
+#[test]
+fn what_waited_for_a_lost_part_is_not_sealed_again() {
+    let world = World::new();
+    let options = TrackOptions { append: true, ids_shared: true, ..TrackOptions::default() };
+    let (mut north, mut east, mut base) = (world.board("north"), world.board("east"), world.base("base"));
+    for device in [&mut north, &mut east, &mut base] {
+        sql(device, "CREATE TABLE r (id INTEGER PRIMARY KEY AUTOINCREMENT, v)");
+        device.track("r", &options).unwrap();
+    }
+    sql(&north, READINGS);
+    north.track("readings", &append()).unwrap();
+    carry_all(&mut [&mut north, &mut east, &mut base]);
+    let backup = world.path("backup");
+    copy_card(&north, &backup);
+    sql(&north, "INSERT INTO r (v) VALUES (1), (2); INSERT INTO readings (value) VALUES (7)");
+    carry(&mut north, &mut east);
+    let mut north = Engine::open_with(&backup, world.options()).unwrap();
+    assert_eq!(carry(&mut east, &mut base).waits.len(), 1);
+    carry(&mut north, &mut east); // It says that it was set back.
+    carry(&mut east, &mut north);
+    assert!(carry(&mut north, &mut base).waits.is_empty());
+    assert_eq!(rows(&base, "SELECT v FROM r ORDER BY id"), ["1", "2"]);
+    assert_eq!(base.seal().unwrap().ops, 0);
+    digests_equal(&[&north, &east, &base]);
+}

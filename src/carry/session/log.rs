@@ -48,11 +48,11 @@ pub(super) struct Kept {
     revocations: Option<Vec<Vec<u8>>>,
     /// What came and is not committed.
     staged: Vec<Staged>,
+    /// The same of the state that comes.
+    chunks: Vec<u8>,
     /// What its last vector says of our own log; and the newest checkpoints of its own log that it is to hear.
     evidence: PeerEvidence,
     newest: Option<Vec<Vec<u8>>>,
-    /// The same of the state that comes.
-    chunks: Vec<u8>,
     /// Something was committed, and what it leaves open is not decided yet.
     unsettled: bool,
     /// The state for the peer, and the one from it.
@@ -105,8 +105,7 @@ impl<'a> EngineLog<'a> {
     /// Appends a header with what changed in the vector, to be signed and sent; and looks up what became ready for
     /// the peer by it.
     fn changed_vector(&mut self, vector: Vec<Position>, body: &mut Body<'_>) -> Result<bool> {
-        let peer = self.kept.peer.as_ref().map(|peer| peer.id);
-        let Some(peer) = peer else { return Ok(false) };
+        let Some(peer) = self.kept.peer.as_ref().map(|peer| peer.id) else { return Ok(false) };
         let me = self.engine.identity().id;
         let first = self.kept.vector.is_empty();
         let key = |entry: &Position| (entry.author, entry.stream.number());

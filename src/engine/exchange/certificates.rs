@@ -4,7 +4,7 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::{CERT_MAX, Certificate};
 
 use crate::engine::apply::vouched;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::{admission, trust};
@@ -36,19 +36,29 @@ pub(crate) fn store_revoked(replica: &Replica, certificate: &Certificate<'_>, by
     if trust::store_revoked(replica, certificate, bytes)? { vouched::recount(replica) } else { Ok(()) }
 }
 
-/// Stores a certificate of a bundle that is trusted, or of a revoked device. What its sender shows of itself need not be
-/// kept for it any longer.
+/// Stores a certificate that is trusted, or of a revoked device. Returns the device if it is neither.
+pub(crate) fn store_verified(
+    replica: &Replica,
+    certificate: &Certificate<'_>,
+    bytes: &[u8],
+) -> Result<Option<UntrustedDevice>> {
+    match trust::verify_certificate(replica, certificate)? {
+        Ok(trust) => store(replica, certificate, bytes, trust)?,
+        Err(untrusted) if untrusted.revoked => store_revoked(replica, certificate, bytes)?,
+        Err(untrusted) => return Ok(Some(untrusted)),
+    }
+    Ok(None)
+}
+
+/// Stores a certificate of a bundle, unless it is not trusted. What its sender shows of itself need not be kept for it any
+/// longer.
 pub(crate) fn take(
     replica: &Replica,
     certificate: &Certificate<'_>,
     bytes: &[u8],
     sender: Option<DeviceId>,
 ) -> Result<()> {
-    match trust::verify_certificate(replica, certificate)? {
-        Ok(trust) => store(replica, certificate, bytes, trust)?,
-        Err(untrusted) if untrusted.revoked => store_revoked(replica, certificate, bytes)?,
-        Err(_) => {}
-    }
+    store_verified(replica, certificate, bytes)?;
     if sender == Some(certificate.device()) {
         admission::shown_by_itself(replica, certificate)?;
     }
@@ -61,10 +71,9 @@ pub(crate) fn store_answered_for(
     certificate: &Certificate<'_>,
     bytes: &[u8],
 ) -> Result<()> {
-    match trust::verify_certificate(replica, certificate)? {
-        Ok(trust) => store(replica, certificate, bytes, trust),
-        Err(untrusted) if untrusted.revoked => store_revoked(replica, certificate, bytes),
-        Err(_) => store(replica, certificate, bytes, Trust::Singly),
+    match store_verified(replica, certificate, bytes)? {
+        Some(_) => store(replica, certificate, bytes, Trust::Singly),
+        None => Ok(()),
     }
 }
 

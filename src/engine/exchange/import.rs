@@ -463,16 +463,16 @@ fn take_in_window(
     if let (true, Some(sender)) = (window.returned, verified.sender) {
         membership::record_returned(replica, devices::device_number_or_new(replica, sender)?)?;
     }
-    append::raise_marks(replica)?;
-    if !more {
-        // At the end, and not for each window: what comes later may answer it.
-        verdict::seal_verdict(replica)?;
-    }
     if let (false, Some(sender)) = (more, verified.sender) {
         verified.record_acknowledged(replica, sender)?;
         // What it has applied of per-device streams of revoked devices, it vouches for; what it has lost of its own,
         // nothing waits for any more.
         ready::apply_pending(replica, report)?;
+    }
+    append::raise_marks(replica)?;
+    if !more {
+        // At the end, and not for each window: what comes later may answer it.
+        verdict::seal_verdict(replica)?;
     }
     report.conflicts_opened += walk::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)

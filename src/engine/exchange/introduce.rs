@@ -9,11 +9,10 @@ use std::io::Write;
 use packmule_core::wire::RecordKind;
 use sha2::{Digest, Sha256};
 
-use crate::engine::error::{Error, Result};
+use crate::engine::error::Result;
 use crate::engine::exchange::export;
 use crate::engine::exchange::records::{PartReport, RecordWriter};
-use crate::engine::fleet::{admission, succession};
-use crate::engine::store::keys;
+use crate::engine::fleet::{admission, copies, succession};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
@@ -34,12 +33,10 @@ pub(crate) fn hashes(replica: &Replica) -> Result<BTreeSet<[u8; 32]>> {
 
 /// Writes an introduction. The footer is left to the caller.
 pub(crate) fn write(replica: &Replica, to: &mut dyn Write) -> Result<PartReport> {
-    let mut nobodys = [0; 32];
-    keys::system_random(&mut nobodys).map_err(Error::Stream)?;
-    let base = <[u8; 8]>::try_from(&nobodys[..8]).ok();
+    let vector = (Some(copies::number(None)?), &[][..], &[][..]);
     catalog::reading(replica, |e| {
         let mut out = RecordWriter::new(to);
-        export::write_header(e, &mut out, (e.signing_key()?, e.identity.id), None, (base, &[], &[]))?;
+        export::write_header(e, &mut out, (e.signing_key()?, e.identity.id), None, vector)?;
         for bytes in own_certificates(e)? {
             out.record(RecordKind::Certificate, &bytes)?;
         }

@@ -11,6 +11,7 @@
 //! | base | known, B of the row ≤ V′ | theirs, and what is new to them of mine |
 //! | known | base, all of mine within V′ | theirs, and the additions of mine that are new to them |
 //! | known | base, not so | the base waits for a verdict, beside what is new to the other |
+//! | base | known, B of the row not ≤ V′ | as the last two, the other way round |
 //! | base | base, neither | equal sums stay; else both wait for a verdict, each with the additions that the other has in its own |
 //!
 //! **Why it is exact.** What made a base is within B, and whoever has seen B has added it up or knows what overwrote it. An
@@ -51,8 +52,8 @@ struct Side {
 
 impl Side {
     fn new(all: &[Entry], column: usize, row: Option<&[OwnedValue]>) -> Self {
-        let mut entries: Vec<Entry> = all.iter().filter(|e| e.column == column).cloned().collect();
-        entries.retain(|entry| !entry.is_base() || entry.seq > 0);
+        let beside = |entry: &&Entry| entry.column == column && (!entry.is_base() || entry.seq > 0);
+        let entries = all.iter().filter(beside).cloned().collect();
         Self { base: counters::settled_sum(all, column, row), entries }
     }
 

@@ -174,18 +174,11 @@ impl<'e> RowMerge<'e> {
             ),
             "image" => {
                 let sql = "INSERT OR REPLACE INTO temp._pm_their_image (tid, key, body) VALUES (?1, ?2, ?3)";
-                self.replica.db.prepare_cached(sql)?.execute((
-                    table.tid,
-                    row.blob_at(1)?,
-                    row.blob_at(2)?,
-                ))?;
+                let (key, body) = (row.blob_at(1)?, row.blob_at(2)?);
+                self.replica.db.prepare_cached(sql)?.execute((table.tid, key, body))?;
                 Ok(())
             }
-            "deleted" => {
-                let sql = "INSERT OR IGNORE INTO temp._pm_their_gone (tid, key) VALUES (?1, ?2)";
-                self.replica.db.prepare_cached(sql)?.execute((table.tid, row.blob_at(1)?))?;
-                Ok(())
-            }
+            "deleted" => self.list_key("_pm_their_gone", &table, row.blob_at(1)?),
             _ if !table.shows_shared() => self.waiting_row(&table, &row.values[1..]),
             _ => self.row(&table, merging.empty, &row.values[1..]),
         }
@@ -218,7 +211,7 @@ impl<'e> RowMerge<'e> {
             }
         }
         if !empty {
-            self.keep_their_key(table, &key)?;
+            self.list_key("_pm_their_key", table, &key)?;
         }
         if !table.counters.is_empty() && deferred::is_quarantined(self.replica, table.tid, &key)? {
             compose::keep_bases(self.replica, table, &key)?;
@@ -232,15 +225,15 @@ impl<'e> RowMerge<'e> {
     /// Merges a row of a table that does not show it here.
     fn waiting_row(&mut self, table: &Table, values: &[Value<'_>]) -> Result<()> {
         let key = self.loader.key_of(table, values)?;
-        self.keep_their_key(table, &key)?;
+        self.list_key("_pm_their_key", table, &key)?;
         let values = self.loader.put_together(values)?;
         self.merge_waiting(table, &key, Some(&values))
     }
 
-    /// Keeps that the maker has a row.
-    fn keep_their_key(&self, table: &Table, key: &[u8]) -> Result<()> {
-        let sql = "INSERT OR IGNORE INTO temp._pm_their_key (tid, key) VALUES (?1, ?2)";
-        self.replica.db.prepare_cached(sql)?.execute((table.tid, key))?;
+    /// Lists a row among those that the maker has, or has deleted.
+    fn list_key(&self, list: &str, table: &Table, key: &[u8]) -> Result<()> {
+        let sql = format!("INSERT OR IGNORE INTO temp.{list} (tid, key) VALUES (?1, ?2)");
+        self.replica.db.prepare_cached(&sql)?.execute((table.tid, key))?;
         Ok(())
     }
 
@@ -305,8 +298,9 @@ impl<'e> RowMerge<'e> {
         let ours = heads::all_heads(replica, table.tid, key)?;
         let theirs = self.take_their_heads(table, key)?;
         let quarantined = deferred::is_quarantined(replica, table.tid, key)?;
-        let outcome = self.decide(table, key, present, &ours, theirs)?;
-        let sums = self.merge_counts(table, key, present, matches!(outcome, Outcome::Ours))?;
+        let they_saw = self.they_saw(table, key)?;
+        let outcome = self.decide(table, key, (present, they_saw), &ours, theirs)?;
+        let sums = self.merge_counts(table, key, (present, they_saw), matches!(outcome, Outcome::Ours))?;
         if matches!(outcome, Outcome::Ours) && !sums {
             if present {
                 compose::delete_from(replica, &table.quarantine_table(), table, key)?;
@@ -351,13 +345,13 @@ impl<'e> RowMerge<'e> {
         &self,
         table: &Table,
         key: &[u8],
-        present: bool,
+        (present, they_saw): (bool, bool),
         ours: &[Head],
         theirs: Vec<Head>,
     ) -> Result<Outcome> {
         match (ours.is_empty(), theirs.is_empty()) {
-            (true, true) => self.decide_settled(table, key, present),
-            (true, false) if self.they_saw(table, key)? => {
+            (true, true) => self.decide_settled(table, key, (present, they_saw)),
+            (true, false) if they_saw => {
                 let any = theirs.iter().any(|head| new_to(&self.had, head));
                 Ok(if any { Outcome::Heads(theirs, true) } else { Outcome::Ours })
             }
@@ -381,7 +375,7 @@ impl<'e> RowMerge<'e> {
             (false, true) => {
                 let mut new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
                 let row = self.row_there(table, key, present)?;
-                let mine = self.row_here(table, key)?;
+                let mine = if they_saw { None } else { compose::shown_row(self.replica, table, key)? };
                 let below = Settled::under(table, ours, mine).filter(|below| below.differs(row.as_deref()));
                 if new.is_empty() && below.is_none() && !self.is_marked(table, key)? {
                     return Ok(Outcome::Theirs);
@@ -393,11 +387,11 @@ impl<'e> RowMerge<'e> {
                 Ok(Outcome::Heads(new, true))
             }
             (false, false) => {
-                let settled = if self.we_saw || self.they_saw(table, key)? {
+                let settled = if self.we_saw || they_saw {
                     (None, None)
                 } else {
                     let there = self.row_there(table, key, present)?;
-                    let mine = self.row_here(table, key)?;
+                    let mine = compose::shown_row(self.replica, table, key)?;
                     (Settled::under(table, ours, mine), Settled::under(table, &theirs, there))
                 };
                 let mut left = self.union(table, ours, theirs.clone());
@@ -416,11 +410,6 @@ impl<'e> RowMerge<'e> {
         }
         let sql = "SELECT 1 FROM temp._pm_marked WHERE tid = ?1 AND key = ?2";
         Ok(value::maybe::<i64>(&self.replica.db, sql, (table.tid, key))?.is_some())
-    }
-
-    /// Reads a row as it is here, if it is not in quarantine.
-    fn row_here(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<value::OwnedValue>>> {
-        if self.they_saw(table, key)? { Ok(None) } else { compose::shown_row(self.replica, table, key) }
     }
 
     /// Reads a row as the maker has it, if it is `present` there.
@@ -467,15 +456,20 @@ impl<'e> RowMerge<'e> {
     }
 
     /// Decides about a row that is settled on both sides.
-    fn decide_settled(&self, table: &Table, key: &[u8], present: bool) -> Result<Outcome> {
+    fn decide_settled(
+        &self,
+        table: &Table,
+        key: &[u8],
+        (present, they_saw): (bool, bool),
+    ) -> Result<Outcome> {
         if self.we_saw || self.is_same(table, key, present)? {
             return Ok(Outcome::Ours);
         }
-        if self.they_saw(table, key)? && !self.is_marked(table, key)? {
+        if they_saw && !self.is_marked(table, key)? {
             return Ok(Outcome::Theirs);
         }
         let mine = compose::shown_row(self.replica, table, key)?;
-        let there = compose::row_in(self.replica, &table.quarantine_table(), table, key)?.filter(|_| present);
+        let there = self.row_there(table, key, present)?;
         let theirs_below = mine.is_none();
         let mut waiting = Vec::new();
         for (row, number) in [mine, there].into_iter().flatten().zip(1..) {
@@ -522,8 +516,13 @@ impl<'e> RowMerge<'e> {
 
     /// Merges the counters of a row; if it `stays` as it is here, only where neither side had seen all that is settled on
     /// the other. Returns whether sums of it wait for a verdict.
-    fn merge_counts(&self, table: &Table, key: &[u8], present: bool, stays: bool) -> Result<bool> {
-        let they_saw = self.they_saw(table, key)?;
+    fn merge_counts(
+        &self,
+        table: &Table,
+        key: &[u8],
+        (present, they_saw): (bool, bool),
+        stays: bool,
+    ) -> Result<bool> {
         if table.counters.is_empty() || (stays && (self.we_saw || they_saw)) {
             return Ok(false);
         }

@@ -42,16 +42,12 @@ impl Settled {
         (!columns.is_empty()).then_some(Self { row, columns })
     }
 
-    /// Returns the columns of this in which another has other values, or versions say something.
-    fn met(&self, other: Option<&Self>, versions: &[Head]) -> Columns {
+    /// Returns whether another has another value in a column of this, or a version says something of one.
+    fn is_met(&self, other: Option<&Self>, versions: &[Head]) -> bool {
         let n = self.row.len();
-        let mut met = Columns::default();
-        versions.iter().for_each(|head| met.extend(&head.live(n)));
-        if let Some(other) = other {
-            let differs = |at: &usize| other.columns.contains(*at) && self.row[*at] != other.row[*at];
-            (0..n).filter(differs).for_each(|at| met.insert(at));
-        }
-        self.columns.clone().minus(&Columns::all(n).minus(&met))
+        let differs = |other: &Self, at: usize| other.columns.contains(at) && self.row[at] != other.row[at];
+        versions.iter().any(|head| self.columns.meets(&head.live(n)))
+            || other.is_some_and(|other| (0..n).any(|at| self.columns.contains(at) && differs(other, at)))
     }
 
     /// Returns whether it speaks for a column with another value than a row that is settled.
@@ -78,7 +74,7 @@ pub(super) fn keep_both(
     let mut kept = Vec::new();
     for (settled, other, new, number) in [(&mine, &theirs, their_new, 1), (&theirs, &mine, my_new, 2)] {
         if let Some(settled) = settled
-            && !settled.met(other.as_ref(), new).is_empty()
+            && settled.is_met(other.as_ref(), new)
         {
             kept.push(settled.keep(replica, table, key, number)?);
         }

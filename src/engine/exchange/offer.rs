@@ -1,4 +1,4 @@
-//! The state for the peer of a session: a bundle of what it lacks of the shared streams.
+//! The state for the peer of a session: a bundle of what it lacks of the shared streams, and of what is gathered here.
 
 use std::io::Write;
 
@@ -26,17 +26,14 @@ pub(crate) fn export_state(
     replica.signing_key()?;
     // A verdict that is due too.
     transaction::seal(replica)?;
-    let have = |author, stream| {
-        let known = session::frontier_of(frontier, Section { author, stream });
-        known.map_or(0, |known| known.groups)
-    };
     let part = catalog::reading(replica, |e| {
         let have = |author, stream| {
-            let known = have(author, stream);
+            let section = Section { author, stream };
+            let known = session::frontier_of(frontier, section).map_or(0, |known| known.groups);
             if stream == Stream::Shared {
                 return Ok(known);
             }
-            let next = session::stream_out(e, peer, Section { author, stream }, known)?;
+            let next = session::next_of(e, peer, section, known)?;
             Ok(if matches!(next, StreamOut::Folded) { known } else { u64::MAX })
         };
         export::export_all(e, to, peer.id, &have)

@@ -149,7 +149,7 @@ pub(crate) fn stream_out(replica: &Replica, peer: &Peer, section: Section, have:
 }
 
 /// Finds what follows `have` in a stream, if the peer takes the stream.
-fn next_of(replica: &Replica, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
+pub(super) fn next_of(replica: &Replica, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
     if !wants(peer, section) {
         return Ok(StreamOut::Nothing);
     }
@@ -312,14 +312,8 @@ fn stage(replica: &Replica, peer: DeviceId, staged: &[Staged], report: &mut Impo
         match item {
             Staged::Certificate(bytes) => {
                 let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
-                match trust::verify_certificate(replica, &certificate)? {
-                    Ok(trust) => {
-                        certificates::store(replica, &certificate, bytes, trust)?;
-                    }
-                    Err(untrusted) if untrusted.revoked => {
-                        certificates::store_revoked(replica, &certificate, bytes)?;
-                    }
-                    Err(untrusted) => return Err(Error::Untrusted(vec![untrusted])),
+                if let Some(untrusted) = certificates::store_verified(replica, &certificate, bytes)? {
+                    return Err(Error::Untrusted(vec![untrusted]));
                 }
             }
             Staged::Revocation(bytes) => {
@@ -432,8 +426,8 @@ pub(crate) fn record_vector(
     transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, applied, said))
 }
 
-/// Compares what a peer has applied, and its probes, with what is here, and reconciles this device's own log with it. Returns whether this
-/// device took a new identity.
+/// Compares what a peer has applied, and its probes, with what is here, and reconciles this device's own log with it.
+/// Returns whether this device took a new identity.
 ///
 /// # Errors
 /// [`Error::Twin`] if the peer has another history of a third device than is here.

@@ -6,7 +6,6 @@
 //! touches what another has sent. One unfinished group a peer stays over sessions, up to [`STAYS_MAX`] bytes.
 
 use packmule_core::model::{DeviceId, Stream};
-use rusqlite::OptionalExtension;
 
 use crate::engine::error::Result;
 use crate::engine::exchange::transaction;
@@ -48,18 +47,21 @@ pub(super) fn frame(
     peer: DeviceId,
     (dev, stream, seq): (i64, Stream, u64),
 ) -> Result<Option<Vec<u8>>> {
-    let staged = replica
-        .db
-        .prepare_cached(
-            "SELECT body FROM _pm_staged WHERE peer = (SELECT n FROM _pm_device WHERE id = ?1)
-               AND dev = ?2 AND stream = ?3 AND seq = ?4",
-        )?
-        .query_row((peer.0, dev, stream.number(), seq), |row| row.get(0))
-        .optional()?;
-    match staged {
+    match sent(replica, peer, (dev, stream, seq))? {
         Some(body) => Ok(Some(body)),
         None => frames::frame(replica, dev, stream, seq),
     }
+}
+
+/// Reads a frame that a peer has sent.
+fn sent(
+    replica: &Replica,
+    peer: DeviceId,
+    (dev, stream, seq): (i64, Stream, u64),
+) -> Result<Option<Vec<u8>>> {
+    let sql = "SELECT body FROM _pm_staged WHERE peer = (SELECT n FROM _pm_device WHERE id = ?1)
+                 AND dev = ?2 AND stream = ?3 AND seq = ?4";
+    value::maybe(&replica.db, sql, (peer.0, dev, stream.number(), seq))
 }
 
 /// Puts the frames of a group whose checkpoint is verified into the log. What other peers have sent of it is as done.
@@ -70,7 +72,7 @@ pub(super) fn keep_group(
     (first, last): (u64, u64),
 ) -> Result<()> {
     for seq in first..=last {
-        if let Some(body) = frame(replica, peer, (dev, stream, seq))? {
+        if let Some(body) = sent(replica, peer, (dev, stream, seq))? {
             frames::put_frame(&replica.db, dev, stream, seq, &body)?;
         }
     }

@@ -313,11 +313,12 @@ fn record_heard(
     certificate: &[u8],
     statements: &[Revocation],
 ) -> Result<()> {
-    if !certificate.is_empty() {
-        let decoded = Certificate::read(certificate).map_err(|e| Error::bundle(0, e))?;
-        let trust = trust::verify_certificate(replica, &decoded)?
+    let read = |bytes| Certificate::read(bytes).map_err(|e| Error::bundle(0, e));
+    let own = Some(certificate).filter(|bytes| !bytes.is_empty()).map(read).transpose()?;
+    if let Some(own) = &own {
+        let trust = trust::verify_certificate(replica, own)?
             .map_err(|untrusted| Error::Untrusted(vec![untrusted]))?;
-        certificates::store(replica, &decoded, certificate, trust)?;
+        certificates::store(replica, own, certificate, trust)?;
     }
     let Some(key) = trust::trusted_key(replica, sender)? else {
         return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
@@ -326,9 +327,8 @@ fn record_heard(
         return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(replica, sender)?)));
     }
     hear_revocations(replica, statements)?;
-    if !certificate.is_empty() {
-        let decoded = Certificate::read(certificate).map_err(|e| Error::bundle(0, e))?;
-        admission::shown_by_itself(replica, &decoded)?;
+    if let Some(own) = &own {
+        admission::shown_by_itself(replica, own)?;
     }
     if let Some(seq) = compare(replica, verified, sender)? {
         reconcile::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;

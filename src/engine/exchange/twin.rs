@@ -68,8 +68,8 @@ impl Past {
         }
     }
 
-    /// Compares it, as what is known of frame `seq`, with a tag that somebody has there. Returns up to where the histories can
-    /// be one, if they part; `None` if that is not known.
+    /// Compares it, as what is known of frame `seq`, with a tag that somebody has there. `None` if that cannot be compared;
+    /// `Some(None)` if both are the same; else up to where the histories can be one.
     fn compare(&self, seq: u64, tag: [u8; 4]) -> Option<Option<u64>> {
         match self {
             Self::Inside(first) => Some(Some(first - 1)),

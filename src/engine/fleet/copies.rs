@@ -13,7 +13,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::Position;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::store::{keys, meta, value};
+use crate::engine::store::{cipher, keys, meta, value};
 use crate::engine::table::replica::Replica;
 
 /// The random bytes of an incarnation.
@@ -49,9 +49,9 @@ pub(crate) fn draw(replica: &Replica) -> Result<()> {
 }
 
 fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut seed = [0; 32];
-    keys::system_random(&mut seed).map_err(Error::Stream)?;
-    Ok(*seed.first_chunk().unwrap_or(&[0; N]))
+    let mut bytes = [0; N];
+    cipher::fill(keys::system_random, &mut bytes).map_err(Error::Stream)?;
+    Ok(bytes)
 }
 
 /// Draws the number of a statement of an incarnation.

@@ -22,9 +22,9 @@ pub(crate) enum Fit {
 pub(crate) struct PeerEvidence {
     /// Up to here peers have the same.
     pub same: [u64; 2],
-    /// Up to here peers have something, as checkpoints show that this device has signed.
+    /// Up to here peers have something, as this device's own signature shows.
     pub more: [u64; 2],
-    /// Such a checkpoint is of another history.
+    /// A checkpoint with its signature is of another history.
     pub is_other_shown: bool,
     /// Peers have another history, or say so: its divergence point is after this frame or before. Where nothing shows
     /// it, that counts for nothing.
@@ -135,8 +135,10 @@ pub(crate) fn record_acknowledged(
     if whole {
         replica.db.prepare_cached("DELETE FROM _pm_ack WHERE peer = ?1")?.execute([peer])?;
     }
+    let mut numbered = Vec::with_capacity(applied.len());
     for entry in applied {
         let dev = devices::device_number_or_new(replica, entry.author)?;
+        numbered.push((dev, *entry));
         // Nobody has more of our own log than there is: who says so was told by us before we were set back, or lies.
         let ours =
             if dev == replica.me { positions::position(replica, dev, entry.stream)?.seq } else { u64::MAX };
@@ -151,9 +153,7 @@ pub(crate) fn record_acknowledged(
     }
     let lacks = record_rollback(replica, peer, sender, applied)?;
     if let Said::InFile(number) = said {
-        let numbered = |e: &Position| Ok((devices::device_number_or_new(replica, e.author)?, *e));
-        let applied = applied.iter().map(numbered).collect::<Result<Vec<_>>>()?;
-        copies::hear(replica, peer, number, &applied, lacks)?;
+        copies::hear(replica, peer, number, &numbered, lacks)?;
     }
     membership::hear_speaking(replica, peer)?;
     replica
@@ -236,7 +236,7 @@ pub(crate) fn record_compared(replica: &Replica, probes: impl Iterator<Item = Pr
 }
 
 /// Records whether a device has lost frames of its own that are here: then what it had seen when it wrote does not
-/// count. Returns whether it has.
+/// count. Returns whether it lacks any; of one that has more than is here, nothing is recorded.
 fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Position]) -> Result<bool> {
     let (mut lost, mut more) = (false, false);
     for stream in Stream::ALL {

@@ -15,42 +15,34 @@ use crate::engine::table::replica::Replica;
 /// Returns this device, which can always read what it encrypts itself, and all devices whose certificates are known here
 /// and that are trusted. A revoked device is not among them.
 pub(crate) fn fleet(replica: &Replica) -> Result<Readers> {
+    Ok(Readers { who: Who::Devices(devices_that_read(replica)?), random: replica.options.random })
+}
+
+/// Lists the devices of [`fleet`], this one first.
+fn devices_that_read(replica: &Replica) -> Result<Vec<Reader>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT public_key FROM _pm_device
          WHERE n <> ?1 AND trust IN (?2, ?3) AND public_key IS NOT NULL AND certificate IS NOT NULL ORDER BY id",
     )?;
     let keys = statement.query_map((replica.me, Trust::Singly, Trust::ByFleet), |row| row.get(0))?;
     let keys = keys.collect::<rusqlite::Result<Vec<[u8; 32]>>>()?;
-    with_this(replica, keys.into_iter().filter_map(Reader::of))
+    let own = *replica.signing_key()?.public_key();
+    Ok([own].into_iter().chain(keys).filter_map(Reader::of).collect())
 }
 
 /// Returns this device and these.
 pub(crate) fn these(replica: &Replica, ids: &[DeviceId]) -> Result<Readers> {
-    let known = fleet(replica)?.devices();
-    for id in ids {
-        if !known.contains(id) {
-            return Err(cannot_read(replica, *id)?);
-        }
+    let mut all = devices_that_read(replica)?;
+    if let Some(id) = ids.iter().find(|id| all.iter().all(|reader| reader.id != **id)) {
+        return Err(cannot_read(replica, *id)?);
     }
-    let Readers { who, random } = fleet(replica)?;
-    match who {
-        Who::Devices(all) => {
-            let keep = |reader: &Reader| reader.id == replica.identity.id || ids.contains(&reader.id);
-            Ok(Readers { who: Who::Devices(all.into_iter().filter(keep).collect()), random })
-        }
-        who => Ok(Readers { who, random }),
-    }
+    all.retain(|reader| reader.id == replica.identity.id || ids.contains(&reader.id));
+    Ok(Readers { who: Who::Devices(all), random: replica.options.random })
 }
 
 /// Returns whoever has a passphrase.
 pub(crate) fn passphrase(replica: &Replica, passphrase: &[u8]) -> Readers {
     Readers { who: Who::Passphrase(passphrase.into()), random: replica.options.random }
-}
-
-fn with_this(replica: &Replica, others: impl Iterator<Item = Reader>) -> Result<Readers> {
-    let own = Reader::of(*replica.signing_key()?.public_key());
-    let all = own.into_iter().chain(others).collect();
-    Ok(Readers { who: Who::Devices(all), random: replica.options.random })
 }
 
 /// Says why nothing can be encrypted to a device.

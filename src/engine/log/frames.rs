@@ -102,7 +102,7 @@ fn open_frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<A
 }
 
 /// Stores a frame. Returns whether it was stored: not if a group covers the frame that is there already. One that no
-/// group covers was never verified, and a broken session left it: it is overwritten.
+/// group covers was never verified: it is overwritten.
 pub(crate) fn put_frame(db: &Connection, dev: i64, stream: Stream, seq: u64, body: &[u8]) -> Result<bool> {
     let changed = db
         .prepare_cached(

@@ -37,9 +37,10 @@ pub(crate) enum Part<'d, 'f> {
 enum End {
     /// The frame was at its end.
     Whole,
-    /// The definition of a block of rows is not here, or a block is none that is known, so that nobody knows where the
-    /// next block begins.
+    /// The definition of a block of rows is not here, so that nobody knows where the next block begins.
     Undefined(Error),
+    /// What follows is nothing that is known, or is not as it should be.
+    Unreadable(Error),
 }
 
 /// Gives each part of a frame to `each`.
@@ -49,7 +50,7 @@ pub(crate) fn visit(
     each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<()> {
     match walk(replica, frame, |id| catalog::op_def(replica, id), each)? {
-        End::Undefined(missing) => Err(missing),
+        End::Undefined(why) | End::Unreadable(why) => Err(why),
         End::Whole => Ok(()),
     }
 }
@@ -71,18 +72,11 @@ pub(crate) fn visit_defined(
 pub(crate) fn visit_waiting(
     replica: &Replica,
     frame: &Frame<'_>,
-    find: impl Fn(DefId) -> Option<Arc<OpDef>>,
+    find: impl Fn(DefId) -> Result<Arc<OpDef>>,
     each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<()> {
-    let lacks = std::cell::Cell::new(false);
-    let found = |id| {
-        find(id).ok_or_else(|| {
-            lacks.set(true);
-            Error::damaged("rows whose table definition is not there")
-        })
-    };
-    match walk(replica, frame, found, each)? {
-        End::Undefined(why) if !lacks.get() => Err(why),
+    match walk(replica, frame, find, each)? {
+        End::Unreadable(why) => Err(why),
         End::Undefined(_) | End::Whole => Ok(()),
     }
 }
@@ -95,10 +89,13 @@ fn walk(
     each: impl FnMut(Part<'_, '_>) -> Result<()>,
 ) -> Result<End> {
     if frame.is_newer() {
-        return Ok(End::Undefined(Error::bundle(0, BundleProblem::Structure("a frame of a newer Packmule"))));
+        return Ok(End::Unreadable(Error::bundle(
+            0,
+            BundleProblem::Structure("a frame of a newer Packmule"),
+        )));
     }
     let walked = replica.codings.plain(frame, |plain| walk_plain(plain, find, each));
-    walked.unwrap_or_else(|undecodable| Ok(End::Undefined(error::bad(undecodable))))
+    walked.unwrap_or_else(|undecodable| Ok(End::Unreadable(error::bad(undecodable))))
 }
 
 /// Walks through a frame in its plain form.
@@ -112,7 +109,7 @@ fn walk_plain(
         let block = match blocks.next_block() {
             Ok(Some(block)) => block,
             Ok(None) => return Ok(End::Whole),
-            Err(unknown) => return Ok(End::Undefined(error::bad(unknown))),
+            Err(unknown) => return Ok(End::Unreadable(error::bad(unknown))),
         };
         match block {
             Block::Def(body) => each(Part::Definition(body))?,
@@ -131,7 +128,7 @@ fn walk_plain(
                     match ops.next_op() {
                         Ok(Some(op)) => each(Part::Op(&def, op))?,
                         Ok(None) => break,
-                        Err(unknown) => return Ok(End::Undefined(error::bad(unknown))),
+                        Err(unknown) => return Ok(End::Unreadable(error::bad(unknown))),
                     }
                 }
                 blocks.resume(ops.rest());

@@ -78,7 +78,8 @@ fn look_into(
             return Ok(()); // It waits for a newer program.
         }
         let mut rules = Rules::of(&frame.head, stream)?.thorough();
-        let find = |id| defs.borrow().get(&id).cloned().or_else(|| catalog::op_def(replica, id).ok());
+        let known = |id| defs.borrow().get(&id).cloned();
+        let find = |id| known(id).map_or_else(|| catalog::op_def(replica, id), Ok);
         visit::visit_waiting(replica, &frame, find, |part| {
             match part {
                 Part::Definition(body) => {

@@ -11,7 +11,6 @@ use packmule_core::wire::{ColumnMerge, FrameFlags, FrameHead, Mode, Op, OpKind};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, OwnedValue};
-use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::OpDef;
 
 /// What the ops of one frame must keep to.
@@ -37,11 +36,11 @@ impl Rules {
         if kinds.iter().filter(|kind| flags.has(**kind)).count() > 1 {
             return Err(Error::damaged("a frame of two kinds at once"));
         }
-        let of_other = match stream {
-            Stream::Shared => [FrameFlags::REISSUES].iter(),
-            Stream::PerDevice => [FrameFlags::RESOLUTION, FrameFlags::VERDICT][..].iter(),
+        let of_other: &[FrameFlags] = match stream {
+            Stream::Shared => &[FrameFlags::REISSUES],
+            Stream::PerDevice => &[FrameFlags::RESOLUTION, FrameFlags::VERDICT],
         };
-        if of_other.clone().any(|kind| flags.has(*kind)) {
+        if of_other.iter().any(|kind| flags.has(*kind)) {
             return Err(Error::damaged("a frame of a kind that its stream cannot have"));
         }
         let thorough = flags.has(FrameFlags::VERDICT) || flags.has(FrameFlags::RESTATED);
@@ -84,7 +83,7 @@ impl Rules {
             {
                 return Err(Error::damaged("an addition by who restates a table"));
             }
-            check_value(&def.def, &def.def.columns[at], op.head.kind, &value)?;
+            check_value(def, at, op.head.kind, &value)?;
         }
         // Of a table that is tracked again, columns that are not back yet are not said.
         let may_be_part = verdict || self.flags.has(FrameFlags::CONTEXT_FREE);
@@ -102,26 +101,26 @@ impl Rules {
 }
 
 /// Refuses a value that the author's column cannot have.
-fn check_value(def: &TableDef, column: &ColumnDef, kind: OpKind, value: &Value<'_>) -> Result<()> {
+fn check_value(def: &OpDef, at: usize, kind: OpKind, value: &Value<'_>) -> Result<()> {
+    let (column, affinity) = (&def.def.columns[at], def.affinities[at]);
     let is_key = column.key > 0;
     let fits = if column.merge == ColumnMerge::Counter && kind == OpKind::Update && !is_key {
         match value {
             Value::Real(bits) => !f64::from_bits(bits.0).is_nan(),
-            Value::Blob(bytes) => {
-                matches!(
-                    value::read_key(bytes).as_deref(),
-                    Ok([OwnedValue::Int(_) | OwnedValue::Real(_) | OwnedValue::Blob(_)])
-                ) && value::read_key(bytes)?.iter().all(|inner| column.affinity().stores(&inner.borrow()))
-            }
+            Value::Blob(bytes) => matches!(
+                value::read_key(bytes).as_deref(),
+                Ok([inner @ (OwnedValue::Int(_) | OwnedValue::Real(_) | OwnedValue::Blob(_))])
+                    if affinity.stores(&inner.borrow())
+            ),
             Value::Int(_) | Value::Null | Value::Big(_) => true,
-            Value::Text(_) => column.affinity().stores(value),
+            Value::Text(_) => affinity.stores(value),
         }
     } else {
         // A key of which no row is left is said in canonical form, which has whole REALs as INTEGERs.
-        column.affinity().stores(value)
-            || is_key && matches!(value, Value::Int(n) if column.affinity().stores(&Value::real(*n as f64)))
+        affinity.stores(value)
+            || is_key && matches!(value, Value::Int(n) if affinity.stores(&Value::real(*n as f64)))
     };
-    let is_rowid = is_key && def.integer_key();
+    let is_rowid = is_key && def.def.integer_key();
     if !fits
         || (is_key && matches!(value, Value::Null | Value::Big(_)))
         || (is_rowid && !matches!(value, Value::Int(_)))

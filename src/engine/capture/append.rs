@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use packmule_core::model::WallMs;
+use packmule_core::model::{Value, WallMs};
 use rusqlite::OptionalExtension;
 
 use crate::engine::capture::dirty::ChangeFlags;
@@ -47,9 +47,10 @@ pub(crate) fn note_deleted(replica: &Replica, table: &Table, rows: u64) -> Resul
     meta::notice_of(&replica.db, &deleted_notice(table), rows, replica.now())
 }
 
-/// Adds the id of a row that was deleted to the ranges of free ids, if they are known: without a walk through the table.
-pub(crate) fn free_id(replica: &Replica, table: &Table, id: i64) -> Result<()> {
-    if !table.watches_gaps() || !table.knows_gaps {
+/// Adds the id of a row that was deleted from a table whose gaps are watched to the ranges of free ids, if they are known: without a walk through the table.
+pub(crate) fn free_id(replica: &Replica, table: &Table, key: &[Value<'_>]) -> Result<()> {
+    let &[Value::Int(id)] = key else { return Ok(()) };
+    if !table.knows_gaps {
         return Ok(());
     }
     let db = &replica.db;

@@ -3,18 +3,13 @@
 //! Run by run (`runs.rs`): what of the rows the log still tells is compared with that, one by one; of settled rows the sum of
 //! the run tells whether any differs. A run that may differ is said whole, in a *span*: its rows, and that all else is gone.
 
-use packmule_core::model::Stream;
-use packmule_core::wire::{Mode, OpKind};
-use rusqlite::params_from_iter;
+use packmule_core::wire::{Mode, Op, OpKind};
 
 use crate::engine::capture::runs::{self, Run, Runs, Summer};
 use crate::engine::error::Result;
-use crate::engine::fleet::positions;
-use crate::engine::log::frames;
-use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, context_free, counters, deferred, versions};
-use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
@@ -138,7 +133,7 @@ impl Comparison<'_> {
         if heads.is_empty() {
             return Ok(false);
         }
-        let own = read_row(replica, table, key)?.unwrap_or_default();
+        let own = compose::shown_row(replica, table, key)?.unwrap_or_default();
         match differing(replica, table, key, &own, &heads, self.added)? {
             Some(columns) if columns.is_empty() => {}
             Some(columns) => put(replica, key, What::Written, Some(&columns))?,
@@ -170,7 +165,7 @@ impl Comparison<'_> {
         let mut rows = statement.query([GONE])?;
         while let Some(row) = rows.next()? {
             let key: Vec<u8> = row.get(0)?;
-            if !is_there(replica, table, &value::read_key(&key)?)? {
+            if !compose::is_shown(replica, table, &value::read_key(&key)?)? {
                 put(replica, &key, What::Gone, None)?;
             }
         }
@@ -201,7 +196,7 @@ impl Comparison<'_> {
                 put(replica, key, if logged { What::Same } else { What::Written }, None)
             })?;
             // A span has its end too, which is of the next run.
-            if !last.is_empty() && is_there(replica, table, &last)? {
+            if !last.is_empty() && compose::is_shown(replica, table, &last)? {
                 put(replica, &ends[1], What::Same, None)?;
             }
         }
@@ -231,37 +226,22 @@ fn list_unshown(replica: &Replica, table: &Table) -> Result<()> {
 /// Lists in `_pm_restate_log` the rows of a per-device table that were sealed since its sums were made. Returns whether the
 /// log has all of them.
 fn list_logged(replica: &Replica, table: &Table) -> Result<bool> {
-    let last = positions::position(replica, replica.me, Stream::PerDevice)?.seq;
-    for seq in runs::summed(replica, table.tid)? + 1..=last {
-        let Some(body) = frames::frame(replica, replica.me, Stream::PerDevice, seq)? else {
-            return Ok(false);
+    runs::each_sealed(replica, table, &mut |def, op| {
+        let key = def.key_of(op.values(def.shape()))?;
+        let state = match op.head.kind {
+            OpKind::Keep => return Ok(()),
+            OpKind::Delete => GONE,
+            _ => compare_op(replica, table, &key, def, op)?,
         };
-        visit::visit(replica, &frames::parse(&body)?, |part| match part {
-            Part::Op(def, op) if def.tid == table.tid && op.head.kind != OpKind::Keep => {
-                let key = def.key_of(op.values(def.shape()))?;
-                let state = match op.head.kind {
-                    OpKind::Delete => GONE,
-                    _ => compare_op(replica, table, &key, def, &op)?,
-                };
-                let sql = "INSERT OR REPLACE INTO temp._pm_restate_log (key, state) VALUES (?1, ?2)";
-                replica.db.prepare_cached(sql)?.execute((key, state))?;
-                Ok(())
-            }
-            _ => Ok(()),
-        })?;
-    }
-    Ok(true)
+        let sql = "INSERT OR REPLACE INTO temp._pm_restate_log (key, state) VALUES (?1, ?2)";
+        replica.db.prepare_cached(sql)?.execute((key, state))?;
+        Ok(())
+    })
 }
 
 /// Compares a row with the last op of it.
-fn compare_op(
-    replica: &Replica,
-    table: &Table,
-    key: &[u8],
-    def: &OpDef,
-    op: &packmule_core::wire::Op<'_>,
-) -> Result<i64> {
-    let Some(row) = read_row(replica, table, key)? else { return Ok(DIFFERS) };
+fn compare_op(replica: &Replica, table: &Table, key: &[u8], def: &OpDef, op: &Op<'_>) -> Result<i64> {
+    let Some(row) = compose::shown_row(replica, table, key)? else { return Ok(DIFFERS) };
     let mut said = Columns::default();
     for (at, value) in op.values(def.shape()) {
         let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
@@ -271,7 +251,7 @@ fn compare_op(
         }
     }
     // A column that the op does not have came later.
-    let same = |at: usize| said.contains(at) || row[at] == table.def.columns[at].constant();
+    let same = |at: usize| said.contains(at) || table.def.columns[at].is_constant(&row[at]);
     let whole = op.head.columns.is_none() && (0..row.len()).all(same);
     Ok(if whole { SAME } else { DIFFERS })
 }
@@ -279,22 +259,6 @@ fn compare_op(
 /// Looks up what the log tells of a row of a per-device table.
 fn logged(replica: &Replica, key: &[u8]) -> Result<Option<i64>> {
     value::maybe(&replica.db, "SELECT state FROM temp._pm_restate_log WHERE key = ?1", [key])
-}
-
-/// Reads a row of a table.
-fn read_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
-    let key = value::read_key(key)?;
-    let mut statement = replica.db.prepare_cached(&table.select_sql(&table.column_list()))?;
-    let mut rows = statement.query(params_from_iter(key.iter().map(|v| Bind(v.borrow()))))?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let values = (0..table.def.columns.len()).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
-    values.collect::<Result<_>>().map(Some)
-}
-
-/// Returns whether a row is in its table.
-fn is_there(replica: &Replica, table: &Table, key: &[OwnedValue]) -> Result<bool> {
-    let binds = params_from_iter(key.iter().map(|v| Bind(v.borrow())));
-    Ok(value::maybe::<i64>(&replica.db, &table.select_sql("1"), binds)?.is_some())
 }
 
 /// Returns whether versions of a row have come while its table was suspended: they are still to be shown.

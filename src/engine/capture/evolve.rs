@@ -2,17 +2,16 @@
 
 use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, Mode, OpKind};
-use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::follow::Added;
 use crate::engine::capture::{adopt, append, declare, follow, gathering, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Kind, Stamp};
-use crate::engine::merge::versions;
+use crate::engine::merge::{compose, versions};
 use crate::engine::show::writable;
 use crate::engine::store::meta;
-use crate::engine::store::value::{self, Affinity, Bind};
+use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
@@ -356,10 +355,8 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
     while let Some(row) = rows.next()? {
         let bytes: Vec<u8> = row.get(0)?;
         let key = value::read_key(&bytes)?;
-        let binds = params_from_iter(key.iter().map(|v| Bind(v.borrow())));
-        let gone = value::maybe::<i64>(&replica.db, &table.select_sql("1"), binds)?.is_none();
         // A delete may be the winner beside such a version.
-        if gone
+        if !compose::is_shown(replica, table, &key)?
             && versions::judge_versions(replica, table, &heads::heads(replica, table.tid, &bytes)?)?.present
         {
             dirty::record_key(replica, table, &key, ChangeFlags::MAYBE_GONE)?;

@@ -13,7 +13,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
-use crate::engine::merge::{counters, deferred, versions};
+use crate::engine::merge::{compose, counters, deferred, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -268,8 +268,7 @@ fn seal_gone(replica: &Replica, reader: &RowReader<'_>, group: &mut GroupWriter<
     let change = Change { kind: OpKind::Delete, ..Change::default() };
     while let Some(row) = rows.next()? {
         let key = value::read_key(&row.get::<_, Vec<u8>>(0)?)?;
-        let binds = params_from_iter(key.iter().map(|v| Bind(v.borrow())));
-        if value::maybe::<i64>(&replica.db, &reader.table.select_sql("1"), binds)?.is_none() {
+        if !compose::is_shown(replica, reader.table, &key)? {
             let keys: Vec<Value<'_>> = key.iter().map(|v| v.borrow()).collect();
             ops::seal_delete(replica, reader, group, &keys, &change, &Seen::ContextFree)?;
         }
@@ -292,7 +291,7 @@ pub(crate) fn seal_dirty(
     let mut statement = replica.db.prepare_cached(&net_changes_sql(table))?;
     let mut dirty = statement.query([])?;
     let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
-    let mut deleted = 0;
+    let (mut deleted, mut freed) = (0, false);
     let seen = || if options.flags.has(FrameFlags::CONTEXT_FREE) { Seen::ContextFree } else { Seen::All };
     while let Some(row) = dirty.next()? {
         let flags: ChangeFlags = row.get(n)?;
@@ -318,12 +317,15 @@ pub(crate) fn seal_dirty(
             // What came and went unnoticed while the row itself was quarantined is not its end.
             None if !flags.has(ChangeFlags::RESOLVED)
                 && deferred::is_quarantined(replica, table.tid, &key)? => {}
-            None if table.watches_gaps() && !table.carries_deletes => {
-                deleted += 1;
-                free_id(replica, table, &values)?;
-            }
             None => {
-                free_id(replica, table, &values)?;
+                if table.watches_gaps() {
+                    append::free_id(replica, table, &values)?;
+                    freed = true;
+                    if !table.carries_deletes {
+                        deleted += 1;
+                        continue;
+                    }
+                }
                 let wall = row.get(n + 1)?;
                 let change = Change { kind: OpKind::Delete, wall, heads: Some(heads), ..Change::default() };
                 ops::seal_delete(replica, reader, group, &values, &change, &seen())?;
@@ -334,21 +336,13 @@ pub(crate) fn seal_dirty(
     if deleted > 0 {
         append::note_deleted(replica, table, deleted)?;
     }
-    if table.watches_gaps() {
+    if freed {
         append::forget_narrow_gaps(replica, table.tid)?;
     }
     if options.without.is_empty() {
         replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
     }
     Ok(())
-}
-
-/// Frees the id of a row of an append table that was deleted.
-fn free_id(replica: &Replica, table: &Table, key: &[Value<'_>]) -> Result<()> {
-    match key {
-        [Value::Int(id)] => append::free_id(replica, table, *id),
-        _ => Ok(()),
-    }
 }
 
 /// Returns the query of the list of changes with one row a key: after the key's columns the change flags, the

@@ -65,8 +65,8 @@ pub(crate) fn take_renumbered(replica: &Replica) -> Result<Vec<i64>> {
     Ok(found)
 }
 
-/// Returns up to where the rowids are without a gap, or [`GAPS`]. They are without, if they were so up to `filled` and rows were only added since, or
-/// changed where they are.
+/// Returns up to where the rowids are without a gap, or [`GAPS`]. They are without, if they were so up to `filled` and
+/// rows were only added since, or changed where they are.
 fn filled_now(replica: &Replica, table: &Table, mut filled: i64) -> Result<i64> {
     let sql = format!("SELECT k1, note FROM {} ORDER BY rowid", table.dirty());
     let mut statement = replica.db.prepare_cached(&sql)?;

@@ -20,8 +20,8 @@
 //! **What is summed.** The first eight bytes of SHA-256 over the names of the columns and the values of the row. A run
 //! knows how many columns there were; columns that came later must have their default.
 
-use packmule_core::model::Stream;
-use packmule_core::wire::{Collation, Mode};
+use packmule_core::model::{Stream, Value};
+use packmule_core::wire::{Collation, Mode, Op};
 use rusqlite::{Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
@@ -31,7 +31,7 @@ use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
-use crate::engine::table::known::{State, Table};
+use crate::engine::table::known::{OpDef, State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::row_hash::RowHash;
 
@@ -353,7 +353,7 @@ pub(crate) fn each_row<'e>(
     while let Some(row) = rows.next()? {
         let values = at.iter().map(|at| row.get_ref(*at).map(value::from_sql));
         let values = values.collect::<rusqlite::Result<Vec<_>>>()?;
-        if values.iter().all(|value| *value != packmule_core::model::Value::Null) {
+        if values.iter().all(|value| *value != Value::Null) {
             let key = table.key_of(values.into_iter())?;
             each(summer, row, &key)?;
         }
@@ -406,24 +406,34 @@ fn touch_written(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// Up to which frame of this device's per-device stream the sums of a table go.
-pub(crate) fn summed(replica: &Replica, tid: i64) -> Result<u64> {
-    Ok(value::maybe(&replica.db, "SELECT seq FROM _pm_run WHERE tid = ?1", [tid])?.unwrap_or(0))
+/// Gives each op of a per-device table that was sealed since its sums were made. Returns whether the log has all of them.
+pub(crate) fn each_sealed(
+    replica: &Replica,
+    table: &Table,
+    each: &mut dyn FnMut(&OpDef, &Op<'_>) -> Result<()>,
+) -> Result<bool> {
+    let sql = "SELECT seq FROM _pm_run WHERE tid = ?1";
+    let summed = value::maybe::<u64>(&replica.db, sql, [table.tid])?.unwrap_or(0);
+    let last = positions::position(replica, replica.me, Stream::PerDevice)?.seq;
+    for seq in summed + 1..=last {
+        let Some(body) = frames::frame(replica, replica.me, Stream::PerDevice, seq)? else {
+            return Ok(false);
+        };
+        visit::visit(replica, &frames::parse(&body)?, |part| match part {
+            Part::Op(def, op) if def.tid == table.tid => each(def, &op),
+            _ => Ok(()),
+        })?;
+    }
+    Ok(true)
 }
 
 /// Makes the sums of the runs unknown in which rows of a per-device table were sealed since they were summed.
 fn touch_sealed(replica: &Replica, table: &Table) -> Result<()> {
-    let last = positions::position(replica, replica.me, Stream::PerDevice)?.seq;
     let Some(runs) = Runs::open(replica, table)? else { return Ok(()) };
-    for seq in summed(replica, table.tid)? + 1..=last {
-        let Some(body) = frames::frame(replica, replica.me, Stream::PerDevice, seq)? else {
-            return forget(replica, table.tid);
-        };
-        visit::visit(replica, &frames::parse(&body)?, |part| match part {
-            Part::Op(def, op) if def.tid == table.tid => runs.touch(&def.key_of(op.values(def.shape()))?),
-            _ => Ok(()),
-        })?;
+    if !each_sealed(replica, table, &mut |def, op| runs.touch(&def.key_of(op.values(def.shape()))?))? {
+        return forget(replica, table.tid);
     }
+    let last = positions::position(replica, replica.me, Stream::PerDevice)?.seq;
     replica.db.execute("UPDATE _pm_run SET seq = ?2 WHERE tid = ?1", (table.tid, last))?;
     Ok(())
 }

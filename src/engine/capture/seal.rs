@@ -31,10 +31,11 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
         }
         report.also_made(&release(replica, tid, &made.collect::<Vec<_>>())?);
     }
-    let renumbered = renumbered::take_renumbered(replica)?;
-    let renumbered = renumbered.into_iter().filter(|tid| !noticed.anew.iter().any(|(of, _)| of == tid));
-    let renumbered: Vec<_> = renumbered.map(|tid| (tid, Vec::new())).collect();
-    noticed.anew.extend(renumbered);
+    for tid in renumbered::take_renumbered(replica)? {
+        if noticed.anew.iter().all(|(of, _)| *of != tid) {
+            noticed.anew.push((tid, Vec::new()));
+        }
+    }
     report.also_made(&groups::seal_groups(replica, options)?);
     for tid in &noticed.filled {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;

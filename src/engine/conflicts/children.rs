@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rusqlite::{Row, params_from_iter};
+use rusqlite::params_from_iter;
 
 use crate::engine::error::Result;
 use crate::engine::store::value;
@@ -51,16 +51,10 @@ pub(crate) fn keys_of(
     let mut rows = statement.query(params_from_iter(value::read_key(parent)?.iter()))?;
     let mut keys = Vec::new();
     while let Some(row) = rows.next()? {
-        keys.push(first_key(child, row)?);
+        keys.push(child.key_in(row)?);
     }
     keys.sort();
     Ok(keys)
-}
-
-/// Reads the key of a row of a table, which stands in the first columns of what was read.
-pub(crate) fn first_key(table: &Table, row: &Row<'_>) -> Result<Vec<u8>> {
-    let values = (0..table.def.keys().count()).map(|at| row.get_ref(at).map(value::from_sql));
-    table.key_of(values.collect::<rusqlite::Result<Vec<_>>>()?.into_iter())
 }
 
 /// Returns the keys of the contested rows of a table.
@@ -88,7 +82,7 @@ fn visit(
         while let Some(row) = rows.next()? {
             let referred = parent.key_of(std::iter::once(value::from_sql(row.get_ref(n)?)))?;
             if keys.contains(&referred) {
-                each(child, &referred, first_key(child, row)?)?;
+                each(child, &referred, child.key_in(row)?)?;
             }
         }
     }

@@ -9,7 +9,6 @@ use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
 use crate::engine::capture::declare;
-use crate::engine::conflicts::children;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::merge::deferred;
@@ -350,7 +349,7 @@ fn blocking_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<(
         let mut statement = replica.db.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(mine.iter().map(|v| Bind(v.borrow()))))?;
         if let Some(row) = rows.next()? {
-            return Ok(Some((names.into_iter().cloned().collect(), children::first_key(table, row)?)));
+            return Ok(Some((names.into_iter().cloned().collect(), table.key_in(row)?)));
         }
     }
     Ok(None)

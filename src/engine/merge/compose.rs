@@ -26,6 +26,12 @@ pub(crate) fn shown_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<
     row_in(replica, &table.sql_name, table, key)
 }
 
+/// Returns whether a row with these key values is in its table.
+pub(crate) fn is_shown(replica: &Replica, table: &Table, key: &[OwnedValue]) -> Result<bool> {
+    let binds = params_from_iter(key.iter().map(|v| Bind(v.borrow())));
+    Ok(value::maybe::<i64>(&replica.db, &table.select_sql("1"), binds)?.is_some())
+}
+
 /// Reads a row from its table or, if it is quarantined, from the quarantine table.
 pub(crate) fn row_of(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
     match shown_row(replica, table, key)? {

@@ -9,9 +9,9 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Row, ToSql};
 
 use crate::engine::error::{Error, Result};
-use crate::engine::store::value;
+use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::columns::Columns;
-use crate::engine::table::def::{DEVICE_COLUMN, TableDef};
+use crate::engine::table::def::{ColumnDef, DEVICE_COLUMN, TableDef};
 
 /// How a table stands in this database, as `_pm_table.state` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,13 +231,16 @@ pub(crate) struct OpDef {
     pub key_flags: Vec<bool>,
     /// Column numbers in the order of the key, with their collations.
     pub keys: Vec<(usize, Collation)>,
+    /// The affinity of each column.
+    pub affinities: Vec<Affinity>,
 }
 
 impl OpDef {
     /// Makes what ops need of a definition.
     pub(crate) fn of(id: DefId, tid: i64, def: TableDef) -> Self {
         let keys = def.keys().map(|at| (at, def.columns[at].collation)).collect();
-        Self { id, tid, key_flags: def.key_flags(), keys, def }
+        let affinities = def.columns.iter().map(ColumnDef::affinity).collect();
+        Self { id, tid, key_flags: def.key_flags(), keys, affinities, def }
     }
 }
 

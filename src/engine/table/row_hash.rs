@@ -65,7 +65,7 @@ impl<'e> RowHash<'e> {
             {
                 return Ok(false);
             }
-            if value::OwnedValue::of(value::from_sql(row.get_ref(at)?))? != column.constant() {
+            if !column.is_constant(&value::OwnedValue::of(value::from_sql(row.get_ref(at)?))?) {
                 return Ok(false);
             }
         }

@@ -27,10 +27,9 @@ fn lie(
     let mut records = bundles::records(bytes);
     let header = HeaderReader::parse(&records[0].1).unwrap();
     let author = about.identity().id;
-    let claims: Vec<_> = claims.iter().map(|(stream, seq, tag)| (*stream, *seq, *tag)).collect();
     let mut applied: Vec<Position> = header.applied().collect();
     let mut probes: Vec<Probe> = header.probes().collect();
-    for (stream, seq, tag) in claims {
+    for &(stream, seq, tag) in claims {
         if as_probes {
             probes.push(Probe { author, stream, seq, tag });
         } else {

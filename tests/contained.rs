@@ -6,9 +6,7 @@ mod bundles;
 mod common;
 
 use common::{World, bundle, carry, digests_equal, import, rows, sql};
-use packmule::carry::card::{self, Exchange, Limits};
 use packmule::carry::session::Session;
-use packmule::carry::volume::Directory;
 use packmule::{Engine, Missing, TrackOptions};
 use packmule_core::model::{Big, DeviceId, Value};
 use packmule_core::wire::{
@@ -56,34 +54,19 @@ fn forged(author: &Engine, bytes: &[u8], content: &Content, context: &[(Named, u
         Content::Ops(write) => write(&mut writer, def),
         Content::Def(def) => writer.def(def).unwrap(),
     }
-    let mut body = writer.finish().to_vec();
-    let replaced;
-    let raw = match content {
-        Content::Raw(raw) => Some(raw),
-        Content::Replaced(from, to) => {
-            replaced = replace(&records[at].1, from, to);
-            Some(&replaced)
-        }
-        _ => None,
+    let body = writer.finish();
+    let body = match content {
+        Content::Raw(raw) => bundles::with_blocks(body, raw),
+        Content::Replaced(from, to) => bundles::with_blocks(body, &replace(&records[at].1, from, to)),
+        Content::Ops(_) | Content::Def(_) => body.to_vec(),
     };
-    if let Some(raw) = raw {
-        body.truncate(body.len() - 4);
-        body.extend(raw);
-        body.extend(packmule_core::wire::crc32(&body).to_le_bytes());
-    }
     bundles::replace_frame(&mut records, at, body, author);
     bundles::join(&records)
 }
 
 /// The blocks of a group's first frame, with other bytes in them.
 fn replace(frame: &[u8], from: &str, to: &str) -> Vec<u8> {
-    let frame = Frame::parse(frame).unwrap();
-    let head = frame.group.unwrap();
-    let context: Vec<_> = frame.context().collect();
-    let group = GroupStart { lamport: head.lamport, wall: head.wall, pair: head.pair, context: &context };
-    let mut buf = vec![0; 60_000];
-    let mut empty = FrameWriter::new(&mut buf, frame.head.flags, frame.head.seq, Some(group)).unwrap();
-    let mut blocks = frame.at((empty.finish().len() - 4) as u32).unwrap().to_vec();
+    let mut blocks = bundles::blocks(frame);
     let at = blocks.windows(from.len()).position(|bytes| bytes == from.as_bytes()).unwrap();
     blocks[at..at + to.len()].copy_from_slice(to.as_bytes());
     blocks
@@ -273,9 +256,7 @@ fn goes_on_with(fleet: &mut Fleet, what: &str, devices: usize) {
     sql(good, "INSERT INTO settings VALUES (2001, 'by a card')");
     for at_base in [false, true, false] {
         let device = if at_base { &mut *base } else { &mut *good };
-        let mut report = Exchange::default();
-        let mut directory = Directory::open(&folder).unwrap();
-        card::exchange(device, &mut directory, &Limits::default(), &mut |_, _| (), &mut report).unwrap();
+        let report = common::exchange_with_card(device, &folder);
         assert!(report.stepped_over.is_empty(), "{what}: {:?}", report.stepped_over);
     }
     digests_equal(&[base, good]);
@@ -487,10 +468,10 @@ fn wrong_states(records: &[bundles::Record]) -> Vec<(String, usize, Vec<u8>)> {
     all
 }
 
-/// Whatever an insider says in a state that it signs, the others go on, and whoever has taken it in can be written to,
-/// asked and heard.
+/// Whatever an insider says in a state that it signs for a newcomer, the others go on; and the newcomer, whether it has
+/// taken it in or not, can be written to, asked and heard.
 #[test]
-fn a_wrong_state_harms_nobody_who_has_the_log() {
+fn a_newcomer_that_is_sent_a_wrong_state_goes_on_and_so_do_the_others() {
     let (mut fleet, late) = folded();
     let records = bundles::records(&bundle(&mut fleet.insider, &late));
     let count = wrong_states(&records).len();

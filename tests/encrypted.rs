@@ -40,7 +40,7 @@ fn import(engine: &mut Engine, bytes: &[u8], passphrase: Option<&[u8]>) -> packm
 
 /// The seed in a device's key file.
 fn seed_of(engine: &Engine) -> [u8; 32] {
-    let text = std::fs::read_to_string(engine.path().with_extension("db.pmkey")).unwrap();
+    let text = std::fs::read_to_string(key_file(engine.path())).unwrap();
     from_hex(text.lines().nth(1).unwrap()).try_into().unwrap()
 }
 
@@ -111,12 +111,8 @@ fn read_with_passphrase(bytes: &[u8], passphrase: &[u8]) -> Vec<u8> {
 fn two(world: &World) -> (Engine, Engine) {
     let table = "CREATE TABLE t (k INTEGER PRIMARY KEY, v)";
     let (mut a, mut b) = (world.board_with("a", table, &["t"]), world.board_with("b", table, &["t"]));
-    let mut bundle = Vec::new();
-    b.export(&mut bundle, Recipient::Anyone).unwrap();
-    a.import(&mut Cursor::new(&bundle), &mut |_| ()).unwrap();
-    bundle.clear();
-    a.export(&mut bundle, Recipient::Anyone).unwrap();
-    b.import(&mut Cursor::new(&bundle), &mut |_| ()).unwrap();
+    carry(&mut b, &mut a);
+    carry(&mut a, &mut b);
     (a, b)
 }
 
@@ -283,9 +279,7 @@ fn slots_come_in_powers_of_two() {
     let mut base = world.base("base");
     for n in 0..6 {
         let mut board = world.board(&format!("board {n}"));
-        let mut bundle = Vec::new();
-        board.export(&mut bundle, Recipient::Anyone).unwrap();
-        base.import(&mut Cursor::new(&bundle), &mut |_| ()).unwrap();
+        carry(&mut board, &mut base);
         let bytes = encrypt(&base.fleet_readers().unwrap(), b"");
         let slots = if n < 3 { 4 } else { 8 };
         assert_eq!(bytes[10..12], [slots, 0], "{n}");

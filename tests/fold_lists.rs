@@ -183,15 +183,11 @@ fn a_late_write_to_a_row_that_was_deleted() {
     }
 }
 
-/// The bytes of the verdicts in a device's log. The flags are the second byte of a frame.
+/// The bytes of the verdicts in a device's log.
 fn verdict_bytes(engine: &Engine) -> u64 {
-    rows_of(
-        engine,
-        "SELECT coalesce(sum(length(body)), 0) FROM _pm_frame
-         WHERE unicode(substr(CAST(body AS TEXT), 2, 1)) & 8",
-    )
-    .parse()
-    .unwrap()
+    rows_of(engine, &format!("SELECT coalesce(sum(length(body)), 0) FROM _pm_frame WHERE {IS_VERDICT}"))
+        .parse()
+        .unwrap()
 }
 
 /// A newcomer brings 10,000 rows that nobody had heard of: no verdict says anything of them.

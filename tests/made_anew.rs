@@ -30,14 +30,21 @@ const ALL: [(Merge, Policy); 4] = [
 
 /// Three devices with three rows each has; `folded`: nobody remembers who wrote them.
 fn three(merge: Merge, policy: Policy, folded: bool) -> (World, [Engine; 3]) {
+    three_with(
+        &TrackOptions { merge, policy, ..TrackOptions::default() },
+        "('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3)",
+        folded,
+    )
+}
+
+fn three_with(options: &TrackOptions, items: &str, folded: bool) -> (World, [Engine; 3]) {
     let world = World::new();
-    let options = TrackOptions { merge, policy, ..TrackOptions::default() };
     let mut devices = ["a", "b", "c"].map(|name| world.board(name));
     for device in &mut devices {
         sql(device, ITEM);
-        device.track("item", &options).unwrap();
+        device.track("item", options).unwrap();
     }
-    sql(&devices[0], "INSERT INTO item VALUES ('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3)");
+    sql(&devices[0], &format!("INSERT INTO item VALUES {items}"));
     meet(&mut devices);
     if folded {
         meet(&mut devices);
@@ -265,10 +272,7 @@ fn an_edit_in_part_keeps_the_whole_of_a_row_that_a_rebuild_leaves_out() {
                     world.tick(5000);
                     sql(&devices[1], "UPDATE item SET name = 'edited' WHERE id = '2'");
                     for (from, to) in order {
-                        let to = devices[*to].identity().id;
-                        let mut bytes = Vec::new();
-                        devices[*from].export(&mut bytes, packmule::Recipient::Device(to)).unwrap();
-                        import(devices.iter_mut().find(|d| d.identity().id == to).unwrap(), &bytes);
+                        carry_between(&mut devices, *from, *to);
                     }
                     meet(&mut devices);
                     meet(&mut devices);
@@ -288,20 +292,9 @@ fn rebuild_counters(
     rebuilt: [Option<&str>; 3],
     written: [Option<&str>; 3],
 ) -> Vec<String> {
-    let world = World::new();
     let columns = vec![("n".into(), ColumnMerge::Counter)];
     let options = TrackOptions { merge, columns, ..TrackOptions::default() };
-    let mut devices = ["a", "b", "c"].map(|name| world.board(name));
-    for device in &mut devices {
-        sql(device, ITEM);
-        device.track("item", &options).unwrap();
-    }
-    sql(&devices[0], "INSERT INTO item VALUES ('1', 'one', 10), ('2', 'two', 20)");
-    meet(&mut devices);
-    for _ in 0..if folded { 2 } else { 0 } {
-        meet(&mut devices);
-        devices.iter_mut().for_each(|device| drop(device.compact().unwrap()));
-    }
+    let (_world, mut devices) = three_with(&options, "('1', 'one', 10), ('2', 'two', 20)", folded);
     for (device, (copied, update)) in devices.iter_mut().zip(rebuilt.iter().zip(written)) {
         if let Some(copied) = copied {
             sql(device, &rebuild(&format!("id, name, {copied} FROM item")));

@@ -5,7 +5,7 @@
 mod bundles;
 mod common;
 use common::*;
-use packmule::core::wire::{Frame, RecordKind, crc32};
+use packmule::core::wire::{Frame, RecordKind};
 use packmule::{Engine, Missing};
 
 const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body)";
@@ -15,12 +15,9 @@ const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body)";
 fn newer(author: &Engine, bytes: &[u8], flag: u8, codec: u8) -> Vec<u8> {
     let mut records = bundles::records(bytes);
     let at = records.iter().rposition(|(kind, _)| *kind == RecordKind::Frame).unwrap();
-    let body = &records[at].1;
-    let mut body = body[..body.len() - 4].to_vec();
+    let mut body = records[at].1.clone();
     (body[1], body[2]) = (body[1] | flag, codec);
-    body.extend([99, 1, 2, 3]);
-    let crc = crc32(&body);
-    body.extend(crc.to_le_bytes());
+    let body = bundles::with_blocks(&body, &[99, 1, 2, 3]);
     assert!(Frame::parse(&body).unwrap().is_newer());
     bundles::replace_frame(&mut records, at, body, author);
     bundles::join(&records)

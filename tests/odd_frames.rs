@@ -10,7 +10,7 @@ mod odd;
 
 use std::path::Path;
 
-use common::{Random, World, app, sql, try_import, whole_bundle};
+use common::{Random, World, app, bundle, key_file, sql, try_import, whole_bundle};
 use odd::{Insider, Scene};
 use packmule::{ColumnMerge, Engine, Merge, TrackOptions};
 
@@ -63,8 +63,7 @@ fn copy(world: &World, to: &Path) -> Vec<Engine> {
         .map(|name| {
             let path = to.join(format!("{name}.db"));
             std::fs::copy(world.path(name), &path).unwrap();
-            std::fs::copy(world.path(name).with_extension("db.pmkey"), path.with_extension("db.pmkey"))
-                .unwrap();
+            std::fs::copy(key_file(&world.path(name)), key_file(&path)).unwrap();
             Engine::open_with(&path, world.options()).unwrap()
         })
         .collect()
@@ -138,10 +137,9 @@ fn play(world: &World, seed: u64) -> usize {
     }
     for _ in 0..2 {
         for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
-            let id = devices[to].identity().id;
-            let mut bytes = Vec::new();
-            devices[from].export(&mut bytes, packmule::Recipient::Device(id)).unwrap();
-            let taken = try_import(&mut devices[to], &bytes);
+            let [from, to] = devices.get_disjoint_mut([from, to]).unwrap();
+            let bytes = bundle(from, to);
+            let taken = try_import(to, &bytes);
             assert!(taken.is_ok(), "seed {seed}: {taken:?}");
         }
     }

@@ -6,6 +6,7 @@
 //! `PACKMULE_FIRST=N` on.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod bundles;
 mod common;
 mod model;
 mod schedule;

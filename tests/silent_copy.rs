@@ -3,22 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::*;
-use packmule::carry::card::{self, Exchange, Limits};
-use packmule::carry::volume::Directory;
 use packmule::{Engine, TrackOptions};
 
 const SQL: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v);
                    CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
-
-fn exchange(engine: &mut Engine, card: &Path) -> Exchange {
-    let mut report = Exchange::default();
-    let mut directory = Directory::open(card).unwrap();
-    card::exchange(engine, &mut directory, &Limits::default(), &mut |_, _| (), &mut report).unwrap();
-    report
-}
 
 /// A board that has met a base by a card, and a copy of it; the board has gone on since, and the base has taken that in.
 struct Fleet {
@@ -41,8 +32,8 @@ fn fleet(shared: bool) -> Fleet {
     a.track("log", &append()).unwrap();
     sql(&a, "INSERT INTO t VALUES ('both', 0); INSERT INTO log (v) VALUES (0)");
     for _ in 0..2 {
-        exchange(&mut a, &card);
-        exchange(&mut base, &card);
+        exchange_with_card(&mut a, &card);
+        exchange_with_card(&mut base, &card);
     }
     let to = world.path("copy");
     copy_card(&a, &to);
@@ -52,8 +43,8 @@ fn fleet(shared: bool) -> Fleet {
         sql(&a, "INSERT INTO t VALUES ('more', 1)");
     }
     for _ in 0..3 {
-        exchange(&mut a, &card);
-        exchange(&mut base, &card);
+        exchange_with_card(&mut a, &card);
+        exchange_with_card(&mut base, &card);
     }
     world.tick(1000);
     Fleet { world, card, devices: [a, copy, base] }
@@ -64,7 +55,7 @@ impl Fleet {
         for _ in 0..n {
             for d in order {
                 self.world.tick(1000);
-                let report = exchange(&mut self.devices[*d], &self.card);
+                let report = exchange_with_card(&mut self.devices[*d], &self.card);
                 println!("{d}: {report:?}");
             }
         }

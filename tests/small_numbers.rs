@@ -115,24 +115,9 @@ fn forged(author: &Engine, bytes: &[u8], context: &[(Named, u64)]) -> Vec<u8> {
     let mut buf = vec![0; 4096];
     // The blocks stay as they are, after a head that is longer.
     let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), frame.head.seq, Some(group)).unwrap();
-    let head = writer.finish().to_vec();
-    let rest = frame.at(0).unwrap();
-    let blocks = &rest[rest.len() - blocks_len(&frame)..];
-    let mut body = [&head[..head.len() - 4], blocks].concat();
-    let crc = packmule_core::wire::crc32(&body);
-    body.extend(crc.to_le_bytes());
+    let body = bundles::with_blocks(writer.finish(), &bundles::blocks(&records[at].1));
     bundles::replace_frame(&mut records, at, body, author);
     bundles::join(&records)
-}
-
-/// How many bytes of a frame are its blocks.
-fn blocks_len(frame: &Frame<'_>) -> usize {
-    let head = frame.group.unwrap();
-    let context: Vec<_> = frame.context().collect();
-    let group = GroupStart { lamport: head.lamport, wall: head.wall, pair: head.pair, context: &context };
-    let mut buf = vec![0; 4096];
-    let mut writer = FrameWriter::new(&mut buf, frame.head.flags, frame.head.seq, Some(group)).unwrap();
-    frame.at(0).unwrap().len() - (writer.finish().len() - 4)
 }
 
 /// A frame of version 1 names devices by their ids, and waits for what its author had seen; one whose number nobody

@@ -4,8 +4,8 @@
 use packmule::Engine;
 use packmule::core::model::{DeviceId, Stream};
 use packmule::core::wire::{
-    Checkpoint, Columns, FRAME_MAX, Footer, Frame, GroupDigest, MAGIC, RECORD_HEAD_LEN, RecordHead,
-    RecordKind, Section, put, take, write_record,
+    Chain, Checkpoint, Columns, FRAME_MAX, Footer, Frame, FrameWriter, GroupDigest, GroupStart, MAGIC,
+    RECORD_HEAD_LEN, RecordHead, RecordKind, Section, crc32, put, take, write_record,
 };
 use sha2::{Digest, Sha256};
 
@@ -34,6 +34,24 @@ pub fn plain(body: &[u8]) -> Vec<u8> {
     let len = frame.plain(&mut Columns::new(), &mut out).unwrap();
     out.truncate(len);
     out
+}
+
+/// The blocks of a group's first frame, as they stand in it.
+pub fn blocks(frame: &[u8]) -> Vec<u8> {
+    let frame = Frame::parse(frame).unwrap();
+    let head = frame.group.unwrap();
+    let context: Vec<_> = frame.context().collect();
+    let group = GroupStart { lamport: head.lamport, wall: head.wall, pair: head.pair, context: &context };
+    let mut buf = vec![0; FRAME_MAX];
+    let mut empty = FrameWriter::new(&mut buf, frame.head.flags, frame.head.seq, Some(group)).unwrap();
+    frame.at((empty.finish().len() - 4) as u32).unwrap().to_vec()
+}
+
+/// A frame with more blocks behind those that it has, whatever they are.
+pub fn with_blocks(frame: &[u8], blocks: &[u8]) -> Vec<u8> {
+    let mut body = [&frame[..frame.len() - 4], blocks].concat();
+    body.extend(crc32(&body).to_le_bytes());
+    body
 }
 
 /// A bundle of these records, with every check sum and the footer made again.
@@ -82,15 +100,25 @@ pub fn key_of(engine: &Engine) -> ed25519_compact::SecretKey {
 pub fn replace_frame(records: &mut [Record], at: usize, body: Vec<u8>, author: &Engine) {
     let old = Checkpoint::decode(&records[at + 1].1).unwrap();
     assert_eq!(old.first, old.last, "one frame");
+    let group = (author.identity().id, old.stream, old.first);
+    (records[at + 1], _) = checkpoint(&key_of(author), group, old.prev, &body);
+    records[at].1 = body;
+}
+
+/// The checkpoint of a group of one frame: its author, stream and number. Also the chain after it.
+pub fn checkpoint(
+    key: &ed25519_compact::SecretKey,
+    (author, stream, seq): (DeviceId, Stream, u64),
+    prev: Chain,
+    body: &[u8],
+) -> (Record, Chain) {
     let mut digest = GroupDigest::default();
-    digest.add(&body);
-    let end = old.prev.after(&digest.finish());
-    let id = author.identity().id;
-    let signed = Checkpoint::sign(&key_of(author), id, old.stream, old.first, old.first, old.prev, &end);
+    digest.add(body);
+    let end = prev.after(&digest.finish());
+    let signed = Checkpoint::sign(key, author, stream, seq, seq, prev, &end);
     let mut buf = [0; 512];
     let len = signed.encode(&mut buf).unwrap();
-    records[at].1 = body;
-    records[at + 1].1 = buf[..len].to_vec();
+    ((RecordKind::Checkpoint, buf[..len].to_vec()), end)
 }
 
 /// One group of a bundle, as a bundle of its own with the same header and certificates.

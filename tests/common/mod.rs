@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use packmule::carry::card::{self, Exchange, Limits};
+use packmule::carry::volume::Directory;
 use packmule::{
     Engine, FleetKey, ImportReport, InitOptions, Mode, NewColumns, Options, Recipient, TrackOptions,
 };
@@ -102,11 +104,15 @@ impl World {
     }
 }
 
+/// The file of a device's secret key, beside its database.
+pub fn key_file(db: &Path) -> PathBuf {
+    db.with_extension("db.pmkey")
+}
+
 /// Copies a device with its key, as an image of its SD card would.
 pub fn copy_card(of: &Engine, to: &Path) {
     sql(of, &format!("VACUUM INTO '{}'", to.display()));
-    let key = |db: &Path| db.with_extension("db.pmkey");
-    std::fs::copy(key(of.path()), key(to)).unwrap();
+    std::fs::copy(key_file(of.path()), key_file(to)).unwrap();
     open(to).execute_batch("PRAGMA journal_mode = WAL").unwrap();
 }
 
@@ -177,20 +183,32 @@ pub fn carry(from: &mut Engine, to: &mut Engine) -> ImportReport {
     import(to, &bytes)
 }
 
+/// Carries between two of many.
+pub fn carry_between(devices: &mut [Engine], from: usize, to: usize) -> ImportReport {
+    let [from, to] = devices.get_disjoint_mut([from, to]).unwrap();
+    carry(from, to)
+}
+
 /// Carries until everybody has everything.
 pub fn carry_all(devices: &mut [&mut Engine]) {
     for _ in 0..2 {
         for from in 0..devices.len() {
             for to in 0..devices.len() {
                 if from != to {
-                    let id = devices[to].identity().id;
-                    let mut bytes = Vec::new();
-                    devices[from].export(&mut bytes, Recipient::Device(id)).unwrap();
-                    import(devices[to], &bytes);
+                    let [from, to] = devices.get_disjoint_mut([from, to]).unwrap();
+                    carry(from, to);
                 }
             }
         }
     }
+}
+
+/// A device exchanges with the card that is mounted here.
+pub fn exchange_with_card(engine: &mut Engine, card: &Path) -> Exchange {
+    let mut report = Exchange::default();
+    let mut directory = Directory::open(card).unwrap();
+    card::exchange(engine, &mut directory, &Limits::default(), &mut |_, _| (), &mut report).unwrap();
+    report
 }
 
 /// All rows of a query, each value exactly, in SQLite's own literals.
@@ -234,6 +252,9 @@ pub fn everything(path: &Path) -> Vec<String> {
     }
     all
 }
+
+/// Of a row of `_pm_frame`: it is a verdict. The flags are the second byte of a frame.
+pub const IS_VERDICT: &str = "unicode(substr(CAST(body AS TEXT), 2, 1)) & 8";
 
 pub fn digests_equal(devices: &[&Engine]) {
     let digests: Vec<String> = devices.iter().map(|d| d.digest(false).unwrap()).collect();

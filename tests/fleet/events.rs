@@ -142,7 +142,7 @@ impl Fleet {
     fn restore(&mut self, d: usize) {
         let n = self.below(self.devices[d].backups.len());
         let (from, to) = (self.devices[d].backups[n].clone(), self.file());
-        for (from, to) in [(from.clone(), to.clone()), (key_of(&from), key_of(&to))] {
+        for (from, to) in [(from.clone(), to.clone()), (key_file(&from), key_file(&to))] {
             std::fs::copy(from, to).unwrap();
         }
         let options = self.options();

@@ -68,9 +68,16 @@ impl Fleet {
         for (n, device) in &all {
             let mut waits = device.engine.status().unwrap().waits;
             // What a revoked device wrote and nobody had taken in is void.
-            waits.retain(|wait| wait.missing != Missing::Vouching);
+            waits.retain(|wait| wait.missing != Missing::Vouching || !self.is_revoked(&wait.author));
             if !waits.is_empty() {
                 return Err(format!("at d{n} waits {waits:?}"));
+            }
+            let problems = device.engine.verify().unwrap().problems;
+            if !problems.is_empty() {
+                return Err(format!("at d{n} is wrong {problems:?}"));
+            }
+            if contested(device) != contested(all[0].1) {
+                return Err(format!("d{n} has other conflicts than d{}\n{}", all[0].0, shown(&all)));
             }
         }
         for (n, copy) in all.iter().filter(|(_, d)| d.silent && !d.second) {
@@ -80,6 +87,12 @@ impl Fleet {
             self.has_gathered(*n, base, &all)?;
         }
         Ok(())
+    }
+
+    /// Whether the device of this label is revoked, or the one of which it is a second history.
+    fn is_revoked(&self, label: &str) -> bool {
+        let named = |d: &Device| label.starts_with(&format!("{}-", d.engine.identity().name));
+        self.devices.iter().any(|d| d.revoked && named(d))
     }
 
     /// A copy that wrote nothing has what the device has of its own.
@@ -121,6 +134,16 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// The open conflicts, each with its different contents. Who wrote them is not remembered everywhere.
+fn contested(device: &Device) -> BTreeSet<String> {
+    let open = device.engine.conflicts().unwrap();
+    let one = |c: &packmule::Conflict| {
+        let contents: BTreeSet<_> = c.versions.iter().map(|v| format!("{:?}", v.values)).collect();
+        format!("{} {:?} {:?} {contents:?}", c.table, c.kind, c.key)
+    };
+    open.iter().map(one).collect()
 }
 
 fn shown(all: &[(usize, &Device)]) -> String {

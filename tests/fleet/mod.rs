@@ -394,18 +394,14 @@ fn positions(engine: &Engine) -> [u64; 2] {
     [this.shared, this.own]
 }
 
-/// How many frames of verdicts a device has written, of those in its log. The flags are the second byte of a frame.
+/// How many frames of verdicts a device has written, of those in its log.
 fn own_verdicts(device: &Device) -> usize {
     let sql = format!(
         "SELECT count(*) FROM _pm_frame JOIN _pm_device ON n = dev
-         WHERE id = x'{}' AND unicode(substr(CAST(body AS TEXT), 2, 1)) & 8",
+         WHERE id = x'{}' AND {IS_VERDICT}",
         device.engine.identity().id
     );
     dump(&device.app, &sql)[0].parse().unwrap()
-}
-
-fn key_of(db: &Path) -> PathBuf {
-    db.with_extension("db.pmkey")
 }
 
 /// Lets a fleet live; tells why it did not end as it should, and what happened to it.

@@ -82,21 +82,17 @@ impl Insider {
 
     /// Signs a group of one frame, and goes on after it. Returns it as a bundle.
     pub fn sign(&mut self, body: Vec<u8>) -> Vec<u8> {
-        let mut digest = GroupDigest::default();
-        digest.add(&body);
-        let end = self.chain.after(&digest.finish());
         self.seq += 1;
-        let checkpoint =
-            Checkpoint::sign(&self.key, self.id, Stream::Shared, self.seq, self.seq, self.chain, &end);
+        let group = (self.id, Stream::Shared, self.seq);
+        let (checkpoint, end) = bundles::checkpoint(&self.key, group, self.chain, &body);
         self.chain = end;
-        let mut buf = [0; 512];
+        let mut buf = [0; 64];
         let section = Section { author: self.id, stream: Stream::Shared };
         let len = put(&mut buf, &section).unwrap();
         let mut records = self.before.clone();
         records.push((RecordKind::Section, buf[..len].to_vec()));
         records.push((RecordKind::Frame, body));
-        let len = checkpoint.encode(&mut buf).unwrap();
-        records.push((RecordKind::Checkpoint, buf[..len].to_vec()));
+        records.push(checkpoint);
         bundles::join(&records)
     }
 }
@@ -194,24 +190,12 @@ pub fn odd_frame(random: &mut Random, seq: u64, own: DeviceId, scene: &mut Scene
     for _ in 0..1 + random.below(4) {
         let def = random.pick(scene.defs).clone();
         match if sound { 4 } else { random.below(20) } {
-            0 => writer.piece(random.below(2) as u32, &[7; 5]).unwrap(),
-            1 if flags & 32 != 0 => {
-                writer.span(&Span { def: def.id, from: &[], to: &[] }).unwrap();
-                0
-            }
-            2 => {
-                writer.retire(random.pick(scene.devices).0).unwrap();
-                0
-            }
-            3 => {
-                writer.came_back(random.pick(scene.devices).0).unwrap();
-                0
-            }
-            _ => {
-                odd_op(random, &mut writer, &def, (flags, sound), &mut rows);
-                0
-            }
-        };
+            0 => _ = writer.piece(random.below(2) as u32, &[7; 5]).unwrap(),
+            1 if flags & 32 != 0 => writer.span(&Span { def: def.id, from: &[], to: &[] }).unwrap(),
+            2 => writer.retire(random.pick(scene.devices).0).unwrap(),
+            3 => writer.came_back(random.pick(scene.devices).0).unwrap(),
+            _ => odd_op(random, &mut writer, &def, (flags, sound), &mut rows),
+        }
     }
     writer.finish().to_vec()
 }

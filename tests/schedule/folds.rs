@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use packmule::core::model::Value;
-use packmule::core::wire::{Block, Columns, FRAME_MAX, Frame, FrameFlags, OpKind, Ops, Shape};
+use packmule::core::wire::{Block, Frame, FrameFlags, OpKind, Ops, Shape};
 use packmule::{Engine, InitOptions, Policy, Resolution, TrackOptions};
 
+use crate::bundles;
 use crate::common::*;
 use crate::model::log::{self, Op, Vector};
 
@@ -106,6 +107,7 @@ impl Fleet {
             .unwrap();
         let (mut first, mut wall) = (0, 0);
         for (seq, body) in frames {
+            let body = bundles::plain(&body);
             let frame = Frame::parse(&body).unwrap();
             if let Some(group) = frame.group {
                 (first, wall) = (seq, group.wall);
@@ -269,9 +271,7 @@ impl Fleet {
         self.devices[d].engine = Engine::open_with(&path, options).unwrap();
         self.counts[3] += 1;
         self.trace.push(format!("d{d}: is restored, and hears of d{from}"));
-        let mut bytes = Vec::new();
-        let to = packmule::Recipient::Anyone;
-        self.devices[from].engine.export(&mut bytes, to).unwrap();
+        let bytes = whole_bundle(&mut self.devices[from].engine);
         self.read(from);
         import(&mut self.devices[d].engine, &bytes);
         assert_eq!(self.devices[d].engine.identity().id.to_string(), id, "the identity of d{d}");
@@ -334,11 +334,6 @@ fn literal(value: &Value<'_>) -> String {
 
 /// The ops of a frame, without who wrote them; a wall time of `i64::MIN` is that of the group.
 fn ops_of(frame: &Frame<'_>) -> Vec<Op> {
-    let mut out = vec![0; FRAME_MAX];
-    if frame.is_by_column() {
-        let len = frame.plain(&mut Columns::new(), &mut out).unwrap();
-        return ops_of(&Frame::parse(&out[..len]).unwrap());
-    }
     let shape = Shape { keys: &[true, false] };
     let (mut all, mut keeps) = (Vec::new(), Vec::new());
     let mut blocks = frame.blocks();

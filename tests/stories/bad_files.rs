@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use packmule::Engine;
-use packmule::core::wire::{Frame, FrameFlags, FrameWriter, GroupStart, RecordKind, crc32};
+use packmule::core::wire::{Frame, FrameFlags, FrameWriter, GroupStart, RecordKind};
 
 use crate::bundles;
 use crate::skips::skip;
@@ -73,10 +73,7 @@ fn newer_block(bytes: &[u8], author: &Engine) -> Vec<u8> {
     let group = GroupStart { lamport: head.lamport, wall: head.wall, pair: 0, context: &[] };
     let mut buf = [0; 4_096];
     let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), frame.head.seq, Some(group)).unwrap();
-    let mut body = writer.finish().to_vec();
-    body.truncate(body.len() - 4);
-    body.extend([0x3f, 1, 2, 3]);
-    body.extend(crc32(&body).to_le_bytes());
+    let body = bundles::with_blocks(writer.finish(), &[0x3f, 1, 2, 3]);
     bundles::replace_frame(&mut records, at, body, author);
     bundles::join(&records)
 }

@@ -7,21 +7,28 @@ const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)";
 
 /// A fleet's desk, with a card.
 fn desk(boards: &[&str]) -> Desk {
+    desk_with(boards, NOTES, "notes")
+}
+
+/// The same, with another table, which is tracked so.
+fn desk_with(boards: &[&str], table: &str, track: &str) -> Desk {
     let desk = Desk::new();
     std::fs::create_dir(desk.path("card")).unwrap();
     desk.run("fleet new fleet.key").ok();
-    desk.run("init base.db --name base --base --fleet fleet.key").ok();
-    desk.sql("base.db", NOTES);
-    desk.run("track base.db notes").ok();
-    boards.iter().for_each(|board| newcomer(&desk, board));
+    begins(&desk, "base", " --base", table, track);
+    boards.iter().for_each(|board| begins(&desk, board, "", table, track));
     desk
 }
 
-/// A board whose application makes its table itself.
+/// A device whose application makes its table itself.
+fn begins(desk: &Desk, name: &str, role: &str, table: &str, track: &str) {
+    desk.run(&format!("init {name}.db --name {name} --fleet fleet.key{role}")).ok();
+    desk.sql(&format!("{name}.db"), table);
+    desk.run(&format!("track {name}.db {track}")).ok();
+}
+
 fn newcomer(desk: &Desk, name: &str) {
-    desk.run(&format!("init {name}.db --name {name} --fleet fleet.key")).ok();
-    desk.sql(&format!("{name}.db"), NOTES);
-    desk.run(&format!("track {name}.db notes")).ok();
+    begins(desk, name, "", NOTES, "notes");
 }
 
 /// All show the same, nothing waits, and everybody is who it was.
@@ -112,25 +119,32 @@ fn a_board_that_was_retired_comes_back() {
     );
 }
 
+/// The two groups of a fleet.
+const GROUPS: [[&str; 2]; 2] = [["base", "north"], ["east", "west"]];
+
+/// Both groups exchange and compact, each with a card of its own; then all meet, and show the same. Returns who they are.
+fn live_apart_and_meet(desk: &Desk) -> Vec<String> {
+    std::fs::create_dir(desk.path("other")).unwrap();
+    for (card, group) in ["card", "other"].into_iter().zip(GROUPS) {
+        for name in group.iter().cycle().take(group.len() * 3) {
+            desk.run(&format!("exchange {name}.db {card}")).ok();
+            desk.run(&format!("compact {name}.db")).ok();
+        }
+    }
+    let names = GROUPS.as_flattened();
+    let before: Vec<String> = names.iter().map(|name| fingerprint(desk, name)).collect();
+    rounds(desk, names, 4);
+    all_the_same(desk, names, &before);
+    before
+}
+
 /// Two groups of boards have compacted each on its own, and meet for the first time.
 #[test]
 fn two_groups_that_compacted_apart_meet() {
     let desk = desk(&["north", "east", "west"]);
-    std::fs::create_dir(desk.path("other")).unwrap();
     desk.sql("north.db", "INSERT INTO notes VALUES ('same', 's'), ('both', 'north'), ('n', 'n')");
     desk.sql("east.db", "INSERT INTO notes VALUES ('same', 's'), ('both', 'east'), ('e', 'e')");
-    for (card, group) in [("card", ["base", "north"]), ("other", ["east", "west"])] {
-        for _ in 0..3 {
-            for name in group {
-                desk.run(&format!("exchange {name}.db {card}")).ok();
-                desk.run(&format!("compact {name}.db")).ok();
-            }
-        }
-    }
-    let names = ["base", "north", "east", "west"];
-    let before: Vec<String> = names.iter().map(|name| fingerprint(&desk, name)).collect();
-    rounds(&desk, &names, 4);
-    all_the_same(&desk, &names, &before);
+    live_apart_and_meet(&desk);
     let open = desk.run("conflicts west.db --json").json();
     assert_eq!(open["conflicts"].as_array().unwrap().len(), 1, "{open}");
     assert_eq!(desk.rows("west.db", "SELECT count(*) FROM notes")[0][0], 4.into());
@@ -140,30 +154,11 @@ fn two_groups_that_compacted_apart_meet() {
 /// other has. Both are listed, and somebody says what it is; what each adds from then on adds up.
 #[test]
 fn two_groups_that_counted_apart_meet() {
-    let desk = Desk::new();
-    std::fs::create_dir(desk.path("card")).unwrap();
-    std::fs::create_dir(desk.path("other")).unwrap();
-    desk.run("fleet new fleet.key").ok();
-    for name in ["base", "north", "east", "west"] {
-        let base = if name == "base" { " --base" } else { "" };
-        desk.run(&format!("init {name}.db --name {name} --fleet fleet.key{base}")).ok();
-        desk.sql(&format!("{name}.db"), "CREATE TABLE stock (part TEXT PRIMARY KEY, n INTEGER DEFAULT 0)");
-        desk.run(&format!("track {name}.db stock --column n=counter")).ok();
-    }
+    let table = "CREATE TABLE stock (part TEXT PRIMARY KEY, n INTEGER DEFAULT 0)";
+    let desk = desk_with(&["north", "east", "west"], table, "stock --column n=counter");
     desk.sql("north.db", "INSERT INTO stock VALUES ('bolt', 5), ('nut', 1)");
     desk.sql("east.db", "INSERT INTO stock VALUES ('bolt', 3), ('nut', 1)");
-    for (card, group) in [("card", ["base", "north"]), ("other", ["east", "west"])] {
-        for _ in 0..3 {
-            for name in group {
-                desk.run(&format!("exchange {name}.db {card}")).ok();
-                desk.run(&format!("compact {name}.db")).ok();
-            }
-        }
-    }
-    let names = ["base", "north", "east", "west"];
-    let before: Vec<String> = names.iter().map(|name| fingerprint(&desk, name)).collect();
-    rounds(&desk, &names, 4);
-    all_the_same(&desk, &names, &before);
+    let before = live_apart_and_meet(&desk);
     let listed = desk.run("conflicts base.db").ok();
     has(&listed, &["stock: part = bolt", "n  = 5", "n  = 3"]);
     assert!(!listed.contains("nut"), "equal sums are one: {listed}");
@@ -172,8 +167,9 @@ fn two_groups_that_counted_apart_meet() {
     desk.run(&format!("resolve base.db {id} --set n=8")).ok();
     desk.sql("west.db", "UPDATE stock SET n = n + 1 WHERE part = 'nut'");
     desk.sql("north.db", "UPDATE stock SET n = n + 1 WHERE part = 'nut'");
-    rounds(&desk, &names, 3);
-    all_the_same(&desk, &names, &before);
+    let names = GROUPS.as_flattened();
+    rounds(&desk, names, 3);
+    all_the_same(&desk, names, &before);
     assert_eq!(desk.rows("east.db", "SELECT n FROM stock ORDER BY part"), [[8.into()], [3.into()]]);
     has(&desk.run("conflicts east.db").ok(), &["no conflict is open"]);
 }

@@ -8,7 +8,7 @@ use crate::card::{exchange, rounds};
 use crate::skips;
 use crate::support::{Desk, has};
 
-/// A board with a table without a key, and a base; a card.
+/// A board and a base; a card.
 fn desk() -> Desk {
     let desk = Desk::new();
     desk.run("fleet new fleet.key").ok();
@@ -46,6 +46,14 @@ fn frames(desk: &Desk) -> u64 {
 const ROWS: &str = "CREATE TABLE log (at, what TEXT, n REAL);
     INSERT INTO log VALUES (1, 'a', 1.5), (1, 'a', 1.5), (2, 'b', NULL), (NULL, NULL, NULL), (3, 'c', 2), (1, 'a', 1.5)";
 
+/// The same, and the table has rows and is tracked.
+fn tracked() -> Desk {
+    let desk = desk();
+    desk.sql("north.db", ROWS);
+    desk.run("track north.db log --mode per-device").ok();
+    desk
+}
+
 #[test]
 fn what_the_shell_imports_is_gathered() {
     let desk = desk();
@@ -72,9 +80,7 @@ fn what_the_shell_imports_is_gathered() {
 
 #[test]
 fn equal_rows_are_counted_and_vacuum_loses_and_doubles_none() {
-    let desk = desk();
-    desk.sql("north.db", ROWS);
-    desk.run("track north.db log --mode per-device").ok();
+    let desk = tracked();
     rounds(&desk, &["north", "base"], 2);
     are_equal(&desk, "at, what, n");
     for (n, writes) in [
@@ -102,9 +108,7 @@ fn equal_rows_are_counted_and_vacuum_loses_and_doubles_none() {
 
 #[test]
 fn a_vacuum_costs_nothing_where_no_row_was_deleted() {
-    let desk = desk();
-    desk.sql("north.db", ROWS);
-    desk.run("track north.db log --mode per-device").ok();
+    let desk = tracked();
     desk.sql("north.db", "VACUUM");
     assert_eq!(frames(&desk), 0);
     desk.sql("north.db", "INSERT INTO log VALUES (4, 'd', 4); VACUUM; INSERT INTO log VALUES (4, 'd', 4)");
@@ -122,9 +126,7 @@ fn a_vacuum_costs_nothing_where_no_row_was_deleted() {
 
 #[test]
 fn a_table_without_a_key_that_was_let_go_meanwhile() {
-    let desk = desk();
-    desk.sql("north.db", ROWS);
-    desk.run("track north.db log --mode per-device").ok();
+    let desk = tracked();
     rounds(&desk, &["north", "base"], 2);
     desk.run("untrack north.db log").ok();
     desk.sql("north.db", "DELETE FROM log WHERE rowid < 4; VACUUM");

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-use super::card::status;
+use super::card::{fingerprint, status};
 use super::random::{Random, on_all_cores, seeds};
 use super::support::Desk;
 
@@ -20,6 +20,8 @@ const TABLES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INT)
 
 struct Member {
     name: String,
+    /// Who it is, from when it appears on.
+    fingerprint: String,
     base: bool,
     /// A backup of it was made.
     backup: bool,
@@ -65,8 +67,16 @@ impl Fleet {
         let name = format!("{}{at}", if base { "base" } else { "board" });
         let role = if base { " --base" } else { "" };
         self.run(&format!("init {name}.db --name {name} --fleet fleet.key{role}"));
-        let card = self.below(2);
-        self.members.push(Member { name, base, backup: false, quiet: false, revoked: false, card });
+        let (fingerprint, card) = (fingerprint(&self.desk, &name), self.below(2));
+        self.members.push(Member {
+            name,
+            fingerprint,
+            base,
+            backup: false,
+            quiet: false,
+            revoked: false,
+            card,
+        });
         if !base {
             self.make_tables(at);
             self.write(at);
@@ -214,14 +224,12 @@ impl Fleet {
         for _ in 0..self.below(35) + 15 {
             self.step();
         }
-        let before: Vec<_> =
-            self.members.iter().map(|m| status(&self.desk, &m.name)["fingerprint"].clone()).collect();
         let names: Vec<String> = self.members.iter().filter(|m| !m.revoked).map(|m| m.name.clone()).collect();
         for _ in 0..4 {
             names.iter().for_each(|name| self.run(&format!("exchange {name}.db card2")));
         }
         let digest = self.desk.run(&format!("digest {}.db", names[0])).ok();
-        for (member, was) in self.members.iter().zip(before).filter(|(m, _)| !m.revoked) {
+        for member in self.members.iter().filter(|m| !m.revoked) {
             let name = &member.name;
             assert_eq!(self.desk.run(&format!("digest {name}.db")).ok(), digest, "{name}");
             let status = status(&self.desk, name);
@@ -233,7 +241,7 @@ impl Fleet {
                 stolen.iter().any(|name| wait["author"].as_str().is_some_and(|of| of.starts_with(name)))
             };
             assert_eq!(waits.filter(|wait| !of_stolen(wait)).count(), 0, "{name}: {status}");
-            assert_eq!(was, status["fingerprint"], "{name} is another");
+            assert_eq!(status["fingerprint"], *member.fingerprint, "{name} is another");
         }
         self.bases_have_gathered();
     }

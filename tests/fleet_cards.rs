@@ -45,6 +45,15 @@ fn fleets_end_the_same_through_cards_alone() {
     assert!(!many || met.is_everything(), "{met:?}");
 }
 
+/// 117: a verdict said of one row that what came stays, and what was settled, in one frame, which others refuse.
+#[test]
+fn fleets_that_parted_once_end_the_same() {
+    for seed in [117] {
+        let lived = life(seed, false, &mut Met::default());
+        assert!(lived.is_ok(), "PACKMULE_SEED={seed}: {lived:?}");
+    }
+}
+
 /// The control: a winner that depends on what is remembered.
 #[test]
 fn without_verdicts_fleets_part() {

@@ -50,15 +50,19 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     let mut buf = vec![0; replica.options.frame_bytes];
     let mut group = writer::begin_group(replica, Stream::Shared, FrameFlags::VERDICT, lamport, 0, &mut buf)?;
     let common = common_runs(replica, first)?;
-    // The second values of rows go into frames of their own: a frame has one version of a row.
-    for second in [false, true] {
+    // What is said of a row a second time goes into a frame of its own: a frame has a row once.
+    for before in 0.. {
         let mut after = (i64::MIN, Vec::new(), 0);
-        while let Some(row) = next_unplaced(replica, &after, second)? {
+        let mut found = false;
+        while let Some(row) = next_unplaced(replica, &after, before)? {
+            if !std::mem::replace(&mut found, true) && before > 0 {
+                group.separate()?;
+            }
             judge_row(replica, &mut group, &row, &common)?;
             after = (row.tid, row.key, row.number);
         }
-        if !second && any_second(replica)? {
-            group.separate()?;
+        if !found {
+            break;
         }
     }
     let position = group.finish()?;
@@ -77,29 +81,31 @@ struct Unplaced {
     body: Option<Vec<u8>>,
 }
 
-/// Returns the next row in the order of tables, keys and numbers.
-fn next_unplaced(replica: &Replica, after: &(i64, Vec<u8>, u64), second: bool) -> Result<Option<Unplaced>> {
+/// Returns the next row in the order of tables, keys and numbers, of those that have so many lower numbers.
+fn next_unplaced(replica: &Replica, after: &(i64, Vec<u8>, u64), before: u32) -> Result<Option<Unplaced>> {
     use rusqlite::OptionalExtension;
     let found = replica
         .db
         .prepare_cached(
-            "SELECT tid, key, n, body FROM _pm_unplaced WHERE (tid, key, n) > (?1, ?2, ?3) AND (n > 1) = ?4
+            "SELECT tid, key, n, body FROM _pm_unplaced u WHERE (tid, key, n) > (?1, ?2, ?3)
+             AND (SELECT count(*) FROM _pm_unplaced o WHERE o.tid = u.tid AND o.key = u.key AND o.n < u.n) = ?4
              ORDER BY tid, key, n LIMIT 1",
         )?
-        .query_row((after.0, &after.1, after.2, second), |row| {
+        .query_row((after.0, &after.1, after.2, before), |row| {
             Ok(Unplaced { tid: row.get(0)?, key: row.get(1)?, number: row.get(2)?, body: row.get(3)? })
         })
         .optional()?;
     Ok(found)
 }
 
-/// Returns whether a row has two settled values.
+/// Returns whether something is said of a row twice.
 fn any_second(replica: &Replica) -> Result<bool> {
-    Ok(value::maybe::<i64>(&replica.db, "SELECT 1 FROM _pm_unplaced WHERE n > 1 LIMIT 1", [])?.is_some())
+    let sql = "SELECT 1 FROM _pm_unplaced GROUP BY tid, key HAVING count(*) > 1 LIMIT 1";
+    Ok(value::maybe::<i64>(&replica.db, sql, [])?.is_some())
 }
 
-/// Returns runs of frames that have the versions which came, of all rows together, and this group itself, which has two
-/// values of some row. No run has a frame that is folded here: whoever reads it must see that no settled value is meant.
+/// Returns runs of frames that have the versions which came, of all rows together, and this group itself, which says
+/// something of some row twice. No run has a frame that is folded here: whoever reads it must see that no settled value is meant.
 fn common_runs(replica: &Replica, first: u64) -> Result<Vec<KeptRun>> {
     let mut statement = replica.db.prepare(
         "SELECT d.id, min(h.seq), max(h.seq) FROM _pm_head h JOIN _pm_device d ON d.n = h.dev

@@ -11,14 +11,11 @@ impl Fleet {
         let mut report = Exchange::default();
         let mut directory = Directory::open(&self.cards[card]).map_err(|e| e.to_string())?;
         let engine = &mut self.devices[d].engine;
-        match card::exchange(engine, &mut directory, &Limits::default(), &mut |_, _| (), &mut report) {
-            // Others have built on what it wrote as a second history.
-            Err(Error::Forked { .. }) if self.devices[d].second => self.refused_twins = true,
-            done => done.map_err(|e| format!("d{d} with card {card}: {e}"))?,
-        }
+        card::exchange(engine, &mut directory, &Limits::default(), &mut |_, _| (), &mut report)
+            .map_err(|e| format!("d{d} with card {card}: {e}"))?;
         let ops: u64 = report.taken.iter().map(|(_, report)| report.ops).sum();
         let over: Vec<_> = report.stepped_over.iter().map(|(_, why)| said(why)).collect();
-        let twin = |why: &Skipped| matches!(why, Skipped::Refused(Error::Twin { .. } | Error::Forked { .. }));
+        let twin = |why: &Skipped| matches!(why, Skipped::Refused(Error::Twin { .. }));
         let is_second = self.devices.iter().any(|d| d.second);
         self.refused_twins |= is_second && report.stepped_over.iter().any(|(_, why)| twin(why));
         self.trace.push(format!(
@@ -260,7 +257,7 @@ impl Fleet {
 
 fn said(why: &Skipped) -> String {
     match why {
-        Skipped::Refused(e @ (Error::Twin { .. } | Error::Forked { .. } | Error::Untrusted(_))) => {
+        Skipped::Refused(e @ (Error::Twin { .. } | Error::Untrusted(_))) => {
             e.to_string().chars().take(60).collect()
         }
         other => format!("{other:?}"),

@@ -7,26 +7,13 @@ use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{rekey, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions;
-use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
-
-/// Records a notice that a device has two histories, if something can be written now.
-pub(crate) fn record_twin(replica: &Replica, device: &str, seq: u64) -> Result<()> {
-    if replica.db.is_readonly(rusqlite::MAIN_DB)? {
-        return Ok(());
-    }
-    let what = format!(
-        "{device} has two histories, here and elsewhere, that part at frame {seq} or before: its database or SD card \
-         was copied, or set back; the second one goes on under a new identity once it hears of the first"
-    );
-    meta::notice(&replica.db, &what, replica.now())
-}
 
 /// Reconciles this device's own log with the evidence of its peers: records that it was rolled back and recovers its
 /// frames from them, or takes a new identity. Returns whether it took one.
 ///
 /// # Errors
-/// Those of taking a new identity: [`Error::KeyMissing`], [`Error::Io`], [`Error::Forked`].
+/// Those of taking a new identity: [`Error::KeyMissing`], [`Error::Io`].
 pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) -> Result<bool> {
     let mut positions = [0; 2];
     for stream in Stream::ALL {

@@ -290,7 +290,7 @@ pub(crate) fn record_clone(replica: &mut Replica) -> Result<()> {
 pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<()> {
     match found {
         Err(Error::Twin { device, seq }) => {
-            transaction::transaction(replica, |e| reconcile::record_twin(e, device, *seq))
+            transaction::transaction(replica, |e| twin::record_twin(e, device, *seq))
         }
         _ => Ok(()),
     }
@@ -428,9 +428,6 @@ pub(crate) fn record_vector(
 
 /// Compares what a peer has applied, and its probes, with what is here, and reconciles this device's own log with it.
 /// Returns whether this device took a new identity.
-///
-/// # Errors
-/// [`Error::Twin`] if the peer has another history of a third device than is here.
 pub(crate) fn reconcile(
     replica: &mut Replica,
     peer: &Peer,
@@ -440,11 +437,8 @@ pub(crate) fn reconcile(
 ) -> Result<bool> {
     let compared =
         catalog::reading(replica, |e| twin::compare_vector(e, peer.id, (applied, probes), &[], evidence));
-    name_twin(replica, &compared)?;
-    if let Some(seq) = compared? {
-        transaction::transaction(replica, |e| {
-            reconcile::record_twin(e, &devices::name_of(e, peer.id)?, seq)
-        })?;
+    if let Some(seq) = compared?.sender {
+        transaction::transaction(replica, |e| twin::record_twin(e, &devices::name_of(e, peer.id)?, seq))?;
     }
     reconcile::reconcile_own_log(replica, evidence)
 }

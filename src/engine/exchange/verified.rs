@@ -6,7 +6,7 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::{HeaderReader, Position, Probe};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::peers::{self, PeerEvidence, Said};
+use crate::engine::fleet::peers::{self, OtherHistory, PeerEvidence, Said};
 use crate::engine::fleet::statements;
 use crate::engine::table::replica::Replica;
 
@@ -51,8 +51,10 @@ pub(crate) struct Verified {
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
     /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
     pub signed: HashSet<[u8; 32]>,
-    /// Revoked devices of which it has another history than is here: of them, nothing is taken.
+    /// Devices of which it has another history than is here: of their streams, nothing is taken.
     pub forked: HashSet<DeviceId>,
+    /// Those of them that are not revoked, with the group that shows it.
+    pub others: Vec<OtherHistory>,
 }
 
 impl Verified {

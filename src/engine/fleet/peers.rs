@@ -1,7 +1,7 @@
 //! Peers: what they acknowledged, and what they have of our own log.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Checkpoint, Position, Probe};
+use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::{copies, devices, membership, positions, statements};
@@ -15,6 +15,27 @@ pub(crate) enum Fit {
     Fits,
     /// It is of another history. `common` is the last frame of the common prefix, if the group shows which that is.
     Diverges { common: Option<u64> },
+}
+
+/// A group that is of another history of its author than is here, as its author's signature shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OtherHistory {
+    pub author: DeviceId,
+    pub stream: Stream,
+    /// The first frame that shows it.
+    pub first: u64,
+    /// Where both histories part, and the chain there, if the group shows it.
+    pub common: Option<(u64, Chain)>,
+    /// The chain after the group.
+    pub end: Chain,
+}
+
+impl OtherHistory {
+    /// Describes a group whose frames came with it; `common` is where the histories part, if it shows that.
+    pub(crate) fn of(checkpoint: &Checkpoint, end: &Chain, common: Option<u64>) -> Self {
+        let Checkpoint { author, stream, first, prev, .. } = *checkpoint;
+        Self { author, stream, first, common: common.map(|seq| (seq, prev)), end: *end }
+    }
 }
 
 /// Peer evidence about this device's own log, by stream.

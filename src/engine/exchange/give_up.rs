@@ -13,42 +13,93 @@
 //! A device's own second history, on which others have built already, goes the same way, under a new identity: frames that
 //! others name cannot be renamed.
 
+use std::collections::BTreeMap;
+
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::Chain;
+use packmule_core::wire::{Chain, Checkpoint};
 
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{seal, verdict};
 use crate::engine::error::{Error, Result};
+use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{cut, transaction, twin};
-use crate::engine::fleet::peers::{self, OtherHistory};
+use crate::engine::fleet::peers::{self, Fit, OtherHistory};
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
-/// Gives up what is here of those histories for which it must; names the others, of which nothing is taken, to be shown
-/// what is here. Returns the authors of those that were given up.
-pub(crate) fn settle(
-    replica: &mut Replica,
-    sender: Option<DeviceId>,
-    others: &[OtherHistory],
-) -> Result<Vec<DeviceId>> {
-    let mut given_up = Vec::new();
-    for other in others {
-        if let Some(sender) = sender
-            && catalog::reading(replica, |e| gives_up(e, sender, other))?
-        {
-            give_up(replica, other)?;
-            given_up.push(other.author);
-            continue;
+/// Gives up what is here of those histories for which it must, before a bundle is taken in; notes the others, of which
+/// nothing is taken, to be shown what is here.
+pub(crate) fn decide(replica: &mut Replica, verified: &mut Verified) -> Result<()> {
+    let Some(sender) = verified.sender else { return Ok(()) };
+    verified.any_news |= heard(replica, sender, &verified.said)?;
+    for other in std::mem::take(&mut verified.others) {
+        if catalog::reading(replica, |e| gives_up(e, sender, &other))? {
+            give_up(replica, &other)?;
+            verified.forked.remove(&other.author);
+        } else {
+            transaction::record(replica, |e| note(e, &other))?;
         }
-        transaction::record(replica, |e| {
-            peers::record_other_history(e, other.author)?;
-            twin::record_twin(e, &devices::name_of(e, other.author)?, other.first)
-        })?;
     }
-    Ok(given_up)
+    Ok(())
+}
+
+/// Notes that a device has another history than is here, as its own signature shows.
+pub(crate) fn note(replica: &Replica, other: &OtherHistory) -> Result<()> {
+    if other.author == replica.identity.id {
+        return Ok(());
+    }
+    peers::record_other_history(replica, other.author)?;
+    twin::record_twin(replica, &devices::name_of(replica, other.author)?, other.first)?;
+    if let (Some(dev), Some((seq, chain))) = (devices::device_number(replica, other.author)?, other.common) {
+        meta::set(&replica.db, &noted(dev), [&seq.to_be_bytes()[..], &chain.0].concat())?;
+    }
+    Ok(())
+}
+
+/// Notes the same of a group that was refused.
+pub(crate) fn note_refused(replica: &Replica, checkpoint: &Checkpoint, key: &[u8; 32]) -> Result<()> {
+    match twin::fit(replica, checkpoint, None, key)? {
+        Fit::Fits => Ok(()),
+        Fit::Diverges { common } => note(replica, &OtherHistory::of(checkpoint, &checkpoint.prev, common)),
+    }
+}
+
+/// Gives up what is here of the histories of devices of which `sender`, a base, says that it has others, where these
+/// devices' own signatures have shown before that there are others. Returns whether it gave up any.
+pub(crate) fn heard(replica: &mut Replica, sender: DeviceId, said: &BTreeMap<DeviceId, u64>) -> Result<bool> {
+    let mut any = false;
+    for author in said.keys().copied() {
+        let shown = catalog::reading(replica, |e| {
+            let Some(dev) = devices::device_number(e, author)? else { return Ok(None) };
+            let Some(noted) = meta::get::<Vec<u8>>(&e.db, &noted(dev))? else { return Ok(None) };
+            let damaged = || Error::damaged("a noted history of another length");
+            let (seq, chain) = noted.split_first_chunk().ok_or_else(damaged)?;
+            let chain = Chain(chain.try_into().map_err(|_| damaged())?);
+            let first = u64::from_be_bytes(*seq) + 1;
+            let other = OtherHistory {
+                author,
+                stream: Stream::Shared,
+                first,
+                common: Some((first - 1, chain)),
+                end: chain,
+            };
+            let by_base = devices::is_base(e, sender)? && !e.identity.base;
+            Ok(Some(other).filter(|_| by_base && e.can_sign() && author != sender && dev != e.me))
+        })?;
+        if let Some(other) = shown {
+            give_up(replica, &other)?;
+            any = true;
+        }
+    }
+    Ok(any)
+}
+
+/// The name under which `_pm_meta` has where a device's history here parts from another that its signature has shown.
+fn noted(dev: i64) -> String {
+    format!("other history {dev}")
 }
 
 /// Returns whether this device gives up what it has of an author's history, for that which `sender` has.
@@ -58,9 +109,7 @@ pub(crate) fn gives_up(replica: &Replica, sender: DeviceId, other: &OtherHistory
         return Ok(false);
     }
     let Some((common, _)) = place(replica, dev, other)? else { return Ok(false) };
-    let base = |sql: &str, id: DeviceId| value::maybe::<i64>(&replica.db, sql, [id.0]);
-    let from_base = base("SELECT 1 FROM _pm_device WHERE id = ?1 AND base", sender)?.is_some();
-    match (replica.identity.base, from_base) {
+    match (replica.identity.base, devices::is_base(replica, sender)?) {
         (false, true) => return Ok(true),
         (true, false) => return Ok(false),
         _ => {}
@@ -101,6 +150,7 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
         deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
         cut::cut(e, dev, [common, u64::MAX], [chain, chain])?;
+        e.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [noted(dev)])?;
         verdict::seal_verdict(e)?;
         let what = format!(
             "{} has two histories, and this device had the second after frame {common}: it has given that up for the \

@@ -65,13 +65,14 @@ pub(crate) fn import<R: Read + Seek>(
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
     // A device that waits to know where its history ends takes nothing in: it has rows that must be sealed before.
-    if reconcile::only_hears(replica, &verified)? || !verified.any_news {
+    let waits = reconcile::only_hears(replica, &verified)?;
+    if !waits {
+        give_up::decide(replica, &mut verified)?;
+    }
+    if waits || !verified.any_news {
         let Known { frames: known, skipped } = verified.known;
         let waits = pending::pending_groups(replica)?;
         return Ok(ImportReport { known, skipped, waits, ..ImportReport::default() });
-    }
-    for author in give_up::settle(replica, verified.sender, &verified.others)? {
-        verified.forked.remove(&author);
     }
     bundle.rewind().map_err(Error::Stream)?;
     let mut report = ImportReport::default();
@@ -101,11 +102,11 @@ pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result
 }
 
 /// Reads all of a bundle and refuses what must be refused. Certificates that are about admission go into `found`; an author
-/// of whom another history is here, into `other`.
+/// of whom another history is here, into `other`: the sender.
 fn verify_bundle(
     replica: &Replica,
     input: impl Read,
-    (found, other): (&mut Found, &mut Option<DeviceId>),
+    (found, other): (&mut Found, &mut Option<OtherHistory>),
     progress: &mut dyn FnMut(u64),
 ) -> Result<Verified> {
     let mut reader = BundleReader::new(input);
@@ -129,9 +130,7 @@ fn verify_bundle(
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 let taken = verification.checkpoint(at, &checkpoint, bytes, &end);
-                if let Err(Error::Twin { .. }) = &taken {
-                    *other = Some(checkpoint.author);
-                }
+                *other = verification.own_twin;
                 taken?;
             }
             Item::State(body) => verification.state(at, body)?,
@@ -157,6 +156,8 @@ struct Verification<'e> {
     open_state: bool,
     /// The fleet whose key is the sender.
     fleet: Option<[u8; 32]>,
+    /// The sender's own group that is of another history than is here.
+    own_twin: Option<OtherHistory>,
 }
 
 impl<'e> Verification<'e> {
@@ -170,6 +171,7 @@ impl<'e> Verification<'e> {
             revoked: Vec::new(),
             open_state: false,
             fleet: None,
+            own_twin: None,
         }
     }
 
@@ -277,16 +279,21 @@ impl<'e> Verification<'e> {
             self.verified.evidence.see(checkpoint, fit, position);
             return Ok(());
         }
-        if self.verified.sender == Some(author) && !self.is_revoked(author)? {
-            return twin::refuse_twin(replica, checkpoint, Some(end), &key);
-        }
         // Whoever has its key can sign as many histories as he likes: that is to hold up nobody else's frames.
         if let Fit::Diverges { common } = twin::fit(replica, checkpoint, Some(end), &key)?
             && self.verified.forked.insert(author)
             && !self.is_revoked(author)?
         {
+            let other = OtherHistory::of(checkpoint, end, common);
+            if self.verified.sender == Some(author) {
+                self.own_twin = Some(other);
+                return Err(Error::Twin {
+                    device: devices::name_of(replica, author)?,
+                    seq: checkpoint.first,
+                });
+            }
             self.verified.any_news = true;
-            self.verified.others.push(OtherHistory::of(checkpoint, end, common));
+            self.verified.others.push(other);
         }
         Ok(())
     }
@@ -395,6 +402,7 @@ impl<'e> Verification<'e> {
         // A clone of this device, or a device that has another history of itself than is here: only
         // a third device that hears of both knows which of them is the second.
         let clone = evidence.diverges_after().filter(|_| sender == self.replica.identity.id);
+        self.verified.said = apart.others;
         if let Some(seq) = apart.sender.or(clone) {
             return Err(Error::Twin { device: devices::name_of(self.replica, sender)?, seq });
         }

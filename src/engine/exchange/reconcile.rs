@@ -6,7 +6,7 @@ use crate::engine::error::Result;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{rekey, transaction, twin};
 use crate::engine::fleet::peers::{self, PeerEvidence};
-use crate::engine::fleet::positions;
+use crate::engine::fleet::{devices, positions};
 use crate::engine::table::replica::Replica;
 
 /// Reconciles this device's own log with the evidence of its peers: records that it was rolled back and recovers its
@@ -32,6 +32,12 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
         common[at] = evidence.diverges_at[at].unwrap_or(common[at]);
         // Others have more, and nothing shows whether this device's last frames are among it.
         unknown |= evidence.more[at] > position && common[at] < position;
+    }
+    // A base has this history: who has the other one gives it up, or is it.
+    if evidence.is_divergent() && !evidence.by_base && peers::is_confirmed(replica, common)? {
+        let seq = evidence.diverges_after().unwrap_or(0);
+        transaction::record(replica, |e| twin::record_twin(e, &devices::device_label(e, e.me)?, seq))?;
+        return Ok(false);
     }
     // What others have may still come frame by frame, which shows it; a state would hide it.
     if evidence.is_divergent() || (unknown && evidence.by_state) {

@@ -210,7 +210,7 @@ pub(crate) fn compare_vector(
         }
     }
     applied
-        .retain(|e| !(e.author == sender && apart.sender.is_some()) && !apart.others.contains_key(&e.author));
+        .retain(|e| !apart.others.contains_key(&e.author) && (e.author != sender || apart.sender.is_none()));
     Ok(apart)
 }
 

@@ -54,6 +54,8 @@ pub(crate) struct PeerEvidence {
     pub diverges_at: [Option<u64>; 2],
     /// A state comes that goes on where this device's log ends, without its frames.
     pub by_state: bool,
+    /// It comes from a base.
+    pub by_base: bool,
 }
 
 impl PeerEvidence {
@@ -367,6 +369,15 @@ pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Resu
                   WHERE p.peer = ?1 AND p.dev = ?1 AND p.stream = ?3 AND p.seq >= ?5)";
     let (shared, own) = (Stream::Shared.number(), Stream::PerDevice.number());
     Ok(replica.db.prepare_cached(said)?.exists((dev, shared, own, last, pair))?)
+}
+
+/// Returns whether a base has acknowledged something of ours after these frames: what others have beside that is the second
+/// history.
+pub(crate) fn is_confirmed(replica: &Replica, after: [u64; 2]) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_ack JOIN _pm_device ON n = peer AND base
+               WHERE dev = ?1 AND ((stream = ?4 AND seq > ?2) OR (stream = ?5 AND seq > ?3))";
+    let streams = Stream::ALL.map(Stream::number);
+    Ok(replica.db.prepare_cached(sql)?.exists((replica.me, after[0], after[1], streams[0], streams[1]))?)
 }
 
 /// Returns the names under which `_pm_meta` has the peer evidence about a stream of ours.

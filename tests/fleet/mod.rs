@@ -56,8 +56,8 @@ pub struct Met {
     pub conflicts: usize,
     pub verdicts: usize,
     pub twice: usize,
-    /// Fleets in which somebody took in a second history before it was found.
-    pub forked: u32,
+    /// Fleets that ended apart over two histories of a device that is revoked.
+    pub stolen_twins: u32,
 }
 
 impl Met {
@@ -78,7 +78,7 @@ impl Met {
         self.conflicts += of.conflicts;
         self.verdicts += of.verdicts;
         self.twice += of.twice;
-        self.forked += of.forked;
+        self.stolen_twins += of.stolen_twins;
     }
 
     /// Whether everything happened that can happen.
@@ -101,8 +101,6 @@ struct Fleet {
     files: u32,
     values: u32,
     apart: bool,
-    /// A bundle of a real second history, or of who took it in, was refused.
-    refused_twins: bool,
     /// Which device wrote a reading.
     authors: BTreeMap<String, usize>,
     /// Readings that were pruned, by the word of a base.
@@ -141,7 +139,6 @@ impl Fleet {
             files: 0,
             values: 0,
             apart: seed.is_multiple_of(3),
-            refused_twins: false,
             authors: BTreeMap::new(),
             pruned: BTreeSet::new(),
             trace: Vec::new(),

@@ -40,6 +40,7 @@
 //! | `transaction` | transactions, before which a second history takes a new identity |
 //! | `trust_sender` | trust in who made a bundle |
 //! | `twin` | divergent histories of one identity, found |
+//! | `unsay` | what a copy of this device's card only said, taken back |
 //! | `verified` | what the first reading of a bundle finds |
 
 pub(crate) mod admit;
@@ -78,4 +79,5 @@ pub(crate) mod take_state;
 pub(crate) mod transaction;
 pub(crate) mod trust_sender;
 pub(crate) mod twin;
+pub(crate) mod unsay;
 pub(crate) mod verified;

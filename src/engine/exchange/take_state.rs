@@ -305,7 +305,7 @@ impl<'e> StateMerge<'e> {
             let position = StreamPosition { seq, chain: proof.end };
             positions::set_position(replica, dev, Stream::Shared, position)?;
             if dev == replica.me {
-                peers::record_common(replica, Stream::Shared, seq)?;
+                peers::record_taken_back(replica, Stream::Shared, before.seq + 1, seq)?;
             }
         }
         frames::put_newest(&replica.db, dev, &proof.checkpoint, &proof.bytes)?;

@@ -39,7 +39,11 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     let bound = evidence.diverges_by.map(|apart| apart.unwrap_or(u64::MAX));
     // What a vector shows counts more than earlier acknowledgements: their sender can have the second history.
     let shown = evidence.is_divergent() && evidence.same != [0; 2];
-    let mut common = twin::common_prefix(replica, evidence.same, bound, !shown)?;
+    let mut same = evidence.same;
+    for (same, exactly) in same.iter_mut().zip(evidence.diverges_at) {
+        *same = exactly.unwrap_or(0).max(*same);
+    }
+    let mut common = twin::common_prefix(replica, same, bound, !shown)?;
     let mut unknown = false;
     for (at, position) in positions.into_iter().enumerate() {
         common[at] = evidence.diverges_at[at].unwrap_or(common[at]);

@@ -1,19 +1,19 @@
 //! What a copy of this device's card only said, taken back.
 //!
 //! A second history takes a new identity so that nothing of what it wrote is lost. Groups that write nothing (somebody
-//! compacted a copy that is carried about: it said what it had seen) are no reason for one: they are dropped, and what the
-//! device has written elsewhere comes in again from its peers, as after a backup was restored. Whoever built on them keeps
-//! the device from dropping them.
+//! compacted a copy that is carried about: it said what it had seen; or it was retired, and said that it is back) are no
+//! reason for one: they are dropped, and what the device has written elsewhere comes in again from its peers, as after a
+//! backup was restored. Whoever built on them keeps the device from dropping them.
 
 use std::collections::BTreeMap;
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{Chain, Named};
+use packmule_core::wire::{Block, Chain, Named};
 
 use crate::engine::error::Result;
 use crate::engine::exchange::{rekey, transaction, twin};
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{peers, statements};
+use crate::engine::fleet::{membership, peers, statements};
 use crate::engine::log::{frames, tags};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -23,7 +23,7 @@ use crate::engine::table::replica::Replica;
 pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool> {
     transaction::record(replica, |e| {
         let common = rekey::whole_seals(e, common)?;
-        let mut chains = [None; 2];
+        let (mut chains, mut returns) = ([None; 2], false);
         for stream in Stream::ALL {
             let at = usize::from(stream.number());
             chains[at] = match common[at] {
@@ -31,9 +31,8 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool>
                 seq => twin::chain_at(e, e.me, stream, seq)?,
             };
             let known = chains[at].is_some() || common[at] == 0;
-            if !known || !writes_nothing(e, stream, common[at])? {
-                return Ok(false);
-            }
+            let Some(back) = says_only(e, stream, common[at])?.filter(|_| known) else { return Ok(false) };
+            returns |= back;
         }
         if is_built_on(e, common[0])? {
             return Ok(false);
@@ -43,20 +42,30 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool>
             let at = usize::from(stream.number());
             drop_after(e, stream, common[at], chains[at], &contexts[at])?;
         }
+        if returns {
+            membership::owe_return(e)?;
+        }
         statements::forget_all(e)?;
         Ok(true)
     })
 }
 
-/// Returns whether no group of a stream after a frame writes anything or says anything of anybody.
-fn writes_nothing(replica: &Replica, stream: Stream, after: u64) -> Result<bool> {
+/// Returns whether the groups of a stream after a frame say that this device is back; `None` if they write anything, or say
+/// anything of another device.
+fn says_only(replica: &Replica, stream: Stream, after: u64) -> Result<Option<bool>> {
+    let mut back = false;
     for seq in after + 1..=positions::position(replica, replica.me, stream)?.seq {
         let body = frames::frame_here(replica, replica.me, stream, seq)?;
-        if !matches!(frames::parse(&body)?.blocks().next_block(), Ok(None)) {
-            return Ok(false);
+        let mut blocks = frames::parse(&body)?.blocks();
+        loop {
+            match blocks.next_block() {
+                Ok(None) => break,
+                Ok(Some(Block::Return(id))) if id == replica.identity.id => back = true,
+                _ => return Ok(None),
+            }
         }
     }
-    Ok(true)
+    Ok(Some(back))
 }
 
 /// Returns whether another device had seen a shared frame of this one after this.

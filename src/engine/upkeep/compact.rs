@@ -13,8 +13,8 @@
 //! which only rises.
 //!
 //! **Why the first holds.** What is still needed to list the same conflicts is kept: the heads of rows in conflict, of
-//! quarantined rows, of the rows that those clash with (the row that claimed first must stay known), of tables with a
-//! disputed column, and of suspended tables. What may be forgotten here and be known elsewhere decides nothing: see
+//! quarantined rows, of the rows that those clash with (the row that claimed first must stay known), of rows of which a
+//! verdict that is not stable yet says what stays, of tables with a disputed column, and of suspended tables. What may be forgotten here and be known elsewhere decides nothing: see
 //! `merge/versions.rs` (decisive heads), `show/references.rs` (whom an orphan is attributed to) and
 //! `capture/declare.rs` (claims from before a UNIQUE).
 //!

@@ -83,6 +83,10 @@ pub(crate) fn apply_group(
                     keep = kept_here(replica, runs)?;
                     unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
                 }
+                Part::Schema(schema) => {
+                    evolve::hear_schema(replica, &schema, (dev, seq, lamport))?;
+                    writers = Writers::default();
+                }
                 Part::Span(span) => spans.take_down(replica, &span)?,
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,

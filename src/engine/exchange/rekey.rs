@@ -212,7 +212,7 @@ fn move_streams(replica: &Replica, of: &Move<'_>, contexts: &[BTreeMap<i64, u64>
 
 /// Moves the cut back until it splits no seal over both streams, and nothing that stays had seen anything that
 /// moves.
-fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
+pub(super) fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
         common[at] = common[at].min(positions::position(replica, replica.me, stream)?.seq);

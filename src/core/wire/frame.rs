@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{
-    BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN, Blocks, KeptRun,
-    Span,
+    BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN, Blocks, Decision,
+    KeptRun, Span,
 };
 use super::columns::Columns;
 use super::rows::{OpHead, write_op};
@@ -315,6 +315,21 @@ impl<'b> FrameWriter<'b> {
             return Err(NoRoom);
         }
         (self.len, self.empty) = (len, false);
+        Ok(())
+    }
+
+    /// Writes what a row was before a resolution.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing was written.
+    pub fn decision(&mut self, decision: &Decision<'_>) -> Result<(), NoRoom> {
+        if self.room() < decision.len_most() {
+            return Err(NoRoom);
+        }
+        self.close_rows();
+        let usable = self.usable();
+        self.len += decision.put(&mut self.buf[self.len..usable])?;
+        self.empty = false;
         Ok(())
     }
 

@@ -84,6 +84,7 @@ pub(crate) fn apply_group(
                     unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
                 }
                 Part::Span(span) => spans.take_down(replica, &span)?,
+                Part::Decision(_) => {} // An undo reads it; it decides about nothing.
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
                 Part::Op(def, op) => {

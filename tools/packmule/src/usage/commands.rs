@@ -403,6 +403,7 @@ each board gets its own `init`. A board that is made without \
             &flags::SET,
             &flags::DELETE,
             &flags::KEEP_BOTH,
+            &flags::UNDO,
             &flags::DRY_RUN,
         ],
         group: Group::Conflicts,
@@ -410,12 +411,14 @@ each board gets its own `init`. A board that is made without \
         about: "ID is as `conflicts` shows it, or the beginning of it; of several, all are closed or none. --all, --table, --kind, \
                 --by and --older-than mean all that are open and fit; those that cannot be closed in this way stay open, and are \
                 named. VALUE is a number, NULL, x'00ff', 'quoted text', or text as it is. All is done in one transaction. Nothing \
-                is lost by it: the other versions stay in the log.",
+                is lost by it: the other versions stay in the log, and --undo takes it back, on any device to which it has \
+                travelled, until its frames are compacted away.",
         examples: &[
             "packmule resolve base.db 5f3a9c01d2 --take north",
             "packmule resolve base.db 5f3a9c01d2 --set value=45 note='agreed on the phone'",
             "packmule resolve base.db --table settings --kind update/update --take newest --dry-run",
             "packmule resolve base.db --all --older-than 30d --take shown",
+            "packmule resolve base.db --undo 5f3a9c01d2",
         ],
     },
     Command {

@@ -106,6 +106,7 @@ fn looking(on: &mut Checked) {
         on.run("digest", &format!("digest {board}.db"));
     }
     on.run("log", "log north.db");
+    on.run("report", "report base.db fleet.html");
     on.run("verify", "verify base.db");
     on.run("verify", "verify north.pmb");
     on.run("inspect", "inspect north.pmb");

@@ -8,7 +8,7 @@ use super::conflicts::selection;
 use super::{Context, of_db, open};
 use crate::documents::{DecidedConflict, Resolved, Undone, UndoneRow};
 use crate::output::{Failure, Out, engine_text, say};
-use crate::text::{conflicts_open, count, cut, number, plural, quoted, read, show, shown, words, wrap};
+use crate::text::{conflicts_open, count, cut, number, paragraph, plural, quoted, read, show, shown};
 use crate::usage::{Args, flags};
 
 /// How many decisions are told row by row; of more, each is a line.
@@ -144,7 +144,7 @@ fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &m
     if let Some(refused) = &decided.refused {
         say!(out, "{}", cut(&head));
         let reason = engine_text(path, path, refused);
-        say!(out, "{}", wrap(&words(&format!("  stays open: {reason}")), 4));
+        say!(out, "{}", paragraph(&format!("stays open: {reason}"), 2, 4));
         return;
     }
     if !whole {
@@ -158,7 +158,7 @@ fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &m
         say!(out, "  the table stays as it is");
     }
     for row in &decided.rows {
-        say!(out, "{}", wrap(&words(&format!("  {}", change(row))), 4));
+        say!(out, "{}", paragraph(&change(row), 2, 4));
     }
     if !dry_run && decided.rows.iter().any(RowChange::removes) {
         say!(out, "  to bring it back: `packmule resolve {} --undo {}`", quoted(path), conflict.id);
@@ -194,7 +194,7 @@ fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             (false, true) => format!("{} is not in the table any more, as before", key.join(", ")),
             _ => change(row),
         };
-        say!(out, "{}", wrap(&words(&format!("  {table}: {said}")), 4));
+        say!(out, "{}", paragraph(&format!("{table}: {said}"), 2, 4));
     }
     say!(out, "the next bundles carry this to the other devices; the other versions stay in the log");
     if let Some(open) = conflicts_open(open, &path) {
@@ -241,7 +241,7 @@ fn summarise(path: &Path, report: &DecisionReport, dry_run: bool, out: &mut Out<
     if report.opened > 0 {
         let new = if dry_run { "would open by this" } else { "opened by this" };
         say!(out, "{} {new}:", count(report.opened, "conflict"));
-        say!(out, "{}", wrap(&words(&format!("  {}", report.opened_ids.join(" "))), 2));
+        say!(out, "{}", paragraph(&report.opened_ids.join(" "), 2, 2));
     }
     match report.open {
         0 if closed == 0 => say!(out, "{}: no conflict is open", shown(path)),

@@ -36,7 +36,8 @@ pub use devices::{
     Removed, Renamed, Request, Retired, Revoked, Trusted,
 };
 pub use look::{
-    Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Status, Uart, Verified,
+    Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Reported, Status, ToDo,
+    Uart, Verified,
 };
 pub use tables::{Added, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 

@@ -426,11 +426,27 @@ each board gets its own `init`. A board that is made without \
         words: "status",
         operands: "DB",
         count: (1, 1),
+        flags: &[&flags::CHECK],
+        group: Group::Look,
+        summary: "how this device stands, and what there is to do next",
+        about: "Changes nothing. The fingerprint is what `packmule trust` on another device takes. At the end stands what there is \
+                to do, each with the command that helps. With --check the exit status is 3 where only a person can do it: open \
+                conflicts, held tables, rows that are not sent, frames of a revoked device that are set aside, notices (a new \
+                identity, a clock that is far off). Frames in flight, and devices that were not heard, are no reason.",
+        examples: &["packmule status north.db", "packmule status base.db --check"],
+    },
+    Command {
+        name: Name::Report,
+        words: "report",
+        operands: "DB FILE.html",
+        count: (2, 2),
         flags: &[],
         group: Group::Look,
-        summary: "how this device stands: identity, tables, conflicts, log",
-        about: "Changes nothing. The fingerprint is what `packmule trust` on another device takes.",
-        examples: &["packmule status north.db"],
+        summary: "the fleet on one page for a browser, which has all in itself",
+        about: "Devices and when they were heard, rows by day and device, open conflicts side by side, what waits and why, the \
+                log and who holds it back, and what there is to do. The page loads nothing from elsewhere; it is good on a \
+                telephone and on paper. A file that is no report is not written over.",
+        examples: &["packmule report base.db fleet.html"],
     },
     Command {
         name: Name::Log,

@@ -165,6 +165,7 @@ pub static DRY_RUN: Flag = switch("dry-run", "only say what would be done; nothi
 pub static BRIEF: Flag = switch("brief", "a line for each");
 
 // Looking and checking.
+pub static CHECK: Flag = switch("check", "end with 3 where a person is needed, and print only what for");
 pub static ROWS: Flag = switch("rows", "each row, and not only how many");
 pub static VALUES: Flag = switch("values", "each row, with what was written to it");
 pub static BY: Flag = value("by", "DEVICE", "only what this device wrote");

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::schema::{BLOCK_SCHEMA, Schema};
 use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, put, take, take_bytes, take_count};
 use crate::model::DeviceId;
 
@@ -149,6 +150,8 @@ pub enum Block<'a> {
     Span(Span<'a>),
     /// A row as it was before a resolution.
     Decision(Decision<'a>),
+    /// What the author says of its table.
+    Schema(Schema<'a>),
 }
 
 /// Walks the blocks of a frame; a block of rows must be walked to its end before the next.
@@ -211,6 +214,7 @@ impl<'a> Blocks<'a> {
                 };
                 Ok(Some(Block::Decision(Decision { conflict, def: DefId(id), key, claim, was })))
             }
+            BLOCK_SCHEMA => Ok(Some(Block::Schema(Schema::take(&mut self.rest)?))),
             BLOCK_ROWS => {
                 let def = take_bytes(&mut self.rest, 8)?;
                 let mut id = [0; 8];

@@ -57,8 +57,7 @@ pub(crate) fn apply_group(
     let mut context: HashMap<i64, u64> = positions::context_of(replica, dev, stream)?.into_iter().collect();
     let mut counts = Counts::default();
     let (mut lamport, mut wall) = (0, 0);
-    let mut writers = Writers::default();
-    let mut late = None;
+    let (mut writers, mut late) = (Writers::default(), None);
     let (mut spans, mut pieces) = (Spans::default(), Pieces::default());
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
@@ -82,6 +81,10 @@ pub(crate) fn apply_group(
                 Part::Keep(runs) => {
                     keep = kept_here(replica, runs)?;
                     unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
+                }
+                Part::Schema(schema) => {
+                    evolve::hear_schema(replica, &schema, (dev, seq, lamport))?;
+                    writers = Writers::default();
                 }
                 Part::Span(span) => spans.take_down(replica, &span)?,
                 Part::Decision(_) => {} // An undo reads it; it decides about nothing.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{Block, Decision, DefId, Frame, Keep, Op, Ops, Piece, Span};
+use packmule_core::wire::{Block, Decision, DefId, Frame, Keep, Op, Ops, Piece, Schema, Span};
 
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::table::catalog;
@@ -29,6 +29,8 @@ pub(crate) enum Part<'d, 'f> {
     Span(Span<'f>),
     /// A row as it was before a resolution.
     Decision(Decision<'f>),
+    /// What the author says of a table of its own.
+    Schema(Schema<'f>),
     /// A part of a large value.
     Piece(Piece<'f>),
     /// An op, and the definition in which it is encoded.
@@ -120,6 +122,7 @@ fn walk_plain(
             Block::Keep(keep) => each(Part::Keep(keep))?,
             Block::Span(span) => each(Part::Span(span))?,
             Block::Decision(decision) => each(Part::Decision(decision))?,
+            Block::Schema(schema) => each(Part::Schema(schema))?,
             Block::Piece(piece) => each(Part::Piece(piece))?,
             Block::Rows { def: id, body, offset } => {
                 let def = match find(id) {

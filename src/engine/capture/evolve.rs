@@ -7,7 +7,8 @@ use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::follow::Added;
 use crate::engine::capture::{adopt, append, declare, follow, gathering, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
-use crate::engine::merge::heads::{self, Kind, Stamp};
+use crate::engine::merge::heads::{self, Stamp};
+use crate::engine::merge::kind::Kind;
 use crate::engine::merge::{compose, versions};
 use crate::engine::show::writable;
 use crate::engine::store::meta;
@@ -348,7 +349,7 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
         return Ok(());
     }
     let mut statement = replica.db.prepare_cached(
-        "SELECT key FROM _pm_head h WHERE tid = ?1 AND kind <> ?2
+        "SELECT key FROM _pm_any_head h WHERE tid = ?1 AND kind <> ?2
          AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)",
     )?;
     let mut rows = statement.query((table.tid, Kind(OpKind::Delete, false)))?;

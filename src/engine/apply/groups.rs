@@ -37,7 +37,7 @@ use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
-use crate::engine::merge::{compose, context_free, counters, deferred, late, register, stretches};
+use crate::engine::merge::{compose, context_free, counters, deferred, late, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
@@ -71,41 +71,41 @@ pub(crate) fn apply_group(
         let restates = frame.head.flags.has(FrameFlags::RESTATED);
         let mut rules = Rules::of(&frame.head, stream)?;
         let (mut keep, mut unplaced) = (Vec::new(), late);
-        let walk = || {
-            visit::visit(replica, &frame, |part| {
-                match part {
-                    Part::Definition(body) => {
-                        stretches::pause(replica)?;
-                        let decides = frame.head.flags.has(FrameFlags::RESOLUTION);
-                        let seen = Seen::Context(&context);
-                        let stamp = Stamp { dev, seq, lamport, seen: &seen, decides };
-                        evolve::hear_def(replica, stream, body, &stamp)?;
-                        writers = Writers::default();
-                    }
-                    Part::Keep(runs) => {
-                        keep = kept_here(replica, runs)?;
-                        unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
-                    }
-                    Part::Span(span) => spans.take_down(replica, &span)?,
-                    Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
-                    Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
-                    Part::Op(def, op) => {
-                        rules.check(stream, def, &op)?;
-                        pieces.claim(seq, def, &op)?;
-                        let writer = writers.of(def, || writer(replica, stream, def, dev))?;
-                        let origin = Origin { dev, author, stream, seq, lamport, wall };
-                        let seen = seen_of(&frame, &context, &keep);
-                        let sight = Sight { seen: &seen, context: &context, late: unplaced, restates };
-                        if restates {
-                            spans.note(replica, writer.table.tid, &def.key_of(op.values(def.shape()))?)?;
-                        }
-                        apply_op(replica, writer, def, &op, &origin, &sight, &mut counts)?;
-                    }
+        visit::visit(replica, &frame, |part| {
+            match part {
+                Part::Definition(body) => {
+                    let decides = frame.head.flags.has(FrameFlags::RESOLUTION);
+                    let seen = Seen::Context(&context);
+                    let stamp = Stamp { dev, seq, lamport, seen: &seen, decides };
+                    evolve::hear_def(replica, stream, body, &stamp)?;
+                    writers = Writers::default();
                 }
-                Ok(())
-            })
-        };
-        stretches::gathering(replica, walk)?;
+                Part::Keep(runs) => {
+                    keep = kept_here(replica, runs)?;
+                    unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
+                }
+                Part::Schema(schema) => {
+                    evolve::hear_schema(replica, &schema, (dev, seq, lamport))?;
+                    writers = Writers::default();
+                }
+                Part::Span(span) => spans.take_down(replica, &span)?,
+                Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
+                Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
+                Part::Op(def, op) => {
+                    rules.check(stream, def, &op)?;
+                    pieces.claim(seq, def, &op)?;
+                    let writer = writers.of(def, || writer(replica, stream, def, dev))?;
+                    let origin = Origin { dev, author, stream, seq, lamport, wall };
+                    let seen = seen_of(&frame, &context, &keep);
+                    let sight = Sight { seen: &seen, context: &context, late: unplaced, restates };
+                    if restates {
+                        spans.note(replica, writer.table.tid, &def.key_of(op.values(def.shape()))?)?;
+                    }
+                    apply_op(replica, writer, def, &op, &origin, &sight, &mut counts)?;
+                }
+            }
+            Ok(())
+        })?;
     }
     counts.ops += remove_left_out(replica, (dev, stream), &spans, &Seen::Context(&context), late)?;
     if counts.ops > 0 && stream == Stream::Shared {

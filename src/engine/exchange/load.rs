@@ -193,7 +193,7 @@ impl Loader<'_, '_> {
                 if let Some(at) = ours.column(&column.name)
                     && ours.columns[at].kind()? != column.kind()?
                 {
-                    declare::replace_column(e, &theirs.name, theirs, column)?;
+                    declare::replace_column(e, &theirs.name, theirs, column, true)?;
                 }
             }
         }

@@ -153,7 +153,9 @@ pub(super) fn put_head(row: &StateRow<'_>, insert: &str, columns: Option<&Column
 }
 
 /// Puts a recent write to a counter into `_pm_count` or a table like it; `column` is the counter's here.
-pub(super) fn put_count(row: &StateRow<'_>, insert: &str, column: usize) -> Result<()> {
+/// One of a column that is not here any more is left out.
+pub(super) fn put_count(row: &StateRow<'_>, insert: &str, column: Option<usize>) -> Result<()> {
+    let Some(column) = column else { return Ok(()) };
     row.replica
         .db
         .prepare_cached(&format!(

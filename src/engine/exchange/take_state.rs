@@ -25,9 +25,10 @@ use crate::engine::log::visit;
 use crate::engine::merge::folds;
 use crate::engine::merge::heads::{Cause, Seen, Stamp};
 use crate::engine::show::constraints;
-use crate::engine::table::catalog;
+use crate::engine::table::declared::Subject;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::{catalog, shapes};
 
 /// A declaration of a table, as the maker has it.
 struct Declaration {
@@ -37,6 +38,10 @@ struct Declaration {
     seq: u64,
     lamport: u64,
     past: bool,
+    /// It says what a table is on a device, or what a column was called.
+    of_shape: bool,
+    /// Its definition is one that takes part in what the table is here.
+    takes_part: bool,
     /// Its record, to be stored.
     body: Vec<u8>,
 }
@@ -160,6 +165,8 @@ impl<'e> StateMerge<'e> {
             seq: row.seq_at(4)?,
             lamport: row.seq_at(5)?,
             past: row.int_at(7)? != 0,
+            of_shape: row.int_at(1)? >= Subject::Shape as i64,
+            takes_part: shapes::takes_part(row.int_at(1)?, row.blob_at(6)?),
             body: body.to_vec(),
         });
         Ok(())
@@ -170,7 +177,11 @@ impl<'e> StateMerge<'e> {
         if std::mem::replace(&mut self.defined, true) {
             return Ok(());
         }
-        let first = |id: &DefId| self.declarations.iter().filter(|d| d.def == *id).min_by_key(|d| d.lamport);
+        self.take_shapes()?;
+        let takes_part = |d: &&Declaration| d.takes_part;
+        let first = |id: &DefId| {
+            self.declarations.iter().filter(takes_part).filter(|d| d.def == *id).min_by_key(|d| d.lamport)
+        };
         let mut defs: Vec<_> = self.defs.iter().map(|(id, body)| (first(id), id.0, body)).collect();
         defs.sort_by_key(|(first, id, _)| (first.map_or(u64::MAX, |d| d.lamport), *id));
         for (declaration, _, body) in defs {
@@ -183,6 +194,22 @@ impl<'e> StateMerge<'e> {
             self.begin_table(&name, id, shown)?;
         }
         self.rows.begin(&self.floors)
+    }
+
+    /// Takes in what the tables that are known here are on other devices: by that it is decided which columns follow.
+    fn take_shapes(&self) -> Result<()> {
+        for declaration in self.declarations.iter().filter(|d| d.of_shape) {
+            if catalog::table_named(self.replica, &declaration.table).is_none() {
+                continue;
+            }
+            for (_, body) in self.defs.iter().filter(|(id, _)| *id == declaration.def) {
+                let def = TableDef::decode(body).map_err(error::bad)?;
+                catalog::keep_def(self.replica, &def, declaration.def, body)?;
+            }
+            self.declare(declaration)?;
+        }
+        catalog::doubt_schema(self.replica)?;
+        catalog::reload_catalog(self.replica)
     }
 
     /// Stores a declaration; one that the maker knows to be superseded is so.

@@ -67,7 +67,7 @@ fn who_has_written_on_a_copys_rows_stays_who_it_is() {
             "SELECT group_concat(DISTINCT value) FROM (SELECT value FROM readings ORDER BY value)",
         );
         assert_eq!(values, Sql::Text("1.0,2.0,3.0".into()), "{first}");
-        let said = desk.run("status east.db").ok();
-        assert!(said.contains("has two histories, and this device had the second"), "{said}");
+        let status = desk.run("status east.db --json").json();
+        assert!(status["notices"].to_string().contains("has two histories"), "{first}: {status}");
     }
 }

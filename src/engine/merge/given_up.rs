@@ -18,7 +18,7 @@ use packmule_core::wire::OpKind;
 use crate::engine::error::Result;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{deferred, late, versions, written};
+use crate::engine::merge::{deferred, late, stretches, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -27,6 +27,7 @@ use crate::engine::table::replica::Replica;
 
 /// Makes all versions in these frames of a device settled values of this one, of which a verdict is to be written.
 pub(crate) fn settle_all(replica: &Replica, dev: i64, frames: &RangeInclusive<u64>) -> Result<()> {
+    stretches::spread(replica, None)?;
     for (tid, key) in rows_of(replica, dev, frames)? {
         let table = catalog::table(replica, tid)?;
         if table.shows_shared() {
@@ -49,6 +50,9 @@ pub(crate) fn settle_claimed(replica: &Replica) -> Result<()> {
     let forks = forks
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<Vec<(i64, u64, u64)>>>()?;
+    if !forks.is_empty() {
+        stretches::spread(replica, None)?;
+    }
     for (dev, first, last) in forks {
         let frames = first..=last;
         for (tid, key) in rows_of(replica, dev, &frames)? {

@@ -80,7 +80,9 @@ pub(crate) fn apply_group(
                 }
                 Part::Keep(runs) => {
                     keep = kept_here(replica, runs)?;
-                    unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
+                    let kept = late::first_kept(replica, &keep)?;
+                    unplaced = late.into_iter().chain(kept).min();
+                    see_settled(&mut context, unplaced);
                 }
                 Part::Schema(schema) => {
                     evolve::hear_schema(replica, &schema, (dev, seq, lamport))?;
@@ -133,11 +135,17 @@ fn hear_context(
         vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
     }
     let late = if stream == Stream::Shared { late::first_unseen(replica, dev, context)? } else { None };
-    if late.is_none() {
-        // It had seen all that is settled here, whoever wrote it.
-        context.insert(BASELINE, u64::MAX);
-    }
+    see_settled(context, late);
     Ok(late)
+}
+
+/// Has all that is settled here count as seen, whoever wrote it, where the author had seen all folds; a verdict that leaves
+/// versions which are folded here may leave what is settled.
+fn see_settled(context: &mut HashMap<i64, u64>, unseen: Option<Fold>) {
+    match unseen {
+        None => context.insert(BASELINE, u64::MAX),
+        Some(_) => context.remove(&BASELINE),
+    };
 }
 
 /// Removes the rows that a restating group has no op of. Returns how many.

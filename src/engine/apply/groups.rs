@@ -80,9 +80,7 @@ pub(crate) fn apply_group(
                 }
                 Part::Keep(runs) => {
                     keep = kept_here(replica, runs)?;
-                    let kept = late::first_kept(replica, &keep)?;
-                    unplaced = late.into_iter().chain(kept).min();
-                    see_settled(&mut context, unplaced);
+                    unplaced = see_kept(replica, &keep, late, &mut context)?;
                 }
                 Part::Schema(schema) => {
                     evolve::hear_schema(replica, &schema, (dev, seq, lamport))?;
@@ -139,8 +137,20 @@ fn hear_context(
     Ok(late)
 }
 
-/// Has all that is settled here count as seen, whoever wrote it, where the author had seen all folds; a verdict that leaves
-/// versions which are folded here may leave what is settled.
+/// Returns the first fold here that a verdict may leave something of, or that its author had not seen: what is settled
+/// is not removed by it then.
+fn see_kept(
+    replica: &Replica,
+    keep: &[Kept],
+    late: Option<Fold>,
+    context: &mut HashMap<i64, u64>,
+) -> Result<Option<Fold>> {
+    let unseen = late.into_iter().chain(late::first_kept(replica, keep)?).min();
+    see_settled(context, unseen);
+    Ok(unseen)
+}
+
+/// Has all that is settled here count as seen, whoever wrote it, where nothing of it is unseen.
 fn see_settled(context: &mut HashMap<i64, u64>, unseen: Option<Fold>) {
     match unseen {
         None => context.insert(BASELINE, u64::MAX),

@@ -25,6 +25,7 @@ pub(crate) mod capture;
 mod carriers;
 mod confidential;
 pub(crate) mod conflicts;
+mod decisions;
 pub(crate) mod error;
 pub(crate) mod exchange;
 pub(crate) mod fleet;
@@ -51,7 +52,9 @@ pub use capture::not_sent::NotSent;
 pub use confidential::open_bundle;
 pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
+pub use conflicts::many::{Decided, DecisionReport, RowChange};
 pub use conflicts::resolve::Resolution;
+pub use conflicts::selection::Selection;
 pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
 pub use exchange::admit::{Admission, AdmitOptions, Admitted, Outcome};
 pub use exchange::export::{ExportReport, Part, Recipient};
@@ -234,7 +237,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`], whatever `each` returns.
     pub fn each_conflict(&self, each: &mut dyn FnMut(Conflict) -> Result<()>) -> Result<()> {
-        catalog::reading(&self.replica, |e| walk::each_conflict(e, each))
+        self.each_conflict_of(&Selection::default(), each)
     }
 
     /// Finds a device by its name, or by enough of its id, of which a label's end is the beginning.
@@ -443,7 +446,8 @@ impl Engine {
     /// # Errors
     /// [`Error::NoSuchConflict`], [`Error::CannotResolve`] with the reason, [`Error::KeyMissing`].
     pub fn resolve(&mut self, id: &str, resolution: &Resolution) -> Result<()> {
-        transaction::after_seal(&mut self.replica, |replica| resolve::resolve(replica, id, resolution))
+        let meant = Selection { ids: vec![id.into()], ..Selection::default() };
+        self.resolve_all(&meant, resolution, &mut |_| Ok(())).map(|_| ())
     }
 
     /// Lets the application decide: `decide` sees each open conflict with all its versions, and its

@@ -18,6 +18,7 @@ mod admit;
 mod bad_files;
 mod bases;
 mod card;
+mod clinic;
 mod compacted;
 mod copied_card;
 mod dead_base;

@@ -46,18 +46,32 @@ impl Moved {
 /// The rows that were closed so far.
 type Closed = BTreeSet<(i64, Vec<u8>)>;
 
-/// Keeps the row as it is shown, and makes of each other version a row under a key of its own.
-pub(crate) fn keep_both(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
-    keep_all(replica, table, open, None, &mut Closed::new())
+/// Keeps the row as it is shown, and makes of each other version a row under a key of its own, with some columns changed.
+/// Returns the keys of these.
+pub(crate) fn keep_both(
+    replica: &Replica,
+    table: &Table,
+    open: &Open,
+    changes: &[(String, OwnedValue)],
+) -> Result<Vec<Vec<u8>>> {
+    let changes = changes
+        .iter()
+        .map(|(name, value)| match table.def.column(name) {
+            Some(at) if table.def.columns[at].key == 0 => Ok((at, value)),
+            Some(_) => Err(Error::cannot_resolve(format!("`{name}` is part of the key, which is made"), &[])),
+            None => Err(Error::cannot_resolve(format!("`{}` has no column `{name}`", table.def.name), &[])),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    keep_all(replica, table, open, (None, &changes), &mut Closed::new())
 }
 
 fn keep_all(
     replica: &Replica,
     table: &Table,
     open: &Open,
-    moved: Option<&Moved>,
+    (moved, changes): (Option<&Moved>, &[(usize, &OwnedValue)]),
     closed: &mut Closed,
-) -> Result<()> {
+) -> Result<Vec<Vec<u8>>> {
     closed.insert((table.tid, open.key.clone()));
     if deferred::is_quarantined(replica, table.tid, &open.key)? {
         return Err(Error::cannot_resolve(
@@ -76,7 +90,7 @@ fn keep_all(
     {
         change_reference(replica, table, &open.key, moved.column, &moved.new)?;
     }
-    let mut known = vec![shown.clone()];
+    let (mut known, mut made) = (vec![shown.clone()], Vec::new());
     let greatest = greatest_sums(replica, table, &open.heads)?;
     for head in order.iter().map(|at| &open.heads[*at]).filter(|head| head.kind != OpKind::Delete) {
         let mut row = plain.clone();
@@ -96,9 +110,13 @@ fn keep_all(
             continue;
         }
         known.push(row.clone());
+        for (column, value) in changes {
+            row[*column] = (*value).clone();
+        }
         let (column, new) = new_key(replica, table, head)?;
         let old = std::mem::replace(&mut row[column], new.clone());
         insert(replica, table, &row)?;
+        made.push(table.key_of(table.def.keys().map(|at| row[at].borrow()))?);
         if table.def.keys().count() == 1 {
             take_along(replica, table, open, (head.author, &old, &new), closed)?;
         }
@@ -106,7 +124,8 @@ fn keep_all(
     if known.len() == 1 && moved.is_none() {
         return Err(Error::cannot_resolve("the other version deletes the row", &[Way::Take, Way::Delete]));
     }
-    record_resolved(replica, table, &open.key)
+    record_resolved(replica, table, &open.key)?;
+    Ok(made)
 }
 
 /// Returns the greatest of the settled sums that versions of a row say, by column.
@@ -151,7 +170,7 @@ fn take_along(
         meant.retain(|other| other.conflict.kind == ConflictKind::InsertInsert);
         for other in meant {
             if !closed.contains(&(child.tid, other.key.clone())) {
-                keep_all(replica, &child, &other, Some(&moved), closed)?;
+                keep_all(replica, &child, &other, (Some(&moved), &[]), closed)?;
             }
         }
         for key in children::keys_of(replica, &child, column, &open.key)? {

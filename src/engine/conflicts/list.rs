@@ -9,7 +9,7 @@ use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
 use crate::engine::capture::declare;
-use crate::engine::error::Result;
+use crate::engine::error::{Result, Way};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::merge::deferred;
 use crate::engine::merge::heads::{self, Head};
@@ -169,6 +169,18 @@ pub struct Conflict {
     /// Where rows were made under one key: how many rows of which tables refer to it. When both are kept, those that the
     /// author of a version made go along with it.
     pub referred_by: BTreeMap<String, u64>,
+    /// The ways in which it can be resolved; what could not work is not among them.
+    pub ways: Vec<Way>,
+    /// Of [`Way::KeepBothWith`]: the columns of which two rows in place of one need different values, for a UNIQUE.
+    pub clashing: Vec<String>,
+}
+
+impl Conflict {
+    /// Returns which version was written last, by its author's clock: its place among the versions, and its author.
+    pub fn newest(&self) -> Option<(usize, DeviceId)> {
+        let known = self.versions.iter().enumerate().filter_map(|(n, v)| Some((v.at?, v.device?, n)));
+        known.max().map(|(_, device, n)| (n, device))
+    }
 }
 
 /// An open conflict with what is needed to resolve it.
@@ -415,6 +427,8 @@ fn make(
         key: names.zip(value::read_key(&key)?).collect(),
         kind,
         versions,
+        ways: Vec::new(),
+        clashing: Vec::new(),
         referred_by: BTreeMap::new(),
     };
     Ok(Open { conflict, tid: table.tid, key, heads, blocking, about_lacking: false })
@@ -476,7 +490,12 @@ fn row_version(
 }
 
 /// Reads a row by the names of its columns, as it is listed: its long values by length and hash.
-fn told_row(replica: &Replica, table: &Table, place: &str, key: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
+pub(crate) fn told_row(
+    replica: &Replica,
+    table: &Table,
+    place: &str,
+    key: &[u8],
+) -> Result<Vec<(String, OwnedValue)>> {
     // The values of a disputed column are each device's own.
     let columns: Vec<(String, Option<usize>)> = (0..table.def.columns.len())
         .filter(|at| !table.disputed.contains(*at))

@@ -8,14 +8,20 @@
 //! | `history` | the log, for people |
 //! | `keep_both` | both rows of a conflict kept, with the rows that refer to each |
 //! | `list` | open conflicts with every version |
+//! | `many` | many conflicts resolved in one transaction, or what that would do |
 //! | `record` | what a resolution reads of a version, and how it records a row |
 //! | `resolve` | a conflict resolved |
+//! | `selection` | which of the open conflicts are meant |
 //! | `walk` | goes through the open conflicts one by one |
+//! | `ways` | the ways in which a conflict can be resolved |
 
 pub(crate) mod children;
 pub(crate) mod history;
 mod keep_both;
 pub(crate) mod list;
+pub(crate) mod many;
 pub(crate) mod record;
 pub(crate) mod resolve;
+pub(crate) mod selection;
 pub(crate) mod walk;
+mod ways;

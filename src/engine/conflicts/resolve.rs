@@ -23,62 +23,64 @@ use crate::engine::table::replica::Replica;
 
 /// How a conflict is resolved.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Resolution {
     /// The version of this device is the row. Of two rows that claim one value, the other is deleted.
     Take(DeviceId),
+    /// The version that was written last, by its author's clock; of two rows that claim one value, that row.
+    Newest,
+    /// The version that the table shows. Of two rows that claim one value, the quarantined one is deleted.
+    Shown,
     /// The row, with these columns changed.
     Set(Vec<(String, OwnedValue)>),
     /// The row is deleted.
     Delete,
     /// The shown version stays; each other one becomes a row of its own under a new key.
     KeepBoth,
-}
-
-/// Resolves the conflict with this id, of which a prefix that no other has is enough.
-pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> Result<()> {
-    let (mut n, mut matching, mut found) = (0, 0, None);
-    walk::each(replica, &mut |open| {
-        n += 1;
-        if id.len() >= 4 && open.conflict.id.starts_with(id) {
-            matching += 1;
-            found = Some(open);
-        }
-        Ok(())
-    })?;
-    match &found.filter(|_| matching == 1) {
-        Some(open) => resolve_open(replica, open, resolution),
-        None => Err(Error::NoSuchConflict { id: id.into(), open: n }),
-    }
+    /// As [`Resolution::KeepBoth`]; the rows under new keys have these columns changed: what another UNIQUE forbids twice.
+    KeepBothWith(Vec<(String, OwnedValue)>),
 }
 
 /// Resolves a conflict that was seen before, if it is as it was.
 pub(crate) fn resolve_seen(replica: &Replica, seen: &Open, resolution: &Resolution) -> Result<()> {
     let id = &seen.conflict.id;
     match &walk::again(replica, seen)?.filter(|open| open.conflict.id == *id) {
-        Some(open) => resolve_open(replica, open, resolution),
+        Some(open) => {
+            let flags = close_open(replica, open, resolution)?.flags;
+            seal::seal_here(replica, SealOptions { flags, ..SealOptions::default() })?;
+            Ok(())
+        }
         None => Err(Error::NoSuchConflict { id: id.clone(), open: walk::open_conflicts(replica)? as usize }),
     }
 }
 
-fn resolve_open(replica: &Replica, conflict: &Open, resolution: &Resolution) -> Result<()> {
-    let table = catalog::table(replica, conflict.tid)?;
-    if let ConflictKind::Schema(column) = &conflict.conflict.kind {
-        close_schema(replica, &table, conflict, column, resolution)?;
-        seal::seal_here(replica, SealOptions::default())?;
-        return Ok(());
+/// What a resolution wrote, which is not sealed yet.
+#[derive(Default)]
+pub(crate) struct Closed {
+    /// What the seal says of it.
+    pub flags: FrameFlags,
+    /// The keys of rows that are new in the table.
+    pub made: Vec<Vec<u8>>,
+}
+
+/// Writes what a resolution says, without sealing it.
+pub(crate) fn close_open(replica: &Replica, open: &Open, resolution: &Resolution) -> Result<Closed> {
+    let table = catalog::table(replica, open.tid)?;
+    if let ConflictKind::Schema(column) = &open.conflict.kind {
+        close_schema(replica, &table, open, column, resolution)?;
+        return Ok(Closed::default());
     }
-    close(replica, &table, conflict, resolution).map_err(|error| match error {
+    let made = close(replica, &table, open, resolution).map_err(|error| match error {
         Error::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
             Error::cannot_resolve(e.to_string(), &[Way::Set])
         }
         error => error,
     })?;
-    seal::seal_here(replica, SealOptions { flags: FrameFlags::RESOLUTION, ..SealOptions::default() })?;
-    Ok(())
+    Ok(Closed { flags: FrameFlags::RESOLUTION, made })
 }
 
-/// Writes what a resolution says of a row, without sealing it.
-fn close(replica: &Replica, table: &Table, open: &Open, resolution: &Resolution) -> Result<()> {
+/// Writes what a resolution says of a row, without sealing it. Returns the keys of rows that are new in the table.
+fn close(replica: &Replica, table: &Table, open: &Open, resolution: &Resolution) -> Result<Vec<Vec<u8>>> {
     let cannot = |reason: &str, ways| Err(Error::cannot_resolve(reason, ways));
     match (&open.conflict.kind, resolution) {
         (_, Resolution::Delete) => delete_resolved(replica, table, &open.key),
@@ -89,26 +91,48 @@ fn close(replica: &Replica, table: &Table, open: &Open, resolution: &Resolution)
             ),
             &[Way::Set, Way::Delete],
         ),
+        (ConflictKind::Check(_), Resolution::Take(_) | Resolution::Newest | Resolution::Shown) => {
+            cannot("the row breaks a constraint of the table here", &[Way::Set, Way::Delete])
+        }
         (ConflictKind::Unique(_), Resolution::Take(device)) => take_claim(replica, table, open, *device),
-        (ConflictKind::Unique(_) | ConflictKind::Check(_), Resolution::KeepBoth) => cannot(
+        (ConflictKind::Unique(_), Resolution::Newest) => match open.conflict.newest() {
+            Some((0, _)) => take_quarantined(replica, table, open),
+            Some(_) => delete_resolved(replica, table, &open.key),
+            None => cannot("nobody knows when the rows were written", &[Way::Take, Way::Set]),
+        },
+        (ConflictKind::Unique(_), Resolution::Shown) => delete_resolved(replica, table, &open.key),
+        (
+            ConflictKind::Unique(_) | ConflictKind::Check(_),
+            Resolution::KeepBoth | Resolution::KeepBothWith(_),
+        ) => cannot(
             "both rows can be kept only with different values; the quarantined row is the one that is given others",
             &[Way::Set],
         ),
-        (ConflictKind::Check(_), Resolution::Take(_)) => {
-            cannot("the row breaks a constraint of the table here", &[Way::Set, Way::Delete])
-        }
         (_, Resolution::Set(values)) => set(replica, table, open, values),
-        (_, Resolution::Take(device)) => {
-            // By cell, several writes of a device may each speak for a part.
-            let mut heads: Vec<_> = open.heads.iter().filter(|h| h.author == *device).collect();
-            heads.sort_by_key(|h| h.seq);
-            if heads.is_empty() {
-                return Err(no_version(open));
-            }
-            take_versions(replica, table, open, &heads)
+        (_, Resolution::Newest) => match open.conflict.newest() {
+            Some((_, device)) => take(replica, table, open, device),
+            None => cannot("nobody knows when the versions were written", &[Way::Take, Way::Set]),
+        },
+        (_, Resolution::Shown) if deferred::is_quarantined(replica, table.tid, &open.key)? => {
+            cannot("the row is not shown: a constraint quarantines it", &[Way::Take, Way::Set])
         }
-        (_, Resolution::KeepBoth) => keep_both::keep_both(replica, table, open),
+        (_, Resolution::Shown) => record_resolved(replica, table, &open.key),
+        (_, Resolution::Take(device)) => take(replica, table, open, *device),
+        (_, Resolution::KeepBoth) => return keep_both::keep_both(replica, table, open, &[]),
+        (_, Resolution::KeepBothWith(values)) => return keep_both::keep_both(replica, table, open, values),
+    }?;
+    Ok(Vec::new())
+}
+
+/// Makes the row what a device's versions say.
+fn take(replica: &Replica, table: &Table, open: &Open, device: DeviceId) -> Result<()> {
+    // By cell, several writes of a device may each speak for a part.
+    let mut heads: Vec<_> = open.heads.iter().filter(|h| h.author == device).collect();
+    heads.sort_by_key(|h| h.seq);
+    if heads.is_empty() {
+        return Err(no_version(open));
     }
+    take_versions(replica, table, open, &heads)
 }
 
 /// Makes one of the declarations of a disputed column hold on all devices.
@@ -147,16 +171,21 @@ fn take_claim(replica: &Replica, table: &Table, open: &Open, device: DeviceId) -
         ));
     }
     if quarantined.device == Some(device) {
-        if let Some(blocking) = &open.blocking {
-            delete_resolved(replica, table, blocking)?;
-            quarantine::move_from_quarantine(replica, table, &open.key, false)?;
-        }
-        return record_resolved(replica, table, &open.key);
+        return take_quarantined(replica, table, open);
     }
     if blocking.device != Some(device) {
         return Err(no_version(open));
     }
     delete_resolved(replica, table, &open.key)
+}
+
+/// Shows the quarantined row, and deletes the row that has the value.
+fn take_quarantined(replica: &Replica, table: &Table, open: &Open) -> Result<()> {
+    if let Some(blocking) = &open.blocking {
+        delete_resolved(replica, table, blocking)?;
+        quarantine::move_from_quarantine(replica, table, &open.key, false)?;
+    }
+    record_resolved(replica, table, &open.key)
 }
 
 /// Changes columns of a row to the values that were given.

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use crate::engine::conflicts::children;
 use crate::engine::conflicts::list::{self, Conflict, ConflictKind, Open};
+use crate::engine::conflicts::selection::Selection;
+use crate::engine::conflicts::ways;
 use crate::engine::error::Result;
 use crate::engine::show::references;
 use crate::engine::table::catalog;
@@ -60,7 +62,8 @@ impl Walk {
             let Some(tid) = self.present_table(replica)? else { return Ok(None) };
             if let Some(column) = self.columns.pop() {
                 let table = catalog::table(replica, tid)?;
-                return list::schema_conflict(replica, &table, &column).map(Some);
+                let open = list::schema_conflict(replica, &table, &column)?;
+                return with_ways(replica, open).map(Some);
             }
             let Some((key, list)) = self.rows.pop_front() else { continue };
             if let Some(open) = describe(replica, tid, key, list)? {
@@ -131,7 +134,10 @@ pub(crate) fn again(replica: &Replica, seen: &Open) -> Result<Option<Open>> {
         ConflictKind::ForeignKey(..) => List::Dangling,
         // It was suspended meanwhile: nothing can be decided about its rows.
         _ if !table.shows_shared() => return Ok(None),
-        ConflictKind::Schema(column) => return list::schema_conflict(replica, &table, column).map(Some),
+        ConflictKind::Schema(column) => {
+            let open = list::schema_conflict(replica, &table, column)?;
+            return with_ways(replica, open).map(Some);
+        }
         ConflictKind::Unique(_) | ConflictKind::Check(_) => List::Quarantined,
         ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete => {
             List::Contested
@@ -146,7 +152,7 @@ fn describe(replica: &Replica, tid: i64, key: Vec<u8>, list: List) -> Result<Opt
     if !replica.db.prepare_cached(&listed)?.exists((tid, &key))? {
         return Ok(None);
     }
-    Ok(Some(match list {
+    let open = match list {
         List::Contested => list::contested(replica, tid, key)?,
         List::Quarantined => list::quarantined(replica, tid, key)?,
         List::Dangling => {
@@ -156,7 +162,15 @@ fn describe(replica: &Replica, tid: i64, key: Vec<u8>, list: List) -> Result<Opt
                 None => return Ok(None),
             }
         }
-    }))
+    };
+    with_ways(replica, open).map(Some)
+}
+
+/// Adds the ways in which a conflict can be resolved.
+fn with_ways(replica: &Replica, mut open: Open) -> Result<Open> {
+    let table = catalog::table(replica, open.tid)?;
+    (open.conflict.ways, open.conflict.clashing) = ways::ways(&table, &open.conflict);
+    Ok(open)
 }
 
 /// Gives every open conflict to `each`, with what is needed to resolve it.
@@ -168,14 +182,25 @@ pub(crate) fn each(replica: &Replica, each: &mut dyn FnMut(Open) -> Result<()>) 
     Ok(())
 }
 
-/// Gives every open conflict to `each`, with how many rows refer to a row that was made twice.
-pub(crate) fn each_conflict(replica: &Replica, give: &mut dyn FnMut(Conflict) -> Result<()>) -> Result<()> {
-    let mut counts = children::counts(replica)?;
+/// Gives every open conflict that is meant to `each`, with how many rows refer to a row that was made twice.
+pub(crate) fn each_conflict(
+    replica: &Replica,
+    selection: &Selection,
+    give: &mut dyn FnMut(Conflict) -> Result<()>,
+) -> Result<()> {
+    // Looked up when it is asked for first: it costs a walk through the tables that refer.
+    let mut counts = None;
     each(replica, &mut |mut open| {
-        if open.conflict.kind == ConflictKind::InsertInsert
-            && let Some(of) = counts.remove(&(open.tid, std::mem::take(&mut open.key)))
-        {
-            open.conflict.referred_by = of;
+        if !selection.wants(&open.conflict) {
+            return Ok(());
+        }
+        if open.conflict.kind == ConflictKind::InsertInsert {
+            let counts = match &mut counts {
+                Some(counts) => counts,
+                none => none.insert(children::counts(replica)?),
+            };
+            let of = counts.remove(&(open.tid, std::mem::take(&mut open.key)));
+            open.conflict.referred_by = of.unwrap_or_default();
         }
         give(open.conflict)
     })

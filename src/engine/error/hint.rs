@@ -117,6 +117,8 @@ pub enum Way {
     Delete,
     /// Both rows, one of them under a new key.
     KeepBoth,
+    /// Both rows, one of them under a new key and with other values, which a UNIQUE of the table asks for.
+    KeepBothWith,
 }
 
 impl Error {

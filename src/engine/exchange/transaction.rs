@@ -6,7 +6,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{rekey, twin};
 use crate::engine::fleet::{peers, statements};
 use crate::engine::merge::deferred;
-use crate::engine::show::transaction::end_transaction;
+use crate::engine::show::transaction::{end_transaction, take_back};
 use crate::engine::store::connection;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -47,6 +47,22 @@ pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -
         seal::seal_here(replica, SealOptions::default())?;
         work(replica)
     })
+}
+
+/// Runs `work` as [`after_seal`] does, and takes all of it back: tells what would be.
+pub(crate) fn rehearse<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
+    if replica.poisoned {
+        return Err(Error::Poisoned);
+    }
+    replica.db.execute_batch("BEGIN IMMEDIATE")?;
+    replica.quarantined.set(true);
+    let result = catalog::load_catalog(replica).and_then(|()| {
+        deferred::begin_deferring(replica)?;
+        seal::seal_here(replica, SealOptions::default())?;
+        work(replica)
+    });
+    take_back(replica);
+    result
 }
 
 /// Remembers what is applied here: it is about to be said. Where that was said before, nothing is written.

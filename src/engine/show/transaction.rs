@@ -13,9 +13,14 @@ pub(crate) fn end_transaction<R>(replica: &mut Replica, result: Result<R>) -> Re
         Ok(result)
     });
     if result.is_err() {
-        // A rollback can fail, for instance when memory is short: this looks whether it did.
-        replica.poisoned = !connection::roll_back(&replica.db) || !triggers::forget_local_triggers(replica);
-        replica.catalog.borrow_mut().forget();
+        take_back(replica);
     }
     result
+}
+
+/// Rolls a transaction back, and forgets what it had changed in memory.
+pub(crate) fn take_back(replica: &mut Replica) {
+    // A rollback can fail, for instance when memory is short: this looks whether it did.
+    replica.poisoned = !connection::roll_back(&replica.db) || !triggers::forget_local_triggers(replica);
+    replica.catalog.borrow_mut().forget();
 }

@@ -6,7 +6,7 @@ use super::{Context, of_db, open};
 use crate::documents::SnapshotWritten;
 use crate::files::Target;
 use crate::output::{Failure, say};
-use crate::text::{count, number, plural, quoted, shown, size};
+use crate::text::{count, number, plural, quoted, read_age, shown, size};
 use crate::usage::{Args, flags};
 use packmule::Keep;
 
@@ -72,13 +72,11 @@ fn wanted(args: &Args) -> Result<Keep, Failure> {
             .iter()
             .find_map(|(unit, factor)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*factor))
     };
-    const DAY: u64 = 86_400_000;
-    let ages = [("d", DAY), ("h", DAY / 24), ("m", DAY / 1_440), ("s", 1_000)];
     let sizes = [("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)];
     let given =
         [args.flag(&flags::PRUNE_KEEP)?, args.flag(&flags::PRUNE_ROWS)?, args.flag(&flags::PRUNE_FREE)?];
     let keep = match given {
-        [Some(age), None, None] => scaled(age, &ages).map(Keep::Recent),
+        [Some(age), None, None] => read_age(age).and_then(|age| age.try_into().ok()).map(Keep::Recent),
         [None, Some(rows), None] => rows.parse().ok().map(Keep::Rows),
         [None, None, Some(size)] => scaled(size, &sizes).map(Keep::Free),
         _ => return Err(args.wrong("give one of --keep AGE (30d), --rows N, --free SIZE (200M)").into()),

@@ -1,47 +1,137 @@
-//! Conflicts: conflicts, resolve.
+//! The open conflicts: conflicts.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use packmule::{Conflict, ConflictKind, ConflictVersion, OwnedValue, Resolution};
+use packmule::core::model::DeviceId;
+use packmule::{Conflict, ConflictKind, ConflictVersion, Engine, OwnedValue, Selection, Way};
 
-use super::{Context, of_db, open, open_to_read};
-use crate::documents::{Conflicts, OpenConflicts, Resolved};
+use super::{Context, of_db, open_to_read};
+use crate::documents::{Conflicts, OpenConflicts};
 use crate::output::{Failure, Out, say};
-use crate::text::{columns, count, plural, quoted, read, shell_word, show, shown, time};
-use crate::usage::{Args, flags};
+use crate::text::{
+    columns, count, cut, now, number, plural, quoted, read_age, shell_word, show, shown, time,
+};
+use crate::usage::flags;
 
 /// `packmule conflicts`.
 pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let engine = open_to_read(context)?;
-    let status = engine.status().map_err(of_db(path))?;
-    let unsealed = status.tables.iter().any(|t| t.unsealed > 0);
+    let selection = selection(context, &engine)?;
+    let brief = context.args.has(&flags::BRIEF);
+    let unsealed = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.unsealed > 0);
     let out = &mut *context.out;
     if out.json {
         let failed = RefCell::default();
-        out.document(&Conflicts { conflicts: OpenConflicts { engine: &engine, failed: &failed } });
+        let open = OpenConflicts { engine: &engine, selection: &selection, failed: &failed };
+        out.document(&Conflicts { conflicts: open });
         // What was printed stays a whole document.
         let failed = failed.into_inner().map(|e| of_db(path)(e).message().to_owned());
         return failed
             .map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))));
     }
-    match status.conflicts {
+    match engine.open_conflicts().map_err(of_db(path))? {
         0 => say!(out, "{}: no conflict is open", shown(path)),
         n => say!(out, "{}: {}", shown(path), plural(n, "conflict is open", "conflicts are open")),
     }
-    let printed = engine.each_conflict(&mut |conflict| {
+    let mut groups: BTreeMap<(String, &str), u64> = BTreeMap::new();
+    let printed = engine.each_conflict_of(&selection, &mut |conflict| {
         if !out.closed() {
-            print(path, &conflict, out);
+            if brief {
+                print_brief(&conflict, out)
+            } else {
+                print(path, &conflict, out)
+            }
+            if groups.is_empty() {
+                // Whoever pages through many sees the first ones at once.
+                out.flush();
+            }
         }
+        *groups.entry((conflict.table, conflict.kind.word())).or_default() += 1;
         Ok(())
     });
     printed.map_err(of_db(path))?;
+    print_groups(path, &groups, out);
     if unsealed {
         say!(out);
         say!(out, "writes since the last seal are not taken into account: `packmule seal {}`", quoted(path));
     }
     Ok(())
+}
+
+/// Reads which conflicts are meant.
+pub(super) fn selection(context: &Context<'_, '_>, engine: &Engine) -> Result<Selection, Failure> {
+    let args = &context.args;
+    let ids = args.texts(1)?.into_iter().map(str::to_owned).collect();
+    let by = match args.flag(&flags::CONFLICT_BY)? {
+        Some(device) => Some(engine.find_device(device).map_err(of_db(args.path(0)))?),
+        None => None,
+    };
+    let before = match args.flag(&flags::OLDER_THAN)? {
+        Some(given) => Some(now().saturating_sub(read_age(given).ok_or_else(|| {
+            args.wrong(format!("--older-than: `{given}` is no age; give it as 30d, 12h, 90m or 60s"))
+        })?)),
+        None => None,
+    };
+    let owned = |flag| args.flag(flag).map(|given| given.map(str::to_owned));
+    Ok(Selection { ids, table: owned(&flags::CONFLICT_TABLE)?, kind: owned(&flags::KIND)?, by, before })
+}
+
+/// Prints a conflict in a line.
+fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
+    let mut said: Vec<String> = Vec::new();
+    for version in &conflict.versions {
+        let differing = version
+            .values
+            .iter()
+            .filter(|(name, value)| differs(&conflict.versions, name, value))
+            .map(|(_, value)| show(value));
+        let what = if version.values.is_empty() {
+            "deleted".to_owned()
+        } else {
+            differing.collect::<Vec<_>>().join(", ")
+        };
+        let who = version.name.as_deref().unwrap_or("?");
+        said.push(format!("{who}{}: {what}", if version.shown { "*" } else { "" }));
+    }
+    let key: Vec<String> = conflict.key.iter().map(|(_, value)| show(value)).collect();
+    let line = format!(
+        "{}  {} {}  {}  {}",
+        conflict.id,
+        conflict.table,
+        key.join(" "),
+        conflict.kind.word(),
+        said.join(" | ")
+    );
+    say!(out, "{}", cut(&line));
+}
+
+/// Counts what was printed by table and kind, and says how many at once are closed.
+fn print_groups(path: &Path, groups: &BTreeMap<(String, &str), u64>, out: &mut Out<'_>) {
+    let all: u64 = groups.values().sum();
+    if all < 2 {
+        return;
+    }
+    say!(out);
+    let rows: Vec<Vec<String>> = groups
+        .iter()
+        .map(|((table, kind), n)| vec![format!("  {:>6}", number(*n)), (*kind).to_owned(), table.clone()])
+        .collect();
+    say!(out, "{}:", count(all, "conflict"));
+    columns(&rows).iter().for_each(|line| say!(out, "{line}"));
+    let mut kinds: Vec<&str> = groups.keys().map(|(_, kind)| *kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    // Of the others each needs a value of its own.
+    kinds.retain(|kind| !matches!(*kind, "check" | "foreign-key" | "schema"));
+    if !kinds.is_empty() {
+        say!(out, "many at once; --dry-run only says what would be:");
+    }
+    for kind in kinds {
+        say!(out, "  packmule resolve {} --kind {kind} --take newest --dry-run", quoted(path));
+    }
 }
 
 /// Prints a conflict: its versions, what differs between them, and how it is closed.
@@ -89,9 +179,9 @@ fn print_version(conflict: &Conflict, version: &ConflictVersion, out: &mut Out<'
 fn print_ways(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     say!(out, "  to close it:");
     let resolve = format!("packmule resolve {} {}", quoted(path), conflict.id);
-    let take = !matches!(conflict.kind, ConflictKind::ForeignKey(..) | ConflictKind::Check(_));
+    let has = |way| conflict.ways.contains(&way);
     let mut said = Vec::new();
-    for version in conflict.versions.iter().filter(|_| take) {
+    for version in conflict.versions.iter().filter(|_| has(Way::Take)) {
         if said.contains(&version.device) {
             continue;
         }
@@ -103,15 +193,51 @@ fn print_ways(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
             _ => version.author(),
         };
         say!(out, "    {resolve} --take {}", shell_word(&who));
+        if let Some(loses) = loser(conflict, id) {
+            say!(out, "      {}", removes(conflict, loses));
+        }
     }
-    if matches!(conflict.kind, ConflictKind::Schema(_)) {
-        return;
+    if !has(Way::Take)
+        && let ConflictKind::Unique(_) = conflict.kind
+        && let Some(loses) = conflict.versions.iter().find(|version| !version.shown)
+    {
+        say!(out, "    {resolve} --take shown");
+        say!(out, "      {}", removes(conflict, loses));
     }
-    say!(out, "    {resolve} --set {}", example_set(conflict));
-    say!(out, "    {resolve} --delete");
-    if matches!(conflict.kind, ConflictKind::InsertInsert | ConflictKind::UpdateUpdate) {
+    if has(Way::Set) {
+        say!(out, "    {resolve} --set {}", example_set(conflict));
+    }
+    if has(Way::Delete) {
+        say!(out, "    {resolve} --delete");
+        if let Some(row) = conflict.versions.first().filter(|version| !version.values.is_empty()) {
+            say!(out, "      {}", removes(conflict, row));
+        }
+    }
+    if has(Way::KeepBoth) {
         say!(out, "    {resolve} --keep-both");
     }
+    if has(Way::KeepBothWith) {
+        let set: Vec<String> =
+            conflict.clashing.iter().map(|column| format!("{}=VALUE", shell_word(column))).collect();
+        say!(out, "    {resolve} --keep-both --set {}", set.join(" "));
+    }
+}
+
+/// Returns the row that is removed when a device's row is taken, of two that claim one value.
+fn loser(conflict: &Conflict, taken: DeviceId) -> Option<&ConflictVersion> {
+    let two = matches!(conflict.kind, ConflictKind::Unique(_));
+    conflict.versions.iter().find(|version| two && version.device != Some(taken))
+}
+
+/// Says that a row is removed.
+fn removes(conflict: &Conflict, version: &ConflictVersion) -> String {
+    let keys = conflict.key.iter().map(|(name, _)| name);
+    let values: Vec<String> = keys
+        .filter_map(|key| version.values.iter().find(|(name, _)| name == key))
+        .map(|(name, value)| format!("{name} = {}", show(value)))
+        .collect();
+    let row = if values.is_empty() { "the row".into() } else { format!("the row {}", values.join(", ")) };
+    format!("removes {row} on all devices; it stays in the log")
 }
 
 /// Returns whether another version has another value in this column.
@@ -169,47 +295,4 @@ fn why(kind: &ConflictKind) -> String {
         }
         other => other.word().into(),
     }
-}
-
-/// `packmule resolve`.
-pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
-    let args = &context.args;
-    let path = args.path(0);
-    let given = [&flags::TAKE, &flags::SET, &flags::DELETE, &flags::KEEP_BOTH];
-    let given = given.into_iter().filter(|flag| args.has(flag)).count();
-    if given != 1 {
-        return Err(args
-            .wrong("say how: one of --take DEVICE, --set COL=VALUE, --delete, --keep-both")
-            .into());
-    }
-    let set = wanted_values(args)?;
-    let id = args.text(1)?;
-    let mut engine = open(context)?;
-    let resolution = match args.flag(&flags::TAKE)? {
-        Some(device) => Resolution::Take(engine.find_device(device).map_err(of_db(path))?),
-        None if args.has(&flags::DELETE) => Resolution::Delete,
-        None if args.has(&flags::KEEP_BOTH) => Resolution::KeepBoth,
-        None => Resolution::Set(set),
-    };
-    engine.resolve(id, &resolution).map_err(of_db(path))?;
-    let left = engine.status().map_err(of_db(path))?.conflicts;
-    let out = &mut *context.out;
-    out.document(&Resolved { resolved: id, conflicts_open: left });
-    say!(out, "{id} is closed; the next bundles carry this to the other devices");
-    match left {
-        0 => say!(out, "no conflict is open any more"),
-        n => say!(out, "{} still open", plural(n, "conflict is", "conflicts are")),
-    }
-    Ok(())
-}
-
-/// Reads `--set`.
-fn wanted_values(args: &Args) -> Result<Vec<(String, OwnedValue)>, Failure> {
-    args.all(&flags::SET)?
-        .into_iter()
-        .map(|given| match given.split_once('=') {
-            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), read(value))),
-            _ => Err(args.wrong(format!("--set is COL=VALUE, not `{given}`")).into()),
-        })
-        .collect()
 }

@@ -12,7 +12,7 @@
 //! | `compaction` | `compact`, `prune`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
-//! | `conflicts` | `conflicts`, `resolve` |
+//! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
 //! | `board` | `board` |
 
@@ -29,6 +29,7 @@ mod intake;
 mod line;
 mod log;
 mod remove;
+mod resolve;
 mod serve;
 mod status;
 mod sync;
@@ -48,12 +49,13 @@ pub use admit::{admit, fleet_rotate, rename};
 pub use board::board;
 pub use check::{digest, inspect, verify};
 pub use compaction::{compact, prune, snapshot};
-pub use conflicts::{conflicts, resolve};
+pub use conflicts::conflicts;
 pub use device::{devices, fleet_new, init, join, retire, revoke, trust};
 pub use exchange::exchange;
 pub use export::export;
 pub use import::{import, merge};
 pub use log::log;
+pub use resolve::resolve;
 pub use serve::serve;
 pub use status::status;
 pub use sync::sync;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use packmule::Engine;
+use packmule::{DecisionReport, Engine, OwnedValue, RowChange, Selection};
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::ser::SerializeSeq;
@@ -23,6 +23,8 @@ pub struct Conflicts<'a> {
 /// The open conflicts of a database, which are read as they are printed.
 pub struct OpenConflicts<'a> {
     pub engine: &'a Engine,
+    /// Which of them.
+    pub selection: &'a Selection,
     /// Why they could not be read to the end, if so.
     pub failed: &'a RefCell<Option<packmule::Error>>,
 }
@@ -31,7 +33,7 @@ impl Serialize for OpenConflicts<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut list = to.serialize_seq(None)?;
         let mut unwritten = None;
-        let read = self.engine.each_conflict(&mut |conflict| {
+        let read = self.engine.each_conflict_of(self.selection, &mut |conflict| {
             if unwritten.is_none() {
                 unwritten = list.serialize_element(&conflict).err();
             }
@@ -45,12 +47,54 @@ impl Serialize for OpenConflicts<'_> {
     }
 }
 
-/// `resolve`.
+/// A conflict that was decided, or could not be.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct DecidedConflict<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its table.
+    pub table: &'a str,
+    /// The row's key, by column.
+    #[cfg_attr(test, schemars(with = "report::Row"))]
+    #[serde(serialize_with = "row")]
+    pub key: &'a [(String, OwnedValue)],
+    /// Its kind, as `conflicts` has it.
+    pub kind: &'static str,
+    /// What it does to rows of the table.
+    #[cfg_attr(test, schemars(with = "Vec<report::RowChange>"))]
+    pub rows: &'a [RowChange],
+    /// Why it stays open, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+fn row<S: Serializer>(row: &[(String, OwnedValue)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(row.iter().map(|(name, value)| (name, value)))
+}
+
+/// `resolve`, after the list of what was decided.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Resolved<'a> {
-    /// The conflict that was closed, as it was given.
-    pub resolved: &'a str,
-    /// How many are open still.
+    /// The conflict that was closed, as it was given; null if it was not one alone that was given.
+    pub resolved: Option<&'a String>,
+    /// Nothing has changed: this is what would be.
+    pub dry_run: bool,
+    /// How many were closed, and what is open then.
+    #[serde(flatten)]
+    #[cfg_attr(test, schemars(with = "report::DecisionReport"))]
+    pub report: &'a DecisionReport,
+    /// How many are open still: the same as `open`.
     pub conflicts_open: u64,
+}
+
+/// `resolve`.
+#[cfg(test)]
+#[derive(Serialize, JsonSchema)]
+pub struct Resolution<'a> {
+    /// The conflicts that were meant.
+    pub decided: Vec<DecidedConflict<'a>>,
+    #[serde(flatten)]
+    pub resolved: Resolved<'a>,
 }

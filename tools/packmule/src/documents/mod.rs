@@ -30,7 +30,7 @@ use serde::Serialize;
 pub use carry::{
     CardFile, Counts, Event, Exchanged, Exported, File, Imported, Reason, Synced, Taken, WaitGroup,
 };
-pub use conflicts::{Conflicts, OpenConflicts, Resolved};
+pub use conflicts::{Conflicts, DecidedConflict, OpenConflicts, Resolved};
 pub use devices::{
     AdmittedDevices, Device, Devices, FleetKeyMade, FleetKeyRotated, Initialised, Joined, Known, Maker,
     Removed, Renamed, Request, Retired, Revoked, Trusted,

@@ -50,7 +50,7 @@ fn page() -> String {
     section::<Event>(&mut page, &mut types, "serve");
     section::<Exchanged>(&mut page, &mut types, "exchange");
     section::<Conflicts>(&mut page, &mut types, "conflicts");
-    section::<Resolved>(&mut page, &mut types, "resolve");
+    section::<conflicts::Resolution>(&mut page, &mut types, "resolve");
     section::<Status>(&mut page, &mut types, "status");
     section::<look::Log>(&mut page, &mut types, "log");
     section::<Digest>(&mut page, &mut types, "digest");

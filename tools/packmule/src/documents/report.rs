@@ -23,6 +23,10 @@ pub struct Conflict {
     /// Of `insert/insert`: how many rows refer to the row, by table. `--keep-both` takes those along that the author of
     /// a version made.
     pub referred_by: BTreeMap<String, u64>,
+    /// The ways in which it can be resolved: `take`, `set`, `delete`, `keep_both`, `keep_both_with` (with `--set`).
+    pub ways: Vec<String>,
+    /// Of `keep_both_with`: the columns of which two rows in place of one need different values, for a UNIQUE.
+    pub clashing: Vec<String>,
     /// Of `unique`, `foreign-key` and `schema`: the columns that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
@@ -32,6 +36,35 @@ pub struct Conflict {
     /// Of `check`: what SQLite says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A row's values, by column.
+pub type Row = BTreeMap<String, Value>;
+
+/// What a resolution does to a row.
+#[derive(JsonSchema, Serialize)]
+pub struct RowChange {
+    /// The row's key, by column.
+    pub key: Row,
+    /// Its values before, by column; none if it was not in its table.
+    pub before: Row,
+    /// Its values then; none if it is not in its table any more: it is removed on all devices.
+    pub after: Row,
+}
+
+/// What was done about conflicts.
+#[derive(JsonSchema, Serialize)]
+pub struct DecisionReport {
+    /// How many were closed.
+    pub closed: u64,
+    /// How many that were meant cannot be closed this way, and stay open.
+    pub refused: u64,
+    /// How many are open then.
+    pub open: u64,
+    /// How many of these it opened, or gave another version.
+    pub opened: u64,
+    /// The ids of the first 100 of them.
+    pub opened_ids: Vec<String>,
 }
 
 /// A version of a conflict.

@@ -79,6 +79,17 @@ impl<'w> Out<'w> {
         }
     }
 
+    /// Prints the fields of a document without its first brace: they go on after what was printed of it.
+    pub fn rest_of_document(&mut self, document: &impl Serialize) {
+        match serde_json::to_string(document) {
+            Ok(text) => {
+                self.write(text.strip_prefix('{').unwrap_or(&text));
+                self.write("\n");
+            }
+            Err(e) => self.record_failure(e.into()),
+        }
+    }
+
     /// Returns whether nobody reads any more.
     pub fn closed(&self) -> bool {
         self.closed

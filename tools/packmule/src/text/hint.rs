@@ -86,6 +86,7 @@ fn ways_to_resolve(ways: &[Way]) -> String {
             Way::Set => "--set COLUMN=VALUE",
             Way::Delete => "--delete",
             Way::KeepBoth => "--keep-both",
+            Way::KeepBothWith => "--keep-both --set COLUMN=VALUE",
             _ => "another way",
         })
         .collect();

@@ -20,6 +20,14 @@ pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
         .collect()
 }
 
+/// Cuts a line to 80 letters.
+pub fn cut(line: &str) -> String {
+    if line.chars().count() <= 80 {
+        return line.to_owned();
+    }
+    line.chars().take(79).chain(['…']).collect()
+}
+
 /// Breaks words into lines of 80 letters; those after the first are set in.
 pub fn wrap(words: &[String], indent: usize) -> String {
     let mut text = String::new();

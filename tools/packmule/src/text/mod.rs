@@ -20,9 +20,9 @@ mod value;
 
 pub use format::{count, number, plural, quoted, safe, shell_word, shown, size};
 pub use hint::hint;
-pub use layout::{columns, words, wrap};
+pub use layout::{columns, cut, words, wrap};
 pub use sentence::{
     behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
 };
-pub use time::{clock_wrong, iso, now, read_time, span, time};
+pub use time::{clock_wrong, iso, now, read_age, read_time, span, time};
 pub use value::{read, show};

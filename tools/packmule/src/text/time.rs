@@ -55,6 +55,14 @@ pub fn read_time(text: &str) -> Option<i64> {
     Some((days * 86_400 + seconds) * 1_000)
 }
 
+/// Reads an age: `30d`, `12h`, `90m` or `60s`. Returns milliseconds.
+pub fn read_age(text: &str) -> Option<i64> {
+    const DAY: i64 = 86_400_000;
+    let units = [("d", DAY), ("h", DAY / 24), ("m", DAY / 1_440), ("s", 1_000)];
+    let (number, unit) = units.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    number.parse::<u32>().ok().and_then(|number| i64::from(number).checked_mul(*unit))
+}
+
 /// Formats a span of time, roughly.
 pub fn span(seconds: u64) -> String {
     match seconds {

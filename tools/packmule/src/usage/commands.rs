@@ -368,28 +368,54 @@ each board gets its own `init`. A board that is made without \
     Command {
         name: Name::Conflicts,
         words: "conflicts",
-        operands: "DB",
-        count: (1, 1),
-        flags: &[],
+        operands: "DB [ID...]",
+        count: (1, ANY),
+        flags: &[
+            &flags::CONFLICT_TABLE,
+            &flags::KIND,
+            &flags::CONFLICT_BY,
+            &flags::OLDER_THAN,
+            &flags::BRIEF,
+        ],
         group: Group::Conflicts,
         summary: "every version of every open conflict, with who and when",
         about: "The same list on every device that has the same frames. Of each row a table shows one version, the same \
-                everywhere; the others are kept until the conflict is closed. What differs is marked with `*`.",
-        examples: &["packmule conflicts base.db", "packmule conflicts base.db --json"],
+                everywhere; the others are kept until the conflict is closed. What differs is marked with `*`; with --brief, \
+                the version that the table shows. They stand by table and key; at the end they are counted by kind.",
+        examples: &[
+            "packmule conflicts base.db",
+            "packmule conflicts base.db --brief --table settings",
+            "packmule conflicts base.db --json",
+        ],
     },
     Command {
         name: Name::Resolve,
         words: "resolve",
-        operands: "DB ID",
-        count: (2, 2),
-        flags: &[&flags::TAKE, &flags::SET, &flags::DELETE, &flags::KEEP_BOTH],
+        operands: "DB [ID...]",
+        count: (1, ANY),
+        flags: &[
+            &flags::RESOLVE_ALL,
+            &flags::CONFLICT_TABLE,
+            &flags::KIND,
+            &flags::CONFLICT_BY,
+            &flags::OLDER_THAN,
+            &flags::TAKE,
+            &flags::SET,
+            &flags::DELETE,
+            &flags::KEEP_BOTH,
+            &flags::DRY_RUN,
+        ],
         group: Group::Conflicts,
-        summary: "close a conflict; this travels to all devices",
-        about: "ID is as `conflicts` shows it, or the beginning of it. VALUE is a number, NULL, x'00ff', 'quoted text', or text as \
-                it is. Nothing is lost by it: the other versions stay in the log.",
+        summary: "close conflicts; this travels to all devices",
+        about: "ID is as `conflicts` shows it, or the beginning of it; of several, all are closed or none. --all, --table, --kind, \
+                --by and --older-than mean all that are open and fit; those that cannot be closed in this way stay open, and are \
+                named. VALUE is a number, NULL, x'00ff', 'quoted text', or text as it is. All is done in one transaction. Nothing \
+                is lost by it: the other versions stay in the log.",
         examples: &[
             "packmule resolve base.db 5f3a9c01d2 --take north",
             "packmule resolve base.db 5f3a9c01d2 --set value=45 note='agreed on the phone'",
+            "packmule resolve base.db --table settings --kind update/update --take newest --dry-run",
+            "packmule resolve base.db --all --older-than 30d --take shown",
         ],
     },
     Command {

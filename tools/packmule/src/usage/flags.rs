@@ -135,11 +135,32 @@ pub static PATIENCE: Flag =
     value("patience", "SECONDS", "how long to wait for the other end; 0 is for ever (60)");
 
 // Conflicts.
-pub static TAKE: Flag = value("take", "DEVICE", "the version of this device is the row");
-pub static SET: Flag = values("set", "COL=VALUE", "the shown row, with these values");
+pub static TAKE: Flag = value(
+    "take",
+    "DEVICE",
+    "the version of this device is the row; or `newest`, by their authors' clocks, or `shown`",
+);
+pub static SET: Flag = values(
+    "set",
+    "COL=VALUE",
+    "the shown row, with these values; with --keep-both: the row under the new key has them",
+);
 pub static DELETE: Flag = switch("delete", "the row is deleted");
 pub static KEEP_BOTH: Flag =
     switch("keep-both", "the shown version stays, each other one becomes a row under a new key");
+
+pub static RESOLVE_ALL: Flag = switch("all", "all that are open");
+pub static CONFLICT_TABLE: Flag = value("table", "TABLE", "only those of this table");
+pub static KIND: Flag = value(
+    "kind",
+    "insert/insert|update/update|update/delete|unique|check|foreign-key|schema",
+    "only those of this kind",
+);
+pub static CONFLICT_BY: Flag = value("by", "DEVICE", "only those with a version of this device");
+pub static OLDER_THAN: Flag =
+    value("older-than", "AGE", "only those of which no version is newer, by its author's clock: 30d, 12h");
+pub static DRY_RUN: Flag = switch("dry-run", "only say what would be done; nothing is changed");
+pub static BRIEF: Flag = switch("brief", "a line for each");
 
 // Looking and checking.
 pub static ROWS: Flag = switch("rows", "each row, and not only how many");

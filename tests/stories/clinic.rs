@@ -1,0 +1,168 @@
+//! A clinic: two devices with the same patients, which disagree about some of them, and a nurse at one of the two who
+//! decides.
+
+use serde_json::Value;
+
+use crate::support::{Desk, has};
+
+const PATIENTS: u32 = 300;
+
+/// A base and a ward with the same patients. The base's table of visits has a rule more.
+fn clinic() -> Desk {
+    let desk = Desk::new();
+    desk.run("fleet new fleet.key").ok();
+    desk.run("init base.db --name base --fleet fleet.key --base").ok();
+    desk.run("init ward.db --name ward --fleet fleet.key").ok();
+    for (db, rule) in [("base.db", " CHECK (note <> '')"), ("ward.db", "")] {
+        desk.sql(
+            db,
+            &format!(
+                "CREATE TABLE patients (id TEXT PRIMARY KEY, number INTEGER UNIQUE, name TEXT, phone TEXT);
+                 CREATE TABLE visits (id TEXT PRIMARY KEY, patient TEXT REFERENCES patients(id), note TEXT{rule})"
+            ),
+        );
+        desk.run(&format!("track {db} patients visits")).ok();
+    }
+    desk.sql(
+        "base.db",
+        &format!(
+            "INSERT INTO patients WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {PATIENTS})
+             SELECT printf('p%03d', i), i, 'name ' || i, '555-' || i FROM n"
+        ),
+    );
+    desk.carry("base", "ward");
+    desk.carry("ward", "base");
+    desk
+}
+
+/// What both write, of each kind of conflict.
+fn disagree(desk: &Desk) {
+    desk.sql(
+        "ward.db",
+        "UPDATE patients SET phone = 'ward' WHERE number <= 6;
+         DELETE FROM patients WHERE id IN ('p007', 'p008');
+         INSERT INTO patients VALUES ('n1', 401, 'Ada', '1'), ('n2', 402, 'Ben', '2');
+         INSERT INTO patients VALUES ('u1', 501, 'Una', '51'), ('u2', 502, 'Uwe', '52'), ('u3', 503, 'Ute', '53');
+         DELETE FROM patients WHERE id = 'p009';
+         INSERT INTO visits VALUES ('v1', 'p010', '')",
+    );
+    desk.run("seal ward.db").ok();
+    desk.sql(
+        "base.db",
+        "UPDATE patients SET phone = 'base' WHERE number <= 8;
+         INSERT INTO patients VALUES ('n1', 411, 'Eve', '11'), ('n2', 412, 'Fay', '12');
+         INSERT INTO patients VALUES ('x1', 501, 'Xia', '61'), ('x2', 502, 'Xul', '62'), ('x3', 503, 'Xan', '63');
+         INSERT INTO visits VALUES ('v2', 'p009', 'fever')",
+    );
+    desk.carry("base", "ward");
+    desk.carry("ward", "base");
+}
+
+fn conflicts(desk: &Desk, filter: &str) -> Vec<Value> {
+    desk.run(&format!("conflicts base.db{filter} --json")).json()["conflicts"].as_array().unwrap().clone()
+}
+
+fn id(desk: &Desk, kind: &str) -> String {
+    conflicts(desk, &format!(" --kind {kind}"))[0]["id"].as_str().unwrap().to_owned()
+}
+
+/// Closes what one device alone has: a CHECK of its own.
+fn close_check(desk: &Desk) {
+    desk.run(&format!("resolve base.db {} --set note=none", id(desk, "check"))).ok();
+}
+
+fn both_are_the_same(desk: &Desk) {
+    desk.carry("base", "ward");
+    desk.carry("ward", "base");
+    assert_eq!(desk.run("digest base.db").ok(), desk.run("digest ward.db").ok());
+}
+
+#[test]
+fn fifteen_conflicts_of_all_kinds_are_closed_in_three_commands() {
+    let desk = clinic();
+    disagree(&desk);
+    let listed = desk.run("conflicts base.db --brief").ok();
+    has(
+        &listed,
+        &["15 conflicts are open", "patients", "update/update", "visits", "15 conflicts:", "--dry-run"],
+    );
+    assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
+    let before = desk.dump("base.db");
+    let planned = desk.run("resolve base.db --all --take newest --dry-run").ok();
+    has(
+        &planned,
+        &["13 conflicts would be closed; nothing has changed", "2 conflicts cannot be closed this way"],
+    );
+    assert_eq!(desk.dump("base.db"), before);
+
+    let done = desk.run("resolve base.db --all --take newest").ok();
+    has(&done, &["stays open", "13 conflicts are closed", "2 conflicts are still open"]);
+    let orphan = id(&desk, "foreign-key");
+    desk.run(&format!("resolve base.db {orphan} --set patient=p010")).ok();
+    let broken = id(&desk, "check");
+    has(
+        &desk.run(&format!("resolve base.db {broken} --set note=none")).ok(),
+        &["v1 comes in: patient = p010, note = none", "no conflict is open any more"],
+    );
+    both_are_the_same(&desk);
+}
+
+#[test]
+fn a_resolution_says_what_it_removes_and_what_it_opens() {
+    let desk = clinic();
+    disagree(&desk);
+    desk.sql("ward.db", "INSERT INTO visits VALUES ('v3', 'u1', 'cough')");
+    desk.carry("ward", "base");
+    let unique = conflicts(&desk, " --kind unique");
+    let of_u1 = unique.iter().find(|c| c["versions"].to_string().contains("u1")).unwrap();
+    let id = of_u1["id"].as_str().unwrap();
+    has(
+        &desk.run(&format!("conflicts base.db {id}")).ok(),
+        &[
+            "unique",
+            "--take base",
+            "removes the row id = u1 on all devices",
+            "--take ward",
+            "removes the row id = x1",
+        ],
+    );
+    let done = desk.run(&format!("resolve base.db {id} --take base")).ok();
+    has(&done, &["1 conflict opened by this"]);
+    close_check(&desk);
+    let ids = desk.run("conflicts base.db --kind foreign-key").ok();
+    has(&ids, &["v3", "refers to a row of `patients` that is not there"]);
+    both_are_the_same(&desk);
+}
+
+#[test]
+fn ids_are_closed_all_or_none() {
+    let desk = clinic();
+    disagree(&desk);
+    let before = desk.dump("base.db");
+    let [row, orphan] = [id(&desk, "update/update"), id(&desk, "foreign-key")];
+    has(
+        &desk.run(&format!("resolve base.db {row} {orphan} --take newest")).refused("base.db"),
+        &["refers to a row of `patients`", "--set"],
+    );
+    assert_eq!(desk.dump("base.db"), before);
+    has(&desk.run("resolve base.db --take newest").usage(), &["ID is missing", "--all"]);
+    close_check(&desk);
+    // Of two rows that are made of the two, a UNIQUE besides the key forbids nothing here: the numbers differ.
+    let made = id(&desk, "insert/insert");
+    has(&desk.run(&format!("conflicts base.db {made}")).ok(), &["--keep-both"]);
+    desk.sql("base.db", "INSERT INTO patients VALUES ('n3', 701, 'Eve', '11')");
+    desk.sql("ward.db", "INSERT INTO patients VALUES ('n3', 701, 'Ada', '1')");
+    both_are_the_same(&desk);
+    let clashing = conflicts(&desk, " --kind insert/insert");
+    let clashing = clashing.iter().find(|c| c["key"]["id"] == "n3").unwrap()["id"].as_str().unwrap();
+    has(
+        &desk.run(&format!("conflicts base.db {clashing}")).ok(),
+        &[&format!("resolve base.db {clashing} --keep-both --set ")],
+    );
+    desk.run(&format!("resolve base.db {clashing} --keep-both")).refused("base.db");
+    has(
+        &desk.run(&format!("resolve base.db {clashing} --keep-both --set number=702")).ok(),
+        &["comes in", "number = 702"],
+    );
+    both_are_the_same(&desk);
+}

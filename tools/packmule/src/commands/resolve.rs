@@ -1,0 +1,225 @@
+//! Conflicts decided: resolve.
+
+use std::path::Path;
+
+use packmule::{Decided, DecisionReport, Error, OwnedValue, Resolution, RowChange};
+
+use super::conflicts::selection;
+use super::{Context, of_db, open};
+use crate::documents::{DecidedConflict, Resolved};
+use crate::output::{Failure, Out, engine_text, say};
+use crate::text::{count, cut, number, plural, quoted, read, show, shown, words, wrap};
+use crate::usage::{Args, flags};
+
+/// How many decisions are told row by row; of more, each is a line.
+const TOLD_WHOLE: usize = 20;
+
+/// `packmule resolve`.
+pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0).to_owned();
+    which(&context.args)?;
+    let way = way(&context.args)?;
+    let mut engine = open(context)?;
+    let resolution = match way {
+        Typed::Device(device) => Resolution::Take(engine.find_device(&device).map_err(of_db(&path))?),
+        Typed::Plain(resolution) => resolution,
+    };
+    let selection = selection(context, &engine)?;
+    let ids = selection.ids.len();
+    let whole = ids > 0 && ids <= TOLD_WHOLE;
+    let dry_run = context.args.has(&flags::DRY_RUN);
+    let out = &mut *context.out;
+    let mut first = true;
+    let mut each = |decided: Decided| {
+        if out.json {
+            out.text(if std::mem::take(&mut first) { "{\"decided\": [\n " } else { ",\n " });
+            out.document_line(&document(&decided));
+        } else {
+            print(&path, &decided, whole, out);
+        }
+        Ok(())
+    };
+    let done = if dry_run {
+        engine.rehearse(&selection, &resolution, &mut each)
+    } else {
+        engine.resolve_all(&selection, &resolution, &mut each)
+    };
+    let report = match done {
+        Ok(report) => report,
+        Err(error) => return Err(failed(&path, error, first, out)),
+    };
+    if out.json {
+        let resolved = selection.ids.first().filter(|_| ids == 1);
+        out.text(if first { "{\"decided\": [" } else { "\n" });
+        out.text("],");
+        out.rest_of_document(&Resolved { resolved, dry_run, report: &report, conflicts_open: report.open });
+        return Ok(());
+    }
+    summarise(&path, &report, dry_run, out);
+    if report.closed == 0 && report.refused > 0 {
+        return Err(Failure::of(&path, "none of them can be closed this way, and nothing has changed"));
+    }
+    Ok(())
+}
+
+/// Checks that it is said which conflicts are meant, and how they are closed.
+fn which(args: &Args) -> Result<(), Failure> {
+    let filters = [&flags::CONFLICT_TABLE, &flags::KIND, &flags::CONFLICT_BY, &flags::OLDER_THAN];
+    let filtered = filters.into_iter().any(|flag| args.has(flag));
+    let ids = args.len() > 1;
+    if args.has(&flags::RESOLVE_ALL) && ids {
+        return Err(args.wrong("either --all or ids").into());
+    }
+    if !ids && !filtered && !args.has(&flags::RESOLVE_ALL) {
+        return Err(args
+            .wrong("ID is missing; or say which: --all, --table T, --kind KIND, --by DEVICE")
+            .into());
+    }
+    Ok(())
+}
+
+/// How they are closed, as it was typed.
+enum Typed {
+    Device(String),
+    Plain(Resolution),
+}
+
+/// Reads how they are closed.
+fn way(args: &Args) -> Result<Typed, Failure> {
+    let given = [&flags::TAKE, &flags::SET, &flags::DELETE, &flags::KEEP_BOTH];
+    let given = given.into_iter().filter(|flag| args.has(flag)).count();
+    let both = args.has(&flags::KEEP_BOTH) && args.has(&flags::SET) && given == 2;
+    if given != 1 && !both {
+        let ways = "say how: one of --take DEVICE, --set COL=VALUE, --delete, --keep-both";
+        return Err(args.wrong(ways).into());
+    }
+    let set = wanted_values(args)?;
+    Ok(Typed::Plain(match args.flag(&flags::TAKE)? {
+        Some("newest") => Resolution::Newest,
+        Some("shown") => Resolution::Shown,
+        Some(device) => return Ok(Typed::Device(device.to_owned())),
+        None if args.has(&flags::DELETE) => Resolution::Delete,
+        None if both => Resolution::KeepBothWith(set),
+        None if args.has(&flags::KEEP_BOTH) => Resolution::KeepBoth,
+        None => Resolution::Set(set),
+    }))
+}
+
+/// Returns the document of a decision.
+fn document(decided: &Decided) -> DecidedConflict<'_> {
+    let conflict = &decided.conflict;
+    DecidedConflict {
+        id: &conflict.id,
+        table: &conflict.table,
+        key: &conflict.key,
+        kind: conflict.kind.word(),
+        rows: &decided.rows,
+        refused: decided.refused.as_ref().map(ToString::to_string),
+    }
+}
+
+/// Ends what was printed, and makes the failure.
+fn failed(path: &Path, error: Error, at_once: bool, out: &mut Out<'_>) -> Failure {
+    let failure = of_db(path)(error);
+    if at_once || !out.json {
+        return failure;
+    }
+    out.text("\n], \"error\": ");
+    out.document_line(&failure.message());
+    out.text(", \"file\": ");
+    out.document_line(&shown(path));
+    out.text("}\n");
+    Failure::Reported(format!("{}: {}", shown(path), failure.message()))
+}
+
+/// Prints what is decided of a conflict.
+fn print(path: &Path, decided: &Decided, whole: bool, out: &mut Out<'_>) {
+    let conflict = &decided.conflict;
+    let key: Vec<String> =
+        conflict.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
+    let head = format!("{}  {}: {}", conflict.id, conflict.table, key.join(", "));
+    if let Some(refused) = &decided.refused {
+        say!(out, "{}", cut(&head));
+        let reason = engine_text(path, path, refused);
+        say!(out, "{}", wrap(&words(&format!("  stays open: {reason}")), 4));
+        return;
+    }
+    if !whole {
+        let rows: Vec<String> = decided.rows.iter().map(change).collect();
+        let rows = if rows.is_empty() { "stays as it is shown".into() } else { rows.join("; ") };
+        say!(out, "{}", cut(&format!("{head}: {rows}")));
+        return;
+    }
+    say!(out, "{head}");
+    if decided.rows.is_empty() {
+        say!(out, "  the table stays as it is");
+    }
+    for row in &decided.rows {
+        say!(out, "{}", wrap(&words(&format!("  {}", change(row))), 4));
+    }
+}
+
+/// Says what happens to a row.
+fn change(row: &RowChange) -> String {
+    let key: Vec<String> = row.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
+    let key = key.join(", ");
+    let values = |of: &[(String, OwnedValue)]| {
+        let of = of.iter().filter(|(name, _)| !row.key.iter().any(|(key, _)| key == name));
+        of.map(|(name, value)| format!("{name} = {}", show(value))).collect::<Vec<_>>().join(", ")
+    };
+    if row.removes() {
+        return format!("{key} is removed on all devices ({}); it stays in the log", values(&row.before));
+    }
+    if row.before.is_empty() {
+        return format!("{key} comes in: {}", values(&row.after));
+    }
+    let changed = row.after.iter().filter_map(|(name, value)| {
+        let before = row.before.iter().find(|(other, _)| other == name).map(|(_, value)| value);
+        let was = before.map_or_else(String::new, show);
+        (before != Some(value)).then(|| format!("{name} {was} -> {}", show(value)))
+    });
+    format!("{key} changes: {}", changed.collect::<Vec<_>>().join(", "))
+}
+
+/// Says how many were closed, and what is open.
+fn summarise(path: &Path, report: &DecisionReport, dry_run: bool, out: &mut Out<'_>) {
+    let closed = report.closed;
+    if dry_run {
+        say!(out, "{} be closed; nothing has changed", plural(closed, "conflict would", "conflicts would"));
+    } else if closed > 0 {
+        let closed = plural(closed, "conflict is closed", "conflicts are closed");
+        say!(out, "{closed}; the next bundles carry this to the other devices");
+    }
+    if report.refused > 0 {
+        say!(out, "{} closed this way", plural(report.refused, "conflict cannot be", "conflicts cannot be"));
+    }
+    let open = if dry_run { "would be open" } else { "open" };
+    if report.opened > 0 {
+        let new = if dry_run { "would open by this" } else { "opened by this" };
+        say!(out, "{} {new}:", count(report.opened, "conflict"));
+        say!(out, "{}", wrap(&words(&format!("  {}", report.opened_ids.join(" "))), 2));
+    }
+    match report.open {
+        0 if closed == 0 => say!(out, "{}: no conflict is open", shown(path)),
+        0 if dry_run => say!(out, "no conflict {open} any more"),
+        0 => say!(out, "no conflict is open any more"),
+        n if dry_run => say!(out, "{} {open} still", number(n)),
+        n => say!(
+            out,
+            "{} still open: `packmule conflicts {}`",
+            plural(n, "conflict is", "conflicts are"),
+            quoted(path)
+        ),
+    }
+}
+
+/// Reads `--set`.
+fn wanted_values(args: &Args) -> Result<Vec<(String, OwnedValue)>, Failure> {
+    args.all(&flags::SET)?
+        .into_iter()
+        .map(|given| match given.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), read(value))),
+            _ => Err(args.wrong(format!("--set is COL=VALUE, not `{given}`")).into()),
+        })
+        .collect()
+}

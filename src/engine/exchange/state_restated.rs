@@ -12,7 +12,6 @@ use packmule_core::wire::{FrameFlags, OpKind};
 use crate::engine::apply::groups;
 use crate::engine::apply::restated::{self, Restating, Spans};
 use crate::engine::error::Result;
-use crate::engine::exchange::merge_rows::RowMerge;
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::positions;
 use crate::engine::log::visit::{self, Part};
@@ -35,10 +34,10 @@ pub(super) fn begin(replica: &Replica) -> Result<()> {
     Ok(replica.db.execute_batch(TEMP)?)
 }
 
-/// Applies what the restating groups of one device leave out, of a state whose rows have come; `folded` is up to where its
-/// maker has folded the stream. Before its positions and contexts are taken over. Returns how many rows were removed.
-pub(super) fn apply(replica: &Replica, rows: &RowMerge<'_>, dev: i64, folded: u64) -> Result<u64> {
-    let had = rows.had.get(&dev).copied().unwrap_or(0);
+/// Applies what the restating groups of one device leave out, of a state whose rows have come: those after what this device
+/// `had` of the stream, and after what the maker has `folded`. Before its positions and contexts are taken over. Rows go
+/// only where this device `saw` all that is settled there. Returns how many.
+pub(super) fn apply(replica: &Replica, dev: i64, (had, folded): (u64, u64), saw: bool) -> Result<u64> {
     let stream = Stream::Shared;
     let mut context: HashMap<i64, u64> = positions::context_of(replica, dev, stream)?.into_iter().collect();
     let sql = "SELECT first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last > ?3 ORDER BY last";
@@ -61,7 +60,7 @@ pub(super) fn apply(replica: &Replica, rows: &RowMerge<'_>, dev: i64, folded: u6
             context.insert(BASELINE, u64::MAX);
         }
         let by = Restating { dev, last, seen: &Seen::Context(&context), late };
-        removed += apply_group(replica, rows, (first, last), &by)?;
+        removed += apply_group(replica, (first, last), saw, &by)?;
     }
     Ok(removed)
 }
@@ -69,8 +68,8 @@ pub(super) fn apply(replica: &Replica, rows: &RowMerge<'_>, dev: i64, folded: u6
 /// Applies what a group leaves out.
 fn apply_group(
     replica: &Replica,
-    rows: &RowMerge<'_>,
     (first, last): (u64, u64),
+    saw: bool,
     by: &Restating<'_>,
 ) -> Result<u64> {
     let mut spans = Spans::default();
@@ -103,7 +102,7 @@ fn apply_group(
         let writer = groups::writer(replica, Stream::Shared, &def, by.dev)?;
         if writer.same_key && writer.table.shows_shared() {
             let stays = |table: &Table, key: &[u8]| {
-                Ok(keeps_unseen(replica, table, key, by)? || !rows.we_saw || is_there(replica, table, key)?)
+                Ok(keeps_unseen(replica, table, key, by)? || !saw || is_there(replica, table, key)?)
             };
             removed += restated::remove_left_out(replica, &writer, (&from, &to), by, &stays)?;
         }

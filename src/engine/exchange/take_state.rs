@@ -273,7 +273,9 @@ impl<'e> StateMerge<'e> {
         let replica = self.replica;
         for (dev, _) in &self.vector {
             let folded = self.floors.iter().filter(|(of, _)| of == dev).map(|(_, seq)| *seq).max();
-            self.rows.changed += state_restated::apply(replica, &self.rows, *dev, folded.unwrap_or(0))?;
+            let had = self.rows.had.get(dev).copied().unwrap_or(0);
+            let after = (had, folded.unwrap_or(0));
+            self.rows.changed += state_restated::apply(replica, *dev, after, self.rows.we_saw)?;
         }
         self.rows.finish()?;
         state_columns::correct(replica)?;

@@ -203,23 +203,45 @@ fn a_decided_column_that_cannot_be_changed_here_holds_the_table_until_it_is() {
     assert_eq!(rows(b, "SELECT k, x FROM t ORDER BY k"), ["\"a\"|5", "\"b\"|7"]);
 }
 
+/// Makes the table anew with a column of another type.
+fn anew(kind: &str) -> String {
+    format!(
+        "BEGIN; CREATE TABLE t2 (k TEXT PRIMARY KEY, v {kind}); INSERT INTO t2 SELECT * FROM t; DROP TABLE t;
+         ALTER TABLE t2 RENAME TO t; COMMIT"
+    )
+}
+
 #[test]
 fn a_type_that_is_changed_by_one_device_alone_holds_its_table() {
-    let (_world, mut d) = three(Merge::Row);
-    let anew = |kind: &str| {
-        format!(
-            "BEGIN; CREATE TABLE t2 (k TEXT PRIMARY KEY, v {kind}); INSERT INTO t2 SELECT * FROM t; DROP TABLE t;
-             ALTER TABLE t2 RENAME TO t; COMMIT"
-        )
-    };
-    sql(&d[1], &anew("TEXT"));
-    d[1].seal().unwrap();
-    let table = d[1].status().unwrap().tables.remove(0);
+    let world = World::new();
+    let [mut a, mut b] = ["a", "b"].map(|name| world.board_with(name, T, &["t"]));
+    carry_all(&mut [&mut a, &mut b]);
+    sql(&b, &anew("TEXT"));
+    b.seal().unwrap();
+    let table = b.status().unwrap().tables.remove(0);
     assert_eq!(table.how, packmule::TableHow::Suspended);
-    assert!(table.note.unwrap().contains("its column `v` is TEXT here, and no type on other devices"));
-    sql(&d[1], &anew(""));
-    all(&mut d);
-    assert_eq!(d[1].status().unwrap().tables.remove(0).how, packmule::TableHow::Shared);
+    let note = table.note.unwrap();
+    assert!(note.contains("its column `v` has another type here, and not yet on a-"), "{note}");
+    sql(&b, &anew(""));
+    carry_all(&mut [&mut a, &mut b]);
+    digests_equal(&[&a, &b]);
+    assert_eq!(b.status().unwrap().tables.remove(0).how, packmule::TableHow::Shared);
+}
+
+/// Where columns follow on all devices, any of their applications changes them.
+#[test]
+fn a_type_follows_where_columns_do() {
+    let (_world, mut d) = three(Merge::Row);
+    for kind in ["TEXT", "INTEGER"] {
+        sql(&d[1], &anew(kind));
+        all(&mut d);
+        for device in &d {
+            assert_eq!(kind_of(device, "v"), format!("\"{kind}\""));
+            assert!(device.conflicts().unwrap().is_empty());
+        }
+    }
+    let texts = |device: &Engine| rows(device, "SELECT v, typeof(v) FROM t ORDER BY k");
+    assert_eq!(texts(&d[0]), ["1|\"integer\"", "2|\"integer\""]);
 }
 
 #[test]

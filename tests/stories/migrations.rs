@@ -161,3 +161,97 @@ fn a_table_that_was_dropped_goes_on_when_it_is_back() {
     in_step(&desk);
     assert_eq!(texts(&desk, "base.db", "SELECT id, name FROM item ORDER BY id"), ["1 one", "9 nine"]);
 }
+
+/// Every board migrates by itself, in its own time, with a card between; nobody types anything but the application.
+fn roll_out(migration: &str, check: &str, after: &[&str]) {
+    let desk = desk();
+    desk.sql("east.db", "UPDATE item SET name = 'before' WHERE id = '1'");
+    desk.run("seal east.db").ok();
+    desk.sql("north.db", migration);
+    desk.sql("base.db", "UPDATE item SET name = 'at the base' WHERE id = '2'");
+    let said = round(&desk);
+    has(&said, &["table `item`: held: its column"]);
+    has(&desk.run("digest north.db").err, &["table `item`: held: its column"]);
+    in_step(&desk);
+    desk.sql("east.db", migration);
+    round(&desk);
+    in_step(&desk);
+    for name in ALL {
+        let db = format!("{name}.db");
+        assert_eq!(texts(&desk, &db, check), after, "{name}");
+        let status = desk.run(&format!("status {db}")).ok();
+        assert!(!status.contains("held"), "{status}");
+        assert!(desk.run(&format!("conflicts {db}")).ok().contains("no conflict is open"));
+        desk.run(&format!("verify {db}")).ok();
+    }
+    desk.sql("north.db", "DELETE FROM item WHERE id = '2'");
+    round(&desk);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "base.db", "SELECT id FROM item"), ["1"]);
+}
+
+#[test]
+fn a_column_that_is_dropped_on_every_board_is_gone() {
+    roll_out(
+        "ALTER TABLE item DROP COLUMN n",
+        "SELECT * FROM item ORDER BY id",
+        &["1 before", "2 at the base"],
+    );
+}
+
+#[test]
+fn a_column_that_is_renamed_on_every_board_keeps_what_others_wrote() {
+    roll_out(
+        "ALTER TABLE item RENAME COLUMN name TO title; ALTER TABLE item RENAME COLUMN n TO count",
+        "SELECT id, title, count FROM item ORDER BY id",
+        &["1 before 1", "2 at the base 2"],
+    );
+}
+
+#[test]
+fn a_column_whose_type_is_changed_on_every_board_has_it_everywhere() {
+    let migration = "BEGIN; CREATE TABLE new__item (id TEXT PRIMARY KEY, name TEXT NOT NULL, n TEXT);
+        INSERT INTO new__item SELECT id, name, n FROM item; DROP TABLE item;
+        ALTER TABLE new__item RENAME TO item; COMMIT";
+    roll_out(
+        migration,
+        "SELECT id, name, typeof(n) FROM item ORDER BY id",
+        &["1 before text", "2 at the base text"],
+    );
+}
+
+/// It is undone where it was done.
+#[test]
+fn a_column_that_is_renamed_back_goes_on() {
+    let desk = desk();
+    desk.sql(
+        "north.db",
+        "ALTER TABLE item RENAME COLUMN name TO title; UPDATE item SET title = 'held' WHERE id = '1'",
+    );
+    let said = round(&desk);
+    has(&said.replace("\n  ", " "), &["its column `name` is called `title` here, and not yet on east"]);
+    desk.sql("north.db", "ALTER TABLE item RENAME COLUMN title TO name");
+    round(&desk);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "base.db", "SELECT name FROM item ORDER BY id"), ["held", "two"]);
+}
+
+/// The same name, and another key: nobody's rows can be matched, and the rest goes on.
+#[test]
+fn a_table_with_another_key_is_left_out_on_both_sides() {
+    let desk = desk();
+    for (board, key) in [("north", "TEXT"), ("east", "INTEGER")] {
+        let db = format!("{board}.db");
+        desk.sql(&db, &format!("CREATE TABLE place (id {key} PRIMARY KEY, v)"));
+        desk.run(&format!("track {db} place --ids shared")).ok();
+    }
+    desk.sql("north.db", "INSERT INTO place VALUES ('x', 1)");
+    desk.sql("east.db", "INSERT INTO place VALUES (1, 1); UPDATE item SET n = 9 WHERE id = '1'");
+    let said = round(&desk);
+    has(&said, &["table `place`: its primary key is"]);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "north.db", "SELECT n FROM item WHERE id = '1'"), ["9"], "the rest goes on");
+    for board in ["north", "east"] {
+        has(&desk.run(&format!("digest {board}.db")).err, &["table `place`: its primary key is"]);
+    }
+}

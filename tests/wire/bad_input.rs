@@ -19,7 +19,7 @@ use packmule_core::wire::{
 };
 use walk::{SHAPES, shape_of, walk, walk_bundle, walk_def};
 
-const FRAMES: [&str; 8] = [
+const FRAMES: [&str; 9] = [
     "frame-first",
     "frame-next",
     "frame-values",
@@ -28,6 +28,7 @@ const FRAMES: [&str; 8] = [
     "frame-piece",
     "frame-verdict",
     "frame-numbers",
+    "frame-schema",
 ];
 
 fn with_crc(body: &[u8]) -> Vec<u8> {

@@ -8,8 +8,8 @@ mod asm;
 use asm::{Asm, frame_head};
 use packmule_core::model::Value;
 use packmule_core::wire::{
-    Block, DefId, Frame, FrameFlags, FrameWriter, OpHead, OpKind, Ops, RecordHead, RecordKind, Shape, Span,
-    put, take, write_record,
+    Block, Columns, DefId, FRAME_MAX, Frame, FrameFlags, FrameWriter, OpHead, OpKind, Ops, RecordHead,
+    RecordKind, SchemaBits, Shape, Span, put, take, write_record,
 };
 
 const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
@@ -178,4 +178,39 @@ fn records_of_a_state() {
         all.all(&by_hand);
     }
     all.matches_file("state-records", "Records of a state, one of each newer kind.");
+}
+
+#[test]
+fn a_table_whose_columns_were_changed() {
+    let (names, def) = ([("two", "zwei"), ("old", "")], [b'd'; 60]);
+    let mut a = frame_head(0, 9);
+    a.u8("block: schema", 11).run("definition", &def).u8("changed", 1).uint("names", 2);
+    for (before, after) in names {
+        a.run("  name before", before.as_bytes()).run("  name after", after.as_bytes());
+    }
+    a.u8("block: schema", 11).run("definition", b"other").u8("columns follow", 2).uint("names", 0).crc();
+    a.matches_file("frame-schema", "What a device says of two of its tables.");
+
+    let mut buf = [0; 256];
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 9, None).unwrap();
+    writer.schema(&def, SchemaBits::CHANGED, &names).unwrap();
+    writer.schema(b"other", SchemaBits::FOLLOWS, &[]).unwrap();
+    let mut out = [0; 256];
+    let no_rows = |_: DefId, _: &mut [bool]| None;
+    let coded = writer.finish_by_column(&mut Columns::new(), &mut out, no_rows).to_vec();
+    assert_eq!(writer.finish(), a.bytes);
+
+    let mut plain = vec![0; FRAME_MAX];
+    let coded = Frame::parse(&coded).unwrap();
+    assert!(coded.is_by_column());
+    let len = coded.plain(&mut Columns::new(), &mut plain).unwrap();
+    for bytes in [&a.bytes, &plain[..len]] {
+        let frame = Frame::parse(bytes).unwrap();
+        let mut blocks = frame.blocks();
+        let Some(Block::Schema(first)) = blocks.next_block().unwrap() else { panic!("no schema") };
+        assert!(first.def == def && first.bits == SchemaBits::CHANGED && first.names.eq(names));
+        let Some(Block::Schema(second)) = blocks.next_block().unwrap() else { panic!("no schema") };
+        assert!(second.def == b"other" && second.bits.says(SchemaBits::FOLLOWS));
+        assert!(second.names.count() == 0 && blocks.next_block().unwrap().is_none());
+    }
 }

@@ -101,6 +101,10 @@ pub fn walk(bytes: &[u8], shape: Shape<'_>) -> Result<usize, DecodeError> {
             }
             Block::Piece(piece) => assert!(piece.bytes.len() < bytes.len()),
             Block::Retire(_) | Block::Return(_) | Block::Span(_) => {}
+            Block::Schema(schema) => {
+                schema.names.for_each(|_| step());
+                let _: Result<(), DecodeError> = walk_def(schema.def);
+            }
             Block::Keep(runs) => assert!(runs.inspect(|_| step()).all(|run| run.first <= run.last)),
         }
     }

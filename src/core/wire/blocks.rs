@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::schema::{BLOCK_SCHEMA, Schema};
 use super::{COUNT_MAX, DecodeError, DefId, take, take_bytes};
 use crate::model::DeviceId;
 
@@ -89,6 +90,8 @@ pub enum Block<'a> {
     Keep(Keep<'a>),
     /// Which rows of a table the group has all of, if it restates them.
     Span(Span<'a>),
+    /// What the author says of its table.
+    Schema(Schema<'a>),
 }
 
 /// Walks the blocks of a frame; a block of rows must be walked to its end before the next.
@@ -138,6 +141,7 @@ impl<'a> Blocks<'a> {
                 let def = DefId(id);
                 Ok(Some(Block::Span(Span { def, from: take(&mut self.rest)?, to: take(&mut self.rest)? })))
             }
+            BLOCK_SCHEMA => Ok(Some(Block::Schema(Schema::take(&mut self.rest)?))),
             BLOCK_ROWS => {
                 let def = take_bytes(&mut self.rest, 8)?;
                 let mut id = [0; 8];

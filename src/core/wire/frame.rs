@@ -8,6 +8,7 @@ use super::blocks::{
 };
 use super::columns::Columns;
 use super::rows::{OpHead, write_op};
+use super::schema::{SchemaBits, put_schema};
 use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, take, take_count};
 use crate::model::{DeviceId, Value, WallMs};
 
@@ -334,6 +335,22 @@ impl<'b> FrameWriter<'b> {
         for end in [span.from, span.to] {
             self.len += put(&mut self.buf[self.len..usable], &Bytes(end))?;
         }
+        self.empty = false;
+        Ok(())
+    }
+
+    /// Writes what this device says of its table; `names` are the columns that were renamed, before and after.
+    ///
+    /// # Errors
+    /// [`NoRoom`]; nothing was written.
+    pub fn schema(&mut self, def: &[u8], bits: SchemaBits, names: &[(&str, &str)]) -> Result<(), NoRoom> {
+        let named: usize = names.iter().map(|(before, after)| before.len() + after.len() + 10).sum();
+        if self.room() < def.len() + named + 16 {
+            return Err(NoRoom);
+        }
+        self.close_rows();
+        let usable = self.usable();
+        self.len += put_schema(&mut self.buf[self.len..usable], def, bits, names)?;
         self.empty = false;
         Ok(())
     }

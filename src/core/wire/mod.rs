@@ -14,6 +14,7 @@ mod frame;
 mod record;
 mod revocation;
 mod rows;
+mod schema;
 mod session;
 
 pub use blocks::{Block, Blocks, Keep, KeptRun, Piece, Span};
@@ -35,6 +36,7 @@ pub use record::{
 };
 pub use revocation::{REVOCATION_MAX, Revocation};
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};
+pub use schema::{Renamed, Schema, SchemaBits};
 pub use session::{CHUNK_MAX, Message, Offer, Refusal, SESSION_VERSION, SESSION_VERSION_MIN, begin_chunk};
 
 pub use crate::model::crc32;

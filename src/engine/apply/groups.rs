@@ -83,6 +83,10 @@ pub(crate) fn apply_group(
                     keep = kept_here(replica, runs)?;
                     unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
                 }
+                Part::Schema(schema) => {
+                    evolve::hear_schema(replica, &schema, (dev, seq, lamport))?;
+                    writers = Writers::default();
+                }
                 Part::Span(span) => spans.take_down(replica, &span)?,
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
@@ -102,8 +106,7 @@ pub(crate) fn apply_group(
             Ok(())
         })?;
     }
-    let by = Restating { dev, last, seen: &Seen::Context(&context), late };
-    counts.ops += remove_left_out(replica, stream, &spans, &by)?;
+    counts.ops += remove_left_out(replica, stream, &spans, (dev, last), (&Seen::Context(&context), late))?;
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
     }

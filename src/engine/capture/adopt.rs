@@ -8,6 +8,7 @@ use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
+use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes;
 
@@ -40,7 +41,7 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
     replica
         .db
         .prepare_cached("UPDATE _pm_table SET def = ?2, announced = ?3, note = NULL WHERE tid = ?1")?
-        .execute((tid, id.0, announced.is_some() && !(owes && shapes::has_announced(replica, tid)?)))?;
+        .execute((tid, id.0, announced.is_some() && !(owes && shapes::own_shape(replica, tid)?.is_some())))?;
     Ok(())
 }
 
@@ -58,6 +59,13 @@ pub(crate) fn make_columns_plain(replica: &Replica, tid: i64, n: usize) -> Resul
             Kind(OpKind::Delete, true),
         ))?;
     Ok(())
+}
+
+/// Lets a table go on that was suspended.
+pub(crate) fn resume(replica: &Replica, tid: i64) -> Result<()> {
+    let sql = "UPDATE _pm_table SET state = ?2, note = NULL WHERE tid = ?1";
+    replica.db.execute(sql, (tid, State::Tracked))?;
+    catalog::reload_catalog(replica)
 }
 
 /// Records the reason for a table's status, for people.

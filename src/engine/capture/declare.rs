@@ -140,7 +140,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
         }
     }
     if !retyped.is_empty()
-        && let Err(why) = retype(replica, &table, &def, &retyped)?
+        && let Err(why) = retype(replica, &table, &def, &retyped, disputed)?
     {
         let (reason, name) = (why, &table.def.name);
         replica.db.execute(
@@ -207,23 +207,23 @@ fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[
     meta::notice(&replica.db, &what, replica.now())
 }
 
-/// Replaces columns of a table by empty ones of another kind. Returns the reason if that is not possible.
+/// Replaces columns of a table by ones of another kind. Their values are converted as SQLite stores them there; where a
+/// column was disputed, its values are in the log, and it is empty. Returns the reason if that is not possible.
 fn retype(
     replica: &Replica,
     table: &Table,
     def: &TableDef,
     columns: &[usize],
+    disputed: &Columns,
 ) -> Result<std::result::Result<(), String>> {
     watch::remove_triggers(replica, table.tid)?;
     replica.db.execute_batch("SAVEPOINT _pm_retype")?;
-    for column in columns.iter().map(|at| &def.columns[*at]) {
-        let quarantine_table = format!(
-            "ALTER TABLE {0} DROP COLUMN {1}; ALTER TABLE {0} ADD COLUMN {2};",
-            table.quarantine_table(),
-            value::quote(&column.name),
-            def.quarantine_sql(column)
-        );
-        let replaced = replace_column(replica, &def.name, def, column);
+    for at in columns {
+        let column = &def.columns[*at];
+        let empty = disputed.contains(*at);
+        let (quarantine, c) = (table.quarantine_table(), value::quote(&column.name));
+        let quarantine_table = replace_sql(&quarantine, &c, &def.quarantine_sql(column), empty);
+        let replaced = replace_column(replica, &def.name, def, column, empty);
         if let Err(e) = replaced.and_then(|()| Ok(replica.db.execute_batch(&quarantine_table)?)) {
             let Error::Sqlite(e) = e else { return Err(e) };
             if !matches!(
@@ -246,12 +246,13 @@ fn retype(
     Ok(Ok(()))
 }
 
-/// Drops a column of a table, and adds one of this name as a definition has it.
+/// Drops a column of a table, and adds one of this name as a definition has it: with its values, or empty.
 pub(crate) fn replace_column(
     replica: &Replica,
     name: &str,
     def: &TableDef,
     column: &ColumnDef,
+    empty: bool,
 ) -> Result<()> {
     // An index over the column prevents the drop: it is dropped before and made again after.
     let indexes = replica
@@ -266,16 +267,25 @@ pub(crate) fn replace_column(
     for (index, _) in &indexes {
         replica.db.execute_batch(&format!("DROP INDEX main.{}", value::quote(index)))?;
     }
-    let c = value::quote(&column.name);
-    replica.db.execute_batch(&format!(
-        "ALTER TABLE main.{0} DROP COLUMN {c}; ALTER TABLE main.{0} ADD COLUMN {1};",
-        value::quote(name),
-        def.addable_sql(column)
-    ))?;
+    let (table, c) = (format!("main.{}", value::quote(name)), value::quote(&column.name));
+    replica.db.execute_batch(&replace_sql(&table, &c, &def.addable_sql(column), empty))?;
     for (_, sql) in &indexes {
         replica.db.execute_batch(sql)?;
     }
     Ok(())
+}
+
+/// Returns what drops the column `c` of a table, and adds one of this name: with its values, or empty.
+fn replace_sql(table: &str, c: &str, column: &str, empty: bool) -> String {
+    let replace = format!("ALTER TABLE {table} DROP COLUMN {c}; ALTER TABLE {table} ADD COLUMN {column};");
+    if empty {
+        return replace;
+    }
+    // Its values are kept in a column without a type, which converts nothing.
+    format!(
+        "ALTER TABLE {table} ADD COLUMN _pm_kept; UPDATE {table} SET _pm_kept = {c}; {replace}
+         UPDATE {table} SET {c} = _pm_kept; ALTER TABLE {table} DROP COLUMN _pm_kept;"
+    )
 }
 
 /// Records what the remembered versions say of a column that became a counter: its value.

@@ -85,7 +85,7 @@ impl FromSql for ChangeFlags {
 }
 
 /// The columns that one integer of a mask stands for.
-const MASK_BITS: usize = 60;
+pub(crate) const MASK_BITS: usize = 60;
 
 /// Returns how many integers the mask of a table has.
 pub(crate) fn masks(table: &Table) -> usize {

@@ -1,11 +1,14 @@
 //! Takes in how tables change: by the application here, and by definitions that come from other devices.
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{DefId, Mode, OpKind};
+use packmule_core::wire::{DefId, Mode, OpKind, Schema, SchemaBits};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::follow::Added;
-use crate::engine::capture::{adopt, append, declare, follow, gathering, merge_definitions, watch};
+use crate::engine::capture::reshape::{self, Standing};
+use crate::engine::capture::{
+    adopt, append, declare, follow, gathering, merge_definitions, unverified, watch,
+};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Kind, Stamp};
 use crate::engine::merge::{compose, versions};
@@ -17,7 +20,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::table::shapes;
+use crate::engine::table::{renamed, shapes};
 
 /// Why a table is suspended that was dropped.
 pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table of that name and definition is back, and \
@@ -41,8 +44,12 @@ pub(crate) struct Noticed {
 /// Notices what the application did to tracked tables since the last seal.
 pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
     let mut noticed = Noticed::default();
-    if meta::get::<i64>(&replica.db, "schema")? == Some(adopt::schema_version(replica)?) {
+    let doubted = catalog::is_schema_doubted(replica)?;
+    if !doubted && meta::get::<i64>(&replica.db, "schema")? == Some(adopt::schema_version(replica)?) {
         return Ok(noticed);
+    }
+    if doubted {
+        meta::set(&replica.db, "schema elsewhere", false)?;
     }
     for table in catalog::tables(replica) {
         if !matches!(table.state, State::Tracked | State::Suspended) {
@@ -67,22 +74,13 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
     Ok(noticed)
 }
 
-/// Returns why a table must be suspended: it was changed in a way that other devices cannot follow.
+/// Returns why a table must be suspended whose columns are what they were.
 fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Option<String>> {
     let def = &table.def;
     let back = "until then its rows wait, here and from other devices, and nothing is lost; or let it \
                 go and track it again, to begin again with what the table here has";
     for (at, column) in def.columns.iter().enumerate() {
-        let Some(now) = now.column(&column.name).map(|at| &now.columns[at]) else {
-            return Ok(Some(format!(
-                "its column `{0}` is gone or has another name, which other devices cannot follow; rename \
-                 it back, or add `{0}` again: {back}",
-                column.name
-            )));
-        };
-        if now.key != column.key {
-            return Ok(Some(format!("its primary key is another one now; put the old one back: {back}")));
-        }
+        let Some(now) = now.column(&column.name).map(|at| &now.columns[at]) else { continue };
         let declared = declare::declared_columns(replica, table.tid, &column.name)?;
         let column = if let [(_, decided)] = &declared[..] { decided } else { column };
         if (now.affinity(), now.collation) != (column.affinity(), column.collation)
@@ -98,7 +96,13 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
     }
     let mut grown = def.clone();
     grown.columns.extend(now.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned());
-    Ok(grown.ungatherable().map(|reason| format!("{reason}: {back}")))
+    if !grown.fits(replica.options.frame_bytes) {
+        return Ok(Some(format!(
+            "its definition is too large for a frame of {} bytes; drop a column, or give it a shorter default: {back}",
+            replica.options.frame_bytes
+        )));
+    }
+    Ok(grown.ungatherable().map(|reason| format!("{reason}; rename it: {back}")))
 }
 
 /// Returns the columns whose kind changed, each with whether this device decides on it: disputed ones that were
@@ -143,32 +147,51 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if there.is_none() {
         return notice_absence(replica, table);
     }
+    let mut intact = watch::capture_intact(replica, table)?;
+    match reshape::follow(replica, table)? {
+        Ok(change) if change.is_nothing() => {}
+        Ok(_) => noticed.filled.push(table.tid),
+        Err(reason) => return Ok(Some(reason)),
+    }
+    let table = &*catalog::table(replica, table.tid)?;
     // A table that cannot be read any more, for instance one without a primary key, is suspended too.
-    let mut key = Vec::new();
-    let mut now = match TableDef::read_by(&replica.db, &table.def.name, table.def.by(&mut key)) {
+    let mut now = match read_now(replica, &table.def) {
         Ok(now) => now,
         Err(Error::CannotTrack { reason, .. }) => return Ok(Some(reason)),
         Err(e) => return Err(e),
     };
     let kinds = changed_kinds(replica, table, &mut now)?;
-    if let Some(reason) = why_suspended(replica, table, &now)? {
+    let decided = |at: usize| {
+        let name = &table.def.columns[at].name;
+        table.disputed.contains(at) || kinds.iter().any(|(column, _)| column.name.eq_ignore_ascii_case(name))
+    };
+    let change = reshape::change_of(replica, table, &now, &decided)?;
+    let is_changed = !(change.is_nothing() && kinds.is_empty());
+    if is_changed && let Some(reason) = unverified::why_held(replica, table, &now, &change.renamed)? {
         return Ok(Some(reason));
     }
-    if let Some(reason) = writable::why_not(replica, table)? {
+    if change.is_nothing() {
+        reshape::take_back(replica, table)?;
+        if let Some(reason) = why_suspended(replica, table, &now)? {
+            return Ok(Some(reason));
+        }
+    } else if let Standing::Held(reason) = reshape::stand(replica, table, &now, &change)? {
+        return Ok(Some(reason));
+    } else {
+        noticed.filled.push(table.tid);
+        // A base has the rows of before without what was renamed: they are sent again.
+        intact &= table.def.mode == Mode::Shared;
+    }
+    if let Some(reason) = writable::why_not(replica, &*catalog::table(replica, table.tid)?)? {
         return Ok(Some(format!(
             "{reason}; drop that: until then its rows wait, here and from other devices, and nothing is lost"
         )));
     }
     if table.state == State::Suspended {
-        replica.db.execute(
-            "UPDATE _pm_table SET state = ?2, note = NULL WHERE tid = ?1",
-            (table.tid, State::Tracked),
-        )?;
-        catalog::reload_catalog(replica)?;
+        adopt::resume(replica, table.tid)?;
     }
     let table = &*catalog::table(replica, table.tid)?;
     notice_dropped_uniques(replica, &table.def, &now)?;
-    let intact = watch::capture_intact(replica, table)?;
     let added = adopt_changes(replica, table, &now, kinds, noticed)?;
     let mut come = recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
     let names: Vec<String> = added.iter().map(|column| column.name.clone()).collect();
@@ -182,6 +205,12 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         noticed.anew.push((table.tid, names));
     }
     Ok(None)
+}
+
+/// Reads what a table is now. The columns of its primary key may have been renamed.
+fn read_now(replica: &Replica, def: &TableDef) -> Result<TableDef> {
+    let read = TableDef::read_by(&replica.db, &def.name, def.by(&mut Vec::new()));
+    if def.keyless { read } else { read.or_else(|_| TableDef::read(&replica.db, &def.name)) }
 }
 
 /// Returns why a table that is not there is suspended: it was dropped, or renamed.
@@ -391,11 +420,26 @@ pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &S
     match catalog::table_named(replica, &def.name) {
         Some(table) if !stamp.decides && stream == Stream::Shared => {
             let place = (stamp.dev, stamp.seq, stamp.lamport);
-            shapes::record_shape(replica, table.tid, place, DefId::of(body))?;
+            shapes::record_shape(replica, table.tid, place, DefId::of(body), SchemaBits::default())?;
+            catalog::doubt_schema(replica)?;
             follow::tell_waiting(replica, table.tid)
         }
         _ => Ok(()),
     }
+}
+
+/// Takes in what a device says of a table of its own.
+pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u64, u64)) -> Result<()> {
+    let def = TableDef::decode(schema.def).map_err(error::bad)?;
+    let id = DefId::of(schema.def);
+    let tid = catalog::keep_def(replica, &def, id, schema.def)?;
+    shapes::record_shape(replica, tid, place, id, schema.bits)?;
+    for pair in schema.names {
+        renamed::record_renamed(replica, tid, place, id, pair)?;
+    }
+    catalog::doubt_schema(replica)?;
+    catalog::reload_catalog(replica)?;
+    follow::tell_waiting(replica, tid)
 }
 
 /// Makes the table of a definition, or merges the definition with that of the table that is here.

@@ -7,11 +7,12 @@
 use std::ops::Range;
 
 use packmule_core::model::Stream;
-use packmule_core::wire::OpKind;
+use packmule_core::wire::{OpKind, SchemaBits};
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::error::Result;
+use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::merge::{context_free, heads, versions};
 use crate::engine::store::meta;
@@ -21,7 +22,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::table::shapes;
+use crate::engine::table::{renamed, shapes};
 
 /// Records whether the columns of others follow in a table, or wait.
 pub(crate) fn set_follows(replica: &Replica, tid: i64, follows: bool) -> Result<()> {
@@ -54,8 +55,9 @@ pub(crate) fn waiting_columns(replica: &Replica, table: &Table) -> Result<Vec<St
     if !table.shows_shared() || follows(replica, table)? {
         return Ok(names);
     }
-    for id in shapes::shapes(replica, table)? {
-        let def = &catalog::op_def(replica, id)?.def;
+    for mut theirs in shapes::other_shapes(replica, table)? {
+        renamed::as_now(replica, table.tid, &mut theirs.def, &table.def)?;
+        let def = &theirs.def;
         for column in def.columns.iter().filter(|c| def.mode == table.def.mode && c.key == 0) {
             let known = table.def.column(&column.name).is_some()
                 || names.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
@@ -75,18 +77,46 @@ pub(crate) fn tell_waiting(replica: &Replica, tid: i64) -> Result<()> {
         return Ok(());
     }
     let waiting = waiting_columns(replica, &table)?;
-    let reason = (!waiting.is_empty()).then(|| {
+    let mut reason = (!waiting.is_empty()).then(|| {
         let names: Vec<String> = waiting.iter().map(|name| format!("`{name}`")).collect();
         format!(
             "other devices have the column {}: what they write into it waits until the application adds it here",
             names.join(", ")
         )
     });
+    if shapes::is_at_odds(replica, tid)? {
+        reason = Some(at_odds(replica, &table)?);
+    }
     if table.note != reason {
         replica.db.execute("UPDATE _pm_table SET note = ?2 WHERE tid = ?1", (tid, reason))?;
         catalog::reload_catalog(replica)?;
     }
     Ok(())
+}
+
+/// Says with which devices a table is at odds, of one that goes on here.
+fn at_odds(replica: &Replica, table: &Table) -> Result<String> {
+    let mut names = Vec::new();
+    let mut other_key = None;
+    for shape in shapes::shapes(replica, table.tid)? {
+        let key = !table.def.has_key_of(&shape.def);
+        if shape.dev != replica.me && (key || shape.bits.says(SchemaBits::CHANGED)) {
+            names.push(devices::device_label(replica, shape.dev)?);
+            other_key = other_key.or_else(|| key.then(|| shape.def.show_key()));
+        }
+    }
+    let names = names.join(", ");
+    Ok(match other_key {
+        Some(theirs) => format!(
+            "its primary key is {} here and {theirs} on {names}: rows of there wait, as rows of here do there, until \
+             the table is made again with the same key on one side",
+            table.def.show_key()
+        ),
+        None => format!(
+            "its columns were renamed, dropped or changed on {names}, and not here: rows of there wait until the \
+             application has done the same here, or undone it there"
+        ),
+    })
 }
 
 /// Gives the remembered versions of a table's rows the columns that they have in its definition now. `before` is the

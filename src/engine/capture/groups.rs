@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{FrameFlags, Merge, Mode, OpKind};
+use packmule_core::wire::{FrameFlags, Merge, Mode, OpKind, SchemaBits};
 use rusqlite::{Row, params_from_iter};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::ops::{self, Change, CounterChange, RowReader};
-use crate::engine::capture::{append, declare};
+use crate::engine::capture::{append, declare, follow};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
@@ -22,7 +22,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::table::shapes;
+use crate::engine::table::{renamed, shapes};
 
 /// What a seal made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,18 +65,35 @@ pub(crate) struct SealOptions<'a> {
     pub reissue: bool,
     /// Declare this of a table, and seal nothing else.
     pub declare: Option<&'a TableDef>,
+    /// Say this of a table, and seal nothing else.
+    pub says: Option<&'a Says<'a>>,
+}
+
+/// What this device says of a table.
+pub(crate) struct Says<'a> {
+    pub def: &'a TableDef,
+    pub bits: SchemaBits,
+    /// Columns that were renamed, with their names before and after; none after where it was dropped for all.
+    pub names: &'a [(String, String)],
+}
+
+impl SealOptions<'_> {
+    /// Returns whether what applications wrote is left for later.
+    fn alone(&self) -> bool {
+        self.declare.is_some() || self.says.is_some()
+    }
 }
 
 /// Seals: writes a group into each stream for which there is something. Within the open transaction.
 pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
     let mut streams = [false; 2];
     append::find_all_gaps(replica)?;
-    for table in catalog::tables(replica).iter().filter(|_| options.declare.is_none()) {
+    for table in catalog::tables(replica).iter().filter(|_| !options.alone()) {
         if has_something(replica, table, options)? {
             streams[usize::from(stream_of(table).number())] = true;
         }
     }
-    let says = options.retire.is_some() || options.came_back.is_some() || options.declare.is_some();
+    let says = options.retire.is_some() || options.came_back.is_some() || options.alone();
     let returns = membership::owes_return(replica)? && !peers::is_rolled_back(replica)?;
     streams[0] |= options.acknowledge || says || returns;
     let mut report = SealReport::default();
@@ -105,11 +122,14 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             if let Some(def) = options.declare {
                 seal_def(replica, def, &mut group, options)?;
             }
+            if let Some(says) = options.says {
+                seal_says(replica, says, &mut group)?;
+            }
             meta::set(&replica.db, "unanswered", false)?;
         }
         let here = |t: &&Arc<Table>| {
             t.state == State::Tracked
-                && options.declare.is_none()
+                && !options.alone()
                 && stream_of(t) == stream
                 && options.only.is_none_or(|tid| tid == t.tid)
         };
@@ -225,10 +245,28 @@ pub(crate) fn seal_def(
     if let Some(table) = catalog::table_named(replica, &def.name).filter(|_| def.declares()) {
         let decides = options.declare.is_some();
         if !decides {
-            shapes::record_shape(replica, table.tid, (replica.me, seq, group.lamport), id)?;
+            let bits = SchemaBits::default();
+            shapes::record_shape(replica, table.tid, (replica.me, seq, group.lamport), id, bits)?;
+            if follow::follows(replica, &table)? {
+                seal_says(replica, &Says { def, bits: SchemaBits::FOLLOWS, names: &[] }, group)?;
+            }
         }
         let stamp = Stamp { dev: replica.me, seq, lamport: group.lamport, seen: &Seen::All, decides };
         declare::record_declared(replica, table.tid, def, id, &stamp)?;
+    }
+    Ok(())
+}
+
+/// Writes what this device says of a table into the group, and records it.
+fn seal_says(replica: &Replica, says: &Says<'_>, group: &mut GroupWriter<'_>) -> Result<()> {
+    let (id, body) = says.def.encode()?;
+    let names: Vec<(&str, &str)> = says.names.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    let seq = group.schema(&says.def.name, &body, says.bits, &names)?;
+    let tid = catalog::keep_def(replica, says.def, id, &body)?;
+    let place = (replica.me, seq, group.lamport);
+    shapes::record_shape(replica, tid, place, id, says.bits)?;
+    for pair in names {
+        renamed::record_renamed(replica, tid, place, id, pair)?;
     }
     Ok(())
 }
@@ -405,6 +443,8 @@ fn change_of(
         // What is pending in the log for such a column must not be overwritten.
         let all = change.columns.unwrap_or_else(|| Columns::all(def.columns.len()));
         change.columns = Some(all.minus(&unwritten.clone().minus(&written)));
+        // A new row says all of itself. This one is not new: what its counters were is unknown, so each is absolute.
+        change.kind = OpKind::Update;
     }
     if change.kind == OpKind::Update {
         for (c, column) in counted.into_iter().enumerate() {
@@ -412,6 +452,7 @@ fn change_of(
             let after = OwnedValue::of(value::from_sql(present.get_ref(column)?))?;
             // A resolution without an update leaves counters as they are.
             let added = match counters::difference(&before, &after, def.columns[column].affinity()) {
+                _ if lacking => counters::carried_absolute(&after)?,
                 _ if before == OwnedValue::Null => OwnedValue::Int(0),
                 Some(added) => added,
                 None => counters::carried_absolute(&after)?,

@@ -7,16 +7,21 @@ use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
+use crate::engine::table::declared::Subject;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
+use crate::engine::table::{renamed, shapes};
 
 /// Returns the definitions of a table that are known from others.
 fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
     let mut statement = replica.db.prepare(
-        "SELECT body FROM _pm_def WHERE tid = ?1 AND id <> (SELECT def FROM _pm_table WHERE tid = ?1) ORDER BY id",
+        "SELECT body FROM _pm_def f WHERE tid = ?1 AND id <> (SELECT def FROM _pm_table WHERE tid = ?1)
+         AND coalesce((SELECT min(length(p.value) = 9 AND unicode(substr(p.value, 9)) & 1) FROM _pm_declared p
+           WHERE p.tid = f.tid AND p.def = f.id AND p.what = ?2), 0) = 0
+         ORDER BY id",
     )?;
-    let bodies = statement.query_map([tid], |row| row.get(0))?;
+    let bodies = statement.query_map((tid, Subject::Shape), |row| row.get(0))?;
     Ok(bodies.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -43,18 +48,10 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
 pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
     let table = &*catalog::table(replica, tid)?;
     let mut def = table.def.clone();
+    let theirs = &mut theirs.clone();
+    renamed::as_now(replica, tid, theirs, &def)?;
     if !def.has_key_of(theirs) {
-        let who = devices::device_label(replica, dev)?;
-        let what = format!(
-            "table `{0}` has another primary key on {who} ({1}) than here ({2}): its rows cannot be matched with those \
-             here, and stay in the log; rename the table on one of the two, or rebuild it with the same key and track \
-             it again",
-            def.name,
-            theirs.show_key(),
-            def.show_key()
-        );
-        let hint = Hint::TrackAgain { table: def.name.clone() };
-        return meta::notice_with(&replica.db, &what, &hint, replica.now());
+        return notice_of_keys(replica, dev, &def, theirs);
     }
     if let Some(different) = def.different_column(theirs).filter(|_| !def.declares()) {
         let what = format!(
@@ -67,7 +64,9 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     let added: Vec<_> = theirs.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
     let follows = follow::follows(replica, table)?;
     for mut column in added {
-        if !(follows || follow::is_ordained(replica, tid, &column.name)?) {
+        if shapes::is_gone(replica, tid, &column.name)?
+            || !(follows || follow::is_ordained(replica, tid, &column.name)?)
+        {
             continue;
         }
         if let Some((_, first)) = declare::declared_columns(replica, tid, &column.name)?.into_iter().next() {
@@ -109,6 +108,21 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     }
     adopt::remember_schema(replica)?;
     follow::tell_waiting(replica, tid)
+}
+
+/// Makes a notice of a table that has another primary key on a device.
+fn notice_of_keys(replica: &Replica, dev: i64, def: &TableDef, theirs: &TableDef) -> Result<()> {
+    let who = devices::device_label(replica, dev)?;
+    let what = format!(
+        "table `{0}` has another primary key on {who} ({1}) than here ({2}): its rows cannot be matched with those \
+         here, and stay in the log; rename the table on one of the two, or rebuild it with the same key and track \
+         it again",
+        def.name,
+        theirs.show_key(),
+        def.show_key()
+    );
+    let hint = Hint::TrackAgain { table: def.name.clone() };
+    meta::notice_with(&replica.db, &what, &hint, replica.now())
 }
 
 /// Makes a UNIQUE that others have. Rows that conflict go to the quarantine table and into the deferred queue.

@@ -17,6 +17,9 @@
 //! | `merge_definitions` | merges the definitions of several devices |
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
+//! | `reshape` | columns that an application renames, drops or retypes |
+//! | `column_numbers` | what is recorded of rows, when columns get other numbers |
+//! | `unverified` | rows of a rebuilt table of which nobody knows who wrote them |
 //! | `renumbered` | tables without a key whose rows have got other rowids |
 //! | `runs` | sums of runs of settled rows |
 //! | `differences` | how a table that was made anew differs from what it was |
@@ -26,6 +29,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod append;
+pub(crate) mod column_numbers;
 pub(crate) mod declare;
 mod differences;
 pub(crate) mod dirty;
@@ -38,8 +42,10 @@ pub(crate) mod not_sent;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
 pub(crate) mod renumbered;
+pub(crate) mod reshape;
 pub(crate) mod restate;
 pub(crate) mod runs;
 pub(crate) mod seal;
+mod unverified;
 pub(crate) mod verdict;
 pub(crate) mod watch;

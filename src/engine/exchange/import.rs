@@ -471,6 +471,7 @@ fn take_in_window(
     }
     append::raise_marks(replica)?;
     if !more {
+        transaction::release_held(replica)?;
         // At the end, and not for each window: what comes later may answer it.
         verdict::seal_verdict(replica)?;
     }

@@ -44,7 +44,10 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
     };
     let same = |a: &Head, b: &Head| (a.dev, a.seq) == (b.dev, b.seq);
     let was_settled = row.ours.is_empty() || row.ours.iter().any(|head| head.dev == BASELINE);
-    if row.we_saw && row.theirs.is_empty() && !(row.they_saw && was_settled) {
+    // A suspended table has its settled rows, with what its application wrote to them since.
+    let is_below_here =
+        row.we_saw && table.state == State::Suspended && row.ours.iter().all(|head| head.dev != BASELINE);
+    if row.we_saw && row.theirs.is_empty() && (is_below_here || !(row.they_saw && was_settled)) {
         return Ok(false);
     }
     let mut left: Vec<Head> = row
@@ -67,7 +70,7 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
     for head in &left {
         written::insert_head(replica, tid, key, head)?;
     }
-    if let Some(values) = values {
+    if let Some(values) = values.filter(|_| !is_below_here) {
         keep_settled(row, &left, maker, values)?;
     }
     if table.state == State::Suspended {

@@ -32,6 +32,7 @@
 //! | `staged` | frames of a session whose checkpoint has not come |
 //! | `state` | what a device has of the shared tables, written |
 //! | `state_columns` | what versions of a state say of columns that its maker lacks |
+//! | `state_form` | the form that the rows of a state have |
 //! | `state_records` | the records of a state, written |
 //! | `state_restated` | what groups of a state leave out that restate a table |
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
@@ -42,6 +43,7 @@
 //! | `transaction` | transactions, before which a second history takes a new identity |
 //! | `trust_sender` | trust in who made a bundle |
 //! | `twin` | divergent histories of one identity, found |
+//! | `unsay` | what a copy of this device's card only said, taken back |
 //! | `verified` | what the first reading of a bundle finds |
 
 pub(crate) mod admit;
@@ -72,6 +74,7 @@ pub(crate) mod source;
 pub(crate) mod staged;
 pub(crate) mod state;
 pub(crate) mod state_columns;
+mod state_form;
 pub(crate) mod state_records;
 pub(crate) mod state_restated;
 pub(crate) mod state_rows;
@@ -82,4 +85,5 @@ pub(crate) mod take_state;
 pub(crate) mod transaction;
 pub(crate) mod trust_sender;
 pub(crate) mod twin;
+pub(crate) mod unsay;
 pub(crate) mod verified;

@@ -66,12 +66,7 @@ pub(super) fn apply(replica: &Replica, dev: i64, (had, folded): (u64, u64), saw:
 }
 
 /// Applies what a group leaves out.
-fn apply_group(
-    replica: &Replica,
-    (first, last): (u64, u64),
-    saw: bool,
-    by: &Restating<'_>,
-) -> Result<u64> {
+fn apply_group(replica: &Replica, (first, last): (u64, u64), saw: bool, by: &Restating<'_>) -> Result<u64> {
     let mut spans = Spans::default();
     for seq in first..=last {
         let body = frames::frame_here(replica, by.dev, Stream::Shared, seq)?;

@@ -5,6 +5,7 @@ use packmule_core::wire::{Chain, Checkpoint, DecodeError, DefId, take};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::{BundleProblem, Error, Result};
+use crate::engine::exchange::state_form;
 use crate::engine::fleet::devices;
 use crate::engine::fleet::membership::{self, Retirement};
 use crate::engine::log::frames;
@@ -37,14 +38,14 @@ pub(super) struct StateRow<'a> {
 }
 
 impl<'a> StateRow<'a> {
-    /// Reads a record of a state.
+    /// Reads a record of a state, and refuses one that no device writes.
     pub(super) fn parse(replica: &'a Replica, mut body: &'a [u8]) -> Result<Self> {
         let kind: &str = take(&mut body).map_err(bad)?;
         let mut values = Vec::new();
         while !body.is_empty() {
             values.push(take(&mut body).map_err(bad)?);
         }
-        Ok(Self { replica, kind, values })
+        if state_form::has_form(kind, &values) { Ok(Self { replica, kind, values }) } else { Err(wrong()) }
     }
 
     /// Reads an integer.
@@ -153,7 +154,9 @@ pub(super) fn put_head(row: &StateRow<'_>, insert: &str, columns: Option<&Column
 }
 
 /// Puts a recent write to a counter into `_pm_count` or a table like it; `column` is the counter's here.
-pub(super) fn put_count(row: &StateRow<'_>, insert: &str, column: usize) -> Result<()> {
+/// One of a column that is not here any more is left out.
+pub(super) fn put_count(row: &StateRow<'_>, insert: &str, column: Option<usize>) -> Result<()> {
+    let Some(column) = column else { return Ok(()) };
     row.replica
         .db
         .prepare_cached(&format!(

@@ -167,12 +167,12 @@ impl<'e> RowLoader<'e> {
         Ok(e.db.total_changes() > before)
     }
 
-    /// Finds the number here of the column that a recent write to a counter is about.
-    pub(super) fn counter_here(&self, table: &Table, row: &StateRow<'_>) -> Result<usize> {
+    /// Finds the number here of the column that a recent write to a counter is about, if it is here.
+    pub(super) fn counter_here(&self, table: &Table, row: &StateRow<'_>) -> Result<Option<usize>> {
         let mut one = Columns::default();
         one.insert(usize::try_from(row.int_at(2)?).ok().filter(|c| *c < COLUMNS_MAX).ok_or_else(wrong)?);
         let here = self.columns_here(table, &one)?;
-        (0..table.def.columns.len()).find(|at| here.contains(*at)).ok_or_else(wrong)
+        Ok((0..table.def.columns.len()).find(|at| here.contains(*at)))
     }
 
     /// Encodes the key of a row from its values, which come in the order of the maker's definition.
@@ -211,7 +211,7 @@ impl<'e> RowLoader<'e> {
                 continue;
             };
             let needed = big.text
-                || (table.def.without_rowid && !quarantine)
+                || (table.is_whole() && !quarantine)
                 || (local && triggers::triggers_read(e, table, *column))
                 || (!quarantine && write::is_indexed(e, table, *column)?);
             if !needed && i32::try_from(big.len).is_ok() {

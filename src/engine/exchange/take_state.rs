@@ -11,7 +11,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
 
 use crate::engine::apply::report::{ImportReport, WaitsForTable};
-use crate::engine::apply::{groups, vouched};
+use crate::engine::apply::{aside, groups, vouched};
 use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
@@ -26,9 +26,10 @@ use crate::engine::log::visit;
 use crate::engine::merge::folds;
 use crate::engine::merge::heads::{Cause, Seen, Stamp};
 use crate::engine::show::constraints;
-use crate::engine::table::catalog;
+use crate::engine::table::declared::Subject;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::{catalog, shapes};
 
 /// A declaration of a table, as the maker has it.
 struct Declaration {
@@ -38,6 +39,10 @@ struct Declaration {
     seq: u64,
     lamport: u64,
     past: bool,
+    /// It says what a table is on a device, or what a column was called.
+    of_shape: bool,
+    /// Its definition is one that takes part in what the table is here.
+    takes_part: bool,
     /// Its record, to be stored.
     body: Vec<u8>,
 }
@@ -88,10 +93,14 @@ impl<'e> StateMerge<'e> {
     }
 
     /// Merges a record.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] if what it says cannot be taken in: that is the file's fault, and not this database's.
     pub(super) fn record(&mut self, body: &[u8]) -> Result<()> {
-        if self.ignored {
-            return Ok(());
-        }
+        if self.ignored { Ok(()) } else { self.merge(body).map_err(of_state) }
+    }
+
+    fn merge(&mut self, body: &[u8]) -> Result<()> {
         let row = StateRow::parse(self.replica, body)?;
         match row.kind {
             "since" => {
@@ -161,6 +170,8 @@ impl<'e> StateMerge<'e> {
             seq: row.seq_at(4)?,
             lamport: row.seq_at(5)?,
             past: row.int_at(7)? != 0,
+            of_shape: row.int_at(1)? >= Subject::Shape as i64,
+            takes_part: shapes::takes_part(row.int_at(1)?, row.blob_at(6)?),
             body: body.to_vec(),
         });
         Ok(())
@@ -171,7 +182,11 @@ impl<'e> StateMerge<'e> {
         if std::mem::replace(&mut self.defined, true) {
             return Ok(());
         }
-        let first = |id: &DefId| self.declarations.iter().filter(|d| d.def == *id).min_by_key(|d| d.lamport);
+        self.take_shapes()?;
+        let takes_part = |d: &&Declaration| d.takes_part;
+        let first = |id: &DefId| {
+            self.declarations.iter().filter(takes_part).filter(|d| d.def == *id).min_by_key(|d| d.lamport)
+        };
         let mut defs: Vec<_> = self.defs.iter().map(|(id, body)| (first(id), id.0, body)).collect();
         defs.sort_by_key(|(first, id, _)| (first.map_or(u64::MAX, |d| d.lamport), *id));
         for (declaration, _, body) in defs {
@@ -184,6 +199,22 @@ impl<'e> StateMerge<'e> {
             self.begin_table(&name, id, shown)?;
         }
         self.rows.begin(&self.floors)
+    }
+
+    /// Takes in what the tables that are known here are on other devices: by that it is decided which columns follow.
+    fn take_shapes(&self) -> Result<()> {
+        for declaration in self.declarations.iter().filter(|d| d.of_shape) {
+            if catalog::table_named(self.replica, &declaration.table).is_none() {
+                continue;
+            }
+            for (_, body) in self.defs.iter().filter(|(id, _)| *id == declaration.def) {
+                let def = TableDef::decode(body).map_err(error::bad)?;
+                catalog::keep_def(self.replica, &def, declaration.def, body)?;
+            }
+            self.declare(declaration)?;
+        }
+        catalog::doubt_schema(self.replica)?;
+        catalog::reload_catalog(self.replica)
     }
 
     /// Stores a declaration; one that the maker knows to be superseded is so.
@@ -251,7 +282,9 @@ impl<'e> StateMerge<'e> {
             false,
         )?;
         let had = positions::position(self.replica, dev, Stream::Shared)?.seq;
-        (checkpoint.first.max(had + 1)..=checkpoint.last).try_for_each(|seq| self.hear(dev, seq))
+        (checkpoint.first.max(had + 1)..=checkpoint.last)
+            .try_for_each(|seq| self.hear(dev, seq))
+            .map_err(of_state)
     }
 
     /// Hears what a frame in flight says of who is retired: that is for frames to say.
@@ -265,10 +298,14 @@ impl<'e> StateMerge<'e> {
     /// Ends the merge: what only this device has, then positions, then what constraints say.
     ///
     /// Adds to the report how many rows changed, and how many wait for their table.
-    pub(super) fn finish(mut self, report: &mut ImportReport) -> Result<()> {
-        if self.ignored {
-            return Ok(());
-        }
+    ///
+    /// # Errors
+    /// As [`StateMerge::record`].
+    pub(super) fn finish(self, report: &mut ImportReport) -> Result<()> {
+        if self.ignored { Ok(()) } else { self.conclude(report).map_err(of_state) }
+    }
+
+    fn conclude(mut self, report: &mut ImportReport) -> Result<()> {
         self.define()?;
         let replica = self.replica;
         for (dev, _) in &self.vector {
@@ -313,7 +350,7 @@ impl<'e> StateMerge<'e> {
             let position = StreamPosition { seq, chain: proof.end };
             positions::set_position(replica, dev, Stream::Shared, position)?;
             if dev == replica.me {
-                peers::record_common(replica, Stream::Shared, seq)?;
+                peers::record_taken_back(replica, Stream::Shared, before.seq + 1, seq)?;
             }
         }
         frames::put_newest(&replica.db, dev, &proof.checkpoint, &proof.bytes)?;
@@ -323,6 +360,15 @@ impl<'e> StateMerge<'e> {
             (dev, Stream::Shared.number(), seq),
         )?;
         Ok(())
+    }
+}
+
+/// Says of an error that is about what a state says that the file is at fault.
+fn of_state(error: Error) -> Error {
+    match error {
+        Error::Bundle { .. } => error,
+        e if aside::is_of_content(&e) => Error::bundle(0, BundleProblem::State(aside::said(&e))),
+        e => e,
     }
 }
 

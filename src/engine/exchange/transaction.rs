@@ -1,7 +1,7 @@
 //! Transactions, before which a second history takes a new identity.
 
 use crate::engine::capture::groups::{SealOptions, SealReport};
-use crate::engine::capture::{seal, verdict};
+use crate::engine::capture::{reshape, seal, verdict};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{rekey, twin};
 use crate::engine::fleet::{peers, statements};
@@ -9,6 +9,7 @@ use crate::engine::merge::deferred;
 use crate::engine::show::transaction::{end_transaction, take_back};
 use crate::engine::store::connection;
 use crate::engine::table::catalog;
+use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 
 /// Runs `work` in one transaction: all of it, or nothing.
@@ -89,4 +90,18 @@ pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
         verdict::seal_verdict(replica)?;
         Ok(report)
     })
+}
+
+/// Lets a table that was held go on, where it fits what others have announced now; one whose columns follow is made so.
+pub(crate) fn release_held(replica: &Replica) -> Result<()> {
+    if !catalog::is_schema_doubted(replica)? || !replica.can_sign() || peers::is_rolled_back(replica)? {
+        return Ok(());
+    }
+    for table in catalog::tables(replica) {
+        if table.state == State::Suspended || !reshape::due(replica, &table)?.is_nothing() {
+            seal::seal_here(replica, SealOptions::default())?;
+            break;
+        }
+    }
+    Ok(())
 }

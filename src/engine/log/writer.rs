@@ -5,7 +5,8 @@ use std::collections::hash_map::Entry;
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
-    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom, OpHead, Span,
+    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom, OpHead,
+    SchemaBits, Span,
 };
 
 use crate::engine::error::{Error, Result};
@@ -124,6 +125,19 @@ impl<'e> GroupWriter<'e> {
     /// Writes a definition. Returns its frame.
     pub(crate) fn def(&mut self, table: &str, body: &[u8]) -> Result<u64> {
         let fits = self.fit(|w| w.def(body))?;
+        fits.ok_or_else(|| Error::cannot_track(table, "its definition is too large for a frame"))?;
+        Ok(self.seq)
+    }
+
+    /// Writes what this device says of a table. Returns its frame.
+    pub(crate) fn schema(
+        &mut self,
+        table: &str,
+        body: &[u8],
+        bits: SchemaBits,
+        names: &[(&str, &str)],
+    ) -> Result<u64> {
+        let fits = self.fit(|w| w.schema(body, bits, names))?;
         fits.ok_or_else(|| Error::cannot_track(table, "its definition is too large for a frame"))?;
         Ok(self.seq)
     }

@@ -175,8 +175,13 @@ pub(crate) fn held(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<
         let mut values = Vec::new();
         for (at, value) in op.values(def.shape()) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
+            let affinity = table.def.columns[column].affinity();
             let value = match value {
                 Value::Big(big) => Held::Pieces(big),
+                // The type may have been changed since.
+                value if affinity != def.def.columns[at].affinity() => {
+                    Held::Here(value::converted(&replica.db, &OwnedValue::of(value)?, affinity)?)
+                }
                 value => Held::Here(OwnedValue::of(value)?),
             };
             values.push((column, value));
@@ -270,19 +275,25 @@ pub(crate) fn write_baseline(table: &Table, row: &[OwnedValue], columns: &Column
     Ok(body)
 }
 
-/// Reads the values of a baseline version: names and values in turn.
-pub(crate) fn read_baseline(table: &Table, mut body: &[u8]) -> Result<Vec<(usize, OwnedValue)>> {
+/// Reads the names of columns and the values of a baseline version.
+pub(crate) fn baseline_values(mut body: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
     let bad = |e| Error::damaged(format!("`_pm_image`: {e}"));
     let mut values = Vec::new();
     while !body.is_empty() {
         let name: Value<'_> = packmule_core::wire::take(&mut body).map_err(bad)?;
         let value: Value<'_> = packmule_core::wire::take(&mut body).map_err(bad)?;
-        if let Value::Text(name) = name
-            && let Some(column) = table.def.column(&String::from_utf8_lossy(name))
-        {
-            values.push((column, OwnedValue::of(value)?));
+        if let Value::Text(name) = name {
+            values.push((String::from_utf8_lossy(name).into_owned(), OwnedValue::of(value)?));
         }
     }
+    Ok(values)
+}
+
+/// Reads the values of a baseline version by column here.
+pub(crate) fn read_baseline(table: &Table, body: &[u8]) -> Result<Vec<(usize, OwnedValue)>> {
+    let named = baseline_values(body)?.into_iter();
+    let here = named.filter_map(|(name, value)| Some((table.def.column(&name)?, value)));
+    let mut values: Vec<(usize, OwnedValue)> = here.collect();
     values.sort_by_key(|(column, _)| *column);
     Ok(values)
 }

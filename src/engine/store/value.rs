@@ -274,6 +274,25 @@ fn is_number(text: &[u8]) -> bool {
     found > 0 && rest.is_empty()
 }
 
+/// Converts a value as SQLite does when it stores it in a column of an affinity.
+pub(crate) fn converted(db: &Connection, value: &OwnedValue, affinity: Affinity) -> Result<OwnedValue> {
+    db.execute_batch(
+        "CREATE TEMP TABLE IF NOT EXISTS _pm_affinity (one INTEGER PRIMARY KEY, i INTEGER, t TEXT, b BLOB, r REAL, n NUMERIC);
+         INSERT OR IGNORE INTO temp._pm_affinity (one) VALUES (1)",
+    )?;
+    let column = match affinity {
+        Affinity::Integer => "i",
+        Affinity::Text => "t",
+        Affinity::Blob => "b",
+        Affinity::Real => "r",
+        Affinity::Numeric => "n",
+    };
+    db.prepare_cached(&format!("UPDATE temp._pm_affinity SET {column} = ?1"))?
+        .execute([Bind(value.borrow())])?;
+    db.prepare_cached(&format!("SELECT {column} FROM temp._pm_affinity"))?
+        .query_row([], |row| Ok(OwnedValue::of(from_sql(row.get_ref(0)?))))?
+}
+
 /// Runs a query. Returns the first column of its first row, if there is a row.
 pub(crate) fn maybe<T: rusqlite::types::FromSql>(
     db: &Connection,

@@ -7,11 +7,11 @@ use packmule_core::wire::DefId;
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::store::{connection, value};
-use crate::engine::table::declared;
+use crate::engine::store::{connection, meta, value};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{Catalog, OpDef, State, Table};
 use crate::engine::table::replica::{self, Replica};
+use crate::engine::table::{declared, renamed};
 
 /// Loads the catalog, unless it is the database's still. Frames that are open belong to the transaction before.
 pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
@@ -38,7 +38,8 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
 /// Reads all known tables, or one of them; not whether others refer to it.
 fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers, t.deletes, t.gaps
+        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers, t.deletes, t.gaps,
+         EXISTS (SELECT 1 FROM pragma_table_xinfo(t.name) WHERE hidden IN (2, 3))
          FROM _pm_table t JOIN _pm_def d ON d.id = t.def WHERE t.tid = ?1 OR ?1 IS NULL ORDER BY t.tid",
     )?;
     let mut rows = statement.query([only])?;
@@ -57,6 +58,7 @@ fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
         tables.push(Table {
             tid,
             unique,
+            generated: row.get(10)?,
             counters: def.counters(),
             disputed: declared::disputed_columns(replica, tid, &def)?,
             state,
@@ -156,7 +158,17 @@ pub(crate) fn tracked_table(replica: &Replica, name: &str) -> Result<Arc<Table>>
     }
 }
 
-/// Returns the definition that a block of ops names by this id.
+/// Makes the next seal look at all tables: what others have of one has changed.
+pub(crate) fn doubt_schema(replica: &Replica) -> Result<()> {
+    meta::set(&replica.db, "schema elsewhere", true)
+}
+
+/// Returns whether the next seal looks at all tables because of what others have of them.
+pub(crate) fn is_schema_doubted(replica: &Replica) -> Result<bool> {
+    Ok(meta::get(&replica.db, "schema elsewhere")? == Some(true))
+}
+
+/// Returns the definition that a block of ops names by this id, its columns by the names that they have here now.
 pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
     if let Some(def) = replica.catalog.borrow().defs.get(&id) {
         return Ok(def.clone());
@@ -169,7 +181,11 @@ pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
     let Some((tid, body)) = found else {
         return Err(Error::damaged("rows in the log whose table definition is not there"));
     };
-    let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
+    let mut def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
+    let now = replica.catalog.borrow().tables.get(&tid).cloned();
+    if let Some(now) = now {
+        renamed::as_now(replica, tid, &mut def, &now.def)?;
+    }
     let op_def = Arc::new(OpDef::of(id, tid, def));
     replica.catalog.borrow_mut().defs.insert(id, op_def.clone());
     Ok(op_def)

@@ -25,6 +25,8 @@ pub(crate) enum Subject {
     Unique = 3,
     /// What the table is on the device: see `shapes`.
     Shape = 4,
+    /// What a column was called before it was renamed: see `renamed`.
+    Renamed = 5,
 }
 
 impl ToSql for Subject {

@@ -33,6 +33,7 @@ pub(crate) mod known;
 pub(crate) mod large;
 pub(crate) mod opened;
 pub(crate) mod probe;
+pub(crate) mod renamed;
 pub(crate) mod replica;
 pub(crate) mod row_hash;
 mod schema;

@@ -1,23 +1,39 @@
 //! What a table is on other devices, by the definition that each of them announced last: a declaration of its own kind,
 //! so that it travels with every state.
 //!
-//! A device whose table Packmule made announces none: columns follow there.
+//! A device whose table Packmule made announces none, or says that columns follow there.
+//!
+//! **At odds.** An application that renames or drops a column of its table, or changes a type, has its device announce
+//! the table as *changed*. Its rows wait there until the shape fits what every other device has announced whose columns do
+//! not follow. Until then the table is at odds: it counts in no digest. All of this is a function of what is announced in
+//! the log, and of who is retired or revoked.
 
-use packmule_core::wire::DefId;
+use packmule_core::wire::{DefId, SchemaBits};
 
-use crate::engine::error::Result;
-use crate::engine::table::catalog;
+use crate::engine::error::{Error, Result};
+use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::declared::Subject;
+use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Records the definition that a device announced of a table, in a frame of this number.
+/// What a device announced last of a table.
+pub(crate) struct Shape {
+    pub dev: i64,
+    pub lamport: u64,
+    pub id: DefId,
+    pub def: TableDef,
+    pub bits: SchemaBits,
+}
+
+/// Records the definition that a device announced of a table, in a frame of this number, and what it said of it.
 pub(crate) fn record_shape(
     replica: &Replica,
     tid: i64,
     (dev, seq, lamport): (i64, u64, u64),
     id: DefId,
+    bits: SchemaBits,
 ) -> Result<()> {
     replica
         .db
@@ -25,50 +41,65 @@ pub(crate) fn record_shape(
             "UPDATE _pm_declared SET past = 1 WHERE tid = ?1 AND what = ?2 AND dev = ?3 AND seq < ?4",
         )?
         .execute((tid, Subject::Shape, dev, seq))?;
+    // The bits come after the id, where there are any.
+    let value: Vec<u8> =
+        id.0.iter().copied().chain((bits != SchemaBits::default()).then_some(bits.0)).collect();
     replica
         .db
         .prepare_cached(
             "INSERT OR REPLACE INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
-             VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, 0, ?6)",
+             VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, 0, ?7)",
         )?
-        .execute((tid, Subject::Shape, dev, seq, lamport, id.0))?;
+        .execute((tid, Subject::Shape, dev, seq, lamport, value, id.0))?;
     Ok(())
 }
 
-/// Returns whether this device has announced a table itself: the others count on what it announced last.
-pub(crate) fn has_announced(replica: &Replica, tid: i64) -> Result<bool> {
-    let mut statement = replica
-        .db
-        .prepare_cached("SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND dev = ?3 LIMIT 1")?;
-    Ok(statement.exists((tid, Subject::Shape, replica.me))?)
+/// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone.
+pub(crate) fn takes_part(what: i64, value: &[u8]) -> bool {
+    let changed = |bits: &u8| SchemaBits(*bits).says(SchemaBits::CHANGED);
+    what != Subject::Renamed as i64 && !(what == Subject::Shape as i64 && value.get(8).is_some_and(changed))
 }
 
-/// Returns the definitions that the other devices, which are not retired, announced last of a table: those that are not
-/// what it is here.
-pub(crate) fn shapes(replica: &Replica, table: &Table) -> Result<Vec<DefId>> {
-    shapes_but_of(replica, table, Some(replica.me))
+/// Returns what this device announced last of a table, if it has: the others count on it.
+pub(crate) fn own_shape(replica: &Replica, tid: i64) -> Result<Option<Shape>> {
+    let own = shapes(replica, tid)?;
+    Ok(own.into_iter().find(|shape| shape.dev == replica.me))
 }
 
-/// Returns the definitions that all devices but one, and those that are retired, announced last of a table: those that are
-/// not what it is here.
-fn shapes_but_of(replica: &Replica, table: &Table, but: Option<i64>) -> Result<Vec<DefId>> {
+/// Returns what each device that is neither retired nor revoked announced last of a table; this device always.
+pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT p.def, max(p.seq) FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
-         WHERE p.tid = ?1 AND p.what = ?2 AND p.dev IS NOT ?3 AND (NOT d.retired OR p.dev = ?4) AND d.trust <> 3 GROUP BY p.dev",
+        "SELECT p.dev, p.def, p.value, f.body, p.lamport, max(p.seq) FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
+         JOIN _pm_def f ON f.id = p.def
+         WHERE p.tid = ?1 AND p.what = ?2 AND (p.dev = ?3 OR (NOT d.retired AND d.trust <> 3)) GROUP BY p.dev",
     )?;
-    let ids =
-        statement.query_map((table.tid, Subject::Shape, but, replica.me), |row| Ok(DefId(row.get(0)?)))?;
-    let mut ids = ids.collect::<rusqlite::Result<Vec<_>>>()?;
-    ids.retain(|id| *id != table.def_id);
-    Ok(ids)
+    let mut rows = statement.query((tid, Subject::Shape, replica.me))?;
+    let mut shapes = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (value, body): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
+        shapes.push(Shape {
+            dev: row.get(0)?,
+            lamport: row.get(4)?,
+            id: DefId(row.get(1)?),
+            def: TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?,
+            bits: SchemaBits(value.get(8).copied().unwrap_or(0)),
+        });
+    }
+    Ok(shapes)
+}
+
+/// Returns what the other devices announced last of a table, as far as that is not what it is here.
+pub(crate) fn other_shapes(replica: &Replica, table: &Table) -> Result<Vec<Shape>> {
+    let mut shapes = shapes(replica, table.tid)?;
+    shapes.retain(|shape| shape.dev != replica.me && shape.id != table.def_id);
+    Ok(shapes)
 }
 
 /// Returns the columns of a table that some device does not have yet, as far as it has announced: they count in no digest.
 /// So does one that this device has followed, until its own log says so.
 pub(crate) fn lacking_columns(replica: &Replica, table: &Table) -> Result<Columns> {
     let mut lacking = Columns::default();
-    for id in shapes_but_of(replica, table, None)? {
-        let theirs = catalog::op_def(replica, id)?;
+    for theirs in shapes(replica, table.tid)?.iter().filter(|shape| shape.id != table.def_id) {
         for (at, column) in table.def.columns.iter().enumerate() {
             if theirs.def.mode == table.def.mode && theirs.def.column(&column.name).is_none() {
                 lacking.insert(at);
@@ -76,4 +107,114 @@ pub(crate) fn lacking_columns(replica: &Replica, table: &Table) -> Result<Column
         }
     }
     Ok(lacking)
+}
+
+/// Returns what decides on the columns that follow: the table on each device whose columns do not follow; where they follow
+/// on all, on the device whose application changed some last.
+pub(crate) fn deciding(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
+    let mut shapes = shapes(replica, tid)?;
+    if shapes.iter().any(|shape| !shape.bits.says(SchemaBits::FOLLOWS)) {
+        shapes.retain(|shape| !shape.bits.says(SchemaBits::FOLLOWS));
+        return Ok(shapes);
+    }
+    let changed = last_change(replica, tid)?;
+    shapes.retain(|shape| changed.is_some_and(|(dev, _)| shape.dev == dev));
+    Ok(shapes)
+}
+
+/// Returns the device whose application changed columns of a table last, and the Lamport time of that.
+fn last_change(replica: &Replica, tid: i64) -> Result<Option<(i64, u64)>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT p.dev, p.lamport, p.value FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
+         WHERE p.tid = ?1 AND p.what = ?2 AND (p.dev = ?3 OR (NOT d.retired AND d.trust <> 3))
+         ORDER BY p.lamport DESC, d.id DESC",
+    )?;
+    let mut rows = statement.query((tid, Subject::Shape, replica.me))?;
+    while let Some(row) = rows.next()? {
+        if !takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(2)?) {
+            return Ok(Some((row.get(0)?, row.get(1)?)));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns whether a column that a table had is none any more: of the devices that decide one has had it, and none has it
+/// now. Where columns follow on all, one that a device announces later is one again.
+pub(crate) fn is_gone(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
+    let now = deciding(replica, tid)?;
+    if now.iter().any(|shape| shape.def.column(name).is_some()) {
+        return Ok(false);
+    }
+    if let ([one], Some((_, lamport))) = (&now[..], last_change(replica, tid)?)
+        && one.bits.says(SchemaBits::FOLLOWS)
+        && shapes(replica, tid)?.iter().any(|s| s.lamport > lamport && s.def.column(name).is_some())
+    {
+        return Ok(false);
+    }
+    for shape in &now {
+        if past_shapes(replica, tid, shape.dev)?.iter().any(|def| def.column(name).is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Returns the definitions that a device announced of a table before its last.
+fn past_shapes(replica: &Replica, tid: i64, dev: i64) -> Result<Vec<TableDef>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT DISTINCT f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 AND p.past",
+    )?;
+    let bodies = statement
+        .query_map((tid, Subject::Shape, dev), |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    let decode =
+        |body: &Vec<u8>| TableDef::decode(body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")));
+    bodies.iter().map(decode).collect()
+}
+
+/// Returns whether a table in which a device changed something fits what another device has of it. `before` is the table
+/// as it was: columns that it never had do not count.
+pub(crate) fn fits(now: &TableDef, before: &TableDef, other: &TableDef) -> bool {
+    let kind = |def: &TableDef, at: usize| (def.columns[at].affinity(), def.columns[at].collation);
+    let mode = now.mode == other.mode;
+    mode && now.has_key_of(other)
+        && other.columns.iter().enumerate().all(|(at, column)| match now.column(&column.name) {
+            Some(here) => {
+                let retyped = before.column(&column.name).is_some_and(|b| kind(before, b) != kind(now, here));
+                !retyped || kind(now, here) == kind(other, at)
+            }
+            None => before.column(&column.name).is_none(),
+        })
+}
+
+/// Returns whether devices have a table in forms that do not fit: it counts in no digest.
+pub(crate) fn is_at_odds(replica: &Replica, tid: i64) -> Result<bool> {
+    let mut shapes = shapes(replica, tid)?;
+    shapes.retain(|shape| !shape.bits.says(SchemaBits::FOLLOWS));
+    for one in &shapes {
+        let mut others = shapes.iter().filter(|other| other.dev != one.dev && other.def.mode == one.def.mode);
+        let at_odds = match before(replica, tid, one.dev)? {
+            Some(before) if one.bits.says(SchemaBits::CHANGED) => {
+                others.any(|other| !fits(&one.def, &before, &other.def))
+            }
+            _ => others.any(|other| !one.def.has_key_of(&other.def)),
+        };
+        if at_odds {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Returns the definition that a device announced before it changed the table.
+fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
+    let body: Option<Vec<u8>> = value::maybe(
+        &replica.db,
+        "SELECT f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 AND (length(p.value) = 8 OR substr(p.value, 9) = x'02') ORDER BY p.seq DESC LIMIT 1",
+        (tid, Subject::Shape, dev),
+    )?;
+    body.map(|body| TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}"))))
+        .transpose()
 }

@@ -1,5 +1,7 @@
 //! The digest: one line that is the same on two databases exactly when their synced content is.
 
+use std::collections::BTreeSet;
+
 use packmule_core::model::Hex;
 use packmule_core::wire::Mode;
 use sha2::{Digest, Sha256};
@@ -22,6 +24,13 @@ pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
             .into_iter()
             .filter(|t| t.shows_shared() || (gathered && t.state == State::Gathered))
             .collect();
+        let mut at_odds = BTreeSet::new();
+        for table in catalog::tables(e) {
+            if table.def.mode == Mode::Shared && shapes::is_at_odds(e, table.tid)? {
+                at_odds.insert(table.def.name.to_ascii_lowercase());
+            }
+        }
+        tables.retain(|table| !at_odds.contains(&table.def.name.to_ascii_lowercase()));
         tables.sort_by_key(|t| name_in_log(e, t));
         let mut hash = Sha256::new();
         hash.update(b"packmule/1 digest");
@@ -29,7 +38,7 @@ pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
             hash_table(e, table, &mut hash)?;
         }
         walk::each(e, &mut |open| {
-            if !open.about_lacking {
+            if !open.about_lacking && !at_odds.contains(&open.conflict.table.to_ascii_lowercase()) {
                 hash.update(open.conflict.id.as_bytes());
             }
             Ok(())

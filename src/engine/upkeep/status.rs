@@ -4,7 +4,7 @@ use packmule_core::wire::Mode;
 
 use crate::engine::apply::pending;
 use crate::engine::apply::report::Wait;
-use crate::engine::capture::{evolve, groups};
+use crate::engine::capture::{evolve, groups, reshape};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices::{self, SaidBy};
@@ -85,6 +85,7 @@ impl TableStatus {
         let table = self.name.clone();
         match (self.how, self.note.as_deref()) {
             (TableHow::Suspended, Some(evolve::DROPPED)) => Some(Hint::Untrack { table }),
+            (TableHow::Suspended, Some(note)) if note.contains(reshape::WAITS) => None,
             (TableHow::Suspended, _) => Some(Hint::TrackAgain { table }),
             _ => None,
         }

@@ -12,6 +12,7 @@ mod value;
 
 use super::blocks::{BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN};
 use super::rows::{HAS_CLAIM, HAS_COLUMNS, HAS_IMAGE, HAS_WALL, KEEPS, KIND_MASK};
+use super::schema::BLOCK_SCHEMA;
 use super::{DecodeError, DefId, NoRoom};
 use coder::{Coder, Decoder, Encoder};
 use model::{INPUTS, hash};
@@ -135,9 +136,22 @@ impl Columns {
                     }
                     at
                 }
+                BLOCK_SCHEMA => self.schema(coder, buf, at)?,
                 _ => return Err(C::bad()),
             };
         }
+    }
+
+    /// Codes what a device says of its table.
+    fn schema<C: Coder>(&mut self, coder: &mut C, buf: &mut [u8], at: usize) -> Result<usize, C::Stop> {
+        let at = self.run(coder, buf, at)?;
+        let at = self.values.raw(coder, buf, at, 1, OTHER)?;
+        let (names, mut at) = self.values.raw_varint(coder, buf, at, OTHER + 5)?;
+        for _ in 0..names {
+            at = self.run(coder, buf, at)?;
+            at = self.run(coder, buf, at)?;
+        }
+        Ok(at)
     }
 
     /// Codes a run of bytes, with its length before it.

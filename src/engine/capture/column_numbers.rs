@@ -1,0 +1,179 @@
+//! Columns that are renamed or dropped, in what is recorded of a table's rows: columns stand there by their numbers.
+
+use packmule_core::model::Value;
+use rusqlite::types::Value as Sql;
+
+use crate::engine::capture::dirty;
+use crate::engine::error::Result;
+use crate::engine::merge::versions;
+use crate::engine::store::value;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::def::TableDef;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// Returns the UNIQUEs that a table has now, by the numbers that its columns have in `def`.
+pub(crate) fn uniques_of(def: &TableDef, now: &TableDef) -> Vec<Vec<u16>> {
+    let number = |at: &u16| def.column(&now.columns[usize::from(*at)].name).map(|at| at as u16);
+    let mut uniques: Vec<Vec<u16>> =
+        now.uniques.iter().filter_map(|u| u.iter().map(number).collect()).collect();
+    uniques.sort();
+    uniques
+}
+
+/// Returns the names of a definition's key after these columns were renamed.
+pub(crate) fn key_names(def: &TableDef, renamed: &[(String, String)]) -> Vec<String> {
+    let name = |at: usize| {
+        let old = &def.columns[at].name;
+        renamed.iter().find(|(before, _)| before == old).map_or(old, |(_, new)| new).clone()
+    };
+    def.keys().map(name).collect()
+}
+
+/// Renames columns where values stand under their names.
+pub(crate) fn rename_columns(replica: &Replica, table: &Table, renamed: &[(String, String)]) -> Result<()> {
+    let list = table.quarantine_table();
+    for (old, new) in renamed.iter().filter(|(old, _)| has_column(replica, &list, old).unwrap_or(false)) {
+        let (old, new) = (value::quote(old), value::quote(new));
+        replica.db.execute_batch(&format!("ALTER TABLE {list} RENAME COLUMN {old} TO {new}"))?;
+    }
+    for list in if renamed.is_empty() { &[][..] } else { &["_pm_image", "_pm_unplaced"] } {
+        rename_in_baselines(replica, table, list, renamed)?;
+    }
+    Ok(())
+}
+
+/// Renames columns in the values of baseline versions: names and values in turn.
+fn rename_in_baselines(
+    replica: &Replica,
+    table: &Table,
+    list: &str,
+    renamed: &[(String, String)],
+) -> Result<()> {
+    let bodies = replica
+        .db
+        .prepare(&format!("SELECT DISTINCT body FROM {list} WHERE tid = ?1 AND body IS NOT NULL"))?
+        .query_map([table.tid], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    for body in bodies {
+        let mut changed = Vec::with_capacity(body.len());
+        for (name, value) in versions::baseline_values(&body)? {
+            let now = renamed.iter().find(|(old, _)| old.eq_ignore_ascii_case(&name)).map(|(_, new)| new);
+            changed.extend(value::encode(&Value::Text(now.unwrap_or(&name).as_bytes()))?);
+            changed.extend(value::encode(&value.borrow())?);
+        }
+        replica
+            .db
+            .prepare_cached(&format!("UPDATE {list} SET body = ?3 WHERE tid = ?1 AND body = ?2"))?
+            .execute((table.tid, &body, changed))?;
+    }
+    Ok(())
+}
+
+/// Forgets what is recorded of columns of a table that are none any more; those after them get lower numbers.
+pub(crate) fn forget_columns(replica: &Replica, table: &Table, names: &[String]) -> Result<()> {
+    let mut gone: Vec<usize> = names.iter().filter_map(|name| table.def.column(name)).collect();
+    gone.sort_unstable();
+    let n = table.def.columns.len();
+    // From the last on, so that the numbers of those before stay.
+    for (taken, at) in gone.iter().rev().enumerate() {
+        forget_in_heads(replica, table, *at)?;
+        forget_in_counters(replica, table, *at, n - taken)?;
+        forget_in_list(replica, table, *at, n - taken)?;
+    }
+    let list = table.quarantine_table();
+    for name in names {
+        if has_column(replica, &list, name)? {
+            replica.db.execute_batch(&format!("ALTER TABLE {list} DROP COLUMN {}", value::quote(name)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether one of our lists has a column.
+fn has_column(replica: &Replica, list: &str, name: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE";
+    Ok(value::maybe::<i64>(&replica.db, sql, (list, name))?.is_some())
+}
+
+/// Takes a column from what versions speak for.
+fn forget_in_heads(replica: &Replica, table: &Table, gone: usize) -> Result<()> {
+    let sets = replica
+        .db
+        .prepare("SELECT DISTINCT columns FROM _pm_head WHERE tid = ?1 AND columns IS NOT NULL")?
+        .query_map([table.tid], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    let moved = |bytes: &[u8]| -> Columns {
+        let set = Columns::of_bytes(bytes);
+        let all = (0..bytes.len() * 8).filter(|at| *at != gone && set.contains(*at));
+        all.map(|at| if at > gone { at - 1 } else { at }).collect()
+    };
+    // Marked first, since a set that one becomes may be another's.
+    for set in &sets {
+        replica
+            .db
+            .prepare_cached("UPDATE _pm_head SET columns = ?3 WHERE tid = ?1 AND columns = ?2")?
+            .execute((table.tid, set, Sql::Text(hex(moved(set).as_bytes()))))?;
+    }
+    for set in &sets {
+        let now = moved(set);
+        replica
+            .db
+            .prepare_cached("UPDATE _pm_head SET columns = ?3 WHERE tid = ?1 AND columns = ?2")?
+            .execute((table.tid, Sql::Text(hex(now.as_bytes())), now.as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// Writes bytes as text.
+fn hex(bytes: &[u8]) -> String {
+    packmule_core::model::Hex(bytes).to_string()
+}
+
+/// Forgets what was counted in a column.
+fn forget_in_counters(replica: &Replica, table: &Table, gone: usize, n: usize) -> Result<()> {
+    replica.db.execute("DELETE FROM _pm_count WHERE tid = ?1 AND col = ?2", (table.tid, gone))?;
+    for at in gone + 1..n {
+        let sql = "UPDATE _pm_count SET col = ?3 WHERE tid = ?1 AND col = ?2";
+        replica.db.prepare_cached(sql)?.execute((table.tid, at, at - 1))?;
+    }
+    Ok(())
+}
+
+/// Takes a column from the list of changes: its bit in the masks, and what it was before.
+fn forget_in_list(replica: &Replica, table: &Table, gone: usize, n: usize) -> Result<()> {
+    let list = table.dirty();
+    let (word, bit) = (gone / dirty::MASK_BITS, gone % dirty::MASK_BITS);
+    let mut masks = 0;
+    while has_column(replica, &list, &format!("m{masks}"))? {
+        masks += 1;
+    }
+    let low = (1_i64 << bit) - 1;
+    let sets: Vec<String> = (word..masks)
+        .map(|m| {
+            let kept = if m == word { low } else { 0 };
+            let next = match m + 1 < masks {
+                true => format!(" | ((coalesce(m{}, 0) & 1) << {})", m + 1, dirty::MASK_BITS - 1),
+                false => String::new(),
+            };
+            format!("m{m} = (m{m} & {kept}) | ((m{m} >> 1) & ~{kept}){next}")
+        })
+        .collect();
+    if !sets.is_empty() {
+        replica.db.execute_batch(&format!("UPDATE {list} SET {}", sets.join(", ")))?;
+    }
+    for letter in ["o", "i"] {
+        if has_column(replica, &list, &format!("{letter}{gone}"))? {
+            replica.db.execute_batch(&format!("ALTER TABLE {list} DROP COLUMN {letter}{gone}"))?;
+        }
+        for at in gone + 1..n {
+            if has_column(replica, &list, &format!("{letter}{at}"))? {
+                replica.db.execute_batch(&format!(
+                    "ALTER TABLE {list} RENAME COLUMN {letter}{at} TO {letter}{}",
+                    at - 1
+                ))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! Columns that an application renames or drops, or whose type it changes.
+//!
+//! What one device does to its table alone holds the table there. It is announced (`shapes`), and goes on when every other
+//! device whose columns do not follow has announced the same: then the table's definition becomes what the table is.
+//! Where columns follow, the table is made so.
+//!
+//! **Invariant.** Once a definition is adopted here, the versions of the table's rows speak for the columns that are left,
+//! under their new names; an op in an older definition is read as if its columns had their new names and types. So what a
+//! row is depends on the ops, and not on when the definition came.
+
+use packmule_core::wire::{FrameFlags, Mode, SchemaBits};
+
+use crate::engine::capture::groups::{self, SealOptions};
+use crate::engine::capture::{adopt, column_numbers, follow, watch};
+use crate::engine::error::{Error, Result};
+use crate::engine::fleet::{devices, peers};
+use crate::engine::store::value;
+use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::keyless::By;
+use crate::engine::table::known::{State, Table};
+use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes::{self, Shape};
+use crate::engine::table::{catalog, renamed};
+
+/// What becomes of the rows of a table that is held until the others follow.
+pub(crate) const WAITS: &str = "until the application has done the same there, or undone it here, its rows wait, here and \
+     from other devices, and nothing is lost";
+
+/// What the application did to the columns of a table.
+#[derive(Clone, Default)]
+pub(crate) struct Change {
+    /// The columns that are called otherwise, with their names before and after.
+    pub renamed: Vec<(String, String)>,
+    /// The columns that are not there any more.
+    pub gone: Vec<String>,
+    /// The columns of another type or collation.
+    pub retyped: Vec<String>,
+    /// The key is another one.
+    pub key: bool,
+}
+
+impl Change {
+    /// Returns whether there is nothing in it that others cannot follow.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.renamed.is_empty() && self.gone.is_empty() && self.retyped.is_empty() && !self.key
+    }
+
+    /// Says what was done, for people.
+    fn in_words(&self) -> String {
+        let mut parts: Vec<String> = self
+            .renamed
+            .iter()
+            .map(|(old, new)| format!("its column `{old}` is called `{new}` here"))
+            .collect();
+        parts.extend(self.gone.iter().map(|name| format!("its column `{name}` is gone here")));
+        parts.extend(self.retyped.iter().map(|name| format!("its column `{name}` has another type here")));
+        parts.join(", and ")
+    }
+}
+
+/// What becomes of a table whose columns the application has changed.
+pub(crate) enum Standing {
+    /// It goes on: every other device has done the same.
+    Adopted,
+    /// It is held, for this reason.
+    Held(String),
+}
+
+/// Finds out what the application did to a table's columns. `now` is what the table is.
+pub(crate) fn change_of(
+    replica: &Replica,
+    table: &Table,
+    now: &TableDef,
+    disputed: &dyn Fn(usize) -> bool,
+) -> Result<Change> {
+    let def = &table.def;
+    let mut change = Change { renamed: renamed_columns(replica, table, now)?, ..Change::default() };
+    let mut as_it_was = def.clone();
+    for (at, column) in def.columns.iter().enumerate() {
+        let Some(here) = now.column(&column.name).map(|at| &now.columns[at]) else {
+            match change.renamed.iter().find(|(old, _)| *old == column.name) {
+                Some((_, new)) => as_it_was.columns[at].name.clone_from(new),
+                None if column.key > 0 => change.key = true,
+                None => change.gone.push(column.name.clone()),
+            }
+            continue;
+        };
+        let kind = |c: &ColumnDef| (c.affinity(), c.collation);
+        if column.key == 0 && kind(here) != kind(column) && !disputed(at) {
+            change.retyped.push(column.name.clone());
+        }
+    }
+    change.key |= !as_it_was.has_key_of(now);
+    Ok(change)
+}
+
+/// Returns the names before and after of the columns that are called otherwise now. SQLite renames a column in our triggers
+/// too; of a table that was made anew tells that a new column of the same kind has the place and that it has values.
+fn renamed_columns(replica: &Replica, table: &Table, now: &TableDef) -> Result<Vec<(String, String)>> {
+    let def = &table.def;
+    let trigger: Option<String> = value::maybe(
+        &replica.db,
+        "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE",
+        (format!("_pm_update_{}", table.tid), &def.name),
+    )?;
+    let trigger = trigger.filter(|_| !def.append);
+    let named = |name: &str| {
+        let quoted = value::quote(name);
+        trigger.as_ref().map(|sql| ["OLD.", "NEW."].iter().any(|row| sql.contains(&format!("{row}{quoted}"))))
+    };
+    let kind = |c: &ColumnDef| (c.affinity(), c.collation, c.key);
+    let mut new: Vec<&ColumnDef> = now.columns.iter().filter(|c| def.column(&c.name).is_none()).collect();
+    new.retain(|c| named(&c.name) != Some(false));
+    let mut renamed = Vec::new();
+    for (at, old) in def.columns.iter().enumerate() {
+        if now.column(&old.name).is_some() || named(&old.name) == Some(true) {
+            continue;
+        }
+        let place = new
+            .iter()
+            .position(|c| kind(c) == kind(old) && (trigger.is_some() || now.column(&c.name) == Some(at)));
+        let Some(place) = place else { continue };
+        let column = new.remove(place);
+        if trigger.is_none() && column.key == 0 && !has_values(replica, table, column)? {
+            continue;
+        }
+        renamed.push((old.name.clone(), column.name.clone()));
+    }
+    Ok(renamed)
+}
+
+/// Returns whether a row has another value in a column than its default.
+fn has_values(replica: &Replica, table: &Table, column: &ColumnDef) -> Result<bool> {
+    let (c, default) = (value::quote(&column.name), value::literal(&column.constant()));
+    let sql = format!("SELECT 1 FROM {} WHERE {c} IS NOT {default} LIMIT 1", table.sql_name);
+    Ok(value::maybe::<i64>(&replica.db, &sql, [])?.is_some())
+}
+
+/// Decides what becomes of a table of which columns were changed, and adopts what it is if every other device has done the
+/// same. It is announced in any case.
+pub(crate) fn stand(replica: &Replica, table: &Table, now: &TableDef, change: &Change) -> Result<Standing> {
+    let announced = as_announced(table, now, change);
+    if change.key {
+        announce(replica, table, &announced, change)?;
+        return Ok(Standing::Held(format!(
+            "its primary key is another one now ({}, and {} before): put the old one back; until then its rows wait, \
+             here and from other devices, and nothing is lost; or let it go and track it again, to begin again with \
+             what the table here has",
+            now.show_key(),
+            table.def.show_key()
+        )));
+    }
+    if table.def.mode == Mode::Shared {
+        announce(replica, table, &announced, change)?;
+    }
+    let unlike: Vec<i64> = unlike(replica, table, now)?.iter().map(|shape| shape.dev).collect();
+    if table.def.mode == Mode::Shared && (!unlike.is_empty() || peers::is_rolled_back(replica)?) {
+        let names = unlike.iter().take(3).map(|dev| devices::device_label(replica, *dev));
+        let mut names = names.collect::<Result<Vec<_>>>()?.join(", ");
+        if unlike.len() > 3 {
+            names.push_str(&format!(" and {} more", unlike.len() - 3));
+        }
+        return Ok(Standing::Held(format!("{}, and not yet on {names}: {WAITS}", change.in_words())));
+    }
+    adopt_change(replica, table, now, change)?;
+    Ok(Standing::Adopted)
+}
+
+/// Returns what a table is now, its columns in the order that they have in the definition before: their numbers.
+fn as_announced(table: &Table, now: &TableDef, change: &Change) -> TableDef {
+    let mut def = reshaped(table, now, change);
+    if change.key {
+        for column in &mut def.columns {
+            column.key = now.column(&column.name).map_or(0, |at| now.columns[at].key);
+        }
+    }
+    def.columns
+        .extend(now.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect::<Vec<_>>());
+    def.uniques = column_numbers::uniques_of(&def, now);
+    def.foreign_keys.clone_from(&now.foreign_keys);
+    def
+}
+
+/// Returns the definition of a table after what was done to its columns, without those that are new.
+fn reshaped(table: &Table, now: &TableDef, change: &Change) -> TableDef {
+    let mut def = table.def.clone();
+    for column in &mut def.columns {
+        if let Some((_, new)) = change.renamed.iter().find(|(old, _)| *old == column.name) {
+            column.name.clone_from(new);
+        }
+        if change.retyped.contains(&column.name)
+            && let Some(at) = now.column(&column.name)
+        {
+            *column = ColumnDef { merge: column.merge, key: column.key, ..now.columns[at].clone() };
+        }
+    }
+    def.columns.retain(|column| now.column(&column.name).is_some());
+    def.uniques = column_numbers::uniques_of(&def, now);
+    def
+}
+
+/// Announces what a changed table is, unless that is what this device announced last.
+fn announce(replica: &Replica, table: &Table, now: &TableDef, change: &Change) -> Result<()> {
+    let (id, _) = now.encode()?;
+    let last = shapes::own_shape(replica, table.tid)?;
+    if last.is_some_and(|last| last.id == id) || peers::is_rolled_back(replica)? {
+        return Ok(());
+    }
+    let says = groups::Says { def: now, bits: SchemaBits::CHANGED, names: &change.renamed };
+    let options = SealOptions { says: Some(&says), flags: FrameFlags::default(), ..SealOptions::default() };
+    groups::seal_groups(replica, options).map(|_| ())
+}
+
+/// Returns the other devices of which the announced tables do not fit what the table is here now.
+fn unlike(replica: &Replica, table: &Table, now: &TableDef) -> Result<Vec<Shape>> {
+    let mut shapes = shapes::shapes(replica, table.tid)?;
+    shapes.retain(|shape| {
+        shape.dev != replica.me
+            && !shape.bits.says(SchemaBits::FOLLOWS)
+            && !shapes::fits(now, &table.def, &shape.def)
+    });
+    Ok(shapes)
+}
+
+/// Makes what a table is its definition: versions, lists and counters go along.
+fn adopt_change(replica: &Replica, table: &Table, now: &TableDef, change: &Change) -> Result<()> {
+    // They name columns of our lists.
+    watch::remove_triggers(replica, table.tid)?;
+    column_numbers::rename_columns(replica, table, &change.renamed)?;
+    column_numbers::forget_columns(replica, table, &change.gone)?;
+    adopt::adopt_def(replica, table.tid, &reshaped(table, now, change))?;
+    // The others wait for it.
+    replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE tid = ?1", [table.tid])?;
+    catalog::reload_catalog(replica)
+}
+
+/// Says that a table is again what it was before this device announced a change of it.
+pub(crate) fn take_back(replica: &Replica, table: &Table) -> Result<()> {
+    let last = shapes::own_shape(replica, table.tid)?;
+    if last.is_some_and(|last| last.bits.says(SchemaBits::CHANGED)) && table.announced {
+        replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE tid = ?1", [table.tid])?;
+        catalog::reload_catalog(replica)?;
+    }
+    Ok(())
+}
+
+/// Returns what is still to be done to a table whose columns follow, so that it is what it is on the devices that decide.
+pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
+    let mut change = Change::default();
+    if table.state != State::Tracked || table.def.mode != Mode::Shared || !follow::follows(replica, table)? {
+        return Ok(change);
+    }
+    let mut others = shapes::deciding(replica, table.tid)?;
+    others.retain(|shape| shape.dev != replica.me && shape.def.mode == Mode::Shared);
+    let Some(first) = others.first() else { return Ok(change) };
+    for column in &table.def.columns {
+        let name = &column.name;
+        if others.iter().any(|shape| shape.def.column(name).is_some()) {
+            continue;
+        }
+        let new = renamed::names_of(replica, table.tid, name)?.into_iter().find(|new| {
+            table.def.column(new).is_none() && others.iter().all(|shape| shape.def.column(new).is_some())
+        });
+        if let Some(new) = new {
+            let spelled = first.def.column(&new).map_or(new, |at| first.def.columns[at].name.clone());
+            change.renamed.push((name.clone(), spelled));
+        } else if column.key == 0 && shapes::is_gone(replica, table.tid, name)? {
+            change.gone.push(name.clone());
+        }
+    }
+    Ok(change)
+}
+
+/// Makes a table whose columns follow what it is on the devices that decide. Returns what was done; or why it cannot be.
+pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Result<Change, String>> {
+    let change = due(replica, table)?;
+    if change.is_nothing() {
+        return Ok(Ok(change));
+    }
+    replica.db.execute_batch("SAVEPOINT _pm_follow")?;
+    match change_columns(replica, table, &change) {
+        Ok(()) => replica.db.execute_batch("RELEASE _pm_follow")?,
+        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+            replica.db.execute_batch("ROLLBACK TO _pm_follow; RELEASE _pm_follow")?;
+            return Ok(Err(format!(
+                "others have changed its columns, and that cannot be done here ({e}); drop what is in the way, a view, a \
+                 trigger or an index: until then its rows wait, here and from other devices, and nothing is lost"
+            )));
+        }
+        Err(e) => return Err(e),
+    }
+    let now = TableDef::read_by(
+        &replica.db,
+        &table.def.name,
+        By::Columns(&column_numbers::key_names(&table.def, &change.renamed)),
+    )?;
+    adopt_change(replica, table, &now, &change)?;
+    Ok(Ok(change))
+}
+
+/// Renames and drops columns of a table here.
+fn change_columns(replica: &Replica, table: &Table, change: &Change) -> Result<()> {
+    for name in &change.gone {
+        drop_column(replica, table, name)?;
+    }
+    for (old, new) in &change.renamed {
+        replica.db.execute_batch(&format!(
+            "ALTER TABLE {} RENAME COLUMN {} TO {}",
+            table.sql_name,
+            value::quote(old),
+            value::quote(new)
+        ))?;
+    }
+    Ok(())
+}
+
+/// Drops a column of a table here, with the indexes over it.
+fn drop_column(replica: &Replica, table: &Table, name: &str) -> Result<()> {
+    let indexes = replica
+        .db
+        .prepare(
+            "SELECT l.name FROM pragma_index_list(?1) l WHERE l.origin = 'c' AND EXISTS (
+               SELECT 1 FROM pragma_index_xinfo(l.name) i WHERE i.key AND i.name = ?2 COLLATE NOCASE)",
+        )?
+        .query_map((&table.def.name, name), |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<String>>>()?;
+    for index in indexes {
+        replica.db.execute_batch(&format!("DROP INDEX main.{}", value::quote(&index)))?;
+    }
+    Ok(replica.db.execute_batch(&format!(
+        "ALTER TABLE {} DROP COLUMN {}",
+        table.sql_name,
+        value::quote(name)
+    ))?)
+}

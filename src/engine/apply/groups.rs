@@ -141,7 +141,14 @@ fn hear_context(
 }
 
 /// Removes the rows that a restating group has no op of. Returns how many.
-fn remove_left_out(replica: &Replica, stream: Stream, spans: &Spans, by: &Restating<'_>) -> Result<u64> {
+fn remove_left_out(
+    replica: &Replica,
+    stream: Stream,
+    spans: &Spans,
+    (dev, last): (i64, u64),
+    (seen, late): (&Seen<'_>, Option<Fold>),
+) -> Result<u64> {
+    let by = &Restating { dev, last, seen, late };
     let mut removed = 0;
     while let Some((def, from, to)) = spans.take(replica)? {
         let def = catalog::op_def(replica, def)?;

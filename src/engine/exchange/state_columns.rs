@@ -58,7 +58,7 @@ pub(super) fn correct(replica: &Replica) -> Result<()> {
         let heads = heads::all_heads(replica, tid, &key)?;
         let Some(head) = heads.iter().find(|head| (head.dev, head.seq) == version) else { continue };
         let live = head.live(table.def.columns.len());
-        let has = frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
+        let has = frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
             let columns =
                 op.values(def.shape()).filter_map(|(at, _)| table.def.column(&def.def.columns[at].name));
             Ok(columns.filter(|at| live.contains(*at)).collect::<Columns>())

@@ -14,6 +14,7 @@
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
+//! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
 
@@ -25,6 +26,7 @@ mod conflicts;
 mod device;
 mod exchange;
 mod export;
+mod history;
 mod import;
 mod intake;
 mod line;
@@ -55,6 +57,7 @@ pub use conflicts::conflicts;
 pub use device::{devices, fleet_new, init, join, retire, revoke, trust};
 pub use exchange::exchange;
 pub use export::export;
+pub use history::{at, restore, undo};
 pub use import::{import, merge};
 pub use log::log;
 pub use report::report;

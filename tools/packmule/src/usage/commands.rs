@@ -42,7 +42,8 @@ each board gets its own `init`. A board that is made without \
         summary: "make a fleet key",
         about: "Devices that were made with the same fleet key trust each other without further steps. The file is secret: \
                 whoever has it can add devices. It is needed at `init` and `admit`; keep it off the boards. With --passphrase \
-                the file alone is of no use: each command that takes it asks for the passphrase.",
+                the file alone is of no use: each command that takes it asks for the passphrase at the terminal, or reads it \
+                with --passphrase-file.",
         examples: &["packmule fleet new fleet.key", "packmule fleet new fleet.key --passphrase"],
     },
     Command {

@@ -56,7 +56,7 @@ pub static BASE: Flag = switch("base", "it gathers the rows of all devices' per-
 
 pub static PASSPHRASE: Flag = switch(
     "passphrase",
-    "the new file is under a passphrase, which is asked for: without it, it is of no use",
+    "the new file is under a passphrase, without which it is of no use: asked for, unless --passphrase-file has it",
 );
 pub static PASSPHRASE_FILE: Flag = value(
     "passphrase-file",

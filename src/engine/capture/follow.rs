@@ -14,7 +14,7 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
-use crate::engine::merge::{context_free, heads, versions};
+use crate::engine::merge::{context_free, heads, stretches, versions};
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
@@ -122,13 +122,14 @@ fn at_odds(replica: &Replica, table: &Table) -> Result<String> {
 /// Gives the remembered versions of a table's rows the columns that they have in its definition now. `before` is the
 /// definition by which they were recorded.
 pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef) -> Result<()> {
+    stretches::spread(replica, Some(table.tid))?;
     for key in context_free::remembered_keys(replica, table.tid)? {
         let heads = heads::all_heads(replica, table.tid, &key)?;
         for head in heads.iter().filter(|h| h.kind != OpKind::Delete && h.baseline.is_none()) {
             let live = head.live(before.columns.len());
             // These are the columns that the op carries, without those that were overwritten.
             let columns: Columns =
-                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
+                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
                     let names = op.values(def.shape());
                     Ok(names
                         .map(|(at, _)| def.def.columns[at].name.as_str())

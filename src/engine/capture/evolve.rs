@@ -428,8 +428,8 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     let id = DefId::of(schema.def);
     let tid = catalog::keep_def(replica, &def, id, schema.def)?;
     shapes::record_shape(replica, tid, place, id, schema.bits)?;
-    for pair in schema.names {
-        renamed::record_renamed(replica, tid, place, id, pair)?;
+    for (before, after) in schema.names {
+        renamed::record_said(replica, tid, place, id, (before, after))?;
     }
     catalog::doubt_schema(replica)?;
     catalog::reload_catalog(replica)?;

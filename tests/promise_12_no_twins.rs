@@ -491,3 +491,66 @@ fn what_a_second_history_declared_is_its_own() {
         assert_eq!(rows(board, "SELECT k FROM t WHERE v = 'w'"), ["\"b\""]);
     }
 }
+
+/// A copy that is carried about, and that somebody compacts: it seals what it has seen, and no row.
+#[test]
+fn a_copy_that_only_said_what_it_had_seen_keeps_its_identity() {
+    for wrote in [false, true] {
+        let world = World::new();
+        let (mut a, mut base) = met(&world);
+        sql(&base, "INSERT INTO t VALUES ('by the base', 1)");
+        carry(&mut base, &mut a);
+        let mut copied = device(&world, &copy(&a, &world, "copied"));
+        let before = (copied.identity().clone(), copied.positions().unwrap());
+        if wrote {
+            sql(&copied, "INSERT INTO t VALUES ('by the copy', 1)");
+        }
+        copied.compact().unwrap();
+        assert_ne!(copied.positions().unwrap(), before.1, "it has said something");
+        write(&mut a, "a", 2);
+        carry(&mut a, &mut base);
+        for _ in 0..2 {
+            show(&mut base, &mut copied);
+        }
+        assert_eq!(copied.identity().id == before.0.id, !wrote, "wrote {wrote}");
+        rounds(&mut [&mut base, &mut a]);
+        rounds(&mut [&mut base, &mut copied]);
+        rounds(&mut [&mut base, &mut a]);
+        digests_equal(&[&a, &base, &copied]);
+        assert_eq!(
+            rows(&base, "SELECT count(*) FROM t WHERE k = 'by the copy'"),
+            [u8::from(wrote).to_string()]
+        );
+        assert_eq!(logged(&base).len(), 3);
+        assert!(copied.verify().unwrap().problems.is_empty());
+    }
+}
+
+/// What others had of the shared stream came back; of its own rows this database had written other ones. The identity before
+/// keeps none of those: there they would be lost.
+#[test]
+fn what_was_taken_back_says_nothing_of_the_other_stream() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let mut other = world.board_with("other", "CREATE TABLE t (k TEXT PRIMARY KEY, v)", &["t"]);
+    let backup = copy(&a, &world, "backup");
+    write(&mut a, "lost", 2);
+    carry(&mut a, &mut other);
+    carry(&mut a, &mut base);
+    drop(a);
+    let mut a = device(&world, &backup);
+    let was = a.identity().id;
+    sql(&a, "INSERT INTO log (v) VALUES ('written again')");
+    a.seal().unwrap();
+    // A board has the shared stream alone.
+    let bytes = whole_bundle(&mut other);
+    import(&mut a, &bytes);
+    assert_eq!(a.identity().id, was);
+    for _ in 0..2 {
+        show(&mut base, &mut a);
+    }
+    assert_ne!(a.identity().id, was);
+    rounds(&mut [&mut base, &mut a, &mut other]);
+    digests_equal(&[&a, &base, &other]);
+    assert_eq!(logged(&base), ["0", "\"lost0\"", "\"lost1\"", "\"written again\""]);
+}

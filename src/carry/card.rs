@@ -238,8 +238,8 @@ impl<'a> Visit<'a> {
             takes && s.last > have.get(&(s.author, s.stream)).copied().unwrap_or(0)
         };
         let for_us = survey.receiver.is_none_or(|receiver| receiver == me) || survey.ours;
-        // Frames of ours that we do not have: the database was restored from a backup.
-        if for_us && survey.spans.iter().any(new) {
+        // Frames of ours that we do not have: the database was restored from a backup. Others than we have: it was copied.
+        if for_us && (survey.apart || survey.spans.iter().any(new)) {
             let taken = self.engine.import(&mut file, &mut |at| watch(path, at))?;
             self.report.taken.push((path.into(), taken));
         } else if !survey.ours {

@@ -11,16 +11,10 @@ impl Fleet {
         let mut report = Exchange::default();
         let mut directory = Directory::open(&self.cards[card]).map_err(|e| e.to_string())?;
         let engine = &mut self.devices[d].engine;
-        match card::exchange(engine, &mut directory, &Limits::default(), &mut |_, _| (), &mut report) {
-            // Others have built on what it wrote as a second history.
-            Err(Error::Forked { .. }) if self.devices[d].second => self.refused_twins = true,
-            done => done.map_err(|e| format!("d{d} with card {card}: {e}"))?,
-        }
+        card::exchange(engine, &mut directory, &Limits::default(), &mut |_, _| (), &mut report)
+            .map_err(|e| format!("d{d} with card {card}: {e}"))?;
         let ops: u64 = report.taken.iter().map(|(_, report)| report.ops).sum();
         let over: Vec<_> = report.stepped_over.iter().map(|(_, why)| said(why)).collect();
-        let twin = |why: &Skipped| matches!(why, Skipped::Refused(Error::Twin { .. } | Error::Forked { .. }));
-        let is_second = self.devices.iter().any(|d| d.second);
-        self.refused_twins |= is_second && report.stepped_over.iter().any(|(_, why)| twin(why));
         self.trace.push(format!(
             "d{d} with card {card}: {} taken, {ops} rows, {} heard, {} left; stepped over {over:?}",
             report.taken.len(),
@@ -106,8 +100,13 @@ impl Fleet {
 
     fn compact(&mut self, d: usize, met: &mut Met) {
         self.touched(d);
+        let before = positions(&self.devices[d].engine);
         met.folded += self.devices[d].engine.compact().unwrap().frames;
         self.trace.push(format!("d{d} compacts"));
+        if self.devices[d].silent && positions(&self.devices[d].engine) != before {
+            // It says what it has seen. Others may take that in and build on it, as on a write.
+            self.wrote(d);
+        }
     }
 
     /// A board makes room.
@@ -158,7 +157,9 @@ impl Fleet {
         device.verdicts = own_verdicts(device);
         if device.base {
             // What it alone had, and boards have pruned by its word, is lost.
-            self.pruned.clear();
+            let bases = self.devices.iter().filter(|d| d.base);
+            let there: BTreeSet<String> = bases.flat_map(|base| base.gathered("readings", None)).collect();
+            self.pruned.retain(|reading| there.contains(reading));
         }
         self.trace.push(format!("d{d} is restored"));
         self.recovered(d);

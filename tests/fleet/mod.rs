@@ -56,8 +56,8 @@ pub struct Met {
     pub conflicts: usize,
     pub verdicts: usize,
     pub twice: usize,
-    /// Fleets in which somebody took in a second history before it was found.
-    pub forked: u32,
+    /// Fleets that ended apart over two histories of a device that is revoked.
+    pub stolen_twins: u32,
 }
 
 impl Met {
@@ -78,7 +78,7 @@ impl Met {
         self.conflicts += of.conflicts;
         self.verdicts += of.verdicts;
         self.twice += of.twice;
-        self.forked += of.forked;
+        self.stolen_twins += of.stolen_twins;
     }
 
     /// Whether everything happened that can happen.
@@ -101,8 +101,6 @@ struct Fleet {
     files: u32,
     values: u32,
     apart: bool,
-    /// A bundle of a real second history, or of who took it in, was refused.
-    refused_twins: bool,
     /// Which device wrote a reading.
     authors: BTreeMap<String, usize>,
     /// Readings that were pruned, by the word of a base.
@@ -141,7 +139,6 @@ impl Fleet {
             files: 0,
             values: 0,
             apart: seed.is_multiple_of(3),
-            refused_twins: false,
             authors: BTreeMap::new(),
             pruned: BTreeSet::new(),
             trace: Vec::new(),
@@ -303,13 +300,26 @@ impl Fleet {
 
     /// Finds whether a device that was restored has got back what it had lost.
     fn recovered(&mut self, d: usize) {
-        let device = &mut self.devices[d];
+        let device = &self.devices[d];
         if device.lost.is_none() && device.twin.is_none() {
             return;
         }
         let now = positions(&device.engine);
-        // A verdict is written, too.
-        let said = own_verdicts(device) > device.verdicts;
+        // A verdict is written, too. A copy that nobody writes to still says that it is back, if it was retired: others
+        // can take that in and build on it.
+        let ends = |d: &Device| {
+            let id = d.engine.identity().id;
+            let of = format!("dev = (SELECT n FROM _pm_device WHERE id = x'{id}')");
+            dump(&d.app, &format!("SELECT stream, chain FROM _pm_stream WHERE {of} ORDER BY 1"))
+        };
+        let is_ahead = |twin: usize| {
+            let (ours, its) = (now, positions(&self.devices[twin].engine));
+            ours.iter().zip(its).any(|(ours, its)| *ours > its)
+                || (ours == its && ends(device) != ends(&self.devices[twin]))
+        };
+        let ahead = device.silent && device.twin.is_some_and(is_ahead);
+        let device = &mut self.devices[d];
+        let said = ahead || own_verdicts(device) > device.verdicts;
         device.second |= device.lost.is_some() && said;
         if device.lost.is_some_and(|lost| lost.iter().zip(now).all(|(lost, now)| now >= *lost)) {
             device.lost = None;

@@ -120,11 +120,9 @@ fn check_value(def: &OpDef, at: usize, kind: OpKind, value: &Value<'_>) -> Resul
         affinity.stores(value)
             || is_key && matches!(value, Value::Int(n) if affinity.stores(&Value::real(*n as f64)))
     };
-    let is_rowid = is_key && def.def.integer_key();
-    if !fits
-        || (is_key && matches!(value, Value::Null | Value::Big(_)))
-        || (is_rowid && !matches!(value, Value::Int(_)))
-    {
+    // A key that an alias of the rowid cannot hold is one that another table can, and no reason to refuse anything: until
+    // version 5 a definition did not tell the two apart. Where it does not fit, its row is quarantined.
+    if !fits || (is_key && matches!(value, Value::Null | Value::Big(_))) {
         return Err(Error::damaged(format!("a value that its column `{}` cannot have", column.name)));
     }
     Ok(())

@@ -54,10 +54,13 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
         let other = stream.other();
         match pending::next_group(replica, dev, other)? {
             Some(pair)
-                if pair.first == next.pair && !revocation::is_void(replica, dev, other, pair.last)? =>
+                if (pair.first, next.first) == (next.pair, pair.pair)
+                    && !revocation::is_void(replica, dev, other, pair.last)? =>
             {
                 groups.push(pair);
             }
+            // What its author sealed later stands where the other part was, or before: that was lost with a backup.
+            Some(later) if later.first <= next.pair && later.lamport > next.lamport => {}
             // The shared part is here and waits, for how long nobody can say.
             _ if stream == Stream::PerDevice && pending::is_pending(replica, dev, other, next.pair)? => {}
             _ if positions::position(replica, dev, other)?.seq >= next.pair => {}
@@ -129,7 +132,7 @@ fn record_applied(
     )?;
     positions::raise_lamport(replica, group.lamport)?;
     if dev == replica.me {
-        peers::record_common(replica, group.stream, group.last)?; // Others had it.
+        peers::record_taken_back(replica, group.stream, group.first, group.last)?;
     }
     Ok(())
 }

@@ -96,6 +96,12 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
     }
     let mut grown = def.clone();
     grown.columns.extend(now.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned());
+    if !grown.fits(replica.options.frame_bytes) {
+        return Ok(Some(format!(
+            "its definition is too large for a frame of {} bytes; drop a column, or give it a shorter default: {back}",
+            replica.options.frame_bytes
+        )));
+    }
     Ok(grown.ungatherable().map(|reason| format!("{reason}; rename it: {back}")))
 }
 

@@ -443,6 +443,8 @@ fn change_of(
         // What is pending in the log for such a column must not be overwritten.
         let all = change.columns.unwrap_or_else(|| Columns::all(def.columns.len()));
         change.columns = Some(all.minus(&unwritten.clone().minus(&written)));
+        // A new row says all of itself. This one is not new: what its counters were is unknown, so each is absolute.
+        change.kind = OpKind::Update;
     }
     if change.kind == OpKind::Update {
         for (c, column) in counted.into_iter().enumerate() {
@@ -450,6 +452,7 @@ fn change_of(
             let after = OwnedValue::of(value::from_sql(present.get_ref(column)?))?;
             // A resolution without an update leaves counters as they are.
             let added = match counters::difference(&before, &after, def.columns[column].affinity()) {
+                _ if lacking => counters::carried_absolute(&after)?,
                 _ if before == OwnedValue::Null => OwnedValue::Int(0),
                 Some(added) => added,
                 None => counters::carried_absolute(&after)?,

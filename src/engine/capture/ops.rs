@@ -337,7 +337,7 @@ fn write_large(
         .prepare_cached(&table.select_sql(&format!("typeof({c}) = 'text', octet_length({c})")))?
         .query_row(binds(), |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut first = None;
-    if table.def.without_rowid {
+    if table.is_whole() {
         // SQLite reads such a row whole in any case.
         let sql = table.select_sql(&format!("CAST({c} AS BLOB)"));
         let mut statement = replica.db.prepare_cached(&sql)?;

@@ -15,7 +15,7 @@ use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::versions::Held;
 use crate::engine::merge::{compose, deferred, versions};
-use crate::engine::show::{quarantine, triggers, write};
+use crate::engine::show::{constraints, quarantine, triggers, write};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
@@ -71,9 +71,7 @@ pub(crate) fn close_open(replica: &Replica, open: &Open, resolution: &Resolution
         return Ok(Closed::default());
     }
     let made = close(replica, &table, open, resolution).map_err(|error| match error {
-        Error::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
-            Error::cannot_resolve(e.to_string(), &[Way::Set])
-        }
+        Error::Sqlite(e) if constraints::is_refused(&e) => Error::cannot_resolve(e.to_string(), &[Way::Set]),
         error => error,
     })?;
     Ok(Closed { flags: FrameFlags::RESOLUTION, made })

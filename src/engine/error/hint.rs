@@ -170,7 +170,7 @@ impl BundleProblem {
             Self::NotForUs { keyless: true, .. } => Some(Hint::ReadWithADevice),
             Self::NotForUs { .. } => Some(Hint::HaveItEncryptedToThis),
             Self::PassphraseNeeded => Some(Hint::GivePassphrase),
-            Self::WrongPassphrase => None,
+            Self::WrongPassphrase | Self::State(_) => None,
             Self::Ciphertext { .. } => Some(Hint::ExportAgain),
             Self::Empty | Self::Decode(_) | Self::Signature(_) | Self::Structure(_) => {
                 Some(Hint::ExportAgain)

@@ -208,6 +208,8 @@ pub enum BundleProblem {
     Signature(String),
     /// The parts do not fit together; what.
     Structure(&'static str),
+    /// What a state in it says cannot be taken in; why.
+    State(String),
     /// It is encrypted, and is read as if it were not, or where nothing encrypted can be.
     Encrypted,
     /// It is encrypted to devices, and the key that is at hand is of none of them.

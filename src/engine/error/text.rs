@@ -18,6 +18,7 @@ impl fmt::Display for Error {
                 | BundleProblem::Empty
                 | BundleProblem::IsASnapshot
                 | BundleProblem::IsABundle
+                | BundleProblem::State(_)
                 | BundleProblem::Encrypted
                 | BundleProblem::NotForUs { .. }
                 | BundleProblem::PassphraseNeeded
@@ -239,6 +240,10 @@ impl fmt::Display for BundleProblem {
                 write!(f, "the signature of {who} does not match: the bundle was altered on the way")
             }
             Self::Structure(what) => write!(f, "the bundle does not hold together ({what})"),
+            Self::State(why) => write!(
+                f,
+                "the state in it cannot be taken in ({why}): whoever made it has it wrong; take one from another device"
+            ),
             Self::Encrypted => f.write_str("this is an encrypted bundle"),
             Self::NotForUs { slots, keyless: true } => {
                 write!(

@@ -27,7 +27,7 @@ use std::path::Path;
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Certificate, FrameFlags, Mode, Position, Probe};
-use rusqlite::{ErrorCode, OpenFlags, params_from_iter};
+use rusqlite::{OpenFlags, params_from_iter};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::groups::{self, SealOptions};
@@ -404,7 +404,7 @@ fn re_author_rows(replica: &Replica, old: Option<DeviceId>) -> Result<u64> {
         write::delete_row(replica, &table, &key)?;
         let flags = if row.is_some() { ChangeFlags::INSERT } else { ChangeFlags::DELETE };
         match row.as_ref().map_or(Ok(()), |row| upsert_row(replica, &table, row)) {
-            Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+            Err(Error::Sqlite(e)) if constraints::is_refused(&e) => {
                 clashing.extend(row.map(|row| (table, key, row)));
             }
             written => {

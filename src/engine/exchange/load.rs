@@ -4,7 +4,7 @@ use std::io::Read;
 
 use packmule_core::model::{DeviceId, Value};
 use packmule_core::wire::DefId;
-use rusqlite::{ErrorCode, params_from_iter};
+use rusqlite::params_from_iter;
 
 use crate::engine::apply::vouched;
 use crate::engine::capture::{adopt, declare, follow, merge_definitions, watch};
@@ -16,7 +16,7 @@ use crate::engine::fleet::{devices, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, Item};
 use crate::engine::log::{frames, tags};
 use crate::engine::merge::deferred;
-use crate::engine::show::triggers;
+use crate::engine::show::{constraints, triggers};
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -231,15 +231,13 @@ impl Loader<'_, '_> {
 /// Names the table where a row of a snapshot breaks a constraint.
 fn breaks_constraint(table: &Table, error: Error) -> Error {
     match error {
-        Error::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            Error::Row {
-                table: table.def.name.clone(),
-                reason: format!(
-                    "a row of the snapshot breaks a constraint that this database alone has ({error}): take it away, \
+        Error::Sqlite(error) if constraints::is_refused(&error) => Error::Row {
+            table: table.def.name.clone(),
+            reason: format!(
+                "a row of the snapshot breaks a constraint that this database alone has ({error}): take it away, \
                  join, and make it again"
-                ),
-            }
-        }
+            ),
+        },
         error => error,
     }
 }

@@ -19,7 +19,6 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use rusqlite::ErrorCode;
 
 use crate::engine::capture::runs;
 use crate::engine::error::{Error, Result};
@@ -202,7 +201,7 @@ impl<'e> RowMerge<'e> {
         let key = self.loader.key_of(table, values)?;
         if empty && self.they_saw(table, &key)? && !self.has_versions(table.tid, &key)? {
             match self.loader.row(table, false, values) {
-                Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
+                Err(Error::Sqlite(e)) if constraints::is_refused(&e) => {}
                 written => {
                     written?;
                     self.changed += 1;

@@ -84,12 +84,24 @@ pub(super) fn keep_both(
 
 /// Lists in `_pm_marked` the rows of which verdicts that are not within a vector say only what stays.
 pub(super) fn list_marked(replica: &Replica, vector: &HashMap<i64, u64>) -> Result<()> {
+    let mut put =
+        replica.db.prepare_cached("INSERT OR IGNORE INTO temp._pm_marked (tid, key) VALUES (?1, ?2)")?;
+    each_marked(replica, vector, &mut |tid, key| {
+        put.execute((tid, key))?;
+        Ok(())
+    })
+}
+
+/// Gives the rows, by table and key, of which verdicts that are not within a vector say only what stays.
+pub(crate) fn each_marked(
+    replica: &Replica,
+    vector: &HashMap<i64, u64>,
+    each: &mut dyn FnMut(i64, Vec<u8>) -> Result<()>,
+) -> Result<()> {
     let shared = Stream::Shared.number();
     let mut groups = replica
         .db
         .prepare("SELECT dev, first, last FROM _pm_group WHERE stream = ?1 AND applied ORDER BY dev, last")?;
-    let mut put =
-        replica.db.prepare_cached("INSERT OR IGNORE INTO temp._pm_marked (tid, key) VALUES (?1, ?2)")?;
     let mut found = groups.query([shared])?;
     while let Some(row) = found.next()? {
         let (dev, first, last): (i64, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -106,7 +118,7 @@ pub(super) fn list_marked(replica: &Replica, vector: &HashMap<i64, u64>) -> Resu
                 if let Part::Op(def, op) = part
                     && op.head.kind == OpKind::Keep
                 {
-                    put.execute((def.tid, def.key_of(op.values(def.shape()))?))?;
+                    each(def.tid, def.key_of(op.values(def.shape()))?)?;
                 }
                 Ok(())
             })?;

@@ -31,6 +31,7 @@
 //! | `source` | another device's database file, read as a bundle |
 //! | `staged` | frames of a session whose checkpoint has not come |
 //! | `state` | what a device has of the shared tables, written |
+//! | `state_form` | the form that the rows of a state have |
 //! | `state_records` | the records of a state, written |
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
 //! | `state_values` | the values of a state's rows |
@@ -40,6 +41,7 @@
 //! | `transaction` | transactions, before which a second history takes a new identity |
 //! | `trust_sender` | trust in who made a bundle |
 //! | `twin` | divergent histories of one identity, found |
+//! | `unsay` | what a copy of this device's card only said, taken back |
 //! | `verified` | what the first reading of a bundle finds |
 
 pub(crate) mod admit;
@@ -69,6 +71,7 @@ pub(crate) mod snapshot;
 pub(crate) mod source;
 pub(crate) mod staged;
 pub(crate) mod state;
+mod state_form;
 pub(crate) mod state_records;
 pub(crate) mod state_rows;
 pub(crate) mod state_values;
@@ -78,4 +81,5 @@ pub(crate) mod take_state;
 pub(crate) mod transaction;
 pub(crate) mod trust_sender;
 pub(crate) mod twin;
+pub(crate) mod unsay;
 pub(crate) mod verified;

@@ -4,7 +4,7 @@ use packmule_core::model::Stream;
 
 use crate::engine::error::Result;
 use crate::engine::exchange::verified::Verified;
-use crate::engine::exchange::{rekey, transaction, twin};
+use crate::engine::exchange::{rekey, transaction, twin, unsay};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions;
 use crate::engine::store::meta;
@@ -39,7 +39,11 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     let bound = evidence.diverges_by.map(|apart| apart.unwrap_or(u64::MAX));
     // What a vector shows counts more than earlier acknowledgements: their sender can have the second history.
     let shown = evidence.is_divergent() && evidence.same != [0; 2];
-    let mut common = twin::common_prefix(replica, evidence.same, bound, !shown)?;
+    let mut same = evidence.same;
+    for (same, exactly) in same.iter_mut().zip(evidence.diverges_at) {
+        *same = exactly.unwrap_or(0).max(*same);
+    }
+    let mut common = twin::common_prefix(replica, same, bound, !shown)?;
     let mut unknown = false;
     for (at, position) in positions.into_iter().enumerate() {
         common[at] = evidence.diverges_at[at].unwrap_or(common[at]);
@@ -47,11 +51,17 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
         unknown |= evidence.more[at] > position && common[at] < position;
     }
     // What others have may still come frame by frame, which shows it; a state would hide it.
+    let mut evidence = *evidence;
     if evidence.is_divergent() || (unknown && evidence.by_state) {
-        rekey::rekey(replica, common)?;
-        return Ok(true);
+        if !unsay::take_back(replica, common)? {
+            rekey::rekey(replica, common)?;
+            return Ok(true);
+        }
+        // What others have in its place comes in again.
+        for (more, other) in evidence.more.iter_mut().zip(evidence.others_have) {
+            *more = other.max(*more);
+        }
     }
-    let evidence = *evidence;
     // A transaction that seals could take a new identity first, of which none of this is said.
     transaction::record(replica, |e| peers::record_evidence(e, &evidence))?;
     Ok(false)

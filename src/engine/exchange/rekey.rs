@@ -223,7 +223,7 @@ fn move_streams(replica: &Replica, of: &Move<'_>, contexts: &[BTreeMap<i64, u64>
 
 /// Moves the cut back until it splits no seal over both streams, and nothing that stays had seen anything that
 /// moves.
-fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
+pub(super) fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
         common[at] = common[at].min(positions::position(replica, replica.me, stream)?.seq);
@@ -274,7 +274,7 @@ fn groups_after(replica: &Replica, dev: i64, stream: Stream, after: u64) -> Resu
 }
 
 /// Collects the context of each stream at its cut: what its groups up to there said of what they had seen.
-fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMap<i64, u64>; 2]> {
+pub(super) fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMap<i64, u64>; 2]> {
     let mut contexts = [BTreeMap::new(), BTreeMap::new()];
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
@@ -307,7 +307,12 @@ fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMa
 }
 
 /// Replaces the context of a stream.
-fn set_contexts(replica: &Replica, dev: i64, stream: Stream, contexts: &BTreeMap<i64, u64>) -> Result<()> {
+pub(super) fn set_contexts(
+    replica: &Replica,
+    dev: i64,
+    stream: Stream,
+    contexts: &BTreeMap<i64, u64>,
+) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_context WHERE dev = ?1 AND stream = ?2", (dev, stream.number()))?;
     for (other, seq) in contexts {
         positions::set_context(replica, dev, stream, *other, *seq)?;

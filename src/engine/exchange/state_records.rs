@@ -95,8 +95,7 @@ pub(super) fn write_rows(
     of: &RowsOf<'_>,
 ) -> Result<u64> {
     let from = of.from;
-    let rowid =
-        if from == table.sql_name && table.def.without_rowid { "NULL" } else { table.def.rowid_name() };
+    let rowid = if from == table.sql_name && table.is_whole() { "NULL" } else { table.def.rowid_name() };
     let columns: Vec<String> = table
         .def
         .columns

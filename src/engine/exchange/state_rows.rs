@@ -5,6 +5,7 @@ use packmule_core::wire::{Chain, Checkpoint, DecodeError, DefId, take};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::{BundleProblem, Error, Result};
+use crate::engine::exchange::state_form;
 use crate::engine::fleet::devices;
 use crate::engine::fleet::membership::{self, Retirement};
 use crate::engine::log::frames;
@@ -37,14 +38,14 @@ pub(super) struct StateRow<'a> {
 }
 
 impl<'a> StateRow<'a> {
-    /// Reads a record of a state.
+    /// Reads a record of a state, and refuses one that no device writes.
     pub(super) fn parse(replica: &'a Replica, mut body: &'a [u8]) -> Result<Self> {
         let kind: &str = take(&mut body).map_err(bad)?;
         let mut values = Vec::new();
         while !body.is_empty() {
             values.push(take(&mut body).map_err(bad)?);
         }
-        Ok(Self { replica, kind, values })
+        if state_form::has_form(kind, &values) { Ok(Self { replica, kind, values }) } else { Err(wrong()) }
     }
 
     /// Reads an integer.

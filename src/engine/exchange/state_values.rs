@@ -204,7 +204,7 @@ impl<'e> RowLoader<'e> {
                 continue;
             };
             let needed = big.text
-                || (table.def.without_rowid && !quarantine)
+                || (table.is_whole() && !quarantine)
                 || (local && triggers::triggers_read(e, table, *column))
                 || (!quarantine && write::is_indexed(e, table, *column)?);
             if !needed && i32::try_from(big.len).is_ok() {

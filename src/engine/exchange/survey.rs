@@ -21,7 +21,7 @@ use crate::engine::exchange::{
     certificates, gathered_state, newest, reconcile, rekey, revoke, transaction, twin,
 };
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::peers::PeerEvidence;
+use crate::engine::fleet::peers::{Fit, PeerEvidence};
 use crate::engine::fleet::{admission, copies, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
@@ -68,6 +68,9 @@ pub struct Survey {
     /// Another database under this device's identity made it: a copy that was set back.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) of_copy: bool,
+    /// It has another history of this device than is here.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) apart: bool,
     /// It states what this device has under the incarnation of now.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) of_now: bool,
@@ -145,12 +148,14 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
             }
             Item::Frame(..) | Item::Revocation(_) | Item::Newest(_) => {}
             Item::Checkpoint(checkpoint, _, end) => {
-                // A clone of this device made it: this device cannot judge what it is worth.
                 if checkpoint.author == replica.identity.id
-                    && survey.sender == Some(replica.identity.id)
                     && let Some(key) = trust::trusted_key(replica, checkpoint.author)?
                 {
-                    twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
+                    if survey.sender == Some(replica.identity.id) {
+                        // A clone of this device made it: this device cannot judge what it is worth.
+                        twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
+                    }
+                    survey.apart |= twin::fit(replica, &checkpoint, Some(&end), &key)? != Fit::Fits;
                 }
                 let (author, stream) = (checkpoint.author, checkpoint.stream);
                 let (first, last) = (checkpoint.first, checkpoint.last);

@@ -216,7 +216,7 @@ impl<'e> GatheredMerge<'e> {
     pub(super) fn end_author(&mut self) -> Result<()> {
         let replica = self.replica;
         let Some(author) = self.author.take() else { return Ok(()) };
-        let Author { dev, proof, waits, .. } = author;
+        let Author { dev, proof, had, waits, .. } = author;
         if waits {
             return Ok(());
         }
@@ -226,7 +226,7 @@ impl<'e> GatheredMerge<'e> {
         frames::put_newest(&replica.db, dev, &proof.checkpoint, &proof.bytes)?;
         membership::raise_floor(replica, dev, stream, seq)?;
         if dev == replica.me {
-            peers::record_common(replica, stream, seq)?;
+            peers::record_taken_back(replica, stream, had + 1, seq)?;
         }
         Ok(())
     }

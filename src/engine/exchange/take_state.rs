@@ -11,7 +11,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
 
 use crate::engine::apply::report::{ImportReport, WaitsForTable};
-use crate::engine::apply::{groups, vouched};
+use crate::engine::apply::{aside, groups, vouched};
 use crate::engine::capture::{declare, evolve};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
@@ -92,10 +92,14 @@ impl<'e> StateMerge<'e> {
     }
 
     /// Merges a record.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] if what it says cannot be taken in: that is the file's fault, and not this database's.
     pub(super) fn record(&mut self, body: &[u8]) -> Result<()> {
-        if self.ignored {
-            return Ok(());
-        }
+        if self.ignored { Ok(()) } else { self.merge(body).map_err(of_state) }
+    }
+
+    fn merge(&mut self, body: &[u8]) -> Result<()> {
         let row = StateRow::parse(self.replica, body)?;
         match row.kind {
             "since" => {
@@ -277,7 +281,9 @@ impl<'e> StateMerge<'e> {
             false,
         )?;
         let had = positions::position(self.replica, dev, Stream::Shared)?.seq;
-        (checkpoint.first.max(had + 1)..=checkpoint.last).try_for_each(|seq| self.hear(dev, seq))
+        (checkpoint.first.max(had + 1)..=checkpoint.last)
+            .try_for_each(|seq| self.hear(dev, seq))
+            .map_err(of_state)
     }
 
     /// Hears what a frame in flight says of who is retired: that is for frames to say.
@@ -291,10 +297,14 @@ impl<'e> StateMerge<'e> {
     /// Ends the merge: what only this device has, then positions, then what constraints say.
     ///
     /// Adds to the report how many rows changed, and how many wait for their table.
-    pub(super) fn finish(mut self, report: &mut ImportReport) -> Result<()> {
-        if self.ignored {
-            return Ok(());
-        }
+    ///
+    /// # Errors
+    /// As [`StateMerge::record`].
+    pub(super) fn finish(self, report: &mut ImportReport) -> Result<()> {
+        if self.ignored { Ok(()) } else { self.conclude(report).map_err(of_state) }
+    }
+
+    fn conclude(mut self, report: &mut ImportReport) -> Result<()> {
         self.define()?;
         self.rows.finish()?;
         self.gathered.end_author()?;
@@ -332,7 +342,7 @@ impl<'e> StateMerge<'e> {
             let position = StreamPosition { seq, chain: proof.end };
             positions::set_position(replica, dev, Stream::Shared, position)?;
             if dev == replica.me {
-                peers::record_common(replica, Stream::Shared, seq)?;
+                peers::record_taken_back(replica, Stream::Shared, before.seq + 1, seq)?;
             }
         }
         frames::put_newest(&replica.db, dev, &proof.checkpoint, &proof.bytes)?;
@@ -342,6 +352,15 @@ impl<'e> StateMerge<'e> {
             (dev, Stream::Shared.number(), seq),
         )?;
         Ok(())
+    }
+}
+
+/// Says of an error that is about what a state says that the file is at fault.
+fn of_state(error: Error) -> Error {
+    match error {
+        Error::Bundle { .. } => error,
+        e if aside::is_of_content(&e) => Error::bundle(0, BundleProblem::State(aside::said(&e))),
+        e => e,
     }
 }
 

@@ -20,7 +20,8 @@
 //!
 //! **The common prefix** ([`common_prefix`]) is never above the true one. It takes only what somebody was seen to have
 //! alike or what is folded (which everybody had), bounded by every contradiction, and then what this device had sealed
-//! before that, in both streams, since a device seals one group after the other. A prefix that is too high would
+//! before that, in both streams, since a device seals one group after the other; what was taken back from others it
+//! did not seal, and says nothing of the other stream. A prefix that is too high would
 //! leave frames under an identity that has others there, and they would be lost; one that is too low would write the
 //! same frames twice.
 //!
@@ -318,11 +319,14 @@ pub(crate) fn common_prefix(
         |row| row.get(0),
     )?;
     let mut bound = bound;
+    // What was taken back from others was not sealed by this database: of its other stream that says nothing.
+    let back = [peers::taken_back(replica, Stream::Shared)?, peers::taken_back(replica, Stream::PerDevice)?];
     for stream in Stream::ALL {
         let at = PeerEvidence::at(stream);
         let first: Option<u64> = replica.db.query_row(
-            "SELECT min(first) FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied AND lamport >= ?3",
-            (replica.me, stream.number(), parted),
+            "SELECT min(first) FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied AND lamport >= ?3
+               AND NOT (first >= ?4 AND last <= ?5)",
+            (replica.me, stream.number(), parted, limit(back[at].0), limit(back[at].1)),
             |row| row.get(0),
         )?;
         bound[at] = first.map_or(bound[at], |first| bound[at].min(first - 1));
@@ -335,13 +339,18 @@ pub(crate) fn common_prefix(
     }
     let sealed: Option<u64> = replica.db.query_row(
         "SELECT max(lamport) FROM _pm_group WHERE dev = ?1 AND applied
-           AND ((stream = ?4 AND last <= ?2) OR (stream = ?5 AND last <= ?3))",
+           AND ((stream = ?4 AND last <= ?2 AND NOT (first >= ?6 AND last <= ?7))
+             OR (stream = ?5 AND last <= ?3 AND NOT (first >= ?8 AND last <= ?9)))",
         (
             replica.me,
             limit(common_prefix[0]),
             limit(common_prefix[1]),
             Stream::Shared.number(),
             Stream::PerDevice.number(),
+            limit(back[0].0),
+            limit(back[0].1),
+            limit(back[1].0),
+            limit(back[1].1),
         ),
         |row| row.get(0),
     )?;

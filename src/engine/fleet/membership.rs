@@ -308,7 +308,7 @@ pub(crate) fn hear_retired(replica: &Replica, id: DeviceId, said: (i64, u64), go
         return Ok(());
     }
     if !goes_on && id == replica.identity.id {
-        meta::set(&replica.db, RETURN_OWED, true)?;
+        owe_return(replica)?;
     }
     record_retired(replica, id, Some(said), goes_on)
 }
@@ -316,7 +316,7 @@ pub(crate) fn hear_retired(replica: &Replica, id: DeviceId, said: (i64, u64), go
 /// Records that a device is retired by the fleet key's word, which holds at once, for all.
 pub(crate) fn hear_retired_by_fleet(replica: &Replica, id: DeviceId) -> Result<()> {
     if id == replica.identity.id {
-        meta::set(&replica.db, RETURN_OWED, true)?;
+        owe_return(replica)?;
     }
     record_retired(replica, id, None, false)
 }
@@ -350,6 +350,11 @@ pub(crate) fn returning(replica: &Replica) -> Result<Vec<i64>> {
 
 /// Under this name `_pm_meta` has whether this device was retired, and has not said yet that it is back.
 const RETURN_OWED: &str = "return owed";
+
+/// Records that this device was retired, and has not said yet that it is back.
+pub(crate) fn owe_return(replica: &Replica) -> Result<()> {
+    meta::set(&replica.db, RETURN_OWED, true)
+}
 
 /// Returns whether this device was retired, and has not said yet that it is back.
 pub(crate) fn owes_return(replica: &Replica) -> Result<bool> {

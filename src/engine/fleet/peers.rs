@@ -26,6 +26,8 @@ pub(crate) struct PeerEvidence {
     pub more: [u64; 2],
     /// A checkpoint with its signature is of another history.
     pub is_other_shown: bool,
+    /// Up to here that history goes, as far as such checkpoints show.
+    pub others_have: [u64; 2],
     /// Peers have another history, or say so: its divergence point is after this frame or before. Where nothing shows
     /// it, that counts for nothing.
     pub diverges_by: [Option<u64>; 2],
@@ -61,6 +63,7 @@ impl PeerEvidence {
             Fit::Diverges { common } => {
                 let before = checkpoint.first - 1;
                 self.is_other_shown = true;
+                self.others_have[at] = self.others_have[at].max(checkpoint.last);
                 self.diverges_by[at] = Some(self.diverges_by[at].map_or(before, |other| other.min(before)));
                 self.diverges_at[at] = self.diverges_at[at].or(common);
             }
@@ -290,6 +293,33 @@ pub(crate) fn record_common(replica: &Replica, stream: Stream, seq: u64) -> Resu
     meta::set(&replica.db, keys(stream).0, common_acked(replica, stream)?.max(seq))
 }
 
+/// Records that frames of our own stream were taken back from others: another database than this one sealed them, or this
+/// one before it was set back.
+pub(crate) fn record_taken_back(replica: &Replica, stream: Stream, first: u64, last: u64) -> Result<()> {
+    let (from, to) = taken_back(replica, stream)?;
+    let n = stream.number();
+    meta::set(&replica.db, &format!("{BACK_FROM}{n}"), from.min(first))?;
+    meta::set(&replica.db, &format!("{BACK_TO}{n}"), to.max(last))?;
+    record_common(replica, stream, last)
+}
+
+/// Returns the first and the last frame of our own stream that were taken back from others; none lies between them if
+/// nothing was.
+pub(crate) fn taken_back(replica: &Replica, stream: Stream) -> Result<(u64, u64)> {
+    let n = stream.number();
+    let from = meta::get(&replica.db, &format!("{BACK_FROM}{n}"))?;
+    Ok((from.unwrap_or(i64::MAX as u64), meta::get(&replica.db, &format!("{BACK_TO}{n}"))?.unwrap_or(0)))
+}
+
+/// The names under which `_pm_meta` has between which frames of a stream some were taken back, by the stream's number.
+const BACK_FROM: &str = "back from ";
+const BACK_TO: &str = "back to ";
+
+/// Forgets that anybody had the same of our own stream after a frame: what was there is gone.
+pub(crate) fn forget_common_after(replica: &Replica, stream: Stream, seq: u64) -> Result<()> {
+    meta::set(&replica.db, keys(stream).0, common_acked(replica, stream)?.min(seq))
+}
+
 /// Returns up to where somebody is known to have had the same of our own stream.
 pub(crate) fn common_acked(replica: &Replica, stream: Stream) -> Result<u64> {
     Ok(meta::get(&replica.db, keys(stream).0)?.unwrap_or(0))
@@ -303,7 +333,8 @@ fn beyond_acked(replica: &Replica, stream: Stream) -> Result<u64> {
 /// Forgets all peer evidence: it was about the identity before.
 pub(crate) fn forget_evidence(replica: &Replica) -> Result<()> {
     replica.db.execute(
-        "DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1', 'reissued', 'waited', 'incarnations')",
+        "DELETE FROM _pm_meta WHERE k IN ('same 0', 'same 1', 'more 0', 'more 1', 'reissued', 'waited', 'incarnations',
+           'back from 0', 'back from 1', 'back to 0', 'back to 1')",
         [],
     )?;
     statements::forget_all(replica)
@@ -337,15 +368,36 @@ pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
 /// Returns whether the per-device part of a seal, which begins with the frame `pair`, is lost with a card: its author has
 /// the shared part, which ends with the frame `last`, and not the other. This device itself is given its shared frames
 /// back by whoever has them, and the others by bases alone: it waits for them if it has heard that somebody has them.
+/// An author that goes on under a new identity says nothing more as this one: then whoever it is now says it, unless
+/// somebody has the other part.
 pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Result<bool> {
     if dev == replica.me {
         return Ok(beyond_acked(replica, Stream::PerDevice)? < pair);
     }
-    let said = "SELECT 1 FROM _pm_ack s WHERE s.peer = ?1 AND s.dev = ?1 AND s.stream = ?2 AND s.seq >= ?4
+    let said = "SELECT s.peer FROM _pm_ack s WHERE s.dev = ?1 AND s.stream = ?2 AND s.seq >= ?4
                 AND NOT EXISTS (SELECT 1 FROM _pm_ack p
-                  WHERE p.peer = ?1 AND p.dev = ?1 AND p.stream = ?3 AND p.seq >= ?5)";
+                  WHERE p.peer IN (s.peer, ?1) AND p.dev = ?1 AND p.stream = ?3 AND p.seq >= ?5)";
     let (shared, own) = (Stream::Shared.number(), Stream::PerDevice.number());
-    Ok(replica.db.prepare_cached(said)?.exists((dev, shared, own, last, pair))?)
+    let mut said = replica.db.prepare_cached(said)?;
+    let peers = said.query_map((dev, shared, own, last, pair), |row| row.get(0))?;
+    let peers = peers.collect::<rusqlite::Result<Vec<i64>>>()?;
+    if peers.contains(&dev) {
+        return Ok(true);
+    }
+    let (author, has) = (devices::device_id(replica, dev)?, |peer| {
+        membership::said(replica, peer, dev, Stream::PerDevice).map(|seq| seq.unwrap_or(0) >= pair)
+    });
+    for base in membership::active_bases(replica)? {
+        if has(base)? {
+            return Ok(false);
+        }
+    }
+    for peer in peers.into_iter().chain([replica.me]) {
+        if devices::issuers(&replica.db, peer)?.contains(&author) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns the names under which `_pm_meta` has the peer evidence about a stream of ours.

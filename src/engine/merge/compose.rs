@@ -62,7 +62,7 @@ pub(crate) fn is_same_row(replica: &Replica, table: &Table, key: &[u8]) -> Resul
     let keys = value::read_key(key)?;
     let places = (table.place(), table.quarantine_table());
     let mut large = Vec::new();
-    if !table.def.without_rowid {
+    if !table.is_whole() {
         large = large::blobs(replica, table, places.0, key)?;
         if large != large::blobs(replica, table, &places.1, key)? {
             return Ok(false);

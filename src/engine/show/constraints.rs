@@ -193,9 +193,7 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     }
     replica.db.execute_batch("ROLLBACK TO _pm_evict; RELEASE _pm_evict")?;
     match evicted {
-        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            quarantine(replica, tid, key, &e.to_string(), None)
-        }
+        Err(Error::Sqlite(e)) if is_refused(&e) => quarantine(replica, tid, key, &e.to_string(), None),
         Err(e) => Err(e),
         Ok(_) => quarantine(replica, tid, key, &reason, blocker.as_deref()),
     }
@@ -275,10 +273,8 @@ pub(crate) fn conflicting_rows(replica: &Replica, table: &Table, key: &[u8]) -> 
     )?;
     match tried {
         Ok(rows) => Ok(rows.into_iter().map(|(_, key)| key).collect()),
-        // It breaks a NOT NULL, which is this database's own: with these values it removes nothing.
-        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-            Ok(Vec::new())
-        }
+        // It breaks a NOT NULL, which is this database's own, or is no INTEGER: with these values it removes nothing.
+        Err(Error::Sqlite(e)) if is_refused(&e) => Ok(Vec::new()),
         Err(e) => Err(e),
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn move_from_quarantine(
 /// Returns the columns in which a row has a BLOB that is copied piece by piece: none of a table whose rows SQLite
 /// reads whole.
 fn large_columns(replica: &Replica, table: &Table, from: &str, key: &[u8]) -> Result<Vec<usize>> {
-    if table.def.without_rowid { Ok(Vec::new()) } else { large::blobs(replica, table, from, key) }
+    if table.is_whole() { Ok(Vec::new()) } else { large::blobs(replica, table, from, key) }
 }
 
 /// Copies a row, with room for the large BLOBs in place of them.

@@ -206,7 +206,7 @@ fn write_blobs(
 /// Returns whether a BLOB of a column may be written piece by piece into a row that has room for it. Nothing may look
 /// at the value before: no index, no CHECK, none of the application's triggers.
 pub(crate) fn takes_pieces(replica: &Replica, table: &Table, column: usize) -> Result<bool> {
-    if table.def.without_rowid || is_indexed(replica, table, column)? || large::is_checked(replica, table)? {
+    if table.is_whole() || is_indexed(replica, table, column)? || large::is_checked(replica, table)? {
         return Ok(false);
     }
     let local = triggers::has_local_triggers(replica, table)?;

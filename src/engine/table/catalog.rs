@@ -38,7 +38,8 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
 /// Reads all known tables, or one of them; not whether others refer to it.
 fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers, t.deletes, t.gaps
+        "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers, t.deletes, t.gaps,
+         EXISTS (SELECT 1 FROM pragma_table_xinfo(t.name) WHERE hidden IN (2, 3))
          FROM _pm_table t JOIN _pm_def d ON d.id = t.def WHERE t.tid = ?1 OR ?1 IS NULL ORDER BY t.tid",
     )?;
     let mut rows = statement.query([only])?;
@@ -57,6 +58,7 @@ fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
         tables.push(Table {
             tid,
             unique,
+            generated: row.get(10)?,
             counters: def.counters(),
             disputed: declared::disputed_columns(replica, tid, &def)?,
             state,

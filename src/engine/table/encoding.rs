@@ -10,6 +10,9 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::value::OwnedValue;
 use crate::engine::table::def::{ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, TableDef};
 
+/// What stands in a frame besides a definition that fills it, in bytes, at most.
+const FRAME_HEAD_MAX: usize = 128;
+
 impl TableDef {
     /// Encodes the definition. Returns its id and the bytes.
     pub(crate) fn encode(&self) -> Result<(DefId, Vec<u8>)> {
@@ -24,6 +27,11 @@ impl TableDef {
             }
             buf.resize(buf.len() * 2, 0);
         }
+    }
+
+    /// Returns whether a frame of so many bytes has room for the definition.
+    pub(crate) fn fits(&self, frame_bytes: usize) -> bool {
+        self.encode().is_ok_and(|(_, body)| body.len() + FRAME_HEAD_MAX <= frame_bytes)
     }
 
     /// Encodes the definition into a buffer. Returns its length.

@@ -66,6 +66,8 @@ pub(crate) struct Table {
     pub is_parent: bool,
     /// Whether it has a unique index besides that of its key.
     pub unique: bool,
+    /// Whether it has generated columns.
+    pub generated: bool,
     /// The columns whose concurrent additions add up.
     pub counters: Vec<usize>,
     /// The disputed columns, which devices declared differently: nothing of other devices is written into them.
@@ -84,6 +86,11 @@ impl Table {
     /// writes to.
     pub(crate) fn watches_gaps(&self) -> bool {
         self.def.append && self.def.mode == Mode::PerDevice && self.state == State::Tracked
+    }
+
+    /// Returns whether SQLite reads and writes its rows only whole: then no value of it is read in pieces.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.def.without_rowid || self.generated
     }
 
     /// Returns the name of the list of rows that were written since the last seal.

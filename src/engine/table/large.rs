@@ -151,7 +151,7 @@ impl Guarded {
         for (name, at) in columns {
             let c = value::quote(name);
             match at {
-                Some(at) if !table.def.without_rowid && can_be_large(&table.def.columns[*at]) => {
+                Some(at) if !table.is_whole() && can_be_large(&table.def.columns[*at]) => {
                     any.push(format!("octet_length({c}) > {LARGE}"));
                     read.push(format!("CASE WHEN octet_length({c}) > {LARGE} THEN NULL ELSE {c} END"));
                 }

@@ -68,6 +68,7 @@ impl TableDef {
             By::Columns(key) => def.read_key(db, key, false)?,
             By::IndexOrRowid => def.read_key(db, &[], true)?,
         }
+        def.tell_from_rowid(db)?;
         if !def.without_rowid && ROWID_NAMES.iter().all(|name| def.column(name).is_some()) {
             return Err(Error::cannot_track(
                 &def.name,
@@ -85,7 +86,18 @@ impl TableDef {
             );
             return Err(Error::cannot_track(&def.name, reason));
         }
+        def.can_be_heard()?;
         Ok(def)
+    }
+
+    /// Refuses a definition that others would refuse, and that could not be read back here.
+    fn can_be_heard(&self) -> Result<()> {
+        let mode = if self.keyless { Mode::PerDevice } else { self.mode };
+        let (_, encoded) = Self { mode, ..self.clone() }.encode()?;
+        match Self::hear(&encoded) {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(Error::cannot_track(&self.name, format!("other devices refuse it: {reason}"))),
+        }
     }
 
     /// Takes a UNIQUE index for the key of a table that has no primary key; or the rowid, if it may.
@@ -125,6 +137,21 @@ impl TableDef {
             ),
         };
         Err(Error::cannot_track(&self.name, reason))
+    }
+
+    /// Calls an INTEGER key that is no alias of the rowid (a UNIQUE column, a `PRIMARY KEY DESC`) an INT: it stores every
+    /// value, and whoever makes a table of the definition must make one that does.
+    fn tell_from_rowid(&mut self, db: &Connection) -> Result<()> {
+        if self.keyless || !self.integer_key() {
+            return Ok(());
+        }
+        let alias = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE pk > 0)
+            AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')";
+        if !db.prepare_cached(alias)?.query_row([&self.name], |row| row.get::<_, bool>(0))? {
+            let key = self.columns.iter_mut().filter(|column| column.key > 0);
+            key.for_each(|column| column.decl_type = "INT".into());
+        }
+        Ok(())
     }
 
     /// Returns the columns of each UNIQUE index that can be a key: over all rows and plain columns, which it compares as
@@ -263,6 +290,8 @@ impl TableDef {
                 key.columns.push((row.get(2)?, to));
             }
         }
+        // One of a generated column stays this database's own, as the column does.
+        found.retain(|key| key.columns.iter().all(|(here, _)| self.column(here).is_some()));
         found.sort_by(|a, b| (&a.parent, &a.columns).cmp(&(&b.parent, &b.columns)));
         self.foreign_keys = found;
         Ok(())

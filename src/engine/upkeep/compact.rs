@@ -13,8 +13,8 @@
 //! which only rises.
 //!
 //! **Why the first holds.** What is still needed to list the same conflicts is kept: the heads of rows in conflict, of
-//! quarantined rows, of the rows that those clash with (the row that claimed first must stay known), of tables with a
-//! disputed column, and of suspended tables. What may be forgotten here and be known elsewhere decides nothing: see
+//! quarantined rows, of the rows that those clash with (the row that claimed first must stay known), of rows of which a
+//! verdict that is not stable yet says what stays, of tables with a disputed column, and of suspended tables. What may be forgotten here and be known elsewhere decides nothing: see
 //! `merge/versions.rs` (decisive heads), `show/references.rs` (whom an orphan is attributed to) and
 //! `capture/declare.rs` (claims from before a UNIQUE).
 //!
@@ -31,7 +31,7 @@ use crate::engine::capture::{adopt, follow, runs, seal, verdict};
 use crate::engine::conflicts::list::ConflictKind;
 use crate::engine::conflicts::{children, walk};
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::{revoke, transaction};
+use crate::engine::exchange::{merge_settled, revoke, transaction};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::fleet::revocation;
@@ -95,6 +95,7 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     raise_floors(replica)?;
     remember_wall(replica)?;
     keep_open_rows(replica)?;
+    keep_marked_rows(replica)?;
     keep_waiting_columns(replica)?;
     report.versions = forget_versions(replica, fold)?;
     runs::refresh_all(replica)?;
@@ -157,6 +158,18 @@ fn keep_open_rows(replica: &Replica) -> Result<()> {
                 .prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?
                 .execute((open.tid, key))?;
         }
+        Ok(())
+    })
+}
+
+/// Lists in `_pm_open` the rows of which a verdict that is not stable yet says what stays: whoever has not seen it may still
+/// have what it removed, and a settled value would not tell that it is gone.
+fn keep_marked_rows(replica: &Replica) -> Result<()> {
+    let stable = membership::floors(replica)?.into_iter().collect();
+    let mut keep =
+        replica.db.prepare_cached("INSERT OR IGNORE INTO temp._pm_open (tid, key) VALUES (?1, ?2)")?;
+    merge_settled::each_marked(replica, &stable, &mut |tid, key| {
+        keep.execute((tid, key))?;
         Ok(())
     })
 }

@@ -500,7 +500,7 @@ fn a_column_is_dropped_here_and_where_the_table_is_tracked() {
     desk.carry("north", "base");
     let columns = "SELECT group_concat(name) FROM pragma_table_info('settings')";
     for db in ["north.db", "base.db"] {
-        assert_eq!(desk.value(db, columns), Sql::Text("key,value".into()));
+        assert_eq!(desk.value(db, columns), Sql::Text("key,value,note".into()));
     }
     assert_eq!(desk.run("digest north.db").ok(), desk.run("digest base.db").ok());
     let refused = desk.run("schema north.db drop-column settings key").refused("north.db");

@@ -5,6 +5,7 @@ use crate::engine::conflicts::list::Conflict;
 use crate::engine::conflicts::many::{self, Decided, DecisionReport};
 use crate::engine::conflicts::resolve::Resolution;
 use crate::engine::conflicts::selection::Selection;
+use crate::engine::conflicts::undo::{self, UndoReport};
 use crate::engine::conflicts::walk;
 use crate::engine::error::Result;
 use crate::engine::exchange::transaction;
@@ -59,5 +60,15 @@ impl Engine {
     ) -> Result<DecisionReport> {
         let work = |replica: &_| many::resolve_all(replica, selection, resolution, each);
         transaction::rehearse(&mut self.replica, work)
+    }
+
+    /// Undoes the last resolution of the conflict with this id, of which a beginning of four letters will do: the rows that
+    /// it wrote become what they were, here and, once this travels, everywhere. Undone again, the decision is back.
+    ///
+    /// # Errors
+    /// [`Error::Usage`](crate::Error::Usage) if it is not in the log, or if a row was written to since, or is too large to
+    /// have been kept; [`Error::KeyMissing`](crate::Error::KeyMissing).
+    pub fn undo_resolution(&mut self, id: &str) -> Result<UndoReport> {
+        transaction::after_seal(&mut self.replica, |replica| undo::undo(replica, id))
     }
 }

@@ -50,11 +50,13 @@ pub use apply::report::{GatheredApart, ImportReport, Missing, Wait, WaitsForTabl
 pub use capture::groups::SealReport;
 pub use capture::not_sent::NotSent;
 pub use confidential::open_bundle;
+pub use conflicts::change::RowChange;
 pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
-pub use conflicts::many::{Decided, DecisionReport, RowChange};
+pub use conflicts::many::{Decided, DecisionReport};
 pub use conflicts::resolve::Resolution;
 pub use conflicts::selection::Selection;
+pub use conflicts::undo::UndoReport;
 pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
 pub use exchange::admit::{Admission, AdmitOptions, Admitted, Outcome};
 pub use exchange::export::{ExportReport, Part, Recipient};

@@ -71,6 +71,7 @@ fn carrying(on: &mut Checked, id: &str) {
     on.run("conflicts", "conflicts base.db");
     on.run("log", "log base.db settings interval");
     on.run("resolve", &format!("resolve base.db {id} --take east"));
+    on.run("resolve --undo", &format!("resolve base.db --undo {id}"));
     on.desk.sql("north.db", "INSERT INTO settings VALUES ('b', x'00ff', 9e999)");
     on.run("seal", "seal north.db");
     on.desk.carry("base", "north");
@@ -106,6 +107,7 @@ fn looking(on: &mut Checked) {
         on.run("digest", &format!("digest {board}.db"));
     }
     on.run("log", "log north.db");
+    on.run("report", "report base.db fleet.html");
     on.run("verify", "verify base.db");
     on.run("verify", "verify north.pmb");
     on.run("inspect", "inspect north.pmb");

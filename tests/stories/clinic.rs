@@ -166,3 +166,56 @@ fn ids_are_closed_all_or_none() {
     );
     both_are_the_same(&desk);
 }
+
+/// A decision that was wrong: undone at the other device, once it has travelled there, and undone again.
+#[test]
+fn a_wrong_decision_is_undone_also_where_it_has_travelled() {
+    let desk = clinic();
+    disagree(&desk);
+    close_check(&desk);
+    let unique = conflicts(&desk, " --kind unique");
+    let of_u1 = unique.iter().find(|c| c["versions"].to_string().contains("u1")).unwrap();
+    let id = of_u1["id"].as_str().unwrap();
+    has(
+        &desk.run(&format!("resolve base.db {id} --take base")).ok(),
+        &["id = u1 is removed on all devices", "--undo", "1 conflict is closed"],
+    );
+    both_are_the_same(&desk);
+    let of_number =
+        |number: u32| desk.rows("ward.db", &format!("SELECT id FROM patients WHERE number = {number}"));
+    assert_eq!(of_number(501), desk.rows("ward.db", "SELECT 'x1'"));
+
+    // Open again, with the same id, and both rows whole.
+    has(&desk.run(&format!("resolve ward.db --undo {id}")).ok(), &["base-", "undone", "u1 comes in", "Una"]);
+    assert_eq!(of_number(501), desk.rows("ward.db", "SELECT 'u1'"));
+    both_are_the_same(&desk);
+    let again = conflicts(&desk, &format!(" {id}"));
+    assert_eq!(again[0]["versions"].as_array().unwrap().len(), 2, "{again:?}");
+    desk.run(&format!("resolve base.db {id} --set number=504")).ok();
+    both_are_the_same(&desk);
+    let both = "SELECT id, name FROM patients WHERE id IN ('u1', 'x1') ORDER BY id";
+    assert_eq!(desk.rows("ward.db", both), desk.rows("ward.db", "VALUES ('u1', 'Una'), ('x1', 'Xia')"));
+
+    // Of versions of one row: the row that was shown, and what is written since is not taken away.
+    let row = id_of(&desk, "p001");
+    desk.run(&format!("resolve base.db {row} --take ward")).ok();
+    let phone = || desk.value("base.db", "SELECT phone FROM patients WHERE id = 'p001'");
+    assert_eq!(phone(), rusqlite::types::Value::Text("ward".into()));
+    desk.run(&format!("resolve base.db --undo {row}")).ok();
+    assert_eq!(phone(), rusqlite::types::Value::Text("base".into()));
+    desk.run(&format!("resolve base.db --undo {row}")).ok();
+    assert_eq!(phone(), rusqlite::types::Value::Text("ward".into()));
+    both_are_the_same(&desk);
+    desk.sql("ward.db", "UPDATE patients SET phone = 'new' WHERE id = 'p001'");
+    both_are_the_same(&desk);
+    has(
+        &desk.run(&format!("resolve base.db --undo {row}")).refused("base.db"),
+        &["`patients` has been written to since, by ward-"],
+    );
+    has(&desk.run("resolve base.db --undo 0000000000").refused("base.db"), &["no resolution", "0000000000"]);
+}
+
+fn id_of(desk: &Desk, patient: &str) -> String {
+    let all = conflicts(desk, "");
+    all.iter().find(|c| c["key"]["id"] == patient).unwrap()["id"].as_str().unwrap().to_owned()
+}

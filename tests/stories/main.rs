@@ -35,6 +35,7 @@ mod new_board;
 mod over_lines;
 mod pruned;
 mod random_fleets;
+mod report;
 mod restored_base;
 mod retired;
 mod rotate;

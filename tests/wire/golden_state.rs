@@ -8,8 +8,8 @@ mod asm;
 use asm::{Asm, frame_head};
 use packmule_core::model::Value;
 use packmule_core::wire::{
-    Block, Columns, DefId, FRAME_MAX, Frame, FrameFlags, FrameWriter, OpHead, OpKind, Ops, RecordHead,
-    RecordKind, SchemaBits, Shape, Span, put, take, write_record,
+    Block, Columns, Decision, DefId, FRAME_MAX, Frame, FrameFlags, FrameWriter, OpHead, OpKind, Ops,
+    RecordHead, RecordKind, SchemaBits, Shape, Span, Was, put, take, write_record,
 };
 
 const DEF: DefId = DefId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
@@ -89,6 +89,57 @@ fn a_restated_table() {
     let mut writer = FrameWriter::new(&mut short, FrameFlags::RESTATED, 9, None).unwrap();
     let room = writer.room();
     assert!(writer.span(&Span { def: DEF, from: &first, to: &last }).is_err());
+    assert!(writer.room() == room && writer.is_empty());
+}
+
+#[test]
+fn a_decision_that_can_be_undone() {
+    let key = key(&[Value::Text(b"u1")]);
+    let mut values = Asm::new();
+    values.value(&Value::Text(b"id")).value(&Value::Text(b"u1"));
+    values.value(&Value::Text(b"number")).value(&Value::Int(501));
+    let values = values.bytes;
+    let conflict = [0x5f, 0x3a, 0x9c, 0x01, 0xd2];
+    let was = [(7, Was::Values(&values)), (0, Was::Gone), (0, Was::Untold)];
+    let mut a = frame_head(4, 9);
+    for (claim, was) in was {
+        a.u8("block: decision", 15).raw("conflict", &conflict).raw("definition", &DEF.0).run("key", &key);
+        a.uint("claim", claim);
+        match was {
+            Was::Gone => a.u8("it was not there", 0),
+            Was::Values(values) => a.u8("it was there", 1).run("names and values", values),
+            Was::Untold => a.u8("too large to be told", 2),
+        };
+    }
+    a.crc();
+    a.matches_file("frame-decision", "Rows as they were before a resolution, for its undo.");
+
+    let decisions = was.map(|(claim, was)| Decision { conflict, def: DEF, key: &key, claim, was });
+    let (mut buf, mut coded, mut plain) = ([0; 512], [0; 512], [0; 512]);
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::RESOLUTION, 9, None).unwrap();
+    decisions.iter().for_each(|decision| writer.decision(decision).unwrap());
+    assert_eq!(writer.finish(), a.bytes);
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::RESOLUTION, 9, None).unwrap();
+    decisions.iter().for_each(|decision| writer.decision(decision).unwrap());
+    let by_column = writer.finish_by_column(&mut Columns::new(), &mut coded, |_, _| None);
+    let by_column = Frame::parse(by_column).unwrap();
+    assert_eq!(by_column.head.codec, 1);
+    let len = by_column.plain(&mut Columns::new(), &mut plain).unwrap();
+    assert_eq!(plain[..len], a.bytes);
+
+    let frame = Frame::parse(&a.bytes).unwrap();
+    let mut blocks = frame.blocks();
+    for decision in decisions {
+        let Some(Block::Decision(read)) = blocks.next_block().unwrap() else { panic!("no decision") };
+        assert_eq!(read, decision);
+    }
+    assert!(blocks.next_block().unwrap().is_none());
+
+    // No room for it: nothing is written.
+    let mut short = [0; 24];
+    let mut writer = FrameWriter::new(&mut short, FrameFlags::RESOLUTION, 9, None).unwrap();
+    let room = writer.room();
+    assert!(writer.decision(&decisions[1]).is_err());
     assert!(writer.room() == room && writer.is_empty());
 }
 

@@ -100,7 +100,7 @@ pub fn walk(bytes: &[u8], shape: Shape<'_>) -> Result<usize, DecodeError> {
                 blocks.resume(ops.rest());
             }
             Block::Piece(piece) => assert!(piece.bytes.len() < bytes.len()),
-            Block::Retire(_) | Block::Return(_) | Block::Span(_) => {}
+            Block::Retire(_) | Block::Return(_) | Block::Span(_) | Block::Decision(_) => {}
             Block::Schema(schema) => {
                 schema.names.for_each(|_| step());
                 let _: Result<(), DecodeError> = walk_def(schema.def);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::schema::{BLOCK_SCHEMA, Schema};
-use super::{COUNT_MAX, DecodeError, DefId, take, take_bytes};
+use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, put, take, take_bytes, take_count};
 use crate::model::DeviceId;
 
 pub(super) const BLOCK_DEF: u8 = 1;
@@ -13,6 +13,7 @@ pub(super) const BLOCK_RETIRE: u8 = 5;
 pub(super) const BLOCK_RETURN: u8 = 7;
 pub(super) const BLOCK_KEEP: u8 = 6;
 pub(super) const BLOCK_SPAN: u8 = 8;
+pub(super) const BLOCK_DECISION: u8 = 15;
 
 /// A large value's part in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,63 @@ pub struct Span<'a> {
     pub to: &'a [u8],
 }
 
+/// A row as it was before a resolution, with the conflict that was resolved: so it can be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Decision<'a> {
+    /// The conflict's id.
+    pub conflict: [u8; 5],
+    /// The definition that says what the key is.
+    pub def: DefId,
+    /// The row's key, in canonical form.
+    pub key: &'a [u8],
+    /// The stamp of the write that gave the row its UNIQUE values; 0 is older than the author remembers.
+    pub claim: u64,
+    /// What it was.
+    pub was: Was<'a>,
+}
+
+impl Decision<'_> {
+    /// Returns how many bytes it takes at most.
+    pub(super) fn len_most(&self) -> usize {
+        let values = if let Was::Values(values) = self.was { values.len() } else { 0 };
+        // The kind, the conflict, the definition and the state; two lengths and the claim.
+        self.key.len() + values + 15 + 2 * 5 + 10
+    }
+
+    /// Writes it into `buf`, which has the room. Returns its length.
+    pub(super) fn put(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
+        buf[0] = BLOCK_DECISION;
+        buf[1..6].copy_from_slice(&self.conflict);
+        buf[6..14].copy_from_slice(&self.def.0);
+        let mut len = 14;
+        len += put(&mut buf[len..], &Bytes(self.key))?;
+        len += put(&mut buf[len..], &self.claim)?;
+        buf[len] = match self.was {
+            Was::Gone => 0,
+            Was::Values(_) => 1,
+            Was::Untold => 2,
+        };
+        len += 1;
+        if let Was::Values(values) = self.was {
+            len += put(&mut buf[len..], &Bytes(values))?;
+        }
+        Ok(len)
+    }
+}
+
+/// What a row was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Was<'a> {
+    /// It was not there.
+    Gone,
+    /// These values: the names of columns and values in turn.
+    Values(&'a [u8]),
+    /// What is too large to be told.
+    Untold,
+}
+
 /// One block of a frame.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -90,6 +148,8 @@ pub enum Block<'a> {
     Keep(Keep<'a>),
     /// Which rows of a table the group has all of, if it restates them.
     Span(Span<'a>),
+    /// A row as it was before a resolution.
+    Decision(Decision<'a>),
     /// What the author says of its table.
     Schema(Schema<'a>),
 }
@@ -140,6 +200,19 @@ impl<'a> Blocks<'a> {
                 id.copy_from_slice(take_bytes(&mut self.rest, 8)?);
                 let def = DefId(id);
                 Ok(Some(Block::Span(Span { def, from: take(&mut self.rest)?, to: take(&mut self.rest)? })))
+            }
+            BLOCK_DECISION => {
+                let (mut conflict, mut id) = ([0; 5], [0; 8]);
+                conflict.copy_from_slice(take_bytes(&mut self.rest, 5)?);
+                id.copy_from_slice(take_bytes(&mut self.rest, 8)?);
+                let (key, claim) = (take(&mut self.rest)?, take_count(&mut self.rest)?);
+                let was = match take::<u8>(&mut self.rest)? {
+                    0 => Was::Gone,
+                    1 => Was::Values(take(&mut self.rest)?),
+                    2 => Was::Untold,
+                    _ => return Err(DecodeError::Malformed("a row that was in no known way")),
+                };
+                Ok(Some(Block::Decision(Decision { conflict, def: DefId(id), key, claim, was })))
             }
             BLOCK_SCHEMA => Ok(Some(Block::Schema(Schema::take(&mut self.rest)?))),
             BLOCK_ROWS => {

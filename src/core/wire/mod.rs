@@ -17,7 +17,7 @@ mod rows;
 mod schema;
 mod session;
 
-pub use blocks::{Block, Blocks, Keep, KeptRun, Piece, Span};
+pub use blocks::{Block, Blocks, Decision, Keep, KeptRun, Piece, Span, Was};
 pub use cert::{CERT_MAX, Certificate, FleetSignature, SERIAL_MAX};
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, NEWEST_LEN, Newest, SignatureError};
 pub use columns::Columns;

@@ -57,8 +57,7 @@ pub(crate) fn apply_group(
     let mut context: HashMap<i64, u64> = positions::context_of(replica, dev, stream)?.into_iter().collect();
     let mut counts = Counts::default();
     let (mut lamport, mut wall) = (0, 0);
-    let mut writers = Writers::default();
-    let mut late = None;
+    let (mut writers, mut late) = (Writers::default(), None);
     let (mut spans, mut pieces) = (Spans::default(), Pieces::default());
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
@@ -88,6 +87,7 @@ pub(crate) fn apply_group(
                     writers = Writers::default();
                 }
                 Part::Span(span) => spans.take_down(replica, &span)?,
+                Part::Decision(_) => {} // An undo reads it; it decides about nothing.
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
                 Part::Op(def, op) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{FrameFlags, Merge, Mode, OpKind, SchemaBits};
+use packmule_core::wire::{Decision, FrameFlags, Merge, Mode, OpKind, SchemaBits, Was};
 use rusqlite::{Row, params_from_iter};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
@@ -65,6 +65,8 @@ pub(crate) struct SealOptions<'a> {
     pub reissue: bool,
     /// Declare this of a table, and seal nothing else.
     pub declare: Option<&'a TableDef>,
+    /// Rows that a resolution writes, as they were before.
+    pub decided: &'a [RowBefore],
     /// Say this of a table, and seal nothing else.
     pub says: Option<&'a Says<'a>>,
 }
@@ -82,6 +84,37 @@ impl SealOptions<'_> {
     fn alone(&self) -> bool {
         self.declare.is_some() || self.says.is_some()
     }
+}
+
+/// A row before a resolution, for its undo.
+pub(crate) struct RowBefore {
+    /// The conflict's id.
+    pub conflict: [u8; 5],
+    pub tid: i64,
+    pub key: Vec<u8>,
+    /// When it claimed its unique values.
+    pub claim: u64,
+    pub was: Before,
+}
+
+/// What a row was.
+pub(crate) enum Before {
+    Gone,
+    /// Names of columns and values in turn, encoded.
+    Values(Vec<u8>),
+    /// Larger than what is kept.
+    Untold,
+}
+
+/// Writes what a row was into a group.
+pub(crate) fn seal_before(replica: &Replica, group: &mut GroupWriter<'_>, row: &RowBefore) -> Result<()> {
+    let was = match &row.was {
+        Before::Gone => Was::Gone,
+        Before::Values(values) => Was::Values(values),
+        Before::Untold => Was::Untold,
+    };
+    let def = catalog::table(replica, row.tid)?.def_id;
+    group.decision(&Decision { conflict: row.conflict, def, key: &row.key, claim: row.claim, was })
 }
 
 /// Seals: writes a group into each stream for which there is something. Within the open transaction.
@@ -119,12 +152,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         let mut group = writer::begin_group(replica, stream, options.flags, lamport, pair, &mut buf)?;
         if stream == Stream::Shared {
             seal_membership(replica, &mut group, options, returns)?;
-            if let Some(def) = options.declare {
-                seal_def(replica, def, &mut group, options)?;
-            }
-            if let Some(says) = options.says {
-                seal_says(replica, says, &mut group)?;
-            }
+            seal_said(replica, &mut group, options)?;
             meta::set(&replica.db, "unanswered", false)?;
         }
         let here = |t: &&Arc<Table>| {
@@ -154,6 +182,17 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         )?;
     }
     Ok(report)
+}
+
+/// Writes what is declared and said of a table, and rows as they were before a resolution.
+fn seal_said(replica: &Replica, group: &mut GroupWriter<'_>, options: SealOptions<'_>) -> Result<()> {
+    if let Some(def) = options.declare {
+        seal_def(replica, def, group, options)?;
+    }
+    if let Some(says) = options.says {
+        seal_says(replica, says, group)?;
+    }
+    options.decided.iter().try_for_each(|row| seal_before(replica, group, row))
 }
 
 /// Writes who is retired, and who is back; `returns`: this device is.

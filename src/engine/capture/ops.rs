@@ -139,6 +139,19 @@ pub(crate) fn seal_delete(
     seal_values(replica, table, group, values, Vec::new(), change, last.is_some(), seen)
 }
 
+/// Writes a row, or that it is gone, as these values say, and not as its table has it.
+pub(crate) fn seal_said(
+    replica: &Replica,
+    table: &Table,
+    group: &mut GroupWriter<'_>,
+    values: &[OwnedValue],
+    change: &Change,
+) -> Result<()> {
+    let values = values.iter().map(OwnedValue::borrow).collect();
+    let image = change.kind == OpKind::Delete && table.needs_baseline();
+    seal_values(replica, table, group, values, Vec::new(), change, image, &Seen::All)
+}
+
 /// Writes an op of a row without any value but the key's, into a group that restates its table: the row is as it was, or,
 /// with an update, there is nothing of it here.
 pub(crate) fn seal_unsaid(

@@ -7,16 +7,16 @@ use std::collections::BTreeSet;
 
 use packmule_core::wire::FrameFlags;
 
-use crate::engine::capture::groups::SealOptions;
+use crate::engine::capture::groups::{RowBefore, SealOptions};
 use crate::engine::capture::seal;
+use crate::engine::conflicts::change::RowChange;
 use crate::engine::conflicts::list::{self, Conflict, Open};
 use crate::engine::conflicts::resolve::{self, Resolution};
 use crate::engine::conflicts::selection::{self, Selection};
+use crate::engine::conflicts::undo;
 use crate::engine::conflicts::walk::{self, Walk};
 use crate::engine::error::{Error, Result};
 use crate::engine::show::triggers;
-#[cfg(feature = "serde")]
-use crate::engine::store::json;
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -26,29 +26,6 @@ const CLOSED_AT_ONCE: usize = 512;
 
 /// How many of the conflicts that a resolution opened are named.
 const OPENED_NAMED: usize = 100;
-
-/// What a resolution does to a row.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct RowChange {
-    /// The row's key, by column.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
-    pub key: Vec<(String, OwnedValue)>,
-    /// Its values before, by column; none if it was not in its table.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
-    pub before: Vec<(String, OwnedValue)>,
-    /// Its values then; none if it is not in its table any more.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
-    pub after: Vec<(String, OwnedValue)>,
-}
-
-impl RowChange {
-    /// Returns whether the row is removed, on all devices.
-    pub fn removes(&self) -> bool {
-        !self.before.is_empty() && self.after.is_empty()
-    }
-}
 
 /// A conflict that was decided, or could not be.
 #[derive(Debug)]
@@ -90,6 +67,7 @@ pub(crate) fn resolve_all(
     let mut run = Run {
         replica,
         touched: BTreeSet::new(),
+        decided: Vec::new(),
         flags: FrameFlags::default(),
         report: DecisionReport::default(),
     };
@@ -160,6 +138,8 @@ struct Run<'r> {
     replica: &'r Replica,
     /// The rows that were written to since the last seal.
     touched: BTreeSet<(i64, Vec<u8>)>,
+    /// What they were before.
+    decided: Vec<RowBefore>,
     flags: FrameFlags,
     report: DecisionReport,
 }
@@ -187,6 +167,10 @@ impl Run<'_> {
             .cloned()
             .collect();
         let before: Vec<_> = keys.iter().map(|key| row(replica, &open, key)).collect::<Result<_>>()?;
+        let id = &open.conflict.id;
+        let table = catalog::table(replica, open.tid)?;
+        let was =
+            keys.iter().map(|key| undo::before(replica, id, &table, key)).collect::<Result<Vec<_>>>()?;
         replica.db.execute_batch("SAVEPOINT _pm_decide")?;
         let closed = match resolve::close_open(replica, &open, resolution) {
             Ok(closed) => closed,
@@ -207,7 +191,9 @@ impl Run<'_> {
                 after: row(replica, &open, key)?,
             });
         }
+        self.decided.extend(was);
         for key in &closed.made {
+            self.decided.push(undo::made(&open.conflict.id, open.tid, key)?);
             let after = row(replica, &open, key)?;
             rows.push(RowChange { key: key_values(replica, &open, key)?, before: Vec::new(), after });
         }
@@ -226,7 +212,9 @@ impl Run<'_> {
     /// Seals what was decided.
     fn seal(&mut self) -> Result<()> {
         self.touched.clear();
-        seal::seal_here(self.replica, SealOptions { flags: self.flags, ..SealOptions::default() })?;
+        let decided = std::mem::take(&mut self.decided);
+        let options = SealOptions { flags: self.flags, decided: &decided, ..SealOptions::default() };
+        seal::seal_here(self.replica, options)?;
         Ok(())
     }
 }

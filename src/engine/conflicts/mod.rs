@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `change` | what happens to a row, as it is told to people |
 //! | `children` | the rows that refer to a row by its key |
 //! | `history` | the log, for people |
 //! | `keep_both` | both rows of a conflict kept, with the rows that refer to each |
@@ -12,9 +13,11 @@
 //! | `record` | what a resolution reads of a version, and how it records a row |
 //! | `resolve` | a conflict resolved |
 //! | `selection` | which of the open conflicts are meant |
+//! | `undo` | a resolution undone |
 //! | `walk` | goes through the open conflicts one by one |
 //! | `ways` | the ways in which a conflict can be resolved |
 
+pub(crate) mod change;
 pub(crate) mod children;
 pub(crate) mod history;
 mod keep_both;
@@ -23,5 +26,6 @@ pub(crate) mod many;
 pub(crate) mod record;
 pub(crate) mod resolve;
 pub(crate) mod selection;
+pub(crate) mod undo;
 pub(crate) mod walk;
 mod ways;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{Block, DefId, Frame, Keep, Op, Ops, Piece, Schema, Span};
+use packmule_core::wire::{Block, Decision, DefId, Frame, Keep, Op, Ops, Piece, Schema, Span};
 
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::table::catalog;
@@ -27,6 +27,8 @@ pub(crate) enum Part<'d, 'f> {
     Keep(Keep<'f>),
     /// Which rows of a table a restating group has all of.
     Span(Span<'f>),
+    /// A row as it was before a resolution.
+    Decision(Decision<'f>),
     /// What the author says of a table of its own.
     Schema(Schema<'f>),
     /// A part of a large value.
@@ -119,6 +121,7 @@ fn walk_plain(
             Block::Return(device) => each(Part::Return(device))?,
             Block::Keep(keep) => each(Part::Keep(keep))?,
             Block::Span(span) => each(Part::Span(span))?,
+            Block::Decision(decision) => each(Part::Decision(decision))?,
             Block::Schema(schema) => each(Part::Schema(schema))?,
             Block::Piece(piece) => each(Part::Piece(piece))?,
             Block::Rows { def: id, body, offset } => {

@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry;
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
-    Checkpoint, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom, OpHead,
-    SchemaBits, Span,
+    Checkpoint, Decision, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom,
+    OpHead, SchemaBits, Span, Was,
 };
 
 use crate::engine::error::{Error, Result};
@@ -102,6 +102,15 @@ impl<'e> GroupWriter<'e> {
     /// Writes which rows of a table this group has all of, if it restates them.
     pub(crate) fn span(&mut self, span: &Span<'_>) -> Result<()> {
         self.fit(|w| w.span(span))?.ok_or_else(|| Error::damaged("a frame without room for two keys"))
+    }
+
+    /// Writes what a row was before a resolution; only that it was, if that is too large for a frame.
+    pub(crate) fn decision(&mut self, decision: &Decision<'_>) -> Result<()> {
+        if self.fit(|w| w.decision(decision))?.is_some() {
+            return Ok(());
+        }
+        let untold = Decision { was: Was::Untold, ..*decision };
+        self.fit(|w| w.decision(&untold))?.ok_or_else(|| Error::damaged("a frame without room for a key"))
     }
 
     /// Begins a new frame, unless this one is empty.

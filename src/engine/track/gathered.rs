@@ -49,6 +49,7 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                 Part::Piece(_)
                 | Part::Keep(_)
                 | Part::Span(_)
+                | Part::Decision(_)
                 | Part::Schema(_)
                 | Part::Retire(_)
                 | Part::Return(_)

@@ -71,6 +71,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Name::Exchange => commands::exchange,
         Name::Conflicts => commands::conflicts,
         Name::Resolve => commands::resolve,
+        Name::Report => commands::report,
         Name::Status => commands::status,
         Name::Log => commands::log,
         Name::Digest => commands::digest,

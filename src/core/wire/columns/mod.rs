@@ -10,7 +10,9 @@ mod real;
 mod text;
 mod value;
 
-use super::blocks::{BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN};
+use super::blocks::{
+    BLOCK_DECISION, BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN,
+};
 use super::rows::{HAS_CLAIM, HAS_COLUMNS, HAS_IMAGE, HAS_WALL, KEEPS, KIND_MASK};
 use super::schema::BLOCK_SCHEMA;
 use super::{DecodeError, DefId, NoRoom};
@@ -125,6 +127,13 @@ impl Columns {
                     at = self.values.raw(coder, buf, at, 8, OTHER)?;
                     at = self.run(coder, buf, at)?;
                     self.run(coder, buf, at)?
+                }
+                BLOCK_DECISION => {
+                    at = self.values.raw(coder, buf, at, 13, OTHER)?;
+                    at = self.run(coder, buf, at)?;
+                    (_, at) = self.values.raw_varint(coder, buf, at, OTHER + 2)?;
+                    at = self.values.raw(coder, buf, at, 1, OTHER + 3)?;
+                    if buf[at - 1] == 1 { self.run(coder, buf, at)? } else { at }
                 }
                 BLOCK_KEEP => {
                     let runs;

@@ -237,7 +237,7 @@ fn removes(conflict: &Conflict, version: &ConflictVersion) -> String {
         .map(|(name, value)| format!("{name} = {}", show(value)))
         .collect();
     let row = if values.is_empty() { "the row".into() } else { format!("the row {}", values.join(", ")) };
-    format!("removes {row} on all devices; it stays in the log")
+    format!("removes {row} on all devices; resolve --undo brings it back")
 }
 
 /// Returns whether another version has another value in this column.

@@ -14,6 +14,7 @@
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
+//! | `report` | that |
 //! | `board` | `board` |
 
 mod admit;
@@ -29,6 +30,7 @@ mod intake;
 mod line;
 mod log;
 mod remove;
+mod report;
 mod resolve;
 mod serve;
 mod status;
@@ -55,6 +57,7 @@ pub use exchange::exchange;
 pub use export::export;
 pub use import::{import, merge};
 pub use log::log;
+pub use report::report;
 pub use resolve::resolve;
 pub use serve::serve;
 pub use status::status;

@@ -6,9 +6,9 @@ use packmule::{Decided, DecisionReport, Error, OwnedValue, Resolution, RowChange
 
 use super::conflicts::selection;
 use super::{Context, of_db, open};
-use crate::documents::{DecidedConflict, Resolved};
+use crate::documents::{DecidedConflict, Resolved, Undone, UndoneRow};
 use crate::output::{Failure, Out, engine_text, say};
-use crate::text::{count, cut, number, plural, quoted, read, show, shown, words, wrap};
+use crate::text::{conflicts_open, count, cut, number, paragraph, plural, quoted, read, show, shown};
 use crate::usage::{Args, flags};
 
 /// How many decisions are told row by row; of more, each is a line.
@@ -17,6 +17,9 @@ const TOLD_WHOLE: usize = 20;
 /// `packmule resolve`.
 pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0).to_owned();
+    if context.args.has(&flags::UNDO) {
+        return undo(context);
+    }
     which(&context.args)?;
     let way = way(&context.args)?;
     let mut engine = open(context)?;
@@ -35,7 +38,7 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             out.text(if std::mem::take(&mut first) { "{\"decided\": [\n " } else { ",\n " });
             out.document_line(&document(&decided));
         } else {
-            print(&path, &decided, whole, out);
+            print(&path, &decided, (whole, dry_run), out);
         }
         Ok(())
     };
@@ -133,7 +136,7 @@ fn failed(path: &Path, error: Error, at_once: bool, out: &mut Out<'_>) -> Failur
 }
 
 /// Prints what is decided of a conflict.
-fn print(path: &Path, decided: &Decided, whole: bool, out: &mut Out<'_>) {
+fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &mut Out<'_>) {
     let conflict = &decided.conflict;
     let key: Vec<String> =
         conflict.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
@@ -141,7 +144,7 @@ fn print(path: &Path, decided: &Decided, whole: bool, out: &mut Out<'_>) {
     if let Some(refused) = &decided.refused {
         say!(out, "{}", cut(&head));
         let reason = engine_text(path, path, refused);
-        say!(out, "{}", wrap(&words(&format!("  stays open: {reason}")), 4));
+        say!(out, "{}", paragraph(&format!("stays open: {reason}"), 2, 4));
         return;
     }
     if !whole {
@@ -155,8 +158,49 @@ fn print(path: &Path, decided: &Decided, whole: bool, out: &mut Out<'_>) {
         say!(out, "  the table stays as it is");
     }
     for row in &decided.rows {
-        say!(out, "{}", wrap(&words(&format!("  {}", change(row))), 4));
+        say!(out, "{}", paragraph(&change(row), 2, 4));
     }
+    if !dry_run && decided.rows.iter().any(RowChange::removes) {
+        say!(out, "  to bring it back: `packmule resolve {} --undo {}`", quoted(path), conflict.id);
+    }
+}
+
+/// `packmule resolve --undo`.
+fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let (path, args) = (context.args.path(0).to_owned(), &context.args);
+    if args.len() != 2 {
+        return Err(args.wrong("--undo takes the id of one conflict").into());
+    }
+    let others = [&flags::TAKE, &flags::SET, &flags::DELETE, &flags::KEEP_BOTH, &flags::RESOLVE_ALL];
+    if others.into_iter().any(|flag| args.has(flag)) {
+        return Err(args.wrong("--undo stands alone: what is open then is resolved anew").into());
+    }
+    let id = args.text(1)?.to_owned();
+    let mut engine = open(context)?;
+    let report = engine.undo_resolution(&id).map_err(of_db(&path))?;
+    let open = engine.open_conflicts().map_err(of_db(&path))?;
+    let out = &mut *context.out;
+    out.document(&Undone {
+        undone: &report.conflict,
+        decided_by: &report.decided_by,
+        rows: report.rows.iter().map(|(table, row)| UndoneRow { table, row }).collect(),
+        conflicts_open: open,
+    });
+    say!(out, "{}: what {} decided is undone", report.conflict, report.decided_by);
+    for (table, row) in &report.rows {
+        let key: Vec<String> =
+            row.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
+        let said = match (row.before.is_empty(), row.after.is_empty()) {
+            (false, true) => format!("{} is not in the table any more, as before", key.join(", ")),
+            _ => change(row),
+        };
+        say!(out, "{}", paragraph(&format!("{table}: {said}"), 2, 4));
+    }
+    say!(out, "the next bundles carry this to the other devices; the other versions stay in the log");
+    if let Some(open) = conflicts_open(open, &path) {
+        say!(out, "{open}");
+    }
+    Ok(())
 }
 
 /// Says what happens to a row.
@@ -197,7 +241,7 @@ fn summarise(path: &Path, report: &DecisionReport, dry_run: bool, out: &mut Out<
     if report.opened > 0 {
         let new = if dry_run { "would open by this" } else { "opened by this" };
         say!(out, "{} {new}:", count(report.opened, "conflict"));
-        say!(out, "{}", wrap(&words(&format!("  {}", report.opened_ids.join(" "))), 2));
+        say!(out, "{}", paragraph(&report.opened_ids.join(" "), 2, 2));
     }
     match report.open {
         0 if closed == 0 => say!(out, "{}: no conflict is open", shown(path)),

@@ -6,12 +6,13 @@ use packmule::{Notice, Status, TableStatus, label};
 
 use super::device::{fleets, no_fleet};
 use super::{Context, of_db, open_to_read};
-use crate::documents::{self, LogSize, WaitGroup};
+use crate::documents::{self, LogSize, ToDo, WaitGroup};
 use crate::output::{Failure, Out, say};
 use crate::text::{
-    clock_wrong, columns, count, hint, iso, now, number, plural, quoted, said_by, set_aside, shown, size,
-    time, waiting,
+    Advice, advice, clock_wrong, columns, count, hint, iso, now, number, paragraph, plural, quoted, said_by,
+    set_aside, shown, size, time, waiting,
 };
+use crate::usage::flags;
 
 /// `packmule status`.
 pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -20,8 +21,20 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let status = engine.status().map_err(of_db(path))?;
     let asked = engine.asked_name().map_err(of_db(path))?;
     let now = now();
+    let devices = engine.devices().map_err(of_db(path))?;
+    let todo = advice(path, &status, &devices, &engine.not_sent().map_err(of_db(path))?, now);
+    let needed = todo.iter().any(|todo| todo.person);
+    let check = context.args.has(&flags::CHECK);
     let out = &mut *context.out;
-    out.document(&document(path, &status, now));
+    out.document(&document(path, &status, &todo, now));
+    if check {
+        match todo.iter().filter(|todo| todo.person).count() as u64 {
+            0 => say!(out, "{}: no person is needed", shown(path)),
+            n => say!(out, "{}: {} a person:", shown(path), plural(n, "thing needs", "things need")),
+        }
+        print_to_do(todo.iter().filter(|todo| todo.person), out);
+        return if needed { Err(Failure::PersonNeeded) } else { Ok(()) };
+    }
     print_device(path, &status, now, out);
     if let Some(name) = asked {
         say!(out, "  asks for     the name `{name}`, which the fleet has not signed yet");
@@ -52,9 +65,25 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         );
     }
     for notice in &status.notices {
-        say!(out, "  notice       {}", notice_text(notice, path));
+        say!(out, "{}", paragraph(&format!("notice       {}", notice_text(notice, path)), 2, 15));
+    }
+    if todo.is_empty() {
+        say!(out, "  to do        nothing");
+    } else {
+        say!(out, "  to do");
+        print_to_do(todo.iter(), out);
     }
     Ok(())
+}
+
+/// Prints what there is to do, with the commands that help.
+fn print_to_do<'a>(todo: impl Iterator<Item = &'a Advice>, out: &mut Out<'_>) {
+    for Advice { what, command, .. } in todo {
+        say!(out, "{}", paragraph(what, 4, 6));
+        if let Some(command) = command {
+            say!(out, "        {command}");
+        }
+    }
 }
 
 /// Returns a notice with what helps.
@@ -62,7 +91,7 @@ fn notice_text(notice: &Notice, db: &Path) -> String {
     notice.text.clone() + &hint(notice.hint.clone(), db)
 }
 
-fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<'a> {
+fn document<'a>(path: &Path, status: &'a Status, todo: &'a [Advice], now: i64) -> documents::Status<'a> {
     let identity = &status.identity;
     documents::Status {
         database: shown(path),
@@ -83,6 +112,15 @@ fn document<'a>(path: &Path, status: &'a Status, now: i64) -> documents::Status<
         retired: status.retired.iter().map(|standing| standing.device.as_str()).collect(),
         revoked: status.revoked.iter().map(|standing| standing.device.as_str()).collect(),
         notices: status.notices.iter().map(|notice| notice_text(notice, path)).collect(),
+        person_needed: todo.iter().any(|todo| todo.person),
+        to_do: todo
+            .iter()
+            .map(|Advice { person, what, command }| ToDo {
+                what,
+                command: command.as_deref(),
+                person: *person,
+            })
+            .collect(),
     }
 }
 

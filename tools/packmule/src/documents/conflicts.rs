@@ -98,3 +98,29 @@ pub struct Resolution<'a> {
     #[serde(flatten)]
     pub resolved: Resolved<'a>,
 }
+
+/// `resolve --undo`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Undone<'a> {
+    /// The conflict's id.
+    pub undone: &'a str,
+    /// Who had decided it: name and the beginning of the fingerprint.
+    pub decided_by: &'a str,
+    /// The rows that are as they were before the decision.
+    pub rows: Vec<UndoneRow<'a>>,
+    /// How many conflicts are open now.
+    pub conflicts_open: u64,
+}
+
+/// A row that is as it was before.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct UndoneRow<'a> {
+    /// Its table.
+    pub table: &'a str,
+    /// Before and after the undo.
+    #[serde(flatten)]
+    #[cfg_attr(test, schemars(with = "report::RowChange"))]
+    pub row: &'a RowChange,
+}

@@ -53,6 +53,34 @@ pub struct Status<'a> {
     pub revoked: Vec<&'a str>,
     /// What people should know.
     pub notices: Vec<String>,
+    /// Only a person can do something of what there is to do: `--check` ends with 3.
+    pub person_needed: bool,
+    /// What there is to do.
+    pub to_do: Vec<ToDo<'a>>,
+}
+
+/// Something to do.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct ToDo<'a> {
+    /// What is the matter.
+    pub what: &'a str,
+    /// The command that helps, or shows more; null if none does.
+    pub command: Option<&'a str>,
+    /// Only a person can do it.
+    pub person: bool,
+}
+
+/// `report`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Reported {
+    /// The page.
+    pub report: String,
+    /// How many devices are on it.
+    pub devices: usize,
+    /// How many conflicts are open.
+    pub conflicts: u64,
 }
 
 /// The log's size.

@@ -30,13 +30,14 @@ use serde::Serialize;
 pub use carry::{
     CardFile, Counts, Event, Exchanged, Exported, File, Imported, Reason, Synced, Taken, WaitGroup,
 };
-pub use conflicts::{Conflicts, DecidedConflict, OpenConflicts, Resolved};
+pub use conflicts::{Conflicts, DecidedConflict, OpenConflicts, Resolved, Undone, UndoneRow};
 pub use devices::{
     AdmittedDevices, Device, Devices, FleetKeyMade, FleetKeyRotated, Initialised, Joined, Known, Maker,
     Removed, Renamed, Request, Retired, Revoked, Trusted,
 };
 pub use look::{
-    Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Status, Uart, Verified,
+    Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Reported, Status, ToDo,
+    Uart, Verified,
 };
 pub use tables::{Changed, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 

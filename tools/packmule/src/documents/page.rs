@@ -51,7 +51,9 @@ fn page() -> String {
     section::<Exchanged>(&mut page, &mut types, "exchange");
     section::<Conflicts>(&mut page, &mut types, "conflicts");
     section::<conflicts::Resolution>(&mut page, &mut types, "resolve");
+    section::<Undone>(&mut page, &mut types, "resolve --undo");
     section::<Status>(&mut page, &mut types, "status");
+    section::<Reported>(&mut page, &mut types, "report");
     section::<look::Log>(&mut page, &mut types, "log");
     section::<Digest>(&mut page, &mut types, "digest");
     section::<Verified>(&mut page, &mut types, "verify");

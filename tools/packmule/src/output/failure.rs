@@ -24,6 +24,8 @@ pub enum Failure {
     },
     /// The command has reported it in its output.
     Reported(String),
+    /// It was asked whether a person is needed: one is, as the command has printed.
+    PersonNeeded,
 }
 
 impl From<UsageError> for Failure {
@@ -70,7 +72,11 @@ impl Failure {
 
     /// Returns the exit status.
     pub fn status(&self) -> u8 {
-        if matches!(self, Self::Usage(_)) { 2 } else { 1 }
+        match self {
+            Self::Usage(_) => 2,
+            Self::PersonNeeded => 3,
+            Self::Refused { .. } | Self::Reported(_) => 1,
+        }
     }
 
     /// Returns the reason alone.
@@ -79,6 +85,7 @@ impl Failure {
             Self::Usage(UsageError { message, .. })
             | Self::Refused { message, .. }
             | Self::Reported(message) => message,
+            Self::PersonNeeded => "a person is needed",
         }
     }
 
@@ -95,6 +102,7 @@ impl Failure {
                     "packmule: {message}\nusage: packmule COMMAND DB ...\n`packmule --help` lists the commands\n"
                 )
             }
+            Self::PersonNeeded => String::new(),
             Self::Refused { file: Some(file), message, .. } => format!("packmule: {file}: {message}\n"),
             Self::Refused { file: None, message, .. } | Self::Reported(message) => {
                 format!("packmule: {message}\n")
@@ -105,7 +113,7 @@ impl Failure {
     /// Returns the same as JSON; nothing where the command has reported it already.
     pub fn document(&self) -> Option<ErrorDocument<'_>> {
         match self {
-            Self::Reported(_) => None,
+            Self::Reported(_) | Self::PersonNeeded => None,
             Self::Usage(UsageError { message, .. }) => {
                 Some(ErrorDocument { error: message, file: None, untrusted: Vec::new() })
             }

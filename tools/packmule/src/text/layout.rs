@@ -48,6 +48,15 @@ pub fn wrap(words: &[String], indent: usize) -> String {
     text
 }
 
+/// Breaks a text into lines of 80 letters: the first is set in by `first`, the others by `indent`.
+pub fn paragraph(text: &str, first: usize, indent: usize) -> String {
+    let mut words = words(text);
+    if let Some(word) = words.first_mut() {
+        word.insert_str(0, &" ".repeat(first));
+    }
+    wrap(&words, indent)
+}
+
 /// Takes a text apart into words; a command between backquotes is one.
 pub fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();

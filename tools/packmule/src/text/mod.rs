@@ -8,19 +8,24 @@
 //! | `time` | points in time and spans; whether a clock is likely to be wrong |
 //! | `value` | a row's values as people read and type them |
 //! | `layout` | columns, and lines of 80 letters |
+//! | `advice` | what there is to do next |
+//! | `html` | pages for a browser |
 //! | `hint` | what the library says would help, as commands |
 //! | `sentence` | sentences that several commands print |
 
+mod advice;
 mod format;
 mod hint;
+pub mod html;
 mod layout;
 mod sentence;
 mod time;
 mod value;
 
+pub use advice::{Advice, advice};
 pub use format::{count, number, plural, quoted, safe, shell_word, shown, size};
 pub use hint::hint;
-pub use layout::{columns, cut, words, wrap};
+pub use layout::{columns, cut, paragraph, words, wrap};
 pub use sentence::{
     behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
 };

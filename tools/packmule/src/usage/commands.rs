@@ -406,6 +406,7 @@ each board gets its own `init`. A board that is made without \
             &flags::SET,
             &flags::DELETE,
             &flags::KEEP_BOTH,
+            &flags::UNDO,
             &flags::DRY_RUN,
         ],
         group: Group::Conflicts,
@@ -413,12 +414,14 @@ each board gets its own `init`. A board that is made without \
         about: "ID is as `conflicts` shows it, or the beginning of it; of several, all are closed or none. --all, --table, --kind, \
                 --by and --older-than mean all that are open and fit; those that cannot be closed in this way stay open, and are \
                 named. VALUE is a number, NULL, x'00ff', 'quoted text', or text as it is. All is done in one transaction. Nothing \
-                is lost by it: the other versions stay in the log.",
+                is lost by it: the other versions stay in the log, and --undo takes it back, on any device to which it has \
+                travelled, until its frames are compacted away.",
         examples: &[
             "packmule resolve base.db 5f3a9c01d2 --take north",
             "packmule resolve base.db 5f3a9c01d2 --set value=45 note='agreed on the phone'",
             "packmule resolve base.db --table settings --kind update/update --take newest --dry-run",
             "packmule resolve base.db --all --older-than 30d --take shown",
+            "packmule resolve base.db --undo 5f3a9c01d2",
         ],
     },
     Command {
@@ -426,11 +429,27 @@ each board gets its own `init`. A board that is made without \
         words: "status",
         operands: "DB",
         count: (1, 1),
+        flags: &[&flags::CHECK],
+        group: Group::Look,
+        summary: "how this device stands, and what there is to do next",
+        about: "Changes nothing. The fingerprint is what `packmule trust` on another device takes. At the end stands what there is \
+                to do, each with the command that helps. With --check the exit status is 3 where only a person can do it: open \
+                conflicts, held tables, rows that are not sent, frames of a revoked device that are set aside, notices (a new \
+                identity, a clock that is far off). Frames in flight, and devices that were not heard, are no reason.",
+        examples: &["packmule status north.db", "packmule status base.db --check"],
+    },
+    Command {
+        name: Name::Report,
+        words: "report",
+        operands: "DB FILE.html",
+        count: (2, 2),
         flags: &[],
         group: Group::Look,
-        summary: "how this device stands: identity, tables, conflicts, log",
-        about: "Changes nothing. The fingerprint is what `packmule trust` on another device takes.",
-        examples: &["packmule status north.db"],
+        summary: "the fleet on one page for a browser, which has all in itself",
+        about: "Devices and when they were heard, rows by day and device, open conflicts side by side, what waits and why, the \
+                log and who holds it back, and what there is to do. The page loads nothing from elsewhere; it is good on a \
+                telephone and on paper. A file that is no report is not written over.",
+        examples: &["packmule report base.db fleet.html"],
     },
     Command {
         name: Name::Log,

@@ -159,10 +159,13 @@ pub static KIND: Flag = value(
 pub static CONFLICT_BY: Flag = value("by", "DEVICE", "only those with a version of this device");
 pub static OLDER_THAN: Flag =
     value("older-than", "AGE", "only those of which no version is newer, by its author's clock: 30d, 12h");
+pub static UNDO: Flag =
+    switch("undo", "undo how it was closed: rows become what they were; undone again, it is closed again");
 pub static DRY_RUN: Flag = switch("dry-run", "only say what would be done; nothing is changed");
 pub static BRIEF: Flag = switch("brief", "a line for each");
 
 // Looking and checking.
+pub static CHECK: Flag = switch("check", "end with 3 where a person is needed, and print only what for");
 pub static ROWS: Flag = switch("rows", "each row, and not only how many");
 pub static VALUES: Flag = switch("values", "each row, with what was written to it");
 pub static BY: Flag = value("by", "DEVICE", "only what this device wrote");

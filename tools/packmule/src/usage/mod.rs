@@ -50,6 +50,7 @@ pub enum Name {
     Exchange,
     Conflicts,
     Resolve,
+    Report,
     Status,
     Log,
     Digest,

@@ -1,0 +1,28 @@
+//! What happens to a row, as it is told to people.
+
+#[cfg(feature = "serde")]
+use crate::engine::store::json;
+use crate::engine::store::value::OwnedValue;
+
+/// What a resolution does to a row.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RowChange {
+    /// The row's key, by column.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
+    pub key: Vec<(String, OwnedValue)>,
+    /// Its values before, by column; none if it was not in its table.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
+    pub before: Vec<(String, OwnedValue)>,
+    /// Its values then; none if it is not in its table any more.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
+    pub after: Vec<(String, OwnedValue)>,
+}
+
+impl RowChange {
+    /// Returns whether the row is removed, on all devices.
+    pub fn removes(&self) -> bool {
+        !self.before.is_empty() && self.after.is_empty()
+    }
+}

@@ -1,0 +1,250 @@
+//! A resolution undone: the rows that it wrote become what they were before.
+//!
+//! Each row that a resolution writes is told in its group as it was before, with the id of the conflict. So who has that
+//! group can undo it, on any device. The undo tells the same of the rows that it writes: undoing it again brings the
+//! decision back. A UNIQUE value is claimed as it was before, so that the row which had it is shown again, and the
+//! conflict is open again.
+
+use packmule_core::model::{Hex, Stream, decode_hex};
+use packmule_core::wire::{Decision, FrameFlags, OpKind, Was};
+
+use crate::engine::capture::groups::{self, Before, RowBefore};
+use crate::engine::capture::ops::{self, Change};
+use crate::engine::conflicts::change::RowChange;
+use crate::engine::conflicts::list;
+use crate::engine::error::{Error, Result};
+use crate::engine::fleet::{devices, positions};
+use crate::engine::log::visit::{self, Part};
+use crate::engine::log::{frames, writer};
+use crate::engine::merge::heads::{self, Cause, Head, Seen};
+use crate::engine::merge::{deferred, versions};
+use crate::engine::show::constraints;
+use crate::engine::store::meta;
+use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
+use crate::engine::table::known::Table;
+use crate::engine::table::replica::Replica;
+
+/// The largest row that is told as it was, in bytes.
+const TOLD_MOST: usize = 16_384;
+
+/// What an undo did.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct UndoReport {
+    /// The conflict's id, whole.
+    pub conflict: String,
+    /// Who had decided it: name and short id.
+    pub decided_by: String,
+    /// The table, of each row that it changed, and the row before and after the undo.
+    pub rows: Vec<(String, RowChange)>,
+}
+
+/// Reads a conflict's id.
+fn number(id: &str) -> Result<[u8; 5]> {
+    let mut number = [0; 5];
+    decode_hex(id, &mut number).map_err(|_| Error::damaged("a conflict's id is no hexadecimal number"))?;
+    Ok(number)
+}
+
+/// Tells of a row that a resolution made that it was not there.
+pub(crate) fn made(id: &str, tid: i64, key: &[u8]) -> Result<RowBefore> {
+    Ok(RowBefore { conflict: number(id)?, tid, key: key.to_vec(), claim: 0, was: Before::Gone })
+}
+
+/// Returns what a row is, for the undo of what is done to it next.
+pub(crate) fn before(replica: &Replica, id: &str, table: &Table, key: &[u8]) -> Result<RowBefore> {
+    let conflict = number(id)?;
+    let heads = heads::heads(replica, table.tid, key)?;
+    let claim = versions::claim_of(table, &heads);
+    let was = was(replica, table, key)?;
+    Ok(RowBefore { conflict, tid: table.tid, key: key.to_vec(), claim, was })
+}
+
+/// Encodes a row as it is: in its table or, quarantined, beside it.
+fn was(replica: &Replica, table: &Table, key: &[u8]) -> Result<Before> {
+    let mut row = list::told_row(replica, table, table.place(), key)?;
+    if row.is_empty() {
+        row = list::told_row(replica, table, &table.quarantine_table(), key)?;
+    }
+    if row.is_empty() {
+        return Ok(Before::Gone);
+    }
+    let mut body = Vec::new();
+    for (name, value) in &row {
+        if matches!(value, OwnedValue::Large { .. }) {
+            return Ok(Before::Untold);
+        }
+        body.extend(value::encode(&packmule_core::model::Value::Text(name.as_bytes()))?);
+        body.extend(value::encode(&value.borrow())?);
+    }
+    Ok(if body.len() > TOLD_MOST { Before::Untold } else { Before::Values(body) })
+}
+
+/// A resolution in the log.
+struct Found {
+    dev: i64,
+    frames: (u64, u64),
+    conflict: String,
+    rows: Vec<(i64, Vec<u8>, u64, Before)>,
+}
+
+/// Finds the last resolution, or undo, of the conflict with this id.
+fn find(replica: &Replica, id: &str) -> Result<Found> {
+    let mut groups = replica.db.prepare(
+        "SELECT dev, first, last FROM _pm_group WHERE stream = ?1 AND applied ORDER BY lamport DESC, dev, last DESC",
+    )?;
+    let mut groups = groups.query([Stream::Shared.number()])?;
+    while let Some(group) = groups.next()? {
+        let (dev, first, last): (i64, u64, u64) = (group.get(0)?, group.get(1)?, group.get(2)?);
+        let mut found: Option<Found> = None;
+        for seq in first..=last {
+            let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
+            let frame = frames::parse(&body)?;
+            if !frame.head.flags.has(FrameFlags::RESOLUTION) {
+                break;
+            }
+            visit::visit(replica, &frame, |part| {
+                let Part::Decision(Decision { conflict, def, key, claim, was }) = part else { return Ok(()) };
+                let conflict = Hex(&conflict).to_string();
+                if !conflict.starts_with(id) {
+                    return Ok(());
+                }
+                let found = found.get_or_insert_with(|| Found {
+                    dev,
+                    frames: (first, last),
+                    conflict: conflict.clone(),
+                    rows: Vec::new(),
+                });
+                if found.conflict != conflict {
+                    return Err(Error::Usage(format!(
+                        "`{id}` is the beginning of several ids: give more of it"
+                    )));
+                }
+                let was = match was {
+                    Was::Gone => Before::Gone,
+                    Was::Values(values) => Before::Values(values.to_vec()),
+                    Was::Untold => Before::Untold,
+                };
+                found.rows.push((catalog::op_def(replica, def)?.tid, key.to_vec(), claim, was));
+                Ok(())
+            })?;
+        }
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
+    Err(Error::Usage(format!(
+        "no resolution of a conflict `{id}` is in the log here: it has not come yet, is compacted away, or decided a column"
+    )))
+}
+
+/// Undoes the last resolution of a conflict, within the open transaction. What was written here must be sealed.
+pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
+    if id.len() < 4 {
+        return Err(Error::Usage(format!("`{id}` is too short for a conflict's id")));
+    }
+    let found = find(replica, id)?;
+    let mut report = UndoReport {
+        conflict: found.conflict.clone(),
+        decided_by: devices::device_label(replica, found.dev)?,
+        rows: Vec::new(),
+    };
+    let lamport = positions::next_lamport(replica)?;
+    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
+    let mut buf = vec![0; replica.options.frame_bytes];
+    let flags = FrameFlags::RESOLUTION;
+    let mut group = writer::begin_group(replica, Stream::Shared, flags, lamport, 0, &mut buf)?;
+    for (tid, key, ..) in &found.rows {
+        let table = catalog::table(replica, *tid)?;
+        let heads = heads::heads(replica, *tid, key)?;
+        written_since(replica, &found, &table, &heads)?;
+        groups::seal_before(replica, &mut group, &before(replica, &found.conflict, &table, key)?)?;
+        let told = list::told_row(replica, &table, table.place(), key)?;
+        let names = table.def.keys().map(|at| table.def.columns[at].name.clone());
+        let key = names.zip(value::read_key(key)?).collect();
+        report.rows.push((table.def.name.clone(), RowChange { key, before: told, after: Vec::new() }));
+    }
+    for (tid, key, claim, was) in &found.rows {
+        let table = catalog::table(replica, *tid)?;
+        let heads = heads::heads(replica, *tid, key)?;
+        let Some((values, change)) = said(replica, &table, key, (*claim, was), heads)? else { continue };
+        ops::seal_said(replica, &table, &mut group, &values, &change)?;
+        deferred::defer(replica, *tid, key)?;
+    }
+    let position = group.finish()?;
+    positions::set_position(replica, replica.me, Stream::Shared, position)?;
+    meta::set(&replica.db, "unanswered", false)?;
+    catalog::reload_catalog(replica)?;
+    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+    for ((tid, key, ..), (_, change)) in found.rows.iter().zip(&mut report.rows) {
+        let table = catalog::table(replica, *tid)?;
+        change.after = list::told_row(replica, &table, table.place(), key)?;
+    }
+    report.rows.retain(|(_, change)| change.before != change.after);
+    Ok(report)
+}
+
+/// Refuses to undo what somebody has written over since.
+fn written_since(replica: &Replica, found: &Found, table: &Table, heads: &[Head]) -> Result<()> {
+    let of_it = |head: &&Head| head.dev == found.dev && (found.frames.0..=found.frames.1).contains(&head.seq);
+    match heads.iter().find(|head| !of_it(head)) {
+        None => Ok(()),
+        Some(head) => Err(Error::Usage(format!(
+            "the row of `{}` has been written to since, by {}: an undo would take that away; `restore` brings single \
+             rows back",
+            table.def.name,
+            devices::device_label(replica, head.dev)?
+        ))),
+    }
+}
+
+/// Returns what makes a row what it was: its values, and what the op says beside them; `None` if it is not there, and was
+/// not.
+fn said(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    (claim, was): (u64, &Before),
+    heads: Vec<Head>,
+) -> Result<Option<(Vec<OwnedValue>, Change)>> {
+    let now = was_values(table, &self::was(replica, table, key)?)?;
+    let mut values = vec![OwnedValue::Null; table.def.columns.len()];
+    for (at, value) in table.def.keys().zip(value::read_key(key)?) {
+        values[at] = value;
+    }
+    let Some(before) = was_values(table, was)? else {
+        let Some(now) = now else { return Ok(None) };
+        for (at, value) in now {
+            values[at] = value;
+        }
+        return Ok(Some((values, Change { kind: OpKind::Delete, heads: Some(heads), ..Change::default() })));
+    };
+    let mut columns: Columns = before.iter().map(|(at, _)| *at).collect();
+    let kind = if now.is_some() { OpKind::Update } else { OpKind::Insert };
+    if kind == OpKind::Update {
+        // What was added since stays: an undo is about what was decided.
+        columns = columns.minus(&table.counters.iter().copied().collect());
+    }
+    for (at, value) in before {
+        values[at] = value;
+    }
+    let whole = columns == Columns::all(table.def.columns.len());
+    let claim = table.unique.then_some(claim);
+    let columns = Some(columns).filter(|_| !whole);
+    Ok(Some((values, Change { kind, claim, columns, heads: Some(heads), ..Change::default() })))
+}
+
+/// Decodes a row as it was: its values by column; `None` if it was not there.
+fn was_values(table: &Table, was: &Before) -> Result<Option<Vec<(usize, OwnedValue)>>> {
+    match was {
+        Before::Gone => Ok(None),
+        Before::Values(body) => versions::read_baseline(table, body).map(Some),
+        Before::Untold => Err(Error::Usage(format!(
+            "a row of `{}` was too large to be kept for an undo; `log --values` shows what is in the log",
+            table.def.name
+        ))),
+    }
+}

@@ -1,0 +1,86 @@
+//! The fleet on one page, and whether a person is needed.
+
+use crate::support::{Desk, has};
+
+/// Opening tags in a page: all that a browser would act on.
+fn tags(page: &str) -> std::collections::BTreeSet<String> {
+    let name = |tag: &str| tag.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '!').collect();
+    page.split('<').skip(1).map(name).filter(|tag: &String| !tag.is_empty()).collect()
+}
+
+#[test]
+fn a_page_has_all_in_itself_and_what_devices_wrote_is_text() {
+    let (desk, _) = Desk::conflict();
+    let table = "<script>alert(1)</script>";
+    for db in ["north.db", "east.db"] {
+        desk.sql(db, &format!("CREATE TABLE \"{table}\" (\"<b>\" TEXT PRIMARY KEY, v)"));
+        desk.run_words(&["track", db, table]).ok();
+    }
+    desk.sql("north.db", &format!("INSERT INTO \"{table}\" VALUES ('<img src=x>', 'a\"onload=''x')"));
+    desk.sql("east.db", &format!("INSERT INTO \"{table}\" VALUES ('<img src=x>', '</dd><style>')"));
+    for (from, to) in [("north", "base"), ("east", "base"), ("base", "east")] {
+        desk.carry(from, to);
+    }
+    desk.sql("east.db", &format!("CREATE TABLE IF NOT EXISTS \"{table}\" (\"<b>\" TEXT PRIMARY KEY, v)"));
+    let page = |db: &str| {
+        desk.run(&format!("report {db} fleet.html")).ok();
+        std::fs::read_to_string(desk.path("fleet.html")).unwrap()
+    };
+    let of_east = page("east.db");
+    has(
+        &of_east,
+        &[
+            "To do",
+            "Devices",
+            "north-",
+            "Rows written",
+            "<rect",
+            "Open conflicts",
+            "&lt;script&gt;",
+            "&lt;img src=x&gt;",
+        ],
+    );
+    for page in [of_east, page("base.db")] {
+        let known = "!doctype !-- html head meta title style body header h1 p div b span section h2 ul li br code table \
+                     thead tr th tbody td figure svg line rect figcaption i article h3 dl dt dd";
+        for tag in tags(&page) {
+            assert!(known.split(' ').any(|known| known == tag || tag == "!" || tag == "title"), "<{tag}>");
+        }
+        assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("url("), "{page}");
+    }
+    // Another file stays.
+    std::fs::write(desk.path("letter.html"), "<p>dear").unwrap();
+    has(&desk.run("report base.db letter.html").refused("letter.html"), &["is no report"]);
+}
+
+#[test]
+fn status_says_what_to_do_and_whether_a_person_must() {
+    let (desk, id) = Desk::conflict();
+    has(
+        &desk.run("status base.db").ok(),
+        &["to do", "1 conflict is open", "packmule conflicts base.db --brief"],
+    );
+    let checked = desk.run("status base.db --check");
+    assert_eq!(checked.status, Some(3), "{}{}", checked.out, checked.err);
+    has(&checked.out, &["1 thing needs a person", "packmule conflicts base.db --brief"]);
+    assert_eq!(checked.err, "");
+    let document: serde_json::Value =
+        serde_json::from_str(&desk.run("status base.db --check --json").out).unwrap();
+    assert_eq!(document["person_needed"], true);
+    assert_eq!(document["to_do"][0]["command"], "packmule conflicts base.db --brief");
+    desk.run(&format!("resolve base.db {id} --take east")).ok();
+    has(&desk.run("status base.db --check").ok(), &["no person is needed"]);
+    // A board that was not heard is no reason; nor is what is not sealed yet.
+    desk.sql("north.db", "UPDATE settings SET value = 5");
+    has(&desk.run("status north.db").ok(), &["to do", "1 write is not sealed", "packmule seal north.db"]);
+}
+
+#[test]
+fn status_fits_eighty_columns() {
+    let (desk, _) = Desk::conflict();
+    desk.run("revoke base.db east --fleet fleet.key").ok();
+    for db in ["base.db", "north.db", "east.db"] {
+        let status = desk.run(&format!("status {db}")).out;
+        assert!(status.lines().all(|line| line.chars().count() <= 80), "{status}");
+    }
+}

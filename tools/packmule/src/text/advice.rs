@@ -1,0 +1,90 @@
+//! What there is to do next, by how a device stands: each with the one command that helps.
+
+use std::path::Path;
+
+use packmule::{DeviceInfo, NotSent, Status, TableHow, label};
+
+use super::{count, hint, plural, quoted, shell_word};
+
+/// After so many days without a word a device is named.
+const UNHEARD_DAYS: i64 = 7;
+
+const DAY: i64 = 86_400_000;
+
+/// Something to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// Only a person can: `status --check` says so.
+    pub person: bool,
+    /// What is the matter.
+    pub what: String,
+    /// The command that helps, or shows more.
+    pub command: Option<String>,
+}
+
+impl Advice {
+    fn person(what: impl Into<String>, command: Option<String>) -> Self {
+        Self { person: true, what: what.into(), command }
+    }
+
+    fn by_itself(what: impl Into<String>, command: Option<String>) -> Self {
+        Self { person: false, what: what.into(), command }
+    }
+}
+
+/// Lists what there is to do, what only a person can first.
+pub fn advice(
+    path: &Path,
+    status: &Status,
+    devices: &[DeviceInfo],
+    not_sent: &[NotSent],
+    now: i64,
+) -> Vec<Advice> {
+    let db = quoted(path);
+    let mut all = Vec::new();
+    if !status.can_sign {
+        all.push(Advice::person("the secret key is not there: nothing can be sealed or sent", None));
+    }
+    if status.conflicts > 0 {
+        let open = plural(status.conflicts, "conflict is open", "conflicts are open");
+        all.push(Advice::person(open, Some(format!("packmule conflicts {db} --brief"))));
+    }
+    for table in status.tables.iter().filter(|table| table.how == TableHow::Suspended) {
+        let note = table.note.clone().unwrap_or_default();
+        let help = hint(table.hint(), path);
+        all.push(Advice::person(format!("table `{}` is held: {note}{help}", table.name), None));
+    }
+    all.extend(not_sent.iter().map(|rows| Advice::person(rows.to_string(), None)));
+    for revoked in status.revoked.iter().filter(|revoked| revoked.set_aside > 0) {
+        let frames = count(revoked.set_aside, "frame");
+        let what = format!("{} is revoked, and {frames} of it set aside", revoked.device);
+        let device = shell_word(&revoked.device);
+        all.push(Advice::person(what, Some(format!("packmule log {db} --by {device} --values"))));
+    }
+    for notice in &status.notices {
+        all.push(Advice::person(notice.text.clone() + &hint(notice.hint.clone(), path), None));
+    }
+    if let Some((device, frames)) = &status.held_back_by {
+        let what = format!(
+            "{device} is not known to have {}, which the log keeps for it: let it exchange; if it will not come back:",
+            count(*frames, "frame")
+        );
+        all.push(Advice::by_itself(what, Some(format!("packmule retire {db} {}", shell_word(device)))));
+    }
+    let long = |device: &&DeviceInfo| {
+        let away = device.this || device.retired || device.revoked;
+        !away && device.heard.is_some_and(|heard| now.saturating_sub(heard) > UNHEARD_DAYS * DAY)
+    };
+    for device in devices.iter().filter(long) {
+        let days = now.saturating_sub(device.heard.unwrap_or(now)) / DAY;
+        let who = label(device.id, device.name.as_deref());
+        all.push(Advice::by_itself(format!("{who} was not heard for {days} days"), None));
+    }
+    let unsealed: u64 = status.tables.iter().map(|table| table.unsealed).sum();
+    if unsealed > 0 && status.can_sign {
+        let what =
+            format!("{} not sealed; whatever sends seals first", plural(unsealed, "write is", "writes are"));
+        all.push(Advice::by_itself(what, Some(format!("packmule seal {db}"))));
+    }
+    all
+}

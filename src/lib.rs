@@ -34,6 +34,7 @@
 //! |---|---|
 //! | `bundled` (default) | SQLite itself, compiled in; without it the system's is linked, 3.43 or later |
 //! | `serial` (default) | [`carry::serial`]: sessions over a serial line, on Unix |
+//! | `net` (default) | [`carry::net`]: sessions over a network or the pipes of another program, on Unix |
 //! | `serde` | the reports implement `serde::Serialize` |
 //!
 //! # Example

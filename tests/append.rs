@@ -259,7 +259,7 @@ fn what_others_appended_is_not_sealed_again() {
     carry_all(&mut [&mut late, &mut base]);
     assert_eq!(rows(&late, "SELECT v FROM r ORDER BY id"), ["1", "2", "3"]);
     assert_eq!(late.seal().unwrap().ops, 0, "by a state");
-    assert_eq!(rows(&late, "SELECT count(*) FROM _pm_head"), ["0"]);
+    assert_eq!(rows(&late, &format!("SELECT count(*) FROM {HEADS}")), ["0"]);
     // Its own are.
     sql(&late, "INSERT INTO r (v) VALUES (4)");
     assert_eq!(late.seal().unwrap().ops, 1);

@@ -51,12 +51,12 @@ fn compact_all(devices: &mut [&mut Engine]) {
 fn what_all_have_is_folded_and_the_digest_stays() {
     let (_world, mut a, mut b, mut c) = three();
     let digest = a.digest(false).unwrap();
-    assert_ne!(counted(&b, "_pm_head"), "0");
+    assert_ne!(counted(&b, HEADS), "0");
     compact_all(&mut [&mut a, &mut b, &mut c]);
     for device in [&mut a, &mut b, &mut c] {
         device.compact().unwrap();
         assert_eq!(device.digest(false).unwrap(), digest);
-        assert_eq!(counted(device, "_pm_head"), "0");
+        assert_eq!(counted(device, HEADS), "0");
         assert_eq!(rows(device, "SELECT count(*) FROM _pm_frame WHERE length(body) > 400"), ["0"]);
         assert!(device.verify().unwrap().problems.is_empty());
     }
@@ -84,7 +84,7 @@ fn a_conflict_outlives_compaction() {
     assert_eq!(rows(&a, "SELECT body FROM notes WHERE id = 'n1'"), ["\"second\""]);
     compact_all(&mut [&mut a, &mut b, &mut c]);
     c.compact().unwrap();
-    assert_eq!(counted(&c, "_pm_head"), "0");
+    assert_eq!(counted(&c, HEADS), "0");
 }
 
 /// The row that has the value was listed without its author by who had folded it away.
@@ -115,7 +115,7 @@ fn a_silent_device_holds_the_log_back_until_it_is_retired() {
     carry_all(&mut [&mut a, &mut b]);
     let report = a.compact().unwrap();
     assert!(report.held_back_by.clone().unwrap().0.starts_with("c-"), "{report:?}");
-    assert_ne!(counted(&a, "_pm_head"), "0");
+    assert_ne!(counted(&a, HEADS), "0");
     let c_id = c.identity().id;
     // Neither is a base: each says it for itself.
     let retired = |engine: &Engine| engine.devices().unwrap().iter().any(|d| d.id == c_id && d.retired);
@@ -126,7 +126,7 @@ fn a_silent_device_holds_the_log_back_until_it_is_retired() {
     assert!(!b.retire(c_id, None).unwrap());
     for device in [&mut a, &mut b] {
         let report = device.compact().unwrap();
-        assert_eq!(counted(device, "_pm_head"), "0", "{report:?}");
+        assert_eq!(counted(device, HEADS), "0", "{report:?}");
     }
 
     // The retired device comes back with a write of its own: nothing waits, and nothing is lost.
@@ -204,8 +204,8 @@ fn rows_that_a_newcomer_brings_along_meet_the_same_versions_everywhere() {
         sql(&a, "UPDATE t SET v = 2, n = n + 1 WHERE k <> 'z'; DELETE FROM t WHERE k = 'gone'");
         carry_all(&mut [&mut a, &mut b, &mut c]);
         a.compact().unwrap();
-        assert_eq!(counted(&a, "_pm_head"), "0");
-        assert_ne!(counted(&c, "_pm_head"), "0");
+        assert_eq!(counted(&a, HEADS), "0");
+        assert_ne!(counted(&c, HEADS), "0");
         let mut d = world.board("d");
         sql(
             &d,

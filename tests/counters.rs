@@ -122,7 +122,10 @@ fn settle(devices: &mut [Engine]) {
         devices.iter_mut().for_each(|device| drop(device.compact().unwrap()));
     }
     assert_eq!(
-        rows(&devices[0], "SELECT (SELECT count(*) FROM _pm_count) + (SELECT count(*) FROM _pm_head)"),
+        rows(
+            &devices[0],
+            &format!("SELECT (SELECT count(*) FROM _pm_count) + (SELECT count(*) FROM {HEADS})")
+        ),
         ["0"]
     );
 }

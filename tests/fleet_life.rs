@@ -38,7 +38,7 @@ fn a_newcomer_with_rows_of_its_own_meets_who_has_folded() {
         round(&mut devices);
         devices.iter_mut().for_each(|d| drop(d.compact().unwrap()));
     }
-    assert_eq!(rows(&devices[1], "SELECT count(*) FROM _pm_head"), ["0"]);
+    assert_eq!(rows(&devices[1], &format!("SELECT count(*) FROM {HEADS}")), ["0"]);
     devices.push(world.board_with("c", NOTES, &["notes"]));
     let ids: Vec<DeviceId> = devices.iter().map(|d| d.identity().id).collect();
     sql(&devices[2], "INSERT INTO notes VALUES ('n03', 'mine'), ('own', 'only c')");
@@ -153,7 +153,7 @@ fn what_a_verdict_removed_does_not_come_back_with_a_state() {
     sql(&devices[0], "DELETE FROM notes");
     carry_between(&mut devices, 0, 3);
     alone(&mut devices[0]);
-    assert_eq!(rows(&devices[0], "SELECT count(*) FROM _pm_head"), ["0"]);
+    assert_eq!(rows(&devices[0], &format!("SELECT count(*) FROM {HEADS}")), ["0"]);
     // The late one meets the delete that nobody there remembers; whoever does hears what stays.
     carry_between(&mut devices, 2, 0);
     carry_between(&mut devices, 0, 3);
@@ -162,7 +162,7 @@ fn what_a_verdict_removed_does_not_come_back_with_a_state() {
     carry_between(&mut devices, 2, 1);
     sql(&devices[1], "INSERT INTO notes VALUES ('other', 'x')");
     alone(&mut devices[1]);
-    assert_eq!(rows(&devices[1], "SELECT count(*) FROM _pm_head"), ["0"]);
+    assert_eq!(rows(&devices[1], &format!("SELECT count(*) FROM {HEADS}")), ["0"]);
     assert_eq!(notes(&devices[1]), ["\"k=removed\"", "\"other=x\""]);
     carry_between(&mut devices, 1, 0);
     for _ in 0..3 {

@@ -30,7 +30,7 @@ impl Fleet {
         fleet.rounds(&[1, 2, AWAY], 4);
         fleet.compact(&[BASE, 1, 2, AWAY]);
         for device in &fleet.devices {
-            assert_eq!(rows_of(device, "SELECT count(*) FROM _pm_head"), "0");
+            assert_eq!(rows_of(device, &format!("SELECT count(*) FROM {HEADS}")), "0");
         }
         fleet
     }
@@ -72,7 +72,7 @@ impl Fleet {
             self.rounds(&[1, 2], 3);
             self.compact(&[BASE, 1, 2]);
         }
-        assert_eq!(rows_of(&self.devices[BASE], "SELECT count(*) FROM _pm_head"), "0");
+        assert_eq!(rows_of(&self.devices[BASE], &format!("SELECT count(*) FROM {HEADS}")), "0");
     }
 
     fn conflicts(&mut self) -> Vec<String> {
@@ -227,7 +227,7 @@ fn deletes_are_listed_longer() {
     for n in 0..40 {
         carry_all(&mut d.iter_mut().collect::<Vec<_>>());
         d[0].compact().unwrap();
-        assert_eq!(rows_of(&d[0], "SELECT count(*) FROM _pm_head"), "0");
+        assert_eq!(rows_of(&d[0], &format!("SELECT count(*) FROM {HEADS}")), "0");
         sql(&d[0], &format!("UPDATE notes SET body = 'later' WHERE id BETWEEN {n} * 20 AND {n} * 20 + 15"));
         sql(&d[0], &format!("DELETE FROM notes WHERE id = {n} * 20 + 18"));
     }

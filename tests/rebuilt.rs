@@ -44,7 +44,7 @@ impl Pair {
             self.a.compact().unwrap();
             self.b.compact().unwrap();
         }
-        assert_eq!(rows(&self.a, "SELECT count(*) FROM _pm_head"), ["0"]);
+        assert_eq!(rows(&self.a, &format!("SELECT count(*) FROM {HEADS}")), ["0"]);
     }
 
     /// Bytes of frames in the log of the first device.

@@ -181,7 +181,7 @@ fn many_tables_are_tracked_in_one_group() {
     let reports = a.track_all(&names, &TrackOptions::default()).unwrap();
     assert!(reports.iter().all(|r| r.rows == 1));
     assert_eq!(
-        rows(&a, "SELECT count(*) FROM _pm_group WHERE dev > 0 AND EXISTS (SELECT 1 FROM _pm_head)"),
+        rows(&a, &format!("SELECT count(*) FROM _pm_group WHERE dev > 0 AND EXISTS (SELECT 1 FROM {HEADS})")),
         ["1"]
     );
     let mut b = world.board("b");

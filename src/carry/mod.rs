@@ -6,14 +6,23 @@
 //! | `card` | both ways with a directory that somebody carries |
 //! | `volume` | a card as `card` sees it, and a mounted directory as such |
 //! | `session` | the session of the core over a database: two ends that talk until each has what the other has |
+//! | `stop` | [`Stop`]: ends sessions from another thread |
 //! | `serial/` | a session over a serial line |
+//! | `net/` | a session over a network, or over the pipes of another program |
 //!
 //! Imports the engine and [`packmule_core`].
 
 #[cfg(unix)]
 pub mod card;
+#[cfg(all(unix, feature = "net"))]
+pub mod net;
 #[cfg(all(unix, feature = "serial"))]
 pub mod serial;
 pub mod session;
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+mod stop;
 #[cfg(unix)]
 pub mod volume;
+
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+pub use stop::Stop;

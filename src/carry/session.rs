@@ -52,7 +52,20 @@ impl Session {
     /// # Errors
     /// Whatever sealing meets.
     pub fn new(engine: &mut Engine, nonce: [u8; 32], now_ms: u64) -> Result<Self, Error> {
-        let mut kept = Kept::default();
+        Self::begin(engine, nonce, Kept::default(), now_ms)
+    }
+
+    /// Does what [`Session::new`] does, where both nonces follow from the keys of an encrypted channel, this end's and
+    /// the peer's: what the peer proves then holds in this channel alone, and nobody stands in between.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn in_channel(engine: &mut Engine, nonces: [[u8; 32]; 2], now_ms: u64) -> Result<Self, Error> {
+        let [nonce, peer] = nonces;
+        Self::begin(engine, nonce, Kept::in_channel(peer), now_ms)
+    }
+
+    fn begin(engine: &mut Engine, nonce: [u8; 32], mut kept: Kept, now_ms: u64) -> Result<Self, Error> {
         let machine = Machine::new(&mut EngineLog::new(engine, &mut kept), nonce, now_ms);
         match machine {
             Ok(machine) => Ok(Self { machine, kept }),
@@ -88,6 +101,11 @@ impl Session {
     /// Returns whether the peer sends nothing more.
     pub fn peer_done(&self) -> bool {
         self.machine.peer_done()
+    }
+
+    /// Returns whether the peer has said who it is and may be trusted, though it has proved nothing yet.
+    pub fn is_greeted(&self) -> bool {
+        self.machine.state() != machine::State::Hello
     }
 
     /// Returns whether everything that this end had to send has been handed out, after [`Session::finish`].

@@ -9,6 +9,7 @@
 //! | [`new_board`] | what to type when a board is added, and where |
 //! | [`dead_base`] | what to type when a base is gone for good |
 //! | [`mod@format`] | the format, byte by byte |
+//! | [`network`] | sessions over a network, byte by byte, and their limits |
 //! | [`encrypted`] | encrypted bundles, byte by byte, and why they are so |
 //! | [`json`] | the fields of the JSON that each command prints |
 //! | [`security`] | what is defended against, and what is not |
@@ -49,6 +50,10 @@ pub mod format {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("encrypted.md")]
 pub mod encrypted {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("network.md")]
+pub mod network {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("json.md")]

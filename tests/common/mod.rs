@@ -212,6 +212,9 @@ pub fn exchange_with_card(engine: &mut Engine, card: &Path) -> Exchange {
 }
 
 /// All rows of a query, each value exactly, in SQLite's own literals.
+/// What is remembered of versions, in SQL.
+pub const HEADS: &str = "(SELECT tid FROM _pm_head UNION ALL SELECT tid FROM _pm_stretch)";
+
 pub fn rows(engine: &Engine, query: &str) -> Vec<String> {
     dump(&app(engine), query)
 }

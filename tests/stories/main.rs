@@ -31,6 +31,7 @@ mod keys;
 mod leaving;
 mod line;
 mod migrations;
+mod network;
 mod new_board;
 mod over_lines;
 mod pruned;

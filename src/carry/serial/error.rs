@@ -27,7 +27,7 @@ pub enum Error {
     Incompatible,
     /// The other end ended before all was done.
     Ended,
-    /// [`Stop::stop`](super::Stop::stop) was called.
+    /// [`Stop::stop`](crate::carry::Stop::stop) was called.
     Stopped,
 }
 

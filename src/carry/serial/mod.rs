@@ -4,7 +4,7 @@
 //! |---|---|
 //! | this one | [`sync`], [`serve`]: a session on a line, from its first byte to its last |
 //! | `closing` | when an end that has sent all may close the line |
-//! | `error`, `watch` | why a line came to its end; what is reported on the way, and [`Stop`] |
+//! | `error`, `watch` | why a line came to its end; what is reported on the way |
 //! | `pump` | the thread that moves bytes between port and link, and opens the port again |
 //! | `port`, `quick` | the port: for us alone, raw, left as it was found; low latency |
 
@@ -23,11 +23,12 @@ use std::time::{Duration, Instant};
 use packmule_core::link::{Event, State};
 
 use super::session::{Progress, Session};
+use super::stop::{Stop, Wake};
 use crate::engine::Engine;
 use closing::Closing;
 pub use error::Error;
 use pump::{Inner, Line, LineEvent};
-pub use watch::{Status, Stop};
+pub use watch::Status;
 
 /// Flow control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,15 +141,14 @@ fn on_line<R>(
     work: impl FnOnce(&Arc<Line>) -> Result<R, Error>,
 ) -> Result<R, Error> {
     let (line, wake_pipe) = Line::new(options).map_err(Error::Port)?;
-    stop.lines().push(line.clone());
-    let result = std::thread::scope(|scope| {
+    let waits: Arc<dyn Wake> = line.clone();
+    stop.wakes(Arc::downgrade(&waits));
+    std::thread::scope(|scope| {
         scope.spawn(|| line.pump(options, wake_pipe));
         let result = work(&line);
         line.stop();
         result
-    });
-    stop.lines().retain(|other| !Arc::ptr_eq(other, &line));
-    result
+    })
 }
 
 /// One end of a line: the thread with the database.

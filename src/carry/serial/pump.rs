@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::port::Port;
 use super::{Options, random};
+use crate::carry::stop::Wake;
 
 /// How often a port that is not there is looked for: at first, and once it is gone for [`LATER`].
 const REOPEN: Duration = Duration::from_millis(40);
@@ -102,6 +103,12 @@ impl Inner {
     /// Returns the link's clock.
     fn now(&self) -> u64 {
         self.begun.elapsed().as_micros() as u64
+    }
+}
+
+impl Wake for Line {
+    fn wake(&self) {
+        self.notify();
     }
 }
 

@@ -15,6 +15,8 @@ use crate::engine::{
 /// What a session keeps besides what is in the database.
 #[derive(Default)]
 pub(super) struct Kept {
+    /// The nonce that the channel gives the peer, where it is encrypted.
+    peer_nonce: Option<[u8; 32]>,
     /// The peer, once its certificate was trusted.
     pub(super) peer: Option<Peer>,
     /// Or why it was not.
@@ -63,6 +65,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Of a session in an encrypted channel, which gives the peer this nonce.
+    pub(super) fn in_channel(peer_nonce: [u8; 32]) -> Self {
+        Self { peer_nonce: Some(peer_nonce), ..Self::default() }
+    }
+
     fn peer(&self) -> Result<&Peer> {
         known(&self.peer)
     }
@@ -171,6 +178,10 @@ impl Log for EngineLog<'_> {
     fn certificate(&mut self, body: &mut Body<'_>) -> Result<DeviceId> {
         body.extend(&self.engine.own_certificate()?);
         Ok(self.engine.identity().id)
+    }
+
+    fn may_have_nonce(&self, nonce: &[u8; 32]) -> bool {
+        self.kept.peer_nonce.is_none_or(|known| known == *nonce)
     }
 
     fn verify_certificate(&mut self, _: &Certificate<'_>, bytes: &[u8]) -> Result<Trust> {

@@ -52,6 +52,13 @@ pub trait Log {
     /// As the trait says.
     fn certificate(&mut self, body: &mut Body<'_>) -> Result<DeviceId, Self::Error>;
 
+    /// Returns whether the peer may have this nonce. Where the channel is encrypted, both nonces follow from it: a proof,
+    /// which signs them, then holds in this channel alone.
+    fn may_have_nonce(&self, nonce: &[u8; 32]) -> bool {
+        let _ = nonce;
+        true
+    }
+
     /// Decides whether the peer's certificate is trusted, whose own signatures are valid: whether the fleet that
     /// signed it is one of ours is for the log to say. The log remembers the peer for the rest of the session.
     ///

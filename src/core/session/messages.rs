@@ -91,6 +91,9 @@ impl<B: Buffer, T> Machine<B, T> {
         nonce: &[u8; 32],
         bytes: &[u8],
     ) -> Result<(), Error<L::Error>> {
+        if !log.may_have_nonce(nonce) {
+            return Err(Error::Proof);
+        }
         let certificate = Certificate::decode(bytes).map_err(Error::Damaged)?;
         let device = certificate.device();
         let trust = log.verify_certificate(&certificate, bytes).map_err(Error::Log)?;

@@ -43,6 +43,7 @@ use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::known::{OpDef, State, Table};
+use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
 
 /// Applies a group that is in the log and is ready.
@@ -411,7 +412,8 @@ fn head_of(incoming: &Incoming<'_>) -> Head {
         dev: origin.dev,
         author: origin.author,
         seq: origin.seq,
-        offset: op.offset,
+        place: OpPlace::At(op.offset),
+        stretched: false,
         claim: op.head.claim.unwrap_or(origin.lamport),
         wall: op.head.wall.unwrap_or(origin.wall),
         kind: op.head.kind,

@@ -7,6 +7,7 @@ use crate::engine::apply::{aside, groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers, revocation};
+use crate::engine::merge::stretches;
 use crate::engine::show::write::Counts;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -88,7 +89,11 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     let applied = aside::contained(replica, &places, || {
         ready
             .iter()
-            .map(|group| groups::apply_group(replica, dev, group.stream, group.first, group.last))
+            .map(|group| {
+                stretches::gathering(replica, || {
+                    groups::apply_group(replica, dev, group.stream, group.first, group.last)
+                })
+            })
             .collect()
     })?;
     let Some(applied): Option<Vec<Counts>> = applied else { return Ok(false) };

@@ -3,7 +3,8 @@
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
-use crate::engine::merge::heads::Kind;
+use crate::engine::merge::kind::Kind;
+use crate::engine::merge::stretches;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -47,6 +48,7 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
 
 /// Gives the versions that wrote the whole row the columns that this was: they say nothing of new columns.
 pub(crate) fn make_columns_plain(replica: &Replica, tid: i64, n: usize) -> Result<()> {
+    stretches::spread(replica, Some(tid))?;
     replica
         .db
         .prepare_cached(

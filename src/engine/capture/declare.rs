@@ -29,7 +29,7 @@ use crate::engine::capture::{adopt, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::heads::{self, Stamp};
-use crate::engine::merge::{context_free, counters, deferred, versions};
+use crate::engine::merge::{context_free, counters, deferred, stretches, versions};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -88,6 +88,7 @@ pub(crate) fn record_declared(
 
 /// Makes all claims equally old that the author of a UNIQUE had seen.
 fn equalise_claims(replica: &Replica, tid: i64, stamp: &Stamp<'_>) -> Result<()> {
+    stretches::spread(replica, Some(tid))?;
     let authors = replica
         .db
         .prepare_cached("SELECT DISTINCT dev FROM _pm_head WHERE tid = ?1 AND claim > 0")?

@@ -10,8 +10,9 @@ use crate::engine::capture::{
     adopt, append, declare, follow, gathering, merge_definitions, unverified, watch,
 };
 use crate::engine::error::{self, Error, Result};
-use crate::engine::merge::heads::{self, Kind, Stamp};
-use crate::engine::merge::{compose, versions};
+use crate::engine::merge::heads::{self, Stamp};
+use crate::engine::merge::kind::Kind;
+use crate::engine::merge::{compose, stretches, versions};
 use crate::engine::show::writable;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Affinity};
@@ -377,7 +378,7 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
         return Ok(());
     }
     let mut statement = replica.db.prepare_cached(
-        "SELECT key FROM _pm_head h WHERE tid = ?1 AND kind <> ?2
+        "SELECT key FROM _pm_any_head h WHERE tid = ?1 AND kind <> ?2
          AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
          AND NOT EXISTS (SELECT 1 FROM _pm_held p WHERE p.tid = h.tid AND p.key = h.key)",
     )?;
@@ -416,6 +417,7 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
 
 /// Takes in a definition from a frame, and records that it is what the table is on its author's device.
 pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
+    stretches::pause(replica)?;
     take_in_def(replica, stream, body, stamp)?;
     let def = TableDef::hear(body).map_err(error::bad)?;
     match catalog::table_named(replica, &def.name) {
@@ -431,6 +433,7 @@ pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &S
 
 /// Takes in what a device says of a table of its own.
 pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u64, u64)) -> Result<()> {
+    stretches::pause(replica)?;
     let def = TableDef::decode(schema.def).map_err(error::bad)?;
     let id = DefId::of(schema.def);
     let tid = catalog::keep_def(replica, &def, id, schema.def)?;

@@ -15,7 +15,7 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
-use crate::engine::merge::{context_free, heads, versions};
+use crate::engine::merge::{context_free, heads, stretches, versions};
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
@@ -128,6 +128,7 @@ fn at_odds(replica: &Replica, table: &Table) -> Result<String> {
 /// Gives the remembered versions of a table's rows the columns that they have in its definition now. `before` is the
 /// definition by which they were recorded.
 pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef) -> Result<()> {
+    stretches::spread(replica, Some(table.tid))?;
     // What was written to a column of this name that was dropped does not come back.
     let mut since = HashMap::new();
     for column in table.def.columns.iter().filter(|c| before.column(&c.name).is_none()) {
@@ -142,7 +143,7 @@ pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef) -> Re
             let lamport = if since.is_empty() { 0 } else { versions::lamport_of(replica, head)? };
             // These are the columns that the op carries, without those that were overwritten.
             let columns: Columns =
-                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
+                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
                     let names = op.values(def.shape());
                     Ok(names
                         .map(|(at, _)| def.def.columns[at].name.as_str())

@@ -13,7 +13,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
-use crate::engine::merge::{compose, counters, deferred, versions};
+use crate::engine::merge::{compose, counters, deferred, stretches, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -253,17 +253,28 @@ pub(crate) fn seal_table(
         replica.db.execute("UPDATE _pm_table SET announced = 1 WHERE tid = ?1", [table.tid])?;
     }
     let reader = RowReader::new(replica, table);
+    stretches::gathering(replica, || seal_rows(replica, &reader, group, options))?;
+    if table.def.append { append::note_sealed(replica, table, group.wall) } else { Ok(()) }
+}
+
+/// Seals the rows of a table.
+fn seal_rows(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+    options: SealOptions<'_>,
+) -> Result<()> {
+    let table = reader.table;
     let taken = takes_in(table, options);
     if options.reissue || taken.is_some() {
-        seal_all(replica, &reader, group, taken.unwrap_or_default())?;
+        seal_all(replica, reader, group, taken.unwrap_or_default())?;
         if options.reissue {
-            seal_gone(replica, &reader, group)?;
+            seal_gone(replica, reader, group)?;
         }
     } else if table.def.append {
-        append::seal_appended(replica, &reader, group)?;
+        append::seal_appended(replica, reader, group)?;
     }
-    seal_dirty(replica, &reader, group, options)?;
-    if table.def.append { append::note_sealed(replica, table, group.wall) } else { Ok(()) }
+    seal_dirty(replica, reader, group, options)
 }
 
 /// Returns the columns that are not filled yet, if all rows of a table are to be taken in.

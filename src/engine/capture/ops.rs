@@ -21,6 +21,7 @@ use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::large;
+use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
 
 /// The longest key that travels, in bytes.
@@ -220,7 +221,8 @@ fn seal_values(
         dev: replica.me,
         author: replica.identity.id,
         seq,
-        offset,
+        place: OpPlace::At(offset),
+        stretched: false,
         claim: head.claim.unwrap_or(group.lamport),
         wall: head.wall.unwrap_or(group.wall),
         kind: head.kind,

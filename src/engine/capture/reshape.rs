@@ -164,10 +164,26 @@ pub(crate) fn stand(replica: &Replica, table: &Table, now: &TableDef, change: &C
         if unlike.len() > 3 {
             names.push_str(&format!(" and {} more", unlike.len() - 3));
         }
+        rename_in_triggers(replica, table, change)?;
         return Ok(Standing::Held(format!("{}, and not yet on {names}: {WAITS}", change.in_words())));
     }
     adopt_change(replica, table, now, change)?;
     Ok(Standing::Adopted)
+}
+
+/// Lets the triggers of a table that is held name its columns as they are called now. SQLite renames them in a part of each
+/// trigger alone, and the next column that the application dropped would be in its way.
+fn rename_in_triggers(replica: &Replica, table: &Table, change: &Change) -> Result<()> {
+    if change.renamed.is_empty() || !watch::capture_intact(replica, table)? {
+        return Ok(());
+    }
+    let mut renamed = table.clone();
+    for column in &mut renamed.def.columns {
+        if let Some((_, new)) = change.renamed.iter().find(|(old, _)| *old == column.name) {
+            column.name.clone_from(new);
+        }
+    }
+    watch::rename_in_triggers(replica, &renamed)
 }
 
 /// Returns what a table is now, its columns in the order that they have in the definition before: their numbers.

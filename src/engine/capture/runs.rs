@@ -29,6 +29,7 @@ use crate::engine::error::Result;
 use crate::engine::fleet::{membership, positions};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
+use crate::engine::merge::heads;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::{OpDef, State, Table};
@@ -366,8 +367,7 @@ fn is_settled(replica: &Replica, table: &Table, key: &[u8]) -> Result<bool> {
     if table.def.mode == Mode::PerDevice {
         return Ok(true);
     }
-    let sql = "SELECT 1 FROM _pm_head WHERE tid = ?1 AND key = ?2 LIMIT 1";
-    Ok(value::maybe::<i64>(&replica.db, sql, (table.tid, key))?.is_none())
+    Ok(heads::all_heads(replica, table.tid, key)?.is_empty())
 }
 
 /// Makes the sum of the run unknown that a row is in: what it is when settled changes, or it is not settled any more.
@@ -390,7 +390,7 @@ pub(crate) fn forget_all(replica: &Replica) -> Result<()> {
 /// Makes the sums of the runs unknown in which shared rows got versions since the last compaction.
 fn touch_written(replica: &Replica) -> Result<()> {
     let mut statement = replica.db.prepare(
-        "SELECT DISTINCT h.tid, h.key FROM _pm_head h LEFT JOIN _pm_summed s ON s.dev = h.dev
+        "SELECT DISTINCT h.tid, h.key FROM _pm_any_head h LEFT JOIN _pm_summed s ON s.dev = h.dev
          WHERE h.dev > 0 AND h.seq > coalesce(s.seq, 0) AND h.tid IN (SELECT tid FROM _pm_run) ORDER BY h.tid, h.key",
     )?;
     let mut rows = statement.query([])?;

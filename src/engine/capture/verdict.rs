@@ -32,6 +32,7 @@ use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
+use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
 
 /// Writes the verdict on the rows that a late write has met, if there are any. What was written here must be sealed.
@@ -108,7 +109,7 @@ fn any_second(replica: &Replica) -> Result<bool> {
 /// something of some row twice. No run has a frame that is folded here: whoever reads it must see that no settled value is meant.
 fn common_runs(replica: &Replica, first: u64) -> Result<Vec<KeptRun>> {
     let mut statement = replica.db.prepare(
-        "SELECT d.id, min(h.seq), max(h.seq) FROM _pm_head h JOIN _pm_device d ON d.n = h.dev
+        "SELECT d.id, min(h.seq), max(h.seq) FROM _pm_any_head h JOIN _pm_device d ON d.n = h.dev
          LEFT JOIN _pm_floor f ON f.dev = h.dev AND f.stream = ?2
          WHERE h.dev <> ?1 AND h.seq > coalesce(f.seq, 0)
            AND EXISTS (SELECT 1 FROM _pm_unplaced u WHERE u.tid = h.tid AND u.key = h.key)
@@ -176,7 +177,8 @@ fn judge_row(
             dev: replica.me,
             author: replica.identity.id,
             seq,
-            offset,
+            place: OpPlace::At(offset),
+            stretched: false,
             claim: 0,
             wall,
             kind,
@@ -283,13 +285,16 @@ fn list_settled_claims(replica: &Replica) -> Result<()> {
     let mut statement = replica.db.prepare_cached(
         "SELECT tid, key FROM (SELECT tid, key FROM _pm_parked WHERE blocker IS NOT NULL
                                UNION SELECT tid, blocker FROM _pm_parked WHERE blocker IS NOT NULL) AS c
-         WHERE NOT EXISTS (SELECT 1 FROM _pm_head h WHERE h.tid = c.tid AND h.key = c.key)",
+",
     )?;
     let rows = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
     for (tid, key) in rows {
         let table = catalog::table(replica, tid)?;
+        if !heads::all_heads(replica, tid, &key)?.is_empty() {
+            continue;
+        }
         let Some(row) = compose::row_of(replica, &table, &key)? else { continue };
         let counters: Columns = table.counters.iter().copied().collect();
         let columns = Columns::all(table.def.columns.len()).minus(&counters);

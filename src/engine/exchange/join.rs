@@ -331,10 +331,10 @@ fn keys_in_frame(
 }
 
 /// The `_pm_` tables that are about the log, or name tables by numbers that are given anew.
-const WIPED: [&str; 30] = [
-    "stream", "frame", "group", "context", "ack", "copy", "floor", "def", "table", "head", "image",
-    "conflict", "parked", "dangling", "count", "held", "declared", "unplaced", "newest", "tag", "number",
-    "fold", "folded", "gone", "gap", "reached", "aside", "run", "summed", "staged",
+const WIPED: [&str; 31] = [
+    "stream", "frame", "group", "context", "ack", "copy", "floor", "def", "table", "head", "stretch",
+    "image", "conflict", "parked", "dangling", "count", "held", "declared", "unplaced", "newest", "tag",
+    "number", "fold", "folded", "gone", "gap", "reached", "aside", "run", "summed", "staged",
 ];
 
 /// Forgets the log and all that was known by it.

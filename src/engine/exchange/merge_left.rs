@@ -16,7 +16,7 @@ pub(super) fn list_ours(replica: &Replica, tid: i64) -> Result<()> {
         list_our_rows(replica, &table)?;
     }
     db.execute(
-        "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM _pm_head h WHERE tid = ?1
+        "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM _pm_any_head h WHERE tid = ?1
          AND NOT EXISTS (SELECT 1 FROM temp._pm_their_key k WHERE k.tid = h.tid AND k.key = h.key)",
         [tid],
     )?;

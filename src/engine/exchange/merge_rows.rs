@@ -143,7 +143,7 @@ impl<'e> RowMerge<'e> {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {})", table.sql_name);
         let rows: bool = !table.shows_shared() || self.replica.db.query_row(&sql, [], |row| row.get(0))?;
         let heads: bool = self.replica.db.query_row(
-            "SELECT EXISTS (SELECT 1 FROM _pm_head WHERE tid = ?1)",
+            "SELECT EXISTS (SELECT 1 FROM _pm_any_head WHERE tid = ?1)",
             [table.tid],
             |row| row.get(0),
         )?;

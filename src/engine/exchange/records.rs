@@ -150,7 +150,7 @@ pub(crate) fn write_groups_in_flight(
 ) -> Result<()> {
     let mut heads: BTreeMap<i64, BTreeSet<u64>> = BTreeMap::new();
     let mut statement = replica.db.prepare(
-        "SELECT dev, seq FROM _pm_head WHERE dev > 0 UNION SELECT retired_by, retired_seq FROM _pm_device
+        "SELECT dev, seq FROM _pm_head WHERE dev > 0 UNION SELECT dev, seq FROM _pm_stretch UNION SELECT retired_by, retired_seq FROM _pm_device
          WHERE retired AND retired_by IS NOT NULL AND retired_seq IS NOT NULL",
     )?;
     let mut rows = statement.query([])?;

@@ -35,12 +35,13 @@ use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::{contexts, frames, tags};
-use crate::engine::merge::deferred;
 use crate::engine::merge::heads::{Cause, Seen};
+use crate::engine::merge::{deferred, stretches};
 use crate::engine::show::{constraints, transaction};
 use crate::engine::store::{keys, meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::known::State;
+use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
 
 /// So often a device that was rolled back says what it has before it goes on with what it knows.
@@ -197,6 +198,7 @@ fn refuse_if_built_on(replica: &Replica, common: [u64; 2]) -> Result<()> {
 /// Re-authors both streams, and leaves the old device with what it had up to the common prefix. Returns how many
 /// frames were re-authored.
 fn move_streams(replica: &Replica, of: &Move<'_>, contexts: &[BTreeMap<i64, u64>; 2]) -> Result<u64> {
+    stretches::spread(replica, None)?;
     replica.db.execute_batch(
         "CREATE INDEX IF NOT EXISTS _pm_head_place ON _pm_head (dev, seq);
          CREATE INDEX IF NOT EXISTS _pm_count_place ON _pm_count (dev, seq)",
@@ -535,9 +537,9 @@ fn move_versions(replica: &Replica, of: &Move<'_>, seq: u64, to: u64, less: u32)
     replica
         .db
         .prepare_cached(
-            "UPDATE _pm_head SET dev = ?3, seq = ?4, place = place - ?5 WHERE dev = ?1 AND seq = ?2",
+            "UPDATE _pm_head SET dev = ?3, seq = ?4, place = iif(place = ?6, place, place - ?5) WHERE dev = ?1 AND seq = ?2",
         )?
-        .execute((of.old.0, seq, of.new.0, to, less))?;
+        .execute((of.old.0, seq, of.new.0, to, less, OpPlace::BY_KEY))?;
     for sql in [
         "UPDATE _pm_count SET dev = ?3, seq = ?4 WHERE dev = ?1 AND seq = ?2",
         "UPDATE _pm_declared SET dev = ?3, seq = ?4 WHERE dev = ?1 AND seq = ?2",

@@ -58,7 +58,7 @@ const STATE: [(&str, &str); 10] = [
     ("declared", "SELECT t.name, p.what, p.name, d.id, p.seq, p.lamport, p.value, p.past, p.def
                   FROM _pm_declared p JOIN _pm_table t ON t.tid = p.tid JOIN _pm_device d ON d.n = p.dev"),
     ("head", "SELECT t.name, h.key, d.id, h.seq, h.place, h.claim, h.wall, h.kind, h.columns
-              FROM _pm_head h JOIN _pm_table t ON t.tid = h.tid JOIN _pm_device d ON d.n = h.dev"),
+              FROM _pm_any_head h JOIN _pm_table t ON t.tid = h.tid JOIN _pm_device d ON d.n = h.dev"),
     ("count", "SELECT t.name, c.key, c.col, d.id, c.seq, c.absolute, c.value, c.lamport
                FROM _pm_count c JOIN _pm_table t ON t.tid = c.tid JOIN _pm_device d ON d.n = c.dev"),
     ("image", "SELECT t.name, i.key, i.body FROM _pm_image i JOIN _pm_table t ON t.tid = i.tid"),

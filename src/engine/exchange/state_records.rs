@@ -45,7 +45,7 @@ pub(super) fn write_changed_rows(
     let name = Value::Text(table.def.name.as_bytes());
     let mut changed = replica.db.prepare(
         "SELECT key FROM _pm_folded WHERE tid = ?1 AND n > ?2
-         UNION SELECT key FROM _pm_head WHERE tid = ?1 UNION SELECT key FROM _pm_count WHERE tid = ?1
+         UNION SELECT key FROM _pm_any_head WHERE tid = ?1 UNION SELECT key FROM _pm_count WHERE tid = ?1
          UNION SELECT key FROM _pm_parked WHERE tid = ?1 ORDER BY key",
     )?;
     let mut keys = changed.query((table.tid, fold.0))?;

@@ -18,6 +18,7 @@ use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::probe::Probe;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::stretch::Stretches;
 
 /// What `init` makes of a database.
 #[derive(Clone, Copy)]
@@ -165,6 +166,7 @@ fn replica_of(
         let key = keys::device_key_path(&path);
         return Err(if key.exists() { Error::Replaced { key } } else { Error::NotADevice });
     }
+    layout::make_views(&db)?;
     let (me, identity) = devices::identity(&db)?;
     let key = key(&path, identity.id)?;
     let catalog = RefCell::new(Catalog::default());
@@ -181,6 +183,7 @@ fn replica_of(
         probe,
         opened: RefCell::default(),
         codings: Codings::default(),
+        stretches: Stretches::default(),
         quarantined: true.into(),
         steps,
         poisoned: false,

@@ -11,7 +11,7 @@ use crate::engine::log::visit::{self, Part};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::OpDef;
-use crate::engine::table::opened::OpenFrame;
+use crate::engine::table::opened::{OpPlace, OpenFrame};
 use crate::engine::table::replica::Replica;
 
 /// Reads a frame of the log, if it is there.
@@ -64,11 +64,12 @@ pub(crate) fn op_at<R>(
     dev: i64,
     stream: Stream,
     seq: u64,
-    offset: u32,
+    place: OpPlace,
     f: impl FnOnce(&OpDef, &Op<'_>) -> Result<R>,
 ) -> Result<R> {
     let lost = || Error::damaged("a version that is not where the log should have it");
     let open = open_frame(replica, dev, stream, seq)?;
+    let offset = open.offset_of(place).ok_or_else(lost)?;
     let def = catalog::op_def(replica, open.def_at(offset).ok_or_else(lost)?)?;
     let body = open.body.get(offset as usize..).ok_or_else(lost)?;
     let op = Ops::new(body, offset, def.shape()).next_op().map_err(error::bad)?.ok_or_else(lost)?;
@@ -89,14 +90,18 @@ fn open_frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<A
             Ok::<_, Error>(coding.buf[..len].to_vec())
         })?;
     }
-    let mut ops = Vec::new();
+    let (mut ops, mut by_key) = (Vec::new(), Vec::new());
     visit::visit(replica, &parse(&body)?, |part| {
         if let Part::Op(def, op) = part {
             ops.push((op.offset, def.id));
+            if let Some(key) = value::integer_key(&def.key_of(op.values(def.shape()))?) {
+                by_key.push((def.tid, key, op.offset));
+            }
         }
         Ok(())
     })?;
-    let open = Arc::new(OpenFrame { place, body, ops });
+    by_key.sort_unstable();
+    let open = Arc::new(OpenFrame { place, body, ops, by_key });
     replica.opened.borrow_mut().keep_open(open.clone());
     Ok(open)
 }

@@ -151,6 +151,6 @@ pub(crate) fn remember_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>
 
 /// Returns the keys of the rows of which versions are remembered.
 pub(crate) fn remembered_keys(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
-    let mut statement = replica.db.prepare_cached("SELECT DISTINCT key FROM _pm_head WHERE tid = ?1")?;
+    let mut statement = replica.db.prepare_cached("SELECT DISTINCT key FROM _pm_any_head WHERE tid = ?1")?;
     Ok(statement.query_map([tid], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }

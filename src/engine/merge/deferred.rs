@@ -42,7 +42,7 @@ pub(crate) fn defer(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
 pub(crate) fn defer_all(replica: &Replica, tid: i64) -> Result<()> {
     replica.db
         .prepare_cached(
-            "INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT DISTINCT tid, key, NULL FROM _pm_head WHERE tid = ?1",
+            "INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT DISTINCT tid, key, NULL FROM _pm_any_head WHERE tid = ?1",
         )?
         .execute([tid])?;
     Ok(())

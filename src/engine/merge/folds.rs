@@ -20,7 +20,8 @@
 //! [`ALL_DELETES`]), a row that is neither here nor listed was never here. So what a newcomer brings of its own needs no
 //! word in a verdict.
 
-use packmule_core::model::Stream;
+use packmule_core::model::{Stream, Value};
+use packmule_core::wire::OpKind;
 use rusqlite::Rows;
 
 use crate::engine::error::Result;
@@ -28,6 +29,7 @@ use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::membership;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::stretch::Stretch;
 
 /// The number of a fold, or of what was before the oldest kept one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,13 +133,15 @@ pub(crate) fn begin(replica: &Replica) -> Result<Fold> {
     Ok(Fold(last + 1))
 }
 
-/// Lists the rows of a fold, after the watermarks are raised: `rows` has their tables, keys, and whether they are deletes.
+/// Lists the rows of a fold, after the watermarks are raised: `rows` has their tables, keys, and whether they are deletes;
+/// `stretches` has more of them.
 /// Each is given to `each` too. Returns whether all are listed: of a list that is larger than all may be, only deletes are,
 /// and of older ones.
 pub(crate) fn list(
     replica: &Replica,
     fold: Fold,
     mut rows: Rows<'_>,
+    stretches: &[Stretch],
     each: &mut dyn FnMut(i64, &[u8]) -> Result<()>,
 ) -> Result<bool> {
     let most = replica.options.fold_list_bytes;
@@ -151,18 +155,24 @@ pub(crate) fn list(
          ON CONFLICT (tid, key) DO UPDATE SET n = excluded.n, gone = excluded.gone",
     )?;
     let (mut bytes, mut of_deletes) = (raised as u64 * ENTRY_BYTES, 0);
-    while let Some(row) = rows.next()? {
-        let tid: i64 = row.get(0)?;
-        let key = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-        let (gone, size) = (row.get(2)?, key.len() as u64 + ENTRY_BYTES);
+    let mut list_one = |tid: i64, key: &[u8], gone: bool| -> Result<()> {
+        let size = key.len() as u64 + ENTRY_BYTES;
         bytes += size;
         of_deletes += if gone { size } else { 0 };
         if (bytes <= most || gone) && of_deletes <= most {
             put.execute((tid, key, fold.0, gone))?;
         }
-        each(tid, key)?;
+        each(tid, key)
+    };
+    while let Some(row) = rows.next()? {
+        list_one(row.get(0)?, row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?, row.get(2)?)?;
     }
     drop(rows);
+    for of in stretches {
+        for key in of.first..=of.last {
+            list_one(of.tid, &value::encode(&Value::Int(key))?, of.kind == OpKind::Delete)?;
+        }
+    }
     if of_deletes > most {
         restart(replica)?;
     } else if bytes > most {

@@ -5,24 +5,28 @@ use std::collections::HashMap;
 use packmule_core::merge::Version;
 use packmule_core::model::{DeviceId, WallMs};
 use packmule_core::wire::OpKind;
-use rusqlite::ToSql;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 
-use crate::engine::error::{Error, Result};
-use crate::engine::fleet::devices::BASELINE;
+use crate::engine::error::Result;
+use crate::engine::fleet::devices::{self, BASELINE};
+use crate::engine::merge::kind::Kind;
+use crate::engine::merge::stretches;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
+use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::stretch::Stretch;
 
 /// A version of a row that no other dominates: a row of `_pm_head`.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub dev: i64,
     pub author: DeviceId,
-    /// The frame that its op is in, and where it begins there.
+    /// The frame that its op is in, and where it is there.
     pub seq: u64,
-    pub offset: u32,
+    pub place: OpPlace,
+    /// It is in a stretch: see `stretches.rs`.
+    pub stretched: bool,
     /// When it claimed its unique values: a Lamport timestamp.
     pub claim: u64,
     pub wall: WallMs,
@@ -43,12 +47,30 @@ impl Head {
             dev: BASELINE,
             author: DeviceId([0; 16]),
             seq: number,
-            offset: 0,
+            place: OpPlace::At(0),
+            stretched: false,
             claim: 0,
             wall: WallMs::MIN,
             kind: OpKind::Insert,
             weak: false,
             columns,
+            baseline: None,
+        }
+    }
+
+    /// Makes the version that a row with this integer key has in a stretch.
+    fn in_stretch(stretch: &Stretch, key: i64, author: DeviceId) -> Self {
+        Self {
+            dev: stretch.dev,
+            author,
+            seq: stretch.seq,
+            place: OpPlace::OfKey(stretch.tid, key),
+            stretched: true,
+            claim: stretch.claim,
+            wall: stretch.wall,
+            kind: stretch.kind,
+            weak: false,
+            columns: None,
             baseline: None,
         }
     }
@@ -148,41 +170,6 @@ impl Cause<'_> {
     }
 }
 
-/// A delete, as `_pm_head` has it.
-pub(crate) const DELETE: i64 = 3;
-
-/// The kind of a version, as `_pm_head` has it, and whether it is restated.
-pub(crate) struct Kind(pub OpKind, pub bool);
-
-/// What the kind of a restated version is more.
-pub(crate) const WEAK: i64 = 3;
-
-impl ToSql for Kind {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        let number: i64 = match self.0 {
-            OpKind::Insert => 1,
-            OpKind::Update => 2,
-            OpKind::Delete => DELETE,
-            // A verdict without a version of its own is no head.
-            OpKind::Keep => return Err(rusqlite::Error::ToSqlConversionFailure(NOT_A_VERSION.into())),
-        };
-        Ok((number + if self.1 { WEAK } else { 0 }).into())
-    }
-}
-
-impl FromSql for Kind {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value.as_i64()? {
-            kind @ (1 | 4) => Ok(Self(OpKind::Insert, kind > WEAK)),
-            kind @ (2 | 5) => Ok(Self(OpKind::Update, kind > WEAK)),
-            kind @ (DELETE | 6) => Ok(Self(OpKind::Delete, kind > WEAK)),
-            _ => Err(FromSqlError::other(Error::damaged("`_pm_head` has a row of an unknown kind"))),
-        }
-    }
-}
-
-const NOT_A_VERSION: &str = "an op that keeps is no version of its row";
-
 /// Reads the heads of a row, in the order of device numbers: a baseline version comes first. A restated version hides
 /// what it was written over.
 pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
@@ -214,6 +201,15 @@ fn hide_restated(heads: Vec<Head>, n: usize) -> Vec<Head> {
 
 /// Reads the heads of a row, with those that restated versions hide.
 pub(crate) fn all_heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
+    if let Some(integer) = value::integer_key(key) {
+        if let Some(stretch) = stretches::find(replica, tid, integer)? {
+            let author = devices::device_id(replica, stretch.dev)?;
+            return Ok(vec![Head::in_stretch(&stretch, integer, author)]);
+        }
+        if !stretches::may_be_loose(replica, tid)? {
+            return Ok(Vec::new());
+        }
+    }
     let mut heads = heads_in(replica, "_pm_head", tid, key)?;
     for head in heads.iter_mut().take_while(|head| head.dev == BASELINE) {
         head.baseline = if head.seq == 0 {
@@ -239,7 +235,11 @@ pub(crate) fn heads_in(replica: &Replica, from: &str, tid: i64, key: &[u8]) -> R
         heads.push(Head {
             dev: row.get(0)?,
             seq: row.get(1)?,
-            offset: row.get(2)?,
+            place: match (row.get(2)?, value::integer_key(key)) {
+                (OpPlace::BY_KEY, Some(integer)) => OpPlace::OfKey(tid, integer),
+                (offset, _) => OpPlace::At(offset),
+            },
+            stretched: false,
             claim: row.get(3)?,
             wall: row.get(4)?,
             kind,

@@ -10,9 +10,11 @@
 //! | `deferred` | the deferred queue: rows that are worked out at the end of the group |
 //! | `folds` | lists of folds: which rows each compaction settled |
 //! | `heads` | the versions of a row that no other dominates; what an author had seen |
+//! | `kind` | the kinds of versions, as the database has them |
 //! | `late` | late writes, and the settled values that they meet |
 //! | `register` | adds a version, removes those that it dominates |
 //! | `restated` | the weakest of writes: what an application wrote when it made a table anew |
+//! | `stretches` | the heads of many rows in one entry |
 //! | `written` | writes to `_pm_head`, and the values of baseline versions |
 //! | `versions` | winner, conflict, authorship: judged from the heads |
 
@@ -22,8 +24,10 @@ pub(crate) mod counters;
 pub(crate) mod deferred;
 pub(crate) mod folds;
 pub(crate) mod heads;
+pub(crate) mod kind;
 pub(crate) mod late;
 pub(crate) mod register;
 pub(crate) mod restated;
+pub(crate) mod stretches;
 pub(crate) mod versions;
 pub(crate) mod written;

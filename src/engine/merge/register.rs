@@ -54,7 +54,11 @@ pub(crate) fn register(
             left.push((head.kind, rest));
         }
     }
-    written::insert_head(replica, tid, key, new)?;
+    if overrules || !left.is_empty() {
+        written::insert_head(replica, tid, key, new)?;
+    } else {
+        written::insert_only_head(replica, table, key, new)?;
+    }
     // A version of other columns than these can stand beside it.
     let disjoint = |(kind, columns): &(OpKind, Columns)| *kind != OpKind::Delete && !columns.meets(&mine);
     let alone = left.is_empty() || (new.kind != OpKind::Delete && left.iter().all(disjoint));

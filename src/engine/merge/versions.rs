@@ -171,7 +171,7 @@ pub(crate) fn held(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<
         let values = read_baseline(table, head.baseline.as_deref().unwrap_or_default())?;
         return Ok(values.into_iter().map(|(column, value)| (column, Held::Here(value))).collect());
     }
-    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.offset, |def, op| {
+    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
         let mut values = Vec::new();
         for (at, value) in op.values(def.shape()) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };

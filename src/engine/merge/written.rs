@@ -1,9 +1,17 @@
-//! Writes to `_pm_head`, one version at a time, and to `_pm_image`.
+//! Writes to `_pm_head`, one version at a time, and to `_pm_image`. Heads in stretches: see `stretches.rs`.
+
+use packmule_core::wire::Merge;
 
 use crate::engine::error::Result;
-use crate::engine::merge::heads::{Head, Kind};
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::merge::heads::Head;
+use crate::engine::merge::kind::Kind;
+use crate::engine::merge::stretches;
+use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::stretch::Stretch;
 
 /// Leaves of a head these columns, or nothing.
 pub(crate) fn leave_columns(
@@ -16,6 +24,9 @@ pub(crate) fn leave_columns(
     if rest.is_empty() {
         return forget_head(replica, tid, key, head);
     }
+    if head.stretched {
+        stretches::loosen(replica, tid, key)?;
+    }
     replica
         .db
         .prepare_cached(
@@ -27,6 +38,11 @@ pub(crate) fn leave_columns(
 
 /// Removes a head.
 pub(crate) fn forget_head(replica: &Replica, tid: i64, key: &[u8], head: &Head) -> Result<()> {
+    if let Some(integer) = value::integer_key(key).filter(|_| head.stretched)
+        && stretches::take_out(replica, tid, integer)?.is_some()
+    {
+        return Ok(());
+    }
     replica
         .db
         .prepare_cached("DELETE FROM _pm_head WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4")?
@@ -34,8 +50,24 @@ pub(crate) fn forget_head(replica: &Replica, tid: i64, key: &[u8], head: &Head) 
     Ok(())
 }
 
+/// Adds the one head of a row, to a stretch where it can be in one. The row has no other, not even a restated one.
+pub(crate) fn insert_only_head(replica: &Replica, table: &Table, key: &[u8], new: &Head) -> Result<()> {
+    let fits = table.def.merge == Merge::Row
+        && table.counters.is_empty()
+        && new.columns.is_none()
+        && !new.weak
+        && new.dev != BASELINE;
+    let Some(key) = value::integer_key(key).filter(|_| fits) else {
+        return insert_head(replica, table.tid, key, new);
+    };
+    let Head { dev, seq, claim, wall, kind, .. } = *new;
+    stretches::add(replica, Stretch { tid: table.tid, first: key, last: key, dev, seq, claim, wall, kind })
+}
+
 /// Adds a head.
 pub(crate) fn insert_head(replica: &Replica, tid: i64, key: &[u8], new: &Head) -> Result<()> {
+    stretches::loosen(replica, tid, key)?;
+    replica.stretches.loose.set(Some((tid, true)));
     replica
         .db
         .prepare_cached(
@@ -47,7 +79,7 @@ pub(crate) fn insert_head(replica: &Replica, tid: i64, key: &[u8], new: &Head) -
             key,
             new.dev,
             new.seq,
-            new.offset,
+            new.place.number(),
             new.claim,
             new.wall,
             Kind(new.kind, new.weak),

@@ -1,5 +1,6 @@
 //! Our own SQL functions, on our own connections alone: applications load no extension.
 
+use packmule_core::model::Value;
 use rusqlite::Connection;
 use rusqlite::functions::{Aggregate, Context, FunctionFlags};
 
@@ -52,10 +53,13 @@ impl Aggregate<Option<(i64, OwnedValue)>, OwnedValue> for First {
 }
 
 /// Registers the aggregates `_pm_or` and `_pm_first(place, value)`, by which a seal makes one entry of all that the list
-/// of changes has for a row, and the functions of a GeoPackage.
+/// of changes has for a row; `_pm_key(integer)`, the canonical key that is this integer; and the functions of a GeoPackage.
 pub(crate) fn register_functions(db: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     db.create_aggregate_function("_pm_or", 1, flags, Or)?;
     db.create_aggregate_function("_pm_first", 2, flags, First)?;
+    db.create_scalar_function("_pm_key", 1, flags, |context| {
+        value::encode(&Value::Int(context.get(0)?)).map_err(|e| rusqlite::Error::UserFunctionError(e.into()))
+    })?;
     geopackage::register(db)
 }

@@ -106,11 +106,16 @@ const TABLES: &str = "
     -- Of append tables, the ranges of ids up to the mark that no row has; and when which mark was reached.
     CREATE TABLE _pm_gap (tid INTEGER, first INTEGER, last INTEGER NOT NULL, PRIMARY KEY (tid, first)) WITHOUT ROWID;
     CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;
-    -- The heads: versions of rows that no other version dominates. seq and place: the frame of their op, and its offset there.
+    -- The heads: versions of rows that no other version dominates. seq and place: the frame of their op, and its offset there,
+    -- or 4294967295 where the op is found by the key.
     -- claim: the stamp of the write that gave the row its unique values. kind: 1 insert, 2 update, 3 delete.
     -- columns: the live ones, which no other version dominates, if not all.
     CREATE TABLE _pm_head (tid INTEGER, key BLOB, dev INTEGER, seq INTEGER, place INTEGER NOT NULL, claim INTEGER NOT NULL,
         wall INTEGER NOT NULL, kind INTEGER NOT NULL, columns BLOB, PRIMARY KEY (tid, key, dev, seq)) WITHOUT ROWID;
+    -- Stretches of heads: of each row whose key is one INTEGER from first to last, the one head, which is an op of this frame. The
+    -- row has none in _pm_head then. Stretches of a table have no row in common.
+    CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
+        claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
     -- Recent writes to counters: what was added, or (absolute) what was left there, 2 if restated; of device 0 what the
     -- counter was before any of them. lamport: of their group.
     CREATE TABLE _pm_count (tid INTEGER, key BLOB, col INTEGER, dev INTEGER, seq INTEGER, absolute INTEGER NOT NULL,
@@ -133,6 +138,22 @@ const TABLES: &str = "
     -- Notices for people, which status shows.
     CREATE TABLE _pm_notice (what TEXT PRIMARY KEY, wall INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
 ";
+
+/// All heads, also those in stretches: for reading many. It stands in our own connections alone.
+const ALL_HEADS: &str = "
+    CREATE TEMP VIEW IF NOT EXISTS _pm_any_head AS
+    SELECT tid, key, dev, seq, place, claim, wall, kind, columns FROM _pm_head UNION ALL
+    SELECT tid, _pm_key(k), dev, seq, 4294967295, claim, wall, kind, NULL FROM (
+        WITH RECURSIVE row (tid, k, last, dev, seq, claim, wall, kind) AS (
+            SELECT tid, first, last, dev, seq, claim, wall, kind FROM _pm_stretch
+            UNION ALL SELECT tid, k + 1, last, dev, seq, claim, wall, kind FROM row WHERE k < last)
+        SELECT tid, k, dev, seq, claim, wall, kind FROM row)
+";
+
+/// Makes what is there of the `_pm_` tables for this connection alone.
+pub(crate) fn make_views(db: &Connection) -> Result<()> {
+    Ok(db.execute_batch(ALL_HEADS)?)
+}
 
 /// Makes the `_pm_` tables.
 pub(crate) fn create(db: &Connection) -> Result<()> {
@@ -209,11 +230,15 @@ const MIGRATIONS: [[&str; 2]; 4] = [
             split INTEGER NOT NULL);
          CREATE TABLE _pm_copy (peer INTEGER, incarnation BLOB, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
             number BLOB NOT NULL, PRIMARY KEY (peer, incarnation, dev, stream)) WITHOUT ROWID;
-         CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);",
+         CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+         CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
+            claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;",
         "CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
          CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
          CREATE TEMP VIEW _pm_copy AS SELECT NULL AS peer, NULL AS incarnation, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS number WHERE 0;
-         CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0",
+         CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0;
+         CREATE TEMP VIEW _pm_stretch AS SELECT 0 AS tid, 0 AS last, 0 AS first, 0 AS dev, 0 AS seq, 0 AS claim, 0 AS wall,
+            0 AS kind WHERE 0",
     ],
 ];
 

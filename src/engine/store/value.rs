@@ -187,6 +187,14 @@ pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
     Ok(values)
 }
 
+/// Returns the integer that a canonical key is, if it is one integer.
+pub(crate) fn integer_key(mut key: &[u8]) -> Option<i64> {
+    match packmule_core::wire::take(&mut key) {
+        Ok(Value::Int(integer)) if key.is_empty() => Some(integer),
+        _ => None,
+    }
+}
+
 /// Joins conditions by AND or OR, as a balanced tree: SQLite refuses expressions that are nested more than 1,000 deep, and
 /// a plain chain of a thousand is that deep.
 pub(crate) fn joined(parts: &[String], by: &str) -> String {

@@ -16,6 +16,7 @@
 //! | `row_hash` | rows hashed value by value |
 //! | `opened` | frames of the log that were opened last |
 //! | `probe` | what SQLite says about the application's triggers |
+//! | `stretch` | the heads of rows with consecutive keys, as one entry |
 //! | `replica` | the open database of this device |
 //! | `catalog` | the known tables, kept in step with the file |
 //! | `declared` | the declarations of a table that are not superseded |
@@ -41,3 +42,4 @@ pub(crate) mod replica;
 pub(crate) mod row_hash;
 mod schema;
 pub(crate) mod shapes;
+pub(crate) mod stretch;

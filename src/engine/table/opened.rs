@@ -8,6 +8,28 @@ use std::sync::Arc;
 
 use packmule_core::wire::DefId;
 
+/// Where the op of a version is in its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpPlace {
+    /// At this offset.
+    At(u32),
+    /// It is found by the row's table and integer key.
+    OfKey(i64, i64),
+}
+
+impl OpPlace {
+    /// What the column `place` has instead of an offset.
+    pub(crate) const BY_KEY: u32 = u32::MAX;
+
+    /// Returns what the column `place` has of it.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::At(offset) => offset,
+            Self::OfKey(..) => Self::BY_KEY,
+        }
+    }
+}
+
 /// So many frames stay open: some hundred KiB each at the most.
 const OPEN: usize = 3;
 
@@ -19,9 +41,22 @@ pub(crate) struct OpenFrame {
     pub body: Vec<u8>,
     /// The offset of each op in it, ascending, and the definition in which it is encoded.
     pub ops: Vec<(u32, DefId)>,
+    /// Of ops whose key is one integer, the table, the key and the offset; ascending.
+    pub by_key: Vec<(i64, i64, u32)>,
 }
 
 impl OpenFrame {
+    /// Returns the offset of an op.
+    pub(crate) fn offset_of(&self, place: OpPlace) -> Option<u32> {
+        match place {
+            OpPlace::At(offset) => Some(offset),
+            OpPlace::OfKey(tid, key) => {
+                let at = self.by_key.binary_search_by_key(&(tid, key), |(tid, key, _)| (*tid, *key)).ok()?;
+                self.by_key.get(at).map(|(.., offset)| *offset)
+            }
+        }
+    }
+
     /// Returns the definition of the op that begins at an offset.
     pub(crate) fn def_at(&self, offset: u32) -> Option<DefId> {
         let at = self.ops.binary_search_by_key(&offset, |(offset, _)| *offset).ok()?;

@@ -19,6 +19,7 @@ use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::opened::Opened;
 use crate::engine::table::probe::{Probe, Triggers};
+use crate::engine::table::stretch::Stretches;
 
 /// The identity of a database: which device it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub(crate) struct Replica {
     pub probe: Arc<Probe>,
     pub opened: RefCell<Opened>,
     pub codings: Codings,
+    pub stretches: Stretches,
     /// Whether there may be quarantined rows: mostly there are none, and `_pm_parked` need not be read for each op.
     pub quarantined: Cell<bool>,
     /// How long a transaction may be that only reads, where others may have made the file.

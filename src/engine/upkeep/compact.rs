@@ -36,9 +36,9 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::fleet::revocation;
 use crate::engine::log::{frames, tags};
-use crate::engine::merge::deferred;
 use crate::engine::merge::folds::{self, Fold};
-use crate::engine::merge::heads::{DELETE, WEAK};
+use crate::engine::merge::kind::{DELETE, WEAK};
+use crate::engine::merge::{deferred, stretches};
 use crate::engine::show::{constraints, references};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
@@ -49,6 +49,7 @@ use crate::engine::table::declared::{DISPUTED_TABLES, Subject};
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes;
+use crate::engine::table::stretch::Stretch;
 
 /// What a compaction did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -208,6 +209,7 @@ fn keep_children(replica: &Replica) -> Result<()> {
 fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
     let unfoldable = format!("{DISPUTED_TABLES} UNION SELECT tid FROM temp._pm_unfoldable");
     let forgotten = format!("{FORGET} AND h.tid NOT IN ({unfoldable})");
+    let stretches = stretches_to_forget(replica, &unfoldable)?;
     let of = named_params! {
         ":tracked": State::Tracked,
         ":shared": Stream::Shared.number(),
@@ -218,12 +220,15 @@ fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
         "SELECT h.tid, h.key, max(h.kind IN ({DELETE}, {DELETE} + {WEAK})) {forgotten} GROUP BY h.tid, h.key"
     ))?;
     let mut settle = |tid, key: &[u8]| runs::touch(replica, &*catalog::table(replica, tid)?, key);
-    let versions = if folds::list(replica, fold, keys.query(of)?, &mut settle)? {
+    let mut versions = if folds::list(replica, fold, keys.query(of)?, &stretches, &mut settle)? {
         let listed = "EXISTS (SELECT 1 FROM _pm_folded f WHERE f.tid = h.tid AND f.key = h.key AND f.n = ?1)";
         replica.db.execute(&format!("DELETE FROM _pm_head AS h WHERE {listed}"), [fold.0])?
     } else {
         replica.db.execute(&format!("DELETE {forgotten}"), of)?
     } as u64;
+    for of in &stretches {
+        versions += stretches::forget(replica, of)?;
+    }
     replica.db.execute(
         &format!(
             "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({unfoldable}) AND NOT EXISTS (
@@ -239,6 +244,31 @@ fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
         [BASELINE],
     )?;
     Ok(versions)
+}
+
+/// Lists the stretches of which all is stable, of tables that are not `unfoldable`. What must stay known of single rows is
+/// taken out of them before.
+fn stretches_to_forget(replica: &Replica, unfoldable: &str) -> Result<Vec<Stretch>> {
+    // The heads of rows with counters are judged with what was counted.
+    for table in catalog::tables(replica).iter().filter(|table| !table.counters.is_empty()) {
+        stretches::spread(replica, Some(table.tid))?;
+    }
+    for list in ["_pm_conflict", "_pm_parked", "temp._pm_open"] {
+        stretches::loosen_listed(replica, list)?;
+    }
+    stretches::select(
+        replica,
+        &format!(
+            "EXISTS (SELECT 1 FROM _pm_table t WHERE t.tid = s.tid AND t.state = :tracked)
+             AND s.seq <= (SELECT f.seq FROM _pm_floor f WHERE f.dev = s.dev AND f.stream = :shared)
+             AND s.tid NOT IN ({unfoldable})"
+        ),
+        named_params! {
+            ":tracked": State::Tracked,
+            ":shared": Stream::Shared.number(),
+            ":column": Subject::Column,
+        },
+    )
 }
 
 /// A group that is stable and of which no version is remembered: device, stream, first frame and last.
@@ -258,7 +288,7 @@ fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
     replica.db.execute_batch(
         "CREATE TEMP TABLE IF NOT EXISTS _pm_head_at (dev INTEGER, seq INTEGER, PRIMARY KEY (dev, seq)) WITHOUT ROWID;
          DELETE FROM temp._pm_head_at;
-         INSERT OR IGNORE INTO temp._pm_head_at SELECT dev, seq FROM _pm_head",
+         INSERT OR IGNORE INTO temp._pm_head_at SELECT dev, seq FROM _pm_head UNION SELECT dev, seq FROM _pm_stretch",
     )?;
     let mut groups = replica.db.prepare(
         "SELECT g.dev, g.stream, g.first, g.last FROM _pm_group g

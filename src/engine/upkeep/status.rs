@@ -221,7 +221,7 @@ fn rows_waiting(replica: &Replica, table: &Table) -> Result<u64> {
     if table.shows_shared() || table.def.mode != Mode::Shared {
         return Ok(0);
     }
-    let sql = "SELECT count(*) FROM (SELECT DISTINCT key FROM _pm_head WHERE tid = ?1 LIMIT 1000000)";
+    let sql = "SELECT count(*) FROM (SELECT DISTINCT key FROM _pm_any_head WHERE tid = ?1 LIMIT 1000000)";
     Ok(replica.db.prepare_cached(sql)?.query_row([table.tid], |row| row.get(0))?)
 }
 

@@ -7,9 +7,11 @@ use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
+use crate::engine::merge::stretches;
 use crate::engine::show::triggers;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
+use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
 use crate::engine::upkeep::waiting;
 
@@ -160,7 +162,7 @@ fn verify_group(
 fn verify_heads(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
     let heads: u64 = replica
         .db
-        .prepare("SELECT count(*) FROM _pm_head WHERE dev <> ?1")?
+        .prepare("SELECT count(*) FROM _pm_any_head WHERE dev <> ?1")?
         .query_row([BASELINE], |row| row.get(0))?;
     if count_heads(replica)? == heads { Ok(()) } else { name_lost_heads(replica, report) }
 }
@@ -180,9 +182,13 @@ fn count_heads(replica: &Replica) -> Result<u64> {
         let walked = visit::visit_defined(replica, &frame, |part| {
             let Part::Op(def, op) = part else { return Ok(()) };
             let key = def.key_of(op.values(def.shape()))?;
-            let mut known = place.query((def.tid, key, dev, seq))?;
+            let mut known = place.query((def.tid, &key, dev, seq))?;
             if let Some(known) = known.next()? {
-                found += u64::from(known.get::<_, u32>(0)? == op.offset);
+                let place = known.get::<_, u32>(0)?;
+                found += u64::from(place == op.offset || place == OpPlace::BY_KEY);
+            } else if let Some(integer) = value::integer_key(&key) {
+                let stretch = stretches::find(replica, def.tid, integer)?;
+                found += u64::from(stretch.is_some_and(|s| (s.dev, s.seq) == (dev, seq)));
             }
             Ok(())
         });
@@ -198,14 +204,17 @@ fn count_heads(replica: &Replica) -> Result<u64> {
 /// Names the versions that are not in the log at their places.
 fn name_lost_heads(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
     let mut statement =
-        replica.db.prepare("SELECT tid, key, dev, seq, place FROM _pm_head WHERE dev <> ?1")?;
+        replica.db.prepare("SELECT tid, key, dev, seq, place FROM _pm_any_head WHERE dev <> ?1")?;
     let mut rows = statement.query([BASELINE])?;
     while let Some(row) = rows.next()? {
         let (tid, key): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-        let found =
-            frames::op_at(replica, row.get(2)?, Stream::Shared, row.get(3)?, row.get(4)?, |def, op| {
-                Ok(def.tid == tid && def.key_of(op.values(def.shape()))? == key)
-            });
+        let place = match (row.get(4)?, value::integer_key(&key)) {
+            (OpPlace::BY_KEY, Some(integer)) => OpPlace::OfKey(tid, integer),
+            (offset, _) => OpPlace::At(offset),
+        };
+        let found = frames::op_at(replica, row.get(2)?, Stream::Shared, row.get(3)?, place, |def, op| {
+            Ok(def.tid == tid && def.key_of(op.values(def.shape()))? == key)
+        });
         match found {
             Ok(true) => {}
             Ok(false) | Err(Error::Damaged(_)) => {

@@ -6,12 +6,14 @@
 //! | `growth` | one row written many times; more and more rows |
 //! | `stock` | a small import into a large database |
 //! | `fleet` | a base of many boards |
+//! | `instructions` | what each step costs in instructions, under valgrind |
 //! | `line` | a newcomer's first start over a serial line, in virtual time |
 //! | `world` | databases, devices and rows |
 //! | `time`, `machine`, `report` | a stopwatch; what it ran on; tables and JSON |
 
 mod fleet;
 mod growth;
+mod instructions;
 mod line;
 mod machine;
 mod report;
@@ -29,7 +31,7 @@ const HELP: &str = "\
 Measures what Packmule costs, beside plain SQLite in the same run.
 
   packmule-bench [--rows N] [--large N] [--repeats N] [--synchronous full|normal|off]
-                 [--only writes|growth|stock|fleet|line]... [--boards N]
+                 [--only writes|growth|stock|fleet|line|instructions]... [--boards N]
                  [--dir DIRECTORY] [--json]
 
   --rows N         rows inserted in the comparison of writes          (100000)
@@ -42,11 +44,14 @@ Measures what Packmule costs, beside plain SQLite in the same run.
                    for it is part of the cost (a new folder in $TMPDIR or /tmp)
   --json           JSON instead of tables
 
+The part `instructions` needs valgrind, counts --rows rows or 20,000 if those
+are fewer, and is measured only where it is asked for.
+
 Example: packmule-bench > tools/bench/RESULTS.md
 ";
 
 /// What there is to measure.
-const PARTS: [&str; 5] = ["writes", "growth", "stock", "fleet", "line"];
+const PARTS: [&str; 6] = ["writes", "growth", "stock", "fleet", "line", "instructions"];
 
 /// What to measure.
 struct Plan {
@@ -58,6 +63,8 @@ struct Plan {
     only: Vec<String>,
     dir: PathBuf,
     json: bool,
+    /// The case and the step of `instructions` to run up to: what this program runs itself for.
+    up_to: Option<(usize, usize)>,
 }
 
 fn parse() -> Outcome<Option<Plan>> {
@@ -71,6 +78,7 @@ fn parse() -> Outcome<Option<Plan>> {
         only: Vec::new(),
         dir: std::env::temp_dir(),
         json: false,
+        up_to: None,
     };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
@@ -83,6 +91,11 @@ fn parse() -> Outcome<Option<Plan>> {
             Long("only") => plan.only.push(parser.value()?.string()?),
             Long("dir") => plan.dir = parser.value()?.into(),
             Long("json") => plan.json = true,
+            Long("up-to") => {
+                let given = parser.value()?.string()?;
+                let (case, step) = given.split_once(',').ok_or("--up-to CASE,STEP")?;
+                plan.up_to = Some((case.parse()?, step.parse()?));
+            }
             Short('h') | Long("help") => return Ok(None),
             other => return Err(other.unexpected().into()),
         }
@@ -104,8 +117,11 @@ fn run(plan: &Plan) -> Outcome {
     if machine::file_system(dir.path()).as_deref() == Some("tmpfs") {
         eprintln!("warning: {} is memory, not a disk: say --dir", plan.dir.display());
     }
-    let machine = machine::describe(dir.path());
     let world = World::new(dir.path(), &plan.synchronous)?;
+    if let Some((case, step)) = plan.up_to {
+        return instructions::run_up_to(&world, case, step, plan.rows);
+    }
+    let machine = machine::describe(dir.path());
     let wants = |part: &str| plan.only.is_empty() || plan.only.iter().any(|o| o == part);
     let mut sections = Vec::new();
     if wants("writes") {
@@ -122,6 +138,9 @@ fn run(plan: &Plan) -> Outcome {
     }
     if wants("line") {
         sections.extend(line::measure(&world)?);
+    }
+    if plan.only.iter().any(|o| o == "instructions") {
+        sections.extend(instructions::measure(dir.path(), plan.rows.min(20_000))?);
     }
     let text = if plan.json { report::json } else { report::markdown };
     print!("{}", text(&machine, &sections));

@@ -196,7 +196,10 @@ impl Columns {
         let mut mask_at = None;
         loop {
             let contexts = [hash(OPS, before); INPUTS];
-            let byte = self.values.byte(coder, buf, at, &contexts, OPS)?;
+            let given = buf.get(at).copied().ok_or_else(C::bad)?;
+            let again = self.values.mixer.code(coder, &contexts, OPS, 302, u32::from(given) == before)?;
+            let byte = if again { before as u8 } else { self.values.byte(coder, buf, at, &contexts, OPS)? };
+            buf[at] = byte;
             before = u32::from(byte);
             at += 1;
             if byte == 0 {

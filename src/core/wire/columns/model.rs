@@ -15,6 +15,19 @@ const COUNT_MAX: u32 = 126;
 const RATE: i32 = 2;
 const UNUSED: u32 = 1 << 31;
 
+/// How far a slot moves with each decision, by how many it has had, in 1/32,768.
+static SHARES: [i32; COUNT_MAX as usize + 1] = shares();
+
+const fn shares() -> [i32; COUNT_MAX as usize + 1] {
+    let mut table = [0; COUNT_MAX as usize + 1];
+    let mut count = 0;
+    while count < table.len() {
+        table[count] = 65_536 / (2 * count as i32 + 3);
+        count += 1;
+    }
+    table
+}
+
 /// The natural logarithm of the odds of each probability in 1/4,096, in 1/256.
 static STRETCH: [i16; 4096] = stretches();
 
@@ -132,7 +145,7 @@ impl Mixer {
             let count = *slot & 0xFF;
             let p = (*slot >> 16) as i32;
             let target = if one { 65_535 } else { 0 };
-            let moved = p + (target - p) * 2 / (2 * count as i32 + 3);
+            let moved = p + ((target - p) * SHARES[(count & 127).min(COUNT_MAX) as usize] >> 15);
             *slot = (moved as u32) << 16 | *slot & 0xFF00 | (count + u32::from(count < COUNT_MAX));
         }
         Ok(one)

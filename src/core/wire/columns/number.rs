@@ -15,6 +15,8 @@ pub(super) struct Numbers {
     pub(super) last: i64,
     step: i64,
     before: i64,
+    /// The last difference, as it was coded, and whether it was that twice.
+    moved: (i64, bool),
     weights: [f64; TAPS],
     /// Whether the filter's expectation is what numbers differ from.
     filtered: bool,
@@ -23,8 +25,15 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    pub(super) const NEW: Self =
-        Self { last: 0, step: 0, before: 0, weights: [0.0; TAPS], filtered: false, costs: [0, 64 * 256] };
+    pub(super) const NEW: Self = Self {
+        last: 0,
+        step: 0,
+        before: 0,
+        moved: (0, false),
+        weights: [0.0; TAPS],
+        filtered: false,
+        costs: [0, 64 * 256],
+    };
 
     /// Goes on from another number, without a step.
     pub(super) fn set(&mut self, last: i64) {
@@ -43,6 +52,7 @@ pub(super) struct Beside {
     pub(super) steps: [f64; 2],
 }
 
+const AGAIN: u32 = 3;
 const ZERO: u32 = 1;
 const SIGN: u32 = 2;
 const BITS: u32 = 64;
@@ -86,7 +96,9 @@ pub(super) fn code<C: Coder>(
         hash(hash(hash(id, 6), beside.two), hash_of(numbers.last)),
     ];
     let spent = mixer.spent;
-    let moved = step_code(mixer, coder, &contexts, id, number.wrapping_sub(base))?;
+    let again = Some(numbers.moved.0).filter(|again| numbers.moved.1 && *again != 0);
+    let moved = step_code(mixer, coder, &contexts, id, (number.wrapping_sub(base), again))?;
+    numbers.moved = (moved, moved == numbers.moved.0);
     let cost = mixer.spent.wrapping_sub(spent);
     let number = base.wrapping_add(moved);
     learn(numbers, taps, expected, number, cost);
@@ -119,15 +131,21 @@ fn learn(numbers: &mut Numbers, taps: [f64; TAPS], expected: i64, number: i64, c
     (numbers.last, numbers.step, numbers.before) = (number, step, numbers.step);
 }
 
-/// Codes a difference.
+/// Codes a difference; `again` is what it was twice.
 fn step_code<C: Coder>(
     mixer: &mut Mixer,
     coder: &mut C,
     contexts: &Contexts,
     set: u32,
-    step: i64,
+    (step, again): (i64, Option<i64>),
 ) -> Result<i64, C::Stop> {
     let mut decide = |node: u32, one: bool| mixer.code(coder, contexts, set, node, one);
+    // What has gone on in equal steps costs one decision.
+    if let Some(again) = again
+        && decide(AGAIN, step == again)?
+    {
+        return Ok(again);
+    }
     if decide(ZERO, step == 0)? {
         return Ok(0);
     }

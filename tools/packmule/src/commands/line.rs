@@ -1,18 +1,23 @@
-//! Serial lines: what `sync` and `serve` share.
+//! What `sync` and `serve` share.
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use packmule::Error;
-use packmule::carry::serial::{Error as LineError, Flow, Options, Stop};
+use packmule::carry::Stop;
+use packmule::carry::serial::{Error as LineError, Flow, Options};
 use packmule::carry::session::{Error as SessionError, Progress};
+use packmule::{Engine, Error};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Context, options, profile};
-use crate::output::{Failure, engine_text};
-use crate::text::{behind, count, hint, quoted, shown, size, waiting};
-use crate::usage::{Flag, flags};
+use super::{Context, of_db, options, profile, say_left_out};
+use crate::documents::Synced;
+use crate::output::{Bar, Failure, engine_text, say};
+use crate::text::{
+    behind, conflicts_open, count, elsewhere, hint, number, quoted, shown, size, span, waiting,
+};
+use crate::usage::{Args, Flag, flags};
 
 /// Makes the options of a line, as the flags and the board's profile say.
 pub fn line_options(context: &Context<'_, '_>, port: &Path) -> Result<Options, Failure> {
@@ -82,7 +87,15 @@ fn is_of_peer(error: &Error) -> bool {
 /// Returns the words of a line's error, with the database's name in what they say to run.
 pub fn failure_text(db: &Path, error: &LineError) -> String {
     match error {
-        LineError::Session(SessionError::Engine(e)) if !is_of_peer(e) => engine_text(db, db, e),
+        LineError::Session(e) => session_text(db, e),
+        other => other.to_string() + &hint(other.hint(), db),
+    }
+}
+
+/// Returns the words of a session's error.
+pub fn session_text(db: &Path, error: &SessionError) -> String {
+    match error {
+        SessionError::Engine(e) if !is_of_peer(e) => engine_text(db, db, e),
         other => other.to_string() + &hint(other.hint(), db),
     }
 }
@@ -138,4 +151,55 @@ fn needs_snapshot(peer: &str, db: &Path) -> String {
          run `packmule exchange {} DIRECTORY` here, then there, then here",
         quoted(db)
     )
+}
+
+/// Prints what a session has done. The document lacks the open conflicts, and its seconds are not rounded.
+pub fn say_synced(
+    context: &mut Context<'_, '_>,
+    engine: &Engine,
+    done: &Progress,
+    mut end: Synced,
+) -> Result<(), Failure> {
+    let db = context.args.path(0);
+    let open = engine.status().map_err(of_db(db))?.conflicts;
+    let seconds = end.seconds;
+    (end.conflicts_open, end.seconds) = (open, (seconds * 1000.0).round() / 1000.0);
+    let out = &mut *context.out;
+    out.document(&end);
+    let rate = end.baud.map_or(String::new(), |baud| format!(" at {} baud", number(baud.into())));
+    let peer = end.peer.as_deref();
+    let with = peer.unwrap_or("nobody");
+    say!(out, "in step with {with}: {} in {}{rate}", summary(done), span(seconds.ceil() as u64));
+    left(done, peer.unwrap_or("the other end"), db).iter().for_each(|line| out.line(line));
+    elsewhere(&done.taken, db).iter().for_each(|line| out.line(line));
+    conflicts_open(open, db).into_iter().for_each(|line| out.line(&line));
+    say_left_out(context, engine);
+    Ok(())
+}
+
+/// Reads `--patience`: none for ever.
+pub fn patience(args: &Args) -> Result<Option<Duration>, Failure> {
+    let Some(text) = args.flag(&flags::PATIENCE)? else { return Ok(Some(Duration::from_secs(60))) };
+    match text.parse::<f64>().ok().filter(|s| (0.0..=1e9).contains(s)) {
+        Some(0.0) => Ok(None),
+        Some(seconds) => Ok(Some(Duration::from_secs_f64(seconds))),
+        None => Err(args.wrong(format!("--patience is a number of seconds, not `{text}`")).into()),
+    }
+}
+
+/// Draws how far a session is: what is to be sent and what is to come.
+pub fn draw(bar: &mut Bar, progress: &Progress) {
+    let out = (progress.sent.1 + progress.state_sent.0).saturating_sub(progress.under_way);
+    let come = progress.received.1 + progress.coming + progress.state_received.0;
+    let to_send = progress.to_send.1 + progress.state_to_send.0;
+    let to_receive = progress.to_receive.1 + progress.state_to_receive.0;
+    let total = to_send.max(out) + to_receive.max(come);
+    let ways: Vec<String> = [(out, "out"), (come, "in")]
+        .into_iter()
+        .filter(|(bytes, _)| *bytes > 0)
+        .map(|(bytes, way)| format!("{} {way}", size(bytes)))
+        .collect();
+    if !ways.is_empty() {
+        bar.draw(out + come, total, &ways.join(", "), "waiting until both have committed it");
+    }
 }

@@ -12,6 +12,8 @@
 //! | `compaction` | `compact`, `prune`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
+//! | `changes` | what `serve` prints |
+//! | `network` | `sync` and `serve` over a network |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
 //! | `report` | that |
@@ -19,6 +21,7 @@
 
 mod admit;
 mod board;
+mod changes;
 mod check;
 mod compaction;
 mod conflicts;
@@ -29,6 +32,7 @@ mod import;
 mod intake;
 mod line;
 mod log;
+mod network;
 mod remove;
 mod report;
 mod resolve;
@@ -82,15 +86,35 @@ fn profile(context: &Context<'_, '_>) -> Result<&'static Profile, Failure> {
 
 /// Makes the engine's options, as the flags and the board's profile say.
 fn options(context: &Context<'_, '_>) -> Result<packmule::Options, Failure> {
-    let mut options = packmule::Options::default();
-    profile(context)?.budget(&mut options);
-    if let Some(wait) = context.args.flag(&flags::WAIT)? {
-        let seconds: Option<f64> = wait.parse().ok().filter(|s: &f64| (0.0..=86_400.0).contains(s));
-        let wrong = || context.args.wrong(format!("--wait is a number of seconds up to 86400, not `{wait}`"));
-        let seconds = seconds.ok_or_else(wrong)?;
-        options.busy_ms = (seconds * 1000.0) as u32;
+    Ok(Given::of(context)?.options())
+}
+
+/// What of the flags and the board's profile makes the engine's options.
+#[derive(Clone, Copy)]
+struct Given {
+    profile: &'static Profile,
+    busy_ms: Option<u32>,
+}
+
+impl Given {
+    fn of(context: &Context<'_, '_>) -> Result<Self, Failure> {
+        Ok(Self { profile: profile(context)?, busy_ms: busy_ms(context)? })
     }
-    Ok(options)
+
+    fn options(self) -> packmule::Options {
+        let mut options = packmule::Options::default();
+        self.profile.budget(&mut options);
+        options.busy_ms = self.busy_ms.unwrap_or(options.busy_ms);
+        options
+    }
+}
+
+/// Reads `--wait`.
+fn busy_ms(context: &Context<'_, '_>) -> Result<Option<u32>, Failure> {
+    let Some(wait) = context.args.flag(&flags::WAIT)? else { return Ok(None) };
+    let seconds: Option<f64> = wait.parse().ok().filter(|s: &f64| (0.0..=86_400.0).contains(s));
+    let wrong = || context.args.wrong(format!("--wait is a number of seconds up to 86400, not `{wait}`"));
+    Ok(Some((seconds.ok_or_else(wrong)? * 1000.0) as u32))
 }
 
 /// Says what of the tracked tables does not travel, and which tables are held: after every command that sends, takes in

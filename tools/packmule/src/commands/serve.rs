@@ -1,26 +1,31 @@
-//! Serves devices on serial lines until stopped: serve.
+//! Serves devices on serial lines and a network until stopped: serve.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 
-use packmule::carry::serial::{self, Options, Status, Stop};
+use packmule::carry::Stop;
+use packmule::carry::serial::{self, Options, Status};
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
+use super::changes::{Change, More, print_changes, since};
 use super::line::{failure_text, left, line_options, stop_on_signals, summary};
-use super::{Context, open};
-use crate::documents::{Counts, Event};
+use super::{Context, network, open};
 use crate::output::{Failure, Out, say};
 use crate::text::{io_text, iso, now, number, shown, time};
 use crate::usage::{Args, flags};
 
 /// `packmule serve`.
 pub fn serve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    if context.args.has(&flags::STDIO) {
+        return network::serve_stdio(context);
+    }
     let db = context.args.path(0);
     let lines = ports(&context.args)?
         .iter()
         .map(|port| Ok((line_options(context, port)?, open(context)?)))
         .collect::<Result<Vec<(Options, Engine)>, Failure>>()?;
+    let port = network::Port::of(context)?;
     let stop = Stop::default();
     stop_on_signals(&stop)?;
     let out = &mut *context.out;
@@ -39,6 +44,10 @@ pub fn serve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
                 }
             });
         }
+        if let Some(port) = &port {
+            let (send, stop) = (send.clone(), stop.clone());
+            scope.spawn(move || port.serve(db, send, &stop));
+        }
         drop(send);
         print_changes(&changes, &stop, out);
     });
@@ -51,8 +60,9 @@ fn ports(args: &Args) -> Result<Vec<PathBuf>, Failure> {
     let mut ports: Vec<PathBuf> = args.all(&flags::SERIAL_PORTS)?.iter().map(PathBuf::from).collect();
     // Those after the first stand without the flag's name.
     ports.extend(args.paths(1).into_iter().map(Path::to_path_buf));
-    if ports.is_empty() || !args.has(&flags::SERIAL_PORTS) {
-        return Err(args.wrong("--serial is missing: it names the ports").into());
+    let named = args.has(&flags::SERIAL_PORTS);
+    if !named && (!ports.is_empty() || !args.has(&flags::LISTEN)) {
+        return Err(args.wrong("--serial is missing: it names the ports; or --listen, for a network").into());
     }
     for (at, port) in ports.iter().enumerate() {
         if ports[..at].contains(port) {
@@ -69,69 +79,6 @@ fn print_rate(options: &Options, out: &mut Out<'_>) {
         _ => String::new(),
     };
     say!(out, "{}  {}: at {} baud{up}", time(now()), shown(&options.path), baud(options.baud));
-}
-
-/// Prints what the lines report, until every line has ended.
-fn print_changes(changes: &Receiver<Change>, stop: &Stop, out: &mut Out<'_>) {
-    let mut last: Vec<(String, String)> = Vec::new();
-    for change in changes {
-        // A line that reports the same again and again is printed once.
-        let same = last.iter_mut().find(|(port, _)| *port == change.port);
-        match same {
-            Some((_, text)) if *text == change.text => continue,
-            Some((_, text)) => text.clone_from(&change.text),
-            None => last.push((change.port.clone(), change.text.clone())),
-        }
-        if out.json {
-            out.document_line(&change.document());
-            out.text("\n");
-        }
-        say!(out, "{}  {}: {}", time(now()), change.port, change.text.replace('\n', "\n  "));
-        out.flush();
-        if out.closed() {
-            stop.stop();
-        }
-    }
-}
-
-/// What a line reports.
-struct Change {
-    at: String,
-    port: String,
-    event: &'static str,
-    peer: Option<String>,
-    text: String,
-    more: More,
-}
-
-/// What belongs to one event alone.
-enum More {
-    Nothing,
-    Fingerprint(String),
-    Baud(u32),
-    Carried(Box<Progress>),
-}
-
-impl Change {
-    fn document(&self) -> Event<'_> {
-        let mut event = Event {
-            at: self.at.clone(),
-            serial: &self.port,
-            event: self.event,
-            peer: self.peer.as_deref(),
-            text: &self.text,
-            fingerprint: None,
-            baud: None,
-            counts: None,
-        };
-        match &self.more {
-            More::Nothing => {}
-            More::Fingerprint(id) => event.fingerprint = Some(id.clone()),
-            More::Baud(rate) => event.baud = Some(*rate),
-            More::Carried(done) => event.counts = Some(Counts::from(&**done)),
-        }
-        event
-    }
 }
 
 /// A line that is served.
@@ -190,24 +137,6 @@ impl Served<'_> {
     fn change(&self, event: &'static str, text: String, more: More) {
         let (at, port, peer) = (iso(now()), self.port.clone(), self.peer.clone());
         // Nobody listens when the program ends.
-        let _ = self.send.send(Change { at, port, event, peer, text, more });
+        let _ = self.send.send(Change { at, port, is_serial: true, event, peer, text, more });
     }
-}
-
-/// Returns what happened between two reports of a session.
-fn since(before: &Progress, after: &Progress) -> Progress {
-    let mut news = after.clone();
-    news.sent.0 -= before.sent.0.min(news.sent.0);
-    news.sent.1 -= before.sent.1.min(news.sent.1);
-    news.received.0 -= before.received.0.min(news.received.0);
-    news.received.1 -= before.received.1.min(news.received.1);
-    // A state is carried whole.
-    for (of, news) in
-        [(before.state_sent, &mut news.state_sent), (before.state_received, &mut news.state_received)]
-    {
-        *news = if of == *news { (0, 0) } else { *news };
-    }
-    news.taken.ops -= before.taken.ops.min(news.taken.ops);
-    news.taken.conflicts_opened -= before.taken.conflicts_opened.min(news.taken.conflicts_opened);
-    news
 }

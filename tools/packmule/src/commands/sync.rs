@@ -1,26 +1,38 @@
-//! Over a serial line, until both ends have everything: sync.
+//! Over a serial line or a network, until both ends have everything: sync.
 
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use packmule::carry::serial::{self, Options, Status, Stop};
-use packmule::carry::session::Progress;
+use packmule::carry::Stop;
+use packmule::carry::serial::{self, Options, Status};
 use packmule::label;
 
-use super::line::{failure, left, line_options, stop_on_signals, summary};
-use super::{Context, of_db, open, say_left_out};
+use super::line::{draw, failure, line_options, patience, say_synced, stop_on_signals};
+use super::{Context, network, open};
 use crate::documents::{Counts, Synced};
-use crate::output::{Bar, Failure, say};
-use crate::text::{conflicts_open, elsewhere, io_text, number, shown, size, span};
-use crate::usage::{Args, flags};
+use crate::output::{Bar, Failure};
+use crate::text::{io_text, number, shown};
+use crate::usage::flags;
 
 /// `packmule sync`.
 pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
-    let missing = || args.wrong("--serial is missing: it names the port");
-    let port = args.flag_path(&flags::SERIAL).ok_or_else(missing)?;
+    let address = args.text(1)?.to_owned();
+    let port = match (args.flag_path(&flags::SERIAL), address.strip_prefix("serial:")) {
+        (Some(_), _) if !address.is_empty() => {
+            return Err(args.wrong("--serial names a port, and so does the address: one of them").into());
+        }
+        (Some(port), _) => port.to_path_buf(),
+        (None, Some(port)) if !port.is_empty() => PathBuf::from(port),
+        (None, None) if !address.is_empty() => return network::sync(context, &address),
+        _ => return Err(args.wrong("--serial is missing: it names the port; or an address").into()),
+    };
+    over_line(context, &port)
+}
+
+fn over_line(context: &mut Context<'_, '_>, port: &Path) -> Result<(), Failure> {
     let mut options = line_options(context, port)?;
-    options.patience = patience(args)?;
-    let db = args.path(0);
+    options.patience = patience(&context.args)?;
     let mut engine = open(context)?;
     let stop = Stop::default();
     stop_on_signals(&stop)?;
@@ -28,42 +40,19 @@ pub fn sync(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut watch = Watch::new(&options);
     let result = serial::sync(&mut engine, &options, &stop, &mut |status| watch.show(&status));
     watch.bar.clear();
-    let done = result.map_err(|e| failure(port, db, e))?;
-    let open = engine.status().map_err(of_db(db))?.conflicts;
-    let seconds = begun.elapsed().as_secs_f64();
-    let out = &mut *context.out;
-    out.document(&Synced {
-        serial: shown(port),
-        baud: watch.baud,
-        peer: watch.peer.clone(),
-        fingerprint: watch.fingerprint.take(),
-        seconds: (seconds * 1000.0).round() / 1000.0,
-        conflicts_open: open,
+    let done = result.map_err(|e| failure(port, context.args.path(0), e))?;
+    let (peer, fingerprint) = (watch.peer.take(), watch.fingerprint.take());
+    let end = Synced {
+        serial: Some(shown(port)),
+        baud: Some(watch.baud),
+        address: None,
+        peer,
+        fingerprint,
+        seconds: begun.elapsed().as_secs_f64(),
+        conflicts_open: 0,
         counts: Counts::from(&done),
-    });
-    say!(
-        out,
-        "in step with {}: {} in {} at {} baud",
-        watch.peer.as_deref().unwrap_or("nobody"),
-        summary(&done),
-        span(seconds.ceil() as u64),
-        number(watch.baud.into())
-    );
-    left(&done, watch.peer.as_deref().unwrap_or("the other end"), db).iter().for_each(|line| out.line(line));
-    elsewhere(&done.taken, db).iter().for_each(|line| out.line(line));
-    conflicts_open(open, db).into_iter().for_each(|line| out.line(&line));
-    say_left_out(context, &engine);
-    Ok(())
-}
-
-/// Reads `--patience`: none for ever.
-fn patience(args: &Args) -> Result<Option<Duration>, Failure> {
-    let Some(text) = args.flag(&flags::PATIENCE)? else { return Ok(Some(Duration::from_secs(60))) };
-    match text.parse::<f64>().ok().filter(|s| (0.0..=1e9).contains(s)) {
-        Some(0.0) => Ok(None),
-        Some(seconds) => Ok(Some(Duration::from_secs_f64(seconds))),
-        None => Err(args.wrong(format!("--patience is a number of seconds, not `{text}`")).into()),
-    }
+    };
+    say_synced(context, &engine, &done, end)
 }
 
 /// What the session reports on its way.
@@ -104,22 +93,5 @@ impl Watch {
             Status::Failed(e) => self.bar.say(&format!("{e}; beginning again")),
             _ => {}
         }
-    }
-}
-
-/// Draws how far a session is: what is to be sent and what is to come.
-fn draw(bar: &mut Bar, progress: &Progress) {
-    let out = (progress.sent.1 + progress.state_sent.0).saturating_sub(progress.under_way);
-    let come = progress.received.1 + progress.coming + progress.state_received.0;
-    let to_send = progress.to_send.1 + progress.state_to_send.0;
-    let to_receive = progress.to_receive.1 + progress.state_to_receive.0;
-    let total = to_send.max(out) + to_receive.max(come);
-    let ways: Vec<String> = [(out, "out"), (come, "in")]
-        .into_iter()
-        .filter(|(bytes, _)| *bytes > 0)
-        .map(|(bytes, way)| format!("{} {way}", size(bytes)))
-        .collect();
-    if !ways.is_empty() {
-        bar.draw(out + come, total, &ways.join(", "), "waiting until both have committed it");
     }
 }

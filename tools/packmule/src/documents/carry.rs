@@ -270,9 +270,14 @@ impl From<&Progress> for Counts {
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Synced {
     /// The port.
-    pub serial: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// The rate at the end.
-    pub baud: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baud: Option<u32>,
+    /// The address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// The other end's name and the beginning of its fingerprint.
     pub peer: Option<String>,
     /// The other end's fingerprint.
@@ -292,9 +297,13 @@ pub struct Synced {
 pub struct Event<'a> {
     /// When, by this machine's clock.
     pub at: String,
-    /// The port.
-    pub serial: &'a str,
-    /// `open`, `away`, `met`, `in step`, `baud`, `silent`, `heard`, `ended` or `failed`.
+    /// The serial port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<&'a str>,
+    /// Over a network: where the other end is; of `listening`, where this one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<&'a str>,
+    /// `open`, `away`, `listening`, `met`, `in step`, `baud`, `silent`, `heard`, `ended` or `failed`.
     pub event: &'static str,
     /// The other end's name and the beginning of its fingerprint, once it is known.
     pub peer: Option<&'a str>,

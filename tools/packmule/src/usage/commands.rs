@@ -319,18 +319,29 @@ each board gets its own `init`. A board that is made without \
     Command {
         name: Name::Sync,
         words: "sync",
-        operands: "DB",
-        count: (1, 1),
-        flags: &[&flags::SERIAL, &flags::BAUD, &flags::BAUD_MAX, &flags::FLOW, &flags::PATIENCE],
+        operands: "DB [ADDRESS]",
+        count: (1, 2),
+        flags: &[
+            &flags::SERIAL,
+            &flags::BAUD,
+            &flags::BAUD_MAX,
+            &flags::FLOW,
+            &flags::PATIENCE,
+            &flags::PLAIN,
+        ],
         group: Group::Carry,
-        summary: "exchange with the device at the other end of a serial line, until both have everything",
-        about: "At the other end runs `packmule serve`, or `packmule sync` too. Both ways at once; each group of frames is verified and \
+        summary: "exchange with the device at the other end of a line or network, until both have everything",
+        about: "At the other end runs `packmule serve`; of a serial line `packmule sync` will do too. ADDRESS is tcp://HOST:PORT, \
+                serial:FILE (or --serial FILE), or exec:COMMAND: a command whose input and output lead to the other end, such as ssh. \
+                Both ways at once; each group of frames is verified and \
                 committed, and then acknowledged. Whatever breaks it off (a pulled cable, a power cut), run it again: it goes on where it was. \
-                Both ends must trust each other, as devices of one fleet do. The line begins at --baud and goes up to the highest rate that both \
+                Both ends must trust each other, as devices of one fleet do. Over a network all is encrypted. A line begins at --baud and goes up to the highest rate that both \
                 ends allow and the cable carries; where a higher rate is lost it comes back within some two seconds.",
         examples: &[
             "packmule sync north.db --serial /dev/ttyUSB0",
             "packmule sync north.db --serial /dev/serial0 --baud 921600 --flow hardware",
+            "packmule sync north.db tcp://192.168.1.5:7225",
+            "packmule sync north.db 'exec:ssh base packmule serve base.db --stdio'",
         ],
     },
     Command {
@@ -338,16 +349,27 @@ each board gets its own `init`. A board that is made without \
         words: "serve",
         operands: "DB",
         count: (1, ANY),
-        flags: &[&flags::SERIAL_PORTS, &flags::BAUD, &flags::BAUD_MAX, &flags::FLOW],
+        flags: &[
+            &flags::SERIAL_PORTS,
+            &flags::BAUD,
+            &flags::BAUD_MAX,
+            &flags::FLOW,
+            &flags::LISTEN,
+            &flags::STDIO,
+            &flags::PLAIN,
+        ],
         group: Group::Carry,
-        summary: "wait for devices on serial lines and exchange with each, until stopped",
+        summary: "wait for devices on serial lines or a network and exchange with each, until stopped",
         about: "Goes on by itself: a port that vanishes is opened again when it is back, a device that comes again is served again, and \
-                what is written here or comes by one line is sent on the others within a second or so. Each line goes up from --baud as with `sync`. \
+                what is written here or comes from one device is sent to the others within a second or so. Each line goes up from --baud as with `sync`. \
+                With --listen, up to 8 devices at once over the network, encrypted; nobody else gets anything. \
                 Prints a line for each change. Ends in good order on SIGTERM \
-                and Ctrl-C, with exit status 0. With --json, each line is a document.",
+                and Ctrl-C, with exit status 0. With --json, each line is a document. With --stdio it serves the one device whose `sync` \
+                has started it, and ends with it.",
         examples: &[
             "packmule serve base.db --serial /dev/ttyUSB0 /dev/ttyUSB1",
             "packmule serve base.db --serial /dev/ttyAMA0 --baud 921600",
+            "packmule serve base.db --listen 0.0.0.0:7225",
         ],
     },
     Command {

@@ -134,6 +134,15 @@ pub static FLOW: Flag =
 pub static PATIENCE: Flag =
     value("patience", "SECONDS", "how long to wait for the other end; 0 is for ever (60)");
 
+pub static LISTEN: Flag = value(
+    "listen",
+    "ADDR:PORT",
+    "the network address to listen on; a port alone: for programs on this machine",
+);
+pub static STDIO: Flag = switch("stdio", "one device, over standard input and output");
+pub static PLAIN: Flag =
+    switch("plain", "over a network: not encrypted, at both ends; anybody between reads along");
+
 // Conflicts.
 pub static TAKE: Flag = value(
     "take",

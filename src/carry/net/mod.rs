@@ -1,0 +1,223 @@
+//! A session over a network, or over the standard input and output of another program.
+//!
+//! One thread a session, blocking calls, no runtime. The stream is encrypted, and each end proves who it is for this
+//! stream alone; a clock that says 1970 is no hindrance, as it would be to TLS.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | this one | [`sync`], [`serve_pipes`]: a session with one other end |
+//! | `listen` | [`serve`]: many at once; strangers at the door |
+//! | `address`, `error` | where the other end is; why a connection came to its end |
+//! | `end` | one end of a connection: from its first byte to its last |
+//! | `records` | what goes over a stream, byte by byte |
+//! | `noise` | the encrypted channel |
+//! | `stream` | streams that never make their caller wait |
+//!
+//! # Memory
+//! A session takes what [`session`](super::session) says, at most 80 KiB for the records on their way, and an engine of
+//! its own. A connection that has not said who it is takes at most 12 KiB.
+
+mod address;
+mod end;
+mod error;
+mod listen;
+mod noise;
+mod records;
+mod stream;
+
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use packmule_core::model::DeviceId;
+
+use super::session::Progress;
+use super::stop::Stop;
+use crate::engine::Engine;
+pub use address::{Address, Host, NoAddress, PORT};
+use end::{End, Patience, begins_again};
+pub use error::Error;
+pub use listen::{Listening, SESSIONS_MAX, serve};
+use records::Records;
+use stream::{Bell, Files, Stream};
+
+/// How a session runs over a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// It is not encrypted: what is sent can be read and altered on the way, but for what devices have signed. Both ends
+    /// must have it.
+    pub plain: bool,
+    /// The session ends when the other end was not heard for so long, or took nothing; `None`: never.
+    pub patience: Option<Duration>,
+}
+
+/// What happened, for whoever watches.
+#[derive(Debug)]
+pub enum Status<'a> {
+    /// The other end has proved who it is.
+    Met {
+        /// Its id.
+        id: DeviceId,
+        /// Its name.
+        name: &'a str,
+    },
+    /// How far it is; comes often.
+    Moving(&'a Progress),
+    /// Each end has all that the other has.
+    InStep(&'a Progress),
+    /// The session ended in good order.
+    Ended,
+    /// The session failed.
+    Failed(&'a Error),
+}
+
+/// How long a device that answers may take to prove who it is.
+const PROOF_TIME: Duration = Duration::from_secs(10);
+/// How long one that is served may say or take nothing, where nothing else is said.
+const SERVED_SILENT: Duration = Duration::from_secs(300);
+/// How long a command whose pipes are closed may take to end.
+const COMMAND_TIME: Duration = Duration::from_secs(3);
+
+/// Exchanges with whoever is at the address until each has all that the other has.
+///
+/// # Errors
+/// [`Error`]. What came until then is kept.
+pub fn sync(
+    engine: &mut Engine,
+    address: &Address,
+    options: &Options,
+    stop: &Stop,
+    report: &mut dyn FnMut(Status<'_>),
+) -> Result<Progress, Error> {
+    connected(engine, address, options, false, (stop, report))
+}
+
+/// Exchanges with whoever is at the address, and stays: what is written here or there is with the other within a second
+/// or so.
+///
+/// # Errors
+/// [`Error`], in any case but that the other end has gone in good order. What came until then is kept.
+pub fn stay(
+    engine: &mut Engine,
+    address: &Address,
+    options: &Options,
+    stop: &Stop,
+    report: &mut dyn FnMut(Status<'_>),
+) -> Result<Progress, Error> {
+    connected(engine, address, options, true, (stop, report))
+}
+
+fn connected(
+    engine: &mut Engine,
+    address: &Address,
+    options: &Options,
+    stays: bool,
+    (stop, report): (&Stop, &mut dyn FnMut(Status<'_>)),
+) -> Result<Progress, Error> {
+    loop {
+        let (stream, command) = open(address, options)?;
+        let records = Records::call(stream, options.plain)?;
+        let bell = Bell::new(stop).map_err(Error::Unreachable)?;
+        let mut met = false;
+        let mut watch = |status: Status<'_>| {
+            met |= matches!(status, Status::Met { .. });
+            report(status);
+        };
+        let mut end = End::new(engine, records, bell, (stop, &mut watch));
+        end.goes_on = stays;
+        end.patience = Patience { proof: options.patience, silence: options.patience };
+        let result = end.run(&[]);
+        let status = command.and_then(ended).filter(|status| !met && !status.success());
+        match (result, status) {
+            (Err(Error::Ended | Error::Broken(_) | Error::Foreign), Some(status)) => {
+                return Err(Error::Command(status));
+            }
+            (Err(e), _) if begins_again(&e) => report(Status::Failed(&e)),
+            (result, _) => return result,
+        }
+    }
+}
+
+/// Serves the one peer that is at the other end of two pipes or sockets, such as standard input and output, until it
+/// goes.
+///
+/// # Errors
+/// [`Error`]. What came until then is kept.
+pub fn serve_pipes(
+    engine: &mut Engine,
+    (from, to): (OwnedFd, OwnedFd),
+    options: &Options,
+    stop: &Stop,
+    report: &mut dyn FnMut(Status<'_>),
+) -> Result<Progress, Error> {
+    let stream = Files::pipes(from, to, true).map_err(Error::Broken)?;
+    let records = Records::answer(Box::new(stream), options.plain, Vec::new());
+    let bell = Bell::new(stop).map_err(Error::Broken)?;
+    let mut end = End::new(engine, records, bell, (stop, report));
+    (end.goes_on, end.listens) = (true, true);
+    end.patience = served(options);
+    end.run(&[])
+}
+
+/// Returns how long a peer that is served may take.
+fn served(options: &Options) -> Patience {
+    Patience { proof: Some(PROOF_TIME), silence: options.patience.or(Some(SERVED_SILENT)) }
+}
+
+/// Opens a stream to an address, and starts its command if it has one.
+fn open(address: &Address, options: &Options) -> Result<(Box<dyn Stream>, Option<Child>), Error> {
+    match address {
+        Address::Tcp(host) => {
+            let stream = connect(host, options.patience).map_err(Error::Unreachable)?;
+            Ok((Box::new(Files::tcp(stream).map_err(Error::Unreachable)?), None))
+        }
+        Address::Exec(command) => {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = shell.spawn().map_err(Error::Unreachable)?;
+            let (Some(from), Some(to)) = (child.stdout.take(), child.stdin.take()) else {
+                return Err(Error::Unreachable(io::ErrorKind::BrokenPipe.into()));
+            };
+            let pipes = Files::pipes(from.into(), to.into(), false).map_err(Error::Unreachable)?;
+            Ok((Box::new(pipes), Some(child)))
+        }
+    }
+}
+
+/// Connects to the first of a host's addresses that answers.
+fn connect(host: &Host, patience: Option<Duration>) -> io::Result<TcpStream> {
+    let mut why = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (host.name.as_str(), host.port).to_socket_addrs()? {
+        let connected = match patience {
+            Some(time) => TcpStream::connect_timeout(&address, time.max(Duration::from_millis(1))),
+            None => TcpStream::connect(address),
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(e) => why = e,
+        }
+    }
+    Err(why)
+}
+
+/// Waits for a command whose pipes are closed, and ends it if it does not end.
+fn ended(mut command: Child) -> Option<std::process::ExitStatus> {
+    let until = Instant::now() + COMMAND_TIME;
+    while Instant::now() < until {
+        match command.try_wait() {
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            other => return other.ok().flatten(),
+        }
+    }
+    let _ = command.kill();
+    command.wait().ok()
+}
+
+/// Returns random bytes.
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| Error::Broken(io::Error::other(e.to_string())))?;
+    Ok(bytes)
+}

@@ -1,0 +1,143 @@
+//! Streams of bytes that never make their caller wait, and how to wait for several things at once.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{Shutdown, shutdown, sockopt};
+
+use crate::carry::stop::{Stop, Wake};
+
+/// How long a connection is quiet before the system asks whether the other end is still there, how often it asks again,
+/// and after how many questions it is gone.
+const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// A stream of bytes. Reading and writing return [`io::ErrorKind::WouldBlock`] where a wait would be.
+pub(super) trait Stream: Read + Write + Send {
+    /// The files to wait for: to be read from, to be written to.
+    fn files(&self) -> [BorrowedFd<'_>; 2];
+    /// Tells the other end that nothing more comes. It still listens.
+    fn hang_up(&mut self);
+}
+
+/// A socket, or a pair of pipes.
+pub(super) struct Files {
+    from: File,
+    to: Option<File>,
+    is_socket: bool,
+    /// Pipes that this program was given are left as they were.
+    given: bool,
+}
+
+impl Files {
+    /// Takes a connection.
+    pub(super) fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        // What is said is short, and waited for.
+        let _ = stream.set_nodelay(true);
+        let _ = sockopt::set_socket_keepalive(&stream, true);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let (idle, again, times) = KEEP_ALIVE;
+            let _ = sockopt::set_tcp_keepidle(&stream, idle);
+            let _ = sockopt::set_tcp_keepintvl(&stream, again);
+            let _ = sockopt::set_tcp_keepcnt(&stream, times);
+        }
+        let from = File::from(OwnedFd::from(stream));
+        Ok(Self { to: Some(from.try_clone()?), from, is_socket: true, given: false })
+    }
+
+    /// Takes two pipes. `given`: they are the program's own, which others hold too.
+    pub(super) fn pipes(from: OwnedFd, to: OwnedFd, given: bool) -> io::Result<Self> {
+        for file in [&from, &to] {
+            rustix::io::ioctl_fionbio(file, true)?;
+        }
+        Ok(Self { from: from.into(), to: Some(to.into()), is_socket: false, given })
+    }
+}
+
+impl Read for Files {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.from.read(to)
+    }
+}
+
+impl Write for Files {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.to.as_mut().map_or(Err(io::ErrorKind::BrokenPipe.into()), |to| to.write(from))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Files {
+    fn files(&self) -> [BorrowedFd<'_>; 2] {
+        [self.from.as_fd(), self.to.as_ref().unwrap_or(&self.from).as_fd()]
+    }
+
+    fn hang_up(&mut self) {
+        // A connection that is gone has ended.
+        match &self.to {
+            Some(to) if self.is_socket => drop(shutdown(to, Shutdown::Write)),
+            Some(to) if self.given => drop(rustix::io::ioctl_fionbio(to, false)),
+            _ => {}
+        }
+        self.to = None;
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.hang_up();
+        if self.given {
+            let _ = rustix::io::ioctl_fionbio(&self.from, false);
+        }
+    }
+}
+
+/// Ends a wait from another thread.
+pub(super) struct Bell {
+    rings: UnixStream,
+    hears: UnixStream,
+}
+
+impl Bell {
+    /// Makes one that [`Stop::stop`] rings too.
+    pub(super) fn new(stop: &Stop) -> io::Result<Arc<Self>> {
+        let (rings, hears) = UnixStream::pair()?;
+        rings.set_nonblocking(true)?;
+        hears.set_nonblocking(true)?;
+        let bell = Arc::new(Self { rings, hears });
+        let waits: Arc<dyn Wake> = bell.clone();
+        stop.wakes(Arc::downgrade(&waits));
+        Ok(bell)
+    }
+
+    /// Waits until one of these can be read from or (`true`) written to, the bell rings, or so long.
+    pub(super) fn wait(&self, files: &[(BorrowedFd<'_>, bool)], time: Duration) {
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        let mut polled = vec![PollFd::new(&self.hears, PollFlags::IN)];
+        polled.extend(files.iter().map(|(file, writes)| {
+            PollFd::from_borrowed_fd(*file, if *writes { PollFlags::OUT } else { PollFlags::IN })
+        }));
+        // A signal only ends the wait.
+        let rang = poll(&mut polled, Some(&time)).is_ok_and(|_| !polled[0].revents().is_empty());
+        if rang {
+            let _ = (&self.hears).read(&mut [0; 64]);
+        }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(&self) {
+        // A full pipe wakes it already.
+        let _ = (&self.rings).write(&[1]);
+    }
+}

@@ -1,0 +1,144 @@
+//! A base with a port: boards meet it over a network, by a pipe through another program, and each by every way that there
+//! is; strangers get nothing.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Stdio};
+
+use rusqlite::types::Value as Sql;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::line::synced;
+use crate::support::{Desk, PACKMULE, has};
+
+/// A running `serve`, whose lines are read as they come.
+pub struct Serve {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Where it listens.
+    pub at: String,
+}
+
+impl Serve {
+    pub fn new(desk: &Desk, words: &[&str]) -> Self {
+        let mut command = desk.command(&["serve"]);
+        command.args(words).args(["--json", "--listen", "0"]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut serve = Self { child, lines, at: String::new() };
+        serve.at = serve.wait("listening")["address"].as_str().unwrap().to_owned();
+        assert!(serve.at.starts_with("127.0.0.1:"), "a port alone is for this machine: {}", serve.at);
+        serve
+    }
+
+    /// Waits for an event.
+    #[track_caller]
+    pub fn wait(&mut self, event: &str) -> Value {
+        loop {
+            let line = self.lines.next().unwrap_or_else(|| panic!("no `{event}` came")).unwrap();
+            let said: Value = serde_json::from_str(&line).unwrap();
+            if said["event"] == event {
+                return said;
+            }
+        }
+    }
+
+    /// Ends it as systemd does.
+    pub fn end(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+fn readings(desk: &Desk) -> Sql {
+    desk.value("base.db", "SELECT count(*) FROM readings")
+}
+
+#[test]
+fn boards_meet_the_base_over_the_network() {
+    let desk = Desk::fleet(&["north", "south"]);
+    desk.sql(
+        "north.db",
+        "INSERT INTO readings (value) VALUES (1), (2); INSERT INTO settings VALUES ('a', 1, NULL)",
+    );
+    desk.sql("south.db", "INSERT INTO readings (value) VALUES (3)");
+    let mut serve = Serve::new(&desk, &["base.db"]);
+    let north = desk.run(&format!("sync north.db tcp://{} --json", serve.at)).json();
+    assert_eq!((&north["address"], &north["serial"]), (&format!("tcp://{}", serve.at).into(), &Value::Null));
+    has(serve.wait("in step")["text"].as_str().unwrap(), &["in step with north-", "3 rows"]);
+    serve.wait("ended");
+    has(&desk.run(&format!("sync south.db tcp://{}", serve.at)).ok(), &["in step with base-"]);
+    assert_eq!(readings(&desk), Sql::Integer(3));
+    // What one brought, the other has.
+    assert_eq!(desk.value("south.db", "SELECT value FROM settings"), Sql::Integer(1));
+    let digest = desk.run("digest base.db").ok();
+    assert_eq!(desk.run("digest south.db").ok(), digest);
+    // A stranger is told who it is, and gets nothing.
+    desk.run("fleet new other.key").ok();
+    desk.run("init stranger.db --name stranger --fleet other.key").ok();
+    let refused = desk.run(&format!("sync stranger.db tcp://{}", serve.at));
+    has(&refused.refused(&format!("tcp://{}", serve.at)), &["not trust"]);
+    has(serve.wait("failed")["text"].as_str().unwrap(), &["not trusted here", "stranger"]);
+    let clear = desk.run(&format!("sync north.db tcp://{} --plain", serve.at));
+    has(&clear.refused(&format!("tcp://{}", serve.at)), &["--plain", "leave it away here"]);
+    let at = serve.at.clone();
+    serve.end();
+    let gone = desk.run(&format!("sync north.db tcp://{at}"));
+    has(&gone.refused(&format!("tcp://{at}")), &["nobody listens there"]);
+}
+
+#[test]
+fn a_board_meets_the_base_through_the_pipes_of_another_program() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2)");
+    let command = format!("exec:{PACKMULE} serve base.db --stdio");
+    let done = desk.run_words(&["sync", "north.db", &command, "--json"]).json();
+    assert_eq!((&done["address"], done["frames_sent"].as_u64() > Some(0)), (&command.clone().into(), true));
+    assert_eq!(readings(&desk), Sql::Integer(2));
+    desk.sql("base.db", "CREATE TABLE IF NOT EXISTS x (y)");
+    let again = desk.run_words(&["sync", "north.db", &command]).ok();
+    has(&again, &["in step with base-", "nothing new on either side"]);
+    // What cannot be started, or is no Packmule, says so.
+    let none = desk.run_words(&["sync", "north.db", "exec:exit 7"]);
+    has(&none.refused("exec:exit 7"), &["the command ended before it said anything", "7"]);
+    let other = desk.run_words(&["sync", "north.db", "exec:echo hello"]);
+    has(&other.refused("exec:echo hello"), &["does not speak Packmule's protocol"]);
+}
+
+/// The same board by one way after the other; each takes up where the one before left off.
+#[test]
+fn the_same_session_by_every_way() {
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db"]);
+    let mut rows = 0;
+    for way in
+        [format!("tcp://{}", serve.at), format!("exec:{PACKMULE} serve base.db --stdio"), "serial".into()]
+    {
+        desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
+        rows += 1;
+        if way == "serial" {
+            synced(&desk, "north", "base");
+        } else {
+            desk.run_words(&["sync", "north.db", &way]).ok();
+        }
+        assert_eq!(readings(&desk), Sql::Integer(rows), "{way}");
+    }
+    serve.end();
+}
+
+#[test]
+fn what_is_wrong_with_an_address_is_said() {
+    let desk = Desk::fleet(&["north"]);
+    for (line, said) in [
+        ("sync north.db", "--serial is missing"),
+        ("sync north.db base:7225", "begins with tcp://"),
+        ("sync north.db ftp://base", "ftp:// is not known"),
+        ("sync north.db tcp://base:port", "is no host with a port"),
+        ("sync north.db tcp://base --serial /dev/ttyUSB0", "one of them"),
+        ("serve north.db", "--listen"),
+        ("serve north.db --listen here", "--listen is an address and a port"),
+        ("serve north.db --stdio --listen 0", "--stdio stands alone"),
+    ] {
+        has(&desk.run(line).usage(), &[said]);
+    }
+}

@@ -1,0 +1,194 @@
+//! Sessions over a network, or over the pipes of another program: `sync` and `serve`.
+
+use std::io::{self, stdin, stdout};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use packmule::carry::Stop;
+use packmule::carry::net::{self, Address, Error, Listening, Options, Status};
+use packmule::carry::serial::Error as LineError;
+use packmule::carry::session::Progress;
+use packmule::{Engine, label};
+
+use super::changes::{Change, More, since};
+use super::line::{
+    draw, failure as line_failure, left, patience, say_synced, session_text, stop_on_signals, summary,
+};
+use super::{Context, Given, open};
+use crate::documents::{Counts, Synced};
+use crate::output::{Bar, Failure};
+use crate::text::{hint, iso, now};
+use crate::usage::{Args, flags};
+
+/// `packmule sync DB ADDRESS`.
+pub fn sync(context: &mut Context<'_, '_>, address: &str) -> Result<(), Failure> {
+    let args = &context.args;
+    let address: Address = address.parse().map_err(|e: net::NoAddress| args.wrong(e.to_string()))?;
+    let options = Options { plain: args.has(&flags::PLAIN), patience: patience(args)? };
+    let db = args.path(0);
+    let mut engine = open(context)?;
+    let stop = Stop::default();
+    stop_on_signals(&stop)?;
+    let begun = Instant::now();
+    let name = address.to_string();
+    let mut bar = Bar::new(name.clone());
+    let (mut peer, mut fingerprint) = (None, None);
+    let result = net::sync(&mut engine, &address, &options, &stop, &mut |status| match status {
+        Status::Met { id, name } => {
+            let called = label(id, Some(name));
+            bar.say(&format!("connected to {called}"));
+            (peer, fingerprint) = (Some(called), Some(id.to_string()));
+        }
+        Status::Moving(progress) => draw(&mut bar, progress),
+        Status::Failed(e) => bar.say(&format!("{e}; beginning again")),
+        _ => {}
+    });
+    bar.clear();
+    let done = result.map_err(|e| failure(&name, db, e))?;
+    let end = Synced {
+        serial: None,
+        baud: None,
+        address: Some(name),
+        peer,
+        fingerprint,
+        seconds: begun.elapsed().as_secs_f64(),
+        conflicts_open: 0,
+        counts: Counts::from(&done),
+    };
+    say_synced(context, &engine, &done, end)
+}
+
+/// `packmule serve DB --stdio`: standard output is the stream, so it prints nothing.
+pub fn serve_stdio(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let args = &context.args;
+    if args.len() > 1 || args.has(&flags::SERIAL_PORTS) || args.has(&flags::LISTEN) {
+        return Err(args.wrong("--stdio stands alone: no --serial, no --listen").into());
+    }
+    let options = Options { plain: args.has(&flags::PLAIN), patience: None };
+    let mut engine = open(context)?;
+    let stop = Stop::default();
+    stop_on_signals(&stop)?;
+    let pipes = || Ok((stdin().as_fd().try_clone_to_owned()?, stdout().as_fd().try_clone_to_owned()?));
+    let pipes = pipes().map_err(|e: io::Error| Failure::plain(format!("standard input and output: {e}")))?;
+    let result = net::serve_pipes(&mut engine, pipes, &options, &stop, &mut |_| ());
+    result.map(|_| ()).map_err(|e| failure("--stdio", args.path(0), e))
+}
+
+/// Makes a failure of a connection's error.
+fn failure(name: &str, db: &Path, error: Error) -> Failure {
+    match error {
+        Error::Session(e) => line_failure(Path::new(name), db, LineError::Session(e)),
+        other => Failure::of(Path::new(name), other.to_string() + &hint(other.hint(), db)),
+    }
+}
+
+/// A port that `serve` listens on.
+pub struct Port {
+    listening: Listening,
+    address: SocketAddr,
+    given: Given,
+    options: Options,
+}
+
+impl Port {
+    /// Opens the one of `--listen`, if that is given.
+    pub fn of(context: &Context<'_, '_>) -> Result<Option<Self>, Failure> {
+        let args = &context.args;
+        let Some(text) = args.flag(&flags::LISTEN)? else { return Ok(None) };
+        let failed = |e: Error| Failure::of(Path::new(text), e.to_string());
+        let listening = Listening::on(address(args, text)?).map_err(failed)?;
+        let address = listening.address().map_err(failed)?;
+        let options = Options { plain: args.has(&flags::PLAIN), patience: None };
+        // What is wrong with the database is said at once.
+        open(context)?;
+        Ok(Some(Self { listening, address, given: Given::of(context)?, options }))
+    }
+
+    /// Serves whoever comes, until it is stopped.
+    pub fn serve(&self, db: &Path, send: Sender<Change>, stop: &Stop) {
+        let open = || Engine::open_with(db, self.given.options());
+        let reports = Reports { db, send: Mutex::new(send), known: Mutex::new(Vec::new()) };
+        let listening = if self.options.plain { "listening, without encryption" } else { "listening" };
+        reports.change(&self.address.to_string(), "listening", None, listening.into(), More::Nothing);
+        let result = net::serve(&self.listening, &open, &self.options, stop, &|from, status| {
+            reports.report(from, status)
+        });
+        if let Err(e) = result {
+            reports.change(&self.address.to_string(), "failed", None, e.to_string(), More::Nothing);
+        }
+    }
+}
+
+/// Reads the address of `--listen`: a port alone is one for programs on this machine.
+fn address(args: &Args, text: &str) -> Result<SocketAddr, Failure> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if let Ok(port) = port.parse() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok((address, net::PORT).into());
+    }
+    let found = text.to_socket_addrs().ok().and_then(|mut all| all.next());
+    let wrong =
+        || args.wrong(format!("--listen is an address and a port, such as 0.0.0.0:7225, not `{text}`"));
+    Ok(found.ok_or_else(wrong)?)
+}
+
+/// What connections report, by their addresses.
+struct Reports<'a> {
+    db: &'a Path,
+    send: Mutex<Sender<Change>>,
+    known: Mutex<Vec<(SocketAddr, String, Progress)>>,
+}
+
+impl Reports<'_> {
+    fn report(&self, from: SocketAddr, status: &Status<'_>) {
+        let place = from.ip().to_string();
+        let Ok(mut known) = self.known.lock() else { return };
+        let at = known.iter().position(|(other, ..)| *other == from);
+        let peer = at.and_then(|at| known.get(at)).map(|(_, peer, _)| peer.clone());
+        let called = peer.clone().unwrap_or_else(|| "the other end".into());
+        match status {
+            Status::Met { id, name } => {
+                let called = label(*id, Some(name));
+                known.push((from, called.clone(), Progress::default()));
+                let fingerprint = More::Fingerprint(id.to_string());
+                self.change(&place, "met", Some(called.clone()), format!("{called} is here"), fingerprint);
+            }
+            Status::InStep(progress) => {
+                let Some((_, _, before)) = at.and_then(|at| known.get_mut(at)) else { return };
+                let news = since(before, progress);
+                before.clone_from(progress);
+                let mut what = vec![format!("in step with {called}: {}", summary(&news))];
+                what.extend(left(progress, &called, self.db));
+                self.change(&place, "in step", peer, what.join("\n"), More::Carried(Box::new(news)));
+            }
+            Status::Ended => {
+                self.change(&place, "ended", peer, format!("{called} has gone"), More::Nothing);
+                known.retain(|(other, ..)| *other != from);
+            }
+            Status::Failed(e) => {
+                let text = match e {
+                    Error::Session(e) => session_text(self.db, e),
+                    other => other.to_string(),
+                };
+                self.change(&place, "failed", peer, text, More::Nothing);
+                known.retain(|(other, ..)| *other != from);
+            }
+            Status::Moving(_) => {}
+        }
+    }
+
+    fn change(&self, place: &str, event: &'static str, peer: Option<String>, text: String, more: More) {
+        let (at, port) = (iso(now()), place.to_owned());
+        let change = Change { at, port, is_serial: false, event, peer, text, more };
+        if let Ok(send) = self.send.lock() {
+            // Nobody listens when the program ends.
+            let _ = send.send(change);
+        }
+    }
+}

@@ -114,6 +114,29 @@ fn every_command_has_help_with_an_example() {
     has(&desk.run("--version").ok(), &["packmule 0."]);
 }
 
+/// Where people read, a line has 80 characters; examples are to be copied, and stay whole.
+#[test]
+fn help_fits_into_80_columns() {
+    let desk = Desk::new();
+    let general = desk.run("--help").ok();
+    let wide = |text: &str| -> Vec<String> {
+        let lines = text.lines().take_while(|line| !line.starts_with("example"));
+        lines.filter(|line| line.chars().count() > 80).map(str::to_owned).collect()
+    };
+    assert_eq!(wide(&general), [""; 0]);
+    let commands = general.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let mut looked = 0;
+    for command in commands.filter(|line| !line.starts_with("  -")) {
+        let words: Vec<&str> = command.split_whitespace().take(2).collect();
+        let two = words[1].chars().all(|c| c.is_ascii_lowercase() || c == '-');
+        let command = if two && words[0] == "fleet" { words.join(" ") } else { words[0].to_owned() };
+        let command = if command == "schema" { "schema add-column".into() } else { command };
+        assert_eq!(wide(&desk.run(&format!("help {command}")).ok()), [""; 0], "{command}");
+        looked += 1;
+    }
+    assert!(looked > 30, "{looked}");
+}
+
 #[test]
 fn what_a_message_proposes_is_found() {
     let text = "no such table: `packmule status a.db` lists them, and `packmule log` shows more; then run:\n  packmule trust a.db 00";

@@ -231,3 +231,38 @@ fn a_bundle_under_a_passphrase_goes_by_mail() {
     small("export base.db base.pmb --passphrase-file secret.txt");
     small("import north.db base.pmb --passphrase-file secret.txt");
 }
+
+/// What is asked for that would help nobody is said so, with what would.
+#[test]
+fn what_encrypts_to_nobody_else_is_refused() {
+    let desk = desk(&["north"]);
+    std::fs::write(desk.path("secret.txt"), "correct horse\n").unwrap();
+    std::fs::write(desk.path("other.txt"), "wrong horse\n").unwrap();
+    let said = desk.run("export north.db x.pmb --encrypt-to north").refused("north.db");
+    has(&said, &["--encrypt-to names this device alone", "name another one too"]);
+    // An older bundle under another passphrase may be anybody's; under the same one it is replaced.
+    desk.run("export north.db north.pmb --passphrase-file secret.txt").ok();
+    for with in ["", " --passphrase-file other.txt"] {
+        let said = desk.run(&format!("export north.db north.pmb{with}")).refused("north.pmb");
+        has(&said, &["is encrypted with another passphrase", "choose another name"]);
+    }
+    has(&desk.run("export north.db north.pmb --passphrase-file secret.txt").ok(), &["it replaces an older"]);
+    // A passphrase of a fleet key that is not given.
+    for line in ["init x.db", "join x.db north.pmb", "revoke north.db north", "retire north.db north"] {
+        let said = desk.run(&format!("{line} --passphrase-file secret.txt")).usage();
+        has(&said, &["--passphrase-file is for the fleet key", "--fleet FILE"]);
+    }
+    // What a new key proposes works as it is printed.
+    let said = desk.run("fleet new f.key --passphrase-file secret.txt").ok();
+    has(&said, &["`packmule init DB --fleet f.key --passphrase-file secret.txt`"]);
+    desk.run("init y.db --fleet f.key --passphrase-file secret.txt").ok();
+    let said = desk.run("fleet rotate f.key g.key --passphrase-file secret.txt").ok();
+    has(&said, &["packmule admit DB --fleet g.key --passphrase-file secret.txt"]);
+    desk.run("admit y.db --fleet g.key --passphrase-file secret.txt").ok();
+    // A directory that is named as a bundle is named, as on a card.
+    std::fs::create_dir_all(desk.path("in/odd.pmb")).unwrap();
+    desk.run("export base.db in/base.pmb").ok();
+    for command in ["import", "merge"] {
+        has(&desk.run(&format!("{command} north.db in")).ok(), &["odd.pmb", "is a directory"]);
+    }
+}

@@ -81,7 +81,7 @@ pub(crate) fn apply_group(
                 }
                 Part::Keep(runs) => {
                     keep = kept_here(replica, runs)?;
-                    unplaced = late.into_iter().chain(late::first_kept(replica, &keep)?).min();
+                    unplaced = see_kept(replica, &keep, late, &mut context)?;
                 }
                 Part::Schema(schema) => {
                     evolve::hear_schema(replica, &schema, (dev, seq, lamport))?;
@@ -134,11 +134,29 @@ fn hear_context(
         vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
     }
     let late = if stream == Stream::Shared { late::first_unseen(replica, dev, context)? } else { None };
-    if late.is_none() {
-        // It had seen all that is settled here, whoever wrote it.
-        context.insert(BASELINE, u64::MAX);
-    }
+    see_settled(context, late);
     Ok(late)
+}
+
+/// Returns the first fold here that a verdict may leave something of, or that its author had not seen: what is settled
+/// is not removed by it then.
+fn see_kept(
+    replica: &Replica,
+    keep: &[Kept],
+    late: Option<Fold>,
+    context: &mut HashMap<i64, u64>,
+) -> Result<Option<Fold>> {
+    let unseen = late.into_iter().chain(late::first_kept(replica, keep)?).min();
+    see_settled(context, unseen);
+    Ok(unseen)
+}
+
+/// Has all that is settled here count as seen, whoever wrote it, where nothing of it is unseen.
+fn see_settled(context: &mut HashMap<i64, u64>, unseen: Option<Fold>) {
+    match unseen {
+        None => context.insert(BASELINE, u64::MAX),
+        Some(_) => context.remove(&BASELINE),
+    };
 }
 
 /// Removes the rows that a restating group has no op of. Returns how many.

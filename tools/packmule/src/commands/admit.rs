@@ -10,7 +10,7 @@ use packmule::{
     Admission, AdmitOptions, Admitted, Applicant, BundleProblem, Engine, Error, FleetKey, Outcome,
 };
 
-use super::device::{fingerprint, fleet_key, passphrase_for};
+use super::device::{fingerprint, fleet_key, passphrase_for, with_passphrase};
 use super::{Context, open, options};
 use crate::documents::{AdmittedDevices, FleetKeyRotated, Reason, Renamed, Request};
 use crate::files::sources::{self, Kind};
@@ -256,7 +256,7 @@ pub fn fleet_rotate(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         &follows[..16]
     );
     say!(out, "devices take what either has signed once they hear of it; tell the base:");
-    say!(out, "  packmule admit DB --fleet {}", quoted(path));
+    say!(out, "  packmule admit DB --fleet {}{}", quoted(path), with_passphrase(&context.args));
     Ok(())
 }
 

@@ -156,6 +156,12 @@ pub(super) fn passphrase_for(args: &Args, file: &Path) -> Result<Option<Vec<u8>>
     wanted.then(|| passphrase::new(args, file)).transpose()
 }
 
+/// Returns what of the flags gives a passphrase, as a command that is proposed has it.
+pub(super) fn with_passphrase(args: &Args) -> String {
+    let file = args.flag_path(&flags::PASSPHRASE_FILE);
+    file.map_or(String::new(), |file| format!(" --passphrase-file {}", quoted(file)))
+}
+
 /// `packmule fleet new`.
 pub fn fleet_new(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
@@ -177,7 +183,8 @@ pub fn fleet_new(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     );
     say!(out, "fleet id, for `init --fleet-id` on boards that are to wait for this fleet alone:");
     say!(out, "  {public}");
-    say!(out, "next: `packmule init DB --fleet {}` for each device", quoted(path));
+    let secret = with_passphrase(&context.args);
+    say!(out, "next: `packmule init DB --fleet {}{secret}` for each device", quoted(path));
     Ok(())
 }
 
@@ -475,8 +482,7 @@ pub fn retire(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let db = quoted(&path);
     let undo = match context.args.flag_path(&flags::REVOKE_FLEET) {
         Some(file) => {
-            let secret = context.args.flag_path(&flags::PASSPHRASE_FILE);
-            let secret = secret.map_or(String::new(), |file| format!(" --passphrase-file {}", quoted(file)));
+            let secret = with_passphrase(&context.args);
             format!("`packmule retire {db} {id} --undo --fleet {}{secret}`", quoted(file))
         }
         None => format!("`packmule retire {db} {id} --undo`"),

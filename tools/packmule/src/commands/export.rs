@@ -157,6 +157,10 @@ impl Encryption {
             }
         };
         if secret.is_none() && readers.as_ref().is_some_and(|readers| readers.devices().len() < 2) {
+            if !to.contains(&"fleet") {
+                let what = "--encrypt-to names this device alone, so nobody else could read it: name another one too";
+                return Err(Failure::of(db, what));
+            }
             return Err(Failure::of(
                 db,
                 "no other device's certificate is known here, so nobody else could read it: take in a bundle of another \

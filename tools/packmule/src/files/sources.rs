@@ -68,6 +68,10 @@ fn look(entries: std::fs::ReadDir, depth: usize, found: &mut Found) {
             |e: io::Error| (path.clone(), format!("cannot be read: {}", crate::text::io_text(&e)));
         // A link to a directory is not followed: it may lead in a circle.
         let directory = entry.file_type().is_ok_and(|t| t.is_dir());
+        if directory && path.extension().is_some_and(|end| end.eq_ignore_ascii_case("pmb")) {
+            found.unreadable.push((path, "is a directory, and is named as a bundle".into()));
+            continue;
+        }
         if directory {
             match std::fs::read_dir(&path) {
                 Ok(entries) if depth > 0 => look(entries, depth - 1, found),

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use packmule::Engine;
+use packmule::{BundleProblem, Engine};
 
 use crate::output::Failure;
 use crate::text::shown;
@@ -94,7 +94,19 @@ fn may_replace(path: &Path, engine: &Engine, passphrase: Option<&[u8]>) -> Resul
     if !found.is_file() {
         return Err(Failure::of(path, "is not a plain file: use `-` to write to standard output"));
     }
-    let opened = File::open(path).ok().and_then(|file| engine.open_bundle(file, passphrase).ok());
+    let opened = File::open(path).ok().map(|file| engine.open_bundle(file, passphrase));
+    if let Some(Err(packmule::Error::Bundle {
+        cause: BundleProblem::PassphraseNeeded | BundleProblem::WrongPassphrase,
+        ..
+    })) = opened
+    {
+        return Err(Failure::of(
+            path,
+            "is encrypted with another passphrase, so that nobody can say whose bundle it is: choose another name, or \
+             remove it first",
+        ));
+    }
+    let opened = opened.and_then(Result::ok);
     let sender = opened.and_then(|bundle| packmule::inspect(io::BufReader::new(bundle)).ok()?.sender);
     if sender == Some(engine.identity().id) {
         return Ok(true);

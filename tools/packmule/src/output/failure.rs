@@ -93,7 +93,7 @@ impl Failure {
     pub fn text(&self) -> String {
         match self {
             Self::Usage(UsageError { command: Some(command), message }) => format!(
-                "packmule {}: {message}\nusage: {}\n`packmule {0} --help` says more\n",
+                "packmule {}: {message}\n{}\n`packmule {0} --help` says more\n",
                 command.words,
                 help::usage(command)
             ),

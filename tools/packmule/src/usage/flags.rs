@@ -56,7 +56,7 @@ pub static BASE: Flag = switch("base", "it gathers the rows of all devices' per-
 
 pub static PASSPHRASE: Flag = switch(
     "passphrase",
-    "the new file is under a passphrase, which is asked for: without it, it is of no use",
+    "the new file is under a passphrase, without which it is of no use: asked for, unless --passphrase-file has it",
 );
 pub static PASSPHRASE_FILE: Flag = value(
     "passphrase-file",
@@ -171,6 +171,8 @@ pub static OLDER_THAN: Flag =
 pub static UNDO: Flag =
     switch("undo", "undo how it was closed: rows become what they were; undone again, it is closed again");
 pub static DRY_RUN: Flag = switch("dry-run", "only say what would be done; nothing is changed");
+pub static FROM: Flag =
+    value("from", "DEVICE:FRAME", "the version of this frame, as `log TABLE KEY` shows them: north:5");
 pub static BRIEF: Flag = switch("brief", "a line for each");
 
 // Looking and checking.

@@ -1,7 +1,7 @@
 //! General help, help for a command, usage lines: made from the table.
 
 use super::{COMMANDS, COMMON, Command, Flag, Group};
-use crate::text::{columns, wrap};
+use crate::text::wrap;
 
 /// The headings of general help, in order.
 const HEADINGS: &[(Group, &str)] = &[
@@ -14,7 +14,8 @@ const HEADINGS: &[(Group, &str)] = &[
 
 /// Makes a command's usage line.
 pub fn usage(command: &Command) -> String {
-    let mut parts = vec![format!("packmule {}", command.words)];
+    // A line may be 80 wide with what stands before it.
+    let mut parts = vec![format!("usage: packmule {}", command.words)];
     if !command.operands.is_empty() {
         parts.push(command.operands.into());
     }
@@ -22,24 +23,52 @@ pub fn usage(command: &Command) -> String {
     wrap(&parts, 13)
 }
 
+/// The longest list of choices that stands in the place of a flag's value; a longer one is told beside it.
+const CHOICES_MAX: usize = 40;
+
 fn flag_form(flag: &Flag) -> String {
     let more = if flag.many { " ..." } else { "" };
     match flag.value {
+        Some(value) if value.len() > CHOICES_MAX => {
+            format!("--{} {}{more}", flag.name, flag.name.to_uppercase())
+        }
         Some(value) => format!("--{} {value}{more}", flag.name),
         None => format!("--{}", flag.name),
     }
 }
 
 fn flag_lines<'a>(flags: impl Iterator<Item = &'a &'static Flag>) -> String {
-    let rows: Vec<Vec<String>> =
-        flags.map(|flag| vec![format!("  {}", flag_form(flag)), flag.about.to_owned()]).collect();
-    columns(&rows).join("\n")
+    let about = |flag: &Flag| match flag.value.filter(|value| value.len() > CHOICES_MAX) {
+        Some(choices) => format!("{}: {}", flag.about, choices.split('|').collect::<Vec<_>>().join(", ")),
+        None => flag.about.to_owned(),
+    };
+    let rows: Vec<(String, String)> =
+        flags.map(|flag| (format!("  {}", flag_form(flag)), about(flag))).collect();
+    described(&rows)
+}
+
+/// The widest name beside which what it is stands on the same line.
+const NAME_MAX: usize = 32;
+
+/// Puts what things are beside their names, in lines of 80; below a name that is too long for that.
+fn described(rows: &[(String, String)]) -> String {
+    let width = |name: &str| name.chars().count();
+    let beside = rows.iter().map(|(name, _)| width(name)).filter(|n| *n <= NAME_MAX).max().unwrap_or(0) + 2;
+    let lines = rows.iter().map(|(name, about)| {
+        let mut words = about.split(' ').map(str::to_owned);
+        let (above, name) =
+            if width(name) > NAME_MAX { (format!("{name}\n"), "") } else { ("".into(), &**name) };
+        let first = format!("{name:<beside$}{}", words.next().unwrap_or_default());
+        above + &wrap(&std::iter::once(first).chain(words).collect::<Vec<_>>(), beside)
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Makes the help for one command.
 pub fn of(command: &Command) -> String {
     let about: Vec<String> = command.about.split_whitespace().map(str::to_owned).collect();
-    let mut text = format!("{}\n\nusage: {}\n\n{}\n", command.summary, usage(command), wrap(&about, 0));
+    let summary: Vec<String> = command.summary.split(' ').map(str::to_owned).collect();
+    let mut text = format!("{}\n\n{}\n\n{}\n", wrap(&summary, 0), usage(command), wrap(&about, 0));
     if !command.flags.is_empty() {
         text.push_str(&format!("\nflags:\n{}\n", flag_lines(command.flags.iter())));
     }
@@ -54,30 +83,26 @@ pub fn of(command: &Command) -> String {
 /// Makes what `packmule --help` prints.
 pub fn general() -> String {
     let mut text = String::from(
-        "Packmule keeps SQLite databases in step where there is no network: devices write,\n\
-         bundles are carried by any means, and a base merges what they bring.\n\n\
+        "Packmule keeps SQLite databases in step where there is no network: devices\n\
+         write, bundles are carried by any means, and a base merges what they bring.\n\n\
          usage: packmule COMMAND DB ...\n",
     );
     for (group, heading) in HEADINGS {
         text.push_str(&format!("\n{heading}\n"));
-        let rows: Vec<Vec<String>> = COMMANDS
+        let rows: Vec<(String, String)> = COMMANDS
             .iter()
             .filter(|command| command.group == *group)
-            .map(|command| {
-                let operands: Vec<&str> = command.operands.split(' ').collect();
-                vec![format!("  {} {}", command.words, operands.join(" ")), command.summary.to_owned()]
-            })
+            .map(|command| (format!("  {} {}", command.words, command.operands), command.summary.to_owned()))
             .collect();
-        for line in columns(&rows) {
-            text.push_str(&line);
-            text.push('\n');
-        }
+        text.push_str(&described(&rows));
+        text.push('\n');
     }
     text.push_str(&format!(
         "\nflags of every command:\n{}\n\n\
          DB is an SQLite database file. DEVICE is a device's name, or enough of its id.\n\
          Exit status: 0 done, 1 refused or failed, 2 wrong usage.\n\
-         `packmule COMMAND --help` says more, with an example; `packmule demo` shows the whole trip.\n",
+         `packmule COMMAND --help` says more, with an example; `packmule demo` shows\n\
+         the whole trip.\n",
         flag_lines(COMMON.iter())
     ));
     text

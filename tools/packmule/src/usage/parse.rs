@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use lexopt::Arg;
 
+use super::flags;
 use super::nearest::nearest;
 use super::{Args, COMMANDS, COMMON, Command, Flag, Name, UsageError};
 
@@ -86,7 +87,15 @@ fn request(mut read: Read, empty: bool) -> Result<Request, UsageError> {
     if let Some(extra) = args.operands.get(command.count.1) {
         return Err(args.wrong(format!("`{}` is one too many", extra.to_string_lossy())));
     }
+    if args.has(&flags::PASSPHRASE_FILE) && is_of_fleet_key(&args) && !args.has(&flags::FLEET) {
+        return Err(args.wrong("--passphrase-file is for the fleet key: give that too, with --fleet FILE"));
+    }
     Ok(Request::Command(args))
+}
+
+/// Returns whether a passphrase that a command takes can only be that of the fleet key of its flag.
+fn is_of_fleet_key(args: &Args) -> bool {
+    args.command.flags.iter().any(|flag| flag.name == flags::FLEET.name)
 }
 
 fn known_flag(command: Option<&'static Command>, name: &str) -> Option<&'static Flag> {

@@ -46,7 +46,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 6] = [
+const PARTED: [(u64, &str); 8] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (
@@ -59,6 +59,8 @@ const PARTED: [(u64, &str); 6] = [
         "what was taken back counted as sealed here: of the other stream, too much stayed under the old identity",
     ),
     (246, "two groups waited for each other: of each the other part was lost with a backup"),
+    (315, "a settled value was lost where a verdict came that leaves it, after a late write that had met it"),
+    (530, "a base waited for the rest of a seal of an identity that both copies of its card had left"),
 ];
 
 #[test]

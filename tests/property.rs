@@ -86,7 +86,7 @@ fn a_winner_by_arrival_fails_within_a_hundred_schedules() {
 #[test]
 fn whoever_folds_what_nobody_else_has_shows_what_the_log_says() {
     quietly();
-    let totals: [AtomicUsize; 6] = Default::default();
+    let totals: [AtomicUsize; 7] = Default::default();
     let failed = Mutex::new(Vec::new());
     let seeds = common::seeds(USUAL_FOLDS);
     let n = seeds.end - seeds.start;
@@ -98,7 +98,7 @@ fn whoever_folds_what_nobody_else_has_shows_what_the_log_says() {
     });
     println!(
         "{n} schedules; verdicts on rows, versions folded, newcomers, backups taken back, conflicts open at the end, \
-         resolutions: {totals:?}"
+         resolutions, revocations: {totals:?}"
     );
     let mut failed = failed.into_inner().unwrap();
     failed.sort();

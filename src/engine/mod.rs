@@ -55,6 +55,7 @@ pub use conflicts::history::{HistoryEntry, HistoryItem, HistoryOp};
 pub use conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
 pub use conflicts::many::{Decided, DecisionReport};
 pub use conflicts::resolve::Resolution;
+pub use conflicts::restore::TakenBack;
 pub use conflicts::selection::Selection;
 pub use conflicts::undo::UndoReport;
 pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
@@ -85,6 +86,7 @@ pub use store::meta::Notice;
 pub use store::value::OwnedValue;
 pub use table::replica::Identity;
 pub use track::options::{NewColumns, TrackOptions, TrackReport};
+pub use upkeep::at::AtReport;
 pub use upkeep::compact::CompactReport;
 pub use upkeep::prune::{Keep, PruneReport};
 pub use upkeep::remove::RemoveReport;
@@ -331,6 +333,16 @@ impl Engine {
         transaction::after_seal(&mut self.replica, |replica| {
             columns::add_column(replica, table, name, decl_type, default)
         })
+    }
+
+    /// Drops a column of a table here; others that track it drop it when they hear of it, also where an application made
+    /// the table. Of a per-device table it is dropped here alone.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`]; [`Error::Usage`] if there is no such column, it is of the primary key, or something of the
+    /// schema is in the way; [`Error::KeyMissing`], [`Error::Sqlite`].
+    pub fn drop_column(&mut self, table: &str, name: &str) -> Result<()> {
+        transaction::after_seal(&mut self.replica, |replica| columns::drop_column(replica, table, name))
     }
 
     /// Seals, then writes a bundle: the frames that the recipient lacks.

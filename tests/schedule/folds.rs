@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use packmule::core::model::Value;
 use packmule::core::wire::{Block, Frame, FrameFlags, OpKind, Ops, Shape};
-use packmule::{Engine, InitOptions, Policy, Resolution, TrackOptions};
+use packmule::{Engine, Error, InitOptions, Policy, Resolution, TrackOptions};
 
 use crate::bundles;
 use crate::common::*;
 use crate::model::log::{self, Op, Vector};
 
-/// What came about: verdicts on rows, versions folded, newcomers, backups taken back, open conflicts, resolutions.
-pub type Counts = [usize; 6];
+/// What came about: verdicts on rows, versions folded, newcomers, backups taken back, open conflicts, resolutions,
+/// revocations.
+pub type Counts = [usize; 7];
 
 struct Device {
     name: String,
@@ -33,6 +34,8 @@ pub struct Fleet {
     devices: Vec<Device>,
     ops: BTreeMap<(String, u64, String), Op>,
     bundles: Vec<Vec<u8>>,
+    /// The device that was stolen and revoked. What the others had of it when they heard of that, they keep.
+    stolen: Option<usize>,
     last_wins: bool,
     broken: bool,
     counts: Counts,
@@ -47,6 +50,7 @@ impl Fleet {
             devices: Vec::new(),
             ops: BTreeMap::new(),
             bundles: Vec::new(),
+            stolen: None,
             last_wins: seed % 4 == 3,
             broken,
             counts: Counts::default(),
@@ -157,16 +161,21 @@ impl Fleet {
     fn take_in(&mut self, d: usize, bytes: &[u8]) {
         self.read(d);
         let before = self.devices[d].engine.identity().id;
-        import(&mut self.devices[d].engine, bytes);
+        match try_import(&mut self.devices[d].engine, bytes) {
+            Err(Error::Untrusted(_)) if self.stolen.is_some() => self.trace.push(format!("d{d}: refuses it")),
+            taken => drop(taken.unwrap()),
+        }
         assert_eq!(self.devices[d].engine.identity().id, before, "the identity of d{d}");
         self.read(d);
         self.check(d);
     }
 
     fn step(&mut self) {
-        let n = self.devices.len();
-        let d = self.random.below(n as u64) as usize;
-        let to = (d + 1 + self.random.below(n as u64 - 1) as usize) % n;
+        let all = self.there();
+        let n = all.len();
+        let at = self.random.below(n as u64) as usize;
+        let to = all[(at + 1 + self.random.below(n as u64 - 1) as usize) % n];
+        let d = all[at];
         match self.random.below(100) {
             0..=34 => self.write(d),
             35..=45 => {
@@ -186,7 +195,8 @@ impl Fleet {
                 let bytes = self.bundle(d, Some(to));
                 self.take_in(to, &bytes);
             }
-            74..=83 => self.fold(d),
+            74..=81 => self.fold(d),
+            82..=83 if n > 2 && self.stolen.is_none() => self.revoke(d, to),
             84..=86 if n < 5 => {
                 self.newcomer();
                 self.counts[2] += 1;
@@ -196,6 +206,26 @@ impl Fleet {
             97..=99 => self.resolve(d),
             _ => {}
         }
+    }
+
+    /// The devices that are not stolen.
+    fn there(&self) -> Vec<usize> {
+        (0..self.devices.len()).filter(|d| self.stolen != Some(*d)).collect()
+    }
+
+    /// A device is stolen, and somebody who has met it says so with the fleet key. The thief's bundles are under way.
+    fn revoke(&mut self, d: usize, thief: usize) {
+        let id = self.devices[thief].engine.identity().id;
+        if !self.devices[d].engine.devices().unwrap().iter().any(|known| known.id == id) {
+            return;
+        }
+        self.read(d);
+        self.devices[d].engine.revoke(id, Some(&self.world.fleet)).unwrap();
+        self.stolen = Some(thief);
+        self.counts[6] += 1;
+        self.trace.push(format!("d{d}: revokes d{thief}"));
+        self.read(d);
+        self.check(d);
     }
 
     fn write(&mut self, d: usize) {
@@ -221,7 +251,7 @@ impl Fleet {
         let engine = &mut self.devices[d].engine;
         let known = engine.devices().unwrap();
         let mut given_up = Vec::new();
-        for other in known.iter().filter(|other| reckless && !other.this && !other.retired) {
+        for other in known.iter().filter(|o| reckless && !o.this && !o.retired && !o.revoked) {
             engine.retire(other.id, None).unwrap();
             given_up.push(other.id);
         }
@@ -297,31 +327,34 @@ impl Fleet {
 
     fn has_all(&self, d: usize) -> bool {
         let applied = self.applied(d);
-        self.ops.values().all(|op| applied.get(&op.author).is_some_and(|seq| *seq >= op.seq))
+        let stolen = self.stolen.map(|thief| self.devices[thief].engine.identity().id.to_string());
+        let mut ops = self.ops.values().filter(|op| stolen.as_ref() != Some(&op.author));
+        ops.all(|op| applied.get(&op.author).is_some_and(|seq| *seq >= op.seq))
     }
 
     /// Some rounds, after which all have everything and nothing of it is typed.
     fn finish(&mut self) {
         self.trace.push("all meet".into());
         for _ in 0..4 {
-            for from in 0..self.devices.len() {
-                for to in (0..self.devices.len()).filter(|to| *to != from) {
+            for from in self.there() {
+                for to in self.there().into_iter().filter(|to| *to != from) {
                     let bytes = self.bundle(from, Some(to));
                     self.take_in(to, &bytes);
                 }
             }
-            if (0..self.devices.len()).all(|d| self.has_all(d)) {
+            if self.there().iter().all(|d| self.has_all(*d)) {
                 break;
             }
         }
-        let engines: Vec<&Engine> = self.devices.iter().map(|device| &device.engine).collect();
+        let there = self.there();
+        let engines: Vec<&Engine> = there.iter().map(|d| &self.devices[*d].engine).collect();
         digests_equal(&engines);
-        for d in 0..self.devices.len() {
+        for d in there {
             assert!(self.devices[d].engine.verify().unwrap().problems.is_empty());
             assert!(self.has_all(d), "d{d} has everything");
             self.check(d);
         }
-        self.counts[4] = self.devices[0].engine.conflicts().unwrap().len();
+        self.counts[4] = self.devices[self.there()[0]].engine.conflicts().unwrap().len();
     }
 }
 

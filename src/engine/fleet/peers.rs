@@ -391,32 +391,27 @@ pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
 /// Returns whether the per-device part of a seal, which begins with the frame `pair`, is lost with a card: its author has
 /// the shared part, which ends with the frame `last`, and not the other. This device itself is given its shared frames
 /// back by whoever has them, and the others by bases alone: it waits for them if it has heard that somebody has them.
-/// An author that goes on under a new identity says nothing more as this one: then whoever it is now says it, unless
-/// somebody has the other part.
+/// Of an author that goes on under a new identity nothing may come any more: nobody waits for what no base has.
 pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Result<bool> {
     if dev == replica.me {
         return Ok(beyond_acked(replica, Stream::PerDevice)? < pair);
     }
-    let said = "SELECT s.peer FROM _pm_ack s WHERE s.dev = ?1 AND s.stream = ?2 AND s.seq >= ?4
-                AND NOT EXISTS (SELECT 1 FROM _pm_ack p
-                  WHERE p.peer IN (s.peer, ?1) AND p.dev = ?1 AND p.stream = ?3 AND p.seq >= ?5)";
-    let (shared, own) = (Stream::Shared.number(), Stream::PerDevice.number());
-    let mut said = replica.db.prepare_cached(said)?;
-    let peers = said.query_map((dev, shared, own, last, pair), |row| row.get(0))?;
-    let peers = peers.collect::<rusqlite::Result<Vec<i64>>>()?;
-    if peers.contains(&dev) {
+    let has = |peer, stream, seq| {
+        membership::said(replica, peer, dev, stream).map(|said| said.is_some_and(|said| said >= seq))
+    };
+    if has(dev, Stream::Shared, last)? && !has(dev, Stream::PerDevice, pair)? {
         return Ok(true);
     }
-    let (author, has) = (devices::device_id(replica, dev)?, |peer| {
-        membership::said(replica, peer, dev, Stream::PerDevice).map(|seq| seq.unwrap_or(0) >= pair)
-    });
     for base in membership::active_bases(replica)? {
-        if has(base)? {
+        if has(base, Stream::PerDevice, pair)? {
             return Ok(false);
         }
     }
-    for peer in peers.into_iter().chain([replica.me]) {
-        if devices::issuers(&replica.db, peer)?.contains(&author) {
+    let author = devices::device_id(replica, dev)?;
+    let sql = "SELECT n FROM _pm_device WHERE certificate IS NOT NULL AND n <> ?1";
+    let mut others = replica.db.prepare_cached(sql)?;
+    for other in others.query_map([dev], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
+        if devices::issuers(&replica.db, other)?.contains(&author) {
             return Ok(true);
         }
     }

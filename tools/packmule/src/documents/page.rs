@@ -37,7 +37,7 @@ fn page() -> String {
     section::<Retired>(&mut page, &mut types, "retire");
     section::<Tracked>(&mut page, &mut types, "track");
     section::<Untracked>(&mut page, &mut types, "untrack");
-    section::<Added>(&mut page, &mut types, "schema");
+    section::<Changed>(&mut page, &mut types, "schema");
     section::<Sealed>(&mut page, &mut types, "seal");
     section::<report::CompactReport>(&mut page, &mut types, "compact");
     section::<report::PruneReport>(&mut page, &mut types, "prune");
@@ -53,6 +53,9 @@ fn page() -> String {
     section::<conflicts::Resolution>(&mut page, &mut types, "resolve");
     section::<Undone>(&mut page, &mut types, "resolve --undo");
     section::<Status>(&mut page, &mut types, "status");
+    section::<TakenBackWrites>(&mut page, &mut types, "undo");
+    section::<Restored>(&mut page, &mut types, "restore");
+    section::<AtWritten>(&mut page, &mut types, "at");
     section::<Reported>(&mut page, &mut types, "report");
     section::<look::Log>(&mut page, &mut types, "log");
     section::<Digest>(&mut page, &mut types, "digest");

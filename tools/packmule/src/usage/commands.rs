@@ -175,15 +175,18 @@ each board gets its own `init`. A board that is made without \
     Command {
         name: Name::Schema,
         words: "schema",
-        operands: "DB add-column TABLE NAME TYPE",
-        count: (5, 5),
+        operands: "DB add-column|drop-column TABLE NAME [TYPE]",
+        count: (4, 5),
         flags: &[&flags::DEFAULT],
         group: Group::Tables,
-        summary: "add a column to a table, here and wherever it is tracked",
-        about: "The column travels like rows do: each device adds it when it hears of it, and rows that name it wait until \
-                then. An application's own ALTER TABLE ... ADD COLUMN does the same. Adding a column that is there with the \
-                same type does nothing.",
-        examples: &["packmule schema north.db add-column settings unit TEXT --default C"],
+        summary: "add a column to a table, or drop one, here and wherever it is tracked",
+        about: "The change travels like rows do: each device makes it when it hears of it, also where an application made the \
+                table. See that no application needs a column before it is dropped: what is in it is gone. Adding a column \
+                that is there with the same type does nothing.",
+        examples: &[
+            "packmule schema north.db add-column settings unit TEXT --default C",
+            "packmule schema north.db drop-column settings unit",
+        ],
     },
     Command {
         name: Name::Seal,
@@ -329,7 +332,7 @@ each board gets its own `init`. A board that is made without \
         ],
         group: Group::Carry,
         summary: "exchange with the device at the other end of a line or network, until both have everything",
-        about: "At the other end runs `packmule serve`; of a serial line `packmule sync` will do too. ADDRESS is tcp://HOST:PORT, \
+        about: "At the other end runs `packmule serve`; of a serial line `packmule sync` will do too. ADDRESS is tcp://HOST:PORT, ws://HOST:PORT, \
                 serial:FILE (or --serial FILE), or exec:COMMAND: a command whose input and output lead to the other end, such as ssh. \
                 Both ways at once; each group of frames is verified and \
                 committed, and then acknowledged. Whatever breaks it off (a pulled cable, a power cut), run it again: it goes on where it was. \
@@ -443,6 +446,45 @@ each board gets its own `init`. A board that is made without \
             "packmule resolve base.db --all --older-than 30d --take shown",
             "packmule resolve base.db --undo 5f3a9c01d2",
         ],
+    },
+    Command {
+        name: Name::Undo,
+        words: "undo",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[&flags::BY, &flags::SINCE, &flags::DRY_RUN],
+        group: Group::Conflicts,
+        summary: "take back what a device wrote since a time: after a theft",
+        about: "Each row of a shared table that the device has written to since becomes what it is without that: as it was, or as \
+                others wrote it since. This travels as any write. Of a row whose earlier versions are compacted away nobody knows \
+                what it was: it stays, and is counted. --dry-run says what would be. One resolution is undone by \
+                `resolve --undo`.",
+        examples: &["packmule undo base.db --by north --since 2026-11-27T03:00 --dry-run"],
+    },
+    Command {
+        name: Name::Restore,
+        words: "restore",
+        operands: "DB TABLE KEY...",
+        count: (3, ANY),
+        flags: &[&flags::FROM],
+        group: Group::Conflicts,
+        summary: "write an old version of a row anew",
+        about: "The row becomes what that frame has of it; deleted, if the frame deletes it. `log TABLE KEY` shows who wrote it, \
+                with the frames' numbers and the values. This travels as any write.",
+        examples: &["packmule restore base.db settings interval --from north:5"],
+    },
+    Command {
+        name: Name::At,
+        words: "at",
+        operands: "DB TIME OUT.db",
+        count: (3, 3),
+        flags: &[],
+        group: Group::Look,
+        summary: "the tables as they were at a time, in a database of their own",
+        about: "OUT.db is a plain SQLite database, and no device. Rows of shared tables are as they were by the clocks of those who \
+                wrote them, as far as the log goes back; rows whose earlier versions are compacted away are as they are now, and \
+                are counted. Per-device tables are as they are now.",
+        examples: &["packmule at base.db 2026-11-27T03:00 before.db"],
     },
     Command {
         name: Name::Status,

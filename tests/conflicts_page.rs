@@ -16,6 +16,13 @@ what their tables show once they have exchanged bundles, what `packmule conflict
 `packmule resolve` closes it. Both boards show and list the same, unless a table says otherwise. What is
 shown until somebody decides is never the only version that is kept.
 
+Many are closed at once: `packmule resolve DB --table T --kind update/update --take newest`, in one transaction;
+`--dry-run` says what would become of each row. `--take newest` is the version that was written last by its
+author's clock, `--take shown` the one that the table shows. A resolution says which rows it removes and which
+conflicts it opens, and `packmule resolve DB --undo ID` takes it back on any device that has it in its log: the
+rows are as they were, and a `unique` conflict is open again under the same id. Rows of more than 16 KiB are not
+kept for that. Undone again, the decision is back.
+
 Where no other table is named it is `CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT, unit TEXT)`.
 This page is written by `tests/conflicts_page.rs`, which runs all of it.
 ";

@@ -107,6 +107,14 @@ fn looking(on: &mut Checked) {
     }
     on.run("log", "log north.db");
     on.run("report", "report base.db fleet.html");
+    on.desk.run("seal north.db").ok();
+    on.run("at", "at north.db 2026-01-01 then.db");
+    on.run("undo", "undo north.db --by north --since 2026-01-01 --dry-run");
+    on.desk.sql("north.db", "INSERT INTO settings VALUES ('again', 1, '')");
+    on.desk.run("seal north.db").ok();
+    let groups = on.desk.run("log north.db settings again --json").json();
+    let frame = groups["groups"][0]["frames"][0].as_u64().unwrap();
+    on.run("restore", &format!("restore north.db settings again --from north:{frame}"));
     on.run("verify", "verify base.db");
     on.run("verify", "verify north.pmb");
     on.run("inspect", "inspect north.pmb");

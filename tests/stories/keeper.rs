@@ -45,7 +45,8 @@ fn a_stolen_board() {
     }
     let printed = typed(&desk, "A stolen board");
     has(&printed[1], &["north-", "is revoked (by the fleet key)"]);
-    has(&printed[4], &["value = 60", "value = 666"]);
+    has(&printed[4], &["value = 60", "value = 666 (was 60)"]);
+    has(&printed[5], &["nothing has changed"]);
     for device in ["south", "base", "south"] {
         desk.run(&format!("exchange {device}.db card")).ok();
     }
@@ -64,4 +65,20 @@ fn a_lost_board() {
     has(&printed[0], &["south-"]);
     has(&printed[2], &["south-", "is retired (by base-"]);
     has(&printed[4], &["south-", "is no longer retired"]);
+}
+
+#[test]
+fn many_conflicts() {
+    let desk = fleet();
+    for (device, value) in [("north", 10), ("south", 20)] {
+        desk.sql(&format!("{device}.db"), &format!("UPDATE settings SET value = {value}"));
+    }
+    for device in ["north", "south", "base"] {
+        desk.run(&format!("exchange {device}.db card")).ok();
+    }
+    let printed = typed(&desk, "Many conflicts");
+    has(&printed[0], &["to do", "1 conflict is open"]);
+    has(&printed[1], &["settings interval", "update/update", "north: 10"]);
+    has(&printed[2], &["1 conflict would be closed"]);
+    has(&printed[3], &["no conflict is open any more"]);
 }

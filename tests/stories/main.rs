@@ -24,6 +24,7 @@ mod copied_card;
 mod dead_base;
 mod encrypted;
 mod gathering;
+mod history;
 mod join;
 mod keeper;
 mod keyless;

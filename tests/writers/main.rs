@@ -152,6 +152,12 @@ fn django() {
 }
 
 #[test]
+fn alembic() {
+    let tables = "author tag book book_tag";
+    Writer { script: "alembic_app.py", tables, at_base: true, last: 3, desk: Desk::new() }.plays("alembic");
+}
+
+#[test]
 fn peewee() {
     let tables = "author tag book book_tag_through";
     Writer { script: "peewee_app.py", tables, at_base: true, last: 3, desk: Desk::new() }.plays("peewee");

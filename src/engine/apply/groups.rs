@@ -27,7 +27,7 @@ use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
 
 use crate::engine::apply::admissible::Rules;
 use crate::engine::apply::aside::Pieces;
-use crate::engine::apply::restated::{self, Spans};
+use crate::engine::apply::restated::{self, Restating, Spans};
 use crate::engine::apply::vouched;
 use crate::engine::capture::{evolve, runs};
 use crate::engine::error::{Error, Result};
@@ -107,7 +107,7 @@ pub(crate) fn apply_group(
             Ok(())
         })?;
     }
-    counts.ops += remove_left_out(replica, (dev, stream), &spans, &Seen::Context(&context), late)?;
+    counts.ops += remove_left_out(replica, stream, &spans, (dev, last), (&Seen::Context(&context), late))?;
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
     }
@@ -162,18 +162,19 @@ fn see_settled(context: &mut HashMap<i64, u64>, unseen: Option<Fold>) {
 /// Removes the rows that a restating group has no op of. Returns how many.
 fn remove_left_out(
     replica: &Replica,
-    (dev, stream): (i64, Stream),
+    stream: Stream,
     spans: &Spans,
-    seen: &Seen<'_>,
-    late: Option<Fold>,
+    (dev, last): (i64, u64),
+    (seen, late): (&Seen<'_>, Option<Fold>),
 ) -> Result<u64> {
+    let by = &Restating { dev, last, seen, late };
     let mut removed = 0;
     while let Some((def, from, to)) = spans.take(replica)? {
         let def = catalog::op_def(replica, def)?;
-        let writer = writer(replica, stream, &def, dev)?;
+        let writer = writer(replica, stream, &def, by.dev)?;
         let table = &writer.table;
         if writer.same_key && (table.shows_shared() || table.state == State::Gathered) {
-            removed += restated::remove_left_out(replica, &writer, (&from, &to), (dev, seen), late)?;
+            removed += restated::remove_left_out(replica, &writer, (&from, &to), by, &|_, _| Ok(false))?;
         }
     }
     Ok(removed)
@@ -339,7 +340,7 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
     }
     if sight.restates && restated::is_lacking(def, op) {
         if table.shows_shared() {
-            restated::give_again(replica, table, &key)?;
+            restated::give_again(replica, table, &key, None)?;
         }
         return Ok(Done::Nothing);
     }
@@ -368,7 +369,7 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
     let writable = register::register(replica, table, &key, &new, &old, seen)?;
     if table.shows_shared() {
         if new.weak && new.kind == OpKind::Delete {
-            restated::keep_deleted(replica, table, &key, &new)?;
+            restated::keep_deleted(replica, table, &key, &new, seen)?;
         }
         if new.weak && is_idle(replica, incoming, &key, writable)? {
             // Counters count though the rest of the version loses.

@@ -31,15 +31,32 @@ const TEMP: &str = "
 /// A span: the definition of its table, and the keys of its ends.
 type Spanned = (DefId, Vec<u8>, Vec<u8>);
 
+/// A group that restates a table.
+pub(crate) struct Restating<'a> {
+    pub dev: i64,
+    /// Its last frame.
+    pub last: u64,
+    pub seen: &'a Seen<'a>,
+    /// The first fold here that its author had not seen: what that settled, and later ones, waits for a verdict.
+    pub late: Option<Fold>,
+}
+
+impl Restating<'_> {
+    /// Returns whether its author had not seen a version.
+    pub(crate) fn is_unseen(&self, head: &Head) -> bool {
+        head.seq > if head.dev == self.dev { self.last } else { self.seen.of(head.dev) }
+    }
+}
+
 /// The spans of a group: they lie in `_pm_spanned`, since a group may have any number of them.
 #[derive(Default)]
-pub(super) struct Spans {
+pub(crate) struct Spans {
     any: bool,
 }
 
 impl Spans {
     /// Takes a span down.
-    pub(super) fn take_down(&mut self, replica: &Replica, span: &Span<'_>) -> Result<()> {
+    pub(crate) fn take_down(&mut self, replica: &Replica, span: &Span<'_>) -> Result<()> {
         if !self.any {
             replica.db.execute_batch(TEMP)?;
             self.any = true;
@@ -50,7 +67,7 @@ impl Spans {
     }
 
     /// Takes down that the group has an op of a row.
-    pub(super) fn note(&self, replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
+    pub(crate) fn note(&self, replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
         if !self.any {
             return Ok(());
         }
@@ -62,7 +79,7 @@ impl Spans {
     }
 
     /// Takes one out.
-    pub(super) fn take(&self, replica: &Replica) -> Result<Option<Spanned>> {
+    pub(crate) fn take(&self, replica: &Replica) -> Result<Option<Spanned>> {
         if !self.any {
             return Ok(None);
         }
@@ -100,15 +117,13 @@ pub(super) fn is_as_it_was(
     Ok(true)
 }
 
-/// Removes the rows of a span that the group has no op of. Returns how many.
-///
-/// `late` is the first fold here that the author had not seen: what that settled, and later ones, waits for a verdict.
-pub(super) fn remove_left_out(
+/// Removes the rows of a span that the group has no op of, but for those that `stay`. Returns how many.
+pub(crate) fn remove_left_out(
     replica: &Replica,
     writer: &Writer,
     (from, to): (&[u8], &[u8]),
-    (dev, seen): (i64, &Seen<'_>),
-    late: Option<Fold>,
+    by: &Restating<'_>,
+    stay: &dyn Fn(&Table, &[u8]) -> Result<bool>,
 ) -> Result<u64> {
     let table = &writer.table;
     list_left_out(replica, writer, from, to)?;
@@ -118,7 +133,7 @@ pub(super) fn remove_left_out(
         let Some(key) = value::maybe::<Vec<u8>>(&replica.db, sql, [])? else { return Ok(removed) };
         removed += u64::from(match table.state {
             State::Gathered => remove_gathered(replica, writer, &key)?,
-            _ => remove_row(replica, table, &key, (dev, seen), late)?,
+            _ => remove_row(replica, table, &key, by, stay)?,
         });
     }
 }
@@ -168,17 +183,19 @@ fn remove_row(
     replica: &Replica,
     table: &Table,
     key: &[u8],
-    (dev, seen): (i64, &Seen<'_>),
-    late: Option<Fold>,
+    by: &Restating<'_>,
+    stay: &dyn Fn(&Table, &[u8]) -> Result<bool>,
 ) -> Result<bool> {
     let heads = heads::all_heads(replica, table.tid, key)?;
-    let unseen = |head: &Head| head.dev != dev && head.seq > seen.of(head.dev);
     let Some(row) = compose::shown_row(replica, table, key)? else { return Ok(false) };
-    if heads.iter().any(unseen) {
-        give_again(replica, table, key)?;
+    if stay(table, key)? {
         return Ok(false);
     }
-    let unplaced = match late {
+    if heads.iter().any(|head| by.is_unseen(head)) {
+        give_again(replica, table, key, Some(by))?;
+        return Ok(false);
+    }
+    let unplaced = match by.late {
         Some(unseen) if heads.is_empty() => !folds::settled_before(replica, table.tid, key, unseen)?,
         _ => false,
     };
@@ -211,10 +228,17 @@ fn keep_image(replica: &Replica, table: &Table, key: &[u8], row: &[OwnedValue]) 
 
 /// Keeps what a row was that a restated delete, which is registered, removes. Where it lost, its author gets again what it
 /// lacks of the row.
-pub(super) fn keep_deleted(replica: &Replica, table: &Table, key: &[u8], new: &Head) -> Result<()> {
+pub(super) fn keep_deleted(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    new: &Head,
+    seen: &Seen<'_>,
+) -> Result<()> {
     let heads = heads::all_heads(replica, table.tid, key)?;
     if !heads.iter().any(|head| (head.dev, head.seq) == (new.dev, new.seq)) {
-        return give_again(replica, table, key);
+        let by = Restating { dev: new.dev, last: new.seq, seen, late: None };
+        return give_again(replica, table, key, Some(&by));
     }
     match compose::shown_row(replica, table, key)? {
         Some(row) => keep_image(replica, table, key, &row),
@@ -223,18 +247,25 @@ pub(super) fn keep_deleted(replica: &Replica, table: &Table, key: &[u8], new: &H
 }
 
 /// Returns whether an op says that its author has nothing of the row but what others wrote.
-pub(super) fn is_lacking(def: &OpDef, op: &Op<'_>) -> bool {
+pub(crate) fn is_lacking(def: &OpDef, op: &Op<'_>) -> bool {
     op.head.kind == OpKind::Update
         && op.values(def.shape()).all(|(at, _)| def.def.columns[at].key > 0)
         && def.def.columns.iter().any(|column| column.key == 0)
 }
 
-/// Writes a row again of which another device has lost all but what this one wrote.
-pub(super) fn give_again(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+/// Writes a row again of which another device has lost all but what this one wrote: all of that, or what the
+/// author of the group `by` had not seen of it.
+pub(crate) fn give_again(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    by: Option<&Restating<'_>>,
+) -> Result<()> {
     let n = table.def.columns.len();
     let heads = heads::all_heads(replica, table.tid, key)?;
-    let ours: Vec<&Head> =
-        heads.iter().filter(|head| head.dev == replica.me && head.kind != OpKind::Delete).collect();
+    let has = |head: &&Head| by.is_none_or(|by| by.is_unseen(head));
+    let own = |head: &&Head| head.dev == replica.me && head.kind != OpKind::Delete;
+    let ours: Vec<&Head> = heads.iter().filter(own).filter(has).collect();
     let whole = (0..n).all(|at| ours.iter().any(|head| head.live(n).contains(at)));
     if ours.is_empty() || whole || compose::shown_row(replica, table, key)?.is_none() {
         return Ok(());

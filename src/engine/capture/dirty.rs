@@ -209,7 +209,12 @@ pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
     let mut columns: Vec<String> = keys.collect();
     columns.push("note INTEGER NOT NULL".into());
     columns.extend(extra_columns(table));
-    make_list(replica, &table.dirty(), &columns, "")?;
+    let added = make_list(replica, &table.dirty(), &columns, "")?;
+    for (at, column) in def.columns.iter().enumerate().filter(|(at, _)| added.contains(&format!("i{at}"))) {
+        // A row that was deleted before the column came had what the column gave to all others.
+        let value = value::literal(&column.constant());
+        replica.db.execute(&format!("UPDATE {} SET i{at} = {value}", table.dirty()), [])?;
+    }
     if def.mode == Mode::Shared {
         let columns: Vec<String> = def.columns.iter().map(|c| def.quarantine_sql(c)).collect();
         // Every statement that changes the schema walks through all of it: one less for each table.
@@ -219,21 +224,23 @@ pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Makes one of these tables with a constraint, or adds the columns that it lacks.
-fn make_list(replica: &Replica, name: &str, columns: &[String], constraint: &str) -> Result<()> {
+/// Makes one of these tables with a constraint, or adds the columns that it lacks. Returns those that were added.
+fn make_list(replica: &Replica, name: &str, columns: &[String], constraint: &str) -> Result<Vec<String>> {
     if !replica.db.table_exists(Some("main"), name)? {
         replica.db.execute_batch(&format!("CREATE TABLE {name} ({}{constraint})", columns.join(", ")))?;
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut added = Vec::new();
     let mut known =
         replica.db.prepare_cached("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")?;
     for column in columns {
         let bare = bare_name(column);
         if !known.exists((name, &bare))? {
             replica.db.execute_batch(&format!("ALTER TABLE {name} ADD COLUMN {column}"))?;
+            added.push(bare);
         }
     }
-    Ok(())
+    Ok(added)
 }
 
 /// Returns the name in a column's definition.

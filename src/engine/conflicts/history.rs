@@ -81,7 +81,7 @@ pub(crate) fn log(
 }
 
 /// Encodes the key values that were asked for as the canonical key of a table; none, if there are none.
-fn canonical_key(table: &Table, key: &[OwnedValue]) -> Result<Vec<u8>> {
+pub(crate) fn canonical_key(table: &Table, key: &[OwnedValue]) -> Result<Vec<u8>> {
     let mut canonical = Vec::new();
     if key.is_empty() {
         return Ok(canonical);

@@ -12,6 +12,8 @@
 //! | `many` | many conflicts resolved in one transaction, or what that would do |
 //! | `record` | what a resolution reads of a version, and how it records a row |
 //! | `resolve` | a conflict resolved |
+//! | `restore` | what was overwritten is written anew |
+//! | `rewind` | rows as they were without some groups of the log |
 //! | `selection` | which of the open conflicts are meant |
 //! | `undo` | a resolution undone |
 //! | `walk` | goes through the open conflicts one by one |
@@ -25,6 +27,8 @@ pub(crate) mod list;
 pub(crate) mod many;
 pub(crate) mod record;
 pub(crate) mod resolve;
+pub(crate) mod restore;
+pub(crate) mod rewind;
 pub(crate) mod selection;
 pub(crate) mod undo;
 pub(crate) mod walk;

@@ -11,7 +11,7 @@ use packmule_core::wire::{Decision, FrameFlags, OpKind, Was};
 use crate::engine::capture::groups::{self, Before, RowBefore};
 use crate::engine::capture::ops::{self, Change};
 use crate::engine::conflicts::change::RowChange;
-use crate::engine::conflicts::list;
+use crate::engine::conflicts::{list, rewind};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, positions};
 use crate::engine::log::visit::{self, Part};
@@ -170,7 +170,9 @@ pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
     for (tid, key, claim, was) in &found.rows {
         let table = catalog::table(replica, *tid)?;
         let heads = heads::heads(replica, *tid, key)?;
-        let Some((values, change)) = said(replica, &table, key, (*claim, was), heads)? else { continue };
+        let Some((values, change)) = said(replica, &table, key, (Some(*claim), was), heads)? else {
+            continue;
+        };
         ops::seal_said(replica, &table, &mut group, &values, &change)?;
         deferred::defer(replica, *tid, key)?;
     }
@@ -203,11 +205,11 @@ fn written_since(replica: &Replica, found: &Found, table: &Table, heads: &[Head]
 
 /// Returns what makes a row what it was: its values, and what the op says beside them; `None` if it is not there, and was
 /// not.
-fn said(
+pub(crate) fn said(
     replica: &Replica,
     table: &Table,
     key: &[u8],
-    (claim, was): (u64, &Before),
+    (claim, was): (Option<u64>, &Before),
     heads: Vec<Head>,
 ) -> Result<Option<(Vec<OwnedValue>, Change)>> {
     let now = was_values(table, &self::was(replica, table, key)?)?;
@@ -232,7 +234,7 @@ fn said(
         values[at] = value;
     }
     let whole = columns == Columns::all(table.def.columns.len());
-    let claim = table.unique.then_some(claim);
+    let claim = claim.filter(|_| table.unique);
     let columns = Some(columns).filter(|_| !whole);
     Ok(Some((values, Change { kind, claim, columns, heads: Some(heads), ..Change::default() })))
 }
@@ -241,7 +243,7 @@ fn said(
 fn was_values(table: &Table, was: &Before) -> Result<Option<Vec<(usize, OwnedValue)>>> {
     match was {
         Before::Gone => Ok(None),
-        Before::Values(body) => versions::read_baseline(table, body).map(Some),
+        Before::Values(body) => Ok(Some(rewind::last_values(versions::read_baseline(table, body)?))),
         Before::Untold => Err(Error::Usage(format!(
             "a row of `{}` was too large to be kept for an undo; `log --values` shows what is in the log",
             table.def.name

@@ -3,6 +3,7 @@
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::Result;
+use crate::engine::show::{constraints, references, write};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
@@ -47,4 +48,14 @@ pub(super) fn next_left(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Opt
     let next =
         replica.db.prepare_cached(sql)?.query_row((after.0, &after.1), |row| Ok((row.get(0)?, row.get(1)?)));
     Ok(next.optional()?)
+}
+
+/// Takes a row out of its table, as a delete would; what is in the quarantine table stays.
+pub(super) fn hide(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    constraints::before_change(replica, table, key)?;
+    if table.is_parent {
+        references::record_deleted(replica, table, key, false)?;
+        references::record_changed(replica, table)?;
+    }
+    write::delete_row(replica, table, key)
 }

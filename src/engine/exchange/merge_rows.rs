@@ -25,13 +25,13 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::merge_settled::{self, Settled};
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
-use crate::engine::exchange::{merge_counters, merge_left, merge_waiting};
+use crate::engine::exchange::{merge_counters, merge_left, merge_waiting, state_columns, state_restated};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::positions;
 use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, counters, deferred, late, restated, written};
-use crate::engine::show::{constraints, references, write};
+use crate::engine::show::constraints;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -59,12 +59,12 @@ pub(super) struct RowMerge<'e> {
     replica: &'e Replica,
     pub loader: RowLoader<'e>,
     /// What is applied here, and what the maker has applied, by device number.
-    had: HashMap<i64, u64>,
+    pub had: HashMap<i64, u64>,
     pub vector: HashMap<i64, u64>,
     /// The first fold here that the maker had not seen, if it had not seen all that is settled here (B ≤ V′).
     unseen: Option<Fold>,
     /// This device had seen all that is settled there (B′ ≤ V).
-    we_saw: bool,
+    pub we_saw: bool,
     /// The state has only rows that changed since what this device has seen; all others stay.
     pub partial: bool,
     /// `_pm_marked` has what verdicts say that the maker had not seen.
@@ -102,6 +102,8 @@ impl<'e> RowMerge<'e> {
     /// Begins with what is applied here.
     pub(super) fn new(replica: &'e Replica) -> Result<Self> {
         replica.db.execute_batch(TEMP)?;
+        state_restated::begin(replica)?;
+        state_columns::begin(replica)?;
         replica.quarantined.set(true);
         Ok(Self {
             replica,
@@ -185,14 +187,14 @@ impl<'e> RowMerge<'e> {
 
     /// Keeps a version of a row, by the numbers of devices and columns here.
     fn keep_head(&self, table: &Table, row: &StateRow<'_>) -> Result<()> {
-        let columns = match row.values.get(8) {
-            Some(Value::Blob(mask)) => Some(self.loader.columns_here(table, &Columns::of_bytes(mask))?),
-            // It wrote the whole row as the maker has it.
-            _ => {
-                let all = self.loader.columns_here(table, &Columns::all(COLUMNS_MAX))?;
-                Some(all).filter(|all| *all != Columns::all(table.def.columns.len()))
-            }
+        let mask = match row.values.get(8) {
+            Some(Value::Blob(mask)) => Columns::of_bytes(mask),
+            _ => Columns::all(COLUMNS_MAX),
         };
+        let mut columns = self.loader.columns_here(table, &mask)?;
+        // Of columns that the maker lacks the op itself tells, once its frame is here.
+        columns.extend(&self.loader.lacking(table)?);
+        let columns = Some(columns).filter(|columns| *columns != Columns::all(table.def.columns.len()));
         state_rows::put_head(row, "INSERT OR REPLACE INTO temp._pm_their_head", columns.as_ref())
     }
 
@@ -315,17 +317,22 @@ impl<'e> RowMerge<'e> {
             written::forget_head(replica, table.tid, key, head)?;
         }
         let (left, theirs_below) = match outcome {
-            Outcome::Heads(left, below) => (left, below),
+            Outcome::Heads(left, below) => {
+                (left, below && (present || !state_restated::is_kept(replica, table, key)?))
+            }
             Outcome::Ours => (ours.clone(), false),
             Outcome::Theirs => (Vec::new(), true),
         };
         for head in &left {
             written::forget_head(replica, table.tid, key, head)?;
             written::insert_head(replica, table.tid, key, head)?;
+            if !is_in(&ours, head) {
+                state_columns::list(replica, table, key, head, &self.loader.lacking(table)?)?;
+            }
         }
         self.take_image(table, key)?;
         if theirs_below {
-            hide(replica, table, key)?;
+            merge_left::hide(replica, table, key)?;
         } else if present && !quarantined {
             compose::delete_from(replica, &table.quarantine_table(), table, key)?;
         }
@@ -443,9 +450,8 @@ impl<'e> RowMerge<'e> {
         let known = |head: &Head| is_in(ours, head);
         left.extend(theirs.into_iter().filter(|head| !known(head) && new_to(&self.had, head)));
         // A restated version loses to what its author had not seen: whoever has it only had not either.
-        let theirs_new: Vec<Head> = left.iter().filter(|h| !h.weak && !known(h)).cloned().collect();
-        let ours_new: Vec<Head> =
-            ours.iter().filter(|h| !h.weak && new_to(&self.vector, h)).cloned().collect();
+        let theirs_new: Vec<Head> = left.iter().filter(|h| !known(h)).cloned().collect();
+        let ours_new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
         left.retain_mut(|head| {
             let unseen = if known(head) { &theirs_new } else { &ours_new };
             !head.weak || restated::is_left(head, unseen, n)
@@ -584,14 +590,4 @@ fn is_in(heads: &[Head], head: &Head) -> bool {
 fn is_same(a: &[Head], b: &[Head]) -> bool {
     let same = |(a, b): (&Head, &Head)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns;
     a.len() == b.len() && a.iter().zip(b).all(same)
-}
-
-/// Takes a row out of its table, as a delete would; what is in the quarantine table stays.
-fn hide(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
-    constraints::before_change(replica, table, key)?;
-    if table.is_parent {
-        references::record_deleted(replica, table, key, false)?;
-        references::record_changed(replica, table)?;
-    }
-    write::delete_row(replica, table, key)
 }

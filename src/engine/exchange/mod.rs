@@ -31,8 +31,10 @@
 //! | `source` | another device's database file, read as a bundle |
 //! | `staged` | frames of a session whose checkpoint has not come |
 //! | `state` | what a device has of the shared tables, written |
+//! | `state_columns` | what versions of a state say of columns that its maker lacks |
 //! | `state_form` | the form that the rows of a state have |
 //! | `state_records` | the records of a state, written |
+//! | `state_restated` | what groups of a state leave out that restate a table |
 //! | `state_rows` | a snapshot's rows of `_pm_` tables, put into theirs |
 //! | `state_values` | the values of a state's rows |
 //! | `survey` | what a card needs to know |
@@ -71,8 +73,10 @@ pub(crate) mod snapshot;
 pub(crate) mod source;
 pub(crate) mod staged;
 pub(crate) mod state;
+pub(crate) mod state_columns;
 mod state_form;
 pub(crate) mod state_records;
+pub(crate) mod state_restated;
 pub(crate) mod state_rows;
 pub(crate) mod state_values;
 pub(crate) mod survey;

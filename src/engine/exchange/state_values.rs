@@ -78,6 +78,13 @@ impl<'e> RowLoader<'e> {
         Ok(maker.columns.iter().enumerate().filter_map(here).collect())
     }
 
+    /// Finds the columns here that the maker has not.
+    pub(super) fn lacking(&self, table: &Table) -> Result<Columns> {
+        let maker = self.maker_def(&table.def.name)?;
+        let columns = table.def.columns.iter().enumerate();
+        Ok(columns.filter(|(_, c)| maker.column(&c.name).is_none()).map(|(at, _)| at).collect())
+    }
+
     /// Returns the number of the first part that is kept.
     fn first_part(&self) -> Result<i64> {
         let first = value::maybe(&self.engine.db, "SELECT min(n) FROM temp._pm_part", [])?;

@@ -17,6 +17,7 @@ use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
 use crate::engine::exchange::state_rows::{self, Proof, StateRow, wrong};
 use crate::engine::exchange::take_gathered::GatheredMerge;
+use crate::engine::exchange::{state_columns, state_restated};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
@@ -306,9 +307,16 @@ impl<'e> StateMerge<'e> {
 
     fn conclude(mut self, report: &mut ImportReport) -> Result<()> {
         self.define()?;
-        self.rows.finish()?;
-        self.gathered.end_author()?;
         let replica = self.replica;
+        for (dev, _) in &self.vector {
+            let folded = self.floors.iter().filter(|(of, _)| of == dev).map(|(_, seq)| *seq).max();
+            let had = self.rows.had.get(dev).copied().unwrap_or(0);
+            let after = (had, folded.unwrap_or(0));
+            self.rows.changed += state_restated::apply(replica, *dev, after, self.rows.we_saw)?;
+        }
+        self.rows.finish()?;
+        state_columns::correct(replica)?;
+        self.gathered.end_author()?;
         for (dev, proof) in &self.vector {
             self.advance(*dev, proof)?;
         }

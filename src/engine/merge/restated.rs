@@ -17,6 +17,7 @@ use packmule_core::merge::dominates;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
+use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::heads::{self, Head, Seen};
 use crate::engine::merge::{compose, deferred, versions, written};
 use crate::engine::table::columns::Columns;
@@ -57,7 +58,8 @@ pub(crate) fn register_restated(
 ) -> Result<bool> {
     let (tid, n) = (table.tid, table.def.columns.len());
     let old = heads::all_heads(replica, tid, key)?;
-    let had_seen = |head: &Head| dominates(new.author, false, &head.version(), seen.of(head.dev));
+    let had_seen =
+        |head: &Head| is_image(head) || dominates(new.author, false, &head.version(), seen.of(head.dev));
     let unseen = old.iter().filter(|head| !head.weak && !had_seen(head));
     let delete = new.kind == OpKind::Delete;
     let mut mine = if delete { Columns::all(n) } else { new.live(n) };
@@ -96,10 +98,19 @@ pub(crate) fn register_restated(
     Ok(true)
 }
 
+/// Returns whether a version is what is kept of a row that a restating group left out: it gives way to whatever comes, since
+/// the group has no version of the row.
+pub(crate) fn is_image(head: &Head) -> bool {
+    head.weak && head.dev == BASELINE
+}
+
 /// Takes from a restated version what versions say that its author had not seen, of a table with `n` columns. Returns
 /// whether anything is left of it.
 pub(crate) fn is_left(head: &mut Head, unseen: &[Head], n: usize) -> bool {
     let deleted = |a: &Head| a.kind == OpKind::Delete;
+    let image = is_image(head);
+    let unseen: Vec<&Head> =
+        unseen.iter().filter(|other| !other.weak || (image && !is_image(other))).collect();
     if unseen.iter().any(|other| deleted(head) || deleted(other)) {
         return false;
     }

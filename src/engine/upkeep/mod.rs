@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `at` | the tables as they were at a time |
 //! | `compact` | what every device has, folded out of the log |
 //! | `digest` | one line that is the same where the content is |
 //! | `prune` | rows that a base has, deleted here |
@@ -12,6 +13,7 @@
 //! | `verify` | the log verified |
 //! | `waiting` | what waits in the log, looked into |
 
+pub(crate) mod at;
 pub(crate) mod compact;
 pub(crate) mod digest;
 pub(crate) mod prune;

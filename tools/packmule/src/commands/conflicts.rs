@@ -38,20 +38,22 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let mut groups: BTreeMap<(String, &str), u64> = BTreeMap::new();
     let printed = engine.each_conflict_of(&selection, &mut |conflict| {
-        if !out.closed() {
-            if brief {
-                print_brief(&conflict, out)
-            } else {
-                print(path, &conflict, out)
-            }
-            if groups.is_empty() {
-                // Whoever pages through many sees the first ones at once.
-                out.flush();
-            }
+        if brief {
+            print_brief(&conflict, out)
+        } else {
+            print(path, &conflict, out)
+        }
+        if groups.is_empty() {
+            // Whoever pages through many sees the first ones at once.
+            out.flush();
         }
         *groups.entry((conflict.table, conflict.kind.word())).or_default() += 1;
-        Ok(())
+        // Who closes a pipe has seen enough: nothing more is read for nobody.
+        if out.closed() { Err(packmule::Error::Usage("nobody reads any more".into())) } else { Ok(()) }
     });
+    if out.closed() {
+        return Ok(());
+    }
     printed.map_err(of_db(path))?;
     print_groups(path, &groups, out);
     if unsealed {

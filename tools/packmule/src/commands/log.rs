@@ -1,5 +1,7 @@
 //! What was written, by whom and when: log.
 
+use std::collections::BTreeMap;
+
 use packmule::core::model::{DeviceId, Stream};
 use packmule::{Engine, HistoryEntry, HistoryItem, HistoryOp, OwnedValue};
 
@@ -27,6 +29,8 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let mut groups = 0;
     let mut rows: Vec<HistoryOp> = Vec::new();
+    // Of one row it is told what a value was before.
+    let mut was: Option<BTreeMap<String, OwnedValue>> = (!key.is_empty()).then(BTreeMap::new);
     let walked = engine.log(table, &key, &mut |item| {
         match item {
             _ if out.closed() => {}
@@ -35,8 +39,17 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             HistoryItem::Group(group) => {
                 let rows = std::mem::take(&mut rows);
                 if filter.wants(group) {
-                    print_group(group, with_rows.then_some(&rows[..]), values, groups == 0, out);
+                    print_group(
+                        group,
+                        with_rows.then_some(&rows[..]),
+                        (values, was.as_ref()),
+                        groups == 0,
+                        out,
+                    );
                     groups += 1;
+                }
+                if let Some(was) = &mut was {
+                    was.extend(rows.into_iter().flat_map(|op| op.values));
                 }
             }
         }
@@ -119,7 +132,7 @@ fn wanted_key(engine: &Engine, table: Option<&str>, typed: &[&str]) -> packmule:
 fn print_group(
     group: &HistoryEntry,
     rows: Option<&[HistoryOp]>,
-    values: bool,
+    (values, was): (bool, Option<&BTreeMap<String, OwnedValue>>),
     first: bool,
     out: &mut Out<'_>,
 ) {
@@ -132,8 +145,12 @@ fn print_group(
     let Some(rows) = rows else { return };
     for op in rows {
         let key: Vec<String> = op.key.iter().map(|(name, v)| format!("{name} = {}", show(v))).collect();
+        let before = |name: &str, v: &OwnedValue| match was.and_then(|was| was.get(name)) {
+            Some(was) if was != v => format!(" (was {})", show(was)),
+            _ => String::new(),
+        };
         let written: Vec<String> =
-            op.values.iter().map(|(name, v)| format!("{name} = {}", show(v))).collect();
+            op.values.iter().map(|(name, v)| format!("{name} = {}{}", show(v), before(name, v))).collect();
         let written =
             if values && !written.is_empty() { format!(": {}", written.join(", ")) } else { String::new() };
         say!(out, "    {} {} {}{written}", op.op.word(), op.table, key.join(", "));

@@ -16,6 +16,7 @@
 //! | `network` | `sync` and `serve` over a network |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
+//! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
 
@@ -28,6 +29,7 @@ mod conflicts;
 mod device;
 mod exchange;
 mod export;
+mod history;
 mod import;
 mod intake;
 mod line;
@@ -59,6 +61,7 @@ pub use conflicts::conflicts;
 pub use device::{devices, fleet_new, init, join, retire, revoke, trust};
 pub use exchange::exchange;
 pub use export::export;
+pub use history::{at, restore, undo};
 pub use import::{import, merge};
 pub use log::log;
 pub use report::report;

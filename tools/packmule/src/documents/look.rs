@@ -83,6 +83,42 @@ pub struct Reported {
     pub conflicts: u64,
 }
 
+/// `undo`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct TakenBackWrites<'a> {
+    /// How many rows are as before.
+    #[serde(flatten)]
+    #[cfg_attr(test, schemars(with = "report::TakenBack"))]
+    pub report: &'a packmule::TakenBack,
+    /// Nothing has changed: this is what would be.
+    pub dry_run: bool,
+    /// How many conflicts are open now.
+    pub conflicts_open: u64,
+}
+
+/// `restore`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct Restored<'a> {
+    /// The row's table.
+    pub table: &'a str,
+    /// The row was not so already.
+    pub changed: bool,
+}
+
+/// `at`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct AtWritten<'a> {
+    /// The new database.
+    pub database: String,
+    /// How many rows were written to since.
+    #[serde(flatten)]
+    #[cfg_attr(test, schemars(with = "report::AtReport"))]
+    pub report: &'a packmule::AtReport,
+}
+
 /// The log's size.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]

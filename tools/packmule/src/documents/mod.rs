@@ -36,8 +36,8 @@ pub use devices::{
     Removed, Renamed, Request, Retired, Revoked, Trusted,
 };
 pub use look::{
-    Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Reported, Status, ToDo,
-    Uart, Verified,
+    AtWritten, Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Reported,
+    Restored, Status, TakenBackWrites, ToDo, Uart, Verified,
 };
 pub use tables::{Added, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 

@@ -53,6 +53,9 @@ fn page() -> String {
     section::<conflicts::Resolution>(&mut page, &mut types, "resolve");
     section::<Undone>(&mut page, &mut types, "resolve --undo");
     section::<Status>(&mut page, &mut types, "status");
+    section::<TakenBackWrites>(&mut page, &mut types, "undo");
+    section::<Restored>(&mut page, &mut types, "restore");
+    section::<AtWritten>(&mut page, &mut types, "at");
     section::<Reported>(&mut page, &mut types, "report");
     section::<look::Log>(&mut page, &mut types, "log");
     section::<Digest>(&mut page, &mut types, "digest");

@@ -67,6 +67,26 @@ pub struct DecisionReport {
     pub opened_ids: Vec<String>,
 }
 
+/// What was done about rows that a device wrote to.
+#[derive(JsonSchema, Serialize)]
+pub struct TakenBack {
+    /// How many rows are as they were before.
+    pub rows: u64,
+    /// How many are so already: somebody has written them so since.
+    pub same: u64,
+    /// Of how many nobody knows what they were: that is compacted away, or too large.
+    pub unknown: u64,
+}
+
+/// What was written of a time.
+#[derive(JsonSchema, Serialize)]
+pub struct AtReport {
+    /// How many rows of shared tables were written to since.
+    pub rows: u64,
+    /// Of how many of them nobody knows what they were: they are as they are now.
+    pub unknown: u64,
+}
+
 /// A version of a conflict.
 #[derive(JsonSchema, Serialize)]
 pub struct ConflictVersion {

@@ -30,10 +30,16 @@ pub fn iso(ms: i64) -> String {
     Iso(ms).to_string()
 }
 
-/// Reads a time, UTC: `2026-11-27`, `2026-11-27T03:00` or `2026-11-27T03:00:30Z`. Returns milliseconds since 1970.
+/// Reads a time, UTC: `2026-11-27`, `2026-11-27T03:00`, `2026-11-27T03:00:30Z` or, as it is in JSON,
+/// `2026-11-27T03:00:30.250Z`. Returns milliseconds since 1970.
 pub fn read_time(text: &str) -> Option<i64> {
     let text = text.strip_suffix('Z').unwrap_or(text);
     let (date, clock) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let thousandths = match fraction.bytes().all(|b| b.is_ascii_digit()) {
+        true if matches!(fraction.len(), 1..=3) => format!("{fraction:0<3}").parse::<i64>().ok()?,
+        _ => return None,
+    };
     let numbers = |text: &str, by: char| -> Option<Vec<i64>> {
         let digits =
             |part: &str| !part.is_empty() && part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit());
@@ -52,7 +58,7 @@ pub fn read_time(text: &str) -> Option<i64> {
     let year = if month <= 2 { year - 1 } else { year };
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719_468;
-    Some((days * 86_400 + seconds) * 1_000)
+    Some((days * 86_400 + seconds) * 1_000 + thousandths)
 }
 
 /// Reads an age: `30d`, `12h`, `90m` or `60s`. Returns milliseconds.
@@ -82,7 +88,18 @@ mod tests {
             assert_eq!(read_time(iso(ms).split('.').next().unwrap_or_default()), Some(ms));
         }
         assert_eq!(read_time("2026-11-27"), read_time("2026-11-27T00:00Z"));
-        for wrong in ["", "yesterday", "2026-13-01", "2026-01", "2026-01-01T25:00", "2026-01-01T", "-1-1-1"] {
+        assert_eq!(read_time(&iso(1_795_747_203_045)), Some(1_795_747_203_045));
+        assert_eq!(read_time("2026-11-27T00:00:30.5"), read_time("2026-11-27T00:00:30.500Z"));
+        for wrong in [
+            "",
+            "yesterday",
+            "2026-13-01",
+            "2026-01",
+            "2026-01-01T25:00",
+            "2026-01-01T",
+            "2026-01-01T00:00:00.",
+            "-1-1-1",
+        ] {
             assert_eq!(read_time(wrong), None, "{wrong}");
         }
     }

@@ -445,6 +445,45 @@ each board gets its own `init`. A board that is made without \
         ],
     },
     Command {
+        name: Name::Undo,
+        words: "undo",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[&flags::BY, &flags::SINCE, &flags::DRY_RUN],
+        group: Group::Conflicts,
+        summary: "take back what a device wrote since a time: after a theft",
+        about: "Each row of a shared table that the device has written to since becomes what it is without that: as it was, or as \
+                others wrote it since. This travels as any write. Of a row whose earlier versions are compacted away nobody knows \
+                what it was: it stays, and is counted. --dry-run says what would be. One resolution is undone by \
+                `resolve --undo`.",
+        examples: &["packmule undo base.db --by north --since 2026-11-27T03:00 --dry-run"],
+    },
+    Command {
+        name: Name::Restore,
+        words: "restore",
+        operands: "DB TABLE KEY...",
+        count: (3, ANY),
+        flags: &[&flags::FROM],
+        group: Group::Conflicts,
+        summary: "write an old version of a row anew",
+        about: "The row becomes what that frame has of it; deleted, if the frame deletes it. `log TABLE KEY` shows who wrote it, \
+                with the frames' numbers and the values. This travels as any write.",
+        examples: &["packmule restore base.db settings interval --from north:5"],
+    },
+    Command {
+        name: Name::At,
+        words: "at",
+        operands: "DB TIME OUT.db",
+        count: (3, 3),
+        flags: &[],
+        group: Group::Look,
+        summary: "the tables as they were at a time, in a database of their own",
+        about: "OUT.db is a plain SQLite database, and no device. Rows of shared tables are as they were by the clocks of those who \
+                wrote them, as far as the log goes back; rows whose earlier versions are compacted away are as they are now, and \
+                are counted. Per-device tables are as they are now.",
+        examples: &["packmule at base.db 2026-11-27T03:00 before.db"],
+    },
+    Command {
         name: Name::Status,
         words: "status",
         operands: "DB",

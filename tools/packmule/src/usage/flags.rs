@@ -171,6 +171,8 @@ pub static OLDER_THAN: Flag =
 pub static UNDO: Flag =
     switch("undo", "undo how it was closed: rows become what they were; undone again, it is closed again");
 pub static DRY_RUN: Flag = switch("dry-run", "only say what would be done; nothing is changed");
+pub static FROM: Flag =
+    value("from", "DEVICE:FRAME", "the version of this frame, as `log TABLE KEY` shows them: north:5");
 pub static BRIEF: Flag = switch("brief", "a line for each");
 
 // Looking and checking.

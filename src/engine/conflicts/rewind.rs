@@ -1,0 +1,179 @@
+//! Rows as the log has them without some of its groups: as they were at a time, or without what one device wrote.
+//!
+//! Two walks through the log, in the order in which it is applied: the first finds the rows that the groups which are left
+//! out wrote to, the second what all other groups say of these. They lie in a temporary table, so that memory does not
+//! grow with their number. Of a row whose earlier versions are compacted away nobody knows what it was.
+
+use packmule_core::model::{DeviceId, Stream, Value, WallMs};
+use packmule_core::wire::OpKind;
+
+use crate::engine::error::{Error, Result};
+use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
+use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::table::known::OpDef;
+use crate::engine::table::replica::Replica;
+
+/// Which groups are left out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeftOut {
+    /// Those of this device; of all, if none is given.
+    pub by: Option<DeviceId>,
+    /// Those that were sealed then or later, by their authors' clocks.
+    pub since: WallMs,
+}
+
+/// What a row was.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Former {
+    /// It was not there.
+    Gone,
+    /// Names of columns and values in turn, encoded; of counters none that was only added to.
+    Values(Vec<u8>),
+    /// Its earlier versions are compacted away, or too large.
+    Unknown,
+}
+
+/// An op of a shared table.
+struct Said<'a> {
+    def: &'a OpDef,
+    kind: OpKind,
+    key: Vec<u8>,
+    values: &'a [(usize, Value<'a>)],
+}
+
+/// Finds what the rows were to which the groups that are left out wrote.
+pub(crate) fn find(replica: &Replica, left_out: LeftOut) -> Result<()> {
+    replica.db.execute_batch(
+        "DROP TABLE IF EXISTS temp._pm_former;
+         CREATE TEMP TABLE _pm_former (tid INTEGER, key BLOB, state INTEGER, body BLOB, PRIMARY KEY (tid, key))
+         WITHOUT ROWID",
+    )?;
+    walk(replica, left_out, true, &mut |Said { def, kind, key, .. }| {
+        let state = if kind == OpKind::Insert { 0 } else { 2 };
+        let sql = "INSERT OR IGNORE INTO temp._pm_former VALUES (?1, ?2, ?3, NULL)";
+        replica.db.prepare_cached(sql)?.execute((def.tid, key, state))?;
+        Ok(())
+    })?;
+    walk(replica, left_out, false, &mut |Said { def, kind, key, values }| {
+        let sql = "SELECT state, body FROM temp._pm_former WHERE tid = ?1 AND key = ?2";
+        let mut statement = replica.db.prepare_cached(sql)?;
+        let mut found = statement.query((def.tid, &key))?;
+        let Some(row) = found.next()? else { return Ok(()) };
+        let before: (i64, Option<Vec<u8>>) = (row.get(0)?, row.get(1)?);
+        drop(found);
+        let (state, body) = match kind {
+            OpKind::Delete => (0, None),
+            OpKind::Keep => before,
+            OpKind::Insert | OpKind::Update => after(def, kind, before, values)?,
+        };
+        let sql = "UPDATE temp._pm_former SET state = ?3, body = ?4 WHERE tid = ?1 AND key = ?2";
+        replica.db.prepare_cached(sql)?.execute((def.tid, key, state, body))?;
+        Ok(())
+    })
+}
+
+/// Returns a row after an op: its state and its body.
+fn after(
+    def: &OpDef,
+    kind: OpKind,
+    (state, body): (i64, Option<Vec<u8>>),
+    values: &[(usize, Value<'_>)],
+) -> Result<(i64, Option<Vec<u8>>)> {
+    let whole = values.len() == def.def.columns.len();
+    let large = values.iter().any(|(_, value)| matches!(value, Value::Big(_)));
+    if large || (!whole && state == 2) {
+        return Ok((2, None));
+    }
+    // Later values follow earlier ones of the same columns: who reads the row takes the last.
+    let mut body = body.filter(|_| !whole).unwrap_or_default();
+    let counts = |at: usize| def.def.counters().contains(&at) && kind == OpKind::Update;
+    for (at, value) in values.iter().filter(|(at, _)| !counts(*at)) {
+        body.extend(value::encode(&Value::Text(def.def.columns[*at].name.as_bytes()))?);
+        body.extend(value::encode(value)?);
+    }
+    Ok((1, Some(body)))
+}
+
+/// Gives each op of the shared tables, of the groups that are left out or of all others.
+fn walk(
+    replica: &Replica,
+    left_out: LeftOut,
+    those: bool,
+    each: &mut dyn FnMut(Said<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut groups = replica.db.prepare(
+        "SELECT g.dev, g.first, g.last, g.wall, d.id FROM _pm_group g JOIN _pm_device d ON d.n = g.dev
+         WHERE g.stream = ?1 AND g.applied ORDER BY g.lamport, d.id, g.last",
+    )?;
+    let mut rows = groups.query([Stream::Shared.number()])?;
+    while let Some(row) = rows.next()? {
+        let (wall, author): (WallMs, DeviceId) = (row.get(3)?, DeviceId(row.get(4)?));
+        let out = wall >= left_out.since && left_out.by.is_none_or(|by| by == author);
+        if out != those {
+            continue;
+        }
+        let (dev, first, last): (i64, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        for seq in first..=last {
+            let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
+            visit::visit(replica, &frames::parse(&body)?, |part| {
+                let Part::Op(def, op) = part else { return Ok(()) };
+                let key = def.key_of(op.values(def.shape()))?;
+                let values: Vec<_> = op.values(def.shape()).collect();
+                each(Said { def, kind: op.head.kind, key, values: &values })
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the first row that was found after this one.
+pub(crate) fn next(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Option<(i64, Vec<u8>, Former)>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT tid, key, state, body FROM temp._pm_former WHERE (tid, key) > (?1, ?2) ORDER BY tid, key LIMIT 1",
+    )?;
+    let mut rows = statement.query((after.0, &after.1))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let former = match row.get(2)? {
+        0 => Former::Gone,
+        1 => Former::Values(row.get::<_, Option<Vec<u8>>>(3)?.unwrap_or_default()),
+        _ => Former::Unknown,
+    };
+    Ok(Some((row.get(0)?, row.get(1)?, former)))
+}
+
+/// Returns what one frame says of a row.
+pub(crate) fn in_frame(
+    replica: &Replica,
+    (dev, seq): (i64, u64),
+    (tid, key): (i64, &[u8]),
+) -> Result<Former> {
+    let Some(body) = frames::frame(replica, dev, Stream::Shared, seq)? else {
+        return Err(Error::Usage(format!(
+            "frame {seq} of it is not in the log here: it may be compacted away"
+        )));
+    };
+    let mut found = None;
+    visit::visit(replica, &frames::parse(&body)?, |part| {
+        let Part::Op(def, op) = part else { return Ok(()) };
+        if def.tid != tid || def.key_of(op.values(def.shape()))? != key {
+            return Ok(());
+        }
+        let values: Vec<_> = op.values(def.shape()).collect();
+        found = Some(match op.head.kind {
+            OpKind::Delete => Former::Gone,
+            kind => match after(def, kind, (0, None), &values)? {
+                (1, Some(body)) => Former::Values(body),
+                _ => Former::Unknown,
+            },
+        });
+        Ok(())
+    })?;
+    found.ok_or_else(|| Error::Usage(format!("frame {seq} of it writes nothing to that row")))
+}
+
+/// Takes the last value of each column of a body.
+pub(crate) fn last_values(values: Vec<(usize, OwnedValue)>) -> Vec<(usize, OwnedValue)> {
+    let by_column: std::collections::BTreeMap<usize, OwnedValue> = values.into_iter().collect();
+    by_column.into_iter().collect()
+}

@@ -1,0 +1,86 @@
+//! What was overwritten: seen, and brought back.
+
+use crate::support::{Desk, has};
+
+/// A base and two boards that have the same settings.
+fn fleet() -> Desk {
+    let desk = Desk::fleet(&["north", "south"]);
+    desk.sql(
+        "north.db",
+        "INSERT INTO settings VALUES ('interval', 60, ''), ('unit', 'C', ''), ('old', 1, '')",
+    );
+    for (from, to) in [("north", "base"), ("base", "south"), ("south", "base")] {
+        desk.carry(from, to);
+    }
+    desk
+}
+
+const ROWS: &str = "SELECT key, value, note FROM settings ORDER BY key";
+
+#[test]
+fn what_a_stolen_board_wrote_is_taken_back_in_one_command() {
+    let desk = fleet();
+    let before = desk.rows("base.db", ROWS);
+    desk.sql(
+        "north.db",
+        "UPDATE settings SET value = 666, note = 'ha'; DELETE FROM settings WHERE key = 'old';
+         INSERT INTO settings VALUES ('evil', 1, '')",
+    );
+    desk.carry("north", "base");
+    // The board wrote before the theft too; since when is by its clock.
+    let groups = desk.run("log base.db settings --by north --json").json();
+    let theft = groups["groups"].as_array().unwrap().last().unwrap()["at"].as_str().unwrap().to_owned();
+    let line = format!("undo base.db --by north --since {theft}");
+    has(
+        &desk.run(&format!("{line} --dry-run")).ok(),
+        &["4 rows would be as they were before", "nothing has changed"],
+    );
+    has(&desk.run(&line).ok(), &["settings: key = evil is deleted", "4 rows are as they were before"]);
+    assert_eq!(desk.rows("base.db", ROWS), before);
+    desk.carry("base", "south");
+    assert_eq!(desk.rows("south.db", ROWS), before);
+    assert_eq!(desk.run("digest base.db").ok(), desk.run("digest south.db").ok());
+    has(&desk.run("undo base.db --by north").usage(), &["--since TIME"]);
+}
+
+#[test]
+fn an_old_version_is_written_anew() {
+    let desk = fleet();
+    let groups = desk.run("log base.db settings interval --json").json();
+    let frame = groups["groups"][0]["frames"][0].as_u64().unwrap();
+    desk.sql("base.db", "UPDATE settings SET value = 5 WHERE key = 'interval'");
+    has(
+        &desk.run(&format!("restore base.db settings interval --from north:{frame}")).ok(),
+        &["settings: key = interval: value = 60"],
+    );
+    has(
+        &desk.run(&format!("restore base.db settings interval --from north:{frame}")).ok(),
+        &["the row is so already"],
+    );
+    desk.sql("base.db", "DELETE FROM settings WHERE key = 'unit'");
+    has(
+        &desk.run(&format!("restore base.db settings unit --from north:{frame}")).ok(),
+        &["comes back: value = C"],
+    );
+    desk.carry("base", "south");
+    assert_eq!(desk.rows("base.db", ROWS), desk.rows("south.db", ROWS));
+    has(&desk.run("restore base.db settings interval --from north:999").refused("base.db"), &["frame 999"]);
+    has(&desk.run("restore base.db settings interval").usage(), &["--from DEVICE:FRAME"]);
+}
+
+#[test]
+fn the_tables_as_they_were() {
+    let desk = fleet();
+    desk.sql("base.db", "UPDATE settings SET value = 5");
+    has(&desk.run("at base.db 2020-01-01 then.db").refused("base.db"), &["not sealed"]);
+    desk.run("seal base.db").ok();
+    // Long ago there was nothing; of the far future all is as it is.
+    has(&desk.run("at base.db 2020-01-01 then.db").ok(), &["3 rows written to since"]);
+    assert_eq!(desk.rows("then.db", ROWS), desk.rows("then.db", "SELECT 1, 2, 3 WHERE 0"));
+    desk.run("at base.db 2099-01-01 later.db").ok();
+    assert_eq!(desk.rows("later.db", ROWS), desk.rows("base.db", ROWS));
+    let ours = "SELECT name FROM sqlite_schema WHERE name GLOB '_pm_*'";
+    assert_eq!(desk.rows("then.db", ours), desk.rows("then.db", "SELECT 1 WHERE 0"));
+    has(&desk.run("at base.db 2020-01-01 then.db").refused("base.db"), &["is there already"]);
+    has(&desk.run("at base.db yesterday other.db").usage(), &["`yesterday` is not a time"]);
+}

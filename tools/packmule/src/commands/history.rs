@@ -1,0 +1,117 @@
+//! What was overwritten, brought back: undo, restore, at.
+
+use packmule::{OwnedValue, RowChange};
+
+use super::{Context, of_db, open, open_to_read};
+use crate::documents::{AtWritten, Restored, TakenBackWrites};
+use crate::output::{Failure, say};
+use crate::text::{count, cut, paragraph, plural, read, read_time, show, shown};
+use crate::usage::{Args, flags};
+
+/// How many rows are told one by one.
+const ROWS_TOLD: u64 = 200;
+
+/// Reads a time that was typed.
+fn when(args: &Args, given: &str) -> Result<i64, Failure> {
+    let wrong = || args.wrong(format!("`{given}` is not a time; give it as 2026-11-27 or 2026-11-27T03:00"));
+    Ok(read_time(given).ok_or_else(wrong)?)
+}
+
+/// `packmule undo`.
+pub fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let (path, args) = (context.args.path(0).to_owned(), &context.args);
+    let (Some(by), Some(since)) = (args.flag(&flags::BY)?, args.flag(&flags::SINCE)?) else {
+        return Err(args.wrong("say whose writes, and since when: --by DEVICE --since TIME").into());
+    };
+    let since = when(args, since)?;
+    let dry_run = args.has(&flags::DRY_RUN);
+    let mut engine = open(context)?;
+    let device = engine.find_device(by).map_err(of_db(&path))?;
+    let out = &mut *context.out;
+    let mut told = 0;
+    let report = engine
+        .take_back_writes(device, since, dry_run, &mut |table, row| {
+            told += 1;
+            if told <= ROWS_TOLD {
+                say!(out, "{}", cut(&format!("{table}: {}", change(&row))));
+            }
+            Ok(())
+        })
+        .map_err(of_db(&path))?;
+    let open = engine.open_conflicts().map_err(of_db(&path))?;
+    out.document(&TakenBackWrites { report: &report, dry_run, conflicts_open: open });
+    if told > ROWS_TOLD {
+        say!(out, "… and {} more", told - ROWS_TOLD);
+    }
+    let rows = report.rows;
+    if dry_run {
+        say!(out, "{} be as they were before; nothing has changed", plural(rows, "row would", "rows would"));
+    } else {
+        say!(
+            out,
+            "{} they were before; the next bundles carry this",
+            plural(rows, "row is as", "rows are as")
+        );
+    }
+    if report.unknown > 0 {
+        let rows = plural(report.unknown, "row stays", "rows stay");
+        say!(out, "{rows} as they are: what was before is compacted away here, or too large");
+    }
+    Ok(())
+}
+
+/// Says how a row changes.
+fn change(row: &RowChange) -> String {
+    let list = |of: &[(String, OwnedValue)]| {
+        of.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect::<Vec<_>>().join(", ")
+    };
+    let key = list(&row.key);
+    if row.after.is_empty() {
+        return format!("{key} is deleted");
+    }
+    let changed = row.after.iter().filter(|value| !row.before.contains(value) && !row.key.contains(value));
+    let changed = list(&changed.cloned().collect::<Vec<_>>());
+    if row.before.is_empty() { format!("{key} comes back: {changed}") } else { format!("{key}: {changed}") }
+}
+
+/// `packmule restore`.
+pub fn restore(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let (path, args) = (context.args.path(0).to_owned(), &context.args);
+    let wrong = || args.wrong("say which version: --from DEVICE:FRAME, as `log TABLE KEY` shows them");
+    let (device, frame) =
+        args.flag(&flags::FROM)?.and_then(|from| from.rsplit_once(':')).ok_or_else(wrong)?;
+    let frame: u64 = frame.parse().map_err(|_| wrong())?;
+    let table = args.text(1)?;
+    let key: Vec<OwnedValue> = args.texts(2)?.into_iter().map(read).collect();
+    let mut engine = open(context)?;
+    let author = engine.find_device(device).map_err(of_db(&path))?;
+    let change = engine.restore(table, &key, author, frame).map_err(of_db(&path))?;
+    let out = &mut *context.out;
+    out.document(&Restored { table, changed: change.is_some() });
+    match change {
+        Some(row) => {
+            say!(out, "{}", paragraph(&format!("{table}: {}", self::change(&row)), 0, 2));
+            say!(out, "the next bundles carry this to the other devices");
+        }
+        None => say!(out, "{table}: the row is so already"),
+    }
+    Ok(())
+}
+
+/// `packmule at`.
+pub fn at(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let (path, args) = (context.args.path(0).to_owned(), &context.args);
+    let (given, file) = (args.text(1)?.to_owned(), args.path(2).to_owned());
+    let time = when(args, &given)?;
+    let engine = open_to_read(context)?;
+    let report = engine.at(time, &file).map_err(of_db(&path))?;
+    let out = &mut *context.out;
+    out.document(&AtWritten { database: shown(&file), report: &report });
+    let rows = count(report.rows, "row");
+    say!(out, "{}: the tables as they were at {given}; {rows} written to since", shown(&file));
+    if report.unknown > 0 {
+        let rows = plural(report.unknown, "row is", "rows are");
+        say!(out, "of these {rows} as now: what was before is compacted away here");
+    }
+    Ok(())
+}

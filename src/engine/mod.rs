@@ -335,6 +335,16 @@ impl Engine {
         })
     }
 
+    /// Drops a column of a table here; others that track it drop it when they hear of it, also where an application made
+    /// the table. Of a per-device table it is dropped here alone.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`]; [`Error::Usage`] if there is no such column, it is of the primary key, or something of the
+    /// schema is in the way; [`Error::KeyMissing`], [`Error::Sqlite`].
+    pub fn drop_column(&mut self, table: &str, name: &str) -> Result<()> {
+        transaction::after_seal(&mut self.replica, |replica| columns::drop_column(replica, table, name))
+    }
+
     /// Seals, then writes a bundle: the frames that the recipient lacks.
     ///
     /// A lost bundle is no lost data: what a peer has is known only from itself.

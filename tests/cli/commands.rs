@@ -477,6 +477,41 @@ fn a_column_is_added_here_and_where_the_table_is_tracked() {
         &["`unit`", "already"],
     );
     has(&desk.run("schema north.db add-column nothing unit INT").refused("north.db"), &["`nothing`"]);
-    has(&desk.run("schema north.db drop-column settings unit INT").usage(), &["add-column"]);
     has(&desk.run("schema north.db add-column settings").usage(), &["schema DB add-column"]);
+    has(&desk.run("schema north.db add-column settings unit").usage(), &["a column's name and its type"]);
+    has(
+        &desk.run("schema north.db rename-column settings unit x").usage(),
+        &["`add-column` or `drop-column`"],
+    );
+}
+
+#[test]
+fn a_column_is_dropped_here_and_where_the_table_is_tracked() {
+    let desk = Desk::fleet(&["north"]);
+    desk.run("schema north.db add-column settings unit TEXT --default C").ok();
+    desk.sql("north.db", "INSERT INTO settings (key, value) VALUES ('a', 1)");
+    desk.carry("north", "base");
+    has(
+        &desk.run("schema north.db drop-column settings unit").ok(),
+        &["settings: no longer has the column unit"],
+    );
+    let refused = desk.run("schema north.db drop-column settings unit").refused("north.db");
+    has(&refused, &["`settings` has no column `unit`", "can be dropped: `value`"]);
+    desk.carry("north", "base");
+    let columns = "SELECT group_concat(name) FROM pragma_table_info('settings')";
+    for db in ["north.db", "base.db"] {
+        assert_eq!(desk.value(db, columns), Sql::Text("key,value,note".into()));
+    }
+    assert_eq!(desk.run("digest north.db").ok(), desk.run("digest base.db").ok());
+    let refused = desk.run("schema north.db drop-column settings key").refused("north.db");
+    has(&refused, &["`key` is of the primary key of `settings`"]);
+    has(&desk.run("schema north.db drop-column nothing unit").refused("north.db"), &["`nothing`"]);
+    has(&desk.run("schema north.db drop-column settings value INT").usage(), &["no type"]);
+    has(&desk.run("schema north.db drop-column settings value --default 1").usage(), &["no --default"]);
+    desk.sql("north.db", "CREATE VIEW seen AS SELECT value FROM settings");
+    let refused = desk.run("schema north.db drop-column settings value").refused("north.db");
+    has(&refused, &["`value`", "cannot be dropped here", "a view"]);
+    desk.sql("north.db", "DROP VIEW seen");
+    let dropped = desk.run("schema north.db drop-column settings value --json").json();
+    assert_eq!(dropped, json!({ "table": "settings", "column": "value" }));
 }

@@ -97,6 +97,7 @@ fn tables(on: &mut Checked) {
         .sql("north.db", "CREATE TABLE extra (id INTEGER PRIMARY KEY, v); INSERT INTO extra VALUES (1, 2)");
     on.run("track", "track north.db extra");
     on.run("schema", "schema north.db add-column extra unit TEXT --default C");
+    on.run("schema", "schema north.db drop-column extra unit");
     on.run("untrack", "untrack north.db extra");
 }
 

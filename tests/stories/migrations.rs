@@ -255,3 +255,60 @@ fn a_table_with_another_key_is_left_out_on_both_sides() {
         has(&desk.run(&format!("digest {board}.db")).err, &["table `place`: its primary key is"]);
     }
 }
+
+/// A person at the base drops a column that the boards' applications made; a board is away meanwhile.
+#[test]
+fn a_column_that_a_person_drops_goes_everywhere() {
+    let desk = desk();
+    desk.run("schema base.db drop-column item n").ok();
+    // East has not heard of it.
+    desk.sql("east.db", "UPDATE item SET n = 9, name = 'of east' WHERE id = '1'");
+    desk.run("seal east.db").ok();
+    round(&desk);
+    in_step(&desk);
+    for name in ALL {
+        let db = format!("{name}.db");
+        assert_eq!(texts(&desk, &db, "SELECT * FROM item ORDER BY id"), ["1 of east", "2 two"], "{name}");
+        assert!(!desk.run(&format!("status {db}")).ok().contains("column"), "{name}");
+        desk.run(&format!("verify {db}")).ok();
+    }
+    // A board that was away that long brings its column back nowhere.
+    desk.run("init west.db --name west --fleet fleet.key").ok();
+    desk.sql("west.db", VERSION_1);
+    desk.sql("west.db", "INSERT INTO item VALUES ('7', 'seven', 7)");
+    desk.run("track west.db item").ok();
+    for name in ["west", "north", "base", "east", "west"] {
+        exchange(&desk, name);
+    }
+    for name in ["west", "north", "east", "base"] {
+        let db = format!("{name}.db");
+        let all = "SELECT * FROM item ORDER BY id";
+        assert_eq!(texts(&desk, &db, all), ["1 of east", "2 two", "7 seven"], "{name}");
+    }
+    // It can be added again, by whomever, and is empty then.
+    desk.run("schema east.db add-column item n INTEGER").ok();
+    round(&desk);
+    in_step(&desk);
+    desk.sql("north.db", "UPDATE item SET n = 5 WHERE id = '2'");
+    round(&desk);
+    in_step(&desk);
+    for name in ALL {
+        let n = texts(&desk, &format!("{name}.db"), "SELECT n FROM item ORDER BY id");
+        assert_eq!(n, ["Null", "5", "Null"], "{name}");
+    }
+}
+
+/// Something on one board needs the column: its table alone is held, and goes on by itself.
+#[test]
+fn a_column_that_cannot_be_dropped_on_a_board_holds_its_table_there() {
+    let desk = desk();
+    desk.sql("north.db", "CREATE VIEW counts AS SELECT sum(n) AS n FROM item; CREATE INDEX by_n ON item (n)");
+    desk.run("schema base.db drop-column item n").ok();
+    let said = round(&desk).replace("\n  ", " ");
+    has(&said, &["table `item`: held: others have changed its columns", "drop what is in the way"]);
+    desk.sql("north.db", "DROP VIEW counts; INSERT INTO item (id, name) VALUES ('3', 'three')");
+    round(&desk);
+    in_step(&desk);
+    assert_eq!(texts(&desk, "north.db", "SELECT * FROM item ORDER BY id"), ["1 one", "2 two", "3 three"]);
+    assert_eq!(texts(&desk, "base.db", "SELECT * FROM item ORDER BY id"), ["1 one", "2 two", "3 three"]);
+}

@@ -18,6 +18,11 @@ impl SchemaBits {
     pub const DROPS: Self = Self(4);
     const ALL: u8 = 7;
 
+    /// Returns these bits and those.
+    pub fn and(self, bits: Self) -> Self {
+        Self(self.0 | bits.0)
+    }
+
     /// Returns whether these bits are among them.
     pub fn says(self, bits: Self) -> bool {
         self.0 & bits.0 == bits.0

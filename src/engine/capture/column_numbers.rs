@@ -90,10 +90,10 @@ pub(crate) fn forget_columns(replica: &Replica, table: &Table, names: &[String])
     Ok(())
 }
 
-/// Returns whether one of our lists has a column.
-fn has_column(replica: &Replica, list: &str, name: &str) -> Result<bool> {
+/// Returns whether a table, or one of our lists, has a column.
+pub(crate) fn has_column(replica: &Replica, table: &str, name: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE";
-    Ok(value::maybe::<i64>(&replica.db, sql, (list, name))?.is_some())
+    Ok(value::maybe::<i64>(&replica.db, sql, (table, name))?.is_some())
 }
 
 /// Takes a column from what versions speak for.

@@ -35,6 +35,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::declared::{self, Declared, Subject};
 use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::dropped;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
@@ -47,6 +48,8 @@ pub(crate) fn record_declared(
     stamp: &Stamp<'_>,
 ) -> Result<bool> {
     let mut any = false;
+    let had_seen = |dev: i64, seq: u64| dev == stamp.dev || stamp.seen.of(dev) >= seq;
+    dropped::record_again(replica, tid, def, &had_seen)?;
     for (what, name, value) in items(def)? {
         let entries = replica
             .db
@@ -55,7 +58,6 @@ pub(crate) fn record_declared(
             )?
             .query_map((tid, what, &name), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect::<rusqlite::Result<Vec<(i64, u64, Vec<u8>)>>>()?;
-        let had_seen = |dev: i64, seq: u64| dev == stamp.dev || stamp.seen.of(dev) >= seq;
         let superseded: Vec<_> = entries.iter().filter(|(dev, seq, _)| had_seen(*dev, *seq)).collect();
         if !stamp.decides && superseded.iter().any(|(.., known)| *known == value) {
             continue;

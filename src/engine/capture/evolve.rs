@@ -372,14 +372,15 @@ fn record_rows(replica: &Replica, table: &Table, columns: &Columns, condition: &
     Ok(())
 }
 
-/// Records the rows that are not there although their versions say so.
+/// Records the rows that are not there although their versions say so. What came while the table was held was not shown yet.
 fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
     if !table.shows_shared() {
         return Ok(());
     }
     let mut statement = replica.db.prepare_cached(
         "SELECT key FROM _pm_any_head h WHERE tid = ?1 AND kind <> ?2
-         AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)",
+         AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
+         AND NOT EXISTS (SELECT 1 FROM _pm_held p WHERE p.tid = h.tid AND p.key = h.key)",
     )?;
     let mut rows = statement.query((table.tid, Kind(OpKind::Delete, false)))?;
     while let Some(row) = rows.next()? {
@@ -437,8 +438,8 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     let id = DefId::of(schema.def);
     let tid = catalog::keep_def(replica, &def, id, schema.def)?;
     shapes::record_shape(replica, tid, place, id, schema.bits)?;
-    for pair in schema.names {
-        renamed::record_renamed(replica, tid, place, id, pair)?;
+    for (before, after) in schema.names {
+        renamed::record_said(replica, tid, place, id, (before, after))?;
     }
     catalog::doubt_schema(replica)?;
     catalog::reload_catalog(replica)?;

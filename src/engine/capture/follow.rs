@@ -4,6 +4,7 @@
 //! **Invariant.** What others wrote into a column that waits stays in the log, in the versions of its rows; such a table is
 //! not folded. When the column comes, each row gets what its versions say of it, before anything of the row is sealed.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use packmule_core::model::Stream;
@@ -22,7 +23,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::table::{renamed, shapes};
+use crate::engine::table::{dropped, renamed, shapes};
 
 /// Records whether the columns of others follow in a table, or wait.
 pub(crate) fn set_follows(replica: &Replica, tid: i64, follows: bool) -> Result<()> {
@@ -45,6 +46,11 @@ pub(crate) fn is_ordained(replica: &Replica, tid: i64, name: &str) -> Result<boo
     Ok(meta::get::<bool>(&replica.db, &ordained_key(tid, name))? == Some(true))
 }
 
+/// Records that a column that a person had added was dropped.
+pub(crate) fn unordain_column(replica: &Replica, tid: i64, name: &str) -> Result<()> {
+    meta::set(&replica.db, &ordained_key(tid, name), false)
+}
+
 fn ordained_key(tid: i64, name: &str) -> String {
     format!("column {tid} {}", name.to_ascii_lowercase())
 }
@@ -61,7 +67,7 @@ pub(crate) fn waiting_columns(replica: &Replica, table: &Table) -> Result<Vec<St
         for column in def.columns.iter().filter(|c| def.mode == table.def.mode && c.key == 0) {
             let known = table.def.column(&column.name).is_some()
                 || names.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
-            if !known {
+            if !known && !dropped::is_dropped(replica, table.tid, &column.name)? {
                 names.push(column.name.clone());
             }
         }
@@ -123,10 +129,18 @@ fn at_odds(replica: &Replica, table: &Table) -> Result<String> {
 /// definition by which they were recorded.
 pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef) -> Result<()> {
     stretches::spread(replica, Some(table.tid))?;
+    // What was written to a column of this name that was dropped does not come back.
+    let mut since = HashMap::new();
+    for column in table.def.columns.iter().filter(|c| before.column(&c.name).is_none()) {
+        if let Some(from) = dropped::counts_from(replica, table.tid, &column.name)? {
+            since.insert(column.name.as_str(), from);
+        }
+    }
     for key in context_free::remembered_keys(replica, table.tid)? {
         let heads = heads::all_heads(replica, table.tid, &key)?;
         for head in heads.iter().filter(|h| h.kind != OpKind::Delete && h.baseline.is_none()) {
             let live = head.live(before.columns.len());
+            let lamport = if since.is_empty() { 0 } else { versions::lamport_of(replica, head)? };
             // These are the columns that the op carries, without those that were overwritten.
             let columns: Columns =
                 frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
@@ -135,6 +149,10 @@ pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef) -> Re
                         .map(|(at, _)| def.def.columns[at].name.as_str())
                         .filter(|name| before.column(name).is_none_or(|at| live.contains(at)))
                         .filter_map(|name| table.def.column(name))
+                        .filter(|at| {
+                            let from = since.get(table.def.columns[*at].name.as_str());
+                            from.is_none_or(|from| lamport >= *from)
+                        })
                         .collect())
                 })?;
             replica

@@ -315,8 +315,8 @@ fn seal_says(replica: &Replica, says: &Says<'_>, group: &mut GroupWriter<'_>) ->
     let tid = catalog::keep_def(replica, says.def, id, &body)?;
     let place = (replica.me, seq, group.lamport);
     shapes::record_shape(replica, tid, place, id, says.bits)?;
-    for pair in names {
-        renamed::record_renamed(replica, tid, place, id, pair)?;
+    for (before, after) in names {
+        renamed::record_said(replica, tid, place, id, (before, after))?;
     }
     Ok(())
 }

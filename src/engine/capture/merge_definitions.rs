@@ -11,7 +11,7 @@ use crate::engine::table::declared::Subject;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::table::{renamed, shapes};
+use crate::engine::table::{dropped, renamed, shapes};
 
 /// Returns the definitions of a table that are known from others.
 fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
@@ -65,6 +65,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     let follows = follow::follows(replica, table)?;
     for mut column in added {
         if shapes::is_gone(replica, tid, &column.name)?
+            || dropped::is_dropped(replica, tid, &column.name)?
             || !(follows || follow::is_ordained(replica, tid, &column.name)?)
         {
             continue;

@@ -8,19 +8,23 @@
 //! under their new names; an op in an older definition is read as if its columns had their new names and types. So what a
 //! row is depends on the ops, and not on when the definition came.
 
+use packmule_core::model::Stream;
 use packmule_core::wire::{FrameFlags, Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::{adopt, column_numbers, follow, watch};
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::{devices, peers};
+use crate::engine::fleet::{devices, peers, positions};
+use crate::engine::merge::deferred;
+use crate::engine::merge::heads::{Cause, Seen};
+use crate::engine::show::constraints;
 use crate::engine::store::value;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::keyless::By;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes::{self, Shape};
-use crate::engine::table::{catalog, renamed};
+use crate::engine::table::{catalog, dropped, renamed};
 
 /// What becomes of the rows of a table that is held until the others follow.
 pub(crate) const WAITS: &str = "until the application has done the same there, or undone it here, its rows wait, here and \
@@ -160,10 +164,26 @@ pub(crate) fn stand(replica: &Replica, table: &Table, now: &TableDef, change: &C
         if unlike.len() > 3 {
             names.push_str(&format!(" and {} more", unlike.len() - 3));
         }
+        rename_in_triggers(replica, table, change)?;
         return Ok(Standing::Held(format!("{}, and not yet on {names}: {WAITS}", change.in_words())));
     }
     adopt_change(replica, table, now, change)?;
     Ok(Standing::Adopted)
+}
+
+/// Lets the triggers of a table that is held name its columns as they are called now. SQLite renames them in a part of each
+/// trigger alone, and the next column that the application dropped would be in its way.
+fn rename_in_triggers(replica: &Replica, table: &Table, change: &Change) -> Result<()> {
+    if change.renamed.is_empty() || !watch::capture_intact(replica, table)? {
+        return Ok(());
+    }
+    let mut renamed = table.clone();
+    for column in &mut renamed.def.columns {
+        if let Some((_, new)) = change.renamed.iter().find(|(old, _)| *old == column.name) {
+            column.name.clone_from(new);
+        }
+    }
+    watch::rename_in_triggers(replica, &renamed)
 }
 
 /// Returns what a table is now, its columns in the order that they have in the definition before: their numbers.
@@ -228,6 +248,9 @@ fn adopt_change(replica: &Replica, table: &Table, now: &TableDef, change: &Chang
     watch::remove_triggers(replica, table.tid)?;
     column_numbers::rename_columns(replica, table, &change.renamed)?;
     column_numbers::forget_columns(replica, table, &change.gone)?;
+    for name in &change.gone {
+        follow::unordain_column(replica, table.tid, name)?;
+    }
     adopt::adopt_def(replica, table.tid, &reshaped(table, now, change))?;
     // The others wait for it.
     replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE tid = ?1", [table.tid])?;
@@ -244,10 +267,19 @@ pub(crate) fn take_back(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Returns what is still to be done to a table whose columns follow, so that it is what it is on the devices that decide.
+/// Returns what is still to be done to a table: columns go that a person has dropped for all; one whose columns follow
+/// becomes what it is on the devices that decide.
 pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
     let mut change = Change::default();
-    if table.state != State::Tracked || table.def.mode != Mode::Shared || !follow::follows(replica, table)? {
+    if !matches!(table.state, State::Tracked | State::Suspended) || table.def.mode != Mode::Shared {
+        return Ok(change);
+    }
+    for column in table.def.columns.iter().filter(|c| c.key == 0) {
+        if dropped::is_dropped(replica, table.tid, &column.name)? {
+            change.gone.push(column.name.clone());
+        }
+    }
+    if table.state != State::Tracked || !follow::follows(replica, table)? {
         return Ok(change);
     }
     let mut others = shapes::deciding(replica, table.tid)?;
@@ -255,7 +287,7 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
     let Some(first) = others.first() else { return Ok(change) };
     for column in &table.def.columns {
         let name = &column.name;
-        if others.iter().any(|shape| shape.def.column(name).is_some()) {
+        if change.gone.contains(name) || others.iter().any(|shape| shape.def.column(name).is_some()) {
             continue;
         }
         let new = renamed::names_of(replica, table.tid, name)?.into_iter().find(|new| {
@@ -271,7 +303,7 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
     Ok(change)
 }
 
-/// Makes a table whose columns follow what it is on the devices that decide. Returns what was done; or why it cannot be.
+/// Makes a table what it is to be: see `due`. Returns what was done; or why it cannot be.
 pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Result<Change, String>> {
     let change = due(replica, table)?;
     if change.is_nothing() {
@@ -289,21 +321,23 @@ pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Re
         }
         Err(e) => return Err(e),
     }
-    let now = TableDef::read_by(
-        &replica.db,
-        &table.def.name,
-        By::Columns(&column_numbers::key_names(&table.def, &change.renamed)),
-    )?;
+    let now = read_again(replica, table, &change)?;
     adopt_change(replica, table, &now, &change)?;
     Ok(Ok(change))
 }
 
-/// Renames and drops columns of a table here.
+/// Renames and drops columns of a table here, as far as its application has not done so itself.
 fn change_columns(replica: &Replica, table: &Table, change: &Change) -> Result<()> {
+    let is_there = |name: &String| column_numbers::has_column(replica, &table.def.name, name);
     for name in &change.gone {
-        drop_column(replica, table, name)?;
+        if is_there(name)? {
+            drop_column(replica, table, name)?;
+        }
     }
     for (old, new) in &change.renamed {
+        if !is_there(old)? && is_there(new)? {
+            continue;
+        }
         replica.db.execute_batch(&format!(
             "ALTER TABLE {} RENAME COLUMN {} TO {}",
             table.sql_name,
@@ -314,8 +348,34 @@ fn change_columns(replica: &Replica, table: &Table, change: &Change) -> Result<(
     Ok(())
 }
 
+/// Drops a column for all devices, by a person's word: here, and in what this device announces.
+pub(crate) fn drop_for_all(replica: &Replica, table: &Table, name: &str) -> Result<()> {
+    let change = Change { gone: vec![name.to_owned()], ..Change::default() };
+    change_columns(replica, table, &change)?;
+    let now = read_again(replica, table, &change)?;
+    adopt_change(replica, table, &now, &change)?;
+    let table = catalog::table(replica, table.tid)?;
+    watch::install_capture(replica, &table)?;
+    adopt::remember_schema(replica)?;
+    let follows = follow::follows(replica, &table)?;
+    let bits = if follows { SchemaBits::DROPS.and(SchemaBits::FOLLOWS) } else { SchemaBits::DROPS };
+    let names = [(name.to_owned(), String::new())];
+    let says = groups::Says { def: &table.def, bits, names: &names };
+    groups::seal_groups(replica, SealOptions { says: Some(&says), ..SealOptions::default() })?;
+    groups::seal_groups(replica, SealOptions::default())?;
+    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
+    deferred::defer_all(replica, table.tid)?;
+    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+}
+
+/// Reads what a table is after its columns were changed here.
+fn read_again(replica: &Replica, table: &Table, change: &Change) -> Result<TableDef> {
+    let names = column_numbers::key_names(&table.def, &change.renamed);
+    TableDef::read_by(&replica.db, &table.def.name, By::Columns(&names))
+}
+
 /// Drops a column of a table here, with the indexes over it.
-fn drop_column(replica: &Replica, table: &Table, name: &str) -> Result<()> {
+pub(crate) fn drop_column(replica: &Replica, table: &Table, name: &str) -> Result<()> {
     let indexes = replica
         .db
         .prepare(

@@ -28,6 +28,12 @@ pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// Makes the triggers of a table again, by a definition whose columns have other names.
+pub(crate) fn rename_in_triggers(replica: &Replica, table: &Table) -> Result<()> {
+    remove_triggers(replica, table.tid)?;
+    Ok(replica.db.execute_batch(&triggers(&replica.db, table)?)?)
+}
+
 /// Removes the triggers and the list of a table, and its sums.
 pub(crate) fn remove_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;

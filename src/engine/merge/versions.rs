@@ -239,17 +239,22 @@ pub(crate) fn writer_of<'h>(replica: &Replica, table: &Table, heads: &'h [Head])
     }
     let mut last: Option<(u64, &Head)> = None;
     for head in heads.iter().filter(|h| h.kind != OpKind::Delete) {
-        let lamport: Option<u64> = value::maybe(
-            &replica.db,
-            "SELECT lamport FROM _pm_group WHERE dev = ?1 AND stream = ?3 AND last >= ?2 ORDER BY last LIMIT 1",
-            (head.dev, head.seq, Stream::Shared.number()),
-        )?;
-        let lamport = lamport.unwrap_or(0);
+        let lamport = lamport_of(replica, head)?;
         if last.is_none_or(|(other, of)| (lamport, head.author) > (other, of.author)) {
             last = Some((lamport, head));
         }
     }
     Ok(last.map(|(_, head)| head))
+}
+
+/// Returns the Lamport time of a version.
+pub(crate) fn lamport_of(replica: &Replica, head: &Head) -> Result<u64> {
+    let lamport: Option<u64> = value::maybe(
+        &replica.db,
+        "SELECT lamport FROM _pm_group WHERE dev = ?1 AND stream = ?3 AND last >= ?2 ORDER BY last LIMIT 1",
+        (head.dev, head.seq, Stream::Shared.number()),
+    )?;
+    Ok(lamport.unwrap_or(0))
 }
 
 /// Returns when a row claimed its unique values: when its shown version did or, where the table merges by cell,

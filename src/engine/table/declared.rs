@@ -27,6 +27,8 @@ pub(crate) enum Subject {
     Shape = 4,
     /// What a column was called before it was renamed: see `renamed`.
     Renamed = 5,
+    /// A column that a person has dropped for all: see `dropped`.
+    Dropped = 6,
 }
 
 impl ToSql for Subject {

@@ -20,6 +20,8 @@
 //! | `replica` | the open database of this device |
 //! | `catalog` | the known tables, kept in step with the file |
 //! | `declared` | the declarations of a table that are not superseded |
+//! | `dropped` | columns that a person has dropped for all devices |
+//! | `renamed` | columns that were renamed |
 //! | `shapes` | what a table is on other devices |
 
 pub(crate) mod catalog;
@@ -28,6 +30,7 @@ pub(crate) mod columns;
 pub(crate) mod ddl;
 pub(crate) mod declared;
 pub(crate) mod def;
+pub(crate) mod dropped;
 mod encoding;
 pub(crate) mod keyless;
 pub(crate) mod known;

@@ -8,10 +8,25 @@ use packmule_core::wire::DefId;
 use crate::engine::error::Result;
 use crate::engine::table::declared::Subject;
 use crate::engine::table::def::TableDef;
+use crate::engine::table::dropped;
 use crate::engine::table::replica::Replica;
 
+/// Records what a device says of a column: that it was renamed, or that a person has dropped it for all.
+pub(crate) fn record_said(
+    replica: &Replica,
+    tid: i64,
+    place: (i64, u64, u64),
+    id: DefId,
+    (before, after): (&str, &str),
+) -> Result<()> {
+    match after {
+        "" => dropped::record_dropped(replica, tid, place, id, before),
+        after => record_renamed(replica, tid, place, id, (before, after)),
+    }
+}
+
 /// Records that a device says of a column that it was renamed.
-pub(crate) fn record_renamed(
+fn record_renamed(
     replica: &Replica,
     tid: i64,
     (dev, seq, lamport): (i64, u64, u64),

@@ -57,7 +57,10 @@ pub(crate) fn record_shape(
 /// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone.
 pub(crate) fn takes_part(what: i64, value: &[u8]) -> bool {
     let changed = |bits: &u8| SchemaBits(*bits).says(SchemaBits::CHANGED);
-    what != Subject::Renamed as i64 && !(what == Subject::Shape as i64 && value.get(8).is_some_and(changed))
+    match what == Subject::Shape as i64 {
+        true => !value.get(8).is_some_and(changed),
+        false => what < Subject::Shape as i64,
+    }
 }
 
 /// Returns what this device announced last of a table, if it has: the others count on it.

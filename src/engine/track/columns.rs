@@ -1,15 +1,62 @@
-//! A column added everywhere.
+//! A column added or dropped everywhere.
+
+use std::sync::Arc;
 
 use packmule_core::wire::{Collation, ColumnMerge, Mode};
 
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{follow, redeclare, seal};
+use crate::engine::capture::{follow, redeclare, reshape, seal};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::OwnedValue;
 use crate::engine::table::def::{ColumnDef, ColumnDefault};
-use crate::engine::table::known::State;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{catalog, ddl};
+
+/// Returns a table of which a person may change the columns now.
+fn table_to_change(replica: &Replica, name: &str) -> Result<Arc<Table>> {
+    let table = catalog::tracked_table(replica, name)?;
+    if table.state == State::Tracked {
+        return Ok(table);
+    }
+    let why = table.note.as_deref().unwrap_or("rows of other devices are gathered in it");
+    Err(Error::Usage(format!("the columns of `{}` cannot be changed now: {why}", table.def.name)))
+}
+
+/// Drops a column of a table here; others that track it drop it when they hear of it.
+pub(crate) fn drop_column(replica: &Replica, table: &str, name: &str) -> Result<()> {
+    let table = table_to_change(replica, table)?;
+    let def = &table.def;
+    let Some(at) = def.column(name) else {
+        let columns = def.columns.iter().filter(|c| c.key == 0).map(|c| format!("`{}`", c.name));
+        let columns = columns.collect::<Vec<_>>().join(", ");
+        let what = format!("`{}` has no column `{name}`; those that can be dropped: {columns}", def.name);
+        return Err(Error::Usage(what));
+    };
+    let name = &def.columns[at].name;
+    if def.columns[at].key > 0 {
+        let what = format!(
+            "`{name}` is of the primary key of `{}`, by which devices know its rows: it cannot be dropped",
+            def.name
+        );
+        return Err(Error::Usage(what));
+    }
+    let dropped = match def.mode {
+        Mode::Shared => reshape::drop_for_all(replica, &table, name),
+        Mode::PerDevice => reshape::drop_column(replica, &table, name)
+            .and_then(|()| seal::seal_here(replica, SealOptions::default()).map(|_| ())),
+    };
+    match dropped {
+        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+            Err(Error::Usage(format!(
+                "column `{name}` of `{}` cannot be dropped here ({e}): drop what is in the way first, a view, a trigger, \
+                 a CHECK or a UNIQUE of the table",
+                def.name
+            )))
+        }
+        other => other,
+    }
+}
 
 /// Adds a column to a table here; others that track it add it when its declaration reaches them. A column that is
 /// there with the same type stays as it is.
@@ -20,11 +67,7 @@ pub(crate) fn add_column(
     decl_type: &str,
     default: Option<&OwnedValue>,
 ) -> Result<()> {
-    let table = catalog::tracked_table(replica, table)?;
-    if table.state != State::Tracked {
-        let why = table.note.as_deref().unwrap_or("rows of other devices are gathered in it");
-        return Err(Error::Usage(format!("`{}` takes no column now: {why}", table.def.name)));
-    }
+    let table = table_to_change(replica, table)?;
     let column = ColumnDef {
         name: name.into(),
         decl_type: decl_type.into(),

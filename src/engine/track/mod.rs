@@ -4,7 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `columns` | a column added everywhere |
+//! | `columns` | a column added or dropped everywhere |
 //! | `gathered` | per-device tables gathered at a base |
 //! | `options` | how a table is tracked |
 //! | `tables` | track and untrack |

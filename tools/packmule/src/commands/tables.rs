@@ -1,7 +1,7 @@
 //! Tables: track, untrack, schema, seal.
 
 use super::{Context, of_db, open, say_left_out};
-use crate::documents::{Added, Sealed, Tracked, TrackedTable, Untracked};
+use crate::documents::{Changed, Sealed, Tracked, TrackedTable, Untracked};
 use crate::output::{Failure, say};
 use crate::text::{count, quoted, read, shown, words, wrap};
 use crate::usage::{Args, flags};
@@ -118,16 +118,27 @@ pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 pub fn schema(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let default = context.args.flag(&flags::DEFAULT)?.map(read);
-    let ["add-column", table, name, decl_type] = context.args.texts(1)?[..] else {
-        return Err(context
-            .args
-            .wrong("after the database comes `add-column`, then a table, a column's name and its type")
-            .into());
+    let wrong = |what: &str| -> Failure { context.args.wrong(what).into() };
+    let (table, column, decl_type) = match context.args.texts(1)?[..] {
+        ["add-column", table, column, decl_type] => (table, column, Some(decl_type)),
+        ["add-column", ..] => return Err(wrong("`add-column` takes a table, a column's name and its type")),
+        ["drop-column", table, column] if default.is_none() => (table, column, None),
+        ["drop-column", _, _] => return Err(wrong("`drop-column` takes no --default: the column goes")),
+        ["drop-column", ..] => return Err(wrong("`drop-column` takes a table and a column's name, no type")),
+        _ => return Err(wrong("after the database comes `add-column` or `drop-column`, then a table")),
     };
     let mut engine = open(context)?;
-    engine.add_column(table, name, decl_type, default.as_ref()).map_err(of_db(path))?;
-    say!(context.out, "{table}: has the column {name}");
-    context.out.document(&Added { table, column: name, decl_type });
+    match decl_type {
+        Some(decl_type) => {
+            engine.add_column(table, column, decl_type, default.as_ref()).map_err(of_db(path))?;
+            say!(context.out, "{table}: has the column {column}");
+        }
+        None => {
+            engine.drop_column(table, column).map_err(of_db(path))?;
+            say!(context.out, "{table}: no longer has the column {column}");
+        }
+    }
+    context.out.document(&Changed { table, column, decl_type });
     Ok(())
 }
 

@@ -39,7 +39,7 @@ pub use look::{
     AtWritten, Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Reported,
     Restored, Status, TakenBackWrites, ToDo, Uart, Verified,
 };
-pub use tables::{Added, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
+pub use tables::{Changed, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 
 /// What any command prints that was refused or failed; the command's own document may have `error` too.
 #[derive(Serialize)]

@@ -37,7 +37,7 @@ fn page() -> String {
     section::<Retired>(&mut page, &mut types, "retire");
     section::<Tracked>(&mut page, &mut types, "track");
     section::<Untracked>(&mut page, &mut types, "untrack");
-    section::<Added>(&mut page, &mut types, "schema");
+    section::<Changed>(&mut page, &mut types, "schema");
     section::<Sealed>(&mut page, &mut types, "seal");
     section::<report::CompactReport>(&mut page, &mut types, "compact");
     section::<report::PruneReport>(&mut page, &mut types, "prune");

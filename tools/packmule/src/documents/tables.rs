@@ -39,14 +39,15 @@ pub struct Untracked<'a> {
 /// `schema`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]
-pub struct Added<'a> {
+pub struct Changed<'a> {
     /// The table.
     pub table: &'a str,
-    /// The column.
+    /// The column that was added or dropped.
     pub column: &'a str,
-    /// Its declared type.
+    /// Its declared type, of one that was added.
     #[serde(rename = "type")]
-    pub decl_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decl_type: Option<&'a str>,
 }
 
 /// `seal`.

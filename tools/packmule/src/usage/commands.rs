@@ -175,15 +175,18 @@ each board gets its own `init`. A board that is made without \
     Command {
         name: Name::Schema,
         words: "schema",
-        operands: "DB add-column TABLE NAME TYPE",
-        count: (5, 5),
+        operands: "DB add-column|drop-column TABLE NAME [TYPE]",
+        count: (4, 5),
         flags: &[&flags::DEFAULT],
         group: Group::Tables,
-        summary: "add a column to a table, here and wherever it is tracked",
-        about: "The column travels like rows do: each device adds it when it hears of it, and rows that name it wait until \
-                then. An application's own ALTER TABLE ... ADD COLUMN does the same. Adding a column that is there with the \
-                same type does nothing.",
-        examples: &["packmule schema north.db add-column settings unit TEXT --default C"],
+        summary: "add a column to a table, or drop one, here and wherever it is tracked",
+        about: "The change travels like rows do: each device makes it when it hears of it, also where an application made the \
+                table. See that no application needs a column before it is dropped: what is in it is gone. Adding a column \
+                that is there with the same type does nothing.",
+        examples: &[
+            "packmule schema north.db add-column settings unit TEXT --default C",
+            "packmule schema north.db drop-column settings unit",
+        ],
     },
     Command {
         name: Name::Seal,

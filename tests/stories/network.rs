@@ -2,13 +2,15 @@
 //! is; strangers get nothing.
 
 use std::io::{BufRead, BufReader, Lines};
-use std::process::{Child, ChildStdout, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rusqlite::types::Value as Sql;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::line::synced;
+use crate::skips;
 use crate::support::{Desk, PACKMULE, has};
 
 /// A running `serve`, whose lines are read as they come.
@@ -111,9 +113,13 @@ fn the_same_session_by_every_way() {
     let desk = Desk::fleet(&["north"]);
     let serve = Serve::new(&desk, &["base.db"]);
     let mut rows = 0;
-    for way in
-        [format!("tcp://{}", serve.at), format!("exec:{PACKMULE} serve base.db --stdio"), "serial".into()]
-    {
+    let ways = [
+        format!("tcp://{}", serve.at),
+        format!("ws://{}", serve.at),
+        format!("exec:{PACKMULE} serve base.db --stdio"),
+        "serial".into(),
+    ];
+    for way in ways {
         desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
         rows += 1;
         if way == "serial" {
@@ -141,4 +147,35 @@ fn what_is_wrong_with_an_address_is_said() {
     ] {
         has(&desk.run(line).usage(), &[said]);
     }
+}
+
+/// Clients that nobody here wrote: Python's `websockets`, and curl.
+#[test]
+fn the_port_speaks_websocket_to_programs_that_nobody_here_wrote() {
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db", "--plain"]);
+    let python = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../writers/bin/python");
+    let has_module = Command::new(&python).args(["-c", "import websockets"]).output();
+    if has_module.is_ok_and(|ran| ran.status.success()) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/net/websocket_client.py");
+        let url = format!("ws://{}/packmule/1", serve.at);
+        let ran = Command::new(python).arg(script).arg(url).output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    } else {
+        skips::skip("websockets", "target/writers does not have it");
+    }
+    for (path, answer) in [("/", "404 Not Found"), ("/packmule/1", "426 Upgrade Required")] {
+        match Command::new("curl").args(["-si", &format!("http://{}{path}", serve.at)]).output() {
+            Ok(ran) => has(&String::from_utf8_lossy(&ran.stdout), &["HTTP/1.1 ", answer]),
+            Err(_) => skips::skip("curl", "it is not installed"),
+        }
+    }
+    // A real device is served all the same.
+    has(&desk.run(&format!("sync north.db ws://{} --plain", serve.at)).ok(), &["in step with base-"]);
+    let other = desk.run(&format!("sync north.db ws://{}/elsewhere --plain", serve.at));
+    has(
+        &other.refused(&format!("ws://{}/elsewhere", serve.at)),
+        &["a web server answers there, with status 404"],
+    );
+    serve.end();
 }

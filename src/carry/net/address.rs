@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::websocket::PATH;
+
 /// The port where nobody names one.
 pub const PORT: u16 = 7225;
 
@@ -11,6 +13,9 @@ pub const PORT: u16 = 7225;
 pub enum Address {
     /// `tcp://HOST:PORT`: a program that listens.
     Tcp(Host),
+    /// `ws://HOST:PORT/PATH`: the same, as a WebSocket; without a path [`/packmule/1`](super::serve), which a proxy may
+    /// have elsewhere.
+    WebSocket(Host, String),
     /// `exec:COMMAND`: a command of the shell, whose standard input and output are the stream: `exec:ssh base packmule
     /// serve base.db --stdio`.
     Exec(String),
@@ -42,8 +47,18 @@ impl FromStr for Address {
         }
         match text.split_once("://") {
             Some(("tcp", host)) => host.strip_suffix('/').unwrap_or(host).parse().map(Self::Tcp),
-            Some((scheme, _)) => Err(NoAddress(format!("{scheme}:// is not known: it is tcp:// or exec:"))),
-            None => Err(NoAddress(format!("`{text}` is no address: it begins with tcp:// or exec:"))),
+            Some(("ws", rest)) => {
+                let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                let path = if path.len() > 1 { path } else { PATH };
+                if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                    return Err(NoAddress(format!("`{path}` is no path")));
+                }
+                Ok(Self::WebSocket(host.parse()?, path.into()))
+            }
+            Some((scheme, _)) => {
+                Err(NoAddress(format!("{scheme}:// is not known: it is tcp://, ws:// or exec:")))
+            }
+            None => Err(NoAddress(format!("`{text}` is no address: it begins with tcp://, ws:// or exec:"))),
         }
     }
 }
@@ -74,6 +89,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(host) => write!(f, "tcp://{host}"),
+            Self::WebSocket(host, path) => write!(f, "ws://{host}{path}"),
             Self::Exec(command) => write!(f, "exec:{command}"),
         }
     }
@@ -110,6 +126,9 @@ mod tests {
             ("tcp://10.0.0.1:1", "tcp://10.0.0.1:1"),
             ("tcp://[fe80::1%eth0]:7225", "tcp://[fe80::1%eth0]:7225"),
             ("tcp://[::1]", "tcp://[::1]:7225"),
+            ("ws://base", "ws://base:7225/packmule/1"),
+            ("ws://base:80/", "ws://base:80/packmule/1"),
+            ("ws://base:80/fleet", "ws://base:80/fleet"),
             ("exec: ssh base packmule", "exec:ssh base packmule"),
         ] {
             let address: Result<Address, _> = text.parse();
@@ -125,6 +144,8 @@ mod tests {
             "tcp://::1",
             "tcp://[::1",
             "ftp://a",
+            "ws://",
+            "ws://a/b c",
             "exec:",
             "tcp://u@h",
         ] {

@@ -19,6 +19,8 @@ pub enum Error {
     Listen(io::Error),
     /// The connection broke off.
     Broken(io::Error),
+    /// A server for HTTP answered, with this status, and opened no WebSocket.
+    Http(u16),
     /// The command of an `exec:` address ended before anything was said.
     Command(ExitStatus),
     /// The session came to its end.
@@ -90,6 +92,10 @@ impl fmt::Display for Error {
             }
             Self::Listen(e) => write!(f, "it cannot be listened on: {e}"),
             Self::Broken(e) => write!(f, "the connection broke off ({e}); {RUN_AGAIN}"),
+            Self::Http(status) => write!(
+                f,
+                "a web server answers there, with status {status}, and no Packmule: does the proxy pass WebSockets on?"
+            ),
             Self::Command(status) => write!(f, "the command ended before it said anything ({status})"),
             Self::Session(e) => e.fmt(f),
             Self::Nobody(time) => write!(f, "nobody answered within {} s", time.as_secs()),

@@ -1,8 +1,9 @@
-//! Many at once: who connects stays at the door until it has said who it is; then it has a thread and an engine.
+//! Many at once, over TCP or WebSocket, told apart by the first bytes: who connects stays at the door until it has said who it is; then it has a thread and an engine.
 //!
 //! At the door a connection costs a socket and some bytes, no thread, no engine and no look at the database. It is gone
 //! after some seconds; where too many stand there, the one that came first goes.
 
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +14,10 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::{RECORD_HEAD_LEN, RecordHead, RecordKind};
 
 use super::end::End;
-use super::records::Records;
-use super::stream::{Bell, Files};
+use super::http::{Asked, asked, mask};
+use super::records::{MAGIC, Records};
+use super::stream::{Bell, Files, Stream};
+use super::websocket::WebSocket;
 use super::{Error, Options, PROOF_TIME, Status, served};
 use crate::carry::stop::{Stop, Wake};
 use crate::engine::{self, Engine};
@@ -74,10 +77,17 @@ struct Running {
 
 /// One at the door.
 struct Guest {
-    records: Records,
+    talk: Talk,
     from: SocketAddr,
     since: Instant,
     hello: Vec<u8>,
+}
+
+/// What a guest's connection has turned out to be.
+enum Talk {
+    /// Its first bytes, or its request, are not here whole.
+    Unknown(Option<Files>, Vec<u8>),
+    Records(Box<Records>),
 }
 
 /// What becomes of a guest.
@@ -111,7 +121,7 @@ pub fn serve(
             let mut at = 0;
             while at < guests.len() {
                 let busy = server.lock().len() >= SESSIONS_MAX;
-                match guests[at].look() {
+                match guests[at].look(options.plain) {
                     Fate::Goes => drop(guests.remove(at)),
                     Fate::Spoke if !busy => {
                         number += 1;
@@ -139,15 +149,14 @@ impl Server<'_> {
             if guests.len() >= GUESTS_MAX {
                 guests.remove(0);
             }
-            guests.extend(Guest::new(stream, from, self.options));
+            guests.extend(Guest::new(stream, from));
         }
     }
 
     /// Waits until something happens.
     fn wait(&self, port: &Listening, guests: &[Guest]) {
         let mut files: Vec<(BorrowedFd<'_>, bool)> = vec![(port.listener.as_fd(), false)];
-        let listens = guests.iter().filter(|guest| !guest.has_spoken());
-        files.extend(listens.map(|guest| (guest.records.stream.files()[0], false)));
+        files.extend(guests.iter().filter_map(Guest::file).map(|file| (file, false)));
         let first = guests.iter().map(|guest| GUEST_TIME.saturating_sub(guest.since.elapsed())).min();
         // Some more, or the time would not have passed.
         let time = first.map_or(Duration::from_secs(60), |time| time + Duration::from_millis(1));
@@ -171,7 +180,7 @@ impl Server<'_> {
 
     /// Runs a session to its end.
     fn session(&self, guest: Guest, number: u64, stop: &Stop) {
-        let Guest { records, from, hello, .. } = guest;
+        let Guest { talk: Talk::Records(records), from, hello, .. } = guest else { return };
         let report = self.report;
         let run = || {
             let mut engine = (self.open)()?;
@@ -182,7 +191,7 @@ impl Server<'_> {
                 }
                 report(from, &status);
             };
-            let mut end = End::new(&mut engine, records, bell, (stop, &mut watch));
+            let mut end = End::new(&mut engine, *records, bell, (stop, &mut watch));
             (end.goes_on, end.listens) = (true, true);
             end.patience = served(self.options);
             end.run(&hello)
@@ -218,20 +227,41 @@ impl Server<'_> {
 
 impl Guest {
     /// Takes a connection; `None` if it is gone already.
-    fn new(stream: TcpStream, from: SocketAddr, options: &Options) -> Option<Self> {
-        let stream = Files::tcp(stream).ok()?;
-        let records = Records::answer(Box::new(stream), options.plain, Vec::new());
-        Some(Self { records, from, since: Instant::now(), hello: Vec::new() })
+    fn new(stream: TcpStream, from: SocketAddr) -> Option<Self> {
+        let talk = Talk::Unknown(Some(Files::tcp(stream).ok()?), Vec::new());
+        Some(Self { talk, from, since: Instant::now(), hello: Vec::new() })
+    }
+
+    /// Returns the file to wait for, if there is something to wait for.
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        match &self.talk {
+            Talk::Unknown(stream, _) => stream.as_ref().map(|stream| stream.files()[0]),
+            Talk::Records(records) => (!self.has_spoken()).then(|| records.stream.files()[0]),
+        }
     }
 
     /// Reads what it has said.
-    fn look(&mut self) -> Fate {
+    fn look(&mut self, plain: bool) -> Fate {
         if self.since.elapsed() >= GUEST_TIME {
             return Fate::Goes;
         }
+        while let Talk::Unknown(stream, bytes) = &mut self.talk {
+            let Some(stream) = stream else { return Fate::Goes };
+            let mut some = [0; 512];
+            match stream.read(&mut some) {
+                Ok(0) => return Fate::Goes,
+                Ok(count) => bytes.extend_from_slice(&some[..count]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Fate::Waits,
+                Err(_) => return Fate::Goes,
+            }
+            if !self.is_known(plain) {
+                return Fate::Goes;
+            }
+        }
         while !self.has_spoken() {
+            let Talk::Records(records) = &mut self.talk else { return Fate::Goes };
             let mut bytes = [0; HELLO_MAX];
-            match self.records.receive(&mut bytes) {
+            match records.receive(&mut bytes) {
                 Ok(None) => return Fate::Waits,
                 Ok(Some(0)) | Err(_) => return Fate::Goes,
                 Ok(Some(count)) => self.hello.extend_from_slice(&bytes[..count]),
@@ -241,6 +271,32 @@ impl Guest {
             }
         }
         Fate::Spoke
+    }
+
+    /// Tells by the first bytes what the connection is. Returns whether it is something.
+    fn is_known(&mut self, plain: bool) -> bool {
+        let Talk::Unknown(stream, bytes) = &mut self.talk else { return true };
+        let Some(mut inner) = stream.take() else { return false };
+        if bytes.first() == MAGIC.first() {
+            self.talk =
+                Talk::Records(Box::new(Records::answer(Box::new(inner), plain, std::mem::take(bytes))));
+            return true;
+        }
+        match asked(bytes) {
+            Asked::More => *stream = Some(inner),
+            Asked::Opens(answer, used) => {
+                let rest = bytes.split_off(used);
+                let mut socket = WebSocket::new(Box::new(inner), false, mask, (rest, answer));
+                // Nothing was sent before: there is room.
+                let _ = socket.flush();
+                self.talk = Talk::Records(Box::new(Records::answer(Box::new(socket), plain, Vec::new())));
+            }
+            Asked::Else(answer) => {
+                let _ = inner.write(&answer);
+                return false;
+            }
+        }
+        true
     }
 
     fn head(&self) -> Option<RecordHead> {

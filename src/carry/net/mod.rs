@@ -12,6 +12,7 @@
 //! | `records` | what goes over a stream, byte by byte |
 //! | `noise` | the encrypted channel |
 //! | `stream` | streams that never make their caller wait |
+//! | `http`, `websocket` | the opening of a WebSocket; its framing |
 //!
 //! # Memory
 //! A session takes what [`session`](super::session) says, at most 80 KiB for the records on their way, and an engine of
@@ -20,10 +21,12 @@
 mod address;
 mod end;
 mod error;
+mod http;
 mod listen;
 mod noise;
 mod records;
 mod stream;
+mod websocket;
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -172,6 +175,10 @@ fn open(address: &Address, options: &Options) -> Result<(Box<dyn Stream>, Option
         Address::Tcp(host) => {
             let stream = connect(host, options.patience).map_err(Error::Unreachable)?;
             Ok((Box::new(Files::tcp(stream).map_err(Error::Unreachable)?), None))
+        }
+        Address::WebSocket(host, path) => {
+            let stream = connect(host, options.patience).map_err(Error::Unreachable)?;
+            Ok((http::open(stream, (host, path), options.patience)?, None))
         }
         Address::Exec(command) => {
             let mut shell = Command::new("/bin/sh");

@@ -332,7 +332,7 @@ each board gets its own `init`. A board that is made without \
         ],
         group: Group::Carry,
         summary: "exchange with the device at the other end of a line or network, until both have everything",
-        about: "At the other end runs `packmule serve`; of a serial line `packmule sync` will do too. ADDRESS is tcp://HOST:PORT, \
+        about: "At the other end runs `packmule serve`; of a serial line `packmule sync` will do too. ADDRESS is tcp://HOST:PORT, ws://HOST:PORT, \
                 serial:FILE (or --serial FILE), or exec:COMMAND: a command whose input and output lead to the other end, such as ssh. \
                 Both ways at once; each group of frames is verified and \
                 committed, and then acknowledged. Whatever breaks it off (a pulled cable, a power cut), run it again: it goes on where it was. \

@@ -145,7 +145,7 @@ impl Mixer {
             let count = *slot & 0xFF;
             let p = (*slot >> 16) as i32;
             let target = if one { 65_535 } else { 0 };
-            let moved = p + ((target - p) * SHARES[(count & 127).min(COUNT_MAX) as usize] >> 15);
+            let moved = p + (((target - p) * SHARES[(count & 127).min(COUNT_MAX) as usize]) >> 15);
             *slot = (moved as u32) << 16 | *slot & 0xFF00 | (count + u32::from(count < COUNT_MAX));
         }
         Ok(one)

@@ -1,71 +1,18 @@
 //! Certificates stored; what a base has gathered of a device goes along with its name.
 
-use packmule_core::model::{DeviceId, Stream};
+use packmule_core::model::DeviceId;
 use packmule_core::wire::{CERT_MAX, Certificate};
-use sha2::{Digest, Sha256};
 
 use crate::engine::apply::vouched;
 use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::{admission, membership, positions, trust};
+use crate::engine::fleet::{admission, trust};
 use crate::engine::show::triggers;
-use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::def::DEVICE_COLUMN;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
-
-/// Under `_pm_meta`: the first bytes of the hash of this device's certificate, and up to where its streams were when that
-/// was first about to be sent.
-const SENT: &str = "certificate_sent";
-
-/// Notes that this device's certificate, as it is now, goes with all that is sent from here on.
-pub(super) fn note_sent(replica: &mut Replica) -> Result<()> {
-    if sent(replica)?.is_some() {
-        return Ok(());
-    }
-    transaction::record(replica, |replica| {
-        let mut noted = own_tag(replica)?.to_vec();
-        for stream in Stream::ALL {
-            noted.extend(positions::position(replica, replica.me, stream)?.seq.to_le_bytes());
-        }
-        meta::set(&replica.db, SENT, noted)
-    })
-}
-
-/// Returns whether a peer has the certificate of this device as it is now. Frames that were sealed since it is sent go
-/// nowhere without it, so who has applied one has it.
-pub(super) fn has_ours(replica: &Replica, peer: DeviceId) -> Result<bool> {
-    let (Some(peer), Some(sent)) = (devices::device_number(replica, peer)?, sent(replica)?) else {
-        return Ok(false);
-    };
-    for (stream, sent) in Stream::ALL.into_iter().zip(sent) {
-        if membership::has(replica, peer, replica.me, stream)? > sent {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Reads up to where this device's streams were when its certificate, as it is now, was first about to be sent.
-fn sent(replica: &Replica) -> Result<Option<[u64; 2]>> {
-    let noted: Vec<u8> = meta::get(&replica.db, SENT)?.unwrap_or_default();
-    let Some((tag, mut rest)) = noted.split_first_chunk::<8>() else { return Ok(None) };
-    let mut seqs = [0; 2];
-    for seq in &mut seqs {
-        let Some((bytes, after)) = rest.split_first_chunk::<8>() else { return Ok(None) };
-        (*seq, rest) = (u64::from_le_bytes(*bytes), after);
-    }
-    Ok(Some(seqs).filter(|_| own_tag(replica).is_ok_and(|own| own == *tag)))
-}
-
-fn own_tag(replica: &Replica) -> Result<[u8; 8]> {
-    let certificate = devices::certificate(&replica.db, replica.me)?.unwrap_or_default();
-    let mut tag = [0; 8];
-    tag.copy_from_slice(&Sha256::digest(&certificate)[..8]);
-    Ok(tag)
-}
 
 /// Stores a verified certificate. The rows that are gathered here of its device stand under its new name then.
 pub(crate) fn store(

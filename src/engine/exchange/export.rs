@@ -14,7 +14,7 @@ use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::state::Parts;
-use crate::engine::exchange::{certificates, gathered_state, newest, state, transaction, twin};
+use crate::engine::exchange::{gathered_state, newest, state, transaction, twin};
 use crate::engine::fleet::copies::{self, Incarnation};
 use crate::engine::fleet::{admission, devices, membership, positions, revocation, statements};
 use crate::engine::store::value;
@@ -71,7 +71,6 @@ pub(crate) fn export(
     replica.signing_key()?;
     transaction::seal(replica)?;
     transaction::remember(replica)?;
-    certificates::note_sent(replica)?;
     catalog::reading(replica, |e| write_bundle(e, to, recipient, e.signing_key()?, e.identity.id, true))
 }
 
@@ -198,12 +197,7 @@ fn write_part(
     let header = (base, told, &probes[..]);
     write_header(replica, &mut out, (key, sender), receiver, header)?;
     write_revocations(replica, &mut out)?;
-    let has_ours = match receiver.filter(|_| brief && with_vector && !with_state) {
-        Some(id) => certificates::has_ours(replica, id)?,
-        None => false,
-    };
-    let goes = |n| if n == replica.me { !has_ours } else { needs_state || wanted.iter().any(|w| w.dev == n) };
-    write_certificates(replica, &mut out, &goes)?;
+    write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
     if with_vector {
         for bytes in admission::carried(replica)? {
             out.record(RecordKind::Certificate, &bytes)?;
@@ -359,7 +353,7 @@ pub(crate) fn write_revocations(replica: &Replica, out: &mut RecordWriter<'_>) -
     Ok(())
 }
 
-/// Writes the certificate chains of the devices that `of` selects.
+/// Writes our certificate chain, and those of the devices that `of` selects.
 pub(crate) fn write_certificates(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
@@ -371,7 +365,7 @@ pub(crate) fn write_certificates(
         .prepare_cached("SELECT n FROM _pm_device WHERE certificate IS NOT NULL ORDER BY id")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    for n in devices.into_iter().filter(|n| of(*n)) {
+    for n in devices.into_iter().filter(|n| *n == replica.me || of(*n)) {
         for (n, certificate) in certificates_for(replica, n)? {
             if written.insert(n) {
                 out.record(RecordKind::Certificate, &certificate)?;

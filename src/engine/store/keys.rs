@@ -238,6 +238,8 @@ fn new_key(
     options.mode(0o600);
     let mut file = options.open(path).map_err(Error::io("make the key file", path))?;
     if loose_mode(&look_at(&file, path)?).is_some() {
+        // FUSE keeps a file that is open under another name.
+        drop(file);
         let _ = std::fs::remove_file(path);
         return Err(Error::KeyUnprotected { path: path.into() });
     }

@@ -184,7 +184,8 @@ fn write_part(
     let gathered = gathered_out(replica, &wanted, receiver.is_some() || !with_vector)?;
     let with_state = needs_state || !gathered.is_empty();
     let mut probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
-    let difference = match receiver.filter(|_| brief && with_vector && !with_state) {
+    let in_brief = receiver.filter(|_| brief && with_vector && !with_state);
+    let difference = match in_brief {
         Some(id) => statements::difference(replica, id, &vector, takes_own(replica, id)?)?,
         None => None,
     };
@@ -198,10 +199,7 @@ fn write_part(
     let header = (base, told, &probes[..]);
     write_header(replica, &mut out, (key, sender), receiver, header)?;
     write_revocations(replica, &mut out)?;
-    let has_ours = match receiver.filter(|_| brief && with_vector && !with_state) {
-        Some(id) => certificates::has_ours(replica, id)?,
-        None => false,
-    };
+    let has_ours = in_brief.map_or(Ok(false), |id| certificates::has_ours(replica, id))?;
     let goes = |n| if n == replica.me { !has_ours } else { needs_state || wanted.iter().any(|w| w.dev == n) };
     write_certificates(replica, &mut out, &goes)?;
     if with_vector {

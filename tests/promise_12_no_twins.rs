@@ -517,6 +517,47 @@ fn a_copy_that_only_said_what_it_had_seen_keeps_its_identity() {
     }
 }
 
+/// A copy only said what it had seen, and a base has that: it stays, though a board shows the copy the first history. Dropped
+/// here, it would be another history at the base. Who wrote the first one gives way.
+#[test]
+fn what_a_copy_only_said_stays_where_a_base_has_it() {
+    let world = World::new();
+    let (mut a, mut base) = met(&world);
+    let mut other = world.board_with("other", "CREATE TABLE t (k TEXT PRIMARY KEY, v)", &["t"]);
+    sql(&base, "INSERT INTO t VALUES ('by the base', 1)");
+    carry(&mut base, &mut a);
+    let mut copied = device(&world, &copy(&a, &world, "copied"));
+    let was = copied.identity().id;
+    copied.compact().unwrap();
+    carry(&mut copied, &mut base);
+    carry(&mut base, &mut copied);
+    let said = copied.positions().unwrap();
+    write(&mut a, "a", 2);
+    carry(&mut a, &mut other);
+    let bytes = whole_bundle(&mut other);
+    if let Err(e) = try_import(&mut copied, &bytes) {
+        assert!(matches!(e, Error::Twin { .. }), "{e}");
+    }
+    let at = (was, packmule::core::model::Stream::Shared);
+    assert_eq!((copied.identity().id, copied.positions().unwrap()[&at]), (was, said[&at]));
+    assert!(named(&copied, "two histories"));
+    for _ in 0..2 {
+        show(&mut base, &mut a);
+    }
+    assert_ne!(a.identity().id, was);
+    // The board has the second history, and refuses what comes from its author, until it is shown the first one.
+    rounds(&mut [&mut base, &mut a, &mut other]);
+    let bytes = bundle(&mut copied, &other);
+    if let Err(e) = try_import(&mut other, &bytes) {
+        assert!(matches!(e, Error::Twin { .. }), "{e}");
+    }
+    rounds(&mut [&mut base, &mut other]);
+    rounds(&mut [&mut base, &mut a, &mut copied, &mut other]);
+    digests_equal(&[&a, &base, &copied, &other]);
+    assert_eq!(copied.identity().id, was);
+    assert_eq!(logged(&base), ["0", "\"a0\"", "\"a1\""]);
+}
+
 /// What others had of the shared stream came back; of its own rows this database had written other ones. The identity before
 /// keeps none of those: there they would be lost.
 #[test]

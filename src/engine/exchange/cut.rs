@@ -21,39 +21,57 @@ use crate::engine::table::catalog;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 
-/// Cuts off what is here of a device's streams after a frame of each, where their chains are these. What their versions say
-/// stays, as settled values of this device.
-pub(crate) fn cut(replica: &Replica, dev: i64, common: [u64; 2], chains: [Chain; 2]) -> Result<()> {
-    let contexts = contexts_at(replica, dev, common)?;
-    given_up::settle_all(replica, dev, &(common[0] + 1..=i64::MAX as u64))?;
+/// Cuts off what is here of a device's streams after these places. What their versions say stays, as settled values of this
+/// device.
+pub(crate) fn cut(replica: &Replica, dev: i64, ends: [StreamPosition; 2]) -> Result<()> {
+    let contexts = contexts_at(replica, dev, ends.map(|end| end.seq))?;
+    let shared = ends[PeerEvidence::at(Stream::Shared)].seq;
+    given_up::settle_all(replica, dev, &(shared + 1..=i64::MAX as u64))?;
     replica.db.execute(
         "INSERT INTO _pm_fork (dev, first, last)
          SELECT other, ?2 + 1, max(seq) FROM _pm_context
          WHERE other = ?1 AND dev <> ?1 AND stream = ?3 AND seq > ?2 GROUP BY other
          ON CONFLICT (dev) DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last)",
-        (dev, common[0], Stream::Shared.number()),
+        (dev, shared, Stream::Shared.number()),
     )?;
-    let places = common.into_iter().zip(chains).zip(contexts);
-    for (stream, ((common, chain), context)) in Stream::ALL.into_iter().zip(places) {
-        if common < positions::position(replica, dev, stream)?.seq {
-            cut_stream(replica, (dev, stream), common, chain, &context)?;
+    for (stream, (end, context)) in Stream::ALL.into_iter().zip(ends.into_iter().zip(contexts)) {
+        if end.seq < positions::position(replica, dev, stream)?.seq {
+            let staged = "DELETE FROM _pm_staged WHERE dev = ?1 AND stream = ?2 AND seq > ?3";
+            replica.db.prepare_cached(staged)?.execute((dev, stream.number(), end.seq))?;
+            cut_stream(replica, (dev, stream), end, &context)?;
         }
     }
     catalog::reload_catalog(replica)
 }
 
-/// Cuts off what is here of a stream after a frame.
-fn cut_stream(
+/// Finds where a stream was at the end of a group; `None` if nothing here has its chain there.
+pub(super) fn end_at(
+    replica: &Replica,
+    dev: i64,
+    stream: Stream,
+    seq: u64,
+) -> Result<Option<StreamPosition>> {
+    // At the beginning nobody reads it.
+    let chain = if seq == 0 { Some(Chain([0; 32])) } else { twin::chain_at(replica, dev, stream, seq)? };
+    Ok(chain.map(|chain| StreamPosition { seq, chain }))
+}
+
+/// Finds the same where the chain must be here.
+pub(super) fn end_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<StreamPosition> {
+    end_at(replica, dev, stream, seq)?.ok_or_else(|| Error::damaged("a chain that nothing in the log has"))
+}
+
+/// Cuts off what the log has of a stream after a place, and what is known by that.
+pub(super) fn cut_stream(
     replica: &Replica,
     (dev, stream): (i64, Stream),
-    common: u64,
-    chain: Chain,
+    end: StreamPosition,
     context: &BTreeMap<i64, u64>,
 ) -> Result<()> {
+    let common = end.seq;
     forget_numbers(replica, (dev, stream), common)?;
     for sql in [
         "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq > ?3",
-        "DELETE FROM _pm_staged WHERE dev = ?1 AND stream = ?2 AND seq > ?3",
         "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last > ?3",
         "DELETE FROM _pm_newest WHERE dev = ?1 AND stream = ?2 AND last > ?3",
         "DELETE FROM _pm_aside WHERE dev = ?1 AND stream = ?2 AND first > ?3",
@@ -69,12 +87,7 @@ fn cut_stream(
     }
     tags::forget_after(replica, dev, stream, common)?;
     set_contexts(replica, dev, stream, context)?;
-    if common == 0 {
-        let place = (dev, stream.number());
-        replica.db.execute("DELETE FROM _pm_stream WHERE dev = ?1 AND stream = ?2", place)?;
-        return Ok(());
-    }
-    positions::set_position(replica, dev, stream, StreamPosition { seq: common, chain })
+    positions::set_back(replica, dev, stream, end)
 }
 
 /// Forgets the small numbers that a stream introduces after a frame.
@@ -110,16 +123,10 @@ pub(crate) fn built_on_by(replica: &Replica, after: u64) -> Result<Option<String
 /// Goes on beside the history of the identity before, which others have built on: this device has another identity already.
 /// The rows of its own tables that came after the common part are to be sealed anew.
 pub(crate) fn go_on_beside(replica: &Replica, old: i64, common: [u64; 2]) -> Result<()> {
-    let mut chains = [Chain([0; 32]); 2];
-    for stream in Stream::ALL {
-        let at = PeerEvidence::at(stream);
-        if common[at] > 0 {
-            let chain = twin::chain_at(replica, old, stream, common[at])?;
-            chains[at] = chain.ok_or_else(|| Error::damaged("a chain that nothing in the log has"))?;
-        }
-    }
+    let end = |stream| end_here(replica, old, stream, common[PeerEvidence::at(stream)]);
+    let ends = [end(Stream::Shared)?, end(Stream::PerDevice)?];
     let own = own_rows(replica, old, common[1])?;
-    cut(replica, old, common, chains)?;
+    cut(replica, old, ends)?;
     replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE state = ?1", [State::Tracked])?;
     for (tid, key) in own {
         seal_again(replica, tid, &key)?;

@@ -183,7 +183,8 @@ fn write_part(
     let gathered = gathered_out(replica, &wanted, receiver.is_some() || !with_vector)?;
     let with_state = needs_state || !gathered.is_empty();
     let mut probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
-    let difference = match receiver.filter(|_| brief && with_vector && !with_state) {
+    let in_brief = receiver.filter(|_| brief && with_vector && !with_state);
+    let difference = match in_brief {
         Some(id) => statements::difference(replica, id, &vector, takes_own(replica, id)?)?,
         None => None,
     };

@@ -24,7 +24,8 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{cut, transaction, twin};
 use crate::engine::fleet::peers::{self, Fit, OtherHistory};
-use crate::engine::fleet::{devices, membership, positions};
+use crate::engine::fleet::positions::StreamPosition;
+use crate::engine::fleet::{devices, membership};
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
@@ -114,12 +115,7 @@ pub(crate) fn gives_up(replica: &Replica, sender: DeviceId, other: &OtherHistory
         (true, false) => return Ok(false),
         _ => {}
     }
-    let here = positions::position(replica, dev, Stream::Shared)?.seq;
-    let confirmed = "SELECT 1 FROM _pm_ack JOIN _pm_device ON n = peer AND base
-                     WHERE dev = ?1 AND stream = ?2 AND seq > ?3 AND seq <= ?4";
-    if !replica.identity.base
-        && replica.db.prepare_cached(confirmed)?.exists((dev, Stream::Shared.number(), common, here))?
-    {
+    if !replica.identity.base && peers::is_confirmed(replica, dev, Stream::Shared, common)? {
         return Ok(false);
     }
     let ours = "SELECT chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first = ?3";
@@ -149,7 +145,9 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
         let Some((common, chain)) = place(e, dev, other)? else { return Ok(()) };
         deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
-        cut::cut(e, dev, [common, u64::MAX], [chain, chain])?;
+        let end = |seq| StreamPosition { seq, chain };
+        // The per-device stream stays.
+        cut::cut(e, dev, [end(common), end(u64::MAX)])?;
         e.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [noted(dev)])?;
         verdict::seal_verdict(e)?;
         let what = format!(

@@ -145,7 +145,8 @@ impl<'e> RowMerge<'e> {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {})", table.sql_name);
         let rows: bool = !table.shows_shared() || self.replica.db.query_row(&sql, [], |row| row.get(0))?;
         let heads: bool = self.replica.db.query_row(
-            "SELECT EXISTS (SELECT 1 FROM _pm_any_head WHERE tid = ?1)",
+            // Not `_pm_any_head`, which would go through the stretches of all other tables, row by row.
+            "SELECT EXISTS (SELECT 1 FROM _pm_head WHERE tid = ?1 UNION ALL SELECT 1 FROM _pm_stretch WHERE tid = ?1)",
             [table.tid],
             |row| row.get(0),
         )?;

@@ -31,14 +31,17 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
         *same = exactly.unwrap_or(0).max(*same);
     }
     let mut common = twin::common_prefix(replica, same, bound, !shown)?;
-    let mut unknown = false;
-    for (at, position) in positions.into_iter().enumerate() {
+    let (mut unknown, mut confirmed) = (false, false);
+    for stream in Stream::ALL {
+        let at = PeerEvidence::at(stream);
         common[at] = evidence.diverges_at[at].unwrap_or(common[at]);
         // Others have more, and nothing shows whether this device's last frames are among it.
-        unknown |= evidence.more[at] > position && common[at] < position;
+        unknown |= evidence.more[at] > positions[at] && common[at] < positions[at];
+        confirmed |= peers::is_confirmed(replica, replica.me, stream, common[at])?;
     }
-    // A base has this history: who has the other one gives it up, or is it.
-    if evidence.is_divergent() && !evidence.by_base && peers::is_confirmed(replica, common)? {
+    // A base has this history: who has the other one gives it up, or is it. Also what this device only said stays then:
+    // taken back here, it would be another history at the base.
+    if evidence.is_divergent() && !evidence.by_base && confirmed {
         let seq = evidence.diverges_after().unwrap_or(0);
         transaction::record(replica, |e| twin::record_twin(e, &devices::device_label(e, e.me)?, seq))?;
         return Ok(false);

@@ -268,22 +268,9 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
     let at = usize::from(stream.number());
     let common = of.common[at];
     let ours = positions::position(replica, of.old.0, stream)?.seq;
-    let chain = if common == 0 {
-        None
-    } else {
-        let chain = twin::chain_at(replica, of.old.0, stream, common)?;
-        Some(chain.ok_or_else(|| Error::damaged("a chain that nothing in the log has"))?)
-    };
+    let end = cut::end_here(replica, of.old.0, stream, common)?;
     let groups = cut::groups_after(replica, of.old.0, stream, common)?;
-    match chain {
-        Some(chain) => {
-            positions::set_position(replica, of.old.0, stream, StreamPosition { seq: common, chain })?
-        }
-        None => {
-            let place = (of.old.0, stream.number());
-            replica.db.execute("DELETE FROM _pm_stream WHERE dev = ?1 AND stream = ?2", place)?;
-        }
-    }
+    positions::set_back(replica, of.old.0, stream, end)?;
     tags::forget_after(replica, of.old.0, stream, common)?;
     let Some(first) = groups.first() else { return Ok(0) };
     let contexts = positions::context_of(replica, of.old.0, stream)?;

@@ -1,9 +1,10 @@
 //! Divergent histories of one identity (a cloned card, a restored backup): found wherever what is here meets what
 //! comes.
 //!
-//! **Invariant.** No database ever has two different groups of one stream at one place, and none of ours is given up
-//! for one that comes. A history that contradicts what is here is refused by its author's name. A history of *this*
-//! device that contradicts ours makes this device recover or take a new identity, before it seals anything more.
+//! **Invariant.** No database ever has two different groups of one stream at one place. Of a history that contradicts what
+//! is here nothing is taken, and its author is named; or what is here is given up for it first (`give_up.rs`). A history of
+//! *this* device that contradicts ours makes this device recover (`unsay.rs`) or take a new identity, before it seals
+//! anything more; where a base has ours, the other one gives way.
 //!
 //! **Why one comparison is enough.** The chain is a hash over all groups of a stream, so two histories whose chains
 //! agree at one place agree in all before it. Of what both have, only the last place is compared: each position of a

@@ -418,13 +418,13 @@ pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Resu
     Ok(false)
 }
 
-/// Returns whether a base has acknowledged something of ours after these frames: what others have beside that is the second
-/// history.
-pub(crate) fn is_confirmed(replica: &Replica, after: [u64; 2]) -> Result<bool> {
+/// Returns whether a base has acknowledged something of what is here of a stream after a frame: what others have beside that
+/// is the second history.
+pub(crate) fn is_confirmed(replica: &Replica, dev: i64, stream: Stream, after: u64) -> Result<bool> {
+    let here = positions::position(replica, dev, stream)?.seq;
     let sql = "SELECT 1 FROM _pm_ack JOIN _pm_device ON n = peer AND base
-               WHERE dev = ?1 AND ((stream = ?4 AND seq > ?2) OR (stream = ?5 AND seq > ?3))";
-    let streams = Stream::ALL.map(Stream::number);
-    Ok(replica.db.prepare_cached(sql)?.exists((replica.me, after[0], after[1], streams[0], streams[1]))?)
+               WHERE dev = ?1 AND stream = ?2 AND seq > ?3 AND seq <= ?4";
+    Ok(replica.db.prepare_cached(sql)?.exists((dev, stream.number(), after, here))?)
 }
 
 /// Returns the names under which `_pm_meta` has the peer evidence about a stream of ours.

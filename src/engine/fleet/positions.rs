@@ -68,6 +68,15 @@ pub(crate) fn set_position(
     Ok(())
 }
 
+/// Sets a stream back to where it was; one that goes back to its beginning is as if it had never come.
+pub(crate) fn set_back(replica: &Replica, dev: i64, stream: Stream, to: StreamPosition) -> Result<()> {
+    if to.seq > 0 {
+        return set_position(replica, dev, stream, to);
+    }
+    replica.db.execute("DELETE FROM _pm_stream WHERE dev = ?1 AND stream = ?2", (dev, stream.number()))?;
+    Ok(())
+}
+
 /// Returns the context of an author's last applied group of a stream: device numbers and sequence numbers.
 pub(crate) fn context_of(replica: &Replica, dev: i64, stream: Stream) -> Result<Vec<(i64, u64)>> {
     let mut statement =

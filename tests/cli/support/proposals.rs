@@ -61,8 +61,8 @@ fn copy_all(from: &Path, to: &Path) {
         if entry.file_type().unwrap().is_dir() {
             std::fs::create_dir(&target).unwrap();
             copy_all(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
+        } else if entry.path().is_file() {
+            std::fs::copy(entry.path(), target).unwrap(); // A serial line's end is no file.
         }
     }
 }

@@ -68,15 +68,16 @@ fn look(entries: std::fs::ReadDir, depth: usize, found: &mut Found) {
             |e: io::Error| (path.clone(), format!("cannot be read: {}", crate::text::io_text(&e)));
         // A link to a directory is not followed: it may lead in a circle.
         let directory = entry.file_type().is_ok_and(|t| t.is_dir());
-        if directory && path.extension().is_some_and(|end| end.eq_ignore_ascii_case("pmb")) {
-            found.unreadable.push((path, "is a directory, and is named as a bundle".into()));
-            continue;
-        }
         if directory {
+            let before = found.bundles.len() + found.databases.len();
             match std::fs::read_dir(&path) {
                 Ok(entries) if depth > 0 => look(entries, depth - 1, found),
-                Ok(_) => found.unreadable.push((path, "is too deep in the directory".into())),
+                Ok(_) => found.unreadable.push((path.clone(), "is too deep in the directory".into())),
                 Err(e) => found.unreadable.push(unreadable(e)),
+            }
+            let named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("pmb"));
+            if named && before == found.bundles.len() + found.databases.len() {
+                found.unreadable.push((path, "is a directory, and is named as a bundle".into()));
             }
             continue;
         }

@@ -294,9 +294,10 @@ fn clones_that_meet_each_other_are_named_and_decide_nothing() {
     assert!(named(&a, "two histories"));
 }
 
-/// A third device that took in the second history says so, and starts again from the first.
+/// A third device that took in the second history gives it up for the first when that comes, by bundles alone: it stays
+/// who it is, and nothing is lost.
 #[test]
-fn a_device_that_has_the_second_history_is_named() {
+fn a_device_that_has_the_second_history_gives_it_up() {
     let world = World::new();
     let (mut a, mut base) = met(&world);
     let mut c = world.board("c");
@@ -308,73 +309,63 @@ fn a_device_that_has_the_second_history_is_named() {
     carry(&mut a, &mut base);
     carry(&mut b, &mut c);
     sql(&c, "INSERT INTO t VALUES ('c', 1)");
-    let bytes = whole_bundle(&mut c);
-    match try_import(&mut base, &bytes) {
-        Err(Error::Twin { device, .. }) => assert!(device.starts_with("a-"), "{device}"),
-        other => panic!("{other:?}"),
-    }
-    assert_eq!(rows(&base, "SELECT count(*) FROM t WHERE k = 'c'"), ["0"]);
-    // The second history itself has built nothing on what others wrote, and goes on; the third joins.
+    let ids = [a.identity().id, base.identity().id, c.identity().id];
+    // What is honest in its bundle is taken; it may wait for what it names.
+    import(&mut base, &whole_bundle(&mut c));
+    carry(&mut base, &mut c);
+    assert!(named(&c, "two histories"), "{:?}", c.status().unwrap().notices);
     import(&mut b, &whole_bundle(&mut base));
-    carry(&mut b, &mut base);
-    let mut snapshot = std::io::Cursor::new(Vec::new());
-    base.snapshot(&mut snapshot).unwrap();
-    let path = c.path().to_owned();
-    drop(c);
-    let join = JoinOptions { name: None, fleet: Some(&world.fleet) };
-    let (mut c, report) = Engine::join(&path, &mut snapshot, &join, world.options()).unwrap();
-    assert!(report.new_identity && report.kept > 0, "{report:?}");
     rounds(&mut [&mut a, &mut b, &mut c, &mut base]);
+    assert_eq!([a.identity().id, base.identity().id, c.identity().id], ids);
     digests_equal(&[&a, &b, &c, &base]);
     assert_eq!(rows(&base, "SELECT k FROM t WHERE k IN ('a1', 'b1', 'c') ORDER BY k").len(), 3);
-    assert_eq!(base.conflicts().unwrap().len(), 1, "{:?}", base.conflicts().unwrap());
+    assert!(base.conflicts().unwrap().len() <= 1, "{:?}", base.conflicts().unwrap());
 }
 
-/// A device on whose second history others have built starts again from the first; nothing is lost either.
+/// So does a device on whose second history others have built: it alone gets another identity. A row that the third device
+/// and the first history both wrote is a conflict, though that device's log says that it had seen a frame of this number.
 #[test]
-fn a_second_history_that_others_built_on_joins() {
-    let world = World::new();
-    let (mut a, mut base) = met(&world);
-    let mut c = world.board("c");
-    carry(&mut base, &mut c);
-    let image = copy(&a, &world, "image");
-    let mut b = device(&world, &image);
-    write(&mut a, "a", 2);
-    write(&mut b, "b", 2);
-    carry(&mut a, &mut base);
-    carry(&mut b, &mut c);
-    sql(&c, "UPDATE t SET v = 'c' WHERE k = 'b0'");
-    carry(&mut c, &mut b);
-    let bytes = whole_bundle(&mut base);
-    match try_import(&mut b, &bytes) {
-        Err(e @ Error::Forked { .. }) => {
-            assert!(matches!(e.hint(), Some(packmule::Hint::Join { .. })), "{e}")
+fn a_second_history_that_others_built_on_goes_on_beside_it() {
+    for first in ["c", "b"] {
+        let world = World::new();
+        let (mut a, mut base) = met(&world);
+        let mut c = world.board("c");
+        carry(&mut base, &mut c);
+        let image = copy(&a, &world, "image");
+        let mut b = device(&world, &image);
+        write(&mut a, "a", 2);
+        write(&mut b, "b", 2);
+        carry(&mut a, &mut base);
+        carry(&mut b, &mut c);
+        sql(&c, "UPDATE t SET v = 'c' WHERE k = 'b0'; INSERT INTO t VALUES ('a1', 'c')");
+        carry(&mut c, &mut b);
+        let ids = [a.identity().id, base.identity().id, c.identity().id];
+        let second = b.identity().id;
+        for _ in 0..2 {
+            let [x, y] = if first == "c" { [&mut c, &mut b] } else { [&mut b, &mut c] };
+            for engine in [x, y] {
+                // What the second history has of itself is refused until it goes on as another.
+                match try_import(&mut base, &whole_bundle(engine)) {
+                    Ok(_) => {}
+                    Err(Error::Twin { .. }) => assert_eq!(engine.identity().id, second),
+                    Err(e) => panic!("{e}"),
+                }
+                import(engine, &whole_bundle(&mut base));
+            }
         }
-        other => panic!("{other:?}"),
+        rounds(&mut [&mut a, &mut b, &mut c, &mut base]);
+        assert_eq!([a.identity().id, base.identity().id, c.identity().id], ids);
+        assert_ne!(b.identity().id, second);
+        digests_equal(&[&a, &b, &c, &base]);
+        assert_eq!(
+            rows(&base, "SELECT v FROM t WHERE k IN ('a0', 'b0', 'b1') ORDER BY k"),
+            ["\"a\"", "\"c\"", "\"b\""]
+        );
+        assert_eq!(logged(&base), ["0", "\"a0\"", "\"a1\"", "\"b0\"", "\"b1\""]);
+        let conflicts = base.conflicts().unwrap();
+        let of_a1 = |c: &packmule::Conflict| format!("{:?}", c.key).contains("[97, 49]");
+        assert!(conflicts.iter().any(of_a1), "{conflicts:?}");
     }
-    let (mut devices, mut kept) = (Vec::new(), 0);
-    for engine in [b, c] {
-        let mut snapshot = std::io::Cursor::new(Vec::new());
-        base.snapshot(&mut snapshot).unwrap();
-        let path = engine.path().to_owned();
-        drop(engine);
-        let join = JoinOptions { name: None, fleet: Some(&world.fleet) };
-        let (mut engine, report) = Engine::join(&path, &mut snapshot, &join, world.options()).unwrap();
-        assert!(report.new_identity, "{report:?}");
-        kept += report.kept;
-        carry(&mut engine, &mut base);
-        devices.push(engine);
-    }
-    // What one of them has re-authored the other one need not tell.
-    assert!(kept > 0);
-    let [b, c] = &mut devices[..] else { panic!() };
-    rounds(&mut [&mut a, b, c, &mut base]);
-    digests_equal(&[&a, b, c, &base]);
-    assert_eq!(
-        rows(&base, "SELECT v FROM t WHERE k IN ('a0', 'b0', 'b1') ORDER BY k"),
-        ["\"a\"", "\"c\"", "\"b\""]
-    );
-    assert_eq!(logged(&base), ["0", "\"a0\"", "\"a1\"", "\"b0\"", "\"b1\""]);
 }
 
 /// The base's memory card too can be restored.

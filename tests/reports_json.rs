@@ -253,6 +253,6 @@ fn a_start_from_a_snapshot_names_its_maker() {
     let path = world.path("fresh");
     let (_, report) = Engine::join(&path, &mut Cursor::new(snapshot), &join, world.options()).unwrap();
     let report = of(report);
-    has(&report, &["maker", "maker_name", "rows", "waiting", "frames", "kept", "new_identity"]);
+    has(&report, &["maker", "maker_name", "rows", "waiting", "frames", "new_identity"]);
     assert_eq!((&report["maker"], &report["maker_name"]), (&json!(id(&a)), &json!("a")));
 }

@@ -203,7 +203,7 @@ fn meet(a: &mut Engine, b: &mut Engine, whole: bool, met: &mut Met) -> bool {
                     met.anew += u32::from(to.identity().id != was);
                     met.taken_back += u32::from(to.identity().id == was && position(to) > had + 1);
                 }
-                Err(Error::Twin { .. } | Error::Forked { .. }) => {
+                Err(Error::Twin { .. }) => {
                     met.refused += 1;
                     fine = false;
                 }

@@ -203,9 +203,6 @@ impl Engine {
 
     /// Compares what a peer has applied, and its probes, with what is here, and draws the consequences of what they
     /// show of this device itself. Whether that goes on under a new identity.
-    ///
-    /// # Errors
-    /// [`Error::Twin`] if the peer has another history of a third device than is here.
     pub(crate) fn reconcile(
         &mut self,
         peer: &Peer,

@@ -63,7 +63,7 @@ pub use exchange::admit::{Admission, AdmitOptions, Admitted, Outcome};
 pub use exchange::export::{ExportReport, Part, Recipient};
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
 pub use exchange::join::JoinOptions;
-pub use exchange::load::JoinReport;
+pub use exchange::join::JoinReport;
 pub use exchange::peer::Peer;
 pub use exchange::records::{PartReport, Positions};
 pub use exchange::revoke::RevokeReport;

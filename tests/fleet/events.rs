@@ -261,7 +261,7 @@ impl Fleet {
 
 fn said(why: &Skipped) -> String {
     match why {
-        Skipped::Refused(e @ (Error::Twin { .. } | Error::Forked { .. } | Error::Untrusted(_))) => {
+        Skipped::Refused(e @ (Error::Twin { .. } | Error::Untrusted(_))) => {
             e.to_string().chars().take(60).collect()
         }
         other => format!("{other:?}"),

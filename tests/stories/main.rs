@@ -42,6 +42,7 @@ mod restored_base;
 mod retired;
 mod rotate;
 mod same_tables;
+mod second_history;
 mod small_memory;
 mod stolen;
 mod strange_files;

@@ -15,7 +15,7 @@
 //! winners of two rows claim one value, and one of the two is settled, its row is listed too: so all who compare the two
 //! claims know both.
 
-use packmule_core::model::{DeviceId, Stream, Value};
+use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{FrameFlags, KeptRun, OpHead, OpKind};
 
 use crate::engine::capture::ops;
@@ -25,7 +25,7 @@ use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Cause, Head, Seen};
-use crate::engine::merge::{compose, deferred, late, versions, written};
+use crate::engine::merge::{compose, deferred, given_up, late, versions, written};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value;
@@ -42,9 +42,10 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     if !replica.can_sign() || peers::is_rolled_back(replica)? {
         return Ok(());
     }
+    given_up::settle_claimed(replica)?;
     list_settled_claims(replica)?;
     if !late::any_unplaced(replica)? {
-        return Ok(());
+        return given_up::forget_done(replica);
     }
     let lamport = positions::next_lamport(replica)?;
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
@@ -70,6 +71,7 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     positions::set_position(replica, replica.me, Stream::Shared, position)?;
     meta::set(&replica.db, "unanswered", false)?;
     replica.db.execute("DELETE FROM _pm_unplaced", [])?;
+    given_up::forget_done(replica)?;
     catalog::reload_catalog(replica)?;
     constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
 }
@@ -106,12 +108,13 @@ fn any_second(replica: &Replica) -> Result<bool> {
 }
 
 /// Returns runs of frames that have the versions which came, of all rows together, and this group itself, which says
-/// something of some row twice. No run has a frame that is folded here: whoever reads it must see that no settled value is meant.
+/// something of some row twice. No run has a frame that is folded here: whoever reads it must see that no settled value is meant;
+/// none is of a device whose frames are named row by row (`merge/given_up.rs`).
 fn common_runs(replica: &Replica, first: u64) -> Result<Vec<KeptRun>> {
     let mut statement = replica.db.prepare(
         "SELECT d.id, min(h.seq), max(h.seq) FROM _pm_any_head h JOIN _pm_device d ON d.n = h.dev
          LEFT JOIN _pm_floor f ON f.dev = h.dev AND f.stream = ?2
-         WHERE h.dev <> ?1 AND h.seq > coalesce(f.seq, 0)
+         WHERE h.dev <> ?1 AND h.seq > coalesce(f.seq, 0) AND h.dev NOT IN (SELECT dev FROM _pm_fork)
            AND EXISTS (SELECT 1 FROM _pm_unplaced u WHERE u.tid = h.tid AND u.key = h.key)
          GROUP BY h.dev ORDER BY d.id",
     )?;
@@ -150,7 +153,11 @@ fn judge_row(
     values.sort_by_key(|(column, _)| *column);
     let carried: Vec<usize> = values.iter().map(|(column, _)| *column).collect();
     let mask = mask_of(&table, &columns, &carried, kind);
-    let wall = shown_first(replica, &kept, group.wall)?;
+    // What was given up has the time of its write.
+    let wall = match settled.as_ref().map(|head| head.wall).filter(|wall| *wall > WallMs::MIN) {
+        Some(wall) => wall,
+        None => shown_first(replica, &kept, group.wall)?,
+    };
     let version = kind != OpKind::Keep;
     let head = OpHead {
         kind,

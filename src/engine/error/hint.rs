@@ -75,11 +75,6 @@ pub enum Hint {
     TakeBack,
     /// Bring a bundle to the device that is the second history, or sync with it.
     BringToSecondHistory,
-    /// Make a snapshot where the first history is, and start from it here and on that other device.
-    Join {
-        /// The other device.
-        other: String,
-    },
     /// The file is a snapshot: a device starts from it.
     StartFromSnapshot,
     /// The file is a bundle: import takes it in.
@@ -148,7 +143,6 @@ impl Error {
             Self::KeyLoose { path, .. } => Hint::Protect { path: path.clone() },
             Self::KeyPassphrase { wrong: false, .. } => Hint::GivePassphrase,
             Self::Twin { .. } => Hint::BringToSecondHistory,
-            Self::Forked { other, .. } => Hint::Join { other: other.clone() },
             Self::RolledBack => Hint::TakeBack,
             Self::Device { candidates, .. } if candidates.is_empty() => Hint::ListDevices,
             Self::Device { .. } => Hint::GiveMoreOfTheId,

@@ -123,13 +123,6 @@ pub enum Error {
         /// The first sequence number at which they differ, or before.
         seq: u64,
     },
-    /// This device is a second history of one identity, and others built on what it wrote.
-    Forked {
-        /// This device.
-        device: String,
-        /// One of those.
-        other: String,
-    },
     /// This device was rolled back, and would begin a second history.
     RolledBack,
     /// A row cannot be carried.

@@ -44,7 +44,6 @@ impl fmt::Display for Error {
             | Self::Revoked { .. }
             | Self::AsksForAdmission { .. }
             | Self::Twin { .. }
-            | Self::Forked { .. }
             | Self::RolledBack
             | Self::Device { .. } => self.of_devices(f),
             Self::UnknownTable { .. }
@@ -129,13 +128,7 @@ impl Error {
                 "{device} has two histories from frame {seq} on: its database or SD card was copied, or restored from a \
                  backup, and both went on writing; nothing of the second history was taken in. The second one takes a new \
                  identity, with all that it wrote, when a bundle from here or a session with this device reaches it. Other \
-                 devices that took in the second history start again from a snapshot"
-            ),
-            Self::Forked { device, other } => write!(
-                f,
-                "this database is a second history of {device}: a copy, or restored from a backup; and {other} has built on \
-                 it, so that it cannot just take a new identity; what only they wrote is kept when both start again from a \
-                 snapshot of the first history"
+                 devices that took in the second history give it up when the first reaches them from a base"
             ),
             Self::Device { given, candidates } if candidates.is_empty() => {
                 write!(f, "no device `{given}` is known here")

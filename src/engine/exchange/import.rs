@@ -23,9 +23,9 @@ use crate::engine::exchange::state_rows::{Proof, StateRow};
 use crate::engine::exchange::take_state::StateMerge;
 use crate::engine::exchange::verified::{Known, Progress, Verified};
 use crate::engine::exchange::{
-    certificates, inspect, newest, reconcile, revoke, session, survey, transaction, twin,
+    certificates, give_up, inspect, newest, reconcile, revoke, session, survey, transaction, twin,
 };
-use crate::engine::fleet::peers::{self, Fit};
+use crate::engine::fleet::peers::{Fit, OtherHistory};
 use crate::engine::fleet::{admission, devices, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
@@ -59,13 +59,17 @@ pub(crate) fn import<R: Read + Seek>(
     }
     if let Err(Error::Twin { .. }) = &verified {
         session::name_twin(replica, &verified)?;
-        hear_refused(replica, bundle, other)?;
+        survey::hear_refused(replica, bundle, other)?;
     }
-    let verified = admit::who_asks(replica, &found, verified)?;
+    let mut verified = admit::who_asks(replica, &found, verified)?;
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
     // A device that waits to know where its history ends takes nothing in: it has rows that must be sealed before.
-    if reconcile::only_hears(replica, &verified)? || !verified.any_news {
+    let waits = reconcile::only_hears(replica, &verified)?;
+    if !waits {
+        give_up::decide(replica, &mut verified)?;
+    }
+    if waits || !verified.any_news {
         let Known { frames: known, skipped } = verified.known;
         let waits = pending::pending_groups(replica)?;
         return Ok(ImportReport { known, skipped, waits, ..ImportReport::default() });
@@ -86,21 +90,6 @@ pub(crate) fn import<R: Read + Seek>(
     Ok(report)
 }
 
-/// Hears what the sender of a bundle has that is refused since it has another history of somebody; `author` of those that
-/// an author's own signature shows. Whoever has the second history is shown the first with all that is sent.
-fn hear_refused(
-    replica: &mut Replica,
-    bundle: &mut (impl Read + Seek),
-    author: Option<DeviceId>,
-) -> Result<()> {
-    bundle.rewind().map_err(Error::Stream)?;
-    match survey::hear(replica, BufReader::new(bundle)) {
-        Ok(()) | Err(Error::Twin { .. } | Error::Untrusted(_) | Error::Bundle { .. }) => {}
-        Err(e) => return Err(e),
-    }
-    author.map_or(Ok(()), |author| transaction::record(replica, |e| peers::record_other_history(e, author)))
-}
-
 /// Verifies a bundle: refuses what [`import`] would refuse, and changes nothing.
 pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result<()> {
     bundle.rewind().map_err(Error::Stream)?;
@@ -113,11 +102,11 @@ pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result
 }
 
 /// Reads all of a bundle and refuses what must be refused. Certificates that are about admission go into `found`; an author
-/// of whom another history is here, into `other`.
+/// of whom another history is here, into `other`: the sender.
 fn verify_bundle(
     replica: &Replica,
     input: impl Read,
-    (found, other): (&mut Found, &mut Option<DeviceId>),
+    (found, other): (&mut Found, &mut Option<OtherHistory>),
     progress: &mut dyn FnMut(u64),
 ) -> Result<Verified> {
     let mut reader = BundleReader::new(input);
@@ -141,9 +130,7 @@ fn verify_bundle(
             Item::Frame(section, frame, _) => verification.frame(section, &frame)?,
             Item::Checkpoint(checkpoint, bytes, end) => {
                 let taken = verification.checkpoint(at, &checkpoint, bytes, &end);
-                if let Err(Error::Twin { .. }) = &taken {
-                    *other = Some(checkpoint.author);
-                }
+                *other = verification.own_twin;
                 taken?;
             }
             Item::State(body) => verification.state(at, body)?,
@@ -169,6 +156,8 @@ struct Verification<'e> {
     open_state: bool,
     /// The fleet whose key is the sender.
     fleet: Option<[u8; 32]>,
+    /// The sender's own group that is of another history than is here.
+    own_twin: Option<OtherHistory>,
 }
 
 impl<'e> Verification<'e> {
@@ -182,6 +171,7 @@ impl<'e> Verification<'e> {
             revoked: Vec::new(),
             open_state: false,
             fleet: None,
+            own_twin: None,
         }
     }
 
@@ -289,14 +279,23 @@ impl<'e> Verification<'e> {
             self.verified.evidence.see(checkpoint, fit, position);
             return Ok(());
         }
-        if self.is_revoked(checkpoint.author)? {
-            // Whoever has its key can sign as many histories as he likes: that is to hold up nobody else's frames.
-            if twin::fit(replica, checkpoint, Some(end), &key)? != Fit::Fits {
-                self.verified.forked.insert(checkpoint.author);
+        // Whoever has its key can sign as many histories as he likes: that is to hold up nobody else's frames.
+        if let Fit::Diverges { common } = twin::fit(replica, checkpoint, Some(end), &key)?
+            && self.verified.forked.insert(author)
+            && !self.is_revoked(author)?
+        {
+            let other = OtherHistory::of(checkpoint, end, common);
+            if self.verified.sender == Some(author) {
+                self.own_twin = Some(other);
+                return Err(Error::Twin {
+                    device: devices::name_of(replica, author)?,
+                    seq: checkpoint.first,
+                });
             }
-            return Ok(());
+            self.verified.any_news = true;
+            self.verified.others.push(other);
         }
-        twin::refuse_twin(replica, checkpoint, Some(end), &key)
+        Ok(())
     }
 
     /// Returns whether a device is revoked: here, or as a successor of one that is.
@@ -313,6 +312,8 @@ impl<'e> Verification<'e> {
                 let Proof { checkpoint, bytes, end } = row.proof()?;
                 self.author(checkpoint.author)?;
                 self.checkpoint(at, &checkpoint, &bytes, &end)?;
+                let other = self.verified.others.iter().find(|other| other.author == checkpoint.author);
+                give_up::refuse_state(self.replica, self.verified.sender, other)?;
                 if checkpoint.author == self.replica.identity.id {
                     let ours = positions::position(self.replica, self.replica.me, Stream::Shared)?.seq;
                     self.verified.evidence.by_state |= checkpoint.last > ours;
@@ -401,7 +402,8 @@ impl<'e> Verification<'e> {
         // A clone of this device, or a device that has another history of itself than is here: only
         // a third device that hears of both knows which of them is the second.
         let clone = evidence.diverges_after().filter(|_| sender == self.replica.identity.id);
-        if let Some(seq) = apart.or(clone) {
+        self.verified.said = apart.others;
+        if let Some(seq) = apart.sender.or(clone) {
             return Err(Error::Twin { device: devices::name_of(self.replica, sender)?, seq });
         }
         Ok(())

@@ -6,9 +6,11 @@
 //! |---|---|
 //! | `admit` | requests for admission found and signed; a place in a fleet taken |
 //! | `certificates` | certificates stored; another name |
+//! | `cut` | what is here of a device's streams, cut off after a frame |
 //! | `export` | bundles written |
 //! | `import` | bundles verified and taken in |
 //! | `gathered_state` | what a base has gathered, for another base and for its author |
+//! | `give_up` | another device's second history, given up for its first |
 //! | `inspect` | the contents of a bundle, for people |
 //! | `introduce` | this device's certificate alone, for those who encrypt and do not know it |
 //! | `join` | a device starts from a snapshot |
@@ -18,8 +20,6 @@
 //! | `newest` | the newest checkpoints of devices that were set back, shown to them |
 //! | `offer` | the state for the peer of a session |
 //! | `peer` | the other end of a session |
-//! | `heard` | what a snapshot's maker has of what is here |
-//! | `load` | the snapshot read into a database that starts anew |
 //! | `merge_settled` | what is settled under versions of a part of a row |
 //! | `merge_rows` | the rows of a state, merged with those here |
 //! | `reconcile` | peer evidence about our own log, and what follows from it |
@@ -48,14 +48,14 @@
 
 pub(crate) mod admit;
 pub(crate) mod certificates;
+pub(crate) mod cut;
 pub(crate) mod export;
 pub(crate) mod gathered_state;
-pub(crate) mod heard;
+pub(crate) mod give_up;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod introduce;
 pub(crate) mod join;
-pub(crate) mod load;
 pub(crate) mod merge_counters;
 pub(crate) mod merge_left;
 pub(crate) mod merge_rows;

@@ -6,27 +6,14 @@ use crate::engine::error::Result;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{rekey, transaction, twin, unsay};
 use crate::engine::fleet::peers::{self, PeerEvidence};
-use crate::engine::fleet::positions;
-use crate::engine::store::meta;
+use crate::engine::fleet::{devices, positions};
 use crate::engine::table::replica::Replica;
-
-/// Records a notice that a device has two histories, if something can be written now.
-pub(crate) fn record_twin(replica: &Replica, device: &str, seq: u64) -> Result<()> {
-    if replica.db.is_readonly(rusqlite::MAIN_DB)? {
-        return Ok(());
-    }
-    let what = format!(
-        "{device} has two histories, here and elsewhere, that part at frame {seq} or before: its database or SD card \
-         was copied, or set back; the second one goes on under a new identity once it hears of the first"
-    );
-    meta::notice(&replica.db, &what, replica.now())
-}
 
 /// Reconciles this device's own log with the evidence of its peers: records that it was rolled back and recovers its
 /// frames from them, or takes a new identity. Returns whether it took one.
 ///
 /// # Errors
-/// Those of taking a new identity: [`Error::KeyMissing`], [`Error::Io`], [`Error::Forked`].
+/// Those of taking a new identity: [`Error::KeyMissing`], [`Error::Io`].
 pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) -> Result<bool> {
     let mut positions = [0; 2];
     for stream in Stream::ALL {
@@ -49,6 +36,12 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
         common[at] = evidence.diverges_at[at].unwrap_or(common[at]);
         // Others have more, and nothing shows whether this device's last frames are among it.
         unknown |= evidence.more[at] > position && common[at] < position;
+    }
+    // A base has this history: who has the other one gives it up, or is it.
+    if evidence.is_divergent() && !evidence.by_base && peers::is_confirmed(replica, common)? {
+        let seq = evidence.diverges_after().unwrap_or(0);
+        transaction::record(replica, |e| twin::record_twin(e, &devices::device_label(e, e.me)?, seq))?;
+        return Ok(false);
     }
     // What others have may still come frame by frame, which shows it; a state would hide it.
     let mut evidence = *evidence;

@@ -12,8 +12,8 @@
 //!    otherwise a device that has folded all of that could not apply it.
 //! 2. The cut is moved back (`whole_seals`) until it splits no seal over both streams, and nothing that stays had seen
 //!    anything that moves.
-//! 3. If another device has already built on what moves, its context names frames that would vanish: the move is
-//!    refused ([`Error::Forked`]).
+//! 3. If another device has already built on what moves, its context names frames that would vanish: nothing moves then,
+//!    and what they say stays as this device's own (`cut`).
 //! 4. Everything that names a frame by author and number moves along: heads (their offsets get less, since a frame's
 //!    head may get shorter), counters, declarations, and which frame retired a device. One that stayed behind would
 //!    be taken for a frame of the first history.
@@ -21,7 +21,7 @@
 //! All of it is one SQLite transaction. The new key waits in a file of its own, and takes the old one's place after
 //! the commit. The old key issues the new certificate, so whoever trusts the old identity trusts the new one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream};
@@ -31,9 +31,10 @@ use packmule_core::wire::{
 
 use crate::engine::capture::{adopt, groups, runs};
 use crate::engine::error::{Error, Hint, Result};
+use crate::engine::exchange::cut::{self, Old};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{devices, membership, peers};
+use crate::engine::fleet::{devices, peers};
 use crate::engine::log::{contexts, frames, tags};
 use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::merge::{deferred, stretches};
@@ -46,14 +47,6 @@ use crate::engine::table::replica::Replica;
 
 /// So often a device that was rolled back says what it has before it goes on with what it knows.
 const PATIENCE: u64 = 4;
-
-/// A group of ours that is re-authored.
-struct Old {
-    first: u64,
-    last: u64,
-    lamport: u64,
-    wall: i64,
-}
 
 /// The renaming from the old identity to the new one.
 struct Move<'a> {
@@ -135,7 +128,7 @@ pub(crate) fn waits_here(replica: &Replica) -> Result<bool> {
 /// Takes a new identity, and re-authors what each stream has after its common prefix with the first history.
 ///
 /// # Errors
-/// [`Error::KeyMissing`], [`Error::Io`]; [`Error::Forked`] if others built on what diverges from the first history.
+/// [`Error::KeyMissing`], [`Error::Io`].
 pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     if replica.poisoned {
         return Err(Error::Poisoned);
@@ -156,21 +149,31 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     catalog::load_catalog(replica)?;
     deferred::begin_deferring(replica)?;
     let common = whole_seals(replica, common)?;
-    refuse_if_built_on(replica, common)?;
+    let built_on = cut::built_on_by(replica, common[0])?;
     let old = (replica.me, replica.identity.id);
     let was = devices::device_label(replica, replica.me)?;
     let key = become_another(replica)?;
-    let contexts = contexts_at(replica, old.0, common)?;
-    // One group more comes first, which carries the context.
-    let shift = common.map(|common| common.saturating_sub(1));
-    let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift };
-    let moved = move_streams(replica, &of, &contexts)?;
     peers::forget_evidence(replica)?;
+    let done = match built_on {
+        Some(other) => {
+            replica.key = Some(key);
+            cut::go_on_beside(replica, old.0, common)?;
+            format!("as its own, since {other} has built on it")
+        }
+        None => {
+            let contexts = cut::contexts_at(replica, old.0, common)?;
+            // One group more comes first, which carries the context.
+            let shift = common.map(|common| common.saturating_sub(1));
+            let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift };
+            let moved = move_streams(replica, &of, &contexts)?;
+            replica.key = Some(key);
+            format!("frames re-authored: {moved}")
+        }
+    };
     runs::forget_all(replica)?;
-    replica.key = Some(key);
     let what = format!(
         "this database was a second history of {was}: a copy, or set back to a backup. It goes on as {} with all that \
-         it wrote (frames re-authored: {moved}). Should no board go on as {was}, retire that one",
+         it wrote ({done}). Should no board go on as {was}, retire that one",
         devices::label(replica.identity.id, Some(&replica.identity.name))
     );
     meta::notice_with(&replica.db, &what, &Hint::Retire { device: old.1 }, replica.now())?;
@@ -179,20 +182,6 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
         &Cause { dev: replica.me, first: common[0] + 1, seen: &Seen::All },
     )?;
     adopt::remember_schema(replica)
-}
-
-/// Refuses to re-author what another device has already built on.
-fn refuse_if_built_on(replica: &Replica, common: [u64; 2]) -> Result<()> {
-    let built: Option<i64> = value::maybe(
-        &replica.db,
-        "SELECT dev FROM _pm_context WHERE other = ?1 AND dev <> ?1 AND seq > ?2",
-        (replica.me, common[0]),
-    )?;
-    let Some(other) = built else { return Ok(()) };
-    Err(Error::Forked {
-        device: devices::device_label(replica, replica.me)?,
-        other: devices::device_label(replica, other)?,
-    })
 }
 
 /// Re-authors both streams, and leaves the old device with what it had up to the common prefix. Returns how many
@@ -214,7 +203,7 @@ fn move_streams(replica: &Replica, of: &Move<'_>, contexts: &[BTreeMap<i64, u64>
     )?;
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
-        set_contexts(replica, of.old.0, stream, &contexts[at])?;
+        cut::set_contexts(replica, of.old.0, stream, &contexts[at])?;
         replica.db.execute(
             "UPDATE _pm_ack SET seq = min(seq, ?3) WHERE dev = ?1 AND stream = ?2",
             (of.old.0, stream.number(), of.common[at]),
@@ -248,7 +237,7 @@ pub(super) fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u6
             )?;
             common[1 - at] = pair.map_or(common[1 - at], |pair| common[1 - at].min(pair - 1));
         }
-        let groups = groups_after(replica, replica.me, Stream::PerDevice, 0)?;
+        let groups = cut::groups_after(replica, replica.me, Stream::PerDevice, 0)?;
         for group in groups.iter().filter(|g| g.first <= common[1]) {
             let body = frames::frame_here(replica, replica.me, Stream::PerDevice, group.first)?;
             let context = contexts::context(replica, replica.me, Stream::PerDevice, &frames::parse(&body)?)?;
@@ -261,65 +250,6 @@ pub(super) fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u6
             return Ok(common);
         }
     }
-}
-
-/// Lists the groups of a stream after a frame.
-fn groups_after(replica: &Replica, dev: i64, stream: Stream, after: u64) -> Result<Vec<Old>> {
-    let mut statement = replica.db.prepare_cached(
-        "SELECT first, last, lamport, wall FROM _pm_group
-         WHERE dev = ?1 AND stream = ?2 AND first > ?3 AND applied ORDER BY last",
-    )?;
-    let rows = statement.query_map((dev, stream.number(), after), |row| {
-        Ok(Old { first: row.get(0)?, last: row.get(1)?, lamport: row.get(2)?, wall: row.get(3)? })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// Collects the context of each stream at its cut: what its groups up to there said of what they had seen.
-pub(super) fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Result<[BTreeMap<i64, u64>; 2]> {
-    let mut contexts = [BTreeMap::new(), BTreeMap::new()];
-    for stream in Stream::ALL {
-        let at = usize::from(stream.number());
-        let mut later: BTreeSet<i64> = BTreeSet::new();
-        for group in groups_after(replica, dev, stream, 0)? {
-            let body = frames::frame_here(replica, dev, stream, group.first)?;
-            for (id, seq) in contexts::context(replica, dev, stream, &frames::parse(&body)?)? {
-                let other = devices::device_number_or_new(replica, id)?;
-                if group.first <= common[at] {
-                    contexts[at].insert(other, seq);
-                } else {
-                    later.insert(other);
-                }
-            }
-        }
-        for (other, seq) in positions::context_of(replica, dev, stream)? {
-            // A folded group said the rest of it. Everybody has what is folded, so it is enough that nobody writes
-            // beside the watermark.
-            let seen = if later.contains(&other) {
-                membership::watermark(replica, other, Stream::Shared)?.min(seq)
-            } else {
-                seq
-            };
-            if seen > contexts[at].get(&other).copied().unwrap_or(0) {
-                contexts[at].insert(other, seen);
-            }
-        }
-    }
-    Ok(contexts)
-}
-
-/// Replaces the context of a stream.
-pub(super) fn set_contexts(
-    replica: &Replica,
-    dev: i64,
-    stream: Stream,
-    contexts: &BTreeMap<i64, u64>,
-) -> Result<()> {
-    replica.db.execute("DELETE FROM _pm_context WHERE dev = ?1 AND stream = ?2", (dev, stream.number()))?;
-    for (other, seq) in contexts {
-        positions::set_context(replica, dev, stream, *other, *seq)?;
-    }
-    Ok(())
 }
 
 /// Takes another identity; the old one is a device like others from then on.
@@ -344,7 +274,7 @@ fn move_stream(replica: &Replica, of: &Move<'_>, stream: Stream, before: &BTreeM
         let chain = twin::chain_at(replica, of.old.0, stream, common)?;
         Some(chain.ok_or_else(|| Error::damaged("a chain that nothing in the log has"))?)
     };
-    let groups = groups_after(replica, of.old.0, stream, common)?;
+    let groups = cut::groups_after(replica, of.old.0, stream, common)?;
     match chain {
         Some(chain) => {
             positions::set_position(replica, of.old.0, stream, StreamPosition { seq: common, chain })?

@@ -19,7 +19,7 @@ use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{
-    certificates, export, gathered_state, newest, reconcile, revoke, staged, transaction, twin,
+    certificates, export, gathered_state, give_up, newest, reconcile, revoke, staged, transaction, twin,
 };
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
 use crate::engine::fleet::{devices, positions, revocation, statements, trust};
@@ -290,7 +290,7 @@ pub(crate) fn record_clone(replica: &mut Replica) -> Result<()> {
 pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<()> {
     match found {
         Err(Error::Twin { device, seq }) => {
-            transaction::transaction(replica, |e| reconcile::record_twin(e, device, *seq))
+            transaction::transaction(replica, |e| twin::record_twin(e, device, *seq))
         }
         _ => Ok(()),
     }
@@ -328,6 +328,7 @@ fn stage(replica: &Replica, peer: DeviceId, staged: &[Staged], report: &mut Impo
                     let author = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?.author;
                     revocation::record_forked(replica, devices::device_number_or_new(replica, author)?)?;
                 }
+                Err(Error::Twin { .. }) if note_other_history(replica, peer, bytes)? => {}
                 staged => staged?,
             },
         }
@@ -340,6 +341,19 @@ fn stage(replica: &Replica, peer: DeviceId, staged: &[Staged], report: &mut Impo
         report.conflicts_opened += walk::open_conflicts(replica)?.saturating_sub(conflicts_before);
     }
     Ok(())
+}
+
+/// Notes that a checkpoint shows another history of a third device than is here: of that nothing is taken, of all else the
+/// rest. Returns whether it is a third device's.
+fn note_other_history(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<bool> {
+    let checkpoint = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+    let author = checkpoint.author;
+    let Some(key) = trust::author_key(replica, author)? else { return Ok(false) };
+    if author == replica.identity.id || author == peer {
+        return Ok(false);
+    }
+    give_up::note_refused(replica, &checkpoint, &key)?;
+    Ok(true)
 }
 
 /// Returns whether a checkpoint is a revoked device's.
@@ -428,9 +442,6 @@ pub(crate) fn record_vector(
 
 /// Compares what a peer has applied, and its probes, with what is here, and reconciles this device's own log with it.
 /// Returns whether this device took a new identity.
-///
-/// # Errors
-/// [`Error::Twin`] if the peer has another history of a third device than is here.
 pub(crate) fn reconcile(
     replica: &mut Replica,
     peer: &Peer,
@@ -438,12 +449,15 @@ pub(crate) fn reconcile(
     probes: &[Probe],
     evidence: &mut PeerEvidence,
 ) -> Result<bool> {
+    evidence.by_base = peer.base;
     let compared =
         catalog::reading(replica, |e| twin::compare_vector(e, peer.id, (applied, probes), &[], evidence));
-    name_twin(replica, &compared)?;
-    if let Some(seq) = compared? {
+    let apart = compared?;
+    give_up::heard(replica, peer.id, &apart.others)?;
+    if let Some(seq) = apart.sender {
         transaction::transaction(replica, |e| {
-            reconcile::record_twin(e, &devices::name_of(e, peer.id)?, seq)
+            peers::record_other_history(e, peer.id)?;
+            twin::record_twin(e, &devices::name_of(e, peer.id)?, seq)
         })?;
     }
     reconcile::reconcile_own_log(replica, evidence)

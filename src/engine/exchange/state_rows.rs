@@ -1,20 +1,16 @@
 //! Rows of a snapshot's state, put into the `_pm_` tables that they come from.
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{Chain, Checkpoint, DecodeError, DefId, take};
-use rusqlite::params_from_iter;
+use packmule_core::wire::{Chain, Checkpoint, DecodeError, take};
 
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::exchange::state_form;
 use crate::engine::fleet::devices;
-use crate::engine::fleet::membership::{self, Retirement};
 use crate::engine::log::frames;
 use crate::engine::log::tags::{self, Place};
-use crate::engine::store::meta;
 use crate::engine::store::value::Bind;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
-use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
 
 /// So many columns a table can have at most, in SQLite.
@@ -176,12 +172,6 @@ pub(super) fn put_count(row: &StateRow<'_>, insert: &str, column: Option<usize>)
     Ok(())
 }
 
-/// Raises the stamp to the maker's.
-pub(super) fn load_lamport(row: &StateRow<'_>) -> Result<()> {
-    let ours = meta::get::<i64>(&row.replica.db, "lamport")?.unwrap_or(0);
-    meta::set(&row.replica.db, "lamport", ours.max(row.int_at(0)?))
-}
-
 /// Loads what the maker knew of a stream: its position, its context, its numbers, or its watermark.
 pub(super) fn load_position(row: &StateRow<'_>) -> Result<()> {
     let db = &row.replica.db;
@@ -211,23 +201,6 @@ pub(super) fn load_position(row: &StateRow<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Loads that a device was retired, and which frame says so.
-pub(super) fn load_retired(row: &StateRow<'_>) -> Result<()> {
-    let said = match row.values.get(1) {
-        Some(Value::Blob(_)) => Some((row.device_at(1)?, row.seq_at(2)?)),
-        _ => None,
-    };
-    let goes_on = row.int_at(3)? == Retirement::GoesOn as i64;
-    membership::record_retired(row.replica, row.device_id_at(0)?, said, goes_on)
-}
-
-/// Loads a definition that ops are written in.
-pub(super) fn load_def(row: &StateRow<'_>) -> Result<()> {
-    let def = TableDef::hear(row.blob_at(0)?).map_err(bad)?;
-    catalog::keep_def(row.replica, &def, DefId::of(row.blob_at(0)?), row.blob_at(0)?)?;
-    Ok(())
-}
-
 /// Loads a declaration of a table.
 pub(super) fn load_declared(row: &StateRow<'_>) -> Result<()> {
     row.replica
@@ -247,25 +220,5 @@ pub(super) fn load_declared(row: &StateRow<'_>) -> Result<()> {
             row.int_at(7)?,
             row.blob_at(8)?,
         ))?;
-    Ok(())
-}
-
-/// Loads a row that may be an orphan.
-pub(super) fn load_orphan(row: &StateRow<'_>) -> Result<()> {
-    row.replica
-        .db
-        .prepare_cached("INSERT INTO _pm_dangling (tid, key, told) VALUES (?1, ?2, ?3)")?
-        .execute((row.tid_at(0)?, row.blob_at(1)?, if row.values.len() > 2 { row.int_at(2)? } else { 0 }))?;
-    Ok(())
-}
-
-/// Loads what is kept of a row by its key: that it is in conflict, its baseline version, or that it is quarantined.
-pub(super) fn load_by_key(row: &StateRow<'_>) -> Result<()> {
-    let marks: Vec<String> = (2..=row.values.len()).map(|n| format!("?{n}")).collect();
-    let sql = format!("INSERT INTO _pm_{} VALUES (?1, {})", row.kind, marks.join(", "));
-    let tid = row.tid_at(0)?;
-    let rest = row.values.get(1..).unwrap_or_default().iter().map(|v| Bind(*v));
-    let params = std::iter::once(Bind(Value::Int(tid))).chain(rest);
-    row.replica.db.prepare_cached(&sql)?.execute(params_from_iter(params))?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What a carrier needs to know to choose: what a bundle has, what peers have, what could be sent.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{BufReader, Read, Seek};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Certificate, Position, Revocation, Section};
@@ -18,10 +18,10 @@ use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::state_rows::StateRow;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{
-    certificates, gathered_state, newest, reconcile, rekey, revoke, transaction, twin,
+    certificates, gathered_state, give_up, newest, reconcile, rekey, revoke, transaction, twin,
 };
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::peers::{Fit, PeerEvidence};
+use crate::engine::fleet::peers::{Fit, OtherHistory, PeerEvidence};
 use crate::engine::fleet::{admission, copies, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
@@ -208,7 +208,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         }
         let stored = own.is_empty() || trust::is_stored(e, &own)? && !admission::is_awaited(e, &own)?;
         let known = stored && check.verify(&key) && verified.is_recorded(e)?;
-        Ok(known && compare(e, &mut verified, sender)?.is_none())
+        Ok(known && compare(e, &mut verified, sender)?.sender.is_none())
     })?;
     if !known {
         let heard = if rekey::waits_here(replica)? {
@@ -220,10 +220,28 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         };
         admit::who_asks(replica, &found, heard)?;
     }
+    if !rekey::waits_here(replica)? {
+        give_up::heard(replica, sender, &verified.said)?;
+    }
     // A clone of this device decides nothing.
     let ours = sender == replica.identity.id;
     let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
     reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
+}
+
+/// Hears what the sender of a bundle has that is refused since it has another history of itself; `other` if its own
+/// signature shows that. Whoever has the second history is shown the first with all that is sent.
+pub(crate) fn hear_refused(
+    replica: &mut Replica,
+    bundle: &mut (impl Read + Seek),
+    other: Option<OtherHistory>,
+) -> Result<()> {
+    bundle.rewind().map_err(Error::Stream)?;
+    match hear(replica, BufReader::new(bundle)) {
+        Ok(()) | Err(Error::Twin { .. } | Error::Untrusted(_) | Error::Bundle { .. }) => {}
+        Err(e) => return Err(e),
+    }
+    other.map_or(Ok(()), |other| transaction::record(replica, |e| give_up::note(e, &other)))
 }
 
 /// What stands before the frames of a bundle.
@@ -303,11 +321,12 @@ fn store_members(replica: &mut Replica, fleet: [u8; 32], members: &[Vec<u8>]) ->
     })
 }
 
-/// Compares what a bundle's sender says with what is here. Returns where its history of itself parts from the one that
-/// is here.
-fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Result<Option<u64>> {
-    let Verified { applied, probes, evidence, .. } = verified;
-    twin::compare_vector(replica, sender, (applied, probes), &[], evidence)
+/// Compares what a bundle's sender says with what is here. Returns what is of another history than is here.
+fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Result<twin::Apart> {
+    let Verified { applied, probes, evidence, said, .. } = verified;
+    let apart = twin::compare_vector(replica, sender, (applied, probes), &[], evidence)?;
+    said.extend(&apart.others);
+    Ok(apart)
 }
 
 /// Stores the certificate of a bundle's sender, and records what it acknowledges.
@@ -335,8 +354,8 @@ fn record_heard(
     if let Some(own) = &own {
         admission::shown_by_itself(replica, own)?;
     }
-    if let Some(seq) = compare(replica, verified, sender)? {
-        reconcile::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;
+    if let Some(seq) = compare(replica, verified, sender)?.sender {
+        twin::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;
     }
     verified.record_acknowledged(replica, sender)
 }

@@ -29,6 +29,8 @@
 //! our own key has signed: with its frames, as the proof of a state, or by itself (`newest.rs`). What a vector, a probe
 //! or a context says without that is disregarded; with it, it tells where the histories part.
 
+use std::collections::BTreeMap;
+
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
 use rusqlite::{CachedStatement, OptionalExtension};
@@ -38,6 +40,7 @@ use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
 use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, membership, positions, revocation};
 use crate::engine::log::tags::Place;
+use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
 
 /// So many of the last groups of a device become probes one by one.
@@ -153,21 +156,26 @@ pub(crate) fn fit(
     Ok(Fit::Diverges { common: agrees.then_some(before) })
 }
 
+/// What of a sender's vector is of another history than is here.
+#[derive(Default)]
+pub(crate) struct Apart {
+    /// Its own: from this frame on, or before.
+    pub sender: Option<u64>,
+    /// Those of third devices, after these frames or before: no more than the sender says.
+    pub others: BTreeMap<DeviceId, u64>,
+}
+
 /// Compares what a sender has applied, and its probes, with what is here. What they say of this device goes to the
 /// evidence. Nothing is compared of a device that is revoked, here or by what comes with it (`revoked`). What the sender
-/// has applied of itself is removed if that is another history than is here; the divergence
-/// point is returned then.
-///
-/// # Errors
-/// [`Error::Twin`] if it has another history of a third device than is here.
+/// has applied of a history that is another one than is here is removed, and returned.
 pub(crate) fn compare_vector(
     replica: &Replica,
     sender: DeviceId,
     (applied, probes): (&mut Vec<Position>, &[Probe]),
     revoked: &[DeviceId],
     evidence: &mut PeerEvidence,
-) -> Result<Option<u64>> {
-    let mut apart = None;
+) -> Result<Apart> {
+    let mut apart = Apart::default();
     let here = positions::all_positions(replica)?;
     let (group_at, tag_at) = (replica.db.prepare_cached(GROUP_AT)?, replica.db.prepare_cached(TAG_AT)?);
     let mut places = Places { group_at, tag_at };
@@ -195,16 +203,15 @@ pub(crate) fn compare_vector(
             _ if ours => evidence.compared(entry.stream, entry.seq, upper),
             None => {}
             Some(upper) if entry.author == sender => {
-                apart = Some(apart.map_or(upper + 1, |other: u64| other.min(upper + 1)));
+                apart.sender = Some(apart.sender.map_or(upper + 1, |other| other.min(upper + 1)));
             }
             Some(upper) => {
-                return Err(Error::Twin { device: devices::name_of(replica, entry.author)?, seq: upper + 1 });
+                apart.others.entry(entry.author).and_modify(|seq| *seq = upper.min(*seq)).or_insert(upper);
             }
         }
     }
-    if apart.is_some() {
-        applied.retain(|e| e.author != sender);
-    }
+    applied
+        .retain(|e| !apart.others.contains_key(&e.author) && (e.author != sender || apart.sender.is_none()));
     Ok(apart)
 }
 
@@ -475,10 +482,14 @@ pub(crate) fn chain_at(replica: &Replica, dev: i64, stream: Stream, seq: u64) ->
     }
 }
 
-/// Returns whether a stream has this tag at a place; `None` if that is not known.
-pub(crate) fn has_tag(replica: &Replica, dev: i64, probe: &Probe) -> Result<Option<bool>> {
-    match past_here(replica, dev, probe.stream, probe.seq)? {
-        Past::Inside(_) => Ok(None),
-        past => Ok(past.has(probe.tag)),
+/// Records a notice that a device has two histories, if something can be written now.
+pub(crate) fn record_twin(replica: &Replica, device: &str, seq: u64) -> Result<()> {
+    if replica.db.is_readonly(rusqlite::MAIN_DB)? {
+        return Ok(());
     }
+    let what = format!(
+        "{device} has two histories, here and elsewhere, that part at frame {seq} or before: its database or SD card \
+         was copied, or set back; the second one goes on under a new identity once it hears of the first"
+    );
+    meta::notice(&replica.db, &what, replica.now())
 }

@@ -11,7 +11,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{Block, Chain, Named};
 
 use crate::engine::error::Result;
-use crate::engine::exchange::{rekey, transaction, twin};
+use crate::engine::exchange::{cut, rekey, transaction, twin};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{membership, peers, statements};
 use crate::engine::log::{frames, tags};
@@ -37,7 +37,7 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool>
         if is_built_on(e, common[0])? {
             return Ok(false);
         }
-        let contexts = rekey::contexts_at(e, e.me, common)?;
+        let contexts = cut::contexts_at(e, e.me, common)?;
         for stream in Stream::ALL {
             let at = usize::from(stream.number());
             drop_after(e, stream, common[at], chains[at], &contexts[at])?;
@@ -106,6 +106,6 @@ fn drop_after(
             db.execute("DELETE FROM _pm_stream WHERE dev = ?1 AND stream = ?2", (me, n))?;
         }
     }
-    rekey::set_contexts(replica, me, stream, context)?;
+    cut::set_contexts(replica, me, stream, context)?;
     peers::forget_common_after(replica, stream, after)
 }

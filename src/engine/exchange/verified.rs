@@ -1,13 +1,13 @@
 //! What the first reading of a bundle finds.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{HeaderReader, Position, Probe};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::peers::{self, PeerEvidence, Said};
-use crate::engine::fleet::statements;
+use crate::engine::fleet::peers::{self, OtherHistory, PeerEvidence, Said};
+use crate::engine::fleet::{devices, statements};
 use crate::engine::table::replica::Replica;
 
 /// How far an import has come.
@@ -51,8 +51,12 @@ pub(crate) struct Verified {
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
     /// a small group, and need not be done twice. Where the bundle was changed since, they differ.
     pub signed: HashSet<[u8; 32]>,
-    /// Revoked devices of which it has another history than is here: of them, nothing is taken.
+    /// Devices of which it has another history than is here: of their streams, nothing is taken.
     pub forked: HashSet<DeviceId>,
+    /// Those of them that are not revoked, with the group that shows it.
+    pub others: Vec<OtherHistory>,
+    /// Devices of which its sender only says that it has another history, after these frames or before.
+    pub said: BTreeMap<DeviceId, u64>,
 }
 
 impl Verified {
@@ -60,6 +64,7 @@ impl Verified {
     pub(crate) fn read_header(&mut self, replica: &Replica, header: &HeaderReader<'_>) -> Result<()> {
         let whole = statements::whole(replica, header)?;
         self.sender = Some(header.header.sender);
+        self.evidence.by_base = devices::is_base(replica, header.header.sender)?;
         self.statement = whole.as_ref().map(|_| header.header.statement);
         self.applied = whole.unwrap_or_else(|| header.applied().filter(|e| e.seq > 0).collect());
         self.probes = header.probes().collect();

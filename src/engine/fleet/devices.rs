@@ -160,6 +160,13 @@ pub(crate) fn device_id(replica: &Replica, n: i64) -> Result<DeviceId> {
     Ok(DeviceId(id))
 }
 
+/// Returns whether a device is known as a base.
+pub(crate) fn is_base(replica: &Replica, id: DeviceId) -> Result<bool> {
+    let found: Option<i64> =
+        value::maybe(&replica.db, "SELECT 1 FROM _pm_device WHERE id = ?1 AND base", [id.0])?;
+    Ok(found.is_some())
+}
+
 /// Returns the label of a device: name and short id.
 pub(crate) fn device_label(replica: &Replica, n: i64) -> Result<String> {
     let (id, name) = replica

@@ -1,7 +1,7 @@
 //! Peers: what they acknowledged, and what they have of our own log.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Checkpoint, Position, Probe};
+use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::{copies, devices, membership, positions, statements};
@@ -15,6 +15,27 @@ pub(crate) enum Fit {
     Fits,
     /// It is of another history. `common` is the last frame of the common prefix, if the group shows which that is.
     Diverges { common: Option<u64> },
+}
+
+/// A group that is of another history of its author than is here, as its author's signature shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OtherHistory {
+    pub author: DeviceId,
+    pub stream: Stream,
+    /// The first frame that shows it.
+    pub first: u64,
+    /// Where both histories part, and the chain there, if the group shows it.
+    pub common: Option<(u64, Chain)>,
+    /// The chain after the group.
+    pub end: Chain,
+}
+
+impl OtherHistory {
+    /// Describes a group whose frames came with it; `common` is where the histories part, if it shows that.
+    pub(crate) fn of(checkpoint: &Checkpoint, end: &Chain, common: Option<u64>) -> Self {
+        let Checkpoint { author, stream, first, prev, .. } = *checkpoint;
+        Self { author, stream, first, common: common.map(|seq| (seq, prev)), end: *end }
+    }
 }
 
 /// Peer evidence about this device's own log, by stream.
@@ -35,6 +56,8 @@ pub(crate) struct PeerEvidence {
     pub diverges_at: [Option<u64>; 2],
     /// A state comes that goes on where this device's log ends, without its frames.
     pub by_state: bool,
+    /// It comes from a base.
+    pub by_base: bool,
 }
 
 impl PeerEvidence {
@@ -393,6 +416,15 @@ pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Resu
         }
     }
     Ok(false)
+}
+
+/// Returns whether a base has acknowledged something of ours after these frames: what others have beside that is the second
+/// history.
+pub(crate) fn is_confirmed(replica: &Replica, after: [u64; 2]) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_ack JOIN _pm_device ON n = peer AND base
+               WHERE dev = ?1 AND ((stream = ?4 AND seq > ?2) OR (stream = ?5 AND seq > ?3))";
+    let streams = Stream::ALL.map(Stream::number);
+    Ok(replica.db.prepare_cached(sql)?.exists((replica.me, after[0], after[1], streams[0], streams[1]))?)
 }
 
 /// Returns the names under which `_pm_meta` has the peer evidence about a stream of ours.

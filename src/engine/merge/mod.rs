@@ -9,6 +9,7 @@
 //! | `counters` | additions to a counter, and absolute writes |
 //! | `deferred` | the deferred queue: rows that are worked out at the end of the group |
 //! | `folds` | lists of folds: which rows each compaction settled |
+//! | `given_up` | versions of a history that is given up, and of the one that is here instead |
 //! | `heads` | the versions of a row that no other dominates; what an author had seen |
 //! | `kind` | the kinds of versions, as the database has them |
 //! | `late` | late writes, and the settled values that they meet |
@@ -23,6 +24,7 @@ pub(crate) mod context_free;
 pub(crate) mod counters;
 pub(crate) mod deferred;
 pub(crate) mod folds;
+pub(crate) mod given_up;
 pub(crate) mod heads;
 pub(crate) mod kind;
 pub(crate) mod late;

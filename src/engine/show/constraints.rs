@@ -239,23 +239,6 @@ fn watch_evictions(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Writes a row by a REPLACE, and puts the rows that it removes into the deferred queue.
-pub(crate) fn replacing(
-    replica: &Replica,
-    table: &Table,
-    key: &[u8],
-    write: impl FnOnce() -> Result<()>,
-) -> Result<()> {
-    watch_evictions(replica, table)?;
-    write()?;
-    let evicted = evicted(replica, table, key)?;
-    replica.db.execute_batch(&format!(
-        "DROP TRIGGER temp._pm_evict_{0}; DROP TABLE temp._pm_evicted_{0}",
-        table.tid
-    ))?;
-    evicted.iter().try_for_each(|(_, other)| deferred::defer(replica, table.tid, other))
-}
-
 /// Returns the rows that a quarantined row would remove from its table, by any UNIQUE at all.
 pub(crate) fn conflicting_rows(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<Vec<u8>>> {
     let local = triggers::has_local_triggers(replica, table)?;

@@ -24,7 +24,6 @@
 //! what comes in counts it twice.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use rusqlite::{ErrorCode, PrepFlags, params_from_iter};
 
@@ -64,13 +63,6 @@ pub(crate) fn triggers_read(replica: &Replica, table: &Table, column: usize) -> 
     let triggers = replica.triggers.borrow();
     let reads = triggers.on.get(&table.tid).map(|(_, reads)| reads);
     reads.is_some_and(|reads| reads.contains(&table.def.columns[column].name.to_ascii_lowercase()))
-}
-
-/// Has these tables count as tracked until others are named.
-pub(crate) fn count_as_tracked(replica: &Replica, tables: &[Arc<Table>]) {
-    let mut triggers = replica.triggers.borrow_mut();
-    triggers.counted_as_tracked = tables.iter().map(|t| t.def.name.to_ascii_lowercase()).collect();
-    (triggers.ready, triggers.found_for) = (false, None);
 }
 
 /// Removes our copies before a commit.

@@ -78,6 +78,9 @@ const TABLES: &str = "
     CREATE TABLE _pm_run (tid INTEGER PRIMARY KEY, sum INTEGER, columns INTEGER NOT NULL, seq INTEGER NOT NULL,
         split INTEGER NOT NULL);
     CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+    -- Devices of which another history was given up here: from frame first to last, frames of this history say that they had
+    -- seen what they had not, but frames of the other with these numbers.
+    CREATE TABLE _pm_fork (dev INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL);
     -- The values of baseline versions, of which no frame is left.
     CREATE TABLE _pm_image (tid INTEGER, key BLOB, body BLOB NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of which a verdict is still to be written: values that were settled here when a write came whose author had not
@@ -231,12 +234,14 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_copy (peer INTEGER, incarnation BLOB, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
             number BLOB NOT NULL, PRIMARY KEY (peer, incarnation, dev, stream)) WITHOUT ROWID;
          CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+         CREATE TABLE _pm_fork (dev INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL);
          CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
             claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;",
         "CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
          CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
          CREATE TEMP VIEW _pm_copy AS SELECT NULL AS peer, NULL AS incarnation, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS number WHERE 0;
          CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0;
+         CREATE TEMP VIEW _pm_fork AS SELECT 0 AS dev, 0 AS first, 0 AS last WHERE 0;
          CREATE TEMP VIEW _pm_stretch AS SELECT 0 AS tid, 0 AS last, 0 AS first, 0 AS dev, 0 AS seq, 0 AS claim, 0 AS wall,
             0 AS kind WHERE 0",
     ],

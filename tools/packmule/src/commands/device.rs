@@ -420,7 +420,6 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         rows: report.rows,
         waiting: report.waiting,
         frames: report.frames,
-        kept: report.kept,
         new_identity: report.new_identity,
     });
     say!(
@@ -436,15 +435,8 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "{these} for a table that is here and not tracked:");
         say!(out, "  `packmule status {}` says which", quoted(&path));
     }
-    if report.kept > 0 {
-        say!(
-            out,
-            "{} only this database had: re-authored, for the next bundle",
-            plural(report.kept, "row that", "rows that")
-        );
-    }
     let what = if report.new_identity {
-        "a new identity, since the log no longer has a place for the old one"
+        "a new identity, since it was a second history of the one before"
     } else {
         "its identity"
     };

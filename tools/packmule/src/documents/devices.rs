@@ -218,8 +218,6 @@ pub struct Joined<'a> {
     pub waiting: u64,
     /// Frames in flight taken in.
     pub frames: u64,
-    /// Rows of its own that no other device had.
-    pub kept: u64,
     /// The device has a new identity.
     pub new_identity: bool,
 }

@@ -47,12 +47,8 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
                 .into()
         }
         Some(Hint::BringToSecondHistory) => {
-            ". Bring a bundle from here to the second one, or sync with it; others use `packmule join`".into()
+            ". Bring a bundle from here to the second one, or sync with it".into()
         }
-        Some(Hint::Join { other }) => format!(
-            ". Make a snapshot where the first history is (`packmule snapshot DB FILE`), and run `packmule join` with it \
-             here and on {other}"
-        ),
         Some(Hint::StartFromSnapshot) => ": `packmule join` starts from it".into(),
         Some(Hint::ImportBundle) => ": `packmule import` takes it in".into(),
         Some(Hint::ExportAgain) => "; copy or export it again".into(),

@@ -122,7 +122,7 @@ const ZSH_HEAD: &str = r#"#compdef packmule
 _packmule() {
     local curcontext="$curcontext" state line command= longer word
     local -i i at=1
-    local -a next
+    local -a packmule_next
     typeset -A opt_args
     for ((i = 2; i < CURRENT; i++)); do
         word=${words[i]}
@@ -160,12 +160,12 @@ fn zsh() -> String {
         let flags = command.map_or_else(|| COMMON.to_vec(), |command| command.all_flags().collect());
         let _ = writeln!(text, "        {})", quoted(beginning));
         let next = words.iter().map(|(word, about)| quoted(&format!("{word}:{}", about.replace(':', r"\:"))));
-        let _ = writeln!(text, "            next=({})", next.collect::<Vec<_>>().join(" "));
+        let _ = writeln!(text, "            packmule_next=({})", next.collect::<Vec<_>>().join(" "));
         let rest = match (words.is_empty(), files) {
             (true, false) => "",
             (true, true) => " '*:file:_files'",
-            (false, false) => " '*:word:{_describe word next}'",
-            (false, true) => " '*:word or file:{_describe word next; _files}'",
+            (false, false) => " '*:word:{_describe word packmule_next}'",
+            (false, true) => " '*:word or file:{_describe word packmule_next; _files}'",
         };
         let _ = writeln!(
             text,

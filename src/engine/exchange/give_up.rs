@@ -1,0 +1,175 @@
+//! Another device's second history, given up for its first.
+//!
+//! A device can have taken in the second history of another, and written on it, before anybody heard of the first. It
+//! gives that up when the first comes, keeps its own identity and log, and loses nothing: what it knows of the second
+//! history stays as settled values of its own (`merge/given_up.rs`). What the other device writes under its new
+//! identity is concurrent with that, and of equal content as a rule.
+//!
+//! **Which of two is given up.** That of a board for that of a base; between devices that are both or neither, and of
+//! which no base has acknowledged what is here, the one whose first group after the common part has the lower chain. So of
+//! two devices one gives way, and never for what somebody only claims: the group that shows it has its author's
+//! signature. Until then nothing of that author's stream is taken from the other side; all the rest is.
+//!
+//! A device's own second history, on which others have built already, goes the same way, under a new identity: frames that
+//! others name cannot be renamed.
+
+use std::collections::BTreeMap;
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Chain, Checkpoint};
+
+use crate::engine::capture::groups::SealOptions;
+use crate::engine::capture::{seal, verdict};
+use crate::engine::error::{Error, Result};
+use crate::engine::exchange::verified::Verified;
+use crate::engine::exchange::{cut, transaction, twin};
+use crate::engine::fleet::peers::{self, Fit, OtherHistory};
+use crate::engine::fleet::{devices, membership, positions};
+use crate::engine::merge::deferred;
+use crate::engine::store::{meta, value};
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// Gives up what is here of those histories for which it must, before a bundle is taken in; notes the others, of which
+/// nothing is taken, to be shown what is here.
+pub(crate) fn decide(replica: &mut Replica, verified: &mut Verified) -> Result<()> {
+    let Some(sender) = verified.sender else { return Ok(()) };
+    verified.any_news |= heard(replica, sender, &verified.said)?;
+    for other in std::mem::take(&mut verified.others) {
+        if catalog::reading(replica, |e| gives_up(e, sender, &other))? {
+            give_up(replica, &other)?;
+            verified.forked.remove(&other.author);
+        } else {
+            transaction::record(replica, |e| note(e, &other))?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes that a device has another history than is here, as its own signature shows.
+pub(crate) fn note(replica: &Replica, other: &OtherHistory) -> Result<()> {
+    if other.author == replica.identity.id {
+        return Ok(());
+    }
+    peers::record_other_history(replica, other.author)?;
+    twin::record_twin(replica, &devices::name_of(replica, other.author)?, other.first)?;
+    if let (Some(dev), Some((seq, chain))) = (devices::device_number(replica, other.author)?, other.common) {
+        meta::set(&replica.db, &noted(dev), [&seq.to_be_bytes()[..], &chain.0].concat())?;
+    }
+    Ok(())
+}
+
+/// Notes the same of a group that was refused.
+pub(crate) fn note_refused(replica: &Replica, checkpoint: &Checkpoint, key: &[u8; 32]) -> Result<()> {
+    match twin::fit(replica, checkpoint, None, key)? {
+        Fit::Fits => Ok(()),
+        Fit::Diverges { common } => note(replica, &OtherHistory::of(checkpoint, &checkpoint.prev, common)),
+    }
+}
+
+/// Gives up what is here of the histories of devices of which `sender`, a base, says that it has others, where these
+/// devices' own signatures have shown before that there are others. Returns whether it gave up any.
+pub(crate) fn heard(replica: &mut Replica, sender: DeviceId, said: &BTreeMap<DeviceId, u64>) -> Result<bool> {
+    let mut any = false;
+    for author in said.keys().copied() {
+        let shown = catalog::reading(replica, |e| {
+            let Some(dev) = devices::device_number(e, author)? else { return Ok(None) };
+            let Some(noted) = meta::get::<Vec<u8>>(&e.db, &noted(dev))? else { return Ok(None) };
+            let damaged = || Error::damaged("a noted history of another length");
+            let (seq, chain) = noted.split_first_chunk().ok_or_else(damaged)?;
+            let chain = Chain(chain.try_into().map_err(|_| damaged())?);
+            let first = u64::from_be_bytes(*seq) + 1;
+            let other = OtherHistory {
+                author,
+                stream: Stream::Shared,
+                first,
+                common: Some((first - 1, chain)),
+                end: chain,
+            };
+            let by_base = devices::is_base(e, sender)? && !e.identity.base;
+            Ok(Some(other).filter(|_| by_base && e.can_sign() && author != sender && dev != e.me))
+        })?;
+        if let Some(other) = shown {
+            give_up(replica, &other)?;
+            any = true;
+        }
+    }
+    Ok(any)
+}
+
+/// The name under which `_pm_meta` has where a device's history here parts from another that its signature has shown.
+fn noted(dev: i64) -> String {
+    format!("other history {dev}")
+}
+
+/// Returns whether this device gives up what it has of an author's history, for that which `sender` has.
+pub(crate) fn gives_up(replica: &Replica, sender: DeviceId, other: &OtherHistory) -> Result<bool> {
+    let Some(dev) = devices::device_number(replica, other.author)? else { return Ok(false) };
+    if other.stream != Stream::Shared || other.author == sender || dev == replica.me || !replica.can_sign() {
+        return Ok(false);
+    }
+    let Some((common, _)) = place(replica, dev, other)? else { return Ok(false) };
+    match (replica.identity.base, devices::is_base(replica, sender)?) {
+        (false, true) => return Ok(true),
+        (true, false) => return Ok(false),
+        _ => {}
+    }
+    let here = positions::position(replica, dev, Stream::Shared)?.seq;
+    let confirmed = "SELECT 1 FROM _pm_ack JOIN _pm_device ON n = peer AND base
+                     WHERE dev = ?1 AND stream = ?2 AND seq > ?3 AND seq <= ?4";
+    if !replica.identity.base
+        && replica.db.prepare_cached(confirmed)?.exists((dev, Stream::Shared.number(), common, here))?
+    {
+        return Ok(false);
+    }
+    let ours = "SELECT chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first = ?3";
+    let ours: Option<[u8; 32]> = value::maybe(&replica.db, ours, (dev, Stream::Shared.number(), common + 1))?;
+    Ok(other.first == common + 1 && ours.is_some_and(|ours| ours < other.end.0))
+}
+
+/// Finds where a history here parts from another, and the chain there. Where nothing shows it, it is as far back as the log
+/// goes: what is the same comes again.
+fn place(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<Option<(u64, Chain)>> {
+    if other.common.is_some() {
+        return Ok(other.common);
+    }
+    let floor = membership::watermark(replica, dev, Stream::Shared)?;
+    if floor == 0 {
+        let key: Option<[u8; 32]> =
+            value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?.flatten();
+        return Ok(key.map(|key| (0, Chain::start(&key, Stream::Shared))));
+    }
+    Ok(twin::chain_at(replica, dev, Stream::Shared, floor)?.map(|chain| (floor, chain)))
+}
+
+/// Gives up what is here of an author's history after the common part; what was written here is sealed before.
+pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()> {
+    transaction::transaction(replica, |e| {
+        let Some(dev) = devices::device_number(e, other.author)? else { return Ok(()) };
+        let Some((common, chain)) = place(e, dev, other)? else { return Ok(()) };
+        deferred::begin_deferring(e)?;
+        seal::seal_here(e, SealOptions::default())?;
+        cut::cut(e, dev, [common, u64::MAX], [chain, chain])?;
+        e.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [noted(dev)])?;
+        verdict::seal_verdict(e)?;
+        let what = format!(
+            "{} has two histories, and this device had the second after frame {common}: it has given that up for the \
+             first, and keeps the rows as its own",
+            devices::device_label(e, dev)?
+        );
+        meta::notice(&e.db, &what, e.now())
+    })
+}
+
+/// Refuses a state that stands for frames of another history than is here, unless that is given up for it.
+pub(crate) fn refuse_state(
+    replica: &Replica,
+    sender: Option<DeviceId>,
+    other: Option<&OtherHistory>,
+) -> Result<()> {
+    let Some(other) = other else { return Ok(()) };
+    match sender {
+        Some(sender) if gives_up(replica, sender, other)? => Ok(()),
+        _ => Err(Error::Twin { device: devices::name_of(replica, other.author)?, seq: other.first }),
+    }
+}

@@ -1,0 +1,73 @@
+//! The image of a board's card is written to a second card, and both boards work, at different places.
+
+use rusqlite::types::Value as Sql;
+
+use crate::card::rounds;
+use crate::support::Desk;
+
+/// The board and its copy meet others who do not meet each other, until the cards go round. Each wrote, and another board
+/// wrote on what the copy said: nobody types anything, that board stays who it is, and no row is lost.
+#[test]
+fn who_has_written_on_a_copys_rows_stays_who_it_is() {
+    for first in ["copy/west", "east"] {
+        let desk = Desk::fleet(&["west", "east"]);
+        for dir in ["card", "other", "copy"] {
+            std::fs::create_dir(desk.path(dir)).unwrap();
+        }
+        desk.sql(
+            "west.db",
+            "INSERT INTO settings VALUES ('a', 1, NULL); INSERT INTO readings (value) VALUES (1)",
+        );
+        rounds(&desk, &["west", "base", "east"], 2);
+        for file in ["west.db", "west.db.pmkey"] {
+            std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
+        }
+        desk.sql(
+            "west.db",
+            "UPDATE settings SET value = 2 WHERE key = 'a'; INSERT INTO readings (value) VALUES (2)",
+        );
+        desk.sql(
+            "copy/west.db",
+            "INSERT INTO settings VALUES ('b', 3, NULL); INSERT INTO readings (value) VALUES (3)",
+        );
+        rounds(&desk, &["west", "base"], 2);
+        for device in ["copy/west", "east", "copy/west"] {
+            desk.run(&format!("exchange {device}.db other")).ok();
+            if device == "east" {
+                desk.sql("east.db", "UPDATE settings SET value = 4 WHERE key IN ('a', 'b')");
+            }
+        }
+        desk.run("exchange east.db other").ok();
+        let who =
+            |device: &str| desk.run(&format!("status {device}.db --json")).json()["fingerprint"].clone();
+        let before = ["west", "east", "base", "copy/west"].map(who);
+        let second = if first == "east" { "copy/west" } else { "east" };
+        for _ in 0..2 {
+            for device in [first, second, "base", "west"] {
+                for card in ["card", "other"] {
+                    desk.run(&format!("exchange {device}.db {card}")).ok();
+                }
+            }
+        }
+        rounds(&desk, &["base", "west", "east", "copy/west"], 3);
+        let after = ["west", "east", "base", "copy/west"].map(who);
+        assert_eq!(before[..3], after[..3], "{first}");
+        assert_ne!(before[3], after[3], "{first}");
+        let digest = |device: &str| desk.run(&format!("digest {device}.db")).ok();
+        for device in ["west", "east", "copy/west"] {
+            assert_eq!(digest(device), digest("base"), "{first}, {device}");
+        }
+        assert_eq!(desk.value("base.db", "SELECT value FROM settings WHERE key = 'b'"), Sql::Integer(4));
+        // The first history and the board that wrote on the second both changed it.
+        let conflicts = desk.run("conflicts base.db --json").json();
+        let open = conflicts["conflicts"].as_array().unwrap();
+        assert!(open.iter().any(|open| open["key"].to_string().contains('a')), "{first}: {conflicts}");
+        let values = desk.value(
+            "base.db",
+            "SELECT group_concat(DISTINCT value) FROM (SELECT value FROM readings ORDER BY value)",
+        );
+        assert_eq!(values, Sql::Text("1.0,2.0,3.0".into()), "{first}");
+        let status = desk.run("status east.db --json").json();
+        assert!(status["notices"].to_string().contains("has two histories"), "{first}: {status}");
+    }
+}

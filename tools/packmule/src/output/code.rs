@@ -31,5 +31,5 @@ fn the_page_has_every_code_and_no_other() {
     assert_eq!(on_page, codes, "in order of the alphabet, each once");
     assert!(codes.contains(&UNTRUSTED));
     let word = |code: &&str| code.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-    assert!(codes.iter().all(|code| word(code)), "{codes:?}");
+    assert!(codes.iter().all(word), "{codes:?}");
 }

@@ -12,6 +12,7 @@
 //! | [`network`] | sessions over a network, byte by byte, and their limits |
 //! | [`encrypted`] | encrypted bundles, byte by byte, and why they are so |
 //! | [`json`] | the fields of the JSON that each command prints |
+//! | [`errors`] | the codes of failures, what they mean and what to do |
 //! | [`security`] | what is defended against, and what is not |
 //! | [`contributing`] | how to add a table, a record, a policy, a command; how to replay a random test |
 //! | [`changelog`] | what changed for who uses Packmule |
@@ -58,6 +59,10 @@ pub mod network {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("json.md")]
 pub mod json {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("errors.md")]
+pub mod errors {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("security.md")]

@@ -121,6 +121,8 @@ fn looking(on: &mut Checked) {
     on.run("inspect", "inspect north.pmb");
     on.run("board", "board");
     on.run("board install", "board install --root root");
+    on.run("completions", "completions bash");
+    on.run("man", "man pages");
     on.run("demo", "demo");
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong. [`text`] puts it into words; what a person can do about it is data, a [`Hint`], so that each
-//! front end says it in its own way.
+//! front end says it in its own way. `code` gives each a name that stays, for programs.
 
+mod code;
 mod hint;
 mod text;
 

@@ -81,6 +81,8 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Name::Verify => commands::verify,
         Name::Inspect => commands::inspect,
         Name::Board => commands::board,
+        Name::Completions => commands::completions,
+        Name::Man => commands::man,
         Name::Demo => return demo::demo(context, run),
         // The parser has made a request for help of it.
         Name::Help => return Ok(()),

@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 
 use super::{Context, of_db, options, profile, say_left_out};
 use crate::documents::Synced;
-use crate::output::{Bar, Failure, engine_text, say};
+use crate::output::{Bar, Failure, code, engine_text, say};
 use crate::text::{
     behind, conflicts_open, count, elsewhere, hint, number, quoted, shown, size, span, waiting,
 };
@@ -66,15 +66,28 @@ pub fn failure(port: &Path, db: &Path, error: LineError) -> Failure {
         LineError::Session(SessionError::UntrustedDevice(device)) => {
             let message =
                 failure_text(db, &LineError::Session(SessionError::UntrustedDevice(device.clone())));
-            Failure::Refused { file: Some(shown(port)), message, untrusted: vec![device] }
+            Failure::Refused {
+                file: Some(shown(port)),
+                message,
+                code: code::UNTRUSTED,
+                untrusted: vec![device],
+            }
         }
         LineError::Session(SessionError::Engine(Error::AsksForAdmission { devices, base })) => {
             let asks = Error::AsksForAdmission { devices: devices.clone(), base };
+            let code = asks.code();
             let message = failure_text(db, &LineError::Session(SessionError::Engine(asks)));
-            Failure::Refused { file: Some(shown(port)), message, untrusted: devices }
+            Failure::Refused { file: Some(shown(port)), message, code, untrusted: devices }
         }
         LineError::Session(SessionError::Engine(e)) if !is_of_peer(&e) => Failure::engine(db, db, e),
-        other => Failure::of(port, failure_text(db, &other)),
+        other => {
+            let code = match &other {
+                LineError::Session(SessionError::Engine(e)) => e.code(),
+                LineError::Session(SessionError::Refused { .. }) => code::PEER_REFUSED,
+                _ => code::CONNECTION,
+            };
+            Failure::of(port, failure_text(db, &other)).coded(code)
+        }
     }
 }
 

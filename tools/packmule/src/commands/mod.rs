@@ -19,6 +19,7 @@
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
+//! | `own` | `completions`, `man` |
 
 mod admit;
 mod board;
@@ -35,6 +36,7 @@ mod intake;
 mod line;
 mod log;
 mod network;
+mod own;
 mod remove;
 mod report;
 mod resolve;
@@ -64,6 +66,7 @@ pub use export::export;
 pub use history::{at, restore, undo};
 pub use import::{import, merge};
 pub use log::log;
+pub use own::{completions, man};
 pub use report::report;
 pub use resolve::resolve;
 pub use serve::serve;
@@ -179,7 +182,8 @@ fn open_as(
     }
     match sources::kind(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Failure::of(path, format!("there is no such file; `{init}` would make it a device")));
+            let none = format!("there is no such file; `{init}` would make it a device");
+            return Err(Failure::of(path, none).coded(Error::io_code(&e)));
         }
         Err(e) => return Err(Failure::io(path, "read it", &e)),
         Ok(Kind::Bundle) => {

@@ -20,7 +20,7 @@ use super::line::{
 };
 use super::{Context, Given, open};
 use crate::documents::{Counts, Synced};
-use crate::output::{Bar, Failure};
+use crate::output::{Bar, Failure, code};
 use crate::text::{hint, iso, now};
 use crate::usage::{Args, flags};
 
@@ -82,7 +82,10 @@ pub fn serve_stdio(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 fn failure(name: &str, db: &Path, error: Error) -> Failure {
     match error {
         Error::Session(e) => line_failure(Path::new(name), db, LineError::Session(e)),
-        other => Failure::of(Path::new(name), other.to_string() + &hint(other.hint(), db)),
+        other => {
+            let words = other.to_string() + &hint(other.hint(), db);
+            Failure::of(Path::new(name), words).coded(code::CONNECTION)
+        }
     }
 }
 
@@ -99,7 +102,7 @@ impl Port {
     pub fn of(context: &Context<'_, '_>) -> Result<Option<Self>, Failure> {
         let args = &context.args;
         let Some(text) = args.flag(&flags::LISTEN)? else { return Ok(None) };
-        let failed = |e: Error| Failure::of(Path::new(text), e.to_string());
+        let failed = |e: Error| Failure::of(Path::new(text), e.to_string()).coded(code::CONNECTION);
         let listening = Listening::on(address(args, text)?).map_err(failed)?;
         let address = listening.address().map_err(failed)?;
         let options = Options { plain: args.has(&flags::PLAIN), patience: None };

@@ -10,6 +10,7 @@
 //! | `carry` | `export`, `import`, `merge`, `exchange`, `sync`, `serve` |
 //! | `conflicts` | `conflicts`, `resolve` |
 //! | `look` | `status`, `log`, `digest`, `verify`, `inspect`, `board`, `demo` |
+//! | `own` | `completions`, `man` |
 //! | `report` | how reports of the library look that are printed as they are, in tests alone |
 //! | `page` | the page, in tests alone |
 
@@ -17,6 +18,7 @@ mod carry;
 mod conflicts;
 mod devices;
 mod look;
+mod own;
 #[cfg(test)]
 mod page;
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub use look::{
     AtWritten, Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Reported,
     Restored, Status, TakenBackWrites, ToDo, Uart, Verified,
 };
+pub use own::{Completions, Manual};
 pub use tables::{Changed, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 
 /// What any command prints that was refused or failed; the command's own document may have `error` too.
@@ -47,6 +50,8 @@ pub use tables::{Changed, Sealed, SnapshotWritten, Tracked, TrackedTable, Untrac
 pub struct ErrorDocument<'a> {
     /// Why, and what to do.
     pub error: &'a str,
+    /// What it is, for programs: a code of `src/docs/errors.md`, which stays what it is.
+    pub code: &'a str,
     /// The file that it is about, or null if it is about none; wrong usage has no such field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<Option<&'a str>>,

@@ -63,6 +63,8 @@ fn page() -> String {
     section::<Inspected>(&mut page, &mut types, "inspect");
     section::<Board>(&mut page, &mut types, "board");
     section::<Installed>(&mut page, &mut types, "board install");
+    section::<Completions>(&mut page, &mut types, "completions");
+    section::<Manual>(&mut page, &mut types, "man");
     section::<Demo>(&mut page, &mut types, "demo");
     section::<ErrorDocument>(&mut page, &mut types, "any command that fails");
     page

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use packmule::{Error, UntrustedDevice};
 
+use super::code;
 use crate::documents::{ErrorDocument, Untrusted};
 use crate::text::{hint, io_text, shown};
 use crate::usage::{UsageError, help};
@@ -19,6 +20,8 @@ pub enum Failure {
         file: Option<String>,
         /// Why, and what to do.
         message: String,
+        /// The same for programs: a code of `src/docs/errors.md`.
+        code: &'static str,
         /// Devices that are not trusted, if that is why.
         untrusted: Vec<UntrustedDevice>,
     },
@@ -37,37 +40,44 @@ impl From<UsageError> for Failure {
 impl Failure {
     /// Reports what is wrong with a file.
     pub fn of(file: &Path, message: impl Into<String>) -> Self {
-        Self::Refused { file: Some(shown(file)), message: message.into(), untrusted: Vec::new() }
+        let file = Some(shown(file));
+        Self::Refused { file, message: message.into(), code: code::REFUSED, untrusted: Vec::new() }
     }
 
     /// Reports what is wrong, where it is not about a file.
     pub fn plain(message: impl Into<String>) -> Self {
-        Self::Refused { file: None, message: message.into(), untrusted: Vec::new() }
+        Self::Refused { file: None, message: message.into(), code: code::REFUSED, untrusted: Vec::new() }
+    }
+
+    /// Gives it another code than the general one.
+    pub fn coded(mut self, other: &'static str) -> Self {
+        if let Self::Refused { code, .. } = &mut self {
+            *code = other;
+        }
+        self
     }
 
     /// Reports that the system refused something to do with a file.
     pub fn io(file: &Path, doing: &str, e: &io::Error) -> Self {
-        Self::of(file, format!("could not {doing}: {}", io_text(e)))
+        Self::of(file, format!("could not {doing}: {}", io_text(e))).coded(Error::io_code(e))
     }
 
     /// Reports that the engine refused: `file` is what was worked on, `db` the database.
     pub fn engine(file: &Path, db: &Path, error: Error) -> Self {
-        let message = engine_text(file, db, &error);
+        let (message, code) = (engine_text(file, db, &error), error.code());
         let untrusted = match error {
             Error::Untrusted(devices) | Error::AsksForAdmission { devices, .. } => devices,
             _ => Vec::new(),
         };
-        Self::Refused { file: Some(shown(file)), message, untrusted }
+        Self::Refused { file: Some(shown(file)), message, code, untrusted }
     }
 
     /// Adds more after the reason.
-    pub fn and(self, more: &str) -> Self {
-        match self {
-            Self::Refused { file, message, untrusted } => {
-                Self::Refused { file, message: message + more, untrusted }
-            }
-            other => other,
+    pub fn and(mut self, more: &str) -> Self {
+        if let Self::Refused { message, .. } = &mut self {
+            message.push_str(more);
         }
+        self
     }
 
     /// Returns the exit status.
@@ -115,16 +125,16 @@ impl Failure {
         match self {
             Self::Reported(_) | Self::PersonNeeded => None,
             Self::Usage(UsageError { message, .. }) => {
-                Some(ErrorDocument { error: message, file: None, untrusted: Vec::new() })
+                Some(ErrorDocument { error: message, code: code::USAGE, file: None, untrusted: Vec::new() })
             }
-            Self::Refused { file, message, untrusted } => {
+            Self::Refused { file, message, code, untrusted } => {
                 let untrusted = untrusted.iter().map(|device| Untrusted {
                     fingerprint: device.id.to_string(),
                     name: device.name.as_deref(),
                     revoked: device.revoked,
                 });
                 let file = Some(file.as_deref());
-                Some(ErrorDocument { error: message, file, untrusted: untrusted.collect() })
+                Some(ErrorDocument { error: message, code, file, untrusted: untrusted.collect() })
             }
         }
     }

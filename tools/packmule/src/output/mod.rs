@@ -5,10 +5,12 @@
 //! | file | what lives there |
 //! |---|---|
 //! | this one | standard output |
+//! | `code` | the codes of failures that are not the library's |
 //! | `ending` | a panic, no memory: the end of the program |
 //! | `failure` | what went wrong, in one line that says what to do |
 //! | `progress` | how far long work is, for whoever watches |
 
+pub mod code;
 mod ending;
 mod failure;
 mod progress;

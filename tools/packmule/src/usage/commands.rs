@@ -1,6 +1,6 @@
 //! Every command: what it takes, and its help.
 
-use super::{Command, Group, Name, flags};
+use super::{Command, Group, Name, flags, own};
 
 const ANY: usize = usize::MAX;
 
@@ -561,40 +561,9 @@ each board gets its own `init`. A board that is made without \
                 for, it shows how it is encrypted.",
         examples: &["packmule inspect north.pmb", "packmule inspect north.pmb --with base.db"],
     },
-    Command {
-        name: Name::Board,
-        words: "board",
-        operands: "[install]",
-        count: (0, 1),
-        flags: &[&flags::ROOT],
-        group: Group::Look,
-        summary: "which board this is taken for, with its budgets; or install the services on it",
-        about: "The profile sets how much memory is used, and where the serial line is. `install` puts systemd units in place: one that \
-                waits on the serial lines, and one that exchanges with a card or stick when it is inserted and has a folder PACKMULE. It \
-                starts nothing; what to run then is printed.",
-        examples: &["packmule board", "packmule board --board milkv-duo", "packmule board install"],
-    },
-    Command {
-        name: Name::Demo,
-        words: "demo",
-        operands: "",
-        count: (0, 0),
-        flags: &[&flags::KEEP],
-        group: Group::Look,
-        summary: "the whole trip on this machine's own sensors, in some seconds",
-        about: "Three boards' databases get readings of this machine's sensors, written through plain SQLite. Bundles are carried to a base and \
-                back, an edit that two boards made at once shows as a conflict and is closed, and all four end with the same digest.",
-        examples: &["packmule demo", "packmule demo --keep /tmp/packmule-demo"],
-    },
-    Command {
-        name: Name::Help,
-        words: "help",
-        operands: "[COMMAND]",
-        count: (0, 2),
-        flags: &[],
-        group: Group::Unlisted,
-        summary: "print help",
-        about: "The same as --help.",
-        examples: &["packmule help track"],
-    },
+    own::BOARD,
+    own::COMPLETIONS,
+    own::MAN,
+    own::DEMO,
+    own::HELP,
 ];

@@ -4,7 +4,7 @@ use super::{COMMANDS, COMMON, Command, Flag, Group};
 use crate::text::wrap;
 
 /// The headings of general help, in order.
-const HEADINGS: &[(Group, &str)] = &[
+pub(super) const HEADINGS: &[(Group, &str)] = &[
     (Group::Devices, "Devices and trust:"),
     (Group::Tables, "Tables:"),
     (Group::Carry, "Carrying:"),
@@ -24,7 +24,7 @@ pub fn usage(command: &Command) -> String {
 }
 
 /// The longest list of choices that stands in the place of a flag's value; a longer one is told beside it.
-const CHOICES_MAX: usize = 40;
+pub(super) const CHOICES_MAX: usize = 40;
 
 fn flag_form(flag: &Flag) -> String {
     let more = if flag.many { " ..." } else { "" };
@@ -80,13 +80,22 @@ pub fn of(command: &Command) -> String {
     text
 }
 
+/// What the program is.
+pub(super) const ABOUT: &str = "\
+Packmule keeps SQLite databases in step where there is no network: devices
+write, bundles are carried by any means, and a base merges what they bring.";
+
+/// What the operands are.
+pub(super) const OPERANDS: &str =
+    "DB is an SQLite database file. DEVICE is a device's name, or enough of its id.";
+
+/// What the program ends with.
+pub(super) const EXIT_STATUS: &str =
+    "Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 a person is needed.";
+
 /// Makes what `packmule --help` prints.
 pub fn general() -> String {
-    let mut text = String::from(
-        "Packmule keeps SQLite databases in step where there is no network: devices\n\
-         write, bundles are carried by any means, and a base merges what they bring.\n\n\
-         usage: packmule COMMAND DB ...\n",
-    );
+    let mut text = format!("{ABOUT}\n\nusage: packmule COMMAND DB ...\n");
     for (group, heading) in HEADINGS {
         text.push_str(&format!("\n{heading}\n"));
         let rows: Vec<(String, String)> = COMMANDS
@@ -99,8 +108,7 @@ pub fn general() -> String {
     }
     text.push_str(&format!(
         "\nflags of every command:\n{}\n\n\
-         DB is an SQLite database file. DEVICE is a device's name, or enough of its id.\n\
-         Exit status: 0 done, 1 refused or failed, 2 wrong usage.\n\
+         {OPERANDS}\n{EXIT_STATUS}\n\
          `packmule COMMAND --help` says more, with an example; `packmule demo` shows\n\
          the whole trip.\n",
         flag_lines(COMMON.iter())

@@ -1,25 +1,33 @@
-//! What can be typed: flags and commands, as data in one list; parsing and help are made from it.
+//! What can be typed: flags and commands, as data in one list; parsing, help, completions and manual pages are made from it.
 //!
 //! Imports `text`. Nothing here runs a command.
 //!
 //! | file | what lives there |
 //! |---|---|
 //! | `flags` | every flag, once |
-//! | `commands` | every command: operands, flags, help |
+//! | `commands`, `own` | every command: operands, flags, help; those about the program itself |
 //! | `args`, `parse` | a command line, taken apart by that list |
 //! | `nearest` | what was probably meant |
 //! | `help` | general help, help for a command, usage lines |
+//! | `words`, `completions` | completions for shells |
+//! | `manual` | manual pages |
 
 mod args;
 mod commands;
+mod completions;
 pub mod flags;
 pub mod help;
+mod manual;
 mod nearest;
+mod own;
 mod parse;
+mod words;
 
 pub use args::Args;
 pub use commands::COMMANDS;
+pub use completions::completions;
 pub use flags::{COMMON, Flag};
+pub use manual::manual;
 pub use parse::{Request, parse};
 
 /// Which command it is.
@@ -60,6 +68,8 @@ pub enum Name {
     Verify,
     Inspect,
     Board,
+    Completions,
+    Man,
     Demo,
     Help,
 }

@@ -1,0 +1,202 @@
+//! Habits of programs: completions for shells, manual pages, codes of errors.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use support::{Desk, PACKMULE, has};
+
+/// Every command with its flags, as help has them.
+fn table(desk: &Desk) -> Vec<(String, Vec<String>)> {
+    let general = desk.run("--help").ok();
+    let lines = general.lines().filter_map(|line| line.strip_prefix("  "));
+    let names: BTreeSet<&str> = lines
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    assert!(names.len() > 35, "{names:?}");
+    let usage = |name: &&str| {
+        let text = match *name {
+            "fleet" => {
+                ["new", "rotate"].map(|word| desk.run(&format!("fleet {word} --help")).ok()).join("\n")
+            }
+            name => desk.run(&format!("{name} --help")).ok(),
+        };
+        let flags = text.lines().filter_map(|line| line.strip_prefix("  --"));
+        let flags: BTreeSet<String> = flags.map(|flag| flag.split(' ').next().unwrap().to_owned()).collect();
+        assert!(flags.contains("json"), "{name}");
+        (name.to_string(), flags.into_iter().collect())
+    };
+    names.iter().map(usage).collect()
+}
+
+/// What bash would offer for this line, whose last word is not finished yet.
+fn offered(desk: &Desk, line: &[&str]) -> Vec<String> {
+    let words: Vec<String> = line.iter().map(|word| format!("'{word}'")).collect();
+    let script = format!(
+        "source <(\"$0\" completions bash) && complete -p packmule >&2 && COMP_WORDS=({}) && COMP_CWORD={} \
+         && _packmule && printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        words.join(" "),
+        line.len() - 1
+    );
+    let output = Command::new("bash")
+        .args(["--norc", "--noprofile", "-c", &script, PACKMULE])
+        .current_dir(desk.path("."))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{line:?}: {said}");
+    assert_eq!(said, "complete -F _packmule packmule\n", "{line:?}");
+    let offered = String::from_utf8(output.stdout).unwrap();
+    offered.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_offers_what_can_stand_there() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("north of.db"), "").unwrap();
+    std::fs::write(desk.path("fleet.key"), "").unwrap();
+    let offers = |line: &[&str]| offered(&desk, line);
+    assert_eq!(offers(&["packmule", "ex"]), ["export", "exchange"]);
+    assert_eq!(offers(&["packmule", "fleet", ""]), ["new", "rotate"]);
+    assert_eq!(offers(&["packmule", "help", "conf"]), ["conflicts"]);
+    assert_eq!(offers(&["packmule", "status", "no"]), ["north of.db"]);
+    assert_eq!(offers(&["packmule", "status", "--ch"]), ["--check"]);
+    assert_eq!(offers(&["packmule", "--wait", "5", "fleet", "new", "f"]), ["fleet.key"]);
+    assert_eq!(offers(&["packmule", "track", "a.db", "t", "--mode", ""]), ["shared", "per-device"]);
+    assert_eq!(offers(&["packmule", "track", "a.db", "t", "--mode", "=", "p"]), ["per-device"]);
+    assert_eq!(offers(&["packmule", "track", "a.db", "t", "--policy", ""]), ["manual", "lww"]);
+    assert_eq!(offers(&["packmule", "init", "a.db", "--fleet", "f"]), ["fleet.key"]);
+    // What only the user knows.
+    assert_eq!(offers(&["packmule", "init", "a.db", "--name", ""]), [""; 0]);
+    assert_eq!(offers(&["packmule", "completions", ""]), ["bash", "zsh", "fish"]);
+    assert_eq!(offers(&["packmule", "board", "i"]), ["install"]);
+    let first: BTreeSet<String> = offers(&["packmule", ""]).into_iter().collect();
+    for (command, flags) in table(&desk) {
+        assert!(first.contains(&command), "{command}");
+        let second = if command == "fleet" { "new" } else { "a.db" };
+        let offered = offers(&["packmule", &command, second, "--"]);
+        let passed = ["fleet", "help"].contains(&command.as_str());
+        assert!(
+            passed || flags.iter().all(|flag| offered.contains(&format!("--{flag}"))),
+            "{command}: {offered:?}"
+        );
+    }
+}
+
+#[test]
+fn every_shell_has_every_command_and_every_flag() {
+    let desk = Desk::new();
+    let table = table(&desk);
+    for (shell, mark) in [("bash", "--"), ("zsh", "--"), ("fish", "-l ")] {
+        let script = desk.run(&format!("completions {shell}")).ok();
+        for (command, flags) in &table {
+            assert!(script.contains(command.as_str()), "{shell}: {command}");
+            for flag in flags {
+                let ends = |at: &str| !at.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-');
+                let found = script.split(&format!("{mark}{flag}")).skip(1).any(ends);
+                assert!(found, "{shell}: {command} --{flag}");
+            }
+        }
+        // Where the shell is here, it can read it.
+        std::fs::write(desk.path(shell), &script).unwrap();
+        let read = Command::new(shell).arg("-n").arg(desk.path(shell)).stdin(Stdio::null()).output();
+        if let Ok(read) = read {
+            assert!(read.status.success() && read.stderr.is_empty(), "{shell}: {read:?}");
+        }
+    }
+    has(
+        &desk.run("completions csh").usage(),
+        &["there are completions for bash, zsh and fish, not for `csh`"],
+    );
+    assert_eq!(desk.run("completions fish --json").json()["shell"], "fish");
+}
+
+#[test]
+fn manual_pages_say_what_help_says() {
+    let desk = Desk::new();
+    has(&desk.run("man pages/man1").ok(), &["pages written"]);
+    // Again: they are written anew.
+    let files = desk.run("man pages/man1 --json").json();
+    let files: Vec<&str> = files["files"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(files[0], "pages/man1/packmule.1");
+    let plain = |name: &str| std::fs::read_to_string(desk.path(name)).unwrap().replace(r"\-", "-");
+    let general = plain(files[0]);
+    for (command, flags) in table(&desk) {
+        assert!(general.contains(&format!("\\fB{command}")), "{command}");
+        let pages: Vec<String> = match command.as_str() {
+            "fleet" => {
+                ["new", "rotate"].map(|word| plain(&format!("pages/man1/packmule-fleet-{word}.1"))).into()
+            }
+            _ => vec![plain(&format!("pages/man1/packmule-{command}.1"))],
+        };
+        for flag in flags {
+            assert!(
+                pages.iter().all(|page| page.contains(&format!("\\fB--{flag}\\fR"))),
+                "{command} --{flag}"
+            );
+        }
+    }
+    for file in &files {
+        let page = plain(file);
+        let title = Path::new(file).file_stem().unwrap().to_str().unwrap();
+        assert!(page.starts_with(&format!(".TH {} 1 ", title.to_uppercase())), "{file}");
+        has(&page, &[".SH NAME\n", ".SH SYNOPSIS\n", ".SH DESCRIPTION\n", ".SH SEE ALSO\n"]);
+        // Nothing in the text is taken for a request.
+        let known = ["TH", "SH", "SS", "TP", "B", "I", "BR", "nf", "fi"];
+        for line in page.lines().filter(|line| line.starts_with(['.', '\''])) {
+            assert!(known.contains(&line[1..].split(' ').next().unwrap()), "{file}: {line}");
+        }
+        // Where the formatter is here, it finds nothing wrong.
+        let read = Command::new("groff").args(["-man", "-ww", "-z"]).arg(desk.path(file)).output();
+        if let Ok(read) = read {
+            assert!(read.status.success() && read.stderr.is_empty(), "{file}: {read:?}");
+        }
+    }
+    has(
+        &desk.run("man pages/man1/packmule.1").refused("pages/man1/packmule.1"),
+        &["could not make the directory"],
+    );
+}
+
+/// Words can change; the codes are what programs go by.
+#[test]
+fn what_failed_has_a_code() {
+    let desk = Desk::fleet(&["north"]);
+    desk.run("init alone.db --name alone").ok();
+    desk.run("export alone.db alone.pmb").ok();
+    desk.run("export north.db north.pmb").ok();
+    let mut torn = std::fs::read(desk.path("north.pmb")).unwrap();
+    torn.truncate(torn.len() - 7);
+    std::fs::write(desk.path("torn.pmb"), torn).unwrap();
+    std::fs::write(desk.path("empty.pmb"), "").unwrap();
+    std::fs::write(desk.path("text.db"), "not a database at all, but some text\n").unwrap();
+    desk.sql("plain.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    for (line, code) in [
+        ("status none.db", "file-not-found"),
+        ("import north.db none.pmb", "file-not-found"),
+        ("status north.db --nothing", "usage"),
+        ("status plain.db", "not-a-device"),
+        ("status text.db", "not-a-database"),
+        ("init north.db", "already-a-device"),
+        ("untrack north.db nothing", "unknown-table"),
+        ("track north.db nothing", "cannot-track"),
+        ("retire north.db nobody", "unknown-device"),
+        ("resolve north.db 0123456789 --delete", "unknown-conflict"),
+        ("import north.db torn.pmb", "bundle-damaged"),
+        ("import north.db text.db", "not-a-bundle"),
+        ("status .", "refused"),
+        ("sync north.db --serial nowhere", "connection"),
+    ] {
+        let ran = desk.run(&format!("{line} --json"));
+        let document: Value =
+            serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{line}: {e}: {}", ran.out));
+        assert_eq!(document["code"], code, "{line}: {document:#}");
+    }
+}

@@ -1,0 +1,71 @@
+//! The commands that are about the program itself: a part of the table in `commands`.
+
+use super::{Command, Group, Name, flags};
+
+pub const BOARD: Command = Command {
+    name: Name::Board,
+    words: "board",
+    operands: "[install]",
+    count: (0, 1),
+    flags: &[&flags::ROOT],
+    group: Group::Look,
+    summary: "which board this is taken for, with its budgets; or install the services on it",
+    about: "The profile sets how much memory is used, and where the serial line is. `install` puts systemd units in place: one that \
+            waits on the serial lines, and one that exchanges with a card or stick when it is inserted and has a folder PACKMULE. It \
+            starts nothing; what to run then is printed.",
+    examples: &["packmule board", "packmule board --board milkv-duo", "packmule board install"],
+};
+
+pub const COMPLETIONS: Command = Command {
+    name: Name::Completions,
+    words: "completions",
+    operands: "bash|zsh|fish",
+    count: (1, 1),
+    flags: &[],
+    group: Group::Look,
+    summary: "print completions for a shell",
+    about: "For who runs the program without its Debian package, which has them: put what is printed where the shell looks for it, \
+            or read it in at once, as the examples do.",
+    examples: &[
+        "source <(packmule completions bash)",
+        "packmule completions zsh >~/.zfunc/_packmule",
+        "packmule completions fish >~/.config/fish/completions/packmule.fish",
+    ],
+};
+
+pub const MAN: Command = Command {
+    name: Name::Man,
+    words: "man",
+    operands: "DIRECTORY",
+    count: (1, 1),
+    flags: &[],
+    group: Group::Look,
+    summary: "write the manual pages: one of the program, one of each command",
+    about: "Into the directory, which is made if need be; pages that are there are written anew. The Debian package has them.",
+    examples: &["packmule man ~/.local/share/man/man1"],
+};
+
+pub const DEMO: Command = Command {
+    name: Name::Demo,
+    words: "demo",
+    operands: "",
+    count: (0, 0),
+    flags: &[&flags::KEEP],
+    group: Group::Look,
+    summary: "the whole trip on this machine's own sensors, in some seconds",
+    about: "Three boards' databases get readings of this machine's sensors, written through plain SQLite. Bundles are carried to a base and \
+            back, an edit that two boards made at once shows as a conflict and is closed, and all four end with the same digest.",
+    examples: &["packmule demo", "packmule demo --keep /tmp/packmule-demo"],
+};
+
+pub const HELP: Command = Command {
+    name: Name::Help,
+    words: "help",
+    operands: "[COMMAND]",
+    count: (0, 2),
+    flags: &[],
+    group: Group::Unlisted,
+    summary: "print help",
+    about: "The same as --help.",
+    examples: &["packmule help track"],
+};

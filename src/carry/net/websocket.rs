@@ -442,9 +442,10 @@ mod tests {
     /// The cases of the Autobahn suite, by their sections, as far as they are about binary messages.
     #[test]
     fn frames_are_taken_as_the_suite_of_autobahn_has_them() {
+        type Case<'a> = (&'a str, Vec<u8>, &'a [u8], &'a [u8], bool);
         let close = |body: &[u8]| frame(0x88, body);
         let long = vec![0xfe; 65_535];
-        let taken: &[(&str, Vec<u8>, &[u8], &[u8], bool)] = &[
+        let taken: &[Case<'_>] = &[
             ("1.2.1", frame(0x82, b""), b"", b"", true),
             ("1.2.2", frame(0x82, &[0xfe; 125]), &[0xfe; 125], b"", true),
             ("1.2.3", frame(0x82, &[0xfe; 126]), &[0xfe; 126], b"", true),

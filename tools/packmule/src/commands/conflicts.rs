@@ -84,20 +84,18 @@ pub(super) fn selection(context: &Context<'_, '_>, engine: &Engine) -> Result<Se
 /// Prints a conflict in a line.
 fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
     let mut said: Vec<String> = Vec::new();
-    let alone = conflict.versions.iter().filter(|version| !version.values.is_empty()).count() == 1;
     for version in &conflict.versions {
-        // Beside deletes alone nothing differs: all of it is told.
-        let tells = |(name, value): &&(String, OwnedValue)| {
-            if alone {
-                !conflict.key.iter().any(|(key, _)| key == name)
-            } else {
-                differs(&conflict.versions, name, value)
-            }
-        };
-        let what = if version.values.is_empty() {
-            "deleted".to_owned()
-        } else {
-            version.values.iter().filter(tells).map(|(_, value)| show(value)).collect::<Vec<_>>().join(", ")
+        let differing = version
+            .values
+            .iter()
+            .filter(|(name, value)| differs(&conflict.versions, name, value))
+            .map(|(_, value)| show(value));
+        let differing = differing.collect::<Vec<_>>().join(", ");
+        let what = match &*differing {
+            _ if version.values.is_empty() => "deleted",
+            // Beside deletes alone nothing differs.
+            "" => version.op.word(),
+            differing => differing,
         };
         let who = version.name.as_deref().unwrap_or("?");
         said.push(format!("{who}{}: {what}", if version.shown { "*" } else { "" }));

@@ -3,7 +3,7 @@
 use packmule_core::model::Value;
 use rusqlite::types::Value as Sql;
 
-use crate::engine::capture::dirty;
+use crate::engine::capture::dirty::{self, has_column};
 use crate::engine::error::Result;
 use crate::engine::merge::versions;
 use crate::engine::store::value;
@@ -32,12 +32,17 @@ pub(crate) fn key_names(def: &TableDef, renamed: &[(String, String)]) -> Vec<Str
 
 /// Renames columns where values stand under their names.
 pub(crate) fn rename_columns(replica: &Replica, table: &Table, renamed: &[(String, String)]) -> Result<()> {
-    let list = table.quarantine_table();
-    for (old, new) in renamed.iter().filter(|(old, _)| has_column(replica, &list, old).unwrap_or(false)) {
-        let (old, new) = (value::quote(old), value::quote(new));
-        replica.db.execute_batch(&format!("ALTER TABLE {list} RENAME COLUMN {old} TO {new}"))?;
+    if renamed.is_empty() {
+        return Ok(());
     }
-    for list in if renamed.is_empty() { &[][..] } else { &["_pm_image", "_pm_unplaced"] } {
+    let list = table.quarantine_table();
+    for (old, new) in renamed {
+        if has_column(replica, &list, old)? {
+            let (old, new) = (value::quote(old), value::quote(new));
+            replica.db.execute_batch(&format!("ALTER TABLE {list} RENAME COLUMN {old} TO {new}"))?;
+        }
+    }
+    for list in ["_pm_image", "_pm_unplaced"] {
         rename_in_baselines(replica, table, list, renamed)?;
     }
     Ok(())
@@ -88,12 +93,6 @@ pub(crate) fn forget_columns(replica: &Replica, table: &Table, names: &[String])
         }
     }
     Ok(())
-}
-
-/// Returns whether a table, or one of our lists, has a column.
-pub(crate) fn has_column(replica: &Replica, table: &str, name: &str) -> Result<bool> {
-    let sql = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE";
-    Ok(value::maybe::<i64>(&replica.db, sql, (table, name))?.is_some())
 }
 
 /// Takes a column from what versions speak for.

@@ -231,16 +231,20 @@ fn make_list(replica: &Replica, name: &str, columns: &[String], constraint: &str
         return Ok(Vec::new());
     }
     let mut added = Vec::new();
-    let mut known =
-        replica.db.prepare_cached("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")?;
     for column in columns {
         let bare = bare_name(column);
-        if !known.exists((name, &bare))? {
+        if !has_column(replica, name, &bare)? {
             replica.db.execute_batch(&format!("ALTER TABLE {name} ADD COLUMN {column}"))?;
             added.push(bare);
         }
     }
     Ok(added)
+}
+
+/// Returns whether a table, or one of our lists, has a column.
+pub(crate) fn has_column(replica: &Replica, table: &str, name: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE";
+    Ok(value::maybe::<i64>(&replica.db, sql, (table, name))?.is_some())
 }
 
 /// Returns the name in a column's definition.

@@ -12,7 +12,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{FrameFlags, Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::{adopt, column_numbers, follow, watch};
+use crate::engine::capture::{adopt, column_numbers, dirty, follow, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, peers, positions};
 use crate::engine::merge::deferred;
@@ -328,7 +328,7 @@ pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Re
 
 /// Renames and drops columns of a table here, as far as its application has not done so itself.
 fn change_columns(replica: &Replica, table: &Table, change: &Change) -> Result<()> {
-    let is_there = |name: &String| column_numbers::has_column(replica, &table.def.name, name);
+    let is_there = |name: &String| dirty::has_column(replica, &table.def.name, name);
     for name in &change.gone {
         if is_there(name)? {
             drop_column(replica, table, name)?;

@@ -290,9 +290,8 @@ fn list_settled_claims(replica: &Replica) -> Result<()> {
         return Ok(());
     }
     let mut statement = replica.db.prepare_cached(
-        "SELECT tid, key FROM (SELECT tid, key FROM _pm_parked WHERE blocker IS NOT NULL
-                               UNION SELECT tid, blocker FROM _pm_parked WHERE blocker IS NOT NULL) AS c
-",
+        "SELECT tid, key FROM _pm_parked WHERE blocker IS NOT NULL
+         UNION SELECT tid, blocker FROM _pm_parked WHERE blocker IS NOT NULL",
     )?;
     let rows = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?

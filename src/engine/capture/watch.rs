@@ -263,11 +263,7 @@ fn extra_values(table: &Table, event: Event) -> String {
 /// Returns the name of the rowid, if there is one that is not the key itself and that SQL can set.
 fn free_rowid(db: &Connection, def: &TableDef) -> Result<Option<&'static str>> {
     let name = ["rowid", "_rowid_", "oid"].into_iter().find(|name| def.column(name).is_none());
-    // INTEGER PRIMARY KEY DESC has an index, and is no alias of the rowid; nor is a UNIQUE column.
-    let alias = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE pk > 0)
-        AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')";
-    let is_key =
-        def.integer_key() && db.prepare_cached(alias)?.query_row([&def.name], |row| row.get::<_, bool>(0))?;
+    let is_key = def.integer_key() && def.aliases_rowid(db)?;
     Ok(name.filter(|_| !def.without_rowid && !is_key && !def.keyless))
 }
 

@@ -145,13 +145,19 @@ impl TableDef {
         if self.keyless || !self.integer_key() {
             return Ok(());
         }
-        let alias = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE pk > 0)
-            AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')";
-        if !db.prepare_cached(alias)?.query_row([&self.name], |row| row.get::<_, bool>(0))? {
+        if !self.aliases_rowid(db)? {
             let key = self.columns.iter_mut().filter(|column| column.key > 0);
             key.for_each(|column| column.decl_type = "INT".into());
         }
         Ok(())
+    }
+
+    /// Returns whether the INTEGER key of the table here is an alias of the rowid. INTEGER PRIMARY KEY DESC has an index, and
+    /// is none; nor is a UNIQUE column.
+    pub(crate) fn aliases_rowid(&self, db: &Connection) -> Result<bool> {
+        let alias = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE pk > 0)
+            AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')";
+        Ok(db.prepare_cached(alias)?.query_row([&self.name], |row| row.get(0))?)
     }
 
     /// Returns the columns of each UNIQUE index that can be a key: over all rows and plain columns, which it compares as

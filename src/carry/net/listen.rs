@@ -1,4 +1,5 @@
-//! Many at once, over TCP or WebSocket, told apart by the first bytes: who connects stays at the door until it has said who it is; then it has a thread and an engine.
+//! Many at once, over TCP or WebSocket, told apart by the first bytes: who connects stays at the door until it has said
+//! who it is; then it has a thread and an engine.
 //!
 //! At the door a connection costs a socket and some bytes, no thread, no engine and no look at the database. It is gone
 //! after some seconds; where too many stand there, the one that came first goes.

@@ -445,6 +445,7 @@ mod tests {
     /// The cases of the Autobahn suite, by their sections, as far as they are about binary messages.
     #[test]
     fn frames_are_taken_as_the_suite_of_autobahn_has_them() {
+        type Case<'a> = (&'a str, Vec<u8>, &'a [u8], &'a [u8], bool);
         let close = |body: &[u8]| frame(0x88, body);
         let long = vec![0xfe; 65_535];
         let taken: &[Case<'_>] = &[

@@ -1,10 +1,12 @@
 //! What `serve` prints: a line for each change of a line or a connection.
 
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use packmule::carry::Stop;
 use packmule::carry::session::Progress;
 
+use super::line::{left, summary};
 use crate::documents::{Counts, Event};
 use crate::output::{Out, say};
 use crate::text::{now, time};
@@ -82,8 +84,17 @@ impl Change {
     }
 }
 
+/// Says what a session has carried since it was last reported that both are in step.
+pub fn in_step(before: &mut Progress, progress: &Progress, peer: &str, db: &Path) -> (String, More) {
+    let news = since(before, progress);
+    before.clone_from(progress);
+    let mut what = vec![format!("in step with {peer}: {}", summary(&news))];
+    what.extend(left(progress, peer, db));
+    (what.join("\n"), More::Carried(Box::new(news)))
+}
+
 /// Returns what happened between two reports of a session.
-pub fn since(before: &Progress, after: &Progress) -> Progress {
+fn since(before: &Progress, after: &Progress) -> Progress {
     let mut news = after.clone();
     news.sent.0 -= before.sent.0.min(news.sent.0);
     news.sent.1 -= before.sent.1.min(news.sent.1);

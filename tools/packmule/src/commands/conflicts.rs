@@ -11,7 +11,7 @@ use super::{Context, of_db, open_to_read};
 use crate::documents::{Conflicts, OpenConflicts};
 use crate::output::{Failure, Out, say};
 use crate::text::{
-    columns, count, cut, now, number, plural, quoted, read_age, shell_word, show, shown, time,
+    columns, count, cut, now, number, pairs, plural, quoted, read_age, shell_word, show, shown, time,
 };
 use crate::usage::flags;
 
@@ -90,10 +90,12 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
             .iter()
             .filter(|(name, value)| differs(&conflict.versions, name, value))
             .map(|(_, value)| show(value));
-        let what = if version.values.is_empty() {
-            "deleted".to_owned()
-        } else {
-            differing.collect::<Vec<_>>().join(", ")
+        let differing = differing.collect::<Vec<_>>().join(", ");
+        let what = match &*differing {
+            _ if version.values.is_empty() => "deleted",
+            // Beside deletes alone nothing differs.
+            "" => version.op.word(),
+            differing => differing,
         };
         let who = version.name.as_deref().unwrap_or("?");
         said.push(format!("{who}{}: {what}", if version.shown { "*" } else { "" }));
@@ -138,12 +140,12 @@ fn print_groups(path: &Path, groups: &BTreeMap<(String, &str), u64>, out: &mut O
 
 /// Prints a conflict: its versions, what differs between them, and how it is closed.
 fn print(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
-    let key: Vec<String> = match &conflict.kind {
-        ConflictKind::Schema(column) => vec![format!("column {column}")],
-        _ => conflict.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect(),
+    let key = match &conflict.kind {
+        ConflictKind::Schema(column) => format!("column {column}"),
+        _ => pairs(&conflict.key),
     };
     say!(out);
-    say!(out, "{}  {}: {}", conflict.id, conflict.table, key.join(", "));
+    say!(out, "{}  {}: {key}", conflict.id, conflict.table);
     say!(out, "  {}", why(&conflict.kind));
     conflict.versions.iter().for_each(|version| print_version(conflict, version, out));
     let by: Vec<String> = conflict
@@ -234,16 +236,13 @@ fn loser(conflict: &Conflict, taken: DeviceId) -> Option<&ConflictVersion> {
 /// Says that a row is removed.
 fn removes(conflict: &Conflict, version: &ConflictVersion) -> String {
     let keys = conflict.key.iter().map(|(name, _)| name);
-    let values: Vec<String> = keys
-        .filter_map(|key| version.values.iter().find(|(name, _)| name == key))
-        .map(|(name, value)| format!("{name} = {}", show(value)))
-        .collect();
-    let row = if values.is_empty() { "the row".into() } else { format!("the row {}", values.join(", ")) };
+    let values = pairs(keys.filter_map(|key| version.values.iter().find(|(name, _)| name == key)));
+    let row = if values.is_empty() { "the row".into() } else { format!("the row {values}") };
     format!("removes {row} on all devices; resolve --undo brings it back")
 }
 
 /// Returns whether another version has another value in this column.
-fn differs(versions: &[ConflictVersion], name: &str, value: &OwnedValue) -> bool {
+pub(super) fn differs(versions: &[ConflictVersion], name: &str, value: &OwnedValue) -> bool {
     versions
         .iter()
         .filter(|v| !v.values.is_empty())

@@ -5,7 +5,7 @@ use packmule::{OwnedValue, RowChange};
 use super::{Context, of_db, open, open_to_read};
 use crate::documents::{AtWritten, Restored, TakenBackWrites};
 use crate::output::{Failure, say};
-use crate::text::{count, cut, paragraph, plural, read, read_time, show, shown};
+use crate::text::{count, cut, pairs, paragraph, plural, read, read_time, shown};
 use crate::usage::{Args, flags};
 
 /// How many rows are told one by one.
@@ -44,33 +44,30 @@ pub fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "… and {} more", told - ROWS_TOLD);
     }
     let rows = report.rows;
-    if dry_run {
-        say!(out, "{} be as they were before; nothing has changed", plural(rows, "row would", "rows would"));
+    if rows == 0 {
+        say!(out, "there is nothing to take back; nothing has changed");
+    } else if dry_run {
+        let rows = plural(rows, "row would be as it was before", "rows would be as they were before");
+        say!(out, "{rows}; nothing has changed");
     } else {
-        say!(
-            out,
-            "{} they were before; the next bundles carry this",
-            plural(rows, "row is as", "rows are as")
-        );
+        let rows = plural(rows, "row is as it was before", "rows are as they were before");
+        say!(out, "{rows}; the next bundles carry this");
     }
     if report.unknown > 0 {
-        let rows = plural(report.unknown, "row stays", "rows stay");
-        say!(out, "{rows} as they are: what was before is compacted away here, or too large");
+        let rows = plural(report.unknown, "row stays as it is", "rows stay as they are");
+        say!(out, "{rows}: what was before is compacted away here, or too large");
     }
     Ok(())
 }
 
 /// Says how a row changes.
 fn change(row: &RowChange) -> String {
-    let list = |of: &[(String, OwnedValue)]| {
-        of.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect::<Vec<_>>().join(", ")
-    };
-    let key = list(&row.key);
+    let key = pairs(&row.key);
     if row.after.is_empty() {
         return format!("{key} is deleted");
     }
     let changed = row.after.iter().filter(|value| !row.before.contains(value) && !row.key.contains(value));
-    let changed = list(&changed.cloned().collect::<Vec<_>>());
+    let changed = pairs(changed);
     if row.before.is_empty() { format!("{key} comes back: {changed}") } else { format!("{key}: {changed}") }
 }
 

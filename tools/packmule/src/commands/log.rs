@@ -8,7 +8,7 @@ use packmule::{Engine, HistoryEntry, HistoryItem, HistoryOp, OwnedValue};
 use super::{Context, of_db, open_to_read};
 use crate::documents::LogGroup;
 use crate::output::{Failure, Out, say};
-use crate::text::{count, number, range, read, read_time, show, shown, time};
+use crate::text::{count, number, pairs, range, read, read_time, show, shown, time};
 use crate::usage::flags;
 
 /// How many rows of a group are shown.
@@ -144,7 +144,6 @@ fn print_group(
     say!(out, "{}", group_line(group));
     let Some(rows) = rows else { return };
     for op in rows {
-        let key: Vec<String> = op.key.iter().map(|(name, v)| format!("{name} = {}", show(v))).collect();
         let before = |name: &str, v: &OwnedValue| match was.and_then(|was| was.get(name)) {
             Some(was) if was != v => format!(" (was {})", show(was)),
             _ => String::new(),
@@ -153,7 +152,7 @@ fn print_group(
             op.values.iter().map(|(name, v)| format!("{name} = {}{}", show(v), before(name, v))).collect();
         let written =
             if values && !written.is_empty() { format!(": {}", written.join(", ")) } else { String::new() };
-        say!(out, "    {} {} {}{written}", op.op.word(), op.table, key.join(", "));
+        say!(out, "    {} {} {}{written}", op.op.word(), op.table, pairs(&op.key));
     }
     let left = group.ops.saturating_sub(rows.len() as u64);
     if left > 0 {

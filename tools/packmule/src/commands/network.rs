@@ -14,10 +14,8 @@ use packmule::carry::serial::Error as LineError;
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
-use super::changes::{Change, More, since};
-use super::line::{
-    draw, failure as line_failure, left, patience, say_synced, session_text, stop_on_signals, summary,
-};
+use super::changes::{Change, More, in_step};
+use super::line::{draw, failure as line_failure, patience, say_synced, session_text, stop_on_signals};
 use super::{Context, Given, open};
 use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure, code};
@@ -164,11 +162,8 @@ impl Reports<'_> {
             }
             Status::InStep(progress) => {
                 let Some((_, _, before)) = at.and_then(|at| known.get_mut(at)) else { return };
-                let news = since(before, progress);
-                before.clone_from(progress);
-                let mut what = vec![format!("in step with {called}: {}", summary(&news))];
-                what.extend(left(progress, &called, self.db));
-                self.change(&place, "in step", peer, what.join("\n"), More::Carried(Box::new(news)));
+                let (text, carried) = in_step(before, progress, &called, self.db);
+                self.change(&place, "in step", peer, text, carried);
             }
             Status::Ended => {
                 self.change(&place, "ended", peer, format!("{called} has gone"), More::Nothing);

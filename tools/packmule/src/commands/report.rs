@@ -7,12 +7,14 @@ use std::path::Path;
 
 use packmule::{Conflict, ConflictVersion, DeviceInfo, Engine, HistoryItem, Status, VersionOp, label};
 
+use super::conflicts::differs;
 use super::{Context, of_db, open_to_read};
 use crate::documents::Reported;
 use crate::output::{Failure, say};
 use crate::text::html::{self, escape};
 use crate::text::{
-    Advice, advice, clock_wrong, count, iso, now, number, quoted, said_by, show, shown, size, time, waiting,
+    Advice, advice, clock_wrong, count, iso, now, number, pairs, quoted, said_by, show, shown, size, time,
+    waiting,
 };
 
 /// How many conflicts stand on the page whole; of more, it says how many there are.
@@ -308,12 +310,10 @@ fn days(of: &BTreeMap<i64, BTreeMap<String, u64>>) -> Vec<(String, BTreeMap<Stri
 
 /// Makes the part of a conflict.
 fn side_by_side(conflict: &Conflict) -> String {
-    let key: Vec<String> =
-        conflict.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
     let mut out = format!(
         "<article><h3>{}: {}</h3><p class=\"soft\">{} · {}</p><div class=\"sides\">",
         escape(&conflict.table),
-        escape(&key.join(", ")),
+        escape(&pairs(&conflict.key)),
         escape(conflict.kind.word()),
         escape(&conflict.id)
     );
@@ -340,9 +340,7 @@ fn side(conflict: &Conflict, version: &ConflictVersion) -> String {
     }
     out.push_str("<dl>");
     for (name, value) in &version.values {
-        let others = conflict.versions.iter().filter(|other| !other.values.is_empty());
-        let same = |other: &ConflictVersion| other.values.iter().any(|of| of.0 == *name && of.1 == *value);
-        let class = if others.clone().all(same) { "" } else { " class=\"differs\"" };
+        let class = if differs(&conflict.versions, name, value) { " class=\"differs\"" } else { "" };
         let _ = write!(out, "<dt>{}</dt><dd{class}>{}</dd>", escape(name), escape(&show(value)));
     }
     out.push_str("</dl></div>");

@@ -8,7 +8,7 @@ use super::conflicts::selection;
 use super::{Context, of_db, open};
 use crate::documents::{DecidedConflict, Resolved, Undone, UndoneRow};
 use crate::output::{Failure, Out, engine_text, say};
-use crate::text::{conflicts_open, count, cut, number, paragraph, plural, quoted, read, show, shown};
+use crate::text::{conflicts_open, count, cut, number, pairs, paragraph, plural, quoted, read, show, shown};
 use crate::usage::{Args, flags};
 
 /// How many decisions are told row by row; of more, each is a line.
@@ -138,9 +138,7 @@ fn failed(path: &Path, error: Error, at_once: bool, out: &mut Out<'_>) -> Failur
 /// Prints what is decided of a conflict.
 fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &mut Out<'_>) {
     let conflict = &decided.conflict;
-    let key: Vec<String> =
-        conflict.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
-    let head = format!("{}  {}: {}", conflict.id, conflict.table, key.join(", "));
+    let head = format!("{}  {}: {}", conflict.id, conflict.table, pairs(&conflict.key));
     if let Some(refused) = &decided.refused {
         say!(out, "{}", cut(&head));
         let reason = engine_text(path, path, refused);
@@ -148,9 +146,15 @@ fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &m
         return;
     }
     if !whole {
-        let rows: Vec<String> = decided.rows.iter().map(change).collect();
-        let rows = if rows.is_empty() { "stays as it is shown".into() } else { rows.join("; ") };
-        say!(out, "{}", cut(&format!("{head}: {rows}")));
+        let line = match &decided.rows[..] {
+            [] => format!("{head}: stays as it is shown"),
+            // What is said of the row itself begins with its key.
+            [row] if row.key == conflict.key => {
+                format!("{}  {}: {}", conflict.id, conflict.table, change(row))
+            }
+            rows => format!("{head}: {}", rows.iter().map(change).collect::<Vec<_>>().join("; ")),
+        };
+        say!(out, "{}", cut(&line));
         return;
     }
     say!(out, "{head}");
@@ -188,10 +192,8 @@ fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     });
     say!(out, "{}: what {} decided is undone", report.conflict, report.decided_by);
     for (table, row) in &report.rows {
-        let key: Vec<String> =
-            row.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
         let said = match (row.before.is_empty(), row.after.is_empty()) {
-            (false, true) => format!("{} is not in the table any more, as before", key.join(", ")),
+            (false, true) => format!("{} is not in the table any more, as before", pairs(&row.key)),
             _ => change(row),
         };
         say!(out, "{}", paragraph(&format!("{table}: {said}"), 2, 4));
@@ -205,11 +207,9 @@ fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 
 /// Says what happens to a row.
 fn change(row: &RowChange) -> String {
-    let key: Vec<String> = row.key.iter().map(|(name, value)| format!("{name} = {}", show(value))).collect();
-    let key = key.join(", ");
+    let key = pairs(&row.key);
     let values = |of: &[(String, OwnedValue)]| {
-        let of = of.iter().filter(|(name, _)| !row.key.iter().any(|(key, _)| key == name));
-        of.map(|(name, value)| format!("{name} = {}", show(value))).collect::<Vec<_>>().join(", ")
+        pairs(of.iter().filter(|(name, _)| !row.key.iter().any(|(key, _)| key == name)))
     };
     if row.removes() {
         return format!("{key} is removed on all devices ({}); it stays in the log", values(&row.before));

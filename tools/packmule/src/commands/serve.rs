@@ -8,8 +8,8 @@ use packmule::carry::serial::{self, Options, Status};
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
-use super::changes::{Change, More, print_changes, since};
-use super::line::{failure_text, left, line_options, stop_on_signals, summary};
+use super::changes::{Change, More, in_step, print_changes};
+use super::line::{failure_text, line_options, stop_on_signals};
 use super::{Context, network, open};
 use crate::output::{Failure, Out, say};
 use crate::text::{io_text, iso, now, number, shown, time};
@@ -108,7 +108,10 @@ impl Served<'_> {
                 self.before = Progress::default();
                 self.change("met", format!("{called} is here"), More::Fingerprint(id.to_string()));
             }
-            Status::InStep(progress) => self.in_step(&peer, progress),
+            Status::InStep(progress) => {
+                let (text, carried) = in_step(&mut self.before, progress, &peer, self.db);
+                self.change("in step", text, carried);
+            }
             // Back at the first rate because the device has gone: no news.
             Status::Baud(rate) if *rate == self.first && self.peer.is_none() => {}
             Status::Baud(rate) => {
@@ -124,14 +127,6 @@ impl Served<'_> {
             Status::Failed(e) => self.change("failed", failure_text(self.db, e), More::Nothing),
             _ => {}
         }
-    }
-
-    fn in_step(&mut self, peer: &str, progress: &Progress) {
-        let news = since(&self.before, progress);
-        self.before = progress.clone();
-        let mut what = vec![format!("in step with {peer}: {}", summary(&news))];
-        what.extend(left(progress, peer, self.db));
-        self.change("in step", what.join("\n"), More::Carried(Box::new(news)));
     }
 
     fn change(&self, event: &'static str, text: String, more: More) {

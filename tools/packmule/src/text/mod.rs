@@ -30,4 +30,4 @@ pub use sentence::{
     behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
 };
 pub use time::{clock_wrong, iso, now, read_age, read_time, span, time};
-pub use value::{read, show};
+pub use value::{pairs, read, show};

@@ -35,6 +35,11 @@ pub fn show(value: &OwnedValue) -> String {
     }
 }
 
+/// Formats values with their columns' names.
+pub fn pairs<'v>(of: impl IntoIterator<Item = &'v (String, OwnedValue)>) -> String {
+    of.into_iter().map(|(name, value)| format!("{name} = {}", show(value))).collect::<Vec<_>>().join(", ")
+}
+
 /// Returns a letter, escaped if a terminal would act on it.
 fn visible(c: char) -> Vec<char> {
     if is_unseen(c) { c.escape_default().collect() } else { vec![c] }

@@ -439,9 +439,6 @@ mod tests {
 
     const CLOSED_WRONG: &[u8] = &[0x88, 2, 0x03, 0xea];
 
-    /// A section, the bytes that come, the message and the answer that they give, and whether the stream goes on.
-    type Case<'a> = (&'a str, Vec<u8>, &'a [u8], &'a [u8], bool);
-
     /// The cases of the Autobahn suite, by their sections, as far as they are about binary messages.
     #[test]
     fn frames_are_taken_as_the_suite_of_autobahn_has_them() {

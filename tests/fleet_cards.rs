@@ -46,7 +46,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 8] = [
+const PARTED: [(u64, &str); 9] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (
@@ -61,6 +61,10 @@ const PARTED: [(u64, &str); 8] = [
     (246, "two groups waited for each other: of each the other part was lost with a backup"),
     (315, "a settled value was lost where a verdict came that leaves it, after a late write that had met it"),
     (530, "a base waited for the rest of a seal of an identity that both copies of its card had left"),
+    (
+        3083,
+        "a base with the table of its own left readings of a new identity that came before the old one's definition",
+    ),
 ];
 
 #[test]

@@ -29,7 +29,7 @@ use crate::engine::apply::admissible::Rules;
 use crate::engine::apply::aside::Pieces;
 use crate::engine::apply::restated::{self, Restating, Spans};
 use crate::engine::apply::vouched;
-use crate::engine::capture::{evolve, runs};
+use crate::engine::capture::{evolve, gathering, runs};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::{membership, positions};
@@ -257,6 +257,9 @@ impl Writers {
 /// Prepares to write a device's ops of one definition into its table here.
 pub(crate) fn writer(replica: &Replica, stream: Stream, def: &OpDef, dev: i64) -> Result<Writer> {
     let of_another = stream == Stream::PerDevice && dev != replica.me;
+    if of_another {
+        gathering::gather_ops(replica, def.tid)?;
+    }
     let table = match catalog::mirror_of(replica, def.tid).filter(|_| of_another) {
         Some(mirror) => mirror,
         None => catalog::table(replica, def.tid)?,

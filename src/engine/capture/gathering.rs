@@ -45,6 +45,17 @@ pub(crate) fn gather_def(replica: &Replica, dev: i64, tid: i64, def: &TableDef, 
     }
 }
 
+/// Begins to gather at a base that has the table of other devices' ops itself: it knows their definition by its own, and
+/// nobody else's may have come yet. An author that goes on under a new identity has announced it under the old one.
+pub(crate) fn gather_ops(replica: &Replica, tid: i64) -> Result<()> {
+    if !replica.identity.base || catalog::mirror_of(replica, tid).is_some() {
+        return Ok(());
+    }
+    let table = catalog::table(replica, tid)?;
+    let own = matches!(table.state, State::Tracked | State::Suspended);
+    if own && table.def.mode == Mode::PerDevice { begin_gathering(replica, &table) } else { Ok(()) }
+}
+
 /// Makes the table in which the rows that other devices have in this one are gathered, and begins to gather; says
 /// why if it cannot.
 pub(crate) fn begin_gathering(replica: &Replica, table: &Table) -> Result<()> {

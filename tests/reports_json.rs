@@ -51,7 +51,7 @@ fn a_conflict_has_its_word_and_rows_by_column() {
     let conflicts = of(a.conflicts().unwrap());
     let of_kind = |kind: &str| conflicts.as_array().unwrap().iter().find(|c| c["kind"] == kind).unwrap();
     let insert = of_kind("insert/insert");
-    has(insert, &["id", "table", "key", "kind", "versions", "referred_by"]);
+    has(insert, &["id", "table", "key", "kind", "versions", "referred_by", "ways", "clashing"]);
     assert_eq!((&insert["table"], &insert["key"]), (&json!("t"), &json!({ "id": 1 })));
     let mut versions = insert["versions"].as_array().unwrap().clone();
     versions.sort_by_key(|version| version["name"].to_string());
@@ -69,7 +69,7 @@ fn a_conflict_has_its_word_and_rows_by_column() {
         json!({ "id": 1, "v": { "real": "-Infinity" }, "u": { "hex": "ff", "text": true } })
     );
     let unique = of_kind("unique");
-    has(unique, &["id", "table", "key", "kind", "versions", "columns", "referred_by"]);
+    has(unique, &["id", "table", "key", "kind", "versions", "columns", "referred_by", "ways", "clashing"]);
     assert_eq!(unique["columns"], json!(["u"]));
     log_and_status(&a, &b);
 }

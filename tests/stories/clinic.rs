@@ -219,3 +219,23 @@ fn id_of(desk: &Desk, patient: &str) -> String {
     let all = conflicts(desk, "");
     all.iter().find(|c| c["key"]["id"] == patient).unwrap()["id"].as_str().unwrap().to_owned()
 }
+
+#[test]
+fn an_undo_finds_a_column_that_was_renamed_since() {
+    let desk = clinic();
+    disagree(&desk);
+    close_check(&desk);
+    let open = conflicts(&desk, " --kind update/update").remove(0);
+    let (id, row) = (open["id"].as_str().unwrap(), open["key"]["id"].as_str().unwrap());
+    desk.run(&format!("resolve base.db {id} --take ward")).ok();
+    both_are_the_same(&desk);
+    for name in ["base", "ward"] {
+        desk.sql(&format!("{name}.db"), "ALTER TABLE patients RENAME COLUMN phone TO telephone");
+    }
+    both_are_the_same(&desk);
+    let telephone = || desk.rows("base.db", &format!("SELECT telephone FROM patients WHERE id = '{row}'"));
+    assert_eq!(telephone(), desk.rows("base.db", "SELECT 'ward'"));
+    desk.run(&format!("resolve base.db --undo {id}")).ok();
+    assert_eq!(telephone(), desk.rows("base.db", "SELECT 'base'"));
+    both_are_the_same(&desk);
+}

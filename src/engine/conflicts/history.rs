@@ -89,7 +89,7 @@ pub(crate) fn canonical_key(table: &Table, key: &[OwnedValue]) -> Result<Vec<u8>
     let columns: Vec<usize> = table.def.keys().collect();
     if columns.len() != key.len() {
         return Err(Error::Usage(format!(
-            "the key of `{}` has {} columns, and {} values were given",
+            "the number of columns in the key of `{}` is {}, and that of the values given {}",
             table.def.name,
             columns.len(),
             key.len()

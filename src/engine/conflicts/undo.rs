@@ -24,6 +24,7 @@ use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
+use crate::engine::table::renamed;
 use crate::engine::table::replica::Replica;
 
 /// The largest row that is told as it was, in bytes.
@@ -212,12 +213,12 @@ pub(crate) fn said(
     (claim, was): (Option<u64>, &Before),
     heads: Vec<Head>,
 ) -> Result<Option<(Vec<OwnedValue>, Change)>> {
-    let now = was_values(table, &self::was(replica, table, key)?)?;
+    let now = was_values(replica, table, &self::was(replica, table, key)?)?;
     let mut values = vec![OwnedValue::Null; table.def.columns.len()];
     for (at, value) in table.def.keys().zip(value::read_key(key)?) {
         values[at] = value;
     }
-    let Some(before) = was_values(table, was)? else {
+    let Some(before) = was_values(replica, table, was)? else {
         let Some(now) = now else { return Ok(None) };
         for (at, value) in now {
             values[at] = value;
@@ -239,11 +240,22 @@ pub(crate) fn said(
     Ok(Some((values, Change { kind, claim, columns, heads: Some(heads), ..Change::default() })))
 }
 
-/// Decodes a row as it was: its values by column; `None` if it was not there.
-fn was_values(table: &Table, was: &Before) -> Result<Option<Vec<(usize, OwnedValue)>>> {
+/// Decodes a row as it was: its values by column, also where that was renamed since; `None` if it was not there.
+fn was_values(replica: &Replica, table: &Table, was: &Before) -> Result<Option<Vec<(usize, OwnedValue)>>> {
     match was {
         Before::Gone => Ok(None),
-        Before::Values(body) => Ok(Some(rewind::last_values(versions::read_baseline(table, body)?))),
+        Before::Values(body) => {
+            let mut values = Vec::new();
+            for (name, value) in versions::baseline_values(body)? {
+                let mut at = table.def.column(&name);
+                if at.is_none() {
+                    let names = renamed::names_of(replica, table.tid, &name)?;
+                    at = names.iter().find_map(|name| table.def.column(name));
+                }
+                values.extend(at.map(|at| (at, value)));
+            }
+            Ok(Some(rewind::last_values(values)))
+        }
         Before::Untold => Err(Error::Usage(format!(
             "a row of `{}` was too large to be kept for an undo; `log --values` shows what is in the log",
             table.def.name

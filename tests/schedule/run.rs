@@ -208,7 +208,9 @@ impl Run {
         let mut seen = self.seen(d);
         seen[d] = 0;
         let highest = self.groups.iter().filter(|g| seen[g.device] > g.number).map(|g| g.lamport).max();
-        let lamport = highest.unwrap_or(0).max(self.devices[d].lamport) + 1;
+        let before = highest.unwrap_or(0).max(self.devices[d].lamport);
+        let lamport = self.lamport_of(d, end);
+        assert!(lamport > before, "a stamp is above all that its author had seen: {lamport}, {before}");
         for write in writes.values_mut().filter(|w| w.claim == u64::MAX) {
             write.claim = lamport;
         }
@@ -218,6 +220,26 @@ impl Run {
         let number = device.ends.len();
         device.ends.push(end);
         self.groups.push(Group { device: d, number, seen, lamport, wall, writes, uniques: BTreeSet::new() });
+    }
+
+    /// The stamp of the group of rows that a device has just sealed. Groups that say something of a table alone may
+    /// come between, so the model does not count stamps itself.
+    fn lamport_of(&self, d: usize, end: u64) -> u64 {
+        let engine = &self.devices[d].engine;
+        let since = self.devices[d].ends.last().copied().unwrap_or(0);
+        let (id, mut stamps) = (engine.identity().id, Vec::new());
+        let mut each = |item: packmule::HistoryItem<'_>| {
+            if let packmule::HistoryItem::Group(group) = item
+                && (group.author, group.stream) == (id, packmule::core::model::Stream::Shared)
+                && group.frames.0 > since
+                && group.frames.1 <= end
+            {
+                stamps.push((group.ops > 0, group.lamport));
+            }
+            Ok(())
+        };
+        engine.log(None, &[], &mut each).unwrap();
+        stamps.into_iter().max().unwrap().1
     }
 
     pub fn step(&mut self, step: &Step) {

@@ -252,7 +252,10 @@ fn unknown_tables_devices_and_conflicts() {
     has(&desk.run("untrack base.db nothing").refused("base.db"), &["`nothing`", "tracked are: "]);
     has(&desk.run("untrack base.db settings nothing").refused("base.db"), &["`nothing`"]);
     has(&desk.run("log base.db nothing").refused("base.db"), &["`nothing`"]);
-    has(&desk.run("log base.db settings a b").refused("base.db"), &["has 1 columns"]);
+    has(
+        &desk.run("log base.db settings a b").refused("base.db"),
+        &["key of `settings` is 1", "values given 2"],
+    );
     has(
         &desk.run("export base.db a.pmb --for west").refused("base.db"),
         &["no device `west`", "packmule devices base.db", "without --for"],

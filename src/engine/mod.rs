@@ -93,7 +93,7 @@ pub use upkeep::remove::RemoveReport;
 pub use upkeep::status::{Standing, Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
-use crate::engine::conflicts::{history, resolve, walk};
+use crate::engine::conflicts::{history, many, resolve, walk};
 use crate::engine::exchange::{
     admit, certificates, export, import, join, revoke, snapshot, source, survey, transaction, trust_sender,
 };
@@ -460,8 +460,7 @@ impl Engine {
     /// # Errors
     /// [`Error::NoSuchConflict`], [`Error::CannotResolve`] with the reason, [`Error::KeyMissing`].
     pub fn resolve(&mut self, id: &str, resolution: &Resolution) -> Result<()> {
-        let meant = Selection { ids: vec![id.into()], ..Selection::default() };
-        self.resolve_all(&meant, resolution, &mut |_| Ok(())).map(|_| ())
+        transaction::after_seal(&mut self.replica, |replica| many::resolve(replica, id, resolution))
     }
 
     /// Lets the application decide: `decide` sees each open conflict with all its versions, and its

@@ -102,7 +102,7 @@ pub(crate) enum Before {
     Gone,
     /// Names of columns and values in turn, encoded.
     Values(Vec<u8>),
-    /// Larger than what is kept.
+    /// Larger than what is kept, or compacted away.
     Untold,
 }
 

@@ -1,8 +1,10 @@
 //! What happens to a row, as it is told to people.
 
+use crate::engine::error::Result;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
-use crate::engine::store::value::OwnedValue;
+use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::table::known::Table;
 
 /// What a resolution does to a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,4 +27,10 @@ impl RowChange {
     pub fn removes(&self) -> bool {
         !self.before.is_empty() && self.after.is_empty()
     }
+}
+
+/// Returns the values of a row's key, by column.
+pub(crate) fn named_key(table: &Table, key: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
+    let names = table.def.keys().map(|at| table.def.columns[at].name.clone());
+    Ok(names.zip(value::read_key(key)?).collect())
 }

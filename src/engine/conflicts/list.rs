@@ -9,6 +9,7 @@ use rusqlite::params_from_iter;
 use sha2::{Digest, Sha256};
 
 use crate::engine::capture::declare;
+use crate::engine::conflicts::change;
 use crate::engine::error::{Result, Way};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::merge::deferred;
@@ -420,11 +421,10 @@ fn make(
         hash.update(part);
     }
     let id = Hex(&hash.finalize()[..5]).to_string();
-    let names = table.def.keys().map(|at| table.def.columns[at].name.clone());
     let conflict = Conflict {
         id,
         table: table.def.name.clone(),
-        key: names.zip(value::read_key(&key)?).collect(),
+        key: change::named_key(table, &key)?,
         kind,
         versions,
         ways: Vec::new(),

@@ -1,24 +1,26 @@
 //! Many conflicts resolved in one transaction, or what that would do.
 //!
-//! However many are open, one is in memory at a time; their ids lie in a temporary table, so that a conflict which a
-//! resolution opens is told from those that were there, and is not decided unseen.
+//! However many are open, one is in memory at a time; their places and ids lie in a temporary table, so that a conflict
+//! which a resolution opens is told from those that were there, and is not decided unseen.
 
 use std::collections::BTreeSet;
 
 use packmule_core::wire::FrameFlags;
+use rusqlite::OptionalExtension;
 
 use crate::engine::capture::groups::{RowBefore, SealOptions};
 use crate::engine::capture::seal;
-use crate::engine::conflicts::change::RowChange;
+use crate::engine::conflicts::change::{self, RowChange};
 use crate::engine::conflicts::list::{self, Conflict, Open};
 use crate::engine::conflicts::resolve::{self, Resolution};
 use crate::engine::conflicts::selection::{self, Selection};
 use crate::engine::conflicts::undo;
-use crate::engine::conflicts::walk::{self, Walk};
+use crate::engine::conflicts::walk::{self, Place, Walk};
 use crate::engine::error::{Error, Result};
 use crate::engine::show::triggers;
-use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::store::value::OwnedValue;
 use crate::engine::table::catalog;
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// How many conflicts are closed before they are sealed: their keys are in memory until then.
@@ -56,8 +58,38 @@ pub struct DecisionReport {
     pub opened_ids: Vec<String>,
 }
 
-/// Closes all conflicts that are meant, within the open transaction. Those that were meant by their ids all are, or none.
+/// Closes the conflict with this id, or beginning of one, within the open transaction.
+pub(crate) fn resolve(replica: &Replica, id: &str, resolution: &Resolution) -> Result<()> {
+    let meant = Selection { ids: vec![id.into()], ..Selection::default() };
+    close(replica, &meant, resolution, &mut |_| Ok(()))?;
+    forget_open(replica)
+}
+
+/// Closes all conflicts that are meant, within the open transaction, and tells what is open then.
 pub(crate) fn resolve_all(
+    replica: &Replica,
+    selection: &Selection,
+    resolution: &Resolution,
+    each: &mut dyn FnMut(Decided) -> Result<()>,
+) -> Result<DecisionReport> {
+    let mut report = close(replica, selection, resolution, each)?;
+    walk::each(replica, &mut |open| {
+        report.open += 1;
+        if remembered(replica, &Place::of(&open))?.is_none_or(|(id, _)| id != open.conflict.id) {
+            report.opened += 1;
+            if report.opened_ids.len() < OPENED_NAMED {
+                report.opened_ids.push(open.conflict.id);
+            }
+        }
+        Ok(())
+    })?;
+    forget_open(replica)?;
+    Ok(report)
+}
+
+/// Closes all conflicts that are meant, within the open transaction. Those that were meant by their ids all are, or none.
+/// What was open before stays in `_pm_was_open`; the report does not say yet what is open then.
+fn close(
     replica: &Replica,
     selection: &Selection,
     resolution: &Resolution,
@@ -72,8 +104,10 @@ pub(crate) fn resolve_all(
         report: DecisionReport::default(),
     };
     let mut walk = Walk::new(replica);
-    while let Some(open) = walk.next_open(replica)? {
-        if !selection.wants(&open.conflict) || !was_open(replica, &open.conflict)? {
+    let mut meant = |place: &Place| Ok(remembered(replica, place)?.is_some_and(|(_, meant)| meant));
+    while let Some(open) = walk.next_of(replica, &mut meant)? {
+        // What was decided before may have given it another version.
+        if remembered(replica, &Place::of(&open))?.is_none_or(|(id, _)| id != open.conflict.id) {
             continue;
         }
         let Some(open) = run.settled(open)? else { continue };
@@ -90,25 +124,16 @@ pub(crate) fn resolve_all(
         }
     }
     run.seal()?;
-    let mut report = run.report;
-    walk::each(replica, &mut |open| {
-        report.open += 1;
-        if !was_open(replica, &open.conflict)? {
-            report.opened += 1;
-            if report.opened_ids.len() < OPENED_NAMED {
-                report.opened_ids.push(open.conflict.id);
-            }
-        }
-        Ok(())
-    })?;
-    replica.db.execute_batch("DROP TABLE temp._pm_open")?;
-    Ok(report)
+    Ok(run.report)
 }
 
-/// Remembers which conflicts are open; each id that is given must be that of one.
+/// Remembers which conflicts are open, and which of them are meant; each id that is given must be that of one.
 fn remember_open(replica: &Replica, selection: &Selection) -> Result<()> {
     replica.db.execute_batch(
-        "DROP TABLE IF EXISTS temp._pm_open; CREATE TEMP TABLE _pm_open (id TEXT PRIMARY KEY) WITHOUT ROWID",
+        "DROP TABLE IF EXISTS temp._pm_was_open;
+         CREATE TEMP TABLE _pm_was_open (
+             tid INTEGER, key BLOB, what TEXT, id TEXT, meant INTEGER, PRIMARY KEY (tid, key, what)
+         ) WITHOUT ROWID",
     )?;
     let mut found = vec![0; selection.ids.len()];
     let mut n = 0;
@@ -117,8 +142,11 @@ fn remember_open(replica: &Replica, selection: &Selection) -> Result<()> {
         for (id, found) in selection.ids.iter().zip(&mut found) {
             *found += u32::from(selection::names(id, &open.conflict));
         }
-        let sql = "INSERT OR IGNORE INTO temp._pm_open VALUES (?1)";
-        replica.db.prepare_cached(sql)?.execute([&open.conflict.id])?;
+        let place = Place::of(&open);
+        let (tid, key, what) = place.parts();
+        let sql = "INSERT INTO temp._pm_was_open VALUES (?1, ?2, ?3, ?4, ?5)";
+        let meant = selection.wants(&open.conflict);
+        replica.db.prepare_cached(sql)?.execute((tid, key, what, &open.conflict.id, meant))?;
         Ok(())
     })?;
     match selection.ids.iter().zip(found).find(|(_, found)| *found != 1) {
@@ -127,10 +155,16 @@ fn remember_open(replica: &Replica, selection: &Selection) -> Result<()> {
     }
 }
 
-/// Returns whether a conflict, with these versions, was open before.
-fn was_open(replica: &Replica, conflict: &Conflict) -> Result<bool> {
-    let sql = "SELECT 1 FROM temp._pm_open WHERE id = ?1";
-    Ok(value::maybe::<i64>(&replica.db, sql, [&conflict.id])?.is_some())
+/// Forgets which conflicts were open.
+fn forget_open(replica: &Replica) -> Result<()> {
+    Ok(replica.db.execute_batch("DROP TABLE temp._pm_was_open")?)
+}
+
+/// Returns the id of the conflict that was open in a place before, and whether it is meant.
+fn remembered(replica: &Replica, place: &Place) -> Result<Option<(String, bool)>> {
+    let sql = "SELECT id, meant FROM temp._pm_was_open WHERE tid = ?1 AND key = ?2 AND what = ?3";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    Ok(statement.query_row(place.parts(), |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 /// Closes conflicts one after the other, and seals now and then.
@@ -166,11 +200,14 @@ impl Run<'_> {
             .filter(|key| !key.is_empty())
             .cloned()
             .collect();
-        let before: Vec<_> = keys.iter().map(|key| row(replica, &open, key)).collect::<Result<_>>()?;
         let id = &open.conflict.id;
         let table = catalog::table(replica, open.tid)?;
-        let was =
-            keys.iter().map(|key| undo::before(replica, id, &table, key)).collect::<Result<Vec<_>>>()?;
+        let (mut before, mut was) = (Vec::new(), Vec::new());
+        for key in &keys {
+            let told = row(replica, &table, key)?;
+            was.push(undo::before(replica, id, (&table, key), &told)?);
+            before.push(told);
+        }
         replica.db.execute_batch("SAVEPOINT _pm_decide")?;
         let closed = match resolve::close_open(replica, &open, resolution) {
             Ok(closed) => closed,
@@ -184,18 +221,14 @@ impl Run<'_> {
         };
         replica.db.execute_batch("RELEASE _pm_decide")?;
         let mut rows = Vec::new();
-        for (key, before) in keys.iter().zip(before) {
-            rows.push(RowChange {
-                key: key_values(replica, &open, key)?,
-                before,
-                after: row(replica, &open, key)?,
-            });
-        }
         self.decided.extend(was);
         for key in &closed.made {
-            self.decided.push(undo::made(&open.conflict.id, open.tid, key)?);
-            let after = row(replica, &open, key)?;
-            rows.push(RowChange { key: key_values(replica, &open, key)?, before: Vec::new(), after });
+            self.decided.push(undo::made(id, open.tid, key)?);
+            before.push(Vec::new());
+        }
+        for (key, before) in keys.iter().chain(&closed.made).zip(before) {
+            let after = row(replica, &table, key)?;
+            rows.push(RowChange { key: change::named_key(&table, key)?, before, after });
         }
         // A row that stays out of the table has not changed for anybody.
         rows.retain(|row| row.before != row.after);
@@ -220,14 +253,6 @@ impl Run<'_> {
 }
 
 /// Reads a row of a conflict's table as it is listed; nothing if it is not there.
-fn row(replica: &Replica, open: &Open, key: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
-    let table = catalog::table(replica, open.tid)?;
-    list::told_row(replica, &table, table.place(), key)
-}
-
-/// Returns the values of a key, by column.
-fn key_values(replica: &Replica, open: &Open, key: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
-    let table = catalog::table(replica, open.tid)?;
-    let names = table.def.keys().map(|at| table.def.columns[at].name.clone());
-    Ok(names.zip(value::read_key(key)?).collect())
+fn row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
+    list::told_row(replica, table, table.place(), key)
 }

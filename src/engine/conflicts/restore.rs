@@ -1,21 +1,18 @@
 //! What was overwritten is written anew: one row as a frame has it, or all rows that a device wrote to, as they were before.
 
-use packmule_core::model::{DeviceId, Stream, WallMs};
-use packmule_core::wire::FrameFlags;
+use packmule_core::model::{DeviceId, WallMs};
 
 use crate::engine::capture::groups::Before;
 use crate::engine::capture::ops;
-use crate::engine::conflicts::change::RowChange;
-use crate::engine::conflicts::rewind::{self, Former, LeftOut};
+use crate::engine::conflicts::change::{self, RowChange};
+use crate::engine::conflicts::rewind::{self, LeftOut};
 use crate::engine::conflicts::{history, list, undo};
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::{devices, positions};
-use crate::engine::log::writer::{self, GroupWriter};
+use crate::engine::fleet::devices;
+use crate::engine::log::writer::GroupWriter;
 use crate::engine::merge::deferred;
-use crate::engine::merge::heads::{self, Cause, Seen};
-use crate::engine::show::constraints;
-use crate::engine::store::meta;
-use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::merge::heads;
+use crate::engine::store::value::OwnedValue;
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -43,13 +40,13 @@ pub(crate) fn take_back(
     rewind::find(replica, LeftOut { by: Some(by), since })?;
     let mut report = TakenBack::default();
     let mut after = (i64::MIN, Vec::new());
-    write(replica, &mut |group| {
+    undo::write_group(replica, &mut |group| {
         while let Some((tid, key, former)) = rewind::next(replica, &after)? {
             after = (tid, key.clone());
             let table = catalog::table(replica, tid)?;
-            if former == Former::Unknown || !table.shows_shared() {
+            if matches!(former, Before::Untold) || !table.shows_shared() {
                 report.unknown += 1;
-            } else if let Some(change) = write_row(replica, group, &table, &key, former)? {
+            } else if let Some(change) = write_row(replica, group, &table, &key, &former)? {
                 report.rows += 1;
                 each(&table.def.name, change)?;
             } else {
@@ -75,30 +72,15 @@ pub(crate) fn restore(
     let key = history::canonical_key(&table, key)?;
     let dev = devices::device_number(replica, author)?.unwrap_or_default();
     let former = rewind::in_frame(replica, (dev, seq), (table.tid, &key))?;
-    if former == Former::Unknown {
+    if matches!(former, Before::Untold) {
         return Err(Error::Usage("the row has a value in that frame that is too large for this".into()));
     }
     let mut change = None;
-    write(replica, &mut |group| {
-        change = write_row(replica, group, &table, &key, former.clone())?;
+    undo::write_group(replica, &mut |group| {
+        change = write_row(replica, group, &table, &key, &former)?;
         Ok(())
     })?;
     Ok(change)
-}
-
-/// Writes one group of what `rows` writes into it; nothing, if it writes nothing.
-fn write(replica: &Replica, rows: &mut dyn FnMut(&mut GroupWriter<'_>) -> Result<()>) -> Result<()> {
-    let lamport = positions::next_lamport(replica)?;
-    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
-    let mut buf = vec![0; replica.options.frame_bytes];
-    let flags = FrameFlags::RESOLUTION;
-    let mut group = writer::begin_group(replica, Stream::Shared, flags, lamport, 0, &mut buf)?;
-    rows(&mut group)?;
-    let position = group.finish()?;
-    positions::set_position(replica, replica.me, Stream::Shared, position)?;
-    meta::set(&replica.db, "unanswered", false)?;
-    catalog::reload_catalog(replica)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
 }
 
 /// Writes a row as it was; `None` if it is so already.
@@ -107,16 +89,11 @@ fn write_row(
     group: &mut GroupWriter<'_>,
     table: &Table,
     key: &[u8],
-    former: Former,
+    was: &Before,
 ) -> Result<Option<RowChange>> {
-    let was = match former {
-        Former::Gone => Before::Gone,
-        Former::Values(body) => Before::Values(body),
-        Former::Unknown => Before::Untold,
-    };
     let before = list::told_row(replica, table, table.place(), key)?;
     let heads = heads::heads(replica, table.tid, key)?;
-    let Some((values, change)) = undo::said(replica, table, key, (None, &was), heads)? else {
+    let Some((values, change)) = undo::said(replica, (table, key), &before, (None, was), heads)? else {
         return Ok(None);
     };
     let after: Vec<(String, OwnedValue)> = match was {
@@ -139,6 +116,5 @@ fn write_row(
     }
     ops::seal_said(replica, table, group, &values, &change)?;
     deferred::defer(replica, table.tid, key)?;
-    let names = table.def.keys().map(|at| table.def.columns[at].name.clone());
-    Ok(Some(RowChange { key: names.zip(value::read_key(key)?).collect(), before, after }))
+    Ok(Some(RowChange { key: change::named_key(table, key)?, before, after }))
 }

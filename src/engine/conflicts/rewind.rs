@@ -7,6 +7,7 @@
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::OpKind;
 
+use crate::engine::capture::groups::Before;
 use crate::engine::error::{Error, Result};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
@@ -21,17 +22,6 @@ pub(crate) struct LeftOut {
     pub by: Option<DeviceId>,
     /// Those that were sealed then or later, by their authors' clocks.
     pub since: WallMs,
-}
-
-/// What a row was.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Former {
-    /// It was not there.
-    Gone,
-    /// Names of columns and values in turn, encoded; of counters none that was only added to.
-    Values(Vec<u8>),
-    /// Its earlier versions are compacted away, or too large.
-    Unknown,
 }
 
 /// An op of a shared table.
@@ -127,17 +117,17 @@ fn walk(
     Ok(())
 }
 
-/// Returns the first row that was found after this one.
-pub(crate) fn next(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Option<(i64, Vec<u8>, Former)>> {
+/// Returns the first row that was found after this one; a counter that was only added to has no value.
+pub(crate) fn next(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Option<(i64, Vec<u8>, Before)>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT tid, key, state, body FROM temp._pm_former WHERE (tid, key) > (?1, ?2) ORDER BY tid, key LIMIT 1",
     )?;
     let mut rows = statement.query((after.0, &after.1))?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let former = match row.get(2)? {
-        0 => Former::Gone,
-        1 => Former::Values(row.get::<_, Option<Vec<u8>>>(3)?.unwrap_or_default()),
-        _ => Former::Unknown,
+        0 => Before::Gone,
+        1 => Before::Values(row.get::<_, Option<Vec<u8>>>(3)?.unwrap_or_default()),
+        _ => Before::Untold,
     };
     Ok(Some((row.get(0)?, row.get(1)?, former)))
 }
@@ -147,7 +137,7 @@ pub(crate) fn in_frame(
     replica: &Replica,
     (dev, seq): (i64, u64),
     (tid, key): (i64, &[u8]),
-) -> Result<Former> {
+) -> Result<Before> {
     let Some(body) = frames::frame(replica, dev, Stream::Shared, seq)? else {
         return Err(Error::Usage(format!(
             "frame {seq} of it is not in the log here: it may be compacted away"
@@ -161,10 +151,10 @@ pub(crate) fn in_frame(
         }
         let values: Vec<_> = op.values(def.shape()).collect();
         found = Some(match op.head.kind {
-            OpKind::Delete => Former::Gone,
+            OpKind::Delete => Before::Gone,
             kind => match after(def, kind, (0, None), &values)? {
-                (1, Some(body)) => Former::Values(body),
-                _ => Former::Unknown,
+                (1, Some(body)) => Before::Values(body),
+                _ => Before::Untold,
             },
         });
         Ok(())

@@ -5,7 +5,7 @@ use packmule_core::model::{DeviceId, WallMs};
 use crate::engine::conflicts::list::Conflict;
 
 /// The shortest beginning of an id that is taken for one.
-const ID_LEAST: usize = 4;
+pub(crate) const ID_LEAST: usize = 4;
 
 /// Which open conflicts are meant: those that meet all that is asked for; all, if nothing is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

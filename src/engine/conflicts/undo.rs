@@ -10,12 +10,14 @@ use packmule_core::wire::{Decision, FrameFlags, OpKind, Was};
 
 use crate::engine::capture::groups::{self, Before, RowBefore};
 use crate::engine::capture::ops::{self, Change};
-use crate::engine::conflicts::change::RowChange;
+use crate::engine::conflicts::change::{self, RowChange};
+use crate::engine::conflicts::selection::ID_LEAST;
 use crate::engine::conflicts::{list, rewind};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, positions};
+use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
-use crate::engine::log::{frames, writer};
+use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Head, Seen};
 use crate::engine::merge::{deferred, versions};
 use crate::engine::show::constraints;
@@ -55,33 +57,39 @@ pub(crate) fn made(id: &str, tid: i64, key: &[u8]) -> Result<RowBefore> {
     Ok(RowBefore { conflict: number(id)?, tid, key: key.to_vec(), claim: 0, was: Before::Gone })
 }
 
-/// Returns what a row is, for the undo of what is done to it next.
-pub(crate) fn before(replica: &Replica, id: &str, table: &Table, key: &[u8]) -> Result<RowBefore> {
+/// Returns what a row is, for the undo of what is done to it next; `told`: as it is in its table.
+pub(crate) fn before(
+    replica: &Replica,
+    id: &str,
+    (table, key): (&Table, &[u8]),
+    told: &[(String, OwnedValue)],
+) -> Result<RowBefore> {
     let conflict = number(id)?;
     let heads = heads::heads(replica, table.tid, key)?;
     let claim = versions::claim_of(table, &heads);
-    let was = was(replica, table, key)?;
+    let was = was(replica, table, key, told)?;
     Ok(RowBefore { conflict, tid: table.tid, key: key.to_vec(), claim, was })
 }
 
-/// Encodes a row as it is: in its table or, quarantined, beside it.
-fn was(replica: &Replica, table: &Table, key: &[u8]) -> Result<Before> {
-    let mut row = list::told_row(replica, table, table.place(), key)?;
-    if row.is_empty() {
-        row = list::told_row(replica, table, &table.quarantine_table(), key)?;
-    }
-    if row.is_empty() {
-        return Ok(Before::Gone);
-    }
+/// Encodes a row as it is: as it is `told` of its table or, quarantined, beside it.
+fn was(replica: &Replica, table: &Table, key: &[u8], told: &[(String, OwnedValue)]) -> Result<Before> {
+    let quarantined = match told {
+        [] => list::told_row(replica, table, &table.quarantine_table(), key)?,
+        _ => Vec::new(),
+    };
     let mut body = Vec::new();
-    for (name, value) in &row {
+    for (name, value) in told.iter().chain(&quarantined) {
         if matches!(value, OwnedValue::Large { .. }) {
             return Ok(Before::Untold);
         }
         body.extend(value::encode(&packmule_core::model::Value::Text(name.as_bytes()))?);
         body.extend(value::encode(&value.borrow())?);
     }
-    Ok(if body.len() > TOLD_MOST { Before::Untold } else { Before::Values(body) })
+    Ok(match body.len() {
+        0 => Before::Gone,
+        1..=TOLD_MOST => Before::Values(body),
+        _ => Before::Untold,
+    })
 }
 
 /// A resolution in the log.
@@ -144,7 +152,7 @@ fn find(replica: &Replica, id: &str) -> Result<Found> {
 
 /// Undoes the last resolution of a conflict, within the open transaction. What was written here must be sealed.
 pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
-    if id.len() < 4 {
+    if id.len() < ID_LEAST {
         return Err(Error::Usage(format!("`{id}` is too short for a conflict's id")));
     }
     let found = find(replica, id)?;
@@ -153,41 +161,52 @@ pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
         decided_by: devices::device_label(replica, found.dev)?,
         rows: Vec::new(),
     };
-    let lamport = positions::next_lamport(replica)?;
-    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
-    let mut buf = vec![0; replica.options.frame_bytes];
-    let flags = FrameFlags::RESOLUTION;
-    let mut group = writer::begin_group(replica, Stream::Shared, flags, lamport, 0, &mut buf)?;
-    for (tid, key, ..) in &found.rows {
-        let table = catalog::table(replica, *tid)?;
-        let heads = heads::heads(replica, *tid, key)?;
-        written_since(replica, &found, &table, &heads)?;
-        groups::seal_before(replica, &mut group, &before(replica, &found.conflict, &table, key)?)?;
-        let told = list::told_row(replica, &table, table.place(), key)?;
-        let names = table.def.keys().map(|at| table.def.columns[at].name.clone());
-        let key = names.zip(value::read_key(key)?).collect();
-        report.rows.push((table.def.name.clone(), RowChange { key, before: told, after: Vec::new() }));
-    }
-    for (tid, key, claim, was) in &found.rows {
-        let table = catalog::table(replica, *tid)?;
-        let heads = heads::heads(replica, *tid, key)?;
-        let Some((values, change)) = said(replica, &table, key, (Some(*claim), was), heads)? else {
-            continue;
-        };
-        ops::seal_said(replica, &table, &mut group, &values, &change)?;
-        deferred::defer(replica, *tid, key)?;
-    }
-    let position = group.finish()?;
-    positions::set_position(replica, replica.me, Stream::Shared, position)?;
-    meta::set(&replica.db, "unanswered", false)?;
-    catalog::reload_catalog(replica)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+    write_group(replica, &mut |group| {
+        for (tid, key, ..) in &found.rows {
+            let table = catalog::table(replica, *tid)?;
+            let heads = heads::heads(replica, *tid, key)?;
+            written_since(replica, &found, &table, &heads)?;
+            let told = list::told_row(replica, &table, table.place(), key)?;
+            groups::seal_before(replica, group, &before(replica, &found.conflict, (&table, key), &told)?)?;
+            let change = RowChange { key: change::named_key(&table, key)?, before: told, after: Vec::new() };
+            report.rows.push((table.def.name.clone(), change));
+        }
+        for ((tid, key, claim, was), (_, now)) in found.rows.iter().zip(&report.rows) {
+            let table = catalog::table(replica, *tid)?;
+            let heads = heads::heads(replica, *tid, key)?;
+            let was = (Some(*claim), was);
+            let Some((values, change)) = said(replica, (&table, key), &now.before, was, heads)? else {
+                continue;
+            };
+            ops::seal_said(replica, &table, group, &values, &change)?;
+            deferred::defer(replica, *tid, key)?;
+        }
+        Ok(())
+    })?;
     for ((tid, key, ..), (_, change)) in found.rows.iter().zip(&mut report.rows) {
         let table = catalog::table(replica, *tid)?;
         change.after = list::told_row(replica, &table, table.place(), key)?;
     }
     report.rows.retain(|(_, change)| change.before != change.after);
     Ok(report)
+}
+
+/// Writes one group of what `rows` writes into it; nothing, if it writes nothing. What was written here must be sealed.
+pub(crate) fn write_group(
+    replica: &Replica,
+    rows: &mut dyn FnMut(&mut GroupWriter<'_>) -> Result<()>,
+) -> Result<()> {
+    let lamport = positions::next_lamport(replica)?;
+    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
+    let mut buf = vec![0; replica.options.frame_bytes];
+    let flags = FrameFlags::RESOLUTION;
+    let mut group = writer::begin_group(replica, Stream::Shared, flags, lamport, 0, &mut buf)?;
+    rows(&mut group)?;
+    let position = group.finish()?;
+    positions::set_position(replica, replica.me, Stream::Shared, position)?;
+    meta::set(&replica.db, "unanswered", false)?;
+    catalog::reload_catalog(replica)?;
+    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
 }
 
 /// Refuses to undo what somebody has written over since.
@@ -204,16 +223,16 @@ fn written_since(replica: &Replica, found: &Found, table: &Table, heads: &[Head]
     }
 }
 
-/// Returns what makes a row what it was: its values, and what the op says beside them; `None` if it is not there, and was
-/// not.
+/// Returns what makes a row, now `told` so of its table, what it was: its values, and what the op says beside them; `None`
+/// if it is not there, and was not.
 pub(crate) fn said(
     replica: &Replica,
-    table: &Table,
-    key: &[u8],
+    (table, key): (&Table, &[u8]),
+    told: &[(String, OwnedValue)],
     (claim, was): (Option<u64>, &Before),
     heads: Vec<Head>,
 ) -> Result<Option<(Vec<OwnedValue>, Change)>> {
-    let now = was_values(replica, table, &self::was(replica, table, key)?)?;
+    let now = was_values(replica, table, &self::was(replica, table, key, told)?)?;
     let mut values = vec![OwnedValue::Null; table.def.columns.len()];
     for (at, value) in table.def.keys().zip(value::read_key(key)?) {
         values[at] = value;

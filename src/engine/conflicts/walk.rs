@@ -10,7 +10,7 @@ use crate::engine::conflicts::ways;
 use crate::engine::error::Result;
 use crate::engine::show::references;
 use crate::engine::table::catalog;
-use crate::engine::table::known::State;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// How many keys are read at once.
@@ -18,7 +18,7 @@ const KEYS: usize = 64;
 
 /// Which of our lists a row is in; of one row they are listed in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum List {
+pub(crate) enum List {
     Contested,
     Quarantined,
     Dangling,
@@ -31,6 +31,63 @@ impl List {
             Self::Quarantined => "_pm_parked",
             Self::Dangling => "_pm_dangling",
         }
+    }
+}
+
+/// Where an open conflict is: cheap to name, while describing it reads all its versions.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// A row of a table, in one of our lists.
+    Row(i64, Vec<u8>, List),
+    /// A disputed column of a table.
+    Column(i64, String),
+}
+
+impl Place {
+    /// Returns where a conflict is that was seen.
+    pub(crate) fn of(open: &Open) -> Self {
+        let list = match &open.conflict.kind {
+            ConflictKind::Schema(column) => return Self::Column(open.tid, column.clone()),
+            ConflictKind::ForeignKey(..) => List::Dangling,
+            ConflictKind::Unique(_) | ConflictKind::Check(_) => List::Quarantined,
+            ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete => {
+                List::Contested
+            }
+        };
+        Self::Row(open.tid, open.key.clone(), list)
+    }
+
+    /// Returns the table, the key of the row, and the list or the column: no two places have the same.
+    pub(crate) fn parts(&self) -> (i64, &[u8], &str) {
+        match self {
+            Self::Row(tid, key, list) => (*tid, key, list.table()),
+            Self::Column(tid, column) => (*tid, &[], column),
+        }
+    }
+
+    /// Describes what is open there; `None` if a row's conflict was closed since the place was found.
+    fn describe(self, replica: &Replica) -> Result<Option<Open>> {
+        let (tid, key, list) = match self {
+            Self::Row(tid, key, list) => (tid, key, list),
+            Self::Column(tid, column) => {
+                let table = catalog::table(replica, tid)?;
+                return Ok(Some(with_ways(&table, list::schema_conflict(replica, &table, &column)?)));
+            }
+        };
+        let listed = format!("SELECT 1 FROM {} WHERE tid = ?1 AND key = ?2", list.table());
+        if !replica.db.prepare_cached(&listed)?.exists((tid, &key))? {
+            return Ok(None);
+        }
+        let table = catalog::table(replica, tid)?;
+        let open = match list {
+            List::Contested => list::contested(replica, tid, key)?,
+            List::Quarantined => list::quarantined(replica, tid, key)?,
+            List::Dangling => match references::orphaned_by(replica, &table, &key)?.first() {
+                Some(foreign) => list::orphan(replica, &table, key, *foreign)?,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(with_ways(&table, open)))
     }
 }
 
@@ -58,18 +115,32 @@ impl Walk {
 
     /// Returns the next open conflict.
     pub(crate) fn next_open(&mut self, replica: &Replica) -> Result<Option<Open>> {
-        loop {
-            let Some(tid) = self.present_table(replica)? else { return Ok(None) };
-            if let Some(column) = self.columns.pop() {
-                let table = catalog::table(replica, tid)?;
-                let open = list::schema_conflict(replica, &table, &column)?;
-                return with_ways(replica, open).map(Some);
-            }
-            let Some((key, list)) = self.rows.pop_front() else { continue };
-            if let Some(open) = describe(replica, tid, key, list)? {
+        self.next_of(replica, &mut |_| Ok(true))
+    }
+
+    /// Returns the next open conflict of those whose place is `wanted`: no other is described.
+    pub(crate) fn next_of(
+        &mut self,
+        replica: &Replica,
+        wanted: &mut dyn FnMut(&Place) -> Result<bool>,
+    ) -> Result<Option<Open>> {
+        while let Some(place) = self.next_place(replica)? {
+            if wanted(&place)?
+                && let Some(open) = place.describe(replica)?
+            {
                 return Ok(Some(open));
             }
         }
+        Ok(None)
+    }
+
+    /// Returns the next place.
+    fn next_place(&mut self, replica: &Replica) -> Result<Option<Place>> {
+        let Some(tid) = self.present_table(replica)? else { return Ok(None) };
+        if let Some(column) = self.columns.pop() {
+            return Ok(Some(Place::Column(tid, column)));
+        }
+        Ok(self.rows.pop_front().map(|(key, list)| Place::Row(tid, key, list)))
     }
 
     /// Returns the present table, of which something is at hand; goes on to the next one if nothing is left of it.
@@ -129,48 +200,18 @@ impl Walk {
 
 /// Describes a conflict that was seen before, as it is now; `None` if it is closed.
 pub(crate) fn again(replica: &Replica, seen: &Open) -> Result<Option<Open>> {
-    let table = catalog::table(replica, seen.tid)?;
-    let list = match &seen.conflict.kind {
-        ConflictKind::ForeignKey(..) => List::Dangling,
-        // It was suspended meanwhile: nothing can be decided about its rows.
-        _ if !table.shows_shared() => return Ok(None),
-        ConflictKind::Schema(column) => {
-            let open = list::schema_conflict(replica, &table, column)?;
-            return with_ways(replica, open).map(Some);
-        }
-        ConflictKind::Unique(_) | ConflictKind::Check(_) => List::Quarantined,
-        ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete => {
-            List::Contested
-        }
-    };
-    describe(replica, seen.tid, seen.key.clone(), list)
-}
-
-/// Describes the conflict of a row that is in a list, unless it was closed since the list was read.
-fn describe(replica: &Replica, tid: i64, key: Vec<u8>, list: List) -> Result<Option<Open>> {
-    let listed = format!("SELECT 1 FROM {} WHERE tid = ?1 AND key = ?2", list.table());
-    if !replica.db.prepare_cached(&listed)?.exists((tid, &key))? {
-        return Ok(None);
+    let place = Place::of(seen);
+    let is_orphan = matches!(place, Place::Row(.., List::Dangling));
+    if !is_orphan && !catalog::table(replica, seen.tid)?.shows_shared() {
+        return Ok(None); // It was suspended meanwhile: nothing can be decided about its rows.
     }
-    let open = match list {
-        List::Contested => list::contested(replica, tid, key)?,
-        List::Quarantined => list::quarantined(replica, tid, key)?,
-        List::Dangling => {
-            let table = catalog::table(replica, tid)?;
-            match references::orphaned_by(replica, &table, &key)?.first() {
-                Some(foreign) => list::orphan(replica, &table, key, *foreign)?,
-                None => return Ok(None),
-            }
-        }
-    };
-    with_ways(replica, open).map(Some)
+    place.describe(replica)
 }
 
 /// Adds the ways in which a conflict can be resolved.
-fn with_ways(replica: &Replica, mut open: Open) -> Result<Open> {
-    let table = catalog::table(replica, open.tid)?;
-    (open.conflict.ways, open.conflict.clashing) = ways::ways(&table, &open.conflict);
-    Ok(open)
+fn with_ways(table: &Table, mut open: Open) -> Open {
+    (open.conflict.ways, open.conflict.clashing) = ways::ways(table, &open.conflict);
+    open
 }
 
 /// Gives every open conflict to `each`, with what is needed to resolve it.

@@ -5,8 +5,8 @@ use std::path::Path;
 use packmule_core::model::WallMs;
 use rusqlite::params_from_iter;
 
-use crate::engine::capture::groups;
-use crate::engine::conflicts::rewind::{self, Former, LeftOut};
+use crate::engine::capture::groups::{self, Before};
+use crate::engine::conflicts::rewind::{self, LeftOut};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::versions;
 use crate::engine::store::connection;
@@ -66,10 +66,10 @@ fn write_all(replica: &Replica, to: &Path) -> Result<AtReport> {
         let table = catalog::table(replica, tid)?;
         report.rows += 1;
         match former {
-            Former::Unknown => report.unknown += 1,
+            Before::Untold => report.unknown += 1,
             _ if !table.shows_shared() => report.unknown += 1,
-            Former::Gone => write(&db, &table, &key, None)?,
-            Former::Values(body) => {
+            Before::Gone => write(&db, &table, &key, None)?,
+            Before::Values(body) => {
                 let values = rewind::last_values(versions::read_baseline(&table, &body)?);
                 write(&db, &table, &key, Some(values))?;
             }

@@ -14,9 +14,9 @@
 //!
 //! **Why the first holds.** What is still needed to list the same conflicts is kept: the heads of rows in conflict, of
 //! quarantined rows, of the rows that those clash with (the row that claimed first must stay known), of rows of which a
-//! verdict that is not stable yet says what stays, of tables with a disputed column, and of suspended tables. What may be forgotten here and be known elsewhere decides nothing: see
-//! `merge/versions.rs` (decisive heads), `show/references.rs` (whom an orphan is attributed to) and
-//! `capture/declare.rs` (claims from before a UNIQUE).
+//! verdict that is not stable yet says what stays, of tables with a disputed column, and of suspended tables. What may be
+//! forgotten here and be known elsewhere decides nothing: see `merge/versions.rs` (decisive heads), `show/references.rs`
+//! (whom an orphan is attributed to) and `capture/declare.rs` (claims from before a UNIQUE).
 //!
 //! **What it makes unknowable.** The context of a device that was not waited for (a newcomer with rows of its own, a
 //! retired device that returns, one of which nobody here had heard) may not cover the watermark. What its writes meet is

@@ -84,3 +84,25 @@ fn the_tables_as_they_were() {
     has(&desk.run("at base.db 2020-01-01 then.db").refused("base.db"), &["is there already"]);
     has(&desk.run("at base.db yesterday other.db").usage(), &["`yesterday` is not a time"]);
 }
+
+#[test]
+fn the_tables_as_they_were_before_a_column_was_renamed() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("base.db", "INSERT INTO settings VALUES ('interval', 60, '')");
+    desk.carry("base", "north");
+    let groups = desk.run("log base.db settings --json").json();
+    let written = groups["groups"].as_array().unwrap().last().unwrap()["at"].as_str().unwrap().to_owned();
+    for name in ["base", "north"] {
+        desk.sql(&format!("{name}.db"), "ALTER TABLE settings RENAME COLUMN value TO amount");
+    }
+    for (from, to) in [("base", "north"), ("north", "base"), ("base", "north")] {
+        desk.carry(from, to);
+    }
+    desk.sql("base.db", "UPDATE settings SET amount = 5");
+    desk.run("seal base.db").ok();
+    desk.run(&format!("at base.db {written} then.db")).ok();
+    assert_eq!(
+        desk.rows("then.db", "SELECT key, amount FROM settings"),
+        desk.rows("base.db", "SELECT 'interval', 60")
+    );
+}

@@ -90,24 +90,16 @@ impl Decision<'_> {
         self.key.len() + values + 15 + 2 * 5 + 10
     }
 
-    /// Writes it into `buf`, which has the room. Returns its length.
+    /// Writes it into `buf`. Returns its length.
     pub(super) fn put(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
-        buf[0] = BLOCK_DECISION;
-        buf[1..6].copy_from_slice(&self.conflict);
-        buf[6..14].copy_from_slice(&self.def.0);
-        let mut len = 14;
-        len += put(&mut buf[len..], &Bytes(self.key))?;
-        len += put(&mut buf[len..], &self.claim)?;
-        buf[len] = match self.was {
-            Was::Gone => 0,
-            Was::Values(_) => 1,
-            Was::Untold => 2,
-        };
-        len += 1;
-        if let Was::Values(values) = self.was {
-            len += put(&mut buf[len..], &Bytes(values))?;
-        }
-        Ok(len)
+        let len = put(buf, &(BLOCK_DECISION, self.conflict, self.def.0, Bytes(self.key), self.claim))?;
+        let rest = &mut buf[len..];
+        let was = match self.was {
+            Was::Gone => put(rest, &0_u8),
+            Was::Values(values) => put(rest, &(1_u8, Bytes(values))),
+            Was::Untold => put(rest, &2_u8),
+        }?;
+        Ok(len + was)
     }
 }
 

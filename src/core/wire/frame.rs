@@ -257,7 +257,7 @@ impl<'b> FrameWriter<'b> {
     /// # Errors
     /// [`NoRoom`]; nothing was written.
     pub fn def(&mut self, def: &[u8]) -> Result<(), NoRoom> {
-        self.block(BLOCK_DEF, 0, def)
+        self.block(def.len() + 10, |buf| put(buf, &(BLOCK_DEF, Bytes(def))))
     }
 
     /// Writes that a device will not come back, so that the log need not wait for it.
@@ -265,7 +265,7 @@ impl<'b> FrameWriter<'b> {
     /// # Errors
     /// [`NoRoom`]; nothing was written.
     pub fn retire(&mut self, device: DeviceId) -> Result<(), NoRoom> {
-        self.device(BLOCK_RETIRE, device)
+        self.block(18, |buf| put(buf, &(BLOCK_RETIRE, device)))
     }
 
     /// Writes that a retired device is back.
@@ -273,20 +273,7 @@ impl<'b> FrameWriter<'b> {
     /// # Errors
     /// [`NoRoom`]; nothing was written.
     pub fn came_back(&mut self, device: DeviceId) -> Result<(), NoRoom> {
-        self.device(BLOCK_RETURN, device)
-    }
-
-    fn device(&mut self, kind: u8, device: DeviceId) -> Result<(), NoRoom> {
-        if self.room() < 18 {
-            return Err(NoRoom);
-        }
-        self.close_rows();
-        let usable = self.usable();
-        self.buf[self.len] = kind;
-        self.len += 1;
-        self.len += put(&mut self.buf[self.len..usable], &device)?;
-        self.empty = false;
-        Ok(())
+        self.block(18, |buf| put(buf, &(BLOCK_RETURN, device)))
     }
 
     /// Adds as much of `bytes` as fits, as a piece of the large value `number`; returns how much.
@@ -299,22 +286,22 @@ impl<'b> FrameWriter<'b> {
         if fits == 0 {
             return Err(NoRoom);
         }
-        self.block(BLOCK_PIECE, number, &bytes[..fits])?;
+        self.block(fits + 10, |buf| put(buf, &(BLOCK_PIECE, number, Bytes(&bytes[..fits]))))?;
         Ok(fits)
     }
 
-    fn block(&mut self, kind: u8, number: u32, bytes: &[u8]) -> Result<(), NoRoom> {
-        if self.room() < bytes.len() + 10 {
+    /// Adds a block, which takes at most `most` bytes with the end of an open block of rows, as `put` encodes it.
+    fn block(
+        &mut self,
+        most: usize,
+        put: impl FnOnce(&mut [u8]) -> Result<usize, NoRoom>,
+    ) -> Result<(), NoRoom> {
+        if self.room() < most {
             return Err(NoRoom);
         }
         self.close_rows();
         let usable = self.usable();
-        self.buf[self.len] = kind;
-        self.len += 1;
-        if kind == BLOCK_PIECE {
-            self.len += put(&mut self.buf[self.len..usable], &number)?;
-        }
-        self.len += put(&mut self.buf[self.len..usable], &Bytes(bytes))?;
+        self.len += put(&mut self.buf[self.len..usable])?;
         self.empty = false;
         Ok(())
     }

@@ -39,14 +39,7 @@ impl FrameWriter<'_> {
     /// # Errors
     /// [`NoRoom`]; nothing was written.
     pub fn decision(&mut self, decision: &Decision<'_>) -> Result<(), NoRoom> {
-        if self.room() < decision.len_most() {
-            return Err(NoRoom);
-        }
-        self.close_rows();
-        let usable = self.usable();
-        self.len += decision.put(&mut self.buf[self.len..usable])?;
-        self.empty = false;
-        Ok(())
+        self.block(decision.len_most(), |buf| decision.put(buf))
     }
 
     /// Writes which rows of a table the group has all of, if it restates them.
@@ -54,19 +47,8 @@ impl FrameWriter<'_> {
     /// # Errors
     /// [`NoRoom`]; nothing was written.
     pub fn span(&mut self, span: &Span<'_>) -> Result<(), NoRoom> {
-        if self.room() < span.from.len() + span.to.len() + 2 * 5 + 10 {
-            return Err(NoRoom);
-        }
-        self.close_rows();
-        let usable = self.usable();
-        self.buf[self.len] = BLOCK_SPAN;
-        self.buf[self.len + 1..self.len + 9].copy_from_slice(&span.def.0);
-        self.len += 9;
-        for end in [span.from, span.to] {
-            self.len += put(&mut self.buf[self.len..usable], &Bytes(end))?;
-        }
-        self.empty = false;
-        Ok(())
+        let most = span.from.len() + span.to.len() + 2 * 5 + 10;
+        self.block(most, |buf| put(buf, &(BLOCK_SPAN, span.def.0, Bytes(span.from), Bytes(span.to))))
     }
 
     /// Writes what this device says of its table; `names` are the columns that were renamed, before and after.
@@ -75,13 +57,6 @@ impl FrameWriter<'_> {
     /// [`NoRoom`]; nothing was written.
     pub fn schema(&mut self, def: &[u8], bits: SchemaBits, names: &[(&str, &str)]) -> Result<(), NoRoom> {
         let named: usize = names.iter().map(|(before, after)| before.len() + after.len() + 10).sum();
-        if self.room() < def.len() + named + 16 {
-            return Err(NoRoom);
-        }
-        self.close_rows();
-        let usable = self.usable();
-        self.len += put_schema(&mut self.buf[self.len..usable], def, bits, names)?;
-        self.empty = false;
-        Ok(())
+        self.block(def.len() + named + 16, |buf| put_schema(buf, def, bits, names))
     }
 }

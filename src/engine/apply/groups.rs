@@ -107,7 +107,8 @@ pub(crate) fn apply_group(
             Ok(())
         })?;
     }
-    counts.ops += remove_left_out(replica, stream, &spans, (dev, last), (&Seen::Context(&context), late))?;
+    let by = Restating { dev, last, seen: &Seen::Context(&context), late };
+    counts.ops += remove_left_out(replica, stream, &spans, &by)?;
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
     }
@@ -152,7 +153,7 @@ fn see_kept(
 }
 
 /// Has all that is settled here count as seen, whoever wrote it, where nothing of it is unseen.
-fn see_settled(context: &mut HashMap<i64, u64>, unseen: Option<Fold>) {
+pub(crate) fn see_settled(context: &mut HashMap<i64, u64>, unseen: Option<Fold>) {
     match unseen {
         None => context.insert(BASELINE, u64::MAX),
         Some(_) => context.remove(&BASELINE),
@@ -160,14 +161,7 @@ fn see_settled(context: &mut HashMap<i64, u64>, unseen: Option<Fold>) {
 }
 
 /// Removes the rows that a restating group has no op of. Returns how many.
-fn remove_left_out(
-    replica: &Replica,
-    stream: Stream,
-    spans: &Spans,
-    (dev, last): (i64, u64),
-    (seen, late): (&Seen<'_>, Option<Fold>),
-) -> Result<u64> {
-    let by = &Restating { dev, last, seen, late };
+fn remove_left_out(replica: &Replica, stream: Stream, spans: &Spans, by: &Restating<'_>) -> Result<u64> {
     let mut removed = 0;
     while let Some((def, from, to)) = spans.take(replica)? {
         let def = catalog::op_def(replica, def)?;

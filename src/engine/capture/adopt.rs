@@ -63,6 +63,12 @@ pub(crate) fn make_columns_plain(replica: &Replica, tid: i64, n: usize) -> Resul
     Ok(())
 }
 
+/// Has the next seal announce a table again: others count on what is said of it. The catalog is to be reloaded.
+pub(crate) fn announce_again(replica: &Replica, tid: i64) -> Result<()> {
+    replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE tid = ?1", [tid])?;
+    Ok(())
+}
+
 /// Lets a table go on that was suspended.
 pub(crate) fn resume(replica: &Replica, tid: i64) -> Result<()> {
     let sql = "UPDATE _pm_table SET state = ?2, note = NULL WHERE tid = ?1";

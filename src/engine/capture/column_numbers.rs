@@ -23,11 +23,12 @@ pub(crate) fn uniques_of(def: &TableDef, now: &TableDef) -> Vec<Vec<u16>> {
 
 /// Returns the names of a definition's key after these columns were renamed.
 pub(crate) fn key_names(def: &TableDef, renamed: &[(String, String)]) -> Vec<String> {
-    let name = |at: usize| {
-        let old = &def.columns[at].name;
-        renamed.iter().find(|(before, _)| before == old).map_or(old, |(_, new)| new).clone()
-    };
-    def.keys().map(name).collect()
+    def.keys().map(|at| name_after(renamed, &def.columns[at].name).to_owned()).collect()
+}
+
+/// Returns what a column is called after these were renamed.
+pub(crate) fn name_after<'a>(renamed: &'a [(String, String)], name: &'a str) -> &'a str {
+    renamed.iter().find(|(before, _)| before.eq_ignore_ascii_case(name)).map_or(name, |(_, after)| after)
 }
 
 /// Renames columns where values stand under their names.
@@ -57,20 +58,18 @@ fn rename_in_baselines(
 ) -> Result<()> {
     let bodies = replica
         .db
-        .prepare(&format!("SELECT DISTINCT body FROM {list} WHERE tid = ?1 AND body IS NOT NULL"))?
-        .query_map([table.tid], |row| row.get(0))?
-        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
-    for body in bodies {
+        .prepare(&format!("SELECT key, body FROM {list} WHERE tid = ?1 AND body IS NOT NULL"))?
+        .query_map([table.tid], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(Vec<u8>, Vec<u8>)>>>()?;
+    // Found by its key: of such rows there can be many.
+    let sql = format!("UPDATE {list} SET body = ?4 WHERE tid = ?1 AND key = ?2 AND body = ?3");
+    for (key, body) in bodies {
         let mut changed = Vec::with_capacity(body.len());
         for (name, value) in versions::baseline_values(&body)? {
-            let now = renamed.iter().find(|(old, _)| old.eq_ignore_ascii_case(&name)).map(|(_, new)| new);
-            changed.extend(value::encode(&Value::Text(now.unwrap_or(&name).as_bytes()))?);
+            changed.extend(value::encode(&Value::Text(name_after(renamed, &name).as_bytes()))?);
             changed.extend(value::encode(&value.borrow())?);
         }
-        replica
-            .db
-            .prepare_cached(&format!("UPDATE {list} SET body = ?3 WHERE tid = ?1 AND body = ?2"))?
-            .execute((table.tid, &body, changed))?;
+        replica.db.prepare_cached(&sql)?.execute((table.tid, key, body, changed))?;
     }
     Ok(())
 }

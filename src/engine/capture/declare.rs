@@ -72,13 +72,8 @@ pub(crate) fn record_declared(
                 )?
                 .execute((tid, what, &name, dev, seq))?;
         }
-        replica
-            .db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
-            )?
-            .execute((tid, what, &name, stamp.dev, stamp.seq, stamp.lamport, value, id.0))?;
+        let place = (stamp.dev, stamp.seq, stamp.lamport);
+        declared::record(replica, tid, (what, &name), place, &value, id)?;
         if what == Subject::Unique {
             equalise_claims(replica, tid, stamp)?;
         }

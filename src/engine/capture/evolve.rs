@@ -45,12 +45,9 @@ pub(crate) struct Noticed {
 /// Notices what the application did to tracked tables since the last seal.
 pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
     let mut noticed = Noticed::default();
-    let doubted = catalog::is_schema_doubted(replica)?;
+    let doubted = catalog::take_schema_doubt(replica)?;
     if !doubted && meta::get::<i64>(&replica.db, "schema")? == Some(adopt::schema_version(replica)?) {
         return Ok(noticed);
-    }
-    if doubted {
-        meta::set(&replica.db, "schema elsewhere", false)?;
     }
     for table in catalog::tables(replica) {
         if !matches!(table.state, State::Tracked | State::Suspended) {
@@ -377,11 +374,12 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
     if !table.shows_shared() {
         return Ok(());
     }
-    let mut statement = replica.db.prepare_cached(
-        "SELECT key FROM _pm_any_head h WHERE tid = ?1 AND kind <> ?2
+    let mut statement = replica.db.prepare_cached(&format!(
+        "SELECT key FROM {} h WHERE kind <> ?2
          AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
          AND NOT EXISTS (SELECT 1 FROM _pm_held p WHERE p.tid = h.tid AND p.key = h.key)",
-    )?;
+        stretches::heads_of_table()
+    ))?;
     let mut rows = statement.query((table.tid, Kind(OpKind::Delete, false)))?;
     while let Some(row) = rows.next()? {
         let bytes: Vec<u8> = row.get(0)?;

@@ -9,7 +9,7 @@
 //! row is depends on the ops, and not on when the definition came.
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{FrameFlags, Mode, SchemaBits};
+use packmule_core::wire::{Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::{adopt, column_numbers, dirty, follow, watch};
@@ -179,9 +179,7 @@ fn rename_in_triggers(replica: &Replica, table: &Table, change: &Change) -> Resu
     }
     let mut renamed = table.clone();
     for column in &mut renamed.def.columns {
-        if let Some((_, new)) = change.renamed.iter().find(|(old, _)| *old == column.name) {
-            column.name.clone_from(new);
-        }
+        column.name = column_numbers::name_after(&change.renamed, &column.name).to_owned();
     }
     watch::rename_in_triggers(replica, &renamed)
 }
@@ -205,9 +203,7 @@ fn as_announced(table: &Table, now: &TableDef, change: &Change) -> TableDef {
 fn reshaped(table: &Table, now: &TableDef, change: &Change) -> TableDef {
     let mut def = table.def.clone();
     for column in &mut def.columns {
-        if let Some((_, new)) = change.renamed.iter().find(|(old, _)| *old == column.name) {
-            column.name.clone_from(new);
-        }
+        column.name = column_numbers::name_after(&change.renamed, &column.name).to_owned();
         if change.retyped.contains(&column.name)
             && let Some(at) = now.column(&column.name)
         {
@@ -227,7 +223,7 @@ fn announce(replica: &Replica, table: &Table, now: &TableDef, change: &Change) -
         return Ok(());
     }
     let says = groups::Says { def: now, bits: SchemaBits::CHANGED, names: &change.renamed };
-    let options = SealOptions { says: Some(&says), flags: FrameFlags::default(), ..SealOptions::default() };
+    let options = SealOptions { says: Some(&says), ..SealOptions::default() };
     groups::seal_groups(replica, options).map(|_| ())
 }
 
@@ -252,8 +248,7 @@ fn adopt_change(replica: &Replica, table: &Table, now: &TableDef, change: &Chang
         follow::unordain_column(replica, table.tid, name)?;
     }
     adopt::adopt_def(replica, table.tid, &reshaped(table, now, change))?;
-    // The others wait for it.
-    replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE tid = ?1", [table.tid])?;
+    adopt::announce_again(replica, table.tid)?;
     catalog::reload_catalog(replica)
 }
 
@@ -261,7 +256,7 @@ fn adopt_change(replica: &Replica, table: &Table, now: &TableDef, change: &Chang
 pub(crate) fn take_back(replica: &Replica, table: &Table) -> Result<()> {
     let last = shapes::own_shape(replica, table.tid)?;
     if last.is_some_and(|last| last.bits.says(SchemaBits::CHANGED)) && table.announced {
-        replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE tid = ?1", [table.tid])?;
+        adopt::announce_again(replica, table.tid)?;
         catalog::reload_catalog(replica)?;
     }
     Ok(())

@@ -64,8 +64,7 @@ fn differs(
     let by_key: Vec<String> = names.iter().map(|name| format!("{} IS ?", value::quote(name))).collect();
     for head in heads {
         for (at, said) in versions::values(replica, table, head)? {
-            let name = &table.def.columns[at].name;
-            let name = renamed.iter().find(|(before, _)| before == name).map_or(name, |(_, after)| after);
+            let name = column_numbers::name_after(renamed, &table.def.columns[at].name);
             let Some(column) = now.column(name).filter(|_| head.live(n).contains(at)) else { continue };
             let sql = format!(
                 "SELECT {} FROM {} WHERE {}",

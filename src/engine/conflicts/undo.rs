@@ -266,11 +266,7 @@ fn was_values(replica: &Replica, table: &Table, was: &Before) -> Result<Option<V
         Before::Values(body) => {
             let mut values = Vec::new();
             for (name, value) in versions::baseline_values(body)? {
-                let mut at = table.def.column(&name);
-                if at.is_none() {
-                    let names = renamed::names_of(replica, table.tid, &name)?;
-                    at = names.iter().find_map(|name| table.def.column(name));
-                }
+                let at = renamed::column_now(replica, table.tid, &table.def, &name)?;
                 values.extend(at.map(|at| (at, value)));
             }
             Ok(Some(rewind::last_values(values)))

@@ -234,7 +234,7 @@ impl<'e> Verification<'e> {
 
     /// Counts a frame, and looks whether its author is trusted.
     fn frame(&mut self, section: Section, frame: &Frame<'_>) -> Result<()> {
-        let ours = is_taken(self.replica, section);
+        let ours = session::is_taken(self.replica, section);
         self.verified.known.frames += 1;
         self.verified.known.skipped += u64::from(frame.group.is_some() && !ours);
         self.author(section.author)
@@ -258,7 +258,7 @@ impl<'e> Verification<'e> {
             Some(dev) => positions::position(replica, dev, stream)?.seq,
             None => 0,
         };
-        self.verified.any_news |= last > position && is_taken(replica, Section { author, stream });
+        self.verified.any_news |= last > position && session::is_taken(replica, Section { author, stream });
         if let Some(dev) = dev
             && frames::has_group(&replica.db, dev, (checkpoint, bytes), end)?
         {
@@ -481,11 +481,6 @@ fn take_in_window(
     Ok(more)
 }
 
-/// Returns whether a stream is taken here: per-device streams of others are gathered by bases alone.
-fn is_taken(replica: &Replica, Section { author, stream }: Section) -> bool {
-    stream == Stream::Shared || replica.identity.base || author == replica.identity.id
-}
-
 /// A window of an import, under way.
 struct Window<'e> {
     replica: &'e Replica,
@@ -543,7 +538,7 @@ impl<'e> Window<'e> {
         let dev = devices::device_number_or_new(replica, section.author)?;
         if let Some(head) = frame.group {
             let have = positions::position(replica, dev, section.stream)?.seq;
-            let ours = is_taken(replica, section);
+            let ours = session::is_taken(replica, section);
             let forked = self.verified.forked.contains(&section.author);
             if forked {
                 revocation::record_forked(replica, dev)?;

@@ -3,6 +3,7 @@
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::Result;
+use crate::engine::merge::stretches;
 use crate::engine::show::{constraints, references, write};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -16,11 +17,12 @@ pub(super) fn list_ours(replica: &Replica, tid: i64) -> Result<()> {
     if table.shows_shared() {
         list_our_rows(replica, &table)?;
     }
-    db.execute(
-        "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM _pm_any_head h WHERE tid = ?1
-         AND NOT EXISTS (SELECT 1 FROM temp._pm_their_key k WHERE k.tid = h.tid AND k.key = h.key)",
-        [tid],
-    )?;
+    db.prepare_cached(&format!(
+        "INSERT OR IGNORE INTO temp._pm_left_key (tid, key) SELECT DISTINCT tid, key FROM {} h
+         WHERE NOT EXISTS (SELECT 1 FROM temp._pm_their_key k WHERE k.tid = h.tid AND k.key = h.key)",
+        stretches::heads_of_table()
+    ))?
+    .execute([tid])?;
     Ok(())
 }
 

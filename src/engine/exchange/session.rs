@@ -361,6 +361,12 @@ fn is_of_revoked(replica: &Replica, bytes: &[u8]) -> Result<bool> {
     Checkpoint::decode(bytes).map_or(Ok(false), |c| revocation::is_revoked_id(replica, c.author))
 }
 
+/// Returns the key of an author whose frames are taken.
+fn author_key(replica: &Replica, author: DeviceId) -> Result<[u8; 32]> {
+    let untrusted = UntrustedDevice { id: author, name: None, revoked: false };
+    trust::author_key(replica, author)?.ok_or_else(|| Error::Untrusted(vec![untrusted]))
+}
+
 /// Keeps a frame until its checkpoint comes, if it is new and its stream is taken here.
 fn stage_frame(
     replica: &Replica,
@@ -369,12 +375,9 @@ fn stage_frame(
     body: &[u8],
     report: &mut ImportReport,
 ) -> Result<()> {
-    if trust::author_key(replica, section.author)?.is_none() {
-        let untrusted = UntrustedDevice { id: section.author, name: None, revoked: false };
-        return Err(Error::Untrusted(vec![untrusted]));
-    }
+    author_key(replica, section.author)?;
     let dev = devices::device_number_or_new(replica, section.author)?;
-    if section.stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
+    if !is_taken(replica, section) {
         report.skipped += 1;
         return Ok(());
     }
@@ -390,13 +393,10 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
     let checkpoint = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
     let stream = checkpoint.stream;
     let dev = devices::device_number_or_new(replica, checkpoint.author)?;
-    if stream == Stream::PerDevice && !replica.identity.base && dev != replica.me {
+    if !is_taken(replica, Section { author: checkpoint.author, stream }) {
         return Ok(());
     }
-    let Some(key) = trust::author_key(replica, checkpoint.author)? else {
-        let untrusted = UntrustedDevice { id: checkpoint.author, name: None, revoked: false };
-        return Err(Error::Untrusted(vec![untrusted]));
-    };
+    let key = author_key(replica, checkpoint.author)?;
     if checkpoint.last <= positions::position(replica, dev, stream)?.seq {
         return twin::refuse_twin(replica, &checkpoint, None, &key);
     }
@@ -450,9 +450,8 @@ pub(crate) fn reconcile(
     evidence: &mut PeerEvidence,
 ) -> Result<bool> {
     evidence.by_base = peer.base;
-    let compared =
-        catalog::reading(replica, |e| twin::compare_vector(e, peer.id, (applied, probes), &[], evidence));
-    let apart = compared?;
+    let apart =
+        catalog::reading(replica, |e| twin::compare_vector(e, peer.id, (applied, probes), &[], evidence))?;
     give_up::heard(replica, peer.id, &apart.others)?;
     if let Some(seq) = apart.sender {
         transaction::transaction(replica, |e| {
@@ -489,6 +488,11 @@ pub(crate) fn frontier_of(frontier: &[Frontier], section: Section) -> Option<&Fr
     let key = |section: Section| (section.author, section.stream);
     let at = frontier.binary_search_by_key(&key(section), |known| key(known.section));
     at.ok().and_then(|at| frontier.get(at))
+}
+
+/// Returns whether a stream is taken here: per-device streams of others are gathered by bases alone.
+pub(super) fn is_taken(replica: &Replica, Section { author, stream }: Section) -> bool {
+    stream == Stream::Shared || replica.identity.base || author == replica.identity.id
 }
 
 /// Returns whether a stream goes to a peer: a per-device stream only to a base, and back to its author.

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::RecordWriter;
 use crate::engine::merge::folds::Fold;
+use crate::engine::merge::stretches;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::def::DEVICE_COLUMN;
 use crate::engine::table::known::Table;
@@ -43,11 +44,12 @@ pub(super) fn write_changed_rows(
     fold: Fold,
 ) -> Result<u64> {
     let name = Value::Text(table.def.name.as_bytes());
-    let mut changed = replica.db.prepare(
+    let mut changed = replica.db.prepare_cached(&format!(
         "SELECT key FROM _pm_folded WHERE tid = ?1 AND n > ?2
-         UNION SELECT key FROM _pm_any_head WHERE tid = ?1 UNION SELECT key FROM _pm_count WHERE tid = ?1
+         UNION SELECT key FROM {} UNION SELECT key FROM _pm_count WHERE tid = ?1
          UNION SELECT key FROM _pm_parked WHERE tid = ?1 ORDER BY key",
-    )?;
+        stretches::heads_of_table()
+    ))?;
     let mut keys = changed.query((table.tid, fold.0))?;
     let mut n = 0;
     while let Some(row) = keys.next()? {

@@ -12,7 +12,7 @@ use packmule_core::wire::{FrameFlags, OpKind};
 use crate::engine::apply::groups;
 use crate::engine::apply::restated::{self, Restating, Spans};
 use crate::engine::error::Result;
-use crate::engine::fleet::devices::{self, BASELINE};
+use crate::engine::fleet::devices;
 use crate::engine::fleet::positions;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
@@ -54,11 +54,8 @@ pub(super) fn apply(replica: &Replica, dev: i64, (had, folded): (u64, u64), saw:
         if last <= folded || !frame.head.flags.has(FrameFlags::RESTATED) {
             continue;
         }
-        context.remove(&BASELINE);
         let late = late::first_unseen(replica, dev, &context)?;
-        if late.is_none() {
-            context.insert(BASELINE, u64::MAX);
-        }
+        groups::see_settled(&mut context, late);
         let by = Restating { dev, last, seen: &Seen::Context(&context), late };
         removed += apply_group(replica, (first, last), saw, &by)?;
     }

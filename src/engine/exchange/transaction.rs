@@ -43,11 +43,14 @@ pub(crate) fn record<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Re
 
 /// Runs `work` in one transaction, after what was written here was sealed: `work` decides about rows.
 pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
-    transaction(replica, |replica| {
-        deferred::begin_deferring(replica)?;
-        seal::seal_here(replica, SealOptions::default())?;
-        work(replica)
-    })
+    transaction(replica, |e| seal_first(e, work))
+}
+
+/// Seals what was written here, then runs `work`.
+fn seal_first<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
+    deferred::begin_deferring(replica)?;
+    seal::seal_here(replica, SealOptions::default())?;
+    work(replica)
 }
 
 /// Runs `work` as [`after_seal`] does, and takes all of it back: tells what would be.
@@ -57,11 +60,7 @@ pub(crate) fn rehearse<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> 
     }
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     replica.quarantined.set(true);
-    let result = catalog::load_catalog(replica).and_then(|()| {
-        deferred::begin_deferring(replica)?;
-        seal::seal_here(replica, SealOptions::default())?;
-        work(replica)
-    });
+    let result = catalog::load_catalog(replica).and_then(|()| seal_first(replica, work));
     take_back(replica);
     result
 }

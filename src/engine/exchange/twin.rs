@@ -250,7 +250,7 @@ pub(crate) fn probes_of(replica: &Replica, device: Option<DeviceId>) -> Result<V
     Ok(probes)
 }
 
-/// Lists probes of all devices' logs, for a device that joins: it re-authors what it has of another history.
+/// Lists probes of all devices' logs, for a device that joins: it may have another history.
 pub(crate) fn probes(replica: &Replica) -> Result<Vec<Probe>> {
     let mut probes = Vec::new();
     let mut authors =

@@ -22,7 +22,7 @@ use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Head, Seen};
-use crate::engine::merge::{compose, deferred, versions, written};
+use crate::engine::merge::{compose, deferred, stretches, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
@@ -151,6 +151,7 @@ pub(crate) fn remember_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>
 
 /// Returns the keys of the rows of which versions are remembered.
 pub(crate) fn remembered_keys(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
-    let mut statement = replica.db.prepare_cached("SELECT DISTINCT key FROM _pm_any_head WHERE tid = ?1")?;
+    let sql = format!("SELECT DISTINCT key FROM {}", stretches::heads_of_table());
+    let mut statement = replica.db.prepare_cached(&sql)?;
     Ok(statement.query_map([tid], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }

@@ -4,6 +4,7 @@
 //! `show/constraints.rs` takes the queue in the order of claims.
 
 use crate::engine::error::Result;
+use crate::engine::merge::stretches;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -40,10 +41,12 @@ pub(crate) fn defer(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
 
 /// Puts all rows of a table of which versions are remembered into the queue: they are judged again.
 pub(crate) fn defer_all(replica: &Replica, tid: i64) -> Result<()> {
-    replica.db
-        .prepare_cached(
-            "INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT DISTINCT tid, key, NULL FROM _pm_any_head WHERE tid = ?1",
-        )?
+    replica
+        .db
+        .prepare_cached(&format!(
+            "INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim) SELECT DISTINCT tid, key, NULL FROM {}",
+            stretches::heads_of_table()
+        ))?
         .execute([tid])?;
     Ok(())
 }

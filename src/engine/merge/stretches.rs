@@ -1,8 +1,8 @@
 //! Stretches of heads, found, begun, divided.
 //!
 //! **Invariant.** A row that is in a stretch has that one head, and none in `_pm_head`; no two stretches of a table have a
-//! row in common. Which of two ways a head is remembered says nothing: whoever reads heads by `heads.rs` or from the
-//! view `_pm_any_head` sees the same.
+//! row in common. Which of two ways a head is remembered says nothing: whoever reads heads by `heads.rs`, from the
+//! view `_pm_any_head`, or of one table from [`heads_of_table`], sees the same.
 //!
 //! Only whole versions of rows with one integer as their key are in stretches, of tables that merge by row and have no
 //! counters: so nothing else is remembered of such a row, and its op is found by its key.
@@ -15,7 +15,7 @@ use rusqlite::{OptionalExtension, Row};
 
 use crate::engine::error::Result;
 use crate::engine::merge::kind::Kind;
-use crate::engine::store::value;
+use crate::engine::store::{layout, value};
 use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::stretch::Stretch;
@@ -173,20 +173,19 @@ pub(crate) fn loosen(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
 /// Makes all heads in stretches, of one table or of all, heads of their own: many of them are to be changed.
 pub(crate) fn spread(replica: &Replica, tid: Option<i64>) -> Result<()> {
     pause(replica)?;
-    // The view goes through the stretches of all tables, and most tables have none.
-    let any = "SELECT 1 FROM _pm_stretch WHERE tid = coalesce(?1, tid) LIMIT 1";
-    if value::maybe::<i64>(&replica.db, any, [tid])?.is_none() {
-        return Ok(());
-    }
+    let only = "WHERE tid = coalesce(?1, tid)";
+    let heads = layout::heads_in_stretches(only);
     replica.db.execute(
-        "INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns)
-         SELECT tid, key, dev, seq, place, claim, wall, kind, columns FROM _pm_any_head a
-         WHERE place = ?2 AND tid = coalesce(?1, tid)
-         AND NOT EXISTS (SELECT 1 FROM _pm_head h WHERE h.tid = a.tid AND h.key = a.key)",
-        (tid, OpPlace::BY_KEY),
+        &format!("INSERT INTO _pm_head (tid, key, dev, seq, place, claim, wall, kind, columns) {heads}"),
+        [tid],
     )?;
-    replica.db.execute("DELETE FROM _pm_stretch WHERE tid = coalesce(?1, tid)", [tid])?;
+    replica.db.execute(&format!("DELETE FROM _pm_stretch {only}"), [tid])?;
     Ok(())
+}
+
+/// Returns what stands for the heads of the table `?1` in a FROM. The view goes through the stretches of all tables.
+pub(crate) fn heads_of_table() -> String {
+    format!("({})", layout::all_heads("WHERE tid = ?1"))
 }
 
 /// Takes the rows of tables with such columns as `tid` and `key` out of their stretches: they are kept when the stretch

@@ -175,14 +175,15 @@ pub(crate) fn held(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<
         let mut values = Vec::new();
         for (at, value) in op.values(def.shape()) {
             let Some(column) = table.def.column(&def.def.columns[at].name) else { continue };
-            let affinity = table.def.columns[column].affinity();
-            let value = match value {
-                Value::Big(big) => Held::Pieces(big),
-                // The type may have been changed since.
-                value if affinity != def.def.columns[at].affinity() => {
+            // The type may have been changed since.
+            let now = || Some(table.def.columns[column].affinity()).filter(|now| *now != def.affinities[at]);
+            let retyped = if def.id == table.def_id { None } else { now() };
+            let value = match (value, retyped) {
+                (Value::Big(big), _) => Held::Pieces(big),
+                (value, Some(affinity)) => {
                     Held::Here(value::converted(&replica.db, &OwnedValue::of(value)?, affinity)?)
                 }
-                value => Held::Here(OwnedValue::of(value)?),
+                (value, None) => Held::Here(OwnedValue::of(value)?),
             };
             values.push((column, value));
         }

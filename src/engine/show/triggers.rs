@@ -201,7 +201,7 @@ fn judge_trigger(
     let tracked = |name: &String| {
         // A table that others track may be tracked here in a moment.
         let known = catalog::table_named(replica, name).is_some_and(|t| t.state != State::Untracked);
-        known || name.starts_with("_pm_") || replica.triggers.borrow().counted_as_tracked.contains(name)
+        known || name.starts_with("_pm_")
     };
     if writes.iter().any(tracked) {
         return Ok(Handling::LeaveOut);

@@ -142,20 +142,29 @@ const TABLES: &str = "
     CREATE TABLE _pm_notice (what TEXT PRIMARY KEY, wall INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
-/// All heads, also those in stretches: for reading many. It stands in our own connections alone.
-const ALL_HEADS: &str = "
-    CREATE TEMP VIEW IF NOT EXISTS _pm_any_head AS
-    SELECT tid, key, dev, seq, place, claim, wall, kind, columns FROM _pm_head UNION ALL
-    SELECT tid, _pm_key(k), dev, seq, 4294967295, claim, wall, kind, NULL FROM (
-        WITH RECURSIVE row (tid, k, last, dev, seq, claim, wall, kind) AS (
-            SELECT tid, first, last, dev, seq, claim, wall, kind FROM _pm_stretch
-            UNION ALL SELECT tid, k + 1, last, dev, seq, claim, wall, kind FROM row WHERE k < last)
-        SELECT tid, k, dev, seq, claim, wall, kind FROM row)
-";
-
-/// Makes what is there of the `_pm_` tables for this connection alone.
+/// Makes what is there of the `_pm_` tables for this connection alone: the view `_pm_any_head`, all heads of all tables.
 pub(crate) fn make_views(db: &Connection) -> Result<()> {
-    Ok(db.execute_batch(ALL_HEADS)?)
+    Ok(db.execute_batch(&format!("CREATE TEMP VIEW IF NOT EXISTS _pm_any_head AS {}", all_heads("")))?)
+}
+
+/// Returns a query of all heads, also those in stretches, for reading many; `only` is nothing, or a WHERE of one table.
+pub(crate) fn all_heads(only: &str) -> String {
+    format!(
+        "SELECT tid, key, dev, seq, place, claim, wall, kind, columns FROM _pm_head {only} UNION ALL {}",
+        heads_in_stretches(only)
+    )
+}
+
+/// Returns a query of the heads in stretches, each by itself. SQLite looks at no condition outside of it before it has gone
+/// through all of them.
+pub(crate) fn heads_in_stretches(only: &str) -> String {
+    format!(
+        "SELECT tid, _pm_key(k) AS key, dev, seq, 4294967295 AS place, claim, wall, kind, NULL AS columns FROM (
+           WITH RECURSIVE row (tid, k, last, dev, seq, claim, wall, kind) AS (
+             SELECT tid, first, last, dev, seq, claim, wall, kind FROM _pm_stretch {only}
+             UNION ALL SELECT tid, k + 1, last, dev, seq, claim, wall, kind FROM row WHERE k < last)
+           SELECT tid, k, dev, seq, claim, wall, kind FROM row)"
+    )
 }
 
 /// Makes the `_pm_` tables.

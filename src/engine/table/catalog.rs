@@ -46,7 +46,7 @@ fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
     while let Some(row) = rows.next()? {
         let body: Vec<u8> = row.get(6)?;
-        let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
+        let def = TableDef::stored(&body)?;
         let (tid, state): (i64, State) = (row.get(0)?, row.get(1)?);
         let unique = state == State::Tracked
             && replica
@@ -160,13 +160,25 @@ pub(crate) fn tracked_table(replica: &Replica, name: &str) -> Result<Arc<Table>>
 
 /// Makes the next seal look at all tables: what others have of one has changed.
 pub(crate) fn doubt_schema(replica: &Replica) -> Result<()> {
-    meta::set(&replica.db, "schema elsewhere", true)
+    meta::set(&replica.db, DOUBTED, true)
 }
 
 /// Returns whether the next seal looks at all tables because of what others have of them.
 pub(crate) fn is_schema_doubted(replica: &Replica) -> Result<bool> {
-    Ok(meta::get(&replica.db, "schema elsewhere")? == Some(true))
+    Ok(meta::get(&replica.db, DOUBTED)? == Some(true))
 }
+
+/// Returns the same, and forgets it: all tables are looked at now.
+pub(crate) fn take_schema_doubt(replica: &Replica) -> Result<bool> {
+    let doubted = is_schema_doubted(replica)?;
+    if doubted {
+        meta::set(&replica.db, DOUBTED, false)?;
+    }
+    Ok(doubted)
+}
+
+/// Under this name `_pm_meta` has whether what others have of a table has changed since all tables were looked at.
+const DOUBTED: &str = "schema elsewhere";
 
 /// Returns the definition that a block of ops names by this id, its columns by the names that they have here now.
 pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
@@ -181,7 +193,7 @@ pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
     let Some((tid, body)) = found else {
         return Err(Error::damaged("rows in the log whose table definition is not there"));
     };
-    let mut def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
+    let mut def = TableDef::stored(&body)?;
     let now = replica.catalog.borrow().tables.get(&tid).cloned();
     if let Some(now) = now {
         renamed::as_now(replica, tid, &mut def, &now.def)?;

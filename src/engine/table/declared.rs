@@ -37,6 +37,25 @@ impl ToSql for Subject {
     }
 }
 
+/// Records a declaration on a subject, of a device in a frame at a Lamport time, which its definition `id` makes.
+pub(crate) fn record(
+    replica: &Replica,
+    tid: i64,
+    (what, name): (Subject, &str),
+    (dev, seq, lamport): (i64, u64, u64),
+    value: &[u8],
+    id: DefId,
+) -> Result<()> {
+    replica
+        .db
+        .prepare_cached(
+            "INSERT OR REPLACE INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
+        )?
+        .execute((tid, what, name, dev, seq, lamport, value, id.0))?;
+    Ok(())
+}
+
 /// Selects the tables with a disputed column. Its parameter `:column` is [`Subject::Column`].
 pub(crate) const DISPUTED_TABLES: &str = "SELECT tid FROM _pm_declared WHERE what = :column AND NOT past
     GROUP BY tid, name HAVING count(DISTINCT value) > 1";

@@ -5,9 +5,9 @@
 
 use packmule_core::wire::DefId;
 
-use crate::engine::error::{Error, Result};
+use crate::engine::error::Result;
 use crate::engine::store::value;
-use crate::engine::table::declared::Subject;
+use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
 
@@ -15,18 +15,11 @@ use crate::engine::table::replica::Replica;
 pub(crate) fn record_dropped(
     replica: &Replica,
     tid: i64,
-    (dev, seq, lamport): (i64, u64, u64),
+    place: (i64, u64, u64),
     id: DefId,
     name: &str,
 ) -> Result<()> {
-    replica
-        .db
-        .prepare_cached(
-            "INSERT OR REPLACE INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, x'', 0, ?7)",
-        )?
-        .execute((tid, Subject::Dropped, name.to_ascii_lowercase(), dev, seq, lamport, id.0))?;
-    Ok(())
+    declared::record(replica, tid, (Subject::Dropped, &name.to_ascii_lowercase()), place, &[], id)
 }
 
 /// Returns whether a person has dropped a column for all devices, and nobody has added it again.
@@ -79,7 +72,7 @@ pub(crate) fn counts_from(replica: &Replica, tid: i64, name: &str) -> Result<Opt
     let mut last = None;
     while let Some(row) = rows.next()? {
         let (dev, lamport, body): (i64, u64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let def = TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?;
+        let def = TableDef::stored(&body)?;
         let has = def.column(name).is_some();
         if has {
             having.push(lamport);

@@ -126,6 +126,11 @@ impl TableDef {
         Ok(def)
     }
 
+    /// Decodes a definition of `_pm_def`.
+    pub(crate) fn stored(encoded: &[u8]) -> Result<Self> {
+        Self::decode(encoded).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))
+    }
+
     /// Decodes a definition that another device has announced: besides, its names are ones that people can tell apart.
     pub(crate) fn hear(encoded: &[u8]) -> Result<Self, DecodeError> {
         let def = Self::decode(encoded)?;

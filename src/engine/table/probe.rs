@@ -101,6 +101,4 @@ pub(crate) struct Triggers {
     /// They were looked up in this transaction, and are in place.
     pub ready: bool,
     pub installed: bool,
-    /// Tables that count as tracked, though they are not yet.
-    pub counted_as_tracked: Vec<String>,
 }

@@ -6,7 +6,7 @@
 use packmule_core::wire::DefId;
 
 use crate::engine::error::Result;
-use crate::engine::table::declared::Subject;
+use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::dropped;
 use crate::engine::table::replica::Replica;
@@ -21,35 +21,11 @@ pub(crate) fn record_said(
 ) -> Result<()> {
     match after {
         "" => dropped::record_dropped(replica, tid, place, id, before),
-        after => record_renamed(replica, tid, place, id, (before, after)),
+        after => {
+            let (before, after) = (before.to_ascii_lowercase(), after.to_ascii_lowercase());
+            declared::record(replica, tid, (Subject::Renamed, &before), place, after.as_bytes(), id)
+        }
     }
-}
-
-/// Records that a device says of a column that it was renamed.
-fn record_renamed(
-    replica: &Replica,
-    tid: i64,
-    (dev, seq, lamport): (i64, u64, u64),
-    id: DefId,
-    (before, after): (&str, &str),
-) -> Result<()> {
-    replica
-        .db
-        .prepare_cached(
-            "INSERT OR REPLACE INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
-        )?
-        .execute((
-            tid,
-            Subject::Renamed,
-            before.to_ascii_lowercase(),
-            dev,
-            seq,
-            lamport,
-            after.to_ascii_lowercase().as_bytes(),
-            id.0,
-        ))?;
-    Ok(())
 }
 
 /// Returns the other names that a column has or had, in small letters.
@@ -73,17 +49,34 @@ pub(crate) fn names_of(replica: &Replica, tid: i64, name: &str) -> Result<Vec<St
     Ok(names)
 }
 
+/// Finds the column of `now` that has this name, or another one since it was renamed.
+pub(crate) fn column_now(replica: &Replica, tid: i64, now: &TableDef, name: &str) -> Result<Option<usize>> {
+    match now.column(name) {
+        Some(at) => Ok(Some(at)),
+        None => meant(replica, tid, now, name, &|_| true),
+    }
+}
+
+/// Finds the column of `now` that a name means which it has not, of the names that it `may` have.
+fn meant(
+    replica: &Replica,
+    tid: i64,
+    now: &TableDef,
+    name: &str,
+    may: &dyn Fn(&str) -> bool,
+) -> Result<Option<usize>> {
+    let names = names_of(replica, tid, name)?;
+    Ok(names.iter().filter(|name| may(name)).find_map(|name| now.column(name)))
+}
+
 /// Gives the columns of a definition the names that they have in `now`, where they were renamed.
 pub(crate) fn as_now(replica: &Replica, tid: i64, def: &mut TableDef, now: &TableDef) -> Result<()> {
     for at in 0..def.columns.len() {
-        if now.column(&def.columns[at].name).is_some() {
-            continue;
-        }
-        for name in names_of(replica, tid, &def.columns[at].name)? {
-            if let (Some(here), None) = (now.column(&name), def.column(&name)) {
-                def.columns[at].name.clone_from(&now.columns[here].name);
-                break;
-            }
+        let name = &def.columns[at].name;
+        if now.column(name).is_none()
+            && let Some(here) = meant(replica, tid, now, name, &|name| def.column(name).is_none())?
+        {
+            def.columns[at].name.clone_from(&now.columns[here].name);
         }
     }
     Ok(())

@@ -10,10 +10,10 @@
 
 use packmule_core::wire::{DefId, SchemaBits};
 
-use crate::engine::error::{Error, Result};
+use crate::engine::error::Result;
 use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
-use crate::engine::table::declared::Subject;
+use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -44,14 +44,7 @@ pub(crate) fn record_shape(
     // The bits come after the id, where there are any.
     let value: Vec<u8> =
         id.0.iter().copied().chain((bits != SchemaBits::default()).then_some(bits.0)).collect();
-    replica
-        .db
-        .prepare_cached(
-            "INSERT OR REPLACE INTO _pm_declared (tid, what, name, dev, seq, lamport, value, past, def)
-             VALUES (?1, ?2, '', ?3, ?4, ?5, ?6, 0, ?7)",
-        )?
-        .execute((tid, Subject::Shape, dev, seq, lamport, value, id.0))?;
-    Ok(())
+    declared::record(replica, tid, (Subject::Shape, ""), (dev, seq, lamport), &value, id)
 }
 
 /// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone.
@@ -84,7 +77,7 @@ pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
             dev: row.get(0)?,
             lamport: row.get(4)?,
             id: DefId(row.get(1)?),
-            def: TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")))?,
+            def: TableDef::stored(&body)?,
             bits: SchemaBits(value.get(8).copied().unwrap_or(0)),
         });
     }
@@ -171,9 +164,7 @@ fn past_shapes(replica: &Replica, tid: i64, dev: i64) -> Result<Vec<TableDef>> {
     let bodies = statement
         .query_map((tid, Subject::Shape, dev), |row| row.get(0))?
         .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
-    let decode =
-        |body: &Vec<u8>| TableDef::decode(body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}")));
-    bodies.iter().map(decode).collect()
+    bodies.iter().map(|body| TableDef::stored(body)).collect()
 }
 
 /// Returns whether a table in which a device changed something fits what another device has of it. `before` is the table
@@ -218,6 +209,5 @@ fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
          WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 AND (length(p.value) = 8 OR substr(p.value, 9) = x'02') ORDER BY p.seq DESC LIMIT 1",
         (tid, Subject::Shape, dev),
     )?;
-    body.map(|body| TableDef::decode(&body).map_err(|e| Error::damaged(format!("`_pm_def`: {e}"))))
-        .transpose()
+    body.map(|body| TableDef::stored(&body)).transpose()
 }

@@ -86,8 +86,7 @@ fn set_new_columns(replica: &Replica, name: &str, options: &TrackOptions) -> Res
         return Ok(false);
     }
     follow::set_follows(replica, table.tid, follows)?;
-    // The others count on it.
-    replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE tid = ?1", [table.tid])?;
+    adopt::announce_again(replica, table.tid)?;
     catalog::reload_table(replica, table.tid)?;
     if table.state == State::Tracked && follows {
         let before = table.def.clone();

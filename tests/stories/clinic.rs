@@ -215,6 +215,19 @@ fn a_wrong_decision_is_undone_also_where_it_has_travelled() {
     has(&desk.run("resolve base.db --undo 0000000000").refused("base.db"), &["no resolution", "0000000000"]);
 }
 
+/// Whoever rehearses, or means some of many, changes nothing by an undo that has no such thing.
+#[test]
+fn an_undo_stands_alone() {
+    let (desk, id) = Desk::conflict();
+    desk.run(&format!("resolve base.db {id} --take east")).ok();
+    let before = desk.dump("base.db");
+    for more in ["--dry-run", "--table settings", "--kind update/update", "--by east", "--older-than 30d"] {
+        has(&desk.run(&format!("resolve base.db --undo {id} {more}")).usage(), &["--undo stands alone"]);
+        assert_eq!(desk.dump("base.db"), before, "{more}");
+    }
+    has(&desk.run(&format!("resolve base.db --undo {id}")).ok(), &["is undone"]);
+}
+
 fn id_of(desk: &Desk, patient: &str) -> String {
     let all = conflicts(desk, "");
     all.iter().find(|c| c["key"]["id"] == patient).unwrap()["id"].as_str().unwrap().to_owned()

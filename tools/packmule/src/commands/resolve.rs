@@ -4,7 +4,7 @@ use std::path::Path;
 
 use packmule::{Decided, DecisionReport, Error, OwnedValue, Resolution, RowChange};
 
-use super::conflicts::selection;
+use super::conflicts::{NONE_MEANT, selection};
 use super::{Context, of_db, open};
 use crate::documents::{DecidedConflict, Resolved, Undone, UndoneRow};
 use crate::output::{Failure, Out, engine_text, say};
@@ -257,6 +257,9 @@ fn summarise(path: &Path, report: &DecisionReport, dry_run: bool, out: &mut Out<
             plural(n, "conflict is", "conflicts are"),
             quoted(path)
         ),
+    }
+    if closed == 0 && report.refused == 0 && report.open > 0 {
+        say!(out, "{NONE_MEANT}");
     }
 }
 

@@ -35,6 +35,19 @@ fn met(world: &World) -> (Engine, Engine) {
     (a, base)
 }
 
+/// A board, a base that has its history, the board's second one, and a third device that has that.
+fn two_histories(world: &World) -> [Engine; 4] {
+    let (mut a, mut base) = met(world);
+    let mut c = world.board("c");
+    carry(&mut base, &mut c);
+    let mut b = device(world, &copy(&a, world, "image"));
+    write(&mut a, "a", 2);
+    write(&mut b, "b", 2);
+    carry(&mut a, &mut base);
+    carry(&mut b, &mut c);
+    [a, base, b, c]
+}
+
 fn write(engine: &mut Engine, what: &str, times: u32) {
     for n in 0..times {
         sql(
@@ -299,15 +312,7 @@ fn clones_that_meet_each_other_are_named_and_decide_nothing() {
 #[test]
 fn a_device_that_has_the_second_history_gives_it_up() {
     let world = World::new();
-    let (mut a, mut base) = met(&world);
-    let mut c = world.board("c");
-    carry(&mut base, &mut c);
-    let image = copy(&a, &world, "image");
-    let mut b = device(&world, &image);
-    write(&mut a, "a", 2);
-    write(&mut b, "b", 2);
-    carry(&mut a, &mut base);
-    carry(&mut b, &mut c);
+    let [mut a, mut base, mut b, mut c] = two_histories(&world);
     sql(&c, "INSERT INTO t VALUES ('c', 1)");
     let ids = [a.identity().id, base.identity().id, c.identity().id];
     // What is honest in its bundle is taken; it may wait for what it names.
@@ -328,15 +333,7 @@ fn a_device_that_has_the_second_history_gives_it_up() {
 fn a_second_history_that_others_built_on_goes_on_beside_it() {
     for first in ["c", "b"] {
         let world = World::new();
-        let (mut a, mut base) = met(&world);
-        let mut c = world.board("c");
-        carry(&mut base, &mut c);
-        let image = copy(&a, &world, "image");
-        let mut b = device(&world, &image);
-        write(&mut a, "a", 2);
-        write(&mut b, "b", 2);
-        carry(&mut a, &mut base);
-        carry(&mut b, &mut c);
+        let [mut a, mut base, mut b, mut c] = two_histories(&world);
         sql(&c, "UPDATE t SET v = 'c' WHERE k = 'b0'; INSERT INTO t VALUES ('a1', 'c')");
         carry(&mut c, &mut b);
         let ids = [a.identity().id, base.identity().id, c.identity().id];

@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use packmule::core::model::Stream;
 use packmule::{
-    ColumnMerge, Conflict, ConflictKind, Engine, InitOptions, Merge, NewColumns, Policy, TrackOptions,
+    ColumnMerge, Conflict, ConflictKind, Engine, HistoryEntry, HistoryItem, InitOptions, Merge, NewColumns,
+    Policy, TrackOptions,
 };
 use rusqlite::Connection;
 
@@ -225,21 +227,26 @@ impl Run {
     /// The stamp of the group of rows that a device has just sealed. Groups that say something of a table alone may
     /// come between, so the model does not count stamps itself.
     fn lamport_of(&self, d: usize, end: u64) -> u64 {
-        let engine = &self.devices[d].engine;
         let since = self.devices[d].ends.last().copied().unwrap_or(0);
-        let (id, mut stamps) = (engine.identity().id, Vec::new());
-        let mut each = |item: packmule::HistoryItem<'_>| {
-            if let packmule::HistoryItem::Group(group) = item
-                && (group.author, group.stream) == (id, packmule::core::model::Stream::Shared)
-                && group.frames.0 > since
-                && group.frames.1 <= end
+        let own = self.own_groups(d);
+        let sealed =
+            own.iter().filter(|g| g.stream == Stream::Shared && g.frames.0 > since && g.frames.1 <= end);
+        sealed.map(|g| (g.ops > 0, g.lamport)).max().unwrap().1
+    }
+
+    /// The groups in a device's log that it has sealed itself.
+    fn own_groups(&self, d: usize) -> Vec<HistoryEntry> {
+        let (engine, mut own) = (&self.devices[d].engine, Vec::new());
+        let mut each = |item: HistoryItem<'_>| {
+            if let HistoryItem::Group(group) = item
+                && group.author == engine.identity().id
             {
-                stamps.push((group.ops > 0, group.lamport));
+                own.push(group.clone());
             }
             Ok(())
         };
         engine.log(None, &[], &mut each).unwrap();
-        stamps.into_iter().max().unwrap().1
+        own
     }
 
     pub fn step(&mut self, step: &Step) {

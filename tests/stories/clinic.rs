@@ -66,6 +66,13 @@ fn id(desk: &Desk, kind: &str) -> String {
     conflicts(desk, &format!(" --kind {kind}"))[0]["id"].as_str().unwrap().to_owned()
 }
 
+/// The conflict of the row `u1`, whose number another row has too.
+fn id_of_u1(desk: &Desk) -> String {
+    let unique = conflicts(desk, " --kind unique");
+    let of_u1 = unique.iter().find(|c| c["versions"].to_string().contains("u1")).unwrap();
+    of_u1["id"].as_str().unwrap().to_owned()
+}
+
 /// Closes what one device alone has: a CHECK of its own.
 fn close_check(desk: &Desk) {
     desk.run(&format!("resolve base.db {} --set note=none", id(desk, "check"))).ok();
@@ -97,6 +104,10 @@ fn fifteen_conflicts_of_all_kinds_are_closed_in_three_commands() {
 
     let done = desk.run("resolve base.db --all --take newest").ok();
     has(&done, &["stays open", "13 conflicts are closed", "2 conflicts are still open"]);
+    // What nothing fits is told, not only left.
+    for none in ["conflicts base.db --table nothing", "resolve base.db --table nothing --take newest"] {
+        has(&desk.run(none).ok(), &["2 conflicts are", "none of them fits what was asked for"]);
+    }
     let orphan = id(&desk, "foreign-key");
     desk.run(&format!("resolve base.db {orphan} --set patient=p010")).ok();
     let broken = id(&desk, "check");
@@ -113,9 +124,7 @@ fn a_resolution_says_what_it_removes_and_what_it_opens() {
     disagree(&desk);
     desk.sql("ward.db", "INSERT INTO visits VALUES ('v3', 'u1', 'cough')");
     desk.carry("ward", "base");
-    let unique = conflicts(&desk, " --kind unique");
-    let of_u1 = unique.iter().find(|c| c["versions"].to_string().contains("u1")).unwrap();
-    let id = of_u1["id"].as_str().unwrap();
+    let id = id_of_u1(&desk);
     has(
         &desk.run(&format!("conflicts base.db {id}")).ok(),
         &[
@@ -173,9 +182,7 @@ fn a_wrong_decision_is_undone_also_where_it_has_travelled() {
     let desk = clinic();
     disagree(&desk);
     close_check(&desk);
-    let unique = conflicts(&desk, " --kind unique");
-    let of_u1 = unique.iter().find(|c| c["versions"].to_string().contains("u1")).unwrap();
-    let id = of_u1["id"].as_str().unwrap();
+    let id = id_of_u1(&desk);
     has(
         &desk.run(&format!("resolve base.db {id} --take base")).ok(),
         &["id = u1 is removed on all devices", "--undo", "1 conflict is closed"],
@@ -213,6 +220,19 @@ fn a_wrong_decision_is_undone_also_where_it_has_travelled() {
         &["`patients` has been written to since, by ward-"],
     );
     has(&desk.run("resolve base.db --undo 0000000000").refused("base.db"), &["no resolution", "0000000000"]);
+}
+
+/// Whoever rehearses, or means some of many, changes nothing by an undo that has no such thing.
+#[test]
+fn an_undo_stands_alone() {
+    let (desk, id) = Desk::conflict();
+    desk.run(&format!("resolve base.db {id} --take east")).ok();
+    let before = desk.dump("base.db");
+    for more in ["--dry-run", "--table settings", "--kind update/update", "--by east", "--older-than 30d"] {
+        has(&desk.run(&format!("resolve base.db --undo {id} {more}")).usage(), &["--undo stands alone"]);
+        assert_eq!(desk.dump("base.db"), before, "{more}");
+    }
+    has(&desk.run(&format!("resolve base.db --undo {id}")).ok(), &["is undone"]);
 }
 
 fn id_of(desk: &Desk, patient: &str) -> String {

@@ -82,6 +82,7 @@ fn the_tables_as_they_were() {
     let ours = "SELECT name FROM sqlite_schema WHERE name GLOB '_pm_*'";
     assert_eq!(desk.rows("then.db", ours), desk.rows("then.db", "SELECT 1 WHERE 0"));
     has(&desk.run("at base.db 2020-01-01 then.db").refused("base.db"), &["is there already"]);
+    has(&desk.run("at base.db 2020-01-01 nowhere/then.db").refused("nowhere/then.db"), &["no such file"]);
     has(&desk.run("at base.db yesterday other.db").usage(), &["`yesterday` is not a time"]);
 }
 

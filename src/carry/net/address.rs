@@ -56,9 +56,11 @@ impl FromStr for Address {
                 Ok(Self::WebSocket(host.parse()?, path.into()))
             }
             Some((scheme, _)) => {
-                Err(NoAddress(format!("{scheme}:// is not known: it is tcp://, ws:// or exec:")))
+                Err(NoAddress(format!("{scheme}:// is not known: it is tcp://, ws://, serial: or exec:")))
             }
-            None => Err(NoAddress(format!("`{text}` is no address: it begins with tcp://, ws:// or exec:"))),
+            None => Err(NoAddress(format!(
+                "`{text}` is no address: it begins with tcp://, ws://, serial: or exec:"
+            ))),
         }
     }
 }

@@ -93,20 +93,7 @@ impl Run {
     }
 
     fn first_group_writes(&self, n: usize) -> bool {
-        let (engine, mut ops) = (&self.devices[n].engine, 0);
-        let first =
-            |group: &packmule::HistoryEntry| group.author == engine.identity().id && group.frames.0 == 1;
-        engine
-            .log(None, &[], &mut |entry| {
-                if let packmule::HistoryItem::Group(group) = entry
-                    && first(group)
-                {
-                    ops += group.ops;
-                }
-                Ok(())
-            })
-            .unwrap();
-        ops > 0
+        self.own_groups(n).iter().any(|group| group.frames.0 == 1 && group.ops > 0)
     }
 
     /// Each clone hears of the other history.

@@ -32,7 +32,8 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return failed
             .map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))));
     }
-    match engine.open_conflicts().map_err(of_db(path))? {
+    let open = engine.open_conflicts().map_err(of_db(path))?;
+    match open {
         0 => say!(out, "{}: no conflict is open", shown(path)),
         n => say!(out, "{}: {}", shown(path), plural(n, "conflict is open", "conflicts are open")),
     }
@@ -55,6 +56,9 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return Ok(());
     }
     printed.map_err(of_db(path))?;
+    if groups.is_empty() && open > 0 {
+        say!(out, "{NONE_MEANT}");
+    }
     print_groups(path, &groups, out);
     if unsealed {
         say!(out);
@@ -62,6 +66,9 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// What is said where conflicts are open, and none of them is meant.
+pub(super) const NONE_MEANT: &str = "none of them fits what was asked for";
 
 /// Reads which conflicts are meant.
 pub(super) fn selection(context: &Context<'_, '_>, engine: &Engine) -> Result<Selection, Failure> {

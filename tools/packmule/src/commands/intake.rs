@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use packmule::{Engine, Error, ImportReport};
 
+use super::of_db;
 use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Meter, Out, engine_text, say};
@@ -193,7 +194,7 @@ impl<'a> Intake<'a> {
 
     /// Prints what was taken in. Fails if that is nothing at all, where there was something.
     pub fn report(self, out: &mut Out<'_>) -> Result<(), Failure> {
-        let open = self.engine.status().map_err(|e| Failure::engine(self.db, self.db, e))?.conflicts;
+        let open = self.engine.open_conflicts().map_err(of_db(self.db))?;
         let failed = self.taken.is_empty() && !self.stepped_over.is_empty();
         out.document(&self.document(open, failed));
         self.print_files(out);

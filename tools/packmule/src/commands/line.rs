@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use packmule::carry::Stop;
 use packmule::carry::serial::{Error as LineError, Flow, Options};
@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Context, of_db, options, profile, say_left_out};
-use crate::documents::Synced;
+use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure, code, engine_text, say};
 use crate::text::{
     behind, conflicts_open, count, elsewhere, hint, number, quoted, shown, size, span, waiting,
@@ -166,17 +166,39 @@ fn needs_snapshot(peer: &str, db: &Path) -> String {
     )
 }
 
-/// Prints what a session has done. The document lacks the open conflicts, and its seconds are not rounded.
+/// What a session has run over.
+pub enum Over {
+    /// A serial port, and the rate at the end.
+    Line(String, u32),
+    /// An address.
+    Network(String),
+}
+
+/// Prints what a session has done that began then, with the other end's name and fingerprint.
 pub fn say_synced(
     context: &mut Context<'_, '_>,
     engine: &Engine,
-    done: &Progress,
-    mut end: Synced,
+    (done, begun): (&Progress, Instant),
+    over: Over,
+    (peer, fingerprint): (Option<String>, Option<String>),
 ) -> Result<(), Failure> {
     let db = context.args.path(0);
-    let open = engine.status().map_err(of_db(db))?.conflicts;
-    let seconds = end.seconds;
-    (end.conflicts_open, end.seconds) = (open, (seconds * 1000.0).round() / 1000.0);
+    let seconds = begun.elapsed().as_secs_f64();
+    let open = engine.open_conflicts().map_err(of_db(db))?;
+    let (serial, baud, address) = match over {
+        Over::Line(port, baud) => (Some(port), Some(baud), None),
+        Over::Network(address) => (None, None, Some(address)),
+    };
+    let end = Synced {
+        serial,
+        baud,
+        address,
+        peer,
+        fingerprint,
+        seconds: (seconds * 1000.0).round() / 1000.0,
+        conflicts_open: open,
+        counts: Counts::from(done),
+    };
     let out = &mut *context.out;
     out.document(&end);
     let rate = end.baud.map_or(String::new(), |baud| format!(" at {} baud", number(baud.into())));

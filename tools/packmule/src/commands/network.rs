@@ -15,9 +15,8 @@ use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
 use super::changes::{Change, More, in_step};
-use super::line::{draw, failure as line_failure, patience, say_synced, session_text, stop_on_signals};
+use super::line::{Over, draw, failure as line_failure, patience, say_synced, session_text, stop_on_signals};
 use super::{Context, Given, open};
-use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure, code};
 use crate::text::{hint, iso, now};
 use crate::usage::{Args, flags};
@@ -47,17 +46,7 @@ pub fn sync(context: &mut Context<'_, '_>, address: &str) -> Result<(), Failure>
     });
     bar.clear();
     let done = result.map_err(|e| failure(&name, db, e))?;
-    let end = Synced {
-        serial: None,
-        baud: None,
-        address: Some(name),
-        peer,
-        fingerprint,
-        seconds: begun.elapsed().as_secs_f64(),
-        conflicts_open: 0,
-        counts: Counts::from(&done),
-    };
-    say_synced(context, &engine, &done, end)
+    say_synced(context, &engine, (&done, begun), Over::Network(name), (peer, fingerprint))
 }
 
 /// `packmule serve DB --stdio`: standard output is the stream, so it prints nothing.

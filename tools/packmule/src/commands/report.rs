@@ -134,11 +134,12 @@ impl<'p> Page<'p> {
     fn top(&self) -> String {
         let identity = &self.status.identity;
         let what = if identity.base { "base" } else { "device" };
+        let counted = |n: u64, one, many| (number(n), if n == 1 { one } else { many });
         let numbers = [
-            (number(self.devices.len() as u64), "devices"),
-            (number(self.status.tables.len() as u64), "tables"),
-            (number(self.status.conflicts), "open conflicts"),
-            (number(self.status.waits.len() as u64), "groups wait"),
+            counted(self.devices.len() as u64, "device", "devices"),
+            counted(self.status.tables.len() as u64, "table", "tables"),
+            counted(self.status.conflicts, "open conflict", "open conflicts"),
+            counted(self.status.waits.len() as u64, "group waits", "groups wait"),
             (size(self.status.log_bytes), "log"),
         ];
         let mut out = format!(

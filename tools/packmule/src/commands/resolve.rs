@@ -4,12 +4,12 @@ use std::path::Path;
 
 use packmule::{Decided, DecisionReport, Error, OwnedValue, Resolution, RowChange};
 
-use super::conflicts::selection;
+use super::conflicts::{NONE_MEANT, selection};
 use super::{Context, of_db, open};
 use crate::documents::{DecidedConflict, Resolved, Undone, UndoneRow};
 use crate::output::{Failure, Out, engine_text, say};
 use crate::text::{conflicts_open, count, cut, number, pairs, paragraph, plural, quoted, read, show, shown};
-use crate::usage::{Args, flags};
+use crate::usage::{Args, Flag, flags};
 
 /// How many decisions are told row by row; of more, each is a line.
 const TOLD_WHOLE: usize = 20;
@@ -65,10 +65,12 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks that it is said which conflicts are meant, and how they are closed.
+/// The flags that say which conflicts are meant.
+static FILTERS: [&Flag; 4] = [&flags::CONFLICT_TABLE, &flags::KIND, &flags::CONFLICT_BY, &flags::OLDER_THAN];
+
+/// Checks that it is said which conflicts are meant.
 fn which(args: &Args) -> Result<(), Failure> {
-    let filters = [&flags::CONFLICT_TABLE, &flags::KIND, &flags::CONFLICT_BY, &flags::OLDER_THAN];
-    let filtered = filters.into_iter().any(|flag| args.has(flag));
+    let filtered = FILTERS.into_iter().any(|flag| args.has(flag));
     let ids = args.len() > 1;
     if args.has(&flags::RESOLVE_ALL) && ids {
         return Err(args.wrong("either --all or ids").into());
@@ -175,8 +177,9 @@ fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if args.len() != 2 {
         return Err(args.wrong("--undo takes the id of one conflict").into());
     }
-    let others = [&flags::TAKE, &flags::SET, &flags::DELETE, &flags::KEEP_BOTH, &flags::RESOLVE_ALL];
-    if others.into_iter().any(|flag| args.has(flag)) {
+    let others =
+        [&flags::TAKE, &flags::SET, &flags::DELETE, &flags::KEEP_BOTH, &flags::RESOLVE_ALL, &flags::DRY_RUN];
+    if others.into_iter().chain(FILTERS).any(|flag| args.has(flag)) {
         return Err(args.wrong("--undo stands alone: what is open then is resolved anew").into());
     }
     let id = args.text(1)?.to_owned();
@@ -254,6 +257,9 @@ fn summarise(path: &Path, report: &DecisionReport, dry_run: bool, out: &mut Out<
             plural(n, "conflict is", "conflicts are"),
             quoted(path)
         ),
+    }
+    if closed == 0 && report.refused == 0 && report.open > 0 {
+        say!(out, "{NONE_MEANT}");
     }
 }
 

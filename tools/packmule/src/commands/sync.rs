@@ -7,9 +7,8 @@ use packmule::carry::Stop;
 use packmule::carry::serial::{self, Options, Status};
 use packmule::label;
 
-use super::line::{draw, failure, line_options, patience, say_synced, stop_on_signals};
+use super::line::{Over, draw, failure, line_options, patience, say_synced, stop_on_signals};
 use super::{Context, network, open};
-use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure};
 use crate::text::{io_text, number, shown};
 use crate::usage::flags;
@@ -41,18 +40,8 @@ fn over_line(context: &mut Context<'_, '_>, port: &Path) -> Result<(), Failure> 
     let result = serial::sync(&mut engine, &options, &stop, &mut |status| watch.show(&status));
     watch.bar.clear();
     let done = result.map_err(|e| failure(port, context.args.path(0), e))?;
-    let (peer, fingerprint) = (watch.peer.take(), watch.fingerprint.take());
-    let end = Synced {
-        serial: Some(shown(port)),
-        baud: Some(watch.baud),
-        address: None,
-        peer,
-        fingerprint,
-        seconds: begun.elapsed().as_secs_f64(),
-        conflicts_open: 0,
-        counts: Counts::from(&done),
-    };
-    say_synced(context, &engine, &done, end)
+    let over = Over::Line(shown(port), watch.baud);
+    say_synced(context, &engine, (&done, begun), over, (watch.peer, watch.fingerprint))
 }
 
 /// What the session reports on its way.

@@ -466,8 +466,8 @@ each board gets its own `init`. A board that is made without \
         flags: &[&flags::FROM],
         group: Group::Conflicts,
         summary: "write an old version of a row anew",
-        about: "The row becomes what that frame has of it; deleted, if the frame deletes it. `log TABLE KEY` shows who wrote it, \
-                with the frames' numbers and the values. This travels as any write.",
+        about: "The row becomes what that frame has of it; deleted, if the frame deletes it. `log TABLE KEY --values` shows who \
+                wrote it, with the frames' numbers and the values. This travels as any write.",
         examples: &["packmule restore base.db settings interval --from north:5"],
     },
     Command {

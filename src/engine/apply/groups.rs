@@ -56,8 +56,7 @@ pub(crate) fn apply_group(
 ) -> Result<Counts> {
     let author = devices::device_id(replica, dev)?;
     let mut context: HashMap<i64, u64> = positions::context_of(replica, dev, stream)?.into_iter().collect();
-    let mut counts = Counts::default();
-    let (mut lamport, mut wall) = (0, 0);
+    let (mut counts, mut lamport, mut wall) = (Counts::default(), 0, 0);
     let (mut writers, mut late, mut own) = (Writers::default(), None, None);
     let (mut spans, mut pieces) = (Spans::default(), Pieces::default());
     for seq in first..=last {

@@ -17,6 +17,7 @@ mod support;
 mod admit;
 mod bad_files;
 mod bases;
+mod board;
 mod card;
 mod clinic;
 mod compacted;

@@ -19,6 +19,8 @@
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
+//! | `services` | `board install`, `board remove` |
+//! | `dry_start` | `board check`, `board card` |
 //! | `own` | `completions`, `man` |
 
 mod admit;
@@ -28,6 +30,7 @@ mod check;
 mod compaction;
 mod conflicts;
 mod device;
+mod dry_start;
 mod exchange;
 mod export;
 mod history;
@@ -41,6 +44,7 @@ mod remove;
 mod report;
 mod resolve;
 mod serve;
+mod services;
 mod status;
 mod sync;
 mod tables;

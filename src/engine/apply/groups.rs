@@ -118,6 +118,9 @@ pub(crate) fn apply_group(
     Ok(counts)
 }
 
+/// Up to which frame of each device an author had seen, by device number.
+type Vector = HashMap<i64, u64>;
+
 /// Takes in what changed in a group's context. Returns the first fold here that its author had not seen, if there is one, and
 /// of a context-free group what counts as seen by its author.
 fn hear_context(
@@ -125,7 +128,7 @@ fn hear_context(
     (dev, stream): (i64, Stream),
     frame: &Frame<'_>,
     context: &mut HashMap<i64, u64>,
-) -> Result<(Option<Fold>, Option<HashMap<i64, u64>>)> {
+) -> Result<(Option<Fold>, Option<Vector>)> {
     for (id, seen) in contexts::context(replica, dev, stream, frame)? {
         let other = devices::device_number_or_new(replica, id)?;
         context.insert(other, seen);
@@ -202,7 +205,7 @@ pub(crate) fn hear_standing(
 fn seen_of<'c>(
     frame: &Frame<'_>,
     context: &'c HashMap<i64, u64>,
-    own: Option<&'c HashMap<i64, u64>>,
+    own: Option<&'c Vector>,
     keep: &'c [Kept],
 ) -> Seen<'c> {
     if let Some(own) = own {

@@ -12,7 +12,8 @@
 //! | `compaction` | `compact`, `prune`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
-//! | `changes` | what `serve` prints |
+//! | `changes` | what `serve` and `run` print |
+//! | `run/` | `run` |
 //! | `network` | `sync` and `serve` over a network |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
@@ -40,6 +41,7 @@ mod own;
 mod remove;
 mod report;
 mod resolve;
+mod run;
 mod serve;
 mod status;
 mod sync;
@@ -69,6 +71,7 @@ pub use log::log;
 pub use own::{completions, man};
 pub use report::report;
 pub use resolve::resolve;
+pub use run::run;
 pub use serve::serve;
 pub use status::status;
 pub use sync::sync;

@@ -7,10 +7,14 @@
 //! | `sources` | what a file is; directories to take in |
 //! | `target` | a file that is there whole or not at all |
 //! | `passphrase` | passphrases, from a file or the terminal |
+//! | `config/` | the file of `run` |
+//! | `run_state` | how `run` stands, in a file beside the database |
 //! | `board` | profiles of boards: budgets, serial line |
 
 pub mod board;
+pub mod config;
 pub mod passphrase;
+pub mod run_state;
 pub mod sources;
 mod target;
 

@@ -107,7 +107,7 @@ fn failure() -> packmule::Error {
 
 fn run(pace: Pace, clock: &Virtual, engine: &mut Engine, work: &mut Told<'_>) -> Vec<String> {
     let mut said = Vec::new();
-    Runner::new(pace, clock, &clock.stop).run(engine, work, &mut |change| {
+    Runner::new(pace, clock, &clock.stop).keep_up(engine, work, &mut |change| {
         said.push(match change {
             Change::Away => "away".to_owned(),
             Change::Begins => return,
@@ -129,9 +129,7 @@ fn what_fails_is_begun_again_later_and_later_and_at_once_after_a_success() {
         Err(failure())
     });
     let said = run(Pace::stay(), &clock, &mut a, &mut work);
-    let begun = [
-        0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1_023, 1_923, 2_823, 3_723, 4_623, 5_523,
-    ];
+    let begun = [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1_023, 1_923, 2_823, 3_723, 4_623, 5_523];
     // Nothing was in step: never more than a quarter of an hour.
     assert_eq!(work.begun, begun);
     assert_eq!(&said[9..12], ["failed 512", "failed 900", "failed 900"]);

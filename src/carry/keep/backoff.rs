@@ -29,13 +29,13 @@ impl Backoff {
     }
 
     /// Returns how long at most to wait after the next failure.
-    pub fn limit(&self) -> Duration {
+    pub fn longest(&self) -> Duration {
         self.least.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(self.most)
     }
 
     /// Counts a failure. Returns how long to wait: by this random number, from nothing up to the limit.
     pub fn failed(&mut self, random: u32) -> Duration {
-        let limit = self.limit();
+        let limit = self.longest();
         self.failures = self.failures.saturating_add(1);
         part(limit, random)
     }
@@ -58,9 +58,9 @@ mod tests {
         for _ in 0..1_000 {
             backoff.failed(0);
         }
-        assert_eq!(backoff.limit(), Duration::from_secs(900));
+        assert_eq!(backoff.longest(), Duration::from_secs(900));
         backoff.succeeded();
-        assert_eq!(backoff.limit(), Duration::from_secs(1));
+        assert_eq!(backoff.longest(), Duration::from_secs(1));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is kept up in the background: a link that is begun once in a while, or again when it was lost; upkeep that is due.
 //!
-//! [`Runner::run`] is the loop of one of them, on a thread of its own with an engine of its own. What there is to do is a
+//! [`Runner::keep_up`] is the loop of one of them, on a thread of its own with an engine of its own. What there is to do is a
 //! [`Work`]; the time comes from a [`Clock`], so that a test has no need to wait.
 //!
 //! | file | what lives there |
@@ -38,7 +38,7 @@
 //! let mut base = Base("tcp://192.168.1.5:7225".parse()?, stop.clone());
 //! let clock = SystemClock::new(&stop);
 //! let mut runner = Runner::new(Pace::every(std::time::Duration::from_secs(15 * 60)), &*clock, &stop);
-//! runner.run(&mut Engine::open("north.db".as_ref())?, &mut base, &mut |_| ());
+//! runner.keep_up(&mut Engine::open("north.db".as_ref())?, &mut base, &mut |_| ());
 //! # Ok(())
 //! # }
 //! # #[cfg(not(feature = "net"))]
@@ -161,7 +161,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Does the work again and again, until [`Stop::stop`].
-    pub fn run<W: Work>(
+    pub fn keep_up<W: Work>(
         &mut self,
         engine: &mut Engine,
         work: &mut W,
@@ -169,7 +169,7 @@ impl<'a> Runner<'a> {
     ) {
         let mut watch = Watch::default();
         let late = self.pace.delay + part(self.pace.jitter.min(FIRST_JITTER), self.clock.draw());
-        self.rest(engine, work, &mut watch, Rest { until: self.clock.now() + late, wakes: false });
+        self.rest_until(engine, work, &mut watch, Rest { until: self.clock.now() + late, wakes: false });
         while !self.stop.stopped() {
             if !work.is_there() {
                 report(Change::Away);
@@ -189,13 +189,13 @@ impl<'a> Runner<'a> {
                 self.backoff.succeeded();
             }
             watch.ended(engine, &met);
-            let rest = self.after(&result, report);
-            self.rest(engine, work, &mut watch, rest);
+            let rest = self.rest_after(&result, report);
+            self.rest_until(engine, work, &mut watch, rest);
         }
     }
 
     /// Says how long to rest after a round.
-    fn after<E>(&mut self, result: &Result<(), E>, report: &mut dyn FnMut(Change<'_, E>)) -> Rest {
+    fn rest_after<E>(&mut self, result: &Result<(), E>, report: &mut dyn FnMut(Change<'_, E>)) -> Rest {
         let (rest, wakes) = match (result, self.pace.interval) {
             (Ok(()), Some(interval)) => {
                 let rest = interval + part(self.pace.jitter, self.clock.draw());
@@ -216,7 +216,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Waits: for the time, for what it needs to come back, or for something that is written.
-    fn rest<W: Work>(&self, engine: &mut Engine, work: &mut W, watch: &mut Watch, rest: Rest) {
+    fn rest_until<W: Work>(&self, engine: &mut Engine, work: &mut W, watch: &mut Watch, rest: Rest) {
         let changes = self.pace.changes.filter(|_| rest.wakes);
         let mut changed = None;
         let mut was_there = work.is_there();

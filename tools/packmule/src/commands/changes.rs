@@ -89,6 +89,7 @@ pub struct Change {
 #[derive(Clone, Copy, PartialEq)]
 pub enum Place {
     Serial,
+    #[cfg_attr(not(feature = "net"), expect(dead_code, reason = "only networks have addresses"))]
     Address,
     Link,
 }

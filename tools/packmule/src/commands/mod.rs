@@ -14,12 +14,14 @@
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
 //! | `changes` | what `serve` and `run` print |
 //! | `run/` | `run` |
-//! | `network` | `sync` and `serve` over a network |
+//! | `network` | `sync` and `serve` over a network; `no_network`: where the program is built without |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
+//! | `services` | `board install`, `board remove` |
+//! | `dry_start` | `board check`, `board card` |
 //! | `own` | `completions`, `man` |
 
 mod admit;
@@ -29,6 +31,7 @@ mod check;
 mod compaction;
 mod conflicts;
 mod device;
+mod dry_start;
 mod exchange;
 mod export;
 mod history;
@@ -36,6 +39,10 @@ mod import;
 mod intake;
 mod line;
 mod log;
+#[cfg(feature = "net")]
+mod network;
+#[cfg(not(feature = "net"))]
+#[path = "no_network.rs"]
 mod network;
 mod own;
 mod remove;
@@ -43,6 +50,7 @@ mod report;
 mod resolve;
 mod run;
 mod serve;
+mod services;
 mod status;
 mod sync;
 mod tables;

@@ -11,7 +11,7 @@
 //! | `conflicts` | `conflicts`, `resolve` |
 //! | `look` | `status`, `log`, `digest`, `verify`, `inspect`, `board`, `demo` |
 //! | `run` | `run` |
-//! | `own` | `completions`, `man` |
+//! | `own` | `completions`, `man`, `board install`, `board remove`, `board check`, `board card` |
 //! | `report` | how reports of the library look that are printed as they are, in tests alone |
 //! | `page` | the page, in tests alone |
 
@@ -40,10 +40,10 @@ pub use devices::{
     Removed, Renamed, Request, Retired, Revoked, Trusted,
 };
 pub use look::{
-    AtWritten, Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Reported,
-    Restored, Status, TakenBackWrites, ToDo, Uart, Verified,
+    AtWritten, Board, Demo, Digest, Encrypted, Inspected, LogGroup, LogSize, Memory, Reported, Restored,
+    Status, TakenBackWrites, ToDo, Uart, Verified,
 };
-pub use own::{Completions, Manual};
+pub use own::{BoardChecked, CardChecked, Completions, Installed, Manual, RemovedServices, WrittenFile};
 pub use run::{LinkChecked, LinkState, RunChecked, RunState, UpkeepChecked};
 pub use tables::{Changed, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 

@@ -51,7 +51,7 @@ impl StateFile {
     }
 
     /// Ends in good order: there is nothing to tell any more.
-    pub fn end(self) {
+    pub fn finish(self) {
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -190,5 +190,6 @@ pub static SINCE: Flag = value(
 );
 pub static GATHERED: Flag =
     switch("gathered", "with the per-device rows that a base gathers: for comparing two bases");
-pub static ROOT: Flag = value("root", "DIRECTORY", "with `install`: the root of the board's file system (/)");
+pub static ROOT: Flag =
+    value("root", "DIRECTORY", "with `install`, `remove`, `check`: the root of the board's file system (/)");
 pub static KEEP: Flag = value("keep", "DIRECTORY", "keep the files there, to try commands on them");

@@ -11,6 +11,7 @@
 //! | `help` | general help, help for a command, usage lines |
 //! | `words`, `completions` | completions for shells |
 //! | `manual` | manual pages |
+//! | `proposals` | that what messages propose can be typed, in tests alone |
 
 mod args;
 mod commands;
@@ -21,6 +22,8 @@ mod manual;
 mod nearest;
 mod own;
 mod parse;
+#[cfg(test)]
+mod proposals;
 mod words;
 
 pub use args::Args;

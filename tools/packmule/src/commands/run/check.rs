@@ -87,7 +87,9 @@ fn chore(what: &Chore, every: Duration) -> String {
     let first = "a minute after the start, then every";
     match what {
         Chore::Compact => format!("{first} {}", age(every)),
-        Chore::Prune { said, .. } => format!("{first} {}; {said}, of the others what a base has is deleted", age(every)),
+        Chore::Prune { said, .. } => {
+            format!("{first} {}; {said}, of the others what a base has is deleted", age(every))
+        }
     }
 }
 

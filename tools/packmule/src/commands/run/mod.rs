@@ -65,7 +65,7 @@ pub fn run(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         kept.watch(&said, &stop);
         Ok::<(), Failure>(())
     })?;
-    kept.end();
+    kept.finish();
     Ok(())
 }
 
@@ -106,7 +106,7 @@ fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
     let runs = move || {
         let clock = SystemClock::new(stop);
         let mut runner = Runner::new(pace, &*clock, stop);
-        runner.run(&mut engine, &mut work, &mut |change| tell.change(&change, &away));
+        runner.keep_up(&mut engine, &mut work, &mut |change| tell.change(&change, &away));
     };
     let begun = Builder::new().stack_size(STACK).spawn_scoped(scope, runs);
     begun.map(|_| ()).map_err(|e| {
@@ -141,7 +141,8 @@ impl<'a, 'w> Kept<'a, 'w> {
         let since = iso(now());
         let names = config.links.iter().map(|link| link.name.clone());
         let upkeep = config.upkeep.iter().map(|Upkeep { what, .. }| check::what(what));
-        let link = |link| LinkState { link, state: "begins".into(), since: since.clone(), ..LinkState::default() };
+        let link =
+            |link| LinkState { link, state: "begins".into(), since: since.clone(), ..LinkState::default() };
         let links = names.chain(upkeep).map(link).collect();
         let (running, pid, config) = (true, std::process::id(), shown(path));
         let state = RunState { running, pid, config, since: since.clone(), links };
@@ -155,19 +156,15 @@ impl<'a, 'w> Kept<'a, 'w> {
         self.write();
         self.notify.ready();
         let mut alive = Instant::now();
-        let mut stopping = false;
         loop {
             self.notify.status(&self.summary());
-            if stop.stopped() && !std::mem::replace(&mut stopping, true) {
-                self.notify.stopping();
-            }
             let beat = self.notify.watchdog.map(|every| every.saturating_sub(alive.elapsed()));
             let write = self.unwritten.map(|since| WRITE_EVERY.saturating_sub(since.elapsed()));
             let wait = beat.into_iter().chain(write).min().unwrap_or(WRITE_EVERY);
             match said.recv_timeout(wait) {
                 Ok(said) => self.take(&said),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.notify.stopping(),
             }
             if self.notify.watchdog.is_some_and(|every| alive.elapsed() >= every) {
                 self.notify.alive();
@@ -210,7 +207,8 @@ impl<'a, 'w> Kept<'a, 'w> {
             "failed" => link.failures += 1,
             _ => {}
         }
-        let at = |next: Duration| iso(now().saturating_add(i64::try_from(next.as_millis()).unwrap_or(i64::MAX)));
+        let at =
+            |next: Duration| iso(now().saturating_add(i64::try_from(next.as_millis()).unwrap_or(i64::MAX)));
         link.next = said.next.map(at);
         if let More::Carried(news) = &change.more {
             link.frames_sent += news.sent.0;
@@ -246,8 +244,8 @@ impl<'a, 'w> Kept<'a, 'w> {
         }
     }
 
-    fn end(self) {
-        self.file.end();
+    fn finish(self) {
+        self.file.finish();
         self.printer.say("ended", self.out);
     }
 }

@@ -18,7 +18,13 @@ impl Notify {
     pub fn of_environment() -> Self {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let socket = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
-        let to = socket.and_then(|name| Some((UnixDatagram::unbound().ok()?, name)));
+        let open = || {
+            let socket = UnixDatagram::unbound().ok()?;
+            // Who does not listen must not hold this program up.
+            socket.set_nonblocking(true).ok()?;
+            Some(socket)
+        };
+        let to = socket.and_then(|name| Some((open()?, name)));
         // It may be meant for another process.
         let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|micros| is_ours && *micros > 0);

@@ -102,9 +102,9 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(path).map_err(|e| Failure::io(path, "read it", &e))?;
         read::read(&text).map_err(|wrong| {
-            let mut wrong = wrong.into_iter().map(|(line, what)| {
-                (PathBuf::from(format!("{}:{line}", path.display())), what)
-            });
+            let mut wrong = wrong
+                .into_iter()
+                .map(|(line, what)| (PathBuf::from(format!("{}:{line}", path.display())), what));
             let (first, what) = wrong.next().unwrap_or_default();
             let more: String =
                 wrong.map(|(place, what)| format!("\npackmule: {}: {what}", place.display())).collect();

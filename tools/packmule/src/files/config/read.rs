@@ -23,7 +23,8 @@ const LINK: &[&str] = &[
 const COMPACT: &[&str] = &["every"];
 const PRUNE: &[&str] = &["table", "every", "keep", "rows", "free"];
 /// Where a link can lead.
-const TO: &str = "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\" or \"card:DIRECTORY\"";
+const TO: &str =
+    "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\" or \"card:DIRECTORY\"";
 /// Jitter where none is given: a tenth of the interval.
 const JITTER: u32 = 10;
 /// Upkeep does not begin with everything else.
@@ -57,7 +58,7 @@ pub fn read(text: &str) -> Result<Config, Vec<(usize, String)>> {
     };
     let links = tables(&mut file, "link");
     let prunes = tables(&mut file, "prune");
-    let compact = file.get("compact");
+    let compact = file.of_key("compact");
     if let Some(value) = compact.filter(|value| value.get_ref().as_table().is_none()) {
         file.wrong.at(&value.span(), "`compact` is a table: [compact]".into());
     }
@@ -89,7 +90,7 @@ type Place<'t> = (&'t DeTable<'t>, std::ops::Range<usize>);
 
 /// Returns the tables of a list.
 fn tables<'t>(file: &mut Table<'t, '_>, key: &str) -> Vec<Place<'t>> {
-    let Some(value) = file.get(key) else { return Vec::new() };
+    let Some(value) = file.of_key(key) else { return Vec::new() };
     let of = |value: &'t Spanned<DeValue<'t>>| Some((value.get_ref().as_table()?, value.span()));
     let all: Option<Vec<_>> = value.get_ref().as_array().and_then(|all| all.iter().map(of).collect());
     if all.is_none() {
@@ -102,7 +103,7 @@ fn link(mut table: Table<'_, '_>, usual: &Usual) -> Option<Link> {
     let pace = pace(&mut table, usual);
     let patience = table.time("patience", Some("for ever")).unwrap_or(usual.patience);
     let name = table.text("name", "a name");
-    if table.get("to").is_none() {
+    if table.of_key("to").is_none() {
         table.missing("to", TO);
         return None;
     }
@@ -132,13 +133,8 @@ fn pace(table: &mut Table<'_, '_>, usual: &Usual) -> Pace {
 }
 
 /// The keys of some ways alone.
-const OWN: &[(&str, &str)] = &[
-    ("plain", "net"),
-    ("baud", "serial"),
-    ("baud-max", "serial"),
-    ("flow", "serial"),
-    ("encrypt", "card"),
-];
+const OWN: &[(&str, &str)] =
+    &[("plain", "net"), ("baud", "serial"), ("baud-max", "serial"), ("flow", "serial"), ("encrypt", "card")];
 
 fn way(table: &mut Table<'_, '_>, to: &str) -> Option<Way> {
     let kind = ["serial", "card"].into_iter().find(|kind| to.starts_with(&format!("{kind}:")));
@@ -192,7 +188,7 @@ fn network(table: &mut Table<'_, '_>, _: &str) -> Option<Way> {
 }
 
 fn every(table: &mut Table<'_, '_>) -> Option<Duration> {
-    if table.get("every").is_none() {
+    if table.of_key("every").is_none() {
         table.missing("every", "how often, such as \"7d\"");
     }
     table.time("every", None).flatten()
@@ -200,11 +196,12 @@ fn every(table: &mut Table<'_, '_>) -> Option<Duration> {
 
 fn prune(mut table: Table<'_, '_>) -> Option<Upkeep> {
     let every = every(&mut table);
-    if table.get("table").is_none() {
+    if table.of_key("table").is_none() {
         table.missing("table", "the name of an append table");
     }
     let name = table.text("table", "the name of an append table");
-    let given: Vec<&str> = ["keep", "rows", "free"].into_iter().filter(|key| table.get(key).is_some()).collect();
+    let given: Vec<&str> =
+        ["keep", "rows", "free"].into_iter().filter(|key| table.of_key(key).is_some()).collect();
     let [which] = given[..] else {
         table.missing("keep", "exactly one of keep = \"30d\", rows = 100000, free = \"200M\"");
         return None;

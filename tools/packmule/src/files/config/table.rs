@@ -70,7 +70,7 @@ impl<'t, 'w> Table<'t, 'w> {
     }
 
     /// Returns a value.
-    pub fn get(&self, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
+    pub fn of_key(&self, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
         debug_assert!(self.known.contains(&key));
         self.entries.iter().find(|(known, _)| known.get_ref().as_ref() == key).map(|(_, value)| value)
     }
@@ -82,8 +82,8 @@ impl<'t, 'w> Table<'t, 'w> {
 
     /// Records that a key's value is wrong.
     pub fn refuse(&mut self, key: &str, must: &str) {
-        let place = self.get(key).map_or(self.place.clone(), Spanned::span);
-        let is = self.get(key).and_then(|value| self.wrong.text.get(value.span())).unwrap_or_default();
+        let place = self.of_key(key).map_or(self.place.clone(), Spanned::span);
+        let is = self.of_key(key).and_then(|value| self.wrong.text.get(value.span())).unwrap_or_default();
         let is = is.lines().next().unwrap_or_default().to_owned();
         let what = format!("{} is {must}, not {is}", self.key(key));
         self.wrong.at(&place, what);
@@ -98,14 +98,14 @@ impl<'t, 'w> Table<'t, 'w> {
 
     /// Records that a key, if it is given, is of no use here, or does not go with another one.
     pub fn amiss(&mut self, key: &str, why: &str) {
-        let Some(place) = self.get(key).map(Spanned::span) else { return };
+        let Some(place) = self.of_key(key).map(Spanned::span) else { return };
         let what = format!("{}: {why}", self.key(key));
         self.wrong.at(&place, what);
     }
 
     /// Reads a text.
     pub fn text(&mut self, key: &str, must: &str) -> Option<String> {
-        let text = self.get(key)?.get_ref().as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let text = self.of_key(key)?.get_ref().as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         if text.is_none() {
             self.refuse(key, must);
         }
@@ -114,7 +114,7 @@ impl<'t, 'w> Table<'t, 'w> {
 
     /// Reads `true` or `false`; absent is false.
     pub fn switch(&mut self, key: &str) -> bool {
-        let Some(value) = self.get(key) else { return false };
+        let Some(value) = self.of_key(key) else { return false };
         let switch = value.get_ref().as_bool();
         if switch.is_none() {
             self.refuse(key, "true or false");
@@ -124,7 +124,7 @@ impl<'t, 'w> Table<'t, 'w> {
 
     /// Reads a whole number of this range.
     pub fn number(&mut self, key: &str, range: Range<u64>) -> Option<u64> {
-        let value = self.get(key)?.get_ref().as_integer();
+        let value = self.of_key(key)?.get_ref().as_integer();
         let number = value.and_then(|n| u64::from_str_radix(n.as_str(), n.radix()).ok());
         let number = number.filter(|n| range.contains(n));
         if number.is_none() {
@@ -135,7 +135,7 @@ impl<'t, 'w> Table<'t, 'w> {
 
     /// Reads a span of time, at least one second; with `without`, that word says that there is none.
     pub fn time(&mut self, key: &str, without: Option<&str>) -> Option<Option<Duration>> {
-        let value = self.get(key)?.get_ref().as_str();
+        let value = self.of_key(key)?.get_ref().as_str();
         if value.is_some() && value == without {
             return Some(None);
         }

@@ -89,7 +89,7 @@ pub struct Change {
 #[derive(Clone, Copy, PartialEq)]
 pub enum Place {
     Serial,
-    #[cfg_attr(not(feature = "net"), expect(dead_code, reason = "only networks have addresses"))]
+    #[cfg(feature = "net")]
     Address,
     Link,
 }
@@ -117,7 +117,10 @@ impl Change {
         let mut event = Event {
             at: self.at.clone(),
             serial: of(Place::Serial),
+            #[cfg(feature = "net")]
             address: of(Place::Address),
+            #[cfg(not(feature = "net"))]
+            address: None,
             link: of(Place::Link),
             event: self.event,
             peer: self.peer.as_deref(),

@@ -97,6 +97,6 @@ fn chore(what: &Chore, every: Duration) -> String {
 fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
-    let fits = units.iter().find(|(of, _)| seconds >= *of && seconds % of == 0);
+    let fits = units.iter().find(|(of, _)| seconds >= *of && seconds.is_multiple_of(*of));
     fits.map_or(format!("{seconds} s"), |(of, unit)| format!("{} {unit}", seconds / of))
 }

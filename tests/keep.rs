@@ -20,11 +20,14 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+type Event = Box<dyn FnOnce()>;
+type Rounds<'a> = Box<dyn FnMut(u64, &mut Engine, &mut Met) -> Result<(), packmule::Error> + 'a>;
+
 /// Time that passes where the loop waits. At some moments something happens; at the last one it ends.
 struct Virtual {
     now: Rc<Cell<Duration>>,
     draw: Box<dyn Fn() -> u32>,
-    events: RefCell<Vec<(Duration, Box<dyn FnOnce()>)>>,
+    events: RefCell<Vec<(Duration, Event)>>,
     end: Duration,
     stop: Stop,
     waits: Cell<u64>,
@@ -74,7 +77,7 @@ impl Clock for Virtual {
 struct Told<'a> {
     now: Rc<Cell<Duration>>,
     begun: Vec<u64>,
-    result: Box<dyn FnMut(u64, &mut Engine, &mut Met) -> Result<(), packmule::Error> + 'a>,
+    result: Rounds<'a>,
     there: Box<dyn Fn() -> bool + 'a>,
 }
 

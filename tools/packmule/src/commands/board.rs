@@ -31,6 +31,8 @@ pub fn board(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if let Some(flag) = unused {
         return Err(context.args.wrong(format!("`board {what}` has no flag --{}", flag.name)).into());
     }
+    // The profile and a check are asked for; these two do something.
+    context.out.quiet = context.args.has(&flags::QUIET) && matches!(what, "install" | "remove");
     match what {
         "install" => services::install(context, board),
         "remove" => services::remove(context),

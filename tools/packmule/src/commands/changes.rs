@@ -63,11 +63,18 @@ impl Printer {
             out.text("\n");
         }
         let text = format!("{}: {}", change.port, change.text);
-        if self.journal {
-            let priority = change.priority();
-            text.lines().for_each(|line| say!(out, "<{priority}>{line}"));
+        let text = match self.journal {
+            true => text
+                .lines()
+                .map(|line| format!("<{}>{line}", change.priority()))
+                .collect::<Vec<_>>()
+                .join("\n"),
+            false => format!("{}  {}", time(now()), text.replace('\n', "\n  ")),
+        };
+        if change.event == "failed" {
+            out.warning(&text)
         } else {
-            say!(out, "{}  {}", time(now()), text.replace('\n', "\n  "));
+            out.line(&text)
         }
         out.flush();
     }

@@ -115,6 +115,27 @@ pub struct Command {
 }
 
 impl Command {
+    /// Returns whether what it prints is what it was asked for: it is printed also with --quiet.
+    pub fn answers(&self) -> bool {
+        use Name::{
+            At, Board, Completions, Conflicts, Demo, Devices, Digest, Help, Inspect, Log, Man, Status,
+        };
+        matches!(
+            self.name,
+            At | Board
+                | Completions
+                | Conflicts
+                | Demo
+                | Devices
+                | Digest
+                | Help
+                | Inspect
+                | Log
+                | Man
+                | Status
+        )
+    }
+
     /// Returns all flags that it takes.
     pub fn all_flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
         self.flags.iter().chain(COMMON).copied()

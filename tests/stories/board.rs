@@ -114,7 +114,12 @@ fn in_order(desk: &Desk) {
     for target in ["sysinit", "basic", "local-fs", "shutdown", "multi-user", "umount"] {
         std::fs::write(targets.join(format!("{target}.target")), "[Unit]\nDescription=There\n").unwrap();
     }
-    for (unit, exposure) in [("packmule-serve.service", 25), ("packmule-exchange@sda1.service", 40)] {
+    let units = [
+        ("packmule-serve.service", 25),
+        ("packmule-run.service", 40),
+        ("packmule-exchange@sda1.service", 40),
+    ];
+    for (unit, exposure) in units {
         let analyze = |words: &[&str]| {
             Command::new("systemd-analyze")
                 .arg(format!("--root={}", root.display()))

@@ -43,6 +43,7 @@ mod report;
 mod restored_base;
 mod retired;
 mod rotate;
+mod run;
 mod same_tables;
 mod second_history;
 mod small_memory;

@@ -77,6 +77,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Name::Merge => commands::merge,
         Name::Sync => commands::sync,
         Name::Serve => commands::serve,
+        Name::Run => commands::run,
         Name::Exchange => commands::exchange,
         Name::Conflicts => commands::conflicts,
         Name::Resolve => commands::resolve,

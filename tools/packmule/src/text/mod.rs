@@ -23,7 +23,7 @@ mod time;
 mod value;
 
 pub use advice::{Advice, advice};
-pub use format::{count, number, plural, quoted, safe, shell_word, shown, size};
+pub use format::{count, number, plural, quoted, read_size, safe, shell_word, shown, size};
 pub use hint::hint;
 pub use layout::{columns, cut, fitting_columns, folded, paragraph, words, wrap};
 pub use sentence::{

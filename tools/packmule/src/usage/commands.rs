@@ -370,6 +370,7 @@ each board gets its own `init`. A board that is made without \
             "packmule serve base.db --listen 0.0.0.0:7225",
         ],
     },
+    own::RUN,
     Command {
         name: Name::Exchange,
         words: "exchange",

@@ -174,7 +174,7 @@ fn a_dry_start_says_what_is_wrong() {
         given_to_its_user(&desk);
     }
     std::fs::rename(desk.path("card/home/pi/app"), desk.path("card/home/pi/moved")).unwrap();
-    wrong(&["card/home/pi/app/data.db: there is no such file"]);
+    wrong(&["card/home/pi/app/data.db: there is no such folder"]);
     // It was moved, and nobody has told the services.
     let settings = read(&desk, "card/etc/default/packmule").replace("/pi/app/", "/pi/moved/");
     std::fs::write(desk.path("card/etc/default/packmule"), settings).unwrap();

@@ -20,6 +20,7 @@ mod bases;
 mod board;
 mod card;
 mod clinic;
+mod columns;
 mod compacted;
 mod copied_card;
 mod dead_base;

@@ -124,7 +124,7 @@ fn run_program() -> ExitCode {
             out.document(&document);
         }
         // A closed standard error is no reason to panic.
-        let _ = io::stderr().write_all(text::safe(&failure.text()).as_bytes());
+        let _ = io::stderr().write_all(text::safe(&text::folded(&failure.text())).as_bytes());
     }
     if let Err(e) = out.finish() {
         let _ = writeln!(io::stderr(), "packmule: standard output: {}", text::io_text(&e));

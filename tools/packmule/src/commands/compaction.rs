@@ -26,7 +26,7 @@ pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if let Some((device, frames)) = held {
         say!(
             out,
-            "{device} is not known to have {}: the log keeps them until it is heard of, or `packmule retire {} {device}`",
+            "{device} is not known to have {}, which the log keeps until it is heard of, or `packmule retire {} {device}`",
             count(*frames, "frame"),
             quoted(&path)
         );

@@ -126,7 +126,10 @@ fn report(out: &mut Out<'_>, root: &Path, plan: &Plan) {
     });
     for Planned { path, text } in &plan.planned {
         match plan.dry_run {
-            true => say!(out, "{} would be:\n\n{text}", shown(path)),
+            true => {
+                say!(out, "{} would be:\n", shown(path));
+                out.verbatim(&format!("{text}\n"));
+            }
             false => say!(out, "{}: written", shown(path)),
         }
     }

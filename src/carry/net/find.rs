@@ -130,7 +130,7 @@ impl Found {
 
 /// A sign of a fleet by its public key, which tells nobody the key.
 fn sign_of(key: &[u8; 32]) -> [u8; 8] {
-    let hash = Sha256::new().chain_update(b"packmule fleet on this network").chain_update(key).finalize();
+    let hash = Sha256::new().chain_update(b"packmule sign of a fleet").chain_update(key).finalize();
     hash.first_chunk().copied().unwrap_or_default()
 }
 
@@ -158,7 +158,7 @@ impl Group {
     }
 
     /// Joins the group on every interface. One that is joined already, or cannot be, is left as it is.
-    fn join(&self) {
+    fn join_all(&self) {
         for index in interfaces() {
             let _ = if self.v6 {
                 sockopt::set_ipv6_add_membership(&self.socket, &GROUP_V6, index)
@@ -223,7 +223,7 @@ pub fn announce(me: &Found, serves: SocketAddr, port: u16, stop: &Stop) -> Resul
     let mut second = (Instant::now(), 0);
     while !stop.stopped() {
         if joined.is_none_or(|at| at.elapsed() >= JOIN_EVERY) {
-            groups.iter().for_each(|(group, _)| group.join());
+            groups.iter().for_each(|(group, _)| group.join_all());
             joined = Some(Instant::now());
         }
         for (group, from) in &groups {

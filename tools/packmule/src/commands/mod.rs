@@ -12,8 +12,9 @@
 //! | `compaction` | `compact`, `prune`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
-//! | `changes` | what `serve` prints |
-//! | `network` | `sync` and `serve` over a network |
+//! | `changes` | what `serve` and `run` print |
+//! | `run/`, `find` | `run`; `find` |
+//! | `network` | `sync` and `serve` over a network; `no_network`: where the program is built without |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
 //! | `history` | `undo`, `restore`, `at` |
@@ -33,16 +34,23 @@ mod device;
 mod dry_start;
 mod exchange;
 mod export;
+#[cfg(feature = "net")]
+mod find;
 mod history;
 mod import;
 mod intake;
 mod line;
 mod log;
+#[cfg(feature = "net")]
+mod network;
+#[cfg(not(feature = "net"))]
+#[path = "no_network.rs"]
 mod network;
 mod own;
 mod remove;
 mod report;
 mod resolve;
+mod run;
 mod serve;
 mod services;
 mod status;
@@ -67,12 +75,17 @@ pub use conflicts::conflicts;
 pub use device::{devices, fleet_new, init, join, retire, revoke, trust};
 pub use exchange::exchange;
 pub use export::export;
+#[cfg(feature = "net")]
+pub use find::find;
 pub use history::{at, restore, undo};
 pub use import::{import, merge};
 pub use log::log;
+#[cfg(not(feature = "net"))]
+pub use network::find;
 pub use own::{completions, man};
 pub use report::report;
 pub use resolve::resolve;
+pub use run::run;
 pub use serve::serve;
 pub use status::status;
 pub use sync::sync;

@@ -22,6 +22,7 @@ mod clinic;
 mod compacted;
 mod copied_card;
 mod dead_base;
+mod decisions;
 mod encrypted;
 mod gathering;
 mod history;

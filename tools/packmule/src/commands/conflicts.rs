@@ -8,10 +8,10 @@ use packmule::core::model::DeviceId;
 use packmule::{Conflict, ConflictKind, ConflictVersion, Engine, OwnedValue, Selection, Way};
 
 use super::{Context, of_db, open_to_read};
-use crate::documents::{Conflicts, OpenConflicts};
+use crate::documents::{Conflicts, OpenConflicts, RefusedDecision};
 use crate::output::{Failure, Out, say};
 use crate::text::{
-    columns, count, cut, now, number, pairs, plural, quoted, read_age, shell_word, show, shown, time,
+    columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word, show, shown, time,
 };
 use crate::usage::flags;
 
@@ -26,7 +26,9 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if out.json {
         let failed = RefCell::default();
         let open = OpenConflicts { engine: &engine, selection: &selection, failed: &failed };
-        out.document(&Conflicts { conflicts: open });
+        let refused = engine.refused_decisions().map_err(of_db(path))?;
+        let refused = refused.iter().map(|(id, refused)| RefusedDecision { id, refused }).collect();
+        out.document(&Conflicts { conflicts: open, refused_decisions: refused });
         // What was printed stays a whole document.
         let failed = failed.into_inner().map(|e| of_db(path)(e).message().to_owned());
         return failed
@@ -60,11 +62,31 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "{NONE_MEANT}");
     }
     print_groups(path, &groups, out);
+    print_refused(&engine.refused_decisions().map_err(of_db(path))?, out);
     if unsealed {
         say!(out);
         say!(out, "writes since the last seal are not taken into account: `packmule seal {}`", quoted(path));
     }
     Ok(())
+}
+
+/// How many decisions that were refused are told.
+const REFUSED_TOLD: usize = 20;
+
+/// Prints the decisions of applications that were refused.
+fn print_refused(refused: &[(String, String)], out: &mut Out<'_>) {
+    if refused.is_empty() {
+        return;
+    }
+    say!(out);
+    let n = plural(refused.len() as u64, "decision in SQL was", "decisions in SQL were");
+    say!(out, "{n} refused; another one for the same id, or a DELETE of it, ends this:");
+    for (id, reason) in refused.iter().take(REFUSED_TOLD) {
+        say!(out, "{}", paragraph(&format!("{id}: {reason}"), 2, 4));
+    }
+    if let Some(more) = refused.len().checked_sub(REFUSED_TOLD).filter(|more| *more > 0) {
+        say!(out, "  … and {}", number(more as u64));
+    }
 }
 
 /// What is said where conflicts are open, and none of them is meant.

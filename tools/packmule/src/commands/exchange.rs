@@ -10,6 +10,7 @@ use packmule::core::model::DeviceId;
 use packmule::{Engine, Error, ImportReport, Wait, label};
 
 use super::admit::asks_for_admission;
+use super::decide::decide_by_programs;
 use super::device::fleets;
 use super::intake::summary;
 use super::{Context, of_db, open, say_left_out};
@@ -68,6 +69,7 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Some(failure) if context.out.json => Err(Failure::Reported(failure.message().to_owned())),
         Some(failure) => Err(failure),
         None => {
+            decide_by_programs(context, &mut engine);
             say_left_out(context, &engine);
             Ok(())
         }

@@ -16,6 +16,7 @@
 //! | `network` | `sync` and `serve` over a network |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
+//! | `decide` | programs that decide about conflicts, after commands that take in |
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
@@ -27,6 +28,7 @@ mod changes;
 mod check;
 mod compaction;
 mod conflicts;
+mod decide;
 mod device;
 mod exchange;
 mod export;
@@ -52,7 +54,7 @@ use packmule::{Engine, Error, TableHow};
 use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Out};
-use crate::text::{hint, quoted, safe, words, wrap};
+use crate::text::{hint, paragraph, plural, quoted, safe, words, wrap};
 use crate::usage::{Args, Name, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
@@ -127,6 +129,7 @@ fn busy_ms(context: &Context<'_, '_>) -> Result<Option<u32>, Failure> {
 /// or compares. Standard error has it where standard output has something for a program.
 fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
     use std::io::Write;
+    say_carried_out(context, engine);
     let (path, name) = (context.args.path(0), context.args.command.name);
     let sends = !matches!(name, Name::Import | Name::Merge | Name::Digest);
     // The command itself has done what it was asked for: that this cannot be read is no failure of it.
@@ -145,6 +148,34 @@ fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
         } else {
             context.out.line(&said);
         }
+    }
+}
+
+/// Says what became of the decisions that applications wrote in SQL, after every command that seals.
+fn say_carried_out(context: &mut Context<'_, '_>, engine: &Engine) {
+    let carried = engine.take_carried_out();
+    let mut said = Vec::new();
+    if carried.closed > 0 {
+        let closed = plural(carried.closed, "conflict is closed", "conflicts are closed");
+        said.push(format!("{closed}, as applications decided in SQL"));
+    }
+    if carried.refused > 0 {
+        let refused = plural(carried.refused, "decision in SQL is", "decisions in SQL are");
+        said.push(format!("{refused} refused; `packmule conflicts {}` shows why", quoted(context.args.path(0))));
+        said.extend(carried.reasons.iter().map(|(id, reason)| format!("  {id}: {reason}")));
+    }
+    for line in said {
+        say_either(context, &paragraph(&line, 0, 2));
+    }
+}
+
+/// Prints a line that is beside what a command was asked for: on standard error where a document is wanted.
+fn say_either(context: &mut Context<'_, '_>, line: &str) {
+    use std::io::Write;
+    if context.out.json {
+        let _ = writeln!(std::io::stderr(), "{}", safe(line));
+    } else {
+        context.out.line(line);
     }
 }
 

@@ -18,6 +18,18 @@ pub struct Conflicts<'a> {
     /// The open conflicts.
     #[cfg_attr(test, schemars(with = "Vec<report::Conflict>"))]
     pub conflicts: OpenConflicts<'a>,
+    /// The decisions that applications wrote into the view `packmule_conflicts`, and that were refused: the newest first.
+    pub refused_decisions: Vec<RefusedDecision<'a>>,
+}
+
+/// A decision that was refused.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct RefusedDecision<'a> {
+    /// The conflict's id, as it was given.
+    pub id: &'a str,
+    /// Why.
+    pub refused: &'a str,
 }
 
 /// The open conflicts of a database, which are read as they are printed.

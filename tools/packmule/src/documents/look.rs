@@ -37,6 +37,10 @@ pub struct Status<'a> {
     pub journal_mode: &'a str,
     /// How many conflicts are open.
     pub conflicts: u64,
+    /// Decisions that applications wrote into the view `packmule_conflicts`, and the next run carries out.
+    pub decisions_waiting: u64,
+    /// Those that were refused, and are kept with the reason.
+    pub decisions_refused: u64,
     /// Groups of frames that wait for others.
     pub waits: Vec<WaitGroup<'a>>,
     /// The log's size.

@@ -32,7 +32,9 @@ use serde::Serialize;
 pub use carry::{
     CardFile, Counts, Event, Exchanged, Exported, File, Imported, Reason, Synced, Taken, WaitGroup,
 };
-pub use conflicts::{Conflicts, DecidedConflict, OpenConflicts, Resolved, Undone, UndoneRow};
+pub use conflicts::{
+    Conflicts, DecidedConflict, OpenConflicts, RefusedDecision, Resolved, Undone, UndoneRow,
+};
 pub use devices::{
     AdmittedDevices, Device, Devices, FleetKeyMade, FleetKeyRotated, Initialised, Joined, Known, Maker,
     Removed, Renamed, Request, Retired, Revoked, Trusted,

@@ -7,10 +7,12 @@
 //! | `sources` | what a file is; directories to take in |
 //! | `target` | a file that is there whole or not at all |
 //! | `passphrase` | passphrases, from a file or the terminal |
+//! | `programs` | the programs that decide about conflicts, in a file beside the database |
 //! | `board` | profiles of boards: budgets, serial line |
 
 pub mod board;
 pub mod passphrase;
+pub mod programs;
 pub mod sources;
 mod target;
 

@@ -49,6 +49,10 @@ pub fn advice(
         let open = plural(status.conflicts, "conflict is open", "conflicts are open");
         all.push(Advice::person(open, Some(format!("packmule conflicts {db} --brief"))));
     }
+    if status.decisions_refused > 0 {
+        let refused = plural(status.decisions_refused, "decision in SQL was", "decisions in SQL were");
+        all.push(Advice::person(format!("{refused} refused"), Some(format!("packmule conflicts {db} --brief"))));
+    }
     for table in status.tables.iter().filter(|table| table.how == TableHow::Suspended) {
         let note = table.note.clone().unwrap_or_default();
         let help = hint(table.hint(), path);

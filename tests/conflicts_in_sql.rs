@@ -13,7 +13,8 @@ fn two(rows: i64) -> (World, Engine, Engine) {
     let mut a = world.board_with("a", make, &["t"]);
     let mut b = world.board_with("b", make, &["t"]);
     carry_all(&mut [&mut a, &mut b]);
-    let numbers = format!("WITH RECURSIVE n(k) AS (VALUES (1) UNION ALL SELECT k + 1 FROM n WHERE k < {rows})");
+    let numbers =
+        format!("WITH RECURSIVE n(k) AS (VALUES (1) UNION ALL SELECT k + 1 FROM n WHERE k < {rows})");
     sql(&a, &format!("INSERT INTO t {numbers} SELECT k, 'a', NULL, x'00ff' FROM n"));
     a.seal().unwrap();
     world.tick(1000);
@@ -193,7 +194,10 @@ fn many_decisions() {
     carry_all(&mut [&mut a, &mut b]);
     digests_equal(&[&a, &b]);
     let numbers = "WITH RECURSIVE n(k) AS (VALUES (1) UNION ALL SELECT k + 1 FROM n WHERE k < 1200)";
-    sql(&a, &format!("INSERT INTO packmule_conflicts (id, take) {numbers} SELECT 'none' || k, 'newest' FROM n"));
+    sql(
+        &a,
+        &format!("INSERT INTO packmule_conflicts (id, take) {numbers} SELECT 'none' || k, 'newest' FROM n"),
+    );
     a.seal().unwrap();
     assert_eq!(a.take_carried_out().refused, 1_200);
     assert_eq!(rows(&a, "SELECT count(*) FROM packmule_conflicts"), ["1000"]);

@@ -277,7 +277,8 @@ pub fn view_shows_conflicts(engine: &Engine) {
     let is_there: bool = app.query_row(shared, [], |row| row.get(0)).unwrap();
     let mut shown = Vec::new();
     if is_there {
-        let query = "SELECT id, tbl_name, key, kind, versions, ways FROM packmule_conflicts WHERE kind NOT NULL";
+        let query =
+            "SELECT id, tbl_name, key, kind, versions, ways FROM packmule_conflicts WHERE kind NOT NULL";
         let mut statement = app.prepare(query).unwrap();
         let rows = statement.query_map([], |row| {
             Ok([row.get(0)?, row.get(1)?, row.get(3)?, row.get(2)?, row.get(4)?, row.get::<_, String>(5)?])

@@ -58,7 +58,8 @@ fn a_screen_of_an_application_decides() {
 fn the_view_shows_what_the_program_prints() {
     let (desk, _) = Desk::conflict();
     let printed = desk.run("conflicts base.db --json").json();
-    let shown = desk.rows("base.db", "SELECT id, tbl_name, key, kind, versions, ways FROM packmule_conflicts");
+    let shown =
+        desk.rows("base.db", "SELECT id, tbl_name, key, kind, versions, ways FROM packmule_conflicts");
     let json = |at: usize| match &shown[0][at] {
         rusqlite::types::Value::Text(text) if at > 1 && at != 3 => serde_json::from_str(text).unwrap(),
         rusqlite::types::Value::Text(text) => serde_json::Value::from(&**text),
@@ -72,13 +73,22 @@ fn the_view_shows_what_the_program_prints() {
 #[test]
 fn a_decision_that_is_refused_is_told_and_taken_back() {
     let (desk, id) = Desk::conflict();
-    let insert = format!("INSERT INTO packmule_conflicts (id, take) VALUES ('{id}', 'west'), ('0123456789', 'newest')");
+    let insert = format!(
+        "INSERT INTO packmule_conflicts (id, take) VALUES ('{id}', 'west'), ('0123456789', 'newest')"
+    );
     if tool(&desk, "sqlite3", &["base.db", &insert]).is_none() {
         return;
     }
     has(
         &desk.run("seal base.db").ok(),
-        &["2 decisions in SQL are refused", "`packmule conflicts base.db`", &id, "west", "0123456789", "no conflict"],
+        &[
+            "2 decisions in SQL are refused",
+            "`packmule conflicts base.db`",
+            &id,
+            "west",
+            "0123456789",
+            "no conflict",
+        ],
     );
     has(&desk.run("status base.db").ok(), &["2 decisions in SQL were refused"]);
     has(
@@ -100,6 +110,151 @@ fn a_decision_that_is_refused_is_told_and_taken_back() {
     assert_eq!(desk.value("base.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(45));
     // It goes with all else of ours.
     desk.run("init --remove base.db --yes").ok();
-    let left = "SELECT name FROM sqlite_schema WHERE name LIKE '%packmule%' OR name LIKE '\\_pm%' ESCAPE '\\'";
+    let left =
+        "SELECT name FROM sqlite_schema WHERE name LIKE '%packmule%' OR name LIKE '\\_pm%' ESCAPE '\\'";
     assert_eq!(desk.rows("base.db", left), Vec::<Vec<_>>::new());
+}
+
+/// A program that decides: it keeps what it was asked, and prints this.
+fn program(desk: &Desk, name: &str, script: &str) {
+    std::fs::write(desk.path(name), script).unwrap();
+}
+
+/// A base whose conflicts in `settings` are decided by a program, and boards.
+fn with_program(script: &str) -> Desk {
+    let desk = Desk::fleet(&["north", "east"]);
+    program(&desk, "decide", script);
+    desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 60, 'factory'), ('level', 1, '')");
+    desk.carry("north", "base");
+    desk.carry("base", "east");
+    let said = desk.run_words(&["track", "base.db", "settings", "--policy", "custom=sh ./decide"]).ok();
+    has(&said, &["its conflicts are decided here by `sh ./decide`, which is told to no other device"]);
+    desk.sql("north.db", "UPDATE settings SET value = 30 WHERE key = 'interval'");
+    desk.sql("east.db", "UPDATE settings SET value = 10 WHERE key = 'interval'");
+    desk.carry("north", "base");
+    desk
+}
+
+/// Takes in what makes the conflict.
+fn meet(desk: &Desk) -> String {
+    desk.run("export east.db east-to-base.pmb").ok();
+    desk.run("import base.db east-to-base.pmb").ok()
+}
+
+fn value(desk: &Desk, db: &str) -> rusqlite::types::Value {
+    desk.value(db, "SELECT value FROM settings WHERE key = 'interval'")
+}
+
+#[test]
+fn a_program_decides_and_its_decision_travels() {
+    let desk = with_program(
+        "cat > asked.json\necho \"{\\\"set\\\": {\\\"value\\\": 20, \\\"note\\\": \\\"$PACKMULE_TABLE\\\"}}\"",
+    );
+    has(&meet(&desk), &["1 conflict is closed, as a program decided"]);
+    let asked: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(desk.path("asked.json")).unwrap()).unwrap();
+    assert_eq!((&asked["table"], &asked["kind"]), (&"settings".into(), &"update/update".into()));
+    assert_eq!(asked["versions"].as_array().unwrap().len(), 2);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.run("exchange base.db card").ok();
+    round(&desk);
+    for db in ["base.db", "north.db", "east.db"] {
+        assert_eq!(value(&desk, db), rusqlite::types::Value::Integer(20), "{db}");
+        assert_eq!(desk.run(&format!("digest {db}")).ok(), desk.run("digest base.db").ok());
+        // What is run here is told to nobody, and is in no database.
+        let bytes = std::fs::read(desk.path(db)).unwrap();
+        assert!(!bytes.windows(8).any(|part| part == b"./decide"), "{db}");
+    }
+    // Tracked in another way it is not asked any more; so it is with a table that is let go.
+    assert!(desk.files().contains(&"base.db.pmprograms".to_owned()));
+    desk.run("track base.db settings").ok();
+    assert!(!desk.files().contains(&"base.db.pmprograms".to_owned()));
+    desk.run_words(&["track", "base.db", "settings", "--policy", "custom=true"]).ok();
+    desk.run("untrack base.db settings").ok();
+    assert!(!desk.files().contains(&"base.db.pmprograms".to_owned()));
+}
+
+/// What goes wrong with a program is told, and stops nothing; it is asked again by the next run.
+#[test]
+fn a_program_that_fails_stops_nothing() {
+    let desk = with_program("echo 'no network today' >&2; exit 3");
+    has(
+        &meet(&desk),
+        &[
+            "1 conflict stays open: the program that decides about `settings` failed: it ended",
+            "no network today",
+        ],
+    );
+    let refused = "SELECT refused FROM packmule_conflicts";
+    assert!(format!("{:?}", desk.value("base.db", refused)).contains("no network today"));
+    has(&desk.run("conflicts base.db").ok(), &["decisions in SQL", "no network today"]);
+    program(&desk, "decide", "yes '{}'");
+    has(&meet(&desk), &["it printed more than 65536 bytes"]);
+    program(&desk, "decide", "exec 0<&-; exec >&-; kill -9 $$");
+    has(&meet(&desk), &["signal: 9"]);
+    program(&desk, "decide", "echo '{\"take\": \"newest\"}'");
+    has(&meet(&desk), &["1 conflict is closed, as a program decided"]);
+}
+
+/// What it leaves to a person, and what it decides that cannot be, it is not asked again.
+#[test]
+fn a_program_leaves_a_conflict_to_a_person() {
+    for (script, told) in [
+        ("echo x >> asked; echo '{\"leave\": true}'", "left to a person"),
+        ("echo x >> asked; echo 'take the newest'", "not JSON"),
+        ("echo x >> asked; echo '{\"set\": {\"price\": 1}}'", "no column `price`"),
+    ] {
+        let desk = with_program(script);
+        has(&meet(&desk), &["1 conflict is left to a person by a program", told]);
+        meet(&desk);
+        assert_eq!(std::fs::read_to_string(desk.path("asked")).unwrap(), "x\n");
+        has(&desk.run("status base.db").ok(), &["1 conflict is open"]);
+    }
+}
+
+/// Two devices that decide differently do not answer each other for ever: what they disagree about is for a person.
+#[test]
+fn two_programs_do_not_answer_each_other() {
+    let desk = with_program("echo '{\"set\": {\"value\": \"base\"}}'; echo x >> asked-base");
+    program(&desk, "other", "echo '{\"set\": {\"value\": \"east\"}}'; echo x >> asked-east");
+    desk.run_words(&["track", "east.db", "settings", "--policy", "custom=sh ./other"]).ok();
+    desk.run("export east.db east-to-base.pmb").ok();
+    desk.run("export base.db base-to-east.pmb").ok();
+    desk.run("import base.db east-to-base.pmb").ok();
+    desk.run("import east.db base-to-east.pmb").ok();
+    for _ in 0..3 {
+        desk.carry("base", "east");
+        desk.carry("east", "base");
+    }
+    for asked in ["asked-base", "asked-east"] {
+        assert_eq!(std::fs::read_to_string(desk.path(asked)).unwrap(), "x\n", "{asked}");
+    }
+    has(&desk.run("conflicts base.db").ok(), &["1 conflict is open", "base", "east"]);
+    assert_eq!(desk.run("digest base.db").ok(), desk.run("digest east.db").ok());
+}
+
+/// What somebody else could have written is not run: a file that others can write to, or that came with another database.
+#[test]
+#[cfg(unix)]
+fn what_came_from_outside_is_never_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = with_program("touch ran; echo '{\"take\": \"newest\"}'");
+    let file = desk.path("base.db.pmprograms");
+    let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    for wrong in [0o660, 0o606, 0o644] {
+        mode(wrong);
+        has(&meet(&desk), &["note: base.db.pmprograms is not used", "600"]);
+    }
+    mode(0o600);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("base.db", "other.db")).unwrap();
+    has(&meet(&desk), &["is not used", "a database in another place"]);
+    std::fs::write(&file, "x".repeat(100_000)).unwrap();
+    has(&meet(&desk), &["is not used", "it is not as it was written"]);
+    assert!(!desk.path("ran").exists());
+    desk.run_words(&["track", "base.db", "settings", "--policy", "custom=sh ./decide"]).ok();
+    assert!(desk.path("ran").exists());
+    desk.run("init --remove base.db --yes").ok();
+    assert!(!file.exists());
 }

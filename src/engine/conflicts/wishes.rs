@@ -153,7 +153,7 @@ fn wanted(replica: &Replica, wish: &Wish) -> Result<Resolution> {
     match (&wish.take, &wish.decision) {
         (Some(whose), None) => decision::taken(replica, whose),
         (None, Some(document)) => decision::read(replica, document)?
-                .ok_or_else(|| Error::cannot_resolve("it is left to a person", &[])),
+            .ok_or_else(|| Error::cannot_resolve("it is left to a person", &[])),
         _ => Err(Error::cannot_resolve("give take or decision, one of the two", &[])),
     }
 }

@@ -44,10 +44,7 @@ fn references<'t>(child: &'t Table, parent: &Table) -> impl Iterator<Item = (usi
 }
 
 /// Gives each row that may be an orphan to `each`; a few are in memory at a time.
-pub(crate) fn each_dangling(
-    replica: &Replica,
-    each: &mut dyn FnMut(i64, &[u8]) -> Result<()>,
-) -> Result<()> {
+pub(crate) fn each_dangling(replica: &Replica, each: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()> {
     let mut last = (i64::MIN, Vec::new());
     loop {
         let rows: Vec<(i64, Vec<u8>)> = replica

@@ -11,7 +11,8 @@ use super::{Context, of_db, open_to_read};
 use crate::documents::{Conflicts, OpenConflicts, RefusedDecision};
 use crate::output::{Failure, Out, say};
 use crate::text::{
-    columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word, show, shown, time,
+    columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word, show, shown,
+    time,
 };
 use crate::usage::flags;
 

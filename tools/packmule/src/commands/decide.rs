@@ -69,7 +69,10 @@ pub(super) fn decided_by_programs(db: &Path, engine: &mut Engine) -> Vec<String>
             }
             if done.refused > 0 {
                 let open = plural(done.refused, "conflict is", "conflicts are");
-                said.push(format!("{open} left to a person by a program; `packmule conflicts {}`:", quoted(db)));
+                said.push(format!(
+                    "{open} left to a person by a program; `packmule conflicts {}`:",
+                    quoted(db)
+                ));
                 said.extend(done.reasons.iter().take(3).map(|(id, reason)| format!("  {id}: {reason}")));
             }
         }

@@ -20,6 +20,8 @@
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
+//! | `services` | `board install`, `board remove` |
+//! | `dry_start` | `board check`, `board card` |
 //! | `own` | `completions`, `man` |
 
 mod admit;
@@ -30,6 +32,7 @@ mod compaction;
 mod conflicts;
 mod decide;
 mod device;
+mod dry_start;
 mod exchange;
 mod export;
 mod history;
@@ -43,18 +46,19 @@ mod remove;
 mod report;
 mod resolve;
 mod serve;
+mod services;
 mod status;
 mod sync;
 mod tables;
 
 use std::path::Path;
 
-use packmule::{Engine, Error, TableHow};
+use packmule::{Engine, Error, TableHow, label};
 
 use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Out};
-use crate::text::{hint, paragraph, plural, quoted, safe, words, wrap};
+use crate::output::{Failure, Out, tell};
+use crate::text::{hint, paragraph, plural, quoted, safe, shown, size, words, wrap};
 use crate::usage::{Args, Name, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
@@ -141,14 +145,20 @@ fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
         let held = if table.how == TableHow::Suspended { "held: " } else { "" };
         format!("note: table `{}`: {held}{note}{}", table.name, hint(table.hint(), path))
     }));
-    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
-    for said in said.map(|said| wrap(&words(&said), 2)) {
-        if name == Name::Digest || piped || context.out.json {
+    for said in said.map(|said| wrap(&words(&said), 2)).collect::<Vec<_>>() {
+        if is_for_a_program(context) {
             let _ = writeln!(std::io::stderr(), "{}", safe(&said));
         } else {
-            context.out.line(&said);
+            context.out.warning(&said);
         }
     }
+}
+
+/// Returns whether standard output has something for a program.
+fn is_for_a_program(context: &Context<'_, '_>) -> bool {
+    let name = context.args.command.name;
+    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
+    name == Name::Digest || piped || context.out.json
 }
 
 /// Says what became of the decisions that applications wrote in SQL, after every command that seals.
@@ -161,7 +171,10 @@ fn say_carried_out(context: &mut Context<'_, '_>, engine: &Engine) {
     }
     if carried.refused > 0 {
         let refused = plural(carried.refused, "decision in SQL is", "decisions in SQL are");
-        said.push(format!("{refused} refused; `packmule conflicts {}` shows why", quoted(context.args.path(0))));
+        said.push(format!(
+            "{refused} refused; `packmule conflicts {}` shows why",
+            quoted(context.args.path(0))
+        ));
         said.extend(carried.reasons.iter().map(|(id, reason)| format!("  {id}: {reason}")));
     }
     for line in said {
@@ -169,10 +182,10 @@ fn say_carried_out(context: &mut Context<'_, '_>, engine: &Engine) {
     }
 }
 
-/// Prints a line that is beside what a command was asked for: on standard error where a document is wanted.
+/// Prints a line that is beside what a command was asked for: on standard error where standard output is for a program.
 fn say_either(context: &mut Context<'_, '_>, line: &str) {
     use std::io::Write;
-    if context.out.json {
+    if is_for_a_program(context) {
         let _ = writeln!(std::io::stderr(), "{}", safe(line));
     } else {
         context.out.line(line);
@@ -222,7 +235,22 @@ fn open_as(
         }
         Ok(_) => {}
     }
-    open(path, options(context)?).map_err(|e| Failure::engine(path, path, e))
+    let engine = open(path, options(context)?).map_err(|e| Failure::engine(path, path, e))?;
+    if context.out.verbose {
+        tell_opened(context, &engine)?;
+    }
+    Ok(engine)
+}
+
+/// Says what was opened, and with which budgets.
+fn tell_opened(context: &Context<'_, '_>, engine: &Engine) -> Result<(), Failure> {
+    let (board, identity, path) = (profile(context)?, engine.identity(), shown(context.args.path(0)));
+    let what = if identity.base { "base" } else { "device" };
+    let name = label(identity.id, Some(&identity.name));
+    let (cache, window) = (board.memory.cache_kib, size(board.memory.window_bytes.into()));
+    tell!(context.out, "{path}: opened: the {what} {name}");
+    tell!(context.out, "  budgets of {}: page cache {cache} KiB, {window} applied at a time", board.name);
+    Ok(())
 }
 
 /// Returns what makes a failure of the engine's error about the database.

@@ -7,8 +7,8 @@ use packmule::Engine;
 
 use super::{Context, of_db, options};
 use crate::documents::Removed;
-use crate::files::sources::{self, Kind};
 use crate::files::programs;
+use crate::files::sources::{self, Kind};
 use crate::output::{Failure, say};
 use crate::text::{count, plural, quoted, shown};
 use crate::usage::flags;

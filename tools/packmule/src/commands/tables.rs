@@ -40,7 +40,8 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             say!(out, "{table}: tracked, {} taken in", count(report.rows, "row"));
         }
         if let Some(command) = program {
-            let what = format!("its conflicts are decided here by `{command}`, which is told to no other device");
+            let what =
+                format!("its conflicts are decided here by `{command}`, which is told to no other device");
             say!(out, "{}", paragraph(&what, 2, 4));
         }
         for advice in &report.advice {
@@ -57,7 +58,9 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 fn custom(args: &Args) -> Result<Option<&str>, Failure> {
     let command = args.flag(&flags::POLICY)?.and_then(|policy| policy.strip_prefix("custom="));
     match command {
-        Some(command) if command.trim().is_empty() => Err(args.wrong("--policy custom=COMMAND: the command is missing").into()),
+        Some(command) if command.trim().is_empty() => {
+            Err(args.wrong("--policy custom=COMMAND: the command is missing").into())
+        }
         command => Ok(command),
     }
 }

@@ -50,11 +50,14 @@ impl Programs {
             file => file.map_err(|e| io_text(&e))?,
         };
         if !is_own(&file).map_err(|e| io_text(&e))? {
-            return Err("it is not this user's alone: the owner's to read and write (600), and nobody else's".into());
+            return Err(
+                "it is not this user's alone: the owner's to read and write (600), and nobody else's".into(),
+            );
         }
         let mut text = String::new();
         file.take(MOST).read_to_string(&mut text).map_err(|e| io_text(&e))?;
-        let found: Self = serde_json::from_str(&text).map_err(|_| "it is not as it was written".to_owned())?;
+        let found: Self =
+            serde_json::from_str(&text).map_err(|_| "it is not as it was written".to_owned())?;
         if found.device != none.device || found.database != none.database {
             return Err("it was written for another device, or for a database in another place".into());
         }
@@ -93,7 +96,8 @@ impl Programs {
         file.write_all(text.as_bytes()).map_err(io("write it"))?;
         file.as_file().sync_all().map_err(io("write it to the disk"))?;
         if !is_own(file.as_file()).map_err(io("look at it"))? {
-            let why = "nobody can be kept from writing to a file there (a FAT card), so no program is named in one";
+            let why =
+                "nobody can be kept from writing to a file there (a FAT card), so no program is named in one";
             return Err(Failure::of(&path, why).coded("key-unprotected"));
         }
         file.persist(&path).map_err(|e| io("put it in its place")(e.error))?;

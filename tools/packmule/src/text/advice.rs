@@ -51,7 +51,10 @@ pub fn advice(
     }
     if status.decisions_refused > 0 {
         let refused = plural(status.decisions_refused, "decision in SQL was", "decisions in SQL were");
-        all.push(Advice::person(format!("{refused} refused"), Some(format!("packmule conflicts {db} --brief"))));
+        all.push(Advice::person(
+            format!("{refused} refused"),
+            Some(format!("packmule conflicts {db} --brief")),
+        ));
     }
     for table in status.tables.iter().filter(|table| table.how == TableHow::Suspended) {
         let note = table.note.clone().unwrap_or_default();

@@ -90,10 +90,10 @@ fn a_decision_that_is_refused_is_told_and_taken_back() {
             "no conflict",
         ],
     );
-    has(&desk.run("status base.db").ok(), &["2 decisions in SQL were refused"]);
+    has(&desk.run("status base.db").ok(), &["2 decisions could not be carried out"]);
     has(
         &desk.run("conflicts base.db --brief").ok(),
-        &["1 conflict is open", "2 decisions in SQL were refused", "0123456789: ", &id],
+        &["1 conflict is open", "2 decisions could not be carried out", "0123456789: ", &id],
     );
     let document = desk.run("conflicts base.db --json").json();
     assert_eq!(document["refused_decisions"][0]["id"], "0123456789");
@@ -128,7 +128,7 @@ fn with_program(script: &str) -> Desk {
     desk.carry("north", "base");
     desk.carry("base", "east");
     let said = desk.run_words(&["track", "base.db", "settings", "--policy", "custom=sh ./decide"]).ok();
-    has(&said, &["its conflicts are decided here by `sh ./decide`, which is told to no other device"]);
+    has(&said, &["its conflicts are decided here, by `sh ./decide`"]);
     desk.sql("north.db", "UPDATE settings SET value = 30 WHERE key = 'interval'");
     desk.sql("east.db", "UPDATE settings SET value = 10 WHERE key = 'interval'");
     desk.carry("north", "base");
@@ -138,7 +138,12 @@ fn with_program(script: &str) -> Desk {
 /// Takes in what makes the conflict.
 fn meet(desk: &Desk) -> String {
     desk.run("export east.db east-to-base.pmb").ok();
-    desk.run("import base.db east-to-base.pmb").ok()
+    flat(&desk.run("import base.db east-to-base.pmb").ok())
+}
+
+/// Text as it is without its line breaks.
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn value(desk: &Desk, db: &str) -> rusqlite::types::Value {
@@ -187,11 +192,14 @@ fn a_program_that_fails_stops_nothing() {
     );
     let refused = "SELECT refused FROM packmule_conflicts";
     assert!(format!("{:?}", desk.value("base.db", refused)).contains("no network today"));
-    has(&desk.run("conflicts base.db").ok(), &["decisions in SQL", "no network today"]);
+    has(
+        &flat(&desk.run("conflicts base.db").ok()),
+        &["1 decision could not be carried out", "no network today"],
+    );
     program(&desk, "decide", "yes '{}'");
     has(&meet(&desk), &["it printed more than 65536 bytes"]);
     program(&desk, "decide", "exec 0<&-; exec >&-; kill -9 $$");
-    has(&meet(&desk), &["signal: 9"]);
+    has(&meet(&desk), &["it ended with"]);
     program(&desk, "decide", "echo '{\"take\": \"newest\"}'");
     has(&meet(&desk), &["1 conflict is closed, as a program decided"]);
 }

@@ -91,6 +91,9 @@ fn mark_beside(replica: &Replica) -> Result<()> {
     tables.iter().filter(|table| table.shows_shared()).try_for_each(|table| mark_clashing(replica, table))
 }
 
+/// A quarantined row: its key, the row that keeps it out, and the row that is listed beside it.
+type Kept = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Notes the quarantined rows of a table beside which another row is listed than the one that has their value. Of the row
 /// that keeps one out each change is noted by itself; another one may be listed, whose UNIQUE comes first.
 fn mark_clashing(replica: &Replica, table: &Table) -> Result<()> {
@@ -104,7 +107,7 @@ fn mark_clashing(replica: &Replica, table: &Table) -> Result<()> {
              ON l.tid = p.tid AND l.key = p.key AND l.what = '_pm_parked'
              WHERE p.tid = ?1 AND p.key > ?2 AND NOT (?3 AND p.blocker IS NOT NULL AND p.blocker IS l.beside)
              ORDER BY p.key LIMIT 64";
-        let rows: Vec<(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>)> = replica
+        let rows: Vec<Kept> = replica
             .db
             .prepare_cached(sql)?
             .query_map((table.tid, &last, one), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?

@@ -196,7 +196,7 @@ pub(crate) fn refused(replica: &Replica) -> Result<Vec<(String, String)>> {
 fn shortened(reason: &str) -> String {
     match reason.len() {
         0..=REASON_MOST => reason.to_owned(),
-        _ => format!("{}…", &reason[..reason.floor_char_boundary(REASON_MOST)]),
+        _ => format!("{}…", String::from_utf8_lossy(&reason.as_bytes()[..REASON_MOST])),
     }
 }
 

@@ -80,8 +80,8 @@ fn print_refused(refused: &[(String, String)], out: &mut Out<'_>) {
         return;
     }
     say!(out);
-    let n = plural(refused.len() as u64, "decision in SQL was", "decisions in SQL were");
-    say!(out, "{n} refused; another one for the same id, or a DELETE of it, ends this:");
+    let n = plural(refused.len() as u64, "decision", "decisions");
+    say!(out, "{n} could not be carried out, of an application or a program:");
     for (id, reason) in refused.iter().take(REFUSED_TOLD) {
         say!(out, "{}", paragraph(&format!("{id}: {reason}"), 2, 4));
     }

@@ -40,8 +40,7 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             say!(out, "{table}: tracked, {} taken in", count(report.rows, "row"));
         }
         if let Some(command) = program {
-            let what =
-                format!("its conflicts are decided here by `{command}`, which is told to no other device");
+            let what = format!("its conflicts are decided here, by `{command}`");
             say!(out, "{}", paragraph(&what, 2, 4));
         }
         for advice in &report.advice {

@@ -50,9 +50,9 @@ pub fn advice(
         all.push(Advice::person(open, Some(format!("packmule conflicts {db} --brief"))));
     }
     if status.decisions_refused > 0 {
-        let refused = plural(status.decisions_refused, "decision in SQL was", "decisions in SQL were");
+        let refused = plural(status.decisions_refused, "decision", "decisions");
         all.push(Advice::person(
-            format!("{refused} refused"),
+            format!("{refused} could not be carried out"),
             Some(format!("packmule conflicts {db} --brief")),
         ));
     }

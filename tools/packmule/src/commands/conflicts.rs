@@ -8,7 +8,7 @@ use packmule::core::model::DeviceId;
 use packmule::{Conflict, ConflictKind, ConflictVersion, Engine, OwnedValue, Selection, Way};
 
 use super::{Context, of_db, open_to_read};
-use crate::documents::{Conflicts, OpenConflicts, RefusedDecision};
+use crate::documents::{Broken, Conflicts, OpenConflicts, OwnError, RefusedDecision};
 use crate::output::{Failure, Out, say};
 use crate::text::{
     columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word, show, shown,
@@ -26,12 +26,13 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let out = &mut *context.out;
     if out.json {
         let failed = RefCell::default();
-        let open = OpenConflicts { engine: &engine, selection: &selection, failed: &failed };
+        let fail = |error| *failed.borrow_mut() = Some(of_db(path)(error).own());
+        let open = OpenConflicts { engine: &engine, selection: &selection, failed: &fail };
         let refused = engine.refused_decisions().map_err(of_db(path))?;
         let refused = refused.iter().map(|(id, refused)| RefusedDecision { id, refused }).collect();
-        out.document(&Conflicts { conflicts: open, refused_decisions: refused });
+        out.document(&Conflicts { conflicts: open, refused_decisions: refused, failed: Broken(&failed) });
         // What was printed stays a whole document.
-        let failed = failed.into_inner().map(|e| of_db(path)(e).message().to_owned());
+        let failed = failed.borrow().as_ref().and_then(|failed: &OwnError| failed.error.clone());
         return failed
             .map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))));
     }

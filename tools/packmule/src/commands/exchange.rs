@@ -14,7 +14,7 @@ use super::decide::decide_by_programs;
 use super::device::fleets;
 use super::intake::summary;
 use super::{Context, of_db, open, say_left_out};
-use crate::documents::{CardFile, Exchanged, File, Known, Reason, WaitGroup};
+use crate::documents::{CardFile, Exchanged, File, Known, OwnError, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, caution, engine_text, say, tell};
 use crate::text::{conflicts_open, count, elsewhere, quoted, shown, size, waiting, words, wrap};
 use crate::usage::flags;
@@ -215,7 +215,7 @@ impl<'a> Done<'a> {
             asks: self.asks.iter().map(|(id, name)| Known { fingerprint: id.to_string(), name }).collect(),
             admitted: self.admitted.is_some(),
             conflicts_open: self.open,
-            error: failure.map(Failure::message),
+            failed: failure.map_or(OwnError::NONE, Failure::own),
         }
     }
 

@@ -47,7 +47,8 @@ pub fn line_options(context: &Context<'_, '_>, port: &Path) -> Result<Options, F
 
 /// Makes a signal end the exchange in good order, and a second one the program.
 pub fn stop_on_signals(stop: &Stop) -> Result<(), Failure> {
-    let failed = |e: io::Error| Failure::Reported(format!("could not wait for signals: {e}"));
+    let failed =
+        |e: io::Error| Failure::plain(format!("could not wait for signals: {e}")).coded(Error::io_code(&e));
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let stop = stop.clone();
     std::thread::spawn(move || {

@@ -133,6 +133,8 @@ fn failed(path: &Path, error: Error, at_once: bool, out: &mut Out<'_>) -> Failur
     }
     out.text("\n], \"error\": ");
     out.document_line(&failure.message());
+    out.text(", \"code\": ");
+    out.document_line(&failure.own().code);
     out.text(", \"file\": ");
     out.document_line(&shown(path));
     out.text("}\n");

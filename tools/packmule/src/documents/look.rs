@@ -7,9 +7,9 @@ use packmule::{BundleInfo, HistoryEntry, HistoryOp, TableStatus};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::WaitGroup;
 #[cfg(test)]
 use super::report;
+use super::{OwnError, WaitGroup};
 use crate::text::{iso, stream};
 
 /// `status`.
@@ -140,8 +140,8 @@ pub struct Log<'a> {
     /// The groups.
     pub groups: Vec<LogGroup<'a>>,
     /// Why the list broke off, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    #[serde(flatten)]
+    pub failed: OwnError,
 }
 
 /// A group of frames, with its rows.
@@ -186,8 +186,8 @@ pub struct Verified<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups_without_certificate: Option<u64>,
     /// How many problems there are, in words, if there are any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    #[serde(flatten)]
+    pub failed: OwnError,
 }
 
 /// `inspect`.

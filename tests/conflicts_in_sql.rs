@@ -202,3 +202,38 @@ fn many_decisions() {
     assert_eq!(a.take_carried_out().refused, 1_200);
     assert_eq!(rows(&a, "SELECT count(*) FROM packmule_conflicts"), ["1000"]);
 }
+
+/// Of a row whose versions are all compacted away nobody remembers who wrote last. An undo looks whether it is still what was
+/// decided: what was written since is not taken away.
+#[test]
+fn an_undo_of_a_row_that_is_compacted() {
+    for written in [false, true] {
+        let (world, mut a, mut b) = two(1);
+        let id = ids(&a).remove(0);
+        let mine = packmule::Resolution::Take(a.identity().id);
+        a.resolve(&id, &mine).unwrap();
+        carry_all(&mut [&mut a, &mut b]);
+        world.tick(1000);
+        if written {
+            sql(&b, "UPDATE t SET v = 'later'");
+        }
+        carry_all(&mut [&mut a, &mut b]);
+        carry_all(&mut [&mut a, &mut b]);
+        // All versions are forgotten; the log keeps what it has.
+        let path = a.path().to_owned();
+        drop(a);
+        let db = open(&path);
+        db.execute_batch("DELETE FROM _pm_head; DELETE FROM _pm_stretch").unwrap();
+        drop(db);
+        let mut a = Engine::open_with(&path, world.options()).unwrap();
+        let undone = a.undo_resolution(&id);
+        if written {
+            let told = undone.unwrap_err().to_string();
+            assert!(told.contains("has been written to since"), "{told}");
+            assert_eq!(rows(&a, "SELECT v FROM t"), ["\"later\""]);
+        } else {
+            undone.unwrap();
+            assert_eq!(rows(&a, "SELECT v FROM t"), ["\"b\""]);
+        }
+    }
+}

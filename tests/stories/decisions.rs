@@ -5,6 +5,9 @@ use std::process::Command;
 
 use crate::skips::skip;
 use crate::support::{Desk, has};
+use crate::typed::{block, typed};
+
+const PAGE: &str = include_str!("../../src/docs/decisions.md");
 
 /// A screen of an application, in Python's own library: what is open, as the view shows it, and what a nurse chose.
 const SCREEN: &str = r#"
@@ -51,6 +54,26 @@ fn a_screen_of_an_application_decides() {
     assert_eq!(desk.rows("base.db", "SELECT * FROM packmule_conflicts"), Vec::<Vec<_>>::new());
     // Said once.
     assert!(!desk.run("seal base.db").ok().contains("decided in SQL"));
+}
+
+/// The page's own examples: each statement is taken, and the last one that stands counts.
+#[test]
+fn the_page_as_it_stands() {
+    let (desk, id) = Desk::conflict();
+    let (_, examples) = PAGE.split_once("```sql\n").unwrap();
+    let examples = examples.split_once("```").unwrap().0.replace("5f3a9c01d2", &id);
+    let decided = |n: usize| {
+        desk.sql("base.db", examples.lines().nth(n).unwrap());
+        desk.rows("base.db", "SELECT take, decision FROM packmule_conflicts").remove(0)
+    };
+    let (text, null) = (|text: &str| rusqlite::types::Value::Text(text.into()), rusqlite::types::Value::Null);
+    assert_eq!(decided(0), [text("newest"), null.clone()]);
+    assert_eq!(decided(1), [null.clone(), text("{\"set\": {\"value\": 45}}")]);
+    assert_eq!(decided(2), [text("shown"), null.clone()]);
+    assert_eq!(decided(3), [null.clone(), null]);
+    typed(&desk, &block(PAGE, Some("A program that decides")), |_, _| ());
+    let said = flat(&desk.run("import base.db east-to-base.pmb").ok());
+    has(&said, &["1 conflict stays open: the program that decides about `settings` failed: it ended with"]);
 }
 
 /// The view shows what `conflicts --json` prints.
@@ -100,7 +123,7 @@ fn a_decision_that_is_refused_is_told_and_taken_back() {
     assert_eq!(document["refused_decisions"][1]["id"], id.as_str());
     tool(&desk, "sqlite3", &["base.db", "DELETE FROM packmule_conflicts WHERE id = '0123456789'"]);
     let decide = format!(
-        "UPDATE packmule_conflicts SET decision = '{{\"set\": {{\"value\": 45}}}}', take = NULL WHERE id = '{id}'"
+        "UPDATE packmule_conflicts SET decision = '{{\"set\": {{\"value\": 45}}}}' WHERE id = '{id}'"
     );
     tool(&desk, "sqlite3", &["base.db", &decide]);
     let sealed = desk.run("seal base.db --json");

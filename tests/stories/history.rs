@@ -108,3 +108,22 @@ fn the_tables_as_they_were_before_a_column_was_renamed() {
         desk.rows("base.db", "SELECT 'interval', 60")
     );
 }
+
+/// Who took a thief's version had not heard of the theft: what the thief wrote is taken back with it.
+#[test]
+fn a_version_that_somebody_took_from_a_thief_is_taken_back_too() {
+    let (desk, id) = Desk::conflict();
+    desk.run(&format!("resolve base.db {id} --take east")).ok();
+    desk.carry("base", "north");
+    assert_eq!(desk.value("north.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(10));
+    desk.run("undo base.db --by east --since 2026-01-01").ok();
+    for (from, to) in [("base", "north"), ("north", "base")] {
+        desk.carry(from, to);
+    }
+    assert_eq!(desk.value("north.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(30));
+    // What somebody decided otherwise stays.
+    desk.sql("base.db", "UPDATE settings SET value = 77");
+    let said = desk.run("undo base.db --by east --since 2026-01-01").ok();
+    has(&said, &["nothing"]);
+    assert_eq!(desk.value("base.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(77));
+}

@@ -69,17 +69,23 @@ pub(crate) fn is_there(db: &Connection) -> Result<bool> {
 /// Makes the view. INSERT and UPDATE note a decision, DELETE takes it back; each is carried out, or refused, by the next run of
 /// this program. It uses nothing that SQLite 3.34 does not have, and no function of an extension.
 pub(crate) fn make_view(db: &Connection) -> Result<()> {
-    let note = |row: &str| {
+    let note = |row: &str, take: &str, decision: &str| {
         format!(
             "SELECT RAISE(ABORT, '{VIEW}: id is that of a conflict, as the view shows it')
                WHERE typeof({row}.id) <> 'text' OR length({row}.id) NOT BETWEEN 1 AND 64;
              SELECT RAISE(ABORT, '{VIEW}: give take or decision, one of the two')
-               WHERE (NEW.take IS NULL) = (NEW.decision IS NULL);
+               WHERE ({take} IS NULL) = ({decision} IS NULL);
              SELECT RAISE(ABORT, '{VIEW}: take and decision have at most {DECISION_MOST} bytes')
-               WHERE length(CAST(coalesce(NEW.take, NEW.decision) AS BLOB)) > {DECISION_MOST};
+               WHERE length(CAST(coalesce({take}, {decision}) AS BLOB)) > {DECISION_MOST};
              DELETE FROM _pm_wish WHERE id = {row}.id;
              INSERT INTO _pm_wish (id, take, decision)
-               VALUES ({row}.id, CAST(NEW.take AS TEXT), CAST(NEW.decision AS TEXT));"
+               VALUES ({row}.id, CAST({take} AS TEXT), CAST({decision} AS TEXT));"
+        )
+    };
+    // Of a row that is updated the one that was changed counts.
+    let changed = |this: &str, other: &str| {
+        format!(
+            "CASE WHEN NEW.{other} IS NOT OLD.{other} AND NEW.{this} IS OLD.{this} THEN NULL ELSE NEW.{this} END"
         )
     };
     Ok(db.execute_batch(&format!(
@@ -92,8 +98,8 @@ pub(crate) fn make_view(db: &Connection) -> Result<()> {
          CREATE TRIGGER _pm_wish_insert INSTEAD OF INSERT ON {VIEW} BEGIN {} END;
          CREATE TRIGGER _pm_wish_update INSTEAD OF UPDATE ON {VIEW} BEGIN {} END;
          CREATE TRIGGER _pm_wish_delete INSTEAD OF DELETE ON {VIEW} BEGIN DELETE FROM _pm_wish WHERE id = OLD.id; END",
-        note("NEW"),
-        note("OLD")
+        note("NEW", "NEW.take", "NEW.decision"),
+        note("OLD", &changed("take", "decision"), &changed("decision", "take"))
     ))?)
 }
 

@@ -209,13 +209,19 @@ fn many_decisions() {
 fn an_undo_of_a_row_that_is_compacted() {
     for written in [false, true] {
         let (world, mut a, mut b) = two(1);
+        for (of, word) in [(&a, "a"), (&b, "b")] {
+            sql(of, &format!("DELETE FROM t; INSERT INTO t VALUES (50, '{word}', NULL, NULL)"));
+        }
+        carry_all(&mut [&mut a, &mut b]);
         let id = ids(&a).remove(0);
-        let mine = packmule::Resolution::Take(a.identity().id);
+        let before = rows(&a, "SELECT v FROM t WHERE k = 50").remove(0);
+        let other = if before == "\"a\"" { &b } else { &a }.identity().id;
+        let mine = packmule::Resolution::Take(other);
         a.resolve(&id, &mine).unwrap();
         carry_all(&mut [&mut a, &mut b]);
         world.tick(1000);
         if written {
-            sql(&b, "UPDATE t SET v = 'later'");
+            sql(&b, "UPDATE t SET v = 'later' WHERE k = 50");
         }
         carry_all(&mut [&mut a, &mut b]);
         carry_all(&mut [&mut a, &mut b]);
@@ -230,10 +236,10 @@ fn an_undo_of_a_row_that_is_compacted() {
         if written {
             let told = undone.unwrap_err().to_string();
             assert!(told.contains("has been written to since"), "{told}");
-            assert_eq!(rows(&a, "SELECT v FROM t"), ["\"later\""]);
+            assert_eq!(rows(&a, "SELECT v FROM t WHERE k = 50"), ["\"later\""]);
         } else {
             undone.unwrap();
-            assert_eq!(rows(&a, "SELECT v FROM t"), ["\"b\""]);
+            assert_eq!(rows(&a, "SELECT v FROM t WHERE k = 50"), [before]);
         }
     }
 }

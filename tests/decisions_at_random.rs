@@ -74,7 +74,7 @@ impl Fleet {
             _ => format!("INSERT OR REPLACE INTO c VALUES ('c{v}', {k})"),
         };
         self.log.push(format!("{d}: {statement}"));
-        sql(&self.devices[d], &statement);
+        sql(&self.devices[d], &format!("PRAGMA foreign_keys = OFF; {statement}"));
     }
 
     fn resolve(&mut self, d: usize) {

@@ -19,7 +19,9 @@ use std::sync::Mutex;
 
 use common::*;
 use disk::Fault;
-use packmule::{Engine, Error, InitOptions, JoinOptions, Recipient, Resolution, TrackOptions};
+use packmule::{
+    Conflict, Engine, Error, InitOptions, JoinOptions, OwnedValue, Recipient, Resolution, TrackOptions,
+};
 use rusqlite::Connection;
 
 /// The disk is one for the program: one test at a time.
@@ -40,8 +42,8 @@ struct Trip {
     /// The highest number of each stream on each device, after each operation that was done.
     numbers: BTreeMap<(String, String), i64>,
     identities: BTreeMap<&'static str, String>,
-    /// The conflict that was resolved.
-    decided: Option<String>,
+    /// The conflict of row 1 that was resolved, and what the row was before.
+    decided: Option<(String, String)>,
 }
 
 const STEPS: usize = 19;
@@ -116,8 +118,9 @@ impl Trip {
             5 => self.insert("north", 10),
             6 => self.open("north")?.seal().map(drop).map_err(text),
             7 => self.carry("north", "base"),
-            8 => self.sql("base", "UPDATE t SET v = 'by the base' WHERE id = 1"),
-            9 => self.sql("north", "UPDATE t SET v = 'by north' WHERE id = 1; DELETE FROM t WHERE id = 2"),
+            8 => self.sql("base", "UPDATE t SET v = 'by the base' WHERE id IN (1, 3)"),
+            9 => self
+                .sql("north", "UPDATE t SET v = 'by north' WHERE id IN (1, 3); DELETE FROM t WHERE id = 2"),
             10 => self.carry("north", "base").and_then(|()| self.carry("base", "north")),
             11 => self.resolve(),
             12 => self.undo(),
@@ -133,25 +136,31 @@ impl Trip {
         }
     }
 
-    fn resolve(&mut self) -> Done {
-        let mut base = self.open("base")?;
-        for conflict in base.conflicts().map_err(text)? {
-            self.decided = Some(conflict.id.clone());
-            let take = Resolution::Take(base.identity().id);
-            base.resolve(&conflict.id, &take).map_err(text)?;
-        }
-        Ok(())
+    fn value(&self, name: &str) -> Done<String> {
+        self.app(name)?.query_row("SELECT v FROM t WHERE id = 1", [], |row| row.get(0)).map_err(text)
     }
 
-    /// The resolution is undone, if a cut had not left it undone: the conflict is open again, under the same id.
-    fn undo(&mut self) -> Done {
+    /// Row 1 becomes what it was not.
+    fn resolve(&mut self) -> Done {
         let mut base = self.open("base")?;
-        let id = self.decided.clone().ok_or("nothing was decided")?;
-        if base.conflicts().map_err(text)?.is_empty() {
-            base.undo_resolution(&id).map_err(text)?;
+        let open = base.conflicts().map_err(text)?;
+        let of_row = |conflict: &&Conflict| conflict.key == [("id".to_owned(), OwnedValue::Int(1))];
+        let Some(conflict) = open.iter().find(of_row) else { return Ok(()) };
+        self.decided = Some((conflict.id.clone(), self.value("base")?));
+        let other =
+            conflict.versions.iter().find(|version| !version.shown).and_then(|version| version.device);
+        let take = Resolution::Take(other.ok_or("no other version")?);
+        base.resolve(&conflict.id, &take).map_err(text)
+    }
+
+    /// The resolution is undone, if a cut had not left it undone.
+    fn undo(&mut self) -> Done {
+        let (id, before) = self.decided.clone().ok_or("nothing was decided")?;
+        if self.value("base")? != before {
+            self.open("base")?.undo_resolution(&id).map_err(text)?;
         }
-        let open: Vec<String> = base.conflicts().map_err(text)?.into_iter().map(|c| c.id).collect();
-        if open == [id] { Ok(()) } else { Err(format!("open after the undo: {open:?}")) }
+        let now = self.value("base")?;
+        if now == before { Ok(()) } else { Err(format!("{now} after the undo, and not {before}")) }
     }
 
     /// An application decides; the next seal carries it out, once.
@@ -179,7 +188,7 @@ impl Trip {
             }
             Ok(())
         };
-        let key = [packmule::OwnedValue::Int(1)];
+        let key = [OwnedValue::Int(1)];
         base.log(Some("t"), &key, &mut see).map_err(text)?;
         base.restore("t", &key, me, first.ok_or("the base wrote nothing")?).map(drop).map_err(text)
     }

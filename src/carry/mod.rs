@@ -6,6 +6,7 @@
 //! | `card` | both ways with a directory that somebody carries |
 //! | `volume` | a card as `card` sees it, and a mounted directory as such |
 //! | `session` | the session of the core over a database: two ends that talk until each has what the other has |
+//! | `figures` | what a session has carried, recorded for people |
 //! | `stop` | [`Stop`]: ends sessions from another thread |
 //! | `serial/` | a session over a serial line |
 //! | `net/` | a session over a network, or over the pipes of another program |
@@ -14,6 +15,8 @@
 
 #[cfg(unix)]
 pub mod card;
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+mod figures;
 #[cfg(all(unix, feature = "net"))]
 pub mod net;
 #[cfg(all(unix, feature = "serial"))]

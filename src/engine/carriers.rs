@@ -19,6 +19,7 @@ use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
 use crate::engine::exchange::survey::{self, Span, Trusted};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::admission::{self, Standing};
+use crate::engine::fleet::links::{self, Carried, LinkFigures};
 use crate::engine::fleet::peers::PeerEvidence;
 
 impl Engine {
@@ -239,6 +240,19 @@ impl Engine {
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub(crate) fn remember(&mut self) -> Result<()> {
         transaction::remember(&mut self.replica)
+    }
+
+    /// Records what a session has carried: figures, which decide nothing.
+    pub(crate) fn record_link(&mut self, peer: DeviceId, link: &str, carried: &Carried) -> Result<()> {
+        transaction::record(&mut self.replica, |replica| links::record(replica, peer, link, carried))
+    }
+
+    /// Lists what sessions have carried, by peers and kinds of links: figures for people.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
+    pub fn link_figures(&self) -> Result<Vec<LinkFigures>> {
+        links::all(&self.replica)
     }
 
     /// Lists the trusted devices that were retired and have spoken since: what is left for them tells them so, and they

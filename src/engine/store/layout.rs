@@ -140,6 +140,11 @@ const TABLES: &str = "
         value BLOB NOT NULL, past INTEGER NOT NULL, def BLOB NOT NULL, PRIMARY KEY (tid, what, name, dev, seq)) WITHOUT ROWID;
     -- Notices for people, which status shows.
     CREATE TABLE _pm_notice (what TEXT PRIMARY KEY, wall INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
+    -- What sessions with a peer have carried over a kind of link, for people: when both were last in step, how many there were, bytes,
+    -- the last rate in bytes a second, what a serial line has corrected and lost. It decides nothing.
+    CREATE TABLE _pm_link (peer INTEGER, link TEXT, in_step INTEGER, sessions INTEGER NOT NULL, sent INTEGER NOT NULL,
+        received INTEGER NOT NULL, goodput INTEGER NOT NULL, corrected INTEGER NOT NULL, lost INTEGER NOT NULL,
+        PRIMARY KEY (peer, link)) WITHOUT ROWID;
 ";
 
 /// Makes what is there of the `_pm_` tables for this connection alone: the view `_pm_any_head`, all heads of all tables.
@@ -245,8 +250,13 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
          CREATE TABLE _pm_fork (dev INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL);
          CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
-            claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;",
-        "CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
+            claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
+         CREATE TABLE _pm_link (peer INTEGER, link TEXT, in_step INTEGER, sessions INTEGER NOT NULL, sent INTEGER NOT NULL,
+            received INTEGER NOT NULL, goodput INTEGER NOT NULL, corrected INTEGER NOT NULL, lost INTEGER NOT NULL,
+            PRIMARY KEY (peer, link)) WITHOUT ROWID;",
+        "CREATE TEMP VIEW _pm_link AS SELECT 0 AS peer, '' AS link, NULL AS in_step, 0 AS sessions, 0 AS sent, 0 AS received,
+            0 AS goodput, 0 AS corrected, 0 AS lost WHERE 0;
+         CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
          CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
          CREATE TEMP VIEW _pm_copy AS SELECT NULL AS peer, NULL AS incarnation, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS number WHERE 0;
          CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0;

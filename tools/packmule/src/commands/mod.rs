@@ -16,6 +16,7 @@
 //! | `network` | `sync` and `serve` over a network |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
+//! | `figures`, `web` | figures for Prometheus; what `serve --listen` answers over HTTP |
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
@@ -30,6 +31,7 @@ mod conflicts;
 mod device;
 mod exchange;
 mod export;
+mod figures;
 mod history;
 mod import;
 mod intake;
@@ -44,6 +46,7 @@ mod serve;
 mod status;
 mod sync;
 mod tables;
+mod web;
 
 use std::path::Path;
 

@@ -303,7 +303,8 @@ pub struct Event<'a> {
     /// Over a network: where the other end is; of `listening`, where this one is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<&'a str>,
-    /// `open`, `away`, `listening`, `met`, `in step`, `baud`, `silent`, `heard`, `ended` or `failed`.
+    /// `open`, `away`, `listening`, `met`, `in step`, `baud`, `silent`, `heard`, `ended` or `failed`; `bundle in` and
+    /// `bundle out`, over HTTP.
     pub event: &'static str,
     /// The other end's name and the beginning of its fingerprint, once it is known.
     pub peer: Option<&'a str>,

@@ -8,12 +8,19 @@ pub const REFUSED: &str = "refused";
 pub const CONNECTION: &str = "connection";
 /// The other end went no further.
 pub const PEER_REFUSED: &str = "peer-refused";
+/// The other end has as many sessions as it takes; also over HTTP.
+pub const BUSY: &str = "busy";
+/// The library's.
+pub const REVOKED: &str = "revoked";
 /// The library's, also where a session says it.
 pub const UNTRUSTED: &str = "untrusted";
 
 /// Those that the library does not have.
 #[cfg(test)]
 const OWN: &[&str] = &[USAGE, REFUSED, CONNECTION, PEER_REFUSED];
+
+#[cfg(test)]
+use packmule::carry::net::HTTP_CODES;
 
 /// The page has every code, and no other; each with its meaning and what to do.
 #[test]
@@ -26,10 +33,10 @@ fn the_page_has_every_code_and_no_other() {
         assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
         on_page.push(cells[0].trim_matches('`'));
     }
-    let mut codes: Vec<&str> = packmule::Error::CODES.iter().chain(OWN).copied().collect();
+    let mut codes: Vec<&str> = packmule::Error::CODES.iter().chain(OWN).chain(&HTTP_CODES).copied().collect();
     codes.sort_unstable();
     assert_eq!(on_page, codes, "in order of the alphabet, each once");
-    assert!(codes.contains(&UNTRUSTED));
+    assert!([BUSY, REVOKED, UNTRUSTED].iter().all(|code| codes.contains(code)));
     let word = |code: &&str| code.chars().all(|c| c.is_ascii_lowercase() || c == '-');
     assert!(codes.iter().all(word), "{codes:?}");
 }

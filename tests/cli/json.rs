@@ -121,6 +121,9 @@ fn looking(on: &mut Checked) {
     on.run("inspect", "inspect north.pmb");
     on.run("board", "board");
     on.run("board install", "board install --root root");
+    on.run("board check", "board check --root root");
+    on.run("board remove", "board remove --root root");
+    on.run("board card", "board card /dev/nothing");
     on.run("completions", "completions bash");
     on.run("man", "man pages");
     on.run("demo", "demo");

@@ -63,7 +63,7 @@ fn every_shell_block_runs() {
 }
 
 /// Too long to run here, or for a board that is not here. What they rest on is looked at: the demo has a test
-/// of its own, this is one of the tests, and CI makes the packages.
+/// of its own, this is one of the tests, CI makes the packages, and `tests/stories/board.rs` sets up a board.
 #[test]
 fn the_long_commands_are_those_of_the_workspace() {
     let console = blocks(&readme(), "console").join("\n");
@@ -78,6 +78,8 @@ fn the_long_commands_are_those_of_the_workspace() {
         "just deb pi-zero-2w",
         &format!("scp target/{deb} pi@board:"),
         &format!("ssh pi@board sudo apt install ./{deb}"),
+        "sudo packmule board install /home/pi/station/data.db",
+        "packmule board check",
     ];
     assert_eq!(commands, expected);
     let ci = include_str!("../../.ci/run");

@@ -25,9 +25,10 @@ mod usage;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use commands::Context;
-use output::{Failure, Out};
+use output::{Failure, Out, tell};
 use usage::{Name, Request, flags, help};
 
 /// Runs one command line, without the program's name.
@@ -38,7 +39,15 @@ fn run(line: &[OsString], out: &mut Out<'_>) -> Result<(), Failure> {
         Request::Version => out.text(&format!("packmule {}\n", env!("CARGO_PKG_VERSION"))),
         Request::Command(args) => {
             out.json = args.has(&flags::JSON);
-            return run_command(&mut Context { args, out });
+            out.verbose = args.has(&flags::VERBOSE);
+            out.quiet = args.has(&flags::QUIET) && !args.command.answers();
+            if args.has(&flags::QUIET) {
+                output::nobody_watches();
+            }
+            let begun = Instant::now();
+            let result = run_command(&mut Context { args, out });
+            tell!(out, "it took {:.1} s", begun.elapsed().as_secs_f64());
+            return result;
         }
     }
     Ok(())

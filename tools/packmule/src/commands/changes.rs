@@ -8,7 +8,7 @@ use packmule::carry::session::Progress;
 
 use super::line::{left, summary};
 use crate::documents::{Counts, Event};
-use crate::output::{Out, say};
+use crate::output::Out;
 use crate::text::{now, time};
 
 /// So many lines and addresses are remembered with what they have reported last.
@@ -33,7 +33,12 @@ pub fn print_changes(changes: &Receiver<Change>, stop: &Stop, out: &mut Out<'_>)
             out.document_line(&change.document());
             out.text("\n");
         }
-        say!(out, "{}  {}: {}", time(now()), change.port, change.text.replace('\n', "\n  "));
+        let line = format!("{}  {}: {}", time(now()), change.port, change.text.replace('\n', "\n  "));
+        if change.event == "failed" {
+            out.warning(&line)
+        } else {
+            out.line(&line)
+        }
         out.flush();
         if out.closed() {
             stop.stop();

@@ -20,6 +20,8 @@
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
+//! | `services` | `board install`, `board remove` |
+//! | `dry_start` | `board check`, `board card` |
 //! | `own` | `completions`, `man` |
 
 mod admit;
@@ -29,6 +31,7 @@ mod check;
 mod compaction;
 mod conflicts;
 mod device;
+mod dry_start;
 mod exchange;
 mod export;
 mod figures;
@@ -43,6 +46,7 @@ mod remove;
 mod report;
 mod resolve;
 mod serve;
+mod services;
 mod status;
 mod sync;
 mod tables;
@@ -50,12 +54,12 @@ mod web;
 
 use std::path::Path;
 
-use packmule::{Engine, Error, TableHow};
+use packmule::{Engine, Error, TableHow, label};
 
 use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Out};
-use crate::text::{hint, quoted, safe, words, wrap};
+use crate::output::{Failure, Out, tell};
+use crate::text::{hint, quoted, safe, shown, size, words, wrap};
 use crate::usage::{Args, Name, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
@@ -146,7 +150,7 @@ fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
         if name == Name::Digest || piped || context.out.json {
             let _ = writeln!(std::io::stderr(), "{}", safe(&said));
         } else {
-            context.out.line(&said);
+            context.out.warning(&said);
         }
     }
 }
@@ -194,7 +198,22 @@ fn open_as(
         }
         Ok(_) => {}
     }
-    open(path, options(context)?).map_err(|e| Failure::engine(path, path, e))
+    let engine = open(path, options(context)?).map_err(|e| Failure::engine(path, path, e))?;
+    if context.out.verbose {
+        tell_opened(context, &engine)?;
+    }
+    Ok(engine)
+}
+
+/// Says what was opened, and with which budgets.
+fn tell_opened(context: &Context<'_, '_>, engine: &Engine) -> Result<(), Failure> {
+    let (board, identity, path) = (profile(context)?, engine.identity(), shown(context.args.path(0)));
+    let what = if identity.base { "base" } else { "device" };
+    let name = label(identity.id, Some(&identity.name));
+    let (cache, window) = (board.memory.cache_kib, size(board.memory.window_bytes.into()));
+    tell!(context.out, "{path}: opened: the {what} {name}");
+    tell!(context.out, "  budgets of {}: page cache {cache} KiB, {window} applied at a time", board.name);
+    Ok(())
 }
 
 /// Returns what makes a failure of the engine's error about the database.

@@ -33,7 +33,7 @@ pub fn sync(context: &mut Context<'_, '_>, address: &str) -> Result<(), Failure>
     stop_on_signals(&stop)?;
     let begun = Instant::now();
     let name = address.to_string();
-    let mut bar = Bar::new(name.clone());
+    let mut bar = Bar::new(name.clone(), context.out.verbose);
     let (mut peer, mut fingerprint) = (None, None);
     let result = net::sync(&mut engine, &address, &options, &stop, &mut |status| match status {
         Status::Met { id, name } => {

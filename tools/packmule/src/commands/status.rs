@@ -41,6 +41,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             n => say!(out, "{}: {} a person:", shown(path), plural(n, "thing needs", "things need")),
         }
         print_to_do(todo.iter().filter(|todo| todo.person), out);
+        say!(out, "{}", paragraph(&looked_at(&status, devices.len()), 2, 4));
         return if needed { Err(Failure::PersonNeeded) } else { Ok(()) };
     }
     print_device(path, &status, now, out);
@@ -82,6 +83,18 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         print_to_do(todo.iter(), out);
     }
     Ok(())
+}
+
+/// Names all that `--check` goes by.
+fn looked_at(status: &Status, devices: usize) -> String {
+    let tables = count(status.tables.len() as u64, "table");
+    let revoked = count(status.revoked.len() as u64, "revoked device");
+    format!(
+        "looked at: the secret key, open conflicts, {tables} (whether held, and rows that are not sent), {revoked}, \
+         the clocks of {}, {}",
+        count(devices as u64, "device"),
+        count(status.notices.len() as u64, "notice")
+    )
 }
 
 /// Prints what there is to do, with the commands that help.

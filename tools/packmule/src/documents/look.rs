@@ -364,18 +364,6 @@ pub struct Uart<'a> {
     pub baud_max: u32,
 }
 
-/// `board install`.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(JsonSchema))]
-pub struct Installed<'a> {
-    /// Files that were written.
-    pub written: Vec<String>,
-    /// Files that were there and stay as they are.
-    pub kept: Vec<String>,
-    /// What to run then.
-    pub next: &'a [&'a str],
-}
-
 /// `demo`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]

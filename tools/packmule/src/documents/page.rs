@@ -63,6 +63,9 @@ fn page() -> String {
     section::<Inspected>(&mut page, &mut types, "inspect");
     section::<Board>(&mut page, &mut types, "board");
     section::<Installed>(&mut page, &mut types, "board install");
+    section::<RemovedServices>(&mut page, &mut types, "board remove");
+    section::<BoardChecked>(&mut page, &mut types, "board check");
+    section::<CardChecked>(&mut page, &mut types, "board card");
     section::<Completions>(&mut page, &mut types, "completions");
     section::<Manual>(&mut page, &mut types, "man");
     section::<Demo>(&mut page, &mut types, "demo");

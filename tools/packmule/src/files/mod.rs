@@ -8,9 +8,15 @@
 //! | `target` | a file that is there whole or not at all |
 //! | `passphrase` | passphrases, from a file or the terminal |
 //! | `board` | profiles of boards: budgets, serial line |
+//! | `services` | a board's services: units, drop-ins, settings |
+//! | `owners` | whose a file is, and what a service may do with it |
+//! | `disks` | which disk a card is, and which the system's own |
 
 pub mod board;
+pub mod disks;
+pub mod owners;
 pub mod passphrase;
+pub mod services;
 pub mod sources;
 mod target;
 

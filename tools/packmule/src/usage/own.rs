@@ -5,15 +5,25 @@ use super::{Command, Group, Name, flags};
 pub const BOARD: Command = Command {
     name: Name::Board,
     words: "board",
-    operands: "[install]",
-    count: (0, 1),
-    flags: &[&flags::ROOT],
+    operands: "[install [DB] | remove | check | card DEVICE]",
+    count: (0, 2),
+    flags: &[&flags::ROOT, &flags::DRY_RUN],
     group: Group::Look,
-    summary: "which board this is taken for, with its budgets; or install the services on it",
+    summary: "which board this is taken for, with its budgets; or its services: install, remove, check them",
     about: "The profile sets how much memory is used, and where the serial line is. `install` puts systemd units in place: one that \
-            waits on the serial lines, and one that exchanges with a card or stick when it is inserted and has a folder PACKMULE. It \
-            starts nothing; what to run then is printed.",
-    examples: &["packmule board", "packmule board --board milkv-duo", "packmule board install"],
+            waits on the serial lines, and one that exchanges with a card or stick when it is inserted and has a folder PACKMULE. \
+            With DB it fits them to that database: they run as its owner, with the groups that the serial ports need, and may \
+            write to its folder and to no other. It names every file, and starts nothing; what to run then is printed. `check` is \
+            a dry start: it ends with 1 and says what is wrong, if anything is. `remove` takes the services away again; the database \
+            stays. `card` ends with 0 if a disk is a card or stick, and with 1 if the system itself runs from it: the units ask that. \
+            With --root the system is one on a card that is mounted there, and DB a path below it, or as the board will have it.",
+    examples: &[
+        "packmule board",
+        "packmule board --board milkv-duo",
+        "packmule board install /home/pi/app/data.db --dry-run",
+        "packmule board install card/home/pi/app/data.db --root card",
+        "packmule board check",
+    ],
 };
 
 pub const COMPLETIONS: Command = Command {

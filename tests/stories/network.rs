@@ -62,6 +62,14 @@ impl Serve {
     }
 }
 
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It outlives no test that has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn readings(desk: &Desk) -> Sql {
     desk.value("base.db", "SELECT count(*) FROM readings")
 }

@@ -8,6 +8,7 @@
 //! | `session` | the session of the core over a database: two ends that talk until each has what the other has |
 //! | `figures` | what a session has carried, recorded for people |
 //! | `stop` | [`Stop`]: ends sessions from another thread |
+//! | `keep/` | links that are kept up in the background: intervals, back-off, what wakes them |
 //! | `serial/` | a session over a serial line |
 //! | `net/` | a session over a network, or over the pipes of another program |
 //!
@@ -17,15 +18,17 @@
 pub mod card;
 #[cfg(all(unix, any(feature = "net", feature = "serial")))]
 mod figures;
+#[cfg(unix)]
+pub mod keep;
 #[cfg(all(unix, feature = "net"))]
 pub mod net;
 #[cfg(all(unix, feature = "serial"))]
 pub mod serial;
 pub mod session;
-#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+#[cfg(unix)]
 mod stop;
 #[cfg(unix)]
 pub mod volume;
 
-#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+#[cfg(unix)]
 pub use stop::Stop;

@@ -19,7 +19,7 @@ use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
 use crate::engine::exchange::survey::{self, Span, Trusted};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::admission::{self, Standing};
-use crate::engine::fleet::links::{self, Carried, LinkFigures};
+use crate::engine::fleet::links::{self, LinkFigures};
 use crate::engine::fleet::peers::PeerEvidence;
 
 impl Engine {
@@ -243,7 +243,8 @@ impl Engine {
     }
 
     /// Records what a session has carried: figures, which decide nothing.
-    pub(crate) fn record_link(&mut self, peer: DeviceId, link: &str, carried: &Carried) -> Result<()> {
+    #[cfg(all(unix, any(feature = "net", feature = "serial")))]
+    pub(crate) fn record_link(&mut self, peer: DeviceId, link: &str, carried: &links::Carried) -> Result<()> {
         transaction::record(&mut self.replica, |replica| links::record(replica, peer, link, carried))
     }
 

@@ -74,6 +74,7 @@ pub use exchange::verified::Progress;
 pub use fleet::admission::Applicant;
 pub use fleet::clocks::clock_words;
 pub use fleet::devices::{DeviceInfo, SaidBy, TrustedAs, label};
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
 pub(crate) use fleet::links::Carried;
 pub use fleet::links::LinkFigures;
 pub use fleet::open::InitOptions;

@@ -43,7 +43,7 @@ fn what_is_printed_is_what_the_page_has() {
     looking(&mut on);
     failing(&mut on);
     // These need a second program and a line between: `tests/serial/process.rs`.
-    on.seen.extend(["sync".to_owned(), "serve".to_owned()]);
+    on.seen.extend(["sync".to_owned(), "serve".to_owned(), "run".to_owned()]);
     assert_eq!(on.seen, on.page.sections());
 }
 
@@ -102,6 +102,12 @@ fn tables(on: &mut Checked) {
 }
 
 fn looking(on: &mut Checked) {
+    std::fs::write(
+        on.desk.path("run.toml"),
+        "[[link]]\nto = \"tcp://base\"\n[[link]]\nto = \"card:x\"\n[compact]\nevery = \"7d\"\n",
+    )
+    .unwrap();
+    on.run("run --check", "run base.db --check --config run.toml");
     for board in ["north", "base"] {
         on.run("status", &format!("status {board}.db"));
         on.run("digest", &format!("digest {board}.db"));

@@ -7,7 +7,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use support::PACKMULE;
+use support::{PACKMULE, unfolded};
 
 fn readme() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap()
@@ -51,7 +51,8 @@ fn every_shell_block_runs() {
             .env("PATH", &path)
             .output()
             .unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let out = unfolded(&String::from_utf8_lossy(&output.stdout));
+        let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{block}\n{out}{err}");
         assert!(err.is_empty(), "{block}\n{err}");
         println!("{out}");

@@ -114,7 +114,12 @@ fn in_order(desk: &Desk) {
     for target in ["sysinit", "basic", "local-fs", "shutdown", "multi-user", "umount"] {
         std::fs::write(targets.join(format!("{target}.target")), "[Unit]\nDescription=There\n").unwrap();
     }
-    for (unit, exposure) in [("packmule-serve.service", 25), ("packmule-exchange@sda1.service", 40)] {
+    let units = [
+        ("packmule-serve.service", 25),
+        ("packmule-run.service", 40),
+        ("packmule-exchange@sda1.service", 40),
+    ];
+    for (unit, exposure) in units {
         let analyze = |words: &[&str]| {
             Command::new("systemd-analyze")
                 .arg(format!("--root={}", root.display()))
@@ -169,7 +174,7 @@ fn a_dry_start_says_what_is_wrong() {
         given_to_its_user(&desk);
     }
     std::fs::rename(desk.path("card/home/pi/app"), desk.path("card/home/pi/moved")).unwrap();
-    wrong(&["card/home/pi/app/data.db: there is no such file"]);
+    wrong(&["card/home/pi/app/data.db: there is no such folder"]);
     // It was moved, and nobody has told the services.
     let settings = read(&desk, "card/etc/default/packmule").replace("/pi/app/", "/pi/moved/");
     std::fs::write(desk.path("card/etc/default/packmule"), settings).unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Desk, PACKMULE, has};
+use crate::support::{Desk, PACKMULE, has, unfolded};
 
 /// The pages with commands, and who types them.
 const PAGES: &[(&str, &str)] = &[
@@ -38,12 +38,13 @@ pub fn shell(desk: &Desk, line: &str) -> String {
     let mut shell = Command::new("sh");
     shell.args(["-ec", line]).current_dir(desk.path("")).env("PATH", path);
     let ran = shell.output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    let out = unfolded(&String::from_utf8_lossy(&ran.stdout));
+    let err = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success() && err.is_empty(), "{line}\n{out}{err}");
     if let Some((_, shows)) = line.split_once("# -> ") {
         has(&out, &[shows]);
     }
-    out.into_owned()
+    out
 }
 
 /// Types lines, one after the other, with what happens elsewhere after each. Returns what each printed.

@@ -1,14 +1,17 @@
 //! What sessions with each peer have carried, by the kind of link: figures for people and for Prometheus. They decide nothing.
 
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
 use std::time::Duration;
 
 use packmule_core::model::DeviceId;
 
 use crate::engine::error::Result;
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
 use crate::engine::fleet::devices;
 use crate::engine::table::replica::Replica;
 
 /// What a session has carried since that was last recorded.
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Carried {
     /// The session was not recorded before.
@@ -52,6 +55,7 @@ pub struct LinkFigures {
 }
 
 /// Adds what a session has carried.
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
 pub(crate) fn record(replica: &Replica, peer: DeviceId, link: &str, carried: &Carried) -> Result<()> {
     let Some(peer) = devices::device_number(replica, peer)? else { return Ok(()) };
     let in_step = carried.in_step.then(|| replica.now());

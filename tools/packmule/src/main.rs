@@ -77,6 +77,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Name::Merge => commands::merge,
         Name::Sync => commands::sync,
         Name::Serve => commands::serve,
+        Name::Run => commands::run,
         Name::Exchange => commands::exchange,
         Name::Conflicts => commands::conflicts,
         Name::Resolve => commands::resolve,
@@ -122,7 +123,7 @@ fn run_program() -> ExitCode {
             out.document(&document);
         }
         // A closed standard error is no reason to panic.
-        let _ = io::stderr().write_all(text::safe(&failure.text()).as_bytes());
+        let _ = io::stderr().write_all(text::safe(&text::folded(&failure.text())).as_bytes());
     }
     if let Err(e) = out.finish() {
         let _ = writeln!(io::stderr(), "packmule: standard output: {}", text::io_text(&e));

@@ -161,6 +161,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Summarises all that was taken in, in a line.
+    #[cfg(feature = "net")]
     pub fn summary(&self) -> String {
         summary(&self.total)
     }

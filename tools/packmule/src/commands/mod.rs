@@ -12,8 +12,9 @@
 //! | `compaction` | `compact`, `prune`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
-//! | `changes` | what `serve` prints |
-//! | `network` | `sync` and `serve` over a network |
+//! | `changes` | what `serve` and `run` print |
+//! | `run/` | `run` |
+//! | `network` | `sync` and `serve` over a network; `no_network`: where the program is built without |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
 //! | `figures`, `web` | figures for Prometheus; what `serve --listen` answers over HTTP |
@@ -40,16 +41,22 @@ mod import;
 mod intake;
 mod line;
 mod log;
+#[cfg(feature = "net")]
+mod network;
+#[cfg(not(feature = "net"))]
+#[path = "no_network.rs"]
 mod network;
 mod own;
 mod remove;
 mod report;
 mod resolve;
+mod run;
 mod serve;
 mod services;
 mod status;
 mod sync;
 mod tables;
+#[cfg(feature = "net")]
 mod web;
 
 use std::path::Path;
@@ -76,6 +83,7 @@ pub use log::log;
 pub use own::{completions, man};
 pub use report::report;
 pub use resolve::resolve;
+pub use run::run;
 pub use serve::serve;
 pub use status::status;
 pub use sync::sync;

@@ -14,7 +14,7 @@ use packmule::carry::serial::Error as LineError;
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
-use super::changes::{Change, More, in_step};
+use super::changes::{Change, More, Place, in_step};
 use super::line::{Over, draw, failure as line_failure, patience, say_synced, session_text, stop_on_signals};
 use super::web::Answers;
 use super::{Context, Given, open};
@@ -180,7 +180,7 @@ impl Reports<'_> {
 
     fn change(&self, place: &str, event: &'static str, peer: Option<String>, text: String, more: More) {
         let (at, port) = (iso(now()), place.to_owned());
-        let change = Change { at, port, is_serial: false, event, peer, text, more };
+        let change = Change { at, port, place: Place::Address, event, peer, text, more };
         if let Ok(send) = self.send.lock() {
             // Nobody listens when the program ends.
             let _ = send.send(change);

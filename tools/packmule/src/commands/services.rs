@@ -11,8 +11,8 @@ use crate::documents::{Installed, RemovedServices, WrittenFile};
 use crate::files::board::Profile;
 use crate::files::owners::Owners;
 use crate::files::services::{
-    DROP_IN, FILES, Place, SETTINGS, SETTINGS_TEXT, STATE, are_packaged, drop_ins, units, variable,
-    with_variable, write,
+    DROP_IN, FILES, LINKS, LINKS_TEXT, Place, SETTINGS, SETTINGS_TEXT, STATE, are_packaged, drop_ins, units,
+    variable, with_variable, write,
 };
 use crate::output::{Failure, Out, say};
 use crate::text::{paragraph, quoted, shown};
@@ -70,6 +70,11 @@ pub fn install(context: &mut Context<'_, '_>, board: &Profile) -> Result<(), Fai
         true => kept.push(settings.clone()),
         false => planned.push(Planned { path: settings.clone(), text }),
     }
+    let links = root.join(LINKS);
+    match links.exists() {
+        true => kept.push(links),
+        false => planned.push(Planned { path: links, text: LINKS_TEXT.to_owned() }),
+    }
     for unit in units().filter(|_| place.is_some()) {
         let text = place.as_ref().map(|place| place.drop_in(unit)).unwrap_or_default();
         planned.push(Planned { path: root.join(drop_ins(unit)).join(DROP_IN), text });
@@ -121,7 +126,10 @@ fn report(out: &mut Out<'_>, root: &Path, plan: &Plan) {
     });
     for Planned { path, text } in &plan.planned {
         match plan.dry_run {
-            true => say!(out, "{} would be:\n\n{text}", shown(path)),
+            true => {
+                say!(out, "{} would be:\n", shown(path));
+                out.verbatim(&format!("{text}\n"));
+            }
             false => say!(out, "{}: written", shown(path)),
         }
     }
@@ -147,6 +155,9 @@ fn report(out: &mut Out<'_>, root: &Path, plan: &Plan) {
         }
     }
     next.iter().for_each(|line| say!(out, "  {line}"));
+    let links = shown(&root.join(LINKS));
+    say!(out, "or, for links over networks too, packmule-run, which keeps up those of");
+    say!(out, "{links}");
 }
 
 /// Finds the database here and on the board: with a root, a path below it, or one as the board has it.
@@ -217,13 +228,14 @@ fn place(database: &Database, root: &Path, settings: &str) -> Result<Place, Fail
 pub fn remove(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let root = context.args.flag_path(&flags::ROOT).unwrap_or(Path::new("/")).to_owned();
     let dry_run = context.args.has(&flags::DRY_RUN);
-    let started = root.join("etc/systemd/system/multi-user.target.wants/packmule-serve.service");
+    let wants = root.join("etc/systemd/system/multi-user.target.wants");
+    let started = ["packmule-serve.service", "packmule-run.service"].map(|unit| wants.join(unit));
     let drop_ins: Vec<PathBuf> = units().map(|unit| root.join(drop_ins(unit))).collect();
     let ours = FILES.iter().map(|(path, _)| root.join(path));
     let mut paths: Vec<PathBuf> = drop_ins.iter().map(|folder| folder.join(DROP_IN)).chain(ours).collect();
-    // What starts it with the board is a link.
+    // What starts them with the board are links.
     let packaged = are_packaged(&root);
-    paths.extend(Some(started).filter(|_| !packaged));
+    paths.extend(started.into_iter().filter(|_| !packaged));
     let settings = root.join(SETTINGS);
     let mut kept = Vec::new();
     match fs::read_to_string(&settings) {
@@ -231,17 +243,27 @@ pub fn remove(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Ok(_) => kept.push(settings),
         Err(_) => {}
     }
+    let links = root.join(LINKS);
+    match fs::read_to_string(&links) {
+        Ok(text) if !packaged && text == LINKS_TEXT => paths.push(links),
+        Ok(_) => kept.push(links),
+        Err(_) => {}
+    }
     paths.retain(|path| path.symlink_metadata().is_ok());
     for path in paths.iter().filter(|_| !dry_run) {
         fs::remove_file(path).map_err(|e| Failure::io(path, "remove it", &e))?;
     }
     if !dry_run {
-        // One with a drop-in of somebody else stays.
-        drop_ins.iter().for_each(|folder| drop(fs::remove_dir(folder)));
+        // One with a file of somebody else stays.
+        let folders = drop_ins.iter().cloned().chain(root.join(LINKS).parent().map(Path::to_path_buf));
+        folders.for_each(|folder| drop(fs::remove_dir(folder)));
     }
     let here = root == Path::new("/");
     let next: &[&str] = match here && !paths.is_empty() {
-        true => &["systemctl stop packmule-serve", "systemctl daemon-reload && udevadm control --reload"],
+        true => &[
+            "systemctl stop packmule-serve packmule-run",
+            "systemctl daemon-reload && udevadm control --reload",
+        ],
         false => &[],
     };
     let out = &mut *context.out;

@@ -10,6 +10,7 @@
 //! | `carry` | `export`, `import`, `merge`, `exchange`, `sync`, `serve` |
 //! | `conflicts` | `conflicts`, `resolve` |
 //! | `look` | `status`, `log`, `digest`, `verify`, `inspect`, `board`, `demo` |
+//! | `run` | `run` |
 //! | `own` | `completions`, `man`, `board install`, `board remove`, `board check`, `board card` |
 //! | `report` | how reports of the library look that are printed as they are, in tests alone |
 //! | `page` | the page, in tests alone |
@@ -23,6 +24,7 @@ mod own;
 mod page;
 #[cfg(test)]
 mod report;
+mod run;
 mod tables;
 
 #[cfg(test)]
@@ -42,6 +44,7 @@ pub use look::{
     Status, TakenBackWrites, ToDo, Uart, Verified,
 };
 pub use own::{BoardChecked, CardChecked, Completions, Installed, Manual, RemovedServices, WrittenFile};
+pub use run::{LinkChecked, LinkState, RunChecked, RunState, UpkeepChecked};
 pub use tables::{Changed, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 
 /// What any command prints that was refused or failed; the command's own document may have `error` too.

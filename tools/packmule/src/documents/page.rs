@@ -48,6 +48,8 @@ fn page() -> String {
     section::<Imported>(&mut page, &mut types, "merge");
     section::<Synced>(&mut page, &mut types, "sync");
     section::<Event>(&mut page, &mut types, "serve");
+    section::<Event>(&mut page, &mut types, "run");
+    section::<RunChecked>(&mut page, &mut types, "run --check");
     section::<Exchanged>(&mut page, &mut types, "exchange");
     section::<Conflicts>(&mut page, &mut types, "conflicts");
     section::<conflicts::Resolution>(&mut page, &mut types, "resolve");

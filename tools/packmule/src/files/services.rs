@@ -20,11 +20,21 @@ pub const FILES: &[(&str, &str)] = &[
         "etc/systemd/system/packmule-exchange@.service",
         include_str!("../../../../boards/units/packmule-exchange@.service"),
     ),
+    (
+        "etc/systemd/system/packmule-run.service",
+        include_str!("../../../../boards/units/packmule-run.service"),
+    ),
     ("etc/udev/rules.d/90-packmule.rules", include_str!("../../../../boards/units/90-packmule.rules")),
 ];
 
 /// The settings' text.
 pub const SETTINGS_TEXT: &str = include_str!("../../../../boards/units/packmule.default");
+
+/// The links that `run` keeps up: what is set there stays.
+pub const LINKS: &str = "etc/packmule/packmule.toml";
+
+/// Their text, all of which is a comment.
+pub const LINKS_TEXT: &str = include_str!("../../../../boards/units/packmule.toml");
 
 /// Where the Debian package has its units.
 const PACKAGED: &[&str] = &["lib/systemd/system", "usr/lib/systemd/system"];

@@ -19,7 +19,7 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
-use crate::text::safe;
+use crate::text::{folded, safe};
 
 pub use ending::{Allocator, say_panics};
 pub use failure::{Failure, engine_text};
@@ -84,8 +84,15 @@ impl<'w> Out<'w> {
     /// Prints a line also where only what is wrong is wanted.
     pub fn warning(&mut self, line: &str) {
         if !self.json {
-            self.write(&safe(line));
+            self.write(&safe(&folded(line)));
             self.write("\n");
+        }
+    }
+
+    /// Prints what is in a file, as it is.
+    pub fn verbatim(&mut self, text: &str) {
+        if !self.json && !self.quiet {
+            self.write(&safe(text));
         }
     }
 
@@ -93,7 +100,7 @@ impl<'w> Out<'w> {
     pub fn detail(&self, line: &str) {
         if self.verbose {
             // A closed standard error changes nothing.
-            let _ = writeln!(io::stderr(), "{}", safe(line));
+            let _ = writeln!(io::stderr(), "{}", safe(&folded(line)));
         }
     }
 

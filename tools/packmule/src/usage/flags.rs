@@ -158,6 +158,9 @@ pub static STDIO: Flag = switch("stdio", "one device, over standard input and ou
 pub static PLAIN: Flag =
     switch("plain", "over a network: not encrypted, at both ends; anybody between reads along");
 
+pub static CONFIG: Flag = value("config", "FILE", "what is to be kept up (/etc/packmule/packmule.toml)");
+pub static RUN_CHECK: Flag = switch("check", "only read the file, and say what would be done");
+
 // Conflicts.
 pub static TAKE: Flag = value(
     "take",

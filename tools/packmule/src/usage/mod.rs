@@ -31,6 +31,7 @@ pub use commands::COMMANDS;
 pub use completions::completions;
 pub use flags::{COMMON, Flag};
 pub use manual::manual;
+pub use nearest::nearest;
 pub use parse::{Request, parse};
 
 /// Which command it is.
@@ -58,6 +59,7 @@ pub enum Name {
     Merge,
     Sync,
     Serve,
+    Run,
     Exchange,
     Conflicts,
     Resolve,

@@ -1,4 +1,5 @@
-//! The commands that are about the program itself: a part of the table in `commands`.
+//! The commands that are about the program itself, and the one that runs in the background: a part of the table in
+//! `commands`.
 
 use super::{Command, Group, Name, flags};
 
@@ -11,7 +12,8 @@ pub const BOARD: Command = Command {
     group: Group::Look,
     summary: "which board this is taken for, with its budgets; or its services: install, remove, check them",
     about: "The profile sets how much memory is used, and where the serial line is. `install` puts systemd units in place: one that \
-            waits on the serial lines, and one that exchanges with a card or stick when it is inserted and has a folder PACKMULE. \
+            waits on the serial lines, one that exchanges with a card or stick when it is inserted and has a folder PACKMULE, and one \
+            that keeps up the links of /etc/packmule/packmule.toml. \
             With DB it fits them to that database: they run as its owner, with the groups that the serial ports need, and may \
             write to its folder and to no other. It names every file, and starts nothing; what to run then is printed. `check` is \
             a dry start: it ends with 1 and says what is wrong, if anything is. `remove` takes the services away again; the database \
@@ -78,4 +80,24 @@ pub const HELP: Command = Command {
     summary: "print help",
     about: "The same as --help.",
     examples: &["packmule help track"],
+};
+
+pub const RUN: Command = Command {
+    name: Name::Run,
+    words: "run",
+    operands: "DB",
+    count: (1, 1),
+    flags: &[&flags::CONFIG, &flags::RUN_CHECK],
+    group: Group::Carry,
+    summary: "keep links up in the background: networks, serial lines, cards; compact and prune when due",
+    about: "FILE has a [[link]] for each way to others: to = \"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \
+            \"exec:COMMAND\" or \"card:DIRECTORY\"; either stay = true, or an interval (\"15m\"), and how soon after something is \
+            written it begins (changes = \"30s\"). [compact] and [[prune]] say what upkeep is due how often. A link that fails is \
+            begun again after 1 s at first, then later and later, after up to 15 minutes, each time at random. It prints a line \
+            for each change of state, with a priority for the journal where it does not print to a terminal, and tells systemd \
+            how it stands; `status` shows each link. Ends in good order on SIGTERM and Ctrl-C, with exit status 0.",
+    examples: &[
+        "packmule run north.db --check --config packmule.toml",
+        "packmule run north.db --config packmule.toml",
+    ],
 };

@@ -5,8 +5,7 @@ use std::ffi::{OsStr, OsString};
 use lexopt::Arg;
 
 use super::flags;
-use super::nearest::nearest;
-use super::{Args, COMMANDS, COMMON, Command, Flag, Name, UsageError};
+use super::{Args, COMMANDS, COMMON, Command, Flag, Name, UsageError, nearest};
 
 /// What is asked for.
 pub enum Request {

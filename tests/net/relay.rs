@@ -2,101 +2,17 @@
 //! applied that was not sent, nothing is taken for acknowledged that was not, and nobody believes to be in step who is not.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{JoinHandle, spawn};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread::spawn;
 use std::time::Duration;
 
 use packmule::Engine;
 use packmule::carry::Stop;
 use packmule::carry::net::{self, Error, Options, Status};
 
-use super::between::Ill;
+use super::between::{Ill, Relay};
 use super::common::{Random, World, digests_equal, everything, rows, seeds};
 use super::{SAFE, board, fill, served, sync_by};
-
-/// What went each way, over all connections, in its order.
-type Heard = [Vec<u8>; 2];
-
-/// Carries connections to a server, until it is dropped.
-struct Relay {
-    at: SocketAddr,
-    ends: Arc<AtomicBool>,
-    heard: Arc<Mutex<Heard>>,
-    carries: Option<JoinHandle<()>>,
-}
-
-impl Relay {
-    fn new(server: SocketAddr, ills: [Ill; 2]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let at = listener.local_addr().unwrap();
-        let (ends, heard) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let (stops, hears) = (Arc::clone(&ends), Arc::clone(&heard));
-        let carries = spawn(move || {
-            let mut ways = Vec::new();
-            while let Ok((client, _)) = listener.accept() {
-                if stops.load(Ordering::SeqCst) {
-                    break;
-                }
-                let Ok(server) = TcpStream::connect(server) else { continue };
-                let ends = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
-                for (way, (ends, ill)) in ends.into_iter().zip(ills).enumerate() {
-                    let heard = Arc::clone(&hears);
-                    ways.push(spawn(move || carry(ends, ill, way, &heard)));
-                }
-            }
-            ways.into_iter().for_each(|way| way.join().unwrap());
-        });
-        Self { at, ends, heard, carries: Some(carries) }
-    }
-
-    fn heard(&self) -> Heard {
-        self.heard.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.at);
-        let _ = self.carries.take().map(JoinHandle::join);
-    }
-}
-
-/// Carries bytes of one way, which are counted over all connections.
-fn carry((mut from, mut to): (TcpStream, TcpStream), ill: Ill, way: usize, heard: &Mutex<Heard>) {
-    let mut bytes = [0; 1_000];
-    while let Ok(count @ 1..) = from.read(&mut bytes) {
-        let mut out = Vec::new();
-        let mut cut = false;
-        {
-            let all = &mut heard.lock().unwrap()[way];
-            for byte in &bytes[..count] {
-                let at = all.len();
-                all.push(*byte);
-                match ill {
-                    Ill::Cut(n) if at >= n => cut = true,
-                    Ill::Flip(n) if at == n => out.push(byte ^ 4),
-                    Ill::Lose(n, count) if (n..n + count).contains(&at) => {}
-                    _ if cut => {}
-                    _ => out.push(*byte),
-                }
-                if let Ill::Repeat(n, count) = ill
-                    && at + 1 == n + count
-                {
-                    out.extend_from_slice(&all[n..]);
-                }
-            }
-        }
-        if to.write_all(&out).is_err() || cut {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Write);
-    // Who has gone says no more either, also where he says nothing at the moment.
-    let _ = from.shutdown(Shutdown::Read);
-}
 
 /// An ill of a random kind at a random place.
 fn ill(random: &mut Random) -> Ill {

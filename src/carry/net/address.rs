@@ -22,6 +22,8 @@ pub enum Address {
     /// `exec:COMMAND`: a command of the shell, whose standard input and output are the stream: `exec:ssh base packmule
     /// serve base.db --stdio`.
     Exec(String),
+    /// `find:`: who announces on this network that it is of this device's fleet: a base, if there is one.
+    Find,
 }
 
 /// A host and its port.
@@ -48,15 +50,18 @@ impl FromStr for Address {
                 .map(|c| Self::Exec(c.into()))
                 .ok_or_else(none);
         }
+        if text == "find:" {
+            return Ok(Self::Find);
+        }
         match text.split_once("://") {
             Some(("tcp", host)) => host.strip_suffix('/').unwrap_or(host).parse().map(Self::Tcp),
             Some(("ws", rest)) => host_and_path(rest, PATH).map(|(host, path)| Self::WebSocket(host, path)),
             Some(("http", rest)) => host_and_path(rest, TURNS).map(|(host, path)| Self::Http(host, path)),
             Some((scheme, _)) => Err(NoAddress(format!(
-                "{scheme}:// is not known: it is tcp://, ws://, http://, serial: or exec:"
+                "{scheme}:// is not known: it is tcp://, ws://, http://, serial:, exec: or find:"
             ))),
             None => Err(NoAddress(format!(
-                "`{text}` is no address: it begins with tcp://, ws://, http://, serial: or exec:"
+                "`{text}` is no address: it begins with tcp://, ws://, http://, serial:, exec: or find:"
             ))),
         }
     }
@@ -101,6 +106,7 @@ impl fmt::Display for Address {
             Self::WebSocket(host, path) => write!(f, "ws://{host}{path}"),
             Self::Http(host, path) => write!(f, "http://{host}{path}"),
             Self::Exec(command) => write!(f, "exec:{command}"),
+            Self::Find => f.write_str("find:"),
         }
     }
 }
@@ -142,6 +148,7 @@ mod tests {
             ("http://base", "http://base:7225/packmule/1/session"),
             ("http://base:80/fleet", "http://base:80/fleet"),
             ("exec: ssh base packmule", "exec:ssh base packmule"),
+            ("find:", "find:"),
         ] {
             let address: Result<Address, _> = text.parse();
             assert_eq!(address.map(|a| a.to_string()), Ok(shown.into()), "{text}");

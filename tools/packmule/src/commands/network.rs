@@ -9,7 +9,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use packmule::carry::Stop;
-use packmule::carry::net::{self, Address, Error, Listening, Options, Serving, Status};
+use packmule::carry::net::{self, Address, Error, Found, Listening, Options, PORT, Serving, Status};
 use packmule::carry::serial::Error as LineError;
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
@@ -85,21 +85,27 @@ pub struct Port {
     given: Given,
     options: Options,
     metrics_for_all: bool,
+    /// What it says to who asks on this network.
+    announces: Option<Found>,
 }
 
 impl Port {
     /// Opens the one of `--listen`, if that is given.
     pub fn of(context: &Context<'_, '_>) -> Result<Option<Self>, Failure> {
         let args = &context.args;
-        let Some(text) = args.flag(&flags::LISTEN)? else { return Ok(None) };
+        let Some(text) = args.flag(&flags::LISTEN)? else {
+            let alone = || args.wrong("--announce needs --listen: it says where this device listens");
+            return if args.has(&flags::ANNOUNCE) { Err(alone().into()) } else { Ok(None) };
+        };
         let failed = |e: Error| Failure::of(Path::new(text), e.to_string()).coded(code::CONNECTION);
         let listening = Listening::on(address(args, text)?).map_err(failed)?;
         let address = listening.address().map_err(failed)?;
         let options = Options { plain: args.has(&flags::PLAIN), patience: None };
         // What is wrong with the database is said at once.
-        open(context)?;
+        let engine = open(context)?;
+        let announces = args.has(&flags::ANNOUNCE).then(|| Found::of(&engine));
         let metrics_for_all = args.flag(&flags::METRICS_FROM)? == Some("any");
-        Ok(Some(Self { listening, address, given: Given::of(context)?, options, metrics_for_all }))
+        Ok(Some(Self { listening, address, given: Given::of(context)?, options, metrics_for_all, announces }))
     }
 
     /// Serves whoever comes, until it is stopped.
@@ -114,10 +120,19 @@ impl Port {
         let web = Answers { db, given: self.given, for_all: self.metrics_for_all, tell: &tell };
         let report = |from: SocketAddr, status: &Status<'_>| reports.report(from, status);
         let serving = Serving { open: &open, options: &self.options, report: &report, web: Some(&web) };
-        let result = net::serve(&self.listening, serving, stop);
-        if let Err(e) = result {
-            reports.change(&self.address.to_string(), "failed", None, e.to_string(), More::Nothing);
-        }
+        let failed = |e: Error| {
+            reports.change(&self.address.to_string(), "failed", None, e.to_string(), More::Nothing)
+        };
+        std::thread::scope(|scope| {
+            if let Some(me) = &self.announces {
+                scope.spawn(|| net::announce(me, self.address, PORT, stop).map_err(failed));
+            }
+            if let Err(e) = net::serve(&self.listening, serving, stop) {
+                failed(e);
+                // What is not served is not announced.
+                stop.stop();
+            }
+        });
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Error, Status, random};
 use crate::carry::figures::Figures;
 use crate::carry::session::{self, Progress, Session};
 use crate::carry::stop::Stop;
-use crate::engine::Engine;
+use crate::engine::{Engine, Route};
 
 /// How often the progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -59,6 +59,7 @@ impl<'a> End<'a> {
     ) -> Self {
         let now = Instant::now();
         let figures = Figures::new(records.stream.kind(), (0, 0));
+        engine.comes_by(Route::Network);
         Self {
             engine,
             stop,

@@ -11,8 +11,8 @@ use crate::documents::{self, LogSize, ToDo, WaitGroup};
 use crate::files::run_state;
 use crate::output::{Failure, Out, say};
 use crate::text::{
-    Advice, advice, clock_wrong, columns, count, hint, iso, now, number, paragraph, plural, quoted, said_by,
-    set_aside, shown, size, time, waiting,
+    Advice, advice, clock_wrong, columns, count, hint, iso, link, now, number, paragraph, plural, quoted,
+    said_by, set_aside, shown, size, time, waiting,
 };
 use crate::usage::flags;
 
@@ -51,6 +51,9 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     print_run(path, out);
     print_tables(path, &status, out);
+    for figures in &engine.link_figures().map_err(of_db(path))? {
+        say!(out, "{}", paragraph(&format!("link         {}", link(figures)), 2, 15));
+    }
     for wait in &status.waits {
         say!(out, "  waiting      {}", waiting(wait));
     }

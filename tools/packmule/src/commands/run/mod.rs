@@ -88,7 +88,8 @@ fn begin<'scope>(
     for (n, (upkeep, engine)) in config.upkeep.iter().zip(engines).enumerate() {
         let tell = tell(config.links.len() + n, check::what(&upkeep.what), false);
         let due = Due { what: &upkeep.what, tell: tell.clone() };
-        let pace = Pace { changes: None, delay: UPKEEP_DELAY, ..Pace::every(upkeep.every) };
+        let delay = UPKEEP_DELAY.min(upkeep.every);
+        let pace = Pace { changes: None, delay, ..Pace::every(upkeep.every) };
         spawn(scope, stop, (pace, engine), due, tell, String::new())?;
     }
     Ok(())
@@ -104,6 +105,7 @@ fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
     away: String,
 ) -> Result<(), Failure> {
     let runs = move || {
+        let _ends = EndsAll(stop);
         let clock = SystemClock::new(stop);
         let mut runner = Runner::new(pace, &*clock, stop);
         runner.keep_up(&mut engine, &mut work, &mut |change| tell.change(&change, &away));
@@ -113,6 +115,17 @@ fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
         stop.stop();
         Failure::plain(format!("could not begin a thread: {e}"))
     })
+}
+
+/// A thread that panics ends the program, which is begun again then: no link is lost without a word.
+struct EndsAll<'a>(&'a Stop);
+
+impl Drop for EndsAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
 }
 
 /// Makes the options of a serial line, as the file, the flags and the board's profile say.

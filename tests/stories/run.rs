@@ -99,6 +99,7 @@ fn a_board_keeps_all_its_links_up() {
             break;
         }
     }
+    while links(&desk)[..3].iter().any(|link| link["state"] != "in step") {}
     let all = links(&desk);
     let names: Vec<&str> = all.iter().map(|link| link["link"].as_str().unwrap()).collect();
     assert_eq!(names, ["base", "south", "card", "compact"]);
@@ -165,8 +166,8 @@ fn upkeep_is_done_when_it_is_due() {
         printed += &run.line();
     }
     assert_eq!(desk.value("north.db", "SELECT count(*) FROM readings"), Sql::Integer(10));
-    let said = links(&desk);
-    assert_eq!((&said[0]["state"], &said[1]["state"]), (&"done".into(), &"done".into()));
+    // It is written down soon.
+    while links(&desk).iter().any(|link| link["state"] != "done") {}
     // It is not made a plain database under the hands of who keeps its links up.
     has(
         &desk.run("init --remove north.db --yes").refused("north.db"),

@@ -38,6 +38,8 @@ use notify::Notify;
 const STACK: usize = 1 << 20;
 /// How often the file of its state is written where only counts have changed.
 const WRITE_EVERY: Duration = Duration::from_secs(10);
+/// How soon it is written where a state has changed.
+const WRITE_SOON: Duration = Duration::from_millis(500);
 
 /// `packmule run`.
 pub fn run(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -144,9 +146,8 @@ struct Kept<'a, 'w> {
     notify: Notify,
     file: StateFile,
     state: RunState,
-    /// It is to be written, since then.
-    unwritten: Option<Instant>,
-    written: Option<Instant>,
+    /// It is to be written then.
+    due: Option<Instant>,
 }
 
 impl<'a, 'w> Kept<'a, 'w> {
@@ -161,7 +162,7 @@ impl<'a, 'w> Kept<'a, 'w> {
         let state = RunState { running, pid, config, since: since.clone(), links };
         let printer = Printer::journal(!isatty(std::io::stdout()));
         let notify = Notify::of_environment();
-        Self { out, printer, notify, file, state, unwritten: None, written: None }
+        Self { out, printer, notify, file, state, due: None }
     }
 
     /// Prints, writes down and tells what links say, until every one has ended.
@@ -172,7 +173,7 @@ impl<'a, 'w> Kept<'a, 'w> {
         loop {
             self.notify.status(&self.summary());
             let beat = self.notify.watchdog.map(|every| every.saturating_sub(alive.elapsed()));
-            let write = self.unwritten.map(|since| WRITE_EVERY.saturating_sub(since.elapsed()));
+            let write = self.due.map(|due| due.saturating_duration_since(Instant::now()));
             let wait = beat.into_iter().chain(write).min().unwrap_or(WRITE_EVERY);
             match said.recv_timeout(wait) {
                 Ok(said) => self.take(&said),
@@ -183,7 +184,7 @@ impl<'a, 'w> Kept<'a, 'w> {
                 self.notify.alive();
                 alive = Instant::now();
             }
-            if self.unwritten.is_some_and(|since| since.elapsed() >= WRITE_EVERY) {
+            if self.due.is_some_and(|due| due <= Instant::now()) {
                 self.write();
             }
             if self.out.closed() {
@@ -229,16 +230,13 @@ impl<'a, 'w> Kept<'a, 'w> {
             link.frames_received += news.received.0;
             link.bytes_received += news.received.1;
         }
-        let is_new = link.state != before;
-        self.unwritten.get_or_insert_with(Instant::now);
-        // A change of state is written at once, unless it changes all the time.
-        if is_new && self.written.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-            self.write();
-        }
+        let soon = if link.state == before { WRITE_EVERY } else { WRITE_SOON };
+        let due = Instant::now() + soon;
+        self.due = Some(self.due.map_or(due, |known| known.min(due)));
     }
 
     fn write(&mut self) {
-        (self.unwritten, self.written) = (None, Some(Instant::now()));
+        self.due = None;
         let _ = self.file.write(&self.state);
     }
 

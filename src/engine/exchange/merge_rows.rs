@@ -301,7 +301,12 @@ impl<'e> RowMerge<'e> {
         let theirs = self.take_their_heads(table, key)?;
         let quarantined = deferred::is_quarantined(replica, table.tid, key)?;
         let they_saw = self.they_saw(table, key)?;
-        let outcome = self.decide(table, key, (present, they_saw), &ours, theirs)?;
+        // What waited for its table counts as settled to who has seen that.
+        let (mine, theirs) = (
+            if they_saw && ours.iter().all(late::is_settled) { &[][..] } else { &ours[..] },
+            if self.we_saw && theirs.iter().all(late::is_settled) { Vec::new() } else { theirs },
+        );
+        let outcome = self.decide(table, key, (present, they_saw), mine, theirs)?;
         let sums = self.merge_counts(table, key, (present, they_saw), matches!(outcome, Outcome::Ours))?;
         if matches!(outcome, Outcome::Ours) && !sums {
             if present {
@@ -359,7 +364,7 @@ impl<'e> RowMerge<'e> {
         match (ours.is_empty(), theirs.is_empty()) {
             (true, true) => self.decide_settled(table, key, (present, they_saw)),
             (true, false) if they_saw => {
-                let any = theirs.iter().any(|head| new_to(&self.had, head, self.we_saw));
+                let any = theirs.iter().any(|head| new_to(&self.had, head));
                 Ok(if any { Outcome::Heads(theirs, true) } else { Outcome::Ours })
             }
             (true, false) => {
@@ -367,8 +372,7 @@ impl<'e> RowMerge<'e> {
                 let there = self.row_there(table, key, present && !self.we_saw)?;
                 let below =
                     Settled::under(table, &theirs, there).filter(|below| below.differs(row.as_deref()));
-                let mut new: Vec<Head> =
-                    theirs.into_iter().filter(|h| new_to(&self.had, h, self.we_saw)).collect();
+                let mut new: Vec<Head> = theirs.into_iter().filter(|h| new_to(&self.had, h)).collect();
                 if new.is_empty() && below.is_none() {
                     return Ok(Outcome::Ours);
                 }
@@ -381,8 +385,7 @@ impl<'e> RowMerge<'e> {
             }
             (false, true) if self.we_saw => Ok(Outcome::Ours),
             (false, true) => {
-                let mut new: Vec<Head> =
-                    ours.iter().filter(|h| new_to(&self.vector, h, they_saw)).cloned().collect();
+                let mut new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
                 let row = self.row_there(table, key, present)?;
                 let mine = if they_saw { None } else { compose::shown_row(self.replica, table, key)? };
                 let below = Settled::under(table, ours, mine).filter(|below| below.differs(row.as_deref()));
@@ -403,7 +406,7 @@ impl<'e> RowMerge<'e> {
                     let mine = compose::shown_row(self.replica, table, key)?;
                     (Settled::under(table, ours, mine), Settled::under(table, &theirs, there))
                 };
-                let mut left = self.union(table, ours, theirs.clone(), they_saw);
+                let mut left = self.union(table, ours, theirs.clone());
                 let only = |others: &[Head]| left.iter().filter(|h| !is_in(others, h)).cloned().collect();
                 let new: (Vec<Head>, Vec<Head>) = (only(&theirs), only(ours));
                 left.extend(merge_settled::keep_both(self.replica, table, key, settled, &new)?);
@@ -435,23 +438,22 @@ impl<'e> RowMerge<'e> {
     }
 
     /// Returns the heads of both, without those that the other knows to be dominated.
-    fn union(&self, table: &Table, ours: &[Head], theirs: Vec<Head>, they_saw: bool) -> Vec<Head> {
+    fn union(&self, table: &Table, ours: &[Head], theirs: Vec<Head>) -> Vec<Head> {
         let n = table.def.columns.len();
         let mut left: Vec<Head> = Vec::new();
         for head in ours {
             match theirs.iter().find(|other| (other.dev, other.seq) == (head.dev, head.seq)) {
                 Some(other) => left.extend(head.left_with(other, n)),
-                None if new_to(&self.vector, head, they_saw) => left.push(head.clone()),
+                None if new_to(&self.vector, head) => left.push(head.clone()),
                 None => {}
             }
         }
         let known = |head: &Head| is_in(ours, head);
-        let had = |head: &Head| !new_to(&self.had, head, self.we_saw);
+        let had = |head: &Head| !new_to(&self.had, head);
         left.extend(theirs.into_iter().filter(|head| !known(head) && !had(head)));
         // A restated version loses to what its author had not seen: whoever has it only had not either.
         let theirs_new: Vec<Head> = left.iter().filter(|h| !known(h)).cloned().collect();
-        let ours_new: Vec<Head> =
-            ours.iter().filter(|h| new_to(&self.vector, h, they_saw)).cloned().collect();
+        let ours_new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
         left.retain_mut(|head| {
             let unseen = if known(head) { &theirs_new } else { &ours_new };
             !head.weak || restated::is_left(head, unseen, n)
@@ -576,12 +578,8 @@ impl<'e> RowMerge<'e> {
     }
 }
 
-/// Returns whether a version is new to who has applied what is in a vector. A settled value that waited is not, if it `saw`
-/// all that is settled on the other side; of other baseline versions nobody knows.
-fn new_to(vector: &HashMap<i64, u64>, head: &Head, saw: bool) -> bool {
-    if late::is_settled(head) {
-        return !saw;
-    }
+/// Returns whether a version is new to who has applied what is in a vector. Of a baseline version nobody knows.
+fn new_to(vector: &HashMap<i64, u64>, head: &Head) -> bool {
     head.dev == BASELINE || positions::lacks(vector, head.dev, head.seq)
 }
 

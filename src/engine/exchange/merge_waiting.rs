@@ -64,7 +64,9 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
         .collect();
     // A maker for which the rows wait as well has what is settled as baseline versions, and no rows.
     let settled = |head: &Head| head.dev == BASELINE && values.is_none() && !row.we_saw;
-    let came = row.theirs.iter().filter(|head| settled(head) || new_to(row.had, head));
+    // What is settled here gives way to what it is made of there.
+    let gives_way = row.they_saw && !row.ours.is_empty() && row.ours.iter().all(|head| head.dev == BASELINE);
+    let came = row.theirs.iter().filter(|head| settled(head) || gives_way || new_to(row.had, head));
     let came: Vec<Head> = came.filter(|head| !row.ours.iter().any(|o| same(o, head))).cloned().collect();
     left.extend(came);
     for head in &row.ours {

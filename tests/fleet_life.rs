@@ -8,7 +8,7 @@ mod common;
 
 use common::*;
 use packmule::core::model::DeviceId;
-use packmule::{Engine, InitOptions, Options};
+use packmule::{ColumnMerge, Engine, InitOptions, Merge, Options, Policy, TrackOptions};
 
 const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)";
 
@@ -126,7 +126,6 @@ fn two_groups_that_folded_apart_meet() {
 /// whose maker had not seen the verdict, and has settled on that version, does not bring it back on one device alone.
 #[test]
 fn what_a_verdict_removed_does_not_come_back_with_a_state() {
-    use packmule::{Policy, TrackOptions};
     let world = World::new();
     let mut devices = ["meets", "settles", "late", "third"].map(|name| {
         let init = InitOptions { name, base: false, fleet: Some(&world.fleet) };
@@ -183,6 +182,11 @@ struct Fleet {
     trace: Vec<String>,
     /// The control: settled values count as seen by every write.
     broken: bool,
+    /// Devices appear with rows in tables that they track later, if at all; which have not yet.
+    late: bool,
+    untracked: Vec<usize>,
+    /// Devices whose table has another name for now, so that it is suspended.
+    away: Vec<usize>,
 }
 
 /// What a fleet's table is.
@@ -194,7 +198,7 @@ const TABLES: [&str; 4] = [
 ];
 
 impl Fleet {
-    fn new(seed: u64, broken: bool) -> Self {
+    fn new(seed: u64, broken: bool, late: bool) -> Self {
         let world = World::seeded(seed);
         let mut fleet = Self {
             world,
@@ -205,6 +209,9 @@ impl Fleet {
             backups: Vec::new(),
             trace: Vec::new(),
             broken,
+            late,
+            untracked: Vec::new(),
+            away: Vec::new(),
         };
         for _ in 0..fleet.below(3) + 2 {
             fleet.appear();
@@ -243,18 +250,57 @@ impl Fleet {
         self.random.below(n)
     }
 
+    fn how(&self) -> TrackOptions {
+        let merge = if (self.seed / 4).is_multiple_of(3) { Merge::Cell } else { Merge::Row };
+        let policy = if (self.seed / 12).is_multiple_of(4) { Policy::Lww } else { Policy::Manual };
+        let counts = self.late && self.seed % 4 == 2 && (self.seed / 48).is_multiple_of(2);
+        let columns = counts.then(|| ("n".into(), ColumnMerge::Counter)).into_iter().collect();
+        TrackOptions { merge, policy, columns, ..TrackOptions::default() }
+    }
+
+    /// A device begins to track the table that it has.
+    fn track(&mut self, d: usize) {
+        let how = self.how();
+        self.devices[d].track("notes", &how).unwrap();
+        self.untracked.retain(|other| *other != d);
+        self.trace.push(format!("d{d} tracks its table"));
+    }
+
+    fn has_table(&self, d: usize) -> bool {
+        let there = "SELECT count(*) FROM sqlite_schema WHERE name IN ('notes', 'away')";
+        rows(&self.devices[d], there) == ["1"]
+    }
+
+    /// A device's application renames its table, so that it is suspended, or gives it its name back.
+    fn rename(&mut self, d: usize) {
+        let back = self.away.iter().position(|other| *other == d);
+        let change = match back {
+            Some(at) => {
+                self.away.swap_remove(at);
+                "ALTER TABLE away RENAME TO notes"
+            }
+            None => {
+                self.away.push(d);
+                "ALTER TABLE notes RENAME TO away"
+            }
+        };
+        sql(&self.devices[d], change);
+        self.devices[d].seal().unwrap();
+        self.trace.push(format!("d{d}: {change}"));
+    }
+
     fn appear(&mut self) {
-        use packmule::{Merge, Policy, TrackOptions};
         let n = self.devices.len();
         let init = InitOptions { name: &format!("d{n}"), base: false, fleet: Some(&self.world.fleet) };
         let mut engine =
             Engine::init_with(&self.world.path(&format!("d{n}")), &init, self.options()).unwrap();
         if self.below(4) > 0 || n == 0 {
             sql(&engine, TABLES[(self.seed % 4) as usize]);
-            let merge = if (self.seed / 4).is_multiple_of(3) { Merge::Cell } else { Merge::Row };
-            let policy = if (self.seed / 12).is_multiple_of(4) { Policy::Lww } else { Policy::Manual };
-            let options = TrackOptions { merge, policy, ..TrackOptions::default() };
-            engine.track("notes", &options).unwrap();
+            if self.late && n > 0 && self.below(2) == 0 {
+                self.untracked.push(n);
+            } else {
+                engine.track("notes", &self.how()).unwrap();
+            }
         }
         self.devices.push(engine);
         self.backups.push(None);
@@ -267,7 +313,8 @@ impl Fleet {
         let value = format!("v{}", self.below(6));
         let engine = &self.devices[d];
         let db = app(engine);
-        if db.prepare("SELECT 1 FROM notes").is_err() {
+        let table = if self.away.contains(&d) { "away" } else { "notes" };
+        if db.prepare(&format!("SELECT 1 FROM {table}")).is_err() {
             return;
         }
         let what = match self.below(8) {
@@ -279,6 +326,7 @@ impl Fleet {
                 "INSERT INTO notes (id, body) VALUES ({id}, '{value}') ON CONFLICT DO UPDATE SET body = excluded.body"
             ),
         };
+        let what = what.replace("notes", table);
         db.execute_batch(&what).unwrap();
         self.trace.push(format!("d{d}: {what}"));
     }
@@ -310,13 +358,15 @@ impl Fleet {
                 self.trace.push(format!("d{d} compacts"));
             }
             92..=94 if n < 6 => self.appear(),
+            80..=94 if self.untracked.contains(&d) => self.track(d),
             95..=96 => {
                 let whom = self.devices[other].identity().id;
                 if self.devices[d].retire(whom, None).is_ok() {
                     self.trace.push(format!("d{d} retires d{other}"));
                 }
             }
-            _ if !self.broken => self.back_up_or_restore(d),
+            97..=99 if self.late && !self.untracked.contains(&d) && self.has_table(d) => self.rename(d),
+            _ if !self.broken && !self.late => self.back_up_or_restore(d),
             _ => {}
         }
     }
@@ -331,6 +381,12 @@ impl Fleet {
         let steps = self.below(50) + 10;
         for _ in 0..steps {
             self.step();
+        }
+        for d in self.away.clone() {
+            self.rename(d);
+        }
+        for d in self.untracked.clone() {
+            self.track(d);
         }
         let before = ids(&self.devices);
         for n in 0.. {
@@ -355,7 +411,9 @@ impl Fleet {
                             .iter()
                             .flat_map(|c| c.versions.iter().map(|v| (&c.id, v.device, v.op, v.at, &v.values)))
                             .collect();
-                        format!("{} {rows:?}\n  {versions:?}", d.identity().id)
+                        let heads = "SELECT key, dev, (SELECT name FROM _pm_device WHERE n = dev), seq, kind, claim, wall, columns FROM _pm_head UNION ALL SELECT first, dev, last, seq, kind, claim, wall, 'stretch' FROM _pm_stretch";
+                        let heads = self::rows(d, heads);
+                        format!("{} {rows:?}\n  {versions:?}\nHEADS {heads:#?}", d.identity().id)
                     })
                     .collect();
                 return Err(format!("{}\n{}", self.trace.join("\n"), shown.join("\n")));
@@ -374,10 +432,20 @@ impl Fleet {
 
 #[test]
 fn random_fleets_end_the_same() {
+    all_end_the_same(false);
+}
+
+/// Rows that were there before their table was tracked, by devices that had heard of others.
+#[test]
+fn random_fleets_that_track_late_end_the_same() {
+    all_end_the_same(true);
+}
+
+fn all_end_the_same(late: bool) {
     let mut failed = Vec::new();
     let (mut open, mut verdicts) = (0, 0);
     for seed in seeds(40) {
-        let lived = std::panic::catch_unwind(|| Fleet::new(seed, false).live());
+        let lived = std::panic::catch_unwind(|| Fleet::new(seed, false, late).live());
         match lived {
             Ok(Ok(counts)) => (open, verdicts) = (open + counts[1], verdicts + counts[2]),
             Ok(Err(why)) => failed.push((seed, why)),
@@ -397,6 +465,9 @@ fn random_fleets_end_the_same() {
 
 #[test]
 fn without_verdicts_fleets_part() {
-    let parts = |seed| matches!(std::panic::catch_unwind(|| Fleet::new(seed, true).live()), Ok(Err(_)));
-    assert!((0..100).any(parts), "the test does not see that folding decides");
+    for late in [false, true] {
+        let parts =
+            |seed| matches!(std::panic::catch_unwind(|| Fleet::new(seed, true, late).live()), Ok(Err(_)));
+        assert!((0..100).any(parts), "the test does not see that folding decides");
+    }
 }

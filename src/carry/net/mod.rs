@@ -7,12 +7,48 @@
 //! |---|---|
 //! | this one | [`sync`], [`serve_pipes`]: a session with one other end |
 //! | `listen` | [`serve`]: many at once; strangers at the door |
+//! | `find` | [`find()`], [`announce`]: who is on this network |
 //! | `address`, `error` | where the other end is; why a connection came to its end |
 //! | `end` | one end of a connection: from its first byte to its last |
 //! | `records` | what goes over a stream, byte by byte |
 //! | `noise` | the encrypted channel |
 //! | `stream` | streams that never make their caller wait |
 //! | `http`, `websocket` | the opening of a WebSocket; its framing |
+//!
+//! # Example
+//! A base and a board that meet over TCP:
+//! ```
+//! use packmule::Engine;
+//! use packmule::carry::Stop;
+//! use packmule::carry::net::{self, Listening, Options};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use packmule::{FleetKey, InitOptions, TrackOptions};
+//! # let dir = tempfile::tempdir()?;
+//! # let fleet = FleetKey::create(&dir.path().join("fleet.key"))?;
+//! # let [base, north] = ["base", "north"].map(|name| dir.path().join(format!("{name}.db")));
+//! # Engine::init(&base, &InitOptions { name: "base", base: true, fleet: Some(&fleet) })?;
+//! # let mut engine = Engine::init(&north, &InitOptions { name: "north", base: false, fleet: Some(&fleet) })?;
+//! # engine.connection()?.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')")?;
+//! # engine.track("t", &TrackOptions::default())?;
+//! let options = Options { plain: false, patience: None };
+//! let (port, stop) = (Listening::on("127.0.0.1:0".parse()?)?, Stop::default());
+//! let address = format!("tcp://{}", port.address()?).parse()?;
+//! let done = std::thread::scope(|scope| {
+//!     scope.spawn(|| net::serve(&port, &|| Engine::open(&base), &options, &stop, &|_, _| ()));
+//!     // On the board:
+//!     let mut engine = Engine::open(&north)?;
+//!     let done = net::sync(&mut engine, &address, &options, &stop, &mut |_| ());
+//!     stop.stop();
+//!     done
+//! })?;
+//! assert!(done.sent.0 > 0);
+//! # let value: String =
+//! #     Engine::open(&base)?.connection()?.query_row("SELECT v FROM t", [], |row| row.get(0))?;
+//! # assert_eq!(value, "a");
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Memory
 //! A session takes what [`session`](super::session) says, at most 80 KiB for the records on their way, and an engine of
@@ -21,6 +57,7 @@
 mod address;
 mod end;
 mod error;
+mod find;
 mod http;
 mod listen;
 mod noise;
@@ -42,6 +79,7 @@ use crate::engine::Engine;
 pub use address::{Address, Host, NoAddress, PORT};
 use end::{End, Patience, begins_again};
 pub use error::Error;
+pub use find::{Found, announce, find};
 pub use listen::{Listening, SESSIONS_MAX, serve};
 use records::Records;
 use stream::{Bell, Files, Stream};
@@ -80,6 +118,8 @@ pub enum Status<'a> {
 const PROOF_TIME: Duration = Duration::from_secs(10);
 /// How long one that is served may say or take nothing, where nothing else is said.
 const SERVED_SILENT: Duration = Duration::from_secs(300);
+/// How long it is waited for answers where nobody says who is wanted.
+const FIND_TIME: Duration = Duration::from_secs(2);
 /// How long a command whose pipes are closed may take to end.
 const COMMAND_TIME: Duration = Duration::from_secs(3);
 
@@ -113,6 +153,46 @@ pub fn stay(
 }
 
 fn connected(
+    engine: &mut Engine,
+    address: &Address,
+    options: &Options,
+    stays: bool,
+    (stop, report): (&Stop, &mut dyn FnMut(Status<'_>)),
+) -> Result<Progress, Error> {
+    let ways = match address {
+        Address::Find => found(engine, stop)?,
+        other => vec![other.clone()],
+    };
+    let mut result = Err(Error::NotFound(0));
+    for way in &ways {
+        let mut met = false;
+        let mut watch = |status: Status<'_>| {
+            met |= matches!(status, Status::Met { .. });
+            report(status);
+        };
+        result = with_one(engine, way, options, stays, (stop, &mut watch));
+        // Of those that were found, one that proves nothing keeps nobody from the next one.
+        if met || stop.stopped() || result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+/// Finds where those serve who say that they are of this device's fleet: bases first.
+fn found(engine: &Engine, stop: &Stop) -> Result<Vec<Address>, Error> {
+    let all =
+        find(FIND_TIME, PORT, stop, &mut |found| found.base && found.is_of_ours(engine).unwrap_or(false))?;
+    let mut ways = Vec::new();
+    for found in &all {
+        if found.is_of_ours(engine)? {
+            ways.extend(found.served_at());
+        }
+    }
+    if ways.is_empty() { Err(Error::NotFound(all.len())) } else { Ok(ways) }
+}
+
+fn with_one(
     engine: &mut Engine,
     address: &Address,
     options: &Options,
@@ -190,6 +270,7 @@ fn open(address: &Address, options: &Options) -> Result<(Box<dyn Stream>, Option
             let pipes = Files::pipes(from.into(), to.into(), false).map_err(Error::Unreachable)?;
             Ok((Box::new(pipes), Some(child)))
         }
+        Address::Find => Err(Error::NotFound(0)),
     }
 }
 

@@ -6,8 +6,12 @@ use packmule_core::wire::{FrameFlags, Mode};
 
 use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, follow, merge_definitions, not_sent, redeclare, restate, seal, watch};
+use crate::engine::capture::{
+    adopt, follow, merge_definitions, not_sent, redeclare, restate, runs, seal, verdict, watch,
+};
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::merge::kind::WEAK;
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::writable;
 use crate::engine::store::value;
@@ -248,9 +252,8 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
             continue;
         }
         // Versions that others wrote before go through one constraint resolution pass together with our own rows.
-        let mut both = context_free::remembered_keys(replica, *tid)?;
-        both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));
-        context_free::remember_unshown(replica, &table, &both)?;
+        let is_own = |key: &[u8]| compose::shown_row(replica, &table, key).map(|row| row.is_some());
+        context_free::unplace_waiting(replica, &table, &is_own)?;
         deferred::defer_all(replica, *tid)?;
     }
     // Our rows are older than what we know of others, but were written without having seen it.
@@ -259,7 +262,33 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
     for tid in again {
         restate::restate(replica, tid, &[])?;
     }
-    Ok(())
+    begun.iter().try_for_each(|begun| settle_shown(replica, begun.tid))?;
+    verdict::seal_verdict(replica)
+}
+
+/// Forgets the versions of rows of which nothing is known but what waited for their table: they are settled, as where that
+/// came from.
+fn settle_shown(replica: &Replica, tid: i64) -> Result<()> {
+    let settled = replica.db.execute(
+        &format!(
+            "DELETE FROM _pm_head AS h WHERE tid = ?1 AND dev = ?2 AND seq = 0 AND kind <= {WEAK}
+             AND NOT EXISTS (SELECT 1 FROM _pm_head o WHERE o.tid = h.tid AND o.key = h.key AND (o.dev <> ?2 OR o.seq > 0))
+             AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
+             AND NOT EXISTS (SELECT 1 FROM _pm_count c WHERE c.tid = h.tid AND c.key = h.key AND (c.dev <> ?2 OR c.seq > 0))"
+        ),
+        (tid, BASELINE),
+    )?;
+    if settled == 0 {
+        return Ok(());
+    }
+    for table in ["_pm_count", "_pm_image"] {
+        let sql = format!(
+            "DELETE FROM {table} AS t WHERE tid = ?1
+             AND NOT EXISTS (SELECT 1 FROM _pm_head h WHERE h.tid = t.tid AND h.key = t.key)"
+        );
+        replica.db.execute(&sql, [tid])?;
+    }
+    runs::forget(replica, tid)
 }
 
 /// Reads the definition of a table, and puts into it how it is to be tracked.

@@ -88,6 +88,9 @@ pub(super) fn selection(context: &Context<'_, '_>, engine: &Engine) -> Result<Se
     Ok(Selection { ids, table: owned(&flags::CONFLICT_TABLE)?, kind: owned(&flags::KIND)?, by, before })
 }
 
+/// How much of a device's name stands in a line.
+const BRIEF_NAME: usize = 14;
+
 /// Prints a conflict in a line.
 fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
     let mut said: Vec<String> = Vec::new();
@@ -104,7 +107,12 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
             "" => version.op.word(),
             differing => differing,
         };
+        // In a line there is room for what was written, and not for long names.
         let who = version.name.as_deref().unwrap_or("?");
+        let who: String = match who.chars().count() > BRIEF_NAME {
+            true => who.chars().take(BRIEF_NAME - 1).chain(['…']).collect(),
+            false => who.to_owned(),
+        };
         said.push(format!("{who}{}: {what}", if version.shown { "*" } else { "" }));
     }
     let key: Vec<String> = conflict.key.iter().map(|(_, value)| show(value)).collect();
@@ -167,13 +175,20 @@ fn print(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     print_ways(path, conflict, out);
 }
 
+/// What stands beside the version that is in the table.
+const SHOWN: &str = "  <- the table shows this one";
+
 fn print_version(conflict: &Conflict, version: &ConflictVersion, out: &mut Out<'_>) {
     // The two rows of a unique conflict have different keys.
     let unique = matches!(conflict.kind, ConflictKind::Unique(_));
     let at = version.at.map_or_else(String::new, |at| format!(", {}", time(at)));
-    let shown = if version.shown { "  <- the table shows this one" } else { "" };
     let by = version.device.map_or_else(String::new, |_| "by ".to_owned());
-    say!(out, "  {} {by}{}{at}{shown}", version.op.word(), version.author());
+    let line = format!("  {} {by}{}{at}", version.op.word(), version.author());
+    match version.shown {
+        true if line.chars().count() + SHOWN.len() > 80 => say!(out, "{line}\n    {}", SHOWN.trim_start()),
+        true => say!(out, "{line}{SHOWN}"),
+        false => say!(out, "{line}"),
+    }
     let rows: Vec<Vec<String>> = version
         .values
         .iter()

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use packmule::{Engine, Error, ImportReport};
 
 use super::of_db;
-use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
+use crate::documents::{self, Imported, OwnError, Reason, Taken, WaitGroup};
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Meter, Out, caution, engine_text, say, tell};
+use crate::output::{Failure, Meter, Out, caution, code, engine_text, say, tell};
 use crate::text::{conflicts_open, count, elsewhere, io_text, plural, quoted, shown, waiting};
 
 /// What is taken in, into which database.
@@ -150,9 +150,20 @@ impl<'a> Intake<'a> {
             .map_err(|e| Failure::io(self.db, "make a temporary file beside it", &e))?;
         std::io::copy(&mut std::io::stdin().lock(), &mut spool)
             .map_err(|e| Failure::io(self.db, "keep standard input in a temporary file beside it", &e))?;
-        let report = self.bundle(name, spool).map_err(|e| self.failure(name, e))?;
+        self.take_file(name, spool)
+    }
+
+    /// Takes in a bundle that is open already, under this name.
+    pub fn take_file(&mut self, name: &Path, file: File) -> Result<(), Failure> {
+        let report = self.bundle(name, file).map_err(|e| self.failure(name, e))?;
         self.add(name, report);
         Ok(())
+    }
+
+    /// Summarises all that was taken in, in a line.
+    #[cfg(feature = "net")]
+    pub fn summary(&self) -> String {
+        summary(&self.total)
     }
 
     fn bundle(&mut self, path: &Path, file: File) -> Result<ImportReport, Error> {
@@ -271,7 +282,7 @@ impl<'a> Intake<'a> {
                 .map(|(path, report)| documents::File { file: shown(path), taken: report.into() })
                 .collect(),
             stepped_over: stepped_over.chain(others).collect(),
-            error: failed.then_some(NOTHING),
+            failed: if failed { OwnError::of(NOTHING, code::NOTHING_TAKEN_IN) } else { OwnError::NONE },
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use packmule::{Notice, Status, TableStatus, label};
 
 use super::device::{fleets, no_fleet};
+use super::figures::figures;
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, ToDo, WaitGroup};
 use crate::files::run_state;
@@ -19,6 +20,13 @@ use crate::usage::flags;
 pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let engine = open_to_read(context)?;
+    if context.args.has(&flags::PROMETHEUS) {
+        if context.args.has(&flags::CHECK) || context.out.json {
+            return Err(context.args.wrong("--prometheus stands alone: no --check, no --json").into());
+        }
+        context.out.text(&figures(path, &engine, false).map_err(of_db(path))?);
+        return Ok(());
+    }
     let status = engine.status().map_err(of_db(path))?;
     let asked = engine.asked_name().map_err(of_db(path))?;
     let now = now();
@@ -119,6 +127,8 @@ fn document<'a>(path: &Path, status: &'a Status, todo: &'a [Advice], now: i64) -
         tables: &status.tables,
         journal_mode: &status.journal_mode,
         conflicts: status.conflicts,
+        decisions_waiting: status.decisions_waiting,
+        decisions_refused: status.decisions_refused,
         waits: status.waits.iter().map(WaitGroup::from).collect(),
         log: LogSize { frames: status.log_frames, bytes: status.log_bytes },
         clock: iso(now),
@@ -164,6 +174,10 @@ fn print_device(path: &Path, status: &Status, now: i64, out: &mut Out<'_>) {
     match status.conflicts {
         0 => say!(out, "  conflicts    none"),
         n => say!(out, "  conflicts    {} open: `packmule conflicts {}`", number(n), quoted(path)),
+    }
+    if status.decisions_waiting > 0 {
+        let waiting = plural(status.decisions_waiting, "decision in SQL waits", "decisions in SQL wait");
+        say!(out, "  decisions    {waiting} for the next `packmule seal {}`", quoted(path));
     }
 }
 

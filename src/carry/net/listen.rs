@@ -16,6 +16,7 @@ use packmule_core::model::DeviceId;
 use packmule_core::wire::{
     Certificate, Message, RECORD_HEAD_LEN, RecordHead, RecordKind, Refusal, write_record,
 };
+use rustix::net::{Shutdown, shutdown};
 
 use super::end::End;
 use super::http::{Asked, Refused, Request, What, asked, mask, refusal};
@@ -135,7 +136,7 @@ enum Fate {
     Goes,
 }
 
-/// Serves whoever comes, at most [`SESSIONS_MAX`] at once, until [`Stop::stop`].
+/// Serves whoever comes, at most [`SESSIONS_MAX`] at once, until [`Stop::stop`], which closes the port too.
 ///
 /// # Errors
 /// Only what keeps it from beginning.
@@ -166,6 +167,8 @@ pub fn serve(port: &Listening, serving: Serving<'_>, stop: &Stop) -> Result<(), 
             guests.extend(turns.step().into_iter().map(|(stream, from)| Guest::again(stream, from)));
             server.wait(port, &guests, &turns);
         }
+        // Who comes while the last sessions end is refused, and not let in and then dropped.
+        let _ = shutdown(&port.listener, Shutdown::Both);
         server.lock().iter().for_each(|session| session.stop.stop());
         server.end_turns(&mut turns);
     });

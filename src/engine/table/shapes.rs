@@ -11,7 +11,6 @@
 use packmule_core::wire::{DefId, SchemaBits};
 
 use crate::engine::error::Result;
-use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
@@ -203,11 +202,15 @@ pub(crate) fn is_at_odds(replica: &Replica, tid: i64) -> Result<bool> {
 
 /// Returns the definition that a device announced before it changed the table.
 fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
-    let body: Option<Vec<u8>> = value::maybe(
-        &replica.db,
-        "SELECT f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
-         WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 AND (length(p.value) = 8 OR substr(p.value, 9) = x'02') ORDER BY p.seq DESC LIMIT 1",
-        (tid, Subject::Shape, dev),
+    let mut statement = replica.db.prepare_cached(
+        "SELECT p.value, f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 ORDER BY p.seq DESC",
     )?;
-    body.map(|body| TableDef::stored(&body)).transpose()
+    let mut rows = statement.query((tid, Subject::Shape, dev))?;
+    while let Some(row) = rows.next()? {
+        if takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(0)?) {
+            return TableDef::stored(&row.get::<_, Vec<u8>>(1)?).map(Some);
+        }
+    }
+    Ok(None)
 }

@@ -154,7 +154,17 @@ impl Run {
         true
     }
 
+    fn dump(&self) {
+        if std::env::var("DUMP").as_deref() != Ok("2") { return }
+        println!("== {}", self.trace.last().unwrap());
+        for device in &self.devices {
+            println!("--- {}: {:?} {:?}", device.identity().name, rows(device, "SELECT * FROM t ORDER BY k"), device.status().unwrap().tables[0].note);
+            for r in rows(device, "SELECT hex(key), d.name, h.* FROM _pm_head h join _pm_device d on d.n = h.dev") { println!("  head {r}"); }
+        }
+    }
+
     fn step(&mut self) {
+        self.dump();
         self.world.tick(1000);
         let d = self.random.below(3) as usize;
         match self.random.below(10) {
@@ -191,9 +201,11 @@ impl Run {
         }
         for d in 0..3 {
             while self.migrate(d) {
+                self.dump();
                 if self.random.chance(50) {
                     self.meet();
                 }
+                self.dump();
             }
         }
         for _ in 0..3 {

@@ -358,9 +358,13 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
             return Ok(Done::Nothing); // It loses to what nobody here knows any more, if only by a verdict.
         }
         old = heads::heads(replica, table.tid, &key)?;
-    } else if matches!(seen, Seen::ContextFree) && table.shows_shared() {
+    } else if matches!(seen, Seen::ContextFree) {
         let heard = Seen::Heard(origin.dev, sight.context);
-        context_free::prepare_context_free(replica, table, &key, &heard, def, op)?;
+        if table.shows_shared() {
+            context_free::prepare_context_free(replica, table, &key, &heard, def, op)?;
+        } else if table.state == State::Suspended {
+            context_free::prepare_unshown(replica, table, &key, &heard, def, op)?;
+        }
         old = heads::heads(replica, table.tid, &key)?;
     }
     let writable = register::register(replica, table, &key, &new, &old, seen)?;

@@ -4,15 +4,15 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, Mode, OpKind, Schema, SchemaBits};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::follow::Added;
+use crate::engine::capture::follow::{Added, Unread};
 use crate::engine::capture::reshape::{self, Standing};
 use crate::engine::capture::{
-    adopt, append, declare, follow, gathering, merge_definitions, unverified, watch,
+    adopt, append, declare, follow, gathering, held, merge_definitions, watch,
 };
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Stamp};
 use crate::engine::merge::kind::Kind;
-use crate::engine::merge::{compose, stretches, versions};
+use crate::engine::merge::{compose, deferred, stretches, versions};
 use crate::engine::show::writable;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Affinity};
@@ -55,6 +55,7 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
         }
         match notice_changes_of(replica, &table, &mut noticed)? {
             Some(reason) => {
+                watch_held(replica, table.tid)?;
                 replica.db.execute(
                     "UPDATE _pm_table SET state = ?3, note = ?2 WHERE tid = ?1",
                     (table.tid, reason, State::Suspended),
@@ -145,7 +146,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if there.is_none() {
         return notice_absence(replica, table);
     }
-    let mut intact = watch::capture_intact(replica, table)?;
+    let mut intact = watch::capture_intact(replica, table)? && !held::is_made_anew(replica, table.tid)?;
     match reshape::follow(replica, table)? {
         Ok(change) if change.is_nothing() => {}
         Ok(_) => noticed.filled.push(table.tid),
@@ -164,10 +165,10 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         table.disputed.contains(at) || kinds.iter().any(|(column, _)| column.name.eq_ignore_ascii_case(name))
     };
     let change = reshape::change_of(replica, table, &now, &decided)?;
-    let is_changed = !(change.is_nothing() && kinds.is_empty());
-    if is_changed && let Some(reason) = unverified::why_held(replica, table, &now, &change.renamed)? {
-        return Ok(Some(reason));
-    }
+    let mut unread = match change.renamed.is_empty() {
+        true => Unread::new(),
+        false => follow::unread(replica, table.tid, &table.def)?,
+    };
     if change.is_nothing() {
         reshape::take_back(replica, table)?;
         if let Some(reason) = why_suspended(replica, table, &now)? {
@@ -195,14 +196,27 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     let names: Vec<String> = added.iter().map(|column| column.name.clone()).collect();
     // A column on whose kind the application decided did not wait: what is in it now holds.
     come.retain(|column| table.def.column(&column.name).is_none());
-    if follow::fill(replica, table.tid, &table.def, &come)? {
+    let renamed = follow::readable(replica, table.tid, &mut unread)?.into_iter();
+    come.extend(renamed.filter(|name| table.def.column(name).is_some()).map(Added::without_entries));
+    if follow::fill(replica, table.tid, &table.def, &come, &unread)? {
         noticed.filled.push(table.tid);
     }
     follow::tell_waiting(replica, table.tid)?;
+    held::forget(replica, table.tid)?;
     if !intact {
         noticed.anew.push((table.tid, names));
     }
     Ok(None)
+}
+
+/// Lets triggers watch a table that is held, where it can be read.
+fn watch_held(replica: &Replica, tid: i64) -> Result<()> {
+    let table = catalog::table(replica, tid)?;
+    match read_now(replica, &table.def) {
+        Ok(now) => held::watch(replica, &table, &now),
+        Err(Error::CannotTrack { .. }) => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// Reads what a table is now. The columns of its primary key may have been renamed.
@@ -435,12 +449,24 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     let def = TableDef::decode(schema.def).map_err(error::bad)?;
     let id = DefId::of(schema.def);
     let tid = catalog::keep_def(replica, &def, id, schema.def)?;
+    let table = catalog::table(replica, tid)?;
+    let mut unread = match schema.names.clone().next() {
+        None => Unread::new(),
+        Some(_) => follow::unread(replica, tid, &table.def)?,
+    };
     shapes::record_shape(replica, tid, place, id, schema.bits)?;
     for (before, after) in schema.names {
         renamed::record_said(replica, tid, place, id, (before, after))?;
     }
     catalog::doubt_schema(replica)?;
     catalog::reload_catalog(replica)?;
+    if !follow::readable(replica, tid, &mut unread)?.is_empty() {
+        // What versions say of such a column is read from now on.
+        follow::respeak(replica, &table, &table.def, &unread)?;
+        if table.shows_shared() {
+            deferred::defer_all(replica, tid)?;
+        }
+    }
     follow::tell_waiting(replica, tid)
 }
 

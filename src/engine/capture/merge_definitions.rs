@@ -1,6 +1,7 @@
 //! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
 use crate::engine::capture::{adopt, declare, dirty, follow, watch};
+use crate::engine::capture::follow::Unread;
 use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::deferred;
@@ -41,7 +42,7 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
     if names(&table.def) == names(before) && names(&entry.def) == names(before) {
         return Ok(());
     }
-    follow::respeak(replica, &table, before)
+    follow::respeak(replica, &table, before, &Unread::new())
 }
 
 /// Adds the columns and the UNIQUEs of a definition that the table here does not have.

@@ -120,9 +120,12 @@ fn renamed_columns(replica: &Replica, table: &Table, now: &TableDef) -> Result<V
         if now.column(&old.name).is_some() || named(&old.name) == Some(true) {
             continue;
         }
-        let place = new
-            .iter()
-            .position(|c| kind(c) == kind(old) && (trigger.is_some() || now.column(&c.name) == Some(at)));
+        let known = renamed::names_of(replica, table.tid, &old.name)?;
+        let is_known = |c: &&ColumnDef| known.contains(&c.name.to_ascii_lowercase());
+        let place = new.iter().position(|c| kind(c) == kind(old) && is_known(c)).or_else(|| {
+            new.iter()
+                .position(|c| kind(c) == kind(old) && (trigger.is_some() || now.column(&c.name) == Some(at)))
+        });
         let Some(place) = place else { continue };
         let column = new.remove(place);
         if trigger.is_none() && column.key == 0 && !has_values(replica, table, column)? {

@@ -28,7 +28,7 @@ pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Makes the triggers of a table again, by a definition whose columns have other names.
+/// Makes the triggers of a table again, by a definition whose columns are those of its lists.
 pub(crate) fn rename_in_triggers(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
     Ok(replica.db.execute_batch(&triggers(&replica.db, table)?)?)

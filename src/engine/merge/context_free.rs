@@ -16,10 +16,14 @@
 //! become one absolute value: what is shown, without the additions that came since. So the sum stays the same, with
 //! or without memory of its parts.
 
+use std::collections::BTreeMap;
+
+use packmule_core::model::{Stream, Value};
 use packmule_core::wire::{Op, OpKind};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
+use crate::engine::log::frames;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Head, Seen};
 use crate::engine::merge::{compose, deferred, stretches, versions, written};
@@ -38,6 +42,44 @@ pub(crate) fn prepare_context_free(
     op: &Op<'_>,
 ) -> Result<()> {
     let row = compose::shown_row(replica, table, key)?;
+    remember_if_other(replica, table, key, heard, def, op, row)
+}
+
+/// Does the same where the table is held and shows nothing, as far as the versions of the row say all of it.
+pub(crate) fn prepare_unshown(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    heard: &Seen<'_>,
+    def: &OpDef,
+    op: &Op<'_>,
+) -> Result<()> {
+    let n = table.def.columns.len();
+    let heads = heads::heads(replica, table.tid, key)?;
+    let judgement = versions::judge_versions(replica, table, &heads)?;
+    let whole = (0..n).all(|at| heads.iter().any(|head| head.live(n).contains(at)));
+    if heads.is_empty() || judgement.open || (judgement.present && !whole) {
+        return Ok(());
+    }
+    let mut row = None;
+    if judgement.present {
+        compose::compose(replica, table, key, &heads, &judgement)?;
+        row = compose::row_in(replica, &table.quarantine_table(), table, key)?;
+        compose::delete_from(replica, &table.quarantine_table(), table, key)?;
+    }
+    remember_if_other(replica, table, key, heard, def, op, row)
+}
+
+/// Makes what was heard of a row one baseline version, which shows this, unless the op says the same.
+fn remember_if_other(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    heard: &Seen<'_>,
+    def: &OpDef,
+    op: &Op<'_>,
+    row: Option<Vec<OwnedValue>>,
+) -> Result<()> {
     let mut differs = op.head.kind == OpKind::Delete;
     for (at, value) in op.values(def.shape()) {
         let (Some(column), Some(row)) = (table.def.column(&def.def.columns[at].name), &row) else {
@@ -70,6 +112,7 @@ pub(crate) fn remember_heard(
     let all_known = heads.iter().all(|h| h.dev == BASELINE || known(h));
     let (replaced, left): (Vec<Head>, Vec<Head>) =
         heads.into_iter().partition(|h| known(h) || (h.dev == BASELINE && all_known));
+    let unread = unread_values(replica, table, &replaced)?;
     for head in &replaced {
         written::forget_head(replica, table.tid, key, head)?;
     }
@@ -80,19 +123,39 @@ pub(crate) fn remember_heard(
     if speaks.is_empty() || left.iter().any(|h| h.dev == BASELINE) {
         return Ok(());
     }
-    remember_row(replica, table, key, &row, Some(speaks).filter(|columns| *columns != Columns::all(n)))
+    let columns = Some(speaks).filter(|columns| *columns != Columns::all(n));
+    let mut body = versions::write_baseline(table, &row, &Columns::all(n))?;
+    body.extend(unread);
+    written::insert_image(replica, table.tid, key, &Head::baseline(0, columns), &body)
 }
 
-/// Makes values of a row its baseline version, older than all that are remembered.
-fn remember_row(
-    replica: &Replica,
-    table: &Table,
-    key: &[u8],
-    row: &[OwnedValue],
-    columns: Option<Columns>,
-) -> Result<()> {
-    let body = versions::write_baseline(table, row, &Columns::all(table.def.columns.len()))?;
-    written::insert_image(replica, table.tid, key, &Head::baseline(0, columns), &body)
+/// Returns what versions say of columns that are not here yet, names and values in turn: the last of them.
+fn unread_values(replica: &Replica, table: &Table, heads: &[Head]) -> Result<Vec<u8>> {
+    let mut said: BTreeMap<String, (u64, OwnedValue)> = BTreeMap::new();
+    for head in heads.iter().filter(|head| head.kind != OpKind::Delete) {
+        let values = if head.dev == BASELINE {
+            versions::baseline_values(head.baseline.as_deref().unwrap_or_default())?
+        } else {
+            frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+                let values = op.values(def.shape()).filter(|(_, value)| !matches!(value, Value::Big(_)));
+                let named =
+                    values.map(|(at, v)| Ok((def.def.columns[at].name.clone(), OwnedValue::of(v)?)));
+                named.collect::<Result<Vec<_>>>()
+            })?
+        };
+        let lamport = if head.dev == BASELINE { 0 } else { versions::lamport_of(replica, head)? };
+        for (name, value) in values.into_iter().filter(|(name, _)| table.def.column(name).is_none()) {
+            if said.get(&name).is_none_or(|(before, _)| *before <= lamport) {
+                said.insert(name, (lamport, value));
+            }
+        }
+    }
+    let mut body = Vec::new();
+    for (name, (_, value)) in &said {
+        body.extend(value::encode(&Value::Text(name.as_bytes()))?);
+        body.extend(value::encode(&value.borrow())?);
+    }
+    Ok(body)
 }
 
 /// Makes what was heard of counters one absolute value: what they show, without what came since.

@@ -158,7 +158,8 @@ impl Run {
         if std::env::var("DUMP").as_deref() != Ok("2") { return }
         println!("== {}", self.trace.last().unwrap());
         for device in &self.devices {
-            println!("--- {}: {:?} {:?}", device.identity().name, rows(device, "SELECT * FROM t ORDER BY k"), device.status().unwrap().tables[0].note);
+            let there = rows(device, "SELECT 1 FROM sqlite_schema WHERE name = 't'").len() == 1;
+            println!("--- {}: {:?} {:?} {:?}", device.identity().name, if there { rows(device, "SELECT * FROM t ORDER BY k") } else { vec![] }, device.status().unwrap().tables.first().map(|t| t.note.clone()), rows(device, "SELECT sql FROM sqlite_schema WHERE name = 't'"));
             for r in rows(device, "SELECT hex(key), d.name, h.* FROM _pm_head h join _pm_device d on d.n = h.dev") { println!("  head {r}"); }
         }
     }

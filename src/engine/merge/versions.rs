@@ -217,6 +217,9 @@ pub(crate) fn told(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<
 /// Returns whether a version counts for the row as a whole. What is left of an overwritten row speaks only for
 /// columns that the later version did not know; another device may have compacted it.
 fn is_decisive(table: &Table, head: &Head) -> bool {
+    if head.kind != OpKind::Delete && head.columns.as_ref().is_some_and(Columns::is_empty) {
+        return false; // It speaks only for a column that waits: see `unread.rs`.
+    }
     let Some(live) = head.columns.as_ref().filter(|_| table.def.merge == Merge::Row) else { return true };
     // A row that its author wrote in an older definition speaks for all columns of that, and so for the key.
     // Of an overwritten row only columns outside the key can be left.

@@ -155,12 +155,24 @@ impl Run {
     }
 
     fn dump(&self) {
-        if std::env::var("DUMP").as_deref() != Ok("2") { return }
+        if std::env::var("DUMP").as_deref() != Ok("2") {
+            return;
+        }
         println!("== {}", self.trace.last().unwrap());
         for device in &self.devices {
             let there = rows(device, "SELECT 1 FROM sqlite_schema WHERE name = 't'").len() == 1;
-            println!("--- {}: {:?} {:?} {:?}", device.identity().name, if there { rows(device, "SELECT * FROM t ORDER BY k") } else { vec![] }, device.status().unwrap().tables.first().map(|t| t.note.clone()), rows(device, "SELECT sql FROM sqlite_schema WHERE name = 't'"));
-            for r in rows(device, "SELECT hex(key), d.name, h.* FROM _pm_head h join _pm_device d on d.n = h.dev") { println!("  head {r}"); }
+            println!(
+                "--- {}: {:?} {:?} {:?}",
+                device.identity().name,
+                if there { rows(device, "SELECT * FROM t ORDER BY k") } else { vec![] },
+                device.status().unwrap().tables.first().map(|t| t.note.clone()),
+                rows(device, "SELECT sql FROM sqlite_schema WHERE name = 't'")
+            );
+            for r in
+                rows(device, "SELECT hex(key), d.name, h.* FROM _pm_head h join _pm_device d on d.n = h.dev")
+            {
+                println!("  head {r}");
+            }
         }
     }
 
@@ -211,6 +223,7 @@ impl Run {
         }
         for _ in 0..3 {
             self.meet();
+            self.dump();
         }
         for device in &self.devices {
             let table = device.status().unwrap().tables.remove(0);
@@ -224,11 +237,25 @@ impl Run {
         if std::env::var("DUMP").is_ok() {
             for device in &self.devices {
                 println!("--- {}: {:?}", device.identity().name, rows(device, "SELECT * FROM t ORDER BY k"));
-                for c in device.conflicts().unwrap() { println!("{} {:?} {:?}", c.id, c.key, c.kind); for v in c.versions { println!("     {v:?}"); } }
-                for r in rows(device, "SELECT hex(key), d.name, h.* FROM _pm_head h join _pm_device d on d.n = h.dev") { println!("  head {r}"); }
+                for c in device.conflicts().unwrap() {
+                    println!("{} {:?} {:?}", c.id, c.key, c.kind);
+                    for v in c.versions {
+                        println!("     {v:?}");
+                    }
+                }
+                for r in rows(
+                    device,
+                    "SELECT hex(key), d.name, h.* FROM _pm_head h join _pm_device d on d.n = h.dev",
+                ) {
+                    println!("  head {r}");
+                }
             }
         }
-        let conflicts: Vec<_> = self.devices.iter().map(|device| device.conflicts().unwrap().iter().map(|c| c.id.clone()).collect::<Vec<_>>()).collect();
+        let conflicts: Vec<_> = self
+            .devices
+            .iter()
+            .map(|device| device.conflicts().unwrap().iter().map(|c| c.id.clone()).collect::<Vec<_>>())
+            .collect();
         assert!(conflicts.iter().all(|one| *one == conflicts[0]), "{conflicts:#?}");
         digests_equal(&self.devices.iter().collect::<Vec<_>>());
     }

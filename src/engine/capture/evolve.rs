@@ -6,9 +6,7 @@ use packmule_core::wire::{DefId, Mode, OpKind, Schema, SchemaBits};
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::follow::{Added, Unread};
 use crate::engine::capture::reshape::{self, Standing};
-use crate::engine::capture::{
-    adopt, append, declare, follow, gathering, held, merge_definitions, watch,
-};
+use crate::engine::capture::{adopt, append, declare, follow, gathering, held, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Stamp};
 use crate::engine::merge::kind::Kind;
@@ -109,7 +107,9 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
 /// decided.
 fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, bool)>> {
     let mut changed = Vec::new();
-    for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
+    let renamed = reshape::renamed_columns(replica, table, now)?;
+    let is_renamed = |c: &ColumnDef| renamed.iter().any(|(old, _)| *old == c.name);
+    for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0 && !is_renamed(c)) {
         let disputed = table.disputed.contains(at);
         let kind = old.kind()?;
         let declared = declare::declared_columns(replica, table.tid, &old.name)?;

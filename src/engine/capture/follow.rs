@@ -148,7 +148,8 @@ pub(crate) fn readable(replica: &Replica, tid: i64, unread: &mut Unread) -> Resu
     let table = catalog::table(replica, tid)?;
     let still = self::unread(replica, tid, &table.def)?;
     unread.retain(|column| !still.contains(column));
-    let names = unread.iter().map(|(id, at)| Ok(catalog::op_def(replica, *id)?.def.columns[*at].name.clone()));
+    let names =
+        unread.iter().map(|(id, at)| Ok(catalog::op_def(replica, *id)?.def.columns[*at].name.clone()));
     names.collect()
 }
 
@@ -275,7 +276,7 @@ fn said_of(
         }
         // What was kept of a row says nothing of columns that came later.
         let values = match head.baseline.as_deref() {
-            Some(body) => versions::read_baseline(table, body)?,
+            Some(body) => versions::read_baseline(replica, table, body)?,
             None => versions::values(replica, table, head)?,
         };
         for (at, value) in values {

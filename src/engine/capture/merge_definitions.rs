@@ -1,7 +1,7 @@
 //! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
-use crate::engine::capture::{adopt, declare, dirty, follow, watch};
 use crate::engine::capture::follow::Unread;
+use crate::engine::capture::{adopt, declare, dirty, follow, watch};
 use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::deferred;

@@ -138,8 +138,7 @@ fn unread_values(replica: &Replica, table: &Table, heads: &[Head]) -> Result<Vec
         } else {
             frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
                 let values = op.values(def.shape()).filter(|(_, value)| !matches!(value, Value::Big(_)));
-                let named =
-                    values.map(|(at, v)| Ok((def.def.columns[at].name.clone(), OwnedValue::of(v)?)));
+                let named = values.map(|(at, v)| Ok((def.def.columns[at].name.clone(), OwnedValue::of(v)?)));
                 named.collect::<Result<Vec<_>>>()
             })?
         };

@@ -39,7 +39,14 @@ pub(crate) fn overrule(replica: &Replica, table: &Table, key: &[u8], new: &Head,
 }
 
 /// Leaves of a restated version these columns, or what waits for its column, or nothing.
-fn leave(replica: &Replica, table: &Table, key: &[u8], head: &Head, rest: &Columns, new: &Head) -> Result<()> {
+fn leave(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    head: &Head,
+    rest: &Columns,
+    new: &Head,
+) -> Result<()> {
     match rest.is_empty() && !unread::is_nothing_left(replica, table, head, &mut std::iter::once(new))? {
         true => written::leave_nothing_yet(replica, table.tid, key, head),
         false => written::leave_columns(replica, table.tid, key, head, rest),

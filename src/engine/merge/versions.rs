@@ -168,7 +168,7 @@ fn put_together(replica: &Replica, head: &Head, big: &Big) -> Result<OwnedValue>
 /// Reads a version's values by column here; those in pieces stay where they are.
 pub(crate) fn held(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, Held)>> {
     if head.dev == BASELINE {
-        let mut values = read_baseline(table, head.baseline.as_deref().unwrap_or_default())?;
+        let mut values = read_baseline(replica, table, head.baseline.as_deref().unwrap_or_default())?;
         if head.columns.is_none() && !values.is_empty() {
             fill_in_defaults(table, &mut values);
         }
@@ -311,11 +311,18 @@ pub(crate) fn baseline_values(mut body: &[u8]) -> Result<Vec<(String, OwnedValue
     Ok(values)
 }
 
-/// Reads the values of a baseline version by column here.
-pub(crate) fn read_baseline(table: &Table, body: &[u8]) -> Result<Vec<(usize, OwnedValue)>> {
-    let named = baseline_values(body)?.into_iter();
-    let here = named.filter_map(|(name, value)| Some((table.def.column(&name)?, value)));
-    let mut values: Vec<(usize, OwnedValue)> = here.collect();
+/// Reads the values of a baseline version by column here, as its type is now: it may have been changed since.
+pub(crate) fn read_baseline(
+    replica: &Replica,
+    table: &Table,
+    body: &[u8],
+) -> Result<Vec<(usize, OwnedValue)>> {
+    let mut values = Vec::new();
+    for (name, value) in baseline_values(body)? {
+        if let Some(at) = table.def.column(&name) {
+            values.push((at, value::converted(&replica.db, &value, table.def.columns[at].affinity())?));
+        }
+    }
     values.sort_by_key(|(column, _)| *column);
     Ok(values)
 }

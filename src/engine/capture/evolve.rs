@@ -107,9 +107,7 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
 /// decided.
 fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, bool)>> {
     let mut changed = Vec::new();
-    let renamed = reshape::renamed_columns(replica, table, now)?;
-    let is_renamed = |c: &ColumnDef| renamed.iter().any(|(old, _)| *old == c.name);
-    for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0 && !is_renamed(c)) {
+    for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
         let disputed = table.disputed.contains(at);
         let kind = old.kind()?;
         let declared = declare::declared_columns(replica, table.tid, &old.name)?;
@@ -123,7 +121,9 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
             }
             continue;
         }
-        for (_, column) in declared {
+        // Any other that is gone is one that the application has renamed or dropped.
+        let owed = disputed || declare::is_owed(replica, table.tid, &old.name)?;
+        for (_, column) in declared.into_iter().filter(|_| owed) {
             if column.kind()? != kind {
                 let added = now.addable_sql(&column);
                 replica.db.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {added}", table.sql_name))?;
@@ -149,7 +149,15 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     let mut intact = watch::capture_intact(replica, table)? && !held::is_made_anew(replica, table.tid)?;
     match reshape::follow(replica, table)? {
         Ok(change) if change.is_nothing() => {}
-        Ok(_) => noticed.filled.push(table.tid),
+        Ok(_) => {
+            noticed.filled.push(table.tid);
+            // Under its new name a column may have been decided to be of another kind.
+            declare::apply_declarations(replica, table.tid, &table.disputed)?;
+            let table = catalog::table(replica, table.tid)?;
+            if let (State::Suspended, Some(reason)) = (table.state, &table.note) {
+                return Ok(Some(reason.clone()));
+            }
+        }
         Err(reason) => return Ok(Some(reason)),
     }
     let table = &*catalog::table(replica, table.tid)?;
@@ -203,6 +211,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     }
     follow::tell_waiting(replica, table.tid)?;
     held::forget(replica, table.tid)?;
+    declare::forget_owed(replica, table.tid)?;
     if !intact {
         noticed.anew.push((table.tid, names));
     }

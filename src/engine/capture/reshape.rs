@@ -100,11 +100,7 @@ pub(crate) fn change_of(
 
 /// Returns the names before and after of the columns that are called otherwise now. SQLite renames a column in our triggers
 /// too; of a table that was made anew tells that a new column of the same kind has the place and that it has values.
-pub(crate) fn renamed_columns(
-    replica: &Replica,
-    table: &Table,
-    now: &TableDef,
-) -> Result<Vec<(String, String)>> {
+fn renamed_columns(replica: &Replica, table: &Table, now: &TableDef) -> Result<Vec<(String, String)>> {
     let def = &table.def;
     let trigger: Option<String> = value::maybe(
         &replica.db,

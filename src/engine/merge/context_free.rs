@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{Op, OpKind};
+use packmule_core::wire::{Merge, Op, OpKind};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
@@ -54,11 +54,9 @@ pub(crate) fn prepare_unshown(
     def: &OpDef,
     op: &Op<'_>,
 ) -> Result<()> {
-    let n = table.def.columns.len();
     let heads = heads::heads(replica, table.tid, key)?;
     let judgement = versions::judge_versions(replica, table, &heads)?;
-    let whole = (0..n).all(|at| heads.iter().any(|head| head.live(n).contains(at)));
-    if heads.is_empty() || judgement.open || (judgement.present && !whole) {
+    if heads.is_empty() || judgement.open || (judgement.present && !is_whole(table, &heads)) {
         return Ok(());
     }
     let mut row = None;
@@ -68,6 +66,14 @@ pub(crate) fn prepare_unshown(
         compose::delete_from(replica, &table.quarantine_table(), table, key)?;
     }
     remember_if_other(replica, table, key, heard, def, op, row)
+}
+
+/// Returns whether versions say all of their row: a column of which none speaks came later, and has its default.
+fn is_whole(table: &Table, heads: &[Head]) -> bool {
+    let n = table.def.columns.len();
+    table.def.merge == Merge::Row && heads.iter().any(|head| head.kind != OpKind::Delete)
+        || heads.iter().any(|head| head.kind == OpKind::Insert)
+        || (0..n).all(|at| heads.iter().any(|head| head.live(n).contains(at)))
 }
 
 /// Makes what was heard of a row one baseline version, which shows this, unless the op says the same.
@@ -199,7 +205,8 @@ pub(crate) fn remember_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>
         let mut row = None;
         if judgement.present {
             let changes: Vec<_> = own.iter().flatten().cloned().enumerate().collect();
-            if own.is_some() {
+            // What is not sealed yet is nothing that was heard of.
+            if own.is_some() && !is_whole(table, &heads) {
                 compose::make_quarantined_row(replica, table, key, &changes)?;
             }
             compose::compose(replica, table, key, &heads, &judgement)?;

@@ -3,7 +3,6 @@
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
-use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::kind::Kind;
 use crate::engine::merge::stretches;
 use crate::engine::store::{meta, value};
@@ -47,22 +46,19 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
     Ok(())
 }
 
-/// Gives the versions that wrote the whole row the columns that this was: they say nothing of new columns. What is kept of a
-/// whole row stays whole, with the defaults of new columns: on another device it was kept when they were there.
+/// Gives the versions that wrote the whole row the columns that this was: they say nothing of new columns.
 pub(crate) fn make_columns_plain(replica: &Replica, tid: i64, n: usize) -> Result<()> {
     stretches::spread(replica, Some(tid))?;
     replica
         .db
         .prepare_cached(
-            "UPDATE _pm_head SET columns = ?2 WHERE tid = ?1 AND columns IS NULL AND kind NOT IN (?3, ?4)
-             AND (dev <> ?5 OR seq > 0)",
+            "UPDATE _pm_head SET columns = ?2 WHERE tid = ?1 AND columns IS NULL AND kind NOT IN (?3, ?4)",
         )?
         .execute((
             tid,
             Columns::all(n).as_bytes(),
             Kind(OpKind::Delete, false),
             Kind(OpKind::Delete, true),
-            BASELINE,
         ))?;
     Ok(())
 }

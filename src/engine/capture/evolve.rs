@@ -19,7 +19,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::table::{renamed, shapes};
+use crate::engine::table::shapes;
 
 /// Why a table is suspended that was dropped.
 pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table of that name and definition is back, and \
@@ -147,18 +147,8 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         return notice_absence(replica, table);
     }
     let mut intact = watch::capture_intact(replica, table)? && !held::is_made_anew(replica, table.tid)?;
-    match reshape::follow(replica, table)? {
-        Ok(change) if change.is_nothing() => {}
-        Ok(_) => {
-            noticed.filled.push(table.tid);
-            // Under its new name a column may have been decided to be of another kind.
-            declare::apply_declarations(replica, table.tid, &table.disputed)?;
-            let table = catalog::table(replica, table.tid)?;
-            if let (State::Suspended, Some(reason)) = (table.state, &table.note) {
-                return Ok(Some(reason.clone()));
-            }
-        }
-        Err(reason) => return Ok(Some(reason)),
+    if let Some(reason) = follow_others(replica, table, noticed)? {
+        return Ok(Some(reason));
     }
     let table = &*catalog::table(replica, table.tid)?;
     // A table that cannot be read any more, for instance one without a primary key, is suspended too.
@@ -173,7 +163,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         table.disputed.contains(at) || kinds.iter().any(|(column, _)| column.name.eq_ignore_ascii_case(name))
     };
     let change = reshape::change_of(replica, table, &now, &decided)?;
-    let mut unread = match change.renamed.is_empty() {
+    let unread = match change.renamed.is_empty() {
         true => Unread::new(),
         false => follow::unread(replica, table.tid, &table.def)?,
     };
@@ -183,6 +173,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
             return Ok(Some(reason));
         }
     } else if let Standing::Held(reason) = reshape::stand(replica, table, &now, &change)? {
+        follow::read_again(replica, table, unread)?;
         return Ok(Some(reason));
     } else {
         noticed.filled.push(table.tid);
@@ -197,9 +188,41 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if table.state == State::Suspended {
         adopt::resume(replica, table.tid)?;
     }
-    let table = &*catalog::table(replica, table.tid)?;
-    notice_dropped_uniques(replica, &table.def, &now)?;
-    let added = adopt_changes(replica, table, &now, kinds, noticed)?;
+    let names = take_in_columns(replica, table.tid, &now, (kinds, intact, unread), noticed)?;
+    follow::tell_waiting(replica, table.tid)?;
+    held::forget(replica, table.tid)?;
+    declare::forget_owed(replica, table.tid)?;
+    if !intact {
+        noticed.anew.push((table.tid, names));
+    }
+    Ok(None)
+}
+
+/// Changes a table as others have changed it, where its columns follow. Returns why that cannot be.
+fn follow_others(replica: &Replica, table: &Table, noticed: &mut Noticed) -> Result<Option<String>> {
+    match reshape::follow(replica, table)? {
+        Ok(change) if change.is_nothing() => return Ok(None),
+        Ok(_) => noticed.filled.push(table.tid),
+        Err(reason) => return Ok(Some(reason)),
+    }
+    // Under its new name a column may have been decided to be of another kind.
+    declare::apply_declarations(replica, table.tid, &table.disputed)?;
+    let table = catalog::table(replica, table.tid)?;
+    Ok(table.note.clone().filter(|_| table.state == State::Suspended))
+}
+
+/// Takes in the columns that a table has now: those of other kinds, the new ones, and those (`unread`) that stood for none
+/// before. Returns the names of those that were added.
+fn take_in_columns(
+    replica: &Replica,
+    tid: i64,
+    now: &TableDef,
+    (kinds, intact, mut unread): (Vec<(ColumnDef, bool)>, bool, Unread),
+    noticed: &mut Noticed,
+) -> Result<Vec<String>> {
+    let table = &*catalog::table(replica, tid)?;
+    notice_dropped_uniques(replica, &table.def, now)?;
+    let added = adopt_changes(replica, table, now, kinds, noticed)?;
     let mut come = recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
     let names: Vec<String> = added.iter().map(|column| column.name.clone()).collect();
     // A column on whose kind the application decided did not wait: what is in it now holds.
@@ -209,13 +232,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if follow::fill(replica, table.tid, &table.def, &come, &unread)? {
         noticed.filled.push(table.tid);
     }
-    follow::tell_waiting(replica, table.tid)?;
-    held::forget(replica, table.tid)?;
-    declare::forget_owed(replica, table.tid)?;
-    if !intact {
-        noticed.anew.push((table.tid, names));
-    }
-    Ok(None)
+    Ok(names)
 }
 
 /// Lets triggers watch a table that is held, where it can be read.
@@ -459,22 +476,18 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     let id = DefId::of(schema.def);
     let tid = catalog::keep_def(replica, &def, id, schema.def)?;
     let table = catalog::table(replica, tid)?;
-    let mut unread = match schema.names.clone().next() {
+    let unread = match schema.names.clone().next() {
         None => Unread::new(),
         Some(_) => follow::unread(replica, tid, &table.def)?,
     };
     shapes::record_shape(replica, tid, place, id, schema.bits)?;
     for (before, after) in schema.names {
-        renamed::record_said(replica, tid, place, id, (before, after))?;
+        shapes::record_said(replica, tid, place, id, (before, after))?;
     }
     catalog::doubt_schema(replica)?;
     catalog::reload_catalog(replica)?;
-    if !follow::readable(replica, tid, &mut unread)?.is_empty() {
-        // What versions say of such a column is read from now on.
-        follow::respeak(replica, &table, &table.def, &unread)?;
-        if table.shows_shared() {
-            deferred::defer_all(replica, tid)?;
-        }
+    if follow::read_again(replica, &table, unread)? && table.shows_shared() {
+        deferred::defer_all(replica, tid)?;
     }
     follow::tell_waiting(replica, tid)
 }

@@ -153,6 +153,16 @@ pub(crate) fn readable(replica: &Replica, tid: i64, unread: &mut Unread) -> Resu
     names.collect()
 }
 
+/// Reads again what versions say of columns that stood for none (`unread`), before a device said how they were renamed.
+/// Returns whether they say anything.
+pub(crate) fn read_again(replica: &Replica, table: &Table, mut unread: Unread) -> Result<bool> {
+    if unread.is_empty() || readable(replica, table.tid, &mut unread)?.is_empty() {
+        return Ok(false);
+    }
+    respeak(replica, table, &table.def, &unread)?;
+    Ok(true)
+}
+
 /// Gives the remembered versions of a table's rows the columns that they have in its definition now. `before` is the
 /// definition by which they were recorded, `come` the columns of definitions that stood for none then.
 pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef, come: &Unread) -> Result<()> {
@@ -274,12 +284,7 @@ fn said_of(
         if !(0..n).any(|at| live.contains(at) && wanted(at)) {
             continue;
         }
-        // What was kept of a row says nothing of columns that came later.
-        let values = match head.baseline.as_deref() {
-            Some(body) => versions::read_baseline(replica, table, body)?,
-            None => versions::values(replica, table, head)?,
-        };
-        for (at, value) in values {
+        for (at, value) in versions::values(replica, table, head)? {
             if live.contains(at) && wanted(at) && said.iter().all(|(other, _)| *other != at) {
                 said.push((at, value));
             }

@@ -168,10 +168,7 @@ fn put_together(replica: &Replica, head: &Head, big: &Big) -> Result<OwnedValue>
 /// Reads a version's values by column here; those in pieces stay where they are.
 pub(crate) fn held(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, Held)>> {
     if head.dev == BASELINE {
-        let mut values = read_baseline(replica, table, head.baseline.as_deref().unwrap_or_default())?;
-        if head.columns.is_none() && !values.is_empty() {
-            fill_in_defaults(table, &mut values);
-        }
+        let values = read_baseline(replica, table, head.baseline.as_deref().unwrap_or_default())?;
         return Ok(values.into_iter().map(|(column, value)| (column, Held::Here(value))).collect());
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
@@ -272,16 +269,6 @@ pub(crate) fn claim_of(table: &Table, heads: &[Head]) -> u64 {
         Merge::Cell => heads.iter().filter(|h| h.kind != OpKind::Delete).map(|h| h.claim).max(),
     };
     claim.unwrap_or(0)
-}
-
-/// Gives a whole row the defaults of columns that it does not have: they came later.
-fn fill_in_defaults(table: &Table, values: &mut Vec<(usize, OwnedValue)>) {
-    for (at, column) in table.def.columns.iter().enumerate() {
-        if values.iter().all(|(of, _)| *of != at) && !table.disputed.contains(at) {
-            values.push((at, column.constant()));
-        }
-    }
-    values.sort_by_key(|(at, _)| *at);
 }
 
 /// Writes the values of a row that a baseline version of these columns has, and its key: names and values in turn.

@@ -16,6 +16,7 @@ use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::{dropped, renamed};
 
 /// What a device announced last of a table.
 pub(crate) struct Shape {
@@ -44,6 +45,20 @@ pub(crate) fn record_shape(
     let value: Vec<u8> =
         id.0.iter().copied().chain((bits != SchemaBits::default()).then_some(bits.0)).collect();
     declared::record(replica, tid, (Subject::Shape, ""), (dev, seq, lamport), &value, id)
+}
+
+/// Records what a device says of a column: that it was renamed, or, with no name after, that a person has dropped it for all.
+pub(crate) fn record_said(
+    replica: &Replica,
+    tid: i64,
+    place: (i64, u64, u64),
+    id: DefId,
+    (before, after): (&str, &str),
+) -> Result<()> {
+    match after {
+        "" => dropped::record_dropped(replica, tid, place, id, before),
+        after => renamed::record_renamed(replica, tid, place, id, (before, after)),
+    }
 }
 
 /// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone.

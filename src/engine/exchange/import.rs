@@ -26,7 +26,7 @@ use crate::engine::exchange::{
     certificates, give_up, inspect, newest, reconcile, revoke, session, survey, transaction, twin,
 };
 use crate::engine::fleet::peers::{Fit, OtherHistory};
-use crate::engine::fleet::{admission, devices, membership, positions, revocation, trust};
+use crate::engine::fleet::{admission, devices, membership, positions, revocation, routes, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
@@ -572,6 +572,7 @@ impl<'e> Window<'e> {
         self.verify(checkpoint, bytes, end)?;
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
+        routes::note(replica, dev, checkpoint.stream, (checkpoint.first, checkpoint.last))?;
         vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
         pending::go_on_from(replica, dev, checkpoint)?;
         self.any = true;

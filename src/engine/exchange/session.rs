@@ -22,7 +22,7 @@ use crate::engine::exchange::{
     certificates, export, gathered_state, give_up, newest, reconcile, revoke, staged, transaction, twin,
 };
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
-use crate::engine::fleet::{devices, positions, revocation, statements, trust};
+use crate::engine::fleet::{devices, positions, revocation, routes, statements, trust};
 use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
@@ -425,6 +425,7 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
     let of_head = (head.lamport, head.wall, head.pair);
     staged::keep_group(replica, peer, (dev, stream), (checkpoint.first, checkpoint.last))?;
     frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
+    routes::note(replica, dev, stream, (checkpoint.first, checkpoint.last))?;
     vouched::count_context(replica, dev, stream, checkpoint.first)?;
     pending::go_on_from(replica, dev, &checkpoint)
 }

@@ -18,6 +18,7 @@ use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::probe::Probe;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::route::Route;
 use crate::engine::table::stretch::Stretches;
 
 /// What `init` makes of a database.
@@ -185,6 +186,7 @@ fn replica_of(
         codings: Codings::default(),
         stretches: Stretches::default(),
         quarantined: true.into(),
+        route: Route::File.into(),
         steps,
         poisoned: false,
     };

@@ -22,6 +22,7 @@
 //! | `declared` | the declarations of a table that are not superseded |
 //! | `dropped` | columns that a person has dropped for all devices |
 //! | `renamed` | columns that were renamed |
+//! | `route` | the ways by which frames come here |
 //! | `shapes` | what a table is on other devices |
 
 pub(crate) mod catalog;
@@ -39,6 +40,7 @@ pub(crate) mod opened;
 pub(crate) mod probe;
 pub(crate) mod renamed;
 pub(crate) mod replica;
+pub(crate) mod route;
 pub(crate) mod row_hash;
 mod schema;
 pub(crate) mod shapes;

@@ -88,6 +88,9 @@ pub(super) fn selection(context: &Context<'_, '_>, engine: &Engine) -> Result<Se
     Ok(Selection { ids, table: owned(&flags::CONFLICT_TABLE)?, kind: owned(&flags::KIND)?, by, before })
 }
 
+/// How much of a device's name stands in a line.
+const BRIEF_NAME: usize = 14;
+
 /// Prints a conflict in a line.
 fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
     let mut said: Vec<String> = Vec::new();
@@ -104,7 +107,12 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
             "" => version.op.word(),
             differing => differing,
         };
+        // In a line there is room for what was written, and not for long names.
         let who = version.name.as_deref().unwrap_or("?");
+        let who: String = match who.chars().count() > BRIEF_NAME {
+            true => who.chars().take(BRIEF_NAME - 1).chain(['…']).collect(),
+            false => who.to_owned(),
+        };
         said.push(format!("{who}{}: {what}", if version.shown { "*" } else { "" }));
     }
     let key: Vec<String> = conflict.key.iter().map(|(_, value)| show(value)).collect();

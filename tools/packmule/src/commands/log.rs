@@ -166,6 +166,9 @@ fn group_line(group: &HistoryEntry) -> String {
     if group.stream == Stream::PerDevice {
         line.push_str(", per-device");
     }
+    if let Some(route) = group.route {
+        line.push_str(&format!(", by {}", route.words()));
+    }
     if group.resolution {
         line.push_str(", closes conflicts");
     }

@@ -13,7 +13,7 @@
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
 //! | `changes` | what `serve` and `run` print |
-//! | `run/` | `run` |
+//! | `run/`, `find` | `run`; `find` |
 //! | `network` | `sync` and `serve` over a network; `no_network`: where the program is built without |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
@@ -34,6 +34,8 @@ mod device;
 mod dry_start;
 mod exchange;
 mod export;
+#[cfg(feature = "net")]
+mod find;
 mod history;
 mod import;
 mod intake;
@@ -73,9 +75,13 @@ pub use conflicts::conflicts;
 pub use device::{devices, fleet_new, init, join, retire, revoke, trust};
 pub use exchange::exchange;
 pub use export::export;
+#[cfg(feature = "net")]
+pub use find::find;
 pub use history::{at, restore, undo};
 pub use import::{import, merge};
 pub use log::log;
+#[cfg(not(feature = "net"))]
+pub use network::find;
 pub use own::{completions, man};
 pub use report::report;
 pub use resolve::resolve;
@@ -140,6 +146,19 @@ fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
     use std::io::Write;
     let (path, name) = (context.args.path(0), context.args.command.name);
     let sends = !matches!(name, Name::Import | Name::Merge | Name::Digest);
+    let said = left_out(engine, path, sends).into_iter();
+    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
+    for said in said.map(|said| wrap(&words(&said), 2)) {
+        if name == Name::Digest || piped || context.out.json {
+            let _ = writeln!(std::io::stderr(), "{}", safe(&said));
+        } else {
+            context.out.warning(&said);
+        }
+    }
+}
+
+/// Returns what of the tracked tables does not travel, and which tables are held; rows too where the command `sends`.
+fn left_out(engine: &Engine, path: &Path, sends: bool) -> Vec<String> {
     // The command itself has done what it was asked for: that this cannot be read is no failure of it.
     let rows = if sends { engine.not_sent().unwrap_or_default() } else { Vec::new() };
     let tables = engine.left_out().unwrap_or_default();
@@ -149,14 +168,13 @@ fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
         let held = if table.how == TableHow::Suspended { "held: " } else { "" };
         format!("note: table `{}`: {held}{note}{}", table.name, hint(table.hint(), path))
     }));
-    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
-    for said in said.map(|said| wrap(&words(&said), 2)) {
-        if name == Name::Digest || piped || context.out.json {
-            let _ = writeln!(std::io::stderr(), "{}", safe(&said));
-        } else {
-            context.out.warning(&said);
-        }
-    }
+    said.collect()
+}
+
+/// Returns the same of a database that something else has open, which goes on sending.
+fn left_out_now(path: &Path) -> Vec<String> {
+    let engine = Engine::open_read_only(path, packmule::Options::default());
+    engine.map_or_else(|_| Vec::new(), |engine| left_out(&engine, path, true))
 }
 
 /// Opens the database that is the first operand.

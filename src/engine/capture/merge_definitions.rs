@@ -49,6 +49,7 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
 pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
     let table = &*catalog::table(replica, tid)?;
     let mut def = table.def.clone();
+    let (id, _) = theirs.encode()?;
     let theirs = &mut theirs.clone();
     renamed::as_now(replica, tid, theirs, &def)?;
     if !def.has_key_of(theirs) {
@@ -96,6 +97,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         return follow::tell_waiting(replica, tid);
     }
     def.uniques.sort();
+    let is_said = grown && follow::unread(replica, tid, &table.def)?.iter().any(|(of, _)| *of != id);
     adopt::adopt_def(replica, table.tid, &def)?;
     catalog::reload_catalog(replica)?;
     if table.state == State::Tracked {
@@ -109,6 +111,14 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
     }
     adopt::remember_schema(replica)?;
+    if is_said {
+        // Ops of another definition with these columns may have come before this one.
+        let now = catalog::table(replica, tid)?;
+        follow::respeak(replica, &now, &table.def, &Unread::new())?;
+        if now.shows_shared() {
+            deferred::defer_all(replica, tid)?;
+        }
+    }
     follow::tell_waiting(replica, tid)
 }
 

@@ -35,8 +35,7 @@ const TYPES: [&str; 4] = ["", "TEXT", "INTEGER", "REAL"];
 fn versions(random: &mut Random) -> Vec<(Columns, Migration)> {
     let mut columns: Columns = vec![("c0".into(), "TEXT"), ("c1".into(), "INTEGER"), ("c2".into(), "")];
     let mut versions = vec![(columns.clone(), Migration::Rebuild)];
-    let mut fresh = 3;
-    for _ in 0..1 + random.below(3) {
+    for fresh in 3..4 + random.below(3) {
         let at = random.below(columns.len() as u64) as usize;
         let migration = match random.below(5) {
             0 => {
@@ -55,7 +54,6 @@ fn versions(random: &mut Random) -> Vec<(Columns, Migration)> {
             }
             _ => Migration::Rebuild,
         };
-        fresh += 1;
         versions.push((columns.clone(), migration));
     }
     versions

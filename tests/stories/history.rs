@@ -109,6 +109,25 @@ fn the_tables_as_they_were_before_a_column_was_renamed() {
     );
 }
 
+/// Who took a thief's version had not heard of the theft: what the thief wrote is taken back with it.
+#[test]
+fn a_version_that_somebody_took_from_a_thief_is_taken_back_too() {
+    let (desk, id) = Desk::conflict();
+    desk.run(&format!("resolve base.db {id} --take east")).ok();
+    desk.carry("base", "north");
+    assert_eq!(desk.value("north.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(10));
+    desk.run("undo base.db --by east --since 2026-01-01").ok();
+    for (from, to) in [("base", "north"), ("north", "base")] {
+        desk.carry(from, to);
+    }
+    assert_eq!(desk.value("north.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(30));
+    // What somebody decided otherwise stays.
+    desk.sql("base.db", "UPDATE settings SET value = 77");
+    let said = desk.run("undo base.db --by east --since 2026-01-01").ok();
+    has(&said, &["nothing"]);
+    assert_eq!(desk.value("base.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(77));
+}
+
 /// The log tells by which way each group came, also long after; what was written here has none.
 #[test]
 fn the_log_has_the_ways_by_which_groups_came() {

@@ -4,7 +4,7 @@ use crate::engine::capture::follow::Unread;
 use crate::engine::capture::{adopt, declare, dirty, follow, watch};
 use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
-use crate::engine::merge::deferred;
+use crate::engine::merge::{deferred, unread};
 use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
@@ -97,7 +97,9 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         return follow::tell_waiting(replica, tid);
     }
     def.uniques.sort();
-    let is_said = grown && follow::unread(replica, tid, &table.def)?.iter().any(|(of, _)| *of != id);
+    let is_said = grown
+        && (unread::any(replica, tid)?
+            || follow::unread(replica, tid, &table.def)?.iter().any(|(of, _)| *of != id));
     adopt::adopt_def(replica, table.tid, &def)?;
     catalog::reload_catalog(replica)?;
     if table.state == State::Tracked {

@@ -14,8 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, vouched};
-use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{append, seal, verdict};
+use crate::engine::capture::{append, verdict};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
@@ -29,7 +28,6 @@ use crate::engine::fleet::peers::{Fit, OtherHistory};
 use crate::engine::fleet::{admission, devices, membership, positions, revocation, routes, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
-use crate::engine::merge::deferred;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 use crate::engine::track::gathered;
@@ -418,9 +416,8 @@ fn take_in_window(
     report: &mut ImportReport,
     progress: &mut dyn FnMut(u64),
 ) -> Result<bool> {
-    deferred::begin_deferring(replica)?;
     // What was written here before this moment did not take the others into account.
-    seal::seal_here(replica, SealOptions::default())?;
+    transaction::seal_written(replica)?;
     gathered::gather_pending(replica)?;
     let conflicts_before = walk::open_conflicts(replica)?;
     let start = reader.offset();

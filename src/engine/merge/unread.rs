@@ -13,6 +13,7 @@ use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::log::frames;
 use crate::engine::merge::heads::Head;
+use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -37,6 +38,12 @@ pub(crate) fn is_nothing_left(
         unread.retain(|name| !said.contains(name));
     }
     Ok(unread.is_empty())
+}
+
+/// Returns whether a table has versions that speak only for columns that wait.
+pub(crate) fn any(replica: &Replica, tid: i64) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_head WHERE tid = ?1 AND columns = x'' LIMIT 1";
+    Ok(value::maybe::<i64>(&replica.db, sql, [tid])?.is_some())
 }
 
 /// Returns the columns that a version speaks for and that wait here.

@@ -143,6 +143,17 @@ const TABLES: &str = "
         last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));
     -- Notices for people, which status shows.
     CREATE TABLE _pm_notice (what TEXT PRIMARY KEY, wall INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
+    -- The open conflicts, as the view `packmule_conflicts` shows them. what: which of our lists the row is in, or the disputed
+    -- column, where the key is empty. about, versions, ways and the key's text are JSON. beside: the key of the row that has the
+    -- same UNIQUE value.
+    CREATE TABLE _pm_listed (tid INTEGER NOT NULL, key BLOB NOT NULL, what TEXT NOT NULL, id TEXT NOT NULL, tbl_name TEXT NOT NULL,
+        key_text TEXT NOT NULL, kind TEXT NOT NULL, about TEXT NOT NULL, versions TEXT NOT NULL, ways TEXT NOT NULL, beside BLOB,
+        UNIQUE (tid, key, what));
+    CREATE INDEX _pm_listed_id ON _pm_listed (id);
+    -- What applications decided about conflicts in SQL, and was not carried out yet; refused: why it could not be.
+    -- programs: 1 if a program decided so: it is not asked again.
+    CREATE TABLE _pm_wish (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, take TEXT, decision TEXT, refused TEXT,
+            programs INTEGER NOT NULL DEFAULT 0);
 ";
 
 /// Makes what is there of the `_pm_` tables for this connection alone: the view `_pm_any_head`, all heads of all tables.
@@ -249,6 +260,12 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_fork (dev INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL);
          CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
             claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
+         CREATE TABLE _pm_listed (tid INTEGER NOT NULL, key BLOB NOT NULL, what TEXT NOT NULL, id TEXT NOT NULL, tbl_name TEXT NOT NULL,
+            key_text TEXT NOT NULL, kind TEXT NOT NULL, about TEXT NOT NULL, versions TEXT NOT NULL, ways TEXT NOT NULL, beside BLOB,
+            UNIQUE (tid, key, what));
+         CREATE INDEX _pm_listed_id ON _pm_listed (id);
+         CREATE TABLE _pm_wish (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, take TEXT, decision TEXT, refused TEXT,
+            programs INTEGER NOT NULL DEFAULT 0);
          CREATE TABLE _pm_route (n INTEGER PRIMARY KEY, dev INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
             last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));",
         "CREATE TEMP VIEW _pm_route AS SELECT 0 AS n, 0 AS dev, 0 AS stream, 0 AS first, 0 AS last, 0 AS route, 0 AS heard WHERE 0;
@@ -258,7 +275,9 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0;
          CREATE TEMP VIEW _pm_fork AS SELECT 0 AS dev, 0 AS first, 0 AS last WHERE 0;
          CREATE TEMP VIEW _pm_stretch AS SELECT 0 AS tid, 0 AS last, 0 AS first, 0 AS dev, 0 AS seq, 0 AS claim, 0 AS wall,
-            0 AS kind WHERE 0",
+            0 AS kind WHERE 0;
+         CREATE TEMP VIEW _pm_listed AS SELECT 0 AS tid, NULL AS key, NULL AS what, NULL AS id WHERE 0;
+         CREATE TEMP VIEW _pm_wish AS SELECT 0 AS n, NULL AS id, NULL AS take, NULL AS decision, NULL AS refused, 0 AS programs WHERE 0",
     ],
 ];
 

@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `carried` | what was carried out of the decisions that applications wrote in SQL |
 //! | `coding` | the memory in which frames are coded by column |
 //! | `columns` | sets of columns |
 //! | `def` | what a table is: its definition |
@@ -25,6 +26,7 @@
 //! | `route` | the ways by which frames come here |
 //! | `shapes` | what a table is on other devices |
 
+pub(crate) mod carried;
 pub(crate) mod catalog;
 pub(crate) mod coding;
 pub(crate) mod columns;

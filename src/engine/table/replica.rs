@@ -15,6 +15,7 @@ use crate::engine::store::connection::{Options, Steps};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::keys;
+use crate::engine::table::carried::CarriedOut;
 use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::opened::Opened;
@@ -65,6 +66,9 @@ pub(crate) struct Replica {
     pub steps: Steps,
     /// A transaction could not be ended: this connection does nothing more.
     pub poisoned: bool,
+    /// What the open transaction carried out of what applications decided in SQL; and what earlier ones did.
+    pub carrying: RefCell<CarriedOut>,
+    pub carried: RefCell<CarriedOut>,
 }
 
 impl Replica {

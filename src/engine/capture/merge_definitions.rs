@@ -63,26 +63,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         );
         meta::notice(&replica.db, &what, replica.now())?;
     }
-    let added: Vec<_> = theirs.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
-    let follows = follow::follows(replica, table)?;
-    for mut column in added {
-        if shapes::is_gone(replica, tid, &column.name)?
-            || dropped::is_dropped(replica, tid, &column.name)?
-            || !(follows || follow::is_ordained(replica, tid, &column.name)?)
-        {
-            continue;
-        }
-        if let Some((_, first)) = declare::declared_columns(replica, tid, &column.name)?.into_iter().next() {
-            column = first;
-        }
-        replica.db.execute_batch(&format!(
-            "ALTER TABLE {} ADD COLUMN {}",
-            table.sql_name,
-            def.addable_sql(&column)
-        ))?;
-        column.key = 0;
-        def.columns.push(column);
-    }
+    add_columns(replica, table, theirs, &mut def)?;
     let grown = def.columns.len() > table.def.columns.len();
     let mut uniques = Vec::new();
     for unique in theirs.uniques.iter().filter(|_| table.shows_shared()) {
@@ -122,6 +103,32 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         }
     }
     follow::tell_waiting(replica, tid)
+}
+
+/// Adds the columns of a definition that a table lacks, where they follow, to the table and to its definition `def`.
+fn add_columns(replica: &Replica, table: &Table, theirs: &TableDef, def: &mut TableDef) -> Result<()> {
+    let tid = table.tid;
+    let added: Vec<_> = theirs.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
+    let follows = follow::follows(replica, table)?;
+    for mut column in added {
+        if shapes::is_gone(replica, tid, &column.name)?
+            || dropped::is_dropped(replica, tid, &column.name)?
+            || !(follows || follow::is_ordained(replica, tid, &column.name)?)
+        {
+            continue;
+        }
+        if let Some((_, first)) = declare::declared_columns(replica, tid, &column.name)?.into_iter().next() {
+            column = first;
+        }
+        replica.db.execute_batch(&format!(
+            "ALTER TABLE {} ADD COLUMN {}",
+            table.sql_name,
+            def.addable_sql(&column)
+        ))?;
+        column.key = 0;
+        def.columns.push(column);
+    }
+    Ok(())
 }
 
 /// Makes a notice of a table that has another primary key on a device.

@@ -196,8 +196,7 @@ fn connected(
 
 /// Finds where those serve who say that they are of this device's fleet: bases first.
 fn found(engine: &Engine, stop: &Stop) -> Result<Vec<Address>, Error> {
-    let all =
-        find(FIND_TIME, PORT, stop, &mut |found| found.base && found.is_of_ours(engine).unwrap_or(false))?;
+    let all = find(FIND_TIME, PORT, stop)?;
     let mut ways = Vec::new();
     for found in &all {
         if found.is_of_ours(engine)? {

@@ -110,6 +110,16 @@ impl<'a> StateRow<'a> {
         Ok(Proof { checkpoint, bytes, end })
     }
 
+    /// Returns, of `tags`, whether they are of a history of a device that is given up here.
+    pub(super) fn is_of_given_up(&self) -> Result<bool> {
+        let Some(dev) = devices::device_number(self.replica, self.device_id_at(0)?)? else {
+            return Ok(false);
+        };
+        let Some((common, chain)) = peers::given_up(self.replica, dev)? else { return Ok(false) };
+        let mut places = tags::unpacked(self.blob_at(1)?)?.into_iter();
+        Ok(places.any(|place| place.seq > common && place.tag == chain.tag()))
+    }
+
     /// Reads, of `tags`, the places of this device's own stream, if they are of that.
     pub(super) fn own_places(&self) -> Result<Vec<Place>> {
         if self.device_id_at(0)? == self.replica.identity.id {

@@ -13,7 +13,7 @@
 //! | layer | what it does | who should use it |
 //! |---|---|---|
 //! | the program `packmule` | all of this by commands, on a board and on the host | everybody who need not link a library: `tools/packmule` |
-//! | [`carry`] | takes frames there and back: [`carry::card`], [`carry::serial`], and [`carry::session`] over a stream of your own | an application that syncs by itself |
+//! | [`carry`] | takes frames there and back: [`carry::card`], [`carry::serial`], [`carry::net`] (ten lines of Rust), and [`carry::session`] over a stream of your own; [`carry::keep`] does it in the background | an application that syncs by itself |
 //! | [`Engine`] | one database: track, seal, export, import, conflicts, resolve | an application that carries bundles in its own way |
 //! | [`core`] | frames, certificates, merge rules, the serial link, the session, without `std` or allocation | firmware; whoever reads or writes the format |
 //!

@@ -8,7 +8,7 @@ mod common;
 
 use common::*;
 use packmule::core::model::DeviceId;
-use packmule::{Engine, InitOptions, Options};
+use packmule::{ColumnMerge, Engine, InitOptions, Merge, Options, Policy, TrackOptions};
 
 const NOTES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT)";
 
@@ -126,7 +126,6 @@ fn two_groups_that_folded_apart_meet() {
 /// whose maker had not seen the verdict, and has settled on that version, does not bring it back on one device alone.
 #[test]
 fn what_a_verdict_removed_does_not_come_back_with_a_state() {
-    use packmule::{Policy, TrackOptions};
     let world = World::new();
     let mut devices = ["meets", "settles", "late", "third"].map(|name| {
         let init = InitOptions { name, base: false, fleet: Some(&world.fleet) };
@@ -183,6 +182,9 @@ struct Fleet {
     trace: Vec<String>,
     /// The control: settled values count as seen by every write.
     broken: bool,
+    /// Devices appear with rows in tables that they track later, if at all; which have not yet.
+    late: bool,
+    untracked: Vec<usize>,
 }
 
 /// What a fleet's table is.
@@ -194,7 +196,7 @@ const TABLES: [&str; 4] = [
 ];
 
 impl Fleet {
-    fn new(seed: u64, broken: bool) -> Self {
+    fn new(seed: u64, broken: bool, late: bool) -> Self {
         let world = World::seeded(seed);
         let mut fleet = Self {
             world,
@@ -205,6 +207,8 @@ impl Fleet {
             backups: Vec::new(),
             trace: Vec::new(),
             broken,
+            late,
+            untracked: Vec::new(),
         };
         for _ in 0..fleet.below(3) + 2 {
             fleet.appear();
@@ -243,18 +247,34 @@ impl Fleet {
         self.random.below(n)
     }
 
+    fn how(&self) -> TrackOptions {
+        let merge = if (self.seed / 4).is_multiple_of(3) { Merge::Cell } else { Merge::Row };
+        let policy = if (self.seed / 12).is_multiple_of(4) { Policy::Lww } else { Policy::Manual };
+        let counts = self.late && self.seed % 4 == 2 && (self.seed / 48).is_multiple_of(2);
+        let columns = counts.then(|| ("n".into(), ColumnMerge::Counter)).into_iter().collect();
+        TrackOptions { merge, policy, columns, ..TrackOptions::default() }
+    }
+
+    /// A device begins to track the table that it has.
+    fn track(&mut self, d: usize) {
+        let how = self.how();
+        self.devices[d].track("notes", &how).unwrap();
+        self.untracked.retain(|other| *other != d);
+        self.trace.push(format!("d{d} tracks its table"));
+    }
+
     fn appear(&mut self) {
-        use packmule::{Merge, Policy, TrackOptions};
         let n = self.devices.len();
         let init = InitOptions { name: &format!("d{n}"), base: false, fleet: Some(&self.world.fleet) };
         let mut engine =
             Engine::init_with(&self.world.path(&format!("d{n}")), &init, self.options()).unwrap();
         if self.below(4) > 0 || n == 0 {
             sql(&engine, TABLES[(self.seed % 4) as usize]);
-            let merge = if (self.seed / 4).is_multiple_of(3) { Merge::Cell } else { Merge::Row };
-            let policy = if (self.seed / 12).is_multiple_of(4) { Policy::Lww } else { Policy::Manual };
-            let options = TrackOptions { merge, policy, ..TrackOptions::default() };
-            engine.track("notes", &options).unwrap();
+            if self.late && n > 0 && self.below(2) == 0 {
+                self.untracked.push(n);
+            } else {
+                engine.track("notes", &self.how()).unwrap();
+            }
         }
         self.devices.push(engine);
         self.backups.push(None);
@@ -310,13 +330,14 @@ impl Fleet {
                 self.trace.push(format!("d{d} compacts"));
             }
             92..=94 if n < 6 => self.appear(),
+            80..=94 if self.untracked.contains(&d) => self.track(d),
             95..=96 => {
                 let whom = self.devices[other].identity().id;
                 if self.devices[d].retire(whom, None).is_ok() {
                     self.trace.push(format!("d{d} retires d{other}"));
                 }
             }
-            _ if !self.broken => self.back_up_or_restore(d),
+            _ if !self.broken && self.untracked.is_empty() => self.back_up_or_restore(d),
             _ => {}
         }
     }
@@ -331,6 +352,9 @@ impl Fleet {
         let steps = self.below(50) + 10;
         for _ in 0..steps {
             self.step();
+        }
+        for d in self.untracked.clone() {
+            self.track(d);
         }
         let before = ids(&self.devices);
         for n in 0.. {
@@ -374,10 +398,20 @@ impl Fleet {
 
 #[test]
 fn random_fleets_end_the_same() {
+    all_end_the_same(false);
+}
+
+/// Rows that were there before their table was tracked, by devices that had heard of others.
+#[test]
+fn random_fleets_that_track_late_end_the_same() {
+    all_end_the_same(true);
+}
+
+fn all_end_the_same(late: bool) {
     let mut failed = Vec::new();
     let (mut open, mut verdicts) = (0, 0);
     for seed in seeds(40) {
-        let lived = std::panic::catch_unwind(|| Fleet::new(seed, false).live());
+        let lived = std::panic::catch_unwind(|| Fleet::new(seed, false, late).live());
         match lived {
             Ok(Ok(counts)) => (open, verdicts) = (open + counts[1], verdicts + counts[2]),
             Ok(Err(why)) => failed.push((seed, why)),
@@ -397,6 +431,9 @@ fn random_fleets_end_the_same() {
 
 #[test]
 fn without_verdicts_fleets_part() {
-    let parts = |seed| matches!(std::panic::catch_unwind(|| Fleet::new(seed, true).live()), Ok(Err(_)));
-    assert!((0..100).any(parts), "the test does not see that folding decides");
+    for late in [false, true] {
+        let parts =
+            |seed| matches!(std::panic::catch_unwind(|| Fleet::new(seed, true, late).live()), Ok(Err(_)));
+        assert!((0..100).any(parts), "the test does not see that folding decides");
+    }
 }

@@ -26,7 +26,7 @@
 //! nothing else, so a card may be copied, come late, or come twice.
 
 mod counted;
-mod lacking;
+pub(super) mod lacking;
 mod leaving;
 mod ours;
 mod out;

@@ -7,6 +7,7 @@
 //! | `volume` | a card as `card` sees it, and a mounted directory as such |
 //! | `session` | the session of the core over a database: two ends that talk until each has what the other has |
 //! | `stop` | [`Stop`]: ends sessions from another thread |
+//! | `keep/` | links that are kept up in the background: intervals, back-off, what wakes them |
 //! | `serial/` | a session over a serial line |
 //! | `net/` | a session over a network, or over the pipes of another program |
 //!
@@ -14,15 +15,17 @@
 
 #[cfg(unix)]
 pub mod card;
+#[cfg(unix)]
+pub mod keep;
 #[cfg(all(unix, feature = "net"))]
 pub mod net;
 #[cfg(all(unix, feature = "serial"))]
 pub mod serial;
 pub mod session;
-#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+#[cfg(unix)]
 mod stop;
 #[cfg(unix)]
 pub mod volume;
 
-#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+#[cfg(unix)]
 pub use stop::Stop;

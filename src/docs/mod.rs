@@ -5,9 +5,12 @@
 //! | [`design`] | the promises, the way of the data, the merge with the argument for each rule |
 //! | [`glossary`] | one term for one thing |
 //! | [`conflicts`] | every kind of conflict by example, and what is none |
+//! | [`station`] | a station in an afternoon: three boards, a card, a base |
+//! | [`weekly`] | what to type at the base when the card is back |
 //! | [`keeper`] | what to type when something happened to a device |
 //! | [`new_board`] | what to type when a board is added, and where |
 //! | [`dead_base`] | what to type when a base is gone for good |
+//! | [`upgrade`] | what happens when the application gets a new version |
 //! | [`mod@format`] | the format, byte by byte |
 //! | [`network`] | sessions over a network, byte by byte, and their limits |
 //! | [`encrypted`] | encrypted bundles, byte by byte, and why they are so |
@@ -31,6 +34,18 @@ pub mod glossary {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("conflicts.md")]
 pub mod conflicts {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("station.md")]
+pub mod station {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("weekly.md")]
+pub mod weekly {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("upgrade.md")]
+pub mod upgrade {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("keeper.md")]

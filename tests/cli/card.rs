@@ -68,13 +68,27 @@ fn the_services_are_installed_and_in_order() {
     let root = desk.path("root");
     let line = format!("board install --board pi-4 --root {}", root.display());
     let written = desk.run(&format!("{line} --json")).json();
-    assert_eq!(written["written"].as_array().unwrap().len(), 4);
+    assert_eq!(written["written"].as_array().unwrap().len(), 6);
     let settings = root.join("etc/default/packmule");
     std::fs::write(&settings, "PACKMULE_DB=/home/pi/data.db\n").unwrap();
     desk.run(&line).ok();
     assert_eq!(std::fs::read_to_string(&settings).unwrap(), "PACKMULE_DB=/home/pi/data.db\n");
     let units = root.join("etc/systemd/system");
-    for name in ["packmule-serve.service", "packmule-exchange@.service"] {
+    // What is there of links is a comment, each line of which is right.
+    let links = std::fs::read_to_string(root.join("etc/packmule/packmule.toml")).unwrap();
+    std::fs::write(desk.path("links.toml"), &links).unwrap();
+    desk.run("init north.db --name north").ok();
+    let none = desk.run("run north.db --check --config links.toml").refused("links.toml:1");
+    assert!(none.contains("nothing is to be done"), "{none}");
+    let all: String = links
+        .lines()
+        .filter(|line| !line.starts_with("# "))
+        .map(|line| line.trim_start_matches('#').to_owned() + "\n")
+        .collect();
+    std::fs::write(desk.path("links.toml"), all).unwrap();
+    let said = desk.run("run north.db --check --config links.toml").ok();
+    assert!(said.starts_with("links.toml is in order: 3 links of north.db\n"), "{said}");
+    for name in ["packmule-serve.service", "packmule-exchange@.service", "packmule-run.service"] {
         let path = units.join(name);
         // The program that it names must be there to be verified.
         let text = std::fs::read_to_string(&path).unwrap().replace("/usr/bin/packmule", "/bin/true");

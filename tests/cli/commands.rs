@@ -445,7 +445,7 @@ fn a_clock_that_is_far_off_is_named() {
     let desk = Desk::fleet(&["north"]);
     desk.carry("north", "base");
     assert_eq!(desk.run("status base.db --json").json()["clock_off_ms"], Value::Null);
-    has(&desk.run("devices base.db").ok(), &["CLOCK"]);
+    assert!(!desk.run("devices base.db").ok().contains("CLOCK"), "a column that says nothing");
     desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 60, NULL)");
     let clock = || -> i64 { 4_086_000_000_000 };
     let options = packmule::Options { clock: Box::new(clock), ..packmule::Options::default() };

@@ -27,7 +27,10 @@ fn table(desk: &Desk) -> Vec<(String, Vec<String>)> {
             }
             name => desk.run(&format!("{name} --help")).ok(),
         };
-        let flags = text.lines().filter_map(|line| line.strip_prefix("  --"));
+        let flags = text
+            .lines()
+            .filter(|line| line.starts_with("  -"))
+            .filter_map(|line| Some(line.split_once("--")?.1));
         let flags: BTreeSet<String> = flags.map(|flag| flag.split(' ').next().unwrap().to_owned()).collect();
         assert!(flags.contains("json"), "{name}");
         (name.to_string(), flags.into_iter().collect())
@@ -199,4 +202,79 @@ fn what_failed_has_a_code() {
             serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("{line}: {e}: {}", ran.out));
         assert_eq!(document["code"], code, "{line}: {document:#}");
     }
+}
+
+/// With -q a command prints only what was asked for, and what is wrong: nothing for a timer's mail on a good day.
+#[test]
+fn quiet_says_only_what_was_asked_for_and_what_is_wrong() {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 60, '')");
+    for line in [
+        "seal north.db",
+        "track north.db settings",
+        "export north.db north.pmb",
+        "import base.db north.pmb",
+        "exchange north.db card",
+        "exchange base.db card",
+        "compact base.db",
+        "verify base.db",
+        "report base.db fleet.html",
+        "board install --root root",
+    ] {
+        assert_eq!(desk.run(&format!("{line} -q")).ok(), "", "{line}");
+    }
+    for line in [
+        "status base.db",
+        "devices base.db",
+        "digest base.db",
+        "log base.db",
+        "conflicts base.db",
+        "inspect north.pmb",
+    ] {
+        let plain = desk.run(line).ok();
+        let without_clock = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| !line.contains("clock")).map(str::to_owned).collect()
+        };
+        assert_eq!(
+            without_clock(&desk.run(&format!("{line} --quiet")).ok()),
+            without_clock(&plain),
+            "{line}"
+        );
+    }
+    std::fs::write(desk.path("card/PACKMULE/TORN0001.PMB"), "PACKMULE, but torn").unwrap();
+    let wrong = desk.run("exchange base.db card -q").ok();
+    has(&wrong, &["TORN0001.PMB: skipped: "]);
+    assert_eq!(wrong.lines().count(), 1, "{wrong}");
+    has(&desk.run("import base.db none.pmb -q").refused("none.pmb"), &["could not read it"]);
+    desk.run("seal none.db -q").refused("none.db");
+    assert!(desk.run("seal north.db -q --json").json()["frames"].is_number());
+}
+
+/// With -v it says on standard error what it looked at; standard output stays as it is.
+#[test]
+fn verbose_says_what_was_looked_at() {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 60, '')");
+    let said = |line: &str| {
+        let ran = desk.run(line);
+        assert_eq!(ran.status, Some(0), "{line}: {}", ran.err);
+        (ran.out, ran.err)
+    };
+    let (out, err) = said("exchange north.db card -v");
+    has(&out, &["left for"]);
+    has(&err, &["north.db: opened: the device north-", "budgets of ", "it took 0."]);
+    let (_, err) = said("exchange base.db card --verbose");
+    has(&err, &["base.db: opened: the base base-", ".PMB: read to its end: 0 frames known already, "]);
+    let (out, err) = said("digest base.db -v");
+    assert_eq!(out, desk.run("digest base.db").ok());
+    has(&err, &["base.db: opened"]);
+    let (out, _) = said("digest base.db -v --json");
+    serde_json::from_str::<Value>(&out).unwrap();
+    desk.run("export north.db north.pmb").ok();
+    has(&said("import base.db north.pmb -v").1, &["north.pmb: read to its end"]);
+    // Whoever relies on --check knows what it went by.
+    let (out, _) = said("status base.db --check");
+    has(&out, &["no person is needed", "looked at: the secret key, open conflicts, 2 tables", "2 devices"]);
 }

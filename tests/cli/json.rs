@@ -43,7 +43,7 @@ fn what_is_printed_is_what_the_page_has() {
     looking(&mut on);
     failing(&mut on);
     // These need a second program and a line between: `tests/serial/process.rs`.
-    on.seen.extend(["sync".to_owned(), "serve".to_owned()]);
+    on.seen.extend(["sync".to_owned(), "serve".to_owned(), "run".to_owned()]);
     assert_eq!(on.seen, on.page.sections());
 }
 
@@ -102,6 +102,12 @@ fn tables(on: &mut Checked) {
 }
 
 fn looking(on: &mut Checked) {
+    std::fs::write(
+        on.desk.path("run.toml"),
+        "[[link]]\nto = \"tcp://base\"\n[[link]]\nto = \"card:x\"\n[compact]\nevery = \"7d\"\n",
+    )
+    .unwrap();
+    on.run("run --check", "run base.db --check --config run.toml");
     for board in ["north", "base"] {
         on.run("status", &format!("status {board}.db"));
         on.run("digest", &format!("digest {board}.db"));
@@ -121,6 +127,9 @@ fn looking(on: &mut Checked) {
     on.run("inspect", "inspect north.pmb");
     on.run("board", "board");
     on.run("board install", "board install --root root");
+    on.run("board check", "board check --root root");
+    on.run("board remove", "board remove --root root");
+    on.run("board card", "board card /dev/nothing");
     on.run("completions", "completions bash");
     on.run("man", "man pages");
     on.run("demo", "demo");

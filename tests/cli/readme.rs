@@ -7,7 +7,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
-use support::PACKMULE;
+use support::{PACKMULE, unfolded};
 
 fn readme() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap()
@@ -51,7 +51,8 @@ fn every_shell_block_runs() {
             .env("PATH", &path)
             .output()
             .unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let out = unfolded(&String::from_utf8_lossy(&output.stdout));
+        let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{block}\n{out}{err}");
         assert!(err.is_empty(), "{block}\n{err}");
         println!("{out}");
@@ -63,7 +64,7 @@ fn every_shell_block_runs() {
 }
 
 /// Too long to run here, or for a board that is not here. What they rest on is looked at: the demo has a test
-/// of its own, this is one of the tests, and CI makes the packages.
+/// of its own, this is one of the tests, CI makes the packages, and `tests/stories/board.rs` sets up a board.
 #[test]
 fn the_long_commands_are_those_of_the_workspace() {
     let console = blocks(&readme(), "console").join("\n");
@@ -78,6 +79,8 @@ fn the_long_commands_are_those_of_the_workspace() {
         "just deb pi-zero-2w",
         &format!("scp target/{deb} pi@board:"),
         &format!("ssh pi@board sudo apt install ./{deb}"),
+        "sudo packmule board install /home/pi/station/data.db",
+        "packmule board check",
     ];
     assert_eq!(commands, expected);
     let ci = include_str!("../../.ci/run");

@@ -4,9 +4,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
 use support::{Desk, has};
 
 #[test]
@@ -141,50 +138,4 @@ fn help_fits_into_80_columns() {
 fn what_a_message_proposes_is_found() {
     let text = "no such table: `packmule status a.db` lists them, and `packmule log` shows more; then run:\n  packmule trust a.db 00";
     assert_eq!(support::proposals::proposals(text), ["packmule status a.db", "packmule trust a.db 00"]);
-}
-
-/// Also those that no test meets: the command is there, and has the flags.
-#[test]
-fn every_command_in_a_message_of_the_sources_is_right_usage() {
-    let mut files = Vec::new();
-    for folder in ["src", "../../src/engine", "../../src/carry"] {
-        rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
-    }
-    let desk = Desk::new();
-    let mut helps: BTreeMap<String, String> = BTreeMap::new();
-    let mut found = 0;
-    for file in files {
-        let text = std::fs::read_to_string(&file).unwrap();
-        let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-        for after in code.join(" ").split("`packmule ").skip(1) {
-            let proposed = after.split('`').next().unwrap_or_default();
-            let words: Vec<&str> =
-                proposed.split(' ').filter(|word| *word != "\\" && !word.is_empty()).collect();
-            let Some(name) = words.first().filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
-            else {
-                continue;
-            };
-            found += 1;
-            let help = helps.entry(name.to_string()).or_insert_with(|| {
-                let ran = desk.run(&format!("help {name}"));
-                assert_eq!(ran.status, Some(0), "{}: `packmule {proposed}`", file.display());
-                ran.out
-            });
-            for flag in words.iter().filter(|word| word.starts_with("--")) {
-                assert!(help.contains(flag), "{}: `packmule {proposed}`: {flag}", file.display());
-            }
-        }
-    }
-    assert!(found > 40, "{found}");
-}
-
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            found.push(path);
-        }
-    }
 }

@@ -242,6 +242,9 @@ fn progress_is_drawn_on_a_terminal() {
     let cable = cable(&desk, "wire");
     let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
     let screen = cable::End::new(&desk.path("screen"));
+    let wide = 76;
+    let size = rustix::termios::Winsize { ws_row: 24, ws_col: wide, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&screen.slave, size).unwrap();
     let line = ["sync", "north.db", "--baud", BAUD, "--serial"];
     let mut command = desk.command(&line);
     command.arg(&cable.ends[0]).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -251,6 +254,8 @@ fn progress_is_drawn_on_a_terminal() {
     let drawn = screen.said();
     let bar = drawn.split('\r').find(|line| line.contains("#-")).unwrap_or_else(|| panic!("{drawn:?}"));
     has(bar, &["[#", "-] ", " %", " out, ", "/s, ", " left"]);
+    let lines = drawn.split("\r\u{1b}[K").map(|line| line.chars().count());
+    assert!(lines.max() < Some(wide.into()), "a terminal breaks no line: {drawn:?}");
     assert!(drawn.ends_with("\r\u{1b}[K"), "the line is left empty: {drawn:?}");
     has(&String::from_utf8_lossy(&out.stdout), &["in step with base-", ": sent ", "frames"]);
     assert_eq!(serve.end(Signal::TERM), Some(0));

@@ -3,8 +3,8 @@
 use rusqlite::types::Value as Sql;
 
 use crate::card::{are_equal, lose, rounds};
-use crate::new_board::shell;
-use crate::support::{Desk, has};
+use crate::support::Desk;
+use crate::typed::{block, mentioned, shell, typed};
 
 const PAGE: &str = include_str!("../../src/docs/dead-base.md");
 
@@ -30,14 +30,7 @@ fn desk() -> Desk {
 
 /// Types the commands of the page; after each the boards exchange, as they always do.
 fn type_all(desk: &Desk) {
-    let block = PAGE.split("```").nth(1).unwrap();
-    for line in block.lines().filter(|line| line.starts_with("packmule ")) {
-        let said = shell(desk, line);
-        if let Some((_, shows)) = line.split_once("# -> ") {
-            has(&said, &[shows]);
-        }
-        rounds(desk, &["north", "east"], 1);
-    }
+    typed(desk, &block(PAGE, None), |_, _| rounds(desk, &["north", "east"], 1));
 }
 
 #[test]
@@ -61,7 +54,7 @@ fn the_disk_of_the_dead_base_has_what_boards_have_not() {
     let desk = desk();
     desk.sql("north.db", "DELETE FROM readings");
     std::fs::remove_file(desk.path("base.db.pmkey")).unwrap();
-    let merge = PAGE.split('`').find(|code| code.starts_with("packmule merge ")).unwrap();
+    let merge = mentioned(PAGE).into_iter().find(|code| code.starts_with("packmule merge ")).unwrap();
     shell(&desk, "packmule init second.db --name second --fleet fleet.key --base");
     shell(&desk, merge);
     assert_eq!(desk.value("second.db", "SELECT count(*) FROM readings"), Sql::Integer(4));

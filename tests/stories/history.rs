@@ -89,6 +89,7 @@ fn the_tables_as_they_were() {
 #[test]
 fn the_tables_as_they_were_before_a_column_was_renamed() {
     let desk = Desk::fleet(&["north"]);
+    desk.carry("north", "base");
     desk.sql("base.db", "INSERT INTO settings VALUES ('interval', 60, '')");
     desk.carry("base", "north");
     let groups = desk.run("log base.db settings --json").json();

@@ -1,15 +1,9 @@
 //! The page for who keeps a fleet: what it says to type is typed, as it stands there.
 
 use crate::support::{Desk, has};
+use crate::typed::{block, typed};
 
 const PAGE: &str = include_str!("../../src/docs/keeper.md");
-
-/// The commands of a section.
-fn commands(section: &str) -> Vec<&'static str> {
-    let (_, after) = PAGE.split_once(&format!("\n## {section}\n")).unwrap();
-    let (_, block) = after.split_once("```sh\n").unwrap();
-    block.split_once("```").unwrap().0.lines().collect()
-}
 
 /// A fleet that has met on a card.
 fn fleet() -> Desk {
@@ -23,17 +17,8 @@ fn fleet() -> Desk {
 }
 
 /// Types the commands of a section; what each printed.
-fn typed(desk: &Desk, section: &str) -> Vec<String> {
-    let type_one = |line: &&str| match line.split_once(' ').unwrap() {
-        ("packmule", words) => desk.run(words).ok(),
-        ("sqlite3", words) => {
-            let (db, sql) = words.split_once(' ').unwrap();
-            desk.sql(db, sql.trim_matches('"'));
-            String::new()
-        }
-        _ => panic!("{line}"),
-    };
-    commands(section).iter().map(type_one).collect()
+fn section(desk: &Desk, section: &str) -> Vec<String> {
+    typed(desk, &block(PAGE, Some(section)), |_, _| {})
 }
 
 #[test]
@@ -43,7 +28,7 @@ fn a_stolen_board() {
     for device in ["north", "base"] {
         desk.run(&format!("exchange {device}.db card")).ok();
     }
-    let printed = typed(&desk, "A stolen board");
+    let printed = section(&desk, "A stolen board");
     has(&printed[1], &["north-", "is revoked (by the fleet key)"]);
     has(&printed[4], &["value = 60", "value = 666 (was 60)"]);
     has(&printed[5], &["nothing has changed"]);
@@ -61,7 +46,7 @@ fn a_lost_board() {
     for device in ["north", "base", "north", "base"] {
         desk.run(&format!("exchange {device}.db card")).ok();
     }
-    let printed = typed(&desk, "A lost board");
+    let printed = section(&desk, "A lost board");
     has(&printed[0], &["south-"]);
     has(&printed[2], &["south-", "is retired (by base-"]);
     has(&printed[4], &["south-", "is no longer retired"]);
@@ -76,7 +61,7 @@ fn many_conflicts() {
     for device in ["north", "south", "base"] {
         desk.run(&format!("exchange {device}.db card")).ok();
     }
-    let printed = typed(&desk, "Many conflicts");
+    let printed = section(&desk, "Many conflicts");
     has(&printed[0], &["to do", "1 conflict is open"]);
     has(&printed[1], &["settings interval", "update/update", "north: 10"]);
     has(&printed[2], &["1 conflict would be closed"]);

@@ -74,13 +74,3 @@ fn status_says_what_to_do_and_whether_a_person_must() {
     desk.sql("north.db", "UPDATE settings SET value = 5");
     has(&desk.run("status north.db").ok(), &["to do", "1 write is not sealed", "packmule seal north.db"]);
 }
-
-#[test]
-fn status_fits_eighty_columns() {
-    let (desk, _) = Desk::conflict();
-    desk.run("revoke base.db east --fleet fleet.key").ok();
-    for db in ["base.db", "north.db", "east.db"] {
-        let status = desk.run(&format!("status {db}")).out;
-        assert!(status.lines().all(|line| line.chars().count() <= 80), "{status}");
-    }
-}

@@ -19,7 +19,7 @@ pub(super) fn leave_out_not_taken(
 }
 
 /// Returns whether a peer, or anybody, lacks something of the log.
-pub(super) fn lacks(log: &[Span], have: &Positions, peer: Option<&Trusted>) -> bool {
+pub(in crate::carry) fn lacks(log: &[Span], have: &Positions, peer: Option<&Trusted>) -> bool {
     log.iter()
         .filter(|s| peer.is_none_or(|peer| takes(peer, s.author, s.stream)))
         .any(|s| have.get(&(s.author, s.stream)).is_none_or(|have| *have < s.last))

@@ -14,6 +14,41 @@
 //! | `stream` | streams that never make their caller wait |
 //! | `http`, `websocket` | the opening of a WebSocket; its framing |
 //!
+//! # Example
+//! A base and a board that meet over TCP:
+//! ```
+//! use packmule::Engine;
+//! use packmule::carry::Stop;
+//! use packmule::carry::net::{self, Listening, Options};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use packmule::{FleetKey, InitOptions, TrackOptions};
+//! # let dir = tempfile::tempdir()?;
+//! # let fleet = FleetKey::create(&dir.path().join("fleet.key"))?;
+//! # let [base, north] = ["base", "north"].map(|name| dir.path().join(format!("{name}.db")));
+//! # Engine::init(&base, &InitOptions { name: "base", base: true, fleet: Some(&fleet) })?;
+//! # let mut engine = Engine::init(&north, &InitOptions { name: "north", base: false, fleet: Some(&fleet) })?;
+//! # engine.connection()?.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')")?;
+//! # engine.track("t", &TrackOptions::default())?;
+//! let options = Options { plain: false, patience: None };
+//! let (port, stop) = (Listening::on("127.0.0.1:0".parse()?)?, Stop::default());
+//! let address = format!("tcp://{}", port.address()?).parse()?;
+//! let done = std::thread::scope(|scope| {
+//!     scope.spawn(|| net::serve(&port, &|| Engine::open(&base), &options, &stop, &|_, _| ()));
+//!     // On the board:
+//!     let mut engine = Engine::open(&north)?;
+//!     let done = net::sync(&mut engine, &address, &options, &stop, &mut |_| ());
+//!     stop.stop();
+//!     done
+//! })?;
+//! assert!(done.sent.0 > 0);
+//! # let value: String =
+//! #     Engine::open(&base)?.connection()?.query_row("SELECT v FROM t", [], |row| row.get(0))?;
+//! # assert_eq!(value, "a");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Memory
 //! A session takes what [`session`](super::session) says, at most 80 KiB for the records on their way, and an engine of
 //! its own. A connection that has not said who it is takes at most 12 KiB.

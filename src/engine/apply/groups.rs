@@ -13,7 +13,7 @@
 //! and sets subtract in any order. So heads and their columns are a function of the set of applied groups, not of
 //! the order in which they came.
 //!
-//! A context-free op (flag CONTEXT_FREE) dominates only its own author's versions.
+//! A context-free op (flag CONTEXT_FREE) dominates only its own author's versions: see `merge/context_free.rs`.
 //!
 //! An op is written to its table at once only where nothing else speaks for what it writes: no other head, or
 //! only heads of other columns, and the row is not quarantined. Every other row goes to the deferred queue, and
@@ -56,16 +56,15 @@ pub(crate) fn apply_group(
 ) -> Result<Counts> {
     let author = devices::device_id(replica, dev)?;
     let mut context: HashMap<i64, u64> = positions::context_of(replica, dev, stream)?.into_iter().collect();
-    let mut counts = Counts::default();
-    let (mut lamport, mut wall) = (0, 0);
-    let (mut writers, mut late) = (Writers::default(), None);
+    let (mut counts, mut lamport, mut wall) = (Counts::default(), 0, 0);
+    let (mut writers, mut late, mut own) = (Writers::default(), None, None);
     let (mut spans, mut pieces) = (Spans::default(), Pieces::default());
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
         if let Some(group) = frame.group {
             (lamport, wall) = (group.lamport, group.wall);
-            late = hear_context(replica, (dev, stream), &frame, &mut context)?;
+            (late, own) = hear_context(replica, (dev, stream), &frame, &mut context)?;
         }
         let restates = frame.head.flags.has(FrameFlags::RESTATED);
         let mut rules = Rules::of(&frame.head, stream)?;
@@ -96,8 +95,8 @@ pub(crate) fn apply_group(
                     pieces.claim(seq, def, &op)?;
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = Origin { dev, author, stream, seq, lamport, wall };
-                    let seen = seen_of(&frame, &context, &keep);
-                    let sight = Sight { seen: &seen, context: &context, late: unplaced, restates };
+                    let seen = seen_of(&frame, &context, own.as_ref(), &keep);
+                    let sight = Sight { seen: &seen, late: unplaced, restates };
                     if restates {
                         spans.note(replica, writer.table.tid, &def.key_of(op.values(def.shape()))?)?;
                     }
@@ -119,13 +118,17 @@ pub(crate) fn apply_group(
     Ok(counts)
 }
 
-/// Takes in what changed in a group's context. Returns the first fold here that its author had not seen, if there is one.
+/// Up to which frame of each device an author had seen, by device number.
+type Vector = HashMap<i64, u64>;
+
+/// Takes in what changed in a group's context. Returns the first fold here that its author had not seen, if there is one, and
+/// of a context-free group what counts as seen by its author.
 fn hear_context(
     replica: &Replica,
     (dev, stream): (i64, Stream),
     frame: &Frame<'_>,
     context: &mut HashMap<i64, u64>,
-) -> Result<Option<Fold>> {
+) -> Result<(Option<Fold>, Option<Vector>)> {
     for (id, seen) in contexts::context(replica, dev, stream, frame)? {
         let other = devices::device_number_or_new(replica, id)?;
         context.insert(other, seen);
@@ -138,9 +141,16 @@ fn hear_context(
     if contexts::keep_numbers(replica, dev, stream, frame)? {
         vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
     }
-    let late = if stream == Stream::Shared { late::first_unseen(replica, dev, context)? } else { None };
+    let (late, own) = if frame.head.flags.has(FrameFlags::CONTEXT_FREE) && stream == Stream::Shared {
+        let (seen, late) = context_free::seen_by(replica, dev)?;
+        (late, Some(seen))
+    } else if stream == Stream::Shared {
+        (late::first_unseen(replica, dev, context)?, None)
+    } else {
+        (None, None)
+    };
     see_settled(context, late);
-    Ok(late)
+    Ok((late, own))
 }
 
 /// Returns the first fold here that a verdict may leave something of, or that its author had not seen: what is settled
@@ -195,10 +205,15 @@ pub(crate) fn hear_standing(
     }
 }
 
-/// Returns what a frame's author had seen, by the kind of the frame.
-fn seen_of<'c>(frame: &Frame<'_>, context: &'c HashMap<i64, u64>, keep: &'c [Kept]) -> Seen<'c> {
-    if frame.head.flags.has(FrameFlags::CONTEXT_FREE) {
-        Seen::ContextFree
+/// Returns what a frame's author had seen, by the kind of the frame; `own` is what counts of it in a context-free group.
+fn seen_of<'c>(
+    frame: &Frame<'_>,
+    context: &'c HashMap<i64, u64>,
+    own: Option<&'c Vector>,
+    keep: &'c [Kept],
+) -> Seen<'c> {
+    if let Some(own) = own {
+        Seen::Context(own)
     } else if frame.head.flags.has(FrameFlags::VERDICT) {
         Seen::Verdict(context, keep)
     } else {
@@ -220,8 +235,6 @@ fn kept_here(replica: &Replica, runs: Keep<'_>) -> Result<Vec<Kept>> {
 /// What the author of an op had seen.
 struct Sight<'a> {
     seen: &'a Seen<'a>,
-    /// What the author of a context-free op had heard.
-    context: &'a HashMap<i64, u64>,
     /// The first fold here that it had not seen, if any: what that settled, and later ones, it may not have seen.
     late: Option<Fold>,
     /// The op is a restated row.
@@ -361,10 +374,6 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
         if new.weak && unknown && compose::shown_row(replica, table, &key)?.is_none() {
             return Ok(Done::Nothing); // It loses to what nobody here knows any more, if only by a verdict.
         }
-        old = heads::heads(replica, table.tid, &key)?;
-    } else if matches!(seen, Seen::ContextFree) && table.shows_shared() {
-        let heard = Seen::Heard(origin.dev, sight.context);
-        context_free::prepare_context_free(replica, table, &key, &heard, def, op)?;
         old = heads::heads(replica, table.tid, &key)?;
     }
     let writable = register::register(replica, table, &key, &new, &old, seen)?;

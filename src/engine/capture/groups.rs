@@ -13,7 +13,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
-use crate::engine::merge::{compose, counters, deferred, stretches, versions};
+use crate::engine::merge::{compose, context_free, counters, deferred, stretches, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -336,9 +336,10 @@ pub(crate) fn seal_all(
         format!("SELECT {} FROM {} ORDER BY {}", reader.columns, table.sql_name, table.def.key_list(""));
     let mut statement = replica.db.prepare(&sql)?;
     let mut rows = statement.query([])?;
+    let (own, _) = context_free::seen_by(replica, replica.me)?;
     let mut last = 0;
     while let Some(row) = rows.next()? {
-        ops::seal_row(replica, reader, group, row, &change, &Seen::ContextFree)?;
+        ops::seal_row(replica, reader, group, row, &change, &Seen::Context(&own))?;
         if table.def.append {
             last = reader.integer_key(row)?;
         }
@@ -380,7 +381,9 @@ pub(crate) fn seal_dirty(
     let mut dirty = statement.query([])?;
     let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
     let (mut deleted, mut freed) = (0, false);
-    let seen = || if options.flags.has(FrameFlags::CONTEXT_FREE) { Seen::ContextFree } else { Seen::All };
+    let own = options.flags.has(FrameFlags::CONTEXT_FREE).then(|| context_free::seen_by(replica, replica.me));
+    let own = own.transpose()?.map(|(own, _)| own);
+    let seen = || own.as_ref().map_or(Seen::All, Seen::Context);
     while let Some(row) = dirty.next()? {
         let flags: ChangeFlags = row.get(n)?;
         let values =

@@ -98,9 +98,10 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let options = SealOptions { only: Some(tid), made, ..SealOptions::default() };
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     let mut report = groups::seal_groups(replica, SealOptions { without: &both, ..options })?;
+    let is_own = |key: &[u8]| Ok(both.binary_search_by(|own| own.as_slice().cmp(key)).is_ok());
+    context_free::unplace_waiting(replica, &*catalog::table(replica, tid)?, &is_own)?;
     if !both.is_empty() {
         // Whoever wrote to these rows here did not see what others wrote to them meanwhile.
-        context_free::remember_unshown(replica, &*catalog::table(replica, tid)?, &both)?;
         let options = SealOptions { flags: FrameFlags::CONTEXT_FREE, ..options };
         report.also_made(&groups::seal_groups(replica, options)?);
     }

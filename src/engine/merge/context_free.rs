@@ -1,152 +1,88 @@
-//! Context-free writes: rows of a table from before it was tracked (or while it was suspended), and rows that a
-//! device brings along when it starts from a snapshot. Their author did not take into account what others wrote.
+//! Context-free writes: rows of a table from before it was tracked, or that were written while it was suspended. Their
+//! author did not take into account what others wrote.
 //!
-//! **Invariant.** What the author of such a write had *heard* of the row is one version on every device: the
-//! baseline version, older than all others. So the conflict that comes of it has the same versions and the same id
-//! everywhere.
+//! **Rule.** Such a write is one by an author that had seen nothing but its own versions: it dominates these alone. All
+//! that others wrote stays beside it, whether the author had heard of it or not; values of a counter too: it is an
+//! absolute value, and additions of others count on top. Equal contents are one version, as everywhere.
 //!
-//! **Why it is needed.** Of what the author had heard, some devices still have several heads, and others have
-//! compacted them and have only the row. Only the row as it is shown is the same on all of them. So the heads that
-//! were heard of are removed, and the shown row is kept as the baseline version. A device without heads makes the
-//! same baseline of its row.
+//! **Invariant.** So the heads of a row are a function of the set of frames, as with every write. Nothing of it hangs on
+//! what the row shows, nor on what its definition is when the write comes.
 //!
-//! **Why it holds.** An open or quarantined row is left as it is: compaction never forgets its versions, so all
-//! devices have them. Heads that were not heard of stay heads, and the baseline speaks only for the columns that
-//! they leave. If the write equals the shown row no baseline is made, on no device. Counters that were heard of
-//! become one absolute value: what is shown, without the additions that came since. So the sum stays the same, with
-//! or without memory of its parts.
+//! **What is folded.** A settled row has no heads: the write meets it as a late one does (`late.rs`), though its author may
+//! have heard all of the fold, and a verdict says what was settled. It does not meet so what its author alone wrote. It may
+//! seem that a write whose content equals what is settled needs no verdict, since nothing is lost. But who has not
+//! folded has the settled version, with its time, and the winner among three can be another one then.
 
-use packmule_core::wire::{Op, OpKind};
+use std::collections::HashMap;
+
+use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
-use crate::engine::merge::counters::{self, Entry};
-use crate::engine::merge::heads::{self, Head, Seen};
-use crate::engine::merge::{compose, deferred, stretches, versions, written};
+use crate::engine::fleet::membership;
+use crate::engine::merge::folds::Fold;
+use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::{counters, late, stretches, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
-use crate::engine::table::known::{OpDef, Table};
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Makes what the author of a context-free op had heard of its row one baseline version, before the op is applied.
-pub(crate) fn prepare_context_free(
+/// Returns what counts as seen by the author of a context-free group, and the first fold here that has more than that.
+/// Versions of its own count in any case.
+pub(crate) fn seen_by(replica: &Replica, dev: i64) -> Result<(HashMap<i64, u64>, Option<Fold>)> {
+    let mut seen = HashMap::new();
+    let late = late::first_unseen(replica, dev, &seen)?;
+    if late.is_none() && !membership::floors(replica)?.is_empty() {
+        seen.insert(BASELINE, u64::MAX);
+    }
+    Ok((seen, late))
+}
+
+/// Makes what waited for a table of rows that others have settled (`exchange/merge_waiting.rs`) settled values, of which a
+/// verdict is to be written, where own rows meet it, or late writes that came meanwhile. `is_own` tells of which rows
+/// context-free writes are to be sealed.
+pub(crate) fn unplace_waiting(
     replica: &Replica,
     table: &Table,
-    key: &[u8],
-    heard: &Seen<'_>,
-    def: &OpDef,
-    op: &Op<'_>,
+    is_own: &dyn Fn(&[u8]) -> Result<bool>,
 ) -> Result<()> {
-    let row = compose::shown_row(replica, table, key)?;
-    let mut differs = op.head.kind == OpKind::Delete;
-    for (at, value) in op.values(def.shape()) {
-        let (Some(column), Some(row)) = (table.def.column(&def.def.columns[at].name), &row) else {
-            continue;
+    for key in remembered_keys(replica, table.tid)? {
+        let heads = heads::all_heads(replica, table.tid, &key)?;
+        let Some(image) = heads.iter().find(|head| late::is_settled(head)) else { continue };
+        let n = table.def.columns.len();
+        let meets = |other: &Head| {
+            other.dev != BASELINE && (other.kind == OpKind::Delete || other.live(n).meets(&image.live(n)))
         };
-        if table.disputed.contains(column) {
-            continue;
+        if heads.iter().any(meets) || is_own(&key)? {
+            unplace(replica, table, &key, image)?;
         }
-        differs |= !versions::is_equal(&value, &row[column]);
     }
-    remember_heard(replica, table, key, heard, row.filter(|_| differs))
+    Ok(())
 }
 
-/// Replaces the versions of a row that were heard of by a baseline version of these values, or by none.
-pub(crate) fn remember_heard(
-    replica: &Replica,
-    table: &Table,
-    key: &[u8],
-    heard: &Seen<'_>,
-    row: Option<Vec<OwnedValue>>,
-) -> Result<()> {
-    let contested = "SELECT 1 FROM _pm_conflict WHERE tid = ?1 AND key = ?2";
-    if deferred::is_quarantined(replica, table.tid, key)?
-        || value::maybe::<i64>(&replica.db, contested, (table.tid, key))?.is_some()
-    {
-        return Ok(()); // No device has compacted these.
-    }
-    let heads = heads::all_heads(replica, table.tid, key)?;
-    let known = |h: &Head| h.dev != BASELINE && heard.of(h.dev) >= h.seq;
-    let all_known = heads.iter().all(|h| h.dev == BASELINE || known(h));
-    let (replaced, left): (Vec<Head>, Vec<Head>) =
-        heads.into_iter().partition(|h| known(h) || (h.dev == BASELINE && all_known));
-    for head in &replaced {
-        written::forget_head(replica, table.tid, key, head)?;
-    }
-    remember_counters(replica, table, key, heard, row.as_deref())?;
-    let Some(row) = row else { return Ok(()) };
+/// Makes a row's settled value that waited one of which a verdict is to be written.
+fn unplace(replica: &Replica, table: &Table, key: &[u8], image: &Head) -> Result<()> {
     let n = table.def.columns.len();
-    let speaks = left.iter().fold(Columns::all(n), |columns, head| columns.minus(&head.live(n)));
-    if speaks.is_empty() || left.iter().any(|h| h.dev == BASELINE) {
-        return Ok(());
+    let mut row = vec![OwnedValue::Null; n];
+    for (column, value) in table.def.keys().zip(value::read_key(key)?) {
+        row[column] = value;
     }
-    remember_row(replica, table, key, &row, Some(speaks).filter(|columns| *columns != Columns::all(n)))
-}
-
-/// Makes values of a row its baseline version, older than all that are remembered.
-fn remember_row(
-    replica: &Replica,
-    table: &Table,
-    key: &[u8],
-    row: &[OwnedValue],
-    columns: Option<Columns>,
-) -> Result<()> {
-    let body = versions::write_baseline(table, row, &Columns::all(table.def.columns.len()))?;
-    written::insert_image(replica, table.tid, key, &Head::baseline(0, columns), &body)
-}
-
-/// Makes what was heard of counters one absolute value: what they show, without what came since.
-fn remember_counters(
-    replica: &Replica,
-    table: &Table,
-    key: &[u8],
-    heard: &Seen<'_>,
-    row: Option<&[OwnedValue]>,
-) -> Result<()> {
+    let mut columns: Columns = table.def.keys().collect();
+    for (column, value) in versions::read_baseline(table, image.baseline.as_deref().unwrap_or_default())? {
+        if image.live(n).contains(column) && !table.counters.contains(&column) {
+            row[column] = value;
+            columns.insert(column);
+        }
+    }
     let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
-    for column in table.counters.iter().copied() {
-        let (known, since): (Vec<Entry>, Vec<Entry>) =
-            counted.iter().filter(|e| e.column == column).cloned().partition(|e| heard.of(e.dev) >= e.seq);
-        if since.iter().any(|entry| entry.absolute) {
-            continue;
-        }
-        for entry in &known {
-            counters::forget_entry(&replica.db, table.tid, key, entry)?;
-        }
-        let Some(row) = row else { continue };
-        match counters::total(table, &known, column) {
-            Some(value) => {
-                counters::put_entry(&replica.db, table.tid, key, &Entry::base(column, value))?;
-            }
-            None => counters::put_base(replica, table, key, column, &row[column])?,
-        }
-    }
-    Ok(())
-}
-
-/// Makes what this device has heard of rows one baseline version each, as it is on all other devices. This comes
-/// before context-free writes of its own, to a table that others wrote to while it was suspended here.
-pub(crate) fn remember_unshown(replica: &Replica, table: &Table, keys: &[Vec<u8>]) -> Result<()> {
-    for key in keys {
-        let own = compose::shown_row(replica, table, key)?;
-        let heads = heads::heads(replica, table.tid, key)?;
-        let judgement = versions::judge_versions(replica, table, &heads)?;
-        if judgement.open || heads.is_empty() {
-            continue;
-        }
-        let mut row = None;
-        if judgement.present {
-            let changes: Vec<_> = own.iter().flatten().cloned().enumerate().collect();
-            if own.is_some() {
-                compose::make_quarantined_row(replica, table, key, &changes)?;
-            }
-            compose::compose(replica, table, key, &heads, &judgement)?;
-            row = compose::row_in(replica, &table.quarantine_table(), table, key)?;
-            compose::delete_from(replica, &table.quarantine_table(), table, key)?;
-        }
-        remember_heard(replica, table, key, &Seen::All, row.filter(|row| own.as_ref() != Some(row)))?;
-    }
-    Ok(())
+    let sums = table.counters.iter().filter_map(|column| {
+        let base = counted.iter().find(|e| e.column == *column && e.is_base() && e.seq == 0)?;
+        Some((*column, base.value.clone()))
+    });
+    late::keep_sums(replica, table, key, 1, sums.collect())?;
+    written::forget_head(replica, table.tid, key, image)?;
+    late::add_baseline(replica, table, key, 1, &row, &columns).map(|_| ())
 }
 
 /// Returns the keys of the rows of which versions are remembered.

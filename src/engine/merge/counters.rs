@@ -269,7 +269,9 @@ pub(crate) fn forget_counted(
 ) -> Result<bool> {
     let mut left = false;
     for entry in entries(&replica.db, "_pm_count", tid, key)?.into_iter().filter(|e| e.column == column) {
-        let old = Version { author: entry.author, seq: entry.seq, wall: 0, delete: false };
+        // As of heads: who has seen no baseline version has not seen number 0 either.
+        let seq = entry.seq + u64::from(entry.is_base());
+        let old = Version { author: entry.author, seq, wall: 0, delete: false };
         let kept = seen.keeps_at(entry.dev, entry.seq);
         if !kept && dominates(new.author, matches!(seen, Seen::ContextFree), &old, seen.of(entry.dev)) {
             forget_entry(&replica.db, tid, key, &entry)?;

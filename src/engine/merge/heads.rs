@@ -89,9 +89,11 @@ impl Head {
         self.dev != BASELINE && self.kind == OpKind::Insert && self.claim == 0
     }
 
-    /// Returns what decides about this version among others.
+    /// Returns what decides about this version among others. Baseline versions count from 1 there: who has seen none has
+    /// not seen number 0 either.
     pub(crate) fn version(&self) -> Version {
-        Version { author: self.author, seq: self.seq, wall: self.wall, delete: self.kind == OpKind::Delete }
+        let seq = self.seq + u64::from(self.dev == BASELINE);
+        Version { author: self.author, seq, wall: self.wall, delete: self.kind == OpKind::Delete }
     }
 }
 
@@ -101,9 +103,7 @@ pub(crate) enum Seen<'c> {
     All,
     /// Up to these, by device number.
     Context(&'c HashMap<i64, u64>),
-    /// Up to these, and all of this author's own: what the author of a context-free op had heard.
-    Heard(i64, &'c HashMap<i64, u64>),
-    /// Nothing that counts: the op is context-free.
+    /// Nothing that counts.
     ContextFree,
     /// Up to these; the op is a verdict's, which leaves the versions in these runs of frames.
     Verdict(&'c HashMap<i64, u64>, &'c [Kept]),
@@ -123,8 +123,6 @@ impl Seen<'_> {
         match self {
             Seen::All => u64::MAX,
             Seen::Context(context) | Seen::Verdict(context, _) => context.get(&dev).copied().unwrap_or(0),
-            Seen::Heard(author, _) if *author == dev => u64::MAX,
-            Seen::Heard(_, context) => context.get(&dev).copied().unwrap_or(0),
             Seen::ContextFree => 0,
         }
     }

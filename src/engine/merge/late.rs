@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
+use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::counters::{self, Counted, Entry};
 use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{Head, Kept};
@@ -48,7 +49,9 @@ pub(crate) fn keep_settled(
     said: &[Counted],
     unseen: Fold,
 ) -> Result<()> {
-    let columns = settled_columns(table, new, old);
+    let n = table.def.columns.len();
+    let (waited, beside): (Vec<Head>, Vec<Head>) = old.iter().cloned().partition(is_settled);
+    let columns = settled_columns(table, new, &beside);
     if columns.is_empty() && said.is_empty() {
         return Ok(());
     }
@@ -58,7 +61,8 @@ pub(crate) fn keep_settled(
             let base = Entry::base(counted.column, OwnedValue::Null);
             counters::forget_entry(&replica.db, table.tid, key, &base)?;
         }
-        return Ok(());
+        let gone = if new.kind == OpKind::Delete { Columns::all(n) } else { new.live(n) };
+        return leave_waited(replica, table, key, &waited, &gone);
     }
     let row = match old.is_empty() {
         true => compose::shown_row(replica, table, key)?,
@@ -82,9 +86,32 @@ pub(crate) fn keep_settled(
         )?;
     }
     if !columns.is_empty() {
+        leave_waited(replica, table, key, &waited, &columns)?;
         add_baseline(replica, table, key, 1, &row, &columns)?;
     }
     Ok(())
+}
+
+/// Takes columns from the settled value of a row that waited for its table.
+fn leave_waited(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    waited: &[Head],
+    columns: &Columns,
+) -> Result<()> {
+    let counters: Columns = table.counters.iter().copied().collect();
+    for head in waited {
+        let rest = head.live(table.def.columns.len()).minus(columns).minus(&counters);
+        written::leave_columns(replica, table.tid, key, head, &rest)?;
+    }
+    Ok(())
+}
+
+/// Returns whether a version is a settled value that waited for its table, or came so in a state: nothing is to be said of it
+/// as long as nothing late meets it.
+pub(crate) fn is_settled(head: &Head) -> bool {
+    head.dev == BASELINE && head.seq == 0 && !head.weak
 }
 
 /// Keeps settled sums of a row until the verdict, with its settled value of this number.

@@ -4,7 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `context_free` | context-free writes, and the baseline version that they meet |
+//! | `context_free` | context-free writes: what counts as seen by their author |
 //! | `compose` | the row that the versions make, in the quarantine table |
 //! | `counters` | additions to a counter, and absolute writes |
 //! | `deferred` | the deferred queue: rows that are worked out at the end of the group |

@@ -6,7 +6,9 @@ use packmule_core::wire::{FrameFlags, Mode};
 
 use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{adopt, follow, merge_definitions, not_sent, redeclare, restate, seal, watch};
+use crate::engine::capture::{
+    adopt, follow, merge_definitions, not_sent, redeclare, restate, seal, verdict, watch,
+};
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::writable;
@@ -248,9 +250,8 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
             continue;
         }
         // Versions that others wrote before go through one constraint resolution pass together with our own rows.
-        let mut both = context_free::remembered_keys(replica, *tid)?;
-        both.retain(|key| compose::shown_row(replica, &table, key).is_ok_and(|row| row.is_some()));
-        context_free::remember_unshown(replica, &table, &both)?;
+        let is_own = |key: &[u8]| compose::shown_row(replica, &table, key).map(|row| row.is_some());
+        context_free::unplace_waiting(replica, &table, &is_own)?;
         deferred::defer_all(replica, *tid)?;
     }
     // Our rows are older than what we know of others, but were written without having seen it.
@@ -259,7 +260,7 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
     for tid in again {
         restate::restate(replica, tid, &[])?;
     }
-    Ok(())
+    verdict::seal_verdict(replica)
 }
 
 /// Reads the definition of a table, and puts into it how it is to be tracked.

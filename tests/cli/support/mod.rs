@@ -162,10 +162,12 @@ fn rows(db: &Connection, sql: &str) -> Vec<Vec<Sql>> {
 pub struct Ran {
     /// The exit status.
     pub status: Option<i32>,
-    /// Standard output.
+    /// Standard output, with sentences whole that were folded into lines of 80.
     pub out: String,
-    /// Standard error.
+    /// Standard error, the same.
     pub err: String,
+    /// What a screen shows of both.
+    pub screen: String,
     line: String,
 }
 
@@ -173,10 +175,12 @@ impl Ran {
     /// Of a run.
     pub fn of(output: Output, words: &[impl AsRef<OsStr>]) -> Self {
         let words: Vec<_> = words.iter().map(|word| word.as_ref().to_string_lossy().into_owned()).collect();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         Self {
             status: output.status.code(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+            out: unfolded(&out),
+            err: unfolded(&err),
+            screen: format!("{out}{err}"),
             line: words.join(" "),
         }
     }
@@ -217,6 +221,38 @@ impl Ran {
         assert_eq!(self.out, "", "packmule {}", self.line);
         self.err
     }
+}
+
+/// Text without the line ends that only make it fit into 80 columns: a line that goes on is set in by two more.
+pub fn unfolded(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    // Of the line before: how far it is set in, and how wide it stands there.
+    let (mut indent, mut wide) = (0, 0);
+    for line in text.lines() {
+        let begins = line.trim_start();
+        let set_in = line.len() - begins.len();
+        // A command between backquotes is one word.
+        let mut words = begins.split_inclusive(' ');
+        let mut word = words.next().unwrap_or_default().to_owned();
+        while word.matches('`').count() % 2 == 1 {
+            let Some(more) = words.next() else { break };
+            word.push_str(more);
+        }
+        let command = word == "packmule " || word.is_empty();
+        let too_wide = wide + 1 + word.trim_end().chars().count() > 80;
+        let goes_on = wide > 0 && set_in == indent + 2 && too_wide && !command;
+        wide = line.chars().count();
+        // One that stands alone is not folded, and nothing goes on after it.
+        let whole = |before: &&mut String| before.trim_start().starts_with("packmule ");
+        match lines.last_mut().filter(|before| goes_on && !whole(before)) {
+            Some(before) => before.extend([" ", begins]),
+            None => {
+                indent = set_in;
+                lines.push(line.to_owned());
+            }
+        }
+    }
+    lines.join("\n") + if text.ends_with('\n') { "\n" } else { "" }
 }
 
 /// Checks that text has each of these, in this order.

@@ -25,9 +25,10 @@ mod usage;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use commands::Context;
-use output::{Failure, Out};
+use output::{Failure, Out, tell};
 use usage::{Name, Request, flags, help};
 
 /// Runs one command line, without the program's name.
@@ -38,7 +39,15 @@ fn run(line: &[OsString], out: &mut Out<'_>) -> Result<(), Failure> {
         Request::Version => out.text(&format!("packmule {}\n", env!("CARGO_PKG_VERSION"))),
         Request::Command(args) => {
             out.json = args.has(&flags::JSON);
-            return run_command(&mut Context { args, out });
+            out.verbose = args.has(&flags::VERBOSE);
+            out.quiet = args.has(&flags::QUIET) && !args.command.answers();
+            if args.has(&flags::QUIET) {
+                output::nobody_watches();
+            }
+            let begun = Instant::now();
+            let result = run_command(&mut Context { args, out });
+            tell!(out, "it took {:.1} s", begun.elapsed().as_secs_f64());
+            return result;
         }
     }
     Ok(())
@@ -68,6 +77,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Name::Merge => commands::merge,
         Name::Sync => commands::sync,
         Name::Serve => commands::serve,
+        Name::Run => commands::run,
         Name::Exchange => commands::exchange,
         Name::Conflicts => commands::conflicts,
         Name::Resolve => commands::resolve,
@@ -113,7 +123,7 @@ fn run_program() -> ExitCode {
             out.document(&document);
         }
         // A closed standard error is no reason to panic.
-        let _ = io::stderr().write_all(text::safe(&failure.text()).as_bytes());
+        let _ = io::stderr().write_all(text::safe(&text::folded(&failure.text())).as_bytes());
     }
     if let Err(e) = out.finish() {
         let _ = writeln!(io::stderr(), "packmule: standard output: {}", text::io_text(&e));

@@ -14,7 +14,7 @@ use super::device::{fingerprint, fleet_key, passphrase_for, with_passphrase};
 use super::{Context, open, options};
 use crate::documents::{AdmittedDevices, FleetKeyRotated, Reason, Renamed, Request};
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, engine_text, say};
+use crate::output::{Failure, caution, engine_text, say};
 use crate::text::{count, io_text, now, quoted, shown};
 use crate::usage::flags;
 
@@ -197,7 +197,7 @@ fn report(
         stepped_over: stepped_over.collect(),
     });
     for skipped in &from.stepped_over {
-        say!(out, "{}: skipped: {}", skipped.file, skipped.reason.replace('\n', "\n  "));
+        caution!(out, "{}: skipped: {}", skipped.file, skipped.reason.replace('\n', "\n  "));
     }
     if requests.is_empty() {
         say!(out, "nobody asks for admission there who is not of the fleet already");

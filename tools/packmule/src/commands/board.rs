@@ -1,39 +1,44 @@
-//! The board and its services: board.
+//! The board: which it is taken for. What is typed after `board` is done in `services` and `dry_start`.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-
-use super::{Context, profile};
-use crate::documents::{Board, Installed, Memory, Uart};
+use super::{Context, dry_start, profile, services};
+use crate::documents::{Board, Memory, Uart};
 use crate::files::board::Profile;
 use crate::output::{Failure, say};
-use crate::text::{columns, shown};
+use crate::text::columns;
 use crate::usage::flags;
-
-/// What `board install` puts in place, and whether one that is there already is left as it is.
-const FILES: &[(&str, &str, bool)] = &[
-    (
-        "etc/systemd/system/packmule-serve.service",
-        include_str!("../../../../boards/units/packmule-serve.service"),
-        false,
-    ),
-    (
-        "etc/systemd/system/packmule-exchange@.service",
-        include_str!("../../../../boards/units/packmule-exchange@.service"),
-        false,
-    ),
-    ("etc/udev/rules.d/90-packmule.rules", include_str!("../../../../boards/units/90-packmule.rules"), false),
-    ("etc/default/packmule", include_str!("../../../../boards/units/packmule.default"), true),
-];
 
 /// `packmule board`.
 pub fn board(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let board = profile(context)?;
-    match context.args.text(0)? {
-        "" => show(context, board),
-        "install" => install(context, board),
-        other => Err(context.args.wrong(format!("`{other}` is not `install`")).into()),
+    let (what, operands) = (context.args.text(0)?, context.args.len());
+    let (most, flags): (usize, &[&flags::Flag]) = match what {
+        "" => (0, &[]),
+        "install" => (2, &[&flags::ROOT, &flags::DRY_RUN]),
+        "remove" => (1, &[&flags::ROOT, &flags::DRY_RUN]),
+        "check" => (1, &[&flags::ROOT]),
+        "card" => (2, &[]),
+        other => {
+            let wrong = format!("`{other}` is not `install`, `remove`, `check` or `card`");
+            return Err(context.args.wrong(wrong).into());
+        }
+    };
+    if operands > most {
+        return Err(context.args.wrong(format!("`{}` is one too many", context.args.text(most)?)).into());
+    }
+    let unused = [&flags::ROOT, &flags::DRY_RUN]
+        .into_iter()
+        .find(|flag| context.args.has(flag) && !flags.iter().any(|takes| takes.name == flag.name));
+    if let Some(flag) = unused {
+        return Err(context.args.wrong(format!("`board {what}` has no flag --{}", flag.name)).into());
+    }
+    // The profile and a check are asked for; these two do something.
+    context.out.quiet = context.args.has(&flags::QUIET) && matches!(what, "install" | "remove");
+    match what {
+        "install" => services::install(context, board),
+        "remove" => services::remove(context),
+        "check" => dry_start::check(context),
+        "card" => dry_start::card(context),
+        _ => show(context, board),
     }
 }
 
@@ -83,49 +88,5 @@ fn show(context: &mut Context<'_, '_>, board: &Profile) -> Result<(), Failure> {
     for line in columns(&rows) {
         say!(out, "{line}");
     }
-    Ok(())
-}
-
-fn install(context: &mut Context<'_, '_>, board: &Profile) -> Result<(), Failure> {
-    let root = context.args.flag_path(&flags::ROOT).unwrap_or(Path::new("/"));
-    let program = std::env::current_exe().map_err(|e| Failure::io(root, "find this program", &e))?;
-    let program = if context.args.has(&flags::ROOT) { "/usr/bin/packmule".into() } else { shown(&program) };
-    let (mut written, mut kept): (Vec<PathBuf>, Vec<PathBuf>) = (Vec::new(), Vec::new());
-    for (path, text, keep) in FILES {
-        let path = root.join(path);
-        if *keep && path.exists() {
-            kept.push(path);
-            continue;
-        }
-        let text = text.replace("/usr/bin/packmule", &program).replace("/dev/serial0", board.uart.device);
-        write(&path, &text).map_err(|e| Failure::io(&path, "write it", &e))?;
-        written.push(path);
-    }
-    let next =
-        ["systemctl daemon-reload && udevadm control --reload", "systemctl enable --now packmule-serve"];
-    let out = &mut *context.out;
-    let shown_all = |paths: &[PathBuf]| paths.iter().map(|path| shown(path)).collect();
-    out.document(&Installed { written: shown_all(&written), kept: shown_all(&kept), next: &next });
-    written.iter().for_each(|path| say!(out, "{}: written", shown(path)));
-    kept.iter().for_each(|path| say!(out, "{}: is there already and stays as it is", shown(path)));
-    let settings = root.join("etc/default/packmule");
-    say!(
-        out,
-        "set in {} where the database is; then start the services for cards, sticks and serial lines:",
-        shown(&settings)
-    );
-    next.iter().for_each(|line| say!(out, "  {line}"));
-    Ok(())
-}
-
-/// Whole or not at all.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    io::Write::write_all(&mut file, text.as_bytes())?;
-    fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What `serve` prints: a line for each change of a line or a connection.
+//! What `serve` and `run` print: a line for each change of a line, a connection or a link.
 
 use std::path::Path;
 use std::sync::mpsc::Receiver;
@@ -16,41 +16,89 @@ const PLACES_MAX: usize = 256;
 
 /// Prints what the lines report, until every line has ended.
 pub fn print_changes(changes: &Receiver<Change>, stop: &Stop, out: &mut Out<'_>) {
-    let mut last: Vec<(String, String)> = Vec::new();
+    let mut printer = Printer::default();
     for change in changes {
-        // A line that reports the same again and again is printed once.
-        let same = last.iter_mut().find(|(port, _)| *port == change.port);
-        let known = same.is_some();
-        match same {
-            Some((_, text)) if *text == change.text => continue,
-            Some((_, text)) => text.clone_from(&change.text),
-            None => last.push((change.port.clone(), change.text.clone())),
-        }
-        if !known && last.len() > PLACES_MAX {
-            last.remove(0);
-        }
-        if out.json {
-            out.document_line(&change.document());
-            out.text("\n");
-        }
-        say!(out, "{}  {}: {}", time(now()), change.port, change.text.replace('\n', "\n  "));
-        out.flush();
+        printer.print(&change, out);
         if out.closed() {
             stop.stop();
         }
     }
 }
 
+/// Prints changes, those that say the same again and again once.
+#[derive(Default)]
+pub struct Printer {
+    journal: bool,
+    last: Vec<(String, String)>,
+}
+
+impl Printer {
+    /// Makes one for the journal, which has the time itself and takes the priority from the beginning of a line.
+    pub fn journal(journal: bool) -> Self {
+        Self { journal, ..Self::default() }
+    }
+
+    /// Prints a line that is no change.
+    pub fn say(&self, text: &str, out: &mut Out<'_>) {
+        match self.journal {
+            true => say!(out, "<6>{text}"),
+            false => say!(out, "{}  {text}", time(now())),
+        }
+    }
+
+    /// Prints a change.
+    pub fn print(&mut self, change: &Change, out: &mut Out<'_>) {
+        let same = self.last.iter_mut().find(|(port, _)| *port == change.port);
+        let known = same.is_some();
+        match same {
+            Some((_, text)) if *text == change.text => return,
+            Some((_, text)) => text.clone_from(&change.text),
+            None => self.last.push((change.port.clone(), change.text.clone())),
+        }
+        if !known && self.last.len() > PLACES_MAX {
+            self.last.remove(0);
+        }
+        if out.json {
+            out.document_line(&change.document());
+            out.text("\n");
+        }
+        let text = format!("{}: {}", change.port, change.text);
+        let text = match self.journal {
+            true => text
+                .lines()
+                .map(|line| format!("<{}>{line}", change.priority()))
+                .collect::<Vec<_>>()
+                .join("\n"),
+            false => format!("{}  {}", time(now()), text.replace('\n', "\n  ")),
+        };
+        if change.event == "failed" {
+            out.warning(&text)
+        } else {
+            out.line(&text)
+        }
+        out.flush();
+    }
+}
+
 /// What a line or a connection reports.
 pub struct Change {
     pub at: String,
-    /// The serial port, or the address.
+    /// The serial port, the address, or the link's name.
     pub port: String,
-    pub is_serial: bool,
+    pub place: Place,
     pub event: &'static str,
     pub peer: Option<String>,
     pub text: String,
     pub more: More,
+}
+
+/// What changes.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Place {
+    Serial,
+    #[cfg(feature = "net")]
+    Address,
+    Link,
 }
 
 /// What belongs to one event alone.
@@ -62,11 +110,25 @@ pub enum More {
 }
 
 impl Change {
+    /// Returns how grave it is, as syslog counts: 4 is a warning, 5 a notice, 6 information.
+    fn priority(&self) -> u8 {
+        match self.event {
+            "failed" => 4,
+            "away" | "silent" | "ended" => 5,
+            _ => 6,
+        }
+    }
+
     fn document(&self) -> Event<'_> {
+        let of = |place| (self.place == place).then_some(self.port.as_str());
         let mut event = Event {
             at: self.at.clone(),
-            serial: self.is_serial.then_some(&self.port),
-            address: (!self.is_serial).then_some(&self.port),
+            serial: of(Place::Serial),
+            #[cfg(feature = "net")]
+            address: of(Place::Address),
+            #[cfg(not(feature = "net"))]
+            address: None,
+            link: of(Place::Link),
             event: self.event,
             peer: self.peer.as_deref(),
             text: &self.text,

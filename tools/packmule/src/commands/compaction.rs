@@ -6,9 +6,9 @@ use super::{Context, of_db, open};
 use crate::documents::SnapshotWritten;
 use crate::files::Target;
 use crate::output::{Failure, say};
-use crate::text::{count, number, plural, quoted, read_age, shown, size};
+use crate::text::{count, number, plural, quoted, read_age, read_size, shown, size};
 use crate::usage::{Args, flags};
-use packmule::Keep;
+use packmule::{CompactReport, Keep, PruneReport};
 
 /// `packmule compact`.
 pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -19,25 +19,29 @@ pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let held = report.held_back_by.as_ref();
     let out = &mut *context.out;
     out.document(&report);
-    say!(
-        out,
-        "compacted away {} ({}) that every device has; {} left in the log",
-        count(report.frames, "frame"),
-        size(report.bytes),
-        count(report.frames_left, "frame")
-    );
+    say!(out, "{}", compacted(&report));
     if alone && report.frames_left > 0 {
         say!(out, "no other device is known yet: nothing is compacted away before another one has it");
     }
     if let Some((device, frames)) = held {
         say!(
             out,
-            "{device} is not known to have {}: the log keeps them until it is heard of, or `packmule retire {} {device}`",
+            "{device} is not known to have {}, which the log keeps until it is heard of, or `packmule retire {} {device}`",
             count(*frames, "frame"),
             quoted(&path)
         );
     }
     Ok(())
+}
+
+/// Says what a compaction did.
+pub fn compacted(report: &CompactReport) -> String {
+    format!(
+        "compacted away {} ({}) that every device has; {} left in the log",
+        count(report.frames, "frame"),
+        size(report.bytes),
+        count(report.frames_left, "frame")
+    )
 }
 
 /// `packmule prune`.
@@ -49,15 +53,7 @@ pub fn prune(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let report = engine.prune(table, keep).map_err(of_db(path))?;
     let out = &mut *context.out;
     out.document(&report);
-    match &report.base {
-        Some(base) => say!(
-            out,
-            "{table}: {} deleted that the base {base} has, by its own word; {} left",
-            count(report.rows, "row"),
-            number(report.rows_left)
-        ),
-        None => say!(out, "{table}: nothing deleted: no base is known to have any of its rows"),
-    }
+    say!(out, "{table}: {}", pruned(&report));
     if report.unacknowledged > 0 {
         let stay = plural(report.unacknowledged, "row stays, which", "rows stay, which");
         say!(out, "{stay} no base is known to have");
@@ -65,20 +61,26 @@ pub fn prune(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Says what a pruning did.
+pub fn pruned(report: &PruneReport) -> String {
+    match &report.base {
+        Some(base) => format!(
+            "{} deleted that the base {base} has, by its own word; {} left",
+            count(report.rows, "row"),
+            number(report.rows_left)
+        ),
+        None => "nothing deleted: no base is known to have any of its rows".to_owned(),
+    }
+}
+
 /// Reads which rows stay: exactly one of the three.
 fn wanted(args: &Args) -> Result<Keep, Failure> {
-    let scaled = |text: &str, units: &[(&str, u64)]| {
-        units
-            .iter()
-            .find_map(|(unit, factor)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*factor))
-    };
-    let sizes = [("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)];
     let given =
         [args.flag(&flags::PRUNE_KEEP)?, args.flag(&flags::PRUNE_ROWS)?, args.flag(&flags::PRUNE_FREE)?];
     let keep = match given {
         [Some(age), None, None] => read_age(age).and_then(|age| age.try_into().ok()).map(Keep::Recent),
         [None, Some(rows), None] => rows.parse().ok().map(Keep::Rows),
-        [None, None, Some(size)] => scaled(size, &sizes).map(Keep::Free),
+        [None, None, Some(size)] => read_size(size).map(Keep::Free),
         _ => return Err(args.wrong("give one of --keep AGE (30d), --rows N, --free SIZE (200M)").into()),
     };
     Ok(keep

@@ -167,13 +167,20 @@ fn print(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     print_ways(path, conflict, out);
 }
 
+/// What stands beside the version that is in the table.
+const SHOWN: &str = "  <- the table shows this one";
+
 fn print_version(conflict: &Conflict, version: &ConflictVersion, out: &mut Out<'_>) {
     // The two rows of a unique conflict have different keys.
     let unique = matches!(conflict.kind, ConflictKind::Unique(_));
     let at = version.at.map_or_else(String::new, |at| format!(", {}", time(at)));
-    let shown = if version.shown { "  <- the table shows this one" } else { "" };
     let by = version.device.map_or_else(String::new, |_| "by ".to_owned());
-    say!(out, "  {} {by}{}{at}{shown}", version.op.word(), version.author());
+    let line = format!("  {} {by}{}{at}", version.op.word(), version.author());
+    match version.shown {
+        true if line.chars().count() + SHOWN.len() > 80 => say!(out, "{line}\n    {}", SHOWN.trim_start()),
+        true => say!(out, "{line}{SHOWN}"),
+        false => say!(out, "{line}"),
+    }
     let rows: Vec<Vec<String>> = version
         .values
         .iter()

@@ -14,7 +14,7 @@ use crate::documents::{
 };
 use crate::files::passphrase;
 use crate::output::{Failure, say};
-use crate::text::{columns, count, iso, number, plural, quoted, said_by, set_aside, shown, time};
+use crate::text::{count, fitting_columns, iso, number, plural, quoted, said_by, set_aside, shown, time};
 use crate::usage::{Args, Flag, flags};
 
 /// `packmule init`.
@@ -379,7 +379,10 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             d.clock.map_or_else(|| "-".into(), packmule::clock_words),
         ]);
     }
-    for line in columns(&rows) {
+    if devices.iter().all(|d| d.clock.is_none()) {
+        rows.iter_mut().for_each(|row| row.truncate(head.len() - 1));
+    }
+    for line in fitting_columns(&rows) {
         say!(out, "{line}");
     }
     for d in &devices {

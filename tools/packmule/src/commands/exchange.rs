@@ -14,7 +14,7 @@ use super::device::fleets;
 use super::intake::summary;
 use super::{Context, of_db, open, say_left_out};
 use crate::documents::{CardFile, Exchanged, File, Known, Reason, WaitGroup};
-use crate::output::{Failure, Meter, Out, engine_text, say};
+use crate::output::{Failure, Meter, Out, caution, engine_text, say, tell};
 use crate::text::{conflicts_open, count, elsewhere, quoted, shown, size, waiting, words, wrap};
 use crate::usage::flags;
 
@@ -113,13 +113,32 @@ impl<'a> Done<'a> {
     }
 
     fn report(&self, out: &mut Out<'_>, failure: Option<&Failure>) {
+        self.tell_files(out);
         out.document(&self.document(failure));
         self.print_files(out);
         if let Some(why) = &self.report.not_left {
-            say!(out, "{}: {}", shown(self.directory), not_left(why));
+            caution!(out, "{}: {}", shown(self.directory), not_left(why));
         }
         if failure.is_none() {
             self.print_total(out);
+        }
+    }
+
+    /// Says of each file that was looked at, and of which nothing else is said, why.
+    fn tell_files(&self, out: &Out<'_>) {
+        let at = |file: &Path| shown(&self.directory.join(file));
+        for (file, report) in &self.report.taken {
+            let known = count(report.known, "frame");
+            tell!(out, "{}: read to its end: {known} known already, {} new", at(file), report.frames);
+        }
+        for file in &self.report.heard {
+            tell!(out, "{}: looked at: nothing new in it for this device", at(file));
+        }
+        for file in &self.report.waiting {
+            tell!(out, "{}: looked at: left here before, and still lacked by others", at(file));
+        }
+        for device in self.names.values() {
+            tell!(out, "{device}: looked at what it is known to have");
         }
     }
 
@@ -129,7 +148,7 @@ impl<'a> Done<'a> {
             say!(out, "{}: taken in: {}", at(file), summary(report));
         }
         for (file, why) in &self.report.stepped_over {
-            say!(out, "{}: skipped: {}", at(file), self.skipped(file, why).replace('\n', "\n  "));
+            caution!(out, "{}: skipped: {}", at(file), self.skipped(file, why).replace('\n', "\n  "));
         }
         for (file, why) in &self.report.removed {
             say!(out, "{}: removed: {}", at(file), removed(*why));
@@ -165,8 +184,8 @@ impl<'a> Done<'a> {
         if let Some(fleet) = &self.admitted {
             say!(out, "the fleet {}… has admitted this device", fleet.get(..16).unwrap_or(fleet));
         }
-        asks_for_admission(&self.asks, self.ask_in).iter().for_each(|line| out.line(line));
-        self.outside_the_fleet().iter().for_each(|line| out.line(line));
+        asks_for_admission(&self.asks, self.ask_in).iter().for_each(|line| out.warning(line));
+        self.outside_the_fleet().iter().for_each(|line| out.warning(line));
         let mut total = ImportReport::default();
         self.report.taken.iter().for_each(|(_, report)| total.add_import(report.clone()));
         elsewhere(&total, self.db).iter().for_each(|line| out.line(line));

@@ -8,7 +8,7 @@ use packmule::{Engine, Error, ImportReport};
 use super::of_db;
 use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Meter, Out, engine_text, say};
+use crate::output::{Failure, Meter, Out, caution, engine_text, say, tell};
 use crate::text::{conflicts_open, count, elsewhere, io_text, plural, quoted, shown, waiting};
 
 /// What is taken in, into which database.
@@ -196,6 +196,10 @@ impl<'a> Intake<'a> {
     pub fn report(self, out: &mut Out<'_>) -> Result<(), Failure> {
         let open = self.engine.open_conflicts().map_err(of_db(self.db))?;
         let failed = self.taken.is_empty() && !self.stepped_over.is_empty();
+        for (path, report) in &self.taken {
+            let known = count(report.known, "frame");
+            tell!(out, "{}: read to its end: {known} known already, {} new", shown(path), report.frames);
+        }
         out.document(&self.document(open, failed));
         self.print_files(out);
         self.print_total(open, out);
@@ -217,13 +221,18 @@ impl<'a> Intake<'a> {
             }
         }
         for (path, reason) in &self.stepped_over {
-            say!(out, "{}: skipped: {}", shown(path), reason.replace('\n', "\n  "));
+            caution!(out, "{}: skipped: {}", shown(path), reason.replace('\n', "\n  "));
         }
         match &self.others[..] {
             [] => {}
-            [path] => say!(out, "{}: skipped: {NOT_A_BUNDLE}", shown(path)),
+            [path] => caution!(out, "{}: skipped: {NOT_A_BUNDLE}", shown(path)),
             [path, ..] => {
-                say!(out, "{} and {} more: skipped: they are not bundles", shown(path), self.others.len() - 1)
+                caution!(
+                    out,
+                    "{} and {} more: skipped: they are not bundles",
+                    shown(path),
+                    self.others.len() - 1
+                )
             }
         }
     }

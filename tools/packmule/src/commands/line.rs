@@ -171,6 +171,7 @@ pub enum Over {
     /// A serial port, and the rate at the end.
     Line(String, u32),
     /// An address.
+    #[cfg_attr(not(feature = "net"), expect(dead_code, reason = "only networks have addresses"))]
     Network(String),
 }
 

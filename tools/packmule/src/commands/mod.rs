@@ -12,13 +12,16 @@
 //! | `compaction` | `compact`, `prune`, `snapshot` |
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
-//! | `changes` | what `serve` prints |
-//! | `network` | `sync` and `serve` over a network |
+//! | `changes` | what `serve` and `run` print |
+//! | `run/` | `run` |
+//! | `network` | `sync` and `serve` over a network; `no_network`: where the program is built without |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
+//! | `services` | `board install`, `board remove` |
+//! | `dry_start` | `board check`, `board card` |
 //! | `own` | `completions`, `man` |
 
 mod admit;
@@ -28,6 +31,7 @@ mod check;
 mod compaction;
 mod conflicts;
 mod device;
+mod dry_start;
 mod exchange;
 mod export;
 mod history;
@@ -35,24 +39,30 @@ mod import;
 mod intake;
 mod line;
 mod log;
+#[cfg(feature = "net")]
+mod network;
+#[cfg(not(feature = "net"))]
+#[path = "no_network.rs"]
 mod network;
 mod own;
 mod remove;
 mod report;
 mod resolve;
+mod run;
 mod serve;
+mod services;
 mod status;
 mod sync;
 mod tables;
 
 use std::path::Path;
 
-use packmule::{Engine, Error, TableHow};
+use packmule::{Engine, Error, TableHow, label};
 
 use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Out};
-use crate::text::{hint, quoted, safe, words, wrap};
+use crate::output::{Failure, Out, tell};
+use crate::text::{hint, quoted, safe, shown, size, words, wrap};
 use crate::usage::{Args, Name, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
@@ -69,6 +79,7 @@ pub use log::log;
 pub use own::{completions, man};
 pub use report::report;
 pub use resolve::resolve;
+pub use run::run;
 pub use serve::serve;
 pub use status::status;
 pub use sync::sync;
@@ -143,7 +154,7 @@ fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
         if name == Name::Digest || piped || context.out.json {
             let _ = writeln!(std::io::stderr(), "{}", safe(&said));
         } else {
-            context.out.line(&said);
+            context.out.warning(&said);
         }
     }
 }
@@ -191,7 +202,22 @@ fn open_as(
         }
         Ok(_) => {}
     }
-    open(path, options(context)?).map_err(|e| Failure::engine(path, path, e))
+    let engine = open(path, options(context)?).map_err(|e| Failure::engine(path, path, e))?;
+    if context.out.verbose {
+        tell_opened(context, &engine)?;
+    }
+    Ok(engine)
+}
+
+/// Says what was opened, and with which budgets.
+fn tell_opened(context: &Context<'_, '_>, engine: &Engine) -> Result<(), Failure> {
+    let (board, identity, path) = (profile(context)?, engine.identity(), shown(context.args.path(0)));
+    let what = if identity.base { "base" } else { "device" };
+    let name = label(identity.id, Some(&identity.name));
+    let (cache, window) = (board.memory.cache_kib, size(board.memory.window_bytes.into()));
+    tell!(context.out, "{path}: opened: the {what} {name}");
+    tell!(context.out, "  budgets of {}: page cache {cache} KiB, {window} applied at a time", board.name);
+    Ok(())
 }
 
 /// Returns what makes a failure of the engine's error about the database.

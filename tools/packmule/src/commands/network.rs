@@ -14,7 +14,7 @@ use packmule::carry::serial::Error as LineError;
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
-use super::changes::{Change, More, in_step};
+use super::changes::{Change, More, Place, in_step};
 use super::line::{Over, draw, failure as line_failure, patience, say_synced, session_text, stop_on_signals};
 use super::{Context, Given, open};
 use crate::output::{Bar, Failure, code};
@@ -32,7 +32,7 @@ pub fn sync(context: &mut Context<'_, '_>, address: &str) -> Result<(), Failure>
     stop_on_signals(&stop)?;
     let begun = Instant::now();
     let name = address.to_string();
-    let mut bar = Bar::new(name.clone());
+    let mut bar = Bar::new(name.clone(), context.out.verbose);
     let (mut peer, mut fingerprint) = (None, None);
     let result = net::sync(&mut engine, &address, &options, &stop, &mut |status| match status {
         Status::Met { id, name } => {
@@ -172,7 +172,7 @@ impl Reports<'_> {
 
     fn change(&self, place: &str, event: &'static str, peer: Option<String>, text: String, more: More) {
         let (at, port) = (iso(now()), place.to_owned());
-        let change = Change { at, port, is_serial: false, event, peer, text, more };
+        let change = Change { at, port, place: Place::Address, event, peer, text, more };
         if let Ok(send) = self.send.lock() {
             // Nobody listens when the program ends.
             let _ = send.send(change);

@@ -194,7 +194,9 @@ impl<'p> Page<'p> {
         }
         let heard = match device.heard {
             _ if device.this => "–".into(),
-            Some(at) => format!("{} <span class=\"soft\">{}</span>", ago(self.now - at), escape(&time(at))),
+            Some(at) => {
+                format!("{} <span class=\"soft at\">{}</span>", ago(self.now - at), escape(&time(at)))
+            }
             None => "never".into(),
         };
         let ours = if device.this { "–".into() } else { number(device.acknowledged) };
@@ -328,7 +330,7 @@ fn side(conflict: &Conflict, version: &ConflictVersion) -> String {
     let shown = if version.shown { " class=\"shown\"" } else { "" };
     let at = version.at.map(time).unwrap_or_default();
     let mut out = format!(
-        "<div{shown}><b>{}</b> <span class=\"soft\">{} {}</span>",
+        "<div{shown}><b>{}</b> <span class=\"soft\">{} <span class=\"at\">{}</span></span>",
         escape(&version.author()),
         version.op.word(),
         escape(&at)

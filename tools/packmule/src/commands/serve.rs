@@ -8,7 +8,7 @@ use packmule::carry::serial::{self, Options, Status};
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
-use super::changes::{Change, More, in_step, print_changes};
+use super::changes::{Change, More, Place, in_step, print_changes};
 use super::line::{failure_text, line_options, stop_on_signals};
 use super::{Context, network, open};
 use crate::output::{Failure, Out, say};
@@ -132,6 +132,6 @@ impl Served<'_> {
     fn change(&self, event: &'static str, text: String, more: More) {
         let (at, port, peer) = (iso(now()), self.port.clone(), self.peer.clone());
         // Nobody listens when the program ends.
-        let _ = self.send.send(Change { at, port, is_serial: true, event, peer, text, more });
+        let _ = self.send.send(Change { at, port, place: Place::Serial, event, peer, text, more });
     }
 }

@@ -7,6 +7,7 @@ use packmule::{Notice, Status, TableStatus, label};
 use super::device::{fleets, no_fleet};
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, ToDo, WaitGroup};
+use crate::files::run_state;
 use crate::output::{Failure, Out, say};
 use crate::text::{
     Advice, advice, clock_wrong, columns, count, hint, iso, now, number, paragraph, plural, quoted, said_by,
@@ -33,12 +34,14 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             n => say!(out, "{}: {} a person:", shown(path), plural(n, "thing needs", "things need")),
         }
         print_to_do(todo.iter().filter(|todo| todo.person), out);
+        say!(out, "{}", paragraph(&looked_at(&status, devices.len()), 2, 4));
         return if needed { Err(Failure::PersonNeeded) } else { Ok(()) };
     }
     print_device(path, &status, now, out);
     if let Some(name) = asked {
         say!(out, "  asks for     the name `{name}`, which the fleet has not signed yet");
     }
+    print_run(path, out);
     print_tables(path, &status, out);
     for wait in &status.waits {
         say!(out, "  waiting      {}", waiting(wait));
@@ -76,6 +79,18 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Names all that `--check` goes by.
+fn looked_at(status: &Status, devices: usize) -> String {
+    let tables = count(status.tables.len() as u64, "table");
+    let revoked = count(status.revoked.len() as u64, "revoked device");
+    format!(
+        "looked at: the secret key, open conflicts, {tables} (whether held, and rows that are not sent), {revoked}, \
+         the clocks of {}, {}",
+        count(devices as u64, "device"),
+        count(status.notices.len() as u64, "notice")
+    )
+}
+
 /// Prints what there is to do, with the commands that help.
 fn print_to_do<'a>(todo: impl Iterator<Item = &'a Advice>, out: &mut Out<'_>) {
     for Advice { what, command, .. } in todo {
@@ -111,6 +126,7 @@ fn document<'a>(path: &Path, status: &'a Status, todo: &'a [Advice], now: i64) -
         clock_off_ms: status.clock,
         retired: status.retired.iter().map(|standing| standing.device.as_str()).collect(),
         revoked: status.revoked.iter().map(|standing| standing.device.as_str()).collect(),
+        run: run_state::read(path),
         notices: status.notices.iter().map(|notice| notice_text(notice, path)).collect(),
         person_needed: todo.iter().any(|todo| todo.person),
         to_do: todo
@@ -148,6 +164,27 @@ fn print_device(path: &Path, status: &Status, now: i64, out: &mut Out<'_>) {
     match status.conflicts {
         0 => say!(out, "  conflicts    none"),
         n => say!(out, "  conflicts    {} open: `packmule conflicts {}`", number(n), quoted(path)),
+    }
+}
+
+/// Prints how `packmule run` stands.
+fn print_run(path: &Path, out: &mut Out<'_>) {
+    let Some(run) = run_state::read(path) else { return };
+    if !run.running {
+        say!(out, "  run          NOT RUNNING: it ended without a word; how its links stood:");
+    } else {
+        say!(out, "  run          since {}, process {}", run.since, run.pid);
+    }
+    for link in &run.links {
+        let text = link.text.lines().next().unwrap_or("it has not met anybody yet");
+        let text = if link.state == "begins" { "it has not met anybody yet" } else { text };
+        let since = link.since.split('.').next().unwrap_or_default();
+        let last = match (&link.in_step, link.state.as_str()) {
+            (_, "in step" | "done") | (None, _) => String::new(),
+            (Some(last), _) => format!("; in step last at {last}"),
+        };
+        let line = format!("{} ({} since {since}Z): {text}{last}", link.link, link.state);
+        say!(out, "{}", paragraph(&line, 4, 6));
     }
 }
 

@@ -36,7 +36,7 @@ fn over_line(context: &mut Context<'_, '_>, port: &Path) -> Result<(), Failure> 
     let stop = Stop::default();
     stop_on_signals(&stop)?;
     let begun = Instant::now();
-    let mut watch = Watch::new(&options);
+    let mut watch = Watch::new(&options, context.out.verbose);
     let result = serial::sync(&mut engine, &options, &stop, &mut |status| watch.show(&status));
     watch.bar.clear();
     let done = result.map_err(|e| failure(port, context.args.path(0), e))?;
@@ -54,8 +54,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(options: &Options) -> Self {
-        let bar = Bar::new(shown(&options.path));
+    fn new(options: &Options, stays: bool) -> Self {
+        let bar = Bar::new(shown(&options.path), stays);
         Self { bar, first: options.baud, baud: options.baud, peer: None, fingerprint: None }
     }
 

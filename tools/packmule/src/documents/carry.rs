@@ -291,7 +291,7 @@ pub struct Synced {
     pub counts: Counts,
 }
 
-/// One line of `serve`, on a line of its own.
+/// One line of `serve` or `run`, on a line of its own.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub struct Event<'a> {
@@ -303,7 +303,11 @@ pub struct Event<'a> {
     /// Over a network: where the other end is; of `listening`, where this one is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<&'a str>,
-    /// `open`, `away`, `listening`, `met`, `in step`, `baud`, `silent`, `heard`, `ended` or `failed`.
+    /// Of `run`: the link's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<&'a str>,
+    /// `open`, `away`, `listening`, `met`, `in step`, `baud`, `silent`, `heard`, `ended` or `failed`; of `run` also `begins` and,
+    /// of upkeep, `done`.
     pub event: &'static str,
     /// The other end's name and the beginning of its fingerprint, once it is known.
     pub peer: Option<&'a str>,

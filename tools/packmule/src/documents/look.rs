@@ -7,9 +7,9 @@ use packmule::{BundleInfo, HistoryEntry, HistoryOp, TableStatus};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::WaitGroup;
 #[cfg(test)]
 use super::report;
+use super::{RunState, WaitGroup};
 use crate::text::{iso, stream};
 
 /// `status`.
@@ -53,6 +53,8 @@ pub struct Status<'a> {
     pub revoked: Vec<&'a str>,
     /// What people should know.
     pub notices: Vec<String>,
+    /// How `packmule run` stands; null if it has not run since it last ended in good order.
+    pub run: Option<RunState>,
     /// Only a person can do something of what there is to do: `--check` ends with 3.
     pub person_needed: bool,
     /// What there is to do.
@@ -362,18 +364,6 @@ pub struct Uart<'a> {
     pub baud: u32,
     /// The highest rate to go up to.
     pub baud_max: u32,
-}
-
-/// `board install`.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(JsonSchema))]
-pub struct Installed<'a> {
-    /// Files that were written.
-    pub written: Vec<String>,
-    /// Files that were there and stay as they are.
-    pub kept: Vec<String>,
-    /// What to run then.
-    pub next: &'a [&'a str],
 }
 
 /// `demo`.

@@ -10,7 +10,8 @@
 //! | `carry` | `export`, `import`, `merge`, `exchange`, `sync`, `serve` |
 //! | `conflicts` | `conflicts`, `resolve` |
 //! | `look` | `status`, `log`, `digest`, `verify`, `inspect`, `board`, `demo` |
-//! | `own` | `completions`, `man` |
+//! | `run` | `run` |
+//! | `own` | `completions`, `man`, `board install`, `board remove`, `board check`, `board card` |
 //! | `report` | how reports of the library look that are printed as they are, in tests alone |
 //! | `page` | the page, in tests alone |
 
@@ -23,6 +24,7 @@ mod own;
 mod page;
 #[cfg(test)]
 mod report;
+mod run;
 mod tables;
 
 #[cfg(test)]
@@ -38,10 +40,11 @@ pub use devices::{
     Removed, Renamed, Request, Retired, Revoked, Trusted,
 };
 pub use look::{
-    AtWritten, Board, Demo, Digest, Encrypted, Inspected, Installed, LogGroup, LogSize, Memory, Reported,
-    Restored, Status, TakenBackWrites, ToDo, Uart, Verified,
+    AtWritten, Board, Demo, Digest, Encrypted, Inspected, LogGroup, LogSize, Memory, Reported, Restored,
+    Status, TakenBackWrites, ToDo, Uart, Verified,
 };
-pub use own::{Completions, Manual};
+pub use own::{BoardChecked, CardChecked, Completions, Installed, Manual, RemovedServices, WrittenFile};
+pub use run::{LinkChecked, LinkState, RunChecked, RunState, UpkeepChecked};
 pub use tables::{Changed, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 
 /// What any command prints that was refused or failed; the command's own document may have `error` too.

@@ -48,6 +48,8 @@ fn page() -> String {
     section::<Imported>(&mut page, &mut types, "merge");
     section::<Synced>(&mut page, &mut types, "sync");
     section::<Event>(&mut page, &mut types, "serve");
+    section::<Event>(&mut page, &mut types, "run");
+    section::<RunChecked>(&mut page, &mut types, "run --check");
     section::<Exchanged>(&mut page, &mut types, "exchange");
     section::<Conflicts>(&mut page, &mut types, "conflicts");
     section::<conflicts::Resolution>(&mut page, &mut types, "resolve");
@@ -63,6 +65,9 @@ fn page() -> String {
     section::<Inspected>(&mut page, &mut types, "inspect");
     section::<Board>(&mut page, &mut types, "board");
     section::<Installed>(&mut page, &mut types, "board install");
+    section::<RemovedServices>(&mut page, &mut types, "board remove");
+    section::<BoardChecked>(&mut page, &mut types, "board check");
+    section::<CardChecked>(&mut page, &mut types, "board card");
     section::<Completions>(&mut page, &mut types, "completions");
     section::<Manual>(&mut page, &mut types, "man");
     section::<Demo>(&mut page, &mut types, "demo");

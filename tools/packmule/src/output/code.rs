@@ -4,6 +4,8 @@
 pub const USAGE: &str = "usage";
 /// Refused for a reason that has no code of its own: the words say it.
 pub const REFUSED: &str = "refused";
+/// The file of `run` says something that it cannot.
+pub const CONFIG: &str = "config";
 /// The other end cannot be reached, or the connection broke off.
 pub const CONNECTION: &str = "connection";
 /// The other end went no further.
@@ -13,7 +15,7 @@ pub const UNTRUSTED: &str = "untrusted";
 
 /// Those that the library does not have.
 #[cfg(test)]
-const OWN: &[&str] = &[USAGE, REFUSED, CONNECTION, PEER_REFUSED];
+const OWN: &[&str] = &[USAGE, REFUSED, CONFIG, CONNECTION, PEER_REFUSED];
 
 /// The page has every code, and no other; each with its meaning and what to do.
 #[test]

@@ -19,17 +19,21 @@ use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 
-use crate::text::safe;
+use crate::text::{folded, safe};
 
 pub use ending::{Allocator, say_panics};
 pub use failure::{Failure, engine_text};
-pub use progress::{Bar, Meter};
+pub use progress::{Bar, Meter, nobody_watches};
 
 /// Standard output, or what stands for it.
 pub struct Out<'w> {
     to: BufWriter<Box<dyn Write + 'w>>,
     /// One JSON document instead of lines.
     pub json: bool,
+    /// Only what is wrong is printed.
+    pub quiet: bool,
+    /// What is looked at is said.
+    pub verbose: bool,
     closed: bool,
     failed: Option<io::Error>,
 }
@@ -41,17 +45,62 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// Prints a line that is printed also where only what is wrong is wanted.
+macro_rules! caution {
+    ($out:expr, $($arg:tt)*) => { $out.warning(&format!($($arg)*)) };
+}
+pub(crate) use caution;
+
+/// Says what is looked at, where that is wanted.
+macro_rules! tell {
+    ($out:expr, $($arg:tt)*) => {
+        if $out.verbose {
+            $out.detail(&format!($($arg)*));
+        }
+    };
+}
+pub(crate) use tell;
+
 impl<'w> Out<'w> {
     /// Makes one that prints to this.
     pub fn new(to: Box<dyn Write + 'w>) -> Self {
-        Self { to: BufWriter::new(to), json: false, closed: false, failed: None }
+        Self {
+            to: BufWriter::new(to),
+            json: false,
+            quiet: false,
+            verbose: false,
+            closed: false,
+            failed: None,
+        }
     }
 
     /// Prints a line, unless a JSON document is wanted. Whatever a terminal would act on is escaped.
     pub fn line(&mut self, line: &str) {
+        if !self.quiet {
+            self.warning(line);
+        }
+    }
+
+    /// Prints a line also where only what is wrong is wanted.
+    pub fn warning(&mut self, line: &str) {
         if !self.json {
-            self.write(&safe(line));
+            self.write(&safe(&folded(line)));
             self.write("\n");
+        }
+    }
+
+    /// Prints what is in a file, as it is.
+    pub fn verbatim(&mut self, text: &str) {
+        if !self.json && !self.quiet {
+            self.write(&safe(text));
+        }
+    }
+
+    /// Says on standard error what is looked at, if that is wanted.
+    pub fn detail(&self, line: &str) {
+        if self.verbose {
+            // A closed standard error changes nothing.
+            let _ = writeln!(io::stderr(), "{}", safe(&folded(line)));
         }
     }
 

@@ -1,9 +1,43 @@
 //! How far a long import or exchange is, for whoever watches.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::text::{safe, size, span};
+
+/// Nobody wants to watch, whatever standard error is.
+static UNWATCHED: AtomicBool = AtomicBool::new(false);
+
+/// Lets all that shows progress stay silent.
+pub fn nobody_watches() {
+    UNWATCHED.store(true, Ordering::Relaxed);
+}
+
+fn is_watched() -> bool {
+    io::stderr().is_terminal() && !UNWATCHED.load(Ordering::Relaxed)
+}
+
+/// Writes the line anew, in one piece: a line that comes in pieces flickers.
+fn draw(name: &str, rest: &str) {
+    let wide = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+    let line = fitted(&safe(name), rest, if wide == 0 { 80 } else { wide });
+    let _ = io::stderr().write_all(format!("\r\x1b[K{line}").as_bytes());
+}
+
+/// Puts a name and what is said of it on a line that a terminal of this width does not break: of a long name its end
+/// is shown, which tells files apart.
+fn fitted(name: &str, rest: &str, wide: usize) -> String {
+    // The last column is where some terminals break already.
+    let room = wide.saturating_sub(1);
+    let of_name = room.saturating_sub(rest.chars().count() + 2).max(room.min(8));
+    let length = name.chars().count();
+    let name: String = match length > of_name {
+        true => ['…'].into_iter().chain(name.chars().skip(length + 1 - of_name.max(1))).collect(),
+        false => name.to_owned(),
+    };
+    format!("{name}: {rest}").chars().take(room).collect()
+}
 
 /// One line on standard error, written over and over; nothing where nobody watches.
 pub struct Meter {
@@ -20,8 +54,15 @@ impl Meter {
     /// Makes a meter for what has this name.
     pub fn new(name: String) -> Self {
         let now = Instant::now();
-        let watched = io::stderr().is_terminal();
-        Self { name, watched, started: now, phase: now, heard: now, drawn: None, verifying: true }
+        Self {
+            name,
+            watched: is_watched(),
+            started: now,
+            phase: now,
+            heard: now,
+            drawn: None,
+            verifying: true,
+        }
     }
 
     /// Draws how far it is.
@@ -44,16 +85,9 @@ impl Meter {
         let seconds = self.phase.elapsed().as_secs_f64().max(0.001);
         let rate = at.done as f64 / seconds;
         let left = at.total.saturating_sub(at.done) as f64 / rate.max(1.0);
-        let _ = write!(
-            io::stderr(),
-            "\r\x1b[K{}: {} {} of {}, {}/s, {} left",
-            safe(&self.name),
-            if at.verifying { "checking" } else { "taking in" },
-            size(at.done),
-            size(at.total),
-            size(rate as u64),
-            span(left as u64)
-        );
+        let doing = if at.verifying { "checking" } else { "taking in" };
+        let of = format!("{} of {}", size(at.done), size(at.total));
+        draw(&self.name, &format!("{doing} {of}, {}/s, {} left", size(rate as u64), span(left as u64)));
     }
 }
 
@@ -69,6 +103,8 @@ impl Drop for Meter {
 pub struct Bar {
     name: String,
     watched: bool,
+    /// What is said stays, each on a line of its own.
+    stays: bool,
     drawn: Option<Instant>,
     /// The rate of the last seconds, and where and when it was last looked at.
     rate: f64,
@@ -79,16 +115,19 @@ pub struct Bar {
 const WIDTH: u64 = 20;
 
 impl Bar {
-    /// Makes a bar for the line with this name.
-    pub fn new(name: String) -> Self {
-        Self { name, watched: io::stderr().is_terminal(), drawn: None, rate: 0.0, looked: None }
+    /// Makes a bar for the line with this name; with `stays`, what is said of it stays on the screen.
+    pub fn new(name: String, stays: bool) -> Self {
+        Self { name, watched: is_watched(), stays, drawn: None, rate: 0.0, looked: None }
     }
 
     /// Says something that lasts until the next thing.
     pub fn say(&mut self, what: &str) {
-        if self.watched {
+        if self.stays {
+            self.clear();
+            let _ = writeln!(io::stderr(), "{}: {}", safe(&self.name), safe(what));
+        } else if self.watched {
             self.drawn = Some(Instant::now());
-            let _ = write!(io::stderr(), "\r\x1b[K{}: {what}", safe(&self.name));
+            draw(&self.name, what);
         }
     }
 
@@ -113,9 +152,7 @@ impl Bar {
             format!("{}/s, {} left", size(self.rate as u64), span(left.ceil() as u64))
         };
         let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH as usize - full));
-        // In one piece: a line that comes in pieces flickers.
-        let line = format!("\r\x1b[K{}: [{bar}] {percent} %  {more}, {how}", safe(&self.name));
-        let _ = io::stderr().write_all(line.as_bytes());
+        draw(&self.name, &format!("[{bar}] {percent} %  {more}, {how}"));
     }
 
     /// Takes it off the screen.
@@ -129,5 +166,23 @@ impl Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_never_wider_than_the_terminal() {
+        let rest = "[####----------------] 20 %  1.2 MiB out, 34 KiB in, 11 KiB/s, 3 min left";
+        for name in ["a", "/media/somebody/KINGSTON/PACKMULE/7F3A9C01.PMB", "温度.pmb"] {
+            for wide in 0..200 {
+                let line = fitted(name, rest, wide);
+                assert!(line.chars().count() < wide.max(1), "{wide}: {line}");
+            }
+        }
+        assert_eq!(fitted("/media/card/PACKMULE/1.PMB", "12 KiB/s", 26), "…PACKMULE/1.PMB: 12 KiB/s");
+        assert_eq!(fitted("1.PMB", "12 KiB/s", 80), "1.PMB: 12 KiB/s");
     }
 }

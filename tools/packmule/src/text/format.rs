@@ -55,6 +55,12 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// Reads a number of bytes: `500K`, `200M`, `1G`, or without a unit.
+pub fn read_size(text: &str) -> Option<u64> {
+    let units = [("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)];
+    units.iter().find_map(|(unit, factor)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*factor))
+}
+
 /// Formats a number with its noun: `1 frame`, `12,000 frames`.
 pub fn count(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", number(n), if n == 1 { "" } else { "s" })

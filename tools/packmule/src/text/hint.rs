@@ -32,7 +32,7 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         }
         Some(Hint::JoinThePortsGroup) => " (`sudo usermod -aG dialout $USER`, then log in again)".into(),
         Some(Hint::FreeThePort) => " (`systemctl stop serial-getty@…`)".into(),
-        Some(Hint::Retire { device }) => format!(": packmule retire {db} {device}"),
+        Some(Hint::Retire { device }) => format!(": `packmule retire {db} {device}`"),
         Some(Hint::TrackAgain { table }) => {
             format!(" (`packmule untrack {db} {table}`, then `packmule track {db} {table}`)")
         }

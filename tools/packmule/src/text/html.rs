@@ -65,6 +65,7 @@ pub fn bars(days: &[(String, BTreeMap<String, u64>)], unit: &str) -> String {
     for (name, n) in days.iter().flat_map(|(_, of)| of) {
         *totals.entry(name).or_default() += n;
     }
+    totals.retain(|_, n| *n > 0);
     let mut names: Vec<&str> = totals.keys().copied().collect();
     names.sort_by_key(|name| std::cmp::Reverse(totals[name]));
     let place = |name: &str| names.iter().position(|n| *n == name).unwrap_or(SERIES).min(SERIES);

@@ -1,5 +1,7 @@
 //! Columns, and lines of 80 letters.
 
+use std::borrow::Cow;
+
 /// Aligns cells in columns that are as wide as they need to be.
 pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let widths: Vec<usize> = (0..rows.iter().map(Vec::len).max().unwrap_or(0))
@@ -18,6 +20,28 @@ pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
             line
         })
         .collect()
+}
+
+/// The widest first cell beside which the others stand, where a line would be too long otherwise.
+const FIRST_MAX: usize = 24;
+
+/// Aligns cells as [`columns`] does; where a line would be longer than 80 letters, a first cell that is long has a line of
+/// its own.
+pub fn fitting_columns(rows: &[Vec<String>]) -> Vec<String> {
+    let lines = columns(rows);
+    if lines.iter().all(|line| line.chars().count() <= 80) {
+        return lines;
+    }
+    let is_long = |row: &&Vec<String>| row.first().is_some_and(|cell| cell.chars().count() > FIRST_MAX);
+    let short: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let first = if is_long(&row) { Some(String::new()) } else { row.first().cloned() };
+            first.into_iter().chain(row.iter().skip(1).cloned()).collect()
+        })
+        .collect();
+    let above = rows.iter().map(|row| row.first().filter(|_| is_long(&row)).cloned());
+    above.zip(columns(&short)).flat_map(|(above, line)| above.into_iter().chain([line])).collect()
 }
 
 /// Cuts a line to 80 letters.
@@ -55,6 +79,27 @@ pub fn paragraph(text: &str, first: usize, indent: usize) -> String {
         word.insert_str(0, &" ".repeat(first));
     }
     wrap(&words, indent)
+}
+
+/// Programs whose command lines are there to be copied: they stay whole.
+const COPIED: &[&str] = &["packmule ", "systemctl ", "sudo ", "sqlite3 "];
+
+/// Breaks every line of a text that is longer than 80 letters; what goes on is set in by two more. A command that stands
+/// alone on its line stays whole, as does one between backquotes.
+pub fn folded(text: &str) -> Cow<'_, str> {
+    let long = |line: &str| line.len() > 80 && line.chars().count() > 80;
+    if !text.lines().any(long) {
+        return text.into();
+    }
+    let fold = |line: &str| {
+        let begins = line.trim_start();
+        if !long(line) || COPIED.iter().any(|program| begins.starts_with(program)) {
+            return line.to_owned();
+        }
+        let indent = line.len() - begins.len();
+        paragraph(begins, indent, indent + 2)
+    };
+    text.split('\n').map(fold).collect::<Vec<_>>().join("\n").into()
 }
 
 /// Takes a text apart into words; a command between backquotes is one.

@@ -248,5 +248,6 @@ fn fish_flag(flag: &Flag, quoted: impl Fn(&str) -> String) -> String {
         Some(Expected::Anything) => " -x".into(),
         Some(Expected::Words(words)) => format!(" -x -a {}", quoted(&joined(words))),
     };
-    format!(" -l {}{value} -d {}", flag.name, quoted(flag.about))
+    let short = flag.short.map_or_else(String::new, |c| format!(" -s {c}"));
+    format!("{short} -l {}{value} -d {}", flag.name, quoted(flag.about))
 }

@@ -11,29 +11,39 @@ pub struct Flag {
     pub many: bool,
     /// Help, in a line.
     pub about: &'static str,
+    /// The letter that means the same, after one dash.
+    pub short: Option<char>,
 }
 
 const fn switch(name: &'static str, about: &'static str) -> Flag {
-    Flag { name, value: None, many: false, about }
+    Flag { name, value: None, many: false, about, short: None }
 }
 
 const fn value(name: &'static str, value: &'static str, about: &'static str) -> Flag {
-    Flag { name, value: Some(value), many: false, about }
+    Flag { name, value: Some(value), many: false, about, short: None }
 }
 
 const fn values(name: &'static str, value: &'static str, about: &'static str) -> Flag {
-    Flag { name, value: Some(value), many: true, about }
+    Flag { name, value: Some(value), many: true, about, short: None }
+}
+
+const fn short(c: char, flag: Flag) -> Flag {
+    Flag { short: Some(c), ..flag }
 }
 
 /// Flags of every command.
-pub static COMMON: &[&Flag] = &[&JSON, &WAIT, &BOARD, &HELP, &VERSION];
+pub static COMMON: &[&Flag] = &[&JSON, &QUIET, &VERBOSE, &WAIT, &BOARD, &HELP, &VERSION];
 
 pub static JSON: Flag = switch("json", "print one JSON document; errors too");
 pub static WAIT: Flag = value("wait", "SECONDS", "how long to wait for another program's write to end (5)");
 pub static BOARD: Flag =
     value("board", "NAME", "the board whose budgets are used (what the device tree says; else the host)");
-static HELP: Flag = switch("help", "print help");
-static VERSION: Flag = switch("version", "print the version");
+pub static QUIET: Flag =
+    short('q', switch("quiet", "print only what was asked for, and what is wrong; no progress"));
+pub static VERBOSE: Flag =
+    short('v', switch("verbose", "say what is looked at, each file and each device, on standard error"));
+static HELP: Flag = short('h', switch("help", "print help"));
+static VERSION: Flag = short('V', switch("version", "print the version"));
 
 // Devices.
 pub static NAME: Flag = value("name", "NAME", "what people call the device (the host's name)");
@@ -143,6 +153,9 @@ pub static STDIO: Flag = switch("stdio", "one device, over standard input and ou
 pub static PLAIN: Flag =
     switch("plain", "over a network: not encrypted, at both ends; anybody between reads along");
 
+pub static CONFIG: Flag = value("config", "FILE", "what is to be kept up (/etc/packmule/packmule.toml)");
+pub static RUN_CHECK: Flag = switch("check", "only read the file, and say what would be done");
+
 // Conflicts.
 pub static TAKE: Flag = value(
     "take",
@@ -187,5 +200,6 @@ pub static SINCE: Flag = value(
 );
 pub static GATHERED: Flag =
     switch("gathered", "with the per-device rows that a base gathers: for comparing two bases");
-pub static ROOT: Flag = value("root", "DIRECTORY", "with `install`: the root of the board's file system (/)");
+pub static ROOT: Flag =
+    value("root", "DIRECTORY", "with `install`, `remove`, `check`: the root of the board's file system (/)");
 pub static KEEP: Flag = value("keep", "DIRECTORY", "keep the files there, to try commands on them");

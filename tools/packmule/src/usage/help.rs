@@ -37,13 +37,19 @@ fn flag_form(flag: &Flag) -> String {
     }
 }
 
+/// Returns how a flag is typed, its letter first.
+fn flag_typed(flag: &Flag) -> String {
+    let short = flag.short.map_or_else(String::new, |c| format!("-{c}, "));
+    short + &flag_form(flag)
+}
+
 fn flag_lines<'a>(flags: impl Iterator<Item = &'a &'static Flag>) -> String {
     let about = |flag: &Flag| match flag.value.filter(|value| value.len() > CHOICES_MAX) {
         Some(choices) => format!("{}: {}", flag.about, choices.split('|').collect::<Vec<_>>().join(", ")),
         None => flag.about.to_owned(),
     };
     let rows: Vec<(String, String)> =
-        flags.map(|flag| (format!("  {}", flag_form(flag)), about(flag))).collect();
+        flags.map(|flag| (format!("  {}", flag_typed(flag)), about(flag))).collect();
     described(&rows)
 }
 

@@ -43,7 +43,9 @@ fn flags<'a>(title: &str, flags: impl Iterator<Item = &'a &'static Flag>) -> Str
     for flag in flags {
         let value = value(flag).map_or(String::new(), |value| format!(r" \fI{}\fR", plain(&value)));
         let more = if flag.many { " ..." } else { "" };
-        let _ = writeln!(text, ".TP\n\\fB\\-\\-{}\\fR{value}{more}\n{}", plain(flag.name), plain(flag.about));
+        let short = flag.short.map_or_else(String::new, |c| format!("\\fB\\-{c}\\fR, "));
+        let name = plain(flag.name);
+        let _ = writeln!(text, ".TP\n{short}\\fB\\-\\-{name}\\fR{value}{more}\n{}", plain(flag.about));
         if let Some(choices) = flag.value.filter(|value| value.len() > CHOICES_MAX) {
             let choices: Vec<&str> = choices.split('|').collect();
             let _ = writeln!(text, "(one of: {})", plain(&choices.join(", ")));

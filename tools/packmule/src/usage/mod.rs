@@ -11,6 +11,7 @@
 //! | `help` | general help, help for a command, usage lines |
 //! | `words`, `completions` | completions for shells |
 //! | `manual` | manual pages |
+//! | `proposals` | that what messages propose can be typed, in tests alone |
 
 mod args;
 mod commands;
@@ -21,6 +22,8 @@ mod manual;
 mod nearest;
 mod own;
 mod parse;
+#[cfg(test)]
+mod proposals;
 mod words;
 
 pub use args::Args;
@@ -28,6 +31,7 @@ pub use commands::COMMANDS;
 pub use completions::completions;
 pub use flags::{COMMON, Flag};
 pub use manual::manual;
+pub use nearest::nearest;
 pub use parse::{Request, parse};
 
 /// Which command it is.
@@ -55,6 +59,7 @@ pub enum Name {
     Merge,
     Sync,
     Serve,
+    Run,
     Exchange,
     Conflicts,
     Resolve,
@@ -110,6 +115,27 @@ pub struct Command {
 }
 
 impl Command {
+    /// Returns whether what it prints is what it was asked for: it is printed also with --quiet.
+    pub fn answers(&self) -> bool {
+        use Name::{
+            At, Board, Completions, Conflicts, Demo, Devices, Digest, Help, Inspect, Log, Man, Status,
+        };
+        matches!(
+            self.name,
+            At | Board
+                | Completions
+                | Conflicts
+                | Demo
+                | Devices
+                | Digest
+                | Help
+                | Inspect
+                | Log
+                | Man
+                | Status
+        )
+    }
+
     /// Returns all flags that it takes.
     pub fn all_flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
         self.flags.iter().chain(COMMON).copied()

@@ -1,19 +1,31 @@
-//! The commands that are about the program itself: a part of the table in `commands`.
+//! The commands that are about the program itself, and the one that runs in the background: a part of the table in
+//! `commands`.
 
 use super::{Command, Group, Name, flags};
 
 pub const BOARD: Command = Command {
     name: Name::Board,
     words: "board",
-    operands: "[install]",
-    count: (0, 1),
-    flags: &[&flags::ROOT],
+    operands: "[install [DB] | remove | check | card DEVICE]",
+    count: (0, 2),
+    flags: &[&flags::ROOT, &flags::DRY_RUN],
     group: Group::Look,
-    summary: "which board this is taken for, with its budgets; or install the services on it",
+    summary: "which board this is taken for, with its budgets; or its services: install, remove, check them",
     about: "The profile sets how much memory is used, and where the serial line is. `install` puts systemd units in place: one that \
-            waits on the serial lines, and one that exchanges with a card or stick when it is inserted and has a folder PACKMULE. It \
-            starts nothing; what to run then is printed.",
-    examples: &["packmule board", "packmule board --board milkv-duo", "packmule board install"],
+            waits on the serial lines, one that exchanges with a card or stick when it is inserted and has a folder PACKMULE, and one \
+            that keeps up the links of /etc/packmule/packmule.toml. \
+            With DB it fits them to that database: they run as its owner, with the groups that the serial ports need, and may \
+            write to its folder and to no other. It names every file, and starts nothing; what to run then is printed. `check` is \
+            a dry start: it ends with 1 and says what is wrong, if anything is. `remove` takes the services away again; the database \
+            stays. `card` ends with 0 if a disk is a card or stick, and with 1 if the system itself runs from it: the units ask that. \
+            With --root the system is one on a card that is mounted there, and DB a path below it, or as the board will have it.",
+    examples: &[
+        "packmule board",
+        "packmule board --board milkv-duo",
+        "packmule board install /home/pi/app/data.db --dry-run",
+        "packmule board install card/home/pi/app/data.db --root card",
+        "packmule board check",
+    ],
 };
 
 pub const COMPLETIONS: Command = Command {
@@ -68,4 +80,24 @@ pub const HELP: Command = Command {
     summary: "print help",
     about: "The same as --help.",
     examples: &["packmule help track"],
+};
+
+pub const RUN: Command = Command {
+    name: Name::Run,
+    words: "run",
+    operands: "DB",
+    count: (1, 1),
+    flags: &[&flags::CONFIG, &flags::RUN_CHECK],
+    group: Group::Carry,
+    summary: "keep links up in the background: networks, serial lines, cards; compact and prune when due",
+    about: "FILE has a [[link]] for each way to others: to = \"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \
+            \"exec:COMMAND\" or \"card:DIRECTORY\"; either stay = true, or an interval (\"15m\"), and how soon after something is \
+            written it begins (changes = \"30s\"). [compact] and [[prune]] say what upkeep is due how often. A link that fails is \
+            begun again after 1 s at first, then later and later, after up to 15 minutes, each time at random. It prints a line \
+            for each change of state, with a priority for the journal where it does not print to a terminal, and tells systemd \
+            how it stands; `status` shows each link. Ends in good order on SIGTERM and Ctrl-C, with exit status 0.",
+    examples: &[
+        "packmule run north.db --check --config packmule.toml",
+        "packmule run north.db --config packmule.toml",
+    ],
 };

@@ -5,8 +5,7 @@ use std::ffi::{OsStr, OsString};
 use lexopt::Arg;
 
 use super::flags;
-use super::nearest::nearest;
-use super::{Args, COMMANDS, COMMON, Command, Flag, Name, UsageError};
+use super::{Args, COMMANDS, COMMON, Command, Flag, Name, UsageError, nearest};
 
 /// What is asked for.
 pub enum Request {
@@ -53,7 +52,11 @@ pub fn parse(line: &[OsString]) -> Result<Request, UsageError> {
                 });
                 read_flag(&mut parser, flag, full, &mut read.flags).map_err(wrong)?;
             }
-            Arg::Short(c) => return Err(unknown_flag(command, &c.to_string())),
+            Arg::Short(c) => {
+                let flag = COMMON.iter().find(|flag| flag.short == Some(c));
+                let flag = flag.ok_or_else(|| unknown_flag(command, &c.to_string()))?;
+                read_flag(&mut parser, flag, false, &mut read.flags).map_err(wrong)?;
+            }
         }
         if read.version {
             return Ok(Request::Version);

@@ -1,0 +1,271 @@
+//! `packmule run`: a board keeps its links up by itself; its file is read with care; systemd and `status` are told.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::mpsc::channel;
+
+use rusqlite::types::Value as Sql;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::line::cable;
+use crate::network::Serve;
+use crate::support::{Desk, Ran, has};
+
+/// A running `run`, whose lines are read as they come.
+pub struct Run {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Run {
+    pub fn new(desk: &Desk, db: &str, config: &str, json: bool, more: &[(&str, String)]) -> Self {
+        std::fs::write(desk.path("run.toml"), config).unwrap();
+        let mut command = desk.command(&["run", db, "--config", "run.toml"]);
+        command.args(json.then_some("--json")).envs(more.iter().cloned());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    pub fn line(&mut self) -> String {
+        self.lines.next().unwrap_or_else(|| panic!("it has ended")).unwrap()
+    }
+
+    /// Waits for an event of a link.
+    #[track_caller]
+    pub fn wait(&mut self, link: &str, event: &str) -> Value {
+        loop {
+            let said: Value = serde_json::from_str(&self.line()).unwrap();
+            if (said["link"].as_str(), said["event"].as_str()) == (Some(link), Some(event)) {
+                return said;
+            }
+        }
+    }
+
+    pub fn end(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+fn readings(desk: &Desk) -> Sql {
+    desk.value("base.db", "SELECT count(*) FROM readings")
+}
+
+fn links(desk: &Desk) -> Vec<Value> {
+    desk.run("status north.db --json").json()["run"]["links"].as_array().unwrap().clone()
+}
+
+/// A board with a network to the base, a cable to another board and a card in its slot. What is written anywhere is
+/// everywhere, and nobody types a thing.
+#[test]
+fn a_board_keeps_all_its_links_up() {
+    let desk = Desk::fleet(&["north", "south"]);
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2)");
+    let mut serve = Serve::new(&desk, &["base.db"]);
+    let wire = cable(&desk);
+    let south = desk.path("south.db");
+    let port = wire.ends[1].display();
+    let mut other = desk
+        .command(&["serve", south.to_str().unwrap(), "--json", "--baud", "4000000", "--serial"])
+        .arg(&wire.ends[1])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let config = format!(
+        "[[link]]\nname = \"base\"\nto = \"tcp://{}\"\nstay = true\n\n\
+         [[link]]\nname = \"south\"\nto = \"serial:{}\"\nstay = true\nbaud = 4_000_000\n\n\
+         [[link]]\nname = \"card\"\nto = \"card:card\"\nchanges = \"1s\"\njitter = \"none\"\n\n\
+         [compact]\nevery = \"7d\"\n",
+        serve.at,
+        wire.ends[0].display()
+    );
+    let mut run = Run::new(&desk, "north.db", &config, true, &[]);
+    has(run.wait("card", "away")["text"].as_str().unwrap(), &["there is no card at card", "PACKMULE"]);
+    run.wait("base", "in step");
+    run.wait("south", "in step");
+    assert_eq!(readings(&desk), Sql::Integer(2), "{port}");
+    // The card is put in: it is used at once.
+    std::fs::create_dir_all(desk.path("card/PACKMULE")).unwrap();
+    has(run.wait("card", "in step")["text"].as_str().unwrap(), &["left"]);
+    assert_eq!(std::fs::read_dir(desk.path("card/PACKMULE")).unwrap().count(), 1);
+    // Written at the far end of the cable, it comes to the base.
+    desk.sql("south.db", "INSERT INTO settings VALUES ('of south', 1, NULL)");
+    loop {
+        let said = serve.wait("in step");
+        if said["ops"].as_u64() > Some(0) && settings(&desk) == Sql::Integer(1) {
+            break;
+        }
+    }
+    let all = links(&desk);
+    let names: Vec<&str> = all.iter().map(|link| link["link"].as_str().unwrap()).collect();
+    assert_eq!(names, ["base", "south", "card", "compact"]);
+    assert_eq!(all[0]["failures"], 0);
+    has(all[0]["peer"].as_str().unwrap(), &["base-"]);
+    has(&desk.run("status north.db").ok(), &["run          since", "base (in step since", "south (in step"]);
+    // A second one would be two for one thing.
+    let second = desk.run("run north.db --config run.toml");
+    has(&second.refused("north.db"), &["another `packmule run`"]);
+    run.end();
+    assert_eq!(desk.run("status north.db --json").json()["run"], Value::Null);
+    kill_process(Pid::from_child(&other), Signal::TERM).unwrap();
+    other.wait().unwrap();
+    serve.end();
+}
+
+fn settings(desk: &Desk) -> Sql {
+    desk.value("base.db", "SELECT count(*) FROM settings")
+}
+
+/// The base goes and comes back; the board is there again, and says so once each. A run that is killed is known as such.
+#[test]
+fn a_base_that_was_away_is_met_again() {
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db"]);
+    let at = serve.at.clone();
+    let config = format!("[[link]]\nname = \"base\"\nto = \"tcp://{at}\"\nstay = true\n");
+    let mut run = Run::new(&desk, "north.db", &config, true, &[]);
+    run.wait("base", "in step");
+    serve.end();
+    has(run.wait("base", "failed")["text"].as_str().unwrap(), &["nobody listens there"]);
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
+    let mut base = desk.command(&["serve", "base.db", "--listen", &at]);
+    let mut base = base.stdout(Stdio::null()).spawn().unwrap();
+    run.wait("base", "in step");
+    assert_eq!(readings(&desk), Sql::Integer(1));
+    run.child.kill().unwrap();
+    run.child.wait().unwrap();
+    let status = desk.run("status north.db --json").json();
+    assert_eq!(status["run"]["running"], false);
+    has(&desk.run("status north.db").ok(), &["NOT RUNNING"]);
+    base.kill().unwrap();
+    base.wait().unwrap();
+    // It begins again all the same.
+    let mut again = Run::new(&desk, "north.db", &config, true, &[]);
+    again.wait("base", "failed");
+    again.end();
+}
+
+/// What systemd and its journal are told.
+#[test]
+fn systemd_is_told_how_it_stands() {
+    let desk = Desk::fleet(&["north"]);
+    let socket = UnixDatagram::bind(desk.path("notify")).unwrap();
+    let serve = Serve::new(&desk, &["base.db"]);
+    let config = format!(
+        "[[link]]\nname = \"base\"\nto = \"tcp://{}\"\nstay = true\n[[link]]\nname = \"none\"\nto = \"exec:exit 7\"\njitter = \"none\"\n",
+        serve.at
+    );
+    let to = desk.path("notify").display().to_string();
+    let more = [("NOTIFY_SOCKET", to), ("WATCHDOG_USEC", "20000".to_owned())];
+    let mut run = Run::new(&desk, "north.db", &config, false, &more);
+    let (send, told) = channel();
+    // Read all the time: what finds no room is not waited for.
+    let reads = std::thread::spawn(move || {
+        let mut bytes = [0; 1_024];
+        while let Ok(count @ 1..) = socket.recv(&mut bytes) {
+            send.send(String::from_utf8_lossy(&bytes[..count]).into_owned()).unwrap();
+        }
+    });
+    assert_eq!(told.recv().unwrap(), "READY=1");
+    for wanted in ["WATCHDOG=1", "STATUS=1 of 2 links in step; none: the command ended"] {
+        assert!(told.iter().any(|said| said.starts_with(wanted)), "{wanted}");
+    }
+    let mut printed = String::new();
+    while !["<6>base: in step with base-", "<4>none: the command ended"].iter().all(|w| printed.contains(w)) {
+        printed += &run.line();
+        printed.push('\n');
+    }
+    assert!(printed.lines().all(|line| line.starts_with('<')), "{printed}");
+    run.end();
+    assert!(told.iter().any(|said| said == "STOPPING=1"));
+    UnixDatagram::unbound().unwrap().send_to(b"", desk.path("notify")).unwrap();
+    reads.join().unwrap();
+    serve.end();
+}
+
+#[test]
+fn the_file_is_read_and_said() {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::write(
+        desk.path("run.toml"),
+        "interval = \"1h\"\npatience = \"for ever\"\n\
+         [[link]]\nname = \"base\"\nto = \"tcp://base:7225\"\nstay = true\n\
+         [[link]]\nto = \"serial:/dev/ttyUSB0\"\nbaud = 921600\nchanges = \"never\"\n\
+         [[link]]\nto = \"card:/media/card\"\nencrypt = true\ninterval = \"1d\"\njitter = \"none\"\n\
+         [[link]]\nto = \"ws://10.0.0.1/fleet\"\nplain = true\n\
+         [compact]\nevery = \"7d\"\n[[prune]]\ntable = \"readings\"\nevery = \"1d\"\nkeep = \"30d\"\n",
+    )
+    .unwrap();
+    let said = desk.run("run north.db --check --config run.toml").ok();
+    has(
+        &said,
+        &[
+            "run.toml is in order: 4 links of north.db",
+            "base: tcp://base:7225, stays connected",
+            "serial:/dev/ttyUSB0: every 1 h, up to 6 min later; at 921,600",
+            "card:/media/card: every 1 d; and 30 s after something is written",
+            "encrypted",
+            "NOT encrypted",
+            "compact: ",
+            "every 7 d",
+            "prune readings: ",
+            "rows of the last 30d",
+        ],
+    );
+    assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    let document = desk.run("run north.db --check --config run.toml --json").json();
+    assert_eq!(
+        (&document["links"][0]["stays"], &document["links"][1]["jitter"]),
+        (&true.into(), &360.into())
+    );
+}
+
+/// Each thing that is wrong is named with its line, and with what is allowed.
+#[test]
+fn what_is_wrong_in_the_file_is_said() {
+    let desk = Desk::fleet(&["north"]);
+    for (config, line, said) in [
+        ("", 1, "there is no [[link]]"),
+        (
+            "intervall = \"1h\"",
+            1,
+            "`intervall` is not known (did you mean `interval`?); the file has: interval,",
+        ),
+        ("\n[[link]]\nto = \"tcp://a\"\nurl = 1", 4, "`url` is not known; `link` has: to, name,"),
+        ("[[link]]\nname = \"a\"", 1, "`link.to` is missing: \"tcp://HOST:PORT\""),
+        ("[[link]]\nto = \"base:7225\"", 2, "begins with tcp://"),
+        ("[[link]]\nto = 7225", 2, "`link.to` is \"tcp://HOST:PORT\""),
+        ("[[link]]\nto = \"tcp://a\"\ninterval = 15", 3, "`link.interval` is a time such as \"90s\""),
+        ("[[link]]\nto = \"tcp://a\"\nstay = 1", 3, "`link.stay` is true or false, not 1"),
+        ("[[link]]\nto = \"tcp://a\"\nstay = true\ninterval = \"1h\"", 4, "has none"),
+        ("[[link]]\nto = \"tcp://a\"\nbaud = 9600", 3, "`link.baud`: is for serial alone"),
+        ("[[link]]\nto = \"serial:x\"\nbaud = 1", 3, "`link.baud` is a number from 300 to 20000000, not 1"),
+        (
+            "[[link]]\nto = \"serial:x\"\nflow = \"soft\"",
+            3,
+            "`link.flow` is \"none\" or \"hardware\", not \"soft\"",
+        ),
+        ("[[link]]\nto = \"card:\"", 2, "`link.to` is"),
+        ("[link]\nto = \"tcp://a\"", 1, "`link` is a list of tables: [[link]]"),
+        ("[[link]]\nto = \"tcp://a\"\n[[link]]\nto = \"tcp://a\"", 1, "two links are called `tcp://a`"),
+        ("compact = true", 1, "`compact` is a table: [compact]"),
+        ("[compact]", 1, "`compact.every` is missing: how often"),
+        ("[[prune]]\nevery = \"1d\"\ntable = \"r\"", 1, "exactly one of keep = \"30d\", rows"),
+        ("[[prune]]\nevery = \"1d\"\ntable = \"r\"\nkeep = \"long\"", 4, "`prune.keep` is an age"),
+        ("a = = b", 1, "this is not TOML"),
+    ] {
+        std::fs::write(desk.path("run.toml"), config).unwrap();
+        let ran: Ran = desk.run("run north.db --check --config run.toml");
+        has(&ran.refused(&format!("run.toml:{line}")), &[said]);
+    }
+    // All of them at once.
+    std::fs::write(desk.path("run.toml"), "jiter = 1\n[[link]]\nto = 5\n").unwrap();
+    let ran = desk.run("run north.db --check --config run.toml");
+    has(&ran.err, &["packmule: run.toml:1: `jiter`", "packmule: run.toml:3: `link.to`"]);
+    let code = desk.run("run north.db --check --config run.toml --json");
+    assert_eq!(serde_json::from_str::<Value>(&code.out).unwrap()["code"], "config");
+    has(&desk.run("run north.db --config none.toml").refused("none.toml"), &["could not read it"]);
+}

@@ -1,0 +1,251 @@
+//! Keeps links up in the background, and does upkeep: run.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | this one | the command; what it prints and writes down while links work |
+//! | `links` | one link, or one chore, on a thread of its own |
+//! | `check` | `--check`: what the file says |
+//! | `notify` | what systemd is told |
+
+mod check;
+mod links;
+mod notify;
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, Scope};
+use std::time::{Duration, Instant};
+
+use packmule::Engine;
+use packmule::carry::Stop;
+use packmule::carry::keep::{Pace, Runner, SystemClock, Work};
+use packmule::carry::serial;
+use rustix::termios::isatty;
+
+use super::changes::{More, Printer};
+use super::line::{line_options, stop_on_signals};
+use super::{Context, open};
+use crate::documents::{LinkState, RunState};
+use crate::files::config::{self, Config, Link, UPKEEP_DELAY, Upkeep, Way};
+use crate::files::run_state::StateFile;
+use crate::output::{Failure, Out};
+use crate::text::{count, iso, now, shown};
+use crate::usage::flags;
+use links::{Due, Linked, Said, Tell, Trouble};
+use notify::Notify;
+
+/// A link's thread: SQLite and the merge take some 100 KiB.
+const STACK: usize = 1 << 20;
+/// How often the file of its state is written where only counts have changed.
+const WRITE_EVERY: Duration = Duration::from_secs(10);
+
+/// `packmule run`.
+pub fn run(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let file = context.args.flag_path(&flags::CONFIG).unwrap_or(Path::new(config::PATH)).to_owned();
+    let config = Config::read(&file)?;
+    let lines = config.links.iter().map(|link| line_of(context, link)).collect::<Result<Vec<_>, _>>()?;
+    // What is wrong with the database is said at once.
+    let mut engines = vec![open(context)?];
+    if context.args.has(&flags::RUN_CHECK) {
+        check::print(context, &file, &config, &lines);
+        return Ok(());
+    }
+    let db = context.args.path(0).to_owned();
+    let state = StateFile::begin(&db)?;
+    while engines.len() < config.links.len() + config.upkeep.len() {
+        engines.push(open(context)?);
+    }
+    let stop = Stop::default();
+    stop_on_signals(&stop)?;
+    let (send, said) = channel();
+    let mut kept = Kept::new(&file, &config, state, context.out);
+    std::thread::scope(|scope| {
+        begin(scope, (&db, &config, lines), engines, &send, &stop)?;
+        drop(send);
+        kept.watch(&said, &stop);
+        Ok::<(), Failure>(())
+    })?;
+    kept.finish();
+    Ok(())
+}
+
+/// Begins all links and all upkeep.
+fn begin<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    (db, config, lines): (&'scope Path, &'scope Config, Vec<Option<serial::Options>>),
+    engines: Vec<Engine>,
+    send: &Sender<Said>,
+    stop: &'scope Stop,
+) -> Result<(), Failure> {
+    let mut engines = engines.into_iter();
+    let tell = |link, name: String, stays| Tell { db, link, name, send: send.clone(), stays };
+    for (n, ((link, line), engine)) in config.links.iter().zip(lines).zip(&mut engines).enumerate() {
+        let tell = tell(n, link.name.clone(), link.pace.interval.is_none());
+        let linked = Linked { link, line, stop, tell: tell.clone() };
+        let away = linked.away();
+        spawn(scope, stop, (link.pace, engine), linked, tell, away)?;
+    }
+    for (n, (upkeep, engine)) in config.upkeep.iter().zip(engines).enumerate() {
+        let tell = tell(config.links.len() + n, check::what(&upkeep.what), false);
+        let due = Due { what: &upkeep.what, tell: tell.clone() };
+        let pace = Pace { changes: None, delay: UPKEEP_DELAY, ..Pace::every(upkeep.every) };
+        spawn(scope, stop, (pace, engine), due, tell, String::new())?;
+    }
+    Ok(())
+}
+
+/// Gives work a thread.
+fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    stop: &'scope Stop,
+    (pace, mut engine): (Pace, Engine),
+    mut work: W,
+    tell: Tell<'scope>,
+    away: String,
+) -> Result<(), Failure> {
+    let runs = move || {
+        let clock = SystemClock::new(stop);
+        let mut runner = Runner::new(pace, &*clock, stop);
+        runner.keep_up(&mut engine, &mut work, &mut |change| tell.change(&change, &away));
+    };
+    let begun = Builder::new().stack_size(STACK).spawn_scoped(scope, runs);
+    begun.map(|_| ()).map_err(|e| {
+        stop.stop();
+        Failure::plain(format!("could not begin a thread: {e}"))
+    })
+}
+
+/// Makes the options of a serial line, as the file, the flags and the board's profile say.
+fn line_of(context: &Context<'_, '_>, link: &Link) -> Result<Option<serial::Options>, Failure> {
+    let Way::Line { port, baud, baud_max, flow } = &link.way else { return Ok(None) };
+    let usual = line_options(context, port)?;
+    let baud = baud.unwrap_or(usual.baud);
+    let baud_max = baud_max.unwrap_or(usual.baud_max.max(baud));
+    Ok(Some(serial::Options { baud, baud_max, flow: *flow, patience: link.patience, ..usual }))
+}
+
+/// What is kept up, as it is printed and written down.
+struct Kept<'a, 'w> {
+    out: &'a mut Out<'w>,
+    printer: Printer,
+    notify: Notify,
+    file: StateFile,
+    state: RunState,
+    /// It is to be written, since then.
+    unwritten: Option<Instant>,
+    written: Option<Instant>,
+}
+
+impl<'a, 'w> Kept<'a, 'w> {
+    fn new(path: &Path, config: &Config, file: StateFile, out: &'a mut Out<'w>) -> Self {
+        let since = iso(now());
+        let names = config.links.iter().map(|link| link.name.clone());
+        let upkeep = config.upkeep.iter().map(|Upkeep { what, .. }| check::what(what));
+        let link =
+            |link| LinkState { link, state: "begins".into(), since: since.clone(), ..LinkState::default() };
+        let links = names.chain(upkeep).map(link).collect();
+        let (running, pid, config) = (true, std::process::id(), shown(path));
+        let state = RunState { running, pid, config, since: since.clone(), links };
+        let printer = Printer::journal(!isatty(std::io::stdout()));
+        let notify = Notify::of_environment();
+        Self { out, printer, notify, file, state, unwritten: None, written: None }
+    }
+
+    /// Prints, writes down and tells what links say, until every one has ended.
+    fn watch(&mut self, said: &Receiver<Said>, stop: &Stop) {
+        self.write();
+        self.notify.ready();
+        let mut alive = Instant::now();
+        loop {
+            self.notify.status(&self.summary());
+            let beat = self.notify.watchdog.map(|every| every.saturating_sub(alive.elapsed()));
+            let write = self.unwritten.map(|since| WRITE_EVERY.saturating_sub(since.elapsed()));
+            let wait = beat.into_iter().chain(write).min().unwrap_or(WRITE_EVERY);
+            match said.recv_timeout(wait) {
+                Ok(said) => self.take(&said),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.notify.stopping(),
+            }
+            if self.notify.watchdog.is_some_and(|every| alive.elapsed() >= every) {
+                self.notify.alive();
+                alive = Instant::now();
+            }
+            if self.unwritten.is_some_and(|since| since.elapsed() >= WRITE_EVERY) {
+                self.write();
+            }
+            if self.out.closed() {
+                stop.stop();
+            }
+        }
+    }
+
+    /// Takes what a link says.
+    fn take(&mut self, said: &Said) {
+        if !said.quiet {
+            self.printer.print(&said.change, self.out);
+        }
+        let Some(link) = self.state.links.get_mut(said.link) else { return };
+        let change = &said.change;
+        let before = link.state.clone();
+        match change.event {
+            // How it stood last still holds.
+            "rests" | "begins" => {}
+            event => {
+                if link.state != event {
+                    link.since.clone_from(&change.at);
+                }
+                link.state = event.to_owned();
+                link.text.clone_from(&change.text);
+            }
+        }
+        link.peer = change.peer.clone().or(link.peer.take());
+        match change.event {
+            "in step" | "done" => {
+                link.in_step = Some(change.at.clone());
+                link.failures = 0;
+            }
+            "failed" => link.failures += 1,
+            _ => {}
+        }
+        let at =
+            |next: Duration| iso(now().saturating_add(i64::try_from(next.as_millis()).unwrap_or(i64::MAX)));
+        link.next = said.next.map(at);
+        if let More::Carried(news) = &change.more {
+            link.frames_sent += news.sent.0;
+            link.bytes_sent += news.sent.1;
+            link.frames_received += news.received.0;
+            link.bytes_received += news.received.1;
+        }
+        let is_new = link.state != before;
+        self.unwritten.get_or_insert_with(Instant::now);
+        // A change of state is written at once, unless it changes all the time.
+        if is_new && self.written.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        (self.unwritten, self.written) = (None, Some(Instant::now()));
+        let _ = self.file.write(&self.state);
+    }
+
+    /// Says in one line how all stand.
+    fn summary(&self) -> String {
+        let links = &self.state.links;
+        let bad = links.iter().find(|link| link.state == "failed");
+        let well = links.iter().filter(|link| ["in step", "done"].contains(&link.state.as_str())).count();
+        let well = format!("{well} of {} in step", count(links.len() as u64, "link"));
+        match bad {
+            Some(bad) => {
+                let text = bad.text.lines().next().unwrap_or_default();
+                format!("{well}; {}: {text}", bad.link)
+            }
+            None => well,
+        }
+    }
+
+    fn finish(self) {
+        self.file.finish();
+        self.printer.say("ended", self.out);
+    }
+}

@@ -1,0 +1,233 @@
+//! What the file says.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use packmule::Keep;
+use packmule::carry::keep::Pace;
+#[cfg(feature = "net")]
+use packmule::carry::net::Address;
+use packmule::carry::serial::Flow;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::table::{Table, Wrong};
+use super::{Chore, Config, Link, Upkeep, Way};
+use crate::text::{read_age, read_size};
+
+const FILE: &[&str] = &["interval", "jitter", "changes", "patience", "link", "compact", "prune"];
+const LINK: &[&str] = &[
+    "to", "name", "stay", "interval", "jitter", "changes", "patience", "plain", "baud", "baud-max", "flow",
+    "encrypt",
+];
+const COMPACT: &[&str] = &["every"];
+const PRUNE: &[&str] = &["table", "every", "keep", "rows", "free"];
+/// Where a link can lead.
+const TO: &str =
+    "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\" or \"card:DIRECTORY\"";
+/// Jitter where none is given: a tenth of the interval.
+const JITTER: u32 = 10;
+/// Upkeep does not begin with everything else.
+pub const UPKEEP_DELAY: Duration = Duration::from_secs(60);
+
+/// What holds for every link that says nothing else.
+#[derive(Clone, Copy)]
+struct Usual {
+    interval: Duration,
+    jitter: Option<Duration>,
+    changes: Option<Duration>,
+    patience: Option<Duration>,
+}
+
+/// Reads the text of a file, or returns what is wrong with it, with the lines.
+pub fn read(text: &str) -> Result<Config, Vec<(usize, String)>> {
+    let mut wrong = Wrong::new(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        wrong.at(&error.span().unwrap_or_default(), format!("this is not TOML: {}", error.message()));
+    }
+    if !errors.is_empty() {
+        return Err(wrong.found());
+    }
+    let mut file = Table::new("", FILE, (document.get_ref(), 0..0), &mut wrong);
+    let usual = Usual {
+        interval: file.time("interval", None).flatten().unwrap_or(Duration::from_secs(15 * 60)),
+        jitter: file.time("jitter", Some("none")).map(Option::unwrap_or_default),
+        changes: file.time("changes", Some("never")).unwrap_or(Some(Duration::from_secs(30))),
+        patience: file.time("patience", Some("for ever")).unwrap_or(Some(Duration::from_secs(60))),
+    };
+    let links = tables(&mut file, "link");
+    let prunes = tables(&mut file, "prune");
+    let compact = file.of_key("compact");
+    if let Some(value) = compact.filter(|value| value.get_ref().as_table().is_none()) {
+        file.wrong.at(&value.span(), "`compact` is a table: [compact]".into());
+    }
+    let compact = compact.and_then(|value| Some((value.get_ref().as_table()?, value.span())));
+    let mut config = Config { links: Vec::new(), upkeep: Vec::new() };
+    for link in links {
+        let link = self::link(Table::new("link", LINK, link, &mut wrong), &usual);
+        config.links.extend(link);
+    }
+    let mut names: Vec<&str> = config.links.iter().map(|link| link.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        wrong.at(&(0..0), format!("two links are called `{}`: give them a `name`", pair[0]));
+    }
+    if let Some(compact) = compact {
+        let mut compact = Table::new("compact", COMPACT, compact, &mut wrong);
+        config.upkeep.extend(every(&mut compact).map(|every| Upkeep { what: Chore::Compact, every }));
+    }
+    for prune in prunes {
+        config.upkeep.extend(self::prune(Table::new("prune", PRUNE, prune, &mut wrong)));
+    }
+    if config.links.is_empty() && config.upkeep.is_empty() && wrong.is_empty() {
+        wrong.at(&(0..0), "nothing is to be done: there is no [[link]], no [compact], no [[prune]]".into());
+    }
+    if wrong.is_empty() { Ok(config) } else { Err(wrong.found()) }
+}
+
+type Place<'t> = (&'t DeTable<'t>, std::ops::Range<usize>);
+
+/// Returns the tables of a list.
+fn tables<'t>(file: &mut Table<'t, '_>, key: &str) -> Vec<Place<'t>> {
+    let Some(value) = file.of_key(key) else { return Vec::new() };
+    let of = |value: &'t Spanned<DeValue<'t>>| Some((value.get_ref().as_table()?, value.span()));
+    let all: Option<Vec<_>> = value.get_ref().as_array().and_then(|all| all.iter().map(of).collect());
+    if all.is_none() {
+        file.wrong.at(&value.span(), format!("`{key}` is a list of tables: [[{key}]]"));
+    }
+    all.unwrap_or_default()
+}
+
+fn link(mut table: Table<'_, '_>, usual: &Usual) -> Option<Link> {
+    let pace = pace(&mut table, usual);
+    let patience = table.time("patience", Some("for ever")).unwrap_or(usual.patience);
+    let name = table.text("name", "a name");
+    if table.of_key("to").is_none() {
+        table.missing("to", TO);
+        return None;
+    }
+    let to = table.text("to", TO)?;
+    let way = way(&mut table, &to)?;
+    if matches!(way, Way::Card { .. }) {
+        ["stay", "patience"].iter().for_each(|key| table.amiss(key, "is of no use for a card"));
+    }
+    Some(Link { name: name.unwrap_or_else(|| to.clone()), to, way, pace, patience })
+}
+
+fn pace(table: &mut Table<'_, '_>, usual: &Usual) -> Pace {
+    let interval = table.time("interval", None).flatten();
+    let jitter = table.time("jitter", Some("none")).map(Option::unwrap_or_default).or(usual.jitter);
+    let changes = table.time("changes", Some("never"));
+    if table.switch("stay") {
+        let why = "a link that stays connected (`stay`) has none";
+        ["interval", "changes"].iter().for_each(|key| table.amiss(key, why));
+        return Pace { jitter: jitter.unwrap_or_default(), ..Pace::stay() };
+    }
+    let interval = interval.unwrap_or(usual.interval);
+    Pace {
+        jitter: jitter.unwrap_or(interval / JITTER),
+        changes: changes.unwrap_or(usual.changes),
+        ..Pace::every(interval)
+    }
+}
+
+/// The keys of some ways alone.
+const OWN: &[(&str, &str)] =
+    &[("plain", "net"), ("baud", "serial"), ("baud-max", "serial"), ("flow", "serial"), ("encrypt", "card")];
+
+fn way(table: &mut Table<'_, '_>, to: &str) -> Option<Way> {
+    let kind = ["serial", "card"].into_iter().find(|kind| to.starts_with(&format!("{kind}:")));
+    for (key, of) in OWN {
+        if *of != kind.unwrap_or("net") {
+            let of = if *of == "net" { "a network" } else { of };
+            table.amiss(key, &format!("is for {of} alone"));
+        }
+    }
+    let path = to.split_once(':').map(|(_, path)| PathBuf::from(path)).filter(|p| p.as_os_str() != "");
+    match kind {
+        None => network(table, to),
+        Some(_) if path.is_none() => {
+            table.refuse("to", TO);
+            None
+        }
+        Some("card") => Some(Way::Card { directory: path?, encrypt: table.switch("encrypt") }),
+        Some(_) => {
+            let rates = 300..20_000_001;
+            let [baud, baud_max] = ["baud", "baud-max"].map(|key| table.number(key, rates.clone()));
+            let flow = table.text("flow", "\"none\" or \"hardware\"");
+            if flow.as_deref().is_some_and(|flow| !["none", "hardware"].contains(&flow)) {
+                table.refuse("flow", "\"none\" or \"hardware\"");
+            }
+            if baud_max.is_some() && baud_max < baud {
+                table.amiss("baud-max", "is below `baud`, at which the line begins");
+            }
+            let rate = |rate: Option<u64>| rate.and_then(|rate| rate.try_into().ok());
+            let flow = if flow.as_deref() == Some("hardware") { Flow::Hardware } else { Flow::None };
+            Some(Way::Line { port: path?, baud: rate(baud), baud_max: rate(baud_max), flow })
+        }
+    }
+}
+
+#[cfg(feature = "net")]
+fn network(table: &mut Table<'_, '_>, to: &str) -> Option<Way> {
+    let plain = table.switch("plain");
+    match to.parse::<Address>() {
+        Ok(address) => Some(Way::Network { address, plain }),
+        Err(e) => {
+            table.amiss("to", &format!("{e}; it is {TO}"));
+            None
+        }
+    }
+}
+
+#[cfg(not(feature = "net"))]
+fn network(table: &mut Table<'_, '_>, _: &str) -> Option<Way> {
+    table.amiss("to", "this program was built without `net`: it is \"serial:FILE\" or \"card:DIRECTORY\"");
+    None
+}
+
+fn every(table: &mut Table<'_, '_>) -> Option<Duration> {
+    if table.of_key("every").is_none() {
+        table.missing("every", "how often, such as \"7d\"");
+    }
+    table.time("every", None).flatten()
+}
+
+fn prune(mut table: Table<'_, '_>) -> Option<Upkeep> {
+    let every = every(&mut table);
+    if table.of_key("table").is_none() {
+        table.missing("table", "the name of an append table");
+    }
+    let name = table.text("table", "the name of an append table");
+    let given: Vec<&str> =
+        ["keep", "rows", "free"].into_iter().filter(|key| table.of_key(key).is_some()).collect();
+    let [which] = given[..] else {
+        table.missing("keep", "exactly one of keep = \"30d\", rows = 100000, free = \"200M\"");
+        return None;
+    };
+    let (keep, said) = match which {
+        "rows" => {
+            let rows = table.number("rows", 0..1 << 53)?;
+            (Keep::Rows(rows), format!("the newest {rows} rows stay"))
+        }
+        "keep" => {
+            let text = table.text("keep", "an age such as \"30d\" or \"12h\"")?;
+            let age = read_age(&text).and_then(|age| age.try_into().ok());
+            let Some(age) = age else {
+                table.refuse("keep", "an age such as \"30d\" or \"12h\"");
+                return None;
+            };
+            (Keep::Recent(age), format!("rows of the last {text} stay"))
+        }
+        _ => {
+            let text = table.text("free", "a size such as \"500K\", \"200M\" or \"1G\"")?;
+            let Some(size) = read_size(&text) else {
+                table.refuse("free", "a size such as \"500K\", \"200M\" or \"1G\"");
+                return None;
+            };
+            (Keep::Free(size), format!("until {text} of the file are free"))
+        }
+    };
+    Some(Upkeep { what: Chore::Prune { table: name?, keep, said }, every: every? })
+}

@@ -1,0 +1,163 @@
+//! Every command that a message, a page, a unit or a help text proposes is one that can be typed.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{COMMANDS, Request, parse};
+
+/// Where messages, pages and units stand, from the repository on.
+const FOLDERS: &[&str] =
+    &["tools/packmule/src", "src/engine", "src/carry", "src/core", "src/docs", "boards", "README.md"];
+
+/// What a part that is filled in can be, where not any word will do.
+const FILLED: &[(&str, &str)] = &[("{kind}", "unique"), ("{resolve}", "packmule resolve DB ID")];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn files(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| files(&entry.unwrap().path(), found));
+    } else {
+        found.push(path.into());
+    }
+}
+
+/// What begins as a command, and is none: the first line of a fleet key's file, a test of this program.
+const NONE: &[&str] = &["packmule fleet key 1", "--bin packmule page"];
+
+/// What can be read of a file: of sources, not the comments, and one line where a literal goes on.
+fn text(path: &Path) -> String {
+    let whole = fs::read_to_string(path).unwrap();
+    if path.extension().is_none_or(|end| end != "rs") {
+        return whole;
+    }
+    let code = whole.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut text = String::new();
+    for line in code.take_while(|line| *line != "mod tests {") {
+        match text.ends_with('\\') {
+            true => text.truncate(text.len() - 1),
+            false => text.push('\n'),
+        }
+        text.push_str(if text.ends_with('\n') { line } else { line.trim_start() });
+    }
+    text
+}
+
+/// The commands in a text, each up to where it ends.
+fn commands(text: &str) -> Vec<String> {
+    let mut text = text.to_owned();
+    NONE.iter().for_each(|none| text = text.replace(none, ""));
+    FILLED.iter().for_each(|(part, is)| text = text.replace(part, is));
+    let begins = text.match_indices("packmule ").filter(|(at, _)| {
+        let before = text[..*at].chars().next_back();
+        before.is_none_or(|c| "`\" \n(|;/".contains(c)) || text[..*at].ends_with("\\n")
+    });
+    let of_command = |rest: &str| {
+        let word = rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
+        let known = COMMANDS.iter().any(|c| c.words.split(' ').next() == Some(word));
+        // Between backquotes every word is meant as one.
+        known || rest.contains(word) && word.len() > 1 && rest[word.len()..].starts_with('`')
+    };
+    begins
+        .map(|(at, mark)| (at, &text[at + mark.len()..]))
+        .filter(|(_, rest)| of_command(rest))
+        .map(|(at, rest)| {
+            let quoted = text[..at].ends_with('`');
+            let ends = |(at, c): (usize, char)| {
+                let next = &rest[at..];
+                let stops = c == '`' || c == '"' || next.starts_with("\\n");
+                let of_shell =
+                    [" |", " #", " >", " -->", " &&", ";", "\n"].iter().any(|end| next.starts_with(end));
+                stops || !quoted && (of_shell || c == ')')
+            };
+            let end = rest.char_indices().find(|at| ends(*at)).map_or(rest.len(), |(at, _)| at);
+            rest[..end].to_owned()
+        })
+        .collect()
+}
+
+/// Takes a command apart as a shell does; what is filled in is a word.
+fn words(command: &str) -> Vec<OsString> {
+    let mut words: Vec<String> = Vec::new();
+    let (mut fresh, mut quoted, mut filled) = (true, false, 0);
+    for c in command.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            '{' => filled += 1,
+            '}' => filled -= 1,
+            ' ' | '\n' if !quoted && filled == 0 => fresh = true,
+            _ => {}
+        }
+        if c == ' ' && fresh {
+            continue;
+        }
+        if std::mem::take(&mut fresh) {
+            words.push(String::new());
+        }
+        words.iter_mut().next_back().unwrap().extend(Some(c).filter(|c| *c != '\''));
+    }
+    words.into_iter().map(OsString::from).collect()
+}
+
+/// Returns whether it is only the name of a command, or with a flag that is meant.
+fn is_mention(command: &str) -> bool {
+    COMMANDS.iter().any(|known| {
+        let Some(rest) = command.trim().strip_prefix(known.words) else { return false };
+        let has = |name: &str| known.all_flags().any(|flag| flag.name == name);
+        rest.split(' ').skip(1).all(|word| word.strip_prefix("--").is_some_and(has))
+            && !rest.starts_with(char::is_alphabetic)
+    })
+}
+
+/// Says what is wrong with a command, if anything is.
+fn wrong(command: &str) -> Option<String> {
+    match parse(&words(command)) {
+        Ok(Request::Command(_) | Request::Help(Some(_))) => None,
+        _ if is_mention(command) => None,
+        Ok(_) => Some("is no command".into()),
+        Err(e) => Some(e.message),
+    }
+}
+
+#[test]
+fn every_command_that_is_proposed_can_be_typed() {
+    let mut all = Vec::new();
+    FOLDERS.iter().for_each(|folder| files(&root().join(folder), &mut all));
+    let (mut proposed, mut found) = (BTreeSet::new(), Vec::new());
+    for path in all.iter().filter(|path| !path.ends_with("usage/proposals.rs")) {
+        for command in commands(&text(path)) {
+            if let Some(why) = wrong(&command) {
+                found.push(format!("{}: `packmule {command}`: {why}", path.display()));
+            }
+            if !is_mention(&command) {
+                proposed.insert(command);
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+    assert!(proposed.len() > 120, "{} are found: {proposed:#?}", proposed.len());
+    let not_named = COMMANDS.iter().filter(|command| {
+        let words = command.words;
+        !proposed.iter().any(|line| line.starts_with(words))
+    });
+    let not_named: Vec<&str> = not_named.map(|command| command.words).collect();
+    assert_eq!(not_named, [""; 0], "each has an example at least");
+}
+
+#[test]
+fn a_wrong_proposal_is_found() {
+    let text = "run `packmule status {db} --chekc`; \"\\n  packmule trust {db} {}\\n\" or packmule frobnicate, and\n\
+                packmule resolve a.db --kind {kind} --set a='b c' | less; of Packmule `packmule devices`";
+    let found = commands(text);
+    assert_eq!(
+        found,
+        ["status {db} --chekc", "trust {db} {}", "resolve a.db --kind unique --set a='b c'", "devices"]
+    );
+    assert_eq!(words(&found[2]), ["resolve", "a.db", "--kind", "unique", "--set", "a=b c"]);
+    assert!(wrong(&found[0]).is_some() && wrong(&found[1]).is_none() && is_mention(&found[3]));
+    assert_eq!(commands("`packmule frobnicate`"), ["frobnicate"]);
+}

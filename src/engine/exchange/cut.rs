@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{Chain, Frame, Named};
+use packmule_core::wire::{Block, Chain, Frame, Named};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::groups::SealOptions;
@@ -120,14 +120,28 @@ fn forget_numbers(replica: &Replica, (dev, stream): (i64, Stream), after: u64) -
     Ok(())
 }
 
-/// Returns whether another device has built on what this device wrote after a frame, and which.
+/// Returns whether another device has built on what this device wrote after a frame, and which; or a verdict of this device,
+/// which names these frames as those that stay.
 pub(crate) fn built_on_by(replica: &Replica, after: u64) -> Result<Option<String>> {
     let other: Option<i64> = value::maybe(
         &replica.db,
         "SELECT dev FROM _pm_context WHERE other = ?1 AND dev <> ?1 AND seq > ?2",
         (replica.me, after),
     )?;
-    other.map(|other| devices::device_label(replica, other)).transpose()
+    if let Some(other) = other {
+        return devices::device_label(replica, other).map(Some);
+    }
+    for seq in after + 1..=positions::position(replica, replica.me, Stream::Shared)?.seq {
+        let body = frames::frame_here(replica, replica.me, Stream::Shared, seq)?;
+        let mut blocks = frames::parse(&body)?.blocks();
+        while let Ok(Some(block)) = blocks.next_block() {
+            let Block::Keep(mut runs) = block else { continue };
+            if runs.any(|run| run.device == replica.identity.id && run.last > after) {
+                return Ok(Some("a verdict of its own".into()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Goes on beside the history of the identity before, which others have built on: this device has another identity already.

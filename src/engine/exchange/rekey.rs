@@ -12,8 +12,8 @@
 //!    otherwise a device that has folded all of that could not apply it.
 //! 2. The cut is moved back (`whole_seals`) until it splits no seal over both streams, and nothing that stays had seen
 //!    anything that moves.
-//! 3. If another device has already built on what moves, its context names frames that would vanish: nothing moves then,
-//!    and what they say stays as this device's own (`cut`).
+//! 3. If another device has already built on what moves, its context names frames that would vanish; so does a verdict of
+//!    this device that leaves them: nothing moves then, and what they say stays as this device's own (`cut`).
 //! 4. Everything that names a frame by author and number moves along: heads (their offsets get less, since a frame's
 //!    head may get shorter), counters, declarations, and which frame retired a device. One that stayed behind would
 //!    be taken for a frame of the first history.

@@ -5,7 +5,7 @@ use packmule_core::wire::{Chain, Checkpoint, DecodeError, take};
 
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::exchange::state_form;
-use crate::engine::fleet::devices;
+use crate::engine::fleet::{devices, peers};
 use crate::engine::log::frames;
 use crate::engine::log::tags::{self, Place};
 use crate::engine::store::value::Bind;

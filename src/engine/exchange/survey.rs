@@ -328,7 +328,7 @@ fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Resu
     let Verified { applied, probes, evidence, said, .. } = verified;
     let apart = twin::compare_vector(replica, sender, (applied, probes), &[], evidence)?;
     let other = apart.sender;
-    said.add(apart);
+    said.also_said(apart);
     Ok(other)
 }
 

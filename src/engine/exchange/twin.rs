@@ -177,7 +177,7 @@ pub(crate) struct Apart {
 
 impl Apart {
     /// Adds what the sender said besides: what was compared once is not there any more.
-    pub(super) fn add(&mut self, more: Self) {
+    pub(super) fn also_said(&mut self, more: Self) {
         self.others.extend(more.others);
         self.per_device.extend(more.per_device);
         self.own_same.extend(more.own_same);

@@ -107,6 +107,7 @@ fn looking(on: &mut Checked) {
         "[[link]]\nto = \"tcp://base\"\n[[link]]\nto = \"card:x\"\n[compact]\nevery = \"7d\"\n",
     )
     .unwrap();
+    on.run("find", "find base.db --seconds 0");
     on.run("run --check", "run base.db --check --config run.toml");
     for board in ["north", "base"] {
         on.run("status", &format!("status {board}.db"));

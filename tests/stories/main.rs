@@ -50,6 +50,7 @@ mod small_memory;
 mod station;
 mod stolen;
 mod strange_files;
+mod two_hosts;
 mod typed;
 mod untracked;
 mod upgrade;

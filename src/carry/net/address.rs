@@ -19,6 +19,8 @@ pub enum Address {
     /// `exec:COMMAND`: a command of the shell, whose standard input and output are the stream: `exec:ssh base packmule
     /// serve base.db --stdio`.
     Exec(String),
+    /// `find:`: who announces on this network that it is of this device's fleet: a base, if there is one.
+    Find,
 }
 
 /// A host and its port.
@@ -45,6 +47,9 @@ impl FromStr for Address {
                 .map(|c| Self::Exec(c.into()))
                 .ok_or_else(none);
         }
+        if text == "find:" {
+            return Ok(Self::Find);
+        }
         match text.split_once("://") {
             Some(("tcp", host)) => host.strip_suffix('/').unwrap_or(host).parse().map(Self::Tcp),
             Some(("ws", rest)) => {
@@ -55,11 +60,11 @@ impl FromStr for Address {
                 }
                 Ok(Self::WebSocket(host.parse()?, path.into()))
             }
-            Some((scheme, _)) => {
-                Err(NoAddress(format!("{scheme}:// is not known: it is tcp://, ws://, serial: or exec:")))
-            }
+            Some((scheme, _)) => Err(NoAddress(format!(
+                "{scheme}:// is not known: it is tcp://, ws://, serial:, exec: or find:"
+            ))),
             None => Err(NoAddress(format!(
-                "`{text}` is no address: it begins with tcp://, ws://, serial: or exec:"
+                "`{text}` is no address: it begins with tcp://, ws://, serial:, exec: or find:"
             ))),
         }
     }
@@ -93,6 +98,7 @@ impl fmt::Display for Address {
             Self::Tcp(host) => write!(f, "tcp://{host}"),
             Self::WebSocket(host, path) => write!(f, "ws://{host}{path}"),
             Self::Exec(command) => write!(f, "exec:{command}"),
+            Self::Find => f.write_str("find:"),
         }
     }
 }
@@ -132,6 +138,7 @@ mod tests {
             ("ws://base:80/", "ws://base:80/packmule/1"),
             ("ws://base:80/fleet", "ws://base:80/fleet"),
             ("exec: ssh base packmule", "exec:ssh base packmule"),
+            ("find:", "find:"),
         ] {
             let address: Result<Address, _> = text.parse();
             assert_eq!(address.map(|a| a.to_string()), Ok(shown.into()), "{text}");

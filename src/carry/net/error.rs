@@ -27,6 +27,8 @@ pub enum Error {
     Session(session::Error),
     /// Nobody said who it is within so long.
     Nobody(Duration),
+    /// Nobody on this network says that it is of this fleet; so many others are there.
+    NotFound(usize),
     /// The other end was there, and then not heard for so long.
     Silent(Duration),
     /// The other end has taken nothing for so long.
@@ -99,6 +101,13 @@ impl fmt::Display for Error {
             Self::Command(status) => write!(f, "the command ended before it said anything ({status})"),
             Self::Session(e) => e.fmt(f),
             Self::Nobody(time) => write!(f, "nobody answered within {} s", time.as_secs()),
+            Self::NotFound(others) => {
+                f.write_str("nobody on this network says that it is of this fleet")?;
+                if *others > 0 {
+                    write!(f, " (others are there: {others})")?;
+                }
+                f.write_str(": does `packmule serve` run there with --listen [::]:7225 --announce?")
+            }
             Self::Silent(time) => {
                 write!(f, "the other end was not heard for {} s; {RUN_AGAIN}", time.as_secs())
             }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | this one | [`sync`], [`serve_pipes`]: a session with one other end |
 //! | `listen` | [`serve`]: many at once; strangers at the door |
+//! | `find` | [`find()`], [`announce`]: who is on this network |
 //! | `address`, `error` | where the other end is; why a connection came to its end |
 //! | `end` | one end of a connection: from its first byte to its last |
 //! | `records` | what goes over a stream, byte by byte |
@@ -56,6 +57,7 @@
 mod address;
 mod end;
 mod error;
+mod find;
 mod http;
 mod listen;
 mod noise;
@@ -77,6 +79,7 @@ use crate::engine::Engine;
 pub use address::{Address, Host, NoAddress, PORT};
 use end::{End, Patience, begins_again};
 pub use error::Error;
+pub use find::{Found, announce, find};
 pub use listen::{Listening, SESSIONS_MAX, serve};
 use records::Records;
 use stream::{Bell, Files, Stream};
@@ -115,6 +118,8 @@ pub enum Status<'a> {
 const PROOF_TIME: Duration = Duration::from_secs(10);
 /// How long one that is served may say or take nothing, where nothing else is said.
 const SERVED_SILENT: Duration = Duration::from_secs(300);
+/// How long it is waited for answers where nobody says who is wanted.
+const FIND_TIME: Duration = Duration::from_secs(2);
 /// How long a command whose pipes are closed may take to end.
 const COMMAND_TIME: Duration = Duration::from_secs(3);
 
@@ -148,6 +153,46 @@ pub fn stay(
 }
 
 fn connected(
+    engine: &mut Engine,
+    address: &Address,
+    options: &Options,
+    stays: bool,
+    (stop, report): (&Stop, &mut dyn FnMut(Status<'_>)),
+) -> Result<Progress, Error> {
+    let ways = match address {
+        Address::Find => found(engine, stop)?,
+        other => vec![other.clone()],
+    };
+    let mut result = Err(Error::NotFound(0));
+    for way in &ways {
+        let mut met = false;
+        let mut watch = |status: Status<'_>| {
+            met |= matches!(status, Status::Met { .. });
+            report(status);
+        };
+        result = with_one(engine, way, options, stays, (stop, &mut watch));
+        // Of those that were found, one that proves nothing keeps nobody from the next one.
+        if met || stop.stopped() || result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+/// Finds where those serve who say that they are of this device's fleet: bases first.
+fn found(engine: &Engine, stop: &Stop) -> Result<Vec<Address>, Error> {
+    let all =
+        find(FIND_TIME, PORT, stop, &mut |found| found.base && found.is_of_ours(engine).unwrap_or(false))?;
+    let mut ways = Vec::new();
+    for found in &all {
+        if found.is_of_ours(engine)? {
+            ways.extend(found.served_at());
+        }
+    }
+    if ways.is_empty() { Err(Error::NotFound(all.len())) } else { Ok(ways) }
+}
+
+fn with_one(
     engine: &mut Engine,
     address: &Address,
     options: &Options,
@@ -225,6 +270,7 @@ fn open(address: &Address, options: &Options) -> Result<(Box<dyn Stream>, Option
             let pipes = Files::pipes(from.into(), to.into(), false).map_err(Error::Unreachable)?;
             Ok((Box::new(pipes), Some(child)))
         }
+        Address::Find => Err(Error::NotFound(0)),
     }
 }
 

@@ -78,6 +78,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Name::Sync => commands::sync,
         Name::Serve => commands::serve,
         Name::Run => commands::run,
+        Name::Find => commands::find,
         Name::Exchange => commands::exchange,
         Name::Conflicts => commands::conflicts,
         Name::Resolve => commands::resolve,

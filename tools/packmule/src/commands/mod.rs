@@ -13,7 +13,7 @@
 //! | `export`, `import`, `exchange`, `sync`, `serve` | those; `merge` is in `import` |
 //! | `intake`, `line` | what `import` and `merge` share; what `sync` and `serve` share |
 //! | `changes` | what `serve` and `run` print |
-//! | `run/` | `run` |
+//! | `run/`, `find` | `run`; `find` |
 //! | `network` | `sync` and `serve` over a network; `no_network`: where the program is built without |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
@@ -34,6 +34,8 @@ mod device;
 mod dry_start;
 mod exchange;
 mod export;
+#[cfg(feature = "net")]
+mod find;
 mod history;
 mod import;
 mod intake;
@@ -73,9 +75,13 @@ pub use conflicts::conflicts;
 pub use device::{devices, fleet_new, init, join, retire, revoke, trust};
 pub use exchange::exchange;
 pub use export::export;
+#[cfg(feature = "net")]
+pub use find::find;
 pub use history::{at, restore, undo};
 pub use import::{import, merge};
 pub use log::log;
+#[cfg(not(feature = "net"))]
+pub use network::find;
 pub use own::{completions, man};
 pub use report::report;
 pub use resolve::resolve;

@@ -9,7 +9,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use packmule::carry::Stop;
-use packmule::carry::net::{self, Address, Error, Listening, Options, Status};
+use packmule::carry::net::{self, Address, Error, Found, Listening, Options, PORT, Status};
 use packmule::carry::serial::Error as LineError;
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
@@ -82,20 +82,26 @@ pub struct Port {
     address: SocketAddr,
     given: Given,
     options: Options,
+    /// What it says to who asks on this network.
+    announces: Option<Found>,
 }
 
 impl Port {
     /// Opens the one of `--listen`, if that is given.
     pub fn of(context: &Context<'_, '_>) -> Result<Option<Self>, Failure> {
         let args = &context.args;
-        let Some(text) = args.flag(&flags::LISTEN)? else { return Ok(None) };
+        let Some(text) = args.flag(&flags::LISTEN)? else {
+            let alone = || args.wrong("--announce needs --listen: it says where this device listens");
+            return if args.has(&flags::ANNOUNCE) { Err(alone().into()) } else { Ok(None) };
+        };
         let failed = |e: Error| Failure::of(Path::new(text), e.to_string()).coded(code::CONNECTION);
         let listening = Listening::on(address(args, text)?).map_err(failed)?;
         let address = listening.address().map_err(failed)?;
         let options = Options { plain: args.has(&flags::PLAIN), patience: None };
         // What is wrong with the database is said at once.
-        open(context)?;
-        Ok(Some(Self { listening, address, given: Given::of(context)?, options }))
+        let engine = open(context)?;
+        let announces = args.has(&flags::ANNOUNCE).then(|| Found::of(&engine));
+        Ok(Some(Self { listening, address, given: Given::of(context)?, options, announces }))
     }
 
     /// Serves whoever comes, until it is stopped.
@@ -104,12 +110,22 @@ impl Port {
         let reports = Reports { db, send: Mutex::new(send), known: Mutex::new(Vec::new()) };
         let listening = if self.options.plain { "listening, without encryption" } else { "listening" };
         reports.change(&self.address.to_string(), "listening", None, listening.into(), More::Nothing);
-        let result = net::serve(&self.listening, &open, &self.options, stop, &|from, status| {
-            reports.report(from, status)
+        let failed = |e: Error| {
+            reports.change(&self.address.to_string(), "failed", None, e.to_string(), More::Nothing)
+        };
+        std::thread::scope(|scope| {
+            if let Some(me) = &self.announces {
+                scope.spawn(|| net::announce(me, self.address, PORT, stop).map_err(failed));
+            }
+            let result = net::serve(&self.listening, &open, &self.options, stop, &|from, status| {
+                reports.report(from, status)
+            });
+            if let Err(e) = result {
+                failed(e);
+                // What is not served is not announced.
+                stop.stop();
+            }
         });
-        if let Err(e) = result {
-            reports.change(&self.address.to_string(), "failed", None, e.to_string(), More::Nothing);
-        }
     }
 }
 

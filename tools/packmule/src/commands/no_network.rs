@@ -26,6 +26,11 @@ pub fn serve_stdio(_: &mut Context<'_, '_>) -> Result<(), Failure> {
     Err(without())
 }
 
+/// `packmule find`.
+pub fn find(_: &mut Context<'_, '_>) -> Result<(), Failure> {
+    Err(without())
+}
+
 /// A port that `serve` listens on: none.
 pub struct Port;
 

@@ -10,7 +10,7 @@
 //! | `carry` | `export`, `import`, `merge`, `exchange`, `sync`, `serve` |
 //! | `conflicts` | `conflicts`, `resolve` |
 //! | `look` | `status`, `log`, `digest`, `verify`, `inspect`, `board`, `demo` |
-//! | `run` | `run` |
+//! | `run` | `run`, `find` |
 //! | `own` | `completions`, `man`, `board install`, `board remove`, `board check`, `board card` |
 //! | `report` | how reports of the library look that are printed as they are, in tests alone |
 //! | `page` | the page, in tests alone |
@@ -44,6 +44,8 @@ pub use look::{
     Status, TakenBackWrites, ToDo, Uart, Verified,
 };
 pub use own::{BoardChecked, CardChecked, Completions, Installed, Manual, RemovedServices, WrittenFile};
+#[cfg(any(feature = "net", test))]
+pub use run::{FoundDevice, FoundDevices};
 pub use run::{LinkChecked, LinkState, RunChecked, RunState, UpkeepChecked};
 pub use tables::{Changed, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 

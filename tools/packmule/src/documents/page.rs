@@ -50,6 +50,7 @@ fn page() -> String {
     section::<Event>(&mut page, &mut types, "serve");
     section::<Event>(&mut page, &mut types, "run");
     section::<RunChecked>(&mut page, &mut types, "run --check");
+    section::<FoundDevices>(&mut page, &mut types, "find");
     section::<Exchanged>(&mut page, &mut types, "exchange");
     section::<Conflicts>(&mut page, &mut types, "conflicts");
     section::<conflicts::Resolution>(&mut page, &mut types, "resolve");

@@ -1,4 +1,4 @@
-//! Documents about what is kept up in the background.
+//! Documents about what is kept up in the background, and who is on this network.
 
 #[cfg(test)]
 use schemars::JsonSchema;
@@ -94,4 +94,30 @@ pub struct LinkState {
     pub frames_received: u64,
     /// Their bytes.
     pub bytes_received: u64,
+}
+
+/// `find`.
+#[cfg(any(feature = "net", test))]
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct FoundDevices {
+    /// Who announces itself on this network: bases first. None of it is proved before a session.
+    pub found: Vec<FoundDevice>,
+}
+
+/// A device that announces itself.
+#[cfg(any(feature = "net", test))]
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct FoundDevice {
+    /// Its fingerprint, as it says.
+    pub fingerprint: String,
+    /// Its name, as it says.
+    pub name: String,
+    /// It says that it gathers.
+    pub base: bool,
+    /// Where it serves.
+    pub addresses: Vec<String>,
+    /// It says that it is of the fleet of the database that was given; null if none was.
+    pub ours: Option<bool>,
 }

@@ -330,7 +330,8 @@ each board gets its own `init`. A board that is made without \
         group: Group::Carry,
         summary: "exchange with the device at the other end of a line or network, until both have everything",
         about: "At the other end runs `packmule serve`; of a serial line `packmule sync` will do too. ADDRESS is tcp://HOST:PORT, ws://HOST:PORT, \
-                serial:FILE (or --serial FILE), or exec:COMMAND: a command whose input and output lead to the other end, such as ssh. \
+                serial:FILE (or --serial FILE), exec:COMMAND: a command whose input and output lead to the other end, such as ssh; or \
+                find:, who of the fleet announces itself on this network. \
                 Both ways at once; each group of frames is verified and \
                 committed, and then acknowledged. Whatever breaks it off (a pulled cable, a power cut), run it again: it goes on where it was. \
                 Both ends must trust each other, as devices of one fleet do. Over a network all is encrypted. A line begins at --baud and goes up to the highest rate that both \
@@ -353,6 +354,7 @@ each board gets its own `init`. A board that is made without \
             &flags::BAUD_MAX,
             &flags::FLOW,
             &flags::LISTEN,
+            &flags::ANNOUNCE,
             &flags::STDIO,
             &flags::PLAIN,
         ],
@@ -371,6 +373,7 @@ each board gets its own `init`. A board that is made without \
         ],
     },
     own::RUN,
+    own::FIND,
     Command {
         name: Name::Exchange,
         words: "exchange",

@@ -153,6 +153,9 @@ pub static STDIO: Flag = switch("stdio", "one device, over standard input and ou
 pub static PLAIN: Flag =
     switch("plain", "over a network: not encrypted, at both ends; anybody between reads along");
 
+pub static ANNOUNCE: Flag =
+    switch("announce", "with --listen: say who asks on this network that this device serves there");
+pub static SECONDS: Flag = value("seconds", "N", "how long answers are waited for (2)");
 pub static CONFIG: Flag = value("config", "FILE", "what is to be kept up (/etc/packmule/packmule.toml)");
 pub static RUN_CHECK: Flag = switch("check", "only read the file, and say what would be done");
 

@@ -60,6 +60,7 @@ pub enum Name {
     Sync,
     Serve,
     Run,
+    Find,
     Exchange,
     Conflicts,
     Resolve,

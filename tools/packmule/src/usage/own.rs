@@ -91,7 +91,7 @@ pub const RUN: Command = Command {
     group: Group::Carry,
     summary: "keep links up in the background: networks, serial lines, cards; compact and prune when due",
     about: "FILE has a [[link]] for each way to others: to = \"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \
-            \"exec:COMMAND\" or \"card:DIRECTORY\"; either stay = true, or an interval (\"15m\"), and how soon after something is \
+            \"exec:COMMAND\", \"find:\" or \"card:DIRECTORY\"; either stay = true, or an interval (\"15m\"), and how soon after something is \
             written it begins (changes = \"30s\"). [compact] and [[prune]] say what upkeep is due how often. A link that fails is \
             begun again after 1 s at first, then later and later, after up to 15 minutes, each time at random. It prints a line \
             for each change of state, with a priority for the journal where it does not print to a terminal, and tells systemd \
@@ -100,4 +100,18 @@ pub const RUN: Command = Command {
         "packmule run north.db --check --config packmule.toml",
         "packmule run north.db --config packmule.toml",
     ],
+};
+
+pub const FIND: Command = Command {
+    name: Name::Find,
+    words: "find",
+    operands: "[DB]",
+    count: (0, 1),
+    flags: &[&flags::SECONDS],
+    group: Group::Carry,
+    summary: "who is on this network and serves",
+    about: "Asks all on the links of this machine, without a router, a name or a clock; those answer that run `packmule serve` with \
+            --announce. Anybody can answer anything: what is said here only tells where to knock, and each session proves who is \
+            there. With DB it also says who claims to be of its fleet; `packmule sync DB find:` takes one of these, a base if there is one.",
+    examples: &["packmule find", "packmule find north.db --seconds 5"],
 };

@@ -23,8 +23,7 @@ const LINK: &[&str] = &[
 const COMPACT: &[&str] = &["every"];
 const PRUNE: &[&str] = &["table", "every", "keep", "rows", "free"];
 /// Where a link can lead.
-const TO: &str =
-    "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\" or \"card:DIRECTORY\"";
+const TO: &str = "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\", \"find:\" or \"card:DIRECTORY\"";
 /// Jitter where none is given: a tenth of the interval.
 const JITTER: u32 = 10;
 /// Upkeep does not begin with everything else.

@@ -5,7 +5,8 @@
 //! nothing waits, and no device has another identity but a real second history.
 //!
 //! `PACKMULE_SEED=N` replays one fleet, `PACKMULE_SCHEDULES=N` says how many live, from `PACKMULE_FIRST=N` on.
-//! `PACKMULE_WITHOUT=restore,revoke,…` leaves kinds of events out.
+//! `PACKMULE_WITHOUT=restore,revoke,…` leaves kinds of events out. `PACKMULE_WATCH=QUERY` adds to what is told of a failure
+//! what an SQL query gives on each device, after each event that changed it.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
@@ -46,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 20] = [
+const PARTED: [(u64, &str); 21] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -79,6 +80,7 @@ const PARTED: [(u64, &str); 20] = [
         "a base with the table of its own left readings of a new identity that came before the old one's definition",
     ),
     (3087, "as 2035, with a device that is revoked"),
+    (5176, "a verdict of a second history named frames that had got another name"),
 ];
 
 #[test]

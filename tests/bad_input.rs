@@ -284,7 +284,8 @@ fn a_database_of_a_newer_version() {
 /// A database of an older Packmule is brought up to date when it is opened.
 #[test]
 fn a_database_of_an_older_version() {
-    let fourth = "DROP TABLE _pm_staged; DROP TABLE _pm_run; DROP TABLE _pm_summed; DROP TABLE _pm_copy; DROP TABLE _pm_stretch;
+    let fourth = "DROP VIEW IF EXISTS packmule_conflicts; DROP TABLE _pm_listed; DROP TABLE _pm_wish;
+                 DROP TABLE _pm_staged; DROP TABLE _pm_run; DROP TABLE _pm_summed; DROP TABLE _pm_copy; DROP TABLE _pm_stretch; DROP TABLE _pm_route;
                  DROP TABLE _pm_fork";
     let third = format!("{fourth}; DROP TABLE _pm_tag; DROP TABLE _pm_fold; DROP TABLE _pm_folded; DROP TABLE _pm_gone;
                  ALTER TABLE _pm_table DROP COLUMN deletes; ALTER TABLE _pm_table DROP COLUMN gaps; DROP TABLE _pm_gap;

@@ -23,6 +23,8 @@ conflicts it opens, and `packmule resolve DB --undo ID` takes it back on any dev
 rows are as they were, and a `unique` conflict is open again under the same id. Rows of more than 16 KiB are not
 kept for that. Undone again, the decision is back.
 
+An application decides in SQL, and a program by itself: `src/docs/decisions.md`.
+
 Where no other table is named it is `CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT, unit TEXT)`.
 This page is written by `tests/conflicts_page.rs`, which runs all of it.
 ";

@@ -185,6 +185,8 @@ struct Fleet {
     /// Devices appear with rows in tables that they track later, if at all; which have not yet.
     late: bool,
     untracked: Vec<usize>,
+    /// Devices whose table has another name for now, so that it is suspended.
+    away: Vec<usize>,
 }
 
 /// What a fleet's table is.
@@ -209,6 +211,7 @@ impl Fleet {
             broken,
             late,
             untracked: Vec::new(),
+            away: Vec::new(),
         };
         for _ in 0..fleet.below(3) + 2 {
             fleet.appear();
@@ -263,6 +266,29 @@ impl Fleet {
         self.trace.push(format!("d{d} tracks its table"));
     }
 
+    fn has_table(&self, d: usize) -> bool {
+        let there = "SELECT count(*) FROM sqlite_schema WHERE name IN ('notes', 'away')";
+        rows(&self.devices[d], there) == ["1"]
+    }
+
+    /// A device's application renames its table, so that it is suspended, or gives it its name back.
+    fn rename(&mut self, d: usize) {
+        let back = self.away.iter().position(|other| *other == d);
+        let change = match back {
+            Some(at) => {
+                self.away.swap_remove(at);
+                "ALTER TABLE away RENAME TO notes"
+            }
+            None => {
+                self.away.push(d);
+                "ALTER TABLE notes RENAME TO away"
+            }
+        };
+        sql(&self.devices[d], change);
+        self.devices[d].seal().unwrap();
+        self.trace.push(format!("d{d}: {change}"));
+    }
+
     fn appear(&mut self) {
         let n = self.devices.len();
         let init = InitOptions { name: &format!("d{n}"), base: false, fleet: Some(&self.world.fleet) };
@@ -287,7 +313,8 @@ impl Fleet {
         let value = format!("v{}", self.below(6));
         let engine = &self.devices[d];
         let db = app(engine);
-        if db.prepare("SELECT 1 FROM notes").is_err() {
+        let table = if self.away.contains(&d) { "away" } else { "notes" };
+        if db.prepare(&format!("SELECT 1 FROM {table}")).is_err() {
             return;
         }
         let what = match self.below(8) {
@@ -299,6 +326,7 @@ impl Fleet {
                 "INSERT INTO notes (id, body) VALUES ({id}, '{value}') ON CONFLICT DO UPDATE SET body = excluded.body"
             ),
         };
+        let what = what.replace("notes", table);
         db.execute_batch(&what).unwrap();
         self.trace.push(format!("d{d}: {what}"));
     }
@@ -337,7 +365,8 @@ impl Fleet {
                     self.trace.push(format!("d{d} retires d{other}"));
                 }
             }
-            _ if !self.broken && self.untracked.is_empty() => self.back_up_or_restore(d),
+            97..=99 if self.late && !self.untracked.contains(&d) && self.has_table(d) => self.rename(d),
+            _ if !self.broken && !self.late => self.back_up_or_restore(d),
             _ => {}
         }
     }
@@ -352,6 +381,9 @@ impl Fleet {
         let steps = self.below(50) + 10;
         for _ in 0..steps {
             self.step();
+        }
+        for d in self.away.clone() {
+            self.rename(d);
         }
         for d in self.untracked.clone() {
             self.track(d);
@@ -379,7 +411,9 @@ impl Fleet {
                             .iter()
                             .flat_map(|c| c.versions.iter().map(|v| (&c.id, v.device, v.op, v.at, &v.values)))
                             .collect();
-                        format!("{} {rows:?}\n  {versions:?}", d.identity().id)
+                        let heads = "SELECT key, dev, (SELECT name FROM _pm_device WHERE n = dev), seq, kind, claim, wall, columns FROM _pm_head UNION ALL SELECT first, dev, last, seq, kind, claim, wall, 'stretch' FROM _pm_stretch";
+                        let heads = self::rows(d, heads);
+                        format!("{} {rows:?}\n  {versions:?}\nHEADS {heads:#?}", d.identity().id)
                     })
                     .collect();
                 return Err(format!("{}\n{}", self.trace.join("\n"), shown.join("\n")));

@@ -2,7 +2,7 @@
 //! acknowledged, issue no number twice, and all carry on to the same content, under the identities that they had.
 //!
 //! A trip goes through the operations: `init`, `track`, an application's transactions, seal, export, import,
-//! a conflict and its resolution, compaction, a snapshot and who joins by it. The power goes at one operation of SQLite
+//! a conflict and its resolution, which is undone, decided again in SQL, and its row restored; compaction, a snapshot and who joins by it. The power goes at one operation of SQLite
 //! that writes, often once more while the databases recover; then the trip is gone on with. So it is with a disk that
 //! is full, that fails to write or sync, or to read: the command fails, and the state is whole.
 //!
@@ -19,7 +19,9 @@ use std::sync::Mutex;
 
 use common::*;
 use disk::Fault;
-use packmule::{Engine, Error, InitOptions, JoinOptions, Recipient, Resolution, TrackOptions};
+use packmule::{
+    Conflict, Engine, Error, InitOptions, JoinOptions, OwnedValue, Recipient, Resolution, TrackOptions,
+};
 use rusqlite::Connection;
 
 /// The disk is one for the program: one test at a time.
@@ -40,14 +42,17 @@ struct Trip {
     /// The highest number of each stream on each device, after each operation that was done.
     numbers: BTreeMap<(String, String), i64>,
     identities: BTreeMap<&'static str, String>,
+    /// The conflict of row 1 that was resolved, and what the row was before.
+    decided: Option<(String, String)>,
 }
 
-const STEPS: usize = 16;
+const STEPS: usize = 19;
 
 impl Trip {
     fn new(journal: Option<&'static str>) -> Self {
         let world = World::new();
-        Self { world, journal, told: Vec::new(), numbers: BTreeMap::new(), identities: BTreeMap::new() }
+        let (told, numbers, identities) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { world, journal, told, numbers, identities, decided: None }
     }
 
     fn open(&self, name: &str) -> Done<Engine> {
@@ -113,27 +118,79 @@ impl Trip {
             5 => self.insert("north", 10),
             6 => self.open("north")?.seal().map(drop).map_err(text),
             7 => self.carry("north", "base"),
-            8 => self.sql("base", "UPDATE t SET v = 'by the base' WHERE id = 1"),
-            9 => self.sql("north", "UPDATE t SET v = 'by north' WHERE id = 1; DELETE FROM t WHERE id = 2"),
+            8 => self.sql("base", "UPDATE t SET v = 'by the base' WHERE id IN (1, 3)"),
+            9 => self
+                .sql("north", "UPDATE t SET v = 'by north' WHERE id IN (1, 3); DELETE FROM t WHERE id = 2"),
             10 => self.carry("north", "base").and_then(|()| self.carry("base", "north")),
             11 => self.resolve(),
-            12 => self.carry("base", "north").and_then(|()| self.carry("north", "base")),
-            13 => {
+            12 => self.undo(),
+            13 => self.decide_in_sql(),
+            14 => self.restore(),
+            15 => self.carry("base", "north").and_then(|()| self.carry("north", "base")),
+            16 => {
                 self.open("base")?.compact().map_err(text)?;
                 self.open("north")?.compact().map(drop).map_err(text)
             }
-            14 => self.join(),
+            17 => self.join(),
             _ => self.insert("south", 20).and_then(|()| self.insert("base", 30)),
         }
     }
 
+    fn value(&self, name: &str) -> Done<String> {
+        self.app(name)?.query_row("SELECT v FROM t WHERE id = 1", [], |row| row.get(0)).map_err(text)
+    }
+
+    /// Row 1 becomes what it was not.
     fn resolve(&mut self) -> Done {
         let mut base = self.open("base")?;
-        for conflict in base.conflicts().map_err(text)? {
-            let take = Resolution::Take(base.identity().id);
-            base.resolve(&conflict.id, &take).map_err(text)?;
+        let open = base.conflicts().map_err(text)?;
+        let of_row = |conflict: &&Conflict| conflict.key == [("id".to_owned(), OwnedValue::Int(1))];
+        let Some(conflict) = open.iter().find(of_row) else { return Ok(()) };
+        self.decided = Some((conflict.id.clone(), self.value("base")?));
+        let other =
+            conflict.versions.iter().find(|version| !version.shown).and_then(|version| version.device);
+        let take = Resolution::Take(other.ok_or("no other version")?);
+        base.resolve(&conflict.id, &take).map_err(text)
+    }
+
+    /// The resolution is undone, if a cut had not left it undone.
+    fn undo(&mut self) -> Done {
+        let (id, before) = self.decided.clone().ok_or("nothing was decided")?;
+        if self.value("base")? != before {
+            self.open("base")?.undo_resolution(&id).map_err(text)?;
         }
-        Ok(())
+        let now = self.value("base")?;
+        if now == before { Ok(()) } else { Err(format!("{now} after the undo, and not {before}")) }
+    }
+
+    /// An application decides; the next seal carries it out, once.
+    fn decide_in_sql(&mut self) -> Done {
+        let decide = "UPDATE packmule_conflicts SET take = 'newest' WHERE kind NOT NULL";
+        self.sql("base", decide)?;
+        let mut base = self.open("base")?;
+        base.seal().map_err(text)?;
+        let left: i64 = self
+            .app("base")?
+            .query_row("SELECT count(*) FROM packmule_conflicts", [], |row| row.get(0))
+            .map_err(text)?;
+        if left == 0 { Ok(()) } else { Err(format!("{left} decisions or conflicts are left")) }
+    }
+
+    /// The row is as the base's first frame of it has it.
+    fn restore(&mut self) -> Done {
+        let mut base = self.open("base")?;
+        let (me, mut first) = (base.identity().id, None);
+        let mut see = |item: packmule::HistoryItem<'_>| {
+            if let packmule::HistoryItem::Group(group) = item
+                && group.author == me
+            {
+                first.get_or_insert(group.frames.0);
+            }
+            Ok(())
+        };
+        let key = [OwnedValue::Int(1)];
+        base.log(Some("t"), &key, &mut see).map_err(text)?;
+        base.restore("t", &key, me, first.ok_or("the base wrote nothing")?).map(drop).map_err(text)
     }
 
     /// A newcomer starts from a snapshot, if a cut had not let it.
@@ -215,6 +272,7 @@ impl Trip {
                 return Err(format!("{name} has another identity"));
             }
             digests.push(engine.digest(false).map_err(text)?);
+            view_shows_conflicts(&engine);
             let db = self.app(name)?;
             let n: i64 = db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).map_err(text)?;
             if n != 11 {

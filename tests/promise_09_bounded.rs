@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
-use packmule::{Engine, Options, Recipient, Resolution, TrackOptions};
+use packmule::{Engine, Options, Recipient, Resolution, Selection, TrackOptions};
 
 /// The system's allocator, counted.
 struct Counting;
@@ -161,6 +161,13 @@ fn many_open_conflicts(n: u32) {
     // The control: who keeps all of them in memory is found out.
     let (bytes, _) = taken("all in memory", || b.conflicts().unwrap());
     assert!(bytes > ALLOWED, "{bytes}");
+    sql(&b, "UPDATE packmule_conflicts SET take = 'newest' WHERE id < '8'");
+    within("decided in SQL", ALLOWED, || b.seal().unwrap());
+    let carried = b.take_carried_out();
+    let all = Selection::default();
+    let done =
+        within("resolve all", ALLOWED, || b.resolve_all(&all, &Resolution::Newest, &mut |_| Ok(())).unwrap());
+    assert_eq!((carried.closed + done.closed, done.open), (u64::from(n) - 1, 0));
 }
 
 #[test]

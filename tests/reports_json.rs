@@ -90,7 +90,19 @@ fn log_and_status(a: &Engine, b: &Engine) {
         ),
         "{ops:?}"
     );
-    let names = ["device", "label", "stream", "frames", "stamp", "at", "applied", "resolution", "ops"];
+    let names = [
+        "device",
+        "label",
+        "stream",
+        "frames",
+        "stamp",
+        "at",
+        "applied",
+        "resolution",
+        "ops",
+        "route",
+        "came",
+    ];
     has(&groups[0], &names);
     assert!(groups.iter().any(|group| group["device"] == id(b) && group["stream"] == "shared"));
     assert!(groups[0]["frames"].as_array().unwrap().len() == 2 && groups[0]["at"].is_string());

@@ -46,7 +46,9 @@ pub use report::{Exchange, Left, NotLeft, Removed, Skipped};
 use secrecy::Secrecy;
 
 use super::volume::Volume;
-use crate::engine::{Encryption, Engine, Error, Positions, Progress, Readers, Result, Span, Survey, Trusted};
+use crate::engine::{
+    Encryption, Engine, Error, Positions, Progress, Readers, Result, Route, Span, Survey, Trusted,
+};
 
 /// The folder on the card.
 pub const FOLDER: &str = "PACKMULE";
@@ -122,6 +124,7 @@ impl<'a> Visit<'a> {
         secrecy: Secrecy,
         report: &'a mut Exchange,
     ) -> Self {
+        engine.comes_by(Route::Card);
         Self {
             engine,
             card,
@@ -240,7 +243,7 @@ impl<'a> Visit<'a> {
         let for_us = survey.receiver.is_none_or(|receiver| receiver == me) || survey.ours;
         // Frames of ours that we do not have: the database was restored from a backup. Others than we have: it was copied.
         if for_us && (survey.apart || survey.spans.iter().any(new)) {
-            let taken = self.engine.import(&mut file, &mut |at| watch(path, at))?;
+            let taken = self.engine.import_carried(&mut file, &mut |at| watch(path, at))?;
             self.report.taken.push((path.into(), taken));
         } else if !survey.ours {
             io::Seek::rewind(&mut file).map_err(Error::Stream)?;

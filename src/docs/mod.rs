@@ -36,6 +36,10 @@ pub mod glossary {}
 pub mod conflicts {}
 
 #[doc = include_str!("links.md")]
+#[doc = include_str!("decisions.md")]
+pub mod decisions {}
+
+#[doc = include_str!("links.md")]
 #[doc = include_str!("station.md")]
 pub mod station {}
 

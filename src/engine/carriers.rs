@@ -1,7 +1,7 @@
 //! The part of the engine's face that the carriers alone call.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 
 use packmule_core::model::DeviceId;
 use packmule_core::session::Frontier;
@@ -10,6 +10,7 @@ use packmule_core::wire::{Position, Probe, Section};
 use super::Engine;
 use crate::engine::apply::report::ImportReport;
 use crate::engine::error::{Result, UntrustedDevice};
+use crate::engine::exchange::import;
 use crate::engine::exchange::newest;
 use crate::engine::exchange::offer;
 use crate::engine::exchange::peer::{self, Peer};
@@ -18,10 +19,29 @@ use crate::engine::exchange::revoke;
 use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
 use crate::engine::exchange::survey::{self, Span, Trusted};
 use crate::engine::exchange::transaction;
+use crate::engine::exchange::verified::Progress;
 use crate::engine::fleet::admission::{self, Standing};
 use crate::engine::fleet::peers::PeerEvidence;
+use crate::engine::table::route::Route;
 
 impl Engine {
+    /// Names the way by which comes what is taken in from here on.
+    pub(crate) fn comes_by(&mut self, route: Route) {
+        self.replica.route.set(route);
+    }
+
+    /// Takes in a bundle as [`Engine::import`] does, which came by the way that its carrier has named.
+    ///
+    /// # Errors
+    /// As [`Engine::import`].
+    pub(crate) fn import_carried<R: Read + Seek>(
+        &mut self,
+        bundle: &mut R,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<ImportReport> {
+        import::import(&mut self.replica, bundle, progress)
+    }
+
     /// Our certificate.
     pub(crate) fn own_certificate(&self) -> Result<Vec<u8>> {
         peer::own_certificate(&self.replica)

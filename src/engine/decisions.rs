@@ -11,13 +11,18 @@ use crate::engine::conflicts::many::{self, Decided, DecisionReport};
 use crate::engine::conflicts::resolve::Resolution;
 use crate::engine::conflicts::restore::{self, TakenBack};
 use crate::engine::conflicts::selection::Selection;
+use crate::engine::conflicts::undecided::{self, Answer};
 use crate::engine::conflicts::undo::{self, UndoReport};
-use crate::engine::conflicts::walk;
+use crate::engine::conflicts::{walk, wishes};
 use crate::engine::error::Result;
 use crate::engine::exchange::transaction;
 use crate::engine::store::value::OwnedValue;
+use crate::engine::table::carried::CarriedOut;
 use crate::engine::table::catalog;
 use crate::engine::upkeep::at::{self, AtReport};
+
+/// How many answers of a program are carried out in one transaction.
+const ANSWERS_AT_ONCE: usize = 64;
 
 impl Engine {
     /// Gives every open conflict that is meant to `each`, as [`Engine::each_conflict`] does.
@@ -68,6 +73,54 @@ impl Engine {
     ) -> Result<DecisionReport> {
         let work = |replica: &_| many::resolve_all(replica, selection, resolution, each);
         transaction::rehearse(&mut self.replica, work)
+    }
+
+    /// Returns what became of the decisions that applications wrote into the view `packmule_conflicts`, since this was asked
+    /// last: each command that seals carries them out.
+    pub fn take_carried_out(&self) -> CarriedOut {
+        self.replica.carried.take()
+    }
+
+    /// Lets a program decide: `ask` sees each open conflict of these tables with all its versions, and what it answers is
+    /// carried out, and travels as a resolution. Nothing is held while it thinks. What was left to a person is not given to
+    /// it again, nor what two resolutions disagree about: see [`docs::conflicts`](crate::docs::conflicts).
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`](crate::Error::KeyMissing), [`Error::Sqlite`](crate::Error::Sqlite).
+    pub fn decide_with(
+        &mut self,
+        tables: &[&str],
+        ask: &mut dyn FnMut(&Conflict) -> Answer,
+    ) -> Result<CarriedOut> {
+        let earlier = self.take_carried_out();
+        let mut walk = catalog::reading(&self.replica, |e| Ok(walk::Walk::new(e)))?;
+        let mut more = true;
+        while more {
+            let mut answered = Vec::new();
+            while more && answered.len() < ANSWERS_AT_ONCE {
+                let next = catalog::reading(&self.replica, |e| undecided::next(e, &mut walk, tables))?;
+                let answer = next.map(|conflict| (ask(&conflict), conflict.id));
+                more = !matches!(answer, None | Some((Answer::Stop, _)));
+                answered.extend(answer.map(|(answer, id)| (id, answer)));
+            }
+            if !answered.is_empty() {
+                transaction::transaction(&mut self.replica, |e| {
+                    undecided::note(e, &answered)?;
+                    transaction::seal_written(e)
+                })?;
+            }
+        }
+        let carried = self.replica.carried.replace(earlier);
+        Ok(carried)
+    }
+
+    /// Returns the decisions of applications that were refused, the newest first, up to 1,000: the id that was given, and the
+    /// reason.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
+    pub fn refused_decisions(&self) -> Result<Vec<(String, String)>> {
+        wishes::refused(&self.replica)
     }
 
     /// Undoes the last resolution of the conflict with this id, of which a beginning of four letters will do: the rows that

@@ -57,6 +57,7 @@ pub use conflicts::many::{Decided, DecisionReport};
 pub use conflicts::resolve::Resolution;
 pub use conflicts::restore::TakenBack;
 pub use conflicts::selection::Selection;
+pub use conflicts::undecided::Answer;
 pub use conflicts::undo::UndoReport;
 pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
 pub use exchange::admit::{Admission, AdmitOptions, Admitted, Outcome};
@@ -84,7 +85,9 @@ pub use store::encrypt::{Encrypting, Readers};
 pub use store::keys::FleetKey;
 pub use store::meta::Notice;
 pub use store::value::OwnedValue;
+pub use table::carried::CarriedOut;
 pub use table::replica::Identity;
+pub use table::route::Route;
 pub use track::options::{NewColumns, TrackOptions, TrackReport};
 pub use upkeep::at::AtReport;
 pub use upkeep::compact::CompactReport;
@@ -390,7 +393,8 @@ impl Engine {
         bundle: &mut R,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImportReport> {
-        import::import(&mut self.replica, bundle, progress)
+        self.comes_by(Route::File);
+        self.import_carried(bundle, progress)
     }
 
     /// Does the first half of an import alone: refuses what [`Engine::import`] would refuse, and changes nothing.
@@ -411,6 +415,7 @@ impl Engine {
         path: &std::path::Path,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImportReport> {
+        self.comes_by(Route::Database);
         source::import_database(&mut self.replica, path, progress)
     }
 

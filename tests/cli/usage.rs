@@ -34,7 +34,10 @@ fn what_is_missing_or_too_much_is_named() {
         ("status a.db b.db", "`b.db` is one too many"),
         ("init a.db --name", "missing argument"),
         ("track a.db t --mode both", "--mode is one of shared|per-device, not `both`"),
-        ("track a.db t --policy prefer", "--policy is one of manual|lww|prefer-device=DEVICE, not `prefer`"),
+        (
+            "track a.db t --policy prefer",
+            "--policy is one of manual|lww|prefer-device=DEVICE|custom=COMMAND, not `prefer`",
+        ),
         ("track a.db t --column a=sum", "--column is NAME=counter|max|min|lww, not `a=sum`"),
         ("resolve a.db 1234 --set value", "--set is COL=VALUE, not `value`"),
         ("resolve a.db 1234", "say how: one of --take"),

@@ -265,6 +265,39 @@ pub fn digests_equal(devices: &[&Engine]) {
         let conflicts: Vec<_> = devices.iter().map(|d| d.conflicts().unwrap()).collect();
         panic!("digests differ: {digests:?}\n{conflicts:#?}");
     }
+    devices.iter().for_each(|device| view_shows_conflicts(device));
+}
+
+/// The view `packmule_conflicts` shows what is open, as it was when the engine wrote last.
+#[track_caller]
+pub fn view_shows_conflicts(engine: &Engine) {
+    let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let shared = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'packmule_conflicts')";
+    let app = app(engine);
+    let is_there: bool = app.query_row(shared, [], |row| row.get(0)).unwrap();
+    let mut shown = Vec::new();
+    if is_there {
+        let query =
+            "SELECT id, tbl_name, key, kind, versions, ways FROM packmule_conflicts WHERE kind NOT NULL";
+        let mut statement = app.prepare(query).unwrap();
+        let rows = statement.query_map([], |row| {
+            Ok([row.get(0)?, row.get(1)?, row.get(3)?, row.get(2)?, row.get(4)?, row.get::<_, String>(5)?])
+        });
+        for row in rows.unwrap() {
+            let [id, table, kind, key, versions, ways] = row.unwrap();
+            shown.push((id, table, kind, json(key), json(versions), json(ways)));
+        }
+    }
+    let open = engine.conflicts().unwrap().into_iter().map(|conflict| {
+        let whole = serde_json::to_value(&conflict).unwrap();
+        let field = |name: &str| whole[name].clone();
+        let kind = conflict.kind.word().to_owned();
+        (conflict.id, conflict.table, kind, field("key"), field("versions"), field("ways"))
+    });
+    let mut open: Vec<_> = open.collect();
+    open.sort_by(|a, b| a.0.cmp(&b.0));
+    shown.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(shown, open, "the view, and the open conflicts, of {}", engine.identity().name);
 }
 
 /// What SQLite has allocated in this program, and the most that it had since the last reset: bytes.

@@ -330,6 +330,7 @@ impl Run {
                 "all of theirs: {sent:?}"
             );
             self.check_shown(n, &state);
+            view_shows_conflicts(&device.engine);
             let conflicts = device.engine.conflicts().unwrap();
             let (mut contested, mut parked, mut dangling) =
                 (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());

@@ -88,7 +88,7 @@ fn both_are_the_same(desk: &Desk) {
 fn fifteen_conflicts_of_all_kinds_are_closed_in_three_commands() {
     let desk = clinic();
     disagree(&desk);
-    let listed = desk.run("conflicts base.db --brief").ok();
+    let listed = desk.run("conflicts base.db --brief").screen;
     has(
         &listed,
         &["15 conflicts are open", "patients", "update/update", "visits", "15 conflicts:", "--dry-run"],

@@ -108,3 +108,60 @@ fn the_tables_as_they_were_before_a_column_was_renamed() {
         desk.rows("base.db", "SELECT 'interval', 60")
     );
 }
+
+/// Who took a thief's version had not heard of the theft: what the thief wrote is taken back with it.
+#[test]
+fn a_version_that_somebody_took_from_a_thief_is_taken_back_too() {
+    let (desk, id) = Desk::conflict();
+    desk.run(&format!("resolve base.db {id} --take east")).ok();
+    desk.carry("base", "north");
+    assert_eq!(desk.value("north.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(10));
+    desk.run("undo base.db --by east --since 2026-01-01").ok();
+    for (from, to) in [("base", "north"), ("north", "base")] {
+        desk.carry(from, to);
+    }
+    assert_eq!(desk.value("north.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(30));
+    // What somebody decided otherwise stays.
+    desk.sql("base.db", "UPDATE settings SET value = 77");
+    let said = desk.run("undo base.db --by east --since 2026-01-01").ok();
+    has(&said, &["nothing"]);
+    assert_eq!(desk.value("base.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(77));
+}
+
+/// The log tells by which way each group came, also long after; what was written here has none.
+#[test]
+fn the_log_has_the_ways_by_which_groups_came() {
+    let desk = Desk::fleet(&["north", "south", "east"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    for (board, key) in [("north", "a"), ("south", "b"), ("east", "c")] {
+        desk.sql(&format!("{board}.db"), &format!("INSERT INTO settings VALUES ('{key}', 1, '')"));
+    }
+    desk.run("exchange north.db card").ok();
+    desk.run("exchange base.db card").ok();
+    desk.carry("south", "base");
+    desk.run("seal east.db").ok();
+    desk.run("merge base.db east.db").ok();
+    desk.sql("base.db", "INSERT INTO settings VALUES ('d', 1, '')");
+    desk.run("seal base.db").ok();
+    for (key, way) in [("a", Some("card")), ("b", Some("file")), ("c", Some("database")), ("d", None)] {
+        let said = desk.run(&format!("log base.db settings {key}")).ok();
+        match way {
+            Some(way) => has(&said, &[", 1 row, by ", way]),
+            None => assert!(!said.contains(", by "), "{said}"),
+        }
+        let group = desk.run(&format!("log base.db settings {key} --json")).json()["groups"][0].clone();
+        assert_eq!(group["route"].as_str(), way, "{group}");
+        assert_eq!(group["came"].is_null(), way.is_none(), "{group}");
+    }
+    // Again by another way changes nothing: it was here.
+    desk.carry("north", "base");
+    has(&desk.run("log base.db settings a").ok(), &["by card"]);
+    // A network, from one end to the other.
+    desk.sql("north.db", "INSERT INTO settings VALUES ('e', 1, '')");
+    let command = format!("exec:{} serve base.db --stdio", crate::support::PACKMULE);
+    desk.run_words(&["sync", "north.db", &command]).ok();
+    has(&desk.run("log base.db settings e").ok(), &["by network"]);
+    // North has it by the card from whoever wrote it.
+    desk.run("exchange south.db card").ok();
+    has(&desk.run("log south.db settings a").ok(), &["by card"]);
+}

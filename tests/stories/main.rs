@@ -24,6 +24,7 @@ mod columns;
 mod compacted;
 mod copied_card;
 mod dead_base;
+mod decisions;
 mod encrypted;
 mod gathering;
 mod history;

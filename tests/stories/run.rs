@@ -199,7 +199,9 @@ fn the_file_is_read_and_said() {
          [compact]\nevery = \"7d\"\n[[prune]]\ntable = \"readings\"\nevery = \"1d\"\nkeep = \"30d\"\n",
     )
     .unwrap();
-    let said = desk.run("run north.db --check --config run.toml").ok();
+    let ran = desk.run("run north.db --check --config run.toml");
+    let screen = ran.screen.clone();
+    let said = ran.ok();
     has(
         &said,
         &[
@@ -215,6 +217,7 @@ fn the_file_is_read_and_said() {
             "rows of the last 30d",
         ],
     );
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
     let document = desk.run("run north.db --check --config run.toml --json").json();
     assert_eq!(
         (&document["links"][0]["stays"], &document["links"][1]["jitter"]),

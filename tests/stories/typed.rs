@@ -13,6 +13,7 @@ const PAGES: &[(&str, &str)] = &[
     ("station.md", include_str!("station.rs")),
     ("weekly.md", include_str!("weekly.rs")),
     ("upgrade.md", include_str!("upgrade.rs")),
+    ("decisions.md", include_str!("decisions.rs")),
 ];
 
 /// The commands of a page, or of a section of it.

@@ -8,7 +8,7 @@ use super::stream::Bell;
 use super::{Error, Status, random};
 use crate::carry::session::{self, Progress, Session};
 use crate::carry::stop::Stop;
-use crate::engine::Engine;
+use crate::engine::{Engine, Route};
 
 /// How often the progress is reported.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -56,6 +56,7 @@ impl<'a> End<'a> {
         (stop, report): (&'a Stop, &'a mut dyn FnMut(Status<'_>)),
     ) -> Self {
         let now = Instant::now();
+        engine.comes_by(Route::Network);
         Self {
             engine,
             stop,

@@ -24,7 +24,7 @@ use packmule_core::link::{Event, State};
 
 use super::session::{Progress, Session};
 use super::stop::{Stop, Wake};
-use crate::engine::Engine;
+use crate::engine::{Engine, Route};
 use closing::Closing;
 pub use error::Error;
 use pump::{Inner, Line, LineEvent};
@@ -183,6 +183,7 @@ impl<'a> End<'a> {
         goes_on: bool,
     ) -> Self {
         let now = Instant::now();
+        engine.comes_by(Route::Serial);
         Self {
             engine,
             options,

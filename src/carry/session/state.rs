@@ -273,7 +273,7 @@ impl Coming {
             let _ = fs::remove_file(&self.path);
             return Err(Error::bundle(walked.end, BundleProblem::Structure(ANOTHER)));
         }
-        let report = engine.import(&mut self.file, &mut |_| ())?;
+        let report = engine.import_carried(&mut self.file, &mut |_| ())?;
         let _ = fs::remove_file(&self.path);
         Ok(report)
     }

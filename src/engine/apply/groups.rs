@@ -73,8 +73,7 @@ pub(crate) fn apply_group(
             match part {
                 Part::Definition(body) => {
                     let decides = frame.head.flags.has(FrameFlags::RESOLUTION);
-                    let seen = Seen::Context(&context);
-                    let stamp = Stamp { dev, seq, lamport, seen: &seen, decides };
+                    let stamp = Stamp { dev, seq, lamport, seen: &Seen::Context(&context), decides };
                     evolve::hear_def(replica, stream, body, &stamp)?;
                     writers = Writers::default();
                 }

@@ -137,12 +137,7 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
 
 /// Takes in what the application did to a table. Returns the reason if the table must be suspended.
 fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) -> Result<Option<String>> {
-    let there: Option<i64> = value::maybe(
-        &replica.db,
-        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE",
-        [&table.def.name],
-    )?;
-    if there.is_none() {
+    if !compose::is_table_there(replica, table)? {
         return notice_absence(replica, table);
     }
     let mut intact = watch::capture_intact(replica, table)?;

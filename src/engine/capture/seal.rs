@@ -104,6 +104,7 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
         // Whoever wrote to these rows here did not see what others wrote to them meanwhile.
         let options = SealOptions { flags: FrameFlags::CONTEXT_FREE, ..options };
         report.also_made(&groups::seal_groups(replica, options)?);
+        context_free::unplace_under(replica, &*catalog::table(replica, tid)?, &both)?;
     }
     deferred::defer_all(replica, tid)?;
     constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;

@@ -5,7 +5,7 @@ use packmule_core::wire::FrameFlags;
 
 use crate::engine::conflicts::list::VersionOp;
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::devices;
+use crate::engine::fleet::{devices, routes};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 #[cfg(feature = "serde")]
@@ -14,6 +14,7 @@ use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::route::Route;
 
 /// One op of a group.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +59,11 @@ pub struct HistoryEntry {
     pub resolution: bool,
     /// How many ops it has, of those that were asked for.
     pub ops: u64,
+    /// By which way it came here; `None` for what was written here, and where it is not known any more.
+    pub route: Option<Route>,
+    /// When it came here, by our clock.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::time_if_any"))]
+    pub came: Option<WallMs>,
 }
 
 /// What a walk of the log comes by.
@@ -134,7 +140,10 @@ fn walk_log(
             applied: row.get(6)?,
             resolution: false,
             ops: 0,
+            route: None,
+            came: None,
         };
+        (entry.route, entry.came) = routes::of(replica, dev, stream, entry.frames.0)?.unzip();
         for seq in entry.frames.0..=entry.frames.1 {
             let body = frames::frame_here(replica, dev, stream, seq)?;
             let frame = frames::parse(&body)?;

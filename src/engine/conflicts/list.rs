@@ -342,7 +342,11 @@ pub(crate) fn quarantined(replica: &Replica, tid: i64, key: Vec<u8>) -> Result<O
 }
 
 /// Finds the first UNIQUE of the definition by which a quarantined row clashes with a shown row, and that row's key.
-fn blocking_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<(Vec<String>, Vec<u8>)>> {
+pub(crate) fn blocking_row(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+) -> Result<Option<(Vec<String>, Vec<u8>)>> {
     let mine = value::read_key(key)?;
     for unique in &table.def.uniques {
         let names: Vec<&String> = unique.iter().map(|at| &table.def.columns[usize::from(*at)].name).collect();

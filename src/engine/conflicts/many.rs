@@ -1,7 +1,8 @@
 //! Many conflicts resolved in one transaction, or what that would do.
 //!
-//! However many are open, one is in memory at a time; their places and ids lie in a temporary table, so that a conflict
-//! which a resolution opens is told from those that were there, and is not decided unseen.
+//! However many are open, one is in memory at a time, and each that is decided is described once. What was open before is
+//! kept in a temporary table, so that a conflict which a resolution opens is told from those that were there, and is not
+//! decided unseen.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +13,12 @@ use crate::engine::capture::groups::{RowBefore, SealOptions};
 use crate::engine::capture::seal;
 use crate::engine::conflicts::change::{self, RowChange};
 use crate::engine::conflicts::list::{self, Conflict, Open};
+use crate::engine::conflicts::listed;
 use crate::engine::conflicts::resolve::{self, Resolution};
-use crate::engine::conflicts::selection::{self, Selection};
+use crate::engine::conflicts::selection::{ID_LEAST, Selection};
 use crate::engine::conflicts::undo;
 use crate::engine::conflicts::walk::{self, Place, Walk};
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{self, Error, Result};
 use crate::engine::show::triggers;
 use crate::engine::store::value::OwnedValue;
 use crate::engine::table::catalog;
@@ -73,16 +75,16 @@ pub(crate) fn resolve_all(
     each: &mut dyn FnMut(Decided) -> Result<()>,
 ) -> Result<DecisionReport> {
     let mut report = close(replica, selection, resolution, each)?;
-    walk::each(replica, &mut |open| {
-        report.open += 1;
-        if remembered(replica, &Place::of(&open))?.is_none_or(|(id, _)| id != open.conflict.id) {
-            report.opened += 1;
-            if report.opened_ids.len() < OPENED_NAMED {
-                report.opened_ids.push(open.conflict.id);
-            }
-        }
-        Ok(())
-    })?;
+    listed::refresh(replica)?;
+    report.open = replica.db.query_row("SELECT count(*) FROM _pm_listed", [], |row| row.get(0))?;
+    let opened = "FROM _pm_listed l WHERE NOT EXISTS (SELECT 1 FROM temp._pm_was_open w
+         WHERE w.tid = l.tid AND w.key = l.key AND w.what = l.what AND w.id = l.id)";
+    report.opened = replica.db.query_row(&format!("SELECT count(*) {opened}"), [], |row| row.get(0))?;
+    let named = format!("SELECT l.id {opened} ORDER BY l.tid, l.key, l.what LIMIT {OPENED_NAMED}");
+    let mut statement = replica.db.prepare(&named)?;
+    report.opened_ids =
+        statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    drop(statement);
     forget_open(replica)?;
     Ok(report)
 }
@@ -96,18 +98,18 @@ fn close(
     each: &mut dyn FnMut(Decided) -> Result<()>,
 ) -> Result<DecisionReport> {
     remember_open(replica, selection)?;
-    let mut run = Run {
-        replica,
-        touched: BTreeSet::new(),
-        decided: Vec::new(),
-        flags: FrameFlags::default(),
-        report: DecisionReport::default(),
-    };
+    let mut report = DecisionReport::default();
+    let mut run = Run::new(replica);
     let mut walk = Walk::new(replica);
-    let mut meant = |place: &Place| Ok(remembered(replica, place)?.is_some_and(|(_, meant)| meant));
-    while let Some(open) = walk.next_of(replica, &mut meant)? {
+    let mut was = String::new();
+    while let Some(open) = walk.next_of(replica, &mut |place| {
+        let found = meant(replica, place)?;
+        let is_meant = found.is_some();
+        was = found.unwrap_or_default();
+        Ok(is_meant)
+    })? {
         // What was decided before may have given it another version.
-        if remembered(replica, &Place::of(&open))?.is_none_or(|(id, _)| id != open.conflict.id) {
+        if was != open.conflict.id || !selection.wants(&open.conflict) {
             continue;
         }
         let Some(open) = run.settled(open)? else { continue };
@@ -116,43 +118,48 @@ fn close(
             if !selection.ids.is_empty() {
                 return Err(refused);
             }
-            run.report.refused += 1;
+            report.refused += 1;
             each(Decided { refused: Some(refused), ..decided })?;
         } else {
-            run.report.closed += 1;
+            report.closed += 1;
             each(decided)?;
         }
     }
     run.seal()?;
-    Ok(run.report)
+    Ok(report)
 }
 
-/// Remembers which conflicts are open, and which of them are meant; each id that is given must be that of one.
+/// Remembers which conflicts are open, and which of them may be meant; each id that is given must be that of one.
 fn remember_open(replica: &Replica, selection: &Selection) -> Result<()> {
-    replica.db.execute_batch(
+    let db = &replica.db;
+    listed::refresh(replica)?;
+    db.execute_batch(
         "DROP TABLE IF EXISTS temp._pm_was_open;
          CREATE TEMP TABLE _pm_was_open (
              tid INTEGER, key BLOB, what TEXT, id TEXT, meant INTEGER, PRIMARY KEY (tid, key, what)
          ) WITHOUT ROWID",
     )?;
-    let mut found = vec![0; selection.ids.len()];
-    let mut n = 0;
-    walk::each(replica, &mut |open| {
-        n += 1;
-        for (id, found) in selection.ids.iter().zip(&mut found) {
-            *found += u32::from(selection::names(id, &open.conflict));
+    db.execute(
+        "INSERT INTO temp._pm_was_open
+         SELECT tid, key, what, id, ?1 AND coalesce(tbl_name = ?2 COLLATE NOCASE, 1) AND coalesce(kind = ?3, 1)
+         FROM _pm_listed",
+        (selection.ids.is_empty(), &selection.table, &selection.kind),
+    )?;
+    // A digit comes before `g`: of all ids these begin with what was given.
+    let of = "FROM _pm_listed WHERE id >= ?1 AND id < ?1 || 'g'";
+    for id in &selection.ids {
+        let found: u64 =
+            db.prepare_cached(&format!("SELECT count(*) {of}"))?.query_row([id], |row| row.get(0))?;
+        if found != 1 || id.len() < ID_LEAST {
+            let open: usize = db.query_row("SELECT count(*) FROM _pm_listed", [], |row| row.get(0))?;
+            return Err(Error::NoSuchConflict { id: id.clone(), open });
         }
-        let place = Place::of(&open);
-        let (tid, key, what) = place.parts();
-        let sql = "INSERT INTO temp._pm_was_open VALUES (?1, ?2, ?3, ?4, ?5)";
-        let meant = selection.wants(&open.conflict);
-        replica.db.prepare_cached(sql)?.execute((tid, key, what, &open.conflict.id, meant))?;
-        Ok(())
-    })?;
-    match selection.ids.iter().zip(found).find(|(_, found)| *found != 1) {
-        Some((id, _)) => Err(Error::NoSuchConflict { id: id.clone(), open: n }),
-        None => Ok(()),
+        db.prepare_cached(&format!(
+            "UPDATE temp._pm_was_open SET meant = 1 WHERE (tid, key, what) = (SELECT tid, key, what {of})"
+        ))?
+        .execute([id])?;
     }
+    Ok(())
 }
 
 /// Forgets which conflicts were open.
@@ -160,27 +167,39 @@ fn forget_open(replica: &Replica) -> Result<()> {
     Ok(replica.db.execute_batch("DROP TABLE temp._pm_was_open")?)
 }
 
-/// Returns the id of the conflict that was open in a place before, and whether it is meant.
-fn remembered(replica: &Replica, place: &Place) -> Result<Option<(String, bool)>> {
-    let sql = "SELECT id, meant FROM temp._pm_was_open WHERE tid = ?1 AND key = ?2 AND what = ?3";
+/// Returns the id of the conflict that was open in a place before, if it may be meant.
+fn meant(replica: &Replica, place: &Place) -> Result<Option<String>> {
+    let sql = "SELECT id FROM temp._pm_was_open WHERE tid = ?1 AND key = ?2 AND what = ?3 AND meant";
     let mut statement = replica.db.prepare_cached(sql)?;
-    Ok(statement.query_row(place.parts(), |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+    Ok(statement.query_row(place.parts(), |row| row.get(0)).optional()?)
+}
+
+/// Returns whether an error stops all: it is the machine's, and not about what was decided.
+pub(crate) fn stops(error: &Error) -> bool {
+    match error {
+        Error::Sqlite(e) => e.sqlite_error_code().is_none_or(error::is_of_machine),
+        Error::Io { .. } | Error::Stream(_) | Error::KeyMissing { .. } | Error::Poisoned => true,
+        _ => false,
+    }
 }
 
 /// Closes conflicts one after the other, and seals now and then.
-struct Run<'r> {
-    replica: &'r Replica,
+pub(crate) struct Run<'r> {
+    pub(crate) replica: &'r Replica,
     /// The rows that were written to since the last seal.
     touched: BTreeSet<(i64, Vec<u8>)>,
     /// What they were before.
     decided: Vec<RowBefore>,
     flags: FrameFlags,
-    report: DecisionReport,
 }
 
-impl Run<'_> {
+impl<'r> Run<'r> {
+    pub(crate) fn new(replica: &'r Replica) -> Self {
+        Self { replica, touched: BTreeSet::new(), decided: Vec::new(), flags: FrameFlags::default() }
+    }
+
     /// Returns a conflict as it is once what was decided before it is sealed; `None` if that closed or changed it.
-    fn settled(&mut self, open: Open) -> Result<Option<Open>> {
+    pub(crate) fn settled(&mut self, open: Open) -> Result<Option<Open>> {
         let keys = [Some(&open.key), open.blocking.as_ref()];
         let is_touched =
             keys.into_iter().flatten().any(|key| self.touched.contains(&(open.tid, key.clone())));
@@ -192,7 +211,7 @@ impl Run<'_> {
     }
 
     /// Decides one conflict: it is closed, or all is as it was before.
-    fn decide(&mut self, open: Open, resolution: &Resolution) -> Result<Decided> {
+    pub(crate) fn decide(&mut self, open: Open, resolution: &Resolution) -> Result<Decided> {
         let replica = self.replica;
         let keys: Vec<Vec<u8>> = [Some(&open.key), open.blocking.as_ref()]
             .into_iter()
@@ -211,7 +230,7 @@ impl Run<'_> {
         replica.db.execute_batch("SAVEPOINT _pm_decide")?;
         let closed = match resolve::close_open(replica, &open, resolution) {
             Ok(closed) => closed,
-            Err(refused @ Error::CannotResolve { .. }) => {
+            Err(refused) if !stops(&refused) => {
                 replica.db.execute_batch("ROLLBACK TO _pm_decide; RELEASE _pm_decide")?;
                 // Copies that were made within the savepoint are gone.
                 triggers::forget_local_triggers(replica);
@@ -243,7 +262,7 @@ impl Run<'_> {
     }
 
     /// Seals what was decided.
-    fn seal(&mut self) -> Result<()> {
+    pub(crate) fn seal(&mut self) -> Result<()> {
         self.touched.clear();
         let decided = std::mem::take(&mut self.decided);
         let options = SealOptions { flags: self.flags, decided: &decided, ..SealOptions::default() };

@@ -3,14 +3,20 @@
 //! Two walks through the log, in the order in which it is applied: the first finds the rows that the groups which are left
 //! out wrote to, the second what all other groups say of these. They lie in a temporary table, so that memory does not
 //! grow with their number. Of a row whose earlier versions are compacted away nobody knows what it was.
+//!
+//! A resolution of somebody else that wrote just what a group that is left out had written is left out with it: who took
+//! that version had not heard what there is to hold against it.
+
+use std::collections::BTreeMap;
 
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
-use packmule_core::wire::OpKind;
+use packmule_core::wire::{FrameFlags, OpKind};
 
 use crate::engine::capture::groups::Before;
 use crate::engine::error::{Error, Result};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
+use crate::engine::merge::versions;
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::known::OpDef;
 use crate::engine::table::replica::Replica;
@@ -30,40 +36,90 @@ struct Said<'a> {
     kind: OpKind,
     key: Vec<u8>,
     values: &'a [(usize, Value<'a>)],
+    flags: FrameFlags,
+}
+
+impl Said<'_> {
+    /// Returns whether it made the row. One that is restated, or settled by a verdict, was there before.
+    fn makes(&self) -> bool {
+        let says_again = self.flags.has(FrameFlags::RESTATED) || self.flags.has(FrameFlags::VERDICT);
+        self.kind == OpKind::Insert && !says_again
+    }
+
+    /// Returns whether it is a decision for just these values, written over what was before; none: that the row is deleted.
+    fn repeats(&self, theirs: Option<&[u8]>, before: Option<&[u8]>) -> Result<bool> {
+        if !self.flags.has(FrameFlags::RESOLUTION) {
+            return Ok(false);
+        }
+        let Some(theirs) = theirs else { return Ok(self.kind == OpKind::Delete) };
+        if self.kind == OpKind::Delete {
+            return Ok(false);
+        }
+        let mut whole: BTreeMap<String, OwnedValue> = BTreeMap::new();
+        for part in before.into_iter().chain([theirs]) {
+            whole.extend(versions::baseline_values(part)?);
+        }
+        for (at, value) in self.values {
+            let column = &self.def.def.columns[*at];
+            let same = column.key > 0
+                || (!matches!(value, Value::Big(_))
+                    && whole.get(&column.name) == Some(&OwnedValue::of(*value)?));
+            if !same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// Finds what the rows were to which the groups that are left out wrote.
 pub(crate) fn find(replica: &Replica, left_out: LeftOut) -> Result<()> {
     replica.db.execute_batch(
         "DROP TABLE IF EXISTS temp._pm_former;
-         CREATE TEMP TABLE _pm_former (tid INTEGER, key BLOB, state INTEGER, body BLOB, PRIMARY KEY (tid, key))
-         WITHOUT ROWID",
+         CREATE TEMP TABLE _pm_former (tid INTEGER, key BLOB, state INTEGER, body BLOB, their_state INTEGER, theirs BLOB,
+             PRIMARY KEY (tid, key)) WITHOUT ROWID",
     )?;
-    walk(replica, left_out, true, &mut |Said { def, kind, key, .. }| {
-        let state = if kind == OpKind::Insert { 0 } else { 2 };
-        let sql = "INSERT OR IGNORE INTO temp._pm_former VALUES (?1, ?2, ?3, NULL)";
-        replica.db.prepare_cached(sql)?.execute((def.tid, key, state))?;
+    let known = "SELECT state, body, their_state, theirs FROM temp._pm_former WHERE tid = ?1 AND key = ?2";
+    walk(replica, left_out, true, &mut |said| {
+        let state = if said.makes() { 0 } else { 2 };
+        let sql = "INSERT OR IGNORE INTO temp._pm_former VALUES (?1, ?2, ?3, NULL, 1, NULL)";
+        replica.db.prepare_cached(sql)?.execute((said.def.tid, &said.key, state))?;
+        let before = replica
+            .db
+            .prepare_cached(known)?
+            .query_row((said.def.tid, &said.key), |row| Ok((row.get(2)?, row.get(3)?)))?;
+        let (state, body) = then(&said, before)?;
+        let sql = "UPDATE temp._pm_former SET their_state = ?3, theirs = ?4 WHERE tid = ?1 AND key = ?2";
+        replica.db.prepare_cached(sql)?.execute((said.def.tid, &said.key, state, body))?;
         Ok(())
     })?;
-    walk(replica, left_out, false, &mut |Said { def, kind, key, values }| {
-        let sql = "SELECT state, body FROM temp._pm_former WHERE tid = ?1 AND key = ?2";
-        let mut statement = replica.db.prepare_cached(sql)?;
-        let mut found = statement.query((def.tid, &key))?;
+    walk(replica, left_out, false, &mut |said| {
+        let mut statement = replica.db.prepare_cached(known)?;
+        let mut found = statement.query((said.def.tid, &said.key))?;
         let Some(row) = found.next()? else { return Ok(()) };
         let before: (i64, Option<Vec<u8>>) = (row.get(0)?, row.get(1)?);
+        let (their_state, theirs): (i64, Option<Vec<u8>>) = (row.get(2)?, row.get(3)?);
         drop(found);
-        let (state, body) = match kind {
-            OpKind::Delete => (0, None),
-            OpKind::Keep => before,
-            OpKind::Insert | OpKind::Update => after(def, kind, before, values)?,
-        };
+        if their_state < 2 && said.repeats(theirs.as_deref(), before.1.as_deref())? {
+            return Ok(());
+        }
+        let (state, body) = then(&said, before)?;
         let sql = "UPDATE temp._pm_former SET state = ?3, body = ?4 WHERE tid = ?1 AND key = ?2";
-        replica.db.prepare_cached(sql)?.execute((def.tid, key, state, body))?;
+        replica.db.prepare_cached(sql)?.execute((said.def.tid, &said.key, state, body))?;
         Ok(())
     })
 }
 
-/// Returns a row after an op: its state and its body.
+/// Returns what a row is after an op: its state and its body.
+fn then(said: &Said<'_>, before: (i64, Option<Vec<u8>>)) -> Result<(i64, Option<Vec<u8>>)> {
+    match said.kind {
+        OpKind::Delete => Ok((0, None)),
+        OpKind::Keep => Ok(before),
+        OpKind::Insert | OpKind::Update => after(said.def, said.kind, before, said.values),
+    }
+}
+
+/// Returns a row after an insert or an update.
 fn after(
     def: &OpDef,
     kind: OpKind,
@@ -106,11 +162,13 @@ fn walk(
         let (dev, first, last): (i64, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         for seq in first..=last {
             let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
-            visit::visit(replica, &frames::parse(&body)?, |part| {
+            let frame = frames::parse(&body)?;
+            let flags = frame.head.flags;
+            visit::visit(replica, &frame, |part| {
                 let Part::Op(def, op) = part else { return Ok(()) };
                 let key = def.key_of(op.values(def.shape()))?;
                 let values: Vec<_> = op.values(def.shape()).collect();
-                each(Said { def, kind: op.head.kind, key, values: &values })
+                each(Said { def, kind: op.head.kind, key, values: &values, flags })
             })?;
         }
     }
@@ -133,11 +191,17 @@ pub(crate) fn next(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Option<(
 }
 
 /// Returns what one frame says of a row.
-pub(crate) fn in_frame(
+pub(crate) fn in_frame(replica: &Replica, (dev, seq): (i64, u64), row: (i64, &[u8])) -> Result<Before> {
+    let said = said_in_frame(replica, (dev, seq), row)?;
+    said.ok_or_else(|| Error::Usage(format!("frame {seq} of it writes nothing to that row")))
+}
+
+/// Returns what one frame says of a row, if it says anything.
+pub(crate) fn said_in_frame(
     replica: &Replica,
     (dev, seq): (i64, u64),
     (tid, key): (i64, &[u8]),
-) -> Result<Before> {
+) -> Result<Option<Before>> {
     let Some(body) = frames::frame(replica, dev, Stream::Shared, seq)? else {
         return Err(Error::Usage(format!(
             "frame {seq} of it is not in the log here: it may be compacted away"
@@ -159,11 +223,11 @@ pub(crate) fn in_frame(
         });
         Ok(())
     })?;
-    found.ok_or_else(|| Error::Usage(format!("frame {seq} of it writes nothing to that row")))
+    Ok(found)
 }
 
 /// Takes the last value of each column of a body.
 pub(crate) fn last_values(values: Vec<(usize, OwnedValue)>) -> Vec<(usize, OwnedValue)> {
-    let by_column: std::collections::BTreeMap<usize, OwnedValue> = values.into_iter().collect();
+    let by_column: BTreeMap<usize, OwnedValue> = values.into_iter().collect();
     by_column.into_iter().collect()
 }

@@ -36,6 +36,6 @@ impl Selection {
 }
 
 /// Returns whether an id, or the beginning of one, is that of a conflict.
-pub(crate) fn names(id: &str, conflict: &Conflict) -> bool {
+fn names(id: &str, conflict: &Conflict) -> bool {
     id.len() >= ID_LEAST && conflict.id.starts_with(id)
 }

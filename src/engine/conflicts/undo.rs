@@ -165,8 +165,8 @@ pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
         for (tid, key, ..) in &found.rows {
             let table = catalog::table(replica, *tid)?;
             let heads = heads::heads(replica, *tid, key)?;
-            written_since(replica, &found, &table, &heads)?;
             let told = list::told_row(replica, &table, table.place(), key)?;
+            written_since(replica, &found, (&table, key), &heads, &told)?;
             groups::seal_before(replica, group, &before(replica, &found.conflict, (&table, key), &told)?)?;
             let change = RowChange { key: change::named_key(&table, key)?, before: told, after: Vec::new() };
             report.rows.push((table.def.name.clone(), change));
@@ -209,18 +209,50 @@ pub(crate) fn write_group(
     constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
 }
 
-/// Refuses to undo what somebody has written over since.
-fn written_since(replica: &Replica, found: &Found, table: &Table, heads: &[Head]) -> Result<()> {
+/// Refuses to undo what somebody has written over since. Of a row whose versions are all compacted away it is compared
+/// with what was decided.
+fn written_since(
+    replica: &Replica,
+    found: &Found,
+    (table, key): (&Table, &[u8]),
+    heads: &[Head],
+    told: &[(String, OwnedValue)],
+) -> Result<()> {
     let of_it = |head: &&Head| head.dev == found.dev && (found.frames.0..=found.frames.1).contains(&head.seq);
-    match heads.iter().find(|head| !of_it(head)) {
-        None => Ok(()),
-        Some(head) => Err(Error::Usage(format!(
-            "the row of `{}` has been written to since, by {}: an undo would take that away; `restore` brings single \
-             rows back",
-            table.def.name,
-            devices::device_label(replica, head.dev)?
-        ))),
+    let by = match heads.iter().find(|head| !of_it(head)) {
+        Some(head) => format!(", by {}", devices::device_label(replica, head.dev)?),
+        None if !heads.is_empty() || is_as_decided(replica, found, (table, key), told)? => return Ok(()),
+        None => String::new(),
+    };
+    Err(Error::Usage(format!(
+        "the row of `{}` has been written to since{by}: an undo would take that away; `restore` brings single rows back",
+        table.def.name,
+    )))
+}
+
+/// Returns whether a row, now `told` so of its table, has all that its decision wrote.
+fn is_as_decided(
+    replica: &Replica,
+    found: &Found,
+    (table, key): (&Table, &[u8]),
+    told: &[(String, OwnedValue)],
+) -> Result<bool> {
+    for seq in found.frames.0..=found.frames.1 {
+        let Some(said) = rewind::said_in_frame(replica, (found.dev, seq), (table.tid, key))? else {
+            continue;
+        };
+        return Ok(match was_values(replica, table, &said) {
+            Ok(None) => told.is_empty(),
+            Ok(Some(values)) => values.into_iter().all(|(at, value)| {
+                let name = &table.def.columns[at].name;
+                let now = told.iter().find(|(of, _)| of == name).map(|(_, now)| now);
+                table.counters.contains(&at) || now == Some(&value.shortened())
+            }),
+            Err(_) => false,
+        });
     }
+    // It was decided that it stays as it was shown.
+    Ok(true)
 }
 
 /// Returns what makes a row, now `told` so of its table, what it was: its values, and what the op says beside them; `None`

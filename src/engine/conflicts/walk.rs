@@ -25,6 +25,11 @@ pub(crate) enum List {
 }
 
 impl List {
+    /// Returns the list that lies in this table.
+    pub(crate) fn named(table: &str) -> Option<Self> {
+        [Self::Contested, Self::Quarantined, Self::Dangling].into_iter().find(|list| list.table() == table)
+    }
+
     fn table(self) -> &'static str {
         match self {
             Self::Contested => "_pm_conflict",
@@ -66,7 +71,7 @@ impl Place {
     }
 
     /// Describes what is open there; `None` if a row's conflict was closed since the place was found.
-    fn describe(self, replica: &Replica) -> Result<Option<Open>> {
+    pub(crate) fn describe(self, replica: &Replica) -> Result<Option<Open>> {
         let (tid, key, list) = match self {
             Self::Row(tid, key, list) => (tid, key, list),
             Self::Column(tid, column) => {
@@ -265,20 +270,11 @@ pub(crate) fn open_conflicts(replica: &Replica) -> Result<u64> {
 
 /// Counts the rows that are orphans.
 fn orphans(replica: &Replica) -> Result<u64> {
-    let (mut n, mut last) = (0, (i64::MIN, Vec::new()));
-    loop {
-        let rows: Vec<(i64, Vec<u8>)> = replica
-            .db
-            .prepare_cached(
-                "SELECT tid, key FROM _pm_dangling WHERE (tid, key) > (?1, ?2) ORDER BY tid, key LIMIT ?3",
-            )?
-            .query_map((last.0, &last.1, KEYS), |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
-        let Some(end) = rows.last() else { return Ok(n) };
-        for (tid, key) in &rows {
-            let table = catalog::table(replica, *tid)?;
-            n += u64::from(!references::orphaned_by(replica, &table, key)?.is_empty());
-        }
-        last = end.clone();
-    }
+    let mut n = 0;
+    references::each_dangling(replica, &mut |tid, key| {
+        let table = catalog::table(replica, tid)?;
+        n += u64::from(!references::orphaned_by(replica, &table, key)?.is_empty());
+        Ok(())
+    })?;
+    Ok(n)
 }

@@ -100,8 +100,6 @@ pub enum Hint {
 
 /// How a conflict can be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Way {
     /// The version of one device.
@@ -114,6 +112,26 @@ pub enum Way {
     KeepBoth,
     /// Both rows, one of them under a new key and with other values, which a UNIQUE of the table asks for.
     KeepBothWith,
+}
+
+impl Way {
+    /// Names it in a word, as in `conflicts --json`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Take => "take",
+            Self::Set => "set",
+            Self::Delete => "delete",
+            Self::KeepBoth => "keep_both",
+            Self::KeepBothWith => "keep_both_with",
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Way {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.word())
+    }
 }
 
 impl Error {

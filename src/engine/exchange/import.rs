@@ -13,8 +13,7 @@ use packmule_core::wire::{
 
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, vouched};
-use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{append, seal, verdict};
+use crate::engine::capture::{append, verdict};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
@@ -25,10 +24,9 @@ use crate::engine::exchange::{
     certificates, give_up, inspect, newest, reconcile, revoke, session, survey, transaction, twin,
 };
 use crate::engine::fleet::peers::{Fit, OtherHistory, PeerEvidence};
-use crate::engine::fleet::{admission, devices, membership, positions, revocation, trust};
+use crate::engine::fleet::{admission, devices, membership, positions, revocation, routes, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
-use crate::engine::merge::deferred;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 use crate::engine::track::gathered;
@@ -424,9 +422,8 @@ fn take_in_window(
     report: &mut ImportReport,
     progress: &mut dyn FnMut(u64),
 ) -> Result<bool> {
-    deferred::begin_deferring(replica)?;
     // What was written here before this moment did not take the others into account.
-    seal::seal_here(replica, SealOptions::default())?;
+    transaction::seal_written(replica)?;
     gathered::gather_pending(replica)?;
     let conflicts_before = walk::open_conflicts(replica)?;
     let start = reader.offset();
@@ -578,6 +575,7 @@ impl<'e> Window<'e> {
         self.verify(checkpoint, bytes, end)?;
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
+        routes::note(replica, dev, checkpoint.stream, (checkpoint.first, checkpoint.last))?;
         vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
         pending::go_on_from(replica, dev, checkpoint)?;
         self.any = true;

@@ -359,7 +359,7 @@ impl<'e> RowMerge<'e> {
         match (ours.is_empty(), theirs.is_empty()) {
             (true, true) => self.decide_settled(table, key, (present, they_saw)),
             (true, false) if they_saw => {
-                let any = theirs.iter().any(|head| new_to(&self.had, head));
+                let any = theirs.iter().any(|head| new_to(&self.had, head, self.we_saw));
                 Ok(if any { Outcome::Heads(theirs, true) } else { Outcome::Ours })
             }
             (true, false) => {
@@ -367,7 +367,8 @@ impl<'e> RowMerge<'e> {
                 let there = self.row_there(table, key, present && !self.we_saw)?;
                 let below =
                     Settled::under(table, &theirs, there).filter(|below| below.differs(row.as_deref()));
-                let mut new: Vec<Head> = theirs.into_iter().filter(|h| new_to(&self.had, h)).collect();
+                let mut new: Vec<Head> =
+                    theirs.into_iter().filter(|h| new_to(&self.had, h, self.we_saw)).collect();
                 if new.is_empty() && below.is_none() {
                     return Ok(Outcome::Ours);
                 }
@@ -380,7 +381,8 @@ impl<'e> RowMerge<'e> {
             }
             (false, true) if self.we_saw => Ok(Outcome::Ours),
             (false, true) => {
-                let mut new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
+                let mut new: Vec<Head> =
+                    ours.iter().filter(|h| new_to(&self.vector, h, they_saw)).cloned().collect();
                 let row = self.row_there(table, key, present)?;
                 let mine = if they_saw { None } else { compose::shown_row(self.replica, table, key)? };
                 let below = Settled::under(table, ours, mine).filter(|below| below.differs(row.as_deref()));
@@ -401,7 +403,7 @@ impl<'e> RowMerge<'e> {
                     let mine = compose::shown_row(self.replica, table, key)?;
                     (Settled::under(table, ours, mine), Settled::under(table, &theirs, there))
                 };
-                let mut left = self.union(table, ours, theirs.clone());
+                let mut left = self.union(table, ours, theirs.clone(), they_saw);
                 let only = |others: &[Head]| left.iter().filter(|h| !is_in(others, h)).cloned().collect();
                 let new: (Vec<Head>, Vec<Head>) = (only(&theirs), only(ours));
                 left.extend(merge_settled::keep_both(self.replica, table, key, settled, &new)?);
@@ -433,26 +435,23 @@ impl<'e> RowMerge<'e> {
     }
 
     /// Returns the heads of both, without those that the other knows to be dominated.
-    fn union(&self, table: &Table, ours: &[Head], theirs: Vec<Head>) -> Vec<Head> {
+    fn union(&self, table: &Table, ours: &[Head], theirs: Vec<Head>, they_saw: bool) -> Vec<Head> {
         let n = table.def.columns.len();
         let mut left: Vec<Head> = Vec::new();
         for head in ours {
             match theirs.iter().find(|other| (other.dev, other.seq) == (head.dev, head.seq)) {
-                Some(other) => {
-                    // A column that either knows to be overwritten is.
-                    let both = head.live(n).minus(&Columns::all(n).minus(&other.live(n)));
-                    let columns = Some(both).filter(|both| *both != head.live(n));
-                    left.push(Head { columns: columns.or_else(|| head.columns.clone()), ..head.clone() });
-                }
-                None if new_to(&self.vector, head) => left.push(head.clone()),
+                Some(other) => left.extend(head.left_with(other, n)),
+                None if new_to(&self.vector, head, they_saw) => left.push(head.clone()),
                 None => {}
             }
         }
         let known = |head: &Head| is_in(ours, head);
-        left.extend(theirs.into_iter().filter(|head| !known(head) && new_to(&self.had, head)));
+        let had = |head: &Head| !new_to(&self.had, head, self.we_saw);
+        left.extend(theirs.into_iter().filter(|head| !known(head) && !had(head)));
         // A restated version loses to what its author had not seen: whoever has it only had not either.
         let theirs_new: Vec<Head> = left.iter().filter(|h| !known(h)).cloned().collect();
-        let ours_new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
+        let ours_new: Vec<Head> =
+            ours.iter().filter(|h| new_to(&self.vector, h, they_saw)).cloned().collect();
         left.retain_mut(|head| {
             let unseen = if known(head) { &theirs_new } else { &ours_new };
             !head.weak || restated::is_left(head, unseen, n)
@@ -577,8 +576,12 @@ impl<'e> RowMerge<'e> {
     }
 }
 
-/// Returns whether a version is new to who has applied what is in a vector. Of a baseline version nobody knows.
-fn new_to(vector: &HashMap<i64, u64>, head: &Head) -> bool {
+/// Returns whether a version is new to who has applied what is in a vector. A settled value that waited is not, if it `saw`
+/// all that is settled on the other side; of other baseline versions nobody knows.
+fn new_to(vector: &HashMap<i64, u64>, head: &Head, saw: bool) -> bool {
+    if late::is_settled(head) {
+        return !saw;
+    }
     head.dev == BASELINE || positions::lacks(vector, head.dev, head.seq)
 }
 

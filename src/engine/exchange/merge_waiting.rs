@@ -57,7 +57,10 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
             let known = row.theirs.iter().any(|other| same(head, other));
             known || new_to(row.vector, head) || (head.dev == BASELINE && !row.they_saw)
         })
-        .cloned()
+        .filter_map(|head| match row.theirs.iter().find(|other| same(head, other)) {
+            Some(other) => head.left_with(other, table.def.columns.len()),
+            None => Some(head.clone()),
+        })
         .collect();
     // A maker for which the rows wait as well has what is settled as baseline versions, and no rows.
     let settled = |head: &Head| head.dev == BASELINE && values.is_none() && !row.we_saw;
@@ -112,6 +115,9 @@ fn keep_settled(row: &Waiting<'_>, left: &[Head], maker: &TableDef, values: &[Ow
 
 /// Returns whether the table has the row with these values.
 fn is_shown(row: &Waiting<'_>, maker: &TableDef, values: &[OwnedValue]) -> Result<bool> {
+    if !compose::is_table_there(row.replica, row.table)? {
+        return Ok(false); // Its application has renamed it, or dropped it.
+    }
     let Some(shown) = compose::shown_row(row.replica, row.table, row.key)? else { return Ok(false) };
     let same = |column: &str, value: &OwnedValue| {
         row.table.def.column(column).is_some_and(|at| shown.get(at) == Some(value))

@@ -13,7 +13,6 @@ use rusqlite::OptionalExtension;
 
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, vouched};
-use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{append, seal};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
@@ -22,9 +21,8 @@ use crate::engine::exchange::{
     certificates, export, gathered_state, give_up, newest, reconcile, revoke, staged, transaction, twin,
 };
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
-use crate::engine::fleet::{devices, positions, revocation, statements, trust};
+use crate::engine::fleet::{devices, positions, revocation, routes, statements, trust};
 use crate::engine::log::frames;
-use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -300,9 +298,8 @@ pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<(
 fn stage(replica: &Replica, peer: DeviceId, staged: &[Staged], report: &mut ImportReport) -> Result<()> {
     let groups = staged.iter().any(|item| matches!(item, Staged::Checkpoint(_) | Staged::Revocation(_)));
     let conflicts_before = if groups {
-        deferred::begin_deferring(replica)?;
         // What was written here before this moment did not take the others into account.
-        seal::seal_here(replica, SealOptions::default())?;
+        transaction::seal_written(replica)?;
         gathered::gather_pending(replica)?;
         walk::open_conflicts(replica)?
     } else {
@@ -425,6 +422,7 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
     let of_head = (head.lamport, head.wall, head.pair);
     staged::keep_group(replica, peer, (dev, stream), (checkpoint.first, checkpoint.last))?;
     frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
+    routes::note(replica, dev, stream, (checkpoint.first, checkpoint.last))?;
     vouched::count_context(replica, dev, stream, checkpoint.first)?;
     pending::go_on_from(replica, dev, &checkpoint)
 }

@@ -20,7 +20,7 @@ use crate::engine::exchange::take_gathered::GatheredMerge;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{state_columns, state_restated};
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{devices, membership, peers};
+use crate::engine::fleet::{devices, membership, peers, routes};
 use crate::engine::log::frames;
 use crate::engine::log::tags;
 use crate::engine::log::visit;
@@ -282,6 +282,7 @@ impl<'e> StateMerge<'e> {
             end,
             false,
         )?;
+        routes::note(self.replica, dev, Stream::Shared, (checkpoint.first, checkpoint.last))?;
         let had = positions::position(self.replica, dev, Stream::Shared)?.seq;
         (checkpoint.first.max(had + 1)..=checkpoint.last)
             .try_for_each(|seq| self.hear(dev, seq))

@@ -2,6 +2,7 @@
 
 use crate::engine::capture::groups::{SealOptions, SealReport};
 use crate::engine::capture::{reshape, seal, verdict};
+use crate::engine::conflicts::{listed, wishes};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{rekey, twin};
 use crate::engine::fleet::{peers, statements};
@@ -27,8 +28,21 @@ pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) 
         rekey::rekey(replica, common)?;
         replica.db.execute_batch("BEGIN IMMEDIATE")?;
     }
-    let result = catalog::load_catalog(replica).and_then(|()| work(replica));
-    end_transaction(replica, result)
+    end_listed(replica, work)
+}
+
+/// Runs `work`, brings the list of open conflicts up to date, and ends the transaction.
+fn end_listed<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
+    let result = catalog::load_catalog(replica).and_then(|()| work(replica)).and_then(|done| {
+        listed::refresh(replica)?;
+        Ok(done)
+    });
+    let carried = replica.carrying.take();
+    let result = end_transaction(replica, result);
+    if result.is_ok() {
+        replica.carried.borrow_mut().add(carried);
+    }
+    result
 }
 
 /// Runs `work`, which neither seals nor applies anything, in one transaction.
@@ -37,8 +51,7 @@ pub(crate) fn record<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Re
         return Err(Error::Poisoned);
     }
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
-    let result = catalog::load_catalog(replica).and_then(|()| work(replica));
-    end_transaction(replica, result)
+    end_listed(replica, work)
 }
 
 /// Runs `work` in one transaction, after what was written here was sealed: `work` decides about rows.
@@ -46,10 +59,17 @@ pub(crate) fn after_seal<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -
     transaction(replica, |e| seal_first(e, work))
 }
 
+/// Seals what was written here, and carries out what applications decided in SQL: what comes next takes it into account.
+pub(crate) fn seal_written(replica: &Replica) -> Result<SealReport> {
+    deferred::begin_deferring(replica)?;
+    let report = seal::seal_here(replica, SealOptions::default())?;
+    wishes::carry_out(replica)?;
+    Ok(report)
+}
+
 /// Seals what was written here, then runs `work`.
 fn seal_first<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
-    deferred::begin_deferring(replica)?;
-    seal::seal_here(replica, SealOptions::default())?;
+    seal_written(replica)?;
     work(replica)
 }
 
@@ -61,6 +81,7 @@ pub(crate) fn rehearse<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> 
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     replica.quarantined.set(true);
     let result = catalog::load_catalog(replica).and_then(|()| seal_first(replica, work));
+    replica.carrying.take();
     take_back(replica);
     result
 }
@@ -81,8 +102,7 @@ pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
         return Ok(SealReport::default());
     }
     transaction(replica, |replica| {
-        deferred::begin_deferring(replica)?;
-        let mut report = seal::seal_here(replica, SealOptions::default())?;
+        let mut report = seal_written(replica)?;
         let reissued = seal::reissue_for_bases(replica)?;
         report.frames += reissued.frames;
         report.ops += reissued.ops;

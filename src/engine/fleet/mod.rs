@@ -15,6 +15,7 @@
 //! | `readers` | who can read what this device encrypts |
 //! | `revocation` | who is revoked, and who says so |
 //! | `roster` | the list of devices, for people |
+//! | `routes` | by which way groups came here |
 //! | `statements` | what is said of what is here, by what differs from what the other end said |
 //! | `succession` | fleet keys that follow one another |
 //! | `trust` | certificates verified and stored; trust given and taken |
@@ -30,6 +31,7 @@ pub(crate) mod positions;
 pub(crate) mod readers;
 pub(crate) mod revocation;
 pub(crate) mod roster;
+pub(crate) mod routes;
 pub(crate) mod statements;
 pub(crate) mod succession;
 pub(crate) mod trust;

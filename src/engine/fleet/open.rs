@@ -13,11 +13,13 @@ use crate::engine::fleet::succession;
 use crate::engine::store::connection::{self, Options, Steps};
 use crate::engine::store::keys::{self, FleetKey};
 use crate::engine::store::layout;
+use crate::engine::store::listing;
 use crate::engine::table::catalog;
 use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::probe::Probe;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::route::Route;
 use crate::engine::table::stretch::Stretches;
 
 /// What `init` makes of a database.
@@ -167,6 +169,9 @@ fn replica_of(
         return Err(if key.exists() { Error::Replaced { key } } else { Error::NotADevice });
     }
     layout::make_views(&db)?;
+    if !db.is_readonly(rusqlite::MAIN_DB)? {
+        listing::watch(&db)?;
+    }
     let (me, identity) = devices::identity(&db)?;
     let key = key(&path, identity.id)?;
     let catalog = RefCell::new(Catalog::default());
@@ -185,8 +190,11 @@ fn replica_of(
         codings: Codings::default(),
         stretches: Stretches::default(),
         quarantined: true.into(),
+        route: Route::File.into(),
         steps,
         poisoned: false,
+        carrying: RefCell::default(),
+        carried: RefCell::default(),
     };
     catalog::load_catalog(&replica)?;
     Ok(replica)

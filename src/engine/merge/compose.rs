@@ -21,6 +21,12 @@ use crate::engine::table::known::Table;
 use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 
+/// Returns whether the application has not renamed a table, nor dropped it.
+pub(crate) fn is_table_there(replica: &Replica, table: &Table) -> Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    Ok(value::maybe::<i64>(&replica.db, sql, [&table.def.name])?.is_some())
+}
+
 /// Reads a row as its table shows it.
 pub(crate) fn shown_row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<Vec<OwnedValue>>> {
     row_in(replica, &table.sql_name, table, key)

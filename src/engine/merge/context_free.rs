@@ -22,7 +22,7 @@ use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::membership;
 use crate::engine::merge::folds::Fold;
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{counters, late, stretches, versions, written};
+use crate::engine::merge::{compose, counters, late, stretches, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
@@ -56,6 +56,48 @@ pub(crate) fn unplace_waiting(
         };
         if heads.iter().any(meets) || is_own(&key)? {
             unplace(replica, table, &key, image)?;
+        }
+    }
+    Ok(())
+}
+
+/// Has a verdict say of rows that this device wrote context-free what is settled here under these writes: their author had
+/// seen that, and nobody here knows any more who wrote it. What no version speaks for is said by its value; all else that
+/// is folded here is gone.
+pub(crate) fn unplace_under(replica: &Replica, table: &Table, keys: &[Vec<u8>]) -> Result<()> {
+    let (_, late) = seen_by(replica, replica.me)?;
+    if late.is_none() {
+        return Ok(());
+    }
+    let n = table.def.columns.len();
+    for key in keys {
+        let heads = heads::all_heads(replica, table.tid, key)?;
+        if heads.iter().any(|head| head.dev == BASELINE) {
+            continue; // A verdict says it in any case.
+        }
+        let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
+        if heads.iter().any(|head| head.kind == OpKind::Delete) {
+            for base in counted.iter().filter(|entry| entry.is_base()) {
+                counters::forget_entry(&replica.db, table.tid, key, base)?;
+            }
+            late::put_unplaced(replica, table.tid, key, 0, None)?;
+            continue;
+        }
+        let Some(row) = compose::row_of(replica, table, key)? else { continue };
+        let all = Columns::all(n).minus(&table.counters.iter().copied().collect());
+        let columns = heads.iter().fold(all, |columns, head| columns.minus(&head.live(n)));
+        let sums = table
+            .counters
+            .iter()
+            .filter_map(|column| Some((*column, counters::settled_sum(&counted, *column, Some(&row))?)));
+        let sums: Vec<_> = sums.collect();
+        if columns.is_empty() && sums.is_empty() {
+            late::put_unplaced(replica, table.tid, key, 0, None)?;
+            continue;
+        }
+        late::keep_sums(replica, table, key, 1, sums)?;
+        if !columns.is_empty() {
+            late::add_baseline(replica, table, key, 1, &row, &columns)?;
         }
     }
     Ok(())

@@ -84,6 +84,16 @@ impl Head {
         }
     }
 
+    /// Returns what is left of it where it is here and there, of a table with `n` columns: a column that either side knows
+    /// to be overwritten is.
+    pub(crate) fn left_with(&self, other: &Self, n: usize) -> Option<Self> {
+        let both = self.live(n).minus(&Columns::all(n).minus(&other.live(n)));
+        if self.kind == OpKind::Delete || both == self.live(n) {
+            return Some(self.clone());
+        }
+        (!both.is_empty()).then(|| Self { columns: Some(both), ..self.clone() })
+    }
+
     /// Returns whether it is a settled value that a verdict says: it claims its unique values before all others.
     pub(crate) fn settles(&self) -> bool {
         self.dev != BASELINE && self.kind == OpKind::Insert && self.claim == 0

@@ -43,6 +43,23 @@ fn references<'t>(child: &'t Table, parent: &Table) -> impl Iterator<Item = (usi
     all.filter(move |(_, foreign)| foreign.parent.eq_ignore_ascii_case(&name))
 }
 
+/// Gives each row that may be an orphan to `each`; a few are in memory at a time.
+pub(crate) fn each_dangling(replica: &Replica, each: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()> {
+    let mut last = (i64::MIN, Vec::new());
+    loop {
+        let rows: Vec<(i64, Vec<u8>)> = replica
+            .db
+            .prepare_cached(
+                "SELECT tid, key FROM _pm_dangling WHERE (tid, key) > (?1, ?2) ORDER BY tid, key LIMIT 64",
+            )?
+            .query_map((last.0, &last.1), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        let Some(end) = rows.last() else { return Ok(()) };
+        rows.iter().try_for_each(|(tid, key)| each(*tid, key))?;
+        last = end.clone();
+    }
+}
+
 /// Returns whether a value there finds the same rows here as SQLite, which compares as the columns there do.
 fn compares_alike(child: &Table, foreign: &ForeignKeyDef, parent: &Table) -> bool {
     let kind = |table: &Table, name: &str| {

@@ -138,8 +138,22 @@ const TABLES: &str = "
     -- 4 what the table is on the device, as it announced it last.
     CREATE TABLE _pm_declared (tid INTEGER, what INTEGER, name TEXT, dev INTEGER, seq INTEGER, lamport INTEGER NOT NULL,
         value BLOB NOT NULL, past INTEGER NOT NULL, def BLOB NOT NULL, PRIMARY KEY (tid, what, name, dev, seq)) WITHOUT ROWID;
+    -- By which way stretches of groups came here (a number of `Route`), and when: for people. The oldest by n are forgotten.
+    CREATE TABLE _pm_route (n INTEGER PRIMARY KEY, dev INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
+        last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));
     -- Notices for people, which status shows.
     CREATE TABLE _pm_notice (what TEXT PRIMARY KEY, wall INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
+    -- The open conflicts, as the view `packmule_conflicts` shows them. what: which of our lists the row is in, or the disputed
+    -- column, where the key is empty. about, versions, ways and the key's text are JSON. beside: the key of the row that has the
+    -- same UNIQUE value.
+    CREATE TABLE _pm_listed (tid INTEGER NOT NULL, key BLOB NOT NULL, what TEXT NOT NULL, id TEXT NOT NULL, tbl_name TEXT NOT NULL,
+        key_text TEXT NOT NULL, kind TEXT NOT NULL, about TEXT NOT NULL, versions TEXT NOT NULL, ways TEXT NOT NULL, beside BLOB,
+        UNIQUE (tid, key, what));
+    CREATE INDEX _pm_listed_id ON _pm_listed (id);
+    -- What applications decided about conflicts in SQL, and was not carried out yet; refused: why it could not be.
+    -- programs: 1 if a program decided so: it is not asked again.
+    CREATE TABLE _pm_wish (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, take TEXT, decision TEXT, refused TEXT,
+            programs INTEGER NOT NULL DEFAULT 0);
 ";
 
 /// Makes what is there of the `_pm_` tables for this connection alone: the view `_pm_any_head`, all heads of all tables.
@@ -245,14 +259,25 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
          CREATE TABLE _pm_fork (dev INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL);
          CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
-            claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;",
-        "CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
+            claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
+         CREATE TABLE _pm_listed (tid INTEGER NOT NULL, key BLOB NOT NULL, what TEXT NOT NULL, id TEXT NOT NULL, tbl_name TEXT NOT NULL,
+            key_text TEXT NOT NULL, kind TEXT NOT NULL, about TEXT NOT NULL, versions TEXT NOT NULL, ways TEXT NOT NULL, beside BLOB,
+            UNIQUE (tid, key, what));
+         CREATE INDEX _pm_listed_id ON _pm_listed (id);
+         CREATE TABLE _pm_wish (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, take TEXT, decision TEXT, refused TEXT,
+            programs INTEGER NOT NULL DEFAULT 0);
+         CREATE TABLE _pm_route (n INTEGER PRIMARY KEY, dev INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
+            last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));",
+        "CREATE TEMP VIEW _pm_route AS SELECT 0 AS n, 0 AS dev, 0 AS stream, 0 AS first, 0 AS last, 0 AS route, 0 AS heard WHERE 0;
+         CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
          CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
          CREATE TEMP VIEW _pm_copy AS SELECT NULL AS peer, NULL AS incarnation, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS number WHERE 0;
          CREATE TEMP VIEW _pm_summed AS SELECT 0 AS dev, 0 AS seq WHERE 0;
          CREATE TEMP VIEW _pm_fork AS SELECT 0 AS dev, 0 AS first, 0 AS last WHERE 0;
          CREATE TEMP VIEW _pm_stretch AS SELECT 0 AS tid, 0 AS last, 0 AS first, 0 AS dev, 0 AS seq, 0 AS claim, 0 AS wall,
-            0 AS kind WHERE 0",
+            0 AS kind WHERE 0;
+         CREATE TEMP VIEW _pm_listed AS SELECT 0 AS tid, NULL AS key, NULL AS what, NULL AS id WHERE 0;
+         CREATE TEMP VIEW _pm_wish AS SELECT 0 AS n, NULL AS id, NULL AS take, NULL AS decision, NULL AS refused, 0 AS programs WHERE 0",
     ],
 ];
 

@@ -10,8 +10,10 @@
 //! | `functions` | our own SQL functions |
 //! | `geopackage` | the functions that a GeoPackage's spatial index calls |
 //! | `json` | how the reports look when they are serialised |
+//! | `json_text` | JSON as text, for what applications read in SQL |
 //! | `keys` | secret keys, in files of their own |
 //! | `layout` | the `_pm_` tables, and how an older layout is migrated |
+//! | `listing` | the view `packmule_conflicts`, and what notes which conflicts changed |
 //! | `meta` | single values, and notices for people |
 //! | `value` | values of SQLite, bound and read; names and literals quoted |
 
@@ -23,7 +25,9 @@ pub(crate) mod functions;
 mod geopackage;
 #[cfg(feature = "serde")]
 pub(crate) mod json;
+pub(crate) mod json_text;
 pub(crate) mod keys;
 pub(crate) mod layout;
+pub(crate) mod listing;
 pub(crate) mod meta;
 pub(crate) mod value;

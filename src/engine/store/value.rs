@@ -81,8 +81,13 @@ impl OwnedValue {
 
     /// Tells a long value by its length and hash.
     pub(crate) fn shortened(self) -> Self {
+        self.told_above(LARGE)
+    }
+
+    /// Tells a value of more bytes than these by its length and hash.
+    pub(crate) fn told_above(self, most: usize) -> Self {
         match &self {
-            Self::Text(b) | Self::Blob(b) if b.len() > LARGE => Self::Large {
+            Self::Text(b) | Self::Blob(b) if b.len() > most => Self::Large {
                 text: matches!(self, Self::Text(_)),
                 bytes: b.len() as u64,
                 sha256: Sha256::digest(b).into(),

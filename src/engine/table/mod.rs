@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `carried` | what was carried out of the decisions that applications wrote in SQL |
 //! | `coding` | the memory in which frames are coded by column |
 //! | `columns` | sets of columns |
 //! | `def` | what a table is: its definition |
@@ -22,8 +23,10 @@
 //! | `declared` | the declarations of a table that are not superseded |
 //! | `dropped` | columns that a person has dropped for all devices |
 //! | `renamed` | columns that were renamed |
+//! | `route` | the ways by which frames come here |
 //! | `shapes` | what a table is on other devices |
 
+pub(crate) mod carried;
 pub(crate) mod catalog;
 pub(crate) mod coding;
 pub(crate) mod columns;
@@ -39,6 +42,7 @@ pub(crate) mod opened;
 pub(crate) mod probe;
 pub(crate) mod renamed;
 pub(crate) mod replica;
+pub(crate) mod route;
 pub(crate) mod row_hash;
 mod schema;
 pub(crate) mod shapes;

@@ -15,10 +15,12 @@ use crate::engine::store::connection::{Options, Steps};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::keys;
+use crate::engine::table::carried::CarriedOut;
 use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::opened::Opened;
 use crate::engine::table::probe::{Probe, Triggers};
+use crate::engine::table::route::Route;
 use crate::engine::table::stretch::Stretches;
 
 /// The identity of a database: which device it is.
@@ -58,10 +60,15 @@ pub(crate) struct Replica {
     pub stretches: Stretches,
     /// Whether there may be quarantined rows: mostly there are none, and `_pm_parked` need not be read for each op.
     pub quarantined: Cell<bool>,
+    /// By which way comes what is taken in.
+    pub route: Cell<Route>,
     /// How long a transaction may be that only reads, where others may have made the file.
     pub steps: Steps,
     /// A transaction could not be ended: this connection does nothing more.
     pub poisoned: bool,
+    /// What the open transaction carried out of what applications decided in SQL; and what earlier ones did.
+    pub carrying: RefCell<CarriedOut>,
+    pub carried: RefCell<CarriedOut>,
 }
 
 impl Replica {

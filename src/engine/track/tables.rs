@@ -7,9 +7,11 @@ use packmule_core::wire::{FrameFlags, Mode};
 use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{
-    adopt, follow, merge_definitions, not_sent, redeclare, restate, seal, verdict, watch,
+    adopt, follow, merge_definitions, not_sent, redeclare, restate, runs, seal, verdict, watch,
 };
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::merge::kind::WEAK;
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::writable;
 use crate::engine::store::value;
@@ -260,7 +262,33 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
     for tid in again {
         restate::restate(replica, tid, &[])?;
     }
+    begun.iter().try_for_each(|begun| settle_shown(replica, begun.tid))?;
     verdict::seal_verdict(replica)
+}
+
+/// Forgets the versions of rows of which nothing is known but what waited for their table: they are settled, as where that
+/// came from.
+fn settle_shown(replica: &Replica, tid: i64) -> Result<()> {
+    let settled = replica.db.execute(
+        &format!(
+            "DELETE FROM _pm_head AS h WHERE tid = ?1 AND dev = ?2 AND seq = 0 AND kind <= {WEAK}
+             AND NOT EXISTS (SELECT 1 FROM _pm_head o WHERE o.tid = h.tid AND o.key = h.key AND (o.dev <> ?2 OR o.seq > 0))
+             AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
+             AND NOT EXISTS (SELECT 1 FROM _pm_count c WHERE c.tid = h.tid AND c.key = h.key AND (c.dev <> ?2 OR c.seq > 0))"
+        ),
+        (tid, BASELINE),
+    )?;
+    if settled == 0 {
+        return Ok(());
+    }
+    for table in ["_pm_count", "_pm_image"] {
+        let sql = format!(
+            "DELETE FROM {table} AS t WHERE tid = ?1
+             AND NOT EXISTS (SELECT 1 FROM _pm_head h WHERE h.tid = t.tid AND h.key = t.key)"
+        );
+        replica.db.execute(&sql, [tid])?;
+    }
+    runs::forget(replica, tid)
 }
 
 /// Reads the definition of a table, and puts into it how it is to be tracked.

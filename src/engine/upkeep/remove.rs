@@ -6,7 +6,7 @@ use rusqlite::OpenFlags;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::connection::{self, Options};
-use crate::engine::store::{keys, layout, value};
+use crate::engine::store::{keys, layout, listing, value};
 
 /// What was removed from a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(crate) fn remove(path: &Path, options: &Options) -> Result<RemoveReport> {
 
 /// Drops everything of ours, and commits.
 fn drop_all(db: &rusqlite::Connection) -> Result<u64> {
-    let mut dropped = 0;
+    let mut dropped = u64::from(listing::drop_view(db)?);
     for kind in ["trigger", "view", "table"] {
         let names = {
             let mut statement = db.prepare(

@@ -107,6 +107,10 @@ pub struct Status {
     pub journal_mode: String,
     /// How many conflicts are open.
     pub conflicts: u64,
+    /// Decisions that applications wrote into the view `packmule_conflicts`, and the next run carries out.
+    pub decisions_waiting: u64,
+    /// Those that were refused, and are kept with the reason.
+    pub decisions_refused: u64,
     /// The pending groups in the log, with their missing dependencies.
     pub waits: Vec<Wait>,
     /// Frames in the log, and their bytes.
@@ -182,12 +186,17 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
         let mut notices: Vec<Notice> = clock_notices.into_iter().map(Notice::plain).collect();
         notices.extend(meta::notices(&e.db)?);
         let [retired, revoked] = standings(e)?;
+        let decisions = "SELECT count(*) - count(refused), count(refused) FROM _pm_wish";
+        let (decisions_waiting, decisions_refused) =
+            e.db.query_row(decisions, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(Status {
             identity: e.identity.clone(),
             can_sign: e.can_sign(),
             tables,
             journal_mode: e.db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?,
             conflicts: walk::open_conflicts(e)?,
+            decisions_waiting,
+            decisions_refused,
             waits: pending::pending_groups(e)?,
             log_frames,
             log_bytes,

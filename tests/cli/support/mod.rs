@@ -88,6 +88,7 @@ impl Desk {
     pub fn run_words(&self, words: &[impl AsRef<OsStr>]) -> Ran {
         let mut command = self.command(words);
         let ran = Ran::of(command.stdin(Stdio::null()).output().unwrap(), words);
+        check_code(&ran);
         // Examples of help, words of completions, and what the demo shows of its own folder, are not about this desk.
         if !["help", "--help", "completions", "demo"].iter().any(|word| ran.line.contains(word)) {
             proposals::check(self.dir.path(), &ran.line, &format!("{}\n{}", ran.out, ran.err));
@@ -156,6 +157,19 @@ fn rows(db: &Connection, sql: &str) -> Vec<Vec<Sql>> {
     let columns = statement.column_count();
     let rows = statement.query_map([], |row| (0..columns).map(|at| row.get(at)).collect());
     rows.unwrap().collect::<rusqlite::Result<_>>().unwrap()
+}
+
+/// What fails with a document says so in it, with a code of the page.
+fn check_code(ran: &Ran) {
+    if ran.status != Some(1) || !ran.line.split(' ').any(|word| word == "--json") {
+        return;
+    }
+    let page = include_str!("../../../src/docs/errors.md");
+    let Ok(document) = serde_json::from_str::<Value>(&ran.out) else {
+        panic!("packmule {}: no document\n{}{}", ran.line, ran.out, ran.err)
+    };
+    let code = document["code"].as_str().unwrap_or_else(|| panic!("packmule {}: {document}", ran.line));
+    assert!(document["error"].is_string() && page.contains(&format!("\n| `{code}` |")), "{document}");
 }
 
 /// What a run of the program printed, and how it ended.

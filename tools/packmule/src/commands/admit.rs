@@ -12,9 +12,9 @@ use packmule::{
 
 use super::device::{fingerprint, fleet_key, passphrase_for, with_passphrase};
 use super::{Context, open, options};
-use crate::documents::{AdmittedDevices, FleetKeyRotated, Reason, Renamed, Request};
+use crate::documents::{AdmittedDevices, FleetKeyRotated, OwnError, Reason, Renamed, Request};
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, caution, engine_text, say};
+use crate::output::{Failure, caution, code, engine_text, say};
 use crate::text::{count, io_text, now, quoted, shown};
 use crate::usage::flags;
 
@@ -182,6 +182,10 @@ fn report(
     let stepped_over =
         stepped_over.map(|skipped| Reason { file: skipped.file.clone(), reason: skipped.reason.clone() });
     let out = &mut *context.out;
+    let refused = requests.iter().any(|(_, outcome)| {
+        matches!(outcome, Outcome::AsksToBeBase | Outcome::NameInUse(_) | Outcome::Revoked)
+    });
+    let nobody = signed == 0 && refused;
     out.document(&AdmittedDevices {
         requests: requests
             .iter()
@@ -195,6 +199,7 @@ fn report(
             .collect(),
         files: files.iter().map(|file| shown(file)).collect(),
         stepped_over: stepped_over.collect(),
+        failed: if nobody { OwnError::of(NOBODY, code::NOBODY_ADMITTED) } else { OwnError::NONE },
     });
     for skipped in &from.stepped_over {
         caution!(out, "{}: skipped: {}", skipped.file, skipped.reason.replace('\n', "\n  "));
@@ -224,14 +229,11 @@ fn report(
             );
         }
     }
-    let refused = requests.iter().any(|(_, outcome)| {
-        matches!(outcome, Outcome::AsksToBeBase | Outcome::NameInUse(_) | Outcome::Revoked)
-    });
-    if signed == 0 && refused {
-        return Err(Failure::Reported("nobody was admitted: see the reason for each request".into()));
-    }
-    Ok(())
+    if nobody { Err(Failure::Reported(NOBODY.into())) } else { Ok(()) }
 }
+
+/// What is said where requests were found, and none granted.
+const NOBODY: &str = "nobody was admitted: see the reason for each request";
 
 /// `packmule fleet rotate`.
 pub fn fleet_rotate(context: &mut Context<'_, '_>) -> Result<(), Failure> {

@@ -8,10 +8,10 @@ use packmule::core::model::DeviceId;
 use packmule::{BundleInfo, BundleProblem, Encryption, Engine, Error, label};
 
 use super::{Context, of_db, open_to_read, options, say_left_out};
-use crate::documents::{Digest, Encrypted, Inspected, Verified};
+use crate::documents::{Digest, Encrypted, Inspected, OwnError, Verified};
 use crate::files::passphrase;
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Out, engine_text, say};
+use crate::output::{Failure, Out, code, engine_text, say};
 use crate::text::{columns, count, number, plural, quoted, range, shown, size, stream, time, words, wrap};
 use crate::usage::flags;
 
@@ -97,7 +97,11 @@ impl Checked {
             frames: self.frames,
             groups: self.groups,
             groups_without_certificate: self.without_certificate,
-            error: (!ok).then(|| format!("{found} found")),
+            failed: if ok {
+                OwnError::NONE
+            } else {
+                OwnError::of(format!("{found} found"), code::PROBLEMS_FOUND)
+            },
         });
         self.unchecked.iter().for_each(|what| say!(out, "{}: not checked: {what}", shown(path)));
         if ok {

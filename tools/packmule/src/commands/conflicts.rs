@@ -8,10 +8,11 @@ use packmule::core::model::DeviceId;
 use packmule::{Conflict, ConflictKind, ConflictVersion, Engine, OwnedValue, Selection, Way};
 
 use super::{Context, of_db, open_to_read};
-use crate::documents::{Conflicts, OpenConflicts};
+use crate::documents::{Broken, Conflicts, OpenConflicts, OwnError, RefusedDecision};
 use crate::output::{Failure, Out, say};
 use crate::text::{
-    columns, count, cut, now, number, pairs, plural, quoted, read_age, shell_word, show, shown, time,
+    columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word, show, shown,
+    time,
 };
 use crate::usage::flags;
 
@@ -25,10 +26,13 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let out = &mut *context.out;
     if out.json {
         let failed = RefCell::default();
-        let open = OpenConflicts { engine: &engine, selection: &selection, failed: &failed };
-        out.document(&Conflicts { conflicts: open });
+        let fail = |error| *failed.borrow_mut() = Some(of_db(path)(error).own());
+        let open = OpenConflicts { engine: &engine, selection: &selection, failed: &fail };
+        let refused = engine.refused_decisions().map_err(of_db(path))?;
+        let refused = refused.iter().map(|(id, refused)| RefusedDecision { id, refused }).collect();
+        out.document(&Conflicts { conflicts: open, refused_decisions: refused, failed: Broken(&failed) });
         // What was printed stays a whole document.
-        let failed = failed.into_inner().map(|e| of_db(path)(e).message().to_owned());
+        let failed = failed.borrow().as_ref().and_then(|failed: &OwnError| failed.error.clone());
         return failed
             .map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))));
     }
@@ -60,11 +64,31 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "{NONE_MEANT}");
     }
     print_groups(path, &groups, out);
+    print_refused(&engine.refused_decisions().map_err(of_db(path))?, out);
     if unsealed {
         say!(out);
         say!(out, "writes since the last seal are not taken into account: `packmule seal {}`", quoted(path));
     }
     Ok(())
+}
+
+/// How many decisions that were refused are told.
+const REFUSED_TOLD: usize = 20;
+
+/// Prints the decisions of applications that were refused.
+fn print_refused(refused: &[(String, String)], out: &mut Out<'_>) {
+    if refused.is_empty() {
+        return;
+    }
+    say!(out);
+    let n = plural(refused.len() as u64, "decision", "decisions");
+    say!(out, "{n} could not be carried out, of an application or a program:");
+    for (id, reason) in refused.iter().take(REFUSED_TOLD) {
+        say!(out, "{}", paragraph(&format!("{id}: {reason}"), 2, 4));
+    }
+    if let Some(more) = refused.len().checked_sub(REFUSED_TOLD).filter(|more| *more > 0) {
+        say!(out, "  … and {}", number(more as u64));
+    }
 }
 
 /// What is said where conflicts are open, and none of them is meant.
@@ -88,6 +112,9 @@ pub(super) fn selection(context: &Context<'_, '_>, engine: &Engine) -> Result<Se
     Ok(Selection { ids, table: owned(&flags::CONFLICT_TABLE)?, kind: owned(&flags::KIND)?, by, before })
 }
 
+/// How much of a device's name stands in a line.
+const BRIEF_NAME: usize = 14;
+
 /// Prints a conflict in a line.
 fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
     let mut said: Vec<String> = Vec::new();
@@ -104,7 +131,12 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
             "" => version.op.word(),
             differing => differing,
         };
+        // In a line there is room for what was written, and not for long names.
         let who = version.name.as_deref().unwrap_or("?");
+        let who: String = match who.chars().count() > BRIEF_NAME {
+            true => who.chars().take(BRIEF_NAME - 1).chain(['…']).collect(),
+            false => who.to_owned(),
+        };
         said.push(format!("{who}{}: {what}", if version.shown { "*" } else { "" }));
     }
     let key: Vec<String> = conflict.key.iter().map(|(_, value)| show(value)).collect();

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use packmule::{Engine, TableHow};
 
 use super::{Context, Given};
-use crate::documents::{BoardChecked, CardChecked};
+use crate::documents::{BoardChecked, CardChecked, OwnError};
 use crate::files::disks::Machine;
 use crate::files::owners::{Access, Owners, RunsAs};
 use crate::files::services::{DROP_IN, SETTINGS, STATE, drop_ins, units, variable};
-use crate::output::{Failure, Out, say};
+use crate::output::{Failure, Out, code, say};
 use crate::text::{paragraph, plural, quoted, shown};
 use crate::usage::flags;
 
@@ -174,12 +174,15 @@ pub fn check(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let start = Start::of(context, &root)?;
     let wrong = wrong(&start);
     let out = &mut *context.out;
+    let found = plural(wrong.len() as u64, "thing is wrong", "things are wrong");
+    let failed = if wrong.is_empty() { OwnError::NONE } else { OwnError::of(&*found, code::PROBLEMS_FOUND) };
     out.document(&BoardChecked {
         database: &start.database,
         user: &start.user.1,
         folder: &start.folders[0],
         ports: &start.ports,
         wrong: &wrong,
+        failed,
     });
     if start.set_up {
         say!(out, "database   {}", start.database);
@@ -193,7 +196,7 @@ pub fn check(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             say!(out, "nothing is wrong: the services can start");
             Ok(())
         }
-        n => Err(Failure::Reported(plural(n, "thing is wrong", "things are wrong"))),
+        _ => Err(Failure::Reported(found)),
     }
 }
 
@@ -210,16 +213,22 @@ pub fn card(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let disks = machine.disks(given.strip_prefix("/dev/").unwrap_or(given));
     let system = machine.system_disks(Some(Path::new(&database)));
     let own = disks.intersection(&system).next();
+    let failed = match own {
+        _ if disks.is_empty() => Some(format!("{given}: there is no such disk")),
+        Some(disk) => Some(format!(
+            "{given}: is on {disk}, which this system runs from, or where its database is: no card"
+        )),
+        None => None,
+    };
+    let told = failed.clone().map_or(OwnError::NONE, |failed| OwnError::of(failed, code::PROBLEMS_FOUND));
     context.out.document(&CardChecked {
         device: given,
         disks: &disks.iter().map(String::as_str).collect::<Vec<_>>(),
         system: own.is_some(),
+        failed: told,
     });
-    match own {
-        _ if disks.is_empty() => Err(Failure::Reported(format!("{given}: there is no such disk"))),
-        Some(disk) => Err(Failure::Reported(format!(
-            "{given}: is on {disk}, which this system runs from, or where its database is: no card"
-        ))),
+    match failed {
+        Some(failed) => Err(Failure::Reported(failed)),
         None => {
             say!(context.out, "{given}: a card or stick");
             Ok(())

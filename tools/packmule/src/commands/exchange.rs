@@ -10,10 +10,11 @@ use packmule::core::model::DeviceId;
 use packmule::{Engine, Error, ImportReport, Wait, label};
 
 use super::admit::asks_for_admission;
+use super::decide::decide_by_programs;
 use super::device::fleets;
 use super::intake::summary;
 use super::{Context, of_db, open, say_left_out};
-use crate::documents::{CardFile, Exchanged, File, Known, Reason, WaitGroup};
+use crate::documents::{CardFile, Exchanged, File, Known, OwnError, Reason, WaitGroup};
 use crate::output::{Failure, Meter, Out, caution, engine_text, say, tell};
 use crate::text::{conflicts_open, count, elsewhere, quoted, shown, size, waiting, words, wrap};
 use crate::usage::flags;
@@ -68,6 +69,7 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Some(failure) if context.out.json => Err(Failure::Reported(failure.message().to_owned())),
         Some(failure) => Err(failure),
         None => {
+            decide_by_programs(context, &mut engine);
             say_left_out(context, &engine);
             Ok(())
         }
@@ -213,7 +215,7 @@ impl<'a> Done<'a> {
             asks: self.asks.iter().map(|(id, name)| Known { fingerprint: id.to_string(), name }).collect(),
             admitted: self.admitted.is_some(),
             conflicts_open: self.open,
-            error: failure.map(Failure::message),
+            failed: failure.map_or(OwnError::NONE, Failure::own),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use packmule::{OwnedValue, RowChange};
 
-use super::{Context, of_db, open, open_to_read};
+use super::{Context, of_db, open, open_to_read, say_carried_out};
 use crate::documents::{AtWritten, Restored, TakenBackWrites};
 use crate::output::{Failure, say};
 use crate::text::{count, cut, pairs, paragraph, plural, read, read_time, shown};
@@ -59,6 +59,7 @@ pub fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         let rows = plural(report.unknown, "row stays as it is", "rows stay as they are");
         say!(out, "{rows}: what was before is compacted away here, or too large");
     }
+    say_carried_out(context, &engine);
     Ok(())
 }
 
@@ -94,6 +95,7 @@ pub fn restore(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         }
         None => say!(out, "{table}: the row is so already"),
     }
+    say_carried_out(context, &engine);
     Ok(())
 }
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use packmule::{Engine, Error, ImportReport};
 
 use super::of_db;
-use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
+use crate::documents::{self, Imported, OwnError, Reason, Taken, WaitGroup};
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Meter, Out, caution, engine_text, say, tell};
+use crate::output::{Failure, Meter, Out, caution, code, engine_text, say, tell};
 use crate::text::{conflicts_open, count, elsewhere, io_text, plural, quoted, shown, waiting};
 
 /// What is taken in, into which database.
@@ -271,7 +271,7 @@ impl<'a> Intake<'a> {
                 .map(|(path, report)| documents::File { file: shown(path), taken: report.into() })
                 .collect(),
             stepped_over: stepped_over.chain(others).collect(),
-            error: failed.then_some(NOTHING),
+            failed: if failed { OwnError::of(NOTHING, code::NOTHING_TAKEN_IN) } else { OwnError::NONE },
         }
     }
 }

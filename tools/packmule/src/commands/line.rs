@@ -11,6 +11,7 @@ use packmule::{Engine, Error};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::decide::decide_by_programs;
 use super::{Context, of_db, options, profile, say_left_out};
 use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure, code, engine_text, say};
@@ -46,7 +47,8 @@ pub fn line_options(context: &Context<'_, '_>, port: &Path) -> Result<Options, F
 
 /// Makes a signal end the exchange in good order, and a second one the program.
 pub fn stop_on_signals(stop: &Stop) -> Result<(), Failure> {
-    let failed = |e: io::Error| Failure::Reported(format!("could not wait for signals: {e}"));
+    let failed =
+        |e: io::Error| Failure::plain(format!("could not wait for signals: {e}")).coded(Error::io_code(&e));
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let stop = stop.clone();
     std::thread::spawn(move || {
@@ -178,7 +180,7 @@ pub enum Over {
 /// Prints what a session has done that began then, with the other end's name and fingerprint.
 pub fn say_synced(
     context: &mut Context<'_, '_>,
-    engine: &Engine,
+    engine: &mut Engine,
     (done, begun): (&Progress, Instant),
     over: Over,
     (peer, fingerprint): (Option<String>, Option<String>),
@@ -209,6 +211,7 @@ pub fn say_synced(
     left(done, peer.unwrap_or("the other end"), db).iter().for_each(|line| out.line(line));
     elsewhere(&done.taken, db).iter().for_each(|line| out.line(line));
     conflicts_open(open, db).into_iter().for_each(|line| out.line(&line));
+    decide_by_programs(context, engine);
     say_left_out(context, engine);
     Ok(())
 }

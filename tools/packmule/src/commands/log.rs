@@ -61,11 +61,10 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             out.text("\n]}\n");
             return Ok(());
         };
-        let message = of_db(path)(e).message().to_owned();
-        out.text("\n], \"error\": ");
-        out.document_line(&message);
-        out.text("}\n");
-        return Err(Failure::Reported(format!("{}: {message}", shown(path))));
+        let failure = of_db(path)(e);
+        out.text("\n], ");
+        out.rest_of_document(&failure.own());
+        return Err(Failure::Reported(format!("{}: {}", shown(path), failure.message())));
     }
     walked.map_err(of_db(path))?;
     if groups == 0 {
@@ -165,6 +164,9 @@ fn group_line(group: &HistoryEntry) -> String {
     let mut line = format!("{}  {}  {}, {}", time(group.wall), group.label, frames, count(group.ops, "row"));
     if group.stream == Stream::PerDevice {
         line.push_str(", per-device");
+    }
+    if let Some(route) = group.route {
+        line.push_str(&format!(", by {}", route.words()));
     }
     if group.resolution {
         line.push_str(", closes conflicts");

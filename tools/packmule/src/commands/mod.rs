@@ -17,6 +17,7 @@
 //! | `network` | `sync` and `serve` over a network; `no_network`: where the program is built without |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
+//! | `decide` | programs that decide about conflicts, after commands that take in |
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
@@ -30,6 +31,7 @@ mod changes;
 mod check;
 mod compaction;
 mod conflicts;
+mod decide;
 mod device;
 mod dry_start;
 mod exchange;
@@ -64,7 +66,7 @@ use packmule::{Engine, Error, TableHow, label};
 use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Out, tell};
-use crate::text::{hint, quoted, safe, shown, size, words, wrap};
+use crate::text::{hint, paragraph, plural, quoted, safe, shown, size, words, wrap};
 use crate::usage::{Args, Name, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
@@ -144,6 +146,7 @@ fn busy_ms(context: &Context<'_, '_>) -> Result<Option<u32>, Failure> {
 /// or compares. Standard error has it where standard output has something for a program.
 fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
     use std::io::Write;
+    say_carried_out(context, engine);
     let (path, name) = (context.args.path(0), context.args.command.name);
     let sends = !matches!(name, Name::Import | Name::Merge | Name::Digest);
     // The command itself has done what it was asked for: that this cannot be read is no failure of it.
@@ -155,13 +158,50 @@ fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
         let held = if table.how == TableHow::Suspended { "held: " } else { "" };
         format!("note: table `{}`: {held}{note}{}", table.name, hint(table.hint(), path))
     }));
-    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
-    for said in said.map(|said| wrap(&words(&said), 2)) {
-        if name == Name::Digest || piped || context.out.json {
+    for said in said.map(|said| wrap(&words(&said), 2)).collect::<Vec<_>>() {
+        if is_for_a_program(context) {
             let _ = writeln!(std::io::stderr(), "{}", safe(&said));
         } else {
             context.out.warning(&said);
         }
+    }
+}
+
+/// Returns whether standard output has something for a program.
+fn is_for_a_program(context: &Context<'_, '_>) -> bool {
+    let name = context.args.command.name;
+    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
+    name == Name::Digest || piped || context.out.json
+}
+
+/// Says what became of the decisions that applications wrote in SQL, after every command that seals.
+fn say_carried_out(context: &mut Context<'_, '_>, engine: &Engine) {
+    let carried = engine.take_carried_out();
+    let mut said = Vec::new();
+    if carried.closed > 0 {
+        let closed = plural(carried.closed, "conflict is closed", "conflicts are closed");
+        said.push(format!("{closed}, as applications decided in SQL"));
+    }
+    if carried.refused > 0 {
+        let refused = plural(carried.refused, "decision in SQL is", "decisions in SQL are");
+        said.push(format!(
+            "{refused} refused; `packmule conflicts {}` shows why",
+            quoted(context.args.path(0))
+        ));
+        said.extend(carried.reasons.iter().map(|(id, reason)| format!("  {id}: {reason}")));
+    }
+    for line in said {
+        say_either(context, &paragraph(&line, 0, 2));
+    }
+}
+
+/// Prints a line that is beside what a command was asked for: on standard error where standard output is for a program.
+fn say_either(context: &mut Context<'_, '_>, line: &str) {
+    use std::io::Write;
+    if is_for_a_program(context) {
+        let _ = writeln!(std::io::stderr(), "{}", safe(line));
+    } else {
+        context.out.line(line);
     }
 }
 

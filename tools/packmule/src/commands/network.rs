@@ -46,7 +46,7 @@ pub fn sync(context: &mut Context<'_, '_>, address: &str) -> Result<(), Failure>
     });
     bar.clear();
     let done = result.map_err(|e| failure(&name, db, e))?;
-    say_synced(context, &engine, (&done, begun), Over::Network(name), (peer, fingerprint))
+    say_synced(context, &mut engine, (&done, begun), Over::Network(name), (peer, fingerprint))
 }
 
 /// `packmule serve DB --stdio`: standard output is the stream, so it prints nothing.

@@ -7,6 +7,7 @@ use packmule::Engine;
 
 use super::{Context, of_db, options};
 use crate::documents::Removed;
+use crate::files::programs;
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, say};
 use crate::text::{count, plural, quoted, shown};
@@ -24,7 +25,7 @@ pub fn remove(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         ask(context, &path)?;
     }
     let report = Engine::remove(&path, &options(context)?).map_err(of_db(&path))?;
-    let keys: Vec<String> = report.keys.iter().map(|key| shown(key)).collect();
+    let keys: Vec<String> = report.keys.iter().map(|key| shown(key)).chain(programs::remove(&path)).collect();
     let out = &mut *context.out;
     say!(
         out,

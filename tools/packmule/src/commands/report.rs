@@ -204,12 +204,17 @@ impl<'p> Page<'p> {
         vec![who, heard, number(device.shared.saturating_add(device.own)), ours, clock]
     }
 
+    /// The order of devices in the charts.
+    fn order(&self) -> Vec<&str> {
+        html::order(&[&self.rows, &self.frames])
+    }
+
     fn charts(&self) -> String {
         let mut out = String::from("<section><h2>Rows written, by day</h2>");
         if self.rows.is_empty() {
             out.push_str("<p class=\"soft\">The log has none: what all devices have is compacted away.</p>");
         } else {
-            out.push_str(&html::bars(&days(&self.rows), "rows"));
+            out.push_str(&html::bars(&days(&self.rows), &self.order(), "rows"));
             out.push_str("<p class=\"soft\">What is in the log here, by its authors' clocks, UTC.");
             if self.undated > 0 {
                 let _ =
@@ -278,7 +283,7 @@ impl<'p> Page<'p> {
             None => out.push_str("<p>No device holds it back.</p>"),
         }
         if !self.frames.is_empty() {
-            out.push_str(&html::bars(&days(&self.frames), "frames"));
+            out.push_str(&html::bars(&days(&self.frames), &self.order(), "frames"));
         }
         out.push_str("</section>\n");
         out

@@ -5,7 +5,7 @@ use std::path::Path;
 use packmule::{Decided, DecisionReport, Error, OwnedValue, Resolution, RowChange};
 
 use super::conflicts::{NONE_MEANT, selection};
-use super::{Context, of_db, open};
+use super::{Context, of_db, open, say_carried_out};
 use crate::documents::{DecidedConflict, Resolved, Undone, UndoneRow};
 use crate::output::{Failure, Out, engine_text, say};
 use crate::text::{conflicts_open, count, cut, number, pairs, paragraph, plural, quoted, read, show, shown};
@@ -56,9 +56,11 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         out.text(if first { "{\"decided\": [" } else { "\n" });
         out.text("],");
         out.rest_of_document(&Resolved { resolved, dry_run, report: &report, conflicts_open: report.open });
+        say_carried_out(context, &engine);
         return Ok(());
     }
     summarise(&path, &report, dry_run, out);
+    say_carried_out(context, &engine);
     if report.closed == 0 && report.refused > 0 {
         return Err(Failure::of(&path, "none of them can be closed this way, and nothing has changed"));
     }
@@ -131,6 +133,8 @@ fn failed(path: &Path, error: Error, at_once: bool, out: &mut Out<'_>) -> Failur
     }
     out.text("\n], \"error\": ");
     out.document_line(&failure.message());
+    out.text(", \"code\": ");
+    out.document_line(&failure.own().code);
     out.text(", \"file\": ");
     out.document_line(&shown(path));
     out.text("}\n");
@@ -205,6 +209,7 @@ fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if let Some(open) = conflicts_open(open, &path) {
         say!(out, "{open}");
     }
+    say_carried_out(context, &engine);
     Ok(())
 }
 

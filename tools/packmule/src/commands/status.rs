@@ -119,6 +119,8 @@ fn document<'a>(path: &Path, status: &'a Status, todo: &'a [Advice], now: i64) -
         tables: &status.tables,
         journal_mode: &status.journal_mode,
         conflicts: status.conflicts,
+        decisions_waiting: status.decisions_waiting,
+        decisions_refused: status.decisions_refused,
         waits: status.waits.iter().map(WaitGroup::from).collect(),
         log: LogSize { frames: status.log_frames, bytes: status.log_bytes },
         clock: iso(now),
@@ -164,6 +166,10 @@ fn print_device(path: &Path, status: &Status, now: i64, out: &mut Out<'_>) {
     match status.conflicts {
         0 => say!(out, "  conflicts    none"),
         n => say!(out, "  conflicts    {} open: `packmule conflicts {}`", number(n), quoted(path)),
+    }
+    if status.decisions_waiting > 0 {
+        let waiting = plural(status.decisions_waiting, "decision in SQL waits", "decisions in SQL wait");
+        say!(out, "  decisions    {waiting} for the next `packmule seal {}`", quoted(path));
     }
 }
 

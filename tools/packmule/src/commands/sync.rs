@@ -41,7 +41,7 @@ fn over_line(context: &mut Context<'_, '_>, port: &Path) -> Result<(), Failure> 
     watch.bar.clear();
     let done = result.map_err(|e| failure(port, context.args.path(0), e))?;
     let over = Over::Line(shown(port), watch.baud);
-    say_synced(context, &engine, (&done, begun), over, (watch.peer, watch.fingerprint))
+    say_synced(context, &mut engine, (&done, begun), over, (watch.peer, watch.fingerprint))
 }
 
 /// What the session reports on its way.

@@ -1,9 +1,11 @@
 //! Tables: track, untrack, schema, seal.
 
-use super::{Context, of_db, open, say_left_out};
+use super::decide::decide_by_programs;
+use super::{Context, of_db, open, say_carried_out, say_left_out};
 use crate::documents::{Changed, Sealed, Tracked, TrackedTable, Untracked};
+use crate::files::programs::Programs;
 use crate::output::{Failure, say};
-use crate::text::{count, quoted, read, shown, words, wrap};
+use crate::text::{count, paragraph, quoted, read, shown, words, wrap};
 use crate::usage::{Args, flags};
 use packmule::{ColumnMerge, Engine, Merge, Mode, NewColumns, Policy, TableHow, TrackOptions};
 
@@ -14,7 +16,12 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let mut engine = open(context)?;
     let options = wanted(&context.args, &engine)?;
     let tables = context.args.texts(1)?;
+    let program = custom(&context.args)?;
+    if program.is_some() && options.mode == Mode::PerDevice {
+        return Err(context.args.wrong("a per-device table has no conflicts for a program to decide").into());
+    }
     let reports = engine.track_all(&tables, &options).map_err(of_db(path))?;
+    Programs::set(path, &engine.identity().id.to_string(), &tables, program)?;
     let out = &mut *context.out;
     let documents = tables.iter().zip(&reports).map(|(table, report)| TrackedTable {
         table,
@@ -32,12 +39,29 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         } else {
             say!(out, "{table}: tracked, {} taken in", count(report.rows, "row"));
         }
+        if let Some(command) = program {
+            let what = format!("its conflicts are decided here, by `{command}`");
+            say!(out, "{}", paragraph(&what, 2, 4));
+        }
         for advice in &report.advice {
             let note: Vec<String> = std::iter::once("  note:".into()).chain(words(advice)).collect();
             out.line(&wrap(&note, 4));
         }
     }
+    say_carried_out(context, &engine);
+    decide_by_programs(context, &mut engine);
     Ok(())
+}
+
+/// Returns the command that decides, if one is given.
+fn custom(args: &Args) -> Result<Option<&str>, Failure> {
+    let command = args.flag(&flags::POLICY)?.and_then(|policy| policy.strip_prefix("custom="));
+    match command {
+        Some(command) if command.trim().is_empty() => {
+            Err(args.wrong("--policy custom=COMMAND: the command is missing").into())
+        }
+        command => Ok(command),
+    }
 }
 
 fn column_merge(word: &str) -> Option<ColumnMerge> {
@@ -67,6 +91,8 @@ fn wanted(args: &Args, engine: &Engine) -> Result<TrackOptions, Failure> {
     let policy = match args.flag(&flags::POLICY)? {
         None | Some("manual") => Policy::Manual,
         Some("lww") => Policy::Lww,
+        // What the program leaves is a person's.
+        Some(custom) if custom.starts_with("custom=") => Policy::Manual,
         Some(other) => {
             let device = other.strip_prefix("prefer-device=").unwrap_or_default();
             Policy::Prefer(engine.find_device(device).map_err(of_db(args.path(0)))?)
@@ -104,6 +130,7 @@ pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
     engine.untrack_all(&tables).map_err(of_db(path))?;
+    Programs::set(path, &engine.identity().id.to_string(), &tables, None)?;
     if tables.is_empty() {
         say!(context.out, "no table is tracked");
     }
@@ -111,6 +138,7 @@ pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(context.out, "{table}: no longer tracked; its rows stay");
     }
     context.out.document(&Untracked { untracked: tables });
+    say_carried_out(context, &engine);
     Ok(())
 }
 
@@ -139,6 +167,7 @@ pub fn schema(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         }
     }
     context.out.document(&Changed { table, column, decl_type });
+    say_carried_out(context, &engine);
     Ok(())
 }
 

@@ -7,9 +7,9 @@ use packmule::{GatheredApart, ImportReport, Missing, Wait, WaitsForTable};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Known;
 #[cfg(test)]
 use super::report;
+use super::{Known, OwnError};
 use crate::text::{iso, missing_words, waiting};
 
 /// `export`.
@@ -169,8 +169,8 @@ pub struct Imported<'a> {
     /// The files that were skipped.
     pub stepped_over: Vec<Reason>,
     /// That nothing could be taken in, if that is so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<&'a str>,
+    #[serde(flatten)]
+    pub failed: OwnError,
 }
 
 /// `exchange`.
@@ -199,8 +199,8 @@ pub struct Exchanged<'a> {
     /// How many conflicts are open.
     pub conflicts_open: u64,
     /// Why the exchange broke off, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<&'a str>,
+    #[serde(flatten)]
+    pub failed: OwnError,
 }
 
 /// What a session has carried.

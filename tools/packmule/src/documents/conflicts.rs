@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
+use super::OwnError;
 #[cfg(test)]
 use super::report;
 
@@ -18,6 +19,31 @@ pub struct Conflicts<'a> {
     /// The open conflicts.
     #[cfg_attr(test, schemars(with = "Vec<report::Conflict>"))]
     pub conflicts: OpenConflicts<'a>,
+    /// The decisions that applications wrote into the view `packmule_conflicts`, and that were refused: the newest first.
+    pub refused_decisions: Vec<RefusedDecision<'a>>,
+    /// Why the list broke off, if it did.
+    #[serde(flatten)]
+    #[cfg_attr(test, schemars(with = "OwnError"))]
+    pub failed: Broken<'a>,
+}
+
+/// Why the list of conflicts broke off: known once that is printed.
+pub struct Broken<'a>(pub &'a RefCell<Option<OwnError>>);
+
+impl Serialize for Broken<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.borrow().as_ref().unwrap_or(&OwnError::NONE).serialize(to)
+    }
+}
+
+/// A decision that was refused.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct RefusedDecision<'a> {
+    /// The conflict's id, as it was given.
+    pub id: &'a str,
+    /// Why.
+    pub refused: &'a str,
 }
 
 /// The open conflicts of a database, which are read as they are printed.
@@ -25,8 +51,8 @@ pub struct OpenConflicts<'a> {
     pub engine: &'a Engine,
     /// Which of them.
     pub selection: &'a Selection,
-    /// Why they could not be read to the end, if so.
-    pub failed: &'a RefCell<Option<packmule::Error>>,
+    /// Says why they could not be read to the end, if so.
+    pub failed: &'a dyn Fn(packmule::Error),
 }
 
 impl Serialize for OpenConflicts<'_> {
@@ -39,7 +65,9 @@ impl Serialize for OpenConflicts<'_> {
             }
             Ok(())
         });
-        *self.failed.borrow_mut() = read.err();
+        if let Err(error) = read {
+            (self.failed)(error);
+        }
         match unwritten {
             Some(e) => Err(e),
             None => list.end(),

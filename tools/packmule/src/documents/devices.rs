@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Reason;
+use super::{OwnError, Reason};
 
 /// `init`.
 #[derive(Serialize)]
@@ -46,6 +46,9 @@ pub struct AdmittedDevices<'a> {
     pub files: Vec<String>,
     /// Files that were skipped, and why.
     pub stepped_over: Vec<Reason>,
+    /// That nobody was admitted, if that is so.
+    #[serde(flatten)]
+    pub failed: OwnError,
 }
 
 /// `init --remove`.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 #[cfg(test)]
 use super::report;
-use super::{RunState, WaitGroup};
+use super::{OwnError, RunState, WaitGroup};
 use crate::text::{iso, stream};
 
 /// `status`.
@@ -37,6 +37,10 @@ pub struct Status<'a> {
     pub journal_mode: &'a str,
     /// How many conflicts are open.
     pub conflicts: u64,
+    /// Decisions that applications wrote into the view `packmule_conflicts`, and the next run carries out.
+    pub decisions_waiting: u64,
+    /// Those that were refused, and are kept with the reason.
+    pub decisions_refused: u64,
     /// Groups of frames that wait for others.
     pub waits: Vec<WaitGroup<'a>>,
     /// The log's size.
@@ -138,8 +142,8 @@ pub struct Log<'a> {
     /// The groups.
     pub groups: Vec<LogGroup<'a>>,
     /// Why the list broke off, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    #[serde(flatten)]
+    pub failed: OwnError,
 }
 
 /// A group of frames, with its rows.
@@ -184,8 +188,8 @@ pub struct Verified<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups_without_certificate: Option<u64>,
     /// How many problems there are, in words, if there are any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    #[serde(flatten)]
+    pub failed: OwnError,
 }
 
 /// `inspect`.

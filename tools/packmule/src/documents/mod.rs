@@ -34,7 +34,9 @@ use serde::Serialize;
 pub use carry::{
     CardFile, Counts, Event, Exchanged, Exported, File, Imported, Reason, Synced, Taken, WaitGroup,
 };
-pub use conflicts::{Conflicts, DecidedConflict, OpenConflicts, Resolved, Undone, UndoneRow};
+pub use conflicts::{
+    Broken, Conflicts, DecidedConflict, OpenConflicts, RefusedDecision, Resolved, Undone, UndoneRow,
+};
 pub use devices::{
     AdmittedDevices, Device, Devices, FleetKeyMade, FleetKeyRotated, Initialised, Joined, Known, Maker,
     Removed, Renamed, Request, Retired, Revoked, Trusted,
@@ -63,6 +65,28 @@ pub struct ErrorDocument<'a> {
     /// The devices that are not trusted, if that is why.
     #[serde(rename = "strangers", skip_serializing_if = "Vec::is_empty")]
     pub untrusted: Vec<Untrusted<'a>>,
+}
+
+/// Why a command failed that has printed more than that: fields of its own document.
+#[derive(Clone, Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct OwnError {
+    /// Why it failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The same for programs, as of any command that fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+}
+
+impl OwnError {
+    /// It was done.
+    pub const NONE: Self = Self { error: None, code: None };
+
+    /// It failed for this reason.
+    pub fn of(error: impl Into<String>, code: &'static str) -> Self {
+        Self { error: Some(error.into()), code: Some(code) }
+    }
 }
 
 /// A device that is not trusted.

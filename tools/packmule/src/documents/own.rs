@@ -4,6 +4,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::OwnError;
+
 /// `completions`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]
@@ -84,6 +86,9 @@ pub struct BoardChecked<'a> {
     pub ports: &'a [String],
     /// What is wrong, each with what helps.
     pub wrong: &'a [String],
+    /// How many things are wrong, in words, if any is.
+    #[serde(flatten)]
+    pub failed: OwnError,
 }
 
 /// `board card`.
@@ -96,4 +101,7 @@ pub struct CardChecked<'a> {
     pub disks: &'a [&'a str],
     /// The system runs from one of them, or its database is there: it is no card.
     pub system: bool,
+    /// Why it is no card, if it is none.
+    #[serde(flatten)]
+    pub failed: OwnError,
 }

@@ -164,6 +164,11 @@ pub struct HistoryEntry {
     pub resolution: bool,
     /// How many rows it has, of those that were asked for.
     pub ops: u64,
+    /// By which way it came here: `file`, `card`, `serial`, `network` or `database`; null for what was written here, and where
+    /// that is not known any more.
+    pub route: Option<String>,
+    /// When it came here, by this device's clock; null likewise.
+    pub came: Option<String>,
 }
 
 /// A row of a group.

@@ -7,6 +7,7 @@
 //! | `sources` | what a file is; directories to take in |
 //! | `target` | a file that is there whole or not at all |
 //! | `passphrase` | passphrases, from a file or the terminal |
+//! | `programs` | the programs that decide about conflicts, in a file beside the database |
 //! | `config/` | the file of `run` |
 //! | `run_state` | how `run` stands, in a file beside the database |
 //! | `board` | profiles of boards: budgets, serial line |
@@ -19,6 +20,7 @@ pub mod config;
 pub mod disks;
 pub mod owners;
 pub mod passphrase;
+pub mod programs;
 pub mod run_state;
 pub mod services;
 pub mod sources;

@@ -10,12 +10,19 @@ pub const CONFIG: &str = "config";
 pub const CONNECTION: &str = "connection";
 /// The other end went no further.
 pub const PEER_REFUSED: &str = "peer-refused";
+/// Of several files none could be taken in.
+pub const NOTHING_TAKEN_IN: &str = "nothing-taken-in";
+/// Of several requests for admission none was granted.
+pub const NOBODY_ADMITTED: &str = "nobody-admitted";
+/// What was checked is not as it should be.
+pub const PROBLEMS_FOUND: &str = "problems-found";
 /// The library's, also where a session says it.
 pub const UNTRUSTED: &str = "untrusted";
 
 /// Those that the library does not have.
 #[cfg(test)]
-const OWN: &[&str] = &[USAGE, REFUSED, CONFIG, CONNECTION, PEER_REFUSED];
+const OWN: &[&str] =
+    &[USAGE, REFUSED, CONFIG, CONNECTION, PEER_REFUSED, NOTHING_TAKEN_IN, NOBODY_ADMITTED, PROBLEMS_FOUND];
 
 /// The page has every code, and no other; each with its meaning and what to do.
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use packmule::{Error, UntrustedDevice};
 
 use super::code;
-use crate::documents::{ErrorDocument, Untrusted};
+use crate::documents::{ErrorDocument, OwnError, Untrusted};
 use crate::text::{hint, io_text, shown};
 use crate::usage::{UsageError, help};
 
@@ -97,6 +97,16 @@ impl Failure {
             | Self::Reported(message) => message,
             Self::PersonNeeded => "a person is needed",
         }
+    }
+
+    /// Returns what a document of the command's own has of it.
+    pub fn own(&self) -> OwnError {
+        let code = match self {
+            Self::Usage(_) => code::USAGE,
+            Self::Refused { code, .. } => code,
+            Self::Reported(_) | Self::PersonNeeded => code::REFUSED,
+        };
+        OwnError::of(self.message(), code)
     }
 
     /// Returns what standard error gets.

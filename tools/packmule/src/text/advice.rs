@@ -49,6 +49,13 @@ pub fn advice(
         let open = plural(status.conflicts, "conflict is open", "conflicts are open");
         all.push(Advice::person(open, Some(format!("packmule conflicts {db} --brief"))));
     }
+    if status.decisions_refused > 0 {
+        let refused = plural(status.decisions_refused, "decision", "decisions");
+        all.push(Advice::person(
+            format!("{refused} could not be carried out"),
+            Some(format!("packmule conflicts {db} --brief")),
+        ));
+    }
     for table in status.tables.iter().filter(|table| table.how == TableHow::Suspended) {
         let note = table.note.clone().unwrap_or_default();
         let help = hint(table.hint(), path);

@@ -58,16 +58,34 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Makes a chart of stacked bars, a bar for each day, with what each series has of it; the largest series by name, and all
-/// others as one.
-pub fn bars(days: &[(String, BTreeMap<String, u64>)], unit: &str) -> String {
+/// Orders the series of charts, the largest of the first one first: a series has one colour in all of them.
+pub fn order<'a>(charts: &[&'a BTreeMap<i64, BTreeMap<String, u64>>]) -> Vec<&'a str> {
+    let mut order: Vec<&str> = Vec::new();
+    for chart in charts {
+        let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, n) in chart.values().flatten() {
+            *totals.entry(name).or_default() += n;
+        }
+        let mut names: Vec<&str> = totals
+            .iter()
+            .filter(|(name, n)| **n > 0 && !order.contains(*name))
+            .map(|(name, _)| *name)
+            .collect();
+        names.sort_by_key(|name| std::cmp::Reverse(totals[name]));
+        order.extend(names);
+    }
+    order
+}
+
+/// Makes a chart of stacked bars, a bar for each day, with what each series has of it; the first ones by name, in their
+/// order, and all others as one.
+pub fn bars(days: &[(String, BTreeMap<String, u64>)], order: &[&str], unit: &str) -> String {
     let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
     for (name, n) in days.iter().flat_map(|(_, of)| of) {
         *totals.entry(name).or_default() += n;
     }
-    totals.retain(|_, n| *n > 0);
-    let mut names: Vec<&str> = totals.keys().copied().collect();
-    names.sort_by_key(|name| std::cmp::Reverse(totals[name]));
+    let names = order;
+    let total = |name: &&str| totals.get(name).copied().unwrap_or(0);
     let place = |name: &str| names.iter().position(|n| *n == name).unwrap_or(SERIES).min(SERIES);
     let most = days.iter().map(|(_, of)| of.values().sum::<u64>()).max().unwrap_or(0).max(1);
     let mut out = format!(
@@ -112,17 +130,17 @@ pub fn bars(days: &[(String, BTreeMap<String, u64>)], unit: &str) -> String {
         let _ = write!(out, "<span>{}</span>", escape(ends[1]));
     }
     out.push_str("</div>\n<figcaption>");
-    for (series, name) in names.iter().take(SERIES).enumerate() {
+    for (series, name) in names.iter().take(SERIES).enumerate().filter(|(_, name)| total(name) > 0) {
         let _ = write!(
             out,
             "<span><i class=\"s{series}\"></i>{} <b>{}</b></span>",
             escape(name),
-            number(totals[name])
+            number(total(name))
         );
     }
-    if names.len() > SERIES {
-        let others: u64 = names[SERIES..].iter().map(|name| totals[name]).sum();
-        let (n, rest) = (names.len() - SERIES, number(others));
+    let others: Vec<u64> = names.iter().skip(SERIES).map(total).filter(|n| *n > 0).collect();
+    if !others.is_empty() {
+        let (n, rest) = (others.len(), number(others.iter().sum()));
         let _ = write!(out, "<span><i class=\"s{SERIES}\"></i>{n} others <b>{rest}</b></span>");
     }
     out.push_str("</figcaption></figure>\n");
@@ -143,7 +161,7 @@ mod tests {
             "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot; \\u{202e}"
         );
         let day = |n| ("<b>".to_owned(), BTreeMap::from([("<i>".to_owned(), n)]));
-        let chart = bars(&[day(1), day(3)], "<u>");
+        let chart = bars(&[day(1), day(3)], &["<i>"], "<u>");
         assert!(!["<b></", "<i>&", "<u>"].iter().any(|raw| chart.contains(raw)), "{chart}");
     }
 }

@@ -110,8 +110,8 @@ pub static MERGE: Flag = value(
 );
 pub static POLICY: Flag = value(
     "policy",
-    "manual|lww|prefer-device=DEVICE",
-    "who wins: a person, the last writer, a device (manual)",
+    "manual|lww|prefer-device=DEVICE|custom=COMMAND",
+    "who wins: a person, the last writer, a device, a program that this device runs (manual)",
 );
 pub static COLUMN: Flag = values(
     "column",

@@ -1,0 +1,291 @@
+//! Decisions that people do not type: an application's own screen decides in SQL, whatever its language, and a program
+//! that was named at `track` decides by itself.
+
+use std::process::Command;
+
+use crate::skips::skip;
+use crate::support::{Desk, has};
+use crate::typed::{block, typed};
+
+const PAGE: &str = include_str!("../../src/docs/decisions.md");
+
+/// A screen of an application, in Python's own library: what is open, as the view shows it, and what a nurse chose.
+const SCREEN: &str = r#"
+import json, sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+for id, table, key, versions in db.execute("SELECT id, tbl_name, key, versions FROM packmule_conflicts"):
+    values = {version["name"]: version["values"]["value"] for version in json.loads(versions)}
+    print(id, table, json.loads(key)["key"], sorted(values.items()))
+    with db:
+        db.execute("INSERT INTO packmule_conflicts (id, take) VALUES (?, ?)", (id, sys.argv[2]))
+"#;
+
+/// Runs a tool in the desk's folder; `None`, and the check is skipped, where there is none.
+fn tool(desk: &Desk, name: &str, words: &[&str]) -> Option<String> {
+    let Ok(ran) = Command::new(name).current_dir(desk.path("")).args(words).output() else {
+        skip(name, "it is not installed");
+        return None;
+    };
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{name} {words:?}: {out}{err}");
+    Some(out.into_owned())
+}
+
+/// A card goes round; nobody types anything at the boards.
+fn round(desk: &Desk) {
+    for device in ["north", "east", "base", "north", "east"] {
+        desk.run(&format!("exchange {device}.db card")).ok();
+    }
+}
+
+#[test]
+fn a_screen_of_an_application_decides() {
+    let (desk, id) = Desk::conflict();
+    std::fs::create_dir(desk.path("card")).unwrap();
+    let Some(shown) = tool(&desk, "python3", &["-c", SCREEN, "base.db", "north"]) else { return };
+    has(&shown, &[&id, "settings interval [('east', 10), ('north', 30)]"]);
+    has(&desk.run("status base.db").ok(), &["1 decision in SQL waits for the next `packmule seal base.db`"]);
+    let taken = desk.run("exchange base.db card").ok();
+    has(&taken, &["1 conflict is closed, as applications decided in SQL"]);
+    round(&desk);
+    let value = desk.value("east.db", "SELECT value FROM settings");
+    assert_eq!(value, rusqlite::types::Value::Integer(30));
+    assert_eq!(desk.run("digest base.db").ok(), desk.run("digest east.db").ok());
+    assert_eq!(desk.rows("base.db", "SELECT * FROM packmule_conflicts"), Vec::<Vec<_>>::new());
+    // Said once.
+    assert!(!desk.run("seal base.db").ok().contains("decided in SQL"));
+}
+
+/// The page's own examples: each statement is taken, and the last one that stands counts.
+#[test]
+fn the_page_as_it_stands() {
+    let (desk, id) = Desk::conflict();
+    let (_, examples) = PAGE.split_once("```sql\n").unwrap();
+    let examples = examples.split_once("```").unwrap().0.replace("5f3a9c01d2", &id);
+    let decided = |n: usize| {
+        desk.sql("base.db", examples.lines().nth(n).unwrap());
+        desk.rows("base.db", "SELECT take, decision FROM packmule_conflicts").remove(0)
+    };
+    let (text, null) = (|text: &str| rusqlite::types::Value::Text(text.into()), rusqlite::types::Value::Null);
+    assert_eq!(decided(0), [text("newest"), null.clone()]);
+    assert_eq!(decided(1), [null.clone(), text("{\"set\": {\"value\": 45}}")]);
+    assert_eq!(decided(2), [text("shown"), null.clone()]);
+    assert_eq!(decided(3), [null.clone(), null]);
+    typed(&desk, &block(PAGE, Some("A program that decides")), |_, _| ());
+    let said = flat(&desk.run("import base.db east-to-base.pmb").ok());
+    has(&said, &["1 conflict stays open: the program that decides about `settings` failed: it ended with"]);
+}
+
+/// The view shows what `conflicts --json` prints.
+#[test]
+fn the_view_shows_what_the_program_prints() {
+    let (desk, _) = Desk::conflict();
+    let printed = desk.run("conflicts base.db --json").json();
+    let shown =
+        desk.rows("base.db", "SELECT id, tbl_name, key, kind, versions, ways FROM packmule_conflicts");
+    let json = |at: usize| match &shown[0][at] {
+        rusqlite::types::Value::Text(text) if at > 1 && at != 3 => serde_json::from_str(text).unwrap(),
+        rusqlite::types::Value::Text(text) => serde_json::Value::from(&**text),
+        other => panic!("{other:?}"),
+    };
+    for (at, field) in ["id", "table", "key", "kind", "versions", "ways"].into_iter().enumerate() {
+        assert_eq!(json(at), printed["conflicts"][0][field], "{field}");
+    }
+}
+
+#[test]
+fn a_decision_that_is_refused_is_told_and_taken_back() {
+    let (desk, id) = Desk::conflict();
+    let insert = format!(
+        "INSERT INTO packmule_conflicts (id, take) VALUES ('{id}', 'west'), ('0123456789', 'newest')"
+    );
+    if tool(&desk, "sqlite3", &["base.db", &insert]).is_none() {
+        return;
+    }
+    has(
+        &desk.run("seal base.db").ok(),
+        &[
+            "2 decisions in SQL are refused",
+            "`packmule conflicts base.db`",
+            &id,
+            "west",
+            "0123456789",
+            "no conflict",
+        ],
+    );
+    has(&desk.run("status base.db").ok(), &["2 decisions could not be carried out"]);
+    has(
+        &desk.run("conflicts base.db --brief").ok(),
+        &["1 conflict is open", "2 decisions could not be carried out", "0123456789: ", &id],
+    );
+    let document = desk.run("conflicts base.db --json").json();
+    assert_eq!(document["refused_decisions"][0]["id"], "0123456789");
+    assert_eq!(document["refused_decisions"][1]["id"], id.as_str());
+    tool(&desk, "sqlite3", &["base.db", "DELETE FROM packmule_conflicts WHERE id = '0123456789'"]);
+    let decide = format!(
+        "UPDATE packmule_conflicts SET decision = '{{\"set\": {{\"value\": 45}}}}' WHERE id = '{id}'"
+    );
+    tool(&desk, "sqlite3", &["base.db", &decide]);
+    let sealed = desk.run("seal base.db --json");
+    assert_eq!(sealed.status, Some(0));
+    has(&sealed.err, &["1 conflict is closed, as applications decided in SQL"]);
+    assert_eq!(desk.run("status base.db --json").json()["decisions_refused"], 0);
+    assert_eq!(desk.value("base.db", "SELECT value FROM settings"), rusqlite::types::Value::Integer(45));
+    // It goes with all else of ours.
+    desk.run("init --remove base.db --yes").ok();
+    let left =
+        "SELECT name FROM sqlite_schema WHERE name LIKE '%packmule%' OR name LIKE '\\_pm%' ESCAPE '\\'";
+    assert_eq!(desk.rows("base.db", left), Vec::<Vec<_>>::new());
+}
+
+/// A program that decides: it keeps what it was asked, and prints this.
+fn program(desk: &Desk, name: &str, script: &str) {
+    std::fs::write(desk.path(name), script).unwrap();
+}
+
+/// A base whose conflicts in `settings` are decided by a program, and boards.
+fn with_program(script: &str) -> Desk {
+    let desk = Desk::fleet(&["north", "east"]);
+    program(&desk, "decide", script);
+    desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 60, 'factory'), ('level', 1, '')");
+    desk.carry("north", "base");
+    desk.carry("base", "east");
+    let said = desk.run_words(&["track", "base.db", "settings", "--policy", "custom=sh ./decide"]).ok();
+    has(&said, &["its conflicts are decided here, by `sh ./decide`"]);
+    desk.sql("north.db", "UPDATE settings SET value = 30 WHERE key = 'interval'");
+    desk.sql("east.db", "UPDATE settings SET value = 10 WHERE key = 'interval'");
+    desk.carry("north", "base");
+    desk
+}
+
+/// Takes in what makes the conflict.
+fn meet(desk: &Desk) -> String {
+    desk.run("export east.db east-to-base.pmb").ok();
+    flat(&desk.run("import base.db east-to-base.pmb").ok())
+}
+
+/// Text as it is without its line breaks.
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn value(desk: &Desk, db: &str) -> rusqlite::types::Value {
+    desk.value(db, "SELECT value FROM settings WHERE key = 'interval'")
+}
+
+#[test]
+fn a_program_decides_and_its_decision_travels() {
+    let desk = with_program(
+        "cat > asked.json\necho \"{\\\"set\\\": {\\\"value\\\": 20, \\\"note\\\": \\\"$PACKMULE_TABLE\\\"}}\"",
+    );
+    has(&meet(&desk), &["1 conflict is closed, as a program decided"]);
+    let asked: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(desk.path("asked.json")).unwrap()).unwrap();
+    assert_eq!((&asked["table"], &asked["kind"]), (&"settings".into(), &"update/update".into()));
+    assert_eq!(asked["versions"].as_array().unwrap().len(), 2);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.run("exchange base.db card").ok();
+    round(&desk);
+    for db in ["base.db", "north.db", "east.db"] {
+        assert_eq!(value(&desk, db), rusqlite::types::Value::Integer(20), "{db}");
+        assert_eq!(desk.run(&format!("digest {db}")).ok(), desk.run("digest base.db").ok());
+        // What is run here is told to nobody, and is in no database.
+        let bytes = std::fs::read(desk.path(db)).unwrap();
+        assert!(!bytes.windows(8).any(|part| part == b"./decide"), "{db}");
+    }
+    // Tracked in another way it is not asked any more; so it is with a table that is let go.
+    assert!(desk.files().contains(&"base.db.pmprograms".to_owned()));
+    desk.run("track base.db settings").ok();
+    assert!(!desk.files().contains(&"base.db.pmprograms".to_owned()));
+    desk.run_words(&["track", "base.db", "settings", "--policy", "custom=true"]).ok();
+    desk.run("untrack base.db settings").ok();
+    assert!(!desk.files().contains(&"base.db.pmprograms".to_owned()));
+}
+
+/// What goes wrong with a program is told, and stops nothing; it is asked again by the next run.
+#[test]
+fn a_program_that_fails_stops_nothing() {
+    let desk = with_program("echo 'no network today' >&2; exit 3");
+    has(
+        &meet(&desk),
+        &[
+            "1 conflict stays open: the program that decides about `settings` failed: it ended",
+            "no network today",
+        ],
+    );
+    let refused = "SELECT refused FROM packmule_conflicts";
+    assert!(format!("{:?}", desk.value("base.db", refused)).contains("no network today"));
+    has(
+        &flat(&desk.run("conflicts base.db").ok()),
+        &["1 decision could not be carried out", "no network today"],
+    );
+    program(&desk, "decide", "yes '{}'");
+    has(&meet(&desk), &["it printed more than 65536 bytes"]);
+    program(&desk, "decide", "exec 0<&-; exec >&-; kill -9 $$");
+    has(&meet(&desk), &["it ended with"]);
+    program(&desk, "decide", "echo '{\"take\": \"newest\"}'");
+    has(&meet(&desk), &["1 conflict is closed, as a program decided"]);
+}
+
+/// What it leaves to a person, and what it decides that cannot be, it is not asked again.
+#[test]
+fn a_program_leaves_a_conflict_to_a_person() {
+    for (script, told) in [
+        ("echo x >> asked; echo '{\"leave\": true}'", "left to a person"),
+        ("echo x >> asked; echo 'take the newest'", "not JSON"),
+        ("echo x >> asked; echo '{\"set\": {\"price\": 1}}'", "no column `price`"),
+    ] {
+        let desk = with_program(script);
+        has(&meet(&desk), &["1 conflict is left to a person by a program", told]);
+        meet(&desk);
+        assert_eq!(std::fs::read_to_string(desk.path("asked")).unwrap(), "x\n");
+        has(&desk.run("status base.db").ok(), &["1 conflict is open"]);
+    }
+}
+
+/// Two devices that decide differently do not answer each other for ever: what they disagree about is for a person.
+#[test]
+fn two_programs_do_not_answer_each_other() {
+    let desk = with_program("echo '{\"set\": {\"value\": \"base\"}}'; echo x >> asked-base");
+    program(&desk, "other", "echo '{\"set\": {\"value\": \"east\"}}'; echo x >> asked-east");
+    desk.run_words(&["track", "east.db", "settings", "--policy", "custom=sh ./other"]).ok();
+    desk.run("export east.db east-to-base.pmb").ok();
+    desk.run("export base.db base-to-east.pmb").ok();
+    desk.run("import base.db east-to-base.pmb").ok();
+    desk.run("import east.db base-to-east.pmb").ok();
+    for _ in 0..3 {
+        desk.carry("base", "east");
+        desk.carry("east", "base");
+    }
+    for asked in ["asked-base", "asked-east"] {
+        assert_eq!(std::fs::read_to_string(desk.path(asked)).unwrap(), "x\n", "{asked}");
+    }
+    has(&desk.run("conflicts base.db").ok(), &["1 conflict is open", "base", "east"]);
+    assert_eq!(desk.run("digest base.db").ok(), desk.run("digest east.db").ok());
+}
+
+/// What somebody else could have written is not run: a file that others can write to, or that came with another database.
+#[test]
+#[cfg(unix)]
+fn what_came_from_outside_is_never_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = with_program("touch ran; echo '{\"take\": \"newest\"}'");
+    let file = desk.path("base.db.pmprograms");
+    let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    for wrong in [0o660, 0o606, 0o644] {
+        mode(wrong);
+        has(&meet(&desk), &["note: base.db.pmprograms is not used", "600"]);
+    }
+    mode(0o600);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("base.db", "other.db")).unwrap();
+    has(&meet(&desk), &["is not used", "a database in another place"]);
+    std::fs::write(&file, "x".repeat(100_000)).unwrap();
+    has(&meet(&desk), &["is not used", "it is not as it was written"]);
+    assert!(!desk.path("ran").exists());
+    desk.run_words(&["track", "base.db", "settings", "--policy", "custom=sh ./decide"]).ok();
+    assert!(desk.path("ran").exists());
+    desk.run("init --remove base.db --yes").ok();
+    assert!(!file.exists());
+}

@@ -1,0 +1,161 @@
+//! Programs that decide about conflicts by themselves: `track --policy custom=COMMAND`.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use packmule::{Answer, Conflict, Engine};
+
+use super::{Context, say_either};
+use crate::files::programs::{Programs, file_of};
+use crate::output::engine_text;
+use crate::text::{paragraph, plural, quoted, shown};
+
+/// How long a program may take for one conflict.
+const TIME: Duration = Duration::from_secs(10);
+
+/// How many bytes of a program's output are read: of a decision, and of what it says is wrong.
+const MOST: u64 = 65_536;
+
+/// After so many failures in a row the rest is left to the next run.
+const FAILURES: u32 = 3;
+
+/// What a program's environment has of this one's.
+const KEPT: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+
+/// Has the programs decide that `track` was told of, after every command that takes in. Nothing that goes wrong with them is a
+/// failure of the command.
+pub(super) fn decide_by_programs(context: &mut Context<'_, '_>, engine: &mut Engine) {
+    let db = context.args.path(0).to_owned();
+    for line in decided_by_programs(&db, engine) {
+        say_either(context, &paragraph(&line, 0, 2));
+    }
+}
+
+/// Does that; what there is to say of it.
+pub(super) fn decided_by_programs(db: &Path, engine: &mut Engine) -> Vec<String> {
+    let programs = match Programs::read(db, &engine.identity().id.to_string()) {
+        Ok(programs) if programs.tables.is_empty() => return Vec::new(),
+        Ok(programs) => programs,
+        Err(why) => return vec![format!("note: {} is not used: {why}", shown(&file_of(db)))],
+    };
+    let tables: Vec<&str> = programs.tables.keys().map(String::as_str).collect();
+    let (mut in_a_row, mut failed, mut first) = (0, 0, None);
+    let done = engine.decide_with(&tables, &mut |conflict| {
+        let command = programs.tables.get(&conflict.table.to_ascii_lowercase());
+        let Some(command) = command.filter(|_| in_a_row < FAILURES) else { return Answer::Stop };
+        match ask(command, db, conflict) {
+            Ok(document) => {
+                in_a_row = 0;
+                Answer::Decided(document)
+            }
+            Err(why) => {
+                (in_a_row, failed) = (in_a_row + 1, failed + 1);
+                let reason = format!("the program that decides about `{}` failed: {why}", conflict.table);
+                first.get_or_insert_with(|| reason.clone());
+                Answer::Failed(reason)
+            }
+        }
+    });
+    let mut said = Vec::new();
+    match done {
+        Ok(done) => {
+            if done.closed > 0 {
+                let closed = plural(done.closed, "conflict is closed", "conflicts are closed");
+                said.push(format!("{closed}, as a program decided"));
+            }
+            if done.refused > 0 {
+                let open = plural(done.refused, "conflict is", "conflicts are");
+                said.push(format!(
+                    "{open} left to a person by a program; `packmule conflicts {}`:",
+                    quoted(db)
+                ));
+                said.extend(done.reasons.iter().take(3).map(|(id, reason)| format!("  {id}: {reason}")));
+            }
+        }
+        Err(error) => said.push(format!("note: no program could decide: {}", engine_text(db, db, &error))),
+    }
+    if let Some(first) = first {
+        let open = plural(failed, "conflict stays open", "conflicts stay open");
+        let rest = if in_a_row < FAILURES { "" } else { "; the rest is left to the next run" };
+        said.push(format!("{open}: {first}{rest}"));
+    }
+    said
+}
+
+/// Asks a program about a conflict: its decision, as it printed it, or why there is none.
+fn ask(command: &str, db: &Path, conflict: &Conflict) -> Result<String, String> {
+    let document = serde_json::to_string(conflict).map_err(|e| e.to_string())?;
+    let db = db.canonicalize().map_err(|e| e.to_string())?;
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell.env_clear().envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    shell.env("PACKMULE_DB", &db).env("PACKMULE_TABLE", &conflict.table);
+    if let Some(folder) = db.parent() {
+        shell.current_dir(folder);
+    }
+    // In a group of its own, so that all that it starts ends with it.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+    let mut child = shell.spawn().map_err(|e| format!("it could not be started: {e}"))?;
+    let (out, err) = (reading(child.stdout.take()), reading(child.stderr.take()));
+    let to = child.stdin.take();
+    // Who has decided need not have read all; a program that reads nothing is waited for no longer than others.
+    thread::spawn(move || to.map(|mut to| to.write_all(document.as_bytes())));
+    let until = Instant::now() + TIME;
+    let answered = out.recv_timeout(TIME);
+    let ended = match &answered {
+        Ok(text) if text.len() as u64 <= MOST => wait(&mut child, until),
+        _ => None,
+    };
+    if ended.is_none() {
+        kill(&mut child);
+    }
+    let said = err.recv_timeout(Duration::from_millis(100)).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let said = said.lines().next().map_or_else(String::new, |line| format!(": {}", line.trim()));
+    match (answered, ended) {
+        (Ok(text), Some(status)) if status.success() => {
+            String::from_utf8(text).map_err(|_| "it printed what is not UTF-8".to_owned())
+        }
+        (Ok(text), None) if text.len() as u64 > MOST => Err(format!("it printed more than {MOST} bytes")),
+        (_, Some(status)) => Err(format!("it ended with {status}{said}")),
+        _ => Err(format!("it took more than {} seconds{said}", TIME.as_secs())),
+    }
+}
+
+/// Reads what comes, up to a byte more than may come.
+fn reading(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (send, receive) = channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = from.map(|from| from.take(MOST + 1).read_to_end(&mut bytes));
+        // Nobody waits for it any more.
+        let _ = read.map(|_| send.send(bytes));
+    });
+    receive
+}
+
+/// Waits for a program that has closed its output.
+fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(2)),
+            _ => return None,
+        }
+    }
+}
+
+/// Ends a program, and all that it has started.
+fn kill(child: &mut Child) {
+    #[cfg(unix)]
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}

@@ -157,16 +157,15 @@ fn policies_and_merges_in_any_order() {
         "UPDATE t SET v = 'of a'",
     ];
     let of_n = "INSERT INTO t (k, v, n) VALUES ('b', 'of n', 6); UPDATE t SET n = n + 10";
-    for merge in [Merge::Row, Merge::Cell] {
-        for policy in [Policy::Manual, Policy::Lww] {
-            for rule in [None, Some(ColumnMerge::Counter), Some(ColumnMerge::Max), Some(ColumnMerge::Lww)] {
-                let equal = (merge == Merge::Row) == (policy == Policy::Lww);
-                let of_d = if equal { AS_OF_A } else { "INSERT INTO t VALUES ('b', 'of d', 'later', 8)" };
-                println!("{merge:?} {policy:?} {rule:?} {of_d}");
-                let how = Writes::merging(merge, policy, rule);
-                let listed = Meeting::new(&Writes { how, of_a, of_d, of_n }, false).meet();
-                assert_eq!(listed.is_empty(), policy == Policy::Lww, "{listed:?}");
-            }
+    let merges = [(Merge::Row, Policy::Manual), (Merge::Cell, Policy::Manual), (Merge::Row, Policy::Lww)];
+    for (merge, policy) in merges {
+        for rule in [None, Some(ColumnMerge::Counter), Some(ColumnMerge::Max), Some(ColumnMerge::Lww)] {
+            let equal = (merge == Merge::Row) == (rule == Some(ColumnMerge::Counter));
+            let of_d = if equal { AS_OF_A } else { "INSERT INTO t VALUES ('b', 'of d', 'later', 8)" };
+            println!("{merge:?} {policy:?} {rule:?} {of_d}");
+            let how = Writes::merging(merge, policy, rule);
+            let listed = Meeting::new(&Writes { how, of_a, of_d, of_n }, false).meet();
+            assert_eq!(listed.is_empty(), policy == Policy::Lww, "{listed:?}");
         }
     }
 }
@@ -228,4 +227,65 @@ fn what_waited_for_its_table_is_not_lost_to_who_had_not_seen_it() {
         digests_equal(&[&b, &d, &n]);
         assert_eq!(contents(&b), some(expected), "{own}");
     }
+}
+
+/// By cell, one device has folded what the row was; its table is away while others write to the row, and its application
+/// too. It had seen the row as it was: nothing of that stands beside what it wrote.
+#[test]
+fn what_was_settled_before_a_table_was_away_is_in_no_conflict() {
+    let how = Writes::merging(Merge::Cell, Policy::Manual, Some(ColumnMerge::Counter));
+    let world = World::new();
+    let [mut a, mut b, mut c] = ["a", "b", "c"].map(|name| {
+        let mut device = world.board_with(name, TABLE, &[]);
+        device.track("t", &how).unwrap();
+        device
+    });
+    sql(
+        &c,
+        "INSERT INTO t VALUES ('b', 'first', 'first', 5), ('gone', 'first', 'first', 5), ('only', 'first', 'first', 5)",
+    );
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    assert_ne!(a.compact().unwrap().versions, 0);
+    sql(&a, "ALTER TABLE t RENAME TO away");
+    a.seal().unwrap();
+    world.tick(10);
+    sql(&b, "UPDATE t SET w = 'of b', n = n + 10 WHERE k <> 'gone'; DELETE FROM t WHERE k = 'gone'");
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    world.tick(10);
+    sql(&a, "UPDATE away SET v = 'of a', n = n + 1 WHERE k = 'b'; DELETE FROM away WHERE k = 'gone'");
+    sql(&a, "ALTER TABLE away RENAME TO t");
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    digests_equal(&[&a, &b, &c]);
+    assert_eq!(
+        rows(&c, "SELECT * FROM t ORDER BY k"),
+        ["\"b\"|\"of a\"|\"of b\"|16", "\"only\"|\"first\"|\"of b\"|15"]
+    );
+    assert!(c.conflicts().unwrap().is_empty(), "{:?}", c.conflicts().unwrap());
+}
+
+/// A state comes while an application has renamed the table that it has rows of.
+#[test]
+fn a_state_is_taken_in_while_its_table_is_away() {
+    let world = World::new();
+    let [mut a, mut b] = ["a", "b"].map(|name| world.board_with(name, TABLE, &["t"]));
+    sql(&b, "INSERT INTO t (k, v) VALUES ('b', 'of b'), ('c', 'of b')");
+    carry_all(&mut [&mut a, &mut b]);
+    sql(&a, "ALTER TABLE t RENAME TO away");
+    a.seal().unwrap();
+    sql(&b, "UPDATE t SET v = 'later' WHERE k = 'b'");
+    // A newcomer that knows B alone folds what A lacks.
+    let mut d = world.board_with("d", TABLE, &["t"]);
+    for _ in 0..2 {
+        carry(&mut b, &mut d);
+        carry(&mut d, &mut b);
+    }
+    b.retire(a.identity().id, None).unwrap();
+    assert_ne!(b.compact().unwrap().frames, 0);
+    carry(&mut b, &mut a);
+    sql(&a, "UPDATE away SET v = 'of a' WHERE k = 'c'; ALTER TABLE away RENAME TO t");
+    carry_all(&mut [&mut a, &mut b, &mut d]);
+    digests_equal(&[&a, &b, &d]);
+    assert_eq!(rows(&d, "SELECT v FROM t WHERE k = 'b'"), ["\"later\""]);
+    // Nobody can tell any more that A's application had changed what the state says.
+    assert_eq!(contents(&d), some(&["of a", "of b"]));
 }

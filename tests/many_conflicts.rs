@@ -8,9 +8,9 @@ use std::time::Instant;
 use common::{World, bundle, carry, digests_equal, import, rows, sql};
 use packmule::{Resolution, Selection};
 
-/// How many: `PACKMULE_CONFLICTS=1000,4000,16000 cargo test --release --test many_conflicts -- --nocapture`.
+/// How many: `PACKMULE_MANY=1000,4000,16000 cargo test --release --test many_conflicts -- --nocapture`.
 fn numbers() -> Vec<u64> {
-    let given = std::env::var("PACKMULE_CONFLICTS").unwrap_or_else(|_| "1000,4000".into());
+    let given = std::env::var("PACKMULE_MANY").unwrap_or_else(|_| "1000,4000".into());
     given.split(',').map(|n| n.parse().unwrap()).collect()
 }
 

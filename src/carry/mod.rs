@@ -6,6 +6,7 @@
 //! | `card` | both ways with a directory that somebody carries |
 //! | `volume` | a card as `card` sees it, and a mounted directory as such |
 //! | `session` | the session of the core over a database: two ends that talk until each has what the other has |
+//! | `figures` | what a session has carried, recorded for people |
 //! | `stop` | [`Stop`]: ends sessions from another thread |
 //! | `keep/` | links that are kept up in the background: intervals, back-off, what wakes them |
 //! | `serial/` | a session over a serial line |
@@ -15,6 +16,8 @@
 
 #[cfg(unix)]
 pub mod card;
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+mod figures;
 #[cfg(unix)]
 pub mod keep;
 #[cfg(all(unix, feature = "net"))]

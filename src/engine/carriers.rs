@@ -21,6 +21,7 @@ use crate::engine::exchange::survey::{self, Span, Trusted};
 use crate::engine::exchange::transaction;
 use crate::engine::exchange::verified::Progress;
 use crate::engine::fleet::admission::{self, Standing};
+use crate::engine::fleet::links::{self, LinkFigures};
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::table::route::Route;
 
@@ -259,6 +260,20 @@ impl Engine {
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub(crate) fn remember(&mut self) -> Result<()> {
         transaction::remember(&mut self.replica)
+    }
+
+    /// Records what a session has carried: figures, which decide nothing.
+    #[cfg(all(unix, any(feature = "net", feature = "serial")))]
+    pub(crate) fn record_link(&mut self, peer: DeviceId, link: &str, carried: &links::Carried) -> Result<()> {
+        transaction::record(&mut self.replica, |replica| links::record(replica, peer, link, carried))
+    }
+
+    /// Lists what sessions have carried, by peers and kinds of links: figures for people.
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
+    pub fn link_figures(&self) -> Result<Vec<LinkFigures>> {
+        links::all(&self.replica)
     }
 
     /// Lists the trusted devices that were retired and have spoken since: what is left for them tells them so, and they

@@ -75,6 +75,9 @@ pub use exchange::verified::Progress;
 pub use fleet::admission::Applicant;
 pub use fleet::clocks::clock_words;
 pub use fleet::devices::{DeviceInfo, SaidBy, TrustedAs, label};
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+pub(crate) use fleet::links::Carried;
+pub use fleet::links::LinkFigures;
 pub use fleet::open::InitOptions;
 pub(crate) use fleet::peers::PeerEvidence;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};

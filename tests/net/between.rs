@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 
@@ -81,4 +82,93 @@ fn carry((mut from, mut to): (TcpStream, TcpStream), ill: Ill, way: usize, heard
         }
     }
     let _ = to.shutdown(Shutdown::Write);
+}
+
+/// What went each way, over all connections, in its order.
+type AllHeard = [Vec<u8>; 2];
+
+/// Carries connections to a server, until it is dropped.
+pub struct Relay {
+    /// Where to connect to.
+    pub at: SocketAddr,
+    ends: Arc<AtomicBool>,
+    heard: Arc<Mutex<AllHeard>>,
+    carries: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    pub fn new(server: SocketAddr, ills: [Ill; 2]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let (ends, heard) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (stops, hears) = (Arc::clone(&ends), Arc::clone(&heard));
+        let carries = spawn(move || {
+            let mut ways = Vec::new();
+            while let Ok((client, _)) = listener.accept() {
+                if stops.load(Ordering::SeqCst) {
+                    break;
+                }
+                let Ok(server) = TcpStream::connect(server) else { continue };
+                let ends = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
+                for (way, (ends, ill)) in ends.into_iter().zip(ills).enumerate() {
+                    let heard = Arc::clone(&hears);
+                    ways.push(spawn(move || carry_all(ends, ill, way, &heard)));
+                }
+            }
+            ways.into_iter().for_each(|way| way.join().unwrap());
+        });
+        Self { at, ends, heard, carries: Some(carries) }
+    }
+
+    pub fn heard(&self) -> AllHeard {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.at);
+        let _ = self.carries.take().map(JoinHandle::join);
+    }
+}
+
+/// Carries bytes of one way, which are counted over all connections.
+fn carry_all((mut from, mut to): (TcpStream, TcpStream), ill: Ill, way: usize, heard: &Mutex<AllHeard>) {
+    let mut bytes = [0; 1_000];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        let mut out = Vec::new();
+        let mut cut = false;
+        {
+            let all = &mut heard.lock().unwrap()[way];
+            for byte in &bytes[..count] {
+                let at = all.len();
+                all.push(*byte);
+                match ill {
+                    Ill::Cut(n) if at >= n => cut = true,
+                    Ill::Flip(n) if at == n => out.push(byte ^ 4),
+                    Ill::Lose(n, count) if (n..n + count).contains(&at) => {}
+                    _ if cut => {}
+                    _ => out.push(*byte),
+                }
+                if let Ill::Repeat(n, count) = ill
+                    && at + 1 == n + count
+                {
+                    out.extend_from_slice(&all[n..]);
+                }
+            }
+        }
+        let gone = to.write_all(&out).is_err();
+        if cut {
+            for end in [&from, &to] {
+                let _ = end.shutdown(Shutdown::Both);
+            }
+        }
+        if gone || cut {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+    // Who has gone says no more either, also where he says nothing at the moment.
+    let _ = from.shutdown(Shutdown::Read);
 }

@@ -11,14 +11,13 @@ mod cable;
 mod common;
 
 use std::fs::File;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use between::{Ill, between};
+use between::{Ill, Relay};
 use common::{Random, World, append, digests_equal, everything, rows, seeds, sql};
 use packmule::Engine;
-use packmule::carry::net::{self, Address, Listening, Options};
+use packmule::carry::net::{self, Address, Listening, Options, Serving};
 use packmule::carry::session::Progress;
 use packmule::carry::{Stop, serial};
 use packmule::core::model::DeviceId;
@@ -28,11 +27,12 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 enum Carrier {
     Tcp,
     WebSocket,
+    Http,
     Pipes,
     Line,
 }
 
-const ALL: [Carrier; 4] = [Carrier::Tcp, Carrier::WebSocket, Carrier::Pipes, Carrier::Line];
+const ALL: [Carrier; 5] = [Carrier::Tcp, Carrier::WebSocket, Carrier::Http, Carrier::Pipes, Carrier::Line];
 
 const TABLES: &str = "CREATE TABLE t (id TEXT PRIMARY KEY, v);
     CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v BLOB);";
@@ -71,7 +71,7 @@ fn meet(
     cut: Option<Cut>,
 ) -> Result<Progress, String> {
     match carrier {
-        Carrier::Tcp | Carrier::WebSocket => over_network(carrier, world, a, b.path(), cut),
+        Carrier::Tcp | Carrier::WebSocket | Carrier::Http => over_network(carrier, world, a, b.path(), cut),
         Carrier::Pipes => over_pipes(world, a, b, cut),
         Carrier::Line => over_line(world, a, b, cut),
     }
@@ -97,18 +97,21 @@ fn over_network(
         options.busy_ms = 10_000;
         Engine::open_with(b, options)
     };
-    let scheme = if carrier == Carrier::Tcp { "tcp" } else { "ws" };
+    let scheme = match carrier {
+        Carrier::Tcp => "tcp",
+        Carrier::Http => "http",
+        _ => "ws",
+    };
+    let serving = Serving { open: &open, options: &OPTIONS, report: &|_, _| (), web: None };
     std::thread::scope(|scope| {
-        scope.spawn(|| net::serve(&port, &open, &OPTIONS, &stop, &|_, _| ()).unwrap());
+        scope.spawn(|| net::serve(&port, serving, &stop).unwrap());
         let done = match cut {
             None => call(a, &format!("{scheme}://{at}")),
             Some(cut) => {
                 let ill = Ill::Cut(cut.bytes);
                 let ills = if cut.out { [ill, Ill::Nothing] } else { [Ill::Nothing, ill] };
-                let (through, _, carries): (SocketAddr, _, _) = between(at, ills);
-                let done = call(a, &format!("{scheme}://{through}"));
-                carries.join().unwrap();
-                done
+                let relay = Relay::new(at, ills);
+                call(a, &format!("{scheme}://{}", relay.at))
             }
         };
         stop.stop();

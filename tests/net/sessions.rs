@@ -8,6 +8,7 @@ mod between;
 mod cable;
 #[path = "../common/mod.rs"]
 mod common;
+mod relay;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -22,7 +23,7 @@ use between::{Ill, between};
 use common::{Random, World, append, digests_equal, everything, rows, seeds, sql};
 
 use packmule::Engine;
-use packmule::carry::net::{self, Address, Error, Host, Listening, Options, Status};
+use packmule::carry::net::{self, Address, Error, Host, Listening, Options, SESSIONS_MAX, Serving, Status};
 use packmule::carry::session::{self, Progress};
 use packmule::carry::{Stop, serial};
 
@@ -74,8 +75,9 @@ fn served<R>(
         options.busy_ms = 10_000;
         Engine::open_with(path, options)
     };
+    let serving = Serving { open: &open, options, report: &report, web: None };
     std::thread::scope(|scope| {
-        let server = scope.spawn(|| net::serve(&port, &open, options, &stop, &report).unwrap());
+        let server = scope.spawn(|| net::serve(&port, serving, &stop).unwrap());
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(at, &reports)));
         stop.stop();
         server.join().unwrap();
@@ -84,7 +86,14 @@ fn served<R>(
 }
 
 fn sync(engine: &mut Engine, at: SocketAddr, options: &Options) -> Result<Progress, Error> {
-    let address = Address::Tcp(Host { name: at.ip().to_string(), port: at.port() });
+    sync_by("tcp", engine, at, options)
+}
+
+/// By each of the ways that one port has.
+const WAYS: [&str; 3] = ["tcp", "ws", "http"];
+
+fn sync_by(way: &str, engine: &mut Engine, at: SocketAddr, options: &Options) -> Result<Progress, Error> {
+    let address: Address = format!("{way}://{at}").parse().unwrap();
     net::sync(engine, &address, options, &Stop::default(), &mut |_| ())
 }
 
@@ -102,18 +111,18 @@ fn wait_for(reports: &Receiver<String>, wanted: &str) {
 
 #[test]
 fn both_ways_at_once_encrypted_or_not() {
-    for options in [SAFE, PLAIN] {
+    for (options, way) in [SAFE, PLAIN].into_iter().flat_map(|options| WAYS.map(|way| (options, way))) {
         let world = World::new();
         let (mut a, mut b) = (board(&world, "a"), board(&world, "b"));
         fill(&mut a, "a", 20, 2_000);
         fill(&mut b, "b", 20, 2_000);
         served(b.path(), &world.clock, &options, |at, reports| {
-            let done = sync(&mut a, at, &options).unwrap();
-            assert!(done.sent.0 >= 20 && done.received.0 >= 20, "{done:?}");
+            let done = sync_by(way, &mut a, at, &options).unwrap();
+            assert!(done.sent.0 >= 20 && done.received.0 >= 20, "{way}: {done:?}");
             wait_for(reports, "ended");
             // Nothing is sent again.
-            let done = sync(&mut a, at, &options).unwrap();
-            assert_eq!((done.sent.0, done.received.0), (0, 0));
+            let done = sync_by(way, &mut a, at, &options).unwrap();
+            assert_eq!((done.sent.0, done.received.0), (0, 0), "{way}");
         });
         digests_equal(&[&a, &b]);
         assert_eq!(rows(&b, "SELECT count(*) FROM t"), ["40"]);
@@ -327,23 +336,46 @@ fn noise_at_the_door_keeps_nobody_out() {
     digests_equal(&[&a, &b]);
 }
 
+/// Eight stay; the ninth is told so at once, by each way, and is served when one of them has gone. One of the eight that
+/// comes again takes its own place.
 #[test]
-fn eight_at_once_and_the_ninth_waits_its_turn() {
+fn eight_at_once_and_the_ninth_is_told_so() {
     let world = World::new();
     let base = world.base("base");
-    let mut boards: Vec<Engine> = (0..10).map(|n| board(&world, &format!("b{n}"))).collect();
+    let mut boards: Vec<Engine> = (0..=SESSIONS_MAX).map(|n| board(&world, &format!("b{n}"))).collect();
     for (n, board) in boards.iter_mut().enumerate() {
         sql(board, &format!("INSERT INTO readings (v) VALUES ({n})"));
     }
-    served(base.path(), &world.clock, &SAFE, |at, _| {
+    let mut ninth = boards.pop().unwrap();
+    let again = boards[0].path().to_owned();
+    served(base.path(), &world.clock, &SAFE, |at, reports| {
+        let stops: Vec<Stop> = boards.iter().map(|_| Stop::default()).collect();
         std::thread::scope(|scope| {
-            for board in &mut boards {
-                scope.spawn(move || sync(board, at, &SAFE).unwrap());
+            for (n, (board, stop)) in boards.iter_mut().zip(&stops).enumerate() {
+                let address: Address = format!("{}://{at}", WAYS[n % WAYS.len()]).parse().unwrap();
+                scope.spawn(move || {
+                    let stayed = net::stay(board, &address, &SAFE, stop, &mut |_| ());
+                    assert!(matches!(stayed, Ok(_) | Err(Error::Stopped)), "{stayed:?}");
+                });
+                wait_for(reports, "in step");
             }
+            for way in WAYS {
+                let error = sync_by(way, &mut ninth, at, &SAFE).unwrap_err();
+                assert!(matches!(error, Error::Busy), "{way}: {error:?}");
+            }
+            // Its first connection does not know that the board has come again.
+            let mut twice = Engine::open_with(&again, World::options_by(&world.clock)).unwrap();
+            sync(&mut twice, at, &SAFE).unwrap();
+            wait_for(reports, "failed: Replaced");
+            wait_for(reports, "ended");
+            stops[1].stop();
+            wait_for(reports, "ended");
+            sync(&mut ninth, at, &SAFE).unwrap();
+            stops.iter().for_each(Stop::stop);
         });
     });
     let devices: BTreeSet<String> = rows(&base, "SELECT DISTINCT device FROM readings").into_iter().collect();
-    assert_eq!(devices.len(), 10);
+    assert_eq!(devices.len(), SESSIONS_MAX + 1);
 }
 
 /// What is written at one device is with another one, by a third that serves both, while nobody begins anything.

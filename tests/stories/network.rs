@@ -25,7 +25,12 @@ impl Serve {
     pub fn new(desk: &Desk, words: &[&str]) -> Self {
         let mut command = desk.command(&["serve"]);
         command.args(words).args(["--json", "--listen", "0"]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(command.stdin(Stdio::null()))
+    }
+
+    /// Runs a command that is `serve` on a port of this machine.
+    pub fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut serve = Self { child, lines, at: String::new() };
         serve.at = serve.wait("listening")["address"].as_str().unwrap().to_owned();
@@ -45,10 +50,23 @@ impl Serve {
         }
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as systemd does.
     pub fn end(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It outlives no test that has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

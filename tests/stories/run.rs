@@ -99,6 +99,7 @@ fn a_board_keeps_all_its_links_up() {
             break;
         }
     }
+    while links(&desk)[..3].iter().any(|link| link["state"] != "in step") {}
     let all = links(&desk);
     let names: Vec<&str> = all.iter().map(|link| link["link"].as_str().unwrap()).collect();
     assert_eq!(names, ["base", "south", "card", "compact"]);
@@ -107,7 +108,7 @@ fn a_board_keeps_all_its_links_up() {
     has(&desk.run("status north.db").ok(), &["run          since", "base (in step since", "south (in step"]);
     // A second one would be two for one thing.
     let second = desk.run("run north.db --config run.toml");
-    has(&second.refused("north.db"), &["another `packmule run`"]);
+    has(&second.refused("north.db"), &["`packmule run` keeps its links up"]);
     run.end();
     assert_eq!(desk.run("status north.db --json").json()["run"], Value::Null);
     kill_process(Pid::from_child(&other), Signal::TERM).unwrap();
@@ -146,6 +147,35 @@ fn a_base_that_was_away_is_met_again() {
     let mut again = Run::new(&desk, "north.db", &config, true, &[]);
     again.wait("base", "failed");
     again.end();
+}
+
+/// The base has all; the board compacts and prunes by itself, and says so.
+#[test]
+fn upkeep_is_done_when_it_is_due() {
+    let desk = Desk::fleet(&["north"]);
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) INSERT INTO readings (value) SELECT i FROM n";
+    desk.sql("north.db", rows);
+    for _ in 0..2 {
+        desk.carry("north", "base");
+        desk.carry("base", "north");
+    }
+    let config = "[compact]\nevery = \"1s\"\n[[prune]]\ntable = \"readings\"\nevery = \"1s\"\nrows = 10\n";
+    let mut run = Run::new(&desk, "north.db", config, true, &[]);
+    let mut printed = String::new();
+    while !["compacted away", "40 rows deleted"].iter().all(|wanted| printed.contains(wanted)) {
+        printed += &run.line();
+    }
+    assert_eq!(desk.value("north.db", "SELECT count(*) FROM readings"), Sql::Integer(10));
+    // It is written down soon.
+    while links(&desk).iter().any(|link| link["state"] != "done") {}
+    // It is not made a plain database under the hands of who keeps its links up.
+    has(
+        &desk.run("init --remove north.db --yes").refused("north.db"),
+        &["`packmule run` keeps its links up"],
+    );
+    run.end();
+    desk.run("init --remove north.db --yes").ok();
+    assert_eq!(readings(&desk), Sql::Integer(50));
 }
 
 /// What systemd and its journal are told.

@@ -127,7 +127,14 @@ fn hosts_find_each_other_without_a_router_or_a_name() {
     assert_eq!((&base["name"], &base["base"], &base["ours"]), (&"base".into(), &true.into(), &true.into()));
     has(&hosts.run("a", "find").ok(), &["base-", ": a base, as it says", "tcp://", ":7225"]);
     has(&hosts.run("a", "find stranger.db").ok(), &["not of this fleet"]);
+    // Who claims to be a base of the fleet, and then proves nothing, keeps nobody from the next one.
+    desk.run("init trap.db --name trap --fleet fleet.key --base").ok();
+    let mut trap = hosts.start("b", "serve trap.db --plain --listen [::]:7300 --announce --json");
+    trap.wait("listening");
+    let two = |_: &i32| hosts.run("a", "find --json").json()["found"].as_array().unwrap().len() == 2;
+    assert!((0..20).any(|n| two(&n)), "both are there");
     has(&hosts.run("a", "sync north.db find:").ok(), &["in step with base-"]);
+    drop(trap);
     assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(1));
     // Who is of another fleet takes nobody, however near.
     let others = hosts.run("a", "sync stranger.db find:").refused("find:");

@@ -108,6 +108,7 @@ fn every_other_message() {
         Refusal::Damaged,
         Refusal::Failed,
         Refusal::NewIdentity,
+        Refusal::Busy,
     ];
     for (number, why) in reasons.into_iter().enumerate() {
         let mut refused = Asm::new();
@@ -152,8 +153,8 @@ fn what_is_no_message_is_refused() {
         assert!(Message::decode(&[kind, 0, 0, 0]).is_err(), "{kind}");
     }
     assert!(
-        Message::decode(&[6, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(),
-        "a ninth reason"
+        Message::decode(&[6, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(),
+        "a tenth reason"
     );
     // A chunk has bytes, and not too many.
     for (len, is_one) in [(0, false), (1, true), (CHUNK_MAX, true), (CHUNK_MAX + 1, false)] {

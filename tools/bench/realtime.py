@@ -65,6 +65,8 @@ def measure(program, folder, scheme, rounds):
             print(f"| `{scheme}://` | {name} | {statistics.median(took):.2f} s | {at(0.9)} | {took[-1]:.2f} s |")
         used = lambda: sum(sum(map(int, stat(p.pid)[13:15])) for p in (serve, link)) / os.sysconf("SC_CLK_TCK")
         written = lambda: sum(io(p.pid) for p in (serve, link))
+        # What the last rows have left to do.
+        time.sleep(10)
         before, bytes_before = used(), written()
         time.sleep(30)
         idle, bytes_idle = (used() - before) * 120, (written() - bytes_before) * 120

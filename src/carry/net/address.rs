@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::http::TURNS;
 use super::websocket::PATH;
 
 /// The port where nobody names one.
@@ -16,6 +17,8 @@ pub enum Address {
     /// `ws://HOST:PORT/PATH`: the same, as a WebSocket; without a path [`/packmule/1`](super::serve), which a proxy may
     /// have elsewhere.
     WebSocket(Host, String),
+    /// `http://HOST:PORT/PATH`: the same, in POSTs and their answers; without a path `/packmule/1/session`.
+    Http(Host, String),
     /// `exec:COMMAND`: a command of the shell, whose standard input and output are the stream: `exec:ssh base packmule
     /// serve base.db --stdio`.
     Exec(String),
@@ -52,22 +55,26 @@ impl FromStr for Address {
         }
         match text.split_once("://") {
             Some(("tcp", host)) => host.strip_suffix('/').unwrap_or(host).parse().map(Self::Tcp),
-            Some(("ws", rest)) => {
-                let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-                let path = if path.len() > 1 { path } else { PATH };
-                if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                    return Err(NoAddress(format!("`{path}` is no path")));
-                }
-                Ok(Self::WebSocket(host.parse()?, path.into()))
-            }
+            Some(("ws", rest)) => host_and_path(rest, PATH).map(|(host, path)| Self::WebSocket(host, path)),
+            Some(("http", rest)) => host_and_path(rest, TURNS).map(|(host, path)| Self::Http(host, path)),
             Some((scheme, _)) => Err(NoAddress(format!(
-                "{scheme}:// is not known: it is tcp://, ws://, serial:, exec: or find:"
+                "{scheme}:// is not known: it is tcp://, ws://, http://, serial:, exec: or find:"
             ))),
             None => Err(NoAddress(format!(
-                "`{text}` is no address: it begins with tcp://, ws://, serial:, exec: or find:"
+                "`{text}` is no address: it begins with tcp://, ws://, http://, serial:, exec: or find:"
             ))),
         }
     }
+}
+
+/// Reads what stands behind a scheme. Without a path it is this one.
+fn host_and_path(rest: &str, usual: &str) -> Result<(Host, String), NoAddress> {
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let path = if path.len() > 1 { path } else { usual };
+    if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(NoAddress(format!("`{path}` is no path")));
+    }
+    Ok((host.parse()?, path.into()))
 }
 
 impl FromStr for Host {
@@ -97,6 +104,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(host) => write!(f, "tcp://{host}"),
             Self::WebSocket(host, path) => write!(f, "ws://{host}{path}"),
+            Self::Http(host, path) => write!(f, "http://{host}{path}"),
             Self::Exec(command) => write!(f, "exec:{command}"),
             Self::Find => f.write_str("find:"),
         }
@@ -137,6 +145,8 @@ mod tests {
             ("ws://base", "ws://base:7225/packmule/1"),
             ("ws://base:80/", "ws://base:80/packmule/1"),
             ("ws://base:80/fleet", "ws://base:80/fleet"),
+            ("http://base", "http://base:7225/packmule/1/session"),
+            ("http://base:80/fleet", "http://base:80/fleet"),
             ("exec: ssh base packmule", "exec:ssh base packmule"),
             ("find:", "find:"),
         ] {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::records::Records;
 use super::stream::Bell;
 use super::{Error, Status, random};
+use crate::carry::figures::Figures;
 use crate::carry::session::{self, Progress, Session};
 use crate::carry::stop::Stop;
 use crate::engine::{Engine, Route};
@@ -46,6 +47,7 @@ pub(super) struct End<'a> {
     reported: Instant,
     /// Something came since what came was last made durable.
     fresh: bool,
+    figures: Figures,
 }
 
 impl<'a> End<'a> {
@@ -56,6 +58,7 @@ impl<'a> End<'a> {
         (stop, report): (&'a Stop, &'a mut dyn FnMut(Status<'_>)),
     ) -> Self {
         let now = Instant::now();
+        let figures = Figures::new(records.stream.kind(), (0, 0));
         engine.comes_by(Route::Network);
         Self {
             engine,
@@ -74,6 +77,7 @@ impl<'a> End<'a> {
             leaving: None,
             reported: now,
             fresh: false,
+            figures,
         }
     }
 
@@ -83,13 +87,13 @@ impl<'a> End<'a> {
 
     /// Runs the session to its end. `came`: what of the session has come already.
     pub(super) fn run(mut self, came: &[u8]) -> Result<Progress, Error> {
-        match self.connection(came) {
-            Ok(()) => Ok(self.progress),
-            Err(e) => {
-                self.close(&e);
-                Err(e)
-            }
+        let result = self.connection(came);
+        let peer = self.session.as_ref().and_then(Session::peer).map(|peer| peer.id);
+        if let Err(e) = &result {
+            self.close(e);
         }
+        self.figures.record_end(self.engine, peer, &self.progress, (0, 0));
+        result.map(|()| self.progress)
     }
 
     fn connection(&mut self, came: &[u8]) -> Result<(), Error> {
@@ -191,6 +195,9 @@ impl<'a> End<'a> {
     /// Reports how far it is.
     fn tell(&mut self, moved: bool) {
         let Some(session) = &self.session else { return };
+        if moved {
+            self.figures.note_moving();
+        }
         if let (Some(peer), false) = (session.peer(), self.met) {
             self.met = true;
             (self.report)(Status::Met { id: peer.id, name: &peer.name });
@@ -205,6 +212,9 @@ impl<'a> End<'a> {
         if session.in_step() && self.in_step_at != Some(so_far) {
             self.in_step_at = Some(so_far);
             (self.report)(Status::InStep(progress));
+            if let Some(peer) = session.peer() {
+                self.figures.in_step(self.engine, peer.id, progress, (0, 0));
+            }
         }
     }
 

@@ -19,7 +19,7 @@ pub enum Error {
     Listen(io::Error),
     /// The connection broke off.
     Broken(io::Error),
-    /// A server for HTTP answered, with this status, and opened no WebSocket.
+    /// A server for HTTP answered, with this status, and opened no WebSocket, or knows of no session.
     Http(u16),
     /// The command of an `exec:` address ended before anything was said.
     Command(ExitStatus),
@@ -42,6 +42,8 @@ pub enum Error {
     },
     /// What came is not what the other end sent.
     Tampered,
+    /// The other end has as many sessions as it takes.
+    Busy,
     /// The other end ended before all was done.
     Ended,
     /// Another connection of the same device took its place.
@@ -96,7 +98,8 @@ impl fmt::Display for Error {
             Self::Broken(e) => write!(f, "the connection broke off ({e}); {RUN_AGAIN}"),
             Self::Http(status) => write!(
                 f,
-                "a web server answers there, with status {status}, and no Packmule: does the proxy pass WebSockets on?"
+                "a web server answers there, with status {status}, and no Packmule: is the path right, and does a proxy pass it on, a \
+                 WebSocket as such?"
             ),
             Self::Command(status) => write!(f, "the command ended before it said anything ({status})"),
             Self::Session(e) => e.fmt(f),
@@ -125,6 +128,7 @@ impl fmt::Display for Error {
                 f,
                 "what came is not what the other end sent: somebody or something on the way changed it; {RUN_AGAIN}"
             ),
+            Self::Busy => write!(f, "busy: {} sessions are running there; try again", super::SESSIONS_MAX),
             Self::Ended => write!(f, "the other end stopped before all was done; {RUN_AGAIN}"),
             Self::Replaced => f.write_str("the same device has come again, by another connection"),
             Self::Stopped => write!(f, "stopped; {RUN_AGAIN}"),

@@ -258,17 +258,12 @@ fn question(bytes: &[u8]) -> Option<[u8; 8]> {
     rest.first_chunk().copied()
 }
 
-/// Asks who is on this network, and hears the answers for so long, or until [`Stop::stop`]; `enough` ends it early. Bases
-/// come first, then by id. At most 256 are listed.
+/// Asks who is on this network, and hears the answers for so long, or until [`Stop::stop`]. Bases come first, then by id.
+/// At most 256 are listed.
 ///
 /// # Errors
 /// [`Error::Unreachable`] where nothing can be sent at all.
-pub fn find(
-    time: Duration,
-    port: u16,
-    stop: &Stop,
-    enough: &mut dyn FnMut(&Found) -> bool,
-) -> Result<Vec<Found>, Error> {
+pub fn find(time: Duration, port: u16, stop: &Stop) -> Result<Vec<Found>, Error> {
     let bell = Bell::new(stop).map_err(Error::Unreachable)?;
     let nonce: [u8; 8] = random()?;
     let mut asks = MAGIC.to_vec();
@@ -282,8 +277,7 @@ pub fn find(
     let begun = Instant::now();
     let mut due = ASKED.iter().copied().peekable();
     let mut found: BTreeMap<[u8; 16], Found> = BTreeMap::new();
-    let mut ended = false;
-    while !ended && !stop.stopped() && begun.elapsed() < time {
+    while !stop.stopped() && begun.elapsed() < time {
         while due.next_if(|due| begun.elapsed() >= *due).is_some() {
             groups.iter().for_each(|group| group.ask(&asks, port));
         }
@@ -291,16 +285,13 @@ pub fn find(
             let mut bytes = [0; LEN + 1];
             while let Ok((count, from)) = group.socket.recv_from(&mut bytes) {
                 let Some(heard) = Found::parse(&bytes[..count], nonce, from) else { continue };
-                ended |= enough(&heard);
                 note(&mut found, heard);
             }
         }
         let next = due.peek().copied().unwrap_or(time).min(time).saturating_sub(begun.elapsed());
         let files: Vec<(BorrowedFd<'_>, bool)> =
             groups.iter().map(|group| (group.socket.as_fd(), false)).collect();
-        if !ended {
-            bell.wait(&files, next.max(Duration::from_millis(1)));
-        }
+        bell.wait(&files, next.max(Duration::from_millis(1)));
     }
     let mut all: Vec<Found> = found.into_values().collect();
     all.sort_by_key(|found| !found.base);

@@ -1,4 +1,4 @@
-//! Many at once, over TCP or WebSocket, told apart by the first bytes: who connects stays at the door until it has said
+//! Many at once, over TCP, WebSocket or HTTP, told apart by the first bytes: who connects stays at the door until it has said
 //! who it is; then it has a thread and an engine.
 //!
 //! At the door a connection costs a socket and some bytes, no thread, no engine and no look at the database. It is gone
@@ -7,28 +7,41 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{RECORD_HEAD_LEN, RecordHead, RecordKind};
+use packmule_core::wire::{
+    Certificate, Message, RECORD_HEAD_LEN, RecordHead, RecordKind, Refusal, write_record,
+};
+use rustix::net::{Shutdown, shutdown};
 
 use super::end::End;
-use super::http::{Asked, asked, mask};
+use super::http::{Asked, Refused, Request, What, asked, mask, refusal};
 use super::records::{MAGIC, Records};
+use super::requests::{self, Asking, Web};
 use super::stream::{Bell, Files, Stream};
+use super::turns::{Came, Turns};
 use super::websocket::WebSocket;
 use super::{Error, Options, PROOF_TIME, Status, served};
 use crate::carry::stop::{Stop, Wake};
 use crate::engine::{self, Engine};
 
-/// So many sessions at once; who comes then waits at the door.
+/// So many sessions at once; who comes then is told to come again.
 pub const SESSIONS_MAX: usize = 8;
+/// One more is begun for a device that has a session already: it takes its place.
+const SPARE: usize = 1;
 /// So many stand at the door.
 const GUESTS_MAX: usize = 64;
 /// How long one may stand there.
 const GUEST_TIME: Duration = PROOF_TIME;
+/// How long one may stand there that was refused, until it has gone by itself, and how much of what it still says is read.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
+const LEAVE_MAX: usize = 1 << 18;
+/// How long sessions over HTTP may take to end after [`Stop::stop`].
+const CLOSE_TIME: Duration = Duration::from_secs(3);
 /// A hello is no longer.
 const HELLO_MAX: usize = 1_024;
 /// A session's thread: SQLite and the merge take some 100 KiB.
@@ -61,12 +74,25 @@ impl Listening {
 }
 
 /// What a server needs besides its port.
+#[derive(Clone, Copy)]
+pub struct Serving<'a> {
+    /// Opens the database anew, for each session.
+    pub open: &'a (dyn Fn() -> engine::Result<Engine> + Sync),
+    /// How sessions run.
+    pub options: &'a Options,
+    /// Is told by their threads what happens.
+    pub report: &'a (dyn Fn(SocketAddr, &Status<'_>) + Sync),
+    /// What is answered over HTTP besides sessions.
+    pub web: Option<&'a dyn Web>,
+}
+
+/// A server that runs.
 struct Server<'a> {
-    open: &'a (dyn Fn() -> engine::Result<Engine> + Sync),
-    options: &'a Options,
-    report: &'a (dyn Fn(SocketAddr, &Status<'_>) + Sync),
+    serving: Serving<'a>,
+    stop: &'a Stop,
     bell: Arc<Bell>,
     sessions: Mutex<Vec<Running>>,
+    requests: requests::Running,
 }
 
 /// A session that runs.
@@ -82,6 +108,10 @@ struct Guest {
     from: SocketAddr,
     since: Instant,
     hello: Vec<u8>,
+    /// It has been served before, over this connection, or is the session of such a one.
+    known: bool,
+    /// Over HTTP: is told when it has proved who it is.
+    proved: Option<Arc<AtomicBool>>,
 }
 
 /// What a guest's connection has turned out to be.
@@ -89,6 +119,10 @@ enum Talk {
     /// Its first bytes, or its request, are not here whole.
     Unknown(Option<Files>, Vec<u8>),
     Records(Box<Records>),
+    /// A request over HTTP, and what came behind its head.
+    Asks(Option<(Files, Request, Vec<u8>)>),
+    /// It was refused: so much of what it still says may come.
+    Leaves(Box<dyn Stream>, usize),
 }
 
 /// What becomes of a guest.
@@ -97,43 +131,46 @@ enum Fate {
     Waits,
     /// It has said who it is, which is not verified yet.
     Spoke,
+    /// It asks for something over HTTP.
+    Asks,
     Goes,
 }
 
-/// Serves whoever comes, at most [`SESSIONS_MAX`] at once, until [`Stop::stop`]. `open` opens the database anew for each
-/// of them; `report` is called by their threads.
+/// Serves whoever comes, at most [`SESSIONS_MAX`] at once, until [`Stop::stop`], which closes the port too.
 ///
 /// # Errors
 /// Only what keeps it from beginning.
-pub fn serve(
-    port: &Listening,
-    open: &(dyn Fn() -> engine::Result<Engine> + Sync),
-    options: &Options,
-    stop: &Stop,
-    report: &(dyn Fn(SocketAddr, &Status<'_>) + Sync),
-) -> Result<(), Error> {
+pub fn serve(port: &Listening, serving: Serving<'_>, stop: &Stop) -> Result<(), Error> {
     let bell = Bell::new(stop).map_err(Error::Listen)?;
-    let server = Server { open, options, report, bell, sessions: Mutex::new(Vec::new()) };
+    let server = Server { serving, stop, bell, sessions: Mutex::default(), requests: Default::default() };
     std::thread::scope(|scope| {
-        let mut guests: Vec<Guest> = Vec::new();
+        let (mut guests, mut turns) = (Vec::new(), Turns::default());
         let mut number = 0;
         while !stop.stopped() {
             server.let_in(port, &mut guests);
             let mut at = 0;
             while at < guests.len() {
-                let busy = server.lock().len() >= SESSIONS_MAX;
-                match guests[at].look(options.plain) {
+                match guests[at].look(serving.options.plain) {
+                    Fate::Waits => at += 1,
                     Fate::Goes => drop(guests.remove(at)),
-                    Fate::Spoke if !busy => {
+                    Fate::Spoke if server.is_busy(&guests[at]) => guests[at].refuse_busy(),
+                    Fate::Spoke => {
                         number += 1;
                         server.begin(scope, guests.remove(at), number);
                     }
-                    _ => at += 1,
+                    Fate::Asks => {
+                        let guest = guests.remove(at);
+                        guests.extend(server.handle_request(scope, guest, &mut turns));
+                    }
                 }
             }
-            server.wait(port, &guests);
+            guests.extend(turns.step().into_iter().map(|(stream, from)| Guest::again(stream, from)));
+            server.wait(port, &guests, &turns);
         }
+        // Who comes while the last sessions end is refused, and not let in and then dropped.
+        let _ = shutdown(&port.listener, Shutdown::Both);
         server.lock().iter().for_each(|session| session.stop.stop());
+        server.end_turns(&mut turns);
     });
     Ok(())
 }
@@ -148,20 +185,74 @@ impl Server<'_> {
         // Where the system has no more files, those at the door go, and then it is tried again.
         while let Ok((stream, from)) = port.listener.accept() {
             if guests.len() >= GUESTS_MAX {
-                guests.remove(0);
+                guests.remove(guests.iter().position(|guest| !guest.known).unwrap_or(0));
             }
             guests.extend(Guest::new(stream, from));
         }
     }
 
+    /// Returns whether a guest that has said who it is comes too much.
+    fn is_busy(&self, guest: &Guest) -> bool {
+        let sessions = self.lock();
+        let says =
+            || guest.claimed_id().is_some_and(|id| sessions.iter().any(|session| session.peer == Some(id)));
+        sessions.len() >= SESSIONS_MAX && (sessions.len() >= SESSIONS_MAX + SPARE || !says())
+    }
+
+    /// Begins what a guest asks for over HTTP. Returns who stands at the door for it: the session, or the guest that was
+    /// refused.
+    fn handle_request<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        guest: Guest,
+        turns: &mut Turns,
+    ) -> Option<Guest> {
+        let Guest { talk: Talk::Asks(mut asks), from, .. } = guest else { return None };
+        let (files, request, rest) = asks.take()?;
+        if let What::Turn(turn) = request.what {
+            return match turns.take(turn, &request, Came { stream: files, from, rest }) {
+                Ok(begun) => begun.and_then(|(stream, proved)| {
+                    let files = Files::local(stream).ok()?;
+                    let records = Records::answer(Box::new(files), self.serving.options.plain, Vec::new());
+                    let talk = Talk::Records(Box::new(records));
+                    Some(Guest { proved: Some(proved), ..Guest::of(talk, from) })
+                }),
+                Err((why, came)) => Some(Guest::refused(came.stream, from, why)),
+            };
+        }
+        let none: Refused = (404, "http-path", "no bundles and no figures are here");
+        let Some(web) = self.serving.web else { return Some(Guest::refused(files, from, none)) };
+        match self.requests.place(from, &request) {
+            Ok(place) => {
+                let asking = Asking { files, from, request, rest };
+                let work = move || requests::work(asking, place, web, self.stop);
+                let _ = Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+                None
+            }
+            Err(why) => Some(Guest::refused(files, from, why)),
+        }
+    }
+
+    /// Carries what sessions over HTTP say last.
+    fn end_turns(&self, turns: &mut Turns) {
+        let until = Instant::now() + CLOSE_TIME;
+        while !turns.is_empty() && !self.lock().is_empty() && Instant::now() < until {
+            let _ = turns.step();
+            let mut files = Vec::new();
+            let _ = turns.files(&mut files);
+            self.bell.wait(&files, CLOSE_TIME / 30);
+        }
+        let _ = turns.step();
+    }
+
     /// Waits until something happens.
-    fn wait(&self, port: &Listening, guests: &[Guest]) {
+    fn wait(&self, port: &Listening, guests: &[Guest], turns: &Turns) {
         let mut files: Vec<(BorrowedFd<'_>, bool)> = vec![(port.listener.as_fd(), false)];
         files.extend(guests.iter().filter_map(Guest::file).map(|file| (file, false)));
-        let first = guests.iter().map(|guest| GUEST_TIME.saturating_sub(guest.since.elapsed())).min();
+        let first = guests.iter().map(|guest| guest.time().saturating_sub(guest.since.elapsed())).min();
+        let time = turns.files(&mut files).min(first.unwrap_or(Duration::from_secs(60)));
         // Some more, or the time would not have passed.
-        let time = first.map_or(Duration::from_secs(60), |time| time + Duration::from_millis(1));
-        self.bell.wait(&files, time);
+        self.bell.wait(&files, time + Duration::from_millis(1));
     }
 
     /// Gives a guest a thread.
@@ -181,20 +272,21 @@ impl Server<'_> {
 
     /// Runs a session to its end.
     fn session(&self, guest: Guest, number: u64, stop: &Stop) {
-        let Guest { talk: Talk::Records(records), from, hello, .. } = guest else { return };
-        let report = self.report;
+        let Guest { talk: Talk::Records(records), from, hello, proved, .. } = guest else { return };
+        let Serving { open, options, report, .. } = self.serving;
         let run = || {
-            let mut engine = (self.open)()?;
+            let mut engine = open()?;
             let bell = Bell::new(stop).map_err(Error::Broken)?;
             let mut watch = |status: Status<'_>| {
                 if let Status::Met { id, .. } = status {
+                    proved.iter().for_each(|proved| proved.store(true, Ordering::Relaxed));
                     self.meet(number, id);
                 }
                 report(from, &status);
             };
             let mut end = End::new(&mut engine, *records, bell, (stop, &mut watch));
             (end.goes_on, end.listens) = (true, true);
-            end.patience = served(self.options);
+            end.patience = served(options);
             end.run(&hello)
         };
         match run() {
@@ -226,11 +318,65 @@ impl Server<'_> {
     }
 }
 
+/// Sends the last thing that is said on a connection, and ends this end's way of it.
+fn leaves(mut stream: Box<dyn Stream>, last: &[u8]) -> Talk {
+    // It is short, and nothing was sent before.
+    let _ = stream.write(last);
+    stream.hang_up();
+    Talk::Leaves(stream, LEAVE_MAX)
+}
+
+/// Reads what still comes, or the system would throw the last word away with it.
+fn drain(stream: &mut dyn Stream, left: &mut usize) -> Fate {
+    let mut some = [0; 4_096];
+    loop {
+        match stream.read(&mut some) {
+            Ok(count @ 1..) if count < *left => *left -= count,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Fate::Waits,
+            _ => return Fate::Goes,
+        }
+    }
+}
+
 impl Guest {
     /// Takes a connection; `None` if it is gone already.
     fn new(stream: TcpStream, from: SocketAddr) -> Option<Self> {
-        let talk = Talk::Unknown(Some(Files::tcp(stream).ok()?), Vec::new());
-        Some(Self { talk, from, since: Instant::now(), hello: Vec::new() })
+        Some(Self::of(Talk::Unknown(Some(Files::tcp(stream).ok()?), Vec::new()), from))
+    }
+
+    fn of(talk: Talk, from: SocketAddr) -> Self {
+        Self { talk, from, since: Instant::now(), hello: Vec::new(), known: false, proved: None }
+    }
+
+    /// Takes a connection that stays for another request.
+    fn again(files: Files, from: SocketAddr) -> Self {
+        Self { known: true, ..Self::of(Talk::Unknown(Some(files), Vec::new()), from) }
+    }
+
+    /// Tells a connection why it is refused.
+    fn refused(files: Files, from: SocketAddr, why: Refused) -> Self {
+        Self::of(leaves(Box::new(files), &refusal(why)), from)
+    }
+
+    /// Tells it, in its own protocol, that as many sessions run as there can be.
+    fn refuse_busy(&mut self) {
+        let message = Message::Refused { why: Refusal::Busy, device: DeviceId([0; 16]) };
+        let (mut body, mut record) = ([0; 32], [0; 64]);
+        let written = message
+            .encode(&mut body)
+            .and_then(|len| write_record(&mut record, RecordKind::Message, &body[..len]));
+        let gone = Talk::Unknown(None, Vec::new());
+        if let (Talk::Records(mut records), Ok(len)) = (std::mem::replace(&mut self.talk, gone), written) {
+            // It is short, and little was sent before.
+            let _ = records.send(&record[..len]);
+            self.talk = leaves(records.stream, &[]);
+            self.since = Instant::now();
+        }
+    }
+
+    /// Returns how long it may stand there.
+    fn time(&self) -> Duration {
+        if matches!(self.talk, Talk::Leaves(..)) { LEAVE_TIME } else { GUEST_TIME }
     }
 
     /// Returns the file to wait for, if there is something to wait for.
@@ -238,12 +384,14 @@ impl Guest {
         match &self.talk {
             Talk::Unknown(stream, _) => stream.as_ref().map(|stream| stream.files()[0]),
             Talk::Records(records) => (!self.has_spoken()).then(|| records.stream.files()[0]),
+            Talk::Asks(_) => None,
+            Talk::Leaves(stream, _) => Some(stream.files()[0]),
         }
     }
 
     /// Reads what it has said.
     fn look(&mut self, plain: bool) -> Fate {
-        if self.since.elapsed() >= GUEST_TIME {
+        if self.since.elapsed() >= self.time() {
             return Fate::Goes;
         }
         while let Talk::Unknown(stream, bytes) = &mut self.talk {
@@ -258,6 +406,12 @@ impl Guest {
             if !self.is_known(plain) {
                 return Fate::Goes;
             }
+        }
+        if let Talk::Leaves(stream, left) = &mut self.talk {
+            return drain(&mut **stream, left);
+        }
+        if matches!(self.talk, Talk::Asks(_)) {
+            return Fate::Asks;
         }
         while !self.has_spoken() {
             let Talk::Records(records) = &mut self.talk else { return Fate::Goes };
@@ -277,7 +431,7 @@ impl Guest {
     /// Tells by the first bytes what the connection is. Returns whether it is something.
     fn is_known(&mut self, plain: bool) -> bool {
         let Talk::Unknown(stream, bytes) = &mut self.talk else { return true };
-        let Some(mut inner) = stream.take() else { return false };
+        let Some(inner) = stream.take() else { return false };
         if bytes.first() == MAGIC.first() {
             self.talk =
                 Talk::Records(Box::new(Records::answer(Box::new(inner), plain, std::mem::take(bytes))));
@@ -292,12 +446,26 @@ impl Guest {
                 let _ = socket.flush();
                 self.talk = Talk::Records(Box::new(Records::answer(Box::new(socket), plain, Vec::new())));
             }
+            Asked::Asks(request, used) => {
+                let rest = bytes.split_off(used);
+                self.talk = Talk::Asks(Some((inner, request, rest)));
+            }
             Asked::Else(answer) => {
-                let _ = inner.write(&answer);
-                return false;
+                self.talk = leaves(Box::new(inner), &answer);
+                self.since = Instant::now();
             }
         }
         true
+    }
+
+    /// Returns who it says it is, which is not verified yet.
+    fn claimed_id(&self) -> Option<DeviceId> {
+        let head = self.head()?;
+        let body = self.hello.get(RECORD_HEAD_LEN..RECORD_HEAD_LEN + head.len as usize)?;
+        match Message::decode(head.check(body).ok()?).ok()? {
+            Message::Hello { certificate, .. } => Some(Certificate::read(certificate).ok()?.device()),
+            _ => None,
+        }
     }
 
     fn head(&self) -> Option<RecordHead> {

@@ -13,14 +13,17 @@
 //! | `records` | what goes over a stream, byte by byte |
 //! | `noise` | the encrypted channel |
 //! | `stream` | streams that never make their caller wait |
-//! | `http`, `websocket` | the opening of a WebSocket; its framing |
+//! | `http` | heads of HTTP: the opening of a WebSocket, requests and answers |
+//! | `websocket` | its framing |
+//! | `turns`, `poll` | a session over HTTP, at who listens and at who begins |
+//! | `requests` | bundles and figures over HTTP |
 //!
 //! # Example
 //! A base and a board that meet over TCP:
 //! ```
 //! use packmule::Engine;
 //! use packmule::carry::Stop;
-//! use packmule::carry::net::{self, Listening, Options};
+//! use packmule::carry::net::{self, Listening, Options, Serving};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # use packmule::{FleetKey, InitOptions, TrackOptions};
@@ -35,10 +38,13 @@
 //! let (port, stop) = (Listening::on("127.0.0.1:0".parse()?)?, Stop::default());
 //! let address = format!("tcp://{}", port.address()?).parse()?;
 //! let done = std::thread::scope(|scope| {
-//!     scope.spawn(|| net::serve(&port, &|| Engine::open(&base), &options, &stop, &|_, _| ()));
+//!     let open = || Engine::open(&base);
+//!     let (port, stop) = (&port, &stop);
+//!     let serving = Serving { open: &open, options: &options, report: &|_, _| (), web: None };
+//!     scope.spawn(|| net::serve(port, serving, stop));
 //!     // On the board:
 //!     let mut engine = Engine::open(&north)?;
-//!     let done = net::sync(&mut engine, &address, &options, &stop, &mut |_| ());
+//!     let done = net::sync(&mut engine, &address, &options, stop, &mut |_| ());
 //!     stop.stop();
 //!     done
 //! })?;
@@ -55,14 +61,20 @@
 //! its own. A connection that has not said who it is takes at most 12 KiB.
 
 mod address;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // Tests.
+mod between;
 mod end;
 mod error;
 mod find;
 mod http;
 mod listen;
 mod noise;
+mod poll;
 mod records;
+mod requests;
 mod stream;
+mod turns;
 mod websocket;
 
 use std::io;
@@ -72,16 +84,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use packmule_core::model::DeviceId;
+use packmule_core::wire::Refusal;
 
-use super::session::Progress;
+use super::session::{self, Progress};
 use super::stop::Stop;
 use crate::engine::Engine;
 pub use address::{Address, Host, NoAddress, PORT};
 use end::{End, Patience, begins_again};
 pub use error::Error;
 pub use find::{Found, announce, find};
-pub use listen::{Listening, SESSIONS_MAX, serve};
+pub use http::HTTP_CODES;
+pub use listen::{Listening, SESSIONS_MAX, Serving, serve};
 use records::Records;
+pub use requests::{BUNDLE_MAX, REQUESTS_MAX, Reply, Web};
 use stream::{Bell, Files, Stream};
 
 /// How a session runs over a stream.
@@ -181,8 +196,7 @@ fn connected(
 
 /// Finds where those serve who say that they are of this device's fleet: bases first.
 fn found(engine: &Engine, stop: &Stop) -> Result<Vec<Address>, Error> {
-    let all =
-        find(FIND_TIME, PORT, stop, &mut |found| found.base && found.is_of_ours(engine).unwrap_or(false))?;
+    let all = find(FIND_TIME, PORT, stop)?;
     let mut ways = Vec::new();
     for found in &all {
         if found.is_of_ours(engine)? {
@@ -217,10 +231,16 @@ fn with_one(
             (Err(Error::Ended | Error::Broken(_) | Error::Foreign), Some(status)) => {
                 return Err(Error::Command(status));
             }
+            (Err(e), _) if is_busy(&e) => return Err(Error::Busy),
             (Err(e), _) if begins_again(&e) => report(Status::Failed(&e)),
             (result, _) => return result,
         }
     }
+}
+
+/// Returns whether the other end has said that it has as many sessions as it takes.
+fn is_busy(error: &Error) -> bool {
+    matches!(error, Error::Session(session::Error::Refused { why: Refusal::Busy, .. }))
 }
 
 /// Serves the one peer that is at the other end of two pipes or sockets, such as standard input and output, until it
@@ -260,6 +280,7 @@ fn open(address: &Address, options: &Options) -> Result<(Box<dyn Stream>, Option
             let stream = connect(host, options.patience).map_err(Error::Unreachable)?;
             Ok((http::open(stream, (host, path), options.patience)?, None))
         }
+        Address::Http(host, path) => Ok((poll::open(host, path, options.patience)?, None)),
         Address::Exec(command) => {
             let mut shell = Command::new("/bin/sh");
             shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -19,6 +19,8 @@ const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration
 
 /// A stream of bytes. Reading and writing return [`io::ErrorKind::WouldBlock`] where a wait would be.
 pub(super) trait Stream: Read + Write + Send {
+    /// Names the kind of link, as figures have it.
+    fn kind(&self) -> &'static str;
     /// The files to wait for: to be read from, to be written to.
     fn files(&self) -> [BorrowedFd<'_>; 2];
     /// Tells the other end that nothing more comes. It still listens.
@@ -30,6 +32,7 @@ pub(super) struct Files {
     from: File,
     to: Option<File>,
     is_socket: bool,
+    is_local: bool,
     /// Pipes that this program was given are left as they were.
     given: bool,
 }
@@ -49,7 +52,14 @@ impl Files {
             let _ = sockopt::set_tcp_keepcnt(&stream, times);
         }
         let from = File::from(OwnedFd::from(stream));
-        Ok(Self { to: Some(from.try_clone()?), from, is_socket: true, given: false })
+        Ok(Self { to: Some(from.try_clone()?), from, is_socket: true, is_local: false, given: false })
+    }
+
+    /// Takes an end of a local socket, whose other end is in this program too: of a session over HTTP.
+    pub(super) fn local(stream: UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        let from = File::from(OwnedFd::from(stream));
+        Ok(Self { to: Some(from.try_clone()?), from, is_socket: true, is_local: true, given: false })
     }
 
     /// Takes two pipes. `given`: they are the program's own, which others hold too.
@@ -57,13 +67,17 @@ impl Files {
         for file in [&from, &to] {
             rustix::io::ioctl_fionbio(file, true)?;
         }
-        Ok(Self { from: from.into(), to: Some(to.into()), is_socket: false, given })
+        Ok(Self { from: from.into(), to: Some(to.into()), is_socket: false, is_local: false, given })
     }
 }
 
 impl Read for Files {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        self.from.read(to)
+        match self.from.read(to) {
+            // What this end had said was not read any more: it has ended all the same.
+            Err(e) if self.is_local && e.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+            read => read,
+        }
     }
 }
 
@@ -78,6 +92,14 @@ impl Write for Files {
 }
 
 impl Stream for Files {
+    fn kind(&self) -> &'static str {
+        match (self.is_socket, self.is_local) {
+            (_, true) => "http",
+            (true, false) => "tcp",
+            (false, false) => "pipe",
+        }
+    }
+
     fn files(&self) -> [BorrowedFd<'_>; 2] {
         [self.from.as_fd(), self.to.as_ref().unwrap_or(&self.from).as_fd()]
     }
@@ -122,17 +144,24 @@ impl Bell {
 
     /// Waits until one of these can be read from or (`true`) written to, the bell rings, or so long.
     pub(super) fn wait(&self, files: &[(BorrowedFd<'_>, bool)], time: Duration) {
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-        let mut polled = vec![PollFd::new(&self.hears, PollFlags::IN)];
-        polled.extend(files.iter().map(|(file, writes)| {
-            PollFd::from_borrowed_fd(*file, if *writes { PollFlags::OUT } else { PollFlags::IN })
-        }));
-        // A signal only ends the wait.
-        let rang = poll(&mut polled, Some(&time)).is_ok_and(|_| !polled[0].revents().is_empty());
-        if rang {
+        if ready(&[&[(self.hears.as_fd(), false)], files].concat(), time) {
             let _ = (&self.hears).read(&mut [0; 64]);
         }
     }
+}
+
+/// Waits until one of these can be read from or (`true`) written to, or so long. Returns whether the first can.
+pub(super) fn ready(files: &[(BorrowedFd<'_>, bool)], time: Duration) -> bool {
+    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+    let mut polled: Vec<PollFd<'_>> = files
+        .iter()
+        .map(|(file, writes)| {
+            PollFd::from_borrowed_fd(*file, if *writes { PollFlags::OUT } else { PollFlags::IN })
+        })
+        .collect();
+    // A signal only ends the wait.
+    poll(&mut polled, Some(&time))
+        .is_ok_and(|_| polled.first().is_some_and(|file| !file.revents().is_empty()))
 }
 
 impl Wake for Bell {

@@ -59,6 +59,8 @@ pub(super) struct WebSocket {
     /// This end has sent its close; the other one has.
     closed: bool,
     over: bool,
+    /// With which code this end closes.
+    code: u16,
 }
 
 impl WebSocket {
@@ -81,6 +83,7 @@ impl WebSocket {
             gone: 0,
             closed: false,
             over: false,
+            code: NORMAL,
         }
     }
 
@@ -216,7 +219,8 @@ impl WebSocket {
                 let is_right = body.is_empty()
                     || code.is_some_and(known)
                         && body.get(2..).is_some_and(|why| std::str::from_utf8(why).is_ok());
-                self.close(if is_right { code.unwrap_or(NORMAL) } else { WRONG });
+                // What this end has still to say goes before its own close.
+                self.code = if is_right { code.unwrap_or(NORMAL) } else { WRONG };
             }
             _ => {}
         }
@@ -281,15 +285,27 @@ impl Write for WebSocket {
 }
 
 impl Stream for WebSocket {
+    fn kind(&self) -> &'static str {
+        "ws"
+    }
+
     fn files(&self) -> [BorrowedFd<'_>; 2] {
         self.inner.files()
     }
 
     fn hang_up(&mut self) {
-        self.close(NORMAL);
+        self.close(self.code);
         // It is short; where there is no room for it, the connection ends without it.
         let _ = self.flush();
         self.inner.hang_up();
+    }
+}
+
+impl Drop for WebSocket {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.hang_up();
+        }
     }
 }
 
@@ -393,6 +409,10 @@ mod tests {
     }
 
     impl Stream for Wire {
+        fn kind(&self) -> &'static str {
+            "wire"
+        }
+
         fn files(&self) -> [BorrowedFd<'_>; 2] {
             static NULL: std::sync::LazyLock<std::fs::File> =
                 std::sync::LazyLock::new(|| std::fs::File::open("/dev/null").unwrap());
@@ -415,8 +435,12 @@ mod tests {
                 Err(e) => break e.kind() == io::ErrorKind::WouldBlock,
             }
         };
-        let went = went.lock().unwrap().clone();
-        (all, went, goes_on)
+        let mut answered = went.lock().unwrap().clone();
+        if !goes_on {
+            drop(socket);
+            answered = went.lock().unwrap().clone();
+        }
+        (all, answered, goes_on)
     }
 
     /// A frame of a client.

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use packmule_core::link::{Event, State};
 
+use super::figures::Figures;
 use super::session::{Progress, Session};
 use super::stop::{Stop, Wake};
 use crate::engine::{Engine, Route};
@@ -171,6 +172,7 @@ struct End<'a> {
     leaving: Option<Instant>,
     /// When the progress was last reported.
     reported: Instant,
+    figures: Figures,
 }
 
 impl<'a> End<'a> {
@@ -200,6 +202,7 @@ impl<'a> End<'a> {
             in_step_at: None,
             leaving: None,
             reported: now,
+            figures: Figures::new("serial", (0, 0)),
         }
     }
 
@@ -216,9 +219,13 @@ impl<'a> End<'a> {
     /// Runs one connection, until it has come to its end.
     fn run(&mut self) -> Result<(), Error> {
         let result = self.connection();
+        let peer = self.session.as_ref().and_then(Session::peer).map(|peer| peer.id);
         if let Err(e) = &result {
             self.close(e);
         }
+        let line = self.line.lock().ills();
+        self.figures.record_end(self.engine, peer, &self.progress, line);
+        self.figures = Figures::new("serial", line);
         result
     }
 
@@ -356,6 +363,9 @@ impl<'a> End<'a> {
             self.met = true;
             (self.report)(Status::Met { id: peer.id, name: &peer.name });
         }
+        if moved {
+            self.figures.note_moving();
+        }
         let under_way = self.line.lock().link.unacknowledged();
         session.under_way(under_way);
         if self.silent.is_none() && (moved || self.reported.elapsed() >= REPORT_EVERY) {
@@ -363,11 +373,8 @@ impl<'a> End<'a> {
             (self.report)(Status::Moving(session.progress()));
         }
         let in_step = session.in_step();
-        let so_far = moved_so_far(session.progress());
-        if in_step && self.in_step_at != Some(so_far) {
-            self.in_step_at = Some(so_far);
-            (self.report)(Status::InStep(session.progress()));
-        }
+        self.tell_in_step(in_step);
+        let Some(session) = &mut self.session else { return Ok(false) };
         let over = if self.goes_on { session.peer_done() } else { in_step || session.peer_done() };
         if over && self.leaving.is_none() && !session.done() {
             let whole = in_step || self.goes_on;
@@ -390,6 +397,20 @@ impl<'a> End<'a> {
             self.line.wake_pump();
         }
         Ok(moved)
+    }
+
+    /// Reports and records that both ends are in step, if there is something new.
+    fn tell_in_step(&mut self, in_step: bool) {
+        let Some((session, peer)) = self.session.as_ref().and_then(|s| Some((s, s.peer()?.id))) else {
+            return;
+        };
+        let so_far = moved_so_far(session.progress());
+        if in_step && self.in_step_at != Some(so_far) {
+            self.in_step_at = Some(so_far);
+            (self.report)(Status::InStep(session.progress()));
+            let line = self.line.lock().ills();
+            self.figures.in_step(self.engine, peer, session.progress(), line);
+        }
     }
 
     /// Waits until there is something to do.

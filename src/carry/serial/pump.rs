@@ -57,6 +57,12 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// Returns how many bytes were corrected, and how many packets lost or damaged beyond correction.
+    pub(super) fn ills(&self) -> (u64, u64) {
+        let stats = self.link.stats();
+        (stats.corrected.into(), u64::from(stats.lost) + u64::from(stats.packets_refused))
+    }
+
     /// Collects the link's events. Returns whether there are any. Until they were looked at, `send` and `recv` are
     /// left alone.
     pub(super) fn poll_events(&mut self) -> bool {

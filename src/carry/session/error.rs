@@ -199,6 +199,7 @@ fn write_refusal(
             f,
             "{by} was a second history of the device {about}, a clone or restored from a backup, and has a new identity now"
         ),
+        (Refusal::Busy, _) => write!(f, "{by} is busy: it has as many sessions as it takes; try again"),
         (Refusal::Damaged, _) => write!(f, "{by} found what this device sent damaged"),
         (Refusal::Failed, _) => {
             write!(f, "something failed at the other end: {by} reports there what")

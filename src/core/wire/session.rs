@@ -48,6 +48,8 @@ pub enum Refusal {
     Failed,
     /// It was a second history of a device, and has re-keyed: it begins a new session.
     NewIdentity,
+    /// It has as many sessions as it takes: a later one gets further.
+    Busy,
 }
 
 /// One message.

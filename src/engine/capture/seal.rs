@@ -11,12 +11,14 @@ use crate::engine::capture::groups::{self, SealOptions, SealReport};
 use crate::engine::capture::{evolve, merge_definitions, redeclare, renumbered, restate};
 use crate::engine::error::Result;
 use crate::engine::fleet::{membership, peers, positions};
+use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{Cause, Seen};
-use crate::engine::merge::{context_free, deferred};
+use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
-use crate::engine::store::value::{self, Bind};
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// Seals within the open transaction.
@@ -76,6 +78,36 @@ pub(crate) fn reissue_for_bases(replica: &Replica) -> Result<SealReport> {
     Ok(report)
 }
 
+/// Remembers what the counters of a row were of which nothing is remembered but what was added while the table was suspended:
+/// the table shows them without that.
+fn keep_bases(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    if table.counters.is_empty() {
+        return Ok(());
+    }
+    let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
+    let Some(row) = compose::shown_row(replica, table, key)? else { return Ok(()) };
+    let keys = value::read_key(key)?;
+    for column in table.counters.iter().copied() {
+        let mut of = counted.iter().filter(|entry| entry.column == column).peekable();
+        if of.peek().is_none() || of.any(|entry| entry.absolute) {
+            continue;
+        }
+        let sql = format!(
+            "SELECT o{column} FROM {} WHERE {} AND o{column} IS NOT NULL ORDER BY rowid LIMIT 1",
+            table.dirty(),
+            table.change_match()
+        );
+        let mut statement = replica.db.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
+        let before = match rows.next()? {
+            Some(change) => OwnedValue::of(value::from_sql(change.get_ref(0)?))?,
+            None => row[column].clone(),
+        };
+        counters::put_entry(&replica.db, table.tid, key, &Entry::base(column, before))?;
+    }
+    Ok(())
+}
+
 /// Releases a table that was suspended and fits again: merges what was written meanwhile here and elsewhere.
 fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let before = catalog::table(replica, tid)?;
@@ -89,6 +121,7 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), table.change_match());
     let mut both = Vec::new();
     for key in pending {
+        keep_bases(replica, &table, &key)?;
         let values = value::read_key(&key)?;
         let binds = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
         if value::maybe::<i64>(&replica.db, &sql, binds)?.is_some() {

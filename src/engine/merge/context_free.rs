@@ -75,12 +75,12 @@ pub(crate) fn unplace_under(replica: &Replica, table: &Table, keys: &[Vec<u8>]) 
         if heads.iter().any(|head| head.dev == BASELINE) {
             continue; // A verdict says it in any case.
         }
+        late::put_unplaced(replica, table.tid, key, 0, None)?;
         let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
         if heads.iter().any(|head| head.kind == OpKind::Delete) {
             for base in counted.iter().filter(|entry| entry.is_base()) {
                 counters::forget_entry(&replica.db, table.tid, key, base)?;
             }
-            late::put_unplaced(replica, table.tid, key, 0, None)?;
             continue;
         }
         let Some(row) = compose::row_of(replica, table, key)? else { continue };
@@ -90,12 +90,7 @@ pub(crate) fn unplace_under(replica: &Replica, table: &Table, keys: &[Vec<u8>]) 
             .counters
             .iter()
             .filter_map(|column| Some((*column, counters::settled_sum(&counted, *column, Some(&row))?)));
-        let sums: Vec<_> = sums.collect();
-        if columns.is_empty() && sums.is_empty() {
-            late::put_unplaced(replica, table.tid, key, 0, None)?;
-            continue;
-        }
-        late::keep_sums(replica, table, key, 1, sums)?;
+        late::keep_sums(replica, table, key, 1, sums.collect())?;
         if !columns.is_empty() {
             late::add_baseline(replica, table, key, 1, &row, &columns)?;
         }

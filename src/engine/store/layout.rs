@@ -143,6 +143,11 @@ const TABLES: &str = "
         last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));
     -- Notices for people, which status shows.
     CREATE TABLE _pm_notice (what TEXT PRIMARY KEY, wall INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
+    -- What sessions with a peer have carried over a kind of link, for people: when both were last in step, how many there were, bytes,
+    -- the last rate in bytes a second, what a serial line has corrected and lost. It decides nothing.
+    CREATE TABLE _pm_link (peer INTEGER, link TEXT, in_step INTEGER, sessions INTEGER NOT NULL, sent INTEGER NOT NULL,
+        received INTEGER NOT NULL, goodput INTEGER NOT NULL, corrected INTEGER NOT NULL, lost INTEGER NOT NULL,
+        PRIMARY KEY (peer, link)) WITHOUT ROWID;
     -- The open conflicts, as the view `packmule_conflicts` shows them. what: which of our lists the row is in, or the disputed
     -- column, where the key is empty. about, versions, ways and the key's text are JSON. beside: the key of the row that has the
     -- same UNIQUE value.
@@ -260,6 +265,9 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_fork (dev INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL);
          CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
             claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
+         CREATE TABLE _pm_link (peer INTEGER, link TEXT, in_step INTEGER, sessions INTEGER NOT NULL, sent INTEGER NOT NULL,
+            received INTEGER NOT NULL, goodput INTEGER NOT NULL, corrected INTEGER NOT NULL, lost INTEGER NOT NULL,
+            PRIMARY KEY (peer, link)) WITHOUT ROWID;
          CREATE TABLE _pm_listed (tid INTEGER NOT NULL, key BLOB NOT NULL, what TEXT NOT NULL, id TEXT NOT NULL, tbl_name TEXT NOT NULL,
             key_text TEXT NOT NULL, kind TEXT NOT NULL, about TEXT NOT NULL, versions TEXT NOT NULL, ways TEXT NOT NULL, beside BLOB,
             UNIQUE (tid, key, what));
@@ -268,7 +276,9 @@ const MIGRATIONS: [[&str; 2]; 4] = [
             programs INTEGER NOT NULL DEFAULT 0);
          CREATE TABLE _pm_route (n INTEGER PRIMARY KEY, dev INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
             last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));",
-        "CREATE TEMP VIEW _pm_route AS SELECT 0 AS n, 0 AS dev, 0 AS stream, 0 AS first, 0 AS last, 0 AS route, 0 AS heard WHERE 0;
+        "CREATE TEMP VIEW _pm_link AS SELECT 0 AS peer, '' AS link, NULL AS in_step, 0 AS sessions, 0 AS sent, 0 AS received,
+            0 AS goodput, 0 AS corrected, 0 AS lost WHERE 0;
+         CREATE TEMP VIEW _pm_route AS SELECT 0 AS n, 0 AS dev, 0 AS stream, 0 AS first, 0 AS last, 0 AS route, 0 AS heard WHERE 0;
          CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
          CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
          CREATE TEMP VIEW _pm_copy AS SELECT NULL AS peer, NULL AS incarnation, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS number WHERE 0;

@@ -126,7 +126,8 @@ fn write(
     })
 }
 
-fn encrypted(
+/// Writes a bundle that these alone can read.
+pub(super) fn encrypted(
     engine: &mut Engine,
     to: &mut dyn Write,
     recipient: Recipient,

@@ -30,7 +30,7 @@ pub fn find(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let stop = Stop::default();
     stop_on_signals(&stop)?;
     let time = Duration::from_secs_f64(seconds);
-    let found = net::find(time, PORT, &stop, &mut |_| false)
+    let found = net::find(time, PORT, &stop)
         .map_err(|e: Error| Failure::plain(e.to_string()).coded(code::CONNECTION))?;
     let ours = |found: &Found, engine: &Engine| found.is_of_ours(engine).map_err(of_db(context.args.path(0)));
     let ours: Vec<Option<bool>> = found

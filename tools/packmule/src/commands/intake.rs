@@ -150,9 +150,20 @@ impl<'a> Intake<'a> {
             .map_err(|e| Failure::io(self.db, "make a temporary file beside it", &e))?;
         std::io::copy(&mut std::io::stdin().lock(), &mut spool)
             .map_err(|e| Failure::io(self.db, "keep standard input in a temporary file beside it", &e))?;
-        let report = self.bundle(name, spool).map_err(|e| self.failure(name, e))?;
+        self.take_file(name, spool)
+    }
+
+    /// Takes in a bundle that is open already, under this name.
+    pub fn take_file(&mut self, name: &Path, file: File) -> Result<(), Failure> {
+        let report = self.bundle(name, file).map_err(|e| self.failure(name, e))?;
         self.add(name, report);
         Ok(())
+    }
+
+    /// Summarises all that was taken in, in a line.
+    #[cfg(feature = "net")]
+    pub fn summary(&self) -> String {
+        summary(&self.total)
     }
 
     fn bundle(&mut self, path: &Path, file: File) -> Result<ImportReport, Error> {

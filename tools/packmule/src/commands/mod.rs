@@ -17,6 +17,7 @@
 //! | `network` | `sync` and `serve` over a network; `no_network`: where the program is built without |
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
+//! | `figures`, `web` | figures for Prometheus; what `serve --listen` answers over HTTP |
 //! | `decide` | programs that decide about conflicts, after commands that take in |
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
@@ -36,6 +37,7 @@ mod device;
 mod dry_start;
 mod exchange;
 mod export;
+mod figures;
 #[cfg(feature = "net")]
 mod find;
 mod history;
@@ -58,6 +60,8 @@ mod services;
 mod status;
 mod sync;
 mod tables;
+#[cfg(feature = "net")]
+mod web;
 
 use std::path::Path;
 

@@ -9,13 +9,14 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use packmule::carry::Stop;
-use packmule::carry::net::{self, Address, Error, Found, Listening, Options, PORT, Status};
+use packmule::carry::net::{self, Address, Error, Found, Listening, Options, PORT, Serving, Status};
 use packmule::carry::serial::Error as LineError;
 use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
 use super::changes::{Change, More, Place, in_step};
 use super::line::{Over, draw, failure as line_failure, patience, say_synced, session_text, stop_on_signals};
+use super::web::Answers;
 use super::{Context, Given, open};
 use crate::output::{Bar, Failure, code};
 use crate::text::{hint, iso, now};
@@ -71,7 +72,8 @@ fn failure(name: &str, db: &Path, error: Error) -> Failure {
         Error::Session(e) => line_failure(Path::new(name), db, LineError::Session(e)),
         other => {
             let words = other.to_string() + &hint(other.hint(), db);
-            Failure::of(Path::new(name), words).coded(code::CONNECTION)
+            let code = if matches!(other, Error::Busy) { code::BUSY } else { code::CONNECTION };
+            Failure::of(Path::new(name), words).coded(code)
         }
     }
 }
@@ -82,6 +84,7 @@ pub struct Port {
     address: SocketAddr,
     given: Given,
     options: Options,
+    metrics_for_all: bool,
     /// What it says to who asks on this network.
     announces: Option<Found>,
 }
@@ -101,7 +104,8 @@ impl Port {
         // What is wrong with the database is said at once.
         let engine = open(context)?;
         let announces = args.has(&flags::ANNOUNCE).then(|| Found::of(&engine));
-        Ok(Some(Self { listening, address, given: Given::of(context)?, options, announces }))
+        let metrics_for_all = args.flag(&flags::METRICS_FROM)? == Some("any");
+        Ok(Some(Self { listening, address, given: Given::of(context)?, options, metrics_for_all, announces }))
     }
 
     /// Serves whoever comes, until it is stopped.
@@ -110,6 +114,12 @@ impl Port {
         let reports = Reports { db, send: Mutex::new(send), known: Mutex::new(Vec::new()) };
         let listening = if self.options.plain { "listening, without encryption" } else { "listening" };
         reports.change(&self.address.to_string(), "listening", None, listening.into(), More::Nothing);
+        let tell = |from: SocketAddr, event, text| {
+            reports.change(&from.ip().to_string(), event, None, text, More::Nothing);
+        };
+        let web = Answers { db, given: self.given, for_all: self.metrics_for_all, tell: &tell };
+        let report = |from: SocketAddr, status: &Status<'_>| reports.report(from, status);
+        let serving = Serving { open: &open, options: &self.options, report: &report, web: Some(&web) };
         let failed = |e: Error| {
             reports.change(&self.address.to_string(), "failed", None, e.to_string(), More::Nothing)
         };
@@ -117,10 +127,7 @@ impl Port {
             if let Some(me) = &self.announces {
                 scope.spawn(|| net::announce(me, self.address, PORT, stop).map_err(failed));
             }
-            let result = net::serve(&self.listening, &open, &self.options, stop, &|from, status| {
-                reports.report(from, status)
-            });
-            if let Err(e) = result {
+            if let Err(e) = net::serve(&self.listening, serving, stop) {
                 failed(e);
                 // What is not served is not announced.
                 stop.stop();

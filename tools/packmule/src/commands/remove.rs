@@ -8,6 +8,7 @@ use packmule::Engine;
 use super::{Context, of_db, options};
 use crate::documents::Removed;
 use crate::files::programs;
+use crate::files::run_state::StateFile;
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, say};
 use crate::text::{count, plural, quoted, shown};
@@ -24,7 +25,10 @@ pub fn remove(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if !context.args.has(&flags::YES) {
         ask(context, &path)?;
     }
+    // Nobody keeps its links up meanwhile; and what one that was killed left behind goes too.
+    let state = StateFile::begin(&path)?;
     let report = Engine::remove(&path, &options(context)?).map_err(of_db(&path))?;
+    state.finish();
     let keys: Vec<String> = report.keys.iter().map(|key| shown(key)).chain(programs::remove(&path)).collect();
     let out = &mut *context.out;
     say!(

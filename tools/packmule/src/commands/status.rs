@@ -5,6 +5,7 @@ use std::path::Path;
 use packmule::{Notice, Status, TableStatus, label};
 
 use super::device::{fleets, no_fleet};
+use super::figures::figures;
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LogSize, ToDo, WaitGroup};
 use crate::files::run_state;
@@ -19,6 +20,13 @@ use crate::usage::flags;
 pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let engine = open_to_read(context)?;
+    if context.args.has(&flags::PROMETHEUS) {
+        if context.args.has(&flags::CHECK) || context.out.json {
+            return Err(context.args.wrong("--prometheus stands alone: no --check, no --json").into());
+        }
+        context.out.text(&figures(path, &engine, false).map_err(of_db(path))?);
+        return Ok(());
+    }
     let status = engine.status().map_err(of_db(path))?;
     let asked = engine.asked_name().map_err(of_db(path))?;
     let now = now();

@@ -23,7 +23,7 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// Begins: nobody else may run.
+    /// Begins: nobody else may run meanwhile.
     pub fn begin(db: &Path) -> Result<Self, Failure> {
         let path = path(db);
         let failed = |e: io::Error| Failure::io(&path, "write it", &e);
@@ -32,7 +32,7 @@ impl StateFile {
         match file.try_lock() {
             Ok(()) => Ok(Self { path, file }),
             Err(TryLockError::WouldBlock) => {
-                Err(Failure::of(db, "another `packmule run` keeps its links up already"))
+                Err(Failure::of(db, "`packmule run` keeps its links up: stop that one first"))
             }
             Err(TryLockError::Error(e)) => Err(failed(e)),
         }

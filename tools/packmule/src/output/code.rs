@@ -10,6 +10,12 @@ pub const CONFIG: &str = "config";
 pub const CONNECTION: &str = "connection";
 /// The other end went no further.
 pub const PEER_REFUSED: &str = "peer-refused";
+/// The other end has as many sessions as it takes; also over HTTP.
+#[cfg(feature = "net")]
+pub const BUSY: &str = "busy";
+/// The library's.
+#[cfg(feature = "net")]
+pub const REVOKED: &str = "revoked";
 /// Of several files none could be taken in.
 pub const NOTHING_TAKEN_IN: &str = "nothing-taken-in";
 /// Of several requests for admission none was granted.
@@ -20,12 +26,13 @@ pub const PROBLEMS_FOUND: &str = "problems-found";
 pub const UNTRUSTED: &str = "untrusted";
 
 /// Those that the library does not have.
-#[cfg(test)]
+#[cfg(all(test, feature = "net"))]
 const OWN: &[&str] =
     &[USAGE, REFUSED, CONFIG, CONNECTION, PEER_REFUSED, NOTHING_TAKEN_IN, NOBODY_ADMITTED, PROBLEMS_FOUND];
 
 /// The page has every code, and no other; each with its meaning and what to do.
 #[test]
+#[cfg(feature = "net")]
 fn the_page_has_every_code_and_no_other() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src/docs/errors.md");
     let page = std::fs::read_to_string(path).unwrap();
@@ -35,10 +42,11 @@ fn the_page_has_every_code_and_no_other() {
         assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
         on_page.push(cells[0].trim_matches('`'));
     }
-    let mut codes: Vec<&str> = packmule::Error::CODES.iter().chain(OWN).copied().collect();
+    let mut codes: Vec<&str> =
+        packmule::Error::CODES.iter().chain(OWN).chain(&packmule::carry::net::HTTP_CODES).copied().collect();
     codes.sort_unstable();
     assert_eq!(on_page, codes, "in order of the alphabet, each once");
-    assert!(codes.contains(&UNTRUSTED));
+    assert!([BUSY, REVOKED, UNTRUSTED].iter().all(|code| codes.contains(code)));
     let word = |code: &&str| code.chars().all(|c| c.is_ascii_lowercase() || c == '-');
     assert!(codes.iter().all(word), "{codes:?}");
 }

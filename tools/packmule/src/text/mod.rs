@@ -11,6 +11,7 @@
 //! | `advice` | what there is to do next |
 //! | `html` | pages for a browser |
 //! | `hint` | what the library says would help, as commands |
+//! | `prometheus` | figures for Prometheus |
 //! | `sentence` | sentences that several commands print |
 
 mod advice;
@@ -18,6 +19,7 @@ mod format;
 mod hint;
 pub mod html;
 mod layout;
+pub mod prometheus;
 mod sentence;
 mod time;
 mod value;

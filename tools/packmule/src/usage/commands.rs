@@ -329,7 +329,7 @@ each board gets its own `init`. A board that is made without \
         ],
         group: Group::Carry,
         summary: "exchange with the device at the other end of a line or network, until both have everything",
-        about: "At the other end runs `packmule serve`; of a serial line `packmule sync` will do too. ADDRESS is tcp://HOST:PORT, ws://HOST:PORT, \
+        about: "At the other end runs `packmule serve`; of a serial line `packmule sync` will do too. ADDRESS is tcp://HOST:PORT, ws://HOST:PORT, http://HOST:PORT, \
                 serial:FILE (or --serial FILE), exec:COMMAND: a command whose input and output lead to the other end, such as ssh; or \
                 find:, who of the fleet announces itself on this network. \
                 Both ways at once; each group of frames is verified and \
@@ -354,6 +354,7 @@ each board gets its own `init`. A board that is made without \
             &flags::BAUD_MAX,
             &flags::FLOW,
             &flags::LISTEN,
+            &flags::METRICS_FROM,
             &flags::ANNOUNCE,
             &flags::STDIO,
             &flags::PLAIN,
@@ -363,6 +364,7 @@ each board gets its own `init`. A board that is made without \
         about: "Goes on by itself: a port that vanishes is opened again when it is back, a device that comes again is served again, and \
                 what is written here or comes from one device is sent to the others within a second or so. Each line goes up from --baud as with `sync`. \
                 With --listen, up to 8 devices at once over the network, encrypted; nobody else gets anything. \
+                The same port takes and gives bundles over HTTP, and has figures for Prometheus at /metrics. \
                 Prints a line for each change. Ends in good order on SIGTERM \
                 and Ctrl-C, with exit status 0. With --json, each line is a document. With --stdio it serves the one device whose `sync` \
                 has started it, and ends with it.",
@@ -492,14 +494,19 @@ each board gets its own `init`. A board that is made without \
         words: "status",
         operands: "DB",
         count: (1, 1),
-        flags: &[&flags::CHECK],
+        flags: &[&flags::CHECK, &flags::PROMETHEUS],
         group: Group::Look,
         summary: "how this device stands, and what there is to do next",
         about: "Changes nothing. The fingerprint is what `packmule trust` on another device takes. At the end stands what there is \
                 to do, each with the command that helps. With --check the exit status is 3 where only a person can do it: open \
                 conflicts, held tables, rows that are not sent, frames of a revoked device that are set aside, notices (a new \
-                identity, a clock that is far off). Frames in flight, and devices that were not heard, are no reason.",
-        examples: &["packmule status north.db", "packmule status base.db --check"],
+                identity, a clock that is far off). Frames in flight, and devices that were not heard, are no reason. --prometheus is for the \
+                textfile collector of its node exporter.",
+        examples: &[
+            "packmule status north.db",
+            "packmule status base.db --check",
+            "packmule status base.db --prometheus",
+        ],
     },
     Command {
         name: Name::Report,

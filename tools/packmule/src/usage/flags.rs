@@ -149,6 +149,11 @@ pub static LISTEN: Flag = value(
     "ADDR:PORT",
     "the network address to listen on; a port alone: for programs on this machine",
 );
+pub static METRICS_FROM: Flag = value(
+    "metrics-from",
+    "here|any",
+    "who may read the figures at /metrics: programs on this machine, or any (here)",
+);
 pub static STDIO: Flag = switch("stdio", "one device, over standard input and output");
 pub static PLAIN: Flag =
     switch("plain", "over a network: not encrypted, at both ends; anybody between reads along");
@@ -193,6 +198,8 @@ pub static BRIEF: Flag = switch("brief", "a line for each");
 
 // Looking and checking.
 pub static CHECK: Flag = switch("check", "end with 3 where a person is needed, and print only what for");
+pub static PROMETHEUS: Flag =
+    switch("prometheus", "print figures as Prometheus reads them, and nothing else");
 pub static ROWS: Flag = switch("rows", "each row, and not only how many");
 pub static VALUES: Flag = switch("values", "each row, with what was written to it");
 pub static BY: Flag = value("by", "DEVICE", "only what this device wrote");

@@ -38,6 +38,8 @@ use notify::Notify;
 const STACK: usize = 1 << 20;
 /// How often the file of its state is written where only counts have changed.
 const WRITE_EVERY: Duration = Duration::from_secs(10);
+/// How soon it is written where a state has changed.
+const WRITE_SOON: Duration = Duration::from_millis(500);
 
 /// `packmule run`.
 pub fn run(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -88,7 +90,8 @@ fn begin<'scope>(
     for (n, (upkeep, engine)) in config.upkeep.iter().zip(engines).enumerate() {
         let tell = tell(config.links.len() + n, check::what(&upkeep.what), false);
         let due = Due { what: &upkeep.what, tell: tell.clone() };
-        let pace = Pace { changes: None, delay: UPKEEP_DELAY, ..Pace::every(upkeep.every) };
+        let delay = UPKEEP_DELAY.min(upkeep.every);
+        let pace = Pace { changes: None, delay, ..Pace::every(upkeep.every) };
         spawn(scope, stop, (pace, engine), due, tell, String::new())?;
     }
     Ok(())
@@ -104,6 +107,7 @@ fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
     away: String,
 ) -> Result<(), Failure> {
     let runs = move || {
+        let _ends = EndsAll(stop);
         let clock = SystemClock::new(stop);
         let mut runner = Runner::new(pace, &*clock, stop);
         runner.keep_up(&mut engine, &mut work, &mut |change| tell.change(&change, &away));
@@ -113,6 +117,17 @@ fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
         stop.stop();
         Failure::plain(format!("could not begin a thread: {e}"))
     })
+}
+
+/// A thread that panics ends the program, which is begun again then: no link is lost without a word.
+struct EndsAll<'a>(&'a Stop);
+
+impl Drop for EndsAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
 }
 
 /// Makes the options of a serial line, as the file, the flags and the board's profile say.
@@ -131,9 +146,8 @@ struct Kept<'a, 'w> {
     notify: Notify,
     file: StateFile,
     state: RunState,
-    /// It is to be written, since then.
-    unwritten: Option<Instant>,
-    written: Option<Instant>,
+    /// It is to be written then.
+    due: Option<Instant>,
 }
 
 impl<'a, 'w> Kept<'a, 'w> {
@@ -148,7 +162,7 @@ impl<'a, 'w> Kept<'a, 'w> {
         let state = RunState { running, pid, config, since: since.clone(), links };
         let printer = Printer::journal(!isatty(std::io::stdout()));
         let notify = Notify::of_environment();
-        Self { out, printer, notify, file, state, unwritten: None, written: None }
+        Self { out, printer, notify, file, state, due: None }
     }
 
     /// Prints, writes down and tells what links say, until every one has ended.
@@ -159,7 +173,7 @@ impl<'a, 'w> Kept<'a, 'w> {
         loop {
             self.notify.status(&self.summary());
             let beat = self.notify.watchdog.map(|every| every.saturating_sub(alive.elapsed()));
-            let write = self.unwritten.map(|since| WRITE_EVERY.saturating_sub(since.elapsed()));
+            let write = self.due.map(|due| due.saturating_duration_since(Instant::now()));
             let wait = beat.into_iter().chain(write).min().unwrap_or(WRITE_EVERY);
             match said.recv_timeout(wait) {
                 Ok(said) => self.take(&said),
@@ -170,7 +184,7 @@ impl<'a, 'w> Kept<'a, 'w> {
                 self.notify.alive();
                 alive = Instant::now();
             }
-            if self.unwritten.is_some_and(|since| since.elapsed() >= WRITE_EVERY) {
+            if self.due.is_some_and(|due| due <= Instant::now()) {
                 self.write();
             }
             if self.out.closed() {
@@ -216,16 +230,13 @@ impl<'a, 'w> Kept<'a, 'w> {
             link.frames_received += news.received.0;
             link.bytes_received += news.received.1;
         }
-        let is_new = link.state != before;
-        self.unwritten.get_or_insert_with(Instant::now);
-        // A change of state is written at once, unless it changes all the time.
-        if is_new && self.written.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-            self.write();
-        }
+        let soon = if link.state == before { WRITE_EVERY } else { WRITE_SOON };
+        let due = Instant::now() + soon;
+        self.due = Some(self.due.map_or(due, |known| known.min(due)));
     }
 
     fn write(&mut self) {
-        (self.unwritten, self.written) = (None, Some(Instant::now()));
+        self.due = None;
         let _ = self.file.write(&self.state);
     }
 

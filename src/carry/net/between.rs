@@ -1,0 +1,181 @@
+//! Tests of somebody who stands in between with a channel to each end, reads all that is said, and says other things.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use packmule_core::wire::{Message, RECORD_HEAD_LEN, RecordHead, RecordKind, write_record};
+
+use super::records::Records;
+use super::stream::{Files, ready};
+use super::{Address, Error, Host, Listening, Options, Serving, Status, serve, sync};
+use crate::carry::session;
+use crate::carry::stop::Stop;
+use crate::engine::{Engine, FleetKey, InitOptions, TrackOptions};
+
+/// A table; rows.
+const SQL: &str = include_str!("../../../tests/net/between.sql");
+/// What a row's record is: neither a message nor what says who has what.
+const ROWS: [RecordKind; 4] =
+    [RecordKind::Section, RecordKind::Frame, RecordKind::Checkpoint, RecordKind::Certificate];
+
+/// Stands between with a channel of its own to each end. `lies`: nothing of the first end's rows goes on, and it is told
+/// that all of them are durable at the other end.
+fn stand(listener: &TcpListener, server: SocketAddr, plain: bool, lies: bool) {
+    let files = |stream| Box::new(Files::tcp(stream).unwrap());
+    let (client, _) = listener.accept().unwrap();
+    let mut ends = [
+        Records::answer(files(client), plain, Vec::new()),
+        Records::call(files(TcpStream::connect(server).unwrap()), plain).unwrap(),
+    ];
+    let mut came = [Vec::new(), Vec::new()];
+    let mut due: [VecDeque<Vec<u8>>; 2] = Default::default();
+    let mut over = [false; 2];
+    while !over.contains(&true) {
+        for way in [0, 1] {
+            let mut bytes = [0; 8_192];
+            match ends[way].receive(&mut bytes) {
+                Ok(Some(0)) | Err(_) => over[way] = true,
+                Ok(Some(count)) => came[way].extend_from_slice(&bytes[..count]),
+                Ok(None) => {}
+            }
+            while let Some(record) = next(&mut came[way]) {
+                if way == 0 && lies {
+                    let (goes_on, answer) = lie(&record);
+                    due[1].extend(goes_on.then_some(record));
+                    due[0].extend(answer);
+                } else {
+                    due[1 - way].push_back(record);
+                }
+            }
+            let to = &mut ends[1 - way];
+            while let Some(record) = due[1 - way].front_mut().filter(|_| to.is_open()) {
+                match to.send(record) {
+                    Ok(0) => break,
+                    Ok(count) if count < record.len() => drop(record.drain(..count)),
+                    Ok(_) => drop(due[1 - way].pop_front()),
+                    Err(_) => return,
+                }
+            }
+            let _ = to.flush();
+        }
+        let files: Vec<_> = ends.iter().map(|end| (end.stream.files()[0], false)).collect();
+        ready(&files, Duration::from_millis(20));
+    }
+    for end in &mut ends {
+        let _ = end.flush();
+        end.stream.hang_up();
+    }
+}
+
+/// Takes a whole record of a session.
+fn next(came: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let head = RecordHead::parse(came.first_chunk::<RECORD_HEAD_LEN>()?).unwrap();
+    let len = RECORD_HEAD_LEN + head.len as usize;
+    (came.len() >= len).then(|| came.drain(..len).collect())
+}
+
+/// Decides whether a record goes on, and what its sender is told in the other end's place.
+fn lie(record: &[u8]) -> (bool, Option<Vec<u8>>) {
+    let head = RecordHead::parse(record.first_chunk().unwrap()).unwrap();
+    if ROWS.contains(&head.kind) {
+        return (false, None);
+    }
+    if head.kind == RecordKind::Message
+        && let Ok(Message::Idle(number)) = Message::decode(head.check(&record[RECORD_HEAD_LEN..]).unwrap())
+    {
+        let (mut body, mut answer) = ([0; 32], vec![0; 64]);
+        let len = Message::Settled(number).encode(&mut body).unwrap();
+        let len = write_record(&mut answer, RecordKind::Message, &body[..len]).unwrap();
+        answer.truncate(len);
+        return (false, Some(answer));
+    }
+    (true, None)
+}
+
+fn device(folder: &Path, name: &str, fleet: &FleetKey) -> Engine {
+    let init = InitOptions { name, base: false, fleet: Some(fleet) };
+    let mut engine = Engine::init(&folder.join(name), &init).unwrap();
+    engine.connection().unwrap().execute_batch(SQL.lines().next().unwrap()).unwrap();
+    engine.track("t", &TrackOptions::default()).unwrap();
+    engine
+}
+
+/// How many frames are in its log.
+fn count(engine: &Engine) -> u64 {
+    engine.status().unwrap().log_frames
+}
+
+/// How many of its frames `a` believes to be at `b`.
+fn believed(a: &Engine, b: &Engine) -> u64 {
+    let devices = a.devices().unwrap();
+    devices.iter().find(|device| device.id == b.identity().id).map_or(0, |device| device.acknowledged)
+}
+
+/// A session through somebody in between: how it ended, whether the first end was in step, how many
+/// frames have come to the other end, and are believed to be there.
+fn through(plain: bool, lies: bool) -> (Result<(), Error>, bool, u64, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = FleetKey::create(&folder.path().join("fleet.key")).unwrap();
+    let (mut a, b) = (device(folder.path(), "a", &fleet), device(folder.path(), "b", &fleet));
+    let before = count(&b);
+    a.connection().unwrap().execute_batch(SQL.lines().nth(1).unwrap()).unwrap();
+    let options = Options { plain, patience: Some(Duration::from_secs(60)) };
+    let port = Listening::on("127.0.0.1:0".parse().unwrap()).unwrap();
+    let at = port.address().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let between = listener.local_addr().unwrap();
+    let stop = Stop::default();
+    let path = folder.path().join("b");
+    let open = || Engine::open(&path);
+    let met = Mutex::new(Vec::new());
+    let report = |_, status: &Status<'_>| met.lock().unwrap().push(format!("{status:?}"));
+    let serving = Serving { open: &open, options: &options, report: &report, web: None };
+    let mut in_step = false;
+    let result = thread::scope(|scope| {
+        let server = scope.spawn(|| serve(&port, serving, &stop).unwrap());
+        let stands = scope.spawn(|| stand(&listener, at, plain, lies));
+        let address = Address::Tcp(Host { name: between.ip().to_string(), port: between.port() });
+        let result = sync(&mut a, &address, &options, &Stop::default(), &mut |status| {
+            in_step |= matches!(status, Status::InStep(_));
+        });
+        stands.join().unwrap();
+        stop.stop();
+        server.join().unwrap();
+        result.map(|_| ())
+    });
+    if result.is_err() {
+        let met = met.lock().unwrap();
+        assert!(!met.iter().any(|said| said.starts_with("Met") || said.starts_with("InStep")), "{met:?}");
+    }
+    (result, in_step, count(&b) - before, believed(&a, &b))
+}
+
+/// He has a channel with each end, and what one end proves in its channel is no proof in the other one.
+#[test]
+fn who_stands_in_between_with_two_channels_is_found() {
+    for lies in [false, true] {
+        let (result, in_step, frames, believed) = through(false, lies);
+        let found = matches!(
+            &result,
+            Err(Error::Session(session::Error::Proof | session::Error::Refused { .. }) | Error::Ended)
+                | Err(Error::Broken(_))
+        );
+        assert!(found, "{result:?}");
+        assert_eq!((in_step, frames, believed), (false, 0, 0));
+    }
+}
+
+/// The control: without encryption he can read and lie, so the test above would see it.
+#[test]
+fn without_encryption_who_stands_in_between_can_lie() {
+    let (result, in_step, frames, believed) = through(true, false);
+    assert!(result.is_ok() && in_step, "{result:?}");
+    assert!(frames > 0 && believed > 0, "{frames} {believed}");
+    let (result, in_step, frames, _) = through(true, true);
+    assert!(result.is_ok() && in_step, "{result:?}");
+    assert_eq!(frames, 0, "it believes to be in step, and nothing is there");
+}

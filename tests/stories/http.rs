@@ -1,0 +1,426 @@
+//! A base with a port, and programs that nobody here wrote: curl brings and fetches bundles and speaks a session's first
+//! words, Prometheus reads the figures, nginx stands before the port.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use rusqlite::types::Value as Sql;
+use serde_json::Value;
+
+use crate::network::Serve;
+use crate::skips;
+use crate::support::{Desk, has};
+
+/// Returns whether a program is there, and else counts what is not tested.
+fn is_here(program: &str, version: &str) -> bool {
+    let here = Command::new(program).arg(version).output().is_ok();
+    if !here {
+        skips::skip(program, "it is not installed");
+    }
+    here
+}
+
+/// What curl was answered.
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    #[track_caller]
+    fn document(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("{}: {e}: {}", self.status, String::from_utf8_lossy(&self.body)))
+    }
+
+    /// It was refused, with this status and code.
+    #[track_caller]
+    fn refused(&self, status: u16, code: &str) {
+        let document = self.document();
+        assert_eq!((self.status, document["code"].as_str()), (status, Some(code)), "{document}");
+        assert!(document["error"].as_str().is_some_and(|words| words.len() > 5), "{document}");
+    }
+}
+
+/// Runs curl; the path is the last word.
+#[track_caller]
+fn curl(desk: &Desk, at: &str, words: &[&str]) -> Answer {
+    let (path, words) = words.split_last().unwrap();
+    let body = desk.path("answer");
+    let mut command = Command::new("curl");
+    command.args(["-s", "-w", "%{http_code}", "-o"]).arg(&body).args(words);
+    let ran = command.current_dir(desk.path("")).arg(format!("http://{at}{path}")).output().unwrap();
+    assert!(ran.status.success(), "curl {words:?} {path}: {ran:?}");
+    let status = String::from_utf8_lossy(&ran.stdout).parse().unwrap();
+    Answer { status, body: std::fs::read(&body).unwrap_or_default() }
+}
+
+fn fingerprint(desk: &Desk, device: &str) -> String {
+    desk.run(&format!("status {device}.db --json")).json()["fingerprint"].as_str().unwrap().to_owned()
+}
+
+const BUNDLE: &str = "/packmule/1/bundle";
+
+/// A board that has curl and a mobile network, and no Packmule that runs all day: it brings a bundle, and fetches one.
+#[test]
+fn curl_brings_and_fetches_bundles() {
+    if !is_here("curl", "--version") {
+        return;
+    }
+    let desk = Desk::fleet(&["north"]);
+    desk.sql(
+        "north.db",
+        "INSERT INTO readings (value) VALUES (1), (2); INSERT INTO settings VALUES ('a', 1, NULL)",
+    );
+    desk.sql("base.db", "CREATE TABLE IF NOT EXISTS x (y)");
+    let mut serve = Serve::new(&desk, &["base.db"]);
+    let at = serve.at.clone();
+    desk.run("export north.db north.pmb").ok();
+    let brought = curl(&desk, &at, &["--data-binary", "@north.pmb", BUNDLE]);
+    assert_eq!(brought.status, 200);
+    let said = brought.document();
+    assert_eq!((&said["ops"], &said["files"][0]["file"]), (&3.into(), &"bundle".into()), "{said}");
+    // The same as `import --json` says of the same bundle, which is known by now.
+    let again = curl(&desk, &at, &["--data-binary", "@north.pmb", BUNDLE]).document();
+    let mut imported = desk.run("import base.db north.pmb --json").json();
+    imported["files"][0]["file"] = "bundle".into();
+    assert_eq!(again, imported);
+    assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(2));
+    has(serve.wait("bundle in")["text"].as_str().unwrap(), &["took in a bundle", "3 rows applied"]);
+    // The other way: only the board can read it.
+    desk.sql("base.db", "UPDATE settings SET value = 7");
+    let north = fingerprint(&desk, "north");
+    let fetched = curl(&desk, &at, &[&format!("{BUNDLE}?for={north}")]);
+    assert_eq!(fetched.status, 200);
+    std::fs::write(desk.path("for-north.pmb"), &fetched.body).unwrap();
+    desk.run("init other.db --name other --fleet fleet.key").ok();
+    has(&desk.run("import other.db for-north.pmb").refused("for-north.pmb"), &["encrypted"]);
+    desk.run("import north.db for-north.pmb").ok();
+    assert_eq!(desk.value("north.db", "SELECT value FROM settings"), Sql::Integer(7));
+    has(serve.wait("bundle out")["text"].as_str().unwrap(), &["gave a bundle for north-"]);
+    assert_eq!(desk.run("digest north.db").ok(), desk.run("digest base.db").ok());
+    serve.end();
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said_in_words_and_by_a_code() {
+    if !is_here("curl", "--version") {
+        return;
+    }
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db"]);
+    let at = serve.at.clone();
+    let before = desk.dump("base.db");
+    std::fs::write(desk.path("noise"), [7; 5_000]).unwrap();
+    desk.run("fleet new other.key").ok();
+    desk.run("init stranger.db --name stranger --fleet other.key").ok();
+    desk.run("export stranger.db stranger.pmb").ok();
+    desk.run("export north.db north.pmb").ok();
+    let mut torn = std::fs::read(desk.path("north.pmb")).unwrap();
+    torn.truncate(torn.len() - 9);
+    std::fs::write(desk.path("torn.pmb"), torn).unwrap();
+    let unknown = format!("{BUNDLE}?for={}", "ab".repeat(16));
+    let own = format!("{BUNDLE}?for={}", fingerprint(&desk, "base"));
+    let cases: &[(&[&str], u16, &str)] = &[
+        (&["--data-binary", "@noise", BUNDLE], 400, "not-a-bundle"),
+        (&["--data-binary", "@torn.pmb", BUNDLE], 400, "bundle-damaged"),
+        (&["--data-binary", "", BUNDLE], 400, "bundle-empty"),
+        (&["--data-binary", "@stranger.pmb", BUNDLE], 403, "untrusted"),
+        (&["--data-binary", "@noise", "-H", "Content-Length: 999999999999", BUNDLE], 413, "too-large"),
+        (&["--data-binary", "@north.pmb", "-H", "Transfer-Encoding: chunked", BUNDLE], 411, "http-length"),
+        (&["-X", "DELETE", BUNDLE], 405, "http-method"),
+        (&[BUNDLE], 400, "http-request"),
+        (&[&format!("{BUNDLE}?for=north")], 400, "http-request"),
+        (&[&unknown], 404, "unknown-device"),
+        (&[&own], 400, "refused"),
+        (&["/"], 404, "http-path"),
+        (&["/packmule/1"], 426, "http-request"),
+        (&["--data-binary", "x", "-H", "Packmule-Turn: 1", "/packmule/1/session"], 400, "http-request"),
+        (
+            &[
+                "--data-binary",
+                "x",
+                "-H",
+                "Packmule-Turn: 1",
+                "-H",
+                &format!("Packmule-Session: {}", "00".repeat(16)),
+                "/packmule/1/session",
+            ],
+            404,
+            "session-lost",
+        ),
+    ];
+    for (words, status, code) in cases {
+        curl(&desk, &at, words).refused(*status, code);
+    }
+    assert!(desk.dump("base.db") == before, "nothing of it did anything");
+    serve.end();
+}
+
+/// Two that do not go on are at work for one address: a third request is put off, and sessions go on.
+#[test]
+fn requests_that_do_not_go_on_keep_no_others_out_for_good() {
+    if !is_here("curl", "--version") {
+        return;
+    }
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db"]);
+    let begun: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&serve.at).unwrap();
+            let head =
+                format!("POST {BUNDLE} HTTP/1.1\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut goes_on = [0; 25];
+            stream.read_exact(&mut goes_on).unwrap();
+            assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+            stream
+        })
+        .collect();
+    curl(&desk, &serve.at, &["/metrics"]).refused(429, "too-many");
+    desk.run(&format!("sync north.db http://{}", serve.at)).ok();
+    drop(begun);
+    // They are gone when it is noticed: nothing else tells.
+    while curl(&desk, &serve.at, &["/metrics"]).status != 200 {}
+    serve.end();
+}
+
+/// Prometheus's own program finds nothing to object to, on the page and in what `status` prints.
+#[test]
+fn prometheus_reads_the_figures() {
+    if !is_here("curl", "--version") || !is_here("promtool", "--version") {
+        return;
+    }
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "CREATE TABLE \"a \"\"b\"\" \\ c\" (id TEXT PRIMARY KEY)");
+    desk.run_words(&["track", "north.db", "a \"b\" \\ c"]).ok();
+    desk.sql(
+        "north.db",
+        "INSERT INTO readings (value) VALUES (1); INSERT INTO settings VALUES ('a', 1, NULL)",
+    );
+    let mut serve = Serve::new(&desk, &["base.db"]);
+    desk.run(&format!("sync north.db tcp://{}", serve.at)).ok();
+    desk.run(&format!("sync north.db http://{}", serve.at)).ok();
+    for _ in 0..2 {
+        serve.wait("ended");
+    }
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (2)");
+    desk.run("seal north.db").ok();
+    let page = curl(&desk, &serve.at, &["/metrics"]);
+    assert_eq!(page.status, 200);
+    let served = String::from_utf8(page.body).unwrap();
+    let north = desk.run("status north.db --prometheus").ok();
+    for text in [&served, &north] {
+        let mut tool = Command::new("promtool");
+        let mut tool =
+            tool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let said = tool.wait_with_output().unwrap();
+        assert!(said.status.success(), "{}\n{text}", String::from_utf8_lossy(&said.stderr));
+    }
+    has(
+        &served,
+        &["packmule_device_info{name=\"base\"", "base=\"true\"", "packmule_process_written_bytes_total "],
+    );
+    has(&served, &["packmule_link_sessions_total{peer=\"north\"", "link=\"http\"} 1", "link=\"tcp\"} 1"]);
+    has(
+        &north,
+        &[
+            "packmule_rows_waiting{table=\"a \\\"b\\\" \\\\ c\"} 0",
+            "packmule_peer_unacknowledged_frames{peer=\"base\"",
+            "} 1\n",
+            "packmule_link_in_step_timestamp_seconds{peer=\"base\"",
+        ],
+    );
+    assert!(!north.contains("process"), "it is not the one that serves");
+    // From a proxy, and by the name of another host, it comes from who knows where.
+    for header in ["X-Forwarded-For: 10.0.0.1", "Host: rebound.example"] {
+        curl(&desk, &serve.at, &["-H", header, "/metrics"]).refused(403, "metrics-local");
+    }
+    serve.end();
+    let serve = Serve::new(&desk, &["base.db", "--metrics-from", "any"]);
+    assert_eq!(curl(&desk, &serve.at, &["-H", "X-Forwarded-For: 10.0.0.1", "/metrics"]).status, 200);
+    serve.end();
+    has(&desk.run("status north.db --prometheus --check").usage(), &["--prometheus stands alone"]);
+}
+
+/// A session's first words by curl: it gets a token, and the other end's opening, and is out when it repeats itself.
+#[test]
+fn curl_begins_a_session_over_http() {
+    if !is_here("curl", "--version") {
+        return;
+    }
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db", "--plain"]);
+    const SESSION: &str = "/packmule/1/session";
+    let opening = b"\x89PKS\x01\x00";
+    std::fs::write(desk.path("opening"), opening).unwrap();
+    let head = desk.path("head");
+    let words = ["--data-binary", "@opening", "-D", head.to_str().unwrap(), SESSION];
+    let answer = curl(&desk, &serve.at, &words);
+    assert_eq!((answer.status, &answer.body[..]), (200, &opening[..]));
+    let head = std::fs::read_to_string(&head).unwrap();
+    let token =
+        head.lines().find_map(|line| line.strip_prefix("Packmule-Session: ")).unwrap().trim().to_owned();
+    assert_eq!(token.len(), 32, "{head}");
+    let token = format!("Packmule-Session: {token}");
+    let turn = |number: u32| {
+        let number = format!("Packmule-Turn: {number}");
+        curl(&desk, &serve.at, &["--data-binary", "no hello", "-H", &token, "-H", &number, SESSION])
+    };
+    // What is no hello ends it.
+    assert_eq!((turn(1).status, turn(2).status), (200, 404));
+    serve.end();
+}
+
+/// nginx in a folder of its own, before this port.
+struct Nginx {
+    child: Child,
+    at: String,
+}
+
+impl Nginx {
+    fn before(desk: &Desk, at: &str) -> Option<Self> {
+        let program =
+            ["nginx", "/usr/sbin/nginx"].into_iter().find(|p| Command::new(p).arg("-v").output().is_ok());
+        let Some(program) = program else {
+            skips::skip("nginx", "it is not installed");
+            return None;
+        };
+        let folder = desk.path("nginx");
+        std::fs::create_dir(&folder).unwrap();
+        // Free now, and nobody else takes it so soon.
+        let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let places: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|what| format!("{what}_temp_path {}/{what};\n", folder.display()))
+            .collect();
+        let config = format!(
+            "daemon off; master_process off; pid {dir}/pid; error_log stderr;\nevents {{}}\nhttp {{ access_log off; {places}
+             server {{ listen {own}; client_max_body_size 300m;\n location /packmule/ {{ proxy_pass http://{at};
+             proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;
+             proxy_set_header X-Forwarded-For $remote_addr; }}\n location /old/ {{ proxy_pass http://{at}/packmule/; }} }}
+             map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }} }}\n",
+            dir = folder.display()
+        );
+        std::fs::write(folder.join("conf"), config).unwrap();
+        let mut command = Command::new(program);
+        command.args(["-e", "stderr", "-p"]).arg(&folder).arg("-c").arg(folder.join("conf"));
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // It listens as soon as somebody gets through; where it ends before, it says why.
+        while TcpStream::connect(own).is_err() {
+            if let Some(ended) = child.try_wait().unwrap() {
+                let said: Vec<_> =
+                    BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).collect();
+                panic!("nginx: {ended}: {said:?}");
+            }
+            std::thread::yield_now();
+        }
+        Some(Self { child, at: own.to_string() })
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Through a proxy that nobody here wrote: a WebSocket, a session over HTTP (also by HTTP/1.0, without connections that
+/// stay), and bundles.
+#[test]
+fn everything_goes_through_nginx() {
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db"]);
+    let Some(nginx) = Nginx::before(&desk, &serve.at) else { return };
+    let ways = [
+        format!("ws://{}", nginx.at),
+        format!("http://{}", nginx.at),
+        format!("http://{}/old/1/session", nginx.at),
+    ];
+    for (n, way) in ways.iter().enumerate() {
+        let noise = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+            INSERT INTO settings SELECT 'KIND' || i, hex(randomblob(300)), NULL FROM n";
+        desk.sql("north.db", &noise.replace("KIND", &format!("north{n}-")));
+        if n > 0 {
+            desk.sql("base.db", &noise.replace("KIND", &format!("base{n}-")));
+        }
+        desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
+        has(&desk.run(&format!("sync north.db {way}")).ok(), &["in step with base-"]);
+        assert_eq!(
+            desk.value("base.db", "SELECT count(*) FROM readings"),
+            Sql::Integer(n as i64 + 1),
+            "{way}"
+        );
+        assert_eq!(desk.run("digest north.db").ok(), desk.run("digest base.db").ok(), "{way}");
+    }
+    if is_here("curl", "--version") {
+        desk.sql("north.db", "INSERT INTO readings (value) VALUES (4)");
+        desk.run("export north.db north.pmb").ok();
+        let brought = curl(&desk, &nginx.at, &["--data-binary", "@north.pmb", BUNDLE]);
+        assert_eq!((brought.status, &brought.document()["ops"]), (200, &1.into()));
+        let fetched = curl(&desk, &nginx.at, &[&format!("{BUNDLE}?for={}", fingerprint(&desk, "north"))]);
+        assert_eq!(fetched.status, 200);
+        std::fs::write(desk.path("for-north.pmb"), &fetched.body).unwrap();
+        desk.run("import north.db for-north.pmb").ok();
+        // The figures are not passed on.
+        assert_eq!(curl(&desk, &nginx.at, &["/metrics"]).status, 404);
+    }
+    // Behind it nobody is.
+    let at = nginx.at.clone();
+    serve.end();
+    let gone = desk.run(&format!("sync north.db http://{at}"));
+    has(
+        &gone.refused(&format!("http://{at}/packmule/1/session")),
+        &["a web server answers there, with status 502"],
+    );
+}
+
+/// Whoever comes as the ninth is told so at once, in words that say what to do.
+#[test]
+fn the_ninth_is_told_to_come_again() {
+    let names: Vec<String> = (0..9).map(|n| format!("b{n}")).collect();
+    let desk = Desk::fleet(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let serve = Serve::new(&desk, &["base.db", "--plain"]);
+    // They have said who they are, and then nothing more.
+    let crowd: Vec<TcpStream> = names[..8].iter().map(|name| hello_of(&desk, name, &serve.at)).collect();
+    for way in ["tcp", "ws", "http"] {
+        let address = format!("{way}://{}", serve.at);
+        let failed = desk.run(&format!("sync b8.db {address} --plain --json"));
+        assert_eq!(failed.status, Some(1), "{}{}", failed.out, failed.err);
+        let document: Value = serde_json::from_str(&failed.out).unwrap();
+        assert_eq!(document["code"], "busy", "{document}");
+        has(document["error"].as_str().unwrap(), &["busy: 8 sessions are running there; try again"]);
+    }
+    drop(crowd);
+    serve.end();
+}
+
+/// Says a device's opening and hello to a server, as it said them to another one, and hears that the server has begun.
+fn hello_of(desk: &Desk, name: &str, at: &str) -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = listener.local_addr().unwrap();
+    let db = format!("{name}.db");
+    let mut command = desk.command(&["sync", &db, &format!("tcp://{other}"), "--plain", "--patience", "60"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut board, _) = listener.accept().unwrap();
+    let mut said = vec![0; 6];
+    board.read_exact(&mut said).unwrap();
+    board.write_all(&said).unwrap();
+    let mut len = [0; 2];
+    board.read_exact(&mut len).unwrap();
+    let mut hello = vec![0; usize::from(u16::from_le_bytes(len))];
+    board.read_exact(&mut hello).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut stream = TcpStream::connect(at).unwrap();
+    said.extend(len);
+    said.extend(hello);
+    stream.write_all(&said).unwrap();
+    // Its opening; then its hello, which comes from the session alone.
+    let mut answer = [0; 9];
+    stream.read_exact(&mut answer).unwrap();
+    stream
+}

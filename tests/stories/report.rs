@@ -74,3 +74,19 @@ fn status_says_what_to_do_and_whether_a_person_must() {
     desk.sql("north.db", "UPDATE settings SET value = 5");
     has(&desk.run("status north.db").ok(), &["to do", "1 write is not sealed", "packmule seal north.db"]);
 }
+
+/// A link over a network, with what it carried and how fast: in `status` and on the page.
+#[test]
+fn what_links_carried_is_shown() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 60, '')");
+    assert!(!desk.run("status north.db").ok().contains("  link "), "cards and files have no rate");
+    let command = format!("exec:{} serve base.db --stdio", crate::support::PACKMULE);
+    desk.run_words(&["sync", "north.db", &command]).ok();
+    for (db, peer) in [("north.db", "base-"), ("base.db", "north-")] {
+        has(&desk.run(&format!("status {db}")).ok(), &["link ", peer, "by pipe: ", "/s, in step 20"]);
+        desk.run(&format!("report {db} fleet.html")).ok();
+        let page = std::fs::read_to_string(desk.path("fleet.html")).unwrap();
+        has(&page, &["<h2>Links</h2>", peer, " by pipe", "/s", "just now"]);
+    }
+}

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
-use packmule::{Conflict, ConflictVersion, DeviceInfo, Engine, HistoryItem, Status, VersionOp, label};
+use packmule::{
+    Conflict, ConflictVersion, DeviceInfo, Engine, HistoryItem, LinkFigures, Status, VersionOp, label,
+};
 
 use super::conflicts::differs;
 use super::{Context, of_db, open_to_read};
@@ -13,8 +15,8 @@ use crate::documents::Reported;
 use crate::output::{Failure, say};
 use crate::text::html::{self, escape};
 use crate::text::{
-    Advice, advice, clock_wrong, count, iso, now, number, pairs, quoted, said_by, show, shown, size, time,
-    waiting,
+    Advice, advice, clock_wrong, count, iso, now, number, pairs, quoted, rate, said_by, show, shown, size,
+    time, waiting,
 };
 
 /// How many conflicts stand on the page whole; of more, it says how many there are.
@@ -83,6 +85,7 @@ struct Page<'p> {
     status: Status,
     devices: Vec<DeviceInfo>,
     todo: Vec<Advice>,
+    links: Vec<LinkFigures>,
     /// Rows and frames by day and device, of the log.
     rows: BTreeMap<i64, BTreeMap<String, u64>>,
     frames: BTreeMap<i64, BTreeMap<String, u64>>,
@@ -94,6 +97,7 @@ impl<'p> Page<'p> {
     fn of(path: &'p Path, engine: &Engine) -> packmule::Result<Self> {
         let (status, devices, now) = (engine.status()?, engine.devices()?, now());
         let todo = advice(path, &status, &devices, &engine.not_sent()?, now);
+        let links = engine.link_figures()?;
         let (mut rows, mut frames) = (BTreeMap::new(), BTreeMap::new());
         let mut undated = 0;
         engine.log(None, &[], &mut |item| {
@@ -113,7 +117,7 @@ impl<'p> Page<'p> {
             of(&mut frames, group.frames.1 - group.frames.0 + 1);
             Ok(())
         })?;
-        Ok(Self { path, now, status, devices, todo, rows, frames, undated })
+        Ok(Self { path, now, status, devices, todo, links, rows, frames, undated })
     }
 
     /// Gives the page to `out`, part by part. Returns how many conflicts are open.
@@ -123,6 +127,7 @@ impl<'p> Page<'p> {
         out(&self.top());
         out(&self.to_do());
         out(&self.device_list());
+        out(&self.links());
         out(&self.charts());
         let open = self.conflicts(engine, out)?;
         out(&self.waits());
@@ -202,6 +207,29 @@ impl<'p> Page<'p> {
         let ours = if device.this { "–".into() } else { number(device.acknowledged) };
         let clock = device.clock.map_or_else(|| "–".into(), |off| escape(&packmule::clock_words(off)));
         vec![who, heard, number(device.shared.saturating_add(device.own)), ours, clock]
+    }
+
+    /// What each link has carried, and how fast; nothing where there was none: cards and files have no rate.
+    fn links(&self) -> String {
+        if self.links.is_empty() {
+            return String::new();
+        }
+        let row = |of: &LinkFigures| {
+            let at = of.in_step.map_or_else(
+                || "never".into(),
+                |at| format!("{} <span class=\"soft at\">{}</span>", ago(self.now - at), escape(&time(at))),
+            );
+            let ills = match of.corrected + of.lost {
+                0 => "–".into(),
+                _ => format!("{} corrected, {} lost", size(of.corrected), number(of.lost)),
+            };
+            let who = escape(&format!("{} by {}", label(of.peer, of.name.as_deref()), of.link));
+            let carried = format!("{} sent, {} received", size(of.sent), size(of.received));
+            vec![who, escape(&rate(of)), at, number(of.sessions), escape(&carried), escape(&ills)]
+        };
+        let rows: Vec<Vec<String>> = self.links.iter().map(row).collect();
+        let head = ["Link", "Goodput", "In step", "Sessions", "Carried", "Line"];
+        format!("<section><h2>Links</h2>{}</section>\n", html::table(&head, &rows))
     }
 
     /// The order of devices in the charts.

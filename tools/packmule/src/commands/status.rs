@@ -11,8 +11,8 @@ use crate::documents::{self, LogSize, ToDo, WaitGroup};
 use crate::files::run_state;
 use crate::output::{Failure, Out, say};
 use crate::text::{
-    Advice, advice, clock_wrong, columns, count, hint, iso, now, number, paragraph, plural, quoted, said_by,
-    set_aside, shown, size, time, waiting,
+    Advice, advice, clock_wrong, columns, count, hint, iso, link, now, number, paragraph, plural, quoted,
+    said_by, set_aside, shown, size, time, waiting,
 };
 use crate::usage::flags;
 
@@ -51,6 +51,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     print_run(path, out);
     print_tables(path, &status, out);
+    print_links(&engine.link_figures().map_err(of_db(path))?, out);
     for wait in &status.waits {
         say!(out, "  waiting      {}", waiting(wait));
     }
@@ -97,6 +98,13 @@ fn looked_at(status: &Status, devices: usize) -> String {
         count(devices as u64, "device"),
         count(status.notices.len() as u64, "notice")
     )
+}
+
+/// Prints what links have carried, and how fast.
+fn print_links(links: &[packmule::LinkFigures], out: &mut Out<'_>) {
+    for figures in links {
+        say!(out, "{}", paragraph(&format!("link         {}", link(figures)), 2, 15));
+    }
 }
 
 /// Prints what there is to do, with the commands that help.

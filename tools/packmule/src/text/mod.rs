@@ -7,6 +7,7 @@
 //! | `format` | sizes, numbers with their nouns, paths, words for a shell |
 //! | `time` | points in time and spans; whether a clock is likely to be wrong |
 //! | `value` | a row's values as people read and type them |
+//! | `links` | what links have carried |
 //! | `layout` | columns, and lines of 80 letters |
 //! | `advice` | what there is to do next |
 //! | `html` | pages for a browser |
@@ -19,6 +20,7 @@ mod format;
 mod hint;
 pub mod html;
 mod layout;
+mod links;
 pub mod prometheus;
 mod sentence;
 mod time;
@@ -28,6 +30,7 @@ pub use advice::{Advice, advice};
 pub use format::{count, number, plural, quoted, read_size, safe, shell_word, shown, size};
 pub use hint::hint;
 pub use layout::{columns, cut, fitting_columns, folded, paragraph, words, wrap};
+pub use links::{link, rate};
 pub use sentence::{
     behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
 };

@@ -516,7 +516,7 @@ each board gets its own `init`. A board that is made without \
         flags: &[],
         group: Group::Look,
         summary: "the fleet on one page for a browser, which has all in itself",
-        about: "Devices and when they were heard, rows by day and device, open conflicts side by side, what waits and why, the \
+        about: "Devices and when they were heard, links and their goodput, rows by day and device, open conflicts side by side, what waits and why, the \
                 log and who holds it back, and what there is to do. The page loads nothing from elsewhere; it is good on a \
                 telephone and on paper. A file that is no report is not written over.",
         examples: &["packmule report base.db fleet.html"],

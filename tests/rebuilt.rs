@@ -144,7 +144,8 @@ fn sums_take_less_than_four_tenths_of_a_byte_a_row_and_are_kept_up_in_proportion
             dump(&db, "PRAGMA page_count")[0].parse::<u64>().unwrap()
         };
         let with = pages("SELECT 1");
-        let without = pages(&format!("DROP TABLE {runs}; VACUUM"));
+        // An empty table has one page. Its line in the schema stays, which may be one too many for a page there.
+        let without = pages(&format!("DELETE FROM {runs}; VACUUM")) - 1;
         let bytes = (with - without) * 1_024;
         eprintln!("{count} rows: {bytes} bytes of sums, {} a row", bytes as f64 / count as f64);
         assert!(bytes * 10 <= count * 4, "{bytes} bytes for {count} rows");

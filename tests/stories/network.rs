@@ -107,6 +107,21 @@ fn boards_meet_the_base_over_the_network() {
     has(&gone.refused(&format!("tcp://{at}")), &["nobody listens there"]);
 }
 
+/// As every command that sends says it.
+#[test]
+fn a_server_says_what_is_not_carried() {
+    let desk = Desk::fleet(&["north"]);
+    desk.carry("north", "base");
+    let mut serve = Serve::new(&desk, &["north.db"]);
+    desk.run(&format!("sync base.db tcp://{}", serve.at)).ok();
+    let said = serve.wait("in step")["text"].as_str().unwrap().to_owned();
+    assert!(!said.contains("settings"), "{said}");
+    desk.sql("north.db", "DROP TABLE settings");
+    desk.run(&format!("sync base.db tcp://{}", serve.at)).ok();
+    has(serve.wait("in step")["text"].as_str().unwrap(), &["table `settings`: held: it was dropped here"]);
+    serve.end();
+}
+
 #[test]
 fn a_board_meets_the_base_through_the_pipes_of_another_program() {
     let desk = Desk::fleet(&["north"]);

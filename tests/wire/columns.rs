@@ -30,6 +30,12 @@ fn shape(id: DefId, keys: &mut [bool]) -> Option<usize> {
     Some(shape.len())
 }
 
+/// An id as programs write it: a UUID of version 4.
+fn uuid(a: u64, b: u64) -> String {
+    let (a, b) = (format!("{a:016x}"), format!("{b:016x}"));
+    format!("{}-{}-4{}-8{}-{}", &a[..8], &a[8..12], &a[13..], &b[1..4], &b[4..])
+}
+
 /// What a column has: values that follow from each other, and some that do not.
 struct Source {
     style: u64,
@@ -37,14 +43,16 @@ struct Source {
     text: Vec<u8>,
 }
 
+const STYLES: u64 = 14;
+
 impl Source {
     fn new(random: &mut Random) -> Self {
-        Self { style: random.below(12), count: random.below(1_000) as i64, text: Vec::new() }
+        Self { style: random.below(STYLES), count: random.below(1_000) as i64, text: Vec::new() }
     }
 
     fn value(&mut self, random: &mut Random) -> Value<'_> {
         if random.chance(5) {
-            self.style = random.below(12);
+            self.style = random.below(STYLES);
         }
         self.count = self.count.wrapping_add(random.below(7) as i64 - 2);
         let count = self.count;
@@ -85,6 +93,20 @@ impl Source {
             10 => {
                 self.text.extend(format!("{}-{:018}", "9".repeat(20), count.unsigned_abs()).bytes());
                 Value::Text(&self.text)
+            }
+            11 => {
+                self.text.extend(uuid(random.next(), random.next() | count as u64).bytes());
+                match random.below(40) {
+                    0 => self.text.make_ascii_uppercase(),
+                    1 => self.text.truncate(random.below(37) as usize),
+                    2 => self.text[4] = b'g',
+                    _ => {}
+                }
+                Value::Text(&self.text)
+            }
+            12 => {
+                self.text.extend((0..700).map(|at| if at % 300 < 100 { 7 } else { random.next() as u8 }));
+                Value::Blob(&self.text)
             }
             _ => Value::Big(Big {
                 text: random.chance(50),
@@ -272,4 +294,39 @@ fn readings_take_about_a_byte_a_row() {
     // 9 steps of the temperature are 0.4 bytes; all else follows from the row before.
     assert!(coded < 900, "{coded}");
     assert!(plain > 40_000, "{plain}");
+}
+
+/// What rows with one key each, and nothing that can be learned in it, take by column, in bytes.
+fn keys(rows: usize, text: bool, key: impl Fn(&mut Random) -> Vec<u8>) -> f64 {
+    let mut buf = vec![0; FRAME_MAX];
+    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 1, None).unwrap();
+    let mut random = Random(1);
+    for _ in 0..rows {
+        let key = key(&mut random);
+        let key = if text { Value::Text(&key) } else { Value::Blob(&key) };
+        writer.op(def_id(2), &OpHead::plain(OpKind::Insert), [key].into_iter()).unwrap();
+    }
+    let mut out = vec![0; FRAME_MAX];
+    let coded = writer.finish_by_column(&mut Columns::new(), &mut out, shape).len() as f64 / rows as f64;
+    println!("{rows} rows: {coded:.2} bytes a row");
+    coded
+}
+
+#[test]
+fn ids_of_random_digits_take_what_is_random_in_them() {
+    let hex = |random: &mut Random| format!("{:016x}", random.next()).into_bytes();
+    let uuids = |random: &mut Random| uuid(random.next(), random.next()).into_bytes();
+    let bytes = |random: &mut Random| random.next().to_le_bytes().to_vec();
+    // 8 bytes; 120 bits; 8 bytes; and the frame's head, and what is learned at first.
+    let [hex, uuids, bytes] = [keys(1_000, true, hex), keys(1_000, true, uuids), keys(1_000, false, bytes)];
+    assert!(hex < 8.3, "{hex}");
+    assert!(uuids < 15.5, "{uuids}");
+    assert!(bytes < 8.2, "{bytes}");
+}
+
+#[test]
+fn a_picture_takes_what_it_is_long() {
+    let picture = |random: &mut Random| (0..30_000).map(|_| random.next() as u8).collect();
+    let taken = keys(1, false, picture);
+    assert!(taken < 30_000.0 * 1.01, "{taken}");
 }

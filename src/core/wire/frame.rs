@@ -359,7 +359,7 @@ impl<'b> FrameWriter<'b> {
         &'f mut self,
         columns: &mut Columns,
         out: &'f mut [u8],
-        shape: impl FnMut(DefId, &mut [bool]) -> Option<usize>,
+        mut shape: impl FnMut(DefId, &mut [bool]) -> Option<usize>,
     ) -> &'f [u8] {
         self.close_rows();
         let room = out.len().min(self.len).saturating_sub(CRC_LEN);
@@ -367,7 +367,7 @@ impl<'b> FrameWriter<'b> {
             let (head, coded) = out[..room].split_at_mut(self.blocks);
             head.copy_from_slice(&self.buf[..self.blocks]);
             head[CODEC_AT] = BY_COLUMN;
-            if let Ok(len) = columns.encode(&mut self.buf[self.blocks..self.len], coded, shape) {
+            if let Ok(len) = columns.encode(&mut self.buf[self.blocks..self.len], coded, &mut shape) {
                 let end = end_frame(out, self.blocks + len);
                 return &out[..end];
             }

@@ -164,7 +164,12 @@ fn forget_in_list(replica: &Replica, table: &Table, gone: usize, n: usize) -> Re
         if has_column(replica, &list, &format!("{letter}{gone}"))? {
             replica.db.execute_batch(&format!("ALTER TABLE {list} DROP COLUMN {letter}{gone}"))?;
         }
-        for at in gone + 1..n {
+        // A list of a held table may have columns that its definition has not yet.
+        let mut last = n;
+        while has_column(replica, &list, &format!("{letter}{last}"))? {
+            last += 1;
+        }
+        for at in gone + 1..last {
             if has_column(replica, &list, &format!("{letter}{at}"))? {
                 replica.db.execute_batch(&format!(
                     "ALTER TABLE {list} RENAME COLUMN {letter}{at} TO {letter}{}",

@@ -231,6 +231,7 @@ fn retype(
                 return Err(e.into());
             }
             replica.db.execute_batch("ROLLBACK TO _pm_retype; RELEASE _pm_retype")?;
+            meta::set(&replica.db, &owed_key(table.tid), column.name.to_ascii_lowercase())?;
             watch::install_capture(replica, table)?;
             return Ok(Err(format!(
                 "its column `{}` was decided to be {}, and cannot be changed here ({e}); rename it with ALTER TABLE, and \
@@ -242,6 +243,24 @@ fn retype(
     }
     replica.db.execute_batch("RELEASE _pm_retype")?;
     Ok(Ok(()))
+}
+
+/// Returns whether a column is to be of another kind, and could not be made so: once it is gone, one that is so is added.
+pub(crate) fn is_owed(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
+    let owed = meta::get::<String>(&replica.db, &owed_key(tid))?;
+    Ok(owed.is_some_and(|owed| owed.eq_ignore_ascii_case(name)))
+}
+
+/// Forgets which column of a table was to be of another kind: it is.
+pub(crate) fn forget_owed(replica: &Replica, tid: i64) -> Result<()> {
+    match meta::get::<String>(&replica.db, &owed_key(tid))? {
+        Some(owed) if !owed.is_empty() => meta::set(&replica.db, &owed_key(tid), ""),
+        _ => Ok(()),
+    }
+}
+
+fn owed_key(tid: i64) -> String {
+    format!("column owed {tid}")
 }
 
 /// Drops a column of a table, and adds one of this name as a definition has it: with its values, or empty.

@@ -320,6 +320,8 @@ fn differing(
     heads.iter().for_each(|head| spoken.extend(&head.live(n)));
     let said = said_values(replica, table, key, own, heads, &judgement)?;
     let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
+    // A delete carries what the row was.
+    let is_told = heads.iter().any(|head| head.kind == OpKind::Delete);
     let mut differing = Columns::default();
     for (at, column) in table.def.columns.iter().enumerate() {
         if column.key > 0 || table.disputed.contains(at) {
@@ -331,6 +333,8 @@ fn differing(
             total.borrow() == own[at].borrow()
         } else if spoken.contains(at) && !table.counters.contains(&at) {
             said.get(at).is_some_and(|said| *said == own[at])
+        } else if is_told && said.get(at).is_some_and(|said| *said == own[at]) {
+            true
         } else {
             new() && column.is_constant(&own[at])
         };

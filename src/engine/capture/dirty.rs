@@ -199,6 +199,19 @@ pub(crate) fn record_key(
 
 /// Makes the list and the quarantine table of a table, or adds the columns that they lack.
 pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
+    make_change_list(replica, table)?;
+    let def = &table.def;
+    if def.mode == Mode::Shared {
+        let columns: Vec<String> = def.columns.iter().map(|c| def.quarantine_sql(c)).collect();
+        // Every statement that changes the schema walks through all of it: one less for each table.
+        let unique = format!(", UNIQUE ({})", def.key_list(""));
+        make_list(replica, &table.quarantine_table(), &columns, &unique)?;
+    }
+    Ok(())
+}
+
+/// Makes the list of a table, or adds the columns that it lacks.
+pub(crate) fn make_change_list(replica: &Replica, table: &Table) -> Result<()> {
     let def = &table.def;
     let collated = |at: usize| match def.columns[at].collation {
         Collation::Binary => "",
@@ -214,12 +227,6 @@ pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
         // A row that was deleted before the column came had what the column gave to all others.
         let value = value::literal(&column.constant());
         replica.db.execute(&format!("UPDATE {} SET i{at} = {value}", table.dirty()), [])?;
-    }
-    if def.mode == Mode::Shared {
-        let columns: Vec<String> = def.columns.iter().map(|c| def.quarantine_sql(c)).collect();
-        // Every statement that changes the schema walks through all of it: one less for each table.
-        let unique = format!(", UNIQUE ({})", def.key_list(""));
-        make_list(replica, &table.quarantine_table(), &columns, &unique)?;
     }
     Ok(())
 }

@@ -4,15 +4,13 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, Mode, OpKind, Schema, SchemaBits};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::follow::Added;
+use crate::engine::capture::follow::{Added, Unread};
 use crate::engine::capture::reshape::{self, Standing};
-use crate::engine::capture::{
-    adopt, append, declare, follow, gathering, merge_definitions, unverified, watch,
-};
+use crate::engine::capture::{adopt, append, declare, follow, gathering, held, merge_definitions, watch};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Stamp};
 use crate::engine::merge::kind::Kind;
-use crate::engine::merge::{compose, stretches, versions};
+use crate::engine::merge::{compose, deferred, stretches, versions};
 use crate::engine::show::writable;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Affinity};
@@ -21,7 +19,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::table::{renamed, shapes};
+use crate::engine::table::shapes;
 
 /// Why a table is suspended that was dropped.
 pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table of that name and definition is back, and \
@@ -55,6 +53,7 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
         }
         match notice_changes_of(replica, &table, &mut noticed)? {
             Some(reason) => {
+                watch_held(replica, table.tid)?;
                 replica.db.execute(
                     "UPDATE _pm_table SET state = ?3, note = ?2 WHERE tid = ?1",
                     (table.tid, reason, State::Suspended),
@@ -122,7 +121,9 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
             }
             continue;
         }
-        for (_, column) in declared {
+        // Any other that is gone is one that the application has renamed or dropped.
+        let owed = disputed || declare::is_owed(replica, table.tid, &old.name)?;
+        for (_, column) in declared.into_iter().filter(|_| owed) {
             if column.kind()? != kind {
                 let added = now.addable_sql(&column);
                 replica.db.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {added}", table.sql_name))?;
@@ -140,11 +141,9 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if !compose::is_table_there(replica, table)? {
         return notice_absence(replica, table);
     }
-    let mut intact = watch::capture_intact(replica, table)?;
-    match reshape::follow(replica, table)? {
-        Ok(change) if change.is_nothing() => {}
-        Ok(_) => noticed.filled.push(table.tid),
-        Err(reason) => return Ok(Some(reason)),
+    let mut intact = watch::capture_intact(replica, table)? && !held::is_made_anew(replica, table.tid)?;
+    if let Some(reason) = follow_others(replica, table, noticed)? {
+        return Ok(Some(reason));
     }
     let table = &*catalog::table(replica, table.tid)?;
     // A table that cannot be read any more, for instance one without a primary key, is suspended too.
@@ -159,16 +158,17 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         table.disputed.contains(at) || kinds.iter().any(|(column, _)| column.name.eq_ignore_ascii_case(name))
     };
     let change = reshape::change_of(replica, table, &now, &decided)?;
-    let is_changed = !(change.is_nothing() && kinds.is_empty());
-    if is_changed && let Some(reason) = unverified::why_held(replica, table, &now, &change.renamed)? {
-        return Ok(Some(reason));
-    }
+    let unread = match change.renamed.is_empty() {
+        true => Unread::new(),
+        false => follow::unread(replica, table.tid, &table.def)?,
+    };
     if change.is_nothing() {
         reshape::take_back(replica, table)?;
         if let Some(reason) = why_suspended(replica, table, &now)? {
             return Ok(Some(reason));
         }
     } else if let Standing::Held(reason) = reshape::stand(replica, table, &now, &change)? {
+        follow::read_again(replica, table, unread)?;
         return Ok(Some(reason));
     } else {
         noticed.filled.push(table.tid);
@@ -183,21 +183,61 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if table.state == State::Suspended {
         adopt::resume(replica, table.tid)?;
     }
-    let table = &*catalog::table(replica, table.tid)?;
-    notice_dropped_uniques(replica, &table.def, &now)?;
-    let added = adopt_changes(replica, table, &now, kinds, noticed)?;
-    let mut come = recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
-    let names: Vec<String> = added.iter().map(|column| column.name.clone()).collect();
-    // A column on whose kind the application decided did not wait: what is in it now holds.
-    come.retain(|column| table.def.column(&column.name).is_none());
-    if follow::fill(replica, table.tid, &table.def, &come)? {
-        noticed.filled.push(table.tid);
-    }
+    let names = take_in_columns(replica, table.tid, &now, (kinds, intact, unread), noticed)?;
     follow::tell_waiting(replica, table.tid)?;
+    held::forget(replica, table.tid)?;
+    declare::forget_owed(replica, table.tid)?;
     if !intact {
         noticed.anew.push((table.tid, names));
     }
     Ok(None)
+}
+
+/// Changes a table as others have changed it, where its columns follow. Returns why that cannot be.
+fn follow_others(replica: &Replica, table: &Table, noticed: &mut Noticed) -> Result<Option<String>> {
+    match reshape::follow(replica, table)? {
+        Ok(change) if change.is_nothing() => return Ok(None),
+        Ok(_) => noticed.filled.push(table.tid),
+        Err(reason) => return Ok(Some(reason)),
+    }
+    // Under its new name a column may have been decided to be of another kind.
+    declare::apply_declarations(replica, table.tid, &table.disputed)?;
+    let table = catalog::table(replica, table.tid)?;
+    Ok(table.note.clone().filter(|_| table.state == State::Suspended))
+}
+
+/// Takes in the columns that a table has now: those of other kinds, the new ones, and those (`unread`) that stood for none
+/// before. Returns the names of those that were added.
+fn take_in_columns(
+    replica: &Replica,
+    tid: i64,
+    now: &TableDef,
+    (kinds, intact, mut unread): (Vec<(ColumnDef, bool)>, bool, Unread),
+    noticed: &mut Noticed,
+) -> Result<Vec<String>> {
+    let table = &*catalog::table(replica, tid)?;
+    notice_dropped_uniques(replica, &table.def, now)?;
+    let added = adopt_changes(replica, table, now, kinds, noticed)?;
+    let mut come = recapture(replica, &*catalog::table(replica, table.tid)?, intact, &added)?;
+    let names: Vec<String> = added.iter().map(|column| column.name.clone()).collect();
+    // A column on whose kind the application decided did not wait: what is in it now holds.
+    come.retain(|column| table.def.column(&column.name).is_none());
+    let renamed = follow::readable(replica, table.tid, &mut unread)?.into_iter();
+    come.extend(renamed.filter(|name| table.def.column(name).is_some()).map(Added::without_entries));
+    if follow::fill(replica, table.tid, &table.def, &come, &unread)? {
+        noticed.filled.push(table.tid);
+    }
+    Ok(names)
+}
+
+/// Lets triggers watch a table that is held, where it can be read.
+fn watch_held(replica: &Replica, tid: i64) -> Result<()> {
+    let table = catalog::table(replica, tid)?;
+    match read_now(replica, &table.def) {
+        Ok(now) => held::watch(replica, &table, &now),
+        Err(Error::CannotTrack { .. }) => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// Reads what a table is now. The columns of its primary key may have been renamed.
@@ -430,12 +470,20 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     let def = TableDef::decode(schema.def).map_err(error::bad)?;
     let id = DefId::of(schema.def);
     let tid = catalog::keep_def(replica, &def, id, schema.def)?;
+    let table = catalog::table(replica, tid)?;
+    let unread = match schema.names.clone().next() {
+        None => Unread::new(),
+        Some(_) => follow::unread(replica, tid, &table.def)?,
+    };
     shapes::record_shape(replica, tid, place, id, schema.bits)?;
     for (before, after) in schema.names {
-        renamed::record_said(replica, tid, place, id, (before, after))?;
+        shapes::record_said(replica, tid, place, id, (before, after))?;
     }
     catalog::doubt_schema(replica)?;
     catalog::reload_catalog(replica)?;
+    if follow::read_again(replica, &table, unread)? && table.shows_shared() {
+        deferred::defer_all(replica, tid)?;
+    }
     follow::tell_waiting(replica, tid)
 }
 

@@ -4,11 +4,11 @@
 //! **Invariant.** What others wrote into a column that waits stays in the log, in the versions of its rows; such a table is
 //! not folded. When the column comes, each row gets what its versions say of it, before anything of the row is sealed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{OpKind, SchemaBits};
+use packmule_core::wire::{DefId, OpKind, SchemaBits};
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::dirty::ChangeFlags;
@@ -125,9 +125,47 @@ fn at_odds(replica: &Replica, table: &Table) -> Result<String> {
     })
 }
 
+/// The columns of definitions from the log, by their places, that stand for no column of their table here.
+pub(crate) type Unread = HashSet<(DefId, usize)>;
+
+/// Returns which columns of the definitions in the log stand for none of a table, whose definition is `now`.
+pub(crate) fn unread(replica: &Replica, tid: i64, now: &TableDef) -> Result<Unread> {
+    let mut statement = replica.db.prepare_cached("SELECT id, body FROM _pm_def WHERE tid = ?1")?;
+    let mut rows = statement.query([tid])?;
+    let mut unread = Unread::new();
+    while let Some(row) = rows.next()? {
+        let (id, body): (_, Vec<u8>) = (DefId(row.get(0)?), row.get(1)?);
+        let mut def = TableDef::stored(&body)?;
+        renamed::as_now(replica, tid, &mut def, now)?;
+        let unknown = def.columns.iter().enumerate().filter(|(_, c)| now.column(&c.name).is_none());
+        unread.extend(unknown.map(|(at, _)| (id, at)));
+    }
+    Ok(unread)
+}
+
+/// Takes from these columns those that still stand for none. Returns what the others are called here.
+pub(crate) fn readable(replica: &Replica, tid: i64, unread: &mut Unread) -> Result<BTreeSet<String>> {
+    let table = catalog::table(replica, tid)?;
+    let still = self::unread(replica, tid, &table.def)?;
+    unread.retain(|column| !still.contains(column));
+    let names =
+        unread.iter().map(|(id, at)| Ok(catalog::op_def(replica, *id)?.def.columns[*at].name.clone()));
+    names.collect()
+}
+
+/// Reads again what versions say of columns that stood for none (`unread`), before a device said how they were renamed.
+/// Returns whether they say anything.
+pub(crate) fn read_again(replica: &Replica, table: &Table, mut unread: Unread) -> Result<bool> {
+    if unread.is_empty() || readable(replica, table.tid, &mut unread)?.is_empty() {
+        return Ok(false);
+    }
+    respeak(replica, table, &table.def, &unread)?;
+    Ok(true)
+}
+
 /// Gives the remembered versions of a table's rows the columns that they have in its definition now. `before` is the
-/// definition by which they were recorded.
-pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef) -> Result<()> {
+/// definition by which they were recorded, `come` the columns of definitions that stood for none then.
+pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef, come: &Unread) -> Result<()> {
     stretches::spread(replica, Some(table.tid))?;
     // What was written to a column of this name that was dropped does not come back.
     let mut since = HashMap::new();
@@ -146,9 +184,12 @@ pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef) -> Re
                 frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
                     let names = op.values(def.shape());
                     Ok(names
-                        .map(|(at, _)| def.def.columns[at].name.as_str())
-                        .filter(|name| before.column(name).is_none_or(|at| live.contains(at)))
-                        .filter_map(|name| table.def.column(name))
+                        .map(|(at, _)| (at, def.def.columns[at].name.as_str()))
+                        .filter(|(at, name)| {
+                            let known = before.column(name).filter(|_| !come.contains(&(def.id, *at)));
+                            known.is_none_or(|at| live.contains(at))
+                        })
+                        .filter_map(|(_, name)| table.def.column(name))
                         .filter(|at| {
                             let from = since.get(table.def.columns[*at].name.as_str());
                             from.is_none_or(|from| lamport >= *from)
@@ -173,14 +214,28 @@ pub(crate) struct Added {
     pub entries: Range<i64>,
 }
 
-/// Fills columns that have come with what the versions of each row say of them. `before` is the definition without them.
+impl Added {
+    /// Makes one for which no entries were made.
+    pub(crate) fn without_entries(name: String) -> Self {
+        Self { name, entries: 0..0 }
+    }
+}
+
+/// Fills columns that have come with what the versions of each row say of them. `before` is the definition without them,
+/// `come` are the columns of other definitions that stand for columns here only now.
 /// The entries that were made because of a column go where it is filled; those of others stay.
-pub(crate) fn fill(replica: &Replica, tid: i64, before: &TableDef, added: &[Added]) -> Result<bool> {
+pub(crate) fn fill(
+    replica: &Replica,
+    tid: i64,
+    before: &TableDef,
+    added: &[Added],
+    come: &Unread,
+) -> Result<bool> {
     let table = catalog::table(replica, tid)?;
     if !table.shows_shared() || added.is_empty() {
         return Ok(false);
     }
-    respeak(replica, &table, before)?;
+    respeak(replica, &table, before, come)?;
     let mut filled = false;
     for key in context_free::remembered_keys(replica, tid)? {
         let said = said_of(replica, &table, &key, added)?;

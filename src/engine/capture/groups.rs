@@ -22,7 +22,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::table::{renamed, shapes};
+use crate::engine::table::shapes;
 
 /// What a seal made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -316,7 +316,7 @@ fn seal_says(replica: &Replica, says: &Says<'_>, group: &mut GroupWriter<'_>) ->
     let place = (replica.me, seq, group.lamport);
     shapes::record_shape(replica, tid, place, id, says.bits)?;
     for (before, after) in names {
-        renamed::record_said(replica, tid, place, id, (before, after))?;
+        shapes::record_said(replica, tid, place, id, (before, after))?;
     }
     Ok(())
 }

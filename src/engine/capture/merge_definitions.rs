@@ -1,9 +1,10 @@
 //! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
+use crate::engine::capture::follow::Unread;
 use crate::engine::capture::{adopt, declare, dirty, follow, watch};
 use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
-use crate::engine::merge::deferred;
+use crate::engine::merge::{deferred, unread};
 use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
@@ -41,13 +42,14 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
     if names(&table.def) == names(before) && names(&entry.def) == names(before) {
         return Ok(());
     }
-    follow::respeak(replica, &table, before)
+    follow::respeak(replica, &table, before, &Unread::new())
 }
 
 /// Adds the columns and the UNIQUEs of a definition that the table here does not have.
 pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
     let table = &*catalog::table(replica, tid)?;
     let mut def = table.def.clone();
+    let (id, _) = theirs.encode()?;
     let theirs = &mut theirs.clone();
     renamed::as_now(replica, tid, theirs, &def)?;
     if !def.has_key_of(theirs) {
@@ -61,6 +63,51 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         );
         meta::notice(&replica.db, &what, replica.now())?;
     }
+    add_columns(replica, table, theirs, &mut def)?;
+    let grown = def.columns.len() > table.def.columns.len();
+    let mut uniques = Vec::new();
+    for unique in theirs.uniques.iter().filter(|_| table.shows_shared()) {
+        let names = unique.iter().map(|at| &theirs.columns[usize::from(*at)].name);
+        let here: Option<Vec<u16>> = names.map(|name| def.column(name).map(|at| at as u16)).collect();
+        if let Some(here) = here.filter(|here| !def.uniques.contains(here)) {
+            def.uniques.push(here.clone());
+            uniques.push(here);
+        }
+    }
+    if !grown && uniques.is_empty() {
+        return follow::tell_waiting(replica, tid);
+    }
+    def.uniques.sort();
+    let is_said = grown
+        && (unread::any(replica, tid)?
+            || follow::unread(replica, tid, &table.def)?.iter().any(|(of, _)| *of != id));
+    adopt::adopt_def(replica, table.tid, &def)?;
+    catalog::reload_catalog(replica)?;
+    if table.state == State::Tracked {
+        let table = catalog::table(replica, tid)?;
+        // The quarantine table needs the columns before rows are moved there; the triggers need the indexes.
+        dirty::make_lists(replica, &table)?;
+        for unique in &uniques {
+            make_unique(replica, &table, unique)?;
+        }
+        catalog::reload_catalog(replica)?;
+        watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
+    }
+    adopt::remember_schema(replica)?;
+    if is_said {
+        // Ops of another definition with these columns may have come before this one.
+        let now = catalog::table(replica, tid)?;
+        follow::respeak(replica, &now, &table.def, &Unread::new())?;
+        if now.shows_shared() {
+            deferred::defer_all(replica, tid)?;
+        }
+    }
+    follow::tell_waiting(replica, tid)
+}
+
+/// Adds the columns of a definition that a table lacks, where they follow, to the table and to its definition `def`.
+fn add_columns(replica: &Replica, table: &Table, theirs: &TableDef, def: &mut TableDef) -> Result<()> {
+    let tid = table.tid;
     let added: Vec<_> = theirs.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned().collect();
     let follows = follow::follows(replica, table)?;
     for mut column in added {
@@ -81,34 +128,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         column.key = 0;
         def.columns.push(column);
     }
-    let grown = def.columns.len() > table.def.columns.len();
-    let mut uniques = Vec::new();
-    for unique in theirs.uniques.iter().filter(|_| table.shows_shared()) {
-        let names = unique.iter().map(|at| &theirs.columns[usize::from(*at)].name);
-        let here: Option<Vec<u16>> = names.map(|name| def.column(name).map(|at| at as u16)).collect();
-        if let Some(here) = here.filter(|here| !def.uniques.contains(here)) {
-            def.uniques.push(here.clone());
-            uniques.push(here);
-        }
-    }
-    if !grown && uniques.is_empty() {
-        return follow::tell_waiting(replica, tid);
-    }
-    def.uniques.sort();
-    adopt::adopt_def(replica, table.tid, &def)?;
-    catalog::reload_catalog(replica)?;
-    if table.state == State::Tracked {
-        let table = catalog::table(replica, tid)?;
-        // The quarantine table needs the columns before rows are moved there; the triggers need the indexes.
-        dirty::make_lists(replica, &table)?;
-        for unique in &uniques {
-            make_unique(replica, &table, unique)?;
-        }
-        catalog::reload_catalog(replica)?;
-        watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
-    }
-    adopt::remember_schema(replica)?;
-    follow::tell_waiting(replica, tid)
+    Ok(())
 }
 
 /// Makes a notice of a table that has another primary key on a device.

@@ -19,7 +19,7 @@
 //! | `evolve` | tables that the application changed, and definitions from others |
 //! | `reshape` | columns that an application renames, drops or retypes |
 //! | `column_numbers` | what is recorded of rows, when columns get other numbers |
-//! | `unverified` | rows of a rebuilt table of which nobody knows who wrote them |
+//! | `held` | tables that are held and were made anew |
 //! | `renumbered` | tables without a key whose rows have got other rowids |
 //! | `runs` | sums of runs of settled rows |
 //! | `differences` | how a table that was made anew differs from what it was |
@@ -37,6 +37,7 @@ pub(crate) mod evolve;
 pub(crate) mod follow;
 pub(crate) mod gathering;
 pub(crate) mod groups;
+pub(crate) mod held;
 pub(crate) mod merge_definitions;
 pub(crate) mod not_sent;
 pub(crate) mod ops;
@@ -46,6 +47,5 @@ pub(crate) mod reshape;
 pub(crate) mod restate;
 pub(crate) mod runs;
 pub(crate) mod seal;
-mod unverified;
 pub(crate) mod verdict;
 pub(crate) mod watch;

@@ -99,7 +99,7 @@ pub(crate) fn change_of(
 }
 
 /// Returns the names before and after of the columns that are called otherwise now. SQLite renames a column in our triggers
-/// too; of a table that was made anew tells that a new column of the same kind has the place and that it has values.
+/// too; of a table that was made anew tells that a new column of the same kind has the place, and that it may have its values.
 fn renamed_columns(replica: &Replica, table: &Table, now: &TableDef) -> Result<Vec<(String, String)>> {
     let def = &table.def;
     let trigger: Option<String> = value::maybe(
@@ -120,12 +120,15 @@ fn renamed_columns(replica: &Replica, table: &Table, now: &TableDef) -> Result<V
         if now.column(&old.name).is_some() || named(&old.name) == Some(true) {
             continue;
         }
-        let place = new
-            .iter()
-            .position(|c| kind(c) == kind(old) && (trigger.is_some() || now.column(&c.name) == Some(at)));
+        let known = renamed::names_of(replica, table.tid, &old.name)?;
+        let is_known = |c: &&ColumnDef| known.contains(&c.name.to_ascii_lowercase());
+        let place = new.iter().position(|c| kind(c) == kind(old) && is_known(c)).or_else(|| {
+            new.iter()
+                .position(|c| kind(c) == kind(old) && (trigger.is_some() || now.column(&c.name) == Some(at)))
+        });
         let Some(place) = place else { continue };
         let column = new.remove(place);
-        if trigger.is_none() && column.key == 0 && !has_values(replica, table, column)? {
+        if trigger.is_none() && column.key == 0 && !may_have_values(replica, table, column)? {
             continue;
         }
         renamed.push((old.name.clone(), column.name.clone()));
@@ -133,11 +136,15 @@ fn renamed_columns(replica: &Replica, table: &Table, now: &TableDef) -> Result<V
     Ok(renamed)
 }
 
-/// Returns whether a row has another value in a column than its default.
-fn has_values(replica: &Replica, table: &Table, column: &ColumnDef) -> Result<bool> {
+/// Returns whether a column can be one that had values before: a row has another value in it than its default, or there is no
+/// row that could tell.
+fn may_have_values(replica: &Replica, table: &Table, column: &ColumnDef) -> Result<bool> {
     let (c, default) = (value::quote(&column.name), value::literal(&column.constant()));
-    let sql = format!("SELECT 1 FROM {} WHERE {c} IS NOT {default} LIMIT 1", table.sql_name);
-    Ok(value::maybe::<i64>(&replica.db, &sql, [])?.is_some())
+    let of = &table.sql_name;
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM {of} WHERE {c} IS NOT {default}) OR NOT EXISTS (SELECT 1 FROM {of})"
+    );
+    Ok(replica.db.query_row(&sql, [], |row| row.get(0))?)
 }
 
 /// Decides what becomes of a table of which columns were changed, and adopts what it is if every other device has done the

@@ -147,7 +147,8 @@ fn judge_row(
     let is_sum = |entry: &&Entry| entry.is_base() && entry.seq == row.number && row.number > 0;
     let sums: Vec<&Entry> = counted.iter().filter(is_sum).collect();
     let settled = baselines.into_iter().find(|head| head.seq == row.number);
-    let Some((kind, columns, mut values)) = said_of(&table, row, settled.as_ref(), &kept, &sums)? else {
+    let Some((kind, columns, mut values)) = said_of(replica, &table, row, settled.as_ref(), &kept, &sums)?
+    else {
         return Ok(()); // It was overwritten here meanwhile, by who had seen it.
     };
     values.sort_by_key(|(column, _)| *column);
@@ -205,6 +206,7 @@ type Said = (OpKind, Option<Columns>, Vec<(usize, value::OwnedValue)>);
 /// Returns what is said of a row: its settled value and settled sums, or that it is gone, or nothing but what stays. `None`
 /// where nothing is left to be said.
 fn said_of(
+    replica: &Replica,
     table: &Table,
     row: &Unplaced,
     settled: Option<&Head>,
@@ -221,7 +223,7 @@ fn said_of(
         }
         (Some(head), _) if head.kind == OpKind::Delete => (OpKind::Delete, None, key()?),
         (Some(head), Some(body)) => {
-            (OpKind::Insert, head.columns.clone(), versions::read_baseline(table, body)?)
+            (OpKind::Insert, head.columns.clone(), versions::read_baseline(replica, table, body)?)
         }
         (None, _) if !sums.is_empty() => (OpKind::Insert, Some(Columns::default()), key()?),
         (None, _) if row.number > 0 => return Ok(None),

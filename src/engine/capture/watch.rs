@@ -28,7 +28,7 @@ pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Makes the triggers of a table again, by a definition whose columns have other names.
+/// Makes the triggers of a table again, by a definition whose columns are those of its lists.
 pub(crate) fn rename_in_triggers(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
     Ok(replica.db.execute_batch(&triggers(&replica.db, table)?)?)
@@ -103,36 +103,48 @@ fn changed(name: &str, decl_type: &str) -> String {
 
 /// Makes an expression over OLD and NEW outlive a column that the application drops: the column is NULL then.
 ///
-/// SQLite looks for `OLD.c` in the trigger's row first. If it has no such column, the two subqueries around have one. A
+/// SQLite looks for `OLD.c` in the trigger's row first. If it has no such column, the subqueries around have one. A
 /// trigger that names a column plainly would make every `ALTER TABLE ... DROP COLUMN` fail.
 fn outliving(def: &TableDef, expression: &str) -> String {
-    let nulls: Vec<String> = def
-        .columns
-        .iter()
-        .filter(|c| c.key == 0)
-        .map(|c| format!("NULL AS {}", value::quote(&c.name)))
-        .collect();
-    if nulls.is_empty() {
+    let names: Vec<String> =
+        def.columns.iter().filter(|c| c.key == 0).map(|c| value::quote(&c.name)).collect();
+    if names.is_empty() {
         return format!("({expression})");
     }
-    let nulls = nulls.join(", ");
-    format!(
-        "(SELECT (SELECT (SELECT {expression}) FROM (SELECT {nulls}) AS OLD) FROM (SELECT {nulls}) AS NEW)"
-    )
+    let one = lacking_row(def, &names);
+    in_lacking(&names, &format!("(SELECT (SELECT {expression}) FROM {one} AS OLD) FROM {one} AS NEW"))
 }
 
 /// Returns the value of a column in a row that a displacing trigger finds in its table; NULL if the column is gone.
 fn outliving_value(def: &TableDef, table: &str, column: &str) -> String {
-    let c = value::quote(column);
+    let names = [value::quote(column)];
     let same: Vec<String> = def
         .keys()
         .map(|at| value::quote(&def.columns[at].name))
         .map(|key| format!("_pm_row.{key} = {table}.{key}"))
         .collect();
-    format!(
-        "(SELECT (SELECT _pm_row.{c} FROM {table} AS _pm_row WHERE {}) FROM (SELECT NULL AS {c}) AS _pm_row)",
-        same.join(" AND ")
-    )
+    let (c, one) = (&names[0], lacking_row(def, &names));
+    let found = format!("(SELECT _pm_row.{c} FROM {table} AS _pm_row WHERE {})", same.join(" AND "));
+    in_lacking(&names, &format!("{found} FROM {one} AS _pm_row"))
+}
+
+/// Returns a subquery of one row that has these columns, all NULL.
+///
+/// Where the application renames a column and then drops it, SQLite has put the new name here too, since it is one of the
+/// table. Then it is a column no more, and SQLite reads it as a text, as it does what stands in double quotes and means
+/// nothing else; of a column that is dropped under its old name, it finds the one around (`in_lacking`). Where an
+/// application's SQLite does not do so (`SQLITE_DQS`), it must seal between renaming a column and dropping it.
+fn lacking_row(def: &TableDef, names: &[String]) -> String {
+    let table = value::quote(&def.name);
+    let first = def.keys().next().map(|at| value::quote(&def.columns[at].name));
+    let none = first.map_or("0".into(), |key| format!("{table}.{key} = NULL"));
+    format!("(SELECT {} FROM (SELECT 1 AS _pm_one) LEFT JOIN {table} ON {none})", names.join(", "))
+}
+
+/// Puts a query into one that has these columns, all NULL.
+fn in_lacking(names: &[String], query: &str) -> String {
+    let nulls: Vec<String> = names.iter().map(|name| format!("NULL AS {name}")).collect();
+    format!("(SELECT (SELECT {query}) FROM (SELECT {}))", nulls.join(", "))
 }
 
 /// Returns the SQL that makes the triggers of a table.

@@ -106,7 +106,9 @@ fn unplace(replica: &Replica, table: &Table, key: &[u8], image: &Head) -> Result
         row[column] = value;
     }
     let mut columns: Columns = table.def.keys().collect();
-    for (column, value) in versions::read_baseline(table, image.baseline.as_deref().unwrap_or_default())? {
+    for (column, value) in
+        versions::read_baseline(replica, table, image.baseline.as_deref().unwrap_or_default())?
+    {
         if image.live(n).contains(column) && !table.counters.contains(&column) {
             row[column] = value;
             columns.insert(column);

@@ -17,6 +17,7 @@
 //! | `restated` | the weakest of writes: what an application wrote when it made a table anew |
 //! | `stretches` | the heads of many rows in one entry |
 //! | `written` | writes to `_pm_head`, and the values of baseline versions |
+//! | `unread` | columns of which a version speaks, and that wait here |
 //! | `versions` | winner, conflict, authorship: judged from the heads |
 
 pub(crate) mod compose;
@@ -31,5 +32,6 @@ pub(crate) mod late;
 pub(crate) mod register;
 pub(crate) mod restated;
 pub(crate) mod stretches;
+pub(crate) mod unread;
 pub(crate) mod versions;
 pub(crate) mod written;

@@ -10,7 +10,7 @@ use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
 use crate::engine::merge::heads::{self, Head, Seen};
-use crate::engine::merge::{deferred, restated, written};
+use crate::engine::merge::{deferred, restated, unread, written};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -53,6 +53,11 @@ pub(crate) fn register(
             Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
             _ => Columns::default(),
         };
+        if rest.is_empty() && !unread::is_nothing_left(replica, table, head, &mut std::iter::once(new))? {
+            written::leave_nothing_yet(replica, tid, key, head)?;
+            left.push((head.kind, rest));
+            continue;
+        }
         written::leave_columns(replica, tid, key, head, &rest)?;
         if !rest.is_empty() {
             left.push((head.kind, rest));

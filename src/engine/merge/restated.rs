@@ -19,7 +19,7 @@ use packmule_core::wire::OpKind;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::heads::{self, Head, Seen};
-use crate::engine::merge::{compose, deferred, versions, written};
+use crate::engine::merge::{compose, deferred, unread, versions, written};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -33,9 +33,24 @@ pub(crate) fn overrule(replica: &Replica, table: &Table, key: &[u8], new: &Head,
         if head.kind == OpKind::Delete && new.kind != OpKind::Delete {
             bring_back(replica, table, key, head)?;
         }
-        written::leave_columns(replica, table.tid, key, head, &rest)?;
+        leave(replica, table, key, head, &rest, new)?;
     }
     Ok(())
+}
+
+/// Leaves of a restated version these columns, or what waits for its column, or nothing.
+fn leave(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    head: &Head,
+    rest: &Columns,
+    new: &Head,
+) -> Result<()> {
+    match rest.is_empty() && !unread::is_nothing_left(replica, table, head, &mut std::iter::once(new))? {
+        true => written::leave_nothing_yet(replica, table.tid, key, head),
+        false => written::leave_columns(replica, table.tid, key, head, rest),
+    }
 }
 
 /// Makes the row of a restated delete as it was, below what its versions say: it counts as never deleted.
@@ -73,6 +88,11 @@ pub(crate) fn register_restated(
     let says = table.def.columns.iter().enumerate().any(|(at, column)| column.key == 0 && mine.contains(at));
     let only_key = table.def.columns.iter().all(|column| column.key > 0);
     if mine.is_empty() || !(says || only_key || delete) {
+        let mut over = old.iter().filter(|head| !head.weak && !had_seen(head));
+        if !unread::is_nothing_left(replica, table, new, &mut over)? {
+            let columns = Some(Columns::default());
+            written::insert_head(replica, tid, key, &Head { columns, ..new.clone() })?;
+        }
         return Ok(false);
     }
     let mut beside = false;
@@ -83,7 +103,7 @@ pub(crate) fn register_restated(
                 beside = true;
             }
             let rest = if delete { Columns::default() } else { head.live(n).minus(&whole) };
-            written::leave_columns(replica, tid, key, head, &rest)?;
+            leave(replica, table, key, head, &rest, new)?;
         } else {
             beside = true;
         }

@@ -168,7 +168,7 @@ fn put_together(replica: &Replica, head: &Head, big: &Big) -> Result<OwnedValue>
 /// Reads a version's values by column here; those in pieces stay where they are.
 pub(crate) fn held(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<(usize, Held)>> {
     if head.dev == BASELINE {
-        let values = read_baseline(table, head.baseline.as_deref().unwrap_or_default())?;
+        let values = read_baseline(replica, table, head.baseline.as_deref().unwrap_or_default())?;
         return Ok(values.into_iter().map(|(column, value)| (column, Held::Here(value))).collect());
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
@@ -214,6 +214,9 @@ pub(crate) fn told(replica: &Replica, table: &Table, head: &Head) -> Result<Vec<
 /// Returns whether a version counts for the row as a whole. What is left of an overwritten row speaks only for
 /// columns that the later version did not know; another device may have compacted it.
 fn is_decisive(table: &Table, head: &Head) -> bool {
+    if head.kind != OpKind::Delete && head.columns.as_ref().is_some_and(Columns::is_empty) {
+        return false; // It speaks only for a column that waits: see `unread.rs`.
+    }
     let Some(live) = head.columns.as_ref().filter(|_| table.def.merge == Merge::Row) else { return true };
     // A row that its author wrote in an older definition speaks for all columns of that, and so for the key.
     // Of an overwritten row only columns outside the key can be left.
@@ -295,11 +298,18 @@ pub(crate) fn baseline_values(mut body: &[u8]) -> Result<Vec<(String, OwnedValue
     Ok(values)
 }
 
-/// Reads the values of a baseline version by column here.
-pub(crate) fn read_baseline(table: &Table, body: &[u8]) -> Result<Vec<(usize, OwnedValue)>> {
-    let named = baseline_values(body)?.into_iter();
-    let here = named.filter_map(|(name, value)| Some((table.def.column(&name)?, value)));
-    let mut values: Vec<(usize, OwnedValue)> = here.collect();
+/// Reads the values of a baseline version by column here, as its type is now: it may have been changed since.
+pub(crate) fn read_baseline(
+    replica: &Replica,
+    table: &Table,
+    body: &[u8],
+) -> Result<Vec<(usize, OwnedValue)>> {
+    let mut values = Vec::new();
+    for (name, value) in baseline_values(body)? {
+        if let Some(at) = table.def.column(&name) {
+            values.push((at, value::converted(&replica.db, &value, table.def.columns[at].affinity())?));
+        }
+    }
     values.sort_by_key(|(column, _)| *column);
     Ok(values)
 }

@@ -36,6 +36,14 @@ pub(crate) fn leave_columns(
     Ok(())
 }
 
+/// Leaves of a head no column that is here: it speaks for one that waits.
+pub(crate) fn leave_nothing_yet(replica: &Replica, tid: i64, key: &[u8], head: &Head) -> Result<()> {
+    stretches::loosen(replica, tid, key)?;
+    let sql = "UPDATE _pm_head SET columns = x'' WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4";
+    replica.db.prepare_cached(sql)?.execute((tid, key, head.dev, head.seq))?;
+    Ok(())
+}
+
 /// Removes a head.
 pub(crate) fn forget_head(replica: &Replica, tid: i64, key: &[u8], head: &Head) -> Result<()> {
     if let Some(integer) = value::integer_key(key).filter(|_| head.stretched)

@@ -95,6 +95,7 @@ pub(crate) fn reload_table(replica: &Replica, tid: i64) -> Result<()> {
         }
     }
     catalog.put(table);
+    catalog.lags.remove(&tid);
     Ok(())
 }
 
@@ -203,6 +204,26 @@ pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
     Ok(op_def)
 }
 
+/// Returns whether definitions in the log have columns of a table that it lacks here.
+pub(crate) fn lags(replica: &Replica, tid: i64) -> Result<bool> {
+    if let Some(lags) = replica.catalog.borrow().lags.get(&tid) {
+        return Ok(*lags);
+    }
+    let table = table(replica, tid)?;
+    let ids = replica
+        .db
+        .prepare_cached("SELECT id FROM _pm_def WHERE tid = ?1")?
+        .query_map([tid], |row| Ok(DefId(row.get(0)?)))?
+        .collect::<rusqlite::Result<Vec<DefId>>>()?;
+    let mut lags = false;
+    for id in ids {
+        let def = op_def(replica, id)?;
+        lags = lags || def.def.columns.iter().any(|column| table.def.column(&column.name).is_none());
+    }
+    replica.catalog.borrow_mut().lags.insert(tid, lags);
+    Ok(lags)
+}
+
 /// Stores a definition. Returns the number of its table, which becomes known if it was not.
 pub(crate) fn keep_def(replica: &Replica, def: &TableDef, id: DefId, body: &[u8]) -> Result<i64> {
     let known = table_named(replica, &def.name).map(|t| t.tid);
@@ -220,6 +241,7 @@ pub(crate) fn keep_def(replica: &Replica, def: &TableDef, id: DefId, body: &[u8]
         .db
         .prepare_cached("INSERT OR IGNORE INTO _pm_def (id, tid, body) VALUES (?1, ?2, ?3)")?
         .execute((id.0, tid, body))?;
+    replica.catalog.borrow_mut().lags.remove(&tid);
     if known.is_none() {
         reload_table(replica, tid)?;
     }

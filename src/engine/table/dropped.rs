@@ -9,6 +9,7 @@ use crate::engine::error::Result;
 use crate::engine::store::value;
 use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
+use crate::engine::table::renamed;
 use crate::engine::table::replica::Replica;
 
 /// Records that a person has dropped a column for all devices.
@@ -63,6 +64,8 @@ pub(crate) fn counts_from(replica: &Replica, tid: i64, name: &str) -> Result<Opt
         "SELECT max(lamport) FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3 HAVING count(*) > 0",
         (tid, Subject::Dropped, name.to_ascii_lowercase()),
     )?;
+    let mut names = renamed::names_of(replica, tid, name)?;
+    names.push(name.to_ascii_lowercase());
     let mut statement = replica.db.prepare_cached(
         "SELECT p.dev, p.lamport, f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
          WHERE p.tid = ?1 AND p.what = ?2 ORDER BY p.dev, p.seq",
@@ -74,12 +77,14 @@ pub(crate) fn counts_from(replica: &Replica, tid: i64, name: &str) -> Result<Opt
         let (dev, lamport, body): (i64, u64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let def = TableDef::stored(&body)?;
         let has = def.column(name).is_some();
+        // One that was renamed is there under another name.
+        let forms = names.iter().filter(|name| def.column(name).is_some()).count();
         if has {
             having.push(lamport);
-        } else if last == Some((dev, true)) {
+        } else if last.is_some_and(|(of, had, before)| of == dev && had && before > forms) {
             latest = latest.max(Some(lamport));
         }
-        last = Some((dev, has));
+        last = Some((dev, has, forms));
     }
     Ok(latest.map(|at| having.into_iter().filter(|lamport| *lamport > at).min().unwrap_or(u64::MAX)))
 }

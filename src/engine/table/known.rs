@@ -261,6 +261,8 @@ pub(crate) struct Catalog {
     /// By table, the one in which other devices' rows of it are gathered, where that is another one.
     pub mirrors: HashMap<i64, i64>,
     pub defs: HashMap<DefId, Arc<OpDef>>,
+    /// Whether other devices have columns of a table that it lacks, where that was looked up.
+    pub lags: HashMap<i64, bool>,
 }
 
 impl Catalog {

@@ -8,24 +8,18 @@ use packmule_core::wire::DefId;
 use crate::engine::error::Result;
 use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
-use crate::engine::table::dropped;
 use crate::engine::table::replica::Replica;
 
-/// Records what a device says of a column: that it was renamed, or that a person has dropped it for all.
-pub(crate) fn record_said(
+/// Records that a device has renamed a column.
+pub(crate) fn record_renamed(
     replica: &Replica,
     tid: i64,
     place: (i64, u64, u64),
     id: DefId,
     (before, after): (&str, &str),
 ) -> Result<()> {
-    match after {
-        "" => dropped::record_dropped(replica, tid, place, id, before),
-        after => {
-            let (before, after) = (before.to_ascii_lowercase(), after.to_ascii_lowercase());
-            declared::record(replica, tid, (Subject::Renamed, &before), place, after.as_bytes(), id)
-        }
-    }
+    let (before, after) = (before.to_ascii_lowercase(), after.to_ascii_lowercase());
+    declared::record(replica, tid, (Subject::Renamed, &before), place, after.as_bytes(), id)
 }
 
 /// Returns the other names that a column has or had, in small letters.

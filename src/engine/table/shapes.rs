@@ -11,12 +11,12 @@
 use packmule_core::wire::{DefId, SchemaBits};
 
 use crate::engine::error::Result;
-use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::{dropped, renamed};
 
 /// What a device announced last of a table.
 pub(crate) struct Shape {
@@ -45,6 +45,20 @@ pub(crate) fn record_shape(
     let value: Vec<u8> =
         id.0.iter().copied().chain((bits != SchemaBits::default()).then_some(bits.0)).collect();
     declared::record(replica, tid, (Subject::Shape, ""), (dev, seq, lamport), &value, id)
+}
+
+/// Records what a device says of a column: that it was renamed, or, with no name after, that a person has dropped it for all.
+pub(crate) fn record_said(
+    replica: &Replica,
+    tid: i64,
+    place: (i64, u64, u64),
+    id: DefId,
+    (before, after): (&str, &str),
+) -> Result<()> {
+    match after {
+        "" => dropped::record_dropped(replica, tid, place, id, before),
+        after => renamed::record_renamed(replica, tid, place, id, (before, after)),
+    }
 }
 
 /// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone.
@@ -203,11 +217,15 @@ pub(crate) fn is_at_odds(replica: &Replica, tid: i64) -> Result<bool> {
 
 /// Returns the definition that a device announced before it changed the table.
 fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
-    let body: Option<Vec<u8>> = value::maybe(
-        &replica.db,
-        "SELECT f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
-         WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 AND (length(p.value) = 8 OR substr(p.value, 9) = x'02') ORDER BY p.seq DESC LIMIT 1",
-        (tid, Subject::Shape, dev),
+    let mut statement = replica.db.prepare_cached(
+        "SELECT p.value, f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 ORDER BY p.seq DESC",
     )?;
-    body.map(|body| TableDef::stored(&body)).transpose()
+    let mut rows = statement.query((tid, Subject::Shape, dev))?;
+    while let Some(row) = rows.next()? {
+        if takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(0)?) {
+            return TableDef::stored(&row.get::<_, Vec<u8>>(1)?).map(Some);
+        }
+    }
+    Ok(None)
 }

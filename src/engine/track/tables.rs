@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::wire::{FrameFlags, Mode};
 
-use crate::engine::capture::follow::Added;
+use crate::engine::capture::follow::{Added, Unread};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{
-    adopt, follow, merge_definitions, not_sent, redeclare, restate, runs, seal, verdict, watch,
+    adopt, follow, held, merge_definitions, not_sent, redeclare, restate, runs, seal, verdict, watch,
 };
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
@@ -97,8 +97,8 @@ fn set_new_columns(replica: &Replica, name: &str, options: &TrackOptions) -> Res
         merge_definitions::merge_definitions(replica, table.tid, &before)?;
         let now = catalog::table(replica, table.tid)?;
         let added = now.def.columns.iter().filter(|c| before.column(&c.name).is_none());
-        let added: Vec<Added> = added.map(|c| Added { name: c.name.clone(), entries: 0..0 }).collect();
-        follow::fill(replica, table.tid, &now.def, &added)?;
+        let added: Vec<Added> = added.map(|c| Added::without_entries(c.name.clone())).collect();
+        follow::fill(replica, table.tid, &now.def, &added, &Unread::new())?;
         deferred::defer_all(replica, table.tid)?;
         seal::seal_here(replica, SealOptions::default())?;
     }
@@ -338,6 +338,7 @@ pub(crate) fn untrack_all(replica: &Replica, tables: &[&str]) -> Result<()> {
 fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     if matches!(table.state, State::Tracked | State::Suspended) {
         watch::remove_capture(replica, table)?;
+        held::forget(replica, table.tid)?;
     }
     for event in ["INSERT", "UPDATE", "DELETE"] {
         replica.db.execute_batch(&format!("DROP TRIGGER IF EXISTS _pm_guard_{event}_{}", table.tid))?;

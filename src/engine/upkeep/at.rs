@@ -70,7 +70,7 @@ fn write_all(replica: &Replica, to: &Path) -> Result<AtReport> {
             _ if !table.shows_shared() => report.unknown += 1,
             Before::Gone => write(&db, &table, &key, None)?,
             Before::Values(body) => {
-                let values = rewind::last_values(versions::read_baseline(&table, &body)?);
+                let values = rewind::last_values(versions::read_baseline(replica, &table, &body)?);
                 write(&db, &table, &key, Some(values))?;
             }
         }

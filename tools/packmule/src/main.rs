@@ -105,13 +105,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 static ALLOCATOR: output::Allocator = output::Allocator;
 
 fn main() -> ExitCode {
-    output::say_panics();
-    // The panic has said why.
-    std::panic::catch_unwind(run_program).unwrap_or(ExitCode::from(1))
-}
-
-/// Runs the program's own command line.
-fn run_program() -> ExitCode {
+    output::end_at_panics();
     let line: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut out = Out::new(Box::new(io::stdout().lock()));
     // Also where the command line is too wrong to be taken apart.

@@ -18,6 +18,15 @@ pub(super) trait Coder {
     /// Codes a decision: `one` is what it is (of no meaning where it is decoded), `p` the probability that it is
     /// true, in 1/65,536. Returns what it is.
     fn code(&mut self, one: bool, p: u16) -> Result<bool, Self::Stop>;
+
+    /// Codes the lowest `bits` of a number of which nothing can be known: each is as probable as not.
+    fn direct(&mut self, bits: u32, number: u32) -> Result<u32, Self::Stop> {
+        let mut found = 0;
+        for at in (0..bits).rev() {
+            found = found << 1 | u32::from(self.code(number >> at & 1 == 1, 1 << 15)?);
+        }
+        Ok(found)
+    }
 }
 
 /// Writes decisions.

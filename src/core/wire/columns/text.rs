@@ -1,5 +1,5 @@
-//! Text that is a number in disguise: dates, decimals, a prefix with a counter. Its runs of digits are numbers, the rest
-//! is as it was in the text before.
+//! Text that is a number in disguise: dates, decimals, a prefix with a counter, and ids in hexadecimal digits. The digits
+//! are numbers, the rest is as it was in the text before.
 
 /// So many runs of digits at most.
 pub(super) const RUNS: usize = 8;
@@ -56,5 +56,52 @@ impl Runs {
             number = number.div_euclid(10);
         }
         number == 0
+    }
+}
+
+/// The hexadecimal digits of a text that has nothing else but signs between them.
+#[derive(Clone, Copy)]
+pub(super) struct Hexed {
+    upper: bool,
+}
+
+const HEX_MIN: usize = 8;
+
+impl Hexed {
+    /// Finds out how the digits of a text are written; `None` if it is no such text.
+    pub(super) fn of(text: &[u8]) -> Option<Self> {
+        let of = Self { upper: text.iter().any(u8::is_ascii_uppercase) };
+        let fits =
+            |byte: &u8| of.digit(*byte).is_some() || (byte.is_ascii() && !byte.is_ascii_alphanumeric());
+        let digits = text.iter().filter(|byte| of.digit(**byte).is_some()).count();
+        (text.len() <= 64 && digits >= HEX_MIN && text.iter().all(fits)).then_some(of)
+    }
+
+    /// Returns the number of a digit; `None` if it is none.
+    pub(super) fn digit(self, byte: u8) -> Option<u8> {
+        match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' if !self.upper => Some(byte - b'a' + 10),
+            b'A'..=b'F' if self.upper => Some(byte - b'A' + 10),
+            _ => None,
+        }
+    }
+
+    /// Returns how a digit is written.
+    pub(super) fn written(self, digit: u8) -> u8 {
+        match digit {
+            0..10 => b'0' + digit,
+            _ if self.upper => b'A' + digit - 10,
+            _ => b'a' + digit - 10,
+        }
+    }
+
+    /// Returns whether another text has its digits where `text` has them, and else the same.
+    pub(super) fn same_but_digits(self, text: &[u8], other: &[u8]) -> bool {
+        let alike = |(a, b): (&u8, &u8)| match self.digit(*a) {
+            Some(_) => self.digit(*b).is_some(),
+            None => a == b,
+        };
+        text.len() == other.len() && text.iter().zip(other).all(alike)
     }
 }

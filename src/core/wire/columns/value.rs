@@ -2,11 +2,12 @@
 
 use super::coder::Coder;
 use super::model::{Contexts, INPUTS, Mixer, hash};
+use super::noise::Noise;
 use super::number::{self, Beside, Numbers};
 use super::real::{self, Factor};
-use super::text::Runs;
+use super::text::{Hexed, Runs};
 
-const COLUMNS: usize = 64;
+pub(super) const COLUMNS: usize = 64;
 const FIELDS: usize = 256;
 const MEMO_BITS: u32 = 11;
 /// What is looked for in a number's REAL by trying is not tried for ever.
@@ -19,7 +20,7 @@ const SCALE_MAX: u8 = 17;
 const NULL: u8 = 0;
 const INT: u8 = 1;
 const REAL: u8 = 2;
-const TEXT: u8 = 3;
+pub(super) const TEXT: u8 = 3;
 const BLOB: u8 = 4;
 const BIG: u8 = 5;
 // Ways to say one of these.
@@ -31,9 +32,10 @@ const FIELDED: u8 = 10;
 const AFTER_LAST: u8 = 11;
 const AS_LAST: u8 = 12;
 const BESIDE: u8 = 13;
+const HEXED: u8 = 14;
 
 /// Where a value stands in the plain frame; of no length: nowhere.
-type Place = (u32, u32);
+pub(super) type Place = (u32, u32);
 
 #[derive(Clone, Copy)]
 struct Column {
@@ -74,6 +76,8 @@ impl Column {
 pub(super) struct Values {
     pub(super) mixer: Mixer,
     columns: [Column; COLUMNS],
+    /// Of the bytes of each column, and of those of other blocks.
+    pub(super) noise: [Noise; COLUMNS + 1],
     fields: [Numbers; FIELDS],
     /// By what stood before it: the place of a value.
     memo: [Place; 1 << MEMO_BITS],
@@ -81,9 +85,9 @@ pub(super) struct Values {
 
 /// A column: which one, and a hash that tells its contexts from those of others.
 #[derive(Clone, Copy)]
-struct Of {
-    index: usize,
-    id: u32,
+pub(super) struct Of {
+    pub(super) index: usize,
+    pub(super) id: u32,
 }
 
 /// How a value is said. Where it is decoded, only `way` is known.
@@ -94,7 +98,7 @@ struct Said {
     bits: u64,
 }
 
-fn range(place: Place) -> core::ops::Range<usize> {
+pub(super) fn range(place: Place) -> core::ops::Range<usize> {
     place.0 as usize..(place.0 + place.1) as usize
 }
 
@@ -142,6 +146,7 @@ impl Values {
         Self {
             mixer: Mixer::new(),
             columns: [Column::NEW; COLUMNS],
+            noise: [Noise::NEW; COLUMNS + 1],
             fields: [Numbers::NEW; FIELDS],
             memo: [(0, 0); 1 << MEMO_BITS],
         }
@@ -150,6 +155,7 @@ impl Values {
     pub(super) fn reset(&mut self) {
         self.mixer.reset();
         self.columns = [Column::NEW; COLUMNS];
+        self.noise = [Noise::NEW; COLUMNS + 1];
         self.fields = [Numbers::NEW; FIELDS];
         self.memo = [(0, 0); 1 << MEMO_BITS];
     }
@@ -183,11 +189,22 @@ impl Values {
         coder: &mut C,
         buf: &mut [u8],
         at: core::ops::Range<usize>,
-        id: u32,
+        of: Of,
         beside: Beside,
     ) -> Result<(), C::Stop> {
+        let id = of.id;
         let (mut prefix, mut one, mut two, mut three) = (0, 0, 0, 0);
-        for i in at {
+        let noise = of.index.min(COLUMNS);
+        self.noise[noise].count();
+        for (place, i) in at.enumerate() {
+            if self.noise[noise].is_at(place) {
+                let slot = buf.get_mut(i).ok_or_else(C::bad)?;
+                *slot = coder.direct(8, u32::from(*slot))? as u8;
+                // What comes after it begins as after nothing.
+                (prefix, one, two, three) = (0, 0, 0, 0);
+                continue;
+            }
+            let spent = self.mixer.spent;
             let contexts: Contexts = [
                 hash(id, 11),
                 hash(hash(id, 12), prefix),
@@ -197,6 +214,7 @@ impl Values {
                 hash(hash(hash(id, 16), prefix), beside.one),
             ];
             let byte = u32::from(self.byte(coder, buf, i, &contexts, id ^ 7)?) + 1;
+            self.noise[noise].learn(place, self.mixer.spent.wrapping_sub(spent));
             prefix = hash(prefix, byte);
             (three, two, one) = (two << 9 | byte, one << 9 | byte, byte);
         }
@@ -232,7 +250,7 @@ impl Values {
         if buf.len() < at || buf.len() - at < len {
             return Err(C::bad());
         }
-        self.bytes(coder, buf, at..at + len, id, Beside::default())?;
+        self.bytes(coder, buf, at..at + len, Of { index: COLUMNS, id }, Beside::default())?;
         Ok(at + len)
     }
 
@@ -323,7 +341,14 @@ impl Values {
                 let last = &buf[range(column.last)];
                 let alike =
                     kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
-                if alike && bytes[1] < 128 { FIELDED } else { kind }
+                let alike = alike && bytes[1] < 128;
+                if alike {
+                    return FIELDED;
+                }
+                let hexed =
+                    if kind == TEXT && last.first() == Some(&TEXT) { Hexed::of(body(last)) } else { None };
+                let alike = hexed.is_some_and(|of| of.same_but_digits(body(last), body(bytes)));
+                if alike && bytes[1] < 128 { HEXED } else { kind }
             }
             kind => kind,
         }
@@ -411,7 +436,7 @@ impl Values {
         let end = start + 8;
         if way == REAL {
             buf.get(start..end).ok_or_else(C::bad)?;
-            self.bytes(coder, buf, start..end, id ^ 5, Beside::default())?;
+            self.bytes(coder, buf, start..end, Of { index: index % COLUMNS, id: id ^ 5 }, Beside::default())?;
             return Ok((end, hash_bytes(&buf[start..end])));
         }
         self.unit(coder, of, said)?;
@@ -481,6 +506,7 @@ impl Values {
                 end
             }
             FIELDED => self.fields(coder, buf, at, of, column.last)?,
+            HEXED => self.hexed(coder, buf, at, of, (column.last, beside))?,
             TEXT | BLOB => {
                 let start = put_tag::<C>(buf, at, way)?;
                 let len = if C::ENCODES { varint(buf, start).ok_or_else(C::bad)?.0 as i64 } else { 0 };
@@ -491,7 +517,8 @@ impl Values {
                 if len > buf.len() || start > buf.len() - len {
                     return Err(C::bad());
                 }
-                self.bytes(coder, buf, start..start + len, id ^ u32::from(way), beside)?;
+                let of = Of { index: index % COLUMNS, id: id ^ u32::from(way) };
+                self.bytes(coder, buf, start..start + len, of, beside)?;
                 start + len
             }
             _ => return Err(C::bad()),
@@ -551,7 +578,7 @@ impl Values {
 }
 
 /// Returns the bytes of a TEXT or BLOB whose length takes one byte.
-fn body(value: &[u8]) -> &[u8] {
+pub(super) fn body(value: &[u8]) -> &[u8] {
     value.get(2..).unwrap_or(&[])
 }
 

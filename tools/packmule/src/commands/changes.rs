@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use packmule::carry::Stop;
 use packmule::carry::session::Progress;
 
+use super::left_out_now;
 use super::line::{left, summary};
 use crate::documents::{Counts, Event};
 use crate::output::{Out, say};
@@ -146,12 +147,13 @@ impl Change {
     }
 }
 
-/// Says what a session has carried since it was last reported that both are in step.
+/// Says what a session has carried since it was last reported that both are in step, and what of this device is not carried.
 pub fn in_step(before: &mut Progress, progress: &Progress, peer: &str, db: &Path) -> (String, More) {
     let news = since(before, progress);
     before.clone_from(progress);
     let mut what = vec![format!("in step with {peer}: {}", summary(&news))];
     what.extend(left(progress, peer, db));
+    what.extend(left_out_now(db));
     (what.join("\n"), More::Carried(Box::new(news)))
 }
 

@@ -153,6 +153,18 @@ fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
     say_carried_out(context, engine);
     let (path, name) = (context.args.path(0), context.args.command.name);
     let sends = !matches!(name, Name::Import | Name::Merge | Name::Digest);
+    let said = left_out(engine, path, sends).into_iter();
+    for said in said.map(|said| wrap(&words(&said), 2)).collect::<Vec<_>>() {
+        if is_for_a_program(context) {
+            let _ = writeln!(std::io::stderr(), "{}", safe(&said));
+        } else {
+            context.out.warning(&said);
+        }
+    }
+}
+
+/// Returns what of the tracked tables does not travel, and which tables are held; rows too where the command `sends`.
+fn left_out(engine: &Engine, path: &Path, sends: bool) -> Vec<String> {
     // The command itself has done what it was asked for: that this cannot be read is no failure of it.
     let rows = if sends { engine.not_sent().unwrap_or_default() } else { Vec::new() };
     let tables = engine.left_out().unwrap_or_default();
@@ -162,13 +174,13 @@ fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
         let held = if table.how == TableHow::Suspended { "held: " } else { "" };
         format!("note: table `{}`: {held}{note}{}", table.name, hint(table.hint(), path))
     }));
-    for said in said.map(|said| wrap(&words(&said), 2)).collect::<Vec<_>>() {
-        if is_for_a_program(context) {
-            let _ = writeln!(std::io::stderr(), "{}", safe(&said));
-        } else {
-            context.out.warning(&said);
-        }
-    }
+    said.collect()
+}
+
+/// Returns the same of a database that something else has open, which goes on sending.
+fn left_out_now(path: &Path) -> Vec<String> {
+    let engine = Engine::open_read_only(path, packmule::Options::default());
+    engine.map_or_else(|_| Vec::new(), |engine| left_out(&engine, path, true))
 }
 
 /// Returns whether standard output has something for a program.

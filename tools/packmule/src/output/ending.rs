@@ -54,11 +54,13 @@ fn out_of_memory(size: usize) -> ! {
     signal_hook::low_level::exit(1)
 }
 
-/// Lets a panic say in one line what happened.
-pub fn say_panics() {
+/// Lets a panic say in one line what happened, and end the program: nothing is unwound, so that small programs need not
+/// have what that takes.
+pub fn end_at_panics() {
     std::panic::set_hook(Box::new(|panic| {
         use std::io::Write;
         let text = format!("packmule: this is a fault of Packmule, please report it: {panic}\n");
         let _ = std::io::stderr().write_all(text.as_bytes());
+        signal_hook::low_level::exit(1)
     }));
 }

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::text::{folded, safe};
 
-pub use ending::{Allocator, say_panics};
+pub use ending::{Allocator, end_at_panics};
 pub use failure::{Failure, engine_text};
 pub use progress::{Bar, Meter, nobody_watches};
 

@@ -183,7 +183,10 @@ each board gets its own `init`. A board that is made without \
         about: "The change travels like rows do: each device makes it when it hears of it, also where an application made the \
                 table. See that no application needs a column before it is dropped: what is in it is gone. Adding a column \
                 that is there with the same type does nothing.",
-        examples: &["packmule schema north.db add-column settings unit TEXT --default C"],
+        examples: &[
+            "packmule schema north.db add-column settings unit TEXT --default C",
+            "packmule schema north.db drop-column settings unit",
+        ],
     },
     Command {
         name: Name::Seal,

@@ -216,7 +216,7 @@ fn said_of(
     let key = || key_values(table, &row.key);
     let (kind, columns, mut values) = match (settled, &row.body) {
         (Some(head), Some(body)) if head.kind == OpKind::Delete => {
-            let last = versions::read_baseline(table, body)?.into_iter();
+            let last = versions::read_baseline(replica, table, body)?.into_iter();
             let sum = |column| sums.iter().find(|sum| sum.column == column).map(|sum| sum.value.clone());
             let values = last.map(|(column, value)| (column, sum(column).unwrap_or(value)));
             (OpKind::Delete, None, values.collect())

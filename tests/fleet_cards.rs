@@ -5,7 +5,8 @@
 //! nothing waits, and no device has another identity but a real second history.
 //!
 //! `PACKMULE_SEED=N` replays one fleet, `PACKMULE_SCHEDULES=N` says how many live, from `PACKMULE_FIRST=N` on.
-//! `PACKMULE_WITHOUT=restore,revoke,…` leaves kinds of events out.
+//! `PACKMULE_WITHOUT=restore,revoke,…` leaves kinds of events out. `PACKMULE_WATCH=QUERY` adds to what is told of a failure
+//! what an SQL query gives on each device, after each event that changed it.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
@@ -46,25 +47,40 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 9] = [
+const PARTED: [(u64, &str); 21] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
+    (77, "a place of its own log that others have otherwise counted as what both have"),
+    (116, "the same, with a card that was copied"),
     (
         117,
         "a verdict said of one row that what came stays, and what was settled, in one frame, which others refuse",
     ),
+    (160, "a verdict said that a row is deleted, and counted there what it had not said"),
     (240, "a base waited for the rest of a seal that only the identity before a new one could have sent"),
     (
         242,
         "what was taken back counted as sealed here: of the other stream, too much stayed under the old identity",
     ),
     (246, "two groups waited for each other: of each the other part was lost with a backup"),
+    (298, "a history counted as having seen what only the second one had seen, since that was folded here"),
     (315, "a settled value was lost where a verdict came that leaves it, after a late write that had met it"),
     (530, "a base waited for the rest of a seal of an identity that both copies of its card had left"),
+    (
+        572,
+        "a state of the other stream counted as one that hides whether the last frames are a second history",
+    ),
+    (639, "a board waited for frames of a per-device stream that it had left with its identity"),
+    (1019, "a base waited to be told what nobody else can have of its own per-device rows"),
+    (1028, "a second history was to be cut where its log is folded"),
+    (2035, "a board prunes by the word of a base that has lost what it said with its card"),
+    (3077, "two bases had each gathered another history of one board"),
     (
         3083,
         "a base with the table of its own left readings of a new identity that came before the old one's definition",
     ),
+    (3087, "as 2035, with a device that is revoked"),
+    (5176, "a verdict of a second history named frames that had got another name"),
 ];
 
 #[test]

@@ -247,8 +247,11 @@ impl<'a> Visit<'a> {
             self.report.taken.push((path.into(), taken));
         } else if !survey.ours {
             io::Seek::rewind(&mut file).map_err(Error::Stream)?;
-            self.engine.hear(BufReader::new(&mut file))?;
+            let apart = self.engine.hear(BufReader::new(&mut file))?;
             self.report.heard.push(path.into());
+            if for_us && survey.spans.iter().any(|span| apart.contains(&span.author)) {
+                self.engine.import(&mut file, &mut |at| watch(path, at))?;
+            }
         }
         // What a copy of our card left there is for others to hear: it alone removes it.
         if survey.ours && !survey.of_copy && in_folder {

@@ -519,11 +519,12 @@ impl Engine {
     }
 
     /// Takes note of what a bundle's sender has, and of its frames nothing: for a bundle that is for
-    /// another device, or has nothing new. That it is whole is for the caller to know.
+    /// another device, or has nothing new. That it is whole is for the caller to know. Returns the devices of which
+    /// the sender says that it has another history than is here: frames of theirs in the bundle can show it.
     ///
     /// # Errors
     /// [`Error::Untrusted`] if the sender is not trusted, [`Error::Bundle`] if the header is not its own.
-    pub fn hear(&mut self, input: impl Read) -> Result<()> {
+    pub fn hear(&mut self, input: impl Read) -> Result<Vec<DeviceId>> {
         survey::hear(&mut self.replica, input)
     }
 

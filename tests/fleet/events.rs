@@ -119,9 +119,18 @@ impl Fleet {
         let before = self.devices[d].own("readings");
         let report = self.devices[d].engine.prune("readings", keep).unwrap();
         let left = self.devices[d].own("readings");
-        self.pruned.extend(before.into_iter().filter(|v| !left.contains(v)));
+        // By the word of a base that has lost them with its card, and has not said so yet, they are lost.
+        let there = self.gathered_anywhere();
+        let is_there = |v: &String| !self.base_restored || there.contains(v);
+        self.pruned.extend(before.into_iter().filter(|v| !left.contains(v) && is_there(v)));
         met.pruned += report.rows;
         self.trace.push(format!("d{d} prunes {} rows by the word of {:?}", report.rows, report.base));
+    }
+
+    /// The readings that any base has.
+    fn gathered_anywhere(&self) -> BTreeSet<String> {
+        let bases = self.devices.iter().filter(|d| d.base);
+        bases.flat_map(|base| base.gathered("readings", None)).collect()
     }
 
     fn back_up(&mut self, d: usize) {
@@ -157,8 +166,8 @@ impl Fleet {
         device.verdicts = own_verdicts(device);
         if device.base {
             // What it alone had, and boards have pruned by its word, is lost.
-            let bases = self.devices.iter().filter(|d| d.base);
-            let there: BTreeSet<String> = bases.flat_map(|base| base.gathered("readings", None)).collect();
+            self.base_restored = true;
+            let there = self.gathered_anywhere();
             self.pruned.retain(|reading| there.contains(reading));
         }
         self.trace.push(format!("d{d} is restored"));

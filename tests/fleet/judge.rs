@@ -10,6 +10,7 @@ impl Fleet {
         for _ in 0..steps {
             let was = ids(&self.devices);
             self.step(met)?;
+            self.watch();
             self.same_identities(&was)?;
         }
         let was = ids(&self.devices);
@@ -18,6 +19,7 @@ impl Fleet {
                 self.world.tick(1_000);
                 if !self.devices[d].revoked {
                     self.exchange(d, 3)?;
+                    self.watch();
                 }
             }
             self.same_identities(&was)?;
@@ -37,6 +39,18 @@ impl Fleet {
         met.conflicts += self.devices[0].engine.conflicts().unwrap().len();
         met.verdicts += self.devices.iter().map(own_verdicts).sum::<usize>();
         Ok(())
+    }
+
+    /// Traces what the query in `PACKMULE_WATCH` gives on each device now, where that differs from before.
+    fn watch(&mut self) {
+        let Ok(sql) = std::env::var("PACKMULE_WATCH") else { return };
+        for d in 0..self.devices.len() {
+            let line = format!("    d{d} has {:?}", dump(&self.devices[d].app, &sql));
+            let of_it = format!("    d{d} has ");
+            if self.trace.iter().rev().find(|before| before.starts_with(&of_it)) != Some(&line) {
+                self.trace.push(line);
+            }
+        }
     }
 
     fn same_identities(&mut self, was: &[DeviceId]) -> Result<(), String> {

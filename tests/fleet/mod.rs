@@ -105,6 +105,8 @@ struct Fleet {
     authors: BTreeMap<String, usize>,
     /// Readings that were pruned, by the word of a base.
     pruned: BTreeSet<String>,
+    /// A base was restored: it may have lost what it said before that it has.
+    base_restored: bool,
     trace: Vec<String>,
     /// The control: settled values count as seen by every write.
     broken: bool,
@@ -141,6 +143,7 @@ impl Fleet {
             apart: seed.is_multiple_of(3),
             authors: BTreeMap::new(),
             pruned: BTreeSet::new(),
+            base_restored: false,
             trace: Vec::new(),
             broken,
             without: without.split(',').map(str::to_owned).collect(),

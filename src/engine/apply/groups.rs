@@ -32,12 +32,12 @@ use crate::engine::apply::vouched;
 use crate::engine::capture::{evolve, gathering, runs};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
-use crate::engine::fleet::{membership, positions};
+use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
-use crate::engine::merge::{compose, context_free, counters, deferred, late, register};
+use crate::engine::merge::{compose, context_free, counters, deferred, given_up, late, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references};
 use crate::engine::store::meta;
@@ -131,6 +131,10 @@ fn hear_context(
     for (id, seen) in contexts::context(replica, dev, stream, frame)? {
         let other = devices::device_number_or_new(replica, id)?;
         context.insert(other, seen);
+        let here = positions::position(replica, other, Stream::Shared)?.seq;
+        if here < seen && other != dev && peers::has_given_up(replica, dev, other, seen)? {
+            given_up::claim(replica, other, here + 1, seen)?;
+        }
         positions::set_context(replica, dev, stream, other, seen)?;
     }
     if contexts::keep_numbers(replica, dev, stream, frame)? {

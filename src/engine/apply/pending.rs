@@ -14,6 +14,9 @@
 //! then is the largest causally closed part of what is in the log, which does not depend on the order of the
 //! steps.
 //!
+//! Of a device that has two histories, an author may have seen the one and given it up for the other: what it had seen of the
+//! one, nobody waits for. What comes of the other under these numbers is claimed (`merge/given_up.rs`).
+//!
 //! A group is pending for one of two reasons: frames of a device are missing ([`Dependency`]), or the other part of the
 //! same seal is.
 
@@ -24,7 +27,7 @@ use crate::engine::apply::aside;
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::positions::StreamPosition;
-use crate::engine::fleet::{devices, membership, positions, revocation};
+use crate::engine::fleet::{devices, membership, peers, positions, revocation};
 use crate::engine::log::{contexts, frames};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -77,7 +80,12 @@ fn missing_in(
             Some(other) => positions::position(replica, other, Stream::Shared)?.seq,
             None => 0,
         };
-        if have < seq && !other.map_or(Ok(false), |other| revocation::is_forked(replica, other))? {
+        let comes_never = |other| {
+            Ok::<_, Error>(
+                revocation::is_forked(replica, other)? || peers::has_given_up(replica, dev, other, seq)?,
+            )
+        };
+        if have < seq && !other.map_or(Ok(false), comes_never)? {
             return Ok(Some(Dependency(id, seq)));
         }
     }

@@ -165,7 +165,7 @@ fn judge_row(
         claim: version.then_some(0),
         columns: mask.as_ref().map(|(bytes, _)| bytes.as_slice()),
         wall: version.then_some(wall),
-        image: false,
+        image: kind == OpKind::Delete && carried.len() > table.def.keys().count(),
     };
     let mut written: Vec<Value<'_>> = values.iter().map(|(_, value)| value.borrow()).collect();
     let (seq, offset) = ops::write_op(replica, &table, group, &head, &carried, &mut written, Vec::new())?;
@@ -174,7 +174,8 @@ fn judge_row(
     }
     for sum in sums {
         counters::forget_entry(&replica.db, row.tid, &row.key, sum)?;
-        if version {
+        // A delete without last values says nothing of sums: what is added beside it begins anew, here as elsewhere.
+        if kind == OpKind::Insert || head.image {
             let (dev, author) = (replica.me, replica.identity.id);
             let said = Entry { dev, author, seq, lamport: group.lamport, ..sum.clone() };
             counters::put_entry(&replica.db, row.tid, &row.key, &said)?;
@@ -214,6 +215,12 @@ fn said_of(
 ) -> Result<Option<Said>> {
     let key = || key_values(table, &row.key);
     let (kind, columns, mut values) = match (settled, &row.body) {
+        (Some(head), Some(body)) if head.kind == OpKind::Delete => {
+            let last = versions::read_baseline(replica, table, body)?.into_iter();
+            let sum = |column| sums.iter().find(|sum| sum.column == column).map(|sum| sum.value.clone());
+            let values = last.map(|(column, value)| (column, sum(column).unwrap_or(value)));
+            (OpKind::Delete, None, values.collect())
+        }
         (Some(head), _) if head.kind == OpKind::Delete => (OpKind::Delete, None, key()?),
         (Some(head), Some(body)) => {
             (OpKind::Insert, head.columns.clone(), versions::read_baseline(replica, table, body)?)

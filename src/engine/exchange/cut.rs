@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{Chain, Frame, Named};
+use packmule_core::model::{DeviceId, Stream, Value};
+use packmule_core::wire::{Block, Chain, Frame, Named};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{seal, verdict};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::twin;
-use crate::engine::fleet::peers::PeerEvidence;
+use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, membership, positions};
 use crate::engine::log::visit::{self, Part};
@@ -26,6 +26,7 @@ use crate::engine::table::replica::Replica;
 pub(crate) fn cut(replica: &Replica, dev: i64, ends: [StreamPosition; 2]) -> Result<()> {
     let contexts = contexts_at(replica, dev, ends.map(|end| end.seq))?;
     let shared = ends[PeerEvidence::at(Stream::Shared)].seq;
+    peers::record_split(replica, dev, shared)?;
     given_up::settle_all(replica, dev, &(shared + 1..=i64::MAX as u64))?;
     replica.db.execute(
         "INSERT INTO _pm_fork (dev, first, last)
@@ -82,8 +83,17 @@ pub(super) fn cut_stream(
         replica.db.prepare_cached(sql)?.execute((dev, stream.number(), common))?;
     }
     if stream == Stream::Shared {
-        let declared = "DELETE FROM _pm_declared WHERE dev = ?1 AND seq > ?2";
-        replica.db.prepare_cached(declared)?.execute((dev, common))?;
+        for sql in [
+            "DELETE FROM _pm_declared WHERE dev = ?1 AND seq > ?2",
+            // What these frames said of others holds no more.
+            "UPDATE _pm_device SET retired = iif(retired = 1, 0, retired), retired_by = NULL, retired_seq = NULL
+             WHERE retired_by = ?1 AND retired_seq > ?2",
+            "UPDATE _pm_summed SET seq = min(seq, ?2) WHERE dev = ?1",
+        ] {
+            replica.db.prepare_cached(sql)?.execute((dev, common))?;
+        }
+    } else if dev == replica.me {
+        replica.db.prepare_cached("UPDATE _pm_run SET seq = min(seq, ?1)")?.execute([common])?;
     }
     tags::forget_after(replica, dev, stream, common)?;
     set_contexts(replica, dev, stream, context)?;
@@ -110,14 +120,28 @@ fn forget_numbers(replica: &Replica, (dev, stream): (i64, Stream), after: u64) -
     Ok(())
 }
 
-/// Returns whether another device has built on what this device wrote after a frame, and which.
+/// Returns whether another device has built on what this device wrote after a frame, and which; or a verdict of this device,
+/// which names these frames as those that stay.
 pub(crate) fn built_on_by(replica: &Replica, after: u64) -> Result<Option<String>> {
     let other: Option<i64> = value::maybe(
         &replica.db,
         "SELECT dev FROM _pm_context WHERE other = ?1 AND dev <> ?1 AND seq > ?2",
         (replica.me, after),
     )?;
-    other.map(|other| devices::device_label(replica, other)).transpose()
+    if let Some(other) = other {
+        return devices::device_label(replica, other).map(Some);
+    }
+    for seq in after + 1..=positions::position(replica, replica.me, Stream::Shared)?.seq {
+        let body = frames::frame_here(replica, replica.me, Stream::Shared, seq)?;
+        let mut blocks = frames::parse(&body)?.blocks();
+        while let Ok(Some(block)) = blocks.next_block() {
+            let Block::Keep(mut runs) = block else { continue };
+            if runs.any(|run| run.device == replica.identity.id && run.last > after) {
+                return Ok(Some("a verdict of its own".into()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Goes on beside the history of the identity before, which others have built on: this device has another identity already.
@@ -125,15 +149,43 @@ pub(crate) fn built_on_by(replica: &Replica, after: u64) -> Result<Option<String
 pub(crate) fn go_on_beside(replica: &Replica, old: i64, common: [u64; 2]) -> Result<()> {
     let end = |stream| end_here(replica, old, stream, common[PeerEvidence::at(stream)]);
     let ends = [end(Stream::Shared)?, end(Stream::PerDevice)?];
+    let retired = retired_by(replica, old, common[0])?;
     let own = own_rows(replica, old, common[1])?;
     cut(replica, old, ends)?;
     replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE state = ?1", [State::Tracked])?;
-    for (tid, key) in own {
-        seal_again(replica, tid, &key)?;
+    seal_rows_again(replica, &own)?;
+    for device in retired {
+        seal::seal_here(replica, SealOptions { retire: Some(device), ..SealOptions::default() })?;
     }
+    verdict::seal_verdict(replica)
+}
+
+/// Lists the devices of which a base's frames after this one say that they are retired.
+fn retired_by(replica: &Replica, dev: i64, after: u64) -> Result<Vec<DeviceId>> {
+    let sql = "SELECT id FROM _pm_device WHERE retired_by = ?1 AND retired_seq > ?2 AND retired = 1 AND n <> ?3 ORDER BY id";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    let rows = statement.query_map((dev, after, replica.me), |row| Ok(DeviceId(row.get(0)?)))?;
+    Ok(if replica.identity.base { rows.collect::<rusqlite::Result<_>>()? } else { Vec::new() })
+}
+
+/// Goes on beside what a base has of the per-device stream of an identity that this device had before: what was sealed under
+/// that after a frame is another history there, and is sealed again under this one.
+pub(super) fn seal_own_again(replica: &Replica, old: i64, after: u64) -> Result<()> {
+    let stream = Stream::PerDevice;
+    let after = after.max(log_begins(replica, old, stream)?);
+    let Some(end) = end_at(replica, old, stream, after)? else { return Ok(()) };
+    let own = own_rows(replica, old, after)?;
+    let context = contexts_at(replica, old, [u64::MAX, after])?.into_iter().last().unwrap_or_default();
+    cut_stream(replica, (old, stream), end, &context)?;
+    seal_rows_again(replica, &own)
+}
+
+/// Seals rows of per-device tables of ours that are sealed already.
+fn seal_rows_again(replica: &Replica, rows: &[(i64, Vec<u8>)]) -> Result<()> {
+    rows.iter().try_for_each(|(tid, key)| seal_again(replica, *tid, key))?;
     catalog::reload_catalog(replica)?;
     seal::seal_here(replica, SealOptions::default())?;
-    verdict::seal_verdict(replica)
+    Ok(())
 }
 
 /// Lists the rows of per-device tables that frames of a device after this one write.
@@ -173,6 +225,18 @@ fn seal_again(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Returns after which frame all of a stream is in the log: what was before is folded, or came as a state.
+pub(super) fn log_begins(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
+    let mut begins = positions::position(replica, dev, stream)?.seq;
+    for group in groups_after(replica, dev, stream, 0)?.iter().rev() {
+        if group.last != begins {
+            break;
+        }
+        begins = group.first - 1;
+    }
+    Ok(begins)
+}
+
 /// An applied group of a stream.
 pub(super) struct Old {
     pub first: u64,
@@ -198,10 +262,16 @@ pub(crate) fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Resu
     let mut contexts = [BTreeMap::new(), BTreeMap::new()];
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
-        let mut later: BTreeSet<i64> = BTreeSet::new();
+        let (mut later, mut introduced) = (BTreeSet::new(), BTreeSet::new());
         for group in groups_after(replica, dev, stream, 0)? {
             let body = frames::frame_here(replica, dev, stream, group.first)?;
-            for (id, seq) in contexts::context(replica, dev, stream, &frames::parse(&body)?)? {
+            let frame = frames::parse(&body)?;
+            for (named, _) in frame.context().filter(|_| group.first > common[at]) {
+                if let Named::Introduced(_, id) = named {
+                    introduced.insert(devices::device_number_or_new(replica, id)?);
+                }
+            }
+            for (id, seq) in contexts::context(replica, dev, stream, &frame)? {
                 let other = devices::device_number_or_new(replica, id)?;
                 if group.first <= common[at] {
                     contexts[at].insert(other, seq);
@@ -212,8 +282,10 @@ pub(crate) fn contexts_at(replica: &Replica, dev: i64, common: [u64; 2]) -> Resu
         }
         for (other, seq) in positions::context_of(replica, dev, stream)? {
             // A folded group said the rest of it. Everybody has what is folded, so it is enough that nobody writes
-            // beside the watermark.
-            let seen = if later.contains(&other) {
+            // beside the watermark. Who is introduced only later was not seen before.
+            let seen = if introduced.contains(&other) {
+                0
+            } else if later.contains(&other) {
                 membership::watermark(replica, other, Stream::Shared)?.min(seq)
             } else {
                 seq

@@ -13,18 +13,17 @@
 //! A device's own second history, on which others have built already, goes the same way, under a new identity: frames that
 //! others name cannot be renamed.
 
-use std::collections::BTreeMap;
-
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint};
 
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{seal, verdict};
 use crate::engine::error::{Error, Result};
+use crate::engine::exchange::twin::Apart;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{cut, transaction, twin};
 use crate::engine::fleet::peers::{self, Fit, OtherHistory};
-use crate::engine::fleet::positions::StreamPosition;
+use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership};
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
@@ -54,7 +53,12 @@ pub(crate) fn note(replica: &Replica, other: &OtherHistory) -> Result<()> {
     }
     peers::record_other_history(replica, other.author)?;
     twin::record_twin(replica, &devices::name_of(replica, other.author)?, other.first)?;
-    if let (Some(dev), Some((seq, chain))) = (devices::device_number(replica, other.author)?, other.common) {
+    let Some(dev) = devices::device_number(replica, other.author)? else { return Ok(()) };
+    if other.stream != Stream::Shared {
+        return Ok(());
+    }
+    peers::record_split(replica, dev, other.common.map_or(other.first - 1, |(seq, _)| seq))?;
+    if let Some((seq, chain)) = other.common {
         meta::set(&replica.db, &noted(dev), [&seq.to_be_bytes()[..], &chain.0].concat())?;
     }
     Ok(())
@@ -70,9 +74,9 @@ pub(crate) fn note_refused(replica: &Replica, checkpoint: &Checkpoint, key: &[u8
 
 /// Gives up what is here of the histories of devices of which `sender`, a base, says that it has others, where these
 /// devices' own signatures have shown before that there are others. Returns whether it gave up any.
-pub(crate) fn heard(replica: &mut Replica, sender: DeviceId, said: &BTreeMap<DeviceId, u64>) -> Result<bool> {
-    let mut any = false;
-    for author in said.keys().copied() {
+pub(crate) fn heard(replica: &mut Replica, sender: DeviceId, said: &Apart) -> Result<bool> {
+    let mut any = hear_per_device(replica, sender, said)?;
+    for author in said.others.keys().copied() {
         let shown = catalog::reading(replica, |e| {
             let Some(dev) = devices::device_number(e, author)? else { return Ok(None) };
             let Some(noted) = meta::get::<Vec<u8>>(&e.db, &noted(dev))? else { return Ok(None) };
@@ -88,6 +92,9 @@ pub(crate) fn heard(replica: &mut Replica, sender: DeviceId, said: &BTreeMap<Dev
                 end: chain,
             };
             let by_base = devices::is_base(e, sender)? && !e.identity.base;
+            if positions::position(e, dev, Stream::Shared)?.seq < first {
+                return Ok(None); // It is given up, and the other one comes.
+            }
             Ok(Some(other).filter(|_| by_base && e.can_sign() && author != sender && dev != e.me))
         })?;
         if let Some(other) = shown {
@@ -96,6 +103,46 @@ pub(crate) fn heard(replica: &mut Replica, sender: DeviceId, said: &BTreeMap<Dev
         }
     }
     Ok(any)
+}
+
+/// Hears that a sender has another history of the per-device streams of third devices. A base says so where the device hears
+/// it; a device that a base tells of an identity which it had before seals again what it has of its own. Returns whether it
+/// did.
+fn hear_per_device(replica: &mut Replica, sender: DeviceId, said: &Apart) -> Result<bool> {
+    let mut any = false;
+    for author in said.per_device.iter().copied() {
+        if replica.identity.base {
+            transaction::record(replica, |e| peers::record_other_history(e, author))?;
+            continue;
+        }
+        let by_base = |e: &Replica| {
+            let is_former = devices::issuers(&e.db, e.me)?.contains(&author);
+            Ok(is_former && e.can_sign() && devices::is_base(e, sender)?)
+        };
+        if catalog::reading(replica, by_base)? {
+            let same = said.own_same.get(&author).copied().unwrap_or(0);
+            transaction::transaction(replica, |e| {
+                let Some(dev) = devices::device_number(e, author)? else { return Ok(()) };
+                deferred::begin_deferring(e)?;
+                cut::seal_own_again(e, dev, same)
+            })?;
+            any = true;
+        }
+    }
+    Ok(any)
+}
+
+/// Lists the devices of which a sender says that it has another history, and of which no signature has shown that here.
+pub(crate) fn to_be_shown(replica: &Replica, said: &Apart) -> Result<Vec<DeviceId>> {
+    let mut all = Vec::new();
+    for author in said.others.keys().copied() {
+        if let Some(dev) = devices::device_number(replica, author)?
+            && meta::get::<Vec<u8>>(&replica.db, &noted(dev))?.is_none()
+        {
+            all.push(author);
+        }
+    }
+    Ok(all)
 }
 
 /// The name under which `_pm_meta` has where a device's history here parts from another that its signature has shown.
@@ -143,6 +190,12 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
     transaction::transaction(replica, |e| {
         let Some(dev) = devices::device_number(e, other.author)? else { return Ok(()) };
         let Some((common, chain)) = place(e, dev, other)? else { return Ok(()) };
+        let ours = "SELECT chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first = ?3";
+        let ours: Option<[u8; 32]> = value::maybe(&e.db, ours, (dev, Stream::Shared.number(), common + 1))?;
+        peers::record_given_up(e, dev, ours.map(|ours| (common, Chain(ours))))?;
+        if positions::position(e, dev, Stream::Shared)?.seq <= common {
+            return Ok(());
+        }
         deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
         let end = |seq| StreamPosition { seq, chain };
@@ -159,15 +212,13 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
     })
 }
 
-/// Refuses a state that stands for frames of another history than is here, unless that is given up for it.
-pub(crate) fn refuse_state(
+/// Returns whether a state stands for frames of another history than is here, which is not given up for it: nothing of the
+/// state is taken.
+pub(crate) fn leaves_state(
     replica: &Replica,
     sender: Option<DeviceId>,
     other: Option<&OtherHistory>,
-) -> Result<()> {
-    let Some(other) = other else { return Ok(()) };
-    match sender {
-        Some(sender) if gives_up(replica, sender, other)? => Ok(()),
-        _ => Err(Error::Twin { device: devices::name_of(replica, other.author)?, seq: other.first }),
-    }
+) -> Result<bool> {
+    let Some(other) = other.filter(|other| other.stream == Stream::Shared) else { return Ok(false) };
+    Ok(!sender.map_or(Ok(false), |sender| gives_up(replica, sender, other))?)
 }

@@ -10,7 +10,6 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
     Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Revocation, Section,
 };
-use sha2::{Digest, Sha256};
 
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, vouched};
@@ -20,11 +19,11 @@ use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::state_rows::{Proof, StateRow};
 use crate::engine::exchange::take_state::StateMerge;
-use crate::engine::exchange::verified::{Known, Progress, Verified};
+use crate::engine::exchange::verified::{Known, Progress, Verified, signed};
 use crate::engine::exchange::{
     certificates, give_up, inspect, newest, reconcile, revoke, session, survey, transaction, twin,
 };
-use crate::engine::fleet::peers::{Fit, OtherHistory};
+use crate::engine::fleet::peers::{Fit, OtherHistory, PeerEvidence};
 use crate::engine::fleet::{admission, devices, membership, positions, revocation, routes, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
@@ -291,6 +290,9 @@ impl<'e> Verification<'e> {
                 });
             }
             self.verified.any_news = true;
+            let sender = self.verified.sender;
+            self.verified.leaves_state |=
+                self.open_state && give_up::leaves_state(self.replica, sender, Some(&other))?;
             self.verified.others.push(other);
         }
         Ok(())
@@ -311,13 +313,16 @@ impl<'e> Verification<'e> {
                 self.author(checkpoint.author)?;
                 self.checkpoint(at, &checkpoint, &bytes, &end)?;
                 let other = self.verified.others.iter().find(|other| other.author == checkpoint.author);
-                give_up::refuse_state(self.replica, self.verified.sender, other)?;
+                let sender = self.verified.sender;
+                self.verified.leaves_state |= give_up::leaves_state(self.replica, sender, other)?;
                 if checkpoint.author == self.replica.identity.id {
-                    let ours = positions::position(self.replica, self.replica.me, Stream::Shared)?.seq;
-                    self.verified.evidence.by_state |= checkpoint.last > ours;
+                    let ours = positions::position(self.replica, self.replica.me, checkpoint.stream)?.seq;
+                    let at = PeerEvidence::at(checkpoint.stream);
+                    self.verified.evidence.by_state[at] |= checkpoint.last > ours;
                 }
             }
             "tags" => {
+                self.verified.leaves_state |= row.is_of_given_up()?;
                 for place in row.own_places()? {
                     twin::compare_place(self.replica, Stream::Shared, &place, &mut self.verified.evidence)?;
                 }
@@ -400,8 +405,9 @@ impl<'e> Verification<'e> {
         // A clone of this device, or a device that has another history of itself than is here: only
         // a third device that hears of both knows which of them is the second.
         let clone = evidence.diverges_after().filter(|_| sender == self.replica.identity.id);
-        self.verified.said = apart.others;
-        if let Some(seq) = apart.sender.or(clone) {
+        let other = apart.sender.or(clone);
+        self.verified.said = apart;
+        if let Some(seq) = other {
             return Err(Error::Twin { device: devices::name_of(self.replica, sender)?, seq });
         }
         Ok(())
@@ -499,7 +505,7 @@ impl<'e> Window<'e> {
     fn state(&mut self) -> Result<&mut StateMerge<'e>> {
         match &mut self.state {
             Some(state) => Ok(state),
-            none => Ok(none.insert(StateMerge::new(self.replica, self.verified.sender)?)),
+            none => Ok(none.insert(StateMerge::new(self.replica, self.verified)?)),
         }
     }
 
@@ -586,8 +592,3 @@ const SIGNED_MAX: usize = 4_096;
 
 /// After how many bytes the progress is reported again.
 const PROGRESS_BYTES: u64 = 1 << 20;
-
-/// Hashes a checkpoint and the chain after the frames that it signs.
-fn signed(checkpoint: &[u8], end: &Chain) -> [u8; 32] {
-    Sha256::new().chain_update(checkpoint).chain_update(end.0).finalize().into()
-}

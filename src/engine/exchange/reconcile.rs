@@ -35,8 +35,8 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     for stream in Stream::ALL {
         let at = PeerEvidence::at(stream);
         common[at] = evidence.diverges_at[at].unwrap_or(common[at]);
-        // Others have more, and nothing shows whether this device's last frames are among it.
-        unknown |= evidence.more[at] > positions[at] && common[at] < positions[at];
+        // Others have more, a state of which would hide whether this device's last frames are among it.
+        unknown |= evidence.by_state[at] && evidence.more[at] > positions[at] && common[at] < positions[at];
         confirmed |= peers::is_confirmed(replica, replica.me, stream, common[at])?;
     }
     // A base has this history: who has the other one gives it up, or is it. Also what this device only said stays then:
@@ -46,9 +46,9 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
         transaction::record(replica, |e| twin::record_twin(e, &devices::device_label(e, e.me)?, seq))?;
         return Ok(false);
     }
-    // What others have may still come frame by frame, which shows it; a state would hide it.
+    // What others have may still come frame by frame, which shows it.
     let mut evidence = *evidence;
-    if evidence.is_divergent() || (unknown && evidence.by_state) {
+    if evidence.is_divergent() || unknown {
         if !unsay::take_back(replica, common)? {
             rekey::rekey(replica, common)?;
             return Ok(true);

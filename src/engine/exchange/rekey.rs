@@ -12,8 +12,8 @@
 //!    otherwise a device that has folded all of that could not apply it.
 //! 2. The cut is moved back (`whole_seals`) until it splits no seal over both streams, and nothing that stays had seen
 //!    anything that moves.
-//! 3. If another device has already built on what moves, its context names frames that would vanish: nothing moves then,
-//!    and what they say stays as this device's own (`cut`).
+//! 3. If another device has already built on what moves, its context names frames that would vanish; so does a verdict of
+//!    this device that leaves them: nothing moves then, and what they say stays as this device's own (`cut`).
 //! 4. Everything that names a frame by author and number moves along: heads (their offsets get less, since a frame's
 //!    head may get shorter), counters, declarations, and which frame retired a device. One that stayed behind would
 //!    be taken for a frame of the first history.
@@ -34,7 +34,7 @@ use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::cut::{self, Old};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{devices, peers};
+use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::{contexts, frames, tags};
 use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::merge::{deferred, stretches};
@@ -113,7 +113,9 @@ pub(crate) fn waits_to_know(replica: &Replica) -> Result<bool> {
     let common = twin::common_prefix(replica, [0; 2], [u64::MAX; 2], true)?;
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
-        if common[at] < positions::position(replica, replica.me, stream)?.seq {
+        // Of the per-device stream only a base can say it.
+        let nobody = stream == Stream::PerDevice && membership::active_bases(replica)?.is_empty();
+        if !nobody && common[at] < positions::position(replica, replica.me, stream)?.seq {
             return Ok(true);
         }
     }
@@ -148,12 +150,22 @@ pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
 fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     catalog::load_catalog(replica)?;
     deferred::begin_deferring(replica)?;
-    let common = whole_seals(replica, common)?;
+    let mut common = whole_seals(replica, common)?;
+    for stream in Stream::ALL {
+        // What is not in the log cannot be written again.
+        let at = usize::from(stream.number());
+        common[at] = common[at].max(cut::log_begins(replica, replica.me, stream)?);
+    }
     let built_on = cut::built_on_by(replica, common[0])?;
     let old = (replica.me, replica.identity.id);
     let was = devices::device_label(replica, replica.me)?;
     let key = become_another(replica)?;
     peers::forget_evidence(replica)?;
+    peers::record_split(replica, old.0, common[0])?;
+    if !replica.identity.base {
+        // Of the per-device stream of a device like others, this one takes nothing.
+        frames::forget_pending(&replica.db, old.0, Stream::PerDevice, i64::MAX as u64)?;
+    }
     let done = match built_on {
         Some(other) => {
             replica.key = Some(key);

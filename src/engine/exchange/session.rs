@@ -448,9 +448,10 @@ pub(crate) fn reconcile(
     evidence: &mut PeerEvidence,
 ) -> Result<bool> {
     evidence.by_base = peer.base;
-    let apart =
-        catalog::reading(replica, |e| twin::compare_vector(e, peer.id, (applied, probes), &[], evidence))?;
-    give_up::heard(replica, peer.id, &apart.others)?;
+    let apart = catalog::reading(replica, |e| {
+        twin::compare_vector(e, peer.id, (applied, &mut probes.to_vec()), &[], evidence)
+    })?;
+    give_up::heard(replica, peer.id, &apart)?;
     if let Some(seq) = apart.sender {
         transaction::transaction(replica, |e| {
             peers::record_other_history(e, peer.id)?;

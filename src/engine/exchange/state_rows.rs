@@ -5,7 +5,7 @@ use packmule_core::wire::{Chain, Checkpoint, DecodeError, take};
 
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::exchange::state_form;
-use crate::engine::fleet::devices;
+use crate::engine::fleet::{devices, peers};
 use crate::engine::log::frames;
 use crate::engine::log::tags::{self, Place};
 use crate::engine::store::value::Bind;
@@ -108,6 +108,16 @@ impl<'a> StateRow<'a> {
             return Err(wrong());
         }
         Ok(Proof { checkpoint, bytes, end })
+    }
+
+    /// Returns, of `tags`, whether they are of a history of a device that is given up here.
+    pub(super) fn is_of_given_up(&self) -> Result<bool> {
+        let Some(dev) = devices::device_number(self.replica, self.device_id_at(0)?)? else {
+            return Ok(false);
+        };
+        let Some((common, chain)) = peers::given_up(self.replica, dev)? else { return Ok(false) };
+        let mut places = tags::unpacked(self.blob_at(1)?)?.into_iter();
+        Ok(places.any(|place| place.seq > common && place.tag == chain.tag()))
     }
 
     /// Reads, of `tags`, the places of this device's own stream, if they are of that.

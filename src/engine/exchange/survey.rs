@@ -185,8 +185,9 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
 
 /// Records what a bundle's sender acknowledges, and takes in none of its frames: for a bundle that is for another
 /// device, or has nothing new. The caller must know that it is whole. Where it acknowledges nothing new, nothing is
-/// written.
-pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
+/// written. Returns the devices of which its sender says that it has another history than is here, and no frame has shown
+/// it yet.
+pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<DeviceId>> {
     let Preface { mut verified, check, sender_certificate, found, fleet, by_fleet, statements } =
         preface(replica, input)?;
     admit::take(replica, &found)?;
@@ -195,9 +196,9 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         if !check.verify(&fleet) {
             return Err(Error::bundle(0, BundleProblem::Signature("the fleet key".into())));
         }
-        return store_members(replica, fleet, &by_fleet);
+        return store_members(replica, fleet, &by_fleet).map(|()| Vec::new());
     }
-    let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(()) };
+    let (Some(sender), Some(check)) = (verified.sender, check) else { return Ok(Vec::new()) };
     let own = sender_certificate.unwrap_or_default();
     let known = catalog::reading(replica, |e| {
         let Some(key) = trust::trusted_key(e, sender)? else { return Ok(false) };
@@ -208,7 +209,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
         }
         let stored = own.is_empty() || trust::is_stored(e, &own)? && !admission::is_awaited(e, &own)?;
         let known = stored && check.verify(&key) && verified.is_recorded(e)?;
-        Ok(known && compare(e, &mut verified, sender)?.sender.is_none())
+        Ok(known && compare(e, &mut verified, sender)?.is_none())
     })?;
     if !known {
         let heard = if rekey::waits_here(replica)? {
@@ -226,7 +227,8 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<()> {
     // A clone of this device decides nothing.
     let ours = sender == replica.identity.id;
     let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
-    reconcile::reconcile_own_log(replica, &evidence).map(|_| ())
+    reconcile::reconcile_own_log(replica, &evidence)?;
+    catalog::reading(replica, |e| give_up::to_be_shown(e, &verified.said))
 }
 
 /// Hears what the sender of a bundle has that is refused since it has another history of itself; `other` if its own
@@ -238,7 +240,7 @@ pub(crate) fn hear_refused(
 ) -> Result<()> {
     bundle.rewind().map_err(Error::Stream)?;
     match hear(replica, BufReader::new(bundle)) {
-        Ok(()) | Err(Error::Twin { .. } | Error::Untrusted(_) | Error::Bundle { .. }) => {}
+        Ok(_) | Err(Error::Twin { .. } | Error::Untrusted(_) | Error::Bundle { .. }) => {}
         Err(e) => return Err(e),
     }
     other.map_or(Ok(()), |other| transaction::record(replica, |e| give_up::note(e, &other)))
@@ -321,12 +323,13 @@ fn store_members(replica: &mut Replica, fleet: [u8; 32], members: &[Vec<u8>]) ->
     })
 }
 
-/// Compares what a bundle's sender says with what is here. Returns what is of another history than is here.
-fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Result<twin::Apart> {
+/// Compares what a bundle's sender says with what is here. Returns from which frame on it has another history of itself.
+fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Result<Option<u64>> {
     let Verified { applied, probes, evidence, said, .. } = verified;
     let apart = twin::compare_vector(replica, sender, (applied, probes), &[], evidence)?;
-    said.extend(&apart.others);
-    Ok(apart)
+    let other = apart.sender;
+    said.also_said(apart);
+    Ok(other)
 }
 
 /// Stores the certificate of a bundle's sender, and records what it acknowledges.
@@ -354,7 +357,7 @@ fn record_heard(
     if let Some(own) = &own {
         admission::shown_by_itself(replica, own)?;
     }
-    if let Some(seq) = compare(replica, verified, sender)?.sender {
+    if let Some(seq) = compare(replica, verified, sender)? {
         twin::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;
     }
     verified.record_acknowledged(replica, sender)

@@ -17,6 +17,8 @@ use crate::engine::capture::{evolve, runs};
 use crate::engine::error::{self, Result};
 use crate::engine::exchange::state_rows::{Proof, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
+use crate::engine::exchange::twin;
+use crate::engine::fleet::peers::Fit;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers, trust};
 use crate::engine::log::{contexts, frames};
@@ -87,7 +89,7 @@ impl<'e> GatheredMerge<'e> {
         let dev = devices::device_number_or_new(replica, proof.checkpoint.author)?;
         let had = positions::position(replica, dev, Stream::PerDevice)?.seq;
         let ours = replica.identity.base || dev == replica.me;
-        if !ours || proof.checkpoint.last <= had {
+        if !ours || proof.checkpoint.last <= had || !self.is_of_history_here(&proof)? {
             return Ok(());
         }
         if let Some(sender) = self.sender
@@ -111,6 +113,12 @@ impl<'e> GatheredMerge<'e> {
             names.iter().try_for_each(|name| self.take_table(name))?;
         }
         Ok(())
+    }
+
+    /// Returns whether a proof is of the history that is here of its author.
+    fn is_of_history_here(&self, proof: &Proof) -> Result<bool> {
+        let Some(key) = trust::author_key(self.replica, proof.checkpoint.author)? else { return Ok(true) };
+        Ok(twin::fit(self.replica, &proof.checkpoint, Some(&proof.end), &key)? == Fit::Fits)
     }
 
     /// Keeps what the author had seen, and by which numbers it names devices: its frames go on from there.

@@ -7,7 +7,7 @@
 //! **Why it holds.** `merge_rows.rs` has the cases of a row. What a state says beyond its author's own log is proved: each
 //! entry of its vector comes with that author's newest checkpoint. Its rows are its maker's word, under its signature.
 
-use packmule_core::model::{DeviceId, Stream};
+use packmule_core::model::Stream;
 use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
 
 use crate::engine::apply::report::{ImportReport, WaitsForTable};
@@ -17,6 +17,7 @@ use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
 use crate::engine::exchange::state_rows::{self, Proof, StateRow, wrong};
 use crate::engine::exchange::take_gathered::GatheredMerge;
+use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{state_columns, state_restated};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers, routes};
@@ -71,8 +72,8 @@ pub(super) struct StateMerge<'e> {
 
 impl<'e> StateMerge<'e> {
     /// Begins to merge a state that a device has sent.
-    pub(super) fn new(replica: &'e Replica, sender: Option<DeviceId>) -> Result<Self> {
-        let sender = sender.filter(|id| *id != replica.identity.id);
+    pub(super) fn new(replica: &'e Replica, verified: &Verified) -> Result<Self> {
+        let sender = verified.sender.filter(|id| *id != replica.identity.id);
         let sender = sender.map(|id| devices::device_number_or_new(replica, id)).transpose()?;
         Ok(Self {
             replica,
@@ -86,7 +87,7 @@ impl<'e> StateMerge<'e> {
             contexts: Vec::new(),
             floors: Vec::new(),
             lamport: 0,
-            ignored: false,
+            ignored: verified.leaves_state,
             group: None,
             frames: 0,
         })

@@ -30,7 +30,7 @@
 //! our own key has signed: with its frames, as the proof of a state, or by itself (`newest.rs`). What a vector, a probe
 //! or a context says without that is disregarded; with it, it tells where the histories part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
@@ -109,6 +109,11 @@ pub(crate) fn fit(
     let Some(dev) = devices::device_number(replica, checkpoint.author)? else { return Ok(Fit::Fits) };
     let position = positions::position(replica, dev, checkpoint.stream)?;
     let Checkpoint { first, last, .. } = *checkpoint;
+    if let Some(end) = end.filter(|_| checkpoint.stream == Stream::Shared)
+        && peers::given_up(replica, dev)? == Some((first - 1, *end))
+    {
+        return Ok(Fit::Diverges { common: Some(first - 1) });
+    }
     let start = || Chain::start(key, checkpoint.stream);
     let mut fits = if first == position.seq + 1 {
         checkpoint.prev == if position.seq == 0 { start() } else { position.chain }
@@ -164,19 +169,35 @@ pub(crate) struct Apart {
     pub sender: Option<u64>,
     /// Those of third devices, after these frames or before: no more than the sender says.
     pub others: BTreeMap<DeviceId, u64>,
+    /// Of these devices it is the per-device stream that differs.
+    pub per_device: BTreeSet<DeviceId>,
+    /// Up to here the per-device streams of identities that this device had before are the same.
+    pub own_same: BTreeMap<DeviceId, u64>,
+}
+
+impl Apart {
+    /// Adds what the sender said besides: what was compared once is not there any more.
+    pub(super) fn also_said(&mut self, more: Self) {
+        self.others.extend(more.others);
+        self.per_device.extend(more.per_device);
+        self.own_same.extend(more.own_same);
+    }
 }
 
 /// Compares what a sender has applied, and its probes, with what is here. What they say of this device goes to the
 /// evidence. Nothing is compared of a device that is revoked, here or by what comes with it (`revoked`). What the sender
-/// has applied of a history that is another one than is here is removed, and returned.
+/// has applied of a history that is another one than is here is removed, and returned; what it says so of this device's
+/// own log is removed too, so that nobody counts it as what both have.
 pub(crate) fn compare_vector(
     replica: &Replica,
     sender: DeviceId,
-    (applied, probes): (&mut Vec<Position>, &[Probe]),
+    (applied, probes): (&mut Vec<Position>, &mut Vec<Probe>),
     revoked: &[DeviceId],
     evidence: &mut PeerEvidence,
 ) -> Result<Apart> {
     let mut apart = Apart::default();
+    let mut not_ours = Vec::new();
+    let former = devices::issuers(&replica.db, replica.me)?;
     let here = positions::all_positions(replica)?;
     let (group_at, tag_at) = (replica.db.prepare_cached(GROUP_AT)?, replica.db.prepare_cached(TAG_AT)?);
     let mut places = Places { group_at, tag_at };
@@ -201,18 +222,28 @@ pub(crate) fn compare_vector(
         let past = places.past(*dev, *position, entry.stream, entry.seq)?;
         let Some(upper) = past.compare(entry.seq, entry.tag) else { continue };
         match upper {
-            _ if ours => evidence.compared(entry.stream, entry.seq, upper),
+            _ if ours => {
+                evidence.compared(entry.stream, entry.seq, upper);
+                not_ours.extend(upper.map(|_| entry));
+            }
+            None if entry.stream == Stream::PerDevice && former.contains(&entry.author) => {
+                let same = apart.own_same.entry(entry.author).or_default();
+                *same = entry.seq.max(*same);
+            }
             None => {}
             Some(upper) if entry.author == sender => {
                 apart.sender = Some(apart.sender.map_or(upper + 1, |other| other.min(upper + 1)));
             }
             Some(upper) => {
+                apart.per_device.extend(Some(entry.author).filter(|_| entry.stream == Stream::PerDevice));
                 apart.others.entry(entry.author).and_modify(|seq| *seq = upper.min(*seq)).or_insert(upper);
             }
         }
     }
     applied
         .retain(|e| !apart.others.contains_key(&e.author) && (e.author != sender || apart.sender.is_none()));
+    applied.retain(|e| !not_ours.contains(&Probe::from(*e)));
+    probes.retain(|e| !not_ours.contains(e));
     Ok(apart)
 }
 

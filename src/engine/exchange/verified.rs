@@ -1,11 +1,13 @@
 //! What the first reading of a bundle finds.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{HeaderReader, Position, Probe};
+use packmule_core::wire::{Chain, HeaderReader, Position, Probe};
+use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
+use crate::engine::exchange::twin::Apart;
 use crate::engine::fleet::peers::{self, OtherHistory, PeerEvidence, Said};
 use crate::engine::fleet::{devices, statements};
 use crate::engine::table::replica::Replica;
@@ -55,8 +57,10 @@ pub(crate) struct Verified {
     pub forked: HashSet<DeviceId>,
     /// Those of them that are not revoked, with the group that shows it.
     pub others: Vec<OtherHistory>,
-    /// Devices of which its sender only says that it has another history, after these frames or before.
-    pub said: BTreeMap<DeviceId, u64>,
+    /// Nothing is taken of a state in it: that stands for frames of another history than is here.
+    pub leaves_state: bool,
+    /// The histories of third devices of which its sender only says that it has others.
+    pub said: Apart,
 }
 
 impl Verified {
@@ -94,4 +98,9 @@ impl Verified {
         }
         peers::record_compared(replica, self.probes.iter().copied())
     }
+}
+
+/// Hashes a checkpoint and the chain after the frames that it signs.
+pub(super) fn signed(checkpoint: &[u8], end: &Chain) -> [u8; 32] {
+    Sha256::new().chain_update(checkpoint).chain_update(end.0).finalize().into()
 }

@@ -1,5 +1,7 @@
 //! Peers: what they acknowledged, and what they have of our own log.
 
+use std::collections::BTreeMap;
+
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
 
@@ -54,8 +56,8 @@ pub(crate) struct PeerEvidence {
     pub diverges_by: [Option<u64>; 2],
     /// Its divergence point is exactly after this frame.
     pub diverges_at: [Option<u64>; 2],
-    /// A state comes that goes on where this device's log ends, without its frames.
-    pub by_state: bool,
+    /// A state comes that goes on where this device's log of a stream ends, without its frames.
+    pub by_state: [bool; 2],
     /// It comes from a base.
     pub by_base: bool,
 }
@@ -162,13 +164,20 @@ pub(crate) fn record_acknowledged(
         replica.db.prepare_cached("DELETE FROM _pm_ack WHERE peer = ?1")?.execute([peer])?;
     }
     let mut numbered = Vec::with_capacity(applied.len());
+    let splits = splits(replica)?;
     for entry in applied {
         let dev = devices::device_number_or_new(replica, entry.author)?;
         numbered.push((dev, *entry));
         // Nobody has more of our own log than there is: who says so was told by us before we were set back, or lies.
         let ours =
             if dev == replica.me { positions::position(replica, dev, entry.stream)?.seq } else { u64::MAX };
-        let (seq, tag) = (entry.seq.min(ours), Some(entry.tag).filter(|_| entry.seq <= ours));
+        let (mut seq, mut tag) = (entry.seq.min(ours), Some(entry.tag).filter(|_| entry.seq <= ours));
+        // Of one that has two histories, what is beyond what is here can be of the other: it is shown this one.
+        if let Some(common) = splits.get(&dev).filter(|_| entry.stream == Stream::Shared && dev != peer)
+            && entry.seq > positions::position(replica, dev, entry.stream)?.seq
+        {
+            (seq, tag) = (seq.min(*common), None);
+        }
         replica
             .db
             .prepare_cached(
@@ -293,6 +302,52 @@ pub(crate) fn record_other_history(replica: &Replica, id: DeviceId) -> Result<()
     let sql = "UPDATE _pm_device SET set_back = 1 WHERE id = ?1 AND n <> ?2";
     replica.db.prepare_cached(sql)?.execute((id.0, replica.me))?;
     Ok(())
+}
+
+/// The beginning of the names under which `_pm_meta` has which devices have two histories, by number, and after which frame
+/// of the shared stream those part, or before.
+const SPLIT: &str = "split ";
+
+/// Records that a device has two histories, which part after this frame of its shared stream or before.
+pub(crate) fn record_split(replica: &Replica, dev: i64, after: u64) -> Result<()> {
+    let k = format!("{SPLIT}{dev}");
+    let known = meta::get(&replica.db, &k)?.unwrap_or(u64::MAX);
+    if after < known { meta::set(&replica.db, &k, after) } else { Ok(()) }
+}
+
+/// Lists the devices that are known to have two histories, with the frame after which those part, or before.
+fn splits(replica: &Replica) -> Result<BTreeMap<i64, u64>> {
+    let sql =
+        "SELECT CAST(substr(k, length(?1) + 1) AS INTEGER), v FROM _pm_meta WHERE k > ?1 AND k < ?1 || ':'";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    let rows = statement.query_map([SPLIT], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Records which history of a device is given up here: that whose first group after the frame where both part ends with this
+/// chain. `None`: that is taken after all.
+pub(crate) fn record_given_up(replica: &Replica, dev: i64, history: Option<(u64, Chain)>) -> Result<()> {
+    let bytes = history.map(|(common, chain)| [&common.to_be_bytes()[..], &chain.0].concat());
+    meta::set(&replica.db, &format!("given up {dev}"), bytes)
+}
+
+/// Returns which history of a device is given up here: after which frame it parts, and the chain after its first group.
+pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<(u64, Chain)>> {
+    let known = meta::get::<Option<Vec<u8>>>(&replica.db, &format!("given up {dev}"))?.flatten();
+    let split = |known: Vec<u8>| {
+        let (seq, chain) = known.split_first_chunk()?;
+        Some((u64::from_be_bytes(*seq), Chain(chain.try_into().ok()?)))
+    };
+    Ok(known.and_then(split))
+}
+
+/// Returns whether a frame of another device that an author had seen is of a history which that author has given up: the
+/// device is known to have two, and the author says, word for word, that it has less of it now.
+pub(crate) fn has_given_up(replica: &Replica, author: i64, dev: i64, seq: u64) -> Result<bool> {
+    let sql =
+        "SELECT 1 FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3 AND seq < ?4 AND tag IS NOT NULL";
+    Ok(meta::get::<u64>(&replica.db, &format!("{SPLIT}{dev}"))?.is_some()
+        && replica.db.prepare_cached(sql)?.exists((author, dev, Stream::Shared.number(), seq))?)
 }
 
 /// Stores peer evidence.

@@ -65,6 +65,14 @@ pub(crate) fn settle_claimed(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
+/// Records that somebody claims to have seen frames of a device that are not here, of which it had others.
+pub(crate) fn claim(replica: &Replica, dev: i64, first: u64, last: u64) -> Result<()> {
+    let sql = "INSERT INTO _pm_fork (dev, first, last) VALUES (?1, ?2, ?3)
+               ON CONFLICT (dev) DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last)";
+    replica.db.prepare_cached(sql)?.execute((dev, first, last))?;
+    Ok(())
+}
+
 /// Forgets what has come of the frames that others claim to have seen: what is to be said of them is said.
 pub(crate) fn forget_done(replica: &Replica) -> Result<()> {
     let shared = Stream::Shared.number();
@@ -115,10 +123,13 @@ fn settle_row(
     let theirs: Vec<Head> =
         heads.into_iter().filter(|head| head.dev == dev && frames.contains(&head.seq)).collect();
     let number = free_number(replica, table.tid, key)?;
+    let deletes = theirs.iter().any(|head| head.kind == OpKind::Delete);
+    let summed = settle_counters(replica, table, key, number, (dev, frames))?;
     if let Some(wall) = theirs.iter().map(|head| head.wall).max() {
-        let deletes = theirs.iter().any(|head| head.kind == OpKind::Delete);
-        let (columns, body) =
-            if deletes { (None, None) } else { settled_body(replica, table, key, &theirs)? };
+        let (columns, body) = match deletes {
+            true => (None, last_values(replica, table, &theirs, &summed)?),
+            false => settled_body(replica, table, key, &theirs)?,
+        };
         late::put_unplaced(replica, table.tid, key, number, body.as_deref())?;
         let kind = if deletes { OpKind::Delete } else { OpKind::Insert };
         // Its time stays, so that the same version is shown as before.
@@ -128,8 +139,25 @@ fn settle_row(
         }
         written::insert_head(replica, table.tid, key, &settled)?;
     }
-    settle_counters(replica, table, key, number, (dev, frames))?;
     deferred::defer(replica, table.tid, key)
+}
+
+/// Returns the last values of a row that one of these versions deletes, where a change of a part of it may ask for them, and
+/// all its counters are among those that are summed.
+fn last_values(
+    replica: &Replica,
+    table: &Table,
+    theirs: &[Head],
+    summed: &[usize],
+) -> Result<Option<Vec<u8>>> {
+    let delete = theirs.iter().find(|head| head.kind == OpKind::Delete);
+    let Some(delete) = delete.filter(|_| table.needs_baseline()) else { return Ok(None) };
+    let values = versions::values(replica, table, delete)?;
+    if values.len() < table.def.columns.len() || !table.counters.iter().all(|c| summed.contains(c)) {
+        return Ok(None);
+    }
+    let row: Vec<OwnedValue> = values.into_iter().map(|(_, value)| value).collect();
+    versions::write_baseline(table, &row, &Columns::all(row.len())).map(Some)
 }
 
 /// Returns the columns that versions of one author speak for, and their values as those of a baseline version.
@@ -159,14 +187,14 @@ fn settled_body(
     Ok((Some(columns.clone()).filter(|_| columns != Columns::all(n)), Some(body)))
 }
 
-/// Makes what these frames counted in a row part of settled sums.
+/// Makes what these frames counted in a row part of settled sums. Returns of which columns.
 fn settle_counters(
     replica: &Replica,
     table: &Table,
     key: &[u8],
     number: u64,
     (dev, frames): (i64, &RangeInclusive<u64>),
-) -> Result<()> {
+) -> Result<Vec<usize>> {
     let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
     let is_theirs = |entry: &Entry| entry.dev == dev && frames.contains(&entry.seq);
     let mut sums = Vec::new();
@@ -181,7 +209,9 @@ fn settle_counters(
     for entry in entries.iter().filter(|entry| is_theirs(entry)) {
         counters::forget_entry(&replica.db, table.tid, key, entry)?;
     }
-    late::keep_sums(replica, table, key, number, sums)
+    let columns = sums.iter().map(|(column, _)| *column).collect();
+    late::keep_sums(replica, table, key, number, sums)?;
+    Ok(columns)
 }
 
 /// Returns the lowest number of a settled value that a row has not yet.

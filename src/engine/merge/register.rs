@@ -46,6 +46,10 @@ pub(crate) fn register(
             continue;
         }
         let rest = match new.columns {
+            // What is counted stands by itself: of counters a verdict leaves no version.
+            Some(_) if new.kind != OpKind::Delete && matches!(seen, Seen::Verdict(..)) => {
+                head.live(n).minus(&mine).minus(&table.counters.iter().copied().collect())
+            }
             Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
             _ => Columns::default(),
         };

@@ -13,6 +13,10 @@ use super::{FOLDER, Visit};
 use crate::carry::volume::Sink;
 use crate::engine::{Engine, Error, Part, PartReport, Positions, Readers, Result};
 
+/// So many bytes of a card are left free by who brings rows: else nobody can acknowledge them there, and a full card stays
+/// full for ever.
+const FOR_ANSWERS: u64 = 4_096;
+
 /// A file could not be written.
 enum Failed {
     /// The card or the file was full after so many bytes.
@@ -34,7 +38,8 @@ impl Visit<'_> {
         receiver: Option<DeviceId>,
         have: &Positions,
     ) -> Result<Option<PartReport>> {
-        let mut room = self.card.room().unwrap_or(u64::MAX);
+        // Groups keep to it; what acknowledges alone does not.
+        let mut room = self.card.room().map_or(u64::MAX, |room| room.saturating_sub(FOR_ANSWERS));
         let readers = self.secrecy.readers().cloned();
         // What is reported free may not be; each time less is tried.
         for _ in 0..8 {

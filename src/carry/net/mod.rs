@@ -57,7 +57,7 @@
 //! ```
 //!
 //! # Memory
-//! A session takes what [`session`](super::session) says, at most 80 KiB for the records on their way, and an engine of
+//! A session takes what [`session`](mod@super::session) says, at most 80 KiB for the records on their way, and an engine of
 //! its own. A connection that has not said who it is takes at most 12 KiB.
 
 mod address;

@@ -37,11 +37,11 @@
 //! let options = Options { plain: false, patience: None };
 //! let (port, stop) = (Listening::on("127.0.0.1:0".parse()?)?, Stop::default());
 //! let address = format!("tcp://{}", port.address()?).parse()?;
+//! let open = || Engine::open(&base);
+//! let serving = Serving { open: &open, options: &options, report: &|_, _| (), web: None };
 //! let done = std::thread::scope(|scope| {
-//!     let open = || Engine::open(&base);
 //!     let (port, stop) = (&port, &stop);
-//!     let serving = Serving { open: &open, options: &options, report: &|_, _| (), web: None };
-//!     scope.spawn(|| net::serve(port, serving, stop));
+//!     scope.spawn(move || net::serve(port, serving, stop));
 //!     // On the board:
 //!     let mut engine = Engine::open(&north)?;
 //!     let done = net::sync(&mut engine, &address, &options, stop, &mut |_| ());

@@ -362,7 +362,7 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         clock_off_ms: d.clock,
     });
     out.document(&Devices { devices: documents.collect() });
-    let head = ["DEVICE", "TRUST", "FRAMES HERE", "HAS OF OURS", "HEARD", "CLOCK"];
+    let head = ["DEVICE", "TRUST", "FRAMES", "HAS OF OURS", "HEARD", "CLOCK"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for d in &devices {
         let base = if d.base { " (base)" } else { "" };

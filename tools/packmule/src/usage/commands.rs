@@ -129,7 +129,7 @@ each board gets its own `init`. A board that is made without \
         flags: &[],
         group: Group::Devices,
         summary: "every device that is known, and what it is known to have",
-        about: "FRAMES HERE are the frames of that device that are applied here, of shared and of per-device tables. CLOCK, where one is off, says how far, as what it wrote shows. HAS OF OURS is \
+        about: "FRAMES are the frames of that device that are applied here, of shared and of per-device tables. CLOCK, where one is off, says how far, as what it wrote shows. HAS OF OURS is \
                 how many of our frames it has acknowledged. HEARD is when, by this machine's clock.",
         examples: &["packmule devices base.db"],
     },

@@ -4,6 +4,7 @@
 
 #[allow(dead_code)] // Not all that it can.
 mod between;
+mod boards;
 #[path = "../serial/cable.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod cable;
@@ -12,12 +13,12 @@ mod common;
 
 use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
 
 use between::{Ill, Relay};
-use common::{Random, World, append, digests_equal, everything, rows, seeds, sql};
+use boards::{SAFE, board, fill};
+use common::{Random, World, digests_equal, everything, rows, seeds};
 use packmule::Engine;
-use packmule::carry::net::{self, Address, Listening, Options, Serving};
+use packmule::carry::net::{self, Address, Listening, Serving};
 use packmule::carry::session::Progress;
 use packmule::carry::{Stop, serial};
 use packmule::core::model::DeviceId;
@@ -34,32 +35,12 @@ enum Carrier {
 
 const ALL: [Carrier; 5] = [Carrier::Tcp, Carrier::WebSocket, Carrier::Http, Carrier::Pipes, Carrier::Line];
 
-const TABLES: &str = "CREATE TABLE t (id TEXT PRIMARY KEY, v);
-    CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v BLOB);";
-/// A limit that only ends a test that hangs.
-const LONG: Option<Duration> = Some(Duration::from_secs(60));
-const OPTIONS: Options = Options { plain: false, patience: LONG };
-
 /// After so many bytes of a way, the carrier carries no more.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
     /// Out of the end that calls; else into it.
     out: bool,
     bytes: usize,
-}
-
-fn board(world: &World, name: &str) -> Engine {
-    let mut board = world.board_with(name, TABLES, &["t"]);
-    board.track("readings", &append()).unwrap();
-    board
-}
-
-/// Rows, each sealed by itself: so many frames.
-fn fill(engine: &mut Engine, name: &str, groups: u32, blob: u32) {
-    for group in 0..groups {
-        sql(engine, &format!("INSERT INTO t VALUES ('{name}{group}', hex(randomblob({blob})))"));
-        engine.seal().unwrap();
-    }
 }
 
 /// One connection: A calls, B answers. What A's end made of it; none if it was cut.
@@ -79,7 +60,7 @@ fn meet(
 
 fn call(a: &mut Engine, address: &str) -> Result<Progress, String> {
     let address: Address = address.parse().unwrap();
-    net::sync(a, &address, &OPTIONS, &Stop::default(), &mut |_| ()).map_err(|e| format!("{e:?}"))
+    net::sync(a, &address, &SAFE, &Stop::default(), &mut |_| ()).map_err(|e| format!("{e:?}"))
 }
 
 fn over_network(
@@ -102,7 +83,7 @@ fn over_network(
         Carrier::Http => "http",
         _ => "ws",
     };
-    let serving = Serving { open: &open, options: &OPTIONS, report: &|_, _| (), web: None };
+    let serving = Serving { open: &open, options: &SAFE, report: &|_, _| (), web: None };
     std::thread::scope(|scope| {
         scope.spawn(|| net::serve(&port, serving, &stop).unwrap());
         let done = match cut {
@@ -137,7 +118,7 @@ fn over_pipes(world: &World, a: &mut Engine, b: &mut Engine, cut: Option<Cut>) -
         let serves = scope.spawn(|| {
             let from = File::open(&up).unwrap();
             let to = File::options().write(true).open(&down).unwrap();
-            let _ = net::serve_pipes(b, (from.into(), to.into()), &OPTIONS, &Stop::default(), &mut |_| ());
+            let _ = net::serve_pipes(b, (from.into(), to.into()), &SAFE, &Stop::default(), &mut |_| ());
         });
         let done = call(a, &address);
         serves.join().unwrap();

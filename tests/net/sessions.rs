@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod between;
+mod boards;
 #[path = "../serial/cable.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod cable;
@@ -20,33 +21,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use between::{Ill, between};
-use common::{Random, World, append, digests_equal, everything, rows, seeds, sql};
+use boards::{LONG, SAFE, board, fill};
+use common::{Random, World, digests_equal, everything, rows, seeds, sql};
 
 use packmule::Engine;
 use packmule::carry::net::{self, Address, Error, Host, Listening, Options, SESSIONS_MAX, Serving, Status};
 use packmule::carry::session::{self, Progress};
 use packmule::carry::{Stop, serial};
 
-const TABLES: &str = "CREATE TABLE t (id TEXT PRIMARY KEY, v);
-    CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v BLOB);";
-/// A limit that only ends a test that hangs.
-const LONG: Option<Duration> = Some(Duration::from_secs(60));
-const SAFE: Options = Options { plain: false, patience: LONG };
 const PLAIN: Options = Options { plain: true, patience: LONG };
-
-fn board(world: &World, name: &str) -> Engine {
-    let mut board = world.board_with(name, TABLES, &["t"]);
-    board.track("readings", &append()).unwrap();
-    board
-}
-
-/// Rows, each sealed by itself: so many groups.
-fn fill(engine: &mut Engine, name: &str, groups: u32, blob: u32) {
-    for group in 0..groups {
-        sql(engine, &format!("INSERT INTO t VALUES ('{name}{group}', hex(randomblob({blob})))"));
-        engine.seal().unwrap();
-    }
-}
 
 /// Serves a database while `work` runs.
 fn served<R>(

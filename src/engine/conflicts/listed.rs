@@ -133,9 +133,7 @@ fn mark_table(replica: &Replica, tid: i64) -> Result<()> {
         );
         db.prepare_cached(&sql)?.execute([tid])?;
     }
-    let Some(table) = catalog::tables(replica).into_iter().find(|table| table.tid == tid) else {
-        return Ok(());
-    };
+    let Some(table) = catalog::table_numbered(replica, tid) else { return Ok(()) };
     if table.shows_shared() {
         for at in (0..table.def.columns.len()).filter(|at| table.disputed.contains(*at)) {
             list_place(replica, Place::Column(tid, table.def.columns[at].name.to_ascii_lowercase()))?;
@@ -161,7 +159,7 @@ fn list_marked(replica: &Replica) -> Result<()> {
                 .execute((tid, &key))?;
             db.prepare_cached("DELETE FROM _pm_listed WHERE tid = ?1 AND key = ?2")?.execute((tid, &key))?;
             // A suspended table shows nothing, so that nothing can be decided about its rows.
-            let table = catalog::tables(replica).into_iter().find(|table| table.tid == tid);
+            let table = catalog::table_numbered(replica, tid);
             let tracked = table.is_some_and(|table| table.state == State::Tracked);
             for of in [List::Contested, List::Quarantined, List::Dangling] {
                 if tracked || of == List::Dangling {

@@ -113,10 +113,15 @@ pub(crate) fn tables(replica: &Replica) -> Vec<Arc<Table>> {
     tables
 }
 
+/// Returns the table with this number, if it is known.
+pub(crate) fn table_numbered(replica: &Replica, tid: i64) -> Option<Arc<Table>> {
+    replica.catalog.borrow().tables.get(&tid).cloned()
+}
+
 /// Returns the table with this number.
 pub(crate) fn table(replica: &Replica, tid: i64) -> Result<Arc<Table>> {
-    let table = replica.catalog.borrow().tables.get(&tid).cloned();
-    table.ok_or_else(|| Error::damaged(format!("table number {tid} is not in `_pm_table`")))
+    table_numbered(replica, tid)
+        .ok_or_else(|| Error::damaged(format!("table number {tid} is not in `_pm_table`")))
 }
 
 /// Returns the table of this name, if it is known.
@@ -195,8 +200,7 @@ pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
         return Err(Error::damaged("rows in the log whose table definition is not there"));
     };
     let mut def = TableDef::stored(&body)?;
-    let now = replica.catalog.borrow().tables.get(&tid).cloned();
-    if let Some(now) = now {
+    if let Some(now) = table_numbered(replica, tid) {
         renamed::as_now(replica, tid, &mut def, &now.def)?;
     }
     let op_def = Arc::new(OpDef::of(id, tid, def));

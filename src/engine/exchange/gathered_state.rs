@@ -10,7 +10,7 @@ use rusqlite::params_from_iter;
 use crate::engine::error::Result;
 use crate::engine::exchange::records::RecordWriter;
 use crate::engine::exchange::state_records::{RowsOf, state, write_rows};
-use crate::engine::fleet::{devices, membership, positions, trust};
+use crate::engine::fleet::{devices, gaps, membership, positions, trust};
 use crate::engine::log::frames;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
@@ -88,6 +88,10 @@ pub(super) fn write_gathered(replica: &Replica, out: &mut RecordWriter<'_>, dev:
     let stream = Value::Int(Stream::PerDevice.number().into());
     let author = Value::Blob(&id.0);
     let seq = Value::Int(position.seq as i64);
+    if let Some(gap) = gaps::gap(replica, dev)? {
+        let (had, up_to) = (Value::Int(gap.had.seq as i64), Value::Int(gap.up_to as i64));
+        state(out, "gap", &[author, had, up_to, Value::Blob(&gap.had.chain.0)])?;
+    }
     state(out, "stream", &[author, stream, seq, Value::Blob(&position.chain.0), Value::Blob(&checkpoint)])?;
     for (sql, kind) in [
         ("SELECT other, seq FROM _pm_context WHERE dev = ?1 AND stream = ?2 ORDER BY other", "context"),

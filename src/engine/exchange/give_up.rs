@@ -22,7 +22,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::twin::Apart;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{cut, transaction, twin};
-use crate::engine::fleet::peers::{self, Fit, OtherHistory};
+use crate::engine::fleet::peers::{self, Fit, GivenUp, OtherHistory};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership};
 use crate::engine::merge::deferred;
@@ -176,6 +176,13 @@ fn place(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<Option<(u6
     if other.common.is_some() {
         return Ok(other.common);
     }
+    // Of one that was given up here it is known.
+    if let Some(given_up) = peers::given_up(replica, dev)?
+        && given_up.ends.iter().any(|(_, tag)| *tag == other.end.tag())
+        && let Some(chain) = twin::chain_at(replica, dev, Stream::Shared, given_up.common)?
+    {
+        return Ok(Some((given_up.common, chain)));
+    }
     let floor = membership::watermark(replica, dev, Stream::Shared)?;
     if floor == 0 {
         let key: Option<[u8; 32]> =
@@ -190,9 +197,15 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
     transaction::transaction(replica, |e| {
         let Some(dev) = devices::device_number(e, other.author)? else { return Ok(()) };
         let Some((common, chain)) = place(e, dev, other)? else { return Ok(()) };
-        let ours = "SELECT chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first = ?3";
-        let ours: Option<[u8; 32]> = value::maybe(&e.db, ours, (dev, Stream::Shared.number(), common + 1))?;
-        peers::record_given_up(e, dev, ours.map(|ours| (common, Chain(ours))))?;
+        let ends = "SELECT last, chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first > ?3 ORDER BY last";
+        let ends: Vec<(u64, [u8; 4])> =
+            e.db.prepare_cached(ends)?
+                .query_map((dev, Stream::Shared.number(), common), |row| {
+                    Ok((row.get(0)?, Chain(row.get(1)?).tag()))
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+        let ours = Some(GivenUp { common, ends }).filter(|ours| !ours.ends.is_empty());
+        peers::record_given_up(e, dev, ours.as_ref())?;
         if positions::position(e, dev, Stream::Shared)?.seq <= common {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use packmule_core::wire::{
 };
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{pending, ready, vouched};
+use crate::engine::apply::{pending, ready, refill, vouched};
 use crate::engine::capture::{append, verdict};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
@@ -255,7 +255,8 @@ impl<'e> Verification<'e> {
             Some(dev) => positions::position(replica, dev, stream)?.seq,
             None => 0,
         };
-        self.verified.any_news |= last > position && session::is_taken(replica, Section { author, stream });
+        let is_news = dev.map_or(Ok(true), |dev| refill::is_news(replica, dev, stream, (checkpoint.first, last)))?;
+        self.verified.any_news |= is_news && session::is_taken(replica, Section { author, stream });
         if let Some(dev) = dev
             && frames::has_group(&replica.db, dev, (checkpoint, bytes), end)?
         {
@@ -540,9 +541,12 @@ impl<'e> Window<'e> {
         let replica = self.replica;
         let dev = devices::device_number_or_new(replica, section.author)?;
         if let Some(head) = frame.group {
-            let have = positions::position(replica, dev, section.stream)?.seq;
             let ours = session::is_taken(replica, section);
             let forked = self.verified.forked.contains(&section.author);
+            if ours && !forked {
+                refill::go_back_for(replica, dev, section.stream, frame.head.seq)?;
+            }
+            let have = positions::position(replica, dev, section.stream)?.seq;
             if forked {
                 revocation::record_forked(replica, dev)?;
             }
@@ -577,7 +581,7 @@ impl<'e> Window<'e> {
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
         routes::note(replica, dev, checkpoint.stream, (checkpoint.first, checkpoint.last))?;
         vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
-        pending::go_on_from(replica, dev, checkpoint)?;
+        refill::go_on_from(replica, dev, checkpoint)?;
         self.any = true;
         // Who is revoked waits for what the others say, which may come with the same window.
         if !revocation::is_revoked(replica, dev)? {

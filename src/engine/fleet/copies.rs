@@ -6,6 +6,10 @@
 //! makes from then on (`FORMAT.md`, header). What an incarnation said last is remembered here beside what the device said
 //! last, as long as it lacks frames of its own log; both count for what is sent to it, never for what is folded.
 //!
+//! Nor need the one that is behind lack frames of its own log: it can lack what others wrote. Where two databases speak by
+//! turns (one spoke before the other and after it), what each said last is remembered as long as it lacks anything that is
+//! here. A statement from before a backup was restored that comes late looks the same, and costs frames that are sent again.
+//!
 //! An incarnation that is not heard of again is forgotten with the last of its remembered statements. A device that was
 //! restored, and is alone, speaks under its new incarnation only: it is forgotten as soon as it has all.
 
@@ -13,6 +17,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::Position;
 
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::positions;
 use crate::engine::store::{cipher, keys, meta, value};
 use crate::engine::table::replica::Replica;
 
@@ -72,11 +77,15 @@ pub(crate) fn hear(
     applied: &[(i64, Position)],
     lacks: bool,
 ) -> Result<()> {
-    let Some(incarnation) = of(number) else { return Ok(()) };
+    let of_number = of(number);
+    // Before it was ever set back it has none.
+    let incarnation = of_number.as_ref().map_or(&[][..], |incarnation| incarnation);
     let forget = "DELETE FROM _pm_copy WHERE peer = ?1 AND (incarnation = ?2
                   OR number NOT IN (SELECT number FROM _pm_statement WHERE peer = ?1))";
     replica.db.prepare_cached(forget)?.execute((peer, incarnation))?;
-    if !lacks {
+    let is_behind = of_number.is_some() && lacks
+        || takes_turns(replica, peer, incarnation)? && lacks_anything(replica, peer, applied)?;
+    if !is_behind {
         return Ok(());
     }
     let sql = "INSERT OR REPLACE INTO _pm_copy (peer, incarnation, dev, stream, seq, number)
@@ -90,6 +99,25 @@ pub(crate) fn hear(
         insert.execute((peer, incarnation, dev, entry.stream.number(), entry.seq, number))?;
     }
     Ok(())
+}
+
+/// Returns whether a peer has spoken as this incarnation before another one did, and again now.
+fn takes_turns(replica: &Replica, peer: i64, incarnation: &[u8]) -> Result<bool> {
+    let sql = "WITH said AS (SELECT n, iif(substr(number, 1, 1) = x'00', substr(number, 2, 3), x'') AS who
+                 FROM _pm_statement WHERE peer = ?1)
+               SELECT 1 FROM said WHERE who = ?2 AND n < (SELECT max(n) FROM said WHERE who <> ?2)";
+    Ok(replica.db.prepare_cached(sql)?.exists((peer, incarnation))?)
+}
+
+/// Returns whether a peer lacks frames that are applied here, of those that it takes.
+fn lacks_anything(replica: &Replica, peer: i64, applied: &[(i64, Position)]) -> Result<bool> {
+    let has = |dev, stream| {
+        let entry = applied.iter().find(|(of, entry)| (*of, entry.stream) == (dev, stream));
+        entry.map_or(0, |(_, entry)| entry.seq)
+    };
+    let shared = positions::by_number(replica, Stream::Shared)?;
+    let own = positions::position(replica, peer, Stream::PerDevice)?.seq;
+    Ok(own > has(peer, Stream::PerDevice) || shared.into_iter().any(|(dev, seq)| seq > has(dev, Stream::Shared)))
 }
 
 /// Returns the least that a copy of a peer's card has of a stream; `None` if no copy is known to be behind.

@@ -253,6 +253,9 @@ impl<'a> Visit<'a> {
                 self.engine.import(&mut file, &mut |at| watch(path, at))?;
             }
         }
+        if survey.of_copy {
+            self.engine.hear_of_copy()?;
+        }
         // What a copy of our card left there is for others to hear: it alone removes it.
         if survey.ours && !survey.of_copy && in_folder {
             let Survey { of_now, receiver, vector, spans, state, since, certificates, .. } = survey;

@@ -32,7 +32,9 @@ pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -
     }
     go_over(replica, dev, first - 1, prev)?;
     for before in devices::issuers(&replica.db, dev)? {
-        let Some(before) = devices::device_number(replica, before)?.filter(|dev| *dev != replica.me) else { continue };
+        let Some(before) = devices::device_number(replica, before)?.filter(|dev| *dev != replica.me) else {
+            continue;
+        };
         let waiting: Option<Vec<u8>> = value::maybe(
             &replica.db,
             "SELECT checkpoint FROM _pm_group INDEXED BY _pm_group_waiting
@@ -55,35 +57,66 @@ fn go_over(replica: &Replica, dev: i64, seq: u64, chain: Chain) -> Result<()> {
         return Ok(());
     }
     let had = gaps::gap(replica, dev)?.map_or(had, |gap| gap.had);
-    frames::forget_pending(&replica.db, dev, stream, seq)?;
-    membership::raise_floor(replica, dev, stream, seq)?;
+    let up_to = keep_before(replica, dev, (had.seq, seq), chain)?;
+    frames::forget_pending(&replica.db, dev, stream, up_to)?;
+    membership::raise_floor(replica, dev, stream, up_to)?;
     positions::set_position(replica, dev, stream, StreamPosition { seq, chain })?;
     if replica.identity.base {
-        gaps::record(replica, dev, &Gap { had, up_to: seq, alike: Vec::new() })?;
+        gaps::record(replica, dev, &Gap { had, up_to, alike: Vec::new() })?;
     }
     Ok(())
 }
 
-/// Returns whether a group is news here: it is beyond what is applied of its stream, or in the gap in that.
-pub(crate) fn is_news(replica: &Replica, dev: i64, stream: Stream, (first, last): (u64, u64)) -> Result<bool> {
-    if last > positions::position(replica, dev, stream)?.seq {
-        return Ok(true);
+/// Keeps in the log the groups that pend right before what a stream goes on from, for others and for when the gap is filled:
+/// what they say that is left is said again. Returns the last frame before them.
+fn keep_before(replica: &Replica, dev: i64, (had, seq): (u64, u64), mut chain: Chain) -> Result<u64> {
+    let mut up_to = seq;
+    let sql = "SELECT checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3 AND chain = ?4 AND NOT applied";
+    let keep = "UPDATE _pm_group SET applied = 1 WHERE dev = ?1 AND stream = ?2 AND last = ?3";
+    let stream = Stream::PerDevice.number();
+    while let Some(bytes) = value::maybe::<Vec<u8>>(&replica.db, sql, (dev, stream, up_to, chain.0))? {
+        let checkpoint = Checkpoint::decode(&bytes).map_err(error::bad)?;
+        if checkpoint.first <= had + 1 {
+            break;
+        }
+        replica.db.prepare_cached(keep)?.execute((dev, stream, up_to))?;
+        (up_to, chain) = (checkpoint.first - 1, checkpoint.prev);
     }
+    Ok(up_to)
+}
+
+/// Returns whether a group is news here: it is beyond what is applied of its stream, or the first in the gap in that.
+pub(crate) fn is_news(
+    replica: &Replica,
+    dev: i64,
+    stream: Stream,
+    (first, last): (u64, u64),
+) -> Result<bool> {
+    Ok(last > positions::position(replica, dev, stream)?.seq
+        || gap_at(replica, dev, stream, first)?.is_some_and(|gap| gap.had.seq + 1 == first))
+}
+
+/// Returns whether a frame is beyond what is applied of its stream, or in the gap in that.
+pub(crate) fn is_frame_news(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<bool> {
+    Ok(seq > positions::position(replica, dev, stream)?.seq || gap_at(replica, dev, stream, seq)?.is_some())
+}
+
+/// Finds the gap in a stream that a frame is in, and that can be filled.
+fn gap_at(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Option<Gap>> {
     if stream != Stream::PerDevice {
-        return Ok(false);
+        return Ok(None);
     }
-    let gap = gaps::gap(replica, dev)?.filter(|gap| first > gap.had.seq && last <= gap.up_to);
-    gap.map_or(Ok(false), |gap| gaps::is_rest_in_log(replica, dev, &gap))
+    match gaps::gap(replica, dev)?.filter(|gap| seq > gap.had.seq && seq <= gap.up_to) {
+        Some(gap) => Ok(gaps::is_rest_in_log(replica, dev, &gap)?.then_some(gap)),
+        None => Ok(None),
+    }
 }
 
 /// Goes back to where the gap in a stream begins, if this is the frame that follows there: it is to be filled.
 pub(crate) fn go_back_for(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<()> {
-    if stream != Stream::PerDevice {
-        return Ok(());
-    }
-    match gaps::gap(replica, dev)?.filter(|gap| gap.had.seq + 1 == seq) {
-        Some(gap) if gaps::is_rest_in_log(replica, dev, &gap)? => go_back(replica, dev, &gap),
-        _ => Ok(()),
+    match gap_at(replica, dev, stream, seq)?.filter(|gap| gap.had.seq + 1 == seq) {
+        Some(gap) => go_back(replica, dev, &gap),
+        None => Ok(()),
     }
 }
 

@@ -86,7 +86,9 @@ fn is_left(replica: &Replica, before: i64) -> Result<bool> {
     let id = devices::device_id(replica, before)?;
     let sql = "SELECT n FROM _pm_device WHERE certificate IS NOT NULL AND n NOT IN (?1, ?2)";
     let mut others = replica.db.prepare_cached(sql)?;
-    for other in others.query_map([before, replica.me], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
+    for other in
+        others.query_map([before, replica.me], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?
+    {
         if devices::issuers(&replica.db, other)?.contains(&id) {
             return Ok(true);
         }

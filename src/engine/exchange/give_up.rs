@@ -197,7 +197,8 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
     transaction::transaction(replica, |e| {
         let Some(dev) = devices::device_number(e, other.author)? else { return Ok(()) };
         let Some((common, chain)) = place(e, dev, other)? else { return Ok(()) };
-        let ends = "SELECT last, chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first > ?3 ORDER BY last";
+        let ends =
+            "SELECT last, chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first > ?3 ORDER BY last";
         let ends: Vec<(u64, [u8; 4])> =
             e.db.prepare_cached(ends)?
                 .query_map((dev, Stream::Shared.number(), common), |row| {

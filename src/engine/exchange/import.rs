@@ -255,7 +255,8 @@ impl<'e> Verification<'e> {
             Some(dev) => positions::position(replica, dev, stream)?.seq,
             None => 0,
         };
-        let is_news = dev.map_or(Ok(true), |dev| refill::is_news(replica, dev, stream, (checkpoint.first, last)))?;
+        let is_news =
+            dev.map_or(Ok(true), |dev| refill::is_news(replica, dev, stream, (checkpoint.first, last)))?;
         self.verified.any_news |= is_news && session::is_taken(replica, Section { author, stream });
         if let Some(dev) = dev
             && frames::has_group(&replica.db, dev, (checkpoint, bytes), end)?

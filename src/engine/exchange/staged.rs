@@ -25,7 +25,7 @@ pub(super) fn keep_frame(
     (dev, stream, seq): (i64, Stream, u64),
     body: &[u8],
 ) -> Result<bool> {
-    if !refill::is_news(replica, dev, stream, (seq, seq))? || is_covered(replica, dev, stream, seq)? {
+    if !refill::is_frame_news(replica, dev, stream, seq)? || is_covered(replica, dev, stream, seq)? {
         return Ok(false);
     }
     let peer = devices::device_number_or_new(replica, peer)?;

@@ -19,9 +19,9 @@ use crate::engine::error::{self, Result};
 use crate::engine::exchange::state_rows::{Proof, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::exchange::twin;
+use crate::engine::fleet::gaps::{self, Gap};
 use crate::engine::fleet::peers::Fit;
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::gaps::{self, Gap};
 use crate::engine::fleet::{devices, membership, peers, trust};
 use crate::engine::log::{contexts, frames};
 use crate::engine::merge::heads::{Seen, Stamp};
@@ -69,7 +69,15 @@ pub(super) struct GatheredMerge<'e> {
 
 impl<'e> GatheredMerge<'e> {
     pub(super) fn new(replica: &'e Replica, sender: Option<i64>) -> Self {
-        Self { replica, sender, tables: BTreeMap::new(), defs: Vec::new(), author: None, gap: None, changed: 0 }
+        Self {
+            replica,
+            sender,
+            tables: BTreeMap::new(),
+            defs: Vec::new(),
+            author: None,
+            gap: None,
+            changed: 0,
+        }
     }
 
     /// Keeps the definition that a table has where it is gathered.

@@ -61,24 +61,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     for retired in &status.retired {
         say!(out, "  retired      {} ({})", retired.device, said_by(&retired.by));
     }
-    let own = label(status.identity.id, Some(&status.identity.name));
-    for revoked in &status.revoked {
-        if revoked.device == own {
-            say!(
-                out,
-                "  revoked      THIS DEVICE ({}): the others take nothing from it",
-                said_by(&revoked.by)
-            );
-            continue;
-        }
-        say!(
-            out,
-            "  revoked      {} ({}){}",
-            revoked.device,
-            said_by(&revoked.by),
-            set_aside(revoked.set_aside)
-        );
-    }
+    print_revoked(&status, out);
     for notice in &status.notices {
         say!(out, "{}", paragraph(&format!("notice       {}", notice_text(notice, path)), 2, 15));
     }
@@ -89,6 +72,18 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         print_to_do(todo.iter(), out);
     }
     Ok(())
+}
+
+fn print_revoked(status: &Status, out: &mut Out<'_>) {
+    let own = label(status.identity.id, Some(&status.identity.name));
+    for revoked in &status.revoked {
+        let by = said_by(&revoked.by);
+        if revoked.device == own {
+            say!(out, "  revoked      THIS DEVICE ({by}): the others take nothing from it");
+        } else {
+            say!(out, "  revoked      {} ({by}){}", revoked.device, set_aside(revoked.set_aside));
+        }
+    }
 }
 
 /// Names all that `--check` goes by.

@@ -68,8 +68,7 @@ pub(crate) fn record(replica: &Replica, dev: i64, gap: &Gap) -> Result<()> {
 
 /// Forgets the gap in a device's per-device stream: it is filled.
 pub(crate) fn close(replica: &Replica, dev: i64) -> Result<()> {
-    replica.db.prepare_cached("DELETE FROM _pm_meta WHERE k = ?1")?.execute([name(dev)])?;
-    Ok(())
+    meta::forget(&replica.db, &name(dev))
 }
 
 /// Returns whether all that was taken in after a gap is in the log.

@@ -308,9 +308,13 @@ pub(crate) fn record_other_history(replica: &Replica, id: DeviceId) -> Result<()
 /// of the shared stream those part, or before.
 const SPLIT: &str = "split ";
 
+fn split(dev: i64) -> String {
+    format!("{SPLIT}{dev}")
+}
+
 /// Records that a device has two histories, which part after this frame of its shared stream or before.
 pub(crate) fn record_split(replica: &Replica, dev: i64, after: u64) -> Result<()> {
-    let k = format!("{SPLIT}{dev}");
+    let k = split(dev);
     let known = meta::get(&replica.db, &k)?.unwrap_or(u64::MAX);
     if after < known { meta::set(&replica.db, &k, after) } else { Ok(()) }
 }
@@ -347,20 +351,23 @@ const ENDS: usize = 256;
 /// Records which history of a device is given up here: that of this chain after the frame where both part. `None`: that is
 /// taken after all.
 pub(crate) fn record_given_up(replica: &Replica, dev: i64, history: Option<&GivenUp>) -> Result<()> {
-    let bytes = history.map(|history| {
-        let mut bytes = history.common.to_be_bytes().to_vec();
-        for (seq, tag) in history.ends.iter().take(ENDS) {
-            bytes.extend(seq.to_be_bytes());
-            bytes.extend(tag);
-        }
-        bytes
-    });
-    meta::set(&replica.db, &format!("given up {dev}"), bytes)
+    let Some(history) = history else { return meta::forget(&replica.db, &gave_up(dev)) };
+    let mut bytes = history.common.to_be_bytes().to_vec();
+    for (seq, tag) in history.ends.iter().take(ENDS) {
+        bytes.extend(seq.to_be_bytes());
+        bytes.extend(tag);
+    }
+    meta::set(&replica.db, &gave_up(dev), bytes)
+}
+
+/// The name under which `_pm_meta` has which history of a device is given up.
+fn gave_up(dev: i64) -> String {
+    format!("given up {dev}")
 }
 
 /// Returns which history of a device is given up here.
 pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<GivenUp>> {
-    let known = meta::get::<Option<Vec<u8>>>(&replica.db, &format!("given up {dev}"))?.flatten();
+    let known = meta::get::<Vec<u8>>(&replica.db, &gave_up(dev))?;
     let split = |known: Vec<u8>| {
         let (seq, ends) = known.split_first_chunk()?;
         let end = |end: &[u8; 12]| {
@@ -378,7 +385,7 @@ pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<GivenUp>> {
 pub(crate) fn has_given_up(replica: &Replica, author: i64, dev: i64, seq: u64) -> Result<bool> {
     let sql =
         "SELECT 1 FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3 AND seq < ?4 AND tag IS NOT NULL";
-    Ok(meta::get::<u64>(&replica.db, &format!("{SPLIT}{dev}"))?.is_some()
+    Ok(meta::get::<u64>(&replica.db, &split(dev))?.is_some()
         && replica.db.prepare_cached(sql)?.exists((author, dev, Stream::Shared.number(), seq))?)
 }
 

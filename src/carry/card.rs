@@ -230,10 +230,7 @@ impl<'a> Visit<'a> {
             }
             return Err(problem);
         }
-        for (of, seq) in survey.vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared) {
-            let known = self.heard_of.entry(*of).or_insert(0);
-            *known = (*seq).max(*known);
-        }
+        self.note(&survey)?;
         let have = self.engine.positions()?;
         let (me, base) = (self.engine.identity().id, self.engine.identity().base);
         let new = |s: &Span| {
@@ -253,9 +250,6 @@ impl<'a> Visit<'a> {
                 self.engine.import(&mut file, &mut |at| watch(path, at))?;
             }
         }
-        if survey.of_copy {
-            self.engine.hear_of_copy()?;
-        }
         // What a copy of our card left there is for others to hear: it alone removes it.
         if survey.ours && !survey.of_copy && in_folder {
             let Survey { of_now, receiver, vector, spans, state, since, certificates, .. } = survey;
@@ -272,6 +266,15 @@ impl<'a> Visit<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Notes what whoever left a bundle has, and that another database has left one under our name.
+    fn note(&mut self, survey: &Survey) -> Result<()> {
+        for (of, seq) in survey.vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared) {
+            let known = self.heard_of.entry(*of).or_insert(0);
+            *known = (*seq).max(*known);
+        }
+        if survey.of_copy { self.engine.hear_of_copy() } else { Ok(()) }
     }
 
     /// Removes bundles of ours that nobody needs.

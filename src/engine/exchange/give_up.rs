@@ -19,6 +19,7 @@ use packmule_core::wire::{Chain, Checkpoint};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{seal, verdict};
 use crate::engine::error::{Error, Result};
+use crate::engine::exchange::state_rows::StateRow;
 use crate::engine::exchange::twin::Apart;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{cut, transaction, twin};
@@ -224,6 +225,37 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
         );
         meta::notice(&e.db, &what, e.now())
     })
+}
+
+/// Meets, of a state, places of a stream. Where these are of a history that is given up here, the state is left; but from a
+/// base this device takes that history after all.
+pub(super) fn meet_state(replica: &Replica, verified: &mut Verified, places: &StateRow<'_>) -> Result<()> {
+    if places.is_of_given_up()? {
+        match taken_after_all(replica, verified.sender, places.device_id_at(0)?)? {
+            Some(other) => verified.others.push(other),
+            None => verified.leaves_state = true,
+        }
+    }
+    Ok(())
+}
+
+/// Finds the history of an author that was given up here and that a sender has: what is here is given up for it, if that is a
+/// base. The author's signature has shown it before.
+fn taken_after_all(
+    replica: &Replica,
+    sender: Option<DeviceId>,
+    author: DeviceId,
+) -> Result<Option<OtherHistory>> {
+    let (Some(sender), Some(dev)) = (sender, devices::device_number(replica, author)?) else {
+        return Ok(None);
+    };
+    let Some(given_up) = peers::given_up(replica, dev)? else { return Ok(None) };
+    let Some(chain) = twin::chain_at(replica, dev, Stream::Shared, given_up.common)? else { return Ok(None) };
+    let common = Some((given_up.common, chain));
+    let other =
+        OtherHistory { author, stream: Stream::Shared, first: given_up.common + 1, common, end: chain };
+    let is_told = !replica.identity.base && devices::is_base(replica, sender)?;
+    Ok(if is_told && gives_up(replica, sender, &other)? { Some(other) } else { None })
 }
 
 /// Returns whether a state stands for frames of another history than is here, which is not given up for it: nothing of the

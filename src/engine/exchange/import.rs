@@ -324,7 +324,7 @@ impl<'e> Verification<'e> {
                 }
             }
             "tags" => {
-                self.verified.leaves_state |= row.is_of_given_up()?;
+                give_up::meet_state(self.replica, &mut self.verified, &row)?;
                 for place in row.own_places()? {
                     twin::compare_place(self.replica, Stream::Shared, &place, &mut self.verified.evidence)?;
                 }

@@ -1,7 +1,7 @@
 //! Values by column: what kind each is, and then what it differs by from those before it.
 
 use super::coder::Coder;
-use super::model::{Contexts, INPUTS, Mixer, hash};
+use super::model::{Contexts, INPUTS, Mixer, Steady, hash};
 use super::noise::Noise;
 use super::number::{self, Beside, Numbers};
 use super::real::{self, Factor};
@@ -41,6 +41,7 @@ pub(super) type Place = (u32, u32);
 struct Column {
     way: u8,
     ways: u32,
+    stays: Steady,
     scale: u8,
     factor: Factor,
     /// The last REALs, to choose a factor by. Only who encodes needs them.
@@ -59,6 +60,7 @@ impl Column {
     const NEW: Self = Self {
         way: NULL,
         ways: 0,
+        stays: Steady::NEW,
         scale: 0,
         factor: Factor { mantissa: 0 },
         recent: [0; 8],
@@ -164,6 +166,19 @@ impl Values {
         &mut self.memo[(of >> (32 - MEMO_BITS)) as usize]
     }
 
+    /// Codes a decision by itself.
+    pub(super) fn yes<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        contexts: &Contexts,
+        set: u32,
+        node: u32,
+        one: bool,
+    ) -> Result<bool, C::Stop> {
+        let tree = self.mixer.tree(contexts, set, node);
+        self.mixer.code(coder, &tree, 1, one)
+    }
+
     /// Codes the byte at `at` of `buf`, in contexts of its own.
     pub(super) fn byte<C: Coder>(
         &mut self,
@@ -174,12 +189,7 @@ impl Values {
         set: u32,
     ) -> Result<u8, C::Stop> {
         let slot = buf.get_mut(at).ok_or_else(C::bad)?;
-        let mut node = 1;
-        for bit in (0..8).rev() {
-            let one = self.mixer.code(coder, contexts, set, node, *slot >> bit & 1 == 1)?;
-            node = node << 1 | u32::from(one);
-        }
-        *slot = node as u8;
+        *slot = self.mixer.digits(coder, contexts, (set, 0), 8, u32::from(*slot))? as u8;
         Ok(*slot)
     }
 
@@ -196,10 +206,19 @@ impl Values {
         let (mut prefix, mut one, mut two, mut three) = (0, 0, 0, 0);
         let noise = of.index.min(COLUMNS);
         self.noise[noise].count();
-        for (place, i) in at.enumerate() {
+        let (start, end) = (at.start, at.end);
+        let mut i = start;
+        while i < end {
+            let place = i - start;
             if self.noise[noise].is_at(place) {
-                let slot = buf.get_mut(i).ok_or_else(C::bad)?;
-                *slot = coder.direct(8, u32::from(*slot))? as u8;
+                let two_bytes = i + 1 < end && self.noise[noise].is_at(place + 1);
+                let said = buf.get_mut(i..=i + usize::from(two_bytes)).ok_or_else(C::bad)?;
+                let given = said.iter().fold(0, |all, byte| all << 8 | u32::from(*byte));
+                let number = coder.direct(8 * said.len() as u32, given)?;
+                i += said.len();
+                for (byte, of) in said.iter_mut().rev().zip(number.to_le_bytes()) {
+                    *byte = of;
+                }
                 // What comes after it begins as after nothing.
                 (prefix, one, two, three) = (0, 0, 0, 0);
                 continue;
@@ -217,6 +236,7 @@ impl Values {
             self.noise[noise].learn(place, self.mixer.spent.wrapping_sub(spent));
             prefix = hash(prefix, byte);
             (three, two, one) = (two << 9 | byte, one << 9 | byte, byte);
+            i += 1;
         }
         Ok(())
     }
@@ -326,19 +346,19 @@ impl Values {
         match buf[value.start] {
             REAL => self.way_of_real(index, bits),
             kind @ (TEXT | BLOB) => {
-                let column = self.columns[index % COLUMNS];
+                let Column { last, last_hash, .. } = self.columns[index % COLUMNS];
                 let bytes = &buf[value];
                 let is = |place: Place| place.1 > 0 && buf.get(range(place)) == Some(bytes);
-                if is(*self.memo(hash(hash(id, 1), column.last_hash))) {
+                if is(*self.memo(hash(hash(id, 1), last_hash))) {
                     return AFTER_LAST;
                 }
-                if is(column.last) {
+                if is(last) {
                     return AS_LAST;
                 }
                 if is(*self.memo(hash(hash(id, 2), beside.one))) {
                     return BESIDE;
                 }
-                let last = &buf[range(column.last)];
+                let last = &buf[range(last)];
                 let alike =
                     kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
                 let alike = alike && bytes[1] < 128;
@@ -383,6 +403,13 @@ impl Values {
     fn code_way<C: Coder>(&mut self, coder: &mut C, of: Of, beside: Beside, way: u8) -> Result<u8, C::Stop> {
         let Of { index, id } = of;
         let column = &mut self.columns[index % COLUMNS];
+        let steady = column.stays.slot();
+        let was_steady = steady.is_some();
+        if let Some(slot) = steady
+            && slot.code(coder, way == column.way)?
+        {
+            return Ok(column.way);
+        }
         let contexts: Contexts = [
             hash(id, 21),
             hash(hash(id, 22), column.ways & 0xFF),
@@ -392,17 +419,13 @@ impl Values {
             hash(hash(hash(id, 26), beside.two), column.ways & 0xF),
         ];
         let set = id ^ 3;
-        let mut node = 1;
-        let same = self.mixer.code(coder, &contexts, set, 31, way == column.way)?;
-        let coded = if same {
+        let tree = self.mixer.tree(&contexts, set, 512);
+        let coded = if !was_steady && self.mixer.code(coder, &tree, 1, way == column.way)? {
             column.way
         } else {
-            for bit in (0..4).rev() {
-                let one = self.mixer.code(coder, &contexts, set, node + 32, way >> bit & 1 == 1)?;
-                node = node << 1 | u32::from(one);
-            }
-            (node & 15) as u8
+            self.mixer.digits(coder, &contexts, (set, 520), 4, u32::from(way))? as u8
         };
+        column.stays.count(coded == column.way);
         // What comes once is no sign of what comes next.
         column.way = match coded {
             RESCALED => DECIMAL,
@@ -488,14 +511,14 @@ impl Values {
         beside: Beside,
     ) -> Result<(usize, u32), C::Stop> {
         let Of { index, id } = of;
-        let column = self.columns[index % COLUMNS];
-        let after = hash(hash(id, 1), column.last_hash);
+        let Column { last, last_hash, .. } = self.columns[index % COLUMNS];
+        let after = hash(hash(id, 1), last_hash);
         let beside_key = hash(hash(id, 2), beside.one);
         let end = match way {
             AFTER_LAST | AS_LAST | BESIDE => {
                 let place = match way {
                     AFTER_LAST => *self.memo(after),
-                    AS_LAST => column.last,
+                    AS_LAST => last,
                     _ => *self.memo(beside_key),
                 };
                 let end = at + place.1 as usize;
@@ -505,8 +528,8 @@ impl Values {
                 buf.copy_within(range(place), at);
                 end
             }
-            FIELDED => self.fields(coder, buf, at, of, column.last)?,
-            HEXED => self.hexed(coder, buf, at, of, (column.last, beside))?,
+            FIELDED => self.fields(coder, buf, at, of, last)?,
+            HEXED => self.hexed(coder, buf, at, of, (last, beside))?,
             TEXT | BLOB => {
                 let start = put_tag::<C>(buf, at, way)?;
                 let len = if C::ENCODES { varint(buf, start).ok_or_else(C::bad)?.0 as i64 } else { 0 };

@@ -12,6 +12,7 @@ mod number;
 mod real;
 mod text;
 mod value;
+mod way;
 
 use super::blocks::{
     BLOCK_DECISION, BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN,

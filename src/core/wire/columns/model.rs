@@ -182,7 +182,7 @@ impl Mixer {
             }
         }
         let from = free.0 as usize % ALL;
-        self.slots[from..from + SLOTS].fill(UNUSED);
+        self.slots[from..from + SLOTS].copy_from_slice(&[UNUSED; SLOTS]);
         self.slots[from] = check | 1;
         free.0
     }

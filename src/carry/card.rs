@@ -207,8 +207,9 @@ impl<'a> Visit<'a> {
         let file = self.card.open(path).map_err(Error::Stream)?;
         let mut file = match self.engine.open_bundle(file, None) {
             Err(problem) => {
-                self.locked |= locked(&problem);
-                return self.note_torn(path, in_folder && self.is_our_name(path), problem);
+                let noted = self.note_torn(path, in_folder && self.is_our_name(path), problem);
+                self.locked |= noted.as_ref().is_err_and(locked);
+                return noted;
             }
             Ok(file) => file,
         };

@@ -85,15 +85,13 @@ fn keep_before(replica: &Replica, dev: i64, (had, seq): (u64, u64), mut chain: C
     Ok(up_to)
 }
 
-/// Returns whether a group is news here: it is beyond what is applied of its stream, or the first in the gap in that.
-pub(crate) fn is_news(
-    replica: &Replica,
-    dev: i64,
-    stream: Stream,
-    (first, last): (u64, u64),
-) -> Result<bool> {
-    Ok(last > positions::position(replica, dev, stream)?.seq
-        || gap_at(replica, dev, stream, first)?.is_some_and(|gap| gap.had.seq + 1 == first))
+/// Returns up to where the stream of a group is applied here, and whether the group is news: it is beyond that, or the first
+/// one in a gap.
+pub(crate) fn place_of(replica: &Replica, dev: i64, group: &Checkpoint) -> Result<(u64, bool)> {
+    let Checkpoint { stream, first, last, .. } = *group;
+    let position = positions::position(replica, dev, stream)?.seq;
+    let gap = if last > position { None } else { gap_at(replica, dev, stream, first)? };
+    Ok((position, last > position || gap.is_some_and(|gap| gap.had.seq + 1 == first)))
 }
 
 /// Returns whether a frame is beyond what is applied of its stream, or in the gap in that.

@@ -401,7 +401,7 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
         return Ok(());
     }
     let key = author_key(replica, checkpoint.author)?;
-    if !refill::is_news(replica, dev, stream, (checkpoint.first, checkpoint.last))? {
+    if !refill::place_of(replica, dev, &checkpoint)?.1 {
         return twin::refuse_twin(replica, &checkpoint, None, &key);
     }
     let mut digest = GroupDigest::default();

@@ -34,6 +34,7 @@ mod join;
 mod keeper;
 mod keyless;
 mod keys;
+mod late_application;
 mod leaving;
 mod line;
 mod migrations;

@@ -25,6 +25,10 @@ use crate::engine::table::shapes;
 pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table of that name and definition is back, and \
      until then what other devices write waits; if it is not to come back";
 
+/// What becomes of a table that was renamed.
+pub(crate) const RENAMED: &str = "until then its rows wait, here and from other devices, and nothing is lost; or track it \
+     under its new name, and let the old one go";
+
 /// What the application did to tracked tables that is sealed by itself.
 #[derive(std::default::Default)]
 pub(crate) struct Noticed {
@@ -257,7 +261,7 @@ fn notice_absence(replica: &Replica, table: &Table) -> Result<Option<String>> {
     if let Some(renamed) = renamed {
         return Ok(Some(format!(
             "it is called `{renamed}` here now, which other devices cannot follow; run ALTER TABLE {} RENAME \
-             TO {}: until then its rows wait, here and from other devices, and nothing is lost",
+             TO {}: {RENAMED}",
             value::quote(&renamed),
             value::quote(name)
         )));

@@ -248,9 +248,12 @@ impl<'a> Visit<'a> {
         } else if !survey.ours {
             io::Seek::rewind(&mut file).map_err(Error::Stream)?;
             let apart = self.engine.hear(BufReader::new(&mut file))?;
-            self.report.heard.push(path.into());
             if for_us && survey.spans.iter().any(|span| apart.contains(&span.author)) {
-                self.engine.import(&mut file, &mut |at| watch(path, at))?;
+                // Frames of a history that is another one than is here: they show it.
+                let taken = self.engine.import_carried(&mut file, &mut |at| watch(path, at))?;
+                self.report.taken.push((path.into(), taken));
+            } else {
+                self.report.heard.push(path.into());
             }
         }
         // What a copy of our card left there is for others to hear: it alone removes it.

@@ -301,16 +301,26 @@ fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Positio
 pub(crate) fn record_other_history(replica: &Replica, id: DeviceId) -> Result<()> {
     let sql = "UPDATE _pm_device SET set_back = 1 WHERE id = ?1 AND n <> ?2";
     replica.db.prepare_cached(sql)?.execute((id.0, replica.me))?;
-    Ok(())
+    meta::set(&replica.db, &format!("copied {id}"), 1)
+}
+
+/// Returns whether a device was ever heard of with another history than is here. Whatever goes to one of this identity may
+/// be read by the copy, also if the device itself has been heard of since.
+pub(crate) fn was_copied(replica: &Replica, id: DeviceId) -> Result<bool> {
+    Ok(meta::get::<i64>(&replica.db, &format!("copied {id}"))?.is_some())
 }
 
 /// The beginning of the names under which `_pm_meta` has which devices have two histories, by number, and after which frame
 /// of the shared stream those part, or before.
 const SPLIT: &str = "split ";
 
+fn split(dev: i64) -> String {
+    format!("{SPLIT}{dev}")
+}
+
 /// Records that a device has two histories, which part after this frame of its shared stream or before.
 pub(crate) fn record_split(replica: &Replica, dev: i64, after: u64) -> Result<()> {
-    let k = format!("{SPLIT}{dev}");
+    let k = split(dev);
     let known = meta::get(&replica.db, &k)?.unwrap_or(u64::MAX);
     if after < known { meta::set(&replica.db, &k, after) } else { Ok(()) }
 }
@@ -327,13 +337,22 @@ fn splits(replica: &Replica) -> Result<BTreeMap<i64, u64>> {
 /// Records which history of a device is given up here: that whose first group after the frame where both part ends with this
 /// chain. `None`: that is taken after all.
 pub(crate) fn record_given_up(replica: &Replica, dev: i64, history: Option<(u64, Chain)>) -> Result<()> {
-    let bytes = history.map(|(common, chain)| [&common.to_be_bytes()[..], &chain.0].concat());
-    meta::set(&replica.db, &format!("given up {dev}"), bytes)
+    match history {
+        Some((common, chain)) => {
+            meta::set(&replica.db, &gave_up(dev), [&common.to_be_bytes()[..], &chain.0].concat())
+        }
+        None => meta::forget(&replica.db, &gave_up(dev)),
+    }
+}
+
+/// The name under which `_pm_meta` has which history of a device is given up.
+fn gave_up(dev: i64) -> String {
+    format!("given up {dev}")
 }
 
 /// Returns which history of a device is given up here: after which frame it parts, and the chain after its first group.
 pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<(u64, Chain)>> {
-    let known = meta::get::<Option<Vec<u8>>>(&replica.db, &format!("given up {dev}"))?.flatten();
+    let known = meta::get::<Vec<u8>>(&replica.db, &gave_up(dev))?;
     let split = |known: Vec<u8>| {
         let (seq, chain) = known.split_first_chunk()?;
         Some((u64::from_be_bytes(*seq), Chain(chain.try_into().ok()?)))
@@ -346,7 +365,7 @@ pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<(u64, Chain
 pub(crate) fn has_given_up(replica: &Replica, author: i64, dev: i64, seq: u64) -> Result<bool> {
     let sql =
         "SELECT 1 FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3 AND seq < ?4 AND tag IS NOT NULL";
-    Ok(meta::get::<u64>(&replica.db, &format!("{SPLIT}{dev}"))?.is_some()
+    Ok(meta::get::<u64>(&replica.db, &split(dev))?.is_some()
         && replica.db.prepare_cached(sql)?.exists((author, dev, Stream::Shared.number(), seq))?)
 }
 
@@ -488,4 +507,15 @@ fn keys(stream: Stream) -> (&'static str, &'static str) {
         Stream::Shared => ("same 0", "more 0"),
         Stream::PerDevice => ("same 1", "more 1"),
     }
+}
+
+/// Adds to the rows of shared tables that changed here by what a device said in a state. In `_pm_meta`: `state ID`.
+pub(crate) fn add_state_rows(replica: &Replica, maker: DeviceId, rows: u64) -> Result<()> {
+    let all = state_rows(replica, maker)?.saturating_add(rows).min(i64::MAX as u64);
+    if rows > 0 { meta::set(&replica.db, &format!("state {maker}"), all) } else { Ok(()) }
+}
+
+/// Returns how many rows of shared tables changed here by what a device said in states.
+pub(crate) fn state_rows(replica: &Replica, maker: DeviceId) -> Result<u64> {
+    Ok(meta::get(&replica.db, &format!("state {maker}"))?.unwrap_or(0))
 }

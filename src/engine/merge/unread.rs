@@ -22,6 +22,23 @@ use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{dropped, shapes};
 
+/// Leaves of a version these columns after another one, or what waits for its column, or nothing. Returns whether it stays a
+/// head.
+pub(crate) fn leave(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    (head, rest): (&Head, &Columns),
+    over: &Head,
+) -> Result<bool> {
+    if !rest.is_empty() || is_nothing_left(replica, table, head, &mut std::iter::once(over))? {
+        written::leave_columns(replica, table.tid, key, head, rest)?;
+        return Ok(!rest.is_empty());
+    }
+    written::leave_nothing_yet(replica, table.tid, key, head)?;
+    Ok(true)
+}
+
 /// Returns whether nothing is left of a version after others: neither of the columns that are here nor of those that wait.
 /// `over` are the versions that take its columns.
 pub(crate) fn is_nothing_left(

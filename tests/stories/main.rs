@@ -50,6 +50,7 @@ mod retired;
 mod rotate;
 mod run;
 mod same_tables;
+mod schema_advice;
 mod second_history;
 mod small_memory;
 mod station;

@@ -34,7 +34,7 @@ enum Migration {
 type Columns = Vec<(String, &'static str)>;
 
 /// Schedules that failed once, each for a reason of its own: `tests/schema_life.rs` has what they came to.
-const PINNED: [u64; 7] = [107, 168, 193, 286, 351, 415, 427];
+const PINNED: [u64; 10] = [107, 168, 193, 286, 351, 357, 415, 427, 448, 551];
 
 const TYPES: [&str; 4] = ["", "TEXT", "INTEGER", "REAL"];
 
@@ -89,7 +89,9 @@ fn script((columns, migration): &(Columns, Migration)) -> String {
             format!("DROP INDEX of_{old}; ALTER TABLE t RENAME COLUMN {old} TO {new}; {}", unique(new))
         }
         Migration::Rename(old, new) => format!("ALTER TABLE t RENAME COLUMN {old} TO {new}"),
-        Migration::Drop(name) => format!("DROP INDEX IF EXISTS of_{name}; ALTER TABLE t DROP COLUMN {name}"),
+        // A column with an index over it goes as ORMs do it: triggers name it plainly, and ALTER TABLE would fail.
+        Migration::Drop(name) if name.starts_with('u') => rebuild(columns, &|name| name.to_owned()),
+        Migration::Drop(name) => format!("ALTER TABLE t DROP COLUMN {name}"),
         Migration::Unique(name) => format!("ALTER TABLE t ADD COLUMN {name}; {}", unique(name)),
         Migration::Retype | Migration::Rebuild => rebuild(columns, &|name| name.to_owned()),
         Migration::Both(old, new) => {

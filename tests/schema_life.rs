@@ -214,6 +214,31 @@ fn a_column_that_is_renamed_and_retyped_at_once_is_one_column() {
     }
 }
 
+/// A device whose columns follow dropped one as the others had, and then repeated what the rest was. In a state that counted as
+/// its own word on the type of a column, which the others had changed meanwhile: a dispute that nobody had.
+#[test]
+fn who_follows_declares_nothing_by_what_it_repeats() {
+    let world = World::new();
+    let mut devices = ["a", "b", "c"].map(|name| world.board(name));
+    for device in &mut devices[..2] {
+        sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
+        device.track("t", &TrackOptions { merge: Merge::Cell, ..TrackOptions::default() }).unwrap();
+    }
+    meet(&mut devices);
+    meet(&mut devices);
+    let retype = rebuild("k TEXT PRIMARY KEY, c1 TEXT", "k, c1");
+    let drop = "ALTER TABLE t DROP COLUMN c0; ALTER TABLE t DROP COLUMN c2";
+    sql(&devices[1], drop);
+    devices[1].seal().unwrap();
+    devices[1].compact().unwrap();
+    carry_between(&mut devices, 1, 0);
+    sql(&devices[1], &retype);
+    sql(&devices[0], &format!("{drop}; {retype}"));
+    carry_between(&mut devices, 0, 2);
+    in_step(&mut devices, "SELECT * FROM t");
+    assert!(devices[2].conflicts().unwrap().is_empty());
+}
+
 /// A column of another type in the place of one that is gone, with other values, is another column.
 #[test]
 fn a_column_in_the_place_of_another_is_not_that_one() {

@@ -264,7 +264,7 @@ impl Comparison<'_> {
             } else if is_told && said.get(at).is_some_and(|said| *said == own[at]) {
                 true
             } else {
-                column.is_constant(&own[at]) && self.is_newer(&column.name, heads)?
+                column.is_constant(&own[at]) && self.came_later(&column.name, heads)?
             };
             if !same {
                 differing.insert(at);
@@ -275,7 +275,7 @@ impl Comparison<'_> {
 
     /// Returns whether a column of which no version of a row speaks came after them: it was added now; or it was not there
     /// when one of them was written as a whole, and the log tells all that was written since.
-    fn is_newer(&self, name: &str, heads: &[Head]) -> Result<bool> {
+    fn came_later(&self, name: &str, heads: &[Head]) -> Result<bool> {
         if self.added.iter().any(|added| added.eq_ignore_ascii_case(name)) {
             return Ok(true);
         }

@@ -42,7 +42,7 @@ fn untrack(text: &str) -> String {
 fn goes_on(desk: &Desk, name: &str) {
     for table in desk.run(&format!("status {name}.db --json")).json()["tables"].as_array().unwrap() {
         assert!(
-            table["how"] != "held" && table["note"].is_null() || table["how"] == "untracked",
+            table["how"] != "held" && table["note"].is_null() || table["how"] == "not tracked any more",
             "{name}: {table}"
         );
     }

@@ -6,6 +6,8 @@ mod bundles;
 #[path = "../serial/cable.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod cable;
+#[path = "../faults/mod.rs"]
+mod faults_of_the_system;
 #[path = "../common/random.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod random;
@@ -26,8 +28,10 @@ mod copied_card;
 mod dead_base;
 mod decisions;
 mod encrypted;
+mod faults;
 mod flood;
 mod gathering;
+mod heap;
 mod history;
 mod http;
 mod insider;

@@ -28,6 +28,10 @@ use value::Values;
 /// So many columns can a table have.
 const COLUMNS_MAX: usize = 2_000;
 
+/// So many columns can the tables of a frame have, each counted once for every block of rows that tells them anew. A wide
+/// table without rows costs its reader hundreds of times what it costs on the wire.
+const SHAPES_MAX: usize = 16_384;
+
 /// What a coder of frames has in memory: about 220 KiB. It begins anew with each frame.
 pub struct Columns {
     values: Values,
@@ -102,6 +106,7 @@ impl Columns {
     ) -> Result<usize, C::Stop> {
         let mut at = 0;
         let mut last = (DefId([0; 8]), 0);
+        let mut told = 0;
         let mut keys = [false; COLUMNS_MAX];
         loop {
             let more = self.values.yes(coder, &[BLOCKS; INPUTS], BLOCKS, 300, at < buf.len())?;
@@ -119,6 +124,10 @@ impl Columns {
                     if last.0 != id || last.1 == 0 {
                         let given = if C::ENCODES { shape(id, &mut keys).ok_or_else(C::bad)? } else { 0 };
                         last = (id, self.shape(coder, &mut keys, given)?);
+                        told += last.1;
+                        if told > SHAPES_MAX {
+                            return Err(C::bad());
+                        }
                     }
                     self.rows(coder, buf, at, &keys[..last.1])?
                 }

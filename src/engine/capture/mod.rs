@@ -24,6 +24,7 @@
 //! | `renumbered` | tables without a key whose rows have got other rowids |
 //! | `runs` | sums of runs of settled rows |
 //! | `differences` | how a table that was made anew differs from what it was |
+//! | `reissue` | rows of per-device tables sealed again, for bases that lack what is folded |
 //! | `restate` | a table that its application made anew |
 //! | `seal` | the seal: schema changes first, then the groups |
 //! | `verdict` | what a fold made unknowable, put into the log |
@@ -43,6 +44,7 @@ pub(crate) mod merge_definitions;
 pub(crate) mod not_sent;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
+pub(crate) mod reissue;
 mod renaming;
 pub(crate) mod renumbered;
 pub(crate) mod reshape;

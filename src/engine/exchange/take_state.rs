@@ -126,6 +126,7 @@ impl<'e> StateMerge<'e> {
             "gathers" => self.gathered.table(row.blob_at(0)?)?,
             "own" => self.gathered.row(&mut self.rows.loader, &row)?,
             "gone" => self.gathered.gone(&row)?,
+            "gap" => self.gathered.gap(&row)?,
             "context" | "number" if row.int_at(1)? == i64::from(Stream::PerDevice.number()) => {
                 self.gathered.read_place(&row)?;
             }

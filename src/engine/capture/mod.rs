@@ -17,6 +17,7 @@
 //! | `merge_definitions` | merges the definitions of several devices |
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
+//! | `renaming` | which columns of a table are called otherwise now |
 //! | `reshape` | columns that an application renames, drops or retypes |
 //! | `column_numbers` | what is recorded of rows, when columns get other numbers |
 //! | `held` | tables that are held and were made anew |
@@ -44,6 +45,7 @@ pub(crate) mod not_sent;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
 pub(crate) mod reissue;
+mod renaming;
 pub(crate) mod renumbered;
 pub(crate) mod reshape;
 pub(crate) mod restate;

@@ -8,7 +8,7 @@ use packmule_core::wire::FrameFlags;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
-use crate::engine::capture::{evolve, merge_definitions, redeclare, renumbered, restate};
+use crate::engine::capture::{evolve, follow, merge_definitions, redeclare, renumbered, restate};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
@@ -24,6 +24,11 @@ use crate::engine::table::replica::Replica;
 pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
     let mut report = SealReport::default();
     let mut noticed = evolve::notice_schema_changes(replica)?;
+    let noted: Vec<i64> = catalog::tables(replica)
+        .iter()
+        .filter(|table| !table.announced && table.note.is_some())
+        .map(|table| table.tid)
+        .collect();
     for tid in noticed.released {
         let made = noticed.made.iter().filter(|(of, _)| *of == tid).map(|(_, name)| name.as_str());
         if let Some(at) = noticed.anew.iter().position(|(of, _)| *of == tid) {
@@ -38,6 +43,8 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
         }
     }
     report.also_made(&groups::seal_groups(replica, options)?);
+    // What is said of a table here goes by what this device itself has announced, too.
+    noted.into_iter().try_for_each(|tid| follow::tell_waiting(replica, tid))?;
     for tid in &noticed.filled {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         deferred::defer_all(replica, *tid)?;

@@ -88,6 +88,15 @@ pub(crate) fn declared(replica: &Replica, tid: i64, what: Subject, name: &str) -
     Ok(all.into_iter().filter(|d| seen.insert(d.value.clone())).collect())
 }
 
+/// Returns the frames of the declarations on a subject that are not superseded: their devices and numbers.
+pub(crate) fn standing(replica: &Replica, tid: i64, what: Subject, name: &str) -> Result<Vec<(i64, u64)>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT dev, seq FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3 AND NOT past",
+    )?;
+    let rows = statement.query_map((tid, what, name), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Returns the disputed columns of a table: those of which several declarations are left.
 pub(crate) fn disputed_columns(replica: &Replica, tid: i64, def: &TableDef) -> Result<Columns> {
     let mut statement = replica.db.prepare_cached(

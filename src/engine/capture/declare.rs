@@ -83,7 +83,7 @@ fn is_repeated(
     had_seen: &dyn Fn(i64, u64) -> bool,
 ) -> Result<bool> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT dev, seq FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3 AND value = ?4",
+        "SELECT dev, seq FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND past IN (0, 1) AND name = ?3 AND value = ?4",
     )?;
     let mut rows = statement.query((tid, what, name, value))?;
     while let Some(row) = rows.next()? {
@@ -184,7 +184,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
 
 /// Returns whether any device ever declared a column to be a counter.
 fn was_counter(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?4 AND name = ?2 AND value = ?3 LIMIT 1";
+    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?4 AND past IN (0, 1) AND name = ?2 AND value = ?3 LIMIT 1";
     let counter = rule_value(ColumnMerge::Counter);
     let params = (tid, name.to_ascii_lowercase(), counter, Subject::Rule);
     Ok(value::maybe::<i64>(&replica.db, sql, params)?.is_some())

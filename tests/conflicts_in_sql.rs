@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use packmule::{Engine, TrackOptions};
+use packmule::{Answer, Engine, TrackOptions};
 
 /// Two devices that have written to the same rows.
 fn two(rows: i64) -> (World, Engine, Engine) {
@@ -112,7 +112,7 @@ fn a_decision_by_update_is_carried_out_by_an_import() {
 /// Whatever is wrong with a decision is told beside it, and stops nothing.
 #[test]
 fn a_decision_that_cannot_be_carried_out_is_kept_with_the_reason() {
-    let (_world, mut a, mut b) = two(9);
+    let (_world, mut a, mut b) = two(12);
     sql(&a, "INSERT INTO t VALUES (200, 'taken', 7, NULL)");
     a.seal().unwrap();
     let id = ids(&a);
@@ -129,6 +129,10 @@ fn a_decision_that_cannot_be_carried_out_is_kept_with_the_reason() {
         (&id[6], "decision", &format!("'{deep}'"), "not JSON"),
         (&id[7], "take", &format!("'{long}'"), "xxx"),
         (&id[8], "decision", "x'ff00ff'", "not JSON"),
+        // Half a surrogate: SQLite makes a text of it that is not UTF-8.
+        (&id[9], "decision", r#"'{"take": "\ud800"}'"#, "\u{fffd}"),
+        (&id[10], "decision", r#"'{"\ud800": 1}'"#, "no field"),
+        (&id[11], "decision", r#"'{"set": {"\ud800": 1}}'"#, "no column"),
     ];
     for (id, column, value, _) in &wrong {
         sql(&a, &format!("INSERT INTO packmule_conflicts (id, {column}) VALUES ('{id}', {value})"));
@@ -136,7 +140,7 @@ fn a_decision_that_cannot_be_carried_out_is_kept_with_the_reason() {
     let report = carry(&mut b, &mut a);
     assert_eq!(report.conflicts_opened, 0);
     let carried = a.take_carried_out();
-    assert_eq!((carried.closed, carried.refused), (0, 10), "{carried:?}");
+    assert_eq!((carried.closed, carried.refused), (0, 13), "{carried:?}");
     for (id, _, _, reason) in &wrong {
         let told = rows(&a, &format!("SELECT refused FROM packmule_conflicts WHERE id = '{id}'"));
         assert!(told[0].contains(reason), "{told:?} should have {reason}");
@@ -147,7 +151,7 @@ fn a_decision_that_cannot_be_carried_out_is_kept_with_the_reason() {
     sql(&a, &format!("INSERT INTO packmule_conflicts (id, take) VALUES ('{}', 'newest')", id[0]));
     a.seal().unwrap();
     assert_eq!(a.take_carried_out().closed, 1);
-    assert_eq!(rows(&a, "SELECT count(*) FROM packmule_conflicts WHERE refused NOT NULL"), ["9"]);
+    assert_eq!(rows(&a, "SELECT count(*) FROM packmule_conflicts WHERE refused NOT NULL"), ["12"]);
     carry_all(&mut [&mut a, &mut b]);
     digests_equal(&[&a, &b]);
 }
@@ -182,6 +186,25 @@ fn hostile_decisions() {
     let carried = a.take_carried_out();
     assert_eq!((carried.closed, carried.refused), (0, 4), "{carried:?}");
     assert_eq!(ids(&a), id);
+}
+
+/// What an application decides while a program thinks about the same conflict is not lost, whatever the program says.
+#[test]
+fn what_is_decided_while_a_program_thinks_goes_before_it() {
+    for answer in [Answer::Decided(r#"{"take": "a"}"#.into()), Answer::Failed("it is broken".into())] {
+        let (_world, mut a, _b) = two(1);
+        let application = app(&a);
+        let carried = a
+            .decide_with(&["t"], &mut |conflict| {
+                let decision = "INSERT INTO packmule_conflicts (id, take) VALUES (?1, 'b')";
+                application.execute(decision, [&conflict.id]).unwrap();
+                answer.clone()
+            })
+            .unwrap();
+        assert_eq!((carried.closed, carried.refused), (1, 0), "{answer:?}: {carried:?}");
+        assert_eq!(rows(&a, "SELECT v FROM t"), ["\"b\""], "{answer:?}");
+        assert_eq!(rows(&a, "SELECT count(*) FROM packmule_conflicts"), ["0"]);
+    }
 }
 
 /// Thousands of decisions cost what they are, and no more than so many that were refused are kept.

@@ -5,6 +5,7 @@
 //! | [`design`] | the promises, the way of the data, the merge with the argument for each rule |
 //! | [`glossary`] | one term for one thing |
 //! | [`conflicts`] | every kind of conflict by example, and what is none |
+//! | [`decisions`] | decisions by applications, in SQL, and by programs |
 //! | [`station`] | a station in an afternoon: three boards, a card, a base |
 //! | [`weekly`] | what to type at the base when the card is back |
 //! | [`keeper`] | what to type when something happened to a device |

@@ -83,7 +83,7 @@ impl Engine {
 
     /// Lets a program decide: `ask` sees each open conflict of these tables with all its versions, and what it answers is
     /// carried out, and travels as a resolution. Nothing is held while it thinks. What was left to a person is not given to
-    /// it again, nor what two resolutions disagree about: see [`docs::conflicts`](crate::docs::conflicts).
+    /// it again, nor what two resolutions disagree about: see [`docs::decisions`](crate::docs::decisions).
     ///
     /// # Errors
     /// [`Error::KeyMissing`](crate::Error::KeyMissing), [`Error::Sqlite`](crate::Error::Sqlite).
@@ -110,8 +110,7 @@ impl Engine {
                 })?;
             }
         }
-        let carried = self.replica.carried.replace(earlier);
-        Ok(carried)
+        Ok(self.replica.carried.replace(earlier))
     }
 
     /// Returns the decisions of applications that were refused, the newest first, up to 1,000: the id that was given, and the

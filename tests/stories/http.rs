@@ -186,6 +186,32 @@ fn requests_that_do_not_go_on_keep_no_others_out_for_good() {
     serve.end();
 }
 
+/// Asks for the figures. Returns the answer's status, and the connection, which stays.
+fn ask_figures(at: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (stream, answer.split(' ').nth(1).unwrap().to_owned())
+}
+
+/// Who has got an answer and does not go has a place still, or there would be threads without end; but not for long.
+#[test]
+fn who_was_answered_and_stays_takes_a_place_for_a_moment() {
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db"]);
+    // On a machine that is very busy the moment may be over at once.
+    let refused = (0..20).any(|_| {
+        let stay: Vec<_> = (0..3).map(|_| ask_figures(&serve.at)).collect();
+        stay[2].1 == "429"
+    });
+    assert!(refused);
+    let stay: Vec<_> = (0..2).map(|_| ask_figures(&serve.at)).collect();
+    while ask_figures(&serve.at).1 != "200" {}
+    drop(stay);
+    serve.end();
+}
+
 /// Prometheus's own program finds nothing to object to, on the page and in what `status` prints.
 #[test]
 fn prometheus_reads_the_figures() {

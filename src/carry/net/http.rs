@@ -125,10 +125,8 @@ pub(super) fn asked(bytes: &[u8]) -> Asked {
     let len = body_len(request.headers, method);
     match (what, len) {
         (Ok(what), Ok(len)) => {
-            let header = |name: &str| value(request.headers, name);
-            let has = |name: &str, word: &str| words(header(name)).any(|has| has.eq_ignore_ascii_case(word));
-            let stays = request.version == Some(1) && !has("Connection", "close");
-            let expects = has("Expect", "100-continue");
+            let stays = request.version == Some(1) && !has(request.headers, "Connection", "close");
+            let expects = has(request.headers, "Expect", "100-continue");
             Asked::Asks(Request { what, len, stays, expects }, used)
         }
         (Err(why), _) | (_, Err(why)) => Asked::Else(refusal(why)),
@@ -190,7 +188,7 @@ fn is_local(headers: &[httparse::Header<'_>]) -> bool {
 /// Reads the opening of a WebSocket.
 fn opening(request: &httparse::Request<'_, '_>, used: usize) -> Asked {
     let header = |name: &str| value(request.headers, name);
-    let has = |name: &str, word: &str| words(header(name)).any(|has| has.eq_ignore_ascii_case(word));
+    let has = |name: &str, word: &str| has(request.headers, name, word);
     let (Some("GET"), true, true) =
         (request.method, has("Upgrade", "websocket"), has("Connection", "upgrade"))
     else {
@@ -294,7 +292,7 @@ pub(super) fn answered(bytes: &[u8]) -> Result<Option<Answered>, Error> {
     else {
         return Err(Error::Foreign);
     };
-    let stays = response.version == Some(1) && !words(header("Connection")).any(|word| word == "close");
+    let stays = response.version == Some(1) && !has(response.headers, "Connection", "close");
     let len = usize::try_from(len).ok().filter(|len| *len <= ANSWER_MAX).ok_or(Error::Foreign)?;
     Ok(Some(Answered { len: [used, len], token, number: turn, over: header(OVER) == Some("1"), stays }))
 }
@@ -304,8 +302,10 @@ fn value<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
     std::str::from_utf8(found.value).ok().map(str::trim)
 }
 
-fn words(value: Option<&str>) -> impl Iterator<Item = &str> {
-    value.unwrap_or_default().split(',').map(str::trim)
+/// Returns whether a header has a word, of any letters' case.
+fn has(headers: &[httparse::Header<'_>], name: &str, word: &str) -> bool {
+    let words = value(headers, name).unwrap_or_default();
+    words.split(',').any(|has| has.trim().eq_ignore_ascii_case(word))
 }
 
 /// Opens a WebSocket over a connection.

@@ -22,7 +22,7 @@ use super::end::End;
 use super::http::{Asked, Refused, Request, What, asked, mask, refusal};
 use super::records::{MAGIC, Records};
 use super::requests::{self, Asking, Web};
-use super::stream::{Bell, Files, Stream};
+use super::stream::{Bell, Files, LEAVE_MAX, LEAVE_TIME, Stream, drain};
 use super::turns::{Came, Turns};
 use super::websocket::WebSocket;
 use super::{Error, Options, PROOF_TIME, Status, served};
@@ -37,9 +37,6 @@ const SPARE: usize = 1;
 const GUESTS_MAX: usize = 64;
 /// How long one may stand there.
 const GUEST_TIME: Duration = PROOF_TIME;
-/// How long one may stand there that was refused, until it has gone by itself, and how much of what it still says is read.
-const LEAVE_TIME: Duration = Duration::from_secs(2);
-const LEAVE_MAX: usize = 1 << 18;
 /// How long sessions over HTTP may take to end after [`Stop::stop`].
 const CLOSE_TIME: Duration = Duration::from_secs(3);
 /// A hello is no longer.
@@ -326,18 +323,6 @@ fn leaves(mut stream: Box<dyn Stream>, last: &[u8]) -> Talk {
     Talk::Leaves(stream, LEAVE_MAX)
 }
 
-/// Reads what still comes, or the system would throw the last word away with it.
-fn drain(stream: &mut dyn Stream, left: &mut usize) -> Fate {
-    let mut some = [0; 4_096];
-    loop {
-        match stream.read(&mut some) {
-            Ok(count @ 1..) if count < *left => *left -= count,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Fate::Waits,
-            _ => return Fate::Goes,
-        }
-    }
-}
-
 impl Guest {
     /// Takes a connection; `None` if it is gone already.
     fn new(stream: TcpStream, from: SocketAddr) -> Option<Self> {
@@ -408,7 +393,7 @@ impl Guest {
             }
         }
         if let Talk::Leaves(stream, left) = &mut self.talk {
-            return drain(&mut **stream, left);
+            return if drain(&mut **stream, left) { Fate::Waits } else { Fate::Goes };
         }
         if matches!(self.talk, Talk::Asks(_)) {
             return Fate::Asks;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use packmule_core::wire::MAGIC;
 
 use super::http::{Refused, Request, What, answer, head, refusal};
-use super::stream::{Bell, Files, Stream};
+use super::stream::{Bell, Files, LEAVE_MAX, LEAVE_TIME, Stream, drain};
 use crate::carry::stop::Stop;
 use crate::engine::ENCRYPTED_MAGIC;
 
@@ -127,8 +127,8 @@ pub(super) struct Asking {
     pub(super) rest: Vec<u8>,
 }
 
-/// Answers a request, and ends its connection.
-pub(super) fn work(asking: Asking, place: Place<'_>, web: &dyn Web, stop: &Stop) {
+/// Answers a request, and ends its connection: until then it has its place, or there would be threads without end.
+pub(super) fn work(asking: Asking, _place: Place<'_>, web: &dyn Web, stop: &Stop) {
     let Ok(bell) = Bell::new(stop) else { return };
     let Asking { files, from, request, rest } = asking;
     let mut talk = Talk { files, from, bell, stop, begun: Instant::now(), moved: 0 };
@@ -150,7 +150,6 @@ pub(super) fn work(asking: Asking, place: Place<'_>, web: &dyn Web, stop: &Stop)
         }
         What::Turn(_) => return,
     };
-    drop(place);
     talk.leave();
 }
 
@@ -303,16 +302,13 @@ impl Talk<'_> {
         self.send_whole(&answer(reply.status, reply.kind, &reply.body))
     }
 
-    /// Ends the connection. What still comes is read for a while, or the system would throw the answer away with it.
+    /// Ends the connection, once the other end has gone or some time has passed.
     fn leave(&mut self) {
         self.files.hang_up();
-        let mut left = 1 << 20;
-        let mut piece = [0; 4_096];
-        while left > 0 {
-            match self.read(&mut piece) {
-                Ok(count @ 1..) => left -= count.min(left),
-                _ => return,
-            }
+        let (since, mut left) = (Instant::now(), LEAVE_MAX);
+        while drain(&mut self.files, &mut left) && !self.stop.stopped() && since.elapsed() < LEAVE_TIME {
+            let rest = LEAVE_TIME.saturating_sub(since.elapsed());
+            self.bell.wait(&[(self.files.files()[0], false)], rest);
         }
     }
 }

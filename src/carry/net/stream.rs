@@ -115,6 +115,23 @@ impl Stream for Files {
     }
 }
 
+/// How long a connection that was told the last word may stay, until it has gone by itself, and how much of what it still
+/// says is read.
+pub(super) const LEAVE_TIME: Duration = Duration::from_secs(2);
+pub(super) const LEAVE_MAX: usize = 1 << 18;
+
+/// Reads what still comes, or the system would throw the last word away with it. Returns whether more may come.
+pub(super) fn drain(stream: &mut dyn Stream, left: &mut usize) -> bool {
+    let mut some = [0; 4_096];
+    loop {
+        match stream.read(&mut some) {
+            Ok(count @ 1..) if count < *left => *left -= count,
+            Err(e) => return e.kind() == io::ErrorKind::WouldBlock,
+            Ok(_) => return false,
+        }
+    }
+}
+
 impl Drop for Files {
     fn drop(&mut self) {
         self.hang_up();

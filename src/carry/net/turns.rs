@@ -163,9 +163,7 @@ impl Turns {
     pub(super) fn files<'a>(&'a self, files: &mut Vec<(BorrowedFd<'a>, bool)>) -> Duration {
         let mut first = Duration::from_secs(60);
         for live in &self.all {
-            let mut since = live.heard.elapsed();
-            for (n, turn) in live.open.iter().enumerate() {
-                since = turn.since.elapsed();
+            for (n, turn) in live.open.iter().enumerate().filter(|(n, _)| live.is_next(*n)) {
                 let [from, to] = turn.stream.files();
                 if turn.answer.is_some() {
                     files.push((to, true));
@@ -176,29 +174,35 @@ impl Turns {
                 }
                 if turn.taken && n == 0 && turn.answer.is_none() {
                     files.push((live.stream.as_fd(), false));
-                    first = first.min(HOLD.saturating_sub(since));
+                    first = first.min(HOLD.saturating_sub(turn.since.elapsed()));
                 }
             }
-            first = first.min(IDLE.saturating_sub(since));
+            first = first.min(IDLE.saturating_sub(live.since().elapsed()));
         }
         first
     }
 }
 
 impl Live {
+    /// Returns since when nothing was heard of it, or its first turn lasts.
+    fn since(&self) -> Instant {
+        self.open.front().map_or(self.heard, |turn| turn.since)
+    }
+
     /// Returns whether nothing was heard of it for too long, or all is said.
     fn is_idle(&self) -> bool {
-        match self.open.front() {
-            Some(turn) => turn.since.elapsed() >= IDLE,
-            None => self.over || self.heard.elapsed() >= IDLE,
-        }
+        self.since().elapsed() >= IDLE || self.over && self.open.is_empty()
+    }
+
+    /// Returns whether what the turn in this place says comes next: all before it is taken.
+    fn is_next(&self, n: usize) -> bool {
+        n == 0 || self.open[n - 1].taken
     }
 
     /// Moves what can be moved.
     fn step(&mut self, stay: &mut Vec<(Files, SocketAddr)>) -> io::Result<()> {
         for n in 0..self.open.len() {
-            let is_next = n == 0 || self.open[n - 1].taken;
-            if is_next {
+            if self.is_next(n) {
                 self.open[n].take_body(&self.stream)?;
             }
         }
@@ -307,4 +311,51 @@ fn read_some(mut from: &UnixStream, to: &mut Vec<u8>) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // Tests.
+mod tests {
+    use super::*;
+    use crate::carry::net::http::What;
+    use crate::carry::net::stream::ready;
+
+    /// Has a turn come whose body has so many bytes, of which some are here. Returns what is begun, and the other end.
+    fn come(turns: &mut Turns, turn: Turn, len: u64, rest: &[u8]) -> (Option<Begun>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let request = Request { what: What::Turn(turn), len, stays: true, expects: false };
+        let came = Came {
+            stream: Files::local(ours).unwrap(),
+            from: ([127, 0, 0, 1], 1).into(),
+            rest: rest.to_vec(),
+        };
+        let begun = turns.take(turn, &request, came);
+        (begun.unwrap_or_else(|(why, _)| panic!("{why:?}")), theirs)
+    }
+
+    /// Returns whether something that is waited for is there.
+    fn is_ready(turns: &Turns) -> bool {
+        let mut files = Vec::new();
+        let _ = turns.files(&mut files);
+        files.iter().any(|file| ready(&[*file], Duration::ZERO))
+    }
+
+    /// The first turn comes slowly, and the second one is here already: nothing can be done, and it is waited for the first.
+    #[test]
+    fn a_turn_behind_a_slow_one_keeps_nobody_busy() {
+        let mut turns = Turns::default();
+        let (begun, mut slow) = come(&mut turns, Turn { token: None, number: 0, over: false }, 4, b"");
+        let (mut session, _) = begun.unwrap();
+        let token = Some(turns.all[0].token);
+        let (_, mut other) = come(&mut turns, Turn { token, number: 1, over: false }, 6, b"efg");
+        other.write_all(b"hij").unwrap();
+        assert!(turns.step().is_empty());
+        assert!(!is_ready(&turns), "the loop would turn without a rest");
+        slow.write_all(b"abcd").unwrap();
+        assert!(is_ready(&turns));
+        turns.step();
+        let mut came = [0; 10];
+        session.read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"abcdefghij");
+    }
 }

@@ -266,10 +266,7 @@ pub(crate) fn is_owed(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
 
 /// Forgets which column of a table was to be of another kind: it is.
 pub(crate) fn forget_owed(replica: &Replica, tid: i64) -> Result<()> {
-    match meta::get::<String>(&replica.db, &owed_key(tid))? {
-        Some(owed) if !owed.is_empty() => meta::set(&replica.db, &owed_key(tid), ""),
-        _ => Ok(()),
-    }
+    meta::forget(&replica.db, &owed_key(tid))
 }
 
 fn owed_key(tid: i64) -> String {

@@ -48,7 +48,7 @@ pub(crate) fn is_ordained(replica: &Replica, tid: i64, name: &str) -> Result<boo
 
 /// Records that a column that a person had added was dropped.
 pub(crate) fn unordain_column(replica: &Replica, tid: i64, name: &str) -> Result<()> {
-    meta::set(&replica.db, &ordained_key(tid, name), false)
+    meta::forget(&replica.db, &ordained_key(tid, name))
 }
 
 fn ordained_key(tid: i64, name: &str) -> String {

@@ -20,7 +20,7 @@ pub(crate) fn is_made_anew(replica: &Replica, tid: i64) -> Result<bool> {
 
 /// Forgets that a table was made anew: it goes on.
 pub(crate) fn forget(replica: &Replica, tid: i64) -> Result<()> {
-    if is_made_anew(replica, tid)? { meta::set(&replica.db, &flag(tid), false) } else { Ok(()) }
+    meta::forget(&replica.db, &flag(tid))
 }
 
 /// Lets triggers watch a table that is held, if it has none. `now` is what it is; its columns keep the numbers that they

@@ -4,6 +4,7 @@
 //! SQLite, which refuses what is nested too deep.
 
 use packmule_core::model::decode_hex;
+use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use crate::engine::conflicts::resolve::Resolution;
@@ -49,23 +50,13 @@ pub(crate) fn read(replica: &Replica, document: &str) -> Result<Option<Resolutio
     }
     let said = said(replica, document)?;
     let values = if said.set { values(replica, document)? } else { Vec::new() };
-    Ok(match said {
-        Said { take: Some(whose), set: false, delete: false, keep_both: false, leave: false } => {
-            Some(taken(replica, &whose)?)
-        }
-        Said { take: None, set: true, delete: false, keep_both: false, leave: false } => {
-            Some(Resolution::Set(values))
-        }
-        Said { take: None, set: false, delete: true, keep_both: false, leave: false } => {
-            Some(Resolution::Delete)
-        }
-        Said { take: None, set: false, delete: false, keep_both: true, leave: false } => {
-            Some(Resolution::KeepBoth)
-        }
-        Said { take: None, set: true, delete: false, keep_both: true, leave: false } => {
-            Some(Resolution::KeepBothWith(values))
-        }
-        Said { take: None, set: false, delete: false, keep_both: false, leave: true } => None,
+    Ok(match (said.take, said.set, said.delete, said.keep_both, said.leave) {
+        (Some(whose), false, false, false, false) => Some(taken(replica, &whose)?),
+        (None, true, false, false, false) => Some(Resolution::Set(values)),
+        (None, false, true, false, false) => Some(Resolution::Delete),
+        (None, false, false, true, false) => Some(Resolution::KeepBoth),
+        (None, true, false, true, false) => Some(Resolution::KeepBothWith(values)),
+        (None, false, false, false, true) => None,
         _ => {
             return refused(
                 "a decision says one of take, set, delete, keep_both, leave; set may stand beside keep_both",
@@ -80,9 +71,9 @@ fn said(replica: &Replica, document: &str) -> Result<Said> {
     let mut rows = statement.query([document])?;
     let mut said = Said::default();
     while let Some(row) = rows.next()? {
-        let (field, kind): (String, String) = (row.get(0)?, row.get(1)?);
+        let (field, kind): (String, String) = (text(row, 0)?, row.get(1)?);
         match (&*field, &*kind) {
-            ("take", "text") => said.take = Some(row.get(2)?),
+            ("take", "text") => said.take = Some(text(row, 2)?),
             ("set", "object") => said.set = true,
             ("delete", "true") => said.delete = true,
             ("keep_both", "true") => said.keep_both = true,
@@ -108,7 +99,7 @@ fn values(replica: &Replica, document: &str) -> Result<Vec<(String, OwnedValue)>
     let mut rows = statement.query([document])?;
     let mut values = Vec::new();
     while let Some(row) = rows.next()? {
-        let (column, kind): (String, String) = (row.get(0)?, row.get(1)?);
+        let (column, kind): (String, String) = (text(row, 0)?, row.get(1)?);
         let value = match (&*kind, row.get_ref(3)?, row.get_ref(4)?) {
             ("object", ValueRef::Text(digits), _) => bytes(digits).map(|bytes| match row.get_ref(5) {
                 Ok(ValueRef::Integer(1)) => OwnedValue::Text(bytes),
@@ -128,6 +119,12 @@ fn values(replica: &Replica, document: &str) -> Result<Vec<(String, OwnedValue)>
         values.push((column, value));
     }
     if values.is_empty() { refused("`set` names no column") } else { Ok(values) }
+}
+
+/// Reads a text of a document. Half a surrogate (`\ud800`), which SQLite lets pass, names nothing.
+fn text(row: &Row<'_>, at: usize) -> Result<String> {
+    let bytes = row.get_ref(at)?.as_bytes().map_err(rusqlite::Error::from)?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// Reads hexadecimal digits.

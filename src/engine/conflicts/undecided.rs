@@ -20,7 +20,7 @@ use crate::engine::table::replica::Replica;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
-    /// A decision, as a document: `docs::conflicts` has its form.
+    /// A decision, as a document: `docs::decisions` has its form.
     Decided(String),
     /// It could not be asked, or has failed, for this reason: it is asked again by the next run.
     Failed(String),

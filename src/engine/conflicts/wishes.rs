@@ -80,7 +80,6 @@ fn read(replica: &Replica, last: i64) -> Result<Vec<Wish>> {
         short("decision")
     );
     let mut statement = replica.db.prepare_cached(&sql)?;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let wishes = statement.query_map([last], |row| {
         Ok(Wish {
             n: row.get(0)?,
@@ -181,13 +180,16 @@ fn refuse(replica: &Replica, wish: &Wish, error: &Error, carried: &mut CarriedOu
     Ok(())
 }
 
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Returns those that were refused, the newest first: the id that was given, and the reason.
 pub(crate) fn refused(replica: &Replica) -> Result<Vec<(String, String)>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT CAST(substr(id, 1, 64) AS BLOB), CAST(substr(refused, 1, 1000) AS BLOB) FROM _pm_wish
          WHERE refused IS NOT NULL ORDER BY n DESC LIMIT ?1",
     )?;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let refused = statement.query_map([REFUSED_KEPT], |row| Ok((text(row.get(0)?), text(row.get(1)?))))?;
     Ok(refused.collect::<rusqlite::Result<_>>()?)
 }
@@ -202,15 +204,23 @@ fn shortened(reason: &str) -> String {
 
 /// Notes what a program decided about a conflict; the seal that follows carries it out.
 pub(crate) fn note_decided(replica: &Replica, id: &str, document: &str) -> Result<()> {
-    let sql = "INSERT OR REPLACE INTO _pm_wish (id, decision, programs) VALUES (?1, ?2, 1)";
-    replica.db.prepare_cached(sql)?.execute((id, document))?;
-    Ok(())
+    note_of_program(replica, id, (Some(document), None, true))
 }
 
 /// Notes that a program failed to decide about a conflict. It is asked again.
 pub(crate) fn note_failed(replica: &Replica, id: &str, reason: &str) -> Result<()> {
-    let sql = "INSERT OR REPLACE INTO _pm_wish (id, refused) VALUES (?1, ?2)";
-    replica.db.prepare_cached(sql)?.execute((id, shortened(reason)))?;
+    note_of_program(replica, id, (None, Some(shortened(reason)), false))
+}
+
+/// Notes what a program says. What an application has decided while it thought goes before that.
+fn note_of_program(
+    replica: &Replica,
+    id: &str,
+    (decision, refused, programs): (Option<&str>, Option<String>, bool),
+) -> Result<()> {
+    let sql = "INSERT OR REPLACE INTO _pm_wish (id, decision, refused, programs) SELECT ?1, ?2, ?3, ?4
+         WHERE NOT EXISTS (SELECT 1 FROM _pm_wish WHERE id = ?1 AND refused IS NULL)";
+    replica.db.prepare_cached(sql)?.execute((id, decision, refused, programs))?;
     Ok(())
 }
 

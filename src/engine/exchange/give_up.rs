@@ -201,7 +201,7 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
         let end = |seq| StreamPosition { seq, chain };
         // The per-device stream stays.
         cut::cut(e, dev, [end(common), end(u64::MAX)])?;
-        e.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [noted(dev)])?;
+        meta::forget(&e.db, &noted(dev))?;
         verdict::seal_verdict(e)?;
         let what = format!(
             "{} has two histories, and this device had the second after frame {common}: it has given that up for the \

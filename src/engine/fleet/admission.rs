@@ -88,7 +88,7 @@ pub(crate) fn take_place(replica: &Replica, certificate: &Certificate<'_>, bytes
     let asked: Option<Vec<u8>> = meta::get(db, OWN)?;
     let serial = asked.and_then(|asked| Certificate::read(&asked).ok().map(|c| c.serial));
     if serial.is_some_and(|serial| serial <= certificate.serial) {
-        db.execute("DELETE FROM _pm_meta WHERE k = ?1", [OWN])?;
+        meta::forget(db, OWN)?;
     }
     let what = if replica.identity.admitted {
         format!("the fleet has signed the name `{}` of this device", certificate.name)
@@ -167,8 +167,7 @@ pub(crate) fn set_own_request(replica: &Replica, bytes: &[u8]) -> Result<()> {
 
 /// Forgets our own request.
 pub(crate) fn withdraw_own_request(replica: &Replica) -> Result<()> {
-    replica.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [OWN])?;
-    Ok(())
+    meta::forget(&replica.db, OWN)
 }
 
 /// Keeps a certificate that our fleet has signed for its device, which does not have it yet.
@@ -179,7 +178,7 @@ pub(crate) fn keep_for(replica: &Replica, device: DeviceId, bytes: &[u8]) -> Res
 /// Records that a device shows this certificate itself: what it has need not be sent to it.
 pub(crate) fn shown_by_itself(replica: &Replica, certificate: &Certificate<'_>) -> Result<()> {
     if covers_kept(replica, certificate)? {
-        replica.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [admission_of(certificate.device())])?;
+        meta::forget(&replica.db, &admission_of(certificate.device()))?;
     }
     Ok(())
 }

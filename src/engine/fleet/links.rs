@@ -3,7 +3,7 @@
 #[cfg(all(unix, any(feature = "net", feature = "serial")))]
 use std::time::Duration;
 
-use packmule_core::model::DeviceId;
+use packmule_core::model::{DeviceId, WallMs};
 
 use crate::engine::error::Result;
 #[cfg(all(unix, any(feature = "net", feature = "serial")))]
@@ -39,7 +39,7 @@ pub struct LinkFigures {
     /// The kind of link: `tcp`, `ws`, `http`, `pipe` or `serial`.
     pub link: String,
     /// When both ends last had all that the other has, by our clock; `None`: never.
-    pub in_step: Option<i64>,
+    pub in_step: Option<WallMs>,
     /// How many sessions there were.
     pub sessions: u64,
     /// Bytes of frames and states that were sent.

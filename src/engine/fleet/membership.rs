@@ -334,8 +334,7 @@ pub(crate) fn hear_speaking(replica: &Replica, dev: i64) -> Result<()> {
 
 /// Forgets that a device has spoken: it is retired anew, or back.
 fn forget_speaking(replica: &Replica, dev: i64) -> Result<()> {
-    replica.db.prepare_cached("DELETE FROM _pm_meta WHERE k = ?1")?.execute([format!("{SPOKE}{dev}")])?;
-    Ok(())
+    meta::forget(&replica.db, &format!("{SPOKE}{dev}"))
 }
 
 /// Lists the trusted devices that are retired and have spoken since.

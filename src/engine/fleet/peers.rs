@@ -308,9 +308,13 @@ pub(crate) fn record_other_history(replica: &Replica, id: DeviceId) -> Result<()
 /// of the shared stream those part, or before.
 const SPLIT: &str = "split ";
 
+fn split(dev: i64) -> String {
+    format!("{SPLIT}{dev}")
+}
+
 /// Records that a device has two histories, which part after this frame of its shared stream or before.
 pub(crate) fn record_split(replica: &Replica, dev: i64, after: u64) -> Result<()> {
-    let k = format!("{SPLIT}{dev}");
+    let k = split(dev);
     let known = meta::get(&replica.db, &k)?.unwrap_or(u64::MAX);
     if after < known { meta::set(&replica.db, &k, after) } else { Ok(()) }
 }
@@ -327,13 +331,22 @@ fn splits(replica: &Replica) -> Result<BTreeMap<i64, u64>> {
 /// Records which history of a device is given up here: that whose first group after the frame where both part ends with this
 /// chain. `None`: that is taken after all.
 pub(crate) fn record_given_up(replica: &Replica, dev: i64, history: Option<(u64, Chain)>) -> Result<()> {
-    let bytes = history.map(|(common, chain)| [&common.to_be_bytes()[..], &chain.0].concat());
-    meta::set(&replica.db, &format!("given up {dev}"), bytes)
+    match history {
+        Some((common, chain)) => {
+            meta::set(&replica.db, &gave_up(dev), [&common.to_be_bytes()[..], &chain.0].concat())
+        }
+        None => meta::forget(&replica.db, &gave_up(dev)),
+    }
+}
+
+/// The name under which `_pm_meta` has which history of a device is given up.
+fn gave_up(dev: i64) -> String {
+    format!("given up {dev}")
 }
 
 /// Returns which history of a device is given up here: after which frame it parts, and the chain after its first group.
 pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<(u64, Chain)>> {
-    let known = meta::get::<Option<Vec<u8>>>(&replica.db, &format!("given up {dev}"))?.flatten();
+    let known = meta::get::<Vec<u8>>(&replica.db, &gave_up(dev))?;
     let split = |known: Vec<u8>| {
         let (seq, chain) = known.split_first_chunk()?;
         Some((u64::from_be_bytes(*seq), Chain(chain.try_into().ok()?)))
@@ -346,7 +359,7 @@ pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<(u64, Chain
 pub(crate) fn has_given_up(replica: &Replica, author: i64, dev: i64, seq: u64) -> Result<bool> {
     let sql =
         "SELECT 1 FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3 AND seq < ?4 AND tag IS NOT NULL";
-    Ok(meta::get::<u64>(&replica.db, &format!("{SPLIT}{dev}"))?.is_some()
+    Ok(meta::get::<u64>(&replica.db, &split(dev))?.is_some()
         && replica.db.prepare_cached(sql)?.exists((author, dev, Stream::Shared.number(), seq))?)
 }
 

@@ -146,7 +146,7 @@ fn request_is_met(replica: &Replica, certificate: &Certificate<'_>) -> Result<()
     let key = request_of(certificate.device());
     let kept: Option<Vec<u8>> = meta::get(&replica.db, &key)?;
     if kept.is_some_and(|kept| Certificate::read(&kept).is_ok_and(|kept| kept.serial <= certificate.serial)) {
-        replica.db.execute("DELETE FROM _pm_meta WHERE k = ?1", [key])?;
+        meta::forget(&replica.db, &key)?;
     }
     Ok(())
 }

@@ -53,13 +53,7 @@ pub(crate) fn register(
             Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
             _ => Columns::default(),
         };
-        if rest.is_empty() && !unread::is_nothing_left(replica, table, head, &mut std::iter::once(new))? {
-            written::leave_nothing_yet(replica, tid, key, head)?;
-            left.push((head.kind, rest));
-            continue;
-        }
-        written::leave_columns(replica, tid, key, head, &rest)?;
-        if !rest.is_empty() {
+        if unread::leave(replica, table, key, (head, &rest), new)? {
             left.push((head.kind, rest));
         }
     }

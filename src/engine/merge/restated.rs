@@ -33,24 +33,9 @@ pub(crate) fn overrule(replica: &Replica, table: &Table, key: &[u8], new: &Head,
         if head.kind == OpKind::Delete && new.kind != OpKind::Delete {
             bring_back(replica, table, key, head)?;
         }
-        leave(replica, table, key, head, &rest, new)?;
+        unread::leave(replica, table, key, (head, &rest), new)?;
     }
     Ok(())
-}
-
-/// Leaves of a restated version these columns, or what waits for its column, or nothing.
-fn leave(
-    replica: &Replica,
-    table: &Table,
-    key: &[u8],
-    head: &Head,
-    rest: &Columns,
-    new: &Head,
-) -> Result<()> {
-    match rest.is_empty() && !unread::is_nothing_left(replica, table, head, &mut std::iter::once(new))? {
-        true => written::leave_nothing_yet(replica, table.tid, key, head),
-        false => written::leave_columns(replica, table.tid, key, head, rest),
-    }
 }
 
 /// Makes the row of a restated delete as it was, below what its versions say: it counts as never deleted.
@@ -103,7 +88,7 @@ pub(crate) fn register_restated(
                 beside = true;
             }
             let rest = if delete { Columns::default() } else { head.live(n).minus(&whole) };
-            leave(replica, table, key, head, &rest, new)?;
+            unread::leave(replica, table, key, (head, &rest), new)?;
         } else {
             beside = true;
         }

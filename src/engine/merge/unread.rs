@@ -13,10 +13,29 @@ use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::log::frames;
 use crate::engine::merge::heads::Head;
+use crate::engine::merge::written;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+
+/// Leaves of a version these columns after another one, or what waits for its column, or nothing. Returns whether it stays a
+/// head.
+pub(crate) fn leave(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    (head, rest): (&Head, &Columns),
+    over: &Head,
+) -> Result<bool> {
+    if !rest.is_empty() || is_nothing_left(replica, table, head, &mut std::iter::once(over))? {
+        written::leave_columns(replica, table.tid, key, head, rest)?;
+        return Ok(!rest.is_empty());
+    }
+    written::leave_nothing_yet(replica, table.tid, key, head)?;
+    Ok(true)
+}
 
 /// Returns whether nothing is left of a version after others: neither of the columns that are here nor of those that wait.
 /// `over` are the versions that take its columns.

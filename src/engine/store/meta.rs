@@ -17,6 +17,12 @@ pub(crate) fn set(db: &Connection, k: &str, v: impl ToSql) -> Result<()> {
     Ok(())
 }
 
+/// Forgets a value of `_pm_meta`.
+pub(crate) fn forget(db: &Connection, k: &str) -> Result<()> {
+    db.prepare_cached("DELETE FROM _pm_meta WHERE k = ?1")?.execute([k])?;
+    Ok(())
+}
+
 /// Something that people should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

@@ -9,6 +9,7 @@ use crate::engine::conflicts::walk;
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices::{self, SaidBy};
 use crate::engine::fleet::{clocks, membership, revocation};
+use crate::engine::merge::stretches;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::meta::{self, Notice};
@@ -230,8 +231,9 @@ fn rows_waiting(replica: &Replica, table: &Table) -> Result<u64> {
     if table.shows_shared() || table.def.mode != Mode::Shared {
         return Ok(0);
     }
-    let sql = "SELECT count(*) FROM (SELECT DISTINCT key FROM _pm_any_head WHERE tid = ?1 LIMIT 1000000)";
-    Ok(replica.db.prepare_cached(sql)?.query_row([table.tid], |row| row.get(0))?)
+    let heads = stretches::heads_of_table();
+    let sql = format!("SELECT count(*) FROM (SELECT DISTINCT key FROM {heads} LIMIT 1000000)");
+    Ok(replica.db.prepare_cached(&sql)?.query_row([table.tid], |row| row.get(0))?)
 }
 
 /// Says of a table that gathers apart whose rows it has.

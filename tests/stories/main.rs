@@ -6,6 +6,8 @@ mod bundles;
 #[path = "../serial/cable.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod cable;
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../common/random.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod random;
@@ -19,6 +21,7 @@ mod bad_files;
 mod bases;
 mod board;
 mod card;
+mod changed_bytes;
 mod clinic;
 mod columns;
 mod compacted;
@@ -58,3 +61,6 @@ mod typed;
 mod untracked;
 mod upgrade;
 mod weekly;
+#[path = "../wrong/mod.rs"]
+mod wrong;
+mod wrong_files;

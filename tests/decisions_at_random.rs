@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::*;
 use packmule::{Engine, Error, HistoryItem, OwnedValue, Resolution, Selection};
@@ -192,6 +192,13 @@ impl Fleet {
         }
     }
 
+    /// A device forgets which versions its rows have, as if what was decided of them had never come.
+    fn forget(&mut self, d: usize) {
+        let path = self.devices.remove(d).path().to_owned();
+        open(&path).execute_batch("DELETE FROM _pm_head; DELETE FROM _pm_stretch").unwrap();
+        self.devices.insert(d, Engine::open_with(&path, self.world.options()).unwrap());
+    }
+
     fn finish(&mut self) {
         for device in &mut self.devices {
             device.seal().unwrap();
@@ -207,25 +214,28 @@ impl Fleet {
     }
 }
 
-/// Runs a schedule.
-fn run(seed: u64) -> Result<Met, String> {
+/// Runs a schedule; `forgets`: a device forgets versions before all meet at its end. Returns why it failed.
+fn run(seed: u64, forgets: bool) -> Result<Met, String> {
     let mut fleet = Fleet::new(seed);
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for _ in 0..60 {
             fleet.step();
         }
+        if forgets {
+            fleet.forget(0);
+        }
         fleet.finish();
     }));
-    match done {
-        Ok(()) => Ok(fleet.met),
-        Err(_) => Err(fleet.log.join("\n")),
-    }
+    done.map(|()| fleet.met).map_err(|why| {
+        let why = why.downcast_ref::<String>().map_or("", String::as_str);
+        format!("{why}\n{}", fleet.log.join("\n"))
+    })
 }
 
 #[test]
 fn whoever_decides_what_all_come_to_the_same() {
     let met = Mutex::new(Met::default());
-    on_all_cores(seeds(24), &|seed| match run(seed) {
+    on_all_cores(seeds(24), &|seed| match run(seed, false) {
         Ok(of) => {
             let mut met = met.lock().unwrap();
             met.resolved += of.resolved;
@@ -244,4 +254,17 @@ fn whoever_decides_what_all_come_to_the_same() {
         let all = [met.resolved, met.undone, met.restored, met.taken_back as u32, met.in_sql as u32];
         assert!(all.iter().all(|n| *n > 0) && met.open > 0, "the schedules met too little: {met:?}");
     }
+}
+
+/// The control: the same check finds a device that has forgotten what there was to decide.
+#[test]
+fn a_device_that_forgets_versions_is_found() {
+    let found = AtomicU64::new(0);
+    on_all_cores(0..8, &|seed| {
+        let failed = run(seed, true).err();
+        found
+            .fetch_add(failed.is_some_and(|why| why.starts_with("digests differ")).into(), Ordering::Relaxed);
+    });
+    let found = found.into_inner();
+    assert!(found > 2, "only {found} of 8");
 }

@@ -213,3 +213,89 @@ fn several_tables_are_tracked_together_or_not_at_all() {
     a.untrack_all(&["t", "u"]).unwrap();
     assert!(a.status().unwrap().tables.iter().all(|t| t.how == packmule::TableHow::Untracked));
 }
+
+/// A device with a row, that another one's key vouches for; its bundle, with both certificates.
+fn vouched_for(world: &World, (name, base): (&str, bool), by: &mut Engine) -> (Engine, Vec<u8>) {
+    let init = InitOptions { name, base, fleet: None };
+    let mut device = Engine::init_with(&world.path(name), &init, world.options()).unwrap();
+    sql(&device, &format!("{TABLE}; INSERT INTO t VALUES ('{name}', 1)"));
+    device.track("t", &TrackOptions::default()).unwrap();
+    let mut records = bundles::records(&whole_bundle(&mut device));
+    let at = records.iter().position(|(kind, _)| *kind == RecordKind::Certificate).unwrap();
+    records[at] = certificate(&device, (name, base, 0), &bundles::key_of(by));
+    let issuers = bundles::records(&whole_bundle(by));
+    let own = |record: &&bundles::Record| {
+        record.0 == RecordKind::Certificate
+            && Certificate::decode(&record.1).unwrap().device() == by.identity().id
+    };
+    records.insert(at, issuers.iter().find(own).unwrap().clone());
+    (device, bundles::join(&records))
+}
+
+/// A device's certificate, which another key vouches for.
+fn certificate(
+    device: &Engine,
+    (name, base, serial): (&str, bool, u8),
+    by: &ed25519_compact::SecretKey,
+) -> bundles::Record {
+    let own = Certificate::numbered(&bundles::key_of(device), name, base, serial).unwrap();
+    let mut buf = [0; CERT_MAX];
+    let len = own.vouched(by).unwrap().encode(&mut buf).unwrap();
+    (RecordKind::Certificate, buf[..len].to_vec())
+}
+
+/// A device's key vouches for the second history of its card. Such an identity has the role of the first, by nobody's word
+/// another one, and is revoked with it.
+#[test]
+fn whom_a_device_vouches_for_has_its_role_and_goes_with_it() {
+    let world = World::new();
+    let mut a = world.board_with("a", TABLE, &["t"]);
+    let mut gate = world.base("gate");
+    let known = |to: &Engine, of: &Engine| {
+        let id = of.identity().id;
+        to.devices().unwrap().into_iter().find(|device| device.id == id)
+    };
+    let false_base = vouched_for(&world, ("false base", true), &mut a);
+    let board_of_base = vouched_for(&world, ("board of base", false), &mut gate);
+    let (second, bytes) = vouched_for(&world, ("second", false), &mut a);
+    let (third, more) = vouched_for(&world, ("third", false), &mut a);
+    // Those who know the issuer, and those who hear of it with the same bundle.
+    for (name, meets) in [("base", true), ("new", false)] {
+        let mut base = world.base(name);
+        if meets {
+            carry(&mut a, &mut base);
+            carry(&mut gate, &mut base);
+        }
+        for (device, bytes) in [&false_base, &board_of_base] {
+            let taken = try_import(&mut base, bytes);
+            assert!(matches!(taken, Err(Error::Untrusted(_))), "{name}: {taken:?}");
+            assert!(known(&base, device).is_none_or(|d| d.trust == packmule::TrustedAs::No), "{name}");
+        }
+        assert_eq!(import(&mut base, &bytes).ops, 1, "control: the same role");
+        let device = known(&base, &second).unwrap();
+        assert_eq!((device.base, device.trust), (false, packmule::TrustedAs::ByFleet));
+        // It says more of itself: that it is a base, or that it has nothing to do with `a`.
+        let at = |records: &[bundles::Record]| {
+            records.iter().rposition(|(kind, _)| *kind == RecordKind::Certificate).unwrap()
+        };
+        for by in [bundles::key_of(&third), bundles::key_of(&gate), bundles::key_of(&a)] {
+            for role in [true, false] {
+                let mut records = bundles::records(&bytes);
+                let place = at(&records);
+                records[place] = certificate(&second, ("second", role, 7), &by);
+                let _ = try_import(&mut base, &bundles::join(&records));
+                assert!(!known(&base, &second).unwrap().base, "{name}");
+            }
+        }
+        assert_eq!(base.status().unwrap().notices, [], "one copy of a card is no theft");
+        // A second copy is taken in as the first was, and is named.
+        assert_eq!(import(&mut base, &more).ops, 1);
+        let notices = base.status().unwrap().notices;
+        let named = |notice: &packmule::Notice| notice.text.contains("more than one other identity");
+        assert!(notices.iter().any(named), "{notices:?}");
+        base.revoke(a.identity().id, None).unwrap();
+        for device in [&second, &third] {
+            assert_eq!(known(&base, device).unwrap().trust, packmule::TrustedAs::Revoked, "{name}");
+        }
+    }
+}

@@ -206,13 +206,10 @@ impl<'a> Visit<'a> {
         let in_folder = self.folder.as_deref().is_some_and(|folder| path.parent() == Some(folder));
         let file = self.card.open(path).map_err(Error::Stream)?;
         let mut file = match self.engine.open_bundle(file, None) {
-            Err(problem) if in_folder && self.is_our_name(path) && torn(&problem) => {
-                self.torn.push(path.into());
-                return Ok(());
-            }
             Err(problem) => {
-                self.locked |= locked(&problem);
-                return Err(problem);
+                let noted = self.note_torn(path, in_folder && self.is_our_name(path), problem);
+                self.locked |= noted.as_ref().is_err_and(locked);
+                return noted;
             }
             Ok(file) => file,
         };
@@ -224,11 +221,7 @@ impl<'a> Visit<'a> {
         if let Some(problem) = survey.problem {
             // One that has not even a header is known by its name; to anybody it is nothing.
             let ours = survey.ours || survey.sender.is_none() && self.is_our_name(path);
-            if ours && in_folder && torn(&problem) {
-                self.torn.push(path.into());
-                return Ok(());
-            }
-            return Err(problem);
+            return self.note_torn(path, in_folder && ours, problem);
         }
         for (of, seq) in survey.vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared) {
             let known = self.heard_of.entry(*of).or_insert(0);
@@ -248,9 +241,12 @@ impl<'a> Visit<'a> {
         } else if !survey.ours {
             io::Seek::rewind(&mut file).map_err(Error::Stream)?;
             let apart = self.engine.hear(BufReader::new(&mut file))?;
-            self.report.heard.push(path.into());
             if for_us && survey.spans.iter().any(|span| apart.contains(&span.author)) {
-                self.engine.import(&mut file, &mut |at| watch(path, at))?;
+                // Frames of a history that is another one than is here: they show it.
+                let taken = self.engine.import_carried(&mut file, &mut |at| watch(path, at))?;
+                self.report.taken.push((path.into(), taken));
+            } else {
+                self.report.heard.push(path.into());
             }
         }
         // What a copy of our card left there is for others to hear: it alone removes it.
@@ -268,6 +264,15 @@ impl<'a> Visit<'a> {
                 readers,
             });
         }
+        Ok(())
+    }
+
+    /// Notes one of ours that is torn, which is removed then; any other problem stays one.
+    fn note_torn(&mut self, path: &Path, is_ours: bool, problem: Error) -> Result<()> {
+        if !is_ours || !torn(&problem) {
+            return Err(problem);
+        }
+        self.torn.push(path.into());
         Ok(())
     }
 

@@ -10,9 +10,14 @@ impl Fleet {
     pub(super) fn exchange(&mut self, d: usize, card: usize) -> Result<Exchange, String> {
         let mut report = Exchange::default();
         let mut directory = Directory::open(&self.cards[card]).map_err(|e| e.to_string())?;
+        let by_file = "SELECT count(*) FROM _pm_route WHERE route = 0";
+        let before = dump(&self.devices[d].app, by_file);
         let engine = &mut self.devices[d].engine;
         card::exchange(engine, &mut directory, &Limits::default(), &mut |_, _| (), &mut report)
             .map_err(|e| format!("d{d} with card {card}: {e}"))?;
+        if dump(&self.devices[d].app, by_file) != before {
+            return Err(format!("d{d}: what came by a card is told as what came by a file"));
+        }
         let ops: u64 = report.taken.iter().map(|(_, report)| report.ops).sum();
         let over: Vec<_> = report.stepped_over.iter().map(|(_, why)| said(why)).collect();
         self.trace.push(format!(

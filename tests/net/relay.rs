@@ -95,7 +95,7 @@ fn a_session_that_is_repeated_has_no_effect_at_either_end() {
             // The control: what only passes through is a session.
             let relay = Relay::new(at, [Ill::Nothing; 2]);
             sync_by(way, &mut a, relay.at, &SAFE).unwrap();
-            relay.heard()
+            relay.ended()
         });
         digests_equal(&[&a, &b]);
         fill(&mut a, "more", 3, 100);

@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use between::{Ill, between};
+use between::{Ill, Relay};
 use boards::{LONG, SAFE, board, fill};
 use common::{Random, World, digests_equal, everything, rows, seeds, sql};
 
@@ -138,10 +138,9 @@ fn cut_at_any_byte_it_goes_on_where_it_was() {
         served(b.path(), &world.clock, &SAFE, |at, reports| {
             for _ in 0..6 {
                 let ills = [Ill::Cut(random.below(60_000) as usize), Ill::Nothing];
-                let (through, _, carries) =
-                    between(at, if random.chance(50) { ills } else { [ills[1], ills[0]] });
-                cuts += u64::from(sync(&mut a, through, &SAFE).is_err());
-                carries.join().unwrap();
+                let relay = Relay::new(at, if random.chance(50) { ills } else { [ills[1], ills[0]] });
+                cuts += u64::from(sync(&mut a, relay.at, &SAFE).is_err());
+                drop(relay);
                 while let Ok(said) = reports.try_recv() {
                     assert!(!said.contains("Tampered") && !said.contains("Foreign"), "{said}");
                 }
@@ -162,10 +161,10 @@ fn what_came_before_a_cut_does_not_come_again() {
     let (mut a, b) = (board(&world, "a"), board(&world, "b"));
     fill(&mut a, "a", 60, 2_000);
     served(b.path(), &world.clock, &SAFE, |at, reports| {
-        let (through, _, carries) = between(at, [Ill::Cut(90_000), Ill::Nothing]);
-        let error = sync(&mut a, through, &SAFE).unwrap_err();
+        let relay = Relay::new(at, [Ill::Cut(90_000), Ill::Nothing]);
+        let error = sync(&mut a, relay.at, &SAFE).unwrap_err();
         assert!(matches!(error, Error::Ended | Error::Broken(_)), "{error:?}");
-        carries.join().unwrap();
+        drop(relay);
         wait_for(reports, "failed");
         let here: u64 = rows(&b, "SELECT count(*) FROM t")[0].parse().unwrap();
         assert!(here > 10, "{here} came");
@@ -208,9 +207,9 @@ fn nobody_in_between_has_any_effect() {
         let more = [Ill::Lose(60, 7), Ill::Lose(200, 90), Ill::Repeat(54, 120)];
         for ill in ills.into_iter().chain(more) {
             for way in [[ill, Ill::Nothing], [Ill::Nothing, ill]] {
-                let (through, _, carries) = between(at, way);
+                let relay = Relay::new(at, way);
                 let short = Options { patience: Some(Duration::from_secs(2)), ..SAFE };
-                let error = sync(&mut a, through, &short).unwrap_err();
+                let error = sync(&mut a, relay.at, &short).unwrap_err();
                 let found = matches!(
                     error,
                     Error::Tampered
@@ -221,16 +220,15 @@ fn nobody_in_between_has_any_effect() {
                         | Error::Nobody(_)
                 );
                 assert!(found, "{way:?}: {error:?}");
-                carries.join().unwrap();
+                drop(relay);
             }
         }
         assert_eq!(rows(&b, "SELECT count(*) FROM t"), ["0"]);
         // The control: with nobody who does anything, it is in step.
-        let (through, heard, carries) = between(at, [Ill::Nothing; 2]);
-        sync(&mut a, through, &SAFE).unwrap();
-        carries.join().unwrap();
+        let relay = Relay::new(at, [Ill::Nothing; 2]);
+        sync(&mut a, relay.at, &SAFE).unwrap();
+        let heard = relay.ended();
         wait_for(reports, "in step");
-        let heard = heard.lock().unwrap().clone();
         assert!(!heard.iter().any(|way| has_word(way, b"windmill")), "not even who is there");
         recorded.extend(heard);
     });
@@ -248,6 +246,55 @@ fn nobody_in_between_has_any_effect() {
     assert!(everything(b.path()) == before);
 }
 
+/// Says a turn of a session over HTTP, on a connection of its own.
+fn turn(at: SocketAddr, token: &str, number: u32, body: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(at).unwrap();
+    let token = if token.is_empty() { String::new() } else { format!("Packmule-Session: {token}\r\n") };
+    let len = body.len();
+    let head = format!(
+        "POST /packmule/1/session HTTP/1.1\r\nContent-Length: {len}\r\nPackmule-Turn: {number}\r\n{token}\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    stream
+}
+
+/// The head of an answer.
+fn head_of(mut stream: &TcpStream) -> String {
+    stream.set_read_timeout(LONG).unwrap();
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Two turns are on their way at once, each on a connection of its own: which comes first is nobody's choice.
+#[test]
+fn the_second_of_two_turns_can_come_first() {
+    let world = World::new();
+    let b = board(&world, "b");
+    served(b.path(), &world.clock, &PLAIN, |at, _| {
+        let begun = head_of(&turn(at, "", 0, b"\x89PKS\x01\x00"));
+        let token = begun.lines().find_map(|line| line.strip_prefix("Packmule-Session: ")).unwrap().trim();
+        let second = turn(at, token, 2, b"hello, and no hello at all");
+        // Who comes after it is answered after it was looked at.
+        let after = head_of(&turn(at, &"0".repeat(32), 1, b""));
+        assert!(after.starts_with("HTTP/1.1 404 "), "{after}");
+        let first = turn(at, token, 1, b"no ");
+        for answer in [head_of(&first), head_of(&second)] {
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        // The control: one that is neither is refused, and ends the session.
+        let begun = head_of(&turn(at, "", 0, b"\x89PKS\x01\x00"));
+        let token = begun.lines().find_map(|line| line.strip_prefix("Packmule-Session: ")).unwrap().trim();
+        let refused = head_of(&turn(at, token, 3, b"no hello"));
+        assert!(refused.starts_with("HTTP/1.1 409 "), "{refused}");
+        let lost = head_of(&turn(at, token, 1, b"no hello"));
+        assert!(lost.starts_with("HTTP/1.1 404 "), "{lost}");
+    });
+}
+
 fn has_word(bytes: &[u8], word: &[u8]) -> bool {
     bytes.windows(word.len()).any(|some| some == word)
 }
@@ -258,10 +305,9 @@ fn in_clear_it_can_be_read() {
     let world = World::new();
     let (mut a, b) = (board(&world, "windmill"), board(&world, "b"));
     served(b.path(), &world.clock, &PLAIN, |at, _| {
-        let (through, heard, carries) = between(at, [Ill::Nothing; 2]);
-        sync(&mut a, through, &PLAIN).unwrap();
-        carries.join().unwrap();
-        let heard = heard.lock().unwrap();
+        let relay = Relay::new(at, [Ill::Nothing; 2]);
+        sync(&mut a, relay.at, &PLAIN).unwrap();
+        let heard = relay.ended();
         assert!(has_word(&heard[0], b"windmill"));
     });
 }

@@ -7,7 +7,7 @@ mod cable;
 #[path = "../cli/support/mod.rs"]
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -16,6 +16,7 @@ use rusqlite::types::Value as Sql;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use serde_json::Value;
+use support::program::Program;
 use support::{Desk, Ran, has};
 
 const BAUD: &str = "4000000";
@@ -51,43 +52,18 @@ fn ended(child: Child) -> Ran {
     Ran::of(child.wait_with_output().unwrap(), &["sync"])
 }
 
-/// A running `serve`, whose lines are read as they come.
-struct Serve {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+/// Begins a `serve`.
+fn begin_serve(desk: &Desk, db: &str, ports: &[&Path]) -> Program {
+    Program::start(&mut on_line(desk, "serve", db, ports))
 }
 
-impl Serve {
-    fn start(desk: &Desk, db: &str, ports: &[&Path]) -> Self {
-        let mut child = on_line(desk, "serve", db, ports).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
+/// A `serve` whose ports are open.
+fn serve(desk: &Desk, db: &str, ports: &[&Path]) -> Program {
+    let mut serve = begin_serve(desk, db, ports);
+    for _ in ports {
+        serve.wait("open");
     }
-
-    fn new(desk: &Desk, db: &str, ports: &[&Path]) -> Self {
-        let mut this = Self::start(desk, db, ports);
-        for _ in ports {
-            this.until("open");
-        }
-        this
-    }
-
-    /// Waits for an event.
-    fn until(&mut self, event: &str) -> Value {
-        for line in &mut self.lines {
-            let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
-            if line["event"] == event {
-                return line;
-            }
-        }
-        panic!("`serve` ended before: {event}");
-    }
-
-    /// Ends it by a signal; its status.
-    fn end(mut self, signal: Signal) -> Option<i32> {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        self.child.wait().unwrap().code()
-    }
+    serve
 }
 
 fn fill(desk: &Desk, board: &str, rows: u32, blob: u32) {
@@ -194,7 +170,7 @@ fn the_port_is_raw_and_for_one_program_alone() {
     fill(&desk, "north", 100, 1_000);
     let cable = cable(&desk, "wire");
     assert!(cable.before.local_modes.contains(LocalModes::ECHO | LocalModes::ICANON), "as a shell has it");
-    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    let serve = self::serve(&desk, "base.db", &[&cable.ends[1]]);
     cable.hold_after(50_000);
     let rate = ["--baud", BAUD, "--flow", "hardware"];
     let north = at_rate(&desk, "sync", "north.db", &[&cable.ends[0]], &rate).spawn().unwrap();
@@ -217,7 +193,7 @@ fn the_port_is_raw_and_for_one_program_alone() {
     assert!(!without.control_modes.contains(ControlModes::CRTSCTS));
     cable.go_on();
     ended(north).json();
-    assert_eq!(serve.end(Signal::TERM), Some(0));
+    assert_eq!(serve.ended_by(Signal::TERM), Some(0));
 }
 
 /// `serve` is started before the adaptor is plugged in.
@@ -225,13 +201,13 @@ fn the_port_is_raw_and_for_one_program_alone() {
 fn a_port_that_is_not_there_yet_is_waited_for() {
     let desk = Desk::fleet(&["north"]);
     let (here, there) = (desk.path("wire-a"), desk.path("wire-b"));
-    let mut serve = Serve::start(&desk, "base.db", &[&there]);
-    let away = serve.until("away");
+    let mut serve = begin_serve(&desk, "base.db", &[&there]);
+    let away = serve.wait("away");
     assert!(away["text"].as_str().unwrap().contains("waiting for it"), "{away}");
     let cable = Cable::new(here, there, u32::MAX);
-    serve.until("open");
+    serve.wait("open");
     ended(sync(&desk, "north.db", &cable.ends[0])).json();
-    assert_eq!(serve.end(Signal::TERM), Some(0));
+    assert_eq!(serve.ended_by(Signal::TERM), Some(0));
 }
 
 /// What a person sees meanwhile: a bar, how much has gone each way, the rate, and the time that is left.
@@ -240,7 +216,7 @@ fn progress_is_drawn_on_a_terminal() {
     let desk = Desk::fleet(&["north"]);
     fill(&desk, "north", 600, 1_000);
     let cable = cable(&desk, "wire");
-    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    let serve = self::serve(&desk, "base.db", &[&cable.ends[1]]);
     let screen = cable::End::new(&desk.path("screen"));
     let wide = 76;
     let size = rustix::termios::Winsize { ws_row: 24, ws_col: wide, ws_xpixel: 0, ws_ypixel: 0 };
@@ -258,7 +234,7 @@ fn progress_is_drawn_on_a_terminal() {
     assert!(lines.max() < Some(wide.into()), "a terminal breaks no line: {drawn:?}");
     assert!(drawn.ends_with("\r\u{1b}[K"), "the line is left empty: {drawn:?}");
     has(&String::from_utf8_lossy(&out.stdout), &["in step with base-", ": sent ", "frames"]);
-    assert_eq!(serve.end(Signal::TERM), Some(0));
+    assert_eq!(serve.ended_by(Signal::TERM), Some(0));
 }
 
 #[test]
@@ -266,7 +242,7 @@ fn a_killed_end_goes_on_where_it_was() {
     let desk = Desk::fleet(&["north"]);
     fill(&desk, "north", 300, 1_000);
     let cable = cable(&desk, "wire");
-    let mut serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    let serve = self::serve(&desk, "base.db", &[&cable.ends[1]]);
     // The sender is killed, then the receiver, each in the middle.
     cable.hold_after(120_000);
     let mut north = sync(&desk, "north.db", &cable.ends[0]);
@@ -277,16 +253,15 @@ fn a_killed_end_goes_on_where_it_was() {
     cable.hold_after(80_000);
     let north = sync(&desk, "north.db", &cable.ends[0]);
     cable.is_held();
-    serve.child.kill().unwrap();
-    serve.child.wait().unwrap();
+    drop(serve);
     cable.go_on();
-    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    let serve = self::serve(&desk, "base.db", &[&cable.ends[1]]);
     let told = ended(north).json();
     let total = desk.run("status north.db --json").json();
     let (frames, sent) = (total["log"]["frames"].as_u64().unwrap(), told["frames_sent"].as_u64().unwrap());
     // Some 200,000 bytes had come: twelve frames of 16 KiB, of which two were on their way at the kills.
     assert!(frames > 18 && sent <= frames - 9, "{sent} of {frames}");
-    assert_eq!(serve.end(Signal::TERM), Some(0));
+    assert_eq!(serve.ended_by(Signal::TERM), Some(0));
     assert_eq!(digest(&desk, "north"), digest(&desk, "base"));
 }
 
@@ -295,7 +270,7 @@ fn a_terminal_that_vanishes_is_opened_again() {
     let desk = Desk::fleet(&["north"]);
     fill(&desk, "north", 200, 1_000);
     let cable = cable(&desk, "wire");
-    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    let serve = self::serve(&desk, "base.db", &[&cable.ends[1]]);
     cable.hold_after(100_000);
     let north = sync(&desk, "north.db", &cable.ends[0]);
     cable.is_held();
@@ -303,7 +278,7 @@ fn a_terminal_that_vanishes_is_opened_again() {
     let told = ended(north).json();
     assert!(told["frames_sent"].as_u64().unwrap() > 10);
     assert_eq!(digest(&desk, "north"), digest(&desk, "base"));
-    assert_eq!(serve.end(Signal::INT), Some(0));
+    assert_eq!(serve.ended_by(Signal::INT), Some(0));
 }
 
 #[test]
@@ -311,17 +286,17 @@ fn two_lines_at_once_and_one_hears_from_the_other() {
     let desk = Desk::fleet(&["north", "east"]);
     fill(&desk, "north", 60, 500);
     let cables = [cable(&desk, "one"), cable(&desk, "two")];
-    let mut base = Serve::new(&desk, "base.db", &[&cables[0].ends[1], &cables[1].ends[1]]);
+    let mut base = self::serve(&desk, "base.db", &[&cables[0].ends[1], &cables[1].ends[1]]);
     // East waits on its line; what north brings by the other comes to it by itself.
-    let mut east = Serve::new(&desk, "east.db", &[&cables[1].ends[0]]);
-    base.until("met");
-    east.until("in step");
+    let mut east = self::serve(&desk, "east.db", &[&cables[1].ends[0]]);
+    base.wait("met");
+    east.wait("in step");
     ended(sync(&desk, "north.db", &cables[0].ends[0])).json();
     while digest(&desk, "east") != digest(&desk, "north") {
-        east.until("in step");
+        east.wait("in step");
     }
-    assert_eq!(east.end(Signal::TERM), Some(0));
-    assert_eq!(base.end(Signal::TERM), Some(0));
+    assert_eq!(east.ended_by(Signal::TERM), Some(0));
+    assert_eq!(base.ended_by(Signal::TERM), Some(0));
 }
 
 /// Who lacks what was compacted away gets the state over the line, and nobody is sent for a card.
@@ -349,18 +324,18 @@ fn sigterm_in_the_middle_ends_it_in_good_order() {
     let desk = Desk::fleet(&["north"]);
     fill(&desk, "north", 300, 1_000);
     let cable = cable(&desk, "wire");
-    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    let serve = self::serve(&desk, "base.db", &[&cable.ends[1]]);
     cable.hold_after(100_000);
     let north = sync(&desk, "north.db", &cable.ends[0]);
     cable.is_held();
-    assert_eq!(serve.end(Signal::TERM), Some(0));
+    assert_eq!(serve.ended_by(Signal::TERM), Some(0));
     kill_process(Pid::from_child(&north), Signal::TERM).unwrap();
     let refused = ended(north);
     assert_eq!(refused.status, Some(1), "{}", refused.err);
     cable.go_on();
-    let serve = Serve::new(&desk, "base.db", &[&cable.ends[1]]);
+    let serve = self::serve(&desk, "base.db", &[&cable.ends[1]]);
     ended(sync(&desk, "north.db", &cable.ends[0])).json();
-    assert_eq!(serve.end(Signal::TERM), Some(0));
+    assert_eq!(serve.ended_by(Signal::TERM), Some(0));
     assert_eq!(digest(&desk, "north"), digest(&desk, "base"));
 }
 
@@ -425,7 +400,7 @@ fn a_cloned_card_is_found_and_both_boards_are_in_step() {
         std::fs::copy(desk.path(format!("north.db{end}")), desk.path(format!("twin.db{end}"))).unwrap();
     }
     let cable = cable(&desk, "wire");
-    let mut serve = Serve::new(&desk, "base.db", &[&cable.ends[0]]);
+    let mut serve = self::serve(&desk, "base.db", &[&cable.ends[0]]);
     for board in ["north", "twin"] {
         desk.sql(
             &format!("{board}.db"),
@@ -435,9 +410,9 @@ fn a_cloned_card_is_found_and_both_boards_are_in_step() {
         );
         desk.run(&format!("seal {board}.db")).ok();
         ended(sync(&desk, &format!("{board}.db"), &cable.ends[1])).ok();
-        serve.until("in step");
+        serve.wait("in step");
     }
-    assert_eq!(serve.end(Signal::TERM), Some(0));
+    assert_eq!(serve.ended_by(Signal::TERM), Some(0));
     has(&desk.run("status twin.db").ok(), &["the device `north-", "second history of north-"]);
     has(&desk.run("status base.db").ok(), &["north-", "two histories"]);
     let count = |text: &str| desk.value("base.db", text);

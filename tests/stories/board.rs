@@ -92,7 +92,15 @@ fn the_services_are_fitted_to_a_database_and_taken_away_again() {
     desk.run("board install /home/pi/app/data.db --root card --board pi-4").ok();
     assert_eq!((files(&desk.path("card")), read(&desk, SERVE)), (there, serve));
     in_order(&desk);
+    // What a rehearsal names is what goes then, and nothing else; it changes nothing itself.
+    let there = files(&desk.path("card"));
+    let shown = desk.run("board remove --root card --dry-run").ok();
+    has(&shown, &["packmule-serve.service.d/packmule.conf: would be removed"]);
+    let rehearsed = desk.run("board remove --root card --dry-run --json").json();
+    assert_eq!((&rehearsed["dry_run"], files(&desk.path("card"))), (&true.into(), there));
     let removed = desk.run("board remove --root card").ok();
+    let gone: Vec<&str> = removed.lines().filter_map(|line| line.strip_suffix(": removed")).collect();
+    assert_eq!(rehearsed["removed"], serde_json::json!(gone));
     has(
         &removed,
         &["packmule.conf: removed", "packmule-serve.service: removed", "etc/default/packmule: removed"],

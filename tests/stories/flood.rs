@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rusqlite::types::Value as Sql;
 
@@ -53,7 +53,7 @@ fn strangers_of_every_kind_keep_nobody_out_and_cost_nothing() {
     command
         .current_dir(desk.path(""))
         .args(["-c", &limited, PACKMULE, "serve", "base.db", "--json", "--listen", "0"]);
-    let mut serve = Serve::of(command.stdin(Stdio::null()));
+    let mut serve = Serve::of(&mut command);
     let mut crowd: Vec<TcpStream> = Vec::new();
     for (n, way) in ["tcp", "ws", "http", "tcp", "http"].into_iter().enumerate() {
         crowd.extend((0..64).map(|kind| stranger(&serve.at, kind % 10)));
@@ -68,7 +68,7 @@ fn strangers_of_every_kind_keep_nobody_out_and_cost_nothing() {
         // The first of them go, others stay.
         crowd.drain(..40);
     }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", serve.id())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", serve.program.id())).unwrap();
     let kib = |name: &str| -> u64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches("kB").trim().parse().unwrap()

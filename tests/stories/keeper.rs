@@ -53,6 +53,19 @@ fn a_lost_board() {
 }
 
 #[test]
+fn a_lost_fleet_key() {
+    let desk = fleet();
+    std::fs::remove_file(desk.path("fleet.key")).unwrap();
+    section(&desk, "A lost fleet key");
+    let fleet = |db: &str| desk.run(&format!("status {db} --json")).json()["fleet"].clone();
+    assert_eq!((fleet("north.db"), fleet("south.db")), (fleet("base.db"), fleet("base.db")));
+    for device in ["north", "south", "base"] {
+        desk.run(&format!("exchange {device}.db card")).ok();
+    }
+    desk.run("revoke base.db north --fleet next.key").ok();
+}
+
+#[test]
 fn many_conflicts() {
     let desk = fleet();
     for (device, value) in [("north", 10), ("south", 20)] {

@@ -33,6 +33,7 @@ mod flood;
 mod gathering;
 mod history;
 mod http;
+mod insider;
 mod join;
 mod keeper;
 mod keyless;

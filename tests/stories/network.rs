@@ -1,22 +1,20 @@
 //! A base with a port: boards meet it over a network, by a pipe through another program, and each by every way that there
 //! is; strangers get nothing.
 
-use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use rusqlite::types::Value as Sql;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::line::synced;
 use crate::skips;
+use crate::support::program::Program;
 use crate::support::{Desk, PACKMULE, has};
 
-/// A running `serve`, whose lines are read as they come.
+/// A running `serve`.
 pub struct Serve {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    pub program: Program,
     /// Where it listens.
     pub at: String,
 }
@@ -24,49 +22,26 @@ pub struct Serve {
 impl Serve {
     pub fn new(desk: &Desk, words: &[&str]) -> Self {
         let mut command = desk.command(&["serve"]);
-        command.args(words).args(["--json", "--listen", "0"]);
-        Self::of(command.stdin(Stdio::null()))
+        Self::of(command.args(words).args(["--json", "--listen", "0"]))
     }
 
     /// Runs a command that is `serve` on a port of this machine.
     pub fn of(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut serve = Self { child, lines, at: String::new() };
-        serve.at = serve.wait("listening")["address"].as_str().unwrap().to_owned();
-        assert!(serve.at.starts_with("127.0.0.1:"), "a port alone is for this machine: {}", serve.at);
-        serve
+        let mut program = Program::start(command);
+        let at = program.wait("listening")["address"].as_str().unwrap().to_owned();
+        assert!(at.starts_with("127.0.0.1:"), "a port alone is for this machine: {at}");
+        Self { program, at }
     }
 
     /// Waits for an event.
     #[track_caller]
     pub fn wait(&mut self, event: &str) -> Value {
-        loop {
-            let line = self.lines.next().unwrap_or_else(|| panic!("no `{event}` came")).unwrap();
-            let said: Value = serde_json::from_str(&line).unwrap();
-            if said["event"] == event {
-                return said;
-            }
-        }
-    }
-
-    /// The process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+        self.program.wait(event)
     }
 
     /// Ends it as systemd does.
-    pub fn end(mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-    }
-}
-
-impl Drop for Serve {
-    fn drop(&mut self) {
-        // It outlives no test that has failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn end(self) {
+        self.program.end();
     }
 }
 

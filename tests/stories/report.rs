@@ -83,8 +83,13 @@ fn what_links_carried_is_shown() {
     assert!(!desk.run("status north.db").ok().contains("  link "), "cards and files have no rate");
     let command = format!("exec:{} serve base.db --stdio", crate::support::PACKMULE);
     desk.run_words(&["sync", "north.db", &command]).ok();
-    for (db, peer) in [("north.db", "base-"), ("base.db", "north-")] {
+    for (db, peer, way) in [("north.db", "base-", "bytes_sent"), ("base.db", "north-", "bytes_received")] {
         has(&desk.run(&format!("status {db}")).ok(), &["link ", peer, "by pipe: ", "/s, in step 20"]);
+        let document = desk.run(&format!("status {db} --json")).json();
+        let link = &document["links"][0];
+        assert_eq!((&link["link"], &link["sessions"]), (&"pipe".into(), &1.into()));
+        assert!(link["in_step"].is_string(), "{link}");
+        assert!(link[way].as_u64() > Some(0) && link["goodput"].as_u64() > Some(0), "{link}");
         desk.run(&format!("report {db} fleet.html")).ok();
         let page = std::fs::read_to_string(desk.path("fleet.html")).unwrap();
         has(&page, &["<h2>Links</h2>", peer, " by pipe", "/s", "just now"]);

@@ -1,53 +1,27 @@
 //! `packmule run`: a board keeps its links up by itself; its file is read with care; systemd and `status` are told.
 
-use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, ChildStdout, Stdio};
 use std::sync::mpsc::channel;
 
 use rusqlite::types::Value as Sql;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::line::cable;
 use crate::network::Serve;
+use crate::support::program::{LONG, Program, until};
 use crate::support::{Desk, Ran, has};
 
-/// A running `run`, whose lines are read as they come.
-pub struct Run {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+/// A running `run`, with more in its environment.
+fn run(desk: &Desk, config: &str, more: &[(&str, String)]) -> Program {
+    std::fs::write(desk.path("run.toml"), config).unwrap();
+    let mut command = desk.command(&["run", "north.db", "--config", "run.toml"]);
+    Program::start(command.args(more.is_empty().then_some("--json")).envs(more.iter().cloned()))
 }
 
-impl Run {
-    pub fn new(desk: &Desk, db: &str, config: &str, json: bool, more: &[(&str, String)]) -> Self {
-        std::fs::write(desk.path("run.toml"), config).unwrap();
-        let mut command = desk.command(&["run", db, "--config", "run.toml"]);
-        command.args(json.then_some("--json")).envs(more.iter().cloned());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    pub fn line(&mut self) -> String {
-        self.lines.next().unwrap_or_else(|| panic!("it has ended")).unwrap()
-    }
-
-    /// Waits for an event of a link.
-    #[track_caller]
-    pub fn wait(&mut self, link: &str, event: &str) -> Value {
-        loop {
-            let said: Value = serde_json::from_str(&self.line()).unwrap();
-            if (said["link"].as_str(), said["event"].as_str()) == (Some(link), Some(event)) {
-                return said;
-            }
-        }
-    }
-
-    pub fn end(mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-    }
+/// Waits for an event of a link.
+#[track_caller]
+fn wait(run: &mut Program, link: &str, event: &str) -> Value {
+    run.wait_for(|said| said["link"] == link && said["event"] == event)
 }
 
 fn readings(desk: &Desk) -> Sql {
@@ -66,14 +40,8 @@ fn a_board_keeps_all_its_links_up() {
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2)");
     let mut serve = Serve::new(&desk, &["base.db"]);
     let wire = cable(&desk);
-    let south = desk.path("south.db");
-    let port = wire.ends[1].display();
-    let mut other = desk
-        .command(&["serve", south.to_str().unwrap(), "--json", "--baud", "4000000", "--serial"])
-        .arg(&wire.ends[1])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut other = desk.command(&["serve", "south.db", "--json", "--baud", "4000000", "--serial"]);
+    let other = Program::start(other.arg(&wire.ends[1]));
     let config = format!(
         "[[link]]\nname = \"base\"\nto = \"tcp://{}\"\nstay = true\n\n\
          [[link]]\nname = \"south\"\nto = \"serial:{}\"\nstay = true\nbaud = 4_000_000\n\n\
@@ -82,24 +50,24 @@ fn a_board_keeps_all_its_links_up() {
         serve.at,
         wire.ends[0].display()
     );
-    let mut run = Run::new(&desk, "north.db", &config, true, &[]);
-    has(run.wait("card", "away")["text"].as_str().unwrap(), &["there is no card at card", "PACKMULE"]);
-    run.wait("base", "in step");
-    run.wait("south", "in step");
-    assert_eq!(readings(&desk), Sql::Integer(2), "{port}");
+    let mut run = self::run(&desk, &config, &[]);
+    has(wait(&mut run, "card", "away")["text"].as_str().unwrap(), &["there is no card at card", "PACKMULE"]);
+    wait(&mut run, "base", "in step");
+    wait(&mut run, "south", "in step");
+    assert_eq!(readings(&desk), Sql::Integer(2));
     // The card is put in: it is used at once.
     std::fs::create_dir_all(desk.path("card/PACKMULE")).unwrap();
-    has(run.wait("card", "in step")["text"].as_str().unwrap(), &["left"]);
+    has(wait(&mut run, "card", "in step")["text"].as_str().unwrap(), &["left"]);
     assert_eq!(std::fs::read_dir(desk.path("card/PACKMULE")).unwrap().count(), 1);
     // Written at the far end of the cable, it comes to the base.
     desk.sql("south.db", "INSERT INTO settings VALUES ('of south', 1, NULL)");
-    loop {
-        let said = serve.wait("in step");
-        if said["ops"].as_u64() > Some(0) && settings(&desk) == Sql::Integer(1) {
-            break;
-        }
-    }
-    while links(&desk)[..3].iter().any(|link| link["state"] != "in step") {}
+    until(|| serve.wait("in step")["ops"].as_u64() > Some(0) && settings(&desk) == Sql::Integer(1));
+    // Nothing is heard on the cable for a while. Then all is as it was, though nothing is carried that would tell.
+    wire.hold_after(1);
+    wait(&mut run, "south", "silent");
+    wire.go_on();
+    wait(&mut run, "south", "heard");
+    until(|| links(&desk)[..3].iter().all(|link| link["state"] == "in step"));
     let all = links(&desk);
     let names: Vec<&str> = all.iter().map(|link| link["link"].as_str().unwrap()).collect();
     assert_eq!(names, ["base", "south", "card", "compact"]);
@@ -111,8 +79,7 @@ fn a_board_keeps_all_its_links_up() {
     has(&second.refused("north.db"), &["`packmule run` keeps its links up"]);
     run.end();
     assert_eq!(desk.run("status north.db --json").json()["run"], Value::Null);
-    kill_process(Pid::from_child(&other), Signal::TERM).unwrap();
-    other.wait().unwrap();
+    other.end();
     serve.end();
 }
 
@@ -127,25 +94,23 @@ fn a_base_that_was_away_is_met_again() {
     let serve = Serve::new(&desk, &["base.db"]);
     let at = serve.at.clone();
     let config = format!("[[link]]\nname = \"base\"\nto = \"tcp://{at}\"\nstay = true\n");
-    let mut run = Run::new(&desk, "north.db", &config, true, &[]);
-    run.wait("base", "in step");
+    let mut run = self::run(&desk, &config, &[]);
+    wait(&mut run, "base", "in step");
     serve.end();
-    has(run.wait("base", "failed")["text"].as_str().unwrap(), &["nobody listens there"]);
+    has(wait(&mut run, "base", "failed")["text"].as_str().unwrap(), &["nobody listens there"]);
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
     let mut base = desk.command(&["serve", "base.db", "--listen", &at]);
-    let mut base = base.stdout(Stdio::null()).spawn().unwrap();
-    run.wait("base", "in step");
+    let base = Program::start(&mut base);
+    wait(&mut run, "base", "in step");
     assert_eq!(readings(&desk), Sql::Integer(1));
-    run.child.kill().unwrap();
-    run.child.wait().unwrap();
+    drop(run);
     let status = desk.run("status north.db --json").json();
     assert_eq!(status["run"]["running"], false);
     has(&desk.run("status north.db").ok(), &["NOT RUNNING"]);
-    base.kill().unwrap();
-    base.wait().unwrap();
+    drop(base);
     // It begins again all the same.
-    let mut again = Run::new(&desk, "north.db", &config, true, &[]);
-    again.wait("base", "failed");
+    let mut again = self::run(&desk, &config, &[]);
+    wait(&mut again, "base", "failed");
     again.end();
 }
 
@@ -160,14 +125,14 @@ fn upkeep_is_done_when_it_is_due() {
         desk.carry("base", "north");
     }
     let config = "[compact]\nevery = \"1s\"\n[[prune]]\ntable = \"readings\"\nevery = \"1s\"\nrows = 10\n";
-    let mut run = Run::new(&desk, "north.db", config, true, &[]);
+    let mut run = self::run(&desk, config, &[]);
     let mut printed = String::new();
     while !["compacted away", "40 rows deleted"].iter().all(|wanted| printed.contains(wanted)) {
         printed += &run.line();
     }
     assert_eq!(desk.value("north.db", "SELECT count(*) FROM readings"), Sql::Integer(10));
     // It is written down soon.
-    while links(&desk).iter().any(|link| link["state"] != "done") {}
+    until(|| links(&desk).iter().all(|link| link["state"] == "done"));
     // It is not made a plain database under the hands of who keeps its links up.
     has(
         &desk.run("init --remove north.db --yes").refused("north.db"),
@@ -190,7 +155,7 @@ fn systemd_is_told_how_it_stands() {
     );
     let to = desk.path("notify").display().to_string();
     let more = [("NOTIFY_SOCKET", to), ("WATCHDOG_USEC", "20000".to_owned())];
-    let mut run = Run::new(&desk, "north.db", &config, false, &more);
+    let mut run = self::run(&desk, &config, &more);
     let (send, told) = channel();
     // Read all the time: what finds no room is not waited for.
     let reads = std::thread::spawn(move || {
@@ -199,10 +164,10 @@ fn systemd_is_told_how_it_stands() {
             send.send(String::from_utf8_lossy(&bytes[..count]).into_owned()).unwrap();
         }
     });
-    assert_eq!(told.recv().unwrap(), "READY=1");
-    for wanted in ["WATCHDOG=1", "STATUS=1 of 2 links in step; none: the command ended"] {
-        assert!(told.iter().any(|said| said.starts_with(wanted)), "{wanted}");
-    }
+    let hears = |wanted: &str| until(|| told.recv_timeout(LONG).unwrap().starts_with(wanted));
+    assert_eq!(told.recv_timeout(LONG).unwrap(), "READY=1");
+    hears("WATCHDOG=1");
+    hears("STATUS=1 of 2 links in step; none: the command ended");
     let mut printed = String::new();
     while !["<6>base: in step with base-", "<4>none: the command ended"].iter().all(|w| printed.contains(w)) {
         printed += &run.line();
@@ -210,7 +175,7 @@ fn systemd_is_told_how_it_stands() {
     }
     assert!(printed.lines().all(|line| line.starts_with('<')), "{printed}");
     run.end();
-    assert!(told.iter().any(|said| said == "STOPPING=1"));
+    hears("STOPPING=1");
     UnixDatagram::unbound().unwrap().send_to(b"", desk.path("notify")).unwrap();
     reads.join().unwrap();
     serve.end();

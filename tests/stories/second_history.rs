@@ -2,7 +2,8 @@
 
 use rusqlite::types::Value as Sql;
 
-use crate::card::rounds;
+use crate::card::{are_equal, fingerprint, rounds, status};
+use crate::line::{line, synced};
 use crate::support::Desk;
 
 /// The board and its copy meet others who do not meet each other, until the cards go round. Each wrote, and another board
@@ -69,5 +70,60 @@ fn who_has_written_on_a_copys_rows_stays_who_it_is() {
         assert_eq!(values, Sql::Text("1.0,2.0,3.0".into()), "{first}");
         let status = desk.run("status east.db --json").json();
         assert!(status["notices"].to_string().contains("has two histories"), "{first}: {status}");
+    }
+}
+
+/// The same over lines alone: east has built on what the copy wrote, and gives that up for the first history when it hears
+/// of it, whether by the base or by the board itself.
+#[test]
+fn who_has_built_on_a_copys_rows_gives_them_up_over_a_line() {
+    for first in ["base", "west"] {
+        let desk = Desk::fleet(&["west", "east"]);
+        std::fs::create_dir(desk.path("copy")).unwrap();
+        desk.sql(
+            "west.db",
+            "INSERT INTO settings VALUES ('a', 1, NULL); INSERT INTO readings (value) VALUES (1)",
+        );
+        for board in ["west", "east"] {
+            synced(&desk, board, "base");
+        }
+        for file in ["west.db", "west.db.pmkey"] {
+            std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
+        }
+        desk.sql(
+            "west.db",
+            "UPDATE settings SET value = 2 WHERE key = 'a'; INSERT INTO readings (value) VALUES (2)",
+        );
+        desk.sql(
+            "copy/west.db",
+            "INSERT INTO settings VALUES ('b', 3, NULL); INSERT INTO readings (value) VALUES (3)",
+        );
+        synced(&desk, "west", "base");
+        synced(&desk, "copy/west", "east");
+        desk.sql("east.db", "UPDATE settings SET value = 4 WHERE key IN ('a', 'b')");
+        synced(&desk, "copy/west", "east");
+        let all = ["west", "east", "base", "copy/west"];
+        let before = all.map(|name| fingerprint(&desk, name));
+        // Who hears that there are two histories may say so, and end; nobody types anything.
+        line(&desk, "east", first);
+        for _ in 0..3 {
+            for board in ["east", "copy/west", "west"] {
+                line(&desk, board, "base");
+            }
+        }
+        for board in ["east", "copy/west", "west", "east", "copy/west"] {
+            synced(&desk, board, "base");
+        }
+        are_equal(&desk, &all);
+        let after = all.map(|name| fingerprint(&desk, name));
+        assert_eq!(before[..3], after[..3], "{first}");
+        assert_ne!(before[3], after[3], "{first}");
+        assert_eq!(desk.value("base.db", "SELECT value FROM settings WHERE key = 'b'"), Sql::Integer(4));
+        let values = "SELECT group_concat(DISTINCT value) FROM (SELECT value FROM readings ORDER BY value)";
+        assert_eq!(desk.value("base.db", values), Sql::Text("1.0,2.0,3.0".into()), "{first}");
+        for name in all {
+            assert_eq!(status(&desk, name)["waits"], serde_json::json!([]), "{first}, {name}");
+            desk.run(&format!("verify {name}.db")).ok();
+        }
     }
 }

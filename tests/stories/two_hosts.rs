@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rusqlite::types::Value as Sql;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::random::seeds;
 use crate::skips;
+use crate::support::program::Program;
 use crate::support::{Desk, PACKMULE, Ran, has};
 
 /// Two hosts: A has the desk's `north.db`, B its `base.db`.
@@ -64,10 +64,8 @@ impl<'a> Hosts<'a> {
         Ran::of(self.command(host, line).output().unwrap(), &[line])
     }
 
-    fn start(&self, host: &str, line: &str) -> Running {
-        let mut child = self.command(host, line).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Running { child, lines }
+    fn start(&self, host: &str, line: &str) -> Program {
+        Program::start(&mut self.command(host, line))
     }
 }
 
@@ -75,31 +73,6 @@ impl Drop for Hosts<'_> {
     fn drop(&mut self) {
         let _ = self.wire.kill();
         let _ = self.wire.wait();
-    }
-}
-
-/// A program that runs on a host.
-struct Running {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Running {
-    fn wait(&mut self, event: &str) -> Value {
-        loop {
-            let line = self.lines.next().unwrap_or_else(|| panic!("no `{event}` came")).unwrap();
-            let said: Value = serde_json::from_str(&line).unwrap();
-            if said["event"] == event {
-                return said;
-            }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
     }
 }
 
@@ -173,7 +146,8 @@ fn two_hosts_with_a_bad_network_converge() {
                 }
             }
         }
-        drop((run, serve));
+        run.end();
+        serve.end();
         for name in ["north", "base"] {
             desk.run(&format!("verify {name}.db")).ok();
             assert_eq!(desk.value(&format!("{name}.db"), "SELECT count(*) FROM settings"), Sql::Integer(120));

@@ -59,6 +59,8 @@ struct Live {
     next: u64,
     /// The turns that are not answered: at most two.
     open: VecDeque<Exchange>,
+    /// The turn after the next one, where it has come first: each has a connection of its own.
+    early: Option<Exchange>,
     proved: Arc<AtomicBool>,
     heard: Instant,
     /// This end says no more.
@@ -110,13 +112,13 @@ impl Turns {
             },
         };
         let live = &mut self.all[at];
-        if live.next != turn.number || live.open.len() > 1 {
+        let is_early = live.is_early(turn.number);
+        if !is_early && (live.next != turn.number || live.open.len() > 1) {
             drop(self.all.remove(at));
             return Err((OUT_OF_TURN, came));
         }
-        live.next += 1;
         live.heard = Instant::now();
-        live.open.push_back(Exchange {
+        let exchange = Exchange {
             stream: came.stream,
             from: came.from,
             stays: request.stays,
@@ -129,7 +131,15 @@ impl Turns {
             since: live.heard,
             answer: None,
             gone: 0,
-        });
+        };
+        if is_early {
+            live.early = Some(exchange);
+            return Ok(begun);
+        }
+        for turn in [exchange].into_iter().chain(live.early.take()) {
+            live.next += 1;
+            live.open.push_back(turn);
+        }
         Ok(begun)
     }
 
@@ -142,8 +152,16 @@ impl Turns {
         let (stream, theirs) = UnixStream::pair().ok()?;
         stream.set_nonblocking(true).ok()?;
         let (token, proved) = (random().ok()?, Arc::new(AtomicBool::new(false)));
-        let (open, heard) = (VecDeque::new(), Instant::now());
-        self.all.push(Live { token, stream, next: 0, open, proved: Arc::clone(&proved), heard, over: false });
+        self.all.push(Live {
+            token,
+            stream,
+            next: 0,
+            open: VecDeque::new(),
+            early: None,
+            proved: Arc::clone(&proved),
+            heard: Instant::now(),
+            over: false,
+        });
         Some((theirs, proved))
     }
 
@@ -184,6 +202,11 @@ impl Turns {
 }
 
 impl Live {
+    /// Returns whether this turn is the second of two that are on their way, of which the first has not come yet.
+    fn is_early(&self, number: u64) -> bool {
+        number == self.next + 1 && self.open.is_empty() && self.early.is_none()
+    }
+
     /// Returns since when nothing was heard of it, or its first turn lasts.
     fn since(&self) -> Instant {
         self.open.front().map_or(self.heard, |turn| turn.since)

@@ -58,6 +58,8 @@ pub struct Admission<'a> {
     /// Devices that will not come back: their names are free.
     retired: BTreeSet<DeviceId>,
     requests: BTreeMap<DeviceId, Vec<u8>>,
+    /// Databases of another fleet are admitted too.
+    anew: bool,
 }
 
 /// What was signed, and what was not.
@@ -70,13 +72,23 @@ pub struct Admitted {
     certificates: BTreeMap<DeviceId, Vec<u8>>,
     /// The statements that the key follows others.
     successions: Vec<Vec<u8>>,
+    /// A database that belongs to another fleet takes it too.
+    anew: bool,
 }
 
 impl<'a> Admission<'a> {
     /// Begins without any request.
     pub fn new(key: &'a FleetKey) -> Self {
         let (members, requests) = (BTreeMap::new(), BTreeMap::new());
-        Self { key, members, requests, revoked: BTreeSet::new(), retired: BTreeSet::new() }
+        Self { key, members, requests, revoked: BTreeSet::new(), retired: BTreeSet::new(), anew: false }
+    }
+
+    /// Admits also the databases that belong to another fleet, whose key is lost or stolen: each for itself, since
+    /// whoever has the database and its key decides where it belongs.
+    #[must_use]
+    pub fn anew(mut self) -> Self {
+        self.anew = true;
+        self
     }
 
     /// Looks for requests in a bundle, and for members of the fleet. Returns who asks in it.
@@ -123,12 +135,23 @@ impl<'a> Admission<'a> {
         }
     }
 
+    /// Makes a request of a certificate that another fleet has signed.
+    fn ask_anew(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut asks = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+        asks.fleet = None;
+        let mut buf = [0; CERT_MAX];
+        let len = asks.encode(&mut buf).map_err(|_| Error::damaged("a certificate without room"))?;
+        self.see(&buf[..len]);
+        Ok(())
+    }
+
     /// Signs what is to be signed.
     ///
     /// # Errors
     /// [`Error::Damaged`] if a certificate has no room.
     pub fn sign(&self, options: &AdmitOptions<'_>) -> Result<Admitted> {
-        let mut admitted = Admitted { successions: self.key.1.clone(), ..Admitted::default() };
+        let mut admitted =
+            Admitted { successions: self.key.1.clone(), anew: self.anew, ..Admitted::default() };
         for (id, bytes) in &self.requests {
             let Ok(certificate) = Certificate::decode(bytes) else { continue };
             let outcome = self.outcome(&certificate, options);
@@ -217,8 +240,13 @@ impl Admitted {
 pub(crate) fn read_database(admission: &mut Admission<'_>, replica: &Replica) -> Result<()> {
     catalog::reading(replica, |e| {
         let keys = trust::fleet_keys(e)?;
-        if !keys.is_empty() && admission.key.public_keys().iter().all(|key| !keys.contains(key)) {
-            return Err(Error::Usage("the database belongs to another fleet than this key".into()));
+        let of_other = !keys.is_empty() && admission.key.public_keys().iter().all(|key| !keys.contains(key));
+        if of_other && !admission.anew {
+            return Err(Error::Usage(
+                "the database belongs to another fleet than this key. If that fleet's key is lost or stolen: with \
+                 --anew the database itself goes over to this key's fleet, and so must every other device's"
+                    .into(),
+            ));
         }
         let issuers = devices::issuers(&e.db, e.me)?;
         let mut statement =
@@ -235,8 +263,14 @@ pub(crate) fn read_database(admission: &mut Admission<'_>, replica: &Replica) ->
             }
             let certificate: Option<Vec<u8>> = row.get(4)?;
             let asks = trust == Trust::Singly && !retired || n == e.me || issuers.contains(&id);
+            let own = n == e.me || issuers.contains(&id);
             if let Some(bytes) = certificate.filter(|_| asks || trust == Trust::ByFleet) {
-                admission.see(&bytes);
+                let by = Certificate::read(&bytes).ok().and_then(|c| c.fleet);
+                if of_other && own && by.is_some_and(|by| keys.contains(&by.fleet)) {
+                    admission.ask_anew(&bytes)?;
+                } else {
+                    admission.see(&bytes);
+                }
             }
         }
         for bytes in admission::requests(e)?.iter().chain(&admission::own_request(e)?) {
@@ -248,6 +282,9 @@ pub(crate) fn read_database(admission: &mut Admission<'_>, replica: &Replica) ->
 
 /// Takes what was signed into a database: its own certificate, and those of others, which it sends to them.
 pub(crate) fn take_admitted(replica: &mut Replica, admitted: &Admitted) -> Result<()> {
+    if admitted.anew {
+        change_fleet(replica, admitted)?;
+    }
     follow(replica, &admitted.successions)?;
     let mut found = Found { successions: admitted.successions.clone(), ..Found::default() };
     for bytes in admitted.certificates.values() {
@@ -265,6 +302,23 @@ pub(crate) fn take_admitted(replica: &mut Replica, admitted: &Admitted) -> Resul
         }
         Ok(())
     })
+}
+
+/// Goes over to the fleet whose key has signed this database's own certificate, if it belongs to another one.
+fn change_fleet(replica: &mut Replica, admitted: &Admitted) -> Result<()> {
+    transaction::transaction(replica, |e| {
+        let (keys, issuers) = (trust::fleet_keys(e)?, devices::issuers(&e.db, e.me)?);
+        for (id, bytes) in &admitted.certificates {
+            let certificate = Certificate::decode(bytes).map_err(|error| Error::bundle(0, error))?;
+            let other = certificate.fleet.is_some_and(|by| !keys.contains(&by.fleet));
+            if !keys.is_empty() && other && (*id == e.identity.id || issuers.contains(id)) {
+                admission::change_fleet(e, &certificate, bytes)?;
+            }
+        }
+        Ok(())
+    })?;
+    (replica.me, replica.identity) = devices::identity(&replica.db)?;
+    Ok(())
 }
 
 /// Certificates that came and are about admission.

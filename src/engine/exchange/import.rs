@@ -143,8 +143,8 @@ struct Verification<'e> {
     replica: &'e Replica,
     verified: Verified,
     header: Option<HeaderCheck>,
-    /// The public keys of the certificates in the bundle that are trusted.
-    keys: Vec<(DeviceId, [u8; 32])>,
+    /// The public keys of the certificates in the bundle that are trusted, and whether they are bases'.
+    keys: Vec<(DeviceId, [u8; 32], bool)>,
     /// The devices that the bundle has certificates or frames of, and that are not trusted.
     untrusted: Vec<UntrustedDevice>,
     /// The devices whose certificates it has and that are revoked: what of theirs is taken in, others vouch for.
@@ -191,7 +191,7 @@ impl<'e> Verification<'e> {
 
     /// Keeps the key of a certificate that is trusted, or the device as an untrusted one.
     fn certificate(&mut self, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
-        let key = (certificate.device(), certificate.public_key);
+        let key = (certificate.device(), certificate.public_key, certificate.base);
         if let Some(signed) = certificate.fleet
             && self.verified.sender == Some(DeviceId::of_key(&signed.fleet))
         {
@@ -218,8 +218,10 @@ impl<'e> Verification<'e> {
             }
             Err(untrusted) => {
                 // Its issuer can be as new here as it is itself.
-                let issued = certificate.fleet.is_some_and(|v| self.keys.iter().any(|(_, k)| *k == v.fleet));
-                if issued {
+                let issues = |(_, key, base): &(_, _, _)| {
+                    certificate.fleet.is_some_and(|by| by.fleet == *key) && *base == certificate.base
+                };
+                if self.keys.iter().any(issues) && !trust::is_of_other_role(self.replica, certificate)? {
                     self.keys.push(key);
                 } else {
                     self.untrusted.push(untrusted);
@@ -346,8 +348,8 @@ impl<'e> Verification<'e> {
 
     /// Finds the public key of a device that is trusted here or by its certificate in the bundle.
     fn key(&self, id: DeviceId) -> Result<Option<[u8; 32]>> {
-        match self.keys.iter().find(|(known, _)| *known == id) {
-            Some((_, key)) => Ok(Some(*key)),
+        match self.keys.iter().find(|(known, ..)| *known == id) {
+            Some((_, key, _)) => Ok(Some(*key)),
             None => trust::author_key(self.replica, id),
         }
     }

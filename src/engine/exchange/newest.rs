@@ -6,7 +6,8 @@
 //! identity. What the device has signed itself nobody else can make. So who has more of a device's log than the
 //! device itself shows it the newest checkpoint. That costs nothing as long as nobody was set back:
 //!
-//! - a bundle for one device has those of the receiver's streams if the receiver said last that it has less;
+//! - a bundle for one device has those of the receiver's streams if the receiver said last that it has less, or if it
+//!   was ever heard of with another history: a copy of its card may read it;
 //! - every bundle has those of devices that said last that they have less than is here;
 //! - a bundle for anyone, which a device may read that was set back and has said nothing yet, has those of the other
 //!   devices too, of [`DEVICES_MAX`] at the most;
@@ -18,7 +19,7 @@ use packmule_core::wire::{Checkpoint, NEWEST_LEN, Newest, Position, RecordKind};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::exchange::records::RecordWriter;
 use crate::engine::exchange::twin;
-use crate::engine::fleet::peers::PeerEvidence;
+use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{devices, membership, positions, trust};
 use crate::engine::log::frames;
 use crate::engine::table::replica::Replica;
@@ -50,6 +51,7 @@ pub(crate) fn write(
     goes: &dyn Fn(i64, Stream) -> bool,
 ) -> Result<()> {
     let receiver_dev = receiver.map(|id| devices::device_number(replica, id)).transpose()?.flatten();
+    let copied = receiver.map_or(Ok(false), |id| peers::was_copied(replica, id))?;
     let mut statement = replica.db.prepare_cached(
         "SELECT n, set_back FROM _pm_device WHERE n > 0 AND n <> ?1 AND public_key IS NOT NULL
          AND (set_back OR n = ?2 OR ?3) ORDER BY set_back DESC, heard DESC, id",
@@ -61,7 +63,8 @@ pub(crate) fn write(
         let to_anyone = receiver.is_none() && !set_back && others < DEVICES_MAX;
         others += usize::from(to_anyone);
         for stream in Stream::ALL {
-            let lacks = || said_less(replica, dev, stream);
+            let copied = copied && receiver_dev == Some(dev);
+            let lacks = || Ok::<_, Error>(copied || said_less(replica, dev, stream)?);
             if !goes(dev, stream) && (set_back || to_anyone || lacks()?) {
                 write_one(replica, out, dev, stream)?;
             }

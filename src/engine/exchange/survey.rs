@@ -22,7 +22,7 @@ use crate::engine::exchange::{
 };
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::{Fit, OtherHistory, PeerEvidence};
-use crate::engine::fleet::{admission, copies, membership, positions, revocation, trust};
+use crate::engine::fleet::{admission, copies, membership, positions, revocation, succession, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
 #[cfg(feature = "serde")]
@@ -309,7 +309,7 @@ const MEMBERS_MAX: usize = 1_024;
 /// Stores the certificates of an admission by our fleet.
 fn store_members(replica: &mut Replica, fleet: [u8; 32], members: &[Vec<u8>]) -> Result<()> {
     let Some(ours) = replica.identity.fleet else { return Ok(()) };
-    if !trust::is_of_fleet(replica, fleet, ours)? {
+    if !succession::is_of_fleet(&replica.db, fleet, ours)? {
         return Ok(());
     }
     transaction::transaction(replica, |e| {

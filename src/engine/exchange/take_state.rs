@@ -7,7 +7,7 @@
 //! **Why it holds.** `merge_rows.rs` has the cases of a row. What a state says beyond its author's own log is proved: each
 //! entry of its vector comes with that author's newest checkpoint. Its rows are its maker's word, under its signature.
 
-use packmule_core::model::Stream;
+use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
 
 use crate::engine::apply::report::{ImportReport, WaitsForTable};
@@ -65,6 +65,8 @@ pub(super) struct StateMerge<'e> {
     lamport: u64,
     /// This device lacks some of what the state goes on from: nothing of it is taken.
     ignored: bool,
+    /// Who says all this.
+    maker: Option<DeviceId>,
     /// The group whose checkpoint has not come yet.
     group: Option<GroupHead>,
     frames: u64,
@@ -73,8 +75,8 @@ pub(super) struct StateMerge<'e> {
 impl<'e> StateMerge<'e> {
     /// Begins to merge a state that a device has sent.
     pub(super) fn new(replica: &'e Replica, verified: &Verified) -> Result<Self> {
-        let sender = verified.sender.filter(|id| *id != replica.identity.id);
-        let sender = sender.map(|id| devices::device_number_or_new(replica, id)).transpose()?;
+        let maker = verified.sender.filter(|id| *id != replica.identity.id);
+        let sender = maker.map(|id| devices::device_number_or_new(replica, id)).transpose()?;
         Ok(Self {
             replica,
             rows: RowMerge::new(replica)?,
@@ -88,6 +90,7 @@ impl<'e> StateMerge<'e> {
             floors: Vec::new(),
             lamport: 0,
             ignored: verified.leaves_state,
+            maker,
             group: None,
             frames: 0,
         })
@@ -334,6 +337,9 @@ impl<'e> StateMerge<'e> {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
         catalog::reload_catalog(replica)?;
+        if let Some(maker) = self.maker {
+            peers::add_state_rows(replica, maker, self.rows.changed)?;
+        }
         report.frames += self.frames;
         report.ops += self.rows.changed + self.gathered.changed;
         for (tid, ops) in self.rows.waiting {

@@ -49,7 +49,7 @@ pub(crate) fn is_for_us(replica: &Replica, certificate: &Certificate<'_>) -> Res
     let (ours, id) = (&replica.identity, certificate.device());
     let of_device = devices::number_of_key(&replica.db, &signed.fleet)?;
     let other = match ours.fleet {
-        Some(fleet) => !trust::is_of_fleet(replica, signed.fleet, fleet)?,
+        Some(fleet) => !succession::is_of_fleet(&replica.db, signed.fleet, fleet)?,
         None => false,
     };
     if of_device.is_some() || other {
@@ -69,6 +69,11 @@ pub(crate) fn own_serial(replica: &Replica) -> Result<Option<u8>> {
 
 /// Takes a certificate that [`is_for_us`]. Our identity has changed then, and is to be read again.
 pub(crate) fn take_place(replica: &Replica, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
+    place(replica, certificate, bytes, replica.identity.admitted)
+}
+
+/// Takes a place in the fleet that signed a certificate. `was_member`: this device had one there, under another name.
+fn place(replica: &Replica, certificate: &Certificate<'_>, bytes: &[u8], was_member: bool) -> Result<()> {
     let Some(signed) = certificate.fleet else { return Ok(()) };
     let db = &replica.db;
     db.execute(
@@ -90,12 +95,21 @@ pub(crate) fn take_place(replica: &Replica, certificate: &Certificate<'_>, bytes
     if serial.is_some_and(|serial| serial <= certificate.serial) {
         meta::forget(db, OWN)?;
     }
-    let what = if replica.identity.admitted {
+    let what = if was_member {
         format!("the fleet has signed the name `{}` of this device", certificate.name)
     } else {
         format!("the fleet {}… has admitted this device", Hex(&signed.fleet[..8]))
     };
     meta::notice(db, &what, replica.now())
+}
+
+/// Leaves the fleet whose key is lost or stolen for that of this certificate, which its key has just signed here. What
+/// joins other keys with the old one is forgotten; whom this device knows, it still trusts.
+pub(crate) fn change_fleet(replica: &Replica, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
+    let Some(signed) = certificate.fleet else { return Ok(()) };
+    replica.db.execute("DELETE FROM _pm_meta WHERE k GLOB 'succession ?*'", [])?;
+    meta::set(&replica.db, "fleet", signed.fleet)?;
+    place(replica, certificate, bytes, false)
 }
 
 /// Returns whether a certificate asks for admission here: its device is not of our fleet, or is under another name.

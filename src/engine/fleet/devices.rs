@@ -296,6 +296,9 @@ pub struct DeviceInfo {
     pub revoked_by: Option<SaidBy>,
     /// Its frames that are set aside since it is revoked, and nobody vouches for them.
     pub set_aside: u64,
+    /// Rows of shared tables that changed here by states that it sent: they are its word, and no frame of their author's
+    /// came with them.
+    pub state_rows: u64,
     /// When it last said what it has, by our clock.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::time_if_any"))]
     pub heard: Option<i64>,

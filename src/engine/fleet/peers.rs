@@ -301,7 +301,13 @@ fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Positio
 pub(crate) fn record_other_history(replica: &Replica, id: DeviceId) -> Result<()> {
     let sql = "UPDATE _pm_device SET set_back = 1 WHERE id = ?1 AND n <> ?2";
     replica.db.prepare_cached(sql)?.execute((id.0, replica.me))?;
-    Ok(())
+    meta::set(&replica.db, &format!("copied {id}"), 1)
+}
+
+/// Returns whether a device was ever heard of with another history than is here. Whatever goes to one of this identity may
+/// be read by the copy, also if the device itself has been heard of since.
+pub(crate) fn was_copied(replica: &Replica, id: DeviceId) -> Result<bool> {
+    Ok(meta::get::<i64>(&replica.db, &format!("copied {id}"))?.is_some())
 }
 
 /// The beginning of the names under which `_pm_meta` has which devices have two histories, by number, and after which frame
@@ -501,4 +507,15 @@ fn keys(stream: Stream) -> (&'static str, &'static str) {
         Stream::Shared => ("same 0", "more 0"),
         Stream::PerDevice => ("same 1", "more 1"),
     }
+}
+
+/// Adds to the rows of shared tables that changed here by what a device said in a state. In `_pm_meta`: `state ID`.
+pub(crate) fn add_state_rows(replica: &Replica, maker: DeviceId, rows: u64) -> Result<()> {
+    let all = state_rows(replica, maker)?.saturating_add(rows).min(i64::MAX as u64);
+    if rows > 0 { meta::set(&replica.db, &format!("state {maker}"), all) } else { Ok(()) }
+}
+
+/// Returns how many rows of shared tables changed here by what a device said in states.
+pub(crate) fn state_rows(replica: &Replica, maker: DeviceId) -> Result<u64> {
+    Ok(meta::get(&replica.db, &format!("state {maker}"))?.unwrap_or(0))
 }

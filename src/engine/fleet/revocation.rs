@@ -12,6 +12,7 @@ use packmule_core::wire::{Certificate, REVOCATION_MAX, Revocation};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices::{self, SaidBy, Trust};
+use crate::engine::fleet::succession;
 use crate::engine::store::keys::FleetKey;
 use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
@@ -63,7 +64,9 @@ fn statement_about(replica: &Replica, dev: i64) -> Result<Option<Revocation>> {
 
 /// Returns whether a statement is of our fleet and newer than what is here.
 pub(crate) fn is_news(replica: &Replica, statement: &Revocation) -> Result<bool> {
-    if replica.identity.fleet != Some(statement.fleet) {
+    // What a key said that another one follows by now, still holds.
+    let Some(ours) = replica.identity.fleet else { return Ok(false) };
+    if !succession::is_of_fleet(&replica.db, statement.fleet, ours)? {
         return Ok(false);
     }
     if statement.retirement {
@@ -126,7 +129,11 @@ pub(crate) fn state_retirement(
 /// Refuses the key of another fleet than this database's.
 fn must_be_ours(replica: &Replica, key: &FleetKey) -> Result<()> {
     match replica.identity.fleet {
-        Some(fleet) if fleet == key.public_key() => Ok(()),
+        Some(fleet) if succession::is_of_fleet(&replica.db, key.public_key(), fleet)? => Ok(()),
+        Some(fleet) if key.public_keys().contains(&fleet) => Err(Error::Usage(
+            "this key follows the one that this database knows as its fleet's: give it the statement first, with `admit`"
+                .into(),
+        )),
         Some(_) => Err(Error::Usage("this is the key of another fleet than this database's".into())),
         None => {
             Err(Error::Usage("this database belongs to no fleet: a fleet's key says nothing to it".into()))

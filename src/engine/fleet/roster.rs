@@ -4,7 +4,7 @@ use packmule_core::model::{DeviceId, Stream};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{DeviceInfo, Trust, TrustedAs};
-use crate::engine::fleet::{clocks, membership, revocation};
+use crate::engine::fleet::{clocks, membership, peers, revocation};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
@@ -43,6 +43,7 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
                     revoked: revoked_by.is_some(),
                     revoked_by,
                     set_aside: 0,
+                    state_rows: 0,
                     shared: row.get::<_, Option<u64>>(7)?.unwrap_or(0),
                     own: row.get::<_, Option<u64>>(8)?.unwrap_or(0),
                     acknowledged: row.get::<_, Option<u64>>(9)?.unwrap_or(0),
@@ -55,6 +56,7 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
             let (n, mut info) = found;
             info.retired_by = if info.retired { Some(membership::retired_by(e, n)?) } else { None };
             info.set_aside = if info.revoked { revocation::set_aside(e, n)? } else { 0 };
+            info.state_rows = peers::state_rows(e, info.id)?;
             devices.push(info);
         }
         Ok(devices)

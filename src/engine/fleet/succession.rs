@@ -41,6 +41,11 @@ pub(crate) fn keys_of(db: &Connection, fleet: [u8; 32]) -> Result<Vec<[u8; 32]>>
     Ok(keys)
 }
 
+/// Returns whether a key is our fleet's, or one that is joined with it.
+pub(crate) fn is_of_fleet(db: &Connection, key: [u8; 32], ours: [u8; 32]) -> Result<bool> {
+    Ok(key == ours || keys_of(db, ours)?.contains(&key))
+}
+
 /// Returns the key that is followed and the one that follows it.
 pub(crate) fn joins(statement: &Certificate<'_>) -> Option<([u8; 32], [u8; 32])> {
     let old = statement.fleet.filter(|_| statement.is_fleet_key())?;

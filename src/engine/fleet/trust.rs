@@ -50,7 +50,7 @@ pub(crate) fn verify_certificate(
     let known: Option<Trust> =
         value::maybe(&replica.db, "SELECT trust FROM _pm_device WHERE id = ?1", [id.0])?;
     let untrusted = |revoked| UntrustedDevice { id, name: Some(certificate.name.into()), revoked };
-    if certificate.base && is_issued_by_board(replica, certificate)? {
+    if is_of_other_role(replica, certificate)? {
         return Ok(Err(untrusted(false)));
     }
     Ok(match known {
@@ -58,7 +58,9 @@ pub(crate) fn verify_certificate(
         Some(Trust::Revoked) => Err(untrusted(true)),
         Some(trust @ (Trust::Singly | Trust::ByFleet)) => Ok(trust),
         _ => match (certificate.fleet, replica.identity.fleet) {
-            (Some(theirs), Some(ours)) if is_of_fleet(replica, theirs.fleet, ours)? => Ok(Trust::ByFleet),
+            (Some(theirs), Some(ours)) if succession::is_of_fleet(&replica.db, theirs.fleet, ours)? => {
+                Ok(Trust::ByFleet)
+            }
             (Some(issuer), _) => {
                 // The key of a device is the issuer of the identity under which its second history goes on.
                 let trust: Option<Trust> = value::maybe(
@@ -97,20 +99,17 @@ pub(crate) fn fleet_keys(replica: &Replica) -> Result<Vec<[u8; 32]>> {
     replica.identity.fleet.map_or(Ok(Vec::new()), |fleet| succession::keys_of(&replica.db, fleet))
 }
 
-/// Returns whether the issuer of a certificate is a device that is no base: whose second history is none either.
-fn is_issued_by_board(replica: &Replica, certificate: &Certificate<'_>) -> Result<bool> {
+/// Returns whether a certificate is for another role than that of the device that issued it: a second history has the role
+/// of the first.
+pub(crate) fn is_of_other_role(replica: &Replica, certificate: &Certificate<'_>) -> Result<bool> {
     let Some(issuer) = certificate.fleet else { return Ok(false) };
-    let sql = "SELECT 1 FROM _pm_device WHERE public_key = ?1 AND NOT base";
-    Ok(replica.db.prepare_cached(sql)?.exists([issuer.fleet])?)
-}
-
-/// Returns whether a key is our fleet's, or one that is joined with it.
-pub(crate) fn is_of_fleet(replica: &Replica, key: [u8; 32], ours: [u8; 32]) -> Result<bool> {
-    Ok(key == ours || succession::keys_of(&replica.db, ours)?.contains(&key))
+    let sql = "SELECT 1 FROM _pm_device WHERE public_key = ?1 AND base <> ?2";
+    Ok(replica.db.prepare_cached(sql)?.exists((issuer.fleet, certificate.base))?)
 }
 
 /// Stores a verified certificate. Returns the number of its device. A certificate that a fleet signed is not replaced
-/// by one without a fleet: whoever carries it could have removed that part.
+/// by one without a fleet: whoever carries it could have removed that part. Nor does a device by its own word get another
+/// role, or out of reach of whoever vouches for it.
 pub(crate) fn store_certificate(
     replica: &Replica,
     certificate: &Certificate<'_>,
@@ -122,18 +121,56 @@ pub(crate) fn store_certificate(
     let keys = fleet_keys(replica)?;
     let rank = |c: &Certificate<'_>| c.fleet.map_or(0, |f| if keys.contains(&f.fleet) { 2 } else { 1 });
     let of = |c: &Certificate<'_>| (rank(c), c.serial);
-    let weaker = old.is_some_and(|old| Certificate::read(&old).is_ok_and(|old| of(certificate) < of(&old)));
+    let weaker = match old.as_deref().map(Certificate::read) {
+        Some(Ok(old)) if of(certificate) < of(&old) => true,
+        Some(Ok(old)) if rank(certificate) < 2 => {
+            let vouched = old.fleet.map(|issuer| devices::number_of_key(&replica.db, &issuer.fleet));
+            let stays = vouched.transpose()?.flatten().is_some();
+            certificate.base != old.base
+                || stays && certificate.fleet.map(|f| f.fleet) != old.fleet.map(|f| f.fleet)
+        }
+        _ => false,
+    };
     if n != replica.me && !weaker {
         replica.db
             .prepare_cached(
                 "UPDATE _pm_device SET public_key = ?2, name = ?3, base = ?4, certificate = ?5, trust = ?6 WHERE n = ?1",
             )?
             .execute((n, certificate.public_key, certificate.name, certificate.base, encoded, trust))?;
+        if old.is_none() {
+            name_many_successors(replica, certificate)?;
+        }
         if rank(certificate) == 2 {
             request_is_met(replica, certificate)?;
         }
     }
     Ok(n)
+}
+
+/// Says that a device vouches for several others. Each copy of its card that was written to makes one, and all of them are
+/// taken in, since who met which of them first must decide nothing; but who has stolen the key can do the same.
+fn name_many_successors(replica: &Replica, certificate: &Certificate<'_>) -> Result<()> {
+    let Some(issuer) = certificate.fleet else { return Ok(()) };
+    let Some(dev) = devices::number_of_key(&replica.db, &issuer.fleet)? else { return Ok(()) };
+    let mut successors = 0;
+    let mut all =
+        replica.db.prepare_cached("SELECT certificate FROM _pm_device WHERE certificate IS NOT NULL")?;
+    let mut rows = all.query([])?;
+    while let Some(row) = rows.next()? {
+        let bytes: Vec<u8> = row.get(0)?;
+        let by = Certificate::read(&bytes).ok().and_then(|c| c.fleet).map(|by| by.fleet);
+        successors += u64::from(by == Some(issuer.fleet));
+    }
+    drop(rows);
+    if successors < 2 {
+        return Ok(());
+    }
+    let label = devices::device_label(replica, dev)?;
+    let what = format!(
+        "{label} vouches for more than one other identity. Every copy of its card that was written to makes one: if \
+         nobody has copied its card so often, its key is stolen: `packmule revoke` it, and these go with it"
+    );
+    meta::notice(&replica.db, &what, replica.now())
 }
 
 /// Returns where in `_pm_meta` the request of another device is.

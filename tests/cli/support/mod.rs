@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // Tests; and not every one uses all of it.
 
 pub mod json;
+pub mod program;
 pub mod proposals;
 
 use std::ffi::OsStr;

@@ -40,6 +40,9 @@ pub fn admit(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         only.push(fingerprint(text).ok_or_else(wrong)?);
     }
     let mut admission = Admission::new(&key);
+    if args.has(&flags::ANEW) {
+        admission = admission.anew();
+    }
     let mut from = Sources::default();
     for given in args.paths(0) {
         look(context, given, &mut admission, &mut from)?;

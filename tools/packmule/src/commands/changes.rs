@@ -4,13 +4,16 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use packmule::carry::Stop;
+use packmule::carry::serial::Status;
 use packmule::carry::session::Progress;
+use packmule::core::model::DeviceId;
+use packmule::label;
 
 use super::left_out_now;
-use super::line::{left, summary};
+use super::line::{failure_text, left, summary};
 use crate::documents::{Counts, Event};
 use crate::output::{Out, say};
-use crate::text::{now, time};
+use crate::text::{io_text, iso, now, number, time};
 
 /// So many lines and addresses are remembered with what they have reported last.
 const PLACES_MAX: usize = 256;
@@ -111,6 +114,12 @@ pub enum More {
 }
 
 impl Change {
+    /// Makes one of now.
+    pub fn now(place: Place, port: String, news: News) -> Self {
+        let News { event, peer, text, more } = news;
+        Self { at: iso(now()), port, place, event, peer, text, more }
+    }
+
     /// Returns how grave it is, as syslog counts: 4 is a warning, 5 a notice, 6 information.
     fn priority(&self) -> u8 {
         match self.event {
@@ -147,14 +156,87 @@ impl Change {
     }
 }
 
-/// Says what a session has carried since it was last reported that both are in step, and what of this device is not carried.
-pub fn in_step(before: &mut Progress, progress: &Progress, peer: &str, db: &Path) -> (String, More) {
-    let news = since(before, progress);
-    before.clone_from(progress);
-    let mut what = vec![format!("in step with {peer}: {}", summary(&news))];
-    what.extend(left(progress, peer, db));
-    what.extend(left_out_now(db));
-    (what.join("\n"), More::Carried(Box::new(news)))
+/// What happened.
+pub struct News {
+    pub event: &'static str,
+    pub peer: Option<String>,
+    pub text: String,
+    pub more: More,
+}
+
+impl News {
+    /// Makes what is said in words alone.
+    pub fn of(event: &'static str, peer: Option<String>, text: String) -> Self {
+        Self { event, peer, text, more: More::Nothing }
+    }
+}
+
+/// What a place has told of a session: who the other end is, and what it has carried so far.
+#[derive(Default)]
+pub struct Heard {
+    /// The other end, once it has proved who it is.
+    pub peer: Option<String>,
+    before: Progress,
+}
+
+impl Heard {
+    fn called(&self) -> &str {
+        self.peer.as_deref().unwrap_or("the other end")
+    }
+
+    /// Makes news of the other end; `what` stands after its name.
+    pub fn says(&self, event: &'static str, what: &str) -> News {
+        News::of(event, self.peer.clone(), format!("{} {what}", self.called()))
+    }
+
+    /// Makes news of what went wrong.
+    pub fn failed(&self, text: String) -> News {
+        News::of("failed", self.peer.clone(), text)
+    }
+
+    /// The other end has proved who it is.
+    pub fn met(&mut self, id: DeviceId, name: &str) -> News {
+        *self = Self { peer: Some(label(id, Some(name))), before: Progress::default() };
+        News { more: More::Fingerprint(id.to_string()), ..self.says("met", "is here") }
+    }
+
+    /// Both are in step: what was carried since that was last so, and what of this device is not carried.
+    pub fn in_step(&mut self, progress: &Progress, db: &Path) -> News {
+        let carried = since(&self.before, progress);
+        self.before.clone_from(progress);
+        let peer = self.called();
+        let mut what = vec![format!("in step with {peer}: {}", summary(&carried))];
+        what.extend(left(progress, peer, db));
+        what.extend(left_out_now(db));
+        let more = More::Carried(Box::new(carried));
+        News { more, ..News::of("in step", self.peer.clone(), what.join("\n")) }
+    }
+
+    /// Returns what a serial line reports, if that is news.
+    pub fn on_line(&mut self, status: &Status<'_>, db: &Path) -> Option<News> {
+        let of_line = |event, text| News::of(event, self.peer.clone(), text);
+        Some(match status {
+            Status::Open => of_line("open", "waiting for a device".into()),
+            Status::Away(e) => {
+                of_line("away", format!("the port is not there ({}); waiting for it", io_text(e)))
+            }
+            Status::Baud(rate) => {
+                let text = format!("the line runs at {} baud now", number((*rate).into()));
+                News { more: More::Baud(*rate), ..of_line("baud", text) }
+            }
+            Status::Met { id, name } => self.met(*id, name),
+            Status::InStep(progress) => self.in_step(progress, db),
+            Status::Silent => self.says("silent", "is not heard"),
+            Status::Heard => self.says("heard", "is heard again"),
+            Status::Ended => {
+                let news = self.says("ended", "has gone; waiting for a device");
+                self.peer = None;
+                news
+            }
+            Status::Failed(e) => self.failed(failure_text(db, e)),
+            Status::Moving(_) => return None,
+        })
+    }
 }
 
 /// Returns what happened between two reports of a session.

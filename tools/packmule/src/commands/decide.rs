@@ -7,15 +7,18 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use packmule::{Answer, Conflict, Engine};
+use packmule::{Answer, CarriedOut, Conflict, Engine};
 
 use super::{Context, say_either};
 use crate::files::programs::{Programs, file_of};
-use crate::output::engine_text;
-use crate::text::{paragraph, plural, quoted, shown};
+use crate::output::{Out, engine_text};
+use crate::text::{plural, quoted, shown};
 
 /// How long a program may take for one conflict.
 const TIME: Duration = Duration::from_secs(10);
+
+/// How long is waited for what a program that failed says is wrong.
+const SAID: Duration = Duration::from_secs(1);
 
 /// How many bytes of a program's output are read: of a decision, and of what it says is wrong.
 const MOST: u64 = 65_536;
@@ -26,17 +29,52 @@ const FAILURES: u32 = 3;
 /// What a program's environment has of this one's.
 const KEPT: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 
+/// How many reasons are told of decisions that were not carried out.
+const REASONS: usize = 3;
+
+/// Who has decided.
+#[derive(Clone, Copy)]
+pub(super) enum By {
+    /// Applications, in SQL.
+    Sql,
+    /// Programs.
+    Programs,
+}
+
+/// Returns what became of decisions, in words.
+pub(super) fn outcome(carried: &CarriedOut, by: By, db: &Path) -> Vec<String> {
+    let mut said = Vec::new();
+    if carried.closed > 0 {
+        let closed = plural(carried.closed, "conflict is closed", "conflicts are closed");
+        let by = match by {
+            By::Sql => "applications decided in SQL",
+            By::Programs => "a program decided",
+        };
+        said.push(format!("{closed}, as {by}"));
+    }
+    if carried.refused > 0 {
+        let [one, many] = match by {
+            By::Sql => ["decision in SQL is refused", "decisions in SQL are refused"],
+            By::Programs => {
+                ["conflict is left to a person by a program", "conflicts are left to a person by a program"]
+            }
+        };
+        let refused = plural(carried.refused, one, many);
+        said.push(format!("{refused}; `packmule conflicts {}` shows why", quoted(db)));
+        said.extend(carried.reasons.iter().take(REASONS).map(|(id, reason)| format!("  {id}: {reason}")));
+    }
+    said
+}
+
 /// Has the programs decide that `track` was told of, after every command that takes in. Nothing that goes wrong with them is a
 /// failure of the command.
 pub(super) fn decide_by_programs(context: &mut Context<'_, '_>, engine: &mut Engine) {
-    let db = context.args.path(0).to_owned();
-    for line in decided_by_programs(&db, engine) {
-        say_either(context, &paragraph(&line, 0, 2));
-    }
+    let said = decided_by_programs(context.args.path(0), engine);
+    said.iter().for_each(|line| say_either(context, line, Out::line));
 }
 
 /// Does that; what there is to say of it.
-pub(super) fn decided_by_programs(db: &Path, engine: &mut Engine) -> Vec<String> {
+fn decided_by_programs(db: &Path, engine: &mut Engine) -> Vec<String> {
     let programs = match Programs::read(db, &engine.identity().id.to_string()) {
         Ok(programs) if programs.tables.is_empty() => return Vec::new(),
         Ok(programs) => programs,
@@ -60,24 +98,10 @@ pub(super) fn decided_by_programs(db: &Path, engine: &mut Engine) -> Vec<String>
             }
         }
     });
-    let mut said = Vec::new();
-    match done {
-        Ok(done) => {
-            if done.closed > 0 {
-                let closed = plural(done.closed, "conflict is closed", "conflicts are closed");
-                said.push(format!("{closed}, as a program decided"));
-            }
-            if done.refused > 0 {
-                let open = plural(done.refused, "conflict is", "conflicts are");
-                said.push(format!(
-                    "{open} left to a person by a program; `packmule conflicts {}`:",
-                    quoted(db)
-                ));
-                said.extend(done.reasons.iter().take(3).map(|(id, reason)| format!("  {id}: {reason}")));
-            }
-        }
-        Err(error) => said.push(format!("note: no program could decide: {}", engine_text(db, db, &error))),
-    }
+    let mut said = match done {
+        Ok(done) => outcome(&done, By::Programs, db),
+        Err(error) => vec![format!("note: no program could decide: {}", engine_text(db, db, &error))],
+    };
     if let Some(first) = first {
         let open = plural(failed, "conflict stays open", "conflicts stay open");
         let rest = if in_a_row < FAILURES { "" } else { "; the rest is left to the next run" };
@@ -114,16 +138,19 @@ fn ask(command: &str, db: &Path, conflict: &Conflict) -> Result<String, String> 
     if ended.is_none() {
         kill(&mut child);
     }
-    let said = err.recv_timeout(Duration::from_millis(100)).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    let said = said.lines().next().map_or_else(String::new, |line| format!(": {}", line.trim()));
+    // What it has left running may hold that open.
+    let said = || {
+        let said = err.recv_timeout(SAID).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        said.lines().next().map_or_else(String::new, |line| format!(": {}", line.trim()))
+    };
     match (answered, ended) {
         (Ok(text), Some(status)) if status.success() => {
             String::from_utf8(text).map_err(|_| "it printed what is not UTF-8".to_owned())
         }
         (Ok(text), None) if text.len() as u64 > MOST => Err(format!("it printed more than {MOST} bytes")),
-        (_, Some(status)) => Err(format!("it ended with {status}{said}")),
-        _ => Err(format!("it took more than {} seconds{said}", TIME.as_secs())),
+        (_, Some(status)) => Err(format!("it ended with {status}{}", said())),
+        _ => Err(format!("it took more than {} seconds{}", TIME.as_secs(), said())),
     }
 }
 

@@ -358,6 +358,7 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         revoked: d.revoked,
         revoked_by: d.revoked_by.as_ref().map(said_by),
         set_aside: d.set_aside,
+        state_rows: d.state_rows,
         heard: d.heard.map(iso),
         clock_off_ms: d.clock,
     });
@@ -392,6 +393,9 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         }
         if let Some(by) = &d.retired_by {
             say!(out, "{who} is retired ({}): the log does not wait for it", said_by(by));
+        }
+        if d.state_rows > 0 {
+            say!(out, "{} came in a state that {who} sent: on its word", count(d.state_rows, "row"));
         }
     }
     Ok(())

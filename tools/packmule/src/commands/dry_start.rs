@@ -7,6 +7,7 @@ use packmule::{Engine, TableHow};
 
 use super::{Context, Given};
 use crate::documents::{BoardChecked, CardChecked, OwnError};
+use crate::files::beside;
 use crate::files::disks::Machine;
 use crate::files::owners::{Access, Owners, RunsAs};
 use crate::files::services::{DROP_IN, SETTINGS, STATE, drop_ins, units, variable};
@@ -120,18 +121,15 @@ pub(super) fn wrong(start: &Start) -> Vec<String> {
 fn of_database(start: &Start, file: &Path) -> Vec<String> {
     let mut wrong = Vec::new();
     let user = &start.user.1;
-    let beside = |end: &str| {
-        let mut name = file.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    for part in ["", "-wal", "-shm", "-journal"].map(beside).iter().filter(|part| part.exists()) {
+    for part in
+        ["", "-wal", "-shm", "-journal"].map(|end| beside(file, end)).iter().filter(|part| part.exists())
+    {
         if !start.may(Access::Write, part) {
             let chown = format!("`sudo chown {user} {}`", quoted(part));
             wrong.push(format!("{user} may not write to {}: {chown}", shown(part)));
         }
     }
-    let key = beside(".pmkey");
+    let key = beside(file, ".pmkey");
     if key.exists() && !start.may(Access::Read, &key) {
         let chown = format!("`sudo chown {user} {}`", quoted(&key));
         wrong.push(format!("{user} may not read the secret key {}: {chown}", shown(&key)));

@@ -1,11 +1,10 @@
 //! What was overwritten, brought back: undo, restore, at.
 
-use std::path::Path;
-
 use packmule::{OwnedValue, RowChange};
 
 use super::{Context, of_db, open, open_to_read, say_carried_out};
 use crate::documents::{AtWritten, Restored, TakenBackWrites};
+use crate::files::folder;
 use crate::output::{Failure, say};
 use crate::text::{count, cut, pairs, paragraph, plural, read, read_time, shown};
 use crate::usage::{Args, flags};
@@ -104,8 +103,7 @@ pub fn at(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let (path, args) = (context.args.path(0).to_owned(), &context.args);
     let (given, file) = (args.text(1)?.to_owned(), args.path(2).to_owned());
     let time = when(args, &given)?;
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(Err(e)) = folder.map(Path::metadata) {
+    if let Err(e) = folder(&file).metadata() {
         return Err(Failure::io(&file, "make it in that folder", &e));
     }
     let engine = open_to_read(context)?;

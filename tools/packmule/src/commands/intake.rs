@@ -7,6 +7,7 @@ use packmule::{Engine, Error, ImportReport};
 
 use super::of_db;
 use crate::documents::{self, Imported, OwnError, Reason, Taken, WaitGroup};
+use crate::files::beside;
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Meter, Out, caution, code, engine_text, say, tell};
 use crate::text::{conflicts_open, count, elsewhere, io_text, plural, quoted, shown, waiting};
@@ -315,9 +316,7 @@ fn about_database(error: &Error) -> bool {
 /// Says what is not sealed in a database that was taken in, and which command seals it.
 fn unsealed(path: &Path, rows: u64) -> String {
     let these = plural(rows, "row in it is", "rows in it are");
-    let mut key = path.as_os_str().to_owned();
-    key.push(".pmkey");
-    let seal = if Path::new(&key).exists() {
+    let seal = if beside(path, ".pmkey").exists() {
         format!("`packmule seal {}` seals them, if that is the device itself and no copy of it", quoted(path))
     } else {
         "`packmule seal` seals them on that device, where its key file is".into()

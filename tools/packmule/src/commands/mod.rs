@@ -70,7 +70,7 @@ use packmule::{Engine, Error, TableHow, label};
 use crate::files::board::Profile;
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Out, tell};
-use crate::text::{hint, paragraph, plural, quoted, safe, shown, size, words, wrap};
+use crate::text::{hint, paragraph, quoted, safe, shown, size};
 use crate::usage::{Args, Name, flags};
 
 pub use admit::{admit, fleet_rotate, rename};
@@ -149,18 +149,10 @@ fn busy_ms(context: &Context<'_, '_>) -> Result<Option<u32>, Failure> {
 /// Says what of the tracked tables does not travel, and which tables are held: after every command that sends, takes in
 /// or compares. Standard error has it where standard output has something for a program.
 fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
-    use std::io::Write;
     say_carried_out(context, engine);
-    let (path, name) = (context.args.path(0), context.args.command.name);
-    let sends = !matches!(name, Name::Import | Name::Merge | Name::Digest);
-    let said = left_out(engine, path, sends).into_iter();
-    for said in said.map(|said| wrap(&words(&said), 2)).collect::<Vec<_>>() {
-        if is_for_a_program(context) {
-            let _ = writeln!(std::io::stderr(), "{}", safe(&said));
-        } else {
-            context.out.warning(&said);
-        }
-    }
+    let sends = !matches!(context.args.command.name, Name::Import | Name::Merge | Name::Digest);
+    let said = left_out(engine, context.args.path(0), sends);
+    said.iter().for_each(|said| say_either(context, said, Out::warning));
 }
 
 /// Returns what of the tracked tables does not travel, and which tables are held; rows too where the command `sends`.
@@ -192,32 +184,18 @@ fn is_for_a_program(context: &Context<'_, '_>) -> bool {
 
 /// Says what became of the decisions that applications wrote in SQL, after every command that seals.
 fn say_carried_out(context: &mut Context<'_, '_>, engine: &Engine) {
-    let carried = engine.take_carried_out();
-    let mut said = Vec::new();
-    if carried.closed > 0 {
-        let closed = plural(carried.closed, "conflict is closed", "conflicts are closed");
-        said.push(format!("{closed}, as applications decided in SQL"));
-    }
-    if carried.refused > 0 {
-        let refused = plural(carried.refused, "decision in SQL is", "decisions in SQL are");
-        said.push(format!(
-            "{refused} refused; `packmule conflicts {}` shows why",
-            quoted(context.args.path(0))
-        ));
-        said.extend(carried.reasons.iter().map(|(id, reason)| format!("  {id}: {reason}")));
-    }
-    for line in said {
-        say_either(context, &paragraph(&line, 0, 2));
-    }
+    let said = decide::outcome(&engine.take_carried_out(), decide::By::Sql, context.args.path(0));
+    said.iter().for_each(|line| say_either(context, line, Out::line));
 }
 
-/// Prints a line that is beside what a command was asked for: on standard error where standard output is for a program.
-fn say_either(context: &mut Context<'_, '_>, line: &str) {
+/// Says something beside what a command was asked for: on standard error where standard output is for a program.
+fn say_either<'w>(context: &mut Context<'_, 'w>, text: &str, print: fn(&mut Out<'w>, &str)) {
     use std::io::Write;
+    let text = paragraph(text, 0, 2);
     if is_for_a_program(context) {
-        let _ = writeln!(std::io::stderr(), "{}", safe(line));
+        let _ = writeln!(std::io::stderr(), "{}", safe(&text));
     } else {
-        context.out.line(line);
+        print(context.out, &text);
     }
 }
 

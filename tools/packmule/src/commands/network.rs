@@ -11,15 +11,14 @@ use std::time::Instant;
 use packmule::carry::Stop;
 use packmule::carry::net::{self, Address, Error, Found, Listening, Options, PORT, Serving, Status};
 use packmule::carry::serial::Error as LineError;
-use packmule::carry::session::Progress;
 use packmule::{Engine, label};
 
-use super::changes::{Change, More, Place, in_step};
+use super::changes::{Change, Heard, News, Place};
 use super::line::{Over, draw, failure as line_failure, patience, say_synced, session_text, stop_on_signals};
 use super::web::Answers;
 use super::{Context, Given, open};
 use crate::output::{Bar, Failure, code};
-use crate::text::{hint, iso, now};
+use crate::text::hint;
 use crate::usage::{Args, flags};
 
 /// `packmule sync DB ADDRESS`.
@@ -113,16 +112,12 @@ impl Port {
         let open = || Engine::open_with(db, self.given.options());
         let reports = Reports { db, send: Mutex::new(send), known: Mutex::new(Vec::new()) };
         let listening = if self.options.plain { "listening, without encryption" } else { "listening" };
-        reports.change(&self.address.to_string(), "listening", None, listening.into(), More::Nothing);
-        let tell = |from: SocketAddr, event, text| {
-            reports.change(&from.ip().to_string(), event, None, text, More::Nothing);
-        };
+        reports.tell(&self.address, News::of("listening", None, listening.into()));
+        let tell = |from: SocketAddr, event, text| reports.tell(&from.ip(), News::of(event, None, text));
         let web = Answers { db, given: self.given, for_all: self.metrics_for_all, tell: &tell };
         let report = |from: SocketAddr, status: &Status<'_>| reports.report(from, status);
         let serving = Serving { open: &open, options: &self.options, report: &report, web: Some(&web) };
-        let failed = |e: Error| {
-            reports.change(&self.address.to_string(), "failed", None, e.to_string(), More::Nothing)
-        };
+        let failed = |e: Error| reports.tell(&self.address, News::of("failed", None, e.to_string()));
         std::thread::scope(|scope| {
             if let Some(me) = &self.announces {
                 scope.spawn(|| net::announce(me, self.address, PORT, stop).map_err(failed));
@@ -155,50 +150,35 @@ fn address(args: &Args, text: &str) -> Result<SocketAddr, Failure> {
 struct Reports<'a> {
     db: &'a Path,
     send: Mutex<Sender<Change>>,
-    known: Mutex<Vec<(SocketAddr, String, Progress)>>,
+    known: Mutex<Vec<(SocketAddr, Heard)>>,
 }
 
 impl Reports<'_> {
     fn report(&self, from: SocketAddr, status: &Status<'_>) {
-        let place = from.ip().to_string();
         let Ok(mut known) = self.known.lock() else { return };
-        let at = known.iter().position(|(other, ..)| *other == from);
-        let peer = at.and_then(|at| known.get(at)).map(|(_, peer, _)| peer.clone());
-        let called = peer.clone().unwrap_or_else(|| "the other end".into());
-        match status {
-            Status::Met { id, name } => {
-                let called = label(*id, Some(name));
-                known.push((from, called.clone(), Progress::default()));
-                let fingerprint = More::Fingerprint(id.to_string());
-                self.change(&place, "met", Some(called.clone()), format!("{called} is here"), fingerprint);
-            }
-            Status::InStep(progress) => {
-                let Some((_, _, before)) = at.and_then(|at| known.get_mut(at)) else { return };
-                let (text, carried) = in_step(before, progress, &called, self.db);
-                self.change(&place, "in step", peer, text, carried);
-            }
-            Status::Ended => {
-                self.change(&place, "ended", peer, format!("{called} has gone"), More::Nothing);
-                known.retain(|(other, ..)| *other != from);
-            }
-            Status::Failed(e) => {
-                let text = match e {
-                    Error::Session(e) => session_text(self.db, e),
-                    other => other.to_string(),
-                };
-                self.change(&place, "failed", peer, text, More::Nothing);
-                known.retain(|(other, ..)| *other != from);
-            }
-            Status::Moving(_) => {}
+        let at = known.iter().position(|(other, _)| *other == from).unwrap_or_else(|| {
+            known.push((from, Heard::default()));
+            known.len() - 1
+        });
+        let heard = &mut known[at].1;
+        let news = match status {
+            Status::Met { id, name } => heard.met(*id, name),
+            Status::InStep(progress) => heard.in_step(progress, self.db),
+            Status::Ended => heard.says("ended", "has gone"),
+            Status::Failed(Error::Session(e)) => heard.failed(session_text(self.db, e)),
+            Status::Failed(e) => heard.failed(e.to_string()),
+            Status::Moving(_) => return,
+        };
+        if matches!(status, Status::Ended | Status::Failed(_)) {
+            known.remove(at);
         }
+        self.tell(&from.ip(), news);
     }
 
-    fn change(&self, place: &str, event: &'static str, peer: Option<String>, text: String, more: More) {
-        let (at, port) = (iso(now()), place.to_owned());
-        let change = Change { at, port, place: Place::Address, event, peer, text, more };
+    fn tell(&self, place: &impl ToString, news: News) {
         if let Ok(send) = self.send.lock() {
             // Nobody listens when the program ends.
-            let _ = send.send(change);
+            let _ = send.send(Change::now(Place::Address, place.to_string(), news));
         }
     }
 }

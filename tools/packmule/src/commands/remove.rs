@@ -27,8 +27,9 @@ pub fn remove(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     // Nobody keeps its links up meanwhile; and what one that was killed left behind goes too.
     let state = StateFile::begin(&path)?;
-    let report = Engine::remove(&path, &options(context)?).map_err(of_db(&path))?;
+    let report = Engine::remove(&path, &options(context)?).map_err(of_db(&path));
     state.finish();
+    let report = report?;
     let keys: Vec<String> = report.keys.iter().map(|key| shown(key)).chain(programs::remove(&path)).collect();
     let out = &mut *context.out;
     say!(

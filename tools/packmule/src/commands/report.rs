@@ -12,11 +12,12 @@ use packmule::{
 use super::conflicts::differs;
 use super::{Context, of_db, open_to_read};
 use crate::documents::Reported;
+use crate::files::folder;
 use crate::output::{Failure, say};
 use crate::text::html::{self, escape};
 use crate::text::{
-    Advice, advice, clock_wrong, count, iso, now, number, pairs, quoted, rate, said_by, show, shown, size,
-    time, waiting,
+    Advice, advice, carried, clock_wrong, count, ills, iso, now, number, pairs, quoted, rate, said_by, show,
+    shown, size, time, waiting,
 };
 
 /// How many conflicts stand on the page whole; of more, it says how many there are.
@@ -32,9 +33,9 @@ pub fn report(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let (path, file) = (context.args.path(0).to_owned(), context.args.path(1).to_owned());
     let engine = open_to_read(context)?;
     is_ours(&file)?;
-    let beside = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let io = |e: &std::io::Error| Failure::io(&file, "write it", e);
-    let mut target = tempfile::Builder::new().prefix(".packmule-").tempfile_in(beside).map_err(|e| io(&e))?;
+    let mut target =
+        tempfile::Builder::new().prefix(".packmule-").tempfile_in(folder(&file)).map_err(|e| io(&e))?;
     let page = Page::of(&path, &engine).map_err(of_db(&path))?;
     let mut to = BufWriter::new(target.as_file_mut());
     let mut unwritten = None;
@@ -219,13 +220,9 @@ impl<'p> Page<'p> {
                 || "never".into(),
                 |at| format!("{} <span class=\"soft at\">{}</span>", ago(self.now - at), escape(&time(at))),
             );
-            let ills = match of.corrected + of.lost {
-                0 => "–".into(),
-                _ => format!("{} corrected, {} lost", size(of.corrected), number(of.lost)),
-            };
             let who = escape(&format!("{} by {}", label(of.peer, of.name.as_deref()), of.link));
-            let carried = format!("{} sent, {} received", size(of.sent), size(of.received));
-            vec![who, escape(&rate(of)), at, number(of.sessions), escape(&carried), escape(&ills)]
+            let ills = ills(of).unwrap_or_else(|| "–".into());
+            vec![who, escape(&rate(of)), at, number(of.sessions), escape(&carried(of)), escape(&ills)]
         };
         let rows: Vec<Vec<String>> = self.links.iter().map(row).collect();
         let head = ["Link", "Goodput", "In step", "Sessions", "Carried", "Line"];

@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 
+use packmule::Engine;
 use packmule::carry::Stop;
 use packmule::carry::serial::{self, Options, Status};
-use packmule::carry::session::Progress;
-use packmule::{Engine, label};
 
-use super::changes::{Change, More, Place, in_step, print_changes};
+use super::changes::{Change, Heard, News, Place, print_changes};
 use super::line::{failure_text, line_options, stop_on_signals};
 use super::{Context, network, open};
 use crate::output::{Failure, Out, say};
-use crate::text::{io_text, iso, now, number, shown, time};
+use crate::text::{now, number, shown, time};
 use crate::usage::{Args, flags};
 
 /// `packmule serve`.
@@ -37,10 +36,10 @@ pub fn serve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             let (send, stop) = (send.clone(), stop.clone());
             scope.spawn(move || {
                 let (port, first) = (shown(&options.path), options.baud);
-                let mut line = Served { db, port, send, first, peer: None, before: Progress::default() };
+                let mut line = Served { db, port, send, first, heard: Heard::default() };
                 let result = serial::serve(&mut engine, &options, &stop, &mut |status| line.report(&status));
                 if let Err(e) = result {
-                    line.change("failed", failure_text(db, &e), More::Nothing);
+                    line.tell(line.heard.failed(failure_text(db, &e)));
                 }
             });
         }
@@ -88,50 +87,23 @@ struct Served<'a> {
     send: Sender<Change>,
     /// The rate at which the line begins.
     first: u32,
-    peer: Option<String>,
-    /// What of the session was reported.
-    before: Progress,
+    heard: Heard,
 }
 
 impl Served<'_> {
     fn report(&mut self, status: &Status<'_>) {
-        let peer = self.peer.clone().unwrap_or_else(|| "the other end".into());
         match status {
-            Status::Open => self.change("open", "waiting for a device".into(), More::Nothing),
-            Status::Away(e) => {
-                let text = format!("the port is not there ({}); waiting for it", io_text(e));
-                self.change("away", text, More::Nothing);
-            }
-            Status::Met { id, name } => {
-                let called = label(*id, Some(name));
-                self.peer = Some(called.clone());
-                self.before = Progress::default();
-                self.change("met", format!("{called} is here"), More::Fingerprint(id.to_string()));
-            }
-            Status::InStep(progress) => {
-                let (text, carried) = in_step(&mut self.before, progress, &peer, self.db);
-                self.change("in step", text, carried);
-            }
             // Back at the first rate because the device has gone: no news.
-            Status::Baud(rate) if *rate == self.first && self.peer.is_none() => {}
-            Status::Baud(rate) => {
-                let text = format!("the line runs at {} baud now", number((*rate).into()));
-                self.change("baud", text, More::Baud(*rate));
+            Status::Baud(rate) if *rate == self.first && self.heard.peer.is_none() => {}
+            status => {
+                let news = self.heard.on_line(status, self.db);
+                news.into_iter().for_each(|news| self.tell(news));
             }
-            Status::Silent => self.change("silent", format!("{peer} is not heard"), More::Nothing),
-            Status::Heard => self.change("heard", format!("{peer} is heard again"), More::Nothing),
-            Status::Ended => {
-                self.change("ended", format!("{peer} has gone; waiting for a device"), More::Nothing);
-                self.peer = None;
-            }
-            Status::Failed(e) => self.change("failed", failure_text(self.db, e), More::Nothing),
-            _ => {}
         }
     }
 
-    fn change(&self, event: &'static str, text: String, more: More) {
-        let (at, port, peer) = (iso(now()), self.port.clone(), self.peer.clone());
+    fn tell(&self, news: News) {
         // Nobody listens when the program ends.
-        let _ = self.send.send(Change { at, port, place: Place::Serial, event, peer, text, more });
+        let _ = self.send.send(Change::now(Place::Serial, self.port.clone(), news));
     }
 }

@@ -66,7 +66,7 @@ pub fn install(context: &mut Context<'_, '_>, board: &Profile) -> Result<(), Fai
         }
         None => None,
     };
-    match before == Some(text.clone()) {
+    match before.as_deref() == Some(text.as_str()) {
         true => kept.push(settings.clone()),
         false => planned.push(Planned { path: settings.clone(), text }),
     }

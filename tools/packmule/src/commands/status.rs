@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use packmule::{Notice, Status, TableStatus, label};
+use packmule::{LinkFigures, Notice, Status, TableStatus, label};
 
 use super::device::{fleets, no_fleet};
 use super::figures::figures;
 use super::{Context, of_db, open_to_read};
-use crate::documents::{self, LogSize, ToDo, WaitGroup};
+use crate::documents::{self, LinkCarried, LogSize, RunState, ToDo, WaitGroup};
 use crate::files::run_state;
 use crate::output::{Failure, Out, say};
 use crate::text::{
@@ -33,9 +33,12 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let devices = engine.devices().map_err(of_db(path))?;
     let todo = advice(path, &status, &devices, &engine.not_sent().map_err(of_db(path))?, now);
     let needed = todo.iter().any(|todo| todo.person);
+    let links = engine.link_figures().map_err(of_db(path))?;
+    let run = run_state::read(path);
     let check = context.args.has(&flags::CHECK);
     let out = &mut *context.out;
-    out.document(&document(path, &status, &todo, now));
+    let carried = (links.iter().map(LinkCarried::from).collect(), run.as_ref());
+    out.document(&document(path, &status, carried, &todo, now));
     if check {
         match todo.iter().filter(|todo| todo.person).count() as u64 {
             0 => say!(out, "{}: no person is needed", shown(path)),
@@ -49,33 +52,16 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if let Some(name) = asked {
         say!(out, "  asks for     the name `{name}`, which the fleet has not signed yet");
     }
-    print_run(path, out);
+    print_run(run.as_ref(), out);
     print_tables(path, &status, out);
-    print_links(&engine.link_figures().map_err(of_db(path))?, out);
+    print_links(&links, out);
     for wait in &status.waits {
         say!(out, "  waiting      {}", waiting(wait));
     }
     for retired in &status.retired {
         say!(out, "  retired      {} ({})", retired.device, said_by(&retired.by));
     }
-    let own = label(status.identity.id, Some(&status.identity.name));
-    for revoked in &status.revoked {
-        if revoked.device == own {
-            say!(
-                out,
-                "  revoked      THIS DEVICE ({}): the others take nothing from it",
-                said_by(&revoked.by)
-            );
-            continue;
-        }
-        say!(
-            out,
-            "  revoked      {} ({}){}",
-            revoked.device,
-            said_by(&revoked.by),
-            set_aside(revoked.set_aside)
-        );
-    }
+    print_revoked(&status, out);
     for notice in &status.notices {
         say!(out, "{}", paragraph(&format!("notice       {}", notice_text(notice, path)), 2, 15));
     }
@@ -86,6 +72,18 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         print_to_do(todo.iter(), out);
     }
     Ok(())
+}
+
+fn print_revoked(status: &Status, out: &mut Out<'_>) {
+    let own = label(status.identity.id, Some(&status.identity.name));
+    for revoked in &status.revoked {
+        let by = said_by(&revoked.by);
+        if revoked.device == own {
+            say!(out, "  revoked      THIS DEVICE ({by}): the others take nothing from it");
+        } else {
+            say!(out, "  revoked      {} ({by}){}", revoked.device, set_aside(revoked.set_aside));
+        }
+    }
 }
 
 /// Names all that `--check` goes by.
@@ -101,7 +99,7 @@ fn looked_at(status: &Status, devices: usize) -> String {
 }
 
 /// Prints what links have carried, and how fast.
-fn print_links(links: &[packmule::LinkFigures], out: &mut Out<'_>) {
+fn print_links(links: &[LinkFigures], out: &mut Out<'_>) {
     for figures in links {
         say!(out, "{}", paragraph(&format!("link         {}", link(figures)), 2, 15));
     }
@@ -122,7 +120,13 @@ fn notice_text(notice: &Notice, db: &Path) -> String {
     notice.text.clone() + &hint(notice.hint.clone(), db)
 }
 
-fn document<'a>(path: &Path, status: &'a Status, todo: &'a [Advice], now: i64) -> documents::Status<'a> {
+fn document<'a>(
+    path: &Path,
+    status: &'a Status,
+    (links, run): (Vec<LinkCarried<'a>>, Option<&'a RunState>),
+    todo: &'a [Advice],
+    now: i64,
+) -> documents::Status<'a> {
     let identity = &status.identity;
     documents::Status {
         database: shown(path),
@@ -144,7 +148,8 @@ fn document<'a>(path: &Path, status: &'a Status, todo: &'a [Advice], now: i64) -
         clock_off_ms: status.clock,
         retired: status.retired.iter().map(|standing| standing.device.as_str()).collect(),
         revoked: status.revoked.iter().map(|standing| standing.device.as_str()).collect(),
-        run: run_state::read(path),
+        links,
+        run,
         notices: status.notices.iter().map(|notice| notice_text(notice, path)).collect(),
         person_needed: todo.iter().any(|todo| todo.person),
         to_do: todo
@@ -190,8 +195,8 @@ fn print_device(path: &Path, status: &Status, now: i64, out: &mut Out<'_>) {
 }
 
 /// Prints how `packmule run` stands.
-fn print_run(path: &Path, out: &mut Out<'_>) {
-    let Some(run) = run_state::read(path) else { return };
+fn print_run(run: Option<&RunState>, out: &mut Out<'_>) {
+    let Some(run) = run else { return };
     if !run.running {
         say!(out, "  run          NOT RUNNING: it ended without a word; how its links stood:");
     } else {

@@ -12,6 +12,7 @@ use packmule::{Engine, Error, Recipient, label};
 use super::intake::Intake;
 use super::{Given, export, figures};
 use crate::documents::ErrorDocument;
+use crate::files::folder;
 use crate::output::{Failure, Out, code};
 
 const JSON: &str = "application/json";
@@ -74,8 +75,7 @@ impl Answers<'_> {
 
 impl Web for Answers<'_> {
     fn spool(&self) -> io::Result<File> {
-        let folder = self.db.parent().filter(|folder| !folder.as_os_str().is_empty());
-        tempfile::tempfile_in(folder.unwrap_or(Path::new(".")))
+        tempfile::tempfile_in(folder(self.db))
     }
 
     fn take(&self, from: SocketAddr, bundle: File) -> Reply {

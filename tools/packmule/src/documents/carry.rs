@@ -307,7 +307,7 @@ pub struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<&'a str>,
     /// `open`, `away`, `listening`, `met`, `in step`, `baud`, `silent`, `heard`, `ended` or `failed`; over HTTP also
-    /// `bundle in` and `bundle out`; of `run` also `begins` and, of upkeep, `done`.
+    /// `bundle in` and `bundle out`; of `run`, of upkeep, `done`.
     pub event: &'static str,
     /// The other end's name and the beginning of its fingerprint, once it is known.
     pub peer: Option<&'a str>,

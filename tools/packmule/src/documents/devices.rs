@@ -197,6 +197,8 @@ pub struct Device<'a> {
     pub revoked_by: Option<String>,
     /// Its frames that are here and set aside, since it is revoked and no other device had taken them in.
     pub set_aside: u64,
+    /// Rows of shared tables that changed here by states that it sent: they are its word.
+    pub state_rows: u64,
     /// When it was heard of last, by this machine's clock.
     pub heard: Option<String>,
     /// How far its clock is off, in milliseconds, if what it wrote shows that; ahead counts up.

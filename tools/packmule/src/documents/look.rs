@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use packmule::{BundleInfo, HistoryEntry, HistoryOp, TableStatus};
+use packmule::{BundleInfo, HistoryEntry, HistoryOp, LinkFigures, TableStatus};
 #[cfg(test)]
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -57,12 +57,57 @@ pub struct Status<'a> {
     pub revoked: Vec<&'a str>,
     /// What people should know.
     pub notices: Vec<String>,
+    /// What sessions with each peer have carried, by the kind of link.
+    pub links: Vec<LinkCarried<'a>>,
     /// How `packmule run` stands; null if it has not run since it last ended in good order.
-    pub run: Option<RunState>,
+    pub run: Option<&'a RunState>,
     /// Only a person can do something of what there is to do: `--check` ends with 3.
     pub person_needed: bool,
     /// What there is to do.
     pub to_do: Vec<ToDo<'a>>,
+}
+
+/// What all sessions with a peer over a kind of link have carried.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct LinkCarried<'a> {
+    /// The peer's fingerprint.
+    pub fingerprint: String,
+    /// Its name; null if that is not known.
+    pub name: Option<&'a str>,
+    /// `tcp`, `ws`, `http`, `pipe` or `serial`.
+    pub link: &'a str,
+    /// When both had everything for the last time, by this device's clock; null if never.
+    pub in_step: Option<String>,
+    /// How many sessions there were.
+    pub sessions: u64,
+    /// Bytes of frames and states that were sent.
+    pub bytes_sent: u64,
+    /// The same that came.
+    pub bytes_received: u64,
+    /// Bytes a second, both ways together, the last time that some were on their way.
+    pub goodput: u64,
+    /// Bytes of a serial line that were corrected.
+    pub bytes_corrected: u64,
+    /// Packets of a serial line that were lost, or damaged beyond correction.
+    pub packets_lost: u64,
+}
+
+impl<'a> From<&'a LinkFigures> for LinkCarried<'a> {
+    fn from(of: &'a LinkFigures) -> Self {
+        Self {
+            fingerprint: of.peer.to_string(),
+            name: of.name.as_deref(),
+            link: &of.link,
+            in_step: of.in_step.map(iso),
+            sessions: of.sessions,
+            bytes_sent: of.sent,
+            bytes_received: of.received,
+            goodput: of.goodput,
+            bytes_corrected: of.corrected,
+            packets_lost: of.lost,
+        }
+    }
 }
 
 /// Something to do.

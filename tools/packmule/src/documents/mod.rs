@@ -42,8 +42,8 @@ pub use devices::{
     Removed, Renamed, Request, Retired, Revoked, Trusted,
 };
 pub use look::{
-    AtWritten, Board, Demo, Digest, Encrypted, Inspected, LogGroup, LogSize, Memory, Reported, Restored,
-    Status, TakenBackWrites, ToDo, Uart, Verified,
+    AtWritten, Board, Demo, Digest, Encrypted, Inspected, LinkCarried, LogGroup, LogSize, Memory, Reported,
+    Restored, Status, TakenBackWrites, ToDo, Uart, Verified,
 };
 pub use own::{BoardChecked, CardChecked, Completions, Installed, Manual, RemovedServices, WrittenFile};
 #[cfg(any(feature = "net", test))]

@@ -72,8 +72,12 @@ pub struct RunState {
 pub struct LinkState {
     /// Its name.
     pub link: String,
-    /// `begins`, `away` (a card or port is not there), `met`, `in step`, `ended`, `failed`; of upkeep `done`.
+    /// `begins`, `away` (a card or port is not there), `met`, `in step`, `silent` (the other end of a serial line is not
+    /// heard), `ended`, `failed`; of upkeep `done`.
     pub state: String,
+    /// How it stood when the other end fell silent.
+    #[serde(skip)]
+    pub before_silence: String,
     /// Since when.
     pub since: String,
     /// What was said last of it, for people.

@@ -26,4 +26,18 @@ pub mod services;
 pub mod sources;
 mod target;
 
+use std::path::{Path, PathBuf};
+
 pub use target::Target;
+
+/// Returns the folder of a file.
+pub fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Returns the path of what lies beside a file under its name with this end.
+pub fn beside(file: &Path, end: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::{beside, folder};
 use crate::output::Failure;
 use crate::text::{io_text, shown};
 
@@ -30,9 +31,7 @@ pub struct Programs {
 
 /// Returns where the file is.
 pub fn file_of(db: &Path) -> PathBuf {
-    let mut name = db.as_os_str().to_owned();
-    name.push(".pmprograms");
-    name.into()
+    beside(db, ".pmprograms")
 }
 
 impl Programs {
@@ -89,7 +88,7 @@ impl Programs {
         if programs.tables.is_empty() {
             return std::fs::remove_file(&path).map_err(io("remove it"));
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder(&path);
         // Nobody else can read or write what is made so.
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io("make it"))?;
         let text = serde_json::to_string_pretty(&programs).unwrap_or_default();

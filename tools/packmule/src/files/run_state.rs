@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::{beside, folder};
 use crate::documents::RunState;
 use crate::output::Failure;
 
@@ -27,21 +28,23 @@ impl StateFile {
     pub fn begin(db: &Path) -> Result<Self, Failure> {
         let path = path(db);
         let failed = |e: io::Error| Failure::io(&path, "write it", &e);
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path, file }),
-            Err(TryLockError::WouldBlock) => {
-                Err(Failure::of(db, "`packmule run` keeps its links up: stop that one first"))
+        for _ in 0..TRIES {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+            let file = file.map_err(failed)?;
+            match file.try_lock() {
+                Ok(()) if is_at(&file, &path) => return Ok(Self { path, file }),
+                // It was the one before, of a run that has written a new one, or has ended, meanwhile.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => break,
+                Err(TryLockError::Error(e)) => return Err(failed(e)),
             }
-            Err(TryLockError::Error(e)) => Err(failed(e)),
         }
+        Err(Failure::of(db, "`packmule run` keeps its links up: stop that one first"))
     }
 
     /// Writes how it stands: whole, or not at all. What cannot be written, on a full disk say, is no reason to end.
     pub fn write(&mut self, state: &RunState) -> io::Result<()> {
-        let folder = self.path.parent().filter(|p| p.as_os_str() != "").unwrap_or(Path::new("."));
-        let mut new = tempfile::NamedTempFile::new_in(folder)?;
+        let mut new = tempfile::NamedTempFile::new_in(folder(&self.path))?;
         new.write_all(serde_json::to_string_pretty(state)?.as_bytes())?;
         // Who may read the database may read this.
         std::fs::set_permissions(new.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
@@ -64,11 +67,7 @@ pub fn read(db: &Path) -> Option<RunState> {
         let mut text = String::new();
         file.read_to_string(&mut text).ok()?;
         let running = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-        let replaced = || {
-            let now = std::fs::metadata(&path).map(|meta| meta.ino());
-            now.ok() != file.metadata().map(|meta| meta.ino()).ok()
-        };
-        if !running && replaced() {
+        if !running && !is_at(&file, &path) {
             continue;
         }
         // One that is empty was only begun, or lost its content with the power.
@@ -79,9 +78,12 @@ pub fn read(db: &Path) -> Option<RunState> {
     None
 }
 
+/// Returns whether a file is the one that is there now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let now = std::fs::metadata(path).map(|meta| meta.ino());
+    now.ok() == file.metadata().map(|meta| meta.ino()).ok()
+}
+
 fn path(db: &Path) -> PathBuf {
-    let db = std::fs::canonicalize(db).unwrap_or_else(|_| db.to_owned());
-    let mut name = db.into_os_string();
-    name.push(".pmrun");
-    name.into()
+    beside(&std::fs::canonicalize(db).unwrap_or_else(|_| db.to_owned()), ".pmrun")
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use packmule::{BundleProblem, Engine};
 
+use super::folder;
 use crate::output::Failure;
 use crate::text::shown;
 
@@ -55,7 +56,7 @@ impl Target {
     /// Puts the file in its place, durably.
     pub fn finish(mut self) -> Result<(), Failure> {
         let io = |doing| move |e: io::Error| (doing, e);
-        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder(&self.path);
         self.file
             .sync_all()
             .map_err(io("write it to the disk"))

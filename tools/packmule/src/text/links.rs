@@ -9,12 +9,20 @@ pub fn link(figures: &LinkFigures) -> String {
     let who = label(figures.peer, figures.name.as_deref());
     let step = figures.in_step.map_or_else(|| "never in step".into(), |at| format!("in step {}", time(at)));
     let mut said = vec![format!("{}, {}", rate(figures), step), count(figures.sessions, "session")];
-    said.push(format!("{} sent, {} received", size(figures.sent), size(figures.received)));
-    if figures.corrected + figures.lost > 0 {
-        let lost = plural(figures.lost, "packet lost", "packets lost");
-        said.push(format!("{} corrected, {lost}", size(figures.corrected)));
-    }
+    said.extend([carried(figures)].into_iter().chain(ills(figures)));
     format!("{who} by {}: {}", figures.link, said.join("; "))
+}
+
+/// Says how much a link has carried.
+pub fn carried(figures: &LinkFigures) -> String {
+    format!("{} sent, {} received", size(figures.sent), size(figures.received))
+}
+
+/// Says what a serial line got wrong, if anything.
+pub fn ills(figures: &LinkFigures) -> Option<String> {
+    let lost = plural(figures.lost, "packet lost", "packets lost");
+    let any = figures.corrected > 0 || figures.lost > 0;
+    any.then(|| format!("{} corrected, {lost}", size(figures.corrected)))
 }
 
 /// Says how many bytes of frames a second a link has carried, the last time that some were on their way.

@@ -30,7 +30,7 @@ pub use advice::{Advice, advice};
 pub use format::{count, number, plural, quoted, read_size, safe, shell_word, shown, size};
 pub use hint::hint;
 pub use layout::{columns, cut, fitting_columns, folded, paragraph, words, wrap};
-pub use links::{link, rate};
+pub use links::{carried, ills, link, rate};
 pub use sentence::{
     behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
 };

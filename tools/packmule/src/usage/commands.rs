@@ -64,14 +64,16 @@ each board gets its own `init`. A board that is made without \
         words: "admit",
         operands: "BUNDLE|DIRECTORY|DB...",
         count: (1, ANY),
-        flags: &[&flags::FLEET, &flags::PASSPHRASE_FILE, &flags::ADMIT_BASES, &flags::ONLY],
+        flags: &[&flags::FLEET, &flags::PASSPHRASE_FILE, &flags::ADMIT_BASES, &flags::ONLY, &flags::ANEW],
         group: Group::Devices,
         summary: "sign the certificates of devices that ask for admission to the fleet",
         about: "A device that was made without the fleet key sends its request with every bundle, card and session. This prints each \
                 request's name and fingerprint and signs them: into a new file beside the bundles, which goes the way that they came; or, \
                 for a database, into it: its next `exchange`, `export` or `sync` takes the certificates along. Never of a \
                 revoked device, nor under a name that another device of the fleet has. What the device wrote meanwhile comes in \
-                at the next exchange. Without --base nobody becomes a base.",
+                at the next exchange. Without --base nobody becomes a base. Is the key of a \
+                fleet lost or stolen: --anew, with a new key and each device's database, one after the other; those that know \
+                each other go on exchanging meanwhile.",
         examples: &[
             "packmule admit base.db --fleet fleet.key",
             "packmule admit /media/card --fleet fleet.key --only 3f9a61c20b7d4e5586a7c1d2e3f40516",

@@ -61,6 +61,10 @@ pub static ALL: Flag = switch("all", "all tables that are tracked or gathered");
 pub static FLEET_ID: Flag =
     value("fleet-id", "HEX", "without the key: the only fleet that may admit it, as `fleet new` prints it");
 pub static ADMIT_BASES: Flag = switch("base", "those that ask to be a base too");
+pub static ANEW: Flag = switch(
+    "anew",
+    "also a database that belongs to another fleet, whose key is lost or stolen: it goes over to this one",
+);
 pub static ONLY: Flag = value("only", "FINGERPRINT", "this device alone; several times: these");
 pub static BASE: Flag = switch("base", "it gathers the rows of all devices' per-device tables");
 

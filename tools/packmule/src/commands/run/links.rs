@@ -10,19 +10,17 @@ use packmule::carry::keep::{self, Met, Work};
 #[cfg(feature = "net")]
 use packmule::carry::net;
 use packmule::carry::serial;
-use packmule::carry::session::Progress;
 use packmule::carry::volume::Directory;
-use packmule::core::model::DeviceId;
-use packmule::{Engine, Error, label};
+use packmule::{Engine, Error};
 
-use super::super::changes::{Change, More, Place, in_step};
+use super::super::changes::{Change, Heard, News, Place};
 use super::super::compaction::{compacted, pruned};
 use super::super::line::failure_text;
 #[cfg(feature = "net")]
 use super::super::line::session_text;
 use crate::files::config::{Chore, Link, Way};
 use crate::output::engine_text;
-use crate::text::{count, io_text, iso, now, shown};
+use crate::text::{count, io_text, shown};
 
 /// What a link says, and when it begins again.
 pub struct Said {
@@ -58,9 +56,8 @@ pub struct Tell<'a> {
 }
 
 impl Tell<'_> {
-    fn say(&self, event: &'static str, peer: Option<&str>, text: String, more: More) -> Said {
-        let (at, peer) = (iso(now()), peer.map(str::to_owned));
-        let change = Change { at, port: self.name.clone(), place: Place::Link, event, peer, text, more };
+    fn say(&self, news: News) -> Said {
+        let change = Change::now(Place::Link, self.name.clone(), news);
         Said { link: self.link, change, quiet: false, next: None }
     }
 
@@ -69,63 +66,38 @@ impl Tell<'_> {
         let _ = self.send.send(said);
     }
 
-    fn tell(&self, event: &'static str, peer: Option<&str>, text: String, more: More) {
-        self.send(self.say(event, peer, text, more));
+    fn tell(&self, event: &'static str, text: String) {
+        self.send(self.say(News::of(event, None, text)));
+    }
+
+    /// Tells what a session has to say, and writes down what of it counts for the loop.
+    fn session(&self, news: News, met: &mut Met) {
+        met.in_step |= news.event == "in step";
+        // That a link which comes and goes has come is no news.
+        let quiet = news.event == "met" && !self.stays;
+        self.send(Said { quiet, ..self.say(news) });
     }
 
     /// Tells what the loop has to say; `away`: what is not there.
     pub fn change(&self, change: &keep::Change<'_, Trouble>, away: &str) {
-        let (said, next) = match change {
-            keep::Change::Away => (self.say("away", None, away.to_owned(), More::Nothing), None),
-            keep::Change::Begins => {
-                (Said { quiet: true, ..self.say("begins", None, String::new(), More::Nothing) }, None)
-            }
-            keep::Change::Rests(next) => {
-                (Said { quiet: true, ..self.say("rests", None, String::new(), More::Nothing) }, Some(*next))
-            }
+        let (event, text, next) = match change {
+            keep::Change::Away => ("away", away.to_owned(), None),
+            keep::Change::Begins => ("begins", String::new(), None),
+            keep::Change::Rests(next) => ("rests", String::new(), Some(*next)),
             keep::Change::Ended(next) => {
-                let text = "the other end has gone; it is called again".to_owned();
-                (self.say("ended", None, text, More::Nothing), Some(*next))
+                ("ended", "the other end has gone; it is called again".to_owned(), Some(*next))
             }
             keep::Change::Failed(why, next) => {
                 let why = match why {
                     Trouble::Engine(e) => engine_text(self.db, self.db, e),
                     Trouble::Said(text) => text.clone(),
                 };
-                (self.say("failed", None, why, More::Nothing), Some(*next))
+                ("failed", why, Some(*next))
             }
         };
-        self.send(Said { next, ..said });
-    }
-}
-
-/// What a session has told so far.
-struct Heard<'a> {
-    tell: &'a Tell<'a>,
-    peer: Option<String>,
-    before: Progress,
-}
-
-impl Heard<'_> {
-    fn met(&mut self, id: DeviceId, name: &str, met: &mut Met) {
-        let called = label(id, Some(name));
-        (met.peer, self.before) = (Some(id), Progress::default());
-        let (text, more) = (format!("{called} is here"), More::Fingerprint(id.to_string()));
-        // That a link which comes and goes has come is no news.
-        let said = self.tell.say("met", Some(&called), text, more);
-        self.tell.send(Said { quiet: !self.tell.stays, ..said });
-        self.peer = Some(called);
-    }
-
-    fn in_step(&mut self, progress: &Progress, met: &mut Met) {
-        met.in_step = true;
-        let called = self.peer.clone().unwrap_or_else(|| "the other end".into());
-        let (text, carried) = in_step(&mut self.before, progress, &called, self.tell.db);
-        self.tell.tell("in step", Some(&called), text, carried);
-    }
-
-    fn failed(&self, text: String) {
-        self.tell.tell("failed", self.peer.as_deref(), text, More::Nothing);
+        // That a round begins, and has ended, is no change of state.
+        let quiet = matches!(event, "begins" | "rests");
+        self.send(Said { quiet, next, ..self.say(News::of(event, None, text)) });
     }
 }
 
@@ -186,17 +158,23 @@ fn over_network(
     tell: &Tell<'_>,
     met: &mut Met,
 ) -> Result<(), Trouble> {
-    let mut heard = Heard { tell, peer: None, before: Progress::default() };
+    let mut heard = Heard::default();
     let text = |e: &net::Error| match e {
         net::Error::Session(e) => session_text(tell.db, e),
         other => other.to_string(),
     };
     let session = if tell.stays { net::stay } else { net::sync };
-    let result = session(engine, address, options, stop, &mut |status| match status {
-        net::Status::Met { id, name } => heard.met(id, name, met),
-        net::Status::InStep(progress) => heard.in_step(progress, met),
-        net::Status::Failed(e) => heard.failed(text(e)),
-        _ => {}
+    let result = session(engine, address, options, stop, &mut |status| {
+        let news = match status {
+            net::Status::Met { id, name } => {
+                met.peer = Some(id);
+                heard.met(id, name)
+            }
+            net::Status::InStep(progress) => heard.in_step(progress, tell.db),
+            net::Status::Failed(e) => heard.failed(text(e)),
+            _ => return,
+        };
+        tell.session(news, met);
     });
     result.map(|_| ()).map_err(|e| Trouble::Said(text(&e)))
 }
@@ -209,25 +187,15 @@ fn over_line(
     met: &mut Met,
 ) -> Result<(), Trouble> {
     use serial::Status;
-    let mut heard = Heard { tell, peer: None, before: Progress::default() };
-    let mut report = |status: Status<'_>| match status {
-        Status::Met { id, name } => heard.met(id, name, met),
-        Status::InStep(progress) => heard.in_step(progress, met),
-        Status::Away(e) => {
-            let text = format!("the port is not there ({}); waiting for it", io_text(e));
-            tell.tell("away", None, text, More::Nothing);
+    let mut heard = Heard::default();
+    let mut report = |status: Status<'_>| {
+        if let Status::Met { id, .. } = status {
+            met.peer = Some(id);
         }
-        Status::Silent => {
-            let peer = heard.peer.clone().unwrap_or_else(|| "the other end".into());
-            tell.tell("silent", Some(&peer), format!("{peer} is not heard"), More::Nothing);
-        }
-        Status::Ended => {
-            let peer = heard.peer.take().unwrap_or_else(|| "the other end".into());
-            let text = format!("{peer} has gone; waiting for a device");
-            tell.tell("ended", Some(&peer), text, More::Nothing);
-        }
-        Status::Failed(e) => heard.failed(failure_text(tell.db, e)),
-        _ => {}
+        // How fast the line is, and that it is open, is no state of a link.
+        let is_news = !matches!(status, Status::Open | Status::Baud(_));
+        let news = heard.on_line(&status, tell.db).filter(|_| is_news);
+        news.into_iter().for_each(|news| tell.session(news, met));
     };
     let result = match tell.stays {
         true => serial::serve(engine, options, stop, &mut report),
@@ -249,16 +217,15 @@ fn with_card(engine: &mut Engine, directory: &Path, encrypt: bool, tell: &Tell<'
         (true, true) => "nothing to take in, nothing to leave".to_owned(),
         _ => format!("{} taken in, {} left", count(ops, "row"), count(frames, "frame")),
     };
-    // What is no bundle is no news.
-    let skipped = report.stepped_over.iter().filter(|(_, why)| !matches!(why, card::Skipped::Foreign));
-    for (file, why) in skipped {
+    for (file, why) in &report.stepped_over {
+        // What is no bundle is no news.
         let card::Skipped::Refused(e) = why else { continue };
         text += &format!("\n{} skipped: {}", shown(file), engine_text(&directory.join(file), tell.db, e));
     }
     if report.not_left.is_some() {
         text += "\nnot all could be left there: the card is full or read-only";
     }
-    tell.tell("in step", None, text, More::Nothing);
+    tell.tell("in step", text);
     Ok(())
 }
 
@@ -276,7 +243,7 @@ impl Work for Due<'_> {
             Chore::Compact => compacted(&engine.compact()?),
             Chore::Prune { table, keep, .. } => pruned(&engine.prune(table, *keep)?),
         };
-        self.tell.tell("done", None, text, More::Nothing);
+        self.tell.tell("done", text);
         Ok(())
     }
 }

@@ -97,7 +97,7 @@ fn begin<'scope>(
     Ok(())
 }
 
-/// Gives work a thread.
+/// Gives work a thread. One that panics ends the program: no link is lost without a word.
 fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     stop: &'scope Stop,
@@ -107,7 +107,6 @@ fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
     away: String,
 ) -> Result<(), Failure> {
     let runs = move || {
-        let _ends = EndsAll(stop);
         let clock = SystemClock::new(stop);
         let mut runner = Runner::new(pace, &*clock, stop);
         runner.keep_up(&mut engine, &mut work, &mut |change| tell.change(&change, &away));
@@ -117,17 +116,6 @@ fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
         stop.stop();
         Failure::plain(format!("could not begin a thread: {e}"))
     })
-}
-
-/// A thread that panics ends the program, which is begun again then: no link is lost without a word.
-struct EndsAll<'a>(&'a Stop);
-
-impl Drop for EndsAll<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.stop();
-        }
-    }
 }
 
 /// Makes the options of a serial line, as the file, the flags and the board's profile say.
@@ -205,10 +193,15 @@ impl<'a, 'w> Kept<'a, 'w> {
             // How it stood last still holds.
             "rests" | "begins" => {}
             event => {
-                if link.state != event {
+                if event == "silent" {
+                    link.before_silence.clone_from(&link.state);
+                }
+                // Nothing else tells how who is heard again stands: nothing was lost.
+                let state = if event == "heard" { link.before_silence.clone() } else { event.to_owned() };
+                if link.state != state {
                     link.since.clone_from(&change.at);
                 }
-                link.state = event.to_owned();
+                link.state = state;
                 link.text.clone_from(&change.text);
             }
         }

@@ -5,6 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+/// How long the last thing may find no room.
+const LAST: Duration = Duration::from_secs(1);
+
 /// Where it is told, if anybody wants to know.
 pub struct Notify {
     to: Option<(UnixDatagram, OsString)>,
@@ -42,27 +45,31 @@ impl Notify {
         self.send("WATCHDOG=1");
     }
 
-    /// Tells that it ends.
+    /// Tells that it ends. This is the last that it is told: where what was told before is not read yet, that is waited for.
     pub fn stopping(&self) {
+        if let Some((socket, _)) = &self.to {
+            let _ = socket.set_nonblocking(false).and_then(|()| socket.set_write_timeout(Some(LAST)));
+        }
         self.send("STOPPING=1");
     }
 
     /// Tells how it stands, in one line, if that is new.
     pub fn status(&mut self, text: &str) {
         let text = text.replace('\n', " ");
-        if text != self.last {
-            self.send(&format!("STATUS={text}"));
+        // What has found no room is told the next time.
+        if text != self.last && self.send(&format!("STATUS={text}")) {
             self.last = text;
         }
     }
 
-    fn send(&self, text: &str) {
-        let Some((socket, name)) = &self.to else { return };
-        // Nobody listens any more: that is no reason to end.
-        let _ = match name.as_bytes().strip_prefix(b"@") {
+    /// Returns whether it was told. Nobody listens any more: that is no reason to end.
+    fn send(&self, text: &str) -> bool {
+        let Some((socket, name)) = &self.to else { return false };
+        let sent = match name.as_bytes().strip_prefix(b"@") {
             Some(name) => send_abstract(socket, text, name),
             None => socket.send_to(text.as_bytes(), name),
         };
+        sent.is_ok()
     }
 }
 

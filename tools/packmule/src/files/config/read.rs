@@ -102,10 +102,7 @@ fn link(mut table: Table<'_, '_>, usual: &Usual) -> Option<Link> {
     let pace = pace(&mut table, usual);
     let patience = table.time("patience", Some("for ever")).unwrap_or(usual.patience);
     let name = table.text("name", "a name");
-    if table.of_key("to").is_none() {
-        table.missing("to", TO);
-        return None;
-    }
+    table.needs("to", TO);
     let to = table.text("to", TO)?;
     let way = way(&mut table, &to)?;
     if matches!(way, Way::Card { .. }) {
@@ -154,15 +151,16 @@ fn way(table: &mut Table<'_, '_>, to: &str) -> Option<Way> {
         Some(_) => {
             let rates = 300..20_000_001;
             let [baud, baud_max] = ["baud", "baud-max"].map(|key| table.number(key, rates.clone()));
-            let flow = table.text("flow", "\"none\" or \"hardware\"");
-            if flow.as_deref().is_some_and(|flow| !["none", "hardware"].contains(&flow)) {
-                table.refuse("flow", "\"none\" or \"hardware\"");
-            }
+            let flow = table.text_as("flow", "\"none\" or \"hardware\"", |flow| match flow {
+                "none" => Some(Flow::None),
+                "hardware" => Some(Flow::Hardware),
+                _ => None,
+            });
+            let flow = flow.map_or(Flow::None, |(flow, _)| flow);
             if baud_max.is_some() && baud_max < baud {
                 table.amiss("baud-max", "is below `baud`, at which the line begins");
             }
             let rate = |rate: Option<u64>| rate.and_then(|rate| rate.try_into().ok());
-            let flow = if flow.as_deref() == Some("hardware") { Flow::Hardware } else { Flow::None };
             Some(Way::Line { port: path?, baud: rate(baud), baud_max: rate(baud_max), flow })
         }
     }
@@ -187,18 +185,15 @@ fn network(table: &mut Table<'_, '_>, _: &str) -> Option<Way> {
 }
 
 fn every(table: &mut Table<'_, '_>) -> Option<Duration> {
-    if table.of_key("every").is_none() {
-        table.missing("every", "how often, such as \"7d\"");
-    }
+    table.needs("every", "how often, such as \"7d\"");
     table.time("every", None).flatten()
 }
 
 fn prune(mut table: Table<'_, '_>) -> Option<Upkeep> {
     let every = every(&mut table);
-    if table.of_key("table").is_none() {
-        table.missing("table", "the name of an append table");
-    }
-    let name = table.text("table", "the name of an append table");
+    let append = "the name of an append table";
+    table.needs("table", append);
+    let name = table.text("table", append);
     let given: Vec<&str> =
         ["keep", "rows", "free"].into_iter().filter(|key| table.of_key(key).is_some()).collect();
     let [which] = given[..] else {
@@ -211,20 +206,13 @@ fn prune(mut table: Table<'_, '_>) -> Option<Upkeep> {
             (Keep::Rows(rows), format!("the newest {rows} rows stay"))
         }
         "keep" => {
-            let text = table.text("keep", "an age such as \"30d\" or \"12h\"")?;
-            let age = read_age(&text).and_then(|age| age.try_into().ok());
-            let Some(age) = age else {
-                table.refuse("keep", "an age such as \"30d\" or \"12h\"");
-                return None;
-            };
+            let must = "an age such as \"30d\" or \"12h\"";
+            let (age, text) = table.text_as("keep", must, |text| read_age(text)?.try_into().ok())?;
             (Keep::Recent(age), format!("rows of the last {text} stay"))
         }
         _ => {
-            let text = table.text("free", "a size such as \"500K\", \"200M\" or \"1G\"")?;
-            let Some(size) = read_size(&text) else {
-                table.refuse("free", "a size such as \"500K\", \"200M\" or \"1G\"");
-                return None;
-            };
+            let must = "a size such as \"500K\", \"200M\" or \"1G\"";
+            let (size, text) = table.text_as("free", must, read_size)?;
             (Keep::Free(size), format!("until {text} of the file are free"))
         }
     };

@@ -89,6 +89,13 @@ impl<'t, 'w> Table<'t, 'w> {
         self.wrong.at(&place, what);
     }
 
+    /// Records that a key is missing, if it is.
+    pub fn needs(&mut self, key: &str, must: &str) {
+        if self.of_key(key).is_none() {
+            self.missing(key, must);
+        }
+    }
+
     /// Records that a key is missing.
     pub fn missing(&mut self, key: &str, must: &str) {
         let what = format!("{} is missing: {must}", self.key(key));
@@ -110,6 +117,21 @@ impl<'t, 'w> Table<'t, 'w> {
             self.refuse(key, must);
         }
         text
+    }
+
+    /// Reads a text that says one of some things; returns what it says, and the text.
+    pub fn text_as<T>(
+        &mut self,
+        key: &str,
+        must: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<(T, String)> {
+        let text = self.text(key, must)?;
+        let says = read(&text);
+        if says.is_none() {
+            self.refuse(key, must);
+        }
+        Some((says?, text))
     }
 
     /// Reads `true` or `false`; absent is false.

@@ -39,7 +39,7 @@ impl Program {
 
     /// Waits for a document that is meant.
     #[track_caller]
-    pub fn wait_for(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_for(&mut self, mut is_it: impl FnMut(&Value) -> bool) -> Value {
         loop {
             let said = serde_json::from_str(&self.line()).unwrap();
             if is_it(&said) {

@@ -8,13 +8,12 @@ mod bundles;
 mod cable;
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../common/random.rs"]
-#[allow(dead_code)] // Not all that it can.
-mod random;
 #[path = "../skips/mod.rs"]
 mod skips;
 #[path = "../cli/support/mod.rs"]
 mod support;
+
+use common as random;
 
 mod admit;
 mod bad_files;
